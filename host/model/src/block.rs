@@ -1,0 +1,336 @@
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use crate::event::{EventView, FeedKind, FeedRef, Head};
+use crate::{Millis, Seq, SeqRange};
+
+/// A block is closed at this many events …
+pub const BLOCK_EVENTS: usize = 512;
+/// … or at this many bytes of payload, whichever comes first. One larger event makes a block of its own.
+pub const BLOCK_BYTES: usize = 768 * 1024;
+
+/// Many short texts in one buffer.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Texts {
+    pub bytes: String,
+    /// End of each text in `bytes`.
+    pub ends: Vec<u32>,
+}
+
+impl Texts {
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    pub fn push(&mut self, text: &str) {
+        self.bytes.push_str(text);
+        self.ends.push(self.bytes.len() as u32);
+    }
+
+    pub fn at(&self, index: usize) -> &str {
+        let start = if index == 0 { 0 } else { self.ends[index - 1] as usize };
+        &self.bytes[start..self.ends[index] as usize]
+    }
+
+    /// True where every end is a valid place in `bytes`: what a decoder must check before it trusts foreign bytes.
+    pub fn is_well_formed(&self) -> bool {
+        self.ends.is_sorted()
+            && self.ends.last().copied().unwrap_or(0) as usize == self.bytes.len()
+            && self.ends.iter().all(|&end| self.bytes.is_char_boundary(end as usize))
+    }
+}
+
+/// A column of few distinct texts: the values once, and for each event which of them it has.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Dictionary {
+    pub values: Texts,
+    pub rows: Vec<u32>,
+}
+
+impl Dictionary {
+    pub fn at(&self, row: usize) -> &str {
+        self.values.at(self.rows[row] as usize)
+    }
+}
+
+/// The columns of a block, all of the same length. What the store writes and reads.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BlockParts {
+    pub types: Dictionary,
+    pub codes: Dictionary,
+    /// Session ids; empty where an event has none.
+    pub sessions: Dictionary,
+    pub times: Vec<Millis>,
+    pub indexes: Vec<i64>,
+    pub keys: Texts,
+    /// JSON texts; empty for the events in `raw`.
+    pub payloads: Texts,
+    /// Events that could not be turned into JSON, as they came, by row. Every pipeline dead-letters them.
+    pub raw: BTreeMap<u32, Vec<u8>>,
+}
+
+/// Consecutive events of one stream: what is appended, cached and read as one. Immutable, shared by `Arc`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Block {
+    /// Name of the stream, such as `teleport/audit`.
+    pub stream: Arc<str>,
+    pub feed: FeedKind,
+    pub first_seq: Seq,
+    /// When the events were read from Teleport.
+    pub read_at: Millis,
+    parts: BlockParts,
+}
+
+impl Block {
+    /// Panics where the columns differ in length; a decoder checks first.
+    pub fn new(stream: Arc<str>, feed: FeedKind, first_seq: Seq, read_at: Millis, parts: BlockParts) -> Block {
+        let rows = parts.times.len();
+        assert!(
+            parts.types.rows.len() == rows
+                && parts.codes.rows.len() == rows
+                && parts.sessions.rows.len() == rows
+                && parts.indexes.len() == rows
+                && parts.keys.len() == rows
+                && parts.payloads.len() == rows,
+            "a block's columns have one length"
+        );
+        Block { stream, feed, first_seq, read_at, parts }
+    }
+
+    pub fn len(&self) -> usize {
+        self.parts.times.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The sequences of its events.
+    pub fn range(&self) -> SeqRange {
+        self.first_seq..self.first_seq + self.len() as u64
+    }
+
+    pub fn parts(&self) -> &BlockParts {
+        &self.parts
+    }
+
+    /// Bytes of memory it holds, about.
+    pub fn memory(&self) -> usize {
+        self.parts.payloads.bytes.len() + self.parts.keys.bytes.len() + self.len() * 40 + 512
+    }
+
+    pub fn view(&self, row: usize) -> EventView<'_> {
+        EventView {
+            key: self.parts.keys.at(row),
+            event_type: self.parts.types.at(row),
+            code: self.parts.codes.at(row),
+            time: self.parts.times[row],
+            index: self.parts.indexes[row],
+            feed: match self.feed {
+                FeedKind::Audit => FeedRef::Audit,
+                FeedKind::Sessions => FeedRef::Session(self.parts.sessions.at(row)),
+            },
+            payload: self.parts.payloads.at(row),
+        }
+    }
+
+    /// The session id of an event of either feed; empty where it belongs to none.
+    pub fn session(&self, row: usize) -> &str {
+        self.parts.sessions.at(row)
+    }
+
+    /// The original bytes of an event that could not be turned into JSON.
+    pub fn raw(&self, row: usize) -> Option<&[u8]> {
+        self.parts.raw.get(&(row as u32)).map(Vec::as_slice)
+    }
+
+    /// Bytes of an event's payload, in whichever form it is kept.
+    pub fn payload_len(&self, row: usize) -> usize {
+        self.raw(row).map_or_else(|| self.parts.payloads.at(row).len(), <[u8]>::len)
+    }
+}
+
+/// Collects events into the columns of a block. A payload is written in place, without a copy:
+/// [`text`](Self::text), then either [`finish`](Self::finish) or [`abandon`](Self::abandon).
+#[derive(Debug, Default)]
+pub struct BlockBuilder {
+    parts: BlockParts,
+    raw_bytes: usize,
+    types: HashMap<Box<str>, u32>,
+    codes: HashMap<Box<str>, u32>,
+    sessions: HashMap<Box<str>, u32>,
+}
+
+impl BlockBuilder {
+    pub fn new() -> BlockBuilder {
+        BlockBuilder::default()
+    }
+
+    pub fn len(&self) -> usize {
+        self.parts.times.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of payload so far.
+    pub fn bytes(&self) -> usize {
+        self.parts.payloads.bytes.len() + self.raw_bytes
+    }
+
+    pub fn is_full(&self) -> bool {
+        self.len() >= BLOCK_EVENTS || self.bytes() >= BLOCK_BYTES
+    }
+
+    /// The buffer to append the next event's JSON text to. What stood in it before must stay.
+    pub fn text(&mut self) -> &mut String {
+        &mut self.parts.payloads.bytes
+    }
+
+    /// What was written to [`text`](Self::text) since the last event.
+    pub fn pending(&self) -> &str {
+        &self.parts.payloads.bytes[self.start()..]
+    }
+
+    /// Throws away what was written since the last event.
+    pub fn abandon(&mut self) {
+        let start = self.start();
+        self.parts.payloads.bytes.truncate(start);
+    }
+
+    /// Makes an event of what was written since the last one.
+    pub fn finish(&mut self, head: Head<'_>) {
+        let end = self.parts.payloads.bytes.len() as u32;
+        self.parts.payloads.ends.push(end);
+        self.columns(head);
+    }
+
+    pub fn push(&mut self, head: Head<'_>, payload: &str) {
+        self.abandon();
+        self.text().push_str(payload);
+        self.finish(head);
+    }
+
+    /// Adds an event that could not be turned into JSON.
+    pub fn push_raw(&mut self, head: Head<'_>, bytes: &[u8]) {
+        self.abandon();
+        self.raw_bytes += bytes.len();
+        self.parts.raw.insert(self.len() as u32, bytes.to_vec());
+        self.finish(head);
+    }
+
+    /// The finished columns; the builder is empty and ready for the next block.
+    pub fn take(&mut self) -> BlockParts {
+        self.abandon();
+        std::mem::take(self).parts
+    }
+
+    fn start(&self) -> usize {
+        self.parts.payloads.ends.last().copied().unwrap_or(0) as usize
+    }
+
+    fn columns(&mut self, head: Head<'_>) {
+        intern(&mut self.parts.types, &mut self.types, head.event_type);
+        intern(&mut self.parts.codes, &mut self.codes, head.code);
+        intern(&mut self.parts.sessions, &mut self.sessions, head.session);
+        self.parts.times.push(head.time);
+        self.parts.indexes.push(head.index);
+        self.parts.keys.push(head.key);
+    }
+}
+
+fn intern(column: &mut Dictionary, known: &mut HashMap<Box<str>, u32>, text: &str) {
+    let row = match known.get(text) {
+        Some(&row) => row,
+        None => {
+            let row = column.values.len() as u32;
+            column.values.push(text);
+            known.insert(text.into(), row);
+            row
+        }
+    };
+    column.rows.push(row);
+}
+
+/// Some consecutive events of one block.
+#[derive(Clone, Debug)]
+pub struct Slice {
+    pub block: Arc<Block>,
+    pub rows: std::ops::Range<usize>,
+}
+
+/// Consecutive events of one stream, as views into blocks: what a pipeline handles as one.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    pub slices: Vec<Slice>,
+}
+
+impl Batch {
+    pub fn len(&self) -> usize {
+        self.slices.iter().map(|slice| slice.rows.len()).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.slices.iter().all(|slice| slice.rows.is_empty())
+    }
+
+    /// Its sequences. A batch has no gaps.
+    pub fn range(&self) -> SeqRange {
+        match self.slices.first() {
+            Some(first) => {
+                let start = first.block.first_seq + first.rows.start as u64;
+                start..start + self.len() as u64
+            }
+            None => 0..0,
+        }
+    }
+
+    /// Each event as (block, row), in order.
+    pub fn rows(&self) -> impl Iterator<Item = (&Arc<Block>, usize)> {
+        self.slices.iter().flat_map(|slice| slice.rows.clone().map(move |row| (&slice.block, row)))
+    }
+
+    pub fn views(&self) -> impl Iterator<Item = EventView<'_>> {
+        self.rows().map(|(block, row)| block.view(row))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head<'a>(key: &'a str, event_type: &'a str, session: &'a str) -> Head<'a> {
+        Head { key, event_type, code: "T1", time: 5, index: 1, session }
+    }
+
+    #[test]
+    fn a_block_gives_back_what_was_pushed() {
+        let mut builder = BlockBuilder::new();
+        builder.push(head("k1", "user.login", ""), r#"{"a":1}"#);
+        builder.text().push_str("half an ev");
+        builder.abandon();
+        builder.push_raw(head("k2", "odd", "s-1"), b"\xff\x00");
+        builder.text().push_str(r#"{"b":2}"#);
+        assert_eq!(builder.pending(), r#"{"b":2}"#);
+        builder.finish(head("k3", "user.login", "s-1"));
+        let parts = builder.take();
+        assert!(builder.is_empty());
+        assert!(parts.keys.is_well_formed() && parts.payloads.is_well_formed());
+
+        let block = Arc::new(Block::new("teleport/audit".into(), FeedKind::Audit, 10, 1, parts));
+        assert_eq!(block.range(), 10..13);
+        assert_eq!(block.view(0).payload, r#"{"a":1}"#);
+        assert_eq!((block.view(1).payload, block.raw(1)), ("", Some(&b"\xff\x00"[..])));
+        assert_eq!((block.view(2).event_type, block.session(2)), ("user.login", "s-1"));
+        assert_eq!(block.parts().types.values.len(), 2);
+
+        let batch = Batch { slices: vec![Slice { block, rows: 1..3 }] };
+        assert_eq!((batch.len(), batch.range()), (2, 11..13));
+        assert_eq!(batch.views().map(|event| event.key).collect::<Vec<_>>(), ["k2", "k3"]);
+    }
+}

@@ -1,0 +1,27 @@
+//! Pure data shared by the host's crates: events, blocks, batches, outcomes, commits, requests.
+//!
+//! Nothing here does IO, reads a clock or knows a runtime. Units: times are milliseconds since the Unix epoch (UTC, signed),
+//! sizes are bytes, sequences count events within one stream.
+
+mod block;
+mod books;
+mod commit;
+mod cursor;
+mod event;
+mod outcome;
+pub mod request;
+mod time;
+
+pub use block::{BLOCK_BYTES, BLOCK_EVENTS, Batch, Block, BlockBuilder, BlockParts, Dictionary, Slice, Texts};
+pub use books::{Books, DayTally};
+pub use commit::{BatchRecord, Commit, DeadLetter, Generation, RequestRecord, StateWrite};
+pub use cursor::{Append, CursorUpdate};
+pub use event::{DocumentView, EventView, FeedKind, FeedRef, Head, key_of, payload_hash};
+pub use outcome::{Fate, Outcome, OutcomeRun, Outcomes, ReasonIndex};
+pub use time::{Day, Millis};
+
+/// Position of an event in its stream. Starts at 1, increases by 1, is never reused.
+pub type Seq = u64;
+
+/// A half-open range of sequences: `first..end`.
+pub type SeqRange = std::ops::Range<Seq>;

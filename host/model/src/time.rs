@@ -1,0 +1,54 @@
+use std::fmt;
+
+/// Milliseconds since the Unix epoch, UTC. Signed: Teleport sends Go's zero time (year 1).
+pub type Millis = i64;
+
+/// A UTC day, counted from 1970-01-01. Prints as `2026-01-31`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Day(pub i32);
+
+impl Day {
+    pub const MILLIS: i64 = 86_400_000;
+
+    pub fn of(time: Millis) -> Day {
+        Day(time.div_euclid(Self::MILLIS).clamp(i32::MIN.into(), i32::MAX.into()) as i32)
+    }
+
+    pub fn start(self) -> Millis {
+        i64::from(self.0) * Self::MILLIS
+    }
+}
+
+impl fmt::Display for Day {
+    // Proleptic Gregorian calendar from a day count, by the usual shift to 1 March of year 0.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let z = i64::from(self.0) + 719_468;
+        let era = z.div_euclid(146_097);
+        let day_of_era = z.rem_euclid(146_097);
+        let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let shifted_month = (5 * day_of_year + 2) / 153;
+        let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+        let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+        let year = year_of_era + era * 400 + i64::from(month <= 2);
+        write!(f, "{year:04}-{month:02}-{day:02}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Day;
+
+    #[test]
+    fn days_print_as_dates() {
+        for (millis, text) in [
+            (0, "1970-01-01"),
+            (-1, "1969-12-31"),
+            (1_767_600_000_000, "2026-01-05"),
+            (951_782_400_000, "2000-02-29"),
+            (-62_135_596_800_000, "0001-01-01"),
+        ] {
+            assert_eq!(Day::of(millis).to_string(), text, "{millis}");
+        }
+    }
+}
