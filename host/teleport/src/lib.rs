@@ -1,1 +1,5 @@
-//! lockgate-teleport
+//! Teleport as a source: identity files, connections to Auth, the audit log and session recordings.
+//!
+//! The only crate that knows gRPC.
+
+pub mod proto;

@@ -1,0 +1,29 @@
+//! The generated gRPC code is current. `REGENERATE=1 cargo test -p lockgate-teleport --test generated` makes it so.
+
+use std::path::Path;
+
+#[test]
+fn the_generated_code_is_what_the_proto_files_say() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (proto, package) in [("auditlog", "teleport.auditlog.v1"), ("authservice", "proto")] {
+        let descriptors = protox::compile([format!("{proto}.proto")], [root.join("proto")]).expect("the proto file compiles");
+        let out = tempfile::tempdir().expect("a temporary folder");
+        tonic_prost_build::configure()
+            .build_transport(false)
+            .bytes(".")
+            .out_dir(out.path())
+            .compile_fds(descriptors)
+            .expect("the descriptors make code");
+        let made = std::fs::read_to_string(out.path().join(format!("{package}.rs"))).expect("one file for the package");
+        let committed = root.join("src/proto").join(format!("{proto}.rs"));
+        if std::env::var_os("REGENERATE").is_some() {
+            std::fs::write(&committed, &made).expect("the source folder can be written");
+        }
+        let stands = std::fs::read_to_string(&committed).expect("the committed file can be read");
+        assert!(
+            stands == made,
+            "`{}` is not current: run `REGENERATE=1 cargo test -p lockgate-teleport --test generated`",
+            committed.display()
+        );
+    }
+}
