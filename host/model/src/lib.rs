@@ -8,8 +8,10 @@ mod books;
 mod commit;
 mod cursor;
 mod event;
+mod mask;
 mod outcome;
 pub mod request;
+mod secret;
 mod time;
 
 pub use block::{BLOCK_BYTES, BLOCK_EVENTS, Batch, Block, BlockBuilder, BlockParts, Dictionary, Slice, Texts};
@@ -17,7 +19,9 @@ pub use books::{Books, DayTally};
 pub use commit::{BatchRecord, Commit, DeadLetter, Generation, RequestRecord, StateWrite};
 pub use cursor::{Append, CursorUpdate};
 pub use event::{DocumentView, EventView, FeedKind, FeedRef, Head, key_of, payload_hash};
+pub use mask::{LINE_MAX, MASK, MASKED_MIN_CHARS, Masks, Secret, escape, percent_encoded};
 pub use outcome::{Fate, Outcome, OutcomeRun, Outcomes, ReasonIndex};
+pub use secret::Secret;
 pub use time::{Day, Millis};
 
 /// Position of an event in its stream. Starts at 1, increases by 1, is never reused.

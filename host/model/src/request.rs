@@ -113,11 +113,10 @@ impl Request {
             return Err(Violation::TooManyHeaders(self.headers.len()));
         }
         for (name, value) in &self.headers {
-            if name.is_empty() || !name.bytes().all(is_token_byte) {
+            if !is_header_name(name) {
                 return Err(Violation::HeaderName(name.clone()));
             }
-            let lower = name.to_ascii_lowercase();
-            if REFUSED.contains(&lower.as_str()) || lower.starts_with("proxy-") || operator_headers.contains(&lower) {
+            if is_refused_header(name) || operator_headers.contains(&name.to_ascii_lowercase()) {
                 return Err(Violation::HeaderRefused(name.clone()));
             }
             if !value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
@@ -201,6 +200,17 @@ impl Delivery {
         }
         Ok(self)
     }
+}
+
+/// A token of RFC 9110 5.6.2, as every header name must be.
+pub fn is_header_name(name: &str) -> bool {
+    !name.is_empty() && name.bytes().all(is_token_byte)
+}
+
+/// A header that belongs to the host: neither a component nor the operator's `headers` can set it. In any case.
+pub fn is_refused_header(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    REFUSED.contains(&lower.as_str()) || lower.starts_with("proxy-")
 }
 
 fn is_path_suffix(text: &str) -> bool {

@@ -1,0 +1,304 @@
+//! Keeping secrets, and control characters, out of what people and plugins read.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::ops::Range;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use memchr::memmem::Finder;
+
+/// What stands in place of a secret.
+pub const MASK: &str = "***";
+
+/// Shorter values are not masked: they would blank out half of every text, and tell the secret by doing so.
+pub const MASKED_MIN_CHARS: usize = 4;
+
+/// The length, in bytes, of a line that a plugin or a receiver may put into the log.
+pub const LINE_MAX: usize = 1024;
+
+/// A line of a longer secret (a key in PEM, say) is masked on its own from this many characters.
+const SECRET_LINE_MIN_CHARS: usize = 8;
+
+/// A value that only its place of use may see. Printing it gives `***`.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(value: impl Into<String>) -> Self {
+        Secret(value.into())
+    }
+
+    /// The value itself. For the wire, never for a text that somebody reads.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(MASK)
+    }
+}
+
+/// The secrets known to this process. Clones share one set, and a secret added later is masked by all of them.
+///
+/// A secret is found as it is, as JSON and as a URL would write it, and line by line where it has several. Other encodings are not
+/// undone; add them as secrets of their own (egress does, for the Base64 of basic authentication).
+#[derive(Clone, Default)]
+pub struct Masks {
+    finders: Arc<RwLock<Arc<Vec<Finder<'static>>>>>,
+}
+
+impl Masks {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Masks `secret` from now on. False, and nothing is done, if it is shorter than [`MASKED_MIN_CHARS`].
+    pub fn add(&self, secret: &str) -> bool {
+        let secret = secret.trim();
+        if secret.chars().count() < MASKED_MIN_CHARS {
+            return false;
+        }
+        let mut slot = self.finders.write().unwrap_or_else(PoisonError::into_inner);
+        let mut finders = slot.as_ref().clone();
+        for form in forms(secret) {
+            if !finders.iter().any(|finder| finder.needle() == form.as_bytes()) {
+                finders.push(Finder::new(form.as_bytes()).into_owned());
+            }
+        }
+        *slot = Arc::new(finders);
+        true
+    }
+
+    /// `text` with every known secret replaced.
+    pub fn mask<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        match self.mask_prefix(text.as_bytes(), text.len()) {
+            Cow::Borrowed(_) => Cow::Borrowed(text),
+            // Secrets are text, so that a match begins and ends between characters.
+            Cow::Owned(bytes) => Cow::Owned(String::from_utf8(bytes).unwrap_or_else(|_| MASK.into())),
+        }
+    }
+
+    /// The first `limit` bytes, masked. A secret that begins before the limit is masked as a whole if `bytes` holds the whole of it:
+    /// give [`Masks::longest`] bytes more than the limit, and no part of a secret is left at the cut.
+    pub fn mask_prefix<'a>(&self, bytes: &'a [u8], limit: usize) -> Cow<'a, [u8]> {
+        let limit = limit.min(bytes.len());
+        let finders = self.snapshot();
+        let mut found: Vec<Range<usize>> = Vec::new();
+        for finder in finders.iter() {
+            let mut from = 0;
+            while let Some(at) = finder.find(&bytes[from..]) {
+                let start = from + at;
+                found.push(start..start + finder.needle().len());
+                // One byte on, not behind the match: where two secrets overlap, both go.
+                from = start + 1;
+            }
+        }
+        found.retain(|range| range.start < limit);
+        if found.is_empty() {
+            return Cow::Borrowed(&bytes[..limit]);
+        }
+        found.sort_by_key(|range| range.start);
+        let mut masked = Vec::with_capacity(limit);
+        let mut done = 0;
+        for range in found {
+            if range.start >= done {
+                masked.extend_from_slice(&bytes[done..range.start]);
+                masked.extend_from_slice(MASK.as_bytes());
+            }
+            done = done.max(range.end);
+        }
+        masked.extend_from_slice(bytes.get(done..limit).unwrap_or_default());
+        Cow::Owned(masked)
+    }
+
+    /// Bytes of the longest text that is masked.
+    pub fn longest(&self) -> usize {
+        self.snapshot().iter().map(|finder| finder.needle().len()).max().unwrap_or(0)
+    }
+
+    fn snapshot(&self) -> Arc<Vec<Finder<'static>>> {
+        self.finders.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl fmt::Debug for Masks {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Masks({} texts)", self.snapshot().len())
+    }
+}
+
+/// Makes foreign text fit for one line of a log: control characters, line separators and characters that turn the direction of
+/// writing become escapes, and what is over `max_bytes` is cut off with a mark that says how much is missing.
+///
+/// The result is at most `max_bytes` long, or the mark alone where that is less.
+pub fn escape(text: &str, max_bytes: usize) -> Cow<'_, str> {
+    if text.len() <= max_bytes && !text.chars().any(needs_escape) {
+        return Cow::Borrowed(text);
+    }
+    // Room for the longest mark, only claimed once the text turns out to be too long.
+    let mut escaped = String::with_capacity(text.len().min(max_bytes));
+    let mut cut = (0, 0);
+    let mark = |left: usize| format!("…(+{left} bytes)");
+    let room = max_bytes.saturating_sub(mark(text.len()).len());
+    for (at, char) in text.char_indices() {
+        if escaped.len() <= room {
+            cut = (at, escaped.len());
+        }
+        match char {
+            '\n' => escaped.push_str("\\n"),
+            '\r' => escaped.push_str("\\r"),
+            '\t' => escaped.push_str("\\t"),
+            char if needs_escape(char) => escaped.extend(char.escape_unicode()),
+            char => escaped.push(char),
+        }
+        if escaped.len() > max_bytes {
+            escaped.truncate(cut.1);
+            escaped.push_str(&mark(text.len() - cut.0));
+            break;
+        }
+    }
+    Cow::Owned(escaped)
+}
+
+fn needs_escape(char: char) -> bool {
+    // Line and paragraph separators; marks, embeddings, overrides and isolates of bidirectional text; zero-width characters.
+    char.is_control() || matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+}
+
+fn forms(secret: &str) -> Vec<String> {
+    let mut forms = vec![secret.to_owned(), json_escaped(secret), percent_encoded(secret)];
+    forms.push(percent_encoded(secret).replace("%20", "+"));
+    if secret.contains('\n') {
+        let lines = secret.lines().map(str::trim).filter(|line| line.chars().count() >= SECRET_LINE_MIN_CHARS);
+        // The frame of a PEM file is no secret.
+        forms.extend(lines.filter(|line| !line.starts_with("-----")).map(str::to_owned));
+    }
+    forms
+}
+
+fn json_escaped(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for char in text.chars() {
+        match char {
+            '"' => escaped.push_str("\\\""),
+            '\\' => escaped.push_str("\\\\"),
+            '\n' => escaped.push_str("\\n"),
+            '\r' => escaped.push_str("\\r"),
+            '\t' => escaped.push_str("\\t"),
+            char if u32::from(char) < 0x20 => escaped.push_str(&format!("\\u{:04x}", u32::from(char))),
+            char => escaped.push(char),
+        }
+    }
+    escaped
+}
+
+/// Percent-encodes everything but the unreserved characters of RFC 3986 2.3: fit for a name or a value in a URL's query.
+pub fn percent_encoded(text: &str) -> String {
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            encoded.push(char::from(byte));
+        } else {
+            encoded.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn masks(secrets: &[&str]) -> Masks {
+        let masks = Masks::new();
+        for secret in secrets {
+            assert!(masks.add(secret), "{secret}");
+        }
+        masks
+    }
+
+    #[test]
+    fn known_secrets_are_masked_in_every_common_form() {
+        for (secrets, text, masked) in [
+            (&["hunter22"][..], "password=hunter22;", "password=***;"),
+            (&["hunter22"], "hunter22hunter22", "******"),
+            (&["abcd", "cdef"], "abcdef", "***"),
+            (&["abcd", "abcdefgh"], "abcdefghi", "***i"),
+            (&["aaaa"], "aaaaaaa", "***"),
+            (&["pa\"ss\\word"], r#"{"p":"pa\"ss\\word"}"#, r#"{"p":"***"}"#),
+            (&["p@ss word"], "?token=p%40ss%20word&x=p%40ss+word", "?token=***&x=***"),
+            (&["one-line\nother-line"], "seen: other-line", "seen: ***"),
+            (&["  trimmed\n"], "trimmed", "***"),
+            (&["größe!"], "die größe! ist", "die *** ist"),
+            (&["hunter22"], "hunter2", "hunter2"),
+        ] {
+            assert_eq!(self::masks(secrets).mask(text), masked, "{secrets:?}");
+        }
+    }
+
+    #[test]
+    fn short_values_are_not_masked() {
+        let masks = Masks::new();
+        assert!(!masks.add("abc"));
+        assert_eq!(masks.mask("abc"), "abc");
+    }
+
+    #[test]
+    fn a_secret_across_the_cut_leaves_no_part_behind() {
+        let masks = masks(&["hunter22"]);
+        assert_eq!(masks.mask_prefix(b"ab hunter22 cd", 6).as_ref(), b"ab ***");
+        assert_eq!(masks.mask_prefix(b"ab hunter22 cd", 3).as_ref(), b"ab ");
+        assert_eq!(masks.mask_prefix(b"ab hunter22 cd", 12).as_ref(), b"ab *** ");
+        assert_eq!(masks.longest(), 8);
+    }
+
+    #[test]
+    fn clones_share_what_is_added_later() {
+        let masks = Masks::new();
+        let clone = masks.clone();
+        masks.add("hunter22");
+        assert_eq!(clone.mask("hunter22"), "***");
+        assert_eq!(format!("{:?} {masks:?}", Secret::new("hunter22")), "*** Masks(1 texts)");
+    }
+
+    #[test]
+    fn foreign_text_becomes_one_line() {
+        for (text, max, escaped) in [
+            ("plain ü", 1024, "plain ü"),
+            ("a\nb\r\tc\x1b[31m", 1024, "a\\nb\\r\\tc\\u{1b}[31m"),
+            ("a\u{202e}b\u{2028}", 1024, "a\\u{202e}b\\u{2028}"),
+            ("0123456789abcdefghijklmnop", 26, "0123456789abcdefghijklmnop"),
+            ("0123456789abcdefghijklmnopq", 26, "0123456789ab…(+15 bytes)"),
+        ] {
+            assert_eq!(escape(text, max), escaped, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn escaped_text_fits_and_has_no_control_character(text in "\\PC{0,40}[\\x00-\\x1fa-zü\u{202e}]{0,200}", max in 32usize..300) {
+            let escaped = escape(&text, max);
+            prop_assert!(escaped.len() <= max);
+            prop_assert!(!escaped.chars().any(needs_escape));
+        }
+
+        #[test]
+        fn no_secret_is_left_in_a_masked_text(
+            secrets in prop::collection::vec("[ab\"ü]{4,6}", 1..4),
+            text in "[ab\"ü ]{0,60}",
+            limit in 0usize..80,
+        ) {
+            let masks = Masks::new();
+            secrets.iter().for_each(|secret| { masks.add(secret); });
+            let masked = masks.mask(&text).into_owned();
+            prop_assert!(secrets.iter().all(|secret| !masked.contains(secret.as_str())), "{masked}");
+            let prefix = masks.mask_prefix(text.as_bytes(), limit).into_owned();
+            prop_assert!(prefix.len() <= limit.max(1) * 3 + 3);
+            prop_assert!(masked.as_bytes().starts_with(&prefix) || limit < text.len());
+        }
+    }
+}
