@@ -19,7 +19,7 @@ pub use books::{Books, DayTally};
 pub use commit::{BatchRecord, Commit, DeadLetter, Generation, RequestRecord, StateWrite};
 pub use cursor::{Append, CursorUpdate};
 pub use event::{DocumentView, EventView, FeedKind, FeedRef, Head, key_of, payload_hash};
-pub use mask::{LINE_MAX, MASK, MASKED_MIN_CHARS, Masks, Secret, escape, percent_encoded};
+pub use mask::{LINE_MAX, MASK, MASKED_MIN_CHARS, Masks, escape, percent_encoded};
 pub use outcome::{Fate, Outcome, OutcomeRun, Outcomes, ReasonIndex};
 pub use secret::Secret;
 pub use time::{Day, Millis};
