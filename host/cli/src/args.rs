@@ -1,0 +1,215 @@
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// A WASM plugin host for Teleport audit events.
+///
+/// Reads a Teleport cluster's audit log and session recordings, keeps them in a small durable store, and passes each batch through
+/// WebAssembly components: filters, mappers and sinks.
+#[derive(Debug, Parser)]
+#[command(name = "lockgate", version, max_term_width = 100, propagate_version = false)]
+pub(crate) struct Arguments {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+
+    /// How log lines are written to standard error.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "LOCKGATE_LOG_FORMAT")]
+    pub(crate) log_format: LogFormat,
+
+    /// Which log lines are written: a level, or directives such as `info,lockgate_teleport=debug`.
+    #[arg(long, global = true, default_value = "info", env = "LOCKGATE_LOG", value_name = "FILTER")]
+    pub(crate) log: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// One readable line each.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run the pipelines of a configuration file.
+    Start(Start),
+    /// Check a configuration file and its plugins, and start nothing.
+    Check(Check),
+    /// Run the whole main job against simulated servers: no Teleport needed.
+    Demo(Demo),
+    /// Simulated servers, to try a configuration against.
+    #[command(subcommand)]
+    Sim(Sim),
+    /// Show what became of every event, per pipeline; works beside a running host.
+    Status(Status),
+    /// Work with plugins.
+    #[command(subcommand)]
+    Plugin(Plugin),
+    /// Print the version and the built-in plugins.
+    Version,
+    /// Print a completion script for a shell.
+    Completions {
+        /// The shell to complete for.
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Start {
+    /// The configuration file.
+    #[arg(short, long, default_value = "lockgate.toml", env = "LOCKGATE_CONFIG", value_name = "FILE")]
+    pub(crate) config: PathBuf,
+
+    /// Stop once everything that Teleport has now is read and delivered.
+    #[arg(long)]
+    pub(crate) exit_on_last_event: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Check {
+    /// The configuration files.
+    #[arg(default_value = "lockgate.toml", value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+
+    /// Also taken as in `start`.
+    #[arg(short, long, value_name = "FILE", conflicts_with = "files")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Demo {
+    /// How many events the simulated cluster has.
+    #[arg(long, default_value_t = 20_000, value_name = "N")]
+    pub(crate) events: u64,
+
+    /// Equal seeds give equal events.
+    #[arg(long, default_value_t = 42, value_name = "S")]
+    pub(crate) seed: u64,
+
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Leave the configuration, the certificates and the store in this new folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) keep: Option<PathBuf>,
+
+    /// The simulated receiver waits this long before each answer.
+    #[arg(long, default_value = "0ms", value_parser = duration, value_name = "DURATION")]
+    pub(crate) latency: Duration,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Sim {
+    /// A simulated Teleport Auth server: gRPC over mutual TLS, with credentials in the form that Teleport writes.
+    Auth(SimAuth),
+    /// A simulated receiver: HTTPS that demands a client certificate, takes JSON objects and arrays, counts distinct ids.
+    Receiver(SimReceiver),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SimAuth {
+    /// Where to listen; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:3025", value_name = "ADDR")]
+    pub(crate) listen: SocketAddr,
+
+    /// Folder for the CA, an identity file and the cert, key and CA trio. Created when missing.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+
+    /// How many events there are.
+    #[arg(long, default_value_t = 20_000, value_name = "N")]
+    pub(crate) events: u64,
+
+    /// Equal seeds give equal events.
+    #[arg(long, default_value_t = 42, value_name = "S")]
+    pub(crate) seed: u64,
+
+    /// Which of Teleport's audit backends to act as.
+    #[arg(long, value_enum, default_value_t = Backend::Export)]
+    pub(crate) backend: Backend,
+
+    /// Let events appear at this many a second of wall time, instead of having all of them at once.
+    #[arg(long, value_name = "N")]
+    pub(crate) rate: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Backend {
+    /// Bulk export, as Athena has it (all of Teleport Cloud).
+    Export,
+    /// Search by pages only, as the file, DynamoDB, Firestore and Postgres backends.
+    Search,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SimReceiver {
+    /// Where to listen; port 0 takes a free one.
+    #[arg(long, default_value = "127.0.0.1:8888", value_name = "ADDR")]
+    pub(crate) listen: SocketAddr,
+
+    /// Folder for the CA and the client's certificate and key. Created when missing.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+
+    /// Wait this long before each answer.
+    #[arg(long, default_value = "0ms", value_parser = duration, value_name = "DURATION")]
+    pub(crate) latency: Duration,
+
+    /// What to answer: a status such as `503`, or a script such as `500x3,200`.
+    #[arg(long, default_value = "200", value_name = "STATUS")]
+    pub(crate) status: String,
+
+    /// Append each document to this file, one a line.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) capture: Option<PathBuf>,
+
+    /// Stop capturing after this many documents.
+    #[arg(long, value_name = "N", requires = "capture")]
+    pub(crate) capture_max: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// The configuration file; only its `[store]` is used.
+    #[arg(short, long, default_value = "lockgate.toml", env = "LOCKGATE_CONFIG", value_name = "FILE")]
+    pub(crate) config: PathBuf,
+
+    /// The store's folder, instead of a configuration file.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Plugin {
+    /// Run one component over events on standard input, one JSON object a line; results go to standard output, problems to standard error.
+    Run(PluginRun),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PluginRun {
+    /// `builtin:NAME`, or the path of a component.
+    pub(crate) component: String,
+
+    /// The plugin's `with` table as JSON.
+    #[arg(long = "with", default_value = "{}", value_name = "JSON")]
+    pub(crate) with: String,
+
+    /// Treat the events as coming from the recording of this session, not from the audit log.
+    #[arg(long, value_name = "ID")]
+    pub(crate) session: Option<String>,
+
+    /// Events in one call.
+    #[arg(long, default_value_t = 500, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) batch: u32,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    lockgate_config::duration(text).map_err(|error| error.to_string())
+}

@@ -1,0 +1,52 @@
+use std::fmt;
+
+/// Why a command ended without success: what happened, and the way out.
+#[derive(Debug)]
+pub(crate) struct Failure {
+    pub(crate) kind: Kind,
+    /// Whole sentences, or a rendered report.
+    pub(crate) message: String,
+    pub(crate) hints: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Exit status 1.
+    Failed,
+    /// Wrong arguments or configuration: exit status 2.
+    Usage,
+}
+
+impl Failure {
+    pub(crate) fn failed(message: impl fmt::Display) -> Failure {
+        Failure { kind: Kind::Failed, message: format!("error: {message}"), hints: Vec::new() }
+    }
+
+    pub(crate) fn usage(message: impl fmt::Display) -> Failure {
+        Failure { kind: Kind::Usage, message: format!("error: {message}"), hints: Vec::new() }
+    }
+
+    /// A report that has been rendered, with its own headings.
+    pub(crate) fn report(rendered: String) -> Failure {
+        Failure { kind: Kind::Usage, message: rendered, hints: Vec::new() }
+    }
+
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Failure {
+        self.hints.push(hint.into());
+        self
+    }
+
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self.kind {
+            Kind::Failed => 1,
+            Kind::Usage => 2,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message.trim_end())?;
+        self.hints.iter().try_for_each(|hint| write!(f, "\nhint: {hint}"))
+    }
+}

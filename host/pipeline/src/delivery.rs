@@ -1,0 +1,348 @@
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use lockgate_egress::{Backoff, Client, Rate, Verdict};
+use lockgate_model::request::{CheckedRequest, Delivery, DocumentFate, Response};
+use lockgate_model::{Fate, FeedKind, FeedRef, RequestRecord};
+use lockgate_runtime::{Context, Inspect, Pool, Postponed};
+use tokio::task::JoinSet;
+
+use crate::chain::{Chain, Encoded};
+use crate::clock::now;
+use crate::status::{Board, Problem};
+use crate::stop::Stop;
+use crate::work::Work;
+
+/// The way out of one pipeline: its sink component and the endpoint that the operator wrote.
+#[derive(Debug)]
+pub(crate) struct Outlet {
+    pub(crate) pipeline: Arc<str>,
+    pub(crate) chain: Arc<Chain>,
+    pub(crate) pool: Pool,
+    pub(crate) client: Client,
+    pub(crate) rate: Option<Rate>,
+    pub(crate) board: Board,
+    /// Requests of one session go one after another.
+    pub(crate) in_session_order: bool,
+    /// Requests answered with a 2xx so far. A single refused event may only become a dead letter when this has grown since its refusal:
+    /// a receiver that refuses everything (a 400 for a missing client certificate, say) must not empty the stream into the dead letters.
+    pub(crate) accepted: AtomicU64,
+    /// Bytes of the smallest body that was too large (413).
+    pub(crate) too_large: AtomicUsize,
+}
+
+/// What became of the documents of some requests.
+#[derive(Debug, Default)]
+pub(crate) struct Delivered {
+    pub(crate) fates: Vec<(u32, Fate)>,
+    pub(crate) requests: Vec<RequestRecord>,
+}
+
+/// The host is stopping: what has no fate stays waiting, and is sent again after the next start.
+#[derive(Debug)]
+pub(crate) struct Stopping;
+
+/// What is to be done with a request after an answer, or after none.
+enum Step {
+    Done(Vec<(u32, Fate)>),
+    /// Some documents are final, the rest is encoded and sent again.
+    Again { fates: Vec<(u32, Fate)>, rest: Vec<u32>, wait: Duration },
+    Halves(String),
+    /// The same again. Not ready: it will not mend itself.
+    Hold { message: String, at_least: Duration, ready: bool },
+}
+
+struct Job {
+    request: CheckedRequest,
+    documents: Vec<u32>,
+}
+
+impl Outlet {
+    /// Sends all requests of a batch until each of its documents has a fate.
+    pub(crate) async fn deliver(self: &Arc<Self>, work: &Arc<Work>, encoded: Encoded, context: &Context, stop: &Stop) -> Result<Delivered, Stopping> {
+        let mut delivered = Delivered::default();
+        delivered.fates.extend(encoded.rejected.into_iter().map(|(document, reason)| (document, Fate::Dead(reason))));
+        let mut lanes = JoinSet::new();
+        for lane in self.lanes(work, encoded.requests) {
+            let (outlet, work, context, stop) = (self.clone(), work.clone(), context.clone(), stop.clone());
+            lanes.spawn(async move { outlet.lane(&work, lane, &context, stop).await });
+        }
+        while let Some(lane) = lanes.join_next().await {
+            let lane = lane.unwrap_or_else(|panic| {
+                tracing::error!(pipeline = %self.pipeline, "a delivery ended with a bug in the host, its batch stays waiting: {panic}");
+                Err(Stopping)
+            })?;
+            delivered.fates.extend(lane.fates);
+            delivered.requests.extend(lane.requests);
+        }
+        Ok(delivered)
+    }
+
+    /// Requests that may go side by side, each list in order.
+    fn lanes(&self, work: &Work, requests: Vec<(CheckedRequest, Vec<u32>)>) -> Vec<VecDeque<Job>> {
+        let mut lanes: Vec<(String, VecDeque<Job>)> = Vec::new();
+        for (request, documents) in requests {
+            let session = documents.first().map_or("", |&first| work.session(first));
+            let job = Job { request, documents };
+            match lanes.iter_mut().find(|(lane, _)| self.in_session_order && lane == session) {
+                Some((_, lane)) => lane.push_back(job),
+                None => lanes.push((session.to_owned(), VecDeque::from([job]))),
+            }
+        }
+        lanes.into_iter().map(|(_, lane)| lane).collect()
+    }
+
+    async fn lane(&self, work: &Arc<Work>, mut jobs: VecDeque<Job>, context: &Context, mut stop: Stop) -> Result<Delivered, Stopping> {
+        let mut delivered = Delivered::default();
+        // Singles that were refused: they wait until everything else of the lane has been sent.
+        let mut refused: VecDeque<(Job, u64)> = VecDeque::new();
+        let mut backoff = Backoff::default();
+        loop {
+            let Some(job) = jobs.pop_front() else {
+                let Some((job, accepted_before)) = refused.pop_front() else { return Ok(delivered) };
+                self.refused_single(job, accepted_before, &mut jobs, &mut refused, &mut delivered, &mut backoff, &mut stop).await?;
+                continue;
+            };
+            let accepted_before = self.accepted.load(Ordering::Relaxed);
+            let (step, record) = self.send(&job, work, &mut stop).await?;
+            delivered.requests.push(record);
+            match step {
+                Step::Done(fates) => delivered.fates.extend(fates),
+                Step::Again { fates, rest, wait } => {
+                    delivered.fates.extend(fates);
+                    if !wait.is_zero() && !stop.sleep(wait).await {
+                        return Err(Stopping);
+                    }
+                    self.encode_again(work, &[&rest], context, &mut jobs, &mut delivered, &mut stop).await?;
+                }
+                Step::Halves(_) if job.documents.len() > 1 => {
+                    let (left, right) = job.documents.split_at(job.documents.len() / 2);
+                    self.encode_again(work, &[left, right], context, &mut jobs, &mut delivered, &mut stop).await?;
+                }
+                Step::Halves(message) => {
+                    self.problem(&message, false, None);
+                    refused.push_back((job, accepted_before));
+                }
+                // `send` holds by itself.
+                Step::Hold { .. } => jobs.push_front(job),
+            }
+        }
+    }
+
+    /// One event that the receiver refused by itself: a dead letter once a different event was accepted after it, until then held.
+    #[allow(clippy::too_many_arguments)]
+    async fn refused_single(
+        &self,
+        job: Job,
+        accepted_before: u64,
+        jobs: &mut VecDeque<Job>,
+        refused: &mut VecDeque<(Job, u64)>,
+        delivered: &mut Delivered,
+        backoff: &mut Backoff,
+        stop: &mut Stop,
+    ) -> Result<(), Stopping> {
+        if self.accepted.load(Ordering::Relaxed) > accepted_before {
+            let reason = match delivered.requests.last() {
+                Some(record) => format!("the receiver refused it with {} while it accepted others", record.status),
+                None => "the receiver refused it while it accepted others".into(),
+            };
+            delivered.fates.extend(job.documents.iter().map(|&document| (document, Fate::Dead(reason.clone()))));
+            return Ok(());
+        }
+        let wait = backoff.next(None);
+        self.problem("the receiver refuses single events and has accepted none since; they are held", false, Some(wait));
+        if !stop.sleep(wait).await {
+            return Err(Stopping);
+        }
+        if self.accepted.load(Ordering::Relaxed) > accepted_before {
+            refused.push_front((job, accepted_before));
+        } else {
+            jobs.push_back(job);
+        }
+        Ok(())
+    }
+
+    async fn encode_again(
+        &self,
+        work: &Arc<Work>,
+        parts: &[&[u32]],
+        context: &Context,
+        jobs: &mut VecDeque<Job>,
+        delivered: &mut Delivered,
+        stop: &mut Stop,
+    ) -> Result<(), Stopping> {
+        for part in parts.iter().rev() {
+            let encoded = self.encode(work, part.to_vec(), context, stop).await?;
+            delivered.fates.extend(encoded.rejected.into_iter().map(|(document, reason)| (document, Fate::Dead(reason))));
+            for (request, documents) in encoded.requests.into_iter().rev() {
+                jobs.push_front(Job { request, documents });
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks the sink for requests, for as long as it takes.
+    pub(crate) async fn encode(&self, work: &Arc<Work>, documents: Vec<u32>, context: &Context, stop: &mut Stop) -> Result<Encoded, Stopping> {
+        let mut backoff = Backoff::default();
+        loop {
+            let (chain, work, part, context) = (self.chain.clone(), work.clone(), documents.clone(), context.clone());
+            match self.pool.run(move || chain.encode(&work, &part, &context)).await {
+                Ok(Ok(encoded)) => return Ok(encoded),
+                Ok(Err(Postponed { message, after })) => self.wait_after(&message, after, &mut backoff, stop).await?,
+                Err(error) => self.wait_after(&error.to_string(), None, &mut backoff, stop).await?,
+            }
+        }
+    }
+
+    /// A plugin, or the host itself, could not do it now.
+    pub(crate) async fn wait_after(&self, message: &str, after: Option<Duration>, backoff: &mut Backoff, stop: &mut Stop) -> Result<(), Stopping> {
+        let wait = backoff.next(after);
+        self.problem(message, true, Some(wait));
+        if stop.sleep(wait).await { Ok(()) } else { Err(Stopping) }
+    }
+
+    /// Sends one request, holding and repeating it until there is a next step.
+    async fn send(&self, job: &Job, work: &Arc<Work>, stop: &mut Stop) -> Result<(Step, RequestRecord), Stopping> {
+        let feed = match job.documents.first().map(|&first| work.event(first).feed) {
+            Some(FeedRef::Session(_)) => FeedKind::Sessions,
+            _ => FeedKind::Audit,
+        };
+        let mut record = RequestRecord {
+            status: 0,
+            documents: job.documents.len() as u32,
+            bytes: job.request.body().len() as u64,
+            attempts: 0,
+            excerpt: String::new(),
+        };
+        let mut backoff = Backoff::default();
+        loop {
+            if let Some(rate) = &self.rate {
+                rate.take(job.documents.len() as u32).await;
+            }
+            record.attempts += 1;
+            let answer = tokio::select! {
+                answer = self.client.send(&job.request, feed, self.response_max()) => answer,
+                () = stop.abandoned() => return Err(Stopping),
+            };
+            let step = match answer {
+                Ok(response) => {
+                    record.status = response.status;
+                    record.excerpt = if (200..300).contains(&response.status) { String::new() } else { excerpt(&response.body) };
+                    self.judge(job, response).await
+                }
+                Err(error) => Step::Hold { message: error.to_string(), at_least: Duration::ZERO, ready: true },
+            };
+            let Step::Hold { message, at_least, ready } = step else {
+                if record.attempts > 1 || record.status >= 300 {
+                    self.board.pipeline(&self.pipeline, |state| state.next_retry_at = None);
+                }
+                return Ok((step, record));
+            };
+            let wait = backoff.next(Some(at_least));
+            self.problem(&message, ready, Some(wait));
+            if !stop.sleep(wait).await {
+                return Err(Stopping);
+            }
+        }
+    }
+
+    fn response_max(&self) -> usize {
+        match self.chain.sink().setup().response_max {
+            0 => 64 * 1024,
+            bytes => bytes as usize,
+        }
+    }
+
+    /// The plugin's word where it is asked and answers, else the host's own rule for the status.
+    async fn judge(&self, job: &Job, response: Response) -> Step {
+        let verdict = lockgate_egress::verdict(response.status);
+        let accepted = verdict == Verdict::Delivered;
+        if accepted {
+            self.accepted.fetch_add(1, Ordering::Relaxed);
+            self.board.pipeline(&self.pipeline, |state| state.ready = true);
+        }
+        if accepted && self.chain.sink().setup().inspect == Inspect::Failures {
+            return Step::Done(all(&job.documents, &Fate::Delivered));
+        }
+        if verdict == Verdict::TooLarge {
+            self.too_large.fetch_min(job.request.body().len(), Ordering::Relaxed);
+        }
+        let own = self.by_status(verdict, &response);
+        let (chain, method, suffix) = (self.chain.clone(), job.request.method(), job.request.path_suffix().to_owned());
+        let carries = job.request.carries().to_vec();
+        let classified = self.pool.run(move || chain.sink().classify(method, &suffix, &carries, &response)).await;
+        match classified {
+            Ok(Ok(delivery)) => self.by_plugin(job, delivery, verdict != Verdict::NotReady),
+            Ok(Err(error)) => {
+                tracing::warn!(pipeline = %self.pipeline, "`classify` failed, the host's own rule for the status holds: {error}");
+                own.unwrap_or_else(|| Step::Done(all(&job.documents, &Fate::Delivered)))
+            }
+            Err(_) => own.unwrap_or_else(|| Step::Done(all(&job.documents, &Fate::Delivered))),
+        }
+    }
+
+    /// None: delivered.
+    fn by_status(&self, verdict: Verdict, response: &Response) -> Option<Step> {
+        let message = format!("the receiver answered {}{}", response.status, colon(&excerpt(&response.body)));
+        let at_least = Duration::from_millis(response.retry_after.unwrap_or(0));
+        match verdict {
+            Verdict::Delivered => None,
+            Verdict::Retry => Some(Step::Hold { message, at_least, ready: true }),
+            Verdict::NotReady => Some(Step::Hold { message, at_least, ready: false }),
+            Verdict::Refused | Verdict::TooLarge => Some(Step::Halves(message)),
+        }
+    }
+
+    fn by_plugin(&self, job: &Job, delivery: Delivery, ready: bool) -> Step {
+        match delivery {
+            Delivery::Delivered => Step::Done(all(&job.documents, &Fate::Delivered)),
+            Delivery::Rejected(reason) => Step::Done(all(&job.documents, &Fate::Dead(reason))),
+            Delivery::Split(message) => Step::Halves(message),
+            Delivery::Retry { message, after } => {
+                Step::Hold { message, at_least: Duration::from_millis(after.unwrap_or(0).into()), ready }
+            }
+            Delivery::Mixed(fates) => {
+                let mut done = Vec::with_capacity(job.documents.len());
+                let mut rest = Vec::new();
+                for (&index, &document) in job.request.carries().iter().zip(&job.documents) {
+                    match fates.iter().find(|(fated, _)| *fated == index).map(|(_, fate)| fate) {
+                        None | Some(DocumentFate::Delivered) => done.push((document, Fate::Delivered)),
+                        Some(DocumentFate::Rejected(reason)) => done.push((document, Fate::Dead(reason.clone()))),
+                        Some(DocumentFate::Retry) => rest.push(document),
+                    }
+                }
+                let wait = if rest.is_empty() { Duration::ZERO } else { Backoff::default().next(None) };
+                Step::Again { fates: done, rest, wait }
+            }
+        }
+    }
+
+    fn problem(&self, message: &str, ready: bool, wait: Option<Duration>) {
+        let at = now();
+        let retry_at = wait.map(|wait| at + wait.as_millis() as i64);
+        match wait {
+            Some(wait) => tracing::warn!(pipeline = %self.pipeline, retry_in_ms = wait.as_millis() as u64, "{message}"),
+            None => tracing::warn!(pipeline = %self.pipeline, "{message}"),
+        }
+        self.board.pipeline(&self.pipeline, |state| {
+            state.ready = ready;
+            state.last_error = Some(Problem { at, message: message.to_owned() });
+            state.next_retry_at = retry_at;
+        });
+    }
+}
+
+fn all(documents: &[u32], fate: &Fate) -> Vec<(u32, Fate)> {
+    documents.iter().map(|&document| (document, fate.clone())).collect()
+}
+
+/// The first line of an answer, for people.
+fn excerpt(body: &str) -> String {
+    body.trim().chars().map(|char| if char.is_control() { ' ' } else { char }).take(200).collect()
+}
+
+fn colon(text: &str) -> String {
+    if text.is_empty() { String::new() } else { format!(": {text}") }
+}
