@@ -1,0 +1,470 @@
+//! Reading JSON in one pass, without building a tree.
+//!
+//! Payloads reach a plugin as one valid JSON object each, with no duplicate keys: the host guarantees it. So these functions walk
+//! over the text and hand out pieces of it, as they stand; they find the end of every value, and do not judge what is inside. Text
+//! that is no JSON is answered with [`Malformed`] or with pieces of that text, never with a panic.
+//!
+//! ```
+//! use lockgate_plugin::json;
+//!
+//! let payload = r#"{"addr.remote":"192.0.2.7:52","server_labels":{"env":"prod"},"user":"zo\u00eb"}"#;
+//! assert_eq!(json::find(payload, "addr.remote"), Ok(Some(r#""192.0.2.7:52""#)));
+//! assert_eq!(json::find(payload, "server_labels.env"), Ok(Some(r#""prod""#)));
+//! assert_eq!(json::find(payload, "login"), Ok(None));
+//! assert_eq!(json::text(r#""zo\u00eb""#).as_deref(), Some("zoë"));
+//!
+//! let keys: Result<Vec<_>, _> = json::fields(payload).map(|field| Ok(field?.key().into_owned())).collect();
+//! assert_eq!(keys, Ok::<_, json::Malformed>(vec!["addr.remote".into(), "server_labels".into(), "user".into()]));
+//! ```
+
+use std::borrow::Cow;
+use std::fmt;
+
+/// The text ended too early, or something stood where JSON wants another thing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Malformed {
+    /// Where in the text, in bytes.
+    pub at: usize,
+}
+
+impl fmt::Display for Malformed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "this is not valid JSON at byte {}", self.at)
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+/// One member of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Field<'a> {
+    /// The key as it is written, without its quotes: see [`key`](Field::key).
+    pub raw_key: &'a str,
+    /// The value as it is written.
+    pub value: &'a str,
+    /// Where the member begins (at the quote of its key) in the text that was given to [`fields`].
+    pub start: usize,
+    /// Where its value begins.
+    pub value_start: usize,
+    /// Where its value ends.
+    pub end: usize,
+}
+
+impl<'a> Field<'a> {
+    /// The key, unescaped.
+    pub fn key(&self) -> Cow<'a, str> {
+        unescape(self.raw_key)
+    }
+}
+
+/// One element of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Element<'a> {
+    /// The value as it is written.
+    pub value: &'a str,
+    /// Where it begins in the text that was given to [`elements`].
+    pub start: usize,
+    pub end: usize,
+}
+
+/// The members of an object, in order. After an error there is nothing more.
+pub fn fields(object: &str) -> Fields<'_> {
+    Fields { walk: Walk::new(object, b'{', b'}') }
+}
+
+/// The elements of a list, in order. After an error there is nothing more.
+pub fn elements(list: &str) -> Elements<'_> {
+    Elements { walk: Walk::new(list, b'[', b']') }
+}
+
+/// The value at a path, as it is written, or `None` where there is none.
+///
+/// Teleport's keys may contain dots (`addr.remote`, labels such as `teleport.internal/resource-id`). So a path is tried as one literal
+/// key first, and then as nesting, with the longest key first: `a.b.c` is the key `a.b.c`, else `c` in `a.b`, else `b.c` in `a`.
+pub fn find<'a>(object: &'a str, path: &str) -> Result<Option<&'a str>, Malformed> {
+    let mut best: Option<(usize, &'a str)> = None;
+    for field in fields(object) {
+        let field = field?;
+        let key = field.key();
+        let Some(rest) = path.strip_prefix(key.as_ref()) else { continue };
+        if rest.is_empty() {
+            return Ok(Some(field.value));
+        }
+        let Some(rest) = rest.strip_prefix('.') else { continue };
+        if field.value.starts_with('{') && best.is_none_or(|(length, _)| length < key.len()) {
+            let inside = find(field.value, rest).map_err(|inner| Malformed { at: field.value_start + inner.at })?;
+            if let Some(value) = inside {
+                best = Some((key.len(), value));
+            }
+        }
+    }
+    Ok(best.map(|(_, value)| value))
+}
+
+/// What a written string says, or `None` where the value is no string.
+pub fn text(value: &str) -> Option<Cow<'_, str>> {
+    let inside = value.strip_prefix('"')?.strip_suffix('"')?;
+    Some(unescape(inside))
+}
+
+/// Appends a text as a JSON string, with its quotes.
+pub fn write_text(out: &mut String, text: &str) {
+    const HEX: [u8; 16] = *b"0123456789abcdef";
+    out.push('"');
+    let mut done = 0;
+    for (at, byte) in text.bytes().enumerate() {
+        let escape = match byte {
+            b'"' => "\\\"",
+            b'\\' => "\\\\",
+            b'\n' => "\\n",
+            b'\r' => "\\r",
+            b'\t' => "\\t",
+            0..0x20 => "",
+            _ => continue,
+        };
+        out.push_str(&text[done..at]);
+        done = at + 1;
+        if escape.is_empty() {
+            out.push_str("\\u00");
+            out.push(HEX[usize::from(byte >> 4)].into());
+            out.push(HEX[usize::from(byte & 15)].into());
+        } else {
+            out.push_str(escape);
+        }
+    }
+    out.push_str(&text[done..]);
+    out.push('"');
+}
+
+/// Where the value ends that begins at `start`, in bytes.
+pub fn value_end(text: &str, start: usize) -> Result<usize, Malformed> {
+    let bytes = text.as_bytes();
+    match bytes.get(start) {
+        Some(b'"') => string_end(bytes, start),
+        Some(b'{' | b'[') => nested_end(bytes, start),
+        Some(b'-' | b'0'..=b'9' | b't' | b'f' | b'n') => {
+            let rest = &bytes[start..];
+            let length = rest.iter().position(|byte| matches!(byte, b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t'));
+            Ok(start + length.unwrap_or(rest.len()))
+        }
+        _ => Err(Malformed { at: start }),
+    }
+}
+
+// === impl Fields ===
+
+/// See [`fields`].
+#[derive(Clone, Debug)]
+pub struct Fields<'a> {
+    walk: Walk<'a>,
+}
+
+impl<'a> Iterator for Fields<'a> {
+    type Item = Result<Field<'a>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.walk.step(|text, start| {
+            let bytes = text.as_bytes();
+            if bytes.get(start) != Some(&b'"') {
+                return Err(Malformed { at: start });
+            }
+            let key_end = string_end(bytes, start)?;
+            let colon = skip_space(bytes, key_end);
+            if bytes.get(colon) != Some(&b':') {
+                return Err(Malformed { at: colon });
+            }
+            let value_start = skip_space(bytes, colon + 1);
+            let end = value_end(text, value_start)?;
+            Ok((Field { raw_key: &text[start + 1..key_end - 1], value: &text[value_start..end], start, value_start, end }, end))
+        })
+    }
+}
+
+// === impl Elements ===
+
+/// See [`elements`].
+#[derive(Clone, Debug)]
+pub struct Elements<'a> {
+    walk: Walk<'a>,
+}
+
+impl<'a> Iterator for Elements<'a> {
+    type Item = Result<Element<'a>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.walk.step(|text, start| {
+            let end = value_end(text, start)?;
+            Ok((Element { value: &text[start..end], start, end }, end))
+        })
+    }
+}
+
+// === impl Walk ===
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum At {
+    Opening,
+    Inside,
+    Done,
+}
+
+/// What objects and lists have in common: an opening, items with commas between them, a closing, and nothing after it.
+#[derive(Clone, Debug)]
+struct Walk<'a> {
+    text: &'a str,
+    open: u8,
+    close: u8,
+    position: usize,
+    at: At,
+}
+
+impl<'a> Walk<'a> {
+    fn new(text: &'a str, open: u8, close: u8) -> Walk<'a> {
+        Walk { text, open, close, position: 0, at: At::Opening }
+    }
+
+    /// The next item, read by `item`, which answers with it and with its end.
+    fn step<T>(&mut self, item: impl FnOnce(&'a str, usize) -> Result<(T, usize), Malformed>) -> Option<Result<T, Malformed>> {
+        let start = match self.separator() {
+            Ok(start) => start?,
+            Err(malformed) => return self.fail(malformed),
+        };
+        match item(self.text, start) {
+            Ok((item, end)) => {
+                self.position = end;
+                Some(Ok(item))
+            }
+            Err(malformed) => self.fail(malformed),
+        }
+    }
+
+    /// Where the next item begins, past the opening or the comma; `None` past the closing.
+    fn separator(&mut self) -> Result<Option<usize>, Malformed> {
+        let bytes = self.text.as_bytes();
+        let mut position = skip_space(bytes, self.position);
+        match (self.at, bytes.get(position).copied()) {
+            (At::Done, _) => return Ok(None),
+            (At::Opening, Some(byte)) if byte == self.open => {
+                self.at = At::Inside;
+                position = skip_space(bytes, position + 1);
+                if bytes.get(position) == Some(&self.close) {
+                    return self.finish(position);
+                }
+            }
+            (At::Inside, Some(b',')) => position = skip_space(bytes, position + 1),
+            (At::Inside, Some(byte)) if byte == self.close => return self.finish(position),
+            _ => return Err(Malformed { at: position }),
+        }
+        Ok(Some(position))
+    }
+
+    fn finish(&mut self, close: usize) -> Result<Option<usize>, Malformed> {
+        self.at = At::Done;
+        let end = skip_space(self.text.as_bytes(), close + 1);
+        if end == self.text.len() { Ok(None) } else { Err(Malformed { at: end }) }
+    }
+
+    fn fail<T>(&mut self, malformed: Malformed) -> Option<Result<T, Malformed>> {
+        self.at = At::Done;
+        Some(Err(malformed))
+    }
+}
+
+fn skip_space(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(b' ' | b'\n' | b'\r' | b'\t') = bytes.get(at) {
+        at += 1;
+    }
+    at
+}
+
+/// Past the closing quote of the string whose opening quote is at `start`.
+fn string_end(bytes: &[u8], start: usize) -> Result<usize, Malformed> {
+    let mut at = start + 1;
+    loop {
+        at = quote_or_backslash(bytes, at);
+        match bytes.get(at) {
+            Some(b'"') => return Ok(at + 1),
+            Some(_) => at += 2,
+            None => return Err(Malformed { at: bytes.len() }),
+        }
+    }
+}
+
+/// Past the closing bracket that belongs to the one at `start`.
+fn nested_end(bytes: &[u8], start: usize) -> Result<usize, Malformed> {
+    let mut depth = 0usize;
+    let mut at = start;
+    loop {
+        match bytes.get(at) {
+            Some(b'"') => {
+                at = string_end(bytes, at)?;
+                continue;
+            }
+            Some(b'{' | b'[') => depth += 1,
+            Some(b'}' | b']') => {
+                depth -= 1;
+                if depth == 0 {
+                    return Ok(at + 1);
+                }
+            }
+            Some(_) => {}
+            None => return Err(Malformed { at: bytes.len() }),
+        }
+        at += 1;
+    }
+}
+
+/// The next `"` or `\` from `at` on, eight bytes at a time (a guest has no wider registers by default).
+fn quote_or_backslash(bytes: &[u8], mut at: usize) -> usize {
+    while let Some(eight) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
+        let word = u64::from_le_bytes(*eight);
+        let hit = zero_bytes(word ^ (EACH * b'"' as u64)) | zero_bytes(word ^ (EACH * b'\\' as u64));
+        if hit != 0 {
+            return at + hit.trailing_zeros() as usize / 8;
+        }
+        at += 8;
+    }
+    while let Some(byte) = bytes.get(at) {
+        if matches!(byte, b'"' | b'\\') {
+            return at;
+        }
+        at += 1;
+    }
+    bytes.len()
+}
+
+const EACH: u64 = u64::MAX / 255;
+
+/// The top bit of every byte that is zero; of bytes above the lowest such byte it may be set wrongly.
+fn zero_bytes(word: u64) -> u64 {
+    word.wrapping_sub(EACH) & !word & (EACH << 7)
+}
+
+/// What stands between a string's quotes, unescaped. What is no JSON string stays as it is.
+fn unescape(inside: &str) -> Cow<'_, str> {
+    if !inside.as_bytes().contains(&b'\\') {
+        return Cow::Borrowed(inside);
+    }
+    match serde_json::from_str(&format!("\"{inside}\"")) {
+        Ok(text) => Cow::Owned(text),
+        Err(_) => Cow::Borrowed(inside),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    #[test]
+    fn a_path_is_a_literal_key_first_then_nesting() {
+        let object = r#" { "a" : {"b":{"c":1},"b.c":2} , "a.b":{"c":3}, "\u0061b": [ "x" , {"y":"}"} ] , "n":null, "a.b.c.d": 4} "#;
+        for (path, found) in [
+            ("a.b.c", Some("3")),
+            ("a.b", Some(r#"{"c":3}"#)),
+            ("a.b.c.d", Some("4")),
+            ("ab", Some(r#"[ "x" , {"y":"}"} ]"#)),
+            ("n", Some("null")),
+            ("n.x", None),
+            ("ab.y", None),
+            ("", None),
+            ("a.", None),
+            (".a", None),
+        ] {
+            assert_eq!(find(object, path), Ok(found), "{path}");
+        }
+        assert_eq!(find(r#"{"a":{"b":{"c":1},"b.c":2}}"#, "a.b.c"), Ok(Some("2")));
+        assert_eq!(find(r#"{"":{"":7}}"#, "."), Ok(Some("7")));
+    }
+
+    #[test]
+    fn text_that_is_no_object_is_refused() {
+        for text in [
+            "",
+            "null",
+            "[1]",
+            "{",
+            "{}x",
+            r#"{"a"}"#,
+            r#"{"a":}"#,
+            r#"{"a":1,}"#,
+            r#"{"a":1"#,
+            r#"{"a":"x}"#,
+            r#"{"a":"x\"#,
+            "{,}",
+            r#"{"a":[}"#,
+        ] {
+            assert!(fields(text).any(|field| field.is_err()), "{text}");
+        }
+        assert_eq!(fields(" {} ").count(), 0);
+        assert_eq!(elements(" [ ] ").count(), 0);
+    }
+
+    /// The walk gives back what `serde_json` reads, at the places it says.
+    fn check(text: &str) {
+        match serde_json::from_str::<Value>(text).unwrap() {
+            Value::Object(object) => {
+                let mut seen = 0;
+                for field in fields(text).map(Result::unwrap) {
+                    assert_eq!(&text[field.value_start..field.end], field.value);
+                    assert_eq!(object[field.key().as_ref()], serde_json::from_str::<Value>(field.value).unwrap());
+                    assert!(text[field.start..].starts_with('"'));
+                    check(field.value);
+                    seen += 1;
+                }
+                assert_eq!(seen, object.len());
+            }
+            Value::Array(list) => {
+                let found: Vec<_> = elements(text).map(Result::unwrap).collect();
+                assert_eq!(found.len(), list.len());
+                for (element, value) in found.iter().zip(list) {
+                    assert_eq!(&text[element.start..element.end], element.value);
+                    assert_eq!(serde_json::from_str::<Value>(element.value).unwrap(), value);
+                    check(element.value);
+                }
+            }
+            Value::String(value) => assert_eq!(super::text(text).unwrap(), value),
+            _ => assert_eq!(super::text(text), None),
+        }
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let text = prop_oneof!["[a-z.]{0,12}", "[\\PC\"\\\\{}\\[\\],:\n\u{1}]{0,20}"];
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            (-1e9..1e9).prop_map(Value::from),
+            text.clone().prop_map(Value::from)
+        ];
+        leaf.prop_recursive(4, 40, 6, move |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::btree_map(text.clone(), inner, 0..6).prop_map(|map| Value::Object(map.into_iter().collect()))
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_walk_reads_what_serde_reads(value in value(), pretty: bool) {
+            check(&if pretty { serde_json::to_string_pretty(&value).unwrap() } else { value.to_string() });
+        }
+
+        #[test]
+        fn a_written_text_reads_back(text in "\\PC*|[\u{0}-\u{7f}]{0,30}") {
+            let mut out = String::new();
+            write_text(&mut out, &text);
+            prop_assert_eq!(serde_json::from_str::<String>(&out).unwrap(), text);
+        }
+
+        #[test]
+        fn foreign_text_never_panics(text in "[{}\\[\\]\":,\\\\a1 é]{0,30}", path in "[a.]{0,4}") {
+            let _ = find(&text, &path);
+            fields(&text).for_each(drop);
+            elements(&text).for_each(drop);
+            let _ = super::text(&text);
+        }
+    }
+}

@@ -1,0 +1,249 @@
+//! Write plugins for Lockgate, the WASM plugin host for Teleport audit events, in Rust.
+//!
+//! A plugin is one type that implements [`Filter`], [`Mapper`] or [`HttpSink`], and one macro that makes a component of it:
+//!
+//! ```
+//! use lockgate_plugin::{BatchContext, ConfigIssue, Event, Filter, Needs, Setup, Verdict, json};
+//!
+//! #[derive(serde::Deserialize)]
+//! #[serde(deny_unknown_fields)]
+//! pub struct Config {
+//!     /// Events of these users are left out.
+//!     users: Vec<String>,
+//! }
+//!
+//! pub struct NotTheseUsers {
+//!     users: Vec<String>,
+//! }
+//!
+//! impl Filter for NotTheseUsers {
+//!     type Config = Config;
+//!
+//!     fn configure(config: Config) -> Result<(Self, Setup), Vec<ConfigIssue>> {
+//!         if config.users.is_empty() {
+//!             return Err(vec![ConfigIssue::new("users", "`users` is empty.").help(r#"users = ["bot-ci"]"#)]);
+//!         }
+//!         Ok((NotTheseUsers { users: config.users }, Setup::new(Needs::Payloads).reasons(["user"])))
+//!     }
+//!
+//!     fn verdict(&self, _: &BatchContext, event: &Event) -> Verdict {
+//!         let user = json::find(&event.payload, "user").ok().flatten().and_then(json::text);
+//!         if user.is_some_and(|user| self.users.iter().any(|name| *name == user)) {
+//!             Verdict::Drop(0) // the first of `reasons`
+//!         } else {
+//!             Verdict::Keep
+//!         }
+//!     }
+//! }
+//!
+//! lockgate_plugin::filter!(NotTheseUsers);
+//!
+//! // Off wasm the macro exports nothing, and logs go nowhere: a plugin's tests are ordinary tests.
+//! let (plugin, setup) = lockgate_plugin::test::configure::<NotTheseUsers>(r#"{"users":["bot-ci"]}"#).unwrap();
+//! let event = lockgate_plugin::test::event(r#"{"event":"exec","user":"bot-ci"}"#);
+//! assert_eq!(plugin.verdict(&lockgate_plugin::test::context(), &event), Verdict::Drop(0));
+//! ```
+//!
+//! The crate is built as a component with `crate-type = ["cdylib"]` for `wasm32-unknown-unknown`, `wasm-component-ld` being the linker.
+//! A component has no clock, no randomness, no files and no network: [`BatchContext::read_at`] is the time. It panics in the
+//! open: the message goes to the host's log, the call is a trap, and the host finds the one event that did it.
+
+// What the generator writes is its own affair.
+#[allow(clippy::all, clippy::pedantic, dead_code, missing_docs)]
+#[doc(hidden)]
+#[rustfmt::skip]
+pub mod bindings;
+pub mod config;
+#[doc(hidden)]
+pub mod export;
+mod http;
+pub mod json;
+pub mod log;
+pub mod lookup;
+pub mod metrics;
+mod setup;
+pub mod state;
+pub mod test;
+pub mod time;
+
+use serde::de::DeserializeOwned;
+
+pub use bindings::exports::lockgate::plugin::filtering::Verdict;
+pub use bindings::exports::lockgate::plugin::http_encoding::{
+    Body, Delivery, Document, Encoded, Fate, Postponement, Rejection, Request, Response,
+};
+pub use bindings::exports::lockgate::plugin::mapping::Outcome;
+pub use bindings::lockgate::plugin::events::Event;
+pub use bindings::lockgate::plugin::types::{BatchContext, BatchWish, ConfigIssue, Failure, Feed, Inspect, Needs, Pair, Setup, Timestamp};
+pub use http::Sent;
+
+/// What all three kinds have in common.
+///
+/// Implemented for every [`Filter`], [`Mapper`] and [`HttpSink`] by its macro.
+pub trait Plugin: Sized + 'static {
+    /// See [`Filter::Config`].
+    type Config: DeserializeOwned;
+    /// See [`Filter::configure`].
+    fn configure(config: Self::Config) -> Result<(Self, Setup), Vec<ConfigIssue>>;
+}
+
+/// Chooses events. It cannot change them. Exported by [`filter!`].
+pub trait Filter: Sized + 'static {
+    /// The operator's `with` table. `deny_unknown_fields` is what makes a misspelt key an error; use it.
+    type Config: DeserializeOwned;
+
+    /// Called once per instance, before anything else; by default an instance lives for one batch, so be quick.
+    /// Return every problem there is, each with the path of its key.
+    fn configure(config: Self::Config) -> Result<(Self, Setup), Vec<ConfigIssue>>;
+
+    /// Called for every event that `only` and `skip` of the [`Setup`] let through, unless it needs [`Needs::Nothing`].
+    fn verdict(&self, context: &BatchContext, event: &Event) -> Verdict;
+
+    /// One verdict per event, in order. Override it to look at the batch as a whole, or to fail.
+    fn filter(&self, context: &BatchContext, events: &[Event]) -> Result<Vec<Verdict>, Failure> {
+        Ok(events.iter().map(|event| self.verdict(context, event)).collect())
+    }
+}
+
+/// Turns each event into zero or more documents. Exported by [`mapper!`].
+pub trait Mapper: Sized + 'static {
+    /// See [`Filter::Config`].
+    type Config: DeserializeOwned;
+
+    /// See [`Filter::configure`].
+    fn configure(config: Self::Config) -> Result<(Self, Setup), Vec<ConfigIssue>>;
+
+    /// Called for every event that `only` and `skip` of the [`Setup`] let through; the others pass unchanged.
+    /// Each emitted text must be one JSON object: the host dead-letters the event otherwise.
+    fn map(&self, context: &BatchContext, event: Event) -> Outcome;
+
+    /// One outcome per event, in order. Override it to look at the batch as a whole, or to fail.
+    fn transform(&self, context: &BatchContext, events: Vec<Event>) -> Result<Vec<Outcome>, Failure> {
+        Ok(events.into_iter().map(|event| self.map(context, event)).collect())
+    }
+}
+
+/// A sink as two pure functions. The host owns sockets, TLS, credentials, retries and compression. Exported by [`http_sink!`].
+pub trait HttpSink: Sized + 'static {
+    /// See [`Filter::Config`].
+    type Config: DeserializeOwned;
+
+    /// See [`Filter::configure`].
+    fn configure(config: Self::Config) -> Result<(Self, Setup), Vec<ConfigIssue>>;
+
+    /// Makes requests of documents. Every index of the batch stands in exactly one request or one rejection.
+    fn encode(&self, context: &BatchContext, documents: Vec<Document>) -> Result<Encoded, Failure>;
+
+    /// Says what an answer means; called for those that [`Setup::inspect`] names. May be called on another instance than `encode` was.
+    fn classify(&self, sent: &Sent<'_>, response: &Response) -> Delivery {
+        let _ = sent;
+        Delivery::by_status(response)
+    }
+}
+
+/// Exports a [`Filter`] as a component of the world `filter`. Off wasm it exports nothing.
+#[macro_export]
+macro_rules! filter {
+    ($plugin:ty) => {
+        $crate::__plugin!(Filter, $plugin);
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            use $crate::bindings::exports::lockgate::plugin::filtering::Guest;
+            $crate::__lifecycle!($plugin);
+            impl Guest for Exported {
+                fn filter(
+                    context: $crate::BatchContext,
+                    events: ::std::vec::Vec<$crate::Event>,
+                ) -> ::std::result::Result<::std::vec::Vec<$crate::Verdict>, $crate::Failure> {
+                    PLUGIN.with(|plugin| $crate::Filter::filter($crate::export::configured(plugin)?, &context, &events))
+                }
+            }
+            $crate::__export_world_filter!(Exported);
+        };
+    };
+}
+
+/// Exports a [`Mapper`] as a component of the world `mapper`. Off wasm it exports nothing.
+#[macro_export]
+macro_rules! mapper {
+    ($plugin:ty) => {
+        $crate::__plugin!(Mapper, $plugin);
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            use $crate::bindings::exports::lockgate::plugin::mapping::Guest;
+            $crate::__lifecycle!($plugin);
+            impl Guest for Exported {
+                fn transform(
+                    context: $crate::BatchContext,
+                    events: ::std::vec::Vec<$crate::Event>,
+                ) -> ::std::result::Result<::std::vec::Vec<$crate::Outcome>, $crate::Failure> {
+                    PLUGIN.with(|plugin| $crate::Mapper::transform($crate::export::configured(plugin)?, &context, events))
+                }
+            }
+            $crate::__export_world_mapper!(Exported);
+        };
+    };
+}
+
+/// Exports an [`HttpSink`] as a component of the world `http-sink`. Off wasm it exports nothing.
+#[macro_export]
+macro_rules! http_sink {
+    ($plugin:ty) => {
+        $crate::__plugin!(HttpSink, $plugin);
+        #[cfg(target_family = "wasm")]
+        const _: () = {
+            use $crate::bindings::exports::lockgate::plugin::http_encoding::Guest;
+            $crate::__lifecycle!($plugin);
+            impl Guest for Exported {
+                fn encode(
+                    context: $crate::BatchContext,
+                    documents: ::std::vec::Vec<$crate::Document>,
+                ) -> ::std::result::Result<$crate::Encoded, $crate::Failure> {
+                    PLUGIN.with(|plugin| $crate::HttpSink::encode($crate::export::configured(plugin)?, &context, documents))
+                }
+                fn classify(
+                    method: ::std::string::String,
+                    path_suffix: ::std::string::String,
+                    carries: ::std::vec::Vec<u32>,
+                    response: $crate::Response,
+                ) -> $crate::Delivery {
+                    PLUGIN.with(|plugin| {
+                        let plugin = $crate::export::configured(plugin).expect("`configure` comes first");
+                        let sent = $crate::Sent { method: &method, path_suffix: &path_suffix, carries: &carries };
+                        $crate::HttpSink::classify(plugin, &sent, &response)
+                    })
+                }
+            }
+            $crate::__export_world_http_sink!(Exported);
+        };
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __plugin {
+    ($kind:ident, $plugin:ty) => {
+        impl $crate::Plugin for $plugin {
+            type Config = <$plugin as $crate::$kind>::Config;
+            fn configure(config: Self::Config) -> ::std::result::Result<(Self, $crate::Setup), ::std::vec::Vec<$crate::ConfigIssue>> {
+                <$plugin as $crate::$kind>::configure(config)
+            }
+        }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __lifecycle {
+    ($plugin:ty) => {
+        struct Exported;
+        ::std::thread_local! {
+            static PLUGIN: ::std::cell::OnceCell<$plugin> = const { ::std::cell::OnceCell::new() };
+        }
+        impl $crate::bindings::exports::lockgate::plugin::lifecycle::Guest for Exported {
+            fn configure(config: ::std::string::String) -> ::std::result::Result<$crate::Setup, ::std::vec::Vec<$crate::ConfigIssue>> {
+                PLUGIN.with(|plugin| $crate::export::configure(plugin, &config))
+            }
+        }
+    };
+}

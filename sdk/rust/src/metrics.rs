@@ -1,0 +1,17 @@
+//! Counters and histograms, under the names that the plugin's manifest declares. Off wasm they go nowhere.
+
+/// Adds to a counter.
+pub fn add(name: &str, value: u32) {
+    #[cfg(target_family = "wasm")]
+    crate::bindings::lockgate::plugin::metrics::add(name, value);
+    #[cfg(not(target_family = "wasm"))]
+    let _ = (name, value);
+}
+
+/// Records one observation of a histogram.
+pub fn observe(name: &str, value: f64) {
+    #[cfg(target_family = "wasm")]
+    crate::bindings::lockgate::plugin::metrics::observe(name, value);
+    #[cfg(not(target_family = "wasm"))]
+    let _ = (name, value);
+}

@@ -1,0 +1,33 @@
+//! Small key-value state of one stage, for filters and mappers. Writes become durable together with the batch, and a pipeline that uses
+//! them handles one batch at a time. Off wasm it is unavailable.
+
+pub use crate::bindings::lockgate::plugin::state::StateError;
+
+/// The value of a key.
+pub fn get(key: &str) -> Result<Option<String>, StateError> {
+    #[cfg(target_family = "wasm")]
+    return crate::bindings::lockgate::plugin::state::get(key);
+    #[cfg(not(target_family = "wasm"))]
+    absent(key)
+}
+
+/// Sets a key.
+pub fn put(key: &str, value: &str) -> Result<(), StateError> {
+    #[cfg(target_family = "wasm")]
+    return crate::bindings::lockgate::plugin::state::put(key, value);
+    #[cfg(not(target_family = "wasm"))]
+    absent((key, value))
+}
+
+/// Removes a key.
+pub fn remove(key: &str) -> Result<(), StateError> {
+    #[cfg(target_family = "wasm")]
+    return crate::bindings::lockgate::plugin::state::remove(key);
+    #[cfg(not(target_family = "wasm"))]
+    absent(key)
+}
+
+#[cfg(not(target_family = "wasm"))]
+fn absent<A, T>(_: A) -> Result<T, StateError> {
+    Err(StateError::Unavailable("there is no host".into()))
+}
