@@ -1,0 +1,107 @@
+//! Runs a program with a time limit and boils its complaint down to a line.
+
+use std::io::Read;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Between two looks at a running program.
+const POLL: Duration = Duration::from_millis(50);
+/// For the rest of the output after the program ended: a grandchild may hold the pipe open.
+const DRAIN: Duration = Duration::from_secs(2);
+
+/// Runs `command` for at most `limit` and returns what it wrote to stdout; on failure, why, as part of a sentence.
+pub(crate) fn capture(command: &mut Command, limit: Duration) -> Result<String, String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = spawned.map_err(|error| match error.kind() {
+        std::io::ErrorKind::NotFound => format!("`{name}` is not installed"),
+        _ => format!("`{name}` could not be started: {error}"),
+    })?;
+    let stdout = drain(child.stdout.take());
+    let stderr = drain(child.stderr.take());
+    let started = Instant::now();
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) if started.elapsed() >= limit => {
+                // Both may fail only because the program ended in this moment.
+                let _ = child.kill();
+                let _ = child.wait();
+                return Err(format!("`{name}` was stopped after {} s without a result", limit.as_secs()));
+            }
+            Ok(None) => thread::sleep(POLL),
+            Err(error) => return Err(format!("`{name}` could not be waited for: {error}")),
+        }
+    };
+    let stdout = stdout.recv_timeout(DRAIN).unwrap_or_default();
+    if status.success() {
+        return Ok(stdout);
+    }
+    let stderr = stderr.recv_timeout(DRAIN).unwrap_or_default();
+    Err(complaint(&stderr).unwrap_or_else(|| format!("`{name}` ended with {status}")))
+}
+
+fn drain(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<String> {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut bytes = Vec::new();
+        if let Some(mut pipe) = pipe {
+            // What was read before an error is still worth showing.
+            let _ = pipe.read_to_end(&mut bytes);
+        }
+        // Nobody listens any more where the program was stopped.
+        let _ = sender.send(String::from_utf8_lossy(&bytes).into_owned());
+    });
+    receiver
+}
+
+/// The first line marked as an error and, where there is a chain of causes, the last of them.
+fn complaint(stderr: &str) -> Option<String> {
+    let lines: Vec<&str> = stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let first = lines.iter().find(|line| line.starts_with("error") || line.starts_with("E: ")).or(lines.last())?;
+    let causes = lines.iter().position(|line| *line == "Caused by:").map_or(&[][..], |at| &lines[at + 1..]);
+    let strip = |line: &str| line.trim_start_matches("error: ").trim_start_matches("E: ").trim_end_matches('.').to_owned();
+    // Numbered in a chain: `6: Connection refused`.
+    let last = causes.last().map(|cause| cause.split_once(": ").filter(|(n, _)| n.parse::<u8>().is_ok()).map_or(*cause, |(_, text)| text));
+    Some(match last {
+        Some(last) => format!("{} ({})", strip(first), strip(last)),
+        None => strip(first),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sh(script: &str) -> Command {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        command
+    }
+
+    #[test]
+    fn a_program_gives_its_output_or_one_line_of_complaint() {
+        let long = Duration::from_secs(60);
+        assert_eq!(capture(&mut sh("echo yes; echo no >&2"), long), Ok("yes\n".into()));
+        assert_eq!(capture(&mut sh("echo hint >&2; echo 'E: Unable to locate package x.' >&2; exit 100"), long), {
+            Err("Unable to locate package x".into())
+        });
+        assert_eq!(capture(&mut sh("exit 3"), long), Err("`sh` ended with exit status: 3".into()));
+        assert_eq!(capture(&mut Command::new("no-such-program-here"), long), Err("`no-such-program-here` is not installed".into()));
+    }
+
+    #[test]
+    fn the_last_cause_of_a_chain_is_told() {
+        let stderr = "info: rolling back\nerror: component download failed\n\nCaused by:\n    0: partial file\n    1: Connection refused (os error 111)\n";
+        assert_eq!(complaint(stderr).as_deref(), Some("component download failed (Connection refused (os error 111))"));
+    }
+
+    #[test]
+    fn a_program_that_hangs_is_stopped() {
+        let limit = Duration::from_secs(1);
+        let mut command = Command::new("sleep");
+        assert_eq!(capture(command.arg("600"), limit), Err("`sleep` was stopped after 1 s without a result".into()));
+    }
+}
