@@ -85,6 +85,11 @@ pub fn find<'a>(object: &'a str, path: &str) -> Result<Option<&'a str>, Malforme
     let mut best: Option<(usize, &'a str)> = None;
     for field in fields(object) {
         let field = field?;
+        // Most keys differ from the path in their first letter, and need no more than that look.
+        let first = field.raw_key.as_bytes().first();
+        if first.is_some_and(|&first| first != b'\\' && Some(&first) != path.as_bytes().first()) {
+            continue;
+        }
         let key = field.key();
         let Some(rest) = path.strip_prefix(key.as_ref()) else { continue };
         if rest.is_empty() {
@@ -141,7 +146,7 @@ pub fn value_end(text: &str, start: usize) -> Result<usize, Malformed> {
     let bytes = text.as_bytes();
     match bytes.get(start) {
         Some(b'"') => string_end(bytes, start),
-        Some(b'{' | b'[') => nested_end(bytes, start),
+        Some(b'{' | b'[') => nested_end(bytes, start + 1, 1),
         Some(b'-' | b'0'..=b'9' | b't' | b'f' | b'n') => {
             let rest = &bytes[start..];
             let length = rest.iter().position(|byte| matches!(byte, b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t'));
@@ -149,6 +154,12 @@ pub fn value_end(text: &str, start: usize) -> Result<usize, Malformed> {
         }
         _ => Err(Malformed { at: start }),
     }
+}
+
+/// Where the object or list ends that encloses the place `at`, which must lie outside of any string. A cheap way to learn whether
+/// something belongs to the outermost object: then this is the text's end.
+pub fn enclosing_end(text: &str, at: usize) -> Result<usize, Malformed> {
+    nested_end(text.as_bytes(), at, 1)
 }
 
 // === impl Fields ===
@@ -290,10 +301,8 @@ fn string_end(bytes: &[u8], start: usize) -> Result<usize, Malformed> {
     }
 }
 
-/// Past the closing bracket that belongs to the one at `start`.
-fn nested_end(bytes: &[u8], start: usize) -> Result<usize, Malformed> {
-    let mut depth = 0usize;
-    let mut at = start;
+/// Past the closing bracket that ends `depth` open ones, from a place outside of any string.
+fn nested_end(bytes: &[u8], mut at: usize, mut depth: usize) -> Result<usize, Malformed> {
     loop {
         match bytes.get(at) {
             Some(b'"') => {
@@ -376,6 +385,15 @@ mod tests {
         }
         assert_eq!(find(r#"{"a":{"b":{"c":1},"b.c":2}}"#, "a.b.c"), Ok(Some("2")));
         assert_eq!(find(r#"{"":{"":7}}"#, "."), Ok(Some("7")));
+    }
+
+    #[test]
+    fn the_enclosing_object_ends_where_its_bracket_stands() {
+        let object = r#"{"a":{"b":"}","c":[{}]},"d":"]"}"#;
+        let end = |place: &str| enclosing_end(object, object.find(place).unwrap()).unwrap();
+        assert_eq!((end(r#""a""#), end(r#""d""#)), (object.len(), object.len()));
+        assert_eq!((end(r#""b""#), end(r#""c""#)), (23, 23));
+        assert!(enclosing_end(r#"{"a":1"#, 1).is_err());
     }
 
     #[test]

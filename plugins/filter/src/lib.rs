@@ -1,0 +1,256 @@
+//! `builtin:filter`: keeps or drops events by type and by the values of their fields.
+//!
+//! ```toml
+//! [[pipelines.siem.stage]]
+//! plugin = "builtin:filter"
+//! [pipelines.siem.stage.with]
+//! only = ["user.login", "session.start"]              # optional: keep only these event types
+//! skip = ["session.data"]                             # drop these; wins over `only`
+//! skip-session-types = ["print", "desktop.recording"] # the default: drop these, in session recordings only
+//! where = { "server_labels.env" = ["prod"], success = false }   # keep only events for which all of these hold
+//! except = { user = ["bot-ci"], code = "T1000W" }     # drop events for which any of these holds
+//! ```
+//!
+//! - `only` and `skip` are applied by the host, before any call; event types are matched whole.
+//! - A condition holds where the field is equal to one of the values; a list, where one of its elements is. Texts, numbers, `true` and
+//!   `false` are compared as such: `5` is not `"5"`. A field that is absent or `null` is equal to nothing. A path is a literal key first
+//!   (`addr.remote`) and then nesting (`server_labels.env`).
+//! - `skip-session-types` does not concern the audit log, where the same types may stand (`session.start` is in both). So it costs a
+//!   call with heads for every batch: in a pipeline that reads the audit log alone, `skip-session-types = []` together with no
+//!   conditions makes this stage free of calls.
+
+mod conditions;
+
+use std::collections::BTreeMap;
+
+use lockgate_plugin::{BatchContext, ConfigIssue, Event, Feed, Filter, Needs, Setup, Verdict, config};
+use serde::Deserialize;
+
+pub use conditions::{Condition, Scalar, Values};
+
+/// At most 64 reasons fit in a setup; one is for session types.
+const CONDITIONS_MAX: usize = 63;
+
+/// The operator's `with` table.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Config {
+    #[serde(default)]
+    pub only: Option<Vec<String>>,
+    #[serde(default)]
+    pub skip: Vec<String>,
+    #[serde(default = "session_types")]
+    pub skip_session_types: Vec<String>,
+    #[serde(default)]
+    pub r#where: BTreeMap<String, Values>,
+    #[serde(default)]
+    pub except: BTreeMap<String, Values>,
+}
+
+/// The Event Handler's default for `skip-session-types`.
+fn session_types() -> Vec<String> {
+    vec!["print".into(), "desktop.recording".into()]
+}
+
+/// The configured filter.
+#[derive(Debug)]
+pub struct FieldFilter {
+    session_types: Vec<String>,
+    /// All must hold. With each, the index of the reason to drop.
+    wanted: Vec<(u32, Condition)>,
+    /// None may hold.
+    unwanted: Vec<(u32, Condition)>,
+}
+
+impl Filter for FieldFilter {
+    type Config = Config;
+
+    fn configure(config: Config) -> Result<(FieldFilter, Setup), Vec<ConfigIssue>> {
+        let issues = problems(&config);
+        if !issues.is_empty() {
+            return Err(issues);
+        }
+        let mut reasons = vec!["session type".to_owned()];
+        let mut conditions = |name: &str, table: BTreeMap<String, Values>| -> Vec<(u32, Condition)> {
+            let one = |(path, values): (String, Values)| {
+                reasons.push(format!("{name} {}", path.chars().take(48).collect::<String>()));
+                (reasons.len() as u32 - 1, Condition { path, values })
+            };
+            table.into_iter().map(one).collect()
+        };
+        let wanted = conditions("where", config.r#where);
+        let unwanted = conditions("except", config.except);
+        let filter = FieldFilter { session_types: config.skip_session_types, wanted, unwanted };
+
+        let mut setup = Setup::new(filter.needs()).skip(config.skip).reasons(reasons);
+        setup.only = config.only;
+        Ok((filter, setup))
+    }
+
+    fn verdict(&self, _: &BatchContext, event: &Event) -> Verdict {
+        let in_session = matches!(event.feed, Feed::Session(_));
+        match self.drop_reason(in_session, &event.event_type, &event.payload) {
+            Some(reason) => Verdict::Drop(reason),
+            None => Verdict::Keep,
+        }
+    }
+}
+
+impl FieldFilter {
+    /// Why an event is dropped, as an index into the setup's reasons; `None` keeps it. `in_session`: it is of a session recording.
+    ///
+    /// Of `only` and `skip` it knows nothing: the host has applied them before. An event whose payload cannot be read is kept, for a
+    /// filter must not lose what it does not understand.
+    pub fn drop_reason(&self, in_session: bool, event_type: &str, payload: &str) -> Option<u32> {
+        if in_session && self.session_types.iter().any(|skipped| skipped == event_type) {
+            return Some(0);
+        }
+        let holds = |condition: &Condition| condition.holds(payload).ok();
+        let missed = self.wanted.iter().find(|(_, condition)| holds(condition) == Some(false));
+        let hit = || self.unwanted.iter().find(|(_, condition)| holds(condition) == Some(true));
+        missed.or_else(hit).map(|(reason, _)| *reason)
+    }
+
+    fn needs(&self) -> Needs {
+        match (self.wanted.is_empty() && self.unwanted.is_empty(), self.session_types.is_empty()) {
+            (false, _) => Needs::Payloads,
+            (true, false) => Needs::Heads,
+            (true, true) => Needs::Nothing,
+        }
+    }
+}
+
+fn problems(config: &Config) -> Vec<ConfigIssue> {
+    let mut issues = vec![];
+    let no_types = vec![];
+    let lists =
+        [("only", config.only.as_ref().unwrap_or(&no_types)), ("skip", &config.skip), ("skip-session-types", &config.skip_session_types)];
+    for (name, types) in lists {
+        for (index, event_type) in types.iter().enumerate() {
+            if event_type.is_empty() || event_type.contains('*') {
+                let message = format!("`{event_type}` is no event type: types are matched whole, without wildcards.");
+                issues.push(ConfigIssue::new(format!("{name}[{index}]"), message));
+            }
+        }
+    }
+    if config.only.as_ref().is_some_and(Vec::is_empty) {
+        issues.push(ConfigIssue::new("only", "`only` names no event type, so every event would be dropped.").help("leave `only` out"));
+    }
+    for (name, table) in [("where", &config.r#where), ("except", &config.except)] {
+        for (path, values) in table {
+            if path.is_empty() {
+                issues.push(ConfigIssue::new(config::join(name, path), "The path of a field is empty."));
+            }
+            if values.is_empty() {
+                let key = config::join(name, path);
+                issues.push(
+                    ConfigIssue::new(&key, format!("`{key}` lists no value, so it can never hold.")).help(format!("{key} = [\"…\"]")),
+                );
+            }
+        }
+    }
+    if config.r#where.len() + config.except.len() > CONDITIONS_MAX {
+        issues.push(ConfigIssue::new("", format!("`where` and `except` have more than {CONDITIONS_MAX} conditions.")));
+    }
+    issues
+}
+
+lockgate_plugin::filter!(FieldFilter);
+
+#[cfg(test)]
+mod tests {
+    use lockgate_plugin::test;
+
+    use super::*;
+
+    fn configure(with: &str) -> (FieldFilter, Setup) {
+        test::configure(with).unwrap()
+    }
+
+    #[test]
+    fn the_host_is_asked_for_no_more_than_the_configuration_needs() {
+        for (with, needs) in [
+            (r#"{"skip":["print"],"skip-session-types":[]}"#, Needs::Nothing),
+            (r#"{}"#, Needs::Heads),
+            (r#"{"skip-session-types":[],"where":{"user":"alice"}}"#, Needs::Payloads),
+            (r#"{"except":{"user":"alice"}}"#, Needs::Payloads),
+        ] {
+            assert_eq!(configure(with).1.needs, needs, "{with}");
+        }
+        let (_, setup) = configure(r#"{"only":["a"],"skip":["b"],"where":{"x.y":[1]},"except":{"u":"v"}}"#);
+        assert_eq!((setup.only, setup.skip), (Some(vec!["a".to_owned()]), vec!["b".to_owned()]));
+        assert_eq!(setup.reasons, ["session type", "where x.y", "except u"]);
+    }
+
+    #[test]
+    fn session_types_are_skipped_in_recordings_only() {
+        let event = |session: bool, event_type: &str| {
+            let payload = format!(r#"{{"event":"{event_type}"}}"#);
+            if session { test::session_event("s-1", &payload) } else { test::event(&payload) }
+        };
+        for (with, session, event_type, dropped) in [
+            ("{}", true, "print", true),
+            ("{}", true, "desktop.recording", true),
+            ("{}", true, "session.start", false),
+            ("{}", false, "print", false),
+            (r#"{"skip-session-types":["session.start"]}"#, true, "session.start", true),
+            (r#"{"skip-session-types":["session.start"]}"#, false, "session.start", false),
+            (r#"{"skip-session-types":["session.start"]}"#, true, "print", false),
+            (r#"{"skip-session-types":[]}"#, true, "print", false),
+        ] {
+            let verdict = configure(with).0.verdict(&test::context(), &event(session, event_type));
+            assert_eq!(verdict == Verdict::Drop(0), dropped, "{with} {session} {event_type}");
+        }
+    }
+
+    #[test]
+    fn conditions_choose_by_field() {
+        let payload = r#"{"addr.remote":"192.0.2.7:1","code":"T1000W","roles":["access","auditor"],"server_labels":{"env":"prod"},"success":false,"user":"bob"}"#;
+        let check = |with: &str, expected: Option<&str>| {
+            let (filter, setup) = configure(with);
+            let verdict = filter.verdict(&test::context(), &test::event(payload));
+            let reason = match verdict {
+                Verdict::Keep => None,
+                Verdict::Drop(reason) => Some(setup.reasons[reason as usize].as_str()),
+            };
+            assert_eq!(reason, expected, "{with}");
+        };
+        check(r#"{"where":{"server_labels.env":["dev","prod"]}}"#, None);
+        check(r#"{"where":{"server_labels.env":["dev"]}}"#, Some("where server_labels.env"));
+        check(r#"{"where":{"addr.remote":"192.0.2.7:1","success":false,"roles":"auditor"}}"#, None);
+        check(r#"{"where":{"addr.remote":"192.0.2.7:1","success":true}}"#, Some("where success"));
+        check(r#"{"where":{"login":["root"]}}"#, Some("where login"));
+        check(r#"{"except":{"login":["root"],"user":["alice"]}}"#, None);
+        check(r#"{"except":{"login":["root"],"user":["bob"]}}"#, Some("except user"));
+        check(r#"{"where":{"user":"bob"},"except":{"code":"T1000W"}}"#, Some("except code"));
+    }
+
+    #[test]
+    fn an_event_that_cannot_be_read_is_kept() {
+        let (filter, _) = configure(r#"{"where":{"user":"bob"},"except":{"code":"x"}}"#);
+        assert_eq!(filter.drop_reason(false, "x", r#"{"a":"#), None);
+    }
+
+    #[test]
+    fn mistakes_are_all_reported() {
+        assert_eq!(
+            test::issues::<FieldFilter>(r#"{"only":[],"skip":["session.*"],"where":{"user":[]}}"#),
+            [
+                "skip[0]: `session.*` is no event type: types are matched whole, without wildcards.",
+                "only: `only` names no event type, so every event would be dropped. (leave `only` out)",
+                r#"where.user: `where.user` lists no value, so it can never hold. (where.user = ["…"])"#,
+            ]
+        );
+        assert_eq!(
+            test::issues::<FieldFilter>(r#"{"skip":"print","were":{},"where":{"a.b":{"c":"d"}}}"#),
+            [
+                r#"skip: `skip` must be a list, not the text `print`. (skip = ["print"])"#,
+                "were: `were` is not known here. (did you mean `where`?)",
+                r#"where."a.b": `where."a.b"` must be a text, a number, true or false, or a list of those, not a table."#,
+            ]
+        );
+        let many: Vec<String> = (0..64).map(|n| format!(r#""f{n}":1"#)).collect();
+        let with = format!(r#"{{"where":{{{}}}}}"#, many.join(","));
+        assert_eq!(test::issues::<FieldFilter>(&with), [": `where` and `except` have more than 63 conditions."]);
+    }
+}

@@ -1,0 +1,179 @@
+//! `builtin:fluentd`: sends documents to Fluentd's HTTP input (and to Fluent Bit's, Vector's and Logstash's).
+//!
+//! ```toml
+//! [pipelines.siem.sink]
+//! plugin      = "builtin:fluentd"
+//! url         = "https://fluentd.internal:8888/test.log"
+//! session-url = "https://fluentd.internal:8888/session"   # session recordings go to `session-url` + `.<session id>.log`
+//! with        = { format = "array" }                      # the default; `object` sends one event per request
+//! ```
+//!
+//! | `with` | default | |
+//! |---|---|---|
+//! | `format` | `"array"` | `"array"`: a JSON array per request. `"object"`: one JSON object per request, as Teleport's Event Handler sends |
+//! | `time` | `"repair"` | `"repair"`: a document whose `time` Fluentd's documented `time_format` would refuse gets the event's time. `"keep"`: never touch it |
+//! | `max-events` | | at most so many documents in a request |
+//! | `max-bytes` | | at most so many bytes in a body; a larger document goes alone |
+//!
+//! Why it is so: Fluentd answers 200 to what its parser cannot read, and the events are lost. So bodies are always one JSON array or
+//! object, never lines of JSON. One bad `time` makes Fluentd refuse the whole request with 400, so that none is sent; a 400 that comes
+//! nevertheless is split until the one document is found.
+
+mod session;
+mod time;
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+
+use lockgate_plugin::{
+    BatchContext, ConfigIssue, Delivery, Document, Encoded, Failure, Feed, HttpSink, Needs, Rejection, Request, Response, Sent, Setup,
+};
+use serde::Deserialize;
+
+use crate::time::Repair;
+
+/// The operator's `with` table.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Config {
+    pub format: Format,
+    pub time: Time,
+    pub max_events: Option<NonZeroU32>,
+    pub max_bytes: Option<NonZeroU32>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Format {
+    #[default]
+    Array,
+    Object,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "kebab-case")]
+pub enum Time {
+    #[default]
+    Repair,
+    Keep,
+}
+
+/// The configured sink.
+#[derive(Debug)]
+pub struct Fluentd {
+    format: Format,
+    /// None: times are kept.
+    repair: Option<Repair>,
+    max_events: usize,
+    max_bytes: usize,
+}
+
+/// Documents that go to one path in one request.
+struct Group {
+    path_suffix: String,
+    carries: Vec<u32>,
+    /// Of the payloads, with a separator each.
+    bytes: usize,
+}
+
+impl HttpSink for Fluentd {
+    type Config = Config;
+
+    fn configure(config: Config) -> Result<(Fluentd, Setup), Vec<ConfigIssue>> {
+        if config.format == Format::Object
+            && let Some((key, _)) =
+                [("max-events", config.max_events), ("max-bytes", config.max_bytes)].iter().find(|(_, max)| max.is_some())
+        {
+            let message = format!("`{key}` has no meaning where a request carries one event.");
+            return Err(vec![ConfigIssue::new(*key, message).help("leave it out, or `format = \"array\"`")]);
+        }
+        let most = |max: Option<NonZeroU32>| max.map_or(usize::MAX, |max| max.get() as usize);
+        let sink = Fluentd {
+            format: config.format,
+            repair: (config.time == Time::Repair).then(Repair::new),
+            max_events: if config.format == Format::Object { 1 } else { most(config.max_events) },
+            max_bytes: most(config.max_bytes),
+        };
+        Ok((sink, Setup::new(Needs::Payloads)))
+    }
+
+    fn encode(&self, _: &BatchContext, mut documents: Vec<Document>) -> Result<Encoded, Failure> {
+        let mut rejected = vec![];
+        if let Some(repair) = &self.repair {
+            for (index, document) in documents.iter_mut().enumerate() {
+                match repair.repair(&document.payload, document.time) {
+                    Ok(None) => {}
+                    Ok(Some(repaired)) => document.payload = repaired,
+                    Err(malformed) => rejected.push(Rejection::new(index as u32, malformed.to_string())),
+                }
+            }
+        }
+        let groups = self.groups(&documents, &mut rejected);
+        let requests = groups.into_iter().map(|group| {
+            let body = match self.format {
+                Format::Array => array(&documents, &group),
+                Format::Object => std::mem::take(&mut documents[group.carries[0] as usize].payload),
+            };
+            Request::post("application/json", body, group.carries).path_suffix(group.path_suffix)
+        });
+        Ok(Encoded { requests: requests.collect(), rejected })
+    }
+
+    fn classify(&self, _: &Sent<'_>, response: &Response) -> Delivery {
+        // nginx answers 400 where the client certificate is missing or not accepted: no document's fault.
+        if response.status == 400 && response.body.contains("SSL certificate") {
+            return Delivery::retry(response);
+        }
+        Delivery::by_status(response)
+    }
+}
+
+impl Fluentd {
+    /// Which documents go together: never of both feeds, nor of two sessions. Documents already rejected are left out.
+    fn groups(&self, documents: &[Document], rejected: &mut Vec<Rejection>) -> Vec<Group> {
+        let mut groups: Vec<Group> = vec![];
+        let mut open: BTreeMap<Option<&str>, usize> = BTreeMap::new();
+        let mut unread = rejected.iter().map(|rejection| rejection.index).collect::<Vec<_>>().into_iter().peekable();
+        for (index, document) in documents.iter().enumerate() {
+            let index = index as u32;
+            if unread.next_if_eq(&index).is_some() {
+                continue;
+            }
+            let session = match &document.feed {
+                Feed::Audit => None,
+                Feed::Session(id) => Some(id.as_str()),
+            };
+            let bytes = document.payload.len() + 1;
+            let fits = |group: &Group| group.carries.len() < self.max_events && group.bytes + bytes < self.max_bytes;
+            match open.get(&session) {
+                Some(&at) if fits(&groups[at]) => {
+                    groups[at].carries.push(index);
+                    groups[at].bytes += bytes;
+                }
+                _ => match session.map_or(Ok(String::new()), session::path_suffix) {
+                    Ok(path_suffix) => {
+                        open.insert(session, groups.len());
+                        groups.push(Group { path_suffix, carries: vec![index], bytes });
+                    }
+                    Err(reason) => rejected.push(Rejection::new(index, reason)),
+                },
+            }
+        }
+        groups
+    }
+}
+
+fn array(documents: &[Document], group: &Group) -> String {
+    let mut body = String::with_capacity(group.bytes + 1);
+    for &index in &group.carries {
+        body.push(if body.is_empty() { '[' } else { ',' });
+        body.push_str(&documents[index as usize].payload);
+    }
+    body.push(']');
+    body
+}
+
+lockgate_plugin::http_sink!(Fluentd);
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,194 @@
+use lockgate_plugin::{Body, test};
+use proptest::prelude::*;
+
+use super::*;
+
+fn encode(with: &str, documents: Vec<Document>) -> Encoded {
+    test::configure::<Fluentd>(with).unwrap().0.encode(&test::context(), documents).unwrap()
+}
+
+/// Each request as `path-suffix body carries`, each rejection as `index reason`.
+fn check(with: &str, documents: &[Document], expected: &[&str]) {
+    let encoded = encode(with, documents.to_vec());
+    let request = |request: &Request| {
+        assert_eq!(request.method, "POST");
+        assert_eq!(request.headers, [lockgate_plugin::Pair::new("content-type", "application/json")]);
+        format!("{}|{}|{:?}", request.path_suffix, text(&request.body), request.carries)
+    };
+    let rejection = |rejection: &Rejection| format!("{} {}", rejection.index, rejection.reason);
+    let found: Vec<_> = encoded.requests.iter().map(request).chain(encoded.rejected.iter().map(rejection)).collect();
+    assert_eq!(found, expected);
+}
+
+fn text(body: &Body) -> &str {
+    match body {
+        Body::Text(text) => text,
+        Body::Bytes(_) => panic!("a JSON body is text"),
+    }
+}
+
+fn payload(n: u32) -> String {
+    format!(r#"{{"n":{n},"time":"2026-01-05T08:00:00Z"}}"#)
+}
+
+fn audit(n: u32) -> Document {
+    test::document(&payload(n))
+}
+
+fn session(id: &str, n: u32) -> Document {
+    test::session_document(id, &payload(n))
+}
+
+#[test]
+fn audit_documents_are_one_array() {
+    let (a, b) = (payload(1), payload(2));
+    check("{}", &[audit(1), audit(2)], &[&format!("|[{a},{b}]|[0, 1]")]);
+    check("{}", &[], &[]);
+}
+
+#[test]
+fn a_request_never_mixes_feeds_or_sessions() {
+    let p = payload(1);
+    check(
+        "{}",
+        &[session("s-1", 1), audit(1), session("s-2", 1), session("s-1", 1), audit(1)],
+        &[&format!(".s-1.log|[{p},{p}]|[0, 3]"), &format!("|[{p},{p}]|[1, 4]"), &format!(".s-2.log|[{p}]|[2]")],
+    );
+}
+
+#[test]
+fn format_object_sends_one_event_a_request() {
+    let p = payload(1);
+    check(
+        r#"{"format":"object"}"#,
+        &[audit(1), session("s-1", 1), audit(1)],
+        &[&format!("|{p}|[0]"), &format!(".s-1.log|{p}|[1]"), &format!("|{p}|[2]")],
+    );
+}
+
+#[test]
+fn requests_stay_within_the_operators_limits() {
+    let p = payload(1);
+    let five = vec![audit(1); 5];
+    let twos = [format!("|[{p},{p}]|[0, 1]"), format!("|[{p},{p}]|[2, 3]"), format!("|[{p}]|[4]")];
+    let twos: Vec<&str> = twos.iter().map(String::as_str).collect();
+    check(r#"{"max-events":2}"#, &five, &twos);
+    let room = 2 * p.len() + 3;
+    check(&format!(r#"{{"max-bytes":{room}}}"#), &five, &twos);
+    for request in encode(&format!(r#"{{"max-bytes":{}}}"#, room - 1), five).requests {
+        assert_eq!(request.carries.len(), 1);
+    }
+    check(r#"{"max-bytes":1}"#, &[audit(1)], &[&format!("|[{p}]|[0]")]);
+}
+
+#[test]
+fn a_bad_time_is_repaired_unless_told_otherwise() {
+    let bad = test::document(r#"{"time":7}"#);
+    check("{}", &[audit(1), bad.clone()], &[&format!(r#"|[{},{{"time":"2026-01-05T08:00:00.000Z"}}]|[0, 1]"#, payload(1))]);
+    check(r#"{"time":"keep"}"#, &[bad], &[r#"|[{"time":7}]|[0]"#]);
+}
+
+#[test]
+fn a_document_that_cannot_be_sent_is_rejected_and_the_others_go() {
+    let p = payload(1);
+    check(
+        "{}",
+        &[audit(1), test::document("{"), session(&"x".repeat(300), 1), audit(1)],
+        &[
+            &format!("|[{p},{p}]|[0, 3]"),
+            "1 this is not valid JSON at byte 1",
+            "2 the session id is longer than a path of 200 bytes can name",
+        ],
+    );
+}
+
+#[test]
+fn answers_are_read_as_fluentd_means_them() {
+    let (sink, setup) = test::configure::<Fluentd>("{}").unwrap();
+    assert_eq!(setup.inspect, lockgate_plugin::Inspect::Failures);
+    let sent = Sent { method: "POST", path_suffix: "", carries: &[0, 1] };
+    for (status, body, expected) in [
+        (200, "", "delivered"),
+        (204, "", "delivered"),
+        (400, "400 Bad Request\ninvalid time format: value = yesterday", "split"),
+        (400, "", "split"),
+        (400, "<center>No required SSL certificate was sent</center>", "retry"),
+        (413, "Too large", "split"),
+        (401, "", "retry"),
+        (403, "", "retry"),
+        (404, "", "retry"),
+        (429, "", "retry"),
+        (500, "buffer space has too many data", "retry"),
+        (503, "", "retry"),
+        (302, "", "retry"),
+    ] {
+        let found = match sink.classify(&sent, &test::response(status, body)) {
+            Delivery::Delivered => "delivered",
+            Delivery::Split(_) => "split",
+            Delivery::Retry(_) => "retry",
+            Delivery::Rejected(_) | Delivery::Mixed(_) => "lost",
+        };
+        assert_eq!(found, expected, "{status} {body}");
+    }
+}
+
+#[test]
+fn mistakes_are_reported() {
+    assert_eq!(
+        test::issues::<Fluentd>(r#"{"format":"ndjson","max-events":0}"#),
+        [
+            "format: `format` is `ndjson`; it can be `array` or `object`.",
+            "max-events: `max-events` must be a whole number above 0, not `0`.",
+        ]
+    );
+    assert_eq!(
+        test::issues::<Fluentd>(r#"{"format":"object","max-bytes":100}"#),
+        ["max-bytes: `max-bytes` has no meaning where a request carries one event. (leave it out, or `format = \"array\"`)"]
+    );
+    assert_eq!(
+        test::issues::<Fluentd>(r#"{"url":"https://x"}"#),
+        ["url: `url` is not known here. (known keys: format, time, max-events, max-bytes)"]
+    );
+}
+
+proptest! {
+    /// Whatever the documents are: every index stands once, every body is valid JSON of exactly these documents, with a good time.
+    #[test]
+    fn every_document_arrives_once_in_valid_json(
+        documents in prop::collection::vec((prop::option::of("[a-z./é]{0,3}"), "\\PC{0,10}", prop_oneof![Just("null"), Just("\"2026-01-05T08:00:00Z\""), Just("{\"time\":[]}")]), 0..20),
+        max in prop::option::of(1u32..5), object: bool,
+    ) {
+        let documents: Vec<Document> = documents.into_iter().map(|(session, text, time)| {
+            let payload = format!(r#"{{"text":{},"time":{time}}}"#, serde_json::Value::from(text));
+            session.map_or_else(|| test::document(&payload), |id| test::session_document(&id, &payload))
+        }).collect();
+        let with = match (object, max) {
+            (true, _) => r#"{"format":"object"}"#.to_owned(),
+            (false, Some(max)) => format!(r#"{{"max-events":{max}}}"#),
+            (false, None) => "{}".to_owned(),
+        };
+        let encoded = encode(&with, documents.clone());
+        prop_assert!(encoded.rejected.is_empty());
+        let mut seen: Vec<u32> = vec![];
+        for request in &encoded.requests {
+            let body: serde_json::Value = serde_json::from_str(text(&request.body)).unwrap();
+            let bodies = if object { vec![body] } else { body.as_array().unwrap().clone() };
+            prop_assert_eq!(bodies.len(), request.carries.len());
+            let suffix = &request.path_suffix;
+            prop_assert!(!suffix.contains("..") && !suffix.contains('/'), "{}", suffix);
+            for (body, &index) in bodies.iter().zip(&request.carries) {
+                let original: serde_json::Value = serde_json::from_str(&documents[index as usize].payload).unwrap();
+                prop_assert_eq!(&body["text"], &original["text"]);
+                prop_assert!(body["time"].as_str().unwrap().starts_with("2026-01-05T08:00:00"));
+                let expected = match &documents[index as usize].feed {
+                    Feed::Audit => String::new(),
+                    Feed::Session(id) => session::path_suffix(id).unwrap(),
+                };
+                prop_assert_eq!(suffix, &expected);
+                seen.push(index);
+            }
+        }
+        seen.sort_unstable();
+        prop_assert_eq!(seen, (0..documents.len() as u32).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,191 @@
+//! A `time` that Fluentd's documented `time_format %Y-%m-%dT%H:%M:%S` accepts.
+//!
+//! Observed with Fluentd 1.18: the parser ignores what follows the seconds; a `time` of another form, or one that is no string, makes it
+//! refuse the whole request; a document without `time` is stamped with the time of its arrival.
+
+use lockgate_plugin::Timestamp;
+use lockgate_plugin::json::{self, Malformed};
+use lockgate_plugin::time::{Rfc3339, days_in_month};
+use memchr::memmem::Finder;
+
+/// Finds and repairs times. Most documents are fine, and are seen to be so without being walked through from their beginning.
+#[derive(Debug)]
+pub struct Repair {
+    key: Finder<'static>,
+}
+
+impl Repair {
+    pub fn new() -> Repair {
+        Repair { key: Finder::new(KEY) }
+    }
+
+    /// The payload with the event's time, or `None` where it can stay as it is.
+    pub fn repair(&self, payload: &str, time: Timestamp) -> Result<Option<String>, Malformed> {
+        if self.is_fine(payload) { Ok(None) } else { walk(payload, time) }
+    }
+
+    /// Whether the payload surely has an accepted `time` of its own; `false` decides nothing.
+    ///
+    /// What is found may be a user's text, so: the quote that begins it must follow a `{` or a `,`. Inside a string a quote can only
+    /// follow a backslash, so this one begins a string, or it ends one: but then `time` would stand outside of any, which is no JSON. So
+    /// it is a whole key, `time`, and what follows is its value. It is the document's own, and not an inner object's, if the object
+    /// around it ends where the document ends. And there is no second one: the host guarantees that keys are unique.
+    fn is_fine(&self, payload: &str) -> bool {
+        let bytes = payload.as_bytes();
+        let Some(at) = self.key.find(bytes).filter(|&at| at > 0 && matches!(bytes[at - 1], b'{' | b',')) else { return false };
+        let value = &payload[at + KEY.len()..];
+        value.find('"').is_some_and(|end| is_accepted(&value[..end])) && json::enclosing_end(payload, at) == Ok(payload.len())
+    }
+}
+
+/// Key and beginning of the value, as the host writes them.
+const KEY: &[u8] = b"\"time\":\"";
+
+fn walk(payload: &str, time: Timestamp) -> Result<Option<String>, Malformed> {
+    let mut own = None;
+    for field in json::fields(payload) {
+        let field = field?;
+        if field.key() == "time" {
+            own = Some(field);
+        }
+    }
+    if let Some(field) = own {
+        if json::text(field.value).is_some_and(|text| is_accepted(&text)) {
+            return Ok(None);
+        }
+        let (before, after) = (&payload[..field.value_start], &payload[field.end..]);
+        return Ok(Some(format!("{before}\"{}\"{after}", Rfc3339(time))));
+    }
+    // The walk has ended without an error, so there is an opening bracket.
+    let inside = payload.find('{').map_or(0, |at| at + 1);
+    let comma = if payload[inside..].trim_start().starts_with('}') { "" } else { "," };
+    Ok(Some(format!("{}\"time\":\"{}\"{comma}{}", &payload[..inside], Rfc3339(time), &payload[inside..])))
+}
+
+/// Whether it begins with a date and a time of day, and goes on as RFC 3339 does or not at all.
+fn is_accepted(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    let Some((start, rest)) = bytes.split_first_chunk::<19>() else { return false };
+    let separators = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
+    if separators.iter().any(|&(at, byte)| start[at] != byte) {
+        return false;
+    }
+    let number = |range: std::ops::Range<usize>| {
+        start[range].iter().try_fold(0u32, |number, byte| byte.is_ascii_digit().then(|| number * 10 + u32::from(byte - b'0')))
+    };
+    let (Some(year), Some(month), Some(day)) = (number(0..4), number(5..7), number(8..10)) else { return false };
+    let (Some(hour), Some(minute), Some(second)) = (number(11..13), number(14..16), number(17..19)) else { return false };
+    (1..=days_in_month(year, month)).contains(&day) && hour < 24 && minute < 60 && second < 60 && is_end(rest)
+}
+
+/// A fraction and a zone, either of which may be absent.
+fn is_end(rest: &[u8]) -> bool {
+    let zone = match rest.split_first() {
+        Some((b'.', rest)) => {
+            let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+            if digits == 0 {
+                return false;
+            }
+            &rest[digits..]
+        }
+        _ => rest,
+    };
+    match zone {
+        [] | [b'Z'] => true,
+        [b'+' | b'-', a, b, b':', c, d] => [a, b, c, d].iter().all(|byte| byte.is_ascii_digit()),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    const TIME: Timestamp = 1_767_600_000_123;
+
+    #[test]
+    fn a_time_that_fluentd_refuses_is_replaced_by_the_events() {
+        for (payload, expected) in [
+            (r#"{"a":1,"time":"2026-01-05T08:00:00.123Z","z":2}"#, None),
+            (r#"{"time":"2026-01-05T08:00:00Z"}"#, None),
+            (r#"{"time":"2024-02-29T23:59:59.000000001+02:00"}"#, None),
+            (r#"{"time":"2026-01-05T08:00:00"}"#, None),
+            (r#"{"\u0074ime":"2026\u002d01-05T08:00:00Z"}"#, None),
+            (r#"{"time":1767600000}"#, Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#)),
+            (r#"{"a":1, "time" : null ,"z":2}"#, Some(r#"{"a":1, "time" : "2026-01-05T08:00:00.123Z" ,"z":2}"#)),
+            (r#"{"time":{"time":"2026-01-05T08:00:00Z"}}"#, Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#)),
+            (r#"{"time":"yesterday"}"#, Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#)),
+            (r#"{"time":""}"#, Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#)),
+            (r#"{"time":"2026-02-29T08:00:00Z"}"#, Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#)),
+            (r#"{"time":"2026-01-05 08:00:00Z"}"#, Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#)),
+            (r#"{"time":"2026-01-05T24:00:00Z"}"#, Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#)),
+            (r#"{"time":"2026-01-05T08:00:00.Z"}"#, Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#)),
+            (r#"{"time":"2026-01-05T08:00:00Zulu"}"#, Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#)),
+            (r#"{"time":"+026-01-05T08:00:00Z"}"#, Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#)),
+            // What looks like a good time but is not the document's own.
+            (
+                r#"{"a":{"time":"2026-01-05T08:00:00Z"}}"#,
+                Some(r#"{"time":"2026-01-05T08:00:00.123Z","a":{"time":"2026-01-05T08:00:00Z"}}"#),
+            ),
+            (
+                r#"{"a":"\"time\":\"2026-01-05T08:00:00Z\"","time":5}"#,
+                Some(r#"{"a":"\"time\":\"2026-01-05T08:00:00Z\"","time":"2026-01-05T08:00:00.123Z"}"#),
+            ),
+            (r#"{"x\"time":"2026-01-05T08:00:00Z"}"#, Some(r#"{"time":"2026-01-05T08:00:00.123Z","x\"time":"2026-01-05T08:00:00Z"}"#)),
+            ("{}", Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#)),
+            (" { } ", Some(r#" {"time":"2026-01-05T08:00:00.123Z" } "#)),
+        ] {
+            assert_eq!(Repair::new().repair(payload, TIME).unwrap().as_deref(), expected, "{payload}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_object_is_refused() {
+        for payload in ["", "[]", "1", r#"{"a":1"#, r#"{"a":1}{"b":2}"#] {
+            assert!(Repair::new().repair(payload, TIME).is_err(), "{payload}");
+        }
+    }
+
+    #[test]
+    fn an_event_without_a_sane_time_gets_an_acceptable_one() {
+        for time in [i64::MIN, -62_135_596_800_000, 0, i64::MAX] {
+            assert!(is_accepted(&Rfc3339(time).to_string()), "{time}");
+        }
+    }
+
+    proptest! {
+        /// Objects full of what looks like a good time: the short look never calls one fine that the walk would repair.
+        #[test]
+        fn the_short_look_is_never_wrong(value in lookalike()) {
+            let payload = json!({"a": value[0], "server\\": value[1], "time": value[2], "z": value[3]}).to_string();
+            let without = json!({"a": value[0], "x\"time": value[2], "z": value[3]}).to_string();
+            for payload in [payload, without] {
+                if Repair::new().is_fine(&payload) {
+                    prop_assert_eq!(walk(&payload, TIME), Ok(None), "{}", payload);
+                }
+            }
+        }
+    }
+
+    fn lookalike() -> impl Strategy<Value = Vec<Value>> {
+        let leaf = prop_oneof![
+            Just(json!("2026-01-05T08:00:00Z")),
+            Just(json!(r#"","time":"2026-01-05T08:00:00Z""#)),
+            Just(json!(r#"{"time":"2026-01-05T08:00:00Z"}"#)),
+            Just(json!({"time": "2026-01-05T08:00:00Z"})),
+            Just(json!("\\")),
+            Just(json!(5)),
+        ];
+        let nested = leaf.prop_recursive(3, 16, 4, |inner| {
+            let keys = prop_oneof![Just("time"), Just(",\"time"), Just("\\"), Just("{")];
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                prop::collection::hash_map(keys, inner, 0..4).prop_map(|map| map.into_iter().collect()),
+            ]
+        });
+        prop::collection::vec(nested, 4)
+    }
+}
