@@ -2,4 +2,6 @@
 //!
 //! The only crate that knows gRPC.
 
+pub mod identity;
+pub mod json;
 pub mod proto;

@@ -1,0 +1,192 @@
+//! Who Lockgate is towards Teleport: identity files, and the trio of certificate, key and authority.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use lockgate_model::Millis;
+use rustls::ClientConfig;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use thiserror::Error;
+
+mod certificate;
+mod key;
+mod openssh;
+mod sections;
+
+pub use sections::parse;
+
+/// A file of credentials larger than this is none.
+pub const FILE_MAX: u64 = 1024 * 1024;
+/// Longest line of an identity file, as Teleport's own reader has it.
+pub const LINE_MAX: usize = 64 * 1024;
+
+/// Where the credentials are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credentials {
+    /// What `tctl auth sign --format=file` and tbot's output `identity` write.
+    IdentityFile(PathBuf),
+    /// What `tctl auth sign --format=tls` writes: three PEM files.
+    KeyTrio { certificate: PathBuf, key: PathBuf, authority: PathBuf },
+}
+
+/// Credentials as read: for TLS, and what the file holds for SSH.
+pub struct Identity {
+    pub key: PrivateKeyDer<'static>,
+    /// The client's certificate; more where the file has a chain.
+    pub certificates: Vec<CertificateDer<'static>>,
+    /// The only roots that Auth's certificate is verified against.
+    pub authorities: Vec<CertificateDer<'static>>,
+    /// The SSH user certificate, one line. Nothing here needs it.
+    pub ssh_certificate: Option<String>,
+    /// `@cert-authority` lines.
+    pub ssh_authorities: Vec<String>,
+    /// End of validity of the client's certificate.
+    pub not_after: Millis,
+}
+
+/// Why bytes are no credentials.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum IdentityError {
+    #[error("it has no private key")]
+    NoKey,
+    #[error("it has no TLS certificate")]
+    NoCertificate,
+    #[error("it has no TLS certificate authority")]
+    NoAuthority,
+    #[error("line {0} is longer than {LINE_MAX} bytes")]
+    LineTooLong(usize),
+    #[error("the block `{0}` has no end")]
+    Unterminated(String),
+    #[error("the block `{0}` cannot be decoded")]
+    Block(String),
+    #[error("the private key is encrypted: store it without a passphrase")]
+    KeyEncrypted,
+    #[error("the private key is of a kind that cannot be used for TLS: `{0}`")]
+    KeyKind(String),
+    #[error("the client certificate cannot be read")]
+    Certificate,
+    #[error("the private key does not belong to the certificate, or cannot be used: {0}")]
+    Unusable(String),
+}
+
+/// Why credentials could not be loaded, with the file at fault.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    #[error("the credentials file `{}` cannot be read: {reason}", path.display())]
+    Read { path: PathBuf, reason: String },
+    #[error("the credentials file `{}` is larger than {FILE_MAX} bytes", path.display())]
+    TooLarge { path: PathBuf },
+    #[error("the credentials file `{}` is not usable: {reason}", path.display())]
+    Parse { path: PathBuf, reason: IdentityError },
+}
+
+/// What tells one version of the files from another without reading them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stamp(Vec<Option<(SystemTime, u64)>>);
+
+impl Credentials {
+    pub fn identity_file(path: impl Into<PathBuf>) -> Credentials {
+        Credentials::IdentityFile(path.into())
+    }
+
+    pub fn key_trio(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>, authority: impl Into<PathBuf>) -> Credentials {
+        Credentials::KeyTrio { certificate: certificate.into(), key: key.into(), authority: authority.into() }
+    }
+
+    /// The file that holds the client's certificate: what a message about expiry names.
+    pub fn certificate_path(&self) -> &Path {
+        match self {
+            Credentials::IdentityFile(path) => path,
+            Credentials::KeyTrio { certificate, .. } => certificate,
+        }
+    }
+
+    /// Time of change and length of each file. Follows symbolic links, so it sees how Kubernetes swaps a secret.
+    pub fn stamp(&self) -> Stamp {
+        let stamp = |path: &Path| {
+            let metadata = std::fs::metadata(path).ok()?;
+            Some((metadata.modified().ok()?, metadata.len()))
+        };
+        Stamp(self.paths().into_iter().map(stamp).collect())
+    }
+
+    /// Reads and checks them, up to whether the key belongs to the certificate. Whether they are expired is not looked at here.
+    pub fn load(&self) -> Result<Identity, LoadError> {
+        let identity = match self {
+            Credentials::IdentityFile(path) => parse(&read(path)?).map_err(|reason| LoadError::Parse { path: path.clone(), reason })?,
+            Credentials::KeyTrio { certificate, key, authority } => {
+                let at = |path: &PathBuf| {
+                    let path = path.clone();
+                    move |reason| LoadError::Parse { path, reason }
+                };
+                let key = sections::key_in(&read(key)?).map_err(at(key))?;
+                let authorities = sections::certificates_in(&read(authority)?).map_err(at(authority))?;
+                if authorities.is_empty() {
+                    return Err(at(authority)(IdentityError::NoAuthority));
+                }
+                let certificates = sections::certificates_in(&read(certificate)?).map_err(at(certificate))?;
+                Identity::new(key, certificates, authorities).map_err(at(certificate))?
+            }
+        };
+        identity.tls(&[]).map_err(|reason| LoadError::Parse { path: self.certificate_path().to_owned(), reason })?;
+        Ok(identity)
+    }
+
+    fn paths(&self) -> Vec<&Path> {
+        match self {
+            Credentials::IdentityFile(path) => vec![path],
+            Credentials::KeyTrio { certificate, key, authority } => vec![certificate, key, authority],
+        }
+    }
+}
+
+impl Identity {
+    fn new(
+        key: PrivateKeyDer<'static>,
+        certificates: Vec<CertificateDer<'static>>,
+        authorities: Vec<CertificateDer<'static>>,
+    ) -> Result<Identity, IdentityError> {
+        let not_after = certificate::not_after(certificates.first().ok_or(IdentityError::NoCertificate)?)?;
+        Ok(Identity { key, certificates, authorities, ssh_certificate: None, ssh_authorities: Vec::new(), not_after })
+    }
+
+    /// A client's TLS: these authorities as the only roots, this certificate, TLS 1.2 or newer.
+    pub fn tls(&self, alpn: &[&[u8]]) -> Result<ClientConfig, IdentityError> {
+        let unusable = |error: rustls::Error| IdentityError::Unusable(error.to_string());
+        let mut roots = rustls::RootCertStore::empty();
+        for authority in &self.authorities {
+            roots.add(authority.clone()).map_err(unusable)?;
+        }
+        let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(unusable)?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(self.certificates.clone(), self.key.clone_key())
+            .map_err(unusable)?;
+        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+        Ok(config)
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity").field("not_after", &self.not_after).finish_non_exhaustive()
+    }
+}
+
+fn read(path: &Path) -> Result<String, LoadError> {
+    use std::io::Read;
+    let failed = |reason: std::io::Error| LoadError::Read { path: path.to_owned(), reason: reason.to_string() };
+    let mut bytes = Vec::new();
+    std::fs::File::open(path).map_err(failed)?.take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > FILE_MAX {
+        return Err(LoadError::TooLarge { path: path.to_owned() });
+    }
+    // Lines that are neither PEM nor SSH are ignored, whatever they are.
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests;
