@@ -8,6 +8,7 @@ mod command;
 mod debian;
 mod error;
 mod json;
+mod outer;
 mod rustup;
 mod toolchain;
 
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 pub use cargo::Component;
 pub use error::{Attempt, BuildError};
+pub use outer::generates_code;
 pub use toolchain::{Origin, TARGET, Toolchain};
 
 /// Compiles every member of the workspace at `manifest` that has the crate type `cdylib`, in the release profile, and returns the

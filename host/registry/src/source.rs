@@ -1,0 +1,224 @@
+use std::borrow::Cow;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::builtin::{builtin, named};
+use crate::digest::Digest;
+
+/// The largest component that is read, in bytes. A Python component is 18 MiB.
+pub const COMPONENT_MAX: u64 = 64 << 20;
+
+/// A component, ready to be compiled.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Artifact {
+    /// For people: the source as the operator wrote it.
+    pub name: String,
+    /// Version of a built-in plugin. Files have none.
+    pub version: Option<&'static str>,
+    /// Of `bytes`.
+    pub digest: Digest,
+    pub bytes: Cow<'static, [u8]>,
+}
+
+impl std::fmt::Debug for Artifact {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { name, version, digest, bytes } = self;
+        f.debug_struct("Artifact").field("name", name).field("version", version).field("digest", digest).field("len", &bytes.len()).finish()
+    }
+}
+
+/// Why a source gives no component. `Display` is a sentence; [`SourceError::hint`] names the way out.
+#[derive(Debug, Error)]
+pub enum SourceError {
+    /// No built-in plugin has this name.
+    #[error("There is no built-in plugin `{name}`. Built in are: `{known}`.")]
+    UnknownBuiltin { name: String, nearest: Option<&'static str>, known: String },
+    /// The binary has no plugins at all.
+    #[error("`builtin:{name}` is not in this binary: it was built without plugins.")]
+    NoBuiltins { name: String },
+    /// A component in an OCI registry.
+    #[error("`{source_text}` is in an OCI registry, and OCI sources are not supported in this version.")]
+    Oci { source_text: String },
+    /// Neither a known scheme nor a path to a component.
+    #[error("`{source_text}` is not a source of a plugin.")]
+    Unknown { source_text: String, builtin: Option<&'static str> },
+    /// No file is there.
+    #[error("There is no file `{path}`.")]
+    Missing { path: PathBuf },
+    /// The file could not be read.
+    #[error("`{path}` could not be read: {source}.")]
+    Read { path: PathBuf, source: io::Error },
+    /// The path is a folder or a device.
+    #[error("`{path}` is not a file.")]
+    NotAFile { path: PathBuf },
+    /// More than [`COMPONENT_MAX`].
+    #[error("`{path}` is larger than {} MiB, the most a plugin may have.", COMPONENT_MAX >> 20)]
+    TooLarge { path: PathBuf },
+    /// WebAssembly, but not a component.
+    #[error("`{path}` is a WebAssembly module, not a component.")]
+    CoreModule { path: PathBuf },
+    /// Something else altogether.
+    #[error("`{path}` is not WebAssembly.")]
+    NotWasm { path: PathBuf },
+}
+
+impl SourceError {
+    /// What to do about it, as part of a sentence; to be shown after `hint:`.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::UnknownBuiltin { nearest, .. } => nearest.map(|name| format!("did you mean `builtin:{name}`?")),
+            Self::NoBuiltins { .. } => Some("build it again with `cargo build`, without `LOCKGATE_SKIP_PLUGINS` in the environment".into()),
+            Self::Oci { .. } => {
+                Some("pull the component with the registry's own tool and write the file's path, such as `plugins/filter.wasm`".into())
+            }
+            Self::Unknown { builtin: Some(name), .. } => Some(format!("did you mean `builtin:{name}`?")),
+            Self::Unknown { .. } => Some("write `builtin:NAME`, `file:PATH`, or a path that ends in `.wasm`".into()),
+            Self::Missing { .. } => Some("a relative path begins at the folder of the configuration file".into()),
+            Self::CoreModule { .. } => Some("`wasm-tools component new` makes a component of a module".into()),
+            Self::NotWasm { .. } => Some("a plugin is a file of compiled WebAssembly, not its source".into()),
+            Self::Read { .. } | Self::NotAFile { .. } | Self::TooLarge { .. } => None,
+        }
+    }
+}
+
+/// The component at `source`: `builtin:NAME`, `file:PATH`, or a path that ends in `.wasm`. Relative paths begin at `base`, the folder
+/// of the configuration file.
+///
+/// # Errors
+/// The source means nothing here, or the file is missing, unreadable, too large or no component.
+pub fn resolve(source: &str, base: &Path) -> Result<Artifact, SourceError> {
+    let scheme = source.split_once(':').filter(|(scheme, _)| scheme.len() > 1 && scheme.bytes().all(|b| b.is_ascii_alphanumeric()));
+    match scheme {
+        Some(("builtin", name)) => {
+            let builtin = builtin(name)?;
+            let (name, version) = (source.to_owned(), Some(builtin.version));
+            Ok(Artifact { name, version, digest: builtin.digest(), bytes: Cow::Borrowed(builtin.bytes) })
+        }
+        Some(("file", path)) if !path.is_empty() => open(source, base.join(path)),
+        Some(("oci", _)) => Err(SourceError::Oci { source_text: source.to_owned() }),
+        None if Path::new(source).extension().is_some_and(|extension| extension == "wasm") => open(source, base.join(source)),
+        _ => Err(SourceError::Unknown { source_text: source.to_owned(), builtin: named(source) }),
+    }
+}
+
+fn open(source: &str, path: PathBuf) -> Result<Artifact, SourceError> {
+    let bytes = read(&path)?;
+    match bytes.get(..8) {
+        Some(b"\0asm\x0d\0\x01\0") => {
+            Ok(Artifact { name: source.to_owned(), version: None, digest: Digest::of(&bytes), bytes: Cow::Owned(bytes) })
+        }
+        Some(b"\0asm\x01\0\0\0") => Err(SourceError::CoreModule { path }),
+        _ => Err(SourceError::NotWasm { path }),
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, SourceError> {
+    let failed = |source: io::Error| match source.kind() {
+        io::ErrorKind::NotFound => SourceError::Missing { path: path.to_owned() },
+        _ => SourceError::Read { path: path.to_owned(), source },
+    };
+    // Asked before opening: to open a named pipe is to wait for a writer.
+    if !std::fs::metadata(path).map_err(failed)?.is_file() {
+        return Err(SourceError::NotAFile { path: path.to_owned() });
+    }
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(failed)?;
+    file.take(COMPONENT_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > COMPONENT_MAX { Err(SourceError::TooLarge { path: path.to_owned() }) } else { Ok(bytes) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::fs;
+
+    const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
+
+    fn folder() -> tempfile::TempDir {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        fs::create_dir(folder.path().join("sub.wasm")).expect("a folder");
+        let files: [(&str, &[u8]); 5] = [
+            ("good.wasm", COMPONENT),
+            ("good.component", COMPONENT),
+            ("module.wasm", b"\0asm\x01\0\0\0"),
+            ("text.wasm", b"(component)"),
+            ("empty.wasm", b""),
+        ];
+        files.iter().for_each(|(name, bytes)| fs::write(folder.path().join(name), bytes).expect("a file"));
+        let large = File::create(folder.path().join("large.wasm")).expect("a file");
+        large.set_len(COMPONENT_MAX + 1).expect("a sparse file");
+        folder
+    }
+
+    #[test]
+    fn a_file_is_found_relative_to_the_configuration() {
+        let folder = folder();
+        let absolute = folder.path().join("good.wasm").display().to_string();
+        for source in [
+            "good.wasm",
+            "./good.wasm",
+            "file:good.wasm",
+            "file:good.component",
+            "file:./sub.wasm/../good.wasm",
+            &absolute,
+            &format!("file://{absolute}"),
+        ] {
+            let artifact = resolve(source, folder.path()).unwrap_or_else(|error| panic!("{source}: {error}"));
+            assert_eq!((artifact.name.as_str(), &*artifact.bytes, artifact.digest), (source, COMPONENT, Digest::of(COMPONENT)));
+        }
+    }
+
+    #[test]
+    fn every_refusal_says_what_is_wrong_and_what_to_do() {
+        let folder = folder();
+        let at = folder.path().display();
+        let cases = [
+            (
+                "oci://registry.example.com/acme/noise:1.2.0",
+                "`oci://registry.example.com/acme/noise:1.2.0` is in an OCI registry, and OCI sources are not supported in this version."
+                    .into(),
+                "pull the component with the registry's own tool and write the file's path, such as `plugins/filter.wasm`",
+            ),
+            (
+                "https://x/y.wasm",
+                "`https://x/y.wasm` is not a source of a plugin.".into(),
+                "write `builtin:NAME`, `file:PATH`, or a path that ends in `.wasm`",
+            ),
+            ("", "`` is not a source of a plugin.".into(), "write `builtin:NAME`, `file:PATH`, or a path that ends in `.wasm`"),
+            ("file:", "`file:` is not a source of a plugin.".into(), "write `builtin:NAME`, `file:PATH`, or a path that ends in `.wasm`"),
+            (
+                "good.component",
+                "`good.component` is not a source of a plugin.".into(),
+                "write `builtin:NAME`, `file:PATH`, or a path that ends in `.wasm`",
+            ),
+            ("nope.wasm", format!("There is no file `{at}/nope.wasm`."), "a relative path begins at the folder of the configuration file"),
+            ("sub.wasm", format!("`{at}/sub.wasm` is not a file."), ""),
+            ("large.wasm", format!("`{at}/large.wasm` is larger than 64 MiB, the most a plugin may have."), ""),
+            (
+                "module.wasm",
+                format!("`{at}/module.wasm` is a WebAssembly module, not a component."),
+                "`wasm-tools component new` makes a component of a module",
+            ),
+            ("text.wasm", format!("`{at}/text.wasm` is not WebAssembly."), "a plugin is a file of compiled WebAssembly, not its source"),
+            ("empty.wasm", format!("`{at}/empty.wasm` is not WebAssembly."), "a plugin is a file of compiled WebAssembly, not its source"),
+        ];
+        for (source, message, hint) in cases {
+            let error = resolve(source, folder.path()).expect_err(source);
+            assert_eq!((error.to_string(), error.hint().unwrap_or_default()), (message, hint.into()));
+        }
+    }
+
+    #[test]
+    fn builtins_resolve_by_name_and_a_bare_name_is_answered_with_the_scheme() {
+        for builtin in crate::builtins() {
+            let source = format!("builtin:{}", builtin.name);
+            let artifact = resolve(&source, Path::new("/nowhere")).expect("it is listed");
+            assert_eq!((artifact.name, artifact.version, artifact.digest), (source, Some(builtin.version), builtin.digest()));
+            let error = resolve(builtin.name, Path::new("/nowhere")).expect_err("no scheme");
+            assert_eq!(error.hint(), Some(format!("did you mean `builtin:{}`?", builtin.name)));
+        }
+    }
+}
