@@ -1,0 +1,133 @@
+use std::time::{Duration, SystemTime};
+
+use lockgate_model::Masks;
+use lockgate_model::request::Response;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use tokio::time::{Instant, timeout_at};
+
+/// The longest that a receiver can make a pipeline wait. A longer `Retry-After` counts as this, and is logged.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+
+/// What is over the wanted size is read and thrown away within these, because the connection can then be used again; else it is closed.
+const DISCARD_BYTES: usize = 256 * 1024;
+const DISCARD_TIME: Duration = Duration::from_millis(250);
+
+pub struct Reading<'a> {
+    pub masks: &'a Masks,
+    pub body_max: usize,
+    pub deadline: Instant,
+    pub now: SystemTime,
+    /// The pipeline's name, for the log.
+    pub name: &'a str,
+}
+
+impl Reading<'_> {
+    /// The status decides what became of the events, so that an answer whose body breaks off is an answer all the same: truncated.
+    pub async fn read(self, mut response: reqwest::Response) -> Response {
+        let status = response.status().as_u16();
+        let headers = headers(response.headers(), self.masks);
+        let retry_after = self.retry_after(response.headers());
+        // Read on by as much as it takes to recognise a secret that lies across the cut.
+        let wanted = self.body_max.saturating_add(self.masks.longest());
+        let mut body = Vec::new();
+        let mut whole = false;
+        while body.len() <= wanted {
+            match timeout_at(self.deadline, response.chunk()).await {
+                Ok(Ok(Some(chunk))) => {
+                    body.extend_from_slice(&chunk);
+                }
+                Ok(Ok(None)) => {
+                    whole = true;
+                    break;
+                }
+                Ok(Err(_)) | Err(_) => break,
+            }
+        }
+        if !whole {
+            self.discard(response).await;
+        }
+        let cut = body.len() > self.body_max;
+        let mut body = String::from_utf8_lossy(&self.masks.mask_prefix(&body, self.body_max)).into_owned();
+        if cut && body.ends_with(char::REPLACEMENT_CHARACTER) {
+            // Half a character, made by the cut.
+            body.pop();
+        }
+        Response { status, headers, body, truncated: cut || !whole, retry_after }
+    }
+
+    async fn discard(&self, mut response: reqwest::Response) {
+        let read_on = async {
+            let mut left = DISCARD_BYTES;
+            while let Ok(Some(chunk)) = response.chunk().await {
+                left = match left.checked_sub(chunk.len()) {
+                    Some(left) => left,
+                    None => break,
+                };
+            }
+        };
+        // Either way the answer is complete; an unfinished connection is closed.
+        let _ = timeout_at(self.deadline.min(Instant::now() + DISCARD_TIME), read_on).await;
+    }
+
+    fn retry_after(&self, headers: &HeaderMap) -> Option<u64> {
+        let wait = parse_retry_after(headers.get(RETRY_AFTER)?.to_str().ok()?, self.now)?;
+        if wait > RETRY_AFTER_MAX {
+            tracing::warn!(
+                pipeline = self.name,
+                seconds = wait.as_secs(),
+                "the receiver's `Retry-After` is longer than the {} s that it may ask for",
+                RETRY_AFTER_MAX.as_secs()
+            );
+        }
+        Some(wait.min(RETRY_AFTER_MAX).as_millis() as u64)
+    }
+}
+
+fn headers(headers: &HeaderMap, masks: &Masks) -> Vec<(String, String)> {
+    let text = |value: &[u8]| String::from_utf8_lossy(&masks.mask_prefix(value, value.len())).into_owned();
+    headers.iter().map(|(name, value)| (masks.mask(name.as_str()).into_owned(), text(value.as_bytes()))).collect()
+}
+
+/// RFC 9110 10.2.3: seconds, or a date. A date that has passed means now.
+fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
+    let value = value.trim();
+    if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    Some(date.duration_since(now).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777 - 30);
+        for (value, seconds) in [
+            ("120", Some(120)),
+            (" 0 ", Some(0)),
+            ("99999999999999999999999", Some(u64::MAX)),
+            ("Sun, 06 Nov 1994 08:49:37 GMT", Some(30)),
+            ("Sunday, 06-Nov-94 08:49:37 GMT", Some(30)),
+            ("Sun Nov  6 08:49:37 1994", Some(30)),
+            ("Sun, 06 Nov 1994 08:00:00 GMT", Some(0)),
+            ("", None),
+            ("-1", None),
+            ("1.5", None),
+            ("soon", None),
+        ] {
+            assert_eq!(parse_retry_after(value, now).map(|wait| wait.as_secs()), seconds, "{value:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_retry_after_panics(value in "\\PC{0,40}") {
+            parse_retry_after(&value, SystemTime::UNIX_EPOCH);
+        }
+    }
+}

@@ -1,0 +1,141 @@
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use lockgate_model::{Masks, Secret};
+use thiserror::Error;
+
+/// Where a pipeline's events go, and as whom: the operator's `url`, `session-url`, `tls`, `headers` and `auth`.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    /// The pipeline's name: the only thing of an endpoint that is ever logged.
+    pub name: String,
+    /// `https://` or `http://`. A secret, because its query may hold a token.
+    pub url: Secret,
+    /// For session recordings; `url` where there is none.
+    pub session_url: Option<Secret>,
+    /// Certificates of the authorities that may sign the receiver's certificate. Without it, the platform's.
+    pub ca: Option<Pem>,
+    /// The certificate shown to a receiver that asks for one.
+    pub identity: Option<Identity>,
+    /// Applied after the sink's headers; they replace what the sink set.
+    pub headers: Vec<(String, Secret)>,
+    pub auth: Auth,
+    /// From the start of an attempt to the end of the answer, connecting included.
+    pub timeout: Duration,
+    /// At most this many requests at once, and as many connections.
+    pub connections: usize,
+    /// Gets this endpoint's credentials added; what it holds is masked in every answer.
+    pub masks: Masks,
+    /// For `Retry-After` with a date.
+    pub clock: fn() -> SystemTime,
+}
+
+impl Endpoint {
+    /// An endpoint with the defaults: no credentials, the platform's authorities, 30 s, 8 connections.
+    pub fn new(name: impl Into<String>, url: Secret) -> Self {
+        Endpoint {
+            name: name.into(),
+            url,
+            session_url: None,
+            ca: None,
+            identity: None,
+            headers: Vec::new(),
+            auth: Auth::None,
+            timeout: Duration::from_secs(30),
+            connections: 8,
+            masks: Masks::new(),
+            clock: SystemTime::now,
+        }
+    }
+}
+
+/// Credentials that travel in the request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Auth {
+    #[default]
+    None,
+    /// `Authorization: Bearer …` (RFC 6750).
+    Bearer(Secret),
+    /// `Authorization: Basic …` (RFC 7617).
+    Basic { user: String, password: Secret },
+    /// A header of the receiver's own, `Authorization` with another scheme included.
+    Header { name: String, value: Secret },
+    /// A parameter of the URL's query.
+    Query { name: String, value: Secret },
+}
+
+/// A client certificate with its chain, and its key.
+#[derive(Clone, Debug)]
+pub struct Identity {
+    pub cert: Pem,
+    pub key: Pem,
+}
+
+/// A PEM file: its content, and the name that messages call it by.
+#[derive(Clone)]
+pub struct Pem {
+    pub(crate) file: PathBuf,
+    pub(crate) text: Vec<u8>,
+}
+
+impl Pem {
+    pub fn new(file: impl Into<PathBuf>, text: impl Into<Vec<u8>>) -> Self {
+        Pem { file: file.into(), text: text.into() }
+    }
+
+    pub fn read(file: impl AsRef<Path>) -> Result<Self, EndpointError> {
+        let file = file.as_ref();
+        let text = fs::read(file).map_err(|error| EndpointError::Unreadable { file: file.into(), reason: error.to_string() })?;
+        Ok(Pem::new(file, text))
+    }
+}
+
+impl fmt::Debug for Pem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Pem({})", self.file.display())
+    }
+}
+
+/// Why an endpoint cannot be used as it is configured. No text shows a URL or a secret.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum EndpointError {
+    /// `0` is the name of the setting, as in all variants about a URL.
+    #[error("`{0}` is not a URL: {1}")]
+    Url(&'static str, String),
+    #[error("`{0}` must begin with `https://` or `http://`")]
+    Scheme(&'static str),
+    #[error("`{0}` must not hold a user or a password; set `auth = {{ basic = {{ user = …, password = … }} }}`")]
+    Userinfo(&'static str),
+    #[error("`{0}` must not have a fragment (`#…`): it is never sent")]
+    Fragment(&'static str),
+    #[error("`tls` is set, but `{0}` begins with `http://`; begin it with `https://` or remove `tls`")]
+    TlsWithoutHttps(&'static str),
+    #[error("`{}` cannot be read: {reason}", .file.display())]
+    Unreadable { file: PathBuf, reason: String },
+    #[error("`{}` holds no certificate in PEM (`-----BEGIN CERTIFICATE-----`)", .0.display())]
+    NoCertificate(PathBuf),
+    #[error("`{}` holds no private key in PEM (`-----BEGIN PRIVATE KEY-----`)", .0.display())]
+    NoKey(PathBuf),
+    #[error("the private key in `{}` is encrypted; decrypt it with `openssl pkey -in KEY -out PLAIN_KEY`", .0.display())]
+    EncryptedKey(PathBuf),
+    #[error("`{}` is damaged: {reason}", .file.display())]
+    Damaged { file: PathBuf, reason: String },
+    #[error("the private key in `{}` is not the one of the certificate in `{}`", .key.display(), .cert.display())]
+    KeyMismatch { cert: PathBuf, key: PathBuf },
+    #[error("this system has no trusted certificate authorities; install its `ca-certificates` or set `tls.ca`")]
+    NoAuthorities,
+    #[error("the header name `{0}` is not a token")]
+    HeaderName(String),
+    #[error("the header `{0}` is not for a configuration to set; credentials belong in `auth`")]
+    HeaderRefused(String),
+    #[error("the value of the header `{0}` has a character that is not visible ASCII")]
+    HeaderValue(String),
+    #[error("`auth` has a character that a header cannot carry")]
+    AuthValue,
+    #[error("at least one connection is needed")]
+    NoConnections,
+    #[error("the HTTP client cannot be set up: {0}")]
+    Setup(String),
+}

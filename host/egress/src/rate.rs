@@ -1,0 +1,105 @@
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+/// At most so many events a second, on average, whatever the sizes of the requests.
+///
+/// A bucket that may go into debt: a request larger than the bucket is let through and the next one waits the longer, so that no
+/// request is too large to be sent. The clock is the argument.
+#[derive(Clone, Debug)]
+pub struct Pace {
+    per_second: f64,
+    /// Seconds since the first use, at which all that was let through so far is paid for.
+    paid_at: f64,
+}
+
+impl Pace {
+    /// What an idle bucket holds, in seconds of its rate.
+    pub const BURST: Duration = Duration::from_secs(1);
+
+    /// `per_second`: events; at least one in about eleven days.
+    pub fn new(per_second: f64) -> Self {
+        Pace { per_second: per_second.max(1e-6), paid_at: f64::NEG_INFINITY }
+    }
+
+    /// Reserves room for `events` and says how long to wait before sending them. `now`: time since any fixed point.
+    pub fn take(&mut self, now: Duration, events: usize) -> Duration {
+        let now = now.as_secs_f64();
+        let from = self.paid_at.max(now - Self::BURST.as_secs_f64());
+        self.paid_at = from + events as f64 / self.per_second;
+        Duration::from_secs_f64((from - now).max(0.0))
+    }
+}
+
+/// A [`Pace`] shared by a pipeline's requests, on the runtime's clock.
+#[derive(Debug)]
+pub struct Rate {
+    started: Instant,
+    pace: Mutex<Pace>,
+}
+
+impl Rate {
+    /// `per_second`: events.
+    pub fn new(per_second: f64) -> Self {
+        Rate { started: Instant::now(), pace: Mutex::new(Pace::new(per_second)) }
+    }
+
+    /// Waits until `events` more may be sent. First come, first served. A reservation stays when the future is dropped.
+    pub async fn take(&self, events: usize) {
+        let now = Instant::now();
+        let wait = self.pace.lock().unwrap_or_else(PoisonError::into_inner).take(now - self.started, events);
+        if !wait.is_zero() {
+            sleep_until(now + wait).await;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn requests_wait_for_their_turn() {
+        let rate = Rate::new(1000.0);
+        let started = Instant::now();
+        let mut sent = Vec::new();
+        for _ in 0..5 {
+            rate.take(500).await;
+            sent.push(started.elapsed().as_millis());
+        }
+        assert_eq!(sent, [0, 0, 0, 500, 1000]);
+        tokio::time::advance(Duration::from_secs(60)).await;
+        let idle = Instant::now();
+        rate.take(3000).await;
+        rate.take(1).await;
+        assert_eq!(idle.elapsed().as_millis(), 2000, "a minute of idling buys one second, not sixty");
+    }
+
+    proptest! {
+        #[test]
+        fn no_window_carries_more_than_its_share(
+            per_second in 1.0f64..5000.0,
+            requests in prop::collection::vec((0u64..3000, 1usize..800), 1..60),
+        ) {
+            let mut pace = Pace::new(per_second);
+            let (mut now, mut sent) = (Duration::ZERO, Vec::new());
+            for (pause, events) in requests {
+                now += Duration::from_millis(pause);
+                now += pace.take(now, events);
+                sent.push((now.as_secs_f64(), events as f64));
+            }
+            for first in 0..sent.len() {
+                // Everything but the last request of a window, which may be of any size.
+                let mut events = 0.0;
+                for last in first + 1..sent.len() {
+                    events += sent[last - 1].1;
+                    let window = sent[last].0 - sent[first].0;
+                    prop_assert!(events <= per_second * (window + 1.0) + 1.0, "{events} in {window} s at {per_second}/s");
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! A real OpenSSL server that demands client certificates and has no session id context, as Fluentd, Fluent Bit and Vector have none:
+//! it ends every resumed connection with alert 80.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::Arc;
+use std::{io, thread};
+
+use std::io::{BufRead, BufReader, Write};
+
+use lockgate_egress::{Identity, Pem};
+use lockgate_model::FeedKind;
+use tokio_rustls::TlsConnector;
+
+use crate::certs::{Authority, Leaf};
+use crate::tls::{exchange, usual_client};
+use crate::{checked, client, request};
+
+/// `openssl s_server`, answering what is typed into it: here, `200` to each request.
+struct OpenSsl {
+    process: Child,
+    port: u16,
+}
+
+impl OpenSsl {
+    /// None where there is no `openssl`.
+    fn start(folder: &Path, authority: &Authority, version: &str) -> Option<OpenSsl> {
+        let Leaf { cert, key } = authority.server();
+        for (name, text) in [("ca.crt", &authority.pem), ("server.crt", &cert), ("server.key", &key)] {
+            fs::write(folder.join(name), text).unwrap();
+        }
+        let process = Command::new("openssl")
+            .args(["s_server", "-accept", "127.0.0.1:0", version, "-cert", "server.crt", "-key", "server.key"])
+            .args(["-CAfile", "ca.crt", "-Verify", "1", "-verify_return_error", "-context", ""])
+            .current_dir(folder)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn();
+        let mut process = match process {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return None,
+            process => process.unwrap(),
+        };
+        let mut lines = BufReader::new(process.stdout.take().unwrap());
+        let stdin = process.stdin.take().unwrap();
+        // `ACCEPT 127.0.0.1:36191`
+        let port = loop {
+            let mut line = String::new();
+            assert!(lines.read_line(&mut line).unwrap() > 0, "`openssl s_server` ended");
+            if let Some(port) = line.strip_prefix("ACCEPT").and_then(|line| line.trim().rsplit(':').next()?.parse().ok()) {
+                break port;
+            }
+        };
+        thread::spawn(move || respond(lines, stdin));
+        Some(OpenSsl { process, port })
+    }
+}
+
+impl Drop for OpenSsl {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// Ends with the server's output.
+fn respond(mut lines: BufReader<ChildStdout>, mut stdin: ChildStdin) -> io::Result<()> {
+    let mut line = Vec::new();
+    while lines.read_until(b'\n', &mut line)? > 0 {
+        // The server shows what arrives; the head's last line is empty.
+        if line == b"\r\n" {
+            stdin.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
+        }
+        line.clear();
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn openssl_without_a_session_id_context_takes_connection_after_connection() {
+    let authority = Authority::new("both");
+    for version in ["-tls1_2", "-tls1_3"] {
+        let folder = tempfile::tempdir().unwrap();
+        let Some(server) = OpenSsl::start(folder.path(), &authority, version) else {
+            eprintln!("there is no `openssl` on this machine: not tested");
+            return;
+        };
+        let Leaf { cert, key } = authority.sign("lockgate", |_| {});
+        let client = client(&format!("https://localhost:{}/", server.port), |endpoint| {
+            endpoint.ca = Some(authority.ca());
+            endpoint.identity = Some(Identity { cert: Pem::new("c.crt", cert), key: Pem::new("c.key", key) });
+        });
+        for round in 0..5 {
+            let sent = client.send(&checked(&client, request("[]")), FeedKind::Audit, 0).await;
+            assert_eq!(sent.map(|response| response.status), Ok(200), "{version}, connection {round}");
+        }
+
+        // What it protects from: the usual client is refused on its second connection.
+        let connector = TlsConnector::from(Arc::new(usual_client(&authority)));
+        exchange(&connector, server.port).await.unwrap();
+        let error = exchange(&connector, server.port).await.unwrap_err().to_string();
+        assert!(error.contains("InternalError"), "{version}: {error}");
+    }
+}

@@ -1,0 +1,135 @@
+//! What of a request is the sink's, and what the operator's.
+
+use lockgate_egress::{Auth, Endpoint, EndpointError, SendError};
+use lockgate_egress::{Client, Secret};
+use lockgate_model::FeedKind;
+use lockgate_model::request::Request;
+
+use crate::receiver::{Receiver, Seen, answer};
+use crate::{checked, client, request};
+
+/// Sends one request to a receiver at `path` and returns what arrived.
+async fn arrives(path: &str, change: impl FnOnce(&mut Endpoint), request: Request) -> Result<Seen, SendError> {
+    let receiver = Receiver::start(None, async |_| answer(200, "")).await;
+    let client = client(&receiver.url("http", path), change);
+    client.send(&checked(&client, request), FeedKind::Audit, 100).await?;
+    let seen = receiver.log().requests[0].clone();
+    Ok(seen)
+}
+
+#[tokio::test]
+async fn a_request_arrives_as_the_sink_made_it() {
+    let mut sent = request("[{\"user\":\"${secret:token}\"}]");
+    sent.method = "PUT".into();
+    sent.path_suffix = "/test.log".into();
+    sent.query = vec![("name".into(), "${secret:token} ${env:TOKEN}".into())];
+    sent.headers.push(("x-document".into(), "${secret:token}".into()));
+    sent.headers.push(("x-document".into(), "twice".into()));
+    let seen = arrives("/v1?key=1", |endpoint| endpoint.auth = Auth::Bearer(Secret::new("hunter22")), sent).await.unwrap();
+
+    assert_eq!(seen.method, "PUT");
+    assert_eq!(seen.uri, "/v1/test.log?name=%24%7Bsecret%3Atoken%7D%20%24%7Benv%3ATOKEN%7D&key=1");
+    assert_eq!(seen.body, "[{\"user\":\"${secret:token}\"}]", "nothing in a document is ever substituted");
+    assert_eq!(seen.header("x-document"), ["${secret:token}", "twice"]);
+    assert_eq!(seen.header("content-type"), ["application/json"]);
+    assert_eq!(seen.header("user-agent"), [concat!("lockgate/", env!("CARGO_PKG_VERSION"))]);
+    assert_eq!(seen.header("content-length"), ["28"]);
+    for absent in ["accept-encoding", "cookie", "referer", "transfer-encoding", "upgrade"] {
+        assert!(seen.header(absent).is_empty(), "{absent}: {seen:?}");
+    }
+}
+
+#[tokio::test]
+async fn the_operators_headers_and_credentials_are_put_over_the_sinks() {
+    let header = |name: &str, value: &str| Auth::Header { name: name.into(), value: Secret::new(value) };
+    for (auth, name, value, uri) in [
+        (Auth::Bearer(Secret::new("t0ken")), "authorization", &["Bearer t0ken"][..], "/a"),
+        (Auth::Basic { user: "tp".into(), password: Secret::new("open sesame") }, "authorization", &["Basic dHA6b3BlbiBzZXNhbWU="], "/a"),
+        (header("Authorization", "Splunk t0ken"), "authorization", &["Splunk t0ken"], "/a"),
+        (header("X-Api-Key", "t0ken"), "x-api-key", &["t0ken"], "/a"),
+        (Auth::Query { name: "key".into(), value: Secret::new("t0&ken") }, "authorization", &[], "/a?key=t0%26ken"),
+        (Auth::None, "authorization", &[], "/a"),
+    ] {
+        let seen = arrives("/a", |endpoint| endpoint.auth = auth.clone(), request("[]")).await.unwrap();
+        assert_eq!((seen.header(name), seen.uri.as_str()), (value.to_vec(), uri), "{auth:?}");
+    }
+
+    // `check` refuses the sink's header; should a pipeline forget to pass the names, the operator's still wins.
+    let receiver = Receiver::start(None, async |_| answer(200, "")).await;
+    let client = client(&receiver.url("http", ""), |endpoint| endpoint.headers = vec![("X-Tenant".into(), Secret::new("ours"))]);
+    assert_eq!(client.operator_headers(), ["x-tenant"]);
+    let mut sent = request("[]");
+    sent.headers = vec![("x-tenant".into(), "mine".into()), ("X-TENANT".into(), "mine".into())];
+    assert!(sent.clone().check(client.operator_headers()).is_err());
+    client.send(&sent.check(&[]).unwrap(), FeedKind::Audit, 0).await.unwrap();
+    assert_eq!(receiver.log().requests[0].header("x-tenant"), ["ours"]);
+}
+
+#[tokio::test]
+async fn recordings_go_to_the_session_url() {
+    let receiver = Receiver::start(None, async |_| answer(200, "")).await;
+    let both = client(&receiver.url("http", "/audit"), |endpoint| {
+        endpoint.session_url = Some(Secret::new(receiver.url("http", "/session?b=2")));
+        endpoint.auth = Auth::Query { name: "key".into(), value: Secret::new("k") };
+    });
+    let one = client(&receiver.url("http", "/audit"), |_| {});
+    let mut sent = request("{}");
+    sent.path_suffix = ".7f3.log".into();
+    for (client, feed) in [(&both, FeedKind::Audit), (&both, FeedKind::Sessions), (&one, FeedKind::Sessions)] {
+        client.send(&checked(client, sent.clone()), feed, 0).await.unwrap();
+    }
+    let uris: Vec<String> = receiver.log().requests.iter().map(|seen| seen.uri.clone()).collect();
+    assert_eq!(uris, ["/audit.7f3.log?key=k", "/session.7f3.log?b=2&key=k", "/audit.7f3.log"]);
+}
+
+#[tokio::test]
+async fn a_sink_cannot_take_the_operators_parameter() {
+    let mut sent = request("[]");
+    sent.query = vec![("token".into(), "of-another-tenant".into())];
+    let error = arrives("/?token=hunter22", |_| {}, sent).await.unwrap_err();
+    assert_eq!(error, SendError::Request("the query parameter `token` is the operator's".into()));
+}
+
+#[test]
+fn endpoints_that_cannot_work_are_refused_without_showing_them() {
+    let endpoint = |url: &str| Endpoint::new("siem", Secret::new(url));
+    let with_header = |name: &str, value: &str| {
+        let mut endpoint = endpoint("http://localhost/");
+        endpoint.headers = vec![(name.into(), Secret::new(value))];
+        endpoint
+    };
+    let with_auth = |auth: Auth| {
+        let mut endpoint = endpoint("http://localhost/");
+        endpoint.auth = auth;
+        endpoint
+    };
+    let with_session_url = {
+        let mut endpoint = endpoint("https://localhost/");
+        endpoint.session_url = Some(Secret::new("http://localhost/"));
+        endpoint.ca = Some(crate::certs::Authority::new("ca").ca());
+        endpoint
+    };
+    let idle = {
+        let mut endpoint = endpoint("http://localhost/");
+        endpoint.connections = 0;
+        endpoint
+    };
+    for (endpoint, expected) in [
+        (endpoint("https://u:hunter22@localhost/"), EndpointError::Userinfo("url")),
+        (endpoint("localhost/hunter22"), EndpointError::Url("url", "relative URL without a base".into())),
+        (with_session_url, EndpointError::TlsWithoutHttps("session-url")),
+        (with_header("Host", "hunter22"), EndpointError::HeaderRefused("Host".into())),
+        (with_header("Content-Length", "1"), EndpointError::HeaderRefused("Content-Length".into())),
+        (with_header("a b", "hunter22"), EndpointError::HeaderName("a b".into())),
+        (with_header("a", "hunter22\nb: c"), EndpointError::HeaderValue("a".into())),
+        (with_auth(Auth::Bearer(Secret::new("hunter22\n"))), EndpointError::AuthValue),
+        (with_auth(Auth::Header { name: "Cookie".into(), value: Secret::new("x") }), EndpointError::HeaderRefused("Cookie".into())),
+        (idle, EndpointError::NoConnections),
+    ] {
+        let shown = format!("{endpoint:?}");
+        assert!(!shown.contains("hunter22"), "{shown}");
+        let error = Client::new(endpoint).err();
+        assert_eq!(error, Some(expected));
+        assert!(!error.unwrap().to_string().contains("hunter22"));
+    }
+}
