@@ -1,0 +1,44 @@
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::{ParseError, Targets};
+
+/// Our crates: every target that begins so.
+const OURS: &str = "lockgate";
+
+/// `debug`, or directives such as `info,lockgate_teleport=debug`.
+///
+/// Nothing means `info`. A level without a target means our own crates. The libraries below them say no more than warnings unless they are named: at `debug`
+/// an HTTP client logs the addresses that it connects to.
+pub fn parse(text: &str) -> Result<Targets, ParseError> {
+    let given: Targets = if text.trim().is_empty() { "info" } else { text }.parse()?;
+    let level = given.default_level().unwrap_or(LevelFilter::OFF);
+    Ok(Targets::new().with_default(level.min(LevelFilter::WARN)).with_target(OURS, level).with_targets(given))
+}
+
+#[cfg(test)]
+mod tests {
+    use tracing::Level;
+
+    use super::*;
+
+    #[test]
+    fn a_bare_level_is_for_our_crates() {
+        for (text, target, most) in [
+            ("", "lockgate_egress::client", Some(Level::INFO)),
+            ("", "hyper::client", Some(Level::WARN)),
+            ("debug", "lockgate_egress", Some(Level::DEBUG)),
+            ("debug", "hyper::client", Some(Level::WARN)),
+            ("trace,hyper=debug", "hyper::client", Some(Level::DEBUG)),
+            ("error", "hyper::client", Some(Level::ERROR)),
+            ("info,lockgate_teleport=trace", "lockgate_teleport::bulk", Some(Level::TRACE)),
+            ("info,lockgate_teleport=trace", "lockgate_store", Some(Level::INFO)),
+            ("off", "lockgate_store", None),
+            ("lockgate_store=info", "lockgate_egress", None),
+        ] {
+            let filter = parse(text).unwrap();
+            let levels = [Level::TRACE, Level::DEBUG, Level::INFO, Level::WARN, Level::ERROR];
+            let passed = levels.into_iter().find(|level| filter.would_enable(target, level));
+            assert_eq!(passed, most, "{text:?} for {target}");
+        }
+        assert!(parse("info,lockgate=loud").is_err());
+    }
+}

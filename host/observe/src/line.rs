@@ -1,0 +1,158 @@
+use std::error::Error;
+use std::fmt;
+use std::fmt::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use lockgate_model::{Day, LINE_MAX, Masks, escape};
+use serde::Serialize;
+use serde_json::{Map, Value};
+use tracing::field::{Field, Visit};
+use tracing::{Level, Metadata};
+
+/// The length of one value in a line, in bytes. Guests' texts are shorter: they are cut where they come in.
+const VALUE_MAX: usize = 4 * LINE_MAX;
+
+/// The field in which `tracing` keeps an event's message.
+const MESSAGE: &str = "message";
+
+/// An event's or a span's fields, in the order in which they were given.
+#[derive(Clone, Default)]
+pub struct Fields(Vec<(&'static str, Value)>);
+
+impl Fields {
+    pub fn extend(&mut self, fields: &Fields) {
+        fields.0.iter().for_each(|(name, value)| self.set(name, value.clone()));
+    }
+
+    fn set(&mut self, name: &'static str, value: Value) {
+        match self.0.iter_mut().find(|(given, _)| *given == name) {
+            Some((_, slot)) => *slot = value,
+            None => self.0.push((name, value)),
+        }
+    }
+
+    /// Each value on its own, before it is written in any format: a number that is a secret becomes a text.
+    fn masked(mut self, masks: &Masks) -> Self {
+        for (_, value) in &mut self.0 {
+            let text = as_text(value);
+            let masked = masks.mask(&text);
+            if masked != text {
+                *value = Value::String(masked.into_owned());
+            }
+        }
+        self
+    }
+
+    fn take_message(&mut self) -> String {
+        let at = self.0.iter().position(|(name, _)| *name == MESSAGE);
+        at.map(|at| as_text(&self.0.remove(at).1)).unwrap_or_default()
+    }
+}
+
+impl Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.set(field.name(), format!("{value:?}").into());
+    }
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.set(field.name(), value.into());
+    }
+    fn record_i64(&mut self, field: &Field, value: i64) {
+        self.set(field.name(), value.into());
+    }
+    fn record_u64(&mut self, field: &Field, value: u64) {
+        self.set(field.name(), value.into());
+    }
+    fn record_bool(&mut self, field: &Field, value: bool) {
+        self.set(field.name(), value.into());
+    }
+    fn record_f64(&mut self, field: &Field, value: f64) {
+        // JSON has no NaN and no infinity.
+        self.set(field.name(), if value.is_finite() { value.into() } else { value.to_string().into() });
+    }
+    fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
+        let mut text = value.to_string();
+        let mut source = value.source();
+        while let Some(error) = source {
+            let _ = write!(text, ": {error}");
+            source = error.source();
+        }
+        self.set(field.name(), text.into());
+    }
+}
+
+/// One event on its way to the log.
+pub struct Line<'a> {
+    pub time: SystemTime,
+    pub metadata: &'a Metadata<'a>,
+    pub fields: Fields,
+}
+
+impl Line<'_> {
+    /// One JSON object and a line feed.
+    pub fn json(self, masks: &Masks) -> String {
+        #[derive(Serialize)]
+        struct Object<'a> {
+            timestamp: String,
+            level: &'a str,
+            target: &'a str,
+            message: String,
+            fields: Map<String, Value>,
+        }
+        let (timestamp, level, target) = (timestamp(self.time), self.metadata.level().as_str(), self.metadata.target());
+        let mut fields = self.fields.masked(masks);
+        let message = fields.take_message();
+        let fields = fields.0.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        // Serialising texts and numbers cannot fail.
+        serde_json::to_string(&Object { timestamp, level, target, message, fields }).unwrap_or_default() + "\n"
+    }
+
+    /// `2026-11-20T12:00:00.000Z WARN  the receiver is slow pipeline=siem reason="no answer"`, and a line feed.
+    pub fn text(self, masks: &Masks, colour: bool) -> String {
+        let paint = |code: &str, text: &str| if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() };
+        let level = *self.metadata.level();
+        let code = match level {
+            Level::ERROR => "1;31",
+            Level::WARN => "33",
+            Level::INFO => "32",
+            _ => "34",
+        };
+        let mut line = format!("{} {} ", paint("2", &timestamp(self.time)), paint(code, &format!("{:5}", level.as_str())));
+        // Which of our crates it was tells people nothing; which library, a little.
+        if !self.metadata.target().starts_with("lockgate") {
+            let _ = write!(line, "{}: ", self.metadata.target());
+        }
+        let mut fields = self.fields.masked(masks);
+        line.push_str(&escape(&fields.take_message(), VALUE_MAX));
+        for (name, value) in fields.0 {
+            let _ = write!(line, " {}{}", paint("2", &format!("{name}=")), quoted(&escape(&as_text(&value), VALUE_MAX)));
+        }
+        line.push('\n');
+        // Once more over the whole: a secret with a space may have come in two fields.
+        masks.mask(&line).into_owned()
+    }
+}
+
+/// The text alone, without JSON's quotes.
+fn as_text(value: &Value) -> String {
+    match value {
+        Value::String(text) => text.clone(),
+        value => value.to_string(),
+    }
+}
+
+fn quoted(text: &str) -> String {
+    let plain = !text.is_empty() && !text.contains([' ', '"', '=']);
+    if plain { text.to_owned() } else { format!("\"{}\"", text.replace('"', "\\\"")) }
+}
+
+/// RFC 3339 in UTC, with milliseconds.
+fn timestamp(time: SystemTime) -> String {
+    let millis = match time.duration_since(UNIX_EPOCH) {
+        Ok(after) => after.as_millis() as i64,
+        Err(before) => -(before.duration().as_millis() as i64),
+    };
+    let day = Day::of(millis);
+    let of_day = millis - day.start();
+    let (seconds, millis) = (of_day / 1000, of_day % 1000);
+    format!("{day}T{:02}:{:02}:{:02}.{millis:03}Z", seconds / 3600, seconds / 60 % 60, seconds % 60)
+}
