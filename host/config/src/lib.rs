@@ -1,1 +1,141 @@
-//! lockgate-config
+//! TOML text to a checked [`Config`], or every problem in it with its place and a hint.
+//!
+//! Nothing here touches a network or knows WebAssembly; environment variables and files come in through [`Environment`]. Problems are
+//! collected, never thrown: while reading, a value that is wrong becomes an [`Issue`] and its default, and a configuration with issues
+//! is given to nobody. `reference.toml` documents every key.
+//!
+//! Secrets (`${env:…}`, `${file:…}`) are put in after parsing, so that what they hold is never taken for TOML, and they never stand in
+//! a message, a shown line or a `Debug` text.
+
+mod auth;
+mod defaults;
+mod document;
+mod environment;
+mod event_handler;
+mod mask;
+mod name;
+mod pipeline;
+mod plugin;
+mod quantity;
+mod reading;
+mod report;
+mod sink;
+mod source;
+mod store;
+mod substitution;
+mod syntax;
+mod table;
+#[cfg(test)]
+mod tests;
+mod units;
+mod url;
+mod value;
+mod with;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use lockgate_model::Secret;
+use toml::de::DeTable;
+
+pub use auth::Auth;
+pub use environment::{Environment, ProcessEnvironment};
+pub use pipeline::{BatchLimits, Input, Order, Pipeline, Stage};
+pub use plugin::{Limits, Plugin, PluginSource, Wasi};
+pub use report::{Issue, Report};
+pub use sink::{ClientCertificate, Rate, Sink, Tls};
+pub use source::{Credentials, Source};
+pub use store::{Retention, Store};
+pub use units::EventRate;
+pub use with::With;
+
+use document::Document;
+use reading::Reading;
+use table::Table;
+
+/// Every key with its default and what it means, as TOML that parses.
+pub const REFERENCE: &str = include_str!("../reference.toml");
+
+/// Everything an operator wrote, checked. Lists are in the order of the text.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `[teleport]` and `[sources.NAME]`. At least one.
+    pub sources: Vec<Source>,
+    /// `[store]`.
+    pub store: Store,
+    /// `[plugins.NAME]`. Stages and sinks hold copies of those they use.
+    pub plugins: Vec<Plugin>,
+    /// `[pipelines.NAME]`. At least one.
+    pub pipelines: Vec<Pipeline>,
+    secrets: Vec<Secret>,
+    document: Arc<Document>,
+}
+
+impl Config {
+    /// Every secret in it, for masking: the values of `url`, `headers` and `auth`, and each reference in them by itself.
+    pub fn secrets(&self) -> &[Secret] {
+        &self.secrets
+    }
+
+    /// An empty report on this file, for problems that show only when plugins are loaded.
+    pub fn report(&self) -> Report {
+        Report::new(self.document.clone(), vec![])
+    }
+}
+
+/// Reads a file. Paths in it are relative to its folder; messages name it as `path` does.
+pub fn load(path: &Path, environment: &dyn Environment) -> Result<Config, Report> {
+    let name = path.display().to_string();
+    let alone = |text: &str, issue: Issue| {
+        let all = 0..text.len();
+        Report::new(Arc::new(Document::new(&name, text, vec![all])), vec![issue])
+    };
+    let bytes = environment.read_file(path).map_err(|error| {
+        let message = format!("The configuration cannot be read: {}.", environment::reason(&error));
+        alone("", Issue::new(0..0, message, "", "create it, or name another file"))
+    })?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
+        let line = text[..at].matches('\n').count() + 1;
+        let issue = Issue::new(at..at, format!("Line {line} is not UTF-8."), "here", "save the file in UTF-8");
+        alone(&text, issue)
+    })?;
+    parse(&name, &text, path.parent().unwrap_or(Path::new("")), environment)
+}
+
+/// Checks `text`. `name`: what messages call the file. `base_dir`: what paths in it are relative to.
+pub fn parse(name: &str, text: &str, base_dir: &Path, environment: &dyn Environment) -> Result<Config, Report> {
+    read(name, text, base_dir, environment).0
+}
+
+/// The result, and every key that was asked for.
+fn read(name: &str, text: &str, base_dir: &Path, environment: &dyn Environment) -> (Result<Config, Report>, Vec<String>) {
+    let (root, errors) = DeTable::parse_recoverable(text);
+    let mut hidden = mask::by_key(text, root.get_ref());
+    if !errors.is_empty() {
+        hidden.extend(mask::by_line(text));
+    }
+    let document = Arc::new(Document::new(name, text, hidden));
+    let mut r = Reading::new(document.clone(), environment, base_dir);
+    r.issues.extend(syntax::issues(&document, &errors));
+    let understood = errors.iter().all(syntax::is_harmless);
+    let mut root = Table::new(String::new(), String::new(), 0..0, root.get_ref());
+    if !understood || event_handler::recognise(&mut r, &root) {
+        // What the rest seems to lack may be there: nothing more is known.
+        return (Err(Report::new(document, r.issues)), vec![]);
+    }
+    let sources = source::read(&mut r, &mut root);
+    let store = store::read(&mut r, &mut root);
+    let declared = plugin::read(&mut r, &mut root);
+    let names = source::names(&root);
+    let pipelines = pipeline::read(&mut r, &mut root, &names, &declared);
+    root.finish(&mut r);
+    let known = r.known.into_iter().collect();
+    r.secrets.sort_by(|a, b| a.expose().cmp(b.expose()));
+    r.secrets.dedup();
+    if !r.issues.is_empty() {
+        return (Err(Report::new(document, r.issues)), known);
+    }
+    (Ok(Config { sources, store, plugins: declared.plugins, pipelines, secrets: r.secrets, document }), known)
+}

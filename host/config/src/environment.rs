@@ -1,0 +1,45 @@
+use std::env::VarError;
+use std::io::{self, Read};
+use std::path::Path;
+
+/// The largest file read: a configuration, or the value of a `${file:…}`. Bytes.
+const FILE_BYTES: u64 = 4 << 20;
+
+/// Everything outside the TOML text that a configuration may depend on.
+pub trait Environment {
+    /// The value of an environment variable, for `${env:NAME}`.
+    fn variable(&self, name: &str) -> Result<String, VarError>;
+
+    /// The bytes of a file: the configuration itself, or the value of a `${file:PATH}`.
+    fn read_file(&self, path: &Path) -> io::Result<Vec<u8>>;
+}
+
+/// The environment of this process.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ProcessEnvironment;
+
+impl Environment for ProcessEnvironment {
+    fn variable(&self, name: &str) -> Result<String, VarError> {
+        std::env::var(name)
+    }
+
+    fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        // One byte more than allowed shows that there is more, also where the file is a device without an end.
+        std::fs::File::open(path)?.take(FILE_BYTES + 1).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 > FILE_BYTES {
+            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the file is larger than 4 MiB"));
+        }
+        Ok(bytes)
+    }
+}
+
+/// Why a file could not be read, as the end of a sentence.
+pub(crate) fn reason(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::NotFound => "there is no such file".into(),
+        io::ErrorKind::PermissionDenied => "this user may not read it".into(),
+        io::ErrorKind::IsADirectory => "it is a folder".into(),
+        _ => error.to_string(),
+    }
+}

@@ -1,0 +1,204 @@
+//! `[pipelines.NAME]`: what it reads, through which stages, into which sink.
+
+use std::fmt;
+use std::ops::Range;
+use std::time::Duration;
+
+use lockgate_model::FeedKind;
+use toml::de::DeValue;
+
+use crate::defaults::{self, BATCH_AGE, BATCH_BYTES, BATCH_EVENTS, IN_FLIGHT};
+use crate::name;
+use crate::plugin::{Declared, Plugin, refer};
+use crate::reading::Reading;
+use crate::report::Issue;
+use crate::sink::{self, Sink};
+use crate::table::{Table, list, suggest};
+use crate::value::Value;
+use crate::with::With;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pipeline {
+    pub name: String,
+    /// `from`: the streams it reads. Default `["audit"]`.
+    pub from: Vec<Input>,
+    pub batch: BatchLimits,
+    /// `in-flight`: batches on their way at a time. Default 8.
+    pub in_flight: usize,
+    /// In the order of the text.
+    pub stages: Vec<Stage>,
+    pub sink: Sink,
+    /// Where the name stands in the TOML text.
+    pub span: Range<usize>,
+}
+
+/// One stream that a pipeline reads. Displays as `teleport/audit`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Input {
+    pub source: String,
+    pub feed: FeedKind,
+    pub order: Order,
+}
+
+/// `order`. Default: `none` for audit events, which come unordered anyway, `session` for session recordings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Batches overtake each other.
+    None,
+    /// The events of one session arrive in their order.
+    Session,
+}
+
+/// `batch`: full at whatever is reached first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchLimits {
+    /// Default 500.
+    pub events: usize,
+    /// Bytes of payload. Default 1 MiB.
+    pub bytes: u64,
+    /// Age of the oldest event since it was read. Default 1 s.
+    pub age: Duration,
+}
+
+/// `[[pipelines.NAME.stage]]`: a filter or a mapper.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stage {
+    pub plugin: Plugin,
+    pub with: With,
+}
+
+impl Stage {
+    /// The bytes of the TOML text that a plugin means by a dotted path inside its `with`.
+    pub fn locate(&self, path: &str) -> Range<usize> {
+        self.with.locate(path)
+    }
+}
+
+impl Default for BatchLimits {
+    fn default() -> BatchLimits {
+        BatchLimits { events: BATCH_EVENTS.default.0 as usize, bytes: BATCH_BYTES.default.0, age: BATCH_AGE.default }
+    }
+}
+
+impl fmt::Display for Input {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.source, self.feed.name())
+    }
+}
+
+/// `sources`: the names of all sources, also of those that were declared wrongly.
+pub(crate) fn read(r: &mut Reading<'_>, root: &mut Table<'_>, sources: &[String], declared: &Declared) -> Vec<Pipeline> {
+    let value = root.optional("pipelines");
+    let is_missing = value.as_ref().is_none_or(|value| matches!(value.node(), DeValue::Table(table) if table.is_empty()));
+    let values = value.and_then(|value| value.table(r)).map(|table| table.named()).unwrap_or_default();
+    r.known.insert("pipelines.*".into());
+    if is_missing {
+        let hint = "add `[pipelines.NAME.sink]`, with `plugin = \"builtin:fluentd\"` and `url = \"https://…\"`";
+        r.issue(Issue::new(0..0, "There is no pipeline: nothing would be sent anywhere.", "", hint));
+    }
+    values.iter().filter_map(|value| pipeline(r, value, sources, declared)).collect()
+}
+
+fn pipeline(r: &mut Reading<'_>, value: &Value<'_>, sources: &[String], declared: &Declared) -> Option<Pipeline> {
+    name::check(r, "pipeline", value);
+    let mut table = value.table(r)?;
+    let order = table.optional("order").and_then(|value| value.choice(r, &[("none", Order::None), ("session", Order::Session)]));
+    let from = from(r, &mut table, sources, order);
+    let mut batch = BatchLimits::default();
+    if let Some(mut table) = table.optional("batch").and_then(|value| value.table(r)) {
+        batch.events = table.quantity(r, "events", BATCH_EVENTS).0 as usize;
+        batch.bytes = table.quantity(r, "bytes", BATCH_BYTES).0;
+        batch.age = table.quantity(r, "age", BATCH_AGE);
+        table.finish(r);
+    }
+    let in_flight = table.quantity(r, "in-flight", IN_FLIGHT).0 as usize;
+    let stages = table.optional("stage").map(|value| value.tables(r)).unwrap_or_default();
+    let stages = stages.into_iter().filter_map(|table| stage(r, table, declared)).collect();
+    let sink = match table.optional("sink") {
+        Some(value) => sink::read(r, &value, declared),
+        None => {
+            let message = format!("The pipeline `{}` has no sink.", value.name);
+            let hint = format!("add `[pipelines.{}.sink]`, with `plugin = \"builtin:fluentd\"` and `url = \"https://…\"`", value.name);
+            r.issue(Issue::new(value.whole_span(), message, "goes nowhere", hint));
+            None
+        }
+    };
+    table.finish_with(r, |key| sink::KEYS.contains(&key).then(|| format!("it belongs into `[pipelines.{}.sink]`", value.name)));
+    Some(Pipeline { name: value.name.clone(), from, batch, in_flight, stages, sink: sink?, span: value.key_span.clone() })
+}
+
+fn stage(r: &mut Reading<'_>, mut table: Table<'_>, declared: &Declared) -> Option<Stage> {
+    let plugin = table.required("plugin", "plugin = \"builtin:filter\"");
+    let with = match (table.optional("with"), &plugin) {
+        (Some(with), _) => With::read(r, &with),
+        (None, Some(plugin)) => With::empty(plugin.whole_span()),
+        (None, None) => With::empty(table.span.clone()),
+    };
+    table.finish(r);
+    Some(Stage { plugin: refer(r, declared, &plugin?)?, with })
+}
+
+fn from(r: &mut Reading<'_>, table: &mut Table<'_>, sources: &[String], order: Option<Order>) -> Vec<Input> {
+    let example = "from = [\"audit\", \"sessions\"]";
+    let listed = match table.optional("from") {
+        Some(value) => {
+            let listed = value.texts(r, example).unwrap_or_default();
+            if matches!(value.node(), DeValue::Array(array) if array.is_empty()) {
+                r.issue(Issue::new(value.span(), format!("`{}` is empty: the pipeline would read nothing.", value.path), "empty", example));
+            }
+            listed
+        }
+        None => vec![(defaults::FROM.to_owned(), table.span.clone())],
+    };
+    let mut inputs: Vec<Input> = Vec::new();
+    for (text, span) in listed {
+        let Some(input) = input(r, &text, span.clone(), sources, order) else { continue };
+        if inputs.contains(&input) {
+            let message = format!("The stream `{input}` stands here twice.");
+            r.issue(Issue::new(span, message, "again", "name each stream once"));
+        } else {
+            inputs.push(input);
+        }
+    }
+    inputs
+}
+
+/// `audit` or `sessions` where there is one source, `NAME/audit` or `NAME/sessions` always.
+fn input(r: &mut Reading<'_>, text: &str, span: Range<usize>, sources: &[String], order: Option<Order>) -> Option<Input> {
+    let (source, feed) = match text.split_once('/') {
+        Some((source, feed)) => (Some(source), feed),
+        None => (None, text),
+    };
+    let kind = match feed {
+        "audit" => FeedKind::Audit,
+        "sessions" => FeedKind::Sessions,
+        _ => {
+            let message = format!("There is no feed `{feed}`.");
+            r.issue(Issue::new(span, message, "unknown", suggest(feed, &["audit", "sessions"])));
+            return None;
+        }
+    };
+    let source = match (source, sources) {
+        (Some(source), _) if sources.iter().any(|known| known == source) => source,
+        (Some(source), _) => {
+            let message = format!("There is no source `{source}`.");
+            r.issue(Issue::new(span, message, "unknown", suggest(source, &sources.iter().map(String::as_str).collect::<Vec<_>>())));
+            return None;
+        }
+        (None, [only]) => only,
+        // That there is no source at all was said already.
+        (None, []) => return None,
+        (None, several) => {
+            let streams: Vec<String> = several.iter().map(|source| format!("{source}/{feed}")).collect();
+            let streams: Vec<&str> = streams.iter().map(String::as_str).collect();
+            let message = format!("There are {} sources, so that `{feed}` does not say whose.", several.len());
+            r.issue(Issue::new(span, message, "which source?", format!("name it in `from`: {}", list(&streams))));
+            return None;
+        }
+    };
+    let order = order.unwrap_or(match kind {
+        FeedKind::Audit => Order::None,
+        FeedKind::Sessions => Order::Session,
+    });
+    Some(Input { source: source.to_owned(), feed: kind, order })
+}

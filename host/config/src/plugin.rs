@@ -1,0 +1,160 @@
+//! `[plugins.NAME]`, and how a stage or a sink names the component it runs.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::defaults::{PLUGIN_MEMORY, PLUGIN_TIME};
+use crate::name;
+use crate::reading::Reading;
+use crate::report::Issue;
+use crate::table::{Table, nearest};
+use crate::value::Value;
+
+/// A component, and under which limits it runs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Plugin {
+    /// As the operator calls it: the name of `[plugins.NAME]`, or what stands at `plugin`.
+    pub name: String,
+    pub source: PluginSource,
+    pub limits: Limits,
+    /// `reuse`: instances outlive their batch. Default false.
+    pub reuse: bool,
+    /// `wasi`: what a component that imports WASI is given. Default `"none"`.
+    pub wasi: Wasi,
+    /// Where the source stands in the TOML text.
+    pub span: Range<usize>,
+}
+
+/// Where a component comes from. Displays as the operator could have written it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PluginSource {
+    /// `builtin:NAME`: ships with Lockgate.
+    Builtin(String),
+    /// `file:PATH`, or a path. Relative to the folder of the configuration.
+    File(PathBuf),
+    /// `oci://REGISTRY/REPOSITORY:TAG`.
+    Oci(String),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// `limits.time`: CPU time of one call. Default 1 s.
+    pub time: Duration,
+    /// `limits.memory`: bytes of linear memory of one instance. Default 128 MiB.
+    pub memory: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wasi {
+    /// Nothing: a component that imports WASI is refused.
+    None,
+    /// The deterministic stub: pinned clocks and random numbers, output into the log, nothing else.
+    Stub,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { time: PLUGIN_TIME.default, memory: PLUGIN_MEMORY.default.0 }
+    }
+}
+
+impl fmt::Display for PluginSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            PluginSource::Builtin(name) => write!(f, "builtin:{name}"),
+            PluginSource::File(path) => write!(f, "file:{}", path.display()),
+            PluginSource::Oci(reference) => write!(f, "oci://{reference}"),
+        }
+    }
+}
+
+/// The plugins that were declared, and the names of those that were declared wrongly: naming these is no second mistake.
+#[derive(Default)]
+pub(crate) struct Declared {
+    pub plugins: Vec<Plugin>,
+    names: Vec<String>,
+}
+
+const SOURCE_HINT: &str = "`\"builtin:NAME\"`, `\"file:PATH\"` or `\"oci://REGISTRY/REPOSITORY:TAG\"`";
+
+pub(crate) fn read(r: &mut Reading<'_>, root: &mut Table<'_>) -> Declared {
+    let mut declared = Declared::default();
+    let Some(table) = root.optional("plugins").and_then(|value| value.table(r)) else { return declared };
+    for value in table.named() {
+        name::check(r, "plugin", &value);
+        declared.names.push(value.name.clone());
+        declared.plugins.extend(plugin(r, &value));
+    }
+    r.known.insert("plugins.*".into());
+    declared
+}
+
+/// What stands at `plugin` in a stage or sink: a declared name, or a source.
+pub(crate) fn refer(r: &mut Reading<'_>, declared: &Declared, value: &Value<'_>) -> Option<Plugin> {
+    let text = value.text(r)?;
+    if let Some(plugin) = declared.plugins.iter().find(|plugin| plugin.name == text) {
+        return Some(plugin.clone());
+    }
+    if declared.names.contains(&text) {
+        return None;
+    }
+    match parse_source(r, &text) {
+        Some(source) => Some(Plugin { name: text, source, limits: Limits::default(), reuse: false, wasi: Wasi::None, span: value.span() }),
+        None => {
+            let message = format!("There is no plugin `{text}`.");
+            let names: Vec<&str> = declared.names.iter().map(String::as_str).collect();
+            let hint = match nearest(&text, &names) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None => format!("a name of `[plugins]`, {SOURCE_HINT}"),
+            };
+            r.issue(Issue::new(value.span(), message, "unknown", hint));
+            None
+        }
+    }
+}
+
+fn plugin(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Plugin> {
+    let mut table = value.table(r)?;
+    let source_value = table.required("source", "source = \"file:plugins/noise.wasm\"");
+    let source = source_value.as_ref().and_then(|value| {
+        let text = value.text(r)?;
+        let source = parse_source(r, &text);
+        if source.is_none() {
+            r.issue(Issue::new(
+                value.span(),
+                format!("`{}`: `{text}` is not a source of plugins.", value.path),
+                "not a source",
+                SOURCE_HINT,
+            ));
+        }
+        source
+    });
+    let mut limits = Limits::default();
+    if let Some(mut table) = table.optional("limits").and_then(|value| value.table(r)) {
+        limits = Limits { time: table.quantity(r, "time", PLUGIN_TIME), memory: table.quantity(r, "memory", PLUGIN_MEMORY).0 };
+        table.finish(r);
+    }
+    let reuse = table.optional("reuse").and_then(|value| value.flag(r)).unwrap_or(false);
+    let wasi =
+        table.optional("wasi").and_then(|value| value.choice(r, &[("none", Wasi::None), ("stub", Wasi::Stub)])).unwrap_or(Wasi::None);
+    table.finish(r);
+    Some(Plugin { name: value.name.clone(), source: source?, limits, reuse, wasi, span: source_value?.span() })
+}
+
+fn parse_source(r: &Reading<'_>, text: &str) -> Option<PluginSource> {
+    let is_name = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    let is_path = |path: &str| !path.is_empty() && !path.contains(char::is_control);
+    if let Some(name) = text.strip_prefix("builtin:") {
+        return is_name(name).then(|| PluginSource::Builtin(name.to_owned()));
+    }
+    if let Some(path) = text.strip_prefix("file:") {
+        return is_path(path).then(|| PluginSource::File(r.absolute(path)));
+    }
+    if let Some(reference) = text.strip_prefix("oci://") {
+        return is_path(reference).then(|| PluginSource::Oci(reference.to_owned()));
+    }
+    let looks_like_path = !text.contains("://") && (text.contains(['/', '\\']) || text.ends_with(".wasm"));
+    (looks_like_path && is_path(text)).then(|| PluginSource::File(r.absolute(text)))
+}

@@ -1,0 +1,75 @@
+//! Numbers with bounds, read from TOML.
+
+use std::time::Duration;
+
+use crate::units::{self, UnitIssue};
+
+/// A plain whole number.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub(crate) struct Count(pub u64);
+
+/// A size in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub(crate) struct Bytes(pub u64);
+
+/// The default of a key, and what it may be. Both ends are allowed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds<Q> {
+    pub default: Q,
+    pub least: Q,
+    pub most: Q,
+}
+
+/// Something that TOML holds as a whole number, or as a string with a unit.
+pub(crate) trait Quantity: Copy + PartialOrd {
+    /// "a duration": the end of "must be".
+    const WHAT: &'static str;
+    /// The units to name where there is none or a wrong one. Empty: the quantity is a plain number.
+    const UNITS: &'static str;
+    fn of_number(number: u64) -> Option<Self>;
+    fn of_text(text: &str) -> Result<Self, UnitIssue>;
+    /// As TOML writes it.
+    fn show(self) -> String;
+}
+
+impl Quantity for Count {
+    const WHAT: &'static str = "a whole number";
+    const UNITS: &'static str = "";
+    fn of_number(number: u64) -> Option<Self> {
+        Some(Count(number))
+    }
+    fn of_text(text: &str) -> Result<Self, UnitIssue> {
+        text.trim().parse().map(Count).map_err(|_| UnitIssue::NoNumber)
+    }
+    fn show(self) -> String {
+        self.0.to_string()
+    }
+}
+
+impl Quantity for Bytes {
+    const WHAT: &'static str = "a size";
+    const UNITS: &'static str = units::SIZE_UNITS;
+    fn of_number(_: u64) -> Option<Self> {
+        None
+    }
+    fn of_text(text: &str) -> Result<Self, UnitIssue> {
+        units::size(text).map(Bytes)
+    }
+    fn show(self) -> String {
+        format!("\"{}\"", units::show_size(self.0))
+    }
+}
+
+impl Quantity for Duration {
+    const WHAT: &'static str = "a duration";
+    const UNITS: &'static str = units::TIME_UNITS;
+    fn of_number(_: u64) -> Option<Self> {
+        None
+    }
+    fn of_text(text: &str) -> Result<Self, UnitIssue> {
+        units::duration(text)
+    }
+    fn show(self) -> String {
+        format!("\"{}\"", units::show_duration(self))
+    }
+}

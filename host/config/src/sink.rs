@@ -1,0 +1,184 @@
+//! `[pipelines.NAME.sink]`: the component that encodes, and the endpoint that the host sends to. The only place for secrets.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lockgate_model::Secret;
+use lockgate_model::request::{is_header_name, is_refused_header};
+
+use crate::auth::{self, Auth};
+use crate::defaults::{RATE_IN_FLIGHT, TIMEOUT};
+use crate::plugin::{Declared, Plugin, refer};
+use crate::reading::Reading;
+use crate::report::Issue;
+use crate::table::Table;
+use crate::units::EventRate;
+use crate::url;
+use crate::value::Value;
+use crate::with::With;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sink {
+    pub plugin: Plugin,
+    /// `url`: `http` or `https`, without user and fragment.
+    pub url: Secret,
+    /// `session-url`: where session recordings go, if elsewhere.
+    pub session_url: Option<Secret>,
+    pub tls: Tls,
+    /// `headers`: set by the host on every request.
+    pub headers: Vec<(String, Secret)>,
+    pub auth: Option<Auth>,
+    pub rate: Rate,
+    /// `timeout`: one request, from connecting to the last byte of the response. Default 30 s.
+    pub timeout: Duration,
+    pub with: With,
+    /// Where `url` stands in the TOML text.
+    pub url_span: Range<usize>,
+}
+
+/// `tls`: paths of PEM files.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Tls {
+    /// `ca`: the roots that the receiver's certificate is checked against. Default: those of the system.
+    pub ca: Option<PathBuf>,
+    /// `cert` and `key`: what the host shows to the receiver.
+    pub client: Option<ClientCertificate>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClientCertificate {
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// `rate`: how much the receiver is given at most.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Rate {
+    /// `events`. Default: no limit.
+    pub events: Option<EventRate>,
+    /// `in-flight`: requests at a time. Default: as many as the pipeline's batches need.
+    pub in_flight: Option<usize>,
+}
+
+/// Keys that are taken for a sink's where they stand elsewhere.
+pub(crate) const KEYS: [&str; 8] = ["plugin", "url", "session-url", "tls", "headers", "auth", "rate", "timeout"];
+
+/// For a secret that is empty.
+pub(crate) const SECRET_HINT: &str = "write it as `\"${env:NAME}\"` or `\"${file:PATH}\"`";
+const URL_HINT: &str = "such as `https://logs.example.com:8443/audit`";
+
+impl Sink {
+    /// The bytes of the TOML text that a plugin means by a dotted path inside its `with`.
+    pub fn locate(&self, path: &str) -> Range<usize> {
+        self.with.locate(path)
+    }
+}
+
+pub(crate) fn read(r: &mut Reading<'_>, value: &Value<'_>, declared: &Declared) -> Option<Sink> {
+    let mut table = value.table(r)?;
+    let plugin = table.required("plugin", "plugin = \"builtin:fluentd\"").and_then(|value| refer(r, declared, &value));
+    let url_value = table.required("url", "url = \"https://logs.example.com:8443/audit\"");
+    let url = url_value.as_ref().and_then(|value| endpoint(r, value));
+    let session_url = table.optional("session-url").and_then(|value| endpoint(r, &value));
+    let tls = table.optional("tls").map(|value| tls(r, &value, url.as_ref(), session_url.as_ref())).unwrap_or_default();
+    let headers = table.optional("headers").and_then(|value| value.table(r)).map(|table| headers(r, &table)).unwrap_or_default();
+    let auth = table.optional("auth").and_then(|value| auth::read(r, &value, &headers));
+    let mut rate = Rate::default();
+    if let Some(mut table) = table.optional("rate").and_then(|value| value.table(r)) {
+        rate.events = table.optional("events").and_then(|value| value.rate(r));
+        rate.in_flight = table
+            .optional("in-flight")
+            .and_then(|value| value.quantity(r, RATE_IN_FLIGHT.0, RATE_IN_FLIGHT.1, None))
+            .map(|count| count.0 as usize);
+        table.finish(r);
+    }
+    let timeout = table.quantity(r, "timeout", TIMEOUT);
+    let with = match table.optional("with") {
+        Some(with) => With::read(r, &with),
+        None => With::empty(table.span.clone()),
+    };
+    table.finish_with(r, |key| match key {
+        "cert" | "key" | "ca" => Some(format!("`tls = {{ {key} = \"…\" }}`")),
+        "bearer" | "token" | "password" | "user" => {
+            Some("`auth = { bearer = \"${env:NAME}\" }` or `auth = { basic = { user = \"…\", password = \"${env:NAME}\" } }`".into())
+        }
+        _ => None,
+    });
+    Some(Sink { plugin: plugin?, url: url?, session_url, tls, headers, auth, rate, timeout, with, url_span: url_value?.whole_span() })
+}
+
+fn endpoint(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Secret> {
+    let url = value.secret(r, URL_HINT)?;
+    let Some((problem, hint)) = url::problem(url.expose()) else { return Some(url) };
+    r.issue(Issue::new(value.key_span.clone(), format!("`{}` {problem}.", value.path), "", hint));
+    None
+}
+
+fn tls(r: &mut Reading<'_>, value: &Value<'_>, url: Option<&Secret>, session_url: Option<&Secret>) -> Tls {
+    let Some(mut table) = value.table(r) else { return Tls::default() };
+    let ca = table.optional("ca").and_then(|value| value.path(r));
+    let (cert, key) = (table.optional("cert"), table.optional("key"));
+    if let (Some(one), None) | (None, Some(one)) = (&cert, &key) {
+        let other = if one.name == "cert" { "key" } else { "cert" };
+        let message = format!("`{}` has `{}`, but no `{other}`.", value.path, one.name);
+        r.issue(Issue::new(one.whole_span(), message, format!("needs `{other}` too"), "a client certificate is both: `cert` and `key`"));
+    }
+    let paths = (cert.and_then(|value| value.path(r)), key.and_then(|value| value.path(r)));
+    table.finish(r);
+    let plain = |url: Option<&Secret>| url.is_none_or(|url| url.expose().to_ascii_lowercase().starts_with("http://"));
+    if url.is_some() && plain(url) && plain(session_url) {
+        let message = format!("`{}` has no effect: the URL is not `https`.", value.path);
+        r.issue(Issue::new(value.key_span.clone(), message, "no effect", "write `https://` in `url`, or remove `tls`"));
+    }
+    let client = if let (Some(cert), Some(key)) = paths { Some(ClientCertificate { cert, key }) } else { None };
+    Tls { ca, client }
+}
+
+fn headers(r: &mut Reading<'_>, table: &Table<'_>) -> Vec<(String, Secret)> {
+    r.known.insert(format!("{}.*", table.pattern));
+    let mut headers: Vec<(String, Secret)> = Vec::new();
+    for value in table.named() {
+        let again = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(&value.name));
+        if header_name(r, &value.name, &value.key_span) && again {
+            let message = format!("The header `{}` is set twice.", value.name);
+            let hint = "keep one of them: in the names of headers, case means nothing";
+            r.issue(Issue::new(value.key_span.clone(), message, "again", hint));
+        }
+        let secret = header_value(r, &value);
+        headers.push((value.name.clone(), secret.unwrap_or_default()));
+    }
+    headers
+}
+
+/// A token, and none that belongs to the host. `span`: what to underline.
+pub(crate) fn header_name(r: &mut Reading<'_>, name: &str, span: &Range<usize>) -> bool {
+    let (message, label, hint) = if !is_header_name(name) {
+        (format!("`{name}` cannot be the name of a header."), "not a token", "letters, digits and `-`, without spaces or colons".to_owned())
+    } else if name.eq_ignore_ascii_case("authorization") {
+        (
+            "`Authorization` is set by `auth`.".to_owned(),
+            "not here",
+            "`auth = { bearer = \"${env:NAME}\" }`, or `basic`, in the sink".to_owned(),
+        )
+    } else if is_refused_header(name) || name.eq_ignore_ascii_case("content-encoding") {
+        (format!("The header `{name}` is set by Lockgate itself, for each request."), "not here", "remove it".to_owned())
+    } else {
+        return true;
+    };
+    r.issue(Issue::new(span.clone(), message, label, hint));
+    false
+}
+
+/// Visible ASCII and spaces, as every HTTP server takes it.
+pub(crate) fn header_value(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Secret> {
+    let secret = value.secret(r, SECRET_HINT)?;
+    let text = secret.expose();
+    if text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) && text.trim() == text {
+        return Some(secret);
+    }
+    let message = format!("The value of `{}` cannot be sent in a header.", value.path);
+    let hint = "visible ASCII, without line breaks and without spaces at its ends";
+    r.issue(Issue::new(value.key_span.clone(), message, "not a header value", hint));
+    None
+}

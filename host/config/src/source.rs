@@ -1,0 +1,222 @@
+//! `[teleport]` and `[sources.NAME]`: which clusters are read.
+
+use std::ops::Range;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use lockgate_model::Millis;
+use toml::de::DeValue;
+
+use crate::defaults;
+use crate::name;
+use crate::reading::Reading;
+use crate::report::Issue;
+use crate::table::{Table, list};
+use crate::url::{is_host, is_port, split_port};
+use crate::value::Value;
+
+/// One Teleport cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Source {
+    /// First half of the names of its streams. `[teleport]` is named `teleport`.
+    pub name: String,
+    /// `addr`: host and port of a Proxy or Auth Service.
+    pub addr: String,
+    pub credentials: Credentials,
+    /// `types`: the event types that are read at all. Empty: all.
+    pub types: Vec<String>,
+    /// `start-time`: nothing older is read. Default: all there is.
+    pub start_time: Option<Millis>,
+    /// `window`: one time slice of the polling reader. Default 24 h.
+    pub window: Duration,
+    /// `concurrency`: chunks of the audit log, and session recordings, downloaded at a time. Default 5.
+    pub concurrency: usize,
+    /// Where the name stands in the TOML text.
+    pub span: Range<usize>,
+}
+
+/// How the host proves to Teleport who it is.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Credentials {
+    /// `identity`: a file as `tctl auth sign` and `tbot` write it.
+    Identity(PathBuf),
+    /// `cert`, `key` and `ca`.
+    Trio { cert: PathBuf, key: PathBuf, ca: PathBuf },
+}
+
+const IDENTITY_EXAMPLE: &str = "identity = \"/var/lib/lockgate/identity\"";
+
+/// Reads both spellings. In the order of the text.
+pub(crate) fn read(r: &mut Reading<'_>, root: &mut Table<'_>) -> Vec<Source> {
+    let short = root.optional("teleport");
+    let mut values: Vec<_> = Vec::new();
+    if let Some(table) = root.optional("sources").and_then(|value| value.table(r)) {
+        r.known.insert("sources.*".into());
+        values = table.named();
+    }
+    if let (Some(short), Some(long)) = (&short, values.iter().find(|value| value.name == "teleport")) {
+        let message = "`[teleport]` and `[sources.teleport]` name the same source.";
+        let hint = "keep one of them, or give the second cluster another name: `[sources.NAME]`";
+        let (first, second) = if short.key_span.start < long.key_span.start { (short, long) } else { (long, short) };
+        r.issue(Issue::new(second.whole_span(), message, "second", hint).also(first.whole_span(), "first"));
+    }
+    if short.is_none() && values.is_empty() {
+        let hint = "add `[teleport]`, with `addr = \"teleport.example.com:443\"` and `identity = \"…\"`";
+        r.issue(Issue::new(0..0, "There is no source to read events from.", "", hint));
+    }
+    for value in &values {
+        name::check(r, "source", value);
+    }
+    values.extend(short);
+    values.sort_by_key(|value| value.key_span.start);
+    values.iter().filter_map(|value| source(r, value)).collect()
+}
+
+/// The names of all sources, also of those that are wrong: naming these is no second mistake.
+pub(crate) fn names(root: &Table<'_>) -> Vec<String> {
+    let mut values: Vec<_> = root.named();
+    values.retain(|value| value.name == "teleport" || value.name == "sources");
+    let inner = |value: &Value<'_>| match value.node() {
+        DeValue::Table(table) if value.name == "sources" => table.keys().map(|key| key.get_ref().to_string()).collect(),
+        _ => vec![value.name.clone()],
+    };
+    let mut names: Vec<String> = values.iter().flat_map(inner).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+fn source(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Source> {
+    let mut table = value.table(r)?;
+    // `[teleport]` is short for `[sources.teleport]`: one set of keys.
+    table.pattern = "sources.*".into();
+    let addr = table.required("addr", "addr = \"teleport.example.com:443\"").and_then(|value| addr(r, &value)).unwrap_or_default();
+    let credentials = credentials(r, &mut table);
+    let types = table.optional("types").map(|value| types(r, &value)).unwrap_or_default();
+    let start_time = table.optional("start-time").and_then(|value| time(r, &value));
+    let window = table.quantity(r, "window", defaults::WINDOW);
+    let concurrency = table.quantity(r, "concurrency", defaults::CONCURRENCY).0 as usize;
+    table.finish_with(r, |key| match key {
+        "window-size" => Some("its name is `window`".into()),
+        "skip-event-types" | "skip-session-types" => Some("the stage `builtin:filter` leaves out events, in its `with`".into()),
+        _ => None,
+    });
+    Some(Source {
+        name: value.name.clone(),
+        addr,
+        credentials: credentials?,
+        types,
+        start_time,
+        window,
+        concurrency,
+        span: value.key_span.clone(),
+    })
+}
+
+fn addr(r: &mut Reading<'_>, value: &Value<'_>) -> Option<String> {
+    let addr = value.text(r)?;
+    let (host, port) = split_port(&addr);
+    let hint = "a host and a port, such as `addr = \"teleport.example.com:443\"`";
+    let (problem, label) = if addr.contains("://") {
+        ("is a URL", "only host and port")
+    } else if port.is_none() {
+        ("has no port", "no port")
+    } else if !is_host(host) {
+        ("has no valid host", "no valid host")
+    } else if !port.is_some_and(is_port) {
+        ("has no valid port", "a port is from 1 to 65535")
+    } else {
+        return Some(addr);
+    };
+    r.issue(Issue::new(r.place(value), format!("`{}` {problem}.", value.path), label, hint));
+    None
+}
+
+/// Either the identity file or the whole trio: the rules of the event handler, and their wording where it says more than "conflict".
+fn credentials(r: &mut Reading<'_>, table: &mut Table<'_>) -> Option<Credentials> {
+    let identity = table.optional("identity");
+    let trio = ["cert", "key", "ca"].map(|key| (key, table.optional(key)));
+    let given: Vec<_> = trio.iter().filter_map(|(key, value)| value.as_ref().map(|value| (*key, value.clone()))).collect();
+    let paths = trio.clone().map(|(_, value)| value.and_then(|value| value.path(r)));
+    match (identity, given.first()) {
+        (Some(identity), None) => return identity.path(r).map(Credentials::Identity),
+        (Some(identity), Some((_, first))) => {
+            let keys: Vec<&str> = given.iter().map(|(key, _)| *key).collect();
+            let message = format!("`identity` and {} of `{}` exclude each other.", list(&keys), table.path);
+            let (a, b) = if identity.key_span.start < first.key_span.start { (&identity, first) } else { (first, &identity) };
+            let hint = "keep `identity`, or all of `cert`, `key` and `ca`";
+            r.issue(Issue::new(b.key_span.clone(), message, "or this", hint).also(a.key_span.clone(), "either this"));
+        }
+        (None, None) => {
+            let message = format!("{} has no credentials.", table.title());
+            let hint = format!("`{IDENTITY_EXAMPLE}`, or `cert`, `key` and `ca`");
+            table.miss("identity", Issue::new(table.span.clone(), message, "no `identity`", hint));
+        }
+        (None, Some((_, first))) if given.len() < 3 => {
+            let missing: Vec<&str> = trio.iter().filter(|(_, value)| value.is_none()).map(|(key, _)| *key).collect();
+            let keys: Vec<&str> = given.iter().map(|(key, _)| *key).collect();
+            let message = format!("`{}` has {}, but not {}.", table.path, list(&keys), list(&missing));
+            r.issue(Issue::new(
+                first.key_span.clone(),
+                message,
+                format!("needs {} too", list(&missing)),
+                "`cert`, `key` and `ca` belong together",
+            ));
+        }
+        (None, Some(_)) => {
+            if let [Some(cert), Some(key), Some(ca)] = paths {
+                return Some(Credentials::Trio { cert, key, ca });
+            }
+        }
+    }
+    None
+}
+
+/// A list, or one string with commas as the event handler takes it.
+fn types(r: &mut Reading<'_>, value: &Value<'_>) -> Vec<String> {
+    let example = "types = [\"session.start\", \"user.login\"]";
+    let listed = match value.node() {
+        DeValue::String(_) => {
+            let text = value.text(r).unwrap_or_default();
+            return text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+        }
+        DeValue::Array(_) => value.texts(r, example).unwrap_or_default(),
+        _ => {
+            value.wrong_type(r, "a list of strings", example);
+            vec![]
+        }
+    };
+    let mut types: Vec<String> = Vec::new();
+    for (name, span) in listed {
+        let (problem, label, hint) = if name.is_empty() || name.contains([',', ' ', '\t', '\n']) {
+            (format!("`{name}` is not one event type."), "not one type", format!("one type in each string, such as `{example}`"))
+        } else if types.contains(&name) {
+            (format!("The event type `{name}` stands here twice."), "again", "name each type once".to_owned())
+        } else {
+            types.push(name);
+            continue;
+        };
+        r.issue(Issue::new(span, problem, label, hint));
+    }
+    types
+}
+
+/// RFC 3339, as a string or as TOML's own date-time.
+fn time(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Millis> {
+    let text = match value.node() {
+        DeValue::Datetime(date) => date.to_string(),
+        DeValue::String(_) => value.text(r)?,
+        _ => {
+            value.wrong_type(r, "a time", "start-time = \"2026-01-01T00:00:00Z\"");
+            return None;
+        }
+    };
+    match text.parse::<jiff::Timestamp>() {
+        Ok(time) => Some(time.as_millisecond()),
+        Err(_) => {
+            let message = format!("`{}`: `{text}` is not a moment in RFC 3339.", value.path);
+            r.issue(Issue::new(value.span(), message, "date, time and zone", "start-time = \"2026-01-01T00:00:00Z\""));
+            None
+        }
+    }
+}

@@ -1,0 +1,307 @@
+//! Facts about the crate as a whole.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::env::VarError;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use expect_test::{Expect, expect};
+use proptest::prelude::*;
+use toml::de::{DeTable, DeValue};
+
+use crate::*;
+
+/// An environment made of what a test says.
+#[derive(Default)]
+struct Fixed {
+    variables: BTreeMap<&'static str, &'static str>,
+    files: BTreeMap<&'static str, &'static [u8]>,
+}
+
+impl Environment for Fixed {
+    fn variable(&self, name: &str) -> Result<String, VarError> {
+        self.variables.get(name).map(|value| (*value).to_owned()).ok_or(VarError::NotPresent)
+    }
+
+    fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let found = path.to_str().and_then(|path| self.files.get(path));
+        found.map(|bytes| bytes.to_vec()).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+}
+
+const SMALLEST: &str = r#"
+[teleport]
+addr = "teleport.example.com:443"
+identity = "identity"
+
+[store]
+path = "state"
+
+[pipelines.siem.sink]
+plugin = "builtin:fluentd"
+url = "https://logs.example.com/"
+"#;
+
+fn good(text: &str, environment: &Fixed) -> Config {
+    parse("lockgate.toml", text, Path::new("/etc/lockgate"), environment).unwrap()
+}
+
+/// The dotted keys that stand in a table, with `*` for the names that operators choose. What is inside `with` is the plugin's.
+fn keys(table: &DeTable<'_>, prefix: &str, found: &mut BTreeSet<String>) {
+    for (key, value) in table {
+        let chosen = ["sources", "plugins", "pipelines"].contains(&prefix) || prefix.ends_with(".headers");
+        let name = if chosen { "*" } else { key.get_ref().as_ref() };
+        let path = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") };
+        if name != "with" {
+            match value.get_ref() {
+                DeValue::Table(table) => keys(table, &path, found),
+                DeValue::Array(array) => {
+                    for table in array.iter().filter_map(|item| item.get_ref().as_table()) {
+                        keys(table, &path, found);
+                    }
+                }
+                _ => {}
+            }
+        }
+        found.insert(path);
+    }
+}
+
+#[test]
+fn the_reference_documents_every_key() {
+    let environment = Fixed { variables: [("LOGS_PASSWORD", "p"), ("LOGS_TOKEN", "t"), ("LOGS_KEY", "k")].into(), ..Fixed::default() };
+    let (result, known) = read("reference.toml", REFERENCE, Path::new(""), &environment);
+    result.unwrap();
+    let mut documented = BTreeSet::new();
+    keys(DeTable::parse(REFERENCE).unwrap().get_ref(), "", &mut documented);
+    // The short form of `[sources.teleport]` cannot stand beside it.
+    documented.insert("teleport".into());
+    assert_eq!(documented, known.into_iter().collect());
+}
+
+#[test]
+fn the_reference_shows_the_defaults() {
+    let environment = Fixed { variables: [("LOGS_PASSWORD", "p"), ("LOGS_TOKEN", "t"), ("LOGS_KEY", "k")].into(), ..Fixed::default() };
+    let reference = good(REFERENCE, &environment);
+    let smallest = good(SMALLEST, &environment);
+    let source = |config: &Config| (config.sources[0].window, config.sources[0].concurrency);
+    assert_eq!(source(&reference), source(&smallest));
+    assert_eq!((reference.store.audit, reference.store.sessions), (smallest.store.audit, smallest.store.sessions));
+    let plugin = |plugin: &Plugin| (plugin.limits, plugin.reuse, plugin.wasi);
+    assert_eq!(plugin(&reference.plugins[0]), plugin(&smallest.pipelines[0].sink.plugin));
+    let (a, b) = (&reference.pipelines[0], &smallest.pipelines[0]);
+    assert_eq!((a.batch, a.in_flight, &a.from, a.sink.timeout), (b.batch, b.in_flight, &b.from, b.sink.timeout));
+    assert_eq!(reference.pipelines[3].from[0].order, Order::Session);
+}
+
+#[test]
+fn secrets_are_resolved_and_known_for_masking() {
+    let environment = Fixed {
+        variables: [("TOKEN", "t0ken"), ("USER_NAME", "me")].into(),
+        files: [("/etc/lockgate/password", b"s3cret\r\n".as_slice()), ("/run/key", b"k3y\n\n".as_slice())].into(),
+    };
+    let text = SMALLEST.replace("https://logs.example.com/", "https://logs.example.com/${env:TOKEN}")
+        + "auth = { basic = { user = \"${env:USER_NAME}\", password = \"${file:password}!\" } }\n";
+    let config = good(&text, &environment);
+    let sink = &config.pipelines[0].sink;
+    assert_eq!(sink.url.expose(), "https://logs.example.com/t0ken");
+    assert_eq!(sink.auth, Some(Auth::Basic { user: "me".into(), password: Secret::new("s3cret!") }));
+    let secrets: Vec<&str> = config.secrets().iter().map(Secret::expose).collect();
+    assert_eq!(secrets, ["https://logs.example.com/t0ken", "s3cret", "s3cret!", "t0ken"]);
+    let shown = format!("{config:?} {config:#?}");
+    assert!(!shown.contains("t0ken") && !shown.contains("s3cret"), "{shown}");
+    // One newline at the end belongs to the file, the next one to the value, which cannot be sent then.
+    let report =
+        parse("x", &(SMALLEST.to_owned() + "headers = { X-Key = \"${file:/run/key}\" }"), Path::new(""), &environment).unwrap_err();
+    assert!(report.issues()[0].message.contains("cannot be sent in a header"), "{report}");
+}
+
+#[test]
+fn paths_are_relative_to_the_folder_of_the_configuration() {
+    let config = good(SMALLEST, &Fixed::default());
+    assert_eq!(config.store.path, Path::new("/etc/lockgate/state"));
+    assert_eq!(config.sources[0].credentials, Credentials::Identity("/etc/lockgate/identity".into()));
+    let environment = Fixed { files: [("conf/lockgate.toml", SMALLEST.as_bytes())].into(), ..Fixed::default() };
+    let config = load(Path::new("conf/lockgate.toml"), &environment).unwrap();
+    assert_eq!(config.store.path, Path::new("conf/state"));
+    assert_eq!(config.sources[0].window, Duration::from_secs(86_400));
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_a_problem_of_its_own() {
+    let check = |bytes: Option<&'static [u8]>, expected: Expect| {
+        let files = bytes.map(|bytes| ("lockgate.toml", bytes)).into_iter().collect();
+        let report = load(Path::new("lockgate.toml"), &Fixed { files, ..Fixed::default() }).unwrap_err();
+        expected.assert_eq(&report.render(false));
+    };
+    check(
+        None,
+        expect![[r#"
+            error: The configuration cannot be read: there is no such file.
+             ─▸ lockgate.toml:1:1
+             ╰╴
+            hint: create it, or name another file
+
+            1 problem in lockgate.toml
+        "#]],
+    );
+    check(
+        Some(b"[store]\npath = \"caf\xe9\"\n"),
+        expect![[r#"
+        error: Line 2 is not UTF-8.
+          ╭▸ lockgate.toml:2:12
+          │
+        2 │ ***
+          │ ━━━ here
+          ╰╴
+        hint: save the file in UTF-8
+
+        1 problem in lockgate.toml
+    "#]],
+    );
+}
+
+#[test]
+fn plugins_problems_point_at_the_operators_line() {
+    let text = format!(
+        "{SMALLEST}
+[[pipelines.siem.stage]]
+plugin = \"builtin:filter\"
+with   = {{ skip = \"print\", where = {{ \"server_labels.env\" = [\"prod\", 5] }} }}
+
+[[pipelines.siem.stage]]
+plugin = \"builtin:redact\"
+
+[pipelines.siem.stage.with]
+fields.user = 'hash'
+"
+    );
+    let config = good(&text, &Fixed::default());
+    let stages = &config.pipelines[0].stages;
+    for (stage, path, expected) in [
+        (0, "skip", "skip = \"print\""),
+        (0, "where.server_labels.env", "\"server_labels.env\" = [\"prod\", 5]"),
+        (0, "where.server_labels.env[1]", "5"),
+        (0, "where.\"server_labels.env\".1", "5"),
+        (0, "where.other", "where = { \"server_labels.env\" = [\"prod\", 5] }"),
+        (0, "only", "with   = { skip = \"print\", where = { \"server_labels.env\" = [\"prod\", 5] } }"),
+        (1, "fields.user", "user = 'hash'"),
+        (1, "", "[pipelines.siem.stage.with]"),
+    ] {
+        assert_eq!(&text[stages[stage].locate(path)], expected, "{path}");
+    }
+    assert_eq!(&text[config.pipelines[0].sink.locate("path")], "[pipelines.siem.sink]");
+    let mut report = config.report();
+    assert!(report.is_empty());
+    report.plugin_issue(stages[1].locate("fields.user"), "builtin:redact 0.1.0", "There is no action `hash`.", None);
+    report.plugin_issue(stages[0].locate("skip"), "builtin:filter 0.1.0", "`skip` must be a list of strings.", Some("skip = [\"print\"]"));
+    expect![[r#"
+        error: `skip` must be a list of strings.
+           ╭▸ lockgate.toml:15:12
+           │
+        15 │ with   = { skip = "print", where = { "server_labels.env" = ["prod", 5] } }
+           │            ━━━━━━━━━━━━━━ reported by builtin:filter 0.1.0
+           ╰╴
+        hint: skip = ["print"]
+
+        error: There is no action `hash`.
+           ╭▸ lockgate.toml:21:8
+           │
+        21 │ fields.user = 'hash'
+           │        ━━━━━━━━━━━━━ reported by builtin:redact 0.1.0
+           ╰╴
+        hint: the documentation of `builtin:redact 0.1.0` says what it takes
+
+        2 problems in lockgate.toml
+    "#]]
+    .assert_eq(&report.render(false));
+}
+
+#[test]
+fn places_are_right_behind_a_byte_order_mark_and_with_crlf() {
+    let text = format!("\u{feff}{}colour = 1\n", SMALLEST.trim_start()).replace('\n', "\r\n");
+    let report = parse("lockgate.toml", &text, Path::new(""), &Fixed::default()).unwrap_err();
+    let issue = &report.issues()[0];
+    assert_eq!(&text[issue.span.clone()], "colour");
+    assert_eq!(report.position(issue), (11, 1));
+    expect![[r#"
+        error: There is no key `colour` in `pipelines.siem.sink`.
+           ╭▸ lockgate.toml:11:1
+           │
+        11 │ colour = ***
+           │ ━━━━━━ unknown
+           ╰╴
+        hint: known here: `plugin`, `url`, `session-url`, `tls`, `headers`, `auth`, `rate`, `timeout` and `with`
+
+        1 problem in lockgate.toml
+    "#]]
+    .assert_eq(&report.render(false));
+}
+
+fn toml_like() -> impl Strategy<Value = String> {
+    let pieces = [
+        "[teleport]\n",
+        "[sources.b]\n",
+        "[store]\n",
+        "[pipelines.a.sink]\n",
+        "[[pipelines.a.stage]]\n",
+        "[pipelines.a]\n",
+        "[plugins.x]\n",
+        "addr = ",
+        "identity = ",
+        "path = ",
+        "url = ",
+        "plugin = ",
+        "with = ",
+        "auth = ",
+        "from = ",
+        "headers = ",
+        "retain.age = ",
+        "types = ",
+        "\"a:1\"\n",
+        "\"https://u:p@h/#x\"\n",
+        "'''x\ny'''\n",
+        "[\"audit\", 1]\n",
+        "{ a = 1 }\n",
+        "{ bearer = \"x\" }\n",
+        "{ x = \"${env:A}\",",
+        "}\n",
+        "\"${file:é}\"\n",
+        "5\n",
+        "-1\n",
+        "1979-05-27\n",
+        "inf\n",
+        "\"\n",
+        "[",
+        "]",
+        "{",
+        "é",
+        "\u{feff}",
+        "\r\n",
+        "\t",
+        " ",
+        "# 漢字\n",
+        ".",
+        "=",
+        "\0",
+    ];
+    prop::collection::vec(prop::sample::select(pieces.to_vec()), 0..40).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_read_or_explained_inside_itself(text in prop_oneof![toml_like(), ".{0,200}", any::<String>()]) {
+        let environment = Fixed { variables: [("A", "from-the-environment")].into(), ..Fixed::default() };
+        if let Err(report) = parse("lockgate.toml", &text, Path::new(""), &environment) {
+            prop_assert!(!report.is_empty());
+            for issue in report.issues() {
+                prop_assert!(text.get(issue.span.clone()).is_some(), "{:?} of {} bytes", issue.span, text.len());
+                prop_assert!(!issue.hint.is_empty());
+            }
+            let (plain, styled) = (report.render(false), report.render(true));
+            prop_assert!(!plain.contains("from-the-environment"));
+            prop_assert!(plain.ends_with(" in lockgate.toml\n") && styled.len() > plain.len());
+        }
+    }
+}

@@ -1,0 +1,91 @@
+//! What a sink's URL may be. The authority comes from the configuration alone, so it is looked at closely.
+
+/// What is wrong with `url`, as the end of a sentence, and the way out. Nothing of the URL itself: it may hold a token.
+pub(crate) fn problem(url: &str) -> Option<(&'static str, &'static str)> {
+    let lower = url.to_ascii_lowercase();
+    let Some(rest) = lower.strip_prefix("https://").or_else(|| lower.strip_prefix("http://")) else {
+        return Some(("does not begin with `https://` or `http://`", "such as `https://logs.example.com:8443/audit`"));
+    };
+    if !url.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte)) {
+        return Some(("has a character that cannot stand in a URL", "percent-encode it: a space is `%20`"));
+    }
+    if rest.contains('#') {
+        return Some(("has a fragment, which is never sent", "leave out the `#` and what follows, or write the `#` as `%23`"));
+    }
+    let authority = rest.split(['/', '?']).next().unwrap_or_default();
+    if authority.contains('@') {
+        return Some((
+            "has a user or a password before the `@`",
+            "`auth = { basic = { user = \"…\", password = \"${env:NAME}\" } }` sends them",
+        ));
+    }
+    let (host, port) = split_port(authority);
+    if !is_host(host) {
+        return Some((
+            "has no host, or one that is not valid",
+            "such as `https://logs.example.com:8443/audit`, or `https://[2001:db8::1]/`",
+        ));
+    }
+    if port.is_some_and(|port| !is_port(port)) {
+        return Some(("has a port that is not a number from 1 to 65535", "such as `https://logs.example.com:8443/audit`"));
+    }
+    None
+}
+
+/// `host` and `port` of `host:port`; the brackets of an IPv6 address belong to the host.
+pub(crate) fn split_port(authority: &str) -> (&str, Option<&str>) {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, Some(port)),
+        _ => (authority, None),
+    }
+}
+
+pub(crate) fn is_host(host: &str) -> bool {
+    match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+        Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => !host.is_empty() && host.len() <= 253 && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)),
+    }
+}
+
+pub(crate) fn is_port(port: &str) -> bool {
+    port.bytes().all(|byte| byte.is_ascii_digit()) && port.parse::<u16>().is_ok_and(|port| port > 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::problem;
+
+    #[test]
+    fn urls() {
+        for url in [
+            "https://logstash.internal:9601",
+            "HTTPS://x/",
+            "http://127.0.0.1:8080/a/b?token=x&y",
+            "https://[::1]:443/x",
+            "https://x?a",
+            "https://x/@me",
+        ] {
+            assert_eq!(problem(url), None, "{url}");
+        }
+        for (url, expected) in [
+            ("", "does not begin"),
+            ("ftp://x", "does not begin"),
+            ("logs.example.com/x", "does not begin"),
+            ("https://", "no host"),
+            ("https:///path", "no host"),
+            ("https://x y/", "a character"),
+            ("https://exämple/", "a character"),
+            ("https://x/\r\nHost: y", "a character"),
+            ("https://x/#frag", "a fragment"),
+            ("https://u:p@x/", "a user"),
+            ("https://x:0/", "a port"),
+            ("https://x:99999/", "a port"),
+            ("https://x:+80/", "a port"),
+            ("https://x:/", "a port"),
+            ("https://[::1/", "no host"),
+            ("https://a,b/", "no host"),
+        ] {
+            assert!(problem(url).is_some_and(|(problem, _)| problem.contains(expected)), "{url}: {:?}", problem(url));
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! A value at a key, and how it becomes what the host wants of it.
+
+use std::ops::Range;
+use std::path::PathBuf;
+
+use lockgate_model::Secret;
+use toml::Spanned;
+use toml::de::DeValue;
+
+use crate::quantity::Quantity;
+use crate::reading::{Allowed, Reading};
+use crate::report::Issue;
+use crate::table::{Table, list, suggest};
+use crate::units::{self, EventRate, UnitIssue};
+
+#[derive(Clone)]
+pub(crate) struct Value<'a> {
+    /// The last part of the key.
+    pub name: String,
+    /// The whole key, as messages name it.
+    pub path: String,
+    /// The same with `*` for names the operator chooses.
+    pub pattern: String,
+    pub key_span: Range<usize>,
+    pub node: &'a Spanned<DeValue<'a>>,
+}
+
+impl<'a> Value<'a> {
+    pub fn span(&self) -> Range<usize> {
+        self.node.span()
+    }
+
+    pub fn node(&self) -> &'a DeValue<'a> {
+        self.node.get_ref()
+    }
+
+    /// From the start of the key to the end of the value; the header of a table that has one.
+    pub fn whole_span(&self) -> Range<usize> {
+        whole_span(&self.key_span, &self.span())
+    }
+
+    /// "must be `wanted`, not a list".
+    pub fn wrong_type(&self, r: &mut Reading<'_>, wanted: &str, hint: impl Into<String>) {
+        let found = type_name(self.node());
+        r.issue(Issue::new(r.place(self), format!("`{}` must be {wanted}, not {found}.", self.path), found, hint));
+    }
+
+    /// A string with its references replaced.
+    pub fn text(&self, r: &mut Reading<'_>) -> Option<String> {
+        self.text_with(r, Allowed::Variables)
+    }
+
+    pub fn text_with(&self, r: &mut Reading<'_>, allowed: Allowed) -> Option<String> {
+        let DeValue::String(text) = self.node() else {
+            self.wrong_type(r, "a string", format!("{} = \"…\"", self.name));
+            return None;
+        };
+        r.resolve(self, text, allowed)
+    }
+
+    /// A string that nobody may see, not empty. `hint`: for one that is.
+    pub fn secret(&self, r: &mut Reading<'_>, hint: &str) -> Option<Secret> {
+        let text = self.text_with(r, Allowed::Secrets)?;
+        if text.is_empty() {
+            r.issue(Issue::new(self.key_span.clone(), format!("`{}` is empty.", self.path), "empty", hint));
+            return None;
+        }
+        let secret = Secret::new(text);
+        r.secrets.push(secret.clone());
+        Some(secret)
+    }
+
+    /// A path, relative to the folder of the configuration.
+    pub fn path(&self, r: &mut Reading<'_>) -> Option<PathBuf> {
+        let text = self.text(r)?;
+        let problem = if text.trim().is_empty() {
+            "is empty"
+        } else if text.contains("-----BEGIN") {
+            "holds the key or certificate itself"
+        } else if text.contains(char::is_control) {
+            "has a control character"
+        } else {
+            return Some(r.absolute(&text));
+        };
+        r.issue(Issue::new(r.place(self), format!("`{}` {problem}.", self.path), "not a path", "write the path of a file"));
+        None
+    }
+
+    pub fn flag(&self, r: &mut Reading<'_>) -> Option<bool> {
+        let DeValue::Boolean(flag) = self.node() else {
+            self.wrong_type(r, "`true` or `false`", "write it without quotes");
+            return None;
+        };
+        Some(*flag)
+    }
+
+    /// A number from `least` to `most`. `default`: named where it is wrong.
+    pub fn quantity<Q: Quantity>(&self, r: &mut Reading<'_>, least: Q, most: Q, default: Option<Q>) -> Option<Q> {
+        let range = format!(
+            "from {} to {}{}",
+            least.show(),
+            most.show(),
+            default.map_or(String::new(), |it| format!("; the default is {}", it.show()))
+        );
+        let default = match default {
+            Some(default) => format!("the default is `{} = {}`", self.name, default.show()),
+            None => format!("such as `{} = {}`", self.name, most.show()),
+        };
+        let quantity = match self.node() {
+            DeValue::Integer(number) => {
+                let Ok(number) = i64::from_str_radix(number.as_str(), number.radix()) else {
+                    r.issue(Issue::new(self.span(), format!("`{}` is too large a number.", self.path), "too large", default));
+                    return None;
+                };
+                match u64::try_from(number).ok().and_then(Q::of_number) {
+                    Some(quantity) => quantity,
+                    None if Q::UNITS.is_empty() => {
+                        self.out_of_range(r, &number.to_string(), true, range);
+                        return None;
+                    }
+                    None => {
+                        let message = format!("`{}` must be {} in quotes, with its unit.", self.path, Q::WHAT);
+                        r.issue(Issue::new(self.span(), message, "no unit", format!("the units are {}; {default}", Q::UNITS)));
+                        return None;
+                    }
+                }
+            }
+            DeValue::String(text) if !Q::UNITS.is_empty() || text.contains("${") => {
+                let text = r.resolve(self, text, Allowed::Variables)?;
+                match Q::of_text(&text) {
+                    Ok(quantity) => quantity,
+                    Err(issue) => {
+                        self.unit_issue(r, &text, issue, Q::WHAT, Q::UNITS, default);
+                        return None;
+                    }
+                }
+            }
+            _ => {
+                self.wrong_type(r, Q::WHAT, default);
+                return None;
+            }
+        };
+        if quantity < least || quantity > most {
+            self.out_of_range(r, &quantity.show(), quantity < least, range);
+            return None;
+        }
+        Some(quantity)
+    }
+
+    /// `"2000/s"`.
+    pub fn rate(&self, r: &mut Reading<'_>) -> Option<EventRate> {
+        let example = format!("such as `{} = \"2000/s\"`", self.name);
+        let DeValue::String(text) = self.node() else {
+            self.wrong_type(r, "a rate in quotes", example);
+            return None;
+        };
+        let text = r.resolve(self, text, Allowed::Variables)?;
+        match units::rate(&text) {
+            Ok(rate) if rate.events > 0 => Some(rate),
+            Ok(_) => {
+                r.issue(Issue::new(self.span(), format!("`{}` would send nothing.", self.path), "must be above 0", example));
+                None
+            }
+            Err(issue) => {
+                self.unit_issue(r, &text, issue, "a rate", units::RATE_UNITS, example);
+                None
+            }
+        }
+    }
+
+    /// One of a few words.
+    pub fn choice<T: Copy>(&self, r: &mut Reading<'_>, choices: &[(&str, T)]) -> Option<T> {
+        let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
+        if !matches!(self.node(), DeValue::String(_)) {
+            self.wrong_type(r, "a string", format!("one of {}", list(&names)));
+            return None;
+        }
+        let text = self.text(r)?;
+        let found = choices.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice);
+        if found.is_none() {
+            r.issue(Issue::new(self.span(), format!("`{}` cannot be `{text}`.", self.path), "unknown", suggest(&text, &names)));
+        }
+        found
+    }
+
+    /// A list of strings, each with its place.
+    pub fn texts(&self, r: &mut Reading<'_>, example: &str) -> Option<Vec<(String, Range<usize>)>> {
+        let DeValue::Array(array) = self.node() else {
+            self.wrong_type(r, "a list of strings", example);
+            return None;
+        };
+        let mut texts = Vec::new();
+        for node in array.iter() {
+            let element = Value { key_span: node.span(), node, ..self.clone() };
+            match node.get_ref() {
+                DeValue::String(text) => texts.extend(r.resolve(&element, text, Allowed::Variables).map(|text| (text, node.span()))),
+                other => {
+                    let found = type_name(other);
+                    r.issue(Issue::new(
+                        node.span(),
+                        format!("`{}` must be a list of strings; this is {found}.", self.path),
+                        found,
+                        example,
+                    ));
+                }
+            }
+        }
+        Some(texts)
+    }
+
+    pub fn table(&self, r: &mut Reading<'_>) -> Option<Table<'a>> {
+        let DeValue::Table(entries) = self.node() else {
+            let hint = match self.node() {
+                DeValue::Array(_) => format!("`[{}]` with single brackets makes one", self.path),
+                _ => format!("`[{}]` on a line of its own begins one", self.path),
+            };
+            self.wrong_type(r, "a table", hint);
+            return None;
+        };
+        Some(Table::new(self.path.clone(), self.pattern.clone(), self.whole_span(), entries))
+    }
+
+    /// An array of tables: `[[…]]`.
+    pub fn tables(&self, r: &mut Reading<'_>) -> Vec<Table<'a>> {
+        let hint = format!("`[[{}]]` with double brackets begins each one", self.path);
+        let DeValue::Array(array) = self.node() else {
+            self.wrong_type(r, "a list of tables", hint);
+            return vec![];
+        };
+        let mut tables = Vec::new();
+        for node in array.iter() {
+            let element = Value { key_span: node.span(), node, ..self.clone() };
+            match node.get_ref() {
+                DeValue::Table(entries) => tables.push(Table::new(self.path.clone(), self.pattern.clone(), node.span(), entries)),
+                _ => element.wrong_type(r, "a list of tables", hint.clone()),
+            }
+        }
+        tables
+    }
+
+    fn out_of_range(&self, r: &mut Reading<'_>, shown: &str, too_small: bool, range: String) {
+        let label = if too_small { "too small" } else { "too large" };
+        r.issue(Issue::new(self.span(), format!("`{}` cannot be {shown}.", self.path), label, range));
+    }
+
+    fn unit_issue(&self, r: &mut Reading<'_>, text: &str, issue: UnitIssue, what: &str, units: &str, default: String) {
+        let (problem, label) = match issue {
+            UnitIssue::NoNumber => (format!("is not {what}"), "no whole number with a unit"),
+            UnitIssue::NoUnit => ("has no unit".to_owned(), "no unit"),
+            UnitIssue::UnknownUnit(unit) => (format!("has an unknown unit, `{unit}`"), "unknown unit"),
+            UnitIssue::Fraction => ("has a fraction".to_owned(), "whole numbers only"),
+            UnitIssue::TooLarge => ("is too large a number".to_owned(), "too large"),
+        };
+        let hint = if units.is_empty() { default } else { format!("the units are {units}; {default}") };
+        r.issue(Issue::new(r.place(self), format!("`{}`: `{text}` {problem}.", self.path), label, hint));
+    }
+}
+
+/// "a string": what a message calls the type of a value.
+pub(crate) fn type_name(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a whole number",
+        DeValue::Float(_) => "a number with a fraction",
+        DeValue::Boolean(true) => "`true`",
+        DeValue::Boolean(false) => "`false`",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// From the start of a key to the end of its value; the header of a table that has one.
+pub(crate) fn whole_span(key: &Range<usize>, value: &Range<usize>) -> Range<usize> {
+    if value.start <= key.start && key.end <= value.end { value.clone() } else { key.start..value.end.max(key.end) }
+}
