@@ -1,0 +1,127 @@
+//! A mapper that misbehaves as its `mode` says; see README.md.
+
+use lockgate_plugin::{BatchContext, ConfigIssue, Event, Failure, Mapper, Needs, Outcome, Setup};
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Config {
+    #[serde(default)]
+    mode: Mode,
+    /// Key of the event that sets it off; absent: every event does.
+    #[serde(default)]
+    on: Option<String>,
+    /// Of a huge result.
+    #[serde(default = "gibibyte")]
+    bytes: usize,
+}
+
+fn gibibyte() -> usize {
+    1 << 30
+}
+
+#[derive(Clone, Copy, Default, Deserialize, PartialEq)]
+#[serde(rename_all = "kebab-case")]
+enum Mode {
+    #[default]
+    Same,
+    Two,
+    None,
+    Drop,
+    Reject,
+    RejectHuge,
+    Trap,
+    Loop,
+    Memory,
+    TooFew,
+    TooMany,
+    BadReason,
+    Huge,
+    Many,
+    NotJson,
+    Truncated,
+    Empty,
+    List,
+    Scalar,
+    TwoObjects,
+    LoneSurrogate,
+    DuplicateKeys,
+    Deep,
+    ControlCharacter,
+    NotUtf8,
+    Fail,
+    FailRetryable,
+}
+
+struct Hostile {
+    mode: Mode,
+    on: Option<String>,
+    bytes: usize,
+}
+
+impl Mapper for Hostile {
+    type Config = Config;
+
+    fn configure(config: Config) -> Result<(Hostile, Setup), Vec<ConfigIssue>> {
+        let hostile = Hostile { mode: config.mode, on: config.on, bytes: config.bytes };
+        Ok((hostile, Setup::new(Needs::Payloads).reasons(["on purpose"])))
+    }
+
+    fn map(&self, _: &BatchContext, event: Event) -> Outcome {
+        if self.on.as_ref().is_some_and(|key| *key != event.key) {
+            return Outcome::Emit(vec![event.payload]);
+        }
+        let one = |text: &str| Outcome::Emit(vec![text.into()]);
+        match self.mode {
+            Mode::Two => Outcome::Emit(vec![event.payload.clone(), event.payload]),
+            Mode::None => Outcome::Emit(vec![]),
+            Mode::Drop => Outcome::Drop(0),
+            Mode::BadReason => Outcome::Drop(4_000_000_000),
+            Mode::Reject => Outcome::Reject("cannot be mapped\u{1b}[31m\nforged: line".into()),
+            Mode::RejectHuge => Outcome::Reject("x".repeat(1 << 20)),
+            Mode::Trap => panic!("cannot stand the event {}", event.key),
+            #[allow(clippy::empty_loop)]
+            Mode::Loop => loop {
+                std::hint::black_box(());
+            },
+            Mode::Memory => {
+                let mut taken = vec![];
+                loop {
+                    taken.push(std::hint::black_box(vec![1u8; 1 << 20]));
+                }
+            }
+            Mode::Huge => Outcome::Emit(vec![format!(r#"{{"a":"{}"}}"#, "x".repeat(self.bytes))]),
+            Mode::Many => Outcome::Emit(vec!["{}".into(); 100_000]),
+            Mode::NotJson => one("not json"),
+            Mode::Truncated => one(r#"{"a":1"#),
+            Mode::Empty => one(""),
+            Mode::List => one("[{}]"),
+            Mode::Scalar => one("1"),
+            Mode::TwoObjects => one("{}\n{}"),
+            Mode::LoneSurrogate => one(r#"{"a":"\ud83d"}"#),
+            Mode::DuplicateKeys => one(r#"{"a":1,"\u0061":2}"#),
+            Mode::Deep => Outcome::Emit(vec![format!("{}1{}", r#"{"a":"#.repeat(200), "}".repeat(200))]),
+            Mode::ControlCharacter => one("{\"a\":\"\n\"}"),
+            // A component is not held to what Rust promises of its strings.
+            Mode::NotUtf8 => Outcome::Emit(vec![unsafe { String::from_utf8_unchecked(b"{\"a\":\"\xff\"}".to_vec()) }]),
+            Mode::Same | Mode::TooFew | Mode::TooMany | Mode::Fail | Mode::FailRetryable => Outcome::Emit(vec![event.payload]),
+        }
+    }
+
+    fn transform(&self, context: &BatchContext, events: Vec<Event>) -> Result<Vec<Outcome>, Failure> {
+        let set_off = self.on.as_ref().is_none_or(|key| events.iter().any(|event| event.key == *key));
+        let mut outcomes: Vec<_> = events.into_iter().map(|event| self.map(context, event)).collect();
+        match self.mode {
+            Mode::TooFew if set_off => {
+                outcomes.pop();
+            }
+            Mode::TooMany if set_off => outcomes.push(Outcome::Emit(vec![])),
+            Mode::Fail if set_off => return Err(Failure::fatal("this batch cannot be mapped")),
+            Mode::FailRetryable if set_off => return Err(Failure { retry_after: Some(10), ..Failure::retryable("not yet") }),
+            _ => {}
+        }
+        Ok(outcomes)
+    }
+}
+
+lockgate_plugin::mapper!(Hostile);
