@@ -1,0 +1,162 @@
+use std::fmt;
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+use wasmtime::component::{HasSelf, Linker};
+
+use crate::bindings::filter::lockgate::plugin;
+use crate::bindings::{filter::FilterPre, mapper::MapperPre, sink::HttpSinkPre};
+use crate::compiled;
+use crate::engine::Engine;
+use crate::host::{Host, Identity};
+use crate::instance::Instance;
+use crate::interface::{self, CONTRACT_VERSION, Kind};
+use crate::limits::Limits;
+
+/// A compiled plugin, ready to be configured. Clones share the code.
+#[derive(Clone)]
+pub struct Component {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    name: String,
+    digest: String,
+    kind: Kind,
+    pre: Pre,
+}
+
+/// A component whose imports are linked and whose exports are known.
+#[derive(Clone)]
+pub(crate) enum Pre {
+    Filter(FilterPre<Host>),
+    Mapper(MapperPre<Host>),
+    HttpSink(HttpSinkPre<Host>),
+}
+
+/// Why bytes are not a component that this host can run.
+#[derive(Debug, Error)]
+pub enum LoadError {
+    /// Not WebAssembly at all.
+    #[error("it is not a WebAssembly component: it does not begin with `\\0asm`")]
+    NotWasm,
+    /// A module of the older kind.
+    #[error(
+        "it is a core module, not a component; build it with `wasm-component-ld` as the linker or for the target `wasm32-wasip2`, \
+         or make a component of it with `wasm-tools component new`"
+    )]
+    CoreModule,
+    /// Damaged, or made with features that are off.
+    #[error("it does not compile: {0}")]
+    Compile(String),
+    /// Of another version of the contract.
+    #[error(
+        "it was built for version {theirs} of `lockgate:plugin`, this host speaks {CONTRACT_VERSION}; build it against the host's \
+         `wit/plugin.wit`"
+    )]
+    Version { theirs: String },
+    /// Not a plugin of ours.
+    #[error("it exports none of the worlds `filter`, `mapper` and `http-sink` of `lockgate:plugin`; its exports: {exports}")]
+    NoWorld { exports: String },
+    /// More than one world.
+    #[error("it exports several worlds of `lockgate:plugin` ({kinds}); a component is of one")]
+    SeveralWorlds { kinds: String },
+    /// Half a world.
+    #[error("it exports what makes a `{kind}`, but not `lockgate:plugin/lifecycle`")]
+    NoLifecycle { kind: Kind },
+    /// Wants something that no component gets.
+    #[error("a component of the world `{kind}` has no use for what this one imports: {imports}")]
+    Imports { kind: Kind, imports: String },
+    /// Wants an operating system.
+    #[error(
+        "it imports {imports}, and components get no WASI here; build it without: for Rust the target `wasm32-unknown-unknown`, for \
+         JavaScript and Python the option `--stub-wasi`"
+    )]
+    Wasi { imports: String },
+    /// Its functions or records differ from the contract's: it was built against another text of the same version.
+    #[error("it does not fit `lockgate:plugin` {CONTRACT_VERSION}, build it against the host's `wit/plugin.wit`: {0}")]
+    Mismatch(String),
+    /// It stopped before its first function was called.
+    #[error("it cannot be started: {0}")]
+    Start(String),
+}
+
+impl Component {
+    /// Compiles a component, or takes its code from the engine's cache, and starts an instance of it once: some mismatches with the
+    /// contract only show there. `name` is for messages.
+    pub fn load(engine: &Engine, name: &str, bytes: &[u8]) -> Result<Component, LoadError> {
+        match bytes {
+            [0, b'a', b's', b'm', 0x0d, 0, 1, 0, ..] => {}
+            [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => return Err(LoadError::CoreModule),
+            _ => return Err(LoadError::NotWasm),
+        }
+        let digest: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let compiled =
+            compiled::component(&engine.inner, engine.code_cache.as_deref(), &digest, bytes).map_err(|e| LoadError::Compile(text(&e)))?;
+
+        let ty = compiled.component_type();
+        let imports: Vec<String> = ty.imports(&engine.inner).map(|(name, _)| name.to_owned()).collect();
+        let exports: Vec<String> = ty.exports(&engine.inner).map(|(name, _)| name.to_owned()).collect();
+        let shape = interface::shape(&imports, &exports)?;
+
+        if !shape.wasi.is_empty() {
+            return Err(LoadError::Wasi { imports: interface::list(&shape.wasi) });
+        }
+
+        let linker = linker(engine, shape.kind).map_err(|e| LoadError::Mismatch(text(&e)))?;
+        let linked = linker.instantiate_pre(&compiled).map_err(|e| LoadError::Mismatch(text(&e)))?;
+        let pre = match shape.kind {
+            Kind::Filter => FilterPre::new(linked).map(Pre::Filter),
+            Kind::Mapper => MapperPre::new(linked).map(Pre::Mapper),
+            Kind::HttpSink => HttpSinkPre::new(linked).map(Pre::HttpSink),
+        };
+        let pre = pre.map_err(|e| LoadError::Mismatch(text(&e)))?;
+        let identity = Identity { pipeline: "-".into(), stage: "load".into(), plugin: name.into() };
+        Instance::start(engine, &pre, Host::new(engine, identity, &Limits::default(), Arc::default())).map_err(|error| match error {
+            crate::CallError::Contract(text) => LoadError::Mismatch(text),
+            error => LoadError::Start(error.to_string()),
+        })?;
+        Ok(Component { inner: Arc::new(Inner { name: name.to_owned(), digest, kind: shape.kind, pre }) })
+    }
+
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    pub fn kind(&self) -> Kind {
+        self.inner.kind
+    }
+
+    /// SHA-256 of the component, in hexadecimal.
+    pub fn digest(&self) -> &str {
+        &self.inner.digest
+    }
+
+    pub(crate) fn pre(&self) -> &Pre {
+        &self.inner.pre
+    }
+}
+
+impl fmt::Debug for Component {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Component").field("name", &self.name()).field("kind", &self.kind()).field("digest", &self.digest()).finish()
+    }
+}
+
+/// All that a component of this kind may import, whether it does or not. What was not granted says so when it is called.
+fn linker(engine: &Engine, kind: Kind) -> wasmtime::Result<Linker<Host>> {
+    let mut linker = Linker::new(&engine.inner);
+    plugin::log::add_to_linker::<_, HasSelf<Host>>(&mut linker, |host| host)?;
+    plugin::metrics::add_to_linker::<_, HasSelf<Host>>(&mut linker, |host| host)?;
+    if kind != Kind::HttpSink {
+        plugin::lookup::add_to_linker::<_, HasSelf<Host>>(&mut linker, |host| host)?;
+        plugin::state::add_to_linker::<_, HasSelf<Host>>(&mut linker, |host| host)?;
+    }
+    Ok(linker)
+}
+
+/// An error with its causes, on one line.
+fn text(error: &wasmtime::Error) -> String {
+    crate::log::line(&format!("{error:#}"))
+}

@@ -1,0 +1,103 @@
+use std::fmt;
+use std::sync::Arc;
+use std::thread;
+
+use thiserror::Error;
+use wasmtime::Config;
+
+use crate::budget::Budget;
+use crate::compiled::CodeCache;
+use crate::limits::{MEMORY_TOTAL, TICK};
+use crate::pool::Pool;
+
+/// Settings of an [`Engine`].
+#[derive(Clone)]
+pub struct EngineOptions {
+    /// Threads that run components. By default one for each CPU.
+    pub threads: usize,
+    /// Where compiled code is kept between starts. None: every component is compiled at every start.
+    pub code_cache: Option<Arc<dyn CodeCache>>,
+    /// Counts instructions, see [`Stage::fuel_used`](crate::Stage::fuel_used): a cost that is the same on every machine and run.
+    /// Slows components down by a fifth or more.
+    pub fuel: bool,
+    /// Bytes of linear memory over all instances, 512 MiB by default.
+    pub memory_total: usize,
+}
+
+impl Default for EngineOptions {
+    fn default() -> EngineOptions {
+        let threads = thread::available_parallelism().map_or(1, |count| count.get());
+        EngineOptions { threads, code_cache: None, fuel: false, memory_total: MEMORY_TOTAL }
+    }
+}
+
+/// What all components of a host share. Clones are the same engine.
+#[derive(Clone)]
+pub struct Engine {
+    pub(crate) inner: wasmtime::Engine,
+    pub(crate) code_cache: Option<Arc<dyn CodeCache>>,
+    pub(crate) budget: Arc<Budget>,
+    pub(crate) fuel: bool,
+    pool: Pool,
+}
+
+/// An engine could not be made.
+#[derive(Debug, Error)]
+pub enum EngineError {
+    /// Settings that this processor or this build of wasmtime does not have.
+    #[error("the component engine cannot be made: {0}")]
+    Engine(wasmtime::Error),
+    /// The operating system gives no more threads.
+    #[error("the threads that run components cannot be started: {0}")]
+    Threads(#[from] std::io::Error),
+}
+
+impl Engine {
+    /// Starts the pool, and a thread that counts time for as long as the engine is used.
+    pub fn new(options: EngineOptions) -> Result<Engine, EngineError> {
+        let mut config = Config::new();
+        config.wasm_component_model(true);
+        config.epoch_interruption(true);
+        config.consume_fuel(options.fuel);
+        let inner = wasmtime::Engine::new(&config).map_err(EngineError::Engine)?;
+        start_ticker(&inner)?;
+        Ok(Engine {
+            inner,
+            code_cache: options.code_cache,
+            budget: Budget::new(options.memory_total),
+            fuel: options.fuel,
+            pool: Pool::new(options.threads)?,
+        })
+    }
+
+    /// The threads that run components.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// Bytes of linear memory that all instances hold at the moment.
+    pub fn memory_used(&self) -> usize {
+        self.budget.used()
+    }
+}
+
+impl fmt::Debug for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Engine").field("pool", &self.pool).field("budget", &self.budget).field("fuel", &self.fuel).finish_non_exhaustive()
+    }
+}
+
+/// A thread of the operating system and not a task: it must tick while every other thread is busy in a component.
+fn start_ticker(engine: &wasmtime::Engine) -> std::io::Result<()> {
+    let engine = engine.weak();
+    thread::Builder::new().name("component-time".into()).spawn(move || {
+        loop {
+            thread::sleep(TICK);
+            match engine.upgrade() {
+                Some(engine) => engine.increment_epoch(),
+                None => return,
+            }
+        }
+    })?;
+    Ok(())
+}

@@ -1,0 +1,98 @@
+use std::fmt;
+
+use wasmtime::{Store, UpdateDeadline};
+
+use crate::bindings::filter::{Filter, lockgate::plugin::types};
+use crate::bindings::mapper::Mapper;
+use crate::bindings::sink::HttpSink;
+use crate::component::Pre;
+use crate::engine::Engine;
+use crate::error::CallError;
+use crate::host::Host;
+
+/// A component with memory of its own. After any call that did not return it is of no use: drop it.
+pub(crate) struct Instance {
+    store: Store<Host>,
+    world: World,
+    fuel: bool,
+}
+
+pub(crate) enum World {
+    Filter(Filter),
+    Mapper(Mapper),
+    HttpSink(HttpSink),
+}
+
+impl Instance {
+    /// Makes one, under the limits of a call. It is not configured yet.
+    pub(crate) fn start(engine: &Engine, pre: &Pre, host: Host) -> Result<Instance, CallError> {
+        let output = host.limits().output(0);
+        let mut store = Store::new(&engine.inner, host);
+        store.limiter(|host| &mut host.meter);
+        store.epoch_deadline_callback(|mut store| match store.data_mut().look() {
+            Some(ticks) => Ok(UpdateDeadline::Continue(ticks)),
+            None => Ok(UpdateDeadline::Interrupt),
+        });
+        begin(&mut store, engine.fuel, output);
+        let world = match pre {
+            Pre::Filter(pre) => pre.instantiate(&mut store).map(World::Filter),
+            Pre::Mapper(pre) => pre.instantiate(&mut store).map(World::Mapper),
+            Pre::HttpSink(pre) => pre.instantiate(&mut store).map(World::HttpSink),
+        };
+        match world {
+            Ok(world) => Ok(Instance { store, world, fuel: engine.fuel }),
+            // Neither a trap nor a limit: the types do not fit.
+            Err(error) if error.downcast_ref::<wasmtime::Trap>().is_none() => match store.data_mut().explain(&error, output) {
+                CallError::Trap { message } => Err(CallError::Contract(message)),
+                other => Err(other),
+            },
+            Err(error) => Err(store.data_mut().explain(&error, output)),
+        }
+    }
+
+    pub(crate) fn configure(&mut self, config: &str, output: usize) -> Result<Result<types::Setup, Vec<types::ConfigIssue>>, CallError> {
+        self.call(output, |world, store| match world {
+            World::Filter(world) => world.lockgate_plugin_lifecycle().call_configure(store, config),
+            World::Mapper(world) => world.lockgate_plugin_lifecycle().call_configure(store, config),
+            World::HttpSink(world) => world.lockgate_plugin_lifecycle().call_configure(store, config),
+        })
+    }
+
+    /// One call, with full limits. `output`: bytes that it may return.
+    pub(crate) fn call<R>(
+        &mut self,
+        output: usize,
+        run: impl FnOnce(&World, &mut Store<Host>) -> wasmtime::Result<R>,
+    ) -> Result<R, CallError> {
+        begin(&mut self.store, self.fuel, output);
+        match run(&self.world, &mut self.store) {
+            Ok(result) => self.store.data_mut().check().map(|()| result),
+            Err(error) => Err(self.store.data_mut().explain(&error, output)),
+        }
+    }
+
+    pub(crate) fn host(&mut self) -> &mut Host {
+        self.store.data_mut()
+    }
+
+    /// Units of fuel that the last call used. 0 where they are not counted.
+    pub(crate) fn fuel_used(&self) -> u64 {
+        self.store.get_fuel().map_or(0, |left| u64::MAX - left)
+    }
+}
+
+impl fmt::Debug for Instance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Instance").field("host", self.store.data()).finish_non_exhaustive()
+    }
+}
+
+fn begin(store: &mut Store<Host>, fuel: bool, output: usize) {
+    let ticks = store.data_mut().begin();
+    store.set_epoch_deadline(ticks);
+    store.set_hostcall_fuel(output);
+    if fuel {
+        // Counted, not limited. It fails only where fuel is off.
+        let _ = store.set_fuel(u64::MAX);
+    }
+}

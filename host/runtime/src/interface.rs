@@ -1,0 +1,163 @@
+//! Which world a component is of, told by the names of what it exports and imports.
+
+use crate::component::LoadError;
+
+/// The version of `lockgate:plugin` that this host speaks.
+pub const CONTRACT_VERSION: &str = "0.1.0-draft";
+
+/// What a component does in a pipeline: the world of `lockgate:plugin` that it implements.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Kind {
+    /// Chooses events.
+    Filter,
+    /// Makes documents of events.
+    Mapper,
+    /// Makes HTTP requests of documents.
+    HttpSink,
+}
+
+impl Kind {
+    /// The world's name: `filter`, `mapper`, `http-sink`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Filter => "filter",
+            Kind::Mapper => "mapper",
+            Kind::HttpSink => "http-sink",
+        }
+    }
+
+    /// The interface that only this kind exports.
+    fn export(self) -> &'static str {
+        match self {
+            Kind::Filter => "filtering",
+            Kind::Mapper => "mapping",
+            Kind::HttpSink => "http-encoding",
+        }
+    }
+
+    /// `types` and `events` have no functions.
+    fn imports(self) -> &'static [&'static str] {
+        match self {
+            Kind::Filter | Kind::Mapper => &["types", "events", "log", "metrics", "lookup", "state"],
+            Kind::HttpSink => &["types", "log", "metrics"],
+        }
+    }
+}
+
+impl std::fmt::Display for Kind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// What the names tell.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Shape {
+    pub(crate) kind: Kind,
+    /// WASI interfaces that the component imports.
+    pub(crate) wasi: Vec<String>,
+}
+
+/// Unknown exports are left alone: some languages' tools add their own.
+pub(crate) fn shape(imports: &[String], exports: &[String]) -> Result<Shape, LoadError> {
+    for name in exports.iter().chain(imports) {
+        if let Some((_, version)) = ours(name).filter(|(_, version)| !is_compatible(version)) {
+            let version = if version.is_empty() { "none" } else { version };
+            return Err(LoadError::Version { theirs: version.to_owned() });
+        }
+    }
+    let exported = |interface: &str| exports.iter().any(|name| ours(name).is_some_and(|(own, _)| own == interface));
+    let kinds: Vec<Kind> = [Kind::Filter, Kind::Mapper, Kind::HttpSink].into_iter().filter(|kind| exported(kind.export())).collect();
+    let kind = match kinds[..] {
+        [kind] if exported("lifecycle") => kind,
+        [kind] => return Err(LoadError::NoLifecycle { kind }),
+        [] => return Err(LoadError::NoWorld { exports: list(exports) }),
+        _ => return Err(LoadError::SeveralWorlds { kinds: kinds.iter().map(|kind| format!("`{kind}`")).collect::<Vec<_>>().join(", ") }),
+    };
+    let (wasi, others): (Vec<_>, Vec<_>) = imports.iter().partition(|name| name.starts_with("wasi:"));
+    let unknown: Vec<String> =
+        others.into_iter().filter(|name| !ours(name).is_some_and(|(own, _)| kind.imports().contains(&own))).cloned().collect();
+    if !unknown.is_empty() {
+        return Err(LoadError::Imports { kind, imports: list(&unknown) });
+    }
+    Ok(Shape { kind, wasi: wasi.into_iter().cloned().collect() })
+}
+
+pub(crate) fn list(names: &[String]) -> String {
+    if names.is_empty() { "nothing".into() } else { names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ") }
+}
+
+/// Interface and version of a name of our package.
+fn ours(name: &str) -> Option<(&str, &str)> {
+    let rest = name.strip_prefix("lockgate:plugin/")?;
+    Some(rest.split_once('@').unwrap_or((rest, "")))
+}
+
+/// As wasmtime matches them: a pre-release only itself, 0.x.y any 0.x.
+fn is_compatible(version: &str) -> bool {
+    let line = |version: &str| -> Option<String> {
+        let mut parts = version.split('.');
+        let (major, minor) = (parts.next()?, parts.next()?);
+        (!version.contains('-')).then(|| if major == "0" { format!("0.{minor}") } else { major.to_owned() })
+    };
+    version == CONTRACT_VERSION || (line(version).is_some() && line(version) == line(CONTRACT_VERSION))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_decide_what_a_component_is() {
+        let check = |imports: &[&str], exports: &[&str]| {
+            let full = |names: &[&str]| -> Vec<String> {
+                names
+                    .iter()
+                    .map(|name| if name.contains(':') { name.to_string() } else { format!("lockgate:plugin/{name}@{CONTRACT_VERSION}") })
+                    .collect()
+            };
+            match shape(&full(imports), &full(exports)) {
+                Ok(Shape { kind, wasi }) => format!("{kind}, wasi {}", wasi.len()),
+                Err(error) => error.to_string(),
+            }
+        };
+        for (imports, exports, expected) in [
+            (&["types", "events", "log", "state"][..], &["lifecycle", "filtering", "other:thing/init"][..], "filter, wasi 0"),
+            (&["types", "wasi:io/streams@0.2.9"], &["lifecycle", "mapping"], "mapper, wasi 1"),
+            (&[], &["lifecycle", "http-encoding"], "http-sink, wasi 0"),
+            (
+                &["log", "state"],
+                &["lifecycle", "http-encoding"],
+                "a component of the world `http-sink` has no use for what this one imports: `lockgate:plugin/state@0.1.0-draft`",
+            ),
+            (
+                &["other:thing/net@1.0.0"],
+                &["lifecycle", "filtering"],
+                "a component of the world `filter` has no use for what this one imports: `other:thing/net@1.0.0`",
+            ),
+            (&[], &["mapping"], "it exports what makes a `mapper`, but not `lockgate:plugin/lifecycle`"),
+            (
+                &[],
+                &["lifecycle", "mapping", "filtering"],
+                "it exports several worlds of `lockgate:plugin` (`filter`, `mapper`); a component is of one",
+            ),
+            (
+                &[],
+                &["wasi:cli/run@0.2.0"],
+                "it exports none of the worlds `filter`, `mapper` and `http-sink` of `lockgate:plugin`; its exports: `wasi:cli/run@0.2.0`",
+            ),
+            (
+                &[],
+                &["lockgate:plugin/filtering@0.2.0"],
+                "it was built for version 0.2.0 of `lockgate:plugin`, this host speaks 0.1.0-draft; build it against the host's `wit/plugin.wit`",
+            ),
+            (
+                &["lockgate:plugin/log"],
+                &["lifecycle", "filtering"],
+                "it was built for version none of `lockgate:plugin`, this host speaks 0.1.0-draft; build it against the host's `wit/plugin.wit`",
+            ),
+        ] {
+            assert_eq!(check(imports, exports), expected);
+        }
+    }
+}
