@@ -1,0 +1,145 @@
+//! Blocks as rows: read, and held against their checksums.
+
+use lockgate_model::{Block, Millis, Seq};
+use rusqlite::{Connection, Row};
+
+use crate::encoded::{block_checksum, content_digest};
+use crate::rows::Stream;
+use crate::schema::Checksum;
+use crate::{Heads, StoreError, codec};
+
+/// A block's row, its columns still encoded.
+pub struct StoredBlock {
+    pub first_seq: Seq,
+    pub count: u64,
+    pub read_at: Millis,
+    pub times: (Millis, Millis),
+    pub bytes: u64,
+    codec: i64,
+    checksum: Checksum,
+    heads: Vec<u8>,
+    payload: Vec<u8>,
+}
+
+const COLUMNS: &str = "first_seq, count, read_at, min_time, max_time, bytes, codec, checksum, heads, payload";
+
+impl StoredBlock {
+    pub fn end(&self) -> Seq {
+        self.first_seq.saturating_add(self.count)
+    }
+
+    fn read(row: &Row<'_>) -> rusqlite::Result<StoredBlock> {
+        Ok(StoredBlock {
+            first_seq: row.get(0)?,
+            count: row.get(1)?,
+            read_at: row.get(2)?,
+            times: (row.get(3)?, row.get(4)?),
+            bytes: row.get(5)?,
+            codec: row.get(6)?,
+            checksum: row.get(7)?,
+            heads: row.get(8)?,
+            payload: row.get(9)?,
+        })
+    }
+
+    /// The checksum, taken anew; an error where it is not the one written.
+    pub fn verify(&self, stream: &Stream) -> Result<Checksum, StoreError> {
+        let content = content_digest(&self.heads, &self.payload);
+        let found = block_checksum(&stream.name, self.first_seq, self.count, self.read_at, self.times, self.codec, &content);
+        if found != self.checksum || self.bytes != (self.heads.len() + self.payload.len()) as u64 {
+            return Err(self.damaged(stream, "its checksum differs"));
+        }
+        Ok(found)
+    }
+
+    pub fn heads(&self, stream: &Stream) -> Result<Heads, StoreError> {
+        self.verify(stream)?;
+        self.known(stream)?;
+        let heads = codec::decode_heads(&self.heads).map_err(|error| self.damaged(stream, error))?;
+        if heads.len() as u64 == self.count { Ok(heads) } else { Err(self.damaged(stream, "its count differs")) }
+    }
+
+    pub fn block(&self, stream: &Stream) -> Result<Block, StoreError> {
+        self.verify(stream)?;
+        self.known(stream)?;
+        let parts = codec::decode(&self.heads, &self.payload).map_err(|error| self.damaged(stream, error))?;
+        if parts.times.len() as u64 != self.count {
+            return Err(self.damaged(stream, "its count differs"));
+        }
+        Ok(Block::new(stream.name.clone(), stream.feed, self.first_seq, self.read_at, parts))
+    }
+
+    fn known(&self, stream: &Stream) -> Result<(), StoreError> {
+        if self.codec == codec::VERSION { Ok(()) } else { Err(self.damaged(stream, format_args!("its codec {} is unknown", self.codec))) }
+    }
+
+    fn damaged(&self, stream: &Stream, what: impl std::fmt::Display) -> StoreError {
+        StoreError::Damaged(format!("block {}..{} of `{}`: {what}", self.first_seq, self.end(), stream.name))
+    }
+}
+
+/// The block that holds a sequence.
+pub fn at(connection: &Connection, stream: &Stream, seq: Seq) -> Result<Option<StoredBlock>, StoreError> {
+    if seq < stream.oldest || seq >= stream.next {
+        return Ok(None);
+    }
+    let found = before(connection, stream, seq)?;
+    match found.filter(|block| seq < block.end()) {
+        Some(block) => Ok(Some(block)),
+        // Sequences have no gaps between the oldest and the next.
+        None => Err(StoreError::Damaged(format!("entry {seq} of `{}` is missing", stream.name))),
+    }
+}
+
+/// The newest block that begins at or before a sequence.
+pub fn before(connection: &Connection, stream: &Stream, seq: Seq) -> Result<Option<StoredBlock>, StoreError> {
+    let sql = format!("SELECT {COLUMNS} FROM blocks WHERE stream_id = ?1 AND first_seq <= ?2 ORDER BY first_seq DESC LIMIT 1");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query((stream.id, seq))?;
+    Ok(rows.next()?.map(StoredBlock::read).transpose()?)
+}
+
+/// Where a block lies and when it was read: what can be known without touching its columns.
+#[derive(Clone, Copy)]
+pub struct Extent {
+    pub first_seq: Seq,
+    pub count: u64,
+    pub read_at: Millis,
+    pub times: (Millis, Millis),
+    pub bytes: u64,
+    pub checksum: Checksum,
+}
+
+impl Extent {
+    pub fn end(&self) -> Seq {
+        self.first_seq.saturating_add(self.count)
+    }
+}
+
+/// The blocks that hold a part of `start..end`, oldest first, as far as they are kept.
+pub fn extents(connection: &Connection, stream_id: i64, start: Seq, end: Seq) -> rusqlite::Result<Vec<Extent>> {
+    let sql = "SELECT first_seq, count, read_at, min_time, max_time, bytes, checksum FROM blocks WHERE stream_id = ?1 AND first_seq < ?3 AND \
+               first_seq >= (SELECT coalesce(max(first_seq), 0) FROM blocks WHERE stream_id = ?1 AND first_seq <= ?2) ORDER BY first_seq";
+    let mut statement = connection.prepare_cached(sql)?;
+    let found = statement.query_map((stream_id, start, end), extent)?.filter(|row| row.as_ref().map_or(true, |row| row.end() > start));
+    found.collect()
+}
+
+pub fn oldest(connection: &Connection, stream_id: i64) -> rusqlite::Result<Option<Extent>> {
+    let sql =
+        "SELECT first_seq, count, read_at, min_time, max_time, bytes, checksum FROM blocks WHERE stream_id = ?1 ORDER BY first_seq LIMIT 1";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query([stream_id])?;
+    rows.next()?.map(extent).transpose()
+}
+
+fn extent(row: &Row<'_>) -> rusqlite::Result<Extent> {
+    Ok(Extent {
+        first_seq: row.get(0)?,
+        count: row.get(1)?,
+        read_at: row.get(2)?,
+        times: (row.get(3)?, row.get(4)?),
+        bytes: row.get(5)?,
+        checksum: row.get(6)?,
+    })
+}

@@ -1,0 +1,264 @@
+//! One thread that writes. What is queued while it writes becomes the next transaction: under load many operations share one sync.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, RecvTimeoutError};
+
+use lockgate_model::{Block, Generation, Millis};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
+
+use crate::encoded::EncodedCommit;
+use crate::folder::FolderLock;
+use crate::store::Shared;
+use crate::writer::{AppendArgs, Appended, Fault, Writer};
+use crate::{Registration, StoreError, limits};
+
+/// Dropping a reply tells its waiter that the store has closed; why, stands in `Shared`.
+pub enum Operation {
+    Append(QueuedAppend),
+    Commit { encoded: Box<EncodedCommit>, reply: oneshot::Sender<Result<(), StoreError>>, _room: OwnedSemaphorePermit },
+    Register { generation: Generation, streams: Vec<String>, at: Millis, reply: oneshot::Sender<Result<Registration, StoreError>> },
+    KeepOnly { pipelines: Vec<String>, reply: oneshot::Sender<()> },
+    Close { reply: oneshot::Sender<()> },
+}
+
+pub struct QueuedAppend {
+    pub args: AppendArgs,
+    pub reply: oneshot::Sender<Option<Arc<Block>>>,
+    /// Its part of the queue, given back when it is done.
+    pub _room: OwnedSemaphorePermit,
+}
+
+pub struct Committer {
+    pub writer: Writer,
+    pub queue: Receiver<Operation>,
+    pub shared: Arc<Shared>,
+    pub lock: FolderLock,
+}
+
+/// Answers that wait for the transaction to be durable.
+#[derive(Default)]
+struct Answers {
+    appends: Vec<(oneshot::Sender<Option<Arc<Block>>>, Option<Arc<Block>>)>,
+    commits: Vec<(oneshot::Sender<Result<(), StoreError>>, Result<(), StoreError>)>,
+    registrations: Vec<(oneshot::Sender<Result<Registration, StoreError>>, Result<Registration, StoreError>)>,
+    others: Vec<oneshot::Sender<()>>,
+}
+
+impl Committer {
+    pub fn run(self) {
+        let Committer { writer, queue, shared, lock } = self;
+        // Also where this thread panics: nobody waits for ever.
+        let _last = LastWord(shared.clone());
+        let mut group = Group { writer, parked: HashMap::new(), warned: HashMap::new(), shared: shared.clone() };
+        let end = group.serve(&queue);
+        let Group { writer, parked, .. } = group;
+        shared.retire_readers();
+        let (cause, reply) = match end {
+            Ok(reply) => {
+                if let Err(error) = writer.close() {
+                    // Nothing is lost: the log is read when the store is opened again.
+                    tracing::warn!(%error, "the store's log was not folded into its file");
+                }
+                (StoreError::Closed { cause: "it was closed".to_owned(), full: false }, reply)
+            }
+            Err(fault) => {
+                let cause = writer.closed_by(fault);
+                drop(writer);
+                tracing::error!(error = %cause, "the store has closed itself; what was acknowledged is on disk");
+                (cause, None)
+            }
+        };
+        drop(lock);
+        shared.close(cause);
+        // Only now: whoever hears of the end may open the store again at once.
+        drop((parked, queue));
+        if let Some(reply) = reply {
+            let _ = reply.send(());
+        }
+    }
+}
+
+struct Group {
+    writer: Writer,
+    /// Appends that wait for room in their stream, in their order.
+    parked: HashMap<Arc<str>, VecDeque<QueuedAppend>>,
+    /// Streams whose full state has been reported.
+    warned: HashMap<Arc<str>, bool>,
+    shared: Arc<Shared>,
+}
+
+impl Group {
+    /// Until it is closed, or a write fails.
+    fn serve(&mut self, queue: &Receiver<Operation>) -> Result<Option<oneshot::Sender<()>>, Fault> {
+        let mut again = true;
+        loop {
+            let first = if again {
+                queue.try_recv().map_err(|error| match error {
+                    std::sync::mpsc::TryRecvError::Empty => RecvTimeoutError::Timeout,
+                    std::sync::mpsc::TryRecvError::Disconnected => RecvTimeoutError::Disconnected,
+                })
+            } else {
+                queue.recv_timeout(limits::TICK)
+            };
+            again = match first {
+                Ok(first) => match self.group(first, queue)? {
+                    Some(close) => return Ok(Some(close)),
+                    // What it freed is given back in a moment without work.
+                    None => true,
+                },
+                Err(RecvTimeoutError::Timeout) => self.keep_house()?,
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+            };
+        }
+    }
+
+    fn group(&mut self, first: Operation, queue: &Receiver<Operation>) -> Result<Option<oneshot::Sender<()>>, Fault> {
+        let mut answers = Answers::default();
+        let mut close = None;
+        let (mut operations, mut bytes) = (0, 0);
+        let mut next = Some(first);
+        self.writer.begin()?;
+        while let Some(operation) = next.take() {
+            match operation {
+                Operation::Close { reply } => {
+                    close = Some(reply);
+                    break;
+                }
+                operation => bytes += self.apply(operation, &mut answers)?,
+            }
+            operations += 1;
+            if operations < limits::GROUP_OPERATIONS && bytes < limits::GROUP_BYTES {
+                next = queue.try_recv().ok();
+            }
+        }
+        self.unpark(&mut answers)?;
+        if self.writer.anything_due() {
+            self.writer.expire()?;
+        }
+        self.finish(answers)?;
+        Ok(close)
+    }
+
+    /// Retention and vacuum. True where there is more to do.
+    fn keep_house(&mut self) -> Result<bool, Fault> {
+        let mut more = false;
+        if self.writer.anything_due() {
+            self.writer.begin()?;
+            more = self.writer.expire()?;
+            let mut answers = Answers::default();
+            self.unpark(&mut answers)?;
+            self.finish(answers)?;
+        }
+        Ok(self.writer.vacuum()? || more)
+    }
+
+    /// Bytes that the operation adds to the transaction, about.
+    fn apply(&mut self, operation: Operation, answers: &mut Answers) -> Result<usize, Fault> {
+        match operation {
+            Operation::Append(append) => {
+                let bytes = append.args.block.as_ref().map_or(0, |block| block.bytes() as usize);
+                let line = self.parked.get_mut(&append.args.stream).filter(|line| !line.is_empty());
+                match line {
+                    // Appends to one stream keep their order: a cursor must not pass events that still wait.
+                    Some(line) => line.push_back(append),
+                    None => {
+                        if let Some(append) = self.append(append, answers)? {
+                            self.parked.entry(append.args.stream.clone()).or_default().push_back(append);
+                        }
+                    }
+                }
+                Ok(bytes)
+            }
+            Operation::Commit { encoded, reply, .. } => {
+                let result = self.writer.commit(&encoded)?;
+                answers.commits.push((reply, result));
+                Ok(encoded.bytes())
+            }
+            Operation::Register { generation, streams, at, reply } => {
+                let result = self.writer.register(&generation, &streams, at)?;
+                answers.registrations.push((reply, result));
+                Ok(0)
+            }
+            Operation::KeepOnly { pipelines, reply } => {
+                self.writer.keep_only(&pipelines);
+                answers.others.push(reply);
+                Ok(0)
+            }
+            Operation::Close { reply } => {
+                answers.others.push(reply);
+                Ok(0)
+            }
+        }
+    }
+
+    /// Gives it back where there is no room.
+    fn append(&mut self, append: QueuedAppend, answers: &mut Answers) -> Result<Option<QueuedAppend>, Fault> {
+        let QueuedAppend { args, reply, _room } = append;
+        match self.writer.append(args)? {
+            Appended::Done(block) => {
+                answers.appends.push((reply, block));
+                Ok(None)
+            }
+            Appended::NoRoom(args) => Ok(Some(QueuedAppend { args, reply, _room })),
+        }
+    }
+
+    /// Lets in what waited, as far as commits have made room.
+    fn unpark(&mut self, answers: &mut Answers) -> Result<(), Fault> {
+        let mut parked = std::mem::take(&mut self.parked);
+        for line in parked.values_mut() {
+            while let Some(append) = line.pop_front() {
+                if let Some(append) = self.append(append, answers)? {
+                    line.push_front(append);
+                    break;
+                }
+            }
+        }
+        self.parked = parked;
+        Ok(())
+    }
+
+    fn finish(&mut self, answers: Answers) -> Result<(), Fault> {
+        self.writer.finish()?;
+        let appended = answers.appends.iter().filter_map(|(_, block)| block.clone());
+        let removed = std::mem::take(&mut self.writer.removed);
+        self.shared.publish(appended, removed.into_iter(), self.writer.heads());
+        answers.appends.into_iter().for_each(|(reply, block)| drop(reply.send(block)));
+        answers.commits.into_iter().for_each(|(reply, result)| drop(reply.send(result)));
+        answers.registrations.into_iter().for_each(|(reply, result)| drop(reply.send(result)));
+        for reply in answers.others {
+            let _ = reply.send(());
+        }
+        self.report_full();
+        Ok(())
+    }
+
+    fn report_full(&mut self) {
+        for (stream, line) in &self.parked {
+            let full = !line.is_empty();
+            let before = self.warned.insert(stream.clone(), full).unwrap_or(false);
+            if full == before {
+                continue;
+            }
+            self.shared.set_full(stream, full);
+            if full {
+                tracing::warn!(
+                    %stream, pipelines = %self.writer.holders_of(stream).join(", "),
+                    "the stream is at its retention limit, and these pipelines have not finished its oldest events: reading waits. \
+                     Repair them, or raise `bytes` in `retain` of `[store]`"
+                );
+            } else {
+                tracing::info!(%stream, "there is room in the stream again: reading goes on");
+            }
+        }
+    }
+}
+
+struct LastWord(Arc<Shared>);
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        self.0.close(StoreError::Closed { cause: "its thread stopped".to_owned(), full: false });
+    }
+}

@@ -1,0 +1,190 @@
+//! What is queued for the committer: encoded, compressed and checked on the caller's thread.
+
+use std::collections::BTreeMap;
+
+use lockgate_model::{BlockParts, Commit, Day, DeadLetter, Millis, Outcome, Seq, StateWrite};
+use serde_json::json;
+use sha2::{Digest, Sha256};
+
+use crate::schema::{Checksum, digest};
+use crate::{StoreError, codec};
+
+/// A block but for its sequence.
+pub struct EncodedBlock {
+    pub parts: BlockParts,
+    pub heads: Vec<u8>,
+    pub payload: Vec<u8>,
+    pub min_time: Millis,
+    pub max_time: Millis,
+    pub days: BTreeMap<Day, u64>,
+    content: Checksum,
+}
+
+impl EncodedBlock {
+    /// `None` for an append that only moves cursors.
+    pub fn new(parts: BlockParts) -> Result<Option<EncodedBlock>, StoreError> {
+        let (heads, payload) = codec::encode(&parts).map_err(|error| StoreError::Invalid(format!("the block: {error}")))?;
+        let (Some(&min_time), Some(&max_time)) = (parts.times.iter().min(), parts.times.iter().max()) else { return Ok(None) };
+        let days = count_days(&parts.times);
+        let content = content_digest(&heads, &payload);
+        Ok(Some(EncodedBlock { parts, heads, payload, min_time, max_time, days, content }))
+    }
+
+    pub fn bytes(&self) -> u64 {
+        (self.heads.len() + self.payload.len()) as u64
+    }
+
+    pub fn count(&self) -> u64 {
+        self.parts.times.len() as u64
+    }
+
+    /// The row's checksum, now that the sequence is known.
+    pub fn checksum(&self, stream: &str, first_seq: Seq, read_at: Millis) -> Checksum {
+        block_checksum(stream, first_seq, self.count(), read_at, (self.min_time, self.max_time), codec::VERSION, &self.content)
+    }
+}
+
+pub fn count_days(times: &[Millis]) -> BTreeMap<Day, u64> {
+    let mut days = BTreeMap::new();
+    for &time in times {
+        *days.entry(Day::of(time)).or_default() += 1;
+    }
+    days
+}
+
+/// The long part of a block's checksum: taken before the committer gives the sequence.
+pub fn content_digest(heads: &[u8], payload: &[u8]) -> Checksum {
+    digest([heads.into(), payload.into()])
+}
+
+pub fn block_checksum(
+    stream: &str,
+    first_seq: Seq,
+    count: u64,
+    read_at: Millis,
+    times: (Millis, Millis),
+    codec: i64,
+    content: &Checksum,
+) -> Checksum {
+    digest([
+        stream.into(),
+        first_seq.into(),
+        count.into(),
+        read_at.into(),
+        times.0.into(),
+        times.1.into(),
+        codec.into(),
+        content.as_slice().into(),
+    ])
+}
+
+/// The columns of a commit's row.
+pub struct EncodedCommit {
+    pub commit: Commit,
+    pub outcomes: Vec<u8>,
+    pub reasons: String,
+    pub days: String,
+    pub batch: String,
+    /// Checksums of the dead letters, which are sorted by sequence.
+    pub dead: Vec<u8>,
+    pub state: Vec<u8>,
+}
+
+impl EncodedCommit {
+    pub fn new(mut commit: Commit) -> Result<EncodedCommit, StoreError> {
+        commit.dead.sort_by_key(|letter| letter.seq);
+        check(&commit).map_err(StoreError::Invalid)?;
+        let days: Vec<_> = commit.days.iter().map(|day| (day.day.0, day.delivered, day.dropped, day.dead)).collect();
+        let requests: Vec<_> = commit
+            .batch
+            .requests
+            .iter()
+            .map(|request| {
+                json!({
+                    "status": request.status, "documents": request.documents, "bytes": request.bytes,
+                    "attempts": request.attempts, "excerpt": request.excerpt,
+                })
+            })
+            .collect();
+        Ok(EncodedCommit {
+            outcomes: codec::encode_outcomes(&commit.outcomes),
+            reasons: json!(commit.reasons).to_string(),
+            days: json!(days).to_string(),
+            batch: json!({ "id": commit.batch.id, "requests": requests }).to_string(),
+            dead: commit.dead.iter().flat_map(letter_checksum).collect(),
+            state: state_digest(&commit.state),
+            commit,
+        })
+    }
+
+    /// Bytes it takes in the queue, about.
+    pub fn bytes(&self) -> usize {
+        let letters: usize = self.commit.dead.iter().map(|letter| letter.payload.len() + letter.reason.len() + 100).sum();
+        let state: usize = self.commit.state.iter().map(|write| write.value.as_ref().map_or(0, String::len) + write.key.len() + 40).sum();
+        self.outcomes.len() + self.batch.len() + letters + state + 300
+    }
+}
+
+pub fn letter_checksum(letter: &DeadLetter) -> Checksum {
+    digest([
+        letter.seq.into(),
+        letter.key.as_str().into(),
+        letter.event_type.as_str().into(),
+        letter.time.into(),
+        letter.cause.as_str().into(),
+        letter.reason.as_str().into(),
+        letter.payload.as_slice().into(),
+    ])
+}
+
+fn state_digest(writes: &[StateWrite]) -> Vec<u8> {
+    if writes.is_empty() {
+        return Vec::new();
+    }
+    let mut hasher = Sha256::new();
+    for write in writes {
+        let value = write.value.as_deref();
+        hasher.update(digest([
+            write.stage.into(),
+            write.key.as_str().into(),
+            i64::from(value.is_some()).into(),
+            value.unwrap_or("").into(),
+        ]));
+    }
+    hasher.finalize().to_vec()
+}
+
+/// A commit says each thing more than once (outcomes, days, letters); they have to agree, or the books never balance.
+fn check(commit: &Commit) -> Result<(), String> {
+    let range = &commit.range;
+    if range.is_empty() || range.start == 0 || i64::try_from(range.end).is_err() {
+        return Err(format!("the range {range:?} is empty or has no such sequences"));
+    }
+    if !commit.outcomes.covers(range) {
+        return Err(format!("{} outcomes for the {} entries of {range:?}", commit.outcomes.len(), range.end - range.start));
+    }
+    let mut seq = range.start;
+    let mut letters = commit.dead.iter().map(|letter| letter.seq);
+    for run in &commit.outcomes.runs {
+        if let Outcome::Dropped(reason) | Outcome::Dead(reason) = run.outcome
+            && usize::from(reason) >= commit.reasons.len()
+        {
+            return Err(format!("an outcome of {range:?} has reason {reason} of {}", commit.reasons.len()));
+        }
+        let end = seq + u64::from(run.len);
+        if let Outcome::Dead(_) = run.outcome
+            && let Some(missing) = (seq..end).find(|&dead| letters.next() != Some(dead))
+        {
+            return Err(format!("the dead entry {missing} has no dead letter, or the letters' order breaks there"));
+        }
+        seq = end;
+    }
+    if let Some(extra) = letters.next() {
+        return Err(format!("there is a dead letter for {extra}, which is not dead"));
+    }
+    let days = commit.days.iter().fold((0, 0, 0), |sum, day| (sum.0 + day.delivered, sum.1 + day.dropped, sum.2 + day.dead));
+    if days != commit.outcomes.count() {
+        return Err(format!("by day {days:?}, by outcome {:?} (delivered, dropped, dead) in {range:?}", commit.outcomes.count()));
+    }
+    Ok(())
+}

@@ -1,0 +1,36 @@
+//! Every limit of the store on one page.
+
+use std::time::Duration;
+
+/// Events per compressed frame of payload.
+pub const FRAME_EVENTS: usize = 128;
+/// Bytes of one block's columns before compression, at most.
+pub const BLOCK_MAX: usize = 256 << 20;
+/// Bytes of recent blocks that are kept in memory.
+pub const TAIL_BYTES: usize = 32 << 20;
+/// Encoded bytes that may wait for the committer, for each stream.
+pub const APPEND_QUEUE: usize = 8 << 20;
+/// Bytes of commits that may wait for the committer, over all pipelines.
+pub const COMMIT_QUEUE: usize = 16 << 20;
+/// One transaction holds at most this many operations …
+pub const GROUP_OPERATIONS: usize = 256;
+/// … and closes after this many bytes.
+pub const GROUP_BYTES: usize = 8 << 20;
+/// How often retention by age looks, when nothing is written.
+pub const TICK: Duration = Duration::from_secs(30);
+/// Blocks that retention removes in one transaction, at most: writers wait no longer than that.
+pub const RETENTION_STEP: usize = 64;
+/// Free pages the file keeps for what is written next; more than that is given back to the disk …
+pub const FREE_PAGES_KEPT: u32 = 1024;
+/// … in steps of this many pages.
+pub const VACUUM_STEP: u32 = 64;
+/// A store up to this size is checked in full when it is opened.
+pub const FULL_CHECK: u64 = 1 << 30;
+/// The same for an [`Inspector`](crate::Inspector), which is opened for one short command.
+pub const FULL_CHECK_INSPECTOR: u64 = 64 << 20;
+/// In a larger one the checksums of this many newest blocks of each stream.
+pub const NEWEST_CHECKED: usize = 16;
+/// Connections for reading that are kept open between reads.
+pub const IDLE_READERS: usize = 4;
+/// The write-ahead log is cut back to this after a checkpoint.
+pub const WAL_KEPT: u64 = 64 << 20;

@@ -1,0 +1,54 @@
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use lockgate_model::Millis;
+
+use crate::limits;
+
+/// Where the store takes the time from: milliseconds since the Unix epoch.
+pub type Clock = Arc<dyn Fn() -> Millis + Send + Sync>;
+
+/// How to open a store.
+#[derive(Clone)]
+pub struct Options {
+    /// The folder. Made, with mode 0700, where it does not exist.
+    pub path: PathBuf,
+    /// For every stream that `streams` does not name.
+    pub retention: Retention,
+    /// By name, such as `teleport/audit`.
+    pub streams: BTreeMap<String, Retention>,
+    /// Bytes of recent blocks kept in memory, over all streams.
+    pub tail_bytes: usize,
+    /// The file never grows beyond so many bytes: as though the disk were full.
+    pub size_max: Option<u64>,
+    pub clock: Clock,
+}
+
+/// How long events are kept that every pipeline is done with. Whichever limit comes first; `None`: no such limit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retention {
+    /// Since they were read. It never removes what a pipeline has not finished, and never stops a reader: waiting would free nothing.
+    pub age: Option<Duration>,
+    /// Of compressed blocks, for each stream. Where it is reached and a pipeline still needs the oldest block, appends wait.
+    pub bytes: Option<u64>,
+}
+
+impl Options {
+    /// Seven days, 8 GiB a stream, the system's clock.
+    pub fn new(path: impl Into<PathBuf>) -> Options {
+        Options {
+            path: path.into(),
+            retention: Retention { age: Some(Duration::from_secs(7 * 86_400)), bytes: Some(8 << 30) },
+            streams: BTreeMap::new(),
+            tail_bytes: limits::TAIL_BYTES,
+            size_max: None,
+            clock: Arc::new(|| SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as Millis)),
+        }
+    }
+
+    pub(crate) fn retention_of(&self, stream: &str) -> Retention {
+        self.streams.get(stream).copied().unwrap_or(self.retention)
+    }
+}

@@ -1,0 +1,229 @@
+//! Everything that can be read, by the host's [`Store`](crate::Store) and by an [`Inspector`](crate::Inspector) alike.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lockgate_model::{Block, Books, Day, DeadLetter, FeedKind, Millis, Seq, payload_hash};
+use rusqlite::{Connection, params};
+use tokio::sync::watch;
+
+use crate::blocks::{self, StoredBlock};
+use crate::books::{self, Tallies};
+use crate::chain::{self, ChainHead};
+use crate::{Heads, Progress, StoreError, limits, open, rows};
+
+/// A stream as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamStatus {
+    pub name: String,
+    pub feed: FeedKind,
+    /// The sequence that the next event gets.
+    pub next: Seq,
+    /// The oldest event kept; equal to `next` where none is.
+    pub oldest: Seq,
+    /// Of compressed blocks kept.
+    pub bytes: u64,
+    /// Events left out because they had been read before.
+    pub duplicates: u64,
+}
+
+/// A pipeline as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PipelineStatus {
+    pub name: String,
+    pub epoch: u32,
+    pub generation: u32,
+    /// What the generation stands for: JSON.
+    pub description: String,
+    /// How far it is in each stream it ever read; false where it is not configured to read it any more.
+    pub streams: Vec<(Progress, bool)>,
+}
+
+/// A dead letter and where it belongs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptLetter {
+    pub stream: String,
+    pub epoch: u32,
+    pub generation: u32,
+    /// When it became final. Milliseconds.
+    pub at: Millis,
+    pub letter: DeadLetter,
+}
+
+/// Reads from disk; every call blocks for as long as that takes. Each sees one moment of the store.
+pub struct Reads {
+    database: PathBuf,
+    idle: Mutex<Vec<Connection>>,
+    tallies: Mutex<Tallies>,
+    pub(crate) closed: watch::Sender<Option<StoreError>>,
+}
+
+impl Reads {
+    pub(crate) fn new(database: PathBuf) -> Reads {
+        Reads { database, idle: Mutex::default(), tallies: Mutex::default(), closed: watch::Sender::new(None) }
+    }
+
+    /// The source's cursors, as the last appends left them.
+    pub fn cursors(&self, source: &str) -> Result<BTreeMap<String, String>, StoreError> {
+        self.read(|connection| rows::cursors(connection, source))
+    }
+
+    /// The block that holds a sequence. `None`: not appended yet, or removed by retention.
+    pub fn block_at(&self, stream: &str, seq: Seq) -> Result<Option<Arc<Block>>, StoreError> {
+        let found = self.stored(stream, seq)?;
+        found.map(|(stream, stored)| stored.block(&stream).map(Arc::new)).transpose()
+    }
+
+    /// The first sequence of the block that holds `seq`, and its columns but for the payloads, which are not decompressed.
+    pub fn heads_at(&self, stream: &str, seq: Seq) -> Result<Option<(Seq, Heads)>, StoreError> {
+        let found = self.stored(stream, seq)?;
+        found.map(|(stream, stored)| Ok((stored.first_seq, stored.heads(&stream)?))).transpose()
+    }
+
+    /// [`payload_hash`] (of key and payload) of the newest events of a stream, oldest first, at most `max`.
+    pub fn recent_hashes(&self, stream: &str, max: usize) -> Result<Vec<u64>, StoreError> {
+        self.read(|connection| {
+            let Some(stream) = rows::stream(connection, stream)? else { return Ok(Vec::new()) };
+            let mut hashes = Vec::with_capacity(max.min(stream.next as usize));
+            let mut next = stream.next;
+            while hashes.len() < max
+                && let Some(stored) = blocks::at(connection, &stream, next - 1)?
+            {
+                let block = stored.block(&stream)?;
+                let hash =
+                    |row| payload_hash(block.parts().keys.at(row), block.raw(row).unwrap_or(block.parts().payloads.at(row).as_bytes()));
+                hashes.extend((0..block.len()).rev().map(hash).take(max - hashes.len()));
+                next = block.first_seq;
+            }
+            hashes.reverse();
+            Ok(hashes)
+        })
+    }
+
+    pub fn streams(&self) -> Result<Vec<StreamStatus>, StoreError> {
+        self.read(|connection| Ok(rows::streams(connection)?.iter().map(status).collect()))
+    }
+
+    /// Every pipeline that ever ran, by name.
+    pub fn pipelines(&self) -> Result<Vec<PipelineStatus>, StoreError> {
+        self.read(|connection| {
+            let sql = "SELECT p.name, p.epoch, p.generation, g.description FROM pipelines p \
+                       JOIN generations g ON g.pipeline = p.name AND g.generation = p.generation ORDER BY p.name";
+            let mut statement = connection.prepare_cached(sql)?;
+            let pipelines = statement.query_map([], |row| {
+                Ok(PipelineStatus {
+                    name: row.get(0)?,
+                    epoch: row.get(1)?,
+                    generation: row.get(2)?,
+                    description: row.get(3)?,
+                    streams: Vec::new(),
+                })
+            })?;
+            let mut pipelines = pipelines.collect::<Result<Vec<_>, _>>()?;
+            for pipeline in &mut pipelines {
+                let epochs = rows::current_epochs_of(connection, &pipeline.name)?;
+                pipeline.streams = epochs.into_iter().map(|epoch| (epoch.progress, epoch.active)).collect();
+            }
+            Ok(pipelines)
+        })
+    }
+
+    /// The four figures of the pipeline's current epoch for each stream, counted. Goes on from where the last call ended.
+    pub fn books(&self, pipeline: &str) -> Result<Vec<(String, Books)>, StoreError> {
+        self.count(|connection, tallies| books::books(connection, tallies, pipeline))
+    }
+
+    /// The four figures by UTC day of the event's time, over all streams of the pipeline.
+    pub fn days(&self, pipeline: &str) -> Result<Vec<(Day, Books)>, StoreError> {
+        self.count(|connection, tallies| books::days(connection, tallies, pipeline))
+    }
+
+    /// The newest dead letters of a pipeline, newest first.
+    pub fn dead_letters(&self, pipeline: &str, limit: usize) -> Result<Vec<KeptLetter>, StoreError> {
+        self.read(|connection| {
+            let sql = "SELECT s.name, e.epoch, d.generation, d.at, d.seq, d.key, d.event_type, d.time, d.cause, d.reason, d.payload \
+                       FROM dead_letters d JOIN epochs e ON e.id = d.epoch_id JOIN streams s ON s.id = e.stream_id \
+                       WHERE e.pipeline = ?1 ORDER BY d.rowid DESC LIMIT ?2";
+            let mut statement = connection.prepare_cached(sql)?;
+            let letters = statement.query_map(params![pipeline, limit as u64 & i64::MAX as u64], |row| {
+                Ok(KeptLetter {
+                    stream: row.get(0)?,
+                    epoch: row.get(1)?,
+                    generation: row.get(2)?,
+                    at: row.get(3)?,
+                    letter: chain::letter(row, 4)?,
+                })
+            })?;
+            Ok(letters.collect::<Result<_, _>>()?)
+        })
+    }
+
+    /// The key-value state of one stage of a pipeline.
+    pub fn state(&self, pipeline: &str, stage: u32) -> Result<BTreeMap<String, String>, StoreError> {
+        self.read(|connection| rows::state(connection, pipeline, stage))
+    }
+
+    /// Proves that no commit of the pipeline, and no event kept that they speak of, was changed: takes every hash anew.
+    ///
+    /// Reads every block that the pipeline has finished. [`StoreError::Damaged`] names the first place that is not what was written.
+    pub fn verify_chain(&self, pipeline: &str) -> Result<Vec<ChainHead>, StoreError> {
+        self.read(|connection| chain::verify(connection, pipeline))
+    }
+
+    pub(crate) fn check_open(&self) -> Result<(), StoreError> {
+        self.closed.borrow().clone().map_or(Ok(()), Err)
+    }
+
+    pub(crate) fn cause(&self) -> StoreError {
+        let closed = self.closed.borrow().clone();
+        closed.unwrap_or_else(|| StoreError::Closed { cause: "it is closing".to_owned(), full: false })
+    }
+
+    pub(crate) fn retire(&self) {
+        self.idle().clear();
+    }
+
+    fn stored(&self, stream: &str, seq: Seq) -> Result<Option<(rows::Stream, StoredBlock)>, StoreError> {
+        self.read(|connection| {
+            let Some(stream) = rows::stream(connection, stream)? else { return Ok(None) };
+            Ok(blocks::at(connection, &stream, seq)?.map(|block| (stream, block)))
+        })
+    }
+
+    /// The lock on the tallies comes before the snapshot, so that they never know more than it shows.
+    fn count<T>(&self, f: impl FnOnce(&Connection, &mut Tallies) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
+        self.read(|connection| f(connection, &mut tallies))
+    }
+
+    fn read<T>(&self, f: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        self.check_open()?;
+        let idle = self.idle().pop();
+        let connection = idle.map_or_else(|| open::reader(&self.database), Ok)?;
+        let result = {
+            let _snapshot = connection.unchecked_transaction()?;
+            f(&connection)
+        };
+        let mut idle = self.idle();
+        if result.is_ok() && idle.len() < limits::IDLE_READERS && self.closed.borrow().is_none() {
+            idle.push(connection);
+        }
+        result
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn status(stream: &rows::Stream) -> StreamStatus {
+    StreamStatus {
+        name: stream.name.to_string(),
+        feed: stream.feed,
+        next: stream.next,
+        oldest: stream.oldest,
+        bytes: stream.bytes,
+        duplicates: stream.duplicates,
+    }
+}

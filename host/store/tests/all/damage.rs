@@ -1,0 +1,183 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use lockgate_model::{Block, Books, Outcome};
+use lockgate_store::{ChainHead, Inspector, KeptLetter, Ledger, OpenError, Reads, Store, StoreError};
+
+use crate::common::*;
+
+/// All that a user reads from a store.
+#[derive(Debug, PartialEq)]
+struct Contents {
+    blocks: Vec<Block>,
+    cursors: BTreeMap<String, String>,
+    books: Vec<(String, Books)>,
+    letters: Vec<KeptLetter>,
+    chain: Vec<ChainHead>,
+}
+
+fn contents(store: &Reads) -> Result<Contents, StoreError> {
+    // First: it vouches for what the others read.
+    let chain = store.verify_chain("siem")?;
+    let (mut blocks, mut seq) = (Vec::new(), 1);
+    while let Some(block) = store.block_at(AUDIT, seq)? {
+        seq = block.range().end;
+        blocks.push(Block::clone(&block));
+    }
+    let (cursors, books, letters) = (store.cursors("teleport")?, store.books("siem")?, store.dead_letters("siem", 100)?);
+    Ok(Contents { blocks, cursors, books, letters, chain })
+}
+
+/// A closed store, and what is in it.
+async fn sample(folder: &Path) -> Contents {
+    let store = open(folder);
+    register(&store, "siem", &[AUDIT]).await;
+    for nth in 0..8u64 {
+        append(&store, 200).await;
+        let first = nth * 200 + 1;
+        let fate = |seq| if seq % 50 == 0 { Outcome::Dead(0) } else { Outcome::Dropped((seq % 2) as u16) };
+        store.commit(commit_of(&store, "siem", first..first + 150, fate)).await.unwrap();
+    }
+    let contents = contents(&store).unwrap();
+    store.close().await.unwrap();
+    contents
+}
+
+#[tokio::test]
+async fn damage_at_any_place_is_refused_or_reported_and_never_overwritten() {
+    let folder = tempfile::tempdir().unwrap();
+    let sound = sample(folder.path()).await;
+    let original = fs::read(folder.path().join("store.db")).unwrap();
+    let mut dice = Dice(42);
+    let (mut refused, mut reported, mut harmless) = (0, 0, 0);
+    for round in 0..60 {
+        let mut bytes = original.clone();
+        let at = dice.roll(bytes.len() as u64) as usize;
+        let what = if round % 3 == 0 {
+            bytes.truncate(at);
+            format!("truncated at {at}")
+        } else {
+            let end = (at + 200).min(bytes.len());
+            bytes[at..end].iter_mut().for_each(|byte| *byte = dice.roll(256) as u8);
+            format!("overwritten at {at}")
+        };
+        let place = tempfile::tempdir().unwrap();
+        let path = place.path().join("store.db");
+        fs::write(&path, &bytes).unwrap();
+        let result = match Store::open(options(place.path())) {
+            Err(error) => {
+                assert!(matches!(error, OpenError::Damaged { .. } | OpenError::Newer { .. }), "{what}: {error}");
+                assert_eq!(fs::read(&path).unwrap(), bytes, "{what}: refused, but changed");
+                refused += 1;
+                continue;
+            }
+            Ok(store) => {
+                let result = contents(&store);
+                store.close().await.unwrap();
+                result
+            }
+        };
+        match result {
+            Err(error @ StoreError::Damaged(_)) => {
+                assert!(error.to_string().contains("restore a backup"), "{what}: {error}");
+                reported += 1;
+            }
+            // Free space, or what is of no account.
+            Ok(found) if found == sound => harmless += 1,
+            other => panic!("{what}: {other:?}"),
+        }
+    }
+    assert!(refused > 20 && refused + reported > 40, "{refused} refused, {reported} reported, {harmless} harmless");
+}
+
+#[tokio::test]
+async fn a_changed_event_is_found_when_it_is_read() {
+    let folder = tempfile::tempdir().unwrap();
+    sample(folder.path()).await;
+    let path = folder.path().join("store.db");
+    // Below SQLite's notice: the row stays well-formed. Not among the newest, which are verified at the start.
+    let database = rusqlite::Connection::open(&path).unwrap();
+    for _ in 0..3 {
+        let store = open(folder.path());
+        for _ in 0..10 {
+            append(&store, 10).await;
+        }
+        store.close().await.unwrap();
+    }
+    database.execute("UPDATE blocks SET read_at = read_at + 1 WHERE first_seq = 201", []).unwrap();
+    drop(database);
+    let store = open(folder.path());
+    let StoreError::Damaged(what) = store.block_at(AUDIT, 300).unwrap_err() else { panic!() };
+    assert_eq!(what, "block 201..401 of `teleport/audit`: its checksum differs");
+    assert!(store.block_at(AUDIT, 401).is_ok());
+    assert!(store.heads_at(AUDIT, 300).is_err() && store.verify_chain("siem").is_err() && store.recent_hashes(AUDIT, 9999).is_err());
+}
+
+#[tokio::test]
+async fn every_change_to_what_was_committed_breaks_the_chain() {
+    let folder = tempfile::tempdir().unwrap();
+    sample(folder.path()).await;
+    let path = folder.path().join("store.db");
+    let original = fs::read(&path).unwrap();
+    for change in [
+        "UPDATE commits SET outcomes = x'009601' WHERE id = 3",
+        "UPDATE commits SET reasons = '[\"x\",\"y\"]' WHERE id = 3",
+        "UPDATE commits SET at = at + 1 WHERE id = 8",
+        "UPDATE commits SET batch = '{}' WHERE id = 1",
+        "UPDATE commits SET days = '[]' WHERE id = 1",
+        "UPDATE commits SET end_seq = end_seq - 1 WHERE id = 2",
+        "DELETE FROM commits WHERE id = 4",
+        "DELETE FROM commits WHERE id = 8",
+        "UPDATE dead_letters SET payload = x'7b7d' WHERE seq = 50",
+        "UPDATE dead_letters SET reason = 'nothing' WHERE seq = 50",
+        "UPDATE generations SET description = '{}'",
+        "DELETE FROM blocks WHERE first_seq = 201",
+    ] {
+        let database = rusqlite::Connection::open(&path).unwrap();
+        assert!(database.execute(change, []).unwrap() > 0, "{change}");
+        database.close().unwrap();
+        match Inspector::open(folder.path()) {
+            Ok(inspector) => {
+                let broken = inspector.verify_chain("siem").unwrap_err();
+                assert!(matches!(broken, StoreError::Damaged(_)), "{change}: {broken}");
+            }
+            Err(refusal) => assert!(matches!(refusal, OpenError::Damaged { .. }), "{change}: {refusal}"),
+        }
+        fs::write(&path, &original).unwrap();
+    }
+    Inspector::open(folder.path()).unwrap().verify_chain("siem").unwrap();
+}
+
+#[test]
+fn what_is_no_store_is_never_made_one() {
+    let database = |fill: &dyn Fn(&rusqlite::Connection)| {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        let connection = rusqlite::Connection::open(&path).unwrap();
+        fill(&connection);
+        drop(connection);
+        fs::read(path).unwrap()
+    };
+    let foreign = database(&|connection| connection.execute_batch("CREATE TABLE a (b)").unwrap());
+    let other_pages = database(&|connection| {
+        connection.execute_batch("PRAGMA application_id = 0x4C4B4754; PRAGMA user_version = 1; CREATE TABLE a (b)").unwrap();
+    });
+    for (name, bytes, says) in [
+        ("store.db", &b""[..], "it has 0 bytes"),
+        ("store.db", b"hello", "it has 5 bytes"),
+        ("store.db", &[b'x'; 5000], "it is not a SQLite database"),
+        ("store.db", &foreign, "not one of Lockgate's"),
+        ("store.db", &other_pages, "its pages have another size"),
+        ("store.db-wal", &[7; 500], "it is gone, and its log"),
+    ] {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        let refusal = Store::open(options(folder.path())).err().unwrap();
+        assert!(matches!(refusal, OpenError::Damaged { .. }), "{refusal}");
+        let message = refusal.to_string();
+        assert!(message.contains(says) && message.contains("move `store.db`, `store.db-wal` and `store.db-shm` aside"), "{message}");
+        assert_eq!(fs::read(&path).unwrap(), bytes);
+    }
+}

@@ -1,0 +1,58 @@
+use lockgate_store::{Inspector, OpenError, Store};
+
+use crate::common::*;
+
+#[tokio::test]
+async fn a_second_store_on_the_folder_names_the_first() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    let held = Store::open(options(folder.path())).err().unwrap();
+    let message = held.to_string();
+    assert!(matches!(held, OpenError::Held { .. }));
+    let command = std::env::args().next().unwrap();
+    for part in [&format!("process {} (`{command}", std::process::id()), " since 20", "Z. Stop that process", "`path` in `[store]`"] {
+        assert!(message.contains(part), "{message}");
+    }
+    append(&store, 3).await;
+    store.close().await.unwrap();
+    assert_eq!(*open(folder.path()).head(AUDIT).borrow(), 4);
+}
+
+#[tokio::test]
+async fn a_store_that_is_dropped_lets_go_of_its_folder() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    append(&store, 3).await;
+    let mut failed = store.failed();
+    drop(store);
+    assert!(failed.wait_for(Option::is_some).await.unwrap().is_some());
+    assert_eq!(*open(folder.path()).head(AUDIT).borrow(), 4);
+}
+
+#[tokio::test]
+async fn a_closed_store_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    append(&store, 3).await;
+    let other = store.clone();
+    store.close().await.unwrap();
+    use lockgate_store::{Ledger, StoreError};
+    let closed = other.append(append_of(numbered(4..5), &[])).await.unwrap_err();
+    assert_eq!(closed, StoreError::Closed { cause: "it was closed".into(), full: false });
+    assert_eq!(other.cursors("teleport"), Err(closed.clone()));
+    assert_eq!(other.failed().borrow().clone(), Some(closed));
+}
+
+#[tokio::test]
+async fn a_newer_format_is_refused_with_what_to_do() {
+    let folder = tempfile::tempdir().unwrap();
+    open(folder.path()).close().await.unwrap();
+    let path = folder.path().join("store.db");
+    rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 2).unwrap();
+    let before = std::fs::read(&path).unwrap();
+    for refusal in [Store::open(options(folder.path())).err().unwrap(), Inspector::open(folder.path()).err().unwrap()] {
+        assert!(matches!(refusal, OpenError::Newer { found: 2, known: 1, .. }), "{refusal}");
+        assert!(refusal.to_string().contains("Start the release that wrote it or a newer one"), "{refusal}");
+    }
+    assert_eq!(std::fs::read(&path).unwrap(), before);
+}

@@ -1,0 +1,12 @@
+//! The store as its users see it: on real files, with real processes that are killed or run out of disk.
+//! One binary, because every one of them links SQLite.
+
+mod behaviour;
+mod common;
+mod damage;
+mod full;
+mod kill;
+mod locking;
+mod model;
+mod retention;
+mod worker;
