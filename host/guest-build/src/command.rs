@@ -11,6 +11,9 @@ const POLL: Duration = Duration::from_millis(50);
 /// For the rest of the output after the program ended: a grandchild may hold the pipe open.
 const DRAIN: Duration = Duration::from_secs(2);
 
+/// Beyond this many bytes, a complaint is cut down to its first and its last part.
+const LINE: usize = 160;
+
 /// Runs `command` for at most `limit` and returns what it wrote to stdout; on failure, why, as part of a sentence.
 pub(crate) fn capture(command: &mut Command, limit: Duration) -> Result<String, String> {
     let name = command.get_program().to_string_lossy().into_owned();
@@ -62,12 +65,17 @@ fn complaint(stderr: &str) -> Option<String> {
     let lines: Vec<&str> = stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
     let first = lines.iter().find(|line| line.starts_with("error") || line.starts_with("E: ")).or(lines.last())?;
     let causes = lines.iter().position(|line| *line == "Caused by:").map_or(&[][..], |at| &lines[at + 1..]);
-    let strip = |line: &str| line.trim_start_matches("error: ").trim_start_matches("E: ").trim_end_matches('.').to_owned();
     // Numbered in a chain: `6: Connection refused`.
-    let last = causes.last().map(|cause| cause.split_once(": ").filter(|(n, _)| n.parse::<u8>().is_ok()).map_or(*cause, |(_, text)| text));
-    Some(match last {
-        Some(last) => format!("{} ({})", strip(first), strip(last)),
-        None => strip(first),
+    let unnumbered =
+        |cause: &'_ str| cause.split_once(": ").filter(|(n, _)| n.parse::<u8>().is_ok()).map_or(cause, |(_, text)| text).to_owned();
+    let text = first.trim_start_matches("error: ").trim_start_matches("E: ").trim_end_matches('.');
+    Some(match (causes.last(), text.split_once(": ")) {
+        (Some(last), _) => format!("{text} ({})", unnumbered(last)),
+        // The same chain on one line, with every step between.
+        (None, Some((outcome, steps))) if text.len() > LINE => {
+            format!("{outcome} ({})", steps.rsplit(": ").next().unwrap_or(steps))
+        }
+        (None, _) => text.to_owned(),
     })
 }
 
@@ -95,7 +103,13 @@ mod tests {
     #[test]
     fn the_last_cause_of_a_chain_is_told() {
         let stderr = "info: rolling back\nerror: component download failed\n\nCaused by:\n    0: partial file\n    1: Connection refused (os error 111)\n";
-        assert_eq!(complaint(stderr).as_deref(), Some("component download failed (Connection refused (os error 111))"));
+        let told = Some("component download failed (Connection refused (os error 111))");
+        assert_eq!(complaint(stderr).as_deref(), told);
+        let url = "http://127.0.0.1:9/dist/2026-04-16/rust-std-1.95.0-wasm32-unknown-unknown.tar.xz";
+        let line = format!(
+            "error: component download failed: could not download file from '{url}' to '/x/y.partial': Connection refused (os error 111)"
+        );
+        assert_eq!(complaint(&line).as_deref(), told);
     }
 
     #[test]

@@ -16,6 +16,8 @@ use crate::error::Attempt;
 use crate::toolchain::{TARGET, has_core};
 
 const NAME: &str = "debian-toolchain";
+/// Before the process id, of a toolchain in the making.
+const PARTIAL: &str = "debian-toolchain.partial-";
 
 /// The largest package is 45 MB unpacked to 350 MB.
 const UNPACK: Duration = Duration::from_secs(300);
@@ -40,9 +42,10 @@ pub(crate) fn kept(home: &Path) -> Option<Prepared> {
 pub(crate) fn prepare(home: &Path) -> Result<Prepared, Attempt> {
     let started = Instant::now();
     let ready = home.join(NAME);
-    let partial = home.join(format!("{NAME}.partial"));
-    let made = clear(&partial).and_then(|()| make(&partial)).and_then(|()| {
-        // The name is the mark of completion: an interrupted run leaves the other one and starts over.
+    // Of its own for each run: programs that a killed run started may still write to theirs.
+    let partial = home.join(format!("{PARTIAL}{}", std::process::id()));
+    let made = clear_partial(home).and_then(|()| make(&partial)).and_then(|()| {
+        // The name is the mark of completion: an interrupted run leaves another one and starts over.
         clear(&ready)?;
         fs::rename(&partial, &ready).map_err(|error| format!("`{}` could not be renamed: {error}", partial.display()))?;
         open(&ready).ok_or_else(|| "the unpacked compiler does not run".to_owned())
@@ -62,6 +65,13 @@ fn clear(folder: &Path) -> Result<(), String> {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(format!("`{}` could not be removed: {error}", folder.display())),
         _ => Ok(()),
     }
+}
+
+/// Removes what interrupted runs left. The lock is held, so none of them still works.
+fn clear_partial(home: &Path) -> Result<(), String> {
+    let entries = fs::read_dir(home).map_err(|error| format!("`{}` could not be read: {error}", home.display()))?;
+    let left = entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(PARTIAL));
+    left.map(|entry| entry.path()).try_for_each(|folder| clear(&folder))
 }
 
 fn open(folder: &Path) -> Option<Prepared> {

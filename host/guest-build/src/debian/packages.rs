@@ -59,8 +59,10 @@ impl Apt {
     }
 
     fn show(&self, package: &str) -> Result<Record, String> {
-        let record = Record::parse(&self.run("apt-cache", &["show", "--no-all-versions", package], QUESTION)?);
-        if record.version.is_empty() { Err(format!("the package lists have no `{package}`")) } else { Ok(record) }
+        let unknown = || format!("the package lists have no `{package}`");
+        let text = self.run("apt-cache", &["show", "--no-all-versions", package], QUESTION);
+        let record = Record::parse(&text.map_err(|why| if why == "No packages found" { unknown() } else { why })?);
+        if record.version.is_empty() { Err(unknown()) } else { Ok(record) }
     }
 
     fn fetch(&self, folder: &Path) -> Result<(), String> {
