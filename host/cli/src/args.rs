@@ -97,7 +97,7 @@ pub(crate) struct Demo {
     pub(crate) keep: Option<PathBuf>,
 
     /// The simulated receiver waits this long before each answer.
-    #[arg(long, default_value = "0ms", value_parser = duration, value_name = "DURATION")]
+    #[arg(long, default_value = "0ms", value_parser = lockgate_config::duration_argument, value_name = "DURATION")]
     pub(crate) latency: Duration,
 }
 
@@ -155,7 +155,7 @@ pub(crate) struct SimReceiver {
     pub(crate) out: PathBuf,
 
     /// Wait this long before each answer.
-    #[arg(long, default_value = "0ms", value_parser = duration, value_name = "DURATION")]
+    #[arg(long, default_value = "0ms", value_parser = lockgate_config::duration_argument, value_name = "DURATION")]
     pub(crate) latency: Duration,
 
     /// What to answer: a status such as `503`, or a script such as `500x3,200`.
@@ -208,8 +208,4 @@ pub(crate) struct PluginRun {
     /// Events in one call.
     #[arg(long, default_value_t = 500, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) batch: u32,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    lockgate_config::duration(text).map_err(|error| error.to_string())
 }

@@ -1,1 +1,50 @@
-fn main() {}
+//! The binary `lockgate`. One file per command; nothing else in the workspace prints.
+//!
+//! What is data goes to standard output, everything else to standard error. Exit status: 0, 1 (failed), 2 (wrong usage or configuration).
+
+mod args;
+mod commands;
+mod failure;
+mod print;
+mod setup;
+mod signals;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Arguments, Command, LogFormat, Plugin, Sim};
+use crate::failure::Failure;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            print::problem(&failure.to_string());
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<(), Failure> {
+    let masks = lockgate_observe::Masks::default();
+    let format = match arguments.log_format {
+        LogFormat::Text => lockgate_observe::Format::Text,
+        LogFormat::Json => lockgate_observe::Format::Json,
+    };
+    lockgate_observe::init_logging(format, &arguments.log, masks.clone()).map_err(|error| {
+        Failure::usage(error).hint("`--log` takes a level, such as `debug`, or directives, such as `info,lockgate_teleport=debug`")
+    })?;
+    match arguments.command {
+        Command::Start(command) => commands::start::run(&command, &masks),
+        Command::Check(command) => commands::check::run(command),
+        Command::Demo(command) => commands::demo::run(command, &masks),
+        Command::Sim(Sim::Auth(command)) => commands::sim::auth(command),
+        Command::Sim(Sim::Receiver(command)) => commands::sim::receiver(command),
+        Command::Status(command) => commands::status::run(&command),
+        Command::Plugin(Plugin::Run(command)) => commands::plugin_run::run(&command),
+        Command::Version => commands::version::run(),
+        Command::Completions { shell } => commands::completions::run(shell),
+    }
+}

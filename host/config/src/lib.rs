@@ -46,7 +46,7 @@ pub use report::{Issue, Report};
 pub use sink::{ClientCertificate, Rate, Sink, Tls};
 pub use source::{Credentials, Source};
 pub use store::{Retention, Store};
-pub use units::EventRate;
+pub use units::{EventRate, duration_argument};
 pub use with::With;
 
 use document::Document;

@@ -27,6 +27,12 @@ pub struct EventRate {
     pub per: Duration,
 }
 
+impl EventRate {
+    pub fn per_second(self) -> f64 {
+        self.events as f64 / self.per.as_secs_f64()
+    }
+}
+
 /// What is wrong with a quantity, as the end of a sentence that begins with its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum UnitIssue {
@@ -55,6 +61,11 @@ pub(crate) fn duration(text: &str) -> Result<Duration, UnitIssue> {
             return Ok(Duration::from_millis(millis));
         }
     }
+}
+
+/// A duration of a command line, written as in the file: `25ms`, `1h30m`. `Err`: what it should be.
+pub fn duration_argument(text: &str) -> Result<Duration, String> {
+    duration(text).map_err(|_| format!("a duration is a whole number with one of the units {TIME_UNITS}, such as `25ms`"))
 }
 
 /// Bytes.

@@ -1,8 +1,7 @@
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use lockgate_egress::Backoff;
 use lockgate_model::{Batch, BatchRecord, Commit, Seq, SeqRange};
 use lockgate_runtime::{Context, Postponed};
 use lockgate_store::{Ledger, Store, StoreError};
@@ -10,6 +9,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::backoff::backoff;
 use crate::batcher::{self, BatchLimits};
 use crate::clock::now;
 use crate::delivery::{Delivered, Outlet, Stopping};
@@ -26,6 +26,7 @@ pub(crate) struct Consumer {
     pub(crate) store: Store,
     pub(crate) stream: Arc<str>,
     pub(crate) source: Arc<str>,
+    pub(crate) in_session_order: bool,
     pub(crate) epoch: u32,
     pub(crate) generation: u32,
     pub(crate) limits: BatchLimits,
@@ -91,7 +92,9 @@ impl Consumer {
             // Left waiting: the next start sends it.
             Ok(Ok(None)) => {}
             Ok(Err(error)) => return Err(error),
-            Err(panic) => tracing::error!(pipeline = %self.outlet.pipeline, "a batch ended with a bug in the host and stays waiting: {panic}"),
+            Err(panic) => {
+                tracing::error!(pipeline = %self.outlet.pipeline, "a batch ended with a bug in the host and stays waiting: {panic}")
+            }
         }
         Ok(())
     }
@@ -112,6 +115,7 @@ impl Consumer {
             store: self.store.clone(),
             stream: self.stream.clone(),
             source: self.source.clone(),
+            in_session_order: self.in_session_order,
             epoch: self.epoch,
             generation: self.generation,
         };
@@ -119,7 +123,12 @@ impl Consumer {
         outlet.board.pipeline(&outlet.pipeline, |state| state.in_flight += 1);
         batches.spawn(async move {
             let result = flight.fly(batch, stop).await;
-            outlet.board.pipeline(&outlet.pipeline, |state| state.in_flight -= 1);
+            outlet.board.pipeline(&outlet.pipeline, |state| {
+                state.in_flight -= 1;
+                if let Ok(Some(range)) = &result {
+                    state.finished += range.end - range.start;
+                }
+            });
             result
         });
     }
@@ -131,6 +140,7 @@ struct Flight {
     store: Store,
     stream: Arc<str>,
     source: Arc<str>,
+    in_session_order: bool,
     epoch: u32,
     generation: u32,
 }
@@ -173,7 +183,7 @@ impl Flight {
     async fn deliver(&self, batch: Batch, context: &Context, stop: &mut Stop) -> Result<(Work, Delivered), Stopping> {
         let work = Arc::new(self.prepare(batch, context, stop).await?);
         let encoded = self.outlet.encode(&work, work.open(), context, stop).await?;
-        let delivered = self.outlet.deliver(&work, encoded, context, stop).await?;
+        let delivered = self.outlet.deliver(&work, encoded, self.in_session_order, context, stop).await?;
         // Every task that shared it has ended.
         let work = Arc::into_inner(work).ok_or(Stopping)?;
         Ok((work, delivered))
@@ -181,7 +191,7 @@ impl Flight {
 
     /// Filters and mappers. A plugin that says `retryable` gets the same batch again.
     async fn prepare(&self, batch: Batch, context: &Context, stop: &mut Stop) -> Result<Work, Stopping> {
-        let mut backoff = Backoff::default();
+        let mut waits = backoff();
         loop {
             let (chain, batch, context) = (self.outlet.chain.clone(), batch.clone(), context.clone());
             let applied = self.outlet.pool.run(move || {
@@ -190,12 +200,9 @@ impl Flight {
             });
             match applied.await {
                 Ok(Ok(work)) => return Ok(work),
-                Ok(Err(Postponed { message, after })) => self.outlet.wait_after(&message, after, &mut backoff, stop).await?,
-                Err(error) => self.outlet.wait_after(&error.to_string(), None, &mut backoff, stop).await?,
+                Ok(Err(Postponed { message, after })) => self.outlet.wait_after(&message, after, &mut waits, stop).await?,
+                Err(error) => self.outlet.wait_after(&error.to_string(), None, &mut waits, stop).await?,
             }
         }
     }
 }
-
-/// For `too_large` before any 413.
-pub(crate) const NO_LIMIT: AtomicUsize = AtomicUsize::new(usize::MAX);

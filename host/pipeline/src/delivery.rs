@@ -3,12 +3,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use lockgate_egress::{Backoff, Client, Rate, Verdict};
+use lockgate_egress::{Client, Rate, SendError, Verdict};
 use lockgate_model::request::{CheckedRequest, Delivery, DocumentFate, Response};
 use lockgate_model::{Fate, FeedKind, FeedRef, RequestRecord};
 use lockgate_runtime::{Context, Inspect, Pool, Postponed};
 use tokio::task::JoinSet;
 
+use crate::backoff::{Backoff, backoff};
 use crate::chain::{Chain, Encoded};
 use crate::clock::now;
 use crate::status::{Board, Problem};
@@ -16,7 +17,6 @@ use crate::stop::Stop;
 use crate::work::Work;
 
 /// The way out of one pipeline: its sink component and the endpoint that the operator wrote.
-#[derive(Debug)]
 pub(crate) struct Outlet {
     pub(crate) pipeline: Arc<str>,
     pub(crate) chain: Arc<Chain>,
@@ -24,8 +24,6 @@ pub(crate) struct Outlet {
     pub(crate) client: Client,
     pub(crate) rate: Option<Rate>,
     pub(crate) board: Board,
-    /// Requests of one session go one after another.
-    pub(crate) in_session_order: bool,
     /// Requests answered with a 2xx so far. A single refused event may only become a dead letter when this has grown since its refusal:
     /// a receiver that refuses everything (a 400 for a missing client certificate, say) must not empty the stream into the dead letters.
     pub(crate) accepted: AtomicU64,
@@ -48,10 +46,18 @@ pub(crate) struct Stopping;
 enum Step {
     Done(Vec<(u32, Fate)>),
     /// Some documents are final, the rest is encoded and sent again.
-    Again { fates: Vec<(u32, Fate)>, rest: Vec<u32>, wait: Duration },
+    Again {
+        fates: Vec<(u32, Fate)>,
+        rest: Vec<u32>,
+        wait: Duration,
+    },
     Halves(String),
     /// The same again. Not ready: it will not mend itself.
-    Hold { message: String, at_least: Duration, ready: bool },
+    Hold {
+        message: String,
+        at_least: Duration,
+        ready: bool,
+    },
 }
 
 struct Job {
@@ -61,15 +67,24 @@ struct Job {
 
 impl Outlet {
     /// Sends all requests of a batch until each of its documents has a fate.
-    pub(crate) async fn deliver(self: &Arc<Self>, work: &Arc<Work>, encoded: Encoded, context: &Context, stop: &Stop) -> Result<Delivered, Stopping> {
+    ///
+    /// `in_session_order`: requests of one session go one after another.
+    pub(crate) async fn deliver(
+        self: &Arc<Self>,
+        work: &Arc<Work>,
+        encoded: Encoded,
+        in_session_order: bool,
+        context: &Context,
+        stop: &Stop,
+    ) -> Result<Delivered, Stopping> {
         let mut delivered = Delivered::default();
         delivered.fates.extend(encoded.rejected.into_iter().map(|(document, reason)| (document, Fate::Dead(reason))));
-        let mut lanes = JoinSet::new();
-        for lane in self.lanes(work, encoded.requests) {
+        let mut tasks = JoinSet::new();
+        for lane in lanes(work, encoded.requests, in_session_order) {
             let (outlet, work, context, stop) = (self.clone(), work.clone(), context.clone(), stop.clone());
-            lanes.spawn(async move { outlet.lane(&work, lane, &context, stop).await });
+            tasks.spawn(async move { outlet.lane(&work, lane, &context, stop).await });
         }
-        while let Some(lane) = lanes.join_next().await {
+        while let Some(lane) = tasks.join_next().await {
             let lane = lane.unwrap_or_else(|panic| {
                 tracing::error!(pipeline = %self.pipeline, "a delivery ended with a bug in the host, its batch stays waiting: {panic}");
                 Err(Stopping)
@@ -80,29 +95,15 @@ impl Outlet {
         Ok(delivered)
     }
 
-    /// Requests that may go side by side, each list in order.
-    fn lanes(&self, work: &Work, requests: Vec<(CheckedRequest, Vec<u32>)>) -> Vec<VecDeque<Job>> {
-        let mut lanes: Vec<(String, VecDeque<Job>)> = Vec::new();
-        for (request, documents) in requests {
-            let session = documents.first().map_or("", |&first| work.session(first));
-            let job = Job { request, documents };
-            match lanes.iter_mut().find(|(lane, _)| self.in_session_order && lane == session) {
-                Some((_, lane)) => lane.push_back(job),
-                None => lanes.push((session.to_owned(), VecDeque::from([job]))),
-            }
-        }
-        lanes.into_iter().map(|(_, lane)| lane).collect()
-    }
-
     async fn lane(&self, work: &Arc<Work>, mut jobs: VecDeque<Job>, context: &Context, mut stop: Stop) -> Result<Delivered, Stopping> {
         let mut delivered = Delivered::default();
         // Singles that were refused: they wait until everything else of the lane has been sent.
         let mut refused: VecDeque<(Job, u64)> = VecDeque::new();
-        let mut backoff = Backoff::default();
+        let mut waits = backoff();
         loop {
             let Some(job) = jobs.pop_front() else {
                 let Some((job, accepted_before)) = refused.pop_front() else { return Ok(delivered) };
-                self.refused_single(job, accepted_before, &mut jobs, &mut refused, &mut delivered, &mut backoff, &mut stop).await?;
+                self.refused_single(job, accepted_before, &mut jobs, &mut refused, &mut delivered, &mut waits, &mut stop).await?;
                 continue;
             };
             let accepted_before = self.accepted.load(Ordering::Relaxed);
@@ -140,7 +141,7 @@ impl Outlet {
         jobs: &mut VecDeque<Job>,
         refused: &mut VecDeque<(Job, u64)>,
         delivered: &mut Delivered,
-        backoff: &mut Backoff,
+        waits: &mut Backoff,
         stop: &mut Stop,
     ) -> Result<(), Stopping> {
         if self.accepted.load(Ordering::Relaxed) > accepted_before {
@@ -151,7 +152,7 @@ impl Outlet {
             delivered.fates.extend(job.documents.iter().map(|&document| (document, Fate::Dead(reason.clone()))));
             return Ok(());
         }
-        let wait = backoff.next(None);
+        let wait = waits.next(None);
         self.problem("the receiver refuses single events and has accepted none since; they are held", false, Some(wait));
         if !stop.sleep(wait).await {
             return Err(Stopping);
@@ -184,21 +185,33 @@ impl Outlet {
     }
 
     /// Asks the sink for requests, for as long as it takes.
-    pub(crate) async fn encode(&self, work: &Arc<Work>, documents: Vec<u32>, context: &Context, stop: &mut Stop) -> Result<Encoded, Stopping> {
-        let mut backoff = Backoff::default();
+    pub(crate) async fn encode(
+        &self,
+        work: &Arc<Work>,
+        documents: Vec<u32>,
+        context: &Context,
+        stop: &mut Stop,
+    ) -> Result<Encoded, Stopping> {
+        let mut waits = backoff();
         loop {
             let (chain, work, part, context) = (self.chain.clone(), work.clone(), documents.clone(), context.clone());
             match self.pool.run(move || chain.encode(&work, &part, &context)).await {
                 Ok(Ok(encoded)) => return Ok(encoded),
-                Ok(Err(Postponed { message, after })) => self.wait_after(&message, after, &mut backoff, stop).await?,
-                Err(error) => self.wait_after(&error.to_string(), None, &mut backoff, stop).await?,
+                Ok(Err(Postponed { message, after })) => self.wait_after(&message, after, &mut waits, stop).await?,
+                Err(error) => self.wait_after(&error.to_string(), None, &mut waits, stop).await?,
             }
         }
     }
 
     /// A plugin, or the host itself, could not do it now.
-    pub(crate) async fn wait_after(&self, message: &str, after: Option<Duration>, backoff: &mut Backoff, stop: &mut Stop) -> Result<(), Stopping> {
-        let wait = backoff.next(after);
+    pub(crate) async fn wait_after(
+        &self,
+        message: &str,
+        after: Option<Duration>,
+        waits: &mut Backoff,
+        stop: &mut Stop,
+    ) -> Result<(), Stopping> {
+        let wait = waits.next(after);
         self.problem(message, true, Some(wait));
         if stop.sleep(wait).await { Ok(()) } else { Err(Stopping) }
     }
@@ -216,10 +229,10 @@ impl Outlet {
             attempts: 0,
             excerpt: String::new(),
         };
-        let mut backoff = Backoff::default();
+        let mut waits = backoff();
         loop {
             if let Some(rate) = &self.rate {
-                rate.take(job.documents.len() as u32).await;
+                rate.take(job.documents.len()).await;
             }
             record.attempts += 1;
             let answer = tokio::select! {
@@ -232,6 +245,8 @@ impl Outlet {
                     record.excerpt = if (200..300).contains(&response.status) { String::new() } else { excerpt(&response.body) };
                     self.judge(job, response).await
                 }
+                // The component broke a rule that only shows when the URL is made: as if it had trapped.
+                Err(error @ SendError::Request(_)) => Step::Done(all(&job.documents, &Fate::Dead(error.to_string()))),
                 Err(error) => Step::Hold { message: error.to_string(), at_least: Duration::ZERO, ready: true },
             };
             let Step::Hold { message, at_least, ready } = step else {
@@ -240,7 +255,7 @@ impl Outlet {
                 }
                 return Ok((step, record));
             };
-            let wait = backoff.next(Some(at_least));
+            let wait = waits.next(Some(at_least));
             self.problem(&message, ready, Some(wait));
             if !stop.sleep(wait).await {
                 return Err(Stopping);
@@ -300,9 +315,7 @@ impl Outlet {
             Delivery::Delivered => Step::Done(all(&job.documents, &Fate::Delivered)),
             Delivery::Rejected(reason) => Step::Done(all(&job.documents, &Fate::Dead(reason))),
             Delivery::Split(message) => Step::Halves(message),
-            Delivery::Retry { message, after } => {
-                Step::Hold { message, at_least: Duration::from_millis(after.unwrap_or(0).into()), ready }
-            }
+            Delivery::Retry { message, after } => Step::Hold { message, at_least: Duration::from_millis(after.unwrap_or(0).into()), ready },
             Delivery::Mixed(fates) => {
                 let mut done = Vec::with_capacity(job.documents.len());
                 let mut rest = Vec::new();
@@ -313,7 +326,7 @@ impl Outlet {
                         Some(DocumentFate::Retry) => rest.push(document),
                     }
                 }
-                let wait = if rest.is_empty() { Duration::ZERO } else { Backoff::default().next(None) };
+                let wait = if rest.is_empty() { Duration::ZERO } else { backoff().next(None) };
                 Step::Again { fates: done, rest, wait }
             }
         }
@@ -332,6 +345,20 @@ impl Outlet {
             state.next_retry_at = retry_at;
         });
     }
+}
+
+/// Requests that may go side by side, each list in order.
+fn lanes(work: &Work, requests: Vec<(CheckedRequest, Vec<u32>)>, in_session_order: bool) -> Vec<VecDeque<Job>> {
+    let mut lanes: Vec<(String, VecDeque<Job>)> = Vec::new();
+    for (request, documents) in requests {
+        let session = documents.first().map_or("", |&first| work.session(first));
+        let job = Job { request, documents };
+        match lanes.iter_mut().find(|(lane, _)| in_session_order && lane == session) {
+            Some((_, lane)) => lane.push_back(job),
+            None => lanes.push((session.to_owned(), VecDeque::from([job]))),
+        }
+    }
+    lanes.into_iter().map(|(_, lane)| lane).collect()
 }
 
 fn all(documents: &[u32], fate: &Fate) -> Vec<(u32, Fate)> {

@@ -32,6 +32,8 @@ pub struct PipelineState {
     /// False: something keeps it from delivering that will not mend itself, such as a 401.
     pub ready: bool,
     pub in_flight: usize,
+    /// Entries that became final since the host started.
+    pub finished: u64,
     pub last_error: Option<Problem>,
     /// When the earliest held request is sent again.
     pub next_retry_at: Option<Millis>,
@@ -72,8 +74,8 @@ impl Board {
         change(self.lock().sources.entry(name.to_owned()).or_default());
     }
 
-    pub fn pipeline(&self, name: &str, change: impl FnOnce(&mut PipelineState)) {
-        change(self.lock().pipelines.entry(name.to_owned()).or_default());
+    pub fn pipeline<T>(&self, name: &str, change: impl FnOnce(&mut PipelineState) -> T) -> T {
+        change(self.lock().pipelines.entry(name.to_owned()).or_default())
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HostStatus> {

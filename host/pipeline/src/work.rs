@@ -71,10 +71,6 @@ impl Work {
         work
     }
 
-    pub(crate) fn batch(&self) -> &Batch {
-        &self.batch
-    }
-
     /// Documents without a fate, in order.
     pub(crate) fn open(&self) -> Vec<u32> {
         (0..self.documents.len() as u32).filter(|&document| self.documents[document as usize].open).collect()
@@ -241,7 +237,10 @@ mod tests {
                 Outcome::Dead(reason("the event could not be turned into JSON")),
             ]
         );
-        assert_eq!(finished.dead.iter().map(|letter| (letter.seq, letter.cause.as_str())).collect::<Vec<_>>(), [(5, "sink"), (8, "unreadable")]);
+        assert_eq!(
+            finished.dead.iter().map(|letter| (letter.seq, letter.cause.as_str())).collect::<Vec<_>>(),
+            [(5, "sink"), (8, "unreadable")]
+        );
         assert_eq!(finished.dead[1].payload, b"\xff");
         assert_eq!(finished.days.len(), 2);
     }

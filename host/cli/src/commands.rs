@@ -1,0 +1,20 @@
+//! One file per command.
+
+pub(crate) mod check;
+pub(crate) mod completions;
+pub(crate) mod demo;
+pub(crate) mod plugin_run;
+pub(crate) mod sim;
+pub(crate) mod start;
+pub(crate) mod status;
+pub(crate) mod version;
+
+use crate::failure::Failure;
+
+/// The runtime that commands with sockets run on.
+fn tokio_runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::failed(format!("No threads can be started: {error}.")))
+}

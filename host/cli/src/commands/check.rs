@@ -1,0 +1,32 @@
+use std::path::PathBuf;
+
+use crate::args::Check;
+use crate::failure::Failure;
+use crate::print;
+use crate::setup;
+
+/// Everything that `start` would refuse, at once: syntax, values, secrets, plugins and what they say of their own tables.
+pub(crate) fn run(command: Check) -> Result<(), Failure> {
+    let files: Vec<PathBuf> = command.config.map_or(command.files, |file| vec![file]);
+    let mut broken = 0;
+    for file in &files {
+        match setup::load(file).and_then(|config| setup::dry_run(file, &config).map(|()| config)) {
+            Ok(config) => {
+                let pipelines = config.pipelines.len();
+                print::data(&format!("{}: correct, {pipelines} pipeline{}.\n", file.display(), if pipelines == 1 { "" } else { "s" }))?;
+            }
+            Err(failure) => {
+                broken += 1;
+                print::problem(&format!("{failure}\n"));
+            }
+        }
+    }
+    match broken {
+        0 => Ok(()),
+        _ => Err(Failure::usage(format!(
+            "{broken} of {} configuration file{} cannot be used.",
+            files.len(),
+            if files.len() == 1 { "" } else { "s" }
+        ))),
+    }
+}

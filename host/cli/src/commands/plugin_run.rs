@@ -1,0 +1,250 @@
+use std::io::{BufRead, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lockgate_model::{Block, BlockBuilder, BlockParts, DocumentView, EventView, FeedKind, FeedRef, Head, Millis, key_of};
+use lockgate_runtime::{
+    Component, ConfigureError, Context, Engine, EngineOptions, Isolated, Kind, Limits, Mapped, Postponed, Stage, StageOptions, Verdict,
+};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::args::PluginRun;
+use crate::failure::Failure;
+use crate::{print, setup};
+
+/// A plugin that says `retryable` gets the same batch again, so often.
+const ATTEMPTS: u32 = 5;
+
+/// The fields of an event that the host passes beside the payload.
+#[derive(Deserialize)]
+struct Fields {
+    #[serde(default)]
+    event: String,
+    #[serde(default)]
+    code: String,
+    #[serde(default)]
+    time: String,
+    #[serde(default)]
+    ei: i64,
+    #[serde(default)]
+    uid: String,
+    #[serde(default)]
+    sid: String,
+}
+
+/// Events in, results out: kept events of a filter, documents of a mapper, requests of a sink, one JSON value a line.
+pub(crate) fn run(command: &PluginRun) -> Result<(), Failure> {
+    let stage = stage(command)?;
+    let mut lines = std::io::stdin().lock();
+    let mut batch = Batch::new(command);
+    let mut problems = Problems::default();
+    let mut number = 0;
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let read =
+            lines.read_until(b'\n', &mut line).map_err(|error| Failure::failed(format!("Standard input cannot be read: {error}.")))?;
+        number += 1;
+        if read == 0 {
+            break;
+        }
+        match std::str::from_utf8(&line).map(str::trim) {
+            Ok("") => continue,
+            Ok(text) => batch.push(text, number, &mut problems),
+            Err(error) => problems.add(format!("line {number} is not UTF-8: {error}")),
+        }
+        if batch.len() >= command.batch as usize {
+            flush(&stage, &mut batch, &mut problems)?;
+        }
+    }
+    flush(&stage, &mut batch, &mut problems)?;
+    match problems.count {
+        0 => Ok(()),
+        1 => Err(Failure::failed("1 event has no result.")),
+        count => Err(Failure::failed(format!("{count} events have no result."))),
+    }
+}
+
+/// Events without a result. Each is told where it occurs.
+#[derive(Default)]
+struct Problems {
+    count: u64,
+}
+
+impl Problems {
+    fn add(&mut self, text: String) {
+        self.count += 1;
+        print::problem(&text);
+    }
+}
+
+fn stage(command: &PluginRun) -> Result<Stage, Failure> {
+    let config: Value = serde_json::from_str(&command.with)
+        .map_err(|error| Failure::usage(format!("`--with` is not JSON: {error}.")).hint(r#"such as `--with '{"skip":["print"]}'`"#))?;
+    if !config.is_object() {
+        return Err(Failure::usage("`--with` is not a JSON object.").hint(r#"such as `--with '{"skip":["print"]}'`"#));
+    }
+    let artifact = lockgate_registry::resolve(&command.component, Path::new("")).map_err(|error| {
+        let failure = Failure::usage(&error);
+        match error.hint() {
+            Some(hint) => failure.hint(hint),
+            None => failure,
+        }
+    })?;
+    let engine = Engine::new(EngineOptions::default()).map_err(Failure::failed)?;
+    let component = Component::load(&engine, &artifact.name, &artifact.bytes).map_err(Failure::usage)?;
+    let options = StageOptions {
+        pipeline: "run".into(),
+        label: command.component.as_str().into(),
+        plugin: command.component.as_str().into(),
+        config,
+        limits: Limits::default(),
+        reuse: false,
+    };
+    Stage::configure(&engine, &component, options).map_err(|error| match error {
+        ConfigureError::Issues(issues) => {
+            let told = issues.iter().map(|issue| {
+                let place = if issue.path.is_empty() { "`--with`".to_owned() } else { format!("`{}` in `--with`", issue.path) };
+                let help = issue.help.as_ref().map_or_else(String::new, |help| format!("\nhint: {help}"));
+                format!("error: {place}: {}{help}", issue.message)
+            });
+            Failure::report(told.collect::<Vec<_>>().join("\n"))
+        }
+        other => Failure::usage(other),
+    })
+}
+
+struct Batch<'a> {
+    command: &'a PluginRun,
+    builder: BlockBuilder,
+    /// Line numbers of the events.
+    lines: Vec<u64>,
+    number: u64,
+}
+
+impl Batch<'_> {
+    fn new(command: &PluginRun) -> Batch<'_> {
+        Batch { command, builder: BlockBuilder::new(), lines: Vec::new(), number: 0 }
+    }
+
+    fn len(&self) -> usize {
+        self.builder.len()
+    }
+
+    fn push(&mut self, text: &str, line: u64, problems: &mut Problems) {
+        let fields: Fields = match serde_json::from_str(text) {
+            Ok(fields) => fields,
+            Err(error) => return problems.add(format!("line {line} is no event, a JSON object: {error}")),
+        };
+        let feed = self.command.session.as_deref().map_or(FeedRef::Audit, FeedRef::Session);
+        let key = key_of(feed, &fields.uid, text.as_bytes());
+        let session = self.command.session.as_deref().unwrap_or(&fields.sid);
+        let time = fields.time.parse::<jiff::Timestamp>().map_or(0, |time| time.as_millisecond());
+        let head = Head { key: &key, event_type: &fields.event, code: &fields.code, time, index: fields.ei, session };
+        self.builder.push(head, text);
+        self.lines.push(line);
+    }
+
+    fn take(&mut self) -> (BlockParts, Vec<u64>, u64) {
+        self.number += 1;
+        (self.builder.take(), std::mem::take(&mut self.lines), self.number)
+    }
+}
+
+fn flush(stage: &Stage, batch: &mut Batch<'_>, problems: &mut Problems) -> Result<(), Failure> {
+    if batch.len() == 0 {
+        return Ok(());
+    }
+    let feed = if batch.command.session.is_some() { FeedKind::Sessions } else { FeedKind::Audit };
+    let (parts, lines, number) = batch.take();
+    let now = setup::now();
+    let block = Arc::new(Block::new("stdin".into(), feed, 1, now, parts));
+    let context = context(number, now);
+    let events: Vec<EventView<'_>> = (0..block.len()).map(|row| block.view(row)).collect();
+    let mut out = Vec::new();
+    let mut emit = |text: &str| {
+        out.extend_from_slice(text.as_bytes());
+        out.push(b'\n');
+    };
+    match stage.kind() {
+        Kind::Filter => {
+            // The host applies type lists before any call, here as in a pipeline.
+            let wanted: Vec<usize> = (0..events.len()).filter(|&row| stage.setup().wants(events[row].event_type)).collect();
+            let views: Vec<_> = wanted.iter().map(|&row| events[row]).collect();
+            for (row, verdict) in wanted.into_iter().zip(again(|| stage.filter_isolated(&context, &views))?) {
+                match verdict {
+                    Isolated::Result(Verdict::Keep) => emit(events[row].payload),
+                    Isolated::Result(Verdict::Drop(_)) => {}
+                    Isolated::Dead(reason) => problems.add(format!("line {}: {reason}", lines[row])),
+                }
+            }
+        }
+        Kind::Mapper => {
+            let wanted: Vec<usize> = (0..events.len()).filter(|&row| stage.setup().wants(events[row].event_type)).collect();
+            let views: Vec<_> = wanted.iter().map(|&row| events[row]).collect();
+            for (row, mapped) in wanted.into_iter().zip(again(|| stage.transform_isolated(&context, &views))?) {
+                match mapped {
+                    Isolated::Result(Mapped::Emit(texts)) => texts.iter().for_each(|text| emit(text)),
+                    Isolated::Result(Mapped::Drop(_)) => {}
+                    Isolated::Result(Mapped::Reject(reason)) | Isolated::Dead(reason) => {
+                        problems.add(format!("line {}: {reason}", lines[row]))
+                    }
+                }
+            }
+        }
+        Kind::HttpSink => {
+            let documents: Vec<DocumentView<'_>> = events
+                .iter()
+                .filter(|event| stage.setup().wants(event.event_type))
+                .map(|&EventView { key, event_type, time, feed, payload, .. }| DocumentView { key, event_type, time, feed, payload })
+                .collect();
+            let encoded = again(|| stage.encode_isolated(&context, &documents, &[]))?;
+            for request in encoded.requests {
+                let pairs = |pairs: &[(String, String)]| pairs.iter().map(|(name, value)| json!([name, value])).collect::<Vec<_>>();
+                let request = json!({
+                    "method": request.method().as_str(),
+                    "path-suffix": request.path_suffix(),
+                    "query": pairs(request.query()),
+                    "headers": pairs(request.headers()),
+                    "carries": request.carries(),
+                    "body": String::from_utf8_lossy(request.body()),
+                });
+                emit(&request.to_string());
+            }
+            for (index, reason) in encoded.rejected {
+                problems.add(format!("line {}: {reason}", lines[index as usize]));
+            }
+        }
+    }
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(&out).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(Failure::failed(format!("Standard output cannot be written: {error}.")))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn context(number: u64, now: Millis) -> Context {
+    Context { batch: format!("run/stdin/{number}"), pipeline: "run".into(), source: "stdin".into(), read_at: now }
+}
+
+/// As a pipeline does, but not for ever.
+fn again<T>(mut call: impl FnMut() -> Result<T, Postponed>) -> Result<T, Failure> {
+    let mut attempt = 1;
+    loop {
+        match call() {
+            Ok(result) => return Ok(result),
+            Err(Postponed { message, .. }) if attempt == ATTEMPTS => {
+                return Err(Failure::failed(format!("The plugin asked for the same batch again {ATTEMPTS} times: {message}.")));
+            }
+            Err(Postponed { message, after }) => {
+                print::problem(&format!("the plugin asks for the same batch again: {message}"));
+                std::thread::sleep(after.unwrap_or(Duration::from_millis(100)).min(Duration::from_secs(5)));
+                attempt += 1;
+            }
+        }
+    }
+}

@@ -1,0 +1,59 @@
+use std::net::SocketAddr;
+
+use lockgate_sim::{auth, generate, receiver};
+
+use crate::args::{Backend, SimAuth, SimReceiver};
+use crate::failure::Failure;
+use crate::print;
+use crate::signals::Signals;
+
+/// Serves until SIGTERM or SIGINT. The first line of standard output says where it listens.
+pub(crate) fn auth(command: SimAuth) -> Result<(), Failure> {
+    let options = auth::Options {
+        listen: command.listen.to_string(),
+        out: command.out,
+        events: generate::Options { events: command.events, seed: command.seed, ..generate::Options::default() },
+        backend: match command.backend {
+            Backend::Export => auth::Backend::Export,
+            Backend::Search => auth::Backend::Search,
+        },
+        rate: command.rate.map(f64::from),
+        ..auth::Options::default()
+    };
+    super::tokio_runtime()?.block_on(async {
+        auth::serve(options, |address| announce("sim auth", address), stopped()?).await.map_err(Failure::failed)?;
+        Ok(())
+    })
+}
+
+/// As `auth`. Once stopped it prints what it counted, as one JSON object.
+pub(crate) fn receiver(command: SimReceiver) -> Result<(), Failure> {
+    let status = command.status.parse().map_err(|error| Failure::usage(format!("`--status {}`: {error}", command.status)))?;
+    let options = receiver::Options {
+        listen: command.listen.to_string(),
+        out: command.out,
+        latency: command.latency,
+        status,
+        capture: command.capture,
+        capture_max: command.capture_max,
+        ..receiver::Options::default()
+    };
+    super::tokio_runtime()?.block_on(async {
+        let served = receiver::serve(options, |address| announce("sim receiver", address), stopped()?).await;
+        let totals = served.map_err(Failure::failed)?;
+        print::data(&format!("{}\n", serde_json::to_string(&totals).map_err(Failure::failed)?))
+    })
+}
+
+fn announce(name: &str, address: SocketAddr) {
+    // Whoever started it reads this line; without standard output it serves all the same.
+    let _ = print::data(&format!("{name} is listening on {address}\n"));
+}
+
+fn stopped() -> Result<impl Future<Output = ()> + Send + 'static, Failure> {
+    let mut signals = Signals::new()?;
+    Ok(async move {
+        let signal = signals.next().await;
+        tracing::info!("{signal}: stopping");
+    })
+}

@@ -1,0 +1,78 @@
+use std::time::Duration;
+
+use lockgate_observe::Masks;
+use lockgate_pipeline::{HostError, Stopper};
+use lockgate_store::Store;
+
+use crate::args::Start;
+use crate::failure::Failure;
+use crate::setup;
+use crate::signals::Signals;
+
+/// Between attempts to go on after the disk was full.
+const FULL_WAIT: [Duration; 4] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15), Duration::from_secs(30)];
+
+pub(crate) fn run(command: &Start, masks: &Masks) -> Result<(), Failure> {
+    let config = setup::load(&command.config)?;
+    for secret in config.secrets() {
+        masks.add(secret.expose());
+    }
+    super::tokio_runtime()?.block_on(async {
+        let mut signals = Signals::new()?;
+        let (stopper, stop) = Stopper::new();
+        let host = run_host(command, &config, masks, stop);
+        tokio::pin!(host);
+        loop {
+            tokio::select! {
+                result = &mut host => return result,
+                signal = signals.next() => {
+                    tracing::info!("{signal}: stopping; batches in flight get 10 s, what is not delivered by then stays waiting");
+                    stopper.drain();
+                }
+            }
+            tokio::select! {
+                result = &mut host => return result,
+                signal = signals.next() => {
+                    tracing::info!("{signal} again: stopping at once");
+                    stopper.abandon();
+                }
+            }
+        }
+    })
+}
+
+/// Opens the store and runs, again and again where the disk was full: what was acknowledged is there after each opening.
+async fn run_host(
+    command: &Start,
+    config: &lockgate_config::Config,
+    masks: &Masks,
+    mut stop: lockgate_pipeline::Stop,
+) -> Result<(), Failure> {
+    let mut waits = FULL_WAIT.iter().copied().chain(std::iter::repeat(FULL_WAIT[FULL_WAIT.len() - 1]));
+    loop {
+        let ended = match Store::open(setup::store_options(config)) {
+            Ok(store) => {
+                let plan = setup::plan(&command.config, config, masks, command.exit_on_last_event)?;
+                tracing::info!(version = env!("CARGO_PKG_VERSION"), pipelines = plan.pipelines.len(), "started");
+                let result = lockgate_pipeline::run(plan, &store, stop.clone()).await;
+                let closed = store.close().await;
+                match result {
+                    Ok(()) => return closed.map_err(Failure::failed),
+                    Err(HostError::Store(error)) if error.is_full() => error.to_string(),
+                    Err(error) => return Err(Failure::failed(error)),
+                }
+            }
+            Err(error) if error.is_full() => error.to_string(),
+            Err(error) => return Err(Failure::failed(error)),
+        };
+        let wait = waits.next().unwrap_or_default();
+        tracing::error!(
+            retry_in_s = wait.as_secs(),
+            "there is no room for the store: {ended}. Nothing is lost: Teleport keeps what is not yet read. Make room on the disk"
+        );
+        tokio::select! {
+            () = tokio::time::sleep(wait) => {}
+            () = stop.draining() => return Ok(()),
+        }
+    }
+}

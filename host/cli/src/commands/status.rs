@@ -1,0 +1,141 @@
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use lockgate_model::{Books, Millis};
+use lockgate_pipeline::{HostStatus, PipelineState};
+use lockgate_store::{Inspector, PipelineStatus};
+use serde::Serialize;
+
+use crate::args::Status;
+use crate::failure::Failure;
+use crate::{print, setup};
+
+/// A host that has not written its status for so long is not running, whatever its file says.
+const STALE: Millis = 10_000;
+
+#[derive(Serialize)]
+struct Report {
+    running: bool,
+    host: Option<HostStatus>,
+    pipelines: BTreeMap<String, Row>,
+}
+
+#[derive(Serialize)]
+struct Row {
+    read: u64,
+    delivered: u64,
+    dropped: u64,
+    dead: u64,
+    waiting: u64,
+    /// Seconds since the oldest waiting event was read; absent where none waits.
+    lag_seconds: Option<f64>,
+    balanced: bool,
+    state: Option<PipelineState>,
+}
+
+/// Figures are counted from the store; how the host is comes from the file it writes.
+pub(crate) fn run(command: &Status) -> Result<(), Failure> {
+    let folder = match &command.store {
+        Some(folder) => folder.clone(),
+        None => setup::load(&command.config)?.store.path,
+    };
+    let inspector = Inspector::open(&folder).map_err(Failure::failed)?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as Millis);
+    let host = lockgate_pipeline::read_status(&setup::status_file(&folder)).filter(|host| now - host.updated_at < STALE);
+    let mut pipelines = BTreeMap::new();
+    for PipelineStatus { name, streams, .. } in inspector.pipelines().map_err(Failure::failed)? {
+        let mut books = Books::default();
+        for (_, stream) in inspector.books(&name).map_err(Failure::failed)? {
+            books += stream;
+        }
+        let mut oldest: Option<Millis> = None;
+        for (progress, _) in streams {
+            let block = inspector.block_at(&progress.stream, progress.watermark).map_err(Failure::failed)?;
+            oldest = oldest.into_iter().chain(block.map(|block| block.read_at)).min();
+        }
+        let row = Row {
+            read: books.read,
+            delivered: books.delivered,
+            dropped: books.dropped,
+            dead: books.dead,
+            waiting: books.waiting,
+            lag_seconds: oldest.map(|since| (now - since).max(0) as f64 / 1000.0),
+            balanced: books.balance(),
+            state: host.as_ref().and_then(|host| host.pipelines.get(&name).cloned()),
+        };
+        pipelines.insert(name, row);
+    }
+    let report = Report { running: host.is_some(), host, pipelines };
+    if command.json {
+        return print::data(&format!("{}\n", serde_json::to_string(&report).map_err(Failure::failed)?));
+    }
+    print::data(&table(&report, now))
+}
+
+fn table(report: &Report, now: Millis) -> String {
+    let mut text = match &report.host {
+        Some(host) => format!("running: process {}, version {}, for {}\n", host.pid, host.version, span(now - host.started_at)),
+        None => "not running; the figures are those of the store\n".to_owned(),
+    };
+    for (name, source) in report.host.iter().flat_map(|host| &host.sources) {
+        text += &format!("source {name}: {}\n", source.state);
+        if let Some(problem) = &source.last_error {
+            text += &format!("  last error {} ago: {}\n", span(now - problem.at), problem.message);
+        }
+    }
+    let width = report.pipelines.keys().map(String::len).max().unwrap_or(0).max("pipeline".len());
+    text += &format!(
+        "\n{:width$}  {:>12} {:>12} {:>12} {:>8} {:>12}  {:>9}\n",
+        "pipeline", "read", "delivered", "dropped", "dead", "waiting", "lag"
+    );
+    for (name, row) in &report.pipelines {
+        let lag = row.lag_seconds.map_or_else(|| "none".into(), |seconds| span((seconds * 1000.0) as Millis));
+        text += &format!(
+            "{name:width$}  {:>12} {:>12} {:>12} {:>8} {:>12}  {lag:>9}\n",
+            row.read, row.delivered, row.dropped, row.dead, row.waiting
+        );
+        if !row.balanced {
+            text += "  the books do not balance: read is not delivered + dropped + dead + waiting. Please report this as a bug\n";
+        }
+        let Some(state) = &row.state else { continue };
+        if !state.ready {
+            text += "  not ready: this will not mend itself\n";
+        }
+        if let Some(problem) = &state.last_error {
+            text += &format!("  last error {} ago: {}\n", span(now - problem.at), problem.message);
+        }
+        if let Some(at) = state.next_retry_at.filter(|&at| at > now) {
+            text += &format!("  next retry in {}\n", span(at - now));
+        }
+    }
+    if report.pipelines.is_empty() {
+        text += "no pipeline has run on this store\n";
+    }
+    text
+}
+
+/// `830ms`, `12s`, `3m 5s`, `2h 10m`, `4d 3h`.
+fn span(millis: Millis) -> String {
+    let seconds = millis.max(0) / 1000;
+    match seconds {
+        0 => format!("{}ms", millis.max(0)),
+        1..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m {}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h {}m", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d {}h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::span;
+
+    #[test]
+    fn spans_have_two_units_at_most() {
+        for (millis, text) in
+            [(-5, "0ms"), (830, "830ms"), (12_400, "12s"), (185_000, "3m 5s"), (7_800_000, "2h 10m"), (356_400_000, "4d 3h")]
+        {
+            assert_eq!(span(millis), text);
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! From a configuration file to what a host needs: shared by `start`, `check` and `demo`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use lockgate_config::{Config, ProcessEnvironment};
+use lockgate_model::{FeedKind, Millis};
+use lockgate_observe::Masks;
+use lockgate_pipeline::{Assembly, Board, Plan, Reader, Workshop};
+use lockgate_store::{Options, Retention};
+
+use crate::failure::Failure;
+use crate::print;
+
+pub(crate) fn load(file: &Path) -> Result<Config, Failure> {
+    lockgate_config::load(file, &ProcessEnvironment).map_err(|report| Failure::report(report.render(print::to_terminal())))
+}
+
+/// Assembles every pipeline and throws them away: what `check` shows beside the problems of the text.
+pub(crate) fn dry_run(file: &Path, config: &Config) -> Result<(), Failure> {
+    let (_, report) = assemble(file, config, None, &Masks::default(), &Board::new(now()))?;
+    if report.is_empty() { Ok(()) } else { Err(Failure::report(report.render(print::to_terminal()))) }
+}
+
+/// What `start` runs. A pipeline whose plugin refuses its configuration is left out, with its problem shown; the others run.
+pub(crate) fn plan(file: &Path, config: &Config, masks: &Masks, exit_on_last_event: bool) -> Result<Plan, Failure> {
+    let board = Board::new(now());
+    let code = config.store.path.join("code");
+    let (pipelines, report) = assemble(file, config, Some(&code), masks, &board)?;
+    if pipelines.is_empty() {
+        return Err(Failure::report(report.render(print::to_terminal())));
+    }
+    if !report.is_empty() {
+        print::problem(&report.render(print::to_terminal()));
+        for pipeline in &config.pipelines {
+            if !pipelines.iter().any(|assembly| assembly.name() == pipeline.name) {
+                tracing::error!(pipeline = pipeline.name, "this pipeline does not start; the others do");
+            }
+        }
+    }
+    let readers = config.sources.iter().map(|source| {
+        let wants = |feed| {
+            config.pipelines.iter().flat_map(|pipeline| &pipeline.from).any(|input| input.source == source.name && input.feed == feed)
+        };
+        Reader::new(source, wants(FeedKind::Sessions))
+    });
+    Ok(Plan { readers: readers.collect(), pipelines, exit_on_last_event, board, status_file: status_file(&config.store.path) })
+}
+
+fn assemble(
+    file: &Path,
+    config: &Config,
+    code: Option<&Path>,
+    masks: &Masks,
+    board: &Board,
+) -> Result<(Vec<Assembly>, lockgate_config::Report), Failure> {
+    let base = file.parent().unwrap_or(Path::new(""));
+    let mut workshop = Workshop::new(base, code, masks.clone(), board.clone()).map_err(Failure::failed)?;
+    let mut report = config.report();
+    let pipelines = config.pipelines.iter().filter_map(|pipeline| workshop.assemble(pipeline, &mut report)).collect();
+    Ok((pipelines, report))
+}
+
+pub(crate) fn store_options(config: &Config) -> Options {
+    let retention = |kept: lockgate_config::Retention| Retention { age: Some(kept.age), bytes: Some(kept.bytes) };
+    let streams: BTreeMap<_, _> = config
+        .sources
+        .iter()
+        .flat_map(|source| {
+            [(FeedKind::Audit, config.store.audit), (FeedKind::Sessions, config.store.sessions)]
+                .map(|(feed, kept)| (format!("{}/{}", source.name, feed.name()), retention(kept)))
+        })
+        .collect();
+    Options { streams, ..Options::new(&config.store.path) }
+}
+
+/// Where a running host says how it is.
+pub(crate) fn status_file(store: &Path) -> PathBuf {
+    store.join("status.json")
+}
+
+pub(crate) fn now() -> Millis {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as Millis)
+}

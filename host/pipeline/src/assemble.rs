@@ -1,0 +1,277 @@
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
+use std::time::Duration;
+
+use lockgate_config::{Auth, Issue, Order, Pipeline, Plugin, Report, Sink, Wasi, With};
+use lockgate_egress::{Client, Endpoint, EndpointError, Identity, Pem, Rate};
+use lockgate_model::Masks;
+use lockgate_registry::{Artifact, CodeStore, resolve};
+use lockgate_runtime::{CodeCache, Component, ConfigureError, Engine, EngineOptions, Kind, Limits, Stage, StageOptions};
+use serde_json::{Value, json};
+
+use crate::batcher::BatchLimits;
+use crate::chain::Chain;
+use crate::delivery::Outlet;
+use crate::status::Board;
+
+/// Compiled code kept on disk, in bytes.
+const CODE_CAPACITY: u64 = 1 << 30;
+
+/// A pipeline that can run: its components are configured, its endpoint is checked. Nothing has been connected.
+pub struct Assembly {
+    pub(crate) outlet: Arc<Outlet>,
+    pub(crate) streams: Vec<Stream>,
+    pub(crate) limits: BatchLimits,
+    pub(crate) age: Duration,
+    pub(crate) in_flight: usize,
+    /// Equal for the same configuration: digests and `with` tables, as JSON.
+    pub(crate) description: String,
+}
+
+pub(crate) struct Stream {
+    pub(crate) name: String,
+    pub(crate) source: String,
+    pub(crate) in_session_order: bool,
+}
+
+impl Assembly {
+    pub fn name(&self) -> &str {
+        &self.outlet.pipeline
+    }
+}
+
+/// Makes pipelines out of their configuration. Components that several stages share are compiled once.
+pub struct Workshop {
+    engine: Engine,
+    masks: Masks,
+    board: Board,
+    /// What relative paths of plugins begin at.
+    base: PathBuf,
+    components: HashMap<String, Component>,
+}
+
+/// A stage or a sink, as configured.
+struct Part<'a> {
+    pipeline: &'a str,
+    label: String,
+    plugin: &'a Plugin,
+    with: &'a With,
+}
+
+struct Made {
+    stage: Stage,
+    description: Value,
+}
+
+impl Workshop {
+    /// `code`: folder for compiled code; none is kept where it cannot be used.
+    pub fn new(base: &Path, code: Option<&Path>, masks: Masks, board: Board) -> Result<Workshop, lockgate_runtime::EngineError> {
+        let code_cache = code.and_then(|folder| match CodeStore::open(folder, CODE_CAPACITY) {
+            Ok(store) => Some(Arc::new(Cache(store)) as Arc<dyn CodeCache>),
+            Err(error) => {
+                tracing::warn!("compiled code is not kept, so that each start compiles again: {error}");
+                None
+            }
+        });
+        let engine = Engine::new(EngineOptions { code_cache, ..EngineOptions::default() })?;
+        Ok(Workshop { engine, masks, board, base: base.to_owned(), components: HashMap::new() })
+    }
+
+    /// One pipeline, or its problems in the report.
+    pub fn assemble(&mut self, pipeline: &Pipeline, report: &mut Report) -> Option<Assembly> {
+        let mut made = Vec::new();
+        let mut complete = true;
+        for (index, stage) in pipeline.stages.iter().enumerate() {
+            let label = format!("stage {} ({})", index + 1, stage.plugin.name);
+            let part = Part { pipeline: &pipeline.name, label, plugin: &stage.plugin, with: &stage.with };
+            match self.part(&part, report) {
+                Some(stage) if stage.stage.kind() == Kind::HttpSink => {
+                    report.push(Issue::new(
+                        part.plugin.span.clone(),
+                        format!("`{}` is a sink, not a filter or a mapper.", part.plugin.name),
+                        "this is a stage",
+                        format!("name it in `[pipelines.{}.sink]`", pipeline.name),
+                    ));
+                    complete = false;
+                }
+                Some(stage) => made.push(stage),
+                None => complete = false,
+            }
+        }
+        let sink = &pipeline.sink;
+        let label = format!("sink ({})", sink.plugin.name);
+        let part = Part { pipeline: &pipeline.name, label, plugin: &sink.plugin, with: &sink.with };
+        let sink_stage = self.part(&part, report).filter(|stage| {
+            let is_sink = stage.stage.kind() == Kind::HttpSink;
+            if !is_sink {
+                report.push(Issue::new(
+                    part.plugin.span.clone(),
+                    format!("`{}` is no sink.", part.plugin.name),
+                    "this is the sink",
+                    format!("name it in a `[[pipelines.{}.stage]]`", pipeline.name),
+                ));
+            }
+            is_sink
+        });
+        let client = self.client(pipeline, report);
+        let (sink_stage, client) = (sink_stage?, client?);
+        if !complete {
+            return None;
+        }
+        let description = json!({
+            "stages": made.iter().map(|stage| &stage.description).collect::<Vec<_>>(),
+            "sink": sink_stage.description,
+        });
+        let wish = sink_stage.stage.setup().batch;
+        let limits = BatchLimits {
+            events: wish.map_or(pipeline.batch.events, |wish| pipeline.batch.events.min(wish.max_documents as usize)).max(1),
+            bytes: wish.map_or(pipeline.batch.bytes, |wish| pipeline.batch.bytes.min(wish.max_bytes.into())) as usize,
+        };
+        let operator_headers = client.operator_headers().to_vec();
+        let stages = made.into_iter().map(|stage| stage.stage).collect();
+        let outlet = Outlet {
+            pipeline: pipeline.name.as_str().into(),
+            chain: Arc::new(Chain::new(stages, sink_stage.stage, operator_headers)),
+            pool: self.engine.pool().clone(),
+            client,
+            rate: sink.rate.events.map(|rate| Rate::new(rate.events as f64 / rate.per.as_secs_f64())),
+            board: self.board.clone(),
+            accepted: AtomicU64::new(0),
+            too_large: AtomicUsize::new(usize::MAX),
+        };
+        let streams = pipeline.from.iter().map(|input| Stream {
+            name: format!("{}/{}", input.source, input.feed.name()),
+            source: input.source.clone(),
+            in_session_order: input.order == Order::Session,
+        });
+        Some(Assembly {
+            outlet: Arc::new(outlet),
+            streams: streams.collect(),
+            limits,
+            age: pipeline.batch.age,
+            in_flight: pipeline.in_flight,
+            description: description.to_string(),
+        })
+    }
+
+    /// Resolves, loads and configures one component.
+    fn part(&mut self, part: &Part<'_>, report: &mut Report) -> Option<Made> {
+        let source = part.plugin.source.to_string();
+        let artifact = match resolve(&source, &self.base) {
+            Ok(artifact) => artifact,
+            Err(error) => {
+                let hint = error.hint().unwrap_or_else(|| "write `builtin:NAME`, or the path of a component".into());
+                report.push(Issue::new(part.plugin.span.clone(), error.to_string(), "this plugin", hint));
+                return None;
+            }
+        };
+        let digest = artifact.digest.to_string();
+        let reporter = reporter(part.plugin, &artifact);
+        let component = match self.component(&artifact, &digest, part.plugin.wasi == Wasi::Stub) {
+            Ok(component) => component,
+            Err(error) => {
+                report.push(Issue::new(
+                    part.plugin.span.clone(),
+                    format!("`{}` cannot be loaded: {error}.", part.plugin.name),
+                    "this plugin",
+                    "build it for the package `lockgate:plugin` of this release; `lockgate plugin run` shows more",
+                ));
+                return None;
+            }
+        };
+        let options = StageOptions {
+            pipeline: part.pipeline.into(),
+            label: part.label.as_str().into(),
+            plugin: reporter.as_str().into(),
+            config: serde_json::to_value(part.with.json()).unwrap_or(Value::Null),
+            limits: Limits { time: part.plugin.limits.time, memory: part.plugin.limits.memory as usize, ..Limits::default() },
+            reuse: part.plugin.reuse,
+        };
+        match Stage::configure(&self.engine, &component, options) {
+            Ok(stage) => {
+                let description = json!({ "plugin": part.plugin.name, "digest": digest, "with": part.with.json() });
+                Some(Made { stage, description })
+            }
+            Err(ConfigureError::Issues(issues)) => {
+                for issue in issues {
+                    report.plugin_issue(part.with.locate(&issue.path), &reporter, &issue.message, issue.help.as_deref());
+                }
+                None
+            }
+            Err(error) => {
+                report.plugin_issue(part.with.locate(""), &reporter, &format!("{error}."), None);
+                None
+            }
+        }
+    }
+
+    fn component(&mut self, artifact: &Artifact, digest: &str, wasi: bool) -> Result<Component, lockgate_runtime::LoadError> {
+        let key = format!("{digest} {wasi}");
+        if let Some(component) = self.components.get(&key) {
+            return Ok(component.clone());
+        }
+        let component = Component::load(&self.engine, &artifact.name, &artifact.bytes)?;
+        self.components.insert(key, component.clone());
+        Ok(component)
+    }
+
+    fn client(&self, pipeline: &Pipeline, report: &mut Report) -> Option<Client> {
+        let sink = &pipeline.sink;
+        let client = endpoint(pipeline, sink, &self.masks).and_then(Client::new);
+        client
+            .map_err(|error| {
+                let hint = "the reference says what `url`, `tls`, `headers` and `auth` take";
+                report.push(Issue::new(sink.url_span.clone(), format!("The endpoint cannot be used: {error}."), "this endpoint", hint));
+            })
+            .ok()
+    }
+}
+
+/// `builtin:filter 0.1.0`.
+fn reporter(plugin: &Plugin, artifact: &Artifact) -> String {
+    match artifact.version {
+        Some(version) => format!("{} {version}", plugin.name),
+        None => plugin.name.clone(),
+    }
+}
+
+fn endpoint(pipeline: &Pipeline, sink: &Sink, masks: &Masks) -> Result<Endpoint, EndpointError> {
+    let pem = |file: &Option<PathBuf>| file.as_ref().map(Pem::read).transpose();
+    let identity = match &sink.tls.client {
+        Some(client) => Some(Identity { cert: Pem::read(&client.cert)?, key: Pem::read(&client.key)? }),
+        None => None,
+    };
+    let mut endpoint = Endpoint::new(&pipeline.name, sink.url.clone());
+    endpoint.session_url = sink.session_url.clone();
+    endpoint.ca = pem(&sink.tls.ca)?;
+    endpoint.identity = identity;
+    endpoint.headers = sink.headers.clone();
+    endpoint.auth = match &sink.auth {
+        None => lockgate_egress::Auth::None,
+        Some(Auth::Bearer(token)) => lockgate_egress::Auth::Bearer(token.clone()),
+        Some(Auth::Basic { user, password }) => lockgate_egress::Auth::Basic { user: user.clone(), password: password.clone() },
+        Some(Auth::Header { name, value }) => lockgate_egress::Auth::Header { name: name.clone(), value: value.clone() },
+        Some(Auth::Query { name, value }) => lockgate_egress::Auth::Query { name: name.clone(), value: value.clone() },
+    };
+    endpoint.timeout = sink.timeout;
+    endpoint.connections = sink.rate.in_flight;
+    endpoint.masks = masks.clone();
+    Ok(endpoint)
+}
+
+/// The registry's files as the runtime's cache.
+struct Cache(CodeStore);
+
+impl CodeCache for Cache {
+    fn load(&self, key: &str) -> Option<Vec<u8>> {
+        self.0.load(key)
+    }
+
+    fn save(&self, key: &str, code: &[u8]) {
+        if let Err(error) = self.0.save(key, code) {
+            tracing::warn!("compiled code is not kept, so that the next start compiles again: {error}");
+        }
+    }
+}

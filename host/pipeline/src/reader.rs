@@ -1,0 +1,128 @@
+use lockgate_config::{Credentials as Configured, Source};
+use lockgate_model::Append;
+use lockgate_store::{Ledger, Store, StoreError};
+use lockgate_teleport::{Closed, Credentials, Ended, Intake, Phase, ReaderKind, Resume, Settings, SourceStatus};
+use tokio::sync::watch;
+
+use crate::clock::now;
+use crate::host::HostError;
+use crate::status::{Board, Problem, SourceState};
+use crate::stop::Stop;
+
+/// Hashes of recent events, from which duplicates are told after a restart. The reader remembers no more than this.
+const RECENT_HASHES: usize = 262_144;
+
+/// Reads one source into the store.
+pub struct Reader {
+    name: String,
+    settings: Settings,
+}
+
+impl Reader {
+    /// `sessions`: some pipeline wants this source's recordings.
+    pub fn new(source: &Source, sessions: bool) -> Reader {
+        let credentials = match &source.credentials {
+            Configured::Identity(path) => Credentials::identity_file(path),
+            Configured::Trio { cert, key, ca } => Credentials::key_trio(cert, key, ca),
+        };
+        let mut settings = Settings::new(&source.name, &source.addr, credentials);
+        settings.types = source.types.clone();
+        settings.start_time = source.start_time;
+        settings.sessions = sessions;
+        settings.limits.window = source.window;
+        settings.limits.recordings = source.concurrency;
+        Reader { name: source.name.clone(), settings }
+    }
+
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+/// Runs until stopped, or until the source is caught up where that was asked for. `caught_up` is then set.
+pub(crate) async fn run(
+    reader: Reader,
+    store: Store,
+    board: Board,
+    exit_on_last_event: bool,
+    caught_up: watch::Sender<bool>,
+    mut stop: Stop,
+) -> Result<(), HostError> {
+    let Reader { name, mut settings } = reader;
+    settings.exit_on_last_event = exit_on_last_event;
+    let (reads, source) = (store.clone(), name.clone());
+    let resume = tokio::task::spawn_blocking(move || -> Result<Resume, StoreError> {
+        let stream = format!("{source}/audit");
+        Ok(Resume { cursors: reads.cursors(&source)?, recent_hashes: reads.recent_hashes(&stream, RECENT_HASHES)? })
+    });
+    let resume = resume.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+    let (status, watched) = watch::channel(SourceStatus::default());
+    let watching = tokio::spawn(show(name.clone(), board.clone(), watched));
+    let shutdown = async move { stop.draining().await };
+    let ended = lockgate_teleport::run(settings, resume, StoreIntake(store.clone()), status, shutdown).await;
+    watching.abort();
+    match ended {
+        Ok(Ended::CaughtUp) => {
+            tracing::info!(source = name, "everything that Teleport has is read");
+            board.source(&name, |state| state.state = "finished".into());
+            caught_up.send_replace(true);
+            Ok(())
+        }
+        Ok(Ended::Stopped) => Ok(()),
+        Ok(Ended::Closed) => {
+            // The reason is the store's; it was logged there, and each consumer ends with it too.
+            let failed = store.failed().borrow().clone();
+            failed.map_or(Ok(()), |error| Err(error.into()))
+        }
+        Err(error) => Err(HostError::Source { name, message: error.to_string() }),
+    }
+}
+
+struct StoreIntake(Store);
+
+impl Intake for StoreIntake {
+    async fn append(&self, append: Append) -> Result<(), Closed> {
+        match self.0.append(append).await {
+            Ok(_) => Ok(()),
+            Err(error) => {
+                tracing::error!("an append failed: {error}");
+                Err(Closed)
+            }
+        }
+    }
+}
+
+/// Keeps the board as the source describes itself.
+async fn show(name: String, board: Board, mut status: watch::Receiver<SourceStatus>) {
+    loop {
+        let described = describe(&status.borrow_and_update());
+        board.source(&name, |state| {
+            state.state = described.state;
+            // An error stays to be seen after it has passed.
+            if let Some(problem) = described.last_error
+                && state.last_error.as_ref().is_none_or(|last| last.message != problem.message)
+            {
+                state.last_error = Some(problem);
+            }
+        });
+        if status.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+fn describe(status: &SourceStatus) -> SourceState {
+    let reader = match status.reader {
+        Some(ReaderKind::Export) => "by bulk export",
+        Some(ReaderKind::Poll) => "by polling",
+        None => "",
+    };
+    let state = match status.phase {
+        Phase::Connecting => "connecting".to_owned(),
+        Phase::Reading => format!("reading {reader}"),
+        Phase::CaughtUp => format!("caught up, reading {reader}"),
+    };
+    let trouble = status.troubles.iter().next().map(|(place, message)| format!("{place}: {message}"));
+    let message = trouble.or_else(|| status.last_report.clone());
+    SourceState { state: state.trim_end().to_owned(), last_error: message.map(|message| Problem { at: now(), message }) }
+}

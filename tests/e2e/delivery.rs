@@ -1,0 +1,124 @@
+use std::path::Path;
+
+use lockgate_tests::{Auth, Receiver, Running, lockgate, quickstart};
+use serde_json::Value;
+
+const FILTER: &str = "
+[[pipelines.main.stage]]
+plugin = \"builtin:filter\"
+with = { skip = [\"user.login\", \"cert.create\"] }
+";
+
+/// Figures of `lockgate status --json`, summed over streams.
+fn status(config: &Path, pipeline: &str) -> [u64; 5] {
+    let ended = Running::start("status", lockgate().args(["status", "--json", "--config"]).arg(config)).ended().exits_with(0);
+    let status: Value = serde_json::from_str(&ended.stdout).expect("status is JSON");
+    let books = &status["pipelines"][pipeline];
+    ["read", "delivered", "dropped", "dead", "waiting"]
+        .map(|name| books[name].as_u64().unwrap_or_else(|| panic!("no `{name}` in {status}")))
+}
+
+fn start(config: &Path) -> Running {
+    Running::start("start", lockgate().args(["start", "--exit-on-last-event", "--config"]).arg(config))
+}
+
+#[test]
+fn both_ways_of_reading_deliver_every_event_once() {
+    for backend in ["export", "search"] {
+        let dir = tempfile::tempdir().unwrap();
+        let auth = Auth::start(dir.path(), &["--events", "4000", "--backend", backend]);
+        let receiver = Receiver::start(dir.path(), &[]);
+        let config = quickstart(dir.path(), &auth, &receiver, "");
+        start(&config).ended().exits_with(0);
+        assert_eq!(status(&config, "main"), [4000, 4000, 0, 0, 0], "{backend}");
+        // Nothing is sent again by a second start.
+        start(&config).ended().exits_with(0);
+        let totals = receiver.stop();
+        assert_eq!((totals.documents, totals.distinct), (4000, 4000), "{backend}");
+    }
+}
+
+#[test]
+fn what_a_filter_leaves_out_is_on_the_books_with_its_reason() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "2000"]);
+    let receiver = Receiver::start(dir.path(), &[]);
+    let config = quickstart(dir.path(), &auth, &receiver, FILTER);
+    start(&config).ended().exits_with(0);
+    let [read, delivered, dropped, dead, waiting] = status(&config, "main");
+    assert_eq!((read, dead, waiting), (2000, 0, 0));
+    assert!(dropped > 100 && delivered > 100 && delivered + dropped == read, "{delivered} + {dropped}");
+    assert_eq!(receiver.stop().distinct, delivered);
+}
+
+#[test]
+fn a_receiver_that_fails_for_a_while_costs_no_event() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "3000"]);
+    let receiver = Receiver::start(dir.path(), &["--status", "503x4,200"]);
+    let config = quickstart(dir.path(), &auth, &receiver, "");
+    let ended = start(&config).ended().exits_with(0);
+    assert!(ended.stderr.contains("503"), "the log tells why it waited:\n{}", ended.stderr);
+    assert_eq!(status(&config, "main"), [3000, 3000, 0, 0, 0]);
+    assert_eq!(receiver.stop().distinct, 3000);
+}
+
+#[test]
+fn a_receiver_that_is_not_there_yet_is_waited_for_and_status_tells() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "500"]);
+    let receiver = Receiver::start(dir.path(), &[]);
+    let (addr, config) = (receiver.addr.clone(), quickstart(dir.path(), &auth, &receiver, ""));
+    assert_eq!(receiver.stop().documents, 0);
+
+    let host = start(&config);
+    host.line_with("retry_in_ms");
+    // The host writes its status once a second: the books come from the store, the error from there.
+    let shown = || Running::start("status", lockgate().args(["status", "--config"]).arg(&config)).ended().exits_with(0).stdout;
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !(shown().contains("last error") && status(&config, "main")[0] == 500) {
+        assert!(std::time::Instant::now() < deadline, "status shows neither error nor books:\n{}", shown());
+    }
+    assert_eq!(status(&config, "main"), [500, 0, 0, 0, 500]);
+
+    let receiver = Receiver::listening(dir.path(), &addr, &[]);
+    host.ended().exits_with(0);
+    assert_eq!(status(&config, "main"), [500, 500, 0, 0, 0]);
+    assert_eq!(receiver.stop().distinct, 500);
+}
+
+#[test]
+fn recordings_reach_their_own_address_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "1500"]);
+    let capture = dir.path().join("captured.ndjson");
+    let receiver = Receiver::start(dir.path(), &["--capture", capture.to_str().unwrap()]);
+    let config = quickstart(dir.path(), &auth, &receiver, "");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let session_url = format!("session-url = \"https://{}/session\"\ntls =", receiver.addr.replace("127.0.0.1", "localhost"));
+    let text = text.replace("[pipelines.main.sink]", "[pipelines.main]\nfrom = [\"audit\", \"sessions\"]\n[pipelines.main.sink]");
+    std::fs::write(&config, text.replace("tls =", &session_url)).unwrap();
+    start(&config).ended().exits_with(0);
+    let [read, delivered, .., waiting] = status(&config, "main");
+    assert!(read > 1500, "recordings were read too: {read}");
+    assert_eq!((delivered, waiting), (read, 0));
+    let totals = receiver.stop();
+    assert_eq!(totals.documents, delivered);
+}
+
+#[test]
+fn sigterm_ends_a_running_host_with_nothing_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "100000", "--rate", "2000"]);
+    let receiver = Receiver::start(dir.path(), &[]);
+    let config = quickstart(dir.path(), &auth, &receiver, "");
+    let host = Running::start("start", lockgate().args(["start", "--config"]).arg(&config));
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !dir.path().join("store/store.db").exists() || status(&config, "main")[1] == 0 {
+        assert!(std::time::Instant::now() < deadline, "nothing is delivered:\n{}", host.stderr());
+    }
+    host.stop().exits_with(0);
+    let [read, delivered, dropped, dead, waiting] = status(&config, "main");
+    assert_eq!((read, dropped, dead), (delivered + waiting, 0, 0));
+    assert_eq!(receiver.stop().distinct, delivered, "what finished was committed, what was committed had arrived");
+}

@@ -1,0 +1,8 @@
+//! End-to-end tests: the real binary against real servers on loopback. A test starts what it names and ends what it started.
+
+mod architecture;
+mod crash;
+mod delivery;
+mod demo;
+mod plugin_run;
+mod store;

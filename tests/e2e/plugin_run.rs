@@ -1,0 +1,65 @@
+use std::io::Write;
+use std::process::{Output, Stdio};
+
+use lockgate_tests::lockgate;
+use serde_json::Value;
+
+const EVENTS: &str = concat!(
+    r#"{"code":"T1000I","ei":0,"event":"user.login","time":"2026-01-05T08:00:00Z","uid":"u-1","user":"alice"}"#,
+    "\n",
+    r#"{"code":"T2000I","ei":1,"event":"session.start","sid":"s-1","time":"2026-01-05T08:00:01Z","uid":"u-2","user":"bob"}"#,
+    "\n",
+);
+
+fn run(arguments: &[&str], input: &str) -> Output {
+    let mut command = lockgate();
+    command.args(["plugin", "run"]).args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn lines(output: &Output) -> Vec<Value> {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect()
+}
+
+#[test]
+fn a_filter_prints_what_it_keeps() {
+    let kept = lines(&run(&["builtin:filter", "--with", r#"{"skip":["user.login"]}"#], EVENTS));
+    assert_eq!(kept.iter().map(|event| event["uid"].as_str().unwrap()).collect::<Vec<_>>(), ["u-2"]);
+    let kept = lines(&run(&["builtin:filter", "--with", r#"{"where":{"user":["alice"]}}"#], EVENTS));
+    assert_eq!(kept.iter().map(|event| event["uid"].as_str().unwrap()).collect::<Vec<_>>(), ["u-1"]);
+}
+
+#[test]
+fn a_mapper_prints_its_documents() {
+    let documents = lines(&run(&["builtin:redact", "--with", r#"{"remove":["user"]}"#], EVENTS));
+    assert_eq!(documents.len(), 2);
+    assert!(documents.iter().all(|document| document.get("user").is_none() && document.get("uid").is_some()), "{documents:?}");
+}
+
+#[test]
+fn a_sink_prints_its_requests() {
+    let requests = lines(&run(&["builtin:fluentd"], EVENTS));
+    assert_eq!(requests.len(), 1);
+    assert_eq!((requests[0]["method"].as_str(), requests[0]["carries"].as_array().map(Vec::len)), (Some("POST"), Some(2)));
+    let body: Value = serde_json::from_str(requests[0]["body"].as_str().unwrap()).expect("the body is JSON");
+    assert_eq!(body[1]["uid"], "u-2");
+}
+
+#[test]
+fn problems_name_the_place_and_the_way_out() {
+    for (arguments, input, status, text) in [
+        (&["builtin:fliter"][..], EVENTS, 2, "builtin:filter"),
+        (&["builtin:filter", "--with", "{"], EVENTS, 2, "--with"),
+        (&["builtin:filter", "--with", r#"{"skip":"print"}"#], EVENTS, 2, "skip"),
+        (&["no/such/file.wasm"], EVENTS, 2, "no/such/file.wasm"),
+        (&["builtin:filter"], "{\"a\":1}\nnonsense\n", 1, "line 2"),
+    ] {
+        let output = run(arguments, input);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(status), "{arguments:?}: {stderr}");
+        assert!(stderr.contains(text), "{arguments:?} names `{text}`: {stderr}");
+    }
+}

@@ -1,0 +1,9 @@
+//! What the end-to-end tests stand on: the real binary, built once, and processes that are watched and ended.
+
+mod binary;
+mod process;
+mod sims;
+
+pub use binary::{lockgate, root};
+pub use process::{Ended, Running};
+pub use sims::{Auth, Receiver, Totals, quickstart};
