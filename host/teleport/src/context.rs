@@ -1,0 +1,120 @@
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use lockgate_model::{Append, BlockParts, CursorUpdate, FeedKind, Millis};
+use tokio::sync::mpsc::UnboundedSender;
+use tonic::Status;
+
+use crate::backoff::Backoff;
+use crate::connect::{Failure, Link};
+use crate::read::{Collector, Pending};
+use crate::status::{Board, Phase};
+use crate::{Closed, Intake, Settings};
+
+/// What all tasks of a source share.
+pub(crate) struct Context<I> {
+    pub(crate) settings: Settings,
+    pub(crate) link: Link,
+    pub(crate) board: Board,
+    /// Events before it are not wanted.
+    pub(crate) start: Millis,
+    pub(crate) types: Arc<HashSet<String>>,
+    intake: I,
+    /// Gone when recordings are not wanted, or no more will be announced.
+    recordings: Mutex<Option<UnboundedSender<Pending>>>,
+    wants_recordings: bool,
+}
+
+impl<I: Intake> Context<I> {
+    pub(crate) fn new(
+        settings: Settings,
+        start: Millis,
+        board: Board,
+        link: Link,
+        intake: I,
+        recordings: Option<UnboundedSender<Pending>>,
+    ) -> Arc<Context<I>> {
+        let types = Arc::new(settings.types.iter().filter(|name| !name.is_empty()).cloned().collect());
+        Arc::new(Context {
+            settings,
+            link,
+            board,
+            start,
+            types,
+            intake,
+            wants_recordings: recordings.is_some(),
+            recordings: Mutex::new(recordings),
+        })
+    }
+
+    pub(crate) fn now(&self) -> Millis {
+        self.settings.clock.now()
+    }
+
+    pub(crate) fn backoff(&self) -> Backoff {
+        let (first, max) = self.settings.limits.backoff;
+        Backoff::new(first, max)
+    }
+
+    /// Waits after a failure.
+    pub(crate) async fn pause(&self, backoff: &mut Backoff) {
+        tokio::time::sleep(backoff.next(&*self.settings.clock)).await;
+    }
+
+    /// Waits about so long: up to a seventh less.
+    pub(crate) async fn rest(&self, full: Duration) {
+        tokio::time::sleep(full.mul_f64(1.0 - self.settings.clock.chance() / 7.0)).await;
+    }
+
+    /// A call with the limit of time that all calls have.
+    pub(crate) async fn timed<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Failure> {
+        let limit = self.settings.limits.call;
+        match tokio::time::timeout(limit, call).await {
+            Ok(result) => result.map_err(|status| Failure::of(&self.settings.address, &status)),
+            Err(_) => Err(Failure::Lost { reason: format!("no answer within {} s", limit.as_secs()) }),
+        }
+    }
+
+    /// Stores what was collected, with the cursors that say so and one for each recording that was announced.
+    pub(crate) async fn store(&self, collector: &mut Collector, mut cursors: Vec<CursorUpdate>) -> Result<(), Closed> {
+        let taken = collector.take();
+        let announced = if self.wants_recordings { taken.announced } else { Vec::new() };
+        cursors.extend(announced.iter().map(Pending::cursor));
+        let events = taken.events.times.len() as u64;
+        if events > 0 || !cursors.is_empty() || taken.duplicates > 0 {
+            self.append(collector.feed(), taken.events, cursors, taken.duplicates).await?;
+        }
+        self.board.update(|status| {
+            status.events += events;
+            status.duplicates += taken.duplicates;
+            status.filtered += taken.filtered;
+            status.unreadable += taken.unreadable;
+            if events > 0 {
+                status.phase = Phase::Reading;
+            }
+        });
+        if let Some(recordings) = &*self.recordings.lock().unwrap_or_else(PoisonError::into_inner) {
+            for pending in announced {
+                // Nobody listens any more only while the source ends, and the cursor is stored.
+                let _ = recordings.send(pending);
+            }
+        }
+        Ok(())
+    }
+
+    /// The reader ended.
+    pub(crate) fn announce_nothing_more(&self) {
+        self.recordings.lock().unwrap_or_else(PoisonError::into_inner).take();
+    }
+
+    /// Moves cursors, and nothing else.
+    pub(crate) async fn move_cursors(&self, feed: FeedKind, cursors: Vec<CursorUpdate>) -> Result<(), Closed> {
+        self.append(feed, BlockParts::default(), cursors, 0).await
+    }
+
+    async fn append(&self, feed: FeedKind, events: BlockParts, cursors: Vec<CursorUpdate>, duplicates: u64) -> Result<(), Closed> {
+        let source = self.settings.source.clone();
+        self.intake.append(Append { source, feed, read_at: self.now(), events, cursors, duplicates }).await
+    }
+}

@@ -1,0 +1,38 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lockgate_model::Append;
+use thiserror::Error;
+
+/// The intake takes nothing more; the source ends.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+#[error("the store takes nothing more")]
+pub struct Closed;
+
+/// Where a source's blocks go.
+///
+/// `append` is called from several tasks at once. It returns when the events and the cursors are safe, both or neither; a source
+/// waits for that, so an intake that is slow slows the reading down. A call may be dropped before it returned: then it does not
+/// matter whether it took effect.
+pub trait Intake: Send + Sync + 'static {
+    fn append(&self, append: Append) -> impl Future<Output = Result<(), Closed>> + Send;
+}
+
+impl<I: Intake> Intake for Arc<I> {
+    async fn append(&self, append: Append) -> Result<(), Closed> {
+        I::append(self, append).await
+    }
+}
+
+/// Where a source goes on: what the store holds of it.
+#[derive(Clone, Debug, Default)]
+pub struct Resume {
+    /// Cursors as this source wrote them. All their keys are its own:
+    /// - `start`: time of the first event wanted;
+    /// - `export/<date>`, `export/<date>/<chunk>`: bulk export;
+    /// - `poll/until`: everything before this time was read;
+    /// - `session/<sid>`: a recording to download.
+    pub cursors: BTreeMap<String, String>,
+    /// [`payload_hash`](lockgate_model::payload_hash) of the last events of the audit log, oldest first.
+    pub recent_hashes: Vec<u64>,
+}

@@ -1,0 +1,87 @@
+use std::time::Duration;
+
+/// Every time-out and limit of a source, with its default. Tests shorten them; an operator does not see them.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// To open a connection, up to the first answer.
+    pub dial: Duration,
+    /// HTTP/2 ping. Never below 60 s: Auth hangs up with `too_many_pings`.
+    pub keepalive: Duration,
+    /// Without an answer to a ping the connection is given up.
+    pub keepalive_timeout: Duration,
+    /// For a unary call, and between two messages of a stream.
+    pub call: Duration,
+    /// Largest message accepted, in bytes. A page is about 1 MiB, a single event of a recording may be more.
+    pub message_bytes: usize,
+    /// First and longest wait between attempts.
+    pub backoff: (Duration, Duration),
+    /// A block that is not full is given on after this time.
+    pub flush: Duration,
+
+    /// Between two looks at a date's list of chunks.
+    pub export_poll: Duration,
+    /// Chunks of one date that are read at the same time.
+    pub export_chunks: usize,
+    /// Dates before the current one that are kept open for late chunks.
+    pub export_backlog: i32,
+    /// Failures of a chunk without progress before the other dates go on without it.
+    pub export_attempts: u32,
+
+    /// Between two looks at the end of the log.
+    pub poll: Duration,
+    /// Longest window asked for at once. Windows also end at midnight, UTC.
+    pub window: Duration,
+    /// Events in a page.
+    pub page: i32,
+    /// Windows end this long before now: ties reorder while a file grows.
+    pub lag: Duration,
+    /// Windows begin this long before the end of the last one: events arrive late. Their repetition is suppressed.
+    pub overlap: Duration,
+    /// Hashes of events remembered against repetition.
+    pub hashes: usize,
+    /// Longest wait where a server refuses to answer and nothing shows that the fault lies in its log.
+    pub hold: Duration,
+    /// Failures of a page with the same answer before it is looked into.
+    pub page_attempts: u32,
+
+    /// Recordings downloaded at the same time.
+    pub recordings: usize,
+    /// Wait before a recording that was not there is asked for again; three times as long each time. Each opening makes Teleport
+    /// write an event.
+    pub recording_wait: (Duration, Duration),
+    /// A recording that is still not there this long after its upload was announced is given up.
+    pub recording_patience: Duration,
+    /// A recording that cannot be read to its end is given up after this many attempts.
+    pub recording_attempts: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        let secs = Duration::from_secs;
+        Limits {
+            dial: secs(30),
+            keepalive: secs(60),
+            keepalive_timeout: secs(180),
+            call: secs(180),
+            message_bytes: 64 * 1024 * 1024,
+            backoff: (secs(1), secs(90)),
+            flush: Duration::from_millis(200),
+            export_poll: secs(16),
+            export_chunks: 4,
+            export_backlog: 2,
+            export_attempts: 5,
+            poll: secs(5),
+            window: secs(24 * 3600),
+            page: 5000,
+            lag: secs(5),
+            overlap: secs(10),
+            hashes: 262_144,
+            hold: secs(600),
+            page_attempts: 3,
+            recordings: 5,
+            recording_wait: (secs(60), secs(6 * 3600)),
+            recording_patience: secs(48 * 3600),
+            recording_attempts: 3,
+        }
+    }
+}

@@ -1,0 +1,88 @@
+use std::collections::{BTreeMap, HashMap};
+
+use lockgate_model::{CursorUpdate, Day, Millis};
+
+use crate::Resume;
+use crate::connect::parse_time;
+
+/// What the keys of bulk export begin with.
+pub(crate) const PREFIX: &str = "export/";
+/// The value of a date's cursor.
+pub(super) const OPEN: &str = "open";
+const READ: &str = "read";
+const AT: &str = "at:";
+
+/// How far a chunk was read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Position {
+    /// The server's cursor; empty at the start.
+    At(String),
+    Read,
+}
+
+/// The chunks of a date that were begun.
+pub(super) type Chunks = HashMap<String, Position>;
+
+pub(super) fn date_key(day: Day) -> String {
+    format!("{PREFIX}{day}")
+}
+
+pub(super) fn chunk_key(day: Day, chunk: &str) -> String {
+    format!("{PREFIX}{day}/{chunk}")
+}
+
+pub(super) fn update(day: Day, chunk: &str, position: &Position) -> CursorUpdate {
+    let value = match position {
+        Position::At(cursor) => format!("{AT}{cursor}"),
+        Position::Read => READ.to_owned(),
+    };
+    CursorUpdate { key: chunk_key(day, chunk), value: Some(value) }
+}
+
+/// The dates and chunks in the store. What cannot be read is as if it were not there: then it is read again.
+pub(super) fn stored(resume: &Resume) -> BTreeMap<Day, Chunks> {
+    let mut dates: BTreeMap<Day, Chunks> = BTreeMap::new();
+    for (key, value) in &resume.cursors {
+        let Some(rest) = key.strip_prefix(PREFIX) else { continue };
+        let (date, chunk) = rest.split_once('/').map_or((rest, None), |(date, chunk)| (date, Some(chunk)));
+        let Some(day) = day(date) else { continue };
+        let chunks = dates.entry(day).or_default();
+        let position = match value.strip_prefix(AT) {
+            Some(cursor) => Position::At(cursor.to_owned()),
+            None if value == READ => Position::Read,
+            None => continue,
+        };
+        if let Some(chunk) = chunk {
+            chunks.insert(chunk.to_owned(), position);
+        }
+    }
+    dates
+}
+
+fn day(date: &str) -> Option<Day> {
+    let start: Millis = parse_time(&format!("{date}T00:00:00Z"))?;
+    Some(Day::of(start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_is_read_again() {
+        let day = Day::of(1_767_600_000_000);
+        let positions = [("c-1", Position::At("a1:47".into())), ("c/2", Position::Read), ("c-3", Position::At(String::new()))];
+        let mut resume = Resume::default();
+        resume.cursors.insert(date_key(day), OPEN.into());
+        resume.cursors.insert(date_key(Day(day.0 + 1)), OPEN.into());
+        resume.cursors.insert("poll/until".into(), "x".into());
+        resume.cursors.insert("export/yesterday".into(), OPEN.into());
+        for (chunk, position) in &positions {
+            let update = update(day, chunk, position);
+            resume.cursors.insert(update.key, update.value.expect("a value"));
+        }
+        assert_eq!(date_key(day), "export/2026-01-05");
+        let chunks = positions.into_iter().map(|(chunk, position)| (chunk.to_owned(), position)).collect();
+        assert_eq!(stored(&resume), BTreeMap::from([(day, chunks), (Day(day.0 + 1), Chunks::default())]));
+    }
+}

@@ -1,0 +1,41 @@
+use lockgate_model::Millis;
+
+/// Watches that times do not run backwards within a window.
+#[derive(Debug, Default)]
+pub(super) struct Order {
+    latest: Option<Millis>,
+    backwards: bool,
+}
+
+impl Order {
+    /// True the first time an event is older than one before it.
+    pub(super) fn note(&mut self, time: Millis) -> bool {
+        let is_back = self.latest.is_some_and(|latest| time < latest);
+        self.latest = self.latest.max(Some(time));
+        is_back && !std::mem::replace(&mut self.backwards, true)
+    }
+
+    /// The time of the newest event so far.
+    pub(super) fn latest(&self) -> Option<Millis> {
+        self.latest
+    }
+
+    /// Where events come in order, everything before the newest has been read. Where not, nothing can be said of it.
+    pub(super) fn is_kept(&self) -> bool {
+        !self.backwards
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ties_are_in_order_and_running_back_is_told_once() {
+        let mut order = Order::default();
+        assert!(![1, 2, 2, 5].into_iter().any(|time| order.note(time)) && order.is_kept());
+        assert_eq!([4, 5, 3].map(|time| order.note(time)), [true, false, false]);
+        assert!(!order.is_kept());
+        assert_eq!(order.latest(), Some(5));
+    }
+}

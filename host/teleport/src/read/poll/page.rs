@@ -1,0 +1,58 @@
+use lockgate_model::Millis;
+use tonic::Code;
+
+use super::PLACE;
+use crate::Intake;
+use crate::connect::{Failure, to_proto};
+use crate::context::Context;
+use crate::proto::auditlog::{EventsUnstructured, GetUnstructuredEventsRequest};
+
+/// Oldest first, whatever the name of the enum's value says.
+const OLDEST_FIRST: i32 = 0;
+
+/// A question for one page.
+#[derive(Clone, Debug)]
+pub(super) struct Query {
+    pub(super) from: Millis,
+    pub(super) to: Millis,
+    pub(super) limit: i32,
+    /// Empty: from the start of the window.
+    pub(super) key: String,
+}
+
+/// The server's own answer that it cannot: the same each time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) code: Code,
+    pub(super) message: String,
+}
+
+/// Asks, through every interruption, until there is a page or the server itself refuses.
+pub(super) async fn ask<I: Intake>(context: &Context<I>, query: &Query) -> Result<EventsUnstructured, Refusal> {
+    let mut backoff = context.backoff();
+    loop {
+        let mut client = context.link.client().await;
+        let request = GetUnstructuredEventsRequest {
+            namespace: "default".to_owned(),
+            start_date: Some(to_proto(query.from)),
+            end_date: Some(to_proto(query.to)),
+            event_types: context.settings.types.clone(),
+            limit: query.limit,
+            start_key: query.key.clone(),
+            order: OLDEST_FIRST,
+        };
+        let call = client.audit.get_unstructured_events(request);
+        match context.timed(async { Ok(call.await?.into_inner()) }).await {
+            Ok(page) => {
+                context.board.clear(PLACE);
+                return Ok(page);
+            }
+            Err(Failure::Refused { code, message }) => return Err(Refusal { code, message }),
+            Err(failure) => {
+                context.link.failed(client.generation, &failure).await;
+                context.board.trouble(PLACE, failure.to_string());
+                context.pause(&mut backoff).await;
+            }
+        }
+    }
+}

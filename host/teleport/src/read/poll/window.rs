@@ -1,0 +1,264 @@
+use std::collections::HashSet;
+
+use lockgate_model::{Day, Millis};
+
+use super::order::Order;
+use super::page::{Query, Refusal, ask};
+use super::{PLACE, Poller, step};
+use crate::backoff::Backoff;
+use crate::connect::{of_proto, time};
+use crate::proto::auditlog::EventsUnstructured;
+use crate::{Closed, Intake};
+
+/// Pages without a new event and without progress in time before a server is taken to go in circles.
+const STALE_MAX: u32 = 16;
+/// Pages that succeed before a limit that had to be lowered is raised again.
+const STEADY: u32 = 4;
+
+/// One window, while it is read.
+pub(super) struct Window<'a, I> {
+    poller: &'a mut Poller<I>,
+    query: Query,
+    order: Order,
+    /// New events so far.
+    fresh: u64,
+    /// Keys of this pass, and how long it has brought nothing.
+    keys: HashSet<String>,
+    stale: u32,
+    /// Where the window was begun again without a key: what it says of its end from there is believed.
+    restarted: Option<Millis>,
+    /// The last refusal, and how often it came.
+    refusal: Option<(Refusal, u32)>,
+    steady: u32,
+    backoff: Backoff,
+    /// Where nothing that the server says shows that the fault lies in the log.
+    hold: Backoff,
+}
+
+/// What comes after a page.
+enum Next {
+    Page,
+    End,
+}
+
+impl<'a, I: Intake> Window<'a, I> {
+    pub(super) fn new(poller: &'a mut Poller<I>, from: Millis, to: Millis) -> Window<'a, I> {
+        let limit = poller.context.settings.limits.page.max(1);
+        let backoff = poller.context.backoff();
+        let hold = Backoff::new(poller.context.settings.limits.backoff.0, poller.context.settings.limits.hold);
+        Window {
+            query: Query { from, to, limit, key: String::new() },
+            order: Order::default(),
+            fresh: 0,
+            keys: HashSet::new(),
+            stale: 0,
+            restarted: None,
+            refusal: None,
+            steady: 0,
+            backoff,
+            hold,
+            poller,
+        }
+    }
+
+    /// Reads it to its end; how many of its events were new.
+    pub(super) async fn read(mut self) -> Result<u64, Closed> {
+        loop {
+            let next = match ask(&self.poller.context, &self.query).await {
+                Ok(page) => self.take(page).await?,
+                Err(refusal) => self.refused(refusal).await,
+            };
+            if let Next::End = next {
+                return Ok(self.fresh);
+            }
+        }
+    }
+
+    async fn take(&mut self, page: EventsUnstructured) -> Result<Next, Closed> {
+        self.refusal = None;
+        self.backoff.reset();
+        self.hold.reset();
+        self.raise_limit();
+        let before = (self.fresh, self.order.latest());
+        for event in &page.items {
+            if self.order.note(of_proto(event.time.as_ref())) {
+                self.complain();
+            }
+            let poller = &mut *self.poller;
+            if poller.collector.push(event, Some(&mut poller.seen)) {
+                self.fresh += 1;
+                if self.poller.collector.is_full() {
+                    let position = self.position();
+                    self.poller.store(position).await?;
+                }
+            }
+        }
+        if !self.poller.collector.is_empty() {
+            let position = self.position();
+            self.poller.store(position).await?;
+        }
+        let is_stale = before == (self.fresh, self.order.latest());
+        self.stale = if is_stale { self.stale + 1 } else { 0 };
+
+        if !page.last_key.is_empty() {
+            if self.stale >= STALE_MAX || !self.keys.insert(page.last_key.clone()) {
+                return Ok(self.circling());
+            }
+            self.query.key = page.last_key;
+            return Ok(Next::Page);
+        }
+        if page.items.is_empty() { Ok(self.silent().await) } else { Ok(Next::End) }
+    }
+
+    /// Everything before it was read, as far as the order of what came allows to say so.
+    fn position(&self) -> Millis {
+        let until = self.poller.until;
+        match self.order.latest() {
+            Some(latest) if self.order.is_kept() => until.max(latest.min(self.query.to)),
+            _ => until,
+        }
+    }
+
+    /// Where reading stands in this window.
+    fn here(&self) -> Millis {
+        self.order.latest().map_or(self.query.from, |latest| latest.clamp(self.query.from, self.query.to))
+    }
+
+    /// Begins again from a time, without a key.
+    fn restart(&mut self, from: Millis) -> Next {
+        if from > self.query.to {
+            self.poller.until = self.poller.until.max(from);
+            return Next::End;
+        }
+        self.query.from = from;
+        self.query.key.clear();
+        self.keys.clear();
+        self.stale = 0;
+        self.restarted = Some(from);
+        Next::Page
+    }
+
+    /// Begins again after something that was reported as missing; it is not asked for any more.
+    fn step_to(&mut self, from: Millis) -> Next {
+        self.poller.floor = self.poller.floor.max(from);
+        self.restart(from)
+    }
+
+    /// An empty page without a key: the end; or a key that the server lost; or an event that does not fit into a page.
+    async fn silent(&mut self) -> Next {
+        let here = self.here();
+        let after_key = !self.query.key.is_empty();
+        if after_key && self.restarted != Some(here) {
+            return self.restart(here);
+        }
+        let (from, to) = (self.query.from, self.query.to);
+        // A short window without an event is what the end of the log looks like, and the next one overlaps it.
+        let overlap = self.poller.context.settings.limits.overlap.as_millis() as Millis;
+        if !after_key && self.restarted.is_none() && to - from <= 2 * overlap {
+            return Next::End;
+        }
+        let silent_from = if after_key { here } else { from - 1 };
+        match step::past_silence(&self.poller.context, silent_from, to).await {
+            None => Next::End,
+            Some(next) if next == from && self.query.limit == 1 => Next::End,
+            Some(next) => {
+                // What was found with a limit of one may not come with a higher one.
+                self.query.limit = 1;
+                self.steady = 0;
+                if next == silent_from + 1 {
+                    return self.restart(next);
+                }
+                self.poller.context.board.report(format!(
+                    "Teleport did not send what stands in its log between {} and {}, probably an event larger than a page (1 MiB): it is \
+                     missing, reading goes on after it",
+                    time(silent_from + 1),
+                    time(next - 1)
+                ));
+                self.step_to(next)
+            }
+        }
+    }
+
+    /// The server goes in circles. The first time the window is begun again where it stands; the second time one millisecond later.
+    fn circling(&mut self) -> Next {
+        let here = self.here();
+        if self.restarted != Some(here) {
+            tracing::warn!(at = %time(here), "Teleport sends the same page again: the search is begun anew");
+            return self.restart(here);
+        }
+        self.poller.context.board.report(format!(
+            "Teleport sends the same page of events again and again at {}: reading goes on after that millisecond, and events in it may \
+             be missing",
+            time(here)
+        ));
+        self.step_to(here + 1)
+    }
+
+    /// The server cannot answer. After some attempts: fewer events at once, then past the place it cannot answer for.
+    async fn refused(&mut self, refusal: Refusal) -> Next {
+        let times = match &self.refusal {
+            Some((last, times)) if *last == refusal => times + 1,
+            _ => 1,
+        };
+        let Refusal { code, message } = refusal.clone();
+        self.refusal = Some((refusal, times));
+        let context = self.poller.context.clone();
+        context.board.trouble(PLACE, format!("Teleport cannot answer for {}: {code:?} `{message}`", time(self.here())));
+        if times < context.settings.limits.page_attempts {
+            context.pause(&mut self.backoff).await;
+            return Next::Page;
+        }
+        self.steady = 0;
+        if self.query.limit > 1 {
+            self.query.limit /= 2;
+            return Next::Page;
+        }
+        let here = self.here();
+        let midnight = Day(Day::of(here).0.saturating_add(1)).start();
+        let end = midnight.min(context.now() - context.settings.limits.lag.as_millis() as Millis).max(self.query.to);
+        // Only a fault that lies in the log is stepped over: elsewhere the server must answer.
+        let next = match step::past_refusal(&context, here, end).await {
+            Some(next) => next,
+            None if midnight <= end && step::answers(&context, midnight, midnight + 1).await => midnight,
+            None => {
+                tokio::time::sleep(self.hold.next(&*context.settings.clock)).await;
+                return Next::Page;
+            }
+        };
+        let Err(refusal) = ask(&context, &self.query).await else {
+            // It answers again: nothing was wrong with the log.
+            return Next::Page;
+        };
+        context.board.report(format!(
+            "Teleport cannot answer for the time from {} to {} ({:?} `{}`): events in it are missing, reading goes on after it. A `types` \
+             list without the type of the damaged event may help",
+            time(here),
+            time(next - 1),
+            refusal.code,
+            refusal.message
+        ));
+        self.query.limit = context.settings.limits.page.max(1);
+        self.step_to(next)
+    }
+
+    fn raise_limit(&mut self) {
+        let page = self.poller.context.settings.limits.page.max(1);
+        if self.query.limit < page {
+            self.steady += 1;
+            if self.steady >= STEADY {
+                self.steady = 0;
+                self.query.limit = (self.query.limit * 2).min(page);
+            }
+        }
+    }
+
+    fn complain(&self) {
+        tracing::error!(
+            from = %time(self.query.from),
+            to = %time(self.query.to),
+            "Teleport's events run backwards in time although the oldest were asked for first: the position in this window is not kept \
+             before its end"
+        );
+        self.poller.context.board.update(|status| status.backwards += 1);
+    }
+}

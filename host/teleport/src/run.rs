@@ -1,0 +1,122 @@
+use lockgate_model::{Append, BlockParts, CursorUpdate, FeedKind, Millis};
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+
+use crate::connect::{Address, AddressError, Link, parse_time, time};
+use crate::context::Context;
+use crate::read::{self, Pending};
+use crate::status::Board;
+use crate::{Closed, Intake, LoadError, ReaderKind, Resume, Settings, SourceStatus};
+
+const START: &str = "start";
+
+/// How a source ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Everything that stood in the log at the start was read.
+    CaughtUp,
+    /// It was told to.
+    Stopped,
+    /// The intake takes nothing more.
+    Closed,
+}
+
+/// What a source cannot begin with. Everything else is tried again for ever.
+#[derive(Debug, Error)]
+pub enum SourceError {
+    #[error(transparent)]
+    Address(#[from] AddressError),
+    #[error(transparent)]
+    Credentials(#[from] LoadError),
+    /// As in Teleport's own handler: what was left out before would stay left out.
+    #[error(
+        "the start time cannot be changed: the store begins at {stored}, the configuration says {configured}. Set it back, leave it out, or \
+         begin a new store"
+    )]
+    StartChanged { stored: String, configured: String },
+    #[error("the stored cursor `{key}` has the value `{value}`, which is none: restore the store from a backup, or begin a new one")]
+    Cursor { key: String, value: String },
+}
+
+/// Reads a cluster's audit log, and its session recordings where they are wanted, into the intake.
+///
+/// Ends when `shutdown` does, when the intake is closed, or, where the settings say so, when everything has been read. It may be
+/// dropped at any time: a cursor moves only together with the events it speaks of.
+pub async fn run<I: Intake>(
+    settings: Settings,
+    resume: Resume,
+    intake: I,
+    status: watch::Sender<SourceStatus>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<Ended, SourceError> {
+    let address: Address = settings.address.parse()?;
+    settings.credentials.load()?;
+    let start = start(&settings, &resume)?;
+    let work = work(settings, address, start, resume, intake, Board::new(status));
+    tokio::select! {
+        biased;
+        () = shutdown => Ok(Ended::Stopped),
+        result = work => Ok(if result.is_ok() { Ended::CaughtUp } else { Ended::Closed }),
+    }
+}
+
+async fn work<I: Intake>(
+    settings: Settings,
+    address: Address,
+    start: Start,
+    resume: Resume,
+    intake: I,
+    board: Board,
+) -> Result<(), Closed> {
+    if let Start::New(at) = start {
+        let cursors = vec![CursorUpdate { key: START.to_owned(), value: Some(time(at)) }];
+        let source = settings.source.clone();
+        let (feed, read_at) = (FeedKind::Audit, settings.clock.now());
+        intake.append(Append { source, feed, read_at, events: BlockParts::default(), cursors, duplicates: 0 }).await?;
+    }
+    let link = Link::new(address, settings.clone(), board.clone());
+    let (announce, announced) = mpsc::unbounded_channel();
+    let wanted = settings.sessions;
+    let context = Context::new(settings, start.at(), board, link, intake, wanted.then_some(announce));
+    let read = {
+        let context = context.clone();
+        let resume = &resume;
+        async move {
+            let kind = read::choose(&context, resume).await;
+            context.board.update(|status| status.reader = Some(kind));
+            match kind {
+                ReaderKind::Export => read::export::run(context.clone(), resume).await?,
+                ReaderKind::Poll => read::poll::run(context.clone(), resume).await?,
+            }
+            context.announce_nothing_more();
+            Ok(())
+        }
+    };
+    let recordings = async { if wanted { read::download(context.clone(), Pending::stored(&resume), announced).await } else { Ok(()) } };
+    tokio::try_join!(read, recordings).map(|_| ())
+}
+
+/// Events before it are not wanted.
+enum Start {
+    Stored(Millis),
+    New(Millis),
+}
+
+impl Start {
+    fn at(&self) -> Millis {
+        match self {
+            Start::Stored(at) | Start::New(at) => *at,
+        }
+    }
+}
+
+fn start(settings: &Settings, resume: &Resume) -> Result<Start, SourceError> {
+    let Some(value) = resume.cursors.get(START) else {
+        return Ok(Start::New(settings.start_time.unwrap_or_else(|| settings.clock.now())));
+    };
+    let stored = parse_time(value).ok_or_else(|| SourceError::Cursor { key: START.to_owned(), value: value.clone() })?;
+    match settings.start_time {
+        Some(configured) if configured != stored => Err(SourceError::StartChanged { stored: time(stored), configured: time(configured) }),
+        _ => Ok(Start::Stored(stored)),
+    }
+}

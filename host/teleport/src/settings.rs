@@ -1,0 +1,41 @@
+use std::sync::Arc;
+
+use lockgate_model::Millis;
+
+use crate::{Clock, Credentials, Limits, SystemClock};
+
+/// What an operator decides about a source.
+#[derive(Clone)]
+pub struct Settings {
+    /// Name of the source, such as `teleport`: the first half of its streams' names.
+    pub source: Arc<str>,
+    /// `host:port` of Teleport's Auth service.
+    pub address: String,
+    pub credentials: Credentials,
+    /// Event types that are read; empty for all.
+    pub types: Vec<String>,
+    /// Events before this time are not read. `None`: as stored, or the time of the first start.
+    pub start_time: Option<Millis>,
+    /// Whether session recordings are wanted.
+    pub sessions: bool,
+    /// End when everything that stood in the log at the start has been read.
+    pub exit_on_last_event: bool,
+    pub limits: Limits,
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Settings {
+    pub fn new(source: &str, address: &str, credentials: Credentials) -> Settings {
+        Settings {
+            source: source.into(),
+            address: address.to_owned(),
+            credentials,
+            types: Vec::new(),
+            start_time: None,
+            sessions: false,
+            exit_on_last_event: false,
+            limits: Limits::default(),
+            clock: Arc::new(SystemClock),
+        }
+    }
+}

@@ -1,0 +1,187 @@
+use std::collections::BTreeMap;
+
+use lockgate_model::{Day, FeedKind, Millis};
+use lockgate_teleport::{Phase, ReaderKind};
+
+use crate::fake::{Chunk, Fake, Script, event};
+use crate::keep::Keep;
+use crate::world::{DAY, NOW, World};
+
+type Chunks = BTreeMap<String, BTreeMap<String, Chunk>>;
+
+fn date(time: Millis) -> String {
+    Day::of(time).to_string()
+}
+
+/// A chunk of events at a time.
+fn chunk(name: &str, time: Millis, count: usize) -> (String, Chunk) {
+    let events = (0..count).map(|at| event(&format!("{name}-{at}"), "user.login", time + at as Millis, 0, &[]));
+    (name.to_owned(), Chunk { events: events.collect(), ..Chunk::default() })
+}
+
+fn keys(chunks: &Chunks) -> Vec<String> {
+    chunks.values().flat_map(BTreeMap::values).flat_map(|chunk| &chunk.events).map(|event| event.id.clone()).collect()
+}
+
+fn week(chunks_a_day: usize, events: usize) -> Chunks {
+    (0..8)
+        .map(|day| {
+            let time = NOW - day * DAY;
+            (date(time), (0..chunks_a_day).map(|at| chunk(&format!("d{day}c{at}"), time - 3_600_000, events)).collect())
+        })
+        .collect()
+}
+
+async fn world(script: Script) -> (World, Fake) {
+    let mut world = World::new();
+    let fake = Fake::start(&world.authority, script).await;
+    world.settings.address = fake.address.to_string();
+    world.settings.start_time = Some(NOW - 7 * DAY - 3_600_000);
+    (world, fake)
+}
+
+#[tokio::test]
+async fn every_event_comes_once_whether_streams_break_or_not() {
+    for (chunks, is_flaky) in [(week(0, 0), false), (week(1, 3), true), (week(12, 20), false), (week(12, 20), true)] {
+        let expected = keys(&chunks);
+        let (world, fake) = world(Script { chunks: Some(chunks), is_flaky, ..Script::default() }).await;
+        let keep = Keep::new();
+        let status = world.read(&keep).await;
+        keep.assert_each_once(FeedKind::Audit, expected.clone());
+        assert_eq!((status.reader, status.phase), (Some(ReaderKind::Export), Phase::CaughtUp));
+        assert_eq!(status.events, expected.len() as u64);
+        assert!(status.troubles.is_empty() && status.reports == 0, "{status:?}");
+        // From its cursors it exports nothing, and does not ask what the server can.
+        let before = fake.script().streams;
+        world.read(&keep).await;
+        assert_eq!(fake.script().streams, before);
+        assert_eq!(fake.script().lists.iter().filter(|date| **date > Day::of(NOW).to_string()).count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn reading_goes_on_in_the_middle_of_a_chunk() {
+    let (name, mut half) = chunk("c", NOW - 1000, 100);
+    half.hangs_after = Some(47);
+    let chunks = Chunks::from([(date(NOW), [(name, half)].into())]);
+    let expected = keys(&chunks);
+    let (world, fake) = world(Script { chunks: Some(chunks), ..Script::default() }).await;
+    let keep = Keep::new();
+    // A stream that goes quiet does not hold back what came.
+    let running = world.start(keep.resume(), &keep);
+    keep.holds(|contents| contents.events.len() == 47).await;
+    running.stop().await;
+    assert_eq!(keep.contents().cursors[&format!("export/{}/c", date(NOW))], "at:a1:47");
+
+    for chunk in fake.script().chunks.as_mut().expect("export").values_mut().flat_map(BTreeMap::values_mut) {
+        chunk.hangs_after = None;
+    }
+    world.read(&keep).await;
+    assert_eq!(keep.keys(FeedKind::Audit), expected);
+}
+
+#[tokio::test]
+async fn a_store_that_stops_taking_loses_nothing() {
+    let chunks = Chunks::from([(date(NOW), [chunk("c", NOW - 10_000, 3_000)].into())]);
+    let expected = keys(&chunks);
+    let (world, _fake) = world(Script { chunks: Some(chunks), ..Script::default() }).await;
+    let keep = Keep::with_room(1_500);
+    let running = world.start(keep.resume(), &keep);
+    keep.holds(|contents| contents.events.len() > 900).await;
+    running.stop().await;
+    keep.grow();
+    world.read(&keep).await;
+    assert_eq!(keep.keys(FeedKind::Audit), expected);
+    assert!(keep.contents().blocks.iter().all(|&len| len <= 512));
+}
+
+#[tokio::test]
+async fn late_chunks_are_read_while_their_date_is_open_and_closed_dates_leave_no_cursors() {
+    let (mut world, fake) = world(Script { chunks: Some(week(1, 2)), ..Script::default() }).await;
+    world.settings.exit_on_last_event = false;
+    let keep = Keep::new();
+    let mut running = world.start(keep.resume(), &keep);
+    running.shows(|status| status.phase == Phase::CaughtUp && status.events == 16).await;
+    let open = |cursors: &BTreeMap<String, String>| -> Vec<String> {
+        let dates = cursors.keys().filter_map(|key| key.strip_prefix("export/"));
+        let mut dates: Vec<String> = dates.map(|rest| rest[..10].to_owned()).collect();
+        dates.dedup();
+        dates
+    };
+    let dates = [2, 1, 0].map(|days| date(NOW - days * DAY));
+    keep.holds(|contents| open(&contents.cursors) == dates).await;
+
+    for (days, name) in [(2, "late"), (0, "new"), (3, "too-late")] {
+        let (name, chunk) = chunk(name, NOW - days * DAY, 1);
+        fake.script().chunks.as_mut().expect("export").entry(date(NOW - days * DAY)).or_default().insert(name, chunk);
+    }
+    keep.holds(|contents| contents.events.len() == 18).await;
+    let keys = keep.keys(FeedKind::Audit);
+    assert!(keys.contains(&"late-0".into()) && keys.contains(&"new-0".into()));
+
+    // At midnight the next date opens and the oldest closes.
+    world.clock.advance(DAY / 2 + 1000);
+    let dates = [1, 0, -1].map(|days| date(NOW - days * DAY));
+    keep.holds(|contents| open(&contents.cursors) == dates).await;
+    running.stop().await;
+    assert_eq!(keep.contents().events.len(), 18);
+}
+
+#[tokio::test]
+async fn types_and_start_time_are_applied_here_and_the_cursor_moves_all_the_same() {
+    let time = NOW - 5_000;
+    let events = vec![
+        event("early", "user.login", time - 1, 0, &[]),
+        event("login", "user.login", time, 0, &[]),
+        event("role", "role.created", time, 0, &[]),
+        event("upload", "session.upload", time, 0, &[("sid", "s-1")]),
+        event("unknown", "unknown", time, 0, &[("unknown_event", "new.type")]),
+    ];
+    let chunks = Chunks::from([(date(NOW), [("c".to_owned(), Chunk { events, ..Chunk::default() })].into())]);
+    let (mut world, fake) = world(Script { chunks: Some(chunks), ..Script::default() }).await;
+    world.settings.start_time = Some(time);
+    world.settings.types = vec!["user.login".into(), "new.type".into()];
+    world.settings.sessions = true;
+    let keep = Keep::new();
+    let status = world.read(&keep).await;
+    assert_eq!(keep.keys(FeedKind::Audit), ["login", "unknown"]);
+    assert_eq!(status.filtered, 3);
+    assert_eq!(keep.contents().cursors[&format!("export/{}/c", date(NOW))], "read");
+    assert!(fake.script().opened.is_empty(), "the announcement was left out, so there is nothing to download");
+}
+
+#[tokio::test]
+async fn a_chunk_that_is_not_there_is_reported_and_stops_nothing_else() {
+    let mut chunks = week(2, 2);
+    let broken = Chunk { is_missing: true, ..Chunk::default() };
+    chunks.get_mut(&date(NOW - 4 * DAY)).expect("a date").insert("gone".into(), broken);
+    let expected = keys(&chunks);
+    let (world, fake) = world(Script { chunks: Some(chunks), ..Script::default() }).await;
+    let keep = Keep::new();
+    let mut running = world.start(keep.resume(), &keep);
+    keep.holds(|contents| contents.events.len() == expected.len()).await;
+    running.trouble("`gone`").await;
+    keep.assert_each_once(FeedKind::Audit, expected);
+    // When it leaves the list it is given up, and that is said.
+    fake.script().chunks.as_mut().expect("export").get_mut(&date(NOW - 4 * DAY)).expect("a date").remove("gone");
+    let status = running.shows(|status| status.reports == 1).await;
+    assert!(status.last_report.is_some_and(|report| report.contains("`gone`") && report.contains("missing")));
+    running.ended().await;
+}
+
+#[tokio::test]
+async fn an_event_that_is_no_json_is_kept_as_it_came() {
+    let mut odd = event("odd", "user.login", NOW - 1000, 0, &[]);
+    odd.unstructured = b"\x0a\x05\x0a".to_vec().into();
+    let chunks = Chunks::from([(
+        date(NOW),
+        [("c".to_owned(), Chunk { events: vec![odd, event("good", "user.login", NOW - 1000, 0, &[])], ..Chunk::default() })].into(),
+    )]);
+    let (world, _fake) = world(Script { chunks: Some(chunks), ..Script::default() }).await;
+    let keep = Keep::new();
+    let status = world.read(&keep).await;
+    assert_eq!(status.unreadable, 1);
+    let events = keep.contents().events;
+    assert_eq!(events.iter().map(|event| event.is_raw).collect::<Vec<_>>(), [true, false]);
+    assert_eq!(events[1].payload, r#"{"ei":0,"event":"user.login","uid":"good"}"#);
+}

@@ -1,0 +1,128 @@
+//! An intake in memory: what a store would hold.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use lockgate_model::{Append, FeedKind, payload_hash};
+use lockgate_teleport::{Closed, Intake, Resume};
+use tokio::sync::watch;
+
+use crate::world::in_time;
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct Kept {
+    pub feed: FeedKind,
+    pub key: String,
+    pub event_type: String,
+    pub session: String,
+    pub index: i64,
+    pub payload: String,
+    pub is_raw: bool,
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Contents {
+    pub events: Vec<Kept>,
+    pub cursors: BTreeMap<String, String>,
+    pub duplicates: u64,
+    /// Sizes of the blocks.
+    pub blocks: Vec<usize>,
+    /// Keys of the events, and the cursors, of each append.
+    pub appends: Vec<(Vec<String>, Vec<String>)>,
+}
+
+pub struct Keep {
+    contents: watch::Sender<Contents>,
+    /// Takes so many more events, then waits for ever.
+    room: Mutex<usize>,
+}
+
+impl Keep {
+    pub fn new() -> Arc<Keep> {
+        Keep::with_room(usize::MAX)
+    }
+
+    pub fn with_room(events: usize) -> Arc<Keep> {
+        Arc::new(Keep { contents: watch::Sender::default(), room: Mutex::new(events) })
+    }
+
+    pub fn grow(&self) {
+        *self.room.lock().expect("no panic") = usize::MAX;
+    }
+
+    pub fn contents(&self) -> Contents {
+        self.contents.borrow().clone()
+    }
+
+    /// Keys of the events of a feed, as they came.
+    pub fn keys(&self, feed: FeedKind) -> Vec<String> {
+        let contents = self.contents.borrow();
+        contents.events.iter().filter(|event| event.feed == feed).map(|event| event.key.clone()).collect()
+    }
+
+    pub fn resume(&self) -> Resume {
+        let contents = self.contents.borrow();
+        let audit = contents.events.iter().filter(|event| event.feed == FeedKind::Audit);
+        let recent_hashes = audit.map(|event| payload_hash(&event.key, event.payload.as_bytes())).collect();
+        Resume { cursors: contents.cursors.clone(), recent_hashes }
+    }
+
+    pub async fn holds(&self, what: impl FnMut(&Contents) -> bool) {
+        in_time(self.contents.subscribe().wait_for(what)).await.expect("it is there");
+    }
+
+    /// Each of these once, in whatever order.
+    pub fn assert_each_once(&self, feed: FeedKind, expected: impl IntoIterator<Item = String>) {
+        let mut expected: Vec<String> = expected.into_iter().collect();
+        let mut keys = self.keys(feed);
+        expected.sort_unstable();
+        keys.sort_unstable();
+        assert_eq!(keys, expected);
+    }
+}
+
+impl Intake for Keep {
+    async fn append(&self, append: Append) -> Result<(), Closed> {
+        let len = append.events.times.len();
+        let fits = {
+            let mut room = self.room.lock().expect("no panic");
+            let fits = len <= *room;
+            if fits {
+                *room -= len;
+            }
+            fits
+        };
+        if !fits {
+            std::future::pending::<()>().await;
+        }
+        assert_eq!(append.stream(), format!("teleport/{}", append.feed.name()));
+        self.contents.send_modify(|contents| {
+            let parts = &append.events;
+            for row in 0..len {
+                let raw = parts.raw.get(&(row as u32));
+                contents.events.push(Kept {
+                    feed: append.feed,
+                    key: parts.keys.at(row).to_owned(),
+                    event_type: parts.types.at(row).to_owned(),
+                    session: parts.sessions.at(row).to_owned(),
+                    index: parts.indexes[row],
+                    payload: parts.payloads.at(row).to_owned(),
+                    is_raw: raw.is_some(),
+                });
+            }
+            let keys = (0..len).map(|row| parts.keys.at(row).to_owned()).collect();
+            contents.appends.push((keys, append.cursors.iter().map(|cursor| cursor.key.clone()).collect()));
+            contents.duplicates += append.duplicates;
+            if len > 0 {
+                contents.blocks.push(len);
+            }
+            for cursor in append.cursors {
+                match cursor.value {
+                    Some(value) => contents.cursors.insert(cursor.key, value),
+                    None => contents.cursors.remove(&cursor.key),
+                };
+            }
+        });
+        Ok(())
+    }
+}

@@ -1,0 +1,170 @@
+//! What a test starts with: a clock, credentials, settings with short times, and a running source.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::{Duration, Instant};
+
+use lockgate_model::Millis;
+use lockgate_teleport::{Clock, Credentials, Ended, Limits, Resume, Settings, SourceError, SourceStatus};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+
+use crate::keep::Keep;
+
+/// 2026-01-08T12:00:00Z: what the clock of a test shows at its start.
+pub const NOW: Millis = 1_767_873_600_000;
+pub const DAY: Millis = 86_400_000;
+/// Longer than anything here takes, on the slowest of machines.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Runs as fast as the real one, from a time of its own.
+pub struct TestClock {
+    base: AtomicI64,
+    begun: Instant,
+}
+
+impl TestClock {
+    pub fn at(now: Millis) -> Arc<TestClock> {
+        Arc::new(TestClock { base: AtomicI64::new(now), begun: Instant::now() })
+    }
+
+    pub fn advance(&self, by: Millis) {
+        self.base.fetch_add(by, Ordering::SeqCst);
+    }
+}
+
+impl Clock for TestClock {
+    fn now(&self) -> Millis {
+        self.base.load(Ordering::SeqCst) + self.begun.elapsed().as_millis() as Millis
+    }
+}
+
+/// A cluster's authority, and what it signs.
+pub struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    pub fn new() -> Authority {
+        let mut params = CertificateParams::new(Vec::new()).expect("parameters");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Authority { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority") }
+    }
+
+    pub fn pem(&self) -> String {
+        self.issuer.pem()
+    }
+
+    /// A certificate valid until the end of a year, and its key: (PEM, PEM).
+    pub fn sign(&self, name: &str, until: i32) -> (String, String) {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(until, 12, 31);
+        (params.signed_by(&key, &self.issuer).expect("a certificate").pem(), key.serialize_pem())
+    }
+
+    /// An identity file.
+    pub fn identity(&self, user: &str, until: i32) -> String {
+        let (certificate, key) = self.sign(user, until);
+        format!("{key}{certificate}{}", self.pem())
+    }
+}
+
+/// A folder with credentials, and settings that use them.
+pub struct World {
+    pub folder: tempfile::TempDir,
+    pub authority: Authority,
+    pub clock: Arc<TestClock>,
+    pub settings: Settings,
+}
+
+impl World {
+    pub fn new() -> World {
+        let folder = tempfile::tempdir().expect("a folder");
+        let authority = Authority::new();
+        let clock = TestClock::at(NOW);
+        let path = folder.path().join("identity");
+        std::fs::write(&path, authority.identity("bot", 2090)).expect("a file");
+        let mut settings = Settings::new("teleport", "127.0.0.1:1", Credentials::identity_file(&path));
+        settings.clock = clock.clone();
+        settings.start_time = Some(NOW - 7 * DAY);
+        settings.exit_on_last_event = true;
+        let ms = Duration::from_millis;
+        settings.limits = Limits {
+            backoff: (ms(1), ms(20)),
+            flush: ms(20),
+            export_poll: ms(20),
+            poll: ms(10),
+            lag: ms(50),
+            overlap: ms(1000),
+            hold: ms(40),
+            recording_wait: (ms(10), ms(60)),
+            ..Limits::default()
+        };
+        World { folder, authority, clock, settings }
+    }
+
+    pub fn identity_path(&self) -> PathBuf {
+        self.folder.path().join("identity")
+    }
+
+    /// Starts a source.
+    pub fn start(&self, resume: Resume, keep: &Arc<Keep>) -> Running {
+        let (told, status) = watch::channel(SourceStatus::default());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let shutdown = async {
+            let _ = stopped.await;
+        };
+        let source = lockgate_teleport::run(self.settings.clone(), resume, keep.clone(), told, shutdown);
+        Running { task: tokio::spawn(source), status, stop }
+    }
+
+    /// Runs a source until it has caught up.
+    pub async fn read(&self, keep: &Arc<Keep>) -> SourceStatus {
+        let running = self.start(keep.resume(), keep);
+        let status = running.status.clone();
+        assert_eq!(running.ended().await, Ended::CaughtUp);
+        let status = status.borrow().clone();
+        status
+    }
+}
+
+/// A source that runs.
+pub struct Running {
+    task: JoinHandle<Result<Ended, SourceError>>,
+    pub status: watch::Receiver<SourceStatus>,
+    stop: oneshot::Sender<()>,
+}
+
+impl Running {
+    pub async fn stop(self) {
+        let _ = self.stop.send(());
+        assert_eq!(in_time(self.task).await.expect("no panic").expect("no error"), Ended::Stopped);
+    }
+
+    pub async fn ended(self) -> Ended {
+        let ended = in_time(self.task).await.expect("no panic").expect("no error");
+        drop(self.stop);
+        ended
+    }
+
+    /// Waits for a status; gives it.
+    pub async fn shows(&mut self, what: impl FnMut(&SourceStatus) -> bool) -> SourceStatus {
+        in_time(self.status.wait_for(what)).await.expect("the source runs").clone()
+    }
+
+    /// Waits for a trouble that says this.
+    pub async fn trouble(&mut self, text: &str) -> String {
+        let has = |message: &&String| message.contains(text);
+        let status = self.shows(|status| status.troubles.values().any(|message| has(&message))).await;
+        status.troubles.values().find(has).cloned().expect("it was there")
+    }
+}
+
+pub async fn in_time<T>(future: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, future).await.expect("it takes much too long")
+}
