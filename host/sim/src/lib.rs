@@ -1,1 +1,13 @@
-//! lockgate-sim
+//! A simulated Teleport Auth server and simulated HTTPS receivers, over real sockets.
+//!
+//! Used by `lockgate demo` and `lockgate sim`, by tests and benchmarks, and by people: Teleport's own Event Handler runs against both.
+
+pub mod auth;
+mod certificate;
+mod error;
+mod folder;
+pub mod generate;
+mod listener;
+pub mod receiver;
+
+pub use error::SimError;

@@ -1,0 +1,159 @@
+//! Short texts without an allocation: ids, addresses, times.
+
+use lockgate_model::{Day, Millis};
+
+const CAPACITY: usize = 64;
+const HEX: &[u8; 16] = b"0123456789abcdef";
+
+/// ASCII text of at most 64 bytes; what does not fit is cut off.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Short {
+    bytes: [u8; CAPACITY],
+    len: usize,
+}
+
+impl Default for Short {
+    fn default() -> Short {
+        Short { bytes: [0; CAPACITY], len: 0 }
+    }
+}
+
+impl Short {
+    /// The 122 free bits of `bits` as a UUID of version 4; version and variant overwrite the other six.
+    pub(crate) fn uuid(bits: u128) -> Short {
+        let bits = bits & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
+        let mut text = Short { bytes: [b'-'; CAPACITY], len: 36 };
+        let mut at = 0;
+        for byte in bits.to_be_bytes() {
+            if matches!(at, 8 | 13 | 18 | 23) {
+                at += 1;
+            }
+            text.bytes[at] = HEX[usize::from(byte >> 4)];
+            text.bytes[at + 1] = HEX[usize::from(byte & 15)];
+            at += 2;
+        }
+        text
+    }
+
+    /// RFC 3339, UTC, milliseconds with trailing zeros dropped, as Teleport's server writes event times.
+    pub(crate) fn time(time: Millis) -> Short {
+        let mut text = Short::second(time);
+        let millis = time.rem_euclid(1000) as u64;
+        if millis > 0 {
+            text.push(b".");
+            let (digits, fraction) = match millis {
+                _ if millis.is_multiple_of(100) => (1, millis / 100),
+                _ if millis.is_multiple_of(10) => (2, millis / 10),
+                _ => (3, millis),
+            };
+            text.push_padded(fraction, digits);
+        }
+        text.push(b"Z");
+        text
+    }
+
+    /// RFC 3339 with nine digits of a second, as Go writes fields that are not the event's own time.
+    pub(crate) fn time_nanos(time: Millis, nanos: u64) -> Short {
+        let mut text = Short::second(time);
+        text.push(b".");
+        text.push_padded(time.rem_euclid(1000) as u64 * 1_000_000 + nanos % 1_000_000, 9);
+        text.push(b"Z");
+        text
+    }
+
+    fn second(time: Millis) -> Short {
+        let (year, month, day) = civil(Day::of(time));
+        let second = time.rem_euclid(Day::MILLIS) as u64 / 1000;
+        let mut text = Short::default();
+        for (value, digits, after) in
+            [(year, 4, b"-"), (month, 2, b"-"), (day, 2, b"T"), (second / 3600, 2, b":"), (second / 60 % 60, 2, b":")]
+        {
+            text.push_padded(value, digits);
+            text.push(after);
+        }
+        text.push_padded(second % 60, 2);
+        text
+    }
+
+    pub(crate) fn push(&mut self, bytes: &[u8]) {
+        let count = bytes.len().min(CAPACITY - self.len);
+        self.bytes[self.len..self.len + count].copy_from_slice(&bytes[..count]);
+        self.len += count;
+    }
+
+    /// The low `digits` hexadecimal digits of `value`.
+    pub(crate) fn push_hex(&mut self, value: u64, digits: usize) {
+        for digit in (0..digits).rev() {
+            self.push(&[HEX[(value >> (4 * digit)) as usize & 15]]);
+        }
+    }
+
+    pub(crate) fn push_number(&mut self, value: u64) {
+        self.push(itoa::Buffer::new().format(value).as_bytes());
+    }
+
+    fn push_padded(&mut self, mut value: u64, digits: usize) {
+        let mut text = [b'0'; 9];
+        for digit in text[..digits].iter_mut().rev() {
+            *digit = b'0' + (value % 10) as u8;
+            value /= 10;
+        }
+        self.push(&text[..digits]);
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
+    }
+}
+
+impl AsRef<[u8]> for Short {
+    fn as_ref(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+}
+
+/// Year, month and day of a day number, proleptic Gregorian; days before year 0 do not occur here.
+fn civil(day: Day) -> (u64, u64, u64) {
+    let shifted = i64::from(day.0) + 719_468;
+    let era = shifted.div_euclid(146_097);
+    let of_era = shifted.rem_euclid(146_097);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month + 2) / 5 + 1;
+    let month = if month < 10 { month + 3 } else { month - 9 };
+    ((year_of_era + era * 400 + i64::from(month <= 2)) as u64, month as u64, day as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_read_as_teleport_writes_them() {
+        for (time, expected) in [
+            (1_767_600_000_000, "2026-01-05T08:00:00Z"),
+            (1_767_600_000_770, "2026-01-05T08:00:00.77Z"),
+            (1_767_600_000_700, "2026-01-05T08:00:00.7Z"),
+            (1_767_600_000_007, "2026-01-05T08:00:00.007Z"),
+            (951_868_799_999, "2000-02-29T23:59:59.999Z"),
+        ] {
+            assert_eq!(Short::time(time).as_str(), expected);
+            assert!(Short::time(time).as_str().starts_with(&Day::of(time).to_string()));
+        }
+        assert_eq!(Short::time_nanos(1_767_600_000_007, 12_345).as_str(), "2026-01-05T08:00:00.007012345Z");
+    }
+
+    #[test]
+    fn uuids_carry_version_and_variant() {
+        assert_eq!(Short::uuid(u128::MAX).as_str(), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+        assert_eq!(Short::uuid(0).as_str(), "00000000-0000-4000-8000-000000000000");
+    }
+
+    #[test]
+    fn what_does_not_fit_is_cut() {
+        let mut text = Short::default();
+        text.push(&[b'a'; 100]);
+        assert_eq!(text.as_str().len(), 64);
+    }
+}

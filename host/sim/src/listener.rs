@@ -1,0 +1,106 @@
+//! Accepts TLS connections and hands them on. Shared by both simulators.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{oneshot, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::SimError;
+
+/// A client that does not finish its handshake is let go.
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// Pause after a failed accept, which means that the process has no file descriptor left.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+
+/// A server that is running.
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    pub(crate) connections: Connections,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+/// Closes connections from outside.
+#[derive(Clone, Debug)]
+pub(crate) struct Connections(Arc<watch::Sender<u64>>);
+
+impl Connections {
+    /// Cuts every connection that is open now, in the middle of whatever it does.
+    pub(crate) fn drop_all(&self) {
+        self.0.send_modify(|epoch| *epoch += 1);
+    }
+}
+
+impl Running {
+    /// Binds `listen` (`host:port`; port 0 takes a free one) and serves until [`Self::stop`].
+    pub(crate) async fn start<S, F>(listen: &str, tls: rustls::ServerConfig, serve: S) -> Result<Running, SimError>
+    where
+        S: Fn(TlsStream<TcpStream>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = ()> + Send,
+    {
+        let refused = |source| SimError::Bind { listen: listen.to_owned(), source };
+        let socket = TcpListener::bind(listen).await.map_err(refused)?;
+        let address = socket.local_addr().map_err(refused)?;
+        let connections = Connections(Arc::new(watch::Sender::new(0)));
+        let (stop, stopped) = oneshot::channel();
+        let acceptor = TlsAcceptor::from(Arc::new(tls));
+        let epochs = connections.clone();
+        let task = tokio::spawn(async move {
+            tokio::select! {
+                () = accept(socket, acceptor, epochs, serve) => {}
+                _ = stopped => {}
+            }
+        });
+        Ok(Running { address, connections, stop, task })
+    }
+
+    /// Closes the port and every connection; when this returns the address can be bound again.
+    pub(crate) async fn stop(self) {
+        drop(self.stop);
+        if let Err(error) = self.task.await {
+            tracing::error!(%error, "the simulator ended badly");
+        }
+    }
+}
+
+async fn accept<S, F>(socket: TcpListener, acceptor: TlsAcceptor, connections: Connections, serve: S)
+where
+    S: Fn(TlsStream<TcpStream>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = ()> + Send,
+{
+    // Dropping the set, when the server stops, ends its tasks.
+    let mut tasks = JoinSet::new();
+    loop {
+        let stream = match socket.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        while tasks.try_join_next().is_some() {}
+        let (acceptor, serve, mut epoch) = (acceptor.clone(), serve.clone(), connections.0.subscribe());
+        tasks.spawn(async move {
+            let connection = async {
+                // Answers are small and awaited: Nagle's algorithm would hold them back.
+                let _ = stream.set_nodelay(true);
+                match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
+                    Ok(Ok(stream)) => serve(stream).await,
+                    Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
+                    Err(_) => tracing::debug!("TLS handshake not finished in time"),
+                }
+            };
+            tokio::select! {
+                () = connection => {}
+                _ = epoch.changed() => {}
+            }
+        });
+    }
+}

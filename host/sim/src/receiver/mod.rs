@@ -1,0 +1,105 @@
+//! A simulated HTTPS receiver: takes JSON objects and arrays of objects, demands a client certificate, counts what arrives.
+//!
+//! HTTP/1.1 with keep-alive, TLS 1.2 and 1.3. POST and PUT bring documents; `GET /stats` answers [`Totals`] as JSON. It is stricter
+//! than real receivers: what they lose without a word is answered with 400.
+
+mod control;
+mod documents;
+mod files;
+mod schedule;
+mod service;
+mod tally;
+
+use std::fs::OpenOptions;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use control::Control;
+pub use schedule::{Schedule, ScheduleError};
+pub use tally::{PathTotals, Totals};
+
+use self::control::Shared;
+use crate::SimError;
+use crate::listener::Running;
+
+/// What to simulate. `..Options::default()` is a receiver on a free port of 127.0.0.1 that answers 200 at once.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `host:port`; port 0 takes a free one.
+    pub listen: String,
+    /// Where certificates are written, or read when they are there from an earlier run.
+    pub out: PathBuf,
+    /// How long each answer waits.
+    pub latency: Duration,
+    pub status: Schedule,
+    /// Each document is appended here as one line.
+    pub capture: Option<PathBuf>,
+    /// Of the schedule's random answers.
+    pub seed: u64,
+    /// Close a connection on which nothing happened for so long, without notice, as Fluentd does after 10 s.
+    pub idle: Option<Duration>,
+    /// Bytes of a request's body; a larger one is answered with 413.
+    pub body_max: usize,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options {
+            listen: "127.0.0.1:0".to_owned(),
+            out: PathBuf::from("sim-receiver"),
+            latency: Duration::ZERO,
+            status: Schedule::default(),
+            capture: None,
+            seed: 42,
+            idle: None,
+            // Fluentd's default.
+            body_max: 32 << 20,
+        }
+    }
+}
+
+/// A running receiver.
+pub struct Receiver {
+    running: Running,
+    shared: Arc<Shared>,
+}
+
+impl Receiver {
+    /// Writes the folder, binds, serves in tasks of the current tokio runtime.
+    pub async fn start(options: Options) -> Result<Receiver, SimError> {
+        let tls = files::prepare(&options.out)?;
+        let capture = options.capture.map(|path| {
+            let opened = OpenOptions::new().append(true).create(true).open(&path);
+            opened.map_err(|source| SimError::Folder { path, source })
+        });
+        let shared = Arc::new(Shared::new(options.status, options.latency, capture.transpose()?, options.seed));
+        let (service, limits) = (Arc::clone(&shared), service::Limits { idle: options.idle, body_max: options.body_max });
+        let running = Running::start(&options.listen, tls, move |stream| service::serve(Arc::clone(&service), limits, stream)).await?;
+        Ok(Receiver { running, shared })
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.running.address
+    }
+
+    pub fn control(&self) -> Control {
+        Control { shared: Arc::clone(&self.shared), connections: self.running.connections.clone() }
+    }
+
+    /// Closes port and connections.
+    pub async fn stop(self) -> Totals {
+        self.running.stop().await;
+        self.shared.totals()
+    }
+}
+
+/// Serves until `shutdown`; `ready` is told the address once connections are accepted.
+pub async fn serve(options: Options, ready: impl FnOnce(SocketAddr), shutdown: impl Future<Output = ()>) -> Result<Totals, SimError> {
+    let receiver = Receiver::start(options).await?;
+    ready(receiver.address());
+    shutdown.await;
+    Ok(receiver.stop().await)
+}

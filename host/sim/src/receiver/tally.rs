@@ -1,0 +1,99 @@
+//! What a receiver counts.
+
+use std::collections::{BTreeMap, HashSet};
+use std::hash::{BuildHasherDefault, Hasher};
+
+use serde::Serialize;
+
+use super::documents::hash;
+
+/// Paths counted one by one; documents of further ones are counted under [`OTHER`].
+const PATHS_MAX: usize = 100_000;
+const OTHER: &str = "(other)";
+
+/// What has arrived so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Totals {
+    /// Requests that were answered, whatever with.
+    pub requests: u64,
+    /// Documents of requests answered with 2xx.
+    pub documents: u64,
+    /// Different ids among them; the same id under another path is another document.
+    pub distinct: u64,
+    /// `documents - distinct`.
+    pub duplicates: u64,
+    /// Requests not answered with 2xx.
+    pub refused: u64,
+    pub by_path: BTreeMap<String, PathTotals>,
+}
+
+/// What arrived under one path.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct PathTotals {
+    pub requests: u64,
+    pub documents: u64,
+    pub refused: u64,
+}
+
+#[derive(Default)]
+pub(super) struct Tally {
+    totals: Totals,
+    seen: HashSet<u128, BuildHasherDefault<Folded>>,
+}
+
+impl Tally {
+    pub(super) fn accept(&mut self, path: &str, ids: &[u128]) {
+        let salt = hash(path.as_bytes());
+        let new = ids.iter().filter(|id| self.seen.insert(**id ^ salt)).count() as u64;
+        let count = ids.len() as u64;
+        self.totals.requests += 1;
+        self.totals.documents += count;
+        self.totals.distinct += new;
+        self.totals.duplicates += count - new;
+        let path = self.path(path);
+        path.requests += 1;
+        path.documents += count;
+    }
+
+    pub(super) fn refuse(&mut self, path: &str) {
+        self.totals.requests += 1;
+        self.totals.refused += 1;
+        let path = self.path(path);
+        path.requests += 1;
+        path.refused += 1;
+    }
+
+    pub(super) fn totals(&self) -> &Totals {
+        &self.totals
+    }
+
+    fn path(&mut self, path: &str) -> &mut PathTotals {
+        let paths = &mut self.totals.by_path;
+        let key = if paths.len() < PATHS_MAX || paths.contains_key(path) { path } else { OTHER };
+        if !paths.contains_key(key) {
+            if key == OTHER {
+                tracing::warn!("more than {PATHS_MAX} paths; documents of further ones are counted as `{OTHER}`");
+            }
+            paths.insert(key.to_owned(), PathTotals::default());
+        }
+        paths.entry(key.to_owned()).or_default()
+    }
+}
+
+/// Ids are hashes already.
+#[derive(Default)]
+struct Folded(u64);
+
+impl Hasher for Folded {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+    }
+
+    fn write_u128(&mut self, id: u128) {
+        self.0 = id as u64;
+    }
+}
