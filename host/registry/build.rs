@@ -18,12 +18,6 @@ fn main() -> ExitCode {
     let here = variable("CARGO_MANIFEST_DIR");
     let project = here.ancestors().nth(2).unwrap_or(&here);
 
-    println!("cargo::rerun-if-env-changed={}", SKIP);
-    for folder in ["plugins", "sdk/rust", "wit", "host/registry/build"] {
-        embed::watch(&project.join(folder));
-    }
-    println!("cargo::rerun-if-changed={}", here.join("build.rs").display());
-
     let skipped = env::var_os(SKIP).is_some_and(|value| !value.is_empty() && value != "0");
     let done = if skipped {
         embed::nothing(&out)
@@ -35,11 +29,15 @@ fn main() -> ExitCode {
         println!("cargo::rerun-if-changed={}", out.join("never-there").display());
         embed::nothing(&out)
     };
-    match done {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(message) => {
-            message.lines().for_each(|line| println!("cargo::error={line}"));
-            ExitCode::FAILURE
-        }
+    // To stderr, which cargo shows last and as it is; and nothing more on stdout, which cargo shows too when a build script fails.
+    if let Err(message) = done {
+        eprintln!("\n{message}");
+        return ExitCode::FAILURE;
     }
+    println!("cargo::rerun-if-env-changed={SKIP}");
+    for folder in ["plugins", "sdk/rust", "wit", "host/registry/build"] {
+        embed::watch(&project.join(folder));
+    }
+    println!("cargo::rerun-if-changed={}", here.join("build.rs").display());
+    ExitCode::SUCCESS
 }

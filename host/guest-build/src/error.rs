@@ -59,7 +59,7 @@ impl fmt::Display for BuildError {
                 manifest.display()
             ),
             Self::Compile { manifest, package } => {
-                write!(f, "Compiling the guest {package} of `{}` failed; the reason stands above or below this line.", manifest.display())
+                write!(f, "Compiling the guest {package} of `{}` failed; cargo's report is above.", manifest.display())
             }
             Self::NotAComponent { path } => write!(f, "The linker wrote `{}`, which is no WebAssembly component.", path.display()),
             Self::Io { path, source } => write!(f, "`{}` cannot be used: {source}.", path.display()),
