@@ -39,10 +39,22 @@ pub struct Committer {
 /// Answers that wait for the transaction to be durable.
 #[derive(Default)]
 struct Answers {
-    appends: Vec<(oneshot::Sender<Option<Arc<Block>>>, Option<Arc<Block>>)>,
-    commits: Vec<(oneshot::Sender<Result<(), StoreError>>, Result<(), StoreError>)>,
-    registrations: Vec<(oneshot::Sender<Result<Registration, StoreError>>, Result<Registration, StoreError>)>,
-    others: Vec<oneshot::Sender<()>>,
+    appends: Vec<Answer<Option<Arc<Block>>>>,
+    commits: Vec<Answer<Result<(), StoreError>>>,
+    registrations: Vec<Answer<Result<Registration, StoreError>>>,
+    others: Vec<Answer<()>>,
+}
+
+struct Answer<T> {
+    reply: oneshot::Sender<T>,
+    value: T,
+}
+
+impl<T> Answer<T> {
+    fn give(self) {
+        // Nobody may be waiting any more.
+        let _ = self.reply.send(self.value);
+    }
 }
 
 impl Committer {
@@ -172,21 +184,21 @@ impl Group {
             }
             Operation::Commit { encoded, reply, .. } => {
                 let result = self.writer.commit(&encoded)?;
-                answers.commits.push((reply, result));
+                answers.commits.push(Answer { reply, value: result });
                 Ok(encoded.bytes())
             }
             Operation::Register { generation, streams, at, reply } => {
                 let result = self.writer.register(&generation, &streams, at)?;
-                answers.registrations.push((reply, result));
+                answers.registrations.push(Answer { reply, value: result });
                 Ok(0)
             }
             Operation::KeepOnly { pipelines, reply } => {
                 self.writer.keep_only(&pipelines);
-                answers.others.push(reply);
+                answers.others.push(Answer { reply, value: () });
                 Ok(0)
             }
             Operation::Close { reply } => {
-                answers.others.push(reply);
+                answers.others.push(Answer { reply, value: () });
                 Ok(0)
             }
         }
@@ -197,7 +209,7 @@ impl Group {
         let QueuedAppend { args, reply, _room } = append;
         match self.writer.append(args)? {
             Appended::Done(block) => {
-                answers.appends.push((reply, block));
+                answers.appends.push(Answer { reply, value: block });
                 Ok(None)
             }
             Appended::NoRoom(args) => Ok(Some(QueuedAppend { args, reply, _room })),
@@ -221,15 +233,13 @@ impl Group {
 
     fn finish(&mut self, answers: Answers) -> Result<(), Fault> {
         self.writer.finish()?;
-        let appended = answers.appends.iter().filter_map(|(_, block)| block.clone());
+        let appended = answers.appends.iter().filter_map(|answer| answer.value.clone());
         let removed = std::mem::take(&mut self.writer.removed);
         self.shared.publish(appended, removed.into_iter(), self.writer.heads());
-        answers.appends.into_iter().for_each(|(reply, block)| drop(reply.send(block)));
-        answers.commits.into_iter().for_each(|(reply, result)| drop(reply.send(result)));
-        answers.registrations.into_iter().for_each(|(reply, result)| drop(reply.send(result)));
-        for reply in answers.others {
-            let _ = reply.send(());
-        }
+        answers.appends.into_iter().for_each(Answer::give);
+        answers.commits.into_iter().for_each(Answer::give);
+        answers.registrations.into_iter().for_each(Answer::give);
+        answers.others.into_iter().for_each(Answer::give);
         self.report_full();
         Ok(())
     }

@@ -22,7 +22,10 @@ pub struct EncodedBlock {
 
 impl EncodedBlock {
     /// `None` for an append that only moves cursors.
-    pub fn new(parts: BlockParts) -> Result<Option<EncodedBlock>, StoreError> {
+    pub fn new(mut parts: BlockParts) -> Result<Option<EncodedBlock>, StoreError> {
+        // They stay in memory for a while, and grew by doubling.
+        parts.payloads.bytes.shrink_to_fit();
+        parts.keys.bytes.shrink_to_fit();
         let (heads, payload) = codec::encode(&parts).map_err(|error| StoreError::Invalid(format!("the block: {error}")))?;
         let (Some(&min_time), Some(&max_time)) = (parts.times.iter().min(), parts.times.iter().max()) else { return Ok(None) };
         let days = count_days(&parts.times);

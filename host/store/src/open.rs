@@ -27,7 +27,11 @@ pub fn writer(folder: &Path, size_max: Option<u64>) -> Result<Connection, OpenEr
     check::before_open(&database)?;
     // Checked through a connection that cannot write, so that a refusal leaves every byte as it was.
     let connection = reader(&database).map_err(|error| failed(&database, &error))?;
-    check::after_open(&connection, &database, limits::FULL_CHECK)?;
+    check::after_open(&connection, &database, limits::FULL_CHECK).map_err(|error| match error {
+        // Even a reader needs room, for the log's index.
+        OpenError::Failed { path, cause, .. } => OpenError::Failed { path, cause, full: probe(folder).is_err_and(|error| is_full(&error)) },
+        other => other,
+    })?;
     drop(connection);
     open_writer(&database, size_max).map_err(|error| failed(&database, &error))
 }

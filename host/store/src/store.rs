@@ -82,6 +82,7 @@ impl Store {
     }
 
     /// The sequence that the stream's next event will get; changes with every append. 1 for a stream that nobody has appended to.
+    /// It stands still when the store closes: who waits for it waits for [`failed`](Self::failed) as well.
     pub fn head(&self, stream: &str) -> watch::Receiver<Seq> {
         self.shared.channels(stream).head.subscribe()
     }
@@ -134,7 +135,7 @@ impl Ledger for Store {
         let room = bytes.min(limits::APPEND_QUEUE) as u32;
         let room = self.shared.channels(&stream).room.acquire_many_owned(room).await.map_err(|_| self.shared.reads.cause())?;
         let (reply, answer) = oneshot::channel();
-        let args = AppendArgs { source, stream, feed, read_at, block, cursors, duplicates };
+        let args = AppendArgs { source, stream, feed, read_at, block: block.map(Box::new), cursors, duplicates };
         self.send(Operation::Append(QueuedAppend { args, reply, _room: room }))?;
         self.answer(answer).await
     }

@@ -13,7 +13,7 @@ pub struct AppendArgs {
     pub stream: Arc<str>,
     pub feed: FeedKind,
     pub read_at: Millis,
-    pub block: Option<EncodedBlock>,
+    pub block: Option<Box<EncodedBlock>>,
     pub cursors: Vec<CursorUpdate>,
     pub duplicates: u64,
 }
@@ -50,7 +50,7 @@ impl Writer {
             self.streams[index].row.duplicates += args.duplicates;
             self.streams[index].dirty = true;
         }
-        let block = args.block.map(|block| self.insert(index, args.feed, args.read_at, block)).transpose()?;
+        let block = args.block.map(|block| self.insert(index, args.feed, args.read_at, *block)).transpose()?;
         Ok(Appended::Done(block))
     }
 

@@ -81,7 +81,7 @@ async fn a_commit_that_contradicts_the_store_is_refused_alone() {
     let conflicts = [
         (commit_of(&store, "siem", 15..16, |_| Outcome::Delivered), "have an outcome"),
         (commit_of(&store, "siem", 1..12, |_| Outcome::Delivered), "have an outcome"),
-        (commit_of(&store, "siem", 95..102, |_| Outcome::Delivered), "beyond its last, 100"),
+        (commit_of(&store, "siem", 105..112, |_| Outcome::Delivered), "beyond its last, 110"),
         (commit_of(&store, "other", 31..41, |_| Outcome::Delivered), "not registered"),
         (change(|commit| commit.stream = "teleport/sessions".into()), "not registered"),
         (change(|commit| commit.epoch = 2), "epoch 2"),

@@ -58,13 +58,18 @@ pub async fn register(store: &Store, pipeline: &str, streams: &[&str]) -> lockga
 
 /// A commit whose parts agree: outcomes by a rule, days and letters from the events in the store.
 pub fn commit_of(store: &Store, pipeline: &str, range: SeqRange, outcome: impl Fn(u64) -> Outcome) -> Commit {
+    try_commit_of(store, pipeline, range, outcome).unwrap()
+}
+
+/// The same, of a store that may close at any moment.
+pub fn try_commit_of(store: &Store, pipeline: &str, range: SeqRange, outcome: impl Fn(u64) -> Outcome) -> Result<Commit, StoreError> {
     let (mut outcomes, mut dead) = (Outcomes::default(), Vec::new());
     let mut days: BTreeMap<Day, DayTally> = BTreeMap::new();
     for seq in range.clone() {
         let outcome = outcome(seq);
         outcomes.push(outcome);
         // Beyond the head there is nothing to say, and the store refuses it before it looks.
-        let (key, time, payload) = match store.block_at(AUDIT, seq).unwrap() {
+        let (key, time, payload) = match store.block_at(AUDIT, seq)? {
             Some(block) => {
                 let view = block.view((seq - block.first_seq) as usize);
                 (view.key.to_owned(), view.time, view.payload.as_bytes().to_vec())
@@ -83,7 +88,7 @@ pub fn commit_of(store: &Store, pipeline: &str, range: SeqRange, outcome: impl F
             }
         }
     }
-    Commit {
+    Ok(Commit {
         pipeline: pipeline.into(),
         stream: AUDIT.into(),
         epoch: 1,
@@ -95,6 +100,23 @@ pub fn commit_of(store: &Store, pipeline: &str, range: SeqRange, outcome: impl F
         days: days.into_values().collect(),
         dead,
         state: Vec::new(),
+    })
+}
+
+/// For a store that is closed, and looks no further.
+pub fn commit_of_nothing() -> Commit {
+    Commit {
+        pipeline: "siem".into(),
+        stream: AUDIT.into(),
+        epoch: 1,
+        generation: 1,
+        range: 1..2,
+        outcomes: Outcomes::default(),
+        reasons: vec![],
+        days: vec![],
+        batch: BatchRecord::default(),
+        dead: vec![],
+        state: vec![],
     }
 }
 

@@ -34,8 +34,15 @@ async fn sample(folder: &Path) -> Contents {
     let store = open(folder);
     register(&store, "siem", &[AUDIT]).await;
     for nth in 0..8u64 {
-        append(&store, 200).await;
         let first = nth * 200 + 1;
+        let keys: Vec<String> = (first..first + 200).map(|nth| format!("k{nth}")).collect();
+        let mut dice = Dice(nth);
+        let noise: String = (0..60_000).map(|_| (b'a' + dice.roll(26) as u8) as char).collect();
+        let parts = events(&keys, |key| {
+            let nth: usize = key[1..].parse().unwrap();
+            format!(r#"{{"uid":"{key}","noise":"{}"}}"#, &noise[nth % 200 * 290..][..290])
+        });
+        store.append(append_of(parts, &[("cursor", &first.to_string())])).await.unwrap();
         let fate = |seq| if seq % 50 == 0 { Outcome::Dead(0) } else { Outcome::Dropped((seq % 2) as u16) };
         store.commit(commit_of(&store, "siem", first..first + 150, fate)).await.unwrap();
     }
@@ -147,6 +154,54 @@ async fn every_change_to_what_was_committed_breaks_the_chain() {
         fs::write(&path, &original).unwrap();
     }
     Inspector::open(folder.path()).unwrap().verify_chain("siem").unwrap();
+}
+
+#[tokio::test]
+async fn damage_under_a_running_store_closes_it_and_nothing_is_written_over_it() {
+    let folder = tempfile::tempdir().unwrap();
+    sample(folder.path()).await;
+    let store = open(folder.path());
+    let path = folder.path().join("store.db");
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[16_384..].fill(0xa5);
+    fs::write(&path, &bytes).unwrap();
+    let error = store.append(append_of(numbered(2000..2010), &[("new", "1")])).await.unwrap_err();
+    assert!(matches!(&error, StoreError::Closed { cause, full: false } if cause.contains("malformed")), "{error}");
+    assert_eq!(store.commit(commit_of_nothing()).await.unwrap_err(), error);
+    assert_eq!(store.failed().borrow().clone(), Some(error));
+    assert!(matches!(Store::open(options(folder.path())), Err(OpenError::Damaged { .. })));
+    assert_eq!(fs::read(&path).unwrap(), bytes);
+}
+
+/// A checkpoint writes the first page first. A kill right after it leaves a file that is shorter than it says.
+#[tokio::test]
+async fn a_kill_in_a_checkpoint_is_not_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path());
+    for _ in 0..20 {
+        append(&store, 500).await;
+    }
+    let copy = tempfile::tempdir().unwrap();
+    let log = fs::read(folder.path().join("store.db-wal")).unwrap();
+    let mut file = fs::read(folder.path().join("store.db")).unwrap();
+    // Frames of the log: 24 bytes, beginning with the page's number, then the page (SQLite's file format 4.1).
+    let first_page = log[32..].chunks_exact(24 + 16_384).rfind(|frame| frame[..4] == [0, 0, 0, 1]).unwrap();
+    let says = u32::from_be_bytes(first_page[24 + 28..24 + 32].try_into().unwrap()) as usize;
+    assert!(says * 16_384 > file.len());
+    file[..16_384].copy_from_slice(&first_page[24..]);
+    let path = copy.path().join("store.db");
+    fs::write(&path, &file).unwrap();
+    fs::write(copy.path().join("store.db-wal"), &log).unwrap();
+    let copied = open(copy.path());
+    assert_eq!(*copied.head(AUDIT).borrow(), 10_001);
+    assert_eq!(copied.block_at(AUDIT, 10_000).unwrap(), store.block_at(AUDIT, 10_000).unwrap());
+    drop(copied);
+
+    // The same without what the log makes up for.
+    let bare = tempfile::tempdir().unwrap();
+    fs::write(bare.path().join("store.db"), &file).unwrap();
+    let refusal = Store::open(options(bare.path())).err().unwrap().to_string();
+    assert!(refusal.contains(&format!("it has {} of {says} pages", file.len() / 16_384)), "{refusal}");
 }
 
 #[test]

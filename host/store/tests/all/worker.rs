@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::Path;
 
 use lockgate_model::Outcome;
-use lockgate_store::{Ledger, Options, Store, StoreError};
+use lockgate_store::{Inspector, Ledger, Options, Store, StoreError};
 
 use crate::common::*;
 
@@ -73,10 +73,10 @@ async fn finish(store: &Store) -> StoreError {
     let mut done: BTreeSet<u64> = progress.done.drain(..).flatten().collect();
     let (mut watermark, mut dice) = (progress.watermark, Dice(progress.watermark));
     loop {
-        let next = match head.wait_for(|next| *next > watermark + 20).await {
-            Ok(next) => *next,
-            // The store is gone.
-            Err(_) => return store.failed().borrow().clone().unwrap(),
+        let mut failed = store.failed();
+        let next = tokio::select! {
+            next = head.wait_for(|next| *next > watermark + 20) => *next.unwrap(),
+            error = failed.wait_for(Option::is_some) => return error.unwrap().clone().unwrap(),
         };
         let mut start = watermark + dice.roll(20);
         while done.contains(&start) {
@@ -88,10 +88,11 @@ async fn finish(store: &Store) -> StoreError {
         }
         let end = end.min(next);
         let fate = |seq| [Outcome::Delivered, Outcome::Dropped(0), Outcome::Dead(1)][if seq % 7 == 0 { 2 } else { (seq % 2) as usize }];
-        if store.failed().borrow().is_some() {
-            return store.failed().borrow().clone().unwrap();
-        }
-        match store.commit(commit_of(store, "siem", start..end, fate)).await {
+        let commit = match try_commit_of(store, "siem", start..end, fate) {
+            Ok(commit) => commit,
+            Err(error) => return error,
+        };
+        match store.commit(commit).await {
             Ok(()) => say(&format!("C {start} {end}")),
             Err(error) => return error,
         }
@@ -129,7 +130,10 @@ impl Acknowledged {
 
     /// Opens the store that is left, and closes it again.
     pub async fn check(&self, folder: &Path) {
+        // An auditor may look first, at what the killed process left.
+        let before = Inspector::open(folder).unwrap().streams().unwrap();
         let store = Store::open(Options { tail_bytes: 0, ..options(folder) }).unwrap();
+        assert_eq!(store.streams().unwrap(), before);
         // 1: a cursor never passes an event that is not on disk, and none is there twice.
         let mut seen: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
         let (mut seq, head) = (1, *store.head(AUDIT).borrow());
