@@ -117,3 +117,27 @@ fn no_memory_left() -> CallError {
 fn ticks(time: Duration) -> u64 {
     u64::try_from(time.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u64::MAX >> 1) + 1
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::engine::EngineOptions;
+
+    #[test]
+    fn time_in_which_the_thread_did_nothing_does_not_count() {
+        let engine = Engine::new(EngineOptions { threads: 1, ..EngineOptions::default() }).unwrap();
+        let identity = Identity { pipeline: "p".into(), stage: "s".into(), plugin: "x".into() };
+        let limits = Limits { time: Duration::from_millis(30), ..Limits::default() };
+        let mut host = Host::new(&engine, identity, &limits, Arc::default());
+        assert_eq!(host.begin(), 4);
+        std::thread::sleep(Duration::from_millis(60));
+        assert!(host.look().is_some(), "it slept");
+        let began = Instant::now();
+        while host.look().is_some() {
+            assert!(began.elapsed() < Duration::from_secs(60), "a busy thread uses its time up");
+        }
+        assert!(host.timed_out);
+    }
+}
