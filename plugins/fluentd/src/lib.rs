@@ -30,8 +30,6 @@ use lockgate_plugin::{
 };
 use serde::Deserialize;
 
-use crate::time::Repair;
-
 /// The operator's `with` table.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
@@ -62,8 +60,7 @@ pub enum Time {
 #[derive(Debug)]
 pub struct Fluentd {
     format: Format,
-    /// None: times are kept.
-    repair: Option<Repair>,
+    time: Time,
     max_events: usize,
     max_bytes: usize,
 }
@@ -90,7 +87,7 @@ impl HttpSink for Fluentd {
         let most = |max: Option<NonZeroU32>| max.map_or(usize::MAX, |max| max.get() as usize);
         let sink = Fluentd {
             format: config.format,
-            repair: (config.time == Time::Repair).then(Repair::new),
+            time: config.time,
             max_events: if config.format == Format::Object { 1 } else { most(config.max_events) },
             max_bytes: most(config.max_bytes),
         };
@@ -99,9 +96,9 @@ impl HttpSink for Fluentd {
 
     fn encode(&self, _: &BatchContext, mut documents: Vec<Document>) -> Result<Encoded, Failure> {
         let mut rejected = vec![];
-        if let Some(repair) = &self.repair {
+        if self.time == Time::Repair {
             for (index, document) in documents.iter_mut().enumerate() {
-                match repair.repair(&document.payload, document.time) {
+                match time::repair(&document.payload, document.time) {
                     Ok(None) => {}
                     Ok(Some(repaired)) => document.payload = repaired,
                     Err(malformed) => rejected.push(Rejection::new(index as u32, malformed.to_string())),

@@ -6,40 +6,48 @@
 use lockgate_plugin::Timestamp;
 use lockgate_plugin::json::{self, Malformed};
 use lockgate_plugin::time::{Rfc3339, days_in_month};
-use memchr::memmem::Finder;
 
-/// Finds and repairs times. Most documents are fine, and are seen to be so without being walked through from their beginning.
-#[derive(Debug)]
-pub struct Repair {
-    key: Finder<'static>,
-}
-
-impl Repair {
-    pub fn new() -> Repair {
-        Repair { key: Finder::new(KEY) }
-    }
-
-    /// The payload with the event's time, or `None` where it can stay as it is.
-    pub fn repair(&self, payload: &str, time: Timestamp) -> Result<Option<String>, Malformed> {
-        if self.is_fine(payload) { Ok(None) } else { walk(payload, time) }
-    }
-
-    /// Whether the payload surely has an accepted `time` of its own; `false` decides nothing.
-    ///
-    /// What is found may be a user's text, so: the quote that begins it must follow a `{` or a `,`. Inside a string a quote can only
-    /// follow a backslash, so this one begins a string, or it ends one: but then `time` would stand outside of any, which is no JSON. So
-    /// it is a whole key, `time`, and what follows is its value. It is the document's own, and not an inner object's, if the object
-    /// around it ends where the document ends. And there is no second one: the host guarantees that keys are unique.
-    fn is_fine(&self, payload: &str) -> bool {
-        let bytes = payload.as_bytes();
-        let Some(at) = self.key.find(bytes).filter(|&at| at > 0 && matches!(bytes[at - 1], b'{' | b',')) else { return false };
-        let value = &payload[at + KEY.len()..];
-        value.find('"').is_some_and(|end| is_accepted(&value[..end])) && json::enclosing_end(payload, at) == Ok(payload.len())
-    }
+/// The payload with the event's time, or `None` where it can stay as it is.
+pub fn repair(payload: &str, time: Timestamp) -> Result<Option<String>, Malformed> {
+    if is_fine(payload) { Ok(None) } else { walk(payload, time) }
 }
 
 /// Key and beginning of the value, as the host writes them.
-const KEY: &[u8] = b"\"time\":\"";
+const KEY: &[u8; 8] = b"\"time\":\"";
+
+/// Whether the payload surely has an accepted `time` of its own; `false` decides nothing. Most documents are fine, and are seen to be so
+/// without being walked through from their beginning.
+///
+/// What is found may be a user's text, so: the quote that begins it must follow a `{` or a `,`. Inside a string a quote can only
+/// follow a backslash, so this one begins a string, or it ends one: but then `time` would stand outside of any, which is no JSON. So
+/// it is a whole key, `time`, and what follows is its value. It is the document's own, and not an inner object's, if the object
+/// around it ends where the document ends. And there is no second one: the host guarantees that keys are unique.
+fn is_fine(payload: &str) -> bool {
+    let bytes = payload.as_bytes();
+    let Some(at) = last_key(bytes).filter(|&at| at > 0 && matches!(bytes[at - 1], b'{' | b',')) else { return false };
+    let value = &payload[at + KEY.len()..];
+    value.find('"').is_some_and(|end| is_accepted(&value[..end])) && json::enclosing_end(payload, at) == Ok(payload.len())
+}
+
+/// How far the search may step back from a byte: to the next place in the key where that byte stands.
+const STEPS: [u8; 256] = {
+    let mut steps = [KEY.len() as u8; 256];
+    let mut at = KEY.len() - 1;
+    while at > 0 {
+        steps[KEY[at] as usize] = at as u8;
+        at -= 1;
+    }
+    steps
+};
+
+/// The last place of [`KEY`] (Horspool, from the end: keys are sorted, and `time` is one of the last).
+fn last_key(bytes: &[u8]) -> Option<usize> {
+    let mut at = bytes.len().checked_sub(KEY.len())?;
+    while bytes[at] != KEY[0] || bytes[at..at + KEY.len()] != *KEY {
+        at = at.checked_sub(STEPS[usize::from(bytes[at])].into())?;
+    }
+    Some(at)
+}
 
 fn walk(payload: &str, time: Timestamp) -> Result<Option<String>, Malformed> {
     let mut own = None;
@@ -138,14 +146,14 @@ mod tests {
             ("{}", Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#)),
             (" { } ", Some(r#" {"time":"2026-01-05T08:00:00.123Z" } "#)),
         ] {
-            assert_eq!(Repair::new().repair(payload, TIME).unwrap().as_deref(), expected, "{payload}");
+            assert_eq!(repair(payload, TIME).unwrap().as_deref(), expected, "{payload}");
         }
     }
 
     #[test]
     fn what_is_no_object_is_refused() {
         for payload in ["", "[]", "1", r#"{"a":1"#, r#"{"a":1}{"b":2}"#] {
-            assert!(Repair::new().repair(payload, TIME).is_err(), "{payload}");
+            assert!(repair(payload, TIME).is_err(), "{payload}");
         }
     }
 
@@ -157,13 +165,18 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn the_last_key_is_found(text in "[\"time:,{}]{0,6}((\"time\":\"){0,2}[\"time:,{}x]{0,9}){0,3}") {
+            prop_assert_eq!(last_key(text.as_bytes()), text.rfind(r#""time":""#), "{}", text);
+        }
+
         /// Objects full of what looks like a good time: the short look never calls one fine that the walk would repair.
         #[test]
         fn the_short_look_is_never_wrong(value in lookalike()) {
             let payload = json!({"a": value[0], "server\\": value[1], "time": value[2], "z": value[3]}).to_string();
             let without = json!({"a": value[0], "x\"time": value[2], "z": value[3]}).to_string();
             for payload in [payload, without] {
-                if Repair::new().is_fine(&payload) {
+                if is_fine(&payload) {
                     prop_assert_eq!(walk(&payload, TIME), Ok(None), "{}", payload);
                 }
             }

@@ -113,7 +113,7 @@ pub trait Mapper: Sized + 'static {
     /// See [`Filter::configure`].
     fn configure(config: Self::Config) -> Result<(Self, Setup), Vec<ConfigIssue>>;
 
-    /// Called for every event that `only` and `skip` of the [`Setup`] let through; the others pass unchanged.
+    /// Called for every event that `only` and `skip` of the [`Setup`] let through; the host drops the others.
     /// Each emitted text must be one JSON object: the host dead-letters the event otherwise.
     fn map(&self, context: &BatchContext, event: Event) -> Outcome;
 
