@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use hyper_util::rt::TokioIo;
 use lockgate_model::Day;
-use lockgate_sim::auth::{self, Backend, Flaky, Late, Options, Server};
+use lockgate_sim::auth::{self, Backend, Flaky, Options, Server};
 use lockgate_sim::{SimError, generate, receiver};
 use lockgate_teleport::proto::auditlog::audit_log_service_client::AuditLogServiceClient;
 use lockgate_teleport::proto::auditlog::{
@@ -193,43 +193,6 @@ async fn broken_streams_are_resumed_without_loss() {
     assert!(breaks > 0);
     assert_eq!(ids.len(), 6_000);
     assert_eq!(ids.iter().collect::<BTreeSet<_>>().len(), 6_000);
-}
-
-#[tokio::test(start_paused = true)]
-async fn with_a_rate_events_appear_as_time_passes_and_carry_the_time_of_now() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let before = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).expect("a clock").as_secs() as i64;
-    let server = Server::start(Options { rate: Some(100.0), ..options(folder.path(), 2_000) }).await.expect("a server");
-    let generator = server.generator().clone();
-    assert!((before * 1000..before * 1000 + 60_000).contains(&generator.time(0)));
-    assert!((19_000..=20_000).contains(&(generator.time(1_999) - generator.time(0))));
-    let mut client = client(&server, folder.path());
-    let mut seen = BTreeSet::new();
-    let mut counts = Vec::new();
-    for _ in 0..4 {
-        for day in days(&server) {
-            seen.extend(chunks(&mut client, day).await.expect("chunks"));
-        }
-        counts.push(seen.len());
-        tokio::time::advance(Duration::from_secs(7)).await;
-    }
-    // Chunks of 500 events, each listed when its last event has appeared.
-    assert_eq!((counts[0], counts[3] >= 4), (0, true), "{counts:?}");
-    assert!(counts[1] >= 1 && counts[1] < counts[3], "{counts:?}");
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_late_chunk_is_listed_after_its_delay() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let late = Some(Late { chunks: 1, after: Duration::from_secs(3600) });
-    let server = Server::start(Options { late, ..options(folder.path(), 15_000) }).await.expect("a server");
-    let mut client = client(&server, folder.path());
-    let day = days(&server).next().expect("a day");
-    let early = chunks(&mut client, day).await.expect("chunks");
-    tokio::time::advance(Duration::from_secs(3601)).await;
-    let all = chunks(&mut client, day).await.expect("chunks");
-    assert_eq!((early.len(), all.len()), (2, 3));
-    assert!(early.iter().all(|chunk| all.contains(chunk)));
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime};
 
 use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -35,6 +36,7 @@ const SEND_BUFFER: usize = 512 << 10;
 
 pub(super) struct Service {
     log: Log,
+    started: Instant,
     search: Arc<Search>,
     backend: Backend,
     ping: Vec<u8>,
@@ -49,7 +51,8 @@ impl Service {
     pub(super) fn new(options: &Options) -> Service {
         let ping = PingResponse { cluster_name: options.events.cluster.clone(), server_version: options.server_version.clone() };
         Service {
-            log: Log::new(options),
+            log: Log::new(options, SystemTime::now()),
+            started: Instant::now(),
             search: Arc::default(),
             backend: options.backend,
             ping: ping.encode_to_vec(),
@@ -71,6 +74,10 @@ impl Service {
             events: self.events.load(Ordering::Relaxed),
             recordings: self.recordings.load(Ordering::Relaxed),
         }
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
     }
 
     /// `known`: the client showed a certificate.
@@ -100,7 +107,7 @@ impl Service {
             (AUDIT_LOG, "GetEventExportChunks") if export => {
                 may("list", "event")?;
                 let request: GetEventExportChunksRequest = reply::request(body).await?;
-                let chunks = self.log.chunks(day(request.date.as_ref())).into_iter();
+                let chunks = self.log.chunks(self.now(), day(request.date.as_ref())).into_iter();
                 let messages: Vec<_> = chunks.map(|chunk| EventExportChunk { chunk }.encode_to_vec()).collect();
                 Ok(Reply::new(messages.into_iter(), &self.uncounted, self.breaks_at(call)))
             }
@@ -114,7 +121,7 @@ impl Service {
     }
 
     async fn page(&self, request: GetUnstructuredEventsRequest) -> Result<Reply, Status> {
-        let (search, generator, visible) = (Arc::clone(&self.search), self.log.generator.clone(), self.log.visible());
+        let (search, generator, visible) = (Arc::clone(&self.search), self.log.generator.clone(), self.log.visible(self.now()));
         let page = tokio::task::spawn_blocking(move || search.page(&generator, visible, &request)).await;
         let page = page.map_err(|error| Status::internal(error.to_string()))??;
         self.events.fetch_add(page.events, Ordering::Relaxed);
@@ -122,7 +129,7 @@ impl Service {
     }
 
     fn export(&self, request: &ExportUnstructuredEventsRequest, call: u64) -> Result<Reply, Status> {
-        let range = self.log.chunk(day(request.date.as_ref()), &request.chunk);
+        let range = self.log.chunk(self.now(), day(request.date.as_ref()), &request.chunk);
         let range = range.ok_or_else(|| Status::not_found(format!("event export chunk {:?} not found", request.chunk)))?;
         let row = row(&request.cursor)?.min(range.end - range.start);
         let export = Export::new(self.log.generator.from(range.start + row), range.end, row);
@@ -131,7 +138,7 @@ impl Service {
 
     fn recording(&self, request: &StreamUnstructuredSessionEventsRequest, call: u64) -> Result<Reply, Status> {
         let sid = &request.session_id;
-        let started = self.log.generator.session_start(sid).is_some_and(|position| position < self.log.visible());
+        let started = self.log.generator.session_start(sid).is_some_and(|position| position < self.log.visible(self.now()));
         let recording = started.then(|| self.log.generator.recording(sid)).flatten();
         let mut events = recording
             .ok_or_else(|| Status::not_found(format!("open /var/lib/teleport/log/records/{sid}.tar: no such file or directory")))?;

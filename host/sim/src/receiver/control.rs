@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::Write;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,8 +24,10 @@ pub struct Control {
 pub(super) struct Shared {
     state: Mutex<State>,
     release: Notify,
+    holding: AtomicU64,
     distinct: watch::Sender<u64>,
-    capture: Option<Mutex<File>>,
+    /// The file, and how many more lines it takes.
+    capture: Option<Mutex<(File, u64)>>,
     seed: u64,
 }
 
@@ -60,6 +63,11 @@ impl Control {
         self.shared.state().hang = count;
     }
 
+    /// How many requests are held now.
+    pub fn holding(&self) -> u64 {
+        self.shared.holding.load(Ordering::Relaxed)
+    }
+
     /// Lets the held requests go on.
     pub fn release(&self) {
         self.shared.state().hang = 0;
@@ -88,11 +96,12 @@ impl Control {
 }
 
 impl Shared {
-    pub(super) fn new(schedule: Schedule, latency: Duration, capture: Option<File>, seed: u64) -> Shared {
+    pub(super) fn new(schedule: Schedule, latency: Duration, capture: Option<(File, u64)>, seed: u64) -> Shared {
         let answers = Answers::new(schedule, seed);
         Shared {
             state: Mutex::new(State { answers, latency, tally: Tally::default(), hang: 0, lose: 0 }),
             release: Notify::new(),
+            holding: AtomicU64::new(0),
             distinct: watch::Sender::new(0),
             capture: capture.map(Mutex::new),
             seed,
@@ -111,14 +120,32 @@ impl Shared {
         Plan { status: state.answers.next(), latency: state.latency, hang, lose }
     }
 
-    pub(super) async fn released(&self) {
-        self.release.notified().await;
+    /// Holds a request. Counted from the moment from which [`Control::release`] reaches it, until it goes on or its connection closes.
+    pub(super) async fn hold(&self) {
+        struct Held<'a>(&'a AtomicU64);
+        impl Drop for Held<'_> {
+            fn drop(&mut self) {
+                self.0.fetch_sub(1, Ordering::Relaxed);
+            }
+        }
+
+        let mut released = std::pin::pin!(self.release.notified());
+        released.as_mut().enable();
+        self.holding.fetch_add(1, Ordering::Relaxed);
+        let _held = Held(&self.holding);
+        released.await;
     }
 
     /// Counts documents and writes them to the capture file. They are on their way to the disk before the sender hears of it.
     pub(super) fn accept(&self, path: &str, documents: &Documents) -> std::io::Result<()> {
         if let Some(capture) = &self.capture {
-            capture.lock().unwrap_or_else(PoisonError::into_inner).write_all(&documents.lines)?;
+            let (file, left) = &mut *capture.lock().unwrap_or_else(PoisonError::into_inner);
+            if *left > 0 {
+                let lines = documents.lines.split_inclusive(|&byte| byte == b'\n').take(usize::try_from(*left).unwrap_or(usize::MAX));
+                let (count, bytes) = lines.fold((0, 0), |(count, bytes), line| (count + 1, bytes + line.len()));
+                file.write_all(&documents.lines[..bytes])?;
+                *left -= count;
+            }
         }
         let distinct = {
             let mut state = self.state();

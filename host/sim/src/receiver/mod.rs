@@ -37,6 +37,8 @@ pub struct Options {
     pub status: Schedule,
     /// Each document is appended here as one line.
     pub capture: Option<PathBuf>,
+    /// Nothing is captured after this many documents.
+    pub capture_max: Option<u64>,
     /// Of the schedule's random answers.
     pub seed: u64,
     /// Close a connection on which nothing happened for so long, without notice, as Fluentd does after 10 s.
@@ -53,6 +55,7 @@ impl Default for Options {
             latency: Duration::ZERO,
             status: Schedule::default(),
             capture: None,
+            capture_max: None,
             seed: 42,
             idle: None,
             // Fluentd's default.
@@ -75,7 +78,12 @@ impl Receiver {
             let opened = OpenOptions::new().append(true).create(true).open(&path);
             opened.map_err(|source| SimError::Folder { path, source })
         });
-        let shared = Arc::new(Shared::new(options.status, options.latency, capture.transpose()?, options.seed));
+        let shared = Arc::new(Shared::new(
+            options.status,
+            options.latency,
+            capture.transpose()?.map(|file| (file, options.capture_max.unwrap_or(u64::MAX))),
+            options.seed,
+        ));
         let (service, limits) = (Arc::clone(&shared), service::Limits { idle: options.idle, body_max: options.body_max });
         let running = Running::start(&options.listen, tls, move |stream| service::serve(Arc::clone(&service), limits, stream)).await?;
         Ok(Receiver { running, shared })

@@ -85,7 +85,7 @@ async fn answer(shared: &Shared, limits: Limits, request: Request<Incoming>) -> 
         }
     };
     if plan.hang {
-        shared.released().await;
+        shared.hold().await;
     }
     if !plan.latency.is_zero() {
         tokio::time::sleep(plan.latency).await;
