@@ -14,7 +14,7 @@ pub enum Auth {
     Bearer(Secret),
     /// `Authorization: Basic …`
     Basic { user: String, password: Secret },
-    /// A header of the receiver's own.
+    /// A header of the receiver's own, or `Authorization` with another scheme.
     Header { name: String, value: Secret },
     /// A parameter in the query of the URL.
     Query { name: String, value: Secret },
@@ -64,9 +64,10 @@ fn one(r: &mut Reading<'_>, way: &Value<'_>, headers: &[(String, Secret)]) -> Op
             let value = table.required("value", "value = \"${env:NAME}\"").and_then(|value| header_value(r, &value));
             table.finish(r);
             let (name, place) = name?;
-            let good = header_name(r, &name, &place.key_span);
+            // `Authorization` with a scheme of the receiver's own is what this is for.
+            let good = name.eq_ignore_ascii_case("authorization") || header_name(r, &name, place.shown(), &place.key_span);
             if good && headers.iter().any(|(header, _)| header.eq_ignore_ascii_case(&name)) {
-                let message = format!("The header `{name}` is set by `headers` too.");
+                let message = format!("The header `{}` is set by `headers` too.", place.shown());
                 r.issue(Issue::new(place.key_span, message, "again", "keep one of them"));
             }
             Some(Auth::Header { name, value: value? })

@@ -13,7 +13,7 @@ const GIB: u64 = 1 << 30;
 
 /// One time slice of the polling reader.
 pub(crate) const WINDOW: Bounds<Duration> = Bounds { default: DAY, least: Duration::from_secs(60), most: Duration::from_secs(31 * 86_400) };
-/// Chunks of the audit log, and session recordings, downloaded at a time.
+/// Session recordings downloaded at a time.
 pub(crate) const CONCURRENCY: Bounds<Count> = Bounds { default: Count(5), least: Count(1), most: Count(64) };
 
 /// Events are kept this long, per stream.
@@ -36,7 +36,7 @@ pub(crate) const BATCH_AGE: Bounds<Duration> = Bounds { default: SECOND, least: 
 
 /// Batches of one pipeline on their way at a time.
 pub(crate) const IN_FLIGHT: Bounds<Count> = Bounds { default: Count(8), least: Count(1), most: Count(64) };
-/// Requests to one receiver at a time: least and most. By default, as many as the pipeline's batches need.
+/// Requests to one receiver at a time: least and most. The default is the pipeline's `in-flight`.
 pub(crate) const RATE_IN_FLIGHT: (Count, Count) = (Count(1), Count(256));
 /// One request, from connecting to the last byte of the response.
 pub(crate) const TIMEOUT: Bounds<Duration> =

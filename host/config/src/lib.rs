@@ -8,6 +8,7 @@
 //! a message, a shown line or a `Debug` text.
 
 mod auth;
+mod comments;
 mod defaults;
 mod document;
 mod environment;

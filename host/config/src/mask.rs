@@ -4,10 +4,25 @@ use std::ops::Range;
 
 use toml::de::{DeTable, DeValue};
 
+use crate::comments::comments;
 use crate::substitution::references;
 
 /// Keys of a sink whose values cannot hold a secret. Everything else there is hidden, also what is misspelt.
 const PLAIN_SINK_KEYS: [&str; 5] = ["plugin", "rate", "timeout", "tls", "with"];
+
+/// Keys whose values are shown in a text that was not understood. A value with a suspicious word is hidden all the same.
+#[rustfmt::skip]
+const PLAIN_KEYS: [&str; 34] = [
+    "addr", "identity", "cert", "ca", "types", "start-time", "window", "concurrency", // sources
+    "path", "retain", "age", "bytes", "audit", "sessions", // the store
+    "source", "limits", "time", "memory", "reuse", "wasi", // plugins
+    "from", "batch", "events", "order", "in-flight", "stage", // pipelines
+    "plugin", "rate", "timeout", "tls", "with", // stages and sinks
+    "only", "skip", "where", // the filter
+];
+
+/// Sections whose headers are shown in a text that was not understood.
+const SECTIONS: [&str; 5] = ["teleport", "sources", "store", "plugins", "pipelines"];
 
 /// Parts of keys whose values are hidden wherever they stand.
 const SECRET_WORDS: [&str; 7] = ["passw", "secret", "token", "bearer", "credential", "api-key", "api_key"];
@@ -22,35 +37,62 @@ pub(crate) fn by_key(text: &str, root: &DeTable<'_>) -> Vec<Range<usize>> {
         let pipelines = key.get_ref() == "pipelines";
         walk(text, value.get_ref(), &value.span(), if pipelines { Place::Pipelines } else { Place::of_key(key.get_ref()) }, &mut hidden);
     }
+    // What was commented out may have been a secret.
+    hidden.extend(comments(text).into_iter().filter(|comment| {
+        let comment = text[comment.clone()].to_ascii_lowercase();
+        comment.contains(['=', '"', '\'']) || is_suspicious(&comment)
+    }));
     hidden
 }
 
-/// Where the text was not understood: everything after the `=` of a line that may hold a secret, and the lines that continue it.
+/// Where the text was not understood: all values but those at keys that cannot hold a secret, and the lines that continue these.
 pub(crate) fn by_line(text: &str) -> Vec<Range<usize>> {
     let mut hidden = Vec::new();
-    let mut section = false;
-    let mut continued = false;
     let mut start = 0;
+    let mut plain = false;
     for line in text.split_inclusive('\n') {
         let content = line.trim_end();
-        let is_header = content.trim_start().starts_with('[') && !content.contains('=');
-        let key = content.split('=').next().unwrap_or_default().to_ascii_lowercase();
-        if is_header {
-            section = key.contains("auth") || key.contains("header");
-            continued = false;
-        } else {
-            let lower = content.to_ascii_lowercase();
-            let own = SECRET_WORDS.iter().chain(&SINK_WORDS).any(|word| lower.contains(word)) || lower.contains("-----begin");
-            if section || continued || own {
-                let from = content.find('=').map_or(if continued || own { 0 } else { content.len() }, |equals| equals + 1);
-                let from = from + content[from..].len() - content[from..].trim_start().len();
-                hidden.push(start + from..start + content.len());
+        let lower = content.trim_start().to_ascii_lowercase();
+        // Two lines may have become one.
+        let merged = lower.matches('=').count() > 1 && !lower.contains('{');
+        let suspicious = merged || is_suspicious(&lower);
+        let comment = content.find('#').unwrap_or(content.len());
+        // Shown in any case: a bare key with its `=`.
+        let (key, value) = match content.split_once('=') {
+            Some((key, _)) if is_bare(key) => (key.trim(), key.len() + 1),
+            _ => ("", 0),
+        };
+        if SECTIONS.iter().any(|name| lower.trim_start_matches(['[', ' ']).starts_with(name))
+            && lower.starts_with('[')
+            && !lower.contains('=')
+        {
+            plain = false;
+            let quoted = content.find(['"', '\'']).unwrap_or(content.len());
+            hidden.push(start + quoted..start + content.len());
+        } else if !lower.is_empty() {
+            if content.contains('=') {
+                plain = PLAIN_KEYS.contains(&key);
             }
-            continued |= own && (content.contains('{') || content.contains("\"\"\"") || content.contains("'''"));
+            // A suspicious line leaves its continuations suspicious.
+            plain &= !suspicious;
+            if !plain {
+                let value = value + content[value..].len() - content[value..].trim_start().len();
+                hidden.push(start + value..start + content.len());
+            }
         }
+        hidden.push(start + comment..start + content.len());
         start += line.len();
     }
     hidden
+}
+
+/// `text`: in lower case.
+fn is_suspicious(text: &str) -> bool {
+    SECRET_WORDS.iter().chain(&SINK_WORDS).chain(&["://", "-----begin"]).any(|word| text.contains(word))
+}
+
+fn is_bare(key: &str) -> bool {
+    key.trim().chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -160,7 +202,7 @@ mod tests {
         for (text, expected) in [
             ("password = \"hunter2", "password = ***"),
             ("auth = {\n  bearer = hunter2\n  x\n}\n[store]\npath = a", "auth = ***\n  bearer = ***\n  ***\n***\n[store]\npath = a"),
-            ("[p.sink.headers]\nx-a = \"b\n[store]\npath = a", "[p.sink.headers]\nx-a = ***\n[store]\npath = a"),
+            ("[pipelines.a.sink.headers]\nx-a = \"b\n[store]\npath = a", "[pipelines.a.sink.headers]\nx-a = ***\n[store]\npath = a"),
         ] {
             assert_eq!(shown(text, by_line(text)), expected);
         }

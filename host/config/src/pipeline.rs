@@ -14,7 +14,7 @@ use crate::reading::Reading;
 use crate::report::Issue;
 use crate::sink::{self, Sink};
 use crate::table::{Table, list, suggest};
-use crate::value::Value;
+use crate::value::{Item, Value};
 use crate::with::With;
 
 #[derive(Clone, Debug, PartialEq)]
@@ -115,7 +115,7 @@ fn pipeline(r: &mut Reading<'_>, value: &Value<'_>, sources: &[String], declared
     let stages = table.optional("stage").map(|value| value.tables(r)).unwrap_or_default();
     let stages = stages.into_iter().filter_map(|table| stage(r, table, declared)).collect();
     let sink = match table.optional("sink") {
-        Some(value) => sink::read(r, &value, declared),
+        Some(value) => sink::read(r, &value, declared, in_flight),
         None => {
             let message = format!("The pipeline `{}` has no sink.", value.name);
             let hint = format!("add `[pipelines.{}.sink]`, with `plugin = \"builtin:fluentd\"` and `url = \"https://…\"`", value.name);
@@ -148,14 +148,14 @@ fn from(r: &mut Reading<'_>, table: &mut Table<'_>, sources: &[String], order: O
             }
             listed
         }
-        None => vec![(defaults::FROM.to_owned(), table.span.clone())],
+        None => vec![Item { text: defaults::FROM.into(), shown: defaults::FROM.into(), span: table.span.clone() }],
     };
     let mut inputs: Vec<Input> = Vec::new();
-    for (text, span) in listed {
-        let Some(input) = input(r, &text, span.clone(), sources, order) else { continue };
+    for item in listed {
+        let Some(input) = input(r, &item, sources, order) else { continue };
         if inputs.contains(&input) {
             let message = format!("The stream `{input}` stands here twice.");
-            r.issue(Issue::new(span, message, "again", "name each stream once"));
+            r.issue(Issue::new(item.span, message, "again", "name each stream once"));
         } else {
             inputs.push(input);
         }
@@ -164,16 +164,19 @@ fn from(r: &mut Reading<'_>, table: &mut Table<'_>, sources: &[String], order: O
 }
 
 /// `audit` or `sessions` where there is one source, `NAME/audit` or `NAME/sessions` always.
-fn input(r: &mut Reading<'_>, text: &str, span: Range<usize>, sources: &[String], order: Option<Order>) -> Option<Input> {
-    let (source, feed) = match text.split_once('/') {
+fn input(r: &mut Reading<'_>, item: &Item, sources: &[String], order: Option<Order>) -> Option<Input> {
+    let halves = |text| match str::split_once(text, '/') {
         Some((source, feed)) => (Some(source), feed),
         None => (None, text),
     };
+    let (source, feed) = halves(&item.text);
+    let (shown_source, shown_feed) = halves(&item.shown);
+    let span = item.span.clone();
     let kind = match feed {
         "audit" => FeedKind::Audit,
         "sessions" => FeedKind::Sessions,
         _ => {
-            let message = format!("There is no feed `{feed}`.");
+            let message = format!("There is no feed `{shown_feed}`.");
             r.issue(Issue::new(span, message, "unknown", suggest(feed, &["audit", "sessions"])));
             return None;
         }
@@ -181,7 +184,7 @@ fn input(r: &mut Reading<'_>, text: &str, span: Range<usize>, sources: &[String]
     let source = match (source, sources) {
         (Some(source), _) if sources.iter().any(|known| known == source) => source,
         (Some(source), _) => {
-            let message = format!("There is no source `{source}`.");
+            let message = format!("There is no source `{}`.", shown_source.unwrap_or(shown_feed));
             r.issue(Issue::new(span, message, "unknown", suggest(source, &sources.iter().map(String::as_str).collect::<Vec<_>>())));
             return None;
         }

@@ -103,7 +103,7 @@ pub(crate) fn refer(r: &mut Reading<'_>, declared: &Declared, value: &Value<'_>)
     match parse_source(r, &text) {
         Some(source) => Some(Plugin { name: text, source, limits: Limits::default(), reuse: false, wasi: Wasi::None, span: value.span() }),
         None => {
-            let message = format!("There is no plugin `{text}`.");
+            let message = format!("There is no plugin `{}`.", value.shown());
             let names: Vec<&str> = declared.names.iter().map(String::as_str).collect();
             let hint = match nearest(&text, &names) {
                 Some(near) => format!("did you mean `{near}`?"),
@@ -124,7 +124,7 @@ fn plugin(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Plugin> {
         if source.is_none() {
             r.issue(Issue::new(
                 value.span(),
-                format!("`{}`: `{text}` is not a source of plugins.", value.path),
+                format!("`{}`: `{}` is not a source of plugins.", value.path, value.shown()),
                 "not a source",
                 SOURCE_HINT,
             ));

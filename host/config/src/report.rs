@@ -7,6 +7,8 @@ use std::sync::Arc;
 use annotate_snippets::renderer::DecorStyle;
 use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet, normalize_untrusted_str};
 
+use lockgate_model::{LINE_MAX, escape};
+
 use crate::document::Document;
 
 /// One problem, and where it is.
@@ -83,8 +85,9 @@ impl Report {
     /// Adds a problem that only the plugin could see. `span`: from `locate` of the stage or sink, by the path the plugin named.
     /// `reporter`: the plugin with its version, such as `builtin:filter 0.1.0`.
     pub fn plugin_issue(&mut self, span: Range<usize>, reporter: &str, message: &str, help: Option<&str>) {
-        let hint = help.map_or_else(|| format!("the documentation of `{reporter}` says what it takes"), str::to_owned);
-        self.push(Issue::new(span, message, format!("reported by {reporter}"), hint));
+        let hint =
+            help.map_or_else(|| format!("the documentation of `{reporter}` says what it takes"), |help| escape(help, LINE_MAX).into());
+        self.push(Issue::new(span, escape(message, LINE_MAX), format!("reported by {reporter}"), hint));
     }
 
     /// The report as text for people: the issues with a blank line between them, and a last line that counts them. `styled`: with
@@ -97,7 +100,8 @@ impl Report {
             text.push_str("\n\n");
         }
         let count = self.issues.len();
-        text.push_str(&format!("{count} problem{} in {}\n", if count == 1 { "" } else { "s" }, self.document.name));
+        let name = normalize_untrusted_str(&self.document.name);
+        text.push_str(&format!("{count} problem{} in {name}\n", if count == 1 { "" } else { "s" }));
         text
     }
 

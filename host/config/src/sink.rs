@@ -10,6 +10,7 @@ use lockgate_model::request::{is_header_name, is_refused_header};
 use crate::auth::{self, Auth};
 use crate::defaults::{RATE_IN_FLIGHT, TIMEOUT};
 use crate::plugin::{Declared, Plugin, refer};
+use crate::quantity::Count;
 use crate::reading::Reading;
 use crate::report::Issue;
 use crate::table::Table;
@@ -53,12 +54,12 @@ pub struct ClientCertificate {
 }
 
 /// `rate`: how much the receiver is given at most.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rate {
     /// `events`. Default: no limit.
     pub events: Option<EventRate>,
-    /// `in-flight`: requests at a time. Default: as many as the pipeline's batches need.
-    pub in_flight: Option<usize>,
+    /// `in-flight`: requests at a time. Default: the `in-flight` of the pipeline.
+    pub in_flight: usize,
 }
 
 /// Keys that are taken for a sink's where they stand elsewhere.
@@ -75,7 +76,8 @@ impl Sink {
     }
 }
 
-pub(crate) fn read(r: &mut Reading<'_>, value: &Value<'_>, declared: &Declared) -> Option<Sink> {
+/// `in_flight`: of the pipeline.
+pub(crate) fn read(r: &mut Reading<'_>, value: &Value<'_>, declared: &Declared, in_flight: usize) -> Option<Sink> {
     let mut table = value.table(r)?;
     let plugin = table.required("plugin", "plugin = \"builtin:fluentd\"").and_then(|value| refer(r, declared, &value));
     let url_value = table.required("url", "url = \"https://logs.example.com:8443/audit\"");
@@ -84,13 +86,12 @@ pub(crate) fn read(r: &mut Reading<'_>, value: &Value<'_>, declared: &Declared) 
     let tls = table.optional("tls").map(|value| tls(r, &value, url.as_ref(), session_url.as_ref())).unwrap_or_default();
     let headers = table.optional("headers").and_then(|value| value.table(r)).map(|table| headers(r, &table)).unwrap_or_default();
     let auth = table.optional("auth").and_then(|value| auth::read(r, &value, &headers));
-    let mut rate = Rate::default();
+    let mut rate = Rate { events: None, in_flight };
     if let Some(mut table) = table.optional("rate").and_then(|value| value.table(r)) {
         rate.events = table.optional("events").and_then(|value| value.rate(r));
-        rate.in_flight = table
-            .optional("in-flight")
-            .and_then(|value| value.quantity(r, RATE_IN_FLIGHT.0, RATE_IN_FLIGHT.1, None))
-            .map(|count| count.0 as usize);
+        let (least, most) = RATE_IN_FLIGHT;
+        let own = table.optional("in-flight").and_then(|value| value.quantity(r, least, most, Some(Count(in_flight as u64))));
+        rate.in_flight = own.map_or(in_flight, |count| count.0 as usize);
         table.finish(r);
     }
     let timeout = table.quantity(r, "timeout", TIMEOUT);
@@ -140,7 +141,7 @@ fn headers(r: &mut Reading<'_>, table: &Table<'_>) -> Vec<(String, Secret)> {
     let mut headers: Vec<(String, Secret)> = Vec::new();
     for value in table.named() {
         let again = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(&value.name));
-        if header_name(r, &value.name, &value.key_span) && again {
+        if header_name(r, &value.name, &value.name, &value.key_span) && again {
             let message = format!("The header `{}` is set twice.", value.name);
             let hint = "keep one of them: in the names of headers, case means nothing";
             r.issue(Issue::new(value.key_span.clone(), message, "again", hint));
@@ -151,18 +152,22 @@ fn headers(r: &mut Reading<'_>, table: &Table<'_>) -> Vec<(String, Secret)> {
     headers
 }
 
-/// A token, and none that belongs to the host. `span`: what to underline.
-pub(crate) fn header_name(r: &mut Reading<'_>, name: &str, span: &Range<usize>) -> bool {
+/// A token, and none that belongs to the host. `shown`: what messages call it. `span`: what to underline.
+pub(crate) fn header_name(r: &mut Reading<'_>, name: &str, shown: &str, span: &Range<usize>) -> bool {
     let (message, label, hint) = if !is_header_name(name) {
-        (format!("`{name}` cannot be the name of a header."), "not a token", "letters, digits and `-`, without spaces or colons".to_owned())
+        (
+            format!("`{shown}` cannot be the name of a header."),
+            "not a token",
+            "letters, digits and `-`, without spaces or colons".to_owned(),
+        )
     } else if name.eq_ignore_ascii_case("authorization") {
         (
             "`Authorization` is set by `auth`.".to_owned(),
             "not here",
-            "`auth = { bearer = \"${env:NAME}\" }`, or `basic`, in the sink".to_owned(),
+            "`auth` has `bearer`, `basic`, and `header` for any other scheme".to_owned(),
         )
     } else if is_refused_header(name) || name.eq_ignore_ascii_case("content-encoding") {
-        (format!("The header `{name}` is set by Lockgate itself, for each request."), "not here", "remove it".to_owned())
+        (format!("The header `{shown}` is set by Lockgate itself, for each request."), "not here", "remove it".to_owned())
     } else {
         return true;
     };

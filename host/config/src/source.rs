@@ -13,7 +13,7 @@ use crate::reading::Reading;
 use crate::report::Issue;
 use crate::table::{Table, list};
 use crate::url::{is_host, is_port, split_port};
-use crate::value::Value;
+use crate::value::{Item, Value};
 
 /// One Teleport cluster.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,11 +25,11 @@ pub struct Source {
     pub credentials: Credentials,
     /// `types`: the event types that are read at all. Empty: all.
     pub types: Vec<String>,
-    /// `start-time`: nothing older is read. Default: all there is.
+    /// `start-time`: nothing older is read. Default: the time of the first start.
     pub start_time: Option<Millis>,
     /// `window`: one time slice of the polling reader. Default 24 h.
     pub window: Duration,
-    /// `concurrency`: chunks of the audit log, and session recordings, downloaded at a time. Default 5.
+    /// `concurrency`: session recordings downloaded at a time. Default 5.
     pub concurrency: usize,
     /// Where the name stands in the TOML text.
     pub span: Range<usize>,
@@ -187,11 +187,11 @@ fn types(r: &mut Reading<'_>, value: &Value<'_>) -> Vec<String> {
         }
     };
     let mut types: Vec<String> = Vec::new();
-    for (name, span) in listed {
+    for Item { text: name, shown, span } in listed {
         let (problem, label, hint) = if name.is_empty() || name.contains([',', ' ', '\t', '\n']) {
-            (format!("`{name}` is not one event type."), "not one type", format!("one type in each string, such as `{example}`"))
+            (format!("`{shown}` is not one event type."), "not one type", format!("one type in each string, such as `{example}`"))
         } else if types.contains(&name) {
-            (format!("The event type `{name}` stands here twice."), "again", "name each type once".to_owned())
+            (format!("The event type `{shown}` stands here twice."), "again", "name each type once".to_owned())
         } else {
             types.push(name);
             continue;
@@ -203,9 +203,9 @@ fn types(r: &mut Reading<'_>, value: &Value<'_>) -> Vec<String> {
 
 /// RFC 3339, as a string or as TOML's own date-time.
 fn time(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Millis> {
-    let text = match value.node() {
-        DeValue::Datetime(date) => date.to_string(),
-        DeValue::String(_) => value.text(r)?,
+    let (text, shown) = match value.node() {
+        DeValue::Datetime(date) => (date.to_string(), date.to_string()),
+        DeValue::String(shown) => (value.text(r)?, shown.to_string()),
         _ => {
             value.wrong_type(r, "a time", "start-time = \"2026-01-01T00:00:00Z\"");
             return None;
@@ -214,7 +214,7 @@ fn time(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Millis> {
     match text.parse::<jiff::Timestamp>() {
         Ok(time) => Some(time.as_millisecond()),
         Err(_) => {
-            let message = format!("`{}`: `{text}` is not a moment in RFC 3339.", value.path);
+            let message = format!("`{}`: `{shown}` is not a moment in RFC 3339.", value.path);
             r.issue(Issue::new(value.span(), message, "date, time and zone", "start-time = \"2026-01-01T00:00:00Z\""));
             None
         }

@@ -41,7 +41,8 @@ fn issue(text: &str, error: &Error) -> Issue {
         return Issue::new(span, format!("`{word}` stands here a second time."), "again", "keep one of them");
     }
     // The parser takes a word without quotes for a broken number, date or boolean, and says so.
-    let is_scalar = ["boolean", "integer", "float", "date", "time", "number"].iter().any(|kind| message.contains(kind));
+    let is_scalar =
+        ["boolean", "integer", "float", "date", "time", "number"].iter().any(|kind| message.contains(&format!("invalid {kind}")));
     let (problem, hint) = if word.trim().is_empty() && message.contains("string values must be quoted") {
         ("there is no value", "key = \"value\"")
     } else if is_scalar && word.starts_with(|c: char| c.is_alphabetic() || "/.:".contains(c)) {

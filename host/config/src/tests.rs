@@ -91,7 +91,10 @@ fn the_reference_shows_the_defaults() {
     let plugin = |plugin: &Plugin| (plugin.limits, plugin.reuse, plugin.wasi);
     assert_eq!(plugin(&reference.plugins[0]), plugin(&smallest.pipelines[0].sink.plugin));
     let (a, b) = (&reference.pipelines[0], &smallest.pipelines[0]);
-    assert_eq!((a.batch, a.in_flight, &a.from, a.sink.timeout), (b.batch, b.in_flight, &b.from, b.sink.timeout));
+    assert_eq!(
+        (a.batch, a.in_flight, &a.from, a.sink.timeout, a.sink.rate.in_flight),
+        (b.batch, b.in_flight, &b.from, b.sink.timeout, b.sink.rate.in_flight)
+    );
     assert_eq!(reference.pipelines[3].from[0].order, Order::Session);
 }
 
@@ -302,6 +305,67 @@ proptest! {
             let (plain, styled) = (report.render(false), report.render(true));
             prop_assert!(!plain.contains("from-the-environment"));
             prop_assert!(plain.ends_with(" in lockgate.toml\n") && styled.len() > plain.len());
+        }
+    }
+}
+
+/// A configuration with a secret in each place for one.
+const SECRETIVE: &str = r#"
+[teleport]
+addr = "teleport.example.com:443"
+identity = "identity"
+
+[store]
+path = "state"
+
+[pipelines.siem.sink]
+plugin = "builtin:fluentd"
+url = "https://logs.example.com/hunter2?key=hunter2"
+session-url = 'https://logs.example.com/hunter2'
+headers = { X-A = "hunter2", X-B = "hunter2" }
+tls = { ca = "ca.crt" }
+auth = { basic = { user = "me", password = "hunter2" } }
+timeout = "30s"
+
+[pipelines.two.sink]
+plugin = "builtin:fluentd"
+url = """https://logs.example.com/\
+hunter2"""
+
+[pipelines.two.sink.headers]
+X-A = "hunter2"
+X-B = 'hunter2'
+
+[pipelines.two.sink.auth.header]
+name = "X-C"
+value = "hunter2"
+
+[pipelines.three.sink]
+plugin = "builtin:fluentd"
+url = "https://logs.example.com/"
+auth = {
+  basic = {
+    user = "me",
+    password = "hunter2",
+  },
+}
+"#;
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    #[test]
+    fn no_slip_of_the_pen_shows_a_secret(
+        index in any::<prop::sample::Index>(),
+        deleted in 0usize..3,
+        inserted in prop::option::of(prop::sample::select(vec!['"', '\'', '[', ']', '{', '}', '=', ',', '#', '.', '\\', 'x', '5', ' ', '\n'])),
+    ) {
+        let mut text: Vec<char> = SECRETIVE.chars().collect();
+        let at = index.index(text.len());
+        text.splice(at..(at + deleted).min(text.len()), inserted);
+        let text: String = text.into_iter().collect();
+        if let Err(report) = parse("lockgate.toml", &text, Path::new(""), &Fixed::default()) {
+            prop_assert!(!report.render(false).contains("hunter2"), "{report}");
         }
     }
 }

@@ -13,6 +13,14 @@ use crate::report::Issue;
 use crate::table::{Table, list, suggest};
 use crate::units::{self, EventRate, UnitIssue};
 
+/// One string of a list.
+pub(crate) struct Item {
+    pub text: String,
+    /// As it stands in the list: what came from the environment is in no message.
+    pub shown: String,
+    pub span: Range<usize>,
+}
+
 #[derive(Clone)]
 pub(crate) struct Value<'a> {
     /// The last part of the key.
@@ -32,6 +40,11 @@ impl<'a> Value<'a> {
 
     pub fn node(&self) -> &'a DeValue<'a> {
         self.node.get_ref()
+    }
+
+    /// A string as it stands in the file: what came from the environment is in no message.
+    pub fn shown(&self) -> &'a str {
+        self.node().as_str().unwrap_or_default()
     }
 
     /// From the start of the key to the end of the value; the header of a table that has one.
@@ -178,13 +191,13 @@ impl<'a> Value<'a> {
         let text = self.text(r)?;
         let found = choices.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice);
         if found.is_none() {
-            r.issue(Issue::new(self.span(), format!("`{}` cannot be `{text}`.", self.path), "unknown", suggest(&text, &names)));
+            r.issue(Issue::new(self.span(), format!("`{}` cannot be `{}`.", self.path, self.shown()), "unknown", suggest(&text, &names)));
         }
         found
     }
 
-    /// A list of strings, each with its place.
-    pub fn texts(&self, r: &mut Reading<'_>, example: &str) -> Option<Vec<(String, Range<usize>)>> {
+    /// A list of strings.
+    pub fn texts(&self, r: &mut Reading<'_>, example: &str) -> Option<Vec<Item>> {
         let DeValue::Array(array) = self.node() else {
             self.wrong_type(r, "a list of strings", example);
             return None;
@@ -193,7 +206,10 @@ impl<'a> Value<'a> {
         for node in array.iter() {
             let element = Value { key_span: node.span(), node, ..self.clone() };
             match node.get_ref() {
-                DeValue::String(text) => texts.extend(r.resolve(&element, text, Allowed::Variables).map(|text| (text, node.span()))),
+                DeValue::String(shown) => {
+                    let text = r.resolve(&element, shown, Allowed::Variables);
+                    texts.extend(text.map(|text| Item { text, shown: shown.to_string(), span: node.span() }));
+                }
                 other => {
                     let found = type_name(other);
                     r.issue(Issue::new(
@@ -244,15 +260,18 @@ impl<'a> Value<'a> {
     }
 
     fn unit_issue(&self, r: &mut Reading<'_>, text: &str, issue: UnitIssue, what: &str, units: &str, default: String) {
+        let shown = self.shown();
         let (problem, label) = match issue {
-            UnitIssue::NoNumber => (format!("is not {what}"), "no whole number with a unit"),
+            UnitIssue::NoNumber if units.is_empty() => (format!("is not {what}"), "not a number"),
+            UnitIssue::NoNumber => (format!("is not {what}"), "no number with a unit"),
             UnitIssue::NoUnit => ("has no unit".to_owned(), "no unit"),
-            UnitIssue::UnknownUnit(unit) => (format!("has an unknown unit, `{unit}`"), "unknown unit"),
+            UnitIssue::UnknownUnit(unit) if text == shown => (format!("has an unknown unit, `{unit}`"), "unknown unit"),
+            UnitIssue::UnknownUnit(_) => ("has an unknown unit".to_owned(), "unknown unit"),
             UnitIssue::Fraction => ("has a fraction".to_owned(), "whole numbers only"),
             UnitIssue::TooLarge => ("is too large a number".to_owned(), "too large"),
         };
         let hint = if units.is_empty() { default } else { format!("the units are {units}; {default}") };
-        r.issue(Issue::new(r.place(self), format!("`{}`: `{text}` {problem}.", self.path), label, hint));
+        r.issue(Issue::new(r.place(self), format!("`{}`: `{shown}` {problem}.", self.path), label, hint));
     }
 }
 
