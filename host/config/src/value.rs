@@ -154,7 +154,8 @@ impl<'a> Value<'a> {
             }
         };
         if quantity < least || quantity > most {
-            self.out_of_range(r, &quantity.show(), quantity < least, range);
+            let shown = self.node().as_str().map_or_else(|| quantity.show(), |text| format!("\"{text}\""));
+            self.out_of_range(r, &shown, quantity < least, range);
             return None;
         }
         Some(quantity)
