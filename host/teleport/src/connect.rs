@@ -9,6 +9,7 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use lockgate_model::Millis;
 use rustls_pki_types::ServerName;
+use tokio::io::AsyncBufReadExt;
 use tokio::sync::Mutex;
 use tokio_rustls::TlsConnector;
 use tonic::metadata::{Ascii, MetadataValue};
@@ -40,6 +41,9 @@ pub const SERVER_NAME: &str = "teleport.cluster.local";
 
 /// Bytes in flight: a stream's and a connection's window, and the largest frame. Throughput over a long way needs them large.
 const WINDOWS: (u32, u32, u32) = (4 << 20, 8 << 20, 1 << 20);
+
+/// How long the server's first bytes are waited for; one that does not speak first is all right.
+const FIRST_BYTES: Duration = Duration::from_secs(1);
 
 const PLACE: &str = "connection";
 
@@ -177,11 +181,18 @@ impl Link {
             reason: error.to_string(),
         })?;
         let name = ServerName::try_from(SERVER_NAME).expect("a constant name");
-        let stream = TlsConnector::from(Arc::new(tls)).connect(name, pipe).await.map_err(|error| of_io(&address, &error))?;
+        let mut stream = TlsConnector::from(Arc::new(tls)).connect(name, pipe).await.map_err(|error| of_io(&address, &error))?;
         let negotiated = stream.get_ref().1.alpn_protocol();
         if negotiated != Some(b"h2") {
             let negotiated = negotiated.map(|name| String::from_utf8_lossy(name).into_owned());
             return Err(Failure::NoHttp2 { address, negotiated });
+        }
+        // In TLS 1.3 a server refuses a client's certificate after the handshake. Then its alert is the first thing to be read, and
+        // once a request was written that may be lost. A server that accepts begins with its HTTP/2 settings.
+        match tokio::time::timeout(FIRST_BYTES, stream.fill_buf()).await {
+            Ok(Err(error)) => return Err(of_io(&address, &error)),
+            Ok(Ok([])) => return Err(of_io(&address, &std::io::ErrorKind::UnexpectedEof.into())),
+            Ok(Ok(_)) | Err(_) => {}
         }
         let channel = channel(stream, &self.settings.limits).await.map_err(|error| Failure::Lost { reason: failure::chain(&error) })?;
         let version = self.greet(channel.clone()).await?;

@@ -90,11 +90,9 @@ impl Failure {
 pub(super) fn of_io(address: &str, error: &std::io::Error) -> Failure {
     match find_tls(error) {
         Some(error) => of_tls(address, error),
-        None if error.kind() == std::io::ErrorKind::UnexpectedEof => Failure::Tls {
-            address: address.to_owned(),
-            side: Side::Theirs,
-            reason: "it closed the connection during the handshake".to_owned(),
-        },
+        None if error.kind() == std::io::ErrorKind::UnexpectedEof => {
+            Failure::Tls { address: address.to_owned(), side: Side::Theirs, reason: "it closed the connection".to_owned() }
+        }
         None => Failure::Unreachable { address: address.to_owned(), reason: error.to_string() },
     }
 }

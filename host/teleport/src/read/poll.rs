@@ -1,8 +1,8 @@
 //! Polling: the log as pages of a search, in windows of time, oldest first.
 //!
-//! The only cursor is a time, `poll/until`: everything before it was read. The server's keys are used from page to page of one
-//! window and never kept, because a server answers a key that it does not know, or that lies outside the window, with an empty page,
-//! as if there were no more. Both ends of a window are inclusive, and windows overlap; what comes twice is left out by its hash.
+//! The only cursor is a time, `poll/until`: everything before it was read. The server's keys are followed within one time only and
+//! never kept: ties reorder between pages, and a server answers a key that it does not know, or that lies outside the window, with
+//! an empty page, as if there were no more. Pages and windows overlap instead; what comes twice is left out by its hash.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -53,7 +53,7 @@ pub(crate) async fn run<I: Intake>(context: Arc<Context<I>>, resume: &Resume) ->
         let to = window_end(poller.until, limits.window.as_millis() as Millis, end);
         if to > poller.until {
             let from = (poller.until - limits.overlap.as_millis() as Millis).max(poller.floor);
-            let fresh = Window::new(&mut poller, from, to).read().await?;
+            let fresh = Window::new(&mut poller, from, to - 1).read().await?;
             poller.until = poller.until.max(to);
             poller.store(poller.until).await?;
             if to < end {

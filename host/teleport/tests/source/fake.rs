@@ -27,7 +27,7 @@ use crate::world::Authority;
 mod search;
 mod services;
 
-pub use search::{Search, file_backend};
+pub use search::{PAGE_BYTES, Search, file_backend, search};
 
 /// How a chunk behaves.
 #[derive(Clone, Debug, Default)]

@@ -128,8 +128,7 @@ impl World {
         let running = self.start(keep.resume(), keep);
         let status = running.status.clone();
         assert_eq!(running.ended().await, Ended::CaughtUp);
-        let status = status.borrow().clone();
-        status
+        status.borrow().clone()
     }
 }
 

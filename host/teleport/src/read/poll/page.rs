@@ -14,6 +14,7 @@ const OLDEST_FIRST: i32 = 0;
 #[derive(Clone, Debug)]
 pub(super) struct Query {
     pub(super) from: Millis,
+    /// The last millisecond of the window, all of it.
     pub(super) to: Millis,
     pub(super) limit: i32,
     /// Empty: from the start of the window.
@@ -35,7 +36,7 @@ pub(super) async fn ask<I: Intake>(context: &Context<I>, query: &Query) -> Resul
         let request = GetUnstructuredEventsRequest {
             namespace: "default".to_owned(),
             start_date: Some(to_proto(query.from)),
-            end_date: Some(to_proto(query.to)),
+            end_date: Some(end(query.to)),
             event_types: context.settings.types.clone(),
             limit: query.limit,
             start_key: query.key.clone(),
@@ -55,4 +56,10 @@ pub(super) async fn ask<I: Intake>(context: &Context<I>, query: &Query) -> Resul
             }
         }
     }
+}
+
+/// The last nanosecond of a millisecond: both ends of a window are inclusive, and the next window may lie in a day of its own.
+fn end(millis: Millis) -> prost_types::Timestamp {
+    let start = to_proto(millis);
+    prost_types::Timestamp { nanos: start.nanos + 999_999, ..start }
 }

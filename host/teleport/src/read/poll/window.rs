@@ -12,6 +12,8 @@ use crate::{Closed, Intake};
 
 /// Pages without a new event and without progress in time before a server is taken to go in circles.
 const STALE_MAX: u32 = 16;
+/// The largest page that Teleport allows.
+const PAGE_MAX: i32 = 10_000;
 /// Pages that succeed before a limit that had to be lowered is raised again.
 const STEADY: u32 = 4;
 
@@ -22,7 +24,7 @@ pub(super) struct Window<'a, I> {
     order: Order,
     /// New events so far.
     fresh: u64,
-    /// Keys of this pass, and how long it has brought nothing.
+    /// Keys that were followed within one time, and for how long that has brought nothing.
     keys: HashSet<String>,
     stale: u32,
     /// Where the window was begun again without a key: what it says of its end from there is believed.
@@ -100,14 +102,36 @@ impl<'a, I: Intake> Window<'a, I> {
         let is_stale = before == (self.fresh, self.order.latest());
         self.stale = if is_stale { self.stale + 1 } else { 0 };
 
-        if !page.last_key.is_empty() {
-            if self.stale >= STALE_MAX || !self.keys.insert(page.last_key.clone()) {
-                return Ok(self.circling());
-            }
-            self.query.key = page.last_key;
-            return Ok(Next::Page);
+        match (page.last_key, page.items.is_empty()) {
+            (key, true) if key.is_empty() => Ok(self.silent().await),
+            (key, false) if key.is_empty() => Ok(Next::End),
+            (key, _) => Ok(self.turn(key, page.items.len())),
         }
-        if page.items.is_empty() { Ok(self.silent().await) } else { Ok(Next::End) }
+    }
+
+    /// The next page. It begins at the time where this one ended, and so repeats the events of that time: ties may stand otherwise
+    /// in the next answer, and after a key some of them would be missing. Only within one time is the key followed, and first more is
+    /// asked for at once.
+    fn turn(&mut self, key: String, events: usize) -> Next {
+        let here = self.here();
+        if here > self.query.from && self.order.is_kept() {
+            self.query.limit = self.query.limit.min(self.page());
+            self.query.from = here;
+            self.query.key.clear();
+            self.keys.clear();
+            self.stale = 0;
+            return Next::Page;
+        }
+        let is_full = self.query.key.is_empty() && events as i32 >= self.query.limit;
+        if is_full && self.order.is_kept() && (self.page()..PAGE_MAX).contains(&self.query.limit) {
+            self.query.limit = self.query.limit.saturating_mul(4).min(PAGE_MAX);
+            return Next::Page;
+        }
+        if self.stale >= STALE_MAX || !self.keys.insert(key.clone()) {
+            return self.circling();
+        }
+        self.query.key = key;
+        Next::Page
     }
 
     /// Everything before it was read, as far as the order of what came allows to say so.
@@ -148,7 +172,9 @@ impl<'a, I: Intake> Window<'a, I> {
     async fn silent(&mut self) -> Next {
         let here = self.here();
         let after_key = !self.query.key.is_empty();
-        if after_key && self.restarted != Some(here) {
+        if after_key && (self.restarted != Some(here) || self.query.limit < PAGE_MAX) {
+            // More at once may do without a key.
+            self.query.limit = self.query.limit.saturating_mul(4).min(PAGE_MAX);
             return self.restart(here);
         }
         let (from, to) = (self.query.from, self.query.to);
@@ -214,35 +240,39 @@ impl<'a, I: Intake> Window<'a, I> {
             return Next::Page;
         }
         let here = self.here();
-        let midnight = Day(Day::of(here).0.saturating_add(1)).start();
-        let end = midnight.min(context.now() - context.settings.limits.lag.as_millis() as Millis).max(self.query.to);
+        let midnight = Day(Day::of(self.query.to).0.saturating_add(1)).start();
+        let lag = context.settings.limits.lag.as_millis() as Millis;
+        let end = (midnight - 1).min(context.now() - lag).max(self.query.to);
         // Only a fault that lies in the log is stepped over: elsewhere the server must answer.
         let next = match step::past_refusal(&context, here, end).await {
             Some(next) => next,
-            None if midnight <= end && step::answers(&context, midnight, midnight + 1).await => midnight,
+            None if end == midnight - 1 && step::answers(&context, midnight, midnight + 1).await => midnight,
             None => {
                 tokio::time::sleep(self.hold.next(&*context.settings.clock)).await;
                 return Next::Page;
             }
         };
-        let Err(refusal) = ask(&context, &self.query).await else {
+        let Err(Refusal { code, message }) = ask(&context, &self.query).await else {
             // It answers again: nothing was wrong with the log.
             return Next::Page;
         };
         context.board.report(format!(
-            "Teleport cannot answer for the time from {} to {} ({:?} `{}`): events in it are missing, reading goes on after it. A `types` \
+            "Teleport cannot answer for the time from {} to {} ({code:?} `{message}`): events in it are missing, reading goes on after it. A `types` \
              list without the type of the damaged event may help",
             time(here),
-            time(next - 1),
-            refusal.code,
-            refusal.message
+            time(next - 1)
         ));
-        self.query.limit = context.settings.limits.page.max(1);
+        self.query.limit = self.page();
         self.step_to(next)
     }
 
+    /// Events asked for at once where nothing speaks against it.
+    fn page(&self) -> i32 {
+        self.poller.context.settings.limits.page.max(1)
+    }
+
     fn raise_limit(&mut self) {
-        let page = self.poller.context.settings.limits.page.max(1);
+        let page = self.page();
         if self.query.limit < page {
             self.steady += 1;
             if self.steady >= STEADY {
