@@ -32,7 +32,7 @@ pub struct Plugin {
 pub enum PluginSource {
     /// `builtin:NAME`: ships with Lockgate.
     Builtin(String),
-    /// `file:PATH`, or a path. Relative to the folder of the configuration.
+    /// `file:PATH`, or a path. As it was written: whoever opens it takes it relative to the folder of the configuration.
     File(PathBuf),
     /// `oci://REGISTRY/REPOSITORY:TAG`.
     Oci(String),
@@ -100,7 +100,7 @@ pub(crate) fn refer(r: &mut Reading<'_>, declared: &Declared, value: &Value<'_>)
     if declared.names.contains(&text) {
         return None;
     }
-    match parse_source(r, &text) {
+    match parse_source(&text) {
         Some(source) => Some(Plugin { name: text, source, limits: Limits::default(), reuse: false, wasi: Wasi::None, span: value.span() }),
         None => {
             let message = format!("There is no plugin `{}`.", value.shown());
@@ -120,7 +120,7 @@ fn plugin(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Plugin> {
     let source_value = table.required("source", "source = \"file:plugins/noise.wasm\"");
     let source = source_value.as_ref().and_then(|value| {
         let text = value.text(r)?;
-        let source = parse_source(r, &text);
+        let source = parse_source(&text);
         if source.is_none() {
             r.issue(Issue::new(
                 value.span(),
@@ -143,18 +143,18 @@ fn plugin(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Plugin> {
     Some(Plugin { name: value.name.clone(), source: source?, limits, reuse, wasi, span: source_value?.span() })
 }
 
-fn parse_source(r: &Reading<'_>, text: &str) -> Option<PluginSource> {
+fn parse_source(text: &str) -> Option<PluginSource> {
     let is_name = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
     let is_path = |path: &str| !path.is_empty() && !path.contains(char::is_control);
     if let Some(name) = text.strip_prefix("builtin:") {
         return is_name(name).then(|| PluginSource::Builtin(name.to_owned()));
     }
     if let Some(path) = text.strip_prefix("file:") {
-        return is_path(path).then(|| PluginSource::File(r.absolute(path)));
+        return is_path(path).then(|| PluginSource::File(path.into()));
     }
     if let Some(reference) = text.strip_prefix("oci://") {
         return is_path(reference).then(|| PluginSource::Oci(reference.to_owned()));
     }
     let looks_like_path = !text.contains("://") && (text.contains(['/', '\\']) || text.ends_with(".wasm"));
-    (looks_like_path && is_path(text)).then(|| PluginSource::File(r.absolute(text)))
+    (looks_like_path && is_path(text)).then(|| PluginSource::File(text.into()))
 }

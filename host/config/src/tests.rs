@@ -125,6 +125,9 @@ fn paths_are_relative_to_the_folder_of_the_configuration() {
     let config = good(SMALLEST, &Fixed::default());
     assert_eq!(config.store.path, Path::new("/etc/lockgate/state"));
     assert_eq!(config.sources[0].credentials, Credentials::Identity("/etc/lockgate/identity".into()));
+    // The registry takes a source with the folder it is relative to: joined here too, it would be joined twice.
+    let config = good(&SMALLEST.replace("builtin:fluentd", "plugins/own.wasm"), &Fixed::default());
+    assert_eq!(config.pipelines[0].sink.plugin.source.to_string(), "file:plugins/own.wasm");
     let environment = Fixed { files: [("conf/lockgate.toml", SMALLEST.as_bytes())].into(), ..Fixed::default() };
     let config = load(Path::new("conf/lockgate.toml"), &environment).unwrap();
     assert_eq!(config.store.path, Path::new("conf/state"));
