@@ -31,7 +31,7 @@ fn block(seed: u64) -> BlockParts {
                 r#""server_id":"{b:012x}-{c:012x}","server_labels":{{"env":"prod","region":"eu-central-1","team":"payments","hostname":"node-{n3}"}},"#,
                 r#""server_version":"17.4.2","session_recording":"node","sid":"{c:012x}-{a:012x}","size":"{n1}:{n2}","time":"2026-01-05T08:{n4:02}:11.{n3}Z","#,
                 r#""uid":"{uid}","user":"user-{n1}@example.com","user_agent":"Mozilla/5.0 (X11; Linux x86_64; rv:128.0) Gecko/20100101 Firefox/128.0","#,
-                r#""user_kind":1,"user_traits":{{"groups":["platform","search","sre"],"logins":["root","ubuntu","ec2-user"],"db_users":["app","ro-{n2}"]}},"private_key_policy":"none","trusted_device":{{"device_id":"{b:012x}","os_type":2}}}}"#
+                r#""user_kind":1,"user_traits":{{"groups":["platform","search","sre"],"logins":["root","ubuntu","ec2-user"],"db_users":["app","ro-{n2}"]}},"private_key_policy":"none"}}"#
             ),
             a = a,
             b = b,
