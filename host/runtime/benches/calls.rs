@@ -1,0 +1,114 @@
+//! What a call of the built-in plugins costs for 500 events of about 1 kB, with a fresh instance for each batch and with a kept one;
+//! for the filter also what the same code costs natively.
+
+use std::path::Path;
+use std::sync::LazyLock;
+
+use divan::Bencher;
+use divan::counter::ItemsCount;
+use lockgate_model::{DocumentView, EventView, FeedRef};
+use lockgate_plugin::Filter;
+use lockgate_runtime::{Component, Context, Engine, EngineOptions, Limits, Stage, StageOptions};
+use serde_json::{Value, json};
+
+const EVENTS: usize = 500;
+
+fn main() {
+    divan::main();
+}
+
+/// Heads only: keep or drop by the feed and the type.
+#[divan::bench(args = [false, true])]
+fn filter_heads(bencher: Bencher, reuse: bool) {
+    filter(bencher, json!({ "skip": ["session.data"] }), reuse);
+}
+
+/// A condition on a field: every payload is copied in and read.
+#[divan::bench(args = [false, true])]
+fn filter_field(bencher: Bencher, reuse: bool) {
+    filter(bencher, condition(), reuse);
+}
+
+#[divan::bench]
+fn filter_field_native(bencher: Bencher) {
+    let config = serde_json::from_value(condition()).unwrap();
+    let (filter, _) = ::filter::FieldFilter::configure(config).unwrap();
+    let payloads = payloads();
+    bencher
+        .counter(ItemsCount::new(EVENTS))
+        .bench(|| payloads.iter().filter(|payload| filter.drop_reason(false, "user.login", payload).is_none()).count());
+}
+
+#[divan::bench(args = [false, true])]
+fn redact(bencher: Bencher, reuse: bool) {
+    let stage = stage("redact", json!({ "remove": ["server_labels.team"], "hash": ["user"], "truncate": { "command": 20 } }), reuse);
+    let payloads = payloads();
+    let events: Vec<_> = payloads.iter().map(|payload| event(payload)).collect();
+    bencher.counter(ItemsCount::new(EVENTS)).bench_local(|| stage.transform(&context(), &events).unwrap());
+}
+
+#[divan::bench(args = [false, true])]
+fn fluentd_encode(bencher: Bencher, reuse: bool) {
+    let stage = stage("fluentd", json!({}), reuse);
+    let payloads = payloads();
+    let documents: Vec<_> = payloads
+        .iter()
+        .map(|payload| {
+            let EventView { key, event_type, time, feed, payload, .. } = event(payload);
+            DocumentView { key, event_type, time, feed, payload }
+        })
+        .collect();
+    bencher.counter(ItemsCount::new(EVENTS)).bench_local(|| stage.encode(&context(), &documents, &[]).unwrap());
+}
+
+fn filter(bencher: Bencher, config: Value, reuse: bool) {
+    let stage = stage("filter", config, reuse);
+    let payloads = payloads();
+    let events: Vec<_> = payloads.iter().map(|payload| event(payload)).collect();
+    bencher.counter(ItemsCount::new(EVENTS)).bench_local(|| stage.filter(&context(), &events).unwrap());
+}
+
+fn condition() -> Value {
+    json!({ "where": { "server_labels.env": ["prod"] } })
+}
+
+fn stage(plugin: &str, config: Value, reuse: bool) -> Stage {
+    static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(EngineOptions { threads: 1, ..EngineOptions::default() }).unwrap());
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/Cargo.toml").canonicalize().unwrap();
+    let guests = lockgate_guest_build::guests_folder(Path::new(env!("CARGO_TARGET_TMPDIR")));
+    let built = lockgate_guest_build::build(&manifest, &guests).unwrap();
+    let path = built.iter().find(|path| path.file_stem().is_some_and(|stem| stem == plugin)).expect("a built-in plugin");
+    let component = Component::load(&ENGINE, plugin, &std::fs::read(path).unwrap()).unwrap();
+    let options =
+        StageOptions { pipeline: "bench".into(), label: plugin.into(), plugin: plugin.into(), config, limits: Limits::default(), reuse };
+    Stage::configure(&ENGINE, &component, options).unwrap()
+}
+
+fn context() -> Context {
+    Context { batch: "bench".into(), pipeline: "bench".into(), source: "teleport".into(), read_at: 0 }
+}
+
+fn event(payload: &str) -> EventView<'_> {
+    let key = "8d5a3f0e-1f2b-4a37-9a6f-0f4b7f8f6c11";
+    EventView { key, event_type: "session.command", code: "T4000I", time: 1_767_600_000_000, index: 7, feed: FeedRef::Audit, payload }
+}
+
+/// Shaped like Teleport's `session.command`; a third of them in `prod`.
+fn payloads() -> Vec<String> {
+    let payload = |n: usize| {
+        json!({
+            "addr.local": "10.0.3.17:3022", "addr.remote": format!("203.0.113.{}:52110", n % 250), "argv": ["-la", "/var/log", "--color=auto"],
+            "cgroup_id": 4_294_968_191_u64 + n as u64, "cluster_name": "example.teleport.sh", "code": "T4000I",
+            "command": "journalctl -u nginx.service --since today --no-pager", "ei": n, "event": "session.command",
+            "initiator": "web", "kubernetes_cluster": "", "login": "ubuntu", "namespace": "default", "path": "/usr/bin/journalctl", "pid": 30_000 + n,
+            "ppid": 1021, "private_key_policy": "none", "program": "journalctl", "proto": "ssh", "return_code": 0,
+            "server_hostname": format!("node-{}", n % 40), "server_id": "5f2c8a0e-2b0e-4f61-8a8d-77a3a1a3a1e4",
+            "server_labels": { "env": (["dev", "prod", "stage"][n % 3]), "hostname": format!("node-{}", n % 40), "team": "payments", "teleport.internal/resource-id": "7b0b9c7e" },
+            "server_version": "18.2.1", "sid": "c0a1b9f2-62a5-4b6e-9d0a-1f2e3d4c5b6a", "success": true, "time": "2026-01-05T08:00:00.123Z",
+            "uid": format!("8d5a3f0e-1f2b-4a37-9a6f-{n:012}"), "user": (["alice", "bob", "carol"][n % 3]), "user_agent": "teleport/18.2.1",
+            "user_kind": 1, "user_roles": ["access", "editor", "auditor"], "user_traits": { "logins": ["root", "ubuntu"], "groups": ["payments-oncall"] },
+        })
+        .to_string()
+    };
+    (0..EVENTS).map(payload).collect()
+}
