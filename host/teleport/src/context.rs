@@ -1,4 +1,5 @@
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ pub(crate) struct Context<I> {
     pub(crate) link: Link,
     pub(crate) board: Board,
     /// Events before it are not wanted.
-    pub(crate) start: Millis,
+    start: AtomicI64,
     pub(crate) types: Arc<HashSet<String>>,
     intake: I,
     /// Gone when recordings are not wanted, or no more will be announced.
@@ -40,7 +41,7 @@ impl<I: Intake> Context<I> {
             settings,
             link,
             board,
-            start,
+            start: AtomicI64::new(start),
             types,
             intake,
             wants_recordings: recordings.is_some(),
@@ -50,6 +51,15 @@ impl<I: Intake> Context<I> {
 
     pub(crate) fn now(&self) -> Millis {
         self.settings.clock.now()
+    }
+
+    pub(crate) fn start(&self) -> Millis {
+        self.start.load(Ordering::Relaxed)
+    }
+
+    /// Events before this time were read in another way.
+    pub(crate) fn start_at_least(&self, start: Millis) {
+        self.start.fetch_max(start, Ordering::Relaxed);
     }
 
     pub(crate) fn backoff(&self) -> Backoff {

@@ -30,6 +30,7 @@ pub struct Resume {
     /// Cursors as this source wrote them. All their keys are its own:
     /// - `start`: time of the first event wanted;
     /// - `export/<date>`, `export/<date>/<chunk>`: bulk export;
+    /// - `export-from`: where polling ended before bulk export began;
     /// - `poll/until`: everything before this time was read;
     /// - `session/<sid>`: a recording to download.
     pub cursors: BTreeMap<String, String>,

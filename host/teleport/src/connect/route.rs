@@ -1,7 +1,13 @@
+use std::io::ErrorKind;
+use std::time::Duration;
+
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, lookup_host};
 
 use super::Address;
+
+/// For one address of a name that has several.
+const EACH: Duration = Duration::from_secs(8);
 
 /// How bytes get to Auth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,7 +25,7 @@ impl Route {
     pub(super) async fn open(self, address: &Address) -> std::io::Result<Box<dyn Pipe>> {
         match self {
             Route::Direct => {
-                let stream = TcpStream::connect((address.host.as_str(), address.port)).await?;
+                let stream = dial(address).await?;
                 stream.set_nodelay(true)?;
                 Ok(Box::new(stream))
             }
@@ -32,4 +38,17 @@ impl Route {
             Route::Direct => vec![b"h2"],
         }
     }
+}
+
+/// A name may have several addresses, of which some do not answer.
+async fn dial(address: &Address) -> std::io::Result<TcpStream> {
+    let mut last = None;
+    for address in lookup_host((address.host.as_str(), address.port)).await? {
+        match tokio::time::timeout(EACH, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(error)) => last = Some(error),
+            Err(_) => last = Some(std::io::Error::new(ErrorKind::TimedOut, format!("`{address}` does not answer"))),
+        }
+    }
+    Err(last.unwrap_or_else(|| std::io::Error::new(ErrorKind::NotFound, "the name has no address")))
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use lockgate_model::{BlockBuilder, BlockParts, FeedKind, FeedRef, Head, Millis, key_of, payload_hash};
 
 use super::{Pending, Seen};
+use crate::Intake;
 use crate::connect::of_proto;
 use crate::context::Context;
 use crate::json::{Captured, Converter};
@@ -56,8 +57,8 @@ impl Collector {
         }
     }
 
-    pub(crate) fn audit<I>(context: &Context<I>) -> Collector {
-        Collector::new(Feed::Audit { types: context.types.clone(), start: context.start })
+    pub(crate) fn audit<I: Intake>(context: &Context<I>) -> Collector {
+        Collector::new(Feed::Audit { types: context.types.clone(), start: context.start() })
     }
 
     pub(crate) fn feed(&self) -> FeedKind {

@@ -7,11 +7,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lockgate_model::{CursorUpdate, Day, FeedKind};
+use lockgate_model::{CursorUpdate, Day, FeedKind, Millis};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+use crate::connect::{parse_time, time};
 use crate::context::Context;
+use crate::read::poll::UNTIL;
 use crate::status::Phase;
 use crate::{Closed, Intake, Resume};
 
@@ -23,14 +25,30 @@ pub(crate) use cursor::PREFIX;
 use cursor::{Chunks, stored};
 use date::{Progress, work};
 
+/// Where polling ended, for a log that was polled before it was exported.
+const FROM: &str = "export-from";
+
 /// The dates that are open, as their tasks see them.
 type Dates = BTreeMap<Day, Progress>;
 
 /// Reads for ever, or until it has caught up, where that is wanted.
 pub(crate) async fn run<I: Intake>(context: Arc<Context<I>>, resume: &Resume) -> Result<(), Closed> {
     let mut waiting = stored(resume);
+    // The log was polled before, and then the server learned to export it. What was polled last is exported again, as much as
+    // windows overlap: better twice than not at all.
+    let polled = resume.cursors.get(UNTIL).or(resume.cursors.get(FROM)).and_then(|text| parse_time(text));
+    if let Some(polled) = polled {
+        let overlap = if waiting.is_empty() { context.settings.limits.overlap.as_millis() as Millis } else { 0 };
+        context.start_at_least(polled - overlap);
+        let from = CursorUpdate { key: FROM.to_owned(), value: Some(time(context.start())) };
+        let until = CursorUpdate { key: UNTIL.to_owned(), value: None };
+        let open = CursorUpdate { key: cursor::date_key(Day::of(context.start())), value: Some(cursor::OPEN.to_owned()) };
+        if waiting.is_empty() {
+            context.move_cursors(FeedKind::Audit, vec![from, until, open]).await?;
+        }
+    }
     if waiting.is_empty() {
-        waiting.insert(Day::of(context.start), Chunks::default());
+        waiting.insert(Day::of(context.start()), Chunks::default());
     }
     let (told, mut dates) = watch::channel(Dates::new());
     let mut closing = BTreeMap::new();

@@ -43,8 +43,8 @@ pub(crate) async fn run<I: Intake>(context: Arc<Context<I>>, resume: &Resume) ->
     let mut poller = Poller {
         collector: Collector::audit(&context),
         seen: Seen::new(context.settings.limits.hashes, &resume.recent_hashes),
-        until: stored.unwrap_or(context.start).max(context.start),
-        floor: context.start,
+        until: stored.unwrap_or(context.start()).max(context.start()),
+        floor: context.start(),
         context: context.clone(),
     };
     let limits = &context.settings.limits;

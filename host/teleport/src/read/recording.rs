@@ -20,6 +20,9 @@ use stream::End;
 
 pub(crate) const PREFIX: &str = "session/";
 
+/// Between two looks at whether a server that was too old has been replaced.
+const IDLE: Duration = Duration::from_secs(5);
+
 /// A recording that is to be read, or the rest of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Pending {
@@ -100,7 +103,9 @@ pub(crate) async fn download<I: Intake>(
             return Ok(());
         }
         let due = queue.first_key_value().map_or(Millis::MAX, |((due, _), _)| *due);
-        let wait = Duration::from_millis((due - now).clamp(1, 60_000) as u64);
+        // Where nothing can begin, what is due waits for something else than time.
+        let can_begin = too_old.is_none() && running.len() < context.settings.limits.recordings.max(1);
+        let wait = if can_begin { Duration::from_millis((due - now).clamp(1, 60_000) as u64) } else { IDLE };
         tokio::select! {
             pending = announced.recv(), if open => match pending {
                 Some(pending) => {

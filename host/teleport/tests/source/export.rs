@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use lockgate_model::{Day, FeedKind, Millis};
-use lockgate_teleport::{Phase, ReaderKind};
+use lockgate_teleport::{Ended, Phase, ReaderKind};
 
 use crate::fake::{Chunk, Fake, Script, event};
 use crate::keep::Keep;
@@ -148,6 +148,25 @@ async fn types_and_start_time_are_applied_here_and_the_cursor_moves_all_the_same
     assert_eq!(status.filtered, 3);
     assert_eq!(keep.contents().cursors[&format!("export/{}/c", date(NOW))], "read");
     assert!(fake.script().opened.is_empty(), "the announcement was left out, so there is nothing to download");
+}
+
+#[tokio::test]
+async fn a_log_that_was_polled_is_exported_from_where_polling_ended() {
+    let (world, fake) = world(Script { chunks: Some(week(1, 2)), ..Script::default() }).await;
+    let keep = Keep::new();
+    let mut resume = keep.resume();
+    // Events stand at 11:00 each day. The overlap, a second, is read again.
+    let until = "2026-01-06T11:00:01Z";
+    resume.cursors.insert("poll/until".into(), until.into());
+    assert_eq!(world.start(resume, &keep).ended().await, Ended::CaughtUp);
+    let expected = ["d2c0-0", "d2c0-1", "d1c0-0", "d1c0-1", "d0c0-0", "d0c0-1"].map(str::to_owned);
+    keep.assert_each_once(FeedKind::Audit, expected.clone());
+    assert!(!keep.contents().cursors.contains_key("poll/until"));
+    // What of that day comes late is filtered by the same time.
+    let (name, chunk) = chunk("old", NOW - 2 * DAY - 2 * 3_600_000, 3);
+    fake.script().chunks.as_mut().expect("export").get_mut(&date(NOW - 2 * DAY)).expect("a date").insert(name, chunk);
+    world.read(&keep).await;
+    keep.assert_each_once(FeedKind::Audit, expected);
 }
 
 #[tokio::test]
