@@ -103,6 +103,7 @@ async fn connect(server: &Server, folder: &std::path::Path) -> Sender {
         .expect("a client certificate");
     config.alpn_protocols = vec![b"h2".to_vec()];
     let stream = TcpStream::connect(server.address()).await.expect("a connection");
+    stream.set_nodelay(true).expect("a socket option");
     let name = ServerName::try_from("teleport.cluster.local").expect("a name");
     let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("TLS");
     let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
