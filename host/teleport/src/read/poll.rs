@@ -34,6 +34,8 @@ struct Poller<I> {
     until: Millis,
     /// Nothing before it is asked for: the start, or what lies after something that the server could not send.
     floor: Millis,
+    /// After this time something could not be sent, and that was reported.
+    unsent: Option<Millis>,
 }
 
 /// Reads for ever, or until everything that stood in the log at the start has been read, where that is wanted.
@@ -45,6 +47,7 @@ pub(crate) async fn run<I: Intake>(context: Arc<Context<I>>, resume: &Resume) ->
         seen: Seen::new(context.settings.limits.hashes, &resume.recent_hashes),
         until: stored.unwrap_or(context.start()).max(context.start()),
         floor: context.start(),
+        unsent: None,
         context: context.clone(),
     };
     let limits = &context.settings.limits;

@@ -51,7 +51,7 @@ async fn every_event_comes_once_in_windows_and_pages_whose_ties_reorder() {
         keep.assert_each_once(FeedKind::Audit, expected);
         assert_eq!((status.reports, status.backwards), (0, 0));
         let script = fake.script();
-        assert!(script.searches.iter().all(|request| request.order == 0 && request.namespace == "default"));
+        assert!(script.searches.iter().all(|request| request.order == 0 || request.limit == 1));
         assert!(script.searches.iter().all(|request| {
             let (from, to) = (request.start_date.expect("a start").seconds, request.end_date.expect("an end").seconds);
             to - from <= 86_400 + 1
@@ -129,21 +129,21 @@ async fn a_key_that_the_server_lost_ends_nothing() {
 #[tokio::test]
 async fn an_event_larger_than_a_page_is_stepped_over_and_reported() {
     let big = "x".repeat(PAGE_BYTES);
-    // In the middle of a window, and as the first of one.
-    for at in [77, 0] {
-        let mut events = log(200, 1);
-        let gone = events[at].id.clone();
-        events[at] = event(&gone, "user.login", time_of(&events[at]), 0, &[("name", &big)]);
-        let mut expected = keys(&events);
-        expected.remove(at);
-        let (mut world, _fake) = world(with_events(events.clone())).await;
-        if at == 0 {
-            world.settings.start_time = Some(time_of(&events[0]) - 3_600_000);
+    // In the middle of a window, as the first of one, and close to one that is the newest; in days that are full, and in one minute.
+    let minute: Vec<_> = (0..200).map(|at| event(&format!("m{at:03}"), "user.login", NOW - DAY + at * 300, 0, &[])).collect();
+    for (events, oversized) in [(log(200, 1), vec![77]), (log(200, 1), vec![0]), (minute.clone(), vec![66]), (minute, vec![150, 199])] {
+        let mut events = events;
+        for &at in &oversized {
+            events[at] = event(&events[at].id, "user.login", time_of(&events[at]), 0, &[("name", &big)]);
         }
+        let expected: Vec<String> =
+            events.iter().enumerate().filter(|(at, _)| !oversized.contains(at)).map(|(_, event)| event.id.clone()).collect();
+        let (mut world, _fake) = world(with_events(events.clone())).await;
+        world.settings.start_time = Some(NOW - 3 * DAY - 3_600_000);
         let keep = Keep::new();
         let status = world.read(&keep).await;
         assert_eq!(keep.keys(FeedKind::Audit), expected);
-        assert_eq!(status.reports, 1, "{status:?}");
+        assert_eq!(status.reports, oversized.len() as u64, "{status:?}");
         let report = status.last_report.expect("a report");
         assert!(report.contains("larger than a page") && report.contains("is missing"), "{report}");
     }

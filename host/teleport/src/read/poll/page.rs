@@ -7,11 +7,16 @@ use crate::connect::{Failure, to_proto};
 use crate::context::Context;
 use crate::proto::auditlog::{EventsUnstructured, GetUnstructuredEventsRequest};
 
-/// Oldest first, whatever the name of the enum's value says.
-const OLDEST_FIRST: i32 = 0;
+/// The order of a page. The values mean this whatever the names in Teleport's file say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Direction {
+    #[default]
+    OldestFirst = 0,
+    NewestFirst = 1,
+}
 
 /// A question for one page.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Query {
     pub(super) from: Millis,
     /// The last millisecond of the window, all of it.
@@ -19,6 +24,7 @@ pub(super) struct Query {
     pub(super) limit: i32,
     /// Empty: from the start of the window.
     pub(super) key: String,
+    pub(super) direction: Direction,
 }
 
 /// The server's own answer that it cannot: the same each time.
@@ -40,7 +46,7 @@ pub(super) async fn ask<I: Intake>(context: &Context<I>, query: &Query) -> Resul
             event_types: context.settings.types.clone(),
             limit: query.limit,
             start_key: query.key.clone(),
-            order: OLDEST_FIRST,
+            order: query.direction as i32,
         };
         let call = client.audit.get_unstructured_events(request);
         match context.timed(async { Ok(call.await?.into_inner()) }).await {

@@ -2,12 +2,10 @@
 
 use lockgate_model::Millis;
 
-use super::page::{Query, ask};
+use super::page::{Direction, Query, ask};
 use crate::Intake;
+use crate::connect::of_proto;
 use crate::context::Context;
-
-/// Beyond this many ms before the end of a window nothing is looked for: the next window repeats that much.
-const NEAR: Millis = 1000;
 
 /// The first millisecond after `from` from which the server answers again, where it refuses to answer from `from` on.
 ///
@@ -37,21 +35,14 @@ pub(super) async fn past_refusal<I: Intake>(context: &Context<I>, from: Millis, 
 /// The first millisecond after `from` from which the server sends events again, where it sends an empty page although there may be
 /// more. `None`: there are none, or none that can be found.
 pub(super) async fn past_silence<I: Intake>(context: &Context<I>, from: Millis, to: Millis) -> Option<Millis> {
-    if sends(context, from + 1, to).await {
-        return Some(from + 1);
-    }
     let mut silent = from + 1;
-    // Half of what is left, each time: the end of the window is reached in a few steps.
-    let mut found = loop {
-        let next = silent + (to - silent) / 2;
-        if to - next < NEAR || next <= silent {
-            return None;
-        }
-        if sends(context, next, to).await {
-            break next;
-        }
-        silent = next;
-    };
+    if silent > to {
+        return None;
+    }
+    if sends(context, silent, to).await {
+        return Some(silent);
+    }
+    let mut found = beyond(context, silent, to).await?;
     while found - silent > 1 {
         let middle = silent + (found - silent) / 2;
         if sends(context, middle, to).await {
@@ -61,6 +52,27 @@ pub(super) async fn past_silence<I: Intake>(context: &Context<I>, from: Millis, 
         }
     }
     Some(found)
+}
+
+/// Some time from which the server sends events, where it sends none from `silent` on.
+async fn beyond<I: Intake>(context: &Context<I>, silent: Millis, to: Millis) -> Option<Millis> {
+    let newest = Query { direction: Direction::NewestFirst, ..one(silent, to) };
+    if let Ok(page) = ask(context, &newest).await
+        && let Some(time) = page.items.iter().map(|event| of_proto(event.time.as_ref())).max()
+        && (silent + 1..=to).contains(&time)
+        && sends(context, time, to).await
+    {
+        return Some(time);
+    }
+    // The newest may be what cannot be sent. What comes after something is near it, as a rule.
+    let mut stride = 1;
+    loop {
+        let next = silent.checked_add(stride).filter(|&next| next <= to)?;
+        if sends(context, next, to).await {
+            return Some(next);
+        }
+        stride *= 2;
+    }
 }
 
 /// True where the server answers at all.
@@ -73,5 +85,5 @@ async fn sends<I: Intake>(context: &Context<I>, from: Millis, to: Millis) -> boo
 }
 
 fn one(from: Millis, to: Millis) -> Query {
-    Query { from, to, limit: 1, key: String::new() }
+    Query { from, to, limit: 1, ..Query::default() }
 }

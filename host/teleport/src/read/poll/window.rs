@@ -24,6 +24,8 @@ pub(super) struct Window<'a, I> {
     order: Order,
     /// New events so far.
     fresh: u64,
+    /// The last page came with a key although it had fewer events than asked for.
+    has_more: bool,
     /// Keys that were followed within one time, and for how long that has brought nothing.
     keys: HashSet<String>,
     stale: u32,
@@ -49,9 +51,10 @@ impl<'a, I: Intake> Window<'a, I> {
         let backoff = poller.context.backoff();
         let hold = Backoff::new(poller.context.settings.limits.backoff.0, poller.context.settings.limits.hold);
         Window {
-            query: Query { from, to, limit, key: String::new() },
+            query: Query { from, to, limit, ..Query::default() },
             order: Order::default(),
             fresh: 0,
+            has_more: false,
             keys: HashSet::new(),
             stale: 0,
             restarted: None,
@@ -114,6 +117,7 @@ impl<'a, I: Intake> Window<'a, I> {
     /// asked for at once.
     fn turn(&mut self, key: String, events: usize) -> Next {
         let here = self.here();
+        self.has_more = (events as i32) < self.query.limit;
         if here > self.query.from && self.order.is_kept() {
             self.query.limit = self.query.limit.min(self.page());
             self.query.from = here;
@@ -185,7 +189,17 @@ impl<'a, I: Intake> Window<'a, I> {
         }
         let silent_from = if after_key { here } else { from - 1 };
         match step::past_silence(&self.poller.context, silent_from, to).await {
-            None => Next::End,
+            None => {
+                // A page that was not full ended where something did not fit, and nothing after it can be had.
+                if after_key && self.has_more && self.poller.unsent.replace(here) != Some(here) {
+                    self.poller.context.board.report(format!(
+                        "Teleport did not send what stands in its log next after {}, probably an event larger than a page (1 MiB): it is \
+                         missing",
+                        time(here)
+                    ));
+                }
+                Next::End
+            }
             Some(next) if next == from && self.query.limit == 1 => Next::End,
             Some(next) => {
                 // What was found with a limit of one may not come with a higher one.
