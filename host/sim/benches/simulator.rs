@@ -2,6 +2,8 @@
 //!
 //! `cargo bench -p lockgate-sim`. Generating should stay below 3 µs an event; each figure is for the number of items it names.
 
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use divan::Bencher;
@@ -12,6 +14,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use lockgate_model::Day;
 use lockgate_sim::auth::{Options, Server};
 use lockgate_sim::generate::{self, CHUNK, Generator};
+use lockgate_sim::receiver::{self, Receiver};
 use lockgate_teleport::proto::auditlog::{EventExportChunk, ExportUnstructuredEventsRequest, GetEventExportChunksRequest};
 use prost::Message;
 use prost_types::Timestamp;
@@ -19,8 +22,10 @@ use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 fn main() {
     divan::main();
@@ -87,9 +92,50 @@ fn export_over_tls(bencher: Bencher<'_, '_>) {
     });
 }
 
+/// Arrays of 500 events on one keep-alive connection; receiver on one thread, client on another.
+#[divan::bench(sample_count = 20)]
+fn receive_over_tls(bencher: Bencher<'_, '_>) {
+    const EVENTS: u64 = 10_000;
+    let folder = tempfile::tempdir().expect("a folder");
+    let lines: Vec<String> =
+        Generator::new(generate::Options { events: EVENTS, ..generate::Options::default() }).json_lines(EVENTS).collect();
+    let requests = lines.chunks(500).map(|batch| {
+        let body = format!("[{}]", batch.join(","));
+        format!("POST /test.log HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    });
+    let requests: Vec<String> = requests.collect();
+    let receiver_thread = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let client_thread = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let options = receiver::Options { out: folder.path().to_owned(), ..receiver::Options::default() };
+    let receiver = receiver_thread.block_on(Receiver::start(options)).expect("a receiver");
+    let mut stream = client_thread.block_on(tls(receiver.address(), folder.path(), "localhost", b"http/1.1"));
+    bencher.counter(ItemsCount::new(EVENTS)).bench_local(|| {
+        client_thread.block_on(async {
+            for request in &requests {
+                stream.write_all(request.as_bytes()).await.expect("a connection");
+                let mut answer = Vec::new();
+                while !answer.ends_with(b"\r\n\r\n") {
+                    assert!(stream.read_buf(&mut answer).await.expect("a connection") > 0);
+                }
+                assert!(answer.starts_with(b"HTTP/1.1 200"));
+            }
+        });
+    });
+    assert_eq!(receiver.control().totals().distinct, EVENTS);
+}
+
 type Sender = hyper::client::conn::http2::SendRequest<Full<Bytes>>;
 
-async fn connect(server: &Server, folder: &std::path::Path) -> Sender {
+async fn connect(server: &Server, folder: &Path) -> Sender {
+    let stream = tls(server.address(), folder, "teleport.cluster.local", b"h2").await;
+    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
+    builder.initial_stream_window_size(4 << 20).initial_connection_window_size(4 << 20).max_frame_size(256 << 10);
+    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.expect("HTTP/2");
+    tokio::spawn(connection);
+    sender
+}
+
+async fn tls(address: SocketAddr, folder: &Path, name: &'static str, protocol: &[u8]) -> TlsStream<TcpStream> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(folder.join("ca.crt")).expect("ca.crt")).expect("a root");
     let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
@@ -101,16 +147,11 @@ async fn connect(server: &Server, folder: &std::path::Path) -> Sender {
             PrivateKeyDer::from_pem_file(folder.join("client.key")).expect("client.key"),
         )
         .expect("a client certificate");
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let stream = TcpStream::connect(server.address()).await.expect("a connection");
+    config.alpn_protocols = vec![protocol.to_vec()];
+    let stream = TcpStream::connect(address).await.expect("a connection");
     stream.set_nodelay(true).expect("a socket option");
-    let name = ServerName::try_from("teleport.cluster.local").expect("a name");
-    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("TLS");
-    let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
-    builder.initial_stream_window_size(4 << 20).initial_connection_window_size(4 << 20).max_frame_size(256 << 10);
-    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.expect("HTTP/2");
-    tokio::spawn(connection);
-    sender
+    let name = ServerName::try_from(name).expect("a name");
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("TLS")
 }
 
 /// How many bytes came back, and, if asked for, the bytes.

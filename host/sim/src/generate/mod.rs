@@ -44,7 +44,7 @@ pub struct Options {
     pub events: u64,
     /// Time of the first event.
     pub start: Millis,
-    /// Events per second of event time.
+    /// Events per second of event time, from 0.001 to 1,000,000; others count as the nearest of these.
     pub event_rate: f64,
     /// Name of the Teleport cluster.
     pub cluster: String,
@@ -79,7 +79,8 @@ pub struct Generator {
 
 impl Generator {
     pub fn new(options: Options) -> Generator {
-        let step = (1e6 / options.event_rate).clamp(1.0, 1e9) as u64;
+        // `max` turns not-a-number into a step that works.
+        let step = (1e6 / options.event_rate).clamp(1.0, 1e9).max(1.0) as u64;
         Generator { world: Arc::new(World::new(options.seed, &options.cluster)), options: Arc::new(options), step }
     }
 
@@ -95,7 +96,7 @@ impl Generator {
     /// Time of the event at `position`; never falls as the position rises.
     pub fn time(&self, position: u64) -> Millis {
         let jitter = mix(self.options.seed ^ mix(position)) % self.step;
-        self.options.start + ((position * self.step + jitter) / 1000) as Millis
+        self.options.start + (position.saturating_mul(self.step).saturating_add(jitter) / 1000) as Millis
     }
 
     /// Position of the first event at or after `time`; [`Self::count`] when there is none.
