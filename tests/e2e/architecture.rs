@@ -13,10 +13,10 @@ const EDGES: [(&str, &[&str]); 12] = [
     ("teleport", &["model"]),
     ("runtime", &["model"]),
     ("egress", &["model"]),
-    ("registry", &["model", "guest-build"]),
+    ("registry", &["guest-build"]),
     ("observe", &["model"]),
-    ("sim", &["teleport"]),
-    ("pipeline", &["model", "config", "store", "teleport", "runtime", "egress", "registry", "observe"]),
+    ("sim", &["model", "teleport"]),
+    ("pipeline", &["model", "config", "store", "teleport", "runtime", "egress", "registry"]),
     ("cli", &["model", "config", "store", "pipeline", "registry", "runtime", "observe", "sim"]),
 ];
 

@@ -13,7 +13,8 @@ with = { skip = [\"user.login\", \"cert.create\"] }
 fn status(config: &Path, pipeline: &str) -> [u64; 5] {
     let ended = Running::start("status", lockgate().args(["status", "--json", "--config"]).arg(config)).ended().exits_with(0);
     let status: Value = serde_json::from_str(&ended.stdout).expect("status is JSON");
-    let books = &status["pipelines"][pipeline];
+    // Before the host has made it known, a pipeline has no books.
+    let Some(books) = status["pipelines"].get(pipeline) else { return [0; 5] };
     ["read", "delivered", "dropped", "dead", "waiting"]
         .map(|name| books[name].as_u64().unwrap_or_else(|| panic!("no `{name}` in {status}")))
 }

@@ -18,9 +18,17 @@ pub(crate) struct Arguments {
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "LOCKGATE_LOG_FORMAT")]
     pub(crate) log_format: LogFormat,
 
-    /// Which log lines are written: a level, or directives such as `info,lockgate_teleport=debug`.
-    #[arg(long, global = true, default_value = "info", env = "LOCKGATE_LOG", value_name = "FILTER")]
-    pub(crate) log: String,
+    /// Which log lines are written: a level, or directives such as `info,lockgate_teleport=debug`. By default `info`; `warn` for `demo`.
+    #[arg(long, global = true, env = "LOCKGATE_LOG", value_name = "FILTER")]
+    pub(crate) log: Option<String>,
+}
+
+impl Arguments {
+    /// The demo has its own lines to show.
+    pub(crate) fn log_filter(&self) -> &str {
+        let default = if matches!(self.command, Command::Demo(_)) { "warn" } else { "info" };
+        self.log.as_deref().unwrap_or(default)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

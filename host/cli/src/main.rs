@@ -33,7 +33,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         LogFormat::Text => lockgate_observe::Format::Text,
         LogFormat::Json => lockgate_observe::Format::Json,
     };
-    lockgate_observe::init_logging(format, &arguments.log, masks.clone()).map_err(|error| {
+    lockgate_observe::init_logging(format, arguments.log_filter(), masks.clone()).map_err(|error| {
         Failure::usage(error).hint("`--log` takes a level, such as `debug`, or directives, such as `info,lockgate_teleport=debug`")
     })?;
     match arguments.command {

@@ -29,7 +29,7 @@ pub fn writer(folder: &Path, size_max: Option<u64>) -> Result<Connection, OpenEr
     let connection = reader(&database).map_err(|error| failed(&database, &error))?;
     check::after_open(&connection, &database, limits::FULL_CHECK).map_err(|error| match error {
         // Even a reader needs room, for the log's index.
-        OpenError::Failed { path, cause, .. } => OpenError::Failed { path, cause, full: probe(folder).is_err_and(|error| is_full(&error)) },
+        OpenError::Failed { path, cause, .. } => OpenError::Failed { path, cause, full: no_room(folder) },
         other => other,
     })?;
     drop(connection);
@@ -58,15 +58,25 @@ pub fn close_writer(connection: Connection) -> rusqlite::Result<()> {
 pub fn is_disk_full(error: &rusqlite::Error, folder: &Path) -> bool {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => true,
-        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => probe(folder).is_err_and(|error| is_full(&error)),
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => no_room(folder),
         _ => false,
     }
 }
 
+/// Whether the store could not grow.
+pub fn no_room(folder: &Path) -> bool {
+    probe(folder).is_err_and(|error| is_full(&error))
+}
+
+/// Bytes of a store without events, about.
+const NEW_STORE: u64 = 512 * 1024;
+
 fn probe(folder: &Path) -> io::Result<()> {
     let database = folder::database(folder);
     let len = |path: &Path| path.metadata().map_or(0, |file| file.len());
-    let end = len(&database).max(len(&beside(&database, "-wal")));
+    // A new store, and the index of a log, need room before they have a length.
+    let least = if database.exists() { 32 * 1024 } else { NEW_STORE };
+    let end = len(&database).max(len(&beside(&database, "-wal"))).max(least);
     let path = folder.join("probe");
     let write = || -> io::Result<()> {
         let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;

@@ -34,7 +34,7 @@ impl Store {
         let connection = open::writer(&options.path, options.size_max)?;
         let writer = Writer::load(connection, &options).map_err(|error| match error {
             StoreError::Damaged(what) => OpenError::Damaged { path: database.clone(), what },
-            other => OpenError::Failed { path: database.clone(), cause: other.to_string(), full: false },
+            other => OpenError::Failed { path: database.clone(), cause: other.to_string(), full: open::no_room(&options.path) },
         })?;
 
         let shared = Arc::new(Shared::new(Reads::new(database.clone()), options.tail_bytes));
