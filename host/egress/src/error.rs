@@ -44,7 +44,8 @@ impl SendError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             SendError::Tls { refused_by: Party::Us, .. } => Some(
-                "set `tls.ca` to the certificate of the authority that signed the receiver's, and use the name in its certificate as the host of `url`",
+                "set `tls.ca` to the certificate of the authority that signed the receiver's, \
+                 and use a name that is in its certificate as the host of `url`",
             ),
             SendError::Tls { refused_by: Party::Receiver, .. } => {
                 Some("set `tls.cert` and `tls.key` to a client certificate that the receiver's authority signed")

@@ -6,8 +6,8 @@ const OURS: &str = "lockgate";
 
 /// `debug`, or directives such as `info,lockgate_teleport=debug`.
 ///
-/// Nothing means `info`. A level without a target means our own crates. The libraries below them say no more than warnings unless they are named: at `debug`
-/// an HTTP client logs the addresses that it connects to.
+/// Nothing means `info`. A level without a target means our own crates. The libraries below them say no more than warnings unless
+/// they are named: at `debug` an HTTP client logs the addresses that it connects to.
 pub fn parse(text: &str) -> Result<Targets, ParseError> {
     let given: Targets = if text.trim().is_empty() { "info" } else { text }.parse()?;
     let level = given.default_level().unwrap_or(LevelFilter::OFF);
