@@ -73,7 +73,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// Every secret in it, for masking: the values of `url`, `headers` and `auth`, and each reference in them by itself.
+    /// What every `${env:…}` and `${file:…}` in `url`, `headers` and `auth` stood for, for masking. Credentials that are written out are
+    /// masked by whoever sends them; a plain header value such as `teleport` must not vanish from every log line.
     pub fn secrets(&self) -> &[Secret] {
         &self.secrets
     }

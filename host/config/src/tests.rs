@@ -111,7 +111,7 @@ fn secrets_are_resolved_and_known_for_masking() {
     assert_eq!(sink.url.expose(), "https://logs.example.com/t0ken");
     assert_eq!(sink.auth, Some(Auth::Basic { user: "me".into(), password: Secret::new("s3cret!") }));
     let secrets: Vec<&str> = config.secrets().iter().map(Secret::expose).collect();
-    assert_eq!(secrets, ["https://logs.example.com/t0ken", "s3cret", "s3cret!", "t0ken"]);
+    assert_eq!(secrets, ["s3cret", "t0ken"]);
     let shown = format!("{config:?} {config:#?}");
     assert!(!shown.contains("t0ken") && !shown.contains("s3cret"), "{shown}");
     // One newline at the end belongs to the file, the next one to the value, which cannot be sent then.

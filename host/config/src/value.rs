@@ -78,9 +78,7 @@ impl<'a> Value<'a> {
             r.issue(Issue::new(self.key_span.clone(), format!("`{}` is empty.", self.path), "empty", hint));
             return None;
         }
-        let secret = Secret::new(text);
-        r.secrets.push(secret.clone());
-        Some(secret)
+        Some(Secret::new(text))
     }
 
     /// A path, relative to the folder of the configuration.
