@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 
 use lockgate_model::request::CheckedRequest;
-use lockgate_model::{DocumentView, EventView, Fate};
+use lockgate_model::{DocumentView, EventView, Fate, FeedRef};
 use lockgate_runtime::{Context, Isolated, Kind, Mapped, Needs, Postponed, Stage, Verdict};
 
 use crate::work::Work;
@@ -20,6 +20,7 @@ struct Link {
     stage: Stage,
     only: Option<HashSet<String>>,
     skip: HashSet<String>,
+    skip_sessions: HashSet<String>,
 }
 
 /// Requests for some documents of a batch.
@@ -84,7 +85,8 @@ impl Link {
         let setup = stage.setup();
         let only = setup.only.as_ref().map(|types| types.iter().cloned().collect());
         let skip = setup.skip.iter().cloned().collect();
-        Link { stage, only, skip }
+        let skip_sessions = setup.skip_sessions.iter().cloned().collect();
+        Link { stage, only, skip, skip_sessions }
     }
 
     fn label(&self) -> &str {
@@ -93,13 +95,15 @@ impl Link {
 
     /// `only` and `skip` are the host's work: no call, no copy.
     fn apply_type_lists(&self, work: &mut Work) {
-        if self.only.is_none() && self.skip.is_empty() {
+        if self.only.is_none() && self.skip.is_empty() && self.skip_sessions.is_empty() {
             return;
         }
         for document in work.open() {
-            let event_type = work.event(document).event_type;
+            let EventView { event_type, feed, .. } = work.event(document);
             let reason = if self.skip.contains(event_type) {
                 "type skipped"
+            } else if matches!(feed, FeedRef::Session(_)) && self.skip_sessions.contains(event_type) {
+                "session type skipped"
             } else if self.only.as_ref().is_some_and(|only| !only.contains(event_type)) {
                 "type not wanted"
             } else {

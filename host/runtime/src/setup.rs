@@ -1,5 +1,7 @@
 //! What a component says of itself when it is configured.
 
+use lockgate_model::FeedRef;
+
 use crate::bindings::filter::lockgate::plugin::types;
 use crate::error::CallError;
 use crate::interface::Kind;
@@ -15,6 +17,9 @@ pub const RESPONSE_MAX: u32 = 4 << 20;
 /// Bytes of a response that `classify` gets where it does not say.
 pub const RESPONSE_MAX_DEFAULT: u32 = 64 << 10;
 
+/// The one key of `setup.extra` that is known: an event type not wanted from session recordings.
+const SKIP_SESSION_TYPE: &str = "skip-session-type";
+
 /// What a configured component asks of the host. The contract's limits have been checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Setup {
@@ -22,6 +27,8 @@ pub struct Setup {
     pub only: Option<Vec<String>>,
     /// Event types not wanted; wins over `only`.
     pub skip: Vec<String>,
+    /// Event types not wanted from session recordings.
+    pub skip_sessions: Vec<String>,
     pub needs: Needs,
     /// What `drop(n)` means, escaped and short.
     pub reasons: Vec<String>,
@@ -68,14 +75,15 @@ pub struct ConfigIssue {
 }
 
 impl Setup {
-    /// True where the type lists let an event of this type through.
-    pub fn wants(&self, event_type: &str) -> bool {
+    /// True where the type lists let an event of this type and feed through.
+    pub fn wants(&self, event_type: &str, feed: FeedRef<'_>) -> bool {
         let among = |types: &[String]| types.iter().any(|name| name == event_type);
-        !among(&self.skip) && self.only.as_deref().is_none_or(among)
+        let from_session = matches!(feed, FeedRef::Session(_));
+        !among(&self.skip) && !(from_session && among(&self.skip_sessions)) && self.only.as_deref().is_none_or(among)
     }
 
     pub(crate) fn check(kind: Kind, setup: types::Setup) -> Result<Setup, CallError> {
-        let types::Setup { only, skip, needs, reasons, batch, inspect, response_max, extra: _ } = setup;
+        let types::Setup { only, skip, needs, reasons, batch, inspect, response_max, extra } = setup;
         if reasons.len() > REASONS_MAX {
             return Err(CallError::contract(format!("{} reasons are more than {REASONS_MAX}", reasons.len())));
         }
@@ -99,6 +107,7 @@ impl Setup {
         Ok(Setup {
             only,
             skip,
+            skip_sessions: extra.into_iter().filter(|pair| pair.name == SKIP_SESSION_TYPE).map(|pair| pair.value).collect(),
             needs,
             reasons: reasons.iter().map(|reason| line(reason)).collect(),
             batch: batch.map(|wish| BatchWish { max_documents: wish.max_documents, max_bytes: wish.max_bytes }),
@@ -177,10 +186,10 @@ mod tests {
     #[test]
     fn type_lists_say_what_is_wanted() {
         let mut setup = Setup::check(Kind::Filter, setup()).unwrap();
-        assert!(setup.wants("print"));
+        assert!(setup.wants("print", FeedRef::Audit));
         setup.only = Some(vec!["print".into(), "exec".into()]);
         setup.skip = vec!["print".into()];
-        assert_eq!(["print", "exec", "other"].map(|name| setup.wants(name)), [false, true, false]);
+        assert_eq!(["print", "exec", "other"].map(|name| setup.wants(name, FeedRef::Audit)), [false, true, false]);
     }
 
     #[test]

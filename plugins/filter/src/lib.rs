@@ -11,25 +11,24 @@
 //! except = { user = ["bot-ci"], code = "T1000W" }     # drop events for which any of these holds
 //! ```
 //!
-//! - `only` and `skip` are applied by the host, before any call; event types are matched whole.
+//! - Event types are matched whole.
 //! - A condition holds where the field is equal to one of the values; a list, where one of its elements is. Texts, numbers, `true` and
 //!   `false` are compared as such: `5` is not `"5"`. A field that is absent or `null` is equal to nothing. A path is a literal key first
 //!   (`addr.remote`) and then nesting (`server_labels.env`).
-//! - `skip-session-types` does not concern the audit log, where the same types may stand (`session.start` is in both). So it costs a
-//!   call with heads for every batch: in a pipeline that reads the audit log alone, `skip-session-types = []` together with no
-//!   conditions makes this stage free of calls.
+//! - `skip-session-types` does not concern the audit log, where the same types may stand (`session.start` is in both).
+//! - `only`, `skip` and `skip-session-types` are applied by the host, before any call: without conditions this stage costs nothing.
 
 mod conditions;
 
 use std::collections::BTreeMap;
 
-use lockgate_plugin::{BatchContext, ConfigIssue, Event, Feed, Filter, Needs, Setup, Verdict, config};
+use lockgate_plugin::{BatchContext, ConfigIssue, Event, Filter, Needs, Setup, Verdict, config};
 use serde::Deserialize;
 
 pub use conditions::{Condition, Scalar, Values};
 
-/// At most 64 reasons fit in a setup; one is for session types.
-const CONDITIONS_MAX: usize = 63;
+/// As many reasons fit in a setup.
+const CONDITIONS_MAX: usize = 64;
 
 /// The operator's `with` table.
 #[derive(Debug, Deserialize)]
@@ -55,7 +54,6 @@ fn session_types() -> Vec<String> {
 /// The configured filter.
 #[derive(Debug)]
 pub struct FieldFilter {
-    session_types: Vec<String>,
     /// All must hold. With each, the index of the reason to drop.
     wanted: Vec<(u32, Condition)>,
     /// None may hold.
@@ -70,7 +68,7 @@ impl Filter for FieldFilter {
         if !issues.is_empty() {
             return Err(issues);
         }
-        let mut reasons = vec!["session type".to_owned()];
+        let mut reasons = vec![];
         let mut conditions = |name: &str, table: BTreeMap<String, Values>| -> Vec<(u32, Condition)> {
             let one = |(path, values): (String, Values)| {
                 reasons.push(format!("{name} {}", path.chars().take(48).collect::<String>()));
@@ -80,16 +78,15 @@ impl Filter for FieldFilter {
         };
         let wanted = conditions("where", config.r#where);
         let unwanted = conditions("except", config.except);
-        let filter = FieldFilter { session_types: config.skip_session_types, wanted, unwanted };
+        let filter = FieldFilter { wanted, unwanted };
 
-        let mut setup = Setup::new(filter.needs()).skip(config.skip).reasons(reasons);
+        let mut setup = Setup::new(filter.needs()).skip(config.skip).skip_session_types(config.skip_session_types).reasons(reasons);
         setup.only = config.only;
         Ok((filter, setup))
     }
 
     fn verdict(&self, _: &BatchContext, event: &Event) -> Verdict {
-        let in_session = matches!(event.feed, Feed::Session(_));
-        match self.drop_reason(in_session, &event.event_type, &event.payload) {
+        match self.drop_reason(&event.payload) {
             Some(reason) => Verdict::Drop(reason),
             None => Verdict::Keep,
         }
@@ -97,14 +94,11 @@ impl Filter for FieldFilter {
 }
 
 impl FieldFilter {
-    /// Why an event is dropped, as an index into the setup's reasons; `None` keeps it. `in_session`: it is of a session recording.
+    /// Why an event is dropped, as an index into the setup's reasons; `None` keeps it.
     ///
-    /// Of `only` and `skip` it knows nothing: the host has applied them before. An event whose payload cannot be read is kept, for a
-    /// filter must not lose what it does not understand.
-    pub fn drop_reason(&self, in_session: bool, event_type: &str, payload: &str) -> Option<u32> {
-        if in_session && self.session_types.iter().any(|skipped| skipped == event_type) {
-            return Some(0);
-        }
+    /// Of types it knows nothing: the host has applied them before. An event whose payload cannot be read is kept, for a filter must
+    /// not lose what it does not understand.
+    pub fn drop_reason(&self, payload: &str) -> Option<u32> {
         let holds = |condition: &Condition| condition.holds(payload).ok();
         let missed = self.wanted.iter().find(|(_, condition)| holds(condition) == Some(false));
         let hit = || self.unwanted.iter().find(|(_, condition)| holds(condition) == Some(true));
@@ -112,11 +106,7 @@ impl FieldFilter {
     }
 
     fn needs(&self) -> Needs {
-        match (self.wanted.is_empty() && self.unwanted.is_empty(), self.session_types.is_empty()) {
-            (false, _) => Needs::Payloads,
-            (true, false) => Needs::Heads,
-            (true, true) => Needs::Nothing,
-        }
+        if self.wanted.is_empty() && self.unwanted.is_empty() { Needs::Nothing } else { Needs::Payloads }
     }
 }
 
@@ -171,7 +161,7 @@ mod tests {
     fn the_host_is_asked_for_no_more_than_the_configuration_needs() {
         for (with, needs) in [
             (r#"{"skip":["print"],"skip-session-types":[]}"#, Needs::Nothing),
-            (r#"{}"#, Needs::Heads),
+            (r#"{}"#, Needs::Nothing),
             (r#"{"skip-session-types":[],"where":{"user":"alice"}}"#, Needs::Payloads),
             (r#"{"except":{"user":"alice"}}"#, Needs::Payloads),
         ] {
@@ -179,27 +169,19 @@ mod tests {
         }
         let (_, setup) = configure(r#"{"only":["a"],"skip":["b"],"where":{"x.y":[1]},"except":{"u":"v"}}"#);
         assert_eq!((setup.only, setup.skip), (Some(vec!["a".to_owned()]), vec!["b".to_owned()]));
-        assert_eq!(setup.reasons, ["session type", "where x.y", "except u"]);
+        assert_eq!(setup.reasons, ["where x.y", "except u"]);
     }
 
     #[test]
-    fn session_types_are_skipped_in_recordings_only() {
-        let event = |session: bool, event_type: &str| {
-            let payload = format!(r#"{{"event":"{event_type}"}}"#);
-            if session { test::session_event("s-1", &payload) } else { test::event(&payload) }
-        };
-        for (with, session, event_type, dropped) in [
-            ("{}", true, "print", true),
-            ("{}", true, "desktop.recording", true),
-            ("{}", true, "session.start", false),
-            ("{}", false, "print", false),
-            (r#"{"skip-session-types":["session.start"]}"#, true, "session.start", true),
-            (r#"{"skip-session-types":["session.start"]}"#, false, "session.start", false),
-            (r#"{"skip-session-types":["session.start"]}"#, true, "print", false),
-            (r#"{"skip-session-types":[]}"#, true, "print", false),
+    fn the_host_skips_session_types_in_recordings_only() {
+        for (with, types) in [
+            ("{}", &["print", "desktop.recording"][..]),
+            (r#"{"skip-session-types":["session.start"]}"#, &["session.start"]),
+            (r#"{"skip-session-types":[]}"#, &[]),
         ] {
-            let verdict = configure(with).0.verdict(&test::context(), &event(session, event_type));
-            assert_eq!(verdict == Verdict::Drop(0), dropped, "{with} {session} {event_type}");
+            let extra: Vec<_> = configure(with).1.extra.into_iter().map(|pair| (pair.name, pair.value)).collect();
+            let expected: Vec<_> = types.iter().map(|name| ("skip-session-type".to_owned(), (*name).to_owned())).collect();
+            assert_eq!(extra, expected, "{with}");
         }
     }
 
@@ -228,7 +210,7 @@ mod tests {
     #[test]
     fn an_event_that_cannot_be_read_is_kept() {
         let (filter, _) = configure(r#"{"where":{"user":"bob"},"except":{"code":"x"}}"#);
-        assert_eq!(filter.drop_reason(false, "x", r#"{"a":"#), None);
+        assert_eq!(filter.drop_reason(r#"{"a":"#), None);
     }
 
     #[test]
@@ -249,8 +231,8 @@ mod tests {
                 r#"where."a.b": `where."a.b"` must be a text, a number, true or false, or a list of those, not a table."#,
             ]
         );
-        let many: Vec<String> = (0..64).map(|n| format!(r#""f{n}":1"#)).collect();
+        let many: Vec<String> = (0..65).map(|n| format!(r#""f{n}":1"#)).collect();
         let with = format!(r#"{{"where":{{{}}}}}"#, many.join(","));
-        assert_eq!(test::issues::<FieldFilter>(&with), [": `where` and `except` have more than 63 conditions."]);
+        assert_eq!(test::issues::<FieldFilter>(&with), [": `where` and `except` have more than 64 conditions."]);
     }
 }

@@ -234,6 +234,7 @@ pub mod lockgate {
                 pub inspect: Inspect,
                 /// Sinks: bytes of a response that `classify` needs. 0: 64 KiB. At most 4 MiB.
                 pub response_max: u32,
+                /// Known: `skip-session-type`, an event type not wanted from session recordings; once for each type. Applied like `skip`.
                 pub extra: _rt::Vec<Pair>,
             }
             impl ::core::fmt::Debug for Setup {

@@ -20,6 +20,12 @@ impl Setup {
         self
     }
 
+    /// Event types not wanted from session recordings; applied by the host, like `skip`.
+    pub fn skip_session_types<S: Into<String>>(mut self, types: impl IntoIterator<Item = S>) -> Setup {
+        self.extra.extend(types.into_iter().map(|value| Pair { name: "skip-session-type".into(), value: value.into() }));
+        self
+    }
+
     /// What `Drop(n)` means. At most 64.
     pub fn reasons<S: Into<String>>(mut self, reasons: impl IntoIterator<Item = S>) -> Setup {
         self.reasons.extend(reasons.into_iter().map(Into::into));

@@ -171,7 +171,8 @@ fn flush(stage: &Stage, batch: &mut Batch<'_>, problems: &mut Problems) -> Resul
     match stage.kind() {
         Kind::Filter => {
             // The host applies type lists before any call, here as in a pipeline.
-            let wanted: Vec<usize> = (0..events.len()).filter(|&row| stage.setup().wants(events[row].event_type)).collect();
+            let wanted: Vec<usize> =
+                (0..events.len()).filter(|&row| stage.setup().wants(events[row].event_type, events[row].feed)).collect();
             let views: Vec<_> = wanted.iter().map(|&row| events[row]).collect();
             for (row, verdict) in wanted.into_iter().zip(again(|| stage.filter_isolated(&context, &views))?) {
                 match verdict {
@@ -182,7 +183,8 @@ fn flush(stage: &Stage, batch: &mut Batch<'_>, problems: &mut Problems) -> Resul
             }
         }
         Kind::Mapper => {
-            let wanted: Vec<usize> = (0..events.len()).filter(|&row| stage.setup().wants(events[row].event_type)).collect();
+            let wanted: Vec<usize> =
+                (0..events.len()).filter(|&row| stage.setup().wants(events[row].event_type, events[row].feed)).collect();
             let views: Vec<_> = wanted.iter().map(|&row| events[row]).collect();
             for (row, mapped) in wanted.into_iter().zip(again(|| stage.transform_isolated(&context, &views))?) {
                 match mapped {
@@ -197,7 +199,7 @@ fn flush(stage: &Stage, batch: &mut Batch<'_>, problems: &mut Problems) -> Resul
         Kind::HttpSink => {
             let documents: Vec<DocumentView<'_>> = events
                 .iter()
-                .filter(|event| stage.setup().wants(event.event_type))
+                .filter(|event| stage.setup().wants(event.event_type, event.feed))
                 .map(|&EventView { key, event_type, time, feed, payload, .. }| DocumentView { key, event_type, time, feed, payload })
                 .collect();
             let encoded = again(|| stage.encode_isolated(&context, &documents, &[]))?;

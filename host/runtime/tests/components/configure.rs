@@ -7,7 +7,7 @@ use crate::support::{sink, try_filter};
 fn a_setup_is_what_the_component_asked_for() {
     let setup = sink(json!({ "classify": "delivered" })).setup().clone();
     assert_eq!((setup.needs, setup.inspect, setup.response_max), (Needs::Payloads, Inspect::Always, 64 << 10));
-    assert!(setup.wants("anything"));
+    assert!(setup.wants("anything", lockgate_model::FeedRef::Audit));
 }
 
 #[test]
