@@ -1,8 +1,10 @@
 //! End-to-end tests: the real binary against real servers on loopback. A test starts what it names and ends what it started.
 
 mod architecture;
+mod check;
 mod crash;
 mod delivery;
 mod demo;
+mod help;
 mod plugin_run;
 mod store;

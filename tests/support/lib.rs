@@ -3,7 +3,9 @@
 mod binary;
 mod process;
 mod sims;
+mod status;
 
 pub use binary::{lockgate, root};
 pub use process::{Ended, Running};
-pub use sims::{Auth, Receiver, Totals, quickstart};
+pub use sims::{Auth, Receiver, Totals, configuration, endpoint, quickstart};
+pub use status::{Books, books, status};

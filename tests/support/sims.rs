@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
@@ -30,11 +31,13 @@ pub struct Receiver {
 }
 
 /// What the receiver counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Totals {
     pub documents: u64,
     pub distinct: u64,
     pub requests: u64,
+    /// Documents by the path of their requests.
+    pub by_path: BTreeMap<String, u64>,
 }
 
 impl Receiver {
@@ -57,36 +60,49 @@ impl Receiver {
         let line = stdout.lines().last().expect("the receiver prints its totals");
         let totals: Value = serde_json::from_str(line).expect("totals are JSON");
         let figure = |name: &str| totals[name].as_u64().unwrap_or_else(|| panic!("no `{name}` in {line}"));
-        Totals { documents: figure("documents"), distinct: figure("distinct"), requests: figure("requests") }
+        let by_path = totals["by_path"].as_object().expect("paths").iter();
+        let by_path = by_path.map(|(path, totals)| (path.clone(), totals["documents"].as_u64().expect("a figure"))).collect();
+        Totals { documents: figure("documents"), distinct: figure("distinct"), requests: figure("requests"), by_path }
     }
 }
 
 /// A configuration for both simulators: one pipeline, no filter. `more` is put at the end.
 pub fn quickstart(dir: &Path, auth: &Auth, receiver: &Receiver, more: &str) -> PathBuf {
+    let sink =
+        format!("[pipelines.main.sink]\nplugin = \"builtin:fluentd\"\n{}\n{more}", endpoint(&receiver.addr, &receiver.dir, "events.log"));
+    configuration(dir, auth, &sink)
+}
+
+/// A configuration with the simulated cluster as its source and a store in `dir`; `pipelines` is TOML.
+pub fn configuration(dir: &Path, auth: &Auth, pipelines: &str) -> PathBuf {
     let config = dir.join("lockgate.toml");
-    let (auth_dir, receiver_dir) = (auth.dir.display(), receiver.dir.display());
     let text = format!(
         r#"
 [teleport]
 addr = "{}"
-identity = "{auth_dir}/identity"
+identity = "{}/identity"
 start-time = "2026-01-01T00:00:00Z"
 
 [store]
 path = "{}/store"
 
-[pipelines.main.sink]
-plugin = "builtin:fluentd"
-url = "https://{}/events.log"
-tls = {{ ca = "{receiver_dir}/ca.crt", cert = "{receiver_dir}/client.crt", key = "{receiver_dir}/client.key" }}
-{more}
+{pipelines}
 "#,
         auth.addr,
+        auth.dir.display(),
         dir.display(),
-        receiver.addr.replace("127.0.0.1", "localhost"),
     );
     std::fs::write(&config, text).expect("the configuration can be written");
     config
+}
+
+/// `url` and `tls` of a sink that sends to a simulated receiver at `addr`, which keeps its certificates in `dir`.
+pub fn endpoint(addr: &str, dir: &Path, path: &str) -> String {
+    let (addr, dir) = (addr.replace("127.0.0.1", "localhost"), dir.display());
+    format!(
+        r#"url = "https://{addr}/{path}"
+tls = {{ ca = "{dir}/ca.crt", cert = "{dir}/client.crt", key = "{dir}/client.key" }}"#
+    )
 }
 
 fn address(process: &Running) -> String {
