@@ -1,0 +1,284 @@
+//! What applies the rows: each op is a few lines.
+
+use serde_json::Value as Json;
+
+use crate::document::{Document, Fault};
+use crate::lookup::Lookup;
+use crate::parse::{address, base64, size, text_form, time, uri};
+use crate::row::{Op, Row, Test};
+use crate::rules::Rules;
+use crate::value::{Object, Value};
+
+/// Runs rows over one document.
+pub struct Machine<'r, L> {
+    pub rules: &'r Rules,
+    pub lookup: &'r L,
+}
+
+impl<L: Lookup> Machine<'_, L> {
+    /// The rows from `start` to `end` whose fields are there. The first one that fails ends it, and is named.
+    pub fn run(&self, document: &mut Document<'_>, action: Option<&str>, start: usize, end: usize) -> Result<(), (&'static Row, Fault)> {
+        let mut from = start;
+        while let Some(number) = document.active.next(from, end) {
+            from = number + 1;
+            let row = self.rules.rows[number];
+            self.apply(document, action, row).map_err(|fault| (row, fault))?;
+        }
+        Ok(())
+    }
+
+    pub fn apply<'a>(&self, document: &mut Document<'a>, action: Option<&str>, row: &'static Row) -> Result<(), Fault> {
+        for test in row.only {
+            if !holds(document, action, test)? {
+                return Ok(());
+            }
+        }
+        let (from, to) = (row.from, row.to);
+        match row.op {
+            // Q11: whatever stands in the way of one field must not keep the others from their places.
+            Op::Move if self.rules.mended => self.swallow(self.relocate(document, from, to)),
+            Op::Move => self.relocate(document, from, to),
+            Op::TryMove => self.swallow(self.relocate(document, from, to)),
+            Op::Claim => {
+                let moved = self.relocate(document, from, to);
+                if moved.is_err() && !self.rules.mended {
+                    document.take(from);
+                }
+                Ok(())
+            }
+            Op::Delete => {
+                document.take(from);
+                Ok(())
+            }
+            Op::Set(constant) => document.put(self.rules, to, Value::text(constant)),
+            Op::Add(constant) => document.add(self.rules, to, Value::text(constant), true),
+            Op::AddText => match document.present(from)? {
+                Some(value) => {
+                    let text = text_form::rendered(value);
+                    document.add(self.rules, to, Value::text(text), true)
+                }
+                None => Ok(()),
+            },
+            Op::Copy => match document.present(from)? {
+                Some(value) => {
+                    let text = text_form::rendered(value);
+                    document.put(self.rules, to, Value::text(text))
+                }
+                None => Ok(()),
+            },
+            Op::Undot => self.undot(document, from),
+            Op::Address => self.swallow(self.address(document, from, to)),
+            Op::HostPort => {
+                let Some(text) = text_at(document, from) else { return Ok(()) };
+                let Some((host, port)) = address::host_port(&text) else { return Ok(()) };
+                let host = Value::text(host.to_owned());
+                let port = port.map(Value::number);
+                self.swallow(self.members(document, to, [("domain", Some(host)), ("port", port)]))
+            }
+            Op::Size => {
+                let Some((columns, rows)) = text_at(document, from).as_deref().and_then(size::parse) else { return Ok(()) };
+                let (columns, rows) = (Value::number(columns), Value::number(rows));
+                self.swallow(self.members(document, to, [("columns", Some(columns)), ("rows", Some(rows))]))
+            }
+            Op::Time => match text_at(document, from).as_deref().and_then(time::parse) {
+                Some(time) => self.swallow(document.put(self.rules, to, Value::text(time))),
+                None => Ok(()),
+            },
+            Op::Timestamp => {
+                let time = text_at(document, from).as_deref().and_then(time::parse).ok_or("this is no time")?;
+                document.put(self.rules, to, Value::text(time))
+            }
+            Op::Uri => {
+                let Some(text) = text_at(document, from) else { return Ok(()) };
+                let Some(parts) = uri::parse(&text) else { return Ok(()) };
+                document.take(from);
+                let mut object = Object::default();
+                parts.into_iter().for_each(|(name, value)| object.put(name, value));
+                object.put("original", Value::Text(text));
+                document.put(self.rules, to, Value::Object(object))
+            }
+            Op::Json => {
+                let Some(value) = document.at(from) else { return Ok(()) };
+                let text = text_form::plain(value);
+                match serde_json::from_str::<Json>(&text) {
+                    Ok(parsed) => self.swallow(document.put(self.rules, to, Value::unfolded(&parsed, &text))),
+                    Err(_) => Ok(()),
+                }
+            }
+            Op::Base64 => {
+                if let Some(decoded) = text_at(document, from).as_deref().and_then(base64::decode)
+                    && let Some(place) = document.at(from)
+                {
+                    *place = Value::text(decoded);
+                }
+                Ok(())
+            }
+            Op::Int => convert(document, from, integer),
+            Op::TryInt => self.swallow(convert(document, from, integer)),
+            Op::Str => convert(document, from, |value| Ok(Value::text(text_form::plain(value).into_owned()))),
+            Op::Label(names) => {
+                let Some(value) = document.present(from)? else { return Ok(()) };
+                match label(value, names) {
+                    Some(name) => {
+                        document.put(self.rules, to, Value::text(name))?;
+                        document.take(from);
+                        Ok(())
+                    }
+                    None => self.labelled_otherwise(document, from, to),
+                }
+            }
+            Op::LabelList(names) => {
+                let Some(value) = document.present(from)? else { return Ok(()) };
+                match label(value, names) {
+                    Some(name) => {
+                        document.add(self.rules, to, Value::text(name), true)?;
+                        document.take(from);
+                        Ok(())
+                    }
+                    None => self.labelled_otherwise(document, from, to),
+                }
+            }
+            Op::UserAgent => self.user_agent(document, to),
+        }
+    }
+
+    fn relocate(&self, document: &mut Document<'_>, from: &str, to: &'static str) -> Result<(), Fault> {
+        if document.at(from).is_none() {
+            return Ok(());
+        }
+        document.free(to)?;
+        match document.take(from) {
+            Some(value) => document.put(self.rules, to, value),
+            None => Ok(()),
+        }
+    }
+
+    fn swallow(&self, _: Result<(), Fault>) -> Result<(), Fault> {
+        Ok(())
+    }
+
+    fn labelled_otherwise(&self, document: &mut Document<'_>, from: &str, to: &'static str) -> Result<(), Fault> {
+        convert(document, from, |value| Ok(Value::text(text_form::plain(value).into_owned())))?;
+        let moved = self.relocate(document, from, to);
+        if self.rules.mended { Ok(()) } else { moved }
+    }
+
+    fn members<'a, const N: usize>(
+        &self,
+        document: &mut Document<'a>,
+        parent: &'static str,
+        members: [(&'static str, Option<Value<'a>>); N],
+    ) -> Result<(), Fault> {
+        if document.at(parent).is_none() {
+            document.put(self.rules, parent, Value::Object(Object::default()))?;
+        }
+        let object = document.at(parent).and_then(Value::as_object).ok_or(crate::document::NO_OBJECT)?;
+        for (name, value) in members {
+            if let Some(value) = value {
+                object.put(name, value);
+            }
+        }
+        Ok(())
+    }
+
+    fn address(&self, document: &mut Document<'_>, from: &str, to: &'static str) -> Result<(), Fault> {
+        let Some(text) = text_at(document, from) else { return Ok(()) };
+        let Some(found) = address::parse(&text, self.rules.mended) else { return Ok(()) };
+        let name = if found.bracketed { "ip" } else { "address" };
+        let host = Value::text(found.host.to_owned());
+        self.members(document, to, [(name, Some(host)), ("port", found.port.map(Value::number))])?;
+        if self.rules.mended {
+            // Q9: the row that deletes the source, read or not, is left out.
+            document.take(from);
+        }
+        Ok(())
+    }
+
+    fn undot(&self, document: &mut Document<'_>, path: &'static str) -> Result<(), Fault> {
+        let key = path.trim_start_matches('.');
+        if document.audit.get(key).is_none() {
+            return Ok(());
+        }
+        if document.at(path).is_none() {
+            document.free(path)?;
+            return match document.audit.take(key) {
+                Some(value) => document.put(self.rules, path, value),
+                None => Ok(()),
+            };
+        }
+        let Some(mut value) = document.audit.take(key) else { return Ok(()) };
+        match value.as_list() {
+            Some(more) => {
+                let more = std::mem::take(more);
+                more.into_iter().try_for_each(|value| document.add(self.rules, path, value, false))
+            }
+            None => document.add(self.rules, path, value, false),
+        }
+    }
+
+    fn user_agent(&self, document: &mut Document<'_>, to: &'static str) -> Result<(), Fault> {
+        let Some(value) = document.present(to)? else { return Ok(()) };
+        let original = value.as_text().ok_or("a user agent must be a text")?;
+        let mut object = Object::default();
+        if let Some(agent) = self.lookup.user_agent(&original) {
+            if let Some(version) = agent.software.version {
+                object.put("version", Value::text(version));
+            }
+            object.put("name", Value::text(agent.software.name));
+            if let Some(os) = agent.os {
+                let mut system = Object::default();
+                if let Some(version) = os.version {
+                    system.put("full", Value::text(format!("{} {version}", os.name)));
+                    system.put("version", Value::text(version));
+                }
+                system.put("name", Value::text(os.name));
+                object.put("os", Value::Object(system));
+            }
+            object.put("device", Value::Object(Object { members: vec![("name".into(), Value::text(agent.device))] }));
+        }
+        object.put("original", Value::Text(original));
+        document.put(self.rules, to, Value::Object(object))
+    }
+}
+
+fn holds(document: &mut Document<'_>, action: Option<&str>, test: Test) -> Result<bool, Fault> {
+    const NO_ACTION: Fault = "a test looks into an action that is not there";
+    Ok(match test {
+        Test::Always => true,
+        Test::Has(path) => document.present(path)?.is_some(),
+        Test::No(path) => document.present(path)?.is_none(),
+        Test::IsText(path) => document.present(path)?.is_some_and(|value| value.as_text().is_some()),
+        Test::Empty(path) => document.present(path)?.and_then(Value::as_object).is_some_and(|object| object.members.is_empty()),
+        Test::Is(path, plain) => document.present(path)?.is_some_and(|value| value.as_plain() == Some(plain)),
+        Test::Number(path, number) => document.present(path)?.and_then(|value| value.as_number()) == Some(number as f64),
+        Test::Says(path, text) => document.present(path)?.and_then(|value| value.as_text()).is_some_and(|said| said == text),
+        Test::Action(name) => action == Some(name),
+        Test::ActionStarts(start) => action.ok_or(NO_ACTION)?.starts_with(start),
+        Test::ActionEnds(end) => action.ok_or(NO_ACTION)?.ends_with(end),
+        Test::ActionContains(part) => action.ok_or(NO_ACTION)?.contains(part),
+    })
+}
+
+fn text_at<'a>(document: &mut Document<'a>, path: &str) -> Option<std::borrow::Cow<'a, str>> {
+    document.at(path)?.as_text()
+}
+
+/// The name of a number, if it has one.
+fn label(value: &Value<'_>, names: &[(i64, &'static str)]) -> Option<&'static str> {
+    let number = value.as_number()?;
+    names.iter().find(|(known, _)| *known as f64 == number).map(|(_, name)| *name)
+}
+
+/// Converts in place; lists element by element, and all of it or nothing.
+fn convert<'a>(document: &mut Document<'a>, path: &str, convert: impl Fn(&mut Value<'a>) -> Result<Value<'a>, Fault>) -> Result<(), Fault> {
+    let Some(place) = document.at(path).filter(|value| !value.is_null()) else { return Ok(()) };
+    *place = match place.as_list() {
+        Some(list) => Value::List(list.iter_mut().map(convert).collect::<Result<_, _>>()?),
+        None => convert(place)?,
+    };
+    Ok(())
+}
+
+fn integer<'a>(value: &mut Value<'a>) -> Result<Value<'a>, Fault> {
+    text_form::plain(value).parse::<i64>().map(Value::number).map_err(|_| "this is no whole number")
+}

@@ -1,0 +1,199 @@
+//! What a row of the tables can say.
+
+/// One fact of the mapping.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// The rule's id, for people.
+    pub id: &'static str,
+    pub op: Op,
+    /// Empty for rows that write a constant.
+    pub from: &'static str,
+    /// Empty for rows that change or delete in place.
+    pub to: &'static str,
+    /// The row runs only if all of these hold.
+    pub only: [Test; 2],
+    pub edition: Edition,
+}
+
+/// What a row does. Nothing, if its source does not exist. `Try…` and the parsers leave everything as it is where they fail; where another
+/// one fails, its stage ends, and `error.message` says which row it was.
+#[derive(Clone, Copy, Debug)]
+pub enum Op {
+    /// Fails if the target exists or a parent of it is no object.
+    Move,
+    TryMove,
+    /// Moves if the target is free; else the source is deleted (V2).
+    Claim,
+    Delete,
+    Set(&'static str),
+    /// Appends the constant to a list, once.
+    Add(&'static str),
+    /// Appends the source's text to a list, once.
+    AddText,
+    /// Writes the source's text.
+    Copy,
+    /// The literal key with a dot becomes a nested one.
+    Undot,
+    /// `address:port` to the role `to`, such as `client`.
+    Address,
+    HostPort,
+    /// `80x25`, written `80:25`.
+    Size,
+    Time,
+    /// As `Time`, but it fails on what is no time.
+    Timestamp,
+    Uri,
+    Json,
+    Base64,
+    Int,
+    TryInt,
+    Str,
+    /// A number's name; other values as text.
+    Label(&'static [(i64, &'static str)]),
+    /// The same in a list.
+    LabelList(&'static [(i64, &'static str)]),
+    UserAgent,
+}
+
+/// A test that has to look inside of something that is no object fails, and so does its row. So do those of an action's parts where there
+/// is no action.
+#[derive(Clone, Copy, Debug)]
+pub enum Test {
+    Always,
+    /// There, and not null.
+    Has(&'static str),
+    /// Not there, or null.
+    No(&'static str),
+    IsText(&'static str),
+    /// An object with nothing in it.
+    Empty(&'static str),
+    /// `true` or `false`.
+    Is(&'static str, &'static str),
+    Number(&'static str, i64),
+    Says(&'static str, &'static str),
+    Action(&'static str),
+    ActionStarts(&'static str),
+    ActionEnds(&'static str),
+    ActionContains(&'static str),
+}
+
+/// Which configurations a row is part of. All, if nothing is said.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Edition {
+    /// `Some(false)`: `compat = "0.1.0"`; `Some(true)`: `compat = "1.6"`.
+    pub later: Option<bool>,
+    /// `Some(false)`: `quirks = true`; `Some(true)`: `quirks = false`.
+    pub mended: Option<bool>,
+}
+
+/// Values for some event types.
+#[derive(Clone, Copy, Debug)]
+pub struct Kinds {
+    pub actions: &'static [&'static str],
+    pub values: &'static [&'static str],
+    pub edition: Edition,
+}
+
+pub const fn row(id: &'static str, op: Op, from: &'static str, to: &'static str) -> Row {
+    Row { id, op, from, to, only: [Test::Always; 2], edition: Edition { later: None, mended: None } }
+}
+
+pub const fn kinds(actions: &'static [&'static str], values: &'static [&'static str]) -> Kinds {
+    Kinds { actions, values, edition: Edition { later: None, mended: None } }
+}
+
+impl Row {
+    /// One more test; at most two.
+    pub const fn only(mut self, test: Test) -> Row {
+        let free = if matches!(self.only[0], Test::Always) { 0 } else { 1 };
+        assert!(matches!(self.only[free], Test::Always), "a row has at most two tests");
+        self.only[free] = test;
+        self
+    }
+
+    /// With `compat = "0.1.0"`.
+    pub const fn first(mut self) -> Row {
+        self.edition.later = Some(false);
+        self
+    }
+
+    /// With `compat = "1.6"`.
+    pub const fn later(mut self) -> Row {
+        self.edition.later = Some(true);
+        self
+    }
+
+    /// With `quirks = true`. The quirk's id is for the reader.
+    pub const fn quirk(mut self, _id: &str) -> Row {
+        self.edition.mended = Some(false);
+        self
+    }
+
+    /// With `quirks = false`.
+    pub const fn mended(mut self, _id: &str) -> Row {
+        self.edition.mended = Some(true);
+        self
+    }
+
+    /// The keys of the event without which the row would do nothing.
+    pub fn triggers(&self) -> impl Iterator<Item = &'static str> {
+        let source = match self.op {
+            Op::Undot => self.from.strip_prefix('.'),
+            _ => first_key(self.from),
+        };
+        // A test of a key itself says nothing about a source that is not there; one of what is inside it may fail.
+        let no_source = source.is_none();
+        let tests = self.only.into_iter().filter_map(move |test| {
+            let path = test.path()?;
+            let nested = path.strip_prefix('.')?.contains('.');
+            if nested || no_source { first_key(path) } else { None }
+        });
+        source.into_iter().chain(tests)
+    }
+}
+
+impl Test {
+    /// It fails where there is no action.
+    pub fn needs_action(self) -> bool {
+        matches!(self, Test::ActionStarts(_) | Test::ActionEnds(_) | Test::ActionContains(_))
+    }
+
+    fn path(self) -> Option<&'static str> {
+        match self {
+            Test::Has(path) | Test::No(path) | Test::IsText(path) | Test::Empty(path) => Some(path),
+            Test::Is(path, _) | Test::Number(path, _) | Test::Says(path, _) => Some(path),
+            _ => None,
+        }
+    }
+}
+
+impl Edition {
+    pub fn holds(self, later: bool, mended: bool) -> bool {
+        self.later.is_none_or(|wanted| wanted == later) && self.mended.is_none_or(|wanted| wanted == mended)
+    }
+}
+
+impl Kinds {
+    pub const fn later(mut self) -> Kinds {
+        self.edition.later = Some(true);
+        self
+    }
+
+    pub const fn mended(mut self) -> Kinds {
+        self.edition.mended = Some(true);
+        self
+    }
+
+    pub fn matches(&self, action: &str) -> bool {
+        self.actions.iter().any(|pattern| match pattern.split_once('*') {
+            None => action == *pattern,
+            Some((start, end)) => action.starts_with(start) && action.ends_with(end),
+        })
+    }
+}
+
+/// The first key of a path inside `teleport.audit`.
+fn first_key(path: &'static str) -> Option<&'static str> {
+    let inside = path.strip_prefix('.')?;
+    Some(inside.split_once('.').map_or(inside, |(first, _)| first))
+}

@@ -1,0 +1,161 @@
+//! Writing the document, and the clean-up that goes with it: null, `""`, `{}` and `[]` vanish, in lists too.
+
+use lockgate_plugin::json;
+
+use crate::value::{Object, Value};
+
+/// How deeply a document may be nested: no deeper than an event's payload. What lies deeper is written as a string of its JSON.
+const DEPTH: usize = 128;
+
+/// The document as JSON. `clean`: without what is empty.
+pub fn document(object: &Object<'_>, clean: bool, capacity: usize) -> String {
+    let mut out = String::with_capacity(capacity);
+    write_object(&mut out, object, clean, 1);
+    if out.is_empty() {
+        out.push_str("{}");
+    }
+    out
+}
+
+/// Writes nothing where nothing is left.
+fn write(out: &mut String, value: &Value<'_>, clean: bool, depth: usize) {
+    match value {
+        Value::Raw(written) => write_raw(out, written, clean, depth),
+        Value::Text(text) if clean && text.is_empty() => {}
+        Value::Text(text) => json::write_text(out, text),
+        Value::List(list) => {
+            let start = out.len();
+            out.push('[');
+            let mut any = false;
+            for value in list {
+                any |= member(out, any, |_| {}, |out| write(out, value, clean, depth + 1));
+            }
+            close(out, start, any, clean, ']');
+        }
+        Value::Object(object) => write_object(out, object, clean, depth),
+    }
+}
+
+fn write_object(out: &mut String, object: &Object<'_>, clean: bool, depth: usize) {
+    let start = out.len();
+    out.push('{');
+    let mut any = false;
+    for (key, value) in &object.members {
+        let name = |out: &mut String| {
+            json::write_text(out, key);
+            out.push(':');
+        };
+        any |= member(out, any, name, |out| write(out, value, clean, depth + 1));
+    }
+    close(out, start, any, clean, '}');
+}
+
+/// Writes a comma, a name and a value, or takes them back where the value writes nothing.
+fn member(out: &mut String, comma: bool, name: impl FnOnce(&mut String), value: impl FnOnce(&mut String)) -> bool {
+    let start = out.len();
+    if comma {
+        out.push(',');
+    }
+    name(out);
+    let named = out.len();
+    value(out);
+    if out.len() == named {
+        out.truncate(start);
+        return false;
+    }
+    true
+}
+
+fn close(out: &mut String, start: usize, any: bool, clean: bool, bracket: char) {
+    if clean && !any {
+        out.truncate(start);
+    } else {
+        out.push(bracket);
+    }
+}
+
+fn write_raw(out: &mut String, written: &str, clean: bool, depth: usize) {
+    match written.as_bytes().first() {
+        Some(b'{' | b'[') => nested(out, written, clean, depth),
+        _ if clean && matches!(written, "null" | "\"\"") => {}
+        _ => out.push_str(written),
+    }
+}
+
+/// What stands open while nested JSON is copied.
+struct Open {
+    /// Where in the output it begins, with the comma and the key before it.
+    start: usize,
+    /// It has a member already.
+    any: bool,
+    object: bool,
+}
+
+/// Copies an object or a list in one pass, however deep it is.
+fn nested(out: &mut String, written: &str, clean: bool, depth: usize) {
+    let bytes = written.as_bytes();
+    let mut open: Vec<Open> = Vec::with_capacity(8);
+    let mut at = 0;
+    // Where the member begins in the output whose key has been written.
+    let mut keyed = None;
+    while let Some(&byte) = bytes.get(at) {
+        match byte {
+            b' ' | b'\n' | b'\r' | b'\t' | b',' | b':' => {
+                at += 1;
+                continue;
+            }
+            b'}' | b']' => {
+                let Some(closed) = open.pop() else { return };
+                if clean && !closed.any {
+                    out.truncate(closed.start);
+                } else {
+                    out.push(byte.into());
+                    if let Some(outer) = open.last_mut() {
+                        outer.any = true;
+                    }
+                }
+                at += 1;
+                if open.is_empty() {
+                    return;
+                }
+                continue;
+            }
+            _ => {}
+        }
+        let after_key = keyed.is_some();
+        let start = keyed.take().unwrap_or_else(|| {
+            let start = out.len();
+            if open.last().is_some_and(|outer| outer.any) {
+                out.push(',');
+            }
+            start
+        });
+        let in_object = open.last().is_some_and(|outer| outer.object);
+        if matches!(byte, b'{' | b'[') && depth + open.len() <= DEPTH {
+            open.push(Open { start, any: false, object: byte == b'{' });
+            out.push(byte.into());
+            at += 1;
+            continue;
+        }
+        let Ok(end) = json::value_end(written, at) else { return };
+        let value = &written[at..end];
+        at = end;
+        if in_object && !after_key && byte == b'"' {
+            out.push_str(value);
+            out.push(':');
+            keyed = Some(start);
+            continue;
+        }
+        if clean && matches!(value, "null" | "\"\"") {
+            out.truncate(start);
+            continue;
+        }
+        match byte {
+            b'{' | b'[' => json::write_text(out, value),
+            _ => out.push_str(value),
+        }
+        if let Some(outer) = open.last_mut() {
+            outer.any = true;
+        }
+    }
+}
