@@ -123,3 +123,21 @@ fn sigterm_ends_a_running_host_with_nothing_lost() {
     assert_eq!((read, dropped, dead), (delivered + waiting, 0, 0));
     assert_eq!(receiver.stop().distinct, delivered, "what finished was committed, what was committed had arrived");
 }
+
+/// A proxy that answers 400 to everything (nginx does, to a client that shows no certificate) must not empty the stream into the dead
+/// letters: neither while it does, nor at the moment it recovers.
+#[test]
+fn a_receiver_that_refuses_everything_for_a_while_makes_no_dead_letters() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "20"]);
+    // 5 batches of 4, their halves, their single events: 35 requests, and 5 single events once more.
+    let receiver = Receiver::start(dir.path(), &["--status", "400x40,200"]);
+    let config = quickstart(dir.path(), &auth, &receiver, "");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("[pipelines.main.sink]", "[pipelines.main]\nbatch = { events = 4 }\n[pipelines.main.sink]"))
+        .unwrap();
+    let ended = start(&config).ended().exits_with(0);
+    assert!(ended.stderr.contains("400"), "the log tells:\n{}", ended.stderr);
+    assert_eq!(status(&config, "main"), [20, 20, 0, 0, 0]);
+    assert_eq!(receiver.stop().distinct, 20);
+}

@@ -38,11 +38,11 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     })?;
     match arguments.command {
         Command::Start(command) => commands::start::run(&command, &masks),
-        Command::Check(command) => commands::check::run(command),
+        Command::Check(command) => commands::check::run(command, &masks),
         Command::Demo(command) => commands::demo::run(command, &masks),
         Command::Sim(Sim::Auth(command)) => commands::sim::auth(command),
         Command::Sim(Sim::Receiver(command)) => commands::sim::receiver(command),
-        Command::Status(command) => commands::status::run(&command),
+        Command::Status(command) => commands::status::run(&command, &masks),
         Command::Plugin(Plugin::Run(command)) => commands::plugin_run::run(&command),
         Command::Version => commands::version::run(),
         Command::Completions { shell } => commands::completions::run(shell),

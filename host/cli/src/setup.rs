@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use lockgate_config::{Config, ProcessEnvironment};
+use lockgate_config::{Config, Issue, ProcessEnvironment};
 use lockgate_model::{FeedKind, Millis};
 use lockgate_observe::Masks;
 use lockgate_pipeline::{Assembly, Board, Plan, Reader, Workshop};
@@ -13,13 +13,24 @@ use lockgate_store::{Options, Retention};
 use crate::failure::Failure;
 use crate::print;
 
-pub(crate) fn load(file: &Path) -> Result<Config, Failure> {
-    lockgate_config::load(file, &ProcessEnvironment).map_err(|report| Failure::report(report.render(print::to_terminal())))
+/// The checked configuration. What its references stand for is masked from now on.
+pub(crate) fn load(file: &Path, masks: &Masks) -> Result<Config, Failure> {
+    let config = lockgate_config::load(file, &ProcessEnvironment).map_err(|report| Failure::report(report.render(print::to_terminal())))?;
+    for secret in config.secrets() {
+        masks.add(secret.expose());
+    }
+    Ok(config)
 }
 
-/// Assembles every pipeline and throws them away: what `check` shows beside the problems of the text.
-pub(crate) fn dry_run(file: &Path, config: &Config) -> Result<(), Failure> {
-    let (_, report) = assemble(file, config, None, &Masks::default(), &Board::new(now()))?;
+/// Assembles every pipeline, loads every credential and throws them away: what `check` shows beside the problems of the text.
+pub(crate) fn dry_run(file: &Path, config: &Config, masks: &Masks) -> Result<(), Failure> {
+    let (_, mut report) = assemble(file, config, None, masks, &Board::new(now()))?;
+    for source in &config.sources {
+        if let Err(message) = Reader::new(source, false).check() {
+            let hint = "`tctl auth sign --user=lockgate --out=identity` writes an identity file, and so does Machine ID";
+            report.push(Issue::new(source.span.clone(), message, "the credentials of this source", hint));
+        }
+    }
     if report.is_empty() { Ok(()) } else { Err(Failure::report(report.render(print::to_terminal()))) }
 }
 
@@ -45,7 +56,8 @@ pub(crate) fn plan(file: &Path, config: &Config, masks: &Masks, exit_on_last_eve
         };
         Reader::new(source, wants(FeedKind::Sessions))
     });
-    Ok(Plan { readers: readers.collect(), pipelines, exit_on_last_event, board, status_file: status_file(&config.store.path) })
+    let configured = config.pipelines.iter().map(|pipeline| pipeline.name.clone()).collect();
+    Ok(Plan { readers: readers.collect(), pipelines, configured, exit_on_last_event, board, status_file: status_file(&config.store.path) })
 }
 
 fn assemble(

@@ -225,9 +225,14 @@ impl BlockBuilder {
     }
 
     /// The finished columns; the builder is empty and ready for the next block.
+    ///
+    /// The next block is probably as large as this one, so its buffers begin at that size instead of growing to it.
     pub fn take(&mut self) -> BlockParts {
         self.abandon();
-        std::mem::take(self).parts
+        let parts = std::mem::take(self).parts;
+        self.parts.payloads.bytes.reserve(parts.payloads.bytes.len() * 9 / 8);
+        self.parts.keys.bytes.reserve(parts.keys.bytes.len());
+        parts
     }
 
     fn start(&self) -> usize {

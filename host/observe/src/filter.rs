@@ -4,14 +4,17 @@ use tracing_subscriber::filter::{ParseError, Targets};
 /// Our crates: every target that begins so.
 const OURS: &str = "lockgate";
 
+/// What plugins say: it is written for the operator.
+const PLUGINS: &str = "plugin";
+
 /// `debug`, or directives such as `info,lockgate_teleport=debug`.
 ///
-/// Nothing means `info`. A level without a target means our own crates. The libraries below them say no more than warnings unless
+/// Nothing means `info`. A level without a target means our own crates and plugins. The libraries below them say no more than warnings unless
 /// they are named: at `debug` an HTTP client logs the addresses that it connects to.
 pub fn parse(text: &str) -> Result<Targets, ParseError> {
     let given: Targets = if text.trim().is_empty() { "info" } else { text }.parse()?;
     let level = given.default_level().unwrap_or(LevelFilter::OFF);
-    Ok(Targets::new().with_default(level.min(LevelFilter::WARN)).with_target(OURS, level).with_targets(given))
+    Ok(Targets::new().with_default(level.min(LevelFilter::WARN)).with_target(OURS, level).with_target(PLUGINS, level).with_targets(given))
 }
 
 #[cfg(test)]
@@ -21,8 +24,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bare_level_is_for_our_crates() {
+    fn a_bare_level_is_for_our_crates_and_plugins() {
         for (text, target, most) in [
+            ("", "plugin", Some(Level::INFO)),
+            ("debug", "plugin", Some(Level::DEBUG)),
+            ("debug,plugin=warn", "plugin", Some(Level::WARN)),
             ("", "lockgate_egress::client", Some(Level::INFO)),
             ("", "hyper::client", Some(Level::WARN)),
             ("debug", "lockgate_egress", Some(Level::DEBUG)),

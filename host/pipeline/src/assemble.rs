@@ -138,6 +138,7 @@ impl Workshop {
             client,
             rate: sink.rate.events.map(|rate| Rate::new(rate.events as f64 / rate.per.as_secs_f64())),
             board: self.board.clone(),
+            sent: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
             too_large: AtomicUsize::new(usize::MAX),
         };
@@ -158,6 +159,15 @@ impl Workshop {
 
     /// Resolves, loads and configures one component.
     fn part(&mut self, part: &Part<'_>, report: &mut Report) -> Option<Made> {
+        if part.plugin.wasi == Wasi::Stub {
+            report.push(Issue::new(
+                part.plugin.span.clone(),
+                "`wasi = \"stub\"` is not supported in this version.".to_owned(),
+                "this plugin",
+                "remove `wasi`, and build the component without WASI imports",
+            ));
+            return None;
+        }
         let source = part.plugin.source.to_string();
         let artifact = match resolve(&source, &self.base) {
             Ok(artifact) => artifact,
@@ -169,7 +179,7 @@ impl Workshop {
         };
         let digest = artifact.digest.to_string();
         let reporter = reporter(part.plugin, &artifact);
-        let component = match self.component(&artifact, &digest, part.plugin.wasi == Wasi::Stub) {
+        let component = match self.component(&artifact, &digest) {
             Ok(component) => component,
             Err(error) => {
                 report.push(Issue::new(
@@ -207,13 +217,12 @@ impl Workshop {
         }
     }
 
-    fn component(&mut self, artifact: &Artifact, digest: &str, wasi: bool) -> Result<Component, lockgate_runtime::LoadError> {
-        let key = format!("{digest} {wasi}");
-        if let Some(component) = self.components.get(&key) {
+    fn component(&mut self, artifact: &Artifact, digest: &str) -> Result<Component, lockgate_runtime::LoadError> {
+        if let Some(component) = self.components.get(digest) {
             return Ok(component.clone());
         }
         let component = Component::load(&self.engine, &artifact.name, &artifact.bytes)?;
-        self.components.insert(key, component.clone());
+        self.components.insert(digest.to_owned(), component.clone());
         Ok(component)
     }
 

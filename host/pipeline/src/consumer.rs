@@ -49,14 +49,16 @@ impl Consumer {
             while let Some(finished) = batches.try_join_next() {
                 self.settle(finished)?;
             }
-            let end = *head.borrow_and_update();
+            // In this order: what was appended before the end is then seen.
             let at_end = *ended.borrow_and_update();
+            let end = *head.borrow_and_update();
             let gap = self.progress.gap(next);
             let available = end.min(gap.end).saturating_sub(gap.start);
             if stop.is_draining() || (at_end && available == 0 && gap.start >= end) {
                 break;
             }
-            let room = batches.len() < self.in_flight && gap.start < self.progress.watermark() + WINDOW;
+            let in_flight = if self.in_session_order { 1 } else { self.in_flight };
+            let room = batches.len() < in_flight && gap.start < self.progress.watermark() + WINDOW;
             let mut deadline = None;
             if room && available > 0 {
                 let since = *waiting_since.get_or_insert_with(Instant::now);
@@ -119,10 +121,25 @@ impl Consumer {
             epoch: self.epoch,
             generation: self.generation,
         };
-        let (outlet, stop) = (self.outlet.clone(), stop.clone());
+        let (outlet, mut stop) = (self.outlet.clone(), stop.clone());
         outlet.board.pipeline(&outlet.pipeline, |state| state.in_flight += 1);
         batches.spawn(async move {
-            let result = flight.fly(batch, stop).await;
+            let mut waits = backoff();
+            let result = loop {
+                // A task of its own, ended with this one: a bug must not leave a hole in the stream that nobody fills.
+                let mut attempt = JoinSet::new();
+                attempt.spawn(flight.clone().fly(batch.clone(), stop.clone()));
+                match attempt.join_next().await {
+                    Some(Ok(Ok(None))) if !stop.is_draining() => {}
+                    Some(Ok(result)) => break result,
+                    Some(Err(panic)) => tracing::error!(pipeline = %outlet.pipeline, "a bug in the host: {panic}"),
+                    None => {}
+                }
+                let message = "a batch ended with a bug in the host; it is tried again";
+                if outlet.wait_after(message, None, &mut waits, &mut stop).await.is_err() {
+                    break Ok(None);
+                }
+            };
             outlet.board.pipeline(&outlet.pipeline, |state| {
                 state.in_flight -= 1;
                 if let Ok(Some(range)) = &result {
@@ -135,6 +152,7 @@ impl Consumer {
 }
 
 /// One batch in flight.
+#[derive(Clone)]
 struct Flight {
     outlet: Arc<Outlet>,
     store: Store,
@@ -155,6 +173,10 @@ impl Flight {
         let Ok((mut work, delivered)) = self.deliver(batch, &context, &mut stop).await else { return Ok(None) };
         for (document, fate) in delivered.fates {
             work.settle(document, self.outlet.chain.sink().label(), fate);
+        }
+        if !work.open().is_empty() {
+            tracing::error!(pipeline = %self.outlet.pipeline, batch = id, "a bug in the host: documents without a fate");
+            return Ok(None);
         }
         let finished = work.finish();
         for letter in &finished.dead {

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use lockgate_egress::{Client, Rate, SendError, Verdict};
+use lockgate_egress::{Client, RETRY_AFTER_MAX, Rate, SendError, Verdict};
 use lockgate_model::request::{CheckedRequest, Delivery, DocumentFate, Response};
 use lockgate_model::{Fate, FeedKind, FeedRef, RequestRecord};
 use lockgate_runtime::{Context, Inspect, Pool, Postponed};
@@ -24,8 +24,10 @@ pub(crate) struct Outlet {
     pub(crate) client: Client,
     pub(crate) rate: Option<Rate>,
     pub(crate) board: Board,
-    /// Requests answered with a 2xx so far. A single refused event may only become a dead letter when this has grown since its refusal:
-    /// a receiver that refuses everything (a 400 for a missing client certificate, say) must not empty the stream into the dead letters.
+    /// Requests sent so far, and the number of the latest one whose documents were accepted. A refused event may only become a dead letter
+    /// when a request sent *after* its refusal was accepted and it is then refused *again*: a receiver that refuses everything (a 400
+    /// for a missing client certificate, say) must not empty the stream into the dead letters, neither while it does nor when it recovers.
+    pub(crate) sent: AtomicU64,
     pub(crate) accepted: AtomicU64,
     /// Bytes of the smallest body that was too large (413).
     pub(crate) too_large: AtomicUsize,
@@ -49,7 +51,7 @@ enum Step {
     Again {
         fates: Vec<(u32, Fate)>,
         rest: Vec<u32>,
-        wait: Duration,
+        at_least: Duration,
     },
     Halves(String),
     /// The same again. Not ready: it will not mend itself.
@@ -63,6 +65,8 @@ enum Step {
 struct Job {
     request: CheckedRequest,
     documents: Vec<u32>,
+    /// [`Outlet::sent`] when these documents were first refused.
+    refused_at: Option<u64>,
 }
 
 impl Outlet {
@@ -97,34 +101,55 @@ impl Outlet {
 
     async fn lane(&self, work: &Arc<Work>, mut jobs: VecDeque<Job>, context: &Context, mut stop: Stop) -> Result<Delivered, Stopping> {
         let mut delivered = Delivered::default();
-        // Singles that were refused: they wait until everything else of the lane has been sent.
-        let mut refused: VecDeque<(Job, u64)> = VecDeque::new();
-        let mut waits = backoff();
+        // Single documents that were refused: they wait until everything else of the lane has been sent.
+        let mut refused: VecDeque<Job> = VecDeque::new();
+        let (mut waits, mut partial) = (backoff(), backoff());
         loop {
             let Some(job) = jobs.pop_front() else {
-                let Some((job, accepted_before)) = refused.pop_front() else { return Ok(delivered) };
-                self.refused_single(job, accepted_before, &mut jobs, &mut refused, &mut delivered, &mut waits, &mut stop).await?;
+                let Some(job) = refused.pop_front() else { return Ok(delivered) };
+                // Where others were accepted since, sending it once more decides.
+                if self.accepted.load(Ordering::Relaxed) <= job.refused_at.unwrap_or(0) {
+                    let wait = waits.next(None);
+                    self.problem("the receiver refuses single events and has accepted none since; they are held", false, Some(wait));
+                    if !stop.sleep(wait).await {
+                        return Err(Stopping);
+                    }
+                }
+                jobs.push_back(job);
                 continue;
             };
-            let accepted_before = self.accepted.load(Ordering::Relaxed);
+            let accepted = self.accepted.load(Ordering::Relaxed);
             let (step, record) = self.send(&job, work, &mut stop).await?;
             delivered.requests.push(record);
             match step {
                 Step::Done(fates) => delivered.fates.extend(fates),
-                Step::Again { fates, rest, wait } => {
-                    delivered.fates.extend(fates);
-                    if !wait.is_zero() && !stop.sleep(wait).await {
-                        return Err(Stopping);
+                Step::Again { fates, rest, at_least } => {
+                    if !fates.is_empty() {
+                        partial.reset();
                     }
-                    self.encode_again(work, &[&rest], context, &mut jobs, &mut delivered, &mut stop).await?;
-                }
-                Step::Halves(_) if job.documents.len() > 1 => {
-                    let (left, right) = job.documents.split_at(job.documents.len() / 2);
-                    self.encode_again(work, &[left, right], context, &mut jobs, &mut delivered, &mut stop).await?;
+                    delivered.fates.extend(fates);
+                    if !rest.is_empty() {
+                        let wait = partial.next(Some(at_least));
+                        self.problem("the receiver took only a part of a request", true, Some(wait));
+                        if !stop.sleep(wait).await {
+                            return Err(Stopping);
+                        }
+                    }
+                    self.encode_again(work, &[&rest], None, context, &mut jobs, &mut delivered, &mut stop).await?;
                 }
                 Step::Halves(message) => {
-                    self.problem(&message, false, None);
-                    refused.push_back((job, accepted_before));
+                    let refused_at = job.refused_at.unwrap_or_else(|| self.sent.load(Ordering::Relaxed));
+                    if job.documents.len() > 1 {
+                        let (left, right) = job.documents.split_at(job.documents.len() / 2);
+                        self.encode_again(work, &[left, right], Some(refused_at), context, &mut jobs, &mut delivered, &mut stop).await?;
+                    } else if accepted > refused_at {
+                        let fate = Fate::Dead(format!("the receiver refused it while it accepted others: {message}"));
+                        delivered.fates.extend(all(&job.documents, &fate));
+                        self.well();
+                    } else {
+                        self.problem(&message, false, None);
+                        refused.push_back(Job { refused_at: Some(refused_at), ..job });
+                    }
                 }
                 // `send` holds by itself.
                 Step::Hold { .. } => jobs.push_front(job),
@@ -132,43 +157,12 @@ impl Outlet {
         }
     }
 
-    /// One event that the receiver refused by itself: a dead letter once a different event was accepted after it, until then held.
     #[allow(clippy::too_many_arguments)]
-    async fn refused_single(
-        &self,
-        job: Job,
-        accepted_before: u64,
-        jobs: &mut VecDeque<Job>,
-        refused: &mut VecDeque<(Job, u64)>,
-        delivered: &mut Delivered,
-        waits: &mut Backoff,
-        stop: &mut Stop,
-    ) -> Result<(), Stopping> {
-        if self.accepted.load(Ordering::Relaxed) > accepted_before {
-            let reason = match delivered.requests.last() {
-                Some(record) => format!("the receiver refused it with {} while it accepted others", record.status),
-                None => "the receiver refused it while it accepted others".into(),
-            };
-            delivered.fates.extend(job.documents.iter().map(|&document| (document, Fate::Dead(reason.clone()))));
-            return Ok(());
-        }
-        let wait = waits.next(None);
-        self.problem("the receiver refuses single events and has accepted none since; they are held", false, Some(wait));
-        if !stop.sleep(wait).await {
-            return Err(Stopping);
-        }
-        if self.accepted.load(Ordering::Relaxed) > accepted_before {
-            refused.push_front((job, accepted_before));
-        } else {
-            jobs.push_back(job);
-        }
-        Ok(())
-    }
-
     async fn encode_again(
         &self,
         work: &Arc<Work>,
         parts: &[&[u32]],
+        refused_at: Option<u64>,
         context: &Context,
         jobs: &mut VecDeque<Job>,
         delivered: &mut Delivered,
@@ -178,7 +172,7 @@ impl Outlet {
             let encoded = self.encode(work, part.to_vec(), context, stop).await?;
             delivered.fates.extend(encoded.rejected.into_iter().map(|(document, reason)| (document, Fate::Dead(reason))));
             for (request, documents) in encoded.requests.into_iter().rev() {
-                jobs.push_front(Job { request, documents });
+                jobs.push_front(Job { request, documents, refused_at });
             }
         }
         Ok(())
@@ -211,8 +205,9 @@ impl Outlet {
         waits: &mut Backoff,
         stop: &mut Stop,
     ) -> Result<(), Stopping> {
-        let wait = waits.next(after);
-        self.problem(message, true, Some(wait));
+        // A plugin that can take nothing is held too, and that will not mend itself; one that names a time expects to be well by then.
+        let wait = waits.next(after.map(|after| after.min(RETRY_AFTER_MAX)));
+        self.problem(message, after.is_some(), Some(wait));
         if stop.sleep(wait).await { Ok(()) } else { Err(Stopping) }
     }
 
@@ -235,6 +230,7 @@ impl Outlet {
                 rate.take(job.documents.len()).await;
             }
             record.attempts += 1;
+            let number = self.sent.fetch_add(1, Ordering::Relaxed) + 1;
             let answer = tokio::select! {
                 answer = self.client.send(&job.request, feed, self.response_max()) => answer,
                 () = stop.abandoned() => return Err(Stopping),
@@ -243,16 +239,13 @@ impl Outlet {
                 Ok(response) => {
                     record.status = response.status;
                     record.excerpt = if (200..300).contains(&response.status) { String::new() } else { excerpt(&response.body) };
-                    self.judge(job, response).await
+                    self.judge(job, response, number, stop).await?
                 }
                 // The component broke a rule that only shows when the URL is made: as if it had trapped.
                 Err(error @ SendError::Request(_)) => Step::Done(all(&job.documents, &Fate::Dead(error.to_string()))),
                 Err(error) => Step::Hold { message: error.to_string(), at_least: Duration::ZERO, ready: true },
             };
             let Step::Hold { message, at_least, ready } = step else {
-                if record.attempts > 1 || record.status >= 300 {
-                    self.board.pipeline(&self.pipeline, |state| state.next_retry_at = None);
-                }
                 return Ok((step, record));
             };
             let wait = waits.next(Some(at_least));
@@ -270,32 +263,53 @@ impl Outlet {
         }
     }
 
-    /// The plugin's word where it is asked and answers, else the host's own rule for the status.
-    async fn judge(&self, job: &Job, response: Response) -> Step {
+    /// What an answer means. `number`: of the request, among all that were sent.
+    async fn judge(&self, job: &Job, response: Response, number: u64, stop: &mut Stop) -> Result<Step, Stopping> {
         let verdict = lockgate_egress::verdict(response.status);
-        let accepted = verdict == Verdict::Delivered;
-        if accepted {
-            self.accepted.fetch_add(1, Ordering::Relaxed);
-            self.board.pipeline(&self.pipeline, |state| state.ready = true);
-        }
-        if accepted && self.chain.sink().setup().inspect == Inspect::Failures {
-            return Step::Done(all(&job.documents, &Fate::Delivered));
-        }
-        if verdict == Verdict::TooLarge {
+        if verdict == Verdict::TooLarge && job.documents.len() > 1 {
             self.too_large.fetch_min(job.request.body().len(), Ordering::Relaxed);
         }
-        let own = self.by_status(verdict, &response);
-        let (chain, method, suffix) = (self.chain.clone(), job.request.method(), job.request.path_suffix().to_owned());
-        let carries = job.request.carries().to_vec();
-        let classified = self.pool.run(move || chain.sink().classify(method, &suffix, &carries, &response)).await;
-        match classified {
-            Ok(Ok(delivery)) => self.by_plugin(job, delivery, verdict != Verdict::NotReady),
-            Ok(Err(error)) => {
-                tracing::warn!(pipeline = %self.pipeline, "`classify` failed, the host's own rule for the status holds: {error}");
-                own.unwrap_or_else(|| Step::Done(all(&job.documents, &Fate::Delivered)))
-            }
-            Err(_) => own.unwrap_or_else(|| Step::Done(all(&job.documents, &Fate::Delivered))),
+        let step = if verdict == Verdict::Delivered && self.chain.sink().setup().inspect == Inspect::Failures {
+            Step::Done(all(&job.documents, &Fate::Delivered))
+        } else {
+            self.classify(job, verdict, response, stop).await?
+        };
+        let fates = match &step {
+            Step::Done(fates) | Step::Again { fates, .. } => fates.as_slice(),
+            Step::Halves(_) | Step::Hold { .. } => &[],
+        };
+        if fates.iter().any(|(_, fate)| *fate == Fate::Delivered) {
+            self.accepted.fetch_max(number, Ordering::Relaxed);
+            self.well();
+            // It grows slowly again, so that a limit that is gone is forgotten.
+            let grown = |bytes: usize| (bytes != usize::MAX).then(|| bytes.saturating_add(bytes / 256 + 1));
+            let _ = self.too_large.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown);
         }
+        Ok(step)
+    }
+
+    /// The plugin's word where it answers, else the host's own rule for the status. A 2xx that the plugin wanted to see and could not is
+    /// held: it may report failures that nobody has read.
+    async fn classify(&self, job: &Job, verdict: Verdict, response: Response, stop: &mut Stop) -> Result<Step, Stopping> {
+        let (own, asked) = (self.by_status(verdict, &response), Duration::from_millis(response.retry_after.unwrap_or(0)));
+        let (method, carries) = (job.request.method(), job.request.carries().to_vec());
+        let (chain, suffix) = (self.chain.clone(), job.request.path_suffix().to_owned());
+        let classified = self.pool.run(move || chain.sink().classify(method, &suffix, &carries, &response));
+        let classified = tokio::select! {
+            classified = classified => classified,
+            () = stop.abandoned() => return Err(Stopping),
+        };
+        let error = match classified {
+            Ok(Ok(delivery)) => {
+                let ready = matches!(verdict, Verdict::Delivered | Verdict::Retry);
+                return Ok(self.by_plugin(job, delivery, asked, ready));
+            }
+            Ok(Err(error)) => error.to_string(),
+            Err(error) => error.to_string(),
+        };
+        let message = format!("`classify` failed: {error}");
+        tracing::warn!(pipeline = %self.pipeline, "{message}; the host's own rule for the status holds");
+        Ok(own.unwrap_or(Step::Hold { message, at_least: Duration::ZERO, ready: false }))
     }
 
     /// None: delivered.
@@ -310,12 +324,16 @@ impl Outlet {
         }
     }
 
-    fn by_plugin(&self, job: &Job, delivery: Delivery, ready: bool) -> Step {
+    /// `asked`: the receiver's `Retry-After`.
+    fn by_plugin(&self, job: &Job, delivery: Delivery, asked: Duration, ready: bool) -> Step {
         match delivery {
             Delivery::Delivered => Step::Done(all(&job.documents, &Fate::Delivered)),
             Delivery::Rejected(reason) => Step::Done(all(&job.documents, &Fate::Dead(reason))),
             Delivery::Split(message) => Step::Halves(message),
-            Delivery::Retry { message, after } => Step::Hold { message, at_least: Duration::from_millis(after.unwrap_or(0).into()), ready },
+            Delivery::Retry { message, after } => {
+                let after = Duration::from_millis(after.unwrap_or(0).into()).min(RETRY_AFTER_MAX);
+                Step::Hold { message, at_least: after.max(asked), ready }
+            }
             Delivery::Mixed(fates) => {
                 let mut done = Vec::with_capacity(job.documents.len());
                 let mut rest = Vec::new();
@@ -326,8 +344,7 @@ impl Outlet {
                         Some(DocumentFate::Retry) => rest.push(document),
                     }
                 }
-                let wait = if rest.is_empty() { Duration::ZERO } else { backoff().next(None) };
-                Step::Again { fates: done, rest, wait }
+                Step::Again { fates: done, rest, at_least: asked }
             }
         }
     }
@@ -340,19 +357,28 @@ impl Outlet {
             None => tracing::warn!(pipeline = %self.pipeline, "{message}"),
         }
         self.board.pipeline(&self.pipeline, |state| {
-            state.ready = ready;
+            // Several batches report here: what is wrong stays so until something was accepted, and the earliest retry is shown.
+            state.ready &= ready;
             state.last_error = Some(Problem { at, message: message.to_owned() });
-            state.next_retry_at = retry_at;
+            let earlier = state.next_retry_at.filter(|&earlier| earlier > at);
+            state.next_retry_at = earlier.into_iter().chain(retry_at).min();
         });
+    }
+
+    fn well(&self) {
+        self.board.pipeline(&self.pipeline, |state| state.ready = true);
     }
 }
 
 /// Requests that may go side by side, each list in order.
 fn lanes(work: &Work, requests: Vec<(CheckedRequest, Vec<u32>)>, in_session_order: bool) -> Vec<VecDeque<Job>> {
+    let mixes = |documents: &[u32]| documents.windows(2).any(|pair| work.session(pair[0]) != work.session(pair[1]));
+    // Requests that mix sessions cannot go side by side.
+    let one_lane = in_session_order && requests.iter().any(|(_, documents)| mixes(documents));
     let mut lanes: Vec<(String, VecDeque<Job>)> = Vec::new();
     for (request, documents) in requests {
-        let session = documents.first().map_or("", |&first| work.session(first));
-        let job = Job { request, documents };
+        let session = if one_lane { "" } else { documents.first().map_or("", |&first| work.session(first)) };
+        let job = Job { request, documents, refused_at: None };
         match lanes.iter_mut().find(|(lane, _)| in_session_order && lane == session) {
             Some((_, lane)) => lane.push_back(job),
             None => lanes.push((session.to_owned(), VecDeque::from([job]))),

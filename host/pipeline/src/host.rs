@@ -27,6 +27,8 @@ const STATUS_EVERY: Duration = Duration::from_secs(1);
 pub struct Plan {
     pub readers: Vec<Reader>,
     pub pipelines: Vec<Assembly>,
+    /// Names of all configured pipelines, also of those that cannot start: retention waits for them.
+    pub configured: Vec<String>,
     /// End once the sources are caught up and everything is final.
     pub exit_on_last_event: bool,
     pub board: Board,
@@ -51,7 +53,9 @@ pub enum HostError {
 pub async fn run(plan: Plan, store: &Store, mut stop: Stop) -> Result<(), HostError> {
     // An inner stop ends the tasks also where the host ends by itself.
     let (stopper, inner) = Stopper::new();
-    let status = tokio::spawn(write_status(plan.board.clone(), plan.status_file.clone()));
+    // Ends with this function, however it returns.
+    let mut status = JoinSet::new();
+    status.spawn(write_status(plan.board.clone(), plan.status_file.clone()));
     let mut tasks: JoinSet<Result<(), HostError>> = JoinSet::new();
     let mut ended = BTreeMap::new();
     for reader in plan.readers {
@@ -59,7 +63,6 @@ pub async fn run(plan: Plan, store: &Store, mut stop: Stop) -> Result<(), HostEr
         ended.insert(reader.name().to_owned(), receiver);
         tasks.spawn(reader::run(reader, store.clone(), plan.board.clone(), plan.exit_on_last_event, caught_up, inner.clone()));
     }
-    let names: Vec<String> = plan.pipelines.iter().map(|assembly| assembly.name().to_owned()).collect();
     for assembly in plan.pipelines {
         for consumer in consumers(assembly, store).await? {
             // A stream whose source is no longer configured has ended.
@@ -68,9 +71,10 @@ pub async fn run(plan: Plan, store: &Store, mut stop: Stop) -> Result<(), HostEr
             tasks.spawn(async move { Ok(consumer.run(ended, stop).await?) });
         }
     }
-    store.keep_only(&names).await?;
+    store.keep_only(&plan.configured).await?;
     let result = tokio::select! {
         result = all(&mut tasks) => result,
+        cause = closed(store) => Err(cause.into()),
         () = stop.draining() => {
             stopper.drain();
             tokio::select! {
@@ -84,10 +88,22 @@ pub async fn run(plan: Plan, store: &Store, mut stop: Stop) -> Result<(), HostEr
     // After a failure, or the grace: what still runs finds that it may not wait, and leaves its batch waiting.
     let _ = tokio::time::timeout(Duration::from_secs(2), all_ended(&mut tasks)).await;
     tasks.abort_all();
-    status.abort();
-    let _ = status.await;
+    status.shutdown().await;
     let _ = tokio::fs::remove_file(&plan.status_file).await;
     result
+}
+
+/// The store closed by itself: also where nobody has anything to write.
+async fn closed(store: &Store) -> StoreError {
+    let mut failed = store.failed();
+    loop {
+        if let Some(cause) = failed.borrow_and_update().clone() {
+            return cause;
+        }
+        if failed.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
 }
 
 async fn all(tasks: &mut JoinSet<Result<(), HostError>>) -> Result<(), HostError> {

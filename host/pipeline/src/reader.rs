@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use lockgate_config::{Credentials as Configured, Source};
 use lockgate_model::Append;
 use lockgate_store::{Ledger, Store, StoreError};
@@ -11,6 +13,9 @@ use crate::stop::Stop;
 
 /// Hashes of recent events, from which duplicates are told after a restart. The reader remembers no more than this.
 const RECENT_HASHES: usize = 262_144;
+
+/// Between two looks at credentials that cannot be used.
+const CREDENTIALS_WAIT: Duration = Duration::from_secs(10);
 
 /// Reads one source into the store.
 pub struct Reader {
@@ -37,6 +42,11 @@ impl Reader {
     pub fn name(&self) -> &str {
         &self.name
     }
+
+    /// What `start` would refuse of its credentials, as a sentence. Connects to nothing.
+    pub fn check(&self) -> Result<(), String> {
+        self.settings.credentials.load().map(drop).map_err(|error| error.to_string())
+    }
 }
 
 /// Runs until stopped, or until the source is caught up where that was asked for. `caught_up` is then set.
@@ -56,6 +66,18 @@ pub(crate) async fn run(
         Ok(Resume { cursors: reads.cursors(&source)?, recent_hashes: reads.recent_hashes(&stream, RECENT_HASHES)? })
     });
     let resume = resume.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+    // One source's missing credentials stop neither the other sources nor the pipelines, which have events to deliver.
+    while let Err(error) = settings.credentials.load() {
+        let message = format!("the credentials cannot be used: {error}");
+        tracing::error!(source = name, retry_in_s = CREDENTIALS_WAIT.as_secs(), "{message}");
+        board.source(&name, |state| {
+            state.state = "waiting for credentials".into();
+            state.last_error = Some(Problem { at: now(), message });
+        });
+        if !stop.sleep(CREDENTIALS_WAIT).await {
+            return Ok(());
+        }
+    }
     let (status, watched) = watch::channel(SourceStatus::default());
     let watching = tokio::spawn(show(name.clone(), board.clone(), watched));
     let shutdown = async move { stop.draining().await };
@@ -72,7 +94,7 @@ pub(crate) async fn run(
         Ok(Ended::Closed) => {
             // The reason is the store's; it was logged there, and each consumer ends with it too.
             let failed = store.failed().borrow().clone();
-            failed.map_or(Ok(()), |error| Err(error.into()))
+            Err(failed.map_or_else(|| HostError::Source { name, message: "the store refused a block".into() }, HostError::from))
         }
         Err(error) => Err(HostError::Source { name, message: error.to_string() }),
     }

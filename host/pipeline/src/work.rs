@@ -73,7 +73,12 @@ impl Work {
 
     /// Documents without a fate, in order.
     pub(crate) fn open(&self) -> Vec<u32> {
-        (0..self.documents.len() as u32).filter(|&document| self.documents[document as usize].open).collect()
+        let mut open: Vec<u32> = (0..self.documents.len() as u32).filter(|&document| self.documents[document as usize].open).collect();
+        if self.documents.len() > self.entries.len() {
+            // Documents that a mapper added stand at the end; they belong with their event.
+            open.sort_by_key(|&document| self.documents[document as usize].entry);
+        }
+        open
     }
 
     pub(crate) fn event(&self, document: u32) -> EventView<'_> {
@@ -219,7 +224,7 @@ mod tests {
         assert_eq!(work.open(), [0, 1, 2], "the unreadable event is a dead letter already");
         work.replace(0, vec![r#"{"x":1}"#.into(), r#"{"x":2}"#.into()], "stage 1");
         work.replace(1, vec![], "stage 1");
-        assert_eq!(work.open(), [0, 2, 4]);
+        assert_eq!(work.open(), [0, 4, 2], "in the order of the events");
         assert_eq!((work.document(0).key, work.document(4).key), ("a#0", "a#1"));
         assert_eq!(work.document(4).payload, r#"{"x":2}"#);
         work.settle(0, "sink", Fate::Delivered);

@@ -78,8 +78,8 @@ impl Setup {
     /// True where the type lists let an event of this type and feed through.
     pub fn wants(&self, event_type: &str, feed: FeedRef<'_>) -> bool {
         let among = |types: &[String]| types.iter().any(|name| name == event_type);
-        let from_session = matches!(feed, FeedRef::Session(_));
-        !among(&self.skip) && !(from_session && among(&self.skip_sessions)) && self.only.as_deref().is_none_or(among)
+        let skipped = among(&self.skip) || (matches!(feed, FeedRef::Session(_)) && among(&self.skip_sessions));
+        !skipped && self.only.as_deref().is_none_or(among)
     }
 
     pub(crate) fn check(kind: Kind, setup: types::Setup) -> Result<Setup, CallError> {

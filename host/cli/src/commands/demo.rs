@@ -13,6 +13,7 @@ use tokio::process::{Child, ChildStdout, Command};
 
 use crate::args::Demo;
 use crate::failure::Failure;
+use crate::signals::Signals;
 use crate::{print, setup};
 
 /// The configuration that the demo runs, to be read by people too.
@@ -71,6 +72,7 @@ async fn demo(command: &Demo, folder: &Path, masks: &Masks) -> Result<(), Failur
     if !command.json {
         print::problem(&format!("{} events wait in a simulated Teleport cluster; a simulated receiver listens.", grouped(command.events)));
     }
+    let mut signals = Signals::new()?;
     let (events, seed) = (command.events.to_string(), command.seed.to_string());
     let auth_folder = folder.join("auth");
     let mut auth = Simulator::start("auth", &auth_folder, &["--events", &events, "--seed", &seed]).await?;
@@ -87,17 +89,20 @@ async fn demo(command: &Demo, folder: &Path, masks: &Masks) -> Result<(), Failur
         // The receiver's certificate is for a name.
         .replace("@RECEIVER@", &receiver.address.replace("127.0.0.1", "localhost"));
     std::fs::write(&file, text).map_err(|error| Failure::failed(format!("`{}` cannot be written: {error}.", file.display())))?;
-    let config = setup::load(&file)?;
-    for secret in config.secrets() {
-        masks.add(secret.expose());
-    }
+    let config = setup::load(&file, masks)?;
 
     let store = Store::open(setup::store_options(&config)).map_err(Failure::failed)?;
     let plan = setup::plan(&file, &config, masks, true)?;
     let (begun, cpu_before) = (Instant::now(), process::cpu_micros().unwrap_or(0));
     let (_stopper, stop) = Stopper::new();
     let progress = (!command.json).then(|| tokio::spawn(show_progress(plan.board.clone(), store.clone(), command.events)));
-    let ran = lockgate_pipeline::run(plan, &store, stop).await;
+    // Returning ends the simulators.
+    let ran = tokio::select! {
+        ran = lockgate_pipeline::run(plan, &store, stop) => ran,
+        signal = signals.next() => return Err(Failure::failed(format!("{signal}: the demo was stopped."))),
+        _ = auth.child.wait() => return Err(Failure::failed("`lockgate sim auth` ended.")),
+        _ = receiver.child.wait() => return Err(Failure::failed("`lockgate sim receiver` ended.")),
+    };
     let seconds = begun.elapsed().as_secs_f64();
     let cpu = process::cpu_micros().unwrap_or(0).saturating_sub(cpu_before);
     let rss = process::rss_bytes().unwrap_or(0);

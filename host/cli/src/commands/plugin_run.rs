@@ -197,10 +197,12 @@ fn flush(stage: &Stage, batch: &mut Batch<'_>, problems: &mut Problems) -> Resul
             }
         }
         Kind::HttpSink => {
-            let documents: Vec<DocumentView<'_>> = events
+            let wanted: Vec<usize> =
+                (0..events.len()).filter(|&row| stage.setup().wants(events[row].event_type, events[row].feed)).collect();
+            let documents: Vec<DocumentView<'_>> = wanted
                 .iter()
-                .filter(|event| stage.setup().wants(event.event_type, event.feed))
-                .map(|&EventView { key, event_type, time, feed, payload, .. }| DocumentView { key, event_type, time, feed, payload })
+                .map(|&row| events[row])
+                .map(|EventView { key, event_type, time, feed, payload, .. }| DocumentView { key, event_type, time, feed, payload })
                 .collect();
             let encoded = again(|| stage.encode_isolated(&context, &documents, &[]))?;
             for request in encoded.requests {
@@ -216,7 +218,7 @@ fn flush(stage: &Stage, batch: &mut Batch<'_>, problems: &mut Problems) -> Resul
                 emit(&request.to_string());
             }
             for (index, reason) in encoded.rejected {
-                problems.add(format!("line {}: {reason}", lines[index as usize]));
+                problems.add(format!("line {}: {reason}", lines[wanted[index as usize]]));
             }
         }
     }

@@ -13,10 +13,7 @@ use crate::signals::Signals;
 const FULL_WAIT: [Duration; 4] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15), Duration::from_secs(30)];
 
 pub(crate) fn run(command: &Start, masks: &Masks) -> Result<(), Failure> {
-    let config = setup::load(&command.config)?;
-    for secret in config.secrets() {
-        masks.add(secret.expose());
-    }
+    let config = setup::load(&command.config, masks)?;
     super::tokio_runtime()?.block_on(async {
         let mut signals = Signals::new()?;
         let (stopper, stop) = Stopper::new();
@@ -54,9 +51,15 @@ async fn run_host(
             Ok(store) => {
                 let plan = setup::plan(&command.config, config, masks, command.exit_on_last_event)?;
                 tracing::info!(version = env!("CARGO_PKG_VERSION"), pipelines = plan.pipelines.len(), "started");
+                let left_out = plan.configured.len() - plan.pipelines.len();
                 let result = lockgate_pipeline::run(plan, &store, stop.clone()).await;
                 let closed = store.close().await;
                 match result {
+                    Ok(()) if command.exit_on_last_event && left_out > 0 => {
+                        return Err(Failure::failed(format!(
+                            "{left_out} of the pipelines could not start, so not everything is delivered."
+                        )));
+                    }
                     Ok(()) => return closed.map_err(Failure::failed),
                     Err(HostError::Store(error)) if error.is_full() => error.to_string(),
                     Err(error) => return Err(Failure::failed(error)),

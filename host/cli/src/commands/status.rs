@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lockgate_model::{Books, Millis};
+use lockgate_observe::Masks;
 use lockgate_pipeline::{HostStatus, PipelineState};
 use lockgate_store::{Inspector, PipelineStatus};
 use serde::Serialize;
@@ -34,10 +35,10 @@ struct Row {
 }
 
 /// Figures are counted from the store; how the host is comes from the file it writes.
-pub(crate) fn run(command: &Status) -> Result<(), Failure> {
+pub(crate) fn run(command: &Status, masks: &Masks) -> Result<(), Failure> {
     let folder = match &command.store {
         Some(folder) => folder.clone(),
-        None => setup::load(&command.config)?.store.path,
+        None => setup::load(&command.config, masks)?.store.path,
     };
     let inspector = Inspector::open(&folder).map_err(Failure::failed)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as Millis);
@@ -61,7 +62,10 @@ pub(crate) fn run(command: &Status) -> Result<(), Failure> {
             waiting: books.waiting,
             lag_seconds: oldest.map(|since| (now - since).max(0) as f64 / 1000.0),
             balanced: books.balance(),
-            state: host.as_ref().and_then(|host| host.pipelines.get(&name).cloned()),
+            state: host.as_ref().and_then(|host| host.pipelines.get(&name).cloned()).map(|mut state| {
+                state.next_retry_at = state.next_retry_at.filter(|&at| at > now);
+                state
+            }),
         };
         pipelines.insert(name, row);
     }
