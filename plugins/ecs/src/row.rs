@@ -187,7 +187,7 @@ impl Kinds {
     pub fn matches(&self, action: &str) -> bool {
         self.actions.iter().any(|pattern| match pattern.split_once('*') {
             None => action == *pattern,
-            Some((start, end)) => action.starts_with(start) && action.ends_with(end),
+            Some((start, end)) => action.strip_prefix(start).is_some_and(|rest| rest.ends_with(end)),
         })
     }
 }

@@ -89,7 +89,7 @@ impl Rules {
         }
         let find = |table: &'static [Kinds]| -> Words {
             let row = table.iter().rev().find(|row| row.edition.holds(self.later, self.mended) && row.matches(action));
-            row.map(|row| row.values)
+            row.map(|row| row.values).filter(|values| !values.is_empty())
         };
         let found = (find(CATEGORIES), find(TYPES));
         let mut kinds = self.kinds.borrow_mut();

@@ -20,6 +20,13 @@ pub fn document(object: &Object<'_>, clean: bool, capacity: usize) -> String {
 /// Writes nothing where nothing is left.
 fn write(out: &mut String, value: &Value<'_>, clean: bool, depth: usize) {
     match value {
+        Value::List(_) | Value::Object(_) if depth > DEPTH => {
+            let mut inner = String::new();
+            write(&mut inner, value, clean, 1);
+            if !inner.is_empty() {
+                json::write_text(out, &inner);
+            }
+        }
         Value::Raw(written) => write_raw(out, written, clean, depth),
         Value::Text(text) if clean && text.is_empty() => {}
         Value::Text(text) => json::write_text(out, text),
@@ -157,5 +164,39 @@ fn nested(out: &mut String, written: &str, clean: bool, depth: usize) {
         if let Some(outer) = open.last_mut() {
             outer.any = true;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_empty_vanishes() {
+        let check = |written: &str, expected: &str| {
+            let object = Object { members: vec![("x".into(), Value::raw(written))] };
+            assert_eq!(document(&object, true, 0), expected, "{written}");
+            // The same when a rule has looked inside.
+            let mut value = Value::raw(written);
+            let _ = (value.as_object().is_some(), value.as_list().is_some());
+            assert_eq!(document(&Object { members: vec![("x".into(), value)] }, true, 0), expected, "{written}");
+        };
+        check("1", r#"{"x":1}"#);
+        check(r#"{"a":null,"b":"","c":{},"d":[],"e":{"f":[null,{"g":""}]}}"#, "{}");
+        check(r#"{ "a" : null , "b" : [ false , "" , 0 , { } ] , "":"k" }"#, r#"{"x":{"b":[false,0],"":"k"}}"#);
+        check(r#"[{"a":1,"b":null},[[]],"null","{}",{"c":"\\"}]"#, r#"{"x":[{"a":1},"null","{}",{"c":"\\"}]}"#);
+        let object = Object { members: vec![("x".into(), Value::raw(r#"{"a":[null,""]}"#))] };
+        assert_eq!(document(&object, false, 0), r#"{"x":{"a":[null,""]}}"#);
+    }
+
+    #[test]
+    fn what_is_too_deep_is_written_as_text() {
+        let written = format!("{}7{}", "[".repeat(130), "]".repeat(130));
+        let expected = format!(r#"{{"x":{}"[[[7]]]"{}}}"#, "[".repeat(127), "]".repeat(127));
+        let object = Object { members: vec![("x".into(), Value::raw(&written))] };
+        assert_eq!(document(&object, true, 0), expected);
+        let unfolded = (0..130).fold(Value::raw("7"), |inner, _| Value::List(vec![inner]));
+        let object = Object { members: vec![("x".into(), unfolded)] };
+        assert_eq!(document(&object, true, 0), expected);
     }
 }
