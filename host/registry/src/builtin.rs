@@ -99,7 +99,7 @@ mod tests {
     #[test]
     fn the_plugins_are_embedded_as_components() {
         let names: Vec<_> = builtins().iter().map(|builtin| builtin.name).collect();
-        let expected: &[&str] = if embedded::BUILT { &["filter", "fluentd", "redact"] } else { &[] };
+        let expected: &[&str] = if embedded::BUILT { &["ecs", "filter", "fluentd", "redact"] } else { &[] };
         assert_eq!(names, expected);
         for builtin in builtins() {
             assert!(builtin.bytes.starts_with(b"\0asm\x0d\0\x01\0"), "{} is a component", builtin.name);
