@@ -6,5 +6,6 @@ mod crash;
 mod delivery;
 mod demo;
 mod help;
+mod hostile;
 mod plugin_run;
 mod store;

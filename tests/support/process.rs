@@ -64,14 +64,20 @@ impl Running {
     /// The first line of either stream that holds `text`, waited for.
     #[track_caller]
     pub fn line_with(&self, text: &str) -> String {
+        self.line_with_all(&[text])
+    }
+
+    /// The first line of either stream that holds all of `texts`, waited for.
+    #[track_caller]
+    pub fn line_with_all(&self, texts: &[&str]) -> String {
         let deadline = Instant::now() + PATIENCE;
         let mut printed = self.output.text.lock().unwrap();
         loop {
-            if let Some(line) = printed.0.lines().chain(printed.1.lines()).find(|line| line.contains(text)) {
+            if let Some(line) = printed.0.lines().chain(printed.1.lines()).find(|line| texts.iter().all(|text| line.contains(text))) {
                 return line.to_owned();
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "{} printed no `{text}`:\n{}\n{}", self.name, printed.0, printed.1);
+            assert!(!left.is_zero(), "{} printed no line with {texts:?}:\n{}\n{}", self.name, printed.0, printed.1);
             printed = self.output.grown.wait_timeout(printed, left.min(Duration::from_millis(200))).unwrap().0;
         }
     }
