@@ -1,7 +1,8 @@
 use std::path::{Path, PathBuf};
 
 use expect_test::expect_file;
-use lockgate_tests::{Ended, Running, lockgate, root};
+use lockgate_tests::{Auth, Ended, Running, lockgate, root};
+use tempfile::TempDir;
 
 /// What tests/cases/config/README.md says is set.
 const VARIABLES: [(&str, &str); 4] = [
@@ -26,29 +27,48 @@ fn every_broken_configuration_is_told_whole_and_ends_with_2() {
 
 /// What only plugins, or the files named, can tell: `check` points at the operator's line too.
 #[test]
-fn what_plugins_say_is_told_at_the_operator_s_line() {
-    let folder = root().join("tests/cases/check");
-    let cases = cases(&folder);
-    assert!(cases.len() >= 6, "{cases:?}");
+fn what_plugins_and_files_say_is_told_at_the_operator_s_line() {
+    let (dir, cases) = folder("check");
+    assert!(cases.len() >= 9, "{cases:?}");
     for case in cases {
-        let ended = check(&folder, &[&case]).exits_with(2);
-        expect_file![folder.join(&case).with_extension("stderr")].assert_eq(&ended.stderr);
+        let ended = check(dir.path(), &[&case]).exits_with(2);
+        expect_file![root().join("tests/cases/check").join(&case).with_extension("stderr")].assert_eq(&ended.stderr);
         assert_eq!(ended.stdout, "", "{}", case.display());
     }
 }
 
 #[test]
 fn several_files_are_checked_at_once_and_the_good_ones_are_named() {
-    let folder = root().join("tests/cases/config");
-    let good = PathBuf::from("valid/smallest.toml");
-    let ended = check(&folder, &[&good]).exits_with(0);
-    assert_eq!((ended.stdout.as_str(), ended.stderr.as_str()), ("valid/smallest.toml: correct, 1 pipeline.\n", ""));
+    let (dir, _) = folder("config/valid");
+    let good = Path::new("smallest.toml");
+    let ended = check(dir.path(), &[good]).exits_with(0);
+    assert_eq!((ended.stdout.as_str(), ended.stderr.as_str()), ("smallest.toml: correct, 1 pipeline.\n", ""));
 
-    let ended = check(&folder, &[Path::new("units.toml"), &good, Path::new("url.toml"), Path::new("absent.toml")]).exits_with(2);
-    assert_eq!(ended.stdout, "valid/smallest.toml: correct, 1 pipeline.\n");
+    for name in ["units", "url"] {
+        let file = format!("{name}.toml");
+        std::fs::copy(root().join("tests/cases/config").join(&file), dir.path().join(&file)).unwrap();
+    }
+    let ended = check(dir.path(), &[Path::new("units.toml"), good, Path::new("url.toml"), Path::new("absent.toml")]).exits_with(2);
+    assert_eq!(ended.stdout, "smallest.toml: correct, 1 pipeline.\n");
     for text in ["units.toml:", "url.toml:", "absent.toml", "3 of 4 configuration files"] {
         assert!(ended.stderr.contains(text), "no `{text}` in:\n{}", ended.stderr);
     }
+}
+
+/// A copy of a folder of cases, with the `identity` that its configurations name, and the cases.
+fn folder(name: &str) -> (TempDir, Vec<PathBuf>) {
+    let (from, dir) = (root().join("tests/cases").join(name), tempfile::tempdir().unwrap());
+    std::fs::create_dir(dir.path().join("files")).unwrap();
+    for folder in [Path::new(""), Path::new("files")] {
+        for entry in std::fs::read_dir(from.join(folder)).expect("a folder of cases").map(Result::unwrap) {
+            if entry.file_type().unwrap().is_file() {
+                std::fs::copy(entry.path(), dir.path().join(folder).join(entry.file_name())).unwrap();
+            }
+        }
+    }
+    let auth = Auth::start(dir.path(), &["--events", "1"]);
+    std::fs::copy(auth.dir.join("identity"), dir.path().join("identity")).unwrap();
+    (dir, cases(&from))
 }
 
 fn cases(folder: &Path) -> Vec<PathBuf> {

@@ -8,4 +8,5 @@ mod demo;
 mod help;
 mod hostile;
 mod plugin_run;
+mod quickstart;
 mod store;
