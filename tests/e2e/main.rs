@@ -5,6 +5,7 @@ mod check;
 mod crash;
 mod delivery;
 mod demo;
+mod guests;
 mod help;
 mod hostile;
 mod plugin_run;
