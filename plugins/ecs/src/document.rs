@@ -1,7 +1,7 @@
 //! The document while it is being made.
 
 use crate::rules::{Active, Rules};
-use crate::value::{Object, Value};
+use crate::value::{Object, Value, split};
 
 /// Why a row failed.
 pub type Fault = &'static str;
@@ -30,7 +30,7 @@ impl<'a> Document<'a> {
     /// The value at a path, if it is there and not null. A fault where the path leads through something that is no object.
     pub fn present(&mut self, path: &str) -> Result<Option<&mut Value<'a>>, Fault> {
         let (mut object, mut path) = self.place(path);
-        while let Some((key, rest)) = path.split_once('.') {
+        while let Some((key, rest)) = split(path) {
             let Some(value) = object.get(key) else { return Ok(None) };
             if value.is_null() {
                 return Ok(None);
@@ -43,45 +43,58 @@ impl<'a> Document<'a> {
 
     pub fn take(&mut self, path: &str) -> Option<Value<'a>> {
         let (object, path) = self.place(path);
-        match path.rsplit_once('.') {
-            None => object.take(path),
-            Some((parent, key)) => object.at(parent)?.as_object()?.take(key),
-        }
-    }
-
-    /// Says whether a value could be put there, and nothing is there yet.
-    pub fn free(&mut self, path: &str) -> Result<(), Fault> {
-        let (mut object, mut path) = self.place(path);
-        while let Some((key, rest)) = path.split_once('.') {
-            let Some(value) = object.get(key) else { return Ok(()) };
-            object = value.as_object().ok_or(NO_OBJECT)?;
+        let (mut object, mut path) = (object, path);
+        while let Some((key, rest)) = split(path) {
+            object = object.get(key)?.as_object()?;
             path = rest;
         }
-        if object.get(path).is_some() { Err(TAKEN) } else { Ok(()) }
+        object.take(path)
     }
 
     /// Puts a value there, over what is there. Objects on the way are made.
     pub fn put(&mut self, rules: &Rules, path: &'static str, value: Value<'a>) -> Result<(), Fault> {
-        if let Some(inside) = path.strip_prefix('.') {
-            let key = inside.split_once('.').map_or(inside, |(key, _)| key);
-            rules.wake(key, &mut self.active);
-        }
-        let (mut object, mut path) = match path.strip_prefix('.') {
-            Some(inside) => (&mut self.audit, inside),
-            None => (&mut self.root, path),
+        self.place_at(rules, path, value, true).map_err(|(fault, _)| fault)
+    }
+
+    /// Moves a value, if there is one, to where nothing is.
+    pub fn relocate(&mut self, rules: &Rules, from: &'static str, to: &'static str) -> Result<(), Fault> {
+        let Some(value) = self.take(from) else { return Ok(()) };
+        let Err((fault, value)) = self.place_at(rules, to, value, false) else { return Ok(()) };
+        // Nothing has changed on the way there, so there is a place where it was.
+        let _ = self.place_at(rules, from, value, true);
+        Err(fault)
+    }
+
+    fn place_at(&mut self, rules: &Rules, path: &'static str, value: Value<'a>, over: bool) -> Result<(), (Fault, Value<'a>)> {
+        let (mut object, mut path, inside) = match path.strip_prefix('.') {
+            Some(inside) => (&mut self.audit, inside, true),
+            None => (&mut self.root, path, false),
         };
-        while let Some((key, rest)) = path.split_once('.') {
-            let at = match object.members.iter().position(|(name, _)| name == key) {
+        if inside {
+            let key = split(path).map_or(path, |(key, _)| key);
+            if object.position(key).is_none() {
+                rules.wake(key, &mut self.active);
+            }
+        }
+        while let Some((key, rest)) = split(path) {
+            let at = match object.position(key) {
                 Some(at) => at,
                 None => {
                     object.members.push((key.into(), Value::Object(Object::default())));
                     object.members.len() - 1
                 }
             };
-            object = object.members[at].1.as_object().ok_or(NO_OBJECT)?;
+            object = match object.members[at].1.as_object() {
+                Some(object) => object,
+                None => return Err((NO_OBJECT, value)),
+            };
             path = rest;
         }
-        object.put(path, value);
+        match object.get(path) {
+            Some(_) if !over => return Err((TAKEN, value)),
+            Some(place) => *place = value,
+            None => object.members.push((path.into(), value)),
+        }
         Ok(())
     }
 

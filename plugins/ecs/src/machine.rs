@@ -2,12 +2,12 @@
 
 use serde_json::Value as Json;
 
-use crate::document::{Document, Fault};
+use crate::document::{Document, Fault, NO_OBJECT};
 use crate::lookup::Lookup;
 use crate::parse::{address, base64, size, text_form, time, uri};
 use crate::row::{Op, Row, Test};
 use crate::rules::Rules;
-use crate::value::{Object, Value};
+use crate::value::{Object, Value, split};
 
 /// Runs rows over one document.
 pub struct Machine<'r, L> {
@@ -36,11 +36,11 @@ impl<L: Lookup> Machine<'_, L> {
         let (from, to) = (row.from, row.to);
         match row.op {
             // Q11: whatever stands in the way of one field must not keep the others from their places.
-            Op::Move if self.rules.mended => self.swallow(self.relocate(document, from, to)),
-            Op::Move => self.relocate(document, from, to),
-            Op::TryMove => self.swallow(self.relocate(document, from, to)),
+            Op::Move if self.rules.mended => self.swallow(document.relocate(self.rules, from, to)),
+            Op::Move => document.relocate(self.rules, from, to),
+            Op::TryMove => self.swallow(document.relocate(self.rules, from, to)),
             Op::Claim => {
-                let moved = self.relocate(document, from, to);
+                let moved = document.relocate(self.rules, from, to);
                 if moved.is_err() && !self.rules.mended {
                     document.take(from);
                 }
@@ -80,13 +80,13 @@ impl<L: Lookup> Machine<'_, L> {
                 let (columns, rows) = (Value::number(columns), Value::number(rows));
                 self.swallow(self.members(document, to, [("columns", Some(columns)), ("rows", Some(rows))]))
             }
-            Op::Time => match text_at(document, from).as_deref().and_then(time::parse) {
-                Some(time) => self.swallow(document.put(self.rules, to, Value::text(time))),
+            Op::Time => match text_at(document, from).and_then(time::parse) {
+                Some(time) => self.swallow(document.put(self.rules, to, Value::Text(time))),
                 None => Ok(()),
             },
             Op::Timestamp => {
-                let time = text_at(document, from).as_deref().and_then(time::parse).ok_or("this is no time")?;
-                document.put(self.rules, to, Value::text(time))
+                let time = text_at(document, from).and_then(time::parse).ok_or("this is no time")?;
+                document.put(self.rules, to, Value::Text(time))
             }
             Op::Uri => {
                 let Some(text) = text_at(document, from) else { return Ok(()) };
@@ -142,24 +142,13 @@ impl<L: Lookup> Machine<'_, L> {
         }
     }
 
-    fn relocate(&self, document: &mut Document<'_>, from: &str, to: &'static str) -> Result<(), Fault> {
-        if document.at(from).is_none() {
-            return Ok(());
-        }
-        document.free(to)?;
-        match document.take(from) {
-            Some(value) => document.put(self.rules, to, value),
-            None => Ok(()),
-        }
-    }
-
     fn swallow(&self, _: Result<(), Fault>) -> Result<(), Fault> {
         Ok(())
     }
 
-    fn labelled_otherwise(&self, document: &mut Document<'_>, from: &str, to: &'static str) -> Result<(), Fault> {
+    fn labelled_otherwise(&self, document: &mut Document<'_>, from: &'static str, to: &'static str) -> Result<(), Fault> {
         convert(document, from, |value| Ok(Value::text(text_form::plain(value).into_owned())))?;
-        let moved = self.relocate(document, from, to);
+        let moved = document.relocate(self.rules, from, to);
         if self.rules.mended { Ok(()) } else { moved }
     }
 
@@ -172,7 +161,7 @@ impl<L: Lookup> Machine<'_, L> {
         if document.at(parent).is_none() {
             document.put(self.rules, parent, Value::Object(Object::default()))?;
         }
-        let object = document.at(parent).and_then(Value::as_object).ok_or(crate::document::NO_OBJECT)?;
+        let object = document.at(parent).and_then(Value::as_object).ok_or(NO_OBJECT)?;
         for (name, value) in members {
             if let Some(value) = value {
                 object.put(name, value);
@@ -200,11 +189,12 @@ impl<L: Lookup> Machine<'_, L> {
             return Ok(());
         }
         if document.at(path).is_none() {
-            document.free(path)?;
-            return match document.audit.take(key) {
-                Some(value) => document.put(self.rules, path, value),
-                None => Ok(()),
-            };
+            let parent = split(key).map_or(key, |(parent, _)| parent);
+            if document.audit.get(parent).is_some_and(|parent| parent.as_object().is_none()) {
+                return Err(NO_OBJECT);
+            }
+            let Some(value) = document.audit.take(key) else { return Ok(()) };
+            return document.put(self.rules, path, value);
         }
         let Some(mut value) = document.audit.take(key) else { return Ok(()) };
         match value.as_list() {

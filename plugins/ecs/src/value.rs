@@ -137,12 +137,19 @@ impl<'a> Object<'a> {
     }
 
     pub fn get(&mut self, key: &str) -> Option<&mut Value<'a>> {
-        self.members.iter_mut().find(|(name, _)| name == key).map(|(_, value)| value)
+        let at = self.position(key)?;
+        Some(&mut self.members[at].1)
     }
 
     pub fn take(&mut self, key: &str) -> Option<Value<'a>> {
-        let at = self.members.iter().position(|(name, _)| name == key)?;
+        let at = self.position(key)?;
         Some(self.members.swap_remove(at).1)
+    }
+
+    pub fn position(&self, key: &str) -> Option<usize> {
+        // Most keys differ in their length or their last letter, and need no more than that look.
+        let last = key.as_bytes().last();
+        self.members.iter().position(|(name, _)| name.len() == key.len() && name.as_bytes().last() == last && name == key)
     }
 
     /// Writes over what is there.
@@ -156,7 +163,7 @@ impl<'a> Object<'a> {
 
     /// The value at a dotted path, if there is one.
     pub fn at(&mut self, path: &str) -> Option<&mut Value<'a>> {
-        match path.split_once('.') {
+        match split(path) {
             None => self.get(path),
             Some((key, rest)) => self.get(key)?.as_object()?.at(rest),
         }
@@ -165,4 +172,12 @@ impl<'a> Object<'a> {
     fn owned<'b>(self) -> Object<'b> {
         Object { members: self.members.into_iter().map(|(key, value)| (Cow::Owned(key.into_owned()), value.owned())).collect() }
     }
+}
+
+/// The first key of a path, and what follows its dot.
+#[inline]
+pub fn split(path: &str) -> Option<(&str, &str)> {
+    // Paths are short: a search made for long texts costs more than it saves.
+    let at = path.as_bytes().iter().position(|byte| *byte == b'.')?;
+    Some((&path[..at], &path[at + 1..]))
 }

@@ -29,7 +29,7 @@ fn write(out: &mut String, value: &Value<'_>, clean: bool, depth: usize) {
         }
         Value::Raw(written) => write_raw(out, written, clean, depth),
         Value::Text(text) if clean && text.is_empty() => {}
-        Value::Text(text) => json::write_text(out, text),
+        Value::Text(text) => quote(out, text),
         Value::List(list) => {
             let start = out.len();
             out.push('[');
@@ -49,12 +49,35 @@ fn write_object(out: &mut String, object: &Object<'_>, clean: bool, depth: usize
     let mut any = false;
     for (key, value) in &object.members {
         let name = |out: &mut String| {
-            json::write_text(out, key);
+            quote(out, key);
             out.push(':');
         };
         any |= member(out, any, name, |out| write(out, value, clean, depth + 1));
     }
     close(out, start, any, clean, '}');
+}
+
+/// A text as a JSON string: most have nothing in them that needs an escape.
+fn quote(out: &mut String, text: &str) {
+    const EACH: u64 = u64::MAX / 255;
+    const HIGH: u64 = EACH << 7;
+    let zero = |word: u64| word.wrapping_sub(EACH) & !word;
+    let mut special = 0;
+    let chunks = text.as_bytes().chunks_exact(8);
+    let rest = chunks.remainder();
+    for eight in chunks {
+        let word = eight.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        let control = word.wrapping_sub(EACH * 0x20) & !word;
+        special |= control | zero(word ^ (EACH * u64::from(b'"'))) | zero(word ^ (EACH * u64::from(b'\\')));
+    }
+    let plain = special & HIGH == 0 && rest.iter().all(|byte| *byte >= 0x20 && !matches!(byte, b'"' | b'\\'));
+    if plain {
+        out.push('"');
+        out.push_str(text);
+        out.push('"');
+    } else {
+        json::write_text(out, text);
+    }
 }
 
 /// Writes a comma, a name and a value, or takes them back where the value writes nothing.
