@@ -17,6 +17,9 @@ const ROLES: [(&str, [&str; 2], bool); 4] = [
 /// `related.ip`.
 const IPS: [&str; 5] = ["client.ip", "destination.ip", "server.ip", "source.ip", ".certificate.identity.client_ip"];
 
+/// Most events have nothing there, and need no more than one look for all its paths.
+const CERTIFICATE: &str = ".certificate";
+
 /// `related.hosts`.
 const HOSTS: [&str; 7] =
     ["host.hostname", "client.domain", "destination.domain", "server.domain", "source.domain", "url.domain", ".app.public_address"];
@@ -44,13 +47,15 @@ pub fn enrich<L: Lookup>(document: &mut Document<'_>, rules: &Rules, lookup: &L,
     if rules.later {
         split_email(document, rules)?;
     }
-    for path in IPS {
+    let certificate = document.at(CERTIFICATE).is_some();
+    let worth = |path: &&str| certificate || !path.starts_with(CERTIFICATE);
+    for path in IPS.iter().copied().filter(worth) {
         relate(document, rules, path, "related.ip")?;
     }
     for path in HOSTS {
         relate(document, rules, path, "related.hosts")?;
     }
-    for (path, start) in USERS {
+    for (path, start) in USERS.iter().copied().filter(|(path, _)| worth(path)) {
         if start.is_empty() || action.ok_or(INSIDE)?.starts_with(start) {
             relate(document, rules, path, "related.user")?;
         }
@@ -59,7 +64,7 @@ pub fn enrich<L: Lookup>(document: &mut Document<'_>, rules: &Rules, lookup: &L,
         // Q12: `name` has gone where every event's `name` goes, so `.resource.name` is never there.
         relate(document, rules, "orchestrator.resource.name", "related.user")?;
     }
-    for path in USER_LISTS {
+    for path in USER_LISTS.iter().copied().filter(worth) {
         let Some(value) = document.present(path)? else { continue };
         let users = value.as_list().ok_or("this is no list")?.clone();
         if document.at("related.user").is_none() && !rules.mended {
@@ -70,7 +75,9 @@ pub fn enrich<L: Lookup>(document: &mut Document<'_>, rules: &Rules, lookup: &L,
             document.add(rules, "related.user", user, rules.mended)?;
         }
     }
-    relate(document, rules, ".certificate.identity.impersonator", "related.user")?;
+    if certificate {
+        relate(document, rules, ".certificate.identity.impersonator", "related.user")?;
+    }
     relate(document, rules, ".server.labels.hostname", "related.hosts")
 }
 
@@ -88,6 +95,9 @@ fn locate<L: Lookup>(
     [address, ip]: [&'static str; 2],
     strict: bool,
 ) -> Result<(), Fault> {
+    if document.root.position(role).is_none() {
+        return Ok(());
+    }
     if let Some(value) = document.present(address)? {
         let text = value.as_text().unwrap_or_default();
         let object = document.root.get(role).and_then(Value::as_object).ok_or(INSIDE)?;

@@ -1,4 +1,4 @@
-//! `builtin:ecs`: Teleport's audit events as documents of the Elastic Common Schema.
+#![doc = include_str!("../README.md")]
 
 pub mod document;
 mod enrich;

@@ -21,7 +21,7 @@ pub fn parse(text: Cow<'_, str>) -> Option<Cow<'_, str>> {
 /// A date, or a date and a time with hours at least, as UTC with milliseconds. A time without a zone is UTC; finer fractions are cut.
 fn read(text: &str) -> Option<String> {
     let (date, rest) = text.split_at_checked(10)?;
-    let (year, month, day) = (digits(&date[..4])?, field(date, 4, '-')?, field(date, 7, '-')?);
+    let (year, month, day) = (digits(date.get(..4)?)?, field(date, 4, '-')?, field(date, 7, '-')?);
     if !(1..=days_in_month(year, month)).contains(&day) {
         return None;
     }
@@ -107,6 +107,8 @@ mod tests {
             ("2024-02-29T05:30", Some("2024-02-29T05:30:00.000Z")),
             ("2024-01-01T00:30:00+01:00", Some("2023-12-31T23:30:00.000Z")),
             ("2024-01-01T00:30:00-0130", Some("2024-01-01T02:00:00.000Z")),
+            // A character that the year would end in the middle of.
+            ("abc\u{e9}\u{e9}\u{e9}+", None),
             ("2024-01-01T00:30:00+01", Some("2023-12-31T23:30:00.000Z")),
             ("0001-01-01T00:00:00Z", Some("0001-01-01T00:00:00.000Z")),
             ("1969-12-31T23:59:59.999Z", Some("1969-12-31T23:59:59.999Z")),
