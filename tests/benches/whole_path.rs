@@ -1,4 +1,4 @@
-//! The whole path, as a user runs it: `cargo bench -p lockgate-tests`.
+//! The whole path, as a user runs it: `cargo bench -p lockgate`.
 //!
 //! Each row is `lockgate demo`: a simulated cluster and a receiver as processes of their own, gRPC and HTTPS over loopback, a durable store.
 //! CPU time and memory are of the host process alone. These machines are noisy: compare rows of one run.

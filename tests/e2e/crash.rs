@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 use lockgate_sim::receiver;
 use lockgate_tests::{Auth, Books, Receiver, Running, books, configuration, endpoint, lockgate, quickstart, status};
 
-/// Kills in the test run. `LOCKGATE_KILLS=50 cargo test -p lockgate-tests --test e2e crash` does more.
+/// Kills in the test run. `LOCKGATE_KILLS=50 cargo test -p lockgate --test e2e crash` does more.
 const KILLS: u64 = 5;
 
 /// Events of a batch, by default.

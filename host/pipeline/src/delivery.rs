@@ -289,27 +289,37 @@ impl Outlet {
     }
 
     /// The plugin's word where it answers, else the host's own rule for the status. A 2xx that the plugin wanted to see and could not is
-    /// held: it may report failures that nobody has read.
+    /// held, and shown to it again: it may report failures that nobody has read, and sending it again would only repeat its documents.
     async fn classify(&self, job: &Job, verdict: Verdict, response: Response, stop: &mut Stop) -> Result<Step, Stopping> {
-        let (own, asked) = (self.by_status(verdict, &response), Duration::from_millis(response.retry_after.unwrap_or(0)));
-        let (method, carries) = (job.request.method(), job.request.carries().to_vec());
-        let (chain, suffix) = (self.chain.clone(), job.request.path_suffix().to_owned());
-        let classified = self.pool.run(move || chain.sink().classify(method, &suffix, &carries, &response));
-        let classified = tokio::select! {
-            classified = classified => classified,
-            () = stop.abandoned() => return Err(Stopping),
-        };
-        let error = match classified {
-            Ok(Ok(delivery)) => {
-                let ready = matches!(verdict, Verdict::Delivered | Verdict::Retry);
-                return Ok(self.by_plugin(job, delivery, asked, ready));
+        let asked = Duration::from_millis(response.retry_after.unwrap_or(0));
+        let response = Arc::new(response);
+        let mut waits = backoff();
+        loop {
+            let (method, carries) = (job.request.method(), job.request.carries().to_vec());
+            let (chain, suffix, shown) = (self.chain.clone(), job.request.path_suffix().to_owned(), response.clone());
+            let classified = self.pool.run(move || chain.sink().classify(method, &suffix, &carries, &shown));
+            let classified = tokio::select! {
+                classified = classified => classified,
+                () = stop.abandoned() => return Err(Stopping),
+            };
+            let error = match classified {
+                Ok(Ok(delivery)) => {
+                    let ready = matches!(verdict, Verdict::Delivered | Verdict::Retry);
+                    return Ok(self.by_plugin(job, delivery, asked, ready));
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(error) => error.to_string(),
+            };
+            if let Some(step) = self.by_status(verdict, &response) {
+                tracing::warn!(pipeline = %self.pipeline, "`classify` failed, so the host's own rule for the status holds: {error}");
+                return Ok(step);
             }
-            Ok(Err(error)) => error.to_string(),
-            Err(error) => error.to_string(),
-        };
-        let message = format!("`classify` failed: {error}");
-        tracing::warn!(pipeline = %self.pipeline, "{message}; the host's own rule for the status holds");
-        Ok(own.unwrap_or(Step::Hold { message, at_least: Duration::ZERO, ready: false }))
+            let wait = waits.next(None);
+            self.problem(&format!("`classify` failed on an answer that it has to judge: {error}"), false, Some(wait));
+            if !stop.sleep(wait).await {
+                return Err(Stopping);
+            }
+        }
     }
 
     /// None: delivered.

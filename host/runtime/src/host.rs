@@ -101,6 +101,8 @@ impl Host {
         if text.contains("fuel allocated for hostcalls has been exhausted") {
             return CallError::Output { limit: output };
         }
+        // The trap alone: a backtrace of addresses tells an operator nothing.
+        let text = error.downcast_ref::<wasmtime::Trap>().map_or(text, ToString::to_string);
         let message = match self.lines.take_last_error() {
             Some(said) => format!("{said} ({text})"),
             None => text,
