@@ -193,6 +193,61 @@ fn check(event: &Value, mapping: &Mapping<support::Table>) -> Result<(), TestCas
     Ok(())
 }
 
+/// What the host would never let through must not be a trap either.
+#[test]
+fn foreign_text_never_panics() {
+    let piece = prop_oneof![
+        prop::sample::select(vec![
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            ":",
+            "\"",
+            "\\",
+            "null",
+            "é",
+            "\"event\":",
+            "\"time\":",
+            "\"addr.local\":",
+            "\"data\":"
+        ])
+        .prop_map(str::to_owned),
+        "\"[ -~é]{0,10}\"",
+        "[ -~é]{0,6}",
+    ];
+    let text = prop::collection::vec(piece, 0..16).prop_map(|pieces| pieces.concat());
+    let config = ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() };
+    let mappings = mappings();
+    let strategy = (any::<bool>(), text, 0..mappings.len());
+    let outcome = TestRunner::new(config).run(&strategy, |(braced, text, number)| {
+        let text = if braced { format!("{{{text}}}") } else { text };
+        let document = mappings[number].map(&text);
+        prop_assert_eq!(document.as_bytes().first(), Some(&b'{'));
+        Ok(())
+    });
+    if let Err(failure) = outcome {
+        panic!("{failure}");
+    }
+}
+
+/// A text that may be in the way of any parser.
+#[test]
+fn odd_texts_in_known_fields_never_panic() {
+    let config = ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() };
+    let mappings = mappings();
+    let text = prop_oneof!["[0-9]{0,4}[-T:.+Z0-9é]{0,24}", "[a-z0-9:/@?#%\\[\\]é._+-]{0,24}", "[A-Za-z0-9+/=é]{0,16}"];
+    let strategy = (prop::collection::btree_map(key(), text, 1..6), 0..mappings.len());
+    let outcome = TestRunner::new(config).run(&strategy, |(map, number)| {
+        let event: Value = map.into_iter().map(|(key, text)| (key, Value::from(text))).collect();
+        check(&event, &mappings[number])
+    });
+    if let Err(failure) = outcome {
+        panic!("{failure}");
+    }
+}
+
 #[test]
 fn only_the_named_rows_lose_what_they_read() {
     for row in INTAKE.iter().chain(GROUPS).chain(LEFTOVERS) {

@@ -124,6 +124,9 @@ mod tests {
             ("2024-01-01 00:00:00Z", None),
             ("2024-01-01T00:00:00Zé", None),
             ("2024-01-0é", None),
+            ("202é-01-02", None),
+            ("2024-01-02Té", None),
+            ("2024-01-02T00+é1", None),
             ("", None),
         ] {
             assert_eq!(parse(text.into()).as_deref(), expected, "{text}");
