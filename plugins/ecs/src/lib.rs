@@ -74,3 +74,45 @@ impl Mapper for Ecs {
 }
 
 lockgate_plugin::mapper!(Ecs);
+
+#[cfg(test)]
+mod tests {
+    use lockgate_plugin::test;
+
+    use super::*;
+
+    #[test]
+    fn an_event_is_one_document() {
+        let (ecs, setup) = test::configure::<Ecs>("{}").unwrap();
+        assert_eq!(setup.needs, Needs::Payloads);
+        let event = test::event(r#"{"event":"lock.created","code":"TLK00I","user":"bob","later":[1]}"#);
+        let Outcome::Emit(documents) = ecs.map(&test::context(), event) else { panic!("no document") };
+        let document: serde_json::Value = serde_json::from_str(&documents[0]).unwrap();
+        assert_eq!(documents.len(), 1);
+        assert_eq!(document["user"]["name"], "bob");
+        assert_eq!(document["teleport"]["audit"]["later"], serde_json::json!([1]));
+        assert!(document["event"].get("original").is_none());
+    }
+
+    #[test]
+    fn the_original_goes_along_if_it_is_wanted() {
+        let payload = r#"{"event":"exec","code":"T3002I","x":"\u00e9"}"#;
+        for compat in ["0.1.0", "1.6"] {
+            let with = format!(r#"{{"compat":"{compat}","preserve_original":true}}"#);
+            let (ecs, _) = test::configure::<Ecs>(&with).unwrap();
+            let Outcome::Emit(documents) = ecs.map(&test::context(), test::event(payload)) else { panic!("no document") };
+            let document: serde_json::Value = serde_json::from_str(&documents[0]).unwrap();
+            assert_eq!(document["event"]["original"], payload);
+            assert_eq!(document["tags"], serde_json::json!(["preserve_original_event"]));
+        }
+    }
+
+    #[test]
+    fn mistakes_name_their_key() {
+        for (with, path) in [(r#"{"compat":"1.5"}"#, "compat"), (r#"{"quirks":"no"}"#, "quirks"), (r#"{"preserve":true}"#, "preserve")] {
+            let issues = test::issues::<Ecs>(with);
+            assert!(issues.len() == 1 && issues[0].contains(path), "{issues:?}");
+        }
+        assert_eq!(test::issues::<Ecs>(r#"{"compat":"1.5","quirks":"no","preserve":true}"#).len(), 3);
+    }
+}

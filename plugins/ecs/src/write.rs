@@ -63,10 +63,9 @@ fn quote(out: &mut String, text: &str) {
     const HIGH: u64 = EACH << 7;
     let zero = |word: u64| word.wrapping_sub(EACH) & !word;
     let mut special = 0;
-    let chunks = text.as_bytes().chunks_exact(8);
-    let rest = chunks.remainder();
+    let (chunks, rest) = text.as_bytes().as_chunks::<8>();
     for eight in chunks {
-        let word = eight.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        let word = u64::from_le_bytes(*eight);
         let control = word.wrapping_sub(EACH * 0x20) & !word;
         special |= control | zero(word ^ (EACH * u64::from(b'"'))) | zero(word ^ (EACH * u64::from(b'\\')));
     }
