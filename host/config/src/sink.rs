@@ -36,6 +36,8 @@ pub struct Sink {
     pub with: With,
     /// Where `url` stands in the TOML text.
     pub url_span: Range<usize>,
+    /// Where `tls` stands; where `url` does, if there is none.
+    pub tls_span: Range<usize>,
 }
 
 /// `tls`: paths of PEM files.
@@ -83,7 +85,8 @@ pub(crate) fn read(r: &mut Reading<'_>, value: &Value<'_>, declared: &Declared, 
     let url_value = table.required("url", "url = \"https://logs.example.com:8443/audit\"");
     let url = url_value.as_ref().and_then(|value| endpoint(r, value));
     let session_url = table.optional("session-url").and_then(|value| endpoint(r, &value));
-    let tls = table.optional("tls").map(|value| tls(r, &value, url.as_ref(), session_url.as_ref())).unwrap_or_default();
+    let tls_value = table.optional("tls");
+    let tls = tls_value.as_ref().map(|value| tls(r, value, url.as_ref(), session_url.as_ref())).unwrap_or_default();
     let headers = table.optional("headers").and_then(|value| value.table(r)).map(|table| headers(r, &table)).unwrap_or_default();
     let auth = table.optional("auth").and_then(|value| auth::read(r, &value, &headers));
     let mut rate = Rate { events: None, in_flight };
@@ -106,7 +109,9 @@ pub(crate) fn read(r: &mut Reading<'_>, value: &Value<'_>, declared: &Declared, 
         }
         _ => None,
     });
-    Some(Sink { plugin: plugin?, url: url?, session_url, tls, headers, auth, rate, timeout, with, url_span: url_value?.whole_span() })
+    let url_span = url_value?.whole_span();
+    let tls_span = tls_value.map_or_else(|| url_span.clone(), |value| value.whole_span());
+    Some(Sink { plugin: plugin?, url: url?, session_url, tls, headers, auth, rate, timeout, with, url_span, tls_span })
 }
 
 fn endpoint(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Secret> {

@@ -211,7 +211,9 @@ impl Workshop {
                 None
             }
             Err(error) => {
-                report.plugin_issue(part.with.locate(""), &reporter, &format!("{error}."), None);
+                let message = format!("`{}` could not be started: {error}.", part.plugin.name);
+                let hint = "the component is at fault, not this configuration: `lockgate plugin run` shows its log";
+                report.push(Issue::new(part.with.locate(""), message, format!("given to {reporter}"), hint));
                 None
             }
         }
@@ -231,8 +233,17 @@ impl Workshop {
         let client = endpoint(pipeline, sink, &self.masks).and_then(Client::new);
         client
             .map_err(|error| {
-                let hint = "the reference says what `url`, `tls`, `headers` and `auth` take";
-                report.push(Issue::new(sink.url_span.clone(), format!("The endpoint cannot be used: {error}."), "this endpoint", hint));
+                use EndpointError::{Fragment, Scheme, TlsWithoutHttps, Url, Userinfo};
+                let of_url = matches!(error, Url(..) | Scheme(..) | Userinfo(..) | Fragment(..) | TlsWithoutHttps(..));
+                let (span, hint) = if of_url {
+                    (&sink.url_span, "such as `https://logs.example.com:8443/audit`")
+                } else {
+                    (
+                        &sink.tls_span,
+                        "`ca`, `cert` and `key` name PEM files that Lockgate may read; relative paths begin at this file's folder",
+                    )
+                };
+                report.push(Issue::new(span.clone(), format!("The endpoint cannot be used: {error}."), "this endpoint", hint));
             })
             .ok()
     }
