@@ -42,7 +42,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Demo(command) => commands::demo::run(command, &masks),
         Command::Sim(Sim::Auth(command)) => commands::sim::auth(command),
         Command::Sim(Sim::Receiver(command)) => commands::sim::receiver(command),
-        Command::Status(command) => commands::status::run(&command, &masks),
+        Command::Status(command) => commands::status::run(&command),
         Command::Plugin(Plugin::Run(command)) => commands::plugin_run::run(&command),
         Command::Version => commands::version::run(),
         Command::Completions { shell } => commands::completions::run(shell),

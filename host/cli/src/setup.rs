@@ -22,6 +22,11 @@ pub(crate) fn load(file: &Path, masks: &Masks) -> Result<Config, Failure> {
     Ok(config)
 }
 
+/// The folder of the store alone: looking into it needs none of the file's secrets.
+pub(crate) fn store_path(file: &Path) -> Result<PathBuf, Failure> {
+    lockgate_config::store_path(file, &ProcessEnvironment).map_err(|report| Failure::report(report.render(print::to_terminal())))
+}
+
 /// Assembles every pipeline, loads every credential and throws them away: what `check` shows beside the problems of the text.
 pub(crate) fn dry_run(file: &Path, config: &Config, masks: &Masks) -> Result<(), Failure> {
     let (_, mut report) = assemble(file, config, None, masks, &Board::new(now()))?;

@@ -33,7 +33,7 @@ mod url;
 mod value;
 mod with;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lockgate_model::Secret;
@@ -87,6 +87,28 @@ impl Config {
 
 /// Reads a file. Paths in it are relative to its folder; messages name it as `path` does.
 pub fn load(path: &Path, environment: &dyn Environment) -> Result<Config, Report> {
+    let (name, text) = text_of(path, environment)?;
+    parse(&name, &text, path.parent().unwrap_or(Path::new("")), environment)
+}
+
+/// Only the store's folder, for commands that look into it: they need none of the secrets that the rest of the file asks for.
+pub fn store_path(path: &Path, environment: &dyn Environment) -> Result<PathBuf, Report> {
+    let (name, text) = text_of(path, environment)?;
+    let (root, errors) = DeTable::parse_recoverable(&text);
+    let mut hidden = mask::by_key(&text, root.get_ref());
+    if !errors.is_empty() {
+        hidden.extend(mask::by_line(&text));
+    }
+    let document = Arc::new(Document::new(&name, &text, hidden));
+    let mut r = Reading::new(document.clone(), environment, path.parent().unwrap_or(Path::new("")));
+    r.issues.extend(syntax::issues(&document, &errors));
+    let mut root = Table::new(String::new(), String::new(), 0..0, root.get_ref());
+    let store = store::read(&mut r, &mut root);
+    if r.issues.is_empty() { Ok(store.path) } else { Err(Report::new(document, r.issues)) }
+}
+
+/// What messages call the file, and what stands in it.
+fn text_of(path: &Path, environment: &dyn Environment) -> Result<(String, String), Report> {
     let name = path.display().to_string();
     let alone = |text: &str, issue: Issue| {
         let all = 0..text.len();
@@ -103,7 +125,7 @@ pub fn load(path: &Path, environment: &dyn Environment) -> Result<Config, Report
         let issue = Issue::new(at..at, format!("Line {line} is not UTF-8."), "here", "save the file in UTF-8");
         alone(&text, issue)
     })?;
-    parse(&name, &text, path.parent().unwrap_or(Path::new("")), environment)
+    Ok((name, text))
 }
 
 /// Checks `text`. `name`: what messages call the file. `base_dir`: what paths in it are relative to.

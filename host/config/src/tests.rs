@@ -121,6 +121,15 @@ fn secrets_are_resolved_and_known_for_masking() {
 }
 
 #[test]
+fn the_folder_of_the_store_is_known_without_the_secrets_of_the_rest() {
+    let text: &'static str = SMALLEST.replace("https://logs.example.com/", "https://logs.example.com/${env:NOT_SET_HERE}").leak();
+    let file = Path::new("/etc/lockgate/lockgate.toml");
+    let at_file = |text: &'static str| Fixed { files: [("/etc/lockgate/lockgate.toml", text.as_bytes())].into(), ..Fixed::default() };
+    assert!(load(file, &at_file(text)).is_err());
+    assert_eq!(store_path(file, &at_file(text)).unwrap(), load(file, &at_file(SMALLEST)).unwrap().store.path);
+}
+
+#[test]
 fn paths_are_relative_to_the_folder_of_the_configuration() {
     let config = good(SMALLEST, &Fixed::default());
     assert_eq!(config.store.path, Path::new("/etc/lockgate/state"));

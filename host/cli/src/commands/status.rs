@@ -2,7 +2,6 @@ use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lockgate_model::{Books, Millis};
-use lockgate_observe::Masks;
 use lockgate_pipeline::{HostStatus, PipelineState};
 use lockgate_store::{Inspector, PipelineStatus};
 use serde::Serialize;
@@ -35,10 +34,10 @@ struct Row {
 }
 
 /// Figures are counted from the store; how the host is comes from the file it writes.
-pub(crate) fn run(command: &Status, masks: &Masks) -> Result<(), Failure> {
+pub(crate) fn run(command: &Status) -> Result<(), Failure> {
     let folder = match &command.store {
         Some(folder) => folder.clone(),
-        None => setup::load(&command.config, masks)?.store.path,
+        None => setup::store_path(&command.config)?,
     };
     let inspector = Inspector::open(&folder).map_err(Failure::failed)?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as Millis);
