@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use lockgate_tests::{Auth, Receiver, Running, lockgate, quickstart};
@@ -89,7 +90,7 @@ fn a_receiver_that_is_not_there_yet_is_waited_for_and_status_tells() {
 }
 
 #[test]
-fn recordings_reach_their_own_address_in_order() {
+fn recordings_reach_an_address_of_their_own() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "1500"]);
     let capture = dir.path().join("captured.ndjson");
@@ -105,6 +106,37 @@ fn recordings_reach_their_own_address_in_order() {
     assert_eq!((delivered, waiting), (read, 0));
     let totals = receiver.stop();
     assert_eq!(totals.documents, delivered);
+    assert_eq!(totals.by_path["/events.log"], 1500, "the audit log");
+    let recordings: Vec<_> = totals.by_path.keys().filter(|path| *path != "/events.log").collect();
+    assert!(
+        !recordings.is_empty() && recordings.iter().all(|path| path.starts_with("/session.") && path.ends_with(".log")),
+        "{recordings:?}"
+    );
+}
+
+/// Batches of 20 events, so that each recording is spread over several.
+#[test]
+fn the_events_of_a_recording_arrive_in_their_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "1500"]);
+    let capture = dir.path().join("captured.ndjson");
+    let receiver = Receiver::start(dir.path(), &["--capture", capture.to_str().unwrap(), "--latency", "5ms"]);
+    let config = quickstart(dir.path(), &auth, &receiver, "");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let pipeline = "[pipelines.main]\nfrom = [\"sessions\"]\nbatch = { events = 20 }\n[pipelines.main.sink]";
+    std::fs::write(&config, text.replace("[pipelines.main.sink]", pipeline)).unwrap();
+    start(&config).ended().exits_with(0);
+    let delivered = status(&config, "main")[1];
+    assert_eq!(receiver.stop().documents, delivered);
+
+    let mut last: BTreeMap<String, i64> = BTreeMap::new();
+    for line in std::fs::read_to_string(&capture).unwrap().lines() {
+        let event: Value = serde_json::from_str(line).unwrap();
+        let (session, index) = (event["sid"].as_str().unwrap(), event["ei"].as_i64().unwrap());
+        let before = last.insert(session.to_owned(), index);
+        assert!(before.is_none_or(|before| before < index), "{session}: {index} after {before:?}");
+    }
+    assert!(last.len() > 5 && last.values().any(|&index| index > 20), "several recordings, some longer than a batch: {last:?}");
 }
 
 #[test]

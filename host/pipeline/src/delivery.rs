@@ -257,10 +257,7 @@ impl Outlet {
     }
 
     fn response_max(&self) -> usize {
-        match self.chain.sink().setup().response_max {
-            0 => 64 * 1024,
-            bytes => bytes as usize,
-        }
+        self.chain.sink().setup().response_max as usize
     }
 
     /// What an answer means. `number`: of the request, among all that were sent.
