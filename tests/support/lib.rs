@@ -1,11 +1,13 @@
 //! What the end-to-end tests stand on: the real binary, built once, and processes that are watched and ended.
 
 mod binary;
+mod mmdb;
 mod process;
 mod sims;
 mod status;
 
 pub use binary::{lockgate, root};
+pub use mmdb::{mmdb, mmdb_bytes};
 pub use process::{Ended, Running};
 pub use sims::{Auth, Receiver, Totals, configuration, endpoint, quickstart};
 pub use status::{Books, books, status};

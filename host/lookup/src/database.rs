@@ -1,0 +1,129 @@
+use std::fmt;
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use maxminddb::{MaxMindDbError, Reader, WithinOptions, geoip2};
+use quick_cache::sync::Cache;
+use sha2::{Digest, Sha256};
+
+use crate::error::{OpenError, Reason, Which};
+use crate::file::{self, Stamp};
+use crate::network::Network;
+use crate::place::Place;
+
+/// Answers kept for each database. Events of one day come from few addresses.
+const CACHED: usize = 8192;
+
+/// A database of the wrong kind is known by its first networks.
+const LOOK_AT: usize = 1000;
+
+/// What a database answers with.
+pub(crate) trait Answer: Clone + Send + Sync + Sized + 'static {
+    const WHICH: Which;
+    fn find(reader: &Reader<Vec<u8>>, ip: IpAddr) -> Result<Option<Self>, MaxMindDbError>;
+}
+
+impl Answer for Place {
+    const WHICH: Which = Which::City;
+
+    fn find(reader: &Reader<Vec<u8>>, ip: IpAddr) -> Result<Option<Place>, MaxMindDbError> {
+        Ok(reader.lookup(ip)?.decode::<geoip2::City<'_>>()?.as_ref().and_then(Place::of))
+    }
+}
+
+impl Answer for Network {
+    const WHICH: Which = Which::Asn;
+
+    fn find(reader: &Reader<Vec<u8>>, ip: IpAddr) -> Result<Option<Network>, MaxMindDbError> {
+        Ok(reader.lookup(ip)?.decode::<geoip2::Asn<'_>>()?.as_ref().and_then(Network::of))
+    }
+}
+
+/// One content of one file.
+pub(crate) struct Database<A> {
+    reader: Reader<Vec<u8>>,
+    answers: Cache<IpAddr, Option<Arc<A>>>,
+    digest: String,
+    complained: AtomicBool,
+}
+
+impl<A: Answer> Database<A> {
+    /// Reads the file and looks whether it answers what it is granted for.
+    pub(crate) fn open(path: &Path) -> Result<(Database<A>, Stamp), OpenError> {
+        let opened = file::read(path).and_then(|(content, stamp)| Ok((Database::new(content)?, stamp)));
+        opened.map_err(|reason| OpenError { which: A::WHICH, path: path.to_owned(), reason })
+    }
+
+    fn new(content: Vec<u8>) -> Result<Database<A>, Reason> {
+        let digest = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
+        let format = |error: MaxMindDbError| Reason::Format(error.to_string());
+        let reader = Reader::from_source(content).map_err(format)?;
+        let mut looked_at = 0;
+        let mut answers = false;
+        let mut fault = None;
+        for network in reader.networks(WithinOptions::default()).map_err(format)?.take(LOOK_AT) {
+            let ip = network.and_then(|found| found.network()).map_err(format)?.ip();
+            looked_at += 1;
+            match A::find(&reader, ip) {
+                Ok(Some(_)) => {
+                    answers = true;
+                    break;
+                }
+                Ok(None) => {}
+                Err(error) => fault = Some(error),
+            }
+        }
+        match fault {
+            _ if answers => {}
+            // Fields of other types under the same names: another vendor's layout.
+            Some(MaxMindDbError::Decoding { .. }) | None => {
+                return Err(Reason::Kind { kind: reader.metadata().database_type.clone(), looked_at, wanted: A::WHICH.holds() });
+            }
+            Some(error) => return Err(format(error)),
+        }
+        Ok(Database { reader, answers: Cache::new(CACHED), digest, complained: AtomicBool::new(false) })
+    }
+
+    /// `None` where it knows nothing of the address, or the text is no address.
+    pub(crate) fn find(&self, ip: &str) -> Option<Arc<A>> {
+        // As in Java, an IPv4 address that is mapped into IPv6 is that IPv4 address.
+        let ip = ip.parse::<IpAddr>().ok()?.to_canonical();
+        if let Some(known) = self.answers.get(&ip) {
+            return known;
+        }
+        let answer = match A::find(&self.reader, ip) {
+            Ok(answer) => answer.map(Arc::new),
+            Err(error) => {
+                if !self.complained.swap(true, Ordering::Relaxed) {
+                    tracing::warn!("the database granted as `{}` is damaged, some answers are `none` (said once): {error}", A::WHICH);
+                }
+                None
+            }
+        };
+        self.answers.insert(ip, answer.clone());
+        answer
+    }
+
+    /// SHA-256 of the file, in hexadecimal.
+    pub(crate) fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Such as `GeoLite2-City`.
+    pub(crate) fn kind(&self) -> &str {
+        &self.reader.metadata().database_type
+    }
+
+    /// When it was made, in seconds since 1970.
+    pub(crate) fn built(&self) -> u64 {
+        self.reader.metadata().build_epoch
+    }
+}
+
+impl<A: Answer> fmt::Debug for Database<A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Database").field("kind", &self.kind()).field("digest", &self.digest).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,42 @@
+use std::fs::{File, Metadata};
+use std::io::{self, Read};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use crate::error::Reason;
+
+/// What tells one content of a path from the next without reading it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Stamp {
+    device: u64,
+    inode: u64,
+    bytes: u64,
+    /// Seconds and nanoseconds.
+    modified: (i64, i64),
+}
+
+impl Stamp {
+    pub(crate) fn of(path: &Path) -> io::Result<Stamp> {
+        std::fs::metadata(path).map(|metadata| Stamp::from(&metadata))
+    }
+}
+
+impl From<&Metadata> for Stamp {
+    fn from(metadata: &Metadata) -> Stamp {
+        Stamp { device: metadata.dev(), inode: metadata.ino(), bytes: metadata.len(), modified: (metadata.mtime(), metadata.mtime_nsec()) }
+    }
+}
+
+/// The whole content, and its stamp. Refused where it changed meanwhile.
+pub(crate) fn read(path: &Path) -> Result<(Vec<u8>, Stamp), Reason> {
+    let mut file = File::open(path).map_err(Reason::Read)?;
+    let metadata = file.metadata().map_err(Reason::Read)?;
+    if !metadata.is_file() {
+        return Err(Reason::Read(io::Error::other("it is not a regular file")));
+    }
+    let before = Stamp::from(&metadata);
+    let mut content = Vec::with_capacity(metadata.len() as usize);
+    file.read_to_end(&mut content).map_err(Reason::Read)?;
+    let after = Stamp::from(&file.metadata().map_err(Reason::Read)?);
+    if before == after && content.len() as u64 == before.bytes { Ok((content, before)) } else { Err(Reason::Unstable) }
+}
