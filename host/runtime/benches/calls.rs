@@ -6,6 +6,7 @@ use std::sync::LazyLock;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
+use lockgate_lookup::Lookups;
 use lockgate_model::{DocumentView, EventView, FeedRef};
 use lockgate_plugin::Filter;
 use lockgate_runtime::{Component, Context, Engine, EngineOptions, Limits, Stage, StageOptions};
@@ -83,7 +84,7 @@ fn stage(plugin: &str, config: Value, reuse: bool) -> Stage {
 }
 
 fn context() -> Context {
-    Context { batch: "bench".into(), pipeline: "bench".into(), source: "teleport".into(), read_at: 0 }
+    Context { batch: "bench".into(), pipeline: "bench".into(), source: "teleport".into(), read_at: 0, lookups: Lookups::default() }
 }
 
 fn event(payload: &str) -> EventView<'_> {

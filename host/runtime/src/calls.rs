@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use lockgate_lookup::Lookups;
 use lockgate_model::request::{CheckedRequest, Delivery, DocumentFate, Method, Request, Response, check_indexes};
 use lockgate_model::{DocumentView, EventView, FeedRef, Millis};
 
@@ -19,7 +20,7 @@ use crate::setup::Needs;
 use crate::stage::{Call, Stage};
 
 /// What a component is told about a batch.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Context {
     /// The batch's id, stable across retries.
     pub batch: String,
@@ -28,6 +29,8 @@ pub struct Context {
     pub source: Arc<str>,
     /// When the batch was read. The only clock that a component has.
     pub read_at: Millis,
+    /// What it may look up meanwhile.
+    pub lookups: Lookups,
 }
 
 /// What a filter says of an event.
@@ -83,10 +86,11 @@ impl Stage {
             return Ok(vec![Verdict::Keep; events.len()]);
         }
         let (lowered, input) = self.lower(events);
-        let verdicts = self.call(Call { batch: &context.batch, input, again }, |world, store| match world {
-            World::Filter(world) => world.lockgate_plugin_filtering().call_filter(store, self.context(context), &lowered).map(Ok),
-            _ => Ok(Err(self.wrong_kind("filter"))),
-        })?;
+        let verdicts =
+            self.call(Call { batch: &context.batch, lookups: context.lookups.clone(), input, again }, |world, store| match world {
+                World::Filter(world) => world.lockgate_plugin_filtering().call_filter(store, self.context(context), &lowered).map(Ok),
+                _ => Ok(Err(self.wrong_kind("filter"))),
+            })?;
         let verdicts = verdicts?.map_err(failed)?;
         self.check_count(events.len(), verdicts.len())?;
         let check = |verdict| match verdict {
@@ -101,10 +105,11 @@ impl Stage {
             return Ok(Vec::new());
         }
         let (lowered, input) = self.lower(events);
-        let outcomes = self.call(Call { batch: &context.batch, input, again }, |world, store| match world {
-            World::Mapper(world) => world.lockgate_plugin_mapping().call_transform(store, self.context(context), &lowered).map(Ok),
-            _ => Ok(Err(self.wrong_kind("transform"))),
-        })?;
+        let outcomes =
+            self.call(Call { batch: &context.batch, lookups: context.lookups.clone(), input, again }, |world, store| match world {
+                World::Mapper(world) => world.lockgate_plugin_mapping().call_transform(store, self.context(context), &lowered).map(Ok),
+                _ => Ok(Err(self.wrong_kind("transform"))),
+            })?;
         let outcomes = outcomes?.map_err(failed)?;
         self.check_count(events.len(), outcomes.len())?;
         let check = |(index, outcome)| match outcome {
@@ -144,10 +149,11 @@ impl Stage {
                 http::Document { key, event_type, time, feed: feed(of), payload }
             })
             .collect();
-        let encoded = self.call(Call { batch: &context.batch, input, again }, |world, store| match world {
-            World::HttpSink(world) => world.lockgate_plugin_http_encoding().call_encode(store, self.context(context), &lowered).map(Ok),
-            _ => Ok(Err(self.wrong_kind("encode"))),
-        })?;
+        let encoded =
+            self.call(Call { batch: &context.batch, lookups: context.lookups.clone(), input, again }, |world, store| match world {
+                World::HttpSink(world) => world.lockgate_plugin_http_encoding().call_encode(store, self.context(context), &lowered).map(Ok),
+                _ => Ok(Err(self.wrong_kind("encode"))),
+            })?;
         let http::Encoded { requests, rejected } = encoded?.map_err(failed)?;
         check_indexes(
             documents.len(),
@@ -173,7 +179,7 @@ impl Stage {
         let input =
             response.body.len() + headers.iter().map(|header| header.name.len() + header.value.len()).sum::<usize>() + carries.len() * 4;
         let lowered = http::Response { status: response.status, headers: &headers, body: &response.body, truncated: response.truncated };
-        let delivery = self.call(Call { batch: "classify", input, again }, |world, store| match world {
+        let delivery = self.call(Call { batch: "classify", lookups: Lookups::default(), input, again }, |world, store| match world {
             World::HttpSink(world) => {
                 world.lockgate_plugin_http_encoding().call_classify(store, method.as_str(), path_suffix, carries, lowered).map(Ok)
             }
@@ -205,7 +211,7 @@ impl Stage {
     }
 
     fn context<'a>(&'a self, context: &'a Context) -> types::BatchContext<'a> {
-        let Context { batch, pipeline, source, read_at } = context;
+        let Context { batch, pipeline, source, read_at, .. } = context;
         types::BatchContext { id: batch, pipeline, stage: self.label(), source, read_at: *read_at, extra: &[] }
     }
 

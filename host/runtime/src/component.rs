@@ -24,6 +24,7 @@ struct Inner {
     name: String,
     digest: String,
     kind: Kind,
+    looks_up: bool,
     pre: Pre,
 }
 
@@ -117,7 +118,7 @@ impl Component {
             crate::CallError::Contract(text) => LoadError::Mismatch(text),
             error => LoadError::Start(error.to_string()),
         })?;
-        Ok(Component { inner: Arc::new(Inner { name: name.to_owned(), digest, kind: shape.kind, pre }) })
+        Ok(Component { inner: Arc::new(Inner { name: name.to_owned(), digest, kind: shape.kind, looks_up: shape.looks_up, pre }) })
     }
 
     pub fn name(&self) -> &str {
@@ -131,6 +132,11 @@ impl Component {
     /// SHA-256 of the component, in hexadecimal.
     pub fn digest(&self) -> &str {
         &self.inner.digest
+    }
+
+    /// It asks for places, networks or user agents: what it makes of an event depends on the operator's databases.
+    pub fn looks_up(&self) -> bool {
+        self.inner.looks_up
     }
 
     pub(crate) fn pre(&self) -> &Pre {

@@ -1,6 +1,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lockgate_lookup::Lookups;
+
 use crate::budget::{Meter, Refused};
 use crate::cpu;
 use crate::engine::Engine;
@@ -27,6 +29,8 @@ pub(crate) struct Host {
     pub(crate) services: Arc<Services>,
     /// Of the call that runs.
     pub(crate) batch: String,
+    /// What the call that runs may look up. Nothing while it is configured: that must give the same answer for each batch.
+    pub(crate) lookups: Lookups,
     limits: Limits,
     /// CPU time of the thread when the call began.
     began: Duration,
@@ -41,6 +45,7 @@ impl Host {
             meter: Meter::new(engine.budget.clone(), limits.memory),
             services,
             batch: "-".into(),
+            lookups: Lookups::default(),
             limits: limits.clone(),
             began: Duration::ZERO,
             timed_out: false,
@@ -58,6 +63,14 @@ impl Host {
         self.meter.take_refused();
         self.lines.take_last_error();
         ticks(self.limits.time)
+    }
+
+    /// Work of the host, on behalf of all components, that does not count as time of the call in which it happens to be done.
+    pub(crate) fn on_the_house<R>(&mut self, work: impl FnOnce() -> R) -> R {
+        let began = cpu::thread_time();
+        let result = work();
+        self.began += cpu::thread_time().saturating_sub(began);
+        result
     }
 
     /// While a call runs and its ticks are over. Gives the number of further ticks, or none: its time is up.

@@ -56,6 +56,8 @@ pub(crate) struct Shape {
     pub(crate) kind: Kind,
     /// WASI interfaces that the component imports.
     pub(crate) wasi: Vec<String>,
+    /// It imports `lookup`.
+    pub(crate) looks_up: bool,
 }
 
 /// Unknown exports are left alone: some languages' tools add their own.
@@ -80,7 +82,8 @@ pub(crate) fn shape(imports: &[String], exports: &[String]) -> Result<Shape, Loa
     if !unknown.is_empty() {
         return Err(LoadError::Imports { kind, imports: list(&unknown) });
     }
-    Ok(Shape { kind, wasi: wasi.into_iter().cloned().collect() })
+    let looks_up = imports.iter().any(|name| ours(name).is_some_and(|(own, _)| own == "lookup"));
+    Ok(Shape { kind, wasi: wasi.into_iter().cloned().collect(), looks_up })
 }
 
 pub(crate) fn list(names: &[String]) -> String {
@@ -117,13 +120,14 @@ mod tests {
                     .collect()
             };
             match shape(&full(imports), &full(exports)) {
-                Ok(Shape { kind, wasi }) => format!("{kind}, wasi {}", wasi.len()),
+                Ok(Shape { kind, wasi, looks_up }) => format!("{kind}, wasi {}{}", wasi.len(), if looks_up { ", looks up" } else { "" }),
                 Err(error) => error.to_string(),
             }
         };
         for (imports, exports, expected) in [
             (&["types", "events", "log", "state"][..], &["lifecycle", "filtering", "other:thing/init"][..], "filter, wasi 0"),
             (&["types", "wasi:io/streams@0.2.9"], &["lifecycle", "mapping"], "mapper, wasi 1"),
+            (&["lookup", "types"], &["lifecycle", "mapping"], "mapper, wasi 0, looks up"),
             (&[], &["lifecycle", "http-encoding"], "http-sink, wasi 0"),
             (
                 &["log", "state"],

@@ -1,7 +1,9 @@
 //! What the host provides to components. Each service is implemented here, once, for all worlds.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use lockgate_lookup::{Agent, Network, Place, Software, TEXT_MAX};
 use wasmtime::Result;
 
 use crate::bindings::filter::lockgate::plugin::{log, lookup, metrics, state, types};
@@ -18,22 +20,36 @@ pub(crate) struct Services {
 /// Something a component asked for in vain. Logged once for each stage.
 #[derive(Clone, Copy)]
 enum Refusal {
-    Lookup = 1,
-    State = 2,
-    Metric = 4,
+    Place = 1,
+    Network = 2,
+    Agent = 4,
+    AgentText = 8,
+    State = 16,
+    Metric = 32,
 }
 
 impl Host {
-    fn refuse(&self, refusal: Refusal, text: &str) {
+    fn is_first(&self, refusal: Refusal) -> bool {
         let bit = refusal as u8;
-        if self.services.refusals.fetch_or(bit, Ordering::Relaxed) & bit == 0 {
+        self.services.refusals.fetch_or(bit, Ordering::Relaxed) & bit == 0
+    }
+
+    fn refuse(&self, refusal: Refusal, text: &str) {
+        if self.is_first(refusal) {
             let identity = &self.identity;
             tracing::warn!(pipeline = %identity.pipeline, stage = %identity.stage, plugin = %identity.plugin, "{text} (said once)");
         }
     }
 
-    fn no_lookup(&self) {
-        self.refuse(Refusal::Lookup, "it looks something up, but no database is granted to this stage: every answer is `none`");
+    /// Less than a warning: many want the documents without.
+    fn not_granted(&self, refusal: Refusal, what: &str, line: &str) {
+        if self.is_first(refusal) {
+            let identity = &self.identity;
+            tracing::info!(
+                pipeline = %identity.pipeline, stage = %identity.stage, plugin = %identity.plugin,
+                "it looks up {what}, but the configuration grants none, so that every answer is `none`; `[lookup]` with `{line}` would (said once)"
+            );
+        }
     }
 
     fn no_state(&self) -> state::StateError {
@@ -79,19 +95,45 @@ impl metrics::Host for Host {
 }
 
 impl lookup::Host for Host {
-    fn place_of(&mut self, _ip: String) -> Result<Option<lookup::Place>> {
-        self.no_lookup();
-        Ok(None)
+    fn place_of(&mut self, ip: String) -> Result<Option<lookup::Place>> {
+        let Ok(place) = self.lookups.place_of(&ip) else {
+            self.not_granted(Refusal::Place, "places", "city = \"GeoLite2-City.mmdb\"");
+            return Ok(None);
+        };
+        Ok(place.map(|place| {
+            let Place { continent_name, country_iso_code, country_name, region_iso_code, region_name, city_name, latitude, longitude } =
+                Arc::unwrap_or_clone(place);
+            lookup::Place { continent_name, country_iso_code, country_name, region_iso_code, region_name, city_name, latitude, longitude }
+        }))
     }
 
-    fn network_of(&mut self, _ip: String) -> Result<Option<lookup::Network>> {
-        self.no_lookup();
-        Ok(None)
+    fn network_of(&mut self, ip: String) -> Result<Option<lookup::Network>> {
+        let Ok(network) = self.lookups.network_of(&ip) else {
+            self.not_granted(Refusal::Network, "networks", "asn = \"GeoLite2-ASN.mmdb\"");
+            return Ok(None);
+        };
+        Ok(network.map(|network| {
+            let Network { number, organization } = Arc::unwrap_or_clone(network);
+            lookup::Network { number, organization }
+        }))
     }
 
-    fn user_agent(&mut self, _text: String) -> Result<Option<lookup::Agent>> {
-        self.no_lookup();
-        Ok(None)
+    fn user_agent(&mut self, text: String) -> Result<Option<lookup::Agent>> {
+        if self.lookups.knows_user_agents() && !lockgate_lookup::is_ready() {
+            self.on_the_house(lockgate_lookup::prepare);
+        }
+        let Ok(agent) = self.lookups.user_agent(&text) else {
+            self.not_granted(Refusal::Agent, "user agents", "user-agents = true");
+            return Ok(None);
+        };
+        if agent.is_none() {
+            self.refuse(Refusal::AgentText, &format!("a user agent longer than {TEXT_MAX} bytes is not looked up: the answer is `none`"));
+        }
+        Ok(agent.map(|agent| {
+            let Agent { software, os, device } = Arc::unwrap_or_clone(agent);
+            let software_of = |Software { name, version }| lookup::AgentSoftware { name, version };
+            lookup::Agent { software: software_of(software), os: os.map(software_of), device }
+        }))
     }
 }
 

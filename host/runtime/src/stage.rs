@@ -3,6 +3,7 @@ use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use lockgate_lookup::Lookups;
 use thiserror::Error;
 use wasmtime::Store;
 
@@ -68,6 +69,7 @@ pub enum ConfigureError {
 pub(crate) struct Call<'a> {
     /// For its log lines.
     pub(crate) batch: &'a str,
+    pub(crate) lookups: Lookups,
     /// Bytes that are passed in.
     pub(crate) input: usize,
     /// The batch, or a part of it, was tried before: on a fresh instance, and without showing its log lines once more.
@@ -132,6 +134,7 @@ impl Stage {
         let mut instance = idle.map_or_else(|| inner.fresh(), Ok)?;
         let host = instance.host();
         host.batch = call.batch.to_owned();
+        host.lookups = call.lookups;
         host.lines.muted = call.again;
         let result = instance.call(inner.limits.output(call.input), run);
         instance.host().end();

@@ -5,6 +5,7 @@ mod configure;
 mod filter;
 mod limits;
 mod load;
+mod lookup;
 mod mapper;
 mod sink;
 mod support;

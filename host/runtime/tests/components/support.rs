@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
+use lockgate_lookup::Lookups;
 use lockgate_model::{DocumentView, EventView, FeedRef};
 use lockgate_runtime::{Component, ConfigureError, Context, Engine, EngineOptions, Isolated, Limits, Stage, StageOptions};
 use serde_json::Value;
@@ -13,7 +14,7 @@ use tracing::field::{Field, Visit};
 pub static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(EngineOptions { threads: 1, ..EngineOptions::default() }).unwrap());
 
 static FILTER: LazyLock<Component> = LazyLock::new(|| load("hostile_filter"));
-static MAPPER: LazyLock<Component> = LazyLock::new(|| load("hostile_mapper"));
+pub static MAPPER: LazyLock<Component> = LazyLock::new(|| load("hostile_mapper"));
 static SINK: LazyLock<Component> = LazyLock::new(|| load("hostile_sink"));
 
 /// Bytes of a guest of `tests/components`, compiled when first asked for.
@@ -71,7 +72,13 @@ pub fn sink(config: Value) -> Stage {
 }
 
 pub fn context() -> Context {
-    Context { batch: "siem/teleport/audit/1-8".into(), pipeline: "siem".into(), source: "teleport".into(), read_at: 1_767_600_000_000 }
+    Context {
+        batch: "siem/teleport/audit/1-8".into(),
+        pipeline: "siem".into(),
+        source: "teleport".into(),
+        read_at: 1_767_600_000_000,
+        lookups: Lookups::default(),
+    }
 }
 
 pub const KEYS: [&str; 8] = ["k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7"];

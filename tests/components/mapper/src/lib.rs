@@ -1,6 +1,6 @@
 //! A mapper that misbehaves as its `mode` says; see README.md.
 
-use lockgate_plugin::{BatchContext, ConfigIssue, Event, Failure, Mapper, Needs, Outcome, Setup};
+use lockgate_plugin::{BatchContext, ConfigIssue, Event, Failure, Mapper, Needs, Outcome, Setup, lookup};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -51,19 +51,23 @@ enum Mode {
     NotUtf8,
     Fail,
     FailRetryable,
+    LookUp,
 }
 
 struct Hostile {
     mode: Mode,
     on: Option<String>,
     bytes: usize,
+    /// What look-ups said while it was configured.
+    configured: String,
 }
 
 impl Mapper for Hostile {
     type Config = Config;
 
     fn configure(config: Config) -> Result<(Hostile, Setup), Vec<ConfigIssue>> {
-        let hostile = Hostile { mode: config.mode, on: config.on, bytes: config.bytes };
+        let configured = if config.mode == Mode::LookUp { look_up() } else { String::new() };
+        let hostile = Hostile { mode: config.mode, on: config.on, bytes: config.bytes, configured };
         Ok((hostile, Setup::new(Needs::Payloads).reasons(["on purpose"])))
     }
 
@@ -102,6 +106,8 @@ impl Mapper for Hostile {
             Mode::DuplicateKeys => one(r#"{"a":1,"\u0061":2}"#),
             Mode::Deep => Outcome::Emit(vec![format!("{}1{}", r#"{"a":"#.repeat(200), "}".repeat(200))]),
             Mode::ControlCharacter => one("{\"a\":\"\n\"}"),
+            // What `Debug` writes of ASCII is JSON.
+            Mode::LookUp => Outcome::Emit(vec![format!(r#"{{"configured":{:?},"now":{:?}}}"#, self.configured, look_up())]),
             // A component is not held to what Rust promises of its strings.
             Mode::NotUtf8 => Outcome::Emit(vec![unsafe { String::from_utf8_unchecked(b"{\"a\":\"\xff\"}".to_vec()) }]),
             Mode::Same | Mode::TooFew | Mode::TooMany | Mode::Fail | Mode::FailRetryable => Outcome::Emit(vec![event.payload]),
@@ -122,6 +128,15 @@ impl Mapper for Hostile {
         }
         Ok(outcomes)
     }
+}
+
+/// A place, a network and two user agents, as far as they are granted.
+fn look_up() -> String {
+    let place = lookup::place_of("192.0.2.7").and_then(|place| place.city_name);
+    let network = lookup::network_of("192.0.2.7").and_then(|network| network.number);
+    let agent = lookup::user_agent("Go-http-client/1.1").map(|agent| agent.software.name);
+    let long = lookup::user_agent(&"x".repeat(5000)).map(|agent| agent.device);
+    format!("{place:?} {network:?} {agent:?} {long:?}").replace('"', "'")
 }
 
 lockgate_plugin::mapper!(Hostile);
