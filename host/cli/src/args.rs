@@ -213,6 +213,14 @@ pub(crate) struct PluginRun {
     #[arg(long, value_name = "ID")]
     pub(crate) session: Option<String>,
 
+    /// A MaxMind database in which the plugin may look up places, such as GeoLite2-City.mmdb.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) lookup_city: Option<PathBuf>,
+
+    /// A MaxMind database in which the plugin may look up networks, such as GeoLite2-ASN.mmdb.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) lookup_asn: Option<PathBuf>,
+
     /// Events in one call.
     #[arg(long, default_value_t = 500, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) batch: u32,

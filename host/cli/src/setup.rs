@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lockgate_config::{Config, Issue, ProcessEnvironment};
+use lockgate_lookup::Databases;
 use lockgate_model::{FeedKind, Millis};
 use lockgate_observe::Masks;
 use lockgate_pipeline::{Assembly, Board, Plan, Reader, Workshop};
@@ -29,7 +30,7 @@ pub(crate) fn store_path(file: &Path) -> Result<PathBuf, Failure> {
 
 /// Assembles every pipeline, loads every credential and throws them away: what `check` shows beside the problems of the text.
 pub(crate) fn dry_run(file: &Path, config: &Config, masks: &Masks) -> Result<(), Failure> {
-    let (_, mut report) = assemble(file, config, None, masks, &Board::new(now()))?;
+    let (_, _, mut report) = assemble(file, config, None, masks, &Board::new(now()))?;
     for source in &config.sources {
         if let Err(message) = Reader::new(source, false).check() {
             let hint = "`tctl auth sign --user=lockgate --out=identity` writes an identity file, and so does Machine ID";
@@ -43,7 +44,7 @@ pub(crate) fn dry_run(file: &Path, config: &Config, masks: &Masks) -> Result<(),
 pub(crate) fn plan(file: &Path, config: &Config, masks: &Masks, exit_on_last_event: bool) -> Result<Plan, Failure> {
     let board = Board::new(now());
     let code = config.store.path.join("code");
-    let (pipelines, report) = assemble(file, config, Some(&code), masks, &board)?;
+    let (pipelines, databases, report) = assemble(file, config, Some(&code), masks, &board)?;
     if pipelines.is_empty() {
         return Err(Failure::report(report.render(print::to_terminal())));
     }
@@ -62,7 +63,15 @@ pub(crate) fn plan(file: &Path, config: &Config, masks: &Masks, exit_on_last_eve
         Reader::new(source, wants(FeedKind::Sessions))
     });
     let configured = config.pipelines.iter().map(|pipeline| pipeline.name.clone()).collect();
-    Ok(Plan { readers: readers.collect(), pipelines, configured, exit_on_last_event, board, status_file: status_file(&config.store.path) })
+    Ok(Plan {
+        readers: readers.collect(),
+        pipelines,
+        databases,
+        configured,
+        exit_on_last_event,
+        board,
+        status_file: status_file(&config.store.path),
+    })
 }
 
 fn assemble(
@@ -71,12 +80,13 @@ fn assemble(
     code: Option<&Path>,
     masks: &Masks,
     board: &Board,
-) -> Result<(Vec<Assembly>, lockgate_config::Report), Failure> {
+) -> Result<(Vec<Assembly>, Option<Databases>, lockgate_config::Report), Failure> {
     let base = file.parent().unwrap_or(Path::new(""));
     let mut workshop = Workshop::new(base, code, masks.clone(), board.clone()).map_err(Failure::failed)?;
     let mut report = config.report();
+    workshop.grant(&config.lookup, &mut report);
     let pipelines = config.pipelines.iter().filter_map(|pipeline| workshop.assemble(pipeline, &mut report)).collect();
-    Ok((pipelines, report))
+    Ok((pipelines, workshop.into_databases(), report))
 }
 
 pub(crate) fn store_options(config: &Config) -> Options {

@@ -13,6 +13,7 @@ mod defaults;
 mod document;
 mod environment;
 mod event_handler;
+mod lookup;
 mod mask;
 mod name;
 mod pipeline;
@@ -41,6 +42,7 @@ use toml::de::DeTable;
 
 pub use auth::Auth;
 pub use environment::{Environment, ProcessEnvironment};
+pub use lookup::{Database, Lookup};
 pub use pipeline::{BatchLimits, Input, Order, Pipeline, Stage};
 pub use plugin::{Limits, Plugin, PluginSource, Wasi};
 pub use report::{Issue, Report};
@@ -64,6 +66,8 @@ pub struct Config {
     pub sources: Vec<Source>,
     /// `[store]`.
     pub store: Store,
+    /// `[lookup]`.
+    pub lookup: Lookup,
     /// `[plugins.NAME]`. Stages and sinks hold copies of those they use.
     pub plugins: Vec<Plugin>,
     /// `[pipelines.NAME]`. At least one.
@@ -151,6 +155,7 @@ fn read(name: &str, text: &str, base_dir: &Path, environment: &dyn Environment) 
     }
     let sources = source::read(&mut r, &mut root);
     let store = store::read(&mut r, &mut root);
+    let lookup = lookup::read(&mut r, &mut root);
     let declared = plugin::read(&mut r, &mut root);
     let names = source::names(&root);
     let pipelines = pipeline::read(&mut r, &mut root, &names, &declared);
@@ -161,5 +166,5 @@ fn read(name: &str, text: &str, base_dir: &Path, environment: &dyn Environment) 
     if !r.issues.is_empty() {
         return (Err(Report::new(document, r.issues)), known);
     }
-    (Ok(Config { sources, store, plugins: declared.plugins, pipelines, secrets: r.secrets, document }), known)
+    (Ok(Config { sources, store, lookup, plugins: declared.plugins, pipelines, secrets: r.secrets, document }), known)
 }

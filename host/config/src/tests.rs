@@ -88,6 +88,7 @@ fn the_reference_shows_the_defaults() {
     let source = |config: &Config| (config.sources[0].window, config.sources[0].concurrency);
     assert_eq!(source(&reference), source(&smallest));
     assert_eq!((reference.store.audit, reference.store.sessions), (smallest.store.audit, smallest.store.sessions));
+    assert_eq!(reference.lookup.user_agents, smallest.lookup.user_agents);
     let plugin = |plugin: &Plugin| (plugin.limits, plugin.reuse, plugin.wasi);
     assert_eq!(plugin(&reference.plugins[0]), plugin(&smallest.pipelines[0].sink.plugin));
     let (a, b) = (&reference.pipelines[0], &smallest.pipelines[0]);

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
-use lockgate_config::{Auth, Issue, Order, Pipeline, Plugin, Report, Sink, Wasi, With};
+use lockgate_config::{Auth, Database, Issue, Order, Pipeline, Plugin, Report, Sink, Wasi, With};
 use lockgate_egress::{Client, Endpoint, EndpointError, Identity, Pem, Rate};
+use lockgate_lookup::{Databases, Grant, Which};
 use lockgate_model::Masks;
 use lockgate_registry::{Artifact, CodeStore, resolve};
 use lockgate_runtime::{CodeCache, Component, ConfigureError, Engine, EngineOptions, Kind, Limits, Stage, StageOptions};
@@ -14,6 +15,7 @@ use serde_json::{Value, json};
 use crate::batcher::BatchLimits;
 use crate::chain::Chain;
 use crate::delivery::Outlet;
+use crate::generation::Description;
 use crate::status::Board;
 
 /// Compiled code kept on disk, in bytes.
@@ -26,8 +28,7 @@ pub struct Assembly {
     pub(crate) limits: BatchLimits,
     pub(crate) age: Duration,
     pub(crate) in_flight: usize,
-    /// Equal for the same configuration: digests and `with` tables, as JSON.
-    pub(crate) description: String,
+    pub(crate) description: Description,
 }
 
 pub(crate) struct Stream {
@@ -50,6 +51,8 @@ pub struct Workshop {
     /// What relative paths of plugins begin at.
     base: PathBuf,
     components: HashMap<String, Component>,
+    /// `None` where what was granted cannot be opened.
+    databases: Option<Databases>,
 }
 
 /// A stage or a sink, as configured.
@@ -76,7 +79,32 @@ impl Workshop {
             }
         });
         let engine = Engine::new(EngineOptions { code_cache, ..EngineOptions::default() })?;
-        Ok(Workshop { engine, masks, board, base: base.to_owned(), components: HashMap::new() })
+        let databases = Databases::open(&Grant::default()).ok();
+        Ok(Workshop { engine, masks, board, base: base.to_owned(), components: HashMap::new(), databases })
+    }
+
+    /// Opens what components may look up, or reports what cannot be opened; pipelines that look something up then cannot be assembled.
+    pub fn grant(&mut self, lookup: &lockgate_config::Lookup, report: &mut Report) {
+        let path = |database: &Option<Database>| database.as_ref().map(|database| database.path.clone());
+        let grant = Grant { city: path(&lookup.city), asn: path(&lookup.asn), user_agents: lookup.user_agents };
+        let opened = Databases::open(&grant).map_err(|errors| {
+            for error in errors {
+                let database = match error.which {
+                    Which::City => &lookup.city,
+                    Which::Asn => &lookup.asn,
+                };
+                let span = database.as_ref().map_or(0..0, |database| database.span.clone());
+                let hint =
+                    "a database in MaxMind's format, such as `geoipupdate` fetches: GeoLite2 City for `city`, GeoLite2 ASN for `asn`";
+                report.push(Issue::new(span, format!("{error}."), "granted here", hint));
+            }
+        });
+        self.databases = opened.ok();
+    }
+
+    /// What was granted, for [`Plan`](crate::Plan).
+    pub fn into_databases(self) -> Option<Databases> {
+        self.databases
     }
 
     /// One pipeline, or its problems in the report.
@@ -120,7 +148,11 @@ impl Workshop {
         if !complete {
             return None;
         }
-        let description = json!({
+        let looks_up = made.iter().any(|stage| stage.stage.component().looks_up());
+        if looks_up && self.databases.is_none() {
+            return None;
+        }
+        let components = json!({
             "stages": made.iter().map(|stage| &stage.description).collect::<Vec<_>>(),
             "sink": sink_stage.description,
         });
@@ -153,7 +185,7 @@ impl Workshop {
             limits,
             age: pipeline.batch.age,
             in_flight: pipeline.in_flight,
-            description: description.to_string(),
+            description: Description { components, looks_up },
         })
     }
 

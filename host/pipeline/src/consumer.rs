@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use lockgate_lookup::Lookups;
 use lockgate_model::{Batch, BatchRecord, Commit, Seq, SeqRange};
 use lockgate_runtime::{Context, Postponed};
 use lockgate_store::{Ledger, Store, StoreError};
@@ -13,6 +14,7 @@ use crate::backoff::backoff;
 use crate::batcher::{self, BatchLimits};
 use crate::clock::now;
 use crate::delivery::{Delivered, Outlet, Stopping};
+use crate::generation::Current;
 use crate::progress::Progress;
 use crate::stop::Stop;
 use crate::work::Work;
@@ -28,7 +30,7 @@ pub(crate) struct Consumer {
     pub(crate) source: Arc<str>,
     pub(crate) in_session_order: bool,
     pub(crate) epoch: u32,
-    pub(crate) generation: u32,
+    pub(crate) current: Current,
     pub(crate) limits: BatchLimits,
     /// A batch is closed at this age, however small it is.
     pub(crate) age: Duration,
@@ -68,6 +70,7 @@ impl Consumer {
                     let batch = self.collect(gap.start..gap.end.min(end)).await?;
                     if !batch.is_empty() {
                         next = batch.range().end;
+                        self.current.renew(&self.store).await?;
                         self.dispatch(batch, &mut batches, &stop);
                         continue;
                     }
@@ -119,7 +122,8 @@ impl Consumer {
             source: self.source.clone(),
             in_session_order: self.in_session_order,
             epoch: self.epoch,
-            generation: self.generation,
+            generation: self.current.generation,
+            lookups: self.current.lookups.clone(),
         };
         let (outlet, mut stop) = (self.outlet.clone(), stop.clone());
         outlet.board.pipeline(&outlet.pipeline, |state| state.in_flight += 1);
@@ -161,6 +165,7 @@ struct Flight {
     in_session_order: bool,
     epoch: u32,
     generation: u32,
+    lookups: Lookups,
 }
 
 impl Flight {
@@ -169,7 +174,8 @@ impl Flight {
         let range = batch.range();
         let id = format!("{}/{}/{}-{}", self.outlet.pipeline, self.stream, range.start, range.end - 1);
         let read_at = batch.slices.last().map_or(0, |slice| slice.block.read_at);
-        let context = Context { batch: id.clone(), pipeline: self.outlet.pipeline.clone(), source: self.source.clone(), read_at };
+        let lookups = self.lookups.clone();
+        let context = Context { batch: id.clone(), pipeline: self.outlet.pipeline.clone(), source: self.source.clone(), read_at, lookups };
         let Ok((mut work, delivered)) = self.deliver(batch, &context, &mut stop).await else { return Ok(None) };
         for (document, fate) in delivered.fates {
             work.settle(document, self.outlet.chain.sink().label(), fate);

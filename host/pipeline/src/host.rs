@@ -3,7 +3,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lockgate_model::Generation;
+use lockgate_lookup::{Databases, Lookups};
 use lockgate_store::{Store, StoreError};
 use thiserror::Error;
 use tokio::sync::watch;
@@ -12,6 +12,7 @@ use tokio::task::JoinSet;
 use crate::assemble::Assembly;
 use crate::clock::now;
 use crate::consumer::Consumer;
+use crate::generation::{Current, keep_current};
 use crate::progress::Progress;
 use crate::reader::{self, Reader};
 use crate::status::{Board, HostStatus};
@@ -27,6 +28,8 @@ const STATUS_EVERY: Duration = Duration::from_secs(1);
 pub struct Plan {
     pub readers: Vec<Reader>,
     pub pipelines: Vec<Assembly>,
+    /// What their components may look up. None where it cannot be opened: then no pipeline here looks anything up.
+    pub databases: Option<Databases>,
     /// Names of all configured pipelines, also of those that cannot start: retention waits for them.
     pub configured: Vec<String>,
     /// End once the sources are caught up and everything is final.
@@ -53,9 +56,13 @@ pub enum HostError {
 pub async fn run(plan: Plan, store: &Store, mut stop: Stop) -> Result<(), HostError> {
     // An inner stop ends the tasks also where the host ends by itself.
     let (stopper, inner) = Stopper::new();
-    // Ends with this function, however it returns.
-    let mut status = JoinSet::new();
-    status.spawn(write_status(plan.board.clone(), plan.status_file.clone()));
+    // They end with this function, however it returns.
+    let mut beside = JoinSet::new();
+    beside.spawn(write_status(plan.board.clone(), plan.status_file.clone()));
+    let (granted, lookups) = watch::channel(plan.databases.as_ref().map(Databases::lookups).unwrap_or_default());
+    if let Some(databases) = plan.databases {
+        beside.spawn(keep_current(databases, granted));
+    }
     let mut tasks: JoinSet<Result<(), HostError>> = JoinSet::new();
     let mut ended = BTreeMap::new();
     for reader in plan.readers {
@@ -64,7 +71,7 @@ pub async fn run(plan: Plan, store: &Store, mut stop: Stop) -> Result<(), HostEr
         tasks.spawn(reader::run(reader, store.clone(), plan.board.clone(), plan.exit_on_last_event, caught_up, inner.clone()));
     }
     for assembly in plan.pipelines {
-        for consumer in consumers(assembly, store).await? {
+        for consumer in consumers(assembly, store, &lookups).await? {
             // A stream whose source is no longer configured has ended.
             let ended = ended.get(&*consumer.source).cloned().unwrap_or_else(|| watch::channel(true).1);
             let stop = inner.clone();
@@ -88,7 +95,7 @@ pub async fn run(plan: Plan, store: &Store, mut stop: Stop) -> Result<(), HostEr
     // After a failure, or the grace: what still runs finds that it may not wait, and leaves its batch waiting.
     let _ = tokio::time::timeout(Duration::from_secs(2), all_ended(&mut tasks)).await;
     tasks.abort_all();
-    status.shutdown().await;
+    beside.shutdown().await;
     let _ = tokio::fs::remove_file(&plan.status_file).await;
     result
 }
@@ -121,11 +128,10 @@ async fn all_ended(tasks: &mut JoinSet<Result<(), HostError>>) {
     while tasks.join_next().await.is_some() {}
 }
 
-async fn consumers(assembly: Assembly, store: &Store) -> Result<Vec<Consumer>, StoreError> {
+async fn consumers(assembly: Assembly, store: &Store, lookups: &watch::Receiver<Lookups>) -> Result<Vec<Consumer>, StoreError> {
     let pipeline: Arc<str> = assembly.outlet.pipeline.clone();
     let streams: Vec<String> = assembly.streams.iter().map(|stream| stream.name.clone()).collect();
-    let generation = Generation { pipeline, description: assembly.description };
-    let registration = store.register(generation, &streams, now()).await?;
+    let (current, registration) = Current::register(store, pipeline, streams, assembly.description, lookups.clone()).await?;
     assembly.outlet.board.pipeline(&assembly.outlet.pipeline, |state| state.ready = true);
     Ok(assembly
         .streams
@@ -141,7 +147,7 @@ async fn consumers(assembly: Assembly, store: &Store) -> Result<Vec<Consumer>, S
                 source: stream.source.as_str().into(),
                 in_session_order: stream.in_session_order,
                 epoch: registration.epoch,
-                generation: registration.generation,
+                current: current.clone(),
                 limits: assembly.limits,
                 age: assembly.age,
                 in_flight: assembly.in_flight,

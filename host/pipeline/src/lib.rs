@@ -7,6 +7,7 @@ mod chain;
 mod clock;
 mod consumer;
 mod delivery;
+mod generation;
 mod host;
 mod progress;
 mod reader;

@@ -509,7 +509,7 @@ pub mod lockgate {
                 }
             }
             #[allow(unused_unsafe, clippy::all)]
-            /// None where no database is granted, or it does not know the address.
+            /// None where no database is granted, or it does not know the address, and always in `configure`. Names are never resolved.
             #[allow(async_fn_in_trait)]
             pub fn place_of(ip: &str) -> ::core::option::Option<Place> {
                 unsafe {
@@ -836,6 +836,7 @@ pub mod lockgate {
                 }
             }
             #[allow(unused_unsafe, clippy::all)]
+            /// By the patterns of ua-parser/uap-core. None where the operator turned it off, or the text is longer than 4096 bytes.
             #[allow(async_fn_in_trait)]
             pub fn user_agent(text: &str) -> ::core::option::Option<Agent> {
                 unsafe {

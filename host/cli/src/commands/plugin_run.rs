@@ -3,6 +3,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lockgate_lookup::{Databases, Grant, Lookups};
 use lockgate_model::{Block, BlockBuilder, BlockParts, DocumentView, EventView, FeedKind, FeedRef, Head, Millis, key_of};
 use lockgate_runtime::{
     Component, ConfigureError, Context, Engine, EngineOptions, Isolated, Kind, Limits, Mapped, Postponed, Stage, StageOptions, Verdict,
@@ -36,9 +37,10 @@ struct Fields {
 
 /// Events in, results out: kept events of a filter, documents of a mapper, requests of a sink, one JSON value a line.
 pub(crate) fn run(command: &PluginRun) -> Result<(), Failure> {
+    let lookups = lookups(command)?;
     let stage = stage(command)?;
     let mut lines = std::io::stdin().lock();
-    let mut batch = Batch::new(command);
+    let mut batch = Batch::new(command, lookups);
     let mut problems = Problems::default();
     let mut number = 0;
     let mut line = Vec::new();
@@ -80,6 +82,15 @@ impl Problems {
     }
 }
 
+/// User agents are always there; places and networks where they are given.
+fn lookups(command: &PluginRun) -> Result<Lookups, Failure> {
+    let grant = Grant { city: command.lookup_city.clone(), asn: command.lookup_asn.clone(), user_agents: true };
+    Databases::open(&grant).map(|databases| databases.lookups()).map_err(|errors| {
+        let told = errors.iter().map(|error| format!("error: `--lookup-{}`: {error}", error.which));
+        Failure::report(told.collect::<Vec<_>>().join("\n"))
+    })
+}
+
 fn stage(command: &PluginRun) -> Result<Stage, Failure> {
     let config: Value = serde_json::from_str(&command.with)
         .map_err(|error| Failure::usage(format!("`--with` is not JSON: {error}.")).hint(r#"such as `--with '{"skip":["print"]}'`"#))?;
@@ -118,6 +129,7 @@ fn stage(command: &PluginRun) -> Result<Stage, Failure> {
 
 struct Batch<'a> {
     command: &'a PluginRun,
+    lookups: Lookups,
     builder: BlockBuilder,
     /// Line numbers of the events.
     lines: Vec<u64>,
@@ -125,8 +137,8 @@ struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    fn new(command: &PluginRun) -> Batch<'_> {
-        Batch { command, builder: BlockBuilder::new(), lines: Vec::new(), number: 0 }
+    fn new(command: &PluginRun, lookups: Lookups) -> Batch<'_> {
+        Batch { command, lookups, builder: BlockBuilder::new(), lines: Vec::new(), number: 0 }
     }
 
     fn len(&self) -> usize {
@@ -161,7 +173,7 @@ fn flush(stage: &Stage, batch: &mut Batch<'_>, problems: &mut Problems) -> Resul
     let (parts, lines, number) = batch.take();
     let now = setup::now();
     let block = Arc::new(Block::new("stdin".into(), feed, 1, now, parts));
-    let context = context(number, now);
+    let context = context(number, now, batch.lookups.clone());
     let events: Vec<EventView<'_>> = (0..block.len()).map(|row| block.view(row)).collect();
     let mut out = Vec::new();
     let mut emit = |text: &str| {
@@ -231,8 +243,8 @@ fn flush(stage: &Stage, batch: &mut Batch<'_>, problems: &mut Problems) -> Resul
     }
 }
 
-fn context(number: u64, now: Millis) -> Context {
-    Context { batch: format!("run/stdin/{number}"), pipeline: "run".into(), source: "stdin".into(), read_at: now }
+fn context(number: u64, now: Millis, lookups: Lookups) -> Context {
+    Context { batch: format!("run/stdin/{number}"), pipeline: "run".into(), source: "stdin".into(), read_at: now, lookups }
 }
 
 /// As a pipeline does, but not for ever.

@@ -30,6 +30,10 @@ struct Row {
     /// Seconds since the oldest waiting event was read; absent where none waits.
     lag_seconds: Option<f64>,
     balanced: bool,
+    /// Another number when a component, its `with` table or a database that it looks things up in is another one.
+    generation: u32,
+    /// What the number stands for: digests and tables.
+    description: serde_json::Value,
     state: Option<PipelineState>,
 }
 
@@ -43,7 +47,7 @@ pub(crate) fn run(command: &Status) -> Result<(), Failure> {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as Millis);
     let host = lockgate_pipeline::read_status(&setup::status_file(&folder)).filter(|host| now - host.updated_at < STALE);
     let mut pipelines = BTreeMap::new();
-    for PipelineStatus { name, streams, .. } in inspector.pipelines().map_err(Failure::failed)? {
+    for PipelineStatus { name, streams, generation, description, .. } in inspector.pipelines().map_err(Failure::failed)? {
         let mut books = Books::default();
         for (_, stream) in inspector.books(&name).map_err(Failure::failed)? {
             books += stream;
@@ -61,6 +65,8 @@ pub(crate) fn run(command: &Status) -> Result<(), Failure> {
             waiting: books.waiting,
             lag_seconds: oldest.map(|since| (now - since).max(0) as f64 / 1000.0),
             balanced: books.balance(),
+            generation,
+            description: serde_json::from_str(&description).map_err(Failure::failed)?,
             state: host.as_ref().and_then(|host| host.pipelines.get(&name).cloned()).map(|mut state| {
                 state.next_retry_at = state.next_retry_at.filter(|&at| at > now);
                 state

@@ -1,0 +1,109 @@
+use std::sync::Arc;
+
+use lockgate_lookup::{Databases, Lookups};
+use lockgate_model::{Day, Generation};
+use lockgate_store::{Registration, Store, StoreError};
+use serde_json::{Value, json};
+use tokio::sync::watch;
+
+use crate::clock::now;
+
+/// Between looks at the granted databases. A change is taken when a second look finds the same.
+const LOOK_EVERY: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// What decides a pipeline's output beside the events.
+#[derive(Clone, Debug)]
+pub(crate) struct Description {
+    /// Digests and `with` tables of its components.
+    pub(crate) components: Value,
+    /// One of them looks things up.
+    pub(crate) looks_up: bool,
+}
+
+impl Description {
+    /// Equal text is the same generation.
+    fn text(&self, lookups: &Lookups) -> String {
+        let mut all = self.components.clone();
+        if self.looks_up {
+            all["lookup"] = json!(lookups.digests());
+        }
+        all.to_string()
+    }
+}
+
+/// The generation that a pipeline's batches are made in. There is a new one when a database that it looks things up in was replaced.
+#[derive(Clone, Debug)]
+pub(crate) struct Current {
+    pub(crate) generation: u32,
+    pub(crate) lookups: Lookups,
+    pipeline: Arc<str>,
+    streams: Arc<[String]>,
+    description: Description,
+    granted: watch::Receiver<Lookups>,
+}
+
+impl Current {
+    /// Makes the pipeline known to the store.
+    pub(crate) async fn register(
+        store: &Store,
+        pipeline: Arc<str>,
+        streams: Vec<String>,
+        description: Description,
+        mut granted: watch::Receiver<Lookups>,
+    ) -> Result<(Current, Registration), StoreError> {
+        let lookups = granted.borrow_and_update().clone();
+        let mut current = Current { generation: 0, lookups, pipeline, streams: streams.into(), description, granted };
+        let registration = current.register_again(store).await?;
+        Ok((current, registration))
+    }
+
+    /// Before each batch.
+    pub(crate) async fn renew(&mut self, store: &Store) -> Result<(), StoreError> {
+        if !self.description.looks_up || !self.granted.has_changed().unwrap_or(false) {
+            return Ok(());
+        }
+        self.lookups = self.granted.borrow_and_update().clone();
+        self.register_again(store).await.map(|_| ())
+    }
+
+    async fn register_again(&mut self, store: &Store) -> Result<Registration, StoreError> {
+        let generation = Generation { pipeline: self.pipeline.clone(), description: self.description.text(&self.lookups) };
+        let registration = store.register(generation, &self.streams, now()).await?;
+        self.generation = registration.generation;
+        Ok(registration)
+    }
+}
+
+/// Looks at the granted files for as long as it is polled, and tells everybody of a new content.
+pub(crate) async fn keep_current(mut databases: Databases, granted: watch::Sender<Lookups>) {
+    if databases.is_fixed() {
+        return;
+    }
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let looked = tokio::task::spawn_blocking(move || {
+            let refreshed = databases.refresh();
+            (databases, refreshed)
+        });
+        // It ends with a panic, or with the runtime.
+        let Ok((back, refreshed)) = looked.await else { return };
+        databases = back;
+        for error in &refreshed.failed {
+            tracing::error!("the database granted as `{}` has changed and cannot be used, the one before stays: {error}", error.which);
+        }
+        for replaced in &refreshed.replaced {
+            tracing::info!(
+                sha256 = replaced.digest,
+                "the database granted as `{}` was replaced by a `{}` of {}; what is mapped with it is a new generation",
+                replaced.which,
+                replaced.kind,
+                Day::of(replaced.built.saturating_mul(1000) as i64)
+            );
+        }
+        if !refreshed.replaced.is_empty() {
+            granted.send_replace(databases.lookups());
+        }
+    }
+}
