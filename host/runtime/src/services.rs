@@ -42,12 +42,12 @@ impl Host {
     }
 
     /// Less than a warning: many want the documents without.
-    fn not_granted(&self, refusal: Refusal, what: &str, line: &str) {
+    fn not_granted(&self, refusal: Refusal, what: &str, way: &str) {
         if self.is_first(refusal) {
             let identity = &self.identity;
             tracing::info!(
                 pipeline = %identity.pipeline, stage = %identity.stage, plugin = %identity.plugin,
-                "it looks up {what}, but the configuration grants none, so that every answer is `none`; `[lookup]` with `{line}` would (said once)"
+                "it looks up {what}, but none are granted, so that every answer is `none`; {way} grants them (said once)"
             );
         }
     }
@@ -97,7 +97,7 @@ impl metrics::Host for Host {
 impl lookup::Host for Host {
     fn place_of(&mut self, ip: String) -> Result<Option<lookup::Place>> {
         let Ok(place) = self.lookups.place_of(&ip) else {
-            self.not_granted(Refusal::Place, "places", "city = \"GeoLite2-City.mmdb\"");
+            self.not_granted(Refusal::Place, "places", "`city = \"GeoLite2-City.mmdb\"` in `[lookup]`, or `--lookup-city`,");
             return Ok(None);
         };
         Ok(place.map(|place| {
@@ -109,7 +109,7 @@ impl lookup::Host for Host {
 
     fn network_of(&mut self, ip: String) -> Result<Option<lookup::Network>> {
         let Ok(network) = self.lookups.network_of(&ip) else {
-            self.not_granted(Refusal::Network, "networks", "asn = \"GeoLite2-ASN.mmdb\"");
+            self.not_granted(Refusal::Network, "networks", "`asn = \"GeoLite2-ASN.mmdb\"` in `[lookup]`, or `--lookup-asn`,");
             return Ok(None);
         };
         Ok(network.map(|network| {
@@ -123,7 +123,7 @@ impl lookup::Host for Host {
             self.on_the_house(lockgate_lookup::prepare);
         }
         let Ok(agent) = self.lookups.user_agent(&text) else {
-            self.not_granted(Refusal::Agent, "user agents", "user-agents = true");
+            self.not_granted(Refusal::Agent, "user agents", "`user-agents = true` in `[lookup]`");
             return Ok(None);
         };
         if agent.is_none() {

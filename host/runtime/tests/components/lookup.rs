@@ -37,7 +37,7 @@ fn a_component_looks_up_what_is_granted_for_the_batch() {
     let count = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
     for said in [
         "INFO",
-        "it looks up networks, but the configuration grants none, so that every answer is `none`; `[lookup]` with `asn = \"GeoLite2-ASN.mmdb\"` would",
+        "it looks up networks, but none are granted, so that every answer is `none`; `asn = \"GeoLite2-ASN.mmdb\"` in `[lookup]`, or `--lookup-asn`,",
         "a user agent longer than 4096 bytes is not looked up",
     ] {
         assert!(count(said) >= 1, "{said}: {lines:#?}");
