@@ -43,7 +43,7 @@ pub fn is_ready() -> bool {
     AGENTS.get().is_some()
 }
 
-/// Compiles the patterns, once in the life of the process: about a second of CPU time and 30 MB.
+/// Compiles the patterns, once in the life of the process: some 0.2 s of CPU time and 30 MB.
 pub fn prepare() {
     agents();
 }
