@@ -6,6 +6,7 @@ mod documents;
 mod logstash;
 mod outputs;
 mod panels;
+mod shapes;
 #[path = "../support/mod.rs"]
 mod support;
 mod template;

@@ -59,7 +59,7 @@ const USER_AGENT: &[&str] = &["device.name", "name", "original", "os.full", "os.
 
 /// Fields whose keys are users' own, so that each key must not become a field. Teleport's protocol has a map or a struct there; anything
 /// else would be rejected, so another name needs a reason as good.
-const MAPS: &[&str] = &[
+pub const MAPS: &[&str] = &[
     ".access_list.membership_requirements_changed.traits",
     ".access_request.annotations",
     ".access_request.resource_search.labels",
@@ -90,7 +90,7 @@ const OTHERS: &[(&str, &str)] = &[
 /// Elastic's integration declares it, and an event can bring it there in this form.
 const NESTED: &str = "an event brings it along in its own object";
 
-fn full(path: &str) -> String {
+pub fn full(path: &str) -> String {
     if path.starts_with('.') { format!("teleport.audit{path}") } else { path.to_owned() }
 }
 
