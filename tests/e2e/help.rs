@@ -4,8 +4,22 @@ use expect_test::expect_file;
 use lockgate_tests::{Ended, Running, lockgate, root};
 
 /// Every command, in the order of the document.
-const COMMANDS: [&str; 12] =
-    ["", "start", "check", "demo", "sim", "sim auth", "sim receiver", "status", "plugin", "plugin run", "version", "completions"];
+const COMMANDS: [&str; 14] = [
+    "",
+    "start",
+    "check",
+    "demo",
+    "sim",
+    "sim auth",
+    "sim receiver",
+    "status",
+    "plugin",
+    "plugin run",
+    "assets",
+    "assets elasticsearch",
+    "version",
+    "completions",
+];
 
 /// A change of what people read is seen in the change itself. `UPDATE_EXPECT=1` writes the file anew.
 #[test]

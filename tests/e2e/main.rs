@@ -1,6 +1,7 @@
 //! End-to-end tests: the real binary against real servers on loopback. A test starts what it names and ends what it started.
 
 mod architecture;
+mod assets;
 mod check;
 mod crash;
 mod delivery;

@@ -55,6 +55,9 @@ pub(crate) enum Command {
     /// Work with plugins.
     #[command(subcommand)]
     Plugin(Plugin),
+    /// Write files for the system behind a sink: templates, dashboards, pipelines.
+    #[command(subcommand)]
+    Assets(Assets),
     /// Print the version and the built-in plugins.
     Version,
     /// Print a completion script for a shell.
@@ -224,4 +227,21 @@ pub(crate) struct PluginRun {
     /// Events in one call.
     #[arg(long, default_value_t = 500, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) batch: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Assets {
+    /// For the documents of `builtin:ecs`: index template, lifecycle policy, Kibana dashboard, Logstash pipeline, and how to install them.
+    Elasticsearch(AssetsElasticsearch),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AssetsElasticsearch {
+    /// Folder for the files. Created when missing.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+
+    /// Overwrite files that have been changed since, or that are of another version.
+    #[arg(long)]
+    pub(crate) force: bool,
 }
