@@ -116,6 +116,33 @@ fn every_panel_has_the_references_that_it_names() {
     }
 }
 
+/// Kibana's schema of a dashboard refuses any other attribute.
+#[test]
+fn the_dashboard_has_attributes_that_kibana_knows() {
+    const KNOWN: [&str; 12] = [
+        "title",
+        "description",
+        "kibanaSavedObjectMeta",
+        "timeRestore",
+        "timeFrom",
+        "timeTo",
+        "refreshInterval",
+        "controlGroupInput",
+        "panelsJSON",
+        "optionsJSON",
+        "hits",
+        "version",
+    ];
+    let attributes = object("dashboard")["attributes"].clone();
+    assert!(
+        attributes.as_object().unwrap().keys().all(|key| KNOWN.contains(&key.as_str())),
+        "{:?}",
+        attributes.as_object().unwrap().keys()
+    );
+    assert!(inner(&attributes["optionsJSON"]).is_object());
+    assert_eq!(inner(&attributes["kibanaSavedObjectMeta"]["searchSourceJSON"])["query"]["language"], "kuery");
+}
+
 #[test]
 fn panels_lie_beside_each_other() {
     let panels = panels();

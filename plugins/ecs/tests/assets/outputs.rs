@@ -72,6 +72,7 @@ pub const MAPS: &[&str] = &[
     ".login.identity_attributes",
     ".saml_idp_service_provider.attribute_mapping",
     ".server.labels",
+    ".user_traits",
     "http.request.headers",
 ];
 
@@ -85,6 +86,7 @@ const OTHERS: &[(&str, &str)] = &[
     (".access_list.membership_requirements_changed.traits", NESTED),
     (".access_list.review_message", NESTED),
     (".okta.assignment.user", NESTED),
+    (".user_traits", "no row names it; Teleport sends it with an event's user, and users name the keys"),
 ];
 
 /// Elastic's integration declares it, and an event can bring it there in this form.
