@@ -1,16 +1,22 @@
+use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+
+use serde_json::Value;
 
 use crate::args::AssetsElasticsearch;
 use crate::failure::Failure;
 use crate::print;
 
+const MAPPINGS: &str = include_str!("../../../../assets/elasticsearch/component-mappings.json");
+
 /// The files of `assets/elasticsearch`, in the order in which they are used.
 const ELASTICSEARCH: [(&str, &str); 7] = [
     ("README.md", include_str!("../../../../assets/elasticsearch/README.md")),
     ("ilm-policy.json", include_str!("../../../../assets/elasticsearch/ilm-policy.json")),
-    ("component-mappings.json", include_str!("../../../../assets/elasticsearch/component-mappings.json")),
+    ("component-mappings.json", MAPPINGS),
     ("component-settings.json", include_str!("../../../../assets/elasticsearch/component-settings.json")),
     ("index-template.json", include_str!("../../../../assets/elasticsearch/index-template.json")),
     ("dashboard.ndjson", include_str!("../../../../assets/elasticsearch/dashboard.ndjson")),
@@ -21,6 +27,17 @@ pub(crate) fn elasticsearch(command: &AssetsElasticsearch) -> Result<(), Failure
     let mut text = write(&command.out, &ELASTICSEARCH, command.force)?;
     text += &format!("`{}` says how to install them, step by step.\n", command.out.join("README.md").display());
     print::data(&text)
+}
+
+/// The index template declares this field, or one that it is a part of.
+pub(crate) fn is_declared(field: &str) -> bool {
+    static FIELDS: LazyLock<HashSet<String>> = LazyLock::new(|| {
+        let mappings: Value = serde_json::from_str(MAPPINGS).unwrap_or_default();
+        let properties = mappings.pointer("/template/mappings/properties").and_then(Value::as_object);
+        properties.into_iter().flatten().map(|(name, _)| name.clone()).collect()
+    });
+    let ends = field.match_indices('.').map(|(end, _)| end).chain([field.len()]);
+    ends.map(|end| &field[..end]).any(|name| FIELDS.contains(name))
 }
 
 /// Writes what is missing or differs, and says of each file what was done. Nothing is written where a file of another text would be lost.
