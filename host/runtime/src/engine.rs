@@ -3,12 +3,13 @@ use std::sync::Arc;
 use std::thread;
 
 use thiserror::Error;
-use wasmtime::Config;
+use wasmtime::{Config, InstanceAllocationStrategy};
 
 use crate::budget::Budget;
 use crate::compiled::CodeCache;
 use crate::limits::{MEMORY_TOTAL, TICK};
 use crate::pool::Pool;
+use crate::slots;
 
 /// Settings of an [`Engine`].
 #[derive(Clone)]
@@ -59,7 +60,12 @@ impl Engine {
         config.wasm_component_model(true);
         config.epoch_interruption(true);
         config.consume_fuel(options.fuel);
-        let inner = wasmtime::Engine::new(&config).map_err(EngineError::Engine)?;
+        config.allocation_strategy(slots::pooling(options.threads));
+        let inner = wasmtime::Engine::new(&config).or_else(|error| {
+            tracing::warn!("address space for instances cannot be set aside, each batch will be a little slower: {error:#}");
+            config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
+            wasmtime::Engine::new(&config).map_err(EngineError::Engine)
+        })?;
         start_ticker(&inner)?;
         Ok(Engine {
             inner,
@@ -73,6 +79,12 @@ impl Engine {
     /// The threads that run components.
     pub fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    /// Half of the instances that can exist at a time do: none is kept for reuse then.
+    pub(crate) fn is_crowded(&self) -> bool {
+        let half = u64::from(slots::instances(self.pool.threads())) / 2;
+        self.inner.pooling_allocator_metrics().is_some_and(|metrics| metrics.memories() as u64 > half)
     }
 
     /// Bytes of linear memory that all instances hold at the moment.

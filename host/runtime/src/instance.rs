@@ -1,6 +1,6 @@
 use std::fmt;
 
-use wasmtime::{Store, UpdateDeadline};
+use wasmtime::{PoolConcurrencyLimitError, Store, UpdateDeadline};
 
 use crate::bindings::filter::{Filter, lockgate::plugin::types};
 use crate::bindings::mapper::Mapper;
@@ -41,6 +41,9 @@ impl Instance {
         };
         match world {
             Ok(world) => Ok(Instance { store, world, fuel: engine.fuel }),
+            Err(error) if error.is::<PoolConcurrencyLimitError>() => {
+                Err(CallError::Host("there are as many instances as there can be".into()))
+            }
             // Neither a trap nor a limit: the types do not fit.
             Err(error) if error.downcast_ref::<wasmtime::Trap>().is_none() => match store.data_mut().explain(&error, output) {
                 CallError::Trap { message } => Err(CallError::Contract(message)),

@@ -28,6 +28,7 @@ mod metrics;
 mod pool;
 mod services;
 mod setup;
+mod slots;
 mod stage;
 
 pub use calls::{Context, Encoded, Mapped, Verdict};

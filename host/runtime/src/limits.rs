@@ -40,7 +40,7 @@ pub(crate) const TABLE_ELEMENTS_MAX: usize = 100_000;
 /// Core instances, tables and memories of one component's instance. Python needs some dozens of core instances.
 pub(crate) const CORE_INSTANCES_MAX: usize = 256;
 pub(crate) const TABLES_MAX: usize = 256;
-pub(crate) const MEMORIES_MAX: usize = 32;
+pub(crate) const MEMORIES_MAX: usize = 8;
 
 /// Problems in a configuration that are passed on.
 pub(crate) const CONFIG_ISSUES_MAX: usize = 100;

@@ -171,7 +171,7 @@ impl Inner {
 
     fn put_idle(&self, instance: Instance) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < self.engine.pool().threads() && !self.engine.budget.is_tight() {
+        if idle.len() < self.engine.pool().threads() && !self.engine.budget.is_tight() && !self.engine.is_crowded() {
             idle.push(instance);
         }
     }

@@ -1,0 +1,44 @@
+//! Address space that is set aside for instances.
+//!
+//! An instance lives for one batch. Its pages come from a slot that another one had before, and are written over with zeros, or with the
+//! component's image: the system would take as many page faults to give new ones, and that is a fifth of the time of a small component.
+
+use wasmtime::{Enabled, PoolingAllocationConfig};
+
+use crate::limits::{CORE_INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
+
+/// Most memory of one instance that an operator may allow, see the configuration's `limits.memory`.
+const MEMORY_MAX: usize = 4 << 30;
+
+/// Bytes of a slot that stay with the process while nobody uses it.
+const KEPT: usize = 8 << 20;
+
+/// Instances that can exist at a time, where each has one memory; few have two.
+pub(crate) fn instances(threads: usize) -> u32 {
+    u32::try_from(128 + 8 * threads).unwrap_or(u32::MAX)
+}
+
+pub(crate) fn pooling(threads: usize) -> PoolingAllocationConfig {
+    let count = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
+    let instances = instances(threads);
+    let mut config = PoolingAllocationConfig::new();
+    config
+        .total_memories(instances)
+        .total_component_instances(instances)
+        .total_core_instances(instances.saturating_mul(32))
+        .total_tables(instances.saturating_mul(32))
+        .max_memory_size(MEMORY_MAX)
+        .max_memories_per_module(count(MEMORIES_MAX))
+        .max_memories_per_component(count(MEMORIES_MAX))
+        .max_tables_per_module(count(TABLES_MAX))
+        .max_tables_per_component(count(TABLES_MAX))
+        .table_elements(TABLE_ELEMENTS_MAX)
+        .max_core_instances_per_component(count(CORE_INSTANCES_MAX))
+        .max_core_instance_size(16 << 20)
+        .max_component_instance_size(16 << 20)
+        .linear_memory_keep_resident(KEPT)
+        .table_keep_resident(64 << 10)
+        .max_unused_warm_slots(count(8 * threads))
+        .pagemap_scan(Enabled::Auto);
+    config
+}
