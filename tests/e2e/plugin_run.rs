@@ -49,6 +49,20 @@ fn a_sink_prints_its_requests() {
     assert_eq!(body[1]["uid"], "u-2");
 }
 
+/// As where a service manager limits the address space.
+#[test]
+fn a_small_address_space_is_told_and_enough() {
+    let binary = lockgate();
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", "ulimit -v 60000000; exec \"$0\" plugin run builtin:ecs"]).arg(binary.get_program()).env("NO_COLOR", "1");
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(EVENTS.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(told.contains("address space for instances cannot be set aside"), "{told}");
+    assert_eq!(lines(&output).len(), 2);
+}
+
 #[test]
 fn problems_name_the_place_and_the_way_out() {
     for (arguments, input, status, text) in [

@@ -91,7 +91,7 @@ impl Stage {
             Ok(setup) => Setup::check(component.kind(), setup)?,
             Err(issues) => return Err(ConfigureError::Issues(setup::issues(issues))),
         };
-        let idle = Mutex::new(if reuse { vec![instance] } else { Vec::new() });
+        let idle = Mutex::new(if reuse && !engine.is_crowded() { vec![instance] } else { Vec::new() });
         let (engine, component, fuel) = (engine.clone(), component.clone(), AtomicU64::new(0));
         Ok(Stage { inner: Arc::new(Inner { engine, component, identity, config, limits, reuse, setup, services, idle, fuel }) })
     }

@@ -25,6 +25,17 @@ fn memory_is_given_back_and_kept_instances_are_counted() {
     assert_eq!(engine.memory_used(), 0);
 }
 
+/// More than there are places for: those that find none are not kept, and all of them work.
+#[test]
+fn any_number_of_stages_may_wish_to_keep_their_instances() {
+    let (engine, component) = engine(EngineOptions { threads: 1, memory_total: 4 << 30, ..EngineOptions::default() });
+    let kept = || StageOptions { reuse: true, ..options("f", json!({ "mode": "keep" })) };
+    let stages: Vec<Stage> = (0..300).map(|_| Stage::configure(&engine, &component, kept()).unwrap()).collect();
+    for stage in stages.iter().chain(&stages) {
+        assert_eq!(stage.filter(&context(), &events()), Ok(vec![Verdict::Keep; 8]));
+    }
+}
+
 /// The memory that others took is no fault of an event: the batch waits.
 #[test]
 fn a_component_without_memory_because_of_others_is_not_blamed() {
