@@ -2,6 +2,7 @@
 
 use lockgate_plugin::json;
 
+use crate::keys::Name;
 use crate::value::{Object, Value};
 
 /// How deeply a document may be nested: no deeper than an event's payload. What lies deeper is written as a string of its JSON.
@@ -48,9 +49,17 @@ fn write_object(out: &mut String, object: &Object<'_>, clean: bool, depth: usize
     out.push('{');
     let mut any = false;
     for (key, value) in &object.members {
-        let name = |out: &mut String| {
-            quote(out, key);
-            out.push(':');
+        let name = |out: &mut String| match key {
+            // Those have nothing that needs an escape.
+            Name::Known(key) => {
+                out.push('"');
+                out.push_str(key.name());
+                out.push_str("\":");
+            }
+            Name::Other(key) => {
+                quote(out, key);
+                out.push(':');
+            }
         };
         any |= member(out, any, name, |out| write(out, value, clean, depth + 1));
     }

@@ -6,7 +6,7 @@
 mod promise;
 
 use ecs::mapping::{GROUPS, INTAKE, LEFTOVERS};
-use ecs::row::{Op, Test};
+use ecs::row::{Op, Row, Test};
 use promise::{MAY_COLLIDE, MAY_GO, check, mappings};
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
@@ -14,7 +14,10 @@ use serde_json::Value;
 
 /// Names that rows know, and some of nobody's.
 fn key() -> impl Strategy<Value = String> {
-    let mut names: Vec<String> = INTAKE.iter().chain(GROUPS).chain(LEFTOVERS).flat_map(|row| row.triggers().map(str::to_owned)).collect();
+    let rows = INTAKE.iter().chain(GROUPS).chain(LEFTOVERS);
+    let paths = rows.clone().flat_map(|row| [row.from, row.only[0].path(), row.only[1].path()]);
+    let first = |path: &'static str| path.strip_prefix('.')?.split('.').next();
+    let mut names: Vec<String> = paths.filter_map(first).chain(rows.filter_map(Row::literal_key)).map(str::to_owned).collect();
     names.retain(|name| name != "addr aside");
     // Where rows write to, too: an event may hold that already.
     names.extend(["database", "session", "user", "server", "mfa_device", "app", "nobody", "x.y", ""].map(str::to_owned));
