@@ -1,6 +1,7 @@
 //! The document while it is being made.
 
-use crate::keys::{Key, Path};
+use crate::indexed::Indexed;
+use crate::keys::Path;
 use crate::rules::{Active, Rules};
 use crate::value::{Object, Value};
 
@@ -14,9 +15,9 @@ pub const INSIDE: Fault = "a test looks inside of what is no object";
 /// `.x` is in `audit`, `x` in `root`.
 #[derive(Debug)]
 pub struct Document<'a> {
-    pub root: Object<'a>,
+    pub root: Indexed<'a>,
     /// What will be `teleport.audit`: at first the whole event.
-    pub audit: Object<'a>,
+    pub audit: Indexed<'a>,
     /// Rows that are still to run.
     pub active: Active,
 }
@@ -24,27 +25,32 @@ pub struct Document<'a> {
 impl<'a> Document<'a> {
     /// The value at a path, if there is one.
     pub fn at(&mut self, path: &Path) -> Option<&mut Value<'a>> {
-        let (object, key) = self.place(path)?;
-        object.get(key)
+        let (first, rest) = path.keys().split_first()?;
+        rest.iter().try_fold(self.side(path).get(*first)?, |value, key| value.as_object()?.get(*key))
     }
 
     /// The value at a path, if it is there and not null. A fault where the path leads through something that is no object.
     pub fn present(&mut self, path: &Path) -> Result<Option<&mut Value<'a>>, Fault> {
-        let Some((last, parents)) = path.keys().split_last() else { return Ok(None) };
-        let mut object = self.side(path);
-        for key in parents {
-            let Some(value) = object.get(*key) else { return Ok(None) };
+        let Some((first, rest)) = path.keys().split_first() else { return Ok(None) };
+        let Some(mut value) = self.side(path).get(*first) else { return Ok(None) };
+        for key in rest {
             if value.is_null() {
                 return Ok(None);
             }
-            object = value.as_object().ok_or(INSIDE)?;
+            match value.as_object().ok_or(INSIDE)?.get(*key) {
+                Some(inner) => value = inner,
+                None => return Ok(None),
+            }
         }
-        Ok(object.get(*last).filter(|value| !value.is_null()))
+        Ok(Some(value).filter(|value| !value.is_null()))
     }
 
     pub fn take(&mut self, path: &Path) -> Option<Value<'a>> {
-        let (object, key) = self.place(path)?;
-        object.take(key)
+        let (first, rest) = path.keys().split_first()?;
+        let side = self.side(path);
+        let Some((last, parents)) = rest.split_last() else { return side.take(*first) };
+        let parent = parents.iter().try_fold(side.get(*first)?, |value, key| value.as_object()?.get(*key))?;
+        parent.as_object()?.take(*last)
     }
 
     /// Puts a value there, over what is there. Objects on the way are made.
@@ -62,16 +68,27 @@ impl<'a> Document<'a> {
     }
 
     fn place_at(&mut self, rules: &Rules, path: &Path, value: Value<'a>, over: bool) -> Result<(), (Fault, Value<'a>)> {
-        let Some((last, parents)) = path.keys().split_last() else { return Ok(()) };
-        let mut object = match path.inside {
-            true => &mut self.audit,
-            false => &mut self.root,
-        };
-        if let Some(first) = path.first().filter(|_| path.inside)
-            && object.position(first).is_none()
-        {
-            rules.wake(first, &mut self.active);
+        let Some((first, rest)) = path.keys().split_first() else { return Ok(()) };
+        let side = if path.inside { &mut self.audit } else { &mut self.root };
+        let known = side.position(*first).is_some();
+        if path.inside && !known {
+            rules.wake(*first, &mut self.active);
         }
+        let Some((last, parents)) = rest.split_last() else {
+            match side.get(*first) {
+                Some(_) if !over => return Err((TAKEN, value)),
+                Some(place) => *place = value,
+                None => _ = side.push((*first).into(), value),
+            }
+            return Ok(());
+        };
+        if !known {
+            side.push((*first).into(), Value::Object(Object::default()));
+        }
+        let mut object = match side.get(*first).and_then(Value::as_object) {
+            Some(object) => object,
+            None => return Err((NO_OBJECT, value)),
+        };
         for key in parents {
             let at = match object.position(*key) {
                 Some(at) => at,
@@ -108,17 +125,7 @@ impl<'a> Document<'a> {
         Ok(())
     }
 
-    /// The object that a path's last key is in, and that key.
-    fn place(&mut self, path: &Path) -> Option<(&mut Object<'a>, Key)> {
-        let (last, parents) = path.keys().split_last()?;
-        let mut object = self.side(path);
-        for key in parents {
-            object = object.get(*key)?.as_object()?;
-        }
-        Some((object, *last))
-    }
-
-    fn side(&mut self, path: &Path) -> &mut Object<'a> {
+    fn side(&mut self, path: &Path) -> &mut Indexed<'a> {
         if path.inside { &mut self.audit } else { &mut self.root }
     }
 }

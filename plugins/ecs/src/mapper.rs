@@ -4,6 +4,7 @@ use lockgate_plugin::json;
 
 use crate::document::Document;
 use crate::enrich::enrich;
+use crate::indexed::Indexed;
 use crate::keys::{Key, Name};
 use crate::lookup::Lookup;
 use crate::machine::Machine;
@@ -45,10 +46,10 @@ pub struct Mapping<L> {
 impl<L: Lookup> Mapping<L> {
     /// One document for one event, whatever the event is.
     pub fn map(&self, payload: &str) -> String {
-        let mut document = Document { root: Object::default(), audit: Object::default(), active: Active::default() };
+        let mut document = Document { root: Indexed::with_capacity(16), audit: Indexed::with_capacity(40), active: Active::default() };
         let complete = self.stages(&mut document, payload);
         let Document { mut root, audit, .. } = document;
-        root.put(TELEPORT, Value::Object(Object { members: vec![(AUDIT.into(), Value::Object(audit))] }));
+        root.put(TELEPORT, Value::Object(Object { members: vec![(AUDIT.into(), Value::Object(audit.into_object()))] }));
         if self.preserve_original || !complete {
             // An event that could not be mapped keeps its text in any case, and says so from 1.6 on (V7).
             event(&mut root).put(ORIGINAL, Value::text(payload));
@@ -57,20 +58,18 @@ impl<L: Lookup> Mapping<L> {
             }
         }
         let original = if self.preserve_original { payload.len() + payload.len() / 4 } else { 0 };
-        write::document(&root, complete, 1024 + 2 * payload.len() + original)
+        write::document(&root.into_object(), complete, 1024 + 2 * payload.len() + original)
     }
 
     /// `false`: a stage failed after which nothing more is done, not even the clean-up.
     fn stages<'a>(&self, document: &mut Document<'a>, payload: &'a str) -> bool {
         let machine = Machine { rules: &self.rules, lookup: &self.lookup };
-        document.root.members.reserve(16);
         document.root.put(ECS, Value::Object(Object { members: vec![(VERSION.into(), Value::text(ECS_VERSION))] }));
         document.root.put(EVENT, Value::Object(Object { members: Vec::with_capacity(12) }));
 
-        document.audit.members.reserve(40);
         for field in json::fields(payload) {
             let Ok(field) = field else {
-                document.audit.members.clear();
+                document.audit.clear();
                 fail(document, "E04", "the event is no JSON object");
                 return false;
             };
@@ -78,7 +77,7 @@ impl<L: Lookup> Mapping<L> {
             if let Name::Known(key) = name {
                 self.rules.wake(key, &mut document.active);
             }
-            document.audit.members.push((name, Value::raw(field.value)));
+            document.audit.push(name, Value::raw(field.value));
         }
         for ready in &READY_INTAKE {
             if let Err(fault) = machine.apply(document, None, ready) {
@@ -135,16 +134,12 @@ fn words<'a>(words: &[&'static str]) -> Value<'a> {
 }
 
 /// `event`, which nothing but this file makes.
-fn event<'d, 'a>(root: &'d mut Object<'a>) -> &'d mut Object<'a> {
-    let at = match root.position(EVENT) {
-        Some(at) => at,
-        None => {
-            root.members.push((EVENT.into(), Value::Object(Object::default())));
-            root.members.len() - 1
-        }
-    };
-    match &mut root.members[at].1 {
-        Value::Object(object) => object,
+fn event<'d, 'a>(root: &'d mut Indexed<'a>) -> &'d mut Object<'a> {
+    if root.position(EVENT).is_none() {
+        root.push(EVENT.into(), Value::Object(Object::default()));
+    }
+    match root.get(EVENT) {
+        Some(Value::Object(object)) => object,
         _ => unreachable!("no row writes `event` itself"),
     }
 }
@@ -167,7 +162,7 @@ fn fail(document: &mut Document<'_>, rule: &str, fault: &str) {
 }
 
 /// Q7: one word and no list; who failed did not succeed.
-fn single_outcome(root: &mut Object<'_>) {
+fn single_outcome(root: &mut Indexed<'_>) {
     let event = event(root);
     let Some(words) = event.get(OUTCOME).and_then(Value::as_list) else { return };
     let failed = words.iter().any(|word| word.as_text().is_some_and(|word| word == "failure"));
