@@ -5,7 +5,7 @@ use crate::keys::{Key, Name, Path};
 use crate::lookup::Lookup;
 use crate::parse::{address, text_form};
 use crate::rules::Rules;
-use crate::value::{Object, Value};
+use crate::value::{Object, Value, part_of};
 
 /// Somebody who takes part in what happened.
 struct Role {
@@ -64,9 +64,16 @@ static USER_LISTS: [Path; 3] = [
     Path::of(".certificate.identity.database_users"),
 ];
 
+const IP: Key = Key::of("ip");
+const DOMAIN: Key = Key::of("domain");
+const GEO: Key = Key::of("geo");
+const AS: Key = Key::of("as");
 const USER_NAME: Path = Path::of("user.name");
 const USER_EMAIL: Path = Path::of("user.email");
 const USER_DOMAIN: Path = Path::of("user.domain");
+static RESOURCE_NAME: Path = Path::of("orchestrator.resource.name");
+static IMPERSONATOR: Path = Path::of(".certificate.identity.impersonator");
+static LABELLED_HOST: Path = Path::of(".server.labels.hostname");
 static RELATED_IP: Path = Path::of("related.ip");
 static RELATED_HOSTS: Path = Path::of("related.hosts");
 static RELATED_USER: Path = Path::of("related.user");
@@ -94,7 +101,7 @@ pub fn enrich<L: Lookup>(document: &mut Document<'_>, rules: &Rules, lookup: &L,
     }
     if rules.mended && action.is_some_and(|action| action.starts_with("user.")) {
         // Q12: `name` has gone where every event's `name` goes, so `.resource.name` is never there.
-        relate(document, rules, &Path::of("orchestrator.resource.name"), &RELATED_USER)?;
+        relate(document, rules, &RESOURCE_NAME, &RELATED_USER)?;
     }
     for path in USER_LISTS.iter().filter(worth) {
         let Some(value) = document.present(path)? else { continue };
@@ -108,9 +115,9 @@ pub fn enrich<L: Lookup>(document: &mut Document<'_>, rules: &Rules, lookup: &L,
         }
     }
     if certificate {
-        relate(document, rules, &Path::of(".certificate.identity.impersonator"), &RELATED_USER)?;
+        relate(document, rules, &IMPERSONATOR, &RELATED_USER)?;
     }
-    relate(document, rules, &Path::of(".server.labels.hostname"), &RELATED_HOSTS)
+    relate(document, rules, &LABELLED_HOST, &RELATED_HOSTS)
 }
 
 fn relate(document: &mut Document<'_>, rules: &Rules, from: &Path, to: &Path) -> Result<(), Fault> {
@@ -127,9 +134,9 @@ fn locate<L: Lookup>(document: &mut Document<'_>, lookup: &L, role: &Role, mende
         let text = value.as_text().unwrap_or_default();
         let object = document.root.get(role.key).and_then(Value::as_object).ok_or(INSIDE)?;
         if address::is_ip(&text) {
-            object.put(Key::of("ip"), Value::Text(text));
+            object.put(IP, Value::Text(text));
         } else if address::is_host_name(&text, mended) {
-            object.put(Key::of("domain"), Value::Text(text));
+            object.put(DOMAIN, Value::Text(text));
         } else if role.strict {
             return Err("this is neither an address nor the name of a host");
         }
@@ -138,10 +145,10 @@ fn locate<L: Lookup>(document: &mut Document<'_>, lookup: &L, role: &Role, mende
     let (geo, network) = (place(lookup, &ip), network(lookup, &ip));
     let object = document.root.get(role.key).and_then(Value::as_object).ok_or(INSIDE)?;
     if let Some(geo) = geo {
-        object.put(Key::of("geo"), Value::Object(geo));
+        object.put(GEO, Value::Object(geo));
     }
     if let Some(network) = network {
-        object.put(Key::of("as"), Value::Object(network));
+        object.put(AS, Value::Object(network));
     }
     Ok(())
 }
@@ -190,7 +197,7 @@ fn split_email(document: &mut Document<'_>, rules: &Rules) -> Result<(), Fault> 
     }
     let Some(email) = document.present(&USER_NAME)?.and_then(|name| name.as_text()) else { return Ok(()) };
     let Some((name, domain)) = email.split_once('@').filter(|(name, _)| !name.is_empty()) else { return Ok(()) };
-    document.put(rules, &USER_NAME, Value::text(name.to_owned()))?;
-    document.put(rules, &USER_DOMAIN, Value::text(domain.to_owned()))?;
+    document.put(rules, &USER_NAME, Value::Text(part_of(&email, name)))?;
+    document.put(rules, &USER_DOMAIN, Value::Text(part_of(&email, domain)))?;
     document.put(rules, &USER_EMAIL, Value::Text(email))
 }

@@ -1,5 +1,7 @@
 //! What applies the rows: each op is a few lines.
 
+use std::borrow::Cow;
+
 use serde_json::Value as Json;
 
 use crate::document::{Document, Fault, NO_OBJECT};
@@ -8,7 +10,7 @@ use crate::lookup::Lookup;
 use crate::parse::{address, base64, size, text_form, time, uri};
 use crate::row::{Op, Row, Test};
 use crate::rules::{Ready, Rules};
-use crate::value::{Object, Value};
+use crate::value::{Object, Value, part_of};
 
 const ADDRESS: Key = Key::of("address");
 const IP: Key = Key::of("ip");
@@ -80,9 +82,8 @@ impl<L: Lookup> Machine<'_, L> {
             Op::HostPort => {
                 let Some(text) = text_at(document, from) else { return Ok(()) };
                 let Some((host, port)) = address::host_port(&text) else { return Ok(()) };
-                let host = Value::text(host.to_owned());
-                let port = port.map(Value::number);
-                self.swallow(self.members(document, to, [(DOMAIN, Some(host)), (PORT, port)]))
+                let members = [(DOMAIN, Some(Value::Text(part_of(&text, host)))), (PORT, port.map(|_| port_of(&text)))];
+                self.swallow(self.members(document, to, members))
             }
             Op::Size => {
                 let Some((columns, rows)) = text_at(document, from).as_deref().and_then(size::parse) else { return Ok(()) };
@@ -183,8 +184,8 @@ impl<L: Lookup> Machine<'_, L> {
         let Some(text) = text_at(document, from) else { return Ok(()) };
         let Some(found) = address::parse(&text, self.rules.mended) else { return Ok(()) };
         let name = if found.bracketed { IP } else { ADDRESS };
-        let host = Value::text(found.host.to_owned());
-        self.members(document, to, [(name, Some(host)), (PORT, found.port.map(Value::number))])?;
+        let host = Value::Text(part_of(&text, found.host));
+        self.members(document, to, [(name, Some(host)), (PORT, found.port.map(|_| port_of(&text)))])?;
         if self.rules.mended {
             // Q9: the row that deletes the source, read or not, is left out.
             document.take(from);
@@ -259,8 +260,13 @@ fn holds(document: &mut Document<'_>, action: Option<&str>, test: &Test, path: &
     })
 }
 
-fn text_at<'a>(document: &mut Document<'a>, path: &Path) -> Option<std::borrow::Cow<'a, str>> {
+fn text_at<'a>(document: &mut Document<'a>, path: &Path) -> Option<Cow<'a, str>> {
     document.at(path)?.as_text()
+}
+
+/// The digits behind the last colon, which have been read as a port.
+fn port_of<'a>(text: &Cow<'a, str>) -> Value<'a> {
+    Value::Raw(part_of(text, text.rsplit_once(':').map_or("", |(_, digits)| digits)))
 }
 
 /// The name of a number, if it has one.

@@ -13,8 +13,8 @@ use crate::rules::{Active, READY_INTAKE, Rules};
 use crate::value::{Object, Value};
 use crate::write;
 
-/// The version of ECS that the mapping is of.
-const ECS_VERSION: &str = "8.11.0";
+/// `ecs`: the version that the mapping is of.
+const ECS_VERSION: &str = r#"{"version":"8.11.0"}"#;
 
 /// The tag that says `event.original` is wanted.
 const PRESERVE: &str = "preserve_original_event";
@@ -24,7 +24,6 @@ const AUDIT: Key = Key::of("audit");
 const ORIGINAL: Key = Key::of("original");
 const TAGS: Key = Key::of("tags");
 const ECS: Key = Key::of("ecs");
-const VERSION: Key = Key::of("version");
 const EVENT: Key = Key::of("event");
 const ACTION: Key = Key::of("action");
 const KIND: Key = Key::of("kind");
@@ -64,7 +63,7 @@ impl<L: Lookup> Mapping<L> {
     /// `false`: a stage failed after which nothing more is done, not even the clean-up.
     fn stages<'a>(&self, document: &mut Document<'a>, payload: &'a str) -> bool {
         let machine = Machine { rules: &self.rules, lookup: &self.lookup };
-        document.root.put(ECS, Value::Object(Object { members: vec![(VERSION.into(), Value::text(ECS_VERSION))] }));
+        document.root.put(ECS, Value::raw(ECS_VERSION));
         document.root.put(EVENT, Value::Object(Object { members: Vec::with_capacity(12) }));
 
         for field in json::fields(payload) {
@@ -116,21 +115,17 @@ impl<L: Lookup> Mapping<L> {
         let code = event.get(CODE).and_then(|code| code.as_text());
         let Some(code) = code else { return };
         if code.ends_with(['E', 'W']) {
-            event.put(OUTCOME, words(&["failure"]));
+            event.put(OUTCOME, Value::Words(&["failure"]));
         }
         let Some(action) = action else { return };
         let (category, kind) = self.rules.kinds(action);
         if let Some(category) = category {
-            event.put(CATEGORY, words(category));
+            event.put(CATEGORY, Value::Words(category));
         }
         if let Some(kind) = kind {
-            event.put(TYPE, words(kind));
+            event.put(TYPE, Value::Words(kind));
         }
     }
-}
-
-fn words<'a>(words: &[&'static str]) -> Value<'a> {
-    Value::List(words.iter().map(|word| Value::text(*word)).collect())
 }
 
 /// `event`, which nothing but this file makes.

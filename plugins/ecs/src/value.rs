@@ -14,6 +14,8 @@ pub enum Value<'a> {
     /// A string, unescaped.
     Text(Cow<'a, str>),
     List(Vec<Value<'a>>),
+    /// A list of words of the tables.
+    Words(&'static [&'static str]),
     Object(Object<'a>),
 }
 
@@ -71,7 +73,7 @@ impl<'a> Value<'a> {
             Value::Raw(Cow::Borrowed(written)) => json::text(written),
             Value::Raw(Cow::Owned(written)) => json::text(written).map(|text| Cow::Owned(text.into_owned())),
             Value::Text(text) => Some(text.clone()),
-            Value::List(_) | Value::Object(_) => None,
+            Value::List(_) | Value::Words(_) | Value::Object(_) => None,
         }
     }
 
@@ -115,6 +117,9 @@ impl<'a> Value<'a> {
                 Cow::Owned(written) => json::elements(written).flatten().map(|element| Value::raw(element.value).owned()).collect(),
             });
         }
+        if let Value::Words(words) = self {
+            *self = Value::List(words.iter().map(|word| Value::text(*word)).collect());
+        }
         match self {
             Value::List(list) => Some(list),
             _ => None,
@@ -127,6 +132,7 @@ impl<'a> Value<'a> {
             Value::Raw(written) => Value::Raw(Cow::Owned(written.into_owned())),
             Value::Text(text) => Value::Text(Cow::Owned(text.into_owned())),
             Value::List(list) => Value::List(list.into_iter().map(Value::owned).collect()),
+            Value::Words(words) => Value::Words(words),
             Value::Object(object) => Value::Object(object.owned()),
         }
     }
@@ -173,5 +179,14 @@ impl<'a> Object<'a> {
 
     fn owned<'b>(self) -> Object<'b> {
         Object { members: self.members.into_iter().map(|(name, value)| (name.into_owned(), value.owned())).collect() }
+    }
+}
+
+/// `part` of `text`, borrowed from where `text` is borrowed from.
+pub fn part_of<'a>(text: &Cow<'a, str>, part: &str) -> Cow<'a, str> {
+    let start = part.as_ptr().addr().wrapping_sub(text.as_ptr().addr());
+    match text {
+        Cow::Borrowed(text) => text.get(start..start.saturating_add(part.len())).map_or_else(|| part.to_owned().into(), Cow::Borrowed),
+        Cow::Owned(_) => Cow::Owned(part.to_owned()),
     }
 }

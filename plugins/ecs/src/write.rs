@@ -21,7 +21,7 @@ pub fn document(object: &Object<'_>, clean: bool, capacity: usize) -> String {
 /// Writes nothing where nothing is left.
 fn write(out: &mut String, value: &Value<'_>, clean: bool, depth: usize) {
     match value {
-        Value::List(_) | Value::Object(_) if depth > DEPTH => {
+        Value::List(_) | Value::Words(_) | Value::Object(_) if depth > DEPTH => {
             let mut inner = String::new();
             write(&mut inner, value, clean, 1);
             if !inner.is_empty() {
@@ -39,6 +39,14 @@ fn write(out: &mut String, value: &Value<'_>, clean: bool, depth: usize) {
                 any |= member(out, any, |_| {}, |out| write(out, value, clean, depth + 1));
             }
             close(out, start, any, clean, ']');
+        }
+        Value::Words(words) => {
+            out.push('[');
+            for (at, word) in words.iter().enumerate() {
+                out.push_str(if at > 0 { "," } else { "" });
+                quote(out, word);
+            }
+            out.push(']');
         }
         Value::Object(object) => write_object(out, object, clean, depth),
     }
