@@ -73,7 +73,9 @@ fn main() {
     let mean = |of: fn(&Cost) -> f64| costs.iter().map(of).sum::<f64>() / costs.len() as f64;
     let (native, wasm) = (mean(|cost| cost.native), mean(|cost| cost.wasm));
     println!("{:>6.1}% {:>7} {:>7} {native:>7.2} {wasm:>7.2} {:>7.2} all", 100.0, events.len(), bytes(&events), wasm / native);
-    println!("\nconfiguring: {configuring:.1} µs natively");
+    let alone = [event(events[0])];
+    let instance = best(|| _ = black_box(stage.transform(&context(), &alone).expect("the mapper maps everything")));
+    println!("\nconfiguring: {configuring:.1} µs natively; an instance for one event: {instance:.0} µs");
 }
 
 fn measure(native: &Native, stage: &Stage, batch: &[&str]) -> Cost {
