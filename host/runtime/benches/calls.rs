@@ -1,18 +1,14 @@
 //! What a call of the built-in plugins costs for 500 events of about 1 kB, with a fresh instance for each batch and with a kept one;
 //! for the filter also what the same code costs natively.
 
-use std::path::Path;
-use std::sync::LazyLock;
+mod support;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use lockgate_lookup::Lookups;
-use lockgate_model::{DocumentView, EventView, FeedRef};
+use lockgate_model::{DocumentView, EventView};
 use lockgate_plugin::Filter;
-use lockgate_runtime::{Component, Context, Engine, EngineOptions, Limits, Stage, StageOptions};
 use serde_json::{Value, json};
-
-const EVENTS: usize = 500;
+use support::{EVENTS, context, event, stage};
 
 fn main() {
     divan::main();
@@ -69,27 +65,6 @@ fn filter(bencher: Bencher, config: Value, reuse: bool) {
 
 fn condition() -> Value {
     json!({ "where": { "server_labels.env": ["prod"] } })
-}
-
-fn stage(plugin: &str, config: Value, reuse: bool) -> Stage {
-    static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(EngineOptions { threads: 1, ..EngineOptions::default() }).unwrap());
-    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins/Cargo.toml").canonicalize().unwrap();
-    let guests = lockgate_guest_build::guests_folder(Path::new(env!("CARGO_TARGET_TMPDIR")));
-    let built = lockgate_guest_build::build(&manifest, &guests).unwrap();
-    let path = built.iter().find(|path| path.file_stem().is_some_and(|stem| stem == plugin)).expect("a built-in plugin");
-    let component = Component::load(&ENGINE, plugin, &std::fs::read(path).unwrap()).unwrap();
-    let options =
-        StageOptions { pipeline: "bench".into(), label: plugin.into(), plugin: plugin.into(), config, limits: Limits::default(), reuse };
-    Stage::configure(&ENGINE, &component, options).unwrap()
-}
-
-fn context() -> Context {
-    Context { batch: "bench".into(), pipeline: "bench".into(), source: "teleport".into(), read_at: 0, lookups: Lookups::default() }
-}
-
-fn event(payload: &str) -> EventView<'_> {
-    let key = "8d5a3f0e-1f2b-4a37-9a6f-0f4b7f8f6c11";
-    EventView { key, event_type: "session.command", code: "T4000I", time: 1_767_600_000_000, index: 7, feed: FeedRef::Audit, payload }
 }
 
 /// Shaped like Teleport's `session.command`; a third of them in `prod`.

@@ -1,7 +1,9 @@
 //! The document while it is being made.
 
+use crate::indexed::Indexed;
+use crate::keys::Path;
 use crate::rules::{Active, Rules};
-use crate::value::{Object, Value, split};
+use crate::value::{Object, Value};
 
 /// Why a row failed.
 pub type Fault = &'static str;
@@ -13,51 +15,51 @@ pub const INSIDE: Fault = "a test looks inside of what is no object";
 /// `.x` is in `audit`, `x` in `root`.
 #[derive(Debug)]
 pub struct Document<'a> {
-    pub root: Object<'a>,
+    pub root: Indexed<'a>,
     /// What will be `teleport.audit`: at first the whole event.
-    pub audit: Object<'a>,
+    pub audit: Indexed<'a>,
     /// Rows that are still to run.
     pub active: Active,
 }
 
 impl<'a> Document<'a> {
     /// The value at a path, if there is one.
-    pub fn at(&mut self, path: &str) -> Option<&mut Value<'a>> {
-        let (object, path) = self.place(path);
-        object.at(path)
+    pub fn at(&mut self, path: &Path) -> Option<&mut Value<'a>> {
+        let (first, rest) = path.keys().split_first()?;
+        rest.iter().try_fold(self.side(path).get(*first)?, |value, key| value.as_object()?.get(*key))
     }
 
     /// The value at a path, if it is there and not null. A fault where the path leads through something that is no object.
-    pub fn present(&mut self, path: &str) -> Result<Option<&mut Value<'a>>, Fault> {
-        let (mut object, mut path) = self.place(path);
-        while let Some((key, rest)) = split(path) {
-            let Some(value) = object.get(key) else { return Ok(None) };
+    pub fn present(&mut self, path: &Path) -> Result<Option<&mut Value<'a>>, Fault> {
+        let Some((first, rest)) = path.keys().split_first() else { return Ok(None) };
+        let Some(mut value) = self.side(path).get(*first) else { return Ok(None) };
+        for key in rest {
             if value.is_null() {
                 return Ok(None);
             }
-            object = value.as_object().ok_or(INSIDE)?;
-            path = rest;
+            match value.as_object().ok_or(INSIDE)?.get(*key) {
+                Some(inner) => value = inner,
+                None => return Ok(None),
+            }
         }
-        Ok(object.get(path).filter(|value| !value.is_null()))
+        Ok(Some(value).filter(|value| !value.is_null()))
     }
 
-    pub fn take(&mut self, path: &str) -> Option<Value<'a>> {
-        let (object, path) = self.place(path);
-        let (mut object, mut path) = (object, path);
-        while let Some((key, rest)) = split(path) {
-            object = object.get(key)?.as_object()?;
-            path = rest;
-        }
-        object.take(path)
+    pub fn take(&mut self, path: &Path) -> Option<Value<'a>> {
+        let (first, rest) = path.keys().split_first()?;
+        let side = self.side(path);
+        let Some((last, parents)) = rest.split_last() else { return side.take(*first) };
+        let parent = parents.iter().try_fold(side.get(*first)?, |value, key| value.as_object()?.get(*key))?;
+        parent.as_object()?.take(*last)
     }
 
     /// Puts a value there, over what is there. Objects on the way are made.
-    pub fn put(&mut self, rules: &Rules, path: &'static str, value: Value<'a>) -> Result<(), Fault> {
+    pub fn put(&mut self, rules: &Rules, path: &Path, value: Value<'a>) -> Result<(), Fault> {
         self.place_at(rules, path, value, true).map_err(|(fault, _)| fault)
     }
 
     /// Moves a value, if there is one, to where nothing is.
-    pub fn relocate(&mut self, rules: &Rules, from: &'static str, to: &'static str) -> Result<(), Fault> {
+    pub fn relocate(&mut self, rules: &Rules, from: &Path, to: &Path) -> Result<(), Fault> {
         let Some(value) = self.take(from) else { return Ok(()) };
         let Err((fault, value)) = self.place_at(rules, to, value, false) else { return Ok(()) };
         // Nothing has changed on the way there, so there is a place where it was.
@@ -65,22 +67,33 @@ impl<'a> Document<'a> {
         Err(fault)
     }
 
-    fn place_at(&mut self, rules: &Rules, path: &'static str, value: Value<'a>, over: bool) -> Result<(), (Fault, Value<'a>)> {
-        let (mut object, mut path, inside) = match path.strip_prefix('.') {
-            Some(inside) => (&mut self.audit, inside, true),
-            None => (&mut self.root, path, false),
-        };
-        if inside {
-            let key = split(path).map_or(path, |(key, _)| key);
-            if object.position(key).is_none() {
-                rules.wake(key, &mut self.active);
-            }
+    fn place_at(&mut self, rules: &Rules, path: &Path, value: Value<'a>, over: bool) -> Result<(), (Fault, Value<'a>)> {
+        let Some((first, rest)) = path.keys().split_first() else { return Ok(()) };
+        let side = if path.inside { &mut self.audit } else { &mut self.root };
+        let known = side.position(*first).is_some();
+        if path.inside && !known {
+            rules.wake(*first, &mut self.active);
         }
-        while let Some((key, rest)) = split(path) {
-            let at = match object.position(key) {
+        let Some((last, parents)) = rest.split_last() else {
+            match side.get(*first) {
+                Some(_) if !over => return Err((TAKEN, value)),
+                Some(place) => *place = value,
+                None => _ = side.push((*first).into(), value),
+            }
+            return Ok(());
+        };
+        if !known {
+            side.push((*first).into(), Value::Object(Object::default()));
+        }
+        let mut object = match side.get(*first).and_then(Value::as_object) {
+            Some(object) => object,
+            None => return Err((NO_OBJECT, value)),
+        };
+        for key in parents {
+            let at = match object.position(*key) {
                 Some(at) => at,
                 None => {
-                    object.members.push((key.into(), Value::Object(Object::default())));
+                    object.members.push(((*key).into(), Value::Object(Object::default())));
                     object.members.len() - 1
                 }
             };
@@ -88,18 +101,17 @@ impl<'a> Document<'a> {
                 Some(object) => object,
                 None => return Err((NO_OBJECT, value)),
             };
-            path = rest;
         }
-        match object.get(path) {
+        match object.get(*last) {
             Some(_) if !over => return Err((TAKEN, value)),
             Some(place) => *place = value,
-            None => object.members.push((path.into(), value)),
+            None => object.members.push(((*last).into(), value)),
         }
         Ok(())
     }
 
     /// Appends to the list at a path, unless `once` and it is there already. What is no list becomes the first element of one.
-    pub fn add(&mut self, rules: &Rules, path: &'static str, value: Value<'a>, once: bool) -> Result<(), Fault> {
+    pub fn add(&mut self, rules: &Rules, path: &Path, value: Value<'a>, once: bool) -> Result<(), Fault> {
         let Some(place) = self.at(path) else { return self.put(rules, path, Value::List(vec![value])) };
         let same = |other: &Value<'a>| once && other.as_text().is_some_and(|text| value.as_text() == Some(text));
         if let Some(list) = place.as_list() {
@@ -113,10 +125,7 @@ impl<'a> Document<'a> {
         Ok(())
     }
 
-    fn place<'p>(&mut self, path: &'p str) -> (&mut Object<'a>, &'p str) {
-        match path.strip_prefix('.') {
-            Some(inside) => (&mut self.audit, inside),
-            None => (&mut self.root, path),
-        }
+    fn side(&mut self, path: &Path) -> &mut Indexed<'a> {
+        if path.inside { &mut self.audit } else { &mut self.root }
     }
 }

@@ -1,122 +1,154 @@
 //! What the document says about itself in other words: places and networks of its addresses, and `related.*`, by which analysts search.
 
 use crate::document::{Document, Fault, INSIDE};
+use crate::keys::{Key, Name, Path};
 use crate::lookup::Lookup;
 use crate::parse::{address, text_form};
 use crate::rules::Rules;
-use crate::value::{Object, Value};
+use crate::value::{Object, Value, part_of};
 
-/// Who takes part in what happened, and whether an address that is neither an IP nor a host name ends the enrichment.
-const ROLES: [(&str, [&str; 2], bool); 4] = [
-    ("client", ["client.address", "client.ip"], true),
-    ("server", ["server.address", "server.ip"], true),
-    ("source", ["source.address", "source.ip"], false),
-    ("destination", ["destination.address", "destination.ip"], false),
+/// Somebody who takes part in what happened.
+struct Role {
+    key: Key,
+    address: Path,
+    ip: Path,
+    /// An address that is neither an IP nor a host name ends the enrichment.
+    strict: bool,
+}
+
+const ROLES: [Role; 4] = [
+    Role { key: Key::of("client"), address: Path::of("client.address"), ip: Path::of("client.ip"), strict: true },
+    Role { key: Key::of("server"), address: Path::of("server.address"), ip: Path::of("server.ip"), strict: true },
+    Role { key: Key::of("source"), address: Path::of("source.address"), ip: Path::of("source.ip"), strict: false },
+    Role { key: Key::of("destination"), address: Path::of("destination.address"), ip: Path::of("destination.ip"), strict: false },
 ];
 
 /// `related.ip`.
-const IPS: [&str; 5] = ["client.ip", "destination.ip", "server.ip", "source.ip", ".certificate.identity.client_ip"];
+static IPS: [Path; 5] = [
+    Path::of("client.ip"),
+    Path::of("destination.ip"),
+    Path::of("server.ip"),
+    Path::of("source.ip"),
+    Path::of(".certificate.identity.client_ip"),
+];
 
 /// Most events have nothing there, and need no more than one look for all its paths.
-const CERTIFICATE: &str = ".certificate";
+const CERTIFICATE: Key = Key::of("certificate");
 
 /// `related.hosts`.
-const HOSTS: [&str; 7] =
-    ["host.hostname", "client.domain", "destination.domain", "server.domain", "source.domain", "url.domain", ".app.public_address"];
+static HOSTS: [Path; 7] = [
+    Path::of("host.hostname"),
+    Path::of("client.domain"),
+    Path::of("destination.domain"),
+    Path::of("server.domain"),
+    Path::of("source.domain"),
+    Path::of("url.domain"),
+    Path::of(".app.public_address"),
+];
 
 /// `related.user`, with what the event type must begin with.
-const USERS: [(&str, &str); 7] = [
-    ("user.name", ""),
-    ("user.email", ""),
-    (".resource.name", "user."),
-    ("process.user.name", ""),
-    (".database.user", ""),
-    (".database.user_change.username", ""),
-    (".certificate.identity.user", ""),
+static USERS: [(Path, &str); 7] = [
+    (USER_NAME, ""),
+    (USER_EMAIL, ""),
+    (Path::of(".resource.name"), "user."),
+    (Path::of("process.user.name"), ""),
+    (Path::of(".database.user"), ""),
+    (Path::of(".database.user_change.username"), ""),
+    (Path::of(".certificate.identity.user"), ""),
 ];
 
 /// Lists whose elements go to `related.user`.
-const USER_LISTS: [&str; 3] =
-    [".certificate.identity.logins", ".certificate.identity.participants", ".certificate.identity.database_users"];
+static USER_LISTS: [Path; 3] = [
+    Path::of(".certificate.identity.logins"),
+    Path::of(".certificate.identity.participants"),
+    Path::of(".certificate.identity.database_users"),
+];
+
+const IP: Key = Key::of("ip");
+const DOMAIN: Key = Key::of("domain");
+const GEO: Key = Key::of("geo");
+const AS: Key = Key::of("as");
+const USER_NAME: Path = Path::of("user.name");
+const USER_EMAIL: Path = Path::of("user.email");
+const USER_DOMAIN: Path = Path::of("user.domain");
+static RESOURCE_NAME: Path = Path::of("orchestrator.resource.name");
+static IMPERSONATOR: Path = Path::of(".certificate.identity.impersonator");
+static LABELLED_HOST: Path = Path::of(".server.labels.hostname");
+static RELATED_IP: Path = Path::of("related.ip");
+static RELATED_HOSTS: Path = Path::of("related.hosts");
+static RELATED_USER: Path = Path::of("related.user");
 
 /// The first thing that cannot be done ends it, and nobody is told: what was written until then stays.
 pub fn enrich<L: Lookup>(document: &mut Document<'_>, rules: &Rules, lookup: &L, action: Option<&str>) -> Result<(), Fault> {
-    for (role, paths, strict) in ROLES {
-        locate(document, rules, lookup, role, paths, strict)?;
+    for role in &ROLES {
+        locate(document, lookup, role, rules.mended)?;
     }
     if rules.later {
         split_email(document, rules)?;
     }
-    let certificate = document.at(CERTIFICATE).is_some();
-    let worth = |path: &&str| certificate || !path.starts_with(CERTIFICATE);
-    for path in IPS.iter().copied().filter(worth) {
-        relate(document, rules, path, "related.ip")?;
+    let certificate = document.audit.get(CERTIFICATE).is_some();
+    let worth = |path: &&Path| certificate || !path.inside || path.first() != Some(CERTIFICATE);
+    for path in IPS.iter().filter(worth) {
+        relate(document, rules, path, &RELATED_IP)?;
     }
-    for path in HOSTS {
-        relate(document, rules, path, "related.hosts")?;
+    for path in &HOSTS {
+        relate(document, rules, path, &RELATED_HOSTS)?;
     }
-    for (path, start) in USERS.iter().copied().filter(|(path, _)| worth(path)) {
+    for (path, start) in USERS.iter().filter(|(path, _)| worth(&path)) {
         if start.is_empty() || action.ok_or(INSIDE)?.starts_with(start) {
-            relate(document, rules, path, "related.user")?;
+            relate(document, rules, path, &RELATED_USER)?;
         }
     }
     if rules.mended && action.is_some_and(|action| action.starts_with("user.")) {
         // Q12: `name` has gone where every event's `name` goes, so `.resource.name` is never there.
-        relate(document, rules, "orchestrator.resource.name", "related.user")?;
+        relate(document, rules, &RESOURCE_NAME, &RELATED_USER)?;
     }
-    for path in USER_LISTS.iter().copied().filter(worth) {
+    for path in USER_LISTS.iter().filter(worth) {
         let Some(value) = document.present(path)? else { continue };
         let users = value.as_list().ok_or("this is no list")?.clone();
-        if document.at("related.user").is_none() && !rules.mended {
+        if document.at(&RELATED_USER).is_none() && !rules.mended {
             return Err("no user is known yet");
         }
         for user in users {
             // Q13: without looking whether it is there already.
-            document.add(rules, "related.user", user, rules.mended)?;
+            document.add(rules, &RELATED_USER, user, rules.mended)?;
         }
     }
     if certificate {
-        relate(document, rules, ".certificate.identity.impersonator", "related.user")?;
+        relate(document, rules, &IMPERSONATOR, &RELATED_USER)?;
     }
-    relate(document, rules, ".server.labels.hostname", "related.hosts")
+    relate(document, rules, &LABELLED_HOST, &RELATED_HOSTS)
 }
 
-fn relate(document: &mut Document<'_>, rules: &Rules, from: &str, to: &'static str) -> Result<(), Fault> {
+fn relate(document: &mut Document<'_>, rules: &Rules, from: &Path, to: &Path) -> Result<(), Fault> {
     let Some(value) = document.present(from)? else { return Ok(()) };
     let text = text_form::rendered(value);
     document.add(rules, to, Value::Text(text), true)
 }
 
-fn locate<L: Lookup>(
-    document: &mut Document<'_>,
-    rules: &Rules,
-    lookup: &L,
-    role: &'static str,
-    [address, ip]: [&'static str; 2],
-    strict: bool,
-) -> Result<(), Fault> {
-    if document.root.position(role).is_none() {
+fn locate<L: Lookup>(document: &mut Document<'_>, lookup: &L, role: &Role, mended: bool) -> Result<(), Fault> {
+    if document.root.position(role.key).is_none() {
         return Ok(());
     }
-    if let Some(value) = document.present(address)? {
+    if let Some(value) = document.present(&role.address)? {
         let text = value.as_text().unwrap_or_default();
-        let object = document.root.get(role).and_then(Value::as_object).ok_or(INSIDE)?;
+        let object = document.root.get(role.key).and_then(Value::as_object).ok_or(INSIDE)?;
         if address::is_ip(&text) {
-            object.put("ip", Value::Text(text));
-        } else if address::is_host_name(&text, rules.mended) {
-            object.put("domain", Value::Text(text));
-        } else if strict {
+            object.put(IP, Value::Text(text));
+        } else if address::is_host_name(&text, mended) {
+            object.put(DOMAIN, Value::Text(text));
+        } else if role.strict {
             return Err("this is neither an address nor the name of a host");
         }
     }
-    let Some(ip) = document.present(ip)?.and_then(|ip| ip.as_text()) else { return Ok(()) };
+    let Some(ip) = document.present(&role.ip)?.and_then(|ip| ip.as_text()) else { return Ok(()) };
     let (geo, network) = (place(lookup, &ip), network(lookup, &ip));
-    let object = document.root.get(role).and_then(Value::as_object).ok_or(INSIDE)?;
+    let object = document.root.get(role.key).and_then(Value::as_object).ok_or(INSIDE)?;
     if let Some(geo) = geo {
-        object.put("geo", Value::Object(geo));
+        object.put(GEO, Value::Object(geo));
     }
     if let Some(network) = network {
-        object.put("as", Value::Object(network));
+        object.put(AS, Value::Object(network));
     }
     Ok(())
 }
@@ -133,7 +165,7 @@ fn place<'a, L: Lookup>(lookup: &L, ip: &str) -> Option<Object<'a>> {
         ("city_name", place.city_name),
     ] {
         if let Some(text) = text {
-            geo.put(name, Value::text(text));
+            geo.put_named(Name::of(name), Value::text(text));
         }
     }
     if let (Some(latitude), Some(longitude)) = (place.latitude, place.longitude)
@@ -141,7 +173,7 @@ fn place<'a, L: Lookup>(lookup: &L, ip: &str) -> Option<Object<'a>> {
         && longitude.is_finite()
     {
         let members = vec![("lat".into(), Value::number(format!("{latitude:?}"))), ("lon".into(), Value::number(format!("{longitude:?}")))];
-        geo.put("location", Value::Object(Object { members }));
+        geo.put_named("location".into(), Value::Object(Object { members }));
     }
     Some(geo)
 }
@@ -150,22 +182,22 @@ fn network<'a, L: Lookup>(lookup: &L, ip: &str) -> Option<Object<'a>> {
     let found = lookup.network_of(ip)?;
     let mut network = Object::default();
     if let Some(number) = found.number {
-        network.put("number", Value::number(number));
+        network.put_named("number".into(), Value::number(number));
     }
     if let Some(name) = found.organization {
-        network.put("organization", Value::Object(Object { members: vec![("name".into(), Value::text(name))] }));
+        network.put_named("organization".into(), Value::Object(Object { members: vec![("name".into(), Value::text(name))] }));
     }
     Some(network)
 }
 
 /// V3: a user's name that is an e-mail address.
 fn split_email(document: &mut Document<'_>, rules: &Rules) -> Result<(), Fault> {
-    if document.present("user.email")?.is_some() {
+    if document.present(&USER_EMAIL)?.is_some() {
         return Ok(());
     }
-    let Some(email) = document.present("user.name")?.and_then(|name| name.as_text()) else { return Ok(()) };
+    let Some(email) = document.present(&USER_NAME)?.and_then(|name| name.as_text()) else { return Ok(()) };
     let Some((name, domain)) = email.split_once('@').filter(|(name, _)| !name.is_empty()) else { return Ok(()) };
-    document.put(rules, "user.name", Value::text(name.to_owned()))?;
-    document.put(rules, "user.domain", Value::text(domain.to_owned()))?;
-    document.put(rules, "user.email", Value::Text(email))
+    document.put(rules, &USER_NAME, Value::Text(part_of(&email, name)))?;
+    document.put(rules, &USER_DOMAIN, Value::Text(part_of(&email, domain)))?;
+    document.put(rules, &USER_EMAIL, Value::Text(email))
 }

@@ -2,6 +2,8 @@
 
 pub mod document;
 mod enrich;
+mod indexed;
+mod keys;
 pub mod kinds;
 pub mod lookup;
 mod machine;

@@ -1,13 +1,24 @@
 //! What applies the rows: each op is a few lines.
 
+use std::borrow::Cow;
+
 use serde_json::Value as Json;
 
 use crate::document::{Document, Fault, NO_OBJECT};
+use crate::keys::{Key, Name, Path};
 use crate::lookup::Lookup;
 use crate::parse::{address, base64, size, text_form, time, uri};
 use crate::row::{Op, Row, Test};
-use crate::rules::Rules;
-use crate::value::{Object, Value, split};
+use crate::rules::{Ready, Rules};
+use crate::value::{Object, Value, part_of};
+
+const ADDRESS: Key = Key::of("address");
+const IP: Key = Key::of("ip");
+const PORT: Key = Key::of("port");
+const DOMAIN: Key = Key::of("domain");
+const COLUMNS: Key = Key::of("columns");
+const ROWS: Key = Key::of("rows");
+const ORIGINAL: Key = Key::of("original");
 
 /// Runs rows over one document.
 pub struct Machine<'r, L> {
@@ -21,20 +32,20 @@ impl<L: Lookup> Machine<'_, L> {
         let mut from = start;
         while let Some(number) = document.active.next(from, end) {
             from = number + 1;
-            let row = self.rules.rows[number];
-            self.apply(document, action, row).map_err(|fault| (row, fault))?;
+            let ready = self.rules.rows[number];
+            self.apply(document, action, ready).map_err(|fault| (ready.row, fault))?;
         }
         Ok(())
     }
 
-    pub fn apply<'a>(&self, document: &mut Document<'a>, action: Option<&str>, row: &'static Row) -> Result<(), Fault> {
-        for test in row.only {
-            if !holds(document, action, test)? {
+    pub fn apply<'a>(&self, document: &mut Document<'a>, action: Option<&str>, ready: &'static Ready) -> Result<(), Fault> {
+        for (test, path) in ready.row.only.iter().zip(&ready.only) {
+            if !holds(document, action, test, path)? {
                 return Ok(());
             }
         }
-        let (from, to) = (row.from, row.to);
-        match row.op {
+        let (from, to) = (&ready.from, &ready.to);
+        match ready.row.op {
             // Q11: whatever stands in the way of one field must not keep the others from their places.
             Op::Move if self.rules.mended => self.swallow(document.relocate(self.rules, from, to)),
             Op::Move => document.relocate(self.rules, from, to),
@@ -66,19 +77,18 @@ impl<L: Lookup> Machine<'_, L> {
                 }
                 None => Ok(()),
             },
-            Op::Undot => self.undot(document, from),
+            Op::Undot => self.undot(document, ready),
             Op::Address => self.swallow(self.address(document, from, to)),
             Op::HostPort => {
                 let Some(text) = text_at(document, from) else { return Ok(()) };
                 let Some((host, port)) = address::host_port(&text) else { return Ok(()) };
-                let host = Value::text(host.to_owned());
-                let port = port.map(Value::number);
-                self.swallow(self.members(document, to, [("domain", Some(host)), ("port", port)]))
+                let members = [(DOMAIN, Some(Value::Text(part_of(&text, host)))), (PORT, port.map(|_| port_of(&text)))];
+                self.swallow(self.members(document, to, members))
             }
             Op::Size => {
                 let Some((columns, rows)) = text_at(document, from).as_deref().and_then(size::parse) else { return Ok(()) };
                 let (columns, rows) = (Value::number(columns), Value::number(rows));
-                self.swallow(self.members(document, to, [("columns", Some(columns)), ("rows", Some(rows))]))
+                self.swallow(self.members(document, to, [(COLUMNS, Some(columns)), (ROWS, Some(rows))]))
             }
             Op::Time => match text_at(document, from).and_then(time::parse) {
                 Some(time) => self.swallow(document.put(self.rules, to, Value::Text(time))),
@@ -93,8 +103,8 @@ impl<L: Lookup> Machine<'_, L> {
                 let Some(parts) = uri::parse(&text) else { return Ok(()) };
                 document.take(from);
                 let mut object = Object::default();
-                parts.into_iter().for_each(|(name, value)| object.put(name, value));
-                object.put("original", Value::Text(text));
+                parts.into_iter().for_each(|(name, value)| object.put_named(Name::of(name), value));
+                object.put(ORIGINAL, Value::Text(text));
                 document.put(self.rules, to, Value::Object(object))
             }
             Op::Json => {
@@ -146,7 +156,7 @@ impl<L: Lookup> Machine<'_, L> {
         Ok(())
     }
 
-    fn labelled_otherwise(&self, document: &mut Document<'_>, from: &'static str, to: &'static str) -> Result<(), Fault> {
+    fn labelled_otherwise(&self, document: &mut Document<'_>, from: &Path, to: &Path) -> Result<(), Fault> {
         convert(document, from, |value| Ok(Value::text(text_form::plain(value).into_owned())))?;
         let moved = document.relocate(self.rules, from, to);
         if self.rules.mended { Ok(()) } else { moved }
@@ -155,8 +165,8 @@ impl<L: Lookup> Machine<'_, L> {
     fn members<'a, const N: usize>(
         &self,
         document: &mut Document<'a>,
-        parent: &'static str,
-        members: [(&'static str, Option<Value<'a>>); N],
+        parent: &Path,
+        members: [(Key, Option<Value<'a>>); N],
     ) -> Result<(), Fault> {
         if document.at(parent).is_none() {
             document.put(self.rules, parent, Value::Object(Object::default()))?;
@@ -170,12 +180,12 @@ impl<L: Lookup> Machine<'_, L> {
         Ok(())
     }
 
-    fn address(&self, document: &mut Document<'_>, from: &str, to: &'static str) -> Result<(), Fault> {
+    fn address(&self, document: &mut Document<'_>, from: &Path, to: &Path) -> Result<(), Fault> {
         let Some(text) = text_at(document, from) else { return Ok(()) };
         let Some(found) = address::parse(&text, self.rules.mended) else { return Ok(()) };
-        let name = if found.bracketed { "ip" } else { "address" };
-        let host = Value::text(found.host.to_owned());
-        self.members(document, to, [(name, Some(host)), ("port", found.port.map(Value::number))])?;
+        let name = if found.bracketed { IP } else { ADDRESS };
+        let host = Value::Text(part_of(&text, found.host));
+        self.members(document, to, [(name, Some(host)), (PORT, found.port.map(|_| port_of(&text)))])?;
         if self.rules.mended {
             // Q9: the row that deletes the source, read or not, is left out.
             document.take(from);
@@ -183,20 +193,21 @@ impl<L: Lookup> Machine<'_, L> {
         Ok(())
     }
 
-    fn undot(&self, document: &mut Document<'_>, path: &'static str) -> Result<(), Fault> {
-        let key = path.trim_start_matches('.');
-        if document.audit.get(key).is_none() {
+    fn undot(&self, document: &mut Document<'_>, ready: &Ready) -> Result<(), Fault> {
+        let path = &ready.from;
+        let (Some(parent), Some(literal)) = (path.first(), ready.row.literal_key().map(Name::of)) else { return Ok(()) };
+        let Name::Known(literal) = literal else { return Ok(()) };
+        if document.audit.get(literal).is_none() {
             return Ok(());
         }
         if document.at(path).is_none() {
-            let parent = split(key).map_or(key, |(parent, _)| parent);
             if document.audit.get(parent).is_some_and(|parent| parent.as_object().is_none()) {
                 return Err(NO_OBJECT);
             }
-            let Some(value) = document.audit.take(key) else { return Ok(()) };
+            let Some(value) = document.audit.take(literal) else { return Ok(()) };
             return document.put(self.rules, path, value);
         }
-        let Some(mut value) = document.audit.take(key) else { return Ok(()) };
+        let Some(mut value) = document.audit.take(literal) else { return Ok(()) };
         match value.as_list() {
             Some(more) => {
                 let more = std::mem::take(more);
@@ -206,42 +217,42 @@ impl<L: Lookup> Machine<'_, L> {
         }
     }
 
-    fn user_agent(&self, document: &mut Document<'_>, to: &'static str) -> Result<(), Fault> {
+    fn user_agent(&self, document: &mut Document<'_>, to: &Path) -> Result<(), Fault> {
         let Some(value) = document.present(to)? else { return Ok(()) };
         let original = value.as_text().ok_or("a user agent must be a text")?;
         let mut object = Object::default();
         if let Some(agent) = self.lookup.user_agent(&original) {
             if let Some(version) = agent.software.version {
-                object.put("version", Value::text(version));
+                object.put_named("version".into(), Value::text(version));
             }
-            object.put("name", Value::text(agent.software.name));
+            object.put_named("name".into(), Value::text(agent.software.name));
             if let Some(os) = agent.os {
                 let mut system = Object::default();
                 if let Some(version) = os.version {
-                    system.put("full", Value::text(format!("{} {version}", os.name)));
-                    system.put("version", Value::text(version));
+                    system.put_named("full".into(), Value::text(format!("{} {version}", os.name)));
+                    system.put_named("version".into(), Value::text(version));
                 }
-                system.put("name", Value::text(os.name));
-                object.put("os", Value::Object(system));
+                system.put_named("name".into(), Value::text(os.name));
+                object.put_named("os".into(), Value::Object(system));
             }
-            object.put("device", Value::Object(Object { members: vec![("name".into(), Value::text(agent.device))] }));
+            object.put_named("device".into(), Value::Object(Object { members: vec![("name".into(), Value::text(agent.device))] }));
         }
-        object.put("original", Value::Text(original));
+        object.put_named("original".into(), Value::Text(original));
         document.put(self.rules, to, Value::Object(object))
     }
 }
 
-fn holds(document: &mut Document<'_>, action: Option<&str>, test: Test) -> Result<bool, Fault> {
+fn holds(document: &mut Document<'_>, action: Option<&str>, test: &Test, path: &Path) -> Result<bool, Fault> {
     const NO_ACTION: Fault = "a test looks into an action that is not there";
-    Ok(match test {
+    Ok(match *test {
         Test::Always => true,
-        Test::Has(path) => document.present(path)?.is_some(),
-        Test::No(path) => document.present(path)?.is_none(),
-        Test::IsText(path) => document.present(path)?.is_some_and(|value| value.as_text().is_some()),
-        Test::Empty(path) => document.present(path)?.and_then(Value::as_object).is_some_and(|object| object.members.is_empty()),
-        Test::Is(path, plain) => document.present(path)?.is_some_and(|value| value.as_plain() == Some(plain)),
-        Test::Number(path, number) => document.present(path)?.and_then(|value| value.as_number()) == Some(number as f64),
-        Test::Says(path, text) => document.present(path)?.and_then(|value| value.as_text()).is_some_and(|said| said == text),
+        Test::Has(_) => document.present(path)?.is_some(),
+        Test::No(_) => document.present(path)?.is_none(),
+        Test::IsText(_) => document.present(path)?.is_some_and(|value| value.as_text().is_some()),
+        Test::Empty(_) => document.present(path)?.and_then(Value::as_object).is_some_and(|object| object.members.is_empty()),
+        Test::Is(_, plain) => document.present(path)?.is_some_and(|value| value.as_plain() == Some(plain)),
+        Test::Number(_, number) => document.present(path)?.and_then(|value| value.as_number()) == Some(number as f64),
+        Test::Says(_, text) => document.present(path)?.and_then(|value| value.as_text()).is_some_and(|said| said == text),
         Test::Action(name) => action == Some(name),
         Test::ActionStarts(start) => action.ok_or(NO_ACTION)?.starts_with(start),
         Test::ActionEnds(end) => action.ok_or(NO_ACTION)?.ends_with(end),
@@ -249,8 +260,13 @@ fn holds(document: &mut Document<'_>, action: Option<&str>, test: Test) -> Resul
     })
 }
 
-fn text_at<'a>(document: &mut Document<'a>, path: &str) -> Option<std::borrow::Cow<'a, str>> {
+fn text_at<'a>(document: &mut Document<'a>, path: &Path) -> Option<Cow<'a, str>> {
     document.at(path)?.as_text()
+}
+
+/// The digits behind the last colon, which have been read as a port.
+fn port_of<'a>(text: &Cow<'a, str>) -> Value<'a> {
+    Value::Raw(part_of(text, text.rsplit_once(':').map_or("", |(_, digits)| digits)))
 }
 
 /// The name of a number, if it has one.
@@ -260,7 +276,11 @@ fn label(value: &Value<'_>, names: &[(i64, &'static str)]) -> Option<&'static st
 }
 
 /// Converts in place; lists element by element, and all of it or nothing.
-fn convert<'a>(document: &mut Document<'a>, path: &str, convert: impl Fn(&mut Value<'a>) -> Result<Value<'a>, Fault>) -> Result<(), Fault> {
+fn convert<'a>(
+    document: &mut Document<'a>,
+    path: &Path,
+    convert: impl Fn(&mut Value<'a>) -> Result<Value<'a>, Fault>,
+) -> Result<(), Fault> {
     let Some(place) = document.at(path).filter(|value| !value.is_null()) else { return Ok(()) };
     *place = match place.as_list() {
         Some(list) => Value::List(list.iter_mut().map(convert).collect::<Result<_, _>>()?),

@@ -4,19 +4,35 @@ use lockgate_plugin::json;
 
 use crate::document::Document;
 use crate::enrich::enrich;
+use crate::indexed::Indexed;
+use crate::keys::{Key, Name};
 use crate::lookup::Lookup;
 use crate::machine::Machine;
-use crate::mapping::INTAKE;
 use crate::row::Row;
-use crate::rules::{Active, Rules};
+use crate::rules::{Active, READY_INTAKE, Rules};
 use crate::value::{Object, Value};
 use crate::write;
 
-/// The version of ECS that the mapping is of.
-const ECS: &str = "8.11.0";
+/// `ecs`: the version that the mapping is of.
+const ECS_VERSION: &str = r#"{"version":"8.11.0"}"#;
 
 /// The tag that says `event.original` is wanted.
 const PRESERVE: &str = "preserve_original_event";
+
+const TELEPORT: Key = Key::of("teleport");
+const AUDIT: Key = Key::of("audit");
+const ORIGINAL: Key = Key::of("original");
+const TAGS: Key = Key::of("tags");
+const ECS: Key = Key::of("ecs");
+const EVENT: Key = Key::of("event");
+const ACTION: Key = Key::of("action");
+const KIND: Key = Key::of("kind");
+const CODE: Key = Key::of("code");
+const OUTCOME: Key = Key::of("outcome");
+const CATEGORY: Key = Key::of("category");
+const TYPE: Key = Key::of("type");
+const ERROR: Key = Key::of("error");
+const MESSAGE: Key = Key::of("message");
 
 /// A configured mapping.
 #[derive(Debug)]
@@ -29,49 +45,49 @@ pub struct Mapping<L> {
 impl<L: Lookup> Mapping<L> {
     /// One document for one event, whatever the event is.
     pub fn map(&self, payload: &str) -> String {
-        let mut document = Document { root: Object::default(), audit: Object::default(), active: Active::default() };
+        let mut document = Document { root: Indexed::with_capacity(16), audit: Indexed::with_capacity(40), active: Active::default() };
         let complete = self.stages(&mut document, payload);
         let Document { mut root, audit, .. } = document;
-        root.put("teleport", Value::Object(Object { members: vec![("audit".into(), Value::Object(audit))] }));
+        root.put(TELEPORT, Value::Object(Object { members: vec![(AUDIT.into(), Value::Object(audit.into_object()))] }));
         if self.preserve_original || !complete {
             // An event that could not be mapped keeps its text in any case, and says so from 1.6 on (V7).
-            event(&mut root).put("original", Value::text(payload));
+            event(&mut root).put(ORIGINAL, Value::text(payload));
             if self.preserve_original || self.rules.later {
-                root.put("tags", Value::List(vec![Value::text(PRESERVE)]));
+                root.put(TAGS, Value::List(vec![Value::text(PRESERVE)]));
             }
         }
         let original = if self.preserve_original { payload.len() + payload.len() / 4 } else { 0 };
-        write::document(&root, complete, 1024 + 2 * payload.len() + original)
+        write::document(&root.into_object(), complete, 1024 + 2 * payload.len() + original)
     }
 
     /// `false`: a stage failed after which nothing more is done, not even the clean-up.
     fn stages<'a>(&self, document: &mut Document<'a>, payload: &'a str) -> bool {
         let machine = Machine { rules: &self.rules, lookup: &self.lookup };
-        document.root.members.reserve(16);
-        document.root.put("ecs", Value::Object(Object { members: vec![("version".into(), Value::text(ECS))] }));
-        document.root.put("event", Value::Object(Object { members: Vec::with_capacity(12) }));
+        document.root.put(ECS, Value::raw(ECS_VERSION));
+        document.root.put(EVENT, Value::Object(Object { members: Vec::with_capacity(12) }));
 
-        document.audit.members.reserve(40);
         for field in json::fields(payload) {
             let Ok(field) = field else {
-                document.audit.members.clear();
+                document.audit.clear();
                 fail(document, "E04", "the event is no JSON object");
                 return false;
             };
-            let key = field.key();
-            self.rules.wake(&key, &mut document.active);
-            document.audit.members.push((key, Value::raw(field.value)));
+            let name = Name::of_field(&field);
+            if let Name::Known(key) = name {
+                self.rules.wake(key, &mut document.active);
+            }
+            document.audit.push(name, Value::raw(field.value));
         }
-        for row in INTAKE {
-            if let Err(fault) = machine.apply(document, None, row) {
-                fail(document, row.id, fault);
+        for ready in &READY_INTAKE {
+            if let Err(fault) = machine.apply(document, None, ready) {
+                fail(document, ready.row.id, fault);
                 return false;
             }
         }
 
-        let action = event(&mut document.root).get("action").and_then(|action| action.as_text());
+        let action = event(&mut document.root).get(ACTION).and_then(|action| action.as_text());
         let action = action.as_deref();
-        event(&mut document.root).put("kind", Value::text("event"));
+        event(&mut document.root).put(KIND, Value::text("event"));
         self.categorise(document, action);
         if action.is_none() {
             self.rules.wake_without_action(&mut document.active);
@@ -96,37 +112,29 @@ impl<L: Lookup> Mapping<L> {
     /// `event.category`, `event.type`, and what the event's code says of its outcome.
     fn categorise(&self, document: &mut Document<'_>, action: Option<&str>) {
         let event = event(&mut document.root);
-        let code = event.get("code").and_then(|code| code.as_text());
+        let code = event.get(CODE).and_then(|code| code.as_text());
         let Some(code) = code else { return };
         if code.ends_with(['E', 'W']) {
-            event.put("outcome", words(&["failure"]));
+            event.put(OUTCOME, Value::Words(&["failure"]));
         }
         let Some(action) = action else { return };
         let (category, kind) = self.rules.kinds(action);
         if let Some(category) = category {
-            event.put("category", words(category));
+            event.put(CATEGORY, Value::Words(category));
         }
         if let Some(kind) = kind {
-            event.put("type", words(kind));
+            event.put(TYPE, Value::Words(kind));
         }
     }
 }
 
-fn words<'a>(words: &[&'static str]) -> Value<'a> {
-    Value::List(words.iter().map(|word| Value::text(*word)).collect())
-}
-
 /// `event`, which nothing but this file makes.
-fn event<'d, 'a>(root: &'d mut Object<'a>) -> &'d mut Object<'a> {
-    let at = match root.members.iter().position(|(name, _)| name == "event") {
-        Some(at) => at,
-        None => {
-            root.members.push(("event".into(), Value::Object(Object::default())));
-            root.members.len() - 1
-        }
-    };
-    match &mut root.members[at].1 {
-        Value::Object(object) => object,
+fn event<'d, 'a>(root: &'d mut Indexed<'a>) -> &'d mut Object<'a> {
+    if root.position(EVENT).is_none() {
+        root.push(EVENT.into(), Value::Object(Object::default()));
+    }
+    match root.get(EVENT) {
+        Some(Value::Object(object)) => object,
         _ => unreachable!("no row writes `event` itself"),
     }
 }
@@ -138,21 +146,21 @@ fn fail_at(document: &mut Document<'_>, row: &Row, fault: &str) {
 fn fail(document: &mut Document<'_>, rule: &str, fault: &str) {
     let message = Value::Text(format!("Rule `{rule}` of the mapping failed: {fault}.").into());
     let root = &mut document.root;
-    match root.at("error.message").and_then(Value::as_list) {
+    match root.get(ERROR).and_then(Value::as_object).and_then(|error| error.get(MESSAGE)).and_then(Value::as_list) {
         Some(messages) => messages.push(message),
         None => {
-            let members = vec![("message".into(), Value::List(vec![message]))];
-            root.put("error", Value::Object(Object { members }));
+            let members = vec![(MESSAGE.into(), Value::List(vec![message]))];
+            root.put(ERROR, Value::Object(Object { members }));
         }
     }
-    event(root).put("kind", Value::text("pipeline_error"));
+    event(root).put(KIND, Value::text("pipeline_error"));
 }
 
 /// Q7: one word and no list; who failed did not succeed.
-fn single_outcome(root: &mut Object<'_>) {
+fn single_outcome(root: &mut Indexed<'_>) {
     let event = event(root);
-    let Some(words) = event.get("outcome").and_then(Value::as_list) else { return };
+    let Some(words) = event.get(OUTCOME).and_then(Value::as_list) else { return };
     let failed = words.iter().any(|word| word.as_text().is_some_and(|word| word == "failure"));
     let word = if failed { "failure" } else { "success" };
-    event.put("outcome", Value::text(word));
+    event.put(OUTCOME, Value::text(word));
 }

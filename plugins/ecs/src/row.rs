@@ -135,20 +135,12 @@ impl Row {
         self
     }
 
-    /// The keys of the event without which the row would do nothing.
-    pub fn triggers(&self) -> impl Iterator<Item = &'static str> {
-        let source = match self.op {
-            Op::Undot => self.from.strip_prefix('.'),
-            _ => first_key(self.from),
-        };
-        // A test of a key itself says nothing about a source that is not there; one of what is inside it may fail.
-        let no_source = source.is_none();
-        let tests = self.only.into_iter().filter_map(move |test| {
-            let path = test.path()?;
-            let nested = path.strip_prefix('.')?.contains('.');
-            if nested || no_source { first_key(path) } else { None }
-        });
-        source.into_iter().chain(tests)
+    /// The dotted key that stands in the event as it is.
+    pub const fn literal_key(&self) -> Option<&'static str> {
+        match self.op {
+            Op::Undot => Some(self.from.split_at(1).1),
+            _ => None,
+        }
     }
 }
 
@@ -158,11 +150,12 @@ impl Test {
         matches!(self, Test::ActionStarts(_) | Test::ActionEnds(_) | Test::ActionContains(_))
     }
 
-    fn path(self) -> Option<&'static str> {
+    /// What it looks at; empty where that is no path.
+    pub const fn path(self) -> &'static str {
         match self {
-            Test::Has(path) | Test::No(path) | Test::IsText(path) | Test::Empty(path) => Some(path),
-            Test::Is(path, _) | Test::Number(path, _) | Test::Says(path, _) => Some(path),
-            _ => None,
+            Test::Has(path) | Test::No(path) | Test::IsText(path) | Test::Empty(path) => path,
+            Test::Is(path, _) | Test::Number(path, _) | Test::Says(path, _) => path,
+            _ => "",
         }
     }
 }
@@ -190,10 +183,4 @@ impl Kinds {
             Some((start, end)) => action.strip_prefix(start).is_some_and(|rest| rest.ends_with(end)),
         })
     }
-}
-
-/// The first key of a path inside `teleport.audit`.
-fn first_key(path: &'static str) -> Option<&'static str> {
-    let inside = path.strip_prefix('.')?;
-    Some(inside.split_once('.').map_or(inside, |(first, _)| first))
 }

@@ -1,11 +1,29 @@
-//! The tables, made ready for one configuration: which rows a key sets off, and the kinds of an event type.
+//! The tables, made ready: paths as numbers when this is compiled, and for one configuration which rows a key sets off, and the kinds of
+//! an event type.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use crate::keys::{COUNT, Key, Path};
 use crate::kinds::{CATEGORIES, TYPES};
-use crate::mapping::{GROUPS, LEFTOVERS};
-use crate::row::{Kinds, Row, Test};
+use crate::mapping::{GROUPS, INTAKE, LEFTOVERS};
+use crate::row::{Kinds, Op, Row};
+
+/// A row, and its paths.
+#[derive(Debug)]
+pub struct Ready {
+    pub row: &'static Row,
+    pub from: Path,
+    pub to: Path,
+    /// What its tests look at.
+    pub only: [Path; 2],
+    /// The keys of the event without which the row would do nothing.
+    triggers: [Option<Key>; 3],
+}
+
+pub static READY_INTAKE: [Ready; INTAKE.len()] = ready(INTAKE);
+static READY_GROUPS: [Ready; GROUPS.len()] = ready(GROUPS);
+static READY_LEFTOVERS: [Ready; LEFTOVERS.len()] = ready(LEFTOVERS);
 
 /// Rows by number. The tables have fewer than 512.
 #[derive(Clone, Copy, Debug, Default)]
@@ -17,7 +35,7 @@ pub type Words = Option<&'static [&'static str]>;
 #[derive(Debug)]
 pub struct Rules {
     /// All rows of this configuration, in order.
-    pub rows: Vec<&'static Row>,
+    pub rows: Vec<&'static Ready>,
     /// Where the leftovers begin.
     pub leftovers: usize,
     /// `compat = "1.6"`.
@@ -26,52 +44,51 @@ pub struct Rules {
     pub mended: bool,
     /// Rows that fail where there is no action, whatever else is there.
     without_action: Active,
-    /// An open hash table from a key to the rows it sets off.
-    slots: Vec<Option<(&'static str, Vec<u16>)>>,
+    /// The rows that keys set off, key by key.
+    woken: Vec<u16>,
+    /// Where in `woken` those of each key begin.
+    starts: Vec<u16>,
     /// There are few event types, and looking one up in the tables takes longer than all the rest.
     kinds: RefCell<BTreeMap<String, (Words, Words)>>,
 }
-
-const SLOTS: usize = 1024;
 
 /// Event types that are remembered at most: their names are foreign.
 const REMEMBERED: usize = 512;
 
 impl Rules {
     pub fn new(later: bool, mended: bool) -> Rules {
-        let wanted = |row: &&Row| row.edition.holds(later, mended);
-        let mut rows: Vec<_> = GROUPS.iter().filter(wanted).collect();
+        let wanted = |ready: &&Ready| ready.row.edition.holds(later, mended);
+        let mut rows: Vec<&'static Ready> = READY_GROUPS.iter().filter(wanted).collect();
         let leftovers = rows.len();
-        rows.extend(LEFTOVERS.iter().filter(wanted));
-        let mut rules = Rules {
-            rows,
-            leftovers,
-            later,
-            mended,
-            without_action: Active::default(),
-            slots: vec![None; SLOTS],
-            kinds: RefCell::default(),
-        };
-        for (number, row) in rules.rows.clone().into_iter().enumerate() {
-            if row.only.into_iter().any(Test::needs_action) {
-                rules.without_action.add(number);
+        rows.extend(READY_LEFTOVERS.iter().filter(wanted));
+
+        let mut starts = vec![0; COUNT + 1];
+        rows.iter().flat_map(|ready| ready.triggers()).for_each(|key| starts[key.number() + 1] += 1);
+        for key in 0..COUNT {
+            starts[key + 1] += starts[key];
+        }
+        let mut woken = vec![0; usize::from(starts[COUNT])];
+        let mut free = starts.clone();
+        let mut without_action = Active::default();
+        for (number, ready) in rows.iter().enumerate() {
+            if ready.row.only.iter().any(|test| test.needs_action()) {
+                without_action.add(number);
             }
-            for key in row.triggers() {
-                rules.trigger(key, number);
+            for key in ready.triggers() {
+                let place = &mut free[key.number()];
+                woken[usize::from(*place)] = number as u16;
+                *place += 1;
             }
         }
-        rules
+        Rules { rows, leftovers, later, mended, without_action, woken, starts, kinds: RefCell::default() }
     }
 
     /// Sets off the rows of a key.
-    pub fn wake(&self, key: &str, active: &mut Active) {
-        let mut at = slot(key);
-        while let Some((name, rows)) = &self.slots[at] {
-            if *name == key {
-                rows.iter().for_each(|row| active.add(usize::from(*row)));
-                return;
-            }
-            at = (at + 1) % SLOTS;
+    #[inline]
+    pub fn wake(&self, key: Key, active: &mut Active) {
+        let of = |key: usize| usize::from(self.starts[key]);
+        for row in &self.woken[of(key.number())..of(key.number() + 1)] {
+            active.add(usize::from(*row));
         }
     }
 
@@ -98,26 +115,42 @@ impl Rules {
         }
         found
     }
+}
 
-    fn trigger(&mut self, key: &'static str, row: usize) {
-        let Ok(row) = u16::try_from(row) else { return };
-        let mut at = slot(key);
-        loop {
-            match &mut self.slots[at] {
-                Some((name, rows)) if *name == key => {
-                    if rows.last() != Some(&row) {
-                        rows.push(row);
-                    }
-                    return;
-                }
-                Some(_) => at = (at + 1) % SLOTS,
-                free => {
-                    *free = Some((key, vec![row]));
-                    return;
-                }
-            }
-        }
+impl Ready {
+    const fn of(row: &'static Row) -> Ready {
+        let (from, to) = (Path::of(row.from), Path::of(row.to));
+        let only = [Path::of(row.only[0].path()), Path::of(row.only[1].path())];
+        let source = match (row.op, row.literal_key()) {
+            (Op::Undot, Some(literal)) => Some(Key::of(literal)),
+            _ if from.inside => from.first(),
+            _ => None,
+        };
+        let triggers = [source, tested(&only[0], source.is_none()), tested(&only[1], source.is_none())];
+        Ready { row, from, to, only, triggers }
     }
+
+    pub fn triggers(&self) -> impl Iterator<Item = Key> {
+        self.triggers.iter().copied().flatten()
+    }
+}
+
+/// A test of a key itself says nothing about a source that is not there; one of what is inside it may fail.
+const fn tested(path: &Path, no_source: bool) -> Option<Key> {
+    if path.inside && (path.length() > 1 || no_source) { path.first() } else { None }
+}
+
+const fn ready<const N: usize>(rows: &'static [Row]) -> [Ready; N] {
+    const NONE: Option<Key> = None;
+    let mut all = [const {
+        Ready { row: &INTAKE[0], from: Path::of(""), to: Path::of(""), only: [Path::of(""), Path::of("")], triggers: [NONE; 3] }
+    }; N];
+    let mut at = 0;
+    while at < N {
+        all[at] = Ready::of(&rows[at]);
+        at += 1;
+    }
+    all
 }
 
 impl Active {
@@ -138,31 +171,22 @@ impl Active {
     }
 }
 
-/// A key's place in the table: its ends and its length tell Teleport's names apart well enough.
-fn slot(key: &str) -> usize {
-    let bytes = key.as_bytes();
-    let (start, end) = match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
-        (Some(start), Some(end)) => (u64::from_le_bytes(*start), u64::from_le_bytes(*end)),
-        _ => bytes.iter().fold((0, 0), |(start, _), byte| (start << 8 | u64::from(*byte), 0)),
-    };
-    let mixed = (start ^ end.rotate_left(29) ^ bytes.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (mixed >> 54) as usize % SLOTS
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::row::Op;
 
     #[test]
     fn the_tables_fit_and_every_row_can_be_set_off() {
         for (later, mended) in [(false, false), (false, true), (true, false), (true, true)] {
             let rules = Rules::new(later, mended);
             assert!(rules.rows.len() < 512, "{}", rules.rows.len());
-            assert!(rules.slots.iter().flatten().count() < SLOTS / 2);
-            for row in &rules.rows {
-                assert!(row.triggers().next().is_some(), "{}", row.id);
+            for (number, ready) in rules.rows.iter().enumerate() {
+                let row = ready.row;
                 assert!(row.from.is_empty() == matches!(row.op, Op::Set(_) | Op::Add(_)), "{}", row.id);
+                let key = ready.triggers().next().unwrap_or_else(|| panic!("nothing sets off {}", row.id));
+                let mut active = Active::default();
+                rules.wake(key, &mut active);
+                assert_eq!(active.next(number, number + 1), Some(number), "{}", row.id);
             }
         }
     }

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use lockgate_plugin::json;
 
+use crate::keys::{Key, Name};
+
 /// A JSON value.
 #[derive(Clone, Debug)]
 pub enum Value<'a> {
@@ -12,13 +14,15 @@ pub enum Value<'a> {
     /// A string, unescaped.
     Text(Cow<'a, str>),
     List(Vec<Value<'a>>),
+    /// A list of words of the tables.
+    Words(&'static [&'static str]),
     Object(Object<'a>),
 }
 
 /// Members in no order that means anything.
 #[derive(Clone, Debug, Default)]
 pub struct Object<'a> {
-    pub members: Vec<(Cow<'a, str>, Value<'a>)>,
+    pub members: Vec<(Name<'a>, Value<'a>)>,
 }
 
 impl<'a> Value<'a> {
@@ -49,7 +53,7 @@ impl<'a> Value<'a> {
                     if let Some(value) = members.get(key.as_ref()) {
                         // Of equal keys the last is the one that `value` is of; for the others the written text is all there is.
                         let value = Value::unfolded(value, field.value);
-                        object.put(key.into_owned(), value);
+                        object.put_named(Name::of(key.into_owned()), value);
                     }
                 }
                 Value::Object(object)
@@ -69,7 +73,7 @@ impl<'a> Value<'a> {
             Value::Raw(Cow::Borrowed(written)) => json::text(written),
             Value::Raw(Cow::Owned(written)) => json::text(written).map(|text| Cow::Owned(text.into_owned())),
             Value::Text(text) => Some(text.clone()),
-            Value::List(_) | Value::Object(_) => None,
+            Value::List(_) | Value::Words(_) | Value::Object(_) => None,
         }
     }
 
@@ -113,6 +117,9 @@ impl<'a> Value<'a> {
                 Cow::Owned(written) => json::elements(written).flatten().map(|element| Value::raw(element.value).owned()).collect(),
             });
         }
+        if let Value::Words(words) = self {
+            *self = Value::List(words.iter().map(|word| Value::text(*word)).collect());
+        }
         match self {
             Value::List(list) => Some(list),
             _ => None,
@@ -125,6 +132,7 @@ impl<'a> Value<'a> {
             Value::Raw(written) => Value::Raw(Cow::Owned(written.into_owned())),
             Value::Text(text) => Value::Text(Cow::Owned(text.into_owned())),
             Value::List(list) => Value::List(list.into_iter().map(Value::owned).collect()),
+            Value::Words(words) => Value::Words(words),
             Value::Object(object) => Value::Object(object.owned()),
         }
     }
@@ -133,51 +141,52 @@ impl<'a> Value<'a> {
 impl<'a> Object<'a> {
     /// The members of an object as it is written; the host guarantees that no key stands there twice.
     pub fn of(written: &'a str) -> Object<'a> {
-        Object { members: json::fields(written).flatten().map(|field| (field.key(), Value::raw(field.value))).collect() }
+        let member = |field| (Name::of_field(&field), Value::raw(field.value));
+        Object { members: json::fields(written).flatten().map(member).collect() }
     }
 
-    pub fn get(&mut self, key: &str) -> Option<&mut Value<'a>> {
-        let at = self.position(key)?;
-        Some(&mut self.members[at].1)
+    #[inline]
+    pub fn get(&mut self, key: Key) -> Option<&mut Value<'a>> {
+        self.members.iter_mut().find(|(name, _)| matches!(name, Name::Known(known) if *known == key)).map(|(_, value)| value)
     }
 
-    pub fn take(&mut self, key: &str) -> Option<Value<'a>> {
+    #[inline]
+    pub fn take(&mut self, key: Key) -> Option<Value<'a>> {
         let at = self.position(key)?;
         Some(self.members.swap_remove(at).1)
     }
 
-    pub fn position(&self, key: &str) -> Option<usize> {
-        // Most keys differ in their length or their last letter, and need no more than that look.
-        let last = key.as_bytes().last();
-        self.members.iter().position(|(name, _)| name.len() == key.len() && name.as_bytes().last() == last && name == key)
+    #[inline]
+    pub fn position(&self, key: Key) -> Option<usize> {
+        self.members.iter().position(|(name, _)| matches!(name, Name::Known(known) if *known == key))
     }
 
     /// Writes over what is there.
-    pub fn put(&mut self, key: impl Into<Cow<'a, str>>, value: Value<'a>) {
-        let key = key.into();
-        match self.get(&key) {
+    pub fn put(&mut self, key: Key, value: Value<'a>) {
+        match self.get(key) {
             Some(place) => *place = value,
-            None => self.members.push((key, value)),
+            None => self.members.push((key.into(), value)),
         }
     }
 
-    /// The value at a dotted path, if there is one.
-    pub fn at(&mut self, path: &str) -> Option<&mut Value<'a>> {
-        match split(path) {
-            None => self.get(path),
-            Some((key, rest)) => self.get(key)?.as_object()?.at(rest),
+    /// The same by name.
+    pub fn put_named(&mut self, name: Name<'a>, value: Value<'a>) {
+        match self.members.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, place)) => *place = value,
+            None => self.members.push((name, value)),
         }
     }
 
     fn owned<'b>(self) -> Object<'b> {
-        Object { members: self.members.into_iter().map(|(key, value)| (Cow::Owned(key.into_owned()), value.owned())).collect() }
+        Object { members: self.members.into_iter().map(|(name, value)| (name.into_owned(), value.owned())).collect() }
     }
 }
 
-/// The first key of a path, and what follows its dot.
-#[inline]
-pub fn split(path: &str) -> Option<(&str, &str)> {
-    // Paths are short: a search made for long texts costs more than it saves.
-    let at = path.as_bytes().iter().position(|byte| *byte == b'.')?;
-    Some((&path[..at], &path[at + 1..]))
+/// `part` of `text`, borrowed from where `text` is borrowed from.
+pub fn part_of<'a>(text: &Cow<'a, str>, part: &str) -> Cow<'a, str> {
+    let start = part.as_ptr().addr().wrapping_sub(text.as_ptr().addr());
+    match text {
+        Cow::Borrowed(text) => text.get(start..start.saturating_add(part.len())).map_or_else(|| part.to_owned().into(), Cow::Borrowed),
+        Cow::Owned(_) => Cow::Owned(part.to_owned()),
+    }
 }

@@ -2,6 +2,7 @@
 
 use lockgate_plugin::json;
 
+use crate::keys::Name;
 use crate::value::{Object, Value};
 
 /// How deeply a document may be nested: no deeper than an event's payload. What lies deeper is written as a string of its JSON.
@@ -20,7 +21,7 @@ pub fn document(object: &Object<'_>, clean: bool, capacity: usize) -> String {
 /// Writes nothing where nothing is left.
 fn write(out: &mut String, value: &Value<'_>, clean: bool, depth: usize) {
     match value {
-        Value::List(_) | Value::Object(_) if depth > DEPTH => {
+        Value::List(_) | Value::Words(_) | Value::Object(_) if depth > DEPTH => {
             let mut inner = String::new();
             write(&mut inner, value, clean, 1);
             if !inner.is_empty() {
@@ -39,6 +40,14 @@ fn write(out: &mut String, value: &Value<'_>, clean: bool, depth: usize) {
             }
             close(out, start, any, clean, ']');
         }
+        Value::Words(words) => {
+            out.push('[');
+            for (at, word) in words.iter().enumerate() {
+                out.push_str(if at > 0 { "," } else { "" });
+                quote(out, word);
+            }
+            out.push(']');
+        }
         Value::Object(object) => write_object(out, object, clean, depth),
     }
 }
@@ -48,9 +57,17 @@ fn write_object(out: &mut String, object: &Object<'_>, clean: bool, depth: usize
     out.push('{');
     let mut any = false;
     for (key, value) in &object.members {
-        let name = |out: &mut String| {
-            quote(out, key);
-            out.push(':');
+        let name = |out: &mut String| match key {
+            // Those have nothing that needs an escape.
+            Name::Known(key) => {
+                out.push('"');
+                out.push_str(key.name());
+                out.push_str("\":");
+            }
+            Name::Other(key) => {
+                quote(out, key);
+                out.push(':');
+            }
         };
         any |= member(out, any, name, |out| write(out, value, clean, depth + 1));
     }

@@ -32,12 +32,19 @@ pub fn host_port(text: &str) -> Option<(&str, Option<u32>)> {
 
 /// An IPv4 dotted quad, where leading zeros are allowed, or an IPv6 literal with an optional `%zone`.
 pub fn is_ip(text: &str) -> bool {
-    if text.contains(':') {
+    if text.bytes().any(|byte| byte == b':') {
         let (address, zone) = text.split_once('%').map_or((text, None), |(address, zone)| (address, Some(zone)));
         return zone != Some("") && address.parse::<Ipv6Addr>().is_ok();
     }
-    let byte = |part: &str| matches!(part.len(), 1..=3) && part.bytes().all(|byte| byte.is_ascii_digit()) && part.parse::<u8>().is_ok();
-    text.split('.').count() == 4 && text.split('.').all(byte)
+    let (mut parts, mut digits, mut number) = (1, 0, 0);
+    for byte in text.bytes() {
+        match byte {
+            b'0'..=b'9' if digits < 3 => (digits, number) = (digits + 1, number * 10 + u32::from(byte - b'0')),
+            b'.' if digits > 0 && number <= 255 => (parts, digits, number) = (parts + 1, 0, 0),
+            _ => return false,
+        }
+    }
+    parts == 4 && digits > 0 && number <= 255
 }
 
 /// Labels of letters, digits and `-`, with an optional dot at the end.
@@ -86,6 +93,9 @@ mod tests {
             ("[2001:db8::1]", Some(("2001:db8::1", true, None))),
             ("[2001:db8::1]443", None),
             ("node.example.com.:22", Some(("node.example.com.", false, Some(22)))),
+            ("192.0.2.256:22", Some(("192.0.2.256", false, Some(22)))),
+            ("192.0.2:22", Some(("192.0.2", false, Some(22)))),
+            ("192.0..7:22", None),
             ("node", Some(("node", false, None))),
             ("node:0", None),
             ("node:+1", None),

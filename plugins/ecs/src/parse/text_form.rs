@@ -46,7 +46,7 @@ fn write(out: &mut String, value: &mut Value<'_>) {
         out.push('{');
         for (at, (key, value)) in object.members.iter_mut().enumerate() {
             out.push_str(if at > 0 { ", " } else { "" });
-            out.push_str(key);
+            out.push_str(key.text());
             out.push('=');
             write(out, value);
         }
