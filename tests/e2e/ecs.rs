@@ -1,9 +1,8 @@
 //! The ECS mapper as its user meets it: compiled, run by the host, with look-ups answered by real databases.
 
 use std::path::{Path, PathBuf};
-use std::process::{Output, Stdio};
+use std::process::Stdio;
 
-use expect_test::expect_file;
 use lockgate_tests::{lockgate, mmdb, root};
 use serde_json::{Value, json};
 
@@ -82,56 +81,5 @@ fn one_document_a_line_in_order_with_what_was_asked_for() {
         assert!(document["event"].get("original").is_none() && document.get("tags").is_none(), "{document}");
         assert!(document["client"].get("geo").is_none() && document["client"].get("as").is_none(), "{document}");
         assert_eq!(document["user_agent"]["version"], "1.1", "user agents need no file");
-    }
-}
-
-fn coverage(arguments: &[&str], events: &str) -> Output {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("events.ndjson");
-    std::fs::write(&file, events).unwrap();
-    let input = Stdio::from(std::fs::File::open(&file).unwrap());
-    lockgate().args(["plugin", "run", "builtin:ecs", "--coverage"]).args(arguments).stdin(input).output().unwrap()
-}
-
-/// The whole report over one event of each type, for people to read: what is missing here is missing in the mapping.
-#[test]
-fn coverage_shows_what_was_mapped_by_event_type_and_what_was_not() {
-    let events = std::fs::read_to_string(root().join("plugins/ecs/tests/golden/events.ndjson")).unwrap();
-    let output = coverage(&[], &events);
-    assert!(output.status.success());
-    expect_file![root().join("tests/cases/coverage.txt")].assert_eq(&String::from_utf8(output.stdout).unwrap());
-}
-
-#[test]
-fn coverage_counts_errors_and_what_has_no_result() {
-    let events = concat!(
-        r#"{"event":"user.login","code":"T1000I","user":"bob","success":true,"addr.remote":"192.0.2.1:1","brand.new":{"a":[1]}}"#,
-        "\n",
-        r#"{"event":"user.login","code":"T1000I","user":"bob","success":true,"later":2}"#,
-        "\n",
-        r#"{"event":"x.y","verb":"GET","method":"POST"}"#,
-        "\nno event\n",
-    );
-    let text = coverage(&[], events);
-    assert_eq!(text.status.code(), Some(1), "a line without a result");
-    let (out, err) = (String::from_utf8(text.stdout).unwrap(), String::from_utf8(text.stderr).unwrap());
-    assert!(err.contains("line 4 is no event"), "{err}");
-    let row = |name: &str| -> Vec<&str> { out.lines().find(|line| line.starts_with(name)).unwrap().split_whitespace().skip(1).collect() };
-    assert_eq!(row("user.login"), ["2", "0", "100%", "100%", "100%", "100%", "50%", "0%", "100%"]);
-    assert_eq!(row("x.y"), ["1", "1", "0%", "0%", "0%", "0%", "0%", "0%", "0%"]);
-    assert_eq!(row("all")[..2], ["3", "1"]);
-    for expected in ["        1  x.y: Rule `L01`", "user.login\n    \"brand.new\".a 1, later 1\n", "x.y\n    method 1\n"] {
-        assert!(out.contains(expected), "no `{expected}` in:\n{out}");
-    }
-
-    let report: Value = serde_json::from_slice(&coverage(&["--json"], events).stdout).unwrap();
-    let login = &report["types"]["user.login"];
-    assert_eq!((&login["events"], &login["related.ip"], &login["unmapped"]["later"]), (&json!(2), &json!(1), &json!(1)));
-    assert_eq!(report["types"]["x.y"]["pipeline_errors"], 1);
-
-    for component in ["builtin:filter", "builtin:fluentd"] {
-        let refused = lockgate().args(["plugin", "run", component, "--coverage"]).stdin(Stdio::null()).output().unwrap();
-        let told = String::from_utf8(refused.stderr).unwrap();
-        assert!(refused.status.code() == Some(2) && told.contains("`--coverage` is about the documents of a mapper"), "{told}");
     }
 }

@@ -224,18 +224,6 @@ pub(crate) struct PluginRun {
     #[arg(long, value_name = "FILE")]
     pub(crate) lookup_asn: Option<PathBuf>,
 
-    /// For mappers to ECS: print what the documents have, and which source fields were not mapped, instead of the documents.
-    ///
-    /// By event type: the share of events with `event.category`, `event.type`, `event.outcome`, `user.name` and `related.*`. A source field
-    /// was not mapped if it still is in the document at the same place below `teleport.audit`, and the index template of
-    /// `lockgate assets elasticsearch` declares no such field.
-    #[arg(long)]
-    pub(crate) coverage: bool,
-
-    /// With `--coverage`: one JSON object instead of text.
-    #[arg(long, requires = "coverage")]
-    pub(crate) json: bool,
-
     /// Events in one call.
     #[arg(long, default_value_t = 500, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) batch: u32,

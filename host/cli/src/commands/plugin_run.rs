@@ -1,5 +1,3 @@
-mod coverage;
-
 use std::io::{BufRead, Write};
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +11,6 @@ use lockgate_runtime::{
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use self::coverage::Coverage;
 use crate::args::PluginRun;
 use crate::failure::Failure;
 use crate::{print, setup};
@@ -45,7 +42,6 @@ pub(crate) fn run(command: &PluginRun) -> Result<(), Failure> {
     let mut lines = std::io::stdin().lock();
     let mut batch = Batch::new(command, lookups);
     let mut problems = Problems::default();
-    let mut output = Output::of(command, &stage)?;
     let mut number = 0;
     let mut line = Vec::new();
     loop {
@@ -62,49 +58,14 @@ pub(crate) fn run(command: &PluginRun) -> Result<(), Failure> {
             Err(error) => problems.add(format!("line {number} is not UTF-8: {error}")),
         }
         if batch.len() >= command.batch as usize {
-            flush(&stage, &mut batch, &mut output, &mut problems)?;
+            flush(&stage, &mut batch, &mut problems)?;
         }
     }
-    flush(&stage, &mut batch, &mut output, &mut problems)?;
-    output.finish(command)?;
+    flush(&stage, &mut batch, &mut problems)?;
     match problems.count {
         0 => Ok(()),
         1 => Err(Failure::failed("1 event has no result.")),
         count => Err(Failure::failed(format!("{count} events have no result."))),
-    }
-}
-
-/// What the command prints.
-enum Output {
-    Results,
-    /// At the end, and no documents.
-    Coverage(Box<Coverage>),
-}
-
-impl Output {
-    fn of(command: &PluginRun, stage: &Stage) -> Result<Output, Failure> {
-        match (command.coverage, stage.kind()) {
-            (false, _) => Ok(Output::Results),
-            (true, Kind::Mapper) => Ok(Output::Coverage(Box::default())),
-            (true, kind) => Err(Failure::usage(format!(
-                "`--coverage` is about the documents of a mapper, and `{}` is of the world `{kind}`.",
-                command.component
-            ))),
-        }
-    }
-
-    fn count(&mut self, source: &str, mapped: coverage::Mapped<'_>) {
-        if let Output::Coverage(coverage) = self {
-            coverage.add(source, mapped);
-        }
-    }
-
-    fn finish(&self, command: &PluginRun) -> Result<(), Failure> {
-        match self {
-            Output::Results => Ok(()),
-            Output::Coverage(coverage) if command.json => print::data(&coverage.json()),
-            Output::Coverage(coverage) => print::data(&coverage.table()),
-        }
     }
 }
 
@@ -204,7 +165,7 @@ impl Batch<'_> {
     }
 }
 
-fn flush(stage: &Stage, batch: &mut Batch<'_>, output: &mut Output, problems: &mut Problems) -> Result<(), Failure> {
+fn flush(stage: &Stage, batch: &mut Batch<'_>, problems: &mut Problems) -> Result<(), Failure> {
     if batch.len() == 0 {
         return Ok(());
     }
@@ -238,16 +199,11 @@ fn flush(stage: &Stage, batch: &mut Batch<'_>, output: &mut Output, problems: &m
                 (0..events.len()).filter(|&row| stage.setup().wants(events[row].event_type, events[row].feed)).collect();
             let views: Vec<_> = wanted.iter().map(|&row| events[row]).collect();
             for (row, mapped) in wanted.into_iter().zip(again(|| stage.transform_isolated(&context, &views))?) {
-                let source = events[row].payload;
                 match mapped {
-                    Isolated::Result(Mapped::Emit(texts)) => match output {
-                        Output::Results => texts.iter().for_each(|text| emit(text)),
-                        Output::Coverage(coverage) => coverage.add(source, coverage::Mapped::Documents(&texts)),
-                    },
-                    Isolated::Result(Mapped::Drop(_)) => output.count(source, coverage::Mapped::Dropped),
+                    Isolated::Result(Mapped::Emit(texts)) => texts.iter().for_each(|text| emit(text)),
+                    Isolated::Result(Mapped::Drop(_)) => {}
                     Isolated::Result(Mapped::Reject(reason)) | Isolated::Dead(reason) => {
-                        problems.add(format!("line {}: {reason}", lines[row]));
-                        output.count(source, coverage::Mapped::Failed);
+                        problems.add(format!("line {}: {reason}", lines[row]))
                     }
                 }
             }
