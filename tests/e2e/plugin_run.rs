@@ -1,7 +1,8 @@
 use std::io::Write;
 use std::process::{Output, Stdio};
 
-use lockgate_tests::lockgate;
+use expect_test::expect_file;
+use lockgate_tests::{lockgate, root};
 use serde_json::Value;
 
 const EVENTS: &str = concat!(
@@ -63,6 +64,59 @@ fn a_small_address_space_is_told_and_enough() {
     assert_eq!(lines(&output).len(), 2);
 }
 
+/// The project's own events: one of every type that Teleport has. `UPDATE_EXPECT=1` writes the file anew.
+#[test]
+fn the_coverage_of_ecs_is_as_committed() {
+    let events = std::fs::read_to_string(root().join("plugins/ecs/tests/golden/events.ndjson")).unwrap();
+    let output = run(&["builtin:ecs", "--coverage"], &events);
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let text = String::from_utf8(output.stdout).unwrap();
+    let wide: Vec<_> = text.lines().filter(|line| line.chars().count() > 120).collect();
+    assert!(wide.len() <= 1, "but for the longest of all types it fits a terminal of 120 columns: {wide:?}");
+    expect_file![root().join("tests/cases/coverage.txt")].assert_eq(&text);
+
+    let output = run(&["builtin:ecs", "--coverage", "--json", "--batch", "7"], &events);
+    let json: Value = serde_json::from_slice(&output.stdout).expect("one JSON object, and no documents");
+    assert_eq!(json["total"]["mapped"], events.lines().count());
+    let login = json["types"].as_array().unwrap().iter().find(|kind| kind["type"] == "user.login").unwrap();
+    assert_eq!((&login["events"], &login["has"]["event.outcome"], &login["unmapped"]), (&2.into(), &2.into(), &Value::Array(vec![])));
+}
+
+#[test]
+fn coverage_names_what_ecs_does_not_know() {
+    let events = concat!(
+        r#"{"event":"exec","code":"T3002I","new":{"a":1,"b":null},"sid":"s","addr":"x","env_labels":{"a":"b"},"user":{"kind":"x","n":1}}"#,
+        "\n",
+        r#"{"event":"exec","code":"T3002I","new":{"a":1},"addr.local":"?","user":"bob","\u001b[2J":1}"#,
+        "\n",
+        r#"{"event":"exec","code":"T3002I","time":"never","user":"bob"}"#,
+        "\n",
+    );
+    let output = run(&["builtin:ecs", "--coverage", "--with", r#"{"quirks":false}"#, "--json"], events);
+    assert!(output.status.success(), "a `pipeline_error` is a result: {}", String::from_utf8_lossy(&output.stderr));
+    let json: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let exec = &json["types"][0];
+    let unmapped: Vec<_> =
+        exec["unmapped"].as_array().unwrap().iter().map(|one| (one["field"].as_str().unwrap(), &one["events"])).collect();
+    let [once, twice] = [1, 2].map(Value::from);
+    let mut expected = vec![("new.a", &twice), ("\"\\u{1b}[2J\"", &once), ("\"addr.local\"", &once), ("addr", &once)];
+    // What stood in the way of the failed row stays as it was.
+    expected.extend([("code", &once), ("env_labels", &once), ("event", &once), ("time", &once), ("user", &once)]);
+    assert_eq!(unmapped, expected);
+    assert_eq!((&exec["pipeline_errors"], &exec["mapped"]), (&1.into(), &3.into()));
+    assert!(exec["first_pipeline_error"].as_str().unwrap().contains("E05"), "{exec}");
+}
+
+#[test]
+fn coverage_works_for_other_mappers_and_counts_what_has_no_result() {
+    let output = run(&["builtin:redact", "--coverage", "--with", r#"{"remove":["user"]}"#], &format!("{EVENTS}nonsense\n"));
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(output.status.code(), Some(1), "a line without result, as without the flag");
+    for told in ["2 events, 2 mapped", "1 line: no JSON object", "unmapped fields are not known"] {
+        assert!(text.contains(told), "`{told}` is told:\n{text}");
+    }
+}
+
 #[test]
 fn problems_name_the_place_and_the_way_out() {
     for (arguments, input, status, text) in [
@@ -71,6 +125,9 @@ fn problems_name_the_place_and_the_way_out() {
         (&["builtin:filter", "--with", r#"{"skip":"print"}"#], EVENTS, 2, "skip"),
         (&["no/such/file.wasm"], EVENTS, 2, "no/such/file.wasm"),
         (&["builtin:filter"], "{\"a\":1}\nnonsense\n", 1, "line 2"),
+        (&["builtin:filter", "--coverage"], EVENTS, 2, "`builtin:filter` is a filter"),
+        (&["builtin:fluentd", "--coverage"], EVENTS, 2, "`builtin:fluentd` is a sink"),
+        (&["builtin:ecs", "--json"], EVENTS, 2, "--coverage"),
     ] {
         let output = run(arguments, input);
         let stderr = String::from_utf8_lossy(&output.stderr);

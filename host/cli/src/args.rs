@@ -227,6 +227,23 @@ pub(crate) struct PluginRun {
     /// Events in one call.
     #[arg(long, default_value_t = 500, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) batch: u32,
+
+    /// Print how much of the events a mapper carries over to ECS, instead of its documents.
+    ///
+    /// A table shows, per event type, the share of mapped events that have `event.category`, `event.type`, `event.outcome`, `user.name`
+    /// and `related.*`. Below it stand the source fields that stayed unmapped, events that ended as `pipeline_error`, and events without
+    /// a result.
+    ///
+    /// A field is unmapped if it still stands under `teleport.audit`, at its own path with its own value, and the index template of
+    /// `lockgate assets elasticsearch` declares no such field. A list counts as one field, and
+    /// so does a map of users' own keys, such as labels; empty fields do not count. Nothing is said of unmapped fields where no document
+    /// has `teleport.audit`, as with mappers that put what they do not know elsewhere. The exit status does not depend on the shares.
+    #[arg(long)]
+    pub(crate) coverage: bool,
+
+    /// Print the coverage as one JSON object, with counts of events instead of shares.
+    #[arg(long, requires = "coverage")]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]

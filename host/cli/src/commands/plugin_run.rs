@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::args::PluginRun;
+use crate::coverage::Coverage;
 use crate::failure::Failure;
 use crate::{print, setup};
 
@@ -35,13 +36,15 @@ struct Fields {
     sid: String,
 }
 
-/// Events in, results out: kept events of a filter, documents of a mapper, requests of a sink, one JSON value a line.
+/// Events in, results out: kept events of a filter, documents of a mapper, requests of a sink, one JSON value a line. With `--coverage` a
+/// report on the documents instead.
 pub(crate) fn run(command: &PluginRun) -> Result<(), Failure> {
     let lookups = lookups(command)?;
     let stage = stage(command)?;
     let mut lines = std::io::stdin().lock();
     let mut batch = Batch::new(command, lookups);
     let mut problems = Problems::default();
+    let mut coverage = covered(command, &stage)?;
     let mut number = 0;
     let mut line = Vec::new();
     loop {
@@ -58,10 +61,13 @@ pub(crate) fn run(command: &PluginRun) -> Result<(), Failure> {
             Err(error) => problems.add(format!("line {number} is not UTF-8: {error}")),
         }
         if batch.len() >= command.batch as usize {
-            flush(&stage, &mut batch, &mut problems)?;
+            flush(&stage, &mut batch, &mut problems, coverage.as_mut())?;
         }
     }
-    flush(&stage, &mut batch, &mut problems)?;
+    flush(&stage, &mut batch, &mut problems, coverage.as_mut())?;
+    if let Some(coverage) = coverage {
+        report(command, coverage, &problems)?;
+    }
     match problems.count {
         0 => Ok(()),
         1 => Err(Failure::failed("1 event has no result.")),
@@ -89,6 +95,26 @@ fn lookups(command: &PluginRun) -> Result<Lookups, Failure> {
         let told = errors.iter().map(|error| format!("error: `--lookup-{}`: {error}", error.which));
         Failure::report(told.collect::<Vec<_>>().join("\n"))
     })
+}
+
+/// Where documents are counted instead of printed.
+fn covered(command: &PluginRun, stage: &Stage) -> Result<Option<Coverage>, Failure> {
+    let other = match stage.kind() {
+        _ if !command.coverage => return Ok(None),
+        Kind::Mapper => return Ok(Some(Coverage::default())),
+        Kind::Filter => "filter",
+        Kind::HttpSink => "sink",
+    };
+    let told = format!("`{}` is a {other}, and `--coverage` looks at the documents of a mapper.", command.component);
+    Err(Failure::usage(told).hint("name a mapper, such as `builtin:ecs`, or leave out `--coverage`"))
+}
+
+fn report(command: &PluginRun, coverage: Coverage, problems: &Problems) -> Result<(), Failure> {
+    let report = coverage.report(&command.component, problems.count);
+    if command.json {
+        return print::data(&format!("{}\n", serde_json::to_string(&report).map_err(Failure::failed)?));
+    }
+    print::data(&report.text())
 }
 
 fn stage(command: &PluginRun) -> Result<Stage, Failure> {
@@ -165,7 +191,7 @@ impl Batch<'_> {
     }
 }
 
-fn flush(stage: &Stage, batch: &mut Batch<'_>, problems: &mut Problems) -> Result<(), Failure> {
+fn flush(stage: &Stage, batch: &mut Batch<'_>, problems: &mut Problems, mut coverage: Option<&mut Coverage>) -> Result<(), Failure> {
     if batch.len() == 0 {
         return Ok(());
     }
@@ -195,15 +221,27 @@ fn flush(stage: &Stage, batch: &mut Batch<'_>, problems: &mut Problems) -> Resul
             }
         }
         Kind::Mapper => {
-            let wanted: Vec<usize> =
-                (0..events.len()).filter(|&row| stage.setup().wants(events[row].event_type, events[row].feed)).collect();
+            let (wanted, passed): (Vec<usize>, Vec<usize>) =
+                (0..events.len()).partition(|&row| stage.setup().wants(events[row].event_type, events[row].feed));
             let views: Vec<_> = wanted.iter().map(|&row| events[row]).collect();
-            for (row, mapped) in wanted.into_iter().zip(again(|| stage.transform_isolated(&context, &views))?) {
-                match mapped {
-                    Isolated::Result(Mapped::Emit(texts)) => texts.iter().for_each(|text| emit(text)),
-                    Isolated::Result(Mapped::Drop(_)) => {}
-                    Isolated::Result(Mapped::Reject(reason)) | Isolated::Dead(reason) => {
-                        problems.add(format!("line {}: {reason}", lines[row]))
+            let results = wanted.into_iter().zip(again(|| stage.transform_isolated(&context, &views))?);
+            if let Some(coverage) = &mut coverage {
+                passed.into_iter().for_each(|row| coverage.dropped(events[row].event_type));
+            }
+            for (row, mapped) in results {
+                let event = &events[row];
+                match (mapped, &mut coverage) {
+                    (Isolated::Result(Mapped::Emit(texts)), Some(coverage)) if !texts.is_empty() => {
+                        coverage.mapped(event.event_type, event.payload, &texts);
+                    }
+                    (Isolated::Result(Mapped::Emit(_) | Mapped::Drop(_)), Some(coverage)) => coverage.dropped(event.event_type),
+                    (Isolated::Result(Mapped::Emit(texts)), None) => texts.iter().for_each(|text| emit(text)),
+                    (Isolated::Result(Mapped::Drop(_)), None) => {}
+                    (Isolated::Result(Mapped::Reject(reason)) | Isolated::Dead(reason), coverage) => {
+                        if let Some(coverage) = coverage {
+                            coverage.failed(event.event_type);
+                        }
+                        problems.add(format!("line {}: {reason}", lines[row]));
                     }
                 }
             }
