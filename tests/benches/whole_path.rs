@@ -12,7 +12,12 @@ const EVENTS: &str = "300000";
 
 fn main() {
     println!("{:<28} {:>10} {:>14} {:>10}", "", "events/s", "CPU µs/event", "RSS MB");
-    for (name, arguments) in [("receiver answers at once", &[][..]), ("receiver waits 25 ms", &["--latency", "25ms"])] {
+    for (name, arguments) in [
+        ("receiver answers at once", &[][..]),
+        ("receiver waits 25 ms", &["--latency", "25ms"]),
+        // A mapper between filter and sink: every payload goes in, a document comes out.
+        ("filter, ecs, encode", &["--ecs"]),
+    ] {
         for _ in 0..3 {
             let report = demo(lockgate().args(["demo", "--json", "--events", EVENTS]).args(arguments));
             let figure = |name: &str| report[name].as_f64().unwrap_or(f64::NAN);

@@ -18,6 +18,18 @@ fn the_demo_delivers_everything_and_the_books_balance() {
 }
 
 #[test]
+fn the_demo_of_the_ecs_mapper_delivers_a_document_of_every_event() {
+    let ended = Running::start("demo", lockgate().args(["demo", "--events", "2000", "--ecs"])).ended().exits_with(0);
+    let samples: Vec<Value> = ended.stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    assert_eq!(samples.len(), 3, "three sample documents:\n{}", ended.stdout);
+    for document in samples {
+        assert_eq!((&document["ecs"]["version"], &document["event"]["kind"]), (&"8.11.0".into(), &"event".into()), "{document}");
+        assert!(document["event"]["id"].is_string() && document["uid"].is_null(), "{document}");
+    }
+    assert!(ended.stdout.contains("2,000 read = ") && ended.stdout.contains(" + 0 dead + 0 waiting"), "{}", ended.stdout);
+}
+
+#[test]
 fn the_demo_tells_a_person_what_happened_and_what_to_try_next() {
     let ended = Running::start("demo", lockgate().args(["demo", "--events", "1000"])).ended().exits_with(0);
     for text in ["read", "delivered", "dropped", "dead", "waiting", "lockgate start --config"] {

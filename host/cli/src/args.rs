@@ -103,6 +103,10 @@ pub(crate) struct Demo {
     #[arg(long)]
     pub(crate) json: bool,
 
+    /// Map the events that the filter keeps to Elastic Common Schema, with `builtin:ecs`.
+    #[arg(long)]
+    pub(crate) ecs: bool,
+
     /// Leave the configuration, the certificates and the store in this new folder.
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,

@@ -1,5 +1,5 @@
-//! What fuzzing found worth keeping: `corpus/payloads.ndjson`, each line a payload as a JSON string. It is written by
-//! `fuzz/keep-ecs-corpus.sh`, and mapped here in every configuration.
+//! What fuzzing found worth keeping, one input for each place of the code it reaches: `corpus/payloads.ndjson`, each line a payload as a
+//! JSON string, mapped here in every configuration. `fuzz/README.md` says how it is written anew.
 
 #[path = "support/promise.rs"]
 mod promise;
