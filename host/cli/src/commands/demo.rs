@@ -19,8 +19,10 @@ use crate::{print, setup};
 /// The configuration that the demo runs, to be read by people too.
 const CONFIG: &str = include_str!("demo.toml");
 
-/// What `--ecs` puts before the sink.
-const ECS: &str = "[[pipelines.siem.stage]]\nplugin = \"builtin:ecs\"\n\n";
+const SINK: &str = "[pipelines.siem.sink]\n";
+
+/// What `--ecs` puts in its place: these documents have `@timestamp`, and need no `time` that suits Fluentd.
+const ECS: &str = "[[pipelines.siem.stage]]\nplugin = \"builtin:ecs\"\n\n[pipelines.siem.sink]\nwith   = { time = \"keep\" }\n";
 
 /// How long a child has to say where it listens, or to print its totals.
 const CHILD_PATIENCE: Duration = Duration::from_secs(30);
@@ -87,9 +89,8 @@ async fn demo(command: &Demo, folder: &Path, masks: &Masks) -> Result<(), Failur
         Simulator::start("receiver", &receiver_folder, &["--latency", &latency, "--capture", &capture, "--capture-max", "3"]).await?;
 
     let file = folder.join("lockgate.toml");
-    let sink = "[pipelines.siem.sink]";
     let text = CONFIG
-        .replace(sink, &format!("{}{sink}", if command.ecs { ECS } else { "" }))
+        .replace(SINK, if command.ecs { ECS } else { SINK })
         .replace("@AUTH@", &auth.address)
         // The receiver's certificate is for a name.
         .replace("@RECEIVER@", &receiver.address.replace("127.0.0.1", "localhost"));
