@@ -1,7 +1,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use lockgate_tests::{Auth, Receiver, Running, lockgate, mmdb, quickstart, status};
+use lockgate_tests::{Auth, Receiver, Running, books, configuration, endpoint, lockgate, mmdb, quickstart, status};
 use serde_json::{Value, json};
 
 const STAGE: &str = "
@@ -70,15 +70,31 @@ fn a_database_that_is_replaced_is_taken_and_is_another_generation() {
 }
 
 #[test]
-fn a_pipeline_that_looks_nothing_up_runs_whatever_becomes_of_the_databases() {
+fn without_its_database_a_pipeline_that_looks_something_up_does_not_start_and_the_others_do() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "500"]);
     let receiver = Receiver::start(dir.path(), &[]);
-    let config = quickstart(dir.path(), &auth, &receiver, "\n[lookup]\ncity = \"absent.mmdb\"\n");
+    let sink = |path: &str| format!("plugin = \"builtin:fluentd\"\n{}\n", endpoint(&receiver.addr, &receiver.dir, path));
+    let pipelines = format!(
+        "[lookup]\ncity = \"city.mmdb\"\n\n[pipelines.main.sink]\n{}\n[[pipelines.ecs.stage]]\nplugin = \"builtin:ecs\"\n[pipelines.ecs.sink]\n{}",
+        sink("main"),
+        sink("ecs")
+    );
+    let config = configuration(dir.path(), &auth, &pipelines);
     let start = || Running::start("start", lockgate().args(["start", "--exit-on-last-event", "--config"]).arg(&config));
-    let ended = start().ended().exits_with(0);
-    assert!(ended.stderr.contains("absent.mmdb` cannot be read: No such file") && ended.stderr.contains("city = "), "{}", ended.stderr);
-    assert_eq!(receiver.stop().distinct, 500);
-    let status = status(&config);
-    assert!(status["pipelines"]["main"]["description"].get("lookup").is_none(), "{status}");
+    let ended = start().ended().exits_with(1);
+    for told in ["city.mmdb` cannot be read: No such file", "city = \"city.mmdb\"", "1 of the pipelines could not start"] {
+        assert!(ended.stderr.contains(told), "no `{told}` in:\n{}", ended.stderr);
+    }
+    let delivered = |status: &Value, name: &str| books(status, name).delivered;
+    let before = status(&config);
+    assert_eq!((delivered(&before, "main"), delivered(&before, "ecs")), (500, 0));
+    assert!(before["pipelines"]["main"]["description"].get("lookup").is_none(), "it looks nothing up: {before}");
+
+    // The events have waited for it.
+    country(&dir.path().join("city.mmdb"), "Austria");
+    start().ended().exits_with(0);
+    let after = status(&config);
+    assert_eq!((delivered(&after, "main"), delivered(&after, "ecs")), (500, 500));
+    assert_eq!(receiver.stop().documents, 1000);
 }
