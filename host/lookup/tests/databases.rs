@@ -184,3 +184,36 @@ fn while_a_file_is_broken_or_gone_the_content_before_answers() {
     let replaced: usize = (0..3).map(|_| databases.refresh().replaced.len()).sum();
     assert_eq!((replaced, city_of(&databases.lookups(), "192.0.2.1").as_deref()), (1, Some("Bhutan")), "it comes back");
 }
+
+/// A database is refused or answers something, whatever became of its bytes.
+#[test]
+fn damage_is_no_reason_to_end() {
+    let folder = Folder::new();
+    let whole = [std::fs::read(folder.city()).unwrap(), std::fs::read(folder.asn()).unwrap()];
+    let file = folder.file("damaged.mmdb");
+    let (mut state, mut opened) = (0x9e37_79b9_7f4a_7c15_u64, 0);
+    let mut random = |below: usize| {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state % below as u64) as usize
+    };
+    for round in 0..3000 {
+        let mut bytes = whole[round % 2].clone();
+        for _ in 0..=random(4) {
+            let at = random(bytes.len());
+            bytes[at] = random(256) as u8;
+        }
+        if random(4) == 0 {
+            bytes.truncate(random(bytes.len()) + 1);
+        }
+        std::fs::write(&file, &bytes).unwrap();
+        let (city, asn) = if round % 2 == 0 { (Some(&*file), None) } else { (None, Some(&*file)) };
+        let Ok(databases) = open(city, asn) else { continue };
+        opened += 1;
+        for ip in ["192.0.2.7", "198.51.100.7", "2001:db8::1", "10.0.0.1", "::"] {
+            let _ = (databases.lookups().place_of(ip), databases.lookups().network_of(ip));
+        }
+    }
+    assert!(opened > 300, "some damage goes unnoticed, so that answers are tried too: {opened}");
+}
