@@ -117,6 +117,25 @@ fn coverage_works_for_other_mappers_and_counts_what_has_no_result() {
     }
 }
 
+/// Whatever stands in the line, and however the file was written.
+#[test]
+fn a_line_is_an_event_or_is_told() {
+    for (line, told) in [
+        (r#"["user.login","T1000I","2026-01-05T08:00:00Z",0,"u","s"]"#, "line 2 is no event: it is not a JSON object"),
+        ("{", "line 2 is no event: it ends in the middle; each line is one event, as `jq -c .` writes them"),
+        (r#"{"event":"a","event":"b"}"#, "line 2 is no event: the key `event` stands twice in an object"),
+        (r#"{"event":"a","x":"\ud800"}"#, "line 2 is no event: the escape at byte 18 is a lone surrogate"),
+        (r#"{"event":["a"]}"#, "line 2 is no event of Teleport's: invalid type: sequence, expected a string at line 1 column 9"),
+        ("\u{feff}nonsense", "line 2 is no event: it is not a JSON object"),
+    ] {
+        let input = format!("\u{feff}{{\"event\":\"first\"}}\r\n{line}\r\n\r\n{{\"event\":\"last\"}}");
+        let output = run(&["builtin:ecs"], &input);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && stderr.lines().any(|written| written == told), "{line}:\n{stderr}");
+        assert_eq!(String::from_utf8_lossy(&output.stdout).lines().count(), 2, "the others have their documents: {line}");
+    }
+}
+
 #[test]
 fn problems_name_the_place_and_the_way_out() {
     for (arguments, input, status, text) in [

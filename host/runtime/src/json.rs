@@ -12,31 +12,41 @@ pub(crate) const DEPTH_MAX: usize = 128;
 
 /// Why a text is not a document. Places are bytes from its start.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub(crate) enum Fault {
+pub enum Fault {
+    /// Something else, or nothing.
     #[error("it is not a JSON object")]
     NotAnObject,
+    /// Cut off.
     #[error("it ends in the middle")]
     Ends,
+    /// No JSON at this byte.
     #[error("there is something unexpected at byte {0}")]
     Unexpected(usize),
+    /// Not one object alone.
     #[error("the object is followed by something at byte {0}")]
     Trailing(usize),
+    /// A control character that is not escaped.
     #[error("the string at byte {0} has a control character")]
     Control(usize),
+    /// A backslash before something else.
     #[error("the escape at byte {0} is not one of JSON's")]
     Escape(usize),
+    /// `\ud800` to `\udfff` without its other half.
     #[error("the escape at byte {0} is a lone surrogate")]
     LoneSurrogate(usize),
+    /// Such as `01` or `1.`.
     #[error("the number at byte {0} is malformed")]
     Number(usize),
+    /// After escapes are resolved.
     #[error("the key `{0}` stands twice in an object")]
     KeyTwice(String),
+    /// Objects and lists inside one another.
     #[error("it is nested deeper than {DEPTH_MAX}")]
     Depth,
 }
 
-/// Checks that `text` is one JSON object that keeps the promise.
-pub(crate) fn check_object(text: &str) -> Result<(), Fault> {
+/// Checks that `text` is one JSON object that keeps the promise: what an event's payload is, and what a mapper's document must be.
+pub fn check_object(text: &str) -> Result<(), Fault> {
     let mut scanner = Scanner { text, bytes: text.as_bytes(), at: 0, open: Vec::new(), keys: Vec::with_capacity(64) };
     scanner.space();
     if scanner.peek() != Some(b'{') {

@@ -38,6 +38,7 @@ pub use engine::{Engine, EngineError, EngineOptions};
 pub use error::CallError;
 pub use interface::{CONTRACT_VERSION, Kind};
 pub use isolate::{DEAD_IN_A_ROW_MAX, Isolated, Postponed};
+pub use json::{Fault, check_object};
 pub use limits::Limits;
 pub use metrics::Measure;
 pub use pool::{Pool, PoolError};

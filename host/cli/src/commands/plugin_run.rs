@@ -7,6 +7,7 @@ use lockgate_lookup::{Databases, Grant, Lookups};
 use lockgate_model::{Block, BlockBuilder, BlockParts, DocumentView, EventView, FeedKind, FeedRef, Head, Millis, key_of};
 use lockgate_runtime::{
     Component, ConfigureError, Context, Engine, EngineOptions, Isolated, Kind, Limits, Mapped, Postponed, Stage, StageOptions, Verdict,
+    check_object,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -55,7 +56,8 @@ pub(crate) fn run(command: &PluginRun) -> Result<(), Failure> {
         if read == 0 {
             break;
         }
-        match std::str::from_utf8(&line).map(str::trim) {
+        // A byte order mark is what some editors begin a file with.
+        match std::str::from_utf8(&line).map(|text| text.trim_start_matches('\u{feff}').trim()) {
             Ok("") => continue,
             Ok(text) => batch.push(text, number, &mut problems),
             Err(error) => problems.add(format!("line {number} is not UTF-8: {error}")),
@@ -172,9 +174,13 @@ impl Batch<'_> {
     }
 
     fn push(&mut self, text: &str, line: u64, problems: &mut Problems) {
+        if let Err(fault) = check_object(text) {
+            let hint = if matches!(text, "{" | "[") { "; each line is one event, as `jq -c .` writes them" } else { "" };
+            return problems.add(format!("line {line} is no event: {fault}{hint}"));
+        }
         let fields: Fields = match serde_json::from_str(text) {
             Ok(fields) => fields,
-            Err(error) => return problems.add(format!("line {line} is no event, a JSON object: {error}")),
+            Err(error) => return problems.add(format!("line {line} is no event of Teleport's: {error}")),
         };
         let feed = self.command.session.as_deref().map_or(FeedRef::Audit, FeedRef::Session);
         let key = key_of(feed, &fields.uid, text.as_bytes());
