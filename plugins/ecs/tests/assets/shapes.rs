@@ -42,7 +42,9 @@ fn event(row: &Row, shape: &Value) -> Value {
         _ => None,
     });
     let path = row.from.trim_start_matches('.');
-    let path = if path.is_empty() { row.triggers().next().unwrap_or_default() } else { path };
+    // A row without a source is about what it tests.
+    let tested = || row.only.iter().find_map(|test| test.path().strip_prefix('.')?.split('.').next());
+    let path = if path.is_empty() { tested().unwrap_or_default() } else { path };
     let inner = path.rsplit('.').fold(shape.clone(), |value, key| json!({ key: value }));
     let mut event =
         json!({ "event": action.as_deref().unwrap_or("nobody.knows"), "code": "T0000I", "uid": "u", "time": "2026-01-05T08:00:00Z" });
