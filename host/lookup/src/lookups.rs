@@ -19,11 +19,6 @@ pub struct Lookups {
 pub struct NotGranted;
 
 impl Lookups {
-    /// User agents alone.
-    pub fn agents_only() -> Lookups {
-        Lookups { agents: true, ..Lookups::default() }
-    }
-
     /// Where an address is. `None`: not known, or the text is no address; names are never resolved.
     pub fn place_of(&self, ip: &str) -> Result<Option<Arc<Place>>, NotGranted> {
         self.places.as_ref().map(|places| places.find(ip)).ok_or(NotGranted)
