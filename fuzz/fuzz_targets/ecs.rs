@@ -1,4 +1,5 @@
-//! Events on their way to Elasticsearch: the first byte chooses the configuration, the rest is the payload.
+//! Events on their way to Elasticsearch: the first byte chooses the configuration, the rest is the
+//! payload.
 #![no_main]
 
 // The files themselves: the check is not for other crates, and the promise is a test's.
@@ -15,9 +16,13 @@ thread_local! {
 }
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    let Some((choice, payload)) = bytes.split_first() else { return };
+    let Some((choice, payload)) = bytes.split_first() else {
+        return;
+    };
     // A component is given text, and nothing else.
-    let Ok(payload) = std::str::from_utf8(payload) else { return };
+    let Ok(payload) = std::str::from_utf8(payload) else {
+        return;
+    };
     MAPPINGS.with(|mappings| check(payload, &mappings[usize::from(*choice) % mappings.len()]));
 });
 

@@ -1,7 +1,8 @@
 //! Documents as mappers return them. What the runtime lets pass is JSON to others, too.
 #![no_main]
 
-// The file itself: its function is not for other crates, and the runtime would bring a compiler along.
+// The file itself: its function is not for other crates, and the runtime would bring a compiler
+// along.
 #[path = "../../host/runtime/src/json.rs"]
 mod json;
 

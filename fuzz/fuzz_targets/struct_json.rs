@@ -1,4 +1,5 @@
-//! Events as they come over the wire: what is turned into text keeps the promise that the host gives to plugins.
+//! Events as they come over the wire: what is turned into text keeps the promise that the host
+//! gives to plugins.
 #![no_main]
 
 #[path = "../../host/runtime/src/json.rs"]
@@ -10,7 +11,11 @@ use lockgate_teleport::json::Converter;
 libfuzzer_sys::fuzz_target!(|wire: &[u8]| {
     let mut text = String::from("before");
     match Converter::new().append(wire, &mut text) {
-        Ok(_) => assert_eq!(json::check_object(&text["before".len()..]), Ok(()), "{text}"),
+        Ok(_) => assert_eq!(
+            json::check_object(&text["before".len()..]),
+            Ok(()),
+            "{text}"
+        ),
         Err(_) => assert_eq!(text, "before"),
     }
 });

@@ -1,4 +1,5 @@
-//! Compiles the plugins that ship with Lockgate and embeds them, so that the binary is one file that works.
+//! Compiles the plugins that ship with Lockgate and embeds them, so that the binary is one file
+//! that works.
 
 #[path = "build/embed.rs"]
 mod embed;
@@ -24,12 +25,17 @@ fn main() -> ExitCode {
     } else if generates_code() {
         embed::plugins(&project.join("plugins/Cargo.toml"), &out)
     } else {
-        // Cargo keeps this answer for the next build too, which is perhaps one that needs the plugins. A path that never exists is
-        // always out of date: whatever comes next asks again.
-        println!("cargo::rerun-if-changed={}", out.join("never-there").display());
+        // Cargo keeps this answer for the next build too, which is perhaps one that needs the
+        // plugins. A path that never exists is always out of date: whatever comes next asks
+        // again.
+        println!(
+            "cargo::rerun-if-changed={}",
+            out.join("never-there").display()
+        );
         embed::nothing(&out)
     };
-    // To stderr, which cargo shows last and as it is; and nothing more on stdout, which cargo shows too when a build script fails.
+    // To stderr, which cargo shows last and as it is; and nothing more on stdout, which cargo shows
+    // too when a build script fails.
     if let Err(message) = done {
         eprintln!("\n{message}");
         return ExitCode::FAILURE;
@@ -38,6 +44,9 @@ fn main() -> ExitCode {
     for folder in ["plugins", "sdk/rust", "wit", "host/registry/build"] {
         embed::watch(&project.join(folder));
     }
-    println!("cargo::rerun-if-changed={}", here.join("build.rs").display());
+    println!(
+        "cargo::rerun-if-changed={}",
+        here.join("build.rs").display()
+    );
     ExitCode::SUCCESS
 }

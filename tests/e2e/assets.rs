@@ -10,8 +10,10 @@ fn run(dir: &Path, arguments: &[&str]) -> Ended {
 }
 
 fn names(dir: &Path) -> Vec<String> {
-    let mut names: Vec<String> =
-        fs::read_dir(dir).expect("the folder is there").map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<String> = fs::read_dir(dir)
+        .expect("the folder is there")
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     names
 }
@@ -21,18 +23,45 @@ fn the_files_for_elasticsearch_are_written_and_say_what_to_do_next() {
     let dir = tempfile::tempdir().unwrap();
     let ended = run(dir.path(), &["--out", "a/new/folder"]).exits_with(0);
     let folder = dir.path().join("a/new/folder");
-    assert_eq!(names(&folder), names(&root().join("assets/elasticsearch")), "all of the folder, and nothing else");
+    assert_eq!(
+        names(&folder),
+        names(&root().join("assets/elasticsearch")),
+        "all of the folder, and nothing else"
+    );
     for name in names(&folder) {
         let text = fs::read_to_string(folder.join(&name)).unwrap();
-        assert_eq!(text, fs::read_to_string(root().join("assets/elasticsearch").join(&name)).unwrap(), "{name}");
-        assert!(ended.stdout.contains(&format!("wrote     a/new/folder/{name}\n")), "{}", ended.stdout);
+        assert_eq!(
+            text,
+            fs::read_to_string(root().join("assets/elasticsearch").join(&name)).unwrap(),
+            "{name}"
+        );
+        assert!(
+            ended
+                .stdout
+                .contains(&format!("wrote     a/new/folder/{name}\n")),
+            "{}",
+            ended.stdout
+        );
         match name.rsplit_once('.').unwrap().1 {
-            "json" => assert!(serde_json::from_str::<Value>(&text).unwrap().is_object(), "{name}"),
-            "ndjson" => assert!(text.lines().all(|line| serde_json::from_str::<Value>(line).unwrap().is_object()), "{name}"),
+            "json" => assert!(
+                serde_json::from_str::<Value>(&text).unwrap().is_object(),
+                "{name}"
+            ),
+            "ndjson" => assert!(
+                text.lines()
+                    .all(|line| serde_json::from_str::<Value>(line).unwrap().is_object()),
+                "{name}"
+            ),
             _ => {}
         }
     }
-    assert!(ended.stdout.ends_with("`a/new/folder/README.md` says how to install them, step by step.\n"), "{}", ended.stdout);
+    assert!(
+        ended
+            .stdout
+            .ends_with("`a/new/folder/README.md` says how to install them, step by step.\n"),
+        "{}",
+        ended.stdout
+    );
 }
 
 #[test]
@@ -44,14 +73,32 @@ fn what_an_operator_has_edited_is_not_lost() {
     fs::remove_file(dir.path().join("elastic/logstash.conf")).unwrap();
 
     let ended = run(dir.path(), &["--out", "elastic"]).exits_with(2);
-    assert!(ended.stdout.is_empty() && ended.stderr.contains("`elastic/ilm-policy.json` has another text"), "{}", ended.stderr);
+    assert!(
+        ended.stdout.is_empty()
+            && ended
+                .stderr
+                .contains("`elastic/ilm-policy.json` has another text"),
+        "{}",
+        ended.stderr
+    );
     assert!(ended.stderr.contains("hint: `--force`"), "{}", ended.stderr);
     assert_eq!(fs::read_to_string(&policy).unwrap(), "edited");
-    assert!(!dir.path().join("elastic/logstash.conf").exists(), "nothing was written");
+    assert!(
+        !dir.path().join("elastic/logstash.conf").exists(),
+        "nothing was written"
+    );
 
     let ended = run(dir.path(), &["--out", "elastic", "--force"]).exits_with(0);
-    for line in ["replaced  elastic/ilm-policy.json", "wrote     elastic/logstash.conf", "unchanged elastic/index-template.json"] {
-        assert!(ended.stdout.lines().any(|told| told == line), "{line}:\n{}", ended.stdout);
+    for line in [
+        "replaced  elastic/ilm-policy.json",
+        "wrote     elastic/logstash.conf",
+        "unchanged elastic/index-template.json",
+    ] {
+        assert!(
+            ended.stdout.lines().any(|told| told == line),
+            "{line}:\n{}",
+            ended.stdout
+        );
     }
     assert!(fs::read_to_string(&policy).unwrap().contains("\"delete\""));
 }
@@ -62,6 +109,13 @@ fn a_place_that_is_no_folder_is_named() {
     fs::write(dir.path().join("file"), "").unwrap();
     for out in ["file", "file/below"] {
         let ended = run(dir.path(), &["--out", out]).exits_with(2);
-        assert!(ended.stderr.contains(&format!("`--out {out}`: a file is in the way")) && ended.stdout.is_empty(), "{}", ended.stderr);
+        assert!(
+            ended
+                .stderr
+                .contains(&format!("`--out {out}`: a file is in the way"))
+                && ended.stdout.is_empty(),
+            "{}",
+            ended.stderr
+        );
     }
 }

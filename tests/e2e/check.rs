@@ -17,10 +17,22 @@ const VARIABLES: [(&str, &str); 4] = [
 fn every_broken_configuration_is_told_whole_and_ends_with_2() {
     let folder = root().join("tests/cases/config");
     for case in cases(&folder) {
-        let expected = std::fs::read_to_string(folder.join(&case).with_extension("stderr")).expect("what it says is there");
+        let expected = std::fs::read_to_string(folder.join(&case).with_extension("stderr"))
+            .expect("what it says is there");
         let ended = check(&folder, &[&case]).exits_with(2);
-        assert!(ended.stderr.starts_with(&expected), "{}:\n{}\nbegins otherwise than\n{expected}", case.display(), ended.stderr);
-        assert!(ended.stderr.ends_with("error: 1 of 1 configuration file cannot be used.\n"), "{}", ended.stderr);
+        assert!(
+            ended.stderr.starts_with(&expected),
+            "{}:\n{}\nbegins otherwise than\n{expected}",
+            case.display(),
+            ended.stderr
+        );
+        assert!(
+            ended
+                .stderr
+                .ends_with("error: 1 of 1 configuration file cannot be used.\n"),
+            "{}",
+            ended.stderr
+        );
         assert_eq!(ended.stdout, "", "{}", case.display());
     }
 }
@@ -32,7 +44,13 @@ fn what_plugins_and_files_say_is_told_at_the_operator_s_line() {
     assert!(cases.len() >= 9, "{cases:?}");
     for case in cases {
         let ended = check(dir.path(), &[&case]).exits_with(2);
-        expect_file![root().join("tests/cases/check").join(&case).with_extension("stderr")].assert_eq(&ended.stderr);
+        expect_file![
+            root()
+                .join("tests/cases/check")
+                .join(&case)
+                .with_extension("stderr")
+        ]
+        .assert_eq(&ended.stderr);
         assert_eq!(ended.stdout, "", "{}", case.display());
     }
 }
@@ -42,27 +60,62 @@ fn several_files_are_checked_at_once_and_the_good_ones_are_named() {
     let (dir, _) = folder("config/valid");
     let good = Path::new("smallest.toml");
     let ended = check(dir.path(), &[good]).exits_with(0);
-    assert_eq!((ended.stdout.as_str(), ended.stderr.as_str()), ("smallest.toml: correct, 1 pipeline.\n", ""));
+    assert_eq!(
+        (ended.stdout.as_str(), ended.stderr.as_str()),
+        ("smallest.toml: correct, 1 pipeline.\n", "")
+    );
 
     for name in ["units", "url"] {
         let file = format!("{name}.toml");
-        std::fs::copy(root().join("tests/cases/config").join(&file), dir.path().join(&file)).unwrap();
+        std::fs::copy(
+            root().join("tests/cases/config").join(&file),
+            dir.path().join(&file),
+        )
+        .unwrap();
     }
-    let ended = check(dir.path(), &[Path::new("units.toml"), good, Path::new("url.toml"), Path::new("absent.toml")]).exits_with(2);
+    let ended = check(
+        dir.path(),
+        &[
+            Path::new("units.toml"),
+            good,
+            Path::new("url.toml"),
+            Path::new("absent.toml"),
+        ],
+    )
+    .exits_with(2);
     assert_eq!(ended.stdout, "smallest.toml: correct, 1 pipeline.\n");
-    for text in ["units.toml:", "url.toml:", "absent.toml", "3 of 4 configuration files"] {
-        assert!(ended.stderr.contains(text), "no `{text}` in:\n{}", ended.stderr);
+    for text in [
+        "units.toml:",
+        "url.toml:",
+        "absent.toml",
+        "3 of 4 configuration files",
+    ] {
+        assert!(
+            ended.stderr.contains(text),
+            "no `{text}` in:\n{}",
+            ended.stderr
+        );
     }
 }
 
 /// A copy of a folder of cases, with the `identity` that its configurations name, and the cases.
 fn folder(name: &str) -> (TempDir, Vec<PathBuf>) {
-    let (from, dir) = (root().join("tests/cases").join(name), tempfile::tempdir().unwrap());
+    let (from, dir) = (
+        root().join("tests/cases").join(name),
+        tempfile::tempdir().unwrap(),
+    );
     std::fs::create_dir(dir.path().join("files")).unwrap();
     for folder in [Path::new(""), Path::new("files")] {
-        for entry in std::fs::read_dir(from.join(folder)).expect("a folder of cases").map(Result::unwrap) {
+        for entry in std::fs::read_dir(from.join(folder))
+            .expect("a folder of cases")
+            .map(Result::unwrap)
+        {
             if entry.file_type().unwrap().is_file() {
-                std::fs::copy(entry.path(), dir.path().join(folder).join(entry.file_name())).unwrap();
+                std::fs::copy(
+                    entry.path(),
+                    dir.path().join(folder).join(entry.file_name()),
+                )
+                .unwrap();
             }
         }
     }
@@ -72,13 +125,28 @@ fn folder(name: &str) -> (TempDir, Vec<PathBuf>) {
 }
 
 fn cases(folder: &Path) -> Vec<PathBuf> {
-    let names = std::fs::read_dir(folder).expect("a folder of cases").map(|entry| PathBuf::from(entry.expect("an entry").file_name()));
-    let mut cases: Vec<_> = names.filter(|name| name.extension().is_some_and(|extension| extension == "toml")).collect();
+    let names = std::fs::read_dir(folder)
+        .expect("a folder of cases")
+        .map(|entry| PathBuf::from(entry.expect("an entry").file_name()));
+    let mut cases: Vec<_> = names
+        .filter(|name| {
+            name.extension()
+                .is_some_and(|extension| extension == "toml")
+        })
+        .collect();
     cases.sort();
     assert!(!cases.is_empty(), "{}", folder.display());
     cases
 }
 
 fn check(folder: &Path, files: &[&Path]) -> Ended {
-    Running::start("check", lockgate().arg("check").args(files).current_dir(folder).envs(VARIABLES)).ended()
+    Running::start(
+        "check",
+        lockgate()
+            .arg("check")
+            .args(files)
+            .current_dir(folder)
+            .envs(VARIABLES),
+    )
+    .ended()
 }

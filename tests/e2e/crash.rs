@@ -1,7 +1,9 @@
 use std::time::{Duration, Instant};
 
 use lockgate_sim::receiver;
-use lockgate_tests::{Auth, Books, Receiver, Running, books, configuration, endpoint, lockgate, quickstart, status};
+use lockgate_tests::{
+    Auth, Books, Receiver, Running, books, configuration, endpoint, lockgate, quickstart, status,
+};
 
 /// Kills in the test run. `LOCKGATE_KILLS=50 cargo test -p lockgate --test e2e crash` does more.
 const KILLS: u64 = 5;
@@ -14,18 +16,30 @@ const IN_FLIGHT: u64 = 8 * BATCH;
 
 #[test]
 fn kill_9_at_random_points_loses_nothing_and_repeats_only_what_was_in_flight() {
-    let kills = std::env::var("LOCKGATE_KILLS").ok().map_or(KILLS, |kills| kills.parse().expect("LOCKGATE_KILLS is a number"));
+    let kills = std::env::var("LOCKGATE_KILLS").ok().map_or(KILLS, |kills| {
+        kills.parse().expect("LOCKGATE_KILLS is a number")
+    });
     let events = 20_000 + kills * 4000;
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
     let receiver = Receiver::start(dir.path(), &["--latency", "20ms"]);
     let config = quickstart(dir.path(), &auth, &receiver, "");
-    let start = |arguments: &[&str]| Running::start("start", lockgate().args(["start", "--config"]).arg(&config).args(arguments));
+    let start = |arguments: &[&str]| {
+        Running::start(
+            "start",
+            lockgate()
+                .args(["start", "--config"])
+                .arg(&config)
+                .args(arguments),
+        )
+    };
     let mut random = 0x9e37_79b9_7f4a_7c15_u64;
     for _ in 0..kills {
         let host = start(&[]);
         host.line_with("started");
-        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         // The point of the kill is what is random here; nothing is awaited.
         std::thread::sleep(Duration::from_millis((random >> 33) % 400));
         host.kill();
@@ -34,24 +48,39 @@ fn kill_9_at_random_points_loses_nothing_and_repeats_only_what_was_in_flight() {
     let totals = receiver.stop();
     assert_eq!(totals.distinct, events, "no event is lost");
     let repeated = totals.documents - totals.distinct;
-    assert!(repeated <= kills * IN_FLIGHT, "{repeated} repeated after {kills} kills");
+    assert!(
+        repeated <= kills * IN_FLIGHT,
+        "{repeated} repeated after {kills} kills"
+    );
 }
 
-/// One batch hangs while all others, before and after it, are delivered. What a kill then costs is that one batch, not those after it.
+/// One batch hangs while all others, before and after it, are delivered. What a kill then costs is
+/// that one batch, not those after it.
 #[test]
 fn after_a_kill_only_the_batch_that_hung_is_sent_again() {
     let events = 10_000;
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap();
     let folder = dir.path().join("receiver");
-    let options = receiver::Options { out: folder.clone(), ..receiver::Options::default() };
-    let receiver = runtime.block_on(receiver::Receiver::start(options)).unwrap();
+    let options = receiver::Options {
+        out: folder.clone(),
+        ..receiver::Options::default()
+    };
+    let receiver = runtime
+        .block_on(receiver::Receiver::start(options))
+        .unwrap();
     let control = receiver.control();
     let sink = endpoint(&receiver.address().to_string(), &folder, "events.log");
     // Full batches only, so that what waits in the end is the one that hangs.
     let batch = format!("batch = {{ events = {BATCH}, bytes = \"64 MiB\", age = \"1h\" }}");
-    let pipeline = format!("[pipelines.main]\n{batch}\n\n[pipelines.main.sink]\nplugin = \"builtin:fluentd\"\n{sink}\n");
+    let pipeline = format!(
+        "[pipelines.main]\n{batch}\n\n[pipelines.main.sink]\nplugin = \"builtin:fluentd\"\n{sink}\n"
+    );
     let config = configuration(dir.path(), &auth, &pipeline);
 
     control.hang_next(1);
@@ -59,25 +88,60 @@ fn after_a_kill_only_the_batch_that_hung_is_sent_again() {
     host.line_with("started");
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
-        let Books { read, delivered, waiting, .. } = books(&status(&config), "main");
+        let Books {
+            read,
+            delivered,
+            waiting,
+            ..
+        } = books(&status(&config), "main");
         if read == events && waiting == BATCH && control.holding() == 1 {
             break;
         }
-        assert!(Instant::now() < deadline, "{delivered} of {read} delivered, {waiting} wait:\n{}", host.stderr());
+        assert!(
+            Instant::now() < deadline,
+            "{delivered} of {read} delivered, {waiting} wait:\n{}",
+            host.stderr()
+        );
     }
     let before = control.totals();
-    assert_eq!((before.documents, before.distinct), (events - BATCH, events - BATCH));
+    assert_eq!(
+        (before.documents, before.distinct),
+        (events - BATCH, events - BATCH)
+    );
     host.kill();
     control.release();
 
-    let host = Running::start("start", lockgate().args(["start", "--exit-on-last-event", "--config"]).arg(&config));
+    let host = Running::start(
+        "start",
+        lockgate()
+            .args(["start", "--exit-on-last-event", "--config"])
+            .arg(&config),
+    );
     host.ended().exits_with(0);
     let after = runtime.block_on(receiver.stop());
     assert_eq!(after.distinct, events, "no event is lost");
-    assert!(after.documents - after.distinct <= BATCH, "{} repeated", after.documents - after.distinct);
-    // Once by the request that hung, if it went on before its connection was found closed, and once by the second start.
-    let (sent, requests) = (after.documents - before.documents, after.requests - before.requests);
-    assert!(matches!(requests, 1 | 2) && sent == requests * BATCH, "{sent} events in {requests} requests after the kill");
+    assert!(
+        after.documents - after.distinct <= BATCH,
+        "{} repeated",
+        after.documents - after.distinct
+    );
+    // Once by the request that hung, if it went on before its connection was found closed, and once
+    // by the second start.
+    let (sent, requests) = (
+        after.documents - before.documents,
+        after.requests - before.requests,
+    );
+    assert!(
+        matches!(requests, 1 | 2) && sent == requests * BATCH,
+        "{sent} events in {requests} requests after the kill"
+    );
     let books = books(&status(&config), "main");
-    assert_eq!(books, Books { read: events, delivered: events, ..Books::default() });
+    assert_eq!(
+        books,
+        Books {
+            read: events,
+            delivered: events,
+            ..Books::default()
+        }
+    );
 }

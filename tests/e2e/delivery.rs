@@ -12,16 +12,33 @@ with = { skip = [\"user.login\", \"cert.create\"] }
 
 /// Figures of `lockgate status --json`, summed over streams.
 fn status(config: &Path, pipeline: &str) -> [u64; 5] {
-    let ended = Running::start("status", lockgate().args(["status", "--json", "--config"]).arg(config)).ended().exits_with(0);
+    let ended = Running::start(
+        "status",
+        lockgate()
+            .args(["status", "--json", "--config"])
+            .arg(config),
+    )
+    .ended()
+    .exits_with(0);
     let status: Value = serde_json::from_str(&ended.stdout).expect("status is JSON");
     // Before the host has made it known, a pipeline has no books.
-    let Some(books) = status["pipelines"].get(pipeline) else { return [0; 5] };
-    ["read", "delivered", "dropped", "dead", "waiting"]
-        .map(|name| books[name].as_u64().unwrap_or_else(|| panic!("no `{name}` in {status}")))
+    let Some(books) = status["pipelines"].get(pipeline) else {
+        return [0; 5];
+    };
+    ["read", "delivered", "dropped", "dead", "waiting"].map(|name| {
+        books[name]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no `{name}` in {status}"))
+    })
 }
 
 fn start(config: &Path) -> Running {
-    Running::start("start", lockgate().args(["start", "--exit-on-last-event", "--config"]).arg(config))
+    Running::start(
+        "start",
+        lockgate()
+            .args(["start", "--exit-on-last-event", "--config"])
+            .arg(config),
+    )
 }
 
 #[test]
@@ -36,7 +53,11 @@ fn both_ways_of_reading_deliver_every_event_once() {
         // Nothing is sent again by a second start.
         start(&config).ended().exits_with(0);
         let totals = receiver.stop();
-        assert_eq!((totals.documents, totals.distinct), (4000, 4000), "{backend}");
+        assert_eq!(
+            (totals.documents, totals.distinct),
+            (4000, 4000),
+            "{backend}"
+        );
     }
 }
 
@@ -49,7 +70,10 @@ fn what_a_filter_leaves_out_is_on_the_books_with_its_reason() {
     start(&config).ended().exits_with(0);
     let [read, delivered, dropped, dead, waiting] = status(&config, "main");
     assert_eq!((read, dead, waiting), (2000, 0, 0));
-    assert!(dropped > 100 && delivered > 100 && delivered + dropped == read, "{delivered} + {dropped}");
+    assert!(
+        dropped > 100 && delivered > 100 && delivered + dropped == read,
+        "{delivered} + {dropped}"
+    );
     assert_eq!(receiver.stop().distinct, delivered);
 }
 
@@ -60,7 +84,11 @@ fn a_receiver_that_fails_for_a_while_costs_no_event() {
     let receiver = Receiver::start(dir.path(), &["--status", "503x4,200"]);
     let config = quickstart(dir.path(), &auth, &receiver, "");
     let ended = start(&config).ended().exits_with(0);
-    assert!(ended.stderr.contains("503"), "the log tells why it waited:\n{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("503"),
+        "the log tells why it waited:\n{}",
+        ended.stderr
+    );
     assert_eq!(status(&config, "main"), [3000, 3000, 0, 0, 0]);
     assert_eq!(receiver.stop().distinct, 3000);
 }
@@ -70,16 +98,32 @@ fn a_receiver_that_is_not_there_yet_is_waited_for_and_status_tells() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "500"]);
     let receiver = Receiver::start(dir.path(), &[]);
-    let (addr, config) = (receiver.addr.clone(), quickstart(dir.path(), &auth, &receiver, ""));
+    let (addr, config) = (
+        receiver.addr.clone(),
+        quickstart(dir.path(), &auth, &receiver, ""),
+    );
     assert_eq!(receiver.stop().documents, 0);
 
     let host = start(&config);
     host.line_with("retry_in_ms");
-    // The host writes its status once a second: the books come from the store, the error from there.
-    let shown = || Running::start("status", lockgate().args(["status", "--config"]).arg(&config)).ended().exits_with(0).stdout;
+    // The host writes its status once a second: the books come from the store, the error from
+    // there.
+    let shown = || {
+        Running::start(
+            "status",
+            lockgate().args(["status", "--config"]).arg(&config),
+        )
+        .ended()
+        .exits_with(0)
+        .stdout
+    };
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while !(shown().contains("last error") && status(&config, "main")[0] == 500) {
-        assert!(std::time::Instant::now() < deadline, "status shows neither error nor books:\n{}", shown());
+        assert!(
+            std::time::Instant::now() < deadline,
+            "status shows neither error nor books:\n{}",
+            shown()
+        );
     }
     assert_eq!(status(&config, "main"), [500, 0, 0, 0, 500]);
 
@@ -97,8 +141,14 @@ fn recordings_reach_an_address_of_their_own() {
     let receiver = Receiver::start(dir.path(), &["--capture", capture.to_str().unwrap()]);
     let config = quickstart(dir.path(), &auth, &receiver, "");
     let text = std::fs::read_to_string(&config).unwrap();
-    let session_url = format!("session-url = \"https://{}/session\"\ntls =", receiver.addr.replace("127.0.0.1", "localhost"));
-    let text = text.replace("[pipelines.main.sink]", "[pipelines.main]\nfrom = [\"audit\", \"sessions\"]\n[pipelines.main.sink]");
+    let session_url = format!(
+        "session-url = \"https://{}/session\"\ntls =",
+        receiver.addr.replace("127.0.0.1", "localhost")
+    );
+    let text = text.replace(
+        "[pipelines.main.sink]",
+        "[pipelines.main]\nfrom = [\"audit\", \"sessions\"]\n[pipelines.main.sink]",
+    );
     std::fs::write(&config, text.replace("tls =", &session_url)).unwrap();
     start(&config).ended().exits_with(0);
     let [read, delivered, .., waiting] = status(&config, "main");
@@ -107,9 +157,16 @@ fn recordings_reach_an_address_of_their_own() {
     let totals = receiver.stop();
     assert_eq!(totals.documents, delivered);
     assert_eq!(totals.by_path["/events.log"], 1500, "the audit log");
-    let recordings: Vec<_> = totals.by_path.keys().filter(|path| *path != "/events.log").collect();
+    let recordings: Vec<_> = totals
+        .by_path
+        .keys()
+        .filter(|path| *path != "/events.log")
+        .collect();
     assert!(
-        !recordings.is_empty() && recordings.iter().all(|path| path.starts_with("/session.") && path.ends_with(".log")),
+        !recordings.is_empty()
+            && recordings
+                .iter()
+                .all(|path| path.starts_with("/session.") && path.ends_with(".log")),
         "{recordings:?}"
     );
 }
@@ -120,10 +177,14 @@ fn the_events_of_a_recording_arrive_in_their_order() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "1500"]);
     let capture = dir.path().join("captured.ndjson");
-    let receiver = Receiver::start(dir.path(), &["--capture", capture.to_str().unwrap(), "--latency", "5ms"]);
+    let receiver = Receiver::start(
+        dir.path(),
+        &["--capture", capture.to_str().unwrap(), "--latency", "5ms"],
+    );
     let config = quickstart(dir.path(), &auth, &receiver, "");
     let text = std::fs::read_to_string(&config).unwrap();
-    let pipeline = "[pipelines.main]\nfrom = [\"sessions\"]\nbatch = { events = 20 }\n[pipelines.main.sink]";
+    let pipeline =
+        "[pipelines.main]\nfrom = [\"sessions\"]\nbatch = { events = 20 }\n[pipelines.main.sink]";
     std::fs::write(&config, text.replace("[pipelines.main.sink]", pipeline)).unwrap();
     start(&config).ended().exits_with(0);
     let delivered = status(&config, "main")[1];
@@ -132,11 +193,20 @@ fn the_events_of_a_recording_arrive_in_their_order() {
     let mut last: BTreeMap<String, i64> = BTreeMap::new();
     for line in std::fs::read_to_string(&capture).unwrap().lines() {
         let event: Value = serde_json::from_str(line).unwrap();
-        let (session, index) = (event["sid"].as_str().unwrap(), event["ei"].as_i64().unwrap());
+        let (session, index) = (
+            event["sid"].as_str().unwrap(),
+            event["ei"].as_i64().unwrap(),
+        );
         let before = last.insert(session.to_owned(), index);
-        assert!(before.is_none_or(|before| before < index), "{session}: {index} after {before:?}");
+        assert!(
+            before.is_none_or(|before| before < index),
+            "{session}: {index} after {before:?}"
+        );
     }
-    assert!(last.len() > 5 && last.values().any(|&index| index > 20), "several recordings, some longer than a batch: {last:?}");
+    assert!(
+        last.len() > 5 && last.values().any(|&index| index > 20),
+        "several recordings, some longer than a batch: {last:?}"
+    );
 }
 
 #[test]
@@ -148,28 +218,48 @@ fn sigterm_ends_a_running_host_with_nothing_lost() {
     let host = Running::start("start", lockgate().args(["start", "--config"]).arg(&config));
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while !dir.path().join("store/store.db").exists() || status(&config, "main")[1] == 0 {
-        assert!(std::time::Instant::now() < deadline, "nothing is delivered:\n{}", host.stderr());
+        assert!(
+            std::time::Instant::now() < deadline,
+            "nothing is delivered:\n{}",
+            host.stderr()
+        );
     }
     host.stop().exits_with(0);
     let [read, delivered, dropped, dead, waiting] = status(&config, "main");
     assert_eq!((read, dropped, dead), (delivered + waiting, 0, 0));
-    assert_eq!(receiver.stop().distinct, delivered, "what finished was committed, what was committed had arrived");
+    assert_eq!(
+        receiver.stop().distinct,
+        delivered,
+        "what finished was committed, what was committed had arrived"
+    );
 }
 
-/// A proxy that answers 400 to everything (nginx does, to a client that shows no certificate) must not empty the stream into the dead
-/// letters: neither while it does, nor at the moment it recovers.
+/// A proxy that answers 400 to everything (nginx does, to a client that shows no certificate) must
+/// not empty the stream into the dead letters: neither while it does, nor at the moment it
+/// recovers.
 #[test]
 fn a_receiver_that_refuses_everything_for_a_while_makes_no_dead_letters() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "20"]);
-    // 5 batches of 4, their halves, their single events: 35 requests, and 5 single events once more.
+    // 5 batches of 4, their halves, their single events: 35 requests, and 5 single events once
+    // more.
     let receiver = Receiver::start(dir.path(), &["--status", "400x40,200"]);
     let config = quickstart(dir.path(), &auth, &receiver, "");
     let text = std::fs::read_to_string(&config).unwrap();
-    std::fs::write(&config, text.replace("[pipelines.main.sink]", "[pipelines.main]\nbatch = { events = 4 }\n[pipelines.main.sink]"))
-        .unwrap();
+    std::fs::write(
+        &config,
+        text.replace(
+            "[pipelines.main.sink]",
+            "[pipelines.main]\nbatch = { events = 4 }\n[pipelines.main.sink]",
+        ),
+    )
+    .unwrap();
     let ended = start(&config).ended().exits_with(0);
-    assert!(ended.stderr.contains("400"), "the log tells:\n{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("400"),
+        "the log tells:\n{}",
+        ended.stderr
+    );
     assert_eq!(status(&config, "main"), [20, 20, 0, 0, 0]);
     assert_eq!(receiver.stop().distinct, 20);
 }

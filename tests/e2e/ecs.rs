@@ -1,4 +1,5 @@
-//! The ECS mapper as its user meets it: compiled, run by the host, with look-ups answered by real databases.
+//! The ECS mapper as its user meets it: compiled, run by the host, with look-ups answered by real
+//! databases.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -11,20 +12,40 @@ fn run(with: &Value, databases: Option<[&Path; 2]>, events: &Path) -> Vec<Value>
     let mut command = lockgate();
     command.args(["plugin", "run", "builtin:ecs", "--with", &with.to_string()]);
     if let Some([city, asn]) = databases {
-        command.arg("--lookup-city").arg(city).arg("--lookup-asn").arg(asn);
+        command
+            .arg("--lookup-city")
+            .arg(city)
+            .arg("--lookup-asn")
+            .arg(asn);
     }
-    let output = command.stdin(Stdio::from(std::fs::File::open(events).unwrap())).output().unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap().lines().map(|line| serde_json::from_str(line).expect("each line is JSON")).collect()
+    let output = command
+        .stdin(Stdio::from(std::fs::File::open(events).unwrap()))
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("each line is JSON"))
+        .collect()
 }
 
 /// Facts of others that the project must not hold.
 fn shared() -> Option<PathBuf> {
-    let folder = std::env::var_os("LOCKGATE_SHARED").map_or_else(|| root().join("../shared"), PathBuf::from).join("data");
+    let folder = std::env::var_os("LOCKGATE_SHARED")
+        .map_or_else(|| root().join("../shared"), PathBuf::from)
+        .join("data");
     if folder.join("ecs-golden").is_dir() {
         return Some(folder);
     }
-    eprintln!("{} is not there: Elastic's own documents are not compared", folder.join("ecs-golden").display());
+    eprintln!(
+        "{} is not there: Elastic's own documents are not compared",
+        folder.join("ecs-golden").display()
+    );
     None
 }
 
@@ -38,13 +59,27 @@ fn every_document_of_elastic_s_own_tests_comes_out_of_the_host() {
     let with = json!({ "compat": "0.1.0", "preserve_original": true });
     let documents = run(&with, Some([&city, &asn]), &log);
 
-    let expected = std::fs::read_to_string(golden("test-teleport-all-events.log-expected.json")).unwrap();
+    let expected =
+        std::fs::read_to_string(golden("test-teleport-all-events.log-expected.json")).unwrap();
     let expected: Value = serde_json::from_str(&expected).unwrap();
     let expected = expected["expected"].as_array().unwrap();
     assert_eq!((documents.len(), expected.len()), (242, 242));
-    let wrong: Vec<_> = documents.iter().zip(expected).enumerate().filter(|(_, (document, expected))| document != expected).collect();
-    assert!(wrong.is_empty(), "{} of 242 differ, the first is {:#?}", wrong.len(), wrong[0]);
-    let with_place = documents.iter().filter(|document| document.to_string().contains("\"geo\":")).count();
+    let wrong: Vec<_> = documents
+        .iter()
+        .zip(expected)
+        .enumerate()
+        .filter(|(_, (document, expected))| document != expected)
+        .collect();
+    assert!(
+        wrong.is_empty(),
+        "{} of 242 differ, the first is {:#?}",
+        wrong.len(),
+        wrong[0]
+    );
+    let with_place = documents
+        .iter()
+        .filter(|document| document.to_string().contains("\"geo\":"))
+        .count();
     assert!(with_place > 50, "look-ups had a part in it: {with_place}");
 }
 
@@ -52,8 +87,22 @@ fn every_document_of_elastic_s_own_tests_comes_out_of_the_host() {
 fn one_document_a_line_in_order_with_what_was_asked_for() {
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str| folder.path().join(name);
-    mmdb(&file("city.mmdb"), "GeoLite2-City", &[("192.0.2.0/24", json!({ "country": { "names": { "en": "Austria" } } }))]);
-    mmdb(&file("asn.mmdb"), "GeoLite2-ASN", &[("192.0.2.0/24", json!({ "autonomous_system_organization": "Example Net" }))]);
+    mmdb(
+        &file("city.mmdb"),
+        "GeoLite2-City",
+        &[(
+            "192.0.2.0/24",
+            json!({ "country": { "names": { "en": "Austria" } } }),
+        )],
+    );
+    mmdb(
+        &file("asn.mmdb"),
+        "GeoLite2-ASN",
+        &[(
+            "192.0.2.0/24",
+            json!({ "autonomous_system_organization": "Example Net" }),
+        )],
+    );
     let line = |uid: usize| {
         format!(
             r#"{{"event":"user.login","code":"T1000I","uid":"u-{uid}","user":"bob","addr.remote":"192.0.2.{}:1","user_agent":"Go-http-client/1.1"}}"#,
@@ -64,22 +113,41 @@ fn one_document_a_line_in_order_with_what_was_asked_for() {
     std::fs::write(file("events.ndjson"), lines.join("\n")).unwrap();
 
     let databases = Some([&*file("city.mmdb"), &*file("asn.mmdb")]);
-    let documents = run(&json!({ "preserve_original": true }), databases, &file("events.ndjson"));
+    let documents = run(
+        &json!({ "preserve_original": true }),
+        databases,
+        &file("events.ndjson"),
+    );
     assert_eq!(documents.len(), 1200);
     for (number, document) in documents.iter().enumerate() {
         assert_eq!(document["event"]["id"], format!("u-{number}"));
         assert_eq!(document["event"]["original"], lines[number]);
         assert_eq!(document["tags"], json!(["preserve_original_event"]));
-        assert_eq!(document["client"]["geo"], json!({ "country_name": "Austria" }));
-        assert_eq!(document["client"]["as"], json!({ "organization": { "name": "Example Net" } }));
+        assert_eq!(
+            document["client"]["geo"],
+            json!({ "country_name": "Austria" })
+        );
+        assert_eq!(
+            document["client"]["as"],
+            json!({ "organization": { "name": "Example Net" } })
+        );
         assert_eq!(document["user_agent"]["name"], "Go-http-client");
     }
 
     let plain = run(&json!({}), None, &file("events.ndjson"));
     assert_eq!(plain.len(), 1200);
     for document in &plain {
-        assert!(document["event"].get("original").is_none() && document.get("tags").is_none(), "{document}");
-        assert!(document["client"].get("geo").is_none() && document["client"].get("as").is_none(), "{document}");
-        assert_eq!(document["user_agent"]["version"], "1.1", "user agents need no file");
+        assert!(
+            document["event"].get("original").is_none() && document.get("tags").is_none(),
+            "{document}"
+        );
+        assert!(
+            document["client"].get("geo").is_none() && document["client"].get("as").is_none(),
+            "{document}"
+        );
+        assert_eq!(
+            document["user_agent"]["version"], "1.1",
+            "user agents need no file"
+        );
     }
 }

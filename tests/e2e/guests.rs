@@ -3,19 +3,34 @@ use std::process::Command;
 
 use lockgate_tests::root;
 
-/// Plugins and the kit they are made with are workspaces of their own, since they are built for another target. Their logic is tested
-/// natively, and here, so that the workspace's tests are all the tests there are.
+/// Plugins and the kit they are made with are workspaces of their own, since they are built for
+/// another target. Their logic is tested natively, and here, so that the workspace's tests are all
+/// the tests there are.
 #[test]
 fn the_tests_of_the_plugins_and_of_the_kit_pass() {
     for manifest in ["plugins/Cargo.toml", "sdk/rust/Cargo.toml"] {
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["test", "--workspace", "--locked", "--manifest-path"]).arg(root().join(manifest));
-        cargo.arg("--target-dir").arg(Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests-native"));
+        cargo
+            .args(["test", "--workspace", "--locked", "--manifest-path"])
+            .arg(root().join(manifest));
+        cargo
+            .arg("--target-dir")
+            .arg(Path::new(env!("CARGO_TARGET_TMPDIR")).join("guests-native"));
         // A little optimised: the property tests take longer than the compiler otherwise.
-        cargo.env("CARGO_PROFILE_DEV_OPT_LEVEL", "1").env("CARGO_PROFILE_DEV_DEBUG", "false");
+        cargo
+            .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
+            .env("CARGO_PROFILE_DEV_DEBUG", "false");
         let output = cargo.output().expect("cargo runs");
-        let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        let (stdout, stderr) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
         assert!(output.status.success(), "{manifest}:\n{stdout}\n{stderr}");
-        assert!(stdout.lines().any(|line| line.starts_with("test result: ok") && !line.contains(" 0 passed")), "{manifest}:\n{stdout}");
+        assert!(
+            stdout
+                .lines()
+                .any(|line| line.starts_with("test result: ok") && !line.contains(" 0 passed")),
+            "{manifest}:\n{stdout}"
+        );
     }
 }

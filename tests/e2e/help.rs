@@ -21,16 +21,26 @@ const COMMANDS: [&str; 14] = [
     "completions",
 ];
 
-/// A change of what people read is seen in the change itself. `UPDATE_EXPECT=1` writes the file anew.
+/// A change of what people read is seen in the change itself. `UPDATE_EXPECT=1` writes the file
+/// anew.
 #[test]
 fn the_help_of_every_command_is_as_committed() {
     let mut text = String::new();
     for command in COMMANDS {
-        let ended = run(&command.split_whitespace().chain(["--help"]).collect::<Vec<_>>()).exits_with(0);
+        let ended = run(&command
+            .split_whitespace()
+            .chain(["--help"])
+            .collect::<Vec<_>>())
+        .exits_with(0);
         assert_eq!(ended.stderr, "", "`lockgate {command} --help` is data");
         let title = format!("lockgate {command}");
-        let help: String = ended.stdout.lines().map(|line| format!("{}\n", line.trim_end())).collect();
-        write!(text, "==> {} --help\n\n{help}\n", title.trim_end()).expect("a String takes everything");
+        let help: String = ended
+            .stdout
+            .lines()
+            .map(|line| format!("{}\n", line.trim_end()))
+            .collect();
+        write!(text, "==> {} --help\n\n{help}\n", title.trim_end())
+            .expect("a String takes everything");
     }
     expect_file![root().join("tests/cases/cli-help.txt")].assert_eq(&text);
 }
@@ -38,12 +48,26 @@ fn the_help_of_every_command_is_as_committed() {
 #[test]
 fn no_command_is_missing_from_the_committed_help() {
     for parent in COMMANDS {
-        let help = run(&parent.split_whitespace().chain(["--help"]).collect::<Vec<_>>()).exits_with(0).stdout;
-        let Some((_, commands)) = help.split_once("Commands:\n") else { continue };
-        let names = commands.lines().take_while(|line| !line.is_empty()).filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
+        let help = run(&parent
+            .split_whitespace()
+            .chain(["--help"])
+            .collect::<Vec<_>>())
+        .exits_with(0)
+        .stdout;
+        let Some((_, commands)) = help.split_once("Commands:\n") else {
+            continue;
+        };
+        let names = commands
+            .lines()
+            .take_while(|line| !line.is_empty())
+            .filter_map(|line| line.strip_prefix("  ")?.split(' ').next());
         for name in names.filter(|name| !name.is_empty() && *name != "help") {
             let command = format!("{parent} {name}");
-            assert!(COMMANDS.contains(&command.trim()), "`lockgate {}` is in no snapshot", command.trim());
+            assert!(
+                COMMANDS.contains(&command.trim()),
+                "`lockgate {}` is in no snapshot",
+                command.trim()
+            );
         }
     }
 }
@@ -61,10 +85,23 @@ fn completions_are_printed_for_each_shell() {
 #[test]
 fn version_lists_the_plugins_that_come_with_the_binary() {
     let ended = run(&["version"]).exits_with(0);
-    assert!(ended.stdout.starts_with(&format!("lockgate {}\n", env!("CARGO_PKG_VERSION"))), "{}", ended.stdout);
+    assert!(
+        ended
+            .stdout
+            .starts_with(&format!("lockgate {}\n", env!("CARGO_PKG_VERSION"))),
+        "{}",
+        ended.stdout
+    );
     for plugin in ["builtin:filter", "builtin:redact", "builtin:fluentd"] {
-        let line = ended.stdout.lines().find(|line| line.starts_with(plugin)).unwrap_or_else(|| panic!("no {plugin}:\n{}", ended.stdout));
-        assert!(line.contains("sha256:"), "a digest tells one build from another: {line}");
+        let line = ended
+            .stdout
+            .lines()
+            .find(|line| line.starts_with(plugin))
+            .unwrap_or_else(|| panic!("no {plugin}:\n{}", ended.stdout));
+        assert!(
+            line.contains("sha256:"),
+            "a digest tells one build from another: {line}"
+        );
     }
 }
 
@@ -75,17 +112,34 @@ fn wrong_usage_ends_with_2_and_says_what_is_known() {
         (&["start", "--exit-on-last"], "--exit-on-last-event"),
         (&["sim", "auth"], "--out"),
         (&["demo", "--latency", "25"], "25ms"),
-        (&["sim", "receiver", "--out", "x", "--status", "often"], "--status"),
+        (
+            &["sim", "receiver", "--out", "x", "--status", "often"],
+            "--status",
+        ),
         (&["--log", "lockgate=loud", "version"], "--log"),
-        (&["start", "--config", "no/such/file.toml"], "no/such/file.toml"),
+        (
+            &["start", "--config", "no/such/file.toml"],
+            "no/such/file.toml",
+        ),
     ] {
         let ended = run(arguments).exits_with(2);
-        assert!(ended.stderr.contains(text) && ended.stdout.is_empty(), "{arguments:?} names `{text}`:\n{}", ended.stderr);
+        assert!(
+            ended.stderr.contains(text) && ended.stdout.is_empty(),
+            "{arguments:?} names `{text}`:\n{}",
+            ended.stderr
+        );
     }
 }
 
 /// In a folder of its own, with a terminal of a fixed width.
 fn run(arguments: &[&str]) -> Ended {
     let dir = tempfile::tempdir().expect("a temporary folder");
-    Running::start("lockgate", lockgate().args(arguments).env("COLUMNS", "100").current_dir(dir.path())).ended()
+    Running::start(
+        "lockgate",
+        lockgate()
+            .args(arguments)
+            .env("COLUMNS", "100")
+            .current_dir(dir.path()),
+    )
+    .ended()
 }

@@ -1,4 +1,5 @@
-//! End-to-end tests: the real binary against real servers on loopback. A test starts what it names and ends what it started.
+//! End-to-end tests: the real binary against real servers on loopback. A test starts what it names
+//! and ends what it started.
 
 mod architecture;
 mod assets;

@@ -10,8 +10,14 @@ fn a_second_start_on_the_same_store_is_refused_and_names_the_holder() {
     let config = quickstart(dir.path(), &auth, &receiver, "");
     let first = Running::start("start", lockgate().args(["start", "--config"]).arg(&config));
     first.line_with("started");
-    let second = Running::start("start", lockgate().args(["start", "--config"]).arg(&config)).ended().exits_with(1);
-    assert!(second.stderr.contains(&format!("{}", first.pid())), "it names the process that holds the store:\n{}", second.stderr);
+    let second = Running::start("start", lockgate().args(["start", "--config"]).arg(&config))
+        .ended()
+        .exits_with(1);
+    assert!(
+        second.stderr.contains(&format!("{}", first.pid())),
+        "it names the process that holds the store:\n{}",
+        second.stderr
+    );
     first.stop().exits_with(0);
 }
 
@@ -21,7 +27,15 @@ fn a_damaged_store_is_refused_and_left_as_it_is() {
     let auth = Auth::start(dir.path(), &["--events", "3000"]);
     let receiver = Receiver::start(dir.path(), &[]);
     let config = quickstart(dir.path(), &auth, &receiver, "");
-    let start = || Running::start("start", lockgate().args(["start", "--exit-on-last-event", "--config"]).arg(&config)).ended();
+    let start = || {
+        Running::start(
+            "start",
+            lockgate()
+                .args(["start", "--exit-on-last-event", "--config"])
+                .arg(&config),
+        )
+        .ended()
+    };
     start().exits_with(0);
     let file = dir.path().join("store/store.db");
     let good = fs::read(&file).unwrap();
@@ -35,12 +49,23 @@ fn a_damaged_store_is_refused_and_left_as_it_is() {
         ("truncated in a page", good[..good.len() - 1000].to_vec()),
         ("overwritten at its head", overwritten(0)),
         ("overwritten in the schema", overwritten(16_384 - 200)),
-        ("no database", b"not a database, but somebody's notes".to_vec()),
+        (
+            "no database",
+            b"not a database, but somebody's notes".to_vec(),
+        ),
     ] {
         fs::write(&file, &bytes).unwrap();
         let ended = start().exits_with(1);
-        assert!(ended.stderr.contains("error: ") && ended.stderr.contains("damaged"), "{what}:\n{}", ended.stderr);
-        assert_eq!(fs::read(&file).unwrap(), bytes, "{what}: the file is as it was");
+        assert!(
+            ended.stderr.contains("error: ") && ended.stderr.contains("damaged"),
+            "{what}:\n{}",
+            ended.stderr
+        );
+        assert_eq!(
+            fs::read(&file).unwrap(),
+            bytes,
+            "{what}: the file is as it was"
+        );
     }
     fs::write(&file, &good).unwrap();
     start().exits_with(0);
@@ -57,11 +82,22 @@ fn a_full_disk_makes_the_host_wait_and_loses_no_committed_event() {
         let config = quickstart(dir.path(), &auth, &receiver, "");
         let limited = format!("trap '' XFSZ; ulimit -f {blocks}; exec \"$0\" \"$@\"");
         let mut shell = std::process::Command::new("sh");
-        shell.args(["-c", &limited]).arg(lockgate().get_program()).args(["start", "--exit-on-last-event", "--config"]).arg(&config);
+        shell
+            .args(["-c", &limited])
+            .arg(lockgate().get_program())
+            .args(["start", "--exit-on-last-event", "--config"])
+            .arg(&config);
         let host = Running::start("start with a full disk", &mut shell);
         host.line_with("no room");
         host.stop();
-        Running::start("start", lockgate().args(["start", "--exit-on-last-event", "--config"]).arg(&config)).ended().exits_with(0);
+        Running::start(
+            "start",
+            lockgate()
+                .args(["start", "--exit-on-last-event", "--config"])
+                .arg(&config),
+        )
+        .ended()
+        .exits_with(0);
         assert_eq!(receiver.stop().distinct, 6000, "with {blocks} blocks");
     }
 }

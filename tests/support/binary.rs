@@ -4,17 +4,28 @@ use std::sync::OnceLock;
 
 /// The root of the checkout.
 pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("tests/ lies in the root")
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests/ lies in the root")
 }
 
-/// The command `lockgate`, as a user runs it: cargo has built it for these tests, beside their own folder.
+/// The command `lockgate`, as a user runs it: cargo has built it for these tests, beside their own
+/// folder.
 pub fn lockgate() -> Command {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     let binary = BINARY.get_or_init(|| {
         let test = std::env::current_exe().expect("a test has a path");
         // target/<profile>/deps/<test>
-        let binary = test.ancestors().nth(2).expect("a test lies in a profile's folder").join("lockgate");
-        assert!(binary.exists(), "`{}` is built by `cargo test -p lockgate`", binary.display());
+        let binary = test
+            .ancestors()
+            .nth(2)
+            .expect("a test lies in a profile's folder")
+            .join("lockgate");
+        assert!(
+            binary.exists(),
+            "`{}` is built by `cargo test -p lockgate`",
+            binary.display()
+        );
         binary
     });
     let mut command = Command::new(binary);

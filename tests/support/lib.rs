@@ -1,4 +1,5 @@
-//! What the end-to-end tests stand on: the real binary, built once, and processes that are watched and ended.
+//! What the end-to-end tests stand on: the real binary, built once, and processes that are watched
+//! and ended.
 
 mod binary;
 mod mmdb;

@@ -6,8 +6,8 @@ use maxminddb_writer::metadata::IpVersion;
 use maxminddb_writer::paths::IpAddrWithMask;
 use serde::Serialize;
 
-/// Writes a database in MaxMind's format, as `geoipupdate` does: under another name first. `networks`: `192.0.2.0/24` and what is known of
-/// it. `kind`: such as `GeoLite2-City`.
+/// Writes a database in MaxMind's format, as `geoipupdate` does: under another name first.
+/// `networks`: `192.0.2.0/24` and what is known of it. `kind`: such as `GeoLite2-City`.
 pub fn mmdb(file: &Path, kind: &str, networks: &[(&str, impl Serialize)]) {
     let new = file.with_extension("new");
     std::fs::write(&new, mmdb_bytes(kind, networks)).expect("the database is written");

@@ -36,7 +36,13 @@ impl Ended {
     /// Fails the test, with all that was printed, where the exit status is another.
     #[track_caller]
     pub fn exits_with(self, code: i32) -> Ended {
-        assert_eq!(self.status.code(), Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        assert_eq!(
+            self.status.code(),
+            Some(code),
+            "stdout:\n{}\nstderr:\n{}",
+            self.stdout,
+            self.stderr
+        );
         self
     }
 }
@@ -51,10 +57,23 @@ impl Running {
             .unwrap_or_else(|error| panic!("{name} cannot be started: {error}"));
         let output = Arc::new(Output::default());
         let readers = vec![
-            follow(child.stdout.take().expect("piped"), output.clone(), |text| &mut text.0),
-            follow(child.stderr.take().expect("piped"), output.clone(), |text| &mut text.1),
+            follow(
+                child.stdout.take().expect("piped"),
+                output.clone(),
+                |text| &mut text.0,
+            ),
+            follow(
+                child.stderr.take().expect("piped"),
+                output.clone(),
+                |text| &mut text.1,
+            ),
         ];
-        Running { child, name: name.to_owned(), output, readers }
+        Running {
+            child,
+            name: name.to_owned(),
+            output,
+            readers,
+        }
     }
 
     pub fn pid(&self) -> u32 {
@@ -73,12 +92,28 @@ impl Running {
         let deadline = Instant::now() + PATIENCE;
         let mut printed = self.output.text.lock().unwrap();
         loop {
-            if let Some(line) = printed.0.lines().chain(printed.1.lines()).find(|line| texts.iter().all(|text| line.contains(text))) {
+            if let Some(line) = printed
+                .0
+                .lines()
+                .chain(printed.1.lines())
+                .find(|line| texts.iter().all(|text| line.contains(text)))
+            {
                 return line.to_owned();
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "{} printed no line with {texts:?}:\n{}\n{}", self.name, printed.0, printed.1);
-            printed = self.output.grown.wait_timeout(printed, left.min(Duration::from_millis(200))).unwrap().0;
+            assert!(
+                !left.is_zero(),
+                "{} printed no line with {texts:?}:\n{}\n{}",
+                self.name,
+                printed.0,
+                printed.1
+            );
+            printed = self
+                .output
+                .grown
+                .wait_timeout(printed, left.min(Duration::from_millis(200)))
+                .unwrap()
+                .0;
         }
     }
 
@@ -94,14 +129,23 @@ impl Running {
             if let Some(status) = self.child.try_wait().expect("a child can be waited for") {
                 break status;
             }
-            assert!(Instant::now() < deadline, "{} has not ended:\n{}", self.name, self.stderr());
+            assert!(
+                Instant::now() < deadline,
+                "{} has not ended:\n{}",
+                self.name,
+                self.stderr()
+            );
             std::thread::sleep(Duration::from_millis(10));
         };
         for reader in self.readers.drain(..) {
             reader.join().expect("a reader ends with its stream");
         }
         let text = self.output.text.lock().unwrap();
-        Ended { status, stdout: text.0.clone(), stderr: text.1.clone() }
+        Ended {
+            status,
+            stdout: text.0.clone(),
+            stderr: text.1.clone(),
+        }
     }
 
     /// SIGTERM, and its end.
@@ -134,11 +178,18 @@ impl Drop for Running {
     }
 }
 
-fn follow(stream: impl Read + Send + 'static, output: Arc<Output>, part: fn(&mut (String, String)) -> &mut String) -> JoinHandle<()> {
+fn follow(
+    stream: impl Read + Send + 'static,
+    output: Arc<Output>,
+    part: fn(&mut (String, String)) -> &mut String,
+) -> JoinHandle<()> {
     std::thread::spawn(move || {
         let mut lines = BufReader::new(stream);
         let mut line = Vec::new();
-        while lines.read_until(b'\n', &mut line).is_ok_and(|bytes| bytes > 0) {
+        while lines
+            .read_until(b'\n', &mut line)
+            .is_ok_and(|bytes| bytes > 0)
+        {
             part(&mut output.text.lock().unwrap()).push_str(&String::from_utf8_lossy(&line));
             output.grown.notify_all();
             line.clear();

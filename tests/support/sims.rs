@@ -16,8 +16,13 @@ pub struct Auth {
 impl Auth {
     pub fn start(dir: &Path, arguments: &[&str]) -> Auth {
         let dir = dir.join("auth");
-        let process =
-            Running::start("sim auth", lockgate().args(["sim", "auth", "--listen", "127.0.0.1:0", "--out"]).arg(&dir).args(arguments));
+        let process = Running::start(
+            "sim auth",
+            lockgate()
+                .args(["sim", "auth", "--listen", "127.0.0.1:0", "--out"])
+                .arg(&dir)
+                .args(arguments),
+        );
         let addr = address(&process);
         Auth { process, addr, dir }
     }
@@ -47,8 +52,13 @@ impl Receiver {
 
     pub fn listening(dir: &Path, listen: &str, arguments: &[&str]) -> Receiver {
         let dir = dir.join("receiver");
-        let process =
-            Running::start("sim receiver", lockgate().args(["sim", "receiver", "--listen", listen, "--out"]).arg(&dir).args(arguments));
+        let process = Running::start(
+            "sim receiver",
+            lockgate()
+                .args(["sim", "receiver", "--listen", listen, "--out"])
+                .arg(&dir)
+                .args(arguments),
+        );
         let addr = address(&process);
         Receiver { process, addr, dir }
     }
@@ -57,23 +67,45 @@ impl Receiver {
     #[track_caller]
     pub fn stop(self) -> Totals {
         let Ended { stdout, .. } = self.process.stop().exits_with(0);
-        let line = stdout.lines().last().expect("the receiver prints its totals");
+        let line = stdout
+            .lines()
+            .last()
+            .expect("the receiver prints its totals");
         let totals: Value = serde_json::from_str(line).expect("totals are JSON");
-        let figure = |name: &str| totals[name].as_u64().unwrap_or_else(|| panic!("no `{name}` in {line}"));
+        let figure = |name: &str| {
+            totals[name]
+                .as_u64()
+                .unwrap_or_else(|| panic!("no `{name}` in {line}"))
+        };
         let by_path = totals["by_path"].as_object().expect("paths").iter();
-        let by_path = by_path.map(|(path, totals)| (path.clone(), totals["documents"].as_u64().expect("a figure"))).collect();
-        Totals { documents: figure("documents"), distinct: figure("distinct"), requests: figure("requests"), by_path }
+        let by_path = by_path
+            .map(|(path, totals)| {
+                (
+                    path.clone(),
+                    totals["documents"].as_u64().expect("a figure"),
+                )
+            })
+            .collect();
+        Totals {
+            documents: figure("documents"),
+            distinct: figure("distinct"),
+            requests: figure("requests"),
+            by_path,
+        }
     }
 }
 
 /// A configuration for both simulators: one pipeline, no filter. `more` is put at the end.
 pub fn quickstart(dir: &Path, auth: &Auth, receiver: &Receiver, more: &str) -> PathBuf {
-    let sink =
-        format!("[pipelines.main.sink]\nplugin = \"builtin:fluentd\"\n{}\n{more}", endpoint(&receiver.addr, &receiver.dir, "events.log"));
+    let sink = format!(
+        "[pipelines.main.sink]\nplugin = \"builtin:fluentd\"\n{}\n{more}",
+        endpoint(&receiver.addr, &receiver.dir, "events.log")
+    );
     configuration(dir, auth, &sink)
 }
 
-/// A configuration with the simulated cluster as its source and a store in `dir`; `pipelines` is TOML.
+/// A configuration with the simulated cluster as its source and a store in `dir`; `pipelines` is
+/// TOML.
 pub fn configuration(dir: &Path, auth: &Auth, pipelines: &str) -> PathBuf {
     let config = dir.join("lockgate.toml");
     let text = format!(
@@ -96,7 +128,8 @@ path = "{}/store"
     config
 }
 
-/// `url` and `tls` of a sink that sends to a simulated receiver at `addr`, which keeps its certificates in `dir`.
+/// `url` and `tls` of a sink that sends to a simulated receiver at `addr`, which keeps its
+/// certificates in `dir`.
 pub fn endpoint(addr: &str, dir: &Path, path: &str) -> String {
     let (addr, dir) = (addr.replace("127.0.0.1", "localhost"), dir.display());
     format!(
@@ -108,5 +141,9 @@ tls = {{ ca = "{dir}/ca.crt", cert = "{dir}/client.crt", key = "{dir}/client.key
 fn address(process: &Running) -> String {
     let line = process.line_with("listening on ");
     let (_, address) = line.split_once("listening on ").expect("as waited for");
-    address.split_whitespace().next().expect("an address follows").to_owned()
+    address
+        .split_whitespace()
+        .next()
+        .expect("an address follows")
+        .to_owned()
 }

@@ -18,15 +18,29 @@ pub struct Books {
 /// What `lockgate status --json` says.
 #[track_caller]
 pub fn status(config: &Path) -> Value {
-    let ended = Running::start("status", lockgate().args(["status", "--json", "--config"]).arg(config)).ended().exits_with(0);
+    let ended = Running::start(
+        "status",
+        lockgate()
+            .args(["status", "--json", "--config"])
+            .arg(config),
+    )
+    .ended()
+    .exits_with(0);
     serde_json::from_str(&ended.stdout).expect("status is JSON")
 }
 
-/// Books of a pipeline, over all its streams. Zeros before the host has made it known. They must balance.
+/// Books of a pipeline, over all its streams. Zeros before the host has made it known. They must
+/// balance.
 #[track_caller]
 pub fn books(status: &Value, pipeline: &str) -> Books {
-    let Some(row) = status["pipelines"].get(pipeline) else { return Books::default() };
-    let figure = |name: &str| row[name].as_u64().unwrap_or_else(|| panic!("no `{name}` in {status}"));
+    let Some(row) = status["pipelines"].get(pipeline) else {
+        return Books::default();
+    };
+    let figure = |name: &str| {
+        row[name]
+            .as_u64()
+            .unwrap_or_else(|| panic!("no `{name}` in {status}"))
+    };
     let books = Books {
         read: figure("read"),
         delivered: figure("delivered"),
@@ -35,6 +49,10 @@ pub fn books(status: &Value, pipeline: &str) -> Books {
         waiting: figure("waiting"),
     };
     assert_eq!(row["balanced"], true, "{row}");
-    assert_eq!(books.read, books.delivered + books.dropped + books.dead + books.waiting, "{row}");
+    assert_eq!(
+        books.read,
+        books.delivered + books.dropped + books.dead + books.waiting,
+        "{row}"
+    );
     books
 }

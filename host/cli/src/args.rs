@@ -6,10 +6,15 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// A WASM plugin host for Teleport audit events.
 ///
-/// Reads a Teleport cluster's audit log and session recordings, keeps them in a small durable store, and passes each batch through
-/// WebAssembly components: filters, mappers and sinks.
+/// Reads a Teleport cluster's audit log and session recordings, keeps them in a small durable
+/// store, and passes each batch through WebAssembly components: filters, mappers and sinks.
 #[derive(Debug, Parser)]
-#[command(name = "lockgate", version, max_term_width = 100, propagate_version = false)]
+#[command(
+    name = "lockgate",
+    version,
+    max_term_width = 100,
+    propagate_version = false
+)]
 pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -18,7 +23,8 @@ pub(crate) struct Arguments {
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "LOCKGATE_LOG_FORMAT")]
     pub(crate) log_format: LogFormat,
 
-    /// Which log lines are written: a level, or directives such as `info,lockgate_teleport=debug`. By default `info`; `warn` for `demo`.
+    /// Which log lines are written: a level, or directives such as `info,lockgate_teleport=debug`.
+    /// By default `info`; `warn` for `demo`.
     #[arg(long, global = true, env = "LOCKGATE_LOG", value_name = "FILTER")]
     pub(crate) log: Option<String>,
 }
@@ -26,7 +32,11 @@ pub(crate) struct Arguments {
 impl Arguments {
     /// The demo has its own lines to show.
     pub(crate) fn log_filter(&self) -> &str {
-        let default = if matches!(self.command, Command::Demo(_)) { "warn" } else { "info" };
+        let default = if matches!(self.command, Command::Demo(_)) {
+            "warn"
+        } else {
+            "info"
+        };
         self.log.as_deref().unwrap_or(default)
     }
 }
@@ -70,7 +80,13 @@ pub(crate) enum Command {
 #[derive(Debug, Args)]
 pub(crate) struct Start {
     /// The configuration file.
-    #[arg(short, long, default_value = "lockgate.toml", env = "LOCKGATE_CONFIG", value_name = "FILE")]
+    #[arg(
+        short,
+        long,
+        default_value = "lockgate.toml",
+        env = "LOCKGATE_CONFIG",
+        value_name = "FILE"
+    )]
     pub(crate) config: PathBuf,
 
     /// Stop once everything that Teleport has now is read and delivered.
@@ -118,9 +134,11 @@ pub(crate) struct Demo {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Sim {
-    /// A simulated Teleport Auth server: gRPC over mutual TLS, with credentials in the form that Teleport writes.
+    /// A simulated Teleport Auth server: gRPC over mutual TLS, with credentials in the form that
+    /// Teleport writes.
     Auth(SimAuth),
-    /// A simulated receiver: HTTPS that demands a client certificate, takes JSON objects and arrays, counts distinct ids.
+    /// A simulated receiver: HTTPS that demands a client certificate, takes JSON objects and
+    /// arrays, counts distinct ids.
     Receiver(SimReceiver),
 }
 
@@ -146,7 +164,8 @@ pub(crate) struct SimAuth {
     #[arg(long, value_enum, default_value_t = Backend::Export)]
     pub(crate) backend: Backend,
 
-    /// Let events appear at this many a second of wall time, instead of having all of them at once.
+    /// Let events appear at this many a second of wall time, instead of having all of them at
+    /// once.
     #[arg(long, value_name = "N")]
     pub(crate) rate: Option<u32>,
 }
@@ -189,7 +208,13 @@ pub(crate) struct SimReceiver {
 #[derive(Debug, Args)]
 pub(crate) struct Status {
     /// The configuration file; only its `[store]` is used.
-    #[arg(short, long, default_value = "lockgate.toml", env = "LOCKGATE_CONFIG", value_name = "FILE")]
+    #[arg(
+        short,
+        long,
+        default_value = "lockgate.toml",
+        env = "LOCKGATE_CONFIG",
+        value_name = "FILE"
+    )]
     pub(crate) config: PathBuf,
 
     /// The store's folder, instead of a configuration file.
@@ -203,7 +228,8 @@ pub(crate) struct Status {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Plugin {
-    /// Run one component over events on standard input, one JSON object a line; results go to standard output, problems to standard error.
+    /// Run one component over events on standard input, one JSON object a line; results go to
+    /// standard output, problems to standard error.
     Run(PluginRun),
 }
 
@@ -234,14 +260,17 @@ pub(crate) struct PluginRun {
 
     /// Print how much of the events a mapper carries over to ECS, instead of its documents.
     ///
-    /// A table shows, per event type, the share of mapped events that have `event.category`, `event.type`, `event.outcome`, `user.name`
-    /// and `related.*`. Below it stand the source fields that stayed unmapped, events that ended as `pipeline_error`, and events without
+    /// A table shows, per event type, the share of mapped events that have `event.category`,
+    /// `event.type`, `event.outcome`, `user.name` and `related.*`. Below it stand the source
+    /// fields that stayed unmapped, events that ended as `pipeline_error`, and events without
     /// a result.
     ///
-    /// A field is unmapped if it still stands under `teleport.audit`, at its own path with its own value, and the index template of
-    /// `lockgate assets elasticsearch` declares no such field. A list counts as one field, and
-    /// so does a map of users' own keys, such as labels; empty fields do not count. Nothing is said of unmapped fields where no document
-    /// has `teleport.audit`, as with mappers that put what they do not know elsewhere. The exit status does not depend on the shares.
+    /// A field is unmapped if it still stands under `teleport.audit`, at its own path with its own
+    /// value, and the index template of `lockgate assets elasticsearch` declares no such
+    /// field. A list counts as one field, and so does a map of users' own keys, such as
+    /// labels; empty fields do not count. Nothing is said of unmapped fields where no document
+    /// has `teleport.audit`, as with mappers that put what they do not know elsewhere. The exit
+    /// status does not depend on the shares.
     #[arg(long)]
     pub(crate) coverage: bool,
 
@@ -252,7 +281,8 @@ pub(crate) struct PluginRun {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Assets {
-    /// For the documents of `builtin:ecs`: index template, lifecycle policy, Kibana dashboard, Logstash pipeline, and how to install them.
+    /// For the documents of `builtin:ecs`: index template, lifecycle policy, Kibana dashboard,
+    /// Logstash pipeline, and how to install them.
     Elasticsearch(AssetsElasticsearch),
 }
 

@@ -1,17 +1,22 @@
-//! How much of what events say a mapper carries over to ECS: events and their documents in, a report out.
+//! How much of what events say a mapper carries over to ECS: events and their documents in, a
+//! report out.
 //!
-//! **Shares** are of the events that became documents. An event has a field where one of its documents has it, nested or with dots in its
-//! name, and it is not empty.
+//! **Shares** are of the events that became documents. An event has a field where one of its
+//! documents has it, nested or with dots in its name, and it is not empty.
 //!
-//! **Unmapped** is a source field that still stands where a mapper leaves what it does not know: under `teleport.audit`, at its own path,
-//! with its own value, and that the index template of `lockgate assets elasticsearch` does not declare there.
-//! - A field is a leaf; a list is one leaf. Maps whose keys are users' own, such as labels, are one field too, else each key would be.
+//! **Unmapped** is a source field that still stands where a mapper leaves what it does not know:
+//! under `teleport.audit`, at its own path, with its own value, and that the index template of
+//! `lockgate assets elasticsearch` does not declare there.
+//! - A field is a leaf; a list is one leaf. Maps whose keys are users' own, such as labels, are one
+//!   field too, else each key would be.
 //! - What is empty (null, `""`, `{}`, `[]`) is no field, and makes no difference inside of one.
 //! - A key with a dot may also stand nested: `"addr.local"` as `addr.local`.
-//! - A value that a mapper has moved away and written there anew, the same, cannot be told from one that stayed.
+//! - A value that a mapper has moved away and written there anew, the same, cannot be told from one
+//!   that stayed.
 //! - Where no document has `teleport.audit`, nothing can be said.
 //!
-//! Memory is bounded, whatever the events are: see [`TYPES`], [`FIELDS`] and the lengths beside them.
+//! Memory is bounded, whatever the events are: see [`TYPES`], [`FIELDS`] and the lengths beside
+//! them.
 
 mod report;
 mod table;
@@ -28,7 +33,8 @@ use self::tally::Tally;
 
 /// Event types with a row of their own; all further ones share one.
 const TYPES: usize = 1_000;
-/// Distinct unmapped fields that are listed for one event type. Of further ones only the occurrences are counted.
+/// Distinct unmapped fields that are listed for one event type. Of further ones only the
+/// occurrences are counted.
 const FIELDS: usize = 100;
 /// Bytes of an event type that are shown, and of a field's path.
 const NAME: usize = 120;
@@ -51,14 +57,20 @@ impl Coverage {
     /// An event, a JSON object, and what the mapper made of it: one document or more.
     pub(crate) fn mapped(&mut self, event_type: &str, payload: &str, documents: &[String]) {
         let event: Result<Value, _> = serde_json::from_str(payload);
-        let documents: Result<Vec<Value>, _> = documents.iter().map(|text| serde_json::from_str(text)).collect();
+        let documents: Result<Vec<Value>, _> = documents
+            .iter()
+            .map(|text| serde_json::from_str(text))
+            .collect();
         let (Ok(event), Ok(documents)) = (event, documents) else {
             self.unexamined += 1;
             self.tally(event_type).mapped += 1;
             return;
         };
-        let places: Vec<&Value> =
-            documents.iter().filter_map(|document| unmapped::at(document, "teleport.audit")).filter(|audit| audit.is_object()).collect();
+        let places: Vec<&Value> = documents
+            .iter()
+            .filter_map(|document| unmapped::at(document, "teleport.audit"))
+            .filter(|audit| audit.is_object())
+            .collect();
         self.audit_seen |= !places.is_empty();
         let tally = self.tally(event_type);
         tally.add(&documents);

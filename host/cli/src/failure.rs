@@ -19,16 +19,28 @@ pub(crate) enum Kind {
 
 impl Failure {
     pub(crate) fn failed(message: impl fmt::Display) -> Failure {
-        Failure { kind: Kind::Failed, message: format!("error: {message}"), hints: Vec::new() }
+        Failure {
+            kind: Kind::Failed,
+            message: format!("error: {message}"),
+            hints: Vec::new(),
+        }
     }
 
     pub(crate) fn usage(message: impl fmt::Display) -> Failure {
-        Failure { kind: Kind::Usage, message: format!("error: {message}"), hints: Vec::new() }
+        Failure {
+            kind: Kind::Usage,
+            message: format!("error: {message}"),
+            hints: Vec::new(),
+        }
     }
 
     /// A report that has been rendered, with its own headings.
     pub(crate) fn report(rendered: String) -> Failure {
-        Failure { kind: Kind::Usage, message: rendered, hints: Vec::new() }
+        Failure {
+            kind: Kind::Usage,
+            message: rendered,
+            hints: Vec::new(),
+        }
     }
 
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Failure {
@@ -47,6 +59,8 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.message.trim_end())?;
-        self.hints.iter().try_for_each(|hint| write!(f, "\nhint: {hint}"))
+        self.hints
+            .iter()
+            .try_for_each(|hint| write!(f, "\nhint: {hint}"))
     }
 }

@@ -1,6 +1,7 @@
 //! The binary `lockgate`. One file per command; nothing else in the workspace prints.
 //!
-//! What is data goes to standard output, everything else to standard error. Exit status: 0, 1 (failed), 2 (wrong usage or configuration).
+//! What is data goes to standard output, everything else to standard error. Exit status: 0, 1
+//! (failed), 2 (wrong usage or configuration).
 
 mod args;
 mod commands;
@@ -45,7 +46,9 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Sim(Sim::Receiver(command)) => commands::sim::receiver(command),
         Command::Status(command) => commands::status::run(&command),
         Command::Plugin(Plugin::Run(command)) => commands::plugin_run::run(&command),
-        Command::Assets(Assets::Elasticsearch(command)) => commands::assets::elasticsearch(&command),
+        Command::Assets(Assets::Elasticsearch(command)) => {
+            commands::assets::elasticsearch(&command)
+        }
         Command::Version => commands::version::run(),
         Command::Completions { shell } => commands::completions::run(shell),
     }

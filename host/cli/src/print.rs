@@ -6,9 +6,9 @@ use crate::failure::Failure;
 pub(crate) fn data(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::failed(format!("Standard output cannot be written: {error}.")))
-        }
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::failed(
+            format!("Standard output cannot be written: {error}."),
+        )),
         _ => Ok(()),
     }
 }

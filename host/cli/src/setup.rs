@@ -16,7 +16,8 @@ use crate::print;
 
 /// The checked configuration. What its references stand for is masked from now on.
 pub(crate) fn load(file: &Path, masks: &Masks) -> Result<Config, Failure> {
-    let config = lockgate_config::load(file, &ProcessEnvironment).map_err(|report| Failure::report(report.render(print::to_terminal())))?;
+    let config = lockgate_config::load(file, &ProcessEnvironment)
+        .map_err(|report| Failure::report(report.render(print::to_terminal())))?;
     for secret in config.secrets() {
         masks.add(secret.expose());
     }
@@ -25,23 +26,40 @@ pub(crate) fn load(file: &Path, masks: &Masks) -> Result<Config, Failure> {
 
 /// The folder of the store alone: looking into it needs none of the file's secrets.
 pub(crate) fn store_path(file: &Path) -> Result<PathBuf, Failure> {
-    lockgate_config::store_path(file, &ProcessEnvironment).map_err(|report| Failure::report(report.render(print::to_terminal())))
+    lockgate_config::store_path(file, &ProcessEnvironment)
+        .map_err(|report| Failure::report(report.render(print::to_terminal())))
 }
 
-/// Assembles every pipeline, loads every credential and throws them away: what `check` shows beside the problems of the text.
+/// Assembles every pipeline, loads every credential and throws them away: what `check` shows beside
+/// the problems of the text.
 pub(crate) fn dry_run(file: &Path, config: &Config, masks: &Masks) -> Result<(), Failure> {
     let (_, _, mut report) = assemble(file, config, None, masks, &Board::new(now()))?;
     for source in &config.sources {
         if let Err(message) = Reader::new(source, false).check() {
             let hint = "`tctl auth sign --user=lockgate --out=identity` writes an identity file, and so does Machine ID";
-            report.push(Issue::new(source.span.clone(), message, "the credentials of this source", hint));
+            report.push(Issue::new(
+                source.span.clone(),
+                message,
+                "the credentials of this source",
+                hint,
+            ));
         }
     }
-    if report.is_empty() { Ok(()) } else { Err(Failure::report(report.render(print::to_terminal()))) }
+    if report.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::report(report.render(print::to_terminal())))
+    }
 }
 
-/// What `start` runs. A pipeline whose plugin refuses its configuration is left out, with its problem shown; the others run.
-pub(crate) fn plan(file: &Path, config: &Config, masks: &Masks, exit_on_last_event: bool) -> Result<Plan, Failure> {
+/// What `start` runs. A pipeline whose plugin refuses its configuration is left out, with its
+/// problem shown; the others run.
+pub(crate) fn plan(
+    file: &Path,
+    config: &Config,
+    masks: &Masks,
+    exit_on_last_event: bool,
+) -> Result<Plan, Failure> {
     let board = Board::new(now());
     let code = config.store.path.join("code");
     let (pipelines, databases, report) = assemble(file, config, Some(&code), masks, &board)?;
@@ -51,18 +69,32 @@ pub(crate) fn plan(file: &Path, config: &Config, masks: &Masks, exit_on_last_eve
     if !report.is_empty() {
         print::problem(&report.render(print::to_terminal()));
         for pipeline in &config.pipelines {
-            if !pipelines.iter().any(|assembly| assembly.name() == pipeline.name) {
-                tracing::error!(pipeline = pipeline.name, "this pipeline does not start; the others do");
+            if !pipelines
+                .iter()
+                .any(|assembly| assembly.name() == pipeline.name)
+            {
+                tracing::error!(
+                    pipeline = pipeline.name,
+                    "this pipeline does not start; the others do"
+                );
             }
         }
     }
     let readers = config.sources.iter().map(|source| {
         let wants = |feed| {
-            config.pipelines.iter().flat_map(|pipeline| &pipeline.from).any(|input| input.source == source.name && input.feed == feed)
+            config
+                .pipelines
+                .iter()
+                .flat_map(|pipeline| &pipeline.from)
+                .any(|input| input.source == source.name && input.feed == feed)
         };
         Reader::new(source, wants(FeedKind::Sessions))
     });
-    let configured = config.pipelines.iter().map(|pipeline| pipeline.name.clone()).collect();
+    let configured = config
+        .pipelines
+        .iter()
+        .map(|pipeline| pipeline.name.clone())
+        .collect();
     Ok(Plan {
         readers: readers.collect(),
         pipelines,
@@ -82,24 +114,38 @@ fn assemble(
     board: &Board,
 ) -> Result<(Vec<Assembly>, Option<Databases>, lockgate_config::Report), Failure> {
     let base = file.parent().unwrap_or(Path::new(""));
-    let mut workshop = Workshop::new(base, code, masks.clone(), board.clone()).map_err(Failure::failed)?;
+    let mut workshop =
+        Workshop::new(base, code, masks.clone(), board.clone()).map_err(Failure::failed)?;
     let mut report = config.report();
     workshop.grant(&config.lookup, &mut report);
-    let pipelines = config.pipelines.iter().filter_map(|pipeline| workshop.assemble(pipeline, &mut report)).collect();
+    let pipelines = config
+        .pipelines
+        .iter()
+        .filter_map(|pipeline| workshop.assemble(pipeline, &mut report))
+        .collect();
     Ok((pipelines, workshop.into_databases(), report))
 }
 
 pub(crate) fn store_options(config: &Config) -> Options {
-    let retention = |kept: lockgate_config::Retention| Retention { age: Some(kept.age), bytes: Some(kept.bytes) };
+    let retention = |kept: lockgate_config::Retention| Retention {
+        age: Some(kept.age),
+        bytes: Some(kept.bytes),
+    };
     let streams: BTreeMap<_, _> = config
         .sources
         .iter()
         .flat_map(|source| {
-            [(FeedKind::Audit, config.store.audit), (FeedKind::Sessions, config.store.sessions)]
-                .map(|(feed, kept)| (format!("{}/{}", source.name, feed.name()), retention(kept)))
+            [
+                (FeedKind::Audit, config.store.audit),
+                (FeedKind::Sessions, config.store.sessions),
+            ]
+            .map(|(feed, kept)| (format!("{}/{}", source.name, feed.name()), retention(kept)))
         })
         .collect();
-    Options { streams, ..Options::new(&config.store.path) }
+    Options {
+        streams,
+        ..Options::new(&config.store.path)
+    }
 }
 
 /// Where a running host says how it is.
@@ -108,5 +154,7 @@ pub(crate) fn status_file(store: &Path) -> PathBuf {
 }
 
 pub(crate) fn now() -> Millis {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as Millis)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as Millis)
 }

@@ -10,8 +10,14 @@ pub(crate) struct Signals {
 
 impl Signals {
     pub(crate) fn new() -> Result<Signals, Failure> {
-        let listen = |kind| signal(kind).map_err(|error| Failure::failed(format!("Signals cannot be received: {error}.")));
-        Ok(Signals { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+        let listen = |kind| {
+            signal(kind)
+                .map_err(|error| Failure::failed(format!("Signals cannot be received: {error}.")))
+        };
+        Ok(Signals {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+        })
     }
 
     /// The next of them, by name.

@@ -24,26 +24,58 @@ const WAYS: [&str; 4] = ["bearer", "basic", "header", "query"];
 const EXAMPLE: &str = "auth = { bearer = \"${env:NAME}\" }";
 
 /// `headers`: those of the sink, which `auth` must not set again.
-pub(crate) fn read(r: &mut Reading<'_>, value: &Value<'_>, headers: &[(String, Secret)]) -> Option<Auth> {
+pub(crate) fn read(
+    r: &mut Reading<'_>,
+    value: &Value<'_>,
+    headers: &[(String, Secret)],
+) -> Option<Auth> {
     let mut table = value.table(r)?;
-    let given: Vec<Value<'_>> = WAYS.into_iter().filter_map(|way| table.optional(way)).collect();
+    let given: Vec<Value<'_>> = WAYS
+        .into_iter()
+        .filter_map(|way| table.optional(way))
+        .collect();
     if let [first, second, ..] = given.as_slice() {
-        let (first, second) = if first.key_span.start < second.key_span.start { (first, second) } else { (second, first) };
-        let message = format!("`{}` has two ways, `{}` and `{}`.", value.path, first.name, second.name);
-        r.issue(Issue::new(second.key_span.clone(), message, "second", "keep one").also(first.key_span.clone(), "first"));
+        let (first, second) = if first.key_span.start < second.key_span.start {
+            (first, second)
+        } else {
+            (second, first)
+        };
+        let message = format!(
+            "`{}` has two ways, `{}` and `{}`.",
+            value.path, first.name, second.name
+        );
+        r.issue(
+            Issue::new(second.key_span.clone(), message, "second", "keep one")
+                .also(first.key_span.clone(), "first"),
+        );
     }
-    let unknown: Vec<Value<'_>> = table.named().into_iter().filter(|value| !WAYS.contains(&value.name.as_str())).collect();
+    let unknown: Vec<Value<'_>> = table
+        .named()
+        .into_iter()
+        .filter(|value| !WAYS.contains(&value.name.as_str()))
+        .collect();
     for way in &unknown {
         let hint = match nearest(&way.name, &WAYS) {
             Some(near) => format!("did you mean `{near}`?"),
             None => format!("one of {}, such as `{EXAMPLE}`", list(&WAYS)),
         };
-        r.issue(Issue::new(way.key_span.clone(), format!("There is no authentication `{}`.", way.name), "unknown", hint));
+        r.issue(Issue::new(
+            way.key_span.clone(),
+            format!("There is no authentication `{}`.", way.name),
+            "unknown",
+            hint,
+        ));
     }
     if given.is_empty() && unknown.is_empty() {
-        r.issue(Issue::new(value.whole_span(), format!("`{}` is empty.", value.path), "empty", EXAMPLE));
+        r.issue(Issue::new(
+            value.whole_span(),
+            format!("`{}` is empty.", value.path),
+            "empty",
+            EXAMPLE,
+        ));
     }
-    r.known.extend(WAYS.map(|way| format!("{}.{way}", table.pattern)));
+    r.known
+        .extend(WAYS.map(|way| format!("{}.{way}", table.pattern)));
     let ways: Vec<_> = given.iter().map(|way| one(r, way, headers)).collect();
     ways.into_iter().next()?
 }
@@ -53,31 +85,60 @@ fn one(r: &mut Reading<'_>, way: &Value<'_>, headers: &[(String, Secret)]) -> Op
         "bearer" => header_value(r, way).map(Auth::Bearer),
         "basic" => {
             let mut table = way.table(r)?;
-            let user = table.required("user", "user = \"lockgate\"").and_then(|value| user(r, &value));
-            let password = table.required("password", "password = \"${env:NAME}\"").and_then(|value| value.secret(r, SECRET_HINT));
+            let user = table
+                .required("user", "user = \"lockgate\"")
+                .and_then(|value| user(r, &value));
+            let password = table
+                .required("password", "password = \"${env:NAME}\"")
+                .and_then(|value| value.secret(r, SECRET_HINT));
             table.finish(r);
-            Some(Auth::Basic { user: user?, password: password? })
+            Some(Auth::Basic {
+                user: user?,
+                password: password?,
+            })
         }
         "header" => {
             let mut table = way.table(r)?;
-            let name = table.required("name", "name = \"X-Api-Key\"").and_then(|value| Some((value.text(r)?, value)));
-            let value = table.required("value", "value = \"${env:NAME}\"").and_then(|value| header_value(r, &value));
+            let name = table
+                .required("name", "name = \"X-Api-Key\"")
+                .and_then(|value| Some((value.text(r)?, value)));
+            let value = table
+                .required("value", "value = \"${env:NAME}\"")
+                .and_then(|value| header_value(r, &value));
             table.finish(r);
             let (name, place) = name?;
             // `Authorization` with a scheme of the receiver's own is what this is for.
-            let good = name.eq_ignore_ascii_case("authorization") || header_name(r, &name, place.shown(), &place.key_span);
-            if good && headers.iter().any(|(header, _)| header.eq_ignore_ascii_case(&name)) {
+            let good = name.eq_ignore_ascii_case("authorization")
+                || header_name(r, &name, place.shown(), &place.key_span);
+            if good
+                && headers
+                    .iter()
+                    .any(|(header, _)| header.eq_ignore_ascii_case(&name))
+            {
                 let message = format!("The header `{}` is set by `headers` too.", place.shown());
-                r.issue(Issue::new(place.key_span, message, "again", "keep one of them"));
+                r.issue(Issue::new(
+                    place.key_span,
+                    message,
+                    "again",
+                    "keep one of them",
+                ));
             }
-            Some(Auth::Header { name, value: value? })
+            Some(Auth::Header {
+                name,
+                value: value?,
+            })
         }
         _ => {
             let mut table = way.table(r)?;
             let name = query_name(r, &mut table);
-            let value = table.required("value", "value = \"${env:NAME}\"").and_then(|value| value.secret(r, SECRET_HINT));
+            let value = table
+                .required("value", "value = \"${env:NAME}\"")
+                .and_then(|value| value.secret(r, SECRET_HINT));
             table.finish(r);
-            Some(Auth::Query { name: name?, value: value? })
+            Some(Auth::Query {
+                name: name?,
+                value: value?,
+            })
         }
     }
 }
@@ -86,8 +147,16 @@ fn one(r: &mut Reading<'_>, way: &Value<'_>, headers: &[(String, Secret)]) -> Op
 fn user(r: &mut Reading<'_>, value: &Value<'_>) -> Option<String> {
     let user = value.text_with(r, Allowed::Files)?;
     if user.is_empty() || user.contains(':') || user.contains(char::is_control) {
-        let message = format!("`{}` is empty, or has a colon or a control character.", value.path);
-        r.issue(Issue::new(value.key_span.clone(), message, "not a user", "basic authentication cannot send such a user"));
+        let message = format!(
+            "`{}` is empty, or has a colon or a control character.",
+            value.path
+        );
+        r.issue(Issue::new(
+            value.key_span.clone(),
+            message,
+            "not a user",
+            "basic authentication cannot send such a user",
+        ));
         return None;
     }
     Some(user)
@@ -97,7 +166,12 @@ fn query_name(r: &mut Reading<'_>, table: &mut Table<'_>) -> Option<String> {
     let value = table.required("name", "name = \"api_key\"")?;
     let name = value.text(r)?;
     if name.is_empty() {
-        r.issue(Issue::new(value.key_span.clone(), format!("`{}` is empty.", value.path), "empty", "name = \"api_key\""));
+        r.issue(Issue::new(
+            value.key_span.clone(),
+            format!("`{}` is empty.", value.path),
+            "empty",
+            "name = \"api_key\"",
+        ));
         return None;
     }
     Some(name)

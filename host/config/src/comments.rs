@@ -17,8 +17,15 @@ pub(crate) fn comments(text: &str) -> Vec<Range<usize>> {
             found.push(at..end);
             at = end;
         } else if open.is_empty() {
-            open = QUOTES.into_iter().find(|quotes| rest.starts_with(quotes)).unwrap_or_default();
-            at += if open.is_empty() { next.len_utf8() } else { open.len() };
+            open = QUOTES
+                .into_iter()
+                .find(|quotes| rest.starts_with(quotes))
+                .unwrap_or_default();
+            at += if open.is_empty() {
+                next.len_utf8()
+            } else {
+                open.len()
+            };
         } else if next == '\\' && open.starts_with('"') {
             at += 1 + rest[1..].chars().next().map_or(0, char::len_utf8);
         } else if rest.starts_with(open) {
@@ -49,7 +56,10 @@ d = """
 # "#\"""""" # d
 e = '''#''''' # e
 "#" = "" # f"##;
-        let found: Vec<&str> = comments(text).into_iter().map(|range| &text[range]).collect();
+        let found: Vec<&str> = comments(text)
+            .into_iter()
+            .map(|range| &text[range])
+            .collect();
         assert_eq!(found, ["# a", "# b", "# c", "# d", "# e", "# f"]);
     }
 }

@@ -1,4 +1,5 @@
-//! Every default and bound of the configuration, on one page. `reference.toml` documents them; a test holds the two equal.
+//! Every default and bound of the configuration, on one page. `reference.toml` documents them; a
+//! test holds the two equal.
 
 use std::time::Duration;
 
@@ -12,35 +13,77 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
 /// One time slice of the polling reader.
-pub(crate) const WINDOW: Bounds<Duration> = Bounds { default: DAY, least: Duration::from_secs(60), most: Duration::from_secs(31 * 86_400) };
+pub(crate) const WINDOW: Bounds<Duration> = Bounds {
+    default: DAY,
+    least: Duration::from_secs(60),
+    most: Duration::from_secs(31 * 86_400),
+};
 /// Session recordings downloaded at a time.
-pub(crate) const CONCURRENCY: Bounds<Count> = Bounds { default: Count(5), least: Count(1), most: Count(64) };
+pub(crate) const CONCURRENCY: Bounds<Count> = Bounds {
+    default: Count(5),
+    least: Count(1),
+    most: Count(64),
+};
 
 /// Events are kept this long, per stream.
-pub(crate) const RETAIN_AGE: Bounds<Duration> =
-    Bounds { default: Duration::from_secs(7 * 86_400), least: HOUR, most: Duration::from_secs(3650 * 86_400) };
+pub(crate) const RETAIN_AGE: Bounds<Duration> = Bounds {
+    default: Duration::from_secs(7 * 86_400),
+    least: HOUR,
+    most: Duration::from_secs(3650 * 86_400),
+};
 /// Events are kept up to this size, per stream.
-pub(crate) const RETAIN_BYTES: Bounds<Bytes> = Bounds { default: Bytes(8 * GIB), least: Bytes(64 * MIB), most: Bytes(1024 * GIB) };
+pub(crate) const RETAIN_BYTES: Bounds<Bytes> = Bounds {
+    default: Bytes(8 * GIB),
+    least: Bytes(64 * MIB),
+    most: Bytes(1024 * GIB),
+};
 
 /// CPU time of one call into a component.
-pub(crate) const PLUGIN_TIME: Bounds<Duration> = Bounds { default: SECOND, least: Duration::from_millis(1), most: Duration::from_secs(60) };
+pub(crate) const PLUGIN_TIME: Bounds<Duration> = Bounds {
+    default: SECOND,
+    least: Duration::from_millis(1),
+    most: Duration::from_secs(60),
+};
 /// Linear memory of one instance. WebAssembly ends at 4 GiB.
-pub(crate) const PLUGIN_MEMORY: Bounds<Bytes> = Bounds { default: Bytes(128 * MIB), least: Bytes(MIB), most: Bytes(4 * GIB) };
+pub(crate) const PLUGIN_MEMORY: Bounds<Bytes> = Bounds {
+    default: Bytes(128 * MIB),
+    least: Bytes(MIB),
+    most: Bytes(4 * GIB),
+};
 
 /// A batch is full at so many events,
-pub(crate) const BATCH_EVENTS: Bounds<Count> = Bounds { default: Count(500), least: Count(1), most: Count(10_000) };
+pub(crate) const BATCH_EVENTS: Bounds<Count> = Bounds {
+    default: Count(500),
+    least: Count(1),
+    most: Count(10_000),
+};
 /// or so many bytes of payload,
-pub(crate) const BATCH_BYTES: Bounds<Bytes> = Bounds { default: Bytes(MIB), least: Bytes(KIB), most: Bytes(64 * MIB) };
+pub(crate) const BATCH_BYTES: Bounds<Bytes> = Bounds {
+    default: Bytes(MIB),
+    least: Bytes(KIB),
+    most: Bytes(64 * MIB),
+};
 /// and is sent when its oldest event has waited so long.
-pub(crate) const BATCH_AGE: Bounds<Duration> = Bounds { default: SECOND, least: Duration::from_millis(1), most: HOUR };
+pub(crate) const BATCH_AGE: Bounds<Duration> = Bounds {
+    default: SECOND,
+    least: Duration::from_millis(1),
+    most: HOUR,
+};
 
 /// Batches of one pipeline on their way at a time.
-pub(crate) const IN_FLIGHT: Bounds<Count> = Bounds { default: Count(8), least: Count(1), most: Count(64) };
+pub(crate) const IN_FLIGHT: Bounds<Count> = Bounds {
+    default: Count(8),
+    least: Count(1),
+    most: Count(64),
+};
 /// Requests to one receiver at a time: least and most. The default is the pipeline's `in-flight`.
 pub(crate) const RATE_IN_FLIGHT: (Count, Count) = (Count(1), Count(256));
 /// One request, from connecting to the last byte of the response.
-pub(crate) const TIMEOUT: Bounds<Duration> =
-    Bounds { default: Duration::from_secs(30), least: Duration::from_millis(100), most: Duration::from_secs(600) };
+pub(crate) const TIMEOUT: Bounds<Duration> = Bounds {
+    default: Duration::from_secs(30),
+    least: Duration::from_millis(100),
+    most: Duration::from_secs(600),
+};
 
 /// What a pipeline reads unless `from` says otherwise.
 pub(crate) const FROM: &str = "audit";

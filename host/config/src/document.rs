@@ -33,39 +33,68 @@ impl Document {
                 _ => merged.push(range),
             }
         }
-        Document { name: name.to_owned(), text: text.to_owned(), hidden: merged }
+        Document {
+            name: name.to_owned(),
+            text: text.to_owned(),
+            hidden: merged,
+        }
     }
 
     /// True where a part of `span` must not be shown.
     pub fn hides(&self, span: &Range<usize>) -> bool {
-        self.hidden.iter().any(|hidden| hidden.start < span.end && span.start < hidden.end)
+        self.hidden
+            .iter()
+            .any(|hidden| hidden.start < span.end && span.start < hidden.end)
     }
 
     /// Line and column of a byte offset, both from 1; columns count characters.
     pub fn position(&self, offset: usize) -> (usize, usize) {
         let before = &self.text[..self.floor(offset)];
         let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        (before.matches('\n').count() + 1, before[line_start..].chars().count() + 1)
+        (
+            before.matches('\n').count() + 1,
+            before[line_start..].chars().count() + 1,
+        )
     }
 
-    /// `span` moved into the text, onto the borders of characters, and cut at the end of its first line.
+    /// `span` moved into the text, onto the borders of characters, and cut at the end of its first
+    /// line.
     pub fn clip(&self, span: &Range<usize>) -> Range<usize> {
         let start = self.floor(span.start);
         let end = self.floor(span.end.max(start));
         match self.text[start..end].find('\n') {
-            Some(newline) if newline > 0 => start..start + self.text[start..start + newline].trim_end().len(),
+            Some(newline) if newline > 0 => {
+                start..start + self.text[start..start + newline].trim_end().len()
+            }
             _ => start..end,
         }
     }
 
     /// The whole lines that `span` touches.
     pub fn excerpt(&self, span: &Range<usize>) -> Excerpt {
-        let start = self.text[..span.start].rfind('\n').map_or(0, |newline| newline + 1);
-        let end = self.text[span.end..].find('\n').map_or(self.text.len(), |newline| span.end + newline);
-        let end = span.end.max(if self.text[..end].ends_with('\r') { end - 1 } else { end });
-        let mut excerpt = Excerpt { text: String::new(), first_line: self.position(start).0, start, masks: Vec::new() };
+        let start = self.text[..span.start]
+            .rfind('\n')
+            .map_or(0, |newline| newline + 1);
+        let end = self.text[span.end..]
+            .find('\n')
+            .map_or(self.text.len(), |newline| span.end + newline);
+        let end = span.end.max(if self.text[..end].ends_with('\r') {
+            end - 1
+        } else {
+            end
+        });
+        let mut excerpt = Excerpt {
+            text: String::new(),
+            first_line: self.position(start).0,
+            start,
+            masks: Vec::new(),
+        };
         let mut at = start;
-        for hidden in self.hidden.iter().filter(|hidden| hidden.start < end && start < hidden.end) {
+        for hidden in self
+            .hidden
+            .iter()
+            .filter(|hidden| hidden.start < end && start < hidden.end)
+        {
             let hidden = hidden.start.max(start)..hidden.end.min(end);
             excerpt.text.push_str(&self.text[at..hidden.start]);
             excerpt.masks.push((hidden.clone(), excerpt.text.len()));
@@ -82,7 +111,8 @@ impl Document {
 }
 
 impl Excerpt {
-    /// Where a span of the document is in the excerpt. Nothing of a mask is pointed at but its whole.
+    /// Where a span of the document is in the excerpt. Nothing of a mask is pointed at but its
+    /// whole.
     pub fn locate(&self, span: &Range<usize>) -> Range<usize> {
         self.map(span.start, true)..self.map(span.end, false).max(self.map(span.start, true))
     }
@@ -90,7 +120,10 @@ impl Excerpt {
     /// Column, from 1, at which a span of the document begins in the excerpt.
     pub fn column(&self, span: &Range<usize>) -> usize {
         let before = &self.text[..self.locate(span).start];
-        before[before.rfind('\n').map_or(0, |newline| newline + 1)..].chars().count() + 1
+        before[before.rfind('\n').map_or(0, |newline| newline + 1)..]
+            .chars()
+            .count()
+            + 1
     }
 
     fn map(&self, offset: usize, is_start: bool) -> usize {
@@ -129,7 +162,10 @@ mod tests {
         assert_eq!(excerpt.text, "key = \"***\" # wörds");
         assert_eq!(excerpt.first_line, 2);
         assert_eq!(&excerpt.text[excerpt.locate(&span)], "wörds");
-        assert_eq!(&excerpt.text[excerpt.locate(&(secret + 1..secret + 3))], "***");
+        assert_eq!(
+            &excerpt.text[excerpt.locate(&(secret + 1..secret + 3))],
+            "***"
+        );
         assert_eq!(document.position(words), (2, 19));
         assert!(document.hides(&(secret + 6..secret + 9)));
         assert!(!document.hides(&(0..5)));

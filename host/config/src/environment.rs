@@ -25,10 +25,16 @@ impl Environment for ProcessEnvironment {
 
     fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        // One byte more than allowed shows that there is more, also where the file is a device without an end.
-        std::fs::File::open(path)?.take(FILE_BYTES + 1).read_to_end(&mut bytes)?;
+        // One byte more than allowed shows that there is more, also where the file is a device
+        // without an end.
+        std::fs::File::open(path)?
+            .take(FILE_BYTES + 1)
+            .read_to_end(&mut bytes)?;
         if bytes.len() as u64 > FILE_BYTES {
-            return Err(io::Error::new(io::ErrorKind::FileTooLarge, "the file is larger than 4 MiB"));
+            return Err(io::Error::new(
+                io::ErrorKind::FileTooLarge,
+                "the file is larger than 4 MiB",
+            ));
         }
         Ok(bytes)
     }

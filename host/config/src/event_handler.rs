@@ -1,4 +1,5 @@
-//! The configuration of Teleport's Event Handler is told from Lockgate's own. It is not read yet: it has its place here.
+//! The configuration of Teleport's Event Handler is told from Lockgate's own. It is not read yet:
+//! it has its place here.
 
 use toml::de::DeValue;
 
@@ -6,7 +7,8 @@ use crate::reading::Reading;
 use crate::report::Issue;
 use crate::table::Table;
 
-/// True, and an issue, where the text is the event handler's: it has `storage` or `forward.fluentd`, which Lockgate has not.
+/// True, and an issue, where the text is the event handler's: it has `storage` or
+/// `forward.fluentd`, which Lockgate has not.
 pub(crate) fn recognise(r: &mut Reading<'_>, root: &Table<'_>) -> bool {
     let is_its_own = |name: &str, node: &DeValue<'_>| match name {
         "storage" => matches!(node, DeValue::String(_)),
@@ -14,9 +16,18 @@ pub(crate) fn recognise(r: &mut Reading<'_>, root: &Table<'_>) -> bool {
         _ => false,
     };
     let values = root.named();
-    let Some(value) = values.iter().find(|value| is_its_own(&value.name, value.node())) else { return false };
-    let hint =
-        "write its `storage` as `[store] path`, and its `[forward.fluentd]` as `[pipelines.NAME.sink]` with `plugin = \"builtin:fluentd\"`";
-    r.issue(Issue::new(value.key_span.clone(), "This is a configuration of Teleport's Event Handler.", "not a key of Lockgate", hint));
+    let Some(value) = values
+        .iter()
+        .find(|value| is_its_own(&value.name, value.node()))
+    else {
+        return false;
+    };
+    let hint = "write its `storage` as `[store] path`, and its `[forward.fluentd]` as `[pipelines.NAME.sink]` with `plugin = \"builtin:fluentd\"`";
+    r.issue(Issue::new(
+        value.key_span.clone(),
+        "This is a configuration of Teleport's Event Handler.",
+        "not a key of Lockgate",
+        hint,
+    ));
     true
 }

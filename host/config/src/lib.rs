@@ -1,11 +1,12 @@
 //! TOML text to a checked [`Config`], or every problem in it with its place and a hint.
 //!
-//! Nothing here touches a network or knows WebAssembly; environment variables and files come in through [`Environment`]. Problems are
-//! collected, never thrown: while reading, a value that is wrong becomes an [`Issue`] and its default, and a configuration with issues
-//! is given to nobody. `reference.toml` documents every key.
+//! Nothing here touches a network or knows WebAssembly; environment variables and files come in
+//! through [`Environment`]. Problems are collected, never thrown: while reading, a value that is
+//! wrong becomes an [`Issue`] and its default, and a configuration with issues is given to nobody.
+//! `reference.toml` documents every key.
 //!
-//! Secrets (`${env:…}`, `${file:…}`) are put in after parsing, so that what they hold is never taken for TOML, and they never stand in
-//! a message, a shown line or a `Debug` text.
+//! Secrets (`${env:…}`, `${file:…}`) are put in after parsing, so that what they hold is never
+//! taken for TOML, and they never stand in a message, a shown line or a `Debug` text.
 
 mod auth;
 mod comments;
@@ -77,8 +78,9 @@ pub struct Config {
 }
 
 impl Config {
-    /// What every `${env:…}` and `${file:…}` in `url`, `headers` and `auth` stood for, for masking. Credentials that are written out are
-    /// masked by whoever sends them; a plain header value such as `teleport` must not vanish from every log line.
+    /// What every `${env:…}` and `${file:…}` in `url`, `headers` and `auth` stood for, for masking.
+    /// Credentials that are written out are masked by whoever sends them; a plain header value
+    /// such as `teleport` must not vanish from every log line.
     pub fn secrets(&self) -> &[Secret] {
         &self.secrets
     }
@@ -92,10 +94,16 @@ impl Config {
 /// Reads a file. Paths in it are relative to its folder; messages name it as `path` does.
 pub fn load(path: &Path, environment: &dyn Environment) -> Result<Config, Report> {
     let (name, text) = text_of(path, environment)?;
-    parse(&name, &text, path.parent().unwrap_or(Path::new("")), environment)
+    parse(
+        &name,
+        &text,
+        path.parent().unwrap_or(Path::new("")),
+        environment,
+    )
 }
 
-/// Only the store's folder, for commands that look into it: they need none of the secrets that the rest of the file asks for.
+/// Only the store's folder, for commands that look into it: they need none of the secrets that the
+/// rest of the file asks for.
 pub fn store_path(path: &Path, environment: &dyn Environment) -> Result<PathBuf, Report> {
     let (name, text) = text_of(path, environment)?;
     let (root, errors) = DeTable::parse_recoverable(&text);
@@ -104,11 +112,19 @@ pub fn store_path(path: &Path, environment: &dyn Environment) -> Result<PathBuf,
         hidden.extend(mask::by_line(&text));
     }
     let document = Arc::new(Document::new(&name, &text, hidden));
-    let mut r = Reading::new(document.clone(), environment, path.parent().unwrap_or(Path::new("")));
+    let mut r = Reading::new(
+        document.clone(),
+        environment,
+        path.parent().unwrap_or(Path::new("")),
+    );
     r.issues.extend(syntax::issues(&document, &errors));
     let mut root = Table::new(String::new(), String::new(), 0..0, root.get_ref());
     let store = store::read(&mut r, &mut root);
-    if r.issues.is_empty() { Ok(store.path) } else { Err(Report::new(document, r.issues)) }
+    if r.issues.is_empty() {
+        Ok(store.path)
+    } else {
+        Err(Report::new(document, r.issues))
+    }
 }
 
 /// What messages call the file, and what stands in it.
@@ -119,26 +135,48 @@ fn text_of(path: &Path, environment: &dyn Environment) -> Result<(String, String
         Report::new(Arc::new(Document::new(&name, text, vec![all])), vec![issue])
     };
     let bytes = environment.read_file(path).map_err(|error| {
-        let message = format!("The configuration cannot be read: {}.", environment::reason(&error));
-        alone("", Issue::new(0..0, message, "", "create it, or name another file"))
+        let message = format!(
+            "The configuration cannot be read: {}.",
+            environment::reason(&error)
+        );
+        alone(
+            "",
+            Issue::new(0..0, message, "", "create it, or name another file"),
+        )
     })?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
         let text = String::from_utf8_lossy(error.as_bytes()).into_owned();
         let line = text[..at].matches('\n').count() + 1;
-        let issue = Issue::new(at..at, format!("Line {line} is not UTF-8."), "here", "save the file in UTF-8");
+        let issue = Issue::new(
+            at..at,
+            format!("Line {line} is not UTF-8."),
+            "here",
+            "save the file in UTF-8",
+        );
         alone(&text, issue)
     })?;
     Ok((name, text))
 }
 
-/// Checks `text`. `name`: what messages call the file. `base_dir`: what paths in it are relative to.
-pub fn parse(name: &str, text: &str, base_dir: &Path, environment: &dyn Environment) -> Result<Config, Report> {
+/// Checks `text`. `name`: what messages call the file. `base_dir`: what paths in it are relative
+/// to.
+pub fn parse(
+    name: &str,
+    text: &str,
+    base_dir: &Path,
+    environment: &dyn Environment,
+) -> Result<Config, Report> {
     read(name, text, base_dir, environment).0
 }
 
 /// The result, and every key that was asked for.
-fn read(name: &str, text: &str, base_dir: &Path, environment: &dyn Environment) -> (Result<Config, Report>, Vec<String>) {
+fn read(
+    name: &str,
+    text: &str,
+    base_dir: &Path,
+    environment: &dyn Environment,
+) -> (Result<Config, Report>, Vec<String>) {
     let (root, errors) = DeTable::parse_recoverable(text);
     let mut hidden = mask::by_key(text, root.get_ref());
     if !errors.is_empty() {
@@ -166,5 +204,16 @@ fn read(name: &str, text: &str, base_dir: &Path, environment: &dyn Environment) 
     if !r.issues.is_empty() {
         return (Err(Report::new(document, r.issues)), known);
     }
-    (Ok(Config { sources, store, lookup, plugins: declared.plugins, pipelines, secrets: r.secrets, document }), known)
+    (
+        Ok(Config {
+            sources,
+            store,
+            lookup,
+            plugins: declared.plugins,
+            pipelines,
+            secrets: r.secrets,
+            document,
+        }),
+        known,
+    )
 }

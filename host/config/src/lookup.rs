@@ -27,18 +27,34 @@ pub struct Database {
 
 impl Default for Lookup {
     fn default() -> Lookup {
-        Lookup { city: None, asn: None, user_agents: true }
+        Lookup {
+            city: None,
+            asn: None,
+            user_agents: true,
+        }
     }
 }
 
 pub(crate) fn read(r: &mut Reading<'_>, root: &mut Table<'_>) -> Lookup {
-    let Some(mut table) = root.optional("lookup").and_then(|value| value.table(r)) else { return Lookup::default() };
+    let Some(mut table) = root.optional("lookup").and_then(|value| value.table(r)) else {
+        return Lookup::default();
+    };
     let mut database = |r: &mut Reading<'_>, key| {
         let value = table.optional(key)?;
-        value.path(r).map(|path| Database { path, span: value.span() })
+        value.path(r).map(|path| Database {
+            path,
+            span: value.span(),
+        })
     };
     let (city, asn) = (database(r, "city"), database(r, "asn"));
-    let user_agents = table.optional("user-agents").and_then(|value| value.flag(r)).unwrap_or(true);
+    let user_agents = table
+        .optional("user-agents")
+        .and_then(|value| value.flag(r))
+        .unwrap_or(true);
     table.finish(r);
-    Lookup { city, asn, user_agents }
+    Lookup {
+        city,
+        asn,
+        user_agents,
+    }
 }

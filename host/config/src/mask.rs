@@ -1,4 +1,5 @@
-//! Which parts of the TOML text must never be shown, even where it is wrong: whatever stands where secrets belong, or looks like one.
+//! Which parts of the TOML text must never be shown, even where it is wrong: whatever stands where
+//! secrets belong, or looks like one.
 
 use std::ops::Range;
 
@@ -7,7 +8,8 @@ use toml::de::{DeTable, DeValue};
 use crate::comments::comments;
 use crate::substitution::references;
 
-/// Keys of a sink whose values cannot hold a secret. Everything else there is hidden, also what is misspelt.
+/// Keys of a sink whose values cannot hold a secret. Everything else there is hidden, also what is
+/// misspelt.
 const PLAIN_SINK_KEYS: [&str; 5] = ["plugin", "rate", "timeout", "tls", "with"];
 
 /// Keys whose values are shown in a text that was not understood. A value with a suspicious word is hidden all the same.
@@ -25,17 +27,37 @@ const PLAIN_KEYS: [&str; 34] = [
 const SECTIONS: [&str; 5] = ["teleport", "sources", "store", "plugins", "pipelines"];
 
 /// Parts of keys whose values are hidden wherever they stand.
-const SECRET_WORDS: [&str; 7] = ["passw", "secret", "token", "bearer", "credential", "api-key", "api_key"];
+const SECRET_WORDS: [&str; 7] = [
+    "passw",
+    "secret",
+    "token",
+    "bearer",
+    "credential",
+    "api-key",
+    "api_key",
+];
 
-/// Keys whose values are hidden outside of `with`: they belong into a sink, and may have been put elsewhere.
+/// Keys whose values are hidden outside of `with`: they belong into a sink, and may have been put
+/// elsewhere.
 const SINK_WORDS: [&str; 3] = ["auth", "header", "url"];
 
-/// Where the text was understood: the values at keys that hold secrets. `${env:…}` and `${file:…}` in them stay visible.
+/// Where the text was understood: the values at keys that hold secrets. `${env:…}` and `${file:…}`
+/// in them stay visible.
 pub(crate) fn by_key(text: &str, root: &DeTable<'_>) -> Vec<Range<usize>> {
     let mut hidden = Vec::new();
     for (key, value) in root {
         let pipelines = key.get_ref() == "pipelines";
-        walk(text, value.get_ref(), &value.span(), if pipelines { Place::Pipelines } else { Place::of_key(key.get_ref()) }, &mut hidden);
+        walk(
+            text,
+            value.get_ref(),
+            &value.span(),
+            if pipelines {
+                Place::Pipelines
+            } else {
+                Place::of_key(key.get_ref())
+            },
+            &mut hidden,
+        );
     }
     // What was commented out may have been a secret.
     hidden.extend(comments(text).into_iter().filter(|comment| {
@@ -45,7 +67,8 @@ pub(crate) fn by_key(text: &str, root: &DeTable<'_>) -> Vec<Range<usize>> {
     hidden
 }
 
-/// Where the text was not understood: all values but those at keys that cannot hold a secret, and the lines that continue these.
+/// Where the text was not understood: all values but those at keys that cannot hold a secret, and
+/// the lines that continue these.
 pub(crate) fn by_line(text: &str) -> Vec<Range<usize>> {
     let mut hidden = Vec::new();
     let mut start = 0;
@@ -62,7 +85,9 @@ pub(crate) fn by_line(text: &str) -> Vec<Range<usize>> {
             Some((key, _)) if is_bare(key) => (key.trim(), key.len() + 1),
             _ => ("", 0),
         };
-        if SECTIONS.iter().any(|name| lower.trim_start_matches(['[', ' ']).starts_with(name))
+        if SECTIONS
+            .iter()
+            .any(|name| lower.trim_start_matches(['[', ' ']).starts_with(name))
             && lower.starts_with('[')
             && !lower.contains('=')
         {
@@ -88,11 +113,17 @@ pub(crate) fn by_line(text: &str) -> Vec<Range<usize>> {
 
 /// `text`: in lower case.
 fn is_suspicious(text: &str) -> bool {
-    SECRET_WORDS.iter().chain(&SINK_WORDS).chain(&["://", "-----begin"]).any(|word| text.contains(word))
+    SECRET_WORDS
+        .iter()
+        .chain(&SINK_WORDS)
+        .chain(&["://", "-----begin"])
+        .any(|word| text.contains(word))
 }
 
 fn is_bare(key: &str) -> bool {
-    key.trim().chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
+    key.trim()
+        .chars()
+        .all(|c| c.is_alphanumeric() || "-_.".contains(c))
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -109,7 +140,11 @@ impl Place {
     fn of_key(key: &str) -> Place {
         let lower = key.to_ascii_lowercase();
         let holds = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-        if holds(&SECRET_WORDS) || holds(&SINK_WORDS) { Place::Hidden } else { Place::Elsewhere }
+        if holds(&SECRET_WORDS) || holds(&SINK_WORDS) {
+            Place::Hidden
+        } else {
+            Place::Elsewhere
+        }
     }
 
     /// The place of what stands at `key` in a table at this place.
@@ -121,7 +156,11 @@ impl Place {
             Place::Sink if !PLAIN_SINK_KEYS.contains(&key) => Place::Hidden,
             Place::With => {
                 let lower = key.to_ascii_lowercase();
-                if SECRET_WORDS.iter().any(|word| lower.contains(word)) { Place::Hidden } else { Place::With }
+                if SECRET_WORDS.iter().any(|word| lower.contains(word)) {
+                    Place::Hidden
+                } else {
+                    Place::With
+                }
             }
             _ if key == "with" => Place::With,
             _ => Place::of_key(key),
@@ -129,11 +168,23 @@ impl Place {
     }
 }
 
-fn walk(text: &str, value: &DeValue<'_>, span: &Range<usize>, place: Place, hidden: &mut Vec<Range<usize>>) {
+fn walk(
+    text: &str,
+    value: &DeValue<'_>,
+    span: &Range<usize>,
+    place: Place,
+    hidden: &mut Vec<Range<usize>>,
+) {
     match value {
         DeValue::Table(table) => {
             for (key, value) in table {
-                walk(text, value.get_ref(), &value.span(), place.below(key.get_ref()), hidden);
+                walk(
+                    text,
+                    value.get_ref(),
+                    &value.span(),
+                    place.below(key.get_ref()),
+                    hidden,
+                );
             }
         }
         DeValue::Array(array) => {
@@ -151,9 +202,17 @@ fn walk(text: &str, value: &DeValue<'_>, span: &Range<usize>, place: Place, hidd
 
 /// The parts of a string literal that are neither its quotes nor references.
 fn literal_parts(text: &str, span: &Range<usize>) -> Vec<Range<usize>> {
-    let Some(raw) = text.get(span.clone()) else { return vec![] };
-    let quotes = ["\"\"\"", "'''", "\"", "'"].into_iter().find(|quotes| raw.starts_with(quotes)).map_or(0, str::len);
-    let (mut at, end) = (span.start + quotes, (span.end - quotes).max(span.start + quotes));
+    let Some(raw) = text.get(span.clone()) else {
+        return vec![];
+    };
+    let quotes = ["\"\"\"", "'''", "\"", "'"]
+        .into_iter()
+        .find(|quotes| raw.starts_with(quotes))
+        .map_or(0, str::len);
+    let (mut at, end) = (
+        span.start + quotes,
+        (span.end - quotes).max(span.start + quotes),
+    );
     let mut parts = Vec::new();
     for reference in references(raw) {
         parts.push(at..(span.start + reference.start).clamp(at, end));
@@ -169,7 +228,9 @@ mod tests {
     use crate::document::Document;
 
     fn shown(text: &str, hidden: Vec<Range<usize>>) -> String {
-        Document::new("", text, hidden).excerpt(&(0..text.len())).text
+        Document::new("", text, hidden)
+            .excerpt(&(0..text.len()))
+            .text
     }
 
     #[test]
@@ -183,10 +244,22 @@ mod tests {
                 "pipelines.a.sink.auth = { basic = { user = 'u', pasword = 1234 } }",
                 "pipelines.a.sink.auth = { basic = { user = '***', pasword = *** } }",
             ),
-            ("[pipelines.a.sink]\npw = \"x\"", "[pipelines.a.sink]\npw = \"***\""),
-            ("[pipelines.a.sink.headers]\nx = \"\"\"a\nb\"\"\"", "[pipelines.a.sink.headers]\nx = \"\"\"***\"\"\""),
-            ("[pipelines.a]\nauth.bearer = \"b\"", "[pipelines.a]\nauth.bearer = \"***\""),
-            ("[teleport]\nidentity = \"-----BEGIN PRIVATE KEY-----\"\ntypes = \"a\"", "[teleport]\nidentity = ***\ntypes = \"a\""),
+            (
+                "[pipelines.a.sink]\npw = \"x\"",
+                "[pipelines.a.sink]\npw = \"***\"",
+            ),
+            (
+                "[pipelines.a.sink.headers]\nx = \"\"\"a\nb\"\"\"",
+                "[pipelines.a.sink.headers]\nx = \"\"\"***\"\"\"",
+            ),
+            (
+                "[pipelines.a]\nauth.bearer = \"b\"",
+                "[pipelines.a]\nauth.bearer = \"***\"",
+            ),
+            (
+                "[teleport]\nidentity = \"-----BEGIN PRIVATE KEY-----\"\ntypes = \"a\"",
+                "[teleport]\nidentity = ***\ntypes = \"a\"",
+            ),
             (
                 "[[pipelines.a.stage]]\nwith = { url = \"a\", password = \"b\" }",
                 "[[pipelines.a.stage]]\nwith = { url = \"a\", password = \"***\" }",
@@ -201,8 +274,14 @@ mod tests {
     fn broken_lines_that_may_hold_a_secret_are_hidden() {
         for (text, expected) in [
             ("password = \"hunter2", "password = ***"),
-            ("auth = {\n  bearer = hunter2\n  x\n}\n[store]\npath = a", "auth = ***\n  bearer = ***\n  ***\n***\n[store]\npath = a"),
-            ("[pipelines.a.sink.headers]\nx-a = \"b\n[store]\npath = a", "[pipelines.a.sink.headers]\nx-a = ***\n[store]\npath = a"),
+            (
+                "auth = {\n  bearer = hunter2\n  x\n}\n[store]\npath = a",
+                "auth = ***\n  bearer = ***\n  ***\n***\n[store]\npath = a",
+            ),
+            (
+                "[pipelines.a.sink.headers]\nx-a = \"b\n[store]\npath = a",
+                "[pipelines.a.sink.headers]\nx-a = ***\n[store]\npath = a",
+            ),
         ] {
             assert_eq!(shown(text, by_line(text)), expected);
         }

@@ -12,6 +12,11 @@ pub(crate) fn check(r: &mut Reading<'_>, noun: &str, value: &Value<'_>) {
     if name.is_empty() || name.chars().count() > NAME_CHARS || !name.chars().all(good) {
         let message = format!("`{name}` cannot be the name of a {noun}.");
         let hint = format!("1 to {NAME_CHARS} of the characters a to z, 0 to 9 and `-`");
-        r.issue(Issue::new(value.key_span.clone(), message, "not a name", hint));
+        r.issue(Issue::new(
+            value.key_span.clone(),
+            message,
+            "not a name",
+            hint,
+        ));
     }
 }

@@ -40,7 +40,8 @@ pub struct Input {
     pub order: Order,
 }
 
-/// `order`. Default: `none` for audit events, which come unordered anyway, `session` for session recordings.
+/// `order`. Default: `none` for audit events, which come unordered anyway, `session` for session
+/// recordings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
     /// Batches overtake each other.
@@ -76,7 +77,11 @@ impl Stage {
 
 impl Default for BatchLimits {
     fn default() -> BatchLimits {
-        BatchLimits { events: BATCH_EVENTS.default.0 as usize, bytes: BATCH_BYTES.default.0, age: BATCH_AGE.default }
+        BatchLimits {
+            events: BATCH_EVENTS.default.0 as usize,
+            bytes: BATCH_BYTES.default.0,
+            age: BATCH_AGE.default,
+        }
     }
 }
 
@@ -87,22 +92,47 @@ impl fmt::Display for Input {
 }
 
 /// `sources`: the names of all sources, also of those that were declared wrongly.
-pub(crate) fn read(r: &mut Reading<'_>, root: &mut Table<'_>, sources: &[String], declared: &Declared) -> Vec<Pipeline> {
+pub(crate) fn read(
+    r: &mut Reading<'_>,
+    root: &mut Table<'_>,
+    sources: &[String],
+    declared: &Declared,
+) -> Vec<Pipeline> {
     let value = root.optional("pipelines");
-    let is_missing = value.as_ref().is_none_or(|value| matches!(value.node(), DeValue::Table(table) if table.is_empty()));
-    let values = value.and_then(|value| value.table(r)).map(|table| table.named()).unwrap_or_default();
+    let is_missing = value
+        .as_ref()
+        .is_none_or(|value| matches!(value.node(), DeValue::Table(table) if table.is_empty()));
+    let values = value
+        .and_then(|value| value.table(r))
+        .map(|table| table.named())
+        .unwrap_or_default();
     r.known.insert("pipelines.*".into());
     if is_missing {
         let hint = "add `[pipelines.NAME.sink]`, with `plugin = \"builtin:fluentd\"` and `url = \"https://…\"`";
-        r.issue(Issue::new(0..0, "There is no pipeline: nothing would be sent anywhere.", "", hint));
+        r.issue(Issue::new(
+            0..0,
+            "There is no pipeline: nothing would be sent anywhere.",
+            "",
+            hint,
+        ));
     }
-    values.iter().filter_map(|value| pipeline(r, value, sources, declared)).collect()
+    values
+        .iter()
+        .filter_map(|value| pipeline(r, value, sources, declared))
+        .collect()
 }
 
-fn pipeline(r: &mut Reading<'_>, value: &Value<'_>, sources: &[String], declared: &Declared) -> Option<Pipeline> {
+fn pipeline(
+    r: &mut Reading<'_>,
+    value: &Value<'_>,
+    sources: &[String],
+    declared: &Declared,
+) -> Option<Pipeline> {
     name::check(r, "pipeline", value);
     let mut table = value.table(r)?;
-    let order = table.optional("order").and_then(|value| value.choice(r, &[("none", Order::None), ("session", Order::Session)]));
+    let order = table
+        .optional("order")
+        .and_then(|value| value.choice(r, &[("none", Order::None), ("session", Order::Session)]));
     let from = from(r, &mut table, sources, order);
     let mut batch = BatchLimits::default();
     if let Some(mut table) = table.optional("batch").and_then(|value| value.table(r)) {
@@ -112,19 +142,45 @@ fn pipeline(r: &mut Reading<'_>, value: &Value<'_>, sources: &[String], declared
         table.finish(r);
     }
     let in_flight = table.quantity(r, "in-flight", IN_FLIGHT).0 as usize;
-    let stages = table.optional("stage").map(|value| value.tables(r)).unwrap_or_default();
-    let stages = stages.into_iter().filter_map(|table| stage(r, table, declared)).collect();
+    let stages = table
+        .optional("stage")
+        .map(|value| value.tables(r))
+        .unwrap_or_default();
+    let stages = stages
+        .into_iter()
+        .filter_map(|table| stage(r, table, declared))
+        .collect();
     let sink = match table.optional("sink") {
         Some(value) => sink::read(r, &value, declared, in_flight),
         None => {
             let message = format!("The pipeline `{}` has no sink.", value.name);
-            let hint = format!("add `[pipelines.{}.sink]`, with `plugin = \"builtin:fluentd\"` and `url = \"https://…\"`", value.name);
-            r.issue(Issue::new(value.whole_span(), message, "goes nowhere", hint));
+            let hint = format!(
+                "add `[pipelines.{}.sink]`, with `plugin = \"builtin:fluentd\"` and `url = \"https://…\"`",
+                value.name
+            );
+            r.issue(Issue::new(
+                value.whole_span(),
+                message,
+                "goes nowhere",
+                hint,
+            ));
             None
         }
     };
-    table.finish_with(r, |key| sink::KEYS.contains(&key).then(|| format!("it belongs into `[pipelines.{}.sink]`", value.name)));
-    Some(Pipeline { name: value.name.clone(), from, batch, in_flight, stages, sink: sink?, span: value.key_span.clone() })
+    table.finish_with(r, |key| {
+        sink::KEYS
+            .contains(&key)
+            .then(|| format!("it belongs into `[pipelines.{}.sink]`", value.name))
+    });
+    Some(Pipeline {
+        name: value.name.clone(),
+        from,
+        batch,
+        in_flight,
+        stages,
+        sink: sink?,
+        span: value.key_span.clone(),
+    })
 }
 
 fn stage(r: &mut Reading<'_>, mut table: Table<'_>, declared: &Declared) -> Option<Stage> {
@@ -135,27 +191,54 @@ fn stage(r: &mut Reading<'_>, mut table: Table<'_>, declared: &Declared) -> Opti
         (None, None) => With::empty(table.span.clone()),
     };
     table.finish(r);
-    Some(Stage { plugin: refer(r, declared, &plugin?)?, with })
+    Some(Stage {
+        plugin: refer(r, declared, &plugin?)?,
+        with,
+    })
 }
 
-fn from(r: &mut Reading<'_>, table: &mut Table<'_>, sources: &[String], order: Option<Order>) -> Vec<Input> {
+fn from(
+    r: &mut Reading<'_>,
+    table: &mut Table<'_>,
+    sources: &[String],
+    order: Option<Order>,
+) -> Vec<Input> {
     let example = "from = [\"audit\", \"sessions\"]";
     let listed = match table.optional("from") {
         Some(value) => {
             let listed = value.texts(r, example).unwrap_or_default();
             if matches!(value.node(), DeValue::Array(array) if array.is_empty()) {
-                r.issue(Issue::new(value.span(), format!("`{}` is empty: the pipeline would read nothing.", value.path), "empty", example));
+                r.issue(Issue::new(
+                    value.span(),
+                    format!(
+                        "`{}` is empty: the pipeline would read nothing.",
+                        value.path
+                    ),
+                    "empty",
+                    example,
+                ));
             }
             listed
         }
-        None => vec![Item { text: defaults::FROM.into(), shown: defaults::FROM.into(), span: table.span.clone() }],
+        None => vec![Item {
+            text: defaults::FROM.into(),
+            shown: defaults::FROM.into(),
+            span: table.span.clone(),
+        }],
     };
     let mut inputs: Vec<Input> = Vec::new();
     for item in listed {
-        let Some(input) = input(r, &item, sources, order) else { continue };
+        let Some(input) = input(r, &item, sources, order) else {
+            continue;
+        };
         if inputs.contains(&input) {
             let message = format!("The stream `{input}` stands here twice.");
-            r.issue(Issue::new(item.span, message, "again", "name each stream once"));
+            r.issue(Issue::new(
+                item.span,
+                message,
+                "again",
+                "name each stream once",
+            ));
         } else {
             inputs.push(input);
         }
@@ -164,7 +247,12 @@ fn from(r: &mut Reading<'_>, table: &mut Table<'_>, sources: &[String], order: O
 }
 
 /// `audit` or `sessions` where there is one source, `NAME/audit` or `NAME/sessions` always.
-fn input(r: &mut Reading<'_>, item: &Item, sources: &[String], order: Option<Order>) -> Option<Input> {
+fn input(
+    r: &mut Reading<'_>,
+    item: &Item,
+    sources: &[String],
+    order: Option<Order>,
+) -> Option<Input> {
     let halves = |text| match str::split_once(text, '/') {
         Some((source, feed)) => (Some(source), feed),
         None => (None, text),
@@ -177,25 +265,52 @@ fn input(r: &mut Reading<'_>, item: &Item, sources: &[String], order: Option<Ord
         "sessions" => FeedKind::Sessions,
         _ => {
             let message = format!("There is no feed `{shown_feed}`.");
-            r.issue(Issue::new(span, message, "unknown", suggest(feed, &["audit", "sessions"])));
+            r.issue(Issue::new(
+                span,
+                message,
+                "unknown",
+                suggest(feed, &["audit", "sessions"]),
+            ));
             return None;
         }
     };
     let source = match (source, sources) {
         (Some(source), _) if sources.iter().any(|known| known == source) => source,
         (Some(source), _) => {
-            let message = format!("There is no source `{}`.", shown_source.unwrap_or(shown_feed));
-            r.issue(Issue::new(span, message, "unknown", suggest(source, &sources.iter().map(String::as_str).collect::<Vec<_>>())));
+            let message = format!(
+                "There is no source `{}`.",
+                shown_source.unwrap_or(shown_feed)
+            );
+            r.issue(Issue::new(
+                span,
+                message,
+                "unknown",
+                suggest(
+                    source,
+                    &sources.iter().map(String::as_str).collect::<Vec<_>>(),
+                ),
+            ));
             return None;
         }
         (None, [only]) => only,
         // That there is no source at all was said already.
         (None, []) => return None,
         (None, several) => {
-            let streams: Vec<String> = several.iter().map(|source| format!("{source}/{feed}")).collect();
+            let streams: Vec<String> = several
+                .iter()
+                .map(|source| format!("{source}/{feed}"))
+                .collect();
             let streams: Vec<&str> = streams.iter().map(String::as_str).collect();
-            let message = format!("There are {} sources, so that `{feed}` does not say whose.", several.len());
-            r.issue(Issue::new(span, message, "which source?", format!("name it in `from`: {}", list(&streams))));
+            let message = format!(
+                "There are {} sources, so that `{feed}` does not say whose.",
+                several.len()
+            );
+            r.issue(Issue::new(
+                span,
+                message,
+                "which source?",
+                format!("name it in `from`: {}", list(&streams)),
+            ));
             return None;
         }
     };
@@ -203,5 +318,9 @@ fn input(r: &mut Reading<'_>, item: &Item, sources: &[String], order: Option<Ord
         FeedKind::Audit => Order::None,
         FeedKind::Sessions => Order::Session,
     });
-    Some(Input { source: source.to_owned(), feed: kind, order })
+    Some(Input {
+        source: source.to_owned(),
+        feed: kind,
+        order,
+    })
 }

@@ -32,7 +32,8 @@ pub struct Plugin {
 pub enum PluginSource {
     /// `builtin:NAME`: ships with Lockgate.
     Builtin(String),
-    /// `file:PATH`, or a path. As it was written: whoever opens it takes it relative to the folder of the configuration.
+    /// `file:PATH`, or a path. As it was written: whoever opens it takes it relative to the folder
+    /// of the configuration.
     File(PathBuf),
     /// `oci://REGISTRY/REPOSITORY:TAG`.
     Oci(String),
@@ -56,7 +57,10 @@ pub enum Wasi {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { time: PLUGIN_TIME.default, memory: PLUGIN_MEMORY.default.0 }
+        Limits {
+            time: PLUGIN_TIME.default,
+            memory: PLUGIN_MEMORY.default.0,
+        }
     }
 }
 
@@ -70,18 +74,22 @@ impl fmt::Display for PluginSource {
     }
 }
 
-/// The plugins that were declared, and the names of those that were declared wrongly: naming these is no second mistake.
+/// The plugins that were declared, and the names of those that were declared wrongly: naming these
+/// is no second mistake.
 #[derive(Default)]
 pub(crate) struct Declared {
     pub plugins: Vec<Plugin>,
     names: Vec<String>,
 }
 
-const SOURCE_HINT: &str = "`\"builtin:NAME\"`, `\"file:PATH\"` or `\"oci://REGISTRY/REPOSITORY:TAG\"`";
+const SOURCE_HINT: &str =
+    "`\"builtin:NAME\"`, `\"file:PATH\"` or `\"oci://REGISTRY/REPOSITORY:TAG\"`";
 
 pub(crate) fn read(r: &mut Reading<'_>, root: &mut Table<'_>) -> Declared {
     let mut declared = Declared::default();
-    let Some(table) = root.optional("plugins").and_then(|value| value.table(r)) else { return declared };
+    let Some(table) = root.optional("plugins").and_then(|value| value.table(r)) else {
+        return declared;
+    };
     for value in table.named() {
         name::check(r, "plugin", &value);
         declared.names.push(value.name.clone());
@@ -101,7 +109,14 @@ pub(crate) fn refer(r: &mut Reading<'_>, declared: &Declared, value: &Value<'_>)
         return None;
     }
     match parse_source(&text) {
-        Some(source) => Some(Plugin { name: text, source, limits: Limits::default(), reuse: false, wasi: Wasi::None, span: value.span() }),
+        Some(source) => Some(Plugin {
+            name: text,
+            source,
+            limits: Limits::default(),
+            reuse: false,
+            wasi: Wasi::None,
+            span: value.span(),
+        }),
         None => {
             let message = format!("There is no plugin `{}`.", value.shown());
             let names: Vec<&str> = declared.names.iter().map(String::as_str).collect();
@@ -124,7 +139,11 @@ fn plugin(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Plugin> {
         if source.is_none() {
             r.issue(Issue::new(
                 value.span(),
-                format!("`{}`: `{}` is not a source of plugins.", value.path, value.shown()),
+                format!(
+                    "`{}`: `{}` is not a source of plugins.",
+                    value.path,
+                    value.shown()
+                ),
                 "not a source",
                 SOURCE_HINT,
             ));
@@ -133,18 +152,38 @@ fn plugin(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Plugin> {
     });
     let mut limits = Limits::default();
     if let Some(mut table) = table.optional("limits").and_then(|value| value.table(r)) {
-        limits = Limits { time: table.quantity(r, "time", PLUGIN_TIME), memory: table.quantity(r, "memory", PLUGIN_MEMORY).0 };
+        limits = Limits {
+            time: table.quantity(r, "time", PLUGIN_TIME),
+            memory: table.quantity(r, "memory", PLUGIN_MEMORY).0,
+        };
         table.finish(r);
     }
-    let reuse = table.optional("reuse").and_then(|value| value.flag(r)).unwrap_or(false);
-    let wasi =
-        table.optional("wasi").and_then(|value| value.choice(r, &[("none", Wasi::None), ("stub", Wasi::Stub)])).unwrap_or(Wasi::None);
+    let reuse = table
+        .optional("reuse")
+        .and_then(|value| value.flag(r))
+        .unwrap_or(false);
+    let wasi = table
+        .optional("wasi")
+        .and_then(|value| value.choice(r, &[("none", Wasi::None), ("stub", Wasi::Stub)]))
+        .unwrap_or(Wasi::None);
     table.finish(r);
-    Some(Plugin { name: value.name.clone(), source: source?, limits, reuse, wasi, span: source_value?.span() })
+    Some(Plugin {
+        name: value.name.clone(),
+        source: source?,
+        limits,
+        reuse,
+        wasi,
+        span: source_value?.span(),
+    })
 }
 
 fn parse_source(text: &str) -> Option<PluginSource> {
-    let is_name = |name: &str| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte));
+    let is_name = |name: &str| {
+        !name.is_empty()
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+    };
     let is_path = |path: &str| !path.is_empty() && !path.contains(char::is_control);
     if let Some(name) = text.strip_prefix("builtin:") {
         return is_name(name).then(|| PluginSource::Builtin(name.to_owned()));
@@ -155,6 +194,7 @@ fn parse_source(text: &str) -> Option<PluginSource> {
     if let Some(reference) = text.strip_prefix("oci://") {
         return is_path(reference).then(|| PluginSource::Oci(reference.to_owned()));
     }
-    let looks_like_path = !text.contains("://") && (text.contains(['/', '\\']) || text.ends_with(".wasm"));
+    let looks_like_path =
+        !text.contains("://") && (text.contains(['/', '\\']) || text.ends_with(".wasm"));
     (looks_like_path && is_path(text)).then(|| PluginSource::File(text.into()))
 }

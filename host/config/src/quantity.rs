@@ -39,7 +39,10 @@ impl Quantity for Count {
         Some(Count(number))
     }
     fn of_text(text: &str) -> Result<Self, UnitIssue> {
-        text.trim().parse().map(Count).map_err(|_| UnitIssue::NoNumber)
+        text.trim()
+            .parse()
+            .map(Count)
+            .map_err(|_| UnitIssue::NoNumber)
     }
     fn show(self) -> String {
         self.0.to_string()

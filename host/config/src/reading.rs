@@ -36,17 +36,33 @@ pub(crate) enum Allowed {
 }
 
 impl<'a> Reading<'a> {
-    pub fn new(document: Arc<Document>, environment: &'a dyn Environment, base_dir: &'a Path) -> Reading<'a> {
-        Reading { document, environment, base_dir, issues: Vec::new(), secrets: Vec::new(), known: BTreeSet::new() }
+    pub fn new(
+        document: Arc<Document>,
+        environment: &'a dyn Environment,
+        base_dir: &'a Path,
+    ) -> Reading<'a> {
+        Reading {
+            document,
+            environment,
+            base_dir,
+            issues: Vec::new(),
+            secrets: Vec::new(),
+            known: BTreeSet::new(),
+        }
     }
 
     pub fn issue(&mut self, issue: Issue) {
         self.issues.push(issue);
     }
 
-    /// What to underline for a problem with `value`: the value, or its key where the value must not be shown.
+    /// What to underline for a problem with `value`: the value, or its key where the value must not
+    /// be shown.
     pub fn place(&self, value: &Value<'_>) -> Range<usize> {
-        if self.document.hides(&value.span()) { value.key_span.clone() } else { value.span() }
+        if self.document.hides(&value.span()) {
+            value.key_span.clone()
+        } else {
+            value.span()
+        }
     }
 
     /// Paths are relative to the folder of the configuration.
@@ -66,7 +82,9 @@ impl<'a> Reading<'a> {
                 }
                 Piece::Unknown(reference) => self.unknown_reference(value, reference),
                 Piece::Variable(name) => self.variable(value, name),
-                Piece::File(path) if allowed == Allowed::Variables => self.misplaced_file(value, path),
+                Piece::File(path) if allowed == Allowed::Variables => {
+                    self.misplaced_file(value, path)
+                }
                 Piece::File(path) => self.file(value, path),
             };
             match substitute {
@@ -85,15 +103,21 @@ impl<'a> Reading<'a> {
     fn variable(&mut self, value: &Value<'_>, name: &str) -> Option<String> {
         let (message, label, hint) = match self.environment.variable(name) {
             Ok(text) if !text.is_empty() => return Some(text),
-            Ok(_) => (format!("The environment variable `{name}` is empty."), "empty", format!("give `{name}` a value")),
+            Ok(_) => (
+                format!("The environment variable `{name}` is empty."),
+                "empty",
+                format!("give `{name}` a value"),
+            ),
             Err(std::env::VarError::NotPresent) => (
                 format!("The environment variable `{name}` is not set."),
                 "not set",
                 format!("set `{name}` for this process; `$${{` stands for a literal `${{`"),
             ),
-            Err(std::env::VarError::NotUnicode(_)) => {
-                (format!("The environment variable `{name}` is not UTF-8."), "not UTF-8", format!("give `{name}` a value in UTF-8"))
-            }
+            Err(std::env::VarError::NotUnicode(_)) => (
+                format!("The environment variable `{name}` is not UTF-8."),
+                "not UTF-8",
+                format!("give `{name}` a value in UTF-8"),
+            ),
         };
         let span = self.reference_span(value, &format!("${{env:{name}}}"));
         self.issue(Issue::new(span, message, label, hint));
@@ -101,7 +125,11 @@ impl<'a> Reading<'a> {
     }
 
     fn file(&mut self, value: &Value<'_>, path: &str) -> Option<String> {
-        let (message, label, hint) = match self.environment.read_file(&self.absolute(path)).map(String::from_utf8) {
+        let (message, label, hint) = match self
+            .environment
+            .read_file(&self.absolute(path))
+            .map(String::from_utf8)
+        {
             Ok(Ok(mut text)) => {
                 // Editors and `echo` end a file with a newline that is not part of the secret.
                 if text.ends_with('\n') {
@@ -110,16 +138,28 @@ impl<'a> Reading<'a> {
                 if !text.is_empty() {
                     return Some(text);
                 }
-                (format!("The file `{path}` is empty."), "empty", "write the value into it".to_owned())
+                (
+                    format!("The file `{path}` is empty."),
+                    "empty",
+                    "write the value into it".to_owned(),
+                )
             }
-            Ok(Err(_)) => (format!("The file `{path}` is not UTF-8."), "not UTF-8", "the value has to be text in UTF-8".to_owned()),
+            Ok(Err(_)) => (
+                format!("The file `{path}` is not UTF-8."),
+                "not UTF-8",
+                "the value has to be text in UTF-8".to_owned(),
+            ),
             Err(error) => {
                 let hint = if Path::new(path).is_absolute() {
                     "create the file, or correct its path".to_owned()
                 } else {
                     "create the file, or correct its path, which is relative to the folder of this configuration".to_owned()
                 };
-                (format!("The file `{path}` cannot be read: {}.", reason(&error)), "cannot be read", hint)
+                (
+                    format!("The file `{path}` cannot be read: {}.", reason(&error)),
+                    "cannot be read",
+                    hint,
+                )
             }
         };
         let span = self.reference_span(value, &format!("${{file:{path}}}"));
@@ -137,16 +177,31 @@ impl<'a> Reading<'a> {
 
     fn unknown_reference(&mut self, value: &Value<'_>, reference: &str) -> Option<String> {
         let span = self.reference_span(value, reference);
-        let message = format!("`{}` has a `${{` that begins neither `${{env:NAME}}` nor `${{file:PATH}}`.", value.path);
-        self.issue(Issue::new(span, message, "", "a NAME is letters, digits and `_`; `$${` stands for a literal `${`"));
+        let message = format!(
+            "`{}` has a `${{` that begins neither `${{env:NAME}}` nor `${{file:PATH}}`.",
+            value.path
+        );
+        self.issue(Issue::new(
+            span,
+            message,
+            "",
+            "a NAME is letters, digits and `_`; `$${` stands for a literal `${`",
+        ));
         None
     }
 
-    /// Where `reference` stands in the text of `value`. Where that cannot be shown or found: the place of the value.
+    /// Where `reference` stands in the text of `value`. Where that cannot be shown or found: the
+    /// place of the value.
     pub fn reference_span(&self, value: &Value<'_>, reference: &str) -> Range<usize> {
         let span = value.span();
-        let found = self.document.text.get(span.clone()).and_then(|raw| raw.find(reference));
+        let found = self
+            .document
+            .text
+            .get(span.clone())
+            .and_then(|raw| raw.find(reference));
         let found = found.map(|at| span.start + at..span.start + at + reference.len());
-        found.filter(|found| !self.document.hides(found)).unwrap_or_else(|| self.place(value))
+        found
+            .filter(|found| !self.document.hides(found))
+            .unwrap_or_else(|| self.place(value))
     }
 }

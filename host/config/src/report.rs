@@ -1,11 +1,14 @@
-//! Every problem of a configuration at once, each with its place, the operator's line and a way out.
+//! Every problem of a configuration at once, each with its place, the operator's line and a way
+//! out.
 
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
 use annotate_snippets::renderer::DecorStyle;
-use annotate_snippets::{AnnotationKind, Group, Level, Origin, Renderer, Snippet, normalize_untrusted_str};
+use annotate_snippets::{
+    AnnotationKind, Group, Level, Origin, Renderer, Snippet, normalize_untrusted_str,
+};
 
 use lockgate_model::{LINE_MAX, escape};
 
@@ -36,8 +39,19 @@ pub struct Report {
 // === impl Issue ===
 
 impl Issue {
-    pub fn new(span: Range<usize>, message: impl Into<String>, label: impl Into<String>, hint: impl Into<String>) -> Issue {
-        Issue { span, message: message.into(), label: label.into(), hint: hint.into(), also: None }
+    pub fn new(
+        span: Range<usize>,
+        message: impl Into<String>,
+        label: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Issue {
+        Issue {
+            span,
+            message: message.into(),
+            label: label.into(),
+            hint: hint.into(),
+            also: None,
+        }
     }
 
     pub fn also(mut self, span: Range<usize>, label: impl Into<String>) -> Issue {
@@ -82,18 +96,37 @@ impl Report {
         *self = Report::new(self.document.clone(), issues);
     }
 
-    /// Adds a problem that only the plugin could see. `span`: from `locate` of the stage or sink, by the path the plugin named.
-    /// `reporter`: the plugin with its version, such as `builtin:filter 0.1.0`.
-    pub fn plugin_issue(&mut self, span: Range<usize>, reporter: &str, message: &str, help: Option<&str>) {
-        let hint =
-            help.map_or_else(|| format!("the documentation of `{reporter}` says what it takes"), |help| escape(help, LINE_MAX).into());
-        self.push(Issue::new(span, escape(message, LINE_MAX), format!("reported by {reporter}"), hint));
+    /// Adds a problem that only the plugin could see. `span`: from `locate` of the stage or sink,
+    /// by the path the plugin named. `reporter`: the plugin with its version, such as
+    /// `builtin:filter 0.1.0`.
+    pub fn plugin_issue(
+        &mut self,
+        span: Range<usize>,
+        reporter: &str,
+        message: &str,
+        help: Option<&str>,
+    ) {
+        let hint = help.map_or_else(
+            || format!("the documentation of `{reporter}` says what it takes"),
+            |help| escape(help, LINE_MAX).into(),
+        );
+        self.push(Issue::new(
+            span,
+            escape(message, LINE_MAX),
+            format!("reported by {reporter}"),
+            hint,
+        ));
     }
 
-    /// The report as text for people: the issues with a blank line between them, and a last line that counts them. `styled`: with
-    /// ANSI colours; they carry no meaning alone.
+    /// The report as text for people: the issues with a blank line between them, and a last line
+    /// that counts them. `styled`: with ANSI colours; they carry no meaning alone.
     pub fn render(&self, styled: bool) -> String {
-        let renderer = if styled { Renderer::styled() } else { Renderer::plain() }.decor_style(DecorStyle::Unicode);
+        let renderer = if styled {
+            Renderer::styled()
+        } else {
+            Renderer::plain()
+        }
+        .decor_style(DecorStyle::Unicode);
         let mut text = String::new();
         for issue in &self.issues {
             text.push_str(self.render_issue(&renderer, issue).trim_end());
@@ -101,35 +134,65 @@ impl Report {
         }
         let count = self.issues.len();
         let name = normalize_untrusted_str(&self.document.name);
-        text.push_str(&format!("{count} problem{} in {name}\n", if count == 1 { "" } else { "s" }));
+        text.push_str(&format!(
+            "{count} problem{} in {name}\n",
+            if count == 1 { "" } else { "s" }
+        ));
         text
     }
 
     fn render_issue(&self, renderer: &Renderer, issue: &Issue) -> String {
         let document = &*self.document;
         let title = Level::ERROR.primary_title(&issue.message);
-        let hint = Group::with_title(Level::HELP.with_name("hint").secondary_title(normalize_untrusted_str(&issue.hint)));
+        let hint = Group::with_title(
+            Level::HELP
+                .with_name("hint")
+                .secondary_title(normalize_untrusted_str(&issue.hint)),
+        );
         if issue.span.is_empty() && issue.span.start == 0 {
-            return renderer.render(&[title.element(Origin::path(&document.name).line(1).char_column(1)), hint]);
+            return renderer.render(&[
+                title.element(Origin::path(&document.name).line(1).char_column(1)),
+                hint,
+            ]);
         }
         let span = document.clip(&issue.span);
-        let also = issue.also.as_ref().map(|(span, label)| (document.clip(span), label));
-        let (start, end) = also.iter().fold((span.start, span.end), |(start, end), (also, _)| (start.min(also.start), end.max(also.end)));
+        let also = issue
+            .also
+            .as_ref()
+            .map(|(span, label)| (document.clip(span), label));
+        let (start, end) = also
+            .iter()
+            .fold((span.start, span.end), |(start, end), (also, _)| {
+                (start.min(also.start), end.max(also.end))
+            });
         let excerpt = document.excerpt(&(start..end));
         let label = (!issue.label.is_empty()).then_some(issue.label.as_str());
         let mut snippet = Snippet::source(&excerpt.text)
             .line_start(excerpt.first_line)
             .path(&document.name)
-            .annotation(AnnotationKind::Primary.span(excerpt.locate(&span)).label(label));
+            .annotation(
+                AnnotationKind::Primary
+                    .span(excerpt.locate(&span))
+                    .label(label),
+            );
         if let Some((span, label)) = &also {
-            snippet = snippet.annotation(AnnotationKind::Context.span(excerpt.locate(span)).label(label.as_str()));
+            snippet = snippet.annotation(
+                AnnotationKind::Context
+                    .span(excerpt.locate(span))
+                    .label(label.as_str()),
+            );
         }
         let text = renderer.render(&[title.element(snippet), hint]);
-        // The column is counted in what is shown. Behind a mask that is not where it is in the file.
+        // The column is counted in what is shown. Behind a mask that is not where it is in the
+        // file.
         let (line, column) = document.position(span.start);
         let shown = excerpt.column(&span);
         let place = |column: usize| format!("{}:{line}:{column}", document.name);
-        if shown == column { text } else { text.replacen(&place(shown), &place(column), 1) }
+        if shown == column {
+            text
+        } else {
+            text.replacen(&place(shown), &place(column), 1)
+        }
     }
 }
 

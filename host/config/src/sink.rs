@@ -1,4 +1,5 @@
-//! `[pipelines.NAME.sink]`: the component that encodes, and the endpoint that the host sends to. The only place for secrets.
+//! `[pipelines.NAME.sink]`: the component that encodes, and the endpoint that the host sends to.
+//! The only place for secrets.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -43,7 +44,8 @@ pub struct Sink {
 /// `tls`: paths of PEM files.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Tls {
-    /// `ca`: the roots that the receiver's certificate is checked against. Default: those of the system.
+    /// `ca`: the roots that the receiver's certificate is checked against. Default: those of the
+    /// system.
     pub ca: Option<PathBuf>,
     /// `cert` and `key`: what the host shows to the receiver.
     pub client: Option<ClientCertificate>,
@@ -65,7 +67,16 @@ pub struct Rate {
 }
 
 /// Keys that are taken for a sink's where they stand elsewhere.
-pub(crate) const KEYS: [&str; 8] = ["plugin", "url", "session-url", "tls", "headers", "auth", "rate", "timeout"];
+pub(crate) const KEYS: [&str; 8] = [
+    "plugin",
+    "url",
+    "session-url",
+    "tls",
+    "headers",
+    "auth",
+    "rate",
+    "timeout",
+];
 
 /// For a secret that is empty.
 pub(crate) const SECRET_HINT: &str = "write it as `\"${env:NAME}\"` or `\"${file:PATH}\"`";
@@ -79,21 +90,44 @@ impl Sink {
 }
 
 /// `in_flight`: of the pipeline.
-pub(crate) fn read(r: &mut Reading<'_>, value: &Value<'_>, declared: &Declared, in_flight: usize) -> Option<Sink> {
+pub(crate) fn read(
+    r: &mut Reading<'_>,
+    value: &Value<'_>,
+    declared: &Declared,
+    in_flight: usize,
+) -> Option<Sink> {
     let mut table = value.table(r)?;
-    let plugin = table.required("plugin", "plugin = \"builtin:fluentd\"").and_then(|value| refer(r, declared, &value));
+    let plugin = table
+        .required("plugin", "plugin = \"builtin:fluentd\"")
+        .and_then(|value| refer(r, declared, &value));
     let url_value = table.required("url", "url = \"https://logs.example.com:8443/audit\"");
     let url = url_value.as_ref().and_then(|value| endpoint(r, value));
-    let session_url = table.optional("session-url").and_then(|value| endpoint(r, &value));
+    let session_url = table
+        .optional("session-url")
+        .and_then(|value| endpoint(r, &value));
     let tls_value = table.optional("tls");
-    let tls = tls_value.as_ref().map(|value| tls(r, value, url.as_ref(), session_url.as_ref())).unwrap_or_default();
-    let headers = table.optional("headers").and_then(|value| value.table(r)).map(|table| headers(r, &table)).unwrap_or_default();
-    let auth = table.optional("auth").and_then(|value| auth::read(r, &value, &headers));
-    let mut rate = Rate { events: None, in_flight };
+    let tls = tls_value
+        .as_ref()
+        .map(|value| tls(r, value, url.as_ref(), session_url.as_ref()))
+        .unwrap_or_default();
+    let headers = table
+        .optional("headers")
+        .and_then(|value| value.table(r))
+        .map(|table| headers(r, &table))
+        .unwrap_or_default();
+    let auth = table
+        .optional("auth")
+        .and_then(|value| auth::read(r, &value, &headers));
+    let mut rate = Rate {
+        events: None,
+        in_flight,
+    };
     if let Some(mut table) = table.optional("rate").and_then(|value| value.table(r)) {
         rate.events = table.optional("events").and_then(|value| value.rate(r));
         let (least, most) = RATE_IN_FLIGHT;
-        let own = table.optional("in-flight").and_then(|value| value.quantity(r, least, most, Some(Count(in_flight as u64))));
+        let own = table
+            .optional("in-flight")
+            .and_then(|value| value.quantity(r, least, most, Some(Count(in_flight as u64))));
         rate.in_flight = own.map_or(in_flight, |count| count.0 as usize);
         table.finish(r);
     }
@@ -111,33 +145,78 @@ pub(crate) fn read(r: &mut Reading<'_>, value: &Value<'_>, declared: &Declared, 
     });
     let url_span = url_value?.whole_span();
     let tls_span = tls_value.map_or_else(|| url_span.clone(), |value| value.whole_span());
-    Some(Sink { plugin: plugin?, url: url?, session_url, tls, headers, auth, rate, timeout, with, url_span, tls_span })
+    Some(Sink {
+        plugin: plugin?,
+        url: url?,
+        session_url,
+        tls,
+        headers,
+        auth,
+        rate,
+        timeout,
+        with,
+        url_span,
+        tls_span,
+    })
 }
 
 fn endpoint(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Secret> {
     let url = value.secret(r, URL_HINT)?;
-    let Some((problem, hint)) = url::problem(url.expose()) else { return Some(url) };
-    r.issue(Issue::new(value.key_span.clone(), format!("`{}` {problem}.", value.path), "", hint));
+    let Some((problem, hint)) = url::problem(url.expose()) else {
+        return Some(url);
+    };
+    r.issue(Issue::new(
+        value.key_span.clone(),
+        format!("`{}` {problem}.", value.path),
+        "",
+        hint,
+    ));
     None
 }
 
-fn tls(r: &mut Reading<'_>, value: &Value<'_>, url: Option<&Secret>, session_url: Option<&Secret>) -> Tls {
-    let Some(mut table) = value.table(r) else { return Tls::default() };
+fn tls(
+    r: &mut Reading<'_>,
+    value: &Value<'_>,
+    url: Option<&Secret>,
+    session_url: Option<&Secret>,
+) -> Tls {
+    let Some(mut table) = value.table(r) else {
+        return Tls::default();
+    };
     let ca = table.optional("ca").and_then(|value| value.path(r));
     let (cert, key) = (table.optional("cert"), table.optional("key"));
     if let (Some(one), None) | (None, Some(one)) = (&cert, &key) {
         let other = if one.name == "cert" { "key" } else { "cert" };
         let message = format!("`{}` has `{}`, but no `{other}`.", value.path, one.name);
-        r.issue(Issue::new(one.whole_span(), message, format!("needs `{other}` too"), "a client certificate is both: `cert` and `key`"));
+        r.issue(Issue::new(
+            one.whole_span(),
+            message,
+            format!("needs `{other}` too"),
+            "a client certificate is both: `cert` and `key`",
+        ));
     }
-    let paths = (cert.and_then(|value| value.path(r)), key.and_then(|value| value.path(r)));
+    let paths = (
+        cert.and_then(|value| value.path(r)),
+        key.and_then(|value| value.path(r)),
+    );
     table.finish(r);
-    let plain = |url: Option<&Secret>| url.is_none_or(|url| url.expose().to_ascii_lowercase().starts_with("http://"));
+    let plain = |url: Option<&Secret>| {
+        url.is_none_or(|url| url.expose().to_ascii_lowercase().starts_with("http://"))
+    };
     if url.is_some() && plain(url) && plain(session_url) {
         let message = format!("`{}` has no effect: the URL is not `https`.", value.path);
-        r.issue(Issue::new(value.key_span.clone(), message, "no effect", "write `https://` in `url`, or remove `tls`"));
+        r.issue(Issue::new(
+            value.key_span.clone(),
+            message,
+            "no effect",
+            "write `https://` in `url`, or remove `tls`",
+        ));
     }
-    let client = if let (Some(cert), Some(key)) = paths { Some(ClientCertificate { cert, key }) } else { None };
+    let client = if let (Some(cert), Some(key)) = paths {
+        Some(ClientCertificate { cert, key })
+    } else {
+        None
+    };
     Tls { ca, client }
 }
 
@@ -145,7 +224,9 @@ fn headers(r: &mut Reading<'_>, table: &Table<'_>) -> Vec<(String, Secret)> {
     r.known.insert(format!("{}.*", table.pattern));
     let mut headers: Vec<(String, Secret)> = Vec::new();
     for value in table.named() {
-        let again = headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(&value.name));
+        let again = headers
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case(&value.name));
         if header_name(r, &value.name, &value.name, &value.key_span) && again {
             let message = format!("The header `{}` is set twice.", value.name);
             let hint = "keep one of them: in the names of headers, case means nothing";
@@ -157,8 +238,14 @@ fn headers(r: &mut Reading<'_>, table: &Table<'_>) -> Vec<(String, Secret)> {
     headers
 }
 
-/// A token, and none that belongs to the host. `shown`: what messages call it. `span`: what to underline.
-pub(crate) fn header_name(r: &mut Reading<'_>, name: &str, shown: &str, span: &Range<usize>) -> bool {
+/// A token, and none that belongs to the host. `shown`: what messages call it. `span`: what to
+/// underline.
+pub(crate) fn header_name(
+    r: &mut Reading<'_>,
+    name: &str,
+    shown: &str,
+    span: &Range<usize>,
+) -> bool {
     let (message, label, hint) = if !is_header_name(name) {
         (
             format!("`{shown}` cannot be the name of a header."),
@@ -172,7 +259,11 @@ pub(crate) fn header_name(r: &mut Reading<'_>, name: &str, shown: &str, span: &R
             "`auth` has `bearer`, `basic`, and `header` for any other scheme".to_owned(),
         )
     } else if is_refused_header(name) || name.eq_ignore_ascii_case("content-encoding") {
-        (format!("The header `{shown}` is set by Lockgate itself, for each request."), "not here", "remove it".to_owned())
+        (
+            format!("The header `{shown}` is set by Lockgate itself, for each request."),
+            "not here",
+            "remove it".to_owned(),
+        )
     } else {
         return true;
     };
@@ -184,11 +275,20 @@ pub(crate) fn header_name(r: &mut Reading<'_>, name: &str, shown: &str, span: &R
 pub(crate) fn header_value(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Secret> {
     let secret = value.secret(r, SECRET_HINT)?;
     let text = secret.expose();
-    if text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) && text.trim() == text {
+    if text
+        .bytes()
+        .all(|byte| byte == b' ' || byte.is_ascii_graphic())
+        && text.trim() == text
+    {
         return Some(secret);
     }
     let message = format!("The value of `{}` cannot be sent in a header.", value.path);
     let hint = "visible ASCII, without line breaks and without spaces at its ends";
-    r.issue(Issue::new(value.key_span.clone(), message, "not a header value", hint));
+    r.issue(Issue::new(
+        value.key_span.clone(),
+        message,
+        "not a header value",
+        hint,
+    ));
     None
 }

@@ -41,7 +41,11 @@ pub enum Credentials {
     /// `identity`: a file as `tctl auth sign` and `tbot` write it.
     Identity(PathBuf),
     /// `cert`, `key` and `ca`.
-    Trio { cert: PathBuf, key: PathBuf, ca: PathBuf },
+    Trio {
+        cert: PathBuf,
+        key: PathBuf,
+        ca: PathBuf,
+    },
 }
 
 const IDENTITY_EXAMPLE: &str = "identity = \"/var/lib/lockgate/identity\"";
@@ -54,15 +58,30 @@ pub(crate) fn read(r: &mut Reading<'_>, root: &mut Table<'_>) -> Vec<Source> {
         r.known.insert("sources.*".into());
         values = table.named();
     }
-    if let (Some(short), Some(long)) = (&short, values.iter().find(|value| value.name == "teleport")) {
+    if let (Some(short), Some(long)) =
+        (&short, values.iter().find(|value| value.name == "teleport"))
+    {
         let message = "`[teleport]` and `[sources.teleport]` name the same source.";
         let hint = "keep one of them, or give the second cluster another name: `[sources.NAME]`";
-        let (first, second) = if short.key_span.start < long.key_span.start { (short, long) } else { (long, short) };
-        r.issue(Issue::new(second.whole_span(), message, "second", hint).also(first.whole_span(), "first"));
+        let (first, second) = if short.key_span.start < long.key_span.start {
+            (short, long)
+        } else {
+            (long, short)
+        };
+        r.issue(
+            Issue::new(second.whole_span(), message, "second", hint)
+                .also(first.whole_span(), "first"),
+        );
     }
     if short.is_none() && values.is_empty() {
-        let hint = "add `[teleport]`, with `addr = \"teleport.example.com:443\"` and `identity = \"…\"`";
-        r.issue(Issue::new(0..0, "There is no source to read events from.", "", hint));
+        let hint =
+            "add `[teleport]`, with `addr = \"teleport.example.com:443\"` and `identity = \"…\"`";
+        r.issue(Issue::new(
+            0..0,
+            "There is no source to read events from.",
+            "",
+            hint,
+        ));
     }
     for value in &values {
         name::check(r, "source", value);
@@ -77,7 +96,9 @@ pub(crate) fn names(root: &Table<'_>) -> Vec<String> {
     let mut values: Vec<_> = root.named();
     values.retain(|value| value.name == "teleport" || value.name == "sources");
     let inner = |value: &Value<'_>| match value.node() {
-        DeValue::Table(table) if value.name == "sources" => table.keys().map(|key| key.get_ref().to_string()).collect(),
+        DeValue::Table(table) if value.name == "sources" => {
+            table.keys().map(|key| key.get_ref().to_string()).collect()
+        }
         _ => vec![value.name.clone()],
     };
     let mut names: Vec<String> = values.iter().flat_map(inner).collect();
@@ -90,15 +111,25 @@ fn source(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Source> {
     let mut table = value.table(r)?;
     // `[teleport]` is short for `[sources.teleport]`: one set of keys.
     table.pattern = "sources.*".into();
-    let addr = table.required("addr", "addr = \"teleport.example.com:443\"").and_then(|value| addr(r, &value)).unwrap_or_default();
+    let addr = table
+        .required("addr", "addr = \"teleport.example.com:443\"")
+        .and_then(|value| addr(r, &value))
+        .unwrap_or_default();
     let credentials = credentials(r, &mut table);
-    let types = table.optional("types").map(|value| types(r, &value)).unwrap_or_default();
-    let start_time = table.optional("start-time").and_then(|value| time(r, &value));
+    let types = table
+        .optional("types")
+        .map(|value| types(r, &value))
+        .unwrap_or_default();
+    let start_time = table
+        .optional("start-time")
+        .and_then(|value| time(r, &value));
     let window = table.quantity(r, "window", defaults::WINDOW);
     let concurrency = table.quantity(r, "concurrency", defaults::CONCURRENCY).0 as usize;
     table.finish_with(r, |key| match key {
         "window-size" => Some("its name is `window`".into()),
-        "skip-event-types" | "skip-session-types" => Some("the stage `builtin:filter` leaves out events, in its `with`".into()),
+        "skip-event-types" | "skip-session-types" => {
+            Some("the stage `builtin:filter` leaves out events, in its `with`".into())
+        }
         _ => None,
     });
     Some(Source {
@@ -128,34 +159,68 @@ fn addr(r: &mut Reading<'_>, value: &Value<'_>) -> Option<String> {
     } else {
         return Some(addr);
     };
-    r.issue(Issue::new(r.place(value), format!("`{}` {problem}.", value.path), label, hint));
+    r.issue(Issue::new(
+        r.place(value),
+        format!("`{}` {problem}.", value.path),
+        label,
+        hint,
+    ));
     None
 }
 
-/// Either the identity file or the whole trio: the rules of the event handler, and their wording where it says more than "conflict".
+/// Either the identity file or the whole trio: the rules of the event handler, and their wording
+/// where it says more than "conflict".
 fn credentials(r: &mut Reading<'_>, table: &mut Table<'_>) -> Option<Credentials> {
     let identity = table.optional("identity");
     let trio = ["cert", "key", "ca"].map(|key| (key, table.optional(key)));
-    let given: Vec<_> = trio.iter().filter_map(|(key, value)| value.as_ref().map(|value| (*key, value.clone()))).collect();
-    let paths = trio.clone().map(|(_, value)| value.and_then(|value| value.path(r)));
+    let given: Vec<_> = trio
+        .iter()
+        .filter_map(|(key, value)| value.as_ref().map(|value| (*key, value.clone())))
+        .collect();
+    let paths = trio
+        .clone()
+        .map(|(_, value)| value.and_then(|value| value.path(r)));
     match (identity, given.first()) {
         (Some(identity), None) => return identity.path(r).map(Credentials::Identity),
         (Some(identity), Some((_, first))) => {
             let keys: Vec<&str> = given.iter().map(|(key, _)| *key).collect();
-            let message = format!("`identity` and {} of `{}` exclude each other.", list(&keys), table.path);
-            let (a, b) = if identity.key_span.start < first.key_span.start { (&identity, first) } else { (first, &identity) };
+            let message = format!(
+                "`identity` and {} of `{}` exclude each other.",
+                list(&keys),
+                table.path
+            );
+            let (a, b) = if identity.key_span.start < first.key_span.start {
+                (&identity, first)
+            } else {
+                (first, &identity)
+            };
             let hint = "keep `identity`, or all of `cert`, `key` and `ca`";
-            r.issue(Issue::new(b.key_span.clone(), message, "or this", hint).also(a.key_span.clone(), "either this"));
+            r.issue(
+                Issue::new(b.key_span.clone(), message, "or this", hint)
+                    .also(a.key_span.clone(), "either this"),
+            );
         }
         (None, None) => {
             let message = format!("{} has no credentials.", table.title());
             let hint = format!("`{IDENTITY_EXAMPLE}`, or `cert`, `key` and `ca`");
-            table.miss("identity", Issue::new(table.span.clone(), message, "no `identity`", hint));
+            table.miss(
+                "identity",
+                Issue::new(table.span.clone(), message, "no `identity`", hint),
+            );
         }
         (None, Some((_, first))) if given.len() < 3 => {
-            let missing: Vec<&str> = trio.iter().filter(|(_, value)| value.is_none()).map(|(key, _)| *key).collect();
+            let missing: Vec<&str> = trio
+                .iter()
+                .filter(|(_, value)| value.is_none())
+                .map(|(key, _)| *key)
+                .collect();
             let keys: Vec<&str> = given.iter().map(|(key, _)| *key).collect();
-            let message = format!("`{}` has {}, but not {}.", table.path, list(&keys), list(&missing));
+            let message = format!(
+                "`{}` has {}, but not {}.",
+                table.path,
+                list(&keys),
+                list(&missing)
+            );
             r.issue(Issue::new(
                 first.key_span.clone(),
                 message,
@@ -178,7 +243,12 @@ fn types(r: &mut Reading<'_>, value: &Value<'_>) -> Vec<String> {
     let listed = match value.node() {
         DeValue::String(_) => {
             let text = value.text(r).unwrap_or_default();
-            return text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect();
+            return text
+                .split(',')
+                .map(str::trim)
+                .filter(|name| !name.is_empty())
+                .map(str::to_owned)
+                .collect();
         }
         DeValue::Array(_) => value.texts(r, example).unwrap_or_default(),
         _ => {
@@ -187,11 +257,24 @@ fn types(r: &mut Reading<'_>, value: &Value<'_>) -> Vec<String> {
         }
     };
     let mut types: Vec<String> = Vec::new();
-    for Item { text: name, shown, span } in listed {
+    for Item {
+        text: name,
+        shown,
+        span,
+    } in listed
+    {
         let (problem, label, hint) = if name.is_empty() || name.contains([',', ' ', '\t', '\n']) {
-            (format!("`{shown}` is not one event type."), "not one type", format!("one type in each string, such as `{example}`"))
+            (
+                format!("`{shown}` is not one event type."),
+                "not one type",
+                format!("one type in each string, such as `{example}`"),
+            )
         } else if types.contains(&name) {
-            (format!("The event type `{shown}` stands here twice."), "again", "name each type once".to_owned())
+            (
+                format!("The event type `{shown}` stands here twice."),
+                "again",
+                "name each type once".to_owned(),
+            )
         } else {
             types.push(name);
             continue;
@@ -215,7 +298,12 @@ fn time(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Millis> {
         Ok(time) => Some(time.as_millisecond()),
         Err(_) => {
             let message = format!("`{}`: `{shown}` is not a moment in RFC 3339.", value.path);
-            r.issue(Issue::new(value.span(), message, "date, time and zone", "start-time = \"2026-01-01T00:00:00Z\""));
+            r.issue(Issue::new(
+                value.span(),
+                message,
+                "date, time and zone",
+                "start-time = \"2026-01-01T00:00:00Z\"",
+            ));
             None
         }
     }

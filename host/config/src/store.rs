@@ -30,18 +30,34 @@ pub struct Retention {
 
 impl Default for Retention {
     fn default() -> Retention {
-        Retention { age: RETAIN_AGE.default, bytes: RETAIN_BYTES.default.0 }
+        Retention {
+            age: RETAIN_AGE.default,
+            bytes: RETAIN_BYTES.default.0,
+        }
     }
 }
 
 pub(crate) fn read(r: &mut Reading<'_>, root: &mut Table<'_>) -> Store {
     let Some(value) = root.optional("store") else {
-        r.issue(Issue::new(0..0, "There is no `[store]`.", "", "add `[store]`, with `path = \"/var/lib/lockgate\"`: a folder of its own"));
+        r.issue(Issue::new(
+            0..0,
+            "There is no `[store]`.",
+            "",
+            "add `[store]`, with `path = \"/var/lib/lockgate\"`: a folder of its own",
+        ));
         return Store::default();
     };
-    let Some(mut table) = value.table(r) else { return Store::default() };
-    let path = table.required("path", "path = \"/var/lib/lockgate\"").and_then(|value| value.path(r)).unwrap_or_default();
-    let mut store = Store { path, ..Store::default() };
+    let Some(mut table) = value.table(r) else {
+        return Store::default();
+    };
+    let path = table
+        .required("path", "path = \"/var/lib/lockgate\"")
+        .and_then(|value| value.path(r))
+        .unwrap_or_default();
+    let mut store = Store {
+        path,
+        ..Store::default()
+    };
     if let Some(mut retain) = table.optional("retain").and_then(|value| value.table(r)) {
         let all = retention(r, &mut retain, Retention::default());
         store.audit = stream_retention(r, &mut retain, "audit", all);
@@ -53,13 +69,37 @@ pub(crate) fn read(r: &mut Reading<'_>, root: &mut Table<'_>) -> Store {
 }
 
 fn retention(r: &mut Reading<'_>, table: &mut Table<'_>, default: Retention) -> Retention {
-    let age = table.quantity(r, "age", Bounds { default: default.age, ..RETAIN_AGE });
-    let bytes = table.quantity(r, "bytes", Bounds { default: Bytes(default.bytes), ..RETAIN_BYTES });
-    Retention { age, bytes: bytes.0 }
+    let age = table.quantity(
+        r,
+        "age",
+        Bounds {
+            default: default.age,
+            ..RETAIN_AGE
+        },
+    );
+    let bytes = table.quantity(
+        r,
+        "bytes",
+        Bounds {
+            default: Bytes(default.bytes),
+            ..RETAIN_BYTES
+        },
+    );
+    Retention {
+        age,
+        bytes: bytes.0,
+    }
 }
 
-fn stream_retention(r: &mut Reading<'_>, retain: &mut Table<'_>, feed: &'static str, default: Retention) -> Retention {
-    let Some(mut table) = retain.optional(feed).and_then(|value| value.table(r)) else { return default };
+fn stream_retention(
+    r: &mut Reading<'_>,
+    retain: &mut Table<'_>,
+    feed: &'static str,
+    default: Retention,
+) -> Retention {
+    let Some(mut table) = retain.optional(feed).and_then(|value| value.table(r)) else {
+        return default;
+    };
     let own = retention(r, &mut table, default);
     table.finish(r);
     own

@@ -21,7 +21,11 @@ pub(crate) fn pieces(text: &str) -> Vec<Piece<'_>> {
 /// Where the well-formed references of `text` are.
 pub(crate) fn references(text: &str) -> Vec<Range<usize>> {
     let is_reference = |piece: &Piece<'_>| matches!(piece, Piece::Variable(_) | Piece::File(_));
-    spanned(text).into_iter().filter(|(_, piece)| is_reference(piece)).map(|(span, _)| span).collect()
+    spanned(text)
+        .into_iter()
+        .filter(|(_, piece)| is_reference(piece))
+        .map(|(span, _)| span)
+        .collect()
 }
 
 fn spanned(text: &str) -> Vec<(Range<usize>, Piece<'_>)> {
@@ -36,7 +40,9 @@ fn spanned(text: &str) -> Vec<(Range<usize>, Piece<'_>)> {
             continue;
         }
         found.push((at..start, Piece::Text(&text[at..start])));
-        let end = text[start..].find('}').map_or(text.len(), |brace| start + brace + 1);
+        let end = text[start..]
+            .find('}')
+            .map_or(text.len(), |brace| start + brace + 1);
         found.push((start..end, reference(&text[start..end])));
         at = end;
     }
@@ -46,16 +52,24 @@ fn spanned(text: &str) -> Vec<(Range<usize>, Piece<'_>)> {
 }
 
 fn reference(text: &str) -> Piece<'_> {
-    let inner = text.strip_prefix("${").and_then(|rest| rest.strip_suffix('}')).unwrap_or_default();
+    let inner = text
+        .strip_prefix("${")
+        .and_then(|rest| rest.strip_suffix('}'))
+        .unwrap_or_default();
     match inner.split_once(':') {
         Some(("env", name)) if is_variable_name(name) => Piece::Variable(name),
-        Some(("file", path)) if !path.trim().is_empty() && !path.contains(char::is_control) => Piece::File(path),
+        Some(("file", path)) if !path.trim().is_empty() && !path.contains(char::is_control) => {
+            Piece::File(path)
+        }
         _ => Piece::Unknown(text),
     }
 }
 
 fn is_variable_name(name: &str) -> bool {
-    !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    !name.is_empty()
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 #[cfg(test)]
@@ -69,7 +83,10 @@ mod tests {
             ("", vec![]),
             ("plain $5 {x}", vec![Text("plain $5 {x}")]),
             ("${env:A}", vec![Variable("A")]),
-            ("a${env:A_1}b${file:/run/x y}", vec![Text("a"), Variable("A_1"), Text("b"), File("/run/x y")]),
+            (
+                "a${env:A_1}b${file:/run/x y}",
+                vec![Text("a"), Variable("A_1"), Text("b"), File("/run/x y")],
+            ),
             ("a$${env:A}", vec![Text("a"), Text("${"), Text("env:A}")]),
             ("$$${env:A}", vec![Text("$"), Text("${"), Text("env:A}")]),
             ("${env:}", vec![Unknown("${env:}")]),

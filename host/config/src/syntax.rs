@@ -17,7 +17,8 @@ pub(crate) fn issues(document: &Document, errors: &[Error]) -> Vec<Issue> {
     let mut issues: Vec<Issue> = Vec::new();
     let mut lines: Vec<usize> = Vec::new();
     // An open string swallows brackets, so that they are missed too: the string comes first.
-    let (strings, others): (Vec<_>, Vec<_>) = errors.iter().partition(|error| is_open_string(error));
+    let (strings, others): (Vec<_>, Vec<_>) =
+        errors.iter().partition(|error| is_open_string(error));
     for error in strings.into_iter().chain(others) {
         let issue = issue(&document.text, error);
         let line = document.position(issue.span.start).0;
@@ -34,25 +35,40 @@ fn is_open_string(error: &Error) -> bool {
 }
 
 fn issue(text: &str, error: &Error) -> Issue {
-    let message = error.message().trim_end_matches(", expected nothing").trim_end_matches(", expected literal string");
+    let message = error
+        .message()
+        .trim_end_matches(", expected nothing")
+        .trim_end_matches(", expected literal string");
     let span = error.span().unwrap_or(text.len()..text.len());
     let word = text.get(span.clone()).unwrap_or_default();
     if is_harmless(error) {
-        return Issue::new(span, format!("`{word}` stands here a second time."), "again", "keep one of them");
+        return Issue::new(
+            span,
+            format!("`{word}` stands here a second time."),
+            "again",
+            "keep one of them",
+        );
     }
     // The parser takes a word without quotes for a broken number, date or boolean, and says so.
-    let is_scalar =
-        ["boolean", "integer", "float", "date", "time", "number"].iter().any(|kind| message.contains(&format!("invalid {kind}")));
-    let (problem, hint) = if word.trim().is_empty() && message.contains("string values must be quoted") {
-        ("there is no value", "key = \"value\"")
-    } else if is_scalar && word.starts_with(|c: char| c.is_alphabetic() || "/.:".contains(c)) {
-        ("this string has no quotes", "key = \"value\"")
-    } else if is_open_string(error) {
-        ("this string is not closed", hint(message))
-    } else {
-        (message, hint(message))
-    };
-    Issue::new(visible(text, span), format!("This is not TOML: {problem}."), "", hint)
+    let is_scalar = ["boolean", "integer", "float", "date", "time", "number"]
+        .iter()
+        .any(|kind| message.contains(&format!("invalid {kind}")));
+    let (problem, hint) =
+        if word.trim().is_empty() && message.contains("string values must be quoted") {
+            ("there is no value", "key = \"value\"")
+        } else if is_scalar && word.starts_with(|c: char| c.is_alphabetic() || "/.:".contains(c)) {
+            ("this string has no quotes", "key = \"value\"")
+        } else if is_open_string(error) {
+            ("this string is not closed", hint(message))
+        } else {
+            (message, hint(message))
+        };
+    Issue::new(
+        visible(text, span),
+        format!("This is not TOML: {problem}."),
+        "",
+        hint,
+    )
 }
 
 fn hint(message: &str) -> &'static str {
@@ -62,17 +78,35 @@ fn hint(message: &str) -> &'static str {
         ("missing value", "key = \"value\""),
         ("key with no value", "key = \"value\""),
         ("missing assignment", "key = \"value\""),
-        ("invalid multi-line", "close the string with the three quotes that opened it"),
-        ("invalid basic string", "close the string with `\"` on the same line"),
-        ("invalid literal string", "close the string with `'` on the same line"),
+        (
+            "invalid multi-line",
+            "close the string with the three quotes that opened it",
+        ),
+        (
+            "invalid basic string",
+            "close the string with `\"` on the same line",
+        ),
+        (
+            "invalid literal string",
+            "close the string with `'` on the same line",
+        ),
         ("unclosed array table", "close the header with `]]`"),
         ("unclosed array", "close the list with `]`"),
         ("unclosed inline table", "close the table with `}`"),
         ("unclosed table", "close the header with `]`"),
         ("missing comma", "put a comma between the two"),
-        ("invalid unquoted key", "keys are letters, digits, `-` and `_`; any other key stands in quotes"),
-        ("max recursion depth", "nest fewer tables and lists into each other"),
-        ("recursion limit", "nest fewer tables and lists into each other"),
+        (
+            "invalid unquoted key",
+            "keys are letters, digits, `-` and `_`; any other key stands in quotes",
+        ),
+        (
+            "max recursion depth",
+            "nest fewer tables and lists into each other",
+        ),
+        (
+            "recursion limit",
+            "nest fewer tables and lists into each other",
+        ),
     ];
     let found = hints.iter().find(|(start, _)| message.contains(start));
     found.map_or("https://toml.io says how TOML is written", |(_, hint)| hint)
@@ -84,5 +118,8 @@ fn visible(text: &str, span: Range<usize>) -> Range<usize> {
     if span.start < end || end == 0 {
         return span;
     }
-    text[..end].char_indices().next_back().map_or(0, |(start, _)| start)..end
+    text[..end]
+        .char_indices()
+        .next_back()
+        .map_or(0, |(start, _)| start)..end
 }

@@ -22,8 +22,20 @@ pub(crate) struct Table<'a> {
 }
 
 impl<'a> Table<'a> {
-    pub fn new(path: String, pattern: String, span: Range<usize>, entries: &'a DeTable<'a>) -> Table<'a> {
-        Table { path, pattern, span, entries, asked: Vec::new(), missing: Vec::new() }
+    pub fn new(
+        path: String,
+        pattern: String,
+        span: Range<usize>,
+        entries: &'a DeTable<'a>,
+    ) -> Table<'a> {
+        Table {
+            path,
+            pattern,
+            span,
+            entries,
+            asked: Vec::new(),
+            missing: Vec::new(),
+        }
     }
 
     pub fn optional(&mut self, key: &'static str) -> Option<Value<'a>> {
@@ -37,7 +49,15 @@ impl<'a> Table<'a> {
         let value = self.optional(key);
         if value.is_none() {
             let message = format!("{} has no `{key}`.", self.title());
-            self.miss(key, Issue::new(self.span.clone(), message, format!("`{key}` is missing"), example));
+            self.miss(
+                key,
+                Issue::new(
+                    self.span.clone(),
+                    message,
+                    format!("`{key}` is missing"),
+                    example,
+                ),
+            );
         }
         value
     }
@@ -48,21 +68,36 @@ impl<'a> Table<'a> {
     }
 
     /// A number within bounds, or the default.
-    pub fn quantity<Q: Quantity>(&mut self, r: &mut Reading<'_>, key: &'static str, bounds: Bounds<Q>) -> Q {
+    pub fn quantity<Q: Quantity>(
+        &mut self,
+        r: &mut Reading<'_>,
+        key: &'static str,
+        bounds: Bounds<Q>,
+    ) -> Q {
         let value = self.optional(key);
-        value.and_then(|value| value.quantity(r, bounds.least, bounds.most, Some(bounds.default))).unwrap_or(bounds.default)
+        value
+            .and_then(|value| value.quantity(r, bounds.least, bounds.most, Some(bounds.default)))
+            .unwrap_or(bounds.default)
     }
 
     /// Entries under names that the operator chooses, in the order of the text.
     pub fn named(&self) -> Vec<Value<'a>> {
-        let mut values: Vec<_> = self.entries.iter().map(|(key, node)| self.value(key.get_ref(), "*", key.span(), node)).collect();
+        let mut values: Vec<_> = self
+            .entries
+            .iter()
+            .map(|(key, node)| self.value(key.get_ref(), "*", key.span(), node))
+            .collect();
         values.sort_by_key(|value| value.key_span.start);
         values
     }
 
     /// `pipelines.siem.sink` in backticks, or "The file".
     pub fn title(&self) -> String {
-        if self.path.is_empty() { "The file".into() } else { format!("`{}`", self.path) }
+        if self.path.is_empty() {
+            "The file".into()
+        } else {
+            format!("`{}`", self.path)
+        }
     }
 
     /// Says what is missing, and what was not asked for.
@@ -88,14 +123,38 @@ impl<'a> Table<'a> {
             };
             r.issue(Issue::new(key.span(), message, "unknown", hint));
         }
-        r.issues.extend(self.missing.into_iter().map(|(_, issue)| issue));
-        let prefix = if self.pattern.is_empty() { String::new() } else { format!("{}.", self.pattern) };
-        r.known.extend(self.asked.iter().map(|key| format!("{prefix}{key}")));
+        r.issues
+            .extend(self.missing.into_iter().map(|(_, issue)| issue));
+        let prefix = if self.pattern.is_empty() {
+            String::new()
+        } else {
+            format!("{}.", self.pattern)
+        };
+        r.known
+            .extend(self.asked.iter().map(|key| format!("{prefix}{key}")));
     }
 
-    fn value(&self, key: &str, pattern: &str, key_span: Range<usize>, node: &'a toml::Spanned<toml::de::DeValue<'a>>) -> Value<'a> {
-        let join = |prefix: &str, key: &str| if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") };
-        Value { name: key.to_owned(), path: join(&self.path, key), pattern: join(&self.pattern, pattern), key_span, node }
+    fn value(
+        &self,
+        key: &str,
+        pattern: &str,
+        key_span: Range<usize>,
+        node: &'a toml::Spanned<toml::de::DeValue<'a>>,
+    ) -> Value<'a> {
+        let join = |prefix: &str, key: &str| {
+            if prefix.is_empty() {
+                key.to_owned()
+            } else {
+                format!("{prefix}.{key}")
+            }
+        };
+        Value {
+            name: key.to_owned(),
+            path: join(&self.path, key),
+            pattern: join(&self.pattern, pattern),
+            key_span,
+            node,
+        }
     }
 }
 
@@ -123,10 +182,14 @@ pub(crate) fn nearest<'k>(unknown: &str, known: &[&'k str]) -> Option<&'k str> {
     let plain = |text: &str| text.to_lowercase().replace('_', "-");
     let unknown = plain(unknown);
     let allowed = 1 + unknown.chars().count() / 4;
-    let distances = known.iter().map(|known| (strsim::damerau_levenshtein(&unknown, &plain(known)), *known));
+    let distances = known
+        .iter()
+        .map(|known| (strsim::damerau_levenshtein(&unknown, &plain(known)), *known));
     // Singular and plural, and a word with a unit, are near whatever the count says.
     let extended = known.iter().find(|known| {
-        known.len() >= 3 && (unknown.starts_with(&plain(known)) || plain(known).starts_with(&*unknown)) && unknown.len() >= 3
+        known.len() >= 3
+            && (unknown.starts_with(&plain(known)) || plain(known).starts_with(&*unknown))
+            && unknown.len() >= 3
     });
     distances
         .filter(|(distance, _)| *distance <= allowed)
@@ -141,7 +204,15 @@ mod tests {
 
     #[test]
     fn misspellings_find_their_word() {
-        let known = ["addr", "identity", "start-time", "window", "stage", "in-flight", "ca"];
+        let known = [
+            "addr",
+            "identity",
+            "start-time",
+            "window",
+            "stage",
+            "in-flight",
+            "ca",
+        ];
         for (unknown, expected) in [
             ("identiy", Some("identity")),
             ("address", Some("addr")),

@@ -21,12 +21,17 @@ struct Fixed {
 
 impl Environment for Fixed {
     fn variable(&self, name: &str) -> Result<String, VarError> {
-        self.variables.get(name).map(|value| (*value).to_owned()).ok_or(VarError::NotPresent)
+        self.variables
+            .get(name)
+            .map(|value| (*value).to_owned())
+            .ok_or(VarError::NotPresent)
     }
 
     fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
         let found = path.to_str().and_then(|path| self.files.get(path));
-        found.map(|bytes| bytes.to_vec()).ok_or_else(|| io::ErrorKind::NotFound.into())
+        found
+            .map(|bytes| bytes.to_vec())
+            .ok_or_else(|| io::ErrorKind::NotFound.into())
     }
 }
 
@@ -44,15 +49,27 @@ url = "https://logs.example.com/"
 "#;
 
 fn good(text: &str, environment: &Fixed) -> Config {
-    parse("lockgate.toml", text, Path::new("/etc/lockgate"), environment).unwrap()
+    parse(
+        "lockgate.toml",
+        text,
+        Path::new("/etc/lockgate"),
+        environment,
+    )
+    .unwrap()
 }
 
-/// The dotted keys that stand in a table, with `*` for the names that operators choose. What is inside `with` is the plugin's.
+/// The dotted keys that stand in a table, with `*` for the names that operators choose. What is
+/// inside `with` is the plugin's.
 fn keys(table: &DeTable<'_>, prefix: &str, found: &mut BTreeSet<String>) {
     for (key, value) in table {
-        let chosen = ["sources", "plugins", "pipelines"].contains(&prefix) || prefix.ends_with(".headers");
+        let chosen =
+            ["sources", "plugins", "pipelines"].contains(&prefix) || prefix.ends_with(".headers");
         let name = if chosen { "*" } else { key.get_ref().as_ref() };
-        let path = if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") };
+        let path = if prefix.is_empty() {
+            name.to_owned()
+        } else {
+            format!("{prefix}.{name}")
+        };
         if name != "with" {
             match value.get_ref() {
                 DeValue::Table(table) => keys(table, &path, found),
@@ -70,11 +87,23 @@ fn keys(table: &DeTable<'_>, prefix: &str, found: &mut BTreeSet<String>) {
 
 #[test]
 fn the_reference_documents_every_key() {
-    let environment = Fixed { variables: [("LOGS_PASSWORD", "p"), ("LOGS_TOKEN", "t"), ("LOGS_KEY", "k")].into(), ..Fixed::default() };
+    let environment = Fixed {
+        variables: [
+            ("LOGS_PASSWORD", "p"),
+            ("LOGS_TOKEN", "t"),
+            ("LOGS_KEY", "k"),
+        ]
+        .into(),
+        ..Fixed::default()
+    };
     let (result, known) = read("reference.toml", REFERENCE, Path::new(""), &environment);
     result.unwrap();
     let mut documented = BTreeSet::new();
-    keys(DeTable::parse(REFERENCE).unwrap().get_ref(), "", &mut documented);
+    keys(
+        DeTable::parse(REFERENCE).unwrap().get_ref(),
+        "",
+        &mut documented,
+    );
     // The short form of `[sources.teleport]` cannot stand beside it.
     documented.insert("teleport".into());
     assert_eq!(documented, known.into_iter().collect());
@@ -82,19 +111,45 @@ fn the_reference_documents_every_key() {
 
 #[test]
 fn the_reference_shows_the_defaults() {
-    let environment = Fixed { variables: [("LOGS_PASSWORD", "p"), ("LOGS_TOKEN", "t"), ("LOGS_KEY", "k")].into(), ..Fixed::default() };
+    let environment = Fixed {
+        variables: [
+            ("LOGS_PASSWORD", "p"),
+            ("LOGS_TOKEN", "t"),
+            ("LOGS_KEY", "k"),
+        ]
+        .into(),
+        ..Fixed::default()
+    };
     let reference = good(REFERENCE, &environment);
     let smallest = good(SMALLEST, &environment);
     let source = |config: &Config| (config.sources[0].window, config.sources[0].concurrency);
     assert_eq!(source(&reference), source(&smallest));
-    assert_eq!((reference.store.audit, reference.store.sessions), (smallest.store.audit, smallest.store.sessions));
+    assert_eq!(
+        (reference.store.audit, reference.store.sessions),
+        (smallest.store.audit, smallest.store.sessions)
+    );
     assert_eq!(reference.lookup.user_agents, smallest.lookup.user_agents);
     let plugin = |plugin: &Plugin| (plugin.limits, plugin.reuse, plugin.wasi);
-    assert_eq!(plugin(&reference.plugins[0]), plugin(&smallest.pipelines[0].sink.plugin));
+    assert_eq!(
+        plugin(&reference.plugins[0]),
+        plugin(&smallest.pipelines[0].sink.plugin)
+    );
     let (a, b) = (&reference.pipelines[0], &smallest.pipelines[0]);
     assert_eq!(
-        (a.batch, a.in_flight, &a.from, a.sink.timeout, a.sink.rate.in_flight),
-        (b.batch, b.in_flight, &b.from, b.sink.timeout, b.sink.rate.in_flight)
+        (
+            a.batch,
+            a.in_flight,
+            &a.from,
+            a.sink.timeout,
+            a.sink.rate.in_flight
+        ),
+        (
+            b.batch,
+            b.in_flight,
+            &b.from,
+            b.sink.timeout,
+            b.sink.rate.in_flight
+        )
     );
     assert_eq!(reference.pipelines[3].from[0].order, Order::Session);
 }
@@ -103,42 +158,92 @@ fn the_reference_shows_the_defaults() {
 fn secrets_are_resolved_and_known_for_masking() {
     let environment = Fixed {
         variables: [("TOKEN", "t0ken"), ("USER_NAME", "me")].into(),
-        files: [("/etc/lockgate/password", b"s3cret\r\n".as_slice()), ("/run/key", b"k3y\n\n".as_slice())].into(),
+        files: [
+            ("/etc/lockgate/password", b"s3cret\r\n".as_slice()),
+            ("/run/key", b"k3y\n\n".as_slice()),
+        ]
+        .into(),
     };
-    let text = SMALLEST.replace("https://logs.example.com/", "https://logs.example.com/${env:TOKEN}")
-        + "auth = { basic = { user = \"${env:USER_NAME}\", password = \"${file:password}!\" } }\n";
+    let text = SMALLEST.replace(
+        "https://logs.example.com/",
+        "https://logs.example.com/${env:TOKEN}",
+    ) + "auth = { basic = { user = \"${env:USER_NAME}\", password = \"${file:password}!\" } }\n";
     let config = good(&text, &environment);
     let sink = &config.pipelines[0].sink;
     assert_eq!(sink.url.expose(), "https://logs.example.com/t0ken");
-    assert_eq!(sink.auth, Some(Auth::Basic { user: "me".into(), password: Secret::new("s3cret!") }));
+    assert_eq!(
+        sink.auth,
+        Some(Auth::Basic {
+            user: "me".into(),
+            password: Secret::new("s3cret!")
+        })
+    );
     let secrets: Vec<&str> = config.secrets().iter().map(Secret::expose).collect();
     assert_eq!(secrets, ["s3cret", "t0ken"]);
     let shown = format!("{config:?} {config:#?}");
-    assert!(!shown.contains("t0ken") && !shown.contains("s3cret"), "{shown}");
-    // One newline at the end belongs to the file, the next one to the value, which cannot be sent then.
-    let report =
-        parse("x", &(SMALLEST.to_owned() + "headers = { X-Key = \"${file:/run/key}\" }"), Path::new(""), &environment).unwrap_err();
-    assert!(report.issues()[0].message.contains("cannot be sent in a header"), "{report}");
+    assert!(
+        !shown.contains("t0ken") && !shown.contains("s3cret"),
+        "{shown}"
+    );
+    // One newline at the end belongs to the file, the next one to the value, which cannot be sent
+    // then.
+    let report = parse(
+        "x",
+        &(SMALLEST.to_owned() + "headers = { X-Key = \"${file:/run/key}\" }"),
+        Path::new(""),
+        &environment,
+    )
+    .unwrap_err();
+    assert!(
+        report.issues()[0]
+            .message
+            .contains("cannot be sent in a header"),
+        "{report}"
+    );
 }
 
 #[test]
 fn the_folder_of_the_store_is_known_without_the_secrets_of_the_rest() {
-    let text: &'static str = SMALLEST.replace("https://logs.example.com/", "https://logs.example.com/${env:NOT_SET_HERE}").leak();
+    let text: &'static str = SMALLEST
+        .replace(
+            "https://logs.example.com/",
+            "https://logs.example.com/${env:NOT_SET_HERE}",
+        )
+        .leak();
     let file = Path::new("/etc/lockgate/lockgate.toml");
-    let at_file = |text: &'static str| Fixed { files: [("/etc/lockgate/lockgate.toml", text.as_bytes())].into(), ..Fixed::default() };
+    let at_file = |text: &'static str| Fixed {
+        files: [("/etc/lockgate/lockgate.toml", text.as_bytes())].into(),
+        ..Fixed::default()
+    };
     assert!(load(file, &at_file(text)).is_err());
-    assert_eq!(store_path(file, &at_file(text)).unwrap(), load(file, &at_file(SMALLEST)).unwrap().store.path);
+    assert_eq!(
+        store_path(file, &at_file(text)).unwrap(),
+        load(file, &at_file(SMALLEST)).unwrap().store.path
+    );
 }
 
 #[test]
 fn paths_are_relative_to_the_folder_of_the_configuration() {
     let config = good(SMALLEST, &Fixed::default());
     assert_eq!(config.store.path, Path::new("/etc/lockgate/state"));
-    assert_eq!(config.sources[0].credentials, Credentials::Identity("/etc/lockgate/identity".into()));
-    // The registry takes a source with the folder it is relative to: joined here too, it would be joined twice.
-    let config = good(&SMALLEST.replace("builtin:fluentd", "plugins/own.wasm"), &Fixed::default());
-    assert_eq!(config.pipelines[0].sink.plugin.source.to_string(), "file:plugins/own.wasm");
-    let environment = Fixed { files: [("conf/lockgate.toml", SMALLEST.as_bytes())].into(), ..Fixed::default() };
+    assert_eq!(
+        config.sources[0].credentials,
+        Credentials::Identity("/etc/lockgate/identity".into())
+    );
+    // The registry takes a source with the folder it is relative to: joined here too, it would be
+    // joined twice.
+    let config = good(
+        &SMALLEST.replace("builtin:fluentd", "plugins/own.wasm"),
+        &Fixed::default(),
+    );
+    assert_eq!(
+        config.pipelines[0].sink.plugin.source.to_string(),
+        "file:plugins/own.wasm"
+    );
+    let environment = Fixed {
+        files: [("conf/lockgate.toml", SMALLEST.as_bytes())].into(),
+        ..Fixed::default()
+    };
     let config = load(Path::new("conf/lockgate.toml"), &environment).unwrap();
     assert_eq!(config.store.path, Path::new("conf/state"));
     assert_eq!(config.sources[0].window, Duration::from_secs(86_400));
@@ -147,8 +252,18 @@ fn paths_are_relative_to_the_folder_of_the_configuration() {
 #[test]
 fn a_file_that_cannot_be_read_is_a_problem_of_its_own() {
     let check = |bytes: Option<&'static [u8]>, expected: Expect| {
-        let files = bytes.map(|bytes| ("lockgate.toml", bytes)).into_iter().collect();
-        let report = load(Path::new("lockgate.toml"), &Fixed { files, ..Fixed::default() }).unwrap_err();
+        let files = bytes
+            .map(|bytes| ("lockgate.toml", bytes))
+            .into_iter()
+            .collect();
+        let report = load(
+            Path::new("lockgate.toml"),
+            &Fixed {
+                files,
+                ..Fixed::default()
+            },
+        )
+        .unwrap_err();
         expected.assert_eq(&report.render(false));
     };
     check(
@@ -197,21 +312,46 @@ fields.user = 'hash'
     let stages = &config.pipelines[0].stages;
     for (stage, path, expected) in [
         (0, "skip", "skip = \"print\""),
-        (0, "where.server_labels.env", "\"server_labels.env\" = [\"prod\", 5]"),
+        (
+            0,
+            "where.server_labels.env",
+            "\"server_labels.env\" = [\"prod\", 5]",
+        ),
         (0, "where.server_labels.env[1]", "5"),
         (0, "where.\"server_labels.env\".1", "5"),
-        (0, "where.other", "where = { \"server_labels.env\" = [\"prod\", 5] }"),
-        (0, "only", "with   = { skip = \"print\", where = { \"server_labels.env\" = [\"prod\", 5] } }"),
+        (
+            0,
+            "where.other",
+            "where = { \"server_labels.env\" = [\"prod\", 5] }",
+        ),
+        (
+            0,
+            "only",
+            "with   = { skip = \"print\", where = { \"server_labels.env\" = [\"prod\", 5] } }",
+        ),
         (1, "fields.user", "user = 'hash'"),
         (1, "", "[pipelines.siem.stage.with]"),
     ] {
         assert_eq!(&text[stages[stage].locate(path)], expected, "{path}");
     }
-    assert_eq!(&text[config.pipelines[0].sink.locate("path")], "[pipelines.siem.sink]");
+    assert_eq!(
+        &text[config.pipelines[0].sink.locate("path")],
+        "[pipelines.siem.sink]"
+    );
     let mut report = config.report();
     assert!(report.is_empty());
-    report.plugin_issue(stages[1].locate("fields.user"), "builtin:redact 0.1.0", "There is no action `hash`.", None);
-    report.plugin_issue(stages[0].locate("skip"), "builtin:filter 0.1.0", "`skip` must be a list of strings.", Some("skip = [\"print\"]"));
+    report.plugin_issue(
+        stages[1].locate("fields.user"),
+        "builtin:redact 0.1.0",
+        "There is no action `hash`.",
+        None,
+    );
+    report.plugin_issue(
+        stages[0].locate("skip"),
+        "builtin:filter 0.1.0",
+        "`skip` must be a list of strings.",
+        Some("skip = [\"print\"]"),
+    );
     expect![[r#"
         error: `skip` must be a list of strings.
            ╭▸ lockgate.toml:15:12
@@ -302,7 +442,8 @@ fn toml_like() -> impl Strategy<Value = String> {
         "=",
         "\0",
     ];
-    prop::collection::vec(prop::sample::select(pieces.to_vec()), 0..40).prop_map(|pieces| pieces.concat())
+    prop::collection::vec(prop::sample::select(pieces.to_vec()), 0..40)
+        .prop_map(|pieces| pieces.concat())
 }
 
 proptest! {

@@ -7,7 +7,13 @@ pub(crate) const TIME_UNITS: &str = "`ms`, `s`, `m`, `h` and `d`";
 pub(crate) const SIZE_UNITS: &str = "`B`, `kB`, `KiB`, `MB`, `MiB`, `GB`, `GiB`, `TB` and `TiB`";
 pub(crate) const RATE_UNITS: &str = "`/s`, `/m` and `/h`";
 
-const TIMES: [(&str, u64); 5] = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1)];
+const TIMES: [(&str, u64); 5] = [
+    ("d", 86_400_000),
+    ("h", 3_600_000),
+    ("m", 60_000),
+    ("s", 1_000),
+    ("ms", 1),
+];
 const SIZES: [(&str, u64); 9] = [
     ("TiB", 1 << 40),
     ("TB", 1_000_000_000_000),
@@ -52,10 +58,15 @@ pub(crate) fn duration(text: &str) -> Result<Duration, UnitIssue> {
         let (number, unit, after) = number_and_unit(rest)?;
         let factor = factor(unit, &TIMES)?;
         if factor >= last {
-            return Err(UnitIssue::UnknownUnit(format!("{unit} after a unit that is not larger")));
+            return Err(UnitIssue::UnknownUnit(format!(
+                "{unit} after a unit that is not larger"
+            )));
         }
         last = factor;
-        millis = number.checked_mul(factor).and_then(|part| millis.checked_add(part)).ok_or(UnitIssue::TooLarge)?;
+        millis = number
+            .checked_mul(factor)
+            .and_then(|part| millis.checked_add(part))
+            .ok_or(UnitIssue::TooLarge)?;
         rest = after.trim_start();
         if rest.is_empty() {
             return Ok(Duration::from_millis(millis));
@@ -65,7 +76,9 @@ pub(crate) fn duration(text: &str) -> Result<Duration, UnitIssue> {
 
 /// A duration of a command line, written as in the file: `25ms`, `1h30m`. `Err`: what it should be.
 pub fn duration_argument(text: &str) -> Result<Duration, String> {
-    duration(text).map_err(|_| format!("a duration is a whole number with one of the units {TIME_UNITS}, such as `25ms`"))
+    duration(text).map_err(|_| {
+        format!("a duration is a whole number with one of the units {TIME_UNITS}, such as `25ms`")
+    })
 }
 
 /// Bytes.
@@ -74,14 +87,20 @@ pub(crate) fn size(text: &str) -> Result<u64, UnitIssue> {
     if !rest.is_empty() {
         return Err(UnitIssue::UnknownUnit(format!("{unit}{rest}")));
     }
-    number.checked_mul(factor(unit, &SIZES)?).ok_or(UnitIssue::TooLarge)
+    number
+        .checked_mul(factor(unit, &SIZES)?)
+        .ok_or(UnitIssue::TooLarge)
 }
 
 pub(crate) fn rate(text: &str) -> Result<EventRate, UnitIssue> {
     let (number, unit) = text.split_once('/').unwrap_or((text, ""));
     let number = number.trim();
     if number.is_empty() || !number.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(if number.contains('.') { UnitIssue::Fraction } else { UnitIssue::NoNumber });
+        return Err(if number.contains('.') {
+            UnitIssue::Fraction
+        } else {
+            UnitIssue::NoNumber
+        });
     }
     let per = match unit.trim() {
         "" => return Err(UnitIssue::NoUnit),
@@ -90,20 +109,33 @@ pub(crate) fn rate(text: &str) -> Result<EventRate, UnitIssue> {
         "h" => 3600,
         other => return Err(UnitIssue::UnknownUnit(format!("/{other}"))),
     };
-    Ok(EventRate { events: number.parse().map_err(|_| UnitIssue::TooLarge)?, per: Duration::from_secs(per) })
+    Ok(EventRate {
+        events: number.parse().map_err(|_| UnitIssue::TooLarge)?,
+        per: Duration::from_secs(per),
+    })
 }
 
 /// The shortest text that [`duration`] reads as the same.
 pub(crate) fn show_duration(duration: Duration) -> String {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-    let (unit, factor) = TIMES.into_iter().find(|(_, factor)| millis > 0 && millis.is_multiple_of(*factor)).unwrap_or(("s", 1_000));
+    let (unit, factor) = TIMES
+        .into_iter()
+        .find(|(_, factor)| millis > 0 && millis.is_multiple_of(*factor))
+        .unwrap_or(("s", 1_000));
     // Times are read in the units people say: 24h and not 1d.
-    if unit == "d" && millis == factor { "24h".into() } else { format!("{}{unit}", millis / factor) }
+    if unit == "d" && millis == factor {
+        "24h".into()
+    } else {
+        format!("{}{unit}", millis / factor)
+    }
 }
 
 /// The shortest text that [`size`] reads as the same.
 pub(crate) fn show_size(bytes: u64) -> String {
-    let (unit, factor) = SIZES.into_iter().find(|(_, factor)| bytes > 0 && bytes.is_multiple_of(*factor)).unwrap_or(("B", 1));
+    let (unit, factor) = SIZES
+        .into_iter()
+        .find(|(_, factor)| bytes > 0 && bytes.is_multiple_of(*factor))
+        .unwrap_or(("B", 1));
     format!("{} {unit}", bytes / factor)
 }
 
@@ -118,7 +150,9 @@ fn number_and_unit(text: &str) -> Result<(u64, &str, &str), UnitIssue> {
     }
     let number = text[..digits].parse().map_err(|_| UnitIssue::TooLarge)?;
     let rest = rest.trim_start();
-    let unit = rest.find(|c: char| c.is_ascii_digit() || c.is_whitespace()).unwrap_or(rest.len());
+    let unit = rest
+        .find(|c: char| c.is_ascii_digit() || c.is_whitespace())
+        .unwrap_or(rest.len());
     if unit == 0 {
         return Err(UnitIssue::NoUnit);
     }
@@ -127,7 +161,9 @@ fn number_and_unit(text: &str) -> Result<(u64, &str, &str), UnitIssue> {
 
 fn factor(unit: &str, units: &[(&str, u64)]) -> Result<u64, UnitIssue> {
     let found = units.iter().find(|(name, _)| *name == unit);
-    found.map(|(_, factor)| *factor).ok_or_else(|| UnitIssue::UnknownUnit(unit.to_owned()))
+    found
+        .map(|(_, factor)| *factor)
+        .ok_or_else(|| UnitIssue::UnknownUnit(unit.to_owned()))
 }
 
 #[cfg(test)]
@@ -138,9 +174,15 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, millis) in
-            [("500ms", 500), ("1s", 1000), ("5m", 300_000), ("24h", 86_400_000), ("7d", 604_800_000), ("1h30m", 5_400_000), ("1 s", 1000)]
-        {
+        for (text, millis) in [
+            ("500ms", 500),
+            ("1s", 1000),
+            ("5m", 300_000),
+            ("24h", 86_400_000),
+            ("7d", 604_800_000),
+            ("1h30m", 5_400_000),
+            ("1 s", 1000),
+        ] {
             assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
         }
         for (text, issue) in [
@@ -161,7 +203,13 @@ mod tests {
 
     #[test]
     fn sizes_and_rates() {
-        for (text, bytes) in [("64 MiB", 64 << 20), ("1GiB", 1 << 30), ("768 KiB", 768 << 10), ("100 kB", 100_000), ("0 B", 0)] {
+        for (text, bytes) in [
+            ("64 MiB", 64 << 20),
+            ("1GiB", 1 << 30),
+            ("768 KiB", 768 << 10),
+            ("100 kB", 100_000),
+            ("0 B", 0),
+        ] {
             assert_eq!(size(text), Ok(bytes), "{text}");
         }
         for (text, issue) in [
@@ -173,8 +221,20 @@ mod tests {
         ] {
             assert_eq!(size(text), Err(issue), "{text}");
         }
-        assert_eq!(rate("2000/s"), Ok(EventRate { events: 2000, per: Duration::from_secs(1) }));
-        assert_eq!(rate("10 / h"), Ok(EventRate { events: 10, per: Duration::from_secs(3600) }));
+        assert_eq!(
+            rate("2000/s"),
+            Ok(EventRate {
+                events: 2000,
+                per: Duration::from_secs(1)
+            })
+        );
+        assert_eq!(
+            rate("10 / h"),
+            Ok(EventRate {
+                events: 10,
+                per: Duration::from_secs(3600)
+            })
+        );
         assert_eq!(rate("2000"), Err(UnitIssue::NoUnit));
         assert_eq!(rate("fast/s"), Err(UnitIssue::NoNumber));
         assert_eq!(rate("5/day"), Err(UnitIssue::UnknownUnit("/day".into())));

@@ -1,16 +1,33 @@
-//! What a sink's URL may be. The authority comes from the configuration alone, so it is looked at closely.
+//! What a sink's URL may be. The authority comes from the configuration alone, so it is looked at
+//! closely.
 
-/// What is wrong with `url`, as the end of a sentence, and the way out. Nothing of the URL itself: it may hold a token.
+/// What is wrong with `url`, as the end of a sentence, and the way out. Nothing of the URL itself:
+/// it may hold a token.
 pub(crate) fn problem(url: &str) -> Option<(&'static str, &'static str)> {
     let lower = url.to_ascii_lowercase();
-    let Some(rest) = lower.strip_prefix("https://").or_else(|| lower.strip_prefix("http://")) else {
-        return Some(("does not begin with `https://` or `http://`", "such as `https://logs.example.com:8443/audit`"));
+    let Some(rest) = lower
+        .strip_prefix("https://")
+        .or_else(|| lower.strip_prefix("http://"))
+    else {
+        return Some((
+            "does not begin with `https://` or `http://`",
+            "such as `https://logs.example.com:8443/audit`",
+        ));
     };
-    if !url.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte)) {
-        return Some(("has a character that cannot stand in a URL", "percent-encode it: a space is `%20`"));
+    if !url
+        .bytes()
+        .all(|byte| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte))
+    {
+        return Some((
+            "has a character that cannot stand in a URL",
+            "percent-encode it: a space is `%20`",
+        ));
     }
     if rest.contains('#') {
-        return Some(("has a fragment, which is never sent", "leave out the `#` and what follows, or write the `#` as `%23`"));
+        return Some((
+            "has a fragment, which is never sent",
+            "leave out the `#` and what follows, or write the `#` as `%23`",
+        ));
     }
     let authority = rest.split(['/', '?']).next().unwrap_or_default();
     if authority.contains('@') {
@@ -27,7 +44,10 @@ pub(crate) fn problem(url: &str) -> Option<(&'static str, &'static str)> {
         ));
     }
     if port.is_some_and(|port| !is_port(port)) {
-        return Some(("has a port that is not a number from 1 to 65535", "such as `https://logs.example.com:8443/audit`"));
+        return Some((
+            "has a port that is not a number from 1 to 65535",
+            "such as `https://logs.example.com:8443/audit`",
+        ));
     }
     None
 }
@@ -41,9 +61,18 @@ pub(crate) fn split_port(authority: &str) -> (&str, Option<&str>) {
 }
 
 pub(crate) fn is_host(host: &str) -> bool {
-    match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
+    match host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+    {
         Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-        None => !host.is_empty() && host.len() <= 253 && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte)),
+        None => {
+            !host.is_empty()
+                && host.len() <= 253
+                && host
+                    .bytes()
+                    .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+        }
     }
 }
 
@@ -85,7 +114,11 @@ mod tests {
             ("https://[::1/", "no host"),
             ("https://a,b/", "no host"),
         ] {
-            assert!(problem(url).is_some_and(|(problem, _)| problem.contains(expected)), "{url}: {:?}", problem(url));
+            assert!(
+                problem(url).is_some_and(|(problem, _)| problem.contains(expected)),
+                "{url}: {:?}",
+                problem(url)
+            );
         }
     }
 }

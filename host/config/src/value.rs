@@ -55,7 +55,12 @@ impl<'a> Value<'a> {
     /// "must be `wanted`, not a list".
     pub fn wrong_type(&self, r: &mut Reading<'_>, wanted: &str, hint: impl Into<String>) {
         let found = type_name(self.node());
-        r.issue(Issue::new(r.place(self), format!("`{}` must be {wanted}, not {found}.", self.path), found, hint));
+        r.issue(Issue::new(
+            r.place(self),
+            format!("`{}` must be {wanted}, not {found}.", self.path),
+            found,
+            hint,
+        ));
     }
 
     /// A string with its references replaced.
@@ -75,7 +80,12 @@ impl<'a> Value<'a> {
     pub fn secret(&self, r: &mut Reading<'_>, hint: &str) -> Option<Secret> {
         let text = self.text_with(r, Allowed::Secrets)?;
         if text.is_empty() {
-            r.issue(Issue::new(self.key_span.clone(), format!("`{}` is empty.", self.path), "empty", hint));
+            r.issue(Issue::new(
+                self.key_span.clone(),
+                format!("`{}` is empty.", self.path),
+                "empty",
+                hint,
+            ));
             return None;
         }
         Some(Secret::new(text))
@@ -93,7 +103,12 @@ impl<'a> Value<'a> {
         } else {
             return Some(r.absolute(&text));
         };
-        r.issue(Issue::new(r.place(self), format!("`{}` {problem}.", self.path), "not a path", "write the path of a file"));
+        r.issue(Issue::new(
+            r.place(self),
+            format!("`{}` {problem}.", self.path),
+            "not a path",
+            "write the path of a file",
+        ));
         None
     }
 
@@ -106,12 +121,21 @@ impl<'a> Value<'a> {
     }
 
     /// A number from `least` to `most`. `default`: named where it is wrong.
-    pub fn quantity<Q: Quantity>(&self, r: &mut Reading<'_>, least: Q, most: Q, default: Option<Q>) -> Option<Q> {
+    pub fn quantity<Q: Quantity>(
+        &self,
+        r: &mut Reading<'_>,
+        least: Q,
+        most: Q,
+        default: Option<Q>,
+    ) -> Option<Q> {
         let range = format!(
             "from {} to {}{}",
             least.show(),
             most.show(),
-            default.map_or(String::new(), |it| format!("; the default is {}", it.show()))
+            default.map_or(String::new(), |it| format!(
+                "; the default is {}",
+                it.show()
+            ))
         );
         let default = match default {
             Some(default) => format!("the default is `{} = {}`", self.name, default.show()),
@@ -120,7 +144,12 @@ impl<'a> Value<'a> {
         let quantity = match self.node() {
             DeValue::Integer(number) => {
                 let Ok(number) = i64::from_str_radix(number.as_str(), number.radix()) else {
-                    r.issue(Issue::new(self.span(), format!("`{}` is too large a number.", self.path), "too large", default));
+                    r.issue(Issue::new(
+                        self.span(),
+                        format!("`{}` is too large a number.", self.path),
+                        "too large",
+                        default,
+                    ));
                     return None;
                 };
                 match u64::try_from(number).ok().and_then(Q::of_number) {
@@ -130,8 +159,17 @@ impl<'a> Value<'a> {
                         return None;
                     }
                     None => {
-                        let message = format!("`{}` must be {} in quotes, with its unit.", self.path, Q::WHAT);
-                        r.issue(Issue::new(self.span(), message, "no unit", format!("the units are {}; {default}", Q::UNITS)));
+                        let message = format!(
+                            "`{}` must be {} in quotes, with its unit.",
+                            self.path,
+                            Q::WHAT
+                        );
+                        r.issue(Issue::new(
+                            self.span(),
+                            message,
+                            "no unit",
+                            format!("the units are {}; {default}", Q::UNITS),
+                        ));
                         return None;
                     }
                 }
@@ -152,7 +190,10 @@ impl<'a> Value<'a> {
             }
         };
         if quantity < least || quantity > most {
-            let shown = self.node().as_str().map_or_else(|| quantity.show(), |text| format!("\"{text}\""));
+            let shown = self
+                .node()
+                .as_str()
+                .map_or_else(|| quantity.show(), |text| format!("\"{text}\""));
             self.out_of_range(r, &shown, quantity < least, range);
             return None;
         }
@@ -170,7 +211,12 @@ impl<'a> Value<'a> {
         match units::rate(&text) {
             Ok(rate) if rate.events > 0 => Some(rate),
             Ok(_) => {
-                r.issue(Issue::new(self.span(), format!("`{}` would send nothing.", self.path), "must be above 0", example));
+                r.issue(Issue::new(
+                    self.span(),
+                    format!("`{}` would send nothing.", self.path),
+                    "must be above 0",
+                    example,
+                ));
                 None
             }
             Err(issue) => {
@@ -188,9 +234,17 @@ impl<'a> Value<'a> {
             return None;
         }
         let text = self.text(r)?;
-        let found = choices.iter().find(|(name, _)| *name == text).map(|(_, choice)| *choice);
+        let found = choices
+            .iter()
+            .find(|(name, _)| *name == text)
+            .map(|(_, choice)| *choice);
         if found.is_none() {
-            r.issue(Issue::new(self.span(), format!("`{}` cannot be `{}`.", self.path, self.shown()), "unknown", suggest(&text, &names)));
+            r.issue(Issue::new(
+                self.span(),
+                format!("`{}` cannot be `{}`.", self.path, self.shown()),
+                "unknown",
+                suggest(&text, &names),
+            ));
         }
         found
     }
@@ -203,17 +257,28 @@ impl<'a> Value<'a> {
         };
         let mut texts = Vec::new();
         for node in array.iter() {
-            let element = Value { key_span: node.span(), node, ..self.clone() };
+            let element = Value {
+                key_span: node.span(),
+                node,
+                ..self.clone()
+            };
             match node.get_ref() {
                 DeValue::String(shown) => {
                     let text = r.resolve(&element, shown, Allowed::Variables);
-                    texts.extend(text.map(|text| Item { text, shown: shown.to_string(), span: node.span() }));
+                    texts.extend(text.map(|text| Item {
+                        text,
+                        shown: shown.to_string(),
+                        span: node.span(),
+                    }));
                 }
                 other => {
                     let found = type_name(other);
                     r.issue(Issue::new(
                         node.span(),
-                        format!("`{}` must be a list of strings; this is {found}.", self.path),
+                        format!(
+                            "`{}` must be a list of strings; this is {found}.",
+                            self.path
+                        ),
                         found,
                         example,
                     ));
@@ -232,7 +297,12 @@ impl<'a> Value<'a> {
             self.wrong_type(r, "a table", hint);
             return None;
         };
-        Some(Table::new(self.path.clone(), self.pattern.clone(), self.whole_span(), entries))
+        Some(Table::new(
+            self.path.clone(),
+            self.pattern.clone(),
+            self.whole_span(),
+            entries,
+        ))
     }
 
     /// An array of tables: `[[…]]`.
@@ -244,9 +314,18 @@ impl<'a> Value<'a> {
         };
         let mut tables = Vec::new();
         for node in array.iter() {
-            let element = Value { key_span: node.span(), node, ..self.clone() };
+            let element = Value {
+                key_span: node.span(),
+                node,
+                ..self.clone()
+            };
             match node.get_ref() {
-                DeValue::Table(entries) => tables.push(Table::new(self.path.clone(), self.pattern.clone(), node.span(), entries)),
+                DeValue::Table(entries) => tables.push(Table::new(
+                    self.path.clone(),
+                    self.pattern.clone(),
+                    node.span(),
+                    entries,
+                )),
                 _ => element.wrong_type(r, "a list of tables", hint.clone()),
             }
         }
@@ -255,22 +334,46 @@ impl<'a> Value<'a> {
 
     fn out_of_range(&self, r: &mut Reading<'_>, shown: &str, too_small: bool, range: String) {
         let label = if too_small { "too small" } else { "too large" };
-        r.issue(Issue::new(self.span(), format!("`{}` cannot be {shown}.", self.path), label, range));
+        r.issue(Issue::new(
+            self.span(),
+            format!("`{}` cannot be {shown}.", self.path),
+            label,
+            range,
+        ));
     }
 
-    fn unit_issue(&self, r: &mut Reading<'_>, text: &str, issue: UnitIssue, what: &str, units: &str, default: String) {
+    fn unit_issue(
+        &self,
+        r: &mut Reading<'_>,
+        text: &str,
+        issue: UnitIssue,
+        what: &str,
+        units: &str,
+        default: String,
+    ) {
         let shown = self.shown();
         let (problem, label) = match issue {
             UnitIssue::NoNumber if units.is_empty() => (format!("is not {what}"), "not a number"),
             UnitIssue::NoNumber => (format!("is not {what}"), "no number with a unit"),
             UnitIssue::NoUnit => ("has no unit".to_owned(), "no unit"),
-            UnitIssue::UnknownUnit(unit) if text == shown => (format!("has an unknown unit, `{unit}`"), "unknown unit"),
+            UnitIssue::UnknownUnit(unit) if text == shown => {
+                (format!("has an unknown unit, `{unit}`"), "unknown unit")
+            }
             UnitIssue::UnknownUnit(_) => ("has an unknown unit".to_owned(), "unknown unit"),
             UnitIssue::Fraction => ("has a fraction".to_owned(), "whole numbers only"),
             UnitIssue::TooLarge => ("is too large a number".to_owned(), "too large"),
         };
-        let hint = if units.is_empty() { default } else { format!("the units are {units}; {default}") };
-        r.issue(Issue::new(r.place(self), format!("`{}`: `{shown}` {problem}.", self.path), label, hint));
+        let hint = if units.is_empty() {
+            default
+        } else {
+            format!("the units are {units}; {default}")
+        };
+        r.issue(Issue::new(
+            r.place(self),
+            format!("`{}`: `{shown}` {problem}.", self.path),
+            label,
+            hint,
+        ));
     }
 }
 
@@ -290,5 +393,9 @@ pub(crate) fn type_name(value: &DeValue<'_>) -> &'static str {
 
 /// From the start of a key to the end of its value; the header of a table that has one.
 pub(crate) fn whole_span(key: &Range<usize>, value: &Range<usize>) -> Range<usize> {
-    if value.start <= key.start && key.end <= value.end { value.clone() } else { key.start..value.end.max(key.end) }
+    if value.start <= key.start && key.end <= value.end {
+        value.clone()
+    } else {
+        key.start..value.end.max(key.end)
+    }
 }

@@ -25,13 +25,21 @@ pub struct With {
 impl With {
     /// A table that was not written. `span`: what to point at instead.
     pub(crate) fn empty(span: Range<usize>) -> With {
-        With { json: Json::Object(Map::new()), places: BTreeMap::new(), span }
+        With {
+            json: Json::Object(Map::new()),
+            places: BTreeMap::new(),
+            span,
+        }
     }
 
     pub(crate) fn read(r: &mut Reading<'_>, value: &Value<'_>) -> With {
         let mut with = With::empty(value.whole_span());
         if !matches!(value.node(), DeValue::Table(_)) {
-            value.wrong_type(r, "a table", format!("`{} = {{ key = value }}`", value.name));
+            value.wrong_type(
+                r,
+                "a table",
+                format!("`{} = {{ key = value }}`", value.name),
+            );
             return with;
         }
         with.json = with.convert(r, value, String::new());
@@ -43,8 +51,9 @@ impl With {
         &self.json
     }
 
-    /// The bytes of the TOML text that `path` names: a dotted path inside the table, as plugins report it, with list items as `.0` or
-    /// `[0]`. What is not there is looked for one step up; the empty path is the table itself.
+    /// The bytes of the TOML text that `path` names: a dotted path inside the table, as plugins
+    /// report it, with list items as `.0` or `[0]`. What is not there is looked for one step
+    /// up; the empty path is the table itself.
     pub fn locate(&self, path: &str) -> Range<usize> {
         let plain = path.replace('[', ".").replace([']', '"'], "");
         let mut path = plain.as_str();
@@ -59,14 +68,26 @@ impl With {
 
     /// `at`: the dotted path of `value` inside the table.
     fn convert(&mut self, r: &mut Reading<'_>, value: &Value<'_>, at: String) -> Json {
-        let below = |key: &str| if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") };
+        let below = |key: &str| {
+            if at.is_empty() {
+                key.to_owned()
+            } else {
+                format!("{at}.{key}")
+            }
+        };
         match value.node() {
             DeValue::Table(table) => {
                 let mut object = Map::new();
                 for (key, node) in table {
                     let name = key.get_ref().to_string();
                     let path = format!("{}.{name}", value.path);
-                    let item = Value { name: name.clone(), path, pattern: String::new(), key_span: key.span(), node };
+                    let item = Value {
+                        name: name.clone(),
+                        path,
+                        pattern: String::new(),
+                        key_span: key.span(),
+                        node,
+                    };
                     self.places.insert(below(&name), item.whole_span());
                     let json = self.convert(r, &item, below(&name));
                     object.insert(name, json);
@@ -75,7 +96,11 @@ impl With {
             }
             DeValue::Array(array) => {
                 let items = array.iter().enumerate().map(|(index, node)| {
-                    let item = Value { key_span: node.span(), node, ..value.clone() };
+                    let item = Value {
+                        key_span: node.span(),
+                        node,
+                        ..value.clone()
+                    };
                     self.places.insert(below(&index.to_string()), node.span());
                     self.convert(r, &item, below(&index.to_string()))
                 });
@@ -84,11 +109,14 @@ impl With {
             DeValue::String(text) => Json::String(self.string(r, value, text)),
             DeValue::Boolean(flag) => Json::Bool(*flag),
             DeValue::Datetime(date) => Json::String(date.to_string()),
-            DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
-                Ok(number) => Json::Number(number.into()),
-                Err(_) => no_json(r, value, "does not fit into 64 bits"),
-            },
-            DeValue::Float(number) => match number.as_str().parse().ok().and_then(Number::from_f64) {
+            DeValue::Integer(number) => {
+                match i64::from_str_radix(number.as_str(), number.radix()) {
+                    Ok(number) => Json::Number(number.into()),
+                    Err(_) => no_json(r, value, "does not fit into 64 bits"),
+                }
+            }
+            DeValue::Float(number) => match number.as_str().parse().ok().and_then(Number::from_f64)
+            {
                 Some(number) => Json::Number(number),
                 None => no_json(r, value, "is no finite number"),
             },
@@ -110,9 +138,9 @@ impl With {
 
     fn refuse(&self, r: &mut Reading<'_>, value: &Value<'_>, reference: String) {
         let span = r.reference_span(value, &reference);
-        let message = format!("`{reference}` cannot stand inside `with`: a plugin never holds a secret.");
-        let hint =
-            "put it into the sink's `url`, `headers` or `auth`, which the host applies after the plugin, or write `$${` for a literal `${`";
+        let message =
+            format!("`{reference}` cannot stand inside `with`: a plugin never holds a secret.");
+        let hint = "put it into the sink's `url`, `headers` or `auth`, which the host applies after the plugin, or write `$${` for a literal `${`";
         r.issue(Issue::new(span, message, "not replaced here", hint));
     }
 }
@@ -124,7 +152,15 @@ impl fmt::Debug for With {
 }
 
 fn no_json(r: &mut Reading<'_>, value: &Value<'_>, problem: &str) -> Json {
-    let message = format!("`{}` {problem}, so that a plugin cannot be given it.", value.path);
-    r.issue(Issue::new(r.place(value), message, type_name(value.node()), "write it as a string, if the plugin takes one"));
+    let message = format!(
+        "`{}` {problem}, so that a plugin cannot be given it.",
+        value.path
+    );
+    r.issue(Issue::new(
+        r.place(value),
+        message,
+        type_name(value.node()),
+        "write it as a string, if the plugin takes one",
+    ));
     Json::Null
 }

@@ -1,4 +1,5 @@
-//! Requests of 500 events over mutual TLS, into a receiver that reads and answers, in a thread of its own.
+//! Requests of 500 events over mutual TLS, into a receiver that reads and answers, in a thread of
+//! its own.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -30,10 +31,19 @@ fn main() {
 fn send(bencher: divan::Bencher, connections: usize) {
     let (cert, key) = certificate();
     let addr = receive(&cert, &key);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let mut endpoint = Endpoint::new("bench", Secret::new(format!("https://localhost:{}/test.log", addr.port())));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let mut endpoint = Endpoint::new(
+        "bench",
+        Secret::new(format!("https://localhost:{}/test.log", addr.port())),
+    );
     endpoint.ca = Some(Pem::new("ca", cert.as_str()));
-    endpoint.identity = Some(Identity { cert: Pem::new("cert", cert), key: Pem::new("key", key) });
+    endpoint.identity = Some(Identity {
+        cert: Pem::new("cert", cert),
+        key: Pem::new("key", key),
+    });
     endpoint.connections = connections;
     let client = Arc::new(Client::new(endpoint).unwrap());
     let request = Request {
@@ -45,25 +55,36 @@ fn send(bencher: divan::Bencher, connections: usize) {
         carries: vec![0],
     };
     let request = Arc::new(request.check(client.operator_headers()).unwrap());
-    bencher.counter(BytesCount::new(BODY * REQUESTS)).bench_local(|| {
-        runtime.block_on(async {
-            let tasks: Vec<_> = (0..REQUESTS)
-                .map(|_| {
-                    let (client, request) = (client.clone(), request.clone());
-                    tokio::spawn(async move { client.send(&request, FeedKind::Audit, 1024).await.unwrap().status })
-                })
-                .collect();
-            for task in tasks {
-                assert_eq!(task.await.unwrap(), 200);
-            }
+    bencher
+        .counter(BytesCount::new(BODY * REQUESTS))
+        .bench_local(|| {
+            runtime.block_on(async {
+                let tasks: Vec<_> = (0..REQUESTS)
+                    .map(|_| {
+                        let (client, request) = (client.clone(), request.clone());
+                        tokio::spawn(async move {
+                            client
+                                .send(&request, FeedKind::Audit, 1024)
+                                .await
+                                .unwrap()
+                                .status
+                        })
+                    })
+                    .collect();
+                for task in tasks {
+                    assert_eq!(task.await.unwrap(), 200);
+                }
+            });
         });
-    });
 }
 
 /// One certificate for everybody.
 fn certificate() -> (String, String) {
     let key = KeyPair::generate().unwrap();
-    let cert = CertificateParams::new(vec!["localhost".into()]).unwrap().self_signed(&key).unwrap();
+    let cert = CertificateParams::new(vec!["localhost".into()])
+        .unwrap()
+        .self_signed(&key)
+        .unwrap();
     (cert.pem(), key.serialize_pem())
 }
 
@@ -75,8 +96,15 @@ fn receive(cert: &str, key: &str) -> SocketAddr {
     let config = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
         .unwrap()
-        .with_client_cert_verifier(WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build().unwrap())
-        .with_single_cert(vec![chain], PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap())
+        .with_client_cert_verifier(
+            WebPkiClientVerifier::builder_with_provider(roots.into(), provider)
+                .build()
+                .unwrap(),
+        )
+        .with_single_cert(
+            vec![chain],
+            PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
+        )
         .unwrap();
     let acceptor = TlsAcceptor::from(Arc::new(config));
     let runtime = Runtime::new().unwrap();
@@ -92,7 +120,10 @@ fn receive(cert: &str, key: &str) -> SocketAddr {
                     let (mut buffer, mut left) = (vec![0; 64 << 10], 0);
                     while let Ok(read @ 1..) = socket.read(&mut buffer).await {
                         // A head comes with a read of its own or with the body's beginning.
-                        let body = match buffer[..read].windows(4).position(|four| four == b"\r\n\r\n") {
+                        let body = match buffer[..read]
+                            .windows(4)
+                            .position(|four| four == b"\r\n\r\n")
+                        {
                             Some(end) if left == 0 => {
                                 left = BODY;
                                 read - end - 4
@@ -100,7 +131,12 @@ fn receive(cert: &str, key: &str) -> SocketAddr {
                             _ => read,
                         };
                         left -= body;
-                        if left == 0 && socket.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.is_err() {
+                        if left == 0
+                            && socket
+                                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+                                .await
+                                .is_err()
+                        {
                             return;
                         }
                     }

@@ -5,10 +5,12 @@ use lockgate_model::request::Response;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use tokio::time::{Instant, timeout_at};
 
-/// The longest that a receiver can make a pipeline wait. A longer `Retry-After` counts as this, and is logged.
+/// The longest that a receiver can make a pipeline wait. A longer `Retry-After` counts as this, and
+/// is logged.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
-/// What is over the wanted size is read and thrown away within these, because the connection can then be used again; else it is closed.
+/// What is over the wanted size is read and thrown away within these, because the connection can
+/// then be used again; else it is closed.
 const DISCARD_BYTES: usize = 256 * 1024;
 const DISCARD_TIME: Duration = Duration::from_millis(250);
 
@@ -22,7 +24,8 @@ pub struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// The status decides what became of the events, so that an answer whose body breaks off is an answer all the same: truncated.
+    /// The status decides what became of the events, so that an answer whose body breaks off is an
+    /// answer all the same: truncated.
     pub async fn read(self, mut response: reqwest::Response) -> Response {
         let status = response.status().as_u16();
         let headers = headers(response.headers(), self.masks);
@@ -47,12 +50,19 @@ impl Reading<'_> {
             self.discard(response).await;
         }
         let cut = body.len() > self.body_max;
-        let mut body = String::from_utf8_lossy(&self.masks.mask_prefix(&body, self.body_max)).into_owned();
+        let mut body =
+            String::from_utf8_lossy(&self.masks.mask_prefix(&body, self.body_max)).into_owned();
         if cut && body.ends_with(char::REPLACEMENT_CHARACTER) {
             // Half a character, made by the cut.
             body.pop();
         }
-        Response { status, headers, body, truncated: cut || !whole, retry_after }
+        Response {
+            status,
+            headers,
+            body,
+            truncated: cut || !whole,
+            retry_after,
+        }
     }
 
     async fn discard(&self, mut response: reqwest::Response) {
@@ -84,8 +94,17 @@ impl Reading<'_> {
 }
 
 fn headers(headers: &HeaderMap, masks: &Masks) -> Vec<(String, String)> {
-    let text = |value: &[u8]| String::from_utf8_lossy(&masks.mask_prefix(value, value.len())).into_owned();
-    headers.iter().map(|(name, value)| (masks.mask(name.as_str()).into_owned(), text(value.as_bytes()))).collect()
+    let text =
+        |value: &[u8]| String::from_utf8_lossy(&masks.mask_prefix(value, value.len())).into_owned();
+    headers
+        .iter()
+        .map(|(name, value)| {
+            (
+                masks.mask(name.as_str()).into_owned(),
+                text(value.as_bytes()),
+            )
+        })
+        .collect()
 }
 
 /// RFC 9110 10.2.3: seconds, or a date. A date that has passed means now.
@@ -120,7 +139,11 @@ mod tests {
             ("1.5", None),
             ("soon", None),
         ] {
-            assert_eq!(parse_retry_after(value, now).map(|wait| wait.as_secs()), seconds, "{value:?}");
+            assert_eq!(
+                parse_retry_after(value, now).map(|wait| wait.as_secs()),
+                seconds,
+                "{value:?}"
+            );
         }
     }
 

@@ -3,8 +3,8 @@ use std::time::Duration;
 
 /// Exponential backoff with full jitter, for ever.
 ///
-/// The ceiling doubles from 500 ms to 60 s; a wait is chosen evenly between nothing and the ceiling, so that many batches that failed
-/// together do not come back together.
+/// The ceiling doubles from 500 ms to 60 s; a wait is chosen evenly between nothing and the
+/// ceiling, so that many batches that failed together do not come back together.
 #[derive(Clone, Debug)]
 pub struct Backoff<R> {
     /// Even random numbers.
@@ -17,10 +17,14 @@ impl<R: FnMut() -> u64> Backoff<R> {
     pub const CAP: Duration = Duration::from_secs(60);
 
     pub fn new(random: R) -> Self {
-        Backoff { random, failures: 0 }
+        Backoff {
+            random,
+            failures: 0,
+        }
     }
 
-    /// How long to wait after one more failure. The receiver's `Retry-After` is the least; the jitter comes on top of it.
+    /// How long to wait after one more failure. The receiver's `Retry-After` is the least; the
+    /// jitter comes on top of it.
     pub fn next(&mut self, retry_after: Option<Duration>) -> Duration {
         let ceiling = self.ceiling();
         self.failures = self.failures.saturating_add(1);
@@ -72,11 +76,19 @@ mod tests {
     fn waits_grow_to_a_minute_and_start_again_after_a_success() {
         let mut backoff = Backoff::new(|| u64::MAX);
         let millis: Vec<u128> = (0..10).map(|_| backoff.next(None).as_millis()).collect();
-        assert_eq!(millis, [500, 1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000, 60000]);
+        assert_eq!(
+            millis,
+            [
+                500, 1000, 2000, 4000, 8000, 16000, 32000, 60000, 60000, 60000
+            ]
+        );
         backoff.reset();
         assert_eq!(backoff.next(None).as_millis(), 500);
         assert_eq!(Backoff::new(|| 0).next(None), Duration::ZERO);
-        assert_eq!(Backoff::new(|| 0).next(Some(Duration::from_secs(7))), Duration::from_secs(7));
+        assert_eq!(
+            Backoff::new(|| 0).next(Some(Duration::from_secs(7))),
+            Duration::from_secs(7)
+        );
     }
 
     proptest! {

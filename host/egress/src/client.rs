@@ -3,7 +3,9 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use lockgate_model::request::{CheckedRequest, Method, Response, is_header_name, is_refused_header};
+use lockgate_model::request::{
+    CheckedRequest, Method, Response, is_header_name, is_refused_header,
+};
 use lockgate_model::{FeedKind, Masks, Secret};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use rustls::ClientConfig;
@@ -48,17 +50,27 @@ impl Client {
             _ => None,
         };
         let target = Target::parse("url", endpoint.url.expose(), credential)?;
-        let session_target = endpoint.session_url.as_ref().map(|url| Target::parse("session-url", url.expose(), credential)).transpose()?;
+        let session_target = endpoint
+            .session_url
+            .as_ref()
+            .map(|url| Target::parse("session-url", url.expose(), credential))
+            .transpose()?;
         if endpoint.connections == 0 {
             return Err(EndpointError::NoConnections);
         }
         let headers = operator_headers(&endpoint)?;
         endpoint.hide_credentials();
-        let config = endpoint.tls_config([("url", Some(&target)), ("session-url", session_target.as_ref())])?;
+        let config = endpoint.tls_config([
+            ("url", Some(&target)),
+            ("session-url", session_target.as_ref()),
+        ])?;
         Ok(Client {
             pooled: http_client(config.clone(), endpoint.connections)?,
             fresh: http_client(config, 0)?,
-            operator_headers: headers.keys().map(|name| name.as_str().to_owned()).collect(),
+            operator_headers: headers
+                .keys()
+                .map(|name| name.as_str().to_owned())
+                .collect(),
             headers,
             target,
             session_target,
@@ -77,21 +89,33 @@ impl Client {
         &self.name
     }
 
-    /// The names that the operator set, in lower case: for [`Request::check`](lockgate_model::request::Request::check).
+    /// The names that the operator set, in lower case: for
+    /// [`Request::check`](lockgate_model::request::Request::check).
     pub fn operator_headers(&self) -> &[String] {
         &self.operator_headers
     }
 
-    /// Sends a request once and returns the answer, whatever its status. Waits for a free connection first, which the time-out does not
-    /// count.
+    /// Sends a request once and returns the answer, whatever its status. Waits for a free
+    /// connection first, which the time-out does not count.
     ///
-    /// It is sent a second time, at once and on a fresh connection, if the connection turned out closed: receivers close idle ones
-    /// without notice. A receiver can so see a request twice, as it can with every retry.
+    /// It is sent a second time, at once and on a fresh connection, if the connection turned out
+    /// closed: receivers close idle ones without notice. A receiver can so see a request twice,
+    /// as it can with every retry.
     ///
-    /// `response_max`: bytes of the answer's body that the sink wants; of a longer one it gets the beginning.
-    pub async fn send(&self, request: &CheckedRequest, feed: FeedKind, response_max: usize) -> Result<Response, SendError> {
+    /// `response_max`: bytes of the answer's body that the sink wants; of a longer one it gets the
+    /// beginning.
+    pub async fn send(
+        &self,
+        request: &CheckedRequest,
+        feed: FeedKind,
+        response_max: usize,
+    ) -> Result<Response, SendError> {
         // The semaphore is never closed.
-        let _slot = self.slots.acquire().await.map_err(|error| SendError::Other(error.to_string()))?;
+        let _slot = self
+            .slots
+            .acquire()
+            .await
+            .map_err(|error| SendError::Other(error.to_string()))?;
         let target = match feed {
             FeedKind::Audit => &self.target,
             FeedKind::Sessions => self.session_target.as_ref().unwrap_or(&self.target),
@@ -102,7 +126,9 @@ impl Client {
                 Method::Put => reqwest::Method::PUT,
                 Method::Patch => reqwest::Method::PATCH,
             },
-            target.join(request.path_suffix(), request.query()).map_err(SendError::Request)?,
+            target
+                .join(request.path_suffix(), request.query())
+                .map_err(SendError::Request)?,
         );
         *http.headers_mut() = self.headers(request)?;
         *http.body_mut() = Some(request.body().clone().into());
@@ -110,14 +136,25 @@ impl Client {
         let deadline = Instant::now() + self.timeout;
         let again = http.try_clone();
         let response = match (self.attempt(&self.pooled, http, deadline).await, again) {
-            (Err(error), Some(again)) if error.is_stale_connection() && self.answered.load(Relaxed) => {
-                tracing::debug!(pipeline = self.name, "the connection was closed; the request is sent again on a fresh one");
+            (Err(error), Some(again))
+                if error.is_stale_connection() && self.answered.load(Relaxed) =>
+            {
+                tracing::debug!(
+                    pipeline = self.name,
+                    "the connection was closed; the request is sent again on a fresh one"
+                );
                 self.attempt(&self.fresh, again, deadline).await
             }
             (result, _) => result,
         }?;
         self.answered.store(true, Relaxed);
-        let reading = Reading { masks: &self.masks, body_max: response_max, deadline, now: (self.clock)(), name: &self.name };
+        let reading = Reading {
+            masks: &self.masks,
+            body_max: response_max,
+            deadline,
+            now: (self.clock)(),
+            name: &self.name,
+        };
         Ok(reading.read(response).await)
     }
 
@@ -129,7 +166,12 @@ impl Client {
     ) -> Result<reqwest::Response, SendError> {
         match timeout_at(deadline, client.execute(request)).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(classify(&error, self.shows_certificate, self.timeout.min(CONNECT_TIMEOUT), &self.masks)),
+            Ok(Err(error)) => Err(classify(
+                &error,
+                self.shows_certificate,
+                self.timeout.min(CONNECT_TIMEOUT),
+                &self.masks,
+            )),
             Err(_) => Err(SendError::Timeout(self.timeout)),
         }
     }
@@ -139,12 +181,19 @@ impl Client {
         for (name, value) in request.headers() {
             let refused = |_| SendError::Request(format!("the header `{name}` cannot be sent"));
             let header = HeaderName::try_from(name).map_err(|error| refused(error.to_string()))?;
-            headers.append(header, HeaderValue::try_from(value).map_err(|error| refused(error.to_string()))?);
+            headers.append(
+                header,
+                HeaderValue::try_from(value).map_err(|error| refused(error.to_string()))?,
+            );
         }
         for name in self.headers.keys() {
             headers.remove(name);
         }
-        headers.extend(self.headers.iter().map(|(name, value)| (name.clone(), value.clone())));
+        headers.extend(
+            self.headers
+                .iter()
+                .map(|(name, value)| (name.clone(), value.clone())),
+        );
         Ok(headers)
     }
 }
@@ -156,13 +205,22 @@ impl Endpoint {
             // `Splunk TOKEN`, `Bearer TOKEN`: the token alone is as secret.
             let value = secret.expose();
             let token = value.split_once(' ').map(|(_, token)| token);
-            if ![Some(value), token].into_iter().flatten().all(|text| self.masks.add(text)) {
-                tracing::warn!(pipeline = self.name, "a credential is too short to be masked in texts");
+            if ![Some(value), token]
+                .into_iter()
+                .flatten()
+                .all(|text| self.masks.add(text))
+            {
+                tracing::warn!(
+                    pipeline = self.name,
+                    "a credential is too short to be masked in texts"
+                );
             }
         };
         match &self.auth {
             Auth::None => {}
-            Auth::Bearer(value) | Auth::Header { value, .. } | Auth::Query { value, .. } => hide(value),
+            Auth::Bearer(value) | Auth::Header { value, .. } | Auth::Query { value, .. } => {
+                hide(value)
+            }
             Auth::Basic { user, password } => {
                 hide(password);
                 self.masks.add(&basic(user, password));
@@ -171,15 +229,23 @@ impl Endpoint {
         for (_, value) in self.headers.iter().filter(|(name, _)| names_a_secret(name)) {
             hide(value);
         }
-        for url in [Some(&self.url), self.session_url.as_ref()].into_iter().flatten() {
-            let Ok(url) = reqwest::Url::parse(url.expose()) else { continue };
+        for url in [Some(&self.url), self.session_url.as_ref()]
+            .into_iter()
+            .flatten()
+        {
+            let Ok(url) = reqwest::Url::parse(url.expose()) else {
+                continue;
+            };
             for (_, value) in url.query_pairs().filter(|(name, _)| names_a_secret(name)) {
                 hide(&Secret::new(value));
             }
         }
     }
 
-    fn tls_config(&self, targets: [(&'static str, Option<&Target>); 2]) -> Result<ClientConfig, EndpointError> {
+    fn tls_config(
+        &self,
+        targets: [(&'static str, Option<&Target>); 2],
+    ) -> Result<ClientConfig, EndpointError> {
         let mut https = false;
         for (setting, target) in targets {
             let Some(target) = target else { continue };
@@ -197,8 +263,12 @@ impl Endpoint {
     }
 }
 
-/// Everything that reqwest would do on its own account is off: redirects, proxies of the environment, referers, retries.
-fn http_client(tls: ClientConfig, idle_connections: usize) -> Result<reqwest::Client, EndpointError> {
+/// Everything that reqwest would do on its own account is off: redirects, proxies of the
+/// environment, referers, retries.
+fn http_client(
+    tls: ClientConfig,
+    idle_connections: usize,
+) -> Result<reqwest::Client, EndpointError> {
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
         .http1_only()
@@ -227,7 +297,10 @@ fn operator_headers(endpoint: &Endpoint) -> Result<HeaderMap, EndpointError> {
     let (name, value) = match &endpoint.auth {
         Auth::None | Auth::Query { .. } => return Ok(headers),
         Auth::Bearer(token) => (AUTHORIZATION.as_str(), format!("Bearer {}", token.expose())),
-        Auth::Basic { user, password } => (AUTHORIZATION.as_str(), format!("Basic {}", basic(user, password))),
+        Auth::Basic { user, password } => (
+            AUTHORIZATION.as_str(),
+            format!("Basic {}", basic(user, password)),
+        ),
         Auth::Header { name, value } => (name.as_str(), value.expose().to_owned()),
     };
     if is_refused_header(name) && !name.eq_ignore_ascii_case(AUTHORIZATION.as_str()) {
@@ -242,11 +315,19 @@ fn operator_headers(endpoint: &Endpoint) -> Result<HeaderMap, EndpointError> {
 }
 
 fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), EndpointError> {
-    let valid = |value: &str| value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
-    let header = HeaderName::try_from(name).ok().filter(|_| is_header_name(name));
+    let valid = |value: &str| {
+        value
+            .bytes()
+            .all(|byte| byte == b' ' || byte.is_ascii_graphic())
+    };
+    let header = HeaderName::try_from(name)
+        .ok()
+        .filter(|_| is_header_name(name));
     let header = header.ok_or_else(|| EndpointError::HeaderName(name.to_owned()))?;
-    let mut value =
-        HeaderValue::try_from(value).ok().filter(|_| valid(value)).ok_or_else(|| EndpointError::HeaderValue(name.to_owned()))?;
+    let mut value = HeaderValue::try_from(value)
+        .ok()
+        .filter(|_| valid(value))
+        .ok_or_else(|| EndpointError::HeaderValue(name.to_owned()))?;
     // Keeps it out of the client's own traces.
     value.set_sensitive(true);
     Ok((header, value))
@@ -256,10 +337,23 @@ fn basic(user: &str, password: &Secret) -> String {
     BASE64.encode(format!("{user}:{}", password.expose()))
 }
 
-/// Not every header or parameter is a secret, and masking `application/json` in every text would hide more than it protects.
-/// What came out of `${env:…}` or `${file:…}` is added to the masks by whoever resolved it, under any name.
+/// Not every header or parameter is a secret, and masking `application/json` in every text would
+/// hide more than it protects. What came out of `${env:…}` or `${file:…}` is added to the masks by
+/// whoever resolved it, under any name.
 fn names_a_secret(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
-    ["auth", "token", "key", "secret", "password", "passwd", "credential", "signature", "cookie"].iter().any(|part| name.contains(part))
+    [
+        "auth",
+        "token",
+        "key",
+        "secret",
+        "password",
+        "passwd",
+        "credential",
+        "signature",
+        "cookie",
+    ]
+    .iter()
+    .any(|part| name.contains(part))
         || name == "sig"
 }

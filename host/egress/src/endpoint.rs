@@ -6,7 +6,8 @@ use std::time::{Duration, SystemTime};
 use lockgate_model::{Masks, Secret};
 use thiserror::Error;
 
-/// Where a pipeline's events go, and as whom: the operator's `url`, `session-url`, `tls`, `headers` and `auth`.
+/// Where a pipeline's events go, and as whom: the operator's `url`, `session-url`, `tls`, `headers`
+/// and `auth`.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     /// The pipeline's name: the only thing of an endpoint that is ever logged.
@@ -15,7 +16,8 @@ pub struct Endpoint {
     pub url: Secret,
     /// For session recordings; `url` where there is none.
     pub session_url: Option<Secret>,
-    /// Certificates of the authorities that may sign the receiver's certificate. Without it, the platform's.
+    /// Certificates of the authorities that may sign the receiver's certificate. Without it, the
+    /// platform's.
     pub ca: Option<Pem>,
     /// The certificate shown to a receiver that asks for one.
     pub identity: Option<Identity>,
@@ -33,7 +35,8 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// An endpoint with the defaults: no credentials, the platform's authorities, 30 s, 8 connections.
+    /// An endpoint with the defaults: no credentials, the platform's authorities, 30 s, 8
+    /// connections.
     pub fn new(name: impl Into<String>, url: Secret) -> Self {
         Endpoint {
             name: name.into(),
@@ -82,12 +85,18 @@ pub struct Pem {
 
 impl Pem {
     pub fn new(file: impl Into<PathBuf>, text: impl Into<Vec<u8>>) -> Self {
-        Pem { file: file.into(), text: text.into() }
+        Pem {
+            file: file.into(),
+            text: text.into(),
+        }
     }
 
     pub fn read(file: impl AsRef<Path>) -> Result<Self, EndpointError> {
         let file = file.as_ref();
-        let text = fs::read(file).map_err(|error| EndpointError::Unreadable { file: file.into(), reason: error.to_string() })?;
+        let text = fs::read(file).map_err(|error| EndpointError::Unreadable {
+            file: file.into(),
+            reason: error.to_string(),
+        })?;
         Ok(Pem::new(file, text))
     }
 }
@@ -106,11 +115,15 @@ pub enum EndpointError {
     Url(&'static str, String),
     #[error("`{0}` must begin with `https://` or `http://`")]
     Scheme(&'static str),
-    #[error("`{0}` must not hold a user or a password; set `auth = {{ basic = {{ user = …, password = … }} }}`")]
+    #[error(
+        "`{0}` must not hold a user or a password; set `auth = {{ basic = {{ user = …, password = … }} }}`"
+    )]
     Userinfo(&'static str),
     #[error("`{0}` must not have a fragment (`#…`): it is never sent")]
     Fragment(&'static str),
-    #[error("`tls` is set, but `{0}` begins with `http://`; begin it with `https://` or remove `tls`")]
+    #[error(
+        "`tls` is set, but `{0}` begins with `http://`; begin it with `https://` or remove `tls`"
+    )]
     TlsWithoutHttps(&'static str),
     #[error("`{}` cannot be read: {reason}", .file.display())]
     Unreadable { file: PathBuf, reason: String },
@@ -124,7 +137,9 @@ pub enum EndpointError {
     Damaged { file: PathBuf, reason: String },
     #[error("the private key in `{}` is not the one of the certificate in `{}`", .key.display(), .cert.display())]
     KeyMismatch { cert: PathBuf, key: PathBuf },
-    #[error("this system has no trusted certificate authorities; install its `ca-certificates` or set `tls.ca`")]
+    #[error(
+        "this system has no trusted certificate authorities; install its `ca-certificates` or set `tls.ca`"
+    )]
     NoAuthorities,
     #[error("the header name `{0}` is not a token")]
     HeaderName(String),

@@ -6,7 +6,8 @@ use lockgate_model::{LINE_MAX, Masks, escape};
 use rustls::{AlertDescription, CertificateError, InvalidMessage, PeerIncompatible};
 use thiserror::Error;
 
-/// Why there is no answer. Except for [`SendError::Request`], what a pipeline does is hold and try again.
+/// Why there is no answer. Except for [`SendError::Request`], what a pipeline does is hold and try
+/// again.
 ///
 /// No text names the receiver or holds anything of a URL or a secret.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
@@ -19,10 +20,12 @@ pub enum SendError {
     Tls { refused_by: Party, message: String },
     #[error("the receiver did not answer within {} s", .0.as_secs_f64())]
     Timeout(Duration),
-    /// The connection ended before an answer: also how some servers refuse a client certificate, or the lack of one (TLS 1.3).
+    /// The connection ended before an answer: also how some servers refuse a client certificate, or
+    /// the lack of one (TLS 1.3).
     #[error("the receiver closed the connection before it answered")]
     Closed,
-    /// The sink's request breaks a rule and can never be sent: treat the component like one that trapped.
+    /// The sink's request breaks a rule and can never be sent: treat the component like one that
+    /// trapped.
     #[error("the request cannot be sent: {0}")]
     Request(String),
     #[error("the request failed: {0}")]
@@ -43,16 +46,22 @@ impl SendError {
     /// What an operator can do about it.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            SendError::Tls { refused_by: Party::Us, .. } => Some(
+            SendError::Tls {
+                refused_by: Party::Us,
+                ..
+            } => Some(
                 "set `tls.ca` to the certificate of the authority that signed the receiver's, \
                  and use a name that is in its certificate as the host of `url`",
             ),
-            SendError::Tls { refused_by: Party::Receiver, .. } => {
-                Some("set `tls.cert` and `tls.key` to a client certificate that the receiver's authority signed")
-            }
-            SendError::Closed => {
-                Some("a receiver that demands a client certificate may do this when it gets none that it accepts: check `tls`")
-            }
+            SendError::Tls {
+                refused_by: Party::Receiver,
+                ..
+            } => Some(
+                "set `tls.cert` and `tls.key` to a client certificate that the receiver's authority signed",
+            ),
+            SendError::Closed => Some(
+                "a receiver that demands a client certificate may do this when it gets none that it accepts: check `tls`",
+            ),
             SendError::Timeout(_) => Some("is the port right, and no firewall in between?"),
             _ => None,
         }
@@ -65,7 +74,12 @@ impl SendError {
 }
 
 /// What the HTTP client reports, in our words.
-pub fn classify(error: &reqwest::Error, shows_certificate: bool, timeout: Duration, masks: &Masks) -> SendError {
+pub fn classify(
+    error: &reqwest::Error,
+    shows_certificate: bool,
+    timeout: Duration,
+    masks: &Masks,
+) -> SendError {
     if let Some(error) = find::<rustls::Error>(error) {
         return tls(error, shows_certificate);
     }
@@ -85,15 +99,24 @@ pub fn classify(error: &reqwest::Error, shows_certificate: bool, timeout: Durati
         };
     }
     let hyper = find::<hyper::Error>(error);
-    if io.is_some_and(is_closed) || hyper.is_some_and(|hyper| hyper.is_incomplete_message() || hyper.is_canceled() || hyper.is_closed()) {
+    if io.is_some_and(is_closed)
+        || hyper.is_some_and(|hyper| {
+            hyper.is_incomplete_message() || hyper.is_canceled() || hyper.is_closed()
+        })
+    {
         return SendError::Closed;
     }
     SendError::Other(text(&innermost(error).to_string(), masks))
 }
 
 fn is_closed(error: &io::Error) -> bool {
-    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof};
-    matches!(error.kind(), BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof)
+    use io::ErrorKind::{
+        BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected, UnexpectedEof,
+    };
+    matches!(
+        error.kind(),
+        BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected | UnexpectedEof
+    )
 }
 
 fn text(reason: &str, masks: &Masks) -> String {
@@ -104,26 +127,44 @@ fn tls(error: &rustls::Error, shows_certificate: bool) -> SendError {
     use rustls::Error::{AlertReceived, InvalidCertificate};
     let (refused_by, message) = match error {
         AlertReceived(alert) => return alerted(*alert, shows_certificate),
-        InvalidCertificate(error) => (Party::Us, format!("the receiver's certificate is not accepted: {}", certificate(error))),
-        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            (Party::Unknown, "the receiver does not speak TLS on this port".into())
-        }
-        rustls::Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => {
-            (Party::Unknown, "the receiver speaks no TLS version from 1.2 on".into())
-        }
-        error => (Party::Unknown, format!("the TLS connection failed: {error}")),
+        InvalidCertificate(error) => (
+            Party::Us,
+            format!(
+                "the receiver's certificate is not accepted: {}",
+                certificate(error)
+            ),
+        ),
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => (
+            Party::Unknown,
+            "the receiver does not speak TLS on this port".into(),
+        ),
+        rustls::Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => (
+            Party::Unknown,
+            "the receiver speaks no TLS version from 1.2 on".into(),
+        ),
+        error => (
+            Party::Unknown,
+            format!("the TLS connection failed: {error}"),
+        ),
     };
-    SendError::Tls { refused_by, message }
+    SendError::Tls {
+        refused_by,
+        message,
+    }
 }
 
 fn alerted(alert: AlertDescription, shows_certificate: bool) -> SendError {
     use AlertDescription as Alert;
     let (refused_by, message) = match alert {
-        Alert::CertificateRequired => (Party::Receiver, "the receiver demands a client certificate".into()),
+        Alert::CertificateRequired => (
+            Party::Receiver,
+            "the receiver demands a client certificate".into(),
+        ),
         // Before TLS 1.3 this is also the answer to a missing client certificate.
-        Alert::HandshakeFailure if !shows_certificate => {
-            (Party::Receiver, "the receiver ended the TLS handshake; it probably demands a client certificate".into())
-        }
+        Alert::HandshakeFailure if !shows_certificate => (
+            Party::Receiver,
+            "the receiver ended the TLS handshake; it probably demands a client certificate".into(),
+        ),
         Alert::BadCertificate
         | Alert::UnsupportedCertificate
         | Alert::CertificateRevoked
@@ -133,14 +174,33 @@ fn alerted(alert: AlertDescription, shows_certificate: bool) -> SendError {
         | Alert::AccessDenied
         | Alert::DecryptError
         | Alert::HandshakeFailure => {
-            let whom = if shows_certificate { "the client certificate" } else { "a connection without a client certificate" };
-            (Party::Receiver, format!("the receiver refused {whom} (TLS alert `{alert:?}`)"))
+            let whom = if shows_certificate {
+                "the client certificate"
+            } else {
+                "a connection without a client certificate"
+            };
+            (
+                Party::Receiver,
+                format!("the receiver refused {whom} (TLS alert `{alert:?}`)"),
+            )
         }
-        Alert::ProtocolVersion => (Party::Unknown, "the receiver accepts neither TLS 1.2 nor 1.3".into()),
-        Alert::UnrecognisedName => (Party::Unknown, "the receiver has no certificate for the host of the URL".into()),
-        alert => (Party::Unknown, format!("the receiver ended the TLS connection (alert `{alert:?}`)")),
+        Alert::ProtocolVersion => (
+            Party::Unknown,
+            "the receiver accepts neither TLS 1.2 nor 1.3".into(),
+        ),
+        Alert::UnrecognisedName => (
+            Party::Unknown,
+            "the receiver has no certificate for the host of the URL".into(),
+        ),
+        alert => (
+            Party::Unknown,
+            format!("the receiver ended the TLS connection (alert `{alert:?}`)"),
+        ),
     };
-    SendError::Tls { refused_by, message }
+    SendError::Tls {
+        refused_by,
+        message,
+    }
 }
 
 fn certificate(error: &CertificateError) -> String {
@@ -148,21 +208,29 @@ fn certificate(error: &CertificateError) -> String {
     match error {
         Invalid::UnknownIssuer => "its authority is not trusted here".into(),
         // Their own texts name the host.
-        Invalid::NotValidForName | Invalid::NotValidForNameContext { .. } => "it is for another host name".into(),
+        Invalid::NotValidForName | Invalid::NotValidForNameContext { .. } => {
+            "it is for another host name".into()
+        }
         Invalid::Expired | Invalid::ExpiredContext { .. } => "it has expired".into(),
-        Invalid::NotValidYet | Invalid::NotValidYetContext { .. } => "it is not valid yet; check this machine's clock".into(),
+        Invalid::NotValidYet | Invalid::NotValidYetContext { .. } => {
+            "it is not valid yet; check this machine's clock".into()
+        }
         error => error.to_string(),
     }
 }
 
-/// The first error of this type in the chain. An `io::Error` does not name what it wraps as its source; this looks inside.
+/// The first error of this type in the chain. An `io::Error` does not name what it wraps as its
+/// source; this looks inside.
 fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(found) = error.downcast_ref() {
             return Some(found);
         }
-        next = match error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
+        next = match error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::get_ref)
+        {
             Some(inner) => Some(inner),
             None => error.source(),
         };

@@ -1,11 +1,14 @@
 //! Sends what sinks encoded: the only crate through which events leave over HTTP.
 //!
-//! It owns the receiver's address, TLS, credentials, connections and pace, so that a sink needs none of them. It does not own
-//! patience: [`Client::send`] tries once and says what happened; [`verdict`] and [`Backoff`] tell a pipeline what follows from it.
+//! It owns the receiver's address, TLS, credentials, connections and pace, so that a sink needs
+//! none of them. It does not own patience: [`Client::send`] tries once and says what happened;
+//! [`verdict`] and [`Backoff`] tell a pipeline what follows from it.
 //!
-//! - A guest's request chooses neither authority nor credentials: the operator's are applied after it, and win.
-//! - TLS sessions are never resumed. Fluentd, Fluent Bit and Vector demand client certificates without setting a session id
-//!   context, and OpenSSL then refuses every resumed session with alert 80.
+//! - A guest's request chooses neither authority nor credentials: the operator's are applied after
+//!   it, and win.
+//! - TLS sessions are never resumed. Fluentd, Fluent Bit and Vector demand client certificates
+//!   without setting a session id context, and OpenSSL then refuses every resumed session with
+//!   alert 80.
 //! - Whatever a receiver answers is masked for known secrets before anybody else reads it.
 //! - Of an endpoint, its pipeline's name is all that is ever logged.
 

@@ -5,8 +5,8 @@ use tokio::time::{Instant, sleep_until};
 
 /// At most so many events a second, on average, whatever the sizes of the requests.
 ///
-/// A bucket that may go into debt: a request larger than the bucket is let through and the next one waits the longer, so that no
-/// request is too large to be sent. The clock is the argument.
+/// A bucket that may go into debt: a request larger than the bucket is let through and the next one
+/// waits the longer, so that no request is too large to be sent. The clock is the argument.
 #[derive(Clone, Debug)]
 pub struct Pace {
     per_second: f64,
@@ -20,10 +20,14 @@ impl Pace {
 
     /// `per_second`: events; at least one in about eleven days.
     pub fn new(per_second: f64) -> Self {
-        Pace { per_second: per_second.max(1e-6), paid_at: f64::NEG_INFINITY }
+        Pace {
+            per_second: per_second.max(1e-6),
+            paid_at: f64::NEG_INFINITY,
+        }
     }
 
-    /// Reserves room for `events` and says how long to wait before sending them. `now`: time since any fixed point.
+    /// Reserves room for `events` and says how long to wait before sending them. `now`: time since
+    /// any fixed point.
     pub fn take(&mut self, now: Duration, events: usize) -> Duration {
         let now = now.as_secs_f64();
         let from = self.paid_at.max(now - Self::BURST.as_secs_f64());
@@ -42,13 +46,21 @@ pub struct Rate {
 impl Rate {
     /// `per_second`: events.
     pub fn new(per_second: f64) -> Self {
-        Rate { started: Instant::now(), pace: Mutex::new(Pace::new(per_second)) }
+        Rate {
+            started: Instant::now(),
+            pace: Mutex::new(Pace::new(per_second)),
+        }
     }
 
-    /// Waits until `events` more may be sent. First come, first served. A reservation stays when the future is dropped.
+    /// Waits until `events` more may be sent. First come, first served. A reservation stays when
+    /// the future is dropped.
     pub async fn take(&self, events: usize) {
         let now = Instant::now();
-        let wait = self.pace.lock().unwrap_or_else(PoisonError::into_inner).take(now - self.started, events);
+        let wait = self
+            .pace
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take(now - self.started, events);
         if !wait.is_zero() {
             sleep_until(now + wait).await;
         }
@@ -75,7 +87,11 @@ mod tests {
         let idle = Instant::now();
         rate.take(3000).await;
         rate.take(1).await;
-        assert_eq!(idle.elapsed().as_millis(), 2000, "a minute of idling buys one second, not sixty");
+        assert_eq!(
+            idle.elapsed().as_millis(),
+            2000,
+            "a minute of idling buys one second, not sixty"
+        );
     }
 
     proptest! {

@@ -3,7 +3,8 @@ use reqwest::Url;
 
 use crate::EndpointError;
 
-/// An operator's URL, taken apart once. What a request adds is put in as text at its place; nothing is ever resolved against it.
+/// An operator's URL, taken apart once. What a request adds is put in as text at its place; nothing
+/// is ever resolved against it.
 #[derive(Clone)]
 pub struct Target {
     /// `https://host:port`, as configured.
@@ -17,8 +18,13 @@ pub struct Target {
 
 impl Target {
     /// `setting`: what messages call it. `credential`: a parameter that goes behind the URL's own.
-    pub fn parse(setting: &'static str, url: &str, credential: Option<(&str, &str)>) -> Result<Target, EndpointError> {
-        let url = Url::parse(url).map_err(|error| EndpointError::Url(setting, error.to_string()))?;
+    pub fn parse(
+        setting: &'static str,
+        url: &str,
+        credential: Option<(&str, &str)>,
+    ) -> Result<Target, EndpointError> {
+        let url =
+            Url::parse(url).map_err(|error| EndpointError::Url(setting, error.to_string()))?;
         if !matches!(url.scheme(), "https" | "http") {
             return Err(EndpointError::Scheme(setting));
         }
@@ -28,11 +34,27 @@ impl Target {
         if url.fragment().is_some() {
             return Err(EndpointError::Fragment(setting));
         }
-        let host = url.host_str().ok_or_else(|| EndpointError::Url(setting, "it has no host".into()))?;
-        let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-        let names = url.query_pairs().map(|(name, _)| name.into_owned()).chain(credential.map(|(name, _)| name.to_owned())).collect();
-        let credential = credential.map(|(name, value)| format!("{}={}", percent_encoded(name), percent_encoded(value)));
-        let query: Vec<String> = url.query().filter(|query| !query.is_empty()).map(str::to_owned).into_iter().chain(credential).collect();
+        let host = url
+            .host_str()
+            .ok_or_else(|| EndpointError::Url(setting, "it has no host".into()))?;
+        let port = url
+            .port()
+            .map(|port| format!(":{port}"))
+            .unwrap_or_default();
+        let names = url
+            .query_pairs()
+            .map(|(name, _)| name.into_owned())
+            .chain(credential.map(|(name, _)| name.to_owned()))
+            .collect();
+        let credential = credential
+            .map(|(name, value)| format!("{}={}", percent_encoded(name), percent_encoded(value)));
+        let query: Vec<String> = url
+            .query()
+            .filter(|query| !query.is_empty())
+            .map(str::to_owned)
+            .into_iter()
+            .chain(credential)
+            .collect();
         Ok(Target {
             origin: format!("{}://{host}{port}", url.scheme()),
             path: url.path().to_owned(),
@@ -48,13 +70,18 @@ impl Target {
     /// The operator's path, then `suffix`; the guest's query, then the operator's.
     ///
     /// # Errors
-    /// Says which rule the request breaks. A name that the operator's query has too is refused: of two parameters with one name
-    /// some receivers take the first, and a guest must not choose, say, whose token is used.
+    /// Says which rule the request breaks. A name that the operator's query has too is refused: of
+    /// two parameters with one name some receivers take the first, and a guest must not choose,
+    /// say, whose token is used.
     pub fn join(&self, suffix: &str, query: &[(String, String)]) -> Result<Url, String> {
         if let Some((name, _)) = query.iter().find(|(name, _)| self.names.contains(name)) {
             return Err(format!("the query parameter `{name}` is the operator's"));
         }
-        let suffix = if self.path.ends_with('/') { suffix.strip_prefix('/').unwrap_or(suffix) } else { suffix };
+        let suffix = if self.path.ends_with('/') {
+            suffix.strip_prefix('/').unwrap_or(suffix)
+        } else {
+            suffix
+        };
         let path = format!("{}{suffix}", self.path);
         let query: Vec<String> = query
             .iter()
@@ -62,10 +89,13 @@ impl Target {
             .chain(self.query.clone())
             .collect();
         let mark = if query.is_empty() { "" } else { "?" };
-        let url = Url::parse(&format!("{}{path}{mark}{}", self.origin, query.join("&"))).map_err(|error| error.to_string())?;
+        let url = Url::parse(&format!("{}{path}{mark}{}", self.origin, query.join("&")))
+            .map_err(|error| error.to_string())?;
         // Two harmless halves can make a `..` or `.` together, which parsing has then resolved.
         if url.path() != path || url.fragment().is_some() {
-            return Err("the path suffix makes `.` or `..` of the end of the operator's path".into());
+            return Err(
+                "the path suffix makes `.` or `..` of the end of the operator's path".into(),
+            );
         }
         Ok(url)
     }
@@ -78,8 +108,14 @@ mod tests {
     use super::*;
 
     fn join(base: &str, suffix: &str, query: &[(&str, &str)]) -> Result<String, String> {
-        let query: Vec<_> = query.iter().map(|(name, value)| (name.to_string(), value.to_string())).collect();
-        Target::parse("url", base, None).unwrap().join(suffix, &query).map(String::from)
+        let query: Vec<_> = query
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.to_string()))
+            .collect();
+        Target::parse("url", base, None)
+            .unwrap()
+            .join(suffix, &query)
+            .map(String::from)
     }
 
     #[test]
@@ -90,12 +126,36 @@ mod tests {
             ("https://h/", "/test.log", &[], "https://h/test.log"),
             // Text put behind `https://h` without a path in between would name another host.
             ("https://h", ".evil.example", &[], "https://h/.evil.example"),
-            ("https://h:8443/session", ".7f3.log", &[], "https://h:8443/session.7f3.log"),
-            ("https://h/a/?key=t%20k", "b", &[("q", "x y&z=ü"), ("r", "")], "https://h/a/b?q=x%20y%26z%3D%C3%BC&r=&key=t%20k"),
-            ("http://[::1]:80/a?", "", &[("q", "#@/?")], "http://[::1]/a?q=%23%40%2F%3F"),
-            ("https://h/a", "", &[("user", "${secret:token}")], "https://h/a?user=%24%7Bsecret%3Atoken%7D"),
+            (
+                "https://h:8443/session",
+                ".7f3.log",
+                &[],
+                "https://h:8443/session.7f3.log",
+            ),
+            (
+                "https://h/a/?key=t%20k",
+                "b",
+                &[("q", "x y&z=ü"), ("r", "")],
+                "https://h/a/b?q=x%20y%26z%3D%C3%BC&r=&key=t%20k",
+            ),
+            (
+                "http://[::1]:80/a?",
+                "",
+                &[("q", "#@/?")],
+                "http://[::1]/a?q=%23%40%2F%3F",
+            ),
+            (
+                "https://h/a",
+                "",
+                &[("user", "${secret:token}")],
+                "https://h/a?user=%24%7Bsecret%3Atoken%7D",
+            ),
         ] {
-            assert_eq!(join(base, suffix, query).as_deref(), Ok(url), "{base} {suffix}");
+            assert_eq!(
+                join(base, suffix, query).as_deref(),
+                Ok(url),
+                "{base} {suffix}"
+            );
         }
     }
 
@@ -108,11 +168,22 @@ mod tests {
             ("https://h/a/", "./b", &[]),
             ("https://h/a?tok%65n=x", "", &[("token", "y")]),
         ] {
-            assert!(join(base, suffix, query).is_err(), "{base} {suffix}: {:?}", join(base, suffix, query));
+            assert!(
+                join(base, suffix, query).is_err(),
+                "{base} {suffix}: {:?}",
+                join(base, suffix, query)
+            );
         }
         let target = Target::parse("url", "https://h/", Some(("api key", "s&s"))).unwrap();
-        assert!(target.join("", &[("api key".into(), "mine".into())]).is_err());
-        assert_eq!(String::from(target.join("", &[]).unwrap()), "https://h/?api%20key=s%26s");
+        assert!(
+            target
+                .join("", &[("api key".into(), "mine".into())])
+                .is_err()
+        );
+        assert_eq!(
+            String::from(target.join("", &[]).unwrap()),
+            "https://h/?api%20key=s%26s"
+        );
     }
 
     #[test]

@@ -17,9 +17,12 @@ pub enum Authorities<'a> {
     Nobody,
 }
 
-/// TLS 1.2 and 1.3 (Fluentd's default and Vector know nothing newer than 1.2), no resumption, no ALPN (Fluentd offers none, and
-/// HTTP/1.1 is what is spoken without).
-pub fn config(authorities: Authorities<'_>, identity: Option<&Identity>) -> Result<ClientConfig, EndpointError> {
+/// TLS 1.2 and 1.3 (Fluentd's default and Vector know nothing newer than 1.2), no resumption, no
+/// ALPN (Fluentd offers none, and HTTP/1.1 is what is spoken without).
+pub fn config(
+    authorities: Authorities<'_>,
+    identity: Option<&Identity>,
+) -> Result<ClientConfig, EndpointError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -27,12 +30,15 @@ pub fn config(authorities: Authorities<'_>, identity: Option<&Identity>) -> Resu
         .with_root_certificates(roots(authorities)?);
     let mut config = match identity {
         None => builder.with_no_client_auth(),
-        Some(Identity { cert, key }) => {
-            builder.with_client_auth_cert(certificates(cert)?, private_key(key)?).map_err(|error| match error {
-                Error::InconsistentKeys(_) => EndpointError::KeyMismatch { cert: cert.file.clone(), key: key.file.clone() },
+        Some(Identity { cert, key }) => builder
+            .with_client_auth_cert(certificates(cert)?, private_key(key)?)
+            .map_err(|error| match error {
+                Error::InconsistentKeys(_) => EndpointError::KeyMismatch {
+                    cert: cert.file.clone(),
+                    key: key.file.clone(),
+                },
                 error => damaged(&key.file, error),
-            })?
-        }
+            })?,
     };
     config.resumption = Resumption::disabled();
     Ok(config)
@@ -43,11 +49,14 @@ fn roots(authorities: Authorities<'_>) -> Result<RootCertStore, EndpointError> {
     match authorities {
         Authorities::Given(ca) => {
             for certificate in certificates(ca)? {
-                roots.add(certificate).map_err(|error| damaged(&ca.file, error))?;
+                roots
+                    .add(certificate)
+                    .map_err(|error| damaged(&ca.file, error))?;
             }
         }
         Authorities::Platform => {
-            // A platform's bundle may hold certificates that webpki does not know how to read; the others still count.
+            // A platform's bundle may hold certificates that webpki does not know how to read; the
+            // others still count.
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             if roots.is_empty() {
                 return Err(EndpointError::NoAuthorities);
@@ -59,22 +68,32 @@ fn roots(authorities: Authorities<'_>) -> Result<RootCertStore, EndpointError> {
 }
 
 fn certificates(pem: &Pem) -> Result<Vec<CertificateDer<'static>>, EndpointError> {
-    let certificates: Vec<_> =
-        CertificateDer::pem_slice_iter(&pem.text).collect::<Result<_, pem::Error>>().map_err(|error| damaged(&pem.file, error))?;
-    if certificates.is_empty() { Err(EndpointError::NoCertificate(pem.file.clone())) } else { Ok(certificates) }
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(&pem.text)
+        .collect::<Result<_, pem::Error>>()
+        .map_err(|error| damaged(&pem.file, error))?;
+    if certificates.is_empty() {
+        Err(EndpointError::NoCertificate(pem.file.clone()))
+    } else {
+        Ok(certificates)
+    }
 }
 
 fn private_key(pem: &Pem) -> Result<PrivateKeyDer<'static>, EndpointError> {
     PrivateKeyDer::from_pem_slice(&pem.text).map_err(|error| match error {
         // PKCS #8 says so in its frame, the older forms in a header.
-        _ if String::from_utf8_lossy(&pem.text).contains("ENCRYPTED") => EndpointError::EncryptedKey(pem.file.clone()),
+        _ if String::from_utf8_lossy(&pem.text).contains("ENCRYPTED") => {
+            EndpointError::EncryptedKey(pem.file.clone())
+        }
         pem::Error::NoItemsFound => EndpointError::NoKey(pem.file.clone()),
         error => damaged(&pem.file, error),
     })
 }
 
 fn damaged(file: &Path, error: impl ToString) -> EndpointError {
-    EndpointError::Damaged { file: file.into(), reason: error.to_string() }
+    EndpointError::Damaged {
+        file: file.into(),
+        reason: error.to_string(),
+    }
 }
 
 #[cfg(test)]
@@ -85,26 +104,44 @@ mod tests {
     fn a_file_that_cannot_serve_is_named() {
         let pair = || {
             let key = rcgen::KeyPair::generate().unwrap();
-            let cert = rcgen::CertificateParams::new(vec!["localhost".into()]).unwrap().self_signed(&key).unwrap();
+            let cert = rcgen::CertificateParams::new(vec!["localhost".into()])
+                .unwrap()
+                .self_signed(&key)
+                .unwrap();
             (cert.pem(), key.serialize_pem())
         };
         let ((cert, key), (_, other_key)) = (pair(), pair());
         let ca = |text: &str| config(Authorities::Given(&Pem::new("ca.crt", text)), None).map(drop);
         let identity = |cert: &str, key: &str| {
-            let identity = Identity { cert: Pem::new("c.crt", cert), key: Pem::new("c.key", key) };
+            let identity = Identity {
+                cert: Pem::new("c.crt", cert),
+                key: Pem::new("c.key", key),
+            };
             config(Authorities::Nobody, Some(&identity)).map(drop)
         };
         assert_eq!(ca(&cert), Ok(()));
         assert_eq!(identity(&cert, &key), Ok(()));
         for (result, message) in [
-            (ca(""), "`ca.crt` holds no certificate in PEM (`-----BEGIN CERTIFICATE-----`)"),
-            (ca(&key), "`ca.crt` holds no certificate in PEM (`-----BEGIN CERTIFICATE-----`)"),
+            (
+                ca(""),
+                "`ca.crt` holds no certificate in PEM (`-----BEGIN CERTIFICATE-----`)",
+            ),
+            (
+                ca(&key),
+                "`ca.crt` holds no certificate in PEM (`-----BEGIN CERTIFICATE-----`)",
+            ),
             (ca(&cert[..cert.len() - 30]), "`ca.crt` is damaged: "),
-            (ca("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), "`ca.crt` is damaged: "),
+            (
+                ca("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+                "`ca.crt` is damaged: ",
+            ),
             (identity("", &key), "`c.crt` holds no certificate"),
             (identity(&cert, ""), "`c.key` holds no private key"),
             (identity(&cert, &cert), "`c.key` holds no private key"),
-            (identity(&cert, &other_key), "the private key in `c.key` is not the one of the certificate in `c.crt`"),
+            (
+                identity(&cert, &other_key),
+                "the private key in `c.key` is not the one of the certificate in `c.crt`",
+            ),
             (
                 identity(&cert, &key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY")),
                 "the private key in `c.key` is encrypted; decrypt it with `openssl pkey",
@@ -114,6 +151,9 @@ mod tests {
             assert!(error.starts_with(message), "{error}");
         }
         let error = Pem::read("/no/such/file.pem").unwrap_err().to_string();
-        assert!(error.starts_with("`/no/such/file.pem` cannot be read: No such file"), "{error}");
+        assert!(
+            error.starts_with("`/no/such/file.pem` cannot be read: No such file"),
+            "{error}"
+        );
     }
 }

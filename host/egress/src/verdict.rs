@@ -5,16 +5,19 @@ pub enum Verdict {
     Delivered,
     /// It cannot take them now: hold, back off, send the same again, for ever.
     Retry,
-    /// Something must be set right first, here or there: hold, back off, and say that the pipeline is not ready. Nothing is dropped.
+    /// Something must be set right first, here or there: hold, back off, and say that the pipeline
+    /// is not ready. Nothing is dropped.
     NotReady,
-    /// It does not want these events: find the ones it means by bisecting. It may also be TLS's fault (nginx answers 400 to a client
-    /// that shows no certificate), so that no event is dead-lettered before another one was taken.
+    /// It does not want these events: find the ones it means by bisecting. It may also be TLS's
+    /// fault (nginx answers 400 to a client that shows no certificate), so that no event is
+    /// dead-lettered before another one was taken.
     Refused,
     /// More than it takes at once: split, and remember the size.
     TooLarge,
 }
 
-/// The failure table of ARCHITECTURE.md. Redirects are not followed, so that they are a wrong address.
+/// The failure table of ARCHITECTURE.md. Redirects are not followed, so that they are a wrong
+/// address.
 pub fn verdict(status: u16) -> Verdict {
     match status {
         200..=299 => Verdict::Delivered,

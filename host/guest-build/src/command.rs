@@ -14,10 +14,15 @@ const DRAIN: Duration = Duration::from_secs(2);
 /// Beyond this many bytes, a complaint is cut down to its first and its last part.
 const LINE: usize = 160;
 
-/// Runs `command` for at most `limit` and returns what it wrote to stdout; on failure, why, as part of a sentence.
+/// Runs `command` for at most `limit` and returns what it wrote to stdout; on failure, why, as part
+/// of a sentence.
 pub(crate) fn capture(command: &mut Command, limit: Duration) -> Result<String, String> {
     let name = command.get_program().to_string_lossy().into_owned();
-    let spawned = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let spawned = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
     let mut child = spawned.map_err(|error| match error.kind() {
         std::io::ErrorKind::NotFound => format!("`{name}` is not installed"),
         _ => format!("`{name}` could not be started: {error}"),
@@ -32,7 +37,10 @@ pub(crate) fn capture(command: &mut Command, limit: Duration) -> Result<String, 
                 // Both may fail only because the program ended in this moment.
                 let _ = child.kill();
                 let _ = child.wait();
-                return Err(format!("`{name}` was stopped after {} s without a result", limit.as_secs()));
+                return Err(format!(
+                    "`{name}` was stopped after {} s without a result",
+                    limit.as_secs()
+                ));
             }
             Ok(None) => thread::sleep(POLL),
             Err(error) => return Err(format!("`{name}` could not be waited for: {error}")),
@@ -62,13 +70,31 @@ fn drain(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<String> {
 
 /// The first line marked as an error and, where there is a chain of causes, the last of them.
 fn complaint(stderr: &str) -> Option<String> {
-    let lines: Vec<&str> = stderr.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
-    let first = lines.iter().find(|line| line.starts_with("error") || line.starts_with("E: ")).or(lines.last())?;
-    let causes = lines.iter().position(|line| *line == "Caused by:").map_or(&[][..], |at| &lines[at + 1..]);
+    let lines: Vec<&str> = stderr
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
+    let first = lines
+        .iter()
+        .find(|line| line.starts_with("error") || line.starts_with("E: "))
+        .or(lines.last())?;
+    let causes = lines
+        .iter()
+        .position(|line| *line == "Caused by:")
+        .map_or(&[][..], |at| &lines[at + 1..]);
     // Numbered in a chain: `6: Connection refused`.
-    let unnumbered =
-        |cause: &'_ str| cause.split_once(": ").filter(|(n, _)| n.parse::<u8>().is_ok()).map_or(cause, |(_, text)| text).to_owned();
-    let text = first.trim_start_matches("error: ").trim_start_matches("E: ").trim_end_matches('.');
+    let unnumbered = |cause: &'_ str| {
+        cause
+            .split_once(": ")
+            .filter(|(n, _)| n.parse::<u8>().is_ok())
+            .map_or(cause, |(_, text)| text)
+            .to_owned()
+    };
+    let text = first
+        .trim_start_matches("error: ")
+        .trim_start_matches("E: ")
+        .trim_end_matches('.');
     Some(match (causes.last(), text.split_once(": ")) {
         (Some(last), _) => format!("{text} ({})", unnumbered(last)),
         // The same chain on one line, with every step between.
@@ -92,12 +118,25 @@ mod tests {
     #[test]
     fn a_program_gives_its_output_or_one_line_of_complaint() {
         let long = Duration::from_secs(60);
-        assert_eq!(capture(&mut sh("echo yes; echo no >&2"), long), Ok("yes\n".into()));
-        assert_eq!(capture(&mut sh("echo hint >&2; echo 'E: Unable to locate package x.' >&2; exit 100"), long), {
-            Err("Unable to locate package x".into())
-        });
-        assert_eq!(capture(&mut sh("exit 3"), long), Err("`sh` ended with exit status: 3".into()));
-        assert_eq!(capture(&mut Command::new("no-such-program-here"), long), Err("`no-such-program-here` is not installed".into()));
+        assert_eq!(
+            capture(&mut sh("echo yes; echo no >&2"), long),
+            Ok("yes\n".into())
+        );
+        assert_eq!(
+            capture(
+                &mut sh("echo hint >&2; echo 'E: Unable to locate package x.' >&2; exit 100"),
+                long
+            ),
+            { Err("Unable to locate package x".into()) }
+        );
+        assert_eq!(
+            capture(&mut sh("exit 3"), long),
+            Err("`sh` ended with exit status: 3".into())
+        );
+        assert_eq!(
+            capture(&mut Command::new("no-such-program-here"), long),
+            Err("`no-such-program-here` is not installed".into())
+        );
     }
 
     #[test]
@@ -105,7 +144,8 @@ mod tests {
         let stderr = "info: rolling back\nerror: component download failed\n\nCaused by:\n    0: partial file\n    1: Connection refused (os error 111)\n";
         let told = Some("component download failed (Connection refused (os error 111))");
         assert_eq!(complaint(stderr).as_deref(), told);
-        let url = "http://127.0.0.1:9/dist/2026-04-16/rust-std-1.95.0-wasm32-unknown-unknown.tar.xz";
+        let url =
+            "http://127.0.0.1:9/dist/2026-04-16/rust-std-1.95.0-wasm32-unknown-unknown.tar.xz";
         let line = format!(
             "error: component download failed: could not download file from '{url}' to '/x/y.partial': Connection refused (os error 111)"
         );
@@ -116,6 +156,9 @@ mod tests {
     fn a_program_that_hangs_is_stopped() {
         let limit = Duration::from_secs(1);
         let mut command = Command::new("sleep");
-        assert_eq!(capture(command.arg("600"), limit), Err("`sleep` was stopped after 1 s without a result".into()));
+        assert_eq!(
+            capture(command.arg("600"), limit),
+            Err("`sleep` was stopped after 1 s without a result".into())
+        );
     }
 }

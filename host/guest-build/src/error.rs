@@ -7,7 +7,10 @@ pub enum BuildError {
     /// The compiler that cargo uses could not be asked for its folders.
     Compiler { reason: String },
     /// The compiler comes without the linkers that write components.
-    Linker { missing: &'static str, searched: PathBuf },
+    Linker {
+        missing: &'static str,
+        searched: PathBuf,
+    },
     /// The target is not installed, and no way to get it worked.
     Target { tried: Vec<Attempt> },
     /// The workspace could not be read.
@@ -19,7 +22,10 @@ pub enum BuildError {
     /// The linker wrote something that is no component.
     NotAComponent { path: PathBuf },
     /// A file or folder below the target folder could not be used.
-    Io { path: PathBuf, source: std::io::Error },
+    Io {
+        path: PathBuf,
+        source: std::io::Error,
+    },
 }
 
 /// One way to get the target that did not work.
@@ -34,7 +40,10 @@ pub struct Attempt {
 impl fmt::Display for BuildError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Compiler { reason } => write!(f, "The Rust compiler could not be asked where its files are: {reason}."),
+            Self::Compiler { reason } => write!(
+                f,
+                "The Rust compiler could not be asked where its files are: {reason}."
+            ),
             Self::Linker { missing, searched } => write!(
                 f,
                 "This Rust has no `{missing}`, which writes WebAssembly components (looked in `{}` and on the PATH).\n\
@@ -50,19 +59,35 @@ impl fmt::Display for BuildError {
                 writeln!(f, "    rustup target add wasm32-unknown-unknown")?;
                 writeln!(f)?;
                 write!(f, "What was tried to get it:")?;
-                tried.iter().try_for_each(|attempt| write!(f, "\n- {}: {}", attempt.what, attempt.why))
+                tried
+                    .iter()
+                    .try_for_each(|attempt| write!(f, "\n- {}: {}", attempt.what, attempt.why))
             }
-            Self::Workspace { manifest, reason } => write!(f, "The guest workspace `{}` cannot be read: {reason}.", manifest.display()),
+            Self::Workspace { manifest, reason } => write!(
+                f,
+                "The guest workspace `{}` cannot be read: {reason}.",
+                manifest.display()
+            ),
             Self::NoComponents { manifest } => write!(
                 f,
                 "The guest workspace `{}` has no component.\nhint: a component is a member with `crate-type = [\"cdylib\"]`.",
                 manifest.display()
             ),
             Self::Compile { manifest, package } => {
-                write!(f, "Compiling the guest {package} of `{}` failed; cargo's report is above.", manifest.display())
+                write!(
+                    f,
+                    "Compiling the guest {package} of `{}` failed; cargo's report is above.",
+                    manifest.display()
+                )
             }
-            Self::NotAComponent { path } => write!(f, "The linker wrote `{}`, which is no WebAssembly component.", path.display()),
-            Self::Io { path, source } => write!(f, "`{}` cannot be used: {source}.", path.display()),
+            Self::NotAComponent { path } => write!(
+                f,
+                "The linker wrote `{}`, which is no WebAssembly component.",
+                path.display()
+            ),
+            Self::Io { path, source } => {
+                write!(f, "`{}` cannot be used: {source}.", path.display())
+            }
         }
     }
 }
@@ -84,8 +109,14 @@ mod tests {
     fn a_missing_target_names_the_command_and_every_attempt() {
         let error = BuildError::Target {
             tried: vec![
-                Attempt { what: "`rustup target add`".into(), why: "no route to host".into() },
-                Attempt { what: "packages of Debian".into(), why: "`apt-get` is not installed".into() },
+                Attempt {
+                    what: "`rustup target add`".into(),
+                    why: "no route to host".into(),
+                },
+                Attempt {
+                    what: "packages of Debian".into(),
+                    why: "`apt-get` is not installed".into(),
+                },
             ],
         };
         assert_eq!(

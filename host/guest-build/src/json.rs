@@ -1,5 +1,5 @@
-//! The little of JSON that cargo's answers need: names, lists and text. No dependency, because this crate is compiled before
-//! everything that uses a component.
+//! The little of JSON that cargo's answers need: names, lists and text. No dependency, because this
+//! crate is compiled before everything that uses a component.
 
 use std::iter::Peekable;
 use std::str::Chars;
@@ -24,7 +24,10 @@ impl Value {
 
     pub(crate) fn field(&self, name: &str) -> Option<&Self> {
         match self {
-            Self::Object(fields) => fields.iter().find(|(key, _)| key == name).map(|(_, value)| value),
+            Self::Object(fields) => fields
+                .iter()
+                .find(|(key, _)| key == name)
+                .map(|(_, value)| value),
             _ => None,
         }
     }
@@ -46,7 +49,13 @@ impl Value {
 
     /// The strings of the list under `name`.
     pub(crate) fn texts(&self, name: &str) -> Vec<&str> {
-        let texts = self.list(name).iter().map(|value| if let Self::Text(text) = value { Some(text.as_str()) } else { None });
+        let texts = self.list(name).iter().map(|value| {
+            if let Self::Text(text) = value {
+                Some(text.as_str())
+            } else {
+                None
+            }
+        });
         texts.flatten().collect()
     }
 }
@@ -78,7 +87,10 @@ fn value(input: &mut Input, depth: usize) -> Option<Value> {
         .map(Value::Object),
         _ => {
             let mut length = 0;
-            while input.next_if(|c| c.is_ascii_alphanumeric() || "+-.".contains(*c)).is_some() {
+            while input
+                .next_if(|c| c.is_ascii_alphanumeric() || "+-.".contains(*c))
+                .is_some()
+            {
                 length += 1;
             }
             (length > 0).then_some(Value::Other)
@@ -86,7 +98,11 @@ fn value(input: &mut Input, depth: usize) -> Option<Value> {
     }
 }
 
-fn items<T>(input: &mut Input, close: char, mut item: impl FnMut(&mut Input) -> Option<T>) -> Option<Vec<T>> {
+fn items<T>(
+    input: &mut Input,
+    close: char,
+    mut item: impl FnMut(&mut Input) -> Option<T>,
+) -> Option<Vec<T>> {
     input.next()?;
     let mut found = Vec::new();
     blank(input);
@@ -118,8 +134,12 @@ fn string(input: &mut Input) -> Option<String> {
                 'f' => text.push('\u{c}'),
                 'u' => {
                     let digits: String = input.by_ref().take(4).collect();
-                    // Cargo escapes control characters only, so halves of a surrogate pair do not occur.
-                    text.push(char::from_u32(u32::from_str_radix(&digits, 16).ok()?).unwrap_or('\u{fffd}'));
+                    // Cargo escapes control characters only, so halves of a surrogate pair do not
+                    // occur.
+                    text.push(
+                        char::from_u32(u32::from_str_radix(&digits, 16).ok()?)
+                            .unwrap_or('\u{fffd}'),
+                    );
                 }
                 c @ ('"' | '\\' | '/') => text.push(c),
                 _ => return None,
@@ -141,14 +161,31 @@ mod tests {
         )
         .expect("valid");
         assert_eq!(message.text("reason"), Some("compiler-artifact"));
-        assert_eq!(message.field("target").expect("an object").texts("kind"), ["cdylib", "rlib"]);
-        assert_eq!(message.texts("filenames"), ["C:\\t\\a b.wasm", "/é\t\".wasm"]);
+        assert_eq!(
+            message.field("target").expect("an object").texts("kind"),
+            ["cdylib", "rlib"]
+        );
+        assert_eq!(
+            message.texts("filenames"),
+            ["C:\\t\\a b.wasm", "/é\t\".wasm"]
+        );
         assert_eq!(message.texts("reason"), Vec::<&str>::new());
     }
 
     #[test]
     fn refuses_what_is_not_json() {
-        for text in ["", "{", "[1,]", "{\"a\" 1}", "{\"a\":}", "\"open", "[1] 2", "\"\\x\"", "}", &"[".repeat(100_000)] {
+        for text in [
+            "",
+            "{",
+            "[1,]",
+            "{\"a\" 1}",
+            "{\"a\":}",
+            "\"open",
+            "[1] 2",
+            "\"\\x\"",
+            "}",
+            &"[".repeat(100_000),
+        ] {
             assert_eq!(Value::parse(text), None, "{text:.20}");
         }
     }

@@ -1,7 +1,8 @@
 //! Compiles a workspace of guest crates to WebAssembly components with a nested cargo.
 //!
-//! For build scripts (the built-in plugins) and tests (hostile components), so it depends on nothing but the standard library.
-//! The guests may be compiled by another compiler than the host: see [`Toolchain`].
+//! For build scripts (the built-in plugins) and tests (hostile components), so it depends on
+//! nothing but the standard library. The guests may be compiled by another compiler than the host:
+//! see [`Toolchain`].
 
 mod cargo;
 mod command;
@@ -19,25 +20,35 @@ pub use error::{Attempt, BuildError};
 pub use outer::generates_code;
 pub use toolchain::{Origin, TARGET, Toolchain};
 
-/// Compiles every member of the workspace at `manifest` that has the crate type `cdylib`, in the release profile, and returns the
-/// components, sorted by file name.
+/// Compiles every member of the workspace at `manifest` that has the crate type `cdylib`, in the
+/// release profile, and returns the components, sorted by file name.
 ///
-/// All that is built or fetched stays below `target_dir` ([`guests_folder`] finds the one to share). A second call with nothing
-/// changed compiles nothing. Several calls at once, also by several processes, wait for each other.
+/// All that is built or fetched stays below `target_dir` ([`guests_folder`] finds the one to
+/// share). A second call with nothing changed compiles nothing. Several calls at once, also by
+/// several processes, wait for each other.
 ///
 /// # Errors
-/// No toolchain for the target can be had, or a guest does not compile: cargo's own report has then gone to stderr.
+/// No toolchain for the target can be had, or a guest does not compile: cargo's own report has then
+/// gone to stderr.
 pub fn build(manifest: &Path, target_dir: &Path) -> Result<Vec<PathBuf>, BuildError> {
     let toolchain = Toolchain::find(target_dir, &mut |line| eprintln!("{line}"))?;
     let components = toolchain.compile(manifest, target_dir)?;
-    Ok(components.into_iter().map(|component| component.path).collect())
+    Ok(components
+        .into_iter()
+        .map(|component| component.path)
+        .collect())
 }
 
-/// The folder below cargo's target folder that all guests share, whatever the profile of the host: `target/guests`.
+/// The folder below cargo's target folder that all guests share, whatever the profile of the host:
+/// `target/guests`.
 ///
-/// `inside` is a path somewhere in the target folder, such as `OUT_DIR` of a build script or `CARGO_TARGET_TMPDIR` of a test.
+/// `inside` is a path somewhere in the target folder, such as `OUT_DIR` of a build script or
+/// `CARGO_TARGET_TMPDIR` of a test.
 pub fn guests_folder(inside: &Path) -> PathBuf {
-    // Cargo marks the folder itself. Where it did not, `inside` serves: less is shared, but everything works.
-    let target = inside.ancestors().find(|folder| folder.join("CACHEDIR.TAG").exists());
+    // Cargo marks the folder itself. Where it did not, `inside` serves: less is shared, but
+    // everything works.
+    let target = inside
+        .ancestors()
+        .find(|folder| folder.join("CACHEDIR.TAG").exists());
     target.unwrap_or(inside).join("guests")
 }

@@ -3,24 +3,32 @@
 use std::env;
 use std::fs;
 
-/// Whether the build that runs this build script generates code. Not so under `cargo check`, clippy and `cargo doc`, where compiled
-/// guests would be built for nobody.
+/// Whether the build that runs this build script generates code. Not so under `cargo check`, clippy
+/// and `cargo doc`, where compiled guests would be built for nobody.
 ///
-/// Cargo does not tell a build script; this looks at the environment and at the parent's command line where the system shows it, and
-/// answers yes where it cannot know. Cargo keeps a build script's answer for both kinds of build, so a caller that acts on a no has to
-/// see to it that it is asked again.
+/// Cargo does not tell a build script; this looks at the environment and at the parent's command
+/// line where the system shows it, and answers yes where it cannot know. Cargo keeps a build
+/// script's answer for both kinds of build, so a caller that acts on a no has to see to it that it
+/// is asked again.
 pub fn generates_code() -> bool {
-    let clippy = env::var_os("RUSTC_WORKSPACE_WRAPPER").is_some_and(|wrapper| wrapper.to_string_lossy().contains("clippy"));
+    let clippy = env::var_os("RUSTC_WORKSPACE_WRAPPER")
+        .is_some_and(|wrapper| wrapper.to_string_lossy().contains("clippy"));
     !clippy && !only_looks(&parent_command())
 }
 
 /// Empty where the system does not show it.
 fn parent_command() -> Vec<String> {
     #[cfg(unix)]
-    let line = fs::read(format!("/proc/{}/cmdline", std::os::unix::process::parent_id())).unwrap_or_default();
+    let line = fs::read(format!(
+        "/proc/{}/cmdline",
+        std::os::unix::process::parent_id()
+    ))
+    .unwrap_or_default();
     #[cfg(not(unix))]
     let line = Vec::<u8>::new();
-    line.split(|byte| *byte == 0).map(|argument| String::from_utf8_lossy(argument).into_owned()).collect()
+    line.split(|byte| *byte == 0)
+        .map(|argument| String::from_utf8_lossy(argument).into_owned())
+        .collect()
 }
 
 /// Whether cargo, started as `command`, only checks or documents.
@@ -31,7 +39,10 @@ fn only_looks(command: &[String]) -> bool {
             // Options before the subcommand that take a value.
             "--color" | "--config" | "-Z" | "-C" => _ = arguments.next(),
             option if option.starts_with(['-', '+']) => {}
-            subcommand => return ["check", "c", "clippy", "fix", "doc", "d", "rustdoc"].contains(&subcommand),
+            subcommand => {
+                return ["check", "c", "clippy", "fix", "doc", "d", "rustdoc"]
+                    .contains(&subcommand);
+            }
         }
     }
     false
@@ -44,9 +55,12 @@ mod tests {
     #[test]
     fn cargo_check_is_known_by_its_command_line() {
         let skips = |line: &str| only_looks(&line.split(' ').map(String::from).collect::<Vec<_>>());
-        for line in
-            ["cargo check", "/opt/rust/bin/cargo c -p x", "cargo +stable --color always -v check", "cargo -Z a --config b=c doc --no-deps"]
-        {
+        for line in [
+            "cargo check",
+            "/opt/rust/bin/cargo c -p x",
+            "cargo +stable --color always -v check",
+            "cargo -Z a --config b=c doc --no-deps",
+        ] {
             assert!(skips(line), "{line}");
         }
         for line in [

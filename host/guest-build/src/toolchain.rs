@@ -7,13 +7,15 @@ use crate::command::capture;
 use crate::error::{Attempt, BuildError};
 use crate::{debian, rustup};
 
-/// The target of every guest. It has no operating system at all, so a guest imports nothing but what its world names.
+/// The target of every guest. It has no operating system at all, so a guest imports nothing but
+/// what its world names.
 pub const TARGET: &str = "wasm32-unknown-unknown";
 
 /// For questions that the compiler answers from its own files.
 const QUESTION: Duration = Duration::from_secs(60);
 
-/// A compiler with a standard library for [`TARGET`], and the linkers that turn its output into a component.
+/// A compiler with a standard library for [`TARGET`], and the linkers that turn its output into a
+/// component.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Toolchain {
     pub(crate) rustc: PathBuf,
@@ -38,15 +40,22 @@ pub enum Origin {
 }
 
 impl Toolchain {
-    /// Finds a toolchain: the target that is installed, else what `rustup target add` installs, else a private one made of the
-    /// distribution's packages and kept in `home`, which takes about two minutes once. `note` is told what a person should know.
+    /// Finds a toolchain: the target that is installed, else what `rustup target add` installs,
+    /// else a private one made of the distribution's packages and kept in `home`, which takes
+    /// about two minutes once. `note` is told what a person should know.
     ///
     /// # Errors
     /// None of the three worked, or the linkers are missing.
     pub fn find(home: &Path, note: &mut dyn FnMut(&str)) -> Result<Self, BuildError> {
         let rustc = std::env::var_os("RUSTC").map_or_else(|| PathBuf::from("rustc"), PathBuf::from);
         let [linker, wasm_ld] = linkers(&rustc)?;
-        let own = |origin| Self { rustc: rustc.clone(), libraries: None, linker: linker.clone(), wasm_ld: wasm_ld.clone(), origin };
+        let own = |origin| Self {
+            rustc: rustc.clone(),
+            libraries: None,
+            linker: linker.clone(),
+            wasm_ld: wasm_ld.clone(),
+            origin,
+        };
         if installed(&rustc)? {
             return Ok(own(Origin::Installed));
         }
@@ -59,11 +68,14 @@ impl Toolchain {
         let distribution = match kept {
             Some(kept) => kept,
             None => match rustup::add_target() {
-                // Rustup is also run by others: its failure counts only if the target is still missing.
+                // Rustup is also run by others: its failure counts only if the target is still
+                // missing.
                 Ok(()) => return added(&rustc).map(|()| own(Origin::Added)),
                 Err(_) if installed(&rustc)? => return Ok(own(Origin::Installed)),
                 Err(refused) => {
-                    let prepared = debian::prepare(home).map_err(|other| BuildError::Target { tried: vec![refused.clone(), other] })?;
+                    let prepared = debian::prepare(home).map_err(|other| BuildError::Target {
+                        tried: vec![refused.clone(), other],
+                    })?;
                     note(&format!(
                         "Rust's target `{TARGET}` is missing and `rustup target add` failed: {}. The plugins are compiled with rustc {} \
                          from the distribution's packages instead, prepared in {} s and kept in `{}`.",
@@ -76,8 +88,16 @@ impl Toolchain {
                 }
             },
         };
-        let origin = Origin::Distribution { version: distribution.version };
-        Ok(Self { rustc: distribution.rustc, libraries: Some(distribution.libraries), linker, wasm_ld, origin })
+        let origin = Origin::Distribution {
+            version: distribution.version,
+        };
+        Ok(Self {
+            rustc: distribution.rustc,
+            libraries: Some(distribution.libraries),
+            linker,
+            wasm_ld,
+            origin,
+        })
     }
 }
 
@@ -85,24 +105,40 @@ fn added(rustc: &Path) -> Result<(), BuildError> {
     if installed(rustc)? {
         return Ok(());
     }
-    let why = format!("it added the target to another toolchain than the one of `{}`", rustc.display());
-    Err(BuildError::Target { tried: vec![Attempt { what: format!("`rustup target add {TARGET}`"), why }] })
+    let why = format!(
+        "it added the target to another toolchain than the one of `{}`",
+        rustc.display()
+    );
+    Err(BuildError::Target {
+        tried: vec![Attempt {
+            what: format!("`rustup target add {TARGET}`"),
+            why,
+        }],
+    })
 }
 
 fn ask(rustc: &Path, question: &[&str]) -> Result<PathBuf, BuildError> {
     let mut command = Command::new(rustc);
-    let answer = capture(command.args(question), QUESTION).map_err(|reason| BuildError::Compiler { reason })?;
+    let answer = capture(command.args(question), QUESTION)
+        .map_err(|reason| BuildError::Compiler { reason })?;
     Ok(PathBuf::from(answer.trim_end()))
 }
 
 fn installed(rustc: &Path) -> Result<bool, BuildError> {
-    Ok(has_core(&ask(rustc, &["--print", "target-libdir", "--target", TARGET])?))
+    Ok(has_core(&ask(
+        rustc,
+        &["--print", "target-libdir", "--target", TARGET],
+    )?))
 }
 
 /// Whether `folder` holds a standard library.
 pub(crate) fn has_core(folder: &Path) -> bool {
-    let Ok(entries) = fs::read_dir(folder) else { return false };
-    entries.flatten().any(|entry| entry.file_name().to_string_lossy().starts_with("libcore-"))
+    let Ok(entries) = fs::read_dir(folder) else {
+        return false;
+    };
+    entries
+        .flatten()
+        .any(|entry| entry.file_name().to_string_lossy().starts_with("libcore-"))
 }
 
 /// The linkers that come with Rust, for any target.
@@ -113,14 +149,23 @@ fn linkers(rustc: &Path) -> Result<[PathBuf; 2], BuildError> {
     let find = |name: &'static str, place: PathBuf| {
         let name_here = format!("{name}{}", std::env::consts::EXE_SUFFIX);
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let mut candidates =
-            std::iter::once(place.join(&name_here)).chain(std::env::split_paths(&path).map(|folder| folder.join(&name_here)));
-        candidates.find(|file| file.is_file()).ok_or(BuildError::Linker { missing: name, searched: place })
+        let mut candidates = std::iter::once(place.join(&name_here))
+            .chain(std::env::split_paths(&path).map(|folder| folder.join(&name_here)));
+        candidates
+            .find(|file| file.is_file())
+            .ok_or(BuildError::Linker {
+                missing: name,
+                searched: place,
+            })
     };
-    Ok([find("wasm-component-ld", programs.clone())?, find("wasm-ld", programs.join("gcc-ld"))?])
+    Ok([
+        find("wasm-component-ld", programs.clone())?,
+        find("wasm-ld", programs.join("gcc-ld"))?,
+    ])
 }
 
-/// Held while a toolchain is installed or prepared; the system releases it when the process ends, however it ends.
+/// Held while a toolchain is installed or prepared; the system releases it when the process ends,
+/// however it ends.
 fn lock(home: &Path) -> Result<File, BuildError> {
     let path = home.join("toolchain.lock");
     let locked = fs::create_dir_all(home).and_then(|()| {

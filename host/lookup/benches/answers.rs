@@ -1,13 +1,13 @@
-//! What an answer costs: `cargo bench -p lockgate-lookup`. "Known": it was asked before. The databases are made here, with as many networks as
-//! there are /24 in a /8; MaxMind's own are larger, and an address in them is as many steps away as its prefix has bits.
+//! What an answer costs: `cargo bench -p lockgate-lookup`. "Known": it was asked before. The
+//! databases are made here, with as many networks as there are /24 in a /8; MaxMind's own are
+//! larger, and an address in them is as many steps away as its prefix has bits.
 
 use divan::{Bencher, black_box};
 use lockgate_lookup::{Databases, Grant, Lookups};
 use lockgate_tests::mmdb;
 use serde_json::json;
 
-const CHROME: &str =
-    "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/121.0.0.0 Safari/537.36";
+const CHROME: &str = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/121.0.0.0 Safari/537.36";
 
 fn main() {
     divan::main();
@@ -20,7 +20,9 @@ fn address(number: u32) -> String {
 fn lookups() -> Lookups {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("city.mmdb");
-    let networks: Vec<String> = (0..65_536).map(|number| format!("{}/24", address(number << 8))).collect();
+    let networks: Vec<String> = (0..65_536)
+        .map(|number| format!("{}/24", address(number << 8)))
+        .collect();
     let place = json!({
         "continent": { "names": { "en": "Europe", "de": "Europa" } },
         "country": { "iso_code": "AT", "names": { "en": "Austria", "de": "Österreich" } },
@@ -28,9 +30,18 @@ fn lookups() -> Lookups {
         "city": { "names": { "en": "Linz" } },
         "location": { "latitude": 48.3, "longitude": 14.3, "time_zone": "Europe/Vienna" },
     });
-    let networks: Vec<_> = networks.iter().map(|network| (network.as_str(), &place)).collect();
+    let networks: Vec<_> = networks
+        .iter()
+        .map(|network| (network.as_str(), &place))
+        .collect();
     mmdb(&file, "GeoLite2-City", &networks);
-    Databases::open(&Grant { city: Some(file), asn: None, user_agents: true }).unwrap().lookups()
+    Databases::open(&Grant {
+        city: Some(file),
+        asn: None,
+        user_agents: true,
+    })
+    .unwrap()
+    .lookups()
 }
 
 #[divan::bench]

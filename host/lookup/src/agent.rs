@@ -1,4 +1,5 @@
-//! User agents, by the patterns of ua-parser/uap-core: what Elasticsearch's `user_agent` processor uses too.
+//! User agents, by the patterns of ua-parser/uap-core: what Elasticsearch's `user_agent` processor
+//! uses too.
 
 use std::sync::{Arc, LazyLock, OnceLock};
 
@@ -50,7 +51,12 @@ pub fn prepare() {
 
 /// SHA-256 of the patterns, in hexadecimal.
 pub(crate) fn digest() -> &'static str {
-    static DIGEST: LazyLock<String> = LazyLock::new(|| Sha256::digest(PATTERNS).iter().map(|byte| format!("{byte:02x}")).collect());
+    static DIGEST: LazyLock<String> = LazyLock::new(|| {
+        Sha256::digest(PATTERNS)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
+    });
     &DIGEST
 }
 
@@ -70,31 +76,61 @@ pub(crate) fn find(text: &str) -> Option<Arc<Agent>> {
 
 fn agents() -> &'static Agents {
     AGENTS.get_or_init(|| {
-        let patterns = serde_json::from_str::<Regexes<'static>>(PATTERNS).map_err(|error| error.to_string());
-        let extractor = patterns.and_then(|patterns| Extractor::try_from(patterns).map_err(|error| error.to_string()));
+        let patterns =
+            serde_json::from_str::<Regexes<'static>>(PATTERNS).map_err(|error| error.to_string());
+        let extractor = patterns
+            .and_then(|patterns| Extractor::try_from(patterns).map_err(|error| error.to_string()));
         // A test compiles them, so that nobody else sees this.
-        let extractor = extractor.inspect_err(|error| tracing::error!("the patterns for user agents cannot be used: {error}")).ok();
-        Agents { extractor, answers: Cache::new(CACHED) }
+        let extractor = extractor
+            .inspect_err(|error| {
+                tracing::error!("the patterns for user agents cannot be used: {error}")
+            })
+            .ok();
+        Agents {
+            extractor,
+            answers: Cache::new(CACHED),
+        }
     })
 }
 
 fn read(extractor: &Extractor<'static>, text: &str) -> Agent {
     const OTHER: &str = "Other";
-    let software = extractor.ua.extract(text).map_or(Software { name: OTHER.into(), version: None }, |found| Software {
-        version: version([found.major, found.minor, found.patch, found.patch_minor]),
-        name: found.family.into_owned(),
-    });
+    let software = extractor.ua.extract(text).map_or(
+        Software {
+            name: OTHER.into(),
+            version: None,
+        },
+        |found| Software {
+            version: version([found.major, found.minor, found.patch, found.patch_minor]),
+            name: found.family.into_owned(),
+        },
+    );
     let os = extractor.os.extract(text).map(|found| Software {
-        version: version([found.major.as_deref(), found.minor.as_deref(), found.patch.as_deref(), found.patch_minor.as_deref()]),
+        version: version([
+            found.major.as_deref(),
+            found.minor.as_deref(),
+            found.patch.as_deref(),
+            found.patch_minor.as_deref(),
+        ]),
         name: found.os.into_owned(),
     });
-    let device = extractor.dev.extract(text).map_or_else(|| OTHER.into(), |found| found.device.into_owned());
-    Agent { software, os, device }
+    let device = extractor
+        .dev
+        .extract(text)
+        .map_or_else(|| OTHER.into(), |found| found.device.into_owned());
+    Agent {
+        software,
+        os,
+        device,
+    }
 }
 
 /// The parts up to the first that is missing.
 fn version(parts: [Option<&str>; 4]) -> Option<String> {
-    let known: Vec<&str> = parts.into_iter().map_while(|part| part.filter(|part| !part.is_empty())).collect();
+    let known: Vec<&str> = parts
+        .into_iter()
+        .map_while(|part| part.filter(|part| !part.is_empty()))
+        .collect();
     (!known.is_empty()).then(|| known.join("."))
 }
 
@@ -102,16 +138,21 @@ fn version(parts: [Option<&str>; 4]) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// Figures: ua-parser/uap-core, and what Elastic's tests of its Teleport integration expect of the first three.
+    /// Figures: ua-parser/uap-core, and what Elastic's tests of its Teleport integration expect of
+    /// the first three.
     #[test]
     fn user_agents_are_what_elasticsearch_says_of_them() {
-        let chrome =
-            "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/121.0.0.0 Safari/537.36";
+        let chrome = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/121.0.0.0 Safari/537.36";
         for (text, software, os, device) in [
             ("tsh/15.0.2 grpc-go/1.60.1", "Other", None, "Other"),
             ("Go-http-client/1.1", "Go-http-client 1.1", None, "Other"),
             (chrome, "Chrome 121.0.0.0", Some("Mac OS X 10.15.7"), "Mac"),
-            ("kubectl/v1.29.0 (linux/amd64) kubernetes/3f7a50f", "Other", Some("Linux"), "Other"),
+            (
+                "kubectl/v1.29.0 (linux/amd64) kubernetes/3f7a50f",
+                "Other",
+                Some("Linux"),
+                "Other",
+            ),
             ("", "Other", None, "Other"),
         ] {
             let agent = find(text).unwrap();
@@ -119,8 +160,18 @@ mod tests {
                 Some(version) => format!("{} {version}", software.name),
                 None => software.name.clone(),
             };
-            assert_eq!((full(&agent.software).as_str(), agent.os.as_ref().map(full).as_deref(), &*agent.device), (software, os, device));
-            assert!(Arc::ptr_eq(&agent, &find(text).unwrap()), "the second answer is the first one");
+            assert_eq!(
+                (
+                    full(&agent.software).as_str(),
+                    agent.os.as_ref().map(full).as_deref(),
+                    &*agent.device
+                ),
+                (software, os, device)
+            );
+            assert!(
+                Arc::ptr_eq(&agent, &find(text).unwrap()),
+                "the second answer is the first one"
+            );
         }
         assert!(is_ready());
         assert_eq!(find(&"x".repeat(TEXT_MAX + 1)), None);

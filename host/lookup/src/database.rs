@@ -29,7 +29,11 @@ impl Answer for Place {
     const WHICH: Which = Which::City;
 
     fn find(reader: &Reader<Vec<u8>>, ip: IpAddr) -> Result<Option<Place>, MaxMindDbError> {
-        Ok(reader.lookup(ip)?.decode::<geoip2::City<'_>>()?.as_ref().and_then(Place::of))
+        Ok(reader
+            .lookup(ip)?
+            .decode::<geoip2::City<'_>>()?
+            .as_ref()
+            .and_then(Place::of))
     }
 }
 
@@ -37,7 +41,11 @@ impl Answer for Network {
     const WHICH: Which = Which::Asn;
 
     fn find(reader: &Reader<Vec<u8>>, ip: IpAddr) -> Result<Option<Network>, MaxMindDbError> {
-        Ok(reader.lookup(ip)?.decode::<geoip2::Asn<'_>>()?.as_ref().and_then(Network::of))
+        Ok(reader
+            .lookup(ip)?
+            .decode::<geoip2::Asn<'_>>()?
+            .as_ref()
+            .and_then(Network::of))
     }
 }
 
@@ -52,19 +60,34 @@ pub(crate) struct Database<A> {
 impl<A: Answer> Database<A> {
     /// Reads the file and looks whether it answers what it is granted for.
     pub(crate) fn open(path: &Path) -> Result<(Database<A>, Stamp), OpenError> {
-        let opened = file::read(path).and_then(|(content, stamp)| Ok((Database::new(content)?, stamp)));
-        opened.map_err(|reason| OpenError { which: A::WHICH, path: path.to_owned(), reason })
+        let opened =
+            file::read(path).and_then(|(content, stamp)| Ok((Database::new(content)?, stamp)));
+        opened.map_err(|reason| OpenError {
+            which: A::WHICH,
+            path: path.to_owned(),
+            reason,
+        })
     }
 
     fn new(content: Vec<u8>) -> Result<Database<A>, Reason> {
-        let digest = Sha256::digest(&content).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest = Sha256::digest(&content)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         let format = |error: MaxMindDbError| Reason::Format(error.to_string());
         let reader = Reader::from_source(content).map_err(format)?;
         let mut looked_at = 0;
         let mut answers = false;
         let mut fault = None;
-        for network in reader.networks(WithinOptions::default()).map_err(format)?.take(LOOK_AT) {
-            let ip = network.and_then(|found| found.network()).map_err(format)?.ip();
+        for network in reader
+            .networks(WithinOptions::default())
+            .map_err(format)?
+            .take(LOOK_AT)
+        {
+            let ip = network
+                .and_then(|found| found.network())
+                .map_err(format)?
+                .ip();
             looked_at += 1;
             match A::find(&reader, ip) {
                 Ok(Some(_)) => {
@@ -79,11 +102,20 @@ impl<A: Answer> Database<A> {
             _ if answers => {}
             // Fields of other types under the same names: another vendor's layout.
             Some(MaxMindDbError::Decoding { .. }) | None => {
-                return Err(Reason::Kind { kind: reader.metadata().database_type.clone(), looked_at, wanted: A::WHICH.holds() });
+                return Err(Reason::Kind {
+                    kind: reader.metadata().database_type.clone(),
+                    looked_at,
+                    wanted: A::WHICH.holds(),
+                });
             }
             Some(error) => return Err(format(error)),
         }
-        Ok(Database { reader, answers: Cache::new(CACHED), digest, complained: AtomicBool::new(false) })
+        Ok(Database {
+            reader,
+            answers: Cache::new(CACHED),
+            digest,
+            complained: AtomicBool::new(false),
+        })
     }
 
     /// `None` where it knows nothing of the address, or the text is no address.
@@ -97,7 +129,10 @@ impl<A: Answer> Database<A> {
             Ok(answer) => answer.map(Arc::new),
             Err(error) => {
                 if !self.complained.swap(true, Ordering::Relaxed) {
-                    tracing::warn!("the database granted as `{}` is damaged, some answers are `none` (said once): {error}", A::WHICH);
+                    tracing::warn!(
+                        "the database granted as `{}` is damaged, some answers are `none` (said once): {error}",
+                        A::WHICH
+                    );
                 }
                 None
             }
@@ -124,6 +159,9 @@ impl<A: Answer> Database<A> {
 
 impl<A: Answer> fmt::Debug for Database<A> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Database").field("kind", &self.kind()).field("digest", &self.digest).finish_non_exhaustive()
+        f.debug_struct("Database")
+            .field("kind", &self.kind())
+            .field("digest", &self.digest)
+            .finish_non_exhaustive()
     }
 }

@@ -54,7 +54,8 @@ struct Held<A: Answer> {
     database: Arc<Database<A>>,
     /// Of the content that is open, or that was refused.
     stamp: Option<Stamp>,
-    /// What stood there at the last look, where it is something else. Taken once it has kept still from one look to the next.
+    /// What stood there at the last look, where it is something else. Taken once it has kept still
+    /// from one look to the next.
     pending: Option<Option<Stamp>>,
 }
 
@@ -62,9 +63,23 @@ impl Databases {
     /// Opens all that is granted, or says of each file why it cannot be used.
     pub fn open(grant: &Grant) -> Result<Databases, Vec<OpenError>> {
         let mut errors = Vec::new();
-        let city = grant.city.as_deref().and_then(|path| Held::open(path).map_err(|error| errors.push(error)).ok());
-        let asn = grant.asn.as_deref().and_then(|path| Held::open(path).map_err(|error| errors.push(error)).ok());
-        if errors.is_empty() { Ok(Databases { city, asn, user_agents: grant.user_agents }) } else { Err(errors) }
+        let city = grant
+            .city
+            .as_deref()
+            .and_then(|path| Held::open(path).map_err(|error| errors.push(error)).ok());
+        let asn = grant
+            .asn
+            .as_deref()
+            .and_then(|path| Held::open(path).map_err(|error| errors.push(error)).ok());
+        if errors.is_empty() {
+            Ok(Databases {
+                city,
+                asn,
+                user_agents: grant.user_agents,
+            })
+        } else {
+            Err(errors)
+        }
     }
 
     /// What they say now.
@@ -81,7 +96,8 @@ impl Databases {
         self.city.is_none() && self.asn.is_none()
     }
 
-    /// Looks at the files, and opens again what has changed and kept still since the last look. Blocks while it reads.
+    /// Looks at the files, and opens again what has changed and kept still since the last look.
+    /// Blocks while it reads.
     pub fn refresh(&mut self) -> Refreshed {
         let mut refreshed = Refreshed::default();
         if let Some(city) = &mut self.city {
@@ -97,7 +113,12 @@ impl Databases {
 impl<A: Answer> Held<A> {
     fn open(path: &Path) -> Result<Held<A>, OpenError> {
         let (database, stamp) = Database::open(path)?;
-        Ok(Held { path: path.to_owned(), database: Arc::new(database), stamp: Some(stamp), pending: None })
+        Ok(Held {
+            path: path.to_owned(),
+            database: Arc::new(database),
+            stamp: Some(stamp),
+            pending: None,
+        })
     }
 
     fn refresh(&mut self, refreshed: &mut Refreshed) {
@@ -114,7 +135,11 @@ impl<A: Answer> Held<A> {
         self.pending = None;
         let opened = match found {
             Ok(_) => Database::open(&self.path),
-            Err(error) => Err(OpenError { which: A::WHICH, path: self.path.clone(), reason: Reason::Read(error) }),
+            Err(error) => Err(OpenError {
+                which: A::WHICH,
+                path: self.path.clone(),
+                reason: Reason::Read(error),
+            }),
         };
         match opened {
             Ok((database, stamp)) => {
@@ -124,11 +149,19 @@ impl<A: Answer> Held<A> {
                     self.database = Arc::new(database);
                     let database = &self.database;
                     let (kind, digest) = (database.kind().to_owned(), database.digest().to_owned());
-                    refreshed.replaced.push(Replaced { which: A::WHICH, kind, built: database.built(), digest });
+                    refreshed.replaced.push(Replaced {
+                        which: A::WHICH,
+                        kind,
+                        built: database.built(),
+                        digest,
+                    });
                 }
             }
             // It is being written: the next look sees another stamp, or the same once more.
-            Err(OpenError { reason: Reason::Unstable, .. }) => {}
+            Err(OpenError {
+                reason: Reason::Unstable,
+                ..
+            }) => {}
             Err(error) => {
                 self.stamp = now;
                 refreshed.failed.push(error);

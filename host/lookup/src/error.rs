@@ -57,6 +57,12 @@ pub enum Reason {
     #[error("is not a MaxMind database (`.mmdb`), or is damaged: {0}")]
     Format(String),
     /// Another kind of database.
-    #[error("is a database of the type `{kind}`, and none of its first {looked_at} networks holds {wanted}")]
-    Kind { kind: String, looked_at: usize, wanted: &'static str },
+    #[error(
+        "is a database of the type `{kind}`, and none of its first {looked_at} networks holds {wanted}"
+    )]
+    Kind {
+        kind: String,
+        looked_at: usize,
+        wanted: &'static str,
+    },
 }

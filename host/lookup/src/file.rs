@@ -23,7 +23,12 @@ impl Stamp {
 
 impl From<&Metadata> for Stamp {
     fn from(metadata: &Metadata) -> Stamp {
-        Stamp { device: metadata.dev(), inode: metadata.ino(), bytes: metadata.len(), modified: (metadata.mtime(), metadata.mtime_nsec()) }
+        Stamp {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            bytes: metadata.len(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+        }
     }
 }
 
@@ -38,5 +43,9 @@ pub(crate) fn read(path: &Path) -> Result<(Vec<u8>, Stamp), Reason> {
     let mut content = Vec::with_capacity(metadata.len() as usize);
     file.read_to_end(&mut content).map_err(Reason::Read)?;
     let after = Stamp::from(&file.metadata().map_err(Reason::Read)?);
-    if before == after && content.len() as u64 == before.bytes { Ok((content, before)) } else { Err(Reason::Unstable) }
+    if before == after && content.len() as u64 == before.bytes {
+        Ok((content, before))
+    } else {
+        Err(Reason::Unstable)
+    }
 }

@@ -1,10 +1,13 @@
-//! What components may look up: places and networks of addresses, in MaxMind databases that the operator grants, and user agents.
+//! What components may look up: places and networks of addresses, in MaxMind databases that the
+//! operator grants, and user agents.
 //!
-//! - [`Databases`] holds the granted files: opened, checked, digested, and opened again when they change.
-//! - [`Lookups`] is what they say at one moment. It never changes, so that all of a batch is answered by the same data, and whoever keeps
-//!   the [digests](Lookups::digests) knows which.
+//! - [`Databases`] holds the granted files: opened, checked, digested, and opened again when they
+//!   change.
+//! - [`Lookups`] is what they say at one moment. It never changes, so that all of a batch is
+//!   answered by the same data, and whoever keeps the [digests](Lookups::digests) knows which.
 //!
-//! A database is read into memory whole: a file that is replaced or cut short while it is mapped would end the process.
+//! A database is read into memory whole: a file that is replaced or cut short while it is mapped
+//! would end the process.
 
 mod agent;
 mod database;

@@ -11,8 +11,14 @@ pub struct Network {
 impl Network {
     /// `None` where nothing of it is known.
     pub(crate) fn of(asn: &geoip2::Asn<'_>) -> Option<Network> {
-        let organization = asn.autonomous_system_organization.filter(|name| !name.is_empty()).map(str::to_owned);
-        let network = Network { number: asn.autonomous_system_number, organization };
+        let organization = asn
+            .autonomous_system_organization
+            .filter(|name| !name.is_empty())
+            .map(str::to_owned);
+        let network = Network {
+            number: asn.autonomous_system_number,
+            organization,
+        };
         (network != Network::default()).then_some(network)
     }
 }

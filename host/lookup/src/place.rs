@@ -27,7 +27,10 @@ impl Place {
         let place = Place {
             continent_name: text(city.continent.names.english),
             country_name: text(city.country.names.english),
-            region_iso_code: country.as_ref().zip(region.and_then(|region| text(region.iso_code))).map(|(a, b)| format!("{a}-{b}")),
+            region_iso_code: country
+                .as_ref()
+                .zip(region.and_then(|region| text(region.iso_code)))
+                .map(|(a, b)| format!("{a}-{b}")),
             region_name: region.and_then(|region| text(region.names.english)),
             city_name: text(city.city.names.english),
             latitude: city.location.latitude,

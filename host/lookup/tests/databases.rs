@@ -36,7 +36,15 @@ impl Folder {
 
     fn city(&self) -> PathBuf {
         let file = self.file("city.mmdb");
-        mmdb(&file, "GeoLite2-City", &[("192.0.2.0/24", london()), ("198.51.100.0/25", bhutan()), ("2001:db8::/33", bhutan())]);
+        mmdb(
+            &file,
+            "GeoLite2-City",
+            &[
+                ("192.0.2.0/24", london()),
+                ("198.51.100.0/25", bhutan()),
+                ("2001:db8::/33", bhutan()),
+            ],
+        );
         file
     }
 
@@ -48,15 +56,28 @@ impl Folder {
             autonomous_system_organization: Option<&'static str>,
         }
         let file = self.file("asn.mmdb");
-        let row =
-            |autonomous_system_number, autonomous_system_organization| Asn { autonomous_system_number, autonomous_system_organization };
-        mmdb(&file, "GeoLite2-ASN", &[("192.0.2.0/24", row(64500, Some("Example Net"))), ("198.51.100.0/24", row(64501, None))]);
+        let row = |autonomous_system_number, autonomous_system_organization| Asn {
+            autonomous_system_number,
+            autonomous_system_organization,
+        };
+        mmdb(
+            &file,
+            "GeoLite2-ASN",
+            &[
+                ("192.0.2.0/24", row(64500, Some("Example Net"))),
+                ("198.51.100.0/24", row(64501, None)),
+            ],
+        );
         file
     }
 }
 
 fn open(city: Option<&Path>, asn: Option<&Path>) -> Result<Databases, Vec<String>> {
-    let grant = Grant { city: city.map(Path::to_owned), asn: asn.map(Path::to_owned), user_agents: false };
+    let grant = Grant {
+        city: city.map(Path::to_owned),
+        asn: asn.map(Path::to_owned),
+        user_agents: false,
+    };
     Databases::open(&grant).map_err(|errors| errors.iter().map(ToString::to_string).collect())
 }
 
@@ -67,7 +88,9 @@ fn city_of(lookups: &Lookups, ip: &str) -> Option<String> {
 #[test]
 fn places_and_networks_are_those_of_the_databases() {
     let folder = Folder::new();
-    let lookups = open(Some(&folder.city()), Some(&folder.asn())).unwrap().lookups();
+    let lookups = open(Some(&folder.city()), Some(&folder.asn()))
+        .unwrap()
+        .lookups();
     let text = |text: &str| Some(text.to_owned());
     let place = Place {
         continent_name: text("Europe"),
@@ -80,17 +103,50 @@ fn places_and_networks_are_those_of_the_databases() {
         longitude: Some(-0.0931),
     };
     for _ in 0..2 {
-        assert_eq!(lookups.place_of("192.0.2.7").unwrap().as_deref(), Some(&place));
-        let sparse = Place { country_iso_code: text("BT"), country_name: text("Bhutan"), ..Place::default() };
-        assert_eq!(lookups.place_of("198.51.100.7").unwrap().as_deref(), Some(&sparse), "what is not known is absent");
+        assert_eq!(
+            lookups.place_of("192.0.2.7").unwrap().as_deref(),
+            Some(&place)
+        );
+        let sparse = Place {
+            country_iso_code: text("BT"),
+            country_name: text("Bhutan"),
+            ..Place::default()
+        };
+        assert_eq!(
+            lookups.place_of("198.51.100.7").unwrap().as_deref(),
+            Some(&sparse),
+            "what is not known is absent"
+        );
         assert_eq!(city_of(&lookups, "2001:db8::1").as_deref(), Some("Bhutan"));
-        assert_eq!(city_of(&lookups, "::ffff:192.0.2.9").as_deref(), Some("United Kingdom"), "mapped into IPv6");
-        let network = |number, organization: Option<&str>| Network { number: Some(number), organization: organization.map(str::to_owned) };
-        assert_eq!(lookups.network_of("192.0.2.1").unwrap().as_deref(), Some(&network(64500, Some("Example Net"))));
-        assert_eq!(lookups.network_of("198.51.100.200").unwrap().as_deref(), Some(&network(64501, None)));
+        assert_eq!(
+            city_of(&lookups, "::ffff:192.0.2.9").as_deref(),
+            Some("United Kingdom"),
+            "mapped into IPv6"
+        );
+        let network = |number, organization: Option<&str>| Network {
+            number: Some(number),
+            organization: organization.map(str::to_owned),
+        };
+        assert_eq!(
+            lookups.network_of("192.0.2.1").unwrap().as_deref(),
+            Some(&network(64500, Some("Example Net")))
+        );
+        assert_eq!(
+            lookups.network_of("198.51.100.200").unwrap().as_deref(),
+            Some(&network(64501, None))
+        );
     }
-    for unknown in ["10.0.0.1", "127.0.0.1", "::1", "198.51.100.200", "192.000.002.007", "fe80::1%eth0", "example.com", "", "192.0.2.7:80"]
-    {
+    for unknown in [
+        "10.0.0.1",
+        "127.0.0.1",
+        "::1",
+        "198.51.100.200",
+        "192.000.002.007",
+        "fe80::1%eth0",
+        "example.com",
+        "",
+        "192.0.2.7:80",
+    ] {
         assert_eq!(lookups.place_of(unknown).unwrap(), None, "{unknown}");
     }
 }
@@ -102,7 +158,10 @@ fn what_is_not_granted_says_so() {
     assert_eq!(lookups.network_of("192.0.2.1"), Err(NotGranted));
     assert_eq!(lookups.user_agent("curl/8"), Err(NotGranted));
     assert_eq!(Lookups::default().place_of("192.0.2.1"), Err(NotGranted));
-    assert_eq!(lookups.digests().keys().copied().collect::<Vec<_>>(), ["city"]);
+    assert_eq!(
+        lookups.digests().keys().copied().collect::<Vec<_>>(),
+        ["city"]
+    );
 }
 
 #[test]
@@ -117,24 +176,44 @@ fn a_file_that_cannot_serve_is_refused_by_name() {
     let whole = std::fs::read(&city).unwrap();
     let cut = write("cut.mmdb", &whole[..whole.len() / 2]);
     let text = write("text.mmdb", b"not a database");
-    let flat =
-        write("flat.mmdb", &mmdb_bytes("ipinfo standard_location.mmdb", &[("192.0.2.0/24", json!({ "country": "GB", "city": "London" }))]));
+    let flat = write(
+        "flat.mmdb",
+        &mmdb_bytes(
+            "ipinfo standard_location.mmdb",
+            &[("192.0.2.0/24", json!({ "country": "GB", "city": "London" }))],
+        ),
+    );
     let missing = folder.file("missing.mmdb");
     let not_mmdb = "is not a MaxMind database (`.mmdb`), or is damaged";
     for (file, expected) in [
         (&missing, "cannot be read: No such file"),
-        (&folder.0.path().to_owned(), "cannot be read: it is not a regular file"),
+        (
+            &folder.0.path().to_owned(),
+            "cannot be read: it is not a regular file",
+        ),
         (&cut, not_mmdb),
         (&text, not_mmdb),
-        (&asn, "is a database of the type `GeoLite2-ASN`, and none of its first 2 networks holds places"),
-        (&flat, "is a database of the type `ipinfo standard_location.mmdb`, and none of its first 1 networks holds places"),
+        (
+            &asn,
+            "is a database of the type `GeoLite2-ASN`, and none of its first 2 networks holds places",
+        ),
+        (
+            &flat,
+            "is a database of the type `ipinfo standard_location.mmdb`, and none of its first 1 networks holds places",
+        ),
     ] {
         let errors = open(Some(file), None).unwrap_err();
-        assert!(errors.len() == 1 && errors[0].starts_with(&format!("`{}` {expected}", file.display())), "{errors:?}");
+        assert!(
+            errors.len() == 1 && errors[0].starts_with(&format!("`{}` {expected}", file.display())),
+            "{errors:?}"
+        );
     }
     let errors = open(Some(&missing), Some(&city)).unwrap_err();
     assert!(
-        errors.len() == 2 && errors[1].contains("none of its first 3 networks holds networks (`autonomous_system_number`)"),
+        errors.len() == 2
+            && errors[1].contains(
+                "none of its first 3 networks holds networks (`autonomous_system_number`)"
+            ),
         "{errors:?}"
     );
 }
@@ -150,13 +229,31 @@ fn a_file_is_opened_again_once_its_change_has_kept_still() {
 
     mmdb(&file, "GeoIP2-City", &[("192.0.2.0/24", bhutan())]);
     let first = databases.refresh();
-    assert!(first.replaced.is_empty() && first.failed.is_empty(), "it may still be written to");
+    assert!(
+        first.replaced.is_empty() && first.failed.is_empty(),
+        "it may still be written to"
+    );
     let second = databases.refresh();
-    let [replaced] = &second.replaced[..] else { panic!("{second:?}") };
-    assert_eq!((replaced.kind.as_str(), replaced.built), ("GeoIP2-City", 1_767_225_600));
+    let [replaced] = &second.replaced[..] else {
+        panic!("{second:?}")
+    };
+    assert_eq!(
+        (replaced.kind.as_str(), replaced.built),
+        ("GeoIP2-City", 1_767_225_600)
+    );
     let after = databases.lookups();
-    assert_eq!((replaced.digest.as_str(), city_of(&after, "192.0.2.1").as_deref()), (after.digests()["city"], Some("Bhutan")));
-    assert_eq!(city_of(&before, "192.0.2.1").as_deref(), Some("United Kingdom"), "whoever had the old one keeps it");
+    assert_eq!(
+        (
+            replaced.digest.as_str(),
+            city_of(&after, "192.0.2.1").as_deref()
+        ),
+        (after.digests()["city"], Some("Bhutan"))
+    );
+    assert_eq!(
+        city_of(&before, "192.0.2.1").as_deref(),
+        Some("United Kingdom"),
+        "whoever had the old one keeps it"
+    );
     assert_ne!(digest, replaced.digest);
 
     // The same content under a new time is no other database.
@@ -171,25 +268,48 @@ fn while_a_file_is_broken_or_gone_the_content_before_answers() {
     let mut databases = open(Some(&file), None).unwrap();
     let whole = std::fs::read(&file).unwrap();
     let breakages: [(&str, &dyn Fn()); 2] = [
-        ("is not a MaxMind database", &|| std::fs::write(&file, &whole[..100]).unwrap()),
-        ("cannot be read: No such file", &|| std::fs::remove_file(&file).unwrap()),
+        ("is not a MaxMind database", &|| {
+            std::fs::write(&file, &whole[..100]).unwrap()
+        }),
+        ("cannot be read: No such file", &|| {
+            std::fs::remove_file(&file).unwrap()
+        }),
     ];
     for (expected, damage) in breakages {
         damage();
-        let told: Vec<String> = (0..5).flat_map(|_| databases.refresh().failed).map(|error| error.to_string()).collect();
-        assert!(told.len() == 1 && told[0].contains(expected), "told once: {told:?}");
-        assert_eq!(city_of(&databases.lookups(), "192.0.2.1").as_deref(), Some("United Kingdom"));
+        let told: Vec<String> = (0..5)
+            .flat_map(|_| databases.refresh().failed)
+            .map(|error| error.to_string())
+            .collect();
+        assert!(
+            told.len() == 1 && told[0].contains(expected),
+            "told once: {told:?}"
+        );
+        assert_eq!(
+            city_of(&databases.lookups(), "192.0.2.1").as_deref(),
+            Some("United Kingdom")
+        );
     }
     mmdb(&file, "GeoIP2-City", &[("192.0.2.0/24", bhutan())]);
     let replaced: usize = (0..3).map(|_| databases.refresh().replaced.len()).sum();
-    assert_eq!((replaced, city_of(&databases.lookups(), "192.0.2.1").as_deref()), (1, Some("Bhutan")), "it comes back");
+    assert_eq!(
+        (
+            replaced,
+            city_of(&databases.lookups(), "192.0.2.1").as_deref()
+        ),
+        (1, Some("Bhutan")),
+        "it comes back"
+    );
 }
 
 /// A database is refused or answers something, whatever became of its bytes.
 #[test]
 fn damage_is_no_reason_to_end() {
     let folder = Folder::new();
-    let whole = [std::fs::read(folder.city()).unwrap(), std::fs::read(folder.asn()).unwrap()];
+    let whole = [
+        std::fs::read(folder.city()).unwrap(),
+        std::fs::read(folder.asn()).unwrap(),
+    ];
     let file = folder.file("damaged.mmdb");
     let (mut state, mut opened) = (0x9e37_79b9_7f4a_7c15_u64, 0);
     let mut random = |below: usize| {
@@ -208,12 +328,24 @@ fn damage_is_no_reason_to_end() {
             bytes.truncate(random(bytes.len()) + 1);
         }
         std::fs::write(&file, &bytes).unwrap();
-        let (city, asn) = if round % 2 == 0 { (Some(&*file), None) } else { (None, Some(&*file)) };
-        let Ok(databases) = open(city, asn) else { continue };
+        let (city, asn) = if round % 2 == 0 {
+            (Some(&*file), None)
+        } else {
+            (None, Some(&*file))
+        };
+        let Ok(databases) = open(city, asn) else {
+            continue;
+        };
         opened += 1;
         for ip in ["192.0.2.7", "198.51.100.7", "2001:db8::1", "10.0.0.1", "::"] {
-            let _ = (databases.lookups().place_of(ip), databases.lookups().network_of(ip));
+            let _ = (
+                databases.lookups().place_of(ip),
+                databases.lookups().network_of(ip),
+            );
         }
     }
-    assert!(opened > 300, "some damage goes unnoticed, so that answers are tried too: {opened}");
+    assert!(
+        opened > 300,
+        "some damage goes unnoticed, so that answers are tried too: {opened}"
+    );
 }

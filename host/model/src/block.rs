@@ -6,7 +6,8 @@ use crate::{Millis, Seq, SeqRange};
 
 /// A block is closed at this many events …
 pub const BLOCK_EVENTS: usize = 512;
-/// … or at this many bytes of payload, whichever comes first. One larger event makes a block of its own.
+/// … or at this many bytes of payload, whichever comes first. One larger event makes a block of its
+/// own.
 pub const BLOCK_BYTES: usize = 768 * 1024;
 
 /// Many short texts in one buffer.
@@ -32,15 +33,23 @@ impl Texts {
     }
 
     pub fn at(&self, index: usize) -> &str {
-        let start = if index == 0 { 0 } else { self.ends[index - 1] as usize };
+        let start = if index == 0 {
+            0
+        } else {
+            self.ends[index - 1] as usize
+        };
         &self.bytes[start..self.ends[index] as usize]
     }
 
-    /// True where every end is a valid place in `bytes`: what a decoder must check before it trusts foreign bytes.
+    /// True where every end is a valid place in `bytes`: what a decoder must check before it trusts
+    /// foreign bytes.
     pub fn is_well_formed(&self) -> bool {
         self.ends.is_sorted()
             && self.ends.last().copied().unwrap_or(0) as usize == self.bytes.len()
-            && self.ends.iter().all(|&end| self.bytes.is_char_boundary(end as usize))
+            && self
+                .ends
+                .iter()
+                .all(|&end| self.bytes.is_char_boundary(end as usize))
     }
 }
 
@@ -69,11 +78,13 @@ pub struct BlockParts {
     pub keys: Texts,
     /// JSON texts; empty for the events in `raw`.
     pub payloads: Texts,
-    /// Events that could not be turned into JSON, as they came, by row. Every pipeline dead-letters them.
+    /// Events that could not be turned into JSON, as they came, by row. Every pipeline
+    /// dead-letters them.
     pub raw: BTreeMap<u32, Vec<u8>>,
 }
 
-/// Consecutive events of one stream: what is appended, cached and read as one. Immutable, shared by `Arc`.
+/// Consecutive events of one stream: what is appended, cached and read as one. Immutable, shared by
+/// `Arc`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Block {
     /// Name of the stream, such as `teleport/audit`.
@@ -87,7 +98,13 @@ pub struct Block {
 
 impl Block {
     /// Panics where the columns differ in length; a decoder checks first.
-    pub fn new(stream: Arc<str>, feed: FeedKind, first_seq: Seq, read_at: Millis, parts: BlockParts) -> Block {
+    pub fn new(
+        stream: Arc<str>,
+        feed: FeedKind,
+        first_seq: Seq,
+        read_at: Millis,
+        parts: BlockParts,
+    ) -> Block {
         let rows = parts.times.len();
         assert!(
             parts.types.rows.len() == rows
@@ -98,7 +115,13 @@ impl Block {
                 && parts.payloads.len() == rows,
             "a block's columns have one length"
         );
-        Block { stream, feed, first_seq, read_at, parts }
+        Block {
+            stream,
+            feed,
+            first_seq,
+            read_at,
+            parts,
+        }
     }
 
     pub fn len(&self) -> usize {
@@ -150,7 +173,8 @@ impl Block {
 
     /// Bytes of an event's payload, in whichever form it is kept.
     pub fn payload_len(&self, row: usize) -> usize {
-        self.raw(row).map_or_else(|| self.parts.payloads.at(row).len(), <[u8]>::len)
+        self.raw(row)
+            .map_or_else(|| self.parts.payloads.at(row).len(), <[u8]>::len)
     }
 }
 
@@ -226,11 +250,15 @@ impl BlockBuilder {
 
     /// The finished columns; the builder is empty and ready for the next block.
     ///
-    /// The next block is probably as large as this one, so its buffers begin at that size instead of growing to it.
+    /// The next block is probably as large as this one, so its buffers begin at that size instead
+    /// of growing to it.
     pub fn take(&mut self) -> BlockParts {
         self.abandon();
         let parts = std::mem::take(self).parts;
-        self.parts.payloads.bytes.reserve(parts.payloads.bytes.len() * 9 / 8);
+        self.parts
+            .payloads
+            .bytes
+            .reserve(parts.payloads.bytes.len() * 9 / 8);
         self.parts.keys.bytes.reserve(parts.keys.bytes.len());
         parts
     }
@@ -297,7 +325,9 @@ impl Batch {
 
     /// Each event as (block, row), in order.
     pub fn rows(&self) -> impl Iterator<Item = (&Arc<Block>, usize)> {
-        self.slices.iter().flat_map(|slice| slice.rows.clone().map(move |row| (&slice.block, row)))
+        self.slices
+            .iter()
+            .flat_map(|slice| slice.rows.clone().map(move |row| (&slice.block, row)))
     }
 
     pub fn views(&self) -> impl Iterator<Item = EventView<'_>> {
@@ -310,7 +340,14 @@ mod tests {
     use super::*;
 
     fn head<'a>(key: &'a str, event_type: &'a str, session: &'a str) -> Head<'a> {
-        Head { key, event_type, code: "T1", time: 5, index: 1, session }
+        Head {
+            key,
+            event_type,
+            code: "T1",
+            time: 5,
+            index: 1,
+            session,
+        }
     }
 
     #[test]
@@ -327,15 +364,32 @@ mod tests {
         assert!(builder.is_empty());
         assert!(parts.keys.is_well_formed() && parts.payloads.is_well_formed());
 
-        let block = Arc::new(Block::new("teleport/audit".into(), FeedKind::Audit, 10, 1, parts));
+        let block = Arc::new(Block::new(
+            "teleport/audit".into(),
+            FeedKind::Audit,
+            10,
+            1,
+            parts,
+        ));
         assert_eq!(block.range(), 10..13);
         assert_eq!(block.view(0).payload, r#"{"a":1}"#);
-        assert_eq!((block.view(1).payload, block.raw(1)), ("", Some(&b"\xff\x00"[..])));
-        assert_eq!((block.view(2).event_type, block.session(2)), ("user.login", "s-1"));
+        assert_eq!(
+            (block.view(1).payload, block.raw(1)),
+            ("", Some(&b"\xff\x00"[..]))
+        );
+        assert_eq!(
+            (block.view(2).event_type, block.session(2)),
+            ("user.login", "s-1")
+        );
         assert_eq!(block.parts().types.values.len(), 2);
 
-        let batch = Batch { slices: vec![Slice { block, rows: 1..3 }] };
+        let batch = Batch {
+            slices: vec![Slice { block, rows: 1..3 }],
+        };
         assert_eq!((batch.len(), batch.range()), (2, 11..13));
-        assert_eq!(batch.views().map(|event| event.key).collect::<Vec<_>>(), ["k2", "k3"]);
+        assert_eq!(
+            batch.views().map(|event| event.key).collect::<Vec<_>>(),
+            ["k2", "k3"]
+        );
     }
 }

@@ -3,7 +3,8 @@ use std::sync::Arc;
 use crate::event::FeedKind;
 use crate::{BlockParts, Millis};
 
-/// A change of one of a source's cursors. Keys and values are the source's own; the store keeps them as they are.
+/// A change of one of a source's cursors. Keys and values are the source's own; the store keeps
+/// them as they are.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CursorUpdate {
     pub key: String,
@@ -11,7 +12,8 @@ pub struct CursorUpdate {
     pub value: Option<String>,
 }
 
-/// What a reader gives to the store: events and the cursors that say they were read, one transaction.
+/// What a reader gives to the store: events and the cursors that say they were read, one
+/// transaction.
 #[derive(Clone, Debug)]
 pub struct Append {
     /// Name of the source, such as `teleport`. Cursors are kept per source.

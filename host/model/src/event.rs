@@ -69,10 +69,15 @@ pub struct Head<'a> {
 
 /// The idempotency key: equal for equal input, unique per feed.
 ///
-/// Made of Teleport's `uid` where there is one, else of the SHA-256 of the payload; a recording's key begins with its session id,
-/// because the same event may stand in the audit log and in a recording.
+/// Made of Teleport's `uid` where there is one, else of the SHA-256 of the payload; a recording's
+/// key begins with its session id, because the same event may stand in the audit log and in a
+/// recording.
 pub fn key_of(feed: FeedRef<'_>, uid: &str, payload: &[u8]) -> String {
-    let id = if uid.is_empty() { Hex(&Sha256::digest(payload)).to_string() } else { uid.to_owned() };
+    let id = if uid.is_empty() {
+        Hex(&Sha256::digest(payload)).to_string()
+    } else {
+        uid.to_owned()
+    };
     match feed {
         FeedRef::Audit => id,
         FeedRef::Session(sid) => format!("{sid}/{id}"),
@@ -106,7 +111,10 @@ mod tests {
     fn keys_come_from_the_uid_or_the_payload_and_differ_per_feed() {
         assert_eq!(key_of(FeedRef::Audit, "u-1", b"{}"), "u-1");
         assert_eq!(key_of(FeedRef::Session("s-1"), "u-1", b"{}"), "s-1/u-1");
-        assert_eq!(key_of(FeedRef::Audit, "", b"{}"), "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a");
+        assert_eq!(
+            key_of(FeedRef::Audit, "", b"{}"),
+            "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"
+        );
     }
 
     #[test]

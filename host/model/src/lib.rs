@@ -1,7 +1,7 @@
 //! Pure data shared by the host's crates: events, blocks, batches, outcomes, commits, requests.
 //!
-//! Nothing here does IO, reads a clock or knows a runtime. Units: times are milliseconds since the Unix epoch (UTC, signed),
-//! sizes are bytes, sequences count events within one stream.
+//! Nothing here does IO, reads a clock or knows a runtime. Units: times are milliseconds since the
+//! Unix epoch (UTC, signed), sizes are bytes, sequences count events within one stream.
 
 mod block;
 mod books;
@@ -14,7 +14,9 @@ pub mod request;
 mod secret;
 mod time;
 
-pub use block::{BLOCK_BYTES, BLOCK_EVENTS, Batch, Block, BlockBuilder, BlockParts, Dictionary, Slice, Texts};
+pub use block::{
+    BLOCK_BYTES, BLOCK_EVENTS, Batch, Block, BlockBuilder, BlockParts, Dictionary, Slice, Texts,
+};
 pub use books::{Books, DayTally};
 pub use commit::{BatchRecord, Commit, DeadLetter, Generation, RequestRecord, StateWrite};
 pub use cursor::{Append, CursorUpdate};

@@ -10,7 +10,8 @@ use memchr::memmem::Finder;
 /// What stands in place of a secret.
 pub const MASK: &str = "***";
 
-/// Shorter values are not masked: they would blank out half of every text, and tell the secret by doing so.
+/// Shorter values are not masked: they would blank out half of every text, and tell the secret by
+/// doing so.
 pub const MASKED_MIN_CHARS: usize = 4;
 
 /// The length, in bytes, of a line that a plugin or a receiver may put into the log.
@@ -19,10 +20,12 @@ pub const LINE_MAX: usize = 1024;
 /// A line of a longer secret (a key in PEM, say) is masked on its own from this many characters.
 const SECRET_LINE_MIN_CHARS: usize = 8;
 
-/// The secrets known to this process. Clones share one set, and a secret added later is masked by all of them.
+/// The secrets known to this process. Clones share one set, and a secret added later is masked by
+/// all of them.
 ///
-/// A secret is found as it is, as JSON and as a URL would write it, and line by line where it has several. Other encodings are not
-/// undone; add them as secrets of their own (egress does, for the Base64 of basic authentication).
+/// A secret is found as it is, as JSON and as a URL would write it, and line by line where it has
+/// several. Other encodings are not undone; add them as secrets of their own (egress does, for the
+/// Base64 of basic authentication).
 #[derive(Clone, Default)]
 pub struct Masks {
     finders: Arc<RwLock<Arc<Vec<Finder<'static>>>>>,
@@ -33,7 +36,8 @@ impl Masks {
         Self::default()
     }
 
-    /// Masks `secret` from now on. False, and nothing is done, if it is shorter than [`MASKED_MIN_CHARS`].
+    /// Masks `secret` from now on. False, and nothing is done, if it is shorter than
+    /// [`MASKED_MIN_CHARS`].
     pub fn add(&self, secret: &str) -> bool {
         let secret = secret.trim();
         if secret.chars().count() < MASKED_MIN_CHARS {
@@ -42,7 +46,10 @@ impl Masks {
         let mut slot = self.finders.write().unwrap_or_else(PoisonError::into_inner);
         let mut finders = slot.as_ref().clone();
         for form in forms(secret) {
-            if !finders.iter().any(|finder| finder.needle() == form.as_bytes()) {
+            if !finders
+                .iter()
+                .any(|finder| finder.needle() == form.as_bytes())
+            {
                 finders.push(Finder::new(form.as_bytes()).into_owned());
             }
         }
@@ -55,12 +62,15 @@ impl Masks {
         match self.mask_prefix(text.as_bytes(), text.len()) {
             Cow::Borrowed(_) => Cow::Borrowed(text),
             // Secrets are text, so that a match begins and ends between characters.
-            Cow::Owned(bytes) => Cow::Owned(String::from_utf8(bytes).unwrap_or_else(|_| MASK.into())),
+            Cow::Owned(bytes) => {
+                Cow::Owned(String::from_utf8(bytes).unwrap_or_else(|_| MASK.into()))
+            }
         }
     }
 
-    /// The first `limit` bytes, masked. A secret that begins before the limit is masked as a whole if `bytes` holds the whole of it:
-    /// give [`Masks::longest`] bytes more than the limit, and no part of a secret is left at the cut.
+    /// The first `limit` bytes, masked. A secret that begins before the limit is masked as a whole
+    /// if `bytes` holds the whole of it: give [`Masks::longest`] bytes more than the limit, and
+    /// no part of a secret is left at the cut.
     pub fn mask_prefix<'a>(&self, bytes: &'a [u8], limit: usize) -> Cow<'a, [u8]> {
         let limit = limit.min(bytes.len());
         let finders = self.snapshot();
@@ -94,11 +104,18 @@ impl Masks {
 
     /// Bytes of the longest text that is masked.
     pub fn longest(&self) -> usize {
-        self.snapshot().iter().map(|finder| finder.needle().len()).max().unwrap_or(0)
+        self.snapshot()
+            .iter()
+            .map(|finder| finder.needle().len())
+            .max()
+            .unwrap_or(0)
     }
 
     fn snapshot(&self) -> Arc<Vec<Finder<'static>>> {
-        self.finders.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.finders
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -108,8 +125,9 @@ impl fmt::Debug for Masks {
     }
 }
 
-/// Makes foreign text fit for one line of a log: control characters, line separators and characters that turn the direction of
-/// writing become escapes, and what is over `max_bytes` is cut off with a mark that says how much is missing.
+/// Makes foreign text fit for one line of a log: control characters, line separators and characters
+/// that turn the direction of writing become escapes, and what is over `max_bytes` is cut off with
+/// a mark that says how much is missing.
 ///
 /// The result is at most `max_bytes` long, or the mark alone where that is less.
 pub fn escape(text: &str, max_bytes: usize) -> Cow<'_, str> {
@@ -142,17 +160,30 @@ pub fn escape(text: &str, max_bytes: usize) -> Cow<'_, str> {
 }
 
 fn needs_escape(char: char) -> bool {
-    // Line and paragraph separators; marks, embeddings, overrides and isolates of bidirectional text; zero-width characters.
-    char.is_control() || matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    // Line and paragraph separators; marks, embeddings, overrides and isolates of bidirectional
+    // text; zero-width characters.
+    char.is_control()
+        || matches!(char, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 fn forms(secret: &str) -> Vec<String> {
-    let mut forms = vec![secret.to_owned(), json_escaped(secret), percent_encoded(secret)];
+    let mut forms = vec![
+        secret.to_owned(),
+        json_escaped(secret),
+        percent_encoded(secret),
+    ];
     forms.push(percent_encoded(secret).replace("%20", "+"));
     if secret.contains('\n') {
-        let lines = secret.lines().map(str::trim).filter(|line| line.chars().count() >= SECRET_LINE_MIN_CHARS);
+        let lines = secret
+            .lines()
+            .map(str::trim)
+            .filter(|line| line.chars().count() >= SECRET_LINE_MIN_CHARS);
         // The frame of a PEM file is no secret.
-        forms.extend(lines.filter(|line| !line.starts_with("-----")).map(str::to_owned));
+        forms.extend(
+            lines
+                .filter(|line| !line.starts_with("-----"))
+                .map(str::to_owned),
+        );
     }
     forms
 }
@@ -166,14 +197,17 @@ fn json_escaped(text: &str) -> String {
             '\n' => escaped.push_str("\\n"),
             '\r' => escaped.push_str("\\r"),
             '\t' => escaped.push_str("\\t"),
-            char if u32::from(char) < 0x20 => escaped.push_str(&format!("\\u{:04x}", u32::from(char))),
+            char if u32::from(char) < 0x20 => {
+                escaped.push_str(&format!("\\u{:04x}", u32::from(char)))
+            }
             char => escaped.push(char),
         }
     }
     escaped
 }
 
-/// Percent-encodes everything but the unreserved characters of RFC 3986 2.3: fit for a name or a value in a URL's query.
+/// Percent-encodes everything but the unreserved characters of RFC 3986 2.3: fit for a name or a
+/// value in a URL's query.
 pub fn percent_encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -208,8 +242,16 @@ mod tests {
             (&["abcd", "cdef"], "abcdef", "***"),
             (&["abcd", "abcdefgh"], "abcdefghi", "***i"),
             (&["aaaa"], "aaaaaaa", "***"),
-            (&["pa\"ss\\word"], r#"{"p":"pa\"ss\\word"}"#, r#"{"p":"***"}"#),
-            (&["p@ss word"], "?token=p%40ss%20word&x=p%40ss+word", "?token=***&x=***"),
+            (
+                &["pa\"ss\\word"],
+                r#"{"p":"pa\"ss\\word"}"#,
+                r#"{"p":"***"}"#,
+            ),
+            (
+                &["p@ss word"],
+                "?token=p%40ss%20word&x=p%40ss+word",
+                "?token=***&x=***",
+            ),
             (&["one-line\nother-line"], "seen: other-line", "seen: ***"),
             (&["  trimmed\n"], "trimmed", "***"),
             (&["größe!"], "die größe! ist", "die *** ist"),
@@ -231,7 +273,10 @@ mod tests {
         let masks = masks(&["hunter22"]);
         assert_eq!(masks.mask_prefix(b"ab hunter22 cd", 6).as_ref(), b"ab ***");
         assert_eq!(masks.mask_prefix(b"ab hunter22 cd", 3).as_ref(), b"ab ");
-        assert_eq!(masks.mask_prefix(b"ab hunter22 cd", 12).as_ref(), b"ab *** ");
+        assert_eq!(
+            masks.mask_prefix(b"ab hunter22 cd", 12).as_ref(),
+            b"ab *** "
+        );
         assert_eq!(masks.longest(), 8);
     }
 
@@ -250,8 +295,16 @@ mod tests {
             ("plain ü", 1024, "plain ü"),
             ("a\nb\r\tc\x1b[31m", 1024, "a\\nb\\r\\tc\\u{1b}[31m"),
             ("a\u{202e}b\u{2028}", 1024, "a\\u{202e}b\\u{2028}"),
-            ("0123456789abcdefghijklmnop", 26, "0123456789abcdefghijklmnop"),
-            ("0123456789abcdefghijklmnopq", 26, "0123456789ab…(+15 bytes)"),
+            (
+                "0123456789abcdefghijklmnop",
+                26,
+                "0123456789abcdefghijklmnop",
+            ),
+            (
+                "0123456789abcdefghijklmnopq",
+                26,
+                "0123456789ab…(+15 bytes)",
+            ),
         ] {
             assert_eq!(escape(text, max), escaped, "{text:?}");
         }

@@ -52,18 +52,22 @@ impl Outcomes {
 
     /// (delivered, dropped, dead), counted.
     pub fn count(&self) -> (u64, u64, u64) {
-        self.runs.iter().fold((0, 0, 0), |(delivered, dropped, dead), run| {
-            let len = u64::from(run.len);
-            match run.outcome {
-                Outcome::Delivered => (delivered + len, dropped, dead),
-                Outcome::Dropped(_) => (delivered, dropped + len, dead),
-                Outcome::Dead(_) => (delivered, dropped, dead + len),
-            }
-        })
+        self.runs
+            .iter()
+            .fold((0, 0, 0), |(delivered, dropped, dead), run| {
+                let len = u64::from(run.len);
+                match run.outcome {
+                    Outcome::Delivered => (delivered + len, dropped, dead),
+                    Outcome::Dropped(_) => (delivered, dropped + len, dead),
+                    Outcome::Dead(_) => (delivered, dropped, dead + len),
+                }
+            })
     }
 
     pub fn iter(&self) -> impl Iterator<Item = Outcome> {
-        self.runs.iter().flat_map(|run| std::iter::repeat_n(run.outcome, run.len as usize))
+        self.runs
+            .iter()
+            .flat_map(|run| std::iter::repeat_n(run.outcome, run.len as usize))
     }
 
     /// True where there is exactly one outcome for each sequence of the range.
@@ -79,7 +83,13 @@ mod tests {
     #[test]
     fn runs_merge_and_count() {
         let mut outcomes = Outcomes::default();
-        for outcome in [Outcome::Delivered, Outcome::Delivered, Outcome::Dropped(0), Outcome::Dropped(1), Outcome::Dead(2)] {
+        for outcome in [
+            Outcome::Delivered,
+            Outcome::Delivered,
+            Outcome::Dropped(0),
+            Outcome::Dropped(1),
+            Outcome::Dead(2),
+        ] {
             outcomes.push(outcome);
         }
         assert_eq!(outcomes.runs.len(), 4);

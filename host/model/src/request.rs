@@ -1,7 +1,8 @@
 //! Requests that a sink returned, and what the contract demands of them.
 //!
-//! A guest's request is data until [`Request::check`] has passed it: method, path, header and index rules are enforced here, before
-//! anything is sent, so that a component that breaks them is handled like one that trapped.
+//! A guest's request is data until [`Request::check`] has passed it: method, path, header and index
+//! rules are enforced here, before anything is sent, so that a component that breaks them is
+//! handled like one that trapped.
 
 use std::collections::HashSet;
 
@@ -12,8 +13,18 @@ use thiserror::Error;
 pub const HEADERS_MAX: usize = 64;
 
 /// Refused in a guest's request, whatever the operator configured. `Proxy-*` too.
-const REFUSED: [&str; 10] =
-    ["host", "content-length", "transfer-encoding", "connection", "upgrade", "te", "trailer", "expect", "cookie", "authorization"];
+const REFUSED: [&str; 10] = [
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "connection",
+    "upgrade",
+    "te",
+    "trailer",
+    "expect",
+    "cookie",
+    "authorization",
+];
 
 /// A request as a component returned it.
 #[derive(Clone, Debug, PartialEq)]
@@ -98,7 +109,8 @@ pub enum Violation {
 }
 
 impl Request {
-    /// Enforces the rules for one request. `operator_headers`: names the operator set, in lower case; a component cannot override them.
+    /// Enforces the rules for one request. `operator_headers`: names the operator set, in lower
+    /// case; a component cannot override them.
     pub fn check(self, operator_headers: &[String]) -> Result<CheckedRequest, Violation> {
         let method = match self.method.as_str() {
             "POST" => Method::Post,
@@ -119,11 +131,17 @@ impl Request {
             if is_refused_header(name) || operator_headers.contains(&name.to_ascii_lowercase()) {
                 return Err(Violation::HeaderRefused(name.clone()));
             }
-            if !value.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+            if !value
+                .bytes()
+                .all(|byte| byte == b' ' || byte.is_ascii_graphic())
+            {
                 return Err(Violation::HeaderValue(name.clone()));
             }
         }
-        Ok(CheckedRequest { method, inner: self })
+        Ok(CheckedRequest {
+            method,
+            inner: self,
+        })
     }
 }
 
@@ -207,14 +225,18 @@ pub fn is_header_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(is_token_byte)
 }
 
-/// A header that belongs to the host: neither a component nor the operator's `headers` can set it. In any case.
+/// A header that belongs to the host: neither a component nor the operator's `headers` can set it.
+/// In any case.
 pub fn is_refused_header(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
     REFUSED.contains(&lower.as_str()) || lower.starts_with("proxy-")
 }
 
 fn is_path_suffix(text: &str) -> bool {
-    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._~/-".contains(&byte)) && !text.contains("..") && !text.contains("//")
+    text.bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || b"._~/-".contains(&byte))
+        && !text.contains("..")
+        && !text.contains("//")
 }
 
 // RFC 9110 5.6.2.
@@ -246,17 +268,47 @@ mod tests {
             request(|r| r.headers = vec![pair])
         };
         for (request, violation) in [
-            (request(|r| r.method = "GET".into()), Violation::Method("GET".into())),
-            (request(|r| r.path_suffix = "/../etc".into()), Violation::Path("/../etc".into())),
-            (request(|r| r.path_suffix = "//evil.example".into()), Violation::Path("//evil.example".into())),
-            (request(|r| r.path_suffix = "@evil.example".into()), Violation::Path("@evil.example".into())),
-            (header("Host", "evil"), Violation::HeaderRefused("Host".into())),
-            (header("AUTHORIZATION", "x"), Violation::HeaderRefused("AUTHORIZATION".into())),
-            (header("Proxy-Foo", "x"), Violation::HeaderRefused("Proxy-Foo".into())),
-            (header("X-Api-Key", "x"), Violation::HeaderRefused("X-Api-Key".into())),
+            (
+                request(|r| r.method = "GET".into()),
+                Violation::Method("GET".into()),
+            ),
+            (
+                request(|r| r.path_suffix = "/../etc".into()),
+                Violation::Path("/../etc".into()),
+            ),
+            (
+                request(|r| r.path_suffix = "//evil.example".into()),
+                Violation::Path("//evil.example".into()),
+            ),
+            (
+                request(|r| r.path_suffix = "@evil.example".into()),
+                Violation::Path("@evil.example".into()),
+            ),
+            (
+                header("Host", "evil"),
+                Violation::HeaderRefused("Host".into()),
+            ),
+            (
+                header("AUTHORIZATION", "x"),
+                Violation::HeaderRefused("AUTHORIZATION".into()),
+            ),
+            (
+                header("Proxy-Foo", "x"),
+                Violation::HeaderRefused("Proxy-Foo".into()),
+            ),
+            (
+                header("X-Api-Key", "x"),
+                Violation::HeaderRefused("X-Api-Key".into()),
+            ),
             (header("a b", "x"), Violation::HeaderName("a b".into())),
-            (header("x", "a\r\nHost: evil"), Violation::HeaderValue("x".into())),
-            (request(|r| r.headers = vec![("x".into(), "y".into()); 65]), Violation::TooManyHeaders(65)),
+            (
+                header("x", "a\r\nHost: evil"),
+                Violation::HeaderValue("x".into()),
+            ),
+            (
+                request(|r| r.headers = vec![("x".into(), "y".into()); 65]),
+                Violation::TooManyHeaders(65),
+            ),
         ] {
             assert_eq!(request.check(&["x-api-key".into()]).unwrap_err(), violation);
         }
@@ -265,10 +317,15 @@ mod tests {
 
     #[test]
     fn each_index_stands_exactly_once() {
-        let check = |carried: &[&[u32]], rejected: &[u32]| check_indexes(3, carried.iter().copied(), rejected.iter().copied());
+        let check = |carried: &[&[u32]], rejected: &[u32]| {
+            check_indexes(3, carried.iter().copied(), rejected.iter().copied())
+        };
         assert_eq!(check(&[&[0, 2], &[1]], &[]), Ok(()));
         assert_eq!(check(&[&[0, 1]], &[2]), Ok(()));
-        assert_eq!(check(&[&[0, 1], &[1, 2]], &[]), Err(Violation::IndexTwice(1)));
+        assert_eq!(
+            check(&[&[0, 1], &[1, 2]], &[]),
+            Err(Violation::IndexTwice(1))
+        );
         assert_eq!(check(&[&[0, 1]], &[1]), Err(Violation::IndexTwice(1)));
         assert_eq!(check(&[&[0, 1, 3]], &[]), Err(Violation::NoSuchIndex(3, 3)));
         assert_eq!(check(&[&[0]], &[1]), Err(Violation::IndexMissing(2)));

@@ -11,7 +11,9 @@ impl Day {
     pub const MILLIS: i64 = 86_400_000;
 
     pub fn of(time: Millis) -> Day {
-        Day(time.div_euclid(Self::MILLIS).clamp(i32::MIN.into(), i32::MAX.into()) as i32)
+        Day(time
+            .div_euclid(Self::MILLIS)
+            .clamp(i32::MIN.into(), i32::MAX.into()) as i32)
     }
 
     pub fn start(self) -> Millis {
@@ -25,11 +27,16 @@ impl fmt::Display for Day {
         let z = i64::from(self.0) + 719_468;
         let era = z.div_euclid(146_097);
         let day_of_era = z.rem_euclid(146_097);
-        let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let year_of_era =
+            (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
         let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
         let shifted_month = (5 * day_of_year + 2) / 153;
         let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-        let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+        let month = if shifted_month < 10 {
+            shifted_month + 3
+        } else {
+            shifted_month - 9
+        };
         let year = year_of_era + era * 400 + i64::from(month <= 2);
         write!(f, "{year:04}-{month:02}-{day:02}")
     }

@@ -9,12 +9,17 @@ const PLUGINS: &str = "plugin";
 
 /// `debug`, or directives such as `info,lockgate_teleport=debug`.
 ///
-/// Nothing means `info`. A level without a target means our own crates and plugins. The libraries below them say no more than warnings unless
-/// they are named: at `debug` an HTTP client logs the addresses that it connects to.
+/// Nothing means `info`. A level without a target means our own crates and plugins. The libraries
+/// below them say no more than warnings unless they are named: at `debug` an HTTP client logs the
+/// addresses that it connects to.
 pub fn parse(text: &str) -> Result<Targets, ParseError> {
     let given: Targets = if text.trim().is_empty() { "info" } else { text }.parse()?;
     let level = given.default_level().unwrap_or(LevelFilter::OFF);
-    Ok(Targets::new().with_default(level.min(LevelFilter::WARN)).with_target(OURS, level).with_target(PLUGINS, level).with_targets(given))
+    Ok(Targets::new()
+        .with_default(level.min(LevelFilter::WARN))
+        .with_target(OURS, level)
+        .with_target(PLUGINS, level)
+        .with_targets(given))
 }
 
 #[cfg(test)]
@@ -35,14 +40,30 @@ mod tests {
             ("debug", "hyper::client", Some(Level::WARN)),
             ("trace,hyper=debug", "hyper::client", Some(Level::DEBUG)),
             ("error", "hyper::client", Some(Level::ERROR)),
-            ("info,lockgate_teleport=trace", "lockgate_teleport::bulk", Some(Level::TRACE)),
-            ("info,lockgate_teleport=trace", "lockgate_store", Some(Level::INFO)),
+            (
+                "info,lockgate_teleport=trace",
+                "lockgate_teleport::bulk",
+                Some(Level::TRACE),
+            ),
+            (
+                "info,lockgate_teleport=trace",
+                "lockgate_store",
+                Some(Level::INFO),
+            ),
             ("off", "lockgate_store", None),
             ("lockgate_store=info", "lockgate_egress", None),
         ] {
             let filter = parse(text).unwrap();
-            let levels = [Level::TRACE, Level::DEBUG, Level::INFO, Level::WARN, Level::ERROR];
-            let passed = levels.into_iter().find(|level| filter.would_enable(target, level));
+            let levels = [
+                Level::TRACE,
+                Level::DEBUG,
+                Level::INFO,
+                Level::WARN,
+                Level::ERROR,
+            ];
+            let passed = levels
+                .into_iter()
+                .find(|level| filter.would_enable(target, level));
             assert_eq!(passed, most, "{text:?} for {target}");
         }
         assert!(parse("info,lockgate=loud").is_err());

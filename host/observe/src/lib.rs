@@ -1,7 +1,7 @@
 //! What an operator can see of a running host: its log, and what the process costs.
 //!
-//! A leaf: nothing here knows a pipeline. Everything that is written goes to standard error, one line an event, with known secrets
-//! masked and control characters escaped.
+//! A leaf: nothing here knows a pipeline. Everything that is written goes to standard error, one
+//! line an event, with known secrets masked and control characters escaped.
 
 mod filter;
 mod line;

@@ -9,7 +9,8 @@ use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Level, Metadata};
 
-/// The length of one value in a line, in bytes. Guests' texts are shorter: they are cut where they come in.
+/// The length of one value in a line, in bytes. Guests' texts are shorter: they are cut where they
+/// come in.
 const VALUE_MAX: usize = 4 * LINE_MAX;
 
 /// The field in which `tracing` keeps an event's message.
@@ -21,7 +22,10 @@ pub struct Fields(Vec<(&'static str, Value)>);
 
 impl Fields {
     pub fn extend(&mut self, fields: &Fields) {
-        fields.0.iter().for_each(|(name, value)| self.set(name, value.clone()));
+        fields
+            .0
+            .iter()
+            .for_each(|(name, value)| self.set(name, value.clone()));
     }
 
     fn set(&mut self, name: &'static str, value: Value) {
@@ -31,7 +35,8 @@ impl Fields {
         }
     }
 
-    /// Each value on its own, before it is written in any format: a number that is a secret becomes a text.
+    /// Each value on its own, before it is written in any format: a number that is a secret becomes
+    /// a text.
     fn masked(mut self, masks: &Masks) -> Self {
         for (_, value) in &mut self.0 {
             let text = as_text(value);
@@ -45,7 +50,8 @@ impl Fields {
 
     fn take_message(&mut self) -> String {
         let at = self.0.iter().position(|(name, _)| *name == MESSAGE);
-        at.map(|at| as_text(&self.0.remove(at).1)).unwrap_or_default()
+        at.map(|at| as_text(&self.0.remove(at).1))
+            .unwrap_or_default()
     }
 }
 
@@ -67,7 +73,14 @@ impl Visit for Fields {
     }
     fn record_f64(&mut self, field: &Field, value: f64) {
         // JSON has no NaN and no infinity.
-        self.set(field.name(), if value.is_finite() { value.into() } else { value.to_string().into() });
+        self.set(
+            field.name(),
+            if value.is_finite() {
+                value.into()
+            } else {
+                value.to_string().into()
+            },
+        );
     }
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
         let mut text = value.to_string();
@@ -98,17 +111,40 @@ impl Line<'_> {
             message: String,
             fields: Map<String, Value>,
         }
-        let (timestamp, level, target) = (timestamp(self.time), self.metadata.level().as_str(), self.metadata.target());
+        let (timestamp, level, target) = (
+            timestamp(self.time),
+            self.metadata.level().as_str(),
+            self.metadata.target(),
+        );
         let mut fields = self.fields.masked(masks);
         let message = fields.take_message();
-        let fields = fields.0.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
+        let fields = fields
+            .0
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect();
         // Serialising texts and numbers cannot fail.
-        serde_json::to_string(&Object { timestamp, level, target, message, fields }).unwrap_or_default() + "\n"
+        serde_json::to_string(&Object {
+            timestamp,
+            level,
+            target,
+            message,
+            fields,
+        })
+        .unwrap_or_default()
+            + "\n"
     }
 
-    /// `2026-11-20T12:00:00.000Z WARN  the receiver is slow pipeline=siem reason="no answer"`, and a line feed.
+    /// `2026-11-20T12:00:00.000Z WARN  the receiver is slow pipeline=siem reason="no answer"`, and
+    /// a line feed.
     pub fn text(self, masks: &Masks, colour: bool) -> String {
-        let paint = |code: &str, text: &str| if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() };
+        let paint = |code: &str, text: &str| {
+            if colour {
+                format!("\x1b[{code}m{text}\x1b[0m")
+            } else {
+                text.to_owned()
+            }
+        };
         let level = *self.metadata.level();
         let code = match level {
             Level::ERROR => "1;31",
@@ -116,7 +152,11 @@ impl Line<'_> {
             Level::INFO => "32",
             _ => "34",
         };
-        let mut line = format!("{} {} ", paint("2", &timestamp(self.time)), paint(code, &format!("{:5}", level.as_str())));
+        let mut line = format!(
+            "{} {} ",
+            paint("2", &timestamp(self.time)),
+            paint(code, &format!("{:5}", level.as_str()))
+        );
         // Which of our crates it was tells people nothing; which library, a little.
         if !self.metadata.target().starts_with("lockgate") {
             let _ = write!(line, "{}: ", self.metadata.target());
@@ -124,7 +164,12 @@ impl Line<'_> {
         let mut fields = self.fields.masked(masks);
         line.push_str(&escape(&fields.take_message(), VALUE_MAX));
         for (name, value) in fields.0 {
-            let _ = write!(line, " {}{}", paint("2", &format!("{name}=")), quoted(&escape(&as_text(&value), VALUE_MAX)));
+            let _ = write!(
+                line,
+                " {}{}",
+                paint("2", &format!("{name}=")),
+                quoted(&escape(&as_text(&value), VALUE_MAX))
+            );
         }
         line.push('\n');
         // Once more over the whole: a secret with a space may have come in two fields.
@@ -142,7 +187,11 @@ fn as_text(value: &Value) -> String {
 
 fn quoted(text: &str) -> String {
     let plain = !text.is_empty() && !text.contains([' ', '"', '=']);
-    if plain { text.to_owned() } else { format!("\"{}\"", text.replace('"', "\\\"")) }
+    if plain {
+        text.to_owned()
+    } else {
+        format!("\"{}\"", text.replace('"', "\\\""))
+    }
 }
 
 /// RFC 3339 in UTC, with milliseconds.
@@ -154,5 +203,10 @@ fn timestamp(time: SystemTime) -> String {
     let day = Day::of(millis);
     let of_day = millis - day.start();
     let (seconds, millis) = (of_day / 1000, of_day % 1000);
-    format!("{day}T{:02}:{:02}:{:02}.{millis:03}Z", seconds / 3600, seconds / 60 % 60, seconds % 60)
+    format!(
+        "{day}T{:02}:{:02}:{:02}.{millis:03}Z",
+        seconds / 3600,
+        seconds / 60 % 60,
+        seconds % 60
+    )
 }

@@ -32,13 +32,22 @@ pub enum LogError {
 
 /// Sends everything that `tracing` hears to standard error, from now on and for the whole process.
 ///
-/// `filter`: a level, or directives such as `info,lockgate_teleport=debug`. A bare level is for our own crates; libraries say no more
-/// than warnings unless they are named. `masks`: what is added to it later is masked as well.
+/// `filter`: a level, or directives such as `info,lockgate_teleport=debug`. A bare level is for our
+/// own crates; libraries say no more than warnings unless they are named. `masks`: what is added to
+/// it later is masked as well.
 pub fn init_logging(format: Format, filter: &str, masks: Masks) -> Result<(), LogError> {
-    let targets = filter::parse(filter).map_err(|error| LogError::Filter(filter.to_owned(), error.to_string()))?;
+    let targets = filter::parse(filter)
+        .map_err(|error| LogError::Filter(filter.to_owned(), error.to_string()))?;
     // https://no-color.org: present and not empty.
-    let colour = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let log = Log { format, colour, masks, clock: SystemTime::now, out: Mutex::new(io::stderr()) };
+    let colour = io::stderr().is_terminal()
+        && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let log = Log {
+        format,
+        colour,
+        masks,
+        clock: SystemTime::now,
+        out: Mutex::new(io::stderr()),
+    };
     let subscriber = tracing_subscriber::registry().with(log.with_filter(targets));
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::AlreadySet)
 }
@@ -71,7 +80,11 @@ impl<W: Write + 'static, S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lo
     /// The event's own fields first, then those of the spans around it, outermost first.
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let mut around = Fields::default();
-        for span in context.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
+        for span in context
+            .event_scope(event)
+            .into_iter()
+            .flat_map(|scope| scope.from_root())
+        {
             if let Some(fields) = span.extensions().get::<Fields>() {
                 around.extend(fields);
             }
@@ -82,13 +95,22 @@ impl<W: Write + 'static, S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lo
         fields.extend(&around);
         // Where both have a field, the event's is nearer.
         fields.extend(&own);
-        let line = Line { time: (self.clock)(), metadata: event.metadata(), fields };
+        let line = Line {
+            time: (self.clock)(),
+            metadata: event.metadata(),
+            fields,
+        };
         let line = match self.format {
             Format::Text => line.text(&self.masks, self.colour),
             Format::Json => line.json(&self.masks),
         };
-        // One write a line, so that lines of other processes on the same terminal do not mix in. If it fails there is nobody to tell.
-        let _ = self.out.lock().unwrap_or_else(PoisonError::into_inner).write_all(line.as_bytes());
+        // One write a line, so that lines of other processes on the same terminal do not mix in. If
+        // it fails there is nobody to tell.
+        let _ = self
+            .out
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .write_all(line.as_bytes());
     }
 }
 
@@ -117,8 +139,15 @@ mod tests {
     fn logged(format: Format, colour: bool, secrets: &[&str], talk: impl FnOnce()) -> String {
         let (sheet, masks) = (Sheet::default(), Masks::new());
         let clock = || SystemTime::UNIX_EPOCH + Duration::from_millis(1_767_700_800_042);
-        let log = Log { format, colour, masks: masks.clone(), clock, out: Mutex::new(sheet.clone()) };
-        let subscriber = tracing_subscriber::registry().with(log.with_filter(filter::parse("debug").unwrap()));
+        let log = Log {
+            format,
+            colour,
+            masks: masks.clone(),
+            clock,
+            out: Mutex::new(sheet.clone()),
+        };
+        let subscriber =
+            tracing_subscriber::registry().with(log.with_filter(filter::parse("debug").unwrap()));
         secrets.iter().for_each(|secret| assert!(masks.add(secret)));
         tracing::subscriber::with_default(subscriber, talk);
         String::from_utf8(sheet.0.lock().unwrap().clone()).unwrap()
@@ -148,7 +177,10 @@ mod tests {
     #[test]
     fn colours_carry_nothing_of_their_own() {
         let coloured = logged(Format::Text, true, &[], talk);
-        assert!(coloured.contains("\x1b[33mWARN \x1b[0m the receiver"), "{coloured}");
+        assert!(
+            coloured.contains("\x1b[33mWARN \x1b[0m the receiver"),
+            "{coloured}"
+        );
         let mut plain = coloured;
         for code in ["\x1b[2m", "\x1b[33m", "\x1b[1;31m", "\x1b[0m"] {
             plain = plain.replace(code, "");
@@ -158,7 +190,10 @@ mod tests {
 
     #[test]
     fn json_is_one_object_a_line() {
-        let lines: Vec<Value> = logged(Format::Json, true, &[], talk).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let lines: Vec<Value> = logged(Format::Json, true, &[], talk)
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
         assert_eq!(
             lines,
             [
@@ -217,7 +252,12 @@ mod tests {
 
     #[test]
     fn a_filter_that_cannot_be_read_is_an_error() {
-        let error = init_logging(Format::Text, "info,lockgate=loud", Masks::new()).unwrap_err().to_string();
-        assert!(error.starts_with("`info,lockgate=loud` is not a filter for the log: "), "{error}");
+        let error = init_logging(Format::Text, "info,lockgate=loud", Masks::new())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.starts_with("`info,lockgate=loud` is not a filter for the log: "),
+            "{error}"
+        );
     }
 }

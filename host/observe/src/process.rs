@@ -1,17 +1,22 @@
-//! What a process costs: memory and processor time. From `/proc` (proc(5)), so that elsewhere than on Linux it is not known.
+//! What a process costs: memory and processor time. From `/proc` (proc(5)), so that elsewhere than
+//! on Linux it is not known.
 
 /// Resident memory of this process, in bytes.
 pub fn rss_bytes() -> Option<u64> {
     read("self", "status").as_deref().and_then(rss)
 }
 
-/// Processor time that this process used so far, user and system, in microseconds. Threads that ended count.
+/// Processor time that this process used so far, user and system, in microseconds. Threads that
+/// ended count.
 pub fn cpu_micros() -> Option<u64> {
     // Finer than `/proc`, which counts in hundredths of a second.
     #[cfg(unix)]
     {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
-        Some(u64::try_from(time.tv_sec).ok()? * 1_000_000 + u64::try_from(time.tv_nsec).ok()? / 1_000)
+        Some(
+            u64::try_from(time.tv_sec).ok()? * 1_000_000
+                + u64::try_from(time.tv_nsec).ok()? / 1_000,
+        )
     }
     #[cfg(not(unix))]
     None
@@ -29,18 +34,27 @@ pub fn cpu_of(pid: u32) -> Option<u64> {
 
 fn read(process: &str, file: &str) -> Option<String> {
     // Lossy: a process may have any bytes as its name.
-    Some(String::from_utf8_lossy(&std::fs::read(format!("/proc/{process}/{file}")).ok()?).into_owned())
+    Some(
+        String::from_utf8_lossy(&std::fs::read(format!("/proc/{process}/{file}")).ok()?)
+            .into_owned(),
+    )
 }
 
 fn rss(status: &str) -> Option<u64> {
-    let kibibytes = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?.trim().strip_suffix("kB")?;
+    let kibibytes = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?
+        .trim()
+        .strip_suffix("kB")?;
     Some(kibibytes.trim().parse::<u64>().ok()? * 1024)
 }
 
 fn cpu(stat: &str) -> Option<u64> {
-    /// `USER_HZ`: what `/proc` counts in, whatever the kernel's own tick. 100 on every architecture but Alpha.
+    /// `USER_HZ`: what `/proc` counts in, whatever the kernel's own tick. 100 on every architecture
+    /// but Alpha.
     const TICK_MICROS: u64 = 10_000;
-    // `pid (comm) state …`, where comm may hold spaces and parentheses. utime and stime are fields 14 and 15, state is field 3.
+    // `pid (comm) state …`, where comm may hold spaces and parentheses. utime and stime are fields
+    // 14 and 15, state is field 3.
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_ascii_whitespace().skip(11);
     let mut ticks = || fields.next()?.parse::<u64>().ok();
@@ -57,7 +71,10 @@ mod tests {
     fn figures_are_read_whatever_the_process_is_called() {
         let stat = "4242 (a) b) c) R 1 4242 4242 0 -1 4194304 100 0 0 0 250 50 7 8 20 0 4 0 100 1000000 200";
         assert_eq!(cpu(stat), Some(3_000_000));
-        assert_eq!(rss("Name:\tx\nVmHWM:\t  9999 kB\nVmRSS:\t  1234 kB\n"), Some(1234 * 1024));
+        assert_eq!(
+            rss("Name:\tx\nVmHWM:\t  9999 kB\nVmRSS:\t  1234 kB\n"),
+            Some(1234 * 1024)
+        );
         for broken in ["", ")", "1 (x) R 1 2", "VmRSS: many kB"] {
             assert_eq!((cpu(broken), rss(broken)), (None, None), "{broken:?}");
         }
@@ -72,7 +89,11 @@ mod tests {
         while cpu_micros().unwrap() < before + 30_000 {
             sum = std::hint::black_box(sum.wrapping_add(1));
         }
-        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut child = Command::new("cat")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
         assert!(rss_of(child.id()).unwrap() > 0);
         assert!(cpu_of(child.id()).is_some());
         drop(child.stdin.take());

@@ -24,13 +24,19 @@ struct State {
 
 impl Throttle {
     pub fn new(interval: Duration) -> Self {
-        Throttle { interval, state: Mutex::default() }
+        Throttle {
+            interval,
+            state: Mutex::default(),
+        }
     }
 
     /// Some: write the line, and say how many were held back since the last one. None: do not.
     pub fn pass(&self, now: Instant) -> Option<u64> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        if state.last.is_some_and(|last| now.saturating_duration_since(last) < self.interval) {
+        if state
+            .last
+            .is_some_and(|last| now.saturating_duration_since(last) < self.interval)
+        {
             state.suppressed += 1;
             return None;
         }
@@ -47,8 +53,10 @@ mod tests {
     fn one_line_passes_per_interval_and_tells_of_the_others() {
         let throttle = Throttle::new(Duration::from_secs(10));
         let start = Instant::now();
-        let passed: Vec<_> =
-            [0, 1, 9, 10, 11, 40, 41].map(|second| throttle.pass(start + Duration::from_secs(second))).into_iter().collect();
+        let passed: Vec<_> = [0, 1, 9, 10, 11, 40, 41]
+            .map(|second| throttle.pass(start + Duration::from_secs(second)))
+            .into_iter()
+            .collect();
         assert_eq!(passed, [Some(0), None, None, Some(2), None, Some(1), None]);
     }
 }

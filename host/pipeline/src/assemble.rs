@@ -9,7 +9,9 @@ use lockgate_egress::{Client, Endpoint, EndpointError, Identity, Pem, Rate};
 use lockgate_lookup::{Databases, Grant, Which};
 use lockgate_model::Masks;
 use lockgate_registry::{Artifact, CodeStore, resolve};
-use lockgate_runtime::{CodeCache, Component, ConfigureError, Engine, EngineOptions, Kind, Limits, Stage, StageOptions};
+use lockgate_runtime::{
+    CodeCache, Component, ConfigureError, Engine, EngineOptions, Kind, Limits, Stage, StageOptions,
+};
 use serde_json::{Value, json};
 
 use crate::batcher::BatchLimits;
@@ -21,7 +23,8 @@ use crate::status::Board;
 /// Compiled code kept on disk, in bytes.
 const CODE_CAPACITY: u64 = 1 << 30;
 
-/// A pipeline that can run: its components are configured, its endpoint is checked. Nothing has been connected.
+/// A pipeline that can run: its components are configured, its endpoint is checked. Nothing has
+/// been connected.
 pub struct Assembly {
     pub(crate) outlet: Arc<Outlet>,
     pub(crate) streams: Vec<Stream>,
@@ -43,7 +46,8 @@ impl Assembly {
     }
 }
 
-/// Makes pipelines out of their configuration. Components that several stages share are compiled once.
+/// Makes pipelines out of their configuration. Components that several stages share are compiled
+/// once.
 pub struct Workshop {
     engine: Engine,
     masks: Masks,
@@ -70,23 +74,46 @@ struct Made {
 
 impl Workshop {
     /// `code`: folder for compiled code; none is kept where it cannot be used.
-    pub fn new(base: &Path, code: Option<&Path>, masks: Masks, board: Board) -> Result<Workshop, lockgate_runtime::EngineError> {
+    pub fn new(
+        base: &Path,
+        code: Option<&Path>,
+        masks: Masks,
+        board: Board,
+    ) -> Result<Workshop, lockgate_runtime::EngineError> {
         let code_cache = code.and_then(|folder| match CodeStore::open(folder, CODE_CAPACITY) {
             Ok(store) => Some(Arc::new(Cache(store)) as Arc<dyn CodeCache>),
             Err(error) => {
-                tracing::warn!("compiled code is not kept, so that each start compiles again: {error}");
+                tracing::warn!(
+                    "compiled code is not kept, so that each start compiles again: {error}"
+                );
                 None
             }
         });
-        let engine = Engine::new(EngineOptions { code_cache, ..EngineOptions::default() })?;
+        let engine = Engine::new(EngineOptions {
+            code_cache,
+            ..EngineOptions::default()
+        })?;
         let databases = Databases::open(&Grant::default()).ok();
-        Ok(Workshop { engine, masks, board, base: base.to_owned(), components: HashMap::new(), databases })
+        Ok(Workshop {
+            engine,
+            masks,
+            board,
+            base: base.to_owned(),
+            components: HashMap::new(),
+            databases,
+        })
     }
 
-    /// Opens what components may look up, or reports what cannot be opened; pipelines that look something up then cannot be assembled.
+    /// Opens what components may look up, or reports what cannot be opened; pipelines that look
+    /// something up then cannot be assembled.
     pub fn grant(&mut self, lookup: &lockgate_config::Lookup, report: &mut Report) {
-        let path = |database: &Option<Database>| database.as_ref().map(|database| database.path.clone());
-        let grant = Grant { city: path(&lookup.city), asn: path(&lookup.asn), user_agents: lookup.user_agents };
+        let path =
+            |database: &Option<Database>| database.as_ref().map(|database| database.path.clone());
+        let grant = Grant {
+            city: path(&lookup.city),
+            asn: path(&lookup.asn),
+            user_agents: lookup.user_agents,
+        };
         let opened = Databases::open(&grant).map_err(|errors| {
             for error in errors {
                 let database = match error.which {
@@ -113,12 +140,20 @@ impl Workshop {
         let mut complete = true;
         for (index, stage) in pipeline.stages.iter().enumerate() {
             let label = format!("stage {} ({})", index + 1, stage.plugin.name);
-            let part = Part { pipeline: &pipeline.name, label, plugin: &stage.plugin, with: &stage.with };
+            let part = Part {
+                pipeline: &pipeline.name,
+                label,
+                plugin: &stage.plugin,
+                with: &stage.with,
+            };
             match self.part(&part, report) {
                 Some(stage) if stage.stage.kind() == Kind::HttpSink => {
                     report.push(Issue::new(
                         part.plugin.span.clone(),
-                        format!("`{}` is a sink, not a filter or a mapper.", part.plugin.name),
+                        format!(
+                            "`{}` is a sink, not a filter or a mapper.",
+                            part.plugin.name
+                        ),
                         "this is a stage",
                         format!("name it in `[pipelines.{}.sink]`", pipeline.name),
                     ));
@@ -130,7 +165,12 @@ impl Workshop {
         }
         let sink = &pipeline.sink;
         let label = format!("sink ({})", sink.plugin.name);
-        let part = Part { pipeline: &pipeline.name, label, plugin: &sink.plugin, with: &sink.with };
+        let part = Part {
+            pipeline: &pipeline.name,
+            label,
+            plugin: &sink.plugin,
+            with: &sink.with,
+        };
         let sink_stage = self.part(&part, report).filter(|stage| {
             let is_sink = stage.stage.kind() == Kind::HttpSink;
             if !is_sink {
@@ -158,8 +198,14 @@ impl Workshop {
         });
         let wish = sink_stage.stage.setup().batch;
         let limits = BatchLimits {
-            events: wish.map_or(pipeline.batch.events, |wish| pipeline.batch.events.min(wish.max_documents as usize)).max(1),
-            bytes: wish.map_or(pipeline.batch.bytes, |wish| pipeline.batch.bytes.min(wish.max_bytes.into())) as usize,
+            events: wish
+                .map_or(pipeline.batch.events, |wish| {
+                    pipeline.batch.events.min(wish.max_documents as usize)
+                })
+                .max(1),
+            bytes: wish.map_or(pipeline.batch.bytes, |wish| {
+                pipeline.batch.bytes.min(wish.max_bytes.into())
+            }) as usize,
         };
         let operator_headers = client.operator_headers().to_vec();
         let stages = made.into_iter().map(|stage| stage.stage).collect();
@@ -168,7 +214,10 @@ impl Workshop {
             chain: Arc::new(Chain::new(stages, sink_stage.stage, operator_headers)),
             pool: self.engine.pool().clone(),
             client,
-            rate: sink.rate.events.map(|rate| Rate::new(rate.events as f64 / rate.per.as_secs_f64())),
+            rate: sink
+                .rate
+                .events
+                .map(|rate| Rate::new(rate.events as f64 / rate.per.as_secs_f64())),
             board: self.board.clone(),
             sent: AtomicU64::new(0),
             accepted: AtomicU64::new(0),
@@ -185,7 +234,10 @@ impl Workshop {
             limits,
             age: pipeline.batch.age,
             in_flight: pipeline.in_flight,
-            description: Description { components, looks_up },
+            description: Description {
+                components,
+                looks_up,
+            },
         })
     }
 
@@ -204,8 +256,15 @@ impl Workshop {
         let artifact = match resolve(&source, &self.base) {
             Ok(artifact) => artifact,
             Err(error) => {
-                let hint = error.hint().unwrap_or_else(|| "write `builtin:NAME`, or the path of a component".into());
-                report.push(Issue::new(part.plugin.span.clone(), error.to_string(), "this plugin", hint));
+                let hint = error
+                    .hint()
+                    .unwrap_or_else(|| "write `builtin:NAME`, or the path of a component".into());
+                report.push(Issue::new(
+                    part.plugin.span.clone(),
+                    error.to_string(),
+                    "this plugin",
+                    hint,
+                ));
                 return None;
             }
         };
@@ -228,7 +287,11 @@ impl Workshop {
             label: part.label.as_str().into(),
             plugin: reporter.as_str().into(),
             config: serde_json::to_value(part.with.json()).unwrap_or(Value::Null),
-            limits: Limits { time: part.plugin.limits.time, memory: part.plugin.limits.memory as usize, ..Limits::default() },
+            limits: Limits {
+                time: part.plugin.limits.time,
+                memory: part.plugin.limits.memory as usize,
+                ..Limits::default()
+            },
             reuse: part.plugin.reuse,
         };
         match Stage::configure(&self.engine, &component, options) {
@@ -238,20 +301,34 @@ impl Workshop {
             }
             Err(ConfigureError::Issues(issues)) => {
                 for issue in issues {
-                    report.plugin_issue(part.with.locate(&issue.path), &reporter, &issue.message, issue.help.as_deref());
+                    report.plugin_issue(
+                        part.with.locate(&issue.path),
+                        &reporter,
+                        &issue.message,
+                        issue.help.as_deref(),
+                    );
                 }
                 None
             }
             Err(error) => {
                 let message = format!("`{}` could not be started: {error}.", part.plugin.name);
                 let hint = "the component is at fault, not this configuration: `lockgate plugin run` shows its log";
-                report.push(Issue::new(part.with.locate(""), message, format!("given to {reporter}"), hint));
+                report.push(Issue::new(
+                    part.with.locate(""),
+                    message,
+                    format!("given to {reporter}"),
+                    hint,
+                ));
                 None
             }
         }
     }
 
-    fn component(&mut self, artifact: &Artifact, digest: &str) -> Result<Component, lockgate_runtime::LoadError> {
+    fn component(
+        &mut self,
+        artifact: &Artifact,
+        digest: &str,
+    ) -> Result<Component, lockgate_runtime::LoadError> {
         if let Some(component) = self.components.get(digest) {
             return Ok(component.clone());
         }
@@ -292,7 +369,10 @@ fn reporter(plugin: &Plugin, artifact: &Artifact) -> String {
 fn endpoint(pipeline: &Pipeline, sink: &Sink, masks: &Masks) -> Result<Endpoint, EndpointError> {
     let pem = |file: &Option<PathBuf>| file.as_ref().map(Pem::read).transpose();
     let identity = match &sink.tls.client {
-        Some(client) => Some(Identity { cert: Pem::read(&client.cert)?, key: Pem::read(&client.key)? }),
+        Some(client) => Some(Identity {
+            cert: Pem::read(&client.cert)?,
+            key: Pem::read(&client.key)?,
+        }),
         None => None,
     };
     let mut endpoint = Endpoint::new(&pipeline.name, sink.url.clone());
@@ -303,9 +383,18 @@ fn endpoint(pipeline: &Pipeline, sink: &Sink, masks: &Masks) -> Result<Endpoint,
     endpoint.auth = match &sink.auth {
         None => lockgate_egress::Auth::None,
         Some(Auth::Bearer(token)) => lockgate_egress::Auth::Bearer(token.clone()),
-        Some(Auth::Basic { user, password }) => lockgate_egress::Auth::Basic { user: user.clone(), password: password.clone() },
-        Some(Auth::Header { name, value }) => lockgate_egress::Auth::Header { name: name.clone(), value: value.clone() },
-        Some(Auth::Query { name, value }) => lockgate_egress::Auth::Query { name: name.clone(), value: value.clone() },
+        Some(Auth::Basic { user, password }) => lockgate_egress::Auth::Basic {
+            user: user.clone(),
+            password: password.clone(),
+        },
+        Some(Auth::Header { name, value }) => lockgate_egress::Auth::Header {
+            name: name.clone(),
+            value: value.clone(),
+        },
+        Some(Auth::Query { name, value }) => lockgate_egress::Auth::Query {
+            name: name.clone(),
+            value: value.clone(),
+        },
     };
     endpoint.timeout = sink.timeout;
     endpoint.connections = sink.rate.in_flight;
@@ -323,7 +412,9 @@ impl CodeCache for Cache {
 
     fn save(&self, key: &str, code: &[u8]) {
         if let Err(error) = self.0.save(key, code) {
-            tracing::warn!("compiled code is not kept, so that the next start compiles again: {error}");
+            tracing::warn!(
+                "compiled code is not kept, so that the next start compiles again: {error}"
+            );
         }
     }
 }

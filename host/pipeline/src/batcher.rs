@@ -11,8 +11,8 @@ pub(crate) struct BatchLimits {
     pub(crate) bytes: usize,
 }
 
-/// Collects the next batch out of `within`, a range without finished entries. Stops early where the stream ends.
-/// `block_at` gives the block that holds a sequence.
+/// Collects the next batch out of `within`, a range without finished entries. Stops early where the
+/// stream ends. `block_at` gives the block that holds a sequence.
 pub(crate) fn collect<E>(
     within: SeqRange,
     limits: BatchLimits,
@@ -37,7 +37,10 @@ pub(crate) fn collect<E>(
         let full = row < last;
         seq = block.first_seq + row as u64;
         if row > first {
-            batch.slices.push(Slice { block, rows: first..row });
+            batch.slices.push(Slice {
+                block,
+                rows: first..row,
+            });
         }
         if full {
             break;
@@ -61,10 +64,23 @@ mod tests {
             .map(|sizes| {
                 let mut builder = BlockBuilder::new();
                 for &size in *sizes {
-                    let head = Head { key: "k", event_type: "t", code: "", time: 0, index: 0, session: "" };
+                    let head = Head {
+                        key: "k",
+                        event_type: "t",
+                        code: "",
+                        time: 0,
+                        index: 0,
+                        session: "",
+                    };
                     builder.push(head, &"x".repeat(size));
                 }
-                let block = Block::new("teleport/audit".into(), FeedKind::Audit, seq, 0, builder.take());
+                let block = Block::new(
+                    "teleport/audit".into(),
+                    FeedKind::Audit,
+                    seq,
+                    0,
+                    builder.take(),
+                );
                 seq = block.range().end;
                 Arc::new(block)
             })
@@ -76,7 +92,10 @@ mod tests {
         let blocks = blocks(&[&[10, 10, 10], &[10, 500, 10], &[10]]);
         let take = |within: SeqRange, events, bytes| {
             let batch = collect::<Infallible>(within, BatchLimits { events, bytes }, |seq| {
-                Ok(blocks.iter().find(|block| block.range().contains(&seq)).cloned())
+                Ok(blocks
+                    .iter()
+                    .find(|block| block.range().contains(&seq))
+                    .cloned())
             });
             batch.unwrap_or_default().range()
         };
@@ -84,7 +103,11 @@ mod tests {
         assert_eq!(take(1..Seq::MAX, 100, 10_000), 1..8);
         assert_eq!(take(2..5, 100, 10_000), 2..5);
         assert_eq!(take(1..Seq::MAX, 100, 45), 1..5);
-        assert_eq!(take(5..Seq::MAX, 100, 45), 5..6, "an event over the limit goes alone");
+        assert_eq!(
+            take(5..Seq::MAX, 100, 45),
+            5..6,
+            "an event over the limit goes alone"
+        );
         assert_eq!(take(8..Seq::MAX, 100, 45), 0..0, "nothing there yet");
     }
 }

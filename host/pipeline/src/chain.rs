@@ -6,7 +6,8 @@ use lockgate_runtime::{Context, Isolated, Kind, Mapped, Needs, Postponed, Stage,
 
 use crate::work::Work;
 
-/// The components of one pipeline, in order. Everything here is synchronous and runs on the runtime's pool.
+/// The components of one pipeline, in order. Everything here is synchronous and runs on the
+/// runtime's pool.
 #[derive(Debug)]
 pub struct Chain {
     stages: Vec<Link>,
@@ -34,7 +35,11 @@ pub(crate) struct Encoded {
 
 impl Chain {
     pub fn new(stages: Vec<Stage>, sink: Stage, operator_headers: Vec<String>) -> Chain {
-        Chain { stages: stages.into_iter().map(Link::new).collect(), sink: Link::new(sink), operator_headers }
+        Chain {
+            stages: stages.into_iter().map(Link::new).collect(),
+            sink: Link::new(sink),
+            operator_headers,
+        }
     }
 
     pub fn sink(&self) -> &Stage {
@@ -43,7 +48,8 @@ impl Chain {
 
     /// Filters and mappers, in order, over all documents without a fate.
     ///
-    /// On `Err` the work is half done: the caller starts again from the batch, after the wait that the plugin asked for.
+    /// On `Err` the work is half done: the caller starts again from the batch, after the wait that
+    /// the plugin asked for.
     pub(crate) fn apply(&self, work: &mut Work, context: &Context) -> Result<(), Postponed> {
         for link in &self.stages {
             link.apply_type_lists(work);
@@ -59,12 +65,23 @@ impl Chain {
     }
 
     /// Asks the sink for requests that carry these documents.
-    pub(crate) fn encode(&self, work: &Work, documents: &[u32], context: &Context) -> Result<Encoded, Postponed> {
+    pub(crate) fn encode(
+        &self,
+        work: &Work,
+        documents: &[u32],
+        context: &Context,
+    ) -> Result<Encoded, Postponed> {
         if documents.is_empty() {
             return Ok(Encoded::default());
         }
-        let views: Vec<DocumentView<'_>> = documents.iter().map(|&document| work.document(document)).collect();
-        let encoded = self.sink.stage.encode_isolated(context, &views, &self.operator_headers)?;
+        let views: Vec<DocumentView<'_>> = documents
+            .iter()
+            .map(|&document| work.document(document))
+            .collect();
+        let encoded = self
+            .sink
+            .stage
+            .encode_isolated(context, &views, &self.operator_headers)?;
         let number = |index: u32| documents[index as usize];
         Ok(Encoded {
             requests: encoded
@@ -75,7 +92,11 @@ impl Chain {
                     (request, carried)
                 })
                 .collect(),
-            rejected: encoded.rejected.into_iter().map(|(index, reason)| (number(index), reason)).collect(),
+            rejected: encoded
+                .rejected
+                .into_iter()
+                .map(|(index, reason)| (number(index), reason))
+                .collect(),
         })
     }
 }
@@ -83,10 +104,18 @@ impl Chain {
 impl Link {
     fn new(stage: Stage) -> Link {
         let setup = stage.setup();
-        let only = setup.only.as_ref().map(|types| types.iter().cloned().collect());
+        let only = setup
+            .only
+            .as_ref()
+            .map(|types| types.iter().cloned().collect());
         let skip = setup.skip.iter().cloned().collect();
         let skip_sessions = setup.skip_sessions.iter().cloned().collect();
-        Link { stage, only, skip, skip_sessions }
+        Link {
+            stage,
+            only,
+            skip,
+            skip_sessions,
+        }
     }
 
     fn label(&self) -> &str {
@@ -99,17 +128,28 @@ impl Link {
             return;
         }
         for document in work.open() {
-            let EventView { event_type, feed, .. } = work.event(document);
+            let EventView {
+                event_type, feed, ..
+            } = work.event(document);
             let reason = if self.skip.contains(event_type) {
                 "type skipped"
-            } else if matches!(feed, FeedRef::Session(_)) && self.skip_sessions.contains(event_type) {
+            } else if matches!(feed, FeedRef::Session(_)) && self.skip_sessions.contains(event_type)
+            {
                 "session type skipped"
-            } else if self.only.as_ref().is_some_and(|only| !only.contains(event_type)) {
+            } else if self
+                .only
+                .as_ref()
+                .is_some_and(|only| !only.contains(event_type))
+            {
                 "type not wanted"
             } else {
                 continue;
             };
-            work.settle(document, self.label(), Fate::Dropped(format!("{reason} by {}", self.label())));
+            work.settle(
+                document,
+                self.label(),
+                Fate::Dropped(format!("{reason} by {}", self.label())),
+            );
         }
     }
 
@@ -126,7 +166,9 @@ impl Link {
         for (document, verdict) in open.into_iter().zip(verdicts) {
             match verdict {
                 Isolated::Result(Verdict::Keep) => {}
-                Isolated::Result(Verdict::Drop(reason)) => work.settle(document, self.label(), Fate::Dropped(self.reason(reason))),
+                Isolated::Result(Verdict::Drop(reason)) => {
+                    work.settle(document, self.label(), Fate::Dropped(self.reason(reason)))
+                }
                 Isolated::Dead(reason) => work.settle(document, self.label(), Fate::Dead(reason)),
             }
         }
@@ -142,8 +184,12 @@ impl Link {
         let mapped = self.stage.transform_isolated(context, &views)?;
         for (document, mapped) in open.into_iter().zip(mapped) {
             match mapped {
-                Isolated::Result(Mapped::Emit(texts)) => work.replace(document, texts, self.label()),
-                Isolated::Result(Mapped::Drop(reason)) => work.settle(document, self.label(), Fate::Dropped(self.reason(reason))),
+                Isolated::Result(Mapped::Emit(texts)) => {
+                    work.replace(document, texts, self.label())
+                }
+                Isolated::Result(Mapped::Drop(reason)) => {
+                    work.settle(document, self.label(), Fate::Dropped(self.reason(reason)))
+                }
                 Isolated::Result(Mapped::Reject(reason)) | Isolated::Dead(reason) => {
                     work.settle(document, self.label(), Fate::Dead(reason));
                 }

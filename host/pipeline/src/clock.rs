@@ -4,5 +4,7 @@ use lockgate_model::Millis;
 
 /// Wall-clock time. Only for what is shown to people and recorded; nothing is decided by it.
 pub(crate) fn now() -> Millis {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as Millis)
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as Millis)
 }

@@ -31,7 +31,8 @@ impl Description {
     }
 }
 
-/// The generation that a pipeline's batches are made in. There is a new one when a database that it looks things up in was replaced.
+/// The generation that a pipeline's batches are made in. There is a new one when a database that it
+/// looks things up in was replaced.
 #[derive(Clone, Debug)]
 pub(crate) struct Current {
     pub(crate) generation: u32,
@@ -52,7 +53,14 @@ impl Current {
         mut granted: watch::Receiver<Lookups>,
     ) -> Result<(Current, Registration), StoreError> {
         let lookups = granted.borrow_and_update().clone();
-        let mut current = Current { generation: 0, lookups, pipeline, streams: streams.into(), description, granted };
+        let mut current = Current {
+            generation: 0,
+            lookups,
+            pipeline,
+            streams: streams.into(),
+            description,
+            granted,
+        };
         let registration = current.register_again(store).await?;
         Ok((current, registration))
     }
@@ -67,7 +75,10 @@ impl Current {
     }
 
     async fn register_again(&mut self, store: &Store) -> Result<Registration, StoreError> {
-        let generation = Generation { pipeline: self.pipeline.clone(), description: self.description.text(&self.lookups) };
+        let generation = Generation {
+            pipeline: self.pipeline.clone(),
+            description: self.description.text(&self.lookups),
+        };
         let registration = store.register(generation, &self.streams, now()).await?;
         self.generation = registration.generation;
         Ok(registration)
@@ -88,10 +99,15 @@ pub(crate) async fn keep_current(mut databases: Databases, granted: watch::Sende
             (databases, refreshed)
         });
         // It ends with a panic, or with the runtime.
-        let Ok((back, refreshed)) = looked.await else { return };
+        let Ok((back, refreshed)) = looked.await else {
+            return;
+        };
         databases = back;
         for error in &refreshed.failed {
-            tracing::error!("the database granted as `{}` has changed and cannot be used, the one before stays: {error}", error.which);
+            tracing::error!(
+                "the database granted as `{}` has changed and cannot be used, the one before stays: {error}",
+                error.which
+            );
         }
         for replaced in &refreshed.replaced {
             tracing::info!(

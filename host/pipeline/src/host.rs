@@ -28,9 +28,11 @@ const STATUS_EVERY: Duration = Duration::from_secs(1);
 pub struct Plan {
     pub readers: Vec<Reader>,
     pub pipelines: Vec<Assembly>,
-    /// What their components may look up. None where it cannot be opened: then no pipeline here looks anything up.
+    /// What their components may look up. None where it cannot be opened: then no pipeline here
+    /// looks anything up.
     pub databases: Option<Databases>,
-    /// Names of all configured pipelines, also of those that cannot start: retention waits for them.
+    /// Names of all configured pipelines, also of those that cannot start: retention waits for
+    /// them.
     pub configured: Vec<String>,
     /// End once the sources are caught up and everything is final.
     pub exit_on_last_event: bool,
@@ -50,16 +52,23 @@ pub enum HostError {
     Source { name: String, message: String },
 }
 
-/// Reads every source and runs every pipeline until stopped, until everything is final (`exit_on_last_event`), or until the store fails.
+/// Reads every source and runs every pipeline until stopped, until everything is final
+/// (`exit_on_last_event`), or until the store fails.
 ///
-/// On a stop nothing new is begun; batches in flight finish within [`GRACE`] or stay waiting. The store is left open for the caller to close.
+/// On a stop nothing new is begun; batches in flight finish within [`GRACE`] or stay waiting. The
+/// store is left open for the caller to close.
 pub async fn run(plan: Plan, store: &Store, mut stop: Stop) -> Result<(), HostError> {
     // An inner stop ends the tasks also where the host ends by itself.
     let (stopper, inner) = Stopper::new();
     // They end with this function, however it returns.
     let mut beside = JoinSet::new();
     beside.spawn(write_status(plan.board.clone(), plan.status_file.clone()));
-    let (granted, lookups) = watch::channel(plan.databases.as_ref().map(Databases::lookups).unwrap_or_default());
+    let (granted, lookups) = watch::channel(
+        plan.databases
+            .as_ref()
+            .map(Databases::lookups)
+            .unwrap_or_default(),
+    );
     if let Some(databases) = plan.databases {
         beside.spawn(keep_current(databases, granted));
     }
@@ -68,12 +77,22 @@ pub async fn run(plan: Plan, store: &Store, mut stop: Stop) -> Result<(), HostEr
     for reader in plan.readers {
         let (caught_up, receiver) = watch::channel(false);
         ended.insert(reader.name().to_owned(), receiver);
-        tasks.spawn(reader::run(reader, store.clone(), plan.board.clone(), plan.exit_on_last_event, caught_up, inner.clone()));
+        tasks.spawn(reader::run(
+            reader,
+            store.clone(),
+            plan.board.clone(),
+            plan.exit_on_last_event,
+            caught_up,
+            inner.clone(),
+        ));
     }
     for assembly in plan.pipelines {
         for consumer in consumers(assembly, store, &lookups).await? {
             // A stream whose source is no longer configured has ended.
-            let ended = ended.get(&*consumer.source).cloned().unwrap_or_else(|| watch::channel(true).1);
+            let ended = ended
+                .get(&*consumer.source)
+                .cloned()
+                .unwrap_or_else(|| watch::channel(true).1);
             let stop = inner.clone();
             tasks.spawn(async move { Ok(consumer.run(ended, stop).await?) });
         }
@@ -92,7 +111,8 @@ pub async fn run(plan: Plan, store: &Store, mut stop: Stop) -> Result<(), HostEr
         }
     };
     stopper.abandon();
-    // After a failure, or the grace: what still runs finds that it may not wait, and leaves its batch waiting.
+    // After a failure, or the grace: what still runs finds that it may not wait, and leaves its
+    // batch waiting.
     let _ = tokio::time::timeout(Duration::from_secs(2), all_ended(&mut tasks)).await;
     tasks.abort_all();
     beside.shutdown().await;
@@ -128,18 +148,41 @@ async fn all_ended(tasks: &mut JoinSet<Result<(), HostError>>) {
     while tasks.join_next().await.is_some() {}
 }
 
-async fn consumers(assembly: Assembly, store: &Store, lookups: &watch::Receiver<Lookups>) -> Result<Vec<Consumer>, StoreError> {
+async fn consumers(
+    assembly: Assembly,
+    store: &Store,
+    lookups: &watch::Receiver<Lookups>,
+) -> Result<Vec<Consumer>, StoreError> {
     let pipeline: Arc<str> = assembly.outlet.pipeline.clone();
-    let streams: Vec<String> = assembly.streams.iter().map(|stream| stream.name.clone()).collect();
-    let (current, registration) = Current::register(store, pipeline, streams, assembly.description, lookups.clone()).await?;
-    assembly.outlet.board.pipeline(&assembly.outlet.pipeline, |state| state.ready = true);
+    let streams: Vec<String> = assembly
+        .streams
+        .iter()
+        .map(|stream| stream.name.clone())
+        .collect();
+    let (current, registration) = Current::register(
+        store,
+        pipeline,
+        streams,
+        assembly.description,
+        lookups.clone(),
+    )
+    .await?;
+    assembly
+        .outlet
+        .board
+        .pipeline(&assembly.outlet.pipeline, |state| state.ready = true);
     Ok(assembly
         .streams
         .into_iter()
         .map(|stream| {
-            let progress = registration.streams.iter().find(|progress| *progress.stream == *stream.name);
-            let progress =
-                progress.map_or_else(|| Progress::new(1, []), |found| Progress::new(found.watermark, found.done.iter().cloned()));
+            let progress = registration
+                .streams
+                .iter()
+                .find(|progress| *progress.stream == *stream.name);
+            let progress = progress.map_or_else(
+                || Progress::new(1, []),
+                |found| Progress::new(found.watermark, found.done.iter().cloned()),
+            );
             Consumer {
                 outlet: assembly.outlet.clone(),
                 store: store.clone(),
@@ -163,7 +206,9 @@ async fn write_status(board: Board, file: PathBuf) {
     let mut ticks = tokio::time::interval(STATUS_EVERY);
     loop {
         ticks.tick().await;
-        let Ok(text) = serde_json::to_vec(&board.snapshot(now())) else { continue };
+        let Ok(text) = serde_json::to_vec(&board.snapshot(now())) else {
+            continue;
+        };
         if tokio::fs::write(&new, text).await.is_ok() {
             let _ = tokio::fs::rename(&new, &file).await;
         }

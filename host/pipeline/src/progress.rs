@@ -2,9 +2,11 @@ use std::collections::BTreeMap;
 
 use lockgate_model::{Seq, SeqRange};
 
-/// How far a pipeline is in a stream: everything below the watermark is final, and so are the done ranges above it.
+/// How far a pipeline is in a stream: everything below the watermark is final, and so are the done
+/// ranges above it.
 ///
-/// The store keeps the same, and saves it in the transaction of each commit. This copy decides what may be dispatched.
+/// The store keeps the same, and saves it in the transaction of each commit. This copy decides what
+/// may be dispatched.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Progress {
     watermark: Seq,
@@ -13,7 +15,10 @@ pub(crate) struct Progress {
 
 impl Progress {
     pub(crate) fn new(watermark: Seq, done: impl IntoIterator<Item = SeqRange>) -> Progress {
-        let mut progress = Progress { watermark, done: BTreeMap::new() };
+        let mut progress = Progress {
+            watermark,
+            done: BTreeMap::new(),
+        };
         for range in done {
             progress.finish(range);
         }
@@ -35,7 +40,8 @@ impl Progress {
         }
     }
 
-    /// The first unfinished sequence at or above `from`, and where the next finished range begins (or `Seq::MAX`).
+    /// The first unfinished sequence at or above `from`, and where the next finished range begins
+    /// (or `Seq::MAX`).
     pub(crate) fn gap(&self, from: Seq) -> SeqRange {
         let mut start = from.max(self.watermark);
         for (&first, &end) in &self.done {

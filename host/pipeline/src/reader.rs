@@ -3,7 +3,9 @@ use std::time::Duration;
 use lockgate_config::{Credentials as Configured, Source};
 use lockgate_model::Append;
 use lockgate_store::{Ledger, Store, StoreError};
-use lockgate_teleport::{Closed, Credentials, Ended, Intake, Phase, ReaderKind, Resume, Settings, SourceStatus};
+use lockgate_teleport::{
+    Closed, Credentials, Ended, Intake, Phase, ReaderKind, Resume, Settings, SourceStatus,
+};
 use tokio::sync::watch;
 
 use crate::clock::now;
@@ -11,7 +13,8 @@ use crate::host::HostError;
 use crate::status::{Board, Problem, SourceState};
 use crate::stop::Stop;
 
-/// Hashes of recent events, from which duplicates are told after a restart. The reader remembers no more than this.
+/// Hashes of recent events, from which duplicates are told after a restart. The reader remembers no
+/// more than this.
 const RECENT_HASHES: usize = 262_144;
 
 /// Between two looks at credentials that cannot be used.
@@ -36,7 +39,10 @@ impl Reader {
         settings.sessions = sessions;
         settings.limits.window = source.window;
         settings.limits.recordings = source.concurrency;
-        Reader { name: source.name.clone(), settings }
+        Reader {
+            name: source.name.clone(),
+            settings,
+        }
     }
 
     pub fn name(&self) -> &str {
@@ -45,11 +51,16 @@ impl Reader {
 
     /// What `start` would refuse of its credentials, as a sentence. Connects to nothing.
     pub fn check(&self) -> Result<(), String> {
-        self.settings.credentials.load().map(drop).map_err(|error| error.to_string())
+        self.settings
+            .credentials
+            .load()
+            .map(drop)
+            .map_err(|error| error.to_string())
     }
 }
 
-/// Runs until stopped, or until the source is caught up where that was asked for. `caught_up` is then set.
+/// Runs until stopped, or until the source is caught up where that was asked for. `caught_up` is
+/// then set.
 pub(crate) async fn run(
     reader: Reader,
     store: Store,
@@ -63,13 +74,23 @@ pub(crate) async fn run(
     let (reads, source) = (store.clone(), name.clone());
     let resume = tokio::task::spawn_blocking(move || -> Result<Resume, StoreError> {
         let stream = format!("{source}/audit");
-        Ok(Resume { cursors: reads.cursors(&source)?, recent_hashes: reads.recent_hashes(&stream, RECENT_HASHES)? })
+        Ok(Resume {
+            cursors: reads.cursors(&source)?,
+            recent_hashes: reads.recent_hashes(&stream, RECENT_HASHES)?,
+        })
     });
-    let resume = resume.await.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
-    // One source's missing credentials stop neither the other sources nor the pipelines, which have events to deliver.
+    let resume = resume
+        .await
+        .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+    // One source's missing credentials stop neither the other sources nor the pipelines, which have
+    // events to deliver.
     while let Err(error) = settings.credentials.load() {
         let message = format!("the credentials cannot be used: {error}");
-        tracing::error!(source = name, retry_in_s = CREDENTIALS_WAIT.as_secs(), "{message}");
+        tracing::error!(
+            source = name,
+            retry_in_s = CREDENTIALS_WAIT.as_secs(),
+            "{message}"
+        );
         board.source(&name, |state| {
             state.state = "waiting for credentials".into();
             state.last_error = Some(Problem { at: now(), message });
@@ -81,7 +102,14 @@ pub(crate) async fn run(
     let (status, watched) = watch::channel(SourceStatus::default());
     let watching = tokio::spawn(show(name.clone(), board.clone(), watched));
     let shutdown = async move { stop.draining().await };
-    let ended = lockgate_teleport::run(settings, resume, StoreIntake(store.clone()), status, shutdown).await;
+    let ended = lockgate_teleport::run(
+        settings,
+        resume,
+        StoreIntake(store.clone()),
+        status,
+        shutdown,
+    )
+    .await;
     watching.abort();
     match ended {
         Ok(Ended::CaughtUp) => {
@@ -94,9 +122,18 @@ pub(crate) async fn run(
         Ok(Ended::Closed) => {
             // The reason is the store's; it was logged there, and each consumer ends with it too.
             let failed = store.failed().borrow().clone();
-            Err(failed.map_or_else(|| HostError::Source { name, message: "the store refused a block".into() }, HostError::from))
+            Err(failed.map_or_else(
+                || HostError::Source {
+                    name,
+                    message: "the store refused a block".into(),
+                },
+                HostError::from,
+            ))
         }
-        Err(error) => Err(HostError::Source { name, message: error.to_string() }),
+        Err(error) => Err(HostError::Source {
+            name,
+            message: error.to_string(),
+        }),
     }
 }
 
@@ -122,7 +159,10 @@ async fn show(name: String, board: Board, mut status: watch::Receiver<SourceStat
             state.state = described.state;
             // An error stays to be seen after it has passed.
             if let Some(problem) = described.last_error
-                && state.last_error.as_ref().is_none_or(|last| last.message != problem.message)
+                && state
+                    .last_error
+                    .as_ref()
+                    .is_none_or(|last| last.message != problem.message)
             {
                 state.last_error = Some(problem);
             }
@@ -144,7 +184,14 @@ fn describe(status: &SourceStatus) -> SourceState {
         Phase::Reading => format!("reading {reader}"),
         Phase::CaughtUp => format!("caught up, reading {reader}"),
     };
-    let trouble = status.troubles.iter().next().map(|(place, message)| format!("{place}: {message}"));
+    let trouble = status
+        .troubles
+        .iter()
+        .next()
+        .map(|(place, message)| format!("{place}: {message}"));
     let message = trouble.or_else(|| status.last_report.clone());
-    SourceState { state: state.trim_end().to_owned(), last_error: message.map(|message| Problem { at: now(), message }) }
+    SourceState {
+        state: state.trim_end().to_owned(),
+        last_error: message.map(|message| Problem { at: now(), message }),
+    }
 }

@@ -4,7 +4,8 @@ use std::sync::{Arc, Mutex};
 use lockgate_model::Millis;
 use serde::{Deserialize, Serialize};
 
-/// What a running host says of itself; `lockgate status` reads it from a file in the store's folder.
+/// What a running host says of itself; `lockgate status` reads it from a file in the store's
+/// folder.
 ///
 /// The figures are not in it: those are counted from the store, also when no host runs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -61,7 +62,9 @@ impl Board {
             updated_at: started_at,
             ..HostStatus::default()
         };
-        Board { status: Arc::new(Mutex::new(status)) }
+        Board {
+            status: Arc::new(Mutex::new(status)),
+        }
     }
 
     pub fn snapshot(&self, now: Millis) -> HostStatus {
@@ -80,6 +83,8 @@ impl Board {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HostStatus> {
         // A panic while it is held leaves plain data behind.
-        self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.status
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

@@ -3,7 +3,8 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-/// Tells every task of a host that it is to end. Two steps: first nothing new is begun, later nothing is waited for.
+/// Tells every task of a host that it is to end. Two steps: first nothing new is begun, later
+/// nothing is waited for.
 #[derive(Clone, Debug)]
 pub struct Stop {
     level: watch::Receiver<u8>,

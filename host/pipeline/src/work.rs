@@ -1,10 +1,14 @@
 use std::collections::{BTreeMap, HashMap};
 
-use lockgate_model::{Batch, Day, DayTally, DeadLetter, DocumentView, EventView, Fate, Outcome, Outcomes, ReasonIndex};
+use lockgate_model::{
+    Batch, Day, DayTally, DeadLetter, DocumentView, EventView, Fate, Outcome, Outcomes, ReasonIndex,
+};
 
-/// One batch on its way through a pipeline: its events, the documents made of them, and what has become of each.
+/// One batch on its way through a pipeline: its events, the documents made of them, and what has
+/// become of each.
 ///
-/// An entry of the ledger is an event; a mapper makes zero or more documents of it. The entry is final when all its documents are.
+/// An entry of the ledger is an event; a mapper makes zero or more documents of it. The entry is
+/// final when all its documents are.
 #[derive(Debug)]
 pub(crate) struct Work {
     batch: Batch,
@@ -51,7 +55,8 @@ pub(crate) struct Finished {
 }
 
 impl Work {
-    /// Every event becomes a document of its own; those that are no JSON become dead letters at once.
+    /// Every event becomes a document of its own; those that are no JSON become dead letters at
+    /// once.
     pub(crate) fn new(batch: Batch) -> Work {
         let places: Vec<_> = batch
             .slices
@@ -59,13 +64,36 @@ impl Work {
             .enumerate()
             .flat_map(|(slice, rows)| rows.rows.clone().map(move |row| (slice as u32, row as u32)))
             .collect();
-        let documents = (0..places.len() as u32).map(|entry| Document { entry, key: None, payload: None, open: true }).collect();
-        let entries = vec![Entry { open: 1, ..Entry::default() }; places.len()];
-        let mut work = Work { batch, places, documents, entries, reasons: Reasons::default() };
+        let documents = (0..places.len() as u32)
+            .map(|entry| Document {
+                entry,
+                key: None,
+                payload: None,
+                open: true,
+            })
+            .collect();
+        let entries = vec![
+            Entry {
+                open: 1,
+                ..Entry::default()
+            };
+            places.len()
+        ];
+        let mut work = Work {
+            batch,
+            places,
+            documents,
+            entries,
+            reasons: Reasons::default(),
+        };
         for document in 0..work.documents.len() as u32 {
             let (block, row) = work.place(document);
             if block.raw(row).is_some() {
-                work.settle(document, "unreadable", Fate::Dead("the event could not be turned into JSON".into()));
+                work.settle(
+                    document,
+                    "unreadable",
+                    Fate::Dead("the event could not be turned into JSON".into()),
+                );
             }
         }
         work
@@ -73,7 +101,9 @@ impl Work {
 
     /// Documents without a fate, in order.
     pub(crate) fn open(&self) -> Vec<u32> {
-        let mut open: Vec<u32> = (0..self.documents.len() as u32).filter(|&document| self.documents[document as usize].open).collect();
+        let mut open: Vec<u32> = (0..self.documents.len() as u32)
+            .filter(|&document| self.documents[document as usize].open)
+            .collect();
         if self.documents.len() > self.entries.len() {
             // Documents that a mapper added stand at the end; they belong with their event.
             open.sort_by_key(|&document| self.documents[document as usize].entry);
@@ -91,8 +121,21 @@ impl Work {
     }
 
     pub(crate) fn document(&self, document: u32) -> DocumentView<'_> {
-        let EventView { key, event_type, time, feed, payload, .. } = self.event(document);
-        DocumentView { key, event_type, time, feed, payload }
+        let EventView {
+            key,
+            event_type,
+            time,
+            feed,
+            payload,
+            ..
+        } = self.event(document);
+        DocumentView {
+            key,
+            event_type,
+            time,
+            feed,
+            payload,
+        }
     }
 
     /// Session of the event a document was made of; empty where there is none.
@@ -118,13 +161,19 @@ impl Work {
                 }
             } else {
                 let key = Some(format!("{key}#{ordinal}").into());
-                self.documents.push(Document { entry, key, payload: Some(text), open: true });
+                self.documents.push(Document {
+                    entry,
+                    key,
+                    payload: Some(text),
+                    open: true,
+                });
                 self.entries[entry as usize].open += 1;
             }
         }
     }
 
-    /// A document is final. `cause`: what decided, such as `stage 1 (builtin:filter)`; kept with dead letters.
+    /// A document is final. `cause`: what decided, such as `stage 1 (builtin:filter)`; kept with
+    /// dead letters.
     pub(crate) fn settle(&mut self, document: u32, cause: &str, fate: Fate) {
         let document = &mut self.documents[document as usize];
         if !std::mem::replace(&mut document.open, false) {
@@ -152,10 +201,18 @@ impl Work {
         let mut dead = Vec::new();
         let range = self.batch.range();
         for ((block, row), (seq, entry)) in self.batch.rows().zip(range.zip(&self.entries)) {
-            debug_assert_eq!(entry.open, 0, "an entry is final when all its documents are");
+            debug_assert_eq!(
+                entry.open, 0,
+                "an entry is final when all its documents are"
+            );
             let event = block.view(row);
             let day = Day::of(event.time);
-            let tally = days.entry(day).or_insert(DayTally { day, delivered: 0, dropped: 0, dead: 0 });
+            let tally = days.entry(day).or_insert(DayTally {
+                day,
+                delivered: 0,
+                dropped: 0,
+                dead: 0,
+            });
             if let Some((cause, reason)) = entry.dead {
                 outcomes.push(Outcome::Dead(reason));
                 tally.dead += 1;
@@ -176,7 +233,12 @@ impl Work {
                 tally.dropped += 1;
             }
         }
-        Finished { outcomes, reasons: self.reasons.texts, days: days.into_values().collect(), dead }
+        Finished {
+            outcomes,
+            reasons: self.reasons.texts,
+            days: days.into_values().collect(),
+            dead,
+        }
     }
 
     fn place(&self, document: u32) -> (&lockgate_model::Block, usize) {
@@ -186,7 +248,8 @@ impl Work {
 }
 
 impl Reasons {
-    /// Reasons come from plugins too (`reject`): past 60,000 different ones in a batch the rest share the last.
+    /// Reasons come from plugins too (`reject`): past 60,000 different ones in a batch the rest
+    /// share the last.
     fn index(&mut self, text: &str) -> ReasonIndex {
         if let Some(&index) = self.known.get(text) {
             return index;
@@ -211,17 +274,49 @@ mod tests {
     fn work() -> Work {
         let mut builder = BlockBuilder::new();
         for key in ["a", "b", "c"] {
-            builder.push(Head { key, event_type: "t", code: "", time: 0, index: 0, session: "" }, "{}");
+            builder.push(
+                Head {
+                    key,
+                    event_type: "t",
+                    code: "",
+                    time: 0,
+                    index: 0,
+                    session: "",
+                },
+                "{}",
+            );
         }
-        builder.push_raw(Head { key: "d", event_type: "t", code: "", time: 86_400_000, index: 0, session: "" }, b"\xff");
-        let block = Arc::new(Block::new("teleport/audit".into(), FeedKind::Audit, 5, 0, builder.take()));
-        Work::new(Batch { slices: vec![Slice { rows: 0..4, block }] })
+        builder.push_raw(
+            Head {
+                key: "d",
+                event_type: "t",
+                code: "",
+                time: 86_400_000,
+                index: 0,
+                session: "",
+            },
+            b"\xff",
+        );
+        let block = Arc::new(Block::new(
+            "teleport/audit".into(),
+            FeedKind::Audit,
+            5,
+            0,
+            builder.take(),
+        ));
+        Work::new(Batch {
+            slices: vec![Slice { rows: 0..4, block }],
+        })
     }
 
     #[test]
     fn an_entry_is_final_when_all_its_documents_are() {
         let mut work = work();
-        assert_eq!(work.open(), [0, 1, 2], "the unreadable event is a dead letter already");
+        assert_eq!(
+            work.open(),
+            [0, 1, 2],
+            "the unreadable event is a dead letter already"
+        );
         work.replace(0, vec![r#"{"x":1}"#.into(), r#"{"x":2}"#.into()], "stage 1");
         work.replace(1, vec![], "stage 1");
         assert_eq!(work.open(), [0, 4, 2], "in the order of the events");
@@ -232,7 +327,13 @@ mod tests {
         work.settle(2, "sink", Fate::Delivered);
 
         let finished = work.finish();
-        let reason = |text: &str| finished.reasons.iter().position(|reason| reason == text).unwrap() as ReasonIndex;
+        let reason = |text: &str| {
+            finished
+                .reasons
+                .iter()
+                .position(|reason| reason == text)
+                .unwrap() as ReasonIndex
+        };
         assert_eq!(
             finished.outcomes.iter().collect::<Vec<_>>(),
             [
@@ -243,7 +344,11 @@ mod tests {
             ]
         );
         assert_eq!(
-            finished.dead.iter().map(|letter| (letter.seq, letter.cause.as_str())).collect::<Vec<_>>(),
+            finished
+                .dead
+                .iter()
+                .map(|letter| (letter.seq, letter.cause.as_str()))
+                .collect::<Vec<_>>(),
             [(5, "sink"), (8, "unreadable")]
         );
         assert_eq!(finished.dead[1].payload, b"\xff");

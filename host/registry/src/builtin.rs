@@ -32,31 +32,47 @@ pub fn builtins() -> &'static [Builtin] {
 /// The built-in component of this name.
 ///
 /// # Errors
-/// [`SourceError::UnknownBuiltin`], or [`SourceError::NoBuiltins`] in a binary that was built without plugins.
+/// [`SourceError::UnknownBuiltin`], or [`SourceError::NoBuiltins`] in a binary that was built
+/// without plugins.
 pub fn builtin(name: &str) -> Result<&'static Builtin, SourceError> {
     select(name, builtins(), embedded::BUILT)
 }
 
 fn select<'a>(name: &str, all: &'a [Builtin], built: bool) -> Result<&'a Builtin, SourceError> {
     if !built {
-        return Err(SourceError::NoBuiltins { name: name.to_owned() });
+        return Err(SourceError::NoBuiltins {
+            name: name.to_owned(),
+        });
     }
-    all.iter().find(|builtin| builtin.name == name).ok_or_else(|| {
-        let known: Vec<_> = all.iter().map(|builtin| builtin.name).collect();
-        SourceError::UnknownBuiltin { name: name.to_owned(), nearest: nearest(name, &known), known: known.join("`, `") }
-    })
+    all.iter()
+        .find(|builtin| builtin.name == name)
+        .ok_or_else(|| {
+            let known: Vec<_> = all.iter().map(|builtin| builtin.name).collect();
+            SourceError::UnknownBuiltin {
+                name: name.to_owned(),
+                nearest: nearest(name, &known),
+                known: known.join("`, `"),
+            }
+        })
 }
 
 /// The name that was perhaps meant.
 fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
     let distance = |candidate: &&str| strsim::damerau_levenshtein(&name.to_lowercase(), candidate);
     // Beyond a third of the letters it is another word, not a slip.
-    known.iter().copied().min_by_key(distance).filter(|best| distance(best) <= best.len().div_ceil(3))
+    known
+        .iter()
+        .copied()
+        .min_by_key(distance)
+        .filter(|best| distance(best) <= best.len().div_ceil(3))
 }
 
 /// A built-in component whose name is `word`.
 pub(crate) fn named(word: &str) -> Option<&'static str> {
-    builtins().iter().map(|builtin| builtin.name).find(|name| *name == word)
+    builtins()
+        .iter()
+        .map(|builtin| builtin.name)
+        .find(|name| *name == word)
 }
 
 #[cfg(test)]
@@ -64,14 +80,30 @@ mod tests {
     use super::*;
 
     const ALL: [Builtin; 3] = [
-        Builtin { name: "filter", version: "0.1.0", bytes: b"f" },
-        Builtin { name: "fluentd", version: "0.1.0", bytes: b"d" },
-        Builtin { name: "redact", version: "0.1.0", bytes: b"r" },
+        Builtin {
+            name: "filter",
+            version: "0.1.0",
+            bytes: b"f",
+        },
+        Builtin {
+            name: "fluentd",
+            version: "0.1.0",
+            bytes: b"d",
+        },
+        Builtin {
+            name: "redact",
+            version: "0.1.0",
+            bytes: b"r",
+        },
     ];
 
     #[test]
     fn a_slip_in_the_name_is_answered_with_the_name() {
-        let message = |name| select(name, &ALL, true).map(|found| found.name).map_err(|error| (error.to_string(), error.hint()));
+        let message = |name| {
+            select(name, &ALL, true)
+                .map(|found| found.name)
+                .map_err(|error| (error.to_string(), error.hint()))
+        };
         assert_eq!(message("fluentd"), Ok("fluentd"));
         let hint = |text: &str| Some(text.to_owned());
         assert_eq!(
@@ -85,25 +117,51 @@ mod tests {
             message("splunk"),
             Err(("There is no built-in plugin `splunk`. Built in are: `filter`, `fluentd`, `redact`.".into(), None))
         );
-        assert!(message("Filter").is_err_and(|(_, hint)| hint == Some("did you mean `builtin:filter`?".into())));
+        assert!(
+            message("Filter")
+                .is_err_and(|(_, hint)| hint == Some("did you mean `builtin:filter`?".into()))
+        );
     }
 
     #[test]
     fn a_binary_without_plugins_says_so() {
-        let error = select("filter", &[], false).map(|found| found.name).expect_err("nothing is embedded");
-        assert_eq!(error.to_string(), "`builtin:filter` is not in this binary: it was built without plugins.");
-        assert_eq!(error.hint().as_deref(), Some("build it again with `cargo build`, without `LOCKGATE_SKIP_PLUGINS` in the environment"));
+        let error = select("filter", &[], false)
+            .map(|found| found.name)
+            .expect_err("nothing is embedded");
+        assert_eq!(
+            error.to_string(),
+            "`builtin:filter` is not in this binary: it was built without plugins."
+        );
+        assert_eq!(
+            error.hint().as_deref(),
+            Some(
+                "build it again with `cargo build`, without `LOCKGATE_SKIP_PLUGINS` in the environment"
+            )
+        );
     }
 
     /// Every test run is a build, so the plugins are there unless somebody asked to leave them out.
     #[test]
     fn the_plugins_are_embedded_as_components() {
         let names: Vec<_> = builtins().iter().map(|builtin| builtin.name).collect();
-        let expected: &[&str] = if embedded::BUILT { &["ecs", "filter", "fluentd", "redact"] } else { &[] };
+        let expected: &[&str] = if embedded::BUILT {
+            &["ecs", "filter", "fluentd", "redact"]
+        } else {
+            &[]
+        };
         assert_eq!(names, expected);
         for builtin in builtins() {
-            assert!(builtin.bytes.starts_with(b"\0asm\x0d\0\x01\0"), "{} is a component", builtin.name);
-            assert!(builtin.version.split('.').count() == 3, "{} has version {}", builtin.name, builtin.version);
+            assert!(
+                builtin.bytes.starts_with(b"\0asm\x0d\0\x01\0"),
+                "{} is a component",
+                builtin.name
+            );
+            assert!(
+                builtin.version.split('.').count() == 3,
+                "{} has version {}",
+                builtin.name,
+                builtin.version
+            );
         }
     }
 }

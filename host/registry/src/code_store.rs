@@ -1,4 +1,5 @@
-//! Files of compiled code. Whoever can write one runs code in the host, so each is checked before its content is handed out.
+//! Files of compiled code. Whoever can write one runs code in the host, so each is checked before
+//! its content is handed out.
 
 mod file;
 
@@ -14,7 +15,8 @@ use tracing::{debug, warn};
 
 use crate::digest::Digest;
 
-/// A folder of compiled code, made by this host for itself. Several threads and processes may use it at once.
+/// A folder of compiled code, made by this host for itself. Several threads and processes may use
+/// it at once.
 #[derive(Debug)]
 pub struct CodeStore {
     folder: PathBuf,
@@ -31,10 +33,14 @@ pub enum OpenError {
     #[error("The folder for compiled code `{folder}` cannot be used: {source}.")]
     Io { folder: PathBuf, source: io::Error },
     /// Others may put files there.
-    #[error("Other users may write to the folder for compiled code `{folder}` (mode {mode:04o}).\nhint: `chmod 700 {folder}`")]
+    #[error(
+        "Other users may write to the folder for compiled code `{folder}` (mode {mode:04o}).\nhint: `chmod 700 {folder}`"
+    )]
     Mode { folder: PathBuf, mode: u32 },
     /// It is another user's.
-    #[error("The folder for compiled code `{folder}` belongs to another user (uid {owner}).\nhint: remove it, and it is made anew")]
+    #[error(
+        "The folder for compiled code `{folder}` belongs to another user (uid {owner}).\nhint: remove it, and it is made anew"
+    )]
     Owner { folder: PathBuf, owner: u32 },
 }
 
@@ -73,31 +79,53 @@ pub enum SaveError {
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 
 impl CodeStore {
-    /// Opens the folder, and makes it, mode 0700, where it is missing. `capacity` is in bytes, over all files.
+    /// Opens the folder, and makes it, mode 0700, where it is missing. `capacity` is in bytes, over
+    /// all files.
     ///
     /// # Errors
     /// The folder cannot be made or written, or others may write it.
     pub fn open(folder: &Path, capacity: u64) -> Result<Self, OpenError> {
-        let failed = |source| OpenError::Io { folder: folder.to_owned(), source };
-        DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
+        let failed = |source| OpenError::Io {
+            folder: folder.to_owned(),
+            source,
+        };
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .map_err(failed)?;
         let found = fs::metadata(folder).map_err(failed)?;
         if found.mode() & 0o022 != 0 {
-            return Err(OpenError::Mode { folder: folder.to_owned(), mode: found.mode() & 0o7777 });
+            return Err(OpenError::Mode {
+                folder: folder.to_owned(),
+                mode: found.mode() & 0o7777,
+            });
         }
         // The user of this process, without asking the system for more than a file.
         let probe = temporary(folder, "open");
-        let owner = write(&probe, &[]).and_then(|()| fs::metadata(&probe)).map_err(failed)?.uid();
+        let owner = write(&probe, &[])
+            .and_then(|()| fs::metadata(&probe))
+            .map_err(failed)?
+            .uid();
         fs::remove_file(&probe).map_err(failed)?;
         if found.uid() != owner {
-            return Err(OpenError::Owner { folder: folder.to_owned(), owner: found.uid() });
+            return Err(OpenError::Owner {
+                folder: folder.to_owned(),
+                owner: found.uid(),
+            });
         }
         if found.mode() & 0o7777 != 0o700 {
             fs::set_permissions(folder, Permissions::from_mode(0o700)).map_err(failed)?;
         }
-        Ok(Self { folder: folder.to_owned(), capacity, owner })
+        Ok(Self {
+            folder: folder.to_owned(),
+            capacity,
+            owner,
+        })
     }
 
-    /// What was saved under `key`, if it is there and sound. A file that is not is logged and left for the next save to replace.
+    /// What was saved under `key`, if it is there and sound. A file that is not is logged and left
+    /// for the next save to replace.
     pub fn load(&self, key: &str) -> Option<Vec<u8>> {
         let found = self.read(key);
         if let Err(refusal) = &found {
@@ -115,7 +143,11 @@ impl CodeStore {
         let failed = |error: io::Error| Refusal::Read(error.to_string());
         match fs::symlink_metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            found => found.map_err(failed)?.is_file().then_some(()).ok_or(Refusal::Kind)?,
+            found => found
+                .map_err(failed)?
+                .is_file()
+                .then_some(())
+                .ok_or(Refusal::Kind)?,
         }
         let file = File::open(&path).map_err(failed)?;
         // Of the opened file, so that what is checked is what is read.
@@ -130,14 +162,19 @@ impl CodeStore {
             return Err(Refusal::Content);
         }
         let mut bytes = Vec::new();
-        (&file).take(self.capacity).read_to_end(&mut bytes).map_err(failed)?;
+        (&file)
+            .take(self.capacity)
+            .read_to_end(&mut bytes)
+            .map_err(failed)?;
         let content = file::open(key, bytes).ok_or(Refusal::Content)?;
-        // The least recently used goes first. A read-only file system does not keep the code from being used.
+        // The least recently used goes first. A read-only file system does not keep the code from
+        // being used.
         let _ = file.set_modified(SystemTime::now());
         Ok(Some(content))
     }
 
-    /// Keeps `content` under `key` and removes the files that were not used for longest, until all fit.
+    /// Keeps `content` under `key` and removes the files that were not used for longest, until all
+    /// fit.
     ///
     /// # Errors
     /// It is too large, or the system refused to write.
@@ -145,7 +182,10 @@ impl CodeStore {
         let bytes = file::seal(key, content);
         let size = bytes.len() as u64;
         if size > self.capacity {
-            return Err(SaveError::Capacity { size, capacity: self.capacity });
+            return Err(SaveError::Capacity {
+                size,
+                capacity: self.capacity,
+            });
         }
         let path = self.path(key);
         let partial = temporary(&self.folder, "save");
@@ -162,7 +202,9 @@ impl CodeStore {
     /// A key may be long and hold anything, so the name is its digest.
     fn path(&self, key: &str) -> PathBuf {
         let digest = Digest::of(key.as_bytes()).to_string();
-        self.folder.join(digest.replace("sha256:", "")).with_extension("code")
+        self.folder
+            .join(digest.replace("sha256:", ""))
+            .with_extension("code")
     }
 
     fn trim(&self, newest: &Path) {
@@ -180,7 +222,9 @@ impl CodeStore {
                 break;
             }
             match fs::remove_file(path) {
-                Ok(()) => debug!(file = %path.display(), "Compiled code that was not used for longest is removed."),
+                Ok(()) => {
+                    debug!(file = %path.display(), "Compiled code that was not used for longest is removed.")
+                }
                 // Another process was quicker.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
@@ -194,7 +238,11 @@ impl CodeStore {
 }
 
 fn temporary(folder: &Path, purpose: &str) -> PathBuf {
-    folder.join(format!("{purpose}-{}-{}.tmp", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed)))
+    folder.join(format!(
+        "{purpose}-{}-{}.tmp",
+        std::process::id(),
+        COUNTER.fetch_add(1, Ordering::Relaxed)
+    ))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
@@ -203,7 +251,12 @@ fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
-    File::options().write(true).create_new(true).mode(0o600).open(path)?.write_all(bytes)
+    File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)?
+        .write_all(bytes)
 }
 
 #[cfg(test)]

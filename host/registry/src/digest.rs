@@ -36,6 +36,9 @@ mod tests {
     #[test]
     fn is_written_as_registries_write_it() {
         // FIPS 180-2, appendix B.1.
-        assert_eq!(Digest::of(b"abc").to_string(), "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(
+            Digest::of(b"abc").to_string(),
+            "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
     }
 }

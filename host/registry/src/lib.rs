@@ -1,4 +1,5 @@
-//! Where components come from: embedded in the binary, or files; their digests; and the cache of code compiled from them.
+//! Where components come from: embedded in the binary, or files; their digests; and the cache of
+//! code compiled from them.
 //!
 //! Nothing here runs or checks a component beyond its first bytes: that is the runtime's.
 

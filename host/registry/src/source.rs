@@ -25,26 +25,46 @@ pub struct Artifact {
 
 impl std::fmt::Debug for Artifact {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { name, version, digest, bytes } = self;
-        f.debug_struct("Artifact").field("name", name).field("version", version).field("digest", digest).field("len", &bytes.len()).finish()
+        let Self {
+            name,
+            version,
+            digest,
+            bytes,
+        } = self;
+        f.debug_struct("Artifact")
+            .field("name", name)
+            .field("version", version)
+            .field("digest", digest)
+            .field("len", &bytes.len())
+            .finish()
     }
 }
 
-/// Why a source gives no component. `Display` is a sentence; [`SourceError::hint`] names the way out.
+/// Why a source gives no component. `Display` is a sentence; [`SourceError::hint`] names the way
+/// out.
 #[derive(Debug, Error)]
 pub enum SourceError {
     /// No built-in plugin has this name.
     #[error("There is no built-in plugin `{name}`. Built in are: `{known}`.")]
-    UnknownBuiltin { name: String, nearest: Option<&'static str>, known: String },
+    UnknownBuiltin {
+        name: String,
+        nearest: Option<&'static str>,
+        known: String,
+    },
     /// The binary has no plugins at all.
     #[error("`builtin:{name}` is not in this binary: it was built without plugins.")]
     NoBuiltins { name: String },
     /// A component in an OCI registry.
-    #[error("`{source_text}` is in an OCI registry, and OCI sources are not supported in this version.")]
+    #[error(
+        "`{source_text}` is in an OCI registry, and OCI sources are not supported in this version."
+    )]
     Oci { source_text: String },
     /// Neither a known scheme nor a path to a component.
     #[error("`{source_text}` is not a source of a plugin.")]
-    Unknown { source_text: String, builtin: Option<&'static str> },
+    Unknown {
+        source_text: String,
+        builtin: Option<&'static str>,
+    },
     /// No file is there.
     #[error("There is no file `{path}`.")]
     Missing { path: PathBuf },
@@ -84,32 +104,52 @@ impl SourceError {
     }
 }
 
-/// The component at `source`: `builtin:NAME`, `file:PATH`, or a path that ends in `.wasm`. Relative paths begin at `base`, the folder
-/// of the configuration file.
+/// The component at `source`: `builtin:NAME`, `file:PATH`, or a path that ends in `.wasm`. Relative
+/// paths begin at `base`, the folder of the configuration file.
 ///
 /// # Errors
 /// The source means nothing here, or the file is missing, unreadable, too large or no component.
 pub fn resolve(source: &str, base: &Path) -> Result<Artifact, SourceError> {
-    let scheme = source.split_once(':').filter(|(scheme, _)| scheme.len() > 1 && scheme.bytes().all(|b| b.is_ascii_alphanumeric()));
+    let scheme = source.split_once(':').filter(|(scheme, _)| {
+        scheme.len() > 1 && scheme.bytes().all(|b| b.is_ascii_alphanumeric())
+    });
     match scheme {
         Some(("builtin", name)) => {
             let builtin = builtin(name)?;
             let (name, version) = (source.to_owned(), Some(builtin.version));
-            Ok(Artifact { name, version, digest: builtin.digest(), bytes: Cow::Borrowed(builtin.bytes) })
+            Ok(Artifact {
+                name,
+                version,
+                digest: builtin.digest(),
+                bytes: Cow::Borrowed(builtin.bytes),
+            })
         }
         Some(("file", path)) if !path.is_empty() => open(source, base.join(path)),
-        Some(("oci", _)) => Err(SourceError::Oci { source_text: source.to_owned() }),
-        None if Path::new(source).extension().is_some_and(|extension| extension == "wasm") => open(source, base.join(source)),
-        _ => Err(SourceError::Unknown { source_text: source.to_owned(), builtin: named(source) }),
+        Some(("oci", _)) => Err(SourceError::Oci {
+            source_text: source.to_owned(),
+        }),
+        None if Path::new(source)
+            .extension()
+            .is_some_and(|extension| extension == "wasm") =>
+        {
+            open(source, base.join(source))
+        }
+        _ => Err(SourceError::Unknown {
+            source_text: source.to_owned(),
+            builtin: named(source),
+        }),
     }
 }
 
 fn open(source: &str, path: PathBuf) -> Result<Artifact, SourceError> {
     let bytes = read(&path)?;
     match bytes.get(..8) {
-        Some(b"\0asm\x0d\0\x01\0") => {
-            Ok(Artifact { name: source.to_owned(), version: None, digest: Digest::of(&bytes), bytes: Cow::Owned(bytes) })
-        }
+        Some(b"\0asm\x0d\0\x01\0") => Ok(Artifact {
+            name: source.to_owned(),
+            version: None,
+            digest: Digest::of(&bytes),
+            bytes: Cow::Owned(bytes),
+        }),
         Some(b"\0asm\x01\0\0\0") => Err(SourceError::CoreModule { path }),
         _ => Err(SourceError::NotWasm { path }),
     }
@@ -117,17 +157,32 @@ fn open(source: &str, path: PathBuf) -> Result<Artifact, SourceError> {
 
 fn read(path: &Path) -> Result<Vec<u8>, SourceError> {
     let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => SourceError::Missing { path: path.to_owned() },
-        _ => SourceError::Read { path: path.to_owned(), source },
+        io::ErrorKind::NotFound => SourceError::Missing {
+            path: path.to_owned(),
+        },
+        _ => SourceError::Read {
+            path: path.to_owned(),
+            source,
+        },
     };
     // Asked before opening: to open a named pipe is to wait for a writer.
     if !std::fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(SourceError::NotAFile { path: path.to_owned() });
+        return Err(SourceError::NotAFile {
+            path: path.to_owned(),
+        });
     }
     let mut bytes = Vec::new();
     let file = File::open(path).map_err(failed)?;
-    file.take(COMPONENT_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
-    if bytes.len() as u64 > COMPONENT_MAX { Err(SourceError::TooLarge { path: path.to_owned() }) } else { Ok(bytes) }
+    file.take(COMPONENT_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
+    if bytes.len() as u64 > COMPONENT_MAX {
+        Err(SourceError::TooLarge {
+            path: path.to_owned(),
+        })
+    } else {
+        Ok(bytes)
+    }
 }
 
 #[cfg(test)]
@@ -147,7 +202,9 @@ mod tests {
             ("text.wasm", b"(component)"),
             ("empty.wasm", b""),
         ];
-        files.iter().for_each(|(name, bytes)| fs::write(folder.path().join(name), bytes).expect("a file"));
+        files
+            .iter()
+            .for_each(|(name, bytes)| fs::write(folder.path().join(name), bytes).expect("a file"));
         let large = File::create(folder.path().join("large.wasm")).expect("a file");
         large.set_len(COMPONENT_MAX + 1).expect("a sparse file");
         folder
@@ -166,8 +223,12 @@ mod tests {
             &absolute,
             &format!("file://{absolute}"),
         ] {
-            let artifact = resolve(source, folder.path()).unwrap_or_else(|error| panic!("{source}: {error}"));
-            assert_eq!((artifact.name.as_str(), &*artifact.bytes, artifact.digest), (source, COMPONENT, Digest::of(COMPONENT)));
+            let artifact =
+                resolve(source, folder.path()).unwrap_or_else(|error| panic!("{source}: {error}"));
+            assert_eq!(
+                (artifact.name.as_str(), &*artifact.bytes, artifact.digest),
+                (source, COMPONENT, Digest::of(COMPONENT))
+            );
         }
     }
 
@@ -207,7 +268,10 @@ mod tests {
         ];
         for (source, message, hint) in cases {
             let error = resolve(source, folder.path()).expect_err(source);
-            assert_eq!((error.to_string(), error.hint().unwrap_or_default()), (message, hint.into()));
+            assert_eq!(
+                (error.to_string(), error.hint().unwrap_or_default()),
+                (message, hint.into())
+            );
         }
     }
 
@@ -216,9 +280,15 @@ mod tests {
         for builtin in crate::builtins() {
             let source = format!("builtin:{}", builtin.name);
             let artifact = resolve(&source, Path::new("/nowhere")).expect("it is listed");
-            assert_eq!((artifact.name, artifact.version, artifact.digest), (source, Some(builtin.version), builtin.digest()));
+            assert_eq!(
+                (artifact.name, artifact.version, artifact.digest),
+                (source, Some(builtin.version), builtin.digest())
+            );
             let error = resolve(builtin.name, Path::new("/nowhere")).expect_err("no scheme");
-            assert_eq!(error.hint(), Some(format!("did you mean `builtin:{}`?", builtin.name)));
+            assert_eq!(
+                error.hint(),
+                Some(format!("did you mean `builtin:{}`?", builtin.name))
+            );
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What a call of the built-in plugins costs for 500 events of about 1 kB, with a fresh instance for each batch and with a kept one;
-//! for the filter also what the same code costs natively.
+//! What a call of the built-in plugins costs for 500 events of about 1 kB, with a fresh instance
+//! for each batch and with a kept one; for the filter also what the same code costs natively.
 
 mod support;
 
@@ -31,15 +31,26 @@ fn filter_field_native(bencher: Bencher) {
     let config = serde_json::from_value(condition()).unwrap();
     let (filter, _) = ::filter::FieldFilter::configure(config).unwrap();
     let payloads = payloads();
-    bencher.counter(ItemsCount::new(EVENTS)).bench(|| payloads.iter().filter(|payload| filter.drop_reason(payload).is_none()).count());
+    bencher.counter(ItemsCount::new(EVENTS)).bench(|| {
+        payloads
+            .iter()
+            .filter(|payload| filter.drop_reason(payload).is_none())
+            .count()
+    });
 }
 
 #[divan::bench(args = [false, true])]
 fn redact(bencher: Bencher, reuse: bool) {
-    let stage = stage("redact", json!({ "remove": ["server_labels.team"], "hash": ["user"], "truncate": { "command": 20 } }), reuse);
+    let stage = stage(
+        "redact",
+        json!({ "remove": ["server_labels.team"], "hash": ["user"], "truncate": { "command": 20 } }),
+        reuse,
+    );
     let payloads = payloads();
     let events: Vec<_> = payloads.iter().map(|payload| event(payload)).collect();
-    bencher.counter(ItemsCount::new(EVENTS)).bench_local(|| stage.transform(&context(), &events).unwrap());
+    bencher
+        .counter(ItemsCount::new(EVENTS))
+        .bench_local(|| stage.transform(&context(), &events).unwrap());
 }
 
 #[divan::bench(args = [false, true])]
@@ -49,18 +60,35 @@ fn fluentd_encode(bencher: Bencher, reuse: bool) {
     let documents: Vec<_> = payloads
         .iter()
         .map(|payload| {
-            let EventView { key, event_type, time, feed, payload, .. } = event(payload);
-            DocumentView { key, event_type, time, feed, payload }
+            let EventView {
+                key,
+                event_type,
+                time,
+                feed,
+                payload,
+                ..
+            } = event(payload);
+            DocumentView {
+                key,
+                event_type,
+                time,
+                feed,
+                payload,
+            }
         })
         .collect();
-    bencher.counter(ItemsCount::new(EVENTS)).bench_local(|| stage.encode(&context(), &documents, &[]).unwrap());
+    bencher
+        .counter(ItemsCount::new(EVENTS))
+        .bench_local(|| stage.encode(&context(), &documents, &[]).unwrap());
 }
 
 fn filter(bencher: Bencher, config: Value, reuse: bool) {
     let stage = stage("filter", config, reuse);
     let payloads = payloads();
     let events: Vec<_> = payloads.iter().map(|payload| event(payload)).collect();
-    bencher.counter(ItemsCount::new(EVENTS)).bench_local(|| stage.filter(&context(), &events).unwrap());
+    bencher
+        .counter(ItemsCount::new(EVENTS))
+        .bench_local(|| stage.filter(&context(), &events).unwrap());
 }
 
 fn condition() -> Value {

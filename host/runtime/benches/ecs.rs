@@ -1,8 +1,10 @@
-//! What the ECS mapper costs an event, natively and as a component, by event type: `cargo bench -p lockgate-runtime --bench ecs`.
+//! What the ECS mapper costs an event, natively and as a component, by event type: `cargo bench -p
+//! lockgate-runtime --bench ecs`.
 //!
-//! As the host runs it: a fresh instance for each batch of 500 events, configured anew, epochs on, nothing granted to look up; copying in
-//! and out and the check of every document count too. The events are the simulator's, or of a file: `… --bench ecs -- events.ndjson`.
-//! Figures are CPU time of the thread, the best of several rounds; native and component take turns, so noise meets both.
+//! As the host runs it: a fresh instance for each batch of 500 events, configured anew, epochs on,
+//! nothing granted to look up; copying in and out and the check of every document count too. The
+//! events are the simulator's, or of a file: `… --bench ecs -- events.ndjson`. Figures are CPU time
+//! of the thread, the best of several rounds; native and component take turns, so noise meets both.
 
 mod support;
 
@@ -33,10 +35,24 @@ struct Cost {
 }
 
 fn main() {
-    let file = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
+    let file = std::env::args()
+        .skip(1)
+        .find(|argument| !argument.starts_with('-'));
     let (events, source): (Vec<String>, _) = match &file {
-        Some(file) => (std::fs::read_to_string(file).expect("a file of events").lines().map(str::to_owned).collect(), file.as_str()),
-        None => (Generator::new(Options::default()).json_lines(GENERATED).collect(), "the simulator's"),
+        Some(file) => (
+            std::fs::read_to_string(file)
+                .expect("a file of events")
+                .lines()
+                .map(str::to_owned)
+                .collect(),
+            file.as_str(),
+        ),
+        None => (
+            Generator::new(Options::default())
+                .json_lines(GENERATED)
+                .collect(),
+            "the simulator's",
+        ),
     };
     let native = Config::default().mapping(Granted);
     let stage = stage("ecs", json!({}), false);
@@ -44,16 +60,26 @@ fn main() {
 
     let mut types: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for event in &events {
-        let name = json::find(event, "event").ok().flatten().and_then(json::text).unwrap_or_default();
+        let name = json::find(event, "event")
+            .ok()
+            .flatten()
+            .and_then(json::text)
+            .unwrap_or_default();
         types.entry(name.into_owned()).or_default().push(event);
     }
-    let bytes = |events: &[&str]| events.iter().map(|event| event.len()).sum::<usize>() / events.len();
+    let bytes =
+        |events: &[&str]| events.iter().map(|event| event.len()).sum::<usize>() / events.len();
     let mut rows: Vec<_> = types
         .iter()
         .map(|(name, events)| {
             // Full batches, as those of a busy pipeline.
             let batch: Vec<&str> = events.iter().copied().cycle().take(EVENTS).collect();
-            (events.len(), bytes(events), measure(&native, &stage, &batch), name.as_str())
+            (
+                events.len(),
+                bytes(events),
+                measure(&native, &stage, &batch),
+                name.as_str(),
+            )
         })
         .collect();
     let time = |(count, _, cost, _): &(usize, usize, Cost, &str)| *count as f64 * cost.wasm;
@@ -61,33 +87,63 @@ fn main() {
     rows.sort_by(|a, b| time(b).total_cmp(&time(a)));
 
     println!("{} events, {source}; µs an event\n", events.len());
-    println!("{:>7} {:>7} {:>7} {:>7} {:>7} {:>7}", "share", "events", "bytes", "native", "wasm", "ratio");
+    println!(
+        "{:>7} {:>7} {:>7} {:>7} {:>7} {:>7}",
+        "share", "events", "bytes", "native", "wasm", "ratio"
+    );
     for row in &rows {
         let (count, bytes, Cost { native, wasm }, name) = row;
         let share = 100.0 * time(row) / total;
-        println!("{share:>6.1}% {count:>7} {bytes:>7} {native:>7.2} {wasm:>7.2} {:>7.2} {name}", wasm / native);
+        println!(
+            "{share:>6.1}% {count:>7} {bytes:>7} {native:>7.2} {wasm:>7.2} {:>7.2} {name}",
+            wasm / native
+        );
     }
     // As they come, types mixed.
     let events: Vec<&str> = events.iter().map(String::as_str).collect();
-    let costs: Vec<Cost> = events.chunks_exact(EVENTS).map(|batch| measure(&native, &stage, batch)).collect();
+    let costs: Vec<Cost> = events
+        .chunks_exact(EVENTS)
+        .map(|batch| measure(&native, &stage, batch))
+        .collect();
     let mean = |of: fn(&Cost) -> f64| costs.iter().map(of).sum::<f64>() / costs.len() as f64;
     let (native, wasm) = (mean(|cost| cost.native), mean(|cost| cost.wasm));
-    println!("{:>6.1}% {:>7} {:>7} {native:>7.2} {wasm:>7.2} {:>7.2} all", 100.0, events.len(), bytes(&events), wasm / native);
+    println!(
+        "{:>6.1}% {:>7} {:>7} {native:>7.2} {wasm:>7.2} {:>7.2} all",
+        100.0,
+        events.len(),
+        bytes(&events),
+        wasm / native
+    );
     let alone = [event(events[0])];
-    let instance = best(|| _ = black_box(stage.transform(&context(), &alone).expect("the mapper maps everything")));
-    println!("\nconfiguring: {configuring:.1} µs natively; an instance for one event: {instance:.0} µs");
+    let instance = best(|| {
+        _ = black_box(
+            stage
+                .transform(&context(), &alone)
+                .expect("the mapper maps everything"),
+        )
+    });
+    println!(
+        "\nconfiguring: {configuring:.1} µs natively; an instance for one event: {instance:.0} µs"
+    );
 }
 
 fn measure(native: &Native, stage: &Stage, batch: &[&str]) -> Cost {
     let views: Vec<_> = batch.iter().map(|payload| event(payload)).collect();
-    let mut cost = Cost { native: f64::INFINITY, wasm: f64::INFINITY };
+    let mut cost = Cost {
+        native: f64::INFINITY,
+        wasm: f64::INFINITY,
+    };
     for _ in 0..ROUNDS {
         let begun = cpu_micros();
         for payload in batch {
             black_box(native.map(black_box(payload)));
         }
         let between = cpu_micros();
-        black_box(stage.transform(&context(), black_box(&views)).expect("the mapper maps everything"));
+        black_box(
+            stage
+                .transform(&context(), black_box(&views))
+                .expect("the mapper maps everything"),
+        );
         cost.native = cost.native.min((between - begun) / batch.len() as f64);
         cost.wasm = cost.wasm.min((cpu_micros() - between) / batch.len() as f64);
     }

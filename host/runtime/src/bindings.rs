@@ -1,7 +1,8 @@
 //! Rust types and glue for the three worlds of `wit/plugin.wit`, made at compile time.
 //!
-//! `Borrowing`: what the host passes in is borrowed from a batch, so that nothing is cloned before it is lowered into the guest.
-//! The interfaces that the host provides are generated once, by the filter's world; the others take them over.
+//! `Borrowing`: what the host passes in is borrowed from a batch, so that nothing is cloned before
+//! it is lowered into the guest. The interfaces that the host provides are generated once, by the
+//! filter's world; the others take them over.
 
 pub(crate) mod filter {
     wasmtime::component::bindgen!({

@@ -16,7 +16,10 @@ pub(crate) struct Budget {
 
 impl Budget {
     pub(crate) fn new(total: usize) -> Arc<Budget> {
-        Arc::new(Budget { total, used: AtomicUsize::new(0) })
+        Arc::new(Budget {
+            total,
+            used: AtomicUsize::new(0),
+        })
     }
 
     /// True where less than half is left: then no instance is kept for reuse.
@@ -30,7 +33,9 @@ impl Budget {
 
     fn reserve(&self, bytes: usize) -> bool {
         let fits = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.total);
-        self.used.try_update(Ordering::Relaxed, Ordering::Relaxed, fits).is_ok()
+        self.used
+            .try_update(Ordering::Relaxed, Ordering::Relaxed, fits)
+            .is_ok()
     }
 
     fn release(&self, bytes: usize) {
@@ -47,7 +52,8 @@ pub(crate) enum Refused {
     Total,
 }
 
-/// One instance's share of the budget. Growth beyond a limit is refused, not trapped: a guest with a garbage collector may recover.
+/// One instance's share of the budget. Growth beyond a limit is refused, not trapped: a guest with
+/// a garbage collector may recover.
 #[derive(Debug)]
 pub(crate) struct Meter {
     budget: Arc<Budget>,
@@ -58,7 +64,12 @@ pub(crate) struct Meter {
 
 impl Meter {
     pub(crate) fn new(budget: Arc<Budget>, limit: usize) -> Meter {
-        Meter { budget, limit, held: 0, refused: None }
+        Meter {
+            budget,
+            limit,
+            held: 0,
+            refused: None,
+        }
     }
 
     /// What was refused since this was last asked.
@@ -67,7 +78,11 @@ impl Meter {
     }
 
     fn grow(&mut self, bytes: usize) -> Result<(), Refused> {
-        if self.held.checked_add(bytes).is_none_or(|sum| sum > self.limit) {
+        if self
+            .held
+            .checked_add(bytes)
+            .is_none_or(|sum| sum > self.limit)
+        {
             return Err(Refused::Own);
         }
         if !self.budget.reserve(bytes) {
@@ -85,8 +100,14 @@ impl Drop for Meter {
 }
 
 impl ResourceLimiter for Meter {
-    fn memory_growing(&mut self, current: usize, desired: usize, maximum: Option<usize>) -> wasmtime::Result<bool> {
-        // Beyond the component's own maximum the growth fails whatever is answered; it must not be counted.
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        // Beyond the component's own maximum the growth fails whatever is answered; it must not be
+        // counted.
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
@@ -102,7 +123,12 @@ impl ResourceLimiter for Meter {
         }
     }
 
-    fn table_growing(&mut self, _current: usize, desired: usize, _maximum: Option<usize>) -> wasmtime::Result<bool> {
+    fn table_growing(
+        &mut self,
+        _current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
         let fits = desired <= TABLE_ELEMENTS_MAX;
         if !fits {
             self.refused.get_or_insert(Refused::Own);
@@ -137,12 +163,21 @@ mod tests {
         assert!(budget.is_tight());
 
         let mut second = Meter::new(budget.clone(), 70);
-        assert!(!second.memory_growing(0, 50, None).unwrap(), "60 of 100 are taken");
-        assert_eq!((second.take_refused(), second.take_refused()), (Some(Refused::Total), None));
+        assert!(
+            !second.memory_growing(0, 50, None).unwrap(),
+            "60 of 100 are taken"
+        );
+        assert_eq!(
+            (second.take_refused(), second.take_refused()),
+            (Some(Refused::Total), None)
+        );
         drop(first);
         assert!(second.memory_growing(0, 50, None).unwrap());
         assert_eq!(budget.used(), 50);
-        assert!(!second.memory_growing(50, 60, Some(55)).unwrap(), "beyond its own maximum");
+        assert!(
+            !second.memory_growing(50, 60, Some(55)).unwrap(),
+            "beyond its own maximum"
+        );
         assert_eq!((budget.used(), second.take_refused()), (50, None));
         drop(second);
         assert_eq!(budget.used(), 0);

@@ -10,9 +10,10 @@ use wasmtime::component::Component;
 
 /// Where compiled code is kept.
 ///
-/// `load` is called once for each component that is loaded, `save` after it had to be compiled. Both may fail silently: the component is
-/// then compiled. What is kept is machine code that this process will run: **whoever can write to the place can run code as the host**.
-/// So it must be a place that nobody but the host can write to, and never be filled from elsewhere.
+/// `load` is called once for each component that is loaded, `save` after it had to be compiled.
+/// Both may fail silently: the component is then compiled. What is kept is machine code that this
+/// process will run: **whoever can write to the place can run code as the host**. So it must be a
+/// place that nobody but the host can write to, and never be filled from elsewhere.
 pub trait CodeCache: Send + Sync {
     /// The value last saved under this key, which is fit for a file name.
     fn load(&self, key: &str) -> Option<Vec<u8>>;
@@ -20,14 +21,27 @@ pub trait CodeCache: Send + Sync {
 }
 
 /// Compiles a component, or takes it from the cache. `digest`: SHA-256 of `bytes`, in hexadecimal.
-pub(crate) fn component(engine: &Engine, cache: Option<&dyn CodeCache>, digest: &str, bytes: &[u8]) -> wasmtime::Result<Component> {
-    let Some(cache) = cache else { return Component::new(engine, bytes) };
+pub(crate) fn component(
+    engine: &Engine,
+    cache: Option<&dyn CodeCache>,
+    digest: &str,
+    bytes: &[u8],
+) -> wasmtime::Result<Component> {
+    let Some(cache) = cache else {
+        return Component::new(engine, bytes);
+    };
     let key = key(engine, digest);
     if let Some(kept) = cache.load(&key) {
         match opened(&kept).map(|code| precompiled::load(engine, code)) {
             Some(Ok(component)) => return Ok(component),
-            Some(Err(error)) => tracing::warn!(key, "compiled code in the cache does not load, the component is compiled again: {error}"),
-            None => tracing::warn!(key, "compiled code in the cache is damaged, the component is compiled again"),
+            Some(Err(error)) => tracing::warn!(
+                key,
+                "compiled code in the cache does not load, the component is compiled again: {error}"
+            ),
+            None => tracing::warn!(
+                key,
+                "compiled code in the cache is damaged, the component is compiled again"
+            ),
         }
     }
     let component = Component::new(engine, bytes)?;
@@ -38,14 +52,16 @@ pub(crate) fn component(engine: &Engine, cache: Option<&dyn CodeCache>, digest: 
     Ok(component)
 }
 
-/// Names the code by what it was made of and by the compiler, its settings and the processor it was made for.
+/// Names the code by what it was made of and by the compiler, its settings and the processor it was
+/// made for.
 fn key(engine: &Engine, digest: &str) -> String {
     let mut hasher = DefaultHasher::new();
     engine.precompile_compatibility_hash().hash(&mut hasher);
     format!("{digest}-{:016x}", hasher.finish())
 }
 
-/// Code with its own digest in front: a torn write or a flipped bit on a disk must not become machine code.
+/// Code with its own digest in front: a torn write or a flipped bit on a disk must not become
+/// machine code.
 fn sealed(code: &[u8]) -> Vec<u8> {
     let mut value = Sha256::digest(code).to_vec();
     value.extend_from_slice(code);

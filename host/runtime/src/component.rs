@@ -58,7 +58,9 @@ pub enum LoadError {
     )]
     Version { theirs: String },
     /// Not a plugin of ours.
-    #[error("it exports none of the worlds `filter`, `mapper` and `http-sink` of `lockgate:plugin`; its exports: {exports}")]
+    #[error(
+        "it exports none of the worlds `filter`, `mapper` and `http-sink` of `lockgate:plugin`; its exports: {exports}"
+    )]
     NoWorld { exports: String },
     /// More than one world.
     #[error("it exports several worlds of `lockgate:plugin` ({kinds}); a component is of one")]
@@ -75,8 +77,11 @@ pub enum LoadError {
          JavaScript and Python the option `--stub-wasi`"
     )]
     Wasi { imports: String },
-    /// Its functions or records differ from the contract's: it was built against another text of the same version.
-    #[error("it does not fit `lockgate:plugin` {CONTRACT_VERSION}, build it against the host's `wit/plugin.wit`: {0}")]
+    /// Its functions or records differ from the contract's: it was built against another text of
+    /// the same version.
+    #[error(
+        "it does not fit `lockgate:plugin` {CONTRACT_VERSION}, build it against the host's `wit/plugin.wit`: {0}"
+    )]
     Mismatch(String),
     /// It stopped before its first function was called.
     #[error("it cannot be started: {0}")]
@@ -84,41 +89,72 @@ pub enum LoadError {
 }
 
 impl Component {
-    /// Compiles a component, or takes its code from the engine's cache, and starts an instance of it once: some mismatches with the
-    /// contract only show there. `name` is for messages.
+    /// Compiles a component, or takes its code from the engine's cache, and starts an instance of
+    /// it once: some mismatches with the contract only show there. `name` is for messages.
     pub fn load(engine: &Engine, name: &str, bytes: &[u8]) -> Result<Component, LoadError> {
         match bytes {
             [0, b'a', b's', b'm', 0x0d, 0, 1, 0, ..] => {}
             [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => return Err(LoadError::CoreModule),
             _ => return Err(LoadError::NotWasm),
         }
-        let digest: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+        let digest: String = Sha256::digest(bytes)
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect();
         let compiled =
-            compiled::component(&engine.inner, engine.code_cache.as_deref(), &digest, bytes).map_err(|e| LoadError::Compile(text(&e)))?;
+            compiled::component(&engine.inner, engine.code_cache.as_deref(), &digest, bytes)
+                .map_err(|e| LoadError::Compile(text(&e)))?;
 
         let ty = compiled.component_type();
-        let imports: Vec<String> = ty.imports(&engine.inner).map(|(name, _)| name.to_owned()).collect();
-        let exports: Vec<String> = ty.exports(&engine.inner).map(|(name, _)| name.to_owned()).collect();
+        let imports: Vec<String> = ty
+            .imports(&engine.inner)
+            .map(|(name, _)| name.to_owned())
+            .collect();
+        let exports: Vec<String> = ty
+            .exports(&engine.inner)
+            .map(|(name, _)| name.to_owned())
+            .collect();
         let shape = interface::shape(&imports, &exports)?;
 
         if !shape.wasi.is_empty() {
-            return Err(LoadError::Wasi { imports: interface::list(&shape.wasi) });
+            return Err(LoadError::Wasi {
+                imports: interface::list(&shape.wasi),
+            });
         }
 
         let linker = linker(engine, shape.kind).map_err(|e| LoadError::Mismatch(text(&e)))?;
-        let linked = linker.instantiate_pre(&compiled).map_err(|e| LoadError::Mismatch(text(&e)))?;
+        let linked = linker
+            .instantiate_pre(&compiled)
+            .map_err(|e| LoadError::Mismatch(text(&e)))?;
         let pre = match shape.kind {
             Kind::Filter => FilterPre::new(linked).map(Pre::Filter),
             Kind::Mapper => MapperPre::new(linked).map(Pre::Mapper),
             Kind::HttpSink => HttpSinkPre::new(linked).map(Pre::HttpSink),
         };
         let pre = pre.map_err(|e| LoadError::Mismatch(text(&e)))?;
-        let identity = Identity { pipeline: "-".into(), stage: "load".into(), plugin: name.into() };
-        Instance::start(engine, &pre, Host::new(engine, identity, &Limits::default(), Arc::default())).map_err(|error| match error {
+        let identity = Identity {
+            pipeline: "-".into(),
+            stage: "load".into(),
+            plugin: name.into(),
+        };
+        Instance::start(
+            engine,
+            &pre,
+            Host::new(engine, identity, &Limits::default(), Arc::default()),
+        )
+        .map_err(|error| match error {
             crate::CallError::Contract(text) => LoadError::Mismatch(text),
             error => LoadError::Start(error.to_string()),
         })?;
-        Ok(Component { inner: Arc::new(Inner { name: name.to_owned(), digest, kind: shape.kind, looks_up: shape.looks_up, pre }) })
+        Ok(Component {
+            inner: Arc::new(Inner {
+                name: name.to_owned(),
+                digest,
+                kind: shape.kind,
+                looks_up: shape.looks_up,
+                pre,
+            }),
+        })
     }
 
     pub fn name(&self) -> &str {
@@ -134,7 +170,8 @@ impl Component {
         &self.inner.digest
     }
 
-    /// It asks for places, networks or user agents: what it makes of an event depends on the operator's databases.
+    /// It asks for places, networks or user agents: what it makes of an event depends on the
+    /// operator's databases.
     pub fn looks_up(&self) -> bool {
         self.inner.looks_up
     }
@@ -146,11 +183,16 @@ impl Component {
 
 impl fmt::Debug for Component {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Component").field("name", &self.name()).field("kind", &self.kind()).field("digest", &self.digest()).finish()
+        f.debug_struct("Component")
+            .field("name", &self.name())
+            .field("kind", &self.kind())
+            .field("digest", &self.digest())
+            .finish()
     }
 }
 
-/// All that a component of this kind may import, whether it does or not. What was not granted says so when it is called.
+/// All that a component of this kind may import, whether it does or not. What was not granted says
+/// so when it is called.
 fn linker(engine: &Engine, kind: Kind) -> wasmtime::Result<Linker<Host>> {
     let mut linker = Linker::new(&engine.inner);
     plugin::log::add_to_linker::<_, HasSelf<Host>>(&mut linker, |host| host)?;

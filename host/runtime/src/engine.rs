@@ -16,10 +16,11 @@ use crate::slots;
 pub struct EngineOptions {
     /// Threads that run components. By default one for each CPU.
     pub threads: usize,
-    /// Where compiled code is kept between starts. None: every component is compiled at every start.
+    /// Where compiled code is kept between starts. None: every component is compiled at every
+    /// start.
     pub code_cache: Option<Arc<dyn CodeCache>>,
-    /// Counts instructions, see [`Stage::fuel_used`](crate::Stage::fuel_used): a cost that is the same on every machine and run.
-    /// Slows components down by a fifth or more.
+    /// Counts instructions, see [`Stage::fuel_used`](crate::Stage::fuel_used): a cost that is the
+    /// same on every machine and run. Slows components down by a fifth or more.
     pub fuel: bool,
     /// Bytes of linear memory over all instances, 512 MiB by default.
     pub memory_total: usize,
@@ -28,7 +29,12 @@ pub struct EngineOptions {
 impl Default for EngineOptions {
     fn default() -> EngineOptions {
         let threads = thread::available_parallelism().map_or(1, |count| count.get());
-        EngineOptions { threads, code_cache: None, fuel: false, memory_total: MEMORY_TOTAL }
+        EngineOptions {
+            threads,
+            code_cache: None,
+            fuel: false,
+            memory_total: MEMORY_TOTAL,
+        }
     }
 }
 
@@ -84,7 +90,9 @@ impl Engine {
     /// Half of the instances that can exist at a time do: none is kept for reuse then.
     pub(crate) fn is_crowded(&self) -> bool {
         let half = u64::from(slots::instances(self.pool.threads())) / 2;
-        self.inner.pooling_allocator_metrics().is_some_and(|metrics| metrics.memories() as u64 > half)
+        self.inner
+            .pooling_allocator_metrics()
+            .is_some_and(|metrics| metrics.memories() as u64 > half)
     }
 
     /// Bytes of linear memory that all instances hold at the moment.
@@ -95,21 +103,28 @@ impl Engine {
 
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Engine").field("pool", &self.pool).field("budget", &self.budget).field("fuel", &self.fuel).finish_non_exhaustive()
+        f.debug_struct("Engine")
+            .field("pool", &self.pool)
+            .field("budget", &self.budget)
+            .field("fuel", &self.fuel)
+            .finish_non_exhaustive()
     }
 }
 
-/// A thread of the operating system and not a task: it must tick while every other thread is busy in a component.
+/// A thread of the operating system and not a task: it must tick while every other thread is busy
+/// in a component.
 fn start_ticker(engine: &wasmtime::Engine) -> std::io::Result<()> {
     let engine = engine.weak();
-    thread::Builder::new().name("component-time".into()).spawn(move || {
-        loop {
-            thread::sleep(TICK);
-            match engine.upgrade() {
-                Some(engine) => engine.increment_epoch(),
-                None => return,
+    thread::Builder::new()
+        .name("component-time".into())
+        .spawn(move || {
+            loop {
+                thread::sleep(TICK);
+                match engine.upgrade() {
+                    Some(engine) => engine.increment_epoch(),
+                    None => return,
+                }
             }
-        }
-    })?;
+        })?;
     Ok(())
 }

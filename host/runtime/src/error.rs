@@ -3,7 +3,8 @@ use std::time::Duration;
 use lockgate_model::request::Violation;
 use thiserror::Error;
 
-/// Why a call of a component gave no usable result. Every text in it that came from the component is escaped and short.
+/// Why a call of a component gave no usable result. Every text in it that came from the component
+/// is escaped and short.
 #[derive(Clone, Debug, Error, PartialEq)]
 pub enum CallError {
     /// It stopped: a panic, an uncaught exception, an access out of bounds, a stack too deep.

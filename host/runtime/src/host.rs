@@ -29,7 +29,8 @@ pub(crate) struct Host {
     pub(crate) services: Arc<Services>,
     /// Of the call that runs.
     pub(crate) batch: String,
-    /// What the call that runs may look up. Nothing while it is configured: that must give the same answer for each batch.
+    /// What the call that runs may look up. Nothing while it is configured: that must give the
+    /// same answer for each batch.
     pub(crate) lookups: Lookups,
     limits: Limits,
     /// CPU time of the thread when the call began.
@@ -38,7 +39,12 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    pub(crate) fn new(engine: &Engine, identity: Identity, limits: &Limits, services: Arc<Services>) -> Host {
+    pub(crate) fn new(
+        engine: &Engine,
+        identity: Identity,
+        limits: &Limits,
+        services: Arc<Services>,
+    ) -> Host {
         Host {
             identity,
             lines: Lines::new(limits.log_lines),
@@ -65,7 +71,8 @@ impl Host {
         ticks(self.limits.time)
     }
 
-    /// Work of the host, on behalf of all components, that does not count as time of the call in which it happens to be done.
+    /// Work of the host, on behalf of all components, that does not count as time of the call in
+    /// which it happens to be done.
     pub(crate) fn on_the_house<R>(&mut self, work: impl FnOnce() -> R) -> R {
         let began = cpu::thread_time();
         let result = work();
@@ -73,7 +80,8 @@ impl Host {
         result
     }
 
-    /// While a call runs and its ticks are over. Gives the number of further ticks, or none: its time is up.
+    /// While a call runs and its ticks are over. Gives the number of further ticks, or none: its
+    /// time is up.
     pub(crate) fn look(&mut self) -> Option<u64> {
         let used = cpu::thread_time().saturating_sub(self.began);
         match self.limits.time.checked_sub(used) {
@@ -88,7 +96,8 @@ impl Host {
     /// After a call that returned.
     pub(crate) fn check(&mut self) -> Result<(), CallError> {
         match self.meter.take_refused() {
-            // It may have returned something else than it would have with more memory, through no fault of its own.
+            // It may have returned something else than it would have with more memory, through no
+            // fault of its own.
             Some(Refused::Total) => Err(no_memory_left()),
             _ => Ok(()),
         }
@@ -96,17 +105,24 @@ impl Host {
 
     /// After each call, however it ended.
     pub(crate) fn end(&mut self) {
-        self.lines.finish(&self.identity, &self.batch, self.limits.log_lines);
+        self.lines
+            .finish(&self.identity, &self.batch, self.limits.log_lines);
     }
 
     /// After a call that did not return. `output`: bytes that it was allowed to return.
     pub(crate) fn explain(&mut self, error: &wasmtime::Error, output: usize) -> CallError {
         if self.timed_out {
-            return CallError::Timeout { limit: self.limits.time };
+            return CallError::Timeout {
+                limit: self.limits.time,
+            };
         }
         match self.meter.take_refused() {
             Some(Refused::Total) => return no_memory_left(),
-            Some(Refused::Own) => return CallError::Memory { limit: self.limits.memory },
+            Some(Refused::Own) => {
+                return CallError::Memory {
+                    limit: self.limits.memory,
+                };
+            }
             None => {}
         }
         let text = format!("{error:#}");
@@ -115,17 +131,23 @@ impl Host {
             return CallError::Output { limit: output };
         }
         // The trap alone: a backtrace of addresses tells an operator nothing.
-        let text = error.downcast_ref::<wasmtime::Trap>().map_or(text, ToString::to_string);
+        let text = error
+            .downcast_ref::<wasmtime::Trap>()
+            .map_or(text, ToString::to_string);
         let message = match self.lines.take_last_error() {
             Some(said) => format!("{said} ({text})"),
             None => text,
         };
-        CallError::Trap { message: crate::log::line(&message) }
+        CallError::Trap {
+            message: crate::log::line(&message),
+        }
     }
 }
 
 fn no_memory_left() -> CallError {
-    CallError::Host("all instances together have used up the memory that components may have".into())
+    CallError::Host(
+        "all instances together have used up the memory that components may have".into(),
+    )
 }
 
 /// Rounded up, and one more, for the tick that is under way.
@@ -142,16 +164,30 @@ mod tests {
 
     #[test]
     fn time_in_which_the_thread_did_nothing_does_not_count() {
-        let engine = Engine::new(EngineOptions { threads: 1, ..EngineOptions::default() }).unwrap();
-        let identity = Identity { pipeline: "p".into(), stage: "s".into(), plugin: "x".into() };
-        let limits = Limits { time: Duration::from_millis(30), ..Limits::default() };
+        let engine = Engine::new(EngineOptions {
+            threads: 1,
+            ..EngineOptions::default()
+        })
+        .unwrap();
+        let identity = Identity {
+            pipeline: "p".into(),
+            stage: "s".into(),
+            plugin: "x".into(),
+        };
+        let limits = Limits {
+            time: Duration::from_millis(30),
+            ..Limits::default()
+        };
         let mut host = Host::new(&engine, identity, &limits, Arc::default());
         assert_eq!(host.begin(), 4);
         std::thread::sleep(Duration::from_millis(60));
         assert!(host.look().is_some(), "it slept");
         let began = Instant::now();
         while host.look().is_some() {
-            assert!(began.elapsed() < Duration::from_secs(60), "a busy thread uses its time up");
+            assert!(
+                began.elapsed() < Duration::from_secs(60),
+                "a busy thread uses its time up"
+            );
         }
         assert!(host.timed_out);
     }

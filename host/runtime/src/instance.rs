@@ -40,24 +40,40 @@ impl Instance {
             Pre::HttpSink(pre) => pre.instantiate(&mut store).map(World::HttpSink),
         };
         match world {
-            Ok(world) => Ok(Instance { store, world, fuel: engine.fuel }),
-            Err(error) if error.is::<PoolConcurrencyLimitError>() => {
-                Err(CallError::Host("there are as many instances as there can be".into()))
-            }
+            Ok(world) => Ok(Instance {
+                store,
+                world,
+                fuel: engine.fuel,
+            }),
+            Err(error) if error.is::<PoolConcurrencyLimitError>() => Err(CallError::Host(
+                "there are as many instances as there can be".into(),
+            )),
             // Neither a trap nor a limit: the types do not fit.
-            Err(error) if error.downcast_ref::<wasmtime::Trap>().is_none() => match store.data_mut().explain(&error, output) {
-                CallError::Trap { message } => Err(CallError::Contract(message)),
-                other => Err(other),
-            },
+            Err(error) if error.downcast_ref::<wasmtime::Trap>().is_none() => {
+                match store.data_mut().explain(&error, output) {
+                    CallError::Trap { message } => Err(CallError::Contract(message)),
+                    other => Err(other),
+                }
+            }
             Err(error) => Err(store.data_mut().explain(&error, output)),
         }
     }
 
-    pub(crate) fn configure(&mut self, config: &str, output: usize) -> Result<Result<types::Setup, Vec<types::ConfigIssue>>, CallError> {
+    pub(crate) fn configure(
+        &mut self,
+        config: &str,
+        output: usize,
+    ) -> Result<Result<types::Setup, Vec<types::ConfigIssue>>, CallError> {
         self.call(output, |world, store| match world {
-            World::Filter(world) => world.lockgate_plugin_lifecycle().call_configure(store, config),
-            World::Mapper(world) => world.lockgate_plugin_lifecycle().call_configure(store, config),
-            World::HttpSink(world) => world.lockgate_plugin_lifecycle().call_configure(store, config),
+            World::Filter(world) => world
+                .lockgate_plugin_lifecycle()
+                .call_configure(store, config),
+            World::Mapper(world) => world
+                .lockgate_plugin_lifecycle()
+                .call_configure(store, config),
+            World::HttpSink(world) => world
+                .lockgate_plugin_lifecycle()
+                .call_configure(store, config),
         })
     }
 
@@ -86,7 +102,9 @@ impl Instance {
 
 impl fmt::Debug for Instance {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Instance").field("host", self.store.data()).finish_non_exhaustive()
+        f.debug_struct("Instance")
+            .field("host", self.store.data())
+            .finish_non_exhaustive()
     }
 }
 

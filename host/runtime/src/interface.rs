@@ -38,7 +38,9 @@ impl Kind {
     /// `types` and `events` have no functions.
     fn imports(self) -> &'static [&'static str] {
         match self {
-            Kind::Filter | Kind::Mapper => &["types", "events", "log", "metrics", "lookup", "state"],
+            Kind::Filter | Kind::Mapper => {
+                &["types", "events", "log", "metrics", "lookup", "state"]
+            }
             Kind::HttpSink => &["types", "log", "metrics"],
         }
     }
@@ -65,29 +67,71 @@ pub(crate) fn shape(imports: &[String], exports: &[String]) -> Result<Shape, Loa
     for name in exports.iter().chain(imports) {
         if let Some((_, version)) = ours(name).filter(|(_, version)| !is_compatible(version)) {
             let version = if version.is_empty() { "none" } else { version };
-            return Err(LoadError::Version { theirs: version.to_owned() });
+            return Err(LoadError::Version {
+                theirs: version.to_owned(),
+            });
         }
     }
-    let exported = |interface: &str| exports.iter().any(|name| ours(name).is_some_and(|(own, _)| own == interface));
-    let kinds: Vec<Kind> = [Kind::Filter, Kind::Mapper, Kind::HttpSink].into_iter().filter(|kind| exported(kind.export())).collect();
+    let exported = |interface: &str| {
+        exports
+            .iter()
+            .any(|name| ours(name).is_some_and(|(own, _)| own == interface))
+    };
+    let kinds: Vec<Kind> = [Kind::Filter, Kind::Mapper, Kind::HttpSink]
+        .into_iter()
+        .filter(|kind| exported(kind.export()))
+        .collect();
     let kind = match kinds[..] {
         [kind] if exported("lifecycle") => kind,
         [kind] => return Err(LoadError::NoLifecycle { kind }),
-        [] => return Err(LoadError::NoWorld { exports: list(exports) }),
-        _ => return Err(LoadError::SeveralWorlds { kinds: kinds.iter().map(|kind| format!("`{kind}`")).collect::<Vec<_>>().join(", ") }),
+        [] => {
+            return Err(LoadError::NoWorld {
+                exports: list(exports),
+            });
+        }
+        _ => {
+            return Err(LoadError::SeveralWorlds {
+                kinds: kinds
+                    .iter()
+                    .map(|kind| format!("`{kind}`"))
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            });
+        }
     };
-    let (wasi, others): (Vec<_>, Vec<_>) = imports.iter().partition(|name| name.starts_with("wasi:"));
-    let unknown: Vec<String> =
-        others.into_iter().filter(|name| !ours(name).is_some_and(|(own, _)| kind.imports().contains(&own))).cloned().collect();
+    let (wasi, others): (Vec<_>, Vec<_>) =
+        imports.iter().partition(|name| name.starts_with("wasi:"));
+    let unknown: Vec<String> = others
+        .into_iter()
+        .filter(|name| !ours(name).is_some_and(|(own, _)| kind.imports().contains(&own)))
+        .cloned()
+        .collect();
     if !unknown.is_empty() {
-        return Err(LoadError::Imports { kind, imports: list(&unknown) });
+        return Err(LoadError::Imports {
+            kind,
+            imports: list(&unknown),
+        });
     }
-    let looks_up = imports.iter().any(|name| ours(name).is_some_and(|(own, _)| own == "lookup"));
-    Ok(Shape { kind, wasi: wasi.into_iter().cloned().collect(), looks_up })
+    let looks_up = imports
+        .iter()
+        .any(|name| ours(name).is_some_and(|(own, _)| own == "lookup"));
+    Ok(Shape {
+        kind,
+        wasi: wasi.into_iter().cloned().collect(),
+        looks_up,
+    })
 }
 
 pub(crate) fn list(names: &[String]) -> String {
-    if names.is_empty() { "nothing".into() } else { names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ") }
+    if names.is_empty() {
+        "nothing".into()
+    } else {
+        names
+            .iter()
+            .map(|name| format!("`{name}`"))
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
 }
 
 /// Interface and version of a name of our package.
@@ -101,9 +145,16 @@ fn is_compatible(version: &str) -> bool {
     let line = |version: &str| -> Option<String> {
         let mut parts = version.split('.');
         let (major, minor) = (parts.next()?, parts.next()?);
-        (!version.contains('-')).then(|| if major == "0" { format!("0.{minor}") } else { major.to_owned() })
+        (!version.contains('-')).then(|| {
+            if major == "0" {
+                format!("0.{minor}")
+            } else {
+                major.to_owned()
+            }
+        })
     };
-    version == CONTRACT_VERSION || (line(version).is_some() && line(version) == line(CONTRACT_VERSION))
+    version == CONTRACT_VERSION
+        || (line(version).is_some() && line(version) == line(CONTRACT_VERSION))
 }
 
 #[cfg(test)]
@@ -116,18 +167,44 @@ mod tests {
             let full = |names: &[&str]| -> Vec<String> {
                 names
                     .iter()
-                    .map(|name| if name.contains(':') { name.to_string() } else { format!("lockgate:plugin/{name}@{CONTRACT_VERSION}") })
+                    .map(|name| {
+                        if name.contains(':') {
+                            name.to_string()
+                        } else {
+                            format!("lockgate:plugin/{name}@{CONTRACT_VERSION}")
+                        }
+                    })
                     .collect()
             };
             match shape(&full(imports), &full(exports)) {
-                Ok(Shape { kind, wasi, looks_up }) => format!("{kind}, wasi {}{}", wasi.len(), if looks_up { ", looks up" } else { "" }),
+                Ok(Shape {
+                    kind,
+                    wasi,
+                    looks_up,
+                }) => format!(
+                    "{kind}, wasi {}{}",
+                    wasi.len(),
+                    if looks_up { ", looks up" } else { "" }
+                ),
                 Err(error) => error.to_string(),
             }
         };
         for (imports, exports, expected) in [
-            (&["types", "events", "log", "state"][..], &["lifecycle", "filtering", "other:thing/init"][..], "filter, wasi 0"),
-            (&["types", "wasi:io/streams@0.2.9"], &["lifecycle", "mapping"], "mapper, wasi 1"),
-            (&["lookup", "types"], &["lifecycle", "mapping"], "mapper, wasi 0, looks up"),
+            (
+                &["types", "events", "log", "state"][..],
+                &["lifecycle", "filtering", "other:thing/init"][..],
+                "filter, wasi 0",
+            ),
+            (
+                &["types", "wasi:io/streams@0.2.9"],
+                &["lifecycle", "mapping"],
+                "mapper, wasi 1",
+            ),
+            (
+                &["lookup", "types"],
+                &["lifecycle", "mapping"],
+                "mapper, wasi 0, looks up",
+            ),
             (&[], &["lifecycle", "http-encoding"], "http-sink, wasi 0"),
             (
                 &["log", "state"],
@@ -139,7 +216,11 @@ mod tests {
                 &["lifecycle", "filtering"],
                 "a component of the world `filter` has no use for what this one imports: `other:thing/net@1.0.0`",
             ),
-            (&[], &["mapping"], "it exports what makes a `mapper`, but not `lockgate:plugin/lifecycle`"),
+            (
+                &[],
+                &["mapping"],
+                "it exports what makes a `mapper`, but not `lockgate:plugin/lifecycle`",
+            ),
             (
                 &[],
                 &["lifecycle", "mapping", "filtering"],

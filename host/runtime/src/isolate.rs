@@ -9,8 +9,9 @@ use crate::calls::{Context, Encoded, Mapped, Verdict};
 use crate::error::CallError;
 use crate::stage::Stage;
 
-/// After this many events in a row that a component could not take, it is the component that is broken and not the events: nothing more
-/// of the batch is given up. (Each may cost a call's whole time.)
+/// After this many events in a row that a component could not take, it is the component that is
+/// broken and not the events: nothing more of the batch is given up. (Each may cost a call's whole
+/// time.)
 pub const DEAD_IN_A_ROW_MAX: usize = 16;
 
 /// What became of one event.
@@ -31,17 +32,31 @@ pub struct Postponed {
 
 impl Stage {
     /// As [`Stage::filter`]; an event that the filter cannot take is found and set apart.
-    pub fn filter_isolated(&self, context: &Context, events: &[EventView<'_>]) -> Result<Vec<Isolated<Verdict>>, Postponed> {
-        isolate(events.len(), |range, again| self.filter_once(context, &events[range], again)).map(flat)
+    pub fn filter_isolated(
+        &self,
+        context: &Context,
+        events: &[EventView<'_>],
+    ) -> Result<Vec<Isolated<Verdict>>, Postponed> {
+        isolate(events.len(), |range, again| {
+            self.filter_once(context, &events[range], again)
+        })
+        .map(flat)
     }
 
     /// As [`Stage::transform`]; an event that the mapper cannot take is found and set apart.
-    pub fn transform_isolated(&self, context: &Context, events: &[EventView<'_>]) -> Result<Vec<Isolated<Mapped>>, Postponed> {
-        isolate(events.len(), |range, again| self.transform_once(context, &events[range], again)).map(flat)
+    pub fn transform_isolated(
+        &self,
+        context: &Context,
+        events: &[EventView<'_>],
+    ) -> Result<Vec<Isolated<Mapped>>, Postponed> {
+        isolate(events.len(), |range, again| {
+            self.transform_once(context, &events[range], again)
+        })
+        .map(flat)
     }
 
-    /// As [`Stage::encode`]; a document that the sink cannot take is found and stands among the rejected. The others then come in more
-    /// requests than they would have otherwise.
+    /// As [`Stage::encode`]; a document that the sink cannot take is found and stands among the
+    /// rejected. The others then come in more requests than they would have otherwise.
     pub fn encode_isolated(
         &self,
         context: &Context,
@@ -59,20 +74,30 @@ impl Stage {
                     whole.requests.extend(encoded.requests);
                     whole.rejected.extend(encoded.rejected);
                 }
-                Err(reason) => whole.rejected.extend(range.map(|index| (index as u32, reason.clone()))),
+                Err(reason) => whole
+                    .rejected
+                    .extend(range.map(|index| (index as u32, reason.clone()))),
             }
         }
         Ok(whole)
     }
 }
 
-/// Parts of a batch, in order and without gaps, each with its result or with why its events are dead.
+/// Parts of a batch, in order and without gaps, each with its result or with why its events are
+/// dead.
 type Pieces<R> = Vec<(Range<usize>, Result<R, String>)>;
 
-/// Calls for the whole batch; where that fails once more on a fresh instance; then for halves, down to single events.
-/// The second argument of `call`: these events were tried before.
-fn isolate<R>(len: usize, call: impl FnMut(Range<usize>, bool) -> Result<R, CallError>) -> Result<Pieces<R>, Postponed> {
-    let mut search = Search { call, pieces: Vec::new(), dead_in_a_row: 0 };
+/// Calls for the whole batch; where that fails once more on a fresh instance; then for halves, down
+/// to single events. The second argument of `call`: these events were tried before.
+fn isolate<R>(
+    len: usize,
+    call: impl FnMut(Range<usize>, bool) -> Result<R, CallError>,
+) -> Result<Pieces<R>, Postponed> {
+    let mut search = Search {
+        call,
+        pieces: Vec::new(),
+        dead_in_a_row: 0,
+    };
     let first = (search.call)(0..len, false);
     let first = match first {
         Err(error) if is_worth_a_second_try(&error) => (search.call)(0..len, true),
@@ -95,15 +120,33 @@ impl<R, C: FnMut(Range<usize>, bool) -> Result<R, CallError>> Search<R, C> {
         self.judge(range, result)
     }
 
-    fn judge(&mut self, range: Range<usize>, result: Result<R, CallError>) -> Result<bool, Postponed> {
+    fn judge(
+        &mut self,
+        range: Range<usize>,
+        result: Result<R, CallError>,
+    ) -> Result<bool, Postponed> {
         let error = match result {
             Ok(result) => {
                 self.dead_in_a_row = 0;
                 self.pieces.push((range, Ok(result)));
                 return Ok(true);
             }
-            Err(CallError::Failure { message, retryable: true, retry_after }) => return Err(Postponed { message, after: retry_after }),
-            Err(CallError::Host(message)) => return Err(Postponed { message, after: None }),
+            Err(CallError::Failure {
+                message,
+                retryable: true,
+                retry_after,
+            }) => {
+                return Err(Postponed {
+                    message,
+                    after: retry_after,
+                });
+            }
+            Err(CallError::Host(message)) => {
+                return Err(Postponed {
+                    message,
+                    after: None,
+                });
+            }
             // Its own word for all of them.
             Err(CallError::Failure { message, .. }) => {
                 self.pieces.push((range, Err(message)));
@@ -116,8 +159,13 @@ impl<R, C: FnMut(Range<usize>, bool) -> Result<R, CallError>> Search<R, C> {
         }
         self.dead_in_a_row += 1;
         if self.dead_in_a_row >= DEAD_IN_A_ROW_MAX {
-            let message = format!("{DEAD_IN_A_ROW_MAX} events in a row could not be taken, so the batch is held; the last one: {error}");
-            return Err(Postponed { message, after: None });
+            let message = format!(
+                "{DEAD_IN_A_ROW_MAX} events in a row could not be taken, so the batch is held; the last one: {error}"
+            );
+            return Err(Postponed {
+                message,
+                after: None,
+            });
         }
         self.pieces.push((range, Err(error.to_string())));
         Ok(false)
@@ -127,7 +175,8 @@ impl<R, C: FnMut(Range<usize>, bool) -> Result<R, CallError>> Search<R, C> {
         let middle = range.start + range.len() / 2;
         let left_was_fine = self.search(range.start..middle)?;
         let right = middle..range.end;
-        // Then it is in the right half: to call for all of that again would cost a call and teach nothing.
+        // Then it is in the right half: to call for all of that again would cost a call and teach
+        // nothing.
         if left_was_fine && right.len() > 1 {
             self.halves(right)?
         } else {
@@ -163,16 +212,26 @@ mod tests {
     use super::*;
 
     fn trap() -> CallError {
-        CallError::Trap { message: "boom".into() }
+        CallError::Trap {
+            message: "boom".into(),
+        }
     }
 
     /// A component that cannot take some events; gives the answers and the number of calls.
     fn run(len: usize, bad: &BTreeSet<usize>) -> (Result<Vec<Isolated<usize>>, Postponed>, usize) {
         let mut calls = 0;
         let pieces = isolate(len, |range, again| {
-            assert_eq!(again, calls > 0, "only the first call may use an instance that was used before");
+            assert_eq!(
+                again,
+                calls > 0,
+                "only the first call may use an instance that was used before"
+            );
             calls += 1;
-            if range.clone().any(|index| bad.contains(&index)) { Err(trap()) } else { Ok(range.collect::<Vec<_>>()) }
+            if range.clone().any(|index| bad.contains(&index)) {
+                Err(trap())
+            } else {
+                Ok(range.collect::<Vec<_>>())
+            }
         });
         (pieces.map(flat), calls)
     }
@@ -191,7 +250,14 @@ mod tests {
     fn one_bad_event_of_500_costs_few_calls() {
         for bad in [0, 1, 249, 250, 499] {
             let (answers, calls) = run(500, &BTreeSet::from([bad]));
-            assert_eq!(answers.unwrap().iter().filter(|answer| matches!(answer, Isolated::Dead(_))).count(), 1);
+            assert_eq!(
+                answers
+                    .unwrap()
+                    .iter()
+                    .filter(|answer| matches!(answer, Isolated::Dead(_)))
+                    .count(),
+                1
+            );
             assert!(calls <= 20, "{calls} calls for event {bad}");
         }
     }
@@ -199,17 +265,39 @@ mod tests {
     #[test]
     fn a_component_that_takes_nothing_holds_the_batch() {
         let (answers, calls) = run(500, &(0..500).collect());
-        assert!(answers.unwrap_err().message.starts_with("16 events in a row"), "nothing may be final");
+        assert!(
+            answers
+                .unwrap_err()
+                .message
+                .starts_with("16 events in a row"),
+            "nothing may be final"
+        );
         assert!(calls < 60, "{calls}");
     }
 
     #[test]
     fn the_component_s_own_word_is_not_questioned() {
-        let failure = |retryable| CallError::Failure { message: "no".into(), retryable, retry_after: Some(Duration::from_secs(3)) };
+        let failure = |retryable| CallError::Failure {
+            message: "no".into(),
+            retryable,
+            retry_after: Some(Duration::from_secs(3)),
+        };
         for (error, expected) in [
-            (failure(true), Err(Postponed { message: "no".into(), after: Some(Duration::from_secs(3)) })),
+            (
+                failure(true),
+                Err(Postponed {
+                    message: "no".into(),
+                    after: Some(Duration::from_secs(3)),
+                }),
+            ),
             (failure(false), Ok(vec![Isolated::Dead("no".into()); 3])),
-            (CallError::Host("full".into()), Err(Postponed { message: "full".into(), after: None })),
+            (
+                CallError::Host("full".into()),
+                Err(Postponed {
+                    message: "full".into(),
+                    after: None,
+                }),
+            ),
         ] {
             let mut calls = 0;
             let answers = isolate(3, |_, _| {
@@ -222,8 +310,13 @@ mod tests {
 
     #[test]
     fn a_fault_of_the_whole_that_no_part_has_kills_nobody() {
-        let pieces =
-            isolate(100, |range, _| if range.len() > 30 { Err(CallError::Memory { limit: 1 }) } else { Ok(range.collect::<Vec<_>>()) });
+        let pieces = isolate(100, |range, _| {
+            if range.len() > 30 {
+                Err(CallError::Memory { limit: 1 })
+            } else {
+                Ok(range.collect::<Vec<_>>())
+            }
+        });
         let answers = flat(pieces.unwrap());
         assert_eq!(answers, (0..100).map(Isolated::Result).collect::<Vec<_>>());
     }

@@ -1,7 +1,9 @@
-//! What the host promises about a document: one JSON object, no key twice, no lone surrogate, bounded depth.
+//! What the host promises about a document: one JSON object, no key twice, no lone surrogate,
+//! bounded depth.
 //!
-//! A mapper's texts are checked here in one pass, without building a tree, because everything behind a mapper (sinks that
-//! concatenate, receivers that parse) relies on the promise. Numbers are checked for form, not for range.
+//! A mapper's texts are checked here in one pass, without building a tree, because everything
+//! behind a mapper (sinks that concatenate, receivers that parse) relies on the promise. Numbers
+//! are checked for form, not for range.
 
 use std::borrow::Cow;
 
@@ -45,16 +47,27 @@ pub enum Fault {
     Depth,
 }
 
-/// Checks that `text` is one JSON object that keeps the promise: what an event's payload is, and what a mapper's document must be.
+/// Checks that `text` is one JSON object that keeps the promise: what an event's payload is, and
+/// what a mapper's document must be.
 pub fn check_object(text: &str) -> Result<(), Fault> {
-    let mut scanner = Scanner { text, bytes: text.as_bytes(), at: 0, open: Vec::new(), keys: Vec::with_capacity(64) };
+    let mut scanner = Scanner {
+        text,
+        bytes: text.as_bytes(),
+        at: 0,
+        open: Vec::new(),
+        keys: Vec::with_capacity(64),
+    };
     scanner.space();
     if scanner.peek() != Some(b'{') {
         return Err(Fault::NotAnObject);
     }
     scanner.document()?;
     scanner.space();
-    if scanner.at < scanner.bytes.len() { Err(Fault::Trailing(scanner.at)) } else { Ok(()) }
+    if scanner.at < scanner.bytes.len() {
+        Err(Fault::Trailing(scanner.at))
+    } else {
+        Ok(())
+    }
 }
 
 struct Scanner<'a> {
@@ -73,7 +86,8 @@ enum Open {
 }
 
 impl<'a> Scanner<'a> {
-    /// One value and all inside it. A loop and not a recursion, so that no text decides how much stack it takes.
+    /// One value and all inside it. A loop and not a recursion, so that no text decides how much
+    /// stack it takes.
     fn document(&mut self) -> Result<(), Fault> {
         loop {
             // A value begins here.
@@ -89,7 +103,11 @@ impl<'a> Scanner<'a> {
             };
             self.space();
             if opened {
-                let close = if matches!(self.open.last(), Some(Open::Object(_))) { b'}' } else { b']' };
+                let close = if matches!(self.open.last(), Some(Open::Object(_))) {
+                    b'}'
+                } else {
+                    b']'
+                };
                 if self.peek() != Some(close) {
                     self.key_if_object()?;
                     continue;
@@ -125,7 +143,8 @@ impl<'a> Scanner<'a> {
     fn leave(&mut self) -> Result<(), Fault> {
         if let Some(Open::Object(first)) = self.open.pop() {
             let keys = &mut self.keys[first..];
-            // Most documents have their keys in order already, as Teleport's events do. Sorting, not hashing: no input makes it slow.
+            // Most documents have their keys in order already, as Teleport's events do. Sorting,
+            // not hashing: no input makes it slow.
             if !keys.is_sorted_by(|a, b| a < b) {
                 keys.sort_unstable();
                 if let Some(pair) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
@@ -148,7 +167,11 @@ impl<'a> Scanner<'a> {
         let start = self.at;
         let escaped = self.string()?;
         let raw = &self.text[start..self.at - 1];
-        self.keys.push(if escaped { Cow::Owned(unescape(raw)) } else { Cow::Borrowed(raw) });
+        self.keys.push(if escaped {
+            Cow::Owned(unescape(raw))
+        } else {
+            Cow::Borrowed(raw)
+        });
         self.space();
         if self.next()? != b':' {
             return Err(Fault::Unexpected(self.at - 1));
@@ -181,7 +204,9 @@ impl<'a> Scanner<'a> {
         while let Some(chunk) = self.bytes[self.at..].first_chunk::<8>() {
             let word = u64::from_le_bytes(*chunk);
             let control = word.wrapping_sub(ONES * 0x20) & !word & HIGHS;
-            let special = control | zero_byte(word ^ (ONES * u64::from(b'"'))) | zero_byte(word ^ (ONES * u64::from(b'\\')));
+            let special = control
+                | zero_byte(word ^ (ONES * u64::from(b'"')))
+                | zero_byte(word ^ (ONES * u64::from(b'\\')));
             if special != 0 {
                 // A borrow may mark a byte above the first hit too early, never one below it.
                 self.at += (special.trailing_zeros() / 8) as usize;
@@ -189,7 +214,10 @@ impl<'a> Scanner<'a> {
             }
             self.at += 8;
         }
-        while self.peek().is_some_and(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\') {
+        while self
+            .peek()
+            .is_some_and(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\')
+        {
             self.at += 1;
         }
     }
@@ -203,7 +231,11 @@ impl<'a> Scanner<'a> {
                 0xD800..=0xDBFF => {
                     let low = self.bytes[self.at..].starts_with(b"\\u");
                     self.at += 2 * usize::from(low);
-                    if low && matches!(self.hex(start)?, 0xDC00..=0xDFFF) { Ok(()) } else { Err(Fault::LoneSurrogate(start)) }
+                    if low && matches!(self.hex(start)?, 0xDC00..=0xDFFF) {
+                        Ok(())
+                    } else {
+                        Err(Fault::LoneSurrogate(start))
+                    }
                 }
                 _ => Ok(()),
             },
@@ -214,7 +246,9 @@ impl<'a> Scanner<'a> {
     fn hex(&mut self, start: usize) -> Result<u32, Fault> {
         let mut value = 0;
         for _ in 0..4 {
-            let digit = (self.next()? as char).to_digit(16).ok_or(Fault::Escape(start))?;
+            let digit = (self.next()? as char)
+                .to_digit(16)
+                .ok_or(Fault::Escape(start))?;
             value = value * 16 + digit;
         }
         Ok(value)
@@ -223,7 +257,11 @@ impl<'a> Scanner<'a> {
     fn literal(&mut self, word: &str) -> Result<bool, Fault> {
         let start = self.at - 1;
         if !self.bytes[start..].starts_with(word.as_bytes()) {
-            return Err(if word.as_bytes().starts_with(&self.bytes[start..]) { Fault::Ends } else { Fault::Unexpected(start) });
+            return Err(if word.as_bytes().starts_with(&self.bytes[start..]) {
+                Fault::Ends
+            } else {
+                Fault::Unexpected(start)
+            });
         }
         self.at = start + word.len();
         Ok(false)
@@ -245,7 +283,11 @@ impl<'a> Scanner<'a> {
             self.at += usize::from(matches!(self.peek(), Some(b'+' | b'-')));
             good &= self.digits() > 0;
         }
-        if good { Ok(false) } else { Err(Fault::Number(start)) }
+        if good {
+            Ok(false)
+        } else {
+            Err(Fault::Number(start))
+        }
     }
 
     fn digits(&mut self) -> usize {
@@ -279,10 +321,17 @@ fn unescape(raw: &str) -> String {
     let mut rest = raw;
     while let Some(at) = rest.find('\\') {
         text.push_str(&rest[..at]);
-        let unit = |from: usize| rest.get(at + from..at + from + 4).and_then(|hex| u32::from_str_radix(hex, 16).ok()).unwrap_or(0);
+        let unit = |from: usize| {
+            rest.get(at + from..at + from + 4)
+                .and_then(|hex| u32::from_str_radix(hex, 16).ok())
+                .unwrap_or(0)
+        };
         let (char, len) = match rest.as_bytes().get(at + 1) {
             Some(b'u') => match unit(2) {
-                high @ 0xD800..=0xDBFF => (0x10000 + ((high - 0xD800) << 10) + unit(8).saturating_sub(0xDC00), 12),
+                high @ 0xD800..=0xDBFF => (
+                    0x10000 + ((high - 0xD800) << 10) + unit(8).saturating_sub(0xDC00),
+                    12,
+                ),
                 unit => (unit, 6),
             },
             Some(b'b') => (8, 2),
@@ -309,7 +358,13 @@ mod tests {
 
     #[test]
     fn texts_that_break_the_promise_are_told_apart() {
-        let nested = |depth: usize| format!("{{\"a\":{}1{}}}", "[".repeat(depth - 1), "]".repeat(depth - 1));
+        let nested = |depth: usize| {
+            format!(
+                "{{\"a\":{}1{}}}",
+                "[".repeat(depth - 1),
+                "]".repeat(depth - 1)
+            )
+        };
         for (text, fault) in [
             (r#""#, Fault::NotAnObject),
             (r#"[]"#, Fault::NotAnObject),
@@ -337,7 +392,10 @@ mod tests {
             (r#"{"a":1e}"#, Fault::Number(5)),
             (r#"{"a":1,"b":2,"a":3}"#, Fault::KeyTwice("a".into())),
             (r#"{"a":1,"\u0061":2}"#, Fault::KeyTwice("a".into())),
-            (r#"{"x":{"😀":1,"\ud83d\ude00":2}}"#, Fault::KeyTwice("😀".into())),
+            (
+                r#"{"x":{"😀":1,"\ud83d\ude00":2}}"#,
+                Fault::KeyTwice("😀".into()),
+            ),
             (&nested(DEPTH_MAX + 1), Fault::Depth),
         ] {
             assert_eq!(check_object(text), Err(fault), "{text}");
@@ -356,28 +414,57 @@ mod tests {
     /// A million keys, none in order: must not take a million squared steps.
     #[test]
     fn many_keys_out_of_order_stay_cheap() {
-        let keys: Vec<String> = (0..200_000).map(|n: u64| format!("\"k{}\":1", n.wrapping_mul(0x9E37_79B9_7F4A_7C15))).collect();
+        let keys: Vec<String> = (0..200_000)
+            .map(|n: u64| format!("\"k{}\":1", n.wrapping_mul(0x9E37_79B9_7F4A_7C15)))
+            .collect();
         assert_eq!(check_object(&format!("{{{}}}", keys.join(","))), Ok(()));
     }
 
-    /// A value as it would be written by some generator, with duplicate keys and odd spaces and escapes possible.
+    /// A value as it would be written by some generator, with duplicate keys and odd spaces and
+    /// escapes possible.
     fn value() -> impl Strategy<Value = String> {
         let string = prop_oneof![
             r#"[a-c"\\/éا😀 ]{0,12}"#.prop_map(|text| serde_json::to_string(&text).unwrap()),
-            proptest::collection::vec(prop_oneof![Just(r"\u0061"), Just(r"\ud83d\ude00"), Just(r"\ud83d"), Just(r"\n"), Just("a")], 0..4)
-                .prop_map(|parts| format!("\"{}\"", parts.concat())),
+            proptest::collection::vec(
+                prop_oneof![
+                    Just(r"\u0061"),
+                    Just(r"\ud83d\ude00"),
+                    Just(r"\ud83d"),
+                    Just(r"\n"),
+                    Just("a")
+                ],
+                0..4
+            )
+            .prop_map(|parts| format!("\"{}\"", parts.concat())),
         ];
         let leaf = prop_oneof![
             string.clone(),
             any::<f64>().prop_map(|number| Value::from(number).to_string()),
             any::<i64>().prop_map(|number| number.to_string()),
-            prop_oneof![Just("null"), Just("true"), Just("false"), Just("01"), Just("1e5"), Just("-"), Just("")].prop_map(str::to_owned),
+            prop_oneof![
+                Just("null"),
+                Just("true"),
+                Just("false"),
+                Just("01"),
+                Just("1e5"),
+                Just("-"),
+                Just("")
+            ]
+            .prop_map(str::to_owned),
         ];
         leaf.prop_recursive(6, 40, 5, move |inner| {
             prop_oneof![
-                proptest::collection::vec(inner.clone(), 0..4).prop_map(|items| format!("[{}]", items.join(" , "))),
+                proptest::collection::vec(inner.clone(), 0..4)
+                    .prop_map(|items| format!("[{}]", items.join(" , "))),
                 proptest::collection::vec((string.clone(), inner), 0..5).prop_map(|fields| {
-                    format!("{{{}}}", fields.iter().map(|(key, value)| format!("{key}: {value}")).collect::<Vec<_>>().join(","))
+                    format!(
+                        "{{{}}}",
+                        fields
+                            .iter()
+                            .map(|(key, value)| format!("{key}: {value}"))
+                            .collect::<Vec<_>>()
+                            .join(",")
+                    )
                 }),
             ]
         })
@@ -395,7 +482,10 @@ mod tests {
                     fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                         f.write_str("an object")
                     }
-                    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<Pairs, A::Error> {
+                    fn visit_map<A: serde::de::MapAccess<'de>>(
+                        self,
+                        mut map: A,
+                    ) -> Result<Pairs, A::Error> {
                         let mut pairs = Vec::new();
                         while let Some(pair) = map.next_entry()? {
                             pairs.push(pair);
@@ -410,7 +500,8 @@ mod tests {
             if let Ok(Pairs(pairs)) = serde_json::from_str::<Pairs>(text) {
                 let mut keys: Vec<_> = pairs.iter().map(|(key, _)| key).collect();
                 keys.sort();
-                return keys.windows(2).all(|pair| pair[0] != pair[1]) && pairs.iter().all(|(_, value)| unique(value.get()));
+                return keys.windows(2).all(|pair| pair[0] != pair[1])
+                    && pairs.iter().all(|(_, value)| unique(value.get()));
             }
             match serde_json::from_str::<Vec<Box<RawValue>>>(text) {
                 Ok(items) => items.iter().all(|item| unique(item.get())),

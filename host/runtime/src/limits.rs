@@ -3,8 +3,8 @@ use std::time::Duration;
 /// What one instance may use, and the defaults: the whole list is on this page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Of a call, in CPU time of its thread: a machine that was suspended, or busy with other things, times out nobody.
-    /// Watched every [`TICK`].
+    /// Of a call, in CPU time of its thread: a machine that was suspended, or busy with other
+    /// things, times out nobody. Watched every [`TICK`].
     pub time: Duration,
     /// Bytes of linear memory, over all memories of an instance.
     pub memory: usize,
@@ -18,13 +18,21 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { time: Duration::from_secs(1), memory: 128 << 20, output_factor: 4, output_floor: 1 << 20, log_lines: 200 }
+        Limits {
+            time: Duration::from_secs(1),
+            memory: 128 << 20,
+            output_factor: 4,
+            output_floor: 1 << 20,
+            log_lines: 200,
+        }
     }
 }
 
 impl Limits {
     pub(crate) fn output(&self, input: usize) -> usize {
-        input.saturating_mul(self.output_factor).saturating_add(self.output_floor)
+        input
+            .saturating_mul(self.output_factor)
+            .saturating_add(self.output_floor)
     }
 }
 
@@ -37,7 +45,8 @@ pub(crate) const TICK: Duration = Duration::from_millis(10);
 /// Elements of one table. Python needs some thousands.
 pub(crate) const TABLE_ELEMENTS_MAX: usize = 100_000;
 
-/// Core instances, tables and memories of one component's instance. Python needs some dozens of core instances.
+/// Core instances, tables and memories of one component's instance. Python needs some dozens of
+/// core instances.
 pub(crate) const CORE_INSTANCES_MAX: usize = 256;
 pub(crate) const TABLES_MAX: usize = 256;
 pub(crate) const MEMORIES_MAX: usize = 8;

@@ -18,16 +18,23 @@ pub(crate) struct Lines {
     left: u32,
     suppressed: u32,
     last_error: Option<String>,
-    /// Set while `configure` is repeated in a fresh instance: the operator has read its lines before.
+    /// Set while `configure` is repeated in a fresh instance: the operator has read its lines
+    /// before.
     pub(crate) muted: bool,
 }
 
 impl Lines {
     pub(crate) fn new(limit: u32) -> Lines {
-        Lines { left: limit, suppressed: 0, last_error: None, muted: false }
+        Lines {
+            left: limit,
+            suppressed: 0,
+            last_error: None,
+            muted: false,
+        }
     }
 
-    /// What the component last said at level `error`: the message of a panic, where it is followed by a trap.
+    /// What the component last said at level `error`: the message of a panic, where it is followed
+    /// by a trap.
     pub(crate) fn take_last_error(&mut self) -> Option<String> {
         self.last_error.take()
     }
@@ -67,7 +74,9 @@ impl Lines {
     pub(crate) fn finish(&mut self, identity: &Identity, batch: &str, limit: u32) {
         let suppressed = std::mem::take(&mut self.suppressed);
         if suppressed > 0 {
-            let text = format!("{suppressed} more log lines of this batch were left out: at most {limit} are kept");
+            let text = format!(
+                "{suppressed} more log lines of this batch were left out: at most {limit} are kept"
+            );
             write(identity, batch, Level::WARN, &text);
         }
         self.left = limit;
@@ -106,12 +115,22 @@ fn is_enabled(level: Level) -> bool {
 const TARGET: &str = "plugin";
 
 fn write(identity: &Identity, batch: &str, level: Level, text: &str) {
-    let Identity { pipeline, stage, plugin } = identity;
+    let Identity {
+        pipeline,
+        stage,
+        plugin,
+    } = identity;
     match level {
-        Level::ERROR => tracing::error!(target: TARGET, %pipeline, %stage, %plugin, batch, "{text}"),
+        Level::ERROR => {
+            tracing::error!(target: TARGET, %pipeline, %stage, %plugin, batch, "{text}")
+        }
         Level::WARN => tracing::warn!(target: TARGET, %pipeline, %stage, %plugin, batch, "{text}"),
         Level::INFO => tracing::info!(target: TARGET, %pipeline, %stage, %plugin, batch, "{text}"),
-        Level::DEBUG => tracing::debug!(target: TARGET, %pipeline, %stage, %plugin, batch, "{text}"),
-        Level::TRACE => tracing::trace!(target: TARGET, %pipeline, %stage, %plugin, batch, "{text}"),
+        Level::DEBUG => {
+            tracing::debug!(target: TARGET, %pipeline, %stage, %plugin, batch, "{text}")
+        }
+        Level::TRACE => {
+            tracing::trace!(target: TARGET, %pipeline, %stage, %plugin, batch, "{text}")
+        }
     }
 }

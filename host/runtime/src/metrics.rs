@@ -37,14 +37,19 @@ impl Metrics {
     }
 
     pub(crate) fn snapshot(&self) -> BTreeMap<String, Measure> {
-        self.measures.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.measures
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
 fn is_name(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && name.starts_with(|first: char| first.is_ascii_lowercase())
-        && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
 }
 
 #[cfg(test)]
@@ -54,10 +59,22 @@ mod tests {
     #[test]
     fn names_are_few_and_plain() {
         let metrics = Metrics::default();
-        assert!(metrics.add("hits", 2.0) && metrics.add("hits", 0.5) && metrics.add("hits", f64::NAN));
-        assert!(!metrics.add("", 1.0) && !metrics.add("Hits", 1.0) && !metrics.add("a b", 1.0) && !metrics.add("a\n", 1.0));
-        assert_eq!(metrics.snapshot(), BTreeMap::from([("hits".into(), Measure { count: 2, sum: 2.5 })]));
-        let accepted = (0..100).filter(|n| metrics.add(&format!("m{n}"), 1.0)).count();
+        assert!(
+            metrics.add("hits", 2.0) && metrics.add("hits", 0.5) && metrics.add("hits", f64::NAN)
+        );
+        assert!(
+            !metrics.add("", 1.0)
+                && !metrics.add("Hits", 1.0)
+                && !metrics.add("a b", 1.0)
+                && !metrics.add("a\n", 1.0)
+        );
+        assert_eq!(
+            metrics.snapshot(),
+            BTreeMap::from([("hits".into(), Measure { count: 2, sum: 2.5 })])
+        );
+        let accepted = (0..100)
+            .filter(|n| metrics.add(&format!("m{n}"), 1.0))
+            .count();
         assert_eq!(accepted, METRICS_MAX - 1);
     }
 }

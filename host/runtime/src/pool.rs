@@ -12,7 +12,8 @@ use tokio::sync::oneshot;
 
 type Job = Box<dyn FnOnce() + Send>;
 
-/// A fixed number of threads that take jobs in order. They end when the last clone is dropped and the jobs are done.
+/// A fixed number of threads that take jobs in order. They end when the last clone is dropped and
+/// the jobs are done.
 #[derive(Clone)]
 pub struct Pool {
     jobs: Sender<Job>,
@@ -38,7 +39,9 @@ impl Pool {
         let queue = Arc::new(Mutex::new(queue));
         for number in 0..threads {
             let queue = queue.clone();
-            thread::Builder::new().name(format!("component-{number}")).spawn(move || work(&queue))?;
+            thread::Builder::new()
+                .name(format!("component-{number}"))
+                .spawn(move || work(&queue))?;
         }
         Ok(Pool { jobs, threads })
     }
@@ -47,8 +50,12 @@ impl Pool {
         self.threads
     }
 
-    /// Queues a job at once; the future gives its result. If the future is dropped before a thread takes the job, the job is not run.
-    pub fn run<T, F>(&self, job: F) -> impl Future<Output = Result<T, PoolError>> + Send + 'static + use<T, F>
+    /// Queues a job at once; the future gives its result. If the future is dropped before a thread
+    /// takes the job, the job is not run.
+    pub fn run<T, F>(
+        &self,
+        job: F,
+    ) -> impl Future<Output = Result<T, PoolError>> + Send + 'static + use<T, F>
     where
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
@@ -58,7 +65,8 @@ impl Pool {
             if result.is_closed() {
                 return;
             }
-            let outcome = catch_unwind(AssertUnwindSafe(job)).map_err(|panic| PoolError::Panicked(panic_text(&*panic)));
+            let outcome = catch_unwind(AssertUnwindSafe(job))
+                .map_err(|panic| PoolError::Panicked(panic_text(&*panic)));
             // Nobody waits any more: the result is of no use.
             let _ = result.send(outcome);
         }));
@@ -73,7 +81,9 @@ impl Pool {
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("threads", &self.threads).finish_non_exhaustive()
+        f.debug_struct("Pool")
+            .field("threads", &self.threads)
+            .finish_non_exhaustive()
     }
 }
 
@@ -89,7 +99,10 @@ fn work(queue: &Mutex<Receiver<Job>>) {
 }
 
 fn panic_text(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("without a message").to_owned()
 }
 

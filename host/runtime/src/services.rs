@@ -76,8 +76,11 @@ impl log::Host for Host {
             log::Level::Warn => tracing::Level::WARN,
             log::Level::Error => tracing::Level::ERROR,
         };
-        let fields = fields.iter().map(|field| (field.name.as_str(), field.value.as_str()));
-        self.lines.emit(&self.identity, &self.batch, level, &message, fields);
+        let fields = fields
+            .iter()
+            .map(|field| (field.name.as_str(), field.value.as_str()));
+        self.lines
+            .emit(&self.identity, &self.batch, level, &message, fields);
         Ok(())
     }
 }
@@ -97,24 +100,55 @@ impl metrics::Host for Host {
 impl lookup::Host for Host {
     fn place_of(&mut self, ip: String) -> Result<Option<lookup::Place>> {
         let Ok(place) = self.lookups.place_of(&ip) else {
-            self.not_granted(Refusal::Place, "places", "`city = \"GeoLite2-City.mmdb\"` in `[lookup]`, or `--lookup-city`,");
+            self.not_granted(
+                Refusal::Place,
+                "places",
+                "`city = \"GeoLite2-City.mmdb\"` in `[lookup]`, or `--lookup-city`,",
+            );
             return Ok(None);
         };
         Ok(place.map(|place| {
-            let Place { continent_name, country_iso_code, country_name, region_iso_code, region_name, city_name, latitude, longitude } =
-                Arc::unwrap_or_clone(place);
-            lookup::Place { continent_name, country_iso_code, country_name, region_iso_code, region_name, city_name, latitude, longitude }
+            let Place {
+                continent_name,
+                country_iso_code,
+                country_name,
+                region_iso_code,
+                region_name,
+                city_name,
+                latitude,
+                longitude,
+            } = Arc::unwrap_or_clone(place);
+            lookup::Place {
+                continent_name,
+                country_iso_code,
+                country_name,
+                region_iso_code,
+                region_name,
+                city_name,
+                latitude,
+                longitude,
+            }
         }))
     }
 
     fn network_of(&mut self, ip: String) -> Result<Option<lookup::Network>> {
         let Ok(network) = self.lookups.network_of(&ip) else {
-            self.not_granted(Refusal::Network, "networks", "`asn = \"GeoLite2-ASN.mmdb\"` in `[lookup]`, or `--lookup-asn`,");
+            self.not_granted(
+                Refusal::Network,
+                "networks",
+                "`asn = \"GeoLite2-ASN.mmdb\"` in `[lookup]`, or `--lookup-asn`,",
+            );
             return Ok(None);
         };
         Ok(network.map(|network| {
-            let Network { number, organization } = Arc::unwrap_or_clone(network);
-            lookup::Network { number, organization }
+            let Network {
+                number,
+                organization,
+            } = Arc::unwrap_or_clone(network);
+            lookup::Network {
+                number,
+                organization,
+            }
         }))
     }
 
@@ -123,16 +157,28 @@ impl lookup::Host for Host {
             self.on_the_house(lockgate_lookup::prepare);
         }
         let Ok(agent) = self.lookups.user_agent(&text) else {
-            self.not_granted(Refusal::Agent, "user agents", "`user-agents = true` in `[lookup]`");
+            self.not_granted(
+                Refusal::Agent,
+                "user agents",
+                "`user-agents = true` in `[lookup]`",
+            );
             return Ok(None);
         };
         if agent.is_none() {
             self.refuse(Refusal::AgentText, &format!("a user agent longer than {TEXT_MAX} bytes is not looked up: the answer is `none`"));
         }
         Ok(agent.map(|agent| {
-            let Agent { software, os, device } = Arc::unwrap_or_clone(agent);
+            let Agent {
+                software,
+                os,
+                device,
+            } = Arc::unwrap_or_clone(agent);
             let software_of = |Software { name, version }| lookup::AgentSoftware { name, version };
-            lookup::Agent { software: software_of(software), os: os.map(software_of), device }
+            lookup::Agent {
+                software: software_of(software),
+                os: os.map(software_of),
+                device,
+            }
         }))
     }
 }

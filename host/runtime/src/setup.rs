@@ -68,7 +68,8 @@ pub struct BatchWish {
 /// A problem that a component found in its configuration. Texts are escaped and short.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigIssue {
-    /// Dotted path inside the plugin's `with` table, such as `fields.user`. Empty: the table itself.
+    /// Dotted path inside the plugin's `with` table, such as `fields.user`. Empty: the table
+    /// itself.
     pub path: String,
     pub message: String,
     pub help: Option<String>,
@@ -78,20 +79,40 @@ impl Setup {
     /// True where the type lists let an event of this type and feed through.
     pub fn wants(&self, event_type: &str, feed: FeedRef<'_>) -> bool {
         let among = |types: &[String]| types.iter().any(|name| name == event_type);
-        let skipped = among(&self.skip) || (matches!(feed, FeedRef::Session(_)) && among(&self.skip_sessions));
+        let skipped = among(&self.skip)
+            || (matches!(feed, FeedRef::Session(_)) && among(&self.skip_sessions));
         !skipped && self.only.as_deref().is_none_or(among)
     }
 
     pub(crate) fn check(kind: Kind, setup: types::Setup) -> Result<Setup, CallError> {
-        let types::Setup { only, skip, needs, reasons, batch, inspect, response_max, extra } = setup;
+        let types::Setup {
+            only,
+            skip,
+            needs,
+            reasons,
+            batch,
+            inspect,
+            response_max,
+            extra,
+        } = setup;
         if reasons.len() > REASONS_MAX {
-            return Err(CallError::contract(format!("{} reasons are more than {REASONS_MAX}", reasons.len())));
+            return Err(CallError::contract(format!(
+                "{} reasons are more than {REASONS_MAX}",
+                reasons.len()
+            )));
         }
-        if let Some(long) = reasons.iter().find(|reason| reason.len() > REASON_BYTES_MAX) {
-            return Err(CallError::contract(format!("the reason `{long}` is longer than {REASON_BYTES_MAX} bytes")));
+        if let Some(long) = reasons
+            .iter()
+            .find(|reason| reason.len() > REASON_BYTES_MAX)
+        {
+            return Err(CallError::contract(format!(
+                "the reason `{long}` is longer than {REASON_BYTES_MAX} bytes"
+            )));
         }
         if response_max > RESPONSE_MAX {
-            return Err(CallError::contract(format!("`response-max` = {response_max} is more than {RESPONSE_MAX} bytes")));
+            return Err(CallError::contract(format!(
+                "`response-max` = {response_max} is more than {RESPONSE_MAX} bytes"
+            )));
         }
         if batch.is_some_and(|wish| wish.max_documents == 0 || wish.max_bytes == 0) {
             return Err(CallError::contract("a `batch` of nothing was wished for"));
@@ -102,38 +123,64 @@ impl Setup {
             types::Needs::Payloads => Needs::Payloads,
         };
         if needs == Needs::Nothing && kind != Kind::Filter {
-            return Err(CallError::contract(format!("`needs` = `nothing` is for filters, this is of the world `{kind}`")));
+            return Err(CallError::contract(format!(
+                "`needs` = `nothing` is for filters, this is of the world `{kind}`"
+            )));
         }
         Ok(Setup {
             only,
             skip,
-            skip_sessions: extra.into_iter().filter(|pair| pair.name == SKIP_SESSION_TYPE).map(|pair| pair.value).collect(),
+            skip_sessions: extra
+                .into_iter()
+                .filter(|pair| pair.name == SKIP_SESSION_TYPE)
+                .map(|pair| pair.value)
+                .collect(),
             needs,
             reasons: reasons.iter().map(|reason| line(reason)).collect(),
-            batch: batch.map(|wish| BatchWish { max_documents: wish.max_documents, max_bytes: wish.max_bytes }),
+            batch: batch.map(|wish| BatchWish {
+                max_documents: wish.max_documents,
+                max_bytes: wish.max_bytes,
+            }),
             inspect: match inspect {
                 types::Inspect::Failures => Inspect::Failures,
                 types::Inspect::Always => Inspect::Always,
             },
-            response_max: if response_max == 0 { RESPONSE_MAX_DEFAULT } else { response_max },
+            response_max: if response_max == 0 {
+                RESPONSE_MAX_DEFAULT
+            } else {
+                response_max
+            },
         })
     }
 }
 
-/// Issues as they may be shown. None at all becomes one that says so: some languages' tools turn any error into an empty list.
+/// Issues as they may be shown. None at all becomes one that says so: some languages' tools turn
+/// any error into an empty list.
 pub(crate) fn issues(issues: Vec<types::ConfigIssue>) -> Vec<ConfigIssue> {
     if issues.is_empty() {
         let message = "The plugin refuses its configuration without an explanation.".to_owned();
-        return vec![ConfigIssue { path: String::new(), message, help: None }];
+        return vec![ConfigIssue {
+            path: String::new(),
+            message,
+            help: None,
+        }];
     }
     let left_out = issues.len().saturating_sub(CONFIG_ISSUES_MAX);
     let mut shown: Vec<ConfigIssue> = issues
         .into_iter()
         .take(CONFIG_ISSUES_MAX)
-        .map(|issue| ConfigIssue { path: line(&issue.path), message: line(&issue.message), help: issue.help.as_deref().map(line) })
+        .map(|issue| ConfigIssue {
+            path: line(&issue.path),
+            message: line(&issue.message),
+            help: issue.help.as_deref().map(line),
+        })
         .collect();
     if left_out > 0 {
-        shown.push(ConfigIssue { path: String::new(), message: format!("The plugin reports {left_out} more problems."), help: None });
+        shown.push(ConfigIssue {
+            path: String::new(),
+            message: format!("The plugin reports {left_out} more problems."),
+            help: None,
+        });
     }
     shown
 }
@@ -160,14 +207,32 @@ mod tests {
         let check = |kind, change: fn(&mut types::Setup)| {
             let mut setup = setup();
             change(&mut setup);
-            Setup::check(kind, setup).map(|setup| setup.response_max).map_err(|error| error.to_string())
+            Setup::check(kind, setup)
+                .map(|setup| setup.response_max)
+                .map_err(|error| error.to_string())
         };
         for (kind, change, expected) in [
             (Kind::Filter, (|_| {}) as fn(&mut types::Setup), Ok(65_536)),
-            (Kind::HttpSink, |setup| setup.response_max = 4 << 20, Ok(4_194_304)),
-            (Kind::HttpSink, |setup| setup.response_max = (4 << 20) + 1, Err("`response-max` = 4194305 is more than 4194304 bytes")),
-            (Kind::Filter, |setup| setup.reasons = vec!["r".into(); 65], Err("65 reasons are more than 64")),
-            (Kind::Filter, |setup| setup.needs = types::Needs::Nothing, Ok(65_536)),
+            (
+                Kind::HttpSink,
+                |setup| setup.response_max = 4 << 20,
+                Ok(4_194_304),
+            ),
+            (
+                Kind::HttpSink,
+                |setup| setup.response_max = (4 << 20) + 1,
+                Err("`response-max` = 4194305 is more than 4194304 bytes"),
+            ),
+            (
+                Kind::Filter,
+                |setup| setup.reasons = vec!["r".into(); 65],
+                Err("65 reasons are more than 64"),
+            ),
+            (
+                Kind::Filter,
+                |setup| setup.needs = types::Needs::Nothing,
+                Ok(65_536),
+            ),
             (
                 Kind::Mapper,
                 |setup| setup.needs = types::Needs::Nothing,
@@ -175,11 +240,19 @@ mod tests {
             ),
             (
                 Kind::HttpSink,
-                |setup| setup.batch = Some(types::BatchWish { max_documents: 0, max_bytes: 1 }),
+                |setup| {
+                    setup.batch = Some(types::BatchWish {
+                        max_documents: 0,
+                        max_bytes: 1,
+                    })
+                },
                 Err("a `batch` of nothing was wished for"),
             ),
         ] {
-            assert_eq!(check(kind, change), expected.map_err(|text| format!("it broke the contract: {text}")));
+            assert_eq!(
+                check(kind, change),
+                expected.map_err(|text| format!("it broke the contract: {text}"))
+            );
         }
     }
 
@@ -189,13 +262,20 @@ mod tests {
         assert!(setup.wants("print", FeedRef::Audit));
         setup.only = Some(vec!["print".into(), "exec".into()]);
         setup.skip = vec!["print".into()];
-        assert_eq!(["print", "exec", "other"].map(|name| setup.wants(name, FeedRef::Audit)), [false, true, false]);
+        assert_eq!(
+            ["print", "exec", "other"].map(|name| setup.wants(name, FeedRef::Audit)),
+            [false, true, false]
+        );
     }
 
     #[test]
     fn issues_are_explained_escaped_and_not_too_many() {
         assert!(issues(vec![])[0].message.contains("without an explanation"));
-        let issue = |n: usize| types::ConfigIssue { path: format!("p{n}"), message: "a\nb".into(), help: None };
+        let issue = |n: usize| types::ConfigIssue {
+            path: format!("p{n}"),
+            message: "a\nb".into(),
+            help: None,
+        };
         let shown = issues((0..150).map(issue).collect());
         assert_eq!((shown.len(), shown[0].message.as_str()), (101, "a\\nb"));
         assert_eq!(shown[100].message, "The plugin reports 50 more problems.");

@@ -1,7 +1,8 @@
 //! Address space that is set aside for instances.
 //!
-//! An instance lives for one batch. Its pages come from a slot that another one had before, and are written over with zeros, or with the
-//! component's image: the system would take as many page faults to give new ones, and that is a fifth of the time of a small component.
+//! An instance lives for one batch. Its pages come from a slot that another one had before, and are
+//! written over with zeros, or with the component's image: the system would take as many page
+//! faults to give new ones, and that is a fifth of the time of a small component.
 
 use wasmtime::{Enabled, PoolingAllocationConfig};
 

@@ -23,15 +23,17 @@ use crate::setup::{self, ConfigIssue, Setup};
 pub struct StageOptions {
     /// Name of the pipeline.
     pub pipeline: Arc<str>,
-    /// Its place there, such as `stage 1 (builtin:redact)` or `sink (builtin:fluentd)`: for messages, logs and dead letters.
+    /// Its place there, such as `stage 1 (builtin:redact)` or `sink (builtin:fluentd)`: for
+    /// messages, logs and dead letters.
     pub label: Arc<str>,
     /// Name of the plugin, such as `builtin:redact`.
     pub plugin: Arc<str>,
     /// The operator's `with` table. No secrets may be in it.
     pub config: serde_json::Value,
     pub limits: Limits,
-    /// Keeps instances from one batch to the next, at most one for each thread. For components that take long to start. The same batch may
-    /// then give another result, because a component can remember what it saw.
+    /// Keeps instances from one batch to the next, at most one for each thread. For components
+    /// that take long to start. The same batch may then give another result, because a
+    /// component can remember what it saw.
     pub reuse: bool,
 }
 
@@ -72,15 +74,31 @@ pub(crate) struct Call<'a> {
     pub(crate) lookups: Lookups,
     /// Bytes that are passed in.
     pub(crate) input: usize,
-    /// The batch, or a part of it, was tried before: on a fresh instance, and without showing its log lines once more.
+    /// The batch, or a part of it, was tried before: on a fresh instance, and without showing its
+    /// log lines once more.
     pub(crate) again: bool,
 }
 
 impl Stage {
     /// Starts an instance and configures it.
-    pub fn configure(engine: &Engine, component: &Component, options: StageOptions) -> Result<Stage, ConfigureError> {
-        let StageOptions { pipeline, label, plugin, config, limits, reuse } = options;
-        let identity = Identity { pipeline, stage: label, plugin };
+    pub fn configure(
+        engine: &Engine,
+        component: &Component,
+        options: StageOptions,
+    ) -> Result<Stage, ConfigureError> {
+        let StageOptions {
+            pipeline,
+            label,
+            plugin,
+            config,
+            limits,
+            reuse,
+        } = options;
+        let identity = Identity {
+            pipeline,
+            stage: label,
+            plugin,
+        };
         let config = config.to_string();
         let services = Arc::<Services>::default();
         let host = Host::new(engine, identity.clone(), &limits, services.clone());
@@ -91,9 +109,26 @@ impl Stage {
             Ok(setup) => Setup::check(component.kind(), setup)?,
             Err(issues) => return Err(ConfigureError::Issues(setup::issues(issues))),
         };
-        let idle = Mutex::new(if reuse && !engine.is_crowded() { vec![instance] } else { Vec::new() });
+        let idle = Mutex::new(if reuse && !engine.is_crowded() {
+            vec![instance]
+        } else {
+            Vec::new()
+        });
         let (engine, component, fuel) = (engine.clone(), component.clone(), AtomicU64::new(0));
-        Ok(Stage { inner: Arc::new(Inner { engine, component, identity, config, limits, reuse, setup, services, idle, fuel }) })
+        Ok(Stage {
+            inner: Arc::new(Inner {
+                engine,
+                component,
+                identity,
+                config,
+                limits,
+                reuse,
+                setup,
+                services,
+                idle,
+                fuel,
+            }),
+        })
     }
 
     pub fn kind(&self) -> Kind {
@@ -117,8 +152,8 @@ impl Stage {
         self.inner.services.metrics.snapshot()
     }
 
-    /// Units of fuel (about one an instruction) that the calls so far have used, without starting and configuring. 0 where the engine does
-    /// not count.
+    /// Units of fuel (about one an instruction) that the calls so far have used, without starting
+    /// and configuring. 0 where the engine does not count.
     pub fn fuel_used(&self) -> u64 {
         self.inner.fuel.load(Ordering::Relaxed)
     }
@@ -139,7 +174,9 @@ impl Stage {
         let result = instance.call(inner.limits.output(call.input), run);
         instance.host().end();
         if inner.engine.fuel {
-            inner.fuel.fetch_add(instance.fuel_used(), Ordering::Relaxed);
+            inner
+                .fuel
+                .fetch_add(instance.fuel_used(), Ordering::Relaxed);
         }
         if inner.reuse && result.is_ok() {
             inner.put_idle(instance);
@@ -148,30 +185,47 @@ impl Stage {
     }
 
     pub(crate) fn wrong_kind(&self, function: &str) -> CallError {
-        CallError::Host(format!("`{function}` was called, but {} is of the world `{}`", self.label(), self.kind()))
+        CallError::Host(format!(
+            "`{function}` was called, but {} is of the world `{}`",
+            self.label(),
+            self.kind()
+        ))
     }
 }
 
 impl Inner {
     fn fresh(&self) -> Result<Instance, CallError> {
-        let mut host = Host::new(&self.engine, self.identity.clone(), &self.limits, self.services.clone());
+        let mut host = Host::new(
+            &self.engine,
+            self.identity.clone(),
+            &self.limits,
+            self.services.clone(),
+        );
         // The operator has seen the lines of the first one.
         host.lines.muted = true;
         let mut instance = Instance::start(&self.engine, self.component.pre(), host)?;
         let setup = instance.configure(&self.config, self.limits.output(self.config.len()))?;
         match setup.map(|setup| Setup::check(self.component.kind(), setup)) {
             Ok(setup) if setup.as_ref() == Ok(&self.setup) => Ok(instance),
-            _ => Err(CallError::contract("`configure` did not answer the same as the first time")),
+            _ => Err(CallError::contract(
+                "`configure` did not answer the same as the first time",
+            )),
         }
     }
 
     fn take_idle(&self) -> Option<Instance> {
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop()
     }
 
     fn put_idle(&self, instance: Instance) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < self.engine.pool().threads() && !self.engine.budget.is_tight() && !self.engine.is_crowded() {
+        if idle.len() < self.engine.pool().threads()
+            && !self.engine.budget.is_tight()
+            && !self.engine.is_crowded()
+        {
             idle.push(instance);
         }
     }

@@ -1,6 +1,7 @@
 //! How much of a shared machine the simulators take: generating, and serving over TLS on loopback.
 //!
-//! `cargo bench -p lockgate-sim`. Generating should stay below 3 µs an event; each figure is for the number of items it names.
+//! `cargo bench -p lockgate-sim`. Generating should stay below 3 µs an event; each figure is for
+//! the number of items it names.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -15,7 +16,9 @@ use lockgate_model::Day;
 use lockgate_sim::auth::{Options, Server};
 use lockgate_sim::generate::{self, CHUNK, Generator};
 use lockgate_sim::receiver::{self, Receiver};
-use lockgate_teleport::proto::auditlog::{EventExportChunk, ExportUnstructuredEventsRequest, GetEventExportChunksRequest};
+use lockgate_teleport::proto::auditlog::{
+    EventExportChunk, ExportUnstructuredEventsRequest, GetEventExportChunksRequest,
+};
 use prost::Message;
 use prost_types::Timestamp;
 use rustls::crypto::ring;
@@ -33,7 +36,10 @@ fn main() {
 
 #[divan::bench]
 fn wire_bytes(bencher: Bencher<'_, '_>) {
-    let generator = Generator::new(generate::Options { events: CHUNK, ..generate::Options::default() });
+    let generator = Generator::new(generate::Options {
+        events: CHUNK,
+        ..generate::Options::default()
+    });
     let mut out = Vec::new();
     bencher.counter(ItemsCount::new(CHUNK)).bench_local(|| {
         let mut events = generator.chunk(0);
@@ -48,8 +54,16 @@ fn wire_bytes(bencher: Bencher<'_, '_>) {
 
 #[divan::bench]
 fn json_lines(bencher: Bencher<'_, '_>) {
-    let generator = Generator::new(generate::Options { events: CHUNK, ..generate::Options::default() });
-    bencher.counter(ItemsCount::new(CHUNK)).bench_local(|| generator.json_lines(CHUNK).map(|line| line.len()).sum::<usize>());
+    let generator = Generator::new(generate::Options {
+        events: CHUNK,
+        ..generate::Options::default()
+    });
+    bencher.counter(ItemsCount::new(CHUNK)).bench_local(|| {
+        generator
+            .json_lines(CHUNK)
+            .map(|line| line.len())
+            .sum::<usize>()
+    });
 }
 
 /// Server on one thread, a client that only counts bytes on another.
@@ -59,20 +73,42 @@ fn export_over_tls(bencher: Bencher<'_, '_>) {
     let folder = tempfile::tempdir().expect("a folder");
     let options = Options {
         out: folder.path().to_owned(),
-        events: generate::Options { events: EVENTS, ..generate::Options::default() },
+        events: generate::Options {
+            events: EVENTS,
+            ..generate::Options::default()
+        },
         ..Options::default()
     };
-    let server_threads = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-    let client_thread = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let server = server_threads.block_on(Server::start(options)).expect("a server");
-    let date = Some(Timestamp { seconds: Day::of(server.generator().time(0)).start() / 1000, nanos: 0 });
+    let server_threads = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let client_thread = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let server = server_threads
+        .block_on(Server::start(options))
+        .expect("a server");
+    let date = Some(Timestamp {
+        seconds: Day::of(server.generator().time(0)).start() / 1000,
+        nanos: 0,
+    });
     let (mut sender, chunks) = client_thread.block_on(async {
         let mut sender = connect(&server, folder.path()).await;
-        let listed = call(&mut sender, "GetEventExportChunks", &GetEventExportChunksRequest { date }, true).await;
+        let listed = call(
+            &mut sender,
+            "GetEventExportChunks",
+            &GetEventExportChunksRequest { date },
+            true,
+        )
+        .await;
         let mut chunks = Vec::new();
         let mut rest = listed.1.as_slice();
         while let Some((head, tail)) = rest.split_at_checked(5) {
-            let (message, tail) = tail.split_at(u32::from_be_bytes(head[1..].try_into().expect("four bytes")) as usize);
+            let (message, tail) = tail
+                .split_at(u32::from_be_bytes(head[1..].try_into().expect("four bytes")) as usize);
             chunks.push(EventExportChunk::decode(message).expect("a chunk").chunk);
             rest = tail;
         }
@@ -83,8 +119,14 @@ fn export_over_tls(bencher: Bencher<'_, '_>) {
         client_thread.block_on(async {
             let mut bytes = 0;
             for chunk in &chunks {
-                let request = ExportUnstructuredEventsRequest { date, chunk: chunk.clone(), cursor: String::new() };
-                bytes += call(&mut sender, "ExportUnstructuredEvents", &request, false).await.0;
+                let request = ExportUnstructuredEventsRequest {
+                    date,
+                    chunk: chunk.clone(),
+                    cursor: String::new(),
+                };
+                bytes += call(&mut sender, "ExportUnstructuredEvents", &request, false)
+                    .await
+                    .0;
             }
             assert!(bytes as u64 > EVENTS * 800);
             bytes
@@ -97,22 +139,49 @@ fn export_over_tls(bencher: Bencher<'_, '_>) {
 fn receive_over_tls(bencher: Bencher<'_, '_>) {
     const EVENTS: u64 = 10_000;
     let folder = tempfile::tempdir().expect("a folder");
-    let lines: Vec<String> =
-        Generator::new(generate::Options { events: EVENTS, ..generate::Options::default() }).json_lines(EVENTS).collect();
+    let lines: Vec<String> = Generator::new(generate::Options {
+        events: EVENTS,
+        ..generate::Options::default()
+    })
+    .json_lines(EVENTS)
+    .collect();
     let requests = lines.chunks(500).map(|batch| {
         let body = format!("[{}]", batch.join(","));
-        format!("POST /test.log HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+        format!(
+            "POST /test.log HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
     });
     let requests: Vec<String> = requests.collect();
-    let receiver_thread = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-    let client_thread = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let options = receiver::Options { out: folder.path().to_owned(), ..receiver::Options::default() };
-    let receiver = receiver_thread.block_on(Receiver::start(options)).expect("a receiver");
-    let mut stream = client_thread.block_on(tls(receiver.address(), folder.path(), "localhost", b"http/1.1"));
+    let receiver_thread = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let client_thread = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    let options = receiver::Options {
+        out: folder.path().to_owned(),
+        ..receiver::Options::default()
+    };
+    let receiver = receiver_thread
+        .block_on(Receiver::start(options))
+        .expect("a receiver");
+    let mut stream = client_thread.block_on(tls(
+        receiver.address(),
+        folder.path(),
+        "localhost",
+        b"http/1.1",
+    ));
     bencher.counter(ItemsCount::new(EVENTS)).bench_local(|| {
         client_thread.block_on(async {
             for request in &requests {
-                stream.write_all(request.as_bytes()).await.expect("a connection");
+                stream
+                    .write_all(request.as_bytes())
+                    .await
+                    .expect("a connection");
                 let mut answer = Vec::new();
                 while !answer.ends_with(b"\r\n\r\n") {
                     assert!(stream.read_buf(&mut answer).await.expect("a connection") > 0);
@@ -129,15 +198,28 @@ type Sender = hyper::client::conn::http2::SendRequest<Full<Bytes>>;
 async fn connect(server: &Server, folder: &Path) -> Sender {
     let stream = tls(server.address(), folder, "teleport.cluster.local", b"h2").await;
     let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
-    builder.initial_stream_window_size(4 << 20).initial_connection_window_size(4 << 20).max_frame_size(256 << 10);
-    let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.expect("HTTP/2");
+    builder
+        .initial_stream_window_size(4 << 20)
+        .initial_connection_window_size(4 << 20)
+        .max_frame_size(256 << 10);
+    let (sender, connection) = builder
+        .handshake(TokioIo::new(stream))
+        .await
+        .expect("HTTP/2");
     tokio::spawn(connection);
     sender
 }
 
-async fn tls(address: SocketAddr, folder: &Path, name: &'static str, protocol: &[u8]) -> TlsStream<TcpStream> {
+async fn tls(
+    address: SocketAddr,
+    folder: &Path,
+    name: &'static str,
+    protocol: &[u8],
+) -> TlsStream<TcpStream> {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(folder.join("ca.crt")).expect("ca.crt")).expect("a root");
+    roots
+        .add(CertificateDer::from_pem_file(folder.join("ca.crt")).expect("ca.crt"))
+        .expect("a root");
     let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("versions")
@@ -151,19 +233,33 @@ async fn tls(address: SocketAddr, folder: &Path, name: &'static str, protocol: &
     let stream = TcpStream::connect(address).await.expect("a connection");
     stream.set_nodelay(true).expect("a socket option");
     let name = ServerName::try_from(name).expect("a name");
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await.expect("TLS")
+    TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
+        .expect("TLS")
 }
 
 /// How many bytes came back, and, if asked for, the bytes.
-async fn call(sender: &mut Sender, method: &str, message: &impl Message, keep: bool) -> (usize, Vec<u8>) {
+async fn call(
+    sender: &mut Sender,
+    method: &str,
+    message: &impl Message,
+    keep: bool,
+) -> (usize, Vec<u8>) {
     let encoded = message.encode_to_vec();
     let body = [&[0][..], &(encoded.len() as u32).to_be_bytes(), &encoded].concat();
-    let request = http::Request::post(format!("https://teleport.cluster.local/teleport.auditlog.v1.AuditLogService/{method}"))
-        .header("content-type", "application/grpc")
-        .body(Full::from(body))
-        .expect("a request");
+    let request = http::Request::post(format!(
+        "https://teleport.cluster.local/teleport.auditlog.v1.AuditLogService/{method}"
+    ))
+    .header("content-type", "application/grpc")
+    .body(Full::from(body))
+    .expect("a request");
     sender.ready().await.expect("a connection");
-    let mut body = sender.send_request(request).await.expect("an answer").into_body();
+    let mut body = sender
+        .send_request(request)
+        .await
+        .expect("an answer")
+        .into_body();
     let (mut bytes, mut kept) = (0, Vec::new());
     while let Some(frame) = body.frame().await {
         if let Some(part) = frame.expect("a frame").data_ref() {

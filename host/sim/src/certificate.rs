@@ -1,10 +1,11 @@
-//! Certificate authorities and what they sign. ECDSA P-256: read alike by rustls, Go, OpenSSL and BoringSSL.
+//! Certificate authorities and what they sign. ECDSA P-256: read alike by rustls, Go, OpenSSL and
+//! BoringSSL.
 
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, date_time_ymd,
+    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
 };
 
 use crate::SimError;
@@ -31,12 +32,29 @@ impl Authority {
     }
 
     /// The same authority again: certificates signed before stay valid under its (new) certificate.
-    pub(crate) fn with_key(name: &str, organisation: &str, key: KeyPair) -> Result<Authority, SimError> {
-        let mut params = params(&[(DnType::CommonName, name), (DnType::OrganizationName, organisation)], in_ten_years())?;
+    pub(crate) fn with_key(
+        name: &str,
+        organisation: &str,
+        key: KeyPair,
+    ) -> Result<Authority, SimError> {
+        let mut params = params(
+            &[
+                (DnType::CommonName, name),
+                (DnType::OrganizationName, organisation),
+            ],
+            in_ten_years(),
+        )?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
+        params.key_usages = vec![
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::CrlSign,
+            KeyUsagePurpose::DigitalSignature,
+        ];
         let certificate = params.self_signed(&key)?.pem();
-        Ok(Authority { certificate, issuer: Issuer::new(params, key) })
+        Ok(Authority {
+            certificate,
+            issuer: Issuer::new(params, key),
+        })
     }
 
     pub(crate) fn key(&self) -> &KeyPair {
@@ -44,23 +62,40 @@ impl Authority {
     }
 
     /// A certificate for a server or a client. `names` are the SANs; a client of Teleport has none.
-    pub(crate) fn sign(&self, subject: &[(DnType, &str)], names: &[&str], expires: SystemTime) -> Result<Pair, SimError> {
+    pub(crate) fn sign(
+        &self,
+        subject: &[(DnType, &str)],
+        names: &[&str],
+        expires: SystemTime,
+    ) -> Result<Pair, SimError> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = params(subject, expires)?;
         params.subject_alt_names = CertificateParams::new(names)?.subject_alt_names;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.key_usages = vec![
+            KeyUsagePurpose::DigitalSignature,
+            KeyUsagePurpose::KeyEncipherment,
+        ];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ServerAuth,
+            ExtendedKeyUsagePurpose::ClientAuth,
+        ];
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate()?;
-        Ok(Pair { certificate: params.signed_by(&key, &self.issuer)?, key })
+        Ok(Pair {
+            certificate: params.signed_by(&key, &self.issuer)?,
+            key,
+        })
     }
 }
 
-/// Valid from a minute before now (as Teleport does it), or from a day before `expires` where that has passed.
+/// Valid from a minute before now (as Teleport does it), or from a day before `expires` where that
+/// has passed.
 fn params(subject: &[(DnType, &str)], expires: SystemTime) -> Result<CertificateParams, SimError> {
     let expires = since_epoch(expires);
     let now = since_epoch(SystemTime::now());
-    let begins = now.saturating_sub(Duration::from_secs(60)).min(expires.saturating_sub(Duration::from_secs(86_400)));
+    let begins = now
+        .saturating_sub(Duration::from_secs(60))
+        .min(expires.saturating_sub(Duration::from_secs(86_400)));
     let mut name = DistinguishedName::new();
     for (kind, value) in subject.iter().filter(|(_, value)| !value.is_empty()) {
         name.push(kind.clone(), *value);
@@ -78,5 +113,9 @@ pub(crate) fn in_ten_years() -> SystemTime {
 }
 
 pub(crate) fn since_epoch(time: SystemTime) -> Duration {
-    Duration::from_secs(time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs())
+    Duration::from_secs(
+        time.duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
+            .as_secs(),
+    )
 }

@@ -15,8 +15,14 @@ pub(crate) struct Folder(PathBuf);
 
 impl Folder {
     pub(crate) fn create(path: &Path) -> Result<Folder, SimError> {
-        let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(path);
-        made.map_err(|source| SimError::Folder { path: path.to_owned(), source })?;
+        let made = fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path);
+        made.map_err(|source| SimError::Folder {
+            path: path.to_owned(),
+            source,
+        })?;
         Ok(Folder(path.to_owned()))
     }
 
@@ -33,7 +39,12 @@ impl Folder {
         let path = self.0.join(name);
         let new = self.0.join(format!(".{name}.new"));
         let written = (|| -> io::Result<()> {
-            let mut file = fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+            let mut file = fs::OpenOptions::new()
+                .write(true)
+                .create(true)
+                .truncate(true)
+                .mode(0o600)
+                .open(&new)?;
             file.set_permissions(fs::Permissions::from_mode(0o600))?;
             file.write_all(content.as_bytes())?;
             fs::rename(&new, &path)
@@ -47,14 +58,19 @@ impl Folder {
     }
 
     pub(crate) fn certificate(&self, name: &str) -> Result<CertificateDer<'static>, SimError> {
-        CertificateDer::from_pem_slice(self.read(name)?.as_bytes()).map_err(|error| self.damaged(name, error))
+        CertificateDer::from_pem_slice(self.read(name)?.as_bytes())
+            .map_err(|error| self.damaged(name, error))
     }
 
     pub(crate) fn key(&self, name: &str) -> Result<PrivateKeyDer<'static>, SimError> {
-        PrivateKeyDer::from_pem_slice(self.read(name)?.as_bytes()).map_err(|error| self.damaged(name, error))
+        PrivateKeyDer::from_pem_slice(self.read(name)?.as_bytes())
+            .map_err(|error| self.damaged(name, error))
     }
 
     pub(crate) fn damaged(&self, name: &str, reason: impl ToString) -> SimError {
-        SimError::Damaged { path: self.0.clone(), reason: format!("`{name}`: {}", reason.to_string()) }
+        SimError::Damaged {
+            path: self.0.clone(),
+            reason: format!("`{name}`: {}", reason.to_string()),
+        }
     }
 }

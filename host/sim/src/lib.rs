@@ -1,6 +1,7 @@
 //! A simulated Teleport Auth server and simulated HTTPS receivers, over real sockets.
 //!
-//! Used by `lockgate demo` and `lockgate sim`, by tests and benchmarks, and by people: Teleport's own Event Handler runs against both.
+//! Used by `lockgate demo` and `lockgate sim`, by tests and benchmarks, and by people: Teleport's
+//! own Event Handler runs against both.
 
 pub mod auth;
 mod certificate;

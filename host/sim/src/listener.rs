@@ -39,12 +39,19 @@ impl Connections {
 
 impl Running {
     /// Binds `listen` (`host:port`; port 0 takes a free one) and serves until [`Self::stop`].
-    pub(crate) async fn start<S, F>(listen: &str, tls: rustls::ServerConfig, serve: S) -> Result<Running, SimError>
+    pub(crate) async fn start<S, F>(
+        listen: &str,
+        tls: rustls::ServerConfig,
+        serve: S,
+    ) -> Result<Running, SimError>
     where
         S: Fn(TlsStream<TcpStream>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = ()> + Send,
     {
-        let refused = |source| SimError::Bind { listen: listen.to_owned(), source };
+        let refused = |source| SimError::Bind {
+            listen: listen.to_owned(),
+            source,
+        };
         let socket = TcpListener::bind(listen).await.map_err(refused)?;
         let address = socket.local_addr().map_err(refused)?;
         let connections = Connections(Arc::new(watch::Sender::new(0)));
@@ -57,7 +64,12 @@ impl Running {
                 _ = stopped => {}
             }
         });
-        Ok(Running { address, connections, stop, task })
+        Ok(Running {
+            address,
+            connections,
+            stop,
+            task,
+        })
     }
 
     /// Closes the port and every connection; when this returns the address can be bound again.
@@ -69,8 +81,12 @@ impl Running {
     }
 }
 
-async fn accept<S, F>(socket: TcpListener, acceptor: TlsAcceptor, connections: Connections, serve: S)
-where
+async fn accept<S, F>(
+    socket: TcpListener,
+    acceptor: TlsAcceptor,
+    connections: Connections,
+    serve: S,
+) where
     S: Fn(TlsStream<TcpStream>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = ()> + Send,
 {
@@ -86,7 +102,8 @@ where
             }
         };
         while tasks.try_join_next().is_some() {}
-        let (acceptor, serve, mut epoch) = (acceptor.clone(), serve.clone(), connections.0.subscribe());
+        let (acceptor, serve, mut epoch) =
+            (acceptor.clone(), serve.clone(), connections.0.subscribe());
         tasks.spawn(async move {
             let connection = async {
                 // Answers are small and awaited: Nagle's algorithm would hold them back.

@@ -11,8 +11,8 @@ use lockgate_sim::auth::{self, Backend, Flaky, Options, Server};
 use lockgate_sim::{SimError, generate, receiver};
 use lockgate_teleport::proto::auditlog::audit_log_service_client::AuditLogServiceClient;
 use lockgate_teleport::proto::auditlog::{
-    EventUnstructured, ExportUnstructuredEventsRequest, GetEventExportChunksRequest, GetUnstructuredEventsRequest,
-    StreamUnstructuredSessionEventsRequest,
+    EventUnstructured, ExportUnstructuredEventsRequest, GetEventExportChunksRequest,
+    GetUnstructuredEventsRequest, StreamUnstructuredSessionEventsRequest,
 };
 use lockgate_teleport::proto::authservice::PingRequest;
 use lockgate_teleport::proto::authservice::auth_service_client::AuthServiceClient;
@@ -30,15 +30,23 @@ const MESSAGE_MAX: usize = 16 << 20;
 
 fn tls(out: &Path, client: Option<&Path>) -> ClientConfig {
     let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(out.join("ca.crt")).expect("ca.crt")).expect("a root");
+    roots
+        .add(CertificateDer::from_pem_file(out.join("ca.crt")).expect("ca.crt"))
+        .expect("a root");
     let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()));
-    let builder = builder.with_safe_default_protocol_versions().expect("versions").with_root_certificates(roots);
+    let builder = builder
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots);
     let mut config = match client {
         None => builder.with_no_client_auth(),
         Some(folder) => {
-            let certificate = CertificateDer::from_pem_file(folder.join("client.crt")).expect("client.crt");
+            let certificate =
+                CertificateDer::from_pem_file(folder.join("client.crt")).expect("client.crt");
             let key = PrivateKeyDer::from_pem_file(folder.join("client.key")).expect("client.key");
-            builder.with_client_auth_cert(vec![certificate], key).expect("a client certificate")
+            builder
+                .with_client_auth_cert(vec![certificate], key)
+                .expect("a client certificate")
         }
     };
     config.alpn_protocols = vec![b"h2".to_vec()];
@@ -59,15 +67,25 @@ fn channel(server: &Server, config: ClientConfig) -> Channel {
 }
 
 fn client(server: &Server, out: &Path) -> AuditLogServiceClient<Channel> {
-    AuditLogServiceClient::new(channel(server, tls(out, Some(out)))).max_decoding_message_size(MESSAGE_MAX)
+    AuditLogServiceClient::new(channel(server, tls(out, Some(out))))
+        .max_decoding_message_size(MESSAGE_MAX)
 }
 
 fn date(day: Day) -> Option<Timestamp> {
-    Some(Timestamp { seconds: day.start() / 1000, nanos: 0 })
+    Some(Timestamp {
+        seconds: day.start() / 1000,
+        nanos: 0,
+    })
 }
 
-async fn chunks(client: &mut AuditLogServiceClient<Channel>, day: Day) -> Result<Vec<String>, Status> {
-    let mut stream = client.get_event_export_chunks(GetEventExportChunksRequest { date: date(day) }).await?.into_inner();
+async fn chunks(
+    client: &mut AuditLogServiceClient<Channel>,
+    day: Day,
+) -> Result<Vec<String>, Status> {
+    let mut stream = client
+        .get_event_export_chunks(GetEventExportChunksRequest { date: date(day) })
+        .await?
+        .into_inner();
     let mut chunks = Vec::new();
     while let Some(chunk) = stream.message().await? {
         chunks.push(chunk.chunk);
@@ -83,8 +101,15 @@ async fn export(
     cursor: &str,
     into: &mut Vec<(EventUnstructured, String)>,
 ) -> Result<(), Status> {
-    let request = ExportUnstructuredEventsRequest { date: date(day), chunk: chunk.to_owned(), cursor: cursor.to_owned() };
-    let mut stream = client.export_unstructured_events(request).await?.into_inner();
+    let request = ExportUnstructuredEventsRequest {
+        date: date(day),
+        chunk: chunk.to_owned(),
+        cursor: cursor.to_owned(),
+    };
+    let mut stream = client
+        .export_unstructured_events(request)
+        .await?
+        .into_inner();
     while let Some(message) = stream.message().await? {
         into.push((message.event.expect("an event"), message.cursor));
     }
@@ -92,7 +117,14 @@ async fn export(
 }
 
 fn options(out: &Path, events: u64) -> Options {
-    Options { out: out.to_owned(), events: generate::Options { events, ..Default::default() }, ..Options::default() }
+    Options {
+        out: out.to_owned(),
+        events: generate::Options {
+            events,
+            ..Default::default()
+        },
+        ..Options::default()
+    }
 }
 
 /// The days from the first event's to the last's.
@@ -114,9 +146,14 @@ async fn all_chunks_of_all_days_hold_every_event_as_generated() {
         for chunk in chunks(&mut client, day).await.expect("chunks") {
             listed += 1;
             let from = events.len();
-            export(&mut client, day, &chunk, "", &mut events).await.expect("events");
+            export(&mut client, day, &chunk, "", &mut events)
+                .await
+                .expect("events");
             for (event, _) in &events[from..] {
-                assert_eq!(Day(event.time.expect("a time").seconds.div_euclid(86_400) as i32), day);
+                assert_eq!(
+                    Day(event.time.expect("a time").seconds.div_euclid(86_400) as i32),
+                    day
+                );
             }
         }
     }
@@ -129,7 +166,8 @@ async fn all_chunks_of_all_days_hold_every_event_as_generated() {
         let mut source = generator.chunk(number);
         let mut wire = Vec::new();
         while source.write(&mut wire).is_some() {
-            let expected: EventUnstructured = prost::Message::decode(wire.as_slice()).expect("an event");
+            let expected: EventUnstructured =
+                prost::Message::decode(wire.as_slice()).expect("an event");
             assert!(events[position].0 == expected, "event {position}");
             position += 1;
             wire.clear();
@@ -142,31 +180,67 @@ async fn all_chunks_of_all_days_hold_every_event_as_generated() {
 #[tokio::test]
 async fn cursors_resume_after_their_event() {
     let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::start(options(folder.path(), 300)).await.expect("a server");
+    let server = Server::start(options(folder.path(), 300))
+        .await
+        .expect("a server");
     let mut client = client(&server, folder.path());
     let day = days(&server).next().expect("a day");
     let chunk = chunks(&mut client, day).await.expect("chunks").remove(0);
     let mut all = Vec::new();
-    export(&mut client, day, &chunk, "", &mut all).await.expect("events");
+    export(&mut client, day, &chunk, "", &mut all)
+        .await
+        .expect("events");
     assert_eq!(all.len(), 300);
     for row in [0, 46, 298, 299] {
         let mut rest = Vec::new();
-        export(&mut client, day, &chunk, &all[row].1, &mut rest).await.expect("events");
+        export(&mut client, day, &chunk, &all[row].1, &mut rest)
+            .await
+            .expect("events");
         assert!(rest == all[row + 1..], "after row {row}");
     }
     let mut none = Vec::new();
-    assert_eq!(export(&mut client, day, &chunk, "nonsense", &mut none).await.unwrap_err().code(), Code::InvalidArgument);
-    assert_eq!(export(&mut client, day, "no-chunk", "", &mut none).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(
+        export(&mut client, day, &chunk, "nonsense", &mut none)
+            .await
+            .unwrap_err()
+            .code(),
+        Code::InvalidArgument
+    );
+    assert_eq!(
+        export(&mut client, day, "no-chunk", "", &mut none)
+            .await
+            .unwrap_err()
+            .code(),
+        Code::NotFound
+    );
     let future = Day(day.0 + 400);
-    assert_eq!(chunks(&mut client, future).await.expect("chunks"), Vec::<String>::new());
-    assert_eq!(export(&mut client, future, &chunk, "", &mut none).await.unwrap_err().code(), Code::NotFound);
+    assert_eq!(
+        chunks(&mut client, future).await.expect("chunks"),
+        Vec::<String>::new()
+    );
+    assert_eq!(
+        export(&mut client, future, &chunk, "", &mut none)
+            .await
+            .unwrap_err()
+            .code(),
+        Code::NotFound
+    );
 }
 
 #[tokio::test]
 async fn broken_streams_are_resumed_without_loss() {
     let folder = tempfile::tempdir().expect("a folder");
-    let flaky = Some(Flaky { probability: 0.5, within: 400, seed: 9 });
-    let server = Server::start(Options { flaky, ..options(folder.path(), 6_000) }).await.expect("a server");
+    let flaky = Some(Flaky {
+        probability: 0.5,
+        within: 400,
+        seed: 9,
+    });
+    let server = Server::start(Options {
+        flaky,
+        ..options(folder.path(), 6_000)
+    })
+    .await
+    .expect("a server");
     let mut client = client(&server, folder.path());
     let day = days(&server).next().expect("a day");
     let listed = loop {
@@ -198,16 +272,25 @@ async fn broken_streams_are_resumed_without_loss() {
 #[tokio::test]
 async fn recordings_are_streamed_from_an_index_on() {
     let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::start(options(folder.path(), 2_000)).await.expect("a server");
+    let server = Server::start(options(folder.path(), 2_000))
+        .await
+        .expect("a server");
     let mut client = client(&server, folder.path());
     let sid = server.generator().json_lines(2_000).find_map(|line| {
         let event: serde_json::Value = serde_json::from_str(&line).expect("JSON");
-        (event["event"] == "session.upload").then(|| event["sid"].as_str().expect("a sid").to_owned())
+        (event["event"] == "session.upload")
+            .then(|| event["sid"].as_str().expect("a sid").to_owned())
     });
     let sid = sid.expect("an upload");
     let mut read = async |session_id: &str, start_index: i32| {
-        let request = StreamUnstructuredSessionEventsRequest { session_id: session_id.to_owned(), start_index };
-        let mut stream = client.stream_unstructured_session_events(request).await?.into_inner();
+        let request = StreamUnstructuredSessionEventsRequest {
+            session_id: session_id.to_owned(),
+            start_index,
+        };
+        let mut stream = client
+            .stream_unstructured_session_events(request)
+            .await?
+            .into_inner();
         let mut events = Vec::new();
         while let Some(event) = stream.message().await? {
             events.push(event);
@@ -215,49 +298,108 @@ async fn recordings_are_streamed_from_an_index_on() {
         Ok::<_, Status>(events)
     };
     let all = read(&sid, 0).await.expect("a recording");
-    assert_eq!(all.first().map(|event| &*event.r#type), Some("session.start"));
-    assert!(all[1..all.len() - 2].iter().all(|event| event.r#type == "print"));
-    assert!(read(&sid, -5).await.expect("a recording") == all, "a negative start is everything");
-    assert!(read(&sid, 2).await.expect("a recording") == all[2..], "the start is inclusive");
+    assert_eq!(
+        all.first().map(|event| &*event.r#type),
+        Some("session.start")
+    );
+    assert!(
+        all[1..all.len() - 2]
+            .iter()
+            .all(|event| event.r#type == "print")
+    );
+    assert!(
+        read(&sid, -5).await.expect("a recording") == all,
+        "a negative start is everything"
+    );
+    assert!(
+        read(&sid, 2).await.expect("a recording") == all[2..],
+        "the start is inclusive"
+    );
     assert_eq!(read(&sid, 10_000).await.expect("a clean end").len(), 0);
     for unknown in ["", "no-such-session", "../../x"] {
         let status = read(unknown, 0).await.unwrap_err();
         assert_eq!(status.code(), Code::NotFound);
-        assert_eq!(status.message(), format!("open /var/lib/teleport/log/records/{unknown}.tar: no such file or directory"));
+        assert_eq!(
+            status.message(),
+            format!("open /var/lib/teleport/log/records/{unknown}.tar: no such file or directory")
+        );
     }
 }
 
 #[tokio::test]
 async fn a_search_backend_knows_no_export() {
     let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::start(Options { backend: Backend::Search, ..options(folder.path(), 700) }).await.expect("a server");
+    let server = Server::start(Options {
+        backend: Backend::Search,
+        ..options(folder.path(), 700)
+    })
+    .await
+    .expect("a server");
     let mut client = client(&server, folder.path());
     let status = chunks(&mut client, Day(30_000)).await.unwrap_err();
-    let expected = "unknown method GetEventExportChunks for service teleport.auditlog.v1.AuditLogService";
-    assert_eq!((status.code(), status.message()), (Code::Unimplemented, expected));
-    let mut request = GetUnstructuredEventsRequest { end_date: date(Day(30_000)), ..Default::default() };
-    let page = client.get_unstructured_events(request.clone()).await.expect("a page").into_inner();
+    let expected =
+        "unknown method GetEventExportChunks for service teleport.auditlog.v1.AuditLogService";
+    assert_eq!(
+        (status.code(), status.message()),
+        (Code::Unimplemented, expected)
+    );
+    let mut request = GetUnstructuredEventsRequest {
+        end_date: date(Day(30_000)),
+        ..Default::default()
+    };
+    let page = client
+        .get_unstructured_events(request.clone())
+        .await
+        .expect("a page")
+        .into_inner();
     assert_eq!(page.items.len(), 500);
     request.start_key = page.last_key;
-    let page = client.get_unstructured_events(request).await.expect("a page").into_inner();
+    let page = client
+        .get_unstructured_events(request)
+        .await
+        .expect("a page")
+        .into_inner();
     assert_eq!((page.items.len(), &*page.last_key), (200, ""));
 }
 
 #[tokio::test]
 async fn without_a_certificate_one_may_only_ping_and_a_foreign_one_is_refused() {
-    let (folder, other) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
-    let server = Server::start(options(folder.path(), 10)).await.expect("a server");
-    let foreign = Server::start(options(other.path(), 10)).await.expect("a server");
+    let (folder, other) = (
+        tempfile::tempdir().expect("a folder"),
+        tempfile::tempdir().expect("a folder"),
+    );
+    let server = Server::start(options(folder.path(), 10))
+        .await
+        .expect("a server");
+    let foreign = Server::start(options(other.path(), 10))
+        .await
+        .expect("a server");
 
     let nobody = channel(&server, tls(folder.path(), None));
-    let pong = AuthServiceClient::new(nobody.clone()).ping(PingRequest {}).await.expect("a pong").into_inner();
-    assert_eq!((&*pong.cluster_name, &*pong.server_version), ("example.teleport.sh", "17.4.2"));
-    let status = AuditLogServiceClient::new(nobody).get_unstructured_events(GetUnstructuredEventsRequest::default()).await.unwrap_err();
+    let pong = AuthServiceClient::new(nobody.clone())
+        .ping(PingRequest {})
+        .await
+        .expect("a pong")
+        .into_inner();
+    assert_eq!(
+        (&*pong.cluster_name, &*pong.server_version),
+        ("example.teleport.sh", "17.4.2")
+    );
+    let status = AuditLogServiceClient::new(nobody)
+        .get_unstructured_events(GetUnstructuredEventsRequest::default())
+        .await
+        .unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied);
-    assert_eq!(status.message(), "access denied to perform action \"list\" on \"event\"");
+    assert_eq!(
+        status.message(),
+        "access denied to perform action \"list\" on \"event\""
+    );
 
     let stranger = channel(&server, tls(folder.path(), Some(other.path())));
-    let status = AuthServiceClient::new(stranger).ping(PingRequest {}).await.unwrap_err();
+    let status = AuthServiceClient::new(stranger)
+        .ping(PingRequest {})
+        .await
+        .unwrap_err();
     assert_ne!(status.code(), Code::Ok);
     foreign.stop().await;
 }
@@ -266,19 +408,38 @@ async fn without_a_certificate_one_may_only_ping_and_a_foreign_one_is_refused() 
 async fn an_expired_identity_is_refused_and_a_new_one_from_the_same_authority_is_not() {
     let folder = tempfile::tempdir().expect("a folder");
     let identity_expires = Some(SystemTime::now() - Duration::from_secs(3600));
-    let expired = Options { identity_expires, ..options(folder.path(), 10) };
+    let expired = Options {
+        identity_expires,
+        ..options(folder.path(), 10)
+    };
     let server = Server::start(expired.clone()).await.expect("a server");
-    let request = || GetUnstructuredEventsRequest { end_date: date(Day(30_000)), ..Default::default() };
-    client(&server, folder.path()).get_unstructured_events(request()).await.unwrap_err();
-    auth::issue_identity(&Options { identity_expires: None, ..expired }).expect("an identity");
-    let page = client(&server, folder.path()).get_unstructured_events(request()).await.expect("a page").into_inner();
+    let request = || GetUnstructuredEventsRequest {
+        end_date: date(Day(30_000)),
+        ..Default::default()
+    };
+    client(&server, folder.path())
+        .get_unstructured_events(request())
+        .await
+        .unwrap_err();
+    auth::issue_identity(&Options {
+        identity_expires: None,
+        ..expired
+    })
+    .expect("an identity");
+    let page = client(&server, folder.path())
+        .get_unstructured_events(request())
+        .await
+        .expect("a page")
+        .into_inner();
     assert_eq!(page.items.len(), 10);
 }
 
 #[tokio::test]
 async fn a_server_started_again_serves_the_same_identity() {
     let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::start(options(folder.path(), 10)).await.expect("a server");
+    let server = Server::start(options(folder.path(), 10))
+        .await
+        .expect("a server");
     let identity = std::fs::read(folder.path().join("identity")).expect("an identity");
     let mut client = client(&server, folder.path());
     let day = days(&server).next().expect("a day");
@@ -286,14 +447,22 @@ async fn a_server_started_again_serves_the_same_identity() {
     server.drop_connections();
     let listen = server.address().to_string();
     server.stop().await;
-    let server = Server::start(Options { listen, ..options(folder.path(), 10) }).await.expect("the same address");
+    let server = Server::start(Options {
+        listen,
+        ..options(folder.path(), 10)
+    })
+    .await
+    .expect("the same address");
     // The first call may find the old connection broken.
     let again = match chunks(&mut client, day).await {
         Ok(again) => again,
         Err(_) => chunks(&mut client, day).await.expect("chunks"),
     };
     assert_eq!(first, again);
-    assert_eq!(std::fs::read(folder.path().join("identity")).expect("an identity"), identity);
+    assert_eq!(
+        std::fs::read(folder.path().join("identity")).expect("an identity"),
+        identity
+    );
     server.stop().await;
 }
 
@@ -304,9 +473,30 @@ async fn the_folder_holds_what_teleport_would_write() {
     let parent = tempfile::tempdir().expect("a folder");
     let out = parent.path().join("auth");
     let server = Server::start(options(&out, 10)).await.expect("a server");
-    assert_eq!(std::fs::metadata(&out).expect("a folder").permissions().mode() & 0o777, 0o700);
-    for name in ["ca.crt", "identity", "client.crt", "client.key", "client.cas"] {
-        assert_eq!(std::fs::metadata(out.join(name)).expect(name).permissions().mode() & 0o777, 0o600, "{name}");
+    assert_eq!(
+        std::fs::metadata(&out)
+            .expect("a folder")
+            .permissions()
+            .mode()
+            & 0o777,
+        0o700
+    );
+    for name in [
+        "ca.crt",
+        "identity",
+        "client.crt",
+        "client.key",
+        "client.cas",
+    ] {
+        assert_eq!(
+            std::fs::metadata(out.join(name))
+                .expect(name)
+                .permissions()
+                .mode()
+                & 0o777,
+            0o600,
+            "{name}"
+        );
     }
     let read = |name: &str| std::fs::read_to_string(out.join(name)).expect("text");
     let identity = read("identity");
@@ -328,12 +518,25 @@ async fn the_folder_holds_what_teleport_would_write() {
     assert_eq!(kinds, order);
     assert!(identity.starts_with(&read("client.key")) && identity.ends_with(&read("client.cas")));
     assert_eq!(read("client.cas"), read("ca.crt").replace("\r\n", "\n"));
-    let certificate = identity.lines().find(|line| line.starts_with("ecdsa-")).expect("an SSH certificate");
+    let certificate = identity
+        .lines()
+        .find(|line| line.starts_with("ecdsa-"))
+        .expect("an SSH certificate");
     let certificate = ssh_key::Certificate::from_openssh(certificate).expect("an SSH certificate");
     certificate.verify_signature().expect("a signature");
-    assert_eq!(certificate.valid_principals()[0], "-teleport-nologin-event-handler");
+    assert_eq!(
+        certificate.valid_principals()[0],
+        "-teleport-nologin-event-handler"
+    );
 
-    let refused = receiver::Receiver::start(receiver::Options { out: out.clone(), ..Default::default() }).await;
-    assert!(matches!(refused, Err(SimError::Shared(folder)) if folder == out), "one folder for two simulators");
+    let refused = receiver::Receiver::start(receiver::Options {
+        out: out.clone(),
+        ..Default::default()
+    })
+    .await;
+    assert!(
+        matches!(refused, Err(SimError::Shared(folder)) if folder == out),
+        "one folder for two simulators"
+    );
     server.stop().await;
 }

@@ -27,25 +27,44 @@ impl Client {
         version: &'static SupportedProtocolVersion,
     ) -> std::io::Result<Client> {
         let mut roots = RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(out.join("ca.crt")).expect("ca.crt")).expect("a root");
-        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider())).with_protocol_versions(&[version]);
+        roots
+            .add(CertificateDer::from_pem_file(out.join("ca.crt")).expect("ca.crt"))
+            .expect("a root");
+        let builder = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_protocol_versions(&[version]);
         let builder = builder.expect("versions").with_root_certificates(roots);
         let config = match identity {
             None => builder.with_no_client_auth(),
             Some(folder) => {
-                let certificate = CertificateDer::from_pem_file(folder.join("client.crt")).expect("client.crt");
-                let key = PrivateKeyDer::from_pem_file(folder.join("client.key")).expect("client.key");
-                builder.with_client_auth_cert(vec![certificate], key).expect("a client certificate")
+                let certificate =
+                    CertificateDer::from_pem_file(folder.join("client.crt")).expect("client.crt");
+                let key =
+                    PrivateKeyDer::from_pem_file(folder.join("client.key")).expect("client.key");
+                builder
+                    .with_client_auth_cert(vec![certificate], key)
+                    .expect("a client certificate")
             }
         };
         let stream = TcpStream::connect(receiver.address()).await?;
         let name = ServerName::try_from("localhost").expect("a name");
-        Ok(Client(TlsConnector::from(Arc::new(config)).connect(name, stream).await?))
+        Ok(Client(
+            TlsConnector::from(Arc::new(config))
+                .connect(name, stream)
+                .await?,
+        ))
     }
 
     /// Status and body of the answer.
-    async fn send(&mut self, method: &str, path: &str, body: &str) -> std::io::Result<(u16, String)> {
-        let request = format!("{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+    async fn send(
+        &mut self,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> std::io::Result<(u16, String)> {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        );
         self.0.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         let head = loop {
@@ -57,13 +76,24 @@ impl Client {
             }
         };
         let text = String::from_utf8_lossy(&answer[..head]).into_owned();
-        let field = |name: &str| text.lines().find_map(|line| line.strip_prefix(name)).and_then(|value| value.trim().parse().ok());
+        let field = |name: &str| {
+            text.lines()
+                .find_map(|line| line.strip_prefix(name))
+                .and_then(|value| value.trim().parse().ok())
+        };
         let len: usize = field("content-length:").unwrap_or(0);
         while answer.len() < head + len {
             self.0.read_buf(&mut answer).await?;
         }
-        let status = text.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
-        Ok((status, String::from_utf8_lossy(&answer[head..]).into_owned()))
+        let status = text
+            .split(' ')
+            .nth(1)
+            .and_then(|status| status.parse().ok())
+            .expect("a status");
+        Ok((
+            status,
+            String::from_utf8_lossy(&answer[head..]).into_owned(),
+        ))
     }
 
     async fn post(&mut self, path: &str, body: &str) -> u16 {
@@ -73,13 +103,20 @@ impl Client {
 
 async fn start(options: Options) -> (tempfile::TempDir, Receiver, Client) {
     let folder = tempfile::tempdir().expect("a folder");
-    let receiver = Receiver::start(Options { out: folder.path().to_owned(), ..options }).await.expect("a receiver");
+    let receiver = Receiver::start(Options {
+        out: folder.path().to_owned(),
+        ..options
+    })
+    .await
+    .expect("a receiver");
     let client = connect(&receiver, folder.path()).await;
     (folder, receiver, client)
 }
 
 async fn connect(receiver: &Receiver, folder: &Path) -> Client {
-    Client::connect(receiver, folder, Some(folder), &rustls::version::TLS13).await.expect("a connection")
+    Client::connect(receiver, folder, Some(folder), &rustls::version::TLS13)
+        .await
+        .expect("a connection")
 }
 
 fn array(lines: impl IntoIterator<Item = String>) -> String {
@@ -89,19 +126,37 @@ fn array(lines: impl IntoIterator<Item = String>) -> String {
 #[tokio::test]
 async fn objects_and_arrays_are_counted_by_id_and_path() {
     let (_folder, receiver, mut client) = start(Options::default()).await;
-    let lines: Vec<String> = Generator::new(generate::Options::default()).json_lines(1_000).collect();
+    let lines: Vec<String> = Generator::new(generate::Options::default())
+        .json_lines(1_000)
+        .collect();
     for batch in lines.chunks(300) {
         assert_eq!(client.post("/test.log", &array(batch.to_vec())).await, 200);
     }
     assert_eq!(client.post("/test.log", &lines[7]).await, 200);
     assert_eq!(client.post("/session.a.log", &lines[7]).await, 200);
     assert_eq!(client.post("/test.log", "[]").await, 200);
-    assert_eq!(client.post("/test.log", &format!("{}\n{}", lines[0], lines[1])).await, 400, "NDJSON");
-    assert_eq!(client.send("DELETE", "/test.log", "").await.expect("an answer").0, 405);
+    assert_eq!(
+        client
+            .post("/test.log", &format!("{}\n{}", lines[0], lines[1]))
+            .await,
+        400,
+        "NDJSON"
+    );
+    assert_eq!(
+        client
+            .send("DELETE", "/test.log", "")
+            .await
+            .expect("an answer")
+            .0,
+        405
+    );
 
     let (status, stats) = client.send("GET", "/stats", "").await.expect("an answer");
     let stats: serde_json::Value = serde_json::from_str(&stats).expect("JSON");
-    assert_eq!((status, &stats["distinct"], &stats["duplicates"]), (200, &1_001.into(), &1.into()));
+    assert_eq!(
+        (status, &stats["distinct"], &stats["duplicates"]),
+        (200, &1_001.into(), &1.into())
+    );
 
     let totals = receiver.stop().await;
     let expected = Totals {
@@ -111,8 +166,22 @@ async fn objects_and_arrays_are_counted_by_id_and_path() {
         duplicates: 1,
         refused: 1,
         by_path: [
-            ("/session.a.log".to_owned(), PathTotals { requests: 1, documents: 1, refused: 0 }),
-            ("/test.log".to_owned(), PathTotals { requests: 7, documents: 1_001, refused: 1 }),
+            (
+                "/session.a.log".to_owned(),
+                PathTotals {
+                    requests: 1,
+                    documents: 1,
+                    refused: 0,
+                },
+            ),
+            (
+                "/test.log".to_owned(),
+                PathTotals {
+                    requests: 7,
+                    documents: 1_001,
+                    refused: 1,
+                },
+            ),
         ]
         .into(),
     };
@@ -132,7 +201,9 @@ async fn a_client_certificate_of_its_own_authority_is_demanded() {
             };
             assert!(refused, "{who} with {version:?}");
         }
-        let mut known = Client::connect(&receiver, folder.path(), Some(folder.path()), version).await.expect("a connection");
+        let mut known = Client::connect(&receiver, folder.path(), Some(folder.path()), version)
+            .await
+            .expect("a connection");
         assert_eq!(known.post("/", "{}").await, 200, "{version:?}");
     }
     assert_eq!(receiver.stop().await.requests, 2);
@@ -142,26 +213,44 @@ async fn a_client_certificate_of_its_own_authority_is_demanded() {
 #[tokio::test]
 async fn statuses_follow_the_schedule_and_refused_documents_do_not_count() {
     let status: Schedule = "503x2,429x1,204".parse().expect("a schedule");
-    let (_folder, receiver, mut client) = start(Options { status, ..Options::default() }).await;
+    let (_folder, receiver, mut client) = start(Options {
+        status,
+        ..Options::default()
+    })
+    .await;
     let mut answers = Vec::new();
     for _ in 0..4 {
         answers.push(client.post("/", r#"{"uid":"a"}"#).await);
     }
     assert_eq!(answers, [503, 503, 429, 204]);
-    receiver.control().set_status("401".parse().expect("a schedule"));
+    receiver
+        .control()
+        .set_status("401".parse().expect("a schedule"));
     assert_eq!(client.post("/", r#"{"uid":"b"}"#).await, 401);
     let totals = receiver.stop().await;
-    assert_eq!((totals.requests, totals.documents, totals.refused), (5, 1, 4));
+    assert_eq!(
+        (totals.requests, totals.documents, totals.refused),
+        (5, 1, 4)
+    );
 }
 
 #[tokio::test]
 async fn every_accepted_document_is_one_line_of_the_capture_file_before_it_is_answered() {
     let parent = tempfile::tempdir().expect("a folder");
     let file = parent.path().join("capture.ndjson");
-    let (_folder, receiver, mut client) = start(Options { capture: Some(file.clone()), ..Options::default() }).await;
-    client.post("/", "[{\"uid\":\"a\",\n\"n\":1},{\"uid\":\"b\"}]").await;
+    let (_folder, receiver, mut client) = start(Options {
+        capture: Some(file.clone()),
+        ..Options::default()
+    })
+    .await;
+    client
+        .post("/", "[{\"uid\":\"a\",\n\"n\":1},{\"uid\":\"b\"}]")
+        .await;
     client.post("/", "{broken").await;
-    assert_eq!(std::fs::read_to_string(&file).expect("a capture"), "{\"uid\":\"a\", \"n\":1}\n{\"uid\":\"b\"}\n");
+    assert_eq!(
+        std::fs::read_to_string(&file).expect("a capture"),
+        "{\"uid\":\"a\", \"n\":1}\n{\"uid\":\"b\"}\n"
+    );
     assert_eq!(receiver.stop().await.documents, 2);
 }
 
@@ -192,26 +281,43 @@ async fn a_lost_answer_leaves_a_duplicate() {
     let mut client = connect(&receiver, folder.path()).await;
     assert_eq!(client.post("/", r#"{"uid":"a"}"#).await, 200);
     let totals = receiver.stop().await;
-    assert_eq!((totals.documents, totals.distinct, totals.duplicates), (2, 1, 1));
+    assert_eq!(
+        (totals.documents, totals.distinct, totals.duplicates),
+        (2, 1, 1)
+    );
 }
 
 #[tokio::test]
 async fn idle_connections_close_and_too_large_bodies_are_refused() {
     let idle = Some(Duration::from_millis(50));
-    let (folder, receiver, mut client) = start(Options { idle, body_max: 100, ..Options::default() }).await;
+    let (folder, receiver, mut client) = start(Options {
+        idle,
+        body_max: 100,
+        ..Options::default()
+    })
+    .await;
     assert_eq!(client.post("/", r#"{"uid":"a"}"#).await, 200);
     let mut end = Vec::new();
     // Ends when the receiver closes; it does so without TLS's good-bye.
     let _ = client.0.read_to_end(&mut end).await;
     assert!(end.is_empty());
     let mut client = connect(&receiver, folder.path()).await;
-    assert_eq!(client.post("/", &format!("{{\"uid\":\"{}\"}}", "x".repeat(200))).await, 413);
+    assert_eq!(
+        client
+            .post("/", &format!("{{\"uid\":\"{}\"}}", "x".repeat(200)))
+            .await,
+        413
+    );
 }
 
 #[tokio::test]
 async fn latency_delays_each_answer() {
     let latency = Duration::from_millis(30);
-    let (_folder, _receiver, mut client) = start(Options { latency, ..Options::default() }).await;
+    let (_folder, _receiver, mut client) = start(Options {
+        latency,
+        ..Options::default()
+    })
+    .await;
     let before = std::time::Instant::now();
     client.post("/", "{}").await;
     assert!(before.elapsed() >= latency);

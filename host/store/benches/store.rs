@@ -16,7 +16,9 @@ fn main() {
 fn block(seed: u64) -> BlockParts {
     let mut dice = seed;
     let mut word = || {
-        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        dice = dice
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         dice >> 16
     };
     let mut builder = BlockBuilder::new();
@@ -44,7 +46,14 @@ fn block(seed: u64) -> BlockParts {
             port = 1024 + c % 60_000,
         );
         let time = 1_767_600_000_000 + (c % 100_000) as i64;
-        let head = Head { key: &uid, event_type: "session.start", code: "T2000I", time, index: (a % 256) as i64, session: "" };
+        let head = Head {
+            key: &uid,
+            event_type: "session.start",
+            code: "T2000I",
+            time,
+            index: (a % 256) as i64,
+            session: "",
+        };
         builder.push(head, &payload);
     }
     builder.take()
@@ -56,15 +65,29 @@ fn bytes(parts: &BlockParts) -> u64 {
 
 fn open(folder: &tempfile::TempDir) -> Store {
     let options = Options::new(folder.path());
-    Store::open(Options { retention: Retention::default(), tail_bytes: 1, ..options }).expect("a store")
+    Store::open(Options {
+        retention: Retention::default(),
+        tail_bytes: 1,
+        ..options
+    })
+    .expect("a store")
 }
 
 fn append(parts: BlockParts) -> Append {
-    Append { source: "teleport".into(), feed: FeedKind::Audit, read_at: 0, events: parts, cursors: vec![], duplicates: 0 }
+    Append {
+        source: "teleport".into(),
+        feed: FeedKind::Audit,
+        read_at: 0,
+        events: parts,
+        cursors: vec![],
+        duplicates: 0,
+    }
 }
 
 fn runtime() -> tokio::runtime::Runtime {
-    tokio::runtime::Builder::new_current_thread().build().expect("a runtime")
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .expect("a runtime")
 }
 
 /// Blocks appended by several readers at once, durable when counted.
@@ -75,24 +98,31 @@ fn append_mb_per_s(bencher: Bencher, readers: u64) {
     let parts: Vec<BlockParts> = (0..BLOCKS).map(block).collect();
     let events: usize = parts.iter().map(|parts| parts.times.len()).sum();
     let total: u64 = parts.iter().map(bytes).sum();
-    assert!((900..960).contains(&(total as usize / events)), "{} bytes an event", total as usize / events);
-    bencher.counter(BytesCount::new(total)).with_inputs(|| parts.clone()).bench_values(|mut parts| {
-        runtime.block_on(async {
-            while !parts.is_empty() {
-                let group = parts.split_off(parts.len().saturating_sub(readers as usize));
-                let tasks = group.into_iter().map(|parts| {
-                    let store = store.clone();
-                    async move { store.append(append(parts)).await.expect("room") }
-                });
-                let local = tokio::task::LocalSet::new();
-                let tasks: Vec<_> = tasks.map(|task| local.spawn_local(task)).collect();
-                local.await;
-                for task in tasks {
-                    task.await.expect("no panic");
+    assert!(
+        (900..960).contains(&(total as usize / events)),
+        "{} bytes an event",
+        total as usize / events
+    );
+    bencher
+        .counter(BytesCount::new(total))
+        .with_inputs(|| parts.clone())
+        .bench_values(|mut parts| {
+            runtime.block_on(async {
+                while !parts.is_empty() {
+                    let group = parts.split_off(parts.len().saturating_sub(readers as usize));
+                    let tasks = group.into_iter().map(|parts| {
+                        let store = store.clone();
+                        async move { store.append(append(parts)).await.expect("room") }
+                    });
+                    let local = tokio::task::LocalSet::new();
+                    let tasks: Vec<_> = tasks.map(|task| local.spawn_local(task)).collect();
+                    local.await;
+                    for task in tasks {
+                        task.await.expect("no panic");
+                    }
                 }
-            }
+            });
         });
-    });
 }
 
 /// Every block from disk: checksum, decompression, columns.
@@ -106,7 +136,9 @@ fn scan_mb_per_s(bencher: Bencher) {
         total += bytes(&parts);
         runtime.block_on(store.append(append(parts))).expect("room");
     }
-    bencher.counter(BytesCount::new(total)).bench(|| scan(&store, total));
+    bencher
+        .counter(BytesCount::new(total))
+        .bench(|| scan(&store, total));
 }
 
 fn scan(store: &Store, total: u64) {
@@ -125,13 +157,18 @@ fn scan_heads_mb_per_s(bencher: Bencher) {
     let store = open(&folder);
     let parts = block(1);
     for _ in 0..BLOCKS {
-        runtime.block_on(store.append(append(parts.clone()))).expect("room");
+        runtime
+            .block_on(store.append(append(parts.clone())))
+            .expect("room");
     }
-    bencher.counter(BytesCount::new(bytes(&parts) * BLOCKS)).bench(|| {
-        let mut seq = 1;
-        while let Some((first_seq, heads)) = store.heads_at(STREAM, seq).expect("a sound store") {
-            seq = first_seq + heads.len() as u64;
-        }
-        seq
-    });
+    bencher
+        .counter(BytesCount::new(bytes(&parts) * BLOCKS))
+        .bench(|| {
+            let mut seq = 1;
+            while let Some((first_seq, heads)) = store.heads_at(STREAM, seq).expect("a sound store")
+            {
+                seq = first_seq + heads.len() as u64;
+            }
+            seq
+        });
 }

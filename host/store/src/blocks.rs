@@ -21,7 +21,8 @@ pub struct StoredBlock {
     payload: Vec<u8>,
 }
 
-const COLUMNS: &str = "first_seq, count, read_at, min_time, max_time, bytes, codec, checksum, heads, payload";
+const COLUMNS: &str =
+    "first_seq, count, read_at, min_time, max_time, bytes, codec, checksum, heads, payload";
 
 impl StoredBlock {
     pub fn end(&self) -> Seq {
@@ -45,7 +46,15 @@ impl StoredBlock {
     /// The checksum, taken anew; an error where it is not the one written.
     pub fn verify(&self, stream: &Stream) -> Result<Checksum, StoreError> {
         let content = content_digest(&self.heads, &self.payload);
-        let found = block_checksum(&stream.name, self.first_seq, self.count, self.read_at, self.times, self.codec, &content);
+        let found = block_checksum(
+            &stream.name,
+            self.first_seq,
+            self.count,
+            self.read_at,
+            self.times,
+            self.codec,
+            &content,
+        );
         if found != self.checksum || self.bytes != (self.heads.len() + self.payload.len()) as u64 {
             return Err(self.damaged(stream, "its checksum differs"));
         }
@@ -55,31 +64,56 @@ impl StoredBlock {
     pub fn heads(&self, stream: &Stream) -> Result<Heads, StoreError> {
         self.verify(stream)?;
         self.known(stream)?;
-        let heads = codec::decode_heads(&self.heads).map_err(|error| self.damaged(stream, error))?;
-        if heads.len() as u64 == self.count { Ok(heads) } else { Err(self.damaged(stream, "its count differs")) }
+        let heads =
+            codec::decode_heads(&self.heads).map_err(|error| self.damaged(stream, error))?;
+        if heads.len() as u64 == self.count {
+            Ok(heads)
+        } else {
+            Err(self.damaged(stream, "its count differs"))
+        }
     }
 
     pub fn block(&self, stream: &Stream) -> Result<Block, StoreError> {
         self.verify(stream)?;
         self.known(stream)?;
-        let parts = codec::decode(&self.heads, &self.payload).map_err(|error| self.damaged(stream, error))?;
+        let parts = codec::decode(&self.heads, &self.payload)
+            .map_err(|error| self.damaged(stream, error))?;
         if parts.times.len() as u64 != self.count {
             return Err(self.damaged(stream, "its count differs"));
         }
-        Ok(Block::new(stream.name.clone(), stream.feed, self.first_seq, self.read_at, parts))
+        Ok(Block::new(
+            stream.name.clone(),
+            stream.feed,
+            self.first_seq,
+            self.read_at,
+            parts,
+        ))
     }
 
     fn known(&self, stream: &Stream) -> Result<(), StoreError> {
-        if self.codec == codec::VERSION { Ok(()) } else { Err(self.damaged(stream, format_args!("its codec {} is unknown", self.codec))) }
+        if self.codec == codec::VERSION {
+            Ok(())
+        } else {
+            Err(self.damaged(stream, format_args!("its codec {} is unknown", self.codec)))
+        }
     }
 
     fn damaged(&self, stream: &Stream, what: impl std::fmt::Display) -> StoreError {
-        StoreError::Damaged(format!("block {}..{} of `{}`: {what}", self.first_seq, self.end(), stream.name))
+        StoreError::Damaged(format!(
+            "block {}..{} of `{}`: {what}",
+            self.first_seq,
+            self.end(),
+            stream.name
+        ))
     }
 }
 
 /// The block that holds a sequence.
-pub fn at(connection: &Connection, stream: &Stream, seq: Seq) -> Result<Option<StoredBlock>, StoreError> {
+pub fn at(
+    connection: &Connection,
+    stream: &Stream,
+    seq: Seq,
+) -> Result<Option<StoredBlock>, StoreError> {
     if seq < stream.oldest || seq >= stream.next {
         return Ok(None);
     }
@@ -87,13 +121,22 @@ pub fn at(connection: &Connection, stream: &Stream, seq: Seq) -> Result<Option<S
     match found.filter(|block| seq < block.end()) {
         Some(block) => Ok(Some(block)),
         // Sequences have no gaps between the oldest and the next.
-        None => Err(StoreError::Damaged(format!("entry {seq} of `{}` is missing", stream.name))),
+        None => Err(StoreError::Damaged(format!(
+            "entry {seq} of `{}` is missing",
+            stream.name
+        ))),
     }
 }
 
 /// The newest block that begins at or before a sequence.
-pub fn before(connection: &Connection, stream: &Stream, seq: Seq) -> Result<Option<StoredBlock>, StoreError> {
-    let sql = format!("SELECT {COLUMNS} FROM blocks WHERE stream_id = ?1 AND first_seq <= ?2 ORDER BY first_seq DESC LIMIT 1");
+pub fn before(
+    connection: &Connection,
+    stream: &Stream,
+    seq: Seq,
+) -> Result<Option<StoredBlock>, StoreError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM blocks WHERE stream_id = ?1 AND first_seq <= ?2 ORDER BY first_seq DESC LIMIT 1"
+    );
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query((stream.id, seq))?;
     Ok(rows.next()?.map(StoredBlock::read).transpose()?)
@@ -117,17 +160,23 @@ impl Extent {
 }
 
 /// The blocks that hold a part of `start..end`, oldest first, as far as they are kept.
-pub fn extents(connection: &Connection, stream_id: i64, start: Seq, end: Seq) -> rusqlite::Result<Vec<Extent>> {
+pub fn extents(
+    connection: &Connection,
+    stream_id: i64,
+    start: Seq,
+    end: Seq,
+) -> rusqlite::Result<Vec<Extent>> {
     let sql = "SELECT first_seq, count, read_at, min_time, max_time, bytes, checksum FROM blocks WHERE stream_id = ?1 AND first_seq < ?3 AND \
                first_seq >= (SELECT coalesce(max(first_seq), 0) FROM blocks WHERE stream_id = ?1 AND first_seq <= ?2) ORDER BY first_seq";
     let mut statement = connection.prepare_cached(sql)?;
-    let found = statement.query_map((stream_id, start, end), extent)?.filter(|row| row.as_ref().map_or(true, |row| row.end() > start));
+    let found = statement
+        .query_map((stream_id, start, end), extent)?
+        .filter(|row| row.as_ref().map_or(true, |row| row.end() > start));
     found.collect()
 }
 
 pub fn oldest(connection: &Connection, stream_id: i64) -> rusqlite::Result<Option<Extent>> {
-    let sql =
-        "SELECT first_seq, count, read_at, min_time, max_time, bytes, checksum FROM blocks WHERE stream_id = ?1 ORDER BY first_seq LIMIT 1";
+    let sql = "SELECT first_seq, count, read_at, min_time, max_time, bytes, checksum FROM blocks WHERE stream_id = ?1 ORDER BY first_seq LIMIT 1";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([stream_id])?;
     rows.next()?.map(extent).transpose()

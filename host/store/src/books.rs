@@ -1,4 +1,5 @@
-//! The four figures, counted: from the stream's sequences, from outcome vectors, and from ranges that have none.
+//! The four figures, counted: from the stream's sequences, from outcome vectors, and from ranges
+//! that have none.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -9,7 +10,8 @@ use crate::rows::{self, Epoch};
 use crate::writer::retention::days_in;
 use crate::{StoreError, blocks, codec};
 
-/// What was counted of each pass up to a commit. Commits are only ever added, so counting goes on from there.
+/// What was counted of each pass up to a commit. Commits are only ever added, so counting goes on
+/// from there.
 #[derive(Default)]
 pub struct Tallies(HashMap<i64, Tally>);
 
@@ -29,19 +31,34 @@ impl Tally {
         while let Some(row) = rows.next()? {
             let range = row.get(1)?..row.get(2)?;
             let damaged = |what: &dyn std::fmt::Display| {
-                StoreError::Damaged(format!("the commit of `{}` for {range:?} of `{}`: {what}", epoch.pipeline, epoch.progress.stream))
+                StoreError::Damaged(format!(
+                    "the commit of `{}` for {range:?} of `{}`: {what}",
+                    epoch.pipeline, epoch.progress.stream
+                ))
             };
             let outcomes =
-                codec::decode_outcomes(row.get_ref(3)?.as_blob().map_err(rusqlite::Error::from)?).map_err(|error| damaged(&error))?;
+                codec::decode_outcomes(row.get_ref(3)?.as_blob().map_err(rusqlite::Error::from)?)
+                    .map_err(|error| damaged(&error))?;
             if !outcomes.covers(&range) {
                 return Err(damaged(&"its outcomes are not its entries'"));
             }
             let days: Vec<(i32, u64, u64, u64)> =
-                serde_json::from_str(row.get_ref(4)?.as_str().map_err(rusqlite::Error::from)?).map_err(|error| damaged(&error))?;
+                serde_json::from_str(row.get_ref(4)?.as_str().map_err(rusqlite::Error::from)?)
+                    .map_err(|error| damaged(&error))?;
             let (delivered, dropped, dead) = outcomes.count();
-            self.sum += Books { delivered, dropped, dead, ..Books::default() };
+            self.sum += Books {
+                delivered,
+                dropped,
+                dead,
+                ..Books::default()
+            };
             for (day, delivered, dropped, dead) in days {
-                *self.days.entry(Day(day)).or_default() += Books { delivered, dropped, dead, ..Books::default() };
+                *self.days.entry(Day(day)).or_default() += Books {
+                    delivered,
+                    dropped,
+                    dead,
+                    ..Books::default()
+                };
             }
             self.last_commit = row.get(0)?;
         }
@@ -50,20 +67,40 @@ impl Tally {
 }
 
 /// For each stream of the pipeline's current epoch.
-pub fn books(connection: &Connection, tallies: &mut Tallies, pipeline: &str) -> Result<Vec<(String, Books)>, StoreError> {
+pub fn books(
+    connection: &Connection,
+    tallies: &mut Tallies,
+    pipeline: &str,
+) -> Result<Vec<(String, Books)>, StoreError> {
     let mut all = Vec::new();
     for epoch in rows::current_epochs_of(connection, pipeline)? {
         let head = stream(connection, &epoch)?.next;
         let tally = tallies.0.entry(epoch.id).or_default();
         tally.update(connection, &epoch)?;
-        let waiting = epoch.progress.waiting(head).into_iter().map(|range| range.end - range.start).sum();
-        all.push((epoch.progress.stream.clone(), Books { read: head.saturating_sub(epoch.progress.begin), waiting, ..tally.sum }));
+        let waiting = epoch
+            .progress
+            .waiting(head)
+            .into_iter()
+            .map(|range| range.end - range.start)
+            .sum();
+        all.push((
+            epoch.progress.stream.clone(),
+            Books {
+                read: head.saturating_sub(epoch.progress.begin),
+                waiting,
+                ..tally.sum
+            },
+        ));
     }
     Ok(all)
 }
 
 /// The same by the UTC day of the event's time, over all streams of the pipeline.
-pub fn days(connection: &Connection, tallies: &mut Tallies, pipeline: &str) -> Result<Vec<(Day, Books)>, StoreError> {
+pub fn days(
+    connection: &Connection,
+    tallies: &mut Tallies,
+    pipeline: &str,
+) -> Result<Vec<(Day, Books)>, StoreError> {
     let mut all: BTreeMap<Day, Books> = BTreeMap::new();
     for epoch in rows::current_epochs_of(connection, pipeline)? {
         let stream = stream(connection, &epoch)?;
@@ -75,7 +112,9 @@ pub fn days(connection: &Connection, tallies: &mut Tallies, pipeline: &str) -> R
         let sql = "SELECT s.day, s.appended - coalesce(e.before, 0) FROM stream_days s \
                    LEFT JOIN epoch_days e ON e.epoch_id = ?1 AND e.day = s.day WHERE s.stream_id = ?2";
         let mut statement = connection.prepare_cached(sql)?;
-        for row in statement.query_map(params![epoch.id, stream.id], |row| Ok((Day(row.get(0)?), row.get(1)?)))? {
+        for row in statement.query_map(params![epoch.id, stream.id], |row| {
+            Ok((Day(row.get(0)?), row.get(1)?))
+        })? {
             let (day, read): (Day, u64) = row?;
             all.entry(day).or_default().read += read;
         }
@@ -94,5 +133,6 @@ pub fn days(connection: &Connection, tallies: &mut Tallies, pipeline: &str) -> R
 
 fn stream(connection: &Connection, epoch: &Epoch) -> Result<rows::Stream, StoreError> {
     let name = &epoch.progress.stream;
-    rows::stream(connection, name)?.ok_or_else(|| StoreError::Damaged(format!("the stream `{name}` is gone")))
+    rows::stream(connection, name)?
+        .ok_or_else(|| StoreError::Damaged(format!("the stream `{name}` is gone")))
 }

@@ -1,4 +1,5 @@
-//! Commits are chained by hash, for each pipeline and stream: nothing that was committed can be changed unseen.
+//! Commits are chained by hash, for each pipeline and stream: nothing that was committed can be
+//! changed unseen.
 
 use std::collections::HashMap;
 
@@ -10,18 +11,21 @@ use crate::rows::{self, Epoch};
 use crate::schema::{Checksum, digest};
 use crate::{Progress, StoreError, blocks};
 
-/// How a verified chain ends. Who keeps it elsewhere can prove later that nothing before it was changed or cut off.
+/// How a verified chain ends. Who keeps it elsewhere can prove later that nothing before it was
+/// changed or cut off.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChainHead {
     pub stream: String,
     pub commits: u64,
     /// The last commit's hash; zeros where there is none.
     pub hash: [u8; 32],
-    /// Of the blocks that the commits name, how many are still kept, and were read and found as they were.
+    /// Of the blocks that the commits name, how many are still kept, and were read and found as
+    /// they were.
     pub blocks: u64,
 }
 
-/// What a commit's hash is taken over, in this order: integers as 8 bytes, texts and blobs after their lengths.
+/// What a commit's hash is taken over, in this order: integers as 8 bytes, texts and blobs after
+/// their lengths.
 pub struct Link<'a> {
     pub previous: Checksum,
     pub pipeline: &'a str,
@@ -63,7 +67,8 @@ impl Link<'_> {
     }
 }
 
-/// Takes every hash of a pipeline's commits anew, reads every block they name, and replays their ranges.
+/// Takes every hash of a pipeline's commits anew, reads every block they name, and replays their
+/// ranges.
 pub fn verify(connection: &Connection, pipeline: &str) -> Result<Vec<ChainHead>, StoreError> {
     let epochs = rows::epochs_of(connection, pipeline)?;
     if epochs.is_empty() {
@@ -73,7 +78,12 @@ pub fn verify(connection: &Connection, pipeline: &str) -> Result<Vec<ChainHead>,
     for epoch in &epochs {
         let stream = &epoch.progress.stream;
         if heads.last().is_none_or(|head| head.stream != *stream) {
-            heads.push(ChainHead { stream: stream.clone(), commits: 0, hash: [0; 32], blocks: 0 });
+            heads.push(ChainHead {
+                stream: stream.clone(),
+                commits: 0,
+                hash: [0; 32],
+                blocks: 0,
+            });
         }
         if let Some(head) = heads.last_mut() {
             Verification::new(connection, epoch)?.run(head)?;
@@ -93,9 +103,16 @@ struct Verification<'a> {
 
 impl<'a> Verification<'a> {
     fn new(connection: &'a Connection, epoch: &'a Epoch) -> Result<Self, StoreError> {
-        let stream = rows::stream(connection, &epoch.progress.stream)?
-            .ok_or_else(|| StoreError::Damaged(format!("the stream `{}` is gone", epoch.progress.stream)))?;
-        Ok(Verification { connection, epoch, stream, generations: HashMap::new(), last_block: None })
+        let stream = rows::stream(connection, &epoch.progress.stream)?.ok_or_else(|| {
+            StoreError::Damaged(format!("the stream `{}` is gone", epoch.progress.stream))
+        })?;
+        Ok(Verification {
+            connection,
+            epoch,
+            stream,
+            generations: HashMap::new(),
+            last_block: None,
+        })
     }
 
     fn run(&mut self, head: &mut ChainHead) -> Result<(), StoreError> {
@@ -109,7 +126,10 @@ impl<'a> Verification<'a> {
             head.hash = self.commit(row, &range, head)?;
             head.commits += 1;
             if range.is_empty() || range.end > self.stream.next || progress.touches(&range) {
-                return Err(self.damaged(&range, "some entry got its outcome twice, or was never read"));
+                return Err(self.damaged(
+                    &range,
+                    "some entry got its outcome twice, or was never read",
+                ));
             }
             progress.finish(range);
         }
@@ -122,12 +142,18 @@ impl<'a> Verification<'a> {
         Ok(())
     }
 
-    fn commit(&mut self, row: &Row<'_>, range: &SeqRange, head: &mut ChainHead) -> Result<Checksum, StoreError> {
+    fn commit(
+        &mut self,
+        row: &Row<'_>,
+        range: &SeqRange,
+        head: &mut ChainHead,
+    ) -> Result<Checksum, StoreError> {
         let number: u32 = row.get(0)?;
         let generation = self.generation(number, range)?;
         let (outcomes, reasons): (Vec<u8>, String) = (row.get(3)?, row.get(4)?);
         let (days, batch): (String, String) = (row.get(5)?, row.get(7)?);
-        let (blocks, dead, state): (Vec<u8>, Vec<u8>, Vec<u8>) = (row.get(8)?, row.get(9)?, row.get(10)?);
+        let (blocks, dead, state): (Vec<u8>, Vec<u8>, Vec<u8>) =
+            (row.get(8)?, row.get(9)?, row.get(10)?);
         let hash = Link {
             previous: head.hash,
             pipeline: &self.epoch.pipeline,
@@ -167,7 +193,8 @@ impl<'a> Verification<'a> {
     fn blocks(&mut self, named: &[u8], range: &SeqRange) -> Result<u64, StoreError> {
         let mut seen = 0;
         for entry in named.chunks(40) {
-            let (Some(first_seq), Some(checksum)) = (entry.first_chunk::<8>(), entry.get(8..40)) else {
+            let (Some(first_seq), Some(checksum)) = (entry.first_chunk::<8>(), entry.get(8..40))
+            else {
                 return Err(self.damaged(range, "its list of blocks is broken"));
             };
             let first_seq = u64::from_be_bytes(*first_seq);
@@ -180,12 +207,18 @@ impl<'a> Verification<'a> {
                     seen += 1;
                     match blocks::at(self.connection, &self.stream, first_seq)? {
                         Some(block) => block.verify(&self.stream)?,
-                        None => return Err(self.damaged(range, format_args!("its block {first_seq} is gone"))),
+                        None => {
+                            return Err(
+                                self.damaged(range, format_args!("its block {first_seq} is gone"))
+                            );
+                        }
                     }
                 }
             };
             if found != *checksum {
-                return Err(self.damaged(range, format_args!("its block {first_seq} is another one")));
+                return Err(
+                    self.damaged(range, format_args!("its block {first_seq} is another one"))
+                );
             }
             self.last_block = Some((first_seq, found));
         }
@@ -200,22 +233,36 @@ impl<'a> Verification<'a> {
         for letter in letters(self.connection, self.epoch.id, range)? {
             let found = letter_checksum(&letter);
             if !checksums.chunks(32).any(|known| *known == found) {
-                return Err(self.damaged(range, format_args!("the dead letter {} is not what was written", letter.seq)));
+                return Err(self.damaged(
+                    range,
+                    format_args!("the dead letter {} is not what was written", letter.seq),
+                ));
             }
         }
         Ok(())
     }
 
     fn damaged(&self, range: &SeqRange, what: impl std::fmt::Display) -> StoreError {
-        StoreError::Damaged(format!("the commit of `{}` for {range:?} of `{}`: {what}", self.epoch.pipeline, self.stream.name))
+        StoreError::Damaged(format!(
+            "the commit of `{}` for {range:?} of `{}`: {what}",
+            self.epoch.pipeline, self.stream.name
+        ))
     }
 }
 
-fn letters(connection: &Connection, epoch_id: i64, range: &SeqRange) -> rusqlite::Result<Vec<DeadLetter>> {
+fn letters(
+    connection: &Connection,
+    epoch_id: i64,
+    range: &SeqRange,
+) -> rusqlite::Result<Vec<DeadLetter>> {
     let sql = "SELECT seq, key, event_type, time, cause, reason, payload FROM dead_letters WHERE epoch_id = ?1 AND seq >= ?2 AND seq < ?3 \
                ORDER BY seq";
     let mut statement = connection.prepare_cached(sql)?;
-    statement.query_map(params![epoch_id, range.start, range.end], |row| letter(row, 0))?.collect()
+    statement
+        .query_map(params![epoch_id, range.start, range.end], |row| {
+            letter(row, 0)
+        })?
+        .collect()
 }
 
 /// A dead letter from seven columns.

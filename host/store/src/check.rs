@@ -1,4 +1,5 @@
-//! What is refused before anything is written: a file that is no store, of a newer format, or damaged.
+//! What is refused before anything is written: a file that is no store, of a newer format, or
+//! damaged.
 
 use std::collections::HashSet;
 use std::fs::File;
@@ -13,15 +14,30 @@ use crate::{OpenError, StoreError, blocks, limits, rows};
 
 /// Reads the first page's header (SQLite's file format 1.3) and the length, without SQLite.
 pub fn before_open(database: &Path) -> Result<(), OpenError> {
-    let io = |source| OpenError::Io { doing: "read", path: database.to_owned(), source };
-    let damaged = |what: String| Err(OpenError::Damaged { path: database.to_owned(), what });
+    let io = |source| OpenError::Io {
+        doing: "read",
+        path: database.to_owned(),
+        source,
+    };
+    let damaged = |what: String| {
+        Err(OpenError::Damaged {
+            path: database.to_owned(),
+            what,
+        })
+    };
     let mut file = File::open(database).map_err(io)?;
     let len = file.metadata().map_err(io)?.len();
     let mut header = [0; 100];
     if let Err(error) = file.read_exact(&mut header) {
-        return if error.kind() == io::ErrorKind::UnexpectedEof { damaged(format!("it has {len} bytes")) } else { Err(io(error)) };
+        return if error.kind() == io::ErrorKind::UnexpectedEof {
+            damaged(format!("it has {len} bytes"))
+        } else {
+            Err(io(error))
+        };
     }
-    let int = |at: usize| u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+    let int = |at: usize| {
+        u32::from_be_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]])
+    };
     if !header.starts_with(b"SQLite format 3\0") {
         return damaged("it is not a SQLite database".to_owned());
     }
@@ -29,7 +45,11 @@ pub fn before_open(database: &Path) -> Result<(), OpenError> {
         return damaged("it is a SQLite database, but not one of Lockgate's".to_owned());
     }
     if i64::from(int(60)) > FORMAT {
-        return Err(OpenError::Newer { path: database.to_owned(), found: int(60).into(), known: FORMAT });
+        return Err(OpenError::Newer {
+            path: database.to_owned(),
+            found: int(60).into(),
+            known: FORMAT,
+        });
     }
     if u32::from(u16::from_be_bytes([header[16], header[17]])) != PAGE_SIZE {
         return damaged("its pages have another size".to_owned());
@@ -38,7 +58,8 @@ pub fn before_open(database: &Path) -> Result<(), OpenError> {
     let (pages, there) = (u64::from(int(28)), len / u64::from(PAGE_SIZE));
     if int(24) == int(92) && pages > there {
         let log = log_pages(&beside(database, "-wal")).map_err(io)?;
-        // A kill in the middle of a checkpoint leaves a short file; what it lacks still stands in the log.
+        // A kill in the middle of a checkpoint leaves a short file; what it lacks still stands in
+        // the log.
         if (there + 1..=pages).any(|page| !log.contains(&(page as u32))) {
             return damaged(format!("it has {there} of {pages} pages"));
         }
@@ -67,9 +88,11 @@ fn log_pages(log: &Path) -> io::Result<HashSet<u32>> {
     Ok(pages)
 }
 
-/// The same through SQLite, so that the log counts: format, structure, the rows that guard themselves, and the newest blocks.
+/// The same through SQLite, so that the log counts: format, structure, the rows that guard
+/// themselves, and the newest blocks.
 ///
-/// The whole structure up to `full` bytes; beyond that it would keep a host from starting for too long.
+/// The whole structure up to `full` bytes; beyond that it would keep a host from starting for too
+/// long.
 pub fn after_open(connection: &Connection, database: &Path, full: u64) -> Result<(), OpenError> {
     let check = || -> Result<(), Refusal> {
         // One snapshot: a host may be writing beside us.
@@ -81,7 +104,8 @@ pub fn after_open(connection: &Connection, database: &Path, full: u64) -> Result
         let pages: u64 = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
         let small = pages * u64::from(PAGE_SIZE) <= full;
         if small {
-            let verdict: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+            let verdict: String =
+                connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
             if verdict != "ok" {
                 return Err(Refusal::Damaged(verdict));
             }
@@ -94,7 +118,9 @@ pub fn after_open(connection: &Connection, database: &Path, full: u64) -> Result
         for stream in rows::streams(connection)? {
             let mut seq = stream.next.saturating_sub(1);
             for _ in 0..limits::NEWEST_CHECKED {
-                let Some(block) = blocks::at(connection, &stream, seq)? else { break };
+                let Some(block) = blocks::at(connection, &stream, seq)? else {
+                    break;
+                };
                 block.verify(&stream)?;
                 seq = block.first_seq.saturating_sub(1);
             }
@@ -102,9 +128,20 @@ pub fn after_open(connection: &Connection, database: &Path, full: u64) -> Result
         Ok(())
     };
     check().map_err(|refusal| match refusal {
-        Refusal::Newer(found) => OpenError::Newer { path: database.to_owned(), found, known: FORMAT },
-        Refusal::Damaged(what) => OpenError::Damaged { path: database.to_owned(), what },
-        Refusal::Failed(cause) => OpenError::Failed { path: database.to_owned(), cause, full: false },
+        Refusal::Newer(found) => OpenError::Newer {
+            path: database.to_owned(),
+            found,
+            known: FORMAT,
+        },
+        Refusal::Damaged(what) => OpenError::Damaged {
+            path: database.to_owned(),
+            what,
+        },
+        Refusal::Failed(cause) => OpenError::Failed {
+            path: database.to_owned(),
+            cause,
+            full: false,
+        },
     })
 }
 

@@ -1,11 +1,14 @@
 //! The binary form of a block's columns and of outcomes. Version 1.
 //!
-//! Integers are LEB128 varints, signed ones zigzag. A text column is its lengths, then its bytes. Decoding is strict: any bytes give
-//! columns that keep every rule of [`BlockParts`], or an error; what is allocated is bounded by the length of the input.
+//! Integers are LEB128 varints, signed ones zigzag. A text column is its lengths, then its bytes.
+//! Decoding is strict: any bytes give columns that keep every rule of [`BlockParts`], or an error;
+//! what is allocated is bounded by the length of the input.
 //!
-//! - `heads`: length before compression, then one zstd frame of: rows; types, codes, sessions (each: number of values, values, a value
-//!   for each row); times and indexes as differences; keys; lengths of the payloads; number of raw events, each as (difference of rows, length).
-//! - `payload`: for each 128 rows, then for all raw events together: compressed length, zstd frame (nothing where there is no byte).
+//! - `heads`: length before compression, then one zstd frame of: rows; types, codes, sessions
+//!   (each: number of values, values, a value for each row); times and indexes as differences;
+//!   keys; lengths of the payloads; number of raw events, each as (difference of rows, length).
+//! - `payload`: for each 128 rows, then for all raw events together: compressed length, zstd frame
+//!   (nothing where there is no byte).
 
 mod bytes;
 mod frames;
@@ -50,8 +53,25 @@ pub fn encode(parts: &BlockParts) -> Result<(Vec<u8>, Vec<u8>), CodecError> {
 pub fn decode(heads: &[u8], payload: &[u8]) -> Result<BlockParts, CodecError> {
     let heads = decode_heads(heads)?;
     let (payloads, raw) = frames::decode(payload, &heads)?;
-    let Heads { types, codes, sessions, times, indexes, keys, .. } = heads;
-    Ok(BlockParts { types, codes, sessions, times, indexes, keys, payloads, raw })
+    let Heads {
+        types,
+        codes,
+        sessions,
+        times,
+        indexes,
+        keys,
+        ..
+    } = heads;
+    Ok(BlockParts {
+        types,
+        codes,
+        sessions,
+        times,
+        indexes,
+        keys,
+        payloads,
+        raw,
+    })
 }
 
 /// All columns but the payloads.
@@ -82,7 +102,14 @@ pub(crate) mod tests {
             let mut builder = BlockBuilder::new();
             for (event_type, code, session, time, index, key, payload) in &events {
                 let session = session.as_deref().unwrap_or("");
-                let head = Head { key, event_type, code, time: *time, index: *index, session };
+                let head = Head {
+                    key,
+                    event_type,
+                    code,
+                    time: *time,
+                    index: *index,
+                    session,
+                };
                 match payload {
                     Ok(text) => builder.push(head, text),
                     Err(raw) => builder.push_raw(head, raw),
@@ -169,7 +196,17 @@ pub(crate) mod tests {
     fn columns_that_contradict_each_other_are_not_encoded() {
         let sound = || {
             let mut builder = BlockBuilder::new();
-            builder.push(Head { key: "k", event_type: "t", code: "c", time: 1, index: 1, session: "" }, "{}");
+            builder.push(
+                Head {
+                    key: "k",
+                    event_type: "t",
+                    code: "c",
+                    time: 1,
+                    index: 1,
+                    session: "",
+                },
+                "{}",
+            );
             builder.take()
         };
         assert!(encode(&sound()).is_ok());

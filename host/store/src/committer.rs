@@ -1,4 +1,5 @@
-//! One thread that writes. What is queued while it writes becomes the next transaction: under load many operations share one sync.
+//! One thread that writes. What is queued while it writes becomes the next transaction: under load
+//! many operations share one sync.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -16,10 +17,24 @@ use crate::{Registration, StoreError, limits};
 /// Dropping a reply tells its waiter that the store has closed; why, stands in `Shared`.
 pub enum Operation {
     Append(QueuedAppend),
-    Commit { encoded: Box<EncodedCommit>, reply: oneshot::Sender<Result<(), StoreError>>, _room: OwnedSemaphorePermit },
-    Register { generation: Generation, streams: Vec<String>, at: Millis, reply: oneshot::Sender<Result<Registration, StoreError>> },
-    KeepOnly { pipelines: Vec<String>, reply: oneshot::Sender<()> },
-    Close { reply: oneshot::Sender<()> },
+    Commit {
+        encoded: Box<EncodedCommit>,
+        reply: oneshot::Sender<Result<(), StoreError>>,
+        _room: OwnedSemaphorePermit,
+    },
+    Register {
+        generation: Generation,
+        streams: Vec<String>,
+        at: Millis,
+        reply: oneshot::Sender<Result<Registration, StoreError>>,
+    },
+    KeepOnly {
+        pipelines: Vec<String>,
+        reply: oneshot::Sender<()>,
+    },
+    Close {
+        reply: oneshot::Sender<()>,
+    },
 }
 
 pub struct QueuedAppend {
@@ -59,10 +74,20 @@ impl<T> Answer<T> {
 
 impl Committer {
     pub fn run(self) {
-        let Committer { writer, queue, shared, lock } = self;
+        let Committer {
+            writer,
+            queue,
+            shared,
+            lock,
+        } = self;
         // Also where this thread panics: nobody waits for ever.
         let _last = LastWord(shared.clone());
-        let mut group = Group { writer, parked: HashMap::new(), warned: HashMap::new(), shared: shared.clone() };
+        let mut group = Group {
+            writer,
+            parked: HashMap::new(),
+            warned: HashMap::new(),
+            shared: shared.clone(),
+        };
         let end = group.serve(&queue);
         let Group { writer, parked, .. } = group;
         shared.retire_readers();
@@ -72,7 +97,13 @@ impl Committer {
                     // Nothing is lost: the log is read when the store is opened again.
                     tracing::warn!(%error, "the store's log was not folded into its file");
                 }
-                (StoreError::Closed { cause: "it was closed".to_owned(), full: false }, reply)
+                (
+                    StoreError::Closed {
+                        cause: "it was closed".to_owned(),
+                        full: false,
+                    },
+                    reply,
+                )
             }
             Err(fault) => {
                 let cause = writer.closed_by(fault);
@@ -125,7 +156,11 @@ impl Group {
         }
     }
 
-    fn group(&mut self, first: Operation, queue: &Receiver<Operation>) -> Result<Option<oneshot::Sender<()>>, Fault> {
+    fn group(
+        &mut self,
+        first: Operation,
+        queue: &Receiver<Operation>,
+    ) -> Result<Option<oneshot::Sender<()>>, Fault> {
         let mut answers = Answers::default();
         let mut close = None;
         let (mut operations, mut bytes) = (0, 0);
@@ -169,14 +204,25 @@ impl Group {
     fn apply(&mut self, operation: Operation, answers: &mut Answers) -> Result<usize, Fault> {
         match operation {
             Operation::Append(append) => {
-                let bytes = append.args.block.as_ref().map_or(0, |block| block.bytes() as usize);
-                let line = self.parked.get_mut(&append.args.stream).filter(|line| !line.is_empty());
+                let bytes = append
+                    .args
+                    .block
+                    .as_ref()
+                    .map_or(0, |block| block.bytes() as usize);
+                let line = self
+                    .parked
+                    .get_mut(&append.args.stream)
+                    .filter(|line| !line.is_empty());
                 match line {
-                    // Appends to one stream keep their order: a cursor must not pass events that still wait.
+                    // Appends to one stream keep their order: a cursor must not pass events that
+                    // still wait.
                     Some(line) => line.push_back(append),
                     None => {
                         if let Some(append) = self.append(append, answers)? {
-                            self.parked.entry(append.args.stream.clone()).or_default().push_back(append);
+                            self.parked
+                                .entry(append.args.stream.clone())
+                                .or_default()
+                                .push_back(append);
                         }
                     }
                 }
@@ -184,12 +230,23 @@ impl Group {
             }
             Operation::Commit { encoded, reply, .. } => {
                 let result = self.writer.commit(&encoded)?;
-                answers.commits.push(Answer { reply, value: result });
+                answers.commits.push(Answer {
+                    reply,
+                    value: result,
+                });
                 Ok(encoded.bytes())
             }
-            Operation::Register { generation, streams, at, reply } => {
+            Operation::Register {
+                generation,
+                streams,
+                at,
+                reply,
+            } => {
                 let result = self.writer.register(&generation, &streams, at)?;
-                answers.registrations.push(Answer { reply, value: result });
+                answers.registrations.push(Answer {
+                    reply,
+                    value: result,
+                });
                 Ok(0)
             }
             Operation::KeepOnly { pipelines, reply } => {
@@ -205,11 +262,18 @@ impl Group {
     }
 
     /// Gives it back where there is no room.
-    fn append(&mut self, append: QueuedAppend, answers: &mut Answers) -> Result<Option<QueuedAppend>, Fault> {
+    fn append(
+        &mut self,
+        append: QueuedAppend,
+        answers: &mut Answers,
+    ) -> Result<Option<QueuedAppend>, Fault> {
         let QueuedAppend { args, reply, _room } = append;
         match self.writer.append(args)? {
             Appended::Done(block) => {
-                answers.appends.push(Answer { reply, value: block });
+                answers.appends.push(Answer {
+                    reply,
+                    value: block,
+                });
                 Ok(None)
             }
             Appended::NoRoom(args) => Ok(Some(QueuedAppend { args, reply, _room })),
@@ -233,9 +297,13 @@ impl Group {
 
     fn finish(&mut self, answers: Answers) -> Result<(), Fault> {
         self.writer.finish()?;
-        let appended = answers.appends.iter().filter_map(|answer| answer.value.clone());
+        let appended = answers
+            .appends
+            .iter()
+            .filter_map(|answer| answer.value.clone());
         let removed = std::mem::take(&mut self.writer.removed);
-        self.shared.publish(appended, removed.into_iter(), self.writer.heads());
+        self.shared
+            .publish(appended, removed.into_iter(), self.writer.heads());
         answers.appends.into_iter().for_each(Answer::give);
         answers.commits.into_iter().for_each(Answer::give);
         answers.registrations.into_iter().for_each(Answer::give);
@@ -269,6 +337,9 @@ struct LastWord(Arc<Shared>);
 
 impl Drop for LastWord {
     fn drop(&mut self) {
-        self.0.close(StoreError::Closed { cause: "its thread stopped".to_owned(), full: false });
+        self.0.close(StoreError::Closed {
+            cause: "its thread stopped".to_owned(),
+            full: false,
+        });
     }
 }

@@ -26,11 +26,24 @@ impl EncodedBlock {
         // They stay in memory for a while, and grew by doubling.
         parts.payloads.bytes.shrink_to_fit();
         parts.keys.bytes.shrink_to_fit();
-        let (heads, payload) = codec::encode(&parts).map_err(|error| StoreError::Invalid(format!("the block: {error}")))?;
-        let (Some(&min_time), Some(&max_time)) = (parts.times.iter().min(), parts.times.iter().max()) else { return Ok(None) };
+        let (heads, payload) = codec::encode(&parts)
+            .map_err(|error| StoreError::Invalid(format!("the block: {error}")))?;
+        let (Some(&min_time), Some(&max_time)) =
+            (parts.times.iter().min(), parts.times.iter().max())
+        else {
+            return Ok(None);
+        };
         let days = count_days(&parts.times);
         let content = content_digest(&heads, &payload);
-        Ok(Some(EncodedBlock { parts, heads, payload, min_time, max_time, days, content }))
+        Ok(Some(EncodedBlock {
+            parts,
+            heads,
+            payload,
+            min_time,
+            max_time,
+            days,
+            content,
+        }))
     }
 
     pub fn bytes(&self) -> u64 {
@@ -43,7 +56,15 @@ impl EncodedBlock {
 
     /// The row's checksum, now that the sequence is known.
     pub fn checksum(&self, stream: &str, first_seq: Seq, read_at: Millis) -> Checksum {
-        block_checksum(stream, first_seq, self.count(), read_at, (self.min_time, self.max_time), codec::VERSION, &self.content)
+        block_checksum(
+            stream,
+            first_seq,
+            self.count(),
+            read_at,
+            (self.min_time, self.max_time),
+            codec::VERSION,
+            &self.content,
+        )
     }
 }
 
@@ -97,7 +118,11 @@ impl EncodedCommit {
     pub fn new(mut commit: Commit) -> Result<EncodedCommit, StoreError> {
         commit.dead.sort_by_key(|letter| letter.seq);
         check(&commit).map_err(StoreError::Invalid)?;
-        let days: Vec<_> = commit.days.iter().map(|day| (day.day.0, day.delivered, day.dropped, day.dead)).collect();
+        let days: Vec<_> = commit
+            .days
+            .iter()
+            .map(|day| (day.day.0, day.delivered, day.dropped, day.dead))
+            .collect();
         let requests: Vec<_> = commit
             .batch
             .requests
@@ -122,8 +147,18 @@ impl EncodedCommit {
 
     /// Bytes it takes in the queue, about.
     pub fn bytes(&self) -> usize {
-        let letters: usize = self.commit.dead.iter().map(|letter| letter.payload.len() + letter.reason.len() + 100).sum();
-        let state: usize = self.commit.state.iter().map(|write| write.value.as_ref().map_or(0, String::len) + write.key.len() + 40).sum();
+        let letters: usize = self
+            .commit
+            .dead
+            .iter()
+            .map(|letter| letter.payload.len() + letter.reason.len() + 100)
+            .sum();
+        let state: usize = self
+            .commit
+            .state
+            .iter()
+            .map(|write| write.value.as_ref().map_or(0, String::len) + write.key.len() + 40)
+            .sum();
         self.outcomes.len() + self.batch.len() + letters + state + 300
     }
 }
@@ -157,14 +192,21 @@ fn state_digest(writes: &[StateWrite]) -> Vec<u8> {
     hasher.finalize().to_vec()
 }
 
-/// A commit says each thing more than once (outcomes, days, letters); they have to agree, or the books never balance.
+/// A commit says each thing more than once (outcomes, days, letters); they have to agree, or the
+/// books never balance.
 fn check(commit: &Commit) -> Result<(), String> {
     let range = &commit.range;
     if range.is_empty() || range.start == 0 || i64::try_from(range.end).is_err() {
-        return Err(format!("the range {range:?} is empty or has no such sequences"));
+        return Err(format!(
+            "the range {range:?} is empty or has no such sequences"
+        ));
     }
     if !commit.outcomes.covers(range) {
-        return Err(format!("{} outcomes for the {} entries of {range:?}", commit.outcomes.len(), range.end - range.start));
+        return Err(format!(
+            "{} outcomes for the {} entries of {range:?}",
+            commit.outcomes.len(),
+            range.end - range.start
+        ));
     }
     let mut seq = range.start;
     let mut letters = commit.dead.iter().map(|letter| letter.seq);
@@ -172,22 +214,34 @@ fn check(commit: &Commit) -> Result<(), String> {
         if let Outcome::Dropped(reason) | Outcome::Dead(reason) = run.outcome
             && usize::from(reason) >= commit.reasons.len()
         {
-            return Err(format!("an outcome of {range:?} has reason {reason} of {}", commit.reasons.len()));
+            return Err(format!(
+                "an outcome of {range:?} has reason {reason} of {}",
+                commit.reasons.len()
+            ));
         }
         let end = seq + u64::from(run.len);
         if let Outcome::Dead(_) = run.outcome
             && let Some(missing) = (seq..end).find(|&dead| letters.next() != Some(dead))
         {
-            return Err(format!("the dead entry {missing} has no dead letter, or the letters' order breaks there"));
+            return Err(format!(
+                "the dead entry {missing} has no dead letter, or the letters' order breaks there"
+            ));
         }
         seq = end;
     }
     if let Some(extra) = letters.next() {
-        return Err(format!("there is a dead letter for {extra}, which is not dead"));
+        return Err(format!(
+            "there is a dead letter for {extra}, which is not dead"
+        ));
     }
-    let days = commit.days.iter().fold((0, 0, 0), |sum, day| (sum.0 + day.delivered, sum.1 + day.dropped, sum.2 + day.dead));
+    let days = commit.days.iter().fold((0, 0, 0), |sum, day| {
+        (sum.0 + day.delivered, sum.1 + day.dropped, sum.2 + day.dead)
+    });
     if days != commit.outcomes.count() {
-        return Err(format!("by day {days:?}, by outcome {:?} (delivered, dropped, dead) in {range:?}", commit.outcomes.count()));
+        return Err(format!(
+            "by day {days:?}, by outcome {:?} (delivered, dropped, dead) in {range:?}",
+            commit.outcomes.count()
+        ));
     }
     Ok(())
 }

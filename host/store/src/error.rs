@@ -18,7 +18,11 @@ pub enum OpenError {
          or give this one another folder with `path` in `[store]`",
         path.display()
     )]
-    Newer { path: PathBuf, found: i64, known: i64 },
+    Newer {
+        path: PathBuf,
+        found: i64,
+        known: i64,
+    },
     /// It cannot be trusted.
     #[error(
         "the store `{}` is damaged: {what}. Nothing was written to it. Restore a backup; or move `store.db`, `store.db-wal` and \
@@ -31,10 +35,18 @@ pub enum OpenError {
     Missing { path: PathBuf },
     /// The folder or a file in it cannot be used.
     #[error("cannot {doing} `{}`: {source}", path.display())]
-    Io { doing: &'static str, path: PathBuf, source: io::Error },
+    Io {
+        doing: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
     /// SQLite could not open it, for a reason other than damage.
     #[error("cannot open the store `{}`: {cause}{}", path.display(), if *full { ". Make room on the disk and start again: nothing is lost" } else { "" })]
-    Failed { path: PathBuf, cause: String, full: bool },
+    Failed {
+        path: PathBuf,
+        cause: String,
+        full: bool,
+    },
 }
 
 impl OpenError {
@@ -51,8 +63,9 @@ impl OpenError {
 /// Why an operation on an open store failed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum StoreError {
-    /// A write failed, or the store was closed. This operation and all later ones did not happen; what was acknowledged is on disk.
-    /// Never retried: open the store again (when `full`, once there is room).
+    /// A write failed, or the store was closed. This operation and all later ones did not happen;
+    /// what was acknowledged is on disk. Never retried: open the store again (when `full`, once
+    /// there is room).
     #[error("the store is closed: {cause}")]
     Closed { cause: String, full: bool },
     /// The commit contradicts what is in the store. It changed nothing; the store goes on.
@@ -84,7 +97,11 @@ impl StoreError {
 
 impl From<rusqlite::Error> for StoreError {
     fn from(error: rusqlite::Error) -> StoreError {
-        if is_damage(&error) { StoreError::Damaged(error.to_string()) } else { StoreError::Read(error.to_string()) }
+        if is_damage(&error) {
+            StoreError::Damaged(error.to_string())
+        } else {
+            StoreError::Read(error.to_string())
+        }
     }
 }
 
@@ -92,10 +109,14 @@ impl From<rusqlite::Error> for StoreError {
 pub(crate) fn is_damage(error: &rusqlite::Error) -> bool {
     use rusqlite::{Error, ErrorCode};
     match error {
-        Error::SqliteFailure(failure, _) => matches!(failure.code, ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase),
-        Error::FromSqlConversionFailure(..) | Error::IntegralValueOutOfRange(..) | Error::Utf8Error(..) | Error::InvalidColumnType(..) => {
-            true
-        }
+        Error::SqliteFailure(failure, _) => matches!(
+            failure.code,
+            ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase
+        ),
+        Error::FromSqlConversionFailure(..)
+        | Error::IntegralValueOutOfRange(..)
+        | Error::Utf8Error(..)
+        | Error::InvalidColumnType(..) => true,
         _ => false,
     }
 }

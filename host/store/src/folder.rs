@@ -19,12 +19,31 @@ pub struct FolderLock {
 
 /// Makes the folder private where it is ours to make so.
 pub fn prepare(folder: &Path) -> Result<(), OpenError> {
-    let io = |doing| move |source| OpenError::Io { doing, path: folder.to_owned(), source };
-    DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(io("make the folder"))?;
-    let mode = fs::metadata(folder).map_err(io("look at the folder"))?.permissions().mode() & 0o777;
+    let io = |doing| {
+        move |source| OpenError::Io {
+            doing,
+            path: folder.to_owned(),
+            source,
+        }
+    };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+        .map_err(io("make the folder"))?;
+    let mode = fs::metadata(folder)
+        .map_err(io("look at the folder"))?
+        .permissions()
+        .mode()
+        & 0o777;
     if mode & 0o077 != 0 {
-        if fs::read_dir(folder).map_err(io("look into the folder"))?.next().is_none() {
-            fs::set_permissions(folder, Permissions::from_mode(0o700)).map_err(io("make private the folder"))?;
+        if fs::read_dir(folder)
+            .map_err(io("look into the folder"))?
+            .next()
+            .is_none()
+        {
+            fs::set_permissions(folder, Permissions::from_mode(0o700))
+                .map_err(io("make private the folder"))?;
         } else {
             // Others may need what else is in it. The store's own files are 0600 in any case.
             tracing::warn!(folder = %folder.display(), "others may look into the store's folder (mode {mode:04o}); `chmod 700` closes it");
@@ -36,7 +55,11 @@ pub fn prepare(folder: &Path) -> Result<(), OpenError> {
 /// Takes the lock, or says who has it.
 pub fn lock(folder: &Path, now: Millis) -> Result<FolderLock, OpenError> {
     let path = folder.join(LOCK);
-    let io = |doing, source| OpenError::Io { doing, path: path.clone(), source };
+    let io = |doing, source| OpenError::Io {
+        doing,
+        path: path.clone(),
+        source,
+    };
     let mut file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -51,13 +74,23 @@ pub fn lock(folder: &Path, now: Millis) -> Result<FolderLock, OpenError> {
             let mut holder = String::new();
             // A holder that was stopped between locking and writing leaves nothing to read.
             let _ = file.read_to_string(&mut holder);
-            let holder = if holder.trim().is_empty() { "another process".to_owned() } else { holder.trim().to_owned() };
-            return Err(OpenError::Held { folder: folder.to_owned(), holder });
+            let holder = if holder.trim().is_empty() {
+                "another process".to_owned()
+            } else {
+                holder.trim().to_owned()
+            };
+            return Err(OpenError::Held {
+                folder: folder.to_owned(),
+                holder,
+            });
         }
         Err(TryLockError::Error(source)) => return Err(io("lock", source)),
     }
     // The lock counts, its text is for people: a full disk must not keep a store from opening.
-    let written = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| writeln!(file, "{}", holder(now)));
+    let written = file
+        .set_len(0)
+        .and_then(|()| file.rewind())
+        .and_then(|()| writeln!(file, "{}", holder(now)));
     if let Err(error) = written {
         tracing::warn!(lock = %path.display(), %error, "the lock does not say who holds it");
     }
@@ -75,9 +108,16 @@ pub fn beside(database: &Path, suffix: &str) -> PathBuf {
 }
 
 fn holder(now: Millis) -> String {
-    let command = std::env::args_os().map(|arg| arg.to_string_lossy().escape_debug().to_string()).collect::<Vec<_>>().join(" ");
+    let command = std::env::args_os()
+        .map(|arg| arg.to_string_lossy().escape_debug().to_string())
+        .collect::<Vec<_>>()
+        .join(" ");
     let command: String = command.chars().take(200).collect();
     let seconds = now.rem_euclid(Day::MILLIS) / 1000;
     let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    format!("process {} (`{command}`) since {}T{hours:02}:{minutes:02}:{seconds:02}Z", std::process::id(), Day::of(now))
+    format!(
+        "process {} (`{command}`) since {}T{hours:02}:{minutes:02}:{seconds:02}Z",
+        std::process::id(),
+        Day::of(now)
+    )
 }

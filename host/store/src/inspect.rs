@@ -4,24 +4,30 @@ use std::path::Path;
 use crate::reads::Reads;
 use crate::{OpenError, check, folder, limits, open};
 
-/// Looks into a store without changing it: beside a running host, or when none runs. Takes no lock. What can be read stands at [`Reads`].
+/// Looks into a store without changing it: beside a running host, or when none runs. Takes no lock.
+/// What can be read stands at [`Reads`].
 ///
-/// SQLite's readers need to write `store.db-shm`, so the folder has to be writable where no host runs.
+/// SQLite's readers need to write `store.db-shm`, so the folder has to be writable where no host
+/// runs.
 pub struct Inspector {
     reads: Reads,
 }
 
 impl Inspector {
-    /// Opens the store in the folder. Refuses what [`Store::open`](crate::Store::open) refuses, except that it may be in use.
+    /// Opens the store in the folder. Refuses what [`Store::open`](crate::Store::open) refuses,
+    /// except that it may be in use.
     pub fn open(path: impl AsRef<Path>) -> Result<Inspector, OpenError> {
         let database = folder::database(path.as_ref());
         if !database.exists() {
             return Err(OpenError::Missing { path: database });
         }
         check::before_open(&database)?;
-        let connection = open::reader(&database).map_err(|error| open::failed(&database, &error))?;
+        let connection =
+            open::reader(&database).map_err(|error| open::failed(&database, &error))?;
         check::after_open(&connection, &database, limits::FULL_CHECK_INSPECTOR)?;
-        Ok(Inspector { reads: Reads::new(database) })
+        Ok(Inspector {
+            reads: Reads::new(database),
+        })
     }
 }
 

@@ -1,8 +1,10 @@
 //! Everything durable: events, outcomes, cursors, dead letters. The only crate that knows SQLite.
 //!
-//! One file, `store.db`, in a folder that one process holds at a time ([`Store`]) and others may look into ([`Inspector`]). There are two
-//! write operations, [`Ledger::append`] and [`Ledger::commit`]; one committer thread folds all that is queued into one transaction.
-//! What the tables and columns mean stands in `SCHEMA.md`: an auditor can open the file with any SQLite client.
+//! One file, `store.db`, in a folder that one process holds at a time ([`Store`]) and others may
+//! look into ([`Inspector`]). There are two write operations, [`Ledger::append`] and
+//! [`Ledger::commit`]; one committer thread folds all that is queued into one transaction. What the
+//! tables and columns mean stands in `SCHEMA.md`: an auditor can open the file with any SQLite
+//! client.
 
 mod blocks;
 mod books;

@@ -13,23 +13,36 @@ use crate::folder::{self, beside};
 use crate::schema::{APPLICATION_ID, FORMAT, PAGE_SIZE, TABLES};
 use crate::{OpenError, check, limits};
 
-/// The writing connection of the folder's store; a new store where there is none. The caller holds the folder's lock.
+/// The writing connection of the folder's store; a new store where there is none. The caller holds
+/// the folder's lock.
 pub fn writer(folder: &Path, size_max: Option<u64>) -> Result<Connection, OpenError> {
     let database = folder::database(folder);
-    if !database.try_exists().map_err(|source| OpenError::Io { doing: "look at", path: database.clone(), source })? {
+    if !database.try_exists().map_err(|source| OpenError::Io {
+        doing: "look at",
+        path: database.clone(),
+        source,
+    })? {
         // A log without its database is what is left of a store: not a place for a new one.
         let log = beside(&database, "-wal");
         if log.metadata().is_ok_and(|log| log.len() > 0) {
-            return Err(OpenError::Damaged { path: database, what: "it is gone, and its log `store.db-wal` is still there".to_owned() });
+            return Err(OpenError::Damaged {
+                path: database,
+                what: "it is gone, and its log `store.db-wal` is still there".to_owned(),
+            });
         }
         create(folder, &database)?;
     }
     check::before_open(&database)?;
-    // Checked through a connection that cannot write, so that a refusal leaves every byte as it was.
+    // Checked through a connection that cannot write, so that a refusal leaves every byte as it
+    // was.
     let connection = reader(&database).map_err(|error| failed(&database, &error))?;
     check::after_open(&connection, &database, limits::FULL_CHECK).map_err(|error| match error {
         // Even a reader needs room, for the log's index.
-        OpenError::Failed { path, cause, .. } => OpenError::Failed { path, cause, full: no_room(folder) },
+        OpenError::Failed { path, cause, .. } => OpenError::Failed {
+            path,
+            cause,
+            full: no_room(folder),
+        },
         other => other,
     })?;
     drop(connection);
@@ -38,7 +51,10 @@ pub fn writer(folder: &Path, size_max: Option<u64>) -> Result<Connection, OpenEr
 
 /// A connection that cannot write. It leaves the log alone when it closes.
 pub fn reader(database: &Path) -> rusqlite::Result<Connection> {
-    let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let connection = Connection::open_with_flags(
+        database,
+        OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
     keep_log(&connection)?;
     connection.pragma_update(None, "cache_size", -2048)?;
     connection.pragma_update(None, "temp_store", "memory")?;
@@ -47,14 +63,16 @@ pub fn reader(database: &Path) -> rusqlite::Result<Connection> {
 
 /// Makes the log part of the database and lets SQLite remove it.
 pub fn close_writer(connection: Connection) -> rusqlite::Result<()> {
-    let done: rusqlite::Result<i64> = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
+    let done: rusqlite::Result<i64> =
+        connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| row.get(0));
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, false)?;
     connection.close().map_err(|(_, error)| error)?;
     done.map(drop)
 }
 
-/// Whether a failed operation failed for want of room. SQLite says so only of `ENOSPC`; a quota and a limit on the size of files are
-/// faults like any other to it, so the disk is asked: can a file beside the store grow as far as the store's own?
+/// Whether a failed operation failed for want of room. SQLite says so only of `ENOSPC`; a quota and
+/// a limit on the size of files are faults like any other to it, so the disk is asked: can a file
+/// beside the store grow as far as the store's own?
 pub fn is_disk_full(error: &rusqlite::Error, folder: &Path) -> bool {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => true,
@@ -75,11 +93,22 @@ fn probe(folder: &Path) -> io::Result<()> {
     let database = folder::database(folder);
     let len = |path: &Path| path.metadata().map_or(0, |file| file.len());
     // A new store, and the index of a log, need room before they have a length.
-    let least = if database.exists() { 32 * 1024 } else { NEW_STORE };
-    let end = len(&database).max(len(&beside(&database, "-wal"))).max(least);
+    let least = if database.exists() {
+        32 * 1024
+    } else {
+        NEW_STORE
+    };
+    let end = len(&database)
+        .max(len(&beside(&database, "-wal")))
+        .max(least);
     let path = folder.join("probe");
     let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        let mut file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o600)
+            .open(&path)?;
         file.seek(SeekFrom::Start(end))?;
         file.write_all(&vec![0; 8 * PAGE_SIZE as usize])?;
         file.sync_data()
@@ -89,17 +118,31 @@ fn probe(folder: &Path) -> io::Result<()> {
     result
 }
 
-/// Under another name first: a file called `store.db` is a whole store from its first moment, so an empty one is a damaged one.
+/// Under another name first: a file called `store.db` is a whole store from its first moment, so an
+/// empty one is a damaged one.
 fn create(folder: &Path, database: &Path) -> Result<(), OpenError> {
     let new = beside(database, ".new");
-    let io = |doing| move |source| OpenError::Io { doing, path: folder.to_owned(), source };
+    let io = |doing| {
+        move |source| OpenError::Io {
+            doing,
+            path: folder.to_owned(),
+            source,
+        }
+    };
     for leftover in [&new, &beside(&new, "-journal")] {
         match fs::remove_file(leftover) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io("clear")(error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io("clear")(error));
+            }
             _ => {}
         }
     }
-    OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new).map_err(io("make a file in"))?;
+    OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&new)
+        .map_err(io("make a file in"))?;
     let fill = || -> rusqlite::Result<()> {
         let connection = Connection::open_with_flags(&new, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         connection.pragma_update(None, "page_size", PAGE_SIZE)?;
@@ -112,11 +155,16 @@ fn create(folder: &Path, database: &Path) -> Result<(), OpenError> {
     };
     fill().map_err(|error| failed_in(folder, database, &error))?;
     fs::rename(&new, database).map_err(io("name the store in"))?;
-    File::open(folder).and_then(|folder| folder.sync_all()).map_err(io("write"))
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(io("write"))
 }
 
 fn open_writer(database: &Path, size_max: Option<u64>) -> rusqlite::Result<Connection> {
-    let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX)?;
+    let connection = Connection::open_with_flags(
+        database,
+        OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
+    )?;
     keep_log(&connection)?;
     connection.set_prepared_statement_cache_capacity(64);
     connection.pragma_update(None, "synchronous", "full")?;
@@ -131,7 +179,9 @@ fn open_writer(database: &Path, size_max: Option<u64>) -> rusqlite::Result<Conne
 
 // Closing a store that failed must not write to it again.
 fn keep_log(connection: &Connection) -> rusqlite::Result<()> {
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true).map(drop)
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
+        .map(drop)
 }
 
 pub fn failed(database: &Path, error: &rusqlite::Error) -> OpenError {
@@ -141,7 +191,14 @@ pub fn failed(database: &Path, error: &rusqlite::Error) -> OpenError {
 fn failed_in(folder: &Path, database: &Path, error: &rusqlite::Error) -> OpenError {
     let path = database.to_owned();
     if is_damage(error) {
-        return OpenError::Damaged { path, what: error.to_string() };
+        return OpenError::Damaged {
+            path,
+            what: error.to_string(),
+        };
     }
-    OpenError::Failed { path, cause: error.to_string(), full: is_disk_full(error, folder) }
+    OpenError::Failed {
+        path,
+        cause: error.to_string(),
+        full: is_disk_full(error, folder),
+    }
 }

@@ -26,12 +26,15 @@ pub struct Options {
     pub clock: Clock,
 }
 
-/// How long events are kept that every pipeline is done with. Whichever limit comes first; `None`: no such limit.
+/// How long events are kept that every pipeline is done with. Whichever limit comes first; `None`:
+/// no such limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
-    /// Since they were read. It never removes what a pipeline has not finished, and never stops a reader: waiting would free nothing.
+    /// Since they were read. It never removes what a pipeline has not finished, and never stops a
+    /// reader: waiting would free nothing.
     pub age: Option<Duration>,
-    /// Of compressed blocks, for each stream. Where it is reached and a pipeline still needs the oldest block, appends wait.
+    /// Of compressed blocks, for each stream. Where it is reached and a pipeline still needs the
+    /// oldest block, appends wait.
     pub bytes: Option<u64>,
 }
 
@@ -40,11 +43,18 @@ impl Options {
     pub fn new(path: impl Into<PathBuf>) -> Options {
         Options {
             path: path.into(),
-            retention: Retention { age: Some(Duration::from_secs(7 * 86_400)), bytes: Some(8 << 30) },
+            retention: Retention {
+                age: Some(Duration::from_secs(7 * 86_400)),
+                bytes: Some(8 << 30),
+            },
             streams: BTreeMap::new(),
             tail_bytes: limits::TAIL_BYTES,
             size_max: None,
-            clock: Arc::new(|| SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis() as Millis)),
+            clock: Arc::new(|| {
+                SystemTime::now()
+                    .duration_since(SystemTime::UNIX_EPOCH)
+                    .map_or(0, |since| since.as_millis() as Millis)
+            }),
         }
     }
 

@@ -25,12 +25,21 @@ pub struct Progress {
 
 impl Progress {
     pub(crate) fn new(stream: &str, begin: Seq) -> Progress {
-        Progress { stream: stream.to_owned(), begin, watermark: begin, done: Vec::new() }
+        Progress {
+            stream: stream.to_owned(),
+            begin,
+            watermark: begin,
+            done: Vec::new(),
+        }
     }
 
     /// True where any entry of the range has its outcome (or lies before the epoch).
     pub(crate) fn touches(&self, range: &SeqRange) -> bool {
-        range.start < self.watermark || self.done.iter().any(|done| done.start < range.end && range.start < done.end)
+        range.start < self.watermark
+            || self
+                .done
+                .iter()
+                .any(|done| done.start < range.end && range.start < done.end)
     }
 
     /// Marks a range done that [`touches`](Self::touches) nothing.
@@ -65,11 +74,16 @@ impl Progress {
 
     /// The done ranges as the database keeps them: `[[5,9],[12,20]]`.
     pub(crate) fn done_text(&self) -> String {
-        let pairs: Vec<String> = self.done.iter().map(|range| format!("[{},{}]", range.start, range.end)).collect();
+        let pairs: Vec<String> = self
+            .done
+            .iter()
+            .map(|range| format!("[{},{}]", range.start, range.end))
+            .collect();
         format!("[{}]", pairs.join(","))
     }
 
-    /// `None` where the text is not what [`done_text`](Self::done_text) writes, or breaks the order.
+    /// `None` where the text is not what [`done_text`](Self::done_text) writes, or breaks the
+    /// order.
     pub(crate) fn parse(stream: &str, begin: Seq, watermark: Seq, done: &str) -> Option<Progress> {
         let pairs: Vec<(Seq, Seq)> = serde_json::from_str(done).ok()?;
         let mut last = watermark;
@@ -81,7 +95,12 @@ impl Progress {
             last = end;
             ranges.push(start..end);
         }
-        (begin <= watermark).then(|| Progress { stream: stream.to_owned(), begin, watermark, done: ranges })
+        (begin <= watermark).then(|| Progress {
+            stream: stream.to_owned(),
+            begin,
+            watermark,
+            done: ranges,
+        })
     }
 }
 
@@ -118,7 +137,15 @@ mod tests {
 
     #[test]
     fn texts_that_break_the_order_are_refused() {
-        for text in ["", "[[1,2]]", "[[9,9]]", "[[8,9],[9,10]]", "[[8,7]]", "[[8,9,10]]", "[[-8,9]]"] {
+        for text in [
+            "",
+            "[[1,2]]",
+            "[[9,9]]",
+            "[[8,9],[9,10]]",
+            "[[8,7]]",
+            "[[8,9,10]]",
+            "[[-8,9]]",
+        ] {
             assert_eq!(Progress::parse("s", 1, 5, text), None, "{text}");
         }
         assert!(Progress::parse("s", 6, 5, "[]").is_none());

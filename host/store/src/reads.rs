@@ -1,4 +1,5 @@
-//! Everything that can be read, by the host's [`Store`](crate::Store) and by an [`Inspector`](crate::Inspector) alike.
+//! Everything that can be read, by the host's [`Store`](crate::Store) and by an
+//! [`Inspector`](crate::Inspector) alike.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -36,7 +37,8 @@ pub struct PipelineStatus {
     pub generation: u32,
     /// What the generation stands for: JSON.
     pub description: String,
-    /// How far it is in each stream it ever read; false where it is not configured to read it any more.
+    /// How far it is in each stream it ever read; false where it is not configured to read it any
+    /// more.
     pub streams: Vec<(Progress, bool)>,
 }
 
@@ -61,7 +63,12 @@ pub struct Reads {
 
 impl Reads {
     pub(crate) fn new(database: PathBuf) -> Reads {
-        Reads { database, idle: Mutex::default(), tallies: Mutex::default(), closed: watch::Sender::new(None) }
+        Reads {
+            database,
+            idle: Mutex::default(),
+            tallies: Mutex::default(),
+            closed: watch::Sender::new(None),
+        }
     }
 
     /// The source's cursors, as the last appends left them.
@@ -72,27 +79,41 @@ impl Reads {
     /// The block that holds a sequence. `None`: not appended yet, or removed by retention.
     pub fn block_at(&self, stream: &str, seq: Seq) -> Result<Option<Arc<Block>>, StoreError> {
         let found = self.stored(stream, seq)?;
-        found.map(|(stream, stored)| stored.block(&stream).map(Arc::new)).transpose()
+        found
+            .map(|(stream, stored)| stored.block(&stream).map(Arc::new))
+            .transpose()
     }
 
-    /// The first sequence of the block that holds `seq`, and its columns but for the payloads, which are not decompressed.
+    /// The first sequence of the block that holds `seq`, and its columns but for the payloads,
+    /// which are not decompressed.
     pub fn heads_at(&self, stream: &str, seq: Seq) -> Result<Option<(Seq, Heads)>, StoreError> {
         let found = self.stored(stream, seq)?;
-        found.map(|(stream, stored)| Ok((stored.first_seq, stored.heads(&stream)?))).transpose()
+        found
+            .map(|(stream, stored)| Ok((stored.first_seq, stored.heads(&stream)?)))
+            .transpose()
     }
 
-    /// [`payload_hash`] (of key and payload) of the newest events of a stream, oldest first, at most `max`.
+    /// [`payload_hash`] (of key and payload) of the newest events of a stream, oldest first, at
+    /// most `max`.
     pub fn recent_hashes(&self, stream: &str, max: usize) -> Result<Vec<u64>, StoreError> {
         self.read(|connection| {
-            let Some(stream) = rows::stream(connection, stream)? else { return Ok(Vec::new()) };
+            let Some(stream) = rows::stream(connection, stream)? else {
+                return Ok(Vec::new());
+            };
             let mut hashes = Vec::with_capacity(max.min(stream.next as usize));
             let mut next = stream.next;
             while hashes.len() < max
                 && let Some(stored) = blocks::at(connection, &stream, next - 1)?
             {
                 let block = stored.block(&stream)?;
-                let hash =
-                    |row| payload_hash(block.parts().keys.at(row), block.raw(row).unwrap_or(block.parts().payloads.at(row).as_bytes()));
+                let hash = |row| {
+                    payload_hash(
+                        block.parts().keys.at(row),
+                        block
+                            .raw(row)
+                            .unwrap_or(block.parts().payloads.at(row).as_bytes()),
+                    )
+                };
                 hashes.extend((0..block.len()).rev().map(hash).take(max - hashes.len()));
                 next = block.first_seq;
             }
@@ -129,7 +150,8 @@ impl Reads {
         })
     }
 
-    /// The four figures of the pipeline's current epoch for each stream, counted. Goes on from where the last call ended.
+    /// The four figures of the pipeline's current epoch for each stream, counted. Goes on from
+    /// where the last call ended.
     pub fn books(&self, pipeline: &str) -> Result<Vec<(String, Books)>, StoreError> {
         self.count(|connection, tallies| books::books(connection, tallies, pipeline))
     }
@@ -140,7 +162,11 @@ impl Reads {
     }
 
     /// The newest dead letters of a pipeline, newest first.
-    pub fn dead_letters(&self, pipeline: &str, limit: usize) -> Result<Vec<KeptLetter>, StoreError> {
+    pub fn dead_letters(
+        &self,
+        pipeline: &str,
+        limit: usize,
+    ) -> Result<Vec<KeptLetter>, StoreError> {
         self.read(|connection| {
             let sql = "SELECT s.name, e.epoch, d.generation, d.at, d.seq, d.key, d.event_type, d.time, d.cause, d.reason, d.payload \
                        FROM dead_letters d JOIN epochs e ON e.id = d.epoch_id JOIN streams s ON s.id = e.stream_id \
@@ -160,13 +186,19 @@ impl Reads {
     }
 
     /// The key-value state of one stage of a pipeline.
-    pub fn state(&self, pipeline: &str, stage: u32) -> Result<BTreeMap<String, String>, StoreError> {
+    pub fn state(
+        &self,
+        pipeline: &str,
+        stage: u32,
+    ) -> Result<BTreeMap<String, String>, StoreError> {
         self.read(|connection| rows::state(connection, pipeline, stage))
     }
 
-    /// Proves that no commit of the pipeline, and no event kept that they speak of, was changed: takes every hash anew.
+    /// Proves that no commit of the pipeline, and no event kept that they speak of, was changed:
+    /// takes every hash anew.
     ///
-    /// Reads every block that the pipeline has finished. [`StoreError::Damaged`] names the first place that is not what was written.
+    /// Reads every block that the pipeline has finished. [`StoreError::Damaged`] names the first
+    /// place that is not what was written.
     pub fn verify_chain(&self, pipeline: &str) -> Result<Vec<ChainHead>, StoreError> {
         self.read(|connection| chain::verify(connection, pipeline))
     }
@@ -177,27 +209,43 @@ impl Reads {
 
     pub(crate) fn cause(&self) -> StoreError {
         let closed = self.closed.borrow().clone();
-        closed.unwrap_or_else(|| StoreError::Closed { cause: "it is closing".to_owned(), full: false })
+        closed.unwrap_or_else(|| StoreError::Closed {
+            cause: "it is closing".to_owned(),
+            full: false,
+        })
     }
 
     pub(crate) fn retire(&self) {
         self.idle().clear();
     }
 
-    fn stored(&self, stream: &str, seq: Seq) -> Result<Option<(rows::Stream, StoredBlock)>, StoreError> {
+    fn stored(
+        &self,
+        stream: &str,
+        seq: Seq,
+    ) -> Result<Option<(rows::Stream, StoredBlock)>, StoreError> {
         self.read(|connection| {
-            let Some(stream) = rows::stream(connection, stream)? else { return Ok(None) };
+            let Some(stream) = rows::stream(connection, stream)? else {
+                return Ok(None);
+            };
             Ok(blocks::at(connection, &stream, seq)?.map(|block| (stream, block)))
         })
     }
 
-    /// The lock on the tallies comes before the snapshot, so that they never know more than it shows.
-    fn count<T>(&self, f: impl FnOnce(&Connection, &mut Tallies) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    /// The lock on the tallies comes before the snapshot, so that they never know more than it
+    /// shows.
+    fn count<T>(
+        &self,
+        f: impl FnOnce(&Connection, &mut Tallies) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
         self.read(|connection| f(connection, &mut tallies))
     }
 
-    fn read<T>(&self, f: impl FnOnce(&Connection) -> Result<T, StoreError>) -> Result<T, StoreError> {
+    fn read<T>(
+        &self,
+        f: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
         self.check_open()?;
         let idle = self.idle().pop();
         let connection = idle.map_or_else(|| open::reader(&self.database), Ok)?;

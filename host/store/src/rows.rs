@@ -35,8 +35,15 @@ impl Stream {
     fn read(row: &Row<'_>) -> Result<Stream, StoreError> {
         let name: String = row.get(1)?;
         let feed: String = row.get(2)?;
-        let damaged = || StoreError::Damaged(format!("the row of stream `{name}` is not what was written"));
-        let feed = [FeedKind::Audit, FeedKind::Sessions].into_iter().find(|kind| kind.name() == feed).ok_or_else(damaged)?;
+        let damaged = || {
+            StoreError::Damaged(format!(
+                "the row of stream `{name}` is not what was written"
+            ))
+        };
+        let feed = [FeedKind::Audit, FeedKind::Sessions]
+            .into_iter()
+            .find(|kind| kind.name() == feed)
+            .ok_or_else(damaged)?;
         let stream = Stream {
             id: row.get(0)?,
             name: name.as_str().into(),
@@ -46,7 +53,11 @@ impl Stream {
             bytes: row.get(5)?,
             duplicates: row.get(6)?,
         };
-        if row.get::<_, Vec<u8>>(7)? == stream.checksum() { Ok(stream) } else { Err(damaged()) }
+        if row.get::<_, Vec<u8>>(7)? == stream.checksum() {
+            Ok(stream)
+        } else {
+            Err(damaged())
+        }
     }
 }
 
@@ -100,18 +111,27 @@ impl Epoch {
         let pipeline: String = row.get(1)?;
         let stream: String = row.get(11)?;
         let done: String = row.get(7)?;
-        let damaged = || StoreError::Damaged(format!("the row of pipeline `{pipeline}` on `{stream}` is not what was written"));
+        let damaged = || {
+            StoreError::Damaged(format!(
+                "the row of pipeline `{pipeline}` on `{stream}` is not what was written"
+            ))
+        };
         let epoch = Epoch {
             id: row.get(0)?,
             pipeline: pipeline.as_str().into(),
             stream_id: row.get(2)?,
             epoch: row.get(3)?,
             since: row.get(4)?,
-            progress: Progress::parse(&stream, row.get(5)?, row.get(6)?, &done).ok_or_else(damaged)?,
+            progress: Progress::parse(&stream, row.get(5)?, row.get(6)?, &done)
+                .ok_or_else(damaged)?,
             chain: row.get(8)?,
             active: row.get(9)?,
         };
-        if row.get::<_, Vec<u8>>(10)? == epoch.checksum(&done) { Ok(epoch) } else { Err(damaged()) }
+        if row.get::<_, Vec<u8>>(10)? == epoch.checksum(&done) {
+            Ok(epoch)
+        } else {
+            Err(damaged())
+        }
     }
 }
 
@@ -120,23 +140,42 @@ const EPOCHS: &str = "SELECT e.id, e.pipeline, e.stream_id, e.epoch, e.since, e.
 
 /// The current pass of each pipeline over each of its streams.
 pub fn epochs(connection: &Connection) -> Result<Vec<Epoch>, StoreError> {
-    let sql = format!("{EPOCHS} JOIN pipelines p ON p.name = e.pipeline AND p.epoch = e.epoch ORDER BY e.id");
+    let sql = format!(
+        "{EPOCHS} JOIN pipelines p ON p.name = e.pipeline AND p.epoch = e.epoch ORDER BY e.id"
+    );
     collect(connection, &sql, None)
 }
 
 /// All passes of one pipeline, in the order of its chains.
 pub fn epochs_of(connection: &Connection, pipeline: &str) -> Result<Vec<Epoch>, StoreError> {
-    collect(connection, &format!("{EPOCHS} WHERE e.pipeline = ?1 ORDER BY s.name, e.epoch"), Some(pipeline))
+    collect(
+        connection,
+        &format!("{EPOCHS} WHERE e.pipeline = ?1 ORDER BY s.name, e.epoch"),
+        Some(pipeline),
+    )
 }
 
 /// The current pass of one pipeline over each of its streams.
-pub fn current_epochs_of(connection: &Connection, pipeline: &str) -> Result<Vec<Epoch>, StoreError> {
-    let sql = format!("{EPOCHS} JOIN pipelines p ON p.name = e.pipeline AND p.epoch = e.epoch WHERE e.pipeline = ?1 ORDER BY s.name");
+pub fn current_epochs_of(
+    connection: &Connection,
+    pipeline: &str,
+) -> Result<Vec<Epoch>, StoreError> {
+    let sql = format!(
+        "{EPOCHS} JOIN pipelines p ON p.name = e.pipeline AND p.epoch = e.epoch WHERE e.pipeline = ?1 ORDER BY s.name"
+    );
     let epochs = collect(connection, &sql, Some(pipeline))?;
-    if epochs.is_empty() { Err(StoreError::Unknown(format!("pipeline `{pipeline}`"))) } else { Ok(epochs) }
+    if epochs.is_empty() {
+        Err(StoreError::Unknown(format!("pipeline `{pipeline}`")))
+    } else {
+        Ok(epochs)
+    }
 }
 
-fn collect(connection: &Connection, sql: &str, pipeline: Option<&str>) -> Result<Vec<Epoch>, StoreError> {
+fn collect(
+    connection: &Connection,
+    sql: &str,
+    pipeline: Option<&str>,
+) -> Result<Vec<Epoch>, StoreError> {
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = match pipeline {
         Some(pipeline) => statement.query([pipeline])?,
@@ -153,14 +192,20 @@ pub fn cursor_checksum(source: &str, key: &str, value: &str) -> [u8; 16] {
     row_checksum([source.into(), key.into(), value.into()])
 }
 
-pub fn cursors(connection: &Connection, source: &str) -> Result<BTreeMap<String, String>, StoreError> {
-    let mut statement = connection.prepare_cached("SELECT key, value, checksum FROM cursors WHERE source = ?1")?;
+pub fn cursors(
+    connection: &Connection,
+    source: &str,
+) -> Result<BTreeMap<String, String>, StoreError> {
+    let mut statement =
+        connection.prepare_cached("SELECT key, value, checksum FROM cursors WHERE source = ?1")?;
     let mut rows = statement.query([source])?;
     let mut cursors = BTreeMap::new();
     while let Some(row) = rows.next()? {
         let (key, value): (String, String) = (row.get(0)?, row.get(1)?);
         if row.get::<_, Vec<u8>>(2)? != cursor_checksum(source, &key, &value) {
-            return Err(StoreError::Damaged(format!("the cursor `{key}` of `{source}` is not what was written")));
+            return Err(StoreError::Damaged(format!(
+                "the cursor `{key}` of `{source}` is not what was written"
+            )));
         }
         cursors.insert(key, value);
     }
@@ -171,14 +216,22 @@ pub fn state_checksum(pipeline: &str, stage: u32, key: &str, value: &str) -> [u8
     row_checksum([pipeline.into(), stage.into(), key.into(), value.into()])
 }
 
-pub fn state(connection: &Connection, pipeline: &str, stage: u32) -> Result<BTreeMap<String, String>, StoreError> {
-    let mut statement = connection.prepare_cached("SELECT key, value, checksum FROM state WHERE pipeline = ?1 AND stage = ?2")?;
+pub fn state(
+    connection: &Connection,
+    pipeline: &str,
+    stage: u32,
+) -> Result<BTreeMap<String, String>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT key, value, checksum FROM state WHERE pipeline = ?1 AND stage = ?2",
+    )?;
     let mut rows = statement.query(params![pipeline, stage])?;
     let mut state = BTreeMap::new();
     while let Some(row) = rows.next()? {
         let (key, value): (String, String) = (row.get(0)?, row.get(1)?);
         if row.get::<_, Vec<u8>>(2)? != state_checksum(pipeline, stage, &key, &value) {
-            return Err(StoreError::Damaged(format!("the state `{key}` of stage {stage} of `{pipeline}` is not what was written")));
+            return Err(StoreError::Damaged(format!(
+                "the state `{key}` of stage {stage} of `{pipeline}` is not what was written"
+            )));
         }
         state.insert(key, value);
     }
@@ -186,9 +239,15 @@ pub fn state(connection: &Connection, pipeline: &str, stage: u32) -> Result<BTre
 }
 
 /// SHA-256 of what the generation's number stands for; part of every commit's hash.
-pub fn generation(connection: &Connection, pipeline: &str, generation: u32) -> Result<Option<Checksum>, StoreError> {
+pub fn generation(
+    connection: &Connection,
+    pipeline: &str,
+    generation: u32,
+) -> Result<Option<Checksum>, StoreError> {
     let sql = "SELECT description FROM generations WHERE pipeline = ?1 AND generation = ?2";
-    let description: Option<String> =
-        connection.prepare_cached(sql)?.query_row(params![pipeline, generation], |row| row.get(0)).optional()?;
+    let description: Option<String> = connection
+        .prepare_cached(sql)?
+        .query_row(params![pipeline, generation], |row| row.get(0))
+        .optional()?;
     Ok(description.map(|text| crate::schema::digest([text.as_str().into()])))
 }

@@ -49,7 +49,8 @@ impl<'a> From<&'a [u8]> for Value<'a> {
     }
 }
 
-/// SHA-256 over values: integers as 8 bytes big-endian; texts and blobs as their length (8 bytes big-endian) and their bytes.
+/// SHA-256 over values: integers as 8 bytes big-endian; texts and blobs as their length (8 bytes
+/// big-endian) and their bytes.
 pub fn digest<'a>(values: impl IntoIterator<Item = Value<'a>>) -> Checksum {
     let mut hasher = Sha256::new();
     for value in values {
@@ -91,12 +92,19 @@ mod tests {
             if let Some(rest) = line.strip_prefix("CREATE TABLE ") {
                 write!(out, "\n## `{}`\n\n", rest.trim_end_matches(" (")).unwrap();
             } else if let Some(about) = line.strip_prefix("-- ") {
-                write!(out, "{about}\n\n| Column | Type | Meaning |\n|---|---|---|\n").unwrap();
+                write!(
+                    out,
+                    "{about}\n\n| Column | Type | Meaning |\n|---|---|---|\n"
+                )
+                .unwrap();
             } else if let Some((column, meaning)) = line.split_once(" -- ") {
                 let mut words = column.trim_end_matches(',').split(' ');
                 let (name, kind) = (words.next().unwrap(), words.next().unwrap());
                 writeln!(out, "| `{name}` | {kind} | {meaning} |").unwrap();
-            } else if let Some(keys) = line.strip_prefix("PRIMARY KEY ").or(line.strip_prefix("UNIQUE ")) {
+            } else if let Some(keys) = line
+                .strip_prefix("PRIMARY KEY ")
+                .or(line.strip_prefix("UNIQUE "))
+            {
                 write!(out, "\nOne row for each {keys}.\n").unwrap();
             }
         }
@@ -122,9 +130,15 @@ mod tests {
             .unwrap();
         assert!(columns.len() > 60);
         for (table, column) in columns {
-            let section = document.split(&format!("## `{table}`\n")).nth(1).unwrap_or_else(|| panic!("no section {table}"));
+            let section = document
+                .split(&format!("## `{table}`\n"))
+                .nth(1)
+                .unwrap_or_else(|| panic!("no section {table}"));
             let section = section.split("\n## ").next().unwrap();
-            assert!(section.contains(&format!("| `{column}` |")), "{table}.{column}");
+            assert!(
+                section.contains(&format!("| `{column}` |")),
+                "{table}.{column}"
+            );
         }
     }
 }

@@ -13,9 +13,11 @@ use crate::tail::Tail;
 use crate::writer::{AppendArgs, Writer};
 use crate::{Ledger, OpenError, Options, Registration, StoreError, folder, limits, open};
 
-/// The store of this process. Cheap to clone; all clones are one store. What can be read stands at [`Reads`].
+/// The store of this process. Cheap to clone; all clones are one store. What can be read stands at
+/// [`Reads`].
 ///
-/// Where the last clone is dropped without [`close`](Self::close), the store closes in the background.
+/// Where the last clone is dropped without [`close`](Self::close), the store closes in the
+/// background.
 #[derive(Clone)]
 pub struct Store {
     queue: Sender<Operation>,
@@ -24,7 +26,8 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the folder's store, or makes one where there is none. Takes the folder's lock until it is closed.
+    /// Opens the folder's store, or makes one where there is none. Takes the folder's lock until it
+    /// is closed.
     ///
     /// Blocks while the file is checked: about a second for each GiB, up to one GiB.
     pub fn open(options: Options) -> Result<Store, OpenError> {
@@ -33,42 +36,79 @@ impl Store {
         let database = folder::database(&options.path);
         let connection = open::writer(&options.path, options.size_max)?;
         let writer = Writer::load(connection, &options).map_err(|error| match error {
-            StoreError::Damaged(what) => OpenError::Damaged { path: database.clone(), what },
-            other => OpenError::Failed { path: database.clone(), cause: other.to_string(), full: open::no_room(&options.path) },
+            StoreError::Damaged(what) => OpenError::Damaged {
+                path: database.clone(),
+                what,
+            },
+            other => OpenError::Failed {
+                path: database.clone(),
+                cause: other.to_string(),
+                full: open::no_room(&options.path),
+            },
         })?;
 
-        let shared = Arc::new(Shared::new(Reads::new(database.clone()), options.tail_bytes));
+        let shared = Arc::new(Shared::new(
+            Reads::new(database.clone()),
+            options.tail_bytes,
+        ));
         shared.publish(std::iter::empty(), std::iter::empty(), writer.heads());
         let (sender, queue) = mpsc::channel();
-        let committer = Committer { writer, queue, shared: shared.clone(), lock };
-        std::thread::Builder::new().name("store".to_owned()).spawn(move || committer.run()).map_err(|source| OpenError::Io {
-            doing: "start a thread for",
-            path: database,
-            source,
-        })?;
-        Ok(Store { queue: sender, shared, commits: Arc::new(Semaphore::new(limits::COMMIT_QUEUE)) })
+        let committer = Committer {
+            writer,
+            queue,
+            shared: shared.clone(),
+            lock,
+        };
+        std::thread::Builder::new()
+            .name("store".to_owned())
+            .spawn(move || committer.run())
+            .map_err(|source| OpenError::Io {
+                doing: "start a thread for",
+                path: database,
+                source,
+            })?;
+        Ok(Store {
+            queue: sender,
+            shared,
+            commits: Arc::new(Semaphore::new(limits::COMMIT_QUEUE)),
+        })
     }
 
-    /// Makes a pipeline known, or its changed configuration: equal descriptions are one generation. `at`: milliseconds.
+    /// Makes a pipeline known, or its changed configuration: equal descriptions are one generation.
+    /// `at`: milliseconds.
     ///
-    /// A new pipeline, or one that reads a stream for the first time, begins at the oldest event kept. From now on retention waits for
-    /// it in exactly these streams.
-    pub async fn register(&self, generation: Generation, streams: &[String], at: Millis) -> Result<Registration, StoreError> {
+    /// A new pipeline, or one that reads a stream for the first time, begins at the oldest event
+    /// kept. From now on retention waits for it in exactly these streams.
+    pub async fn register(
+        &self,
+        generation: Generation,
+        streams: &[String],
+        at: Millis,
+    ) -> Result<Registration, StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Operation::Register { generation, streams: streams.to_vec(), at, reply })?;
+        self.send(Operation::Register {
+            generation,
+            streams: streams.to_vec(),
+            at,
+            reply,
+        })?;
         self.answer(answer).await?
     }
 
-    /// Retention stops waiting for every other pipeline that was ever registered: what it removes that such a one has not finished
-    /// becomes dropped, with the reason `retention`. Call it once, after the configured pipelines are registered.
+    /// Retention stops waiting for every other pipeline that was ever registered: what it removes
+    /// that such a one has not finished becomes dropped, with the reason `retention`. Call it
+    /// once, after the configured pipelines are registered.
     pub async fn keep_only(&self, pipelines: &[String]) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Operation::KeepOnly { pipelines: pipelines.to_vec(), reply })?;
+        self.send(Operation::KeepOnly {
+            pipelines: pipelines.to_vec(),
+            reply,
+        })?;
         self.answer(answer).await
     }
 
-    /// The block that holds a sequence: from memory where it is recent, else from disk (blocking, about a millisecond). `None`: not
-    /// appended yet, or removed by retention.
+    /// The block that holds a sequence: from memory where it is recent, else from disk (blocking,
+    /// about a millisecond). `None`: not appended yet, or removed by retention.
     pub fn block_at(&self, stream: &str, seq: Seq) -> Result<Option<Arc<Block>>, StoreError> {
         match self.cached(stream, seq) {
             Some(block) => Ok(Some(block)),
@@ -81,8 +121,9 @@ impl Store {
         lock(&self.shared.tail).at(stream, seq)
     }
 
-    /// The sequence that the stream's next event will get; changes with every append. 1 for a stream that nobody has appended to.
-    /// It stands still when the store closes: who waits for it waits for [`failed`](Self::failed) as well.
+    /// The sequence that the stream's next event will get; changes with every append. 1 for a
+    /// stream that nobody has appended to. It stands still when the store closes: who waits for
+    /// it waits for [`failed`](Self::failed) as well.
     pub fn head(&self, stream: &str) -> watch::Receiver<Seq> {
         self.shared.channels(stream).head.subscribe()
     }
@@ -92,14 +133,14 @@ impl Store {
         self.shared.channels(stream).full.subscribe()
     }
 
-    /// Becomes `Some` when the store has closed: by itself because a write failed, or by [`close`](Self::close). The folder may be
-    /// opened again from then on.
+    /// Becomes `Some` when the store has closed: by itself because a write failed, or by
+    /// [`close`](Self::close). The folder may be opened again from then on.
     pub fn failed(&self) -> watch::Receiver<Option<StoreError>> {
         self.shared.reads.closed.subscribe()
     }
 
-    /// Finishes what is queued, folds the log into the file, and lets go of the folder. Other clones get [`StoreError::Closed`], and
-    /// so do appends that wait for room.
+    /// Finishes what is queued, folds the log into the file, and lets go of the folder. Other
+    /// clones get [`StoreError::Closed`], and so do appends that wait for room.
     pub async fn close(self) -> Result<(), StoreError> {
         let (reply, answer) = oneshot::channel();
         self.send(Operation::Close { reply })?;
@@ -108,13 +149,16 @@ impl Store {
 
     fn send(&self, operation: Operation) -> Result<(), StoreError> {
         self.shared.reads.check_open()?;
-        self.queue.send(operation).map_err(|_| self.shared.reads.cause())
+        self.queue
+            .send(operation)
+            .map_err(|_| self.shared.reads.cause())
     }
 
     async fn answer<T>(&self, answer: oneshot::Receiver<T>) -> Result<T, StoreError> {
         match answer.await {
             Ok(answer) => Ok(answer),
-            // The committer let go of it; it says why in a moment, at the latest when its thread ends.
+            // The committer let go of it; it says why in a moment, at the latest when its thread
+            // ends.
             Err(_) => {
                 let mut closed = self.shared.reads.closed.subscribe();
                 let _ = closed.wait_for(Option::is_some).await;
@@ -128,15 +172,42 @@ impl Ledger for Store {
     async fn append(&self, append: Append) -> Result<Option<Arc<Block>>, StoreError> {
         self.shared.reads.check_open()?;
         let stream: Arc<str> = append.stream().into();
-        let Append { source, feed, read_at, events, cursors, duplicates } = append;
+        let Append {
+            source,
+            feed,
+            read_at,
+            events,
+            cursors,
+            duplicates,
+        } = append;
         let block = EncodedBlock::new(events)?;
-        let bytes = block.as_ref().map_or(0, |block| block.bytes() as usize + block.parts.payloads.bytes.len() / 4) + 256;
+        let bytes = block.as_ref().map_or(0, |block| {
+            block.bytes() as usize + block.parts.payloads.bytes.len() / 4
+        }) + 256;
         // One that is larger than the whole queue waits until it has the queue for itself.
         let room = bytes.min(limits::APPEND_QUEUE) as u32;
-        let room = self.shared.channels(&stream).room.acquire_many_owned(room).await.map_err(|_| self.shared.reads.cause())?;
+        let room = self
+            .shared
+            .channels(&stream)
+            .room
+            .acquire_many_owned(room)
+            .await
+            .map_err(|_| self.shared.reads.cause())?;
         let (reply, answer) = oneshot::channel();
-        let args = AppendArgs { source, stream, feed, read_at, block: block.map(Box::new), cursors, duplicates };
-        self.send(Operation::Append(QueuedAppend { args, reply, _room: room }))?;
+        let args = AppendArgs {
+            source,
+            stream,
+            feed,
+            read_at,
+            block: block.map(Box::new),
+            cursors,
+            duplicates,
+        };
+        self.send(Operation::Append(QueuedAppend {
+            args,
+            reply,
+            _room: room,
+        }))?;
         self.answer(answer).await
     }
 
@@ -144,9 +215,18 @@ impl Ledger for Store {
         self.shared.reads.check_open()?;
         let encoded = Box::new(EncodedCommit::new(commit)?);
         let room = encoded.bytes().min(limits::COMMIT_QUEUE) as u32;
-        let room = self.commits.clone().acquire_many_owned(room).await.map_err(|_| self.shared.reads.cause())?;
+        let room = self
+            .commits
+            .clone()
+            .acquire_many_owned(room)
+            .await
+            .map_err(|_| self.shared.reads.cause())?;
         let (reply, answer) = oneshot::channel();
-        self.send(Operation::Commit { encoded, reply, _room: room })?;
+        self.send(Operation::Commit {
+            encoded,
+            reply,
+            _room: room,
+        })?;
         self.answer(answer).await?
     }
 }
@@ -170,13 +250,18 @@ pub struct Shared {
 struct Channels {
     head: watch::Sender<Seq>,
     full: watch::Sender<bool>,
-    /// Bytes that may still be queued. Of its own for each stream: where one waits for room, others do not.
+    /// Bytes that may still be queued. Of its own for each stream: where one waits for room,
+    /// others do not.
     room: Arc<Semaphore>,
 }
 
 impl Shared {
     fn new(reads: Reads, tail_bytes: usize) -> Shared {
-        Shared { reads, tail: Mutex::new(Tail::new(tail_bytes)), streams: Mutex::default() }
+        Shared {
+            reads,
+            tail: Mutex::new(Tail::new(tail_bytes)),
+            streams: Mutex::default(),
+        }
     }
 
     /// After a transaction, before its answers: who hears of a sequence finds its block.
@@ -191,7 +276,9 @@ impl Shared {
         removed.for_each(|(stream, first_seq)| tail.remove(&stream, first_seq));
         drop(tail);
         for (stream, next) in heads {
-            self.channels(stream).head.send_if_modified(|head| std::mem::replace(head, next) != next);
+            self.channels(stream)
+                .head
+                .send_if_modified(|head| std::mem::replace(head, next) != next);
         }
     }
 
@@ -223,7 +310,11 @@ impl Shared {
             return channels.clone();
         }
         let room = Arc::new(Semaphore::new(limits::APPEND_QUEUE));
-        let channels = Channels { head: watch::Sender::new(1), full: watch::Sender::new(false), room };
+        let channels = Channels {
+            head: watch::Sender::new(1),
+            full: watch::Sender::new(false),
+            room,
+        };
         streams.insert(stream.into(), channels.clone());
         channels
     }

@@ -16,7 +16,10 @@ pub struct Tail {
 
 impl Tail {
     pub fn new(limit: usize) -> Tail {
-        Tail { limit, ..Tail::default() }
+        Tail {
+            limit,
+            ..Tail::default()
+        }
     }
 
     pub fn push(&mut self, block: Arc<Block>) {
@@ -27,7 +30,10 @@ impl Tail {
         while self.bytes > self.limit
             && let Some(oldest) = self.order.pop_front()
         {
-            self.bytes -= self.blocks.remove(&oldest).map_or(0, |block| block.memory());
+            self.bytes -= self
+                .blocks
+                .remove(&oldest)
+                .map_or(0, |block| block.memory());
         }
     }
 
@@ -56,9 +62,25 @@ mod tests {
     fn block(stream: &str, first_seq: Seq) -> Arc<Block> {
         let mut builder = BlockBuilder::new();
         for _ in 0..10 {
-            builder.push(Head { key: "k", event_type: "t", code: "c", time: 1, index: 1, session: "" }, "{}");
+            builder.push(
+                Head {
+                    key: "k",
+                    event_type: "t",
+                    code: "c",
+                    time: 1,
+                    index: 1,
+                    session: "",
+                },
+                "{}",
+            );
         }
-        Arc::new(Block::new(stream.into(), FeedKind::Audit, first_seq, 0, builder.take()))
+        Arc::new(Block::new(
+            stream.into(),
+            FeedKind::Audit,
+            first_seq,
+            0,
+            builder.take(),
+        ))
     }
 
     #[test]

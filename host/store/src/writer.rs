@@ -1,7 +1,8 @@
 //! The writing half: one connection, and in memory what decides whether an operation may happen.
 //!
-//! Everything is checked before the first byte is written, so a refused operation changes nothing in the transaction it shares with
-//! others, and an error of SQLite's own means that the whole store has failed.
+//! Everything is checked before the first byte is written, so a refused operation changes nothing
+//! in the transaction it shares with others, and an error of SQLite's own means that the whole
+//! store has failed.
 
 mod append;
 mod commit;
@@ -101,18 +102,26 @@ impl Writer {
     }
 
     fn load_pipelines(&mut self) -> Result<(), StoreError> {
-        let mut statement = self.connection.prepare("SELECT name, epoch, generation FROM pipelines")?;
-        let pipelines = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?)))?;
+        let mut statement = self
+            .connection
+            .prepare("SELECT name, epoch, generation FROM pipelines")?;
+        let pipelines = statement.query_map([], |row| {
+            Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?))
+        })?;
         for pipeline in pipelines {
             let (name, epoch, generation) = pipeline?;
-            self.pipelines.insert(name.into(), Pipeline { epoch, generation });
+            self.pipelines
+                .insert(name.into(), Pipeline { epoch, generation });
         }
-        let mut statement = self.connection.prepare("SELECT pipeline, generation FROM generations")?;
+        let mut statement = self
+            .connection
+            .prepare("SELECT pipeline, generation FROM generations")?;
         let known = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get(1)?)))?;
         for known in known {
             let (pipeline, generation): (String, u32) = known?;
             if let Some(digest) = rows::generation(&self.connection, &pipeline, generation)? {
-                self.generations.insert((pipeline.into(), generation), digest);
+                self.generations
+                    .insert((pipeline.into(), generation), digest);
             }
         }
         Ok(())
@@ -120,7 +129,9 @@ impl Writer {
 
     /// Name and next sequence of each stream.
     pub fn heads(&self) -> impl Iterator<Item = (&Arc<str>, Seq)> {
-        self.streams.iter().map(|stream| (&stream.row.name, stream.row.next))
+        self.streams
+            .iter()
+            .map(|stream| (&stream.row.name, stream.row.next))
     }
 
     pub fn begin(&mut self) -> Result<(), Fault> {
@@ -154,7 +165,11 @@ impl Writer {
         match fault {
             Fault::Sqlite(error) => {
                 let full = open::is_disk_full(&error, &self.folder);
-                let cause = if full { format!("there is no room on the disk ({error})") } else { format!("a write failed ({error})") };
+                let cause = if full {
+                    format!("there is no room on the disk ({error})")
+                } else {
+                    format!("a write failed ({error})")
+                };
                 StoreError::Closed { cause, full }
             }
             Fault::Damaged(cause) => StoreError::Closed { cause, full: false },
@@ -169,7 +184,15 @@ impl Writer {
         if let Some(&index) = self.by_name.get(name) {
             return Ok(index);
         }
-        let mut row = rows::Stream { id: 0, name: name.clone(), feed, next: 1, oldest: 1, bytes: 0, duplicates: 0 };
+        let mut row = rows::Stream {
+            id: 0,
+            name: name.clone(),
+            feed,
+            next: 1,
+            oldest: 1,
+            bytes: 0,
+            duplicates: 0,
+        };
         self.connection.execute(
             "INSERT INTO streams (name, feed, next_seq, oldest_seq, bytes, duplicates, checksum) VALUES (?1, ?2, 1, 1, 0, 0, x'')",
             params![name, feed.name()],
@@ -184,15 +207,30 @@ impl Writer {
         let limit = self.options.retention_of(&row.name);
         let front = blocks::oldest(&self.connection, row.id)?;
         self.by_name.insert(row.name.clone(), self.streams.len());
-        self.streams.push(Stream { row, limit, front, dirty: false });
+        self.streams.push(Stream {
+            row,
+            limit,
+            front,
+            dirty: false,
+        });
         Ok(self.streams.len() - 1)
     }
 
     fn add_epoch(&mut self, row: rows::Epoch) {
         // `rows::epochs` joins the stream, so it is there.
-        let Some(stream) = self.streams.iter().position(|stream| stream.row.id == row.stream_id) else { return };
+        let Some(stream) = self
+            .streams
+            .iter()
+            .position(|stream| stream.row.id == row.stream_id)
+        else {
+            return;
+        };
         let lane = (row.pipeline.clone(), self.streams[stream].row.name.clone());
         self.by_lane.insert(lane, self.epochs.len());
-        self.epochs.push(Epoch { row, stream, dirty: false });
+        self.epochs.push(Epoch {
+            row,
+            stream,
+            dirty: false,
+        });
     }
 }

@@ -18,17 +18,27 @@ fn value(json: &serde_json::Value) -> Value {
         J::Bool(value) => Kind::BoolValue(*value),
         J::Number(number) => Kind::NumberValue(number.as_f64().expect("a double")),
         J::String(text) => Kind::StringValue(text.clone()),
-        J::Array(values) => Kind::ListValue(ListValue { values: values.iter().map(value).collect() }),
+        J::Array(values) => Kind::ListValue(ListValue {
+            values: values.iter().map(value).collect(),
+        }),
         J::Object(_) => Kind::StructValue(object(json)),
     };
     Value { kind: Some(kind) }
 }
 
 fn object(json: &serde_json::Value) -> Struct {
-    Struct { fields: json.as_object().expect("an object").iter().map(|(key, json)| (key.clone(), value(json))).collect() }
+    Struct {
+        fields: json
+            .as_object()
+            .expect("an object")
+            .iter()
+            .map(|(key, json)| (key.clone(), value(json)))
+            .collect(),
+    }
 }
 
-/// A session start as Teleport 13 writes it, 930 bytes and 29 fields; on the wire in an order that is not sorted, as Go's maps are.
+/// A session start as Teleport 13 writes it, 930 bytes and 29 fields; on the wire in an order that
+/// is not sorted, as Go's maps are.
 fn event() -> (Vec<u8>, usize) {
     let json = serde_json::json!({
         "event": "session.start", "code": "T2000I", "ei": 0, "uid": "5f1e6f3a-8a5e-4f3e-9a55-0d4b1a0a6b7c",
@@ -44,8 +54,15 @@ fn event() -> (Vec<u8>, usize) {
     let whole = object(&json);
     let mut keys: Vec<&String> = whole.fields.keys().collect();
     keys.sort_by_key(|key| key.bytes().rev().collect::<Vec<_>>());
-    let wire =
-        keys.into_iter().flat_map(|key| Struct { fields: [(key.clone(), whole.fields[key].clone())].into() }.encode_to_vec()).collect();
+    let wire = keys
+        .into_iter()
+        .flat_map(|key| {
+            Struct {
+                fields: [(key.clone(), whole.fields[key].clone())].into(),
+            }
+            .encode_to_vec()
+        })
+        .collect();
     (wire, json.to_string().len())
 }
 
@@ -56,7 +73,9 @@ fn one_pass(bencher: Bencher) {
     let mut text = String::with_capacity(1 << 20);
     bencher.counter(BytesCount::new(len)).bench_local(|| {
         text.clear();
-        converter.append(black_box(&wire), &mut text).expect("an event");
+        converter
+            .append(black_box(&wire), &mut text)
+            .expect("an event");
         text.len()
     });
 }
@@ -64,5 +83,10 @@ fn one_pass(bencher: Bencher) {
 #[divan::bench(sample_size = 100)]
 fn tree(bencher: Bencher) {
     let (wire, len) = event();
-    bencher.counter(BytesCount::new(len)).bench_local(|| Struct::decode(black_box(&wire[..])).expect("a Struct").fields.len());
+    bencher.counter(BytesCount::new(len)).bench_local(|| {
+        Struct::decode(black_box(&wire[..]))
+            .expect("a Struct")
+            .fields
+            .len()
+    });
 }

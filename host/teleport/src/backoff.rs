@@ -14,7 +14,11 @@ pub struct Backoff {
 
 impl Backoff {
     pub fn new(first: Duration, max: Duration) -> Backoff {
-        Backoff { first, max, attempts: 0 }
+        Backoff {
+            first,
+            max,
+            attempts: 0,
+        }
     }
 
     /// Failures since the last success.
@@ -24,7 +28,10 @@ impl Backoff {
 
     /// Notes a failure; the time to wait.
     pub fn next(&mut self, clock: &dyn Clock) -> Duration {
-        let full = self.first.saturating_mul(1 << self.attempts.min(20)).min(self.max);
+        let full = self
+            .first
+            .saturating_mul(1 << self.attempts.min(20))
+            .min(self.max);
         self.attempts = self.attempts.saturating_add(1);
         full / 2 + full.mul_f64(clock.chance() / 2.0)
     }
@@ -55,7 +62,9 @@ mod tests {
     #[test]
     fn waits_double_up_to_the_maximum_and_half_is_chance() {
         let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(60));
-        let waits: Vec<f64> = (0..9).map(|_| backoff.next(&Fixed(0.0)).as_secs_f64()).collect();
+        let waits: Vec<f64> = (0..9)
+            .map(|_| backoff.next(&Fixed(0.0)).as_secs_f64())
+            .collect();
         assert_eq!(waits, [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0]);
         backoff.reset();
         assert_eq!(backoff.next(&Fixed(0.5)), Duration::from_millis(750));

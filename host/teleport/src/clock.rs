@@ -5,7 +5,8 @@ use lockgate_model::Millis;
 
 /// Time and chance, so that a test can decide both.
 ///
-/// `now` must move on: a reader that is to end when it has caught up waits until its time of start has passed by the lag.
+/// `now` must move on: a reader that is to end when it has caught up waits until its time of start
+/// has passed by the lag.
 pub trait Clock: Send + Sync + 'static {
     /// Milliseconds since the Unix epoch.
     fn now(&self) -> Millis;

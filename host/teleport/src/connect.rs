@@ -39,7 +39,8 @@ use failure::of_io;
 /// The name every Auth service's certificate has; the dialled address is never verified.
 pub const SERVER_NAME: &str = "teleport.cluster.local";
 
-/// Bytes in flight: a stream's and a connection's window, and the largest frame. Throughput over a long way needs them large.
+/// Bytes in flight: a stream's and a connection's window, and the largest frame. Throughput over a
+/// long way needs them large.
 const WINDOWS: (u32, u32, u32) = (4 << 20, 8 << 20, 1 << 20);
 
 /// How long the server's first bytes are waited for; one that does not speak first is all right.
@@ -56,7 +57,8 @@ pub(crate) struct Client {
     pub(crate) generation: u64,
 }
 
-/// The connection that all tasks of a source share. It is made anew, with backoff, when it breaks and when the credentials changed.
+/// The connection that all tasks of a source share. It is made anew, with backoff, when it breaks
+/// and when the credentials changed.
 pub(crate) struct Link {
     address: Address,
     route: Route,
@@ -79,16 +81,27 @@ struct State {
 
 impl Link {
     pub(crate) fn new(address: Address, settings: Settings, board: Board) -> Link {
-        Link { address, route: Route::Direct, settings, board, state: Mutex::default(), generation: AtomicU64::new(0) }
+        Link {
+            address,
+            route: Route::Direct,
+            settings,
+            board,
+            state: Mutex::default(),
+            generation: AtomicU64::new(0),
+        }
     }
 
-    /// A client, as soon as there is a connection. Never fails: it tries for ever, and says so in the status.
+    /// A client, as soon as there is a connection. Never fails: it tries for ever, and says so in
+    /// the status.
     pub(crate) async fn client(&self) -> Client {
         let mut state = self.state.lock().await;
         loop {
             self.reload(&mut state);
             if let Some(audit) = &state.connected {
-                return Client { audit: audit.clone(), generation: state.generation };
+                return Client {
+                    audit: audit.clone(),
+                    generation: state.generation,
+                };
             }
             match self.connect(&state).await {
                 Ok(audit) => {
@@ -101,7 +114,9 @@ impl Link {
                 Err(failure) => {
                     self.board.trouble(PLACE, failure.to_string());
                     let (first, max) = self.settings.limits.backoff;
-                    let failures = state.failures.get_or_insert_with(|| Backoff::new(first, max));
+                    let failures = state
+                        .failures
+                        .get_or_insert_with(|| Backoff::new(first, max));
                     let wait = failures.next(&*self.settings.clock);
                     tokio::time::sleep(wait).await;
                 }
@@ -114,7 +129,8 @@ impl Link {
         self.generation.load(Ordering::Relaxed)
     }
 
-    /// Says that a call over a client failed; where it was the connection, the next client gets another.
+    /// Says that a call over a client failed; where it was the connection, the next client gets
+    /// another.
     pub(crate) async fn failed(&self, generation: u64, failure: &Failure) {
         let mut state = self.state.lock().await;
         if failure.is_connection() && state.generation == generation {
@@ -122,8 +138,9 @@ impl Link {
         }
     }
 
-    /// Reads the credentials again where their files changed. Streams that run stay on their connection, which outlives the old
-    /// certificate; new calls get a connection with the new one. A file that is half written leaves everything as it was.
+    /// Reads the credentials again where their files changed. Streams that run stay on their
+    /// connection, which outlives the old certificate; new calls get a connection with the new
+    /// one. A file that is half written leaves everything as it was.
     fn reload(&self, state: &mut State) {
         let stamp = self.settings.credentials.stamp();
         if stamp == state.stamp {
@@ -139,10 +156,15 @@ impl Link {
                 state.connected = None;
                 state.failures = None;
                 self.board.clear("credentials");
-                self.board.update(|status| status.credentials_until = Some(until));
+                self.board
+                    .update(|status| status.credentials_until = Some(until));
             }
             Err(error) => {
-                let kept = if state.identity.is_some() { " (the ones read before stay in use)" } else { "" };
+                let kept = if state.identity.is_some() {
+                    " (the ones read before stay in use)"
+                } else {
+                    ""
+                };
                 self.board.trouble("credentials", format!("{error}{kept}"));
             }
         }
@@ -152,19 +174,32 @@ impl Link {
         let identity = state
             .identity
             .as_ref()
-            .ok_or_else(|| Failure::Credentials { path: self.settings.credentials.certificate_path().display().to_string() })?;
+            .ok_or_else(|| Failure::Credentials {
+                path: self
+                    .settings
+                    .credentials
+                    .certificate_path()
+                    .display()
+                    .to_string(),
+            })?;
         if identity.not_after <= self.settings.clock.now() {
             return Err(Failure::Expired {
-                path: self.settings.credentials.certificate_path().display().to_string(),
+                path: self
+                    .settings
+                    .credentials
+                    .certificate_path()
+                    .display()
+                    .to_string(),
                 until: time(identity.not_after),
             });
         }
         let limit = self.settings.limits.dial;
         match tokio::time::timeout(limit, self.dial(identity)).await {
             Ok(result) => result,
-            Err(_) => {
-                Err(Failure::Unreachable { address: self.address.to_string(), reason: format!("no answer within {} s", limit.as_secs()) })
-            }
+            Err(_) => Err(Failure::Unreachable {
+                address: self.address.to_string(),
+                reason: format!("no answer within {} s", limit.as_secs()),
+            }),
         }
     }
 
@@ -174,40 +209,62 @@ impl Link {
             .route
             .open(&self.address)
             .await
-            .map_err(|error| Failure::Unreachable { address: address.clone(), reason: error.to_string() })?;
-        let tls = identity.tls(&self.route.alpn()).map_err(|error| Failure::Tls {
-            address: address.clone(),
-            side: Side::Ours,
-            reason: error.to_string(),
-        })?;
+            .map_err(|error| Failure::Unreachable {
+                address: address.clone(),
+                reason: error.to_string(),
+            })?;
+        let tls = identity
+            .tls(&self.route.alpn())
+            .map_err(|error| Failure::Tls {
+                address: address.clone(),
+                side: Side::Ours,
+                reason: error.to_string(),
+            })?;
         let name = ServerName::try_from(SERVER_NAME).expect("a constant name");
-        let mut stream = TlsConnector::from(Arc::new(tls)).connect(name, pipe).await.map_err(|error| of_io(&address, &error))?;
+        let mut stream = TlsConnector::from(Arc::new(tls))
+            .connect(name, pipe)
+            .await
+            .map_err(|error| of_io(&address, &error))?;
         let negotiated = stream.get_ref().1.alpn_protocol();
         if negotiated != Some(b"h2") {
             let negotiated = negotiated.map(|name| String::from_utf8_lossy(name).into_owned());
-            return Err(Failure::NoHttp2 { address, negotiated });
+            return Err(Failure::NoHttp2 {
+                address,
+                negotiated,
+            });
         }
-        // In TLS 1.3 a server refuses a client's certificate after the handshake. Then its alert is the first thing to be read, and
-        // once a request was written that may be lost. A server that accepts begins with its HTTP/2 settings.
+        // In TLS 1.3 a server refuses a client's certificate after the handshake. Then its alert is
+        // the first thing to be read, and once a request was written that may be lost. A
+        // server that accepts begins with its HTTP/2 settings.
         match tokio::time::timeout(FIRST_BYTES, stream.fill_buf()).await {
             Ok(Err(error)) => return Err(of_io(&address, &error)),
             Ok(Ok([])) => return Err(of_io(&address, &std::io::ErrorKind::UnexpectedEof.into())),
             Ok(Ok(_)) | Err(_) => {}
         }
-        let channel = channel(stream, &self.settings.limits).await.map_err(|error| Failure::Lost { reason: failure::chain(&error) })?;
+        let channel = channel(stream, &self.settings.limits)
+            .await
+            .map_err(|error| Failure::Lost {
+                reason: failure::chain(&error),
+            })?;
         let version = self.greet(channel.clone()).await?;
-        Ok(AuditLogServiceClient::with_interceptor(channel, version).max_decoding_message_size(self.settings.limits.message_bytes))
+        Ok(AuditLogServiceClient::with_interceptor(channel, version)
+            .max_decoding_message_size(self.settings.limits.message_bytes))
     }
 
-    /// The first call. A client certificate that TLS 1.3 refuses is refused only now; and the answer tells the server's version,
-    /// which is what all later calls say of themselves: newer servers refuse clients whose `version` is older than they like, and
-    /// they measure it on Teleport's own numbers.
+    /// The first call. A client certificate that TLS 1.3 refuses is refused only now; and the
+    /// answer tells the server's version, which is what all later calls say of themselves:
+    /// newer servers refuse clients whose `version` is older than they like, and they measure
+    /// it on Teleport's own numbers.
     async fn greet(&self, channel: Channel) -> Result<Version, Failure> {
         let answer = AuthServiceClient::new(channel).ping(PingRequest {}).await;
         let version = match answer {
             Ok(answer) => {
                 let answer = answer.into_inner();
-                tracing::info!(cluster = answer.cluster_name, version = answer.server_version, "connected to Teleport");
+                tracing::info!(
+                    cluster = answer.cluster_name,
+                    version = answer.server_version,
+                    "connected to Teleport"
+                );
                 let version = Version::of(&answer.server_version);
                 self.board.update(|status| {
                     status.cluster = Some(answer.cluster_name);
@@ -230,7 +287,11 @@ pub(crate) struct Version(Option<MetadataValue<Ascii>>);
 
 impl Version {
     fn of(server: &str) -> Option<MetadataValue<Ascii>> {
-        let server = if server.is_empty() { env!("CARGO_PKG_VERSION") } else { server };
+        let server = if server.is_empty() {
+            env!("CARGO_PKG_VERSION")
+        } else {
+            server
+        };
         server.parse().ok()
     }
 }
@@ -244,14 +305,17 @@ impl Interceptor for Version {
     }
 }
 
-/// gRPC over one connection. When it is gone the channel is of no more use: [`Link`] makes another, as only it can say why.
+/// gRPC over one connection. When it is gone the channel is of no more use: [`Link`] makes another,
+/// as only it can say why.
 async fn channel<S>(stream: S, limits: &Limits) -> Result<Channel, tonic::transport::Error>
 where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Send + Unpin + 'static,
 {
     let mut stream = Some(TokioIo::new(stream));
     let once = tower::service_fn(move |_| {
-        let stream = stream.take().ok_or_else(|| std::io::Error::other("the connection is gone"));
+        let stream = stream
+            .take()
+            .ok_or_else(|| std::io::Error::other("the connection is gone"));
         async move { stream }
     });
     let (stream_window, connection_window, frame) = WINDOWS;
@@ -269,19 +333,29 @@ where
 }
 
 pub(crate) fn time(millis: Millis) -> String {
-    jiff::Timestamp::from_millisecond(millis).map_or_else(|_| format!("{millis} ms"), |time| time.to_string())
+    jiff::Timestamp::from_millisecond(millis)
+        .map_or_else(|_| format!("{millis} ms"), |time| time.to_string())
 }
 
 /// A time as the store keeps it.
 pub(crate) fn parse_time(text: &str) -> Option<Millis> {
-    text.parse::<jiff::Timestamp>().ok().map(|time| time.as_millisecond())
+    text.parse::<jiff::Timestamp>()
+        .ok()
+        .map(|time| time.as_millisecond())
 }
 
 pub(crate) fn to_proto(millis: Millis) -> prost_types::Timestamp {
-    prost_types::Timestamp { seconds: millis.div_euclid(1000), nanos: (millis.rem_euclid(1000) * 1_000_000) as i32 }
+    prost_types::Timestamp {
+        seconds: millis.div_euclid(1000),
+        nanos: (millis.rem_euclid(1000) * 1_000_000) as i32,
+    }
 }
 
 /// Cut to the millisecond before. An absent time is the Unix epoch, as in protobuf.
 pub(crate) fn of_proto(time: Option<&prost_types::Timestamp>) -> Millis {
-    time.map_or(0, |time| time.seconds.saturating_mul(1000).saturating_add(i64::from(time.nanos).div_euclid(1_000_000)))
+    time.map_or(0, |time| {
+        time.seconds
+            .saturating_mul(1000)
+            .saturating_add(i64::from(time.nanos).div_euclid(1_000_000))
+    })
 }

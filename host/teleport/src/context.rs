@@ -36,7 +36,14 @@ impl<I: Intake> Context<I> {
         intake: I,
         recordings: Option<UnboundedSender<Pending>>,
     ) -> Arc<Context<I>> {
-        let types = Arc::new(settings.types.iter().filter(|name| !name.is_empty()).cloned().collect());
+        let types = Arc::new(
+            settings
+                .types
+                .iter()
+                .filter(|name| !name.is_empty())
+                .cloned()
+                .collect(),
+        );
         Arc::new(Context {
             settings,
             link,
@@ -78,22 +85,37 @@ impl<I: Intake> Context<I> {
     }
 
     /// A call with the limit of time that all calls have.
-    pub(crate) async fn timed<T>(&self, call: impl Future<Output = Result<T, Status>>) -> Result<T, Failure> {
+    pub(crate) async fn timed<T>(
+        &self,
+        call: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Failure> {
         let limit = self.settings.limits.call;
         match tokio::time::timeout(limit, call).await {
             Ok(result) => result.map_err(|status| Failure::of(&self.settings.address, &status)),
-            Err(_) => Err(Failure::Lost { reason: format!("no answer within {} s", limit.as_secs()) }),
+            Err(_) => Err(Failure::Lost {
+                reason: format!("no answer within {} s", limit.as_secs()),
+            }),
         }
     }
 
-    /// Stores what was collected, with the cursors that say so and one for each recording that was announced.
-    pub(crate) async fn store(&self, collector: &mut Collector, mut cursors: Vec<CursorUpdate>) -> Result<(), Closed> {
+    /// Stores what was collected, with the cursors that say so and one for each recording that was
+    /// announced.
+    pub(crate) async fn store(
+        &self,
+        collector: &mut Collector,
+        mut cursors: Vec<CursorUpdate>,
+    ) -> Result<(), Closed> {
         let taken = collector.take();
-        let announced = if self.wants_recordings { taken.announced } else { Vec::new() };
+        let announced = if self.wants_recordings {
+            taken.announced
+        } else {
+            Vec::new()
+        };
         cursors.extend(announced.iter().map(Pending::cursor));
         let events = taken.events.times.len() as u64;
         if events > 0 || !cursors.is_empty() || taken.duplicates > 0 {
-            self.append(collector.feed(), taken.events, cursors, taken.duplicates).await?;
+            self.append(collector.feed(), taken.events, cursors, taken.duplicates)
+                .await?;
         }
         self.board.update(|status| {
             status.events += events;
@@ -104,7 +126,11 @@ impl<I: Intake> Context<I> {
                 status.phase = Phase::Reading;
             }
         });
-        if let Some(recordings) = &*self.recordings.lock().unwrap_or_else(PoisonError::into_inner) {
+        if let Some(recordings) = &*self
+            .recordings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+        {
             for pending in announced {
                 // Nobody listens any more only while the source ends, and the cursor is stored.
                 let _ = recordings.send(pending);
@@ -115,16 +141,38 @@ impl<I: Intake> Context<I> {
 
     /// The reader ended.
     pub(crate) fn announce_nothing_more(&self) {
-        self.recordings.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.recordings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
     }
 
     /// Moves cursors, and nothing else.
-    pub(crate) async fn move_cursors(&self, feed: FeedKind, cursors: Vec<CursorUpdate>) -> Result<(), Closed> {
+    pub(crate) async fn move_cursors(
+        &self,
+        feed: FeedKind,
+        cursors: Vec<CursorUpdate>,
+    ) -> Result<(), Closed> {
         self.append(feed, BlockParts::default(), cursors, 0).await
     }
 
-    async fn append(&self, feed: FeedKind, events: BlockParts, cursors: Vec<CursorUpdate>, duplicates: u64) -> Result<(), Closed> {
+    async fn append(
+        &self,
+        feed: FeedKind,
+        events: BlockParts,
+        cursors: Vec<CursorUpdate>,
+        duplicates: u64,
+    ) -> Result<(), Closed> {
         let source = self.settings.source.clone();
-        self.intake.append(Append { source, feed, read_at: self.now(), events, cursors, duplicates }).await
+        self.intake
+            .append(Append {
+                source,
+                feed,
+                read_at: self.now(),
+                events,
+                cursors,
+                duplicates,
+            })
+            .await
     }
 }

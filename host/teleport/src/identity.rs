@@ -1,4 +1,5 @@
-//! Who Lockgate is towards Teleport: identity files, and the trio of certificate, key and authority.
+//! Who Lockgate is towards Teleport: identity files, and the trio of certificate, key and
+//! authority.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -28,7 +29,11 @@ pub enum Credentials {
     /// What `tctl auth sign --format=file` and tbot's output `identity` write.
     IdentityFile(PathBuf),
     /// What `tctl auth sign --format=tls` writes: three PEM files.
-    KeyTrio { certificate: PathBuf, key: PathBuf, authority: PathBuf },
+    KeyTrio {
+        certificate: PathBuf,
+        key: PathBuf,
+        authority: PathBuf,
+    },
 }
 
 /// Credentials as read: for TLS, and what the file holds for SSH.
@@ -79,7 +84,10 @@ pub enum LoadError {
     #[error("the credentials file `{}` is larger than {FILE_MAX} bytes", path.display())]
     TooLarge { path: PathBuf },
     #[error("the credentials file `{}` is not usable: {reason}", path.display())]
-    Parse { path: PathBuf, reason: IdentityError },
+    Parse {
+        path: PathBuf,
+        reason: IdentityError,
+    },
 }
 
 /// What tells one version of the files from another without reading them.
@@ -91,8 +99,16 @@ impl Credentials {
         Credentials::IdentityFile(path.into())
     }
 
-    pub fn key_trio(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>, authority: impl Into<PathBuf>) -> Credentials {
-        Credentials::KeyTrio { certificate: certificate.into(), key: key.into(), authority: authority.into() }
+    pub fn key_trio(
+        certificate: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+        authority: impl Into<PathBuf>,
+    ) -> Credentials {
+        Credentials::KeyTrio {
+            certificate: certificate.into(),
+            key: key.into(),
+            authority: authority.into(),
+        }
     }
 
     /// The file that holds the client's certificate: what a message about expiry names.
@@ -103,7 +119,8 @@ impl Credentials {
         }
     }
 
-    /// Time of change and length of each file. Follows symbolic links, so it sees how Kubernetes swaps a secret.
+    /// Time of change and length of each file. Follows symbolic links, so it sees how Kubernetes
+    /// swaps a secret.
     pub fn stamp(&self) -> Stamp {
         let stamp = |path: &Path| {
             let metadata = std::fs::metadata(path).ok()?;
@@ -112,32 +129,51 @@ impl Credentials {
         Stamp(self.paths().into_iter().map(stamp).collect())
     }
 
-    /// Reads and checks them, up to whether the key belongs to the certificate. Whether they are expired is not looked at here.
+    /// Reads and checks them, up to whether the key belongs to the certificate. Whether they are
+    /// expired is not looked at here.
     pub fn load(&self) -> Result<Identity, LoadError> {
         let identity = match self {
-            Credentials::IdentityFile(path) => parse(&read(path)?).map_err(|reason| LoadError::Parse { path: path.clone(), reason })?,
-            Credentials::KeyTrio { certificate, key, authority } => {
+            Credentials::IdentityFile(path) => {
+                parse(&read(path)?).map_err(|reason| LoadError::Parse {
+                    path: path.clone(),
+                    reason,
+                })?
+            }
+            Credentials::KeyTrio {
+                certificate,
+                key,
+                authority,
+            } => {
                 let at = |path: &PathBuf| {
                     let path = path.clone();
                     move |reason| LoadError::Parse { path, reason }
                 };
                 let key = sections::key_in(&read(key)?).map_err(at(key))?;
-                let authorities = sections::certificates_in(&read(authority)?).map_err(at(authority))?;
+                let authorities =
+                    sections::certificates_in(&read(authority)?).map_err(at(authority))?;
                 if authorities.is_empty() {
                     return Err(at(authority)(IdentityError::NoAuthority));
                 }
-                let certificates = sections::certificates_in(&read(certificate)?).map_err(at(certificate))?;
+                let certificates =
+                    sections::certificates_in(&read(certificate)?).map_err(at(certificate))?;
                 Identity::new(key, certificates, authorities).map_err(at(certificate))?
             }
         };
-        identity.tls(&[]).map_err(|reason| LoadError::Parse { path: self.certificate_path().to_owned(), reason })?;
+        identity.tls(&[]).map_err(|reason| LoadError::Parse {
+            path: self.certificate_path().to_owned(),
+            reason,
+        })?;
         Ok(identity)
     }
 
     fn paths(&self) -> Vec<&Path> {
         match self {
             Credentials::IdentityFile(path) => vec![path],
-            Credentials::KeyTrio { certificate, key, authority } => vec![certificate, key, authority],
+            Credentials::KeyTrio {
+                certificate,
+                key,
+                authority,
+            } => vec![certificate, key, authority],
         }
     }
 }
@@ -148,8 +184,16 @@ impl Identity {
         certificates: Vec<CertificateDer<'static>>,
         authorities: Vec<CertificateDer<'static>>,
     ) -> Result<Identity, IdentityError> {
-        let not_after = certificate::not_after(certificates.first().ok_or(IdentityError::NoCertificate)?)?;
-        Ok(Identity { key, certificates, authorities, ssh_certificate: None, ssh_authorities: Vec::new(), not_after })
+        let not_after =
+            certificate::not_after(certificates.first().ok_or(IdentityError::NoCertificate)?)?;
+        Ok(Identity {
+            key,
+            certificates,
+            authorities,
+            ssh_certificate: None,
+            ssh_authorities: Vec::new(),
+            not_after,
+        })
     }
 
     /// A client's TLS: these authorities as the only roots, this certificate, TLS 1.2 or newer.
@@ -159,12 +203,13 @@ impl Identity {
         for authority in &self.authorities {
             roots.add(authority.clone()).map_err(unusable)?;
         }
-        let mut config = ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(unusable)?
-            .with_root_certificates(roots)
-            .with_client_auth_cert(self.certificates.clone(), self.key.clone_key())
-            .map_err(unusable)?;
+        let mut config =
+            ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+                .with_safe_default_protocol_versions()
+                .map_err(unusable)?
+                .with_root_certificates(roots)
+                .with_client_auth_cert(self.certificates.clone(), self.key.clone_key())
+                .map_err(unusable)?;
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         Ok(config)
     }
@@ -172,17 +217,28 @@ impl Identity {
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity").field("not_after", &self.not_after).finish_non_exhaustive()
+        f.debug_struct("Identity")
+            .field("not_after", &self.not_after)
+            .finish_non_exhaustive()
     }
 }
 
 fn read(path: &Path) -> Result<String, LoadError> {
     use std::io::Read;
-    let failed = |reason: std::io::Error| LoadError::Read { path: path.to_owned(), reason: reason.to_string() };
+    let failed = |reason: std::io::Error| LoadError::Read {
+        path: path.to_owned(),
+        reason: reason.to_string(),
+    };
     let mut bytes = Vec::new();
-    std::fs::File::open(path).map_err(failed)?.take(FILE_MAX + 1).read_to_end(&mut bytes).map_err(failed)?;
+    std::fs::File::open(path)
+        .map_err(failed)?
+        .take(FILE_MAX + 1)
+        .read_to_end(&mut bytes)
+        .map_err(failed)?;
     if bytes.len() as u64 > FILE_MAX {
-        return Err(LoadError::TooLarge { path: path.to_owned() });
+        return Err(LoadError::TooLarge {
+            path: path.to_owned(),
+        });
     }
     // Lines that are neither PEM nor SSH are ignored, whatever they are.
     Ok(String::from_utf8_lossy(&bytes).into_owned())

@@ -11,9 +11,9 @@ pub struct Closed;
 
 /// Where a source's blocks go.
 ///
-/// `append` is called from several tasks at once. It returns when the events and the cursors are safe, both or neither; a source
-/// waits for that, so an intake that is slow slows the reading down. A call may be dropped before it returned: then it does not
-/// matter whether it took effect.
+/// `append` is called from several tasks at once. It returns when the events and the cursors are
+/// safe, both or neither; a source waits for that, so an intake that is slow slows the reading
+/// down. A call may be dropped before it returned: then it does not matter whether it took effect.
 pub trait Intake: Send + Sync + 'static {
     fn append(&self, append: Append) -> impl Future<Output = Result<(), Closed>> + Send;
 }
@@ -34,6 +34,7 @@ pub struct Resume {
     /// - `poll/until`: everything before this time was read;
     /// - `session/<sid>`: a recording to download.
     pub cursors: BTreeMap<String, String>,
-    /// [`payload_hash`](lockgate_model::payload_hash) of the last events of the audit log, oldest first.
+    /// [`payload_hash`](lockgate_model::payload_hash) of the last events of the audit log, oldest
+    /// first.
     pub recent_hashes: Vec<u64>,
 }

@@ -1,7 +1,8 @@
 //! Protobuf `Struct` wire bytes to JSON text, in one pass and without building a tree.
 //!
-//! The text is what Teleport's own handler sends but for white space: keys sorted by byte order at every level, numbers as
-//! protojson prints doubles, the minimum of escapes, everything that is not ASCII as it is.
+//! The text is what Teleport's own handler sends but for white space: keys sorted by byte order at
+//! every level, numbers as protojson prints doubles, the minimum of escapes, everything that is not
+//! ASCII as it is.
 
 use std::str;
 
@@ -31,7 +32,8 @@ pub enum JsonError {
     NotUtf8,
 }
 
-/// Fields of the top level that a reader needs, as they stand in the event; empty where absent or not a string.
+/// Fields of the top level that a reader needs, as they stand in the event; empty where absent or
+/// not a string.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Captured<'a> {
     pub code: &'a str,
@@ -77,16 +79,24 @@ impl Converter {
     /// Appends the JSON text of one event. On an error `text` is as it was.
     ///
     /// Where a key stands twice in an object the last one wins.
-    pub fn append<'a>(&mut self, wire: &'a [u8], text: &mut String) -> Result<Captured<'a>, JsonError> {
+    pub fn append<'a>(
+        &mut self,
+        wire: &'a [u8],
+        text: &mut String,
+    ) -> Result<Captured<'a>, JsonError> {
         if u32::try_from(wire.len()).is_err() {
             return Err(JsonError::Malformed);
         }
         self.entries.clear();
         self.out.clear();
         let mut captured = Raw::default();
-        let whole = Span { start: 0, end: wire.len() as u32 };
+        let whole = Span {
+            start: 0,
+            end: wire.len() as u32,
+        };
         self.object(wire, whole, 0, Some(&mut captured))?;
-        // Each text of the event stands between two quotes here, so the whole is valid exactly where each of them is.
+        // Each text of the event stands between two quotes here, so the whole is valid exactly
+        // where each of them is.
         text.push_str(str::from_utf8(self.out.written()).map_err(|_| JsonError::NotUtf8)?);
         let field = |bytes: &'a [u8]| str::from_utf8(bytes).map_err(|_| JsonError::NotUtf8);
         Ok(Captured {
@@ -97,7 +107,13 @@ impl Converter {
         })
     }
 
-    fn object<'a>(&mut self, wire: &'a [u8], span: Span, depth: usize, mut captured: Option<&mut Raw<'a>>) -> Result<(), JsonError> {
+    fn object<'a>(
+        &mut self,
+        wire: &'a [u8],
+        span: Span,
+        depth: usize,
+        mut captured: Option<&mut Raw<'a>>,
+    ) -> Result<(), JsonError> {
         if depth >= DEPTH_MAX {
             return Err(JsonError::TooDeep);
         }
@@ -106,7 +122,10 @@ impl Converter {
         let fields = &mut self.entries[base..];
         fields.sort_unstable_by(|a, b| {
             // Equal keys stay in the order of the wire.
-            a.prefix.cmp(&b.prefix).then_with(|| a.key.of(wire).cmp(b.key.of(wire))).then(a.key.start.cmp(&b.key.start))
+            a.prefix
+                .cmp(&b.prefix)
+                .then_with(|| a.key.of(wire).cmp(b.key.of(wire)))
+                .then(a.key.start.cmp(&b.key.start))
         });
         let end = self.entries.len();
         self.out.push(b'{');
@@ -114,7 +133,10 @@ impl Converter {
         for at in base..end {
             let Entry { prefix, key, value } = self.entries[at];
             let key_bytes = key.of(wire);
-            if at + 1 < end && self.entries[at + 1].prefix == prefix && self.entries[at + 1].key.of(wire) == key_bytes {
+            if at + 1 < end
+                && self.entries[at + 1].prefix == prefix
+                && self.entries[at + 1].key.of(wire) == key_bytes
+            {
                 continue;
             }
             if !first {
@@ -134,7 +156,12 @@ impl Converter {
     }
 
     /// Writes a value; gives its bytes back where it is a string.
-    fn value<'a>(&mut self, wire: &'a [u8], span: Span, depth: usize) -> Result<Option<&'a [u8]>, JsonError> {
+    fn value<'a>(
+        &mut self,
+        wire: &'a [u8],
+        span: Span,
+        depth: usize,
+    ) -> Result<Option<&'a [u8]>, JsonError> {
         match kind_of(wire, span)? {
             Kind::Null => self.out.literal(b"null"),
             Kind::Bool(true) => self.out.literal(b"true"),
@@ -197,9 +224,15 @@ fn collect(wire: &[u8], span: Span, entries: &mut Vec<Entry>) -> Result<(), Json
     let mut reader = Reader::new(wire, span);
     loop {
         while let Some((key, value)) = simple_entry(&mut reader) {
-            entries.push(Entry { prefix: prefix(key.of(wire)), key, value });
+            entries.push(Entry {
+                prefix: prefix(key.of(wire)),
+                key,
+                value,
+            });
         }
-        let Some(field) = reader.field()? else { return Ok(()) };
+        let Some(field) = reader.field()? else {
+            return Ok(());
+        };
         if field.number != 1 {
             continue;
         }
@@ -207,7 +240,8 @@ fn collect(wire: &[u8], span: Span, entries: &mut Vec<Entry>) -> Result<(), Json
         let (mut key, mut value) = (None, None);
         let mut reader = Reader::new(wire, entry);
         while let Some(field) = reader.field()? {
-            // Protobuf would merge a part that stands twice. No encoder writes that, so it is not worth a merge here.
+            // Protobuf would merge a part that stands twice. No encoder writes that, so it is not
+            // worth a merge here.
             match field.number {
                 1 if key.is_none() => key = Some(field.message()?),
                 2 if value.is_none() => value = Some(field.message()?),
@@ -216,9 +250,16 @@ fn collect(wire: &[u8], span: Span, entries: &mut Vec<Entry>) -> Result<(), Json
             }
         }
         // An absent key is the empty one, an absent value the unset one, which reads as null.
-        let nothing = Span { start: entry.end, end: entry.end };
+        let nothing = Span {
+            start: entry.end,
+            end: entry.end,
+        };
         let key = key.unwrap_or(nothing);
-        entries.push(Entry { prefix: prefix(key.of(wire)), key, value: value.unwrap_or(nothing) });
+        entries.push(Entry {
+            prefix: prefix(key.of(wire)),
+            key,
+            value: value.unwrap_or(nothing),
+        });
     }
 }
 

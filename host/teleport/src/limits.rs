@@ -1,6 +1,7 @@
 use std::time::Duration;
 
-/// Every time-out and limit of a source, with its default. Tests shorten them; an operator does not see them.
+/// Every time-out and limit of a source, with its default. Tests shorten them; an operator does not
+/// see them.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// To open a connection, up to the first answer.
@@ -11,7 +12,8 @@ pub struct Limits {
     pub keepalive_timeout: Duration,
     /// For a unary call, and between two messages of a stream.
     pub call: Duration,
-    /// Largest message accepted, in bytes. A page is about 1 MiB, a single event of a recording may be more.
+    /// Largest message accepted, in bytes. A page is about 1 MiB, a single event of a recording
+    /// may be more.
     pub message_bytes: usize,
     /// First and longest wait between attempts.
     pub backoff: (Duration, Duration),
@@ -35,19 +37,21 @@ pub struct Limits {
     pub page: i32,
     /// Windows end this long before now: ties reorder while a file grows.
     pub lag: Duration,
-    /// Windows begin this long before the end of the last one: events arrive late. Their repetition is suppressed.
+    /// Windows begin this long before the end of the last one: events arrive late. Their
+    /// repetition is suppressed.
     pub overlap: Duration,
     /// Hashes of events remembered against repetition.
     pub hashes: usize,
-    /// Longest wait where a server refuses to answer and nothing shows that the fault lies in its log.
+    /// Longest wait where a server refuses to answer and nothing shows that the fault lies in its
+    /// log.
     pub hold: Duration,
     /// Failures of a page with the same answer before it is looked into.
     pub page_attempts: u32,
 
     /// Recordings downloaded at the same time.
     pub recordings: usize,
-    /// Wait before a recording that was not there is asked for again; three times as long each time. Each opening makes Teleport
-    /// write an event.
+    /// Wait before a recording that was not there is asked for again; three times as long each
+    /// time. Each opening makes Teleport write an event.
     pub recording_wait: (Duration, Duration),
     /// A recording that is still not there this long after its upload was announced is given up.
     pub recording_patience: Duration,

@@ -34,14 +34,17 @@ pub enum SourceError {
          begin a new store"
     )]
     StartChanged { stored: String, configured: String },
-    #[error("the stored cursor `{key}` has the value `{value}`, which is none: restore the store from a backup, or begin a new one")]
+    #[error(
+        "the stored cursor `{key}` has the value `{value}`, which is none: restore the store from a backup, or begin a new one"
+    )]
     Cursor { key: String, value: String },
 }
 
 /// Reads a cluster's audit log, and its session recordings where they are wanted, into the intake.
 ///
-/// Ends when `shutdown` does, when the intake is closed, or, where the settings say so, when everything has been read. It may be
-/// dropped at any time: a cursor moves only together with the events it speaks of.
+/// Ends when `shutdown` does, when the intake is closed, or, where the settings say so, when
+/// everything has been read. It may be dropped at any time: a cursor moves only together with the
+/// events it speaks of.
 pub async fn run<I: Intake>(
     settings: Settings,
     resume: Resume,
@@ -69,15 +72,34 @@ async fn work<I: Intake>(
     board: Board,
 ) -> Result<(), Closed> {
     if let Start::New(at) = start {
-        let cursors = vec![CursorUpdate { key: START.to_owned(), value: Some(time(at)) }];
+        let cursors = vec![CursorUpdate {
+            key: START.to_owned(),
+            value: Some(time(at)),
+        }];
         let source = settings.source.clone();
         let (feed, read_at) = (FeedKind::Audit, settings.clock.now());
-        intake.append(Append { source, feed, read_at, events: BlockParts::default(), cursors, duplicates: 0 }).await?;
+        intake
+            .append(Append {
+                source,
+                feed,
+                read_at,
+                events: BlockParts::default(),
+                cursors,
+                duplicates: 0,
+            })
+            .await?;
     }
     let link = Link::new(address, settings.clone(), board.clone());
     let (announce, announced) = mpsc::unbounded_channel();
     let wanted = settings.sessions;
-    let context = Context::new(settings, start.at(), board, link, intake, wanted.then_some(announce));
+    let context = Context::new(
+        settings,
+        start.at(),
+        board,
+        link,
+        intake,
+        wanted.then_some(announce),
+    );
     let read = {
         let context = context.clone();
         let resume = &resume;
@@ -92,7 +114,13 @@ async fn work<I: Intake>(
             Ok(())
         }
     };
-    let recordings = async { if wanted { read::download(context.clone(), Pending::stored(&resume), announced).await } else { Ok(()) } };
+    let recordings = async {
+        if wanted {
+            read::download(context.clone(), Pending::stored(&resume), announced).await
+        } else {
+            Ok(())
+        }
+    };
     tokio::try_join!(read, recordings).map(|_| ())
 }
 
@@ -112,11 +140,19 @@ impl Start {
 
 fn start(settings: &Settings, resume: &Resume) -> Result<Start, SourceError> {
     let Some(value) = resume.cursors.get(START) else {
-        return Ok(Start::New(settings.start_time.unwrap_or_else(|| settings.clock.now())));
+        return Ok(Start::New(
+            settings.start_time.unwrap_or_else(|| settings.clock.now()),
+        ));
     };
-    let stored = parse_time(value).ok_or_else(|| SourceError::Cursor { key: START.to_owned(), value: value.clone() })?;
+    let stored = parse_time(value).ok_or_else(|| SourceError::Cursor {
+        key: START.to_owned(),
+        value: value.clone(),
+    })?;
     match settings.start_time {
-        Some(configured) if configured != stored => Err(SourceError::StartChanged { stored: time(stored), configured: time(configured) }),
+        Some(configured) if configured != stored => Err(SourceError::StartChanged {
+            stored: time(stored),
+            configured: time(configured),
+        }),
         _ => Ok(Start::Stored(stored)),
     }
 }

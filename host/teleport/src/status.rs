@@ -52,7 +52,8 @@ pub struct SourceStatus {
     pub recordings_lost: u64,
     /// What fails at the moment, by place. Empty: all is well.
     pub troubles: BTreeMap<String, String>,
-    /// What was left out for good, and other things an operator has to know: how many, and the last of them.
+    /// What was left out for good, and other things an operator has to know: how many, and the
+    /// last of them.
     pub reports: u64,
     pub last_report: Option<String>,
 }
@@ -65,7 +66,9 @@ pub(crate) struct Board {
 
 impl Board {
     pub(crate) fn new(status: watch::Sender<SourceStatus>) -> Board {
-        Board { status: std::sync::Arc::new(status) }
+        Board {
+            status: std::sync::Arc::new(status),
+        }
     }
 
     pub(crate) fn update(&self, change: impl FnOnce(&mut SourceStatus)) {

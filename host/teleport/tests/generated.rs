@@ -1,12 +1,17 @@
-//! The generated gRPC code is current. `REGENERATE=1 cargo test -p lockgate-teleport --test generated` makes it so.
+//! The generated gRPC code is current. `REGENERATE=1 cargo test -p lockgate-teleport --test
+//! generated` makes it so.
 
 use std::path::Path;
 
 #[test]
 fn the_generated_code_is_what_the_proto_files_say() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for (proto, package) in [("auditlog", "teleport.auditlog.v1"), ("authservice", "proto")] {
-        let descriptors = protox::compile([format!("{proto}.proto")], [root.join("proto")]).expect("the proto file compiles");
+    for (proto, package) in [
+        ("auditlog", "teleport.auditlog.v1"),
+        ("authservice", "proto"),
+    ] {
+        let descriptors = protox::compile([format!("{proto}.proto")], [root.join("proto")])
+            .expect("the proto file compiles");
         let out = tempfile::tempdir().expect("a temporary folder");
         tonic_prost_build::configure()
             .build_transport(false)
@@ -14,7 +19,8 @@ fn the_generated_code_is_what_the_proto_files_say() {
             .out_dir(out.path())
             .compile_fds(descriptors)
             .expect("the descriptors make code");
-        let made = std::fs::read_to_string(out.path().join(format!("{package}.rs"))).expect("one file for the package");
+        let made = std::fs::read_to_string(out.path().join(format!("{package}.rs")))
+            .expect("one file for the package");
         let committed = root.join("src/proto").join(format!("{proto}.rs"));
         if std::env::var_os("REGENERATE").is_some() {
             std::fs::write(&committed, &made).expect("the source folder can be written");

@@ -1,4 +1,5 @@
-//! Nanoseconds per event, natively and without look-ups, by event type: `cargo run --release --example measure < events.ndjson`.
+//! Nanoseconds per event, natively and without look-ups, by event type: `cargo run --release
+//! --example measure < events.ndjson`.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -21,7 +22,11 @@ fn main() -> std::io::Result<()> {
 
     let mut by_type: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for line in text.lines() {
-        let name = json::find(line, "event").ok().flatten().and_then(json::text).unwrap_or_default();
+        let name = json::find(line, "event")
+            .ok()
+            .flatten()
+            .and_then(json::text)
+            .unwrap_or_default();
         by_type.entry(name.into_owned()).or_default().push(line);
     }
     let (mut total, mut events, mut bytes) = (Duration::ZERO, 0, 0);
@@ -32,14 +37,25 @@ fn main() -> std::io::Result<()> {
             for line in lines {
                 black_box(mapping.map(black_box(line)));
             }
-            spent += if round > 0 { start.elapsed() } else { Duration::ZERO };
+            spent += if round > 0 {
+                start.elapsed()
+            } else {
+                Duration::ZERO
+            };
         }
         let size: usize = lines.iter().map(|line| line.len()).sum();
         let each = spent.as_nanos() / u128::from(ROUNDS - 1) / lines.len() as u128;
-        println!("{each:>7} ns  {:>6} B  {:>7} x  {name}", size / lines.len(), lines.len());
+        println!(
+            "{each:>7} ns  {:>6} B  {:>7} x  {name}",
+            size / lines.len(),
+            lines.len()
+        );
         (total, events, bytes) = (total + spent, events + lines.len(), bytes + size);
     }
     let each = total.as_nanos() / u128::from(ROUNDS - 1) / events.max(1) as u128;
-    println!("{each:>7} ns  {:>6} B  {events:>7} x  all", bytes / events.max(1));
+    println!(
+        "{each:>7} ns  {:>6} B  {events:>7} x  all",
+        bytes / events.max(1)
+    );
     Ok(())
 }

@@ -26,13 +26,21 @@ impl<'a> Document<'a> {
     /// The value at a path, if there is one.
     pub fn at(&mut self, path: &Path) -> Option<&mut Value<'a>> {
         let (first, rest) = path.keys().split_first()?;
-        rest.iter().try_fold(self.side(path).get(*first)?, |value, key| value.as_object()?.get(*key))
+        rest.iter()
+            .try_fold(self.side(path).get(*first)?, |value, key| {
+                value.as_object()?.get(*key)
+            })
     }
 
-    /// The value at a path, if it is there and not null. A fault where the path leads through something that is no object.
+    /// The value at a path, if it is there and not null. A fault where the path leads through
+    /// something that is no object.
     pub fn present(&mut self, path: &Path) -> Result<Option<&mut Value<'a>>, Fault> {
-        let Some((first, rest)) = path.keys().split_first() else { return Ok(None) };
-        let Some(mut value) = self.side(path).get(*first) else { return Ok(None) };
+        let Some((first, rest)) = path.keys().split_first() else {
+            return Ok(None);
+        };
+        let Some(mut value) = self.side(path).get(*first) else {
+            return Ok(None);
+        };
         for key in rest {
             if value.is_null() {
                 return Ok(None);
@@ -48,28 +56,49 @@ impl<'a> Document<'a> {
     pub fn take(&mut self, path: &Path) -> Option<Value<'a>> {
         let (first, rest) = path.keys().split_first()?;
         let side = self.side(path);
-        let Some((last, parents)) = rest.split_last() else { return side.take(*first) };
-        let parent = parents.iter().try_fold(side.get(*first)?, |value, key| value.as_object()?.get(*key))?;
+        let Some((last, parents)) = rest.split_last() else {
+            return side.take(*first);
+        };
+        let parent = parents
+            .iter()
+            .try_fold(side.get(*first)?, |value, key| value.as_object()?.get(*key))?;
         parent.as_object()?.take(*last)
     }
 
     /// Puts a value there, over what is there. Objects on the way are made.
     pub fn put(&mut self, rules: &Rules, path: &Path, value: Value<'a>) -> Result<(), Fault> {
-        self.place_at(rules, path, value, true).map_err(|(fault, _)| fault)
+        self.place_at(rules, path, value, true)
+            .map_err(|(fault, _)| fault)
     }
 
     /// Moves a value, if there is one, to where nothing is.
     pub fn relocate(&mut self, rules: &Rules, from: &Path, to: &Path) -> Result<(), Fault> {
-        let Some(value) = self.take(from) else { return Ok(()) };
-        let Err((fault, value)) = self.place_at(rules, to, value, false) else { return Ok(()) };
+        let Some(value) = self.take(from) else {
+            return Ok(());
+        };
+        let Err((fault, value)) = self.place_at(rules, to, value, false) else {
+            return Ok(());
+        };
         // Nothing has changed on the way there, so there is a place where it was.
         let _ = self.place_at(rules, from, value, true);
         Err(fault)
     }
 
-    fn place_at(&mut self, rules: &Rules, path: &Path, value: Value<'a>, over: bool) -> Result<(), (Fault, Value<'a>)> {
-        let Some((first, rest)) = path.keys().split_first() else { return Ok(()) };
-        let side = if path.inside { &mut self.audit } else { &mut self.root };
+    fn place_at(
+        &mut self,
+        rules: &Rules,
+        path: &Path,
+        value: Value<'a>,
+        over: bool,
+    ) -> Result<(), (Fault, Value<'a>)> {
+        let Some((first, rest)) = path.keys().split_first() else {
+            return Ok(());
+        };
+        let side = if path.inside {
+            &mut self.audit
+        } else {
+            &mut self.root
+        };
         let known = side.position(*first).is_some();
         if path.inside && !known {
             rules.wake(*first, &mut self.active);
@@ -93,7 +122,9 @@ impl<'a> Document<'a> {
             let at = match object.position(*key) {
                 Some(at) => at,
                 None => {
-                    object.members.push(((*key).into(), Value::Object(Object::default())));
+                    object
+                        .members
+                        .push(((*key).into(), Value::Object(Object::default())));
                     object.members.len() - 1
                 }
             };
@@ -110,10 +141,23 @@ impl<'a> Document<'a> {
         Ok(())
     }
 
-    /// Appends to the list at a path, unless `once` and it is there already. What is no list becomes the first element of one.
-    pub fn add(&mut self, rules: &Rules, path: &Path, value: Value<'a>, once: bool) -> Result<(), Fault> {
-        let Some(place) = self.at(path) else { return self.put(rules, path, Value::List(vec![value])) };
-        let same = |other: &Value<'a>| once && other.as_text().is_some_and(|text| value.as_text() == Some(text));
+    /// Appends to the list at a path, unless `once` and it is there already. What is no list
+    /// becomes the first element of one.
+    pub fn add(
+        &mut self,
+        rules: &Rules,
+        path: &Path,
+        value: Value<'a>,
+        once: bool,
+    ) -> Result<(), Fault> {
+        let Some(place) = self.at(path) else {
+            return self.put(rules, path, Value::List(vec![value]));
+        };
+        let same = |other: &Value<'a>| {
+            once && other
+                .as_text()
+                .is_some_and(|text| value.as_text() == Some(text))
+        };
         if let Some(list) = place.as_list() {
             if !list.iter().any(same) {
                 list.push(value);
@@ -126,6 +170,10 @@ impl<'a> Document<'a> {
     }
 
     fn side(&mut self, path: &Path) -> &mut Indexed<'a> {
-        if path.inside { &mut self.audit } else { &mut self.root }
+        if path.inside {
+            &mut self.audit
+        } else {
+            &mut self.root
+        }
     }
 }

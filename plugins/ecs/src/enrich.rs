@@ -1,4 +1,5 @@
-//! What the document says about itself in other words: places and networks of its addresses, and `related.*`, by which analysts search.
+//! What the document says about itself in other words: places and networks of its addresses, and
+//! `related.*`, by which analysts search.
 
 use crate::document::{Document, Fault, INSIDE};
 use crate::keys::{Key, Name, Path};
@@ -17,10 +18,30 @@ struct Role {
 }
 
 const ROLES: [Role; 4] = [
-    Role { key: Key::of("client"), address: Path::of("client.address"), ip: Path::of("client.ip"), strict: true },
-    Role { key: Key::of("server"), address: Path::of("server.address"), ip: Path::of("server.ip"), strict: true },
-    Role { key: Key::of("source"), address: Path::of("source.address"), ip: Path::of("source.ip"), strict: false },
-    Role { key: Key::of("destination"), address: Path::of("destination.address"), ip: Path::of("destination.ip"), strict: false },
+    Role {
+        key: Key::of("client"),
+        address: Path::of("client.address"),
+        ip: Path::of("client.ip"),
+        strict: true,
+    },
+    Role {
+        key: Key::of("server"),
+        address: Path::of("server.address"),
+        ip: Path::of("server.ip"),
+        strict: true,
+    },
+    Role {
+        key: Key::of("source"),
+        address: Path::of("source.address"),
+        ip: Path::of("source.ip"),
+        strict: false,
+    },
+    Role {
+        key: Key::of("destination"),
+        address: Path::of("destination.address"),
+        ip: Path::of("destination.ip"),
+        strict: false,
+    },
 ];
 
 /// `related.ip`.
@@ -78,8 +99,14 @@ static RELATED_IP: Path = Path::of("related.ip");
 static RELATED_HOSTS: Path = Path::of("related.hosts");
 static RELATED_USER: Path = Path::of("related.user");
 
-/// The first thing that cannot be done ends it, and nobody is told: what was written until then stays.
-pub fn enrich<L: Lookup>(document: &mut Document<'_>, rules: &Rules, lookup: &L, action: Option<&str>) -> Result<(), Fault> {
+/// The first thing that cannot be done ends it, and nobody is told: what was written until then
+/// stays.
+pub fn enrich<L: Lookup>(
+    document: &mut Document<'_>,
+    rules: &Rules,
+    lookup: &L,
+    action: Option<&str>,
+) -> Result<(), Fault> {
     for role in &ROLES {
         locate(document, lookup, role, rules.mended)?;
     }
@@ -104,7 +131,9 @@ pub fn enrich<L: Lookup>(document: &mut Document<'_>, rules: &Rules, lookup: &L,
         relate(document, rules, &RESOURCE_NAME, &RELATED_USER)?;
     }
     for path in USER_LISTS.iter().filter(worth) {
-        let Some(value) = document.present(path)? else { continue };
+        let Some(value) = document.present(path)? else {
+            continue;
+        };
         let users = value.as_list().ok_or("this is no list")?.clone();
         if document.at(&RELATED_USER).is_none() && !rules.mended {
             return Err("no user is known yet");
@@ -121,18 +150,29 @@ pub fn enrich<L: Lookup>(document: &mut Document<'_>, rules: &Rules, lookup: &L,
 }
 
 fn relate(document: &mut Document<'_>, rules: &Rules, from: &Path, to: &Path) -> Result<(), Fault> {
-    let Some(value) = document.present(from)? else { return Ok(()) };
+    let Some(value) = document.present(from)? else {
+        return Ok(());
+    };
     let text = text_form::rendered(value);
     document.add(rules, to, Value::Text(text), true)
 }
 
-fn locate<L: Lookup>(document: &mut Document<'_>, lookup: &L, role: &Role, mended: bool) -> Result<(), Fault> {
+fn locate<L: Lookup>(
+    document: &mut Document<'_>,
+    lookup: &L,
+    role: &Role,
+    mended: bool,
+) -> Result<(), Fault> {
     if document.root.position(role.key).is_none() {
         return Ok(());
     }
     if let Some(value) = document.present(&role.address)? {
         let text = value.as_text().unwrap_or_default();
-        let object = document.root.get(role.key).and_then(Value::as_object).ok_or(INSIDE)?;
+        let object = document
+            .root
+            .get(role.key)
+            .and_then(Value::as_object)
+            .ok_or(INSIDE)?;
         if address::is_ip(&text) {
             object.put(IP, Value::Text(text));
         } else if address::is_host_name(&text, mended) {
@@ -141,9 +181,15 @@ fn locate<L: Lookup>(document: &mut Document<'_>, lookup: &L, role: &Role, mende
             return Err("this is neither an address nor the name of a host");
         }
     }
-    let Some(ip) = document.present(&role.ip)?.and_then(|ip| ip.as_text()) else { return Ok(()) };
+    let Some(ip) = document.present(&role.ip)?.and_then(|ip| ip.as_text()) else {
+        return Ok(());
+    };
     let (geo, network) = (place(lookup, &ip), network(lookup, &ip));
-    let object = document.root.get(role.key).and_then(Value::as_object).ok_or(INSIDE)?;
+    let object = document
+        .root
+        .get(role.key)
+        .and_then(Value::as_object)
+        .ok_or(INSIDE)?;
     if let Some(geo) = geo {
         object.put(GEO, Value::Object(geo));
     }
@@ -172,7 +218,10 @@ fn place<'a, L: Lookup>(lookup: &L, ip: &str) -> Option<Object<'a>> {
         && latitude.is_finite()
         && longitude.is_finite()
     {
-        let members = vec![("lat".into(), Value::number(format!("{latitude:?}"))), ("lon".into(), Value::number(format!("{longitude:?}")))];
+        let members = vec![
+            ("lat".into(), Value::number(format!("{latitude:?}"))),
+            ("lon".into(), Value::number(format!("{longitude:?}"))),
+        ];
         geo.put_named("location".into(), Value::Object(Object { members }));
     }
     Some(geo)
@@ -185,7 +234,12 @@ fn network<'a, L: Lookup>(lookup: &L, ip: &str) -> Option<Object<'a>> {
         network.put_named("number".into(), Value::number(number));
     }
     if let Some(name) = found.organization {
-        network.put_named("organization".into(), Value::Object(Object { members: vec![("name".into(), Value::text(name))] }));
+        network.put_named(
+            "organization".into(),
+            Value::Object(Object {
+                members: vec![("name".into(), Value::text(name))],
+            }),
+        );
     }
     Some(network)
 }
@@ -195,8 +249,15 @@ fn split_email(document: &mut Document<'_>, rules: &Rules) -> Result<(), Fault> 
     if document.present(&USER_EMAIL)?.is_some() {
         return Ok(());
     }
-    let Some(email) = document.present(&USER_NAME)?.and_then(|name| name.as_text()) else { return Ok(()) };
-    let Some((name, domain)) = email.split_once('@').filter(|(name, _)| !name.is_empty()) else { return Ok(()) };
+    let Some(email) = document
+        .present(&USER_NAME)?
+        .and_then(|name| name.as_text())
+    else {
+        return Ok(());
+    };
+    let Some((name, domain)) = email.split_once('@').filter(|(name, _)| !name.is_empty()) else {
+        return Ok(());
+    };
     document.put(rules, &USER_NAME, Value::Text(part_of(&email, name)))?;
     document.put(rules, &USER_DOMAIN, Value::Text(part_of(&email, domain)))?;
     document.put(rules, &USER_EMAIL, Value::Text(email))

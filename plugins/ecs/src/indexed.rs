@@ -7,7 +7,8 @@ use crate::value::{Object, Value};
 #[derive(Debug)]
 pub struct Indexed<'a> {
     object: Object<'a>,
-    /// By key: where its member stands, plus one. 0: it is not there. [`BEYOND`]: it must be searched.
+    /// By key: where its member stands, plus one. 0: it is not there. [`BEYOND`]: it must be
+    /// searched.
     places: [u8; COUNT],
 }
 
@@ -15,7 +16,12 @@ const BEYOND: u8 = u8::MAX;
 
 impl<'a> Indexed<'a> {
     pub fn with_capacity(members: usize) -> Indexed<'a> {
-        Indexed { object: Object { members: Vec::with_capacity(members) }, places: [0; COUNT] }
+        Indexed {
+            object: Object {
+                members: Vec::with_capacity(members),
+            },
+            places: [0; COUNT],
+        }
     }
 
     pub fn into_object(self) -> Object<'a> {
@@ -87,9 +93,18 @@ mod tests {
         }
         object.push(name.into(), Value::raw("1"));
         object.put(other, Value::raw("2"));
-        assert_eq!(object.get(name).and_then(|value| value.as_number()), Some(1.0));
-        assert_eq!(object.take(name).and_then(|value| value.as_number()), Some(1.0));
-        assert_eq!((object.position(name), object.position(other)), (None, Some(300)));
+        assert_eq!(
+            object.get(name).and_then(|value| value.as_number()),
+            Some(1.0)
+        );
+        assert_eq!(
+            object.take(name).and_then(|value| value.as_number()),
+            Some(1.0)
+        );
+        assert_eq!(
+            (object.position(name), object.position(other)),
+            (None, Some(300))
+        );
         assert_eq!(object.into_object().members.len(), 301);
     }
 
@@ -101,7 +116,13 @@ mod tests {
         object.push(Name::of("x"), Value::raw("0"));
         object.put(other, Value::raw("2"));
         object.take(name);
-        assert_eq!((object.position(name), object.position(other)), (None, Some(0)));
-        assert_eq!(object.get(other).and_then(|value| value.as_number()), Some(2.0));
+        assert_eq!(
+            (object.position(name), object.position(other)),
+            (None, Some(0))
+        );
+        assert_eq!(
+            object.get(other).and_then(|value| value.as_number()),
+            Some(2.0)
+        );
     }
 }

@@ -1,5 +1,6 @@
-//! The keys that rows know, as small numbers, and paths made of them: counted when this is compiled, so that an event's keys are compared
-//! as numbers and no path is ever split while events pass.
+//! The keys that rows know, as small numbers, and paths made of them: counted when this is
+//! compiled, so that an event's keys are compared as numbers and no path is ever split while events
+//! pass.
 
 use std::borrow::Cow;
 
@@ -103,7 +104,9 @@ impl Key {
 impl<'a> Name<'a> {
     pub fn of(name: impl Into<Cow<'a, str>>) -> Name<'a> {
         let name = name.into();
-        TABLE.find(name.as_bytes()).map_or(Name::Other(name), Name::Known)
+        TABLE
+            .find(name.as_bytes())
+            .map_or(Name::Other(name), Name::Known)
     }
 
     /// A member's, which is nearly always written without escapes.
@@ -145,7 +148,11 @@ impl Path {
     pub const fn of(text: &'static str) -> Path {
         let bytes = text.as_bytes();
         let inside = !bytes.is_empty() && bytes[0] == b'.';
-        let mut path = Path { inside, keys: [Key(0); LONGEST], length: 0 };
+        let mut path = Path {
+            inside,
+            keys: [Key(0); LONGEST],
+            length: 0,
+        };
         let mut at = inside as usize;
         while at < bytes.len() {
             let end = key_end(bytes, at);
@@ -164,7 +171,11 @@ impl Path {
 
     /// The first one; of the empty path none.
     pub const fn first(&self) -> Option<Key> {
-        if self.length == 0 { None } else { Some(self.keys[0]) }
+        if self.length == 0 {
+            None
+        } else {
+            Some(self.keys[0])
+        }
     }
 
     pub const fn length(&self) -> usize {
@@ -174,8 +185,15 @@ impl Path {
 
 impl Table {
     const fn new() -> Table {
-        let table = Table { names: [""; KEYS_MAX], count: 0, slots: [0; SLOTS] };
-        let mut table = table.with_rows(INTAKE).with_rows(GROUPS).with_rows(LEFTOVERS);
+        let table = Table {
+            names: [""; KEYS_MAX],
+            count: 0,
+            slots: [0; SLOTS],
+        };
+        let mut table = table
+            .with_rows(INTAKE)
+            .with_rows(GROUPS)
+            .with_rows(LEFTOVERS);
         let mut at = 0;
         while at < CODE.len() {
             table = table.with_path(CODE[at]);
@@ -188,7 +206,11 @@ impl Table {
         let mut at = 0;
         while at < rows.len() {
             let row = &rows[at];
-            self = self.with_path(row.from).with_path(row.to).with_path(row.only[0].path()).with_path(row.only[1].path());
+            self = self
+                .with_path(row.from)
+                .with_path(row.to)
+                .with_path(row.only[0].path())
+                .with_path(row.only[1].path());
             if let Some(literal) = row.literal_key() {
                 self = self.with_key(literal);
             }
@@ -213,7 +235,10 @@ impl Table {
     const fn with_key(mut self, name: &'static str) -> Table {
         let mut at = slot(name.as_bytes());
         while self.slots[at] != 0 {
-            if same(self.names[self.slots[at] as usize - 1].as_bytes(), name.as_bytes()) {
+            if same(
+                self.names[self.slots[at] as usize - 1].as_bytes(),
+                name.as_bytes(),
+            ) {
                 return self;
             }
             at = (at + 1) % SLOTS;
@@ -250,7 +275,8 @@ const fn slot(key: &[u8]) -> usize {
             (start, 0)
         }
     };
-    let mixed = (start ^ end.rotate_left(29) ^ key.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed =
+        (start ^ end.rotate_left(29) ^ key.len() as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 53) as usize % SLOTS
 }
 
@@ -267,7 +293,10 @@ const fn same(a: &[u8], b: &[u8]) -> bool {
         return at == a.len();
     };
     let (mut rest, mut other) = (a, b);
-    while let (Some((eight, more)), Some((other_eight, other_more))) = (rest.split_first_chunk::<8>(), other.split_first_chunk::<8>()) {
+    while let (Some((eight, more)), Some((other_eight, other_more))) = (
+        rest.split_first_chunk::<8>(),
+        other.split_first_chunk::<8>(),
+    ) {
         if u64::from_le_bytes(*eight) != u64::from_le_bytes(*other_eight) {
             return false;
         }
@@ -291,7 +320,11 @@ mod tests {
     fn every_key_is_found_and_needs_no_escape() {
         for (number, name) in TABLE.names[..COUNT].iter().enumerate() {
             assert_eq!(Name::of(*name), Name::Known(Key(number as u16)), "{name}");
-            assert!(name.bytes().all(|byte| byte >= 0x20 && !matches!(byte, b'"' | b'\\')), "{name}");
+            assert!(
+                name.bytes()
+                    .all(|byte| byte >= 0x20 && !matches!(byte, b'"' | b'\\')),
+                "{name}"
+            );
         }
         assert_eq!(Name::of("nobody's key"), Name::Other("nobody's key".into()));
     }

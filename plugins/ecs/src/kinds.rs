@@ -1,7 +1,7 @@
 //! `event.category` and `event.type` by event type. **This is the other file to edit**.
 //!
-//! Rows marked `later` are ours: event types that are newer than Elastic's tables. Rows marked `mended` are what those tables miss by
-//! mistake, such as `scp`, where they look for `scp.`.
+//! Rows marked `later` are ours: event types that are newer than Elastic's tables. Rows marked
+//! `mended` are what those tables miss by mistake, such as `scp`, where they look for `scp.`.
 //!
 //! A pattern is an event type, or one with a `*` for any text. The last row that matches wins.
 
@@ -9,12 +9,37 @@ use crate::row::{Kinds, kinds};
 
 /// Values of `event.category`.
 pub const CATEGORIES: &[Kinds] = &[
-    kinds(&["access_graph*", "auto_update_*", "cir.*", "contact.*"], &["configuration"]).later(),
-    kinds(&["discovery_config.*", "health_check_config.*", "integration.*", "plugin.*"], &["configuration"]).later(),
+    kinds(
+        &["access_graph*", "auto_update_*", "cir.*", "contact.*"],
+        &["configuration"],
+    )
+    .later(),
+    kinds(
+        &[
+            "discovery_config.*",
+            "health_check_config.*",
+            "integration.*",
+            "plugin.*",
+        ],
+        &["configuration"],
+    )
+    .later(),
     kinds(&["user_task.*", "vnet.*"], &["configuration"]).later(),
-    kinds(&["bot_token.*", "scim.*", "aws_identity_center.*"], &["iam"]).later(),
-    kinds(&["sigstore_policy.*", "workload_identity*"], &["configuration", "iam"]).later(),
-    kinds(&["stable_unix_user.*", "static_host_user.*"], &["iam", "host"]).later(),
+    kinds(
+        &["bot_token.*", "scim.*", "aws_identity_center.*"],
+        &["iam"],
+    )
+    .later(),
+    kinds(
+        &["sigstore_policy.*", "workload_identity*"],
+        &["configuration", "iam"],
+    )
+    .later(),
+    kinds(
+        &["stable_unix_user.*", "static_host_user.*"],
+        &["iam", "host"],
+    )
+    .later(),
     kinds(&["user_login.*"], &["authentication", "iam"]).later(),
     kinds(&["git.*"], &["process"]).later(),
     kinds(&["mcp.*"], &["session"]).later(),
@@ -49,7 +74,10 @@ pub const CATEGORIES: &[Kinds] = &[
     kinds(&["okta.*"], &["iam"]),
     kinds(&["port*"], &["network"]),
     kinds(&["privilege_token.*"], &["session", "iam"]),
-    kinds(&["recovery_*", "reset_password_token.*"], &["session", "iam"]),
+    kinds(
+        &["recovery_*", "reset_password_token.*"],
+        &["session", "iam"],
+    ),
     kinds(&["resize"], &["process"]),
     kinds(&["role.*"], &["iam"]),
     kinds(&["saml.*"], &["authentication", "iam"]),
@@ -71,19 +99,65 @@ pub const CATEGORIES: &[Kinds] = &[
 /// Values of `event.type`.
 pub const TYPES: &[Kinds] = &[
     kinds(&["*.create", "*.created"], &["creation"]).later(),
-    kinds(&["*.delete", "*.deleted", "*.delete_all", "access_list.member.delete_all*"], &["deletion"]).later(),
-    kinds(&["*.update", "*.updated", "*.upsert", "*.patch"], &["change"]).later(),
+    kinds(
+        &[
+            "*.delete",
+            "*.deleted",
+            "*.delete_all",
+            "access_list.member.delete_all*",
+        ],
+        &["deletion"],
+    )
+    .later(),
+    kinds(
+        &["*.update", "*.updated", "*.upsert", "*.patch"],
+        &["change"],
+    )
+    .later(),
     kinds(&["*.start"], &["start"]).later(),
     kinds(&["*.end", "*.expire"], &["end"]).later(),
-    kinds(&["*.request", "*.notification", "*.get", "*.list"], &["info"]).later(),
-    kinds(&["aws_identity_center.*", "db.session.result", "git.command", "sftp_summary"], &["info"]).later(),
+    kinds(
+        &["*.request", "*.notification", "*.get", "*.list"],
+        &["info"],
+    )
+    .later(),
+    kinds(
+        &[
+            "aws_identity_center.*",
+            "db.session.result",
+            "git.command",
+            "sftp_summary",
+        ],
+        &["info"],
+    )
+    .later(),
     kinds(&["mcp.session.listen_sse_stream"], &["info"]).later(),
     kinds(&["mcp.session.invalid_http_request"], &["error"]).later(),
-    kinds(&["access_graph.access_path_changed", "auto_update_agent_rollout.*", "join_token.bound_keypair.*"], &["change"]).later(),
-    kinds(&["cert.generation_mismatch", "join_token.bound_keypair.*_failed", "user_login.*"], &["denied"]).later(),
+    kinds(
+        &[
+            "access_graph.access_path_changed",
+            "auto_update_agent_rollout.*",
+            "join_token.bound_keypair.*",
+        ],
+        &["change"],
+    )
+    .later(),
+    kinds(
+        &[
+            "cert.generation_mismatch",
+            "join_token.bound_keypair.*_failed",
+            "user_login.*",
+        ],
+        &["denied"],
+    )
+    .later(),
     // Known to the tables, and left without a type.
     kinds(&["upgradewindowstart.update"], &[]).later(),
-    kinds(&["upgradewindowstart.update", "okta.user.sync"], &["change"]).mended(),
+    kinds(
+        &["upgradewindowstart.update", "okta.user.sync"],
+        &["change"],
+    )
+    .mended(),
     kinds(&["access_list.member.add"], &["creation"]).mended(),
     kinds(&["db.session.mysql.*"], &["info"]).mended(),
     kinds(&["okta.sync.failure"], &["error"]).mended(),
@@ -252,13 +326,25 @@ pub const TYPES: &[Kinds] = &[
         ],
         &["start"],
     ),
-    kinds(&["db.session.malformed_packet", "db.session.query.failed"], &["error"]),
-    kinds(&["desktop.directory.read", "desktop.directory.share"], &["access"]),
+    kinds(
+        &["db.session.malformed_packet", "db.session.query.failed"],
+        &["error"],
+    ),
+    kinds(
+        &["desktop.directory.read", "desktop.directory.share"],
+        &["access"],
+    ),
     kinds(&["desktop.directory.write"], &["creation", "deletion"]),
-    kinds(&["secreports.audit.query.run", "secreports.report.run"], &["indicator"]),
+    kinds(
+        &["secreports.audit.query.run", "secreports.report.run"],
+        &["indicator"],
+    ),
     kinds(&["session.rejected"], &["denied"]),
     kinds(&["user.create"], &["creation", "user"]),
     kinds(&["user.delete"], &["deletion", "user"]),
-    kinds(&["user.password_change", "user.update"], &["change", "user"]),
+    kinds(
+        &["user.password_change", "user.update"],
+        &["change", "user"],
+    ),
     kinds(&["okta.assignment*", "okta.*.update"], &["change"]),
 ];

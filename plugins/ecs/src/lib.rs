@@ -45,7 +45,11 @@ pub enum Compat {
 
 impl Default for Config {
     fn default() -> Config {
-        Config { compat: Compat::default(), quirks: true, preserve_original: false }
+        Config {
+            compat: Compat::default(),
+            quirks: true,
+            preserve_original: false,
+        }
     }
 }
 
@@ -59,7 +63,11 @@ impl Config {
     /// The mapping, with look-ups of your own.
     pub fn mapping<L: lookup::Lookup>(&self, lookup: L) -> Mapping<L> {
         let rules = Rules::new(self.compat == Compat::Later, !self.quirks);
-        Mapping { rules, preserve_original: self.preserve_original, lookup }
+        Mapping {
+            rules,
+            preserve_original: self.preserve_original,
+            lookup,
+        }
     }
 }
 
@@ -67,7 +75,12 @@ impl Mapper for Ecs {
     type Config = Config;
 
     fn configure(config: Config) -> Result<(Ecs, Setup), Vec<ConfigIssue>> {
-        Ok((Ecs { mapping: config.mapping(Granted) }, Setup::new(Needs::Payloads)))
+        Ok((
+            Ecs {
+                mapping: config.mapping(Granted),
+            },
+            Setup::new(Needs::Payloads),
+        ))
     }
 
     fn map(&self, _: &BatchContext, event: Event) -> Outcome {
@@ -87,12 +100,18 @@ mod tests {
     fn an_event_is_one_document() {
         let (ecs, setup) = test::configure::<Ecs>("{}").unwrap();
         assert_eq!(setup.needs, Needs::Payloads);
-        let event = test::event(r#"{"event":"lock.created","code":"TLK00I","user":"bob","later":[1]}"#);
-        let Outcome::Emit(documents) = ecs.map(&test::context(), event) else { panic!("no document") };
+        let event =
+            test::event(r#"{"event":"lock.created","code":"TLK00I","user":"bob","later":[1]}"#);
+        let Outcome::Emit(documents) = ecs.map(&test::context(), event) else {
+            panic!("no document")
+        };
         let document: serde_json::Value = serde_json::from_str(&documents[0]).unwrap();
         assert_eq!(documents.len(), 1);
         assert_eq!(document["user"]["name"], "bob");
-        assert_eq!(document["teleport"]["audit"]["later"], serde_json::json!([1]));
+        assert_eq!(
+            document["teleport"]["audit"]["later"],
+            serde_json::json!([1])
+        );
         assert!(document["event"].get("original").is_none());
     }
 
@@ -102,19 +121,31 @@ mod tests {
         for compat in ["0.1.0", "1.6"] {
             let with = format!(r#"{{"compat":"{compat}","preserve_original":true}}"#);
             let (ecs, _) = test::configure::<Ecs>(&with).unwrap();
-            let Outcome::Emit(documents) = ecs.map(&test::context(), test::event(payload)) else { panic!("no document") };
+            let Outcome::Emit(documents) = ecs.map(&test::context(), test::event(payload)) else {
+                panic!("no document")
+            };
             let document: serde_json::Value = serde_json::from_str(&documents[0]).unwrap();
             assert_eq!(document["event"]["original"], payload);
-            assert_eq!(document["tags"], serde_json::json!(["preserve_original_event"]));
+            assert_eq!(
+                document["tags"],
+                serde_json::json!(["preserve_original_event"])
+            );
         }
     }
 
     #[test]
     fn mistakes_name_their_key() {
-        for (with, path) in [(r#"{"compat":"1.5"}"#, "compat"), (r#"{"quirks":"no"}"#, "quirks"), (r#"{"preserve":true}"#, "preserve")] {
+        for (with, path) in [
+            (r#"{"compat":"1.5"}"#, "compat"),
+            (r#"{"quirks":"no"}"#, "quirks"),
+            (r#"{"preserve":true}"#, "preserve"),
+        ] {
             let issues = test::issues::<Ecs>(with);
             assert!(issues.len() == 1 && issues[0].contains(path), "{issues:?}");
         }
-        assert_eq!(test::issues::<Ecs>(r#"{"compat":"1.5","quirks":"no","preserve":true}"#).len(), 3);
+        assert_eq!(
+            test::issues::<Ecs>(r#"{"compat":"1.5","quirks":"no","preserve":true}"#).len(),
+            3
+        );
     }
 }

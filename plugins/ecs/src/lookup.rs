@@ -1,4 +1,5 @@
-//! What the mapper asks for. The component asks the host, which answers from what the operator granted; a test answers itself.
+//! What the mapper asks for. The component asks the host, which answers from what the operator
+//! granted; a test answers itself.
 
 use lockgate_plugin::lookup::{self, Agent, Network, Place};
 

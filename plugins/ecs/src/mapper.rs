@@ -45,26 +45,54 @@ pub struct Mapping<L> {
 impl<L: Lookup> Mapping<L> {
     /// One document for one event, whatever the event is.
     pub fn map(&self, payload: &str) -> String {
-        let mut document = Document { root: Indexed::with_capacity(16), audit: Indexed::with_capacity(40), active: Active::default() };
+        let mut document = Document {
+            root: Indexed::with_capacity(16),
+            audit: Indexed::with_capacity(40),
+            active: Active::default(),
+        };
         let complete = self.stages(&mut document, payload);
-        let Document { mut root, audit, .. } = document;
-        root.put(TELEPORT, Value::Object(Object { members: vec![(AUDIT.into(), Value::Object(audit.into_object()))] }));
+        let Document {
+            mut root, audit, ..
+        } = document;
+        root.put(
+            TELEPORT,
+            Value::Object(Object {
+                members: vec![(AUDIT.into(), Value::Object(audit.into_object()))],
+            }),
+        );
         if self.preserve_original || !complete {
-            // An event that could not be mapped keeps its text in any case, and says so from 1.6 on (V7).
+            // An event that could not be mapped keeps its text in any case, and says so from 1.6 on
+            // (V7).
             event(&mut root).put(ORIGINAL, Value::text(payload));
             if self.preserve_original || self.rules.later {
                 root.put(TAGS, Value::List(vec![Value::text(PRESERVE)]));
             }
         }
-        let original = if self.preserve_original { payload.len() + payload.len() / 4 } else { 0 };
-        write::document(&root.into_object(), complete, 1024 + 2 * payload.len() + original)
+        let original = if self.preserve_original {
+            payload.len() + payload.len() / 4
+        } else {
+            0
+        };
+        write::document(
+            &root.into_object(),
+            complete,
+            1024 + 2 * payload.len() + original,
+        )
     }
 
     /// `false`: a stage failed after which nothing more is done, not even the clean-up.
     fn stages<'a>(&self, document: &mut Document<'a>, payload: &'a str) -> bool {
-        let machine = Machine { rules: &self.rules, lookup: &self.lookup };
+        let machine = Machine {
+            rules: &self.rules,
+            lookup: &self.lookup,
+        };
         document.root.put(ECS, Value::raw(ECS_VERSION));
-        document.root.put(EVENT, Value::Object(Object { members: Vec::with_capacity(12) }));
+        document.root.put(
+            EVENT,
+            Value::Object(Object {
+                members: Vec::with_capacity(12),
+            }),
+        );
 
         for field in json::fields(payload) {
             let Ok(field) = field else {
@@ -85,7 +113,9 @@ impl<L: Lookup> Mapping<L> {
             }
         }
 
-        let action = event(&mut document.root).get(ACTION).and_then(|action| action.as_text());
+        let action = event(&mut document.root)
+            .get(ACTION)
+            .and_then(|action| action.as_text());
         let action = action.as_deref();
         event(&mut document.root).put(KIND, Value::text("event"));
         self.categorise(document, action);
@@ -146,7 +176,12 @@ fn fail_at(document: &mut Document<'_>, row: &Row, fault: &str) {
 fn fail(document: &mut Document<'_>, rule: &str, fault: &str) {
     let message = Value::Text(format!("Rule `{rule}` of the mapping failed: {fault}.").into());
     let root = &mut document.root;
-    match root.get(ERROR).and_then(Value::as_object).and_then(|error| error.get(MESSAGE)).and_then(Value::as_list) {
+    match root
+        .get(ERROR)
+        .and_then(Value::as_object)
+        .and_then(|error| error.get(MESSAGE))
+        .and_then(Value::as_list)
+    {
         Some(messages) => messages.push(message),
         None => {
             let members = vec![(MESSAGE.into(), Value::List(vec![message]))];
@@ -159,8 +194,12 @@ fn fail(document: &mut Document<'_>, rule: &str, fault: &str) {
 /// Q7: one word and no list; who failed did not succeed.
 fn single_outcome(root: &mut Indexed<'_>) {
     let event = event(root);
-    let Some(words) = event.get(OUTCOME).and_then(Value::as_list) else { return };
-    let failed = words.iter().any(|word| word.as_text().is_some_and(|word| word == "failure"));
+    let Some(words) = event.get(OUTCOME).and_then(Value::as_list) else {
+        return;
+    };
+    let failed = words
+        .iter()
+        .any(|word| word.as_text().is_some_and(|word| word == "failure"));
     let word = if failed { "failure" } else { "success" };
     event.put(OUTCOME, Value::text(word));
 }

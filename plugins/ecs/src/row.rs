@@ -15,8 +15,9 @@ pub struct Row {
     pub edition: Edition,
 }
 
-/// What a row does. Nothing, if its source does not exist. `Try…` and the parsers leave everything as it is where they fail; where another
-/// one fails, its stage ends, and `error.message` says which row it was.
+/// What a row does. Nothing, if its source does not exist. `Try…` and the parsers leave everything
+/// as it is where they fail; where another one fails, its stage ends, and `error.message` says
+/// which row it was.
 #[derive(Clone, Copy, Debug)]
 pub enum Op {
     /// Fails if the target exists or a parent of it is no object.
@@ -55,8 +56,8 @@ pub enum Op {
     UserAgent,
 }
 
-/// A test that has to look inside of something that is no object fails, and so does its row. So do those of an action's parts where there
-/// is no action.
+/// A test that has to look inside of something that is no object fails, and so does its row. So do
+/// those of an action's parts where there is no action.
 #[derive(Clone, Copy, Debug)]
 pub enum Test {
     Always,
@@ -95,18 +96,42 @@ pub struct Kinds {
 }
 
 pub const fn row(id: &'static str, op: Op, from: &'static str, to: &'static str) -> Row {
-    Row { id, op, from, to, only: [Test::Always; 2], edition: Edition { later: None, mended: None } }
+    Row {
+        id,
+        op,
+        from,
+        to,
+        only: [Test::Always; 2],
+        edition: Edition {
+            later: None,
+            mended: None,
+        },
+    }
 }
 
 pub const fn kinds(actions: &'static [&'static str], values: &'static [&'static str]) -> Kinds {
-    Kinds { actions, values, edition: Edition { later: None, mended: None } }
+    Kinds {
+        actions,
+        values,
+        edition: Edition {
+            later: None,
+            mended: None,
+        },
+    }
 }
 
 impl Row {
     /// One more test; at most two.
     pub const fn only(mut self, test: Test) -> Row {
-        let free = if matches!(self.only[0], Test::Always) { 0 } else { 1 };
-        assert!(matches!(self.only[free], Test::Always), "a row has at most two tests");
+        let free = if matches!(self.only[0], Test::Always) {
+            0
+        } else {
+            1
+        };
+        assert!(
+            matches!(self.only[free], Test::Always),
+            "a row has at most two tests"
+        );
         self.only[free] = test;
         self
     }
@@ -147,7 +172,10 @@ impl Row {
 impl Test {
     /// It fails where there is no action.
     pub fn needs_action(self) -> bool {
-        matches!(self, Test::ActionStarts(_) | Test::ActionEnds(_) | Test::ActionContains(_))
+        matches!(
+            self,
+            Test::ActionStarts(_) | Test::ActionEnds(_) | Test::ActionContains(_)
+        )
     }
 
     /// What it looks at; empty where that is no path.
@@ -162,7 +190,8 @@ impl Test {
 
 impl Edition {
     pub fn holds(self, later: bool, mended: bool) -> bool {
-        self.later.is_none_or(|wanted| wanted == later) && self.mended.is_none_or(|wanted| wanted == mended)
+        self.later.is_none_or(|wanted| wanted == later)
+            && self.mended.is_none_or(|wanted| wanted == mended)
     }
 }
 
@@ -178,9 +207,13 @@ impl Kinds {
     }
 
     pub fn matches(&self, action: &str) -> bool {
-        self.actions.iter().any(|pattern| match pattern.split_once('*') {
-            None => action == *pattern,
-            Some((start, end)) => action.strip_prefix(start).is_some_and(|rest| rest.ends_with(end)),
-        })
+        self.actions
+            .iter()
+            .any(|pattern| match pattern.split_once('*') {
+                None => action == *pattern,
+                Some((start, end)) => action
+                    .strip_prefix(start)
+                    .is_some_and(|rest| rest.ends_with(end)),
+            })
     }
 }

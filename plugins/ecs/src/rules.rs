@@ -1,5 +1,5 @@
-//! The tables, made ready: paths as numbers when this is compiled, and for one configuration which rows a key sets off, and the kinds of
-//! an event type.
+//! The tables, made ready: paths as numbers when this is compiled, and for one configuration which
+//! rows a key sets off, and the kinds of an event type.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -63,7 +63,9 @@ impl Rules {
         rows.extend(READY_LEFTOVERS.iter().filter(wanted));
 
         let mut starts = vec![0; COUNT + 1];
-        rows.iter().flat_map(|ready| ready.triggers()).for_each(|key| starts[key.number() + 1] += 1);
+        rows.iter()
+            .flat_map(|ready| ready.triggers())
+            .for_each(|key| starts[key.number() + 1] += 1);
         for key in 0..COUNT {
             starts[key + 1] += starts[key];
         }
@@ -80,7 +82,16 @@ impl Rules {
                 *place += 1;
             }
         }
-        Rules { rows, leftovers, later, mended, without_action, woken, starts, kinds: RefCell::default() }
+        Rules {
+            rows,
+            leftovers,
+            later,
+            mended,
+            without_action,
+            woken,
+            starts,
+            kinds: RefCell::default(),
+        }
     }
 
     /// Sets off the rows of a key.
@@ -105,8 +116,12 @@ impl Rules {
             return *known;
         }
         let find = |table: &'static [Kinds]| -> Words {
-            let row = table.iter().rev().find(|row| row.edition.holds(self.later, self.mended) && row.matches(action));
-            row.map(|row| row.values).filter(|values| !values.is_empty())
+            let row = table
+                .iter()
+                .rev()
+                .find(|row| row.edition.holds(self.later, self.mended) && row.matches(action));
+            row.map(|row| row.values)
+                .filter(|values| !values.is_empty())
         };
         let found = (find(CATEGORIES), find(TYPES));
         let mut kinds = self.kinds.borrow_mut();
@@ -126,8 +141,18 @@ impl Ready {
             _ if from.inside => from.first(),
             _ => None,
         };
-        let triggers = [source, tested(&only[0], source.is_none()), tested(&only[1], source.is_none())];
-        Ready { row, from, to, only, triggers }
+        let triggers = [
+            source,
+            tested(&only[0], source.is_none()),
+            tested(&only[1], source.is_none()),
+        ];
+        Ready {
+            row,
+            from,
+            to,
+            only,
+            triggers,
+        }
     }
 
     pub fn triggers(&self) -> impl Iterator<Item = Key> {
@@ -135,15 +160,26 @@ impl Ready {
     }
 }
 
-/// A test of a key itself says nothing about a source that is not there; one of what is inside it may fail.
+/// A test of a key itself says nothing about a source that is not there; one of what is inside it
+/// may fail.
 const fn tested(path: &Path, no_source: bool) -> Option<Key> {
-    if path.inside && (path.length() > 1 || no_source) { path.first() } else { None }
+    if path.inside && (path.length() > 1 || no_source) {
+        path.first()
+    } else {
+        None
+    }
 }
 
 const fn ready<const N: usize>(rows: &'static [Row]) -> [Ready; N] {
     const NONE: Option<Key> = None;
     let mut all = [const {
-        Ready { row: &INTAKE[0], from: Path::of(""), to: Path::of(""), only: [Path::of(""), Path::of("")], triggers: [NONE; 3] }
+        Ready {
+            row: &INTAKE[0],
+            from: Path::of(""),
+            to: Path::of(""),
+            only: [Path::of(""), Path::of("")],
+            triggers: [NONE; 3],
+        }
     }; N];
     let mut at = 0;
     while at < N {
@@ -182,8 +218,15 @@ mod tests {
             assert!(rules.rows.len() < 512, "{}", rules.rows.len());
             for (number, ready) in rules.rows.iter().enumerate() {
                 let row = ready.row;
-                assert!(row.from.is_empty() == matches!(row.op, Op::Set(_) | Op::Add(_)), "{}", row.id);
-                let key = ready.triggers().next().unwrap_or_else(|| panic!("nothing sets off {}", row.id));
+                assert!(
+                    row.from.is_empty() == matches!(row.op, Op::Set(_) | Op::Add(_)),
+                    "{}",
+                    row.id
+                );
+                let key = ready
+                    .triggers()
+                    .next()
+                    .unwrap_or_else(|| panic!("nothing sets off {}", row.id));
                 let mut active = Active::default();
                 rules.wake(key, &mut active);
                 assert_eq!(active.next(number, number + 1), Some(number), "{}", row.id);

@@ -9,7 +9,8 @@ use crate::keys::{Key, Name};
 /// A JSON value.
 #[derive(Clone, Debug)]
 pub enum Value<'a> {
-    /// As it is written. Foreign text is borrowed from the payload; what the mapper itself writes here is a number.
+    /// As it is written. Foreign text is borrowed from the payload; what the mapper itself writes
+    /// here is a number.
     Raw(Cow<'a, str>),
     /// A string, unescaped.
     Text(Cow<'a, str>),
@@ -38,20 +39,27 @@ impl<'a> Value<'a> {
         Value::Raw(Cow::Owned(number.to_string()))
     }
 
-    /// Foreign JSON that `serde_json` has accepted, unfolded all the way: it may hold a key twice, and then the last one counts.
+    /// Foreign JSON that `serde_json` has accepted, unfolded all the way: it may hold a key twice,
+    /// and then the last one counts.
     pub fn unfolded(value: &serde_json::Value, written: &str) -> Value<'a> {
         match value {
             serde_json::Value::String(text) => Value::text(text.clone()),
             serde_json::Value::Array(list) => {
                 let elements = json::elements(written).flatten();
-                Value::List(list.iter().zip(elements).map(|(value, element)| Value::unfolded(value, element.value)).collect())
+                Value::List(
+                    list.iter()
+                        .zip(elements)
+                        .map(|(value, element)| Value::unfolded(value, element.value))
+                        .collect(),
+                )
             }
             serde_json::Value::Object(members) => {
                 let mut object = Object::default();
                 for field in json::fields(written).flatten() {
                     let key = field.key();
                     if let Some(value) = members.get(key.as_ref()) {
-                        // Of equal keys the last is the one that `value` is of; for the others the written text is all there is.
+                        // Of equal keys the last is the one that `value` is of; for the others the
+                        // written text is all there is.
                         let value = Value::unfolded(value, field.value);
                         object.put_named(Name::of(key.into_owned()), value);
                     }
@@ -71,7 +79,9 @@ impl<'a> Value<'a> {
     pub fn as_text(&self) -> Option<Cow<'a, str>> {
         match self {
             Value::Raw(Cow::Borrowed(written)) => json::text(written),
-            Value::Raw(Cow::Owned(written)) => json::text(written).map(|text| Cow::Owned(text.into_owned())),
+            Value::Raw(Cow::Owned(written)) => {
+                json::text(written).map(|text| Cow::Owned(text.into_owned()))
+            }
             Value::Text(text) => Some(text.clone()),
             Value::List(_) | Value::Words(_) | Value::Object(_) => None,
         }
@@ -86,7 +96,12 @@ impl<'a> Value<'a> {
     }
 
     pub fn as_number(&self) -> Option<f64> {
-        self.as_plain().filter(|plain| plain.starts_with(|first: char| first == '-' || first.is_ascii_digit()))?.parse().ok()
+        self.as_plain()
+            .filter(|plain| {
+                plain.starts_with(|first: char| first == '-' || first.is_ascii_digit())
+            })?
+            .parse()
+            .ok()
     }
 
     /// The members, if this is an object: one level is unfolded if none has looked into it yet.
@@ -113,8 +128,14 @@ impl<'a> Value<'a> {
                 return None;
             }
             *self = Value::List(match written {
-                Cow::Borrowed(written) => json::elements(written).flatten().map(|element| Value::raw(element.value)).collect(),
-                Cow::Owned(written) => json::elements(written).flatten().map(|element| Value::raw(element.value).owned()).collect(),
+                Cow::Borrowed(written) => json::elements(written)
+                    .flatten()
+                    .map(|element| Value::raw(element.value))
+                    .collect(),
+                Cow::Owned(written) => json::elements(written)
+                    .flatten()
+                    .map(|element| Value::raw(element.value).owned())
+                    .collect(),
             });
         }
         if let Value::Words(words) = self {
@@ -139,15 +160,21 @@ impl<'a> Value<'a> {
 }
 
 impl<'a> Object<'a> {
-    /// The members of an object as it is written; the host guarantees that no key stands there twice.
+    /// The members of an object as it is written; the host guarantees that no key stands there
+    /// twice.
     pub fn of(written: &'a str) -> Object<'a> {
         let member = |field| (Name::of_field(&field), Value::raw(field.value));
-        Object { members: json::fields(written).flatten().map(member).collect() }
+        Object {
+            members: json::fields(written).flatten().map(member).collect(),
+        }
     }
 
     #[inline]
     pub fn get(&mut self, key: Key) -> Option<&mut Value<'a>> {
-        self.members.iter_mut().find(|(name, _)| matches!(name, Name::Known(known) if *known == key)).map(|(_, value)| value)
+        self.members
+            .iter_mut()
+            .find(|(name, _)| matches!(name, Name::Known(known) if *known == key))
+            .map(|(_, value)| value)
     }
 
     #[inline]
@@ -158,7 +185,9 @@ impl<'a> Object<'a> {
 
     #[inline]
     pub fn position(&self, key: Key) -> Option<usize> {
-        self.members.iter().position(|(name, _)| matches!(name, Name::Known(known) if *known == key))
+        self.members
+            .iter()
+            .position(|(name, _)| matches!(name, Name::Known(known) if *known == key))
     }
 
     /// Writes over what is there.
@@ -178,7 +207,13 @@ impl<'a> Object<'a> {
     }
 
     fn owned<'b>(self) -> Object<'b> {
-        Object { members: self.members.into_iter().map(|(name, value)| (name.into_owned(), value.owned())).collect() }
+        Object {
+            members: self
+                .members
+                .into_iter()
+                .map(|(name, value)| (name.into_owned(), value.owned()))
+                .collect(),
+        }
     }
 }
 
@@ -186,7 +221,9 @@ impl<'a> Object<'a> {
 pub fn part_of<'a>(text: &Cow<'a, str>, part: &str) -> Cow<'a, str> {
     let start = part.as_ptr().addr().wrapping_sub(text.as_ptr().addr());
     match text {
-        Cow::Borrowed(text) => text.get(start..start.saturating_add(part.len())).map_or_else(|| part.to_owned().into(), Cow::Borrowed),
+        Cow::Borrowed(text) => text
+            .get(start..start.saturating_add(part.len()))
+            .map_or_else(|| part.to_owned().into(), Cow::Borrowed),
         Cow::Owned(_) => Cow::Owned(part.to_owned()),
     }
 }

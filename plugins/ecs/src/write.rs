@@ -1,11 +1,13 @@
-//! Writing the document, and the clean-up that goes with it: null, `""`, `{}` and `[]` vanish, in lists too.
+//! Writing the document, and the clean-up that goes with it: null, `""`, `{}` and `[]` vanish, in
+//! lists too.
 
 use lockgate_plugin::json;
 
 use crate::keys::Name;
 use crate::value::{Object, Value};
 
-/// How deeply a document may be nested: no deeper than an event's payload. What lies deeper is written as a string of its JSON.
+/// How deeply a document may be nested: no deeper than an event's payload. What lies deeper is
+/// written as a string of its JSON.
 const DEPTH: usize = 128;
 
 /// The document as JSON. `clean`: without what is empty.
@@ -84,9 +86,14 @@ fn quote(out: &mut String, text: &str) {
     for eight in chunks {
         let word = u64::from_le_bytes(*eight);
         let control = word.wrapping_sub(EACH * 0x20) & !word;
-        special |= control | zero(word ^ (EACH * u64::from(b'"'))) | zero(word ^ (EACH * u64::from(b'\\')));
+        special |= control
+            | zero(word ^ (EACH * u64::from(b'"')))
+            | zero(word ^ (EACH * u64::from(b'\\')));
     }
-    let plain = special & HIGH == 0 && rest.iter().all(|byte| *byte >= 0x20 && !matches!(byte, b'"' | b'\\'));
+    let plain = special & HIGH == 0
+        && rest
+            .iter()
+            .all(|byte| *byte >= 0x20 && !matches!(byte, b'"' | b'\\'));
     if plain {
         out.push('"');
         out.push_str(text);
@@ -97,7 +104,12 @@ fn quote(out: &mut String, text: &str) {
 }
 
 /// Writes a comma, a name and a value, or takes them back where the value writes nothing.
-fn member(out: &mut String, comma: bool, name: impl FnOnce(&mut String), value: impl FnOnce(&mut String)) -> bool {
+fn member(
+    out: &mut String,
+    comma: bool,
+    name: impl FnOnce(&mut String),
+    value: impl FnOnce(&mut String),
+) -> bool {
     let start = out.len();
     if comma {
         out.push(',');
@@ -178,12 +190,18 @@ fn nested(out: &mut String, written: &str, clean: bool, depth: usize) {
         });
         let in_object = open.last().is_some_and(|outer| outer.object);
         if matches!(byte, b'{' | b'[') && depth + open.len() <= DEPTH {
-            open.push(Open { start, any: false, object: byte == b'{' });
+            open.push(Open {
+                start,
+                any: false,
+                object: byte == b'{',
+            });
             out.push(byte.into());
             at += 1;
             continue;
         }
-        let Ok(end) = json::value_end(written, at) else { return };
+        let Ok(end) = json::value_end(written, at) else {
+            return;
+        };
         let value = &written[at..end];
         at = end;
         if in_object && !after_key && byte == b'"' {
@@ -213,18 +231,41 @@ mod tests {
     #[test]
     fn what_is_empty_vanishes() {
         let check = |written: &str, expected: &str| {
-            let object = Object { members: vec![("x".into(), Value::raw(written))] };
+            let object = Object {
+                members: vec![("x".into(), Value::raw(written))],
+            };
             assert_eq!(document(&object, true, 0), expected, "{written}");
             // The same when a rule has looked inside.
             let mut value = Value::raw(written);
             let _ = (value.as_object().is_some(), value.as_list().is_some());
-            assert_eq!(document(&Object { members: vec![("x".into(), value)] }, true, 0), expected, "{written}");
+            assert_eq!(
+                document(
+                    &Object {
+                        members: vec![("x".into(), value)]
+                    },
+                    true,
+                    0
+                ),
+                expected,
+                "{written}"
+            );
         };
         check("1", r#"{"x":1}"#);
-        check(r#"{"a":null,"b":"","c":{},"d":[],"e":{"f":[null,{"g":""}]}}"#, "{}");
-        check(r#"{ "a" : null , "b" : [ false , "" , 0 , { } ] , "":"k" }"#, r#"{"x":{"b":[false,0],"":"k"}}"#);
-        check(r#"[{"a":1,"b":null},[[]],"null","{}",{"c":"\\"}]"#, r#"{"x":[{"a":1},"null","{}",{"c":"\\"}]}"#);
-        let object = Object { members: vec![("x".into(), Value::raw(r#"{"a":[null,""]}"#))] };
+        check(
+            r#"{"a":null,"b":"","c":{},"d":[],"e":{"f":[null,{"g":""}]}}"#,
+            "{}",
+        );
+        check(
+            r#"{ "a" : null , "b" : [ false , "" , 0 , { } ] , "":"k" }"#,
+            r#"{"x":{"b":[false,0],"":"k"}}"#,
+        );
+        check(
+            r#"[{"a":1,"b":null},[[]],"null","{}",{"c":"\\"}]"#,
+            r#"{"x":[{"a":1},"null","{}",{"c":"\\"}]}"#,
+        );
+        let object = Object {
+            members: vec![("x".into(), Value::raw(r#"{"a":[null,""]}"#))],
+        };
         assert_eq!(document(&object, false, 0), r#"{"x":{"a":[null,""]}}"#);
     }
 
@@ -232,10 +273,14 @@ mod tests {
     fn what_is_too_deep_is_written_as_text() {
         let written = format!("{}7{}", "[".repeat(130), "]".repeat(130));
         let expected = format!(r#"{{"x":{}"[[[7]]]"{}}}"#, "[".repeat(127), "]".repeat(127));
-        let object = Object { members: vec![("x".into(), Value::raw(&written))] };
+        let object = Object {
+            members: vec![("x".into(), Value::raw(&written))],
+        };
         assert_eq!(document(&object, true, 0), expected);
         let unfolded = (0..130).fold(Value::raw("7"), |inner, _| Value::List(vec![inner]));
-        let object = Object { members: vec![("x".into(), unfolded)] };
+        let object = Object {
+            members: vec![("x".into(), unfolded)],
+        };
         assert_eq!(document(&object, true, 0), expected);
     }
 }

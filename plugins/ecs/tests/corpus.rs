@@ -1,5 +1,6 @@
-//! What fuzzing found worth keeping, one input for each place of the code it reaches: `corpus/payloads.ndjson`, each line a payload as a
-//! JSON string, mapped here in every configuration. `fuzz/README.md` says how it is written anew.
+//! What fuzzing found worth keeping, one input for each place of the code it reaches:
+//! `corpus/payloads.ndjson`, each line a payload as a JSON string, mapped here in every
+//! configuration. `fuzz/README.md` says how it is written anew.
 
 #[path = "support/promise.rs"]
 mod promise;
@@ -11,7 +12,8 @@ fn what_fuzzing_found_keeps_the_promise() {
     for line in include_str!("corpus/payloads.ndjson").lines() {
         let payload: String = serde_json::from_str(line).unwrap();
         for mapping in &mappings {
-            promise::check(&payload, mapping).unwrap_or_else(|broken| panic!("line {}: {broken}", payloads + 1));
+            promise::check(&payload, mapping)
+                .unwrap_or_else(|broken| panic!("line {}: {broken}", payloads + 1));
         }
         payloads += 1;
     }

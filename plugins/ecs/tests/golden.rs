@@ -1,7 +1,9 @@
-//! Documents of our own, one of every event type that Teleport's list has: `golden/events.ndjson` line by line to
-//! `golden/documents.ndjson`, and what the other configurations make of some of them, in `golden/editions.ndjson`.
+//! Documents of our own, one of every event type that Teleport's list has: `golden/events.ndjson`
+//! line by line to `golden/documents.ndjson`, and what the other configurations make of some of
+//! them, in `golden/editions.ndjson`.
 //!
-//! After a change that is meant: `LOCKGATE_BLESS=1 cargo test -p lockgate-plugin-ecs --test golden`, and read the difference.
+//! After a change that is meant: `LOCKGATE_BLESS=1 cargo test -p lockgate-plugin-ecs --test
+//! golden`, and read the difference.
 
 mod support;
 
@@ -30,11 +32,16 @@ fn mapping(with: &Value) -> Mapping<support::Table> {
 fn check(name: &str, found: &[Value]) {
     if std::env::var_os("LOCKGATE_BLESS").is_some() {
         let mut text = String::new();
-        found.iter().for_each(|line| writeln!(text, "{line}").unwrap());
+        found
+            .iter()
+            .for_each(|line| writeln!(text, "{line}").unwrap());
         fs::write(folder().join(name), text).unwrap();
         return;
     }
-    let expected: Vec<Value> = read(name).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let expected: Vec<Value> = read(name)
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect();
     let mut wrong = vec![];
     for (number, (expected, found)) in expected.iter().zip(found).enumerate() {
         if expected != found {
@@ -49,7 +56,10 @@ fn check(name: &str, found: &[Value]) {
 #[test]
 fn every_event_type_becomes_the_document_that_was_reviewed() {
     let mapping = mapping(&json!({}));
-    let found: Vec<Value> = read("events.ndjson").lines().map(|event| serde_json::from_str(&mapping.map(event)).unwrap()).collect();
+    let found: Vec<Value> = read("events.ndjson")
+        .lines()
+        .map(|event| serde_json::from_str(&mapping.map(event)).unwrap())
+        .collect();
     check("documents.ndjson", &found);
 }
 
@@ -59,7 +69,9 @@ fn editions_differ_where_they_say() {
         .lines()
         .map(|line| {
             let case: Value = serde_json::from_str(line).unwrap();
-            let document: Value = serde_json::from_str(&mapping(&case["with"]).map(&case["event"].to_string())).unwrap();
+            let document: Value =
+                serde_json::from_str(&mapping(&case["with"]).map(&case["event"].to_string()))
+                    .unwrap();
             json!({"event": case["event"], "with": case["with"], "document": document})
         })
         .collect();

@@ -1,6 +1,7 @@
 //! Any JSON object in: a document out, and nothing of the event is lost but what a row says.
 //!
-//! 20,000 events; `PROPTEST_CASES=1000000 cargo test --release -p lockgate-plugin-ecs --test property` for more.
+//! 20,000 events; `PROPTEST_CASES=1000000 cargo test --release -p lockgate-plugin-ecs --test
+//! property` for more.
 
 #[path = "support/promise.rs"]
 mod promise;
@@ -15,12 +16,31 @@ use serde_json::Value;
 /// Names that rows know, and some of nobody's.
 fn key() -> impl Strategy<Value = String> {
     let rows = INTAKE.iter().chain(GROUPS).chain(LEFTOVERS);
-    let paths = rows.clone().flat_map(|row| [row.from, row.only[0].path(), row.only[1].path()]);
+    let paths = rows
+        .clone()
+        .flat_map(|row| [row.from, row.only[0].path(), row.only[1].path()]);
     let first = |path: &'static str| path.strip_prefix('.')?.split('.').next();
-    let mut names: Vec<String> = paths.filter_map(first).chain(rows.filter_map(Row::literal_key)).map(str::to_owned).collect();
+    let mut names: Vec<String> = paths
+        .filter_map(first)
+        .chain(rows.filter_map(Row::literal_key))
+        .map(str::to_owned)
+        .collect();
     names.retain(|name| name != "addr aside");
     // Where rows write to, too: an event may hold that already.
-    names.extend(["database", "session", "user", "server", "mfa_device", "app", "nobody", "x.y", ""].map(str::to_owned));
+    names.extend(
+        [
+            "database",
+            "session",
+            "user",
+            "server",
+            "mfa_device",
+            "app",
+            "nobody",
+            "x.y",
+            "",
+        ]
+        .map(str::to_owned),
+    );
     names.sort();
     names.dedup();
     prop::sample::select(names)
@@ -68,37 +88,54 @@ fn value() -> impl Strategy<Value = Value> {
         ];
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-            prop::collection::btree_map(name, inner, 0..4)
-                .prop_map(|map| map.into_iter().map(|(key, value)| (key.to_owned(), value)).collect::<Value>()),
+            prop::collection::btree_map(name, inner, 0..4).prop_map(|map| map
+                .into_iter()
+                .map(|(key, value)| (key.to_owned(), value))
+                .collect::<Value>()),
         ]
     })
 }
 
 fn event() -> impl Strategy<Value = Value> {
-    let actions: Vec<&str> =
-        include_str!("golden/events.ndjson").lines().filter_map(|line| line.split(r#""event":""#).nth(1)?.split('"').next()).collect();
+    let actions: Vec<&str> = include_str!("golden/events.ndjson")
+        .lines()
+        .filter_map(|line| line.split(r#""event":""#).nth(1)?.split('"').next())
+        .collect();
     let action = prop_oneof![
         12 => prop::sample::select(actions).prop_map(|action| Some(Value::from(action))),
         1 => Just(None),
         1 => value().prop_map(Some),
     ];
     let code = prop_oneof![6 => "T[0-9]{4}[IWE]".prop_map(|code| Some(Value::from(code))), 1 => Just(None), 1 => leaf().prop_map(Some)];
-    (prop::collection::btree_map(key(), value(), 0..14), action, code).prop_map(|(mut map, action, code)| {
-        map.remove("event");
-        map.remove("code");
-        map.extend(action.map(|action| ("event".to_owned(), action)));
-        map.extend(code.map(|code| ("code".to_owned(), code)));
-        map.into_iter().collect()
-    })
+    (
+        prop::collection::btree_map(key(), value(), 0..14),
+        action,
+        code,
+    )
+        .prop_map(|(mut map, action, code)| {
+            map.remove("event");
+            map.remove("code");
+            map.extend(action.map(|action| ("event".to_owned(), action)));
+            map.extend(code.map(|code| ("code".to_owned(), code)));
+            map.into_iter().collect()
+        })
 }
 
 #[test]
 fn any_event_becomes_a_document() {
-    let given = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
-    let config = ProptestConfig { cases: given.unwrap_or(20_000), failure_persistence: None, ..ProptestConfig::default() };
+    let given = std::env::var("PROPTEST_CASES")
+        .ok()
+        .and_then(|cases| cases.parse().ok());
+    let config = ProptestConfig {
+        cases: given.unwrap_or(20_000),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
     let mappings = mappings();
     let strategy = (event(), 0..mappings.len());
-    if let Err(failure) = TestRunner::new(config).run(&strategy, |(event, number)| holds(check(&event.to_string(), &mappings[number]))) {
+    if let Err(failure) = TestRunner::new(config).run(&strategy, |(event, number)| {
+        holds(check(&event.to_string(), &mappings[number]))
+    }) {
         panic!("{failure}");
     }
 }
@@ -132,7 +169,11 @@ fn foreign_text_never_panics() {
         "[ -~é]{0,6}",
     ];
     let text = prop::collection::vec(piece, 0..16).prop_map(|pieces| pieces.concat());
-    let config = ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() };
+    let config = ProptestConfig {
+        cases: 4_000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
     let mappings = mappings();
     let strategy = (any::<bool>(), text, 0..mappings.len());
     let outcome = TestRunner::new(config).run(&strategy, |(braced, text, number)| {
@@ -147,12 +188,26 @@ fn foreign_text_never_panics() {
 /// A text that may be in the way of any parser.
 #[test]
 fn odd_texts_in_known_fields_never_panic() {
-    let config = ProptestConfig { cases: 4_000, failure_persistence: None, ..ProptestConfig::default() };
+    let config = ProptestConfig {
+        cases: 4_000,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
     let mappings = mappings();
-    let text = prop_oneof!["[0-9]{0,4}[-T:.+Z0-9é]{0,24}", "[a-z0-9:/@?#%\\[\\]é._+-]{0,24}", "[A-Za-z0-9+/=é]{0,16}"];
-    let strategy = (prop::collection::btree_map(key(), text, 1..6), 0..mappings.len());
+    let text = prop_oneof![
+        "[0-9]{0,4}[-T:.+Z0-9é]{0,24}",
+        "[a-z0-9:/@?#%\\[\\]é._+-]{0,24}",
+        "[A-Za-z0-9+/=é]{0,16}"
+    ];
+    let strategy = (
+        prop::collection::btree_map(key(), text, 1..6),
+        0..mappings.len(),
+    );
     let outcome = TestRunner::new(config).run(&strategy, |(map, number)| {
-        let event: Value = map.into_iter().map(|(key, text)| (key, Value::from(text))).collect();
+        let event: Value = map
+            .into_iter()
+            .map(|(key, text)| (key, Value::from(text)))
+            .collect();
         holds(check(&event.to_string(), &mappings[number]))
     });
     if let Err(failure) = outcome {
@@ -165,10 +220,16 @@ fn only_the_named_rows_lose_what_they_read() {
     for row in INTAKE.iter().chain(GROUPS).chain(LEFTOVERS) {
         if matches!(row.op, Op::Delete | Op::Claim) {
             let key = row.from.trim_start_matches('.');
-            let known = MAY_GO.contains(&key) || MAY_COLLIDE.contains(&key) || MAY_COLLIDE.contains(&key.split('.').next().unwrap());
+            let known = MAY_GO.contains(&key)
+                || MAY_COLLIDE.contains(&key)
+                || MAY_COLLIDE.contains(&key.split('.').next().unwrap());
             // What these delete stands somewhere else already, or says nothing.
             let copied = matches!(row.id, "L13" | "G108");
-            assert!(known || copied || matches!(row.only[0], Test::Empty(_)), "{} {key}", row.id);
+            assert!(
+                known || copied || matches!(row.only[0], Test::Empty(_)),
+                "{} {key}",
+                row.id
+            );
         }
     }
 }

@@ -58,7 +58,9 @@ impl Values {
 
 impl<'de> Deserialize<'de> for Values {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Values, D::Error> {
-        deserializer.deserialize_any(Reader { lists: true }).map(Values)
+        deserializer
+            .deserialize_any(Reader { lists: true })
+            .map(Values)
     }
 }
 
@@ -77,7 +79,11 @@ impl<'de> Visitor<'de> for Reader {
     type Value = Vec<Scalar>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.lists { "a text, a number, true or false, or a list of those" } else { "a text, a number, true or false" })
+        f.write_str(if self.lists {
+            "a text, a number, true or false, or a list of those"
+        } else {
+            "a text, a number, true or false"
+        })
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
@@ -131,7 +137,10 @@ impl Scalar {
 }
 
 fn number(written: &str) -> Option<f64> {
-    written.starts_with(|first: char| first == '-' || first.is_ascii_digit()).then(|| written.parse().ok()).flatten()
+    written
+        .starts_with(|first: char| first == '-' || first.is_ascii_digit())
+        .then(|| written.parse().ok())
+        .flatten()
 }
 
 #[cfg(test)]
@@ -164,8 +173,15 @@ mod tests {
             (r#""a""#, r#"{"a":"a"}"#, false),
             (r#""a""#, "[]", false),
         ] {
-            let condition = Condition { path: "f".into(), values: serde_json::from_str(values).unwrap() };
-            assert_eq!(condition.holds(&format!(r#"{{"f":{field}}}"#)), Ok(expected), "{values} {field}");
+            let condition = Condition {
+                path: "f".into(),
+                values: serde_json::from_str(values).unwrap(),
+            };
+            assert_eq!(
+                condition.holds(&format!(r#"{{"f":{field}}}"#)),
+                Ok(expected),
+                "{values} {field}"
+            );
         }
     }
 

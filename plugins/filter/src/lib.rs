@@ -12,11 +12,14 @@
 //! ```
 //!
 //! - Event types are matched whole.
-//! - A condition holds where the field is equal to one of the values; a list, where one of its elements is. Texts, numbers, `true` and
-//!   `false` are compared as such: `5` is not `"5"`. A field that is absent or `null` is equal to nothing. A path is a literal key first
+//! - A condition holds where the field is equal to one of the values; a list, where one of its
+//!   elements is. Texts, numbers, `true` and `false` are compared as such: `5` is not `"5"`. A
+//!   field that is absent or `null` is equal to nothing. A path is a literal key first
 //!   (`addr.remote`) and then nesting (`server_labels.env`).
-//! - `skip-session-types` does not concern the audit log, where the same types may stand (`session.start` is in both).
-//! - `only`, `skip` and `skip-session-types` are applied by the host, before any call: without conditions this stage costs nothing.
+//! - `skip-session-types` does not concern the audit log, where the same types may stand
+//!   (`session.start` is in both).
+//! - `only`, `skip` and `skip-session-types` are applied by the host, before any call: without
+//!   conditions this stage costs nothing.
 
 mod conditions;
 
@@ -69,18 +72,25 @@ impl Filter for FieldFilter {
             return Err(issues);
         }
         let mut reasons = vec![];
-        let mut conditions = |name: &str, table: BTreeMap<String, Values>| -> Vec<(u32, Condition)> {
-            let one = |(path, values): (String, Values)| {
-                reasons.push(format!("{name} {}", path.chars().take(48).collect::<String>()));
-                (reasons.len() as u32 - 1, Condition { path, values })
+        let mut conditions =
+            |name: &str, table: BTreeMap<String, Values>| -> Vec<(u32, Condition)> {
+                let one = |(path, values): (String, Values)| {
+                    reasons.push(format!(
+                        "{name} {}",
+                        path.chars().take(48).collect::<String>()
+                    ));
+                    (reasons.len() as u32 - 1, Condition { path, values })
+                };
+                table.into_iter().map(one).collect()
             };
-            table.into_iter().map(one).collect()
-        };
         let wanted = conditions("where", config.r#where);
         let unwanted = conditions("except", config.except);
         let filter = FieldFilter { wanted, unwanted };
 
-        let mut setup = Setup::new(filter.needs()).skip(config.skip).skip_session_types(config.skip_session_types).reasons(reasons);
+        let mut setup = Setup::new(filter.needs())
+            .skip(config.skip)
+            .skip_session_types(config.skip_session_types)
+            .reasons(reasons);
         setup.only = config.only;
         Ok((filter, setup))
     }
@@ -96,51 +106,83 @@ impl Filter for FieldFilter {
 impl FieldFilter {
     /// Why an event is dropped, as an index into the setup's reasons; `None` keeps it.
     ///
-    /// Of types it knows nothing: the host has applied them before. An event whose payload cannot be read is kept, for a filter must
-    /// not lose what it does not understand.
+    /// Of types it knows nothing: the host has applied them before. An event whose payload cannot
+    /// be read is kept, for a filter must not lose what it does not understand.
     pub fn drop_reason(&self, payload: &str) -> Option<u32> {
         let holds = |condition: &Condition| condition.holds(payload).ok();
-        let missed = self.wanted.iter().find(|(_, condition)| holds(condition) == Some(false));
-        let hit = || self.unwanted.iter().find(|(_, condition)| holds(condition) == Some(true));
+        let missed = self
+            .wanted
+            .iter()
+            .find(|(_, condition)| holds(condition) == Some(false));
+        let hit = || {
+            self.unwanted
+                .iter()
+                .find(|(_, condition)| holds(condition) == Some(true))
+        };
         missed.or_else(hit).map(|(reason, _)| *reason)
     }
 
     fn needs(&self) -> Needs {
-        if self.wanted.is_empty() && self.unwanted.is_empty() { Needs::Nothing } else { Needs::Payloads }
+        if self.wanted.is_empty() && self.unwanted.is_empty() {
+            Needs::Nothing
+        } else {
+            Needs::Payloads
+        }
     }
 }
 
 fn problems(config: &Config) -> Vec<ConfigIssue> {
     let mut issues = vec![];
     let no_types = vec![];
-    let lists =
-        [("only", config.only.as_ref().unwrap_or(&no_types)), ("skip", &config.skip), ("skip-session-types", &config.skip_session_types)];
+    let lists = [
+        ("only", config.only.as_ref().unwrap_or(&no_types)),
+        ("skip", &config.skip),
+        ("skip-session-types", &config.skip_session_types),
+    ];
     for (name, types) in lists {
         for (index, event_type) in types.iter().enumerate() {
             if event_type.is_empty() || event_type.contains('*') {
-                let message = format!("`{event_type}` is no event type: types are matched whole, without wildcards.");
+                let message = format!(
+                    "`{event_type}` is no event type: types are matched whole, without wildcards."
+                );
                 issues.push(ConfigIssue::new(format!("{name}[{index}]"), message));
             }
         }
     }
     if config.only.as_ref().is_some_and(Vec::is_empty) {
-        issues.push(ConfigIssue::new("only", "`only` names no event type, so every event would be dropped.").help("leave `only` out"));
+        issues.push(
+            ConfigIssue::new(
+                "only",
+                "`only` names no event type, so every event would be dropped.",
+            )
+            .help("leave `only` out"),
+        );
     }
     for (name, table) in [("where", &config.r#where), ("except", &config.except)] {
         for (path, values) in table {
             if path.is_empty() {
-                issues.push(ConfigIssue::new(config::join(name, path), "The path of a field is empty."));
+                issues.push(ConfigIssue::new(
+                    config::join(name, path),
+                    "The path of a field is empty.",
+                ));
             }
             if values.is_empty() {
                 let key = config::join(name, path);
                 issues.push(
-                    ConfigIssue::new(&key, format!("`{key}` lists no value, so it can never hold.")).help(format!("{key} = [\"…\"]")),
+                    ConfigIssue::new(
+                        &key,
+                        format!("`{key}` lists no value, so it can never hold."),
+                    )
+                    .help(format!("{key} = [\"…\"]")),
                 );
             }
         }
     }
     if config.r#where.len() + config.except.len() > CONDITIONS_MAX {
-        issues.push(ConfigIssue::new("", format!("`where` and `except` have more than {CONDITIONS_MAX} conditions.")));
+        issues.push(ConfigIssue::new(
+            "",
+            format!("`where` and `except` have more than {CONDITIONS_MAX} conditions."),
+        ));
     }
     issues
 }
@@ -160,15 +202,25 @@ mod tests {
     #[test]
     fn the_host_is_asked_for_no_more_than_the_configuration_needs() {
         for (with, needs) in [
-            (r#"{"skip":["print"],"skip-session-types":[]}"#, Needs::Nothing),
+            (
+                r#"{"skip":["print"],"skip-session-types":[]}"#,
+                Needs::Nothing,
+            ),
             (r#"{}"#, Needs::Nothing),
-            (r#"{"skip-session-types":[],"where":{"user":"alice"}}"#, Needs::Payloads),
+            (
+                r#"{"skip-session-types":[],"where":{"user":"alice"}}"#,
+                Needs::Payloads,
+            ),
             (r#"{"except":{"user":"alice"}}"#, Needs::Payloads),
         ] {
             assert_eq!(configure(with).1.needs, needs, "{with}");
         }
-        let (_, setup) = configure(r#"{"only":["a"],"skip":["b"],"where":{"x.y":[1]},"except":{"u":"v"}}"#);
-        assert_eq!((setup.only, setup.skip), (Some(vec!["a".to_owned()]), vec!["b".to_owned()]));
+        let (_, setup) =
+            configure(r#"{"only":["a"],"skip":["b"],"where":{"x.y":[1]},"except":{"u":"v"}}"#);
+        assert_eq!(
+            (setup.only, setup.skip),
+            (Some(vec!["a".to_owned()]), vec!["b".to_owned()])
+        );
         assert_eq!(setup.reasons, ["where x.y", "except u"]);
     }
 
@@ -176,11 +228,22 @@ mod tests {
     fn the_host_skips_session_types_in_recordings_only() {
         for (with, types) in [
             ("{}", &["print", "desktop.recording"][..]),
-            (r#"{"skip-session-types":["session.start"]}"#, &["session.start"]),
+            (
+                r#"{"skip-session-types":["session.start"]}"#,
+                &["session.start"],
+            ),
             (r#"{"skip-session-types":[]}"#, &[]),
         ] {
-            let extra: Vec<_> = configure(with).1.extra.into_iter().map(|pair| (pair.name, pair.value)).collect();
-            let expected: Vec<_> = types.iter().map(|name| ("skip-session-type".to_owned(), (*name).to_owned())).collect();
+            let extra: Vec<_> = configure(with)
+                .1
+                .extra
+                .into_iter()
+                .map(|pair| (pair.name, pair.value))
+                .collect();
+            let expected: Vec<_> = types
+                .iter()
+                .map(|name| ("skip-session-type".to_owned(), (*name).to_owned()))
+                .collect();
             assert_eq!(extra, expected, "{with}");
         }
     }
@@ -198,13 +261,28 @@ mod tests {
             assert_eq!(reason, expected, "{with}");
         };
         check(r#"{"where":{"server_labels.env":["dev","prod"]}}"#, None);
-        check(r#"{"where":{"server_labels.env":["dev"]}}"#, Some("where server_labels.env"));
-        check(r#"{"where":{"addr.remote":"192.0.2.7:1","success":false,"roles":"auditor"}}"#, None);
-        check(r#"{"where":{"addr.remote":"192.0.2.7:1","success":true}}"#, Some("where success"));
+        check(
+            r#"{"where":{"server_labels.env":["dev"]}}"#,
+            Some("where server_labels.env"),
+        );
+        check(
+            r#"{"where":{"addr.remote":"192.0.2.7:1","success":false,"roles":"auditor"}}"#,
+            None,
+        );
+        check(
+            r#"{"where":{"addr.remote":"192.0.2.7:1","success":true}}"#,
+            Some("where success"),
+        );
         check(r#"{"where":{"login":["root"]}}"#, Some("where login"));
         check(r#"{"except":{"login":["root"],"user":["alice"]}}"#, None);
-        check(r#"{"except":{"login":["root"],"user":["bob"]}}"#, Some("except user"));
-        check(r#"{"where":{"user":"bob"},"except":{"code":"T1000W"}}"#, Some("except code"));
+        check(
+            r#"{"except":{"login":["root"],"user":["bob"]}}"#,
+            Some("except user"),
+        );
+        check(
+            r#"{"where":{"user":"bob"},"except":{"code":"T1000W"}}"#,
+            Some("except code"),
+        );
     }
 
     #[test]
@@ -233,6 +311,9 @@ mod tests {
         );
         let many: Vec<String> = (0..65).map(|n| format!(r#""f{n}":1"#)).collect();
         let with = format!(r#"{{"where":{{{}}}}}"#, many.join(","));
-        assert_eq!(test::issues::<FieldFilter>(&with), [": `where` and `except` have more than 64 conditions."]);
+        assert_eq!(
+            test::issues::<FieldFilter>(&with),
+            [": `where` and `except` have more than 64 conditions."]
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! `builtin:fluentd`: sends documents to Fluentd's HTTP input (and to Fluent Bit's, Vector's and Logstash's).
+//! `builtin:fluentd`: sends documents to Fluentd's HTTP input (and to Fluent Bit's, Vector's and
+//! Logstash's).
 //!
 //! ```toml
 //! [pipelines.siem.sink]
@@ -15,9 +16,10 @@
 //! | `max-events` | | at most so many documents in a request |
 //! | `max-bytes` | | at most so many bytes in a body; a larger document goes alone |
 //!
-//! Why it is so: Fluentd answers 200 to what its parser cannot read, and the events are lost. So bodies are always one JSON array or
-//! object, never lines of JSON. One bad `time` makes Fluentd refuse the whole request with 400, so that none is sent; a 400 that comes
-//! nevertheless is split until the one document is found.
+//! Why it is so: Fluentd answers 200 to what its parser cannot read, and the events are lost. So
+//! bodies are always one JSON array or object, never lines of JSON. One bad `time` makes Fluentd
+//! refuse the whole request with 400, so that none is sent; a 400 that comes nevertheless is split
+//! until the one document is found.
 
 mod session;
 mod time;
@@ -26,7 +28,8 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use lockgate_plugin::{
-    BatchContext, ConfigIssue, Delivery, Document, Encoded, Failure, Feed, HttpSink, Needs, Rejection, Request, Response, Sent, Setup,
+    BatchContext, ConfigIssue, Delivery, Document, Encoded, Failure, Feed, HttpSink, Needs,
+    Rejection, Request, Response, Sent, Setup,
 };
 use serde::Deserialize;
 
@@ -78,17 +81,27 @@ impl HttpSink for Fluentd {
 
     fn configure(config: Config) -> Result<(Fluentd, Setup), Vec<ConfigIssue>> {
         if config.format == Format::Object
-            && let Some((key, _)) =
-                [("max-events", config.max_events), ("max-bytes", config.max_bytes)].iter().find(|(_, max)| max.is_some())
+            && let Some((key, _)) = [
+                ("max-events", config.max_events),
+                ("max-bytes", config.max_bytes),
+            ]
+            .iter()
+            .find(|(_, max)| max.is_some())
         {
             let message = format!("`{key}` has no meaning where a request carries one event.");
-            return Err(vec![ConfigIssue::new(*key, message).help("leave it out, or `format = \"array\"`")]);
+            return Err(vec![
+                ConfigIssue::new(*key, message).help("leave it out, or `format = \"array\"`"),
+            ]);
         }
         let most = |max: Option<NonZeroU32>| max.map_or(usize::MAX, |max| max.get() as usize);
         let sink = Fluentd {
             format: config.format,
             time: config.time,
-            max_events: if config.format == Format::Object { 1 } else { most(config.max_events) },
+            max_events: if config.format == Format::Object {
+                1
+            } else {
+                most(config.max_events)
+            },
             max_bytes: most(config.max_bytes),
         };
         Ok((sink, Setup::new(Needs::Payloads)))
@@ -101,7 +114,9 @@ impl HttpSink for Fluentd {
                 match time::repair(&document.payload, document.time) {
                     Ok(None) => {}
                     Ok(Some(repaired)) => document.payload = repaired,
-                    Err(malformed) => rejected.push(Rejection::new(index as u32, malformed.to_string())),
+                    Err(malformed) => {
+                        rejected.push(Rejection::new(index as u32, malformed.to_string()))
+                    }
                 }
             }
         }
@@ -113,11 +128,15 @@ impl HttpSink for Fluentd {
             };
             Request::post("application/json", body, group.carries).path_suffix(group.path_suffix)
         });
-        Ok(Encoded { requests: requests.collect(), rejected })
+        Ok(Encoded {
+            requests: requests.collect(),
+            rejected,
+        })
     }
 
     fn classify(&self, _: &Sent<'_>, response: &Response) -> Delivery {
-        // nginx answers 400 where the client certificate is missing or not accepted: no document's fault.
+        // nginx answers 400 where the client certificate is missing or not accepted: no document's
+        // fault.
         if response.status == 400 && response.body.contains("SSL certificate") {
             return Delivery::retry(response);
         }
@@ -126,11 +145,17 @@ impl HttpSink for Fluentd {
 }
 
 impl Fluentd {
-    /// Which documents go together: never of both feeds, nor of two sessions. Documents already rejected are left out.
+    /// Which documents go together: never of both feeds, nor of two sessions. Documents already
+    /// rejected are left out.
     fn groups(&self, documents: &[Document], rejected: &mut Vec<Rejection>) -> Vec<Group> {
         let mut groups: Vec<Group> = vec![];
         let mut open: BTreeMap<Option<&str>, usize> = BTreeMap::new();
-        let mut unread = rejected.iter().map(|rejection| rejection.index).collect::<Vec<_>>().into_iter().peekable();
+        let mut unread = rejected
+            .iter()
+            .map(|rejection| rejection.index)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .peekable();
         for (index, document) in documents.iter().enumerate() {
             let index = index as u32;
             if unread.next_if_eq(&index).is_some() {
@@ -141,7 +166,9 @@ impl Fluentd {
                 Feed::Session(id) => Some(id.as_str()),
             };
             let bytes = document.payload.len() + 1;
-            let fits = |group: &Group| group.carries.len() < self.max_events && group.bytes + bytes < self.max_bytes;
+            let fits = |group: &Group| {
+                group.carries.len() < self.max_events && group.bytes + bytes < self.max_bytes
+            };
             match open.get(&session) {
                 Some(&at) if fits(&groups[at]) => {
                     groups[at].carries.push(index);
@@ -150,7 +177,11 @@ impl Fluentd {
                 _ => match session.map_or(Ok(String::new()), session::path_suffix) {
                     Ok(path_suffix) => {
                         open.insert(session, groups.len());
-                        groups.push(Group { path_suffix, carries: vec![index], bytes });
+                        groups.push(Group {
+                            path_suffix,
+                            carries: vec![index],
+                            bytes,
+                        });
                     }
                     Err(reason) => rejected.push(Rejection::new(index, reason)),
                 },

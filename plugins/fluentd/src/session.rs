@@ -1,10 +1,12 @@
 /// Longer names are refused: many receivers and file systems end at 255 bytes a segment.
 const NAME_MAX: usize = 200;
 
-/// What stands after the operator's `session-url`: `.<session id>.log`, as Teleport's Event Handler builds it.
+/// What stands after the operator's `session-url`: `.<session id>.log`, as Teleport's Event Handler
+/// builds it.
 ///
-/// Session ids are UUIDs. Of any other text what is no letter, digit, `-` or `_` is written as `~` and its bytes in hexadecimal, so that
-/// two ids never share a path and none of them leaves the path the operator chose.
+/// Session ids are UUIDs. Of any other text what is no letter, digit, `-` or `_` is written as `~`
+/// and its bytes in hexadecimal, so that two ids never share a path and none of them leaves the
+/// path the operator chose.
 pub fn path_suffix(id: &str) -> Result<String, String> {
     const HEX: [u8; 16] = *b"0123456789abcdef";
     let mut suffix = String::with_capacity(id.len() + 5);
@@ -21,7 +23,9 @@ pub fn path_suffix(id: &str) -> Result<String, String> {
             suffix.push(HEX[usize::from(byte & 15)].into());
         }
         if suffix.len() > NAME_MAX {
-            return Err(format!("the session id is longer than a path of {NAME_MAX} bytes can name"));
+            return Err(format!(
+                "the session id is longer than a path of {NAME_MAX} bytes can name"
+            ));
         }
     }
     suffix.push_str(".log");
@@ -35,7 +39,10 @@ mod tests {
     #[test]
     fn session_ids_name_a_path_below_the_operators_url() {
         for (id, suffix) in [
-            ("28711733-8bed-4b12-ad77-e82f49a23a89", ".28711733-8bed-4b12-ad77-e82f49a23a89.log"),
+            (
+                "28711733-8bed-4b12-ad77-e82f49a23a89",
+                ".28711733-8bed-4b12-ad77-e82f49a23a89.log",
+            ),
             ("a_B9", ".a_B9.log"),
             ("", ".~.log"),
             ("../../etc", ".~2e~2e~2f~2e~2e~2fetc.log"),

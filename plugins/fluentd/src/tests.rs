@@ -4,7 +4,11 @@ use proptest::prelude::*;
 use super::*;
 
 fn encode(with: &str, documents: Vec<Document>) -> Encoded {
-    test::configure::<Fluentd>(with).unwrap().0.encode(&test::context(), documents).unwrap()
+    test::configure::<Fluentd>(with)
+        .unwrap()
+        .0
+        .encode(&test::context(), documents)
+        .unwrap()
 }
 
 /// Each request as `path-suffix body carries`, each rejection as `index reason`.
@@ -12,11 +16,27 @@ fn check(with: &str, documents: &[Document], expected: &[&str]) {
     let encoded = encode(with, documents.to_vec());
     let request = |request: &Request| {
         assert_eq!(request.method, "POST");
-        assert_eq!(request.headers, [lockgate_plugin::Pair::new("content-type", "application/json")]);
-        format!("{}|{}|{:?}", request.path_suffix, text(&request.body), request.carries)
+        assert_eq!(
+            request.headers,
+            [lockgate_plugin::Pair::new(
+                "content-type",
+                "application/json"
+            )]
+        );
+        format!(
+            "{}|{}|{:?}",
+            request.path_suffix,
+            text(&request.body),
+            request.carries
+        )
     };
     let rejection = |rejection: &Rejection| format!("{} {}", rejection.index, rejection.reason);
-    let found: Vec<_> = encoded.requests.iter().map(request).chain(encoded.rejected.iter().map(rejection)).collect();
+    let found: Vec<_> = encoded
+        .requests
+        .iter()
+        .map(request)
+        .chain(encoded.rejected.iter().map(rejection))
+        .collect();
     assert_eq!(found, expected);
 }
 
@@ -42,7 +62,11 @@ fn session(id: &str, n: u32) -> Document {
 #[test]
 fn audit_documents_are_one_array() {
     let (a, b) = (payload(1), payload(2));
-    check("{}", &[audit(1), audit(2)], &[&format!("|[{a},{b}]|[0, 1]")]);
+    check(
+        "{}",
+        &[audit(1), audit(2)],
+        &[&format!("|[{a},{b}]|[0, 1]")],
+    );
     check("{}", &[], &[]);
 }
 
@@ -51,8 +75,18 @@ fn a_request_never_mixes_feeds_or_sessions() {
     let p = payload(1);
     check(
         "{}",
-        &[session("s-1", 1), audit(1), session("s-2", 1), session("s-1", 1), audit(1)],
-        &[&format!(".s-1.log|[{p},{p}]|[0, 3]"), &format!("|[{p},{p}]|[1, 4]"), &format!(".s-2.log|[{p}]|[2]")],
+        &[
+            session("s-1", 1),
+            audit(1),
+            session("s-2", 1),
+            session("s-1", 1),
+            audit(1),
+        ],
+        &[
+            &format!(".s-1.log|[{p},{p}]|[0, 3]"),
+            &format!("|[{p},{p}]|[1, 4]"),
+            &format!(".s-2.log|[{p}]|[2]"),
+        ],
     );
 }
 
@@ -62,7 +96,11 @@ fn format_object_sends_one_event_a_request() {
     check(
         r#"{"format":"object"}"#,
         &[audit(1), session("s-1", 1), audit(1)],
-        &[&format!("|{p}|[0]"), &format!(".s-1.log|{p}|[1]"), &format!("|{p}|[2]")],
+        &[
+            &format!("|{p}|[0]"),
+            &format!(".s-1.log|{p}|[1]"),
+            &format!("|{p}|[2]"),
+        ],
     );
 }
 
@@ -70,7 +108,11 @@ fn format_object_sends_one_event_a_request() {
 fn requests_stay_within_the_operators_limits() {
     let p = payload(1);
     let five = vec![audit(1); 5];
-    let twos = [format!("|[{p},{p}]|[0, 1]"), format!("|[{p},{p}]|[2, 3]"), format!("|[{p}]|[4]")];
+    let twos = [
+        format!("|[{p},{p}]|[0, 1]"),
+        format!("|[{p},{p}]|[2, 3]"),
+        format!("|[{p}]|[4]"),
+    ];
     let twos: Vec<&str> = twos.iter().map(String::as_str).collect();
     check(r#"{"max-events":2}"#, &five, &twos);
     let room = 2 * p.len() + 3;
@@ -84,7 +126,14 @@ fn requests_stay_within_the_operators_limits() {
 #[test]
 fn a_bad_time_is_repaired_unless_told_otherwise() {
     let bad = test::document(r#"{"time":7}"#);
-    check("{}", &[audit(1), bad.clone()], &[&format!(r#"|[{},{{"time":"2026-01-05T08:00:00.000Z"}}]|[0, 1]"#, payload(1))]);
+    check(
+        "{}",
+        &[audit(1), bad.clone()],
+        &[&format!(
+            r#"|[{},{{"time":"2026-01-05T08:00:00.000Z"}}]|[0, 1]"#,
+            payload(1)
+        )],
+    );
     check(r#"{"time":"keep"}"#, &[bad], &[r#"|[{"time":7}]|[0]"#]);
 }
 
@@ -93,7 +142,12 @@ fn a_document_that_cannot_be_sent_is_rejected_and_the_others_go() {
     let p = payload(1);
     check(
         "{}",
-        &[audit(1), test::document("{"), session(&"x".repeat(300), 1), audit(1)],
+        &[
+            audit(1),
+            test::document("{"),
+            session(&"x".repeat(300), 1),
+            audit(1),
+        ],
         &[
             &format!("|[{p},{p}]|[0, 3]"),
             "1 this is not valid JSON at byte 1",
@@ -106,13 +160,25 @@ fn a_document_that_cannot_be_sent_is_rejected_and_the_others_go() {
 fn answers_are_read_as_fluentd_means_them() {
     let (sink, setup) = test::configure::<Fluentd>("{}").unwrap();
     assert_eq!(setup.inspect, lockgate_plugin::Inspect::Failures);
-    let sent = Sent { method: "POST", path_suffix: "", carries: &[0, 1] };
+    let sent = Sent {
+        method: "POST",
+        path_suffix: "",
+        carries: &[0, 1],
+    };
     for (status, body, expected) in [
         (200, "", "delivered"),
         (204, "", "delivered"),
-        (400, "400 Bad Request\ninvalid time format: value = yesterday", "split"),
+        (
+            400,
+            "400 Bad Request\ninvalid time format: value = yesterday",
+            "split",
+        ),
         (400, "", "split"),
-        (400, "<center>No required SSL certificate was sent</center>", "retry"),
+        (
+            400,
+            "<center>No required SSL certificate was sent</center>",
+            "retry",
+        ),
         (413, "Too large", "split"),
         (401, "", "retry"),
         (403, "", "retry"),
@@ -143,7 +209,9 @@ fn mistakes_are_reported() {
     );
     assert_eq!(
         test::issues::<Fluentd>(r#"{"format":"object","max-bytes":100}"#),
-        ["max-bytes: `max-bytes` has no meaning where a request carries one event. (leave it out, or `format = \"array\"`)"]
+        [
+            "max-bytes: `max-bytes` has no meaning where a request carries one event. (leave it out, or `format = \"array\"`)"
+        ]
     );
     assert_eq!(
         test::issues::<Fluentd>(r#"{"url":"https://x"}"#),

@@ -1,7 +1,8 @@
 //! A `time` that Fluentd's documented `time_format %Y-%m-%dT%H:%M:%S` accepts.
 //!
-//! Observed with Fluentd 1.18: the parser ignores what follows the seconds; a `time` of another form, or one that is no string, makes it
-//! refuse the whole request; a document without `time` is stamped with the time of its arrival.
+//! Observed with Fluentd 1.18: the parser ignores what follows the seconds; a `time` of another
+//! form, or one that is no string, makes it refuse the whole request; a document without `time` is
+//! stamped with the time of its arrival.
 
 use lockgate_plugin::Timestamp;
 use lockgate_plugin::json::{self, Malformed};
@@ -9,27 +10,40 @@ use lockgate_plugin::time::{Rfc3339, days_in_month};
 
 /// The payload with the event's time, or `None` where it can stay as it is.
 pub fn repair(payload: &str, time: Timestamp) -> Result<Option<String>, Malformed> {
-    if is_fine(payload) { Ok(None) } else { walk(payload, time) }
+    if is_fine(payload) {
+        Ok(None)
+    } else {
+        walk(payload, time)
+    }
 }
 
 /// Key and beginning of the value, as the host writes them.
 const KEY: &[u8; 8] = b"\"time\":\"";
 
-/// Whether the payload surely has an accepted `time` of its own; `false` decides nothing. Most documents are fine, and are seen to be so
-/// without being walked through from their beginning.
+/// Whether the payload surely has an accepted `time` of its own; `false` decides nothing. Most
+/// documents are fine, and are seen to be so without being walked through from their beginning.
 ///
-/// What is found may be a user's text, so: the quote that begins it must follow a `{` or a `,`. Inside a string a quote can only
-/// follow a backslash, so this one begins a string, or it ends one: but then `time` would stand outside of any, which is no JSON. So
-/// it is a whole key, `time`, and what follows is its value. It is the document's own, and not an inner object's, if the object
-/// around it ends where the document ends. And there is no second one: the host guarantees that keys are unique.
+/// What is found may be a user's text, so: the quote that begins it must follow a `{` or a `,`.
+/// Inside a string a quote can only follow a backslash, so this one begins a string, or it ends
+/// one: but then `time` would stand outside of any, which is no JSON. So it is a whole key, `time`,
+/// and what follows is its value. It is the document's own, and not an inner object's, if the
+/// object around it ends where the document ends. And there is no second one: the host guarantees
+/// that keys are unique.
 fn is_fine(payload: &str) -> bool {
     let bytes = payload.as_bytes();
-    let Some(at) = last_key(bytes).filter(|&at| at > 0 && matches!(bytes[at - 1], b'{' | b',')) else { return false };
+    let Some(at) = last_key(bytes).filter(|&at| at > 0 && matches!(bytes[at - 1], b'{' | b','))
+    else {
+        return false;
+    };
     let value = &payload[at + KEY.len()..];
-    value.find('"').is_some_and(|end| is_accepted(&value[..end])) && json::enclosing_end(payload, at) == Ok(payload.len())
+    value
+        .find('"')
+        .is_some_and(|end| is_accepted(&value[..end]))
+        && json::enclosing_end(payload, at) == Ok(payload.len())
 }
 
-/// How far the search may step back from a byte: to the next place in the key where that byte stands.
+/// How far the search may step back from a byte: to the next place in the key where that byte
+/// stands.
 const STEPS: [u8; 256] = {
     let mut steps = [KEY.len() as u8; 256];
     let mut at = KEY.len() - 1;
@@ -40,7 +54,8 @@ const STEPS: [u8; 256] = {
     steps
 };
 
-/// The last place of [`KEY`] (Horspool, from the end: keys are sorted, and `time` is one of the last).
+/// The last place of [`KEY`] (Horspool, from the end: keys are sorted, and `time` is one of the
+/// last).
 fn last_key(bytes: &[u8]) -> Option<usize> {
     let mut at = bytes.len().checked_sub(KEY.len())?;
     while bytes[at] != KEY[0] || bytes[at..at + KEY.len()] != *KEY {
@@ -66,24 +81,47 @@ fn walk(payload: &str, time: Timestamp) -> Result<Option<String>, Malformed> {
     }
     // The walk has ended without an error, so there is an opening bracket.
     let inside = payload.find('{').map_or(0, |at| at + 1);
-    let comma = if payload[inside..].trim_start().starts_with('}') { "" } else { "," };
-    Ok(Some(format!("{}\"time\":\"{}\"{comma}{}", &payload[..inside], Rfc3339(time), &payload[inside..])))
+    let comma = if payload[inside..].trim_start().starts_with('}') {
+        ""
+    } else {
+        ","
+    };
+    Ok(Some(format!(
+        "{}\"time\":\"{}\"{comma}{}",
+        &payload[..inside],
+        Rfc3339(time),
+        &payload[inside..]
+    )))
 }
 
 /// Whether it begins with a date and a time of day, and goes on as RFC 3339 does or not at all.
 fn is_accepted(text: &str) -> bool {
     let bytes = text.as_bytes();
-    let Some((start, rest)) = bytes.split_first_chunk::<19>() else { return false };
+    let Some((start, rest)) = bytes.split_first_chunk::<19>() else {
+        return false;
+    };
     let separators = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
     if separators.iter().any(|&(at, byte)| start[at] != byte) {
         return false;
     }
     let number = |range: std::ops::Range<usize>| {
-        start[range].iter().try_fold(0u32, |number, byte| byte.is_ascii_digit().then(|| number * 10 + u32::from(byte - b'0')))
+        start[range].iter().try_fold(0u32, |number, byte| {
+            byte.is_ascii_digit()
+                .then(|| number * 10 + u32::from(byte - b'0'))
+        })
     };
-    let (Some(year), Some(month), Some(day)) = (number(0..4), number(5..7), number(8..10)) else { return false };
-    let (Some(hour), Some(minute), Some(second)) = (number(11..13), number(14..16), number(17..19)) else { return false };
-    (1..=days_in_month(year, month)).contains(&day) && hour < 24 && minute < 60 && second < 60 && is_end(rest)
+    let (Some(year), Some(month), Some(day)) = (number(0..4), number(5..7), number(8..10)) else {
+        return false;
+    };
+    let (Some(hour), Some(minute), Some(second)) = (number(11..13), number(14..16), number(17..19))
+    else {
+        return false;
+    };
+    (1..=days_in_month(year, month)).contains(&day)
+        && hour < 24
+        && minute < 60
+        && second < 60
+        && is_end(rest)
 }
 
 /// A fraction and a zone, either of which may be absent.
@@ -122,17 +160,50 @@ mod tests {
             (r#"{"time":"2024-02-29T23:59:59.000000001+02:00"}"#, None),
             (r#"{"time":"2026-01-05T08:00:00"}"#, None),
             (r#"{"\u0074ime":"2026\u002d01-05T08:00:00Z"}"#, None),
-            (r#"{"time":1767600000}"#, Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#)),
-            (r#"{"a":1, "time" : null ,"z":2}"#, Some(r#"{"a":1, "time" : "2026-01-05T08:00:00.123Z" ,"z":2}"#)),
-            (r#"{"time":{"time":"2026-01-05T08:00:00Z"}}"#, Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#)),
-            (r#"{"time":"yesterday"}"#, Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#)),
-            (r#"{"time":""}"#, Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#)),
-            (r#"{"time":"2026-02-29T08:00:00Z"}"#, Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#)),
-            (r#"{"time":"2026-01-05 08:00:00Z"}"#, Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#)),
-            (r#"{"time":"2026-01-05T24:00:00Z"}"#, Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#)),
-            (r#"{"time":"2026-01-05T08:00:00.Z"}"#, Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#)),
-            (r#"{"time":"2026-01-05T08:00:00Zulu"}"#, Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#)),
-            (r#"{"time":"+026-01-05T08:00:00Z"}"#, Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#)),
+            (
+                r#"{"time":1767600000}"#,
+                Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#),
+            ),
+            (
+                r#"{"a":1, "time" : null ,"z":2}"#,
+                Some(r#"{"a":1, "time" : "2026-01-05T08:00:00.123Z" ,"z":2}"#),
+            ),
+            (
+                r#"{"time":{"time":"2026-01-05T08:00:00Z"}}"#,
+                Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#),
+            ),
+            (
+                r#"{"time":"yesterday"}"#,
+                Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#),
+            ),
+            (
+                r#"{"time":""}"#,
+                Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#),
+            ),
+            (
+                r#"{"time":"2026-02-29T08:00:00Z"}"#,
+                Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#),
+            ),
+            (
+                r#"{"time":"2026-01-05 08:00:00Z"}"#,
+                Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#),
+            ),
+            (
+                r#"{"time":"2026-01-05T24:00:00Z"}"#,
+                Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#),
+            ),
+            (
+                r#"{"time":"2026-01-05T08:00:00.Z"}"#,
+                Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#),
+            ),
+            (
+                r#"{"time":"2026-01-05T08:00:00Zulu"}"#,
+                Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#),
+            ),
+            (
+                r#"{"time":"+026-01-05T08:00:00Z"}"#,
+                Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#),
+            ),
             // What looks like a good time but is not the document's own.
             (
                 r#"{"a":{"time":"2026-01-05T08:00:00Z"}}"#,
@@ -140,13 +211,22 @@ mod tests {
             ),
             (
                 r#"{"a":"\"time\":\"2026-01-05T08:00:00Z\"","time":5}"#,
-                Some(r#"{"a":"\"time\":\"2026-01-05T08:00:00Z\"","time":"2026-01-05T08:00:00.123Z"}"#),
+                Some(
+                    r#"{"a":"\"time\":\"2026-01-05T08:00:00Z\"","time":"2026-01-05T08:00:00.123Z"}"#,
+                ),
             ),
-            (r#"{"x\"time":"2026-01-05T08:00:00Z"}"#, Some(r#"{"time":"2026-01-05T08:00:00.123Z","x\"time":"2026-01-05T08:00:00Z"}"#)),
+            (
+                r#"{"x\"time":"2026-01-05T08:00:00Z"}"#,
+                Some(r#"{"time":"2026-01-05T08:00:00.123Z","x\"time":"2026-01-05T08:00:00Z"}"#),
+            ),
             ("{}", Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#)),
             (" { } ", Some(r#" {"time":"2026-01-05T08:00:00.123Z" } "#)),
         ] {
-            assert_eq!(repair(payload, TIME).unwrap().as_deref(), expected, "{payload}");
+            assert_eq!(
+                repair(payload, TIME).unwrap().as_deref(),
+                expected,
+                "{payload}"
+            );
         }
     }
 
@@ -196,7 +276,8 @@ mod tests {
             let keys = prop_oneof![Just("time"), Just(",\"time"), Just("\\"), Just("{")];
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-                prop::collection::hash_map(keys, inner, 0..4).prop_map(|map| map.into_iter().collect()),
+                prop::collection::hash_map(keys, inner, 0..4)
+                    .prop_map(|map| map.into_iter().collect()),
             ]
         });
         prop::collection::vec(nested, 4)

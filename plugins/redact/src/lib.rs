@@ -1,4 +1,5 @@
-//! `builtin:redact`: removes, hashes or truncates fields, and leaves everything else byte for byte as it was.
+//! `builtin:redact`: removes, hashes or truncates fields, and leaves everything else byte for byte
+//! as it was.
 //!
 //! ```toml
 //! [[pipelines.siem.stage]]
@@ -10,14 +11,16 @@
 //! salt     = "example-2026"               # optional
 //! ```
 //!
-//! - A path is read in every way it can be: `addr.remote` is the key `addr.remote` and also `remote` in `addr`. A redaction must not miss
-//!   a field because there were two ways to write it. A path goes through lists: `identities.name` is the `name` in each of `identities`.
-//! - `hash` puts the SHA-256, in hexadecimal, of the salt followed by the text: `printf %s "${SALT}alice" | sha256sum`. Equal values stay
-//!   equal, so events can still be counted and joined. A number, `true` or `false` is hashed as it is written, an object as its JSON; a
-//!   list is hashed element by element; `null` stays.
+//! - A path is read in every way it can be: `addr.remote` is the key `addr.remote` and also
+//!   `remote` in `addr`. A redaction must not miss a field because there were two ways to write it.
+//!   A path goes through lists: `identities.name` is the `name` in each of `identities`.
+//! - `hash` puts the SHA-256, in hexadecimal, of the salt followed by the text: `printf %s
+//!   "${SALT}alice" | sha256sum`. Equal values stay equal, so events can still be counted and
+//!   joined. A number, `true` or `false` is hashed as it is written, an object as its JSON; a list
+//!   is hashed element by element; `null` stays.
 //! - `truncate` cuts a text to so many characters, and each text in a list. Other values stay.
-//! - The `salt` is **no secret**: it stands in the configuration, and short values (a user name, an IP address) can be found by trying.
-//!   It only keeps hashes of two places apart.
+//! - The `salt` is **no secret**: it stands in the configuration, and short values (a user name, an
+//!   IP address) can be found by trying. It only keeps hashes of two places apart.
 
 mod redaction;
 
@@ -55,8 +58,14 @@ impl Mapper for Redact {
         }
         let remove = config.remove.into_iter().map(|path| (path, Action::Remove));
         let hash = config.hash.into_iter().map(|path| (path, Action::Hash));
-        let truncate = config.truncate.into_iter().map(|(path, characters)| (path, Action::Truncate(characters)));
-        let redaction = Redaction { rules: remove.chain(hash).chain(truncate).collect(), salt: config.salt };
+        let truncate = config
+            .truncate
+            .into_iter()
+            .map(|(path, characters)| (path, Action::Truncate(characters)));
+        let redaction = Redaction {
+            rules: remove.chain(hash).chain(truncate).collect(),
+            salt: config.salt,
+        };
         Ok((Redact { redaction }, Setup::new(Needs::Payloads)))
     }
 
@@ -73,25 +82,44 @@ impl Mapper for Redact {
 fn problems(config: &Config) -> Vec<ConfigIssue> {
     let mut issues = vec![];
     let mut seen: BTreeMap<&str, String> = BTreeMap::new();
-    let listed =
-        |name: &'static str, list: &'_ [String]| -> Vec<String> { (0..list.len()).map(|index| format!("{name}[{index}]")).collect() };
-    let places = listed("remove", &config.remove).into_iter().zip(&config.remove);
+    let listed = |name: &'static str, list: &'_ [String]| -> Vec<String> {
+        (0..list.len())
+            .map(|index| format!("{name}[{index}]"))
+            .collect()
+    };
+    let places = listed("remove", &config.remove)
+        .into_iter()
+        .zip(&config.remove);
     let places = places.chain(listed("hash", &config.hash).into_iter().zip(&config.hash));
-    let places = places.chain(config.truncate.keys().map(|path| (config::join("truncate", path), path)));
+    let places = places.chain(
+        config
+            .truncate
+            .keys()
+            .map(|path| (config::join("truncate", path), path)),
+    );
     for (place, path) in places {
         if path.is_empty() {
             issues.push(ConfigIssue::new(&place, "The path of a field is empty."));
         } else if let Some(first) = seen.get(path.as_str()) {
-            issues.push(ConfigIssue::new(&place, format!("`{path}` stands in `{first}` already.")));
+            issues.push(ConfigIssue::new(
+                &place,
+                format!("`{path}` stands in `{first}` already."),
+            ));
         } else {
             seen.insert(path, place);
         }
     }
     if seen.is_empty() && issues.is_empty() {
-        issues.push(ConfigIssue::new("", "No field is named, so nothing would be redacted.").help("remove = [\"user\"]"));
+        issues.push(
+            ConfigIssue::new("", "No field is named, so nothing would be redacted.")
+                .help("remove = [\"user\"]"),
+        );
     }
     if !config.salt.is_empty() && config.hash.is_empty() {
-        issues.push(ConfigIssue::new("salt", "`salt` has no meaning without `hash`."));
+        issues.push(ConfigIssue::new(
+            "salt",
+            "`salt` has no meaning without `hash`.",
+        ));
     }
     issues
 }
@@ -109,23 +137,37 @@ mod tests {
         let (redact, setup) = test::configure::<Redact>(r#"{"remove":["a"]}"#).unwrap();
         assert_eq!(setup.needs, Needs::Payloads);
         let map = |payload| redact.map(&test::context(), test::event(payload));
-        assert_eq!(map(r#"{"a":1,"b":2}"#), Outcome::Emit(vec![r#"{"b":2}"#.into()]));
+        assert_eq!(
+            map(r#"{"a":1,"b":2}"#),
+            Outcome::Emit(vec![r#"{"b":2}"#.into()])
+        );
         assert_eq!(map(r#"{"b":2}"#), Outcome::Emit(vec![r#"{"b":2}"#.into()]));
-        assert_eq!(map(r#"{"b":"#), Outcome::Reject("this is not valid JSON at byte 5".into()));
+        assert_eq!(
+            map(r#"{"b":"#),
+            Outcome::Reject("this is not valid JSON at byte 5".into())
+        );
     }
 
     #[test]
     fn mistakes_are_all_reported() {
-        assert_eq!(test::issues::<Redact>("{}"), [r#": No field is named, so nothing would be redacted. (remove = ["user"])"#]);
         assert_eq!(
-            test::issues::<Redact>(r#"{"remove":["a","b",""],"hash":["a"],"truncate":{"b.c":1,"b":2}}"#),
+            test::issues::<Redact>("{}"),
+            [r#": No field is named, so nothing would be redacted. (remove = ["user"])"#]
+        );
+        assert_eq!(
+            test::issues::<Redact>(
+                r#"{"remove":["a","b",""],"hash":["a"],"truncate":{"b.c":1,"b":2}}"#
+            ),
             [
                 "remove[2]: The path of a field is empty.",
                 "hash[0]: `a` stands in `remove[0]` already.",
                 "truncate.b: `b` stands in `remove[1]` already.",
             ]
         );
-        assert_eq!(test::issues::<Redact>(r#"{"remove":["a"],"salt":"s"}"#), ["salt: `salt` has no meaning without `hash`."]);
+        assert_eq!(
+            test::issues::<Redact>(r#"{"remove":["a"],"salt":"s"}"#),
+            ["salt: `salt` has no meaning without `hash`."]
+        );
         assert_eq!(
             test::issues::<Redact>(r#"{"hash":"user","truncate":{"a":-1}}"#),
             [

@@ -31,7 +31,11 @@ type Rest<'a> = (&'a str, Action);
 impl Redaction {
     /// The payload with its fields redacted, or `None` where it has none of them.
     pub fn apply(&self, payload: &str) -> Result<Option<String>, Malformed> {
-        let rules: Vec<Rest<'_>> = self.rules.iter().map(|(path, action)| (path.as_str(), *action)).collect();
+        let rules: Vec<Rest<'_>> = self
+            .rules
+            .iter()
+            .map(|(path, action)| (path.as_str(), *action))
+            .collect();
         let mut edits = vec![];
         self.object(payload, 0, &rules, &mut edits)?;
         if edits.is_empty() {
@@ -49,10 +53,18 @@ impl Redaction {
     }
 
     /// `base`: where the object begins in the payload.
-    fn object(&self, object: &str, base: usize, rules: &[Rest<'_>], edits: &mut Edits) -> Result<(), Malformed> {
+    fn object(
+        &self,
+        object: &str,
+        base: usize,
+        rules: &[Rest<'_>],
+        edits: &mut Edits,
+    ) -> Result<(), Malformed> {
         let mut removal = Removal::default();
         for field in json::fields(object) {
-            let field = field.map_err(|inner| Malformed { at: base + inner.at })?;
+            let field = field.map_err(|inner| Malformed {
+                at: base + inner.at,
+            })?;
             let (action, inner) = meant(&field, rules);
             removal.next(base, &field, action == Some(Action::Remove), edits);
             match action {
@@ -67,17 +79,33 @@ impl Redaction {
     }
 
     /// Goes on with what is left of paths: into an object, or into each element of a list.
-    fn inside(&self, value: &str, base: usize, rules: &[Rest<'_>], edits: &mut Edits) -> Result<(), Malformed> {
+    fn inside(
+        &self,
+        value: &str,
+        base: usize,
+        rules: &[Rest<'_>],
+        edits: &mut Edits,
+    ) -> Result<(), Malformed> {
         match value.as_bytes().first() {
             Some(b'{') => self.object(value, base, rules, edits),
-            Some(b'[') => each(value, base, |element, at| self.inside(element, at, rules, edits)),
+            Some(b'[') => each(value, base, |element, at| {
+                self.inside(element, at, rules, edits)
+            }),
             _ => Ok(()),
         }
     }
 
-    fn value(&self, value: &str, base: usize, action: Action, edits: &mut Edits) -> Result<(), Malformed> {
+    fn value(
+        &self,
+        value: &str,
+        base: usize,
+        action: Action,
+        edits: &mut Edits,
+    ) -> Result<(), Malformed> {
         if value.starts_with('[') {
-            return each(value, base, |element, at| self.value(element, at, action, edits));
+            return each(value, base, |element, at| {
+                self.value(element, at, action, edits)
+            });
         }
         let instead = match action {
             Action::Remove => None,
@@ -95,7 +123,10 @@ impl Redaction {
     }
 
     fn hash(&self, text: &str) -> String {
-        let digest = Sha256::new().chain_update(&self.salt).chain_update(text).finalize();
+        let digest = Sha256::new()
+            .chain_update(&self.salt)
+            .chain_update(text)
+            .finalize();
         let mut written = String::with_capacity(66);
         written.push('"');
         for byte in digest {
@@ -122,15 +153,22 @@ fn meant<'r>(field: &Field<'_>, rules: &[Rest<'r>]) -> (Option<Action>, Vec<Rest
     (action, inner)
 }
 
-fn each(list: &str, base: usize, mut apply: impl FnMut(&str, usize) -> Result<(), Malformed>) -> Result<(), Malformed> {
+fn each(
+    list: &str,
+    base: usize,
+    mut apply: impl FnMut(&str, usize) -> Result<(), Malformed>,
+) -> Result<(), Malformed> {
     for element in json::elements(list) {
-        let element = element.map_err(|inner| Malformed { at: base + inner.at })?;
+        let element = element.map_err(|inner| Malformed {
+            at: base + inner.at,
+        })?;
         apply(element.value, base + element.start)?;
     }
     Ok(())
 }
 
-/// Removes members from one object together with one of their commas: the one before where a member stays before, else the one after.
+/// Removes members from one object together with one of their commas: the one before where a member
+/// stays before, else the one after.
 #[derive(Default)]
 struct Removal {
     /// A member before this one stays.
@@ -173,8 +211,17 @@ mod tests {
     use super::*;
 
     fn redact(rules: &[(&str, Action)], salt: &str, payload: &str) -> String {
-        let rules = rules.iter().map(|(path, action)| ((*path).to_owned(), *action)).collect();
-        Redaction { rules, salt: salt.into() }.apply(payload).unwrap().unwrap_or_else(|| payload.to_owned())
+        let rules = rules
+            .iter()
+            .map(|(path, action)| ((*path).to_owned(), *action))
+            .collect();
+        Redaction {
+            rules,
+            salt: salt.into(),
+        }
+        .apply(payload)
+        .unwrap()
+        .unwrap_or_else(|| payload.to_owned())
     }
 
     #[test]
@@ -187,11 +234,27 @@ mod tests {
             (&["b", "c"], r#"{"a":1,"b":2,"c":3}"#, r#"{"a":1}"#),
             (&["a", "c"], r#"{"a":1,"b":2,"c":3}"#, r#"{"b":2}"#),
             (&["a", "b", "c"], r#"{"a":1,"b":2,"c":3}"#, "{}"),
-            (&["b"], "{ \"a\" : 1 ,\n \"b\":2 , \"c\":3 }", "{ \"a\" : 1 , \"c\":3 }"),
+            (
+                &["b"],
+                "{ \"a\" : 1 ,\n \"b\":2 , \"c\":3 }",
+                "{ \"a\" : 1 , \"c\":3 }",
+            ),
             (&["x"], r#"{ "a" : 1.0 }"#, r#"{ "a" : 1.0 }"#),
-            (&["a.b"], r#"{"a":{"b":1},"a.b":2,"c":{"a.b":3}}"#, r#"{"a":{},"c":{"a.b":3}}"#),
-            (&["a.b.c"], r#"{"a":{"b.c":1,"b":{"c":2,"d":3}},"a.b":{"c":4}}"#, r#"{"a":{"b":{"d":3}},"a.b":{}}"#),
-            (&["l.b"], r#"{"l":[{"b":1},[{"b":2,"c":3}],4]}"#, r#"{"l":[{},[{"c":3}],4]}"#),
+            (
+                &["a.b"],
+                r#"{"a":{"b":1},"a.b":2,"c":{"a.b":3}}"#,
+                r#"{"a":{},"c":{"a.b":3}}"#,
+            ),
+            (
+                &["a.b.c"],
+                r#"{"a":{"b.c":1,"b":{"c":2,"d":3}},"a.b":{"c":4}}"#,
+                r#"{"a":{"b":{"d":3}},"a.b":{}}"#,
+            ),
+            (
+                &["l.b"],
+                r#"{"l":[{"b":1},[{"b":2,"c":3}],4]}"#,
+                r#"{"l":[{},[{"c":3}],4]}"#,
+            ),
             (&["ab"], r#"{"\u0061b":1}"#, "{}"),
         ] {
             let rules: Vec<_> = paths.iter().map(|path| (*path, Action::Remove)).collect();
@@ -203,15 +266,36 @@ mod tests {
     fn hashes_are_those_of_sha256sum() {
         const ALICE: &str = "2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90";
         let hash = |salt: &str, payload: &str| redact(&[("u", Action::Hash)], salt, payload);
-        assert_eq!(hash("", r#"{"u":"alice"}"#), format!(r#"{{"u":"{ALICE}"}}"#));
-        assert_eq!(hash("ali", r#"{"u":"ce"}"#), format!(r#"{{"u":"{ALICE}"}}"#));
-        assert_eq!(hash("", r#"{"u":["\u0061lice",null,"alice"]}"#), format!(r#"{{"u":["{ALICE}",null,"{ALICE}"]}}"#));
+        assert_eq!(
+            hash("", r#"{"u":"alice"}"#),
+            format!(r#"{{"u":"{ALICE}"}}"#)
+        );
+        assert_eq!(
+            hash("ali", r#"{"u":"ce"}"#),
+            format!(r#"{{"u":"{ALICE}"}}"#)
+        );
+        assert_eq!(
+            hash("", r#"{"u":["\u0061lice",null,"alice"]}"#),
+            format!(r#"{{"u":["{ALICE}",null,"{ALICE}"]}}"#)
+        );
         for (value, digest) in [
-            ("5", "ef2d127de37b942baad06145e54b0c619a1f22327b2ebbcfbec78f5564afe39d"),
-            ("true", "b5bea41b6c623f7c09f1bf24dcae58ebab3c0cdd90ad966bc43a45b44867e12b"),
-            ("{}", "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"),
+            (
+                "5",
+                "ef2d127de37b942baad06145e54b0c619a1f22327b2ebbcfbec78f5564afe39d",
+            ),
+            (
+                "true",
+                "b5bea41b6c623f7c09f1bf24dcae58ebab3c0cdd90ad966bc43a45b44867e12b",
+            ),
+            (
+                "{}",
+                "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
+            ),
         ] {
-            assert_eq!(hash("", &format!(r#"{{"u":{value}}}"#)), format!(r#"{{"u":"{digest}"}}"#));
+            assert_eq!(
+                hash("", &format!(r#"{{"u":{value}}}"#)),
+                format!(r#"{{"u":"{digest}"}}"#)
+            );
         }
     }
 
@@ -226,23 +310,43 @@ mod tests {
             (2, r#""\u0061b""#, r#""\u0061b""#),
             (1, r#"["ab",12,{"u":"ab"}]"#, r#"["a",12,{"u":"ab"}]"#),
         ] {
-            let found = redact(&[("u", Action::Truncate(characters))], "", &format!(r#"{{"u":{value}}}"#));
-            assert_eq!(found, format!(r#"{{"u":{expected}}}"#), "{characters} {value}");
+            let found = redact(
+                &[("u", Action::Truncate(characters))],
+                "",
+                &format!(r#"{{"u":{value}}}"#),
+            );
+            assert_eq!(
+                found,
+                format!(r#"{{"u":{expected}}}"#),
+                "{characters} {value}"
+            );
         }
     }
 
     #[test]
     fn an_outer_field_is_redacted_before_what_is_in_it() {
-        assert_eq!(redact(&[("a", Action::Remove), ("a.b", Action::Hash)], "", r#"{"a":{"b":1},"c":2}"#), r#"{"c":2}"#);
+        assert_eq!(
+            redact(
+                &[("a", Action::Remove), ("a.b", Action::Hash)],
+                "",
+                r#"{"a":{"b":1},"c":2}"#
+            ),
+            r#"{"c":2}"#
+        );
     }
 
     fn tree() -> impl Strategy<Value = Value> {
         let key = prop_oneof![Just("a"), Just("b"), Just("a.b"), Just("c"), Just("b.c")];
-        let leaf = prop_oneof![any::<u8>().prop_map(Value::from), "[a\"\\\\é]{0,4}".prop_map(Value::from), Just(Value::Null)];
+        let leaf = prop_oneof![
+            any::<u8>().prop_map(Value::from),
+            "[a\"\\\\é]{0,4}".prop_map(Value::from),
+            Just(Value::Null)
+        ];
         let inner = leaf.prop_recursive(3, 20, 4, move |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
-                prop::collection::btree_map(key.clone(), inner, 0..5).prop_map(|map| map.into_iter().collect::<Value>())
+                prop::collection::btree_map(key.clone(), inner, 0..5)
+                    .prop_map(|map| map.into_iter().collect::<Value>())
             ]
         });
         let key = prop_oneof![Just("a"), Just("b"), Just("a.b"), Just("c")];
@@ -255,7 +359,10 @@ mod tests {
             Value::Object(object) => {
                 object.remove(path);
                 for (key, value) in object {
-                    if let Some(rest) = path.strip_prefix(key.as_str()).and_then(|rest| rest.strip_prefix('.')) {
+                    if let Some(rest) = path
+                        .strip_prefix(key.as_str())
+                        .and_then(|rest| rest.strip_prefix('.'))
+                    {
                         remove(value, rest);
                     }
                 }

@@ -6,19 +6,26 @@ use serde_path_to_error::{Path, Segment};
 
 use crate::ConfigIssue;
 
-/// Reads a `with` table. Each problem names the key it is about, says what was expected in an operator's words, and where it can the
-/// line that would be right. Problems in different keys are all reported at once.
+/// Reads a `with` table. Each problem names the key it is about, says what was expected in an
+/// operator's words, and where it can the line that would be right. Problems in different keys are
+/// all reported at once.
 pub fn parse<C: DeserializeOwned>(with: &str) -> Result<C, Vec<ConfigIssue>> {
     if !with.trim_start().starts_with('{') {
-        return Err(vec![ConfigIssue::new("", "the configuration must be a table.")]); // serde would take a list for a struct's fields
+        return Err(vec![ConfigIssue::new(
+            "",
+            "the configuration must be a table.",
+        )]); // serde would take a list for a struct's fields
     }
     let first = match attempt(with) {
         Ok(config) => return Ok(config),
         Err(problem) => problem,
     };
-    let Ok(Value::Object(mut table)) = serde_json::from_str::<Value>(with) else { return Err(vec![first.issue(None)]) };
+    let Ok(Value::Object(mut table)) = serde_json::from_str::<Value>(with) else {
+        return Err(vec![first.issue(None)]);
+    };
 
-    // serde stops at the first problem. So the key that has it is taken out, and what is left is read again.
+    // serde stops at the first problem. So the key that has it is taken out, and what is left is
+    // read again.
     let mut issues = vec![first.issue(Some(&table))];
     let mut removed = vec![];
     let mut problem = first;
@@ -28,18 +35,33 @@ pub fn parse<C: DeserializeOwned>(with: &str) -> Result<C, Vec<ConfigIssue>> {
             Ok(_) => break,
             Err(problem) => problem,
         };
-        if !removed.iter().any(|key| problem.message.contains(&format!("missing field `{key}`"))) {
+        if !removed
+            .iter()
+            .any(|key| problem.message.contains(&format!("missing field `{key}`")))
+        {
             issues.push(problem.issue(Some(&table)));
         }
     }
     Err(issues)
 }
 
-/// A dotted path with one more key. A key that is no bare TOML key is quoted: `where."server_labels.env"`.
+/// A dotted path with one more key. A key that is no bare TOML key is quoted:
+/// `where."server_labels.env"`.
 pub fn join(path: &str, key: &str) -> String {
-    let bare = !key.is_empty() && key.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
-    let key = if bare { key.to_owned() } else { Value::from(key).to_string() };
-    if path.is_empty() { key } else { format!("{path}.{key}") }
+    let bare = !key.is_empty()
+        && key
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+    let key = if bare {
+        key.to_owned()
+    } else {
+        Value::from(key).to_string()
+    };
+    if path.is_empty() {
+        key
+    } else {
+        format!("{path}.{key}")
+    }
 }
 
 /// What serde said, and where.
@@ -55,16 +77,21 @@ fn attempt<C: DeserializeOwned>(with: &str) -> Result<C, Problem> {
     serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let message = error.inner().to_string();
         let end = message.rfind(" at line ").unwrap_or(message.len());
-        Problem { path: dotted(error.path()), key: first_key(error.path()), message: message[..end].to_owned() }
+        Problem {
+            path: dotted(error.path()),
+            key: first_key(error.path()),
+            message: message[..end].to_owned(),
+        }
     })
 }
 
 fn dotted(path: &Path) -> String {
-    path.iter().fold(String::new(), |path, segment| match segment {
-        Segment::Map { key } | Segment::Enum { variant: key } => join(&path, key),
-        Segment::Seq { index } => format!("{path}[{index}]"),
-        Segment::Unknown => path,
-    })
+    path.iter()
+        .fold(String::new(), |path, segment| match segment {
+            Segment::Map { key } | Segment::Enum { variant: key } => join(&path, key),
+            Segment::Seq { index } => format!("{path}[{index}]"),
+            Segment::Unknown => path,
+        })
 }
 
 fn first_key(path: &Path) -> Option<String> {
@@ -88,7 +115,11 @@ impl Problem {
 
     /// serde's words (de.rs of serde_core) in an operator's.
     fn reword(&self, table: Option<&Map<String, Value>>) -> (String, Option<String>) {
-        let name = if self.path.is_empty() { "the configuration".into() } else { format!("`{}`", self.path) };
+        let name = if self.path.is_empty() {
+            "the configuration".into()
+        } else {
+            format!("`{}`", self.path)
+        };
         if let Some(rest) = self.message.strip_prefix("unknown field `")
             && let Some((field, known)) = rest.split_once("`, ")
         {
@@ -108,7 +139,10 @@ impl Problem {
         {
             let known: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
             let help = nearest(variant, &known).map(|near| format!("did you mean `{near}`?"));
-            return (format!("{name} is `{variant}`; it can be {}.", alternatives(&known)), help);
+            return (
+                format!("{name} is `{variant}`; it can be {}.", alternatives(&known)),
+                help,
+            );
         }
         for opening in ["invalid type: ", "invalid value: "] {
             if let Some(rest) = self.message.strip_prefix(opening)
@@ -116,7 +150,10 @@ impl Problem {
             {
                 let expected = kind(expected);
                 let help = (expected == "a list").then(|| self.listed(table)).flatten();
-                return (format!("{name} must be {expected}, not {}.", kind(found)), help);
+                return (
+                    format!("{name} must be {expected}, not {}.", kind(found)),
+                    help,
+                );
             }
         }
         (format!("{name}: {}.", self.message), None)
@@ -140,12 +177,15 @@ fn kind(text: &str) -> String {
         "a string" => "a text".into(),
         "null" => "empty".into(),
         "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number that is not negative".into(),
-        "a nonzero u8" | "a nonzero u16" | "a nonzero u32" | "a nonzero u64" | "a nonzero usize" => "a whole number above 0".into(),
+        "a nonzero u8" | "a nonzero u16" | "a nonzero u32" | "a nonzero u64"
+        | "a nonzero usize" => "a whole number above 0".into(),
         "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number".into(),
         _ if text.starts_with("struct ") => "a table".into(),
         _ => match text.split_once(' ') {
             Some(("string", quoted)) => format!("the text {}", quoted.replace('"', "`")),
-            Some(("integer" | "floating" | "boolean", value)) => value.trim_start_matches("point ").to_owned(),
+            Some(("integer" | "floating" | "boolean", value)) => {
+                value.trim_start_matches("point ").to_owned()
+            }
             _ => text.to_owned(),
         },
     }
@@ -161,8 +201,13 @@ fn alternatives(known: &[&str]) -> String {
 
 /// The name that was probably meant: at most a third of its letters are others.
 fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
-    let distances = known.iter().map(|candidate| (distance(name, candidate), *candidate));
-    distances.filter(|(distance, candidate)| *distance <= candidate.len().max(3) / 3).min().map(|(_, candidate)| candidate)
+    let distances = known
+        .iter()
+        .map(|candidate| (distance(name, candidate), *candidate));
+    distances
+        .filter(|(distance, candidate)| *distance <= candidate.len().max(3) / 3)
+        .min()
+        .map(|(_, candidate)| candidate)
 }
 
 /// Letters to insert, remove or replace (Levenshtein).
@@ -215,26 +260,74 @@ mod tests {
 
     fn check(with: &str, expected: &[(&str, &str, Option<&str>)]) {
         let issues = parse::<Config>(with).map(|_| ()).unwrap_err();
-        let found: Vec<_> = issues.iter().map(|issue| (issue.path.as_str(), issue.message.as_str(), issue.help.as_deref())).collect();
+        let found: Vec<_> = issues
+            .iter()
+            .map(|issue| {
+                (
+                    issue.path.as_str(),
+                    issue.message.as_str(),
+                    issue.help.as_deref(),
+                )
+            })
+            .collect();
         assert_eq!(found, expected, "{with}");
     }
 
     #[test]
     fn problems_are_said_in_an_operators_words() {
-        check(r#"{"skip":"print"}"#, &[("skip", "`skip` must be a list, not the text `print`.", Some(r#"skip = ["print"]"#))]);
-        check(r#"{"skip":[1]}"#, &[("skip[0]", "`skip[0]` must be a text, not `1`.", None)]);
+        check(
+            r#"{"skip":"print"}"#,
+            &[(
+                "skip",
+                "`skip` must be a list, not the text `print`.",
+                Some(r#"skip = ["print"]"#),
+            )],
+        );
+        check(
+            r#"{"skip":[1]}"#,
+            &[("skip[0]", "`skip[0]` must be a text, not `1`.", None)],
+        );
         check(r#"{}"#, &[("", "`skip` is missing.", None)]);
-        check(r#"{"skip":[],"max-events":0}"#, &[("max-events", "`max-events` must be a whole number above 0, not `0`.", None)]);
+        check(
+            r#"{"skip":[],"max-events":0}"#,
+            &[(
+                "max-events",
+                "`max-events` must be a whole number above 0, not `0`.",
+                None,
+            )],
+        );
         check(
             r#"{"skip":[],"format":"arrray"}"#,
-            &[("format", "`format` is `arrray`; it can be `array` or `object`.", Some("did you mean `array`?"))],
+            &[(
+                "format",
+                "`format` is `arrray`; it can be `array` or `object`.",
+                Some("did you mean `array`?"),
+            )],
         );
         check(
             r#"{"skip":[],"where":{"server_labels.env":true}}"#,
-            &[(r#"where."server_labels.env""#, r#"`where."server_labels.env"` must be a list, not `true`."#, None)],
+            &[(
+                r#"where."server_labels.env""#,
+                r#"`where."server_labels.env"` must be a list, not `true`."#,
+                None,
+            )],
         );
-        check(r#"{"skip":[],"maxevents":1}"#, &[("maxevents", "`maxevents` is not known here.", Some("did you mean `max-events`?"))]);
-        check(r#"{"skip":[],"zzz":1}"#, &[("zzz", "`zzz` is not known here.", Some("known keys: skip, max-events, format, where, dry"))]);
+        check(
+            r#"{"skip":[],"maxevents":1}"#,
+            &[(
+                "maxevents",
+                "`maxevents` is not known here.",
+                Some("did you mean `max-events`?"),
+            )],
+        );
+        check(
+            r#"{"skip":[],"zzz":1}"#,
+            &[(
+                "zzz",
+                "`zzz` is not known here.",
+                Some("known keys: skip, max-events, format, where, dry"),
+            )],
+        );
         check(r#"[]"#, &[("", "the configuration must be a table.", None)]);
     }
 
@@ -243,16 +336,32 @@ mod tests {
         check(
             r#"{"dry":"yes","skip":"print","zzz":1}"#,
             &[
-                ("dry", "`dry` must be true or false, not the text `yes`.", None),
-                ("skip", "`skip` must be a list, not the text `print`.", Some(r#"skip = ["print"]"#)),
-                ("zzz", "`zzz` is not known here.", Some("known keys: skip, max-events, format, where, dry")),
+                (
+                    "dry",
+                    "`dry` must be true or false, not the text `yes`.",
+                    None,
+                ),
+                (
+                    "skip",
+                    "`skip` must be a list, not the text `print`.",
+                    Some(r#"skip = ["print"]"#),
+                ),
+                (
+                    "zzz",
+                    "`zzz` is not known here.",
+                    Some("known keys: skip, max-events, format, where, dry"),
+                ),
             ],
         );
     }
 
     #[test]
     fn a_right_configuration_is_read() {
-        let config: Config = parse(r#"{"skip":["print"],"format":"object","where":{"a.b":["c"]}}"#).unwrap();
-        assert_eq!((config.skip, config.r#where["a.b"].clone()), (vec!["print".to_owned()], vec!["c".to_owned()]));
+        let config: Config =
+            parse(r#"{"skip":["print"],"format":"object","where":{"a.b":["c"]}}"#).unwrap();
+        assert_eq!(
+            (config.skip, config.r#where["a.b"].clone()),
+            (vec!["print".to_owned()], vec!["c".to_owned()])
+        );
     }
 }

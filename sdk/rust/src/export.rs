@@ -15,7 +15,11 @@ pub fn configure<P: Plugin>(slot: &OnceCell<P>, with: &str) -> Result<Setup, Vec
 }
 
 pub fn configured<P>(slot: &OnceCell<P>) -> Result<&P, Failure> {
-    slot.get().ok_or_else(|| Failure { message: "`configure` was not called.".into(), retryable: false, retry_after: None })
+    slot.get().ok_or_else(|| Failure {
+        message: "`configure` was not called.".into(),
+        retryable: false,
+        retry_after: None,
+    })
 }
 
 /// A panic is a trap to the host, which sees no message of it unless the guest logs one.
@@ -23,7 +27,10 @@ fn report_panics() {
     #[cfg(target_family = "wasm")]
     std::panic::set_hook(Box::new(|panic| {
         let message = panic.payload_as_str().unwrap_or("panicked");
-        let place = panic.location().map(|place| place.to_string()).unwrap_or_default();
+        let place = panic
+            .location()
+            .map(|place| place.to_string())
+            .unwrap_or_default();
         crate::log::error(message, &[("panic", &place)]);
     }));
 }

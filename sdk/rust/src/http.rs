@@ -31,7 +31,10 @@ impl Request {
 
 impl Rejection {
     pub fn new(index: u32, reason: impl Into<String>) -> Rejection {
-        Rejection { index, reason: reason.into() }
+        Rejection {
+            index,
+            reason: reason.into(),
+        }
     }
 }
 
@@ -54,10 +57,14 @@ impl Response {
 
     /// The value of a header, whatever its case.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value.as_str())
+        self.headers
+            .iter()
+            .find(|header| header.name.eq_ignore_ascii_case(name))
+            .map(|header| header.value.as_str())
     }
 
-    /// Milliseconds that a `Retry-After` of seconds asks for. (The host respects the header by itself, dates included.)
+    /// Milliseconds that a `Retry-After` of seconds asks for. (The host respects the header by
+    /// itself, dates included.)
     pub fn retry_after(&self) -> Option<u32> {
         let seconds: u32 = self.header("retry-after")?.trim().parse().ok()?;
         Some(seconds.saturating_mul(1000))
@@ -70,14 +77,19 @@ impl Response {
             return format!("the receiver answered {}", self.status);
         }
         let excerpt: String = body.chars().take(200).collect();
-        let dots = if excerpt.len() < body.len() { "…" } else { "" };
+        let dots = if excerpt.len() < body.len() {
+            "…"
+        } else {
+            ""
+        };
         format!("the receiver answered {}: {excerpt}{dots}", self.status)
     }
 }
 
 impl Delivery {
-    /// What a status means where a receiver says nothing more: 2xx delivered; 400, 413 and 422 split, for they may be one document's
-    /// fault; everything else is no document's fault, so hold and retry.
+    /// What a status means where a receiver says nothing more: 2xx delivered; 400, 413 and 422
+    /// split, for they may be one document's fault; everything else is no document's fault, so
+    /// hold and retry.
     pub fn by_status(response: &Response) -> Delivery {
         match response.status {
             200..300 => Delivery::Delivered,
@@ -88,7 +100,10 @@ impl Delivery {
 
     /// Hold, and send the same again.
     pub fn retry(response: &Response) -> Delivery {
-        Delivery::Retry(Postponement { message: response.summary(), after: response.retry_after() })
+        Delivery::Retry(Postponement {
+            message: response.summary(),
+            after: response.retry_after(),
+        })
     }
 }
 
@@ -100,16 +115,37 @@ mod tests {
     fn statuses_are_delivered_split_or_retried_never_dropped() {
         for (status, body, expected) in [
             (201, "", Delivery::Delivered),
-            (400, "bad\n", Delivery::Split("the receiver answered 400: bad".into())),
+            (
+                400,
+                "bad\n",
+                Delivery::Split("the receiver answered 400: bad".into()),
+            ),
             (413, "", Delivery::Split("the receiver answered 413".into())),
-            (404, "", Delivery::Retry(Postponement { message: "the receiver answered 404".into(), after: Some(7000) })),
-            (503, "", Delivery::Retry(Postponement { message: "the receiver answered 503".into(), after: Some(7000) })),
+            (
+                404,
+                "",
+                Delivery::Retry(Postponement {
+                    message: "the receiver answered 404".into(),
+                    after: Some(7000),
+                }),
+            ),
+            (
+                503,
+                "",
+                Delivery::Retry(Postponement {
+                    message: "the receiver answered 503".into(),
+                    after: Some(7000),
+                }),
+            ),
         ] {
             let mut response = test::response(status, body);
             response.headers.push(crate::Pair::new("Retry-After", "7"));
             assert_eq!(Delivery::by_status(&response), expected);
         }
         let long = test::response(500, &"é".repeat(300)).summary();
-        assert_eq!(long, format!("the receiver answered 500: {}…", "é".repeat(200)));
+        assert_eq!(
+            long,
+            format!("the receiver answered 500: {}…", "é".repeat(200))
+        );
     }
 }

@@ -1,8 +1,9 @@
 //! Reading JSON in one pass, without building a tree.
 //!
-//! Payloads reach a plugin as one valid JSON object each, with no duplicate keys: the host guarantees it. So these functions walk
-//! over the text and hand out pieces of it, as they stand; they find the end of every value, and do not judge what is inside. Text
-//! that is no JSON is answered with [`Malformed`] or with pieces of that text, never with a panic.
+//! Payloads reach a plugin as one valid JSON object each, with no duplicate keys: the host
+//! guarantees it. So these functions walk over the text and hand out pieces of it, as they stand;
+//! they find the end of every value, and do not judge what is inside. Text that is no JSON is
+//! answered with [`Malformed`] or with pieces of that text, never with a panic.
 //!
 //! ```
 //! use lockgate_plugin::json;
@@ -69,18 +70,24 @@ pub struct Element<'a> {
 
 /// The members of an object, in order. After an error there is nothing more.
 pub fn fields(object: &str) -> Fields<'_> {
-    Fields { walk: Walk::new(object, b'{', b'}') }
+    Fields {
+        walk: Walk::new(object, b'{', b'}'),
+    }
 }
 
 /// The elements of a list, in order. After an error there is nothing more.
 pub fn elements(list: &str) -> Elements<'_> {
-    Elements { walk: Walk::new(list, b'[', b']') }
+    Elements {
+        walk: Walk::new(list, b'[', b']'),
+    }
 }
 
 /// The value at a path, as it is written, or `None` where there is none.
 ///
-/// Teleport's keys may contain dots (`addr.remote`, labels such as `teleport.internal/resource-id`). So a path is tried as one literal
-/// key first, and then as nesting, with the longest key first: `a.b.c` is the key `a.b.c`, else `c` in `a.b`, else `b.c` in `a`.
+/// Teleport's keys may contain dots (`addr.remote`, labels such as
+/// `teleport.internal/resource-id`). So a path is tried as one literal key first, and then as
+/// nesting, with the longest key first: `a.b.c` is the key `a.b.c`, else `c` in `a.b`, else `b.c`
+/// in `a`.
 pub fn find<'a>(object: &'a str, path: &str) -> Result<Option<&'a str>, Malformed> {
     let mut best: Option<(usize, &'a str)> = None;
     for field in fields(object) {
@@ -91,13 +98,19 @@ pub fn find<'a>(object: &'a str, path: &str) -> Result<Option<&'a str>, Malforme
             continue;
         }
         let key = field.key();
-        let Some(rest) = path.strip_prefix(key.as_ref()) else { continue };
+        let Some(rest) = path.strip_prefix(key.as_ref()) else {
+            continue;
+        };
         if rest.is_empty() {
             return Ok(Some(field.value));
         }
-        let Some(rest) = rest.strip_prefix('.') else { continue };
+        let Some(rest) = rest.strip_prefix('.') else {
+            continue;
+        };
         if field.value.starts_with('{') && best.is_none_or(|(length, _)| length < key.len()) {
-            let inside = find(field.value, rest).map_err(|inner| Malformed { at: field.value_start + inner.at })?;
+            let inside = find(field.value, rest).map_err(|inner| Malformed {
+                at: field.value_start + inner.at,
+            })?;
             if let Some(value) = inside {
                 best = Some((key.len(), value));
             }
@@ -149,15 +162,18 @@ pub fn value_end(text: &str, start: usize) -> Result<usize, Malformed> {
         Some(b'{' | b'[') => nested_end(bytes, start + 1, 1),
         Some(b'-' | b'0'..=b'9' | b't' | b'f' | b'n') => {
             let rest = &bytes[start..];
-            let length = rest.iter().position(|byte| matches!(byte, b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t'));
+            let length = rest
+                .iter()
+                .position(|byte| matches!(byte, b',' | b'}' | b']' | b' ' | b'\n' | b'\r' | b'\t'));
             Ok(start + length.unwrap_or(rest.len()))
         }
         _ => Err(Malformed { at: start }),
     }
 }
 
-/// Where the object or list ends that encloses the place `at`, which must lie outside of any string. A cheap way to learn whether
-/// something belongs to the outermost object: then this is the text's end.
+/// Where the object or list ends that encloses the place `at`, which must lie outside of any
+/// string. A cheap way to learn whether something belongs to the outermost object: then this is the
+/// text's end.
 pub fn enclosing_end(text: &str, at: usize) -> Result<usize, Malformed> {
     nested_end(text.as_bytes(), at, 1)
 }
@@ -186,7 +202,16 @@ impl<'a> Iterator for Fields<'a> {
             }
             let value_start = skip_space(bytes, colon + 1);
             let end = value_end(text, value_start)?;
-            Ok((Field { raw_key: &text[start + 1..key_end - 1], value: &text[value_start..end], start, value_start, end }, end))
+            Ok((
+                Field {
+                    raw_key: &text[start + 1..key_end - 1],
+                    value: &text[value_start..end],
+                    start,
+                    value_start,
+                    end,
+                },
+                end,
+            ))
         })
     }
 }
@@ -205,7 +230,14 @@ impl<'a> Iterator for Elements<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         self.walk.step(|text, start| {
             let end = value_end(text, start)?;
-            Ok((Element { value: &text[start..end], start, end }, end))
+            Ok((
+                Element {
+                    value: &text[start..end],
+                    start,
+                    end,
+                },
+                end,
+            ))
         })
     }
 }
@@ -219,7 +251,8 @@ enum At {
     Done,
 }
 
-/// What objects and lists have in common: an opening, items with commas between them, a closing, and nothing after it.
+/// What objects and lists have in common: an opening, items with commas between them, a closing,
+/// and nothing after it.
 #[derive(Clone, Debug)]
 struct Walk<'a> {
     text: &'a str,
@@ -231,11 +264,20 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn new(text: &'a str, open: u8, close: u8) -> Walk<'a> {
-        Walk { text, open, close, position: 0, at: At::Opening }
+        Walk {
+            text,
+            open,
+            close,
+            position: 0,
+            at: At::Opening,
+        }
     }
 
     /// The next item, read by `item`, which answers with it and with its end.
-    fn step<T>(&mut self, item: impl FnOnce(&'a str, usize) -> Result<(T, usize), Malformed>) -> Option<Result<T, Malformed>> {
+    fn step<T>(
+        &mut self,
+        item: impl FnOnce(&'a str, usize) -> Result<(T, usize), Malformed>,
+    ) -> Option<Result<T, Malformed>> {
         let start = match self.separator() {
             Ok(start) => start?,
             Err(malformed) => return self.fail(malformed),
@@ -272,7 +314,11 @@ impl<'a> Walk<'a> {
     fn finish(&mut self, close: usize) -> Result<Option<usize>, Malformed> {
         self.at = At::Done;
         let end = skip_space(self.text.as_bytes(), close + 1);
-        if end == self.text.len() { Ok(None) } else { Err(Malformed { at: end }) }
+        if end == self.text.len() {
+            Ok(None)
+        } else {
+            Err(Malformed { at: end })
+        }
     }
 
     fn fail<T>(&mut self, malformed: Malformed) -> Option<Result<T, Malformed>> {
@@ -323,11 +369,13 @@ fn nested_end(bytes: &[u8], mut at: usize, mut depth: usize) -> Result<usize, Ma
     }
 }
 
-/// The next `"` or `\` from `at` on, eight bytes at a time (a guest has no wider registers by default).
+/// The next `"` or `\` from `at` on, eight bytes at a time (a guest has no wider registers by
+/// default).
 fn quote_or_backslash(bytes: &[u8], mut at: usize) -> usize {
     while let Some(eight) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
         let word = u64::from_le_bytes(*eight);
-        let hit = zero_bytes(word ^ (EACH * b'"' as u64)) | zero_bytes(word ^ (EACH * b'\\' as u64));
+        let hit =
+            zero_bytes(word ^ (EACH * b'"' as u64)) | zero_bytes(word ^ (EACH * b'\\' as u64));
         if hit != 0 {
             return at + hit.trailing_zeros() as usize / 8;
         }
@@ -344,7 +392,8 @@ fn quote_or_backslash(bytes: &[u8], mut at: usize) -> usize {
 
 const EACH: u64 = u64::MAX / 255;
 
-/// The top bit of every byte that is zero; of bytes above the lowest such byte it may be set wrongly.
+/// The top bit of every byte that is zero; of bytes above the lowest such byte it may be set
+/// wrongly.
 fn zero_bytes(word: u64) -> u64 {
     word.wrapping_sub(EACH) & !word & (EACH << 7)
 }
@@ -383,7 +432,10 @@ mod tests {
         ] {
             assert_eq!(find(object, path), Ok(found), "{path}");
         }
-        assert_eq!(find(r#"{"a":{"b":{"c":1},"b.c":2}}"#, "a.b.c"), Ok(Some("2")));
+        assert_eq!(
+            find(r#"{"a":{"b":{"c":1},"b.c":2}}"#, "a.b.c"),
+            Ok(Some("2"))
+        );
         assert_eq!(find(r#"{"":{"":7}}"#, "."), Ok(Some("7")));
     }
 
@@ -426,7 +478,10 @@ mod tests {
                 let mut seen = 0;
                 for field in fields(text).map(Result::unwrap) {
                     assert_eq!(&text[field.value_start..field.end], field.value);
-                    assert_eq!(object[field.key().as_ref()], serde_json::from_str::<Value>(field.value).unwrap());
+                    assert_eq!(
+                        object[field.key().as_ref()],
+                        serde_json::from_str::<Value>(field.value).unwrap()
+                    );
                     assert!(text[field.start..].starts_with('"'));
                     check(field.value);
                     seen += 1;
@@ -459,7 +514,8 @@ mod tests {
         leaf.prop_recursive(4, 40, 6, move |inner| {
             prop_oneof![
                 prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
-                prop::collection::btree_map(text.clone(), inner, 0..6).prop_map(|map| Value::Object(map.into_iter().collect()))
+                prop::collection::btree_map(text.clone(), inner, 0..6)
+                    .prop_map(|map| Value::Object(map.into_iter().collect()))
             ]
         })
     }

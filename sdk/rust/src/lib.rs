@@ -1,6 +1,7 @@
 //! Write plugins for Lockgate, the WASM plugin host for Teleport audit events, in Rust.
 //!
-//! A plugin is one type that implements [`Filter`], [`Mapper`] or [`HttpSink`], and one macro that makes a component of it:
+//! A plugin is one type that implements [`Filter`], [`Mapper`] or [`HttpSink`], and one macro that
+//! makes a component of it:
 //!
 //! ```
 //! use lockgate_plugin::{BatchContext, ConfigIssue, Event, Filter, Needs, Setup, Verdict, json};
@@ -44,9 +45,10 @@
 //! assert_eq!(plugin.verdict(&lockgate_plugin::test::context(), &event), Verdict::Drop(0));
 //! ```
 //!
-//! The crate is built as a component with `crate-type = ["cdylib"]` for `wasm32-unknown-unknown`, `wasm-component-ld` being the linker.
-//! A component has no clock, no randomness, no files and no network: [`BatchContext::read_at`] is the time. It panics in the
-//! open: the message goes to the host's log, the call is a trap, and the host finds the one event that did it.
+//! The crate is built as a component with `crate-type = ["cdylib"]` for `wasm32-unknown-unknown`,
+//! `wasm-component-ld` being the linker. A component has no clock, no randomness, no files and no
+//! network: [`BatchContext::read_at`] is the time. It panics in the open: the message goes to the
+//! host's log, the call is a trap, and the host finds the one event that did it.
 
 // What the generator writes is its own affair.
 #[allow(clippy::all, clippy::pedantic, dead_code, missing_docs)]
@@ -74,7 +76,9 @@ pub use bindings::exports::lockgate::plugin::http_encoding::{
 };
 pub use bindings::exports::lockgate::plugin::mapping::Outcome;
 pub use bindings::lockgate::plugin::events::Event;
-pub use bindings::lockgate::plugin::types::{BatchContext, BatchWish, ConfigIssue, Failure, Feed, Inspect, Needs, Pair, Setup, Timestamp};
+pub use bindings::lockgate::plugin::types::{
+    BatchContext, BatchWish, ConfigIssue, Failure, Feed, Inspect, Needs, Pair, Setup, Timestamp,
+};
 pub use http::Sent;
 
 /// What all three kinds have in common.
@@ -89,19 +93,24 @@ pub trait Plugin: Sized + 'static {
 
 /// Chooses events. It cannot change them. Exported by [`filter!`].
 pub trait Filter: Sized + 'static {
-    /// The operator's `with` table. `deny_unknown_fields` is what makes a misspelt key an error; use it.
+    /// The operator's `with` table. `deny_unknown_fields` is what makes a misspelt key an error;
+    /// use it.
     type Config: DeserializeOwned;
 
-    /// Called once per instance, before anything else; by default an instance lives for one batch, so be quick.
-    /// Return every problem there is, each with the path of its key.
+    /// Called once per instance, before anything else; by default an instance lives for one batch,
+    /// so be quick. Return every problem there is, each with the path of its key.
     fn configure(config: Self::Config) -> Result<(Self, Setup), Vec<ConfigIssue>>;
 
-    /// Called for every event that `only` and `skip` of the [`Setup`] let through, unless it needs [`Needs::Nothing`].
+    /// Called for every event that `only` and `skip` of the [`Setup`] let through, unless it needs
+    /// [`Needs::Nothing`].
     fn verdict(&self, context: &BatchContext, event: &Event) -> Verdict;
 
     /// One verdict per event, in order. Override it to look at the batch as a whole, or to fail.
     fn filter(&self, context: &BatchContext, events: &[Event]) -> Result<Vec<Verdict>, Failure> {
-        Ok(events.iter().map(|event| self.verdict(context, event)).collect())
+        Ok(events
+            .iter()
+            .map(|event| self.verdict(context, event))
+            .collect())
     }
 }
 
@@ -113,17 +122,26 @@ pub trait Mapper: Sized + 'static {
     /// See [`Filter::configure`].
     fn configure(config: Self::Config) -> Result<(Self, Setup), Vec<ConfigIssue>>;
 
-    /// Called for every event that `only` and `skip` of the [`Setup`] let through; the host drops the others.
-    /// Each emitted text must be one JSON object: the host dead-letters the event otherwise.
+    /// Called for every event that `only` and `skip` of the [`Setup`] let through; the host drops
+    /// the others. Each emitted text must be one JSON object: the host dead-letters the event
+    /// otherwise.
     fn map(&self, context: &BatchContext, event: Event) -> Outcome;
 
     /// One outcome per event, in order. Override it to look at the batch as a whole, or to fail.
-    fn transform(&self, context: &BatchContext, events: Vec<Event>) -> Result<Vec<Outcome>, Failure> {
-        Ok(events.into_iter().map(|event| self.map(context, event)).collect())
+    fn transform(
+        &self,
+        context: &BatchContext,
+        events: Vec<Event>,
+    ) -> Result<Vec<Outcome>, Failure> {
+        Ok(events
+            .into_iter()
+            .map(|event| self.map(context, event))
+            .collect())
     }
 }
 
-/// A sink as two pure functions. The host owns sockets, TLS, credentials, retries and compression. Exported by [`http_sink!`].
+/// A sink as two pure functions. The host owns sockets, TLS, credentials, retries and compression.
+/// Exported by [`http_sink!`].
 pub trait HttpSink: Sized + 'static {
     /// See [`Filter::Config`].
     type Config: DeserializeOwned;
@@ -131,10 +149,12 @@ pub trait HttpSink: Sized + 'static {
     /// See [`Filter::configure`].
     fn configure(config: Self::Config) -> Result<(Self, Setup), Vec<ConfigIssue>>;
 
-    /// Makes requests of documents. Every index of the batch stands in exactly one request or one rejection.
+    /// Makes requests of documents. Every index of the batch stands in exactly one request or one
+    /// rejection.
     fn encode(&self, context: &BatchContext, documents: Vec<Document>) -> Result<Encoded, Failure>;
 
-    /// Says what an answer means; called for those that [`Setup::inspect`] names. May be called on another instance than `encode` was.
+    /// Says what an answer means; called for those that [`Setup::inspect`] names. May be called on
+    /// another instance than `encode` was.
     fn classify(&self, sent: &Sent<'_>, response: &Response) -> Delivery {
         let _ = sent;
         Delivery::by_status(response)
@@ -154,8 +174,15 @@ macro_rules! filter {
                 fn filter(
                     context: $crate::BatchContext,
                     events: ::std::vec::Vec<$crate::Event>,
-                ) -> ::std::result::Result<::std::vec::Vec<$crate::Verdict>, $crate::Failure> {
-                    PLUGIN.with(|plugin| $crate::Filter::filter($crate::export::configured(plugin)?, &context, &events))
+                ) -> ::std::result::Result<::std::vec::Vec<$crate::Verdict>, $crate::Failure>
+                {
+                    PLUGIN.with(|plugin| {
+                        $crate::Filter::filter(
+                            $crate::export::configured(plugin)?,
+                            &context,
+                            &events,
+                        )
+                    })
                 }
             }
             $crate::__export_world_filter!(Exported);
@@ -176,8 +203,15 @@ macro_rules! mapper {
                 fn transform(
                     context: $crate::BatchContext,
                     events: ::std::vec::Vec<$crate::Event>,
-                ) -> ::std::result::Result<::std::vec::Vec<$crate::Outcome>, $crate::Failure> {
-                    PLUGIN.with(|plugin| $crate::Mapper::transform($crate::export::configured(plugin)?, &context, events))
+                ) -> ::std::result::Result<::std::vec::Vec<$crate::Outcome>, $crate::Failure>
+                {
+                    PLUGIN.with(|plugin| {
+                        $crate::Mapper::transform(
+                            $crate::export::configured(plugin)?,
+                            &context,
+                            events,
+                        )
+                    })
                 }
             }
             $crate::__export_world_mapper!(Exported);
@@ -199,7 +233,13 @@ macro_rules! http_sink {
                     context: $crate::BatchContext,
                     documents: ::std::vec::Vec<$crate::Document>,
                 ) -> ::std::result::Result<$crate::Encoded, $crate::Failure> {
-                    PLUGIN.with(|plugin| $crate::HttpSink::encode($crate::export::configured(plugin)?, &context, documents))
+                    PLUGIN.with(|plugin| {
+                        $crate::HttpSink::encode(
+                            $crate::export::configured(plugin)?,
+                            &context,
+                            documents,
+                        )
+                    })
                 }
                 fn classify(
                     method: ::std::string::String,
@@ -208,8 +248,13 @@ macro_rules! http_sink {
                     response: $crate::Response,
                 ) -> $crate::Delivery {
                     PLUGIN.with(|plugin| {
-                        let plugin = $crate::export::configured(plugin).expect("`configure` comes first");
-                        let sent = $crate::Sent { method: &method, path_suffix: &path_suffix, carries: &carries };
+                        let plugin =
+                            $crate::export::configured(plugin).expect("`configure` comes first");
+                        let sent = $crate::Sent {
+                            method: &method,
+                            path_suffix: &path_suffix,
+                            carries: &carries,
+                        };
                         $crate::HttpSink::classify(plugin, &sent, &response)
                     })
                 }
@@ -225,7 +270,10 @@ macro_rules! __plugin {
     ($kind:ident, $plugin:ty) => {
         impl $crate::Plugin for $plugin {
             type Config = <$plugin as $crate::$kind>::Config;
-            fn configure(config: Self::Config) -> ::std::result::Result<(Self, $crate::Setup), ::std::vec::Vec<$crate::ConfigIssue>> {
+            fn configure(
+                config: Self::Config,
+            ) -> ::std::result::Result<(Self, $crate::Setup), ::std::vec::Vec<$crate::ConfigIssue>>
+            {
                 <$plugin as $crate::$kind>::configure(config)
             }
         }
@@ -241,7 +289,9 @@ macro_rules! __lifecycle {
             static PLUGIN: ::std::cell::OnceCell<$plugin> = const { ::std::cell::OnceCell::new() };
         }
         impl $crate::bindings::exports::lockgate::plugin::lifecycle::Guest for Exported {
-            fn configure(config: ::std::string::String) -> ::std::result::Result<$crate::Setup, ::std::vec::Vec<$crate::ConfigIssue>> {
+            fn configure(
+                config: ::std::string::String,
+            ) -> ::std::result::Result<$crate::Setup, ::std::vec::Vec<$crate::ConfigIssue>> {
                 PLUGIN.with(|plugin| $crate::export::configure(plugin, &config))
             }
         }

@@ -1,4 +1,5 @@
-//! Structured lines in the host's log, which adds pipeline, stage, plugin and batch. At most 200 a batch are kept. Off wasm they go nowhere.
+//! Structured lines in the host's log, which adds pipeline, stage, plugin and batch. At most 200 a
+//! batch are kept. Off wasm they go nowhere.
 
 /// How much a line matters.
 pub use crate::bindings::lockgate::plugin::log::Level;
@@ -32,8 +33,15 @@ pub fn error(message: &str, fields: &[(&str, &str)]) {
 pub fn emit(level: Level, message: &str, fields: &[(&str, &str)]) {
     #[cfg(target_family = "wasm")]
     {
-        let pair = |(name, value): &(&str, &str)| crate::Pair { name: (*name).into(), value: (*value).into() };
-        crate::bindings::lockgate::plugin::log::emit(level, message, &fields.iter().map(pair).collect::<Vec<_>>());
+        let pair = |(name, value): &(&str, &str)| crate::Pair {
+            name: (*name).into(),
+            value: (*value).into(),
+        };
+        crate::bindings::lockgate::plugin::log::emit(
+            level,
+            message,
+            &fields.iter().map(pair).collect::<Vec<_>>(),
+        );
     }
     #[cfg(not(target_family = "wasm"))]
     let _ = (level, message, fields);

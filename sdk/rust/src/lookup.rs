@@ -1,5 +1,5 @@
-//! Look-ups in what the operator granted, for filters and mappers. `None` where no database is granted, or it does not know the answer.
-//! Off wasm always `None`.
+//! Look-ups in what the operator granted, for filters and mappers. `None` where no database is
+//! granted, or it does not know the answer. Off wasm always `None`.
 
 pub use crate::bindings::lockgate::plugin::lookup::{Agent, AgentSoftware, Network, Place};
 

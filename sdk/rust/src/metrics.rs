@@ -1,4 +1,5 @@
-//! Counters and histograms, under the names that the plugin's manifest declares. Off wasm they go nowhere.
+//! Counters and histograms, under the names that the plugin's manifest declares. Off wasm they go
+//! nowhere.
 
 /// Adds to a counter.
 pub fn add(name: &str, value: u32) {

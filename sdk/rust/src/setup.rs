@@ -5,7 +5,16 @@ use crate::{BatchWish, ConfigIssue, Failure, Inspect, Needs, Pair, Setup};
 impl Setup {
     /// All event types, no reasons, failures inspected.
     pub fn new(needs: Needs) -> Setup {
-        Setup { only: None, skip: vec![], needs, reasons: vec![], batch: None, inspect: Inspect::Failures, response_max: 0, extra: vec![] }
+        Setup {
+            only: None,
+            skip: vec![],
+            needs,
+            reasons: vec![],
+            batch: None,
+            inspect: Inspect::Failures,
+            response_max: 0,
+            extra: vec![],
+        }
     }
 
     /// Only these event types are wanted.
@@ -21,8 +30,14 @@ impl Setup {
     }
 
     /// Event types not wanted from session recordings; applied by the host, like `skip`.
-    pub fn skip_session_types<S: Into<String>>(mut self, types: impl IntoIterator<Item = S>) -> Setup {
-        self.extra.extend(types.into_iter().map(|value| Pair { name: "skip-session-type".into(), value: value.into() }));
+    pub fn skip_session_types<S: Into<String>>(
+        mut self,
+        types: impl IntoIterator<Item = S>,
+    ) -> Setup {
+        self.extra.extend(types.into_iter().map(|value| Pair {
+            name: "skip-session-type".into(),
+            value: value.into(),
+        }));
         self
     }
 
@@ -34,7 +49,10 @@ impl Setup {
 
     /// Sinks: the host takes the smaller of this and the operator's.
     pub fn batch(mut self, max_documents: u32, max_bytes: u32) -> Setup {
-        self.batch = Some(BatchWish { max_documents, max_bytes });
+        self.batch = Some(BatchWish {
+            max_documents,
+            max_bytes,
+        });
         self
     }
 
@@ -52,9 +70,14 @@ impl Setup {
 }
 
 impl ConfigIssue {
-    /// `path` is dotted, such as `fields.user`; empty for the table itself. See [`config::join`](crate::config::join).
+    /// `path` is dotted, such as `fields.user`; empty for the table itself. See
+    /// [`config::join`](crate::config::join).
     pub fn new(path: impl Into<String>, message: impl Into<String>) -> ConfigIssue {
-        ConfigIssue { path: path.into(), message: message.into(), help: None }
+        ConfigIssue {
+            path: path.into(),
+            message: message.into(),
+            help: None,
+        }
     }
 
     /// The way out: best a line the operator can paste.
@@ -67,17 +90,28 @@ impl ConfigIssue {
 impl Failure {
     /// The host tries the same batch again.
     pub fn retryable(message: impl Into<String>) -> Failure {
-        Failure { message: message.into(), retryable: true, retry_after: None }
+        Failure {
+            message: message.into(),
+            retryable: true,
+            retry_after: None,
+        }
     }
 
     /// The host dead-letters the batch.
     pub fn fatal(message: impl Into<String>) -> Failure {
-        Failure { message: message.into(), retryable: false, retry_after: None }
+        Failure {
+            message: message.into(),
+            retryable: false,
+            retry_after: None,
+        }
     }
 }
 
 impl Pair {
     pub fn new(name: impl Into<String>, value: impl Into<String>) -> Pair {
-        Pair { name: name.into(), value: value.into() }
+        Pair {
+            name: name.into(),
+            value: value.into(),
+        }
     }
 }

@@ -1,5 +1,6 @@
-//! Small key-value state of one stage, for filters and mappers. Writes become durable together with the batch, and a pipeline that uses
-//! them handles one batch at a time. Off wasm it is unavailable.
+//! Small key-value state of one stage, for filters and mappers. Writes become durable together with
+//! the batch, and a pipeline that uses them handles one batch at a time. Off wasm it is
+//! unavailable.
 
 pub use crate::bindings::lockgate::plugin::state::StateError;
 

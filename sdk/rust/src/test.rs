@@ -1,19 +1,27 @@
 //! Short ways to make what a host would give, for a plugin's own tests.
 
-use crate::{BatchContext, ConfigIssue, Document, Event, Feed, Plugin, Response, Setup, config, json};
+use crate::{
+    BatchContext, ConfigIssue, Document, Event, Feed, Plugin, Response, Setup, config, json,
+};
 
 /// Configures a plugin as the host does: `with` is the operator's table as JSON.
 pub fn configure<P: Plugin>(with: &str) -> Result<(P, Setup), Vec<ConfigIssue>> {
     P::configure(config::parse(with)?)
 }
 
-/// The problems of a configuration, one a line, as `path: message (help)`; empty where there are none.
+/// The problems of a configuration, one a line, as `path: message (help)`; empty where there are
+/// none.
 pub fn issues<P: Plugin>(with: &str) -> Vec<String> {
     let line = |issue: ConfigIssue| match issue.help {
         Some(help) => format!("{}: {} ({help})", issue.path, issue.message),
         None => format!("{}: {}", issue.path, issue.message),
     };
-    configure::<P>(with).err().unwrap_or_default().into_iter().map(line).collect()
+    configure::<P>(with)
+        .err()
+        .unwrap_or_default()
+        .into_iter()
+        .map(line)
+        .collect()
 }
 
 pub fn context() -> BatchContext {
@@ -27,9 +35,17 @@ pub fn context() -> BatchContext {
     }
 }
 
-/// An event of the audit log; key, type and code are taken from the payload's `uid`, `event` and `code`.
+/// An event of the audit log; key, type and code are taken from the payload's `uid`, `event` and
+/// `code`.
 pub fn event(payload: &str) -> Event {
-    let field = |name| json::find(payload, name).ok().flatten().and_then(json::text).unwrap_or_default().into_owned();
+    let field = |name| {
+        json::find(payload, name)
+            .ok()
+            .flatten()
+            .and_then(json::text)
+            .unwrap_or_default()
+            .into_owned()
+    };
     Event {
         key: field("uid"),
         event_type: field("event"),
@@ -43,20 +59,44 @@ pub fn event(payload: &str) -> Event {
 
 /// An event of a session recording.
 pub fn session_event(session: &str, payload: &str) -> Event {
-    Event { feed: Feed::Session(session.into()), ..event(payload) }
+    Event {
+        feed: Feed::Session(session.into()),
+        ..event(payload)
+    }
 }
 
 /// A document of 2026-01-05T08:00:00Z, of the audit log.
 pub fn document(payload: &str) -> Document {
-    let Event { key, event_type, time, feed, payload, .. } = event(payload);
-    Document { key, event_type, time, feed, payload }
+    let Event {
+        key,
+        event_type,
+        time,
+        feed,
+        payload,
+        ..
+    } = event(payload);
+    Document {
+        key,
+        event_type,
+        time,
+        feed,
+        payload,
+    }
 }
 
 /// A document of a session recording.
 pub fn session_document(session: &str, payload: &str) -> Document {
-    Document { feed: Feed::Session(session.into()), ..document(payload) }
+    Document {
+        feed: Feed::Session(session.into()),
+        ..document(payload)
+    }
 }
 
 pub fn response(status: u16, body: &str) -> Response {
-    Response { status, headers: vec![], body: body.into(), truncated: false }
+    Response {
+        status,
+        headers: vec![],
+        body: body.into(),
+        truncated: false,
+    }
 }

@@ -4,8 +4,9 @@ use std::fmt;
 
 use crate::Timestamp;
 
-/// A time that prints as RFC 3339 in UTC with milliseconds, as Teleport writes it: `2026-01-05T08:00:00.123Z`.
-/// What lies outside the years 0 to 9999, which RFC 3339 ends with, prints as the nearest time inside.
+/// A time that prints as RFC 3339 in UTC with milliseconds, as Teleport writes it:
+/// `2026-01-05T08:00:00.123Z`. What lies outside the years 0 to 9999, which RFC 3339 ends with,
+/// prints as the nearest time inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rfc3339(pub Timestamp);
 
@@ -19,14 +20,20 @@ impl fmt::Display for Rfc3339 {
         let (year, month, day) = date(time.div_euclid(DAY));
         let millis = time.rem_euclid(DAY);
         let (hour, minute, second) = (millis / 3_600_000, millis / 60_000 % 60, millis / 1000 % 60);
-        write!(f, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z", millis % 1000)
+        write!(
+            f,
+            "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:03}Z",
+            millis % 1000
+        )
     }
 }
 
 /// Days in a month of the Gregorian calendar; 0 where there is no such month.
 pub fn days_in_month(year: u32, month: u32) -> u32 {
     match month {
-        2 if year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)) => 29,
+        2 if year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)) => {
+            29
+        }
         2 => 28,
         4 | 6 | 9 | 11 => 30,
         1 | 3 | 5 | 7 | 8 | 10 | 12 => 31,
@@ -34,16 +41,26 @@ pub fn days_in_month(year: u32, month: u32) -> u32 {
     }
 }
 
-// Proleptic Gregorian calendar from days since 1970. Years are counted from 1 March of year 0, so that a leap day comes last.
+// Proleptic Gregorian calendar from days since 1970. Years are counted from 1 March of year 0, so
+// that a leap day comes last.
 fn date(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
     let day_of_era = days.rem_euclid(146_097);
-    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
     let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
     let from_march = (5 * day_of_year + 2) / 153;
-    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
-    (era * 400 + year_of_era + i64::from(month <= 2), month, day_of_year - (153 * from_march + 2) / 5 + 1)
+    let month = if from_march < 10 {
+        from_march + 3
+    } else {
+        from_march - 9
+    };
+    (
+        era * 400 + year_of_era + i64::from(month <= 2),
+        month,
+        day_of_year - (153 * from_march + 2) / 5 + 1,
+    )
 }
 
 #[cfg(test)]

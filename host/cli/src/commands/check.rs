@@ -7,15 +7,22 @@ use crate::failure::Failure;
 use crate::print;
 use crate::setup;
 
-/// Everything that `start` would refuse, at once: syntax, values, secrets, plugins and what they say of their own tables.
+/// Everything that `start` would refuse, at once: syntax, values, secrets, plugins and what they
+/// say of their own tables.
 pub(crate) fn run(command: Check, masks: &Masks) -> Result<(), Failure> {
     let files: Vec<PathBuf> = command.config.map_or(command.files, |file| vec![file]);
     let mut broken = 0;
     for file in &files {
-        match setup::load(file, masks).and_then(|config| setup::dry_run(file, &config, masks).map(|()| config)) {
+        match setup::load(file, masks)
+            .and_then(|config| setup::dry_run(file, &config, masks).map(|()| config))
+        {
             Ok(config) => {
                 let pipelines = config.pipelines.len();
-                print::data(&format!("{}: correct, {pipelines} pipeline{}.\n", file.display(), if pipelines == 1 { "" } else { "s" }))?;
+                print::data(&format!(
+                    "{}: correct, {pipelines} pipeline{}.\n",
+                    file.display(),
+                    if pipelines == 1 { "" } else { "s" }
+                ))?;
             }
             Err(failure) => {
                 broken += 1;

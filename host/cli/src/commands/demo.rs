@@ -21,13 +21,15 @@ const CONFIG: &str = include_str!("demo.toml");
 
 const SINK: &str = "[pipelines.siem.sink]\n";
 
-/// What `--ecs` puts in its place: these documents have `@timestamp`, and need no `time` that suits Fluentd.
+/// What `--ecs` puts in its place: these documents have `@timestamp`, and need no `time` that suits
+/// Fluentd.
 const ECS: &str = "[[pipelines.siem.stage]]\nplugin = \"builtin:ecs\"\n\n[pipelines.siem.sink]\nwith   = { time = \"keep\" }\n";
 
 /// How long a child has to say where it listens, or to print its totals.
 const CHILD_PATIENCE: Duration = Duration::from_secs(30);
 
-/// What `--json` prints. `cpu_us_per_event` and `rss_mb` are of the host process alone; the simulators are processes of their own.
+/// What `--json` prints. `cpu_us_per_event` and `rss_mb` are of the host process alone; the
+/// simulators are processes of their own.
 #[derive(Serialize)]
 struct Report {
     read: u64,
@@ -51,11 +53,14 @@ struct Totals {
     distinct: u64,
 }
 
-/// The whole main job on an embedded default: two simulators as child processes over loopback sockets, this process as the host.
+/// The whole main job on an embedded default: two simulators as child processes over loopback
+/// sockets, this process as the host.
 pub(crate) fn run(command: Demo, masks: &Masks) -> Result<(), Failure> {
     let scratch = match &command.keep {
         Some(_) => None,
-        None => Some(tempfile::tempdir().map_err(|error| Failure::failed(format!("No temporary folder can be made: {error}.")))?),
+        None => Some(tempfile::tempdir().map_err(|error| {
+            Failure::failed(format!("No temporary folder can be made: {error}."))
+        })?),
     };
     let folder = match (&command.keep, &scratch) {
         (Some(keep), _) => new_folder(keep)?,
@@ -67,41 +72,74 @@ pub(crate) fn run(command: Demo, masks: &Masks) -> Result<(), Failure> {
 
 fn new_folder(folder: &Path) -> Result<PathBuf, Failure> {
     std::fs::create_dir(folder).map_err(|error| {
-        Failure::usage(format!("`--keep {}`: the folder cannot be made: {error}.", folder.display()))
-            .hint("name a folder that does not exist yet")
+        Failure::usage(format!(
+            "`--keep {}`: the folder cannot be made: {error}.",
+            folder.display()
+        ))
+        .hint("name a folder that does not exist yet")
     })?;
     folder.canonicalize().map_err(Failure::failed)
 }
 
 async fn demo(command: &Demo, folder: &Path, masks: &Masks) -> Result<(), Failure> {
     if !command.json {
-        print::problem(&format!("{} events wait in a simulated Teleport cluster; a simulated receiver listens.", grouped(command.events)));
+        print::problem(&format!(
+            "{} events wait in a simulated Teleport cluster; a simulated receiver listens.",
+            grouped(command.events)
+        ));
     }
     let mut signals = Signals::new()?;
     let (events, seed) = (command.events.to_string(), command.seed.to_string());
     let auth_folder = folder.join("auth");
-    let mut auth = Simulator::start("auth", &auth_folder, &["--events", &events, "--seed", &seed]).await?;
+    let mut auth = Simulator::start(
+        "auth",
+        &auth_folder,
+        &["--events", &events, "--seed", &seed],
+    )
+    .await?;
     let receiver_folder = folder.join("receiver");
     let samples = folder.join("samples.ndjson");
     let latency = format!("{}ms", command.latency.as_millis());
     let capture = samples.display().to_string();
-    let mut receiver =
-        Simulator::start("receiver", &receiver_folder, &["--latency", &latency, "--capture", &capture, "--capture-max", "3"]).await?;
+    let mut receiver = Simulator::start(
+        "receiver",
+        &receiver_folder,
+        &[
+            "--latency",
+            &latency,
+            "--capture",
+            &capture,
+            "--capture-max",
+            "3",
+        ],
+    )
+    .await?;
 
     let file = folder.join("lockgate.toml");
     let text = CONFIG
         .replace(SINK, if command.ecs { ECS } else { SINK })
         .replace("@AUTH@", &auth.address)
         // The receiver's certificate is for a name.
-        .replace("@RECEIVER@", &receiver.address.replace("127.0.0.1", "localhost"));
-    std::fs::write(&file, text).map_err(|error| Failure::failed(format!("`{}` cannot be written: {error}.", file.display())))?;
+        .replace(
+            "@RECEIVER@",
+            &receiver.address.replace("127.0.0.1", "localhost"),
+        );
+    std::fs::write(&file, text).map_err(|error| {
+        Failure::failed(format!("`{}` cannot be written: {error}.", file.display()))
+    })?;
     let config = setup::load(&file, masks)?;
 
     let store = Store::open(setup::store_options(&config)).map_err(Failure::failed)?;
     let plan = setup::plan(&file, &config, masks, true)?;
     let (begun, cpu_before) = (Instant::now(), process::cpu_micros().unwrap_or(0));
     let (_stopper, stop) = Stopper::new();
-    let progress = (!command.json).then(|| tokio::spawn(show_progress(plan.board.clone(), store.clone(), command.events)));
+    let progress = (!command.json).then(|| {
+        tokio::spawn(show_progress(
+            plan.board.clone(),
+            store.clone(),
+            command.events,
+        ))
+    });
     // Returning ends the simulators.
     let ran = tokio::select! {
         ran = lockgate_pipeline::run(plan, &store, stop) => ran,
@@ -110,7 +148,9 @@ async fn demo(command: &Demo, folder: &Path, masks: &Masks) -> Result<(), Failur
         _ = receiver.child.wait() => return Err(Failure::failed("`lockgate sim receiver` ended.")),
     };
     let seconds = begun.elapsed().as_secs_f64();
-    let cpu = process::cpu_micros().unwrap_or(0).saturating_sub(cpu_before);
+    let cpu = process::cpu_micros()
+        .unwrap_or(0)
+        .saturating_sub(cpu_before);
     let rss = process::rss_bytes().unwrap_or(0);
     if let Some(progress) = progress {
         progress.abort();
@@ -139,9 +179,20 @@ async fn demo(command: &Demo, folder: &Path, masks: &Masks) -> Result<(), Failur
         receiver_distinct: totals.distinct,
     };
     if command.json {
-        print::data(&format!("{}\n", serde_json::to_string(&report).map_err(Failure::failed)?))?;
+        print::data(&format!(
+            "{}\n",
+            serde_json::to_string(&report).map_err(Failure::failed)?
+        ))?;
     } else {
-        print::progress(&progress_line(books.read, books.delivered + books.dropped + books.dead, command.events, begun.elapsed()), true);
+        print::progress(
+            &progress_line(
+                books.read,
+                books.delivered + books.dropped + books.dead,
+                command.events,
+                begun.elapsed(),
+            ),
+            true,
+        );
         print::data(&told(&report, &samples, command.keep.as_deref())?)?;
     }
     if !books.balance() || books.waiting > 0 || totals.distinct != books.delivered {
@@ -160,11 +211,24 @@ struct Simulator {
 }
 
 impl Simulator {
-    async fn start(kind: &'static str, folder: &Path, arguments: &[&str]) -> Result<Simulator, Failure> {
+    async fn start(
+        kind: &'static str,
+        folder: &Path,
+        arguments: &[&str],
+    ) -> Result<Simulator, Failure> {
         let failed = |what: String| Failure::failed(format!("`lockgate sim {kind}` {what}."));
-        let program = std::env::current_exe().map_err(|error| failed(format!("cannot be found: {error}")))?;
+        let program =
+            std::env::current_exe().map_err(|error| failed(format!("cannot be found: {error}")))?;
         let mut child = Command::new(program)
-            .args(["--log", "warn", "sim", kind, "--listen", "127.0.0.1:0", "--out"])
+            .args([
+                "--log",
+                "warn",
+                "sim",
+                kind,
+                "--listen",
+                "127.0.0.1:0",
+                "--out",
+            ])
             .arg(folder)
             .args(arguments)
             .stdin(Stdio::null())
@@ -172,12 +236,26 @@ impl Simulator {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| failed(format!("cannot be started: {error}")))?;
-        let stdout = child.stdout.take().ok_or_else(|| failed("has no output".into()))?;
+        let stdout = child
+            .stdout
+            .take()
+            .ok_or_else(|| failed("has no output".into()))?;
         let mut lines = BufReader::new(stdout).lines();
         let first = tokio::time::timeout(CHILD_PATIENCE, lines.next_line()).await;
-        let Ok(Ok(Some(line))) = first else { return Err(failed("did not say where it listens".into())) };
-        let address = line.rsplit("listening on ").next().unwrap_or_default().trim().to_owned();
-        Ok(Simulator { child, lines, address })
+        let Ok(Ok(Some(line))) = first else {
+            return Err(failed("did not say where it listens".into()));
+        };
+        let address = line
+            .rsplit("listening on ")
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_owned();
+        Ok(Simulator {
+            child,
+            lines,
+            address,
+        })
     }
 
     fn stop(&mut self) {
@@ -191,14 +269,26 @@ impl Simulator {
     async fn totals(&mut self) -> Result<Totals, Failure> {
         self.stop();
         let line = tokio::time::timeout(CHILD_PATIENCE, self.lines.next_line()).await;
-        let Ok(Ok(Some(line))) = line else { return Err(Failure::failed("`lockgate sim receiver` printed no totals.")) };
-        serde_json::from_str(&line).map_err(|error| Failure::failed(format!("`lockgate sim receiver` printed no totals: {error}.")))
+        let Ok(Ok(Some(line))) = line else {
+            return Err(Failure::failed(
+                "`lockgate sim receiver` printed no totals.",
+            ));
+        };
+        serde_json::from_str(&line).map_err(|error| {
+            Failure::failed(format!(
+                "`lockgate sim receiver` printed no totals: {error}."
+            ))
+        })
     }
 }
 
 async fn show_progress(board: Board, store: Store, events: u64) {
     let begun = Instant::now();
-    let every = if print::to_terminal() { Duration::from_millis(100) } else { Duration::from_secs(1) };
+    let every = if print::to_terminal() {
+        Duration::from_millis(100)
+    } else {
+        Duration::from_secs(1)
+    };
     let head = store.head("teleport/audit");
     let mut ticks = tokio::time::interval(every);
     ticks.tick().await;
@@ -206,21 +296,35 @@ async fn show_progress(board: Board, store: Store, events: u64) {
         ticks.tick().await;
         let read = *head.borrow() - 1;
         let finished = board.pipeline("siem", |state| state.finished);
-        print::progress(&progress_line(read, finished, events, begun.elapsed()), false);
+        print::progress(
+            &progress_line(read, finished, events, begun.elapsed()),
+            false,
+        );
     }
 }
 
 fn progress_line(read: u64, finished: u64, events: u64, elapsed: Duration) -> String {
     let cells = 24;
-    let full = (finished * cells).checked_div(events).unwrap_or(cells).min(cells);
-    let bar: String = (0..cells).map(|cell| if cell < full { '█' } else { '░' }).collect();
+    let full = (finished * cells)
+        .checked_div(events)
+        .unwrap_or(cells)
+        .min(cells);
+    let bar: String = (0..cells)
+        .map(|cell| if cell < full { '█' } else { '░' })
+        .collect();
     let rate = finished as f64 / elapsed.as_secs_f64().max(0.001);
-    format!("{bar} {} read, {} delivered or dropped, {} events/s", grouped(read), grouped(finished), grouped(rate as u64))
+    format!(
+        "{bar} {} read, {} delivered or dropped, {} events/s",
+        grouped(read),
+        grouped(finished),
+        grouped(rate as u64)
+    )
 }
 
 fn told(report: &Report, samples: &Path, kept: Option<&Path>) -> Result<String, Failure> {
-    let samples =
-        std::fs::read_to_string(samples).map_err(|error| Failure::failed(format!("The captured documents cannot be read: {error}.")))?;
+    let samples = std::fs::read_to_string(samples).map_err(|error| {
+        Failure::failed(format!("The captured documents cannot be read: {error}."))
+    })?;
     let program = std::env::args().next().unwrap_or_else(|| "lockgate".into());
     let again = match kept {
         Some(folder) => format!(
@@ -272,6 +376,9 @@ mod tests {
 
     #[test]
     fn large_numbers_have_commas() {
-        assert_eq!([0, 999, 1000, 20_000, 1_234_567].map(grouped), ["0", "999", "1,000", "20,000", "1,234,567"]);
+        assert_eq!(
+            [0, 999, 1000, 20_000, 1_234_567].map(grouped),
+            ["0", "999", "1,000", "20,000", "1,234,567"]
+        );
     }
 }

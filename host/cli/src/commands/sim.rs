@@ -12,7 +12,11 @@ pub(crate) fn auth(command: SimAuth) -> Result<(), Failure> {
     let options = auth::Options {
         listen: command.listen.to_string(),
         out: command.out,
-        events: generate::Options { events: command.events, seed: command.seed, ..generate::Options::default() },
+        events: generate::Options {
+            events: command.events,
+            seed: command.seed,
+            ..generate::Options::default()
+        },
         backend: match command.backend {
             Backend::Export => auth::Backend::Export,
             Backend::Search => auth::Backend::Search,
@@ -21,14 +25,19 @@ pub(crate) fn auth(command: SimAuth) -> Result<(), Failure> {
         ..auth::Options::default()
     };
     super::tokio_runtime()?.block_on(async {
-        auth::serve(options, |address| announce("sim auth", address), stopped()?).await.map_err(Failure::failed)?;
+        auth::serve(options, |address| announce("sim auth", address), stopped()?)
+            .await
+            .map_err(Failure::failed)?;
         Ok(())
     })
 }
 
 /// As `auth`. Once stopped it prints what it counted, as one JSON object.
 pub(crate) fn receiver(command: SimReceiver) -> Result<(), Failure> {
-    let status = command.status.parse().map_err(|error| Failure::usage(format!("`--status {}`: {error}", command.status)))?;
+    let status = command
+        .status
+        .parse()
+        .map_err(|error| Failure::usage(format!("`--status {}`: {error}", command.status)))?;
     let options = receiver::Options {
         listen: command.listen.to_string(),
         out: command.out,
@@ -39,9 +48,17 @@ pub(crate) fn receiver(command: SimReceiver) -> Result<(), Failure> {
         ..receiver::Options::default()
     };
     super::tokio_runtime()?.block_on(async {
-        let served = receiver::serve(options, |address| announce("sim receiver", address), stopped()?).await;
+        let served = receiver::serve(
+            options,
+            |address| announce("sim receiver", address),
+            stopped()?,
+        )
+        .await;
         let totals = served.map_err(Failure::failed)?;
-        print::data(&format!("{}\n", serde_json::to_string(&totals).map_err(Failure::failed)?))
+        print::data(&format!(
+            "{}\n",
+            serde_json::to_string(&totals).map_err(Failure::failed)?
+        ))
     })
 }
 

@@ -10,7 +10,12 @@ use crate::setup;
 use crate::signals::Signals;
 
 /// Between attempts to go on after the disk was full.
-const FULL_WAIT: [Duration; 4] = [Duration::from_secs(1), Duration::from_secs(5), Duration::from_secs(15), Duration::from_secs(30)];
+const FULL_WAIT: [Duration; 4] = [
+    Duration::from_secs(1),
+    Duration::from_secs(5),
+    Duration::from_secs(15),
+    Duration::from_secs(30),
+];
 
 pub(crate) fn run(command: &Start, masks: &Masks) -> Result<(), Failure> {
     let config = setup::load(&command.config, masks)?;
@@ -38,19 +43,27 @@ pub(crate) fn run(command: &Start, masks: &Masks) -> Result<(), Failure> {
     })
 }
 
-/// Opens the store and runs, again and again where the disk was full: what was acknowledged is there after each opening.
+/// Opens the store and runs, again and again where the disk was full: what was acknowledged is
+/// there after each opening.
 async fn run_host(
     command: &Start,
     config: &lockgate_config::Config,
     masks: &Masks,
     mut stop: lockgate_pipeline::Stop,
 ) -> Result<(), Failure> {
-    let mut waits = FULL_WAIT.iter().copied().chain(std::iter::repeat(FULL_WAIT[FULL_WAIT.len() - 1]));
+    let mut waits = FULL_WAIT
+        .iter()
+        .copied()
+        .chain(std::iter::repeat(FULL_WAIT[FULL_WAIT.len() - 1]));
     loop {
         let ended = match Store::open(setup::store_options(config)) {
             Ok(store) => {
                 let plan = setup::plan(&command.config, config, masks, command.exit_on_last_event)?;
-                tracing::info!(version = env!("CARGO_PKG_VERSION"), pipelines = plan.pipelines.len(), "started");
+                tracing::info!(
+                    version = env!("CARGO_PKG_VERSION"),
+                    pipelines = plan.pipelines.len(),
+                    "started"
+                );
                 let left_out = plan.configured.len() - plan.pipelines.len();
                 let result = lockgate_pipeline::run(plan, &store, stop.clone()).await;
                 let closed = store.close().await;

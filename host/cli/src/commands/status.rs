@@ -30,7 +30,8 @@ struct Row {
     /// Seconds since the oldest waiting event was read; absent where none waits.
     lag_seconds: Option<f64>,
     balanced: bool,
-    /// Another number when a component, its `with` table or a database that it looks things up in is another one.
+    /// Another number when a component, its `with` table or a database that it looks things up in
+    /// is another one.
     generation: u32,
     /// What the number stands for: digests and tables.
     description: serde_json::Value,
@@ -44,18 +45,33 @@ pub(crate) fn run(command: &Status) -> Result<(), Failure> {
         None => setup::store_path(&command.config)?,
     };
     let inspector = Inspector::open(&folder).map_err(Failure::failed)?;
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as Millis);
-    let host = lockgate_pipeline::read_status(&setup::status_file(&folder)).filter(|host| now - host.updated_at < STALE);
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as Millis);
+    let host = lockgate_pipeline::read_status(&setup::status_file(&folder))
+        .filter(|host| now - host.updated_at < STALE);
     let mut pipelines = BTreeMap::new();
-    for PipelineStatus { name, streams, generation, description, .. } in inspector.pipelines().map_err(Failure::failed)? {
+    for PipelineStatus {
+        name,
+        streams,
+        generation,
+        description,
+        ..
+    } in inspector.pipelines().map_err(Failure::failed)?
+    {
         let mut books = Books::default();
         for (_, stream) in inspector.books(&name).map_err(Failure::failed)? {
             books += stream;
         }
         let mut oldest: Option<Millis> = None;
         for (progress, _) in streams {
-            let block = inspector.block_at(&progress.stream, progress.watermark).map_err(Failure::failed)?;
-            oldest = oldest.into_iter().chain(block.map(|block| block.read_at)).min();
+            let block = inspector
+                .block_at(&progress.stream, progress.watermark)
+                .map_err(Failure::failed)?;
+            oldest = oldest
+                .into_iter()
+                .chain(block.map(|block| block.read_at))
+                .min();
         }
         let row = Row {
             read: books.read,
@@ -67,38 +83,66 @@ pub(crate) fn run(command: &Status) -> Result<(), Failure> {
             balanced: books.balance(),
             generation,
             description: serde_json::from_str(&description).map_err(Failure::failed)?,
-            state: host.as_ref().and_then(|host| host.pipelines.get(&name).cloned()).map(|mut state| {
-                state.next_retry_at = state.next_retry_at.filter(|&at| at > now);
-                state
-            }),
+            state: host
+                .as_ref()
+                .and_then(|host| host.pipelines.get(&name).cloned())
+                .map(|mut state| {
+                    state.next_retry_at = state.next_retry_at.filter(|&at| at > now);
+                    state
+                }),
         };
         pipelines.insert(name, row);
     }
-    let report = Report { running: host.is_some(), host, pipelines };
+    let report = Report {
+        running: host.is_some(),
+        host,
+        pipelines,
+    };
     if command.json {
-        return print::data(&format!("{}\n", serde_json::to_string(&report).map_err(Failure::failed)?));
+        return print::data(&format!(
+            "{}\n",
+            serde_json::to_string(&report).map_err(Failure::failed)?
+        ));
     }
     print::data(&table(&report, now))
 }
 
 fn table(report: &Report, now: Millis) -> String {
     let mut text = match &report.host {
-        Some(host) => format!("running: process {}, version {}, for {}\n", host.pid, host.version, span(now - host.started_at)),
+        Some(host) => format!(
+            "running: process {}, version {}, for {}\n",
+            host.pid,
+            host.version,
+            span(now - host.started_at)
+        ),
         None => "not running; the figures are those of the store\n".to_owned(),
     };
     for (name, source) in report.host.iter().flat_map(|host| &host.sources) {
         text += &format!("source {name}: {}\n", source.state);
         if let Some(problem) = &source.last_error {
-            text += &format!("  last error {} ago: {}\n", span(now - problem.at), problem.message);
+            text += &format!(
+                "  last error {} ago: {}\n",
+                span(now - problem.at),
+                problem.message
+            );
         }
     }
-    let width = report.pipelines.keys().map(String::len).max().unwrap_or(0).max("pipeline".len());
+    let width = report
+        .pipelines
+        .keys()
+        .map(String::len)
+        .max()
+        .unwrap_or(0)
+        .max("pipeline".len());
     text += &format!(
         "\n{:width$}  {:>12} {:>12} {:>12} {:>8} {:>12}  {:>9}\n",
         "pipeline", "read", "delivered", "dropped", "dead", "waiting", "lag"
     );
     for (name, row) in &report.pipelines {
-        let lag = row.lag_seconds.map_or_else(|| "none".into(), |seconds| span((seconds * 1000.0) as Millis));
+        let lag = row.lag_seconds.map_or_else(
+            || "none".into(),
+            |seconds| span((seconds * 1000.0) as Millis),
+        );
         text += &format!(
             "{name:width$}  {:>12} {:>12} {:>12} {:>8} {:>12}  {lag:>9}\n",
             row.read, row.delivered, row.dropped, row.dead, row.waiting
@@ -111,7 +155,11 @@ fn table(report: &Report, now: Millis) -> String {
             text += "  not ready: this will not mend itself\n";
         }
         if let Some(problem) = &state.last_error {
-            text += &format!("  last error {} ago: {}\n", span(now - problem.at), problem.message);
+            text += &format!(
+                "  last error {} ago: {}\n",
+                span(now - problem.at),
+                problem.message
+            );
         }
         if let Some(at) = state.next_retry_at.filter(|&at| at > now) {
             text += &format!("  next retry in {}\n", span(at - now));
@@ -141,9 +189,14 @@ mod tests {
 
     #[test]
     fn spans_have_two_units_at_most() {
-        for (millis, text) in
-            [(-5, "0ms"), (830, "830ms"), (12_400, "12s"), (185_000, "3m 5s"), (7_800_000, "2h 10m"), (356_400_000, "4d 3h")]
-        {
+        for (millis, text) in [
+            (-5, "0ms"),
+            (830, "830ms"),
+            (12_400, "12s"),
+            (185_000, "3m 5s"),
+            (7_800_000, "2h 10m"),
+            (356_400_000, "4d 3h"),
+        ] {
             assert_eq!(span(millis), text);
         }
     }

@@ -6,7 +6,8 @@ use serde::Serialize;
 use super::tally::{TOLD, Tally};
 use super::{Coverage, table};
 
-/// What was counted, in the order in which it is shown. Its JSON is the answer of `--coverage --json`: all figures are events.
+/// What was counted, in the order in which it is shown. Its JSON is the answer of `--coverage
+/// --json`: all figures are events.
 #[derive(Debug, Serialize)]
 pub(crate) struct Report {
     pub(super) component: String,
@@ -59,11 +60,25 @@ pub(super) struct Unmapped {
 
 impl Report {
     pub(super) fn new(coverage: Coverage, component: &str, problems: u64) -> Report {
-        let Coverage { types, others, audit_seen, unexamined } = coverage;
+        let Coverage {
+            types,
+            others,
+            audit_seen,
+            unexamined,
+        } = coverage;
         let mut total = Tally::default();
-        types.values().chain(&others).for_each(|tally| total.count_in(tally));
-        let mut types: Vec<Type> = types.into_iter().map(|(name, tally)| Type::new(name, tally)).collect();
-        types.sort_by(|one, other| (Reverse(one.counts.events), &one.name).cmp(&(Reverse(other.counts.events), &other.name)));
+        types
+            .values()
+            .chain(&others)
+            .for_each(|tally| total.count_in(tally));
+        let mut types: Vec<Type> = types
+            .into_iter()
+            .map(|(name, tally)| Type::new(name, tally))
+            .collect();
+        types.sort_by(|one, other| {
+            (Reverse(one.counts.events), &one.name)
+                .cmp(&(Reverse(other.counts.events), &other.name))
+        });
         Report {
             component: component.to_owned(),
             unreadable_lines: problems.saturating_sub(total.no_result),
@@ -89,13 +104,32 @@ impl Report {
 impl Type {
     fn new(name: String, tally: Tally) -> Type {
         let counts = Counts::of(&tally);
-        let mut unmapped: Vec<Unmapped> = tally.fields.into_iter().map(|(field, seen)| Unmapped { field, events: seen.events }).collect();
-        unmapped.sort_by(|one, other| (Reverse(one.events), &one.field).cmp(&(Reverse(other.events), &other.field)));
-        Type { name, counts, first_pipeline_error: tally.first_error, unmapped, unmapped_not_listed: tally.unlisted }
+        let mut unmapped: Vec<Unmapped> = tally
+            .fields
+            .into_iter()
+            .map(|(field, seen)| Unmapped {
+                field,
+                events: seen.events,
+            })
+            .collect();
+        unmapped.sort_by(|one, other| {
+            (Reverse(one.events), &one.field).cmp(&(Reverse(other.events), &other.field))
+        });
+        Type {
+            name,
+            counts,
+            first_pipeline_error: tally.first_error,
+            unmapped,
+            unmapped_not_listed: tally.unlisted,
+        }
     }
 
     pub(super) fn shown(&self) -> &str {
-        if self.name.is_empty() { "(no type)" } else { &self.name }
+        if self.name.is_empty() {
+            "(no type)"
+        } else {
+            &self.name
+        }
     }
 }
 

@@ -7,8 +7,15 @@ use super::unmapped::{at, empty};
 use super::{FIELDS, MESSAGE};
 
 /// The ECS fields whose share is told.
-pub(super) const TOLD: [&str; 7] =
-    ["event.category", "event.type", "event.outcome", "user.name", "related.ip", "related.hosts", "related.user"];
+pub(super) const TOLD: [&str; 7] = [
+    "event.category",
+    "event.type",
+    "event.outcome",
+    "user.name",
+    "related.ip",
+    "related.hosts",
+    "related.user",
+];
 
 /// What is counted for one event type.
 #[derive(Clone, Default)]
@@ -30,7 +37,8 @@ pub(super) struct Tally {
 #[derive(Clone, Default)]
 pub(super) struct Field {
     pub(super) events: u64,
-    /// `mapped` when it was counted last: two fields of one event whose shown names are equal are counted once.
+    /// `mapped` when it was counted last: two fields of one event whose shown names are equal are
+    /// counted once.
     last: u64,
 }
 
@@ -39,14 +47,20 @@ impl Tally {
     pub(super) fn add(&mut self, documents: &[Value]) {
         self.mapped += 1;
         for (count, field) in self.has.iter_mut().zip(TOLD) {
-            let held = documents.iter().any(|document| at(document, field).is_some_and(|value| !empty(value)));
+            let held = documents
+                .iter()
+                .any(|document| at(document, field).is_some_and(|value| !empty(value)));
             *count += u64::from(held);
         }
-        let failed = documents.iter().find(|document| at(document, "event.kind").is_some_and(|kind| says(kind, "pipeline_error")));
+        let failed = documents.iter().find(|document| {
+            at(document, "event.kind").is_some_and(|kind| says(kind, "pipeline_error"))
+        });
         if let Some(document) = failed {
             self.pipeline_errors += 1;
             if self.first_error.is_none() {
-                self.first_error = at(document, "error.message").and_then(first_text).map(|text| escape(text, MESSAGE).into_owned());
+                self.first_error = at(document, "error.message")
+                    .and_then(first_text)
+                    .map(|text| escape(text, MESSAGE).into_owned());
             }
         }
     }
@@ -57,7 +71,13 @@ impl Tally {
             field.events += u64::from(field.last != self.mapped);
             field.last = self.mapped;
         } else if self.fields.len() < FIELDS {
-            self.fields.insert(name.to_owned(), Field { events: 1, last: self.mapped });
+            self.fields.insert(
+                name.to_owned(),
+                Field {
+                    events: 1,
+                    last: self.mapped,
+                },
+            );
         } else {
             self.unlisted += 1;
         }
@@ -74,7 +94,10 @@ impl Tally {
         self.dropped += other.dropped;
         self.no_result += other.no_result;
         self.pipeline_errors += other.pipeline_errors;
-        self.has.iter_mut().zip(other.has).for_each(|(sum, count)| *sum += count);
+        self.has
+            .iter_mut()
+            .zip(other.has)
+            .for_each(|(sum, count)| *sum += count);
     }
 }
 

@@ -11,20 +11,33 @@ use crate::receiver::{Answer, Receiver, answer};
 use crate::{checked, client, request};
 
 /// What the sink sees of `answer`, with `hunter22` as the operator's token.
-async fn sees(answer: impl Fn() -> Answer + Clone + Send + Sync + 'static, response_max: usize) -> Response {
+async fn sees(
+    answer: impl Fn() -> Answer + Clone + Send + Sync + 'static,
+    response_max: usize,
+) -> Response {
     let receiver = Receiver::start(None, move |_| std::future::ready(answer())).await;
     let client = client(&receiver.url("http", ""), |endpoint| {
         endpoint.auth = Auth::Bearer(Secret::new("hunter22"));
         endpoint.clock = || SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777 - 30);
     });
-    client.send(&checked(&client, request("[]")), FeedKind::Audit, response_max).await.unwrap()
+    client
+        .send(
+            &checked(&client, request("[]")),
+            FeedKind::Audit,
+            response_max,
+        )
+        .await
+        .unwrap()
 }
 
 #[tokio::test]
 async fn every_2xx_is_delivered() {
     for status in (200..=208).chain([226, 299]) {
         let response = sees(move || answer(status, ""), 10).await;
-        assert_eq!((response.status, verdict(response.status)), (status, Verdict::Delivered));
+        assert_eq!(
+            (response.status, verdict(response.status)),
+            (status, Verdict::Delivered)
+        );
         assert!(!response.truncated);
     }
 }
@@ -34,13 +47,21 @@ async fn redirects_are_not_followed() {
     for status in [301, 302, 303, 307, 308] {
         let receiver = Receiver::start(None, move |_| async move {
             let mut answer = answer(status, "");
-            answer.headers_mut().insert("location", "/elsewhere".parse().unwrap());
+            answer
+                .headers_mut()
+                .insert("location", "/elsewhere".parse().unwrap());
             answer
         })
         .await;
         let client = client(&receiver.url("http", ""), |_| {});
-        let response = client.send(&checked(&client, request("[]")), FeedKind::Audit, 10).await.unwrap();
-        assert_eq!((response.status, verdict(status)), (status, Verdict::NotReady));
+        let response = client
+            .send(&checked(&client, request("[]")), FeedKind::Audit, 10)
+            .await
+            .unwrap();
+        assert_eq!(
+            (response.status, verdict(status)),
+            (status, Verdict::NotReady)
+        );
         assert_eq!(receiver.log().requests.len(), 1);
     }
 }
@@ -55,19 +76,31 @@ async fn a_body_is_cut_at_the_size_that_the_sink_wants() {
         ("0123ü", 5, "0123", true),
     ] {
         let response = sees(move || answer(200, body), max).await;
-        assert_eq!((response.body.as_str(), response.truncated), (seen, truncated), "{body} at {max}");
+        assert_eq!(
+            (response.body.as_str(), response.truncated),
+            (seen, truncated),
+            "{body} at {max}"
+        );
     }
     let response = sees(|| answer(500, vec![b'x'; 3 << 20]), 64 << 10).await;
-    assert_eq!((response.status, response.body.len(), response.truncated), (500, 64 << 10, true));
+    assert_eq!(
+        (response.status, response.body.len(), response.truncated),
+        (500, 64 << 10, true)
+    );
     let response = sees(|| answer(200, Bytes::from_static(b"a\xffb\xc3")), 10).await;
-    assert_eq!(response.body, "a\u{fffd}b\u{fffd}", "invalid UTF-8 is replaced");
+    assert_eq!(
+        response.body, "a\u{fffd}b\u{fffd}",
+        "invalid UTF-8 is replaced"
+    );
 }
 
 #[tokio::test]
 async fn secrets_are_masked_before_anybody_sees_them() {
     let echo = || {
         let mut answer = answer(400, "you sent `Bearer hunter22` and hunter22");
-        answer.headers_mut().insert("x-echo", "t=hunter22;".parse().unwrap());
+        answer
+            .headers_mut()
+            .insert("x-echo", "t=hunter22;".parse().unwrap());
         answer
     };
     for (max, body) in [
@@ -78,17 +111,32 @@ async fn secrets_are_masked_before_anybody_sees_them() {
     ] {
         let response = sees(echo, max).await;
         assert_eq!(response.body, body, "at {max}");
-        assert!(response.headers.contains(&("x-echo".into(), "t=***;".into())), "{:?}", response.headers);
+        assert!(
+            response
+                .headers
+                .contains(&("x-echo".into(), "t=***;".into())),
+            "{:?}",
+            response.headers
+        );
     }
 }
 
 #[tokio::test]
 async fn the_base64_of_basic_authentication_is_masked_too() {
-    let receiver = Receiver::start(None, async |seen| answer(401, seen.header("authorization")[0].to_owned())).await;
+    let receiver = Receiver::start(None, async |seen| {
+        answer(401, seen.header("authorization")[0].to_owned())
+    })
+    .await;
     let client = client(&receiver.url("http", ""), |endpoint| {
-        endpoint.auth = Auth::Basic { user: "tp".into(), password: Secret::new("hunter22") };
+        endpoint.auth = Auth::Basic {
+            user: "tp".into(),
+            password: Secret::new("hunter22"),
+        };
     });
-    let response = client.send(&checked(&client, request("[]")), FeedKind::Audit, 100).await.unwrap();
+    let response = client
+        .send(&checked(&client, request("[]")), FeedKind::Audit, 100)
+        .await
+        .unwrap();
     assert_eq!(response.body, "Basic ***");
 }
 
@@ -97,18 +145,27 @@ async fn retry_after_is_read() {
     for (value, millis) in [
         ("7", Some(7000)),
         ("Sun, 06 Nov 1994 08:49:37 GMT", Some(30_000)),
-        ("31536000", Some(lockgate_egress::RETRY_AFTER_MAX.as_millis() as u64)),
+        (
+            "31536000",
+            Some(lockgate_egress::RETRY_AFTER_MAX.as_millis() as u64),
+        ),
         ("soon", None),
     ] {
         let response = sees(
             move || {
                 let mut answer = answer(503, "");
-                answer.headers_mut().insert("retry-after", value.parse().unwrap());
+                answer
+                    .headers_mut()
+                    .insert("retry-after", value.parse().unwrap());
                 answer
             },
             10,
         )
         .await;
-        assert_eq!((response.retry_after, verdict(response.status)), (millis, Verdict::Retry), "{value}");
+        assert_eq!(
+            (response.retry_after, verdict(response.status)),
+            (millis, Verdict::Retry),
+            "{value}"
+        );
     }
 }

@@ -17,10 +17,16 @@ impl Authority {
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        params.key_usages = vec![
+            KeyUsagePurpose::KeyCertSign,
+            KeyUsagePurpose::DigitalSignature,
+        ];
         let key = KeyPair::generate().unwrap();
         let pem = params.self_signed(&key).unwrap().pem();
-        Authority { pem, issuer: Issuer::new(params, key) }
+        Authority {
+            pem,
+            issuer: Issuer::new(params, key),
+        }
     }
 
     pub fn sign(&self, host: &str, change: impl FnOnce(&mut CertificateParams)) -> Leaf {
@@ -28,7 +34,10 @@ impl Authority {
         params.distinguished_name.push(DnType::CommonName, host);
         change(&mut params);
         let key = KeyPair::generate().unwrap();
-        Leaf { cert: params.signed_by(&key, &self.issuer).unwrap().pem(), key: key.serialize_pem() }
+        Leaf {
+            cert: params.signed_by(&key, &self.issuer).unwrap().pem(),
+            key: key.serialize_pem(),
+        }
     }
 
     pub fn server(&self) -> Leaf {
@@ -37,7 +46,10 @@ impl Authority {
 
     pub fn client(&self) -> Identity {
         let leaf = self.sign("lockgate", |_| {});
-        Identity { cert: Pem::new("client.crt", leaf.cert), key: Pem::new("client.key", leaf.key) }
+        Identity {
+            cert: Pem::new("client.crt", leaf.cert),
+            key: Pem::new("client.key", leaf.key),
+        }
     }
 
     pub fn ca(&self) -> Pem {

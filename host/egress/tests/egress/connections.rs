@@ -16,7 +16,9 @@ use crate::{checked, client, request};
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n";
 
 /// Hands every connection, with its number from 0, to `talk`.
-async fn raw<F: Future<Output = ()> + Send + 'static>(talk: impl Fn(usize, TcpStream) -> F + Send + 'static) -> String {
+async fn raw<F: Future<Output = ()> + Send + 'static>(
+    talk: impl Fn(usize, TcpStream) -> F + Send + 'static,
+) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/", listener.local_addr().unwrap());
     tokio::spawn(async move {
@@ -40,7 +42,10 @@ async fn read_request(socket: &mut TcpStream) -> bool {
 }
 
 async fn send(client: &Client) -> Result<u16, SendError> {
-    client.send(&checked(client, request("[]")), FeedKind::Audit, 100).await.map(|response| response.status)
+    client
+        .send(&checked(client, request("[]")), FeedKind::Audit, 100)
+        .await
+        .map(|response| response.status)
 }
 
 #[tokio::test]
@@ -65,7 +70,8 @@ async fn an_idle_connection_that_was_closed_costs_nothing() {
 
 #[tokio::test]
 async fn a_request_on_a_connection_that_ends_meanwhile_is_sent_again_on_a_fresh_one() {
-    // The first three connections answer once, all at the same time, and then take a second request without answering it.
+    // The first three connections answer once, all at the same time, and then take a second request
+    // without answering it.
     let met = Arc::new(Barrier::new(3));
     let unanswered = Arc::new(AtomicUsize::new(0));
     let lost = unanswered.clone();
@@ -92,7 +98,11 @@ async fn a_request_on_a_connection_that_ends_meanwhile_is_sent_again_on_a_fresh_
     let (a, b, c) = tokio::join!(send(&client), send(&client), send(&client));
     assert_eq!((a, b, c), (Ok(200), Ok(200), Ok(200)));
     for _ in 0..5 {
-        assert_eq!(send(&client).await, Ok(200), "a fresh connection, not another idle one that ends as well");
+        assert_eq!(
+            send(&client).await,
+            Ok(200),
+            "a fresh connection, not another idle one that ends as well"
+        );
     }
     assert_eq!(unanswered.load(SeqCst), 3);
 }
@@ -109,27 +119,45 @@ async fn a_receiver_that_never_answers_is_asked_once() {
     })
     .await;
     assert_eq!(send(&client(&url, |_| {})).await, Err(SendError::Closed));
-    assert_eq!(connections.load(SeqCst), 1, "no connection was idle, so that there is nothing to send again");
+    assert_eq!(
+        connections.load(SeqCst),
+        1,
+        "no connection was idle, so that there is nothing to send again"
+    );
 }
 
 #[tokio::test]
 async fn a_receiver_that_keeps_silent_times_out() {
     let url = raw(|_, mut socket| async move { while read_request(&mut socket).await {} }).await;
     let timeout = Duration::from_millis(200);
-    assert_eq!(send(&client(&url, |endpoint| endpoint.timeout = timeout)).await, Err(SendError::Timeout(timeout)));
+    assert_eq!(
+        send(&client(&url, |endpoint| endpoint.timeout = timeout)).await,
+        Err(SendError::Timeout(timeout))
+    );
 }
 
 #[tokio::test]
 async fn an_answer_whose_body_stops_is_an_answer() {
     let url = raw(|_, mut socket| async move {
         read_request(&mut socket).await;
-        socket.write_all(b"HTTP/1.1 202 Accepted\r\nContent-Length: 100\r\n\r\nhalf").await.unwrap();
+        socket
+            .write_all(b"HTTP/1.1 202 Accepted\r\nContent-Length: 100\r\n\r\nhalf")
+            .await
+            .unwrap();
         while read_request(&mut socket).await {}
     })
     .await;
-    let client = client(&url, |endpoint| endpoint.timeout = Duration::from_millis(300));
-    let response = client.send(&checked(&client, request("[]")), FeedKind::Audit, 100).await.unwrap();
-    assert_eq!((response.status, response.body.as_str(), response.truncated), (202, "half", true));
+    let client = client(&url, |endpoint| {
+        endpoint.timeout = Duration::from_millis(300)
+    });
+    let response = client
+        .send(&checked(&client, request("[]")), FeedKind::Audit, 100)
+        .await
+        .unwrap();
+    assert_eq!(
+        (response.status, response.body.as_str(), response.truncated),
+        (202, "half", true)
+    );
 }
 
 #[tokio::test]
@@ -138,25 +166,45 @@ async fn an_answer_that_comes_before_the_whole_body_was_sent_is_seen() {
     let url = raw(|_, mut socket| async move {
         let mut head = vec![0; 1000];
         assert!(socket.read(&mut head).await.unwrap() > 0);
-        socket.write_all(b"HTTP/1.1 413 Payload Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").await.unwrap();
+        socket
+            .write_all(
+                b"HTTP/1.1 413 Payload Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n",
+            )
+            .await
+            .unwrap();
         socket.shutdown().await.unwrap();
         // A close with unread data would reset the connection and lose the answer on its way.
         while socket.read(&mut head).await.unwrap_or(0) > 0 {}
     })
     .await;
     let client = client(&url, |_| {});
-    let response = client.send(&checked(&client, request(vec![b'x'; 4 << 20])), FeedKind::Audit, 100).await.unwrap();
+    let response = client
+        .send(
+            &checked(&client, request(vec![b'x'; 4 << 20])),
+            FeedKind::Audit,
+            100,
+        )
+        .await
+        .unwrap();
     assert_eq!(response.status, 413);
 }
 
 #[tokio::test]
 async fn a_port_where_nobody_listens_cannot_be_reached() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/hunter22?token=hunter22", listener.local_addr().unwrap());
+    let url = format!(
+        "http://{}/hunter22?token=hunter22",
+        listener.local_addr().unwrap()
+    );
     drop(listener);
     let error = send(&client(&url, |_| {})).await.unwrap_err();
     assert!(matches!(error, SendError::Connect(_)), "{error:?}");
-    assert!(error.to_string().starts_with("the receiver cannot be reached: Connection refused"), "{error}");
+    assert!(
+        error
+            .to_string()
+            .starts_with("the receiver cannot be reached: Connection refused"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -171,16 +219,32 @@ async fn no_more_connections_than_allowed_are_opened() {
         }
     })
     .await;
-    let client = client(&receiver.url("http", ""), |endpoint| endpoint.connections = 2);
+    let client = client(&receiver.url("http", ""), |endpoint| {
+        endpoint.connections = 2
+    });
     let release = async {
         while receiver.log().requests.len() < 2 {
             tokio::task::yield_now().await;
         }
         gate.add_permits(6);
     };
-    let (a, b, c, d, e, f, ()) =
-        tokio::join!(send(&client), send(&client), send(&client), send(&client), send(&client), send(&client), release);
-    assert_eq!([a, b, c, d, e, f], [Ok(200), Ok(200), Ok(200), Ok(200), Ok(200), Ok(200)]);
+    let (a, b, c, d, e, f, ()) = tokio::join!(
+        send(&client),
+        send(&client),
+        send(&client),
+        send(&client),
+        send(&client),
+        send(&client),
+        release
+    );
+    assert_eq!(
+        [a, b, c, d, e, f],
+        [Ok(200), Ok(200), Ok(200), Ok(200), Ok(200), Ok(200)]
+    );
     let log = receiver.log();
-    assert_eq!((log.at_once, log.connections), (2, 2), "and they are kept for the next request");
+    assert_eq!(
+        (log.at_once, log.connections),
+        (2, 2),
+        "and they are kept for the next request"
+    );
 }

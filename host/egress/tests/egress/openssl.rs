@@ -1,5 +1,5 @@
-//! A real OpenSSL server that demands client certificates and has no session id context, as Fluentd, Fluent Bit and Vector have none:
-//! it ends every resumed connection with alert 80.
+//! A real OpenSSL server that demands client certificates and has no session id context, as
+//! Fluentd, Fluent Bit and Vector have none: it ends every resumed connection with alert 80.
 
 use std::fs;
 use std::path::Path;
@@ -27,12 +27,33 @@ impl OpenSsl {
     /// None where there is no `openssl`.
     fn start(folder: &Path, authority: &Authority, version: &str) -> Option<OpenSsl> {
         let Leaf { cert, key } = authority.server();
-        for (name, text) in [("ca.crt", &authority.pem), ("server.crt", &cert), ("server.key", &key)] {
+        for (name, text) in [
+            ("ca.crt", &authority.pem),
+            ("server.crt", &cert),
+            ("server.key", &key),
+        ] {
             fs::write(folder.join(name), text).unwrap();
         }
         let process = Command::new("openssl")
-            .args(["s_server", "-accept", "127.0.0.1:0", version, "-cert", "server.crt", "-key", "server.key"])
-            .args(["-CAfile", "ca.crt", "-Verify", "1", "-verify_return_error", "-context", ""])
+            .args([
+                "s_server",
+                "-accept",
+                "127.0.0.1:0",
+                version,
+                "-cert",
+                "server.crt",
+                "-key",
+                "server.key",
+            ])
+            .args([
+                "-CAfile",
+                "ca.crt",
+                "-Verify",
+                "1",
+                "-verify_return_error",
+                "-context",
+                "",
+            ])
             .current_dir(folder)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -47,8 +68,14 @@ impl OpenSsl {
         // `ACCEPT 127.0.0.1:36191`
         let port = loop {
             let mut line = String::new();
-            assert!(lines.read_line(&mut line).unwrap() > 0, "`openssl s_server` ended");
-            if let Some(port) = line.strip_prefix("ACCEPT").and_then(|line| line.trim().rsplit(':').next()?.parse().ok()) {
+            assert!(
+                lines.read_line(&mut line).unwrap() > 0,
+                "`openssl s_server` ended"
+            );
+            if let Some(port) = line
+                .strip_prefix("ACCEPT")
+                .and_then(|line| line.trim().rsplit(':').next()?.parse().ok())
+            {
                 break port;
             }
         };
@@ -70,7 +97,8 @@ fn respond(mut lines: BufReader<ChildStdout>, mut stdin: ChildStdin) -> io::Resu
     while lines.read_until(b'\n', &mut line)? > 0 {
         // The server shows what arrives; the head's last line is empty.
         if line == b"\r\n" {
-            stdin.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
+            stdin
+                .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
         }
         line.clear();
     }
@@ -89,17 +117,29 @@ async fn openssl_without_a_session_id_context_takes_connection_after_connection(
         let Leaf { cert, key } = authority.sign("lockgate", |_| {});
         let client = client(&format!("https://localhost:{}/", server.port), |endpoint| {
             endpoint.ca = Some(authority.ca());
-            endpoint.identity = Some(Identity { cert: Pem::new("c.crt", cert), key: Pem::new("c.key", key) });
+            endpoint.identity = Some(Identity {
+                cert: Pem::new("c.crt", cert),
+                key: Pem::new("c.key", key),
+            });
         });
         for round in 0..5 {
-            let sent = client.send(&checked(&client, request("[]")), FeedKind::Audit, 0).await;
-            assert_eq!(sent.map(|response| response.status), Ok(200), "{version}, connection {round}");
+            let sent = client
+                .send(&checked(&client, request("[]")), FeedKind::Audit, 0)
+                .await;
+            assert_eq!(
+                sent.map(|response| response.status),
+                Ok(200),
+                "{version}, connection {round}"
+            );
         }
 
         // What it protects from: the usual client is refused on its second connection.
         let connector = TlsConnector::from(Arc::new(usual_client(&authority)));
         exchange(&connector, server.port).await.unwrap();
-        let error = exchange(&connector, server.port).await.unwrap_err().to_string();
+        let error = exchange(&connector, server.port)
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("InternalError"), "{version}: {error}");
     }
 }

@@ -15,7 +15,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
-use tokio_rustls::rustls::{HandshakeKind, RootCertStore, ServerConfig, SupportedProtocolVersion, crypto, version};
+use tokio_rustls::rustls::{
+    HandshakeKind, RootCertStore, ServerConfig, SupportedProtocolVersion, crypto, version,
+};
 
 use crate::certs::{Authority, Leaf};
 
@@ -50,36 +52,64 @@ pub struct Seen {
 
 impl Seen {
     pub fn header(&self, name: &str) -> Vec<&str> {
-        self.headers.iter().filter(|(given, _)| given == name).map(|(_, value)| value.as_str()).collect()
+        self.headers
+            .iter()
+            .filter(|(given, _)| given == name)
+            .map(|(_, value)| value.as_str())
+            .collect()
     }
 }
 
 pub type Answer = Response<Full<Bytes>>;
 
 pub fn answer(status: u16, body: impl Into<Bytes>) -> Answer {
-    Response::builder().status(status).body(Full::new(body.into())).unwrap()
+    Response::builder()
+        .status(status)
+        .body(Full::new(body.into()))
+        .unwrap()
 }
 
-/// Demands a certificate of `clients`, if given. Hands out tickets and remembers sessions, as servers do.
-pub fn server_config(leaf: &Leaf, clients: Option<&Authority>, versions: &[&'static SupportedProtocolVersion]) -> ServerConfig {
+/// Demands a certificate of `clients`, if given. Hands out tickets and remembers sessions, as
+/// servers do.
+pub fn server_config(
+    leaf: &Leaf,
+    clients: Option<&Authority>,
+    versions: &[&'static SupportedProtocolVersion],
+) -> ServerConfig {
     let provider = Arc::new(crypto::ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions).unwrap();
+    let builder = ServerConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(versions)
+        .unwrap();
     let builder = match clients {
         None => builder.with_no_client_auth(),
         Some(authority) => {
             let mut roots = RootCertStore::empty();
-            roots.add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap()).unwrap();
-            builder.with_client_cert_verifier(WebPkiClientVerifier::builder_with_provider(roots.into(), provider).build().unwrap())
+            roots
+                .add(CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap())
+                .unwrap();
+            builder.with_client_cert_verifier(
+                WebPkiClientVerifier::builder_with_provider(roots.into(), provider)
+                    .build()
+                    .unwrap(),
+            )
         }
     };
     let chain = vec![CertificateDer::from_pem_slice(leaf.cert.as_bytes()).unwrap()];
-    let mut config = builder.with_single_cert(chain, PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).unwrap()).unwrap();
+    let mut config = builder
+        .with_single_cert(
+            chain,
+            PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).unwrap(),
+        )
+        .unwrap();
     config.ticketer = crypto::ring::Ticketer::new().unwrap();
     config
 }
 
 impl Receiver {
-    pub async fn start<F>(tls: Option<ServerConfig>, answer: impl Fn(Seen) -> F + Send + Sync + 'static) -> Receiver
+    pub async fn start<F>(
+        tls: Option<ServerConfig>,
+        answer: impl Fn(Seen) -> F + Send + Sync + 'static,
+    ) -> Receiver
     where
         F: Future<Output = Answer> + Send + 'static,
     {
@@ -95,10 +125,15 @@ impl Receiver {
                 let (log, answer, acceptor) = (shared.clone(), answer.clone(), acceptor.clone());
                 log.lock().unwrap().connections += 1;
                 tokio::spawn(async move {
-                    let Some(acceptor) = acceptor else { return serve(socket, log, answer).await };
+                    let Some(acceptor) = acceptor else {
+                        return serve(socket, log, answer).await;
+                    };
                     match acceptor.accept(socket).await {
                         Ok(socket) => {
-                            log.lock().unwrap().handshakes.extend(socket.get_ref().1.handshake_kind());
+                            log.lock()
+                                .unwrap()
+                                .handshakes
+                                .extend(socket.get_ref().1.handshake_kind());
                             serve(socket, log, answer).await
                         }
                         Err(error) => log.lock().unwrap().tls_errors.push(error.to_string()),
@@ -134,12 +169,22 @@ where
         let (log, answer) = (log.clone(), answer.clone());
         async move {
             let (head, body) = request.into_parts();
-            let text = |value: &hyper::header::HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+            let text = |value: &hyper::header::HeaderValue| {
+                String::from_utf8_lossy(value.as_bytes()).into_owned()
+            };
             let seen = Seen {
                 method: head.method.to_string(),
                 uri: head.uri.to_string(),
-                headers: head.headers.iter().map(|(name, value)| (name.to_string(), text(value))).collect(),
-                body: body.collect().await.map(|body| body.to_bytes()).unwrap_or_default(),
+                headers: head
+                    .headers
+                    .iter()
+                    .map(|(name, value)| (name.to_string(), text(value)))
+                    .collect(),
+                body: body
+                    .collect()
+                    .await
+                    .map(|body| body.to_bytes())
+                    .unwrap_or_default(),
             };
             {
                 let mut log = log.lock().unwrap();
@@ -152,5 +197,7 @@ where
             Ok::<_, Infallible>(answer)
         }
     });
-    let _ = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(socket), service).await;
+    let _ = hyper::server::conn::http1::Builder::new()
+        .serve_connection(TokioIo::new(socket), service)
+        .await;
 }

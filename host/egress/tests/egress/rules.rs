@@ -9,10 +9,16 @@ use crate::receiver::{Receiver, Seen, answer};
 use crate::{checked, client, request};
 
 /// Sends one request to a receiver at `path` and returns what arrived.
-async fn arrives(path: &str, change: impl FnOnce(&mut Endpoint), request: Request) -> Result<Seen, SendError> {
+async fn arrives(
+    path: &str,
+    change: impl FnOnce(&mut Endpoint),
+    request: Request,
+) -> Result<Seen, SendError> {
     let receiver = Receiver::start(None, async |_| answer(200, "")).await;
     let client = client(&receiver.url("http", path), change);
-    client.send(&checked(&client, request), FeedKind::Audit, 100).await?;
+    client
+        .send(&checked(&client, request), FeedKind::Audit, 100)
+        .await?;
     let seen = receiver.log().requests[0].clone();
     Ok(seen)
 }
@@ -23,45 +29,111 @@ async fn a_request_arrives_as_the_sink_made_it() {
     sent.method = "PUT".into();
     sent.path_suffix = "/test.log".into();
     sent.query = vec![("name".into(), "${secret:token} ${env:TOKEN}".into())];
-    sent.headers.push(("x-document".into(), "${secret:token}".into()));
+    sent.headers
+        .push(("x-document".into(), "${secret:token}".into()));
     sent.headers.push(("x-document".into(), "twice".into()));
-    let seen = arrives("/v1?key=1", |endpoint| endpoint.auth = Auth::Bearer(Secret::new("hunter22")), sent).await.unwrap();
+    let seen = arrives(
+        "/v1?key=1",
+        |endpoint| endpoint.auth = Auth::Bearer(Secret::new("hunter22")),
+        sent,
+    )
+    .await
+    .unwrap();
 
     assert_eq!(seen.method, "PUT");
-    assert_eq!(seen.uri, "/v1/test.log?name=%24%7Bsecret%3Atoken%7D%20%24%7Benv%3ATOKEN%7D&key=1");
-    assert_eq!(seen.body, "[{\"user\":\"${secret:token}\"}]", "nothing in a document is ever substituted");
+    assert_eq!(
+        seen.uri,
+        "/v1/test.log?name=%24%7Bsecret%3Atoken%7D%20%24%7Benv%3ATOKEN%7D&key=1"
+    );
+    assert_eq!(
+        seen.body, "[{\"user\":\"${secret:token}\"}]",
+        "nothing in a document is ever substituted"
+    );
     assert_eq!(seen.header("x-document"), ["${secret:token}", "twice"]);
     assert_eq!(seen.header("content-type"), ["application/json"]);
-    assert_eq!(seen.header("user-agent"), [concat!("lockgate/", env!("CARGO_PKG_VERSION"))]);
+    assert_eq!(
+        seen.header("user-agent"),
+        [concat!("lockgate/", env!("CARGO_PKG_VERSION"))]
+    );
     assert_eq!(seen.header("content-length"), ["28"]);
-    for absent in ["accept-encoding", "cookie", "referer", "transfer-encoding", "upgrade"] {
+    for absent in [
+        "accept-encoding",
+        "cookie",
+        "referer",
+        "transfer-encoding",
+        "upgrade",
+    ] {
         assert!(seen.header(absent).is_empty(), "{absent}: {seen:?}");
     }
 }
 
 #[tokio::test]
 async fn the_operators_headers_and_credentials_are_put_over_the_sinks() {
-    let header = |name: &str, value: &str| Auth::Header { name: name.into(), value: Secret::new(value) };
+    let header = |name: &str, value: &str| Auth::Header {
+        name: name.into(),
+        value: Secret::new(value),
+    };
     for (auth, name, value, uri) in [
-        (Auth::Bearer(Secret::new("t0ken")), "authorization", &["Bearer t0ken"][..], "/a"),
-        (Auth::Basic { user: "tp".into(), password: Secret::new("open sesame") }, "authorization", &["Basic dHA6b3BlbiBzZXNhbWU="], "/a"),
-        (header("Authorization", "Splunk t0ken"), "authorization", &["Splunk t0ken"], "/a"),
+        (
+            Auth::Bearer(Secret::new("t0ken")),
+            "authorization",
+            &["Bearer t0ken"][..],
+            "/a",
+        ),
+        (
+            Auth::Basic {
+                user: "tp".into(),
+                password: Secret::new("open sesame"),
+            },
+            "authorization",
+            &["Basic dHA6b3BlbiBzZXNhbWU="],
+            "/a",
+        ),
+        (
+            header("Authorization", "Splunk t0ken"),
+            "authorization",
+            &["Splunk t0ken"],
+            "/a",
+        ),
         (header("X-Api-Key", "t0ken"), "x-api-key", &["t0ken"], "/a"),
-        (Auth::Query { name: "key".into(), value: Secret::new("t0&ken") }, "authorization", &[], "/a?key=t0%26ken"),
+        (
+            Auth::Query {
+                name: "key".into(),
+                value: Secret::new("t0&ken"),
+            },
+            "authorization",
+            &[],
+            "/a?key=t0%26ken",
+        ),
         (Auth::None, "authorization", &[], "/a"),
     ] {
-        let seen = arrives("/a", |endpoint| endpoint.auth = auth.clone(), request("[]")).await.unwrap();
-        assert_eq!((seen.header(name), seen.uri.as_str()), (value.to_vec(), uri), "{auth:?}");
+        let seen = arrives("/a", |endpoint| endpoint.auth = auth.clone(), request("[]"))
+            .await
+            .unwrap();
+        assert_eq!(
+            (seen.header(name), seen.uri.as_str()),
+            (value.to_vec(), uri),
+            "{auth:?}"
+        );
     }
 
-    // `check` refuses the sink's header; should a pipeline forget to pass the names, the operator's still wins.
+    // `check` refuses the sink's header; should a pipeline forget to pass the names, the operator's
+    // still wins.
     let receiver = Receiver::start(None, async |_| answer(200, "")).await;
-    let client = client(&receiver.url("http", ""), |endpoint| endpoint.headers = vec![("X-Tenant".into(), Secret::new("ours"))]);
+    let client = client(&receiver.url("http", ""), |endpoint| {
+        endpoint.headers = vec![("X-Tenant".into(), Secret::new("ours"))]
+    });
     assert_eq!(client.operator_headers(), ["x-tenant"]);
     let mut sent = request("[]");
-    sent.headers = vec![("x-tenant".into(), "mine".into()), ("X-TENANT".into(), "mine".into())];
+    sent.headers = vec![
+        ("x-tenant".into(), "mine".into()),
+        ("X-TENANT".into(), "mine".into()),
+    ];
     assert!(sent.clone().check(client.operator_headers()).is_err());
-    client.send(&sent.check(&[]).unwrap(), FeedKind::Audit, 0).await.unwrap();
+    client
+        .send(&sent.check(&[]).unwrap(), FeedKind::Audit, 0)
+        .await
+        .unwrap();
     assert_eq!(receiver.log().requests[0].header("x-tenant"), ["ours"]);
 }
 
@@ -70,16 +142,38 @@ async fn recordings_go_to_the_session_url() {
     let receiver = Receiver::start(None, async |_| answer(200, "")).await;
     let both = client(&receiver.url("http", "/audit"), |endpoint| {
         endpoint.session_url = Some(Secret::new(receiver.url("http", "/session?b=2")));
-        endpoint.auth = Auth::Query { name: "key".into(), value: Secret::new("k") };
+        endpoint.auth = Auth::Query {
+            name: "key".into(),
+            value: Secret::new("k"),
+        };
     });
     let one = client(&receiver.url("http", "/audit"), |_| {});
     let mut sent = request("{}");
     sent.path_suffix = ".7f3.log".into();
-    for (client, feed) in [(&both, FeedKind::Audit), (&both, FeedKind::Sessions), (&one, FeedKind::Sessions)] {
-        client.send(&checked(client, sent.clone()), feed, 0).await.unwrap();
+    for (client, feed) in [
+        (&both, FeedKind::Audit),
+        (&both, FeedKind::Sessions),
+        (&one, FeedKind::Sessions),
+    ] {
+        client
+            .send(&checked(client, sent.clone()), feed, 0)
+            .await
+            .unwrap();
     }
-    let uris: Vec<String> = receiver.log().requests.iter().map(|seen| seen.uri.clone()).collect();
-    assert_eq!(uris, ["/audit.7f3.log?key=k", "/session.7f3.log?b=2&key=k", "/audit.7f3.log"]);
+    let uris: Vec<String> = receiver
+        .log()
+        .requests
+        .iter()
+        .map(|seen| seen.uri.clone())
+        .collect();
+    assert_eq!(
+        uris,
+        [
+            "/audit.7f3.log?key=k",
+            "/session.7f3.log?b=2&key=k",
+            "/audit.7f3.log"
+        ]
+    );
 }
 
 #[tokio::test]
@@ -87,7 +181,10 @@ async fn a_sink_cannot_take_the_operators_parameter() {
     let mut sent = request("[]");
     sent.query = vec![("token".into(), "of-another-tenant".into())];
     let error = arrives("/?token=hunter22", |_| {}, sent).await.unwrap_err();
-    assert_eq!(error, SendError::Request("the query parameter `token` is the operator's".into()));
+    assert_eq!(
+        error,
+        SendError::Request("the query parameter `token` is the operator's".into())
+    );
 }
 
 #[test]
@@ -115,15 +212,45 @@ fn endpoints_that_cannot_work_are_refused_without_showing_them() {
         endpoint
     };
     for (endpoint, expected) in [
-        (endpoint("https://u:hunter22@localhost/"), EndpointError::Userinfo("url")),
-        (endpoint("localhost/hunter22"), EndpointError::Url("url", "relative URL without a base".into())),
-        (with_session_url, EndpointError::TlsWithoutHttps("session-url")),
-        (with_header("Host", "hunter22"), EndpointError::HeaderRefused("Host".into())),
-        (with_header("Content-Length", "1"), EndpointError::HeaderRefused("Content-Length".into())),
-        (with_header("a b", "hunter22"), EndpointError::HeaderName("a b".into())),
-        (with_header("a", "hunter22\nb: c"), EndpointError::HeaderValue("a".into())),
-        (with_auth(Auth::Bearer(Secret::new("hunter22\n"))), EndpointError::AuthValue),
-        (with_auth(Auth::Header { name: "Cookie".into(), value: Secret::new("x") }), EndpointError::HeaderRefused("Cookie".into())),
+        (
+            endpoint("https://u:hunter22@localhost/"),
+            EndpointError::Userinfo("url"),
+        ),
+        (
+            endpoint("localhost/hunter22"),
+            EndpointError::Url("url", "relative URL without a base".into()),
+        ),
+        (
+            with_session_url,
+            EndpointError::TlsWithoutHttps("session-url"),
+        ),
+        (
+            with_header("Host", "hunter22"),
+            EndpointError::HeaderRefused("Host".into()),
+        ),
+        (
+            with_header("Content-Length", "1"),
+            EndpointError::HeaderRefused("Content-Length".into()),
+        ),
+        (
+            with_header("a b", "hunter22"),
+            EndpointError::HeaderName("a b".into()),
+        ),
+        (
+            with_header("a", "hunter22\nb: c"),
+            EndpointError::HeaderValue("a".into()),
+        ),
+        (
+            with_auth(Auth::Bearer(Secret::new("hunter22\n"))),
+            EndpointError::AuthValue,
+        ),
+        (
+            with_auth(Auth::Header {
+                name: "Cookie".into(),
+                value: Secret::new("x"),
+            }),
+            EndpointError::HeaderRefused("Cookie".into()),
+        ),
         (idle, EndpointError::NoConnections),
     ] {
         let shown = format!("{endpoint:?}");

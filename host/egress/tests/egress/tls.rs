@@ -7,7 +7,9 @@ use lockgate_model::FeedKind;
 use rcgen::date_time_ymd;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_rustls::rustls::{ClientConfig, HandshakeKind, ServerConfig, SupportedProtocolVersion, version};
+use tokio_rustls::rustls::{
+    ClientConfig, HandshakeKind, ServerConfig, SupportedProtocolVersion, version,
+};
 
 use crate::certs::{Authority, Leaf};
 use crate::receiver::{BOTH, Receiver, answer, server_config};
@@ -16,10 +18,20 @@ use crate::{checked, client, request};
 const VERSIONS: [&[&SupportedProtocolVersion]; 3] = [BOTH, &[&version::TLS12], &[&version::TLS13]];
 
 /// Sends once to a receiver with this TLS and returns the status.
-async fn deliver(tls: ServerConfig, change: impl FnOnce(&mut Endpoint), body: usize) -> Result<u16, SendError> {
+async fn deliver(
+    tls: ServerConfig,
+    change: impl FnOnce(&mut Endpoint),
+    body: usize,
+) -> Result<u16, SendError> {
     let receiver = Receiver::start(Some(tls), async |seen| answer(200, seen.body)).await;
     let client = client(&receiver.url("https", "/"), change);
-    let response = client.send(&checked(&client, request(vec![b'x'; body])), FeedKind::Audit, usize::MAX / 2).await?;
+    let response = client
+        .send(
+            &checked(&client, request(vec![b'x'; body])),
+            FeedKind::Audit,
+            usize::MAX / 2,
+        )
+        .await?;
     assert_eq!(response.body, "x".repeat(body));
     Ok(response.status)
 }
@@ -32,16 +44,32 @@ async fn a_receiver_that_demands_a_client_certificate_gets_it() {
             endpoint.ca = Some(theirs.ca());
             endpoint.identity = Some(ours.client());
         };
-        assert_eq!(deliver(server_config(&theirs.server(), Some(&ours), versions), trusted, 1 << 20).await, Ok(200));
+        assert_eq!(
+            deliver(
+                server_config(&theirs.server(), Some(&ours), versions),
+                trusted,
+                1 << 20
+            )
+            .await,
+            Ok(200)
+        );
     }
 }
 
 #[tokio::test]
 async fn a_missing_or_foreign_client_certificate_is_the_receivers_refusal() {
-    let (ours, theirs, foreign) = (Authority::new("clients"), Authority::new("servers"), Authority::new("foreign"));
+    let (ours, theirs, foreign) = (
+        Authority::new("clients"),
+        Authority::new("servers"),
+        Authority::new("foreign"),
+    );
     for versions in VERSIONS {
-        for (identity, words) in [(None, "client certificate"), (Some(foreign.client()), "refused the client certificate")] {
-            // Small, and larger than what fits into the sockets: the refusal is then met while writing.
+        for (identity, words) in [
+            (None, "client certificate"),
+            (Some(foreign.client()), "refused the client certificate"),
+        ] {
+            // Small, and larger than what fits into the sockets: the refusal is then met while
+            // writing.
             for body in [2, 8 << 20] {
                 let tls = server_config(&theirs.server(), Some(&ours), versions);
                 let change = |endpoint: &mut Endpoint| {
@@ -49,9 +77,19 @@ async fn a_missing_or_foreign_client_certificate_is_the_receivers_refusal() {
                     endpoint.identity = identity.clone();
                 };
                 let error = deliver(tls, change, body).await.unwrap_err();
-                // TLS 1.3 tells after the handshake, where the alert of a large request can be lost to a reset of the connection.
+                // TLS 1.3 tells after the handshake, where the alert of a large request can be lost
+                // to a reset of the connection.
                 let lost = versions != [&version::TLS12] && body > 2 && error == SendError::Closed;
-                assert!(lost || matches!(error, SendError::Tls { refused_by: Party::Receiver, .. }), "{error:?}");
+                assert!(
+                    lost || matches!(
+                        error,
+                        SendError::Tls {
+                            refused_by: Party::Receiver,
+                            ..
+                        }
+                    ),
+                    "{error:?}"
+                );
                 assert!(lost || error.to_string().contains(words), "{error}");
                 assert!(error.hint().unwrap().contains("client certificate"));
             }
@@ -68,11 +106,29 @@ async fn a_receiver_that_cannot_prove_its_name_gets_nothing() {
     });
     for (leaf, words) in [
         (unknown.server(), "its authority is not trusted here"),
-        (known.sign("elsewhere.example", |_| {}), "it is for another host name"),
+        (
+            known.sign("elsewhere.example", |_| {}),
+            "it is for another host name",
+        ),
         (expired, "it has expired"),
     ] {
-        let error = deliver(server_config(&leaf, None, BOTH), |endpoint| endpoint.ca = Some(known.ca()), 2).await.unwrap_err();
-        assert!(matches!(error, SendError::Tls { refused_by: Party::Us, .. }), "{error:?}");
+        let error = deliver(
+            server_config(&leaf, None, BOTH),
+            |endpoint| endpoint.ca = Some(known.ca()),
+            2,
+        )
+        .await
+        .unwrap_err();
+        assert!(
+            matches!(
+                error,
+                SendError::Tls {
+                    refused_by: Party::Us,
+                    ..
+                }
+            ),
+            "{error:?}"
+        );
         assert!(error.to_string().ends_with(words), "{error}");
         assert!(error.hint().unwrap().contains("tls.ca"));
     }
@@ -81,16 +137,35 @@ async fn a_receiver_that_cannot_prove_its_name_gets_nothing() {
 #[tokio::test]
 async fn a_ca_of_the_operator_replaces_the_platforms() {
     let private = Authority::new("private");
-    let error = deliver(server_config(&private.server(), None, BOTH), |_| {}, 2).await.unwrap_err();
-    assert!(matches!(error, SendError::Tls { refused_by: Party::Us, .. }), "the platform's authorities do not know it: {error:?}");
+    let error = deliver(server_config(&private.server(), None, BOTH), |_| {}, 2)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            SendError::Tls {
+                refused_by: Party::Us,
+                ..
+            }
+        ),
+        "the platform's authorities do not know it: {error:?}"
+    );
 }
 
 #[tokio::test]
 async fn a_port_without_tls_is_told_apart() {
     let receiver = Receiver::start(None, async |_| answer(200, "")).await;
-    let client = client(&receiver.url("https", "/"), |endpoint| endpoint.ca = Some(Authority::new("any").ca()));
-    let error = client.send(&checked(&client, request("[]")), FeedKind::Audit, 0).await.unwrap_err();
-    assert_eq!(error.to_string(), "the receiver does not speak TLS on this port");
+    let client = client(&receiver.url("https", "/"), |endpoint| {
+        endpoint.ca = Some(Authority::new("any").ca())
+    });
+    let error = client
+        .send(&checked(&client, request("[]")), FeedKind::Audit, 0)
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the receiver does not speak TLS on this port"
+    );
 }
 
 #[tokio::test]
@@ -100,7 +175,9 @@ async fn sessions_are_never_resumed() {
         let tls = server_config(&authority.server(), Some(&authority), versions);
         let receiver = Receiver::start(Some(tls), async |_| {
             let mut answer = answer(200, "");
-            answer.headers_mut().insert("connection", "close".parse().unwrap());
+            answer
+                .headers_mut()
+                .insert("connection", "close".parse().unwrap());
             answer
         })
         .await;
@@ -109,17 +186,32 @@ async fn sessions_are_never_resumed() {
             endpoint.identity = Some(authority.client());
         });
         for _ in 0..5 {
-            client.send(&checked(&client, request("[]")), FeedKind::Audit, 0).await.unwrap();
+            client
+                .send(&checked(&client, request("[]")), FeedKind::Audit, 0)
+                .await
+                .unwrap();
         }
-        assert!(receiver.log().handshakes.iter().all(|kind| *kind != HandshakeKind::Resumed), "{:?}", receiver.log().handshakes);
+        assert!(
+            receiver
+                .log()
+                .handshakes
+                .iter()
+                .all(|kind| *kind != HandshakeKind::Resumed),
+            "{:?}",
+            receiver.log().handshakes
+        );
         assert_eq!(receiver.log().handshakes.len(), 5);
 
-        // The receiver itself would resume: a client with the usual settings does so on its second connection.
+        // The receiver itself would resume: a client with the usual settings does so on its second
+        // connection.
         let connector = TlsConnector::from(Arc::new(usual_client(&authority)));
         for _ in 0..2 {
             exchange(&connector, receiver.addr.port()).await.unwrap();
         }
-        assert_eq!(receiver.log().handshakes.last(), Some(&HandshakeKind::Resumed));
+        assert_eq!(
+            receiver.log().handshakes.last(),
+            Some(&HandshakeKind::Resumed)
+        );
     }
 }
 
@@ -127,24 +219,30 @@ async fn sessions_are_never_resumed() {
 pub fn usual_client(authority: &Authority) -> ClientConfig {
     use rustls_pki_types::pem::PemObject;
     let mut roots = tokio_rustls::rustls::RootCertStore::empty();
-    roots.add(rustls_pki_types::CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap()).unwrap();
+    roots
+        .add(rustls_pki_types::CertificateDer::from_pem_slice(authority.pem.as_bytes()).unwrap())
+        .unwrap();
     let Leaf { cert, key } = authority.sign("usual", |_| {});
-    ClientConfig::builder_with_provider(Arc::new(tokio_rustls::rustls::crypto::ring::default_provider()))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_client_auth_cert(
-            vec![rustls_pki_types::CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()],
-            rustls_pki_types::PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
-        )
-        .unwrap()
+    ClientConfig::builder_with_provider(Arc::new(
+        tokio_rustls::rustls::crypto::ring::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()
+    .unwrap()
+    .with_root_certificates(roots)
+    .with_client_auth_cert(
+        vec![rustls_pki_types::CertificateDer::from_pem_slice(cert.as_bytes()).unwrap()],
+        rustls_pki_types::PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap(),
+    )
+    .unwrap()
 }
 
 /// One request on a connection of its own.
 pub async fn exchange(connector: &TlsConnector, port: u16) -> std::io::Result<()> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let socket = TcpStream::connect(("127.0.0.1", port)).await?;
-    let mut socket = connector.connect("localhost".try_into().unwrap(), socket).await?;
+    let mut socket = connector
+        .connect("localhost".try_into().unwrap(), socket)
+        .await?;
     socket.write_all(b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nConnection: close\r\n\r\n[]").await?;
     let mut answer = [0; 12];
     socket.read_exact(&mut answer).await?;

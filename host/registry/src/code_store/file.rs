@@ -1,6 +1,8 @@
-//! The format of a file: 16 bytes of magic, the SHA-256 of the rest, the key's length as 4 bytes little-endian, the key, the content.
+//! The format of a file: 16 bytes of magic, the SHA-256 of the rest, the key's length as 4 bytes
+//! little-endian, the key, the content.
 //!
-//! The digest covers the key, so that a file moved to another name is not taken for what belongs there.
+//! The digest covers the key, so that a file moved to another name is not taken for what belongs
+//! there.
 
 use crate::digest::Digest;
 

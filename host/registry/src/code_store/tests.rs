@@ -22,15 +22,25 @@ fn mode(path: &Path) -> u32 {
 
 #[test]
 fn code_comes_back_as_it_was_saved_and_only_its_owner_can_see_it() {
-    let Fixture { parent: _parent, store } = store(1 << 20);
+    let Fixture {
+        parent: _parent,
+        store,
+    } = store(1 << 20);
     assert_eq!(store.load(KEY), None);
     for content in [&b"native code"[..], b"other code", b""] {
         store.save(KEY, content).expect("there is room");
         assert_eq!(store.load(KEY).as_deref(), Some(content));
     }
     assert_eq!(store.load("another key"), None);
-    assert_eq!((mode(&store.folder), mode(&store.path(KEY))), (0o700, 0o600));
-    let names: Vec<_> = fs::read_dir(&store.folder).expect("a folder").flatten().map(|entry| entry.path()).collect();
+    assert_eq!(
+        (mode(&store.folder), mode(&store.path(KEY))),
+        (0o700, 0o600)
+    );
+    let names: Vec<_> = fs::read_dir(&store.folder)
+        .expect("a folder")
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
     assert_eq!(names, [store.path(KEY)], "no temporary file stays behind");
 }
 
@@ -44,7 +54,10 @@ fn another_process_finds_the_code() {
 
 #[test]
 fn a_file_with_any_byte_changed_is_not_handed_out() {
-    let Fixture { parent: _parent, store } = store(1 << 20);
+    let Fixture {
+        parent: _parent,
+        store,
+    } = store(1 << 20);
     store.save(KEY, b"native code").expect("there is room");
     let path = store.path(KEY);
     let sound = fs::read(&path).expect("it was saved");
@@ -54,17 +67,28 @@ fn a_file_with_any_byte_changed_is_not_handed_out() {
         fs::write(&path, &changed).expect("ours");
         assert_eq!(store.read(KEY), Err(Refusal::Content), "byte {at}");
         fs::write(&path, &sound[..at]).expect("ours");
-        assert_eq!(store.read(KEY), Err(Refusal::Content), "cut after {at} bytes");
+        assert_eq!(
+            store.read(KEY),
+            Err(Refusal::Content),
+            "cut after {at} bytes"
+        );
     }
     fs::write(&path, [&sound[..], b"x"].concat()).expect("ours");
     assert_eq!(store.load(KEY), None);
     store.save(KEY, b"native code").expect("there is room");
-    assert_eq!(store.load(KEY).as_deref(), Some(&b"native code"[..]), "the next save replaces it");
+    assert_eq!(
+        store.load(KEY).as_deref(),
+        Some(&b"native code"[..]),
+        "the next save replaces it"
+    );
 }
 
 #[test]
 fn code_moved_to_another_key_is_not_handed_out() {
-    let Fixture { parent: _parent, store } = store(1 << 20);
+    let Fixture {
+        parent: _parent,
+        store,
+    } = store(1 << 20);
     store.save("harmless", b"code").expect("there is room");
     fs::rename(store.path("harmless"), store.path(KEY)).expect("ours");
     assert_eq!(store.read(KEY), Err(Refusal::Content));
@@ -72,9 +96,16 @@ fn code_moved_to_another_key_is_not_handed_out() {
 
 #[test]
 fn a_file_that_others_may_write_is_not_handed_out() {
-    let Fixture { parent: _parent, store } = store(1 << 20);
+    let Fixture {
+        parent: _parent,
+        store,
+    } = store(1 << 20);
     store.save(KEY, b"code").expect("there is room");
-    for (bits, expected) in [(0o620, Err(Refusal::Mode(0o620))), (0o602, Err(Refusal::Mode(0o602))), (0o644, Ok(Some(b"code".to_vec())))] {
+    for (bits, expected) in [
+        (0o620, Err(Refusal::Mode(0o620))),
+        (0o602, Err(Refusal::Mode(0o602))),
+        (0o644, Ok(Some(b"code".to_vec()))),
+    ] {
         fs::set_permissions(store.path(KEY), Permissions::from_mode(bits)).expect("ours");
         assert_eq!(store.read(KEY), expected, "mode {bits:o}");
     }
@@ -82,10 +113,17 @@ fn a_file_that_others_may_write_is_not_handed_out() {
 
 #[test]
 fn a_file_of_another_user_is_not_handed_out() {
-    let Fixture { parent: _parent, store } = store(1 << 20);
+    let Fixture {
+        parent: _parent,
+        store,
+    } = store(1 << 20);
     store.save(KEY, b"code").expect("there is room");
     // To the store of the user after us, the file is foreign.
-    let other = CodeStore { owner: store.owner + 1, folder: store.folder.clone(), capacity: store.capacity };
+    let other = CodeStore {
+        owner: store.owner + 1,
+        folder: store.folder.clone(),
+        capacity: store.capacity,
+    };
     assert_eq!(other.read(KEY), Err(Refusal::Owner(store.owner)));
 }
 
@@ -105,24 +143,39 @@ fn a_link_or_a_folder_in_place_of_a_file_is_not_followed() {
 #[test]
 fn the_code_not_used_for_longest_is_removed_when_room_is_short() {
     let size = file::seal("a", &[0; 1000]).len() as u64;
-    let Fixture { parent: _parent, store } = store(3 * size);
+    let Fixture {
+        parent: _parent,
+        store,
+    } = store(3 * size);
     for (age, key) in [(30, "a"), (20, "b"), (10, "c")] {
         store.save(key, &[0; 1000]).expect("there is room");
         let file = File::open(store.path(key)).expect("it was saved");
-        file.set_modified(SystemTime::now() - Duration::from_secs(age)).expect("ours");
+        file.set_modified(SystemTime::now() - Duration::from_secs(age))
+            .expect("ours");
     }
     assert!(store.load("a").is_some(), "and that counts as use");
     store.save("d", &[0; 1000]).expect("there is room");
-    let kept: Vec<_> = ["a", "b", "c", "d"].into_iter().filter(|key| store.load(key).is_some()).collect();
+    let kept: Vec<_> = ["a", "b", "c", "d"]
+        .into_iter()
+        .filter(|key| store.load(key).is_some())
+        .collect();
     assert_eq!(kept, ["a", "c", "d"]);
 }
 
 #[test]
 fn code_larger_than_the_store_is_refused_and_removes_nothing() {
-    let Fixture { parent: _parent, store } = store(1000);
+    let Fixture {
+        parent: _parent,
+        store,
+    } = store(1000);
     store.save("small", b"code").expect("there is room");
     let refused = store.save(KEY, &[0; 1000]).expect_err("too large");
-    assert!(refused.to_string().ends_with("does not fit into a cache of 1000 bytes"), "{refused}");
+    assert!(
+        refused
+            .to_string()
+            .ends_with("does not fit into a cache of 1000 bytes"),
+        "{refused}"
+    );
     assert!(store.load("small").is_some());
 }
 
@@ -136,7 +189,9 @@ fn a_folder_that_others_may_write_is_refused() {
     let at = folder.display();
     assert_eq!(
         refused.to_string(),
-        format!("Other users may write to the folder for compiled code `{at}` (mode 0777).\nhint: `chmod 700 {at}`")
+        format!(
+            "Other users may write to the folder for compiled code `{at}` (mode 0777).\nhint: `chmod 700 {at}`"
+        )
     );
     fs::set_permissions(&folder, Permissions::from_mode(0o755)).expect("ours");
     CodeStore::open(&folder, 1000).expect("nobody else may write it");

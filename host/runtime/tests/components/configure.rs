@@ -6,7 +6,10 @@ use crate::support::{sink, try_filter};
 #[test]
 fn a_setup_is_what_the_component_asked_for() {
     let setup = sink(json!({ "classify": "delivered" })).setup().clone();
-    assert_eq!((setup.needs, setup.inspect, setup.response_max), (Needs::Payloads, Inspect::Always, 64 << 10));
+    assert_eq!(
+        (setup.needs, setup.inspect, setup.response_max),
+        (Needs::Payloads, Inspect::Always, 64 << 10)
+    );
     assert!(setup.wants("anything", lockgate_model::FeedRef::Audit));
 }
 
@@ -20,32 +23,59 @@ fn problems_in_a_configuration_are_all_told_and_escaped() {
     assert_eq!(
         try_filter(json!({ "mode": "configure-refuse" })).unwrap_err(),
         ConfigureError::Issues(vec![
-            issue("mode", "This mode refuses its configuration.", Some("mode = \"keep\"")),
+            issue(
+                "mode",
+                "This mode refuses its configuration.",
+                Some("mode = \"keep\"")
+            ),
             issue("", "The table as a whole is wrong\\u{1b}[31m.", None),
             issue("no.such[3].key", "This key is not there.", None),
         ])
     );
     assert_eq!(
         try_filter(json!({ "mode": "configure-refuse-empty" })).unwrap_err(),
-        ConfigureError::Issues(vec![issue("", "The plugin refuses its configuration without an explanation.", None)])
+        ConfigureError::Issues(vec![issue(
+            "",
+            "The plugin refuses its configuration without an explanation.",
+            None
+        )])
     );
-    let ConfigureError::Issues(issues) = try_filter(json!({ "mod": "trap" })).unwrap_err() else { panic!("issues") };
+    let ConfigureError::Issues(issues) = try_filter(json!({ "mod": "trap" })).unwrap_err() else {
+        panic!("issues")
+    };
     assert!(issues[0].message.contains("mod"), "{issues:?}");
 }
 
 #[test]
 fn a_component_that_cannot_be_configured_is_refused_and_not_waited_for() {
     for (mode, expected) in [
-        ("configure-trap", "the plugin cannot be configured: it trapped: no configuration pleases me panic="),
-        ("configure-loop", "the plugin cannot be configured: it took more than 60 ms of CPU time"),
-        ("configure-memory", "the plugin cannot be configured: it wanted more than 16777216 bytes of memory"),
-        ("setup-huge", "the plugin cannot be configured: it returned more than 10"),
+        (
+            "configure-trap",
+            "the plugin cannot be configured: it trapped: no configuration pleases me panic=",
+        ),
+        (
+            "configure-loop",
+            "the plugin cannot be configured: it took more than 60 ms of CPU time",
+        ),
+        (
+            "configure-memory",
+            "the plugin cannot be configured: it wanted more than 16777216 bytes of memory",
+        ),
+        (
+            "setup-huge",
+            "the plugin cannot be configured: it returned more than 10",
+        ),
     ] {
         let error = try_filter(json!({ "mode": mode })).unwrap_err();
         assert!(error.to_string().starts_with(expected), "{mode}: {error}");
         assert!(matches!(
             error,
-            ConfigureError::Call(CallError::Trap { .. } | CallError::Timeout { .. } | CallError::Memory { .. } | CallError::Output { .. })
+            ConfigureError::Call(
+                CallError::Trap { .. }
+                    | CallError::Timeout { .. }
+                    | CallError::Memory { .. }
+                    | CallError::Output { .. }
+            )
         ));
     }
 }

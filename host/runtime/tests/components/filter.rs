@@ -3,43 +3,74 @@ use std::time::Duration;
 use lockgate_runtime::{CallError, Isolated, Kind, Postponed, Verdict};
 use serde_json::json;
 
-use crate::support::{ENGINE, context, events, filter, logged, only_the_fourth_is_dead, reused_filter};
+use crate::support::{
+    ENGINE, context, events, filter, logged, only_the_fourth_is_dead, reused_filter,
+};
 
 #[test]
 fn a_filter_gives_one_verdict_for_each_event() {
     let keeps = filter(json!({}));
-    assert_eq!((keeps.kind(), keeps.label()), (Kind::Filter, "stage 1 (hostile_filter)"));
-    assert_eq!(keeps.filter(&context(), &events()), Ok(vec![Verdict::Keep; 8]));
+    assert_eq!(
+        (keeps.kind(), keeps.label()),
+        (Kind::Filter, "stage 1 (hostile_filter)")
+    );
+    assert_eq!(
+        keeps.filter(&context(), &events()),
+        Ok(vec![Verdict::Keep; 8])
+    );
     assert_eq!(keeps.filter(&context(), &[]), Ok(vec![]));
 
     let drops = filter(json!({ "mode": "drop", "on": "k2" }));
     let verdicts = drops.filter(&context(), &events()).unwrap();
-    assert_eq!((verdicts[1], verdicts[2]), (Verdict::Keep, Verdict::Drop(0)));
+    assert_eq!(
+        (verdicts[1], verdicts[2]),
+        (Verdict::Keep, Verdict::Drop(0))
+    );
     assert_eq!(drops.setup().reasons, ["on purpose"]);
 }
 
-/// The failure table's row on traps, limits and wrong numbers: the one event is dead, with a reason, the rest goes on.
+/// The failure table's row on traps, limits and wrong numbers: the one event is dead, with a
+/// reason, the rest goes on.
 #[test]
 fn a_filter_that_cannot_take_one_event_loses_that_one_alone() {
     for (mode, reason) in [
-        ("trap", r"it trapped: cannot stand the event k3\u{1b}[31m\nforged: line panic="),
-        ("silent-trap", "it trapped: wasm trap: wasm `unreachable` instruction executed"),
+        (
+            "trap",
+            r"it trapped: cannot stand the event k3\u{1b}[31m\nforged: line panic=",
+        ),
+        (
+            "silent-trap",
+            "it trapped: wasm trap: wasm `unreachable` instruction executed",
+        ),
         ("loop", "it took more than 60 ms of CPU time"),
         ("memory", "it wanted more than 16777216 bytes of memory"),
         ("stack", "it trapped: "),
         ("too-few", "it returned 0 results for 1 events"),
         ("too-many", "it returned 2 results for 1 events"),
-        ("bad-reason", "it broke the contract: `drop(4000000000)` is none of the 1 reasons it declared"),
+        (
+            "bad-reason",
+            "it broke the contract: `drop(4000000000)` is none of the 1 reasons it declared",
+        ),
         // 32 MiB are more than it may have, before they are more than it may return.
-        ("huge-failure", "it wanted more than 16777216 bytes of memory"),
+        (
+            "huge-failure",
+            "it wanted more than 16777216 bytes of memory",
+        ),
         ("log-huge", "it returned more than 10"),
     ] {
         let stage = filter(json!({ "mode": mode, "on": "k3" }));
         let answers = stage.filter_isolated(&context(), &events()).unwrap();
         let actual = only_the_fourth_is_dead(&answers, &Verdict::Keep);
         assert!(actual.starts_with(reason), "{mode}: {actual}");
-        assert!(!actual.chars().any(char::is_control) && actual.len() <= 1100, "{mode}: {actual}");
-        assert_eq!(stage.filter(&context(), &events()[4..]), Ok(vec![Verdict::Keep; 4]), "{mode}: the next batch is none the worse");
+        assert!(
+            !actual.chars().any(char::is_control) && actual.len() <= 1100,
+            "{mode}: {actual}"
+        );
+        assert_eq!(
+            stage.filter(&context(), &events()[4..]),
+            Ok(vec![Verdict::Keep; 4]),
+            "{mode}: the next batch is none the worse"
+        );
     }
 }
 
@@ -47,11 +78,20 @@ fn a_filter_that_cannot_take_one_event_loses_that_one_alone() {
 fn a_filter_s_own_word_holds_for_the_whole_batch() {
     let fails = filter(json!({ "mode": "fail", "on": "k3" }));
     let dead = Isolated::Dead("this batch cannot be filtered".into());
-    assert_eq!(fails.filter_isolated(&context(), &events()), Ok(vec![dead; 8]));
+    assert_eq!(
+        fails.filter_isolated(&context(), &events()),
+        Ok(vec![dead; 8])
+    );
 
     let postpones = filter(json!({ "mode": "fail-retryable", "on": "k3" }));
-    let postponed = Postponed { message: "not yet".into(), after: Some(Duration::from_millis(10)) };
-    assert_eq!(postpones.filter_isolated(&context(), &events()), Err(postponed));
+    let postponed = Postponed {
+        message: "not yet".into(),
+        after: Some(Duration::from_millis(10)),
+    };
+    assert_eq!(
+        postpones.filter_isolated(&context(), &events()),
+        Err(postponed)
+    );
 }
 
 #[test]
@@ -65,7 +105,12 @@ fn log_lines_carry_whose_they_are_and_are_few_and_plain() {
          line 7\\r\\nforged: line\\u{1b}[2J\\u{202e} n\\n=\\u{0}"
     );
     assert_eq!(lines.len(), 201);
-    assert!(lines[200].ends_with("9800 more log lines of this batch were left out: at most 200 are kept"), "{}", lines[200]);
+    assert!(
+        lines[200]
+            .ends_with("9800 more log lines of this batch were left out: at most 200 are kept"),
+        "{}",
+        lines[200]
+    );
 }
 
 #[test]
@@ -83,16 +128,29 @@ fn made_up_metrics_are_refused_and_that_is_said_once() {
     assert_eq!(verdicts, Ok(vec![Verdict::Keep; 8]));
     assert!(stage.metrics().is_empty());
     assert_eq!(lines.len(), 1, "{lines:#?}");
-    assert!(lines[0].contains(r"the metric `made up\n0` is refused"), "{}", lines[0]);
+    assert!(
+        lines[0].contains(r"the metric `made up\n0` is refused"),
+        "{}",
+        lines[0]
+    );
 }
 
 #[test]
 fn a_kept_instance_does_not_survive_a_trap() {
     let stage = reused_filter(json!({ "mode": "trap", "on": "k3" }));
     for _ in 0..3 {
-        assert_eq!(stage.filter(&context(), &events()[4..]), Ok(vec![Verdict::Keep; 4]));
-        assert!(matches!(stage.filter(&context(), &events()), Err(CallError::Trap { .. })));
-        only_the_fourth_is_dead(&stage.filter_isolated(&context(), &events()).unwrap(), &Verdict::Keep);
+        assert_eq!(
+            stage.filter(&context(), &events()[4..]),
+            Ok(vec![Verdict::Keep; 4])
+        );
+        assert!(matches!(
+            stage.filter(&context(), &events()),
+            Err(CallError::Trap { .. })
+        ));
+        only_the_fourth_is_dead(
+            &stage.filter_isolated(&context(), &events()).unwrap(),
+            &Verdict::Keep,
+        );
     }
 }
 
@@ -100,12 +158,19 @@ fn a_kept_instance_does_not_survive_a_trap() {
 fn what_another_kind_does_is_refused_without_blame() {
     let stage = filter(json!({}));
     let postponed = stage.transform_isolated(&context(), &events()).unwrap_err();
-    assert_eq!(postponed.message, "`transform` was called, but stage 1 (hostile_filter) is of the world `filter`");
+    assert_eq!(
+        postponed.message,
+        "`transform` was called, but stage 1 (hostile_filter) is of the world `filter`"
+    );
 }
 
 #[tokio::test]
 async fn stages_run_on_the_pool() {
     let stage = filter(json!({ "mode": "trap" }));
-    let trapped = ENGINE.pool().run(move || stage.filter(&context(), &events())).await.unwrap();
+    let trapped = ENGINE
+        .pool()
+        .run(move || stage.filter(&context(), &events()))
+        .await
+        .unwrap();
     assert!(matches!(trapped, Err(CallError::Trap { .. })));
 }

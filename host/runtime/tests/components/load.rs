@@ -4,9 +4,16 @@ use crate::support::{ENGINE, wasm};
 
 #[test]
 fn a_component_tells_its_kind_and_digest() {
-    for (name, kind) in [("hostile_filter", Kind::Filter), ("hostile_mapper", Kind::Mapper), ("hostile_sink", Kind::HttpSink)] {
+    for (name, kind) in [
+        ("hostile_filter", Kind::Filter),
+        ("hostile_mapper", Kind::Mapper),
+        ("hostile_sink", Kind::HttpSink),
+    ] {
         let component = Component::load(&ENGINE, name, &wasm(name)).unwrap();
-        assert_eq!((component.kind(), component.name(), component.digest().len()), (kind, name, 64));
+        assert_eq!(
+            (component.kind(), component.name(), component.digest().len()),
+            (kind, name, 64)
+        );
     }
 }
 
@@ -14,13 +21,35 @@ fn a_component_tells_its_kind_and_digest() {
 fn what_is_no_component_of_ours_is_refused_in_words() {
     let whole = wasm("hostile_filter");
     for (what, bytes, expected) in [
-        ("text", b"(component)".to_vec(), "it is not a WebAssembly component: it does not begin with `\\0asm`"),
-        ("nothing", vec![], "it is not a WebAssembly component: it does not begin with `\\0asm`"),
-        ("a core module", b"\0asm\x01\0\0\0".to_vec(), "it is a core module, not a component; build it with `wasm-component-ld`"),
-        ("an empty component", b"\0asm\x0d\0\x01\0".to_vec(), "it exports none of the worlds `filter`, `mapper` and `http-sink`"),
-        ("half a component", whole[..whole.len() / 2].to_vec(), "it does not compile: "),
+        (
+            "text",
+            b"(component)".to_vec(),
+            "it is not a WebAssembly component: it does not begin with `\\0asm`",
+        ),
+        (
+            "nothing",
+            vec![],
+            "it is not a WebAssembly component: it does not begin with `\\0asm`",
+        ),
+        (
+            "a core module",
+            b"\0asm\x01\0\0\0".to_vec(),
+            "it is a core module, not a component; build it with `wasm-component-ld`",
+        ),
+        (
+            "an empty component",
+            b"\0asm\x0d\0\x01\0".to_vec(),
+            "it exports none of the worlds `filter`, `mapper` and `http-sink`",
+        ),
+        (
+            "half a component",
+            whole[..whole.len() / 2].to_vec(),
+            "it does not compile: ",
+        ),
     ] {
-        let error = Component::load(&ENGINE, "x", &bytes).unwrap_err().to_string();
+        let error = Component::load(&ENGINE, "x", &bytes)
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with(expected), "{what}: {error}");
     }
 }

@@ -8,30 +8,80 @@ use crate::support::{ENGINE, MAPPER, context, events, filter, logged, mapper, op
 const NOTHING: &str = "None None None None";
 
 fn documents(stage: &Stage, lookups: &Lookups) -> Vec<Value> {
-    let mapped = stage.transform(&Context { lookups: lookups.clone(), ..context() }, &events()).unwrap();
-    let text = |mapped| if let Mapped::Emit(texts) = mapped { texts.concat() } else { panic!("{mapped:?}") };
-    mapped.into_iter().map(|mapped| serde_json::from_str(&text(mapped)).unwrap()).collect()
+    let mapped = stage
+        .transform(
+            &Context {
+                lookups: lookups.clone(),
+                ..context()
+            },
+            &events(),
+        )
+        .unwrap();
+    let text = |mapped| {
+        if let Mapped::Emit(texts) = mapped {
+            texts.concat()
+        } else {
+            panic!("{mapped:?}")
+        }
+    };
+    mapped
+        .into_iter()
+        .map(|mapped| serde_json::from_str(&text(mapped)).unwrap())
+        .collect()
 }
 
-/// Half of the CPU time that it takes to make the patterns for user agents ready is more than this stage may use.
+/// Half of the CPU time that it takes to make the patterns for user agents ready is more than this
+/// stage may use.
 #[test]
 fn a_component_looks_up_what_is_granted_for_the_batch() {
     let folder = tempfile::tempdir().unwrap();
     let city = folder.path().join("city.mmdb");
-    mmdb(&city, "GeoLite2-City", &[("192.0.2.0/24", json!({ "city": { "names": { "en": "Linz" } } }))]);
-    let lookups = Databases::open(&Grant { city: Some(city), asn: None, user_agents: true }).unwrap().lookups();
-    assert!(!lockgate_lookup::is_ready(), "no other test here asks for a user agent");
+    mmdb(
+        &city,
+        "GeoLite2-City",
+        &[(
+            "192.0.2.0/24",
+            json!({ "city": { "names": { "en": "Linz" } } }),
+        )],
+    );
+    let lookups = Databases::open(&Grant {
+        city: Some(city),
+        asn: None,
+        user_agents: true,
+    })
+    .unwrap()
+    .lookups();
+    assert!(
+        !lockgate_lookup::is_ready(),
+        "no other test here asks for a user agent"
+    );
 
-    let limits = Limits { time: std::time::Duration::from_millis(60), ..Limits::default() };
+    let limits = Limits {
+        time: std::time::Duration::from_millis(60),
+        ..Limits::default()
+    };
     let with = json!({ "mode": "look-up" });
-    let reused = StageOptions { reuse: true, limits, ..options("hostile_mapper", with.clone()) };
+    let reused = StageOptions {
+        reuse: true,
+        limits,
+        ..options("hostile_mapper", with.clone())
+    };
     let (answers, lines) = logged(|| {
         let stage = Stage::configure(&ENGINE, &MAPPER, reused).unwrap();
-        [documents(&stage, &lookups), documents(&stage, &Lookups::default()), documents(&stage, &lookups)]
+        [
+            documents(&stage, &lookups),
+            documents(&stage, &Lookups::default()),
+            documents(&stage, &lookups),
+        ]
     });
-    let granted = json!({ "configured": NOTHING, "now": "Some('Linz') None Some('Go-http-client') None" });
+    let granted =
+        json!({ "configured": NOTHING, "now": "Some('Linz') None Some('Go-http-client') None" });
     assert_eq!(answers[0], vec![granted.clone(); 8]);
-    assert_eq!(answers[1], vec![json!({ "configured": NOTHING, "now": NOTHING }); 8], "nothing stays with an instance that is kept");
+    assert_eq!(
+        answers[1],
+        vec![json!({ "configured": NOTHING, "now": NOTHING }); 8],
+        "nothing stays with an instance that is kept"
+    );
     assert_eq!(answers[2], vec![granted; 8]);
 
     let count = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
@@ -42,11 +92,18 @@ fn a_component_looks_up_what_is_granted_for_the_batch() {
     ] {
         assert!(count(said) >= 1, "{said}: {lines:#?}");
     }
-    assert_eq!((count("it looks up networks"), count("longer than 4096")), (1, 1), "each is said once");
+    assert_eq!(
+        (count("it looks up networks"), count("longer than 4096")),
+        (1, 1),
+        "each is said once"
+    );
 }
 
 #[test]
 fn a_component_that_looks_nothing_up_is_known() {
-    let looks_up = [mapper(json!({})).component().looks_up(), filter(json!({})).component().looks_up()];
+    let looks_up = [
+        mapper(json!({})).component().looks_up(),
+        filter(json!({})).component().looks_up(),
+    ];
     assert_eq!(looks_up, [true, false]);
 }

@@ -1,4 +1,5 @@
-//! Real components, compiled from `tests/components` and `plugins`: what a pipeline sees of them, and that the worst of them stay contained.
+//! Real components, compiled from `tests/components` and `plugins`: what a pipeline sees of them,
+//! and that the worst of them stay contained.
 
 mod cache;
 mod configure;

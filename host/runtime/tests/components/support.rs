@@ -1,4 +1,5 @@
-//! Compiled guests, stages made of them, batches of events, and the log as an operator would read it.
+//! Compiled guests, stages made of them, batches of events, and the log as an operator would read
+//! it.
 
 use std::fmt::{Debug, Write};
 use std::path::{Path, PathBuf};
@@ -7,11 +8,20 @@ use std::time::Duration;
 
 use lockgate_lookup::Lookups;
 use lockgate_model::{DocumentView, EventView, FeedRef};
-use lockgate_runtime::{Component, ConfigureError, Context, Engine, EngineOptions, Isolated, Limits, Stage, StageOptions};
+use lockgate_runtime::{
+    Component, ConfigureError, Context, Engine, EngineOptions, Isolated, Limits, Stage,
+    StageOptions,
+};
 use serde_json::Value;
 use tracing::field::{Field, Visit};
 
-pub static ENGINE: LazyLock<Engine> = LazyLock::new(|| Engine::new(EngineOptions { threads: 1, ..EngineOptions::default() }).unwrap());
+pub static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
+    Engine::new(EngineOptions {
+        threads: 1,
+        ..EngineOptions::default()
+    })
+    .unwrap()
+});
 
 static FILTER: LazyLock<Component> = LazyLock::new(|| load("hostile_filter"));
 pub static MAPPER: LazyLock<Component> = LazyLock::new(|| load("hostile_mapper"));
@@ -20,10 +30,20 @@ static SINK: LazyLock<Component> = LazyLock::new(|| load("hostile_sink"));
 /// Bytes of a guest of `tests/components`, compiled when first asked for.
 pub fn wasm(name: &str) -> Vec<u8> {
     static GUESTS: LazyLock<Vec<PathBuf>> = LazyLock::new(|| {
-        let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/components/Cargo.toml").canonicalize().unwrap();
-        lockgate_guest_build::build(&manifest, &lockgate_guest_build::guests_folder(Path::new(env!("CARGO_TARGET_TMPDIR")))).unwrap()
+        let manifest = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("../../tests/components/Cargo.toml")
+            .canonicalize()
+            .unwrap();
+        lockgate_guest_build::build(
+            &manifest,
+            &lockgate_guest_build::guests_folder(Path::new(env!("CARGO_TARGET_TMPDIR"))),
+        )
+        .unwrap()
     });
-    let path = GUESTS.iter().find(|path| path.file_stem().is_some_and(|stem| stem == name)).expect("a guest of this name");
+    let path = GUESTS
+        .iter()
+        .find(|path| path.file_stem().is_some_and(|stem| stem == name))
+        .expect("a guest of this name");
     std::fs::read(path).unwrap()
 }
 
@@ -33,7 +53,11 @@ fn load(name: &str) -> Component {
 
 /// Limits that a test reaches soon.
 pub fn tight() -> Limits {
-    Limits { time: Duration::from_millis(60), memory: 16 << 20, ..Limits::default() }
+    Limits {
+        time: Duration::from_millis(60),
+        memory: 16 << 20,
+        ..Limits::default()
+    }
 }
 
 pub fn options(plugin: &str, config: Value) -> StageOptions {
@@ -60,7 +84,15 @@ pub fn try_filter(config: Value) -> Result<Stage, ConfigureError> {
 }
 
 pub fn reused_filter(config: Value) -> Stage {
-    Stage::configure(&ENGINE, &FILTER, StageOptions { reuse: true, ..options("hostile_filter", config) }).unwrap()
+    Stage::configure(
+        &ENGINE,
+        &FILTER,
+        StageOptions {
+            reuse: true,
+            ..options("hostile_filter", config)
+        },
+    )
+    .unwrap()
 }
 
 pub fn mapper(config: Value) -> Stage {
@@ -84,18 +116,44 @@ pub fn context() -> Context {
 pub const KEYS: [&str; 8] = ["k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7"];
 
 pub fn events() -> Vec<EventView<'static>> {
-    let event = |key| EventView { key, event_type: "t", code: "T1", time: -1, index: 5, feed: FeedRef::Audit, payload: r#"{"a":"b"}"# };
+    let event = |key| EventView {
+        key,
+        event_type: "t",
+        code: "T1",
+        time: -1,
+        index: 5,
+        feed: FeedRef::Audit,
+        payload: r#"{"a":"b"}"#,
+    };
     KEYS.map(event).to_vec()
 }
 
 pub fn documents() -> Vec<DocumentView<'static>> {
-    let document = |EventView { key, event_type, time, feed, payload, .. }| DocumentView { key, event_type, time, feed, payload };
+    let document = |EventView {
+                        key,
+                        event_type,
+                        time,
+                        feed,
+                        payload,
+                        ..
+                    }| DocumentView {
+        key,
+        event_type,
+        time,
+        feed,
+        payload,
+    };
     events().into_iter().map(document).collect()
 }
 
 /// Asserts that all but event 3 went through, and gives why that one did not.
-pub fn only_the_fourth_is_dead<T: Clone + Debug + PartialEq>(answers: &[Isolated<T>], good: &T) -> String {
-    let Isolated::Dead(reason) = &answers[3] else { panic!("{:?}", answers[3]) };
+pub fn only_the_fourth_is_dead<T: Clone + Debug + PartialEq>(
+    answers: &[Isolated<T>],
+    good: &T,
+) -> String {
+    let Isolated::Dead(reason) = &answers[3] else {
+        panic!("{:?}", answers[3])
+    };
     let mut expected = vec![Isolated::Result(good.clone()); KEYS.len()];
     expected[3] = Isolated::Dead(reason.clone());
     assert_eq!(answers, expected);
@@ -122,9 +180,15 @@ impl tracing::Subscriber for Collect {
     fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
     fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
     fn event(&self, event: &tracing::Event<'_>) {
-        let mut line = Line { text: event.metadata().level().to_string(), message: String::new() };
+        let mut line = Line {
+            text: event.metadata().level().to_string(),
+            message: String::new(),
+        };
         event.record(&mut line);
-        self.0.lock().unwrap().push(format!("{}: {}", line.text, line.message));
+        self.0
+            .lock()
+            .unwrap()
+            .push(format!("{}: {}", line.text, line.message));
     }
     fn enter(&self, _: &tracing::span::Id) {}
     fn exit(&self, _: &tracing::span::Id) {}

@@ -18,7 +18,12 @@ pub(super) struct Export {
 impl Export {
     /// `events` begins at the row of the cursor; the chunk ends before position `end`.
     pub(super) fn new(events: Events, end: u64, row: u64) -> Export {
-        Export { events, end, row, event: Vec::new() }
+        Export {
+            events,
+            end,
+            row,
+            event: Vec::new(),
+        }
     }
 }
 

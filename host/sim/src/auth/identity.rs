@@ -22,13 +22,17 @@ pub struct User {
 
 impl Default for User {
     fn default() -> User {
-        User { name: "event-handler".to_owned(), roles: vec!["event-handler".to_owned()] }
+        User {
+            name: "event-handler".to_owned(),
+            roles: vec!["event-handler".to_owned()],
+        }
     }
 }
 
 /// Writes `identity`, `client.crt`, `client.key` and `client.cas`.
 ///
-/// The order of the identity file is that of Teleport's writers: key, SSH certificate, TLS certificate, SSH host CA, TLS host CA.
+/// The order of the identity file is that of Teleport's writers: key, SSH certificate, TLS
+/// certificate, SSH host CA, TLS host CA.
 pub(super) fn write(
     folder: &Folder,
     cluster: &str,
@@ -37,39 +41,77 @@ pub(super) fn write(
     host_ca: &str,
     expires: SystemTime,
 ) -> Result<(), SimError> {
-    let mut subject: Vec<_> = user.roles.iter().map(|role| (DnType::OrganizationName, role.as_str())).collect();
+    let mut subject: Vec<_> = user
+        .roles
+        .iter()
+        .map(|role| (DnType::OrganizationName, role.as_str()))
+        .collect();
     subject.push((DnType::CommonName, &user.name));
     let Pair { certificate, key } = users.sign(&subject, &[], expires)?;
-    let (key_pem, certificate_pem) = (unix_lines(&key.serialize_pem()), unix_lines(&certificate.pem()));
+    let (key_pem, certificate_pem) = (
+        unix_lines(&key.serialize_pem()),
+        unix_lines(&certificate.pem()),
+    );
     let host_ca = unix_lines(host_ca);
 
     let ssh_user = ssh_certificate(cluster, user, key.public_key_raw(), expires)?;
-    let ssh_host = PublicKey::from(ssh_authority()?.public_key().key_data().clone()).to_openssh()?;
+    let ssh_host =
+        PublicKey::from(ssh_authority()?.public_key().key_data().clone()).to_openssh()?;
     let known = format!("@cert-authority {cluster},*.{cluster} {ssh_host} type=host\n");
 
     folder.write("client.crt", &certificate_pem)?;
     folder.write("client.key", &key_pem)?;
     folder.write("client.cas", &host_ca)?;
     // Last: whoever waits for this file finds the others complete.
-    folder.write("identity", &[&*key_pem, &ssh_user, "\n", &certificate_pem, &known, &host_ca].concat())
+    folder.write(
+        "identity",
+        &[
+            &*key_pem,
+            &ssh_user,
+            "\n",
+            &certificate_pem,
+            &known,
+            &host_ca,
+        ]
+        .concat(),
+    )
 }
 
 /// An OpenSSH user certificate with Teleport's extensions, in the form of authorized_keys.
-fn ssh_certificate(cluster: &str, user: &User, public_key: &[u8], expires: SystemTime) -> Result<String, SimError> {
+fn ssh_certificate(
+    cluster: &str,
+    user: &User,
+    public_key: &[u8],
+    expires: SystemTime,
+) -> Result<String, SimError> {
     let key = KeyData::Ecdsa(EcdsaPublicKey::from_sec1_bytes(public_key)?);
     let until = since_epoch(expires).as_secs();
-    let from = since_epoch(SystemTime::now()).as_secs().saturating_sub(60).min(until.saturating_sub(86_400));
+    let from = since_epoch(SystemTime::now())
+        .as_secs()
+        .saturating_sub(60)
+        .min(until.saturating_sub(86_400));
     let mut builder = Builder::new(random()?.to_vec(), key, from, until)?;
-    builder.serial(0)?.cert_type(CertType::User)?.key_id(&*user.name)?;
-    builder.valid_principal(format!("-teleport-nologin-{}", user.name))?.valid_principal("-teleport-internal-join")?;
+    builder
+        .serial(0)?
+        .cert_type(CertType::User)?
+        .key_id(&*user.name)?;
+    builder
+        .valid_principal(format!("-teleport-nologin-{}", user.name))?
+        .valid_principal("-teleport-internal-join")?;
     let roles = serde_json::json!({ "version": "v1", "roles": user.roles }).to_string();
-    builder.extension("permit-pty", "")?.extension("teleport-roles", roles)?.extension("teleport-route-to-cluster", cluster)?;
+    builder
+        .extension("permit-pty", "")?
+        .extension("teleport-roles", roles)?
+        .extension("teleport-route-to-cluster", cluster)?;
     Ok(builder.sign(&ssh_authority()?)?.to_openssh()?)
 }
 
 /// A new SSH certificate authority. Nothing here speaks SSH, so nobody has to recognise it later.
 fn ssh_authority() -> Result<PrivateKey, SimError> {
-    Ok(PrivateKey::new(KeypairData::Ed25519(Ed25519Keypair::from_seed(&random()?)), "")?)
+    Ok(PrivateKey::new(
+        KeypairData::Ed25519(Ed25519Keypair::from_seed(&random()?)),
+        "",
+    )?)
 }
 
 fn random() -> Result<[u8; 32], SimError> {

@@ -12,7 +12,9 @@ use crate::generate::{CHUNK, Generator};
 /// With a rate, an export chunk gathers the events of about so many seconds.
 const GATHERED: f64 = 5.0;
 /// Divisors of [`CHUNK`], so that an export chunk lies within one chunk of the generator.
-const EXPORT_SIZES: [u64; 12] = [5_000, 2_500, 1_250, 1_000, 500, 250, 125, 100, 50, 25, 10, 5];
+const EXPORT_SIZES: [u64; 12] = [
+    5_000, 2_500, 1_250, 1_000, 500, 250, 125, 100, 50, 25, 10, 5,
+];
 
 /// `now` is the time since the server started.
 pub(super) struct Log {
@@ -30,15 +32,24 @@ impl Log {
         if let Some(rate) = options.rate {
             events.start = since_epoch(started).as_secs() as Millis * 1000;
             events.event_rate = rate;
-            size = EXPORT_SIZES.into_iter().find(|size| *size as f64 <= rate * GATHERED).unwrap_or(5);
+            size = EXPORT_SIZES
+                .into_iter()
+                .find(|size| *size as f64 <= rate * GATHERED)
+                .unwrap_or(5);
         }
-        Log { generator: Generator::new(events), rate: options.rate, late: options.late, size }
+        Log {
+            generator: Generator::new(events),
+            rate: options.rate,
+            late: options.late,
+            size,
+        }
     }
 
     /// How many events have appeared.
     pub(super) fn visible(&self, now: Duration) -> u64 {
         let count = self.generator.count();
-        self.rate.map_or(count, |rate| ((now.as_secs_f64() * rate) as u64).min(count))
+        self.rate
+            .map_or(count, |rate| ((now.as_secs_f64() * rate) as u64).min(count))
     }
 
     /// Ids of the complete chunks that hold events of a day, in no order that means anything.
@@ -46,23 +57,33 @@ impl Log {
         let positions = self.generator.positions_on(day);
         let numbers = positions.start / self.size..positions.end.div_ceil(self.size);
         let listed = numbers.filter(|number| !positions.is_empty() && self.listed(now, *number));
-        let mut ids: Vec<String> = listed.map(|number| self.generator.chunk_id(number)).collect();
+        let mut ids: Vec<String> = listed
+            .map(|number| self.generator.chunk_id(number))
+            .collect();
         ids.sort_unstable();
         ids
     }
 
     /// The positions of a day's events in a chunk; `None` if the day has no such chunk (yet).
     pub(super) fn chunk(&self, now: Duration, day: Day, id: &str) -> Option<Range<u64>> {
-        let number = self.generator.chunk_number(id).filter(|number| self.listed(now, *number))?;
+        let number = self
+            .generator
+            .chunk_number(id)
+            .filter(|number| self.listed(now, *number))?;
         let positions = self.generator.positions_on(day);
-        let range = (number * self.size).max(positions.start)..((number + 1) * self.size).min(positions.end);
+        let range = (number * self.size).max(positions.start)
+            ..((number + 1) * self.size).min(positions.end);
         (!range.is_empty()).then_some(range)
     }
 
     fn listed(&self, now: Duration, number: u64) -> bool {
         let count = self.generator.count();
-        let late = self.late.is_some_and(|late| number < late.chunks && now < late.after);
-        number < count.div_ceil(self.size) && ((number + 1) * self.size).min(count) <= self.visible(now) && !late
+        let late = self
+            .late
+            .is_some_and(|late| number < late.chunks && now < late.after);
+        number < count.div_ceil(self.size)
+            && ((number + 1) * self.size).min(count) <= self.visible(now)
+            && !late
     }
 }
 
@@ -72,47 +93,98 @@ mod tests {
     use crate::generate;
 
     fn log(options: Options, events: u64) -> Log {
-        let events = generate::Options { events, ..generate::Options::default() };
-        Log::new(&Options { events, ..options }, SystemTime::UNIX_EPOCH + Duration::from_secs(20_000 * 86_400))
+        let events = generate::Options {
+            events,
+            ..generate::Options::default()
+        };
+        Log::new(
+            &Options { events, ..options },
+            SystemTime::UNIX_EPOCH + Duration::from_secs(20_000 * 86_400),
+        )
     }
 
     fn listed(log: &Log, seconds: u64) -> usize {
-        log.chunks(Duration::from_secs(seconds), Day::of(log.generator.time(0))).len()
+        log.chunks(Duration::from_secs(seconds), Day::of(log.generator.time(0)))
+            .len()
     }
 
     #[test]
     fn with_a_rate_events_carry_the_wall_clock_and_appear_as_it_passes() {
-        let log = log(Options { rate: Some(100.0), ..Options::default() }, 2_100);
+        let log = log(
+            Options {
+                rate: Some(100.0),
+                ..Options::default()
+            },
+            2_100,
+        );
         let start = Day(20_000).start();
         assert!((start..start + 10).contains(&log.generator.time(0)));
         assert!((start + 20_990..start + 21_000).contains(&log.generator.time(2_099)));
-        for (seconds, visible, chunks) in
-            [(0, 0, 0), (4, 400, 0), (5, 500, 1), (19, 1_900, 3), (20, 2_000, 4), (21, 2_100, 5), (99, 2_100, 5)]
-        {
-            assert_eq!((log.visible(Duration::from_secs(seconds)), listed(&log, seconds)), (visible, chunks), "after {seconds} s");
+        for (seconds, visible, chunks) in [
+            (0, 0, 0),
+            (4, 400, 0),
+            (5, 500, 1),
+            (19, 1_900, 3),
+            (20, 2_000, 4),
+            (21, 2_100, 5),
+            (99, 2_100, 5),
+        ] {
+            assert_eq!(
+                (
+                    log.visible(Duration::from_secs(seconds)),
+                    listed(&log, seconds)
+                ),
+                (visible, chunks),
+                "after {seconds} s"
+            );
         }
         let first = log.generator.chunk_id(0);
         assert_eq!(log.chunk(Duration::from_secs(4), Day(20_000), &first), None);
-        assert_eq!(log.chunk(Duration::from_secs(5), Day(20_000), &first), Some(0..500));
+        assert_eq!(
+            log.chunk(Duration::from_secs(5), Day(20_000), &first),
+            Some(0..500)
+        );
         assert_eq!(log.chunk(Duration::from_secs(5), Day(20_001), &first), None);
     }
 
     #[test]
     fn a_low_rate_gives_small_chunks_soon() {
-        let log = log(Options { rate: Some(1.0), ..Options::default() }, 100);
+        let log = log(
+            Options {
+                rate: Some(1.0),
+                ..Options::default()
+            },
+            100,
+        );
         assert_eq!([4, 5, 10].map(|seconds| listed(&log, seconds)), [0, 1, 2]);
     }
 
     #[test]
     fn a_late_chunk_is_listed_after_its_delay() {
-        let late = Some(Late { chunks: 1, after: Duration::from_secs(60) });
-        let log = log(Options { late, ..Options::default() }, 15_000);
+        let late = Some(Late {
+            chunks: 1,
+            after: Duration::from_secs(60),
+        });
+        let log = log(
+            Options {
+                late,
+                ..Options::default()
+            },
+            15_000,
+        );
         assert_eq!([0, 59, 60].map(|seconds| listed(&log, seconds)), [2, 2, 3]);
     }
 
     #[test]
     fn without_a_rate_everything_is_there_at_once() {
         let log = log(Options::default(), 10_001);
-        assert_eq!((log.visible(Duration::ZERO), listed(&log, 0), log.generator.time(0) / 1000), (10_001, 3, generate::START / 1000));
+        assert_eq!(
+            (
+                log.visible(Duration::ZERO),
+                listed(&log, 0),
+                log.generator.time(0) / 1000
+            ),
+            (10_001, 3, generate::START / 1000)
+        );
     }
 }

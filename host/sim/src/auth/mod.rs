@@ -1,8 +1,10 @@
 //! A simulated Teleport Auth server: gRPC over mutual TLS, direct as on port 3025.
 //!
-//! It answers as a real server (13.3.8) was observed to answer, and as Teleport's clients show for bulk export. It serves `Ping` and
-//! the four calls of the audit log service; `session.recording.access` is not emitted. Messages are written in their wire form by
-//! the generator and framed here, without gRPC machinery between: this server shares a machine with what it measures.
+//! It answers as a real server (13.3.8) was observed to answer, and as Teleport's clients show for
+//! bulk export. It serves `Ping` and the four calls of the audit log service;
+//! `session.recording.access` is not emitted. Messages are written in their wire form by
+//! the generator and framed here, without gRPC machinery between: this server shares a machine with
+//! what it measures.
 
 mod export;
 mod files;
@@ -34,23 +36,26 @@ pub enum Backend {
     Search,
 }
 
-/// What to simulate. `..Options::default()` is a server on a free port of 127.0.0.1 with 20,000 events, all there at once.
+/// What to simulate. `..Options::default()` is a server on a free port of 127.0.0.1 with 20,000
+/// events, all there at once.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// `host:port`; port 0 takes a free one.
     pub listen: String,
-    /// Where certificates and identity are written, or read when they are there from an earlier run.
+    /// Where certificates and identity are written, or read when they are there from an earlier
+    /// run.
     pub out: PathBuf,
     pub backend: Backend,
     /// The audit log. With [`Self::rate`], `start` and `event_rate` are ignored.
     pub events: generate::Options,
-    /// Events per second that appear from the start of the server on; their times follow the wall clock. Without it everything is
-    /// there at once, with the times of [`Self::events`].
+    /// Events per second that appear from the start of the server on; their times follow the wall
+    /// clock. Without it everything is there at once, with the times of [`Self::events`].
     pub rate: Option<f64>,
     /// What `Ping` says.
     pub server_version: String,
     pub user: User,
-    /// When the identity's certificate expires; a time in the past gives an expired identity. Ten years from now, if not given.
+    /// When the identity's certificate expires; a time in the past gives an expired identity. Ten
+    /// years from now, if not given.
     pub identity_expires: Option<SystemTime>,
     /// Break streams in the middle.
     pub flaky: Option<Flaky>,
@@ -116,7 +121,10 @@ impl Server {
         let tls = files::prepare(&options)?;
         let service = Arc::new(service::Service::new(&options));
         let shared = Arc::clone(&service);
-        let running = Running::start(&options.listen, tls, move |stream| service::serve(Arc::clone(&shared), stream)).await?;
+        let running = Running::start(&options.listen, tls, move |stream| {
+            service::serve(Arc::clone(&shared), stream)
+        })
+        .await?;
         Ok(Server { running, service })
     }
 
@@ -138,7 +146,8 @@ impl Server {
         self.running.connections.drop_all();
     }
 
-    /// Closes port and connections. A server started later on the same folder and address continues for the same clients.
+    /// Closes port and connections. A server started later on the same folder and address continues
+    /// for the same clients.
     pub async fn stop(self) -> Served {
         self.running.stop().await;
         self.service.served()
@@ -146,14 +155,19 @@ impl Server {
 }
 
 /// Serves until `shutdown`; `ready` is told the address once connections are accepted.
-pub async fn serve(options: Options, ready: impl FnOnce(SocketAddr), shutdown: impl Future<Output = ()>) -> Result<Served, SimError> {
+pub async fn serve(
+    options: Options,
+    ready: impl FnOnce(SocketAddr),
+    shutdown: impl Future<Output = ()>,
+) -> Result<Served, SimError> {
     let server = Server::start(options).await?;
     ready(server.address());
     shutdown.await;
     Ok(server.stop().await)
 }
 
-/// Writes a new identity into the folder of a server that may be running, as [`Options::user`] and [`Options::identity_expires`] say.
+/// Writes a new identity into the folder of a server that may be running, as [`Options::user`] and
+/// [`Options::identity_expires`] say.
 pub fn issue_identity(options: &Options) -> Result<(), SimError> {
     files::issue(options)
 }

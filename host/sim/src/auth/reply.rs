@@ -1,6 +1,8 @@
-//! gRPC over HTTP/2, as far as a server needs it: a request message in, a stream of framed messages and a status out.
+//! gRPC over HTTP/2, as far as a server needs it: a request message in, a stream of framed messages
+//! and a status out.
 //!
-//! Many messages share one DATA frame. That, and messages that come encoded, is why this is not tonic's server.
+//! Many messages share one DATA frame. That, and messages that come encoded, is why this is not
+//! tonic's server.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -28,7 +30,9 @@ pub(super) trait Messages: Send + Unpin {
 /// Messages that are there already, each with its frame.
 impl Messages for std::vec::IntoIter<Vec<u8>> {
     fn write(&mut self, out: &mut Vec<u8>) -> bool {
-        self.next().map(|message| frame(out, |out| out.extend_from_slice(&message))).is_some()
+        self.next()
+            .map(|message| frame(out, |out| out.extend_from_slice(&message)))
+            .is_some()
     }
 }
 
@@ -45,13 +49,26 @@ pub(super) struct Reply {
 
 impl Reply {
     /// `counter` is raised by each message sent.
-    pub(super) fn new(messages: impl Messages + 'static, counter: &Arc<AtomicU64>, breaks_at: Option<u64>) -> Reply {
-        Reply { messages: Some(Box::new(messages)), sent: 0, breaks_at, counter: Arc::clone(counter), status: None }
+    pub(super) fn new(
+        messages: impl Messages + 'static,
+        counter: &Arc<AtomicU64>,
+        breaks_at: Option<u64>,
+    ) -> Reply {
+        Reply {
+            messages: Some(Box::new(messages)),
+            sent: 0,
+            breaks_at,
+            counter: Arc::clone(counter),
+            status: None,
+        }
     }
 
     pub(super) fn response(self) -> Response<Reply> {
         let mut response = Response::new(self);
-        response.headers_mut().insert(http::header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        response.headers_mut().insert(
+            http::header::CONTENT_TYPE,
+            HeaderValue::from_static("application/grpc"),
+        );
         response
     }
 
@@ -68,7 +85,10 @@ impl Body for Reply {
     type Data = Bytes;
     type Error = Infallible;
 
-    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         let mut out = Vec::new();
         if let Some(mut messages) = self.messages.take() {
             out.reserve(FRAME + 4096);
@@ -78,14 +98,17 @@ impl Body for Reply {
                     break None;
                 }
                 if self.breaks_at == Some(self.sent) {
-                    break Some(Status::unavailable("the simulator broke this stream on purpose"));
+                    break Some(Status::unavailable(
+                        "the simulator broke this stream on purpose",
+                    ));
                 }
                 if !messages.write(&mut out) {
                     break Some(Status::ok(""));
                 }
                 self.sent += 1;
             };
-            self.counter.fetch_add(self.sent - before, Ordering::Relaxed);
+            self.counter
+                .fetch_add(self.sent - before, Ordering::Relaxed);
             match status {
                 None => self.messages = Some(messages),
                 status => self.status = status,
@@ -116,12 +139,19 @@ pub(super) fn frame(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
 
 /// The one message of a request.
 pub(super) async fn request<M: prost::Message + Default>(body: Incoming) -> Result<M, Status> {
-    let bytes = Limited::new(body, REQUEST_MAX).collect().await.map_err(|error| Status::internal(error.to_string()))?.to_bytes();
+    let bytes = Limited::new(body, REQUEST_MAX)
+        .collect()
+        .await
+        .map_err(|error| Status::internal(error.to_string()))?
+        .to_bytes();
     let Some((head, message)) = bytes.split_at_checked(5) else {
         return Err(Status::internal("the request has no message"));
     };
     if head[0] != 0 {
-        return Err(Status::unimplemented("compressed requests are not supported"));
+        return Err(Status::unimplemented(
+            "compressed requests are not supported",
+        ));
     }
-    M::decode(message).map_err(|error| Status::internal(format!("the request cannot be decoded: {error}")))
+    M::decode(message)
+        .map_err(|error| Status::internal(format!("the request cannot be decoded: {error}")))
 }

@@ -44,19 +44,35 @@ struct RenderedEvent {
 
 impl Search {
     /// One page of the first `visible` events.
-    pub(super) fn page(&self, generator: &Generator, visible: u64, request: &GetUnstructuredEventsRequest) -> Result<Page, Status> {
+    pub(super) fn page(
+        &self,
+        generator: &Generator,
+        visible: u64,
+        request: &GetUnstructuredEventsRequest,
+    ) -> Result<Page, Status> {
         let limit = match request.limit {
             ..=0 => LIMIT_DEFAULT,
             limit @ 1..=LIMIT_MAX => limit as usize,
-            limit => return Err(Status::invalid_argument(format!("limit {limit} exceeds max iteration limit 1000"))),
+            limit => {
+                return Err(Status::invalid_argument(format!(
+                    "limit {limit} exceeds max iteration limit 1000"
+                )));
+            }
         };
         // Inverted on the wire: 0 is oldest first.
         let ascending = match request.order {
             0 => true,
             1 => false,
-            order => return Err(Status::invalid_argument(format!("invalid event order: {order}"))),
+            order => {
+                return Err(Status::invalid_argument(format!(
+                    "invalid event order: {order}"
+                )));
+            }
         };
-        let (from, to) = (nanos(request.start_date.as_ref()), nanos(request.end_date.as_ref()));
+        let (from, to) = (
+            nanos(request.start_date.as_ref()),
+            nanos(request.end_date.as_ref()),
+        );
         if to - from <= -i128::from(Day::MILLIS) * 1_000_000 {
             return Err(Status::invalid_argument("invalid days"));
         }
@@ -64,18 +80,37 @@ impl Search {
         let (from, to) = (millis(from + 999_999), millis(to));
         let mut first = generator.position_at(from);
         let mut end = generator.position_at(to.saturating_add(1)).min(visible);
-        let wanted: Vec<&str> = request.event_types.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
+        let wanted: Vec<&str> = request
+            .event_types
+            .iter()
+            .map(String::as_str)
+            .filter(|name| !name.is_empty())
+            .collect();
         let matches = |event_type: &str| wanted.is_empty() || wanted.contains(&event_type);
 
         if !request.start_key.is_empty() {
-            // A key is found while its event is of a type that is searched and its day's file is one that is read; else the answer is an
-            // empty page, without an error.
-            let key = generator.position_of(&request.start_key).filter(|position| {
-                let day = Day::of(generator.time(*position)).start();
-                let read = from.saturating_sub(Day::MILLIS) < day && day < to.saturating_add(Day::MILLIS);
-                *position < visible && read && matches(self.rendered(generator, *position).event(*position).event_type)
-            });
-            let Some(key) = key else { return Ok(Page { message: Vec::new(), events: 0 }) };
+            // A key is found while its event is of a type that is searched and its day's file is
+            // one that is read; else the answer is an empty page, without an error.
+            let key = generator
+                .position_of(&request.start_key)
+                .filter(|position| {
+                    let day = Day::of(generator.time(*position)).start();
+                    let read = from.saturating_sub(Day::MILLIS) < day
+                        && day < to.saturating_add(Day::MILLIS);
+                    *position < visible
+                        && read
+                        && matches(
+                            self.rendered(generator, *position)
+                                .event(*position)
+                                .event_type,
+                        )
+                });
+            let Some(key) = key else {
+                return Ok(Page {
+                    message: Vec::new(),
+                    events: 0,
+                });
+            };
             match ascending {
                 true => first = first.max(key + 1),
                 false => end = end.min(key),
@@ -86,7 +121,11 @@ impl Search {
         let (mut last, mut more) = (None, false);
         let mut positions = first..end;
         let mut chunk: Option<Arc<Rendered>> = None;
-        while let Some(position) = if ascending { positions.next() } else { positions.next_back() } {
+        while let Some(position) = if ascending {
+            positions.next()
+        } else {
+            positions.next_back()
+        } {
             let chunk = match &mut chunk {
                 Some(chunk) if chunk.number == position / CHUNK => chunk,
                 chunk => chunk.insert(self.rendered(generator, position)),
@@ -111,7 +150,10 @@ impl Search {
         if let (true, Some(last)) = (more, last) {
             wire::bytes(&mut message, 0x12, generator.uid(last).as_bytes());
         }
-        Ok(Page { message, events: events as u64 })
+        Ok(Page {
+            message,
+            events: events as u64,
+        })
     }
 
     fn rendered(&self, generator: &Generator, position: u64) -> Arc<Rendered> {
@@ -135,10 +177,18 @@ impl Rendered {
         let (mut wire, mut events) = (Vec::new(), Vec::new());
         let mut start = 0;
         while let Some(event_type) = source.write(&mut wire) {
-            events.push(RenderedEvent { end: wire.len(), event_type, json: json_of(&wire[start..]).len() });
+            events.push(RenderedEvent {
+                end: wire.len(),
+                event_type,
+                json: json_of(&wire[start..]).len(),
+            });
             start = wire.len();
         }
-        Rendered { number, wire, events }
+        Rendered {
+            number,
+            wire,
+            events,
+        }
     }
 
     fn event(&self, position: u64) -> &RenderedEvent {
@@ -156,11 +206,15 @@ impl Rendered {
 
 /// An absent time is the epoch, as in Go.
 fn nanos(time: Option<&Timestamp>) -> i128 {
-    time.map_or(0, |time| i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos))
+    time.map_or(0, |time| {
+        i128::from(time.seconds) * 1_000_000_000 + i128::from(time.nanos)
+    })
 }
 
 fn millis(nanos: i128) -> Millis {
-    nanos.div_euclid(1_000_000).clamp(Millis::MIN.into(), Millis::MAX.into()) as Millis
+    nanos
+        .div_euclid(1_000_000)
+        .clamp(Millis::MIN.into(), Millis::MAX.into()) as Millis
 }
 
 #[cfg(test)]

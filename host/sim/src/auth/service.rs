@@ -11,8 +11,8 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use lockgate_model::Day;
 use lockgate_teleport::proto::auditlog::{
-    EventExportChunk, ExportUnstructuredEventsRequest, GetEventExportChunksRequest, GetUnstructuredEventsRequest,
-    StreamUnstructuredSessionEventsRequest,
+    EventExportChunk, ExportUnstructuredEventsRequest, GetEventExportChunksRequest,
+    GetUnstructuredEventsRequest, StreamUnstructuredSessionEventsRequest,
 };
 use lockgate_teleport::proto::authservice::{PingRequest, PingResponse};
 use prost::Message;
@@ -49,7 +49,10 @@ pub(super) struct Service {
 
 impl Service {
     pub(super) fn new(options: &Options) -> Service {
-        let ping = PingResponse { cluster_name: options.events.cluster.clone(), server_version: options.server_version.clone() };
+        let ping = PingResponse {
+            cluster_name: options.events.cluster.clone(),
+            server_version: options.server_version.clone(),
+        };
         Service {
             log: Log::new(options, SystemTime::now()),
             started: Instant::now(),
@@ -88,7 +91,9 @@ impl Service {
         let (service, method) = path.split_once('/').unwrap_or((path, ""));
         let may = |verb: &str, kind: &str| match known {
             true => Ok(()),
-            false => Err(Status::permission_denied(format!("access denied to perform action \"{verb}\" on \"{kind}\""))),
+            false => Err(Status::permission_denied(format!(
+                "access denied to perform action \"{verb}\" on \"{kind}\""
+            ))),
         };
         let export = self.backend == Backend::Export;
         match (service, method) {
@@ -107,45 +112,85 @@ impl Service {
             (AUDIT_LOG, "GetEventExportChunks") if export => {
                 may("list", "event")?;
                 let request: GetEventExportChunksRequest = reply::request(body).await?;
-                let chunks = self.log.chunks(self.now(), day(request.date.as_ref())).into_iter();
-                let messages: Vec<_> = chunks.map(|chunk| EventExportChunk { chunk }.encode_to_vec()).collect();
-                Ok(Reply::new(messages.into_iter(), &self.uncounted, self.breaks_at(call)))
+                let chunks = self
+                    .log
+                    .chunks(self.now(), day(request.date.as_ref()))
+                    .into_iter();
+                let messages: Vec<_> = chunks
+                    .map(|chunk| EventExportChunk { chunk }.encode_to_vec())
+                    .collect();
+                Ok(Reply::new(
+                    messages.into_iter(),
+                    &self.uncounted,
+                    self.breaks_at(call),
+                ))
             }
             (AUDIT_LOG, "ExportUnstructuredEvents") if export => {
                 may("list", "event")?;
                 self.export(&reply::request(body).await?, call)
             }
-            (AUDIT_LOG | AUTH, method) => Err(Status::unimplemented(format!("unknown method {method} for service {service}"))),
+            (AUDIT_LOG | AUTH, method) => Err(Status::unimplemented(format!(
+                "unknown method {method} for service {service}"
+            ))),
             _ => Err(Status::unimplemented(format!("unknown service {service}"))),
         }
     }
 
     async fn page(&self, request: GetUnstructuredEventsRequest) -> Result<Reply, Status> {
-        let (search, generator, visible) = (Arc::clone(&self.search), self.log.generator.clone(), self.log.visible(self.now()));
-        let page = tokio::task::spawn_blocking(move || search.page(&generator, visible, &request)).await;
+        let (search, generator, visible) = (
+            Arc::clone(&self.search),
+            self.log.generator.clone(),
+            self.log.visible(self.now()),
+        );
+        let page =
+            tokio::task::spawn_blocking(move || search.page(&generator, visible, &request)).await;
         let page = page.map_err(|error| Status::internal(error.to_string()))??;
         self.events.fetch_add(page.events, Ordering::Relaxed);
         Ok(self.once(page.message))
     }
 
-    fn export(&self, request: &ExportUnstructuredEventsRequest, call: u64) -> Result<Reply, Status> {
-        let range = self.log.chunk(self.now(), day(request.date.as_ref()), &request.chunk);
-        let range = range.ok_or_else(|| Status::not_found(format!("event export chunk {:?} not found", request.chunk)))?;
+    fn export(
+        &self,
+        request: &ExportUnstructuredEventsRequest,
+        call: u64,
+    ) -> Result<Reply, Status> {
+        let range = self
+            .log
+            .chunk(self.now(), day(request.date.as_ref()), &request.chunk);
+        let range = range.ok_or_else(|| {
+            Status::not_found(format!("event export chunk {:?} not found", request.chunk))
+        })?;
         let row = row(&request.cursor)?.min(range.end - range.start);
         let export = Export::new(self.log.generator.from(range.start + row), range.end, row);
         Ok(Reply::new(export, &self.events, self.breaks_at(call)))
     }
 
-    fn recording(&self, request: &StreamUnstructuredSessionEventsRequest, call: u64) -> Result<Reply, Status> {
+    fn recording(
+        &self,
+        request: &StreamUnstructuredSessionEventsRequest,
+        call: u64,
+    ) -> Result<Reply, Status> {
         let sid = &request.session_id;
-        let started = self.log.generator.session_start(sid).is_some_and(|position| position < self.log.visible(self.now()));
+        let started = self
+            .log
+            .generator
+            .session_start(sid)
+            .is_some_and(|position| position < self.log.visible(self.now()));
         let recording = started.then(|| self.log.generator.recording(sid)).flatten();
-        let mut events = recording
-            .ok_or_else(|| Status::not_found(format!("open /var/lib/teleport/log/records/{sid}.tar: no such file or directory")))?;
+        let mut events = recording.ok_or_else(|| {
+            Status::not_found(format!(
+                "open /var/lib/teleport/log/records/{sid}.tar: no such file or directory"
+            ))
+        })?;
         self.recordings.fetch_add(1, Ordering::Relaxed);
-        // Indexes are consecutive from 0; the start is inclusive; beyond the end there is nothing, and that is no error.
+        // Indexes are consecutive from 0; the start is inclusive; beyond the end there is nothing,
+        // and that is no error.
         events.drain(..(request.start_index.max(0) as usize).min(events.len()));
-        Ok(Reply::new(events.into_iter(), &self.events, self.breaks_at(call)))
+        Ok(Reply::new(
+            events.into_iter(),
+            &self.events,
+            self.breaks_at(call),
+        ))
     }
 
     fn once(&self, message: Vec<u8>) -> Reply {
@@ -155,14 +200,18 @@ impl Service {
     fn breaks_at(&self, call: u64) -> Option<u64> {
         let flaky = self.flaky?;
         let mut rng = Rng::new(flaky.seed, call);
-        rng.chance(flaky.probability).then(|| rng.below(flaky.within.max(1)))
+        rng.chance(flaky.probability)
+            .then(|| rng.below(flaky.within.max(1)))
     }
 }
 
 /// Serves one connection until it ends.
 pub(super) async fn serve(service: Arc<Service>, stream: TlsStream<TcpStream>) {
     let (_, tls) = stream.get_ref();
-    let (known, http2) = (tls.peer_certificates().is_some(), tls.alpn_protocol() == Some(b"h2"));
+    let (known, http2) = (
+        tls.peer_certificates().is_some(),
+        tls.alpn_protocol() == Some(b"h2"),
+    );
     let io = TokioIo::new(stream);
     let ended = if http2 {
         let calls = service_fn(|request| {
@@ -170,11 +219,18 @@ pub(super) async fn serve(service: Arc<Service>, stream: TlsStream<TcpStream>) {
             async move { Ok::<_, Infallible>(answer(&service, request, known).await) }
         });
         let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
-        builder.max_send_buf_size(SEND_BUFFER).max_concurrent_streams(1000).serve_connection(io, calls).await
+        builder
+            .max_send_buf_size(SEND_BUFFER)
+            .max_concurrent_streams(1000)
+            .serve_connection(io, calls)
+            .await
     } else {
-        // Without h2 a real Auth server speaks HTTP/1.1, where it knows no page: clients that look for a proxy find that out.
+        // Without h2 a real Auth server speaks HTTP/1.1, where it knows no page: clients that look
+        // for a proxy find that out.
         let calls = service_fn(|_| async { Ok::<_, Infallible>(plain(StatusCode::NOT_FOUND)) });
-        hyper::server::conn::http1::Builder::new().serve_connection(io, calls).await
+        hyper::server::conn::http1::Builder::new()
+            .serve_connection(io, calls)
+            .await
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended");
@@ -182,7 +238,10 @@ pub(super) async fn serve(service: Arc<Service>, stream: TlsStream<TcpStream>) {
 }
 
 async fn answer(service: &Service, request: Request<Incoming>, known: bool) -> Response<Reply> {
-    let grpc = request.headers().get(http::header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
+    let grpc = request
+        .headers()
+        .get(http::header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"));
     if !grpc {
         return plain(StatusCode::UNSUPPORTED_MEDIA_TYPE);
     }

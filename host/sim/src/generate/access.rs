@@ -24,15 +24,31 @@ impl Scribe {
             return;
         }
         let sso = self.rng.chance(0.5);
-        let mut fields = self.begin(world, out, "user.login", if sso { "T1001I" } else { "T1000I" }, 0);
+        let mut fields = self.begin(
+            world,
+            out,
+            "user.login",
+            if sso { "T1001I" } else { "T1000I" },
+            0,
+        );
         self.who(&mut fields, person, true);
-        fields.text("method", if sso { self.rng.pick(&["oidc", "saml", "github"]) } else { "local" });
+        fields.text(
+            "method",
+            if sso {
+                self.rng.pick(&["oidc", "saml", "github"])
+            } else {
+                "local"
+            },
+        );
         fields.flag("success", true);
         fields.text("addr.remote", self.address());
         fields.text("user_agent", self.rng.pick(&USER_AGENTS));
         if !sso {
             fields.object("mfa_device", |device| {
-                device.text("mfa_device_name", self.rng.pick(&["yubikey", "touch-id", "usb-c"]));
+                device.text(
+                    "mfa_device_name",
+                    self.rng.pick(&["yubikey", "touch-id", "usb-c"]),
+                );
                 device.text("mfa_device_uuid", self.rng.uuid());
                 device.text("mfa_device_type", "WebAuthn");
             });
@@ -76,7 +92,14 @@ impl Scribe {
         fields.object("identity", |identity| {
             identity.text("user", person.name);
             identity.texts("roles", &person.roles);
-            identity.texts("logins", [person.logins[0], person.logins[1], "-teleport-internal-join"]);
+            identity.texts(
+                "logins",
+                [
+                    person.logins[0],
+                    person.logins[1],
+                    "-teleport-internal-join",
+                ],
+            );
             let hours = self.rng.range(1, 12);
             identity.text("expires", self.later(hours));
             identity.text("route_to_cluster", &world.cluster);
@@ -87,7 +110,10 @@ impl Scribe {
                 true => identity.text("prev_identity_expires", NEVER),
                 false => identity.text("prev_identity_expires", self.later(1)),
             }
-            identity.text("private_key_policy", self.rng.pick(&["none", "none", "hardware_key_touch"]));
+            identity.text(
+                "private_key_policy",
+                self.rng.pick(&["none", "none", "hardware_key_touch"]),
+            );
             self.certificate_routes(world, identity, person.name);
         });
         fields.text("user_agent", self.rng.pick(&USER_AGENTS));
@@ -100,7 +126,10 @@ impl Scribe {
 
     fn certificate_routes(&mut self, world: &World, identity: &mut Fields<'_>, user: &str) {
         if self.rng.chance(0.3) {
-            identity.text("kubernetes_cluster", format!("eks-{}", self.rng.pick(&ENVS)));
+            identity.text(
+                "kubernetes_cluster",
+                format!("eks-{}", self.rng.pick(&ENVS)),
+            );
             identity.texts("kubernetes_groups", ["viewers", "developers"]);
             identity.texts("kubernetes_users", [user]);
         }
@@ -165,7 +194,10 @@ impl Scribe {
     pub(crate) fn request_review(&mut self, world: &World, out: &mut Vec<u8>) {
         let mut fields = self.by_somebody(world, out, "access_request.review", "T5002I");
         fields.text("id", self.rng.uuid());
-        fields.text("proposed_state", self.rng.pick(&["APPROVED", "APPROVED", "DENIED"]));
+        fields.text(
+            "proposed_state",
+            self.rng.pick(&["APPROVED", "APPROVED", "DENIED"]),
+        );
         fields.text("reviewer", self.user());
         fields.text("reason", self.rng.pick(&REASONS));
         fields.text("state", self.rng.pick(&["PENDING", "APPROVED", "DENIED"]));
@@ -194,7 +226,10 @@ impl Scribe {
 
     fn user_change(&mut self, world: &World, out: &mut Vec<u8>, event: &'static str, code: &str) {
         let mut fields = self.by_somebody(world, out, event, code);
-        fields.text("name", format!("user-{}@example.com", self.rng.hex(6).as_str()));
+        fields.text(
+            "name",
+            format!("user-{}@example.com", self.rng.hex(6).as_str()),
+        );
         fields.texts("roles", self.rng.sample(&ROLES, 3));
         fields.text("connector", self.rng.pick(&["local", "okta"]));
         fields.text("expires", NEVER);
@@ -202,7 +237,10 @@ impl Scribe {
 
     pub(crate) fn user_delete(&mut self, world: &World, out: &mut Vec<u8>) {
         let mut fields = self.by_somebody(world, out, "user.delete", "T1004I");
-        fields.text("name", format!("user-{}@example.com", self.rng.hex(6).as_str()));
+        fields.text(
+            "name",
+            format!("user-{}@example.com", self.rng.hex(6).as_str()),
+        );
     }
 
     pub(crate) fn role_create(&mut self, world: &World, out: &mut Vec<u8>) {
@@ -230,12 +268,21 @@ impl Scribe {
         fields.text("node_name", &node.host);
         fields.text("host_id", node.id);
         fields.text("role", "Node");
-        fields.text("token_name", format!("************************{}", self.rng.hex(8).as_str()));
+        fields.text(
+            "token_name",
+            format!("************************{}", self.rng.hex(8).as_str()),
+        );
         fields.text("addr.remote", self.address());
         fields.object("attributes", |attributes| {
             attributes.text("account", "123456789012");
             let instance = self.rng.hex(17);
-            attributes.text("arn", format!("arn:aws:sts::123456789012:assumed-role/teleport/i-{}", instance.as_str()));
+            attributes.text(
+                "arn",
+                format!(
+                    "arn:aws:sts::123456789012:assumed-role/teleport/i-{}",
+                    instance.as_str()
+                ),
+            );
         });
     }
 
@@ -281,7 +328,10 @@ impl Scribe {
             serial.push_hex(self.rng.bits(), 2);
         }
         fields.text("serial_number", serial);
-        fields.text("spiffe_id", format!("spiffe://{}/svc/{}", world.cluster, self.rng.pick(&TEAMS)));
+        fields.text(
+            "spiffe_id",
+            format!("spiffe://{}/svc/{}", world.cluster, self.rng.pick(&TEAMS)),
+        );
         fields.text("svid_type", "x509");
         fields.text("user", "bot-ci-deploy");
         fields.number("user_kind", 2.0);
@@ -306,7 +356,13 @@ impl Scribe {
         });
     }
 
-    fn by_somebody<'o>(&mut self, world: &World, out: &'o mut Vec<u8>, event: &'static str, code: &str) -> Fields<'o> {
+    fn by_somebody<'o>(
+        &mut self,
+        world: &World,
+        out: &'o mut Vec<u8>,
+        event: &'static str,
+        code: &str,
+    ) -> Fields<'o> {
         let person = self.person(world);
         let mut fields = self.begin(world, out, event, code, 0);
         self.who(&mut fields, person, true);

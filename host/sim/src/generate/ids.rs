@@ -1,4 +1,5 @@
-//! Ids that look like random UUIDs and yet tell their position, so that the server needs no index of what it served.
+//! Ids that look like random UUIDs and yet tell their position, so that the server needs no index
+//! of what it served.
 
 use super::rng::mix;
 use super::text::Short;
@@ -13,7 +14,8 @@ pub(crate) enum Kind {
     Chunk = 5,
 }
 
-/// A keyed bijection between (kind, position) and the 122 free bits of a UUID: four Feistel rounds over two halves of 61 bits.
+/// A keyed bijection between (kind, position) and the 122 free bits of a UUID: four Feistel rounds
+/// over two halves of 61 bits.
 #[derive(Clone, Debug)]
 pub(crate) struct Ids {
     keys: [u64; 4],
@@ -24,7 +26,9 @@ const KIND_SHIFT: u32 = 53;
 
 impl Ids {
     pub(crate) fn new(seed: u64) -> Ids {
-        Ids { keys: std::array::from_fn(|round| mix(mix(seed) ^ mix(0x1d5 + round as u64))) }
+        Ids {
+            keys: std::array::from_fn(|round| mix(mix(seed) ^ mix(0x1d5 + round as u64))),
+        }
     }
 
     pub(crate) fn encode(&self, kind: Kind, position: u64) -> Short {
@@ -80,11 +84,22 @@ mod tests {
         let ids = Ids::new(42);
         for position in [0, 1, 4_999, 5_000, 2_000_000, HALF] {
             let id = ids.encode(Kind::Event, position);
-            assert_eq!(ids.decode(Kind::Event, id.as_str()), Some(position), "{}", id.as_str());
+            assert_eq!(
+                ids.decode(Kind::Event, id.as_str()),
+                Some(position),
+                "{}",
+                id.as_str()
+            );
             assert_eq!(ids.decode(Kind::Ssh, id.as_str()), None);
             assert_eq!(Ids::new(43).decode(Kind::Event, id.as_str()), None);
         }
-        for foreign in ["", "x", "ffffffff-ffff-4fff-bfff-ffffffffffff", "ffffffff-ffff-4fff-bfff-fffffffffff\u{e9}", "../../etc/passwd"] {
+        for foreign in [
+            "",
+            "x",
+            "ffffffff-ffff-4fff-bfff-ffffffffffff",
+            "ffffffff-ffff-4fff-bfff-fffffffffff\u{e9}",
+            "../../etc/passwd",
+        ] {
             assert_eq!(ids.decode(Kind::Event, foreign), None, "{foreign}");
         }
     }

@@ -1,5 +1,5 @@
-//! A written Struct as JSON text: sorted keys, no spaces, as a receiver would see it. Written for clearness: it is what tests compare
-//! the host's own converter with, so the two share nothing.
+//! A written Struct as JSON text: sorted keys, no spaces, as a receiver would see it. Written for
+//! clearness: it is what tests compare the host's own converter with, so the two share nothing.
 
 /// JSON text of Struct wire bytes that this crate wrote. Not-a-number is written as `null`.
 pub(crate) fn object(wire: &[u8], ascii: bool, out: &mut Vec<u8>) {
@@ -7,7 +7,11 @@ pub(crate) fn object(wire: &[u8], ascii: bool, out: &mut Vec<u8>) {
         .map(|(_, entry)| {
             let mut pair: (&[u8], &[u8]) = (&[], &[]);
             for (tag, content) in fields(entry) {
-                if tag >> 3 == 1 { pair.0 = content } else { pair.1 = content }
+                if tag >> 3 == 1 {
+                    pair.0 = content
+                } else {
+                    pair.1 = content
+                }
             }
             pair
         })
@@ -27,13 +31,20 @@ pub(crate) fn object(wire: &[u8], ascii: bool, out: &mut Vec<u8>) {
 
 /// The Struct inside an encoded `EventUnstructured`.
 pub(crate) fn payload(event: &[u8]) -> &[u8] {
-    fields(event).find(|(tag, _)| tag >> 3 == 5).map_or(&[], |(_, content)| content)
+    fields(event)
+        .find(|(tag, _)| tag >> 3 == 5)
+        .map_or(&[], |(_, content)| content)
 }
 
 fn value(wire: &[u8], ascii: bool, out: &mut Vec<u8>) {
-    let Some((tag, content)) = fields(wire).next() else { return out.extend_from_slice(b"null") };
+    let Some((tag, content)) = fields(wire).next() else {
+        return out.extend_from_slice(b"null");
+    };
     match tag >> 3 {
-        2 => number(f64::from_le_bytes(content.try_into().unwrap_or_default()), out),
+        2 => number(
+            f64::from_le_bytes(content.try_into().unwrap_or_default()),
+            out,
+        ),
         3 => text(content, ascii, out),
         4 => out.extend_from_slice(if content == [1] { b"true" } else { b"false" }),
         5 => object(content, ascii, out),
@@ -55,14 +66,20 @@ fn number(value: f64, out: &mut Vec<u8>) {
     if value.fract() == 0.0 && value.abs() < 1e15 {
         out.extend_from_slice(itoa::Buffer::new().format(value as i64).as_bytes());
     } else {
-        out.extend_from_slice(serde_json::Number::from_f64(value).map_or("null".into(), |number| number.to_string()).as_bytes());
+        out.extend_from_slice(
+            serde_json::Number::from_f64(value)
+                .map_or("null".into(), |number| number.to_string())
+                .as_bytes(),
+        );
     }
 }
 
 fn text(bytes: &[u8], ascii: bool, out: &mut Vec<u8>) {
     let text = String::from_utf8_lossy(bytes);
     if !ascii || text.is_ascii() {
-        let plain = text.bytes().all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\');
+        let plain = text
+            .bytes()
+            .all(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\');
         if plain {
             out.push(b'"');
             out.extend_from_slice(text.as_bytes());
@@ -83,7 +100,8 @@ fn text(bytes: &[u8], ascii: bool, out: &mut Vec<u8>) {
     }
 }
 
-/// (tag, content) of each field; content is the payload of a length-delimited field, the 8 bytes of a double, the byte of a flag.
+/// (tag, content) of each field; content is the payload of a length-delimited field, the 8 bytes of
+/// a double, the byte of a flag.
 fn fields(mut wire: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     std::iter::from_fn(move || {
         let (&tag, rest) = wire.split_first()?;
@@ -95,7 +113,10 @@ fn fields(mut wire: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
             1 => rest.split_at_checked(8)?,
             2 => {
                 let end = rest.iter().position(|byte| byte & 0x80 == 0)? + 1;
-                let len = rest[..end].iter().rev().fold(0usize, |len, byte| (len << 7) | usize::from(byte & 0x7f));
+                let len = rest[..end]
+                    .iter()
+                    .rev()
+                    .fold(0usize, |len, byte| (len << 7) | usize::from(byte & 0x7f));
                 rest[end..].split_at_checked(len)?
             }
             _ => return None,

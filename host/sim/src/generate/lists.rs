@@ -1,4 +1,5 @@
-//! The values that generated events are made of. Every one is synthetic; the awkward ones are there on purpose.
+//! The values that generated events are made of. Every one is synthetic; the awkward ones are there
+//! on purpose.
 
 pub(crate) const USERS: [&str; 22] = [
     "alice",
@@ -82,10 +83,28 @@ pub(crate) const KUBE_PATHS: [(&str, &str, Option<&str>); 5] = [
     ("/api/v1/namespaces/", "/pods?limit=500", None),
     ("/apis/apps/v1/namespaces/", "/deployments/", Some("")),
     ("/api/v1/namespaces/", "/secrets/", Some("-tls")),
-    ("/api/v1/namespaces/", "/pods/", Some("/log?container=main&follow=true&tailLines=100")),
+    (
+        "/api/v1/namespaces/",
+        "/pods/",
+        Some("/log?container=main&follow=true&tailLines=100"),
+    ),
 ];
-pub(crate) const NAMESPACES: [&str; 6] = ["default", "kube-system", "payments", "search", "monitoring", "ingress-nginx"];
-pub(crate) const APPLICATIONS: [&str; 6] = ["grafana", "jenkins", "argocd", "wiki", "aws-console", "kibana"];
+pub(crate) const NAMESPACES: [&str; 6] = [
+    "default",
+    "kube-system",
+    "payments",
+    "search",
+    "monitoring",
+    "ingress-nginx",
+];
+pub(crate) const APPLICATIONS: [&str; 6] = [
+    "grafana",
+    "jenkins",
+    "argocd",
+    "wiki",
+    "aws-console",
+    "kibana",
+];
 pub(crate) const REASONS: [&str; 7] = [
     "deploy hotfix for INC-20417",
     "investigate alert \"HighLatency\" on payments-api",

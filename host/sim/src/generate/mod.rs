@@ -1,10 +1,11 @@
 //! Teleport-like audit events, written straight into protobuf wire bytes.
 //!
-//! The same options give the same bytes in every release. Chunk `k` ([`CHUNK`] events) is made of (seed, k) alone, so nothing is held
-//! in memory, however many events there are; ids and times tell their position, so nothing is looked up either. Times rise with the
-//! position. The mix is that of a busy organisation (about 40 types, mean about 0.95 KB of JSON) with awkward content on purpose:
-//! non-ASCII text, quotes, line breaks, HTML, nulls, nested objects, keys with dots, integers above 2^32. `print` is absent: it
-//! stands in recordings only.
+//! The same options give the same bytes in every release. Chunk `k` ([`CHUNK`] events) is made of
+//! (seed, k) alone, so nothing is held in memory, however many events there are; ids and times tell
+//! their position, so nothing is looked up either. Times rise with the position. The mix is that of
+//! a busy organisation (about 40 types, mean about 0.95 KB of JSON) with awkward content on
+//! purpose: non-ASCII text, quotes, line breaks, HTML, nulls, nested objects, keys with dots,
+//! integers above 2^32. `print` is absent: it stands in recordings only.
 
 mod access;
 mod ids;
@@ -33,7 +34,8 @@ use self::world::World;
 /// Events of one chunk.
 pub const CHUNK: u64 = 5_000;
 
-/// 2026-01-05T08:00:00Z: where event time begins, unless told otherwise. Fixed, so that the same seed gives the same events on every day.
+/// 2026-01-05T08:00:00Z: where event time begins, unless told otherwise. Fixed, so that the same
+/// seed gives the same events on every day.
 pub const START: Millis = 1_767_600_000_000;
 
 /// What is generated.
@@ -44,7 +46,8 @@ pub struct Options {
     pub events: u64,
     /// Time of the first event.
     pub start: Millis,
-    /// Events per second of event time, from 0.001 to 1,000,000; others count as the nearest of these.
+    /// Events per second of event time, from 0.001 to 1,000,000; others count as the nearest of
+    /// these.
     pub event_rate: f64,
     /// Name of the Teleport cluster.
     pub cluster: String,
@@ -81,7 +84,11 @@ impl Generator {
     pub fn new(options: Options) -> Generator {
         // `max` turns not-a-number into a step that works.
         let step = (1e6 / options.event_rate).clamp(1.0, 1e9).max(1.0) as u64;
-        Generator { world: Arc::new(World::new(options.seed, &options.cluster)), options: Arc::new(options), step }
+        Generator {
+            world: Arc::new(World::new(options.seed, &options.cluster)),
+            options: Arc::new(options),
+            step,
+        }
     }
 
     pub fn options(&self) -> &Options {
@@ -96,7 +103,8 @@ impl Generator {
     /// Time of the event at `position`; never falls as the position rises.
     pub fn time(&self, position: u64) -> Millis {
         let jitter = mix(self.options.seed ^ mix(position)) % self.step;
-        self.options.start + (position.saturating_mul(self.step).saturating_add(jitter) / 1000) as Millis
+        self.options.start
+            + (position.saturating_mul(self.step).saturating_add(jitter) / 1000) as Millis
     }
 
     /// Position of the first event at or after `time`; [`Self::count`] when there is none.
@@ -119,12 +127,19 @@ impl Generator {
 
     /// `uid` of the event at `position`. Looks like a random UUID.
     pub fn uid(&self, position: u64) -> String {
-        self.world.ids.encode(Kind::Event, position).as_str().to_owned()
+        self.world
+            .ids
+            .encode(Kind::Event, position)
+            .as_str()
+            .to_owned()
     }
 
     /// The inverse of [`Self::uid`]; `None` for text that is no uid of this seed.
     pub fn position_of(&self, uid: &str) -> Option<u64> {
-        self.world.ids.decode(Kind::Event, uid).filter(|position| *position < self.count())
+        self.world
+            .ids
+            .decode(Kind::Event, uid)
+            .filter(|position| *position < self.count())
     }
 
     /// The events of chunk `number`, in order of position. Empty beyond the last.
@@ -148,18 +163,26 @@ impl Generator {
         events
     }
 
-    /// The recording of session `sid`: encoded `EventUnstructured`s in order of index. `None` for an id that no SSH session has.
+    /// The recording of session `sid`: encoded `EventUnstructured`s in order of index. `None` for
+    /// an id that no SSH session has.
     pub fn recording(&self, sid: &str) -> Option<Vec<Vec<u8>>> {
         let position = self.session_start(sid)?;
-        Some(recording::write(&self.world, SshSession::new(&self.world, position, self.time(position))))
+        Some(recording::write(
+            &self.world,
+            SshSession::new(&self.world, position, self.time(position)),
+        ))
     }
 
     /// Position of the `session.start` of an SSH session.
     pub fn session_start(&self, sid: &str) -> Option<u64> {
-        self.world.ids.decode(Kind::Ssh, sid).filter(|position| *position < self.count())
+        self.world
+            .ids
+            .decode(Kind::Ssh, sid)
+            .filter(|position| *position < self.count())
     }
 
-    /// The first `count` events as JSON text, one object a line, keys sorted. Every 16th line writes non-ASCII text as `\u` escapes.
+    /// The first `count` events as JSON text, one object a line, keys sorted. Every 16th line
+    /// writes non-ASCII text as `\u` escapes.
     pub fn json_lines(&self, count: u64) -> impl Iterator<Item = String> + use<> {
         let generator = self.clone();
         let mut events = self.chunk(0);
@@ -177,7 +200,11 @@ impl Generator {
     }
 
     pub(crate) fn chunk_id(&self, number: u64) -> String {
-        self.world.ids.encode(Kind::Chunk, number).as_str().to_owned()
+        self.world
+            .ids
+            .encode(Kind::Chunk, number)
+            .as_str()
+            .to_owned()
     }
 
     pub(crate) fn chunk_number(&self, id: &str) -> Option<u64> {
@@ -199,22 +226,34 @@ impl Events {
         self.scribe.position
     }
 
-    /// Appends the next event as an encoded `EventUnstructured` and returns its type; `None` after the last of the chunk.
+    /// Appends the next event as an encoded `EventUnstructured` and returns its type; `None` after
+    /// the last of the chunk.
     pub fn write(&mut self, out: &mut Vec<u8>) -> Option<&'static str> {
-        let Events { generator, scribe, first, end } = self;
+        let Events {
+            generator,
+            scribe,
+            first,
+            end,
+        } = self;
         let position = scribe.position;
         if position >= *end {
             return None;
         }
         let options = &generator.options;
-        let head = scribe.write(&generator.world, generator.time(position), position - *first, out, |fields| {
-            if options.not_json.contains(&position) {
-                fields.number("ratio", f64::NAN);
-            }
-            if options.oversized.contains(&position) {
-                fields.text("padding", "x".repeat(1_200_000));
-            }
-        });
+        let head = scribe.write(
+            &generator.world,
+            generator.time(position),
+            position - *first,
+            out,
+            |fields| {
+                if options.not_json.contains(&position) {
+                    fields.number("ratio", f64::NAN);
+                }
+                if options.oversized.contains(&position) {
+                    fields.text("padding", "x".repeat(1_200_000));
+                }
+            },
+        );
         Some(head.event)
     }
 }

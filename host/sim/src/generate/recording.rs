@@ -1,7 +1,9 @@
-//! Session recordings: what `StreamUnstructuredSessionEvents` answers. Written from the session's id alone.
+//! Session recordings: what `StreamUnstructuredSessionEvents` answers. Written from the session's
+//! id alone.
 //!
-//! As a real server showed for an interactive session: `session.start` (0), `print` (1 to n), `session.leave`, `session.end`; indexes
-//! are consecutive; `print` has no uid, so its id on the wire is the SHA-256 of its JSON text.
+//! As a real server showed for an interactive session: `session.start` (0), `print` (1 to n),
+//! `session.leave`, `session.end`; indexes are consecutive; `print` has no uid, so its id on the
+//! wire is the SHA-256 of its JSON text.
 
 use sha2::{Digest, Sha256};
 
@@ -26,7 +28,12 @@ pub(crate) fn write(world: &World, session: SshSession) -> Vec<Vec<u8>> {
     let mut events = Vec::with_capacity(prints as usize + 3);
     let started = session.start;
 
-    let mut edge = |scribe: &mut Scribe, session: &mut SshSession, time, event, code, write: &dyn Fn(&mut Fields<'_>)| {
+    let mut edge = |scribe: &mut Scribe,
+                    session: &mut SshSession,
+                    time,
+                    event,
+                    code,
+                    write: &dyn Fn(&mut Fields<'_>)| {
         let mut out = Vec::new();
         scribe.time = time;
         let mut fields = scribe.ssh(world, &mut out, session, event, code);
@@ -34,10 +41,17 @@ pub(crate) fn write(world: &World, session: SshSession) -> Vec<Vec<u8>> {
         scribe.close(&mut out);
         events.push(out);
     };
-    edge(&mut scribe, &mut session, started, "session.start", "T2000I", &|fields| {
-        fields.text("size", "120:40");
-        fields.text("session_recording", "node");
-    });
+    edge(
+        &mut scribe,
+        &mut session,
+        started,
+        "session.start",
+        "T2000I",
+        &|fields| {
+            fields.text("size", "120:40");
+            fields.text("session_recording", "node");
+        },
+    );
     // The uids of what follows belong to no event of the audit log.
     scribe.position = BEYOND_THE_LOG + 2 * session.started_at;
     let mut printed = Vec::new();
@@ -45,31 +59,71 @@ pub(crate) fn write(world: &World, session: SshSession) -> Vec<Vec<u8>> {
     for number in 0..prints {
         let delay = rng.below(5000);
         elapsed += delay;
-        let (event, len) = print(world, &mut rng, &mut session, number, delay, elapsed, offset);
+        let (event, len) = print(
+            world,
+            &mut rng,
+            &mut session,
+            number,
+            delay,
+            elapsed,
+            offset,
+        );
         offset += len;
         printed.push(event);
     }
     let stop = started + elapsed as i64 + 20;
-    edge(&mut scribe, &mut session, stop, "session.leave", "T2003I", &|_| {});
+    edge(
+        &mut scribe,
+        &mut session,
+        stop,
+        "session.leave",
+        "T2003I",
+        &|_| {},
+    );
     let participants = session.participants.clone();
-    edge(&mut scribe, &mut session, stop + 5000, "session.end", "T2004I", &|fields| {
-        fields.flag("enhanced_recording", false);
-        fields.flag("interactive", true);
-        fields.texts("participants", &participants);
-        fields.text("session_recording", "node");
-        fields.text("session_start", Short::time_nanos(started, 0));
-        fields.text("session_stop", Short::time_nanos(stop, 0));
-    });
+    edge(
+        &mut scribe,
+        &mut session,
+        stop + 5000,
+        "session.end",
+        "T2004I",
+        &|fields| {
+            fields.flag("enhanced_recording", false);
+            fields.flag("interactive", true);
+            fields.texts("participants", &participants);
+            fields.text("session_recording", "node");
+            fields.text("session_start", Short::time_nanos(started, 0));
+            fields.text("session_stop", Short::time_nanos(stop, 0));
+        },
+    );
     events.splice(1..1, printed);
     events
 }
 
-/// One `print` event and how many bytes of terminal output it holds. `delay`, `elapsed`: ms; `offset`: bytes.
-fn print(world: &World, rng: &mut Rng, session: &mut SshSession, number: u32, delay: u64, elapsed: u64, offset: u64) -> (Vec<u8>, u64) {
+/// One `print` event and how many bytes of terminal output it holds. `delay`, `elapsed`: ms;
+/// `offset`: bytes.
+fn print(
+    world: &World,
+    rng: &mut Rng,
+    session: &mut SshSession,
+    number: u32,
+    delay: u64,
+    elapsed: u64,
+    offset: u64,
+) -> (Vec<u8>, u64) {
     let magnitude = rng.range(4, 12);
     let len = 8 + rng.below(1 << magnitude);
-    let host = session.node(world).host.split('.').next().unwrap_or_default();
-    let line = format!("\x1b[1;32m{}@{host}\x1b[0m:~$ {}\r\n", session.login, rng.pick(&COMMANDS));
+    let host = session
+        .node(world)
+        .host
+        .split('.')
+        .next()
+        .unwrap_or_default();
+    let line = format!(
+        "\x1b[1;32m{}@{host}\x1b[0m:~$ {}\r\n",
+        session.login,
+        rng.pick(&COMMANDS)
+    );
     let screen: Vec<u8> = line.bytes().cycle().take(len as usize).collect();
     let time = session.start + elapsed as i64;
 
@@ -89,7 +143,10 @@ fn print(world: &World, rng: &mut Rng, session: &mut SshSession, number: u32, de
 
     let mut text = Vec::new();
     json::object(&payload, false, &mut text);
-    let id: String = Sha256::digest(&text).iter().map(|byte| format!("{byte:02x}")).collect();
+    let id: String = Sha256::digest(&text)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
     let mut out = Vec::new();
     let at = envelope(&mut out, "print", id, time, session.index);
     out.extend_from_slice(&payload);
@@ -102,10 +159,15 @@ fn base64(bytes: &[u8]) -> String {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for group in bytes.chunks(3) {
-        let bits = group.iter().fold(0u32, |bits, byte| (bits << 8) | u32::from(*byte)) << (8 * (3 - group.len()));
+        let bits = group
+            .iter()
+            .fold(0u32, |bits, byte| (bits << 8) | u32::from(*byte))
+            << (8 * (3 - group.len()));
         for place in 0..4 {
             match place <= group.len() {
-                true => text.push(char::from(LETTERS[(bits >> (18 - 6 * place)) as usize & 63])),
+                true => text.push(char::from(
+                    LETTERS[(bits >> (18 - 6 * place)) as usize & 63],
+                )),
                 false => text.push('='),
             }
         }
@@ -119,7 +181,14 @@ mod tests {
 
     #[test]
     fn base64_is_that_of_rfc_4648() {
-        for (plain, text) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("foobar", "Zm9vYmFy")] {
+        for (plain, text) in [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("foobar", "Zm9vYmFy"),
+        ] {
             assert_eq!(base64(plain.as_bytes()), text);
         }
     }

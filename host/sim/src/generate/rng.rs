@@ -48,7 +48,9 @@ impl Rng {
     /// `N` different items, in random order.
     pub(crate) fn sample<T: Copy>(&mut self, items: &[T], count: usize) -> Vec<T> {
         let mut pool = items.to_vec();
-        (0..count.min(items.len())).map(|_| pool.swap_remove(self.below(pool.len() as u64) as usize)).collect()
+        (0..count.min(items.len()))
+            .map(|_| pool.swap_remove(self.below(pool.len() as u64) as usize))
+            .collect()
     }
 
     /// Lower-case hexadecimal text of `digits` random digits, at most 60.
@@ -69,7 +71,8 @@ impl Rng {
     }
 }
 
-/// The finaliser of SplitMix64: a bijection in which each input bit moves about half of the output bits.
+/// The finaliser of SplitMix64: a bijection in which each input bit moves about half of the output
+/// bits.
 pub(crate) fn mix(value: u64) -> u64 {
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -85,7 +88,10 @@ mod tests {
         let mut rng = Rng::new(42, 7);
         let drawn = [rng.bits(), rng.below(1000), rng.range(5, 8)];
         assert_eq!(drawn, [Rng::new(42, 7).bits(), drawn[1], drawn[2]]);
-        assert_eq!(Rng::new(1, 0).hex(8).as_str(), Rng::new(1, 0).hex(8).as_str());
+        assert_eq!(
+            Rng::new(1, 0).hex(8).as_str(),
+            Rng::new(1, 0).hex(8).as_str()
+        );
         assert_ne!(Rng::new(1, 0).bits(), Rng::new(1, 1).bits());
         assert_ne!(Rng::new(1, 0).bits(), Rng::new(2, 0).bits());
     }

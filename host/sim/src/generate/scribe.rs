@@ -1,4 +1,5 @@
-//! Writes one event after another: which type comes next, the sessions that are open, and the fields many types share.
+//! Writes one event after another: which type comes next, the sessions that are open, and the
+//! fields many types share.
 
 use std::collections::VecDeque;
 
@@ -11,7 +12,8 @@ use super::text::Short;
 use super::wire::{self, Fields};
 use super::world::{Person, World};
 
-/// The state of one chunk while it is written. Nothing outlives a chunk: each begins with sessions of its own.
+/// The state of one chunk while it is written. Nothing outlives a chunk: each begins with sessions
+/// of its own.
 pub(crate) struct Scribe {
     pub(crate) rng: Rng,
     pub(crate) position: u64,
@@ -156,9 +158,16 @@ impl Scribe {
 
     // === fields that many types share ===
 
-    /// Opens an event: its wire head (Teleport api `EventUnstructured`: type 1, id 2, time 3, index 4, unstructured 5), then the
-    /// common fields. [`Self::write`] closes it.
-    pub(crate) fn begin<'o>(&mut self, world: &World, out: &'o mut Vec<u8>, event: &'static str, code: &str, index: u32) -> Fields<'o> {
+    /// Opens an event: its wire head (Teleport api `EventUnstructured`: type 1, id 2, time 3, index
+    /// 4, unstructured 5), then the common fields. [`Self::write`] closes it.
+    pub(crate) fn begin<'o>(
+        &mut self,
+        world: &World,
+        out: &'o mut Vec<u8>,
+        event: &'static str,
+        code: &str,
+        index: u32,
+    ) -> Fields<'o> {
         let uid = world.ids.encode(super::ids::Kind::Event, self.position);
         self.head = Head { event };
         self.payload_at = envelope(out, event, uid, self.time, index);
@@ -204,7 +213,10 @@ impl Scribe {
 
     /// The event's time plus `hours`, with nine digits of a second.
     pub(crate) fn later(&mut self, hours: u64) -> Short {
-        Short::time_nanos(self.time + hours as Millis * 3_600_000, self.rng.below(1_000_000))
+        Short::time_nanos(
+            self.time + hours as Millis * 3_600_000,
+            self.rng.below(1_000_000),
+        )
     }
 
     pub(crate) fn ip(&mut self) -> Short {
@@ -216,12 +228,26 @@ impl Scribe {
     }
 }
 
-/// Writes the head of an `EventUnstructured` and opens its Struct; returns what [`wire::close`] takes.
-pub(crate) fn envelope(out: &mut Vec<u8>, event: &str, id: impl AsRef<[u8]>, time: Millis, index: u32) -> usize {
+/// Writes the head of an `EventUnstructured` and opens its Struct; returns what [`wire::close`]
+/// takes.
+pub(crate) fn envelope(
+    out: &mut Vec<u8>,
+    event: &str,
+    id: impl AsRef<[u8]>,
+    time: Millis,
+    index: u32,
+) -> usize {
     wire::bytes(out, 0x0a, event.as_bytes());
     wire::bytes(out, 0x12, id.as_ref());
-    let (second, nanos) = (time.div_euclid(1000) as usize, time.rem_euclid(1000) as usize * 1_000_000);
-    let nanos_len = if nanos > 0 { 1 + wire::varint_len(nanos) } else { 0 };
+    let (second, nanos) = (
+        time.div_euclid(1000) as usize,
+        time.rem_euclid(1000) as usize * 1_000_000,
+    );
+    let nanos_len = if nanos > 0 {
+        1 + wire::varint_len(nanos)
+    } else {
+        0
+    };
     out.extend_from_slice(&[0x1a, (1 + wire::varint_len(second) + nanos_len) as u8, 0x08]);
     wire::varint(out, second);
     if nanos > 0 {

@@ -33,14 +33,31 @@ impl Scribe {
         fields.text("server_id", self.rng.one(&world.nodes).id);
         let (before, between, after) = self.rng.pick(&KUBE_PATHS);
         let (name, after) = after.map_or(("", ""), |after| (pod.as_str(), after));
-        fields.text("request_path", [before, namespace, between, name, after].concat());
-        fields.text("verb", self.rng.pick(&["GET", "GET", "GET", "POST", "DELETE", "PATCH"]));
+        fields.text(
+            "request_path",
+            [before, namespace, between, name, after].concat(),
+        );
+        fields.text(
+            "verb",
+            self.rng
+                .pick(&["GET", "GET", "GET", "POST", "DELETE", "PATCH"]),
+        );
         fields.text("resource_api_group", self.rng.pick(&["core/v1", "apps/v1"]));
         fields.text("resource_namespace", namespace);
-        fields.text("resource_kind", self.rng.pick(&["pods", "deployments", "secrets"]));
+        fields.text(
+            "resource_kind",
+            self.rng.pick(&["pods", "deployments", "secrets"]),
+        );
         fields.text("resource_name", pod);
-        fields.number("response_code", self.rng.pick(&[200.0, 200.0, 200.0, 200.0, 201.0, 403.0, 404.0]));
-        fields.text("kubernetes_cluster", ["eks-", self.rng.pick(&ENVS)].concat());
+        fields.number(
+            "response_code",
+            self.rng
+                .pick(&[200.0, 200.0, 200.0, 200.0, 201.0, 403.0, 404.0]),
+        );
+        fields.text(
+            "kubernetes_cluster",
+            ["eks-", self.rng.pick(&ENVS)].concat(),
+        );
         fields.texts("kubernetes_users", [person.name]);
         fields.texts("kubernetes_groups", ["developers", "system:authenticated"]);
         fields.object("kubernetes_labels", |labels| {
@@ -75,7 +92,11 @@ impl Scribe {
             let mut query = String::from("INSERT INTO t (a, b) VALUES ");
             for row in 0..rows {
                 let comma = if row == 0 { "" } else { ", " };
-                query.push_str(&format!("{comma}({}, '{}')", self.rng.below(1_000_000_000), self.rng.hex(12).as_str()));
+                query.push_str(&format!(
+                    "{comma}({}, '{}')",
+                    self.rng.below(1_000_000_000),
+                    self.rng.hex(12).as_str()
+                ));
             }
             fields.text("db_query", query);
             fields.null("db_query_parameters");
@@ -83,7 +104,10 @@ impl Scribe {
             let query = self.rng.pick(&SQL);
             fields.text("db_query", query);
             match query.contains("$1") {
-                true => fields.texts("db_query_parameters", [self.rng.below(1_000_000).to_string()]),
+                true => fields.texts(
+                    "db_query_parameters",
+                    [self.rng.below(1_000_000).to_string()],
+                ),
                 false => fields.null("db_query_parameters"),
             }
         }
@@ -107,7 +131,13 @@ impl Scribe {
         self.database(world, out, &mut session, "db.session.end", "TDB01I");
     }
 
-    fn in_database<'o>(&mut self, world: &World, out: &'o mut Vec<u8>, event: &'static str, code: &str) -> Fields<'o> {
+    fn in_database<'o>(
+        &mut self,
+        world: &World,
+        out: &'o mut Vec<u8>,
+        event: &'static str,
+        code: &str,
+    ) -> Fields<'o> {
         let at = self.rng.below(self.databases.len() as u64) as usize;
         let mut session = self.databases.swap_remove(at);
         let fields = self.database(world, out, &mut session, event, code);
@@ -138,7 +168,10 @@ impl Scribe {
         let mut session = ApplicationSession::new(world, self.position);
         let mut fields = self.application(world, out, &mut session, "app.session.start", "T2007I");
         fields.text("addr.remote", session.remote);
-        fields.text("public_addr", [session.application, ".", &world.cluster].concat());
+        fields.text(
+            "public_addr",
+            [session.application, ".", &world.cluster].concat(),
+        );
         if self.applications.len() >= APPLICATION_OPEN_MAX {
             self.applications.swap_remove(0);
         }
@@ -146,22 +179,42 @@ impl Scribe {
     }
 
     pub(crate) fn application_request(&mut self, world: &World, out: &mut Vec<u8>) {
-        let (mut fields, chunk) = self.in_application(world, out, "app.session.request", "T2009I", false);
-        fields.number("status_code", self.rng.pick(&[200.0, 200.0, 200.0, 204.0, 302.0, 404.0, 500.0]));
+        let (mut fields, chunk) =
+            self.in_application(world, out, "app.session.request", "T2009I", false);
+        fields.number(
+            "status_code",
+            self.rng
+                .pick(&[200.0, 200.0, 200.0, 204.0, 302.0, 404.0, 500.0]),
+        );
         fields.text("method", self.rng.pick(&["GET", "GET", "POST"]));
         match self.rng.below(5) {
             0 => fields.text("path", "/"),
-            1 => fields.text("path", ["/api/dashboards/uid/", self.rng.hex(9).as_str()].concat()),
+            1 => fields.text(
+                "path",
+                ["/api/dashboards/uid/", self.rng.hex(9).as_str()].concat(),
+            ),
             2 => fields.text("path", "/api/ds/query"),
             3 => fields.text("path", "/login"),
-            _ => fields.text("path", ["/static/", self.rng.hex(20).as_str(), ".js"].concat()),
+            _ => fields.text(
+                "path",
+                ["/static/", self.rng.hex(20).as_str(), ".js"].concat(),
+            ),
         }
-        fields.text("raw_query", self.rng.pick(&["", "", "from=now-6h&to=now&var-ns=payments", "q=%C3%A9t%C3%A9&page=2"]));
+        fields.text(
+            "raw_query",
+            self.rng.pick(&[
+                "",
+                "",
+                "from=now-6h&to=now&var-ns=payments",
+                "q=%C3%A9t%C3%A9&page=2",
+            ]),
+        );
         fields.text("session_chunk_id", chunk);
     }
 
     pub(crate) fn application_chunk(&mut self, world: &World, out: &mut Vec<u8>) {
-        let (mut fields, chunk) = self.in_application(world, out, "app.session.chunk", "T2008I", true);
+        let (mut fields, chunk) =
+            self.in_application(world, out, "app.session.chunk", "T2008I", true);
         fields.text("session_chunk_id", chunk);
     }
 
@@ -174,7 +227,8 @@ impl Scribe {
         self.application(world, out, &mut session, "app.session.end", "T2011I");
     }
 
-    /// An event of some open session, and the session's chunk id (a new one from now on, if `renew`).
+    /// An event of some open session, and the session's chunk id (a new one from now on, if
+    /// `renew`).
     fn in_application<'o>(
         &mut self,
         world: &World,
@@ -210,7 +264,10 @@ impl Scribe {
         fields.text("server_id", session.server(world));
         fields.text("app_name", session.application);
         fields.text("app_uri", "http://127.0.0.1:3000");
-        fields.text("app_public_addr", [session.application, ".", &world.cluster].concat());
+        fields.text(
+            "app_public_addr",
+            [session.application, ".", &world.cluster].concat(),
+        );
         fields.object("app_labels", |labels| {
             labels.text("env", "prod");
             labels.text("teleport.dev/origin", "config-file");

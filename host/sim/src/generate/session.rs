@@ -1,5 +1,5 @@
-//! Sessions: what stays the same from a session's first event to its last. Made of the position of its `session.start` alone, so
-//! that its recording can be written without looking anything up.
+//! Sessions: what stays the same from a session's first event to its last. Made of the position of
+//! its `session.start` alone, so that its recording can be written without looking anything up.
 
 use lockgate_model::Millis;
 

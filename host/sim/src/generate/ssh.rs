@@ -25,7 +25,11 @@ impl Scribe {
     pub(crate) fn ssh_start(&mut self, world: &World, out: &mut Vec<u8>) {
         let mut session = SshSession::new(world, self.position, self.time);
         let mut fields = self.ssh(world, out, &mut session, "session.start", "T2000I");
-        let size = format!("{}:{}", self.rng.pick(&[80, 120, 211]), self.rng.pick(&[25, 40, 58]));
+        let size = format!(
+            "{}:{}",
+            self.rng.pick(&[80, 120, 211]),
+            self.rng.pick(&[25, 40, 58])
+        );
         fields.text("size", size);
         fields.text("session_recording", "node");
         match self.rng.chance(0.4) {
@@ -44,7 +48,10 @@ impl Scribe {
     }
 
     pub(crate) fn ssh_resize(&mut self, world: &World, out: &mut Vec<u8>) {
-        let manner = Manner { without_server: true, ..Manner::default() };
+        let manner = Manner {
+            without_server: true,
+            ..Manner::default()
+        };
         let mut fields = self.in_session(world, out, "resize", "T2002I", manner);
         let size = format!("{}:{}", self.rng.range(60, 240), self.rng.range(20, 80));
         fields.text("size", size);
@@ -58,30 +65,52 @@ impl Scribe {
         if !session.participants.contains(&user) {
             session.participants.push(user);
         }
-        self.ssh_with(world, out, &mut session, "session.join", "T2001I", Manner { user: Some(user), ..Manner::default() });
+        self.ssh_with(
+            world,
+            out,
+            &mut session,
+            "session.join",
+            "T2001I",
+            Manner {
+                user: Some(user),
+                ..Manner::default()
+            },
+        );
         self.ssh.push(session);
     }
 
     pub(crate) fn ssh_data(&mut self, world: &World, out: &mut Vec<u8>) {
-        let manner = Manner { index: Some(2_147_483_646), ..Manner::default() };
+        let manner = Manner {
+            index: Some(2_147_483_646),
+            ..Manner::default()
+        };
         let mut fields = self.in_session(world, out, "session.data", "T2006I", manner);
         fields.number("tx", self.rng.below(1 << 34) as f64);
         fields.number("rx", self.rng.below(1 << 30) as f64);
     }
 
     pub(crate) fn ssh_command(&mut self, world: &World, out: &mut Vec<u8>) {
-        let mut fields = self.in_session(world, out, "session.command", "T4000I", Manner::default());
+        let mut fields =
+            self.in_session(world, out, "session.command", "T4000I", Manner::default());
         let mut words = self.command().split(' ');
         let program = words.next().unwrap_or_default();
         self.process(&mut fields, program);
         fields.number("ppid", self.rng.range(300, 4_194_304) as f64);
         fields.text("path", format!("/usr/bin/{program}"));
         fields.texts("argv", words);
-        fields.number("return_code", if self.rng.chance(0.9) { 0.0 } else { self.rng.pick(&[1.0, 2.0, 127.0]) });
+        fields.number(
+            "return_code",
+            if self.rng.chance(0.9) {
+                0.0
+            } else {
+                self.rng.pick(&[1.0, 2.0, 127.0])
+            },
+        );
     }
 
     pub(crate) fn ssh_network(&mut self, world: &World, out: &mut Vec<u8>) {
-        let mut fields = self.in_session(world, out, "session.network", "T4002I", Manner::default());
+        let mut fields =
+            self.in_session(world, out, "session.network", "T4002I", Manner::default());
         let program = self.rng.pick(&["curl", "ssh", "psql", "git"]);
         self.process(&mut fields, program);
         fields.text("src_addr", self.ip());
@@ -96,7 +125,12 @@ impl Scribe {
         let mut fields = self.in_session(world, out, "session.disk", "T4001I", Manner::default());
         let program = self.rng.pick(&["cat", "vim", "bash"]);
         self.process(&mut fields, program);
-        let paths = ["/etc/passwd", "/etc/profile.d/", "/var/log/syslog", "/home/deploy/.ssh/authorized_keys"];
+        let paths = [
+            "/etc/passwd",
+            "/etc/profile.d/",
+            "/var/log/syslog",
+            "/home/deploy/.ssh/authorized_keys",
+        ];
         fields.text("path", self.rng.pick(&paths));
         fields.number("flags", 2_100_000.0);
         fields.number("return_code", 0.0);
@@ -105,7 +139,10 @@ impl Scribe {
     fn process(&mut self, fields: &mut Fields<'_>, program: &str) {
         fields.number("pid", self.rng.range(300, 4_194_304) as f64);
         fields.text("program", program);
-        fields.number("cgroup_id", (4_294_967_296 + self.rng.below(100_000)) as f64);
+        fields.number(
+            "cgroup_id",
+            (4_294_967_296 + self.rng.below(100_000)) as f64,
+        );
     }
 
     pub(crate) fn ssh_end(&mut self, world: &World, out: &mut Vec<u8>) {
@@ -120,8 +157,14 @@ impl Scribe {
         fields.flag("interactive", self.rng.chance(0.8));
         fields.texts("participants", &session.participants);
         fields.text("session_recording", "node");
-        fields.text("session_start", Short::time_nanos(session.start, self.rng.below(1_000_000)));
-        fields.text("session_stop", Short::time_nanos(stop, self.rng.below(1_000_000)));
+        fields.text(
+            "session_start",
+            Short::time_nanos(session.start, self.rng.below(1_000_000)),
+        );
+        fields.text(
+            "session_stop",
+            Short::time_nanos(stop, self.rng.below(1_000_000)),
+        );
         self.pending.push_back(Pending::Upload(session.clone()));
         if self.rng.chance(0.5) {
             self.pending.push_back(Pending::Leave(session));
@@ -133,8 +176,17 @@ impl Scribe {
         let sid = session.id.as_str();
         fields.text("sid", sid);
         let version = self.rng.hex(32);
-        fields.text("url", format!("s3://example-teleport-recordings/records/{sid}.tar?versionId={}", version.as_str()));
-        fields.text("user", format!("{}.{}", session.node(world).id.as_str(), world.cluster));
+        fields.text(
+            "url",
+            format!(
+                "s3://example-teleport-recordings/records/{sid}.tar?versionId={}",
+                version.as_str()
+            ),
+        );
+        fields.text(
+            "user",
+            format!("{}.{}", session.node(world).id.as_str(), world.cluster),
+        );
         fields.number("user_kind", 3.0);
         fields.text("session_id", sid);
     }
@@ -148,20 +200,39 @@ impl Scribe {
         let code = if fail { "T3002E" } else { "T3002I" };
         let at = self.rng.below(self.ssh.len() as u64) as usize;
         let mut session = self.ssh.swap_remove(at);
-        let mut fields = self.ssh_with(world, out, &mut session, "exec", code, Manner { kubernetes, ..Manner::default() });
+        let mut fields = self.ssh_with(
+            world,
+            out,
+            &mut session,
+            "exec",
+            code,
+            Manner {
+                kubernetes,
+                ..Manner::default()
+            },
+        );
         fields.text("command", self.command());
         fields.text("exitCode", if fail { "1" } else { "0" });
         if fail {
             fields.text("exitError", "Process exited with status 1");
         }
         if kubernetes {
-            fields.text("kubernetes_cluster", format!("eks-{}", self.rng.pick(&ENVS)));
+            fields.text(
+                "kubernetes_cluster",
+                format!("eks-{}", self.rng.pick(&ENVS)),
+            );
             fields.texts("kubernetes_users", [session.person(world).name]);
             fields.texts("kubernetes_groups", ["developers"]);
             fields.text("kubernetes_pod_namespace", self.rng.pick(&NAMESPACES));
-            fields.text("kubernetes_pod_name", format!("api-{}", self.rng.hex(10).as_str()));
+            fields.text(
+                "kubernetes_pod_name",
+                format!("api-{}", self.rng.hex(10).as_str()),
+            );
             fields.text("kubernetes_container_name", "main");
-            fields.text("kubernetes_container_image", format!("registry.example.com/api:{}", self.rng.hex(12).as_str()));
+            fields.text(
+                "kubernetes_container_image",
+                format!("registry.example.com/api:{}", self.rng.hex(12).as_str()),
+            );
             fields.text("kubernetes_node_name", &self.rng.one(&world.nodes).host);
         }
         self.ssh.push(session);
@@ -171,14 +242,24 @@ impl Scribe {
         let up = self.rng.chance(0.5);
         let at = self.rng.below(self.ssh.len() as u64) as usize;
         let mut session = self.ssh.swap_remove(at);
-        let mut fields = self.ssh(world, out, &mut session, "scp", if up { "T3005I" } else { "T3004I" });
+        let mut fields = self.ssh(
+            world,
+            out,
+            &mut session,
+            "scp",
+            if up { "T3005I" } else { "T3004I" },
+        );
         let path = match self.rng.below(4) {
             0 => "~/".to_owned(),
             1 => format!("/tmp/release-{}.tgz", self.rng.hex(8).as_str()),
             2 => "/var/tmp/d\u{fc}mp.sql".to_owned(),
             _ => "~/My Documents/a b.txt".to_owned(),
         };
-        let (action, flag) = if up { ("upload", "t") } else { ("download", "f") };
+        let (action, flag) = if up {
+            ("upload", "t")
+        } else {
+            ("download", "f")
+        };
         fields.text("action", action);
         fields.text("exitCode", "0");
         let remote = session.remote.as_str();
@@ -198,7 +279,10 @@ impl Scribe {
         let code = format!("TS{action:03}{}", if fail { 'E' } else { 'I' });
         let mut fields = self.ssh(world, out, &mut session, "sftp", &code);
         fields.number("action", action.into());
-        fields.text("path", format!("/srv/data/{}.csv", self.rng.hex(6).as_str()));
+        fields.text(
+            "path",
+            format!("/srv/data/{}.csv", self.rng.hex(6).as_str()),
+        );
         fields.text("working_directory", format!("/home/{}", session.login));
         if action == 1 {
             fields.number("flags", 1.0);
@@ -216,7 +300,8 @@ impl Scribe {
     }
 
     pub(crate) fn client_disconnect(&mut self, world: &World, out: &mut Vec<u8>) {
-        let mut fields = self.in_session(world, out, "client.disconnect", "T3006I", Manner::default());
+        let mut fields =
+            self.in_session(world, out, "client.disconnect", "T3006I", Manner::default());
         fields.text("reason", "client has been idle for 30m0s (limit 30m0s)");
     }
 
@@ -230,7 +315,14 @@ impl Scribe {
     }
 
     /// An event of some open session.
-    fn in_session<'o>(&mut self, world: &World, out: &'o mut Vec<u8>, event: &'static str, code: &str, manner: Manner) -> Fields<'o> {
+    fn in_session<'o>(
+        &mut self,
+        world: &World,
+        out: &'o mut Vec<u8>,
+        event: &'static str,
+        code: &str,
+        manner: Manner,
+    ) -> Fields<'o> {
         let at = self.rng.below(self.ssh.len() as u64) as usize;
         let mut session = self.ssh.swap_remove(at);
         let fields = self.ssh_with(world, out, &mut session, event, code, manner);
@@ -258,7 +350,13 @@ impl Scribe {
         code: &str,
         manner: Manner,
     ) -> Fields<'o> {
-        let mut fields = self.begin(world, out, event, code, manner.index.unwrap_or(session.index));
+        let mut fields = self.begin(
+            world,
+            out,
+            event,
+            code,
+            manner.index.unwrap_or(session.index),
+        );
         session.index += 1;
         fields.text("sid", session.id);
         let person = session.person(world);
@@ -266,7 +364,10 @@ impl Scribe {
             None => self.who(&mut fields, person, true),
             Some(user) => {
                 fields.text("user", user);
-                fields.number("user_kind", if user.starts_with("bot-") { 2.0 } else { 1.0 });
+                fields.number(
+                    "user_kind",
+                    if user.starts_with("bot-") { 2.0 } else { 1.0 },
+                );
                 fields.text("user_cluster_name", &world.cluster);
                 self.grants(&mut fields, person, true);
             }

@@ -21,7 +21,10 @@ struct Event {
 }
 
 fn generator(events: u64) -> Generator {
-    Generator::new(Options { events, ..Options::default() })
+    Generator::new(Options {
+        events,
+        ..Options::default()
+    })
 }
 
 fn chunk_bytes(generator: &Generator, number: u64) -> Vec<u8> {
@@ -34,20 +37,35 @@ fn chunk_bytes(generator: &Generator, number: u64) -> Vec<u8> {
 #[test]
 fn the_same_seed_gives_the_same_bytes_in_every_release() {
     let lines: String = generator(6_000).json_lines(6_000).collect();
-    let digest: String = Sha256::digest(lines.as_bytes()).iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(digest, "bcdea2cb1e434519", "a change here changes what every benchmark and every `--seed` means");
+    let digest: String = Sha256::digest(lines.as_bytes())
+        .iter()
+        .take(8)
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    assert_eq!(
+        digest, "bcdea2cb1e434519",
+        "a change here changes what every benchmark and every `--seed` means"
+    );
 }
 
 #[test]
 fn chunks_do_not_depend_on_the_order_in_which_they_are_written() {
     let generator = generator(20_000);
-    let forwards: Vec<_> = (0..4).map(|number| chunk_bytes(&generator, number)).collect();
+    let forwards: Vec<_> = (0..4)
+        .map(|number| chunk_bytes(&generator, number))
+        .collect();
     for number in (0..4).rev() {
-        assert!(chunk_bytes(&self::generator(20_000), number) == forwards[number as usize], "chunk {number}");
+        assert!(
+            chunk_bytes(&self::generator(20_000), number) == forwards[number as usize],
+            "chunk {number}"
+        );
     }
     assert!(forwards[0] != forwards[1]);
     assert!(chunk_bytes(&generator, 4).is_empty());
-    let other = Generator::new(Options { seed: 43, ..generator.options().clone() });
+    let other = Generator::new(Options {
+        seed: 43,
+        ..generator.options().clone()
+    });
     assert!(chunk_bytes(&other, 0) != forwards[0]);
 }
 
@@ -74,9 +92,13 @@ fn the_wire_bytes_are_events_that_agree_with_their_payload() {
         loop {
             out.clear();
             let position = events.position();
-            let Some(name) = events.write(&mut out) else { break };
-            let event = Event::decode(out.as_slice()).unwrap_or_else(|error| panic!("event {position}: {error}"));
-            let json: serde_json::Value = serde_json::from_str(&json_of(&out)).unwrap_or_else(|error| panic!("{position}: {error}"));
+            let Some(name) = events.write(&mut out) else {
+                break;
+            };
+            let event = Event::decode(out.as_slice())
+                .unwrap_or_else(|error| panic!("event {position}: {error}"));
+            let json: serde_json::Value = serde_json::from_str(&json_of(&out))
+                .unwrap_or_else(|error| panic!("{position}: {error}"));
             assert_eq!(event.kind, name);
             assert_eq!(json["event"], name);
             assert_eq!(json["uid"], *event.id);
@@ -87,13 +109,20 @@ fn the_wire_bytes_are_events_that_agree_with_their_payload() {
             let millis = time.seconds * 1000 + i64::from(time.nanos) / 1_000_000;
             assert_eq!(millis, generator.time(position));
             assert_eq!(
-                json["time"].as_str().and_then(|text| text.parse::<jiff::Timestamp>().ok()).map(|t| t.as_millisecond()),
+                json["time"]
+                    .as_str()
+                    .and_then(|text| text.parse::<jiff::Timestamp>().ok())
+                    .map(|t| t.as_millisecond()),
                 Some(millis)
             );
             assert!(millis >= before, "time fell at {position}");
             before = millis;
             let payload = event.payload.expect("a payload");
-            assert_eq!(payload.fields.len(), json.as_object().expect("an object").len(), "a field of {name} was written twice");
+            assert_eq!(
+                payload.fields.len(),
+                json.as_object().expect("an object").len(),
+                "a field of {name} was written twice"
+            );
         }
     }
 }
@@ -105,7 +134,8 @@ fn mix_and_sizes_are_those_of_a_busy_organisation() {
     for line in generator(count).json_lines(count) {
         bytes += line.len() as u64;
         let event: serde_json::Value = serde_json::from_str(&line).expect("JSON");
-        *mix.entry(event["event"].as_str().unwrap_or_default().to_owned()).or_default() += 1;
+        *mix.entry(event["event"].as_str().unwrap_or_default().to_owned())
+            .or_default() += 1;
     }
     let mean = bytes / count;
     assert!((800..=1_050).contains(&mean), "mean size {mean} B");
@@ -125,7 +155,10 @@ fn mix_and_sizes_are_those_of_a_busy_organisation() {
         ("access_request.create", 1.0),
     ] {
         let found = 100.0 * mix[event] as f64 / count as f64;
-        assert!((found - percent).abs() < 0.25 * percent, "{event}: {found} %, expected about {percent} %");
+        assert!(
+            (found - percent).abs() < 0.25 * percent,
+            "{event}: {found} %, expected about {percent} %"
+        );
     }
 }
 
@@ -143,7 +176,10 @@ fn awkward_content_is_there() {
         "\"cgroup_id\":42949",
         "zo\u{eb}@",
     ] {
-        assert!(text.iter().any(|line| line.contains(needle)), "{needle} is nowhere");
+        assert!(
+            text.iter().any(|line| line.contains(needle)),
+            "{needle} is nowhere"
+        );
     }
 }
 
@@ -159,35 +195,65 @@ fn every_upload_names_a_session_whose_recording_can_be_streamed() {
         seen += 1;
         let sid = event["sid"].as_str().expect("a sid");
         let recording = generator.recording(sid).expect("a recording");
-        let events: Vec<Event> = recording.iter().map(|bytes| Event::decode(bytes.as_slice()).expect("an event")).collect();
-        assert!(events.iter().map(|event| event.index).eq(0..events.len() as i64), "indexes are consecutive");
-        assert_eq!(events.first().map(|event| &*event.kind), Some("session.start"));
+        let events: Vec<Event> = recording
+            .iter()
+            .map(|bytes| Event::decode(bytes.as_slice()).expect("an event"))
+            .collect();
+        assert!(
+            events
+                .iter()
+                .map(|event| event.index)
+                .eq(0..events.len() as i64),
+            "indexes are consecutive"
+        );
+        assert_eq!(
+            events.first().map(|event| &*event.kind),
+            Some("session.start")
+        );
         assert_eq!(events.last().map(|event| &*event.kind), Some("session.end"));
-        assert!(events.windows(2).all(|pair| pair[0].time.unwrap().seconds <= pair[1].time.unwrap().seconds));
+        assert!(
+            events
+                .windows(2)
+                .all(|pair| pair[0].time.unwrap().seconds <= pair[1].time.unwrap().seconds)
+        );
         for (event, bytes) in events.iter().zip(&recording) {
             let json: serde_json::Value = serde_json::from_str(&json_of(bytes)).expect("JSON");
             assert_eq!(json["sid"], sid);
             if event.kind == "print" {
                 assert!(json.get("uid").is_none());
                 assert_eq!(event.id.len(), 64);
-                assert_eq!(json["data"].as_str().map(|data| data.len() as u64), json["bytes"].as_u64().map(|len| len.div_ceil(3) * 4));
+                assert_eq!(
+                    json["data"].as_str().map(|data| data.len() as u64),
+                    json["bytes"].as_u64().map(|len| len.div_ceil(3) * 4)
+                );
             }
         }
         assert_eq!(generator.recording(sid), Some(recording));
     }
     assert!(seen > 50, "{seen} uploads");
-    assert_eq!(generator.recording("7d0c2e4e-2b4c-4d8e-9a55-0f6a7c1e2d3b"), None);
+    assert_eq!(
+        generator.recording("7d0c2e4e-2b4c-4d8e-9a55-0f6a7c1e2d3b"),
+        None
+    );
 }
 
 #[test]
 fn days_and_windows_come_from_the_time() {
-    let generator = Generator::new(Options { events: 10_000, event_rate: 0.05, ..Options::default() });
+    let generator = Generator::new(Options {
+        events: 10_000,
+        event_rate: 0.05,
+        ..Options::default()
+    });
     let first = Day::of(START);
     let mut next = 0;
     for day in first.0..=Day::of(generator.time(9_999)).0 {
         let range = generator.positions_on(Day(day));
         assert_eq!(range.start, next, "day {day}");
-        assert!(range.clone().all(|position| Day::of(generator.time(position)) == Day(day)));
+        assert!(
+            range
+                .clone()
+                .all(|position| Day::of(generator.time(position)) == Day(day))
+        );
         next = range.end;
     }
     assert_eq!(next, 10_000);
@@ -198,13 +264,21 @@ fn days_and_windows_come_from_the_time() {
 
 #[test]
 fn chosen_events_are_no_json_or_larger_than_a_page() {
-    let generator = Generator::new(Options { events: 30, not_json: vec![20], oversized: vec![21], ..Options::default() });
+    let generator = Generator::new(Options {
+        events: 30,
+        not_json: vec![20],
+        oversized: vec![21],
+        ..Options::default()
+    });
     let mut events = generator.chunk(0);
     let mut sizes = Vec::new();
     for position in 0..30 {
         let mut out = Vec::new();
         events.write(&mut out);
-        let payload = Event::decode(out.as_slice()).expect("an event").payload.expect("a payload");
+        let payload = Event::decode(out.as_slice())
+            .expect("an event")
+            .payload
+            .expect("a payload");
         let broken =
             payload.fields.values().any(|value| matches!(value.kind, Some(prost_types::value::Kind::NumberValue(n)) if n.is_nan()));
         assert_eq!(broken, position == 20, "{position}");

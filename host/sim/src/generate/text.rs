@@ -14,15 +14,22 @@ pub(crate) struct Short {
 
 impl Default for Short {
     fn default() -> Short {
-        Short { bytes: [0; CAPACITY], len: 0 }
+        Short {
+            bytes: [0; CAPACITY],
+            len: 0,
+        }
     }
 }
 
 impl Short {
-    /// The 122 free bits of `bits` as a UUID of version 4; version and variant overwrite the other six.
+    /// The 122 free bits of `bits` as a UUID of version 4; version and variant overwrite the other
+    /// six.
     pub(crate) fn uuid(bits: u128) -> Short {
         let bits = bits & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
-        let mut text = Short { bytes: [b'-'; CAPACITY], len: 36 };
+        let mut text = Short {
+            bytes: [b'-'; CAPACITY],
+            len: 36,
+        };
         let mut at = 0;
         for byte in bits.to_be_bytes() {
             if matches!(at, 8 | 13 | 18 | 23) {
@@ -35,7 +42,8 @@ impl Short {
         text
     }
 
-    /// RFC 3339, UTC, milliseconds with trailing zeros dropped, as Teleport's server writes event times.
+    /// RFC 3339, UTC, milliseconds with trailing zeros dropped, as Teleport's server writes event
+    /// times.
     pub(crate) fn time(time: Millis) -> Short {
         let mut text = Short::second(time);
         let millis = time.rem_euclid(1000) as u64;
@@ -52,11 +60,15 @@ impl Short {
         text
     }
 
-    /// RFC 3339 with nine digits of a second, as Go writes fields that are not the event's own time.
+    /// RFC 3339 with nine digits of a second, as Go writes fields that are not the event's own
+    /// time.
     pub(crate) fn time_nanos(time: Millis, nanos: u64) -> Short {
         let mut text = Short::second(time);
         text.push(b".");
-        text.push_padded(time.rem_euclid(1000) as u64 * 1_000_000 + nanos % 1_000_000, 9);
+        text.push_padded(
+            time.rem_euclid(1000) as u64 * 1_000_000 + nanos % 1_000_000,
+            9,
+        );
         text.push(b"Z");
         text
     }
@@ -65,9 +77,13 @@ impl Short {
         let (year, month, day) = civil(Day::of(time));
         let second = time.rem_euclid(Day::MILLIS) as u64 / 1000;
         let mut text = Short::default();
-        for (value, digits, after) in
-            [(year, 4, b"-"), (month, 2, b"-"), (day, 2, b"T"), (second / 3600, 2, b":"), (second / 60 % 60, 2, b":")]
-        {
+        for (value, digits, after) in [
+            (year, 4, b"-"),
+            (month, 2, b"-"),
+            (day, 2, b"T"),
+            (second / 3600, 2, b":"),
+            (second / 60 % 60, 2, b":"),
+        ] {
             text.push_padded(value, digits);
             text.push(after);
         }
@@ -122,7 +138,11 @@ fn civil(day: Day) -> (u64, u64, u64) {
     let month = (5 * of_year + 2) / 153;
     let day = of_year - (153 * month + 2) / 5 + 1;
     let month = if month < 10 { month + 3 } else { month - 9 };
-    ((year_of_era + era * 400 + i64::from(month <= 2)) as u64, month as u64, day as u64)
+    (
+        (year_of_era + era * 400 + i64::from(month <= 2)) as u64,
+        month as u64,
+        day as u64,
+    )
 }
 
 #[cfg(test)]
@@ -139,15 +159,28 @@ mod tests {
             (951_868_799_999, "2000-02-29T23:59:59.999Z"),
         ] {
             assert_eq!(Short::time(time).as_str(), expected);
-            assert!(Short::time(time).as_str().starts_with(&Day::of(time).to_string()));
+            assert!(
+                Short::time(time)
+                    .as_str()
+                    .starts_with(&Day::of(time).to_string())
+            );
         }
-        assert_eq!(Short::time_nanos(1_767_600_000_007, 12_345).as_str(), "2026-01-05T08:00:00.007012345Z");
+        assert_eq!(
+            Short::time_nanos(1_767_600_000_007, 12_345).as_str(),
+            "2026-01-05T08:00:00.007012345Z"
+        );
     }
 
     #[test]
     fn uuids_carry_version_and_variant() {
-        assert_eq!(Short::uuid(u128::MAX).as_str(), "ffffffff-ffff-4fff-bfff-ffffffffffff");
-        assert_eq!(Short::uuid(0).as_str(), "00000000-0000-4000-8000-000000000000");
+        assert_eq!(
+            Short::uuid(u128::MAX).as_str(),
+            "ffffffff-ffff-4fff-bfff-ffffffffffff"
+        );
+        assert_eq!(
+            Short::uuid(0).as_str(),
+            "00000000-0000-4000-8000-000000000000"
+        );
     }
 
     #[test]

@@ -1,6 +1,8 @@
-//! Writes `google.protobuf.Struct` (fields 1; Value: null 1, number 2, string 3, bool 4, struct 5, list 6) without a tree.
+//! Writes `google.protobuf.Struct` (fields 1; Value: null 1, number 2, string 3, bool 4, struct 5,
+//! list 6) without a tree.
 //!
-//! Entries keep the order in which they were written: sorting them is the reader's work, and this exercises it.
+//! Entries keep the order in which they were written: sorting them is the reader's work, and this
+//! exercises it.
 
 const ENTRY: u8 = 0x0a;
 const KEY: u8 = 0x0a;
@@ -51,7 +53,9 @@ impl<'a> Fields<'a> {
     }
 
     pub(crate) fn texts<T: AsRef<[u8]>>(&mut self, key: &str, values: impl IntoIterator<Item = T>) {
-        self.list(key, |list| values.into_iter().for_each(|value| list.text(value)));
+        self.list(key, |list| {
+            values.into_iter().for_each(|value| list.text(value))
+        });
     }
 
     pub(crate) fn list(&mut self, key: &str, write: impl FnOnce(&mut Items<'_>)) {
@@ -65,7 +69,10 @@ impl<'a> Fields<'a> {
 
     fn entry(&mut self, key: &str, value_len: usize) {
         self.out.push(ENTRY);
-        varint(self.out, 1 + varint_len(key.len()) + key.len() + 1 + varint_len(value_len) + value_len);
+        varint(
+            self.out,
+            1 + varint_len(key.len()) + key.len() + 1 + varint_len(value_len) + value_len,
+        );
         bytes(self.out, KEY, key.as_bytes());
         self.out.push(VALUE);
         varint(self.out, value_len);
@@ -93,7 +100,9 @@ impl Items<'_> {
     }
 
     pub(crate) fn object(&mut self, write: impl FnOnce(&mut Fields<'_>)) {
-        nest(self.out, ITEM, |out| nest(out, OBJECT, |out| write(&mut Fields { out })));
+        nest(self.out, ITEM, |out| {
+            nest(out, OBJECT, |out| write(&mut Fields { out }))
+        });
     }
 }
 
@@ -117,7 +126,8 @@ pub(crate) fn open(out: &mut Vec<u8>, tag: u8) -> usize {
     out.len() - 2
 }
 
-/// Writes the length of the field opened at `at`. Two bytes were kept for it; other lengths move the content.
+/// Writes the length of the field opened at `at`. Two bytes were kept for it; other lengths move
+/// the content.
 pub(crate) fn close(out: &mut Vec<u8>, at: usize) {
     let content = at + 2;
     let len = out.len() - content;
@@ -163,7 +173,9 @@ mod tests {
 
     #[test]
     fn a_written_struct_reads_back_with_every_kind_and_length() {
-        for size in [0, 1, 100, 127, 128, 16_000, 16_383, 16_384, 70_000, 3_000_000] {
+        for size in [
+            0, 1, 100, 127, 128, 16_000, 16_383, 16_384, 70_000, 3_000_000,
+        ] {
             let long = "x".repeat(size);
             let mut out = Vec::new();
             let mut fields = Fields::new(&mut out);
@@ -178,14 +190,26 @@ mod tests {
             fields.texts("list", ["a", &long]);
             fields.list("mixed", |list| list.object(|inner| inner.flag("no", false)));
 
-            let read = Struct::decode(out.as_slice()).unwrap_or_else(|error| panic!("{size}: {error}")).fields;
+            let read = Struct::decode(out.as_slice())
+                .unwrap_or_else(|error| panic!("{size}: {error}"))
+                .fields;
             assert_eq!(read.len(), 7);
             assert_eq!(read["text"].kind, Some(Kind::StringValue(long.clone())));
-            assert_eq!(read["number"].kind, Some(Kind::NumberValue(4_294_967_297.0)));
+            assert_eq!(
+                read["number"].kind,
+                Some(Kind::NumberValue(4_294_967_297.0))
+            );
             assert_eq!(read["null"].kind, Some(Kind::NullValue(0)));
-            let Some(Kind::StructValue(object)) = &read["object"].kind else { panic!("no object") };
-            assert_eq!(object.fields["addr.remote"].kind, Some(Kind::StringValue(long.clone())));
-            let Some(Kind::ListValue(list)) = &read["list"].kind else { panic!("no list") };
+            let Some(Kind::StructValue(object)) = &read["object"].kind else {
+                panic!("no object")
+            };
+            assert_eq!(
+                object.fields["addr.remote"].kind,
+                Some(Kind::StringValue(long.clone()))
+            );
+            let Some(Kind::ListValue(list)) = &read["list"].kind else {
+                panic!("no list")
+            };
             assert_eq!(list.values[1].kind, Some(Kind::StringValue(long)));
         }
     }

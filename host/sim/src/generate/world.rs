@@ -55,7 +55,10 @@ impl World {
             ids: Ids::new(seed),
             nodes: (0..60).map(|_| node(&mut rng)).collect(),
             databases: (0..8).map(|number| database(&mut rng, number)).collect(),
-            people: USERS.iter().map(|name| person(&mut rng, name, cluster)).collect(),
+            people: USERS
+                .iter()
+                .map(|name| person(&mut rng, name, cluster))
+                .collect(),
         }
     }
 }
@@ -63,7 +66,12 @@ impl World {
 fn node(rng: &mut Rng) -> Node {
     let id = rng.uuid();
     let (env, team, region) = (rng.pick(&ENVS), rng.pick(&TEAMS), rng.pick(&REGIONS));
-    let name = format!("ip-10-{}-{}-{}", rng.below(256), rng.below(256), rng.below(256));
+    let name = format!(
+        "ip-10-{}-{}-{}",
+        rng.below(256),
+        rng.below(256),
+        rng.below(256)
+    );
     let host = format!("{name}.{region}.compute.internal");
     let mut server = Vec::new();
     let mut fields = Fields::new(&mut server);
@@ -84,10 +92,19 @@ fn node(rng: &mut Rng) -> Node {
 }
 
 fn database(rng: &mut Rng, number: usize) -> Database {
-    let (protocol, port) = rng.pick(&[("postgres", 5432), ("postgres", 5432), ("mysql", 3306), ("mongodb", 27017)]);
+    let (protocol, port) = rng.pick(&[
+        ("postgres", 5432),
+        ("postgres", 5432),
+        ("mysql", 3306),
+        ("mongodb", 27017),
+    ]);
     let env = rng.pick(&ENVS);
     let name = format!("{protocol}-{env}-{number}");
-    let uri = format!("{name}.cluster-{}.{}.rds.amazonaws.com:{port}", rng.hex(12).as_str(), rng.pick(&REGIONS));
+    let uri = format!(
+        "{name}.cluster-{}.{}.rds.amazonaws.com:{port}",
+        rng.hex(12).as_str(),
+        rng.pick(&REGIONS)
+    );
     let mut entries = Vec::new();
     let mut fields = Fields::new(&mut entries);
     fields.text("namespace", "default");
@@ -103,19 +120,29 @@ fn database(rng: &mut Rng, number: usize) -> Database {
         labels.text("teleport.dev/origin", "cloud");
         labels.text("engine", protocol);
     });
-    Database { name, protocol, entries }
+    Database {
+        name,
+        protocol,
+        entries,
+    }
 }
 
 fn person(rng: &mut Rng, name: &'static str, cluster: &str) -> Person {
     let mut identity = Vec::new();
     let mut fields = Fields::new(&mut identity);
     fields.text("user", name);
-    fields.number("user_kind", if name.starts_with("bot-") { 2.0 } else { 1.0 });
+    fields.number(
+        "user_kind",
+        if name.starts_with("bot-") { 2.0 } else { 1.0 },
+    );
     fields.text("user_cluster_name", cluster);
 
     let mut device = Vec::new();
     let mut fields = Fields::new(&mut device);
-    fields.text("asset_tag", format!("C02{}", rng.hex(7).as_str().to_uppercase()));
+    fields.text(
+        "asset_tag",
+        format!("C02{}", rng.hex(7).as_str().to_uppercase()),
+    );
     fields.text("credential_id", rng.uuid());
     fields.text("device_id", rng.uuid());
     fields.number("device_origin", 1.0);
@@ -142,5 +169,13 @@ fn person(rng: &mut Rng, name: &'static str, cluster: &str) -> Person {
     let mut fields = Fields::new(&mut grants);
     fields.texts("user_roles", &roles);
     fields.object("user_traits", |inner| inner.entries(&traits));
-    Person { name, roles, logins, identity, grants, traits, device }
+    Person {
+        name,
+        roles,
+        logins,
+        identity,
+        grants,
+        traits,
+        device,
+    }
 }

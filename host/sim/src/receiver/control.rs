@@ -58,7 +58,8 @@ impl Control {
         self.shared.state().latency = latency;
     }
 
-    /// The next `count` requests are read and then held, neither counted nor answered, until [`Self::release`].
+    /// The next `count` requests are read and then held, neither counted nor answered, until
+    /// [`Self::release`].
     pub fn hang_next(&self, count: u64) {
         self.shared.state().hang = count;
     }
@@ -74,7 +75,8 @@ impl Control {
         self.shared.release.notify_waiters();
     }
 
-    /// The next `count` requests are taken and counted, but their connections close without an answer: the sender has to send again.
+    /// The next `count` requests are taken and counted, but their connections close without an
+    /// answer: the sender has to send again.
     pub fn lose_next_answers(&self, count: u64) {
         self.shared.state().lose = count;
     }
@@ -91,15 +93,31 @@ impl Control {
     /// Waits until so many different documents have arrived.
     pub async fn reached(&self, distinct: u64) {
         // The sender lives as long as `self`, so waiting cannot fail.
-        let _ = self.shared.distinct.subscribe().wait_for(|seen| *seen >= distinct).await;
+        let _ = self
+            .shared
+            .distinct
+            .subscribe()
+            .wait_for(|seen| *seen >= distinct)
+            .await;
     }
 }
 
 impl Shared {
-    pub(super) fn new(schedule: Schedule, latency: Duration, capture: Option<(File, u64)>, seed: u64) -> Shared {
+    pub(super) fn new(
+        schedule: Schedule,
+        latency: Duration,
+        capture: Option<(File, u64)>,
+        seed: u64,
+    ) -> Shared {
         let answers = Answers::new(schedule, seed);
         Shared {
-            state: Mutex::new(State { answers, latency, tally: Tally::default(), hang: 0, lose: 0 }),
+            state: Mutex::new(State {
+                answers,
+                latency,
+                tally: Tally::default(),
+                hang: 0,
+                lose: 0,
+            }),
             release: Notify::new(),
             holding: AtomicU64::new(0),
             distinct: watch::Sender::new(0),
@@ -117,10 +135,16 @@ impl Shared {
         let (hang, lose) = (state.hang > 0, state.lose > 0);
         state.hang = state.hang.saturating_sub(1);
         state.lose = state.lose.saturating_sub(1);
-        Plan { status: state.answers.next(), latency: state.latency, hang, lose }
+        Plan {
+            status: state.answers.next(),
+            latency: state.latency,
+            hang,
+            lose,
+        }
     }
 
-    /// Holds a request. Counted from the moment from which [`Control::release`] reaches it, until it goes on or its connection closes.
+    /// Holds a request. Counted from the moment from which [`Control::release`] reaches it, until
+    /// it goes on or its connection closes.
     pub(super) async fn hold(&self) {
         struct Held<'a>(&'a AtomicU64);
         impl Drop for Held<'_> {
@@ -136,13 +160,19 @@ impl Shared {
         released.await;
     }
 
-    /// Counts documents and writes them to the capture file. They are on their way to the disk before the sender hears of it.
+    /// Counts documents and writes them to the capture file. They are on their way to the disk
+    /// before the sender hears of it.
     pub(super) fn accept(&self, path: &str, documents: &Documents) -> std::io::Result<()> {
         if let Some(capture) = &self.capture {
             let (file, left) = &mut *capture.lock().unwrap_or_else(PoisonError::into_inner);
             if *left > 0 {
-                let lines = documents.lines.split_inclusive(|&byte| byte == b'\n').take(usize::try_from(*left).unwrap_or(usize::MAX));
-                let (count, bytes) = lines.fold((0, 0), |(count, bytes), line| (count + 1, bytes + line.len()));
+                let lines = documents
+                    .lines
+                    .split_inclusive(|&byte| byte == b'\n')
+                    .take(usize::try_from(*left).unwrap_or(usize::MAX));
+                let (count, bytes) = lines.fold((0, 0), |(count, bytes), line| {
+                    (count + 1, bytes + line.len())
+                });
                 file.write_all(&documents.lines[..bytes])?;
                 *left -= count;
             }

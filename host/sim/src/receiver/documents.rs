@@ -1,5 +1,5 @@
-//! What a request holds: one JSON object, or an array of objects. Cheap, because the receiver shares a machine with what it measures:
-//! one pass that keeps only the ids.
+//! What a request holds: one JSON object, or an array of objects. Cheap, because the receiver
+//! shares a machine with what it measures: one pass that keeps only the ids.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fmt;
@@ -11,14 +11,16 @@ use serde_json::value::RawValue;
 /// The documents of one request.
 #[derive(Debug, PartialEq)]
 pub(super) struct Documents {
-    /// One for each document: of its `uid`, else of `event.id` (where an event was mapped to ECS), else of its text.
+    /// One for each document: of its `uid`, else of `event.id` (where an event was mapped to ECS),
+    /// else of its text.
     pub(super) ids: Vec<u128>,
     /// Each document as one line, if asked for.
     pub(super) lines: Vec<u8>,
 }
 
-/// Reads a body. Stricter than receivers are, so that what one of them would lose without a word is found: text must be UTF-8, NDJSON,
-/// truncated JSON, scalars and halves of surrogate pairs are errors.
+/// Reads a body. Stricter than receivers are, so that what one of them would lose without a word is
+/// found: text must be UTF-8, NDJSON, truncated JSON, scalars and halves of surrogate pairs are
+/// errors.
 pub(super) fn read(body: &[u8], lines: bool) -> Result<Documents, String> {
     let text = std::str::from_utf8(body).map_err(|error| format!("not UTF-8: {error}"))?;
     if text.contains("\\ud") || text.contains("\\uD") {
@@ -60,7 +62,13 @@ pub(super) fn hash(text: &[u8]) -> u128 {
 fn line(document: &str, out: &mut Vec<u8>) {
     // Line breaks can only stand between the tokens of valid JSON.
     match document.contains(['\n', '\r']) {
-        true => out.extend(document.bytes().map(|byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte })),
+        true => out.extend(document.bytes().map(|byte| {
+            if matches!(byte, b'\n' | b'\r') {
+                b' '
+            } else {
+                byte
+            }
+        })),
         false => out.extend_from_slice(document.as_bytes()),
     }
     out.push(b'\n');
@@ -87,7 +95,8 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-                T::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(|one| OneOrMany(vec![one]))
+                T::deserialize(serde::de::value::MapAccessDeserializer::new(map))
+                    .map(|one| OneOrMany(vec![one]))
             }
         }
         deserializer.deserialize_any(Visit(std::marker::PhantomData))
@@ -241,16 +250,35 @@ mod tests {
     fn ids_come_from_uid_then_event_id_then_the_text() {
         for (body, expected) in [
             (r#"{"uid":"u-1","event":"x"}"#, vec![id("u-1")]),
-            (" [ {\"uid\":\"u-1\"} ,\n{\"a\":{\"uid\":\"no\"},\"uid\":\"u-2\"}]\n", vec![id("u-1"), id("u-2")]),
+            (
+                " [ {\"uid\":\"u-1\"} ,\n{\"a\":{\"uid\":\"no\"},\"uid\":\"u-2\"}]\n",
+                vec![id("u-1"), id("u-2")],
+            ),
             (r#"{"event":{"kind":"event","id":"e-1"}}"#, vec![id("e-1")]),
             (r#"{"event":{"id":"e-1"},"uid":"u-1"}"#, vec![id("u-1")]),
-            (r#"[{"a":1},{"uid":"u-1"}]"#, vec![id(r#"{"a":1}"#), id("u-1")]),
-            (r#"{"uid":7,"event":["x"]}"#, vec![id(r#"{"uid":7,"event":["x"]}"#)]),
-            (r#"{"uid":"","event":{"id":null}}"#, vec![id(r#"{"uid":"","event":{"id":null}}"#)]),
-            (r#"{"uid":"\u0061\u00e9\ud83d\udd25"}"#, vec![id("a\u{e9}\u{1f525}")]),
+            (
+                r#"[{"a":1},{"uid":"u-1"}]"#,
+                vec![id(r#"{"a":1}"#), id("u-1")],
+            ),
+            (
+                r#"{"uid":7,"event":["x"]}"#,
+                vec![id(r#"{"uid":7,"event":["x"]}"#)],
+            ),
+            (
+                r#"{"uid":"","event":{"id":null}}"#,
+                vec![id(r#"{"uid":"","event":{"id":null}}"#)],
+            ),
+            (
+                r#"{"uid":"\u0061\u00e9\ud83d\udd25"}"#,
+                vec![id("a\u{e9}\u{1f525}")],
+            ),
             ("[]", vec![]),
         ] {
-            assert_eq!(read(body.as_bytes(), false).map(|documents| documents.ids), Ok(expected), "{body}");
+            assert_eq!(
+                read(body.as_bytes(), false).map(|documents| documents.ids),
+                Ok(expected),
+                "{body}"
+            );
         }
     }
 
@@ -272,14 +300,25 @@ mod tests {
             b"{\"uid\":\"a\",\"x\":\"\n\"}",
             b"{\"uid\":\"a\",\"uid\"}",
         ] {
-            assert!(read(body, true).is_err(), "{}", String::from_utf8_lossy(body));
+            assert!(
+                read(body, true).is_err(),
+                "{}",
+                String::from_utf8_lossy(body)
+            );
         }
     }
 
     #[test]
     fn captured_documents_are_one_line_each() {
-        let documents = read(b"[{\"uid\":\"a\",\n \"b\":1},{\"uid\":\"c\"}]", true).expect("documents");
-        assert_eq!(documents.lines, b"{\"uid\":\"a\",  \"b\":1}\n{\"uid\":\"c\"}\n");
-        assert_eq!(read(b" {\"uid\":\"a\"} ", true).expect("a document").lines, b"{\"uid\":\"a\"}\n");
+        let documents =
+            read(b"[{\"uid\":\"a\",\n \"b\":1},{\"uid\":\"c\"}]", true).expect("documents");
+        assert_eq!(
+            documents.lines,
+            b"{\"uid\":\"a\",  \"b\":1}\n{\"uid\":\"c\"}\n"
+        );
+        assert_eq!(
+            read(b" {\"uid\":\"a\"} ", true).expect("a document").lines,
+            b"{\"uid\":\"a\"}\n"
+        );
     }
 }

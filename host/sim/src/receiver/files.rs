@@ -1,4 +1,5 @@
-//! The receiver's certificates, kept in the output folder: a receiver started again on the folder serves the same clients.
+//! The receiver's certificates, kept in the output folder: a receiver started again on the folder
+//! serves the same clients.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -12,11 +13,18 @@ use crate::SimError;
 use crate::certificate::{Authority, in_ten_years};
 use crate::folder::Folder;
 
-const NEEDED: [&str; 5] = ["ca.crt", "server.crt", "server.key", "client.crt", "client.key"];
+const NEEDED: [&str; 5] = [
+    "ca.crt",
+    "server.crt",
+    "server.key",
+    "client.crt",
+    "client.key",
+];
 /// SANs, so that clients may use any of a local machine's names.
 const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
-/// Writes what is missing, and the server's TLS from what is there: a client certificate of its own authority is demanded.
+/// Writes what is missing, and the server's TLS from what is there: a client certificate of its own
+/// authority is demanded.
 pub(super) fn prepare(out: &Path) -> Result<ServerConfig, SimError> {
     let folder = Folder::create(out)?;
     if folder.holds(&["identity"]) {
@@ -26,14 +34,20 @@ pub(super) fn prepare(out: &Path) -> Result<ServerConfig, SimError> {
         make(&folder)?;
     }
     let mut roots = RootCertStore::empty();
-    roots.add(folder.certificate("ca.crt")?).map_err(|error| folder.damaged("ca.crt", error))?;
+    roots
+        .add(folder.certificate("ca.crt")?)
+        .map_err(|error| folder.damaged("ca.crt", error))?;
     let provider = Arc::new(ring::default_provider());
-    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build();
+    let clients =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build();
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS12, &rustls::version::TLS13])
         .map_err(|error| SimError::Certificate(error.to_string()))?
         .with_client_cert_verifier(clients.map_err(|error| folder.damaged("ca.crt", error))?)
-        .with_single_cert(vec![folder.certificate("server.crt")?], folder.key("server.key")?)
+        .with_single_cert(
+            vec![folder.certificate("server.crt")?],
+            folder.key("server.key")?,
+        )
         .map_err(|error| folder.damaged("server.crt", error))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
@@ -42,7 +56,11 @@ pub(super) fn prepare(out: &Path) -> Result<ServerConfig, SimError> {
 fn make(folder: &Folder) -> Result<(), SimError> {
     let authority = Authority::new("Lockgate receiver simulator CA", "")?;
     let server = authority.sign(&[(DnType::CommonName, "localhost")], &NAMES, in_ten_years())?;
-    let client = authority.sign(&[(DnType::CommonName, "Lockgate receiver simulator client")], &[], in_ten_years())?;
+    let client = authority.sign(
+        &[(DnType::CommonName, "Lockgate receiver simulator client")],
+        &[],
+        in_ten_years(),
+    )?;
     folder.write("ca.crt", &authority.certificate)?;
     folder.write("server.crt", &server.certificate.pem())?;
     folder.write("server.key", &server.key.serialize_pem())?;

@@ -1,7 +1,9 @@
-//! A simulated HTTPS receiver: takes JSON objects and arrays of objects, demands a client certificate, counts what arrives.
+//! A simulated HTTPS receiver: takes JSON objects and arrays of objects, demands a client
+//! certificate, counts what arrives.
 //!
-//! HTTP/1.1 with keep-alive, TLS 1.2 and 1.3. POST and PUT bring documents; `GET /stats` answers [`Totals`] as JSON. It is stricter
-//! than real receivers: what they lose without a word is answered with 400.
+//! HTTP/1.1 with keep-alive, TLS 1.2 and 1.3. POST and PUT bring documents; `GET /stats` answers
+//! [`Totals`] as JSON. It is stricter than real receivers: what they lose without a word is
+//! answered with 400.
 
 mod control;
 mod documents;
@@ -25,7 +27,8 @@ use self::control::Shared;
 use crate::SimError;
 use crate::listener::Running;
 
-/// What to simulate. `..Options::default()` is a receiver on a free port of 127.0.0.1 that answers 200 at once.
+/// What to simulate. `..Options::default()` is a receiver on a free port of 127.0.0.1 that answers
+/// 200 at once.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// `host:port`; port 0 takes a free one.
@@ -41,7 +44,8 @@ pub struct Options {
     pub capture_max: Option<u64>,
     /// Of the schedule's random answers.
     pub seed: u64,
-    /// Close a connection on which nothing happened for so long, without notice, as Fluentd does after 10 s.
+    /// Close a connection on which nothing happened for so long, without notice, as Fluentd does
+    /// after 10 s.
     pub idle: Option<Duration>,
     /// Bytes of a request's body; a larger one is answered with 413.
     pub body_max: usize,
@@ -81,11 +85,22 @@ impl Receiver {
         let shared = Arc::new(Shared::new(
             options.status,
             options.latency,
-            capture.transpose()?.map(|file| (file, options.capture_max.unwrap_or(u64::MAX))),
+            capture
+                .transpose()?
+                .map(|file| (file, options.capture_max.unwrap_or(u64::MAX))),
             options.seed,
         ));
-        let (service, limits) = (Arc::clone(&shared), service::Limits { idle: options.idle, body_max: options.body_max });
-        let running = Running::start(&options.listen, tls, move |stream| service::serve(Arc::clone(&service), limits, stream)).await?;
+        let (service, limits) = (
+            Arc::clone(&shared),
+            service::Limits {
+                idle: options.idle,
+                body_max: options.body_max,
+            },
+        );
+        let running = Running::start(&options.listen, tls, move |stream| {
+            service::serve(Arc::clone(&service), limits, stream)
+        })
+        .await?;
         Ok(Receiver { running, shared })
     }
 
@@ -94,7 +109,10 @@ impl Receiver {
     }
 
     pub fn control(&self) -> Control {
-        Control { shared: Arc::clone(&self.shared), connections: self.running.connections.clone() }
+        Control {
+            shared: Arc::clone(&self.shared),
+            connections: self.running.connections.clone(),
+        }
     }
 
     /// Closes port and connections.
@@ -105,7 +123,11 @@ impl Receiver {
 }
 
 /// Serves until `shutdown`; `ready` is told the address once connections are accepted.
-pub async fn serve(options: Options, ready: impl FnOnce(SocketAddr), shutdown: impl Future<Output = ()>) -> Result<Totals, SimError> {
+pub async fn serve(
+    options: Options,
+    ready: impl FnOnce(SocketAddr),
+    shutdown: impl Future<Output = ()>,
+) -> Result<Totals, SimError> {
     let receiver = Receiver::start(options).await?;
     ready(receiver.address());
     shutdown.await;

@@ -4,11 +4,12 @@ use std::str::FromStr;
 
 use crate::generate::rng::Rng;
 
-/// Answers in order, as text: steps separated by commas, each `CODE`, `CODExTIMES`, `CODE:FRACTION` or `CODE:FRACTIONxTIMES`.
+/// Answers in order, as text: steps separated by commas, each `CODE`, `CODExTIMES`, `CODE:FRACTION`
+/// or `CODE:FRACTIONxTIMES`.
 ///
-/// `500x3,200` answers three requests with 500 and all further ones with 200. `503:0.1` answers every tenth request (at random, by
-/// seed) with 503 and the others with 200. A step without a count never ends, so it can only be the last; after a last step with a
-/// count the answer is 200.
+/// `500x3,200` answers three requests with 500 and all further ones with 200. `503:0.1` answers
+/// every tenth request (at random, by seed) with 503 and the others with 200. A step without a
+/// count never ends, so it can only be the last; after a last step with a count the answer is 200.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Schedule {
     steps: Vec<Step>,
@@ -38,7 +39,13 @@ pub enum ScheduleError {
 impl Schedule {
     /// The same status for every request.
     pub fn always(status: u16) -> Schedule {
-        Schedule { steps: vec![Step { status, fraction: 1.0, times: None }] }
+        Schedule {
+            steps: vec![Step {
+                status,
+                fraction: 1.0,
+                times: None,
+            }],
+        }
     }
 }
 
@@ -72,19 +79,32 @@ impl FromStr for Step {
         let (rest, times) = match text.split_once('x') {
             Some((rest, times)) => {
                 let count = times.parse().ok().filter(|count| *count > 0);
-                (rest, Some(count.ok_or_else(|| ScheduleError::Times(times.to_owned()))?))
+                (
+                    rest,
+                    Some(count.ok_or_else(|| ScheduleError::Times(times.to_owned()))?),
+                )
             }
             None => (text, None),
         };
         let (status, fraction) = match rest.split_once(':') {
             Some((status, fraction)) => {
-                let part = fraction.parse().ok().filter(|part| (0.0..=1.0).contains(part));
-                (status, part.ok_or_else(|| ScheduleError::Fraction(fraction.to_owned()))?)
+                let part = fraction
+                    .parse()
+                    .ok()
+                    .filter(|part| (0.0..=1.0).contains(part));
+                (
+                    status,
+                    part.ok_or_else(|| ScheduleError::Fraction(fraction.to_owned()))?,
+                )
             }
             None => (rest, 1.0),
         };
         let code = status.parse().ok().filter(|code| (200..600).contains(code));
-        Ok(Step { status: code.ok_or_else(|| ScheduleError::Status(status.to_owned()))?, fraction, times })
+        Ok(Step {
+            status: code.ok_or_else(|| ScheduleError::Status(status.to_owned()))?,
+            fraction,
+            times,
+        })
     }
 }
 
@@ -99,18 +119,29 @@ pub(super) struct Answers {
 
 impl Answers {
     pub(super) fn new(schedule: Schedule, seed: u64) -> Answers {
-        Answers { schedule, step: 0, used: 0, rng: Rng::new(seed, 0) }
+        Answers {
+            schedule,
+            step: 0,
+            used: 0,
+            rng: Rng::new(seed, 0),
+        }
     }
 
     /// The status of the next request.
     pub(super) fn next(&mut self) -> u16 {
-        let Some(step) = self.schedule.steps.get(self.step) else { return 200 };
+        let Some(step) = self.schedule.steps.get(self.step) else {
+            return 200;
+        };
         self.used += 1;
         if step.times == Some(self.used) {
             self.step += 1;
             self.used = 0;
         }
-        if step.fraction >= 1.0 || self.rng.chance(step.fraction) { step.status } else { 200 }
+        if step.fraction >= 1.0 || self.rng.chance(step.fraction) {
+            step.status
+        } else {
+            200
+        }
     }
 }
 
@@ -130,7 +161,11 @@ mod tests {
             ("503:0", [200, 200, 200, 200, 200]),
             ("503:0x2,429", [200, 200, 429, 429, 429]),
         ] {
-            let mut answers = Answers::new(text.parse().unwrap_or_else(|error| panic!("{text}: {error}")), 1);
+            let mut answers = Answers::new(
+                text.parse()
+                    .unwrap_or_else(|error| panic!("{text}: {error}")),
+                1,
+            );
             assert_eq!([(); 5].map(|()| answers.next()), expected, "{text}");
         }
     }
@@ -154,13 +189,32 @@ mod tests {
             ("ok", "`ok` is no HTTP status: a number from 200 to 599"),
             ("100", "`100` is no HTTP status: a number from 200 to 599"),
             ("600", "`600` is no HTTP status: a number from 200 to 599"),
-            ("503:2", "`2` is no fraction of requests: a number from 0 to 1, such as `0.1`"),
-            ("503:NaN", "`NaN` is no fraction of requests: a number from 0 to 1, such as `0.1`"),
-            ("500x0", "`0` is no number of requests: a whole number from 1"),
-            ("500xx", "`x` is no number of requests: a whole number from 1"),
-            ("500,200", "nothing after `500` would ever be answered; give it a count, such as `500x3`"),
+            (
+                "503:2",
+                "`2` is no fraction of requests: a number from 0 to 1, such as `0.1`",
+            ),
+            (
+                "503:NaN",
+                "`NaN` is no fraction of requests: a number from 0 to 1, such as `0.1`",
+            ),
+            (
+                "500x0",
+                "`0` is no number of requests: a whole number from 1",
+            ),
+            (
+                "500xx",
+                "`x` is no number of requests: a whole number from 1",
+            ),
+            (
+                "500,200",
+                "nothing after `500` would ever be answered; give it a count, such as `500x3`",
+            ),
         ] {
-            assert_eq!(text.parse::<Schedule>().map_err(|error| error.to_string()), Err(expected.to_owned()), "{text}");
+            assert_eq!(
+                text.parse::<Schedule>().map_err(|error| error.to_string()),
+                Err(expected.to_owned()),
+                "{text}"
+            );
         }
     }
 }

@@ -43,9 +43,12 @@ pub(super) async fn serve(shared: Arc<Shared>, limits: Limits, stream: TlsStream
             response
         }
     });
-    let connection = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), requests);
+    let connection =
+        hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), requests);
     let idle = async {
-        let Some(limit) = limits.idle else { return std::future::pending().await };
+        let Some(limit) = limits.idle else {
+            return std::future::pending().await;
+        };
         loop {
             let since = *quiet.lock().unwrap_or_else(PoisonError::into_inner);
             match since {
@@ -63,14 +66,21 @@ pub(super) async fn serve(shared: Arc<Shared>, limits: Limits, stream: TlsStream
     }
 }
 
-async fn answer(shared: &Shared, limits: Limits, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Lost> {
+async fn answer(
+    shared: &Shared,
+    limits: Limits,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, Lost> {
     let (parts, body) = request.into_parts();
     let path = parts.uri.path();
     if parts.method == Method::GET && path == "/stats" {
         return Ok(stats(shared));
     }
     if !matches!(parts.method, Method::POST | Method::PUT) {
-        return Ok(text(StatusCode::METHOD_NOT_ALLOWED, "send documents with POST".to_owned()));
+        return Ok(text(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "send documents with POST".to_owned(),
+        ));
     }
     let plan = shared.plan();
     let body = match Limited::new(body, limits.body_max).collect().await {
@@ -116,13 +126,19 @@ async fn answer(shared: &Shared, limits: Limits, request: Request<Incoming>) -> 
 fn stats(shared: &Shared) -> Response<Full<Bytes>> {
     let json = serde_json::to_vec(&shared.totals()).unwrap_or_default();
     let mut response = Response::new(Full::from(json));
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/json"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static("application/json"),
+    );
     response
 }
 
 fn text(status: StatusCode, text: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(text));
     *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static("text/plain"));
+    response.headers_mut().insert(
+        header::CONTENT_TYPE,
+        header::HeaderValue::from_static("text/plain"),
+    );
     response
 }

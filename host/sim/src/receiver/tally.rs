@@ -44,7 +44,10 @@ pub(super) struct Tally {
 impl Tally {
     pub(super) fn accept(&mut self, path: &str, ids: &[u128]) {
         let salt = hash(path.as_bytes());
-        let new = ids.iter().filter(|id| self.seen.insert(**id ^ salt)).count() as u64;
+        let new = ids
+            .iter()
+            .filter(|id| self.seen.insert(**id ^ salt))
+            .count() as u64;
         let count = ids.len() as u64;
         self.totals.requests += 1;
         self.totals.documents += count;
@@ -69,10 +72,16 @@ impl Tally {
 
     fn path(&mut self, path: &str) -> &mut PathTotals {
         let paths = &mut self.totals.by_path;
-        let key = if paths.len() < PATHS_MAX || paths.contains_key(path) { path } else { OTHER };
+        let key = if paths.len() < PATHS_MAX || paths.contains_key(path) {
+            path
+        } else {
+            OTHER
+        };
         if !paths.contains_key(key) {
             if key == OTHER {
-                tracing::warn!("more than {PATHS_MAX} paths; documents of further ones are counted as `{OTHER}`");
+                tracing::warn!(
+                    "more than {PATHS_MAX} paths; documents of further ones are counted as `{OTHER}`"
+                );
             }
             paths.insert(key.to_owned(), PathTotals::default());
         }
@@ -90,7 +99,9 @@ impl Hasher for Folded {
     }
 
     fn write(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
+        bytes
+            .iter()
+            .for_each(|byte| self.0 = self.0.rotate_left(8) ^ u64::from(*byte));
     }
 
     fn write_u128(&mut self, id: u128) {

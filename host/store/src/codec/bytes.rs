@@ -55,10 +55,15 @@ impl<'a> Input<'a> {
         self.varint()?.try_into().map_err(|_| CodecError::Number)
     }
 
-    /// A number of things that take a byte each at least: never more than there are bytes, so it may be allocated for.
+    /// A number of things that take a byte each at least: never more than there are bytes, so it
+    /// may be allocated for.
     pub fn count(&mut self) -> Result<usize, CodecError> {
         let count = self.varint()?;
-        if count > self.0.len() as u64 { Err(CodecError::Short) } else { Ok(count as usize) }
+        if count > self.0.len() as u64 {
+            Err(CodecError::Short)
+        } else {
+            Ok(count as usize)
+        }
     }
 
     pub fn take(&mut self, len: usize) -> Result<&'a [u8], CodecError> {
@@ -94,7 +99,11 @@ impl<'a> Input<'a> {
     }
 
     pub fn end(&self) -> Result<(), CodecError> {
-        if self.0.is_empty() { Ok(()) } else { Err(CodecError::Rest) }
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(CodecError::Rest)
+        }
     }
 }
 
@@ -109,6 +118,13 @@ pub fn ends_of(lengths: &mut [u32]) -> Result<(), CodecError> {
 }
 
 pub fn texts_of(bytes: Vec<u8>, ends: Vec<u32>) -> Result<Texts, CodecError> {
-    let texts = Texts { bytes: String::from_utf8(bytes).map_err(|_| CodecError::Text)?, ends };
-    if texts.is_well_formed() { Ok(texts) } else { Err(CodecError::Text) }
+    let texts = Texts {
+        bytes: String::from_utf8(bytes).map_err(|_| CodecError::Text)?,
+        ends,
+    };
+    if texts.is_well_formed() {
+        Ok(texts)
+    } else {
+        Err(CodecError::Text)
+    }
 }

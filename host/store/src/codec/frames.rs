@@ -1,4 +1,5 @@
-//! Compressed payloads. A frame is read in one go, so that a filter on a few events does not cost the whole block.
+//! Compressed payloads. A frame is read in one go, so that a filter on a few events does not cost
+//! the whole block.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -11,7 +12,8 @@ use super::{CodecError, Heads};
 use crate::limits::{BLOCK_MAX, FRAME_EVENTS};
 
 const LEVEL: i32 = 1;
-/// A zstd block of 4 bytes (RFC 8878 3.1.1.2: RLE) stands for 128 KiB at most, so nothing honest is denser than this.
+/// A zstd block of 4 bytes (RFC 8878 3.1.1.2: RLE) stands for 128 KiB at most, so nothing honest is
+/// denser than this.
 const DENSEST: usize = 32 << 10;
 
 thread_local! {
@@ -29,7 +31,9 @@ pub fn compress(plain: &[u8], out: &mut Vec<u8>) -> Result<(), CodecError> {
         };
         let start = out.len();
         out.resize(start + zstd::zstd_safe::compress_bound(plain.len()), 0);
-        let len = compressor.compress_to_buffer(plain, &mut out[start..]).map_err(|_| CodecError::Frame)?;
+        let len = compressor
+            .compress_to_buffer(plain, &mut out[start..])
+            .map_err(|_| CodecError::Frame)?;
         out.truncate(start + len);
         Ok(())
     })
@@ -42,14 +46,24 @@ pub fn decompress(frame: &[u8], plain: &mut [u8]) -> Result<(), CodecError> {
             Some(decompressor) => decompressor,
             None => slot.insert(Decompressor::new().map_err(|_| CodecError::Frame)?),
         };
-        decompressor.decompress_to_buffer(frame, plain).map_err(|_| CodecError::Frame)
+        decompressor
+            .decompress_to_buffer(frame, plain)
+            .map_err(|_| CodecError::Frame)
     })?;
-    if len == plain.len() { Ok(()) } else { Err(CodecError::Frame) }
+    if len == plain.len() {
+        Ok(())
+    } else {
+        Err(CodecError::Frame)
+    }
 }
 
 /// Refuses what no compressor makes, before memory is taken for it.
 pub fn plausible(frame: &[u8], plain: usize) -> Result<(), CodecError> {
-    if plain > frame.len().saturating_mul(DENSEST) { Err(CodecError::Frame) } else { Ok(()) }
+    if plain > frame.len().saturating_mul(DENSEST) {
+        Err(CodecError::Frame)
+    } else {
+        Ok(())
+    }
 }
 
 pub fn encode(parts: &BlockParts) -> Result<Vec<u8>, CodecError> {
@@ -63,12 +77,19 @@ pub fn encode(parts: &BlockParts) -> Result<Vec<u8>, CodecError> {
         start = end;
     }
     if !parts.raw.is_empty() {
-        push(&parts.raw.values().flatten().copied().collect::<Vec<u8>>(), &mut frame, &mut out)?;
+        push(
+            &parts.raw.values().flatten().copied().collect::<Vec<u8>>(),
+            &mut frame,
+            &mut out,
+        )?;
     }
     Ok(out)
 }
 
-pub fn decode(payload: &[u8], heads: &Heads) -> Result<(Texts, BTreeMap<u32, Vec<u8>>), CodecError> {
+pub fn decode(
+    payload: &[u8],
+    heads: &Heads,
+) -> Result<(Texts, BTreeMap<u32, Vec<u8>>), CodecError> {
     let mut ends = heads.lengths.clone();
     ends_of(&mut ends)?;
     let total = ends.last().copied().unwrap_or(0) as usize;

@@ -8,7 +8,8 @@ use super::bytes::{self, Input};
 use super::{CodecError, frames};
 use crate::limits::BLOCK_MAX;
 
-/// What is known of a block's events without decompressing their payloads. The columns have one length.
+/// What is known of a block's events without decompressing their payloads. The columns have one
+/// length.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Heads {
     pub types: Dictionary,
@@ -40,7 +41,10 @@ impl Heads {
 
     /// Bytes of an event's payload, in whichever form it is kept.
     pub fn payload_len(&self, row: usize) -> u32 {
-        self.raw.get(&(row as u32)).copied().unwrap_or(self.lengths[row])
+        self.raw
+            .get(&(row as u32))
+            .copied()
+            .unwrap_or(self.lengths[row])
     }
 }
 
@@ -50,7 +54,10 @@ pub fn check(parts: &BlockParts) -> Result<(), CodecError> {
     let dictionary = |column: &Dictionary| {
         column.rows.len() == rows
             && column.values.is_well_formed()
-            && column.rows.iter().all(|&row| (row as usize) < column.values.len())
+            && column
+                .rows
+                .iter()
+                .all(|&row| (row as usize) < column.values.len())
             && column.values.len() <= rows
     };
     let sound = dictionary(&parts.types)
@@ -61,12 +68,19 @@ pub fn check(parts: &BlockParts) -> Result<(), CodecError> {
         && parts.keys.is_well_formed()
         && parts.payloads.len() == rows
         && parts.payloads.is_well_formed()
-        && parts.raw.keys().all(|&row| (row as usize) < rows && parts.payloads.at(row as usize).is_empty());
+        && parts
+            .raw
+            .keys()
+            .all(|&row| (row as usize) < rows && parts.payloads.at(row as usize).is_empty());
     if !sound {
         return Err(CodecError::Columns);
     }
     let raw: usize = parts.raw.values().map(Vec::len).sum();
-    if parts.payloads.bytes.len() + raw > BLOCK_MAX { Err(CodecError::TooLarge) } else { Ok(()) }
+    if parts.payloads.bytes.len() + raw > BLOCK_MAX {
+        Err(CodecError::TooLarge)
+    } else {
+        Ok(())
+    }
 }
 
 pub fn encode(parts: &BlockParts) -> Result<Vec<u8>, CodecError> {
@@ -76,7 +90,10 @@ pub fn encode(parts: &BlockParts) -> Result<Vec<u8>, CodecError> {
     for column in [&parts.types, &parts.codes, &parts.sessions] {
         bytes::varint(&mut body, column.values.len() as u64);
         bytes::texts(&mut body, &column.values);
-        column.rows.iter().for_each(|&row| bytes::varint(&mut body, row.into()));
+        column
+            .rows
+            .iter()
+            .for_each(|&row| bytes::varint(&mut body, row.into()));
     }
     bytes::deltas(&mut body, &parts.times);
     bytes::deltas(&mut body, &parts.indexes);
@@ -123,7 +140,16 @@ pub fn decode(heads: &[u8]) -> Result<Heads, CodecError> {
     let lengths = input.ints(rows)?;
     let raw = raw(&mut input, &lengths)?;
     input.end()?;
-    Ok(Heads { types, codes, sessions, times, indexes, keys, lengths, raw })
+    Ok(Heads {
+        types,
+        codes,
+        sessions,
+        times,
+        indexes,
+        keys,
+        lengths,
+        raw,
+    })
 }
 
 fn dictionary(input: &mut Input<'_>, rows: usize) -> Result<Dictionary, CodecError> {

@@ -38,11 +38,18 @@ impl Writer {
                     let checksum = rows::cursor_checksum(&args.source, &cursor.key, value);
                     let sql = "INSERT INTO cursors (source, key, value, checksum) VALUES (?1, ?2, ?3, ?4) \
                                ON CONFLICT DO UPDATE SET value = ?3, checksum = ?4";
-                    self.connection.prepare_cached(sql)?.execute(params![args.source, cursor.key, value, checksum])?;
+                    self.connection.prepare_cached(sql)?.execute(params![
+                        args.source,
+                        cursor.key,
+                        value,
+                        checksum
+                    ])?;
                 }
                 None => {
                     let sql = "DELETE FROM cursors WHERE source = ?1 AND key = ?2";
-                    self.connection.prepare_cached(sql)?.execute(params![args.source, cursor.key])?;
+                    self.connection
+                        .prepare_cached(sql)?
+                        .execute(params![args.source, cursor.key])?;
                 }
             }
         }
@@ -50,11 +57,20 @@ impl Writer {
             self.streams[index].row.duplicates += args.duplicates;
             self.streams[index].dirty = true;
         }
-        let block = args.block.map(|block| self.insert(index, args.feed, args.read_at, *block)).transpose()?;
+        let block = args
+            .block
+            .map(|block| self.insert(index, args.feed, args.read_at, *block))
+            .transpose()?;
         Ok(Appended::Done(block))
     }
 
-    fn insert(&mut self, index: usize, feed: FeedKind, read_at: Millis, block: EncodedBlock) -> Result<Arc<Block>, Fault> {
+    fn insert(
+        &mut self,
+        index: usize,
+        feed: FeedKind,
+        read_at: Millis,
+        block: EncodedBlock,
+    ) -> Result<Arc<Block>, Fault> {
         let stream = &mut self.streams[index];
         let (id, first_seq) = (stream.row.id, stream.row.next);
         let checksum = block.checksum(&stream.row.name, first_seq, read_at);
@@ -77,13 +93,28 @@ impl Writer {
         for (day, count) in &block.days {
             let sql = "INSERT INTO stream_days (stream_id, day, appended, removed) VALUES (?1, ?2, ?3, 0) \
                        ON CONFLICT DO UPDATE SET appended = appended + ?3";
-            self.connection.prepare_cached(sql)?.execute(params![id, day.0, count])?;
+            self.connection
+                .prepare_cached(sql)?
+                .execute(params![id, day.0, count])?;
         }
         stream.row.next += count;
         stream.row.bytes += bytes;
         let times = (block.min_time, block.max_time);
-        stream.front.get_or_insert(Extent { first_seq, count, read_at, times, bytes, checksum });
+        stream.front.get_or_insert(Extent {
+            first_seq,
+            count,
+            read_at,
+            times,
+            bytes,
+            checksum,
+        });
         stream.dirty = true;
-        Ok(Arc::new(Block::new(stream.row.name.clone(), feed, first_seq, read_at, block.parts)))
+        Ok(Arc::new(Block::new(
+            stream.row.name.clone(),
+            feed,
+            first_seq,
+            read_at,
+            block.parts,
+        )))
     }
 }

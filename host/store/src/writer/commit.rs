@@ -69,21 +69,34 @@ impl Writer {
     fn admit(&self, commit: &Commit) -> Result<(usize, Checksum), String> {
         let (pipeline, stream) = (&commit.pipeline, &commit.stream);
         let Some(&index) = self.by_lane.get(&(pipeline.clone(), stream.clone())) else {
-            return Err(format!("pipeline `{pipeline}` is not registered on `{stream}`"));
+            return Err(format!(
+                "pipeline `{pipeline}` is not registered on `{stream}`"
+            ));
         };
         let epoch = &self.epochs[index];
         if epoch.row.epoch != commit.epoch {
-            return Err(format!("it is of epoch {} of `{pipeline}`, which is in epoch {}", commit.epoch, epoch.row.epoch));
+            return Err(format!(
+                "it is of epoch {} of `{pipeline}`, which is in epoch {}",
+                commit.epoch, epoch.row.epoch
+            ));
         }
         let Some(&generation) = self.generations.get(&(pipeline.clone(), commit.generation)) else {
-            return Err(format!("`{pipeline}` has no generation {}", commit.generation));
+            return Err(format!(
+                "`{pipeline}` has no generation {}",
+                commit.generation
+            ));
         };
         let (range, next) = (&commit.range, self.streams[epoch.stream].row.next);
         if range.end > next {
-            return Err(format!("entries {range:?} of `{stream}` are beyond its last, {}", next - 1));
+            return Err(format!(
+                "entries {range:?} of `{stream}` are beyond its last, {}",
+                next - 1
+            ));
         }
         if epoch.row.progress.touches(range) {
-            return Err(format!("of the entries {range:?} of `{stream}`, some have an outcome in `{pipeline}` already"));
+            return Err(format!(
+                "of the entries {range:?} of `{stream}`, some have an outcome in `{pipeline}` already"
+            ));
         }
         Ok((index, generation))
     }
@@ -113,14 +126,25 @@ impl Writer {
         for write in &commit.state {
             match &write.value {
                 Some(value) => {
-                    let checksum = rows::state_checksum(&commit.pipeline, write.stage, &write.key, value);
+                    let checksum =
+                        rows::state_checksum(&commit.pipeline, write.stage, &write.key, value);
                     let sql = "INSERT INTO state (pipeline, stage, key, value, checksum) VALUES (?1, ?2, ?3, ?4, ?5) \
                                ON CONFLICT DO UPDATE SET value = ?4, checksum = ?5";
-                    self.connection.prepare_cached(sql)?.execute(params![commit.pipeline, write.stage, write.key, value, checksum])?;
+                    self.connection.prepare_cached(sql)?.execute(params![
+                        commit.pipeline,
+                        write.stage,
+                        write.key,
+                        value,
+                        checksum
+                    ])?;
                 }
                 None => {
                     let sql = "DELETE FROM state WHERE pipeline = ?1 AND stage = ?2 AND key = ?3";
-                    self.connection.prepare_cached(sql)?.execute(params![commit.pipeline, write.stage, write.key])?;
+                    self.connection.prepare_cached(sql)?.execute(params![
+                        commit.pipeline,
+                        write.stage,
+                        write.key
+                    ])?;
                 }
             }
         }

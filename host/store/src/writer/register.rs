@@ -9,23 +9,41 @@ use crate::schema::digest;
 use crate::{Progress, Registration, StoreError, rows};
 
 impl Writer {
-    /// The pipeline is there afterwards, in its current epoch, reading exactly these streams. The inner error: refused.
-    pub fn register(&mut self, generation: &Generation, streams: &[String], at: Millis) -> Result<Result<Registration, StoreError>, Fault> {
+    /// The pipeline is there afterwards, in its current epoch, reading exactly these streams. The
+    /// inner error: refused.
+    pub fn register(
+        &mut self,
+        generation: &Generation,
+        streams: &[String],
+        at: Millis,
+    ) -> Result<Result<Registration, StoreError>, Fault> {
         let mut feeds = BTreeMap::new();
         for name in streams {
-            let feed = [FeedKind::Audit, FeedKind::Sessions].into_iter().find(|feed| name.ends_with(&format!("/{}", feed.name())));
+            let feed = [FeedKind::Audit, FeedKind::Sessions]
+                .into_iter()
+                .find(|feed| name.ends_with(&format!("/{}", feed.name())));
             let Some(feed) = feed else {
-                return Ok(Err(StoreError::Invalid(format!("`{name}` is no stream: they end in `/audit` or `/sessions`"))));
+                return Ok(Err(StoreError::Invalid(format!(
+                    "`{name}` is no stream: they end in `/audit` or `/sessions`"
+                ))));
             };
             if feeds.insert(name.as_str(), feed).is_some() {
-                return Ok(Err(StoreError::Invalid(format!("the stream `{name}` stands twice"))));
+                return Ok(Err(StoreError::Invalid(format!(
+                    "the stream `{name}` stands twice"
+                ))));
             }
         }
         if feeds.is_empty() {
-            return Ok(Err(StoreError::Invalid(format!("the pipeline `{}` reads no stream", generation.pipeline))));
+            return Ok(Err(StoreError::Invalid(format!(
+                "the pipeline `{}` reads no stream",
+                generation.pipeline
+            ))));
         }
         let name = &generation.pipeline;
-        let epoch = self.pipelines.get(name).map_or(1, |pipeline| pipeline.epoch);
+        let epoch = self
+            .pipelines
+            .get(name)
+            .map_or(1, |pipeline| pipeline.epoch);
         let mut lanes = Vec::new();
         for stream in streams {
             let stream: Arc<str> = stream.as_str().into();
@@ -37,25 +55,43 @@ impl Writer {
                 self.activate(index, lanes.contains(&index));
             }
         }
-        let streams: Vec<Progress> = lanes.iter().map(|&lane| self.epochs[lane].row.progress.clone()).collect();
+        let streams: Vec<Progress> = lanes
+            .iter()
+            .map(|&lane| self.epochs[lane].row.progress.clone())
+            .collect();
         let number = self.generation(generation, &streams, at)?;
         let sql = "INSERT INTO pipelines (name, epoch, generation) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET generation = ?3";
         self.connection.execute(sql, params![name, epoch, number])?;
-        self.pipelines.insert(name.clone(), Pipeline { epoch, generation: number });
-        Ok(Ok(Registration { epoch, generation: number, streams }))
+        self.pipelines.insert(
+            name.clone(),
+            Pipeline {
+                epoch,
+                generation: number,
+            },
+        );
+        Ok(Ok(Registration {
+            epoch,
+            generation: number,
+            streams,
+        }))
     }
 
     /// Retention does not wait for pipelines that are not among these.
     pub fn keep_only(&mut self, pipelines: &[String]) {
         for index in 0..self.epochs.len() {
-            if !pipelines.iter().any(|name| **name == *self.epochs[index].row.pipeline) {
+            if !pipelines
+                .iter()
+                .any(|name| **name == *self.epochs[index].row.pipeline)
+            {
                 self.activate(index, false);
             }
         }
     }
 
     pub(super) fn current_generation(&self, pipeline: &Arc<str>) -> u32 {
-        self.pipelines.get(pipeline).map_or(0, |pipeline| pipeline.generation)
+        self.pipelines
+            .get(pipeline)
+            .map_or(0, |pipeline| pipeline.generation)
     }
 
     fn activate(&mut self, index: usize, active: bool) {
@@ -65,7 +101,13 @@ impl Writer {
     }
 
     /// The pipeline's pass over the stream; a new one begins at the oldest event kept.
-    fn lane(&mut self, pipeline: &Arc<str>, stream: usize, epoch: u32, since: Millis) -> Result<usize, Fault> {
+    fn lane(
+        &mut self,
+        pipeline: &Arc<str>,
+        stream: usize,
+        epoch: u32,
+        since: Millis,
+    ) -> Result<usize, Fault> {
         let row = &self.streams[stream].row;
         if let Some(&index) = self.by_lane.get(&(pipeline.clone(), row.name.clone())) {
             return Ok(index);
@@ -83,26 +125,55 @@ impl Writer {
             params![id, stream_id],
         )?;
         let progress = Progress::new(&name, begin);
-        let row = rows::Epoch { id, pipeline: pipeline.clone(), stream_id, epoch, since, progress, chain: [0; 32], active: true };
-        self.by_lane.insert((pipeline.clone(), name), self.epochs.len());
-        self.epochs.push(Epoch { row, stream, dirty: true });
+        let row = rows::Epoch {
+            id,
+            pipeline: pipeline.clone(),
+            stream_id,
+            epoch,
+            since,
+            progress,
+            chain: [0; 32],
+            active: true,
+        };
+        self.by_lane
+            .insert((pipeline.clone(), name), self.epochs.len());
+        self.epochs.push(Epoch {
+            row,
+            stream,
+            dirty: true,
+        });
         Ok(self.epochs.len() - 1)
     }
 
-    fn generation(&mut self, generation: &Generation, streams: &[Progress], since: Millis) -> Result<u32, Fault> {
+    fn generation(
+        &mut self,
+        generation: &Generation,
+        streams: &[Progress],
+        since: Millis,
+    ) -> Result<u32, Fault> {
         let (name, description) = (&generation.pipeline, &generation.description);
         let sql = "SELECT generation FROM generations WHERE pipeline = ?1 AND description = ?2";
-        if let Some(number) = self.connection.query_row(sql, params![name, description], |row| row.get(0)).optional()? {
+        if let Some(number) = self
+            .connection
+            .query_row(sql, params![name, description], |row| row.get(0))
+            .optional()?
+        {
             return Ok(number);
         }
         let sql = "SELECT coalesce(max(generation), 0) + 1 FROM generations WHERE pipeline = ?1";
         let number: u32 = self.connection.query_row(sql, [name], |row| row.get(0))?;
-        let watermarks: BTreeMap<&str, u64> = streams.iter().map(|stream| (stream.stream.as_str(), stream.watermark)).collect();
+        let watermarks: BTreeMap<&str, u64> = streams
+            .iter()
+            .map(|stream| (stream.stream.as_str(), stream.watermark))
+            .collect();
         self.connection.execute(
             "INSERT INTO generations (pipeline, generation, description, since, watermarks) VALUES (?1, ?2, ?3, ?4, ?5)",
             params![name, number, description, since, serde_json::json!(watermarks).to_string()],
         )?;
-        self.generations.insert((name.clone(), number), digest([description.as_str().into()]));
+        self.generations.insert(
+            (name.clone(), number),
+            digest([description.as_str().into()]),
+        );
         Ok(number)
     }
 }

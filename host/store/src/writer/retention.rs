@@ -1,4 +1,5 @@
-//! Removes the oldest blocks, by age and by bytes. Never one that a configured pipeline has not finished.
+//! Removes the oldest blocks, by age and by bytes. Never one that a configured pipeline has not
+//! finished.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,10 +13,15 @@ use crate::encoded::{EncodedCommit, count_days};
 use crate::{StoreError, limits};
 
 impl Writer {
-    /// Makes room for a block in its stream, as far as that is allowed. An empty stream takes a block of any size.
+    /// Makes room for a block in its stream, as far as that is allowed. An empty stream takes a
+    /// block of any size.
     pub(super) fn make_room(&mut self, stream: usize, bytes: u64) -> Result<bool, Fault> {
-        let Some(limit) = self.streams[stream].limit.bytes else { return Ok(true) };
-        while self.streams[stream].row.bytes > 0 && self.streams[stream].row.bytes.saturating_add(bytes) > limit {
+        let Some(limit) = self.streams[stream].limit.bytes else {
+            return Ok(true);
+        };
+        while self.streams[stream].row.bytes > 0
+            && self.streams[stream].row.bytes.saturating_add(bytes) > limit
+        {
             if !self.evict(stream)? {
                 return Ok(false);
             }
@@ -40,15 +46,25 @@ impl Writer {
 
     pub fn anything_due(&self) -> bool {
         let now = (self.clock)();
-        (0..self.streams.len()).any(|stream| self.is_due(stream, now) && self.holders(stream).next().is_none())
+        (0..self.streams.len())
+            .any(|stream| self.is_due(stream, now) && self.holders(stream).next().is_none())
     }
 
     /// Gives pages back to the disk, a few at a time. True where more are left.
     pub fn vacuum(&mut self) -> Result<bool, Fault> {
-        let free: u32 = self.connection.pragma_query_value(None, "freelist_count", |row| row.get(0))?;
-        let Some(spare) = free.checked_sub(limits::FREE_PAGES_KEPT).filter(|&spare| spare > 0) else { return Ok(false) };
+        let free: u32 = self
+            .connection
+            .pragma_query_value(None, "freelist_count", |row| row.get(0))?;
+        let Some(spare) = free
+            .checked_sub(limits::FREE_PAGES_KEPT)
+            .filter(|&spare| spare > 0)
+        else {
+            return Ok(false);
+        };
         let step = spare.min(limits::VACUUM_STEP);
-        let mut statement = self.connection.prepare(&format!("PRAGMA incremental_vacuum({step})"))?;
+        let mut statement = self
+            .connection
+            .prepare(&format!("PRAGMA incremental_vacuum({step})"))?;
         let mut rows = statement.query([])?;
         while rows.next()?.is_some() {}
         Ok(spare > step)
@@ -56,7 +72,9 @@ impl Writer {
 
     /// The pipelines that the oldest block waits for.
     pub fn holders_of(&self, stream: &Arc<str>) -> Vec<String> {
-        let Some(&stream) = self.by_name.get(stream) else { return Vec::new() };
+        let Some(&stream) = self.by_name.get(stream) else {
+            return Vec::new();
+        };
         self.holders(stream).map(str::to_owned).collect()
     }
 
@@ -64,15 +82,24 @@ impl Writer {
         let end = self.streams[stream].front.map_or(0, |block| block.end());
         self.epochs
             .iter()
-            .filter(move |epoch| epoch.stream == stream && epoch.row.active && epoch.row.progress.watermark < end)
+            .filter(move |epoch| {
+                epoch.stream == stream && epoch.row.active && epoch.row.progress.watermark < end
+            })
             .map(|epoch| &*epoch.row.pipeline)
     }
 
     fn is_due(&self, stream: usize, now: i64) -> bool {
         let stream = &self.streams[stream];
-        let Some(block) = stream.front else { return false };
-        let old = stream.limit.age.is_some_and(|age| now.saturating_sub(block.read_at) > age.as_millis().min(i64::MAX as u128) as i64);
-        old || stream.limit.bytes.is_some_and(|limit| stream.row.bytes > limit)
+        let Some(block) = stream.front else {
+            return false;
+        };
+        let old = stream.limit.age.is_some_and(|age| {
+            now.saturating_sub(block.read_at) > age.as_millis().min(i64::MAX as u128) as i64
+        });
+        old || stream
+            .limit
+            .bytes
+            .is_some_and(|limit| stream.row.bytes > limit)
     }
 
     /// Removes the oldest block, if every configured pipeline is done with it.
@@ -81,47 +108,80 @@ impl Writer {
             return Ok(false);
         }
         let id = self.streams[stream].row.id;
-        let Some(block) = self.streams[stream].front else { return Ok(false) };
-        let unfinished = |epoch: &super::Epoch| epoch.stream == stream && epoch.row.progress.watermark < block.end();
+        let Some(block) = self.streams[stream].front else {
+            return Ok(false);
+        };
+        let unfinished = |epoch: &super::Epoch| {
+            epoch.stream == stream && epoch.row.progress.watermark < block.end()
+        };
         for index in 0..self.epochs.len() {
             if unfinished(&self.epochs[index]) {
                 self.drop_for(index, &block)?;
             }
         }
         for (day, count) in self.days_in(stream, &block, &(block.first_seq..block.end()))? {
-            let sql = "UPDATE stream_days SET removed = removed + ?3 WHERE stream_id = ?1 AND day = ?2";
-            self.connection.prepare_cached(sql)?.execute(params![id, day.0, count])?;
+            let sql =
+                "UPDATE stream_days SET removed = removed + ?3 WHERE stream_id = ?1 AND day = ?2";
+            self.connection
+                .prepare_cached(sql)?
+                .execute(params![id, day.0, count])?;
         }
         let sql = "DELETE FROM blocks WHERE stream_id = ?1 AND first_seq = ?2";
-        self.connection.prepare_cached(sql)?.execute(params![id, block.first_seq])?;
+        self.connection
+            .prepare_cached(sql)?
+            .execute(params![id, block.first_seq])?;
         let next = blocks::oldest(&self.connection, id)?;
         let stream = &mut self.streams[stream];
         stream.row.bytes = stream.row.bytes.saturating_sub(block.bytes);
         stream.row.oldest = block.end();
         stream.front = next;
         stream.dirty = true;
-        self.removed.push((stream.row.name.clone(), block.first_seq));
+        self.removed
+            .push((stream.row.name.clone(), block.first_seq));
         Ok(true)
     }
 
-    /// What a pipeline that is not configured any more never finished: its books must balance all the same.
+    /// What a pipeline that is not configured any more never finished: its books must balance all
+    /// the same.
     fn drop_for(&mut self, index: usize, block: &Extent) -> Result<(), Fault> {
         let epoch = &self.epochs[index];
         let stream = epoch.stream;
         let waiting = epoch.row.progress.waiting(block.end());
-        for range in waiting.into_iter().map(|range| range.start..range.end.min(block.end())).filter(|range| !range.is_empty()) {
+        for range in waiting
+            .into_iter()
+            .map(|range| range.start..range.end.min(block.end()))
+            .filter(|range| !range.is_empty())
+        {
             let days = self.days_in(stream, block, &range)?;
             let epoch = &self.epochs[index].row;
-            let len = u32::try_from(range.end - range.start).map_err(|_| Fault::Damaged(format!("a block of {range:?}")))?;
+            let len = u32::try_from(range.end - range.start)
+                .map_err(|_| Fault::Damaged(format!("a block of {range:?}")))?;
             let commit = Commit {
                 pipeline: epoch.pipeline.clone(),
                 stream: self.streams[stream].row.name.clone(),
                 epoch: epoch.epoch,
                 generation: self.current_generation(&epoch.pipeline),
-                outcomes: Outcomes { runs: vec![OutcomeRun { outcome: Outcome::Dropped(0), len }] },
+                outcomes: Outcomes {
+                    runs: vec![OutcomeRun {
+                        outcome: Outcome::Dropped(0),
+                        len,
+                    }],
+                },
                 reasons: vec!["retention".to_owned()],
-                days: days.into_iter().map(|(day, dropped)| DayTally { day, delivered: 0, dropped, dead: 0 }).collect(),
-                batch: BatchRecord { id: format!("retention-{}", range.start), at: (self.clock)(), requests: Vec::new() },
+                days: days
+                    .into_iter()
+                    .map(|(day, dropped)| DayTally {
+                        day,
+                        delivered: 0,
+                        dropped,
+                        dead: 0,
+                    })
+                    .collect(),
+                batch: BatchRecord {
+                    id: format!("retention-{}", range.start),
+                    at: (self.clock)(),
+                    requests: Vec::new(),
+                },
                 range,
                 dead: Vec::new(),
                 state: Vec::new(),
@@ -132,13 +192,19 @@ impl Writer {
     }
 
     /// The events of a part of a block by day, counted.
-    fn days_in(&self, stream: usize, block: &Extent, range: &SeqRange) -> Result<BTreeMap<Day, u64>, Fault> {
+    fn days_in(
+        &self,
+        stream: usize,
+        block: &Extent,
+        range: &SeqRange,
+    ) -> Result<BTreeMap<Day, u64>, Fault> {
         let row = &self.streams[stream].row;
         days_in(&self.connection, row, block, range).map_err(Fault::from)
     }
 }
 
-/// The events of a part of a block by day. Blocks of one day, which most are, tell it without their columns.
+/// The events of a part of a block by day. Blocks of one day, which most are, tell it without their
+/// columns.
 pub fn days_in(
     connection: &rusqlite::Connection,
     stream: &crate::rows::Stream,
@@ -150,7 +216,10 @@ pub fn days_in(
         return Ok(BTreeMap::from([(first, range.end - range.start)]));
     }
     let stored = blocks::before(connection, stream, block.first_seq)?;
-    let heads = stored.map(|stored| stored.heads(stream)).transpose()?.unwrap_or_default();
+    let heads = stored
+        .map(|stored| stored.heads(stream))
+        .transpose()?
+        .unwrap_or_default();
     let row = |seq: u64| (seq.saturating_sub(block.first_seq) as usize).min(heads.len());
     Ok(count_days(&heads.times[row(range.start)..row(range.end)]))
 }

@@ -1,6 +1,9 @@
 use std::collections::BTreeMap;
 
-use lockgate_model::{Append, BlockBuilder, Books, CursorUpdate, Day, Generation, Head, Outcome, RequestRecord, StateWrite, payload_hash};
+use lockgate_model::{
+    Append, BlockBuilder, Books, CursorUpdate, Day, Generation, Head, Outcome, RequestRecord,
+    StateWrite, payload_hash,
+};
 use lockgate_store::{Inspector, Ledger, StoreError};
 
 use crate::common::*;
@@ -14,19 +17,43 @@ async fn what_was_appended_is_read_from_memory_and_from_disk() {
 
     let mut builder = BlockBuilder::new();
     for nth in 0..700 {
-        let head = Head { key: &format!("k{nth}"), event_type: "exec", code: "", time: DAY - nth, index: -nth, session: "s-1" };
-        if nth == 300 { builder.push_raw(head, b"\xff\xfe") } else { builder.push(head, &format!(r#"{{"n":{nth}}}"#)) }
+        let head = Head {
+            key: &format!("k{nth}"),
+            event_type: "exec",
+            code: "",
+            time: DAY - nth,
+            index: -nth,
+            session: "s-1",
+        };
+        if nth == 300 {
+            builder.push_raw(head, b"\xff\xfe")
+        } else {
+            builder.push(head, &format!(r#"{{"n":{nth}}}"#))
+        }
     }
     let parts = builder.take();
-    let block = store.append(append_of(parts.clone(), &[])).await.unwrap().unwrap();
+    let block = store
+        .append(append_of(parts.clone(), &[]))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!((block.range(), block.parts()), (1..701, &parts));
     head.changed().await.unwrap();
     assert_eq!(*head.borrow_and_update(), 701);
-    assert_eq!(store.append(append_of(Default::default(), &[("c", "1")])).await.unwrap(), None);
+    assert_eq!(
+        store
+            .append(append_of(Default::default(), &[("c", "1")]))
+            .await
+            .unwrap(),
+        None
+    );
     assert_eq!(append(&store, 1).await.first_seq, 701);
 
     // The cache has the very same block; the disk has an equal one.
-    assert!(std::sync::Arc::ptr_eq(&store.block_at(AUDIT, 700).unwrap().unwrap(), &block));
+    assert!(std::sync::Arc::ptr_eq(
+        &store.block_at(AUDIT, 700).unwrap().unwrap(),
+        &block
+    ));
     store.close().await.unwrap();
     let store = open(folder.path());
     assert!(store.cached(AUDIT, 5).is_none());
@@ -34,8 +61,19 @@ async fn what_was_appended_is_read_from_memory_and_from_disk() {
     assert_eq!(store.block_at(AUDIT, 702).unwrap(), None);
     assert_eq!(store.block_at("teleport/sessions", 1).unwrap(), None);
     let (first, heads) = store.heads_at(AUDIT, 350).unwrap().unwrap();
-    assert_eq!((first, heads.len(), heads.types.at(9), heads.times[9]), (1, 700, "exec", DAY - 9));
-    assert_eq!((heads.is_raw(300), heads.payload_len(300), heads.is_raw(301), heads.payload_len(301)), (true, 2, false, 9));
+    assert_eq!(
+        (first, heads.len(), heads.types.at(9), heads.times[9]),
+        (1, 700, "exec", DAY - 9)
+    );
+    assert_eq!(
+        (
+            heads.is_raw(300),
+            heads.payload_len(300),
+            heads.is_raw(301),
+            heads.payload_len(301)
+        ),
+        (true, 2, false, 9)
+    );
 
     let expected: Vec<u64> = [(300, b"\xff\xfe".to_vec()), (301, br#"{"n":301}"#.to_vec())]
         .map(|(nth, payload)| payload_hash(&format!("k{nth}"), &payload))
@@ -49,11 +87,28 @@ async fn what_was_appended_is_read_from_memory_and_from_disk() {
 async fn cursors_move_with_their_events_and_duplicates_are_counted() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
-    store.append(append_of(numbered(1..4), &[("a", "1"), ("b", "1")])).await.unwrap();
-    let remove = CursorUpdate { key: "a".into(), value: None };
-    let append = Append { duplicates: 7, cursors: vec![remove], ..append_of(numbered(4..5), &[]) };
+    store
+        .append(append_of(numbered(1..4), &[("a", "1"), ("b", "1")]))
+        .await
+        .unwrap();
+    let remove = CursorUpdate {
+        key: "a".into(),
+        value: None,
+    };
+    let append = Append {
+        duplicates: 7,
+        cursors: vec![remove],
+        ..append_of(numbered(4..5), &[])
+    };
     store.append(append.clone()).await.unwrap();
-    store.append(Append { events: Default::default(), cursors: vec![], ..append }).await.unwrap();
+    store
+        .append(Append {
+            events: Default::default(),
+            cursors: vec![],
+            ..append
+        })
+        .await
+        .unwrap();
     let cursors = BTreeMap::from([("b".to_owned(), "1".to_owned())]);
     assert_eq!(store.cursors("teleport").unwrap(), cursors);
     assert!(store.cursors("other").unwrap().is_empty());
@@ -61,7 +116,15 @@ async fn cursors_move_with_their_events_and_duplicates_are_counted() {
     let store = open(folder.path());
     assert_eq!(store.cursors("teleport").unwrap(), cursors);
     let streams = store.streams().unwrap();
-    assert_eq!((streams.len(), streams[0].duplicates, streams[0].next, streams[0].oldest), (1, 14, 5, 1));
+    assert_eq!(
+        (
+            streams.len(),
+            streams[0].duplicates,
+            streams[0].next,
+            streams[0].oldest
+        ),
+        (1, 14, 5, 1)
+    );
 }
 
 #[tokio::test]
@@ -79,11 +142,26 @@ async fn a_commit_that_contradicts_the_store_is_refused_alone() {
         commit
     };
     let conflicts = [
-        (commit_of(&store, "siem", 15..16, |_| Outcome::Delivered), "have an outcome"),
-        (commit_of(&store, "siem", 1..12, |_| Outcome::Delivered), "have an outcome"),
-        (commit_of(&store, "siem", 105..112, |_| Outcome::Delivered), "beyond its last, 110"),
-        (commit_of(&store, "other", 31..41, |_| Outcome::Delivered), "not registered"),
-        (change(|commit| commit.stream = "teleport/sessions".into()), "not registered"),
+        (
+            commit_of(&store, "siem", 15..16, |_| Outcome::Delivered),
+            "have an outcome",
+        ),
+        (
+            commit_of(&store, "siem", 1..12, |_| Outcome::Delivered),
+            "have an outcome",
+        ),
+        (
+            commit_of(&store, "siem", 105..112, |_| Outcome::Delivered),
+            "beyond its last, 110",
+        ),
+        (
+            commit_of(&store, "other", 31..41, |_| Outcome::Delivered),
+            "not registered",
+        ),
+        (
+            change(|commit| commit.stream = "teleport/sessions".into()),
+            "not registered",
+        ),
         (change(|commit| commit.epoch = 2), "epoch 2"),
         (change(|commit| commit.generation = 9), "generation 9"),
     ];
@@ -95,9 +173,16 @@ async fn a_commit_that_contradicts_the_store_is_refused_alone() {
         store.append(append_of(numbered(101..111), &[])),
         store.commit(good.clone()),
     );
-    assert!(matches!(results.0, Err(StoreError::Conflict(_))), "{results:?}");
+    assert!(
+        matches!(results.0, Err(StoreError::Conflict(_))),
+        "{results:?}"
+    );
     assert!(results.1.is_ok() && results.3.is_ok(), "{results:?}");
-    assert!(matches!(results.2, Err(StoreError::Conflict(_))) && matches!(results.4, Err(StoreError::Conflict(_))), "{results:?}");
+    assert!(
+        matches!(results.2, Err(StoreError::Conflict(_)))
+            && matches!(results.4, Err(StoreError::Conflict(_))),
+        "{results:?}"
+    );
     for (commit, text) in conflicts {
         match store.commit(commit).await {
             Err(StoreError::Conflict(message)) => assert!(message.contains(text), "{message}"),
@@ -107,11 +192,26 @@ async fn a_commit_that_contradicts_the_store_is_refused_alone() {
     let letter = commit_of(&store, "siem", 31..41, |_| Outcome::Dead(0)).dead;
     let invalid = [
         (change(|commit| commit.range = 50..50), "empty"),
-        (change(|commit| commit.range = 50..61), "10 outcomes for the 11 entries"),
+        (
+            change(|commit| commit.range = 50..61),
+            "10 outcomes for the 11 entries",
+        ),
         (change(|commit| commit.days.clear()), "by day (0, 0, 0)"),
-        (change(|commit| commit.outcomes.runs[0].outcome = Outcome::Dropped(2)), "reason 2 of 2"),
-        (change(|commit| commit.outcomes.runs[0].outcome = Outcome::Dead(0)), "no dead letter"),
-        (lockgate_model::Commit { dead: letter, ..good.clone() }, "not dead"),
+        (
+            change(|commit| commit.outcomes.runs[0].outcome = Outcome::Dropped(2)),
+            "reason 2 of 2",
+        ),
+        (
+            change(|commit| commit.outcomes.runs[0].outcome = Outcome::Dead(0)),
+            "no dead letter",
+        ),
+        (
+            lockgate_model::Commit {
+                dead: letter,
+                ..good.clone()
+            },
+            "not dead",
+        ),
     ];
     for (commit, text) in invalid {
         match store.commit(commit).await {
@@ -119,7 +219,19 @@ async fn a_commit_that_contradicts_the_store_is_refused_alone() {
             other => panic!("{text}: {other:?}"),
         }
     }
-    assert_eq!(store.books("siem").unwrap(), [(AUDIT.to_owned(), Books { read: 110, delivered: 20, dropped: 0, dead: 0, waiting: 90 })]);
+    assert_eq!(
+        store.books("siem").unwrap(),
+        [(
+            AUDIT.to_owned(),
+            Books {
+                read: 110,
+                delivered: 20,
+                dropped: 0,
+                dead: 0,
+                waiting: 90
+            }
+        )]
+    );
     assert_eq!(store.verify_chain("siem").unwrap()[0].commits, 2);
 }
 
@@ -129,7 +241,13 @@ async fn progress_books_letters_and_state_outlive_the_process() {
     let store = open(folder.path());
     let registration = register(&store, "siem", &[AUDIT, "teleport/sessions"]).await;
     assert_eq!((registration.epoch, registration.generation), (1, 1));
-    assert_eq!((registration.streams[0].watermark, registration.streams[1].stream.as_str()), (1, "teleport/sessions"));
+    assert_eq!(
+        (
+            registration.streams[0].watermark,
+            registration.streams[1].stream.as_str()
+        ),
+        (1, "teleport/sessions")
+    );
     // 30 events an hour apart: two days.
     append(&store, 30).await;
     append(&store, 30).await;
@@ -139,22 +257,64 @@ async fn progress_books_letters_and_state_outlive_the_process() {
         _ => Outcome::Delivered,
     };
     let mut commit = commit_of(&store, "siem", 41..51, fate);
-    commit.state = vec![StateWrite { stage: 1, key: "a".into(), value: Some("1".into()) }];
-    commit.batch.requests = vec![RequestRecord { status: 400, documents: 10, bytes: 99, attempts: 2, excerpt: "\"bad\"\n".into() }];
+    commit.state = vec![StateWrite {
+        stage: 1,
+        key: "a".into(),
+        value: Some("1".into()),
+    }];
+    commit.batch.requests = vec![RequestRecord {
+        status: 400,
+        documents: 10,
+        bytes: 99,
+        attempts: 2,
+        excerpt: "\"bad\"\n".into(),
+    }];
     store.commit(commit).await.unwrap();
-    store.commit(commit_of(&store, "siem", 1..11, fate)).await.unwrap();
+    store
+        .commit(commit_of(&store, "siem", 1..11, fate))
+        .await
+        .unwrap();
     let mut commit = commit_of(&store, "siem", 21..26, fate);
-    commit.state =
-        vec![StateWrite { stage: 1, key: "a".into(), value: None }, StateWrite { stage: 1, key: "b".into(), value: Some("2".into()) }];
+    commit.state = vec![
+        StateWrite {
+            stage: 1,
+            key: "a".into(),
+            value: None,
+        },
+        StateWrite {
+            stage: 1,
+            key: "b".into(),
+            value: Some("2".into()),
+        },
+    ];
     store.commit(commit).await.unwrap();
-    let (books, days, letters) = (store.books("siem").unwrap(), store.days("siem").unwrap(), store.dead_letters("siem", 100).unwrap());
-    assert_eq!(books[0].1, Books { read: 60, delivered: 15, dropped: 5, dead: 5, waiting: 35 });
+    let (books, days, letters) = (
+        store.books("siem").unwrap(),
+        store.days("siem").unwrap(),
+        store.dead_letters("siem", 100).unwrap(),
+    );
+    assert_eq!(
+        books[0].1,
+        Books {
+            read: 60,
+            delivered: 15,
+            dropped: 5,
+            dead: 5,
+            waiting: 35
+        }
+    );
     assert_eq!(books[1].1, Books::default());
     assert_eq!(days.len(), 2);
     assert_eq!(days[0].0, Day::of(DAY));
     assert_eq!((days[0].1.read, days[1].1.read), (48, 12));
     assert!(days.iter().all(|(_, books)| books.balance()), "{days:?}");
-    assert_eq!(letters.iter().map(|kept| kept.letter.seq).collect::<Vec<_>>(), [21, 6, 1, 46, 41]);
+    assert_eq!(
+        letters
+            .iter()
+            .map(|kept| kept.letter.seq)
+            .collect::<Vec<_>>(),
+        [21, 6, 1, 46, 41]
+    );
     assert_eq!(letters[0].letter.payload, br#"{"uid":"k21"}"#);
     assert_eq!(store.dead_letters("siem", 2).unwrap().len(), 2);
     let chain = store.verify_chain("siem").unwrap();
@@ -164,27 +324,63 @@ async fn progress_books_letters_and_state_outlive_the_process() {
     let store = open(folder.path());
     let again = register(&store, "siem", &[AUDIT]).await;
     assert_eq!((again.epoch, again.generation), (1, 1));
-    assert_eq!((again.streams[0].watermark, &again.streams[0].done[..]), (11, &[21..26, 41..51][..]));
+    assert_eq!(
+        (again.streams[0].watermark, &again.streams[0].done[..]),
+        (11, &[21..26, 41..51][..])
+    );
     assert_eq!(store.books("siem").unwrap(), books);
     assert_eq!(store.days("siem").unwrap(), days);
     assert_eq!(store.dead_letters("siem", 100).unwrap(), letters);
-    assert_eq!(store.state("siem", 1).unwrap(), BTreeMap::from([("b".to_owned(), "2".to_owned())]));
+    assert_eq!(
+        store.state("siem", 1).unwrap(),
+        BTreeMap::from([("b".to_owned(), "2".to_owned())])
+    );
     assert_eq!(store.verify_chain("siem").unwrap(), chain);
 
     // Another configuration is another generation; the old one comes back under its number.
-    let other = Generation { pipeline: "siem".into(), description: "{}".into() };
-    let other = store.register(other, &[AUDIT.to_owned()], DAY).await.unwrap();
-    assert_eq!((other.epoch, other.generation, other.streams[0].watermark), (1, 2, 11));
+    let other = Generation {
+        pipeline: "siem".into(),
+        description: "{}".into(),
+    };
+    let other = store
+        .register(other, &[AUDIT.to_owned()], DAY)
+        .await
+        .unwrap();
+    assert_eq!(
+        (other.epoch, other.generation, other.streams[0].watermark),
+        (1, 2, 11)
+    );
     assert_eq!(register(&store, "siem", &[AUDIT]).await.generation, 1);
-    assert_eq!(store.books("none"), Err(StoreError::Unknown("pipeline `none`".into())));
-    let refused = store.register(Generation { pipeline: "x".into(), description: "{}".into() }, &["teleport".to_owned()], DAY).await;
-    assert!(matches!(refused, Err(StoreError::Invalid(_))), "{refused:?}");
+    assert_eq!(
+        store.books("none"),
+        Err(StoreError::Unknown("pipeline `none`".into()))
+    );
+    let refused = store
+        .register(
+            Generation {
+                pipeline: "x".into(),
+                description: "{}".into(),
+            },
+            &["teleport".to_owned()],
+            DAY,
+        )
+        .await;
+    assert!(
+        matches!(refused, Err(StoreError::Invalid(_))),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test]
 async fn an_inspector_sees_a_running_store_and_a_stopped_one() {
     let folder = tempfile::tempdir().unwrap();
-    assert!(Inspector::open(folder.path()).err().unwrap().to_string().contains("`lockgate start` makes one"));
+    assert!(
+        Inspector::open(folder.path())
+            .err()
+            .unwrap()
+            .to_string()
+            .contains("`lockgate start` makes one")
+    );
     let store = open(folder.path());
     register(&store, "siem", &[AUDIT]).await;
     append(&store, 10).await;
@@ -192,11 +388,26 @@ async fn an_inspector_sees_a_running_store_and_a_stopped_one() {
     assert_eq!(inspector.books("siem").unwrap()[0].1.waiting, 10);
     deliver(&store, "siem", 1..5).await.unwrap();
     append(&store, 10).await;
-    let books = Books { read: 20, delivered: 4, waiting: 16, ..Books::default() };
+    let books = Books {
+        read: 20,
+        delivered: 4,
+        waiting: 16,
+        ..Books::default()
+    };
     assert_eq!(inspector.books("siem").unwrap()[0].1, books);
-    assert_eq!(inspector.block_at(AUDIT, 20).unwrap(), store.block_at(AUDIT, 20).unwrap());
+    assert_eq!(
+        inspector.block_at(AUDIT, 20).unwrap(),
+        store.block_at(AUDIT, 20).unwrap()
+    );
     let pipelines = inspector.pipelines().unwrap();
-    assert_eq!((pipelines[0].name.as_str(), pipelines[0].streams[0].0.watermark, pipelines[0].streams[0].1), ("siem", 5, true));
+    assert_eq!(
+        (
+            pipelines[0].name.as_str(),
+            pipelines[0].streams[0].0.watermark,
+            pipelines[0].streams[0].1
+        ),
+        ("siem", 5, true)
+    );
     drop(inspector);
     store.close().await.unwrap();
     let inspector = Inspector::open(folder.path()).unwrap();
@@ -211,13 +422,21 @@ async fn an_event_larger_than_every_limit_is_a_block_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
     let store = open(folder.path());
     let mut dice = Dice(1);
-    let text: String = (0..20 << 20).map(|_| (b'a' + dice.roll(26) as u8) as char).collect();
+    let text: String = (0..20 << 20)
+        .map(|_| (b'a' + dice.roll(26) as u8) as char)
+        .collect();
     let payload = format!(r#"{{"a":"{text}"}}"#);
-    store.append(append_of(events(&["k".into()], |_| payload.clone()), &[])).await.unwrap();
+    store
+        .append(append_of(events(&["k".into()], |_| payload.clone()), &[]))
+        .await
+        .unwrap();
     append(&store, 3).await;
     store.close().await.unwrap();
     let store = open(folder.path());
-    assert_eq!(store.block_at(AUDIT, 1).unwrap().unwrap().view(0).payload, payload);
+    assert_eq!(
+        store.block_at(AUDIT, 1).unwrap().unwrap().view(0).payload,
+        payload
+    );
     assert_eq!(store.block_at(AUDIT, 3).unwrap().unwrap().first_seq, 2);
 }
 
@@ -228,21 +447,38 @@ async fn the_file_has_the_form_that_was_promised() {
     let path = folder.path().join("deep/store");
     let store = open(&path);
     append(&store, 10).await;
-    let mode = |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let mode =
+        |path: &std::path::Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode(&path), 0o700);
     for file in std::fs::read_dir(&path).unwrap() {
         let file = file.unwrap().path();
         assert_eq!(mode(&file), 0o600, "{}", file.display());
     }
-    let auditor = rusqlite::Connection::open_with_flags(path.join("store.db"), rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
-    let pragma = |name| auditor.pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0)).unwrap();
+    let auditor = rusqlite::Connection::open_with_flags(
+        path.join("store.db"),
+        rusqlite::OpenFlags::SQLITE_OPEN_READ_ONLY,
+    )
+    .unwrap();
+    let pragma = |name| {
+        auditor
+            .pragma_query_value(None, name, |row| row.get::<_, rusqlite::types::Value>(0))
+            .unwrap()
+    };
     assert_eq!(pragma("journal_mode"), "wal".to_owned().into());
-    for (name, value) in [("page_size", 16_384), ("auto_vacuum", 2), ("user_version", 1), ("application_id", 0x4C4B_4754)] {
+    for (name, value) in [
+        ("page_size", 16_384),
+        ("auto_vacuum", 2),
+        ("user_version", 1),
+        ("application_id", 0x4C4B_4754),
+    ] {
         assert_eq!(pragma(name), value.into(), "{name}");
     }
     drop(auditor);
     store.close().await.unwrap();
-    let mut names: Vec<_> = std::fs::read_dir(&path).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+    let mut names: Vec<_> = std::fs::read_dir(&path)
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .collect();
     names.sort();
     assert_eq!(names, ["lock", "store.db"]);
 }

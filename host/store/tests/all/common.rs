@@ -3,8 +3,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lockgate_model::{
-    Append, BatchRecord, Block, BlockBuilder, BlockParts, Commit, CursorUpdate, Day, DayTally, DeadLetter, FeedKind, Generation, Head,
-    Outcome, Outcomes, SeqRange,
+    Append, BatchRecord, Block, BlockBuilder, BlockParts, Commit, CursorUpdate, Day, DayTally,
+    DeadLetter, FeedKind, Generation, Head, Outcome, Outcomes, SeqRange,
 };
 use lockgate_store::{Ledger, Options, Retention, Store, StoreError};
 
@@ -27,8 +27,14 @@ pub fn open(path: &Path) -> Store {
 pub fn events(keys: &[String], payload: impl Fn(&str) -> String) -> BlockParts {
     let mut builder = BlockBuilder::new();
     for (nth, key) in keys.iter().enumerate() {
-        let head =
-            Head { key, event_type: "user.login", code: "T1000I", time: DAY + nth as i64 * 3_600_000, index: nth as i64, session: "" };
+        let head = Head {
+            key,
+            event_type: "user.login",
+            code: "T1000I",
+            time: DAY + nth as i64 * 3_600_000,
+            index: nth as i64,
+            session: "",
+        };
         builder.push(head, &payload(key));
     }
     builder.take()
@@ -40,29 +46,66 @@ pub fn numbered(range: std::ops::Range<u64>) -> BlockParts {
 }
 
 pub fn append_of(parts: BlockParts, cursors: &[(&str, &str)]) -> Append {
-    let cursors = cursors.iter().map(|&(key, value)| CursorUpdate { key: key.into(), value: Some(value.into()) }).collect();
-    Append { source: "teleport".into(), feed: FeedKind::Audit, read_at: DAY, events: parts, cursors, duplicates: 0 }
+    let cursors = cursors
+        .iter()
+        .map(|&(key, value)| CursorUpdate {
+            key: key.into(),
+            value: Some(value.into()),
+        })
+        .collect();
+    Append {
+        source: "teleport".into(),
+        feed: FeedKind::Audit,
+        read_at: DAY,
+        events: parts,
+        cursors,
+        duplicates: 0,
+    }
 }
 
 /// Appends `count` events that continue the stream.
 pub async fn append(store: &Store, count: u64) -> Arc<Block> {
     let next = *store.head(AUDIT).borrow();
-    store.append(append_of(numbered(next..next + count), &[("cursor", &format!("{}", next + count))])).await.unwrap().unwrap()
+    store
+        .append(append_of(
+            numbered(next..next + count),
+            &[("cursor", &format!("{}", next + count))],
+        ))
+        .await
+        .unwrap()
+        .unwrap()
 }
 
-pub async fn register(store: &Store, pipeline: &str, streams: &[&str]) -> lockgate_store::Registration {
-    let generation = Generation { pipeline: pipeline.into(), description: format!(r#"{{"name":"{pipeline}"}}"#) };
+pub async fn register(
+    store: &Store,
+    pipeline: &str,
+    streams: &[&str],
+) -> lockgate_store::Registration {
+    let generation = Generation {
+        pipeline: pipeline.into(),
+        description: format!(r#"{{"name":"{pipeline}"}}"#),
+    };
     let streams: Vec<String> = streams.iter().map(|&stream| stream.to_owned()).collect();
     store.register(generation, &streams, DAY).await.unwrap()
 }
 
 /// A commit whose parts agree: outcomes by a rule, days and letters from the events in the store.
-pub fn commit_of(store: &Store, pipeline: &str, range: SeqRange, outcome: impl Fn(u64) -> Outcome) -> Commit {
+pub fn commit_of(
+    store: &Store,
+    pipeline: &str,
+    range: SeqRange,
+    outcome: impl Fn(u64) -> Outcome,
+) -> Commit {
     try_commit_of(store, pipeline, range, outcome).unwrap()
 }
 
 /// The same, of a store that may close at any moment.
-pub fn try_commit_of(store: &Store, pipeline: &str, range: SeqRange, outcome: impl Fn(u64) -> Outcome) -> Result<Commit, StoreError> {
+pub fn try_commit_of(
+    store: &Store,
+    pipeline: &str,
+    range: SeqRange,
+    outcome: impl Fn(u64) -> Outcome,
+) -> Result<Commit, StoreError> {
     let (mut outcomes, mut dead) = (Outcomes::default(), Vec::new());
     let mut days: BTreeMap<Day, DayTally> = BTreeMap::new();
     for seq in range.clone() {
@@ -72,19 +115,40 @@ pub fn try_commit_of(store: &Store, pipeline: &str, range: SeqRange, outcome: im
         let (key, time, payload) = match store.block_at(AUDIT, seq)? {
             Some(block) => {
                 let view = block.view((seq - block.first_seq) as usize);
-                (view.key.to_owned(), view.time, view.payload.as_bytes().to_vec())
+                (
+                    view.key.to_owned(),
+                    view.time,
+                    view.payload.as_bytes().to_vec(),
+                )
             }
             None => (String::new(), DAY, Vec::new()),
         };
         let day = Day::of(time);
-        let tally = days.entry(day).or_insert(DayTally { day, delivered: 0, dropped: 0, dead: 0 });
+        let tally = days.entry(day).or_insert(DayTally {
+            day,
+            delivered: 0,
+            dropped: 0,
+            dead: 0,
+        });
         match outcome {
             Outcome::Delivered => tally.delivered += 1,
             Outcome::Dropped(_) => tally.dropped += 1,
             Outcome::Dead(_) => {
                 tally.dead += 1;
-                let (event_type, cause, reason) = ("user.login".into(), "sink (builtin:fluentd)".into(), "400".into());
-                dead.push(DeadLetter { seq, key, event_type, time, cause, reason, payload });
+                let (event_type, cause, reason) = (
+                    "user.login".into(),
+                    "sink (builtin:fluentd)".into(),
+                    "400".into(),
+                );
+                dead.push(DeadLetter {
+                    seq,
+                    key,
+                    event_type,
+                    time,
+                    cause,
+                    reason,
+                    payload,
+                });
             }
         }
     }
@@ -93,7 +157,11 @@ pub fn try_commit_of(store: &Store, pipeline: &str, range: SeqRange, outcome: im
         stream: AUDIT.into(),
         epoch: 1,
         generation: 1,
-        batch: BatchRecord { id: format!("b{}", range.start), at: DAY, requests: Vec::new() },
+        batch: BatchRecord {
+            id: format!("b{}", range.start),
+            at: DAY,
+            requests: Vec::new(),
+        },
         range,
         outcomes,
         reasons: vec!["first".into(), "second".into()],
@@ -121,7 +189,9 @@ pub fn commit_of_nothing() -> Commit {
 }
 
 pub async fn deliver(store: &Store, pipeline: &str, range: SeqRange) -> Result<(), StoreError> {
-    store.commit(commit_of(store, pipeline, range, |_| Outcome::Delivered)).await
+    store
+        .commit(commit_of(store, pipeline, range, |_| Outcome::Delivered))
+        .await
 }
 
 /// Numbers that a seed decides.
@@ -129,7 +199,10 @@ pub struct Dice(pub u64);
 
 impl Dice {
     pub fn roll(&mut self, below: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % below
     }
 }

@@ -3,7 +3,9 @@ use std::fs;
 use std::path::Path;
 
 use lockgate_model::{Block, Books, Outcome};
-use lockgate_store::{ChainHead, Inspector, KeptLetter, Ledger, OpenError, Reads, Store, StoreError};
+use lockgate_store::{
+    ChainHead, Inspector, KeptLetter, Ledger, OpenError, Reads, Store, StoreError,
+};
 
 use crate::common::*;
 
@@ -25,8 +27,18 @@ fn contents(store: &Reads) -> Result<Contents, StoreError> {
         seq = block.range().end;
         blocks.push(Block::clone(&block));
     }
-    let (cursors, books, letters) = (store.cursors("teleport")?, store.books("siem")?, store.dead_letters("siem", 100)?);
-    Ok(Contents { blocks, cursors, books, letters, chain })
+    let (cursors, books, letters) = (
+        store.cursors("teleport")?,
+        store.books("siem")?,
+        store.dead_letters("siem", 100)?,
+    );
+    Ok(Contents {
+        blocks,
+        cursors,
+        books,
+        letters,
+        chain,
+    })
 }
 
 /// A closed store, and what is in it.
@@ -37,14 +49,31 @@ async fn sample(folder: &Path) -> Contents {
         let first = nth * 200 + 1;
         let keys: Vec<String> = (first..first + 200).map(|nth| format!("k{nth}")).collect();
         let mut dice = Dice(nth);
-        let noise: String = (0..60_000).map(|_| (b'a' + dice.roll(26) as u8) as char).collect();
+        let noise: String = (0..60_000)
+            .map(|_| (b'a' + dice.roll(26) as u8) as char)
+            .collect();
         let parts = events(&keys, |key| {
             let nth: usize = key[1..].parse().unwrap();
-            format!(r#"{{"uid":"{key}","noise":"{}"}}"#, &noise[nth % 200 * 290..][..290])
+            format!(
+                r#"{{"uid":"{key}","noise":"{}"}}"#,
+                &noise[nth % 200 * 290..][..290]
+            )
         });
-        store.append(append_of(parts, &[("cursor", &first.to_string())])).await.unwrap();
-        let fate = |seq| if seq % 50 == 0 { Outcome::Dead(0) } else { Outcome::Dropped((seq % 2) as u16) };
-        store.commit(commit_of(&store, "siem", first..first + 150, fate)).await.unwrap();
+        store
+            .append(append_of(parts, &[("cursor", &first.to_string())]))
+            .await
+            .unwrap();
+        let fate = |seq| {
+            if seq % 50 == 0 {
+                Outcome::Dead(0)
+            } else {
+                Outcome::Dropped((seq % 2) as u16)
+            }
+        };
+        store
+            .commit(commit_of(&store, "siem", first..first + 150, fate))
+            .await
+            .unwrap();
     }
     let contents = contents(&store).unwrap();
     store.close().await.unwrap();
@@ -66,7 +95,9 @@ async fn damage_at_any_place_is_refused_or_reported_and_never_overwritten() {
             format!("truncated at {at}")
         } else {
             let end = (at + 200).min(bytes.len());
-            bytes[at..end].iter_mut().for_each(|byte| *byte = dice.roll(256) as u8);
+            bytes[at..end]
+                .iter_mut()
+                .for_each(|byte| *byte = dice.roll(256) as u8);
             format!("overwritten at {at}")
         };
         let place = tempfile::tempdir().unwrap();
@@ -74,8 +105,15 @@ async fn damage_at_any_place_is_refused_or_reported_and_never_overwritten() {
         fs::write(&path, &bytes).unwrap();
         let result = match Store::open(options(place.path())) {
             Err(error) => {
-                assert!(matches!(error, OpenError::Damaged { .. } | OpenError::Newer { .. }), "{what}: {error}");
-                assert_eq!(fs::read(&path).unwrap(), bytes, "{what}: refused, but changed");
+                assert!(
+                    matches!(error, OpenError::Damaged { .. } | OpenError::Newer { .. }),
+                    "{what}: {error}"
+                );
+                assert_eq!(
+                    fs::read(&path).unwrap(),
+                    bytes,
+                    "{what}: refused, but changed"
+                );
                 refused += 1;
                 continue;
             }
@@ -87,7 +125,10 @@ async fn damage_at_any_place_is_refused_or_reported_and_never_overwritten() {
         };
         match result {
             Err(error @ StoreError::Damaged(_)) => {
-                assert!(error.to_string().contains("restore a backup"), "{what}: {error}");
+                assert!(
+                    error.to_string().contains("restore a backup"),
+                    "{what}: {error}"
+                );
                 reported += 1;
             }
             // Free space, or what is of no account.
@@ -95,7 +136,10 @@ async fn damage_at_any_place_is_refused_or_reported_and_never_overwritten() {
             other => panic!("{what}: {other:?}"),
         }
     }
-    assert!(refused > 20 && refused + reported > 40, "{refused} refused, {reported} reported, {harmless} harmless");
+    assert!(
+        refused > 20 && refused + reported > 40,
+        "{refused} refused, {reported} reported, {harmless} harmless"
+    );
 }
 
 #[tokio::test]
@@ -103,7 +147,8 @@ async fn a_changed_event_is_found_when_it_is_read() {
     let folder = tempfile::tempdir().unwrap();
     sample(folder.path()).await;
     let path = folder.path().join("store.db");
-    // Below SQLite's notice: the row stays well-formed. Not among the newest, which are verified at the start.
+    // Below SQLite's notice: the row stays well-formed. Not among the newest, which are verified at
+    // the start.
     let database = rusqlite::Connection::open(&path).unwrap();
     for _ in 0..3 {
         let store = open(folder.path());
@@ -112,13 +157,27 @@ async fn a_changed_event_is_found_when_it_is_read() {
         }
         store.close().await.unwrap();
     }
-    database.execute("UPDATE blocks SET read_at = read_at + 1 WHERE first_seq = 201", []).unwrap();
+    database
+        .execute(
+            "UPDATE blocks SET read_at = read_at + 1 WHERE first_seq = 201",
+            [],
+        )
+        .unwrap();
     drop(database);
     let store = open(folder.path());
-    let StoreError::Damaged(what) = store.block_at(AUDIT, 300).unwrap_err() else { panic!() };
-    assert_eq!(what, "block 201..401 of `teleport/audit`: its checksum differs");
+    let StoreError::Damaged(what) = store.block_at(AUDIT, 300).unwrap_err() else {
+        panic!()
+    };
+    assert_eq!(
+        what,
+        "block 201..401 of `teleport/audit`: its checksum differs"
+    );
     assert!(store.block_at(AUDIT, 401).is_ok());
-    assert!(store.heads_at(AUDIT, 300).is_err() && store.verify_chain("siem").is_err() && store.recent_hashes(AUDIT, 9999).is_err());
+    assert!(
+        store.heads_at(AUDIT, 300).is_err()
+            && store.verify_chain("siem").is_err()
+            && store.recent_hashes(AUDIT, 9999).is_err()
+    );
 }
 
 #[tokio::test]
@@ -147,13 +206,22 @@ async fn every_change_to_what_was_committed_breaks_the_chain() {
         match Inspector::open(folder.path()) {
             Ok(inspector) => {
                 let broken = inspector.verify_chain("siem").unwrap_err();
-                assert!(matches!(broken, StoreError::Damaged(_)), "{change}: {broken}");
+                assert!(
+                    matches!(broken, StoreError::Damaged(_)),
+                    "{change}: {broken}"
+                );
             }
-            Err(refusal) => assert!(matches!(refusal, OpenError::Damaged { .. }), "{change}: {refusal}"),
+            Err(refusal) => assert!(
+                matches!(refusal, OpenError::Damaged { .. }),
+                "{change}: {refusal}"
+            ),
         }
         fs::write(&path, &original).unwrap();
     }
-    Inspector::open(folder.path()).unwrap().verify_chain("siem").unwrap();
+    Inspector::open(folder.path())
+        .unwrap()
+        .verify_chain("siem")
+        .unwrap();
 }
 
 #[tokio::test]
@@ -165,15 +233,25 @@ async fn damage_under_a_running_store_closes_it_and_nothing_is_written_over_it()
     let mut bytes = fs::read(&path).unwrap();
     bytes[16_384..].fill(0xa5);
     fs::write(&path, &bytes).unwrap();
-    let error = store.append(append_of(numbered(2000..2010), &[("new", "1")])).await.unwrap_err();
-    assert!(matches!(&error, StoreError::Closed { cause, full: false } if cause.contains("malformed")), "{error}");
+    let error = store
+        .append(append_of(numbered(2000..2010), &[("new", "1")]))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, StoreError::Closed { cause, full: false } if cause.contains("malformed")),
+        "{error}"
+    );
     assert_eq!(store.commit(commit_of_nothing()).await.unwrap_err(), error);
     assert_eq!(store.failed().borrow().clone(), Some(error));
-    assert!(matches!(Store::open(options(folder.path())), Err(OpenError::Damaged { .. })));
+    assert!(matches!(
+        Store::open(options(folder.path())),
+        Err(OpenError::Damaged { .. })
+    ));
     assert_eq!(fs::read(&path).unwrap(), bytes);
 }
 
-/// A checkpoint writes the first page first. A kill right after it leaves a file that is shorter than it says.
+/// A checkpoint writes the first page first. A kill right after it leaves a file that is shorter
+/// than it says.
 #[tokio::test]
 async fn a_kill_in_a_checkpoint_is_not_damage() {
     let folder = tempfile::tempdir().unwrap();
@@ -184,8 +262,12 @@ async fn a_kill_in_a_checkpoint_is_not_damage() {
     let copy = tempfile::tempdir().unwrap();
     let log = fs::read(folder.path().join("store.db-wal")).unwrap();
     let mut file = fs::read(folder.path().join("store.db")).unwrap();
-    // Frames of the log: 24 bytes, beginning with the page's number, then the page (SQLite's file format 4.1).
-    let first_page = log[32..].chunks_exact(24 + 16_384).rfind(|frame| frame[..4] == [0, 0, 0, 1]).unwrap();
+    // Frames of the log: 24 bytes, beginning with the page's number, then the page (SQLite's file
+    // format 4.1).
+    let first_page = log[32..]
+        .chunks_exact(24 + 16_384)
+        .rfind(|frame| frame[..4] == [0, 0, 0, 1])
+        .unwrap();
     let says = u32::from_be_bytes(first_page[24 + 28..24 + 32].try_into().unwrap()) as usize;
     assert!(says * 16_384 > file.len());
     file[..16_384].copy_from_slice(&first_page[24..]);
@@ -194,14 +276,20 @@ async fn a_kill_in_a_checkpoint_is_not_damage() {
     fs::write(copy.path().join("store.db-wal"), &log).unwrap();
     let copied = open(copy.path());
     assert_eq!(*copied.head(AUDIT).borrow(), 10_001);
-    assert_eq!(copied.block_at(AUDIT, 10_000).unwrap(), store.block_at(AUDIT, 10_000).unwrap());
+    assert_eq!(
+        copied.block_at(AUDIT, 10_000).unwrap(),
+        store.block_at(AUDIT, 10_000).unwrap()
+    );
     drop(copied);
 
     // The same without what the log makes up for.
     let bare = tempfile::tempdir().unwrap();
     fs::write(bare.path().join("store.db"), &file).unwrap();
     let refusal = Store::open(options(bare.path())).err().unwrap().to_string();
-    assert!(refusal.contains(&format!("it has {} of {says} pages", file.len() / 16_384)), "{refusal}");
+    assert!(
+        refusal.contains(&format!("it has {} of {says} pages", file.len() / 16_384)),
+        "{refusal}"
+    );
 }
 
 #[test]
@@ -216,7 +304,11 @@ fn what_is_no_store_is_never_made_one() {
     };
     let foreign = database(&|connection| connection.execute_batch("CREATE TABLE a (b)").unwrap());
     let other_pages = database(&|connection| {
-        connection.execute_batch("PRAGMA application_id = 0x4C4B4754; PRAGMA user_version = 1; CREATE TABLE a (b)").unwrap();
+        connection
+            .execute_batch(
+                "PRAGMA application_id = 0x4C4B4754; PRAGMA user_version = 1; CREATE TABLE a (b)",
+            )
+            .unwrap();
     });
     for (name, bytes, says) in [
         ("store.db", &b""[..], "it has 0 bytes"),
@@ -232,7 +324,11 @@ fn what_is_no_store_is_never_made_one() {
         let refusal = Store::open(options(folder.path())).err().unwrap();
         assert!(matches!(refusal, OpenError::Damaged { .. }), "{refusal}");
         let message = refusal.to_string();
-        assert!(message.contains(says) && message.contains("move `store.db`, `store.db-wal` and `store.db-shm` aside"), "{message}");
+        assert!(
+            message.contains(says)
+                && message.contains("move `store.db`, `store.db-wal` and `store.db-shm` aside"),
+            "{message}"
+        );
         assert_eq!(fs::read(&path).unwrap(), bytes);
     }
 }

@@ -28,7 +28,10 @@ async fn nothing_acknowledged_is_lost_by_kill_9() {
             }
         }
         child.kill().unwrap();
-        assert!(!child.wait().unwrap().success(), "it was to be killed in round {round}");
+        assert!(
+            !child.wait().unwrap().success(),
+            "it was to be killed in round {round}"
+        );
         // What it said in its last moments counts too.
         for line in lines.map_while(Result::ok) {
             acknowledged.hear(&line);

@@ -10,7 +10,12 @@ async fn a_second_store_on_the_folder_names_the_first() {
     let message = held.to_string();
     assert!(matches!(held, OpenError::Held { .. }));
     let command = std::env::args().next().unwrap();
-    for part in [&format!("process {} (`{command}", std::process::id()), " since 20", "Z. Stop that process", "`path` in `[store]`"] {
+    for part in [
+        &format!("process {} (`{command}", std::process::id()),
+        " since 20",
+        "Z. Stop that process",
+        "`path` in `[store]`",
+    ] {
         assert!(message.contains(part), "{message}");
     }
     append(&store, 3).await;
@@ -37,8 +42,17 @@ async fn a_closed_store_says_so() {
     let other = store.clone();
     store.close().await.unwrap();
     use lockgate_store::{Ledger, StoreError};
-    let closed = other.append(append_of(numbered(4..5), &[])).await.unwrap_err();
-    assert_eq!(closed, StoreError::Closed { cause: "it was closed".into(), full: false });
+    let closed = other
+        .append(append_of(numbered(4..5), &[]))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        closed,
+        StoreError::Closed {
+            cause: "it was closed".into(),
+            full: false
+        }
+    );
     assert_eq!(other.cursors("teleport"), Err(closed.clone()));
     assert_eq!(other.failed().borrow().clone(), Some(closed));
 }
@@ -48,11 +62,32 @@ async fn a_newer_format_is_refused_with_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
     open(folder.path()).close().await.unwrap();
     let path = folder.path().join("store.db");
-    rusqlite::Connection::open(&path).unwrap().pragma_update(None, "user_version", 2).unwrap();
+    rusqlite::Connection::open(&path)
+        .unwrap()
+        .pragma_update(None, "user_version", 2)
+        .unwrap();
     let before = std::fs::read(&path).unwrap();
-    for refusal in [Store::open(options(folder.path())).err().unwrap(), Inspector::open(folder.path()).err().unwrap()] {
-        assert!(matches!(refusal, OpenError::Newer { found: 2, known: 1, .. }), "{refusal}");
-        assert!(refusal.to_string().contains("Start the release that wrote it or a newer one"), "{refusal}");
+    for refusal in [
+        Store::open(options(folder.path())).err().unwrap(),
+        Inspector::open(folder.path()).err().unwrap(),
+    ] {
+        assert!(
+            matches!(
+                refusal,
+                OpenError::Newer {
+                    found: 2,
+                    known: 1,
+                    ..
+                }
+            ),
+            "{refusal}"
+        );
+        assert!(
+            refusal
+                .to_string()
+                .contains("Start the release that wrote it or a newer one"),
+            "{refusal}"
+        );
     }
     assert_eq!(std::fs::read(&path).unwrap(), before);
 }

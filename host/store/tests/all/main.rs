@@ -1,5 +1,5 @@
-//! The store as its users see it: on real files, with real processes that are killed or run out of disk.
-//! One binary, because every one of them links SQLite.
+//! The store as its users see it: on real files, with real processes that are killed or run out of
+//! disk. One binary, because every one of them links SQLite.
 
 mod behaviour;
 mod common;

@@ -1,4 +1,5 @@
-//! Random histories against the simplest thing that could be right: a list of events, and a map from entry to outcome.
+//! Random histories against the simplest thing that could be right: a list of events, and a map
+//! from entry to outcome.
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -78,27 +79,47 @@ impl Model {
             assert_eq!((view.key, view.time), (key.as_str(), *time));
         }
         for (&pipeline, outcomes) in &self.outcomes {
-            assert_eq!(store.books(pipeline).unwrap(), [(AUDIT.to_owned(), self.books(pipeline, None))]);
+            assert_eq!(
+                store.books(pipeline).unwrap(),
+                [(AUDIT.to_owned(), self.books(pipeline, None))]
+            );
             let mut days: Vec<Day> = self.events.iter().map(|(_, time)| Day::of(*time)).collect();
             days.sort();
             days.dedup();
-            let days: Vec<(Day, Books)> = days.into_iter().map(|day| (day, self.books(pipeline, Some(day)))).collect();
+            let days: Vec<(Day, Books)> = days
+                .into_iter()
+                .map(|day| (day, self.books(pipeline, Some(day))))
+                .collect();
             assert_eq!(store.days(pipeline).unwrap(), days);
-            let mut dead: Vec<u64> = store.dead_letters(pipeline, 10_000).unwrap().into_iter().map(|kept| kept.letter.seq).collect();
+            let mut dead: Vec<u64> = store
+                .dead_letters(pipeline, 10_000)
+                .unwrap()
+                .into_iter()
+                .map(|kept| kept.letter.seq)
+                .collect();
             dead.sort_unstable();
-            let expected: Vec<u64> = outcomes.iter().filter(|(_, fate)| matches!(fate, Outcome::Dead(_))).map(|(seq, _)| *seq).collect();
+            let expected: Vec<u64> = outcomes
+                .iter()
+                .filter(|(_, fate)| matches!(fate, Outcome::Dead(_)))
+                .map(|(seq, _)| *seq)
+                .collect();
             assert_eq!(dead, expected);
             store.verify_chain(pipeline).unwrap();
         }
     }
 
     fn waiting(&self, pipeline: &str) -> Vec<u64> {
-        (1..=self.events.len() as u64).filter(|seq| !self.outcomes[pipeline].contains_key(seq)).collect()
+        (1..=self.events.len() as u64)
+            .filter(|seq| !self.outcomes[pipeline].contains_key(seq))
+            .collect()
     }
 }
 
 async fn run(folder: &Path, steps: Vec<Step>) {
-    let options = || Options { tail_bytes: 2000, ..options(folder) };
+    let options = || Options {
+        tail_bytes: 2000,
+        ..options(folder)
+    };
     let mut store = Store::open(options()).unwrap();
     let mut model = Model::default();
     for step in steps {
@@ -107,39 +128,71 @@ async fn run(folder: &Path, steps: Vec<Step>) {
                 let first = model.events.len() as u64;
                 let keys: Vec<String> = (0..count).map(|nth| format!("k{}", first + nth)).collect();
                 let mut parts = events(&keys, |key| format!(r#"{{"uid":"{key}"}}"#));
-                parts.times.iter_mut().enumerate().for_each(|(nth, time)| *time = DAY + (nth as u64 * spread * 7_200_000) as i64);
-                model.events.extend(keys.into_iter().zip(parts.times.iter().copied()));
+                parts
+                    .times
+                    .iter_mut()
+                    .enumerate()
+                    .for_each(|(nth, time)| *time = DAY + (nth as u64 * spread * 7_200_000) as i64);
+                model
+                    .events
+                    .extend(keys.into_iter().zip(parts.times.iter().copied()));
                 model.cursor = Some(format!("{}", first + count));
-                let block = store.append(append_of(parts, &[("c", model.cursor.as_ref().unwrap())])).await.unwrap().unwrap();
+                let block = store
+                    .append(append_of(parts, &[("c", model.cursor.as_ref().unwrap())]))
+                    .await
+                    .unwrap()
+                    .unwrap();
                 assert_eq!(block.first_seq, first + 1);
             }
-            Step::Commit { pipeline, above, count, seed } => {
+            Step::Commit {
+                pipeline,
+                above,
+                count,
+                seed,
+            } => {
                 let name = PIPELINES[pipeline];
-                let Some(start) =
-                    model.outcomes.get(name).map(|_| model.waiting(name).first().map_or(model.events.len() as u64, |first| first + above))
-                else {
+                let Some(start) = model.outcomes.get(name).map(|_| {
+                    model
+                        .waiting(name)
+                        .first()
+                        .map_or(model.events.len() as u64, |first| first + above)
+                }) else {
                     continue;
                 };
                 let range = start.max(1)..start.max(1) + count;
-                let fate = |seq: u64| [Outcome::Delivered, Outcome::Dropped(1), Outcome::Dead(0)][Dice(seed ^ seq).roll(3) as usize];
-                let result = store.commit(commit_of(&store, name, range.clone(), fate)).await;
+                let fate = |seq: u64| {
+                    [Outcome::Delivered, Outcome::Dropped(1), Outcome::Dead(0)]
+                        [Dice(seed ^ seq).roll(3) as usize]
+                };
+                let result = store
+                    .commit(commit_of(&store, name, range.clone(), fate))
+                    .await;
                 let outcomes = model.outcomes.get_mut(name).unwrap();
-                let allowed = range.end <= model.events.len() as u64 + 1 && !range.clone().any(|seq| outcomes.contains_key(&seq));
+                let allowed = range.end <= model.events.len() as u64 + 1
+                    && !range.clone().any(|seq| outcomes.contains_key(&seq));
                 if allowed {
                     result.unwrap();
                     outcomes.extend(range.map(|seq| (seq, fate(seq))));
                 } else {
-                    assert!(matches!(result, Err(StoreError::Conflict(_))), "{range:?}: {result:?}");
+                    assert!(
+                        matches!(result, Err(StoreError::Conflict(_))),
+                        "{range:?}: {result:?}"
+                    );
                 }
             }
             Step::Register { pipeline } => {
                 let registration = register(&store, PIPELINES[pipeline], &[AUDIT]).await;
                 model.outcomes.entry(PIPELINES[pipeline]).or_default();
                 let progress = &registration.streams[0];
-                let (waiting, next) = (model.waiting(PIPELINES[pipeline]), model.events.len() as u64 + 1);
+                let (waiting, next) = (
+                    model.waiting(PIPELINES[pipeline]),
+                    model.events.len() as u64 + 1,
+                );
                 assert_eq!(progress.watermark, waiting.first().copied().unwrap_or(next));
                 let done: Vec<u64> = progress.done.iter().cloned().flatten().collect();
-                let expected: Vec<u64> = (progress.watermark..next).filter(|seq| !waiting.contains(seq)).collect();
+                let expected: Vec<u64> = (progress.watermark..next)
+                    .filter(|seq| !waiting.contains(seq))
+                    .collect();
                 assert_eq!(done, expected);
             }
             Step::Reopen { clean } => {

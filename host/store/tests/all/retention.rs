@@ -8,7 +8,13 @@ use lockgate_store::{Ledger, Options, Retention, Store};
 use crate::common::*;
 
 fn by_bytes(folder: &std::path::Path, bytes: u64) -> Options {
-    Options { retention: Retention { age: None, bytes: Some(bytes) }, ..options(folder) }
+    Options {
+        retention: Retention {
+            age: None,
+            bytes: Some(bytes),
+        },
+        ..options(folder)
+    }
 }
 
 /// 50 events of about 500 bytes that do not compress.
@@ -16,7 +22,9 @@ fn bulky(first: u64) -> BlockParts {
     let keys: Vec<String> = (first..first + 50).map(|nth| format!("k{nth}")).collect();
     events(&keys, |key| {
         let mut dice = Dice(key[1..].parse().unwrap());
-        let text: String = (0..500).map(|_| (b'a' + dice.roll(26) as u8) as char).collect();
+        let text: String = (0..500)
+            .map(|_| (b'a' + dice.roll(26) as u8) as char)
+            .collect();
         format!(r#"{{"uid":"{key}","text":"{text}"}}"#)
     })
 }
@@ -29,32 +37,78 @@ async fn finished_blocks_go_when_there_are_too_many_bytes() {
     for nth in 0..20 {
         let first = nth * 50 + 1;
         store.append(append_of(bulky(first), &[])).await.unwrap();
-        let fate = |seq| if seq % 10 == 0 { Outcome::Dead(0) } else { Outcome::Delivered };
-        store.commit(commit_of(&store, "siem", first..first + 50, fate)).await.unwrap();
+        let fate = |seq| {
+            if seq % 10 == 0 {
+                Outcome::Dead(0)
+            } else {
+                Outcome::Delivered
+            }
+        };
+        store
+            .commit(commit_of(&store, "siem", first..first + 50, fate))
+            .await
+            .unwrap();
     }
     let stream = store.streams().unwrap().remove(0);
-    assert!(stream.bytes <= 100_000 && stream.oldest > 500 && stream.next == 1001, "{stream:?}");
+    assert!(
+        stream.bytes <= 100_000 && stream.oldest > 500 && stream.next == 1001,
+        "{stream:?}"
+    );
     assert_eq!(store.block_at(AUDIT, 1).unwrap(), None);
     assert_eq!(store.block_at(AUDIT, stream.oldest - 1).unwrap(), None);
-    assert_eq!(store.block_at(AUDIT, stream.oldest).unwrap().unwrap().first_seq, stream.oldest);
+    assert_eq!(
+        store
+            .block_at(AUDIT, stream.oldest)
+            .unwrap()
+            .unwrap()
+            .first_seq,
+        stream.oldest
+    );
     // What is gone still counts, its letters are kept, and the chain still holds.
-    let all = Books { read: 1000, delivered: 900, dropped: 0, dead: 100, waiting: 0 };
+    let all = Books {
+        read: 1000,
+        delivered: 900,
+        dropped: 0,
+        dead: 100,
+        waiting: 0,
+    };
     assert_eq!(store.books("siem").unwrap()[0].1, all);
-    assert_eq!(store.dead_letters("siem", 1000).unwrap().last().unwrap().letter.seq, 10);
+    assert_eq!(
+        store
+            .dead_letters("siem", 1000)
+            .unwrap()
+            .last()
+            .unwrap()
+            .letter
+            .seq,
+        10
+    );
     assert_eq!(store.verify_chain("siem").unwrap()[0].commits, 20);
     let days = store.days("siem").unwrap();
-    assert!(days.iter().all(|(_, books)| books.balance()) && days.iter().map(|(_, books)| books.read).sum::<u64>() == 1000, "{days:?}");
+    assert!(
+        days.iter().all(|(_, books)| books.balance())
+            && days.iter().map(|(_, books)| books.read).sum::<u64>() == 1000,
+        "{days:?}"
+    );
 
     // A pipeline that comes now begins at what is kept, on every day as well.
     let late = register(&store, "late", &[AUDIT]).await;
     assert_eq!(late.streams[0].watermark, stream.oldest);
-    deliver(&store, "late", stream.oldest..stream.oldest + 60).await.unwrap();
+    deliver(&store, "late", stream.oldest..stream.oldest + 60)
+        .await
+        .unwrap();
     let books = store.books("late").unwrap()[0].1;
-    assert_eq!((books.read, books.delivered, books.balance()), (1001 - stream.oldest, 60, true));
+    assert_eq!(
+        (books.read, books.delivered, books.balance()),
+        (1001 - stream.oldest, 60, true)
+    );
     let days = store.days("late").unwrap();
     let mut sum = Books::default();
     days.iter().for_each(|(_, books)| sum += *books);
-    assert!(sum == books && days.iter().all(|(_, books)| books.balance()), "{days:?}");
+    assert!(
+        sum == books && days.iter().all(|(_, books)| books.balance()),
+        "{days:?}"
+    );
 
     // Sequences go on after everything is gone.
     store.close().await.unwrap();
@@ -62,7 +116,15 @@ async fn finished_blocks_go_when_there_are_too_many_bytes() {
     store.keep_only(&[]).await.unwrap();
     let stream = store.streams().unwrap().remove(0);
     assert_eq!((stream.oldest, stream.next, stream.bytes), (1001, 1001, 0));
-    assert_eq!(store.append(append_of(bulky(1001), &[])).await.unwrap().unwrap().first_seq, 1001);
+    assert_eq!(
+        store
+            .append(append_of(bulky(1001), &[]))
+            .await
+            .unwrap()
+            .unwrap()
+            .first_seq,
+        1001
+    );
 }
 
 #[tokio::test]
@@ -74,7 +136,10 @@ async fn at_the_limit_the_reader_of_that_stream_waits_and_no_other() {
     let (mut appended, mut first) = (Vec::new(), 1);
     let waiting = loop {
         let mut task = tokio::spawn({
-            let (store, append) = (store.clone(), append_of(bulky(first), &[("c", &format!("{first}"))]));
+            let (store, append) = (
+                store.clone(),
+                append_of(bulky(first), &[("c", &format!("{first}"))]),
+            );
             async move { store.append(append).await }
         });
         tokio::select! {
@@ -86,14 +151,23 @@ async fn at_the_limit_the_reader_of_that_stream_waits_and_no_other() {
     assert!(appended.len() > 1);
     // Behind it in the same stream: its order is kept, though it is small.
     let behind = tokio::spawn({
-        let (store, append) = (store.clone(), append_of(Default::default(), &[("c", "last")]));
+        let (store, append) = (
+            store.clone(),
+            append_of(Default::default(), &[("c", "last")]),
+        );
         async move { store.append(append).await }
     });
-    let sessions = Append { feed: FeedKind::Sessions, ..append_of(bulky(1), &[]) };
+    let sessions = Append {
+        feed: FeedKind::Sessions,
+        ..append_of(bulky(1), &[])
+    };
     assert_eq!(store.append(sessions).await.unwrap().unwrap().first_seq, 1);
     register(&store, "other", &[AUDIT]).await;
     assert!(!waiting.is_finished() && !behind.is_finished());
-    assert_eq!(store.cursors("teleport").unwrap()["c"], format!("{}", first - 50));
+    assert_eq!(
+        store.cursors("teleport").unwrap()["c"],
+        format!("{}", first - 50)
+    );
 
     // One of two pipelines done is not enough; both make room.
     deliver(&store, "other", 1..101).await.unwrap();
@@ -115,10 +189,23 @@ async fn a_store_closes_while_a_reader_waits_for_room() {
         let store = store.clone();
         async move { store.append(append_of(bulky(51), &[])).await }
     });
-    store.retention_full(AUDIT).wait_for(|full| *full).await.unwrap();
+    store
+        .retention_full(AUDIT)
+        .wait_for(|full| *full)
+        .await
+        .unwrap();
     store.close().await.unwrap();
-    assert!(matches!(waiting.await.unwrap(), Err(lockgate_store::StoreError::Closed { full: false, .. })));
-    assert_eq!(*Store::open(by_bytes(folder.path(), 10)).unwrap().head(AUDIT).borrow(), 51);
+    assert!(matches!(
+        waiting.await.unwrap(),
+        Err(lockgate_store::StoreError::Closed { full: false, .. })
+    ));
+    assert_eq!(
+        *Store::open(by_bytes(folder.path(), 10))
+            .unwrap()
+            .head(AUDIT)
+            .borrow(),
+        51
+    );
 }
 
 #[tokio::test]
@@ -127,18 +214,27 @@ async fn old_blocks_go_once_they_are_finished_and_never_before() {
     let now = Arc::new(AtomicI64::new(DAY));
     let clock = now.clone();
     let store = Store::open(Options {
-        retention: Retention { age: Some(Duration::from_secs(3600)), bytes: None },
+        retention: Retention {
+            age: Some(Duration::from_secs(3600)),
+            bytes: None,
+        },
         clock: Arc::new(move || clock.load(Ordering::SeqCst)),
         ..options(folder.path())
     })
     .unwrap();
     register(&store, "siem", &[AUDIT]).await;
     append(&store, 10).await;
-    let later = Append { read_at: DAY + 3_000_000, ..append_of(numbered(11..21), &[]) };
+    let later = Append {
+        read_at: DAY + 3_000_000,
+        ..append_of(numbered(11..21), &[])
+    };
     store.append(later).await.unwrap();
     now.store(DAY + 3_700_000, Ordering::SeqCst);
     let oldest = async || {
-        store.append(append_of(Default::default(), &[("c", "x")])).await.unwrap();
+        store
+            .append(append_of(Default::default(), &[("c", "x")]))
+            .await
+            .unwrap();
         store.streams().unwrap()[0].oldest
     };
     assert_eq!(oldest().await, 1, "unfinished");
@@ -146,15 +242,33 @@ async fn old_blocks_go_once_they_are_finished_and_never_before() {
     assert_eq!(oldest().await, 1, "still one unfinished");
     deliver(&store, "siem", 10..13).await.unwrap();
     assert_eq!(oldest().await, 11);
-    assert!(store.block_at(AUDIT, 10).unwrap().is_none(), "not from the cache either");
+    assert!(
+        store.block_at(AUDIT, 10).unwrap().is_none(),
+        "not from the cache either"
+    );
     now.store(DAY + 9_000_000, Ordering::SeqCst);
     assert_eq!(oldest().await, 11);
 
     // A pipeline that is configured no longer is not waited for; its books balance.
     store.keep_only(&["other".to_owned()]).await.unwrap();
     assert_eq!(oldest().await, 21);
-    assert_eq!(store.books("siem").unwrap()[0].1, Books { read: 20, delivered: 12, dropped: 8, dead: 0, waiting: 0 });
-    assert!(store.days("siem").unwrap().iter().all(|(_, books)| books.balance()));
+    assert_eq!(
+        store.books("siem").unwrap()[0].1,
+        Books {
+            read: 20,
+            delivered: 12,
+            dropped: 8,
+            dead: 0,
+            waiting: 0
+        }
+    );
+    assert!(
+        store
+            .days("siem")
+            .unwrap()
+            .iter()
+            .all(|(_, books)| books.balance())
+    );
     assert!(store.verify_chain("siem").is_ok());
     let back = register(&store, "siem", &[AUDIT]).await;
     assert_eq!((back.epoch, back.streams[0].watermark), (1, 21));

@@ -1,5 +1,6 @@
-//! What a child process does until it is killed or the disk is full: appends from three tasks, commits from one, and says on its
-//! standard output what was acknowledged. And how its parent holds it to that.
+//! What a child process does until it is killed or the disk is full: appends from three tasks,
+//! commits from one, and says on its standard output what was acknowledged. And how its parent
+//! holds it to that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -17,7 +18,10 @@ const READERS: u64 = 3;
 #[test]
 fn works_for_its_parent() {
     if let Some(folder) = std::env::var_os(FOLDER) {
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .build()
+            .unwrap();
         runtime.block_on(work(Path::new(&folder)));
     }
 }
@@ -28,9 +32,18 @@ async fn work(folder: &Path) {
         Err(error) if error.is_full() => return say("FULL"),
         Err(error) => return say(&format!("BROKEN {error}")),
     };
-    let results = tokio::join!(read(&store, 0), read(&store, 1), read(&store, 2), finish(&store));
+    let results = tokio::join!(
+        read(&store, 0),
+        read(&store, 1),
+        read(&store, 2),
+        finish(&store)
+    );
     for error in [results.0, results.1, results.2, results.3] {
-        say(&if error.is_full() { "FULL".to_owned() } else { format!("BROKEN {error}") });
+        say(&if error.is_full() {
+            "FULL".to_owned()
+        } else {
+            format!("BROKEN {error}")
+        });
     }
 }
 
@@ -47,14 +60,25 @@ async fn read(store: &Store, reader: u64) -> StoreError {
         Ok(cursors) => cursors,
         Err(error) => return error,
     };
-    let mut next: u64 = cursors.get(&cursor).map_or(0, |cursor| cursor.parse().unwrap());
+    let mut next: u64 = cursors
+        .get(&cursor)
+        .map_or(0, |cursor| cursor.parse().unwrap());
     let mut dice = Dice(next * READERS + reader);
     loop {
         let count = dice.roll(40) + 1;
-        let keys: Vec<String> = (next..next + count).map(|nth| format!("{reader}-{nth}")).collect();
-        let filler: String = (0..dice.roll(2000)).map(|_| (b'a' + dice.roll(26) as u8) as char).collect();
-        let parts = events(&keys, |key| format!(r#"{{"uid":"{key}","filler":"{filler}"}}"#));
-        match store.append(append_of(parts, &[(&cursor, &format!("{}", next + count))])).await {
+        let keys: Vec<String> = (next..next + count)
+            .map(|nth| format!("{reader}-{nth}"))
+            .collect();
+        let filler: String = (0..dice.roll(2000))
+            .map(|_| (b'a' + dice.roll(26) as u8) as char)
+            .collect();
+        let parts = events(&keys, |key| {
+            format!(r#"{{"uid":"{key}","filler":"{filler}"}}"#)
+        });
+        match store
+            .append(append_of(parts, &[(&cursor, &format!("{}", next + count))]))
+            .await
+        {
             Ok(_) => say(&format!("A {reader} {}", next + count)),
             Err(error) => return error,
         }
@@ -64,7 +88,10 @@ async fn read(store: &Store, reader: u64) -> StoreError {
 
 /// Finishes what waits in pieces, out of order.
 async fn finish(store: &Store) -> StoreError {
-    let generation = lockgate_model::Generation { pipeline: "siem".into(), description: "{}".into() };
+    let generation = lockgate_model::Generation {
+        pipeline: "siem".into(),
+        description: "{}".into(),
+    };
     let mut progress = match store.register(generation, &[AUDIT.to_owned()], DAY).await {
         Ok(mut registration) => registration.streams.remove(0),
         Err(error) => return error,
@@ -82,12 +109,19 @@ async fn finish(store: &Store) -> StoreError {
         while done.contains(&start) {
             start += 1;
         }
-        let end = (start + 1..=start + dice.roll(30)).take_while(|seq| *seq < next && !done.contains(seq)).last().unwrap_or(start) + 1;
+        let end = (start + 1..=start + dice.roll(30))
+            .take_while(|seq| *seq < next && !done.contains(seq))
+            .last()
+            .unwrap_or(start)
+            + 1;
         if end > next {
             start = watermark;
         }
         let end = end.min(next);
-        let fate = |seq| [Outcome::Delivered, Outcome::Dropped(0), Outcome::Dead(1)][if seq % 7 == 0 { 2 } else { (seq % 2) as usize }];
+        let fate = |seq| {
+            [Outcome::Delivered, Outcome::Dropped(0), Outcome::Dead(1)]
+                [if seq % 7 == 0 { 2 } else { (seq % 2) as usize }]
+        };
         let commit = match try_commit_of(store, "siem", start..end, fate) {
             Ok(commit) => commit,
             Err(error) => return error,
@@ -136,7 +170,11 @@ impl Acknowledged {
         }
         // An auditor may look first, at what the killed process left.
         let before = Inspector::open(folder).unwrap().streams().unwrap();
-        let store = Store::open(Options { tail_bytes: 0, ..options(folder) }).unwrap();
+        let store = Store::open(Options {
+            tail_bytes: 0,
+            ..options(folder)
+        })
+        .unwrap();
         assert_eq!(store.streams().unwrap(), before);
         // 1: a cursor never passes an event that is not on disk, and none is there twice.
         let mut seen: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
@@ -146,7 +184,9 @@ impl Acknowledged {
             assert_eq!(block.first_seq, seq);
             for row in 0..block.len() {
                 let (reader, nth) = block.view(row).key.split_once('-').unwrap();
-                seen.entry(reader.parse().unwrap()).or_default().push(nth.parse().unwrap());
+                seen.entry(reader.parse().unwrap())
+                    .or_default()
+                    .push(nth.parse().unwrap());
             }
             seq = block.range().end;
         }
@@ -154,23 +194,41 @@ impl Acknowledged {
         for (reader, mut nths) in seen {
             let cursor: u64 = cursors[&format!("reader-{reader}")].parse().unwrap();
             nths.sort_unstable();
-            assert!(nths.into_iter().eq(0..cursor), "reader {reader} at {cursor}");
+            assert!(
+                nths.into_iter().eq(0..cursor),
+                "reader {reader} at {cursor}"
+            );
         }
         for (reader, acknowledged) in &self.cursors {
             let cursor: u64 = cursors[&format!("reader-{reader}")].parse().unwrap();
-            assert!(cursor >= *acknowledged, "reader {reader}: {cursor} < {acknowledged}");
+            assert!(
+                cursor >= *acknowledged,
+                "reader {reader}: {cursor} < {acknowledged}"
+            );
         }
         // 2 and 3: outcomes are there once, and the books balance.
         if !self.commits.is_empty() {
             for &(start, end) in &self.commits {
                 let again = deliver(&store, "siem", start..end).await;
-                assert!(matches!(again, Err(StoreError::Conflict(_))), "{start}..{end}: {again:?}");
+                assert!(
+                    matches!(again, Err(StoreError::Conflict(_))),
+                    "{start}..{end}: {again:?}"
+                );
             }
             let books = store.books("siem").unwrap()[0].1;
-            assert!(books.balance() && books.read == head - 1, "{books:?} at {head}");
+            assert!(
+                books.balance() && books.read == head - 1,
+                "{books:?} at {head}"
+            );
             let final_ones = books.delivered + books.dropped + books.dead;
-            assert!(final_ones >= self.commits.iter().map(|(start, end)| end - start).sum(), "{books:?}");
-            assert_eq!(store.dead_letters("siem", usize::MAX).unwrap().len() as u64, books.dead);
+            assert!(
+                final_ones >= self.commits.iter().map(|(start, end)| end - start).sum(),
+                "{books:?}"
+            );
+            assert_eq!(
+                store.dead_letters("siem", usize::MAX).unwrap().len() as u64,
+                books.dead
+            );
             let days = store.days("siem").unwrap();
             assert!(days.iter().all(|(_, books)| books.balance()), "{days:?}");
             store.verify_chain("siem").unwrap();

@@ -16,9 +16,12 @@ pub enum Side {
 /// Why a connection could not be made or a call failed, and what to do about it.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Failure {
-    #[error("the credentials in `{path}` cannot be used; they are read again as soon as the file changes")]
+    #[error(
+        "the credentials in `{path}` cannot be used; they are read again as soon as the file changes"
+    )]
     Credentials { path: String },
-    /// Found out before dialling: what a server says of an expired certificate varies, and may be nothing at all.
+    /// Found out before dialling: what a server says of an expired certificate varies, and may be
+    /// nothing at all.
     #[error(
         "the credentials in `{path}` expired at {until}. Renew them with `tctl auth sign` or let tbot write them; they are read again \
          as soon as the file changes"
@@ -29,12 +32,19 @@ pub enum Failure {
     )]
     Unreachable { address: String, reason: String },
     #[error("{}", Tls { address, side: *side, reason })]
-    Tls { address: String, side: Side, reason: String },
+    Tls {
+        address: String,
+        side: Side,
+        reason: String,
+    },
     #[error(
         "`{address}` does not agree to HTTP/2 (it chose {}). The address must be that of Teleport's Auth service, port 3025 as a rule",
         negotiated.as_deref().map_or("nothing".to_owned(), |name| format!("`{name}`"))
     )]
-    NoHttp2 { address: String, negotiated: Option<String> },
+    NoHttp2 {
+        address: String,
+        negotiated: Option<String>,
+    },
     #[error(
         "Teleport denies access: `{message}`. The user of the credentials must exist, must not be locked, and needs a role that allows \
          `list` and `read` on `event` and `session`"
@@ -59,16 +69,22 @@ impl Failure {
         if let Some(source) = status.source() {
             return match find_tls(source) {
                 Some(error) => of_tls(address, error),
-                None => Failure::Lost { reason: chain(source) },
+                None => Failure::Lost {
+                    reason: chain(source),
+                },
             };
         }
         match status.code() {
             Code::PermissionDenied | Code::Unauthenticated => Failure::AccessDenied { message },
             // The caller's own user is gone.
-            Code::NotFound if message.starts_with("access denied") => Failure::AccessDenied { message },
+            Code::NotFound if message.starts_with("access denied") => {
+                Failure::AccessDenied { message }
+            }
             Code::NotFound => Failure::NotFound { message },
             Code::Unimplemented => Failure::Unimplemented { message },
-            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Aborted => Failure::Lost { reason: message },
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Aborted => {
+                Failure::Lost { reason: message }
+            }
             code => Failure::Refused { code, message },
         }
     }
@@ -90,16 +106,29 @@ impl Failure {
 pub(super) fn of_io(address: &str, error: &std::io::Error) -> Failure {
     match find_tls(error) {
         Some(error) => of_tls(address, error),
-        None if error.kind() == std::io::ErrorKind::UnexpectedEof => {
-            Failure::Tls { address: address.to_owned(), side: Side::Theirs, reason: "it closed the connection".to_owned() }
-        }
-        None => Failure::Unreachable { address: address.to_owned(), reason: error.to_string() },
+        None if error.kind() == std::io::ErrorKind::UnexpectedEof => Failure::Tls {
+            address: address.to_owned(),
+            side: Side::Theirs,
+            reason: "it closed the connection".to_owned(),
+        },
+        None => Failure::Unreachable {
+            address: address.to_owned(),
+            reason: error.to_string(),
+        },
     }
 }
 
 fn of_tls(address: &str, error: &rustls::Error) -> Failure {
-    let side = if matches!(error, rustls::Error::AlertReceived(_)) { Side::Theirs } else { Side::Ours };
-    Failure::Tls { address: address.to_owned(), side, reason: error.to_string() }
+    let side = if matches!(error, rustls::Error::AlertReceived(_)) {
+        Side::Theirs
+    } else {
+        Side::Ours
+    };
+    Failure::Tls {
+        address: address.to_owned(),
+        side,
+        reason: error.to_string(),
+    }
 }
 
 /// An `io::Error` does not list what it wraps among its sources, but one step further.
@@ -109,7 +138,9 @@ fn find_tls<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error
         if let Some(tls) = error.downcast_ref() {
             return Some(tls);
         }
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let inner = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(std::io::Error::get_ref);
         if let Some(tls) = inner.and_then(|inner| find_tls(inner)) {
             return Some(tls);
         }
@@ -140,7 +171,11 @@ struct Tls<'a> {
 
 impl fmt::Display for Tls<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Tls { address, side, reason } = self;
+        let Tls {
+            address,
+            side,
+            reason,
+        } = self;
         match side {
             Side::Ours => write!(
                 f,
@@ -163,14 +198,30 @@ mod tests {
     #[test]
     fn answers_are_sorted_by_what_helps() {
         let of = |code, message: &str| Failure::of("auth:3025", &Status::new(code, message));
-        let denied = |message: &str| Failure::AccessDenied { message: message.into() };
+        let denied = |message: &str| Failure::AccessDenied {
+            message: message.into(),
+        };
         let text = "access denied\n\tuser \"bot\" not found";
         assert_eq!(of(Code::NotFound, text), denied(text));
-        assert_eq!(of(Code::PermissionDenied, "access denied"), denied("access denied"));
+        assert_eq!(
+            of(Code::PermissionDenied, "access denied"),
+            denied("access denied")
+        );
         let missing = "open /var/lib/teleport/log/records/x.tar: no such file or directory";
-        assert_eq!(of(Code::NotFound, missing), Failure::NotFound { message: missing.into() });
+        assert_eq!(
+            of(Code::NotFound, missing),
+            Failure::NotFound {
+                message: missing.into()
+            }
+        );
         let broken = "events.UserLogin.Metadata: Index: readUint64: x";
-        assert_eq!(of(Code::Unknown, broken), Failure::Refused { code: Code::Unknown, message: broken.into() });
+        assert_eq!(
+            of(Code::Unknown, broken),
+            Failure::Refused {
+                code: Code::Unknown,
+                message: broken.into()
+            }
+        );
         assert!(of(Code::Unavailable, "restart").is_connection());
         assert!(!of(Code::Unknown, broken).is_connection());
     }
@@ -180,24 +231,69 @@ mod tests {
         let io = |error| std::io::Error::new(std::io::ErrorKind::InvalidData, error);
         let alert = rustls::Error::AlertReceived(rustls::AlertDescription::CertificateExpired);
         let status = Status::from_error(Box::new(io(alert)));
-        let Failure::Tls { side: Side::Theirs, reason, .. } = Failure::of("auth:3025", &status) else {
+        let Failure::Tls {
+            side: Side::Theirs,
+            reason,
+            ..
+        } = Failure::of("auth:3025", &status)
+        else {
             panic!("{status:?}");
         };
         assert!(reason.to_lowercase().contains("expired"), "{reason}");
         let status = Status::from_error("a broken pipe".into());
-        assert!(matches!(Failure::of("auth:3025", &status), Failure::Lost { .. }));
+        assert!(matches!(
+            Failure::of("auth:3025", &status),
+            Failure::Lost { .. }
+        ));
     }
 
     #[test]
     fn messages_say_what_to_do() {
         let address = "auth:3025".to_owned();
         for (failure, word) in [
-            (Failure::Expired { path: "/etc/identity".into(), until: "2026-01-05T00:00:00Z".into() }, "`tctl auth sign`"),
-            (Failure::Unreachable { address: address.clone(), reason: "refused".into() }, "port"),
-            (Failure::NoHttp2 { address: address.clone(), negotiated: None }, "3025"),
-            (Failure::Tls { address: address.clone(), side: Side::Ours, reason: "UnknownIssuer".into() }, "cluster"),
-            (Failure::Tls { address, side: Side::Theirs, reason: "UnknownCA".into() }, "another cluster"),
-            (Failure::AccessDenied { message: "access denied".into() }, "`list` and `read`"),
+            (
+                Failure::Expired {
+                    path: "/etc/identity".into(),
+                    until: "2026-01-05T00:00:00Z".into(),
+                },
+                "`tctl auth sign`",
+            ),
+            (
+                Failure::Unreachable {
+                    address: address.clone(),
+                    reason: "refused".into(),
+                },
+                "port",
+            ),
+            (
+                Failure::NoHttp2 {
+                    address: address.clone(),
+                    negotiated: None,
+                },
+                "3025",
+            ),
+            (
+                Failure::Tls {
+                    address: address.clone(),
+                    side: Side::Ours,
+                    reason: "UnknownIssuer".into(),
+                },
+                "cluster",
+            ),
+            (
+                Failure::Tls {
+                    address,
+                    side: Side::Theirs,
+                    reason: "UnknownCA".into(),
+                },
+                "another cluster",
+            ),
+            (
+                Failure::AccessDenied {
+                    message: "access denied".into(),
+                },
+                "`list` and `read`",
+            ),
         ] {
             assert!(failure.to_string().contains(word), "{failure}");
         }

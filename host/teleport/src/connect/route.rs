@@ -47,7 +47,12 @@ async fn dial(address: &Address) -> std::io::Result<TcpStream> {
         match tokio::time::timeout(EACH, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => last = Some(error),
-            Err(_) => last = Some(std::io::Error::new(ErrorKind::TimedOut, format!("`{address}` does not answer"))),
+            Err(_) => {
+                last = Some(std::io::Error::new(
+                    ErrorKind::TimedOut,
+                    format!("`{address}` does not answer"),
+                ))
+            }
         }
     }
     Err(last.unwrap_or_else(|| std::io::Error::new(ErrorKind::NotFound, "the name has no address")))

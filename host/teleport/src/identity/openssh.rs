@@ -10,7 +10,8 @@ use super::IdentityError;
 const RSA_MAX: usize = 1024;
 
 pub(super) fn decode(text: &str) -> Result<PrivateKeyDer<'static>, IdentityError> {
-    let key = PrivateKey::from_openssh(text).map_err(|_| IdentityError::Block("OPENSSH PRIVATE KEY".to_owned()))?;
+    let key = PrivateKey::from_openssh(text)
+        .map_err(|_| IdentityError::Block("OPENSSH PRIVATE KEY".to_owned()))?;
     match key.key_data() {
         KeypairData::Ed25519(pair) => Ok(PrivatePkcs8KeyDer::from(ed25519(pair)).into()),
         KeypairData::Ecdsa(EcdsaKeypair::NistP256 { public, private }) => {
@@ -18,7 +19,11 @@ pub(super) fn decode(text: &str) -> Result<PrivateKeyDer<'static>, IdentityError
         }
         KeypairData::Rsa(pair) => Ok(PrivatePkcs1KeyDer::from(rsa(pair)?).into()),
         KeypairData::Encrypted(_) => Err(IdentityError::KeyEncrypted),
-        other => Err(IdentityError::KeyKind(other.algorithm().map_or("unknown".to_owned(), |kind| kind.to_string()))),
+        other => Err(IdentityError::KeyKind(
+            other
+                .algorithm()
+                .map_or("unknown".to_owned(), |kind| kind.to_string()),
+        )),
     }
 }
 
@@ -33,7 +38,12 @@ fn ed25519(pair: &Ed25519Keypair) -> Vec<u8> {
 fn p256(private: &[u8], point: &[u8]) -> Vec<u8> {
     const PRIME256V1: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
     let bits = [&[0], point].concat();
-    sequence(&[tlv(0x02, &[1]), tlv(0x04, private), tlv(0xa0, PRIME256V1), tlv(0xa1, &tlv(0x03, &bits))])
+    sequence(&[
+        tlv(0x02, &[1]),
+        tlv(0x04, private),
+        tlv(0xa0, PRIME256V1),
+        tlv(0xa1, &tlv(0x03, &bits)),
+    ])
 }
 
 /// PKCS#1 (RFC 8017). OpenSSH does not store d mod (p-1) and d mod (q-1), so they are computed.
@@ -43,7 +53,12 @@ fn rsa(pair: &RsaKeypair) -> Result<Vec<u8>, IdentityError> {
         _ => Err(IdentityError::Block("OPENSSH PRIVATE KEY".to_owned())),
     };
     let (n, e) = (number(&pair.public.n)?, number(&pair.public.e)?);
-    let (d, p, q, inverse) = (number(&pair.private.d)?, number(&pair.private.p)?, number(&pair.private.q)?, number(&pair.private.iqmp)?);
+    let (d, p, q, inverse) = (
+        number(&pair.private.d)?,
+        number(&pair.private.p)?,
+        number(&pair.private.q)?,
+        number(&pair.private.iqmp)?,
+    );
     let (dp, dq) = (remainder(&d, &minus_one(&p)), remainder(&d, &minus_one(&q)));
     let numbers = [&[0][..], &n, &e, &d, &p, &q, &dp, &dq, &inverse];
     Ok(sequence(&numbers.map(integer)))
@@ -55,9 +70,16 @@ fn sequence(parts: &[Vec<u8>]) -> Vec<u8> {
 
 /// A DER INTEGER of an unsigned big-endian number.
 fn integer(bytes: &[u8]) -> Vec<u8> {
-    let start = bytes.iter().position(|&byte| byte != 0).unwrap_or(bytes.len().saturating_sub(1));
+    let start = bytes
+        .iter()
+        .position(|&byte| byte != 0)
+        .unwrap_or(bytes.len().saturating_sub(1));
     let bytes = &bytes[start..];
-    if bytes.first().is_none_or(|&byte| byte >= 0x80) { tlv(0x02, &[&[0], bytes].concat()) } else { tlv(0x02, bytes) }
+    if bytes.first().is_none_or(|&byte| byte >= 0x80) {
+        tlv(0x02, &[&[0], bytes].concat())
+    } else {
+        tlv(0x02, bytes)
+    }
 }
 
 fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
@@ -66,7 +88,10 @@ fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
     match content.len() {
         0..0x80 => out.push(content.len() as u8),
         _ => {
-            let start = len.iter().position(|&byte| byte != 0).unwrap_or(len.len() - 1);
+            let start = len
+                .iter()
+                .position(|&byte| byte != 0)
+                .unwrap_or(len.len() - 1);
             out.push(0x80 | (len.len() - start) as u8);
             out.extend_from_slice(&len[start..]);
         }
@@ -116,15 +141,31 @@ mod tests {
 
     #[test]
     fn remainders_are_right() {
-        for (value, modulus) in [(0u64, 7u64), (6, 7), (7, 7), (1 << 40, 1_000_003), (u64::MAX, 0xffff_fffb), (12345, 1)] {
+        for (value, modulus) in [
+            (0u64, 7u64),
+            (6, 7),
+            (7, 7),
+            (1 << 40, 1_000_003),
+            (u64::MAX, 0xffff_fffb),
+            (12345, 1),
+        ] {
             let rest = remainder(&value.to_be_bytes(), &modulus.to_be_bytes());
-            assert_eq!(rest[1..], (value % modulus).to_be_bytes(), "{value} mod {modulus}");
+            assert_eq!(
+                rest[1..],
+                (value % modulus).to_be_bytes(),
+                "{value} mod {modulus}"
+            );
         }
     }
 
     #[test]
     fn integers_are_minimal_and_positive() {
-        for (bytes, der) in [(&[0][..], &[2, 1, 0][..]), (&[0, 0, 5], &[2, 1, 5]), (&[0x80], &[2, 2, 0, 0x80]), (&[], &[2, 1, 0])] {
+        for (bytes, der) in [
+            (&[0][..], &[2, 1, 0][..]),
+            (&[0, 0, 5], &[2, 1, 5]),
+            (&[0x80], &[2, 2, 0, 0x80]),
+            (&[], &[2, 1, 0]),
+        ] {
             assert_eq!(integer(bytes), der);
         }
     }

@@ -10,14 +10,17 @@ enum Section<'a> {
     SshAuthority(&'a str),
 }
 
-/// Reads an identity file (Teleport api/identityfile): a private key, an SSH certificate, a TLS certificate, SSH authorities,
-/// TLS authorities. What belongs to SSH may be absent; other lines are ignored. The last SSH certificate wins.
+/// Reads an identity file (Teleport api/identityfile): a private key, an SSH certificate, a TLS
+/// certificate, SSH authorities, TLS authorities. What belongs to SSH may be absent; other lines
+/// are ignored. The last SSH certificate wins.
 pub fn parse(text: &str) -> Result<Identity, IdentityError> {
     let (mut private_key, mut certificates) = (None, Vec::new());
     let (mut ssh_certificate, mut ssh_authorities) = (None, Vec::new());
     for section in sections(text) {
         match section? {
-            Section::Pem { label, text } if label.ends_with("PRIVATE KEY") && private_key.is_none() => {
+            Section::Pem { label, text }
+                if label.ends_with("PRIVATE KEY") && private_key.is_none() =>
+            {
                 private_key = Some(key::decode(label, &text)?);
             }
             Section::Pem { label, text } => certificates.push(certificate(label, &text)?),
@@ -34,7 +37,11 @@ pub fn parse(text: &str) -> Result<Identity, IdentityError> {
         return Err(IdentityError::NoAuthority);
     }
     let identity = Identity::new(private_key, certificates, authorities)?;
-    Ok(Identity { ssh_certificate, ssh_authorities, ..identity })
+    Ok(Identity {
+        ssh_certificate,
+        ssh_authorities,
+        ..identity
+    })
 }
 
 /// The first private key of a PEM file.
@@ -63,7 +70,8 @@ pub(super) fn certificates_in(text: &str) -> Result<Vec<CertificateDer<'static>>
 }
 
 fn certificate(label: &str, text: &str) -> Result<CertificateDer<'static>, IdentityError> {
-    CertificateDer::from_pem_slice(text.as_bytes()).map_err(|_| IdentityError::Block(label.to_owned()))
+    CertificateDer::from_pem_slice(text.as_bytes())
+        .map_err(|_| IdentityError::Block(label.to_owned()))
 }
 
 fn sections(text: &str) -> impl Iterator<Item = Result<Section<'_>, IdentityError>> {
@@ -89,7 +97,11 @@ fn sections(text: &str) -> impl Iterator<Item = Result<Section<'_>, IdentityErro
     })
 }
 
-fn block<'a>(label: &'a str, begin: &str, lines: &mut impl Iterator<Item = (usize, &'a str)>) -> Result<Section<'a>, IdentityError> {
+fn block<'a>(
+    label: &'a str,
+    begin: &str,
+    lines: &mut impl Iterator<Item = (usize, &'a str)>,
+) -> Result<Section<'a>, IdentityError> {
     let mut text = format!("{begin}\n");
     for (number, line) in lines {
         if line.len() >= LINE_MAX {
@@ -111,7 +123,9 @@ fn is_ssh_certificate(line: &str) -> bool {
     word.strip_suffix("@openssh.com").is_some_and(|name| {
         name.rsplit_once("-cert-v").is_some_and(|(kind, version)| {
             !kind.is_empty()
-                && kind.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+                && kind
+                    .bytes()
+                    .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
                 && version.len() == 2
                 && version.bytes().all(|byte| byte.is_ascii_digit())
         })

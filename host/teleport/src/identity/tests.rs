@@ -1,14 +1,18 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
 use rustls_pki_types::ServerName;
 use rustls_pki_types::pem::PemObject;
 
 use super::*;
 
-const SSH_CERTIFICATE: &str = "ssh-rsa-cert-v01@openssh.com AAAAHHNzaC1yc2EtY2VydC12MDFAb3BlbnNzaC5jb20";
-const SSH_AUTHORITY: &str = "@cert-authority example.com,*.example.com ssh-rsa AAAAB3NzaC1yc2E type=host";
+const SSH_CERTIFICATE: &str =
+    "ssh-rsa-cert-v01@openssh.com AAAAHHNzaC1yc2EtY2VydC12MDFAb3BlbnNzaC5jb20";
+const SSH_AUTHORITY: &str =
+    "@cert-authority example.com,*.example.com ssh-rsa AAAAB3NzaC1yc2E type=host";
 
 fn authority() -> CertifiedIssuer<'static, KeyPair> {
     let mut params = CertificateParams::new(Vec::new()).expect("parameters");
@@ -16,16 +20,28 @@ fn authority() -> CertifiedIssuer<'static, KeyPair> {
     CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority")
 }
 
-fn certificate(authority: &CertifiedIssuer<'static, KeyPair>, key: &impl rcgen::PublicKeyData, name: &str) -> String {
+fn certificate(
+    authority: &CertifiedIssuer<'static, KeyPair>,
+    key: &impl rcgen::PublicKeyData,
+    name: &str,
+) -> String {
     let mut params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+    params.extended_key_usages = vec![
+        ExtendedKeyUsagePurpose::ClientAuth,
+        ExtendedKeyUsagePurpose::ServerAuth,
+    ];
     params.not_before = rcgen::date_time_ymd(2025, 1, 1);
     params.not_after = rcgen::date_time_ymd(2099, 1, 1);
-    params.signed_by(key, authority).expect("a certificate").pem()
+    params
+        .signed_by(key, authority)
+        .expect("a certificate")
+        .pem()
 }
 
 fn fixture(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/keys").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("testdata/keys")
+        .join(name);
     std::fs::read_to_string(path).expect("a key of the test data")
 }
 
@@ -49,7 +65,10 @@ fn handshake(identity: &Identity, authority: &CertifiedIssuer<'static, KeyPair>)
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = rustls::RootCertStore::empty();
     roots.add(authority.der().clone()).expect("a root");
-    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone()).build().expect("a verifier");
+    let verifier =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone())
+            .build()
+            .expect("a verifier");
     let key = KeyPair::generate().expect("a key");
     let own = certificate(authority, &key, "teleport.cluster.local");
     let server = rustls::ServerConfig::builder_with_provider(provider)
@@ -65,7 +84,11 @@ fn handshake(identity: &Identity, authority: &CertifiedIssuer<'static, KeyPair>)
     let name = ServerName::try_from("teleport.cluster.local").expect("a name");
     let client = identity.tls(&[]).expect("a configuration");
     let mut client = rustls::ClientConnection::new(Arc::new(client), name).expect("a client");
-    while client.is_handshaking() || server.is_handshaking() || client.wants_write() || server.wants_write() {
+    while client.is_handshaking()
+        || server.is_handshaking()
+        || client.wants_write()
+        || server.wants_write()
+    {
         let mut wire = Vec::new();
         while client.wants_write() {
             client.write_tls(&mut wire).expect("memory");
@@ -73,7 +96,9 @@ fn handshake(identity: &Identity, authority: &CertifiedIssuer<'static, KeyPair>)
         let mut wire = &wire[..];
         while !wire.is_empty() {
             server.read_tls(&mut wire).expect("memory");
-            server.process_new_packets().expect("the server accepts the client");
+            server
+                .process_new_packets()
+                .expect("the server accepts the client");
         }
         let mut wire = Vec::new();
         while server.wants_write() {
@@ -82,7 +107,9 @@ fn handshake(identity: &Identity, authority: &CertifiedIssuer<'static, KeyPair>)
         let mut wire = &wire[..];
         while !wire.is_empty() {
             client.read_tls(&mut wire).expect("memory");
-            client.process_new_packets().expect("the client accepts the server");
+            client
+                .process_new_packets()
+                .expect("the client accepts the server");
         }
     }
     assert_eq!(server.peer_certificates(), Some(&identity.certificates[..]));
@@ -92,13 +119,17 @@ fn handshake(identity: &Identity, authority: &CertifiedIssuer<'static, KeyPair>)
 fn every_kind_of_key_shakes_hands() {
     let authority = authority();
     for (key, names) in [
-        ("rsa", &["rsa.pkcs1.pem", "rsa.pkcs8.pem", "rsa.openssh.pem"][..]),
+        (
+            "rsa",
+            &["rsa.pkcs1.pem", "rsa.pkcs8.pem", "rsa.openssh.pem"][..],
+        ),
         ("ec", &["ec.sec1.pem", "ec.pkcs8.pem", "ec.openssh.pem"]),
         ("ed25519", &["ed25519.openssh.pem"]),
     ] {
         let certificate = certificate(&authority, &public(key), "bot");
         for name in names {
-            let identity = parse(&file(&fixture(name), &certificate, &authority.pem())).expect(name);
+            let identity =
+                parse(&file(&fixture(name), &certificate, &authority.pem())).expect(name);
             assert_eq!(identity.ssh_certificate.as_deref(), Some(SSH_CERTIFICATE));
             assert_eq!(identity.ssh_authorities, [SSH_AUTHORITY]);
             assert_eq!(identity.not_after, 4_070_908_800_000, "2099-01-01");
@@ -119,16 +150,35 @@ fn what_is_missing_or_wrong_is_named() {
         (format!("{certificate}{ca}"), IdentityError::NoKey),
         (key.clone(), IdentityError::NoCertificate),
         (format!("{key}{certificate}"), IdentityError::NoAuthority),
-        (format!("{key}{certificate}{}", &ca[..ca.len() / 2]), IdentityError::Unterminated("CERTIFICATE".into())),
-        (format!("{key}{}{ca}", certificate.replace("MII", "!!!")), IdentityError::Block("CERTIFICATE".into())),
-        (format!("{key}{long}{certificate}{ca}"), IdentityError::LineTooLong(key.lines().count() + 1)),
-        (format!("{}{certificate}{ca}", fixture("rsa.encrypted.pem")), IdentityError::KeyEncrypted),
-        (format!("{}{certificate}{ca}", fixture("ed25519.encrypted.pem")), IdentityError::KeyEncrypted),
-        (format!("{key}-----BEGIN CERTIFICATE-----\nMAMCAQE=\n-----END CERTIFICATE-----\n{ca}"), IdentityError::Certificate),
+        (
+            format!("{key}{certificate}{}", &ca[..ca.len() / 2]),
+            IdentityError::Unterminated("CERTIFICATE".into()),
+        ),
+        (
+            format!("{key}{}{ca}", certificate.replace("MII", "!!!")),
+            IdentityError::Block("CERTIFICATE".into()),
+        ),
+        (
+            format!("{key}{long}{certificate}{ca}"),
+            IdentityError::LineTooLong(key.lines().count() + 1),
+        ),
+        (
+            format!("{}{certificate}{ca}", fixture("rsa.encrypted.pem")),
+            IdentityError::KeyEncrypted,
+        ),
+        (
+            format!("{}{certificate}{ca}", fixture("ed25519.encrypted.pem")),
+            IdentityError::KeyEncrypted,
+        ),
+        (
+            format!("{key}-----BEGIN CERTIFICATE-----\nMAMCAQE=\n-----END CERTIFICATE-----\n{ca}"),
+            IdentityError::Certificate,
+        ),
     ] {
         assert_eq!(parse(&text).map(|_| ()), Err(error), "{text}");
     }
-    // What belongs to SSH may be absent, lines may be indented and end as on Windows, and there may be other lines.
+    // What belongs to SSH may be absent, lines may be indented and end as on Windows, and there may
+    // be other lines.
     let text = format!("hello\n{key}{certificate}\n  {ca}").replace('\n', "\r\n");
     assert!(parse(&text).is_ok());
 }
@@ -143,21 +193,50 @@ fn files_are_loaded_and_their_faults_name_them() {
     };
     let authority = authority();
     let certificate = certificate(&authority, &public("ec"), "bot");
-    let identity = write("identity", &file(&fixture("ec.openssh.pem"), &certificate, &authority.pem()));
-    handshake(&Credentials::identity_file(&identity).load().expect("an identity"), &authority);
+    let identity = write(
+        "identity",
+        &file(&fixture("ec.openssh.pem"), &certificate, &authority.pem()),
+    );
+    handshake(
+        &Credentials::identity_file(&identity)
+            .load()
+            .expect("an identity"),
+        &authority,
+    );
 
     let trio = |key: &str| {
-        let (certificate, authority) = (write("bot.crt", &certificate), write("bot.cas", &authority.pem()));
+        let (certificate, authority) = (
+            write("bot.crt", &certificate),
+            write("bot.cas", &authority.pem()),
+        );
         Credentials::key_trio(certificate, write("bot.key", key), authority)
     };
-    handshake(&trio(&fixture("ec.sec1.pem")).load().expect("a trio"), &authority);
+    handshake(
+        &trio(&fixture("ec.sec1.pem")).load().expect("a trio"),
+        &authority,
+    );
 
-    let other = trio(&fixture("rsa.pkcs1.pem")).load().expect_err("another key").to_string();
-    assert!(other.contains("bot.crt") && other.contains("does not belong to the certificate"), "{other}");
+    let other = trio(&fixture("rsa.pkcs1.pem"))
+        .load()
+        .expect_err("another key")
+        .to_string();
+    assert!(
+        other.contains("bot.crt") && other.contains("does not belong to the certificate"),
+        "{other}"
+    );
     let none = trio("").load().expect_err("no key").to_string();
-    assert!(none.contains("bot.key") && none.contains("no private key"), "{none}");
+    assert!(
+        none.contains("bot.key") && none.contains("no private key"),
+        "{none}"
+    );
     let absent = Credentials::identity_file(folder.path().join("absent"));
-    assert!(absent.load().expect_err("no file").to_string().contains("absent"));
+    assert!(
+        absent
+            .load()
+            .expect_err("no file")
+            .to_string()
+            .contains("absent")
+    );
 
     let credentials = Credentials::identity_file(&identity);
     let before = credentials.stamp();

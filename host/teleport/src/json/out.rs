@@ -10,8 +10,8 @@ const SLACK: usize = 40;
 
 const BLOCK: usize = 16;
 
-/// A buffer that is copied to in blocks of fixed size, past the end of what is meant: a call of memcpy for each short text would
-/// take longer than all the rest.
+/// A buffer that is copied to in blocks of fixed size, past the end of what is meant: a call of
+/// memcpy for each short text would take longer than all the rest.
 #[derive(Debug, Default)]
 pub(super) struct Out {
     bytes: Vec<u8>,
@@ -47,7 +47,11 @@ impl Out {
             return Err(JsonError::NotFinite);
         }
         if number == 0.0 {
-            self.literal(if number.is_sign_negative() { b"-0" } else { b"0" });
+            self.literal(if number.is_sign_negative() {
+                b"-0"
+            } else {
+                b"0"
+            });
         } else if number.abs() < EXACT && number as i64 as f64 == number {
             self.literal(itoa::Buffer::new().format(number as i64).as_bytes());
         } else {
@@ -101,7 +105,14 @@ impl Out {
                 0 => continue,
                 b'u' => {
                     self.literal(&text[start..at]);
-                    self.literal(&[b'\\', b'u', b'0', b'0', HEX[(byte >> 4) as usize], HEX[(byte & 15) as usize]]);
+                    self.literal(&[
+                        b'\\',
+                        b'u',
+                        b'0',
+                        b'0',
+                        HEX[(byte >> 4) as usize],
+                        HEX[(byte & 15) as usize],
+                    ]);
                 }
                 letter => {
                     self.literal(&text[start..at]);
@@ -152,7 +163,10 @@ fn special(bytes: u64) -> u64 {
     let quote = bytes ^ (ONES * b'"' as u64);
     let backslash = bytes ^ (ONES * b'\\' as u64);
     // A borrow can mark a byte above a true find only, and one find is enough.
-    (bytes.wrapping_sub(SPACES) & !bytes | quote.wrapping_sub(ONES) & !quote | backslash.wrapping_sub(ONES) & !backslash) & TOPS
+    (bytes.wrapping_sub(SPACES) & !bytes
+        | quote.wrapping_sub(ONES) & !quote
+        | backslash.wrapping_sub(ONES) & !backslash)
+        & TOPS
 }
 
 /// The first `len` of eight bytes; spaces in place of the others.

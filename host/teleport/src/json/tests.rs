@@ -8,7 +8,10 @@ use super::*;
 fn convert(wire: &[u8]) -> Result<String, JsonError> {
     let mut text = String::from("before");
     let result = Converter::new().append(wire, &mut text).map(|_| ());
-    let rest = text.strip_prefix("before").expect("what stood there stays").to_owned();
+    let rest = text
+        .strip_prefix("before")
+        .expect("what stood there stays")
+        .to_owned();
     match result {
         Ok(()) => Ok(rest),
         Err(error) => {
@@ -23,11 +26,18 @@ fn value(kind: Kind) -> Value {
 }
 
 fn object(fields: &[(&str, Kind)]) -> Struct {
-    Struct { fields: fields.iter().map(|(key, kind)| ((*key).to_owned(), value(kind.clone()))).collect() }
+    Struct {
+        fields: fields
+            .iter()
+            .map(|(key, kind)| ((*key).to_owned(), value(kind.clone())))
+            .collect(),
+    }
 }
 
 fn nested(levels: usize) -> Struct {
-    (1..levels).fold(object(&[]), |inner, _| object(&[("a", Kind::StructValue(inner))]))
+    (1..levels).fold(object(&[]), |inner, _| {
+        object(&[("a", Kind::StructValue(inner))])
+    })
 }
 
 /// What the converter must equal: a tree, printed by serde_json.
@@ -43,7 +53,8 @@ fn naive(kind: &Option<Kind>) -> serde_json::Value {
             } else {
                 ryu_js::Buffer::new().format(*number).to_owned()
             };
-            // Printed text cannot pass through serde_json's own numbers unchanged: it is marked, and taken out of its quotes below.
+            // Printed text cannot pass through serde_json's own numbers unchanged: it is marked,
+            // and taken out of its quotes below.
             format!("\u{1}number{text}\u{1}").into()
         }
         Some(Kind::StringValue(text)) => text.clone().into(),
@@ -53,11 +64,18 @@ fn naive(kind: &Option<Kind>) -> serde_json::Value {
 }
 
 fn tree(inner: &Struct) -> serde_json::Value {
-    inner.fields.iter().map(|(key, value)| (key.clone(), naive(&value.kind))).collect()
+    inner
+        .fields
+        .iter()
+        .map(|(key, value)| (key.clone(), naive(&value.kind)))
+        .collect()
 }
 
 fn naive_text(inner: &Struct) -> String {
-    tree(inner).to_string().replace("\"\\u0001number", "").replace("\\u0001\"", "")
+    tree(inner)
+        .to_string()
+        .replace("\"\\u0001number", "")
+        .replace("\\u0001\"", "")
 }
 
 fn any_kind() -> impl Strategy<Value = Kind> {
@@ -69,24 +87,43 @@ fn any_kind() -> impl Strategy<Value = Kind> {
     let leaf = prop_oneof![
         Just(Kind::NullValue(0)),
         any::<bool>().prop_map(Kind::BoolValue),
-        any::<f64>().prop_filter("finite", |number| number.is_finite()).prop_map(Kind::NumberValue),
+        any::<f64>()
+            .prop_filter("finite", |number| number.is_finite())
+            .prop_map(Kind::NumberValue),
         any::<i64>().prop_map(|number| Kind::NumberValue(number as f64)),
         (-100_000i32..100_000).prop_map(|number| Kind::NumberValue(number.into())),
         text.prop_map(Kind::StringValue),
     ];
     leaf.prop_recursive(5, 64, 8, |inner| {
         prop_oneof![
-            proptest::collection::vec(inner.clone(), 0..6)
-                .prop_map(|kinds| Kind::ListValue(ListValue { values: kinds.into_iter().map(value).collect() })),
-            proptest::collection::btree_map("[a-e\"é.]{0,10}", inner, 0..8)
-                .prop_map(|map| Kind::StructValue(Struct { fields: map.into_iter().map(|(key, kind)| (key, value(kind))).collect() })),
+            proptest::collection::vec(inner.clone(), 0..6).prop_map(|kinds| Kind::ListValue(
+                ListValue {
+                    values: kinds.into_iter().map(value).collect()
+                }
+            )),
+            proptest::collection::btree_map("[a-e\"é.]{0,10}", inner, 0..8).prop_map(|map| {
+                Kind::StructValue(Struct {
+                    fields: map
+                        .into_iter()
+                        .map(|(key, kind)| (key, value(kind)))
+                        .collect(),
+                })
+            }),
         ]
     })
 }
 
 /// The wire form of the fields, in the order given: an encoder may choose any.
 fn wire_of(fields: &[(String, Kind)]) -> Vec<u8> {
-    fields.iter().flat_map(|(key, kind)| Struct { fields: [(key.clone(), value(kind.clone()))].into() }.encode_to_vec()).collect()
+    fields
+        .iter()
+        .flat_map(|(key, kind)| {
+            Struct {
+                fields: [(key.clone(), value(kind.clone()))].into(),
+            }
+            .encode_to_vec()
+        })
+        .collect()
 }
 
 proptest! {
@@ -163,11 +200,16 @@ fn keys_are_sorted_by_bytes_and_the_last_of_equal_ones_wins() {
         ("é", text("5")),
         ("Z", text("6")),
         ("zz", text("7")),
-        ("addr.local", Kind::StructValue(object(&[("b", text("8")), ("a", Kind::NullValue(0))]))),
+        (
+            "addr.local",
+            Kind::StructValue(object(&[("b", text("8")), ("a", Kind::NullValue(0))])),
+        ),
     ]
     .map(|(key, kind)| (key.to_owned(), kind));
-    let expected =
-        concat!(r#"{"":"4","Z":"6","addr.local":{"a":null,"b":"8"},"addr.remote":"2","addr.remote_longer":"3","#, r#""zz":"7","é":"5"}"#);
+    let expected = concat!(
+        r#"{"":"4","Z":"6","addr.local":{"a":null,"b":"8"},"addr.remote":"2","addr.remote_longer":"3","#,
+        r#""zz":"7","é":"5"}"#
+    );
     assert_eq!(convert(&wire_of(&fields)).as_deref(), Ok(expected));
 }
 
@@ -175,14 +217,23 @@ fn keys_are_sorted_by_bytes_and_the_last_of_equal_ones_wins() {
 fn what_is_no_json_is_refused() {
     let not_utf8 = {
         let mut wire = object(&[("k", Kind::StringValue("??".into()))]).encode_to_vec();
-        let at = wire.iter().position(|&byte| byte == b'?').expect("the text");
+        let at = wire
+            .iter()
+            .position(|&byte| byte == b'?')
+            .expect("the text");
         wire[at] = 0xed;
         wire[at + 1] = 0xa0;
         wire
     };
     for (wire, error) in [
-        (object(&[("n", Kind::NumberValue(f64::NAN))]).encode_to_vec(), JsonError::NotFinite),
-        (object(&[("n", Kind::NumberValue(f64::INFINITY))]).encode_to_vec(), JsonError::NotFinite),
+        (
+            object(&[("n", Kind::NumberValue(f64::NAN))]).encode_to_vec(),
+            JsonError::NotFinite,
+        ),
+        (
+            object(&[("n", Kind::NumberValue(f64::INFINITY))]).encode_to_vec(),
+            JsonError::NotFinite,
+        ),
         (not_utf8, JsonError::NotUtf8),
         (vec![0x0a, 0x05, 0x0a], JsonError::Malformed),
         (nested(DEPTH_MAX + 1).encode_to_vec(), JsonError::TooDeep),
@@ -196,16 +247,31 @@ fn what_is_no_json_is_refused() {
 fn the_fields_a_reader_needs_are_captured() {
     let text = |text: &str| Kind::StringValue(text.to_owned());
     let inner = object(&[("uid", text("inner")), ("code", text("inner"))]);
-    let wire =
-        object(&[("uid", text("u-\"1")), ("code", text("T1000I")), ("sid", Kind::NumberValue(1.0)), ("in", Kind::StructValue(inner))])
-            .encode_to_vec();
+    let wire = object(&[
+        ("uid", text("u-\"1")),
+        ("code", text("T1000I")),
+        ("sid", Kind::NumberValue(1.0)),
+        ("in", Kind::StructValue(inner)),
+    ])
+    .encode_to_vec();
     let mut json = String::new();
     let captured = Converter::new().append(&wire, &mut json);
-    assert_eq!(captured, Ok(Captured { code: "T1000I", sid: "", uid: "u-\"1", unknown_event: "" }));
+    assert_eq!(
+        captured,
+        Ok(Captured {
+            code: "T1000I",
+            sid: "",
+            uid: "u-\"1",
+            unknown_event: ""
+        })
+    );
 }
 
 #[test]
 fn a_value_that_is_not_set_reads_as_null() {
-    let wire = Struct { fields: [("a".to_owned(), Value { kind: None })].into() }.encode_to_vec();
+    let wire = Struct {
+        fields: [("a".to_owned(), Value { kind: None })].into(),
+    }
+    .encode_to_vec();
     assert_eq!(convert(&wire).as_deref(), Ok(r#"{"a":null}"#));
 }

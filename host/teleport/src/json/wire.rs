@@ -46,7 +46,11 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(wire: &'a [u8], span: Span) -> Reader<'a> {
-        Reader { wire, at: span.start as usize, end: span.end as usize }
+        Reader {
+            wire,
+            at: span.start as usize,
+            end: span.end as usize,
+        }
     }
 
     pub(super) fn field(&mut self) -> Result<Option<Field>, JsonError> {
@@ -68,7 +72,10 @@ impl<'a> Reader<'a> {
                 }
                 let start = self.at;
                 self.at += len as usize;
-                Payload::Bytes(Span { start: start as u32, end: self.at as u32 })
+                Payload::Bytes(Span {
+                    start: start as u32,
+                    end: self.at as u32,
+                })
             }
             5 => {
                 self.fixed::<4>()?;
@@ -95,35 +102,48 @@ impl<'a> Reader<'a> {
     fn long_varint(&mut self) -> Result<u64, JsonError> {
         let mut value = 0u64;
         for shift in 0..10 {
-            let byte = *self.wire[..self.end].get(self.at).ok_or(JsonError::Malformed)?;
+            let byte = *self.wire[..self.end]
+                .get(self.at)
+                .ok_or(JsonError::Malformed)?;
             self.at += 1;
             value |= u64::from(byte & 0x7f) << (7 * shift);
             if byte < 0x80 {
                 // The tenth byte has room for one bit.
-                return if shift == 9 && byte > 1 { Err(JsonError::Malformed) } else { Ok(value) };
+                return if shift == 9 && byte > 1 {
+                    Err(JsonError::Malformed)
+                } else {
+                    Ok(value)
+                };
             }
         }
         Err(JsonError::Malformed)
     }
 
     fn fixed<const N: usize>(&mut self) -> Result<[u8; N], JsonError> {
-        let bytes = self.wire[self.at..self.end].first_chunk::<N>().ok_or(JsonError::Malformed)?;
+        let bytes = self.wire[self.at..self.end]
+            .first_chunk::<N>()
+            .ok_or(JsonError::Malformed)?;
         self.at += N;
         Ok(*bytes)
     }
 }
 
-/// The next entry of a map, where it is written as every encoder does: key, value, nothing else, each shorter than 128 bytes or
-/// the value shorter than 16 KiB. Moves the reader past it; anything else is left for [`Reader::field`].
+/// The next entry of a map, where it is written as every encoder does: key, value, nothing else,
+/// each shorter than 128 bytes or the value shorter than 16 KiB. Moves the reader past it; anything
+/// else is left for [`Reader::field`].
 #[inline]
 pub(super) fn simple_entry(reader: &mut Reader<'_>) -> Option<(Span, Span)> {
     let rest = &reader.wire[reader.at..reader.end];
     let (&tag, after) = rest.split_first()?;
     let (entry, head) = short_len(after)?;
     let body = after.get(head..head + entry)?;
-    let [0x0a, key_len @ 0..=0x7f, ..] = *body else { return None };
+    let [0x0a, key_len @ 0..=0x7f, ..] = *body else {
+        return None;
+    };
     let key_end = 2 + key_len as usize;
-    let [0x12, value @ ..] = body.get(key_end..)? else { return None };
+    let [0x12, value @ ..] = body.get(key_end..)? else {
+        return None;
+    };
     let (value_len, value_head) = short_len(value)?;
     if tag != 0x0a || value.len() != value_head + value_len {
         return None;
@@ -131,7 +151,10 @@ pub(super) fn simple_entry(reader: &mut Reader<'_>) -> Option<(Span, Span)> {
     let start = reader.at + 1 + head;
     let end = start + entry;
     reader.at = end;
-    let span = |start: usize, end: usize| Span { start: start as u32, end: end as u32 };
+    let span = |start: usize, end: usize| Span {
+        start: start as u32,
+        end: end as u32,
+    };
     Some((span(start + 2, start + key_end), span(end - value_len, end)))
 }
 
@@ -150,15 +173,21 @@ fn short_len(bytes: &[u8]) -> Option<(usize, usize)> {
 pub(super) fn kind_of(wire: &[u8], span: Span) -> Result<Kind, JsonError> {
     match *span.of(wire) {
         [0x1a, len @ 0..=0x7f, ref rest @ ..] if rest.len() == len as usize => {
-            Ok(Kind::String(Span { start: span.start + 2, end: span.end }))
+            Ok(Kind::String(Span {
+                start: span.start + 2,
+                end: span.end,
+            }))
         }
-        [0x11, a, b, c, d, e, f, g, h] => Ok(Kind::Number(f64::from_le_bytes([a, b, c, d, e, f, g, h]))),
+        [0x11, a, b, c, d, e, f, g, h] => {
+            Ok(Kind::Number(f64::from_le_bytes([a, b, c, d, e, f, g, h])))
+        }
         [0x20, value @ 0..=0x7f] => Ok(Kind::Bool(value != 0)),
         _ => any_kind_of(wire, span),
     }
 }
 
-/// Reads a `Value`: a oneof, of which the last field on the wire wins. One that is not set reads as null.
+/// Reads a `Value`: a oneof, of which the last field on the wire wins. One that is not set reads as
+/// null.
 fn any_kind_of(wire: &[u8], span: Span) -> Result<Kind, JsonError> {
     let mut kind = None;
     let mut reader = Reader::new(wire, span);
@@ -174,7 +203,10 @@ fn any_kind_of(wire: &[u8], span: Span) -> Result<Kind, JsonError> {
             _ => continue,
         };
         // Protobuf would merge two objects or two lists. No encoder writes that.
-        if matches!((kind, next), (Some(Kind::Struct(_)), Kind::Struct(_)) | (Some(Kind::List(_)), Kind::List(_))) {
+        if matches!(
+            (kind, next),
+            (Some(Kind::Struct(_)), Kind::Struct(_)) | (Some(Kind::List(_)), Kind::List(_))
+        ) {
             return Err(JsonError::Malformed);
         }
         kind = Some(next);

@@ -2,7 +2,9 @@ use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use lockgate_model::{BlockBuilder, BlockParts, FeedKind, FeedRef, Head, Millis, key_of, payload_hash};
+use lockgate_model::{
+    BlockBuilder, BlockParts, FeedKind, FeedRef, Head, Millis, key_of, payload_hash,
+};
 
 use super::{Pending, Seen};
 use crate::Intake;
@@ -19,12 +21,16 @@ const UNKNOWN: &str = "unknown";
 #[derive(Clone, Debug)]
 pub(crate) enum Feed {
     /// The audit log: only these types (all, where there are none), not before this time.
-    Audit { types: Arc<HashSet<String>>, start: Millis },
+    Audit {
+        types: Arc<HashSet<String>>,
+        start: Millis,
+    },
     /// The recording of this session, whole.
     Recording { sid: String },
 }
 
-/// Collects events into a block: filters, converts, suppresses what was read before, notes which recordings were announced.
+/// Collects events into a block: filters, converts, suppresses what was read before, notes which
+/// recordings were announced.
 pub(crate) struct Collector {
     feed: Feed,
     converter: Converter,
@@ -58,7 +64,10 @@ impl Collector {
     }
 
     pub(crate) fn audit<I: Intake>(context: &Context<I>) -> Collector {
-        Collector::new(Feed::Audit { types: context.types.clone(), start: context.start() })
+        Collector::new(Feed::Audit {
+            types: context.types.clone(),
+            start: context.start(),
+        })
     }
 
     pub(crate) fn feed(&self) -> FeedKind {
@@ -76,7 +85,8 @@ impl Collector {
         self.block.is_empty()
     }
 
-    /// True where the event went into the block; otherwise it is counted as filtered, or as one that `seen` knew.
+    /// True where the event went into the block; otherwise it is counted as filtered, or as one
+    /// that `seen` knew.
     pub(crate) fn push(&mut self, event: &EventUnstructured, seen: Option<&mut Seen>) -> bool {
         let time = of_proto(event.time.as_ref());
         if let Feed::Audit { start, .. } = self.feed
@@ -89,7 +99,9 @@ impl Collector {
             self.filtered += 1;
             return false;
         }
-        let converted = self.converter.append(&event.unstructured, self.block.text());
+        let converted = self
+            .converter
+            .append(&event.unstructured, self.block.text());
         let captured = converted.unwrap_or_default();
         if !self.wants(&event.r#type, Some(captured.unknown_event)) {
             self.block.abandon();
@@ -97,7 +109,11 @@ impl Collector {
             return false;
         }
         if let Err(error) = converted {
-            tracing::warn!(id = event.id, event_type = event.r#type, "an event is stored as it came: {error}");
+            tracing::warn!(
+                id = event.id,
+                event_type = event.r#type,
+                "an event is stored as it came: {error}"
+            );
             self.unreadable += 1;
         }
         self.finish(event, converted.ok(), time, seen)
@@ -114,24 +130,45 @@ impl Collector {
         }
     }
 
-    /// Before the payload is read (`None`), and after: an event that the server does not know goes by the type it came with.
+    /// Before the payload is read (`None`), and after: an event that the server does not know goes
+    /// by the type it came with.
     fn wants(&self, event_type: &str, original: Option<&str>) -> bool {
         match &self.feed {
             Feed::Audit { types, .. } if !types.is_empty() => {
-                types.contains(event_type) || event_type == UNKNOWN && original.is_none_or(|original| types.contains(original))
+                types.contains(event_type)
+                    || event_type == UNKNOWN
+                        && original.is_none_or(|original| types.contains(original))
             }
             _ => true,
         }
     }
 
-    fn finish(&mut self, event: &EventUnstructured, captured: Option<Captured<'_>>, time: Millis, seen: Option<&mut Seen>) -> bool {
+    fn finish(
+        &mut self,
+        event: &EventUnstructured,
+        captured: Option<Captured<'_>>,
+        time: Millis,
+        seen: Option<&mut Seen>,
+    ) -> bool {
         let readable = captured.is_some();
         let captured = captured.unwrap_or_default();
-        let payload = if readable { self.block.pending().as_bytes() } else { &event.unstructured[..] };
+        let payload = if readable {
+            self.block.pending().as_bytes()
+        } else {
+            &event.unstructured[..]
+        };
         let (key, session) = match &self.feed {
-            Feed::Audit { .. } if !captured.uid.is_empty() => (Cow::Borrowed(captured.uid), captured.sid),
-            Feed::Audit { .. } => (Cow::Owned(key_of(FeedRef::Audit, "", payload)), captured.sid),
-            Feed::Recording { sid } => (Cow::Owned(key_of(FeedRef::Session(sid), captured.uid, payload)), sid.as_str()),
+            Feed::Audit { .. } if !captured.uid.is_empty() => {
+                (Cow::Borrowed(captured.uid), captured.sid)
+            }
+            Feed::Audit { .. } => (
+                Cow::Owned(key_of(FeedRef::Audit, "", payload)),
+                captured.sid,
+            ),
+            Feed::Recording { sid } => (
+                Cow::Owned(key_of(FeedRef::Session(sid), captured.uid, payload)),
+                sid.as_str(),
+            ),
         };
         if let Some(seen) = seen
             && !seen.insert(payload_hash(&key, payload))
@@ -143,7 +180,14 @@ impl Collector {
         if event.r#type == UPLOAD && self.feed() == FeedKind::Audit && !captured.sid.is_empty() {
             self.announced.push(Pending::new(captured.sid, time));
         }
-        let head = Head { key: &key, event_type: &event.r#type, code: captured.code, time, index: event.index, session };
+        let head = Head {
+            key: &key,
+            event_type: &event.r#type,
+            code: captured.code,
+            time,
+            index: event.index,
+            session,
+        };
         if readable {
             self.block.finish(head);
         } else {

@@ -1,8 +1,9 @@
 //! Polling: the log as pages of a search, in windows of time, oldest first.
 //!
-//! The only cursor is a time, `poll/until`: everything before it was read. The server's keys are followed within one time only and
-//! never kept: ties reorder between pages, and a server answers a key that it does not know, or that lies outside the window, with
-//! an empty page, as if there were no more. Pages and windows overlap instead; what comes twice is left out by its hash.
+//! The only cursor is a time, `poll/until`: everything before it was read. The server's keys are
+//! followed within one time only and never kept: ties reorder between pages, and a server answers a
+//! key that it does not know, or that lies outside the window, with an empty page, as if there were
+//! no more. Pages and windows overlap instead; what comes twice is left out by its hash.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,14 +33,19 @@ struct Poller<I> {
     seen: Seen,
     /// Everything before it was read.
     until: Millis,
-    /// Nothing before it is asked for: the start, or what lies after something that the server could not send.
+    /// Nothing before it is asked for: the start, or what lies after something that the server
+    /// could not send.
     floor: Millis,
     /// After this time something could not be sent, and that was reported.
     unsent: Option<Millis>,
 }
 
-/// Reads for ever, or until everything that stood in the log at the start has been read, where that is wanted.
-pub(crate) async fn run<I: Intake>(context: Arc<Context<I>>, resume: &Resume) -> Result<(), Closed> {
+/// Reads for ever, or until everything that stood in the log at the start has been read, where that
+/// is wanted.
+pub(crate) async fn run<I: Intake>(
+    context: Arc<Context<I>>,
+    resume: &Resume,
+) -> Result<(), Closed> {
     let goal = context.now();
     let stored = resume.cursors.get(UNTIL).and_then(|text| parse_time(text));
     let mut poller = Poller {
@@ -63,11 +69,15 @@ pub(crate) async fn run<I: Intake>(context: Arc<Context<I>>, resume: &Resume) ->
                 continue;
             }
             if context.settings.exit_on_last_event && to >= goal {
-                context.board.update(|status| status.phase = Phase::CaughtUp);
+                context
+                    .board
+                    .update(|status| status.phase = Phase::CaughtUp);
                 return Ok(());
             }
             if fresh == 0 {
-                context.board.update(|status| status.phase = Phase::CaughtUp);
+                context
+                    .board
+                    .update(|status| status.phase = Phase::CaughtUp);
             }
         }
         let wait = if context.settings.exit_on_last_event {
@@ -90,9 +100,14 @@ fn window_end(from: Millis, size: Millis, end: Millis) -> Millis {
 impl<I: Intake> Poller<I> {
     /// Stores what was collected; everything before `until` has been read then.
     async fn store(&mut self, until: Millis) -> Result<(), Closed> {
-        let moved = vec![CursorUpdate { key: UNTIL.to_owned(), value: Some(time(until)) }];
+        let moved = vec![CursorUpdate {
+            key: UNTIL.to_owned(),
+            value: Some(time(until)),
+        }];
         self.context.store(&mut self.collector, moved).await?;
-        self.context.board.update(|status| status.read_until = Some(until));
+        self.context
+            .board
+            .update(|status| status.read_until = Some(until));
         Ok(())
     }
 }

@@ -5,10 +5,15 @@ use crate::context::Context;
 use crate::proto::auditlog::GetEventExportChunksRequest;
 use crate::{Intake, ReaderKind, Resume};
 
-/// Which reader fits: the one whose cursors are stored, or what the server can. It is asked for the chunks of a day to come, which
-/// costs it nothing. Never fails: another answer than yes or no is tried again.
+/// Which reader fits: the one whose cursors are stored, or what the server can. It is asked for the
+/// chunks of a day to come, which costs it nothing. Never fails: another answer than yes or no is
+/// tried again.
 pub(crate) async fn choose<I: Intake>(context: &Context<I>, resume: &Resume) -> ReaderKind {
-    if resume.cursors.keys().any(|key| key.starts_with(super::export::PREFIX)) {
+    if resume
+        .cursors
+        .keys()
+        .any(|key| key.starts_with(super::export::PREFIX))
+    {
         return ReaderKind::Export;
     }
     const PLACE: &str = "probe";
@@ -35,8 +40,14 @@ pub(crate) async fn choose<I: Intake>(context: &Context<I>, resume: &Resume) -> 
 }
 
 /// The answer of a stream may come with its first message.
-async fn list(mut audit: crate::connect::AuditLog, date: Option<prost_types::Timestamp>) -> Result<(), tonic::Status> {
-    let mut chunks = audit.get_event_export_chunks(GetEventExportChunksRequest { date }).await?.into_inner();
+async fn list(
+    mut audit: crate::connect::AuditLog,
+    date: Option<prost_types::Timestamp>,
+) -> Result<(), tonic::Status> {
+    let mut chunks = audit
+        .get_event_export_chunks(GetEventExportChunksRequest { date })
+        .await?
+        .into_inner();
     while chunks.message().await?.is_some() {}
     Ok(())
 }

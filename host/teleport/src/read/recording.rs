@@ -1,6 +1,6 @@
-//! Session recordings. Each `session.upload` event stores a cursor, `session/<sid>`, together with itself; the recording is read
-//! later, and the cursor goes when that is done. Each opening of a recording makes Teleport write an event of its own, so nothing
-//! here asks twice in a hurry.
+//! Session recordings. Each `session.upload` event stores a cursor, `session/<sid>`, together with
+//! itself; the recording is read later, and the cursor goes when that is done. Each opening of a
+//! recording makes Teleport write an event of its own, so nothing here asks twice in a hurry.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -45,19 +45,34 @@ struct State {
 
 impl Pending {
     pub(crate) fn new(sid: &str, uploaded: Millis) -> Pending {
-        Pending { sid: sid.to_owned(), state: State { uploaded, ..State::default() } }
+        Pending {
+            sid: sid.to_owned(),
+            state: State {
+                uploaded,
+                ..State::default()
+            },
+        }
     }
 
     pub(crate) fn cursor(&self) -> CursorUpdate {
         let value = serde_json::to_string(&self.state).expect("numbers are JSON");
-        CursorUpdate { key: self.key(), value: Some(value) }
+        CursorUpdate {
+            key: self.key(),
+            value: Some(value),
+        }
     }
 
     /// A cursor whose value cannot be read begins anew.
     pub(crate) fn stored(resume: &Resume) -> Vec<Pending> {
-        let entries = resume.cursors.range(PREFIX.to_owned()..).take_while(|(key, _)| key.starts_with(PREFIX));
+        let entries = resume
+            .cursors
+            .range(PREFIX.to_owned()..)
+            .take_while(|(key, _)| key.starts_with(PREFIX));
         entries
-            .map(|(key, value)| Pending { sid: key[PREFIX.len()..].to_owned(), state: serde_json::from_str(value).unwrap_or_default() })
+            .map(|(key, value)| Pending {
+                sid: key[PREFIX.len()..].to_owned(),
+                state: serde_json::from_str(value).unwrap_or_default(),
+            })
             .collect()
     }
 
@@ -66,11 +81,15 @@ impl Pending {
     }
 
     fn done(&self) -> CursorUpdate {
-        CursorUpdate { key: self.key(), value: None }
+        CursorUpdate {
+            key: self.key(),
+            value: None,
+        }
     }
 }
 
-/// Reads recordings as they are announced, so many at a time. Ends when no more are announced and all that can be read now are.
+/// Reads recordings as they are announced, so many at a time. Ends when no more are announced and
+/// all that can be read now are.
 pub(crate) async fn download<I: Intake>(
     context: Arc<Context<I>>,
     stored: Vec<Pending>,
@@ -78,17 +97,22 @@ pub(crate) async fn download<I: Intake>(
 ) -> Result<(), Closed> {
     // By the time they are due.
     let mut queue: BTreeMap<(Millis, String), Pending> = BTreeMap::new();
-    let enqueue = |queue: &mut BTreeMap<_, _>, pending: Pending| queue.insert((pending.state.not_before, pending.sid.clone()), pending);
+    let enqueue = |queue: &mut BTreeMap<_, _>, pending: Pending| {
+        queue.insert((pending.state.not_before, pending.sid.clone()), pending)
+    };
     for pending in stored {
         enqueue(&mut queue, pending);
     }
     let mut running = JoinSet::new();
     let mut open = true;
-    // The connection over which the server said that it does not know the call. A later one may lead to a newer server.
+    // The connection over which the server said that it does not know the call. A later one may
+    // lead to a newer server.
     let mut too_old: Option<u64> = None;
     let mut told = false;
     loop {
-        context.board.update(|status| status.recordings_pending = (queue.len() + running.len()) as u64);
+        context
+            .board
+            .update(|status| status.recordings_pending = (queue.len() + running.len()) as u64);
         let now = context.now();
         while too_old.is_none()
             && running.len() < context.settings.limits.recordings.max(1)
@@ -102,10 +126,17 @@ pub(crate) async fn download<I: Intake>(
         if !open && running.is_empty() {
             return Ok(());
         }
-        let due = queue.first_key_value().map_or(Millis::MAX, |((due, _), _)| *due);
+        let due = queue
+            .first_key_value()
+            .map_or(Millis::MAX, |((due, _), _)| *due);
         // Where nothing can begin, what is due waits for something else than time.
-        let can_begin = too_old.is_none() && running.len() < context.settings.limits.recordings.max(1);
-        let wait = if can_begin { Duration::from_millis((due - now).clamp(1, 60_000) as u64) } else { IDLE };
+        let can_begin =
+            too_old.is_none() && running.len() < context.settings.limits.recordings.max(1);
+        let wait = if can_begin {
+            Duration::from_millis((due - now).clamp(1, 60_000) as u64)
+        } else {
+            IDLE
+        };
         tokio::select! {
             pending = announced.recv(), if open => match pending {
                 Some(pending) => {
@@ -140,7 +171,9 @@ pub(crate) async fn download<I: Intake>(
 
 /// Waits grow threefold.
 fn wait(attempts: u32, (first, max): (Duration, Duration)) -> Duration {
-    first.saturating_mul(3u32.saturating_pow(attempts.min(10))).min(max)
+    first
+        .saturating_mul(3u32.saturating_pow(attempts.min(10)))
+        .min(max)
 }
 
 #[cfg(test)]
@@ -150,22 +183,42 @@ mod tests {
     #[test]
     fn what_is_pending_is_read_from_its_cursor() {
         let fresh = Pending::new("7f3", 5);
-        let begun = Pending { sid: "a/b".into(), state: State { next: 47, uploaded: 6, attempts: 2, not_before: 9 } };
+        let begun = Pending {
+            sid: "a/b".into(),
+            state: State {
+                next: 47,
+                uploaded: 6,
+                attempts: 2,
+                not_before: 9,
+            },
+        };
         let mut resume = Resume::default();
         for pending in [&fresh, &begun] {
             let update = pending.cursor();
-            resume.cursors.insert(update.key, update.value.expect("a value"));
+            resume
+                .cursors
+                .insert(update.key, update.value.expect("a value"));
         }
         resume.cursors.insert("sessionx".into(), "{}".into());
-        resume.cursors.insert("start".into(), "2026-01-05T00:00:00Z".into());
+        resume
+            .cursors
+            .insert("start".into(), "2026-01-05T00:00:00Z".into());
         assert_eq!(Pending::stored(&resume), [fresh, begun.clone()]);
-        assert_eq!(begun.done(), CursorUpdate { key: "session/a/b".into(), value: None });
+        assert_eq!(
+            begun.done(),
+            CursorUpdate {
+                key: "session/a/b".into(),
+                value: None
+            }
+        );
     }
 
     #[test]
     fn waits_grow_threefold_up_to_the_longest() {
         let limits = (Duration::from_secs(60), Duration::from_secs(6 * 3600));
-        let minutes: Vec<u64> = (0..8).map(|attempts| wait(attempts, limits).as_secs() / 60).collect();
+        let minutes: Vec<u64> = (0..8)
+            .map(|attempts| wait(attempts, limits).as_secs() / 60)
+            .collect();
         assert_eq!(minutes, [1, 3, 9, 27, 81, 243, 360, 360]);
     }
 }

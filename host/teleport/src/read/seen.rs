@@ -1,6 +1,7 @@
 use std::collections::{HashSet, VecDeque};
 
-/// The last so many events read, by hash: what overlapping windows and repeated pages are checked against.
+/// The last so many events read, by hash: what overlapping windows and repeated pages are checked
+/// against.
 #[derive(Debug)]
 pub(crate) struct Seen {
     known: HashSet<u64>,
@@ -11,7 +12,11 @@ pub(crate) struct Seen {
 impl Seen {
     /// `recent`: oldest first.
     pub(crate) fn new(max: usize, recent: &[u64]) -> Seen {
-        let mut seen = Seen { known: HashSet::new(), order: VecDeque::new(), max: max.max(1) };
+        let mut seen = Seen {
+            known: HashSet::new(),
+            order: VecDeque::new(),
+            max: max.max(1),
+        };
         for &hash in recent {
             seen.insert(hash);
         }

@@ -15,19 +15,43 @@ fn date(time: Millis) -> String {
 
 /// A chunk of events at a time.
 fn chunk(name: &str, time: Millis, count: usize) -> (String, Chunk) {
-    let events = (0..count).map(|at| event(&format!("{name}-{at}"), "user.login", time + at as Millis, 0, &[]));
-    (name.to_owned(), Chunk { events: events.collect(), ..Chunk::default() })
+    let events = (0..count).map(|at| {
+        event(
+            &format!("{name}-{at}"),
+            "user.login",
+            time + at as Millis,
+            0,
+            &[],
+        )
+    });
+    (
+        name.to_owned(),
+        Chunk {
+            events: events.collect(),
+            ..Chunk::default()
+        },
+    )
 }
 
 fn keys(chunks: &Chunks) -> Vec<String> {
-    chunks.values().flat_map(BTreeMap::values).flat_map(|chunk| &chunk.events).map(|event| event.id.clone()).collect()
+    chunks
+        .values()
+        .flat_map(BTreeMap::values)
+        .flat_map(|chunk| &chunk.events)
+        .map(|event| event.id.clone())
+        .collect()
 }
 
 fn week(chunks_a_day: usize, events: usize) -> Chunks {
     (0..8)
         .map(|day| {
             let time = NOW - day * DAY;
-            (date(time), (0..chunks_a_day).map(|at| chunk(&format!("d{day}c{at}"), time - 3_600_000, events)).collect())
+            (
+                date(time),
+                (0..chunks_a_day)
+                    .map(|at| chunk(&format!("d{day}c{at}"), time - 3_600_000, events))
+                    .collect(),
+            )
         })
         .collect()
 }
@@ -42,20 +66,43 @@ async fn world(script: Script) -> (World, Fake) {
 
 #[tokio::test]
 async fn every_event_comes_once_whether_streams_break_or_not() {
-    for (chunks, is_flaky) in [(week(0, 0), false), (week(1, 3), true), (week(12, 20), false), (week(12, 20), true)] {
+    for (chunks, is_flaky) in [
+        (week(0, 0), false),
+        (week(1, 3), true),
+        (week(12, 20), false),
+        (week(12, 20), true),
+    ] {
         let expected = keys(&chunks);
-        let (world, fake) = world(Script { chunks: Some(chunks), is_flaky, ..Script::default() }).await;
+        let (world, fake) = world(Script {
+            chunks: Some(chunks),
+            is_flaky,
+            ..Script::default()
+        })
+        .await;
         let keep = Keep::new();
         let status = world.read(&keep).await;
         keep.assert_each_once(FeedKind::Audit, expected.clone());
-        assert_eq!((status.reader, status.phase), (Some(ReaderKind::Export), Phase::CaughtUp));
+        assert_eq!(
+            (status.reader, status.phase),
+            (Some(ReaderKind::Export), Phase::CaughtUp)
+        );
         assert_eq!(status.events, expected.len() as u64);
-        assert!(status.troubles.is_empty() && status.reports == 0, "{status:?}");
+        assert!(
+            status.troubles.is_empty() && status.reports == 0,
+            "{status:?}"
+        );
         // From its cursors it exports nothing, and does not ask what the server can.
         let before = fake.script().streams;
         world.read(&keep).await;
         assert_eq!(fake.script().streams, before);
-        assert_eq!(fake.script().lists.iter().filter(|date| **date > Day::of(NOW).to_string()).count(), 1);
+        assert_eq!(
+            fake.script()
+                .lists
+                .iter()
+                .filter(|date| **date > Day::of(NOW).to_string())
+                .count(),
+            1
+        );
     }
 }
 
@@ -65,15 +112,29 @@ async fn reading_goes_on_in_the_middle_of_a_chunk() {
     half.hangs_after = Some(47);
     let chunks = Chunks::from([(date(NOW), [(name, half)].into())]);
     let expected = keys(&chunks);
-    let (world, fake) = world(Script { chunks: Some(chunks), ..Script::default() }).await;
+    let (world, fake) = world(Script {
+        chunks: Some(chunks),
+        ..Script::default()
+    })
+    .await;
     let keep = Keep::new();
     // A stream that goes quiet does not hold back what came.
     let running = world.start(keep.resume(), &keep);
     keep.holds(|contents| contents.events.len() == 47).await;
     running.stop().await;
-    assert_eq!(keep.contents().cursors[&format!("export/{}/c", date(NOW))], "at:a1:47");
+    assert_eq!(
+        keep.contents().cursors[&format!("export/{}/c", date(NOW))],
+        "at:a1:47"
+    );
 
-    for chunk in fake.script().chunks.as_mut().expect("export").values_mut().flat_map(BTreeMap::values_mut) {
+    for chunk in fake
+        .script()
+        .chunks
+        .as_mut()
+        .expect("export")
+        .values_mut()
+        .flat_map(BTreeMap::values_mut)
+    {
         chunk.hangs_after = None;
     }
     world.read(&keep).await;
@@ -84,7 +145,11 @@ async fn reading_goes_on_in_the_middle_of_a_chunk() {
 async fn a_store_that_stops_taking_loses_nothing() {
     let chunks = Chunks::from([(date(NOW), [chunk("c", NOW - 10_000, 3_000)].into())]);
     let expected = keys(&chunks);
-    let (world, _fake) = world(Script { chunks: Some(chunks), ..Script::default() }).await;
+    let (world, _fake) = world(Script {
+        chunks: Some(chunks),
+        ..Script::default()
+    })
+    .await;
     let keep = Keep::with_room(1_500);
     let running = world.start(keep.resume(), &keep);
     keep.holds(|contents| contents.events.len() > 900).await;
@@ -97,11 +162,17 @@ async fn a_store_that_stops_taking_loses_nothing() {
 
 #[tokio::test]
 async fn late_chunks_are_read_while_their_date_is_open_and_closed_dates_leave_no_cursors() {
-    let (mut world, fake) = world(Script { chunks: Some(week(1, 2)), ..Script::default() }).await;
+    let (mut world, fake) = world(Script {
+        chunks: Some(week(1, 2)),
+        ..Script::default()
+    })
+    .await;
     world.settings.exit_on_last_event = false;
     let keep = Keep::new();
     let mut running = world.start(keep.resume(), &keep);
-    running.shows(|status| status.phase == Phase::CaughtUp && status.events == 16).await;
+    running
+        .shows(|status| status.phase == Phase::CaughtUp && status.events == 16)
+        .await;
     let open = |cursors: &BTreeMap<String, String>| -> Vec<String> {
         let dates = cursors.keys().filter_map(|key| key.strip_prefix("export/"));
         let mut dates: Vec<String> = dates.map(|rest| rest[..10].to_owned()).collect();
@@ -109,11 +180,18 @@ async fn late_chunks_are_read_while_their_date_is_open_and_closed_dates_leave_no
         dates
     };
     let dates = [2, 1, 0].map(|days| date(NOW - days * DAY));
-    keep.holds(|contents| open(&contents.cursors) == dates).await;
+    keep.holds(|contents| open(&contents.cursors) == dates)
+        .await;
 
     for (days, name) in [(2, "late"), (0, "new"), (3, "too-late")] {
         let (name, chunk) = chunk(name, NOW - days * DAY, 1);
-        fake.script().chunks.as_mut().expect("export").entry(date(NOW - days * DAY)).or_default().insert(name, chunk);
+        fake.script()
+            .chunks
+            .as_mut()
+            .expect("export")
+            .entry(date(NOW - days * DAY))
+            .or_default()
+            .insert(name, chunk);
     }
     keep.holds(|contents| contents.events.len() == 18).await;
     let keys = keep.keys(FeedKind::Audit);
@@ -122,7 +200,8 @@ async fn late_chunks_are_read_while_their_date_is_open_and_closed_dates_leave_no
     // At midnight the next date opens and the oldest closes.
     world.clock.advance(DAY / 2 + 1000);
     let dates = [1, 0, -1].map(|days| date(NOW - days * DAY));
-    keep.holds(|contents| open(&contents.cursors) == dates).await;
+    keep.holds(|contents| open(&contents.cursors) == dates)
+        .await;
     running.stop().await;
     assert_eq!(keep.contents().events.len(), 18);
 }
@@ -135,10 +214,30 @@ async fn types_and_start_time_are_applied_here_and_the_cursor_moves_all_the_same
         event("login", "user.login", time, 0, &[]),
         event("role", "role.created", time, 0, &[]),
         event("upload", "session.upload", time, 0, &[("sid", "s-1")]),
-        event("unknown", "unknown", time, 0, &[("unknown_event", "new.type")]),
+        event(
+            "unknown",
+            "unknown",
+            time,
+            0,
+            &[("unknown_event", "new.type")],
+        ),
     ];
-    let chunks = Chunks::from([(date(NOW), [("c".to_owned(), Chunk { events, ..Chunk::default() })].into())]);
-    let (mut world, fake) = world(Script { chunks: Some(chunks), ..Script::default() }).await;
+    let chunks = Chunks::from([(
+        date(NOW),
+        [(
+            "c".to_owned(),
+            Chunk {
+                events,
+                ..Chunk::default()
+            },
+        )]
+        .into(),
+    )]);
+    let (mut world, fake) = world(Script {
+        chunks: Some(chunks),
+        ..Script::default()
+    })
+    .await;
     world.settings.start_time = Some(time);
     world.settings.types = vec!["user.login".into(), "new.type".into()];
     world.settings.sessions = true;
@@ -146,13 +245,23 @@ async fn types_and_start_time_are_applied_here_and_the_cursor_moves_all_the_same
     let status = world.read(&keep).await;
     assert_eq!(keep.keys(FeedKind::Audit), ["login", "unknown"]);
     assert_eq!(status.filtered, 3);
-    assert_eq!(keep.contents().cursors[&format!("export/{}/c", date(NOW))], "read");
-    assert!(fake.script().opened.is_empty(), "the announcement was left out, so there is nothing to download");
+    assert_eq!(
+        keep.contents().cursors[&format!("export/{}/c", date(NOW))],
+        "read"
+    );
+    assert!(
+        fake.script().opened.is_empty(),
+        "the announcement was left out, so there is nothing to download"
+    );
 }
 
 #[tokio::test]
 async fn a_log_that_was_polled_is_exported_from_where_polling_ended() {
-    let (world, fake) = world(Script { chunks: Some(week(1, 2)), ..Script::default() }).await;
+    let (world, fake) = world(Script {
+        chunks: Some(week(1, 2)),
+        ..Script::default()
+    })
+    .await;
     let keep = Keep::new();
     let mut resume = keep.resume();
     // Events stand at 11:00 each day. The overlap, a second, is read again.
@@ -164,7 +273,13 @@ async fn a_log_that_was_polled_is_exported_from_where_polling_ended() {
     assert!(!keep.contents().cursors.contains_key("poll/until"));
     // What of that day comes late is filtered by the same time.
     let (name, chunk) = chunk("old", NOW - 2 * DAY - 2 * 3_600_000, 3);
-    fake.script().chunks.as_mut().expect("export").get_mut(&date(NOW - 2 * DAY)).expect("a date").insert(name, chunk);
+    fake.script()
+        .chunks
+        .as_mut()
+        .expect("export")
+        .get_mut(&date(NOW - 2 * DAY))
+        .expect("a date")
+        .insert(name, chunk);
     world.read(&keep).await;
     keep.assert_each_once(FeedKind::Audit, expected);
 }
@@ -172,19 +287,40 @@ async fn a_log_that_was_polled_is_exported_from_where_polling_ended() {
 #[tokio::test]
 async fn a_chunk_that_is_not_there_is_reported_and_stops_nothing_else() {
     let mut chunks = week(2, 2);
-    let broken = Chunk { is_missing: true, ..Chunk::default() };
-    chunks.get_mut(&date(NOW - 4 * DAY)).expect("a date").insert("gone".into(), broken);
+    let broken = Chunk {
+        is_missing: true,
+        ..Chunk::default()
+    };
+    chunks
+        .get_mut(&date(NOW - 4 * DAY))
+        .expect("a date")
+        .insert("gone".into(), broken);
     let expected = keys(&chunks);
-    let (world, fake) = world(Script { chunks: Some(chunks), ..Script::default() }).await;
+    let (world, fake) = world(Script {
+        chunks: Some(chunks),
+        ..Script::default()
+    })
+    .await;
     let keep = Keep::new();
     let mut running = world.start(keep.resume(), &keep);
-    keep.holds(|contents| contents.events.len() == expected.len()).await;
+    keep.holds(|contents| contents.events.len() == expected.len())
+        .await;
     running.trouble("`gone`").await;
     keep.assert_each_once(FeedKind::Audit, expected);
     // When it leaves the list it is given up, and that is said.
-    fake.script().chunks.as_mut().expect("export").get_mut(&date(NOW - 4 * DAY)).expect("a date").remove("gone");
+    fake.script()
+        .chunks
+        .as_mut()
+        .expect("export")
+        .get_mut(&date(NOW - 4 * DAY))
+        .expect("a date")
+        .remove("gone");
     let status = running.shows(|status| status.reports == 1).await;
-    assert!(status.last_report.is_some_and(|report| report.contains("`gone`") && report.contains("missing")));
+    assert!(
+        status
+            .last_report
+            .is_some_and(|report| report.contains("`gone`") && report.contains("missing"))
+    );
     running.ended().await;
 }
 
@@ -194,13 +330,30 @@ async fn an_event_that_is_no_json_is_kept_as_it_came() {
     odd.unstructured = b"\x0a\x05\x0a".to_vec().into();
     let chunks = Chunks::from([(
         date(NOW),
-        [("c".to_owned(), Chunk { events: vec![odd, event("good", "user.login", NOW - 1000, 0, &[])], ..Chunk::default() })].into(),
+        [(
+            "c".to_owned(),
+            Chunk {
+                events: vec![odd, event("good", "user.login", NOW - 1000, 0, &[])],
+                ..Chunk::default()
+            },
+        )]
+        .into(),
     )]);
-    let (world, _fake) = world(Script { chunks: Some(chunks), ..Script::default() }).await;
+    let (world, _fake) = world(Script {
+        chunks: Some(chunks),
+        ..Script::default()
+    })
+    .await;
     let keep = Keep::new();
     let status = world.read(&keep).await;
     assert_eq!(status.unreadable, 1);
     let events = keep.contents().events;
-    assert_eq!(events.iter().map(|event| event.is_raw).collect::<Vec<_>>(), [true, false]);
-    assert_eq!(events[1].payload, r#"{"ei":0,"event":"user.login","uid":"good"}"#);
+    assert_eq!(
+        events.iter().map(|event| event.is_raw).collect::<Vec<_>>(),
+        [true, false]
+    );
+    assert_eq!(
+        events[1].payload,
+        r#"{"ei":0,"event":"user.login","uid":"good"}"#
+    );
 }

@@ -8,7 +8,9 @@ use std::task::{Context, Poll};
 
 use lockgate_model::Millis;
 use lockgate_teleport::proto::auditlog::audit_log_service_server::AuditLogServiceServer;
-use lockgate_teleport::proto::auditlog::{EventUnstructured, EventsUnstructured, GetUnstructuredEventsRequest};
+use lockgate_teleport::proto::auditlog::{
+    EventUnstructured, EventsUnstructured, GetUnstructuredEventsRequest,
+};
 use lockgate_teleport::proto::authservice::auth_service_server::AuthServiceServer;
 use prost::Message;
 use prost_types::value::Kind;
@@ -106,7 +108,10 @@ pub struct Tls {
 
 impl Default for Tls {
     fn default() -> Tls {
-        Tls { alpn: vec![b"h2".to_vec()], clients_of: None }
+        Tls {
+            alpn: vec![b"h2".to_vec()],
+            clients_of: None,
+        }
     }
 }
 
@@ -116,7 +121,9 @@ impl Fake {
     }
 
     pub async fn start_with(authority: &Authority, script: Script, tls: Tls, port: u16) -> Fake {
-        let listener = TcpListener::bind(("127.0.0.1", port)).await.expect("a port");
+        let listener = TcpListener::bind(("127.0.0.1", port))
+            .await
+            .expect("a port");
         let address = listener.local_addr().expect("an address");
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(server_config(authority, tls)));
         let script = Arc::new(Mutex::new(script));
@@ -126,11 +133,23 @@ impl Fake {
         tasks.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((socket, _)) = listener.accept().await {
-                let (acceptor, accepted, noted) = (acceptor.clone(), accepted.clone(), noted.clone());
+                let (acceptor, accepted, noted) =
+                    (acceptor.clone(), accepted.clone(), noted.clone());
                 connections.spawn(async move {
-                    let Ok(mut stream) = acceptor.accept(socket).await else { return };
-                    let client = stream.get_ref().1.peer_certificates().and_then(<[_]>::first).map(|cert| cert.to_vec());
-                    noted.lock().expect("no panic").clients.push(client.unwrap_or_default());
+                    let Ok(mut stream) = acceptor.accept(socket).await else {
+                        return;
+                    };
+                    let client = stream
+                        .get_ref()
+                        .1
+                        .peer_certificates()
+                        .and_then(<[_]>::first)
+                        .map(|cert| cert.to_vec());
+                    noted
+                        .lock()
+                        .expect("no panic")
+                        .clients
+                        .push(client.unwrap_or_default());
                     let (mut near, far) = tokio::io::duplex(1 << 20);
                     if accepted.send(Ok(far)).await.is_ok() {
                         let _ = tokio::io::copy_bidirectional(&mut stream, &mut near).await;
@@ -138,15 +157,24 @@ impl Fake {
                 });
             }
         });
-        let services = services::Services { script: script.clone() };
+        let services = services::Services {
+            script: script.clone(),
+        };
         tasks.spawn(async move {
             let _ = tonic::transport::Server::builder()
-                .add_service(AuditLogServiceServer::new(services.clone()).max_encoding_message_size(usize::MAX))
+                .add_service(
+                    AuditLogServiceServer::new(services.clone())
+                        .max_encoding_message_size(usize::MAX),
+                )
                 .add_service(AuthServiceServer::new(services))
                 .serve_with_incoming(Incoming(incoming))
                 .await;
         });
-        Fake { script, _tasks: Arc::new(tasks), address }
+        Fake {
+            script,
+            _tasks: Arc::new(tasks),
+            address,
+        }
     }
 
     pub fn script(&self) -> MutexGuard<'_, Script> {
@@ -168,14 +196,21 @@ fn server_config(authority: &Authority, tls: Tls) -> rustls::ServerConfig {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let pem = |text: &str| CertificateDer::from_pem_slice(text.as_bytes()).expect("a certificate");
     let mut roots = rustls::RootCertStore::empty();
-    roots.add(pem(&tls.clients_of.unwrap_or_else(|| authority.pem()))).expect("a root");
-    let verifier = rustls::server::WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone()).build();
+    roots
+        .add(pem(&tls.clients_of.unwrap_or_else(|| authority.pem())))
+        .expect("a root");
+    let verifier =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone())
+            .build();
     let (certificate, key) = authority.sign("teleport.cluster.local", 2090);
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .expect("versions")
         .with_client_cert_verifier(verifier.expect("a verifier"))
-        .with_single_cert(vec![pem(&certificate)], PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key"))
+        .with_single_cert(
+            vec![pem(&certificate)],
+            PrivateKeyDer::from_pem_slice(key.as_bytes()).expect("a key"),
+        )
         .expect("a configuration");
     config.alpn_protocols = tls.alpn;
     config
@@ -184,15 +219,38 @@ fn server_config(authority: &Authority, tls: Tls) -> rustls::ServerConfig {
 pub type Page = Result<EventsUnstructured, Status>;
 
 /// An event with a uid; `extra`: further fields.
-pub fn event(uid: &str, event_type: &str, time: Millis, index: i64, extra: &[(&str, &str)]) -> EventUnstructured {
-    let text = |text: &str| Value { kind: Some(Kind::StringValue(text.to_owned())) };
-    let mut fields = BTreeMap::from([("event".to_owned(), text(event_type)), ("uid".to_owned(), text(uid))]);
-    fields.extend(extra.iter().map(|(key, value)| ((*key).to_owned(), text(value))));
-    fields.insert("ei".to_owned(), Value { kind: Some(Kind::NumberValue(index as f64)) });
+pub fn event(
+    uid: &str,
+    event_type: &str,
+    time: Millis,
+    index: i64,
+    extra: &[(&str, &str)],
+) -> EventUnstructured {
+    let text = |text: &str| Value {
+        kind: Some(Kind::StringValue(text.to_owned())),
+    };
+    let mut fields = BTreeMap::from([
+        ("event".to_owned(), text(event_type)),
+        ("uid".to_owned(), text(uid)),
+    ]);
+    fields.extend(
+        extra
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), text(value))),
+    );
+    fields.insert(
+        "ei".to_owned(),
+        Value {
+            kind: Some(Kind::NumberValue(index as f64)),
+        },
+    );
     EventUnstructured {
         r#type: event_type.to_owned(),
         id: uid.to_owned(),
-        time: Some(Timestamp { seconds: time.div_euclid(1000), nanos: time.rem_euclid(1000) as i32 * 1_000_000 }),
+        time: Some(Timestamp {
+            seconds: time.div_euclid(1000),
+            nanos: time.rem_euclid(1000) as i32 * 1_000_000,
+        }),
         index,
         unstructured: Struct { fields }.encode_to_vec().into(),
     }

@@ -43,7 +43,10 @@ impl Keep {
     }
 
     pub fn with_room(events: usize) -> Arc<Keep> {
-        Arc::new(Keep { contents: watch::Sender::default(), room: Mutex::new(events) })
+        Arc::new(Keep {
+            contents: watch::Sender::default(),
+            room: Mutex::new(events),
+        })
     }
 
     pub fn grow(&self) {
@@ -57,18 +60,33 @@ impl Keep {
     /// Keys of the events of a feed, as they came.
     pub fn keys(&self, feed: FeedKind) -> Vec<String> {
         let contents = self.contents.borrow();
-        contents.events.iter().filter(|event| event.feed == feed).map(|event| event.key.clone()).collect()
+        contents
+            .events
+            .iter()
+            .filter(|event| event.feed == feed)
+            .map(|event| event.key.clone())
+            .collect()
     }
 
     pub fn resume(&self) -> Resume {
         let contents = self.contents.borrow();
-        let audit = contents.events.iter().filter(|event| event.feed == FeedKind::Audit);
-        let recent_hashes = audit.map(|event| payload_hash(&event.key, event.payload.as_bytes())).collect();
-        Resume { cursors: contents.cursors.clone(), recent_hashes }
+        let audit = contents
+            .events
+            .iter()
+            .filter(|event| event.feed == FeedKind::Audit);
+        let recent_hashes = audit
+            .map(|event| payload_hash(&event.key, event.payload.as_bytes()))
+            .collect();
+        Resume {
+            cursors: contents.cursors.clone(),
+            recent_hashes,
+        }
     }
 
     pub async fn holds(&self, what: impl FnMut(&Contents) -> bool) {
-        in_time(self.contents.subscribe().wait_for(what)).await.expect("it is there");
+        in_time(self.contents.subscribe().wait_for(what))
+            .await
+            .expect("it is there");
     }
 
     /// Each of these once, in whatever order.
@@ -77,9 +95,15 @@ impl Keep {
         let mut keys = self.keys(feed);
         expected.sort_unstable();
         keys.sort_unstable();
-        let missing: Vec<_> = expected.iter().filter(|key| keys.binary_search(key).is_err()).collect();
+        let missing: Vec<_> = expected
+            .iter()
+            .filter(|key| keys.binary_search(key).is_err())
+            .collect();
         assert!(missing.is_empty(), "missing: {missing:?}");
-        let more: Vec<_> = keys.chunk_by(|a, b| a == b).filter(|same| same.len() > 1 || !expected.contains(&same[0])).collect();
+        let more: Vec<_> = keys
+            .chunk_by(|a, b| a == b)
+            .filter(|same| same.len() > 1 || !expected.contains(&same[0]))
+            .collect();
         assert!(more.is_empty(), "twice, or not expected: {more:?}");
     }
 }
@@ -114,7 +138,14 @@ impl Intake for Keep {
                 });
             }
             let keys = (0..len).map(|row| parts.keys.at(row).to_owned()).collect();
-            contents.appends.push((keys, append.cursors.iter().map(|cursor| cursor.key.clone()).collect()));
+            contents.appends.push((
+                keys,
+                append
+                    .cursors
+                    .iter()
+                    .map(|cursor| cursor.key.clone())
+                    .collect(),
+            ));
             contents.duplicates += append.duplicates;
             if len > 0 {
                 contents.blocks.push(len);

@@ -14,7 +14,13 @@ fn log(count: usize, ties: usize) -> Vec<EventUnstructured> {
     (0..count)
         .map(|at| {
             let time = NOW - 3 * DAY + (at / ties) as Millis * 2 * DAY / (count / ties) as Millis;
-            event(&format!("e{:x}", at * 7919 % 65_536), "user.login", time, 0, &[])
+            event(
+                &format!("e{:x}", at * 7919 % 65_536),
+                "user.login",
+                time,
+                0,
+                &[],
+            )
         })
         .collect()
 }
@@ -33,7 +39,10 @@ async fn world(script: Script) -> (World, Fake) {
 }
 
 fn with_events(events: Vec<EventUnstructured>) -> Script {
-    Script { events, ..Script::default() }
+    Script {
+        events,
+        ..Script::default()
+    }
 }
 
 #[tokio::test]
@@ -44,16 +53,27 @@ async fn every_event_comes_once_in_windows_and_pages_whose_ties_reorder() {
         let (world, fake) = world(with_events(events)).await;
         let keep = Keep::new();
         let status = world.read(&keep).await;
-        assert_eq!((status.reader, status.phase), (Some(ReaderKind::Poll), Phase::CaughtUp));
+        assert_eq!(
+            (status.reader, status.phase),
+            (Some(ReaderKind::Poll), Phase::CaughtUp)
+        );
         if ties == 1 {
             assert_eq!(keep.keys(FeedKind::Audit), expected, "oldest first");
         }
         keep.assert_each_once(FeedKind::Audit, expected);
         assert_eq!((status.reports, status.backwards), (0, 0));
         let script = fake.script();
-        assert!(script.searches.iter().all(|request| request.order == 0 || request.limit == 1));
+        assert!(
+            script
+                .searches
+                .iter()
+                .all(|request| request.order == 0 || request.limit == 1)
+        );
         assert!(script.searches.iter().all(|request| {
-            let (from, to) = (request.start_date.expect("a start").seconds, request.end_date.expect("an end").seconds);
+            let (from, to) = (
+                request.start_date.expect("a start").seconds,
+                request.end_date.expect("an end").seconds,
+            );
             to - from <= 86_400 + 1
         }));
     }
@@ -68,25 +88,41 @@ async fn a_log_that_grows_is_followed() {
     let mut total = 0;
     for more in [3, 2, 2, 45] {
         let now = lockgate_teleport::Clock::now(&*world.clock);
-        fake.script().events.extend((total..total + more).map(|at| event(&format!("e{at}"), "user.login", now, 0, &[])));
+        fake.script().events.extend(
+            (total..total + more).map(|at| event(&format!("e{at}"), "user.login", now, 0, &[])),
+        );
         total += more;
         keep.holds(|contents| contents.events.len() == total).await;
     }
-    running.shows(|status| status.phase == Phase::CaughtUp).await;
+    running
+        .shows(|status| status.phase == Phase::CaughtUp)
+        .await;
     running.stop().await;
     keep.assert_each_once(FeedKind::Audit, (0..total).map(|at| format!("e{at}")));
-    assert!(keep.contents().duplicates > 0, "windows overlap, and what comes twice is counted");
+    assert!(
+        keep.contents().duplicates > 0,
+        "windows overlap, and what comes twice is counted"
+    );
 }
 
 #[tokio::test]
 async fn an_event_that_arrives_late_is_found_in_the_overlap() {
-    let (mut world, fake) = world(with_events(vec![event("first", "user.login", NOW - 100, 0, &[])])).await;
+    let (mut world, fake) = world(with_events(vec![event(
+        "first",
+        "user.login",
+        NOW - 100,
+        0,
+        &[],
+    )]))
+    .await;
     world.settings.exit_on_last_event = false;
     world.settings.limits.overlap = Duration::from_secs(600);
     let keep = Keep::new();
     let running = world.start(keep.resume(), &keep);
     keep.holds(|contents| contents.events.len() == 1).await;
-    fake.script().events.push(event("late", "user.login", NOW - 5_000, 0, &[]));
+    fake.script()
+        .events
+        .push(event("late", "user.login", NOW - 5_000, 0, &[]));
     keep.holds(|contents| contents.events.len() == 2).await;
     running.stop().await;
 }
@@ -103,23 +139,45 @@ async fn after_a_restart_nothing_is_lost_and_nothing_comes_twice() {
     keep.grow();
     let status = world.read(&keep).await;
     keep.assert_each_once(FeedKind::Audit, expected);
-    assert!(status.events < 500, "it went on where it stood, and did not begin again");
+    assert!(
+        status.events < 500,
+        "it went on where it stood, and did not begin again"
+    );
 }
 
 #[tokio::test]
 async fn a_key_that_the_server_lost_ends_nothing() {
     // More at one time than fits into a page, so keys are followed.
     let text = "x".repeat(4_000);
-    let events: Vec<_> =
-        (0..120).map(|at| event(&format!("e{at}"), "user.login", NOW - DAY + at / 60 * 7_000, 0, &[("name", &text)])).collect();
+    let events: Vec<_> = (0..120)
+        .map(|at| {
+            event(
+                &format!("e{at}"),
+                "user.login",
+                NOW - DAY + at / 60 * 7_000,
+                0,
+                &[("name", &text)],
+            )
+        })
+        .collect();
     let expected = keys(&events);
     // One key is not known any more: an empty page, without an error.
     let mut followed = 0;
-    let forgetful = Box::new(move |request: &GetUnstructuredEventsRequest, events: &[EventUnstructured], _: usize| {
-        followed += usize::from(!request.start_key.is_empty());
-        Ok(if followed == 2 && !request.start_key.is_empty() { Default::default() } else { search(request, events, 0) })
-    });
-    let (world, _fake) = world(Script { search: forgetful, ..with_events(events) }).await;
+    let forgetful = Box::new(
+        move |request: &GetUnstructuredEventsRequest, events: &[EventUnstructured], _: usize| {
+            followed += usize::from(!request.start_key.is_empty());
+            Ok(if followed == 2 && !request.start_key.is_empty() {
+                Default::default()
+            } else {
+                search(request, events, 0)
+            })
+        },
+    );
+    let (world, _fake) = world(Script {
+        search: forgetful,
+        ..with_events(events)
+    })
+    .await;
     let keep = Keep::new();
     let status = world.read(&keep).await;
     keep.assert_each_once(FeedKind::Audit, expected);
@@ -129,15 +187,41 @@ async fn a_key_that_the_server_lost_ends_nothing() {
 #[tokio::test]
 async fn an_event_larger_than_a_page_is_stepped_over_and_reported() {
     let big = "x".repeat(PAGE_BYTES);
-    // In the middle of a window, as the first of one, and close to one that is the newest; in days that are full, and in one minute.
-    let minute: Vec<_> = (0..200).map(|at| event(&format!("m{at:03}"), "user.login", NOW - DAY + at * 300, 0, &[])).collect();
-    for (events, oversized) in [(log(200, 1), vec![77]), (log(200, 1), vec![0]), (minute.clone(), vec![66]), (minute, vec![150, 199])] {
+    // In the middle of a window, as the first of one, and close to one that is the newest; in days
+    // that are full, and in one minute.
+    let minute: Vec<_> = (0..200)
+        .map(|at| {
+            event(
+                &format!("m{at:03}"),
+                "user.login",
+                NOW - DAY + at * 300,
+                0,
+                &[],
+            )
+        })
+        .collect();
+    for (events, oversized) in [
+        (log(200, 1), vec![77]),
+        (log(200, 1), vec![0]),
+        (minute.clone(), vec![66]),
+        (minute, vec![150, 199]),
+    ] {
         let mut events = events;
         for &at in &oversized {
-            events[at] = event(&events[at].id, "user.login", time_of(&events[at]), 0, &[("name", &big)]);
+            events[at] = event(
+                &events[at].id,
+                "user.login",
+                time_of(&events[at]),
+                0,
+                &[("name", &big)],
+            );
         }
-        let expected: Vec<String> =
-            events.iter().enumerate().filter(|(at, _)| !oversized.contains(at)).map(|(_, event)| event.id.clone()).collect();
+        let expected: Vec<String> = events
+            .iter()
+            .enumerate()
+            .filter(|(at, _)| !oversized.contains(at))
+            .map(|(_, event)| event.id.clone())
+            .collect();
         let (mut world, _fake) = world(with_events(events.clone())).await;
         world.settings.start_time = Some(NOW - 3 * DAY - 3_600_000);
         let keep = Keep::new();
@@ -145,7 +229,10 @@ async fn an_event_larger_than_a_page_is_stepped_over_and_reported() {
         assert_eq!(keep.keys(FeedKind::Audit), expected);
         assert_eq!(status.reports, oversized.len() as u64, "{status:?}");
         let report = status.last_report.expect("a report");
-        assert!(report.contains("larger than a page") && report.contains("is missing"), "{report}");
+        assert!(
+            report.contains("larger than a page") && report.contains("is missing"),
+            "{report}"
+        );
     }
 }
 
@@ -154,7 +241,9 @@ fn refuses(gone: String) -> crate::fake::Search {
     Box::new(move |request, events, calls| {
         let page = search(request, events, calls);
         match page.items.iter().any(|event| event.id == gone) {
-            true => Err(Status::unknown("events.UserLogin.Metadata: Index: readUint64: unexpected character")),
+            true => Err(Status::unknown(
+                "events.UserLogin.Metadata: Index: readUint64: unexpected character",
+            )),
             false => Ok(page),
         }
     })
@@ -166,13 +255,20 @@ async fn an_event_that_the_server_cannot_convert_costs_only_itself_and_is_report
         let events = log(200, 1);
         let mut expected = keys(&events);
         let gone = expected.remove(at);
-        let (world, _fake) = world(Script { search: refuses(gone), ..with_events(events) }).await;
+        let (world, _fake) = world(Script {
+            search: refuses(gone),
+            ..with_events(events)
+        })
+        .await;
         let keep = Keep::new();
         let status = world.read(&keep).await;
         assert_eq!(keep.keys(FeedKind::Audit), expected, "{at}");
         assert_eq!(status.reports, 1, "{status:?}");
         let report = status.last_report.expect("a report");
-        assert!(report.contains("readUint64") && report.contains("are missing"), "{report}");
+        assert!(
+            report.contains("readUint64") && report.contains("are missing"),
+            "{report}"
+        );
         assert!(status.troubles.is_empty());
     }
 }
@@ -183,18 +279,38 @@ async fn a_day_that_cannot_be_searched_is_left_out_with_a_report() {
     let events = log(200, 1);
     let bad = (NOW - 2 * DAY).div_euclid(DAY);
     let is_bad = move |time: Millis| time.div_euclid(DAY) == bad;
-    let search = Box::new(move |request: &GetUnstructuredEventsRequest, events: &[EventUnstructured], calls: usize| {
-        let day = |time: Option<prost_types::Timestamp>| time.expect("a time").seconds.div_euclid(86_400);
-        if (day(request.start_date)..=day(request.end_date)).contains(&bad) {
-            return Err(Status::unknown("cannot convert"));
-        }
-        Ok(search(request, events, calls))
-    });
-    let expected = keys(&events.iter().filter(|event| !is_bad(time_of(event))).cloned().collect::<Vec<_>>());
-    let (world, _fake) = world(Script { search, ..with_events(events) }).await;
+    let search = Box::new(
+        move |request: &GetUnstructuredEventsRequest,
+              events: &[EventUnstructured],
+              calls: usize| {
+            let day = |time: Option<prost_types::Timestamp>| {
+                time.expect("a time").seconds.div_euclid(86_400)
+            };
+            if (day(request.start_date)..=day(request.end_date)).contains(&bad) {
+                return Err(Status::unknown("cannot convert"));
+            }
+            Ok(search(request, events, calls))
+        },
+    );
+    let expected = keys(
+        &events
+            .iter()
+            .filter(|event| !is_bad(time_of(event)))
+            .cloned()
+            .collect::<Vec<_>>(),
+    );
+    let (world, _fake) = world(Script {
+        search,
+        ..with_events(events)
+    })
+    .await;
     let keep = Keep::new();
     let status = world.read(&keep).await;
-    assert_eq!(keep.keys(FeedKind::Audit), expected, "all that can be searched is there");
+    assert_eq!(
+        keep.keys(FeedKind::Audit),
+        expected,
+        "all that can be searched is there"
+    );
     assert_eq!(status.reports, 1, "{status:?}");
 }
 
@@ -202,11 +318,19 @@ async fn a_day_that_cannot_be_searched_is_left_out_with_a_report() {
 async fn an_outage_of_the_backend_is_waited_for() {
     let events = log(200, 2);
     let expected = keys(&events);
-    let outage = Box::new(|request: &GetUnstructuredEventsRequest, events: &[EventUnstructured], calls: usize| match calls {
-        5..80 => Err(Status::new(Code::Unknown, "ThrottlingException")),
-        _ => Ok(search(request, events, calls)),
-    });
-    let (world, _fake) = world(Script { search: outage, ..with_events(events) }).await;
+    let outage = Box::new(
+        |request: &GetUnstructuredEventsRequest, events: &[EventUnstructured], calls: usize| {
+            match calls {
+                5..80 => Err(Status::new(Code::Unknown, "ThrottlingException")),
+                _ => Ok(search(request, events, calls)),
+            }
+        },
+    );
+    let (world, _fake) = world(Script {
+        search: outage,
+        ..with_events(events)
+    })
+    .await;
     let keep = Keep::new();
     let status = world.read(&keep).await;
     keep.assert_each_once(FeedKind::Audit, expected);
@@ -219,23 +343,35 @@ async fn a_server_that_goes_in_circles_is_stepped_past() {
     let stuck = events[60].clone();
     let expected = keys(&events);
     // At one event the key leads back to the page itself.
-    let circle = Box::new(move |request: &GetUnstructuredEventsRequest, events: &[EventUnstructured], calls: usize| {
-        let mut page = search(request, events, calls);
-        if let Some(at) = page.items.iter().position(|event| event.id == stuck.id) {
-            page.items.truncate(at + 1);
-            page.last_key = stuck.id.clone();
-        }
-        if request.start_date == stuck.time {
-            page.items = vec![stuck.clone()];
-            page.last_key = stuck.id.clone();
-        }
-        Ok(page)
-    });
-    let (world, _fake) = world(Script { search: circle, ..with_events(events) }).await;
+    let circle = Box::new(
+        move |request: &GetUnstructuredEventsRequest,
+              events: &[EventUnstructured],
+              calls: usize| {
+            let mut page = search(request, events, calls);
+            if let Some(at) = page.items.iter().position(|event| event.id == stuck.id) {
+                page.items.truncate(at + 1);
+                page.last_key = stuck.id.clone();
+            }
+            if request.start_date == stuck.time {
+                page.items = vec![stuck.clone()];
+                page.last_key = stuck.id.clone();
+            }
+            Ok(page)
+        },
+    );
+    let (world, _fake) = world(Script {
+        search: circle,
+        ..with_events(events)
+    })
+    .await;
     let keep = Keep::new();
     let status = world.read(&keep).await;
     keep.assert_each_once(FeedKind::Audit, expected);
-    assert!(status.last_report.is_some_and(|report| report.contains("again and again")));
+    assert!(
+        status
+            .last_report
+            .is_some_and(|report| report.contains("again and again"))
+    );
 }
 
 #[tokio::test]
@@ -243,12 +379,20 @@ async fn a_server_that_sends_the_newest_first_is_complained_about_and_loses_noth
     let events = log(300, 1);
     let expected = keys(&events);
     let mut inner = file_backend();
-    let newest_first = Box::new(move |request: &GetUnstructuredEventsRequest, events: &[EventUnstructured], calls: usize| {
-        let mut request = request.clone();
-        request.order = 1 - request.order;
-        inner(&request, events, calls)
-    });
-    let (world, _fake) = world(Script { search: newest_first, ..with_events(events) }).await;
+    let newest_first = Box::new(
+        move |request: &GetUnstructuredEventsRequest,
+              events: &[EventUnstructured],
+              calls: usize| {
+            let mut request = request.clone();
+            request.order = 1 - request.order;
+            inner(&request, events, calls)
+        },
+    );
+    let (world, _fake) = world(Script {
+        search: newest_first,
+        ..with_events(events)
+    })
+    .await;
     let keep = Keep::with_room(60);
     let mut running = world.start(keep.resume(), &keep);
     running.shows(|status| status.events == 60).await;
@@ -264,16 +408,30 @@ async fn types_are_asked_for_and_checked() {
     let mut events = log(100, 1);
     events.push(event("role", "role.created", NOW - DAY, 0, &[]));
     // A server that ignores the types.
-    let ignorant = Box::new(|request: &GetUnstructuredEventsRequest, events: &[EventUnstructured], calls: usize| {
-        let request = GetUnstructuredEventsRequest { event_types: vec![], ..request.clone() };
-        Ok(search(&request, events, calls))
-    });
+    let ignorant = Box::new(
+        |request: &GetUnstructuredEventsRequest, events: &[EventUnstructured], calls: usize| {
+            let request = GetUnstructuredEventsRequest {
+                event_types: vec![],
+                ..request.clone()
+            };
+            Ok(search(&request, events, calls))
+        },
+    );
     for search in [file_backend(), ignorant] {
-        let (mut world, fake) = world(Script { search, ..with_events(events.clone()) }).await;
+        let (mut world, fake) = world(Script {
+            search,
+            ..with_events(events.clone())
+        })
+        .await;
         world.settings.types = vec!["role.created".into()];
         let keep = Keep::new();
         world.read(&keep).await;
         assert_eq!(keep.keys(FeedKind::Audit), ["role"]);
-        assert!(fake.script().searches.iter().all(|request| request.event_types == ["role.created"]));
+        assert!(
+            fake.script()
+                .searches
+                .iter()
+                .all(|request| request.event_types == ["role.created"])
+        );
     }
 }

@@ -6,8 +6,12 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use lockgate_model::Millis;
-use lockgate_teleport::{Clock, Credentials, Ended, Limits, Resume, Settings, SourceError, SourceStatus};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use lockgate_teleport::{
+    Clock, Credentials, Ended, Limits, Resume, Settings, SourceError, SourceStatus,
+};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -27,7 +31,10 @@ pub struct TestClock {
 
 impl TestClock {
     pub fn at(now: Millis) -> Arc<TestClock> {
-        Arc::new(TestClock { base: AtomicI64::new(now), begun: Instant::now() })
+        Arc::new(TestClock {
+            base: AtomicI64::new(now),
+            begun: Instant::now(),
+        })
     }
 
     pub fn advance(&self, by: Millis) {
@@ -50,7 +57,10 @@ impl Authority {
     pub fn new() -> Authority {
         let mut params = CertificateParams::new(Vec::new()).expect("parameters");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        Authority { issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("an authority") }
+        Authority {
+            issuer: CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key"))
+                .expect("an authority"),
+        }
     }
 
     pub fn pem(&self) -> String {
@@ -61,10 +71,19 @@ impl Authority {
     pub fn sign(&self, name: &str, until: i32) -> (String, String) {
         let key = KeyPair::generate().expect("a key");
         let mut params = CertificateParams::new(vec![name.to_owned()]).expect("parameters");
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ClientAuth,
+            ExtendedKeyUsagePurpose::ServerAuth,
+        ];
         params.not_before = rcgen::date_time_ymd(2020, 1, 1);
         params.not_after = rcgen::date_time_ymd(until, 12, 31);
-        (params.signed_by(&key, &self.issuer).expect("a certificate").pem(), key.serialize_pem())
+        (
+            params
+                .signed_by(&key, &self.issuer)
+                .expect("a certificate")
+                .pem(),
+            key.serialize_pem(),
+        )
     }
 
     /// An identity file.
@@ -89,7 +108,8 @@ impl World {
         let clock = TestClock::at(NOW);
         let path = folder.path().join("identity");
         std::fs::write(&path, authority.identity("bot", 2090)).expect("a file");
-        let mut settings = Settings::new("teleport", "127.0.0.1:1", Credentials::identity_file(&path));
+        let mut settings =
+            Settings::new("teleport", "127.0.0.1:1", Credentials::identity_file(&path));
         settings.clock = clock.clone();
         settings.start_time = Some(NOW - 7 * DAY);
         settings.exit_on_last_event = true;
@@ -105,7 +125,12 @@ impl World {
             recording_wait: (ms(10), ms(60)),
             ..Limits::default()
         };
-        World { folder, authority, clock, settings }
+        World {
+            folder,
+            authority,
+            clock,
+            settings,
+        }
     }
 
     pub fn identity_path(&self) -> PathBuf {
@@ -119,8 +144,13 @@ impl World {
         let shutdown = async {
             let _ = stopped.await;
         };
-        let source = lockgate_teleport::run(self.settings.clone(), resume, keep.clone(), told, shutdown);
-        Running { task: tokio::spawn(source), status, stop }
+        let source =
+            lockgate_teleport::run(self.settings.clone(), resume, keep.clone(), told, shutdown);
+        Running {
+            task: tokio::spawn(source),
+            status,
+            stop,
+        }
     }
 
     /// Runs a source until it has caught up.
@@ -142,28 +172,49 @@ pub struct Running {
 impl Running {
     pub async fn stop(self) {
         let _ = self.stop.send(());
-        assert_eq!(in_time(self.task).await.expect("no panic").expect("no error"), Ended::Stopped);
+        assert_eq!(
+            in_time(self.task)
+                .await
+                .expect("no panic")
+                .expect("no error"),
+            Ended::Stopped
+        );
     }
 
     pub async fn ended(self) -> Ended {
-        let ended = in_time(self.task).await.expect("no panic").expect("no error");
+        let ended = in_time(self.task)
+            .await
+            .expect("no panic")
+            .expect("no error");
         drop(self.stop);
         ended
     }
 
     /// Waits for a status; gives it.
     pub async fn shows(&mut self, what: impl FnMut(&SourceStatus) -> bool) -> SourceStatus {
-        in_time(self.status.wait_for(what)).await.expect("the source runs").clone()
+        in_time(self.status.wait_for(what))
+            .await
+            .expect("the source runs")
+            .clone()
     }
 
     /// Waits for a trouble that says this.
     pub async fn trouble(&mut self, text: &str) -> String {
         let has = |message: &&String| message.contains(text);
-        let status = self.shows(|status| status.troubles.values().any(|message| has(&message))).await;
-        status.troubles.values().find(has).cloned().expect("it was there")
+        let status = self
+            .shows(|status| status.troubles.values().any(|message| has(&message)))
+            .await;
+        status
+            .troubles
+            .values()
+            .find(has)
+            .cloned()
+            .expect("it was there")
     }
 }
 
 pub async fn in_time<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.expect("it takes much too long")
+    tokio::time::timeout(PATIENCE, future)
+        .await
+        .expect("it takes much too long")
 }

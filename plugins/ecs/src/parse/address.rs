@@ -19,10 +19,18 @@ pub fn parse(text: &str, lenient: bool) -> Option<Address<'_>> {
             "" => None,
             _ => Some(port(rest.strip_prefix(':')?)?),
         };
-        return is_ip(host).then_some(Address { host, bracketed: true, port });
+        return is_ip(host).then_some(Address {
+            host,
+            bracketed: true,
+            port,
+        });
     }
     let (host, port) = split(text, |host| is_host_name(host, lenient))?;
-    Some(Address { host, bracketed: false, port })
+    Some(Address {
+        host,
+        bracketed: false,
+        port,
+    })
 }
 
 /// A host name or an IP literal, without brackets.
@@ -30,16 +38,21 @@ pub fn host_port(text: &str) -> Option<(&str, Option<u32>)> {
     split(text, |host| is_host_name(host, false))
 }
 
-/// An IPv4 dotted quad, where leading zeros are allowed, or an IPv6 literal with an optional `%zone`.
+/// An IPv4 dotted quad, where leading zeros are allowed, or an IPv6 literal with an optional
+/// `%zone`.
 pub fn is_ip(text: &str) -> bool {
     if text.bytes().any(|byte| byte == b':') {
-        let (address, zone) = text.split_once('%').map_or((text, None), |(address, zone)| (address, Some(zone)));
+        let (address, zone) = text
+            .split_once('%')
+            .map_or((text, None), |(address, zone)| (address, Some(zone)));
         return zone != Some("") && address.parse::<Ipv6Addr>().is_ok();
     }
     let (mut parts, mut digits, mut number) = (1, 0, 0);
     for byte in text.bytes() {
         match byte {
-            b'0'..=b'9' if digits < 3 => (digits, number) = (digits + 1, number * 10 + u32::from(byte - b'0')),
+            b'0'..=b'9' if digits < 3 => {
+                (digits, number) = (digits + 1, number * 10 + u32::from(byte - b'0'))
+            }
             b'.' if digits > 0 && number <= 255 => (parts, digits, number) = (parts + 1, 0, 0),
             _ => return false,
         }
@@ -49,10 +62,13 @@ pub fn is_ip(text: &str) -> bool {
 
 /// Labels of letters, digits and `-`, with an optional dot at the end.
 pub fn is_host_name(text: &str, lenient: bool) -> bool {
-    let in_label = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || (lenient && byte == b'_');
+    let in_label =
+        |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || (lenient && byte == b'_');
     let label = |label: &str| {
         let bytes = label.as_bytes();
-        let first = bytes.first().is_some_and(|first| first.is_ascii_alphanumeric() || (lenient && *first == b'_'));
+        let first = bytes
+            .first()
+            .is_some_and(|first| first.is_ascii_alphanumeric() || (lenient && *first == b'_'));
         first && bytes.len() <= 63 && bytes.iter().all(|byte| in_label(*byte))
     };
     text.strip_suffix('.').unwrap_or(text).split('.').all(label)
@@ -63,7 +79,9 @@ fn split(text: &str, is_name: impl Fn(&str) -> bool) -> Option<(&str, Option<u32
     if is_ip(text) {
         return Some((text, None));
     }
-    let with_port = text.rsplit_once(':').and_then(|(host, digits)| Some((host, port(digits)?)));
+    let with_port = text
+        .rsplit_once(':')
+        .and_then(|(host, digits)| Some((host, port(digits)?)));
     match with_port {
         Some((host, port)) if is_ip(host) || is_name(host) => Some((host, Some(port))),
         _ if is_name(text) => Some((text, None)),
@@ -73,7 +91,10 @@ fn split(text: &str, is_name: impl Fn(&str) -> bool) -> Option<(&str, Option<u32
 
 fn port(digits: &str) -> Option<u32> {
     let plain = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0');
-    digits.parse().ok().filter(|port| plain && *port <= i32::MAX as u32)
+    digits
+        .parse()
+        .ok()
+        .filter(|port| plain && *port <= i32::MAX as u32)
 }
 
 #[cfg(test)]
@@ -92,7 +113,10 @@ mod tests {
             ("[2001:db8::1]:443", Some(("2001:db8::1", true, Some(443)))),
             ("[2001:db8::1]", Some(("2001:db8::1", true, None))),
             ("[2001:db8::1]443", None),
-            ("node.example.com.:22", Some(("node.example.com.", false, Some(22)))),
+            (
+                "node.example.com.:22",
+                Some(("node.example.com.", false, Some(22))),
+            ),
             ("192.0.2.256:22", Some(("192.0.2.256", false, Some(22)))),
             ("192.0.2:22", Some(("192.0.2", false, Some(22)))),
             ("192.0..7:22", None),
@@ -107,6 +131,9 @@ mod tests {
             let found = parse(text, false).map(|found| (found.host, found.bracketed, found.port));
             assert_eq!(found, expected, "{text}");
         }
-        assert_eq!(parse("my_host:22", true).map(|found| found.host), Some("my_host"));
+        assert_eq!(
+            parse("my_host:22", true).map(|found| found.host),
+            Some("my_host")
+        );
     }
 }

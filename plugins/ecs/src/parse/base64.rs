@@ -1,4 +1,5 @@
-//! Base64 as Java's basic decoder reads it: the standard alphabet, padding optional, spare bits ignored.
+//! Base64 as Java's basic decoder reads it: the standard alphabet, padding optional, spare bits
+//! ignored.
 
 /// The decoded text; what is no UTF-8 is replaced.
 pub fn decode(text: &str) -> Option<String> {
@@ -8,7 +9,9 @@ pub fn decode(text: &str) -> Option<String> {
         // Where there is padding it must be all of it.
         Some(end) => {
             let padding = &bytes[end..];
-            let whole = bytes.len().is_multiple_of(4) && padding.len() <= 2 && padding.iter().all(|byte| *byte == b'=');
+            let whole = bytes.len().is_multiple_of(4)
+                && padding.len() <= 2
+                && padding.iter().all(|byte| *byte == b'=');
             if !whole {
                 return None;
             }

@@ -7,8 +7,12 @@ pub fn parse(text: &str) -> Option<(i64, i64)> {
         if text[..start].ends_with(|last: char| last.is_ascii_digit() || "+-.".contains(last)) {
             continue;
         }
-        let Some((columns, rest)) = number(&text[start..]) else { continue };
-        let Some((rows, _)) = rest.strip_prefix(':').and_then(number) else { continue };
+        let Some((columns, rest)) = number(&text[start..]) else {
+            continue;
+        };
+        let Some((rows, _)) = rest.strip_prefix(':').and_then(number) else {
+            continue;
+        };
         return Some((columns.parse().ok()?, rows.parse().ok()?));
     }
     None

@@ -16,7 +16,9 @@ pub fn plain<'a>(value: &mut Value<'a>) -> Cow<'a, str> {
 
 /// As [`plain`], but a list is `{0=x, 1=null}`: that is how a template prints it.
 pub fn rendered<'a>(value: &mut Value<'a>) -> Cow<'a, str> {
-    let Some(list) = value.as_list() else { return plain(value) };
+    let Some(list) = value.as_list() else {
+        return plain(value);
+    };
     let mut out = String::from("{");
     for (at, value) in list.iter_mut().enumerate() {
         if at > 0 {
@@ -61,7 +63,13 @@ mod tests {
     #[test]
     fn values_print_as_in_java() {
         let value = Value::raw(r#"[{"a":1,"b":["x",null,{}]},true,"\u00e9"]"#);
-        assert_eq!(plain(&mut value.clone()), "[{a=1, b=[x, null, {}]}, true, é]");
-        assert_eq!(rendered(&mut value.clone()), "{0={a=1, b=[x, null, {}]}, 1=true, 2=é}");
+        assert_eq!(
+            plain(&mut value.clone()),
+            "[{a=1, b=[x, null, {}]}, true, é]"
+        );
+        assert_eq!(
+            rendered(&mut value.clone()),
+            "{0={a=1, b=[x, null, {}]}, 1=true, 2=é}"
+        );
     }
 }

@@ -1,4 +1,5 @@
-//! URIs as Java reads them: `java.net.URI` first, and what that refuses by `java.net.URL`, which knows few schemes and checks little.
+//! URIs as Java reads them: `java.net.URI` first, and what that refuses by `java.net.URL`, which
+//! knows few schemes and checks little.
 
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
@@ -22,7 +23,9 @@ struct Parts<'a> {
 pub fn parse(text: &str) -> Option<Vec<(&'static str, Value<'static>)>> {
     let parts = uri(text).or_else(|| url(text))?;
     let mut members = vec![];
-    let mut member = |name, text: Option<&str>| members.extend(text.map(|text| (name, Value::text(text.to_owned()))));
+    let mut member = |name, text: Option<&str>| {
+        members.extend(text.map(|text| (name, Value::text(text.to_owned()))))
+    };
     member("domain", parts.host);
     member("fragment", parts.fragment.as_deref());
     member("query", parts.query.as_deref());
@@ -34,7 +37,11 @@ pub fn parse(text: &str) -> Option<Vec<(&'static str, Value<'static>)>> {
     }
     member("path", parts.path.as_deref());
     let last = parts.path.as_deref().and_then(|path| path.rsplit_once('/'));
-    member("extension", last.and_then(|(_, segment)| segment.rsplit_once('.')).map(|(_, extension)| extension));
+    member(
+        "extension",
+        last.and_then(|(_, segment)| segment.rsplit_once('.'))
+            .map(|(_, extension)| extension),
+    );
     members.extend(parts.port.map(|port| ("port", Value::number(port))));
     Some(members)
 }
@@ -49,7 +56,10 @@ const REGISTRY: &str = "$,;:@&=+";
 fn uri(text: &str) -> Option<Parts<'_>> {
     let mut parts = Parts::default();
     let mut rest = text;
-    if let Some(at) = text.find(['/', '?', '#', ':']).filter(|at| text[*at..].starts_with(':')) {
+    if let Some(at) = text
+        .find(['/', '?', '#', ':'])
+        .filter(|at| text[*at..].starts_with(':'))
+    {
         let scheme = &text[..at];
         if !is_scheme(scheme) {
             return None;
@@ -83,12 +93,15 @@ fn uri(text: &str) -> Option<Parts<'_>> {
 
 /// What stands before a sign; what stands after it is checked and decoded.
 fn cut<'a>(text: &mut &'a str, sign: char, after: &mut Option<Cow<'a, str>>) -> Option<&'a str> {
-    let Some((before, inside)) = text.split_once(sign) else { return Some(text) };
+    let Some((before, inside)) = text.split_once(sign) else {
+        return Some(text);
+    };
     *after = Some(unescape(inside));
     legal(inside, ANY).then_some(before)
 }
 
-/// Fills in user, host and port; leaves them alone where this is the name of a registry, whatever that may be.
+/// Fills in user, host and port; leaves them alone where this is the name of a registry, whatever
+/// that may be.
 fn authority<'a>(text: &'a str, parts: &mut Parts<'a>) -> Option<()> {
     let bracketed = text.find(']').is_some_and(|at| at > 0);
     let registry = legal(text, REGISTRY);
@@ -104,7 +117,9 @@ fn authority<'a>(text: &'a str, parts: &mut Parts<'a>) -> Option<()> {
 fn legal_server(text: &str, bracketed: bool) -> bool {
     if bracketed {
         // `%` begins the zone of an address there.
-        return text.chars().all(|sign| sign == '%' || legal(sign.encode_utf8(&mut [0; 4]), ";:&=+$,@[]"));
+        return text
+            .chars()
+            .all(|sign| sign == '%' || legal(sign.encode_utf8(&mut [0; 4]), ";:&=+$,@[]"));
     }
     legal(text, ";:&=+$,@[]")
 }
@@ -120,8 +135,15 @@ fn server(text: &str) -> Option<(Option<&str>, &str, Option<u32>)> {
     let end = match rest.strip_prefix('[') {
         Some(inside) => {
             let inside = inside.split_once(']')?.0;
-            let (address, zone) = inside.split_once('%').map_or((inside, None), |(address, zone)| (address, Some(zone)));
-            let zoned = zone.is_none_or(|zone| !zone.is_empty() && zone.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_'));
+            let (address, zone) = inside
+                .split_once('%')
+                .map_or((inside, None), |(address, zone)| (address, Some(zone)));
+            let zoned = zone.is_none_or(|zone| {
+                !zone.is_empty()
+                    && zone
+                        .bytes()
+                        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+            });
             if !zoned || address.parse::<Ipv6Addr>().is_err() {
                 return None;
             }
@@ -154,11 +176,14 @@ fn is_quad(text: &str) -> bool {
 fn is_java_host(text: &str) -> bool {
     let name = text.strip_suffix('.').unwrap_or(text);
     let label = |label: &str| {
-        let plain = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        let plain = label
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         plain && !label.is_empty() && !label.starts_with('-') && !label.ends_with('-')
     };
     let last = name.rsplit_once('.').map(|(_, last)| last);
-    name.split('.').all(label) && last.is_none_or(|last| last.starts_with(|first: char| first.is_ascii_alphabetic()))
+    name.split('.').all(label)
+        && last.is_none_or(|last| last.starts_with(|first: char| first.is_ascii_alphabetic()))
 }
 
 fn is_scheme(text: &str) -> bool {
@@ -166,13 +191,16 @@ fn is_scheme(text: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_alphabetic()) && text.bytes().all(rest)
 }
 
-/// Only letters, digits, marks, `more`, escapes, and characters beyond ASCII that are neither space nor control.
+/// Only letters, digits, marks, `more`, escapes, and characters beyond ASCII that are neither space
+/// nor control.
 fn legal(text: &str, more: &str) -> bool {
     let mut rest = text.chars();
     while let Some(sign) = rest.next() {
         let fine = match sign {
             '%' => (0..2).all(|_| rest.next().is_some_and(|digit| digit.is_ascii_hexdigit())),
-            _ if sign.is_ascii() => sign.is_ascii_alphanumeric() || UNRESERVED.contains(sign) || more.contains(sign),
+            _ if sign.is_ascii() => {
+                sign.is_ascii_alphanumeric() || UNRESERVED.contains(sign) || more.contains(sign)
+            }
             _ => !sign.is_whitespace() && !sign.is_control(),
         };
         if !fine {
@@ -190,7 +218,10 @@ fn unescape(text: &str) -> Cow<'_, str> {
     let mut decoded = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while let Some(&byte) = bytes.get(at) {
-        let escape = text.get(at + 1..at + 3).filter(|_| byte == b'%').and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        let escape = text
+            .get(at + 1..at + 3)
+            .filter(|_| byte == b'%')
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
         decoded.push(escape.unwrap_or(byte));
         at += if escape.is_some() { 3 } else { 1 };
     }
@@ -200,29 +231,51 @@ fn unescape(text: &str) -> Cow<'_, str> {
 /// `java.net.URL`: nothing is checked but the scheme and the port, and nothing decoded.
 fn url(text: &str) -> Option<Parts<'_>> {
     let text = text.trim_matches(|sign| sign <= ' ');
-    let text = text.get(..4).filter(|start| start.eq_ignore_ascii_case("url:")).map_or(text, |start| &text[start.len()..]);
-    let colon = text.find(['/', ':']).filter(|at| text[*at..].starts_with(':'))?;
+    let text = text
+        .get(..4)
+        .filter(|start| start.eq_ignore_ascii_case("url:"))
+        .map_or(text, |start| &text[start.len()..]);
+    let colon = text
+        .find(['/', ':'])
+        .filter(|at| text[*at..].starts_with(':'))?;
     let scheme = text[..colon].to_ascii_lowercase();
-    if !matches!(scheme.as_str(), "http" | "https" | "ftp" | "file" | "jar" | "mailto") {
+    if !matches!(
+        scheme.as_str(),
+        "http" | "https" | "ftp" | "file" | "jar" | "mailto"
+    ) {
         return None;
     }
-    let mut parts = Parts { scheme: Some(Cow::Owned(scheme)), ..Parts::default() };
+    let mut parts = Parts {
+        scheme: Some(Cow::Owned(scheme)),
+        ..Parts::default()
+    };
     let rest = &text[colon + 1..];
-    let (rest, fragment) = rest.split_once('#').map_or((rest, None), |(rest, fragment)| (rest, Some(fragment)));
-    let (rest, query) = rest.split_once('?').map_or((rest, None), |(rest, query)| (rest, Some(query)));
+    let (rest, fragment) = rest
+        .split_once('#')
+        .map_or((rest, None), |(rest, fragment)| (rest, Some(fragment)));
+    let (rest, query) = rest
+        .split_once('?')
+        .map_or((rest, None), |(rest, query)| (rest, Some(query)));
     (parts.fragment, parts.query) = (fragment.map(Cow::Borrowed), query.map(Cow::Borrowed));
     let mut path = rest;
-    if let Some(inside) = rest.strip_prefix("//").filter(|_| !rest.starts_with("////")) {
+    if let Some(inside) = rest
+        .strip_prefix("//")
+        .filter(|_| !rest.starts_with("////"))
+    {
         let (authority, after) = inside.split_at(inside.find('/').unwrap_or(inside.len()));
         path = after;
-        let (user, host) = authority.split_once('@').map_or((None, authority), |(user, host)| (Some(user), host));
+        let (user, host) = authority
+            .split_once('@')
+            .map_or((None, authority), |(user, host)| (Some(user), host));
         // More than one `@`: neither counts.
         if !host.contains('@') {
             parts.user = user.map(Cow::Borrowed);
             let end = match host.strip_prefix('[') {
                 Some(inside) => {
                     let inside = inside.split_once(']')?.0;
-                    let address = inside.split_once('%').map_or(inside, |(address, _)| address);
+                    let address = inside
+                        .split_once('%')
+                        .map_or(inside, |(address, _)| address);
                     address.parse::<Ipv6Addr>().ok()?;
                     inside.len() + 2
                 }
@@ -264,7 +317,10 @@ fn without_dots(path: &str) -> Cow<'_, str> {
 
 fn java_int(digits: &str) -> Option<u32> {
     let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
-    digits.parse().ok().filter(|number| plain && *number <= i32::MAX as u32)
+    digits
+        .parse()
+        .ok()
+        .filter(|number| plain && *number <= i32::MAX as u32)
 }
 
 #[cfg(test)]
@@ -290,16 +346,28 @@ mod tests {
             "postgres://al:p%40@db.example.com:5432/app?a=b#c",
             "domain=db.example.com fragment=c query=a=b scheme=postgres user_info=al:p@ username=al password=p@ path=/app port=5432",
         );
-        check("https://example.com/a.b/c.tar.gz", "domain=example.com scheme=https path=/a.b/c.tar.gz extension=gz");
+        check(
+            "https://example.com/a.b/c.tar.gz",
+            "domain=example.com scheme=https path=/a.b/c.tar.gz extension=gz",
+        );
         check("mongodb://one:27017,two:27018/", "scheme=mongodb path=/");
         check("redis://my_host:6379", "scheme=redis path=");
         check("node:5432", "scheme=node");
         check("my_node:5432", "refused");
-        check("https://[2001:db8::1]:8443/x", "domain=[2001:db8::1] scheme=https path=/x port=8443");
-        check("https://exa mple.com/x y", "domain=exa mple.com scheme=https path=/x y");
+        check(
+            "https://[2001:db8::1]:8443/x",
+            "domain=[2001:db8::1] scheme=https path=/x port=8443",
+        );
+        check(
+            "https://exa mple.com/x y",
+            "domain=exa mple.com scheme=https path=/x y",
+        );
         check("mysql://host:3306/x y", "refused");
         check("https://h/%zz", "domain=h scheme=https path=/%zz");
-        check("https://h/a/./b/../c d", "domain=h scheme=https path=/a/c d");
+        check(
+            "https://h/a/./b/../c d",
+            "domain=h scheme=https path=/a/c d",
+        );
         check("https://node.1:80", "scheme=https path=");
         check("https://h:-5/x y", "refused");
         check("//", "refused");

@@ -7,14 +7,18 @@ use serde_json::Value;
 use crate::support;
 use crate::template::Template;
 
-/// Every document is taken and indexed whole. Those whose event had no time that could be read get one on the way, from Logstash.
+/// Every document is taken and indexed whole. Those whose event had no time that could be read get
+/// one on the way, from Logstash.
 fn check(documents: impl Iterator<Item = Value>) -> usize {
     let template = Template::read();
     let (mut count, mut wrong) = (0, vec![]);
     for mut document in documents {
         count += 1;
         if document.get("@timestamp").is_none() {
-            assert_eq!(document["event"]["kind"], "pipeline_error", "only an event that cannot be mapped has no time: {document}");
+            assert_eq!(
+                document["event"]["kind"], "pipeline_error",
+                "only an event that cannot be mapped has no time: {document}"
+            );
             document["@timestamp"] = "2026-01-05T08:00:00.000Z".into();
         }
         let verdict = template.index(&document);
@@ -22,24 +26,45 @@ fn check(documents: impl Iterator<Item = Value>) -> usize {
             wrong.push(format!("{verdict:?}\n  {document}"));
         }
     }
-    assert!(wrong.is_empty(), "the template is not made for\n{}", wrong.join("\n"));
+    assert!(
+        wrong.is_empty(),
+        "the template is not made for\n{}",
+        wrong.join("\n")
+    );
     count
 }
 
 #[test]
 fn every_document_of_our_own_is_taken() {
     let parse = |line: &str| serde_json::from_str::<Value>(line).unwrap();
-    assert!(check(include_str!("../golden/documents.ndjson").lines().map(parse)) > 200);
-    assert!(check(include_str!("../golden/editions.ndjson").lines().map(|line| parse(line)["document"].clone())) > 20);
+    assert!(
+        check(
+            include_str!("../golden/documents.ndjson")
+                .lines()
+                .map(parse)
+        ) > 200
+    );
+    assert!(
+        check(
+            include_str!("../golden/editions.ndjson")
+                .lines()
+                .map(|line| parse(line)["document"].clone())
+        ) > 20
+    );
 }
 
 #[test]
 fn every_document_of_elastics_tests_is_taken() {
     let Some(shared) = support::shared() else {
-        println!("skipped: there is no folder `shared/data/ecs-golden` beside the checkout, and `LOCKGATE_SHARED` names none");
+        println!(
+            "skipped: there is no folder `shared/data/ecs-golden` beside the checkout, and `LOCKGATE_SHARED` names none"
+        );
         return;
     };
-    let expected = fs::read_to_string(shared.join("data/ecs-golden/test-teleport-all-events.log-expected.json")).unwrap();
+    let expected = fs::read_to_string(
+        shared.join("data/ecs-golden/test-teleport-all-events.log-expected.json"),
+    )
+    .unwrap();
     let expected: Value = serde_json::from_str(&expected).unwrap();
     let count = check(expected["expected"].as_array().unwrap().iter().cloned());
     println!("{count} documents are taken");

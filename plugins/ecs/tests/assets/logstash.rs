@@ -1,5 +1,6 @@
-//! The Logstash pipeline: that it is one, and that nothing of Logstash's own gets into a document. Names of settings are those that the
-//! input `http` 3.10 and the output `elasticsearch` 12 document.
+//! The Logstash pipeline: that it is one, and that nothing of Logstash's own gets into a document.
+//! Names of settings are those that the input `http` 3.10 and the output `elasticsearch` 12
+//! document.
 
 const HTTP: &[&str] = &[
     "id",
@@ -40,7 +41,9 @@ fn tokens(text: &str) -> Vec<String> {
             '#' => rest.find('\n').unwrap_or(rest.len()),
             '"' => rest[1..].find('"').expect("a text ends") + 2,
             _ if rest.starts_with("=>") => 2,
-            _ if first.is_alphanumeric() => rest.find(|letter: char| !letter.is_alphanumeric() && letter != '_').unwrap_or(rest.len()),
+            _ if first.is_alphanumeric() => rest
+                .find(|letter: char| !letter.is_alphanumeric() && letter != '_')
+                .unwrap_or(rest.len()),
             _ => first.len_utf8(),
         };
         if first != '#' {
@@ -54,7 +57,11 @@ fn tokens(text: &str) -> Vec<String> {
 /// The settings of each plugin of a name: name and value.
 fn plugins(name: &str) -> Vec<Vec<(String, String)>> {
     let tokens = tokens(&crate::asset("logstash.conf"));
-    let begins = tokens.windows(2).enumerate().filter(|(_, pair)| pair[0] == name && pair[1] == "{").map(|(at, _)| at + 2);
+    let begins = tokens
+        .windows(2)
+        .enumerate()
+        .filter(|(_, pair)| pair[0] == name && pair[1] == "{")
+        .map(|(at, _)| at + 2);
     begins.map(|at| settings(&tokens[at..])).collect()
 }
 
@@ -70,7 +77,8 @@ fn settings(tokens: &[String]) -> Vec<(String, String)> {
         }
         if depth == 0 && tokens.get(at + 1).is_some_and(|next| next == "=>") {
             settings.push((token.clone(), String::new()));
-        } else if let Some((_, value)) = settings.last_mut().filter(|_| token != "=>" || depth > 0) {
+        } else if let Some((_, value)) = settings.last_mut().filter(|_| token != "=>" || depth > 0)
+        {
             value.push_str(token);
         }
     }
@@ -78,7 +86,10 @@ fn settings(tokens: &[String]) -> Vec<(String, String)> {
 }
 
 fn value<'a>(settings: &'a [(String, String)], name: &str) -> &'a str {
-    settings.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
+    settings
+        .iter()
+        .find(|(known, _)| known == name)
+        .map_or("", |(_, value)| value)
 }
 
 #[test]
@@ -86,7 +97,9 @@ fn the_pipeline_is_made_of_settings_that_logstash_knows() {
     let tokens = tokens(&crate::asset("logstash.conf"));
     let count = |mark: &str| tokens.iter().filter(|token| *token == mark).count();
     assert_eq!((count("{"), count("[")), (count("}"), count("]")));
-    let sections: Vec<usize> = ["input", "filter", "output"].map(|name| tokens.iter().position(|token| token == name).unwrap()).to_vec();
+    let sections: Vec<usize> = ["input", "filter", "output"]
+        .map(|name| tokens.iter().position(|token| token == name).unwrap())
+        .to_vec();
     assert!(sections.is_sorted() && sections[0] == 0);
     for (name, known, expected) in [("http", HTTP, 1), ("elasticsearch", ELASTICSEARCH, 2)] {
         let plugins = plugins(name);
@@ -102,8 +115,16 @@ fn the_pipeline_is_made_of_settings_that_logstash_knows() {
 fn nothing_of_logstash_gets_into_a_document() {
     let [http]: [_; 1] = plugins("http").try_into().unwrap();
     assert_eq!(value(&http, "ecs_compatibility"), r#""disabled""#);
-    assert_eq!(value(&http, "codec"), r#"json{ecs_compatibility=>"disabled"}"#, "it would write `event.original`");
-    assert_eq!(value(&http, "additional_codecs"), "{}", "JSON is read by the codec above, and by no other");
+    assert_eq!(
+        value(&http, "codec"),
+        r#"json{ecs_compatibility=>"disabled"}"#,
+        "it would write `event.original`"
+    );
+    assert_eq!(
+        value(&http, "additional_codecs"),
+        "{}",
+        "JSON is read by the codec above, and by no other"
+    );
     for field in ["remote_host_target_field", "request_headers_target_field"] {
         assert!(value(&http, field).starts_with("\"[@metadata]["), "{field}");
     }
@@ -113,21 +134,45 @@ fn nothing_of_logstash_gets_into_a_document() {
 
 #[test]
 fn documents_are_created_once_in_the_data_stream_of_the_template() {
-    let pattern = crate::json("index-template.json")["index_patterns"][0].as_str().unwrap().to_owned();
+    let pattern = crate::json("index-template.json")["index_patterns"][0]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let outputs = plugins("elasticsearch");
     for output in &outputs {
         let index = value(output, "index").trim_matches('"');
-        assert!(index.starts_with(pattern.trim_end_matches('*')) && index.len() > pattern.len(), "{index} is not of {pattern}");
-        assert_eq!(value(output, "action"), r#""create""#, "a data stream takes nothing else");
-        assert_eq!(value(output, "data_stream"), r#""false""#, "`true` refuses `index` and `document_id`");
+        assert!(
+            index.starts_with(pattern.trim_end_matches('*')) && index.len() > pattern.len(),
+            "{index} is not of {pattern}"
+        );
         assert_eq!(
-            (value(output, "manage_template"), value(output, "ilm_enabled")),
+            value(output, "action"),
+            r#""create""#,
+            "a data stream takes nothing else"
+        );
+        assert_eq!(
+            value(output, "data_stream"),
+            r#""false""#,
+            "`true` refuses `index` and `document_id`"
+        );
+        assert_eq!(
+            (
+                value(output, "manage_template"),
+                value(output, "ilm_enabled")
+            ),
             ("false", "false"),
             "ours are the template and the policy"
         );
     }
-    let ids: Vec<&str> = outputs.iter().map(|output| value(output, "document_id")).collect();
-    assert_eq!(ids, [r#""%{[event][id]}""#, ""], "an event without an id must not share one with the others");
+    let ids: Vec<&str> = outputs
+        .iter()
+        .map(|output| value(output, "document_id"))
+        .collect();
+    assert_eq!(
+        ids,
+        [r#""%{[event][id]}""#, ""],
+        "an event without an id must not share one with the others"
+    );
     assert!(crate::asset("logstash.conf").contains("if [event][id] {"));
 }
 
@@ -136,15 +181,46 @@ fn documents_are_created_once_in_the_data_stream_of_the_template() {
 fn template_and_policy_name_each_other() {
     let readme = crate::asset("README.md");
     let template = crate::json("index-template.json");
-    let puts = |name: &str, file: &str| assert!(readme.contains(&format!("put {name} {file}")), "README.md installs {file} as {name}");
+    let puts = |name: &str, file: &str| {
+        assert!(
+            readme.contains(&format!("put {name} {file}")),
+            "README.md installs {file} as {name}"
+        )
+    };
     let settings = crate::json("component-settings.json")["template"]["settings"]["index"].clone();
-    puts(&format!("_ilm/policy/{}", settings["lifecycle"]["name"].as_str().unwrap()), "ilm-policy.json");
-    let parts: Vec<&str> = template["composed_of"].as_array().unwrap().iter().map(|part| part.as_str().unwrap()).collect();
-    puts(&format!("_component_template/{}", parts[0]), "component-mappings.json");
-    puts(&format!("_component_template/{}", parts[1]), "component-settings.json");
-    puts("_index_template/lockgate-teleport.audit", "index-template.json");
-    assert_eq!(template["ignore_missing_component_templates"][0], parts[2], "what operators may add is last, and may be missing");
-    assert!(template["data_stream"].is_object() && template["priority"].as_u64().unwrap() > 200, "above Elastic's own templates");
+    puts(
+        &format!(
+            "_ilm/policy/{}",
+            settings["lifecycle"]["name"].as_str().unwrap()
+        ),
+        "ilm-policy.json",
+    );
+    let parts: Vec<&str> = template["composed_of"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|part| part.as_str().unwrap())
+        .collect();
+    puts(
+        &format!("_component_template/{}", parts[0]),
+        "component-mappings.json",
+    );
+    puts(
+        &format!("_component_template/{}", parts[1]),
+        "component-settings.json",
+    );
+    puts(
+        "_index_template/lockgate-teleport.audit",
+        "index-template.json",
+    );
+    assert_eq!(
+        template["ignore_missing_component_templates"][0], parts[2],
+        "what operators may add is last, and may be missing"
+    );
+    assert!(
+        template["data_stream"].is_object() && template["priority"].as_u64().unwrap() > 200,
+        "above Elastic's own templates"
+    );
     let fields = crate::template::Template::read().fields;
     for field in settings["query"]["default_field"].as_array().unwrap() {
         assert!(fields.contains_key(field.as_str().unwrap()), "{field}");

@@ -1,5 +1,5 @@
-//! What `lockgate assets elasticsearch` writes, against what the mapper can write: the index template takes every document, and the
-//! dashboard looks at fields that are there.
+//! What `lockgate assets elasticsearch` writes, against what the mapper can write: the index
+//! template takes every document, and the dashboard looks at fields that are there.
 
 mod dashboard;
 mod documents;
@@ -18,7 +18,9 @@ use serde_json::Value;
 
 /// A file of `assets/elasticsearch`.
 fn asset(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../assets/elasticsearch").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../assets/elasticsearch")
+        .join(name);
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 

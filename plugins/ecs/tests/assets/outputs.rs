@@ -1,4 +1,5 @@
-//! The mapper's possible outputs, as its tables and stages say, against the fields that the template declares.
+//! The mapper's possible outputs, as its tables and stages say, against the fields that the
+//! template declares.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -53,12 +54,32 @@ const ROLE: &[(&str, Shape)] = &[
     ("geo.region_name", Shape::Text),
 ];
 
-const URL: &[&str] = &["domain", "extension", "fragment", "original", "password", "path", "query", "scheme", "user_info", "username"];
+const URL: &[&str] = &[
+    "domain",
+    "extension",
+    "fragment",
+    "original",
+    "password",
+    "path",
+    "query",
+    "scheme",
+    "user_info",
+    "username",
+];
 
-const USER_AGENT: &[&str] = &["device.name", "name", "original", "os.full", "os.name", "os.version", "version"];
+const USER_AGENT: &[&str] = &[
+    "device.name",
+    "name",
+    "original",
+    "os.full",
+    "os.name",
+    "os.version",
+    "version",
+];
 
-/// Fields whose keys are users' own, so that each key must not become a field. Teleport's protocol has a map or a struct there; anything
-/// else would be rejected, so another name needs a reason as good.
+/// Fields whose keys are users' own, so that each key must not become a field. Teleport's protocol
+/// has a map or a struct there; anything else would be rejected, so another name needs a reason as
+/// good.
 pub const MAPS: &[&str] = &[
     ".access_list.membership_requirements_changed.traits",
     ".access_request.annotations",
@@ -79,31 +100,61 @@ pub const MAPS: &[&str] = &[
 /// Declared, and written by no row.
 const OTHERS: &[(&str, &str)] = &[
     ("data_stream.type", "a constant of the data stream"),
-    ("data_stream.dataset", "a constant of the data stream, by which Elastic's dashboards filter"),
+    (
+        "data_stream.dataset",
+        "a constant of the data stream, by which Elastic's dashboards filter",
+    ),
     ("data_stream.namespace", "a constant of the data stream"),
     ("event.module", "a constant, by which detections filter"),
     ("event.dataset", "a constant, by which detections filter"),
-    (".access_list.membership_requirements_changed.traits", NESTED),
+    (
+        ".access_list.membership_requirements_changed.traits",
+        NESTED,
+    ),
     (".access_list.review_message", NESTED),
     (".okta.assignment.user", NESTED),
-    (".user_traits", "no row names it; Teleport sends it with an event's user, and users name the keys"),
+    (
+        ".user_traits",
+        "no row names it; Teleport sends it with an event's user, and users name the keys",
+    ),
 ];
 
 /// Elastic's integration declares it, and an event can bring it there in this form.
 const NESTED: &str = "an event brings it along in its own object";
 
 pub fn full(path: &str) -> String {
-    if path.starts_with('.') { format!("teleport.audit{path}") } else { path.to_owned() }
+    if path.starts_with('.') {
+        format!("teleport.audit{path}")
+    } else {
+        path.to_owned()
+    }
 }
 
 fn outputs(row: &Row) -> Vec<(String, Shape)> {
     let at = |shape| vec![(full(row.to), shape)];
-    let below = |parts: &[(&str, Shape)]| parts.iter().map(|(part, shape)| (format!("{}.{part}", full(row.to)), *shape)).collect();
-    let texts = |parts: &[&str]| parts.iter().map(|part| (format!("{}.{part}", full(row.to)), Shape::Text)).collect::<Vec<_>>();
+    let below = |parts: &[(&str, Shape)]| {
+        parts
+            .iter()
+            .map(|(part, shape)| (format!("{}.{part}", full(row.to)), *shape))
+            .collect()
+    };
+    let texts = |parts: &[&str]| {
+        parts
+            .iter()
+            .map(|part| (format!("{}.{part}", full(row.to)), Shape::Text))
+            .collect::<Vec<_>>()
+    };
     match row.op {
         Op::Move | Op::TryMove | Op::Claim | Op::Undot | Op::Json => at(Shape::Moved),
         Op::Delete => vec![],
-        Op::Set(_) | Op::Add(_) | Op::AddText | Op::Copy | Op::Str | Op::Base64 | Op::Label(_) | Op::LabelList(_) => at(Shape::Text),
+        Op::Set(_)
+        | Op::Add(_)
+        | Op::AddText
+        | Op::Copy
+        | Op::Str
+        | Op::Base64
+        | Op::Label(_)
+        | Op::LabelList(_) => at(Shape::Text),
         Op::Int | Op::TryInt => at(Shape::Number),
         Op::Time | Op::Timestamp => at(Shape::Time),
         Op::Address => below(ROLE),
@@ -124,20 +175,32 @@ fn rows() -> impl Iterator<Item = &'static Row> {
 
 /// Where rows put something that other rows take away again.
 fn stations() -> BTreeSet<String> {
-    let takes = |row: &&Row| matches!(row.op, Op::Move | Op::TryMove | Op::Claim | Op::Delete | Op::Uri);
+    let takes = |row: &&Row| {
+        matches!(
+            row.op,
+            Op::Move | Op::TryMove | Op::Claim | Op::Delete | Op::Uri
+        )
+    };
     rows().filter(takes).map(|row| full(row.from)).collect()
 }
 
 /// Every field that the mapper can write, with the rules that do.
 fn all() -> BTreeMap<String, Vec<(String, Shape)>> {
     let mut all: BTreeMap<String, Vec<(String, Shape)>> = BTreeMap::new();
-    let mut add = |field: String, rule: &str, shape| all.entry(field).or_default().push((rule.to_owned(), shape));
+    let mut add = |field: String, rule: &str, shape| {
+        all.entry(field).or_default().push((rule.to_owned(), shape))
+    };
     for row in rows() {
-        outputs(row).into_iter().for_each(|(field, shape)| add(field, row.id, shape));
+        outputs(row)
+            .into_iter()
+            .for_each(|(field, shape)| add(field, row.id, shape));
     }
-    STAGES.iter().for_each(|(field, shape)| add((*field).to_owned(), "src/mapper.rs, src/enrich.rs", *shape));
+    STAGES.iter().for_each(|(field, shape)| {
+        add((*field).to_owned(), "src/mapper.rs, src/enrich.rs", *shape)
+    });
     for role in ["client", "server", "source", "destination"] {
-        ROLE.iter().for_each(|(part, shape)| add(format!("{role}.{part}"), "src/enrich.rs", *shape));
+        ROLE.iter()
+            .for_each(|(part, shape)| add(format!("{role}.{part}"), "src/enrich.rs", *shape));
     }
     all
 }
@@ -178,10 +241,16 @@ fn every_possible_output_is_declared_with_a_type_that_takes_it() {
 #[test]
 fn every_declared_field_is_a_possible_output() {
     let (template, outputs) = (Template::read(), all());
-    let others: BTreeMap<String, &str> = OTHERS.iter().map(|(field, why)| (full(field), *why)).collect();
+    let others: BTreeMap<String, &str> = OTHERS
+        .iter()
+        .map(|(field, why)| (full(field), *why))
+        .collect();
     let inside_of_moved = |field: &str| {
         let parents = field.match_indices('.').map(|(at, _)| &field[..at]);
-        parents.filter_map(|parent| outputs.get(parent)).flatten().any(|(_, shape)| *shape == Shape::Moved)
+        parents
+            .filter_map(|parent| outputs.get(parent))
+            .flatten()
+            .any(|(_, shape)| *shape == Shape::Moved)
     };
     let lost: Vec<_> = template
         .fields
@@ -191,8 +260,14 @@ fn every_declared_field_is_a_possible_output() {
         .collect();
     assert!(lost.is_empty(), "{}", lost.join("\n"));
     for field in others.keys() {
-        assert!(template.fields.contains_key(field), "`{field}` is in `OTHERS`, and not declared");
-        assert!(!outputs.contains_key(field), "`{field}` is in `OTHERS`, and a row writes it");
+        assert!(
+            template.fields.contains_key(field),
+            "`{field}` is in `OTHERS`, and not declared"
+        );
+        assert!(
+            !outputs.contains_key(field),
+            "`{field}` is in `OTHERS`, and a row writes it"
+        );
     }
 }
 
@@ -200,6 +275,14 @@ fn every_declared_field_is_a_possible_output() {
 fn objects_only_are_taken_where_users_name_the_keys() {
     let maps: BTreeSet<String> = MAPS.iter().map(|field| full(field)).collect();
     let template = Template::read();
-    let flattened = template.fields.iter().filter(|(_, field)| matches!(field.kind, Type::Flattened(_)));
-    assert_eq!(flattened.map(|(name, _)| name.clone()).collect::<BTreeSet<_>>(), maps);
+    let flattened = template
+        .fields
+        .iter()
+        .filter(|(_, field)| matches!(field.kind, Type::Flattened(_)));
+    assert_eq!(
+        flattened
+            .map(|(name, _)| name.clone())
+            .collect::<BTreeSet<_>>(),
+        maps
+    );
 }

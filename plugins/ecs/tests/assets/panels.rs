@@ -1,5 +1,6 @@
-//! The dashboard, as a table of panels. `LOCKGATE_BLESS=1 cargo test -p lockgate-plugin-ecs --test assets` writes
-//! `assets/elasticsearch/dashboard.ndjson` from it, in the form of Kibana 8.11's saved objects, which later versions migrate.
+//! The dashboard, as a table of panels. `LOCKGATE_BLESS=1 cargo test -p lockgate-plugin-ecs --test
+//! assets` writes `assets/elasticsearch/dashboard.ndjson` from it, in the form of Kibana 8.11's
+//! saved objects, which later versions migrate.
 
 use serde_json::{Value, json};
 
@@ -31,7 +32,8 @@ enum Show {
     OverTime(&'static str),
     /// Shares of the values of a field.
     Donut(&'static str),
-    /// How many, and the last one, by the values of fields; the first number of each is how many rows.
+    /// How many, and the last one, by the values of fields; the first number of each is how many
+    /// rows.
     Table(&'static [(u32, &'static str, &'static str)]),
     Map,
 }
@@ -39,24 +41,67 @@ enum Show {
 use Show::*;
 
 const PANELS: &[Panel] = &[
-    Panel { title: "Logins", grid: [0, 0, 10, 6], query: LOGGED_IN, show: Number },
-    Panel { title: "Failed logins", grid: [10, 0, 10, 6], query: FAILED, show: Number },
-    Panel { title: "Sessions", grid: [20, 0, 10, 6], query: SESSIONS, show: Number },
-    Panel { title: "Certificates", grid: [30, 0, 9, 6], query: CERTIFICATES, show: Number },
-    Panel { title: "Events not mapped", grid: [39, 0, 9, 6], query: NOT_MAPPED, show: Number },
-    Panel { title: "Failed logins over time, by user", grid: [0, 6, 24, 12], query: FAILED, show: OverTime("user.name") },
+    Panel {
+        title: "Logins",
+        grid: [0, 0, 10, 6],
+        query: LOGGED_IN,
+        show: Number,
+    },
+    Panel {
+        title: "Failed logins",
+        grid: [10, 0, 10, 6],
+        query: FAILED,
+        show: Number,
+    },
+    Panel {
+        title: "Sessions",
+        grid: [20, 0, 10, 6],
+        query: SESSIONS,
+        show: Number,
+    },
+    Panel {
+        title: "Certificates",
+        grid: [30, 0, 9, 6],
+        query: CERTIFICATES,
+        show: Number,
+    },
+    Panel {
+        title: "Events not mapped",
+        grid: [39, 0, 9, 6],
+        query: NOT_MAPPED,
+        show: Number,
+    },
+    Panel {
+        title: "Failed logins over time, by user",
+        grid: [0, 6, 24, 12],
+        query: FAILED,
+        show: OverTime("user.name"),
+    },
     Panel {
         title: "Failed logins",
         grid: [24, 6, 24, 12],
         query: FAILED,
-        show: Table(&[(20, "user.name", "User"), (3, "client.ip", "Address"), (1, "client.geo.country_name", "Country")]),
+        show: Table(&[
+            (20, "user.name", "User"),
+            (3, "client.ip", "Address"),
+            (1, "client.geo.country_name", "Country"),
+        ]),
     },
-    Panel { title: "Sessions over time, by kind", grid: [0, 18, 24, 12], query: SESSIONS, show: OverTime("event.action") },
+    Panel {
+        title: "Sessions over time, by kind",
+        grid: [0, 18, 24, 12],
+        query: SESSIONS,
+        show: OverTime("event.action"),
+    },
     Panel {
         title: "Sessions",
         grid: [24, 18, 24, 12],
         query: SESSIONS,
-        show: Table(&[(20, "user.name", "User"), (3, "host.hostname", "Host"), (1, "orchestrator.cluster.name", "Cluster")]),
+        show: Table(&[
+            (20, "user.name", "User"),
+            (3, "host.hostname", "Host"),
+            (1, "orchestrator.cluster.name", "Cluster"),
+        ]),
     },
     Panel {
         title: "Certificates over time, by use",
@@ -68,7 +113,10 @@ const PANELS: &[Panel] = &[
         title: "Certificates",
         grid: [18, 30, 18, 12],
         query: CERTIFICATES,
-        show: Table(&[(20, "teleport.audit.certificate.identity.user", "User"), (3, "teleport.audit.certificate.identity.roles", "Role")]),
+        show: Table(&[
+            (20, "teleport.audit.certificate.identity.user", "User"),
+            (3, "teleport.audit.certificate.identity.roles", "Role"),
+        ]),
     },
     Panel {
         title: "Certificates of bots",
@@ -76,15 +124,33 @@ const PANELS: &[Panel] = &[
         query: CERTIFICATES,
         show: Donut("teleport.audit.certificate.identity.bot_name"),
     },
-    Panel { title: "Where clients are", grid: [0, 42, 32, 18], query: "", show: Map },
+    Panel {
+        title: "Where clients are",
+        grid: [0, 42, 32, 18],
+        query: "",
+        show: Map,
+    },
     Panel {
         title: "Logins by country",
         grid: [32, 42, 16, 18],
         query: LOGIN,
-        show: Table(&[(15, "client.geo.country_name", "Country"), (1, "event.outcome", "Outcome")]),
+        show: Table(&[
+            (15, "client.geo.country_name", "Country"),
+            (1, "event.outcome", "Outcome"),
+        ]),
     },
-    Panel { title: "Events over time, by type", grid: [0, 60, 32, 12], query: "", show: OverTime("event.action") },
-    Panel { title: "Outcomes", grid: [32, 60, 16, 12], query: "", show: Donut("event.outcome") },
+    Panel {
+        title: "Events over time, by type",
+        grid: [0, 60, 32, 12],
+        query: "",
+        show: OverTime("event.action"),
+    },
+    Panel {
+        title: "Outcomes",
+        grid: [32, 60, 16, 12],
+        query: "",
+        show: Donut("event.outcome"),
+    },
 ];
 
 /// The data view, the map, the dashboard: one a line, as Kibana's import wants them.
@@ -100,14 +166,17 @@ pub fn ndjson() -> String {
         if matches!(panel.show, Map) {
             saved["type"] = "map".into();
             saved["panelRefName"] = format!("panel_{id}").into();
-            saved["embeddableConfig"] = json!({ "enhancements": {}, "hiddenLayers": [], "isLayerTOCOpen": false });
-            references.push(json!({ "type": "map", "id": MAP, "name": format!("{id}:panel_{id}") }));
+            saved["embeddableConfig"] =
+                json!({ "enhancements": {}, "hiddenLayers": [], "isLayerTOCOpen": false });
+            references
+                .push(json!({ "type": "map", "id": MAP, "name": format!("{id}:panel_{id}") }));
         } else {
             let layer = format!("layer-{number}");
             let reference = format!("indexpattern-datasource-layer-{layer}");
             references.push(json!({ "type": "index-pattern", "id": DATA_VIEW, "name": format!("{id}:{reference}") }));
             saved["type"] = "lens".into();
-            saved["embeddableConfig"] = json!({ "enhancements": {}, "attributes": lens(panel, &layer, &reference) });
+            saved["embeddableConfig"] =
+                json!({ "enhancements": {}, "attributes": lens(panel, &layer, &reference) });
         }
         panels.push(saved);
     }
@@ -144,7 +213,13 @@ pub fn ndjson() -> String {
     objects.iter().map(|object| format!("{object}\n")).collect()
 }
 
-fn object(kind: &str, id: &str, migrated: &str, references: Vec<Value>, attributes: Value) -> Value {
+fn object(
+    kind: &str,
+    id: &str,
+    migrated: &str,
+    references: Vec<Value>,
+    attributes: Value,
+) -> Value {
     json!({
         "type": kind, "id": id, "attributes": attributes, "references": references,
         "coreMigrationVersion": "8.8.0", "typeMigrationVersion": migrated,
@@ -161,10 +236,18 @@ fn kuery(query: &str) -> Value {
 
 fn lens(panel: &Panel, layer: &str, reference: &str) -> Value {
     let (kind, columns, visualization) = match panel.show {
-        Number => ("lnsMetric", vec![("count", count())], json!({ "layerId": layer, "layerType": "data", "metricAccessor": "count" })),
+        Number => (
+            "lnsMetric",
+            vec![("count", count())],
+            json!({ "layerId": layer, "layerType": "data", "metricAccessor": "count" }),
+        ),
         OverTime(field) => (
             "lnsXY",
-            vec![("by", top(8, field, field, true)), ("time", time()), ("count", count())],
+            vec![
+                ("by", top(8, field, field, true)),
+                ("time", time()),
+                ("count", count()),
+            ],
             json!({
                 "preferredSeriesType": "bar_stacked",
                 "legend": { "isVisible": true, "position": "right" },
@@ -190,9 +273,17 @@ fn lens(panel: &Panel, layer: &str, reference: &str) -> Value {
         ),
         Table(fields) => {
             const IDS: [&str; 4] = ["by-0", "by-1", "by-2", "by-3"];
-            let groups = fields.iter().zip(IDS).map(|((rows, field, label), id)| (id, top(*rows, field, label, false)));
-            let columns: Vec<_> = groups.chain([("count", count()), ("last", last())]).collect();
-            let shown: Vec<_> = columns.iter().map(|(id, _)| json!({ "columnId": id })).collect();
+            let groups = fields
+                .iter()
+                .zip(IDS)
+                .map(|((rows, field, label), id)| (id, top(*rows, field, label, false)));
+            let columns: Vec<_> = groups
+                .chain([("count", count()), ("last", last())])
+                .collect();
+            let shown: Vec<_> = columns
+                .iter()
+                .map(|(id, _)| json!({ "columnId": id }))
+                .collect();
             let state = json!({
                 "layerId": layer, "layerType": "data", "columns": shown,
                 "sorting": { "columnId": "count", "direction": "desc" }, "paging": { "enabled": true, "size": 10 },
@@ -202,7 +293,10 @@ fn lens(panel: &Panel, layer: &str, reference: &str) -> Value {
         Map => unreachable!("a map is an object of its own"),
     };
     let order: Vec<&str> = columns.iter().map(|(id, _)| *id).collect();
-    let columns: serde_json::Map<String, Value> = columns.into_iter().map(|(id, column)| (id.to_owned(), column)).collect();
+    let columns: serde_json::Map<String, Value> = columns
+        .into_iter()
+        .map(|(id, column)| (id.to_owned(), column))
+        .collect();
     json!({
         "title": "",
         "type": "lens",
@@ -244,7 +338,11 @@ fn time() -> Value {
 }
 
 fn top(rows: u32, field: &str, label: &str, others: bool) -> Value {
-    let kind = if field.ends_with(".ip") { "ip" } else { "string" };
+    let kind = if field.ends_with(".ip") {
+        "ip"
+    } else {
+        "string"
+    };
     json!({
         "label": label, "customLabel": true, "dataType": kind, "operationType": "terms", "sourceField": field,
         "isBucketed": true, "scale": "ordinal",
@@ -257,11 +355,16 @@ fn top(rows: u32, field: &str, label: &str, others: bool) -> Value {
 }
 
 /// Two layers over the world: all clients, and those whose logins failed.
-const LAYERS: [(&str, &str, &str, &str); 2] = [("clients", "Clients", "", "#2a6fb0"), ("failed", "Failed logins", FAILED, "#c4302b")];
+const LAYERS: [(&str, &str, &str, &str); 2] = [
+    ("clients", "Clients", "", "#2a6fb0"),
+    ("failed", "Failed logins", FAILED, "#c4302b"),
+];
 
 fn map_references() -> Vec<Value> {
     let name = |at: usize| format!("layer_{}_source_index_pattern", at + 1);
-    (0..LAYERS.len()).map(|at| json!({ "type": "index-pattern", "id": DATA_VIEW, "name": name(at) })).collect()
+    (0..LAYERS.len())
+        .map(|at| json!({ "type": "index-pattern", "id": DATA_VIEW, "name": name(at) }))
+        .collect()
 }
 
 fn map() -> Value {

@@ -1,4 +1,5 @@
-//! Events of any shape: what a later version of Teleport may send in a field that the mapping knows.
+//! Events of any shape: what a later version of Teleport may send in a field that the mapping
+//! knows.
 
 use std::collections::BTreeSet;
 
@@ -43,12 +44,24 @@ fn event(row: &Row, shape: &Value) -> Value {
     });
     let path = row.from.trim_start_matches('.');
     // A row without a source is about what it tests.
-    let tested = || row.only.iter().find_map(|test| test.path().strip_prefix('.')?.split('.').next());
-    let path = if path.is_empty() { tested().unwrap_or_default() } else { path };
-    let inner = path.rsplit('.').fold(shape.clone(), |value, key| json!({ key: value }));
-    let mut event =
-        json!({ "event": action.as_deref().unwrap_or("nobody.knows"), "code": "T0000I", "uid": "u", "time": "2026-01-05T08:00:00Z" });
-    event.as_object_mut().unwrap().extend(inner.as_object().unwrap().clone());
+    let tested = || {
+        row.only
+            .iter()
+            .find_map(|test| test.path().strip_prefix('.')?.split('.').next())
+    };
+    let path = if path.is_empty() {
+        tested().unwrap_or_default()
+    } else {
+        path
+    };
+    let inner = path
+        .rsplit('.')
+        .fold(shape.clone(), |value, key| json!({ key: value }));
+    let mut event = json!({ "event": action.as_deref().unwrap_or("nobody.knows"), "code": "T0000I", "uid": "u", "time": "2026-01-05T08:00:00Z" });
+    event
+        .as_object_mut()
+        .unwrap()
+        .extend(inner.as_object().unwrap().clone());
     event
 }
 
@@ -58,19 +71,25 @@ fn a_field_of_any_shape_is_taken_but_a_plain_value_where_teleport_has_a_map() {
     let maps: BTreeSet<String> = MAPS.iter().map(|map| crate::outputs::full(map)).collect();
     let mut count = 0;
     for (compat, quirks) in [("0.1.0", true), ("1.6", true), ("1.6", false)] {
-        let config: Config = serde_json::from_value(json!({ "compat": compat, "quirks": quirks })).unwrap();
+        let config: Config =
+            serde_json::from_value(json!({ "compat": compat, "quirks": quirks })).unwrap();
         let mapping = config.mapping(Table::of("[]"));
         for row in INTAKE.iter().chain(GROUPS).chain(LEFTOVERS) {
             for shape in shapes() {
                 let event = event(row, &shape);
-                let mut document: Value = serde_json::from_str(&mapping.map(&event.to_string())).unwrap();
+                let mut document: Value =
+                    serde_json::from_str(&mapping.map(&event.to_string())).unwrap();
                 if document.get("@timestamp").is_none() {
                     document["@timestamp"] = json!("2026-01-05T08:00:00.000Z");
                 }
                 count += 1;
                 for why in template.index(&document).rejected {
                     let field = why.split('`').nth(1).unwrap();
-                    assert!(maps.contains(field) && why.contains("takes objects only"), "{}: {why}\n  {event}\n  {document}", row.id);
+                    assert!(
+                        maps.contains(field) && why.contains("takes objects only"),
+                        "{}: {why}\n  {event}\n  {document}",
+                        row.id
+                    );
                 }
             }
         }

@@ -1,7 +1,9 @@
-//! A small model of what Elasticsearch does with a document under the template, as its document parser does it in 8.14.
+//! A small model of what Elasticsearch does with a document under the template, as its document
+//! parser does it in 8.14.
 //!
-//! The mapping says `subobjects: false`: there are no objects, only fields whose names have dots. An object in a document is taken apart
-//! into such names, unless the field at its name takes objects itself. So a field can be a number in one document and an object in another.
+//! The mapping says `subobjects: false`: there are no objects, only fields whose names have dots.
+//! An object in a document is taken apart into such names, unless the field at its name takes
+//! objects itself. So a field can be a number in one document and an object in another.
 
 use std::collections::BTreeMap;
 
@@ -50,17 +52,42 @@ pub struct Verdict {
 impl Template {
     pub fn read() -> Template {
         let mappings = &super::json("component-mappings.json")["template"]["mappings"];
-        assert_eq!(mappings["subobjects"], false, "the model is one of a mapping without objects");
-        assert_eq!(mappings["dynamic"], true, "what the template does not know is indexed too");
-        let settings = &super::json("component-settings.json")["template"]["settings"]["index"]["mapping"];
-        assert_eq!(settings["ignore_malformed"], true, "a value of the wrong type is kept, and the document taken");
-        assert_eq!(settings["total_fields"]["ignore_dynamic_beyond_limit"], true, "a field too many is kept, and the document taken");
+        assert_eq!(
+            mappings["subobjects"], false,
+            "the model is one of a mapping without objects"
+        );
+        assert_eq!(
+            mappings["dynamic"], true,
+            "what the template does not know is indexed too"
+        );
+        let settings =
+            &super::json("component-settings.json")["template"]["settings"]["index"]["mapping"];
+        assert_eq!(
+            settings["ignore_malformed"], true,
+            "a value of the wrong type is kept, and the document taken"
+        );
+        assert_eq!(
+            settings["total_fields"]["ignore_dynamic_beyond_limit"], true,
+            "a field too many is kept, and the document taken"
+        );
         let properties = mappings["properties"].as_object().unwrap();
         let limit = settings["total_fields"]["limit"].as_u64().unwrap();
-        let used: usize = properties.values().map(|field| 1 + field["fields"].as_object().map_or(0, Map::len)).sum();
-        assert!(used as u64 * 2 < limit, "{used} fields of {limit}: there is room for those that nobody knows yet");
-        let fields = properties.iter().map(|(name, field)| (name.clone(), Field::read(name, field))).collect();
-        Template { fields, dynamic: mappings["dynamic_templates"].as_array().unwrap().clone() }
+        let used: usize = properties
+            .values()
+            .map(|field| 1 + field["fields"].as_object().map_or(0, Map::len))
+            .sum();
+        assert!(
+            used as u64 * 2 < limit,
+            "{used} fields of {limit}: there is room for those that nobody knows yet"
+        );
+        let fields = properties
+            .iter()
+            .map(|(name, field)| (name.clone(), Field::read(name, field)))
+            .collect();
+        Template {
+            fields,
+            dynamic: mappings["dynamic_templates"].as_array().unwrap().clone(),
+        }
     }
 
     /// Is a field declared under this name, or below it?
@@ -73,7 +100,9 @@ impl Template {
         let mut verdict = Verdict::default();
         match &document["@timestamp"] {
             Value::String(time) if is_date(time) => {}
-            other => verdict.rejected.push(format!("`@timestamp` must be one time: {other}")),
+            other => verdict
+                .rejected
+                .push(format!("`@timestamp` must be one time: {other}")),
         }
         self.value("", document, &mut verdict);
         verdict
@@ -83,32 +112,49 @@ impl Template {
         let field = self.fields.get(name).map(|field| &field.kind);
         match (value, field) {
             (Value::Null, _) => {}
-            (Value::Array(list), _) => list.iter().for_each(|value| self.value(name, value, verdict)),
+            (Value::Array(list), _) => list
+                .iter()
+                .for_each(|value| self.value(name, value, verdict)),
             (Value::Object(_), Some(Type::Flattened(most))) => {
                 if depth(value) > *most {
-                    verdict.rejected.push(format!("`{name}` is deeper than {most}"));
+                    verdict
+                        .rejected
+                        .push(format!("`{name}` is deeper than {most}"));
                 }
             }
             (Value::Object(point), Some(Type::GeoPoint)) => {
-                if !["lat", "lon"].iter().all(|part| point.get(*part).is_some_and(Value::is_number)) {
-                    verdict.ignored.push(format!("`{name}` is no place: {value}"));
+                if !["lat", "lon"]
+                    .iter()
+                    .all(|part| point.get(*part).is_some_and(Value::is_number))
+                {
+                    verdict
+                        .ignored
+                        .push(format!("`{name}` is no place: {value}"));
                 }
             }
             (Value::Object(object), _) => {
                 for (key, value) in object {
-                    let name = if name.is_empty() { key.clone() } else { format!("{name}.{key}") };
+                    let name = if name.is_empty() {
+                        key.clone()
+                    } else {
+                        format!("{name}.{key}")
+                    };
                     self.value(&name, value, verdict);
                 }
             }
             (scalar, Some(kind)) => match kind.takes(scalar) {
                 Ok(true) => {}
-                Ok(false) => verdict.ignored.push(format!("`{name}` is no {kind:?}: {scalar}")),
+                Ok(false) => verdict
+                    .ignored
+                    .push(format!("`{name}` is no {kind:?}: {scalar}")),
                 Err(why) => verdict.rejected.push(format!("`{name}` {why}: {scalar}")),
             },
             (scalar, None) => match self.dynamic_type(name, scalar) {
                 Some("keyword") => {}
                 Some("long") if scalar.is_number() => {}
-                other => verdict.ignored.push(format!("`{name}` is not declared, and no {other:?}: {scalar}")),
+                other => verdict.ignored.push(format!(
+                    "`{name}` is not declared, and no {other:?}: {scalar}"
+                )),
             },
         }
     }
@@ -121,18 +167,28 @@ impl Template {
             Value::Number(number) if number.is_f64() => "double",
             _ => "long",
         };
-        let rules = self.dynamic.iter().map(|rule| rule.as_object().unwrap().values().next().unwrap());
+        let rules = self
+            .dynamic
+            .iter()
+            .map(|rule| rule.as_object().unwrap().values().next().unwrap());
         let matching = rules.filter(|rule| {
             let kinds = rule["match_mapping_type"].as_array().unwrap();
             kinds.iter().any(|known| known == kind) && path_matches(&rule["path_match"], name)
         });
-        matching.map(|rule| rule["mapping"]["type"].as_str().unwrap()).next()
+        matching
+            .map(|rule| rule["mapping"]["type"].as_str().unwrap())
+            .next()
     }
 }
 
 impl Field {
     fn read(name: &str, field: &Value) -> Field {
-        let limited = || assert!(field["ignore_above"] == 1024 || field["doc_values"] == false, "`{name}`: a long text is a term too long");
+        let limited = || {
+            assert!(
+                field["ignore_above"] == 1024 || field["doc_values"] == false,
+                "`{name}`: a long text is a term too long"
+            )
+        };
         let kind = match field["type"].as_str().unwrap_or_default() {
             "keyword" => {
                 limited();
@@ -168,7 +224,9 @@ impl Type {
             Type::Constant(_) => return Err("is another constant".to_owned()),
             Type::Flattened(_) => return Err("takes objects only".to_owned()),
             Type::Date => text.map_or(scalar.is_i64(), is_date),
-            Type::Long => scalar.is_number() || text.is_some_and(|text| text.parse::<f64>().is_ok()),
+            Type::Long => {
+                scalar.is_number() || text.is_some_and(|text| text.parse::<f64>().is_ok())
+            }
             Type::Boolean => scalar.is_boolean() || matches!(text, Some("true" | "false" | "")),
             Type::Ip => text.is_some_and(|text| text.parse::<std::net::IpAddr>().is_ok()),
             Type::GeoPoint => false,
@@ -186,15 +244,31 @@ fn depth(value: &Value) -> u64 {
 
 /// `strict_date_optional_time`, as far as events show it.
 fn is_date(text: &str) -> bool {
-    let shape: String = text.chars().map(|letter| if letter.is_ascii_digit() { '0' } else { letter }).collect();
-    let Some((date, time)) = shape.split_once('T') else { return shape == "0000-00-00" };
-    let plain = time.trim_end_matches('Z').split(['+', '-']).next().unwrap_or_default();
+    let shape: String = text
+        .chars()
+        .map(|letter| if letter.is_ascii_digit() { '0' } else { letter })
+        .collect();
+    let Some((date, time)) = shape.split_once('T') else {
+        return shape == "0000-00-00";
+    };
+    let plain = time
+        .trim_end_matches('Z')
+        .split(['+', '-'])
+        .next()
+        .unwrap_or_default();
     let (clock, fraction) = plain.split_once('.').unwrap_or((plain, "0"));
-    date == "0000-00-00" && clock == "00:00:00" && (1..=9).contains(&fraction.len()) && fraction.bytes().all(|digit| digit == b'0')
+    date == "0000-00-00"
+        && clock == "00:00:00"
+        && (1..=9).contains(&fraction.len())
+        && fraction.bytes().all(|digit| digit == b'0')
 }
 
 fn path_matches(patterns: &Value, name: &str) -> bool {
-    let one = |pattern: &Value| pattern.as_str().is_some_and(|pattern| name.starts_with(pattern.trim_end_matches('*')));
+    let one = |pattern: &Value| {
+        pattern
+            .as_str()
+            .is_some_and(|pattern| name.starts_with(pattern.trim_end_matches('*')))
+    };
     match patterns {
         Value::Null => true,
         Value::Array(patterns) => patterns.iter().any(one),
@@ -208,19 +282,55 @@ fn a_field_may_be_a_number_here_and_an_object_there() {
     let template = Template::read();
     for (document, rejected, ignored) in [
         (r#"{"teleport":{"audit":{"x":1}}}"#, 0, 0),
-        (r#"{"teleport":{"audit":{"x":{"y":[1,{"z":"a"}]},"session":"s","user":"u"}}}"#, 0, 0),
-        (r#"{"user":{"name":{"first":"bob"}},"message":{"method":"tools/call"}}"#, 0, 0),
-        (r#"{"client":{"ip":"nowhere","port":"http"},"event":{"start":"soon"}}"#, 0, 3),
-        (r#"{"teleport":{"audit":{"database":{"request_body":"not JSON"}}}}"#, 0, 0),
-        (r#"{"teleport":{"audit":{"database":{"request_body":{"query":{"match_all":{}}}}}}}"#, 0, 0),
-        (r#"{"teleport":{"audit":{"server":{"labels":{"a.b":"c"}}}}}"#, 0, 0),
-        (r#"{"teleport":{"audit":{"server":{"labels":"a=b"}}}}"#, 1, 0),
+        (
+            r#"{"teleport":{"audit":{"x":{"y":[1,{"z":"a"}]},"session":"s","user":"u"}}}"#,
+            0,
+            0,
+        ),
+        (
+            r#"{"user":{"name":{"first":"bob"}},"message":{"method":"tools/call"}}"#,
+            0,
+            0,
+        ),
+        (
+            r#"{"client":{"ip":"nowhere","port":"http"},"event":{"start":"soon"}}"#,
+            0,
+            3,
+        ),
+        (
+            r#"{"teleport":{"audit":{"database":{"request_body":"not JSON"}}}}"#,
+            0,
+            0,
+        ),
+        (
+            r#"{"teleport":{"audit":{"database":{"request_body":{"query":{"match_all":{}}}}}}}"#,
+            0,
+            0,
+        ),
+        (
+            r#"{"teleport":{"audit":{"server":{"labels":{"a.b":"c"}}}}}"#,
+            0,
+            0,
+        ),
+        (
+            r#"{"teleport":{"audit":{"server":{"labels":"a=b"}}}}"#,
+            1,
+            0,
+        ),
         (r#"{"event":{"module":"other"}}"#, 1, 0),
         (r#"{"@timestamp":"soon"}"#, 1, 1),
     ] {
         let mut document: Value = serde_json::from_str(document).unwrap();
-        document.as_object_mut().unwrap().entry("@timestamp").or_insert("2026-01-05T08:00:00.000Z".into());
+        document
+            .as_object_mut()
+            .unwrap()
+            .entry("@timestamp")
+            .or_insert("2026-01-05T08:00:00.000Z".into());
         let verdict = template.index(&document);
-        assert_eq!((verdict.rejected.len(), verdict.ignored.len()), (rejected, ignored), "{document}: {verdict:?}");
+        assert_eq!(
+            (verdict.rejected.len(), verdict.ignored.len()),
+            (rejected, ignored),
+            "{document}: {verdict:?}"
+        );
     }
 }

@@ -15,7 +15,9 @@ pub struct Table {
 
 impl Table {
     pub fn of(json: &str) -> Table {
-        Table { rows: serde_json::from_str(json).unwrap() }
+        Table {
+            rows: serde_json::from_str(json).unwrap(),
+        }
     }
 
     fn row(&self, ip: &str) -> Option<&Value> {
@@ -23,7 +25,8 @@ impl Table {
         self.rows.iter().find(|row| {
             let (network, length) = row["network"].as_str().unwrap().split_once('/').unwrap();
             let network: IpAddr = network.parse().unwrap();
-            let length: u32 = length.parse::<u32>().unwrap() + if network.is_ipv4() { 96 } else { 0 };
+            let length: u32 =
+                length.parse::<u32>().unwrap() + if network.is_ipv4() { 96 } else { 0 };
             (ip ^ bits(network)) >> (128 - length) == 0
         })
     }
@@ -47,14 +50,28 @@ impl Lookup for Table {
 
     fn network_of(&self, ip: &str) -> Option<Network> {
         let network = self.row(ip)?.get("as")?;
-        let number = network["number"].as_u64().map(|number| u32::try_from(number).unwrap());
-        Some(Network { number, organization: network["organization"]["name"].as_str().map(str::to_owned) })
+        let number = network["number"]
+            .as_u64()
+            .map(|number| u32::try_from(number).unwrap());
+        Some(Network {
+            number,
+            organization: network["organization"]["name"].as_str().map(str::to_owned),
+        })
     }
 
     /// As the patterns of uap-core see them.
     fn user_agent(&self, text: &str) -> Option<Agent> {
-        let software = |name: &str, version: Option<&str>| AgentSoftware { name: name.into(), version: version.map(str::to_owned) };
-        let other = |software| Some(Agent { software, os: None, device: "Other".into() });
+        let software = |name: &str, version: Option<&str>| AgentSoftware {
+            name: name.into(),
+            version: version.map(str::to_owned),
+        };
+        let other = |software| {
+            Some(Agent {
+                software,
+                os: None,
+                device: "Other".into(),
+            })
+        };
         if text.starts_with("tsh/") {
             other(software("Other", None))
         } else if let Some(version) = text.strip_prefix("Go-http-client/") {
@@ -80,16 +97,29 @@ fn bits(ip: IpAddr) -> u128 {
 
 /// The folder of material that stands beside the checkout, or that `LOCKGATE_SHARED` names.
 pub fn shared() -> Option<PathBuf> {
-    let beside = || PathBuf::from(env!("CARGO_MANIFEST_DIR")).ancestors().nth(3).map(|parent| parent.join("shared"));
-    std::env::var_os("LOCKGATE_SHARED").map(PathBuf::from).or_else(beside).filter(|folder| folder.join("data/ecs-golden").is_dir())
+    let beside = || {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+            .ancestors()
+            .nth(3)
+            .map(|parent| parent.join("shared"))
+    };
+    std::env::var_os("LOCKGATE_SHARED")
+        .map(PathBuf::from)
+        .or_else(beside)
+        .filter(|folder| folder.join("data/ecs-golden").is_dir())
 }
 
 /// Where two documents differ, as lines of `path: expected -> found`.
 pub fn differences(path: &str, expected: &Value, found: &Value, out: &mut Vec<String>) {
     match (expected, found) {
         (Value::Object(expected), Value::Object(found)) => {
-            for key in expected.keys().chain(found.keys().filter(|key| !expected.contains_key(*key))) {
-                let at = |object: &serde_json::Map<String, Value>| object.get(key).cloned().unwrap_or(Value::Null);
+            for key in expected
+                .keys()
+                .chain(found.keys().filter(|key| !expected.contains_key(*key)))
+            {
+                let at = |object: &serde_json::Map<String, Value>| {
+                    object.get(key).cloned().unwrap_or(Value::Null)
+                };
                 differences(&format!("{path}.{key}"), &at(expected), &at(found), out);
             }
         }

@@ -1,4 +1,5 @@
-//! What holds of every document, whatever the event was. The property tests, the replay of the kept corpus and the fuzz target ask this.
+//! What holds of every document, whatever the event was. The property tests, the replay of the kept
+//! corpus and the fuzz target ask this.
 
 use std::collections::BTreeSet;
 
@@ -9,11 +10,24 @@ use lockgate_plugin::json;
 use lockgate_plugin::lookup::{Agent, AgentSoftware, Network, Place};
 use serde_json::Value;
 
-/// Keys whose value may go: rows delete them (G113, G279), or replace them by what they read in them.
-pub const MAY_GO: [&str; 11] =
-    ["action", "data", "operation", "os_type", "status", "success", "user_kind", "version", "session_start", "session_stop", "time"];
+/// Keys whose value may go: rows delete them (G113, G279), or replace them by what they read in
+/// them.
+pub const MAY_GO: [&str; 11] = [
+    "action",
+    "data",
+    "operation",
+    "os_type",
+    "status",
+    "success",
+    "user_kind",
+    "version",
+    "session_start",
+    "session_stop",
+    "time",
+];
 
-/// Sources of rows that keep what they can read in a source and delete it in any case: addresses, and what collides.
+/// Sources of rows that keep what they can read in a source and delete it in any case: addresses,
+/// and what collides.
 pub const MAY_COLLIDE: [&str; 19] = [
     "addr",
     "addr.local",
@@ -44,7 +58,11 @@ pub struct Oracle;
 pub fn mappings() -> Vec<Mapping<Oracle>> {
     let all = (0..8).map(|bits: u8| {
         let [first, quirks, preserve_original] = [1, 2, 4].map(|bit| bits & bit != 0);
-        Config { compat: if first { Compat::First } else { Compat::Later }, quirks, preserve_original }
+        Config {
+            compat: if first { Compat::First } else { Compat::Later },
+            quirks,
+            preserve_original,
+        }
     });
     all.map(|config| config.mapping(Oracle)).collect()
 }
@@ -52,25 +70,50 @@ pub fn mappings() -> Vec<Mapping<Oracle>> {
 /// Maps a payload. `Err` says which promise was broken.
 pub fn check(payload: &str, mapping: &Mapping<Oracle>) -> Result<(), String> {
     let text = mapping.map(payload);
-    let says = |holds: bool, what: &str| if holds { Ok(()) } else { Err(format!("{what}\n  event: {payload}\n  document: {text}")) };
+    let says = |holds: bool, what: &str| {
+        if holds {
+            Ok(())
+        } else {
+            Err(format!("{what}\n  event: {payload}\n  document: {text}"))
+        }
+    };
     says(text.starts_with('{'), "the document is no object")?;
     // What the host lets through is JSON with no key twice.
-    let Ok(event) = serde_json::from_str::<Value>(payload) else { return Ok(()) };
+    let Ok(event) = serde_json::from_str::<Value>(payload) else {
+        return Ok(());
+    };
     if !keys_are_unique(payload) {
         return Ok(());
     }
 
-    let Ok(document) = serde_json::from_str::<Value>(&text) else { return says(false, "the document is no JSON") };
+    let Ok(document) = serde_json::from_str::<Value>(&text) else {
+        return says(false, "the document is no JSON");
+    };
     says(keys_are_unique(&text), "a key stands twice")?;
     let failed = document["event"]["kind"] == "pipeline_error";
-    says(failed || document["event"]["kind"] == "event", "`event.kind` is neither")?;
+    says(
+        failed || document["event"]["kind"] == "event",
+        "`event.kind` is neither",
+    )?;
     says(failed || event.is_object(), "what is no object was mapped")?;
-    says(document["ecs"]["version"] == "8.11.0", "`ecs.version` is not there")?;
-    says(failed == document["error"]["message"].is_array(), "`error.message` says something else than `event.kind`")?;
+    says(
+        document["ecs"]["version"] == "8.11.0",
+        "`ecs.version` is not there",
+    )?;
+    says(
+        failed == document["error"]["message"].is_array(),
+        "`error.message` says something else than `event.kind`",
+    )?;
     says(failed || !holds_empty(&document), "something empty stayed")?;
     let original = document["event"]["original"].as_str();
-    says(original.is_none_or(|original| original == payload), "`event.original` is another text")?;
-    says(original.is_some() || !mapping.preserve_original, "`event.original` is not there")?;
+    says(
+        original.is_none_or(|original| original == payload),
+        "`event.original` is another text",
+    )?;
+    says(
+        original.is_some() || !mapping.preserve_original,
+        "`event.original` is not there",
+    )?;
 
     let mut without_original = document.clone();
     if let Some(event) = without_original["event"].as_object_mut() {
@@ -93,7 +136,11 @@ pub fn check(payload: &str, mapping: &Mapping<Oracle>) -> Result<(), String> {
 /// The marks in a value, `v` and ten digits, which can be found again wherever it goes.
 fn marks<'v>(value: &'v Value, out: &mut Vec<&'v str>) {
     match value {
-        Value::String(text) if text.len() == 11 && text.starts_with('v') && text[1..].bytes().all(|byte| byte.is_ascii_digit()) => {
+        Value::String(text)
+            if text.len() == 11
+                && text.starts_with('v')
+                && text[1..].bytes().all(|byte| byte.is_ascii_digit()) =>
+        {
             out.push(text)
         }
         Value::Array(list) => list.iter().for_each(|value| marks(value, out)),
@@ -118,9 +165,13 @@ fn keys_are_unique(written: &str) -> bool {
     match written.as_bytes().first() {
         Some(b'{') => {
             let mut keys = BTreeSet::new();
-            json::fields(written).flatten().all(|field| keys.insert(field.key()) && keys_are_unique(field.value))
+            json::fields(written)
+                .flatten()
+                .all(|field| keys.insert(field.key()) && keys_are_unique(field.value))
         }
-        Some(b'[') => json::elements(written).flatten().all(|element| keys_are_unique(element.value)),
+        Some(b'[') => json::elements(written)
+            .flatten()
+            .all(|element| keys_are_unique(element.value)),
         _ => true,
     }
 }
@@ -143,11 +194,24 @@ impl Lookup for Oracle {
     }
 
     fn network_of(&self, ip: &str) -> Option<Network> {
-        Some(Network { number: Some(64_512), organization: Some(ip.to_owned()) })
+        Some(Network {
+            number: Some(64_512),
+            organization: Some(ip.to_owned()),
+        })
     }
 
     fn user_agent(&self, text: &str) -> Option<Agent> {
-        let software = AgentSoftware { name: text.to_owned(), version: Some("1".into()) };
-        Some(Agent { software, os: Some(AgentSoftware { name: text.to_owned(), version: None }), device: text.to_owned() })
+        let software = AgentSoftware {
+            name: text.to_owned(),
+            version: Some("1".into()),
+        };
+        Some(Agent {
+            software,
+            os: Some(AgentSoftware {
+                name: text.to_owned(),
+                version: None,
+            }),
+            device: text.to_owned(),
+        })
     }
 }

@@ -1,6 +1,8 @@
 //! A filter that misbehaves as its `mode` says; see README.md.
 
-use lockgate_plugin::{BatchContext, ConfigIssue, Event, Failure, Filter, Needs, Setup, Verdict, log, metrics};
+use lockgate_plugin::{
+    BatchContext, ConfigIssue, Event, Failure, Filter, Needs, Setup, Verdict, log, metrics,
+};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -54,7 +56,8 @@ impl Filter for Hostile {
         match config.mode {
             Mode::ConfigureRefuse => {
                 return Err(vec![
-                    ConfigIssue::new("mode", "This mode refuses its configuration.").help("mode = \"keep\""),
+                    ConfigIssue::new("mode", "This mode refuses its configuration.")
+                        .help("mode = \"keep\""),
                     ConfigIssue::new("", "The table as a whole is wrong\u{1b}[31m."),
                     ConfigIssue::new("no.such[3].key", "This key is not there."),
                 ]);
@@ -64,11 +67,19 @@ impl Filter for Hostile {
             Mode::ConfigureLoop => spin(),
             Mode::ConfigureMemory => devour(),
             Mode::SetupHuge => {
-                setup = setup.only((0..100_000).map(|n| format!("type.{n}"))).reasons((0..1000).map(|n| format!("{n}").repeat(1000)));
+                setup = setup
+                    .only((0..100_000).map(|n| format!("type.{n}")))
+                    .reasons((0..1000).map(|n| format!("{n}").repeat(1000)));
             }
             _ => {}
         }
-        Ok((Hostile { mode: config.mode, on: config.on }, setup))
+        Ok((
+            Hostile {
+                mode: config.mode,
+                on: config.on,
+            },
+            setup,
+        ))
     }
 
     fn verdict(&self, _: &BatchContext, event: &Event) -> Verdict {
@@ -78,28 +89,44 @@ impl Filter for Hostile {
         match self.mode {
             Mode::Drop => return Verdict::Drop(0),
             Mode::BadReason => return Verdict::Drop(4_000_000_000),
-            Mode::Trap => panic!("cannot stand the event {}\u{1b}[31m\nforged: line", event.key),
+            Mode::Trap => panic!(
+                "cannot stand the event {}\u{1b}[31m\nforged: line",
+                event.key
+            ),
             Mode::SilentTrap => silent_trap(),
             Mode::Loop => spin(),
             Mode::Memory => devour(),
             Mode::Stack => {
                 deep(1);
             }
-            Mode::LogFlood => (0..10_000).for_each(|n| log::info(&format!("line {n}\r\nforged: line\u{1b}[2J\u{202e}"), &[("n\n", "\0")])),
+            Mode::LogFlood => (0..10_000).for_each(|n| {
+                log::info(
+                    &format!("line {n}\r\nforged: line\u{1b}[2J\u{202e}"),
+                    &[("n\n", "\0")],
+                )
+            }),
             Mode::LogHuge => {
                 let huge = "a\u{7f}".repeat(1 << 20);
                 let fields = vec![("name", huge.as_str()); 4];
                 (0..8).for_each(|_| log::error(&huge, &fields));
             }
-            Mode::MetricFlood => (0..10_000).for_each(|n| metrics::add(&format!("made up\n{n}"), u32::MAX)),
+            Mode::MetricFlood => {
+                (0..10_000).for_each(|n| metrics::add(&format!("made up\n{n}"), u32::MAX))
+            }
             _ => {}
         }
         Verdict::Keep
     }
 
     fn filter(&self, context: &BatchContext, events: &[Event]) -> Result<Vec<Verdict>, Failure> {
-        let set_off = self.on.as_ref().is_none_or(|key| events.iter().any(|event| event.key == *key));
-        let mut verdicts: Vec<_> = events.iter().map(|event| self.verdict(context, event)).collect();
+        let set_off = self
+            .on
+            .as_ref()
+            .is_none_or(|key| events.iter().any(|event| event.key == *key));
+        let mut verdicts: Vec<_> = events
+            .iter()
+            .map(|event| self.verdict(context, event))
+            .collect();
         match self.mode {
             Mode::TooFew if set_off => {
                 verdicts.pop();
@@ -107,7 +134,12 @@ impl Filter for Hostile {
             Mode::TooMany if set_off => verdicts.push(Verdict::Keep),
             Mode::HugeFailure if set_off => return Err(Failure::fatal("x".repeat(32 << 20))),
             Mode::Fail if set_off => return Err(Failure::fatal("this batch cannot be filtered")),
-            Mode::FailRetryable if set_off => return Err(Failure { retry_after: Some(10), ..Failure::retryable("not yet") }),
+            Mode::FailRetryable if set_off => {
+                return Err(Failure {
+                    retry_after: Some(10),
+                    ..Failure::retryable("not yet")
+                });
+            }
             _ => {}
         }
         Ok(verdicts)

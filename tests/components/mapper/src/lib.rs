@@ -1,6 +1,8 @@
 //! A mapper that misbehaves as its `mode` says; see README.md.
 
-use lockgate_plugin::{BatchContext, ConfigIssue, Event, Failure, Mapper, Needs, Outcome, Setup, lookup};
+use lockgate_plugin::{
+    BatchContext, ConfigIssue, Event, Failure, Mapper, Needs, Outcome, Setup, lookup,
+};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -66,8 +68,17 @@ impl Mapper for Hostile {
     type Config = Config;
 
     fn configure(config: Config) -> Result<(Hostile, Setup), Vec<ConfigIssue>> {
-        let configured = if config.mode == Mode::LookUp { look_up() } else { String::new() };
-        let hostile = Hostile { mode: config.mode, on: config.on, bytes: config.bytes, configured };
+        let configured = if config.mode == Mode::LookUp {
+            look_up()
+        } else {
+            String::new()
+        };
+        let hostile = Hostile {
+            mode: config.mode,
+            on: config.on,
+            bytes: config.bytes,
+            configured,
+        };
         Ok((hostile, Setup::new(Needs::Payloads).reasons(["on purpose"])))
     }
 
@@ -104,26 +115,53 @@ impl Mapper for Hostile {
             Mode::TwoObjects => one("{}\n{}"),
             Mode::LoneSurrogate => one(r#"{"a":"\ud83d"}"#),
             Mode::DuplicateKeys => one(r#"{"a":1,"\u0061":2}"#),
-            Mode::Deep => Outcome::Emit(vec![format!("{}1{}", r#"{"a":"#.repeat(200), "}".repeat(200))]),
+            Mode::Deep => Outcome::Emit(vec![format!(
+                "{}1{}",
+                r#"{"a":"#.repeat(200),
+                "}".repeat(200)
+            )]),
             Mode::ControlCharacter => one("{\"a\":\"\n\"}"),
             // What `Debug` writes of ASCII is JSON.
-            Mode::LookUp => Outcome::Emit(vec![format!(r#"{{"configured":{:?},"now":{:?}}}"#, self.configured, look_up())]),
+            Mode::LookUp => Outcome::Emit(vec![format!(
+                r#"{{"configured":{:?},"now":{:?}}}"#,
+                self.configured,
+                look_up()
+            )]),
             // A component is not held to what Rust promises of its strings.
-            Mode::NotUtf8 => Outcome::Emit(vec![unsafe { String::from_utf8_unchecked(b"{\"a\":\"\xff\"}".to_vec()) }]),
-            Mode::Same | Mode::TooFew | Mode::TooMany | Mode::Fail | Mode::FailRetryable => Outcome::Emit(vec![event.payload]),
+            Mode::NotUtf8 => Outcome::Emit(vec![unsafe {
+                String::from_utf8_unchecked(b"{\"a\":\"\xff\"}".to_vec())
+            }]),
+            Mode::Same | Mode::TooFew | Mode::TooMany | Mode::Fail | Mode::FailRetryable => {
+                Outcome::Emit(vec![event.payload])
+            }
         }
     }
 
-    fn transform(&self, context: &BatchContext, events: Vec<Event>) -> Result<Vec<Outcome>, Failure> {
-        let set_off = self.on.as_ref().is_none_or(|key| events.iter().any(|event| event.key == *key));
-        let mut outcomes: Vec<_> = events.into_iter().map(|event| self.map(context, event)).collect();
+    fn transform(
+        &self,
+        context: &BatchContext,
+        events: Vec<Event>,
+    ) -> Result<Vec<Outcome>, Failure> {
+        let set_off = self
+            .on
+            .as_ref()
+            .is_none_or(|key| events.iter().any(|event| event.key == *key));
+        let mut outcomes: Vec<_> = events
+            .into_iter()
+            .map(|event| self.map(context, event))
+            .collect();
         match self.mode {
             Mode::TooFew if set_off => {
                 outcomes.pop();
             }
             Mode::TooMany if set_off => outcomes.push(Outcome::Emit(vec![])),
             Mode::Fail if set_off => return Err(Failure::fatal("this batch cannot be mapped")),
-            Mode::FailRetryable if set_off => return Err(Failure { retry_after: Some(10), ..Failure::retryable("not yet") }),
+            Mode::FailRetryable if set_off => {
+                return Err(Failure {
+                    retry_after: Some(10),
+                    ..Failure::retryable("not yet")
+                });
+            }
             _ => {}
         }
         Ok(outcomes)

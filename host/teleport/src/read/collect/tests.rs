@@ -5,12 +5,22 @@ use prost_types::{Struct, Timestamp, Value};
 use super::*;
 
 fn event(event_type: &str, seconds: i64, fields: &[(&str, &str)]) -> EventUnstructured {
-    let value = |text: &str| Value { kind: Some(Kind::StringValue(text.to_owned())) };
-    let whole = Struct { fields: fields.iter().map(|(key, text)| ((*key).to_owned(), value(text))).collect() };
+    let value = |text: &str| Value {
+        kind: Some(Kind::StringValue(text.to_owned())),
+    };
+    let whole = Struct {
+        fields: fields
+            .iter()
+            .map(|(key, text)| ((*key).to_owned(), value(text)))
+            .collect(),
+    };
     EventUnstructured {
         r#type: event_type.to_owned(),
         id: "id".to_owned(),
-        time: Some(Timestamp { seconds, nanos: 123_456_789 }),
+        time: Some(Timestamp {
+            seconds,
+            nanos: 123_456_789,
+        }),
         index: 7,
         unstructured: whole.encode_to_vec().into(),
     }
@@ -18,13 +28,26 @@ fn event(event_type: &str, seconds: i64, fields: &[(&str, &str)]) -> EventUnstru
 
 fn audit(types: &[&str], start: Millis) -> Collector {
     let types = types.iter().map(|name| (*name).to_owned()).collect();
-    Collector::new(Feed::Audit { types: Arc::new(types), start })
+    Collector::new(Feed::Audit {
+        types: Arc::new(types),
+        start,
+    })
 }
 
 #[test]
 fn events_keep_what_they_are() {
     let mut collector = audit(&[], 0);
-    let known = event("user.login", 5, &[("uid", "u-1"), ("code", "T1000I"), ("sid", "s-1"), ("b", "1"), ("a", "2")]);
+    let known = event(
+        "user.login",
+        5,
+        &[
+            ("uid", "u-1"),
+            ("code", "T1000I"),
+            ("sid", "s-1"),
+            ("b", "1"),
+            ("a", "2"),
+        ],
+    );
     assert!(collector.push(&known, None));
     assert!(collector.push(&event("print", 6, &[]), None));
     let mut broken = event("odd", 7, &[]);
@@ -33,9 +56,18 @@ fn events_keep_what_they_are() {
     let taken = collector.take();
     assert_eq!(taken.unreadable, 1);
     let parts = taken.events;
-    assert_eq!(parts.payloads.at(0), r#"{"a":"2","b":"1","code":"T1000I","sid":"s-1","uid":"u-1"}"#);
-    assert_eq!((parts.keys.at(0), parts.codes.at(0), parts.sessions.at(0)), ("u-1", "T1000I", "s-1"));
-    assert_eq!((parts.times[0], parts.indexes[0], parts.types.at(0)), (5123, 7, "user.login"));
+    assert_eq!(
+        parts.payloads.at(0),
+        r#"{"a":"2","b":"1","code":"T1000I","sid":"s-1","uid":"u-1"}"#
+    );
+    assert_eq!(
+        (parts.keys.at(0), parts.codes.at(0), parts.sessions.at(0)),
+        ("u-1", "T1000I", "s-1")
+    );
+    assert_eq!(
+        (parts.times[0], parts.indexes[0], parts.types.at(0)),
+        (5123, 7, "user.login")
+    );
     assert_eq!(parts.keys.at(1), key_of(FeedRef::Audit, "", b"{}"));
     assert_eq!(parts.raw[&2], [0xff]);
     assert_eq!(parts.payloads.at(2), "");
@@ -63,7 +95,8 @@ fn repetition_is_the_same_key_with_the_same_payload() {
     let mut collector = audit(&[], 0);
     let one = event("a", 1, &[("uid", "u-1"), ("n", "1")]);
     let same_uid = event("a", 1, &[("uid", "u-1"), ("n", "2")]);
-    let taken = [&one, &same_uid, &one, &same_uid].map(|event| collector.push(event, Some(&mut seen)));
+    let taken =
+        [&one, &same_uid, &one, &same_uid].map(|event| collector.push(event, Some(&mut seen)));
     assert_eq!(taken, [true, true, false, false]);
     assert_eq!(collector.take().duplicates, 2);
     // After a restart: the store computes the hashes from what it holds.
@@ -90,7 +123,10 @@ fn uploads_announce_recordings_unless_they_are_filtered() {
 fn a_recording_is_taken_whole_and_its_keys_begin_with_the_session() {
     let mut collector = Collector::new(Feed::Recording { sid: "s-1".into() });
     assert!(collector.push(&event("print", 0, &[]), None));
-    assert!(collector.push(&event("session.start", 0, &[("uid", "u-1"), ("sid", "s-1")]), None));
+    assert!(collector.push(
+        &event("session.start", 0, &[("uid", "u-1"), ("sid", "s-1")]),
+        None
+    ));
     let parts = collector.take().events;
     assert!(parts.keys.at(0).starts_with("s-1/") && parts.keys.at(1) == "s-1/u-1");
     assert_eq!(parts.sessions.at(0), "s-1");

@@ -14,27 +14,41 @@ use crate::{Closed, Intake};
 /// How reading a chunk ended.
 pub(super) enum End {
     Read,
-    /// It failed so often in one place that the others should not wait for it. The server's cursor of that place.
+    /// It failed so often in one place that the others should not wait for it. The server's cursor
+    /// of that place.
     Stuck(String),
 }
 
 /// Reads a chunk to its end, from a cursor, through every interruption.
-pub(super) async fn read<I: Intake>(context: &Arc<Context<I>>, day: Day, chunk: &str, mut cursor: String) -> Result<End, Closed> {
+pub(super) async fn read<I: Intake>(
+    context: &Arc<Context<I>>,
+    day: Day,
+    chunk: &str,
+    mut cursor: String,
+) -> Result<End, Closed> {
     let place = chunk_key(day, chunk);
     let mut collector = Collector::audit(context);
     let mut backoff = context.backoff();
     loop {
         let mut client = context.link.client().await;
         let before = cursor.clone();
-        let request =
-            ExportUnstructuredEventsRequest { date: Some(to_proto(day.start())), chunk: chunk.to_owned(), cursor: cursor.clone() };
+        let request = ExportUnstructuredEventsRequest {
+            date: Some(to_proto(day.start())),
+            chunk: chunk.to_owned(),
+            cursor: cursor.clone(),
+        };
         let opened = client.audit.export_unstructured_events(request);
-        let failure = match context.timed(async { Ok(opened.await?.into_inner()) }).await {
+        let failure = match context
+            .timed(async { Ok(opened.await?.into_inner()) })
+            .await
+        {
             Ok(stream) => pump(context, day, chunk, stream, &mut collector, &mut cursor).await?,
             Err(failure) => Some(failure),
         };
         let Some(failure) = failure else {
-            context.store(&mut collector, vec![update(day, chunk, &Position::Read)]).await?;
+            context
+                .store(&mut collector, vec![update(day, chunk, &Position::Read)])
+                .await?;
             context.board.clear(&place);
             return Ok(End::Read);
         };
@@ -44,7 +58,10 @@ pub(super) async fn read<I: Intake>(context: &Arc<Context<I>>, day: Day, chunk: 
         if cursor != before {
             backoff.reset();
         }
-        context.board.trouble(&place, format!("the chunk `{chunk}` of {day} cannot be read: {failure}"));
+        context.board.trouble(
+            &place,
+            format!("the chunk `{chunk}` of {day} cannot be read: {failure}"),
+        );
         let is_here = matches!(failure, Failure::NotFound { .. } | Failure::Refused { .. });
         if is_here && backoff.attempts() + 1 >= context.settings.limits.export_attempts {
             return Ok(End::Stuck(cursor));
@@ -63,7 +80,8 @@ async fn pump<I: Intake>(
     cursor: &mut String,
 ) -> Result<Option<Failure>, Closed> {
     let limits = &context.settings.limits;
-    // Set when something begins to wait in the collector, and only looked at while the stream is silent.
+    // Set when something begins to wait in the collector, and only looked at while the stream is
+    // silent.
     let flush_at = tokio::time::sleep(limits.flush);
     tokio::pin!(flush_at);
     let silence = tokio::time::sleep(limits.call);
@@ -105,7 +123,17 @@ async fn pump<I: Intake>(
     }
 }
 
-async fn flush<I: Intake>(context: &Arc<Context<I>>, day: Day, chunk: &str, collector: &mut Collector, cursor: &str) -> Result<(), Closed> {
-    let moved = if cursor.is_empty() { vec![] } else { vec![update(day, chunk, &Position::At(cursor.to_owned()))] };
+async fn flush<I: Intake>(
+    context: &Arc<Context<I>>,
+    day: Day,
+    chunk: &str,
+    collector: &mut Collector,
+    cursor: &str,
+) -> Result<(), Closed> {
+    let moved = if cursor.is_empty() {
+        vec![]
+    } else {
+        vec![update(day, chunk, &Position::At(cursor.to_owned()))]
+    };
     context.store(collector, moved).await
 }

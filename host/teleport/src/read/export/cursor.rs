@@ -36,15 +36,23 @@ pub(super) fn update(day: Day, chunk: &str, position: &Position) -> CursorUpdate
         Position::At(cursor) => format!("{AT}{cursor}"),
         Position::Read => READ.to_owned(),
     };
-    CursorUpdate { key: chunk_key(day, chunk), value: Some(value) }
+    CursorUpdate {
+        key: chunk_key(day, chunk),
+        value: Some(value),
+    }
 }
 
-/// The dates and chunks in the store. What cannot be read is as if it were not there: then it is read again.
+/// The dates and chunks in the store. What cannot be read is as if it were not there: then it is
+/// read again.
 pub(super) fn stored(resume: &Resume) -> BTreeMap<Day, Chunks> {
     let mut dates: BTreeMap<Day, Chunks> = BTreeMap::new();
     for (key, value) in &resume.cursors {
-        let Some(rest) = key.strip_prefix(PREFIX) else { continue };
-        let (date, chunk) = rest.split_once('/').map_or((rest, None), |(date, chunk)| (date, Some(chunk)));
+        let Some(rest) = key.strip_prefix(PREFIX) else {
+            continue;
+        };
+        let (date, chunk) = rest
+            .split_once('/')
+            .map_or((rest, None), |(date, chunk)| (date, Some(chunk)));
         let Some(day) = day(date) else { continue };
         let chunks = dates.entry(day).or_default();
         let position = match value.strip_prefix(AT) {
@@ -71,18 +79,32 @@ mod tests {
     #[test]
     fn what_was_written_is_read_again() {
         let day = Day::of(1_767_600_000_000);
-        let positions = [("c-1", Position::At("a1:47".into())), ("c/2", Position::Read), ("c-3", Position::At(String::new()))];
+        let positions = [
+            ("c-1", Position::At("a1:47".into())),
+            ("c/2", Position::Read),
+            ("c-3", Position::At(String::new())),
+        ];
         let mut resume = Resume::default();
         resume.cursors.insert(date_key(day), OPEN.into());
         resume.cursors.insert(date_key(Day(day.0 + 1)), OPEN.into());
         resume.cursors.insert("poll/until".into(), "x".into());
-        resume.cursors.insert("export/yesterday".into(), OPEN.into());
+        resume
+            .cursors
+            .insert("export/yesterday".into(), OPEN.into());
         for (chunk, position) in &positions {
             let update = update(day, chunk, position);
-            resume.cursors.insert(update.key, update.value.expect("a value"));
+            resume
+                .cursors
+                .insert(update.key, update.value.expect("a value"));
         }
         assert_eq!(date_key(day), "export/2026-01-05");
-        let chunks = positions.into_iter().map(|(chunk, position)| (chunk.to_owned(), position)).collect();
-        assert_eq!(stored(&resume), BTreeMap::from([(day, chunks), (Day(day.0 + 1), Chunks::default())]));
+        let chunks = positions
+            .into_iter()
+            .map(|(chunk, position)| (chunk.to_owned(), position))
+            .collect();
+        assert_eq!(
+            stored(&resume),
+            BTreeMap::from([(day, chunks), (Day(day.0 + 1), Chunks::default())])
+        );
     }
 }

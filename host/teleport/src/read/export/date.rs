@@ -40,7 +40,8 @@ struct Stuck {
     backoff: Backoff,
 }
 
-/// Looks for chunks of a date and reads them, again and again, until it is closed. Gives the keys of its cursors then.
+/// Looks for chunks of a date and reads them, again and again, until it is closed. Gives the keys
+/// of its cursors then.
 pub(super) async fn work<I: Intake>(
     context: Arc<Context<I>>,
     day: Day,
@@ -62,7 +63,10 @@ pub(super) async fn work<I: Intake>(
         let listed = match list(&context, day).await {
             Ok(listed) => listed,
             Err(failure) => {
-                context.board.trouble(&place, format!("the chunks of {day} cannot be listed: {failure}"));
+                context.board.trouble(
+                    &place,
+                    format!("the chunks of {day} cannot be listed: {failure}"),
+                );
                 context.pause(&mut failures).await;
                 continue;
             }
@@ -73,18 +77,37 @@ pub(super) async fn work<I: Intake>(
 
         let now = Instant::now();
         let due = |chunk: &String| stuck.get(chunk).is_none_or(|stuck| stuck.until <= now);
-        let begun = chunks.iter().filter(|(_, position)| **position != Position::Read).map(|(chunk, _)| chunk);
+        let begun = chunks
+            .iter()
+            .filter(|(_, position)| **position != Position::Read)
+            .map(|(chunk, _)| chunk);
         // What was begun comes first.
         let mut todo: Vec<String> = begun.filter(|chunk| due(chunk)).cloned().collect();
-        todo.extend(listed.iter().filter(|chunk| !chunks.contains_key(*chunk) && due(chunk)).cloned());
+        todo.extend(
+            listed
+                .iter()
+                .filter(|chunk| !chunks.contains_key(*chunk) && due(chunk))
+                .cloned(),
+        );
         if todo.is_empty() {
             tell(true, stuck.len());
             if closing && stuck.is_empty() {
-                let keys = chunks.keys().map(|chunk| chunk_key(day, chunk)).chain([date_key(day)]).collect();
+                let keys = chunks
+                    .keys()
+                    .map(|chunk| chunk_key(day, chunk))
+                    .chain([date_key(day)])
+                    .collect();
                 return Ok((day, keys));
             }
-            // The first look is early, at a moment of chance, so that dates do not look all at once.
-            let pause = if first { limits.export_poll.mul_f64(context.settings.clock.chance() / 2.0) } else { limits.export_poll };
+            // The first look is early, at a moment of chance, so that dates do not look all at
+            // once.
+            let pause = if first {
+                limits
+                    .export_poll
+                    .mul_f64(context.settings.clock.chance() / 2.0)
+            } else {
+                limits.export_poll
+            };
             first = false;
             tokio::select! {
                 () = context.rest(pause) => {}
@@ -121,7 +144,9 @@ async fn read<I: Intake>(
                 (name, end)
             });
         }
-        let Some(ended) = running.join_next().await else { return Ok(()) };
+        let Some(ended) = running.join_next().await else {
+            return Ok(());
+        };
         let (name, end) = ended.expect("a chunk's task neither panics nor is aborted");
         match end? {
             End::Read => {
@@ -129,7 +154,10 @@ async fn read<I: Intake>(
                 chunks.insert(name, Position::Read);
             }
             End::Stuck(cursor) => {
-                let kept = stuck.entry(name.clone()).or_insert_with(|| Stuck { until: Instant::now(), backoff: context.backoff() });
+                let kept = stuck.entry(name.clone()).or_insert_with(|| Stuck {
+                    until: Instant::now(),
+                    backoff: context.backoff(),
+                });
                 kept.until = Instant::now() + kept.backoff.next(&*context.settings.clock);
                 if !cursor.is_empty() {
                     chunks.insert(name, Position::At(cursor));
@@ -147,7 +175,11 @@ async fn drop_vanished<I: Intake>(
     chunks: &mut Chunks,
     stuck: &mut HashMap<String, Stuck>,
 ) -> Result<(), Closed> {
-    let gone: Vec<String> = stuck.keys().filter(|chunk| !listed.contains(*chunk)).cloned().collect();
+    let gone: Vec<String> = stuck
+        .keys()
+        .filter(|chunk| !listed.contains(*chunk))
+        .cloned()
+        .collect();
     for chunk in gone {
         stuck.remove(&chunk);
         let place = chunk_key(day, &chunk);
@@ -156,7 +188,15 @@ async fn drop_vanished<I: Intake>(
             "the chunk `{chunk}` of {day} could not be read to its end and is not in Teleport's list any more: events may be missing"
         ));
         if chunks.remove(&chunk).is_some() {
-            context.move_cursors(FeedKind::Audit, vec![CursorUpdate { key: place, value: None }]).await?;
+            context
+                .move_cursors(
+                    FeedKind::Audit,
+                    vec![CursorUpdate {
+                        key: place,
+                        value: None,
+                    }],
+                )
+                .await?;
         }
     }
     Ok(())
@@ -164,9 +204,15 @@ async fn drop_vanished<I: Intake>(
 
 async fn list<I: Intake>(context: &Arc<Context<I>>, day: Day) -> Result<BTreeSet<String>, Failure> {
     let mut client = context.link.client().await;
-    let request = GetEventExportChunksRequest { date: Some(to_proto(day.start())) };
+    let request = GetEventExportChunksRequest {
+        date: Some(to_proto(day.start())),
+    };
     let listing = async {
-        let mut chunks = client.audit.get_event_export_chunks(request).await?.into_inner();
+        let mut chunks = client
+            .audit
+            .get_event_export_chunks(request)
+            .await?
+            .into_inner();
         let mut listed = BTreeSet::new();
         while let Some(chunk) = chunks.message().await? {
             listed.insert(chunk.chunk);

@@ -20,7 +20,8 @@ impl Order {
         self.latest
     }
 
-    /// Where events come in order, everything before the newest has been read. Where not, nothing can be said of it.
+    /// Where events come in order, everything before the newest has been read. Where not, nothing
+    /// can be said of it.
     pub(super) fn is_kept(&self) -> bool {
         !self.backwards
     }

@@ -35,7 +35,10 @@ pub(super) struct Refusal {
 }
 
 /// Asks, through every interruption, until there is a page or the server itself refuses.
-pub(super) async fn ask<I: Intake>(context: &Context<I>, query: &Query) -> Result<EventsUnstructured, Refusal> {
+pub(super) async fn ask<I: Intake>(
+    context: &Context<I>,
+    query: &Query,
+) -> Result<EventsUnstructured, Refusal> {
     let mut backoff = context.backoff();
     loop {
         let mut client = context.link.client().await;
@@ -64,8 +67,12 @@ pub(super) async fn ask<I: Intake>(context: &Context<I>, query: &Query) -> Resul
     }
 }
 
-/// The last nanosecond of a millisecond: both ends of a window are inclusive, and the next window may lie in a day of its own.
+/// The last nanosecond of a millisecond: both ends of a window are inclusive, and the next window
+/// may lie in a day of its own.
 fn end(millis: Millis) -> prost_types::Timestamp {
     let start = to_proto(millis);
-    prost_types::Timestamp { nanos: start.nanos + 999_999, ..start }
+    prost_types::Timestamp {
+        nanos: start.nanos + 999_999,
+        ..start
+    }
 }

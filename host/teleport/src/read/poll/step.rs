@@ -7,10 +7,15 @@ use crate::Intake;
 use crate::connect::of_proto;
 use crate::context::Context;
 
-/// The first millisecond after `from` from which the server answers again, where it refuses to answer from `from` on.
+/// The first millisecond after `from` from which the server answers again, where it refuses to
+/// answer from `from` on.
 ///
 /// `None`: nowhere before `to`. That is no proof that the fault lies in the log.
-pub(super) async fn past_refusal<I: Intake>(context: &Context<I>, from: Millis, to: Millis) -> Option<Millis> {
+pub(super) async fn past_refusal<I: Intake>(
+    context: &Context<I>,
+    from: Millis,
+    to: Millis,
+) -> Option<Millis> {
     let mut refused = from;
     let mut stride = 1;
     let mut good = loop {
@@ -32,9 +37,13 @@ pub(super) async fn past_refusal<I: Intake>(context: &Context<I>, from: Millis, 
     Some(good)
 }
 
-/// The first millisecond after `from` from which the server sends events again, where it sends an empty page although there may be
-/// more. `None`: there are none, or none that can be found.
-pub(super) async fn past_silence<I: Intake>(context: &Context<I>, from: Millis, to: Millis) -> Option<Millis> {
+/// The first millisecond after `from` from which the server sends events again, where it sends an
+/// empty page although there may be more. `None`: there are none, or none that can be found.
+pub(super) async fn past_silence<I: Intake>(
+    context: &Context<I>,
+    from: Millis,
+    to: Millis,
+) -> Option<Millis> {
     let mut silent = from + 1;
     if silent > to {
         return None;
@@ -56,9 +65,16 @@ pub(super) async fn past_silence<I: Intake>(context: &Context<I>, from: Millis, 
 
 /// Some time from which the server sends events, where it sends none from `silent` on.
 async fn beyond<I: Intake>(context: &Context<I>, silent: Millis, to: Millis) -> Option<Millis> {
-    let newest = Query { direction: Direction::NewestFirst, ..one(silent, to) };
+    let newest = Query {
+        direction: Direction::NewestFirst,
+        ..one(silent, to)
+    };
     if let Ok(page) = ask(context, &newest).await
-        && let Some(time) = page.items.iter().map(|event| of_proto(event.time.as_ref())).max()
+        && let Some(time) = page
+            .items
+            .iter()
+            .map(|event| of_proto(event.time.as_ref()))
+            .max()
         && (silent + 1..=to).contains(&time)
         && sends(context, time, to).await
     {
@@ -81,9 +97,16 @@ pub(super) async fn answers<I: Intake>(context: &Context<I>, from: Millis, to: M
 }
 
 async fn sends<I: Intake>(context: &Context<I>, from: Millis, to: Millis) -> bool {
-    ask(context, &one(from, to)).await.is_ok_and(|page| !page.items.is_empty())
+    ask(context, &one(from, to))
+        .await
+        .is_ok_and(|page| !page.items.is_empty())
 }
 
 fn one(from: Millis, to: Millis) -> Query {
-    Query { from, to, limit: 1, ..Query::default() }
+    Query {
+        from,
+        to,
+        limit: 1,
+        ..Query::default()
+    }
 }

@@ -10,7 +10,8 @@ use crate::connect::{of_proto, time};
 use crate::proto::auditlog::EventsUnstructured;
 use crate::{Closed, Intake};
 
-/// Pages without a new event and without progress in time before a server is taken to go in circles.
+/// Pages without a new event and without progress in time before a server is taken to go in
+/// circles.
 const STALE_MAX: u32 = 16;
 /// The largest page that Teleport allows.
 const PAGE_MAX: i32 = 10_000;
@@ -29,7 +30,8 @@ pub(super) struct Window<'a, I> {
     /// Keys that were followed within one time, and for how long that has brought nothing.
     keys: HashSet<String>,
     stale: u32,
-    /// Where the window was begun again without a key: what it says of its end from there is believed.
+    /// Where the window was begun again without a key: what it says of its end from there is
+    /// believed.
     restarted: Option<Millis>,
     /// The last refusal, and how often it came.
     refusal: Option<(Refusal, u32)>,
@@ -49,9 +51,17 @@ impl<'a, I: Intake> Window<'a, I> {
     pub(super) fn new(poller: &'a mut Poller<I>, from: Millis, to: Millis) -> Window<'a, I> {
         let limit = poller.context.settings.limits.page.max(1);
         let backoff = poller.context.backoff();
-        let hold = Backoff::new(poller.context.settings.limits.backoff.0, poller.context.settings.limits.hold);
+        let hold = Backoff::new(
+            poller.context.settings.limits.backoff.0,
+            poller.context.settings.limits.hold,
+        );
         Window {
-            query: Query { from, to, limit, ..Query::default() },
+            query: Query {
+                from,
+                to,
+                limit,
+                ..Query::default()
+            },
             order: Order::default(),
             fresh: 0,
             has_more: false,
@@ -112,9 +122,9 @@ impl<'a, I: Intake> Window<'a, I> {
         }
     }
 
-    /// The next page. It begins at the time where this one ended, and so repeats the events of that time: ties may stand otherwise
-    /// in the next answer, and after a key some of them would be missing. Only within one time is the key followed, and first more is
-    /// asked for at once.
+    /// The next page. It begins at the time where this one ended, and so repeats the events of that
+    /// time: ties may stand otherwise in the next answer, and after a key some of them would be
+    /// missing. Only within one time is the key followed, and first more is asked for at once.
     fn turn(&mut self, key: String, events: usize) -> Next {
         let here = self.here();
         self.has_more = (events as i32) < self.query.limit;
@@ -149,7 +159,9 @@ impl<'a, I: Intake> Window<'a, I> {
 
     /// Where reading stands in this window.
     fn here(&self) -> Millis {
-        self.order.latest().map_or(self.query.from, |latest| latest.clamp(self.query.from, self.query.to))
+        self.order.latest().map_or(self.query.from, |latest| {
+            latest.clamp(self.query.from, self.query.to)
+        })
     }
 
     /// Begins again from a time, without a key.
@@ -172,7 +184,8 @@ impl<'a, I: Intake> Window<'a, I> {
         self.restart(from)
     }
 
-    /// An empty page without a key: the end; or a key that the server lost; or an event that does not fit into a page.
+    /// An empty page without a key: the end; or a key that the server lost; or an event that does
+    /// not fit into a page.
     async fn silent(&mut self) -> Next {
         let here = self.here();
         let after_key = !self.query.key.is_empty();
@@ -182,7 +195,8 @@ impl<'a, I: Intake> Window<'a, I> {
             return self.restart(here);
         }
         let (from, to) = (self.query.from, self.query.to);
-        // A short window without an event is what the end of the log looks like, and the next one overlaps it.
+        // A short window without an event is what the end of the log looks like, and the next one
+        // overlaps it.
         let overlap = self.poller.context.settings.limits.overlap.as_millis() as Millis;
         if !after_key && self.restarted.is_none() && to - from <= 2 * overlap {
             return Next::End;
@@ -190,7 +204,8 @@ impl<'a, I: Intake> Window<'a, I> {
         let silent_from = if after_key { here } else { from - 1 };
         match step::past_silence(&self.poller.context, silent_from, to).await {
             None => {
-                // A page that was not full ended where something did not fit, and nothing after it can be had.
+                // A page that was not full ended where something did not fit, and nothing after it
+                // can be had.
                 if after_key && self.has_more && self.poller.unsent.replace(here) != Some(here) {
                     self.poller.context.board.report(format!(
                         "Teleport did not send what stands in its log next after {}, probably an event larger than a page (1 MiB): it is \
@@ -219,7 +234,8 @@ impl<'a, I: Intake> Window<'a, I> {
         }
     }
 
-    /// The server goes in circles. The first time the window is begun again where it stands; the second time one millisecond later.
+    /// The server goes in circles. The first time the window is begun again where it stands; the
+    /// second time one millisecond later.
     fn circling(&mut self) -> Next {
         let here = self.here();
         if self.restarted != Some(here) {
@@ -234,7 +250,8 @@ impl<'a, I: Intake> Window<'a, I> {
         self.step_to(here + 1)
     }
 
-    /// The server cannot answer. After some attempts: fewer events at once, then past the place it cannot answer for.
+    /// The server cannot answer. After some attempts: fewer events at once, then past the place it
+    /// cannot answer for.
     async fn refused(&mut self, refusal: Refusal) -> Next {
         let times = match &self.refusal {
             Some((last, times)) if *last == refusal => times + 1,
@@ -243,7 +260,13 @@ impl<'a, I: Intake> Window<'a, I> {
         let Refusal { code, message } = refusal.clone();
         self.refusal = Some((refusal, times));
         let context = self.poller.context.clone();
-        context.board.trouble(PLACE, format!("Teleport cannot answer for {}: {code:?} `{message}`", time(self.here())));
+        context.board.trouble(
+            PLACE,
+            format!(
+                "Teleport cannot answer for {}: {code:?} `{message}`",
+                time(self.here())
+            ),
+        );
         if times < context.settings.limits.page_attempts {
             context.pause(&mut self.backoff).await;
             return Next::Page;
@@ -260,7 +283,11 @@ impl<'a, I: Intake> Window<'a, I> {
         // Only a fault that lies in the log is stepped over: elsewhere the server must answer.
         let next = match step::past_refusal(&context, here, end).await {
             Some(next) => next,
-            None if end == midnight - 1 && step::answers(&context, midnight, midnight + 1).await => midnight,
+            None if end == midnight - 1
+                && step::answers(&context, midnight, midnight + 1).await =>
+            {
+                midnight
+            }
             None => {
                 tokio::time::sleep(self.hold.next(&*context.settings.clock)).await;
                 return Next::Page;
@@ -303,6 +330,9 @@ impl<'a, I: Intake> Window<'a, I> {
             "Teleport's events run backwards in time although the oldest were asked for first: the position in this window is not kept \
              before its end"
         );
-        self.poller.context.board.update(|status| status.backwards += 1);
+        self.poller
+            .context
+            .board
+            .update(|status| status.backwards += 1);
     }
 }

@@ -22,17 +22,25 @@ pub(super) enum End {
 }
 
 /// Reads what is left of one recording.
-pub(super) async fn read<I: Intake>(context: &Arc<Context<I>>, mut pending: Pending) -> Result<End, Closed> {
+pub(super) async fn read<I: Intake>(
+    context: &Arc<Context<I>>,
+    mut pending: Pending,
+) -> Result<End, Closed> {
     let place = pending.key();
     let mut client = context.link.client().await;
-    let mut collector = Collector::new(Feed::Recording { sid: pending.sid.clone() });
+    let mut collector = Collector::new(Feed::Recording {
+        sid: pending.sid.clone(),
+    });
     let request = StreamUnstructuredSessionEventsRequest {
         session_id: pending.sid.clone(),
         start_index: pending.state.next.clamp(0, i32::MAX.into()) as i32,
     };
     let opened = client.audit.stream_unstructured_session_events(request);
     let before = pending.state.next;
-    let failure = match context.timed(async { Ok(opened.await?.into_inner()) }).await {
+    let failure = match context
+        .timed(async { Ok(opened.await?.into_inner()) })
+        .await
+    {
         Ok(stream) => pump(context, stream, &mut collector, &mut pending).await?,
         Err(failure) => Some(failure),
     };
@@ -41,7 +49,10 @@ pub(super) async fn read<I: Intake>(context: &Arc<Context<I>>, mut pending: Pend
         context.board.clear(&place);
         context.board.update(|status| status.recordings_done += 1);
         if pending.state.next == 0 {
-            context.board.report(format!("the recording of session `{}` is empty", pending.sid));
+            context.board.report(format!(
+                "the recording of session `{}` is empty",
+                pending.sid
+            ));
         }
         return Ok(End::Done);
     };
@@ -64,30 +75,50 @@ pub(super) async fn read<I: Intake>(context: &Arc<Context<I>>, mut pending: Pend
     }
     let (first, max) = context.settings.limits.recording_wait;
     // A recording that is not there may take its time; what else fails may work soon.
-    let max = if matches!(failure, Failure::NotFound { .. }) { max } else { max.min(first * 10) };
+    let max = if matches!(failure, Failure::NotFound { .. }) {
+        max
+    } else {
+        max.min(first * 10)
+    };
     let pause = wait(pending.state.attempts, (first, max));
     pending.state.not_before = context.now() + pause.as_millis() as Millis;
     pending.state.attempts += 1;
     context.board.trouble(
         &place,
-        format!("the recording of session `{}` cannot be read, next attempt at {}: {failure}", pending.sid, time(pending.state.not_before)),
+        format!(
+            "the recording of session `{}` cannot be read, next attempt at {}: {failure}",
+            pending.sid,
+            time(pending.state.not_before)
+        ),
     );
-    context.store(&mut collector, vec![pending.cursor()]).await?;
+    context
+        .store(&mut collector, vec![pending.cursor()])
+        .await?;
     Ok(End::Later(pending))
 }
 
 /// Why it is of no use to ask again.
-fn hopeless<I: Intake>(context: &Context<I>, pending: &Pending, failure: &Failure) -> Option<&'static str> {
+fn hopeless<I: Intake>(
+    context: &Context<I>,
+    pending: &Pending,
+    failure: &Failure,
+) -> Option<&'static str> {
     let limits = &context.settings.limits;
     // This attempt counts.
     let attempts = pending.state.attempts + 1;
     match failure {
         Failure::NotFound { .. } => {
             let age = context.now() - pending.state.uploaded;
-            (attempts >= 2 && age > limits.recording_patience.as_millis() as Millis).then_some("it has not come in time")
+            (attempts >= 2 && age > limits.recording_patience.as_millis() as Millis)
+                .then_some("it has not come in time")
         }
-        Failure::Refused { code: Code::InvalidArgument | Code::ResourceExhausted | Code::OutOfRange, .. } => Some("it cannot be read"),
-        Failure::Refused { .. } => (attempts >= limits.recording_attempts).then_some("it cannot be read to its end"),
+        Failure::Refused {
+            code: Code::InvalidArgument | Code::ResourceExhausted | Code::OutOfRange,
+            ..
+        } => Some("it cannot be read"),
+        Failure::Refused { .. } => {
+            (attempts >= limits.recording_attempts).then_some("it cannot be read to its end")
+        }
         _ => None,
     }
 }
@@ -104,7 +135,8 @@ async fn pump<I: Intake>(
     tokio::pin!(flush_at);
     let silence = tokio::time::sleep(limits.call);
     tokio::pin!(silence);
-    // The start is inclusive, and a server may begin earlier still. Only at the beginning: indexes need not rise for ever.
+    // The start is inclusive, and a server may begin earlier still. Only at the beginning: indexes
+    // need not rise for ever.
     let first = pending.state.next;
     let mut is_known = first > 0;
     loop {

@@ -1,36 +1,59 @@
-use lockgate_teleport::proto::auditlog::{EventUnstructured, EventsUnstructured, GetUnstructuredEventsRequest};
+use lockgate_teleport::proto::auditlog::{
+    EventUnstructured, EventsUnstructured, GetUnstructuredEventsRequest,
+};
 use prost_types::Timestamp;
 
 use super::{Page, time_of};
 
 /// Answers a search; given the events, and how many searches there were before.
-pub type Search = Box<dyn FnMut(&GetUnstructuredEventsRequest, &[EventUnstructured], usize) -> Page + Send>;
+pub type Search =
+    Box<dyn FnMut(&GetUnstructuredEventsRequest, &[EventUnstructured], usize) -> Page + Send>;
 
-/// A page holds less than this many bytes; an event that is larger makes an empty page without a key.
+/// A page holds less than this many bytes; an event that is larger makes an empty page without a
+/// key.
 pub const PAGE_BYTES: usize = 100_000;
 
-/// Like Teleport's file backend: sorts by time, anew and unstably for each page; both ends of a window are inclusive; the key is the
-/// uid of the last event of a page; an unknown key makes an empty page.
+/// Like Teleport's file backend: sorts by time, anew and unstably for each page; both ends of a
+/// window are inclusive; the key is the uid of the last event of a page; an unknown key makes an
+/// empty page.
 pub fn file_backend() -> Search {
     Box::new(|request, events, calls| Ok(search(request, events, calls)))
 }
 
 /// What [`file_backend`] answers.
-pub fn search(request: &GetUnstructuredEventsRequest, events: &[EventUnstructured], calls: usize) -> EventsUnstructured {
+pub fn search(
+    request: &GetUnstructuredEventsRequest,
+    events: &[EventUnstructured],
+    calls: usize,
+) -> EventsUnstructured {
     let (from, to) = (instant(request.start_date), instant(request.end_date));
     let wanted = |event: &&EventUnstructured| {
         let time = instant(event.time);
-        from <= time && time <= to && (request.event_types.is_empty() || request.event_types.contains(&event.r#type))
+        from <= time
+            && time <= to
+            && (request.event_types.is_empty() || request.event_types.contains(&event.r#type))
     };
     let mut found: Vec<&EventUnstructured> = events.iter().filter(wanted).collect();
     // Ties stand otherwise at each page.
-    found.sort_by_key(|event| (time_of(event), event.id.bytes().map(|byte| u64::from(byte) * (calls as u64 + 7) % 31).sum::<u64>()));
+    found.sort_by_key(|event| {
+        (
+            time_of(event),
+            event
+                .id
+                .bytes()
+                .map(|byte| u64::from(byte) * (calls as u64 + 7) % 31)
+                .sum::<u64>(),
+        )
+    });
     if request.order == 1 {
         found.reverse();
     }
     let start = match request.start_key.as_str() {
         "" => 0,
-        key => found.iter().position(|event| event.id == key).map_or(found.len(), |at| at + 1),
+        key => found
+            .iter()
+            .position(|event| event.id == key)
+            .map_or(found.len(), |at| at + 1),
     };
     let mut page = EventsUnstructured::default();
     let mut bytes = 0;
@@ -38,13 +61,21 @@ pub fn search(request: &GetUnstructuredEventsRequest, events: &[EventUnstructure
         bytes += event.unstructured.len();
         let is_full = page.items.len() as i32 == request.limit || bytes >= PAGE_BYTES;
         if is_full {
-            page.last_key = page.items.last().map(|last: &EventUnstructured| last.id.clone()).unwrap_or_default();
+            page.last_key = page
+                .items
+                .last()
+                .map(|last: &EventUnstructured| last.id.clone())
+                .unwrap_or_default();
             return page;
         }
         page.items.push((*event).clone());
     }
     if page.items.len() as i32 == request.limit {
-        page.last_key = page.items.last().map(|last| last.id.clone()).unwrap_or_default();
+        page.last_key = page
+            .items
+            .last()
+            .map(|last| last.id.clone())
+            .unwrap_or_default();
     }
     page
 }

@@ -21,7 +21,11 @@ pub struct Services {
 impl Services {
     fn called<T>(&self, request: &Request<T>) -> MutexGuard<'_, Script> {
         let mut script = self.script.lock().expect("no panic");
-        let version = request.metadata().get("version").and_then(|value| value.to_str().ok()).map(str::to_owned);
+        let version = request
+            .metadata()
+            .get("version")
+            .and_then(|value| value.to_str().ok())
+            .map(str::to_owned);
         script.versions.push(version);
         script
     }
@@ -41,7 +45,10 @@ enum Last {
 
 impl<T> Items<T> {
     fn new(items: Vec<T>, last: Last) -> Items<T> {
-        Items { items: items.into_iter(), last }
+        Items {
+            items: items.into_iter(),
+            last,
+        }
     }
 }
 
@@ -63,7 +70,9 @@ fn date(date: Option<Timestamp>) -> String {
 }
 
 fn unknown(method: &str) -> Status {
-    Status::unimplemented(format!("unknown method {method} for service teleport.auditlog.v1.AuditLogService"))
+    Status::unimplemented(format!(
+        "unknown method {method} for service teleport.auditlog.v1.AuditLogService"
+    ))
 }
 
 #[tonic::async_trait]
@@ -90,15 +99,29 @@ impl AuditLogService for Services {
     ) -> Result<Response<Self::StreamUnstructuredSessionEventsStream>, Status> {
         let mut script = self.called(&request);
         let request = request.into_inner();
-        script.opened.push((request.session_id.clone(), request.start_index));
-        let Some(recordings) = &mut script.recordings else { return Err(unknown("StreamUnstructuredSessionEvents")) };
-        let missing = Status::not_found(format!("open /records/{}.tar: no such file or directory", request.session_id));
-        let recording = recordings.get_mut(&request.session_id).ok_or_else(|| missing.clone())?;
+        script
+            .opened
+            .push((request.session_id.clone(), request.start_index));
+        let Some(recordings) = &mut script.recordings else {
+            return Err(unknown("StreamUnstructuredSessionEvents"));
+        };
+        let missing = Status::not_found(format!(
+            "open /records/{}.tar: no such file or directory",
+            request.session_id
+        ));
+        let recording = recordings
+            .get_mut(&request.session_id)
+            .ok_or_else(|| missing.clone())?;
         if recording.missing > 0 {
             recording.missing -= 1;
             return Err(missing);
         }
-        let mut items: Vec<_> = recording.events.iter().filter(|event| event.index >= request.start_index.into()).cloned().collect();
+        let mut items: Vec<_> = recording
+            .events
+            .iter()
+            .filter(|event| event.index >= request.start_index.into())
+            .cloned()
+            .collect();
         let last = match (!recording.breaks.is_empty()).then(|| recording.breaks.remove(0)) {
             Some((after, status)) => {
                 items.truncate(after);
@@ -116,9 +139,19 @@ impl AuditLogService for Services {
         let mut script = self.called(&request);
         let date = date(request.into_inner().date);
         script.lists.push(date.clone());
-        let chunks = script.chunks.as_ref().ok_or_else(|| unknown("GetEventExportChunks"))?;
-        let names = chunks.get(&date).into_iter().flat_map(|chunks| chunks.keys());
-        let items = names.map(|chunk| EventExportChunk { chunk: chunk.clone() }).collect();
+        let chunks = script
+            .chunks
+            .as_ref()
+            .ok_or_else(|| unknown("GetEventExportChunks"))?;
+        let names = chunks
+            .get(&date)
+            .into_iter()
+            .flat_map(|chunks| chunks.keys());
+        let items = names
+            .map(|chunk| EventExportChunk {
+                chunk: chunk.clone(),
+            })
+            .collect();
         Ok(Response::new(Items::new(items, Last::End)))
     }
 
@@ -130,16 +163,29 @@ impl AuditLogService for Services {
         script.streams += 1;
         let streams = script.streams as usize;
         let request = request.into_inner();
-        let chunks = script.chunks.as_ref().ok_or_else(|| unknown("ExportUnstructuredEvents"))?;
-        let chunk = chunks.get(&date(request.date)).and_then(|chunks| chunks.get(&request.chunk));
-        let chunk = chunk.filter(|chunk| !chunk.is_missing).ok_or_else(|| Status::not_found("chunk not found"))?;
-        let start = request.cursor.strip_prefix("a1:").map_or(0, |at| at.parse().expect("a cursor of this server"));
+        let chunks = script
+            .chunks
+            .as_ref()
+            .ok_or_else(|| unknown("ExportUnstructuredEvents"))?;
+        let chunk = chunks
+            .get(&date(request.date))
+            .and_then(|chunks| chunks.get(&request.chunk));
+        let chunk = chunk
+            .filter(|chunk| !chunk.is_missing)
+            .ok_or_else(|| Status::not_found("chunk not found"))?;
+        let start = request
+            .cursor
+            .strip_prefix("a1:")
+            .map_or(0, |at| at.parse().expect("a cursor of this server"));
         let mut items: Vec<_> = chunk
             .events
             .iter()
             .enumerate()
             .skip(start)
-            .map(|(at, event)| ExportEventUnstructured { event: Some(event.clone()), cursor: format!("a1:{}", at + 1) })
+            .map(|(at, event)| ExportEventUnstructured {
+                event: Some(event.clone()),
+                cursor: format!("a1:{}", at + 1),
+            })
             .collect();
         let last = match chunk.hangs_after {
             Some(after) => {
@@ -159,8 +205,14 @@ impl AuditLogService for Services {
 #[tonic::async_trait]
 impl AuthService for Services {
     async fn ping(&self, request: Request<PingRequest>) -> Result<Response<PingResponse>, Status> {
-        assert!(request.metadata().get("version").is_none(), "nothing is known of the server's version yet");
+        assert!(
+            request.metadata().get("version").is_none(),
+            "nothing is known of the server's version yet"
+        );
         self.script.lock().expect("no panic").ping.clone()?;
-        Ok(Response::new(PingResponse { cluster_name: "example.com".into(), server_version: "17.2.1".into() }))
+        Ok(Response::new(PingResponse {
+            cluster_name: "example.com".into(),
+            server_version: "17.2.1".into(),
+        }))
     }
 }
