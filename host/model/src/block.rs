@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use crate::event::{EventView, FeedKind, FeedRef, Head};
+use crate::event::{EventView, FeedKind, Head};
 use crate::{Millis, Seq, SeqRange};
 
 /// A block is closed at this many events …
@@ -153,10 +153,8 @@ impl Block {
             code: self.parts.codes.at(row),
             time: self.parts.times[row],
             index: self.parts.indexes[row],
-            feed: match self.feed {
-                FeedKind::Audit => FeedRef::Audit,
-                FeedKind::Sessions => FeedRef::Session(self.parts.sessions.at(row)),
-            },
+            feed: self.feed,
+            session: Some(self.session(row)).filter(|session| !session.is_empty()),
             payload: self.parts.payloads.at(row),
         }
     }

@@ -19,6 +19,14 @@ impl FeedKind {
             FeedKind::Sessions => "sessions",
         }
     }
+
+    /// What the contract calls it: where a single event came from.
+    pub fn of_event(self) -> &'static str {
+        match self {
+            FeedKind::Audit => "audit",
+            FeedKind::Sessions => "session",
+        }
+    }
 }
 
 /// Where an event came from inside Teleport.
@@ -40,19 +48,21 @@ pub struct EventView<'a> {
     pub time: Millis,
     /// Teleport's `ei`.
     pub index: i64,
-    pub feed: FeedRef<'a>,
+    pub feed: FeedKind,
+    /// The session the event belongs to, if any.
+    pub session: Option<&'a str>,
     /// One JSON object. Empty for an event that could not be turned into JSON.
     pub payload: &'a str,
 }
 
-/// One record on its way to a sink.
+/// A document as a sink sees it: the event it was made of, with a key and a payload of its own.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DocumentView<'a> {
-    pub key: &'a str,
-    pub event_type: &'a str,
-    pub time: Millis,
-    pub feed: FeedRef<'a>,
-    pub payload: &'a str,
+    /// `key` is the document's: `KEY#n` where a mapper made several of one event. `payload` is the
+    /// mapper's, or the event's own.
+    pub event: EventView<'a>,
+    /// What the mapper attached.
+    pub attributes: &'a [(String, String)],
 }
 
 /// What the reader knows of an event beside its payload.

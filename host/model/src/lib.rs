@@ -6,12 +6,14 @@
 mod block;
 mod books;
 mod commit;
+pub mod contract;
 mod cursor;
 mod event;
 mod mask;
 mod outcome;
 pub mod request;
 mod secret;
+mod state;
 mod time;
 
 pub use block::{
@@ -24,6 +26,7 @@ pub use event::{DocumentView, EventView, FeedKind, FeedRef, Head, key_of, payloa
 pub use mask::{LINE_MAX, MASK, MASKED_MIN_CHARS, Masks, escape, percent_encoded};
 pub use outcome::{Fate, Outcome, OutcomeRun, Outcomes, ReasonIndex};
 pub use secret::Secret;
+pub use state::{STATE_KEY_MAX, STATE_VALUE_MAX, StateError, StateOverlay};
 pub use time::{Day, Millis};
 
 /// Position of an event in its stream. Starts at 1, increases by 1, is never reused.

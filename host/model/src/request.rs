@@ -1,18 +1,44 @@
 //! Requests that a sink returned, and what the contract demands of them.
 //!
-//! A guest's request is data until [`Request::check`] has passed it: method, path, header and index
-//! rules are enforced here, before anything is sent, so that a component that breaks them is
-//! handled like one that trapped.
+//! A component's request is data until [`Request::check`] has passed it: every rule is enforced
+//! here, before anything is sent, so that a component that breaks one is treated like one that
+//! trapped.
 
-use std::collections::HashSet;
+mod answer;
+mod body;
 
-use bytes::Bytes;
+pub use answer::{Delivery, Disposition, Response, Sent};
+pub use body::{Body, Part};
+
 use thiserror::Error;
 
-/// At most this many headers in a request.
+/// Most headers of a request.
 pub const HEADERS_MAX: usize = 64;
 
-/// Refused in a guest's request, whatever the operator configured. `Proxy-*` too.
+/// Most bytes of all header names and values of a request.
+pub const HEADER_BYTES_MAX: usize = 16 * 1024;
+
+/// Longest path suffix, in bytes.
+pub const PATH_SUFFIX_MAX: usize = 2 * 1024;
+
+/// Most bytes of all names and values of a request's query, unencoded.
+pub const QUERY_BYTES_MAX: usize = 4 * 1024;
+
+/// Longest tag, in bytes.
+pub const TAG_MAX: usize = 1024;
+
+/// Headers that every sink may set. Others carry authority with some receiver or proxy
+/// (`X-Forwarded-User`, `X-HTTP-Method-Override`, `es-security-runas-user`, a tenant), so that the
+/// operator names those a sink needs.
+const ALLOWED: [&str; 5] = [
+    "accept",
+    "content-encoding",
+    "content-language",
+    "content-type",
+    "idempotency-key",
+];
+
+/// The host's own, whatever the operator allows. `Proxy-*` too.
 const REFUSED: [&str; 10] = [
     "host",
     "content-length",
@@ -35,9 +61,24 @@ pub struct Request {
     /// Unencoded.
     pub query: Vec<(String, String)>,
     pub headers: Vec<(String, String)>,
-    pub body: Bytes,
-    /// Which documents of the batch it carries, by index.
+    pub body: Body,
+    /// Returned to `classify`, unread.
+    pub tag: String,
+    /// Which documents of the call it carries, by index.
     pub carries: Vec<u32>,
+}
+
+/// What the operator's endpoint leaves to a sink's requests.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestRules {
+    /// Names of the headers that the operator set, in lower case: not for the sink to set.
+    pub operator_headers: Vec<String>,
+    /// Names of further headers that the operator allows the sink to set, in lower case.
+    pub allowed_headers: Vec<String>,
+    /// Names of the query parameters of the operator's URL, decoded: not for the sink to set. Of
+    /// two parameters with one name some receivers take the first, and a sink must not choose, say,
+    /// whose token is used.
+    pub operator_query: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,11 +118,24 @@ impl CheckedRequest {
     pub fn headers(&self) -> &[(String, String)] {
         &self.inner.headers
     }
-    pub fn body(&self) -> &Bytes {
+    pub fn body(&self) -> &Body {
         &self.inner.body
     }
+    pub fn tag(&self) -> &str {
+        &self.inner.tag
+    }
+    /// At least one.
     pub fn carries(&self) -> &[u32] {
         &self.inner.carries
+    }
+    /// What `classify` is shown of it.
+    pub fn sent(&self) -> Sent {
+        Sent {
+            method: self.method,
+            path_suffix: self.inner.path_suffix.clone(),
+            tag: self.inner.tag.clone(),
+            carries: self.inner.carries.clone(),
+        }
     }
 }
 
@@ -90,16 +144,41 @@ impl CheckedRequest {
 pub enum Violation {
     #[error("the method `{0}` is not POST, PUT or PATCH")]
     Method(String),
-    #[error("the path suffix `{0}` has a character outside `[A-Za-z0-9._~/-]`, a `..` or a `//`")]
+    #[error(
+        "the path suffix `{0}` has a character outside `[A-Za-z0-9._~/-]`, or an empty, `.` or \
+         `..` segment"
+    )]
     Path(String),
-    #[error("{0} headers are more than {HEADERS_MAX}")]
+    #[error("the path suffix `{0}` must begin with `/` or `.`, so that it cannot extend a name")]
+    PathBoundary(String),
+    #[error("the path suffix has {0} bytes, {PATH_SUFFIX_MAX} are allowed")]
+    PathTooLong(usize),
+    #[error("the query parameter `{0}` is set by the operator's URL")]
+    QueryName(String),
+    #[error("the query has {0} bytes, {QUERY_BYTES_MAX} are allowed")]
+    QueryTooLong(usize),
+    #[error("the request has {0} headers, {HEADERS_MAX} are allowed")]
     TooManyHeaders(usize),
+    #[error("the headers have {0} bytes, {HEADER_BYTES_MAX} are allowed")]
+    HeadersTooLong(usize),
     #[error("the header name `{0}` is not a token")]
     HeaderName(String),
-    #[error("the header `{0}` is not for a component to set")]
+    #[error("the header `{0}` is not one that a sink may set")]
     HeaderRefused(String),
+    #[error(
+        "the header `{0}` needs the operator's permission: `allow-headers = [\"{0}\"]` in the sink"
+    )]
+    HeaderNotAllowed(String),
     #[error("the value of the header `{0}` has a character that is not visible ASCII")]
     HeaderValue(String),
+    #[error("`content-encoding: {0}` does not fit the body")]
+    ContentEncoding(String),
+    #[error("the tag has {0} bytes, {TAG_MAX} are allowed")]
+    TagTooLong(usize),
+    #[error("a request carries no document")]
+    CarriesNothing,
+    #[error("the body has document {0}, which the request does not carry")]
+    NotCarried(u32),
     #[error("index {0} is not in the batch of {1}")]
     NoSuchIndex(u32, usize),
     #[error("index {0} is carried or rejected twice")]
@@ -109,43 +188,82 @@ pub enum Violation {
 }
 
 impl Request {
-    /// Enforces the rules for one request. `operator_headers`: names the operator set, in lower
-    /// case; a component cannot override them.
-    pub fn check(self, operator_headers: &[String]) -> Result<CheckedRequest, Violation> {
+    /// Enforces the rules for one request. That every document of the call is in one request or
+    /// one rejection is [`check_indexes`]' to enforce.
+    pub fn check(self, rules: &RequestRules) -> Result<CheckedRequest, Violation> {
         let method = match self.method.as_str() {
             "POST" => Method::Post,
             "PUT" => Method::Put,
             "PATCH" => Method::Patch,
-            _ => return Err(Violation::Method(self.method)),
+            _ => return Err(Violation::Method(shortened(&self.method))),
         };
-        if !is_path_suffix(&self.path_suffix) {
-            return Err(Violation::Path(self.path_suffix));
+        check_path(&self.path_suffix)?;
+        self.check_query(rules)?;
+        self.check_headers(rules)?;
+        if self.tag.len() > TAG_MAX {
+            return Err(Violation::TagTooLong(self.tag.len()));
         }
-        if self.headers.len() > HEADERS_MAX {
-            return Err(Violation::TooManyHeaders(self.headers.len()));
+        if self.carries.is_empty() {
+            return Err(Violation::CarriesNothing);
         }
-        for (name, value) in &self.headers {
-            if !is_header_name(name) {
-                return Err(Violation::HeaderName(name.clone()));
-            }
-            if is_refused_header(name) || operator_headers.contains(&name.to_ascii_lowercase()) {
-                return Err(Violation::HeaderRefused(name.clone()));
-            }
-            if !value
-                .bytes()
-                .all(|byte| byte == b' ' || byte.is_ascii_graphic())
-            {
-                return Err(Violation::HeaderValue(name.clone()));
-            }
+        if let Some(index) = self.body.documents_outside(&self.carries) {
+            return Err(Violation::NotCarried(index));
         }
         Ok(CheckedRequest {
             method,
             inner: self,
         })
     }
+
+    fn check_query(&self, rules: &RequestRules) -> Result<(), Violation> {
+        let bytes = pairs_len(&self.query);
+        if bytes > QUERY_BYTES_MAX {
+            return Err(Violation::QueryTooLong(bytes));
+        }
+        match self
+            .query
+            .iter()
+            .find(|(name, _)| rules.operator_query.contains(name))
+        {
+            Some((name, _)) => Err(Violation::QueryName(name.clone())),
+            None => Ok(()),
+        }
+    }
+
+    fn check_headers(&self, rules: &RequestRules) -> Result<(), Violation> {
+        if self.headers.len() > HEADERS_MAX {
+            return Err(Violation::TooManyHeaders(self.headers.len()));
+        }
+        let bytes = pairs_len(&self.headers);
+        if bytes > HEADER_BYTES_MAX {
+            return Err(Violation::HeadersTooLong(bytes));
+        }
+        for (name, value) in &self.headers {
+            if !is_header_name(name) {
+                return Err(Violation::HeaderName(name.clone()));
+            }
+            let lower = name.to_ascii_lowercase();
+            if is_refused_header(&lower) || rules.operator_headers.contains(&lower) {
+                return Err(Violation::HeaderRefused(lower));
+            }
+            if !ALLOWED.contains(&lower.as_str()) && !rules.allowed_headers.contains(&lower) {
+                return Err(Violation::HeaderNotAllowed(lower));
+            }
+            if !value
+                .bytes()
+                .all(|byte| byte == b' ' || byte.is_ascii_graphic())
+            {
+                return Err(Violation::HeaderValue(lower));
+            }
+            if lower == "content-encoding" && !self.body.is_encoded_as(value) {
+                return Err(Violation::ContentEncoding(shortened(value)));
+            }
+        }
+        Ok(())
+    }
 }
 
-/// Every index of a batch of `documents` stands in exactly one request or in one rejection.
+/// Every index of a call with `documents` documents is in exactly one request or one rejection.
 pub fn check_indexes<'a>(
     documents: usize,
     carried: impl Iterator<Item = &'a [u32]>,
@@ -165,78 +283,49 @@ pub fn check_indexes<'a>(
     }
 }
 
-/// What a receiver answered, as `classify` sees it.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Response {
-    pub status: u16,
-    pub headers: Vec<(String, String)>,
-    /// Invalid UTF-8 is replaced, known secrets are masked.
-    pub body: String,
-    pub truncated: bool,
-    /// Milliseconds from a `Retry-After` header.
-    pub retry_after: Option<u64>,
-}
-
-/// What became of one request's documents.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Delivery {
-    Delivered,
-    /// By index in the batch; what the request carried and the list lacks was delivered.
-    Mixed(Vec<(u32, DocumentFate)>),
-    /// Hold and send the same again, not before `after` milliseconds.
-    Retry {
-        message: String,
-        after: Option<u32>,
-    },
-    /// The receiver refused the batch, not every document: send it again in halves.
-    Split(String),
-    /// All of them go to the dead letters.
-    Rejected(String),
-}
-
-#[derive(Clone, Debug, PartialEq)]
-pub enum DocumentFate {
-    Delivered,
-    Rejected(String),
-    Retry,
-}
-
-impl Delivery {
-    /// In a `mixed` answer every index was carried by the request, and stands once.
-    pub fn check(self, carries: &[u32]) -> Result<Delivery, Violation> {
-        if let Delivery::Mixed(fates) = &self {
-            let carried: HashSet<u32> = carries.iter().copied().collect();
-            let mut seen = HashSet::new();
-            for (index, _) in fates {
-                if !carried.contains(index) {
-                    return Err(Violation::NoSuchIndex(*index, carries.len()));
-                }
-                if !seen.insert(*index) {
-                    return Err(Violation::IndexTwice(*index));
-                }
-            }
-        }
-        Ok(self)
-    }
-}
-
 /// A token of RFC 9110 5.6.2, as every header name must be.
 pub fn is_header_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(is_token_byte)
 }
 
-/// A header that belongs to the host: neither a component nor the operator's `headers` can set it.
-/// In any case.
+/// A header that is the host's: neither a component nor the operator's `headers` can set it. In any
+/// case.
 pub fn is_refused_header(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
     REFUSED.contains(&lower.as_str()) || lower.starts_with("proxy-")
 }
 
-fn is_path_suffix(text: &str) -> bool {
-    text.bytes()
-        .all(|byte| byte.is_ascii_alphanumeric() || b"._~/-".contains(&byte))
-        && !text.contains("..")
-        && !text.contains("//")
+fn check_path(suffix: &str) -> Result<(), Violation> {
+    if suffix.is_empty() {
+        return Ok(());
+    }
+    if suffix.len() > PATH_SUFFIX_MAX {
+        return Err(Violation::PathTooLong(suffix.len()));
+    }
+    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._~/-".contains(&byte);
+    let segments = suffix.strip_prefix('/').unwrap_or(suffix);
+    let mut segments = segments.strip_suffix('/').unwrap_or(segments).split('/');
+    if !suffix.bytes().all(allowed)
+        || (suffix != "/" && segments.any(|segment| matches!(segment, "" | "." | "..")))
+    {
+        return Err(Violation::Path(shortened(suffix)));
+    }
+    if !suffix.starts_with(['/', '.']) {
+        return Err(Violation::PathBoundary(shortened(suffix)));
+    }
+    Ok(())
+}
+
+fn pairs_len(pairs: &[(String, String)]) -> usize {
+    pairs
+        .iter()
+        .map(|(name, value)| name.len() + value.len())
+        .sum()
+}
+
+/// For a message.
+fn shortened(text: &str) -> String {
+    crate::escape(text, 120).into_owned()
 }
 
 // RFC 9110 5.6.2.
@@ -246,6 +335,8 @@ fn is_token_byte(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn request(change: impl FnOnce(&mut Request)) -> Request {
@@ -254,11 +345,20 @@ mod tests {
             path_suffix: ".7f3.log".into(),
             query: vec![],
             headers: vec![("content-type".into(), "application/json".into())],
-            body: Bytes::from_static(b"[]"),
+            body: Body::Bytes(Bytes::from_static(b"[]")),
+            tag: String::new(),
             carries: vec![0],
         };
         change(&mut request);
         request
+    }
+
+    fn rules() -> RequestRules {
+        RequestRules {
+            operator_headers: vec!["x-api-key".into()],
+            allowed_headers: vec!["x-splunk-request-channel".into(), "host".into()],
+            operator_query: vec!["token".into()],
+        }
     }
 
     #[test]
@@ -267,56 +367,109 @@ mod tests {
             let pair = (name.to_owned(), value.to_owned());
             request(|r| r.headers = vec![pair])
         };
+        let path = |suffix: &str| {
+            let suffix = suffix.to_owned();
+            request(|r| r.path_suffix = suffix)
+        };
+        let part = |index| request(|r| r.body = Body::Parts(vec![Part::Document(index)]));
         for (request, violation) in [
             (
                 request(|r| r.method = "GET".into()),
                 Violation::Method("GET".into()),
             ),
+            (path("/../etc"), Violation::Path("/../etc".into())),
+            (path("/./etc"), Violation::Path("/./etc".into())),
             (
-                request(|r| r.path_suffix = "/../etc".into()),
-                Violation::Path("/../etc".into()),
-            ),
-            (
-                request(|r| r.path_suffix = "//evil.example".into()),
+                path("//evil.example"),
                 Violation::Path("//evil.example".into()),
             ),
             (
-                request(|r| r.path_suffix = "@evil.example".into()),
+                path("@evil.example"),
                 Violation::Path("@evil.example".into()),
+            ),
+            (path("23/evil"), Violation::PathBoundary("23/evil".into())),
+            (
+                path(&format!("/{}", "a".repeat(100_000))),
+                Violation::PathTooLong(100_001),
+            ),
+            (
+                request(|r| r.query = vec![("token".into(), "mine".into())]),
+                Violation::QueryName("token".into()),
+            ),
+            (
+                request(|r| r.query = vec![("q".into(), "x".repeat(100_000))]),
+                Violation::QueryTooLong(100_001),
             ),
             (
                 header("Host", "evil"),
-                Violation::HeaderRefused("Host".into()),
+                Violation::HeaderRefused("host".into()),
             ),
             (
                 header("AUTHORIZATION", "x"),
-                Violation::HeaderRefused("AUTHORIZATION".into()),
+                Violation::HeaderRefused("authorization".into()),
             ),
             (
                 header("Proxy-Foo", "x"),
-                Violation::HeaderRefused("Proxy-Foo".into()),
+                Violation::HeaderRefused("proxy-foo".into()),
             ),
             (
                 header("X-Api-Key", "x"),
-                Violation::HeaderRefused("X-Api-Key".into()),
+                Violation::HeaderRefused("x-api-key".into()),
+            ),
+            (
+                header("X-Forwarded-User", "root"),
+                Violation::HeaderNotAllowed("x-forwarded-user".into()),
+            ),
+            (
+                header("es-security-runas-user", "root"),
+                Violation::HeaderNotAllowed("es-security-runas-user".into()),
             ),
             (header("a b", "x"), Violation::HeaderName("a b".into())),
             (
-                header("x", "a\r\nHost: evil"),
-                Violation::HeaderValue("x".into()),
+                header("accept", "a\r\nHost: evil"),
+                Violation::HeaderValue("accept".into()),
             ),
             (
-                request(|r| r.headers = vec![("x".into(), "y".into()); 65]),
+                header("Content-Encoding", "gzip"),
+                Violation::ContentEncoding("gzip".into()),
+            ),
+            (
+                header("accept", &"x".repeat(20_000)),
+                Violation::HeadersTooLong(20_006),
+            ),
+            (
+                request(|r| r.headers = vec![("accept".into(), "y".into()); 65]),
                 Violation::TooManyHeaders(65),
             ),
+            (
+                request(|r| r.tag = "t".repeat(1025)),
+                Violation::TagTooLong(1025),
+            ),
+            (request(|r| r.carries = vec![]), Violation::CarriesNothing),
+            (part(1), Violation::NotCarried(1)),
         ] {
-            assert_eq!(request.check(&["x-api-key".into()]).unwrap_err(), violation);
+            assert_eq!(request.check(&rules()).unwrap_err(), violation);
         }
-        assert!(request(|_| {}).check(&[]).is_ok());
+        for request in [
+            request(|_| {}),
+            path("/a/b/"),
+            path("/"),
+            header("X-Splunk-Request-Channel", "c"),
+            part(0),
+            request(|r| {
+                r.headers = vec![("content-encoding".into(), "gzip".into())];
+                r.body = Body::Bytes(Bytes::from_static(&[0x1f, 0x8b, 8]));
+            }),
+        ] {
+            request
+                .clone()
+                .check(&rules())
+                .unwrap_or_else(|error| panic!("{request:?}: {error}"));
+        }
     }
 
     #[test]
-    fn each_index_stands_exactly_once() {
+    fn each_index_is_carried_or_rejected_exactly_once() {
         let check = |carried: &[&[u32]], rejected: &[u32]| {
             check_indexes(3, carried.iter().copied(), rejected.iter().copied())
         };

@@ -1,0 +1,182 @@
+use std::collections::HashSet;
+
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// A piece of a body. The host puts the documents in, so that a sink need not see them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part {
+    Text(String),
+    /// The payload of the document with this index in the call, as it is.
+    Document(u32),
+    /// The payload as a JSON string, quoted and escaped.
+    DocumentAsString(u32),
+}
+
+/// The body of a request, before the documents are put in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    Parts(Vec<Part>),
+    Bytes(Bytes),
+}
+
+impl Body {
+    /// The bytes to send. `payload` gives a document's payload by its index in the call.
+    pub fn assemble<'a>(&self, payload: impl Fn(u32) -> &'a str) -> Bytes {
+        let parts = match self {
+            Body::Bytes(bytes) => return bytes.clone(),
+            Body::Parts(parts) => parts,
+        };
+        let mut body = BytesMut::with_capacity(self.len(&payload));
+        for part in parts {
+            match part {
+                Part::Text(text) => body.put_slice(text.as_bytes()),
+                Part::Document(index) => body.put_slice(payload(*index).as_bytes()),
+                Part::DocumentAsString(index) => put_json_string(&mut body, payload(*index)),
+            }
+        }
+        body.freeze()
+    }
+
+    /// Bytes that [`assemble`](Self::assemble) gives.
+    pub fn len<'a>(&self, payload: impl Fn(u32) -> &'a str) -> usize {
+        match self {
+            Body::Bytes(bytes) => bytes.len(),
+            Body::Parts(parts) => parts
+                .iter()
+                .map(|part| match part {
+                    Part::Text(text) => text.len(),
+                    Part::Document(index) => payload(*index).len(),
+                    Part::DocumentAsString(index) => json_string_len(payload(*index)),
+                })
+                .sum(),
+        }
+    }
+
+    /// The first document in the body that is not among `carries`.
+    pub(crate) fn documents_outside(&self, carries: &[u32]) -> Option<u32> {
+        let Body::Parts(parts) = self else {
+            return None;
+        };
+        let documents = parts.iter().filter_map(|part| match part {
+            Part::Text(_) => None,
+            Part::Document(index) | Part::DocumentAsString(index) => Some(*index),
+        });
+        // Usually they are in the order of `carries`: then no set is built.
+        if documents.clone().eq(carries.iter().copied()) {
+            return None;
+        }
+        let carried: HashSet<u32> = carries.iter().copied().collect();
+        documents.into_iter().find(|index| !carried.contains(index))
+    }
+
+    /// Whether the body begins as one with this `Content-Encoding` does. A body of parts is never
+    /// encoded.
+    pub(crate) fn is_encoded_as(&self, encoding: &str) -> bool {
+        let magic: &[u8] = match encoding {
+            "identity" => return true,
+            "gzip" => &[0x1f, 0x8b],
+            "zstd" => &[0x28, 0xb5, 0x2f, 0xfd],
+            _ => return false,
+        };
+        matches!(self, Body::Bytes(bytes) if bytes.starts_with(magic))
+    }
+}
+
+/// What a byte becomes inside a JSON string, where it cannot stand as it is.
+fn escape(byte: u8) -> Option<[u8; 6]> {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    match byte {
+        b'"' | b'\\' => Some([b'\\', byte, 0, 0, 0, 0]),
+        b'\n' => Some(*b"\\n\0\0\0\0"),
+        b'\r' => Some(*b"\\r\0\0\0\0"),
+        b'\t' => Some(*b"\\t\0\0\0\0"),
+        0..0x20 => {
+            let (high, low) = (HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]);
+            Some([b'\\', b'u', b'0', b'0', high, low])
+        }
+        _ => None,
+    }
+}
+
+fn put_json_string(body: &mut BytesMut, text: &str) {
+    let bytes = text.as_bytes();
+    body.put_u8(b'"');
+    let mut start = 0;
+    for (at, &byte) in bytes.iter().enumerate() {
+        if let Some(escaped) = escape(byte) {
+            body.put_slice(&bytes[start..at]);
+            body.put_slice(&escaped[..escaped_len(&escaped)]);
+            start = at + 1;
+        }
+    }
+    body.put_slice(&bytes[start..]);
+    body.put_u8(b'"');
+}
+
+fn json_string_len(text: &str) -> usize {
+    let grown: usize = text
+        .bytes()
+        .filter_map(escape)
+        .map(|escaped| escaped_len(&escaped) - 1)
+        .sum();
+    text.len() + grown + 2
+}
+
+fn escaped_len(escaped: &[u8; 6]) -> usize {
+    if escaped[1] == b'u' { 6 } else { 2 }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn documents_are_put_where_the_parts_say() {
+        let payloads = [r#"{"a":1}"#, "{\"b\":\"x\\\\y\"}"];
+        let body = Body::Parts(vec![
+            Part::Text("[".into()),
+            Part::Document(1),
+            Part::Text(",".into()),
+            Part::DocumentAsString(1),
+            Part::Text("]".into()),
+        ]);
+        let assembled = body.assemble(|index| payloads[index as usize]);
+        assert_eq!(
+            std::str::from_utf8(&assembled).unwrap(),
+            r#"[{"b":"x\\y"},"{\"b\":\"x\\\\y\"}"]"#
+        );
+        assert_eq!(body.len(|index| payloads[index as usize]), assembled.len());
+    }
+
+    proptest! {
+        #[test]
+        fn a_payload_survives_as_a_json_string(text in "[\\x00-\\x7fäü\u{2028}]{0,60}") {
+            let body = Body::Parts(vec![Part::DocumentAsString(0)]);
+            let assembled = body.assemble(|_| &text);
+            prop_assert_eq!(body.len(|_| &text), assembled.len());
+            let inner = &assembled[1..assembled.len() - 1];
+            let mut back = String::new();
+            let mut chars = std::str::from_utf8(inner).unwrap().chars();
+            while let Some(char) = chars.next() {
+                prop_assert!(char != '"' && (char as u32) >= 0x20);
+                if char != '\\' {
+                    back.push(char);
+                    continue;
+                }
+                back.push(match chars.next().unwrap() {
+                    'n' => '\n',
+                    'r' => '\r',
+                    't' => '\t',
+                    'u' => {
+                        let code: String = chars.by_ref().take(4).collect();
+                        char::from_u32(u32::from_str_radix(&code, 16).unwrap()).unwrap()
+                    }
+                    plain => plain,
+                });
+            }
+            prop_assert_eq!(back, text);
+        }
+    }
+}
