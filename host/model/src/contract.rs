@@ -188,3 +188,11 @@ impl From<Violation> for CallError {
         CallError::Contract(violation.to_string())
     }
 }
+
+/// A component's answer, and what it cost.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Called<T> {
+    pub result: Result<T, CallError>,
+    /// CPU time of the call.
+    pub cpu: Duration,
+}

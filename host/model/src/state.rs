@@ -85,6 +85,16 @@ impl StateOverlay {
         Ok(())
     }
 
+    /// The same state for the batch that follows: it sees these writes, but they are not its own.
+    pub fn continued(&self) -> StateOverlay {
+        StateOverlay {
+            durable: self.clone().into_durable(),
+            writes: BTreeMap::new(),
+            bytes: self.bytes,
+            quota: self.quota,
+        }
+    }
+
     /// What the batch changed. `None` removes the key.
     pub fn writes(&self) -> &BTreeMap<String, Option<String>> {
         &self.writes

@@ -1,0 +1,217 @@
+//! What a receiver's answer means: the table of delivery.
+
+use std::time::Duration;
+
+use lockgate_model::request::{Delivery, Disposition, Response};
+
+/// The longest `Retry-After` that is honoured.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+
+/// What an answer, or the lack of one, means for a request.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Judgement {
+    /// By index in the request's `carries`-numbering; what is not in the list was delivered.
+    Taken(Vec<(u32, Disposition)>),
+    /// None of its documents is wanted; the request may still hold good ones.
+    AllRejected(String),
+    /// 400, 422, or the sink asks for a split: one of the documents is refused.
+    Refused(String),
+    /// 413.
+    TooLarge(String),
+    /// The receiver cannot take it now.
+    Wait {
+        message: String,
+        /// At least this long.
+        after: Duration,
+        /// 5xx and time-outs: a document in it may be what the receiver fails on.
+        suspicious: bool,
+    },
+    /// Something must be set right first, here or there.
+    Operator(String),
+}
+
+/// Why a request got no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SendFailure {
+    /// Connecting failed, or the connection broke.
+    Connection(String),
+    /// No answer in time.
+    Timeout(String),
+    /// TLS and certificates, on either side.
+    Tls(String),
+    /// The request breaks a rule that only shows when its URL is built.
+    Contract(String),
+}
+
+/// True where the sink's word is heard: no plugin can declare delivered, or throw away, what a
+/// receiver did not take.
+fn sink_may_settle(status: u16) -> bool {
+    !matches!(status, 401 | 403 | 408 | 429 | 500..)
+}
+
+/// The host's table for a status.
+pub fn by_status(response: &Response) -> Judgement {
+    let message = describe(response);
+    let wait = |suspicious| Judgement::Wait {
+        message: message.clone(),
+        after: retry_after(response),
+        suspicious,
+    };
+    match response.status {
+        200..=299 => Judgement::Taken(Vec::new()),
+        400 | 422 => Judgement::Refused(message),
+        413 => Judgement::TooLarge(message),
+        408 | 425 | 429 => wait(false),
+        500.. => wait(true),
+        _ => Judgement::Operator(message),
+    }
+}
+
+/// What the sink says of a response. The second value is true where it is not believed.
+pub fn by_sink(response: &Response, delivery: Delivery) -> (Judgement, bool) {
+    let settles = sink_may_settle(response.status);
+    let judgement = match delivery {
+        Delivery::ByStatus => by_status(response),
+        Delivery::Retry { message, after } => {
+            let after = Duration::from_millis(after.unwrap_or(0).into()).min(RETRY_AFTER_MAX);
+            let after = after.max(retry_after(response));
+            Judgement::Wait {
+                message,
+                after,
+                suspicious: response.status >= 500,
+            }
+        }
+        Delivery::Hold(message) => Judgement::Operator(message),
+        Delivery::Split(message) if settles => Judgement::Refused(message),
+        Delivery::Delivered if settles => Judgement::Taken(Vec::new()),
+        Delivery::Mixed(dispositions) if settles => Judgement::Taken(dispositions),
+        Delivery::Rejected(reason) if settles => Judgement::AllRejected(reason),
+        _ => return (by_status(response), true),
+    };
+    (judgement, false)
+}
+
+pub fn by_failure(failure: SendFailure) -> Judgement {
+    match failure {
+        SendFailure::Connection(message) => Judgement::Wait {
+            message,
+            after: Duration::ZERO,
+            suspicious: false,
+        },
+        SendFailure::Timeout(message) => Judgement::Wait {
+            message,
+            after: Duration::ZERO,
+            suspicious: true,
+        },
+        SendFailure::Tls(message) => Judgement::Operator(message),
+        // As a trap of `encode`: narrowed down to the document.
+        SendFailure::Contract(message) => Judgement::Refused(message),
+    }
+}
+
+/// The first line of an answer's body, for people.
+pub(crate) fn excerpt(response: &Response) -> String {
+    let text = String::from_utf8_lossy(&response.body[..response.body.len().min(1024)]);
+    let line = text.trim().lines().next().unwrap_or("").trim_end();
+    lockgate_model::escape(line, 200).into_owned()
+}
+
+fn describe(response: &Response) -> String {
+    let excerpt = excerpt(response);
+    let status = response.status;
+    if excerpt.is_empty() {
+        format!("the receiver answered {status}")
+    } else {
+        format!("the receiver answered {status}: {excerpt}")
+    }
+}
+
+fn retry_after(response: &Response) -> Duration {
+    Duration::from_millis(response.retry_after.unwrap_or(0)).min(RETRY_AFTER_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+
+    fn response(status: u16) -> Response {
+        Response {
+            status,
+            headers: Vec::new(),
+            body: Bytes::from_static(b"no\n"),
+            truncated: false,
+            retry_after: None,
+        }
+    }
+
+    /// One word for a judgement, to compare tables with.
+    fn word(judgement: &Judgement) -> &'static str {
+        match judgement {
+            Judgement::Taken(_) => "taken",
+            Judgement::AllRejected(_) => "rejected",
+            Judgement::Refused(_) => "refused",
+            Judgement::TooLarge(_) => "too large",
+            Judgement::Wait {
+                suspicious: true, ..
+            } => "suspicious",
+            Judgement::Wait { .. } => "wait",
+            Judgement::Operator(_) => "operator",
+        }
+    }
+
+    #[test]
+    fn each_status_has_the_meaning_of_the_table() {
+        for (status, expected) in [
+            (100, "operator"),
+            (200, "taken"),
+            (204, "taken"),
+            (301, "operator"),
+            (400, "refused"),
+            (401, "operator"),
+            (403, "operator"),
+            (404, "operator"),
+            (408, "wait"),
+            (413, "too large"),
+            (418, "operator"),
+            (422, "refused"),
+            (425, "wait"),
+            (429, "wait"),
+            (500, "suspicious"),
+            (503, "suspicious"),
+        ] {
+            assert_eq!(word(&by_status(&response(status))), expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn a_sink_cannot_settle_what_a_receiver_did_not_take() {
+        let settling = [
+            Delivery::Delivered,
+            Delivery::Rejected("bad".into()),
+            Delivery::Mixed(vec![(0, Disposition::Rejected("bad".into()))]),
+            Delivery::Split("half".into()),
+        ];
+        for status in [401, 403, 408, 429, 500, 503] {
+            for delivery in &settling {
+                let (judgement, disbelieved) = by_sink(&response(status), delivery.clone());
+                assert!(disbelieved, "{status} {delivery:?}");
+                assert_eq!(
+                    judgement,
+                    by_status(&response(status)),
+                    "{status} {delivery:?}"
+                );
+            }
+            let hold = by_sink(&response(status), Delivery::Hold("wrong index".into()));
+            assert_eq!(hold, (Judgement::Operator("wrong index".into()), false));
+        }
+        for (delivery, expected) in settling
+            .into_iter()
+            .zip(["taken", "rejected", "taken", "refused"])
+        {
+            let (judgement, disbelieved) = by_sink(&response(409), delivery);
+            assert_eq!((word(&judgement), disbelieved), (expected, false));
+        }
+    }
+}

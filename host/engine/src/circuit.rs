@@ -1,0 +1,190 @@
+use std::time::Duration;
+
+use crate::Uptime;
+
+/// The longest wait between two probes, but for a `Retry-After`.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+const BACKOFF_BASE: Duration = Duration::from_millis(500);
+
+/// Why nothing is sent to an endpoint but probes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// It cannot be reached, or cannot take anything now.
+    Unavailable,
+    /// It needs its operator: wrong address, credentials, certificates.
+    Operator,
+    /// It refuses single documents, and has accepted none between.
+    RefusesAll,
+}
+
+/// All requests to one endpoint share it: while the endpoint is in trouble a single probe goes out
+/// at a time, and the first success lets all of them go.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Circuit {
+    open: Option<Open>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Open {
+    pub(crate) trouble: Trouble,
+    pub(crate) message: String,
+    pub(crate) since: Uptime,
+    pub(crate) failures: u32,
+    pub(crate) next_probe: Uptime,
+    pub(crate) probing: bool,
+}
+
+/// What may be sent now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Allowed {
+    Everything,
+    Probe,
+    NothingUntil(Uptime),
+    /// Until the probe that is out has come back.
+    Nothing,
+}
+
+impl Circuit {
+    pub(crate) fn open(&self) -> Option<&Open> {
+        self.open.as_ref()
+    }
+
+    pub(crate) fn allowed(&self, now: Uptime) -> Allowed {
+        match &self.open {
+            None => Allowed::Everything,
+            Some(open) if open.probing => Allowed::Nothing,
+            Some(open) if open.next_probe <= now => Allowed::Probe,
+            Some(open) => Allowed::NothingUntil(open.next_probe),
+        }
+    }
+
+    pub(crate) fn begin_probe(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.probing = true;
+        }
+    }
+
+    /// A request failed for the endpoint's sake. `was_probe`: it was sent while the circuit was
+    /// open. Others were sent before it opened, and their failures say nothing new.
+    pub(crate) fn fail(
+        &mut self,
+        now: Uptime,
+        trouble: Trouble,
+        message: String,
+        after: Duration,
+        was_probe: bool,
+        random: &mut Random,
+    ) {
+        let open = self.open.get_or_insert_with(|| Open {
+            trouble,
+            message: String::new(),
+            since: now,
+            failures: 0,
+            next_probe: now,
+            probing: false,
+        });
+        if !was_probe && open.failures > 0 {
+            open.next_probe = open.next_probe.max(now + after);
+            return;
+        }
+        open.trouble = trouble;
+        open.message = message;
+        open.next_probe = now + after + random.backoff(open.failures);
+        open.failures = open.failures.saturating_add(1);
+        open.probing = false;
+    }
+
+    /// The probe came back without a word on the endpoint's health: another may go at once.
+    pub(crate) fn probe_undecided(&mut self, now: Uptime) {
+        if let Some(open) = &mut self.open {
+            open.probing = false;
+            open.next_probe = now;
+        }
+    }
+
+    /// A request succeeded. True where the circuit was open.
+    pub(crate) fn succeed(&mut self) -> bool {
+        self.open.take().is_some()
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014): the engine's only randomness, from a seed it is given.
+#[derive(Clone, Debug)]
+pub(crate) struct Random(u64);
+
+impl Random {
+    pub(crate) fn new(seed: u64) -> Random {
+        Random(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// Exponential, with full jitter, capped.
+    pub(crate) fn backoff(&mut self, failures: u32) -> Duration {
+        let ceiling = BACKOFF_MAX.min(BACKOFF_BASE * (1 << failures.min(6)));
+        // The upper 53 bits, as a fraction in [0, 1).
+        let fraction = (self.next() >> 11) as f64 / (1u64 << 53) as f64;
+        ceiling.mul_f64(fraction)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fail(circuit: &mut Circuit, now: u64, was_probe: bool) {
+        let mut random = Random::new(now);
+        let now = Duration::from_secs(now);
+        let (message, after) = ("503".to_owned(), Duration::ZERO);
+        circuit.fail(
+            now,
+            Trouble::Unavailable,
+            message,
+            after,
+            was_probe,
+            &mut random,
+        );
+    }
+
+    #[test]
+    fn one_probe_goes_out_while_it_is_open_and_a_success_closes_it() {
+        let mut circuit = Circuit::default();
+        assert_eq!(circuit.allowed(Duration::ZERO), Allowed::Everything);
+        fail(&mut circuit, 10, false);
+        let later = Duration::from_secs(100);
+        assert_eq!(circuit.allowed(later), Allowed::Probe);
+        circuit.begin_probe();
+        assert_eq!(circuit.allowed(later), Allowed::Nothing);
+        fail(&mut circuit, 100, true);
+        assert!(matches!(circuit.allowed(later), Allowed::NothingUntil(_)));
+        assert_eq!(circuit.open().unwrap().since, Duration::from_secs(10));
+        assert!(circuit.succeed());
+        assert_eq!(circuit.allowed(later), Allowed::Everything);
+    }
+
+    #[test]
+    fn failures_of_requests_sent_before_it_opened_do_not_lengthen_the_wait() {
+        let mut circuit = Circuit::default();
+        (0..8).for_each(|_| fail(&mut circuit, 10, false));
+        assert_eq!(circuit.open().unwrap().failures, 1);
+        assert!(circuit.open().unwrap().next_probe <= Duration::from_millis(10_500));
+    }
+
+    #[test]
+    fn waits_grow_to_half_a_minute() {
+        let mut random = Random::new(7);
+        for failures in 0..100 {
+            let ceiling = Duration::from_millis(500 << failures.min(6)).min(BACKOFF_MAX);
+            assert!(random.backoff(failures) <= ceiling);
+        }
+        let longest = (0..1000).map(|_| random.backoff(50)).max().unwrap();
+        assert!(longest > Duration::from_secs(28), "{longest:?}");
+    }
+}

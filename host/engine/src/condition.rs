@@ -1,0 +1,135 @@
+//! What keeps a pipeline from delivering: each reason, since when, and when it is tried again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::Uptime;
+
+/// What a condition is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ConditionKind {
+    /// Nothing but probes is sent to an endpoint.
+    Endpoint,
+    /// Single documents wait while others are sent.
+    Documents,
+    /// A component cannot process a batch.
+    Plugin,
+    /// Too many dead letters.
+    Brake,
+    /// Entries wait, and none has become final for a minute.
+    Stalled,
+}
+
+impl ConditionKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            ConditionKind::Endpoint => "endpoint",
+            ConditionKind::Documents => "documents",
+            ConditionKind::Plugin => "plugin",
+            ConditionKind::Brake => "brake",
+            ConditionKind::Stalled => "stalled",
+        }
+    }
+
+    /// How long it may last before the pipeline is not ready.
+    fn tolerated(self) -> Duration {
+        match self {
+            ConditionKind::Documents => Duration::from_secs(60),
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+/// One reason why a pipeline, or a part of it, does not deliver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    pub kind: ConditionKind,
+    /// Which endpoint, component or cause.
+    pub subject: String,
+    /// A sentence without a full stop.
+    pub message: String,
+    pub since: Uptime,
+    pub next_attempt: Option<Uptime>,
+    /// From then on the pipeline is not ready.
+    pub not_ready_from: Uptime,
+}
+
+/// A condition began, has another message or next attempt, or ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ConditionChange {
+    Began(Condition),
+    Changed(Condition),
+    Ended(Condition),
+}
+
+/// The conditions of one pipeline at a time.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Conditions {
+    current: BTreeMap<(ConditionKind, String), Condition>,
+    changes: Vec<ConditionChange>,
+}
+
+impl Conditions {
+    pub(crate) fn set(
+        &mut self,
+        now: Uptime,
+        kind: ConditionKind,
+        subject: &str,
+        message: &str,
+        since: Option<Uptime>,
+        next_attempt: Option<Uptime>,
+    ) {
+        let key = (kind, subject.to_owned());
+        if let Some(condition) = self.current.get_mut(&key) {
+            if condition.message != message || condition.next_attempt != next_attempt {
+                condition.message = message.to_owned();
+                condition.next_attempt = next_attempt;
+                self.changes
+                    .push(ConditionChange::Changed(condition.clone()));
+            }
+            return;
+        }
+        let since = since.unwrap_or(now);
+        let condition = Condition {
+            kind,
+            subject: subject.to_owned(),
+            message: message.to_owned(),
+            since,
+            next_attempt,
+            not_ready_from: since + kind.tolerated(),
+        };
+        self.changes.push(ConditionChange::Began(condition.clone()));
+        self.current.insert(key, condition);
+    }
+
+    pub(crate) fn clear(&mut self, kind: ConditionKind, subject: &str) {
+        if let Some(condition) = self.current.remove(&(kind, subject.to_owned())) {
+            self.changes.push(ConditionChange::Ended(condition));
+        }
+    }
+
+    /// Ends all of this kind but those named.
+    pub(crate) fn keep(&mut self, kind: ConditionKind, keep: impl Fn(&str) -> bool) {
+        let gone: Vec<String> = self
+            .current
+            .keys()
+            .filter(|(of, subject)| *of == kind && !keep(subject))
+            .map(|(_, subject)| subject.clone())
+            .collect();
+        gone.iter().for_each(|subject| self.clear(kind, subject));
+    }
+
+    pub(crate) fn take_changes(&mut self) -> Vec<ConditionChange> {
+        std::mem::take(&mut self.changes)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Condition> {
+        self.current.values()
+    }
+
+    pub(crate) fn are_ready(&self, now: Uptime) -> bool {
+        self.current
+            .values()
+            .all(|condition| condition.not_ready_from > now)
+    }
+}

@@ -1,0 +1,164 @@
+use std::sync::Arc;
+
+use lockgate_model::contract::{BatchInfo, MappedDocument};
+use lockgate_model::{Batch, Block, DocumentView, EventView, Seq};
+
+use crate::index::{DocumentIndex, EntryIndex};
+
+/// The documents of a batch: its events, or what mappers made of them.
+#[derive(Debug)]
+pub struct Documents {
+    info: BatchInfo,
+    batch: Batch,
+    /// The entries' sequences where they do not follow each other, as in a redrive.
+    seqs: Option<Vec<Seq>>,
+    /// Where each entry is: slice of the batch, row of its block.
+    places: Vec<(u32, u32)>,
+    documents: Vec<Document>,
+}
+
+/// Without a mapper a document is its event; then nothing is kept but the entry.
+#[derive(Debug)]
+struct Document {
+    entry: EntryIndex,
+    key: Option<Box<str>>,
+    payload: Option<String>,
+    attributes: Vec<(String, String)>,
+}
+
+impl Documents {
+    pub fn new(info: BatchInfo, batch: Batch, seqs: Option<Vec<Seq>>) -> Documents {
+        let places: Vec<_> = batch
+            .slices
+            .iter()
+            .enumerate()
+            .flat_map(|(slice, rows)| rows.rows.clone().map(move |row| (slice as u32, row as u32)))
+            .collect();
+        let documents = (0..places.len())
+            .map(|entry| Document {
+                entry: EntryIndex::new(entry),
+                key: None,
+                payload: None,
+                attributes: Vec::new(),
+            })
+            .collect();
+        Documents {
+            info,
+            batch,
+            seqs,
+            places,
+            documents,
+        }
+    }
+
+    pub fn info(&self) -> &BatchInfo {
+        &self.info
+    }
+
+    pub fn batch(&self) -> &Batch {
+        &self.batch
+    }
+
+    /// Sequence of an entry.
+    pub fn seq(&self, entry: EntryIndex) -> Seq {
+        match &self.seqs {
+            Some(seqs) => seqs[entry.get()],
+            None => self.batch.range().start + entry.get() as u64,
+        }
+    }
+
+    pub fn entries(&self) -> usize {
+        self.places.len()
+    }
+
+    pub fn len(&self) -> usize {
+        self.documents.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.documents.is_empty()
+    }
+
+    pub fn entry(&self, document: DocumentIndex) -> EntryIndex {
+        self.documents[document.get()].entry
+    }
+
+    /// The event that an entry stands for, as it was read.
+    pub(crate) fn original(&self, entry: EntryIndex) -> EventView<'_> {
+        let (block, row) = self.place(entry);
+        block.view(row)
+    }
+
+    /// The bytes of an event that could not be turned into JSON.
+    pub(crate) fn raw(&self, entry: EntryIndex) -> Option<&[u8]> {
+        let (block, row) = self.place(entry);
+        block.raw(row)
+    }
+
+    /// The document as a filter or mapper sees it.
+    pub fn event(&self, document: DocumentIndex) -> EventView<'_> {
+        let document = &self.documents[document.get()];
+        let mut view = self.original(document.entry);
+        view.key = document.key.as_deref().unwrap_or(view.key);
+        view.payload = document.payload.as_deref().unwrap_or(view.payload);
+        view
+    }
+
+    /// The document as a sink sees it.
+    pub fn view(&self, document: DocumentIndex) -> DocumentView<'_> {
+        DocumentView {
+            event: self.event(document),
+            attributes: &self.documents[document.get()].attributes,
+        }
+    }
+
+    pub fn payload(&self, document: DocumentIndex) -> &str {
+        self.event(document).payload
+    }
+
+    /// The session of the event that the document was made of; empty where there is none.
+    pub(crate) fn session(&self, document: DocumentIndex) -> &str {
+        let (block, row) = self.place(self.documents[document.get()].entry);
+        block.session(row)
+    }
+
+    /// Puts what a mapper made in a document's place. The first replaces it, the others are added
+    /// at the end. `mapped`: at least one.
+    pub(crate) fn replace(&mut self, document: DocumentIndex, mapped: Vec<MappedDocument>) {
+        let entry = self.documents[document.get()].entry;
+        let several = mapped.len() > 1;
+        let key = if several {
+            self.event(document).key.to_owned()
+        } else {
+            String::new()
+        };
+        for (
+            ordinal,
+            MappedDocument {
+                payload,
+                attributes,
+            },
+        ) in mapped.into_iter().enumerate()
+        {
+            let key = several.then(|| format!("{key}#{ordinal}").into());
+            if ordinal == 0 {
+                let first = &mut self.documents[document.get()];
+                first.payload = Some(payload);
+                first.attributes.extend(attributes);
+                first.key = key.or(first.key.take());
+            } else {
+                self.documents.push(Document {
+                    entry,
+                    key,
+                    payload: Some(payload),
+                    attributes,
+                });
+            }
+        }
+    }
+
+    fn place(&self, entry: EntryIndex) -> (&Arc<Block>, usize) {
+        let (slice, row) = self.places[entry.get()];
+        (&self.batch.slices[slice as usize].block, row as usize)
+    }
+}

@@ -1,0 +1,285 @@
+use std::collections::{BTreeMap, HashMap};
+
+use lockgate_model::{Day, DayTally, DeadLetter, Fate, Outcome, Outcomes, ReasonIndex, escape};
+
+use crate::documents::Documents;
+use crate::index::{DocumentIndex, EntryIndex};
+
+/// Different reasons that a commit keeps. The rest share one.
+const REASONS_MAX: usize = 64;
+
+/// Longest reason that a commit keeps, in bytes.
+const REASON_BYTES_MAX: usize = 200;
+
+const OTHER_REASONS: &str = "other reasons";
+
+/// What has become of the documents of a batch. An entry is final when all its documents are.
+#[derive(Clone, Debug)]
+pub struct Fates {
+    open: Vec<bool>,
+    entries: Vec<Entry>,
+    open_documents: usize,
+    reasons: Reasons,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Entry {
+    /// Documents that are not final.
+    open: u32,
+    delivered: bool,
+    dropped: Option<ReasonIndex>,
+    dead: Option<Box<Death>>,
+}
+
+/// Why an entry became a dead letter: its first document that did.
+#[derive(Clone, Debug)]
+struct Death {
+    cause: String,
+    reason: String,
+    index: ReasonIndex,
+}
+
+/// Texts that many entries share, by index.
+#[derive(Clone, Debug, Default)]
+struct Reasons {
+    texts: Vec<String>,
+    known: HashMap<String, ReasonIndex>,
+}
+
+/// What a commit says of a finished batch.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) outcomes: Outcomes,
+    pub(crate) reasons: Vec<String>,
+    pub(crate) days: Vec<DayTally>,
+    pub(crate) dead: Vec<DeadLetter>,
+}
+
+impl Fates {
+    /// Every event is a document of its own, and open.
+    pub(crate) fn new(entries: usize) -> Fates {
+        Fates {
+            open: vec![true; entries],
+            entries: vec![
+                Entry {
+                    open: 1,
+                    ..Entry::default()
+                };
+                entries
+            ],
+            open_documents: entries,
+            reasons: Reasons::default(),
+        }
+    }
+
+    /// A mapper added documents of this entry at the end.
+    pub(crate) fn add(&mut self, entry: EntryIndex, documents: usize) {
+        self.open.extend(std::iter::repeat_n(true, documents));
+        self.open_documents += documents;
+        self.entries[entry.get()].open += documents as u32;
+    }
+
+    pub fn is_open(&self, document: DocumentIndex) -> bool {
+        self.open[document.get()]
+    }
+
+    pub fn all_final(&self) -> bool {
+        self.open_documents == 0
+    }
+
+    /// Open documents, in the order of their events.
+    pub fn open(&self, documents: &Documents) -> Vec<DocumentIndex> {
+        let mut open: Vec<_> = (0..self.open.len())
+            .filter(|&document| self.open[document])
+            .map(DocumentIndex::new)
+            .collect();
+        if self.open.len() > self.entries.len() {
+            // Documents that a mapper added are at the end; they belong with their event.
+            open.sort_by_key(|&document| documents.entry(document));
+        }
+        open
+    }
+
+    /// Why an entry is a dead letter: (cause, reason).
+    pub(crate) fn death(&self, entry: EntryIndex) -> Option<(&str, &str)> {
+        let death = self.entries[entry.get()].dead.as_deref()?;
+        Some((&death.cause, &death.reason))
+    }
+
+    pub(crate) fn is_dropped(&self, entry: EntryIndex) -> bool {
+        let entry = &self.entries[entry.get()];
+        entry.open == 0 && !entry.delivered && entry.dead.is_none()
+    }
+
+    /// A document becomes final. `cause`: what decided, such as `stage 1 (builtin:filter)`.
+    pub(crate) fn settle(
+        &mut self,
+        documents: &Documents,
+        document: DocumentIndex,
+        cause: &str,
+        fate: Fate,
+    ) {
+        if !std::mem::replace(&mut self.open[document.get()], false) {
+            return;
+        }
+        self.open_documents -= 1;
+        let entry = &mut self.entries[documents.entry(document).get()];
+        entry.open -= 1;
+        match fate {
+            Fate::Delivered => entry.delivered = true,
+            Fate::Dropped(reason) => {
+                let reason = self.reasons.index(&reason);
+                entry.dropped.get_or_insert(reason);
+            }
+            Fate::Dead(reason) => {
+                if entry.dead.is_none() {
+                    let index = self.reasons.index(&reason);
+                    let reason = escape(&reason, 1024).into_owned();
+                    entry.dead = Some(Box::new(Death {
+                        cause: cause.to_owned(),
+                        reason,
+                        index,
+                    }));
+                }
+            }
+        }
+    }
+
+    /// Outcomes of all entries. Every document must be final.
+    pub(crate) fn finish(&self, documents: &Documents) -> Finished {
+        let mut outcomes = Outcomes::default();
+        let mut days: BTreeMap<Day, DayTally> = BTreeMap::new();
+        let mut dead = Vec::new();
+        for (index, entry) in self.entries.iter().enumerate() {
+            debug_assert_eq!(
+                entry.open, 0,
+                "an entry is final when all its documents are"
+            );
+            let index = EntryIndex::new(index);
+            let event = documents.original(index);
+            let day = Day::of(event.time);
+            let tally = days.entry(day).or_insert(DayTally {
+                day,
+                delivered: 0,
+                dropped: 0,
+                dead: 0,
+            });
+            if let Some(death) = &entry.dead {
+                outcomes.push(Outcome::Dead(death.index));
+                tally.dead += 1;
+                dead.push(DeadLetter {
+                    seq: documents.seq(index),
+                    key: event.key.to_owned(),
+                    event_type: event.event_type.to_owned(),
+                    time: event.time,
+                    cause: death.cause.clone(),
+                    reason: death.reason.clone(),
+                    payload: documents
+                        .raw(index)
+                        .unwrap_or(event.payload.as_bytes())
+                        .to_vec(),
+                });
+            } else if entry.delivered {
+                outcomes.push(Outcome::Delivered);
+                tally.delivered += 1;
+            } else {
+                outcomes.push(Outcome::Dropped(entry.dropped.unwrap_or(0)));
+                tally.dropped += 1;
+            }
+        }
+        Finished {
+            outcomes,
+            reasons: self.reasons.texts.clone(),
+            days: days.into_values().collect(),
+            dead,
+        }
+    }
+}
+
+impl Reasons {
+    /// Reasons come from plugins and receivers too, so that their number and length are bounded.
+    fn index(&mut self, text: &str) -> ReasonIndex {
+        let text = escape(text, REASON_BYTES_MAX);
+        if let Some(&index) = self.known.get(text.as_ref()) {
+            return index;
+        }
+        let text = match self.texts.len() {
+            0..REASONS_MAX => text.into_owned(),
+            REASONS_MAX => OTHER_REASONS.to_owned(),
+            _ => return REASONS_MAX as ReasonIndex,
+        };
+        let index = self.texts.len() as ReasonIndex;
+        self.texts.push(text.clone());
+        self.known.insert(text, index);
+        index
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lockgate_model::contract::MappedDocument;
+
+    use super::*;
+    use crate::testing;
+
+    fn mapped(payload: &str) -> MappedDocument {
+        MappedDocument {
+            payload: payload.into(),
+            attributes: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn an_entry_is_final_when_all_its_documents_are() {
+        let mut documents = testing::documents(&["a", "b", "c"]);
+        let mut fates = Fates::new(3);
+        let [first, second, third] = [0, 1, 2].map(DocumentIndex::new);
+        documents.replace(first, vec![mapped(r#"{"x":1}"#), mapped(r#"{"x":2}"#)]);
+        fates.add(EntryIndex::new(0), 1);
+        let added = DocumentIndex::new(3);
+        fates.settle(&documents, second, "stage 1", Fate::Dropped("empty".into()));
+        assert_eq!(
+            fates.open(&documents),
+            [first, added, third],
+            "in the order of the events"
+        );
+        assert_eq!(
+            (documents.event(first).key, documents.event(added).key),
+            ("a#0", "a#1")
+        );
+
+        fates.settle(&documents, first, "sink", Fate::Delivered);
+        fates.settle(&documents, added, "sink", Fate::Dead("refused".into()));
+        assert!(!fates.all_final());
+        fates.settle(&documents, third, "sink", Fate::Delivered);
+        assert!(fates.all_final());
+
+        let finished = fates.finish(&documents);
+        assert_eq!(finished.outcomes.count(), (1, 1, 1));
+        let letter = &finished.dead[0];
+        assert_eq!(
+            (letter.seq, letter.cause.as_str(), letter.key.as_str()),
+            (1, "sink", "a")
+        );
+        assert_eq!(finished.reasons, ["empty", "refused"]);
+    }
+
+    #[test]
+    fn different_reasons_are_bounded_in_number_and_length() {
+        let keys: Vec<String> = (0..300).map(|key| key.to_string()).collect();
+        let documents = testing::documents(&keys.iter().map(String::as_str).collect::<Vec<_>>());
+        let mut fates = Fates::new(300);
+        for index in 0..300 {
+            let reason = format!("{index}{}", "x".repeat(10_000));
+            fates.settle(
+                &documents,
+                DocumentIndex::new(index),
+                "sink",
+                Fate::Dropped(reason),
+            );
+        }
+        let reasons = fates.finish(&documents).reasons;
+        assert_eq!((reasons.len(), reasons[64].as_str()), (65, "other reasons"));
+        assert!(reasons.iter().all(|reason| reason.len() <= 200));
+    }
+}

@@ -1,0 +1,49 @@
+//! One pipeline without I/O: stages over a batch, delivery as a state machine, outcomes into a
+//! commit. It knows no clock, no socket and no async runtime: time comes in as an argument, and
+//! what is to be done comes out as [`Action`]s.
+//!
+//! `start`, `plugin run`, replays and the simulation in `tests/` use the same code. What the rules
+//! are is in ARCHITECTURE.md under "Rules of delivery".
+
+mod answer;
+mod brake;
+mod circuit;
+mod condition;
+mod delivery;
+mod documents;
+mod encoding;
+mod fates;
+mod flights;
+mod index;
+mod io;
+mod isolation;
+mod passage;
+mod pipeline;
+mod plugin;
+mod progress;
+mod settings;
+mod streams;
+#[cfg(test)]
+mod testing;
+
+pub use answer::{RETRY_AFTER_MAX, SendFailure};
+pub use brake::{BrakeLimits, Engaged};
+pub use circuit::BACKOFF_MAX;
+pub use condition::{Condition, ConditionChange, ConditionKind};
+pub use documents::Documents;
+pub use encoding::{Encoding, Made, OutgoingRequest};
+pub use fates::Fates;
+pub use index::{
+    DocumentIndex, EncodingId, EndpointIndex, EntryIndex, FlightId, RequestId, StageIndex,
+    StreamIndex,
+};
+pub use io::{Action, Input, Settled};
+pub use passage::{FAN_OUT_OF_EVENT_MAX, Passage, Passed, Step, Stop};
+pub use pipeline::Pipeline;
+pub use plugin::{Sink, Stage, StageKind};
+pub use settings::{
+    BatchLimits, EndpointSettings, Settings, SinkSettings, StageSettings, StreamSettings,
+};
+
+/// Time since the host started, which never goes back.
+pub type Uptime = std::time::Duration;

@@ -1,0 +1,324 @@
+//! Filters and mappers over a batch, one call of a component at a time.
+
+use std::time::Duration;
+
+use lockgate_model::contract::{Access, CallError, Called, Mapped, MappedDocument, Verdict};
+use lockgate_model::{EventView, Fate, StateOverlay};
+
+use crate::documents::Documents;
+use crate::fates::Fates;
+use crate::index::DocumentIndex;
+use crate::isolation::{Attempt, Isolation, Piece};
+use crate::plugin::{Stage, StageKind};
+
+/// Documents that a mapper may make of one event.
+pub const FAN_OUT_OF_EVENT_MAX: usize = 1000;
+
+/// Documents of a batch for each of its events, and the least that a batch may have.
+const FAN_OUT_OF_BATCH_MAX: usize = 10;
+
+/// A batch on its way through the stages. [`step`](Self::step) makes one call; between two steps it
+/// can move to another thread, and other pipelines have their turn.
+#[derive(Debug)]
+pub struct Passage {
+    documents: Documents,
+    fates: Fates,
+    stage: usize,
+    /// The search of the stage that works now, over these documents.
+    search: Option<Search>,
+    /// One for each stage.
+    states: Vec<StateOverlay>,
+    cpu: Duration,
+    cpu_budget: Duration,
+}
+
+#[derive(Debug)]
+struct Search {
+    documents: Vec<DocumentIndex>,
+    isolation: SearchOf,
+}
+
+#[derive(Debug)]
+enum SearchOf {
+    Filter(Isolation<Vec<Verdict>>),
+    Mapper(Isolation<Vec<Mapped>>),
+}
+
+impl SearchOf {
+    fn next(&mut self) -> Option<Attempt> {
+        match self {
+            SearchOf::Filter(isolation) => isolation.next(),
+            SearchOf::Mapper(isolation) => isolation.next(),
+        }
+    }
+}
+
+/// Whether there is more to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Step {
+    /// Call [`Passage::step`] again.
+    More,
+    Done,
+    /// Nothing of the batch is final: it passes again later.
+    Stopped(Stop),
+}
+
+/// Why a batch cannot go on.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Stop {
+    /// A component asked for a retry or a hold, failed on everything, or the host could not run it.
+    Component { label: String, error: CallError },
+    /// The components used more CPU time for this batch than one may.
+    CpuBudget { label: String, budget: Duration },
+    /// A mapper made more documents than the host keeps for a batch of this size.
+    TooManyDocuments { label: String, documents: usize },
+}
+
+/// What the stages made of a batch.
+#[derive(Debug)]
+pub struct Passed {
+    pub documents: Documents,
+    pub fates: Fates,
+    pub states: Vec<StateOverlay>,
+}
+
+impl Passage {
+    /// `states`: one for each stage. `cpu_budget`: CPU time of all calls for the batch.
+    pub fn new(documents: Documents, states: Vec<StateOverlay>, cpu_budget: Duration) -> Passage {
+        let mut fates = Fates::new(documents.entries());
+        for index in 0..documents.len() {
+            let document = DocumentIndex::new(index);
+            if documents.raw(documents.entry(document)).is_some() {
+                let reason = "the event could not be turned into JSON".to_owned();
+                fates.settle(&documents, document, "unreadable", Fate::Dead(reason));
+            }
+        }
+        Passage {
+            documents,
+            fates,
+            stage: 0,
+            search: None,
+            states,
+            cpu: Duration::ZERO,
+            cpu_budget,
+        }
+    }
+
+    pub fn documents(&self) -> &Documents {
+        &self.documents
+    }
+
+    /// What the stages made of the batch, once a step was [`Step::Done`].
+    pub fn into_passed(self) -> Passed {
+        Passed {
+            documents: self.documents,
+            fates: self.fates,
+            states: self.states,
+        }
+    }
+
+    /// Makes at most one call of a component.
+    pub fn step<S: Stage>(&mut self, stages: &[S]) -> Step {
+        let more = self.advance(stages).and_then(|more| {
+            if !more {
+                return Ok(false);
+            }
+            self.call(&stages[self.stage])?;
+            self.advance(stages)
+        });
+        match more {
+            Ok(true) => Step::More,
+            Ok(false) => Step::Done,
+            Err(stop) => Step::Stopped(stop),
+        }
+    }
+
+    /// Does the host's part up to the next call. False where there is none.
+    fn advance<S: Stage>(&mut self, stages: &[S]) -> Result<bool, Stop> {
+        while let Some(stage) = stages.get(self.stage) {
+            if let Some(mut search) = self.search.take().or_else(|| self.begin(stage)) {
+                if search.isolation.next().is_some() {
+                    self.search = Some(search);
+                    return Ok(true);
+                }
+                self.settle(stage, search)?;
+            }
+            self.stage += 1;
+        }
+        Ok(false)
+    }
+
+    /// The host's part of a stage; the search where the component has a part too.
+    fn begin<S: Stage>(&mut self, stage: &S) -> Option<Search> {
+        let setup = stage.setup();
+        if !setup.types.let_all_through() {
+            for document in self.fates.open(&self.documents) {
+                if let Some(reason) = setup.types.excludes(&self.documents.event(document)) {
+                    let fate = Fate::Dropped(format!("{reason} by {}", stage.label()));
+                    self.fates
+                        .settle(&self.documents, document, stage.label(), fate);
+                }
+            }
+        }
+        if stage.kind() == StageKind::Filter && setup.access == Access::Types {
+            return None;
+        }
+        let documents = self.fates.open(&self.documents);
+        if documents.is_empty() {
+            return None;
+        }
+        let isolation = match stage.kind() {
+            StageKind::Filter => SearchOf::Filter(Isolation::new(documents.len())),
+            StageKind::Mapper => SearchOf::Mapper(Isolation::new(documents.len())),
+        };
+        Some(Search {
+            documents,
+            isolation,
+        })
+    }
+
+    fn call<S: Stage>(&mut self, stage: &S) -> Result<(), Stop> {
+        let label = || stage.label().to_owned();
+        if self.cpu > self.cpu_budget {
+            return Err(Stop::CpuBudget {
+                label: label(),
+                budget: self.cpu_budget,
+            });
+        }
+        let Some(search) = &mut self.search else {
+            return Ok(());
+        };
+        let Some(Attempt { range, retry }) = search.isolation.next() else {
+            return Ok(());
+        };
+        let events: Vec<EventView<'_>> = search.documents[range]
+            .iter()
+            .map(|&document| self.documents.event(document))
+            .collect();
+        // A call that fails leaves nothing behind.
+        let mut state = self.states[self.stage].clone();
+        let info = self.documents.info();
+        let (cpu, succeeded, answered) = match &mut search.isolation {
+            SearchOf::Filter(isolation) => {
+                let Called { result, cpu } = stage.filter(info, &events, &mut state, retry);
+                (cpu, result.is_ok(), isolation.answer(result))
+            }
+            SearchOf::Mapper(isolation) => {
+                let Called { result, cpu } = stage.transform(info, &events, &mut state, retry);
+                (cpu, result.is_ok(), isolation.answer(result))
+            }
+        };
+        self.cpu += cpu;
+        if succeeded {
+            self.states[self.stage] = state;
+        }
+        answered.map_err(|error| Stop::Component {
+            label: label(),
+            error,
+        })
+    }
+
+    fn settle<S: Stage>(&mut self, stage: &S, search: Search) -> Result<(), Stop> {
+        let Search {
+            documents: searched,
+            isolation,
+        } = search;
+        match isolation {
+            SearchOf::Filter(isolation) => {
+                for (range, piece) in isolation.into_pieces() {
+                    let documents = &searched[range];
+                    match piece {
+                        Piece::Failed(reason) => self.fail(stage, documents[0], reason),
+                        Piece::Result(verdicts) => {
+                            for (&document, verdict) in documents.iter().zip(verdicts) {
+                                if let Verdict::Drop(reason) = verdict {
+                                    self.drop(stage, document, reason);
+                                }
+                            }
+                        }
+                    }
+                }
+                Ok(())
+            }
+            SearchOf::Mapper(isolation) => {
+                for (range, piece) in isolation.into_pieces() {
+                    let documents = &searched[range];
+                    match piece {
+                        Piece::Failed(reason) => self.fail(stage, documents[0], reason),
+                        Piece::Result(mapped) => {
+                            for (&document, mapped) in documents.iter().zip(mapped) {
+                                self.replace(stage, document, mapped)?;
+                            }
+                        }
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn replace<S: Stage>(
+        &mut self,
+        stage: &S,
+        document: DocumentIndex,
+        mapped: Mapped,
+    ) -> Result<(), Stop> {
+        match mapped {
+            Mapped::Drop(reason) => self.drop(stage, document, reason),
+            Mapped::Reject(reason) => self.fail(stage, document, reason),
+            Mapped::Emit(mapped) if mapped.is_empty() => {
+                let fate = Fate::Dropped("empty".to_owned());
+                self.fates
+                    .settle(&self.documents, document, stage.label(), fate);
+            }
+            Mapped::Emit(mapped) if mapped.len() > FAN_OUT_OF_EVENT_MAX => {
+                let made = mapped.len();
+                let reason = format!(
+                    "the mapper made {made} documents of it, {FAN_OUT_OF_EVENT_MAX} are allowed"
+                );
+                self.fail(stage, document, reason);
+            }
+            Mapped::Emit(mapped) => return self.emit(stage, document, mapped),
+        }
+        Ok(())
+    }
+
+    fn emit<S: Stage>(
+        &mut self,
+        stage: &S,
+        document: DocumentIndex,
+        mapped: Vec<MappedDocument>,
+    ) -> Result<(), Stop> {
+        let entries = self.documents.entries();
+        let max = (entries * FAN_OUT_OF_BATCH_MAX).max(FAN_OUT_OF_EVENT_MAX);
+        let documents = self.documents.len() - 1 + mapped.len();
+        if documents > max && entries > 1 {
+            return Err(Stop::TooManyDocuments {
+                label: stage.label().to_owned(),
+                documents,
+            });
+        }
+        self.fates
+            .add(self.documents.entry(document), mapped.len() - 1);
+        self.documents.replace(document, mapped);
+        Ok(())
+    }
+
+    fn drop<S: Stage>(&mut self, stage: &S, document: DocumentIndex, reason: u32) {
+        let reason = match stage.setup().reasons.get(reason as usize) {
+            Some(reason) => reason.clone(),
+            None => format!("{} (reason {reason})", stage.label()),
+        };
+        self.fates.settle(
+            &self.documents,
+            document,
+            stage.label(),
+            Fate::Dropped(reason),
+        );
+    }
+
+    fn fail<S: Stage>(&mut self, stage: &S, document: DocumentIndex, reason: String) {
+        self.fates
+            .settle(&self.documents, document, stage.label(), Fate::Dead(reason));
+    }
+}

@@ -1,0 +1,307 @@
+//! One pipeline as a state machine: batches in, requests and commits out.
+//!
+//! This file has the way in and what happens at each input; `streams` makes batches, `flights`
+//! takes them through the stages to their commit, `delivery` sends and judges.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use lockgate_model::{Seq, StateOverlay};
+
+use crate::Uptime;
+use crate::brake::Brake;
+use crate::circuit::{BACKOFF_MAX, Random};
+use crate::condition::{Condition, ConditionKind, Conditions};
+use crate::delivery::{Endpoint, Request};
+use crate::flights::{Flight, PendingEncoding, Phase};
+use crate::index::{EncodingId, EndpointIndex, FlightId, RequestId, StreamIndex};
+use crate::io::{Action, Input};
+use crate::settings::Settings;
+use crate::streams::Stream;
+
+/// Entries wait and none has become final for this long: the pipeline is stalled.
+const STALLED_AFTER: Uptime = Uptime::from_secs(60);
+
+/// One pipeline without I/O: the same inputs at the same times give the same actions.
+///
+/// The caller carries out every action in order and answers those that ask for it. Nothing may be
+/// dropped in between but by dropping the engine: a new one starts from what was committed.
+#[derive(Debug)]
+pub struct Pipeline {
+    pub(crate) settings: Settings,
+    pub(crate) streams: Vec<Stream>,
+    pub(crate) endpoints: Vec<Endpoint>,
+    pub(crate) flights: BTreeMap<FlightId, Flight>,
+    pub(crate) requests: HashMap<RequestId, Request>,
+    pub(crate) encodings: HashMap<EncodingId, PendingEncoding>,
+    /// What is tried again at which time.
+    pub(crate) timers: BTreeSet<(Uptime, Timer)>,
+    pub(crate) brake: Brake,
+    /// Entries below it may be dead-lettered whatever the brake says, for each stream.
+    pub(crate) released: Vec<Seq>,
+    pub(crate) dead_bytes: u64,
+    /// State as the latest batch that passed the stages left it.
+    pub(crate) states: Vec<StateOverlay>,
+    pub(crate) conditions: Conditions,
+    pub(crate) random: Random,
+    /// Sinks whose word was not believed have been reported.
+    pub(crate) disbelief_reported: bool,
+    draining: bool,
+    drained: bool,
+    next_id: u64,
+    wake_at: Option<Uptime>,
+    /// When an entry last became final, or there was none waiting.
+    last_final: Uptime,
+}
+
+/// What waits for a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Timer {
+    Flight(FlightId),
+    Encoding(EncodingId),
+    Request(RequestId),
+}
+
+impl Pipeline {
+    pub fn new(settings: Settings, now: Uptime) -> Pipeline {
+        let states = settings
+            .stages
+            .iter()
+            .map(|stage| match stage.state_quota {
+                Some(quota) => StateOverlay::new(stage.state.clone(), quota),
+                None => StateOverlay::not_granted(),
+            })
+            .collect();
+        Pipeline {
+            streams: settings.streams.iter().map(Stream::new).collect(),
+            endpoints: settings.endpoints.iter().map(Endpoint::new).collect(),
+            flights: BTreeMap::new(),
+            requests: HashMap::new(),
+            encodings: HashMap::new(),
+            timers: BTreeSet::new(),
+            brake: Brake::parse(&settings.brake_text),
+            released: vec![0; settings.streams.len()],
+            dead_bytes: settings.dead_bytes,
+            states,
+            conditions: Conditions::default(),
+            random: Random::new(settings.seed),
+            disbelief_reported: false,
+            draining: false,
+            drained: false,
+            next_id: 0,
+            wake_at: None,
+            last_final: now,
+            settings,
+        }
+    }
+
+    /// Takes in what happened, and says what is to be done. Pure.
+    pub fn handle(&mut self, now: Uptime, input: Input, actions: &mut Vec<Action>) {
+        match input {
+            Input::Head {
+                stream,
+                next,
+                ended,
+            } => self.head_moved(now, stream, next, ended),
+            Input::Batch {
+                stream,
+                batch,
+                generation,
+            } => {
+                self.batch_collected(stream, batch, generation, actions);
+            }
+            Input::Redrive {
+                id,
+                stream,
+                batch,
+                seqs,
+                generation,
+            } => {
+                self.begin_redrive(id, stream, batch, seqs, generation, actions);
+            }
+            Input::Passed { flight, result } => self.passed(now, flight, result, actions),
+            Input::Encoded { encoding, result } => self.encoded(now, encoding, result, actions),
+            Input::Answered { request, response } => {
+                self.answered(now, request, response, actions);
+            }
+            Input::NotSent { request, failure } => self.not_sent(now, request, failure, actions),
+            Input::Classified { request, result } => {
+                self.classified(now, request, result, actions);
+            }
+            Input::Committed { flight, dead_bytes } => self.committed(now, flight, dead_bytes),
+            Input::DeadBytes(bytes) => self.dead_bytes = bytes,
+            Input::Release => self.release(now),
+            Input::Elapsed => {}
+            Input::Drain => self.draining = true,
+        }
+        self.go_on(now, actions);
+    }
+
+    /// What keeps it from delivering.
+    pub fn conditions(&self) -> impl Iterator<Item = &Condition> {
+        self.conditions.iter()
+    }
+
+    /// Nothing keeps it from delivering, or not for long.
+    pub fn is_ready(&self, now: Uptime) -> bool {
+        self.conditions.are_ready(now)
+    }
+
+    /// Batches that are worked on.
+    pub fn batches_in_flight(&self) -> usize {
+        self.flights.len()
+    }
+
+    /// Everything that was read has become final, and no more will come.
+    pub fn is_finished(&self) -> bool {
+        self.flights.is_empty() && self.streams.iter().all(Stream::is_finished)
+    }
+
+    /// Whatever can be done without a further input.
+    fn go_on(&mut self, now: Uptime, actions: &mut Vec<Action>) {
+        self.run_timers(now, actions);
+        for endpoint in (0..self.endpoints.len()).map(EndpointIndex::new) {
+            self.dispatch(now, endpoint, actions);
+        }
+        self.commit_finished(actions);
+        if !self.draining {
+            for stream in (0..self.streams.len()).map(StreamIndex::new) {
+                self.collect(now, stream, actions);
+            }
+        }
+        self.report(now, actions);
+        self.set_alarm(now, actions);
+        if self.draining && !self.drained && self.is_quiet(now) {
+            self.drained = true;
+            actions.push(Action::Drained);
+        }
+    }
+
+    fn run_timers(&mut self, now: Uptime, actions: &mut Vec<Action>) {
+        while let Some(&(at, timer)) = self.timers.first() {
+            if at > now {
+                break;
+            }
+            self.timers.pop_first();
+            match timer {
+                // A held batch stays held: the next start begins with it.
+                Timer::Flight(_) | Timer::Encoding(_) if self.draining => {}
+                Timer::Flight(flight) => self.pass(flight, actions),
+                Timer::Encoding(encoding) => self.encode_again(encoding, actions),
+                Timer::Request(request) => self.stop_waiting(request, actions),
+            }
+        }
+    }
+
+    /// Keeps the conditions as they are, and reports what changed.
+    fn report(&mut self, now: Uptime, actions: &mut Vec<Action>) {
+        self.report_endpoints(now);
+        self.report_holds(now);
+        let waiting = self.streams.iter().any(Stream::has_waiting);
+        if !waiting {
+            self.last_final = now;
+        }
+        if waiting && now >= self.last_final + STALLED_AFTER {
+            let message = "events wait, and none has become final for a minute";
+            let since = Some(self.last_final);
+            self.conditions.set(
+                now,
+                ConditionKind::Stalled,
+                "pipeline",
+                message,
+                since,
+                None,
+            );
+        } else {
+            self.conditions.clear(ConditionKind::Stalled, "pipeline");
+        }
+        actions.extend(
+            self.conditions
+                .take_changes()
+                .into_iter()
+                .map(Action::Report),
+        );
+    }
+
+    fn set_alarm(&mut self, now: Uptime, actions: &mut Vec<Action>) {
+        let timer = self.timers.first().map(|&(at, _)| at);
+        let endpoints = self
+            .endpoints
+            .iter()
+            .filter_map(|endpoint| endpoint.alarm(now));
+        let streams = self.streams.iter().filter_map(|stream| stream.close_at);
+        let stalled = self
+            .streams
+            .iter()
+            .any(Stream::has_waiting)
+            .then_some(self.last_final + STALLED_AFTER)
+            .filter(|&at| at > now);
+        let next = timer
+            .into_iter()
+            .chain(endpoints)
+            .chain(streams)
+            .chain(stalled)
+            .min();
+        if next != self.wake_at {
+            self.wake_at = next;
+            actions.push(Action::WakeAt(next));
+        }
+    }
+
+    /// Nothing that could finish is under way: what is left waits for a time or for its turn.
+    fn is_quiet(&self, now: Uptime) -> bool {
+        let works = |flight: &Flight| matches!(flight.phase, Phase::Passing | Phase::Committing);
+        !self.flights.values().any(works)
+            && !self.encodings.values().any(PendingEncoding::is_running)
+            && !self.streams.iter().any(|stream| stream.collecting)
+            && self.endpoints.iter().all(|endpoint| endpoint.is_quiet(now))
+    }
+
+    fn release(&mut self, now: Uptime) {
+        self.brake.release();
+        for (released, stream) in self.released.iter_mut().zip(&self.streams) {
+            *released = stream.head;
+        }
+        // What was held for it is tried at once.
+        let held: Vec<Timer> = self
+            .flights
+            .iter()
+            .filter(|(_, flight)| flight.hold.as_ref().is_some_and(|hold| hold.is_brake()))
+            .map(|(&flight, _)| Timer::Flight(flight))
+            .chain(
+                self.encodings
+                    .iter()
+                    .filter(|(_, encoding)| encoding.is_braked())
+                    .map(|(&encoding, _)| Timer::Encoding(encoding)),
+            )
+            .chain(
+                self.requests
+                    .iter()
+                    .filter(|(_, request)| request.lineage.braked.is_some())
+                    .map(|(&request, _)| Timer::Request(request)),
+            )
+            .collect();
+        self.timers.retain(|(_, timer)| !held.contains(timer));
+        self.timers
+            .extend(held.into_iter().map(|timer| (now, timer)));
+    }
+
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining
+    }
+
+    pub(crate) fn new_id(&mut self) -> u64 {
+        self.next_id += 1;
+        self.next_id
+    }
+
+    pub(crate) fn something_became_final(&mut self, now: Uptime) {
+        self.last_final = now;
+    }
+
+    /// When something that failed this often is tried again.
+    pub(crate) fn retry_at(&mut self, now: Uptime, failures: u32, after: Uptime) -> Uptime {
+        now + after
+            .max(self.random.backoff(failures))
+            .min(after.max(BACKOFF_MAX))
+    }
+}

@@ -1,0 +1,61 @@
+//! What the engine needs of a component: one call at a time, without isolation and without retry.
+
+use lockgate_model::contract::{
+    BatchInfo, Called, Encoded, Mapped, SinkSetup, StageSetup, Verdict,
+};
+use lockgate_model::request::{Delivery, Response, Sent};
+use lockgate_model::{DocumentView, EventView, StateOverlay};
+
+/// What a stage does with events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StageKind {
+    Filter,
+    Mapper,
+}
+
+/// A configured filter or mapper.
+///
+/// Each method makes one call of the component. `retry` is true where these events were tried
+/// before: the call must then run on an instance that has seen nothing. On success the call's
+/// writes are in `state`; on failure `state` is thrown away.
+pub trait Stage {
+    /// Its place in the pipeline, such as `stage 1 (builtin:redact)`: for messages and dead letters.
+    fn label(&self) -> &str;
+    fn kind(&self) -> StageKind;
+    fn setup(&self) -> &StageSetup;
+
+    /// One verdict for each event. Called for [`StageKind::Filter`] only.
+    fn filter(
+        &self,
+        batch: &BatchInfo,
+        events: &[EventView<'_>],
+        state: &mut StateOverlay,
+        retry: bool,
+    ) -> Called<Vec<Verdict>>;
+
+    /// One outcome for each event. Called for [`StageKind::Mapper`] only.
+    fn transform(
+        &self,
+        batch: &BatchInfo,
+        events: &[EventView<'_>],
+        state: &mut StateOverlay,
+        retry: bool,
+    ) -> Called<Vec<Mapped>>;
+}
+
+/// A configured sink. As [`Stage`], each method makes one call.
+pub trait Sink {
+    fn label(&self) -> &str;
+    fn setup(&self) -> &SinkSetup;
+
+    /// Requests that carry the documents, checked against the contract and the endpoint's rules.
+    fn encode(
+        &self,
+        batch: &BatchInfo,
+        documents: &[DocumentView<'_>],
+        retry: bool,
+    ) -> Called<Encoded>;
+
+    /// What a response means for the documents that the request carried.
+    fn classify(&self, batch: &BatchInfo, sent: &Sent, response: &Response) -> Called<Delivery>;
+}

@@ -1,0 +1,93 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lockgate_model::contract::Inspect;
+use lockgate_model::{Seq, SeqRange};
+
+use crate::brake::BrakeLimits;
+use crate::index::EndpointIndex;
+
+/// All that an engine is told when it starts.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub pipeline: Arc<str>,
+    pub streams: Vec<StreamSettings>,
+    pub endpoints: Vec<EndpointSettings>,
+    pub batch: BatchLimits,
+    /// Batches of one stream that are worked on at a time.
+    pub batches_in_flight: usize,
+    pub sink: SinkSettings,
+    /// One for each filter and mapper.
+    pub stages: Vec<StageSettings>,
+    /// CPU time of all calls for one batch, and of all calls of one encoding.
+    pub cpu_budget: Duration,
+    pub brake: BrakeLimits,
+    /// What the last commit of the pipeline said of its brake; empty before the first.
+    pub brake_text: String,
+    /// Bytes of the dead letters that the pipeline keeps.
+    pub dead_bytes: u64,
+    /// For jitter. The same seed and the same inputs give the same actions.
+    pub seed: u64,
+}
+
+impl Settings {
+    /// Batches then build on each other.
+    pub(crate) fn uses_state(&self) -> bool {
+        self.stages.iter().any(|stage| stage.state_quota.is_some())
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct StreamSettings {
+    /// Such as `teleport/audit`.
+    pub name: Arc<str>,
+    /// Such as `teleport`.
+    pub source: Arc<str>,
+    /// Where its documents go.
+    pub endpoint: EndpointIndex,
+    /// Documents of one session are delivered in their order.
+    pub in_session_order: bool,
+    /// Every entry below it is final.
+    pub watermark: Seq,
+    /// Final entries above the watermark.
+    pub done: Vec<SeqRange>,
+}
+
+/// One URL that the operator wrote.
+#[derive(Clone, Debug)]
+pub struct EndpointSettings {
+    /// Its key in the configuration: `url` or `session-url`.
+    pub name: Arc<str>,
+    /// Requests at a time.
+    pub in_flight: usize,
+}
+
+/// When a batch is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchLimits {
+    pub events: usize,
+    /// Bytes of payload. A single larger event is a batch of its own.
+    pub bytes: usize,
+    /// However small it is.
+    pub age: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub struct SinkSettings {
+    /// Such as `sink (builtin:fluentd)`.
+    pub label: Arc<str>,
+    pub inspect: Inspect,
+    /// Of one call of `encode`.
+    pub max_documents: usize,
+    pub max_bytes: usize,
+}
+
+#[derive(Clone, Debug)]
+pub struct StageSettings {
+    pub label: Arc<str>,
+    /// Bytes of state that the operator granted. `None`: none.
+    pub state_quota: Option<usize>,
+    /// Its durable state.
+    pub state: Arc<BTreeMap<String, String>>,
+}

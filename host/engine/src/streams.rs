@@ -1,0 +1,207 @@
+//! From a stream to batches: which events are asked for, and when.
+
+use std::collections::VecDeque;
+
+use lockgate_model::contract::BatchInfo;
+use lockgate_model::{Batch, Seq};
+
+use crate::Uptime;
+use crate::flights::Flight;
+use crate::index::StreamIndex;
+use crate::io::Action;
+use crate::pipeline::Pipeline;
+use crate::progress::Progress;
+use crate::settings::StreamSettings;
+
+/// Nothing is begun further than this past the watermark: 64 blocks of 512 events. It bounds the
+/// done ranges that a commit saves.
+const WINDOW: Seq = 64 * 512;
+
+/// Batches that may be open beyond those in flight, each for documents that wait alone.
+const PARKED_BATCHES_MAX: usize = 16;
+
+/// What the engine knows of a stream.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) progress: Progress,
+    /// The sequence that the next event will get.
+    pub(crate) head: Seq,
+    /// Where the next batch begins, at the earliest.
+    next: Seq,
+    ended: bool,
+    /// A batch has been asked for.
+    pub(crate) collecting: bool,
+    /// Events that are too few for a batch wait since.
+    waiting_since: Option<Uptime>,
+    /// When they become a batch all the same.
+    pub(crate) close_at: Option<Uptime>,
+    /// Halves of batches that were too much at once.
+    backlog: VecDeque<(Batch, u32)>,
+}
+
+impl Stream {
+    pub(crate) fn new(settings: &StreamSettings) -> Stream {
+        let progress = Progress::new(settings.watermark, settings.done.iter().cloned());
+        Stream {
+            next: progress.watermark(),
+            head: progress.watermark(),
+            progress,
+            ended: false,
+            collecting: false,
+            waiting_since: None,
+            close_at: None,
+            backlog: VecDeque::new(),
+        }
+    }
+
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.progress.gap(self.progress.watermark()).start < self.head
+    }
+
+    pub(crate) fn is_finished(&self) -> bool {
+        self.ended && !self.has_waiting()
+    }
+}
+
+impl Pipeline {
+    pub(crate) fn head_moved(&mut self, now: Uptime, stream: StreamIndex, next: Seq, ended: bool) {
+        let had_waiting = self.streams.iter().any(Stream::has_waiting);
+        let stream = &mut self.streams[stream.get()];
+        stream.head = stream.head.max(next);
+        stream.ended = ended;
+        if !had_waiting {
+            self.something_became_final(now);
+        }
+    }
+
+    pub(crate) fn batch_collected(
+        &mut self,
+        index: StreamIndex,
+        batch: Batch,
+        generation: u32,
+        actions: &mut Vec<Action>,
+    ) {
+        let stream = &mut self.streams[index.get()];
+        stream.collecting = false;
+        if batch.is_empty() {
+            return;
+        }
+        stream.next = batch.range().end;
+        stream.waiting_since = None;
+        self.begin_flight(index, batch, generation, actions);
+    }
+
+    fn begin_flight(
+        &mut self,
+        stream: StreamIndex,
+        batch: Batch,
+        generation: u32,
+        actions: &mut Vec<Action>,
+    ) {
+        let range = batch.range();
+        let settings = &self.settings.streams[stream.get()];
+        let info = BatchInfo {
+            id: format!(
+                "{}/{}/{}-{}",
+                self.settings.pipeline,
+                settings.name,
+                range.start,
+                range.end - 1
+            )
+            .into(),
+            pipeline: self.settings.pipeline.clone(),
+            source: settings.source.clone(),
+            read_at: batch.slices.last().map_or(0, |slice| slice.block.read_at),
+        };
+        self.take_off(Flight::new(stream, batch, None, generation, info), actions);
+    }
+
+    pub(crate) fn begin_redrive(
+        &mut self,
+        id: u64,
+        stream: StreamIndex,
+        batch: Batch,
+        seqs: Vec<Seq>,
+        generation: u32,
+        actions: &mut Vec<Action>,
+    ) {
+        let settings = &self.settings.streams[stream.get()];
+        let info = BatchInfo {
+            id: format!("{}/{}/redrive-{id}", self.settings.pipeline, settings.name).into(),
+            pipeline: self.settings.pipeline.clone(),
+            source: settings.source.clone(),
+            read_at: batch.slices.last().map_or(0, |slice| slice.block.read_at),
+        };
+        let redrive = Some((id, seqs));
+        self.take_off(
+            Flight::new(stream, batch, redrive, generation, info),
+            actions,
+        );
+    }
+
+    /// A batch was too much at once: its second half has its turn later.
+    pub(crate) fn put_back(&mut self, stream: StreamIndex, batch: Batch, generation: u32) {
+        self.streams[stream.get()]
+            .backlog
+            .push_front((batch, generation));
+    }
+
+    /// Asks for the next batch where there is room for one and enough events, or where they have
+    /// waited long enough.
+    pub(crate) fn collect(&mut self, now: Uptime, index: StreamIndex, actions: &mut Vec<Action>) {
+        self.streams[index.get()].close_at = None;
+        if self.streams[index.get()].collecting || !self.has_room(index) {
+            return;
+        }
+        if let Some((batch, generation)) = self.streams[index.get()].backlog.pop_front() {
+            self.begin_flight(index, batch, generation, actions);
+            return self.collect(now, index, actions);
+        }
+        let limits = self.settings.batch;
+        let endpoint = self.settings.streams[index.get()].endpoint;
+        let too_large = self.endpoints[endpoint.get()].size_limit;
+        let stream = &mut self.streams[index.get()];
+        let gap = stream.progress.gap(stream.next);
+        let available = stream.head.min(gap.end).saturating_sub(gap.start);
+        if available == 0 || gap.start >= stream.progress.watermark() + WINDOW {
+            return;
+        }
+        let since = *stream.waiting_since.get_or_insert(now);
+        let full = available >= limits.events as u64 || gap.end <= stream.head || stream.ended;
+        if !full && now < since + limits.age {
+            stream.close_at = Some(since + limits.age);
+            return;
+        }
+        stream.collecting = true;
+        actions.push(Action::Collect {
+            stream: index,
+            within: gap.start..gap.end.min(stream.head),
+            events: limits.events,
+            // A receiver that answered 413 showed its limit: stay below it.
+            bytes: limits
+                .bytes
+                .min(too_large.map_or(usize::MAX, |bytes| bytes / 4 * 3))
+                .max(1),
+        });
+    }
+
+    fn has_room(&self, stream: StreamIndex) -> bool {
+        let settings = &self.settings.streams[stream.get()];
+        let of_stream = || {
+            self.flights
+                .iter()
+                .filter(|(_, flight)| flight.stream == stream && flight.redrive.is_none())
+        };
+        let parked = |id, flight: &Flight| self.only_waits(id, flight);
+        let active = of_stream()
+            .filter(|&(&id, flight)| !parked(id, flight))
+            .count();
+        let one_by_one = settings.in_session_order || self.settings.uses_state();
+        let most = if one_by_one {
+            1
+        } else {
+            self.settings.batches_in_flight
+        };
+        active < most && of_stream().count() < most + PARKED_BATCHES_MAX
+    }
+}
