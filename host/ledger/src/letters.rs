@@ -42,6 +42,24 @@ pub struct LetterQuery {
     pub limit: usize,
 }
 
+impl LetterQuery {
+    /// Whether a letter is asked for, whatever the limit.
+    pub fn matches(&self, kept: &KeptLetter) -> bool {
+        let equals = |asked: &Option<String>, found: &str| {
+            asked.as_deref().is_none_or(|asked| asked == found)
+        };
+        equals(&self.pipeline, &kept.pipeline)
+            && equals(&self.stream, &kept.stream)
+            && equals(&self.event_type, &kept.letter.event_type)
+            && self.cause.as_deref().is_none_or(|part| {
+                kept.letter.cause.contains(part) || kept.letter.reason.contains(part)
+            })
+            && self.since.is_none_or(|since| kept.at >= since)
+            && self.until.is_none_or(|until| kept.at < until)
+            && self.before.is_none_or(|before| kept.id < before)
+    }
+}
+
 /// Dead letters as operators see them: beside a running host through its control socket, or on a
 /// store that no host has open.
 ///

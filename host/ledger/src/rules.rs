@@ -1,6 +1,6 @@
 //! What every ledger refuses before it looks at what it holds.
 
-use lockgate_model::{Commit, Entries, Outcome, Seq};
+use lockgate_model::{Commit, Entries, FeedKind, Outcome, Seq};
 
 use crate::{LedgerError, limits};
 
@@ -17,6 +17,33 @@ pub fn check_commit(commit: &Commit) -> Result<(), LedgerError> {
 /// [`limits::REDRIVE_ENTRIES`].
 pub fn check_seqs(seqs: &[Seq]) -> Result<(), LedgerError> {
     ascending(seqs).map_err(LedgerError::Invalid)
+}
+
+/// The feed of each stream that a pipeline registers on. A stream is named once, and says its feed.
+pub fn check_streams(pipeline: &str, streams: &[String]) -> Result<Vec<FeedKind>, LedgerError> {
+    if streams.is_empty() {
+        return Err(LedgerError::Invalid(format!(
+            "the pipeline `{pipeline}` reads no stream"
+        )));
+    }
+    let mut feeds = Vec::new();
+    for (nth, name) in streams.iter().enumerate() {
+        if streams[..nth].contains(name) {
+            return Err(LedgerError::Invalid(format!(
+                "the stream `{name}` is named twice"
+            )));
+        }
+        let feed = name.rsplit_once('/').and_then(|(_, feed)| {
+            let kinds = [FeedKind::Audit, FeedKind::Sessions];
+            kinds.into_iter().find(|kind| kind.name() == feed)
+        });
+        feeds.push(feed.ok_or_else(|| {
+            LedgerError::Invalid(format!(
+                "`{name}` is not a stream: the name of one ends in `/audit` or `/sessions`"
+            ))
+        })?);
+    }
+    Ok(feeds)
 }
 
 fn entries(entries: &Entries) -> Result<(), String> {
