@@ -15,7 +15,7 @@ use crate::circuit::{Allowed, Circuit, Trouble};
 use crate::condition::ConditionKind;
 use crate::encoding::OutgoingRequest;
 use crate::flights::{Flight, Hold, Phase};
-use crate::index::{DocumentIndex, EndpointIndex, EntryIndex, FlightId, RequestId};
+use crate::index::{DocumentIndex, EndpointIndex, EntryIndex, FlightId, RequestId, StreamIndex};
 use crate::io::Action;
 use crate::pipeline::{Pipeline, Timer};
 use crate::settings::EndpointSettings;
@@ -90,7 +90,7 @@ enum RequestState {
     /// The sink is asked what this response means.
     Classifying(Arc<Response>),
     /// The sink could not be asked.
-    ClassifyLater(Arc<Response>, Uptime),
+    ClassifyLater(Arc<Response>),
     Waiting {
         until: Uptime,
         /// For an acceptance of another: evidence against it.
@@ -139,10 +139,22 @@ impl Endpoint {
         }
     }
 
-    /// Nothing is out, and nothing can go out now.
-    pub(crate) fn is_quiet(&self, now: Uptime) -> bool {
-        let blocked = !matches!(self.circuit.allowed(now), Allowed::Everything);
-        self.in_flight == 0 && (self.line.is_empty() || blocked)
+    /// Nothing is out. What could go out has just been sent.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.in_flight == 0
+    }
+}
+
+impl Request {
+    /// The operator's release lets it be tried again, and dead-lettered without evidence.
+    pub(crate) fn waits_for_release(&self) -> bool {
+        matches!(
+            self.state,
+            RequestState::Waiting {
+                for_evidence: true,
+                ..
+            }
+        ) || self.lineage.braked.is_some()
     }
 }
 
@@ -388,7 +400,8 @@ impl Pipeline {
             .braked
             .as_ref()
             .map_or(now, |hold| hold.since);
-        request.state = RequestState::ClassifyLater(response, until);
+        request.state = RequestState::ClassifyLater(response);
+        self.endpoints[request.endpoint.get()].in_flight -= 1;
         let kind = ConditionKind::Plugin;
         let message = format!("a response cannot be judged: {error}");
         request.lineage.braked = Some(Hold {
@@ -408,8 +421,9 @@ impl Pipeline {
             return;
         };
         match &request.state {
-            RequestState::ClassifyLater(response, _) => {
+            RequestState::ClassifyLater(response) if !draining => {
                 let response = response.clone();
+                self.endpoints[request.endpoint.get()].in_flight += 1;
                 self.classify(id, response, actions);
             }
             RequestState::Waiting { .. } if !draining => {
@@ -587,11 +601,17 @@ impl Pipeline {
             return self.split(id, actions);
         }
         let accepted = endpoint.accepted;
+        let released = self.flights.get(&request.flight).is_some_and(|flight| {
+            let seq = flight.seq(request.outgoing.documents[0]);
+            seq.is_some_and(|seq| seq < self.released[flight.stream.get()])
+        });
         let lineage = &mut request.lineage;
         let since = *lineage.refused_since.get_or_insert(now);
         lineage.attempts += 1;
         lineage.message = message.clone();
-        let has_evidence = lineage.refusals > 0 && accepted > lineage.accepted_at_refusal;
+        // An answer that blames the size needs no acceptance after it, but one at all.
+        let has_evidence = lineage.refusals > 0
+            && (accepted > lineage.accepted_at_refusal || released || too_large && accepted > 0);
         if lineage.refusals == 0 || has_evidence {
             lineage.refusals += 1;
             lineage.accepted_at_refusal = accepted;
@@ -656,10 +676,15 @@ impl Pipeline {
         suspicious: bool,
         actions: &mut Vec<Action>,
     ) {
+        let alone = suspicious && self.all_others_fail(id);
         let Some(request) = self.requests.get_mut(&id) else {
             return;
         };
         let accepted = self.endpoints[request.endpoint.get()].accepted;
+        let released = self.flights.get(&request.flight).is_some_and(|flight| {
+            let seq = flight.seq(request.outgoing.documents[0]);
+            seq.is_some_and(|seq| seq < self.released[flight.stream.get()])
+        });
         let lineage = &mut request.lineage;
         lineage.message = message.clone();
         if suspicious {
@@ -668,10 +693,11 @@ impl Pipeline {
                 lineage.accepted_at_failure = accepted;
             }
             lineage.failures += 1;
-            let others_accepted = accepted > lineage.accepted_at_failure;
+            let others_accepted = accepted > lineage.accepted_at_failure || released;
             let first_failed = lineage.first_failed.unwrap_or(now);
             let single = request.outgoing.documents.len() == 1;
-            if others_accepted && !single && lineage.failures >= FAILURES_BEFORE_SPLIT {
+            let often = lineage.failures >= FAILURES_BEFORE_SPLIT;
+            if !single && often && (others_accepted || alone) {
                 if request.is_probe {
                     let index = request.endpoint;
                     self.endpoints[index.get()].circuit.probe_undecided(now);
@@ -705,6 +731,15 @@ impl Pipeline {
             };
             self.timers.insert((until, Timer::Request(id)));
         }
+    }
+
+    /// No other request could show whether the endpoint or this request is at fault.
+    fn all_others_fail(&self, id: RequestId) -> bool {
+        let endpoint = self.requests.get(&id).map(|request| request.endpoint);
+        self.requests
+            .iter()
+            .filter(|&(&other, request)| other != id && Some(request.endpoint) == endpoint)
+            .all(|(_, request)| request.lineage.failures >= FAILURES_BEFORE_SPLIT)
     }
 
     /// Makes the one document of a request a dead letter. False where the brake holds.
@@ -811,24 +846,37 @@ impl Pipeline {
             return false;
         }
         let endpoint = &self.endpoints[self.settings.streams[flight.stream.get()].endpoint.get()];
-        let available = endpoint
-            .circuit
-            .open()
-            .is_none_or(|open| open.trouble == Trouble::RefusesAll);
-        if !available || (flight.requests == 0 && flight.encodings == 0) {
+        if flight.requests == 0 && flight.encodings == 0 {
             return false;
         }
-        let waiting = self
+        let mut requests = self
             .requests
             .values()
-            .filter(|request| request.flight == id)
-            .all(|request| matches!(request.state, RequestState::Waiting { .. }));
-        let encodings = self
+            .filter(|request| request.flight == id);
+        let mut encodings = self
             .encodings
             .values()
-            .filter(|encoding| encoding.flight == id)
-            .all(|encoding| !encoding.is_running());
-        waiting && encodings
+            .filter(|encoding| encoding.flight == id);
+        match endpoint.circuit.open().map(|open| open.trouble) {
+            // The next batch is a probe: it can show that the requests are at fault.
+            Some(Trouble::Unavailable) => {
+                let failing = |request: &Request| request.lineage.failures >= FAILURES_BEFORE_SPLIT;
+                flight.encodings == 0 && requests.all(failing)
+            }
+            Some(Trouble::Operator) => false,
+            Some(Trouble::RefusesAll) | None => {
+                let waits = |state: &RequestState| matches!(state, RequestState::Waiting { .. });
+                requests.all(|request| waits(&request.state))
+                    && encodings.all(|encoding| !encoding.is_running())
+            }
+        }
+    }
+
+    /// Whether the endpoint of the stream is out of reach, as far as is known.
+    pub(crate) fn is_unavailable(&self, stream: StreamIndex) -> bool {
+        let endpoint = self.settings.streams[stream.get()].endpoint;
+        let open = self.endpoints[endpoint.get()].circuit.open();
+        open.is_some_and(|open| open.trouble == Trouble::Unavailable)
     }
 
     // === Sessions in their order ===

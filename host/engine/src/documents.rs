@@ -10,8 +10,6 @@ use crate::index::{DocumentIndex, EntryIndex};
 pub struct Documents {
     info: BatchInfo,
     batch: Batch,
-    /// The entries' sequences where they do not follow each other, as in a redrive.
-    seqs: Option<Vec<Seq>>,
     /// Where each entry is: slice of the batch, row of its block.
     places: Vec<(u32, u32)>,
     documents: Vec<Document>,
@@ -27,7 +25,7 @@ struct Document {
 }
 
 impl Documents {
-    pub fn new(info: BatchInfo, batch: Batch, seqs: Option<Vec<Seq>>) -> Documents {
+    pub fn new(info: BatchInfo, batch: Batch) -> Documents {
         let places: Vec<_> = batch
             .slices
             .iter()
@@ -45,7 +43,6 @@ impl Documents {
         Documents {
             info,
             batch,
-            seqs,
             places,
             documents,
         }
@@ -61,10 +58,8 @@ impl Documents {
 
     /// Sequence of an entry.
     pub fn seq(&self, entry: EntryIndex) -> Seq {
-        match &self.seqs {
-            Some(seqs) => seqs[entry.get()],
-            None => self.batch.range().start + entry.get() as u64,
-        }
+        let (block, row) = self.place(entry);
+        block.first_seq + row as Seq
     }
 
     pub fn entries(&self) -> usize {
@@ -157,7 +152,7 @@ impl Documents {
         }
     }
 
-    fn place(&self, entry: EntryIndex) -> (&Arc<Block>, usize) {
+    pub(crate) fn place(&self, entry: EntryIndex) -> (&Arc<Block>, usize) {
         let (slice, row) = self.places[entry.get()];
         (&self.batch.slices[slice as usize].block, row as usize)
     }

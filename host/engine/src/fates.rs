@@ -1,17 +1,11 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
-use lockgate_model::{Day, DayTally, DeadLetter, Fate, Outcome, Outcomes, ReasonIndex, escape};
+use lockgate_model::{
+    Day, DayTally, DeadLetter, Fate, Outcome, Outcomes, ReasonIndex, Reasons, escape,
+};
 
 use crate::documents::Documents;
 use crate::index::{DocumentIndex, EntryIndex};
-
-/// Different reasons that a commit keeps. The rest share one.
-const REASONS_MAX: usize = 64;
-
-/// Longest reason that a commit keeps, in bytes.
-const REASON_BYTES_MAX: usize = 200;
-
-const OTHER_REASONS: &str = "other reasons";
 
 /// What has become of the documents of a batch. An entry is final when all its documents are.
 #[derive(Clone, Debug)]
@@ -37,13 +31,6 @@ struct Death {
     cause: String,
     reason: String,
     index: ReasonIndex,
-}
-
-/// Texts that many entries share, by index.
-#[derive(Clone, Debug, Default)]
-struct Reasons {
-    texts: Vec<String>,
-    known: HashMap<String, ReasonIndex>,
 }
 
 /// What a commit says of a finished batch.
@@ -106,11 +93,6 @@ impl Fates {
         Some((&death.cause, &death.reason))
     }
 
-    pub(crate) fn is_dropped(&self, entry: EntryIndex) -> bool {
-        let entry = &self.entries[entry.get()];
-        entry.open == 0 && !entry.delivered && entry.dead.is_none()
-    }
-
     /// A document becomes final. `cause`: what decided, such as `stage 1 (builtin:filter)`.
     pub(crate) fn settle(
         &mut self,
@@ -146,7 +128,7 @@ impl Fates {
     }
 
     /// Outcomes of all entries. Every document must be final.
-    pub(crate) fn finish(&self, documents: &Documents) -> Finished {
+    pub(crate) fn finish(self, documents: &Documents) -> Finished {
         let mut outcomes = Outcomes::default();
         let mut days: BTreeMap<Day, DayTally> = BTreeMap::new();
         let mut dead = Vec::new();
@@ -167,18 +149,9 @@ impl Fates {
             if let Some(death) = &entry.dead {
                 outcomes.push(Outcome::Dead(death.index));
                 tally.dead += 1;
-                dead.push(DeadLetter {
-                    seq: documents.seq(index),
-                    key: event.key.to_owned(),
-                    event_type: event.event_type.to_owned(),
-                    time: event.time,
-                    cause: death.cause.clone(),
-                    reason: death.reason.clone(),
-                    payload: documents
-                        .raw(index)
-                        .unwrap_or(event.payload.as_bytes())
-                        .to_vec(),
-                });
+                let (block, row) = documents.place(index);
+                let (cause, reason) = (death.cause.clone(), death.reason.clone());
+                dead.push(DeadLetter::new(block, row, cause, reason));
             } else if entry.delivered {
                 outcomes.push(Outcome::Delivered);
                 tally.delivered += 1;
@@ -189,29 +162,10 @@ impl Fates {
         }
         Finished {
             outcomes,
-            reasons: self.reasons.texts.clone(),
+            reasons: self.reasons.into_texts(),
             days: days.into_values().collect(),
             dead,
         }
-    }
-}
-
-impl Reasons {
-    /// Reasons come from plugins and receivers too, so that their number and length are bounded.
-    fn index(&mut self, text: &str) -> ReasonIndex {
-        let text = escape(text, REASON_BYTES_MAX);
-        if let Some(&index) = self.known.get(text.as_ref()) {
-            return index;
-        }
-        let text = match self.texts.len() {
-            0..REASONS_MAX => text.into_owned(),
-            REASONS_MAX => OTHER_REASONS.to_owned(),
-            _ => return REASONS_MAX as ReasonIndex,
-        };
-        let index = self.texts.len() as ReasonIndex;
-        self.texts.push(text.clone());
-        self.known.insert(text, index);
-        index
     }
 }
 
@@ -262,24 +216,5 @@ mod tests {
             (1, "sink", "a")
         );
         assert_eq!(finished.reasons, ["empty", "refused"]);
-    }
-
-    #[test]
-    fn different_reasons_are_bounded_in_number_and_length() {
-        let keys: Vec<String> = (0..300).map(|key| key.to_string()).collect();
-        let documents = testing::documents(&keys.iter().map(String::as_str).collect::<Vec<_>>());
-        let mut fates = Fates::new(300);
-        for index in 0..300 {
-            let reason = format!("{index}{}", "x".repeat(10_000));
-            fates.settle(
-                &documents,
-                DocumentIndex::new(index),
-                "sink",
-                Fate::Dropped(reason),
-            );
-        }
-        let reasons = fates.finish(&documents).reasons;
-        assert_eq!((reasons.len(), reasons[64].as_str()), (65, "other reasons"));
-        assert!(reasons.iter().all(|reason| reason.len() <= 200));
     }
 }

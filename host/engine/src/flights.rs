@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use lockgate_model::contract::{BatchInfo, CallError};
-use lockgate_model::{Batch, Fate, RequestRecord, Seq, Slice, StateOverlay, StateWrite};
+use lockgate_model::{
+    Batch, BatchRecord, Commit, Entries, Fate, RequestRecord, Seq, Slice, StateOverlay, StateWrite,
+};
 
 use crate::Uptime;
 use crate::brake::Engaged;
@@ -13,7 +15,7 @@ use crate::documents::Documents;
 use crate::encoding::{Encoding, Made};
 use crate::fates::Fates;
 use crate::index::{DocumentIndex, EncodingId, EntryIndex, FlightId, StreamIndex};
-use crate::io::{Action, Settled};
+use crate::io::Action;
 use crate::passage::{Passage, Passed, Stop};
 use crate::pipeline::{Pipeline, Timer};
 
@@ -25,8 +27,8 @@ const RECORDS_MAX: usize = 64;
 pub(crate) struct Flight {
     pub(crate) stream: StreamIndex,
     pub(crate) batch: Batch,
-    /// Id and sequences, where it is a redrive.
-    pub(crate) redrive: Option<(u64, Vec<Seq>)>,
+    /// Its entries are dead letters that wait again.
+    pub(crate) is_redrive: bool,
     generation: u32,
     info: BatchInfo,
     pub(crate) phase: Phase,
@@ -42,6 +44,8 @@ pub(crate) struct Flight {
 
 #[derive(Debug)]
 pub(crate) enum Phase {
+    /// It passes the stages when the batches before it have.
+    Queued,
     /// The stages work on it.
     Passing,
     /// It passes them again when its timer runs out.
@@ -95,17 +99,17 @@ impl Flight {
     pub(crate) fn new(
         stream: StreamIndex,
         batch: Batch,
-        redrive: Option<(u64, Vec<Seq>)>,
+        is_redrive: bool,
         generation: u32,
         info: BatchInfo,
     ) -> Flight {
         Flight {
             stream,
             batch,
-            redrive,
+            is_redrive,
             generation,
             info,
-            phase: Phase::Passing,
+            phase: Phase::Queued,
             hold: None,
             held: 0,
             encodings: 0,
@@ -126,6 +130,16 @@ impl Flight {
         }
     }
 
+    pub(crate) fn is_held_by_brake(&self) -> bool {
+        matches!(self.phase, Phase::Held) && self.hold.as_ref().is_some_and(Hold::is_brake)
+    }
+
+    /// The sequence of a document's entry.
+    pub(crate) fn seq(&self, document: DocumentIndex) -> Option<Seq> {
+        let documents = self.documents()?;
+        Some(documents.seq(documents.entry(document)))
+    }
+
     pub(crate) fn record(&mut self, record: RequestRecord) {
         if self.records.len() < RECORDS_MAX {
             self.records.push(record);
@@ -142,10 +156,38 @@ impl Flight {
 }
 
 impl Pipeline {
-    pub(crate) fn take_off(&mut self, flight: Flight, actions: &mut Vec<Action>) {
+    pub(crate) fn add_flight(&mut self, flight: Flight) {
         let id = FlightId(self.new_id());
         self.flights.insert(id, flight);
-        self.pass(id, actions);
+    }
+
+    /// Sends queued batches through the stages: all of them, or one at a time where state of one
+    /// builds on that of the one before.
+    pub(crate) fn pass_queued(&mut self, actions: &mut Vec<Action>) {
+        let one_by_one = self.settings.uses_state();
+        loop {
+            let mut flights = self.flights.iter();
+            let passes = |flight: &Flight| matches!(flight.phase, Phase::Passing | Phase::Held);
+            if one_by_one && self.flights.values().any(passes) {
+                return;
+            }
+            let queued = flights.find(|(_, flight)| matches!(flight.phase, Phase::Queued));
+            match queued.map(|(&id, _)| id) {
+                Some(id) => self.pass(id, actions),
+                None => return,
+            }
+        }
+    }
+
+    /// A held batch has its turn again.
+    pub(crate) fn pass_again(&mut self, id: FlightId, actions: &mut Vec<Action>) {
+        if self
+            .flights
+            .get(&id)
+            .is_some_and(|flight| matches!(flight.phase, Phase::Held))
+        {
+            self.pass(id, actions);
+        }
     }
 
     /// Sends a batch through the stages, from the first.
@@ -154,8 +196,7 @@ impl Pipeline {
             return;
         };
         flight.phase = Phase::Passing;
-        let seqs = flight.redrive.as_ref().map(|(_, seqs)| seqs.clone());
-        let documents = Documents::new(flight.info.clone(), flight.batch.clone(), seqs);
+        let documents = Documents::new(flight.info.clone(), flight.batch.clone());
         // Writes of the batch before are its own: they commit with it.
         let states = self.states.iter().map(StateOverlay::continued).collect();
         let passage = Passage::new(documents, states, self.settings.cpu_budget);
@@ -209,7 +250,7 @@ impl Pipeline {
             .iter()
             .map(|stage| stage.label.clone())
             .collect();
-        let mut count_passed = |brake: &mut crate::brake::Brake, entries: &mut u32| {
+        let count_passed = |brake: &mut crate::brake::Brake, entries: &mut u32| {
             labels
                 .iter()
                 .for_each(|label| brake.passed(label, *entries));
@@ -337,13 +378,7 @@ impl Pipeline {
         });
     }
 
-    pub(crate) fn encoded(
-        &mut self,
-        now: Uptime,
-        id: EncodingId,
-        result: Result<Made, Stop>,
-        actions: &mut Vec<Action>,
-    ) {
+    pub(crate) fn encoded(&mut self, now: Uptime, id: EncodingId, result: Result<Made, Stop>) {
         let Some(held) = self.encodings.get(&id).map(|pending| pending.held) else {
             return;
         };
@@ -443,9 +478,8 @@ impl Pipeline {
     pub(crate) fn commit_finished(&mut self, actions: &mut Vec<Action>) {
         // State of a batch builds on that of the batch before.
         let in_order = self.settings.uses_state();
-        let brake = &self.brake;
         for (&id, flight) in &mut self.flights {
-            let Phase::Delivering { documents, fates } = &flight.phase else {
+            let Phase::Delivering { fates, .. } = &flight.phase else {
                 if in_order {
                     break;
                 }
@@ -457,23 +491,38 @@ impl Pipeline {
                 }
                 continue;
             }
-            let finished = fates.finish(documents);
-            flight.phase = Phase::Committing;
-            actions.push(Action::Commit(Box::new(Settled {
-                flight: id,
-                stream: flight.stream,
-                batch: flight.info.id.clone(),
-                range: flight.batch.range(),
-                redrive: flight.redrive.clone(),
+            let phase = std::mem::replace(&mut flight.phase, Phase::Committing);
+            let Phase::Delivering { documents, fates } = phase else {
+                continue;
+            };
+            let finished = fates.finish(&documents);
+            let entries = if flight.is_redrive {
+                Entries::Redriven(flight.batch.seqs().collect())
+            } else {
+                Entries::Range(flight.batch.range())
+            };
+            let commit = Commit {
+                pipeline: self.settings.pipeline.clone(),
+                stream: self.settings.streams[flight.stream.get()].name.clone(),
+                epoch: self.settings.epoch,
                 generation: flight.generation,
+                entries,
                 outcomes: finished.outcomes,
                 reasons: finished.reasons,
                 days: finished.days,
+                batch: BatchRecord {
+                    id: flight.info.id.to_string(),
+                    at: 0,
+                    requests: std::mem::take(&mut flight.records),
+                },
                 dead: finished.dead,
-                requests: std::mem::take(&mut flight.records),
                 state: std::mem::take(&mut flight.state),
-                brake: brake.text(),
-            })));
+                brake: self.brake.text(),
+            };
+            actions.push(Action::Commit {
+                flight: id,
+                commit: Box::new(commit),
+            });
             if in_order {
                 break;
             }
@@ -484,7 +533,7 @@ impl Pipeline {
         let Some(flight) = self.flights.remove(&id) else {
             return;
         };
-        if flight.redrive.is_none() {
+        if !flight.is_redrive {
             self.streams[flight.stream.get()]
                 .progress
                 .finish(flight.batch.range());
@@ -570,7 +619,7 @@ impl Pipeline {
         let Some(flight) = self
             .flights
             .get_mut(&id)
-            .filter(|flight| flight.redrive.is_none())
+            .filter(|flight| !flight.is_redrive)
         else {
             return false;
         };

@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use lockgate_model::contract::{BatchInfo, CallError};
 use lockgate_model::request::{Delivery, Response, Sent};
-use lockgate_model::{
-    Batch, DayTally, DeadLetter, Outcomes, RequestRecord, Seq, SeqRange, StateWrite,
-};
+use lockgate_model::{Batch, Commit, Seq, SeqRange};
 
 use crate::Uptime;
 use crate::answer::SendFailure;
@@ -32,12 +30,10 @@ pub enum Input {
         batch: Batch,
         generation: u32,
     },
-    /// Dead letters that the operator wants delivered. `seqs`: one for each event of the batch.
+    /// Dead letters that the operator wants delivered: a batch with gaps.
     Redrive {
-        id: u64,
         stream: StreamIndex,
         batch: Batch,
-        seqs: Vec<Seq>,
         generation: u32,
     },
     /// The answer to [`Action::Pass`].
@@ -118,31 +114,11 @@ pub enum Action {
     Report(ConditionChange),
     /// For the log, once.
     Warn(String),
-    /// Make the outcomes of a batch durable.
-    Commit(Box<Settled>),
+    /// Make the outcomes of a batch durable. The caller says when it did so: `batch.at` is 0.
+    Commit {
+        flight: FlightId,
+        commit: Box<Commit>,
+    },
     /// After [`Input::Drain`]: nothing is under way any more.
     Drained,
-}
-
-/// A batch whose every entry is final.
-#[derive(Debug)]
-pub struct Settled {
-    pub flight: FlightId,
-    pub stream: StreamIndex,
-    /// The batch's id.
-    pub batch: Arc<str>,
-    /// The sequences, where it is not a redrive.
-    pub range: SeqRange,
-    /// The redrive's id and sequences, where it is one.
-    pub redrive: Option<(u64, Vec<Seq>)>,
-    pub generation: u32,
-    /// One outcome for each entry.
-    pub outcomes: Outcomes,
-    pub reasons: Vec<String>,
-    pub days: Vec<DayTally>,
-    pub dead: Vec<DeadLetter>,
-    pub requests: Vec<RequestRecord>,
-    pub state: Vec<StateWrite>,
-    /// For [`Settings::brake_text`](crate::Settings::brake_text) of the next start.
-    pub brake: String,
 }

@@ -37,7 +37,7 @@ pub use index::{
     DocumentIndex, EncodingId, EndpointIndex, EntryIndex, FlightId, RequestId, StageIndex,
     StreamIndex,
 };
-pub use io::{Action, Input, Settled};
+pub use io::{Action, Input};
 pub use passage::{FAN_OUT_OF_EVENT_MAX, Passage, Passed, Step, Stop};
 pub use pipeline::Pipeline;
 pub use plugin::{Sink, Stage, StageKind};

@@ -107,19 +107,17 @@ impl Pipeline {
                 batch,
                 generation,
             } => {
-                self.batch_collected(stream, batch, generation, actions);
+                self.batch_collected(stream, batch, generation);
             }
             Input::Redrive {
-                id,
                 stream,
                 batch,
-                seqs,
                 generation,
             } => {
-                self.begin_redrive(id, stream, batch, seqs, generation, actions);
+                self.begin_redrive(stream, batch, generation);
             }
             Input::Passed { flight, result } => self.passed(now, flight, result, actions),
-            Input::Encoded { encoding, result } => self.encoded(now, encoding, result, actions),
+            Input::Encoded { encoding, result } => self.encoded(now, encoding, result),
             Input::Answered { request, response } => {
                 self.answered(now, request, response, actions);
             }
@@ -167,10 +165,11 @@ impl Pipeline {
             for stream in (0..self.streams.len()).map(StreamIndex::new) {
                 self.collect(now, stream, actions);
             }
+            self.pass_queued(actions);
         }
         self.report(now, actions);
         self.set_alarm(now, actions);
-        if self.draining && !self.drained && self.is_quiet(now) {
+        if self.draining && !self.drained && self.is_quiet() {
             self.drained = true;
             actions.push(Action::Drained);
         }
@@ -185,7 +184,7 @@ impl Pipeline {
             match timer {
                 // A held batch stays held: the next start begins with it.
                 Timer::Flight(_) | Timer::Encoding(_) if self.draining => {}
-                Timer::Flight(flight) => self.pass(flight, actions),
+                Timer::Flight(flight) => self.pass_again(flight, actions),
                 Timer::Encoding(encoding) => self.encode_again(encoding, actions),
                 Timer::Request(request) => self.stop_waiting(request, actions),
             }
@@ -248,12 +247,12 @@ impl Pipeline {
     }
 
     /// Nothing that could finish is under way: what is left waits for a time or for its turn.
-    fn is_quiet(&self, now: Uptime) -> bool {
+    fn is_quiet(&self) -> bool {
         let works = |flight: &Flight| matches!(flight.phase, Phase::Passing | Phase::Committing);
         !self.flights.values().any(works)
             && !self.encodings.values().any(PendingEncoding::is_running)
             && !self.streams.iter().any(|stream| stream.collecting)
-            && self.endpoints.iter().all(|endpoint| endpoint.is_quiet(now))
+            && self.endpoints.iter().all(|endpoint| endpoint.is_quiet())
     }
 
     fn release(&mut self, now: Uptime) {
@@ -265,7 +264,7 @@ impl Pipeline {
         let held: Vec<Timer> = self
             .flights
             .iter()
-            .filter(|(_, flight)| flight.hold.as_ref().is_some_and(|hold| hold.is_brake()))
+            .filter(|(_, flight)| flight.is_held_by_brake())
             .map(|(&flight, _)| Timer::Flight(flight))
             .chain(
                 self.encodings
@@ -276,7 +275,7 @@ impl Pipeline {
             .chain(
                 self.requests
                     .iter()
-                    .filter(|(_, request)| request.lineage.braked.is_some())
+                    .filter(|(_, request)| request.waits_for_release())
                     .map(|(&request, _)| Timer::Request(request)),
             )
             .collect();

@@ -12,6 +12,8 @@ use crate::index::EndpointIndex;
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub pipeline: Arc<str>,
+    /// Of every commit.
+    pub epoch: u32,
     pub streams: Vec<StreamSettings>,
     pub endpoints: Vec<EndpointSettings>,
     pub batch: BatchLimits,

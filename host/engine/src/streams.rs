@@ -74,13 +74,7 @@ impl Pipeline {
         }
     }
 
-    pub(crate) fn batch_collected(
-        &mut self,
-        index: StreamIndex,
-        batch: Batch,
-        generation: u32,
-        actions: &mut Vec<Action>,
-    ) {
+    pub(crate) fn batch_collected(&mut self, index: StreamIndex, batch: Batch, generation: u32) {
         let stream = &mut self.streams[index.get()];
         stream.collecting = false;
         if batch.is_empty() {
@@ -88,55 +82,30 @@ impl Pipeline {
         }
         stream.next = batch.range().end;
         stream.waiting_since = None;
-        self.begin_flight(index, batch, generation, actions);
+        self.begin_flight(index, batch, generation);
     }
 
-    fn begin_flight(
-        &mut self,
-        stream: StreamIndex,
-        batch: Batch,
-        generation: u32,
-        actions: &mut Vec<Action>,
-    ) {
-        let range = batch.range();
-        let settings = &self.settings.streams[stream.get()];
-        let info = BatchInfo {
-            id: format!(
-                "{}/{}/{}-{}",
-                self.settings.pipeline,
-                settings.name,
-                range.start,
-                range.end - 1
-            )
-            .into(),
-            pipeline: self.settings.pipeline.clone(),
-            source: settings.source.clone(),
-            read_at: batch.slices.last().map_or(0, |slice| slice.block.read_at),
-        };
-        self.take_off(Flight::new(stream, batch, None, generation, info), actions);
+    fn begin_flight(&mut self, stream: StreamIndex, batch: Batch, generation: u32) {
+        let info = self.info(stream, &batch, "");
+        self.add_flight(Flight::new(stream, batch, false, generation, info));
     }
 
-    pub(crate) fn begin_redrive(
-        &mut self,
-        id: u64,
-        stream: StreamIndex,
-        batch: Batch,
-        seqs: Vec<Seq>,
-        generation: u32,
-        actions: &mut Vec<Action>,
-    ) {
+    pub(crate) fn begin_redrive(&mut self, stream: StreamIndex, batch: Batch, generation: u32) {
+        let info = self.info(stream, &batch, "redrive-");
+        self.add_flight(Flight::new(stream, batch, true, generation, info));
+    }
+
+    fn info(&self, stream: StreamIndex, batch: &Batch, kind: &str) -> BatchInfo {
         let settings = &self.settings.streams[stream.get()];
-        let info = BatchInfo {
-            id: format!("{}/{}/redrive-{id}", self.settings.pipeline, settings.name).into(),
-            pipeline: self.settings.pipeline.clone(),
+        let (pipeline, name) = (&self.settings.pipeline, &settings.name);
+        let first = batch.seqs().next().unwrap_or(0);
+        let last = batch.seqs().last().unwrap_or(0);
+        BatchInfo {
+            id: format!("{pipeline}/{name}/{kind}{first}-{last}").into(),
+            pipeline: pipeline.clone(),
             source: settings.source.clone(),
             read_at: batch.slices.last().map_or(0, |slice| slice.block.read_at),
-        };
-        let redrive = Some((id, seqs));
-        self.take_off(
-            Flight::new(stream, batch, redrive, generation, info),
-            actions,
-        );
+        }
     }
 
     /// A batch was too much at once: its second half has its turn later.
@@ -154,7 +123,7 @@ impl Pipeline {
             return;
         }
         if let Some((batch, generation)) = self.streams[index.get()].backlog.pop_front() {
-            self.begin_flight(index, batch, generation, actions);
+            self.begin_flight(index, batch, generation);
             return self.collect(now, index, actions);
         }
         let limits = self.settings.batch;
@@ -190,7 +159,7 @@ impl Pipeline {
         let of_stream = || {
             self.flights
                 .iter()
-                .filter(|(_, flight)| flight.stream == stream && flight.redrive.is_none())
+                .filter(|(_, flight)| flight.stream == stream && !flight.is_redrive)
         };
         let parked = |id, flight: &Flight| self.only_waits(id, flight);
         let active = of_stream()
@@ -202,6 +171,12 @@ impl Pipeline {
         } else {
             self.settings.batches_in_flight
         };
-        active < most && of_stream().count() < most + PARKED_BATCHES_MAX
+        // While nothing can be delivered, one batch more is enough of a probe.
+        let parked_max = if self.is_unavailable(stream) {
+            1
+        } else {
+            PARKED_BATCHES_MAX
+        };
+        active < most && of_stream().count() < most + parked_max
     }
 }

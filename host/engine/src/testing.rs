@@ -40,5 +40,5 @@ pub(crate) fn documents(keys: &[&str]) -> Documents {
         source: "teleport".into(),
         read_at: 0,
     };
-    Documents::new(info, batch, None)
+    Documents::new(info, batch)
 }
