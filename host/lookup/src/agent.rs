@@ -7,8 +7,8 @@ use quick_cache::sync::Cache;
 use sha2::{Digest, Sha256};
 use ua_parser::{Extractor, Regexes};
 
-/// Made by the build script, of the edition that the package `ua-parser` carries.
-const PATTERNS: &str = include_str!(concat!(env!("OUT_DIR"), "/user-agents.json"));
+/// Upstream's data; its README.md names the version.
+const PATTERNS: &str = include_str!("../uap-core/regexes.json");
 
 /// Bytes. A longer text is not looked at.
 pub const TEXT_MAX: usize = 4096;
