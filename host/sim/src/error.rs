@@ -26,9 +26,3 @@ impl From<rcgen::Error> for SimError {
         SimError::Certificate(error.to_string())
     }
 }
-
-impl From<ssh_key::Error> for SimError {
-    fn from(error: ssh_key::Error) -> SimError {
-        SimError::Certificate(error.to_string())
-    }
-}

@@ -13,6 +13,7 @@ mod log;
 mod reply;
 mod search;
 mod service;
+mod ssh;
 
 use std::future::Future;
 use std::net::SocketAddr;
