@@ -289,7 +289,7 @@ async fn a_lost_answer_leaves_a_duplicate() {
 
 #[tokio::test]
 async fn idle_connections_close_and_too_large_bodies_are_refused() {
-    let idle = Some(Duration::from_millis(50));
+    let idle = Some(Duration::from_secs(2));
     let (folder, receiver, mut client) = start(Options {
         idle,
         body_max: 100,
