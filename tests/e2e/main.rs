@@ -7,6 +7,7 @@ mod check;
 mod crash;
 mod delivery;
 mod demo;
+mod dependencies;
 mod ecs;
 mod guests;
 mod help;
