@@ -124,6 +124,12 @@ mod tests {
             ("https://h", "", &[][..], "https://h/"),
             ("https://h", "/test.log", &[], "https://h/test.log"),
             ("https://h/", "/test.log", &[], "https://h/test.log"),
+            (
+                "https://Bücher.faß.example",
+                "/x",
+                &[],
+                "https://xn--bcher-kva.xn--fa-hia.example/x",
+            ),
             // Text put behind `https://h` without a path in between would name another host.
             ("https://h", ".evil.example", &[], "https://h/.evil.example"),
             (
