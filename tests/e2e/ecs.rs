@@ -56,7 +56,7 @@ fn every_document_of_elastic_s_own_tests_comes_out_of_the_host() {
     let geoip = |name: &str| shared.join("geoip").join(name);
     let (city, asn) = (geoip("GeoLite2-City.mmdb"), geoip("GeoLite2-ASN.mmdb"));
     let log = golden("test-teleport-all-events.log");
-    let with = json!({ "compat": "0.1.0", "preserve_original": true });
+    let with = json!({ "compat": "0.1.0", "preserve-original": true });
     let documents = run(&with, Some([&city, &asn]), &log);
 
     let expected =
@@ -114,7 +114,7 @@ fn one_document_a_line_in_order_with_what_was_asked_for() {
 
     let databases = Some([&*file("city.mmdb"), &*file("asn.mmdb")]);
     let documents = run(
-        &json!({ "preserve_original": true }),
+        &json!({ "preserve-original": true }),
         databases,
         &file("events.ndjson"),
     );
