@@ -1,8 +1,8 @@
 //! Sends what sinks encoded: the only crate through which events leave over HTTP.
 //!
 //! It owns the receiver's address, TLS, credentials, connections and pace, so that a sink needs
-//! none of them. It does not own patience: [`Client::send`] tries once and says what happened;
-//! [`verdict`] and [`Backoff`] tell a pipeline what follows from it.
+//! none of them. It does not retry: [`Client::send`] tries once and says what happened; [`verdict`]
+//! tells a pipeline what follows from it.
 //!
 //! - A guest's request chooses neither authority nor credentials: the operator's are applied after
 //!   it, and win.
@@ -13,7 +13,6 @@
 //! - Of an endpoint, its pipeline's name is all that is ever logged.
 
 mod answer;
-mod backoff;
 mod client;
 mod endpoint;
 mod error;
@@ -23,7 +22,6 @@ mod tls;
 mod verdict;
 
 pub use answer::RETRY_AFTER_MAX;
-pub use backoff::{Backoff, random_seed, split_mix};
 pub use client::Client;
 pub use endpoint::{Auth, Endpoint, EndpointError, Identity, Pem};
 pub use error::{Party, SendError};

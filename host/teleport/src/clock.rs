@@ -1,6 +1,6 @@
-use std::hash::{BuildHasher, RandomState};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use lockgate_backoff::Random;
 use lockgate_model::Millis;
 
 /// Time and chance, so that a test can decide both.
@@ -13,8 +13,7 @@ pub trait Clock: Send + Sync + 'static {
 
     /// A number from 0 up to, not including, 1: what jitter is made of.
     fn chance(&self) -> f64 {
-        // Each `RandomState` has keys of its own.
-        (RandomState::new().hash_one(0u8) >> 11) as f64 / (1u64 << 53) as f64
+        Random::from_system().fraction()
     }
 }
 

@@ -3,11 +3,11 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use lockgate_backoff::Backoff;
 use lockgate_model::{Append, BlockParts, CursorUpdate, FeedKind, Millis};
 use tokio::sync::mpsc::UnboundedSender;
 use tonic::Status;
 
-use crate::backoff::Backoff;
 use crate::connect::{Failure, Link};
 use crate::read::{Collector, Pending};
 use crate::status::{Board, Phase};
@@ -76,7 +76,7 @@ impl<I: Intake> Context<I> {
 
     /// Waits after a failure.
     pub(crate) async fn pause(&self, backoff: &mut Backoff) {
-        tokio::time::sleep(backoff.next(&*self.settings.clock)).await;
+        tokio::time::sleep(backoff.next(self.settings.clock.chance())).await;
     }
 
     /// Waits about so long: up to a seventh less.

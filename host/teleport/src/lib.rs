@@ -4,7 +4,6 @@
 //! blocks of events, together with the cursors that say they were read, to an [`Intake`]. It never
 //! gives up on a cluster: what fails is tried again, and shows in [`SourceStatus`].
 
-pub mod backoff;
 mod clock;
 pub mod connect;
 mod context;

@@ -1,11 +1,11 @@
 use std::collections::HashSet;
 
+use lockgate_backoff::Backoff;
 use lockgate_model::{Day, Millis};
 
 use super::order::Order;
 use super::page::{Query, Refusal, ask};
 use super::{PLACE, Poller, step};
-use crate::backoff::Backoff;
 use crate::connect::{of_proto, time};
 use crate::proto::auditlog::EventsUnstructured;
 use crate::{Closed, Intake};
@@ -289,7 +289,7 @@ impl<'a, I: Intake> Window<'a, I> {
                 midnight
             }
             None => {
-                tokio::time::sleep(self.hold.next(&*context.settings.clock)).await;
+                tokio::time::sleep(self.hold.next(context.settings.clock.chance())).await;
                 return Next::Page;
             }
         };
