@@ -18,6 +18,7 @@ mod lookup;
 mod mask;
 mod name;
 mod pipeline;
+mod plaintext;
 mod plugin;
 mod quantity;
 mod reading;

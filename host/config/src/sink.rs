@@ -10,6 +10,7 @@ use lockgate_model::request::{is_header_name, is_refused_header};
 
 use crate::auth::{self, Auth};
 use crate::defaults::{RATE_IN_FLIGHT, TIMEOUT};
+use crate::plaintext;
 use crate::plugin::{Declared, Plugin, refer};
 use crate::quantity::Count;
 use crate::reading::Reading;
@@ -67,7 +68,7 @@ pub struct Rate {
 }
 
 /// Keys that are taken for a sink's where they stand elsewhere.
-pub(crate) const KEYS: [&str; 8] = [
+pub(crate) const KEYS: [&str; 9] = [
     "plugin",
     "url",
     "session-url",
@@ -76,6 +77,7 @@ pub(crate) const KEYS: [&str; 8] = [
     "auth",
     "rate",
     "timeout",
+    "allow-plaintext",
 ];
 
 /// For a secret that is empty.
@@ -102,22 +104,37 @@ pub(crate) fn read(
         .and_then(|value| refer(r, declared, &value));
     let url_value = table.required("url", "url = \"https://logs.example.com:8443/audit\"");
     let url = url_value.as_ref().and_then(|value| endpoint(r, value));
-    let session_url = table
-        .optional("session-url")
-        .and_then(|value| endpoint(r, &value));
+    let session_value = table.optional("session-url");
+    let session_url = session_value.as_ref().and_then(|value| endpoint(r, value));
     let tls_value = table.optional("tls");
     let tls = tls_value
         .as_ref()
         .map(|value| tls(r, value, url.as_ref(), session_url.as_ref()))
         .unwrap_or_default();
-    let headers = table
-        .optional("headers")
-        .and_then(|value| value.table(r))
-        .map(|table| headers(r, &table))
+    let headers_table = table.optional("headers").and_then(|value| value.table(r));
+    let headers = headers_table
+        .as_ref()
+        .map(|table| headers(r, table))
         .unwrap_or_default();
-    let auth = table
-        .optional("auth")
-        .and_then(|value| auth::read(r, &value, &headers));
+    let auth_value = table.optional("auth");
+    let auth = auth_value
+        .as_ref()
+        .and_then(|value| auth::read(r, value, &headers));
+    let allow_plaintext = table
+        .optional("allow-plaintext")
+        .and_then(|value| value.flag(r))
+        .unwrap_or(false);
+    if !allow_plaintext {
+        let auth = auth_value.map(|value| (value.path.clone(), value.key_span.clone()));
+        let headers = headers_table.into_iter().flat_map(|table| table.named());
+        let headers = headers.filter_map(|value| plaintext::header(&value));
+        let credentials: Vec<_> = auth.into_iter().chain(headers).collect();
+        for (value, url) in [(&url_value, &url), (&session_value, &session_url)] {
+            if let (Some(value), Some(url)) = (value, url) {
+                plaintext::check(r, value, url, &credentials);
+            }
+        }
+    }
     let mut rate = Rate {
         events: None,
         in_flight,

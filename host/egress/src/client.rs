@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use lockgate_model::request::{
     CheckedRequest, Method, Response, is_header_name, is_refused_header,
 };
-use lockgate_model::{FeedKind, Masks, Secret};
+use lockgate_model::{FeedKind, Masks, Secret, names_a_secret};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use rustls::ClientConfig;
 use tokio::sync::Semaphore;
@@ -59,7 +59,7 @@ impl Client {
             return Err(EndpointError::NoConnections);
         }
         let headers = operator_headers(&endpoint)?;
-        endpoint.hide_credentials();
+        endpoint.mask_credentials();
         let config = endpoint.tls_config([
             ("url", Some(&target)),
             ("session-url", session_target.as_ref()),
@@ -199,9 +199,10 @@ impl Client {
 }
 
 impl Endpoint {
-    /// From now on nobody reads them in a text.
-    fn hide_credentials(&self) {
-        let hide = |secret: &Secret| {
+    /// Masks the credentials in all output from here on. The values of `${env:…}` and `${file:…}`
+    /// are masked by whoever resolves them, under any name.
+    fn mask_credentials(&self) {
+        let mask = |secret: &Secret| {
             // `Splunk TOKEN`, `Bearer TOKEN`: the token alone is as secret.
             let value = secret.expose();
             let token = value.split_once(' ').map(|(_, token)| token);
@@ -219,15 +220,15 @@ impl Endpoint {
         match &self.auth {
             Auth::None => {}
             Auth::Bearer(value) | Auth::Header { value, .. } | Auth::Query { value, .. } => {
-                hide(value)
+                mask(value)
             }
             Auth::Basic { user, password } => {
-                hide(password);
+                mask(password);
                 self.masks.add(&basic(user, password));
             }
         }
         for (_, value) in self.headers.iter().filter(|(name, _)| names_a_secret(name)) {
-            hide(value);
+            mask(value);
         }
         for url in [Some(&self.url), self.session_url.as_ref()]
             .into_iter()
@@ -237,7 +238,7 @@ impl Endpoint {
                 continue;
             };
             for (_, value) in url.query_pairs().filter(|(name, _)| names_a_secret(name)) {
-                hide(&Secret::new(value));
+                mask(&Secret::new(value));
             }
         }
     }
@@ -335,25 +336,4 @@ fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Endpoint
 
 fn basic(user: &str, password: &Secret) -> String {
     BASE64.encode(format!("{user}:{}", password.expose()))
-}
-
-/// Not every header or parameter is a secret, and masking `application/json` in every text would
-/// hide more than it protects. What came out of `${env:…}` or `${file:…}` is added to the masks by
-/// whoever resolved it, under any name.
-fn names_a_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    [
-        "auth",
-        "token",
-        "key",
-        "secret",
-        "password",
-        "passwd",
-        "credential",
-        "signature",
-        "cookie",
-    ]
-    .iter()
-    .any(|part| name.contains(part))
-        || name == "sig"
 }
