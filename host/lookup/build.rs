@@ -2,6 +2,11 @@
 //! package `ua-parser`, which carries the edition it was tested with, and writes them as JSON: the
 //! binary then needs no YAML, and the lock file says which edition is in it.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "cargo speaks to build scripts by environment variables"
+)]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::{env, fs};

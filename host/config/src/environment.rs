@@ -19,6 +19,10 @@ pub trait Environment {
 pub struct ProcessEnvironment;
 
 impl Environment for ProcessEnvironment {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the trait's one implementation"
+    )]
     fn variable(&self, name: &str) -> Result<String, VarError> {
         std::env::var(name)
     }

@@ -4,6 +4,11 @@
 //! nothing but the standard library. The guests may be compiled by another compiler than the host:
 //! see [`Toolchain`].
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "runs in build scripts, to which cargo speaks by environment variables"
+)]
+
 mod cargo;
 mod command;
 mod debian;
