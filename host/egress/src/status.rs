@@ -1,62 +1,50 @@
-/// What a status means where the sink does not say otherwise.
+/// What the status of an answer means, unless the sink says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
-    /// The receiver has the events.
+pub enum StatusClass {
+    /// The receiver has the documents.
     Delivered,
-    /// It cannot take them now: hold, back off, send the same again, for ever.
+    /// The receiver cannot take them now: hold, back off, and send the same request again.
     Retry,
-    /// Something must be set right first, here or there: hold, back off, and say that the pipeline
+    /// The operator must act, at one end or the other: hold, back off, and report that the pipeline
     /// is not ready. Nothing is dropped.
     NotReady,
-    /// It does not want these events: find the ones it means by bisecting. It may also be TLS's
-    /// fault (nginx answers 400 to a client that shows no certificate), so that no event is
-    /// dead-lettered before another one was taken.
+    /// The receiver refuses some of the documents: bisect to find them. TLS may also be the cause
+    /// (nginx answers 400 to a client without a certificate), so a document is dead-lettered only
+    /// after another one was accepted.
     Refused,
-    /// More than it takes at once: split, and remember the size.
+    /// More than the receiver takes at once: split, and remember the size.
     TooLarge,
 }
 
-/// The failure table of ARCHITECTURE.md. Redirects are not followed, so that they are a wrong
-/// address.
-pub fn verdict(status: u16) -> Verdict {
-    match status {
-        200..=299 => Verdict::Delivered,
-        408 | 425 | 429 | 500.. => Verdict::Retry,
-        400 | 422 => Verdict::Refused,
-        413 => Verdict::TooLarge,
-        _ => Verdict::NotReady,
+impl StatusClass {
+    /// The failure table of ARCHITECTURE.md. Redirects are not followed: they mean a wrong address.
+    pub fn of(status: u16) -> StatusClass {
+        match status {
+            200..=299 => StatusClass::Delivered,
+            408 | 425 | 429 | 500.. => StatusClass::Retry,
+            400 | 422 => StatusClass::Refused,
+            413 => StatusClass::TooLarge,
+            _ => StatusClass::NotReady,
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::StatusClass::{self, Delivered, NotReady, Refused, Retry, TooLarge};
 
     #[test]
-    fn each_status_has_the_verdict_of_the_failure_table() {
-        for (status, expected) in [
-            (100, Verdict::NotReady),
-            (200, Verdict::Delivered),
-            (201, Verdict::Delivered),
-            (204, Verdict::Delivered),
-            (299, Verdict::Delivered),
-            (301, Verdict::NotReady),
-            (307, Verdict::NotReady),
-            (400, Verdict::Refused),
-            (401, Verdict::NotReady),
-            (403, Verdict::NotReady),
-            (404, Verdict::NotReady),
-            (405, Verdict::NotReady),
-            (408, Verdict::Retry),
-            (413, Verdict::TooLarge),
-            (418, Verdict::NotReady),
-            (422, Verdict::Refused),
-            (425, Verdict::Retry),
-            (429, Verdict::Retry),
-            (500, Verdict::Retry),
-            (503, Verdict::Retry),
+    fn statuses_have_the_class_of_the_failure_table() {
+        for (class, statuses) in [
+            (Delivered, &[200, 201, 204, 299][..]),
+            (Retry, &[408, 425, 429, 500, 503]),
+            (NotReady, &[100, 301, 307, 401, 403, 404, 405, 418]),
+            (Refused, &[400, 422]),
+            (TooLarge, &[413]),
         ] {
-            assert_eq!(verdict(status), expected, "{status}");
+            for &status in statuses {
+                assert_eq!(StatusClass::of(status), class, "{status}");
+            }
         }
     }
 }
