@@ -151,7 +151,7 @@ impl Link {
             Ok(identity) => {
                 let until = identity.not_after;
                 if state.identity.replace(identity).is_some() {
-                    tracing::info!(until = %time(until), "the credentials changed and are used from now on");
+                    tracing::info!(until = %time(until), "using new credentials");
                 }
                 state.connected = None;
                 state.failures = None;
