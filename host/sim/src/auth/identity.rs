@@ -78,6 +78,10 @@ pub(super) fn write(
 }
 
 /// An OpenSSH user certificate with Teleport's extensions, in the form of authorized_keys.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "certificates are valid from now on"
+)]
 fn ssh_certificate(
     cluster: &str,
     user: &User,
