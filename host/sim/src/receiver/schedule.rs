@@ -187,8 +187,14 @@ mod tests {
         for (text, expected) in [
             ("", "`` is not an HTTP status, a number from 200 to 599"),
             ("ok", "`ok` is not an HTTP status, a number from 200 to 599"),
-            ("100", "`100` is not an HTTP status, a number from 200 to 599"),
-            ("600", "`600` is not an HTTP status, a number from 200 to 599"),
+            (
+                "100",
+                "`100` is not an HTTP status, a number from 200 to 599",
+            ),
+            (
+                "600",
+                "`600` is not an HTTP status, a number from 200 to 599",
+            ),
             (
                 "503:2",
                 "`2` is not a fraction of requests, a number from 0 to 1 such as `0.1`",
