@@ -1,6 +1,8 @@
 //! End-to-end tests: the real binary against real servers on loopback. A test starts what it names
 //! and ends what it started.
 
+#![allow(clippy::disallowed_methods, reason = "real processes take real time")]
+
 mod architecture;
 mod assets;
 mod check;

@@ -3,6 +3,11 @@
 //! For build scripts (the built-in plugins) and tests (hostile components), so it depends on
 //! nothing but the standard library.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "runs in build scripts, to which cargo speaks by environment variables"
+)]
+
 mod cargo;
 mod command;
 mod error;

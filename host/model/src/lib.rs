@@ -23,7 +23,7 @@ pub use cursor::{Append, CursorUpdate};
 pub use event::{DocumentView, EventView, FeedKind, FeedRef, Head, key_of, payload_hash};
 pub use mask::{LINE_MAX, MASK, MASKED_MIN_CHARS, Masks, escape, percent_encoded};
 pub use outcome::{Fate, Outcome, OutcomeRun, Outcomes, ReasonIndex};
-pub use secret::Secret;
+pub use secret::{Secret, names_a_secret};
 pub use time::{Day, Millis};
 
 /// Position of an event in its stream. Starts at 1, increases by 1, is never reused.

@@ -1,5 +1,7 @@
 //! A plain HTTP client against the simulated receiver, over loopback sockets.
 
+#![allow(clippy::disallowed_methods, reason = "real servers take real time")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;

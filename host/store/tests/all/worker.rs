@@ -2,6 +2,11 @@
 //! commits from one, and says on its standard output what was acknowledged. And how its parent
 //! holds it to that.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the test starts itself as a child and passes it the directory by a variable"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
