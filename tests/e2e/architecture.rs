@@ -5,11 +5,12 @@ use lockgate_tests::root;
 use serde_json::Value;
 
 /// The edges of ARCHITECTURE.md: who may depend on whom, among our own crates.
-const EDGES: [(&str, &[&str]); 13] = [
+const EDGES: [(&str, &[&str]); 14] = [
     ("model", &[]),
     ("guest-build", &[]),
     ("config", &["model"]),
-    ("store", &["model"]),
+    ("ledger", &["model"]),
+    ("store", &["model", "ledger"]),
     ("teleport", &["model"]),
     ("lookup", &[]),
     ("runtime", &["model", "lookup"]),
