@@ -312,7 +312,13 @@ impl Batch {
         self.slices.iter().all(|slice| slice.rows.is_empty())
     }
 
-    /// Its sequences. A batch has no gaps.
+    /// The sequence of each event, in order.
+    pub fn seqs(&self) -> impl Iterator<Item = Seq> {
+        self.rows().map(|(block, row)| block.first_seq + row as u64)
+    }
+
+    /// Its sequences, for a batch without gaps: every batch but that of a
+    /// [`Redrive`](crate::Redrive).
     pub fn range(&self) -> SeqRange {
         match self.slices.first() {
             Some(first) => {

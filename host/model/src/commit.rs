@@ -1,9 +1,11 @@
 use std::sync::Arc;
 
-use crate::{DayTally, Millis, Outcomes, Seq, SeqRange};
+use crate::{
+    Batch, Block, BlockBuilder, DayTally, FeedKind, Head, Millis, Outcomes, Seq, SeqRange, Slice,
+};
 
-/// What a pipeline gives to the store when a batch is final: one transaction.
-#[derive(Clone, Debug)]
+/// What a pipeline gives to the ledger when a batch is final: one transaction.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Commit {
     pub pipeline: Arc<str>,
     pub stream: Arc<str>,
@@ -11,9 +13,9 @@ pub struct Commit {
     pub epoch: u32,
     /// Number of the pipeline's configuration, see [`Generation`].
     pub generation: u32,
-    /// The entries that became final. One batch, one range.
-    pub range: SeqRange,
-    /// One outcome for each entry of the range.
+    /// The entries that became final.
+    pub entries: Entries,
+    /// One outcome for each entry, in order.
     pub outcomes: Outcomes,
     /// What the indexes in `outcomes` mean.
     pub reasons: Vec<String>,
@@ -22,6 +24,57 @@ pub struct Commit {
     pub batch: BatchRecord,
     pub dead: Vec<DeadLetter>,
     pub state: Vec<StateWrite>,
+    /// The engine's own text: what it must remember of dead letters so far. Opaque to the ledger,
+    /// which keeps that of the pipeline's latest commit, over all its streams.
+    pub brake: String,
+}
+
+/// The entries of one commit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Entries {
+    /// Of one batch read from the stream.
+    Range(SeqRange),
+    /// Of one redrive: dead letters that wait again. Ascending.
+    Redriven(Vec<Seq>),
+}
+
+impl Default for Entries {
+    fn default() -> Entries {
+        Entries::Range(0..0)
+    }
+}
+
+impl Entries {
+    pub fn len(&self) -> u64 {
+        match self {
+            Entries::Range(range) => range.end.saturating_sub(range.start),
+            Entries::Redriven(seqs) => seqs.len() as u64,
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = Seq> + '_ {
+        let (range, seqs) = match self {
+            Entries::Range(range) => (range.clone(), &[][..]),
+            Entries::Redriven(seqs) => (0..0, &seqs[..]),
+        };
+        range.chain(seqs.iter().copied())
+    }
+}
+
+/// Dead letters of one stream that an operator sent back to their pipeline: a batch like any other,
+/// but with gaps between its entries.
+#[derive(Clone, Debug)]
+pub struct Redrive {
+    pub pipeline: Arc<str>,
+    pub stream: Arc<str>,
+    pub epoch: u32,
+    /// In the order of the stream. Each run of neighbours is a block of its own, so that
+    /// [`Batch::seqs`] gives each event its sequence.
+    pub batch: Batch,
 }
 
 /// What happened to a batch: for `audit` and `explain`.
@@ -48,17 +101,92 @@ pub struct RequestRecord {
 }
 
 /// An entry that cannot be delivered, with the original event: it outlives retention.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeadLetter {
     pub seq: Seq,
     pub key: String,
     pub event_type: String,
+    pub code: String,
     pub time: Millis,
+    /// Teleport's `ei`.
+    pub index: i64,
+    /// Teleport's `sid`; empty where the event belongs to no session.
+    pub session: String,
+    /// When the event was read from Teleport.
+    pub read_at: Millis,
     /// What refused it: `unreadable`, `stage 1 (builtin:redact)`, `sink (builtin:fluentd)`.
     pub cause: String,
     pub reason: String,
-    /// JSON text, or the raw bytes of an event that is none.
+    /// JSON text, or the event as it came where it is `raw`.
     pub payload: Vec<u8>,
+    /// The event could not be turned into JSON.
+    pub raw: bool,
+}
+
+impl DeadLetter {
+    /// The letter of the event in a row of a block.
+    pub fn new(block: &Block, row: usize, cause: String, reason: String) -> DeadLetter {
+        let event = block.view(row);
+        let raw = block.raw(row);
+        DeadLetter {
+            seq: block.first_seq + row as Seq,
+            key: event.key.to_owned(),
+            event_type: event.event_type.to_owned(),
+            code: event.code.to_owned(),
+            time: event.time,
+            index: event.index,
+            session: block.session(row).to_owned(),
+            read_at: block.read_at,
+            cause,
+            reason,
+            payload: raw.unwrap_or(event.payload.as_bytes()).to_vec(),
+            raw: raw.is_some(),
+        }
+    }
+
+    /// The events of letters as a batch, for a [`Redrive`]. `letters`: by ascending sequence.
+    ///
+    /// A payload that is not UTF-8 becomes a raw event, whatever the letter says.
+    pub fn batch(stream: &Arc<str>, feed: FeedKind, letters: &[DeadLetter]) -> Batch {
+        let together = |left: &DeadLetter, right: &DeadLetter| {
+            left.seq + 1 == right.seq && left.read_at == right.read_at
+        };
+        let slices = letters.chunk_by(together).map(|run| {
+            let mut builder = BlockBuilder::new();
+            for letter in run {
+                match std::str::from_utf8(&letter.payload) {
+                    Ok(text) if !letter.raw => builder.push(letter.head(), text),
+                    _ => builder.push_raw(letter.head(), &letter.payload),
+                }
+            }
+            let first = &run[0];
+            let parts = builder.take();
+            Slice {
+                rows: 0..run.len(),
+                block: Arc::new(Block::new(
+                    stream.clone(),
+                    feed,
+                    first.seq,
+                    first.read_at,
+                    parts,
+                )),
+            }
+        });
+        Batch {
+            slices: slices.collect(),
+        }
+    }
+
+    fn head(&self) -> Head<'_> {
+        Head {
+            key: &self.key,
+            event_type: &self.event_type,
+            code: &self.code,
+            time: self.time,
+            index: self.index,
+            session: &self.session,
+        }
+    }
 }
 
 /// A change of a stage's key-value state. `None` removes the key.
@@ -75,4 +203,56 @@ pub struct Generation {
     pub pipeline: Arc<str>,
     /// A JSON object; equal text means the same generation.
     pub description: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_redriven_batch_has_the_events_of_its_letters() {
+        let mut builder = BlockBuilder::new();
+        for (nth, key) in ["a", "b", "c", "d"].into_iter().enumerate() {
+            let head = Head {
+                key,
+                event_type: "user.login",
+                code: "T1000I",
+                time: 5 + nth as i64,
+                index: nth as i64,
+                session: "s-1",
+            };
+            if nth == 1 {
+                builder.push_raw(head, b"not json");
+            } else {
+                builder.push(head, r#"{"a":1}"#);
+            }
+        }
+        let stream: Arc<str> = "teleport/sessions".into();
+        let feed = FeedKind::Sessions;
+        let block = Block::new(stream.clone(), feed, 10, 77, builder.take());
+        let letters = [0, 1, 3]
+            .map(|row| DeadLetter::new(&block, row, "sink".to_owned(), "refused".to_owned()));
+        let batch = DeadLetter::batch(&stream, feed, &letters);
+        assert_eq!(batch.seqs().collect::<Vec<_>>(), [10, 11, 13]);
+        assert_eq!(batch.slices.len(), 2, "neighbours are one block");
+        for ((found, at), row) in batch.rows().zip([0, 1, 3]) {
+            assert_eq!(found.view(at), block.view(row));
+            assert_eq!(
+                (found.raw(at), found.session(at), found.read_at),
+                (block.raw(row), "s-1", 77)
+            );
+        }
+    }
+
+    #[test]
+    fn entries_are_counted_and_listed() {
+        for (entries, seqs) in [
+            (Entries::Range(3..6), vec![3, 4, 5]),
+            (Entries::Redriven(vec![2, 9]), vec![2, 9]),
+            (Entries::default(), vec![]),
+        ] {
+            assert_eq!(entries.len(), seqs.len() as u64);
+            assert_eq!(entries.iter().collect::<Vec<_>>(), seqs);
+        }
+    }
 }

@@ -10,6 +10,7 @@ mod cursor;
 mod event;
 mod mask;
 mod outcome;
+mod reasons;
 pub mod request;
 mod secret;
 mod time;
@@ -18,11 +19,14 @@ pub use block::{
     BLOCK_BYTES, BLOCK_EVENTS, Batch, Block, BlockBuilder, BlockParts, Dictionary, Slice, Texts,
 };
 pub use books::{Books, DayTally};
-pub use commit::{BatchRecord, Commit, DeadLetter, Generation, RequestRecord, StateWrite};
+pub use commit::{
+    BatchRecord, Commit, DeadLetter, Entries, Generation, Redrive, RequestRecord, StateWrite,
+};
 pub use cursor::{Append, CursorUpdate};
 pub use event::{DocumentView, EventView, FeedKind, FeedRef, Head, key_of, payload_hash};
 pub use mask::{LINE_MAX, MASK, MASKED_MIN_CHARS, Masks, escape, percent_encoded};
 pub use outcome::{Fate, Outcome, OutcomeRun, Outcomes, ReasonIndex};
+pub use reasons::{REASON_MAX, REASONS_MAX, Reasons};
 pub use secret::{Secret, names_a_secret};
 pub use time::{Day, Millis};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use lockgate_model::Books;
 use lockgate_observe::{Masks, process};
 use lockgate_pipeline::{Board, Stopper};
-use lockgate_store::Store;
+use lockgate_store::{Ledger, Store};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};

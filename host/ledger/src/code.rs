@@ -1,0 +1,27 @@
+use lockgate_model::Millis;
+
+use crate::LedgerError;
+
+/// SHA-256 digests of compiled components, kept apart from the compiled code itself: who can
+/// overwrite a file of compiled code cannot make it trusted.
+///
+/// Call [`code_digest`](Self::code_digest) before compiled code is loaded, and load it only when
+/// the digest is that of the file. Call [`keep_code_digest`](Self::keep_code_digest) after
+/// compiling and before the file is written, so that a file never stands without its digest.
+pub trait CodeDigests: Send + Sync {
+    /// The digest kept for a key; `None` where nothing was compiled under it.
+    ///
+    /// `key`: all that decides the code: the component's digest, the compiler, its settings.
+    fn code_digest(
+        &self,
+        key: &str,
+    ) -> impl Future<Output = Result<Option<[u8; 32]>, LedgerError>> + Send;
+
+    /// Keeps a digest; it replaces the one before. Durable when it returns.
+    fn keep_code_digest(
+        &self,
+        key: &str,
+        digest: [u8; 32],
+        at: Millis,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+}

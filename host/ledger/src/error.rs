@@ -1,0 +1,37 @@
+use thiserror::Error;
+
+/// Why an operation on a ledger failed.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum LedgerError {
+    /// A write failed, or the ledger was closed. This operation and all later ones did not happen;
+    /// what was acknowledged is on disk. Never retried: open the ledger again (when `full`, once
+    /// there is room).
+    #[error("the store is closed: {cause}")]
+    Closed { cause: String, full: bool },
+    /// The operation contradicts what is in the ledger. It changed nothing; the ledger goes on.
+    #[error("the store refused it: {0}")]
+    Conflict(String),
+    /// The argument contradicts itself or exceeds a limit. It changed nothing; the ledger goes on.
+    #[error("not written: {0}")]
+    Invalid(String),
+    /// What was read is not what was written.
+    #[error(
+        "the store is damaged: {0}. Stop Lockgate, then restore a backup; or move `store.db`, \
+         `store.db-wal` and `store.db-shm` aside and start anew: events are then read from \
+         Teleport again, from `start-time` on"
+    )]
+    Damaged(String),
+    /// Reading failed for another reason.
+    #[error("cannot read the store: {0}")]
+    Read(String),
+    /// No such pipeline or stream was ever registered.
+    #[error("the store has no {0}")]
+    Unknown(String),
+}
+
+impl LedgerError {
+    /// True where the ledger closed because there is no room on the disk: wait, then open it again.
+    pub fn is_full(&self) -> bool {
+        matches!(self, LedgerError::Closed { full: true, .. })
+    }
+}

@@ -1,0 +1,311 @@
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+use lockgate_model::{
+    Append, Block, BlockParts, Books, Commit, Entries, FeedKind, Generation, Seq, payload_hash,
+};
+
+use super::lane::{Lane, Recorded};
+use crate::{Committed, LedgerError, Progress, Registration, check_commit, check_streams};
+
+/// All that a ledger keeps, as plain data: what is in it survives a crash, and nothing else does.
+///
+/// A clone is an independent ledger. To crash before an operation, do not call it; to crash after it
+/// but before its answer, call it and forget the answer.
+#[derive(Clone, Debug, Default)]
+pub struct MemoryCore {
+    /// Bytes of payload of each stream. Beyond that the oldest blocks go, where no pipeline needs
+    /// them; else appends have no room.
+    pub(super) retention: Option<u64>,
+    pub(super) streams: BTreeMap<Arc<str>, Stream>,
+    pub(super) pipelines: BTreeMap<Arc<str>, Pipeline>,
+    /// Configured, but never registered: they hold every event.
+    pub(super) holders: BTreeSet<String>,
+    pub(super) letters: u64,
+    cursors: BTreeMap<String, BTreeMap<String, String>>,
+    digests: BTreeMap<String, [u8; 32]>,
+}
+
+/// The answer of [`MemoryCore::append`].
+#[derive(Clone, Debug)]
+pub enum Appended {
+    Done(Option<Arc<Block>>),
+    /// The stream is at its retention limit, and a pipeline needs its oldest block: given back as
+    /// it came.
+    NoRoom(Box<Append>),
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Stream {
+    pub(super) feed: FeedKind,
+    pub(super) next: Seq,
+    pub(super) blocks: VecDeque<Arc<Block>>,
+    pub(super) bytes: u64,
+}
+
+impl Stream {
+    fn new(feed: FeedKind) -> Stream {
+        Stream {
+            feed,
+            next: 1,
+            blocks: VecDeque::new(),
+            bytes: 0,
+        }
+    }
+
+    fn oldest(&self) -> Seq {
+        self.blocks
+            .front()
+            .map_or(self.next, |block| block.first_seq)
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Pipeline {
+    pub(super) epoch: u32,
+    pub(super) generations: Vec<String>,
+    pub(super) generation: u32,
+    pub(super) lanes: BTreeMap<Arc<str>, Lane>,
+    state: BTreeMap<u32, BTreeMap<String, String>>,
+    brake: String,
+}
+
+impl Pipeline {
+    pub(super) fn dead_bytes(&self) -> u64 {
+        self.lanes.values().map(|lane| lane.dead_bytes).sum()
+    }
+}
+
+impl MemoryCore {
+    /// `retention`: bytes of payload that each stream keeps at most; `None`: without a limit.
+    pub fn new(retention: Option<u64>) -> MemoryCore {
+        MemoryCore {
+            retention,
+            ..MemoryCore::default()
+        }
+    }
+
+    /// See [`Ledger::append`](crate::Ledger::append).
+    pub fn append(&mut self, append: Append) -> Appended {
+        let name: Arc<str> = append.stream().into();
+        let bytes = bytes_of(&append.events);
+        let stream = self.stream(&name, append.feed);
+        if !append.events.times.is_empty() && !self.make_room(&stream, bytes) {
+            return Appended::NoRoom(Box::new(append));
+        }
+        let cursors = self.cursors.entry(append.source.to_string()).or_default();
+        for cursor in append.cursors {
+            match cursor.value {
+                Some(value) => drop(cursors.insert(cursor.key, value)),
+                None => drop(cursors.remove(&cursor.key)),
+            }
+        }
+        let Some(stream) = self
+            .streams
+            .get_mut(&stream)
+            .filter(|_| !append.events.times.is_empty())
+        else {
+            return Appended::Done(None);
+        };
+        let first_seq = stream.next;
+        let block = Block::new(name, append.feed, first_seq, append.read_at, append.events);
+        let block = Arc::new(block);
+        stream.next = block.range().end;
+        stream.bytes += bytes;
+        stream.blocks.push_back(block.clone());
+        Appended::Done(Some(block))
+    }
+
+    /// See [`Ledger::commit`](crate::Ledger::commit).
+    pub fn commit(&mut self, mut commit: Commit) -> Result<Committed, LedgerError> {
+        commit.dead.sort_by_key(|letter| letter.seq);
+        check_commit(&commit)?;
+        let name = commit.pipeline.clone();
+        let next = self.next(&commit.stream);
+        let pipeline = self.pipelines.get_mut(&commit.pipeline);
+        let Some(pipeline) = pipeline else {
+            return Err(LedgerError::Conflict(format!("`{name}` is not registered")));
+        };
+        if pipeline.epoch != commit.epoch
+            || !(1..=pipeline.generations.len()).contains(&(commit.generation as usize))
+        {
+            return Err(LedgerError::Conflict(format!(
+                "`{name}` has no epoch {} and generation {}",
+                commit.epoch, commit.generation
+            )));
+        }
+        let Some(lane) = pipeline.lanes.get_mut(&commit.stream) else {
+            return Err(LedgerError::Conflict(format!(
+                "`{name}` is not registered on `{}`",
+                commit.stream
+            )));
+        };
+        match &commit.entries {
+            Entries::Range(range) if range.end > next || lane.progress.touches(range) => {
+                return Err(LedgerError::Conflict(format!(
+                    "of the entries {range:?}, some have an outcome or do not exist"
+                )));
+            }
+            Entries::Range(_) => {}
+            Entries::Redriven(seqs) => lane.check_waiting(seqs)?,
+        }
+        lane.record(&commit, &mut self.letters);
+        for write in commit.state {
+            let state = pipeline.state.entry(write.stage).or_default();
+            match write.value {
+                Some(value) => drop(state.insert(write.key, value)),
+                None => drop(state.remove(&write.key)),
+            }
+        }
+        pipeline.state.retain(|_, state| !state.is_empty());
+        pipeline.brake = commit.brake;
+        let dead_bytes = pipeline.dead_bytes();
+        self.expire();
+        Ok(Committed { dead_bytes })
+    }
+
+    /// See [`Ledger::register`](crate::Ledger::register).
+    pub fn register(
+        &mut self,
+        generation: Generation,
+        streams: &[String],
+    ) -> Result<Registration, LedgerError> {
+        let feeds = check_streams(&generation.pipeline, streams)?;
+        let mut begins = Vec::new();
+        for (name, feed) in streams.iter().zip(feeds) {
+            let name = self.stream(&Arc::from(name.as_str()), feed);
+            let begin = self.streams.get(&name).map_or(1, Stream::oldest);
+            begins.push((name, begin));
+        }
+        self.holders.remove(&*generation.pipeline);
+        let pipeline = self.pipelines.entry(generation.pipeline).or_default();
+        pipeline.epoch = 1;
+        let known = pipeline
+            .generations
+            .iter()
+            .position(|known| *known == generation.description);
+        let index = known.unwrap_or_else(|| {
+            pipeline.generations.push(generation.description);
+            pipeline.generations.len() - 1
+        });
+        pipeline.generation = index as u32 + 1;
+        for lane in pipeline.lanes.values_mut() {
+            lane.active = false;
+        }
+        let mut progress: Vec<Progress> = Vec::new();
+        for (name, begin) in begins {
+            let lane = Lane::new(&name, begin);
+            let lane = pipeline.lanes.entry(name).or_insert(lane);
+            lane.active = true;
+            progress.push(lane.progress.clone());
+        }
+        Ok(Registration {
+            epoch: pipeline.epoch,
+            generation: pipeline.generation,
+            streams: progress,
+            state: pipeline.state.clone(),
+            brake: pipeline.brake.clone(),
+            dead_bytes: pipeline.dead_bytes(),
+        })
+    }
+
+    /// See [`Ledger::keep_only`](crate::Ledger::keep_only).
+    pub fn keep_only(&mut self, configured: &[String]) {
+        for (name, pipeline) in &mut self.pipelines {
+            if !configured.iter().any(|kept| **kept == **name) {
+                pipeline
+                    .lanes
+                    .values_mut()
+                    .for_each(|lane| lane.active = false);
+            }
+        }
+        let unknown = configured
+            .iter()
+            .filter(|name| !self.pipelines.contains_key(name.as_str()));
+        self.holders = unknown.cloned().collect();
+        self.expire();
+    }
+
+    pub fn block_at(&self, stream: &str, seq: Seq) -> Option<Arc<Block>> {
+        let blocks = &self.streams.get(stream)?.blocks;
+        let at = blocks.partition_point(|block| block.range().end <= seq);
+        blocks
+            .get(at)
+            .filter(|block| block.first_seq <= seq)
+            .cloned()
+    }
+
+    /// The sequence that the stream's next event will get.
+    pub fn next(&self, stream: &str) -> Seq {
+        self.streams.get(stream).map_or(1, |stream| stream.next)
+    }
+
+    pub fn cursors(&self, source: &str) -> BTreeMap<String, String> {
+        self.cursors.get(source).cloned().unwrap_or_default()
+    }
+
+    pub fn recent_hashes(&self, stream: &str, max: usize) -> Vec<u64> {
+        let blocks = self.streams.get(stream).map(|stream| &stream.blocks);
+        let mut hashes: Vec<u64> = blocks
+            .into_iter()
+            .flatten()
+            .rev()
+            .flat_map(|block| (0..block.len()).rev().map(move |row| hash(block, row)))
+            .take(max)
+            .collect();
+        hashes.reverse();
+        hashes
+    }
+
+    pub fn code_digest(&self, key: &str) -> Option<[u8; 32]> {
+        self.digests.get(key).copied()
+    }
+
+    pub fn keep_code_digest(&mut self, key: &str, digest: [u8; 32]) {
+        self.digests.insert(key.to_owned(), digest);
+    }
+
+    /// The four figures of each of the pipeline's streams, counted anew: outcomes from what is
+    /// recorded of each entry, waiting entries from the progress and from the letters.
+    pub fn books(&self, pipeline: &str) -> Vec<(String, Books)> {
+        let lanes = self.pipelines.get(pipeline).map(|pipeline| &pipeline.lanes);
+        lanes
+            .into_iter()
+            .flatten()
+            .map(|(stream, lane)| (stream.to_string(), lane.books(self.next(stream))))
+            .collect()
+    }
+
+    /// All that was ever recorded of an entry, oldest first; empty where it waits for its first
+    /// outcome.
+    pub fn outcomes(&self, pipeline: &str, stream: &str, seq: Seq) -> &[Recorded] {
+        let pipeline = self.pipelines.get(pipeline);
+        let lane = pipeline.and_then(|pipeline| pipeline.lanes.get(stream));
+        lane.map_or(&[], |lane| lane.recorded(seq))
+    }
+
+    pub(super) fn stream_names(&self) -> impl Iterator<Item = (&Arc<str>, Seq)> {
+        self.streams
+            .iter()
+            .map(|(name, stream)| (name, stream.next))
+    }
+
+    fn stream(&mut self, name: &Arc<str>, feed: FeedKind) -> Arc<str> {
+        self.streams
+            .entry(name.clone())
+            .or_insert_with(|| Stream::new(feed));
+        name.clone()
+    }
+}
+
+pub(super) fn bytes_of(parts: &BlockParts) -> u64 {
+    (parts.payloads.bytes.len() + parts.raw.values().map(Vec::len).sum::<usize>()) as u64
+}
+
+fn hash(block: &Block, row: usize) -> u64 {
+    let event = block.view(row);
+    payload_hash(
+        event.key,
+        block.raw(row).unwrap_or(event.payload.as_bytes()),
+    )
+}

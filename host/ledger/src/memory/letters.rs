@@ -1,0 +1,129 @@
+use std::sync::Arc;
+
+use lockgate_model::{DeadLetter, Redrive, Seq};
+
+use super::core::{MemoryCore, Pipeline};
+use super::lane::{Lane, Letter};
+use crate::{KeptLetter, LedgerError, LetterId, LetterQuery, check_seqs};
+
+impl MemoryCore {
+    /// See [`DeadLetters::dead_letters`](crate::DeadLetters::dead_letters).
+    pub fn dead_letters(&self, query: &LetterQuery) -> Vec<KeptLetter> {
+        let lanes = self.pipelines.iter().flat_map(|(name, pipeline)| {
+            let lanes = pipeline.lanes.iter();
+            lanes.map(move |(stream, lane)| (name, pipeline, stream, lane))
+        });
+        let mut found: Vec<KeptLetter> = lanes
+            .flat_map(|(name, pipeline, stream, lane)| {
+                let letters = lane.letters.values().filter(|letter| !letter.waits);
+                letters.map(move |letter| self.kept(name, pipeline, stream, letter))
+            })
+            .filter(|kept| query.matches(kept))
+            .collect();
+        found.sort_by_key(|kept| std::cmp::Reverse(kept.id));
+        found.truncate(query.limit);
+        found
+    }
+
+    /// See [`DeadLetters::dead_letter`](crate::DeadLetters::dead_letter).
+    pub fn dead_letter(&self, pipeline: &str, stream: &str, seq: Seq) -> Option<KeptLetter> {
+        let (name, pipeline) = self.pipelines.get_key_value(pipeline)?;
+        let (stream, lane) = pipeline.lanes.get_key_value(stream)?;
+        let letter = lane.letters.get(&seq).filter(|letter| !letter.waits)?;
+        Some(self.kept(name, pipeline, stream, letter))
+    }
+
+    /// See [`DeadLetters::retry`](crate::DeadLetters::retry).
+    pub fn retry(&mut self, pipeline: &str, stream: &str, seqs: &[Seq]) -> Result<(), LedgerError> {
+        self.dead(pipeline, stream, seqs)?.retry(seqs);
+        Ok(())
+    }
+
+    /// See [`DeadLetters::drop_letters`](crate::DeadLetters::drop_letters).
+    pub fn drop_letters(
+        &mut self,
+        pipeline: &str,
+        stream: &str,
+        seqs: &[Seq],
+    ) -> Result<(), LedgerError> {
+        self.dead(pipeline, stream, seqs)?.drop_letters(seqs);
+        Ok(())
+    }
+
+    /// See [`Ledger::redriven`](crate::Ledger::redriven).
+    pub fn redriven(&self, pipeline: &str) -> u64 {
+        let lanes = self.pipelines.get(pipeline).map(|pipeline| &pipeline.lanes);
+        let lanes = lanes.into_iter().flat_map(|lanes| lanes.values());
+        lanes
+            .map(|lane| lane.waiting_letters().count() as u64)
+            .sum()
+    }
+
+    /// See [`Ledger::redrive`](crate::Ledger::redrive).
+    pub fn redrive(
+        &self,
+        pipeline: &str,
+        stream: &str,
+        events: usize,
+        bytes: usize,
+    ) -> Option<Redrive> {
+        let (name, pipeline) = self.pipelines.get_key_value(pipeline)?;
+        let (stream, lane) = pipeline.lanes.get_key_value(stream)?;
+        let mut size = 0;
+        let letters: Vec<DeadLetter> = lane
+            .waiting_letters()
+            .take_while(|letter| {
+                let first = size == 0;
+                size += letter.letter.payload.len().max(1);
+                first || size <= bytes
+            })
+            .take(events.max(1))
+            .map(|letter| letter.letter.clone())
+            .collect();
+        let feed = self.streams.get(stream)?.feed;
+        (!letters.is_empty()).then(|| Redrive {
+            pipeline: name.clone(),
+            stream: stream.clone(),
+            epoch: pipeline.epoch,
+            batch: DeadLetter::batch(stream, feed, &letters),
+        })
+    }
+
+    fn dead(
+        &mut self,
+        pipeline: &str,
+        stream: &str,
+        seqs: &[Seq],
+    ) -> Result<&mut Lane, LedgerError> {
+        check_seqs(seqs)?;
+        let Some(found) = self.pipelines.get_mut(pipeline) else {
+            return Err(LedgerError::Unknown(format!("pipeline `{pipeline}`")));
+        };
+        let Some(lane) = found.lanes.get_mut(stream) else {
+            return Err(LedgerError::Unknown(format!(
+                "stream `{stream}` of the pipeline `{pipeline}`"
+            )));
+        };
+        lane.check_dead(seqs)?;
+        Ok(lane)
+    }
+
+    fn kept(
+        &self,
+        name: &str,
+        pipeline: &Pipeline,
+        stream: &Arc<str>,
+        letter: &Letter,
+    ) -> KeptLetter {
+        KeptLetter {
+            id: LetterId(letter.id),
+            pipeline: name.to_owned(),
+            stream: stream.to_string(),
+            feed: self.streams[stream].feed,
+            epoch: pipeline.epoch,
+            generation: letter.generation,
+            at: letter.at,
+            letter: letter.letter.clone(),
+        }
+    }
+}

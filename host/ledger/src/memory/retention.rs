@@ -1,0 +1,55 @@
+use std::sync::Arc;
+
+use super::core::{MemoryCore, bytes_of};
+
+impl MemoryCore {
+    /// Makes room for a block, as far as that is allowed. An empty stream takes a block of any
+    /// size.
+    pub(super) fn make_room(&mut self, stream: &Arc<str>, bytes: u64) -> bool {
+        while self.exceeds(stream, bytes) {
+            if !self.evict(stream) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Removes what is too much now.
+    pub(super) fn expire(&mut self) {
+        let streams: Vec<Arc<str>> = self.streams.keys().cloned().collect();
+        for stream in streams {
+            while self.exceeds(&stream, 0) && self.evict(&stream) {}
+        }
+    }
+
+    fn exceeds(&self, stream: &Arc<str>, more: u64) -> bool {
+        match (self.retention, self.streams.get(stream)) {
+            (Some(limit), Some(stream)) => stream.bytes > 0 && stream.bytes + more > limit,
+            _ => false,
+        }
+    }
+
+    /// Removes the oldest block, if no configured pipeline needs it.
+    fn evict(&mut self, name: &Arc<str>) -> bool {
+        let Some(stream) = self.streams.get_mut(name) else {
+            return false;
+        };
+        let Some(end) = stream.blocks.front().map(|block| block.range().end) else {
+            return false;
+        };
+        let mut lanes: Vec<_> = self
+            .pipelines
+            .values_mut()
+            .filter_map(|pipeline| pipeline.lanes.get_mut(name))
+            .filter(|lane| lane.progress.watermark < end)
+            .collect();
+        if !self.holders.is_empty() || lanes.iter().any(|lane| lane.active) {
+            return false;
+        }
+        lanes.iter_mut().for_each(|lane| lane.drop_unfinished(end));
+        if let Some(block) = stream.blocks.pop_front() {
+            stream.bytes -= bytes_of(block.parts());
+        }
+        true
+    }
+}

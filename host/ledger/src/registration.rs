@@ -1,0 +1,29 @@
+use std::collections::BTreeMap;
+
+use crate::Progress;
+
+/// Where a pipeline stands: the answer of [`Ledger::register`](crate::Ledger::register).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Registration {
+    /// The pipeline's pass over its streams: give it in every commit.
+    pub epoch: u32,
+    /// The number of its configuration: give it in every commit.
+    pub generation: u32,
+    /// In the order asked for.
+    pub streams: Vec<Progress>,
+    /// Key-value state of each stage that has any, by the number of the stage.
+    pub state: BTreeMap<u32, BTreeMap<String, String>>,
+    /// [`Commit::brake`](lockgate_model::Commit) of the pipeline's latest commit; empty before the
+    /// first.
+    pub brake: String,
+    /// As in [`Committed`].
+    pub dead_bytes: u64,
+}
+
+/// The answer of [`Ledger::commit`](crate::Ledger::commit).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// Bytes of payload of all dead letters kept for the pipeline after this commit, over all its
+    /// streams. Those that wait again count too: they are still kept.
+    pub dead_bytes: u64,
+}
