@@ -1,6 +1,11 @@
 //! Compiles the plugins that ship with Lockgate and embeds them, so that the binary is one file
 //! that works.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "cargo speaks to build scripts by environment variables"
+)]
+
 #[path = "build/embed.rs"]
 mod embed;
 

@@ -58,7 +58,7 @@ fn the_files_for_elasticsearch_are_written_and_say_what_to_do_next() {
     assert!(
         ended
             .stdout
-            .ends_with("`a/new/folder/README.md` says how to install them, step by step.\n"),
+            .ends_with("`a/new/folder/README.md` explains how to install them, step by step.\n"),
         "{}",
         ended.stdout
     );
@@ -77,7 +77,7 @@ fn what_an_operator_has_edited_is_not_lost() {
         ended.stdout.is_empty()
             && ended
                 .stderr
-                .contains("`elastic/ilm-policy.json` has another text"),
+                .contains("`elastic/ilm-policy.json` already exists with different content"),
         "{}",
         ended.stderr
     );
@@ -104,7 +104,7 @@ fn what_an_operator_has_edited_is_not_lost() {
 }
 
 #[test]
-fn a_place_that_is_no_folder_is_named() {
+fn a_file_instead_of_a_directory_is_named() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("file"), "").unwrap();
     for out in ["file", "file/below"] {
@@ -112,7 +112,7 @@ fn a_place_that_is_no_folder_is_named() {
         assert!(
             ended
                 .stderr
-                .contains(&format!("`--out {out}`: a file is in the way"))
+                .contains(&format!("`--out {out}`: `file` is a file, not a directory"))
                 && ended.stdout.is_empty(),
             "{}",
             ended.stderr

@@ -29,7 +29,7 @@ fn every_broken_configuration_is_told_whole_and_ends_with_2() {
         assert!(
             ended
                 .stderr
-                .ends_with("error: 1 of 1 configuration file cannot be used.\n"),
+                .ends_with("error: The configuration cannot be used.\n"),
             "{}",
             ended.stderr
         );
@@ -62,7 +62,7 @@ fn several_files_are_checked_at_once_and_the_good_ones_are_named() {
     let ended = check(dir.path(), &[good]).exits_with(0);
     assert_eq!(
         (ended.stdout.as_str(), ended.stderr.as_str()),
-        ("smallest.toml: correct, 1 pipeline.\n", "")
+        ("smallest.toml: no problems, 1 pipeline.\n", "")
     );
 
     for name in ["units", "url"] {
@@ -83,7 +83,7 @@ fn several_files_are_checked_at_once_and_the_good_ones_are_named() {
         ],
     )
     .exits_with(2);
-    assert_eq!(ended.stdout, "smallest.toml: correct, 1 pipeline.\n");
+    assert_eq!(ended.stdout, "smallest.toml: no problems, 1 pipeline.\n");
     for text in [
         "units.toml:",
         "url.toml:",

@@ -1,6 +1,7 @@
 //! The ECS mapper as its user meets it: compiled, run by the host, with look-ups answered by real
 //! databases.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -34,17 +35,21 @@ fn run(with: &Value, databases: Option<[&Path; 2]>, events: &Path) -> Vec<Value>
         .collect()
 }
 
-/// Facts of others that the project must not hold.
+/// Material of other projects that this one must not contain.
 fn shared() -> Option<PathBuf> {
-    let folder = std::env::var_os("LOCKGATE_SHARED")
+    let directory = std::env::var_os("LOCKGATE_SHARED")
         .map_or_else(|| root().join("../shared"), PathBuf::from)
         .join("data");
-    if folder.join("ecs-golden").is_dir() {
-        return Some(folder);
+    if directory.join("ecs-golden").is_dir() {
+        return Some(directory);
     }
-    eprintln!(
-        "{} is not there: Elastic's own documents are not compared",
-        folder.join("ecs-golden").display()
+    let test = std::thread::current();
+    // Written to the stream itself: what `println!` writes is shown for failing tests only.
+    let _ = writeln!(
+        std::io::stderr(),
+        "test {} was skipped: `{}` does not exist",
+        test.name().unwrap_or_default(),
+        directory.join("ecs-golden").display()
     );
     None
 }
@@ -56,7 +61,7 @@ fn every_document_of_elastic_s_own_tests_comes_out_of_the_host() {
     let geoip = |name: &str| shared.join("geoip").join(name);
     let (city, asn) = (geoip("GeoLite2-City.mmdb"), geoip("GeoLite2-ASN.mmdb"));
     let log = golden("test-teleport-all-events.log");
-    let with = json!({ "compat": "0.1.0", "preserve_original": true });
+    let with = json!({ "compat": "0.1.0", "preserve-original": true });
     let documents = run(&with, Some([&city, &asn]), &log);
 
     let expected =
@@ -114,7 +119,7 @@ fn one_document_a_line_in_order_with_what_was_asked_for() {
 
     let databases = Some([&*file("city.mmdb"), &*file("asn.mmdb")]);
     let documents = run(
-        &json!({ "preserve_original": true }),
+        &json!({ "preserve-original": true }),
         databases,
         &file("events.ndjson"),
     );

@@ -1,12 +1,15 @@
 //! End-to-end tests: the real binary against real servers on loopback. A test starts what it names
 //! and ends what it started.
 
+#![allow(clippy::disallowed_methods, reason = "real processes take real time")]
+
 mod architecture;
 mod assets;
 mod check;
 mod crash;
 mod delivery;
 mod demo;
+mod dependencies;
 mod ecs;
 mod guests;
 mod help;

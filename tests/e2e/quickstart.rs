@@ -38,7 +38,7 @@ fn the_quickstart_works_as_its_readme_says() {
 
     assert_eq!(
         run(&["check"]).stdout,
-        "lockgate.toml: correct, 1 pipeline.\n"
+        "lockgate.toml: no problems, 1 pipeline.\n"
     );
     run(&["start", "--exit-on-last-event"]);
     assert!(run(&["status"]).stdout.contains("siem"));

@@ -1,6 +1,8 @@
 //! What the end-to-end tests stand on: the real binary, built once, and processes that are watched
 //! and ended.
 
+#![allow(clippy::disallowed_methods, reason = "waits for real processes")]
+
 mod binary;
 mod mmdb;
 mod process;

@@ -6,8 +6,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// A WASM plugin host for Teleport audit events.
 ///
-/// Reads a Teleport cluster's audit log and session recordings, keeps them in a small durable
-/// store, and passes each batch through WebAssembly components: filters, mappers and sinks.
+/// Reads a Teleport cluster's audit log and session recordings, keeps them in a durable store, and
+/// passes each batch through WebAssembly components: filters, mappers and sinks.
 #[derive(Debug, Parser)]
 #[command(
     name = "lockgate",
@@ -19,18 +19,18 @@ pub(crate) struct Arguments {
     #[command(subcommand)]
     pub(crate) command: Command,
 
-    /// How log lines are written to standard error.
+    /// Format of the log on standard error.
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "LOCKGATE_LOG_FORMAT")]
     pub(crate) log_format: LogFormat,
 
-    /// Which log lines are written: a level, or directives such as `info,lockgate_teleport=debug`.
-    /// By default `info`; `warn` for `demo`.
+    /// What to log: a level, or directives such as `info,lockgate_teleport=debug`. The default is
+    /// `info`, and `warn` for `demo`.
     #[arg(long, global = true, env = "LOCKGATE_LOG", value_name = "FILTER")]
     pub(crate) log: Option<String>,
 }
 
 impl Arguments {
-    /// The demo has its own lines to show.
+    /// The demo prints lines of its own, so it logs less.
     pub(crate) fn log_filter(&self) -> &str {
         let default = if matches!(self.command, Command::Demo(_)) {
             "warn"
@@ -43,9 +43,9 @@ impl Arguments {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum LogFormat {
-    /// One readable line each.
+    /// Readable lines.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
@@ -53,19 +53,19 @@ pub(crate) enum LogFormat {
 pub(crate) enum Command {
     /// Run the pipelines of a configuration file.
     Start(Start),
-    /// Check a configuration file and its plugins, and start nothing.
+    /// Check configuration files and their plugins without starting anything.
     Check(Check),
-    /// Run the whole main job against simulated servers: no Teleport needed.
+    /// Run a pipeline from a simulated Teleport to a simulated receiver.
     Demo(Demo),
-    /// Simulated servers, to try a configuration against.
+    /// Run simulated servers to try a configuration against.
     #[command(subcommand)]
     Sim(Sim),
-    /// Show what became of every event, per pipeline; works beside a running host.
+    /// Show what became of every event, per pipeline, whether or not the host is running.
     Status(Status),
     /// Work with plugins.
     #[command(subcommand)]
     Plugin(Plugin),
-    /// Write files for the system behind a sink: templates, dashboards, pipelines.
+    /// Write files for the systems behind sinks: templates, dashboards, pipelines.
     #[command(subcommand)]
     Assets(Assets),
     /// Print the version and the built-in plugins.
@@ -89,7 +89,7 @@ pub(crate) struct Start {
     )]
     pub(crate) config: PathBuf,
 
-    /// Stop once everything that Teleport has now is read and delivered.
+    /// Stop when every event that Teleport has at the start has been delivered.
     #[arg(long)]
     pub(crate) exit_on_last_event: bool,
 }
@@ -100,18 +100,18 @@ pub(crate) struct Check {
     #[arg(default_value = "lockgate.toml", value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
 
-    /// Also taken as in `start`.
+    /// The configuration file, as in `start`.
     #[arg(short, long, value_name = "FILE", conflicts_with = "files")]
     pub(crate) config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Demo {
-    /// How many events the simulated cluster has.
+    /// Number of events in the simulated cluster.
     #[arg(long, default_value_t = 20_000, value_name = "N")]
     pub(crate) events: u64,
 
-    /// Equal seeds give equal events.
+    /// Seed of the events: the same seed generates the same events.
     #[arg(long, default_value_t = 42, value_name = "S")]
     pub(crate) seed: u64,
 
@@ -119,84 +119,83 @@ pub(crate) struct Demo {
     #[arg(long)]
     pub(crate) json: bool,
 
-    /// Map the events that the filter keeps to Elastic Common Schema, with `builtin:ecs`.
+    /// Map events to the Elastic Common Schema with `builtin:ecs`.
     #[arg(long)]
     pub(crate) ecs: bool,
 
-    /// Leave the configuration, the certificates and the store in this new folder.
+    /// Keep the configuration, the certificates and the store in this new directory.
     #[arg(long, value_name = "DIR")]
     pub(crate) keep: Option<PathBuf>,
 
-    /// The simulated receiver waits this long before each answer.
+    /// How long the simulated receiver waits before each answer.
     #[arg(long, default_value = "0ms", value_parser = lockgate_config::duration_argument, value_name = "DURATION")]
     pub(crate) latency: Duration,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Sim {
-    /// A simulated Teleport Auth server: gRPC over mutual TLS, with credentials in the form that
-    /// Teleport writes.
+    /// Simulate a Teleport Auth Service: gRPC over mutual TLS, with credentials in Teleport's
+    /// formats.
     Auth(SimAuth),
-    /// A simulated receiver: HTTPS that demands a client certificate, takes JSON objects and
-    /// arrays, counts distinct ids.
+    /// Simulate a receiver: HTTPS that requires a client certificate, accepts JSON objects and
+    /// arrays, and counts distinct ids.
     Receiver(SimReceiver),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct SimAuth {
-    /// Where to listen; port 0 takes a free one.
+    /// Address to listen on; port 0 chooses a free port.
     #[arg(long, default_value = "127.0.0.1:3025", value_name = "ADDR")]
     pub(crate) listen: SocketAddr,
 
-    /// Folder for the CA, an identity file and the cert, key and CA trio. Created when missing.
+    /// Directory for the CA, an identity file, and certificate and key. Created if missing.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
 
-    /// How many events there are.
+    /// Number of events.
     #[arg(long, default_value_t = 20_000, value_name = "N")]
     pub(crate) events: u64,
 
-    /// Equal seeds give equal events.
+    /// Seed of the events: the same seed generates the same events.
     #[arg(long, default_value_t = 42, value_name = "S")]
     pub(crate) seed: u64,
 
-    /// Which of Teleport's audit backends to act as.
+    /// The kind of audit backend to simulate.
     #[arg(long, value_enum, default_value_t = Backend::Export)]
     pub(crate) backend: Backend,
 
-    /// Let events appear at this many a second of wall time, instead of having all of them at
-    /// once.
+    /// Add events at this rate per second, instead of having all of them at the start.
     #[arg(long, value_name = "N")]
     pub(crate) rate: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Backend {
-    /// Bulk export, as Athena has it (all of Teleport Cloud).
+    /// Bulk export, like Athena (all of Teleport Cloud).
     Export,
-    /// Search by pages only, as the file, DynamoDB, Firestore and Postgres backends.
+    /// Search by pages only, like the file, DynamoDB, Firestore and Postgres backends.
     Search,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct SimReceiver {
-    /// Where to listen; port 0 takes a free one.
+    /// Address to listen on; port 0 chooses a free port.
     #[arg(long, default_value = "127.0.0.1:8888", value_name = "ADDR")]
     pub(crate) listen: SocketAddr,
 
-    /// Folder for the CA and the client's certificate and key. Created when missing.
+    /// Directory for the CA and the client's certificate and key. Created if missing.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
 
-    /// Wait this long before each answer.
+    /// How long to wait before each answer.
     #[arg(long, default_value = "0ms", value_parser = lockgate_config::duration_argument, value_name = "DURATION")]
     pub(crate) latency: Duration,
 
-    /// What to answer: a status such as `503`, or a script such as `500x3,200`.
+    /// Status to answer with, such as `503`, or a script such as `500x3,200`.
     #[arg(long, default_value = "200", value_name = "STATUS")]
     pub(crate) status: String,
 
-    /// Append each document to this file, one a line.
+    /// Append each document to this file, one per line.
     #[arg(long, value_name = "FILE")]
     pub(crate) capture: Option<PathBuf>,
 
@@ -207,7 +206,7 @@ pub(crate) struct SimReceiver {
 
 #[derive(Debug, Args)]
 pub(crate) struct Status {
-    /// The configuration file; only its `[store]` is used.
+    /// The configuration file; only its `[store]` is read.
     #[arg(
         short,
         long,
@@ -217,7 +216,7 @@ pub(crate) struct Status {
     )]
     pub(crate) config: PathBuf,
 
-    /// The store's folder, instead of a configuration file.
+    /// The store's directory, instead of a configuration file.
     #[arg(long, value_name = "DIR")]
     pub(crate) store: Option<PathBuf>,
 
@@ -228,7 +227,7 @@ pub(crate) struct Status {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Plugin {
-    /// Run one component over events on standard input, one JSON object a line; results go to
+    /// Run one component over events from standard input, one JSON object per line. Results go to
     /// standard output, problems to standard error.
     Run(PluginRun),
 }
@@ -238,61 +237,60 @@ pub(crate) struct PluginRun {
     /// `builtin:NAME`, or the path of a component.
     pub(crate) component: String,
 
-    /// The plugin's `with` table as JSON.
+    /// The plugin's `with` table, as JSON.
     #[arg(long = "with", default_value = "{}", value_name = "JSON")]
     pub(crate) with: String,
 
-    /// Treat the events as coming from the recording of this session, not from the audit log.
+    /// Treat the events as part of the recording of this session, not of the audit log.
     #[arg(long, value_name = "ID")]
     pub(crate) session: Option<String>,
 
-    /// A MaxMind database in which the plugin may look up places, such as GeoLite2-City.mmdb.
+    /// MaxMind database for looking up places, such as GeoLite2-City.mmdb.
     #[arg(long, value_name = "FILE")]
     pub(crate) lookup_city: Option<PathBuf>,
 
-    /// A MaxMind database in which the plugin may look up networks, such as GeoLite2-ASN.mmdb.
+    /// MaxMind database for looking up networks, such as GeoLite2-ASN.mmdb.
     #[arg(long, value_name = "FILE")]
     pub(crate) lookup_asn: Option<PathBuf>,
 
-    /// Events in one call.
+    /// Events per call.
     #[arg(long, default_value_t = 500, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) batch: u32,
 
-    /// Print how much of the events a mapper carries over to ECS, instead of its documents.
+    /// Print how completely a mapper maps the events to ECS, instead of its documents.
     ///
     /// A table shows, per event type, the share of mapped events that have `event.category`,
-    /// `event.type`, `event.outcome`, `user.name` and `related.*`. Below it stand the source
-    /// fields that stayed unmapped, events that ended as `pipeline_error`, and events without
-    /// a result.
+    /// `event.type`, `event.outcome`, `user.name` and `related.*`. Below it are listed the source
+    /// fields that remain unmapped, events that ended as `pipeline_error`, and events that failed.
     ///
-    /// A field is unmapped if it still stands under `teleport.audit`, at its own path with its own
-    /// value, and the index template of `lockgate assets elasticsearch` declares no such
-    /// field. A list counts as one field, and so does a map of users' own keys, such as
-    /// labels; empty fields do not count. Nothing is said of unmapped fields where no document
-    /// has `teleport.audit`, as with mappers that put what they do not know elsewhere. The exit
-    /// status does not depend on the shares.
+    /// A field is unmapped if it remains under `teleport.audit`, at its own path and with its own
+    /// value, and the index template of `lockgate assets elasticsearch` does not declare it. A list
+    /// counts as one field, and so does a map with keys that users choose, such as labels; empty
+    /// fields do not count. Unmapped fields are not reported if no document has `teleport.audit`,
+    /// as with mappers that put unknown fields elsewhere. The exit status does not depend on the
+    /// shares.
     #[arg(long)]
     pub(crate) coverage: bool,
 
-    /// Print the coverage as one JSON object, with counts of events instead of shares.
+    /// Print the coverage as one JSON object, with counts instead of shares.
     #[arg(long, requires = "coverage")]
     pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Assets {
-    /// For the documents of `builtin:ecs`: index template, lifecycle policy, Kibana dashboard,
-    /// Logstash pipeline, and how to install them.
+    /// Write index template, lifecycle policy, Kibana dashboard and Logstash pipeline for
+    /// `builtin:ecs`, with instructions.
     Elasticsearch(AssetsElasticsearch),
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct AssetsElasticsearch {
-    /// Folder for the files. Created when missing.
+    /// Directory for the files. Created if missing.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
 
-    /// Overwrite files that have been changed since, or that are of another version.
+    /// Overwrite files with different content.
     #[arg(long)]
     pub(crate) force: bool,
 }

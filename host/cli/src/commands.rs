@@ -12,10 +12,10 @@ pub(crate) mod version;
 
 use crate::failure::Failure;
 
-/// The runtime that commands with sockets run on.
+/// The tokio runtime of commands that use sockets.
 fn tokio_runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .map_err(|error| Failure::failed(format!("No threads can be started: {error}.")))
+        .map_err(|error| Failure::failed(format!("Starting threads failed: {error}.")))
 }

@@ -1,6 +1,6 @@
 use std::fmt;
 
-/// Why a command ended without success: what happened, and the way out.
+/// Why a command failed, and what to do about it.
 #[derive(Debug)]
 pub(crate) struct Failure {
     pub(crate) kind: Kind,
@@ -34,7 +34,7 @@ impl Failure {
         }
     }
 
-    /// A report that has been rendered, with its own headings.
+    /// A rendered report, which has headings of its own.
     pub(crate) fn report(rendered: String) -> Failure {
         Failure {
             kind: Kind::Usage,

@@ -1,7 +1,7 @@
-//! The binary `lockgate`. One file per command; nothing else in the workspace prints.
+//! The binary `lockgate`. One file per command; no other crate prints.
 //!
-//! What is data goes to standard output, everything else to standard error. Exit status: 0, 1
-//! (failed), 2 (wrong usage or configuration).
+//! Data goes to standard output, everything else to standard error. Exit status: 0 (success), 1
+//! (failure), 2 (wrong usage or configuration).
 
 mod args;
 mod commands;
@@ -36,7 +36,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         LogFormat::Json => lockgate_observe::Format::Json,
     };
     lockgate_observe::init_logging(format, arguments.log_filter(), masks.clone()).map_err(|error| {
-        Failure::usage(error).hint("`--log` takes a level, such as `debug`, or directives, such as `info,lockgate_teleport=debug`")
+        Failure::usage(error).hint("set `--log` to a level, such as `debug`, or to directives, such as `info,lockgate_teleport=debug`")
     })?;
     match arguments.command {
         Command::Start(command) => commands::start::run(&command, &masks),

@@ -2,24 +2,24 @@ use std::io::{IsTerminal, Write};
 
 use crate::failure::Failure;
 
-/// Data, to standard output. A closed pipe is the reader's choice and no failure.
+/// Writes data to standard output. A closed pipe is not a failure.
 pub(crate) fn data(text: &str) -> Result<(), Failure> {
     let mut out = std::io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(Failure::failed(
-            format!("Standard output cannot be written: {error}."),
+            format!("Writing to standard output failed: {error}."),
         )),
         _ => Ok(()),
     }
 }
 
-/// A line for a person, to standard error.
+/// Writes a line to standard error.
 pub(crate) fn problem(text: &str) {
-    // Nobody is left to tell when standard error is gone.
+    // There is no place left to report that standard error is closed.
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }
 
-/// A line that replaces itself on a terminal, and is printed whole elsewhere.
+/// Writes a line of progress to standard error. On a terminal it replaces the previous one.
 pub(crate) fn progress(text: &str, last: bool) {
     let mut err = std::io::stderr().lock();
     let _ = if std::io::stderr().is_terminal() {
@@ -30,7 +30,11 @@ pub(crate) fn progress(text: &str, last: bool) {
     let _ = err.flush();
 }
 
-/// Whether standard error is a terminal, which may be given colours and moving lines.
+/// Whether standard error is a terminal that accepts colours.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "asked of the process, like the terminal itself"
+)]
 pub(crate) fn to_terminal() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
 }

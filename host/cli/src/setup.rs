@@ -153,6 +153,11 @@ pub(crate) fn status_file(store: &Path) -> PathBuf {
     store.join("status.json")
 }
 
+/// The only clock of the commands.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the system's clock is read here, for all commands"
+)]
 pub(crate) fn now() -> Millis {
     SystemTime::now()
         .duration_since(UNIX_EPOCH)

@@ -1,4 +1,4 @@
-//! `auth`: how the host proves to a receiver who it is. One of four.
+//! `auth`: how the host authenticates to a receiver, by one of four methods.
 
 use lockgate_model::Secret;
 
@@ -20,17 +20,17 @@ pub enum Auth {
     Query { name: String, value: Secret },
 }
 
-const WAYS: [&str; 4] = ["bearer", "basic", "header", "query"];
+const METHODS: [&str; 4] = ["bearer", "basic", "header", "query"];
 const EXAMPLE: &str = "auth = { bearer = \"${env:NAME}\" }";
 
-/// `headers`: those of the sink, which `auth` must not set again.
+/// `headers`: the sink's, which `auth` must not set again.
 pub(crate) fn read(
     r: &mut Reading<'_>,
     value: &Value<'_>,
     headers: &[(String, Secret)],
 ) -> Option<Auth> {
     let mut table = value.table(r)?;
-    let given: Vec<Value<'_>> = WAYS
+    let given: Vec<Value<'_>> = METHODS
         .into_iter()
         .filter_map(|way| table.optional(way))
         .collect();
@@ -41,27 +41,32 @@ pub(crate) fn read(
             (second, first)
         };
         let message = format!(
-            "`{}` has two ways, `{}` and `{}`.",
+            "`{}` has two methods, `{}` and `{}`.",
             value.path, first.name, second.name
         );
         r.issue(
-            Issue::new(second.key_span.clone(), message, "second", "keep one")
-                .also(first.key_span.clone(), "first"),
+            Issue::new(
+                second.key_span.clone(),
+                message,
+                "second",
+                "keep one of them",
+            )
+            .also(first.key_span.clone(), "first"),
         );
     }
     let unknown: Vec<Value<'_>> = table
         .named()
         .into_iter()
-        .filter(|value| !WAYS.contains(&value.name.as_str()))
+        .filter(|value| !METHODS.contains(&value.name.as_str()))
         .collect();
     for way in &unknown {
-        let hint = match nearest(&way.name, &WAYS) {
+        let hint = match nearest(&way.name, &METHODS) {
             Some(near) => format!("did you mean `{near}`?"),
-            None => format!("one of {}, such as `{EXAMPLE}`", list(&WAYS)),
+            None => format!("use one of {}, for example `{EXAMPLE}`", list(&METHODS)),
         };
         r.issue(Issue::new(
             way.key_span.clone(),
-            format!("There is no authentication `{}`.", way.name),
+            format!("Unknown authentication method `{}`.", way.name),
             "unknown",
             hint,
         ));
@@ -71,11 +76,11 @@ pub(crate) fn read(
             value.whole_span(),
             format!("`{}` is empty.", value.path),
             "empty",
-            EXAMPLE,
+            format!("write `{EXAMPLE}`"),
         ));
     }
     r.known
-        .extend(WAYS.map(|way| format!("{}.{way}", table.pattern)));
+        .extend(METHODS.map(|way| format!("{}.{way}", table.pattern)));
     let ways: Vec<_> = given.iter().map(|way| one(r, way, headers)).collect();
     ways.into_iter().next()?
 }
@@ -107,7 +112,7 @@ fn one(r: &mut Reading<'_>, way: &Value<'_>, headers: &[(String, Secret)]) -> Op
                 .and_then(|value| header_value(r, &value));
             table.finish(r);
             let (name, place) = name?;
-            // `Authorization` with a scheme of the receiver's own is what this is for.
+            // This method exists for `Authorization` with a scheme of the receiver's own.
             let good = name.eq_ignore_ascii_case("authorization")
                 || header_name(r, &name, place.shown(), &place.key_span);
             if good
@@ -115,11 +120,11 @@ fn one(r: &mut Reading<'_>, way: &Value<'_>, headers: &[(String, Secret)]) -> Op
                     .iter()
                     .any(|(header, _)| header.eq_ignore_ascii_case(&name))
             {
-                let message = format!("The header `{}` is set by `headers` too.", place.shown());
+                let message = format!("The header `{}` is also set by `headers`.", place.shown());
                 r.issue(Issue::new(
                     place.key_span,
                     message,
-                    "again",
+                    "duplicate",
                     "keep one of them",
                 ));
             }
@@ -143,19 +148,19 @@ fn one(r: &mut Reading<'_>, way: &Value<'_>, headers: &[(String, Secret)]) -> Op
     }
 }
 
-/// A user is no secret; a colon would end it (RFC 7617, 2).
+/// A user name is not a secret; a colon would end it (RFC 7617, 2).
 fn user(r: &mut Reading<'_>, value: &Value<'_>) -> Option<String> {
     let user = value.text_with(r, Allowed::Files)?;
     if user.is_empty() || user.contains(':') || user.contains(char::is_control) {
         let message = format!(
-            "`{}` is empty, or has a colon or a control character.",
+            "`{}` is empty or contains a colon or a control character.",
             value.path
         );
         r.issue(Issue::new(
             value.key_span.clone(),
             message,
-            "not a user",
-            "basic authentication cannot send such a user",
+            "not a user name",
+            "basic authentication cannot send such a user name",
         ));
         return None;
     }
@@ -170,7 +175,7 @@ fn query_name(r: &mut Reading<'_>, table: &mut Table<'_>) -> Option<String> {
             value.key_span.clone(),
             format!("`{}` is empty.", value.path),
             "empty",
-            "name = \"api_key\"",
+            "write `name = \"api_key\"`",
         ));
         return None;
     }

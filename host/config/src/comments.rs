@@ -1,10 +1,10 @@
-//! Where the comments of a TOML text are: the parser does not say.
+//! Finds the comments of a TOML text, which the parser does not report.
 
 use std::ops::Range;
 
 const QUOTES: [&str; 4] = ["\"\"\"", "'''", "\"", "'"];
 
-/// The comments of a text that is TOML, with their `#`.
+/// The spans of the comments of a valid TOML text, with their `#`.
 pub(crate) fn comments(text: &str) -> Vec<Range<usize>> {
     let mut found = Vec::new();
     // The quotes of the string that `at` is in.
@@ -47,7 +47,7 @@ mod tests {
     use super::comments;
 
     #[test]
-    fn comments_are_told_from_strings() {
+    fn comments_are_distinguished_from_strings() {
         let text = r##"
 # a
 b = "#\"#" # b

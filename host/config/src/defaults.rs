@@ -1,5 +1,5 @@
-//! Every default and bound of the configuration, on one page. `reference.toml` documents them; a
-//! test holds the two equal.
+//! Every default and bound of the configuration. `reference.toml` documents them; a test compares
+//! the two.
 
 use std::time::Duration;
 
@@ -12,26 +12,26 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// One time slice of the polling reader.
+/// Longest time range of one query of the polling reader.
 pub(crate) const WINDOW: Bounds<Duration> = Bounds {
     default: DAY,
     least: Duration::from_secs(60),
     most: Duration::from_secs(31 * 86_400),
 };
-/// Session recordings downloaded at a time.
+/// Session recordings downloaded at the same time.
 pub(crate) const CONCURRENCY: Bounds<Count> = Bounds {
     default: Count(5),
     least: Count(1),
     most: Count(64),
 };
 
-/// Events are kept this long, per stream.
+/// How long events are kept, per stream.
 pub(crate) const RETAIN_AGE: Bounds<Duration> = Bounds {
     default: Duration::from_secs(7 * 86_400),
     least: HOUR,
     most: Duration::from_secs(3650 * 86_400),
 };
-/// Events are kept up to this size, per stream.
+/// How many bytes of events are kept, per stream.
 pub(crate) const RETAIN_BYTES: Bounds<Bytes> = Bounds {
     default: Bytes(8 * GIB),
     least: Bytes(64 * MIB),
@@ -44,39 +44,40 @@ pub(crate) const PLUGIN_TIME: Bounds<Duration> = Bounds {
     least: Duration::from_millis(1),
     most: Duration::from_secs(60),
 };
-/// Linear memory of one instance. WebAssembly ends at 4 GiB.
+/// Linear memory of one instance. WebAssembly's limit is 4 GiB.
 pub(crate) const PLUGIN_MEMORY: Bounds<Bytes> = Bounds {
     default: Bytes(128 * MIB),
     least: Bytes(MIB),
     most: Bytes(4 * GIB),
 };
 
-/// A batch is full at so many events,
+/// Events in a full batch.
 pub(crate) const BATCH_EVENTS: Bounds<Count> = Bounds {
     default: Count(500),
     least: Count(1),
     most: Count(10_000),
 };
-/// or so many bytes of payload,
+/// Bytes of payload in a full batch.
 pub(crate) const BATCH_BYTES: Bounds<Bytes> = Bounds {
     default: Bytes(MIB),
     least: Bytes(KIB),
     most: Bytes(64 * MIB),
 };
-/// and is sent when its oldest event has waited so long.
+/// How long the oldest event of a batch waits for more.
 pub(crate) const BATCH_AGE: Bounds<Duration> = Bounds {
     default: SECOND,
     least: Duration::from_millis(1),
     most: HOUR,
 };
 
-/// Batches of one pipeline on their way at a time.
+/// Batches of one pipeline processed at the same time.
 pub(crate) const IN_FLIGHT: Bounds<Count> = Bounds {
     default: Count(8),
     least: Count(1),
     most: Count(64),
 };
-/// Requests to one receiver at a time: least and most. The default is the pipeline's `in-flight`.
+/// Requests to one receiver at the same time: least and most. The default is the pipeline's
+/// `in-flight`.
 pub(crate) const RATE_IN_FLIGHT: (Count, Count) = (Count(1), Count(256));
 /// One request, from connecting to the last byte of the response.
 pub(crate) const TIMEOUT: Bounds<Duration> = Bounds {
@@ -85,7 +86,7 @@ pub(crate) const TIMEOUT: Bounds<Duration> = Bounds {
     most: Duration::from_secs(600),
 };
 
-/// What a pipeline reads unless `from` says otherwise.
+/// The streams that a pipeline reads by default.
 pub(crate) const FROM: &str = "audit";
 
 /// Length of the name of a source, plugin or pipeline, in characters.

@@ -1,10 +1,10 @@
 use std::fmt;
 use std::ops::Range;
 
-/// What replaces text that must not be shown.
+/// Replaces text that must not be shown.
 const MASK: &str = "***";
 
-/// The TOML text as it was read, with what of it must never be shown.
+/// The TOML text, and the parts of it that must never be shown.
 pub(crate) struct Document {
     /// The path as it was given.
     pub name: String,
@@ -13,13 +13,13 @@ pub(crate) struct Document {
     hidden: Vec<Range<usize>>,
 }
 
-/// Some lines of a document, fit to be shown.
+/// Some lines of a document, with masks, ready to be shown.
 pub(crate) struct Excerpt {
     pub text: String,
     /// Number of its first line, from 1.
     pub first_line: usize,
     start: usize,
-    /// What was hidden in it: the range in the document, and where the mask begins in `text`.
+    /// The masks: the hidden range in the document, and the start of the mask in `text`.
     masks: Vec<(Range<usize>, usize)>,
 }
 
@@ -40,7 +40,7 @@ impl Document {
         }
     }
 
-    /// True where a part of `span` must not be shown.
+    /// Whether a part of `span` must not be shown.
     pub fn hides(&self, span: &Range<usize>) -> bool {
         self.hidden
             .iter()
@@ -57,8 +57,7 @@ impl Document {
         )
     }
 
-    /// `span` moved into the text, onto the borders of characters, and cut at the end of its first
-    /// line.
+    /// `span` clamped to the text and to character boundaries, and cut at the end of its first line.
     pub fn clip(&self, span: &Range<usize>) -> Range<usize> {
         let start = self.floor(span.start);
         let end = self.floor(span.end.max(start));
@@ -111,13 +110,13 @@ impl Document {
 }
 
 impl Excerpt {
-    /// Where a span of the document is in the excerpt. Nothing of a mask is pointed at but its
-    /// whole.
+    /// The position of a span of the document in the excerpt. A span inside a mask becomes the whole
+    /// mask.
     pub fn locate(&self, span: &Range<usize>) -> Range<usize> {
         self.map(span.start, true)..self.map(span.end, false).max(self.map(span.start, true))
     }
 
-    /// Column, from 1, at which a span of the document begins in the excerpt.
+    /// The column, from 1, at which a span of the document starts in the excerpt.
     pub fn column(&self, span: &Range<usize>) -> usize {
         let before = &self.text[..self.locate(span).start];
         before[before.rfind('\n').map_or(0, |newline| newline + 1)..]
@@ -141,7 +140,7 @@ impl Excerpt {
 
 impl fmt::Debug for Document {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // The text may hold secrets.
+        // The text may contain secrets.
         write!(f, "Document({})", self.name)
     }
 }

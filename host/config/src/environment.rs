@@ -5,7 +5,7 @@ use std::path::Path;
 /// The largest file read: a configuration, or the value of a `${file:…}`. Bytes.
 const FILE_BYTES: u64 = 4 << 20;
 
-/// Everything outside the TOML text that a configuration may depend on.
+/// Everything outside the TOML text that a configuration may refer to.
 pub trait Environment {
     /// The value of an environment variable, for `${env:NAME}`.
     fn variable(&self, name: &str) -> Result<String, VarError>;
@@ -19,14 +19,18 @@ pub trait Environment {
 pub struct ProcessEnvironment;
 
 impl Environment for ProcessEnvironment {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "this is the trait's one implementation"
+    )]
     fn variable(&self, name: &str) -> Result<String, VarError> {
         std::env::var(name)
     }
 
     fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
         let mut bytes = Vec::new();
-        // One byte more than allowed shows that there is more, also where the file is a device
-        // without an end.
+        // Read one byte more than allowed: that shows that there is more, even for a device without
+        // an end.
         std::fs::File::open(path)?
             .take(FILE_BYTES + 1)
             .read_to_end(&mut bytes)?;
@@ -44,8 +48,8 @@ impl Environment for ProcessEnvironment {
 pub(crate) fn reason(error: &io::Error) -> String {
     match error.kind() {
         io::ErrorKind::NotFound => "there is no such file".into(),
-        io::ErrorKind::PermissionDenied => "this user may not read it".into(),
-        io::ErrorKind::IsADirectory => "it is a folder".into(),
+        io::ErrorKind::PermissionDenied => "permission denied".into(),
+        io::ErrorKind::IsADirectory => "it is a directory".into(),
         _ => error.to_string(),
     }
 }

@@ -1,5 +1,4 @@
-//! The configuration of Teleport's Event Handler is told from Lockgate's own. It is not read yet:
-//! it has its place here.
+//! Recognises the configuration of Teleport's Event Handler, which Lockgate does not read.
 
 use toml::de::DeValue;
 
@@ -7,8 +6,8 @@ use crate::reading::Reading;
 use crate::report::Issue;
 use crate::table::Table;
 
-/// True, and an issue, where the text is the event handler's: it has `storage` or
-/// `forward.fluentd`, which Lockgate has not.
+/// Whether the text is the Event Handler's, reported as an issue: it has `storage` or
+/// `forward.fluentd`, which Lockgate does not have.
 pub(crate) fn recognise(r: &mut Reading<'_>, root: &Table<'_>) -> bool {
     let is_its_own = |name: &str, node: &DeValue<'_>| match name {
         "storage" => matches!(node, DeValue::String(_)),
@@ -26,7 +25,7 @@ pub(crate) fn recognise(r: &mut Reading<'_>, root: &Table<'_>) -> bool {
     r.issue(Issue::new(
         value.key_span.clone(),
         "This is a configuration of Teleport's Event Handler.",
-        "not a key of Lockgate",
+        "not a key of Lockgate's",
         hint,
     ));
     true

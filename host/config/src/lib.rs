@@ -1,12 +1,12 @@
 //! TOML text to a checked [`Config`], or every problem in it with its place and a hint.
 //!
-//! Nothing here touches a network or knows WebAssembly; environment variables and files come in
-//! through [`Environment`]. Problems are collected, never thrown: while reading, a value that is
-//! wrong becomes an [`Issue`] and its default, and a configuration with issues is given to nobody.
-//! `reference.toml` documents every key.
+//! This crate uses no network and no WebAssembly; environment variables and files come in through
+//! [`Environment`]. Problems are collected: a wrong value becomes an [`Issue`] and is replaced by
+//! its default, and a configuration with issues is never returned. `reference.toml` documents every
+//! key.
 //!
-//! Secrets (`${env:…}`, `${file:…}`) are put in after parsing, so that what they hold is never
-//! taken for TOML, and they never stand in a message, a shown line or a `Debug` text.
+//! References (`${env:…}`, `${file:…}`) are resolved after parsing, so their values are never parsed
+//! as TOML. Secrets never appear in a message, an excerpt or a `Debug` text.
 
 mod auth;
 mod comments;
@@ -18,6 +18,7 @@ mod lookup;
 mod mask;
 mod name;
 mod pipeline;
+mod plaintext;
 mod plugin;
 mod quantity;
 mod reading;
@@ -57,7 +58,7 @@ use document::Document;
 use reading::Reading;
 use table::Table;
 
-/// Every key with its default and what it means, as TOML that parses.
+/// Every key with its default and its meaning, as valid TOML.
 pub const REFERENCE: &str = include_str!("../reference.toml");
 
 /// Everything an operator wrote, checked. Lists are in the order of the text.
@@ -78,20 +79,20 @@ pub struct Config {
 }
 
 impl Config {
-    /// What every `${env:…}` and `${file:…}` in `url`, `headers` and `auth` stood for, for masking.
-    /// Credentials that are written out are masked by whoever sends them; a plain header value
-    /// such as `teleport` must not vanish from every log line.
+    /// The values of every `${env:…}` and `${file:…}` in `url`, `headers` and `auth`, for masking.
+    /// Credentials that are written out are masked by whoever sends them; a plain header value such
+    /// as `teleport` must stay readable in log lines.
     pub fn secrets(&self) -> &[Secret] {
         &self.secrets
     }
 
-    /// An empty report on this file, for problems that show only when plugins are loaded.
+    /// An empty report on this file, for problems that are found when plugins are loaded.
     pub fn report(&self) -> Report {
         Report::new(self.document.clone(), vec![])
     }
 }
 
-/// Reads a file. Paths in it are relative to its folder; messages name it as `path` does.
+/// Reads a file. Paths in it are relative to its directory; messages name it as `path` does.
 pub fn load(path: &Path, environment: &dyn Environment) -> Result<Config, Report> {
     let (name, text) = text_of(path, environment)?;
     parse(
@@ -102,8 +103,8 @@ pub fn load(path: &Path, environment: &dyn Environment) -> Result<Config, Report
     )
 }
 
-/// Only the store's folder, for commands that look into it: they need none of the secrets that the
-/// rest of the file asks for.
+/// Reads only the store's directory, for commands that inspect it: they need none of the secrets
+/// that the rest of the file refers to.
 pub fn store_path(path: &Path, environment: &dyn Environment) -> Result<PathBuf, Report> {
     let (name, text) = text_of(path, environment)?;
     let (root, errors) = DeTable::parse_recoverable(&text);
@@ -127,7 +128,7 @@ pub fn store_path(path: &Path, environment: &dyn Environment) -> Result<PathBuf,
     }
 }
 
-/// What messages call the file, and what stands in it.
+/// The file's name in messages, and its content.
 fn text_of(path: &Path, environment: &dyn Environment) -> Result<(String, String), Report> {
     let name = path.display().to_string();
     let alone = |text: &str, issue: Issue| {
@@ -141,7 +142,7 @@ fn text_of(path: &Path, environment: &dyn Environment) -> Result<(String, String
         );
         alone(
             "",
-            Issue::new(0..0, message, "", "create it, or name another file"),
+            Issue::new(0..0, message, "", "create the file, or name another one"),
         )
     })?;
     let text = String::from_utf8(bytes).map_err(|error| {
@@ -152,15 +153,15 @@ fn text_of(path: &Path, environment: &dyn Environment) -> Result<(String, String
             at..at,
             format!("Line {line} is not UTF-8."),
             "here",
-            "save the file in UTF-8",
+            "save the file as UTF-8",
         );
         alone(&text, issue)
     })?;
     Ok((name, text))
 }
 
-/// Checks `text`. `name`: what messages call the file. `base_dir`: what paths in it are relative
-/// to.
+/// Checks `text`. `name`: the file's name in messages. `base_dir`: the directory that paths are
+/// relative to.
 pub fn parse(
     name: &str,
     text: &str,
@@ -170,7 +171,7 @@ pub fn parse(
     read(name, text, base_dir, environment).0
 }
 
-/// The result, and every key that was asked for.
+/// The result, and every key that was read.
 fn read(
     name: &str,
     text: &str,
@@ -188,7 +189,7 @@ fn read(
     let understood = errors.iter().all(syntax::is_harmless);
     let mut root = Table::new(String::new(), String::new(), 0..0, root.get_ref());
     if !understood || event_handler::recognise(&mut r, &root) {
-        // What the rest seems to lack may be there: nothing more is known.
+        // Keys that seem to be missing may be in the part that was not understood.
         return (Err(Report::new(document, r.issues)), vec![]);
     }
     let sources = source::read(&mut r, &mut root);

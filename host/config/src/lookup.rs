@@ -1,4 +1,4 @@
-//! `[lookup]`: what filters and mappers may look up.
+//! `[lookup]`: the databases that filters and mappers may use.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::reading::Reading;
 use crate::table::Table;
 
-/// What components may look up. Without a database its answers are absent, and nothing fails.
+/// What components may look up. Without a database, look-ups find nothing; they do not fail.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lookup {
     /// `city`: a database of places in MaxMind's format.
@@ -17,11 +17,11 @@ pub struct Lookup {
     pub user_agents: bool,
 }
 
-/// A file that components may look things up in.
+/// A MaxMind database file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Database {
     pub path: PathBuf,
-    /// Where the path stands in the TOML text.
+    /// The span of the path in the TOML text.
     pub span: Range<usize>,
 }
 

@@ -1,5 +1,5 @@
-//! Which parts of the TOML text must never be shown, even where it is wrong: whatever stands where
-//! secrets belong, or looks like one.
+//! The parts of the TOML text that must never be shown, even if the text is broken: values where
+//! secrets belong, and text that looks like a secret.
 
 use std::ops::Range;
 
@@ -8,25 +8,32 @@ use toml::de::{DeTable, DeValue};
 use crate::comments::comments;
 use crate::substitution::references;
 
-/// Keys of a sink whose values cannot hold a secret. Everything else there is hidden, also what is
-/// misspelt.
-const PLAIN_SINK_KEYS: [&str; 5] = ["plugin", "rate", "timeout", "tls", "with"];
+/// Keys of a sink whose values cannot hold a secret. All other values there are hidden, including
+/// those of misspelt keys.
+const PLAIN_SINK_KEYS: [&str; 6] = [
+    "plugin",
+    "rate",
+    "timeout",
+    "tls",
+    "with",
+    "allow-plaintext",
+];
 
-/// Keys whose values are shown in a text that was not understood. A value with a suspicious word is hidden all the same.
+/// Keys whose values are shown in a text that was not understood, unless a value contains a suspicious word.
 #[rustfmt::skip]
-const PLAIN_KEYS: [&str; 34] = [
+const PLAIN_KEYS: [&str; 35] = [
     "addr", "identity", "cert", "ca", "types", "start-time", "window", "concurrency", // sources
     "path", "retain", "age", "bytes", "audit", "sessions", // the store
     "source", "limits", "time", "memory", "reuse", "wasi", // plugins
     "from", "batch", "events", "order", "in-flight", "stage", // pipelines
-    "plugin", "rate", "timeout", "tls", "with", // stages and sinks
+    "plugin", "rate", "timeout", "tls", "with", "allow-plaintext", // stages and sinks
     "only", "skip", "where", // the filter
 ];
 
 /// Sections whose headers are shown in a text that was not understood.
 const SECTIONS: [&str; 5] = ["teleport", "sources", "store", "plugins", "pipelines"];
 
-/// Parts of keys whose values are hidden wherever they stand.
+/// Parts of keys whose values are hidden everywhere.
 const SECRET_WORDS: [&str; 7] = [
     "passw",
     "secret",
@@ -37,12 +44,12 @@ const SECRET_WORDS: [&str; 7] = [
     "api_key",
 ];
 
-/// Keys whose values are hidden outside of `with`: they belong into a sink, and may have been put
+/// Keys whose values are hidden outside `with`: they belong in a sink, but may have been put
 /// elsewhere.
 const SINK_WORDS: [&str; 3] = ["auth", "header", "url"];
 
-/// Where the text was understood: the values at keys that hold secrets. `${env:…}` and `${file:…}`
-/// in them stay visible.
+/// For a text that was understood: the values of keys that hold secrets. `${env:…}` and
+/// `${file:…}` in them stay visible.
 pub(crate) fn by_key(text: &str, root: &DeTable<'_>) -> Vec<Range<usize>> {
     let mut hidden = Vec::new();
     for (key, value) in root {
@@ -59,7 +66,7 @@ pub(crate) fn by_key(text: &str, root: &DeTable<'_>) -> Vec<Range<usize>> {
             &mut hidden,
         );
     }
-    // What was commented out may have been a secret.
+    // A secret may have been commented out.
     hidden.extend(comments(text).into_iter().filter(|comment| {
         let comment = text[comment.clone()].to_ascii_lowercase();
         comment.contains(['=', '"', '\'']) || is_suspicious(&comment)
@@ -67,8 +74,8 @@ pub(crate) fn by_key(text: &str, root: &DeTable<'_>) -> Vec<Range<usize>> {
     hidden
 }
 
-/// Where the text was not understood: all values but those at keys that cannot hold a secret, and
-/// the lines that continue these.
+/// For a text that was not understood: all values except those of keys that cannot hold a secret,
+/// and of the lines that continue these.
 pub(crate) fn by_line(text: &str) -> Vec<Range<usize>> {
     let mut hidden = Vec::new();
     let mut start = 0;
@@ -76,11 +83,11 @@ pub(crate) fn by_line(text: &str) -> Vec<Range<usize>> {
     for line in text.split_inclusive('\n') {
         let content = line.trim_end();
         let lower = content.trim_start().to_ascii_lowercase();
-        // Two lines may have become one.
+        // A missing line break may have joined two lines.
         let merged = lower.matches('=').count() > 1 && !lower.contains('{');
         let suspicious = merged || is_suspicious(&lower);
         let comment = content.find('#').unwrap_or(content.len());
-        // Shown in any case: a bare key with its `=`.
+        // A bare key and its `=` are always shown.
         let (key, value) = match content.split_once('=') {
             Some((key, _)) if is_bare(key) => (key.trim(), key.len() + 1),
             _ => ("", 0),
@@ -98,7 +105,7 @@ pub(crate) fn by_line(text: &str) -> Vec<Range<usize>> {
             if content.contains('=') {
                 plain = PLAIN_KEYS.contains(&key);
             }
-            // A suspicious line leaves its continuations suspicious.
+            // The lines that continue a suspicious line are suspicious, too.
             plain &= !suspicious;
             if !plain {
                 let value = value + content[value..].len() - content[value..].trim_start().len();
@@ -147,7 +154,7 @@ impl Place {
         }
     }
 
-    /// The place of what stands at `key` in a table at this place.
+    /// The place of the value of `key` in a table at this place.
     fn below(self, key: &str) -> Place {
         match self {
             Place::Hidden => Place::Hidden,
@@ -192,7 +199,7 @@ fn walk(
                 walk(text, value.get_ref(), &value.span(), place, hidden);
             }
         }
-        // A key in PEM put where its path belongs.
+        // The key itself, in PEM, where its path belongs.
         DeValue::String(content) if content.contains("-----BEGIN") => hidden.push(span.clone()),
         DeValue::String(_) if place == Place::Hidden => hidden.extend(literal_parts(text, span)),
         _ if place == Place::Hidden => hidden.push(span.clone()),
@@ -234,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_be_a_secret_is_hidden() {
+    fn values_that_may_be_secrets_are_hidden() {
         for (text, expected) in [
             (
                 "[pipelines.a.sink]\nurl = \"https://x/${env:T}?k=v\"\nplugin = \"p\"",

@@ -1,4 +1,4 @@
-//! Names that operators choose: they stand in logs, in the store and in metrics.
+//! The names that operators choose, which appear in logs, in the store and in metrics.
 
 use crate::defaults::NAME_CHARS;
 use crate::reading::Reading;
@@ -10,12 +10,12 @@ pub(crate) fn check(r: &mut Reading<'_>, noun: &str, value: &Value<'_>) {
     let name = &value.name;
     let good = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     if name.is_empty() || name.chars().count() > NAME_CHARS || !name.chars().all(good) {
-        let message = format!("`{name}` cannot be the name of a {noun}.");
-        let hint = format!("1 to {NAME_CHARS} of the characters a to z, 0 to 9 and `-`");
+        let message = format!("`{name}` is not a valid name for a {noun}.");
+        let hint = format!("use 1 to {NAME_CHARS} of the characters a to z, 0 to 9 and `-`");
         r.issue(Issue::new(
             value.key_span.clone(),
             message,
-            "not a name",
+            "not a valid name",
             hint,
         ));
     }

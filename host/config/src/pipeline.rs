@@ -1,4 +1,4 @@
-//! `[pipelines.NAME]`: what it reads, through which stages, into which sink.
+//! `[pipelines.NAME]`: the streams it reads, its stages and its sink.
 
 use std::fmt;
 use std::ops::Range;
@@ -23,12 +23,12 @@ pub struct Pipeline {
     /// `from`: the streams it reads. Default `["audit"]`.
     pub from: Vec<Input>,
     pub batch: BatchLimits,
-    /// `in-flight`: batches on their way at a time. Default 8.
+    /// `in-flight`: batches processed at the same time. Default 8.
     pub in_flight: usize,
     /// In the order of the text.
     pub stages: Vec<Stage>,
     pub sink: Sink,
-    /// Where the name stands in the TOML text.
+    /// The span of the name in the TOML text.
     pub span: Range<usize>,
 }
 
@@ -40,17 +40,17 @@ pub struct Input {
     pub order: Order,
 }
 
-/// `order`. Default: `none` for audit events, which come unordered anyway, `session` for session
+/// `order`. Default: `none` for audit events, which arrive unordered anyway; `session` for session
 /// recordings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// Batches overtake each other.
+    /// Batches may overtake each other.
     None,
-    /// The events of one session arrive in their order.
+    /// The events of a session are delivered in order.
     Session,
 }
 
-/// `batch`: full at whatever is reached first.
+/// `batch`: a batch is full when it reaches the first of these limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchLimits {
     /// Default 500.
@@ -69,7 +69,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// The bytes of the TOML text that a plugin means by a dotted path inside its `with`.
+    /// The span in the TOML text of a dotted path inside `with`, as plugins report it.
     pub fn locate(&self, path: &str) -> Range<usize> {
         self.with.locate(path)
     }
@@ -91,7 +91,7 @@ impl fmt::Display for Input {
     }
 }
 
-/// `sources`: the names of all sources, also of those that were declared wrongly.
+/// `sources`: the names of all sources, including those with problems of their own.
 pub(crate) fn read(
     r: &mut Reading<'_>,
     root: &mut Table<'_>,
@@ -108,13 +108,8 @@ pub(crate) fn read(
         .unwrap_or_default();
     r.known.insert("pipelines.*".into());
     if is_missing {
-        let hint = "add `[pipelines.NAME.sink]`, with `plugin = \"builtin:fluentd\"` and `url = \"https://…\"`";
-        r.issue(Issue::new(
-            0..0,
-            "There is no pipeline: nothing would be sent anywhere.",
-            "",
-            hint,
-        ));
+        let hint = "add `[pipelines.NAME.sink]` with `plugin = \"builtin:fluentd\"` and `url = \"https://…\"`";
+        r.issue(Issue::new(0..0, "No pipeline is configured.", "", hint));
     }
     values
         .iter()
@@ -155,22 +150,17 @@ fn pipeline(
         None => {
             let message = format!("The pipeline `{}` has no sink.", value.name);
             let hint = format!(
-                "add `[pipelines.{}.sink]`, with `plugin = \"builtin:fluentd\"` and `url = \"https://…\"`",
+                "add `[pipelines.{}.sink]` with `plugin = \"builtin:fluentd\"` and `url = \"https://…\"`",
                 value.name
             );
-            r.issue(Issue::new(
-                value.whole_span(),
-                message,
-                "goes nowhere",
-                hint,
-            ));
+            r.issue(Issue::new(value.whole_span(), message, "no sink", hint));
             None
         }
     };
     table.finish_with(r, |key| {
         sink::KEYS
             .contains(&key)
-            .then(|| format!("it belongs into `[pipelines.{}.sink]`", value.name))
+            .then(|| format!("it belongs in `[pipelines.{}.sink]`", value.name))
     });
     Some(Pipeline {
         name: value.name.clone(),
@@ -232,11 +222,11 @@ fn from(
             continue;
         };
         if inputs.contains(&input) {
-            let message = format!("The stream `{input}` stands here twice.");
+            let message = format!("The stream `{input}` is listed twice.");
             r.issue(Issue::new(
                 item.span,
                 message,
-                "again",
+                "duplicate",
                 "name each stream once",
             ));
         } else {
@@ -264,7 +254,7 @@ fn input(
         "audit" => FeedKind::Audit,
         "sessions" => FeedKind::Sessions,
         _ => {
-            let message = format!("There is no feed `{shown_feed}`.");
+            let message = format!("Unknown feed `{shown_feed}`.");
             r.issue(Issue::new(
                 span,
                 message,
@@ -277,10 +267,7 @@ fn input(
     let source = match (source, sources) {
         (Some(source), _) if sources.iter().any(|known| known == source) => source,
         (Some(source), _) => {
-            let message = format!(
-                "There is no source `{}`.",
-                shown_source.unwrap_or(shown_feed)
-            );
+            let message = format!("Unknown source `{}`.", shown_source.unwrap_or(shown_feed));
             r.issue(Issue::new(
                 span,
                 message,
@@ -293,7 +280,7 @@ fn input(
             return None;
         }
         (None, [only]) => only,
-        // That there is no source at all was said already.
+        // The missing source has been reported.
         (None, []) => return None,
         (None, several) => {
             let streams: Vec<String> = several
@@ -302,7 +289,7 @@ fn input(
                 .collect();
             let streams: Vec<&str> = streams.iter().map(String::as_str).collect();
             let message = format!(
-                "There are {} sources, so that `{feed}` does not say whose.",
+                "`{feed}` is ambiguous: there are {} sources.",
                 several.len()
             );
             r.issue(Issue::new(

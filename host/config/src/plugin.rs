@@ -12,28 +12,28 @@ use crate::report::Issue;
 use crate::table::{Table, nearest};
 use crate::value::Value;
 
-/// A component, and under which limits it runs.
+/// A component and its limits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Plugin {
-    /// As the operator calls it: the name of `[plugins.NAME]`, or what stands at `plugin`.
+    /// The name of `[plugins.NAME]`, or the value of `plugin`.
     pub name: String,
     pub source: PluginSource,
     pub limits: Limits,
     /// `reuse`: instances outlive their batch. Default false.
     pub reuse: bool,
-    /// `wasi`: what a component that imports WASI is given. Default `"none"`.
+    /// `wasi`: what a component that imports WASI gets. Default `"none"`.
     pub wasi: Wasi,
-    /// Where the source stands in the TOML text.
+    /// The span of the source in the TOML text.
     pub span: Range<usize>,
 }
 
-/// Where a component comes from. Displays as the operator could have written it.
+/// Where a component comes from. Displays in the form that the configuration accepts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PluginSource {
     /// `builtin:NAME`: ships with Lockgate.
     Builtin(String),
-    /// `file:PATH`, or a path. As it was written: whoever opens it takes it relative to the folder
-    /// of the configuration.
+    /// `file:PATH`, or a path, as written: whoever opens it resolves it against the directory of the
+    /// configuration.
     File(PathBuf),
     /// `oci://REGISTRY/REPOSITORY:TAG`.
     Oci(String),
@@ -74,8 +74,8 @@ impl fmt::Display for PluginSource {
     }
 }
 
-/// The plugins that were declared, and the names of those that were declared wrongly: naming these
-/// is no second mistake.
+/// The declared plugins, and the names of all of them: referring to one that has problems of its
+/// own is not a second mistake.
 #[derive(Default)]
 pub(crate) struct Declared {
     pub plugins: Vec<Plugin>,
@@ -99,7 +99,7 @@ pub(crate) fn read(r: &mut Reading<'_>, root: &mut Table<'_>) -> Declared {
     declared
 }
 
-/// What stands at `plugin` in a stage or sink: a declared name, or a source.
+/// The value of `plugin` in a stage or a sink: a declared name, or a source.
 pub(crate) fn refer(r: &mut Reading<'_>, declared: &Declared, value: &Value<'_>) -> Option<Plugin> {
     let text = value.text(r)?;
     if let Some(plugin) = declared.plugins.iter().find(|plugin| plugin.name == text) {
@@ -118,11 +118,11 @@ pub(crate) fn refer(r: &mut Reading<'_>, declared: &Declared, value: &Value<'_>)
             span: value.span(),
         }),
         None => {
-            let message = format!("There is no plugin `{}`.", value.shown());
+            let message = format!("Unknown plugin `{}`.", value.shown());
             let names: Vec<&str> = declared.names.iter().map(String::as_str).collect();
             let hint = match nearest(&text, &names) {
                 Some(near) => format!("did you mean `{near}`?"),
-                None => format!("a name of `[plugins]`, {SOURCE_HINT}"),
+                None => format!("use a name from `[plugins]`, {SOURCE_HINT}"),
             };
             r.issue(Issue::new(value.span(), message, "unknown", hint));
             None
@@ -140,12 +140,12 @@ fn plugin(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Plugin> {
             r.issue(Issue::new(
                 value.span(),
                 format!(
-                    "`{}`: `{}` is not a source of plugins.",
+                    "`{}`: `{}` is not a plugin source.",
                     value.path,
                     value.shown()
                 ),
-                "not a source",
-                SOURCE_HINT,
+                "not a plugin source",
+                format!("use {SOURCE_HINT}"),
             ));
         }
         source

@@ -12,7 +12,7 @@ pub(crate) struct Count(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub(crate) struct Bytes(pub u64);
 
-/// The default of a key, and what it may be. Both ends are allowed.
+/// The default of a key, and its bounds, which are inclusive.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds<Q> {
     pub default: Q,
@@ -20,11 +20,11 @@ pub(crate) struct Bounds<Q> {
     pub most: Q,
 }
 
-/// Something that TOML holds as a whole number, or as a string with a unit.
+/// A quantity that TOML holds as a whole number, or as a string with a unit.
 pub(crate) trait Quantity: Copy + PartialOrd {
-    /// "a duration": the end of "must be".
+    /// Completes "must be", for example "a duration".
     const WHAT: &'static str;
-    /// The units to name where there is none or a wrong one. Empty: the quantity is a plain number.
+    /// The units that messages list. Empty: the quantity is a plain number.
     const UNITS: &'static str;
     fn of_number(number: u64) -> Option<Self>;
     fn of_text(text: &str) -> Result<Self, UnitIssue>;

@@ -1,4 +1,4 @@
-//! One pass over a document: what it reads from, and everything it finds wrong.
+//! One pass over a document: its inputs, and every problem it finds.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -20,16 +20,16 @@ pub(crate) struct Reading<'a> {
     pub issues: Vec<Issue>,
     /// Every secret that was read, for masking.
     pub secrets: Vec<Secret>,
-    /// Every key that was asked for, with `*` for names the operator chooses.
+    /// Every key that was read, with `*` for names that the operator chooses.
     pub known: BTreeSet<String>,
 }
 
-/// Which references a string may hold.
+/// Which references a string may contain.
 #[derive(Clone, Copy, PartialEq)]
 pub(crate) enum Allowed {
-    /// `${env:…}`: the value is no secret.
+    /// `${env:…}`; the value is not a secret.
     Variables,
-    /// `${env:…}` and `${file:…}`: the value is no secret.
+    /// `${env:…}` and `${file:…}`; the value is not a secret.
     Files,
     /// Both, and the value is a secret.
     Secrets,
@@ -55,8 +55,8 @@ impl<'a> Reading<'a> {
         self.issues.push(issue);
     }
 
-    /// What to underline for a problem with `value`: the value, or its key where the value must not
-    /// be shown.
+    /// The span to underline for a problem with `value`: the value, or its key if the value must
+    /// not be shown.
     pub fn place(&self, value: &Value<'_>) -> Range<usize> {
         if self.document.hides(&value.span()) {
             value.key_span.clone()
@@ -65,7 +65,7 @@ impl<'a> Reading<'a> {
         }
     }
 
-    /// Paths are relative to the folder of the configuration.
+    /// Paths are relative to the directory of the configuration.
     pub fn absolute(&self, path: &str) -> PathBuf {
         self.base_dir.join(path)
     }
@@ -141,19 +141,19 @@ impl<'a> Reading<'a> {
                 (
                     format!("The file `{path}` is empty."),
                     "empty",
-                    "write the value into it".to_owned(),
+                    "write the value to it".to_owned(),
                 )
             }
             Ok(Err(_)) => (
                 format!("The file `{path}` is not UTF-8."),
                 "not UTF-8",
-                "the value has to be text in UTF-8".to_owned(),
+                "the value must be UTF-8 text".to_owned(),
             ),
             Err(error) => {
                 let hint = if Path::new(path).is_absolute() {
                     "create the file, or correct its path".to_owned()
                 } else {
-                    "create the file, or correct its path, which is relative to the folder of this configuration".to_owned()
+                    "create the file, or correct its path, which is relative to the directory of this configuration".to_owned()
                 };
                 (
                     format!("The file `{path}` cannot be read: {}.", reason(&error)),
@@ -169,7 +169,7 @@ impl<'a> Reading<'a> {
 
     fn misplaced_file(&mut self, value: &Value<'_>, path: &str) -> Option<String> {
         let span = self.reference_span(value, &format!("${{file:{path}}}"));
-        let message = format!("`{}` cannot be the content of a file.", value.path);
+        let message = format!("`{}` does not accept `${{file:PATH}}`.", value.path);
         let hint = "write the value itself, or `${env:NAME}`; `${file:PATH}` is for a sink's `url`, `headers` and `auth`";
         self.issue(Issue::new(span, message, "not here", hint));
         None
@@ -178,20 +178,20 @@ impl<'a> Reading<'a> {
     fn unknown_reference(&mut self, value: &Value<'_>, reference: &str) -> Option<String> {
         let span = self.reference_span(value, reference);
         let message = format!(
-            "`{}` has a `${{` that begins neither `${{env:NAME}}` nor `${{file:PATH}}`.",
+            "`{}` has a `${{` that starts neither `${{env:NAME}}` nor `${{file:PATH}}`.",
             value.path
         );
         self.issue(Issue::new(
             span,
             message,
             "",
-            "a NAME is letters, digits and `_`; `$${` stands for a literal `${`",
+            "NAME consists of letters, digits and `_`; `$${` stands for a literal `${`",
         ));
         None
     }
 
-    /// Where `reference` stands in the text of `value`. Where that cannot be shown or found: the
-    /// place of the value.
+    /// The span of `reference` in the text of `value`; the span of the value if the reference is not
+    /// found or must not be shown.
     pub fn reference_span(&self, value: &Value<'_>, reference: &str) -> Range<usize> {
         let span = value.span();
         let found = self

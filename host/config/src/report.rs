@@ -1,5 +1,4 @@
-//! Every problem of a configuration at once, each with its place, the operator's line and a way
-//! out.
+//! All problems of a configuration at once, each with its place, the operator's line and a hint.
 
 use std::fmt;
 use std::ops::Range;
@@ -17,15 +16,15 @@ use crate::document::Document;
 /// One problem, and where it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Issue {
-    /// Bytes of the TOML text. Empty at 0 where something is missing from the file as a whole.
+    /// Bytes of the TOML text. Empty at 0 if something is missing from the file as a whole.
     pub span: Range<usize>,
     /// A sentence.
     pub message: String,
-    /// A few words at the underlined text. May be empty.
+    /// A few words for the underlined text. May be empty.
     pub label: String,
-    /// The way out.
+    /// What to do.
     pub hint: String,
-    /// A second place that matters, with a few words on it.
+    /// A second place that matters, with a few words for it.
     pub also: Option<(Range<usize>, String)>,
 }
 
@@ -96,8 +95,8 @@ impl Report {
         *self = Report::new(self.document.clone(), issues);
     }
 
-    /// Adds a problem that only the plugin could see. `span`: from `locate` of the stage or sink,
-    /// by the path the plugin named. `reporter`: the plugin with its version, such as
+    /// Adds a problem that a plugin reported. `span`: from `locate` of the stage or sink, for the
+    /// path in the plugin's report. `reporter`: the plugin with its version, such as
     /// `builtin:filter 0.1.0`.
     pub fn plugin_issue(
         &mut self,
@@ -107,7 +106,7 @@ impl Report {
         help: Option<&str>,
     ) {
         let hint = help.map_or_else(
-            || format!("the documentation of `{reporter}` says what it takes"),
+            || format!("see the documentation of `{reporter}`"),
             |help| escape(help, LINE_MAX).into(),
         );
         self.push(Issue::new(
@@ -118,8 +117,8 @@ impl Report {
         ));
     }
 
-    /// The report as text for people: the issues with a blank line between them, and a last line
-    /// that counts them. `styled`: with ANSI colours; they carry no meaning alone.
+    /// The report as text: the issues with a blank line between them, and a last line that counts
+    /// them. `styled`: with ANSI colours, which carry no meaning of their own.
     pub fn render(&self, styled: bool) -> String {
         let renderer = if styled {
             Renderer::styled()
@@ -183,8 +182,8 @@ impl Report {
             );
         }
         let text = renderer.render(&[title.element(snippet), hint]);
-        // The column is counted in what is shown. Behind a mask that is not where it is in the
-        // file.
+        // The renderer counts the column in the shown text. After a mask, that is not the column in
+        // the file.
         let (line, column) = document.position(span.start);
         let shown = excerpt.column(&span);
         let place = |column: usize| format!("{}:{line}:{column}", document.name);

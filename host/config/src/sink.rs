@@ -1,5 +1,5 @@
-//! `[pipelines.NAME.sink]`: the component that encodes, and the endpoint that the host sends to.
-//! The only place for secrets.
+//! `[pipelines.NAME.sink]`: the component that encodes, and the endpoints that the host sends to.
+//! The only table that may hold secrets.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -10,6 +10,7 @@ use lockgate_model::request::{is_header_name, is_refused_header};
 
 use crate::auth::{self, Auth};
 use crate::defaults::{RATE_IN_FLIGHT, TIMEOUT};
+use crate::plaintext;
 use crate::plugin::{Declared, Plugin, refer};
 use crate::quantity::Count;
 use crate::reading::Reading;
@@ -25,7 +26,7 @@ pub struct Sink {
     pub plugin: Plugin,
     /// `url`: `http` or `https`, without user and fragment.
     pub url: Secret,
-    /// `session-url`: where session recordings go, if elsewhere.
+    /// `session-url`: where session recordings go, if not to `url`.
     pub session_url: Option<Secret>,
     pub tls: Tls,
     /// `headers`: set by the host on every request.
@@ -35,9 +36,9 @@ pub struct Sink {
     /// `timeout`: one request, from connecting to the last byte of the response. Default 30 s.
     pub timeout: Duration,
     pub with: With,
-    /// Where `url` stands in the TOML text.
+    /// The span of `url` in the TOML text.
     pub url_span: Range<usize>,
-    /// Where `tls` stands; where `url` does, if there is none.
+    /// The span of `tls`, or of `url` if there is no `tls`.
     pub tls_span: Range<usize>,
 }
 
@@ -47,7 +48,7 @@ pub struct Tls {
     /// `ca`: the roots that the receiver's certificate is checked against. Default: those of the
     /// system.
     pub ca: Option<PathBuf>,
-    /// `cert` and `key`: what the host shows to the receiver.
+    /// `cert` and `key`: the certificate that the host presents to the receiver.
     pub client: Option<ClientCertificate>,
 }
 
@@ -57,17 +58,17 @@ pub struct ClientCertificate {
     pub key: PathBuf,
 }
 
-/// `rate`: how much the receiver is given at most.
+/// `rate`: limits on what the receiver gets.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rate {
     /// `events`. Default: no limit.
     pub events: Option<EventRate>,
-    /// `in-flight`: requests at a time. Default: the `in-flight` of the pipeline.
+    /// `in-flight`: requests at the same time. Default: the `in-flight` of the pipeline.
     pub in_flight: usize,
 }
 
-/// Keys that are taken for a sink's where they stand elsewhere.
-pub(crate) const KEYS: [&str; 8] = [
+/// Keys that are recognised as a sink's when they are found elsewhere.
+pub(crate) const KEYS: [&str; 9] = [
     "plugin",
     "url",
     "session-url",
@@ -76,20 +77,21 @@ pub(crate) const KEYS: [&str; 8] = [
     "auth",
     "rate",
     "timeout",
+    "allow-plaintext",
 ];
 
-/// For a secret that is empty.
+/// The hint for an empty secret.
 pub(crate) const SECRET_HINT: &str = "write it as `\"${env:NAME}\"` or `\"${file:PATH}\"`";
-const URL_HINT: &str = "such as `https://logs.example.com:8443/audit`";
+const URL_HINT: &str = "for example `https://logs.example.com:8443/audit`";
 
 impl Sink {
-    /// The bytes of the TOML text that a plugin means by a dotted path inside its `with`.
+    /// The span in the TOML text of a dotted path inside `with`, as plugins report it.
     pub fn locate(&self, path: &str) -> Range<usize> {
         self.with.locate(path)
     }
 }
 
-/// `in_flight`: of the pipeline.
+/// `in_flight`: the pipeline's.
 pub(crate) fn read(
     r: &mut Reading<'_>,
     value: &Value<'_>,
@@ -102,22 +104,37 @@ pub(crate) fn read(
         .and_then(|value| refer(r, declared, &value));
     let url_value = table.required("url", "url = \"https://logs.example.com:8443/audit\"");
     let url = url_value.as_ref().and_then(|value| endpoint(r, value));
-    let session_url = table
-        .optional("session-url")
-        .and_then(|value| endpoint(r, &value));
+    let session_value = table.optional("session-url");
+    let session_url = session_value.as_ref().and_then(|value| endpoint(r, value));
     let tls_value = table.optional("tls");
     let tls = tls_value
         .as_ref()
         .map(|value| tls(r, value, url.as_ref(), session_url.as_ref()))
         .unwrap_or_default();
-    let headers = table
-        .optional("headers")
-        .and_then(|value| value.table(r))
-        .map(|table| headers(r, &table))
+    let headers_table = table.optional("headers").and_then(|value| value.table(r));
+    let headers = headers_table
+        .as_ref()
+        .map(|table| headers(r, table))
         .unwrap_or_default();
-    let auth = table
-        .optional("auth")
-        .and_then(|value| auth::read(r, &value, &headers));
+    let auth_value = table.optional("auth");
+    let auth = auth_value
+        .as_ref()
+        .and_then(|value| auth::read(r, value, &headers));
+    let allow_plaintext = table
+        .optional("allow-plaintext")
+        .and_then(|value| value.flag(r))
+        .unwrap_or(false);
+    if !allow_plaintext {
+        let auth = auth_value.map(|value| (value.path.clone(), value.key_span.clone()));
+        let headers = headers_table.into_iter().flat_map(|table| table.named());
+        let headers = headers.filter_map(|value| plaintext::header(&value));
+        let credentials: Vec<_> = auth.into_iter().chain(headers).collect();
+        for (value, url) in [(&url_value, &url), (&session_value, &session_url)] {
+            if let (Some(value), Some(url)) = (value, url) {
+                plaintext::check(r, value, url, &credentials);
+            }
+        }
+    }
     let mut rate = Rate {
         events: None,
         in_flight,
@@ -137,9 +154,9 @@ pub(crate) fn read(
         None => With::empty(table.span.clone()),
     };
     table.finish_with(r, |key| match key {
-        "cert" | "key" | "ca" => Some(format!("`tls = {{ {key} = \"…\" }}`")),
+        "cert" | "key" | "ca" => Some(format!("write `tls = {{ {key} = \"…\" }}`")),
         "bearer" | "token" | "password" | "user" => {
-            Some("`auth = { bearer = \"${env:NAME}\" }` or `auth = { basic = { user = \"…\", password = \"${env:NAME}\" } }`".into())
+            Some("write `auth = { bearer = \"${env:NAME}\" }` or `auth = { basic = { user = \"…\", password = \"${env:NAME}\" } }`".into())
         }
         _ => None,
     });
@@ -192,7 +209,7 @@ fn tls(
             one.whole_span(),
             message,
             format!("needs `{other}` too"),
-            "a client certificate is both: `cert` and `key`",
+            "a client certificate needs both `cert` and `key`",
         ));
     }
     let paths = (
@@ -229,8 +246,13 @@ fn headers(r: &mut Reading<'_>, table: &Table<'_>) -> Vec<(String, Secret)> {
             .any(|(name, _)| name.eq_ignore_ascii_case(&value.name));
         if header_name(r, &value.name, &value.name, &value.key_span) && again {
             let message = format!("The header `{}` is set twice.", value.name);
-            let hint = "keep one of them: in the names of headers, case means nothing";
-            r.issue(Issue::new(value.key_span.clone(), message, "again", hint));
+            let hint = "keep one of them; header names are case-insensitive";
+            r.issue(Issue::new(
+                value.key_span.clone(),
+                message,
+                "duplicate",
+                hint,
+            ));
         }
         let secret = header_value(r, &value);
         headers.push((value.name.clone(), secret.unwrap_or_default()));
@@ -238,8 +260,8 @@ fn headers(r: &mut Reading<'_>, table: &Table<'_>) -> Vec<(String, Secret)> {
     headers
 }
 
-/// A token, and none that belongs to the host. `shown`: what messages call it. `span`: what to
-/// underline.
+/// Whether `name` is a token and not a header that the host sets itself. `shown`: the name in
+/// messages. `span`: the text to underline.
 pub(crate) fn header_name(
     r: &mut Reading<'_>,
     name: &str,
@@ -248,19 +270,19 @@ pub(crate) fn header_name(
 ) -> bool {
     let (message, label, hint) = if !is_header_name(name) {
         (
-            format!("`{shown}` cannot be the name of a header."),
+            format!("`{shown}` is not a valid header name."),
             "not a token",
-            "letters, digits and `-`, without spaces or colons".to_owned(),
+            "use letters, digits and `-`, without spaces or colons".to_owned(),
         )
     } else if name.eq_ignore_ascii_case("authorization") {
         (
             "`Authorization` is set by `auth`.".to_owned(),
             "not here",
-            "`auth` has `bearer`, `basic`, and `header` for any other scheme".to_owned(),
+            "set it in `auth`: `bearer`, `basic`, or `header` for any other scheme".to_owned(),
         )
     } else if is_refused_header(name) || name.eq_ignore_ascii_case("content-encoding") {
         (
-            format!("The header `{shown}` is set by Lockgate itself, for each request."),
+            format!("Lockgate sets the header `{shown}` itself."),
             "not here",
             "remove it".to_owned(),
         )
@@ -271,7 +293,7 @@ pub(crate) fn header_name(
     false
 }
 
-/// Visible ASCII and spaces, as every HTTP server takes it.
+/// Visible ASCII and spaces, which every HTTP server accepts.
 pub(crate) fn header_value(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Secret> {
     let secret = value.secret(r, SECRET_HINT)?;
     let text = secret.expose();
@@ -283,7 +305,7 @@ pub(crate) fn header_value(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Sec
         return Some(secret);
     }
     let message = format!("The value of `{}` cannot be sent in a header.", value.path);
-    let hint = "visible ASCII, without line breaks and without spaces at its ends";
+    let hint = "use visible ASCII, without line breaks and without leading or trailing spaces";
     r.issue(Issue::new(
         value.key_span.clone(),
         message,

@@ -1,4 +1,4 @@
-//! `[teleport]` and `[sources.NAME]`: which clusters are read.
+//! `[teleport]` and `[sources.NAME]`: the clusters to read.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -23,22 +23,22 @@ pub struct Source {
     /// `addr`: host and port of a Proxy or Auth Service.
     pub addr: String,
     pub credentials: Credentials,
-    /// `types`: the event types that are read at all. Empty: all.
+    /// `types`: the event types to read. Empty: all.
     pub types: Vec<String>,
-    /// `start-time`: nothing older is read. Default: the time of the first start.
+    /// `start-time`: older events are not read. Default: the time of the first start.
     pub start_time: Option<Millis>,
-    /// `window`: one time slice of the polling reader. Default 24 h.
+    /// `window`: the longest time range of one query of the polling reader. Default 24 h.
     pub window: Duration,
-    /// `concurrency`: session recordings downloaded at a time. Default 5.
+    /// `concurrency`: session recordings downloaded at the same time. Default 5.
     pub concurrency: usize,
-    /// Where the name stands in the TOML text.
+    /// The span of the name in the TOML text.
     pub span: Range<usize>,
 }
 
-/// How the host proves to Teleport who it is.
+/// How the host authenticates to Teleport.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Credentials {
-    /// `identity`: a file as `tctl auth sign` and `tbot` write it.
+    /// `identity`: a file written by `tctl auth sign` or `tbot`.
     Identity(PathBuf),
     /// `cert`, `key` and `ca`.
     Trio {
@@ -50,7 +50,7 @@ pub enum Credentials {
 
 const IDENTITY_EXAMPLE: &str = "identity = \"/var/lib/lockgate/identity\"";
 
-/// Reads both spellings. In the order of the text.
+/// Reads both spellings, in the order of the text.
 pub(crate) fn read(r: &mut Reading<'_>, root: &mut Table<'_>) -> Vec<Source> {
     let short = root.optional("teleport");
     let mut values: Vec<_> = Vec::new();
@@ -75,13 +75,8 @@ pub(crate) fn read(r: &mut Reading<'_>, root: &mut Table<'_>) -> Vec<Source> {
     }
     if short.is_none() && values.is_empty() {
         let hint =
-            "add `[teleport]`, with `addr = \"teleport.example.com:443\"` and `identity = \"…\"`";
-        r.issue(Issue::new(
-            0..0,
-            "There is no source to read events from.",
-            "",
-            hint,
-        ));
+            "add `[teleport]` with `addr = \"teleport.example.com:443\"` and `identity = \"…\"`";
+        r.issue(Issue::new(0..0, "No source is configured.", "", hint));
     }
     for value in &values {
         name::check(r, "source", value);
@@ -91,7 +86,8 @@ pub(crate) fn read(r: &mut Reading<'_>, root: &mut Table<'_>) -> Vec<Source> {
     values.iter().filter_map(|value| source(r, value)).collect()
 }
 
-/// The names of all sources, also of those that are wrong: naming these is no second mistake.
+/// The names of all sources, including those with problems: referring to one of these is not a
+/// second mistake.
 pub(crate) fn names(root: &Table<'_>) -> Vec<String> {
     let mut values: Vec<_> = root.named();
     values.retain(|value| value.name == "teleport" || value.name == "sources");
@@ -126,10 +122,11 @@ fn source(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Source> {
     let window = table.quantity(r, "window", defaults::WINDOW);
     let concurrency = table.quantity(r, "concurrency", defaults::CONCURRENCY).0 as usize;
     table.finish_with(r, |key| match key {
-        "window-size" => Some("its name is `window`".into()),
-        "skip-event-types" | "skip-session-types" => {
-            Some("the stage `builtin:filter` leaves out events, in its `with`".into())
-        }
+        "window-size" => Some("the key is called `window`".into()),
+        "skip-event-types" | "skip-session-types" => Some(
+            "drop event types in a `builtin:filter` stage instead, with `skip` in its `with` table"
+                .into(),
+        ),
         _ => None,
     });
     Some(Source {
@@ -147,7 +144,7 @@ fn source(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Source> {
 fn addr(r: &mut Reading<'_>, value: &Value<'_>) -> Option<String> {
     let addr = value.text(r)?;
     let (host, port) = split_port(&addr);
-    let hint = "a host and a port, such as `addr = \"teleport.example.com:443\"`";
+    let hint = "write a host and a port, for example `addr = \"teleport.example.com:443\"`";
     let (problem, label) = if addr.contains("://") {
         ("is a URL", "only host and port")
     } else if port.is_none() {
@@ -155,7 +152,7 @@ fn addr(r: &mut Reading<'_>, value: &Value<'_>) -> Option<String> {
     } else if !is_host(host) {
         ("has no valid host", "no valid host")
     } else if !port.is_some_and(is_port) {
-        ("has no valid port", "a port is from 1 to 65535")
+        ("has no valid port", "ports are 1 to 65535")
     } else {
         return Some(addr);
     };
@@ -168,8 +165,7 @@ fn addr(r: &mut Reading<'_>, value: &Value<'_>) -> Option<String> {
     None
 }
 
-/// Either the identity file or the whole trio: the rules of the event handler, and their wording
-/// where it says more than "conflict".
+/// Either the identity file or the whole trio, as in Teleport's Event Handler.
 fn credentials(r: &mut Reading<'_>, table: &mut Table<'_>) -> Option<Credentials> {
     let identity = table.optional("identity");
     let trio = ["cert", "key", "ca"].map(|key| (key, table.optional(key)));
@@ -185,7 +181,7 @@ fn credentials(r: &mut Reading<'_>, table: &mut Table<'_>) -> Option<Credentials
         (Some(identity), Some((_, first))) => {
             let keys: Vec<&str> = given.iter().map(|(key, _)| *key).collect();
             let message = format!(
-                "`identity` and {} of `{}` exclude each other.",
+                "`identity` cannot be combined with {} in `{}`.",
                 list(&keys),
                 table.path
             );
@@ -196,13 +192,13 @@ fn credentials(r: &mut Reading<'_>, table: &mut Table<'_>) -> Option<Credentials
             };
             let hint = "keep `identity`, or all of `cert`, `key` and `ca`";
             r.issue(
-                Issue::new(b.key_span.clone(), message, "or this", hint)
-                    .also(a.key_span.clone(), "either this"),
+                Issue::new(b.key_span.clone(), message, "second", hint)
+                    .also(a.key_span.clone(), "first"),
             );
         }
         (None, None) => {
             let message = format!("{} has no credentials.", table.title());
-            let hint = format!("`{IDENTITY_EXAMPLE}`, or `cert`, `key` and `ca`");
+            let hint = format!("add `{IDENTITY_EXAMPLE}`, or `cert`, `key` and `ca`");
             table.miss(
                 "identity",
                 Issue::new(table.span.clone(), message, "no `identity`", hint),
@@ -237,7 +233,7 @@ fn credentials(r: &mut Reading<'_>, table: &mut Table<'_>) -> Option<Credentials
     None
 }
 
-/// A list, or one string with commas as the event handler takes it.
+/// A list, or one string with commas, as the Event Handler accepts it.
 fn types(r: &mut Reading<'_>, value: &Value<'_>) -> Vec<String> {
     let example = "types = [\"session.start\", \"user.login\"]";
     let listed = match value.node() {
@@ -252,7 +248,7 @@ fn types(r: &mut Reading<'_>, value: &Value<'_>) -> Vec<String> {
         }
         DeValue::Array(_) => value.texts(r, example).unwrap_or_default(),
         _ => {
-            value.wrong_type(r, "a list of strings", example);
+            value.wrong_type(r, "a list of strings", format!("write `{example}`"));
             vec![]
         }
     };
@@ -265,14 +261,14 @@ fn types(r: &mut Reading<'_>, value: &Value<'_>) -> Vec<String> {
     {
         let (problem, label, hint) = if name.is_empty() || name.contains([',', ' ', '\t', '\n']) {
             (
-                format!("`{shown}` is not one event type."),
-                "not one type",
-                format!("one type in each string, such as `{example}`"),
+                format!("`{shown}` is not a single event type."),
+                "not a single event type",
+                format!("write one event type in each string, for example `{example}`"),
             )
         } else if types.contains(&name) {
             (
-                format!("The event type `{shown}` stands here twice."),
-                "again",
+                format!("The event type `{shown}` is listed twice."),
+                "duplicate",
                 "name each type once".to_owned(),
             )
         } else {
@@ -290,19 +286,19 @@ fn time(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Millis> {
         DeValue::Datetime(date) => (date.to_string(), date.to_string()),
         DeValue::String(shown) => (value.text(r)?, shown.to_string()),
         _ => {
-            value.wrong_type(r, "a time", "start-time = \"2026-01-01T00:00:00Z\"");
+            value.wrong_type(r, "a time", "write `start-time = \"2026-01-01T00:00:00Z\"`");
             return None;
         }
     };
     match text.parse::<jiff::Timestamp>() {
         Ok(time) => Some(time.as_millisecond()),
         Err(_) => {
-            let message = format!("`{}`: `{shown}` is not a moment in RFC 3339.", value.path);
+            let message = format!("`{}`: `{shown}` is not an RFC 3339 date-time.", value.path);
             r.issue(Issue::new(
                 value.span(),
                 message,
-                "date, time and zone",
-                "start-time = \"2026-01-01T00:00:00Z\"",
+                "needs a date, a time and a zone",
+                "write `start-time = \"2026-01-01T00:00:00Z\"`",
             ));
             None
         }

@@ -1,4 +1,4 @@
-//! `[store]`: where events are kept, and for how long.
+//! `[store]`: where events are kept and for how long.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,15 +11,15 @@ use crate::table::Table;
 
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Store {
-    /// `path`: a folder. Relative to the folder of the configuration.
+    /// `path`: a directory. Relative to the directory of the configuration.
     pub path: PathBuf,
-    /// `retain`, with what `retain.audit` says otherwise. Per stream.
+    /// `retain`, overridden by `retain.audit`. Per stream.
     pub audit: Retention,
-    /// `retain`, with what `retain.sessions` says otherwise. Per stream.
+    /// `retain`, overridden by `retain.sessions`. Per stream.
     pub sessions: Retention,
 }
 
-/// How long the events of one stream are kept: what is reached first.
+/// How long the events of a stream are kept: until the first of the two limits is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retention {
     /// `age`. Default 7 days.
@@ -41,9 +41,9 @@ pub(crate) fn read(r: &mut Reading<'_>, root: &mut Table<'_>) -> Store {
     let Some(value) = root.optional("store") else {
         r.issue(Issue::new(
             0..0,
-            "There is no `[store]`.",
+            "`[store]` is missing.",
             "",
-            "add `[store]`, with `path = \"/var/lib/lockgate\"`: a folder of its own",
+            "add `[store]` with `path = \"/var/lib/lockgate\"`, a directory that only Lockgate uses",
         ));
         return Store::default();
     };

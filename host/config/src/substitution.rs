@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-/// A string taken apart.
+/// A part of a string with references.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Piece<'a> {
     Text(&'a str),
@@ -10,7 +10,7 @@ pub(crate) enum Piece<'a> {
     Variable(&'a str),
     /// The content of a file.
     File(&'a str),
-    /// Begins with `${` and is neither.
+    /// Starts with `${` but is neither.
     Unknown(&'a str),
 }
 
@@ -18,7 +18,7 @@ pub(crate) fn pieces(text: &str) -> Vec<Piece<'_>> {
     spanned(text).into_iter().map(|(_, piece)| piece).collect()
 }
 
-/// Where the well-formed references of `text` are.
+/// The spans of the well-formed references in `text`.
 pub(crate) fn references(text: &str) -> Vec<Range<usize>> {
     let is_reference = |piece: &Piece<'_>| matches!(piece, Piece::Variable(_) | Piece::File(_));
     spanned(text)
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strings_come_apart() {
+    fn strings_are_split_at_references() {
         use Piece::{File, Text, Unknown, Variable};
         for (text, expected) in [
             ("", vec![]),

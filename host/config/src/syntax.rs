@@ -1,4 +1,4 @@
-//! What the TOML parser says, in words for people.
+//! Turns the errors of the TOML parser into issues.
 
 use std::ops::Range;
 
@@ -7,16 +7,16 @@ use toml::de::Error;
 use crate::document::Document;
 use crate::report::Issue;
 
-/// True where the text was understood all the same, so that its other problems are real.
+/// Whether the text was understood nevertheless, so that its other problems are real.
 pub(crate) fn is_harmless(error: &Error) -> bool {
     error.message().starts_with("duplicate key")
 }
 
-/// One issue a line: what the parser finds wrong after the first is mostly its own confusion.
+/// At most one issue per line: further errors of the parser are mostly consequences of the first.
 pub(crate) fn issues(document: &Document, errors: &[Error]) -> Vec<Issue> {
     let mut issues: Vec<Issue> = Vec::new();
     let mut lines: Vec<usize> = Vec::new();
-    // An open string swallows brackets, so that they are missed too: the string comes first.
+    // An open string swallows closing brackets, which the parser then misses: report the string.
     let (strings, others): (Vec<_>, Vec<_>) =
         errors.iter().partition(|error| is_open_string(error));
     for error in strings.into_iter().chain(others) {
@@ -44,20 +44,20 @@ fn issue(text: &str, error: &Error) -> Issue {
     if is_harmless(error) {
         return Issue::new(
             span,
-            format!("`{word}` stands here a second time."),
-            "again",
+            format!("`{word}` is defined twice."),
+            "duplicate",
             "keep one of them",
         );
     }
-    // The parser takes a word without quotes for a broken number, date or boolean, and says so.
+    // The parser reports a word without quotes as a broken number, date or boolean.
     let is_scalar = ["boolean", "integer", "float", "date", "time", "number"]
         .iter()
         .any(|kind| message.contains(&format!("invalid {kind}")));
     let (problem, hint) =
         if word.trim().is_empty() && message.contains("string values must be quoted") {
-            ("there is no value", "key = \"value\"")
+            ("there is no value", "write `key = \"value\"`")
         } else if is_scalar && word.starts_with(|c: char| c.is_alphabetic() || "/.:".contains(c)) {
-            ("this string has no quotes", "key = \"value\"")
+            ("this string has no quotes", "write `key = \"value\"`")
         } else if is_open_string(error) {
             ("this string is not closed", hint(message))
         } else {
@@ -73,11 +73,11 @@ fn issue(text: &str, error: &Error) -> Issue {
 
 fn hint(message: &str) -> &'static str {
     let hints = [
-        ("string values must be quoted", "key = \"value\""),
-        ("invalid value", "strings stand in quotes: key = \"value\""),
-        ("missing value", "key = \"value\""),
-        ("key with no value", "key = \"value\""),
-        ("missing assignment", "key = \"value\""),
+        ("string values must be quoted", "write `key = \"value\"`"),
+        ("invalid value", "strings are quoted: `key = \"value\"`"),
+        ("missing value", "write `key = \"value\"`"),
+        ("key with no value", "write `key = \"value\"`"),
+        ("missing assignment", "write `key = \"value\"`"),
         (
             "invalid multi-line",
             "close the string with the three quotes that opened it",
@@ -94,25 +94,19 @@ fn hint(message: &str) -> &'static str {
         ("unclosed array", "close the list with `]`"),
         ("unclosed inline table", "close the table with `}`"),
         ("unclosed table", "close the header with `]`"),
-        ("missing comma", "put a comma between the two"),
+        ("missing comma", "separate the two with a comma"),
         (
             "invalid unquoted key",
-            "keys are letters, digits, `-` and `_`; any other key stands in quotes",
+            "keys are letters, digits, `-` and `_`; any other key must be quoted",
         ),
-        (
-            "max recursion depth",
-            "nest fewer tables and lists into each other",
-        ),
-        (
-            "recursion limit",
-            "nest fewer tables and lists into each other",
-        ),
+        ("max recursion depth", "nest tables and lists less deeply"),
+        ("recursion limit", "nest tables and lists less deeply"),
     ];
     let found = hints.iter().find(|(start, _)| message.contains(start));
-    found.map_or("https://toml.io says how TOML is written", |(_, hint)| hint)
+    found.map_or("see https://toml.io for the syntax", |(_, hint)| hint)
 }
 
-/// A place that can be underlined, for an error at the very end of the text.
+/// A span that can be underlined, even for an error at the very end of the text.
 fn visible(text: &str, span: Range<usize>) -> Range<usize> {
     let end = text.trim_end().len();
     if span.start < end || end == 0 {

@@ -1,4 +1,4 @@
-//! A table that is read key by key. What was not asked for is unknown, and an issue.
+//! A table that is read key by key. A key that nothing read is unknown: an issue.
 
 use std::ops::Range;
 
@@ -10,14 +10,14 @@ use crate::report::Issue;
 use crate::value::Value;
 
 pub(crate) struct Table<'a> {
-    /// As messages name it, such as `pipelines.siem.sink`. Empty: the file.
+    /// The path in messages, such as `pipelines.siem.sink`. Empty: the file.
     pub path: String,
-    /// The same with `*` for names the operator chooses.
+    /// The path with `*` for names that the operator chooses.
     pub pattern: String,
     pub span: Range<usize>,
     pub entries: &'a DeTable<'a>,
     asked: Vec<&'static str>,
-    /// Said by `finish`, unless an unknown key turns out to be a misspelling of the missing one.
+    /// Reported by `finish`, unless an unknown key turns out to be a misspelling of the missing one.
     missing: Vec<(&'static str, Issue)>,
 }
 
@@ -44,7 +44,7 @@ impl<'a> Table<'a> {
         Some(self.value(key, key, spanned.span(), node))
     }
 
-    /// `example`: a line that would be right.
+    /// `example`: a correct line.
     pub fn required(&mut self, key: &'static str, example: &str) -> Option<Value<'a>> {
         let value = self.optional(key);
         if value.is_none() {
@@ -55,14 +55,14 @@ impl<'a> Table<'a> {
                     self.span.clone(),
                     message,
                     format!("`{key}` is missing"),
-                    example,
+                    format!("add `{example}`"),
                 ),
             );
         }
         value
     }
 
-    /// `key` is missing, and `issue` says so.
+    /// Records that `key` is missing.
     pub fn miss(&mut self, key: &'static str, issue: Issue) {
         self.missing.push((key, issue));
     }
@@ -100,12 +100,12 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Says what is missing, and what was not asked for.
+    /// Reports missing and unknown keys.
     pub fn finish(self, r: &mut Reading<'_>) {
         self.finish_with(r, |_| None);
     }
 
-    /// The same. `hint`: what is known about a key that belongs elsewhere.
+    /// Like `finish`. `hint`: the hint for a key that belongs elsewhere.
     pub fn finish_with(mut self, r: &mut Reading<'_>, hint: impl Fn(&str) -> Option<String>) {
         for (key, _) in self.entries {
             let name = key.get_ref().as_ref();
@@ -118,8 +118,8 @@ impl<'a> Table<'a> {
                 suggest(name, &self.asked)
             });
             let message = match self.path.as_str() {
-                "" => format!("There is no section `{name}`."),
-                path => format!("There is no key `{name}` in `{path}`."),
+                "" => format!("Unknown section `{name}`."),
+                path => format!("Unknown key `{name}` in `{path}`."),
             };
             r.issue(Issue::new(key.span(), message, "unknown", hint));
         }
@@ -158,12 +158,12 @@ impl<'a> Table<'a> {
     }
 }
 
-/// "did you mean" where something is near, the whole list where nothing is.
+/// "did you mean" if a known word is near, else all known words.
 pub(crate) fn suggest(unknown: &str, known: &[&str]) -> String {
     match nearest(unknown, known) {
         Some(near) => format!("did you mean `{near}`?"),
-        None if known.is_empty() => "there is none to choose from".into(),
-        None => format!("known here: {}", list(known)),
+        None if known.is_empty() => "none is defined".into(),
+        None => format!("choose from {}", list(known)),
     }
 }
 
@@ -177,7 +177,7 @@ pub(crate) fn list(words: &[&str]) -> String {
     }
 }
 
-/// What `unknown` may be a misspelling of.
+/// The known word that `unknown` may be a misspelling of.
 pub(crate) fn nearest<'k>(unknown: &str, known: &[&'k str]) -> Option<&'k str> {
     let plain = |text: &str| text.to_lowercase().replace('_', "-");
     let unknown = plain(unknown);
@@ -185,7 +185,7 @@ pub(crate) fn nearest<'k>(unknown: &str, known: &[&'k str]) -> Option<&'k str> {
     let distances = known
         .iter()
         .map(|known| (strsim::damerau_levenshtein(&unknown, &plain(known)), *known));
-    // Singular and plural, and a word with a unit, are near whatever the count says.
+    // Singular and plural, and a word with a suffix, count as near at any distance.
     let extended = known.iter().find(|known| {
         known.len() >= 3
             && (unknown.starts_with(&plain(known)) || plain(known).starts_with(&*unknown))

@@ -1,4 +1,4 @@
-//! Facts about the crate as a whole.
+//! Tests of the crate as a whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::env::VarError;
@@ -12,7 +12,7 @@ use toml::de::{DeTable, DeValue};
 
 use crate::*;
 
-/// An environment made of what a test says.
+/// An environment that a test defines.
 #[derive(Default)]
 struct Fixed {
     variables: BTreeMap<&'static str, &'static str>,
@@ -58,8 +58,8 @@ fn good(text: &str, environment: &Fixed) -> Config {
     .unwrap()
 }
 
-/// The dotted keys that stand in a table, with `*` for the names that operators choose. What is
-/// inside `with` is the plugin's.
+/// The dotted keys of a table, with `*` for the names that operators choose. Keys inside `with`
+/// belong to the plugin.
 fn keys(table: &DeTable<'_>, prefix: &str, found: &mut BTreeSet<String>) {
     for (key, value) in table {
         let chosen =
@@ -104,7 +104,7 @@ fn the_reference_documents_every_key() {
         "",
         &mut documented,
     );
-    // The short form of `[sources.teleport]` cannot stand beside it.
+    // The short form of `[sources.teleport]` cannot be used beside it.
     documented.insert("teleport".into());
     assert_eq!(documented, known.into_iter().collect());
 }
@@ -185,8 +185,8 @@ fn secrets_are_resolved_and_known_for_masking() {
         !shown.contains("t0ken") && !shown.contains("s3cret"),
         "{shown}"
     );
-    // One newline at the end belongs to the file, the next one to the value, which cannot be sent
-    // then.
+    // The last newline belongs to the file. The one before belongs to the value, which then cannot
+    // be sent.
     let report = parse(
         "x",
         &(SMALLEST.to_owned() + "headers = { X-Key = \"${file:/run/key}\" }"),
@@ -203,7 +203,7 @@ fn secrets_are_resolved_and_known_for_masking() {
 }
 
 #[test]
-fn the_folder_of_the_store_is_known_without_the_secrets_of_the_rest() {
+fn the_directory_of_the_store_is_read_without_resolving_secrets() {
     let text: &'static str = SMALLEST
         .replace(
             "https://logs.example.com/",
@@ -223,15 +223,15 @@ fn the_folder_of_the_store_is_known_without_the_secrets_of_the_rest() {
 }
 
 #[test]
-fn paths_are_relative_to_the_folder_of_the_configuration() {
+fn paths_are_relative_to_the_directory_of_the_configuration() {
     let config = good(SMALLEST, &Fixed::default());
     assert_eq!(config.store.path, Path::new("/etc/lockgate/state"));
     assert_eq!(
         config.sources[0].credentials,
         Credentials::Identity("/etc/lockgate/identity".into())
     );
-    // The registry takes a source with the folder it is relative to: joined here too, it would be
-    // joined twice.
+    // The registry joins a source with its base directory. Joined here as well, it would be joined
+    // twice.
     let config = good(
         &SMALLEST.replace("builtin:fluentd", "plugins/own.wasm"),
         &Fixed::default(),
@@ -250,7 +250,7 @@ fn paths_are_relative_to_the_folder_of_the_configuration() {
 }
 
 #[test]
-fn a_file_that_cannot_be_read_is_a_problem_of_its_own() {
+fn an_unreadable_file_is_reported() {
     let check = |bytes: Option<&'static [u8]>, expected: Expect| {
         let files = bytes
             .map(|bytes| ("lockgate.toml", bytes))
@@ -272,7 +272,7 @@ fn a_file_that_cannot_be_read_is_a_problem_of_its_own() {
             error: The configuration cannot be read: there is no such file.
              ─▸ lockgate.toml:1:1
              ╰╴
-            hint: create it, or name another file
+            hint: create the file, or name another one
 
             1 problem in lockgate.toml
         "#]],
@@ -280,21 +280,21 @@ fn a_file_that_cannot_be_read_is_a_problem_of_its_own() {
     check(
         Some(b"[store]\npath = \"caf\xe9\"\n"),
         expect![[r#"
-        error: Line 2 is not UTF-8.
-          ╭▸ lockgate.toml:2:12
-          │
-        2 │ ***
-          │ ━━━ here
-          ╰╴
-        hint: save the file in UTF-8
+            error: Line 2 is not UTF-8.
+              ╭▸ lockgate.toml:2:12
+              │
+            2 │ ***
+              │ ━━━ here
+              ╰╴
+            hint: save the file as UTF-8
 
-        1 problem in lockgate.toml
-    "#]],
+            1 problem in lockgate.toml
+        "#]],
     );
 }
 
 #[test]
-fn plugins_problems_point_at_the_operators_line() {
+fn problems_reported_by_plugins_point_at_the_operators_line() {
     let text = format!(
         "{SMALLEST}
 [[pipelines.siem.stage]]
@@ -367,7 +367,7 @@ fields.user = 'hash'
         21 │ fields.user = 'hash'
            │        ━━━━━━━━━━━━━ reported by builtin:redact 0.1.0
            ╰╴
-        hint: the documentation of `builtin:redact 0.1.0` says what it takes
+        hint: see the documentation of `builtin:redact 0.1.0`
 
         2 problems in lockgate.toml
     "#]]
@@ -375,20 +375,20 @@ fields.user = 'hash'
 }
 
 #[test]
-fn places_are_right_behind_a_byte_order_mark_and_with_crlf() {
+fn positions_are_right_after_a_byte_order_mark_and_with_crlf() {
     let text = format!("\u{feff}{}colour = 1\n", SMALLEST.trim_start()).replace('\n', "\r\n");
     let report = parse("lockgate.toml", &text, Path::new(""), &Fixed::default()).unwrap_err();
     let issue = &report.issues()[0];
     assert_eq!(&text[issue.span.clone()], "colour");
     assert_eq!(report.position(issue), (11, 1));
     expect![[r#"
-        error: There is no key `colour` in `pipelines.siem.sink`.
+        error: Unknown key `colour` in `pipelines.siem.sink`.
            ╭▸ lockgate.toml:11:1
            │
         11 │ colour = ***
            │ ━━━━━━ unknown
            ╰╴
-        hint: known here: `plugin`, `url`, `session-url`, `tls`, `headers`, `auth`, `rate`, `timeout` and `with`
+        hint: choose from `plugin`, `url`, `session-url`, `tls`, `headers`, `auth`, `allow-plaintext`, `rate`, `timeout` and `with`
 
         1 problem in lockgate.toml
     "#]]
@@ -448,7 +448,7 @@ fn toml_like() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn any_text_is_read_or_explained_inside_itself(text in prop_oneof![toml_like(), ".{0,200}", any::<String>()]) {
+    fn any_text_is_accepted_or_reported_with_spans_inside_it(text in prop_oneof![toml_like(), ".{0,200}", any::<String>()]) {
         let environment = Fixed { variables: [("A", "from-the-environment")].into(), ..Fixed::default() };
         if let Err(report) = parse("lockgate.toml", &text, Path::new(""), &environment) {
             prop_assert!(!report.is_empty());
@@ -463,7 +463,7 @@ proptest! {
     }
 }
 
-/// A configuration with a secret in each place for one.
+/// A configuration with a secret in each key that may hold one.
 const SECRETIVE: &str = r#"
 [teleport]
 addr = "teleport.example.com:443"
@@ -509,7 +509,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2000))]
 
     #[test]
-    fn no_slip_of_the_pen_shows_a_secret(
+    fn no_typing_error_shows_a_secret(
         index in any::<prop::sample::Index>(),
         deleted in 0usize..3,
         inserted in prop::option::of(prop::sample::select(vec!['"', '\'', '[', ']', '{', '}', '=', ',', '#', '.', '\\', 'x', '5', ' ', '\n'])),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// Names of the units, the way messages list them.
+/// The units, as messages list them.
 pub(crate) const TIME_UNITS: &str = "`ms`, `s`, `m`, `h` and `d`";
 pub(crate) const SIZE_UNITS: &str = "`B`, `kB`, `KiB`, `MB`, `MiB`, `GB`, `GiB`, `TB` and `TiB`";
 pub(crate) const RATE_UNITS: &str = "`/s`, `/m` and `/h`";
@@ -26,7 +26,7 @@ const SIZES: [(&str, u64); 9] = [
     ("B", 1),
 ];
 
-/// At most so many events in a unit of time.
+/// A limit of events per unit of time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EventRate {
     pub events: u64,
@@ -39,7 +39,7 @@ impl EventRate {
     }
 }
 
-/// What is wrong with a quantity, as the end of a sentence that begins with its text.
+/// The problem with a quantity, as the end of a sentence that starts with its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum UnitIssue {
     NoNumber,
@@ -49,7 +49,7 @@ pub(crate) enum UnitIssue {
     TooLarge,
 }
 
-/// Parts from large to small may follow each other, as in `1h30m`.
+/// Parses a duration. Parts may follow each other from large to small, as in `1h30m`.
 pub(crate) fn duration(text: &str) -> Result<Duration, UnitIssue> {
     let mut rest = text.trim();
     let mut millis = 0u64;
@@ -74,10 +74,12 @@ pub(crate) fn duration(text: &str) -> Result<Duration, UnitIssue> {
     }
 }
 
-/// A duration of a command line, written as in the file: `25ms`, `1h30m`. `Err`: what it should be.
+/// Parses a duration on a command line, written as in the file: `25ms`, `1h30m`.
 pub fn duration_argument(text: &str) -> Result<Duration, String> {
     duration(text).map_err(|_| {
-        format!("a duration is a whole number with one of the units {TIME_UNITS}, such as `25ms`")
+        format!(
+            "a duration is a whole number with one of the units {TIME_UNITS}, for example `25ms`"
+        )
     })
 }
 
@@ -122,7 +124,7 @@ pub(crate) fn show_duration(duration: Duration) -> String {
         .into_iter()
         .find(|(_, factor)| millis > 0 && millis.is_multiple_of(*factor))
         .unwrap_or(("s", 1_000));
-    // Times are read in the units people say: 24h and not 1d.
+    // People say 24h, not 1d.
     if unit == "d" && millis == factor {
         "24h".into()
     } else {
@@ -173,7 +175,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations() {
+    fn durations_parse() {
         for (text, millis) in [
             ("500ms", 500),
             ("1s", 1000),
@@ -202,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn sizes_and_rates() {
+    fn sizes_and_rates_parse() {
         for (text, bytes) in [
             ("64 MiB", 64 << 20),
             ("1GiB", 1 << 30),
@@ -242,13 +244,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_shown_is_read_as_the_same(number in 0u64..1 << 50) {
+        fn shown_quantities_parse_as_the_same_value(number in 0u64..1 << 50) {
             prop_assert_eq!(duration(&show_duration(Duration::from_millis(number))), Ok(Duration::from_millis(number)));
             prop_assert_eq!(size(&show_size(number)), Ok(number));
         }
 
         #[test]
-        fn any_text_is_read_or_refused(text in ".{0,40}") {
+        fn no_text_panics(text in ".{0,40}") {
             let _ = (duration(&text), size(&text), rate(&text));
         }
     }

@@ -1,8 +1,8 @@
-//! What a sink's URL may be. The authority comes from the configuration alone, so it is looked at
-//! closely.
+//! The rules for a sink's URL. The authority comes from the configuration alone, so its rules are
+//! strict.
 
-/// What is wrong with `url`, as the end of a sentence, and the way out. Nothing of the URL itself:
-/// it may hold a token.
+/// The problem with `url`, as the end of a sentence, and a hint. Neither repeats the URL, which may
+/// hold a token.
 pub(crate) fn problem(url: &str) -> Option<(&'static str, &'static str)> {
     let lower = url.to_ascii_lowercase();
     let Some(rest) = lower
@@ -10,8 +10,8 @@ pub(crate) fn problem(url: &str) -> Option<(&'static str, &'static str)> {
         .or_else(|| lower.strip_prefix("http://"))
     else {
         return Some((
-            "does not begin with `https://` or `http://`",
-            "such as `https://logs.example.com:8443/audit`",
+            "does not start with `https://` or `http://`",
+            "for example `https://logs.example.com:8443/audit`",
         ));
     };
     if !url
@@ -19,34 +19,34 @@ pub(crate) fn problem(url: &str) -> Option<(&'static str, &'static str)> {
         .all(|byte| byte.is_ascii_graphic() && !b"\"<>\\^`{|}".contains(&byte))
     {
         return Some((
-            "has a character that cannot stand in a URL",
+            "contains a character that is not allowed in a URL",
             "percent-encode it: a space is `%20`",
         ));
     }
     if rest.contains('#') {
         return Some((
             "has a fragment, which is never sent",
-            "leave out the `#` and what follows, or write the `#` as `%23`",
+            "remove the `#` and what follows, or write the `#` as `%23`",
         ));
     }
     let authority = rest.split(['/', '?']).next().unwrap_or_default();
     if authority.contains('@') {
         return Some((
-            "has a user or a password before the `@`",
-            "`auth = { basic = { user = \"…\", password = \"${env:NAME}\" } }` sends them",
+            "contains a user name or a password",
+            "write `auth = { basic = { user = \"…\", password = \"${env:NAME}\" } }` instead",
         ));
     }
     let (host, port) = split_port(authority);
     if !is_host(host) {
         return Some((
-            "has no host, or one that is not valid",
-            "such as `https://logs.example.com:8443/audit`, or `https://[2001:db8::1]/`",
+            "has no valid host",
+            "for example `https://logs.example.com:8443/audit` or `https://[2001:db8::1]/`",
         ));
     }
     if port.is_some_and(|port| !is_port(port)) {
         return Some((
             "has a port that is not a number from 1 to 65535",
-            "such as `https://logs.example.com:8443/audit`",
+            "for example `https://logs.example.com:8443/audit`",
         ));
     }
     None
@@ -85,7 +85,7 @@ mod tests {
     use super::problem;
 
     #[test]
-    fn urls() {
+    fn urls_are_accepted_or_refused_with_the_reason() {
         for url in [
             "https://logstash.internal:9601",
             "HTTPS://x/",
@@ -97,11 +97,11 @@ mod tests {
             assert_eq!(problem(url), None, "{url}");
         }
         for (url, expected) in [
-            ("", "does not begin"),
-            ("ftp://x", "does not begin"),
-            ("logs.example.com/x", "does not begin"),
-            ("https://", "no host"),
-            ("https:///path", "no host"),
+            ("", "does not start"),
+            ("ftp://x", "does not start"),
+            ("logs.example.com/x", "does not start"),
+            ("https://", "no valid host"),
+            ("https:///path", "no valid host"),
             ("https://x y/", "a character"),
             ("https://exämple/", "a character"),
             ("https://x/\r\nHost: y", "a character"),
@@ -111,8 +111,8 @@ mod tests {
             ("https://x:99999/", "a port"),
             ("https://x:+80/", "a port"),
             ("https://x:/", "a port"),
-            ("https://[::1/", "no host"),
-            ("https://a,b/", "no host"),
+            ("https://[::1/", "no valid host"),
+            ("https://a,b/", "no valid host"),
         ] {
             assert!(
                 problem(url).is_some_and(|(problem, _)| problem.contains(expected)),

@@ -1,4 +1,4 @@
-//! A value at a key, and how it becomes what the host wants of it.
+//! A value at a key, and its conversion to the types of the configuration.
 
 use std::ops::Range;
 use std::path::PathBuf;
@@ -16,7 +16,7 @@ use crate::units::{self, EventRate, UnitIssue};
 /// One string of a list.
 pub(crate) struct Item {
     pub text: String,
-    /// As it stands in the list: what came from the environment is in no message.
+    /// As written in the list: messages never show values from the environment.
     pub shown: String,
     pub span: Range<usize>,
 }
@@ -25,9 +25,9 @@ pub(crate) struct Item {
 pub(crate) struct Value<'a> {
     /// The last part of the key.
     pub name: String,
-    /// The whole key, as messages name it.
+    /// The whole key, as messages show it.
     pub path: String,
-    /// The same with `*` for names the operator chooses.
+    /// The path with `*` for names that the operator chooses.
     pub pattern: String,
     pub key_span: Range<usize>,
     pub node: &'a Spanned<DeValue<'a>>,
@@ -42,7 +42,7 @@ impl<'a> Value<'a> {
         self.node.get_ref()
     }
 
-    /// A string as it stands in the file: what came from the environment is in no message.
+    /// A string as written in the file: messages never show values from the environment.
     pub fn shown(&self) -> &'a str {
         self.node().as_str().unwrap_or_default()
     }
@@ -70,13 +70,13 @@ impl<'a> Value<'a> {
 
     pub fn text_with(&self, r: &mut Reading<'_>, allowed: Allowed) -> Option<String> {
         let DeValue::String(text) = self.node() else {
-            self.wrong_type(r, "a string", format!("{} = \"…\"", self.name));
+            self.wrong_type(r, "a string", format!("write `{} = \"…\"`", self.name));
             return None;
         };
         r.resolve(self, text, allowed)
     }
 
-    /// A string that nobody may see, not empty. `hint`: for one that is.
+    /// A secret that is not empty. `hint`: the hint if it is.
     pub fn secret(&self, r: &mut Reading<'_>, hint: &str) -> Option<Secret> {
         let text = self.text_with(r, Allowed::Secrets)?;
         if text.is_empty() {
@@ -91,15 +91,15 @@ impl<'a> Value<'a> {
         Some(Secret::new(text))
     }
 
-    /// A path, relative to the folder of the configuration.
+    /// A path, relative to the directory of the configuration.
     pub fn path(&self, r: &mut Reading<'_>) -> Option<PathBuf> {
         let text = self.text(r)?;
         let problem = if text.trim().is_empty() {
             "is empty"
         } else if text.contains("-----BEGIN") {
-            "holds the key or certificate itself"
+            "contains the key or the certificate itself"
         } else if text.contains(char::is_control) {
-            "has a control character"
+            "contains a control character"
         } else {
             return Some(r.absolute(&text));
         };
@@ -120,7 +120,7 @@ impl<'a> Value<'a> {
         Some(*flag)
     }
 
-    /// A number from `least` to `most`. `default`: named where it is wrong.
+    /// A number from `least` to `most`. `default`: for the hint.
     pub fn quantity<Q: Quantity>(
         &self,
         r: &mut Reading<'_>,
@@ -129,7 +129,7 @@ impl<'a> Value<'a> {
         default: Option<Q>,
     ) -> Option<Q> {
         let range = format!(
-            "from {} to {}{}",
+            "choose a value from {} to {}{}",
             least.show(),
             most.show(),
             default.map_or(String::new(), |it| format!(
@@ -139,14 +139,14 @@ impl<'a> Value<'a> {
         );
         let default = match default {
             Some(default) => format!("the default is `{} = {}`", self.name, default.show()),
-            None => format!("such as `{} = {}`", self.name, most.show()),
+            None => format!("for example `{} = {}`", self.name, most.show()),
         };
         let quantity = match self.node() {
             DeValue::Integer(number) => {
                 let Ok(number) = i64::from_str_radix(number.as_str(), number.radix()) else {
                     r.issue(Issue::new(
                         self.span(),
-                        format!("`{}` is too large a number.", self.path),
+                        format!("`{}` is too large.", self.path),
                         "too large",
                         default,
                     ));
@@ -168,7 +168,7 @@ impl<'a> Value<'a> {
                             self.span(),
                             message,
                             "no unit",
-                            format!("the units are {}; {default}", Q::UNITS),
+                            format!("add one of the units {}; {default}", Q::UNITS),
                         ));
                         return None;
                     }
@@ -202,7 +202,7 @@ impl<'a> Value<'a> {
 
     /// `"2000/s"`.
     pub fn rate(&self, r: &mut Reading<'_>) -> Option<EventRate> {
-        let example = format!("such as `{} = \"2000/s\"`", self.name);
+        let example = format!("for example `{} = \"2000/s\"`", self.name);
         let DeValue::String(text) = self.node() else {
             self.wrong_type(r, "a rate in quotes", example);
             return None;
@@ -213,7 +213,7 @@ impl<'a> Value<'a> {
             Ok(_) => {
                 r.issue(Issue::new(
                     self.span(),
-                    format!("`{}` would send nothing.", self.path),
+                    format!("`{}` would stop delivery.", self.path),
                     "must be above 0",
                     example,
                 ));
@@ -230,7 +230,7 @@ impl<'a> Value<'a> {
     pub fn choice<T: Copy>(&self, r: &mut Reading<'_>, choices: &[(&str, T)]) -> Option<T> {
         let names: Vec<&str> = choices.iter().map(|(name, _)| *name).collect();
         if !matches!(self.node(), DeValue::String(_)) {
-            self.wrong_type(r, "a string", format!("one of {}", list(&names)));
+            self.wrong_type(r, "a string", format!("choose from {}", list(&names)));
             return None;
         }
         let text = self.text(r)?;
@@ -252,7 +252,7 @@ impl<'a> Value<'a> {
     /// A list of strings.
     pub fn texts(&self, r: &mut Reading<'_>, example: &str) -> Option<Vec<Item>> {
         let DeValue::Array(array) = self.node() else {
-            self.wrong_type(r, "a list of strings", example);
+            self.wrong_type(r, "a list of strings", format!("write `{example}`"));
             return None;
         };
         let mut texts = Vec::new();
@@ -276,11 +276,11 @@ impl<'a> Value<'a> {
                     r.issue(Issue::new(
                         node.span(),
                         format!(
-                            "`{}` must be a list of strings; this is {found}.",
+                            "`{}` must be a list of strings, but this item is {found}.",
                             self.path
                         ),
                         found,
-                        example,
+                        format!("write `{example}`"),
                     ));
                 }
             }
@@ -291,8 +291,10 @@ impl<'a> Value<'a> {
     pub fn table(&self, r: &mut Reading<'_>) -> Option<Table<'a>> {
         let DeValue::Table(entries) = self.node() else {
             let hint = match self.node() {
-                DeValue::Array(_) => format!("`[{}]` with single brackets makes one", self.path),
-                _ => format!("`[{}]` on a line of its own begins one", self.path),
+                DeValue::Array(_) => {
+                    format!("`[{}]` with single brackets starts a table", self.path)
+                }
+                _ => format!("`[{}]` on a line of its own starts a table", self.path),
             };
             self.wrong_type(r, "a table", hint);
             return None;
@@ -307,7 +309,10 @@ impl<'a> Value<'a> {
 
     /// An array of tables: `[[…]]`.
     pub fn tables(&self, r: &mut Reading<'_>) -> Vec<Table<'a>> {
-        let hint = format!("`[[{}]]` with double brackets begins each one", self.path);
+        let hint = format!(
+            "start each table with `[[{}]]`, in double brackets",
+            self.path
+        );
         let DeValue::Array(array) = self.node() else {
             self.wrong_type(r, "a list of tables", hint);
             return vec![];
@@ -360,13 +365,13 @@ impl<'a> Value<'a> {
                 (format!("has an unknown unit, `{unit}`"), "unknown unit")
             }
             UnitIssue::UnknownUnit(_) => ("has an unknown unit".to_owned(), "unknown unit"),
-            UnitIssue::Fraction => ("has a fraction".to_owned(), "whole numbers only"),
-            UnitIssue::TooLarge => ("is too large a number".to_owned(), "too large"),
+            UnitIssue::Fraction => ("is not a whole number".to_owned(), "whole numbers only"),
+            UnitIssue::TooLarge => ("is too large".to_owned(), "too large"),
         };
         let hint = if units.is_empty() {
             default
         } else {
-            format!("the units are {units}; {default}")
+            format!("add one of the units {units}; {default}")
         };
         r.issue(Issue::new(
             r.place(self),
@@ -377,7 +382,7 @@ impl<'a> Value<'a> {
     }
 }
 
-/// "a string": what a message calls the type of a value.
+/// The type of a value in messages, such as "a string".
 pub(crate) fn type_name(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",

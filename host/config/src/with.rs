@@ -1,4 +1,4 @@
-//! A plugin's own configuration: any TOML, turned into JSON, with the place of every part of it.
+//! A plugin's own configuration: any TOML, converted to JSON, with the span of each part.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -16,14 +16,14 @@ use crate::value::{Value, type_name};
 #[derive(Clone, PartialEq)]
 pub struct With {
     json: Json,
-    /// Dotted path to the bytes of key and value.
+    /// Dotted path to the span of key and value.
     places: BTreeMap<String, Range<usize>>,
-    /// Where the table is, or what to point at where there is none.
+    /// The span of the table, or of the text to point at if there is no table.
     span: Range<usize>,
 }
 
 impl With {
-    /// A table that was not written. `span`: what to point at instead.
+    /// A table that is absent. `span`: the text to point at instead.
     pub(crate) fn empty(span: Range<usize>) -> With {
         With {
             json: Json::Object(Map::new()),
@@ -38,7 +38,7 @@ impl With {
             value.wrong_type(
                 r,
                 "a table",
-                format!("`{} = {{ key = value }}`", value.name),
+                format!("write `{} = {{ key = value }}`", value.name),
             );
             return with;
         }
@@ -51,9 +51,9 @@ impl With {
         &self.json
     }
 
-    /// The bytes of the TOML text that `path` names: a dotted path inside the table, as plugins
-    /// report it, with list items as `.0` or `[0]`. What is not there is looked for one step
-    /// up; the empty path is the table itself.
+    /// The span in the TOML text of `path`: a dotted path inside the table, as plugins report it,
+    /// with list items as `.0` or `[0]`. If it is absent, the span of its nearest parent; the empty
+    /// path is the table itself.
     pub fn locate(&self, path: &str) -> Range<usize> {
         let plain = path.replace('[', ".").replace([']', '"'], "");
         let mut path = plain.as_str();
@@ -112,13 +112,13 @@ impl With {
             DeValue::Integer(number) => {
                 match i64::from_str_radix(number.as_str(), number.radix()) {
                     Ok(number) => Json::Number(number.into()),
-                    Err(_) => no_json(r, value, "does not fit into 64 bits"),
+                    Err(_) => no_json(r, value, "does not fit in 64 bits"),
                 }
             }
             DeValue::Float(number) => match number.as_str().parse().ok().and_then(Number::from_f64)
             {
                 Some(number) => Json::Number(number),
-                None => no_json(r, value, "is no finite number"),
+                None => no_json(r, value, "is not a finite number"),
             },
         }
     }
@@ -139,8 +139,8 @@ impl With {
     fn refuse(&self, r: &mut Reading<'_>, value: &Value<'_>, reference: String) {
         let span = r.reference_span(value, &reference);
         let message =
-            format!("`{reference}` cannot stand inside `with`: a plugin never holds a secret.");
-        let hint = "put it into the sink's `url`, `headers` or `auth`, which the host applies after the plugin, or write `$${` for a literal `${`";
+            format!("`{reference}` is not allowed in `with`: plugins never hold secrets.");
+        let hint = "put it in the sink's `url`, `headers` or `auth`, which the host applies after the plugin; `$${` stands for a literal `${`";
         r.issue(Issue::new(span, message, "not replaced here", hint));
     }
 }
@@ -153,14 +153,14 @@ impl fmt::Debug for With {
 
 fn no_json(r: &mut Reading<'_>, value: &Value<'_>, problem: &str) -> Json {
     let message = format!(
-        "`{}` {problem}, so that a plugin cannot be given it.",
+        "`{}` {problem}, so it cannot be passed to a plugin.",
         value.path
     );
     r.issue(Issue::new(
         r.place(value),
         message,
         type_name(value.node()),
-        "write it as a string, if the plugin takes one",
+        "write it as a string if the plugin accepts one",
     ));
     Json::Null
 }

@@ -1,6 +1,6 @@
-//! Each `tests/cases/config/*.toml` is a broken configuration, and the `.stderr` beside it what an
-//! operator is told. Each `valid/*.toml` is a good one, and the `.config` beside it what is made of
-//! it. `UPDATE_EXPECT=1` writes what is expected anew.
+//! Each `tests/cases/config/*.toml` is a broken configuration, and the `.stderr` beside it holds the
+//! expected messages. Each `valid/*.toml` is correct, and the `.config` beside it holds the expected
+//! result. `UPDATE_EXPECT=1` rewrites the expected files.
 
 use std::env::VarError;
 use std::io;
@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use expect_test::expect_file;
 use lockgate_config::{Environment, load};
 
-/// The folder of cases, as the working folder of an operator would be.
-struct CaseFolder {
+/// The directory of the cases, as an operator's working directory.
+struct CaseDirectory {
     root: PathBuf,
 }
 
-/// What is set while a case is read. Every test that reads the folder sets the same.
+/// The variables that are set while a case is read. Every test of these cases sets the same.
 const VARIABLES: [(&str, &str); 4] = [
     ("LOCKGATE_CASE_ADDR", "teleport.example.com:443"),
     ("LOCKGATE_CASE_TOKEN", "t0ken-from-the-environment"),
@@ -22,7 +22,7 @@ const VARIABLES: [(&str, &str); 4] = [
     ("LOCKGATE_CASE_EMPTY", ""),
 ];
 
-/// Texts that no message and no `Debug` may hold: the secrets of all cases.
+/// The secrets of all cases, which no message and no `Debug` text may contain.
 const SECRETS: [&str; 4] = [
     "t0ken-from-the-environment",
     "broken\nvalue",
@@ -30,7 +30,7 @@ const SECRETS: [&str; 4] = [
     "p4ssword-from-a-file",
 ];
 
-impl Environment for CaseFolder {
+impl Environment for CaseDirectory {
     fn variable(&self, name: &str) -> Result<String, VarError> {
         let found = VARIABLES.iter().find(|(known, _)| *known == name);
         found
@@ -43,10 +43,10 @@ impl Environment for CaseFolder {
     }
 }
 
-fn cases(folder: &str) -> (CaseFolder, Vec<PathBuf>) {
+fn cases(directory: &str) -> (CaseDirectory, Vec<PathBuf>) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../tests/cases/config")
-        .join(folder);
+        .join(directory);
     let files = std::fs::read_dir(&root)
         .unwrap()
         .map(|entry| entry.unwrap().path());
@@ -57,14 +57,14 @@ fn cases(folder: &str) -> (CaseFolder, Vec<PathBuf>) {
         })
         .collect();
     cases.sort();
-    (CaseFolder { root }, cases)
+    (CaseDirectory { root }, cases)
 }
 
 fn check_secrets_are_absent(case: &Path, text: &str) {
     for secret in SECRETS {
         assert!(
             !text.contains(secret),
-            "{}: `{secret}` is shown:\n{text}",
+            "{}: `{secret}` must not be shown:\n{text}",
             case.display()
         );
     }
@@ -72,11 +72,11 @@ fn check_secrets_are_absent(case: &Path, text: &str) {
 
 #[test]
 fn broken_configurations_are_explained() {
-    let (folder, cases) = cases("");
+    let (directory, cases) = cases("");
     assert!(cases.len() >= 30, "only {} cases", cases.len());
     for case in cases {
-        let report = load(Path::new(case.file_name().unwrap()), &folder)
-            .expect_err(&format!("{} is fine", case.display()));
+        let report = load(Path::new(case.file_name().unwrap()), &directory)
+            .expect_err(&format!("{} has no problem", case.display()));
         let text = report.render(false);
         check_secrets_are_absent(&case, &text);
         check_secrets_are_absent(&case, &report.render(true));
@@ -86,10 +86,10 @@ fn broken_configurations_are_explained() {
 
 #[test]
 fn good_configurations_are_read() {
-    let (folder, cases) = cases("valid");
+    let (directory, cases) = cases("valid");
     assert!(!cases.is_empty());
     for case in cases {
-        let config = load(Path::new(case.file_name().unwrap()), &folder)
+        let config = load(Path::new(case.file_name().unwrap()), &directory)
             .unwrap_or_else(|report| panic!("{report}"));
         let text = format!("{config:#?}\n");
         check_secrets_are_absent(&case, &text);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use divan::counter::BytesCount;
-use lockgate_egress::{Client, Endpoint, Identity, Pem, Secret};
+use lockgate_egress::{ClientCertificate, Endpoint, EndpointClient, Pem, Secret};
 use lockgate_model::FeedKind;
 use lockgate_model::request::Request;
 use rcgen::{CertificateParams, KeyPair};
@@ -40,12 +40,12 @@ fn send(bencher: divan::Bencher, connections: usize) {
         Secret::new(format!("https://localhost:{}/test.log", addr.port())),
     );
     endpoint.ca = Some(Pem::new("ca", cert.as_str()));
-    endpoint.identity = Some(Identity {
+    endpoint.client_certificate = Some(ClientCertificate {
         cert: Pem::new("cert", cert),
         key: Pem::new("key", key),
     });
     endpoint.connections = connections;
-    let client = Arc::new(Client::new(endpoint).unwrap());
+    let client = Arc::new(EndpointClient::new(endpoint).unwrap());
     let request = Request {
         method: "POST".into(),
         path_suffix: String::new(),

@@ -5,12 +5,12 @@ use lockgate_model::request::Response;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use tokio::time::{Instant, timeout_at};
 
-/// The longest that a receiver can make a pipeline wait. A longer `Retry-After` counts as this, and
-/// is logged.
+/// The longest wait that a receiver can ask for. A longer `Retry-After` is logged and reduced to
+/// this.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
-/// What is over the wanted size is read and thrown away within these, because the connection can
-/// then be used again; else it is closed.
+/// The rest of a body that is longer than wanted is read and discarded within these limits, so that
+/// the connection can be reused; beyond them it is closed.
 const DISCARD_BYTES: usize = 256 * 1024;
 const DISCARD_TIME: Duration = Duration::from_millis(250);
 
@@ -24,13 +24,13 @@ pub struct Reading<'a> {
 }
 
 impl Reading<'_> {
-    /// The status decides what became of the events, so that an answer whose body breaks off is an
-    /// answer all the same: truncated.
+    /// Reads the answer. Only the status decides the outcome, so an answer whose body breaks off
+    /// counts, as truncated.
     pub async fn read(self, mut response: reqwest::Response) -> Response {
         let status = response.status().as_u16();
         let headers = headers(response.headers(), self.masks);
         let retry_after = self.retry_after(response.headers());
-        // Read on by as much as it takes to recognise a secret that lies across the cut.
+        // Read a little more, to recognise a secret that lies across the cut.
         let wanted = self.body_max.saturating_add(self.masks.longest());
         let mut body = Vec::new();
         let mut whole = false;
@@ -53,7 +53,7 @@ impl Reading<'_> {
         let mut body =
             String::from_utf8_lossy(&self.masks.mask_prefix(&body, self.body_max)).into_owned();
         if cut && body.ends_with(char::REPLACEMENT_CHARACTER) {
-            // Half a character, made by the cut.
+            // The cut split a character.
             body.pop();
         }
         Response {
@@ -75,7 +75,7 @@ impl Reading<'_> {
                 };
             }
         };
-        // Either way the answer is complete; an unfinished connection is closed.
+        // The answer is complete either way; an unfinished connection is closed.
         let _ = timeout_at(self.deadline.min(Instant::now() + DISCARD_TIME), read_on).await;
     }
 
@@ -85,7 +85,7 @@ impl Reading<'_> {
             tracing::warn!(
                 pipeline = self.name,
                 seconds = wait.as_secs(),
-                "the receiver's `Retry-After` is longer than the {} s that it may ask for",
+                "the receiver's `Retry-After` is too long; waiting {} s",
                 RETRY_AFTER_MAX.as_secs()
             );
         }
@@ -107,7 +107,7 @@ fn headers(headers: &HeaderMap, masks: &Masks) -> Vec<(String, String)> {
         .collect()
 }
 
-/// RFC 9110 10.2.3: seconds, or a date. A date that has passed means now.
+/// RFC 9110, 10.2.3: seconds, or a date. A date in the past means now.
 fn parse_retry_after(value: &str, now: SystemTime) -> Option<Duration> {
     let value = value.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {

@@ -6,7 +6,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use lockgate_model::request::{
     CheckedRequest, Method, Response, is_header_name, is_refused_header,
 };
-use lockgate_model::{FeedKind, Masks, Secret};
+use lockgate_model::{FeedKind, Masks, Secret, names_a_secret};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use rustls::ClientConfig;
 use tokio::sync::Semaphore;
@@ -18,16 +18,16 @@ use crate::target::Target;
 use crate::tls::{self, Authorities};
 use crate::{Auth, Endpoint, EndpointError, SendError};
 
-/// Fluentd closes idle connections after 10 s without notice; ours are given up before.
+/// Fluentd closes idle connections after 10 s without notice; ours are dropped before that.
 const IDLE_MAX: Duration = Duration::from_secs(8);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Connections to one endpoint.
-pub struct Client {
+pub struct EndpointClient {
     name: String,
     target: Target,
     session_target: Option<Target>,
-    /// The operator's headers and credentials: put over the sink's.
+    /// The operator's headers and credentials, which replace the sink's.
     headers: HeaderMap,
     operator_headers: Vec<String>,
     shows_certificate: bool,
@@ -36,15 +36,15 @@ pub struct Client {
     clock: fn() -> SystemTime,
     slots: Semaphore,
     pooled: reqwest::Client,
-    /// Never keeps a connection, so that what it sends goes over a fresh one.
+    /// Never reuses a connection.
     fresh: reqwest::Client,
-    /// Something was answered, so that there may be idle connections.
+    /// Whether there was an answer, so that there may be idle connections.
     answered: AtomicBool,
 }
 
-impl Client {
-    /// Checks the endpoint and reads its certificates. Connects to nothing.
-    pub fn new(endpoint: Endpoint) -> Result<Client, EndpointError> {
+impl EndpointClient {
+    /// Checks the endpoint and parses its certificates. Does not connect.
+    pub fn new(endpoint: Endpoint) -> Result<EndpointClient, EndpointError> {
         let credential = match &endpoint.auth {
             Auth::Query { name, value } => Some((name.as_str(), value.expose())),
             _ => None,
@@ -59,12 +59,12 @@ impl Client {
             return Err(EndpointError::NoConnections);
         }
         let headers = operator_headers(&endpoint)?;
-        endpoint.hide_credentials();
+        endpoint.mask_credentials();
         let config = endpoint.tls_config([
             ("url", Some(&target)),
             ("session-url", session_target.as_ref()),
         ])?;
-        Ok(Client {
+        Ok(EndpointClient {
             pooled: http_client(config.clone(), endpoint.connections)?,
             fresh: http_client(config, 0)?,
             operator_headers: headers
@@ -74,7 +74,7 @@ impl Client {
             headers,
             target,
             session_target,
-            shows_certificate: endpoint.identity.is_some(),
+            shows_certificate: endpoint.client_certificate.is_some(),
             timeout: endpoint.timeout,
             masks: endpoint.masks,
             clock: endpoint.clock,
@@ -89,21 +89,20 @@ impl Client {
         &self.name
     }
 
-    /// The names that the operator set, in lower case: for
+    /// The names of the operator's headers, in lower case, for
     /// [`Request::check`](lockgate_model::request::Request::check).
     pub fn operator_headers(&self) -> &[String] {
         &self.operator_headers
     }
 
     /// Sends a request once and returns the answer, whatever its status. Waits for a free
-    /// connection first, which the time-out does not count.
+    /// connection first; that wait does not count towards the time-out.
     ///
-    /// It is sent a second time, at once and on a fresh connection, if the connection turned out
-    /// closed: receivers close idle ones without notice. A receiver can so see a request twice,
-    /// as it can with every retry.
+    /// If the connection turns out to be closed, the request is sent a second time, at once and on
+    /// a fresh connection: receivers close idle connections without notice. A receiver may
+    /// therefore see a request twice, as with every retry.
     ///
-    /// `response_max`: bytes of the answer's body that the sink wants; of a longer one it gets the
-    /// beginning.
+    /// `response_max`: bytes of the answer's body that the sink wants; longer bodies are truncated.
     pub async fn send(
         &self,
         request: &CheckedRequest,
@@ -141,7 +140,7 @@ impl Client {
             {
                 tracing::debug!(
                     pipeline = self.name,
-                    "the connection was closed; the request is sent again on a fresh one"
+                    "the receiver closed an idle connection; sending again on a fresh one"
                 );
                 self.attempt(&self.fresh, again, deadline).await
             }
@@ -199,10 +198,11 @@ impl Client {
 }
 
 impl Endpoint {
-    /// From now on nobody reads them in a text.
-    fn hide_credentials(&self) {
-        let hide = |secret: &Secret| {
-            // `Splunk TOKEN`, `Bearer TOKEN`: the token alone is as secret.
+    /// Masks the credentials in all output from here on. The values of `${env:…}` and `${file:…}`
+    /// are masked by whoever resolves them, under any name.
+    fn mask_credentials(&self) {
+        let mask = |secret: &Secret| {
+            // In `Splunk TOKEN` and `Bearer TOKEN`, the token alone is a secret, too.
             let value = secret.expose();
             let token = value.split_once(' ').map(|(_, token)| token);
             if ![Some(value), token]
@@ -212,22 +212,22 @@ impl Endpoint {
             {
                 tracing::warn!(
                     pipeline = self.name,
-                    "a credential is too short to be masked in texts"
+                    "a credential is too short to be masked in logs and messages"
                 );
             }
         };
         match &self.auth {
             Auth::None => {}
             Auth::Bearer(value) | Auth::Header { value, .. } | Auth::Query { value, .. } => {
-                hide(value)
+                mask(value)
             }
             Auth::Basic { user, password } => {
-                hide(password);
+                mask(password);
                 self.masks.add(&basic(user, password));
             }
         }
         for (_, value) in self.headers.iter().filter(|(name, _)| names_a_secret(name)) {
-            hide(value);
+            mask(value);
         }
         for url in [Some(&self.url), self.session_url.as_ref()]
             .into_iter()
@@ -237,7 +237,7 @@ impl Endpoint {
                 continue;
             };
             for (_, value) in url.query_pairs().filter(|(name, _)| names_a_secret(name)) {
-                hide(&Secret::new(value));
+                mask(&Secret::new(value));
             }
         }
     }
@@ -250,21 +250,21 @@ impl Endpoint {
         for (setting, target) in targets {
             let Some(target) = target else { continue };
             https |= target.is_https();
-            if !target.is_https() && (self.ca.is_some() || self.identity.is_some()) {
+            if !target.is_https() && (self.ca.is_some() || self.client_certificate.is_some()) {
                 return Err(EndpointError::TlsWithoutHttps(setting));
             }
         }
         let authorities = match &self.ca {
             Some(ca) => Authorities::Given(ca),
             None if https => Authorities::Platform,
-            None => Authorities::Nobody,
+            None => Authorities::None,
         };
-        tls::config(authorities, self.identity.as_ref())
+        tls::config(authorities, self.client_certificate.as_ref())
     }
 }
 
-/// Everything that reqwest would do on its own account is off: redirects, proxies of the
-/// environment, referers, retries.
+/// Turns off everything that reqwest does by itself: redirects, proxies from the environment,
+/// referers, retries.
 fn http_client(
     tls: ClientConfig,
     idle_connections: usize,
@@ -328,32 +328,11 @@ fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Endpoint
         .ok()
         .filter(|_| valid(value))
         .ok_or_else(|| EndpointError::HeaderValue(name.to_owned()))?;
-    // Keeps it out of the client's own traces.
+    // Keeps the value out of the client's own traces.
     value.set_sensitive(true);
     Ok((header, value))
 }
 
 fn basic(user: &str, password: &Secret) -> String {
     BASE64.encode(format!("{user}:{}", password.expose()))
-}
-
-/// Not every header or parameter is a secret, and masking `application/json` in every text would
-/// hide more than it protects. What came out of `${env:…}` or `${file:…}` is added to the masks by
-/// whoever resolved it, under any name.
-fn names_a_secret(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    [
-        "auth",
-        "token",
-        "key",
-        "secret",
-        "password",
-        "passwd",
-        "credential",
-        "signature",
-        "cookie",
-    ]
-    .iter()
-    .any(|part| name.contains(part))
-        || name == "sig"
 }

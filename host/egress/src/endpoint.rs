@@ -6,44 +6,47 @@ use std::time::{Duration, SystemTime};
 use lockgate_model::{Masks, Secret};
 use thiserror::Error;
 
-/// Where a pipeline's events go, and as whom: the operator's `url`, `session-url`, `tls`, `headers`
-/// and `auth`.
+/// Where a pipeline's documents go and with which credentials: the operator's `url`, `session-url`,
+/// `tls`, `headers` and `auth`.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    /// The pipeline's name: the only thing of an endpoint that is ever logged.
+    /// The pipeline's name: the only part of an endpoint that is ever logged.
     pub name: String,
-    /// `https://` or `http://`. A secret, because its query may hold a token.
+    /// `https://` or `http://`. A secret, because it may contain a token.
     pub url: Secret,
-    /// For session recordings; `url` where there is none.
+    /// For session recordings. `None`: `url`.
     pub session_url: Option<Secret>,
-    /// Certificates of the authorities that may sign the receiver's certificate. Without it, the
-    /// platform's.
+    /// The authorities that may sign the receiver's certificate. `None`: the platform's.
     pub ca: Option<Pem>,
-    /// The certificate shown to a receiver that asks for one.
-    pub identity: Option<Identity>,
-    /// Applied after the sink's headers; they replace what the sink set.
+    /// Presented to a receiver that asks for a certificate.
+    pub client_certificate: Option<ClientCertificate>,
+    /// Applied after the sink's headers, which they replace.
     pub headers: Vec<(String, Secret)>,
     pub auth: Auth,
     /// From the start of an attempt to the end of the answer, connecting included.
     pub timeout: Duration,
-    /// At most this many requests at once, and as many connections.
+    /// Most requests at the same time, and most connections.
     pub connections: usize,
-    /// Gets this endpoint's credentials added; what it holds is masked in every answer.
+    /// The secrets to mask in every answer. This endpoint's credentials are added to it.
     pub masks: Masks,
-    /// For `Retry-After` with a date.
+    /// Interprets a `Retry-After` with a date.
     pub clock: fn() -> SystemTime,
 }
 
 impl Endpoint {
     /// An endpoint with the defaults: no credentials, the platform's authorities, 30 s, 8
     /// connections.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the default of the field `clock`"
+    )]
     pub fn new(name: impl Into<String>, url: Secret) -> Self {
         Endpoint {
             name: name.into(),
             url,
             session_url: None,
             ca: None,
-            identity: None,
+            client_certificate: None,
             headers: Vec::new(),
             auth: Auth::None,
             timeout: Duration::from_secs(30),
@@ -54,7 +57,7 @@ impl Endpoint {
     }
 }
 
-/// Credentials that travel in the request.
+/// Credentials that are part of the request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum Auth {
     #[default]
@@ -71,12 +74,12 @@ pub enum Auth {
 
 /// A client certificate with its chain, and its key.
 #[derive(Clone, Debug)]
-pub struct Identity {
+pub struct ClientCertificate {
     pub cert: Pem,
     pub key: Pem,
 }
 
-/// A PEM file: its content, and the name that messages call it by.
+/// A PEM file: its content, and its name in messages.
 #[derive(Clone)]
 pub struct Pem {
     pub(crate) file: PathBuf,
@@ -107,49 +110,47 @@ impl fmt::Debug for Pem {
     }
 }
 
-/// Why an endpoint cannot be used as it is configured. No text shows a URL or a secret.
+/// Why an endpoint cannot be used as configured. No message contains a URL or a secret.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum EndpointError {
-    /// `0` is the name of the setting, as in all variants about a URL.
+    /// `0` is the key, as in all variants about a URL.
     #[error("`{0}` is not a URL: {1}")]
     Url(&'static str, String),
-    #[error("`{0}` must begin with `https://` or `http://`")]
+    #[error("`{0}` must start with `https://` or `http://`")]
     Scheme(&'static str),
     #[error(
-        "`{0}` must not hold a user or a password; set `auth = {{ basic = {{ user = …, password = … }} }}`"
+        "`{0}` must not contain a user name or a password; set `auth = {{ basic = {{ user = …, password = … }} }}`"
     )]
     Userinfo(&'static str),
     #[error("`{0}` must not have a fragment (`#…`): it is never sent")]
     Fragment(&'static str),
-    #[error(
-        "`tls` is set, but `{0}` begins with `http://`; begin it with `https://` or remove `tls`"
-    )]
+    #[error("`tls` is set, but `{0}` starts with `http://`; write `https://` or remove `tls`")]
     TlsWithoutHttps(&'static str),
     #[error("`{}` cannot be read: {reason}", .file.display())]
     Unreadable { file: PathBuf, reason: String },
-    #[error("`{}` holds no certificate in PEM (`-----BEGIN CERTIFICATE-----`)", .0.display())]
+    #[error("`{}` contains no certificate in PEM (`-----BEGIN CERTIFICATE-----`)", .0.display())]
     NoCertificate(PathBuf),
-    #[error("`{}` holds no private key in PEM (`-----BEGIN PRIVATE KEY-----`)", .0.display())]
+    #[error("`{}` contains no private key in PEM (`-----BEGIN PRIVATE KEY-----`)", .0.display())]
     NoKey(PathBuf),
     #[error("the private key in `{}` is encrypted; decrypt it with `openssl pkey -in KEY -out PLAIN_KEY`", .0.display())]
     EncryptedKey(PathBuf),
     #[error("`{}` is damaged: {reason}", .file.display())]
     Damaged { file: PathBuf, reason: String },
-    #[error("the private key in `{}` is not the one of the certificate in `{}`", .key.display(), .cert.display())]
+    #[error("the private key in `{}` does not belong to the certificate in `{}`", .key.display(), .cert.display())]
     KeyMismatch { cert: PathBuf, key: PathBuf },
     #[error(
-        "this system has no trusted certificate authorities; install its `ca-certificates` or set `tls.ca`"
+        "this system has no trusted certificate authorities; install its package `ca-certificates` or set `tls.ca`"
     )]
     NoAuthorities,
-    #[error("the header name `{0}` is not a token")]
+    #[error("`{0}` is not a valid header name")]
     HeaderName(String),
-    #[error("the header `{0}` is not for a configuration to set; credentials belong in `auth`")]
+    #[error("the header `{0}` cannot be configured; credentials belong in `auth`")]
     HeaderRefused(String),
-    #[error("the value of the header `{0}` has a character that is not visible ASCII")]
+    #[error("the value of the header `{0}` contains a character that is not visible ASCII")]
     HeaderValue(String),
-    #[error("`auth` has a character that a header cannot carry")]
+    #[error("`auth` contains a character that is not allowed in a header")]
     AuthValue,
-    #[error("at least one connection is needed")]
+    #[error("at least one connection is required")]
     NoConnections,
     #[error("the HTTP client cannot be set up: {0}")]
     Setup(String),

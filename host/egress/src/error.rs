@@ -6,38 +6,36 @@ use lockgate_model::{LINE_MAX, Masks, escape};
 use rustls::{AlertDescription, CertificateError, InvalidMessage, PeerIncompatible};
 use thiserror::Error;
 
-/// Why there is no answer. Except for [`SendError::Request`], what a pipeline does is hold and try
-/// again.
+/// Why there is no answer. Except after [`SendError::Request`], a pipeline holds and tries again.
 ///
-/// No text names the receiver or holds anything of a URL or a secret.
+/// No message contains any part of a URL or a secret.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum SendError {
     /// No connection: refused, unreachable, name not found.
     #[error("the receiver cannot be reached: {0}")]
     Connect(String),
-    /// The TLS handshake failed, also where TLS 1.3 tells it only after the client's last message.
+    /// The TLS handshake failed, even if TLS 1.3 reports it only after the client's last message.
     #[error("{message}")]
     Tls { refused_by: Party, message: String },
     #[error("the receiver did not answer within {} s", .0.as_secs_f64())]
     Timeout(Duration),
-    /// The connection ended before an answer: also how some servers refuse a client certificate, or
-    /// the lack of one (TLS 1.3).
+    /// The connection ended before an answer. Some servers refuse a client certificate, or the lack
+    /// of one, in this way (TLS 1.3).
     #[error("the receiver closed the connection before it answered")]
     Closed,
-    /// The sink's request breaks a rule and can never be sent: treat the component like one that
-    /// trapped.
+    /// The sink's request breaks a rule and can never be sent: treat it like a trap.
     #[error("the request cannot be sent: {0}")]
     Request(String),
     #[error("the request failed: {0}")]
     Other(String),
 }
 
-/// Who did not want whom in a TLS handshake.
+/// Who refused the other side in a TLS handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Party {
-    /// It does not accept our certificate, or misses one.
+    /// The receiver does not accept our certificate, or expects one.
     Receiver,
-    /// We do not accept its certificate.
+    /// We do not accept the receiver's certificate.
     Us,
     Unknown,
 }
@@ -50,30 +48,35 @@ impl SendError {
                 refused_by: Party::Us,
                 ..
             } => Some(
-                "set `tls.ca` to the certificate of the authority that signed the receiver's, \
-                 and use a name that is in its certificate as the host of `url`",
+                "set `tls.ca` to the certificate of the authority that signed the receiver's \
+                 certificate, and use a host name in `url` that the certificate contains",
             ),
             SendError::Tls {
                 refused_by: Party::Receiver,
                 ..
             } => Some(
-                "set `tls.cert` and `tls.key` to a client certificate that the receiver's authority signed",
+                "set `tls.cert` and `tls.key` to a client certificate signed by an authority that \
+                 the receiver trusts",
             ),
             SendError::Closed => Some(
-                "a receiver that demands a client certificate may do this when it gets none that it accepts: check `tls`",
+                "some receivers close the connection if they do not accept the client certificate: \
+                 check `tls`",
             ),
-            SendError::Timeout(_) => Some("is the port right, and no firewall in between?"),
-            _ => None,
+            SendError::Connect(_) => {
+                Some("check host and port of the URL, and that the receiver runs")
+            }
+            SendError::Timeout(_) => Some("check the port of the URL, and firewalls on the way"),
+            SendError::Tls { .. } | SendError::Request(_) | SendError::Other(_) => None,
         }
     }
 
-    /// True where sending again on a fresh connection is worth one try.
+    /// Whether one more attempt on a fresh connection is worthwhile.
     pub(crate) fn is_stale_connection(&self) -> bool {
         *self == SendError::Closed
     }
 }
 
-/// What the HTTP client reports, in our words.
+/// Turns the HTTP client's error into ours.
 pub fn classify(
     error: &reqwest::Error,
     shows_certificate: bool,
@@ -89,7 +92,7 @@ pub fn classify(
     let io = find::<io::Error>(error);
     if error.is_connect() {
         let reason = io.map_or_else(|| innermost(error).to_string(), io::Error::to_string);
-        // A connector's time-out arrives in this form.
+        // The connector reports a time-out like this.
         return if io.is_some_and(|io| io.kind() == io::ErrorKind::TimedOut) {
             SendError::Timeout(timeout)
         } else if io.is_some_and(is_closed) {
@@ -140,7 +143,7 @@ fn tls(error: &rustls::Error, shows_certificate: bool) -> SendError {
         ),
         rustls::Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => (
             Party::Unknown,
-            "the receiver speaks no TLS version from 1.2 on".into(),
+            "the receiver supports neither TLS 1.2 nor 1.3".into(),
         ),
         error => (
             Party::Unknown,
@@ -160,7 +163,7 @@ fn alerted(alert: AlertDescription, shows_certificate: bool) -> SendError {
             Party::Receiver,
             "the receiver demands a client certificate".into(),
         ),
-        // Before TLS 1.3 this is also the answer to a missing client certificate.
+        // Before TLS 1.3, the alert for a missing client certificate.
         Alert::HandshakeFailure if !shows_certificate => (
             Party::Receiver,
             "the receiver ended the TLS handshake; it probably demands a client certificate".into(),
@@ -206,8 +209,8 @@ fn alerted(alert: AlertDescription, shows_certificate: bool) -> SendError {
 fn certificate(error: &CertificateError) -> String {
     use CertificateError as Invalid;
     match error {
-        Invalid::UnknownIssuer => "its authority is not trusted here".into(),
-        // Their own texts name the host.
+        Invalid::UnknownIssuer => "its authority is not trusted".into(),
+        // rustls' own messages contain the host.
         Invalid::NotValidForName | Invalid::NotValidForNameContext { .. } => {
             "it is for another host name".into()
         }
@@ -219,8 +222,8 @@ fn certificate(error: &CertificateError) -> String {
     }
 }
 
-/// The first error of this type in the chain. An `io::Error` does not name what it wraps as its
-/// source; this looks inside.
+/// The first error of this type in the chain of sources. An `io::Error` does not report the error it
+/// wraps as its source; this function looks inside.
 fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -238,7 +241,7 @@ fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
     None
 }
 
-/// The outer errors of the client repeat the URL; the innermost says what happened.
+/// The outer errors of the client repeat the URL; the innermost one states the cause.
 fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     let mut error = error;
     while let Some(source) = error.source() {

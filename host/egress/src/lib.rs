@@ -1,32 +1,30 @@
-//! Sends what sinks encoded: the only crate through which events leave over HTTP.
+//! Sends the requests that sinks encode. No other crate sends events over HTTP.
 //!
 //! It owns the receiver's address, TLS, credentials, connections and pace, so that a sink needs
-//! none of them. It does not own patience: [`Client::send`] tries once and says what happened;
-//! [`verdict`] and [`Backoff`] tell a pipeline what follows from it.
+//! none of them. It does not retry: [`EndpointClient::send`] tries once and reports what happened;
+//! [`StatusClass`] says what a pipeline does about it.
 //!
-//! - A guest's request chooses neither authority nor credentials: the operator's are applied after
-//!   it, and win.
+//! - A guest's request chooses neither the authority nor the credentials: the operator's are applied
+//!   after it and win.
 //! - TLS sessions are never resumed. Fluentd, Fluent Bit and Vector demand client certificates
 //!   without setting a session id context, and OpenSSL then refuses every resumed session with
 //!   alert 80.
-//! - Whatever a receiver answers is masked for known secrets before anybody else reads it.
-//! - Of an endpoint, its pipeline's name is all that is ever logged.
+//! - Answers are masked for known secrets before anyone else reads them.
+//! - Logs name an endpoint by its pipeline, never by its URL.
 
 mod answer;
-mod backoff;
 mod client;
 mod endpoint;
 mod error;
 mod rate;
+mod status;
 mod target;
 mod tls;
-mod verdict;
 
 pub use answer::RETRY_AFTER_MAX;
-pub use backoff::{Backoff, random_seed, split_mix};
-pub use client::Client;
-pub use endpoint::{Auth, Endpoint, EndpointError, Identity, Pem};
+pub use client::EndpointClient;
+pub use endpoint::{Auth, ClientCertificate, Endpoint, EndpointError, Pem};
 pub use error::{Party, SendError};
 pub use lockgate_model::Secret;
 pub use rate::{Pace, Rate};
-pub use verdict::{Verdict, verdict};
+pub use status::StatusClass;

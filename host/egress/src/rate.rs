@@ -3,19 +3,19 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// At most so many events a second, on average, whatever the sizes of the requests.
+/// Limits the average number of events per second, whatever the sizes of the requests.
 ///
-/// A bucket that may go into debt: a request larger than the bucket is let through and the next one
-/// waits the longer, so that no request is too large to be sent. The clock is the argument.
+/// A token bucket that may go into debt: a request larger than the bucket is let through, and the
+/// next one waits longer, so that no request is too large to be sent. The clock is an argument.
 #[derive(Clone, Debug)]
 pub struct Pace {
     per_second: f64,
-    /// Seconds since the first use, at which all that was let through so far is paid for.
+    /// When all requests so far are paid for, in seconds since the first use.
     paid_at: f64,
 }
 
 impl Pace {
-    /// What an idle bucket holds, in seconds of its rate.
+    /// The capacity of the bucket, in seconds of its rate.
     pub const BURST: Duration = Duration::from_secs(1);
 
     /// `per_second`: events; at least one in about eleven days.
@@ -26,8 +26,8 @@ impl Pace {
         }
     }
 
-    /// Reserves room for `events` and says how long to wait before sending them. `now`: time since
-    /// any fixed point.
+    /// Reserves room for `events` and returns how long to wait before sending them. `now`: time
+    /// since any fixed point.
     pub fn take(&mut self, now: Duration, events: usize) -> Duration {
         let now = now.as_secs_f64();
         let from = self.paid_at.max(now - Self::BURST.as_secs_f64());
@@ -52,8 +52,8 @@ impl Rate {
         }
     }
 
-    /// Waits until `events` more may be sent. First come, first served. A reservation stays when
-    /// the future is dropped.
+    /// Waits until `events` more may be sent. First come, first served. Dropping the future does not
+    /// cancel the reservation.
     pub async fn take(&self, events: usize) {
         let now = Instant::now();
         let wait = self
@@ -96,7 +96,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_window_carries_more_than_its_share(
+        fn no_window_exceeds_the_rate(
             per_second in 1.0f64..5000.0,
             requests in prop::collection::vec((0u64..3000, 1usize..800), 1..60),
         ) {

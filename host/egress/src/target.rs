@@ -3,8 +3,8 @@ use reqwest::Url;
 
 use crate::EndpointError;
 
-/// An operator's URL, taken apart once. What a request adds is put in as text at its place; nothing
-/// is ever resolved against it.
+/// An operator's URL, parsed once. The parts that a request adds are inserted as text; relative
+/// references are never resolved.
 #[derive(Clone)]
 pub struct Target {
     /// `https://host:port`, as configured.
@@ -17,7 +17,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// `setting`: what messages call it. `credential`: a parameter that goes behind the URL's own.
+    /// `setting`: the key in messages. `credential`: a parameter to append to the URL's own.
     pub fn parse(
         setting: &'static str,
         url: &str,
@@ -70,12 +70,14 @@ impl Target {
     /// The operator's path, then `suffix`; the guest's query, then the operator's.
     ///
     /// # Errors
-    /// Says which rule the request breaks. A name that the operator's query has too is refused: of
-    /// two parameters with one name some receivers take the first, and a guest must not choose,
-    /// say, whose token is used.
+    /// The rule that the request breaks. A parameter of the operator's query cannot be repeated:
+    /// some receivers use the first of two parameters with one name, and a guest must not choose
+    /// whose token is used.
     pub fn join(&self, suffix: &str, query: &[(String, String)]) -> Result<Url, String> {
         if let Some((name, _)) = query.iter().find(|(name, _)| self.names.contains(name)) {
-            return Err(format!("the query parameter `{name}` is the operator's"));
+            return Err(format!(
+                "the query parameter `{name}` is set by the operator"
+            ));
         }
         let suffix = if self.path.ends_with('/') {
             suffix.strip_prefix('/').unwrap_or(suffix)
@@ -91,10 +93,10 @@ impl Target {
         let mark = if query.is_empty() { "" } else { "?" };
         let url = Url::parse(&format!("{}{path}{mark}{}", self.origin, query.join("&")))
             .map_err(|error| error.to_string())?;
-        // Two harmless halves can make a `..` or `.` together, which parsing has then resolved.
+        // Two harmless parts can form `..` or `.` together, which parsing has then resolved.
         if url.path() != path || url.fragment().is_some() {
             return Err(
-                "the path suffix makes `.` or `..` of the end of the operator's path".into(),
+                "the path suffix and the end of the operator's path form `.` or `..`".into(),
             );
         }
         Ok(url)
@@ -119,12 +121,18 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_put_behind_the_operators_path_and_before_its_query() {
+    fn suffixes_follow_the_operators_path_and_queries_precede_the_operators() {
         for (base, suffix, query, url) in [
             ("https://h", "", &[][..], "https://h/"),
             ("https://h", "/test.log", &[], "https://h/test.log"),
             ("https://h/", "/test.log", &[], "https://h/test.log"),
-            // Text put behind `https://h` without a path in between would name another host.
+            (
+                "https://Bücher.faß.example",
+                "/x",
+                &[],
+                "https://xn--bcher-kva.xn--fa-hia.example/x",
+            ),
+            // Text appended to `https://h` without a path would name another host.
             ("https://h", ".evil.example", &[], "https://h/.evil.example"),
             (
                 "https://h:8443/session",
@@ -160,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_cannot_climb_or_take_the_operators_parameters() {
+    fn requests_can_neither_leave_the_path_nor_repeat_the_operators_parameters() {
         for (base, suffix, query) in [
             ("https://h/a/.", "./b", &[][..]),
             ("https://h/a/%2e", "./b", &[]),
@@ -187,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_that_would_mislead_are_refused() {
+    fn misleading_urls_are_refused() {
         for (url, error) in [
             ("https://user:hunter22@h/", EndpointError::Userinfo("url")),
             ("https://token@h/", EndpointError::Userinfo("url")),

@@ -6,31 +6,31 @@ use rustls::{ClientConfig, Error, RootCertStore};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
-use crate::{EndpointError, Identity, Pem};
+use crate::{ClientCertificate, EndpointError, Pem};
 
 /// Which authorities a receiver's certificate is checked against.
 pub enum Authorities<'a> {
     /// These, and no others.
     Given(&'a Pem),
     Platform,
-    /// The endpoint does not use TLS.
-    Nobody,
+    /// None: the endpoint does not use TLS.
+    None,
 }
 
-/// TLS 1.2 and 1.3 (Fluentd's default and Vector know nothing newer than 1.2), no resumption, no
-/// ALPN (Fluentd offers none, and HTTP/1.1 is what is spoken without).
+/// TLS 1.2 and 1.3 (Fluentd's default and Vector support at most 1.2), no resumption, no ALPN
+/// (Fluentd offers none, and HTTP/1.1 is the default without it).
 pub fn config(
     authorities: Authorities<'_>,
-    identity: Option<&Identity>,
+    client_certificate: Option<&ClientCertificate>,
 ) -> Result<ClientConfig, EndpointError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| EndpointError::Setup(error.to_string()))?
         .with_root_certificates(roots(authorities)?);
-    let mut config = match identity {
+    let mut config = match client_certificate {
         None => builder.with_no_client_auth(),
-        Some(Identity { cert, key }) => builder
+        Some(ClientCertificate { cert, key }) => builder
             .with_client_auth_cert(certificates(cert)?, private_key(key)?)
             .map_err(|error| match error {
                 Error::InconsistentKeys(_) => EndpointError::KeyMismatch {
@@ -55,14 +55,13 @@ fn roots(authorities: Authorities<'_>) -> Result<RootCertStore, EndpointError> {
             }
         }
         Authorities::Platform => {
-            // A platform's bundle may hold certificates that webpki does not know how to read; the
-            // others still count.
+            // A platform's bundle may contain certificates that webpki cannot parse; ignore them.
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
             if roots.is_empty() {
                 return Err(EndpointError::NoAuthorities);
             }
         }
-        Authorities::Nobody => {}
+        Authorities::None => {}
     }
     Ok(roots)
 }
@@ -80,7 +79,7 @@ fn certificates(pem: &Pem) -> Result<Vec<CertificateDer<'static>>, EndpointError
 
 fn private_key(pem: &Pem) -> Result<PrivateKeyDer<'static>, EndpointError> {
     PrivateKeyDer::from_pem_slice(&pem.text).map_err(|error| match error {
-        // PKCS #8 says so in its frame, the older forms in a header.
+        // PKCS #8 has it in its label, older formats in a header.
         _ if String::from_utf8_lossy(&pem.text).contains("ENCRYPTED") => {
             EndpointError::EncryptedKey(pem.file.clone())
         }
@@ -101,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_cannot_serve_is_named() {
+    fn unusable_files_are_named() {
         let pair = || {
             let key = rcgen::KeyPair::generate().unwrap();
             let cert = rcgen::CertificateParams::new(vec!["localhost".into()])
@@ -112,38 +111,47 @@ mod tests {
         };
         let ((cert, key), (_, other_key)) = (pair(), pair());
         let ca = |text: &str| config(Authorities::Given(&Pem::new("ca.crt", text)), None).map(drop);
-        let identity = |cert: &str, key: &str| {
-            let identity = Identity {
+        let client_certificate = |cert: &str, key: &str| {
+            let client_certificate = ClientCertificate {
                 cert: Pem::new("c.crt", cert),
                 key: Pem::new("c.key", key),
             };
-            config(Authorities::Nobody, Some(&identity)).map(drop)
+            config(Authorities::None, Some(&client_certificate)).map(drop)
         };
         assert_eq!(ca(&cert), Ok(()));
-        assert_eq!(identity(&cert, &key), Ok(()));
+        assert_eq!(client_certificate(&cert, &key), Ok(()));
         for (result, message) in [
             (
                 ca(""),
-                "`ca.crt` holds no certificate in PEM (`-----BEGIN CERTIFICATE-----`)",
+                "`ca.crt` contains no certificate in PEM (`-----BEGIN CERTIFICATE-----`)",
             ),
             (
                 ca(&key),
-                "`ca.crt` holds no certificate in PEM (`-----BEGIN CERTIFICATE-----`)",
+                "`ca.crt` contains no certificate in PEM (`-----BEGIN CERTIFICATE-----`)",
             ),
             (ca(&cert[..cert.len() - 30]), "`ca.crt` is damaged: "),
             (
                 ca("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
                 "`ca.crt` is damaged: ",
             ),
-            (identity("", &key), "`c.crt` holds no certificate"),
-            (identity(&cert, ""), "`c.key` holds no private key"),
-            (identity(&cert, &cert), "`c.key` holds no private key"),
             (
-                identity(&cert, &other_key),
-                "the private key in `c.key` is not the one of the certificate in `c.crt`",
+                client_certificate("", &key),
+                "`c.crt` contains no certificate",
             ),
             (
-                identity(&cert, &key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY")),
+                client_certificate(&cert, ""),
+                "`c.key` contains no private key",
+            ),
+            (
+                client_certificate(&cert, &cert),
+                "`c.key` contains no private key",
+            ),
+            (
+                client_certificate(&cert, &other_key),
+                "the private key in `c.key` does not belong to the certificate in `c.crt`",
+            ),
+            (
+                client_certificate(&cert, &key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY")),
                 "the private key in `c.key` is encrypted; decrypt it with `openssl pkey",
             ),
         ] {

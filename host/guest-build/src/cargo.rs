@@ -100,9 +100,6 @@ impl Toolchain {
         // In the environment and not among the flags, so that it wins over a linker in someone's
         // cargo configuration.
         command.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", &self.linker);
-        if let Some(folder) = &self.libraries {
-            command.env("LD_LIBRARY_PATH", library_path(folder));
-        }
         command
     }
 
@@ -130,18 +127,8 @@ impl Toolchain {
     }
 }
 
-/// `folder` before what the loader searches anyway.
-pub(crate) fn library_path(folder: &Path) -> OsString {
-    let mut path = folder.as_os_str().to_owned();
-    if let Some(before) = std::env::var_os("LD_LIBRARY_PATH").filter(|before| !before.is_empty()) {
-        path.push(":");
-        path.push(before);
-    }
-    path
-}
-
 /// Cargo without what an outer cargo, or a person for the outer cargo, has set in the environment.
-pub(crate) fn cargo() -> Command {
+fn cargo() -> Command {
     let mut command =
         Command::new(std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo")));
     for (name, _) in std::env::vars_os() {

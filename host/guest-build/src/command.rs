@@ -77,7 +77,7 @@ fn complaint(stderr: &str) -> Option<String> {
         .collect();
     let first = lines
         .iter()
-        .find(|line| line.starts_with("error") || line.starts_with("E: "))
+        .find(|line| line.starts_with("error"))
         .or(lines.last())?;
     let causes = lines
         .iter()
@@ -91,10 +91,7 @@ fn complaint(stderr: &str) -> Option<String> {
             .map_or(cause, |(_, text)| text)
             .to_owned()
     };
-    let text = first
-        .trim_start_matches("error: ")
-        .trim_start_matches("E: ")
-        .trim_end_matches('.');
+    let text = first.trim_start_matches("error: ").trim_end_matches('.');
     Some(match (causes.last(), text.split_once(": ")) {
         (Some(last), _) => format!("{text} ({})", unnumbered(last)),
         // The same chain on one line, with every step between.
@@ -124,10 +121,10 @@ mod tests {
         );
         assert_eq!(
             capture(
-                &mut sh("echo hint >&2; echo 'E: Unable to locate package x.' >&2; exit 100"),
+                &mut sh("echo hint >&2; echo 'error: unknown target.' >&2; exit 100"),
                 long
             ),
-            { Err("Unable to locate package x".into()) }
+            { Err("unknown target".into()) }
         );
         assert_eq!(
             capture(&mut sh("exit 3"), long),

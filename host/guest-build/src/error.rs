@@ -1,6 +1,8 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use crate::toolchain::TARGET;
+
 /// Why there are no components. `Display` is the whole message for a person, over several lines.
 #[derive(Debug)]
 pub enum BuildError {
@@ -11,30 +13,21 @@ pub enum BuildError {
         missing: &'static str,
         searched: PathBuf,
     },
-    /// The target is not installed, and no way to get it worked.
-    Target { tried: Vec<Attempt> },
+    /// The target is not installed, and rustup could not install it.
+    Target { reason: String },
     /// The workspace could not be read.
     Workspace { manifest: PathBuf, reason: String },
     /// No member of the workspace is a `cdylib`.
     NoComponents { manifest: PathBuf },
     /// Cargo failed; it has said why on stderr.
     Compile { manifest: PathBuf, package: String },
-    /// The linker wrote something that is no component.
+    /// The linker wrote something other than a component.
     NotAComponent { path: PathBuf },
     /// A file or folder below the target folder could not be used.
     Io {
         path: PathBuf,
         source: std::io::Error,
     },
-}
-
-/// One way to get the target that did not work.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Attempt {
-    /// What was run or looked for.
-    pub what: String,
-    /// Why it failed, in a line.
-    pub why: String,
 }
 
 impl fmt::Display for BuildError {
@@ -50,19 +43,11 @@ impl fmt::Display for BuildError {
                  hint: use a Rust toolchain installed by rustup (https://rustup.rs).",
                 searched.display()
             ),
-            Self::Target { tried } => {
-                writeln!(
-                    f,
-                    "The plugins cannot be compiled: Rust's target `wasm32-unknown-unknown` is missing. Run this, then build again:"
-                )?;
-                writeln!(f)?;
-                writeln!(f, "    rustup target add wasm32-unknown-unknown")?;
-                writeln!(f)?;
-                write!(f, "What was tried to get it:")?;
-                tried
-                    .iter()
-                    .try_for_each(|attempt| write!(f, "\n- {}: {}", attempt.what, attempt.why))
-            }
+            Self::Target { reason } => write!(
+                f,
+                "The plugins cannot be compiled: Rust's target `{TARGET}` is missing, and rustup could not install it: {reason}.\n\
+                 Run this, then build again:\n\n    rustup target add {TARGET}\n"
+            ),
             Self::Workspace { manifest, reason } => write!(
                 f,
                 "The guest workspace `{}` cannot be read: {reason}.",
@@ -82,7 +67,7 @@ impl fmt::Display for BuildError {
             }
             Self::NotAComponent { path } => write!(
                 f,
-                "The linker wrote `{}`, which is no WebAssembly component.",
+                "The linker wrote `{}`, which is not a WebAssembly component.",
                 path.display()
             ),
             Self::Io { path, source } => {
@@ -98,32 +83,5 @@ impl std::error::Error for BuildError {
             Self::Io { source, .. } => Some(source),
             _ => None,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_missing_target_names_the_command_and_every_attempt() {
-        let error = BuildError::Target {
-            tried: vec![
-                Attempt {
-                    what: "`rustup target add`".into(),
-                    why: "no route to host".into(),
-                },
-                Attempt {
-                    what: "packages of Debian".into(),
-                    why: "`apt-get` is not installed".into(),
-                },
-            ],
-        };
-        assert_eq!(
-            error.to_string(),
-            "The plugins cannot be compiled: Rust's target `wasm32-unknown-unknown` is missing. Run this, then build again:\n\n    \
-             rustup target add wasm32-unknown-unknown\n\nWhat was tried to get it:\n- `rustup target add`: no route to host\n\
-             - packages of Debian: `apt-get` is not installed"
-        );
     }
 }

@@ -1,12 +1,15 @@
 //! Compiles a workspace of guest crates to WebAssembly components with a nested cargo.
 //!
 //! For build scripts (the built-in plugins) and tests (hostile components), so it depends on
-//! nothing but the standard library. The guests may be compiled by another compiler than the host:
-//! see [`Toolchain`].
+//! nothing but the standard library.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "runs in build scripts, to which cargo speaks by environment variables"
+)]
 
 mod cargo;
 mod command;
-mod debian;
 mod error;
 mod json;
 mod outer;
@@ -16,22 +19,22 @@ mod toolchain;
 use std::path::{Path, PathBuf};
 
 pub use cargo::Component;
-pub use error::{Attempt, BuildError};
+pub use error::BuildError;
 pub use outer::generates_code;
-pub use toolchain::{Origin, TARGET, Toolchain};
+pub use toolchain::{TARGET, Toolchain};
 
 /// Compiles every member of the workspace at `manifest` that has the crate type `cdylib`, in the
 /// release profile, and returns the components, sorted by file name.
 ///
-/// All that is built or fetched stays below `target_dir` ([`guests_folder`] finds the one to
+/// What is built stays below `target_dir` ([`guests_folder`] finds the one to
 /// share). A second call with nothing changed compiles nothing. Several calls at once, also by
 /// several processes, wait for each other.
 ///
 /// # Errors
-/// No toolchain for the target can be had, or a guest does not compile: cargo's own report has then
-/// gone to stderr.
+/// The target cannot be installed, or a guest does not compile: cargo's own report has then gone to
+/// stderr.
 pub fn build(manifest: &Path, target_dir: &Path) -> Result<Vec<PathBuf>, BuildError> {
-    let toolchain = Toolchain::find(target_dir, &mut |line| eprintln!("{line}"))?;
+    let toolchain = Toolchain::find(target_dir)?;
     let components = toolchain.compile(manifest, target_dir)?;
     Ok(components
         .into_iter()

@@ -4,8 +4,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::command::capture;
-use crate::error::{Attempt, BuildError};
-use crate::{debian, rustup};
+use crate::error::BuildError;
+use crate::rustup::Rustup;
 
 /// The target of every guest. It has no operating system at all, so a guest imports nothing but
 /// what its world names.
@@ -19,102 +19,45 @@ const QUESTION: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Toolchain {
     pub(crate) rustc: PathBuf,
-    /// Shared libraries of `rustc` that the system's loader would not find.
-    pub(crate) libraries: Option<PathBuf>,
     /// Writes the component.
     pub(crate) linker: PathBuf,
     /// Links the core module inside it.
     pub(crate) wasm_ld: PathBuf,
-    pub origin: Origin,
-}
-
-/// Where the target came from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Origin {
-    /// It was installed.
-    Installed,
-    /// `rustup target add` was run now.
-    Added,
-    /// A compiler of this version from the distribution's packages.
-    Distribution { version: String },
 }
 
 impl Toolchain {
-    /// Finds a toolchain: the target that is installed, else what `rustup target add` installs,
-    /// else a private one made of the distribution's packages and kept in `home`, which takes
-    /// about two minutes once. `note` is told what a person should know.
+    /// The compiler that cargo uses. Where it lacks the target, rustup installs it. Processes that
+    /// do so at the same time and pass the same `home` wait for each other.
     ///
     /// # Errors
-    /// None of the three worked, or the linkers are missing.
-    pub fn find(home: &Path, note: &mut dyn FnMut(&str)) -> Result<Self, BuildError> {
+    /// The target is missing and rustup cannot install it, or the linkers are missing.
+    pub fn find(home: &Path) -> Result<Self, BuildError> {
         let rustc = std::env::var_os("RUSTC").map_or_else(|| PathBuf::from("rustc"), PathBuf::from);
+        Self::of(rustc, &Rustup::find(), home)
+    }
+
+    fn of(rustc: PathBuf, rustup: &Rustup, home: &Path) -> Result<Self, BuildError> {
         let [linker, wasm_ld] = linkers(&rustc)?;
-        let own = |origin| Self {
-            rustc: rustc.clone(),
-            libraries: None,
-            linker: linker.clone(),
-            wasm_ld: wasm_ld.clone(),
-            origin,
-        };
-        if installed(&rustc)? {
-            return Ok(own(Origin::Installed));
-        }
-        // Whoever comes second finds the work done.
-        let _lock = lock(home)?;
-        if installed(&rustc)? {
-            return Ok(own(Origin::Installed));
-        }
-        let kept = debian::kept(home);
-        let distribution = match kept {
-            Some(kept) => kept,
-            None => match rustup::add_target() {
-                // Rustup is also run by others: its failure counts only if the target is still
-                // missing.
-                Ok(()) => return added(&rustc).map(|()| own(Origin::Added)),
-                Err(_) if installed(&rustc)? => return Ok(own(Origin::Installed)),
-                Err(refused) => {
-                    let prepared = debian::prepare(home).map_err(|other| BuildError::Target {
-                        tried: vec![refused.clone(), other],
-                    })?;
-                    note(&format!(
-                        "Rust's target `{TARGET}` is missing and `rustup target add` failed: {}. The plugins are compiled with rustc {} \
-                         from the distribution's packages instead, prepared in {} s and kept in `{}`.",
-                        refused.why,
-                        prepared.version,
-                        prepared.seconds,
-                        home.display()
-                    ));
-                    prepared
+        if !installed(&rustc)? {
+            let _lock = lock(home)?;
+            // Another process may have installed it meanwhile, beside rustup's own lock too.
+            if !installed(&rustc)? {
+                let added = rustup.add_target();
+                if !installed(&rustc)? {
+                    let reason = added.err().unwrap_or_else(|| {
+                        let rustc = rustc.display();
+                        format!("it installed the target for another compiler than `{rustc}`")
+                    });
+                    return Err(BuildError::Target { reason });
                 }
-            },
-        };
-        let origin = Origin::Distribution {
-            version: distribution.version,
-        };
+            }
+        }
         Ok(Self {
-            rustc: distribution.rustc,
-            libraries: Some(distribution.libraries),
+            rustc,
             linker,
             wasm_ld,
-            origin,
         })
     }
-}
-
-fn added(rustc: &Path) -> Result<(), BuildError> {
-    if installed(rustc)? {
-        return Ok(());
-    }
-    let why = format!(
-        "it added the target to another toolchain than the one of `{}`",
-        rustc.display()
-    );
-    Err(BuildError::Target {
-        tried: vec![Attempt {
-            what: format!("`rustup target add {TARGET}`"),
-            why,
-        }],
-    })
 }
 
 fn ask(rustc: &Path, question: &[&str]) -> Result<PathBuf, BuildError> {
@@ -124,21 +67,15 @@ fn ask(rustc: &Path, question: &[&str]) -> Result<PathBuf, BuildError> {
     Ok(PathBuf::from(answer.trim_end()))
 }
 
+/// Whether the compiler has a standard library for the target.
 fn installed(rustc: &Path) -> Result<bool, BuildError> {
-    Ok(has_core(&ask(
-        rustc,
-        &["--print", "target-libdir", "--target", TARGET],
-    )?))
-}
-
-/// Whether `folder` holds a standard library.
-pub(crate) fn has_core(folder: &Path) -> bool {
+    let folder = ask(rustc, &["--print", "target-libdir", "--target", TARGET])?;
     let Ok(entries) = fs::read_dir(folder) else {
-        return false;
+        return Ok(false);
     };
-    entries
+    Ok(entries
         .flatten()
-        .any(|entry| entry.file_name().to_string_lossy().starts_with("libcore-"))
+        .any(|entry| entry.file_name().to_string_lossy().starts_with("libcore-")))
 }
 
 /// The linkers that come with Rust, for any target.
@@ -164,8 +101,8 @@ fn linkers(rustc: &Path) -> Result<[PathBuf; 2], BuildError> {
     ])
 }
 
-/// Held while a toolchain is installed or prepared; the system releases it when the process ends,
-/// however it ends.
+/// Held while the target is installed; the system releases it when the process ends, however it
+/// ends.
 fn lock(home: &Path) -> Result<File, BuildError> {
     let path = home.join("toolchain.lock");
     let locked = fs::create_dir_all(home).and_then(|()| {
@@ -174,4 +111,92 @@ fn lock(home: &Path) -> Result<File, BuildError> {
         Ok(file)
     });
     locked.map_err(|source| BuildError::Io { path, source })
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    /// A compiler of shell script with its linkers, whose target is missing, and a rustup that runs
+    /// `install` in the folder of the target's standard library.
+    fn check(install: &str) -> Result<Toolchain, BuildError> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = folder.path();
+        let libraries = root.join("rustlib/host/lib");
+        let target = root.join("rustlib").join(TARGET).join("lib");
+        let programs = root.join("rustlib/host/bin");
+        for made in [&libraries, &target, &programs.join("gcc-ld")] {
+            fs::create_dir_all(made).expect("a folder");
+        }
+        for linker in ["wasm-component-ld", "gcc-ld/wasm-ld"] {
+            fs::write(programs.join(linker), "").expect("a file");
+        }
+        let print = format!(
+            "case \"$*\" in *--target*) echo '{}';; *) echo '{}';; esac",
+            target.display(),
+            libraries.display()
+        );
+        let rustc = script(&root.join("rustc"), &print);
+        let install = format!(
+            "[ \"$*\" = 'target add {TARGET}' ] && cd '{}' && {{ {install}\n}}",
+            target.display()
+        );
+        let rustup = Rustup::at(script(&root.join("rustup"), &install));
+
+        let found = Toolchain::of(rustc.clone(), &rustup, &root.join("home"))?;
+        assert_eq!(found.rustc, rustc);
+        assert_eq!(found.linker, programs.join("wasm-component-ld"));
+        assert_eq!(found.wasm_ld, programs.join("gcc-ld/wasm-ld"));
+        // Rustup is asked once.
+        let never = Rustup::at(root.join("missing"));
+        assert_eq!(Toolchain::of(rustc, &never, root)?, found);
+        Ok(found)
+    }
+
+    /// Written by another process: while this one has a file open for writing, a program that
+    /// another test starts at the same time inherits it, and nobody can execute it.
+    fn script(path: &Path, text: &str) -> PathBuf {
+        let written = Command::new("sh")
+            .args([
+                "-c",
+                r#"printf '#!/bin/sh\n%s\n' "$1" > "$2" && chmod +x "$2""#,
+                "sh",
+                text,
+            ])
+            .arg(path)
+            .status();
+        assert!(written.expect("sh runs").success());
+        path.to_owned()
+    }
+
+    #[test]
+    fn rustup_installs_a_missing_target() {
+        check("touch libcore-1.rlib").expect("a toolchain");
+    }
+
+    #[test]
+    fn a_target_that_cannot_be_installed_is_reported_with_the_command_to_run() {
+        for (install, reason) in [
+            (
+                "echo 'error: no route to host' >&2; exit 1",
+                "no route to host",
+            ),
+            (
+                "true",
+                "it installed the target for another compiler than `",
+            ),
+        ] {
+            let message = check(install).expect_err("no target").to_string();
+            assert!(
+                message.contains("\n    rustup target add wasm32-unknown-unknown\n"),
+                "{message}"
+            );
+            assert!(message.contains(reason), "{message}");
+        }
+    }
+
+    #[test]
+    fn what_rustup_says_does_not_count_once_the_target_is_there() {
+        check("touch libcore-1.rlib; exit 1").expect("a toolchain");
+    }
 }

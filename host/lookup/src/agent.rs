@@ -1,5 +1,5 @@
-//! User agents, by the patterns of ua-parser/uap-core: what Elasticsearch's `user_agent` processor
-//! uses too.
+//! User agents, by the patterns of ua-parser/uap-core, which Elasticsearch's `user_agent` processor
+//! also uses.
 
 use std::sync::{Arc, LazyLock, OnceLock};
 
@@ -7,20 +7,21 @@ use quick_cache::sync::Cache;
 use sha2::{Digest, Sha256};
 use ua_parser::{Extractor, Regexes};
 
-/// Made by the build script, of the edition that the package `ua-parser` carries.
-const PATTERNS: &str = include_str!(concat!(env!("OUT_DIR"), "/user-agents.json"));
+/// Upstream's data; its README.md names the version.
+const PATTERNS: &str = include_str!("../uap-core/regexes.json");
 
-/// Bytes. A longer text is not looked at.
+/// Longest user agent that is looked up, in bytes.
 pub const TEXT_MAX: usize = 4096;
 
-/// Answers kept. There are a few hundred different user agents in a cluster.
+/// Cached answers. A cluster has a few hundred different user agents.
 const CACHED: usize = 2048;
 
-/// What a user agent is. `name` of the software and `device` are `Other` where no pattern fits.
+/// The software and device of a user agent. `software.name` and `device` are `Other` if no pattern
+/// matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Agent {
     pub software: Software,
-    /// `None` where no pattern fits.
+    /// `None` if no pattern matches.
     pub os: Option<Software>,
     pub device: String,
 }
@@ -28,7 +29,7 @@ pub struct Agent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Software {
     pub name: String,
-    /// Up to four parts with dots between, as far as they are known.
+    /// Up to four parts, joined with dots.
     pub version: Option<String>,
 }
 
@@ -39,12 +40,12 @@ struct Agents {
 
 static AGENTS: OnceLock<Agents> = OnceLock::new();
 
-/// The patterns are compiled.
+/// Whether the patterns are compiled.
 pub fn is_ready() -> bool {
     AGENTS.get().is_some()
 }
 
-/// Compiles the patterns, once in the life of the process: some 0.2 s of CPU time and 30 MB.
+/// Compiles the patterns, once per process: about 0.2 s of CPU time and 30 MB.
 pub fn prepare() {
     agents();
 }
@@ -60,7 +61,7 @@ pub(crate) fn digest() -> &'static str {
     &DIGEST
 }
 
-/// `None` where the text is longer than [`TEXT_MAX`].
+/// `None` if the text is longer than [`TEXT_MAX`].
 pub(crate) fn find(text: &str) -> Option<Arc<Agent>> {
     if text.len() > TEXT_MAX {
         return None;
@@ -80,10 +81,10 @@ fn agents() -> &'static Agents {
             serde_json::from_str::<Regexes<'static>>(PATTERNS).map_err(|error| error.to_string());
         let extractor = patterns
             .and_then(|patterns| Extractor::try_from(patterns).map_err(|error| error.to_string()));
-        // A test compiles them, so that nobody else sees this.
+        // A test compiles the patterns, so users never see this.
         let extractor = extractor
             .inspect_err(|error| {
-                tracing::error!("the patterns for user agents cannot be used: {error}")
+                tracing::error!("compiling the patterns for user agents failed: {error}")
             })
             .ok();
         Agents {
@@ -125,7 +126,7 @@ fn read(extractor: &Extractor<'static>, text: &str) -> Agent {
     }
 }
 
-/// The parts up to the first that is missing.
+/// The parts before the first missing one.
 fn version(parts: [Option<&str>; 4]) -> Option<String> {
     let known: Vec<&str> = parts
         .into_iter()
@@ -138,10 +139,10 @@ fn version(parts: [Option<&str>; 4]) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// Figures: ua-parser/uap-core, and what Elastic's tests of its Teleport integration expect of
-    /// the first three.
+    /// Expected values: ua-parser/uap-core, and for the first three also the tests of Elastic's
+    /// Teleport integration.
     #[test]
-    fn user_agents_are_what_elasticsearch_says_of_them() {
+    fn user_agents_are_classified_as_by_elasticsearch() {
         let chrome = "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/121.0.0.0 Safari/537.36";
         for (text, software, os, device) in [
             ("tsh/15.0.2 grpc-go/1.60.1", "Other", None, "Other"),

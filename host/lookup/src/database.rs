@@ -13,13 +13,13 @@ use crate::file::{self, Stamp};
 use crate::network::Network;
 use crate::place::Place;
 
-/// Answers kept for each database. Events of one day come from few addresses.
+/// Cached answers per database. The events of a day come from few addresses.
 const CACHED: usize = 8192;
 
-/// A database of the wrong kind is known by its first networks.
-const LOOK_AT: usize = 1000;
+/// Networks that are checked to recognise a database of the wrong kind.
+const SAMPLE: usize = 1000;
 
-/// What a database answers with.
+/// A kind of answer, from the kind of database that contains it.
 pub(crate) trait Answer: Clone + Send + Sync + Sized + 'static {
     const WHICH: Which;
     fn find(reader: &Reader<Vec<u8>>, ip: IpAddr) -> Result<Option<Self>, MaxMindDbError>;
@@ -49,16 +49,16 @@ impl Answer for Network {
     }
 }
 
-/// One content of one file.
+/// A loaded database. Its content never changes.
 pub(crate) struct Database<A> {
     reader: Reader<Vec<u8>>,
     answers: Cache<IpAddr, Option<Arc<A>>>,
     digest: String,
-    complained: AtomicBool,
+    warned: AtomicBool,
 }
 
 impl<A: Answer> Database<A> {
-    /// Reads the file and looks whether it answers what it is granted for.
+    /// Reads the file and checks that it is the right kind of database.
     pub(crate) fn open(path: &Path) -> Result<(Database<A>, Stamp), OpenError> {
         let opened =
             file::read(path).and_then(|(content, stamp)| Ok((Database::new(content)?, stamp)));
@@ -82,7 +82,7 @@ impl<A: Answer> Database<A> {
         for network in reader
             .networks(WithinOptions::default())
             .map_err(format)?
-            .take(LOOK_AT)
+            .take(SAMPLE)
         {
             let ip = network
                 .and_then(|found| found.network())
@@ -100,7 +100,7 @@ impl<A: Answer> Database<A> {
         }
         match fault {
             _ if answers => {}
-            // Fields of other types under the same names: another vendor's layout.
+            // The same names with fields of other types: another vendor's layout.
             Some(MaxMindDbError::Decoding { .. }) | None => {
                 return Err(Reason::Kind {
                     kind: reader.metadata().database_type.clone(),
@@ -114,13 +114,13 @@ impl<A: Answer> Database<A> {
             reader,
             answers: Cache::new(CACHED),
             digest,
-            complained: AtomicBool::new(false),
+            warned: AtomicBool::new(false),
         })
     }
 
-    /// `None` where it knows nothing of the address, or the text is no address.
+    /// `None` if the address is unknown or the text is not an address.
     pub(crate) fn find(&self, ip: &str) -> Option<Arc<A>> {
-        // As in Java, an IPv4 address that is mapped into IPv6 is that IPv4 address.
+        // As in Java, an IPv4-mapped IPv6 address is the IPv4 address.
         let ip = ip.parse::<IpAddr>().ok()?.to_canonical();
         if let Some(known) = self.answers.get(&ip) {
             return known;
@@ -128,9 +128,9 @@ impl<A: Answer> Database<A> {
         let answer = match A::find(&self.reader, ip) {
             Ok(answer) => answer.map(Arc::new),
             Err(error) => {
-                if !self.complained.swap(true, Ordering::Relaxed) {
+                if !self.warned.swap(true, Ordering::Relaxed) {
                     tracing::warn!(
-                        "the database granted as `{}` is damaged, some answers are `none` (said once): {error}",
+                        "the database `lookup.{}` is damaged; some look-ups find nothing (logged once): {error}",
                         A::WHICH
                     );
                 }
@@ -146,12 +146,12 @@ impl<A: Answer> Database<A> {
         &self.digest
     }
 
-    /// Such as `GeoLite2-City`.
+    /// The type in the metadata, such as `GeoLite2-City`.
     pub(crate) fn kind(&self) -> &str {
         &self.reader.metadata().database_type
     }
 
-    /// When it was made, in seconds since 1970.
+    /// Build time, in seconds since 1970.
     pub(crate) fn built(&self) -> u64 {
         self.reader.metadata().build_epoch
     }

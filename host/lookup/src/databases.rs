@@ -19,58 +19,60 @@ pub struct Grant {
     pub user_agents: bool,
 }
 
-/// The granted files, opened.
+/// The granted databases, loaded.
 #[derive(Debug)]
 pub struct Databases {
-    city: Option<Held<Place>>,
-    asn: Option<Held<Network>>,
+    city: Option<Watched<Place>>,
+    asn: Option<Watched<Network>>,
     user_agents: bool,
 }
 
-/// What a look at the files found.
+/// The result of [`Databases::refresh`].
 #[derive(Debug, Default)]
 pub struct Refreshed {
-    /// Now answered by a new content.
+    /// Databases with new content.
     pub replaced: Vec<Replaced>,
-    /// Cannot be used, so that the content before stays. Told once for each change of the file.
+    /// Files that cannot be used, so that the previous content stays. Reported once for each change
+    /// of the file.
     pub failed: Vec<OpenError>,
 }
 
-/// A database that another one took the place of.
+/// A database with new content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replaced {
     pub which: Which,
-    /// Such as `GeoLite2-City`.
+    /// The type in the metadata, such as `GeoLite2-City`.
     pub kind: String,
-    /// When it was made, in seconds since 1970.
+    /// Build time, in seconds since 1970.
     pub built: u64,
     /// SHA-256 of the file, in hexadecimal.
     pub digest: String,
 }
 
+/// A loaded database, and the file to watch for changes.
 #[derive(Debug)]
-struct Held<A: Answer> {
+struct Watched<A: Answer> {
     path: PathBuf,
     database: Arc<Database<A>>,
-    /// Of the content that is open, or that was refused.
+    /// The stamp of the loaded or refused content.
     stamp: Option<Stamp>,
-    /// What stood there at the last look, where it is something else. Taken once it has kept still
-    /// from one look to the next.
+    /// A different stamp that the last check found. The file is loaded once two checks in a row
+    /// find the same one.
     pending: Option<Option<Stamp>>,
 }
 
 impl Databases {
-    /// Opens all that is granted, or says of each file why it cannot be used.
+    /// Loads all granted databases, or returns an error for each that cannot be used.
     pub fn open(grant: &Grant) -> Result<Databases, Vec<OpenError>> {
         let mut errors = Vec::new();
         let city = grant
             .city
             .as_deref()
-            .and_then(|path| Held::open(path).map_err(|error| errors.push(error)).ok());
+            .and_then(|path| Watched::open(path).map_err(|error| errors.push(error)).ok());
         let asn = grant
             .asn
             .as_deref()
-            .and_then(|path| Held::open(path).map_err(|error| errors.push(error)).ok());
+            .and_then(|path| Watched::open(path).map_err(|error| errors.push(error)).ok());
         if errors.is_empty() {
             Ok(Databases {
                 city,
@@ -82,22 +84,22 @@ impl Databases {
         }
     }
 
-    /// What they say now.
+    /// The current content.
     pub fn lookups(&self) -> Lookups {
         Lookups {
-            places: self.city.as_ref().map(|held| held.database.clone()),
-            networks: self.asn.as_ref().map(|held| held.database.clone()),
+            places: self.city.as_ref().map(|watched| watched.database.clone()),
+            networks: self.asn.as_ref().map(|watched| watched.database.clone()),
             agents: self.user_agents,
         }
     }
 
-    /// There is no file that could change.
+    /// Whether there is no file that could change.
     pub fn is_fixed(&self) -> bool {
         self.city.is_none() && self.asn.is_none()
     }
 
-    /// Looks at the files, and opens again what has changed and kept still since the last look.
-    /// Blocks while it reads.
+    /// Checks the files, and loads those that have changed and were stable since the last check.
+    /// Blocks while reading.
     pub fn refresh(&mut self) -> Refreshed {
         let mut refreshed = Refreshed::default();
         if let Some(city) = &mut self.city {
@@ -110,10 +112,10 @@ impl Databases {
     }
 }
 
-impl<A: Answer> Held<A> {
-    fn open(path: &Path) -> Result<Held<A>, OpenError> {
+impl<A: Answer> Watched<A> {
+    fn open(path: &Path) -> Result<Watched<A>, OpenError> {
         let (database, stamp) = Database::open(path)?;
-        Ok(Held {
+        Ok(Watched {
             path: path.to_owned(),
             database: Arc::new(database),
             stamp: Some(stamp),
@@ -144,7 +146,7 @@ impl<A: Answer> Held<A> {
         match opened {
             Ok((database, stamp)) => {
                 self.stamp = Some(stamp);
-                // Written anew, with the same content: nothing to tell.
+                // Rewritten with the same content: nothing has changed.
                 if database.digest() != self.database.digest() {
                     self.database = Arc::new(database);
                     let database = &self.database;
@@ -157,7 +159,7 @@ impl<A: Answer> Held<A> {
                     });
                 }
             }
-            // It is being written: the next look sees another stamp, or the same once more.
+            // The file is being written: the next check decides.
             Err(OpenError {
                 reason: Reason::Unstable,
                 ..

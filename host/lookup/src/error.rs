@@ -3,7 +3,7 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// Which of the granted databases, as the operator calls it.
+/// One of the granted databases, by its key in the configuration.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Which {
     /// `city`: places.
@@ -44,22 +44,20 @@ pub struct OpenError {
     pub reason: Reason,
 }
 
-/// Why a file is no database for its purpose.
+/// Why a file cannot be used as this database.
 #[derive(Debug, Error)]
 pub enum Reason {
-    /// Not there, not a file, or not to be read.
+    /// Missing, unreadable, or not a file.
     #[error("cannot be read: {0}")]
     Read(std::io::Error),
-    /// Somebody writes to it.
+    /// Another process is writing it.
     #[error("changed while it was read")]
     Unstable,
     /// Not in MaxMind's format, cut short, or damaged.
-    #[error("is not a MaxMind database (`.mmdb`), or is damaged: {0}")]
+    #[error("is not a MaxMind database (`.mmdb`) or is damaged: {0}")]
     Format(String),
     /// Another kind of database.
-    #[error(
-        "is a database of the type `{kind}`, and none of its first {looked_at} networks holds {wanted}"
-    )]
+    #[error("is a database of type `{kind}`: its first {looked_at} networks contain no {wanted}")]
     Kind {
         kind: String,
         looked_at: usize,

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::error::Reason;
 
-/// What tells one content of a path from the next without reading it.
+/// Distinguishes versions of a file without reading it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Stamp {
     device: u64,
@@ -32,7 +32,7 @@ impl From<&Metadata> for Stamp {
     }
 }
 
-/// The whole content, and its stamp. Refused where it changed meanwhile.
+/// The content and its stamp. Fails if the file changes while it is read.
 pub(crate) fn read(path: &Path) -> Result<(Vec<u8>, Stamp), Reason> {
     let mut file = File::open(path).map_err(Reason::Read)?;
     let metadata = file.metadata().map_err(Reason::Read)?;

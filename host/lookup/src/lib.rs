@@ -1,13 +1,12 @@
-//! What components may look up: places and networks of addresses, in MaxMind databases that the
-//! operator grants, and user agents.
+//! Look-ups for components: places and networks of addresses, in MaxMind databases that the operator
+//! grants, and user agents.
 //!
-//! - [`Databases`] holds the granted files: opened, checked, digested, and opened again when they
-//!   change.
-//! - [`Lookups`] is what they say at one moment. It never changes, so that all of a batch is
-//!   answered by the same data, and whoever keeps the [digests](Lookups::digests) knows which.
+//! - [`Databases`] loads the granted files, checks them, and loads them again when they change.
+//! - [`Lookups`] is a snapshot of their content. It never changes, so all look-ups of a batch use the
+//!   same data, which [`Lookups::digests`] identifies.
 //!
-//! A database is read into memory whole: a file that is replaced or cut short while it is mapped
-//! would end the process.
+//! A database is read into memory: a file that is truncated while it is mapped would end the
+//! process.
 
 mod agent;
 mod database;

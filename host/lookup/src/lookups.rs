@@ -6,7 +6,7 @@ use crate::database::Database;
 use crate::network::Network;
 use crate::place::Place;
 
-/// What can be looked up at one moment. Clones share everything; the default is nothing at all.
+/// A snapshot of everything that can be looked up. Clones share it; the default is empty.
 #[derive(Clone, Debug, Default)]
 pub struct Lookups {
     pub(crate) places: Option<Arc<Database<Place>>>,
@@ -14,12 +14,12 @@ pub struct Lookups {
     pub(crate) agents: bool,
 }
 
-/// The operator grants nothing that could answer.
+/// The operator has not granted this look-up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotGranted;
 
 impl Lookups {
-    /// Where an address is. `None`: not known, or the text is no address; names are never resolved.
+    /// Where an address is. `None`: unknown, or not an address; host names are never resolved.
     pub fn place_of(&self, ip: &str) -> Result<Option<Arc<Place>>, NotGranted> {
         self.places
             .as_ref()
@@ -27,7 +27,7 @@ impl Lookups {
             .ok_or(NotGranted)
     }
 
-    /// Whose network an address belongs to. `None`: not known, or the text is no address.
+    /// The network that an address belongs to. `None`: unknown, or not an address.
     pub fn network_of(&self, ip: &str) -> Result<Option<Arc<Network>>, NotGranted> {
         self.networks
             .as_ref()
@@ -35,12 +35,12 @@ impl Lookups {
             .ok_or(NotGranted)
     }
 
-    /// User agents are granted.
+    /// Whether user agents are granted.
     pub fn knows_user_agents(&self) -> bool {
         self.agents
     }
 
-    /// What a user agent is. `None`: the text is longer than [`TEXT_MAX`](crate::TEXT_MAX).
+    /// The parts of a user agent. `None`: the text is longer than [`TEXT_MAX`](crate::TEXT_MAX).
     pub fn user_agent(&self, text: &str) -> Result<Option<Arc<Agent>>, NotGranted> {
         if self.agents {
             Ok(agent::find(text))

@@ -1,6 +1,6 @@
 use maxminddb::geoip2;
 
-/// Whose network an address belongs to.
+/// The network that an address belongs to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Network {
     /// Number of the autonomous system.
@@ -9,7 +9,7 @@ pub struct Network {
 }
 
 impl Network {
-    /// `None` where nothing of it is known.
+    /// `None` if nothing is known.
     pub(crate) fn of(asn: &geoip2::Asn<'_>) -> Option<Network> {
         let organization = asn
             .autonomous_system_organization

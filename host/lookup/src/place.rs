@@ -1,6 +1,6 @@
 use maxminddb::geoip2;
 
-/// Where an address is, as far as the database says. Names are English.
+/// Where an address is, as far as the database knows. Names are in English.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Place {
     pub continent_name: Option<String>,
@@ -19,7 +19,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// `None` where nothing of it is known.
+    /// `None` if nothing is known.
     pub(crate) fn of(city: &geoip2::City<'_>) -> Option<Place> {
         let text = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
         let country = text(city.country.iso_code);

@@ -195,11 +195,11 @@ fn a_file_that_cannot_serve_is_refused_by_name() {
         (&text, not_mmdb),
         (
             &asn,
-            "is a database of the type `GeoLite2-ASN`, and none of its first 2 networks holds places",
+            "is a database of type `GeoLite2-ASN`: its first 2 networks contain no places",
         ),
         (
             &flat,
-            "is a database of the type `ipinfo standard_location.mmdb`, and none of its first 1 networks holds places",
+            "is a database of type `ipinfo standard_location.mmdb`: its first 1 networks contain no places",
         ),
     ] {
         let errors = open(Some(file), None).unwrap_err();
@@ -211,9 +211,8 @@ fn a_file_that_cannot_serve_is_refused_by_name() {
     let errors = open(Some(&missing), Some(&city)).unwrap_err();
     assert!(
         errors.len() == 2
-            && errors[1].contains(
-                "none of its first 3 networks holds networks (`autonomous_system_number`)"
-            ),
+            && errors[1]
+                .contains("its first 3 networks contain no networks (`autonomous_system_number`)"),
         "{errors:?}"
     );
 }
@@ -256,13 +255,13 @@ fn a_file_is_opened_again_once_its_change_has_kept_still() {
     );
     assert_ne!(digest, replaced.digest);
 
-    // The same content under a new time is no other database.
+    // The same content with a new time is the same database.
     mmdb(&file, "GeoIP2-City", &[("192.0.2.0/24", bhutan())]);
     assert!((0..4).all(|_| databases.refresh().replaced.is_empty()));
 }
 
 #[test]
-fn while_a_file_is_broken_or_gone_the_content_before_answers() {
+fn while_a_file_is_broken_or_missing_the_previous_content_answers() {
     let folder = Folder::new();
     let file = folder.city();
     let mut databases = open(Some(&file), None).unwrap();
@@ -277,13 +276,13 @@ fn while_a_file_is_broken_or_gone_the_content_before_answers() {
     ];
     for (expected, damage) in breakages {
         damage();
-        let told: Vec<String> = (0..5)
+        let reported: Vec<String> = (0..5)
             .flat_map(|_| databases.refresh().failed)
             .map(|error| error.to_string())
             .collect();
         assert!(
-            told.len() == 1 && told[0].contains(expected),
-            "told once: {told:?}"
+            reported.len() == 1 && reported[0].contains(expected),
+            "reported once: {reported:?}"
         );
         assert_eq!(
             city_of(&databases.lookups(), "192.0.2.1").as_deref(),

@@ -27,9 +27,27 @@ impl fmt::Display for Secret {
     }
 }
 
+/// Whether the name of a header or of a query parameter says that its value is a secret. Masking
+/// every value, such as `application/json`, would hide more than it protects.
+pub fn names_a_secret(name: &str) -> bool {
+    const PARTS: [&str; 9] = [
+        "auth",
+        "token",
+        "key",
+        "secret",
+        "password",
+        "passwd",
+        "credential",
+        "signature",
+        "cookie",
+    ];
+    let name = name.to_ascii_lowercase();
+    name == "sig" || PARTS.iter().any(|part| name.contains(part))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Secret;
+    use super::*;
 
     #[test]
     fn a_secret_prints_as_stars() {
@@ -39,5 +57,15 @@ mod tests {
             "*** *** Some(***)"
         );
         assert_eq!(secret.expose(), "hunter2");
+    }
+
+    #[test]
+    fn names_of_secrets_are_recognised() {
+        for name in ["X-Api-Key", "Cookie", "sig", "access_token", "X-Auth"] {
+            assert!(names_a_secret(name), "{name}");
+        }
+        for name in ["Content-Type", "X-Source", "design", "q"] {
+            assert!(!names_a_secret(name), "{name}");
+        }
     }
 }

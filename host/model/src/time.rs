@@ -19,11 +19,10 @@ impl Day {
     pub fn start(self) -> Millis {
         i64::from(self.0) * Self::MILLIS
     }
-}
 
-impl fmt::Display for Day {
-    // Proleptic Gregorian calendar from a day count, by the usual shift to 1 March of year 0.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    /// Year, month from 1 and day of the month from 1, in the proleptic Gregorian calendar.
+    pub fn date(self) -> (i64, u8, u8) {
+        // Years are counted from 1 March of year 0, so that a leap day comes last.
         let z = i64::from(self.0) + 719_468;
         let era = z.div_euclid(146_097);
         let day_of_era = z.rem_euclid(146_097);
@@ -38,6 +37,13 @@ impl fmt::Display for Day {
             shifted_month - 9
         };
         let year = year_of_era + era * 400 + i64::from(month <= 2);
+        (year, month as u8, day as u8)
+    }
+}
+
+impl fmt::Display for Day {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (year, month, day) = self.date();
         write!(f, "{year:04}-{month:02}-{day:02}")
     }
 }

@@ -1,17 +1,17 @@
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::{ParseError, Targets};
 
-/// Our crates: every target that begins so.
+/// The prefix of our crates' targets.
 const OURS: &str = "lockgate";
 
-/// What plugins say: it is written for the operator.
+/// The target of plugins' log lines, which are written for the operator.
 const PLUGINS: &str = "plugin";
 
-/// `debug`, or directives such as `info,lockgate_teleport=debug`.
+/// Parses `debug`, or directives such as `info,lockgate_teleport=debug`.
 ///
-/// Nothing means `info`. A level without a target means our own crates and plugins. The libraries
-/// below them say no more than warnings unless they are named: at `debug` an HTTP client logs the
-/// addresses that it connects to.
+/// An empty filter means `info`. A level without a target applies to our own crates and plugins.
+/// Libraries log only warnings unless they are named: at `debug`, an HTTP client logs the addresses
+/// it connects to.
 pub fn parse(text: &str) -> Result<Targets, ParseError> {
     let given: Targets = if text.trim().is_empty() { "info" } else { text }.parse()?;
     let level = given.default_level().unwrap_or(LevelFilter::OFF);
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bare_level_is_for_our_crates_and_plugins() {
+    fn a_bare_level_applies_to_our_crates_and_plugins() {
         for (text, target, most) in [
             ("", "plugin", Some(Level::INFO)),
             ("debug", "plugin", Some(Level::DEBUG)),

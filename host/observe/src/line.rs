@@ -9,14 +9,13 @@ use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Level, Metadata};
 
-/// The length of one value in a line, in bytes. Guests' texts are shorter: they are cut where they
-/// come in.
+/// The longest value in a line, in bytes. Guests' texts are shorter: they are cut on entry.
 const VALUE_MAX: usize = 4 * LINE_MAX;
 
 /// The field in which `tracing` keeps an event's message.
 const MESSAGE: &str = "message";
 
-/// An event's or a span's fields, in the order in which they were given.
+/// The fields of an event or a span, in order.
 #[derive(Clone, Default)]
 pub struct Fields(Vec<(&'static str, Value)>);
 
@@ -35,8 +34,7 @@ impl Fields {
         }
     }
 
-    /// Each value on its own, before it is written in any format: a number that is a secret becomes
-    /// a text.
+    /// Masks each value before it is formatted. A number that is a secret becomes a string.
     fn masked(mut self, masks: &Masks) -> Self {
         for (_, value) in &mut self.0 {
             let text = as_text(value);
@@ -93,7 +91,7 @@ impl Visit for Fields {
     }
 }
 
-/// One event on its way to the log.
+/// One event, ready to be formatted.
 pub struct Line<'a> {
     pub time: SystemTime,
     pub metadata: &'a Metadata<'a>,
@@ -123,7 +121,7 @@ impl Line<'_> {
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value))
             .collect();
-        // Serialising texts and numbers cannot fail.
+        // Serialising strings and numbers cannot fail.
         serde_json::to_string(&Object {
             timestamp,
             level,
@@ -135,8 +133,8 @@ impl Line<'_> {
             + "\n"
     }
 
-    /// `2026-11-20T12:00:00.000Z WARN  the receiver is slow pipeline=siem reason="no answer"`, and
-    /// a line feed.
+    /// For example `2026-11-20T12:00:00.000Z WARN  the receiver is slow pipeline=siem`, and a line
+    /// feed.
     pub fn text(self, masks: &Masks, colour: bool) -> String {
         let paint = |code: &str, text: &str| {
             if colour {
@@ -157,7 +155,7 @@ impl Line<'_> {
             paint("2", &timestamp(self.time)),
             paint(code, &format!("{:5}", level.as_str()))
         );
-        // Which of our crates it was tells people nothing; which library, a little.
+        // The target is useful only for libraries, not for our own crates.
         if !self.metadata.target().starts_with("lockgate") {
             let _ = write!(line, "{}: ", self.metadata.target());
         }
@@ -172,7 +170,7 @@ impl Line<'_> {
             );
         }
         line.push('\n');
-        // Once more over the whole: a secret with a space may have come in two fields.
+        // Mask the whole line again: a secret with a space may be split over two fields.
         masks.mask(&line).into_owned()
     }
 }

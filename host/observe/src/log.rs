@@ -12,29 +12,34 @@ use tracing_subscriber::registry::LookupSpan;
 use crate::filter;
 use crate::line::{Fields, Line};
 
-/// How the log is written.
+/// The format of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Format {
-    /// For people: time, level, message, fields. Coloured on a terminal, unless `NO_COLOR` is set.
+    /// Readable lines: time, level, message, fields. Coloured on a terminal, unless `NO_COLOR` is
+    /// set.
     #[default]
     Text,
-    /// One JSON object a line: `timestamp`, `level`, `target`, `message`, `fields`.
+    /// One JSON object per line: `timestamp`, `level`, `target`, `message`, `fields`.
     Json,
 }
 
 #[derive(Debug, Error)]
 pub enum LogError {
-    #[error("`{0}` is not a filter for the log: {1}")]
+    #[error("`{0}` is not a log filter: {1}")]
     Filter(String, String),
-    #[error("the log is set up already")]
+    #[error("the log is already set up")]
     AlreadySet,
 }
 
-/// Sends everything that `tracing` hears to standard error, from now on and for the whole process.
+/// Writes all `tracing` events of this process to standard error from here on.
 ///
-/// `filter`: a level, or directives such as `info,lockgate_teleport=debug`. A bare level is for our
-/// own crates; libraries say no more than warnings unless they are named. `masks`: what is added to
-/// it later is masked as well.
+/// `filter`: a level, or directives such as `info,lockgate_teleport=debug`. A bare level applies to
+/// our own crates; libraries log only warnings unless they are named. `masks`: secrets that are
+/// added later are masked, too.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "set up once per process; tests build `Log` themselves"
+)]
 pub fn init_logging(format: Format, filter: &str, masks: Masks) -> Result<(), LogError> {
     let targets = filter::parse(filter)
         .map_err(|error| LogError::Filter(filter.to_owned(), error.to_string()))?;
@@ -93,7 +98,7 @@ impl<W: Write + 'static, S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lo
         event.record(&mut own);
         let mut fields = own.clone();
         fields.extend(&around);
-        // Where both have a field, the event's is nearer.
+        // If both have a field, the event's own value wins.
         fields.extend(&own);
         let line = Line {
             time: (self.clock)(),
@@ -104,8 +109,8 @@ impl<W: Write + 'static, S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Lo
             Format::Text => line.text(&self.masks, self.colour),
             Format::Json => line.json(&self.masks),
         };
-        // One write a line, so that lines of other processes on the same terminal do not mix in. If
-        // it fails there is nobody to tell.
+        // One write per line, so that lines of other processes on the same terminal do not mix in.
+        // There is no place to report a failure.
         let _ = self
             .out
             .lock()
@@ -135,7 +140,7 @@ mod tests {
         }
     }
 
-    /// What `talk` logs, with these secrets.
+    /// The output of `talk`, with these secrets masked.
     fn logged(format: Format, colour: bool, secrets: &[&str], talk: impl FnOnce()) -> String {
         let (sheet, masks) = (Sheet::default(), Masks::new());
         let clock = || SystemTime::UNIX_EPOCH + Duration::from_millis(1_767_700_800_042);
@@ -164,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn text_is_one_readable_line_an_event() {
+    fn text_is_one_readable_line_per_event() {
         assert_eq!(
             logged(Format::Text, false, &[], talk),
             concat!(
@@ -175,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_carry_nothing_of_their_own() {
+    fn colours_carry_no_meaning_of_their_own() {
         let coloured = logged(Format::Text, true, &[], talk);
         assert!(
             coloured.contains("\x1b[33mWARN \x1b[0m the receiver"),
@@ -189,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn json_is_one_object_a_line() {
+    fn json_is_one_object_per_line() {
         let lines: Vec<Value> = logged(Format::Json, true, &[], talk)
             .lines()
             .map(|line| serde_json::from_str(line).unwrap())
@@ -218,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_masked_wherever_they_are_written() {
+    fn secrets_are_masked_in_messages_fields_and_spans() {
         let secrets = ["hunter22", "p\"w\nx", "1234", "true", "two words"];
         let talk = || {
             let span = tracing::info_span!("connection", token = "hunter22");
@@ -251,12 +256,12 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_that_cannot_be_read_is_an_error() {
+    fn a_wrong_filter_is_an_error() {
         let error = init_logging(Format::Text, "info,lockgate=loud", Masks::new())
             .unwrap_err()
             .to_string();
         assert!(
-            error.starts_with("`info,lockgate=loud` is not a filter for the log: "),
+            error.starts_with("`info,lockgate=loud` is not a log filter: "),
             "{error}"
         );
     }

@@ -1,15 +1,14 @@
-//! What a process costs: memory and processor time. From `/proc` (proc(5)), so that elsewhere than
-//! on Linux it is not known.
+//! Memory and CPU time of processes, from `/proc` (proc(5)); unknown on systems other than Linux.
 
 /// Resident memory of this process, in bytes.
 pub fn rss_bytes() -> Option<u64> {
     read("self", "status").as_deref().and_then(rss)
 }
 
-/// Processor time that this process used so far, user and system, in microseconds. Threads that
-/// ended count.
+/// CPU time of this process so far, user and system, in microseconds, including threads that have
+/// ended.
 pub fn cpu_micros() -> Option<u64> {
-    // Finer than `/proc`, which counts in hundredths of a second.
+    // More precise than `/proc`, which counts in hundredths of a second.
     #[cfg(unix)]
     {
         let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
@@ -22,18 +21,18 @@ pub fn cpu_micros() -> Option<u64> {
     None
 }
 
-/// Resident memory of another process, in bytes. None where it is gone or may not be seen.
+/// Resident memory of another process, in bytes. `None` if it has ended or may not be inspected.
 pub fn rss_of(pid: u32) -> Option<u64> {
     read(&pid.to_string(), "status").as_deref().and_then(rss)
 }
 
-/// Processor time that another process used so far, with its threads, in microseconds, to 10 ms.
+/// CPU time of another process so far, in microseconds, to 10 ms.
 pub fn cpu_of(pid: u32) -> Option<u64> {
     read(&pid.to_string(), "stat").as_deref().and_then(cpu)
 }
 
 fn read(process: &str, file: &str) -> Option<String> {
-    // Lossy: a process may have any bytes as its name.
+    // Lossy: the name of a process may contain any bytes.
     Some(
         String::from_utf8_lossy(&std::fs::read(format!("/proc/{process}/{file}")).ok()?)
             .into_owned(),
@@ -50,11 +49,11 @@ fn rss(status: &str) -> Option<u64> {
 }
 
 fn cpu(stat: &str) -> Option<u64> {
-    /// `USER_HZ`: what `/proc` counts in, whatever the kernel's own tick. 100 on every architecture
-    /// but Alpha.
+    /// `USER_HZ`, the unit of `/proc`, whatever the kernel's own tick: 100 per second on every
+    /// architecture except Alpha.
     const TICK_MICROS: u64 = 10_000;
-    // `pid (comm) state …`, where comm may hold spaces and parentheses. utime and stime are fields
-    // 14 and 15, state is field 3.
+    // `pid (comm) state …`, where comm may contain spaces and parentheses. utime and stime are
+    // fields 14 and 15; state is field 3.
     let (_, fields) = stat.rsplit_once(')')?;
     let mut fields = fields.split_ascii_whitespace().skip(11);
     let mut ticks = || fields.next()?.parse::<u64>().ok();
@@ -68,7 +67,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_are_read_whatever_the_process_is_called() {
+    fn any_name_of_a_process_is_parsed() {
         let stat = "4242 (a) b) c) R 1 4242 4242 0 -1 4194304 100 0 0 0 250 50 7 8 20 0 4 0 100 1000000 200";
         assert_eq!(cpu(stat), Some(3_000_000));
         assert_eq!(
@@ -82,7 +81,7 @@ mod tests {
 
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_process_can_be_watched() {
+    fn memory_and_cpu_time_of_a_process_are_read() {
         assert!(rss_bytes().unwrap() > 100_000);
         let before = cpu_micros().unwrap();
         let mut sum = 0u64;

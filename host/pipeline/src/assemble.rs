@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::time::Duration;
 
 use lockgate_config::{Auth, Database, Issue, Order, Pipeline, Plugin, Report, Sink, Wasi, With};
-use lockgate_egress::{Client, Endpoint, EndpointError, Identity, Pem, Rate};
+use lockgate_egress::{ClientCertificate, Endpoint, EndpointClient, EndpointError, Pem, Rate};
 use lockgate_lookup::{Databases, Grant, Which};
 use lockgate_model::Masks;
 use lockgate_registry::{Artifact, CodeStore, resolve};
@@ -337,9 +337,9 @@ impl Workshop {
         Ok(component)
     }
 
-    fn client(&self, pipeline: &Pipeline, report: &mut Report) -> Option<Client> {
+    fn client(&self, pipeline: &Pipeline, report: &mut Report) -> Option<EndpointClient> {
         let sink = &pipeline.sink;
-        let client = endpoint(pipeline, sink, &self.masks).and_then(Client::new);
+        let client = endpoint(pipeline, sink, &self.masks).and_then(EndpointClient::new);
         client
             .map_err(|error| {
                 use EndpointError::{Fragment, Scheme, TlsWithoutHttps, Url, Userinfo};
@@ -369,7 +369,7 @@ fn reporter(plugin: &Plugin, artifact: &Artifact) -> String {
 fn endpoint(pipeline: &Pipeline, sink: &Sink, masks: &Masks) -> Result<Endpoint, EndpointError> {
     let pem = |file: &Option<PathBuf>| file.as_ref().map(Pem::read).transpose();
     let identity = match &sink.tls.client {
-        Some(client) => Some(Identity {
+        Some(client) => Some(ClientCertificate {
             cert: Pem::read(&client.cert)?,
             key: Pem::read(&client.key)?,
         }),
@@ -378,7 +378,7 @@ fn endpoint(pipeline: &Pipeline, sink: &Sink, masks: &Masks) -> Result<Endpoint,
     let mut endpoint = Endpoint::new(&pipeline.name, sink.url.clone());
     endpoint.session_url = sink.session_url.clone();
     endpoint.ca = pem(&sink.tls.ca)?;
-    endpoint.identity = identity;
+    endpoint.client_certificate = identity;
     endpoint.headers = sink.headers.clone();
     endpoint.auth = match &sink.auth {
         None => lockgate_egress::Auth::None,

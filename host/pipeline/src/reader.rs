@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use lockgate_config::{Credentials as Configured, Source};
 use lockgate_model::Append;
-use lockgate_store::{Ledger, Store, StoreError};
+use lockgate_store::{Ledger, LedgerError, Store};
 use lockgate_teleport::{
     Closed, Credentials, Ended, Intake, Phase, ReaderKind, Resume, Settings, SourceStatus,
 };
@@ -72,11 +72,11 @@ pub(crate) async fn run(
     let Reader { name, mut settings } = reader;
     settings.exit_on_last_event = exit_on_last_event;
     let (reads, source) = (store.clone(), name.clone());
-    let resume = tokio::task::spawn_blocking(move || -> Result<Resume, StoreError> {
+    let resume = tokio::task::spawn_blocking(move || -> Result<Resume, LedgerError> {
         let stream = format!("{source}/audit");
         Ok(Resume {
-            cursors: reads.cursors(&source)?,
-            recent_hashes: reads.recent_hashes(&stream, RECENT_HASHES)?,
+            cursors: reads.reads().cursors(&source)?,
+            recent_hashes: reads.reads().recent_hashes(&stream, RECENT_HASHES)?,
         })
     });
     let resume = resume

@@ -216,15 +216,13 @@ impl Work {
             if let Some((cause, reason)) = entry.dead {
                 outcomes.push(Outcome::Dead(reason));
                 tally.dead += 1;
-                dead.push(DeadLetter {
-                    seq,
-                    key: event.key.to_owned(),
-                    event_type: event.event_type.to_owned(),
-                    time: event.time,
-                    cause: self.reasons.texts[cause as usize].clone(),
-                    reason: self.reasons.texts[reason as usize].clone(),
-                    payload: block.raw(row).unwrap_or(event.payload.as_bytes()).to_vec(),
-                });
+                debug_assert_eq!(seq, block.first_seq + row as u64);
+                dead.push(DeadLetter::new(
+                    block,
+                    row,
+                    self.reasons.texts[cause as usize].clone(),
+                    self.reasons.texts[reason as usize].clone(),
+                ));
             } else if entry.delivered {
                 outcomes.push(Outcome::Delivered);
                 tally.delivered += 1;
@@ -248,13 +246,14 @@ impl Work {
 }
 
 impl Reasons {
-    /// Reasons come from plugins too (`reject`): past 60,000 different ones in a batch the rest
-    /// share the last.
+    /// Reasons come from plugins too (`reject`), so they are cut where the ledger refuses longer
+    /// ones, and past 256 different ones in a batch the rest share the last.
     fn index(&mut self, text: &str) -> ReasonIndex {
+        let text = &text[..text.floor_char_boundary(1024)];
         if let Some(&index) = self.known.get(text) {
             return index;
         }
-        let index = self.texts.len().min(60_000);
+        let index = self.texts.len().min(255);
         if index == self.texts.len() {
             self.texts.push(text.to_owned());
             self.known.insert(text.to_owned(), index as ReasonIndex);

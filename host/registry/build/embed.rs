@@ -22,8 +22,7 @@ pub fn nothing(out: &Path) -> Result<(), String> {
 
 pub fn plugins(manifest: &Path, out: &Path) -> Result<(), String> {
     let folder = guests_folder(out);
-    let toolchain = Toolchain::find(&folder, &mut |line| println!("cargo::warning={line}"))
-        .map_err(|error| error.to_string())?;
+    let toolchain = Toolchain::find(&folder).map_err(|error| error.to_string())?;
     let components = toolchain
         .compile(manifest, &folder)
         .map_err(|error| error.to_string())?;

@@ -7,10 +7,10 @@ mod embedded {
     include!(concat!(env!("OUT_DIR"), "/builtins.rs"));
 }
 
-/// A component that is part of this binary.
+/// A component that is embedded in this binary.
 #[derive(Clone, Copy)]
 pub struct Builtin {
-    /// What stands after `builtin:`.
+    /// The name after `builtin:`.
     pub name: &'static str,
     /// Version of the plugin's own package.
     pub version: &'static str,
@@ -24,7 +24,7 @@ impl Builtin {
     }
 }
 
-/// All of them, by name. None in a binary that was built without plugins.
+/// All built-in components, by name. Empty in a binary that was built without plugins.
 pub fn builtins() -> &'static [Builtin] {
     &embedded::BUILTINS
 }
@@ -56,7 +56,7 @@ fn select<'a>(name: &str, all: &'a [Builtin], built: bool) -> Result<&'a Builtin
         })
 }
 
-/// The name that was perhaps meant.
+/// The name that was probably meant.
 fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
     let distance = |candidate: &&str| strsim::damerau_levenshtein(&name.to_lowercase(), candidate);
     // Beyond a third of the letters it is another word, not a slip.
@@ -109,13 +109,13 @@ mod tests {
         assert_eq!(
             message("fluend"),
             Err((
-                "There is no built-in plugin `fluend`. Built in are: `filter`, `fluentd`, `redact`.".into(),
+                "Unknown built-in plugin `fluend`. The built-in plugins are `filter`, `fluentd`, `redact`.".into(),
                 hint("did you mean `builtin:fluentd`?")
             ))
         );
         assert_eq!(
             message("splunk"),
-            Err(("There is no built-in plugin `splunk`. Built in are: `filter`, `fluentd`, `redact`.".into(), None))
+            Err(("Unknown built-in plugin `splunk`. The built-in plugins are `filter`, `fluentd`, `redact`.".into(), None))
         );
         assert!(
             message("Filter")

@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn is_written_as_registries_write_it() {
+    fn digests_have_the_form_that_registries_use() {
         // FIPS 180-2, appendix B.1.
         assert_eq!(
             Digest::of(b"abc").to_string(),

@@ -1,7 +1,7 @@
-//! Where components come from: embedded in the binary, or files; their digests; and the cache of
-//! code compiled from them.
+//! Where components come from (the binary itself, or files), their digests, and the cache of their
+//! compiled code.
 //!
-//! Nothing here runs or checks a component beyond its first bytes: that is the runtime's.
+//! This crate looks only at the first bytes of a component; the runtime checks and runs it.
 
 mod builtin;
 mod code_store;

@@ -8,15 +8,15 @@ use thiserror::Error;
 use crate::builtin::{builtin, named};
 use crate::digest::Digest;
 
-/// The largest component that is read, in bytes. A Python component is 18 MiB.
+/// Largest component that is accepted, in bytes. A Python component is 18 MiB.
 pub const COMPONENT_MAX: u64 = 64 << 20;
 
 /// A component, ready to be compiled.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Artifact {
-    /// For people: the source as the operator wrote it.
+    /// The source as the operator wrote it, for messages.
     pub name: String,
-    /// Version of a built-in plugin. Files have none.
+    /// Version of a built-in plugin. `None` for files.
     pub version: Option<&'static str>,
     /// Of `bytes`.
     pub digest: Digest,
@@ -40,75 +40,73 @@ impl std::fmt::Debug for Artifact {
     }
 }
 
-/// Why a source gives no component. `Display` is a sentence; [`SourceError::hint`] names the way
-/// out.
+/// Why a source does not provide a component. `Display` is a sentence; [`SourceError::hint`] says
+/// what to do.
 #[derive(Debug, Error)]
 pub enum SourceError {
     /// No built-in plugin has this name.
-    #[error("There is no built-in plugin `{name}`. Built in are: `{known}`.")]
+    #[error("Unknown built-in plugin `{name}`. The built-in plugins are `{known}`.")]
     UnknownBuiltin {
         name: String,
         nearest: Option<&'static str>,
         known: String,
     },
-    /// The binary has no plugins at all.
-    #[error("`builtin:{name}` is not in this binary: it was built without plugins.")]
+    /// The binary was built without plugins.
+    #[error("`builtin:{name}` is not available: this binary was built without plugins.")]
     NoBuiltins { name: String },
     /// A component in an OCI registry.
-    #[error(
-        "`{source_text}` is in an OCI registry, and OCI sources are not supported in this version."
-    )]
+    #[error("`{source_text}` is an OCI source, which this version does not support.")]
     Oci { source_text: String },
     /// Neither a known scheme nor a path to a component.
-    #[error("`{source_text}` is not a source of a plugin.")]
+    #[error("`{source_text}` is not a plugin source.")]
     Unknown {
         source_text: String,
         builtin: Option<&'static str>,
     },
-    /// No file is there.
-    #[error("There is no file `{path}`.")]
+    /// The file does not exist.
+    #[error("`{path}` does not exist.")]
     Missing { path: PathBuf },
     /// The file could not be read.
-    #[error("`{path}` could not be read: {source}.")]
+    #[error("`{path}` cannot be read: {source}.")]
     Read { path: PathBuf, source: io::Error },
-    /// The path is a folder or a device.
+    /// The path is a directory or a device.
     #[error("`{path}` is not a file.")]
     NotAFile { path: PathBuf },
     /// More than [`COMPONENT_MAX`].
-    #[error("`{path}` is larger than {} MiB, the most a plugin may have.", COMPONENT_MAX >> 20)]
+    #[error("`{path}` is larger than {} MiB, the limit for plugins.", COMPONENT_MAX >> 20)]
     TooLarge { path: PathBuf },
     /// WebAssembly, but not a component.
     #[error("`{path}` is a WebAssembly module, not a component.")]
     CoreModule { path: PathBuf },
-    /// Something else altogether.
+    /// Not WebAssembly.
     #[error("`{path}` is not WebAssembly.")]
     NotWasm { path: PathBuf },
 }
 
 impl SourceError {
-    /// What to do about it, as part of a sentence; to be shown after `hint:`.
+    /// What to do, to be shown after `hint:`.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::UnknownBuiltin { nearest, .. } => nearest.map(|name| format!("did you mean `builtin:{name}`?")),
-            Self::NoBuiltins { .. } => Some("build it again with `cargo build`, without `LOCKGATE_SKIP_PLUGINS` in the environment".into()),
+            Self::NoBuiltins { .. } => Some("build Lockgate again without `LOCKGATE_SKIP_PLUGINS` in the environment".into()),
             Self::Oci { .. } => {
-                Some("pull the component with the registry's own tool and write the file's path, such as `plugins/filter.wasm`".into())
+                Some("download the component with another tool and write the path of the file, for example `plugins/filter.wasm`".into())
             }
             Self::Unknown { builtin: Some(name), .. } => Some(format!("did you mean `builtin:{name}`?")),
             Self::Unknown { .. } => Some("write `builtin:NAME`, `file:PATH`, or a path that ends in `.wasm`".into()),
-            Self::Missing { .. } => Some("a relative path begins at the folder of the configuration file".into()),
-            Self::CoreModule { .. } => Some("`wasm-tools component new` makes a component of a module".into()),
-            Self::NotWasm { .. } => Some("a plugin is a file of compiled WebAssembly, not its source".into()),
+            Self::Missing { .. } => Some("relative paths start at the directory of the configuration file".into()),
+            Self::CoreModule { .. } => Some("`wasm-tools component new` turns a module into a component".into()),
+            Self::NotWasm { .. } => Some("a plugin is a file of compiled WebAssembly, not source code".into()),
             Self::Read { .. } | Self::NotAFile { .. } | Self::TooLarge { .. } => None,
         }
     }
 }
 
 /// The component at `source`: `builtin:NAME`, `file:PATH`, or a path that ends in `.wasm`. Relative
-/// paths begin at `base`, the folder of the configuration file.
+/// paths start at `base`, the directory of the configuration file.
 ///
 /// # Errors
-/// The source means nothing here, or the file is missing, unreadable, too large or no component.
+/// The source is not supported, or the file is missing, unreadable, too large or not a component.
 pub fn resolve(source: &str, base: &Path) -> Result<Artifact, SourceError> {
     let scheme = source.split_once(':').filter(|(scheme, _)| {
         scheme.len() > 1 && scheme.bytes().all(|b| b.is_ascii_alphanumeric())
@@ -165,7 +163,7 @@ fn read(path: &Path) -> Result<Vec<u8>, SourceError> {
             source,
         },
     };
-    // Asked before opening: to open a named pipe is to wait for a writer.
+    // Check before opening: opening a named pipe waits for a writer.
     if !std::fs::metadata(path).map_err(failed)?.is_file() {
         return Err(SourceError::NotAFile {
             path: path.to_owned(),
@@ -211,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_found_relative_to_the_configuration() {
+    fn files_are_found_relative_to_the_configuration() {
         let folder = folder();
         let absolute = folder.path().join("good.wasm").display().to_string();
         for source in [
@@ -233,38 +231,38 @@ mod tests {
     }
 
     #[test]
-    fn every_refusal_says_what_is_wrong_and_what_to_do() {
+    fn refusals_state_the_problem_and_a_hint() {
         let folder = folder();
         let at = folder.path().display();
         let cases = [
             (
                 "oci://registry.example.com/acme/noise:1.2.0",
-                "`oci://registry.example.com/acme/noise:1.2.0` is in an OCI registry, and OCI sources are not supported in this version."
+                "`oci://registry.example.com/acme/noise:1.2.0` is an OCI source, which this version does not support."
                     .into(),
-                "pull the component with the registry's own tool and write the file's path, such as `plugins/filter.wasm`",
+                "download the component with another tool and write the path of the file, for example `plugins/filter.wasm`",
             ),
             (
                 "https://x/y.wasm",
-                "`https://x/y.wasm` is not a source of a plugin.".into(),
+                "`https://x/y.wasm` is not a plugin source.".into(),
                 "write `builtin:NAME`, `file:PATH`, or a path that ends in `.wasm`",
             ),
-            ("", "`` is not a source of a plugin.".into(), "write `builtin:NAME`, `file:PATH`, or a path that ends in `.wasm`"),
-            ("file:", "`file:` is not a source of a plugin.".into(), "write `builtin:NAME`, `file:PATH`, or a path that ends in `.wasm`"),
+            ("", "`` is not a plugin source.".into(), "write `builtin:NAME`, `file:PATH`, or a path that ends in `.wasm`"),
+            ("file:", "`file:` is not a plugin source.".into(), "write `builtin:NAME`, `file:PATH`, or a path that ends in `.wasm`"),
             (
                 "good.component",
-                "`good.component` is not a source of a plugin.".into(),
+                "`good.component` is not a plugin source.".into(),
                 "write `builtin:NAME`, `file:PATH`, or a path that ends in `.wasm`",
             ),
-            ("nope.wasm", format!("There is no file `{at}/nope.wasm`."), "a relative path begins at the folder of the configuration file"),
+            ("nope.wasm", format!("`{at}/nope.wasm` does not exist."), "relative paths start at the directory of the configuration file"),
             ("sub.wasm", format!("`{at}/sub.wasm` is not a file."), ""),
-            ("large.wasm", format!("`{at}/large.wasm` is larger than 64 MiB, the most a plugin may have."), ""),
+            ("large.wasm", format!("`{at}/large.wasm` is larger than 64 MiB, the limit for plugins."), ""),
             (
                 "module.wasm",
                 format!("`{at}/module.wasm` is a WebAssembly module, not a component."),
-                "`wasm-tools component new` makes a component of a module",
+                "`wasm-tools component new` turns a module into a component",
             ),
-            ("text.wasm", format!("`{at}/text.wasm` is not WebAssembly."), "a plugin is a file of compiled WebAssembly, not its source"),
-            ("empty.wasm", format!("`{at}/empty.wasm` is not WebAssembly."), "a plugin is a file of compiled WebAssembly, not its source"),
+            ("text.wasm", format!("`{at}/text.wasm` is not WebAssembly."), "a plugin is a file of compiled WebAssembly, not source code"),
+            ("empty.wasm", format!("`{at}/empty.wasm` is not WebAssembly."), "a plugin is a file of compiled WebAssembly, not source code"),
         ];
         for (source, message, hint) in cases {
             let error = resolve(source, folder.path()).expect_err(source);
@@ -276,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn builtins_resolve_by_name_and_a_bare_name_is_answered_with_the_scheme() {
+    fn builtins_resolve_by_name_and_bare_names_get_a_hint() {
         for builtin in crate::builtins() {
             let source = format!("builtin:{}", builtin.name);
             let artifact = resolve(&source, Path::new("/nowhere")).expect("it is listed");

@@ -163,6 +163,10 @@ mod tests {
     use crate::engine::EngineOptions;
 
     #[test]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a limit on the time that the test itself takes"
+    )]
     fn time_in_which_the_thread_did_nothing_does_not_count() {
         let engine = Engine::new(EngineOptions {
             threads: 1,

@@ -1,4 +1,4 @@
-//! The folder into which a simulator writes what its clients need.
+//! The directory to which a simulator writes its clients' credentials.
 
 use std::fs;
 use std::io::{self, Write};
@@ -10,7 +10,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::SimError;
 
-/// A folder of mode 0700 with files of mode 0600.
+/// A directory of mode 0700 with files of mode 0600.
 pub(crate) struct Folder(PathBuf);
 
 impl Folder {
@@ -34,7 +34,7 @@ impl Folder {
         names.iter().all(|name| self.0.join(name).is_file())
     }
 
-    /// Replaces the file at once: a reader sees the old content or the new one.
+    /// Replaces the file atomically.
     pub(crate) fn write(&self, name: &str, content: &str) -> Result<(), SimError> {
         let path = self.0.join(name);
         let new = self.0.join(format!(".{name}.new"));

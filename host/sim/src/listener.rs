@@ -1,4 +1,4 @@
-//! Accepts TLS connections and hands them on. Shared by both simulators.
+//! Accepts TLS connections, for both simulators.
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -13,9 +13,9 @@ use tokio_rustls::server::TlsStream;
 
 use crate::SimError;
 
-/// A client that does not finish its handshake is let go.
+/// Time-out of a handshake.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Pause after a failed accept, which means that the process has no file descriptor left.
+/// Pause after a failed accept, which usually means that the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// A server that is running.
@@ -31,14 +31,14 @@ pub(crate) struct Running {
 pub(crate) struct Connections(Arc<watch::Sender<u64>>);
 
 impl Connections {
-    /// Cuts every connection that is open now, in the middle of whatever it does.
+    /// Cuts every open connection at once.
     pub(crate) fn drop_all(&self) {
         self.0.send_modify(|epoch| *epoch += 1);
     }
 }
 
 impl Running {
-    /// Binds `listen` (`host:port`; port 0 takes a free one) and serves until [`Self::stop`].
+    /// Binds `listen` (`host:port`; port 0 chooses a free port) and serves until [`Self::stop`].
     pub(crate) async fn start<S, F>(
         listen: &str,
         tls: rustls::ServerConfig,
@@ -76,7 +76,7 @@ impl Running {
     pub(crate) async fn stop(self) {
         drop(self.stop);
         if let Err(error) = self.task.await {
-            tracing::error!(%error, "the simulator ended badly");
+            tracing::error!(%error, "the simulator failed");
         }
     }
 }
@@ -96,7 +96,7 @@ async fn accept<S, F>(
         let stream = match socket.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
+                tracing::warn!(%error, "accepting a connection failed");
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
             }
@@ -111,7 +111,7 @@ async fn accept<S, F>(
                 match tokio::time::timeout(HANDSHAKE, acceptor.accept(stream)).await {
                     Ok(Ok(stream)) => serve(stream).await,
                     Ok(Err(error)) => tracing::debug!(%error, "TLS handshake failed"),
-                    Err(_) => tracing::debug!("TLS handshake not finished in time"),
+                    Err(_) => tracing::debug!("TLS handshake timed out"),
                 }
             };
             tokio::select! {

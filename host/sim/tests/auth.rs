@@ -1,5 +1,7 @@
 //! A gRPC client of another make against the simulated Auth server, over loopback sockets.
 
+#![allow(clippy::disallowed_methods, reason = "real servers take real time")]
+
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
@@ -518,17 +520,6 @@ async fn the_folder_holds_what_teleport_would_write() {
     assert_eq!(kinds, order);
     assert!(identity.starts_with(&read("client.key")) && identity.ends_with(&read("client.cas")));
     assert_eq!(read("client.cas"), read("ca.crt").replace("\r\n", "\n"));
-    let certificate = identity
-        .lines()
-        .find(|line| line.starts_with("ecdsa-"))
-        .expect("an SSH certificate");
-    let certificate = ssh_key::Certificate::from_openssh(certificate).expect("an SSH certificate");
-    certificate.verify_signature().expect("a signature");
-    assert_eq!(
-        certificate.valid_principals()[0],
-        "-teleport-nologin-event-handler"
-    );
-
     let refused = receiver::Receiver::start(receiver::Options {
         out: out.clone(),
         ..Default::default()

@@ -4,9 +4,10 @@ use lockgate_model::{Block, Millis, Seq};
 use rusqlite::{Connection, Row};
 
 use crate::encoded::{block_checksum, content_digest};
+use crate::error::ReadError;
 use crate::rows::Stream;
 use crate::schema::Checksum;
-use crate::{Heads, StoreError, codec};
+use crate::{Heads, codec};
 
 /// A block's row, its columns still encoded.
 pub struct StoredBlock {
@@ -44,7 +45,7 @@ impl StoredBlock {
     }
 
     /// The checksum, taken anew; an error where it is not the one written.
-    pub fn verify(&self, stream: &Stream) -> Result<Checksum, StoreError> {
+    pub fn verify(&self, stream: &Stream) -> Result<Checksum, ReadError> {
         let content = content_digest(&self.heads, &self.payload);
         let found = block_checksum(
             &stream.name,
@@ -61,7 +62,7 @@ impl StoredBlock {
         Ok(found)
     }
 
-    pub fn heads(&self, stream: &Stream) -> Result<Heads, StoreError> {
+    pub fn heads(&self, stream: &Stream) -> Result<Heads, ReadError> {
         self.verify(stream)?;
         self.known(stream)?;
         let heads =
@@ -73,7 +74,7 @@ impl StoredBlock {
         }
     }
 
-    pub fn block(&self, stream: &Stream) -> Result<Block, StoreError> {
+    pub fn block(&self, stream: &Stream) -> Result<Block, ReadError> {
         self.verify(stream)?;
         self.known(stream)?;
         let parts = codec::decode(&self.heads, &self.payload)
@@ -90,7 +91,7 @@ impl StoredBlock {
         ))
     }
 
-    fn known(&self, stream: &Stream) -> Result<(), StoreError> {
+    fn known(&self, stream: &Stream) -> Result<(), ReadError> {
         if self.codec == codec::VERSION {
             Ok(())
         } else {
@@ -98,8 +99,8 @@ impl StoredBlock {
         }
     }
 
-    fn damaged(&self, stream: &Stream, what: impl std::fmt::Display) -> StoreError {
-        StoreError::Damaged(format!(
+    fn damaged(&self, stream: &Stream, what: impl std::fmt::Display) -> ReadError {
+        ReadError::Damaged(format!(
             "block {}..{} of `{}`: {what}",
             self.first_seq,
             self.end(),
@@ -113,7 +114,7 @@ pub fn at(
     connection: &Connection,
     stream: &Stream,
     seq: Seq,
-) -> Result<Option<StoredBlock>, StoreError> {
+) -> Result<Option<StoredBlock>, ReadError> {
     if seq < stream.oldest || seq >= stream.next {
         return Ok(None);
     }
@@ -121,7 +122,7 @@ pub fn at(
     match found.filter(|block| seq < block.end()) {
         Some(block) => Ok(Some(block)),
         // Sequences have no gaps between the oldest and the next.
-        None => Err(StoreError::Damaged(format!(
+        None => Err(ReadError::Damaged(format!(
             "entry {seq} of `{}` is missing",
             stream.name
         ))),
@@ -133,7 +134,7 @@ pub fn before(
     connection: &Connection,
     stream: &Stream,
     seq: Seq,
-) -> Result<Option<StoredBlock>, StoreError> {
+) -> Result<Option<StoredBlock>, ReadError> {
     let sql = format!(
         "SELECT {COLUMNS} FROM blocks WHERE stream_id = ?1 AND first_seq <= ?2 ORDER BY first_seq DESC LIMIT 1"
     );

@@ -6,9 +6,12 @@ use std::collections::{BTreeMap, HashMap};
 use lockgate_model::{Books, Day};
 use rusqlite::{Connection, params};
 
+use crate::encoded::count_days;
+use crate::error::ReadError;
+use crate::redrives::{Kind, RedriveRow};
 use crate::rows::{self, Epoch};
 use crate::writer::retention::days_in;
-use crate::{StoreError, blocks, codec};
+use crate::{blocks, codec, letters, redrives};
 
 /// What was counted of each pass up to a commit. Commits are only ever added, so counting goes on
 /// from there.
@@ -18,12 +21,13 @@ pub struct Tallies(HashMap<i64, Tally>);
 #[derive(Default)]
 struct Tally {
     last_commit: i64,
+    last_redrive: i64,
     sum: Books,
     days: BTreeMap<Day, Books>,
 }
 
 impl Tally {
-    fn update(&mut self, connection: &Connection, epoch: &Epoch) -> Result<(), StoreError> {
+    fn update(&mut self, connection: &Connection, epoch: &Epoch) -> Result<(), ReadError> {
         // By id and not by the index on (epoch, sequence): what is new stands at the end.
         let sql = "SELECT id, first_seq, end_seq, outcomes, days FROM commits NOT INDEXED WHERE epoch_id = ?1 AND id > ?2 ORDER BY id";
         let mut statement = connection.prepare_cached(sql)?;
@@ -31,7 +35,7 @@ impl Tally {
         while let Some(row) = rows.next()? {
             let range = row.get(1)?..row.get(2)?;
             let damaged = |what: &dyn std::fmt::Display| {
-                StoreError::Damaged(format!(
+                ReadError::Damaged(format!(
                     "the commit of `{}` for {range:?} of `{}`: {what}",
                     epoch.pipeline, epoch.progress.stream
                 ))
@@ -42,27 +46,57 @@ impl Tally {
             if !outcomes.covers(&range) {
                 return Err(damaged(&"its outcomes are not its entries'"));
             }
-            let days: Vec<(i32, u64, u64, u64)> =
-                serde_json::from_str(row.get_ref(4)?.as_str().map_err(rusqlite::Error::from)?)
-                    .map_err(|error| damaged(&error))?;
+            let days = redrives::days(row.get_ref(4)?.as_str().map_err(rusqlite::Error::from)?)
+                .map_err(|error| damaged(&error))?;
             let (delivered, dropped, dead) = outcomes.count();
-            self.sum += Books {
-                delivered,
-                dropped,
-                dead,
-                ..Books::default()
-            };
-            for (day, delivered, dropped, dead) in days {
-                *self.days.entry(Day(day)).or_default() += Books {
-                    delivered,
-                    dropped,
-                    dead,
-                    ..Books::default()
-                };
+            self.sum += of(delivered, dropped, dead);
+            for day in days {
+                *self.days.entry(day.day).or_default() += of(day.delivered, day.dropped, day.dead);
             }
             self.last_commit = row.get(0)?;
         }
+        while let Some(row) = redrives::after(connection, epoch.id, self.last_redrive)? {
+            self.redrive(&row)?;
+            self.last_redrive = row.id;
+        }
         Ok(())
+    }
+
+    /// What it takes back, and what it adds.
+    fn redrive(&mut self, row: &RedriveRow) -> Result<(), ReadError> {
+        let entries = row.entries()?.len() as u64;
+        let mut counted = 0;
+        for day in row.tallies()? {
+            let total = day.delivered + day.dropped + day.dead;
+            counted += total;
+            let books = self.days.entry(day.day).or_default();
+            for books in [&mut self.sum, books] {
+                match row.kind {
+                    Kind::Commit => *books += of(day.delivered, day.dropped, day.dead),
+                    Kind::Retry | Kind::Drop => {
+                        books.dead = books
+                            .dead
+                            .checked_sub(total)
+                            .ok_or_else(|| row.damaged("it takes back more than was dead"))?;
+                        books.dropped += day.dropped;
+                    }
+                }
+            }
+        }
+        if counted == entries {
+            Ok(())
+        } else {
+            Err(row.damaged("its days are not its entries'"))
+        }
+    }
+}
+
+fn of(delivered: u64, dropped: u64, dead: u64) -> Books {
+    Books {
+        delivered,
+        dropped,
+        dead,
+        ..Books::default()
     }
 }
 
@@ -71,18 +105,19 @@ pub fn books(
     connection: &Connection,
     tallies: &mut Tallies,
     pipeline: &str,
-) -> Result<Vec<(String, Books)>, StoreError> {
+) -> Result<Vec<(String, Books)>, ReadError> {
     let mut all = Vec::new();
     for epoch in rows::current_epochs_of(connection, pipeline)? {
         let head = stream(connection, &epoch)?.next;
         let tally = tallies.0.entry(epoch.id).or_default();
         tally.update(connection, &epoch)?;
-        let waiting = epoch
+        let unfinished: u64 = epoch
             .progress
             .waiting(head)
             .into_iter()
             .map(|range| range.end - range.start)
             .sum();
+        let waiting = unfinished + letters::waiting_times(connection, epoch.id)?.len() as u64;
         all.push((
             epoch.progress.stream.clone(),
             Books {
@@ -100,7 +135,7 @@ pub fn days(
     connection: &Connection,
     tallies: &mut Tallies,
     pipeline: &str,
-) -> Result<Vec<(Day, Books)>, StoreError> {
+) -> Result<Vec<(Day, Books)>, ReadError> {
     let mut all: BTreeMap<Day, Books> = BTreeMap::new();
     for epoch in rows::current_epochs_of(connection, pipeline)? {
         let stream = stream(connection, &epoch)?;
@@ -118,6 +153,9 @@ pub fn days(
             let (day, read): (Day, u64) = row?;
             all.entry(day).or_default().read += read;
         }
+        for (day, waiting) in count_days(&letters::waiting_times(connection, epoch.id)?) {
+            all.entry(day).or_default().waiting += waiting;
+        }
         for range in epoch.progress.waiting(stream.next) {
             for block in blocks::extents(connection, stream.id, range.start, range.end)? {
                 let part = range.start.max(block.first_seq)..range.end.min(block.end());
@@ -131,8 +169,8 @@ pub fn days(
     Ok(all.into_iter().collect())
 }
 
-fn stream(connection: &Connection, epoch: &Epoch) -> Result<rows::Stream, StoreError> {
+fn stream(connection: &Connection, epoch: &Epoch) -> Result<rows::Stream, ReadError> {
     let name = &epoch.progress.stream;
     rows::stream(connection, name)?
-        .ok_or_else(|| StoreError::Damaged(format!("the stream `{name}` is gone")))
+        .ok_or_else(|| ReadError::Damaged(format!("the stream `{name}` is gone")))
 }

@@ -8,9 +8,10 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
+use crate::error::ReadError;
 use crate::folder::beside;
 use crate::schema::{APPLICATION_ID, FORMAT, PAGE_SIZE};
-use crate::{OpenError, StoreError, blocks, limits, rows};
+use crate::{OpenError, blocks, limits, rows};
 
 /// Reads the first page's header (SQLite's file format 1.3) and the length, without SQLite.
 pub fn before_open(database: &Path) -> Result<(), OpenError> {
@@ -153,15 +154,15 @@ enum Refusal {
 
 impl From<rusqlite::Error> for Refusal {
     fn from(error: rusqlite::Error) -> Refusal {
-        StoreError::from(error).into()
+        ReadError::from(error).into()
     }
 }
 
-impl From<StoreError> for Refusal {
-    fn from(error: StoreError) -> Refusal {
+impl From<ReadError> for Refusal {
+    fn from(error: ReadError) -> Refusal {
         match error {
-            StoreError::Damaged(what) => Refusal::Damaged(what),
-            other => Refusal::Failed(other.to_string()),
+            ReadError::Damaged(what) => Refusal::Damaged(what),
+            ReadError::Failed(cause) | ReadError::Unknown(cause) => Refusal::Failed(cause),
         }
     }
 }

@@ -19,7 +19,7 @@ use lockgate_model::BlockParts;
 use thiserror::Error;
 
 pub use heads::Heads;
-pub use outcomes::{decode_outcomes, encode_outcomes};
+pub use outcomes::{decode_outcomes, decode_seqs, encode_outcomes, encode_seqs};
 
 /// What the column `codec` says.
 pub const VERSION: i64 = 1;

@@ -5,36 +5,57 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 
-use lockgate_model::{Block, Generation, Millis};
+use lockgate_model::{Block, Generation, Millis, Seq};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::encoded::EncodedCommit;
 use crate::folder::FolderLock;
 use crate::store::Shared;
 use crate::writer::{AppendArgs, Appended, Fault, Writer};
-use crate::{Registration, StoreError, limits};
+use crate::{Committed, LedgerError, Registration, limits};
 
 /// Dropping a reply tells its waiter that the store has closed; why, stands in `Shared`.
 pub enum Operation {
     Append(QueuedAppend),
     Commit {
         encoded: Box<EncodedCommit>,
-        reply: oneshot::Sender<Result<(), StoreError>>,
+        reply: oneshot::Sender<Result<Committed, LedgerError>>,
         _room: OwnedSemaphorePermit,
     },
     Register {
         generation: Generation,
         streams: Vec<String>,
         at: Millis,
-        reply: oneshot::Sender<Result<Registration, StoreError>>,
+        reply: oneshot::Sender<Result<Registration, LedgerError>>,
     },
     KeepOnly {
         pipelines: Vec<String>,
         reply: oneshot::Sender<()>,
     },
+    /// What an operator does to dead letters.
+    Letters {
+        action: LettersAction,
+        pipeline: String,
+        stream: String,
+        seqs: Vec<Seq>,
+        at: Millis,
+        reply: oneshot::Sender<Result<(), LedgerError>>,
+    },
+    KeepCodeDigest {
+        key: String,
+        digest: [u8; 32],
+        at: Millis,
+        reply: oneshot::Sender<()>,
+    },
     Close {
         reply: oneshot::Sender<()>,
     },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LettersAction {
+    Retry,
+    Drop,
 }
 
 pub struct QueuedAppend {
@@ -55,8 +76,9 @@ pub struct Committer {
 #[derive(Default)]
 struct Answers {
     appends: Vec<Answer<Option<Arc<Block>>>>,
-    commits: Vec<Answer<Result<(), StoreError>>>,
-    registrations: Vec<Answer<Result<Registration, StoreError>>>,
+    commits: Vec<Answer<Result<Committed, LedgerError>>>,
+    letters: Vec<Answer<Result<(), LedgerError>>>,
+    registrations: Vec<Answer<Result<Registration, LedgerError>>>,
     others: Vec<Answer<()>>,
 }
 
@@ -81,7 +103,7 @@ impl Committer {
             lock,
         } = self;
         // Also where this thread panics: nobody waits for ever.
-        let _last = LastWord(shared.clone());
+        let _close = CloseOnDrop(shared.clone());
         let mut group = Group {
             writer,
             parked: HashMap::new(),
@@ -98,7 +120,7 @@ impl Committer {
                     tracing::warn!(%error, "the store's log was not folded into its file");
                 }
                 (
-                    StoreError::Closed {
+                    LedgerError::Closed {
                         cause: "it was closed".to_owned(),
                         full: false,
                     },
@@ -150,7 +172,7 @@ impl Group {
                     // What it freed is given back in a moment without work.
                     None => true,
                 },
-                Err(RecvTimeoutError::Timeout) => self.keep_house()?,
+                Err(RecvTimeoutError::Timeout) => self.run_retention()?,
                 Err(RecvTimeoutError::Disconnected) => return Ok(None),
             };
         }
@@ -188,7 +210,7 @@ impl Group {
     }
 
     /// Retention and vacuum. True where there is more to do.
-    fn keep_house(&mut self) -> Result<bool, Fault> {
+    fn run_retention(&mut self) -> Result<bool, Fault> {
         let mut more = false;
         if self.writer.anything_due() {
             self.writer.begin()?;
@@ -250,7 +272,34 @@ impl Group {
                 Ok(0)
             }
             Operation::KeepOnly { pipelines, reply } => {
-                self.writer.keep_only(&pipelines);
+                self.writer.keep_only(&pipelines)?;
+                answers.others.push(Answer { reply, value: () });
+                Ok(0)
+            }
+            Operation::Letters {
+                action,
+                pipeline,
+                stream,
+                seqs,
+                at,
+                reply,
+            } => {
+                let value = match action {
+                    LettersAction::Retry => self.writer.retry(&pipeline, &stream, &seqs, at)?,
+                    LettersAction::Drop => {
+                        self.writer.drop_letters(&pipeline, &stream, &seqs, at)?
+                    }
+                };
+                answers.letters.push(Answer { reply, value });
+                Ok(seqs.len() * 100)
+            }
+            Operation::KeepCodeDigest {
+                key,
+                digest,
+                at,
+                reply,
+            } => {
+                self.writer.keep_code_digest(&key, &digest, at)?;
                 answers.others.push(Answer { reply, value: () });
                 Ok(0)
             }
@@ -304,8 +353,10 @@ impl Group {
         let removed = std::mem::take(&mut self.writer.removed);
         self.shared
             .publish(appended, removed.into_iter(), self.writer.heads());
+        self.shared.publish_redriven(self.writer.redriven());
         answers.appends.into_iter().for_each(Answer::give);
         answers.commits.into_iter().for_each(Answer::give);
+        answers.letters.into_iter().for_each(Answer::give);
         answers.registrations.into_iter().for_each(Answer::give);
         answers.others.into_iter().for_each(Answer::give);
         self.report_full();
@@ -333,11 +384,11 @@ impl Group {
     }
 }
 
-struct LastWord(Arc<Shared>);
+struct CloseOnDrop(Arc<Shared>);
 
-impl Drop for LastWord {
+impl Drop for CloseOnDrop {
     fn drop(&mut self) {
-        self.0.close(StoreError::Closed {
+        self.0.close(LedgerError::Closed {
             cause: "its thread stopped".to_owned(),
             full: false,
         });

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use lockgate_model::{BlockParts, Commit, Day, DeadLetter, Millis, Outcome, Seq, StateWrite};
+use lockgate_ledger::check_commit;
+use lockgate_model::{
+    BlockParts, Commit, Day, DayTally, DeadLetter, Entries, Millis, Seq, StateWrite,
+};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::schema::{Checksum, digest};
-use crate::{StoreError, codec};
+use crate::{LedgerError, codec};
 
 /// A block but for its sequence.
 pub struct EncodedBlock {
@@ -22,12 +25,12 @@ pub struct EncodedBlock {
 
 impl EncodedBlock {
     /// `None` for an append that only moves cursors.
-    pub fn new(mut parts: BlockParts) -> Result<Option<EncodedBlock>, StoreError> {
+    pub fn new(mut parts: BlockParts) -> Result<Option<EncodedBlock>, LedgerError> {
         // They stay in memory for a while, and grew by doubling.
         parts.payloads.bytes.shrink_to_fit();
         parts.keys.bytes.shrink_to_fit();
         let (heads, payload) = codec::encode(&parts)
-            .map_err(|error| StoreError::Invalid(format!("the block: {error}")))?;
+            .map_err(|error| LedgerError::Invalid(format!("the block: {error}")))?;
         let (Some(&min_time), Some(&max_time)) =
             (parts.times.iter().min(), parts.times.iter().max())
         else {
@@ -115,14 +118,9 @@ pub struct EncodedCommit {
 }
 
 impl EncodedCommit {
-    pub fn new(mut commit: Commit) -> Result<EncodedCommit, StoreError> {
+    pub fn new(mut commit: Commit) -> Result<EncodedCommit, LedgerError> {
         commit.dead.sort_by_key(|letter| letter.seq);
-        check(&commit).map_err(StoreError::Invalid)?;
-        let days: Vec<_> = commit
-            .days
-            .iter()
-            .map(|day| (day.day.0, day.delivered, day.dropped, day.dead))
-            .collect();
+        check_commit(&commit)?;
         let requests: Vec<_> = commit
             .batch
             .requests
@@ -137,7 +135,7 @@ impl EncodedCommit {
         Ok(EncodedCommit {
             outcomes: codec::encode_outcomes(&commit.outcomes),
             reasons: json!(commit.reasons).to_string(),
-            days: json!(days).to_string(),
+            days: days_text(&commit.days),
             batch: json!({ "id": commit.batch.id, "requests": requests }).to_string(),
             dead: commit.dead.iter().flat_map(letter_checksum).collect(),
             state: state_digest(&commit.state),
@@ -147,6 +145,10 @@ impl EncodedCommit {
 
     /// Bytes it takes in the queue, about.
     pub fn bytes(&self) -> usize {
+        let seqs = match &self.commit.entries {
+            Entries::Range(_) => 0,
+            Entries::Redriven(seqs) => seqs.len() * 8,
+        };
         let letters: usize = self
             .commit
             .dead
@@ -159,20 +161,52 @@ impl EncodedCommit {
             .iter()
             .map(|write| write.value.as_ref().map_or(0, String::len) + write.key.len() + 40)
             .sum();
-        self.outcomes.len() + self.batch.len() + letters + state + 300
+        self.outcomes.len() + self.batch.len() + seqs + letters + state + 300
     }
 }
 
+/// Outcomes by day as the database keeps them.
+pub fn days_text(days: &[DayTally]) -> String {
+    let days: Vec<_> = days
+        .iter()
+        .map(|day| (day.day.0, day.delivered, day.dropped, day.dead))
+        .collect();
+    json!(days).to_string()
+}
+
+/// Over every column that says something of the event or of why it is dead.
 pub fn letter_checksum(letter: &DeadLetter) -> Checksum {
     digest([
         letter.seq.into(),
         letter.key.as_str().into(),
         letter.event_type.as_str().into(),
+        letter.code.as_str().into(),
         letter.time.into(),
+        letter.index.into(),
+        letter.session.as_str().into(),
+        letter.read_at.into(),
         letter.cause.as_str().into(),
         letter.reason.as_str().into(),
         letter.payload.as_slice().into(),
+        i64::from(letter.raw).into(),
     ])
+}
+
+/// Whether a letter is the one that `checksum` was taken of. Format 1 kept and guarded fewer
+/// columns.
+pub fn is_letter(letter: &DeadLetter, checksum: &[u8]) -> bool {
+    let format_1 = || {
+        digest([
+            letter.seq.into(),
+            letter.key.as_str().into(),
+            letter.event_type.as_str().into(),
+            letter.time.into(),
+            letter.cause.as_str().into(),
+            letter.reason.as_str().into(),
+            letter.payload.as_slice().into(),
+        ])
+    };
+    letter_checksum(letter) == *checksum || format_1() == *checksum
 }
 
 fn state_digest(writes: &[StateWrite]) -> Vec<u8> {
@@ -190,58 +224,4 @@ fn state_digest(writes: &[StateWrite]) -> Vec<u8> {
         ]));
     }
     hasher.finalize().to_vec()
-}
-
-/// A commit says each thing more than once (outcomes, days, letters); they have to agree, or the
-/// books never balance.
-fn check(commit: &Commit) -> Result<(), String> {
-    let range = &commit.range;
-    if range.is_empty() || range.start == 0 || i64::try_from(range.end).is_err() {
-        return Err(format!(
-            "the range {range:?} is empty or has no such sequences"
-        ));
-    }
-    if !commit.outcomes.covers(range) {
-        return Err(format!(
-            "{} outcomes for the {} entries of {range:?}",
-            commit.outcomes.len(),
-            range.end - range.start
-        ));
-    }
-    let mut seq = range.start;
-    let mut letters = commit.dead.iter().map(|letter| letter.seq);
-    for run in &commit.outcomes.runs {
-        if let Outcome::Dropped(reason) | Outcome::Dead(reason) = run.outcome
-            && usize::from(reason) >= commit.reasons.len()
-        {
-            return Err(format!(
-                "an outcome of {range:?} has reason {reason} of {}",
-                commit.reasons.len()
-            ));
-        }
-        let end = seq + u64::from(run.len);
-        if let Outcome::Dead(_) = run.outcome
-            && let Some(missing) = (seq..end).find(|&dead| letters.next() != Some(dead))
-        {
-            return Err(format!(
-                "the dead entry {missing} has no dead letter, or the letters' order breaks there"
-            ));
-        }
-        seq = end;
-    }
-    if let Some(extra) = letters.next() {
-        return Err(format!(
-            "there is a dead letter for {extra}, which is not dead"
-        ));
-    }
-    let days = commit.days.iter().fold((0, 0, 0), |sum, day| {
-        (sum.0 + day.delivered, sum.1 + day.dropped, sum.2 + day.dead)
-    });
-    if days != commit.outcomes.count() {
-        return Err(format!(
-            "by day {days:?}, by outcome {:?} (delivered, dropped, dead) in {range:?}",
-            commit.outcomes.count()
-        ));
-    }
-    Ok(())
 }

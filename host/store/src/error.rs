@@ -1,6 +1,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use lockgate_ledger::LedgerError;
 use thiserror::Error;
 
 /// Why a store was not opened. Whatever was there is as it was.
@@ -19,6 +20,16 @@ pub enum OpenError {
         path.display()
     )]
     Newer {
+        path: PathBuf,
+        found: i64,
+        known: i64,
+    },
+    /// An earlier release wrote it, and only a store that may write can bring it up to date.
+    #[error(
+        "the store `{}` has format {found}; this release reads format {known}. `lockgate start` brings it up to date",
+        path.display()
+    )]
+    Older {
         path: PathBuf,
         found: i64,
         known: i64,
@@ -60,47 +71,31 @@ impl OpenError {
     }
 }
 
-/// Why an operation on an open store failed.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum StoreError {
-    /// A write failed, or the store was closed. This operation and all later ones did not happen;
-    /// what was acknowledged is on disk. Never retried: open the store again (when `full`, once
-    /// there is room).
-    #[error("the store is closed: {cause}")]
-    Closed { cause: String, full: bool },
-    /// The commit contradicts what is in the store. It changed nothing; the store goes on.
-    #[error("the commit was refused: {0}")]
-    Conflict(String),
-    /// The argument contradicts itself. It changed nothing; the store goes on.
-    #[error("not written: {0}")]
-    Invalid(String),
-    /// What was read is not what was written.
-    #[error(
-        "the store is damaged: {0}. Stop Lockgate, then restore a backup; or move `store.db`, `store.db-wal` and `store.db-shm` aside and \
-         start anew: events are then read from Teleport again, from `start-time` on"
-    )]
+/// Why something could not be read: what goes wrong below [`LedgerError`], where nothing is refused
+/// and nothing closes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ReadError {
     Damaged(String),
-    /// Reading failed for another reason.
-    #[error("cannot read the store: {0}")]
-    Read(String),
-    /// No such pipeline or stream was ever registered.
-    #[error("the store knows no {0}")]
+    Failed(String),
     Unknown(String),
 }
 
-impl StoreError {
-    /// True where the store closed because there is no room on the disk: wait, then open it again.
-    pub fn is_full(&self) -> bool {
-        matches!(self, StoreError::Closed { full: true, .. })
+impl From<ReadError> for LedgerError {
+    fn from(error: ReadError) -> LedgerError {
+        match error {
+            ReadError::Damaged(what) => LedgerError::Damaged(what),
+            ReadError::Failed(cause) => LedgerError::Read(cause),
+            ReadError::Unknown(what) => LedgerError::Unknown(what),
+        }
     }
 }
 
-impl From<rusqlite::Error> for StoreError {
-    fn from(error: rusqlite::Error) -> StoreError {
+impl From<rusqlite::Error> for ReadError {
+    fn from(error: rusqlite::Error) -> ReadError {
         if is_damage(&error) {
-            StoreError::Damaged(error.to_string())
+            ReadError::Damaged(error.to_string())
         } else {
-            StoreError::Read(error.to_string())
+            ReadError::Failed(error.to_string())
         }
     }
 }

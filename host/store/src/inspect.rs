@@ -2,6 +2,7 @@ use std::ops::Deref;
 use std::path::Path;
 
 use crate::reads::Reads;
+use crate::schema::FORMAT;
 use crate::{OpenError, check, folder, limits, open};
 
 /// Looks into a store without changing it: beside a running host, or when none runs. Takes no lock.
@@ -25,6 +26,15 @@ impl Inspector {
         let connection =
             open::reader(&database).map_err(|error| open::failed(&database, &error))?;
         check::after_open(&connection, &database, limits::FULL_CHECK_INSPECTOR)?;
+        let format = connection.pragma_query_value(None, "user_version", |row| row.get(0));
+        let format: i64 = format.map_err(|error| open::failed(&database, &error))?;
+        if format < FORMAT {
+            return Err(OpenError::Older {
+                path: database,
+                found: format,
+                known: FORMAT,
+            });
+        }
         Ok(Inspector {
             reads: Reads::new(database),
         })

@@ -1,10 +1,9 @@
 //! Everything durable: events, outcomes, cursors, dead letters. The only crate that knows SQLite.
 //!
 //! One file, `store.db`, in a folder that one process holds at a time ([`Store`]) and others may
-//! look into ([`Inspector`]). There are two write operations, [`Ledger::append`] and
-//! [`Ledger::commit`]; one committer thread folds all that is queued into one transaction. What the
-//! tables and columns mean stands in `SCHEMA.md`: an auditor can open the file with any SQLite
-//! client.
+//! look into ([`Inspector`]). It keeps the protocol of [`Ledger`]; one committer thread folds all
+//! that is queued into one transaction. What the tables and columns mean stands in `SCHEMA.md`: an
+//! auditor can open the file with any SQLite client.
 
 mod blocks;
 mod books;
@@ -17,24 +16,29 @@ mod encoded;
 mod error;
 mod folder;
 mod inspect;
-mod ledger;
+mod letters;
 mod limits;
+mod migrate;
 mod open;
 mod options;
 mod progress;
 mod reads;
+mod redrives;
 mod rows;
 mod schema;
 mod store;
 mod tail;
+mod verify;
 mod writer;
 
 pub use chain::ChainHead;
 pub use codec::Heads;
-pub use error::{OpenError, StoreError};
+pub use error::OpenError;
 pub use inspect::Inspector;
-pub use ledger::Ledger;
+pub use lockgate_ledger::{
+    CodeDigests, Committed, DeadLetters, KeptLetter, Ledger, LedgerError, LetterId, LetterQuery,
+    Progress, Registration,
+};
 pub use options::{Clock, Options, Retention};
-pub use progress::{Progress, Registration};
-pub use reads::{KeptLetter, PipelineStatus, Reads, StreamStatus};
+pub use reads::{PipelineStatus, Reads, StreamStatus};
 pub use store::Store;

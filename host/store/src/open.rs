@@ -11,7 +11,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 use crate::error::{is_damage, is_full};
 use crate::folder::{self, beside};
 use crate::schema::{APPLICATION_ID, FORMAT, PAGE_SIZE, TABLES};
-use crate::{OpenError, check, limits};
+use crate::{OpenError, check, limits, migrate};
 
 /// The writing connection of the folder's store; a new store where there is none. The caller holds
 /// the folder's lock.
@@ -46,7 +46,9 @@ pub fn writer(folder: &Path, size_max: Option<u64>) -> Result<Connection, OpenEr
         other => other,
     })?;
     drop(connection);
-    open_writer(&database, size_max).map_err(|error| failed(&database, &error))
+    let writer = open_writer(&database, size_max).map_err(|error| failed(&database, &error))?;
+    migrate::up_to_date(&writer).map_err(|error| failed(&database, &error))?;
+    Ok(writer)
 }
 
 /// A connection that cannot write. It leaves the log alone when it closes.

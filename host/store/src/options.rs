@@ -40,6 +40,10 @@ pub struct Retention {
 
 impl Options {
     /// Seven days, 8 GiB a stream, the system's clock.
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the default of the field `clock`"
+    )]
     pub fn new(path: impl Into<PathBuf>) -> Options {
         Options {
             path: path.into(),

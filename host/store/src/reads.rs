@@ -5,14 +5,17 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lockgate_model::{Block, Books, Day, DeadLetter, FeedKind, Millis, Seq, payload_hash};
-use rusqlite::{Connection, params};
+use lockgate_model::{Block, Books, Day, FeedKind, Redrive, Seq, payload_hash};
+use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::watch;
 
 use crate::blocks::{self, StoredBlock};
 use crate::books::{self, Tallies};
-use crate::chain::{self, ChainHead};
-use crate::{Heads, Progress, StoreError, limits, open, rows};
+use crate::chain::ChainHead;
+use crate::error::ReadError;
+use crate::{
+    Heads, KeptLetter, LedgerError, LetterQuery, Progress, letters, limits, open, rows, verify,
+};
 
 /// A stream as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,23 +45,12 @@ pub struct PipelineStatus {
     pub streams: Vec<(Progress, bool)>,
 }
 
-/// A dead letter and where it belongs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct KeptLetter {
-    pub stream: String,
-    pub epoch: u32,
-    pub generation: u32,
-    /// When it became final. Milliseconds.
-    pub at: Millis,
-    pub letter: DeadLetter,
-}
-
 /// Reads from disk; every call blocks for as long as that takes. Each sees one moment of the store.
 pub struct Reads {
     database: PathBuf,
     idle: Mutex<Vec<Connection>>,
     tallies: Mutex<Tallies>,
-    pub(crate) closed: watch::Sender<Option<StoreError>>,
+    pub(crate) closed: watch::Sender<Option<LedgerError>>,
 }
 
 impl Reads {
@@ -72,21 +64,21 @@ impl Reads {
     }
 
     /// The source's cursors, as the last appends left them.
-    pub fn cursors(&self, source: &str) -> Result<BTreeMap<String, String>, StoreError> {
+    pub fn cursors(&self, source: &str) -> Result<BTreeMap<String, String>, LedgerError> {
         self.read(|connection| rows::cursors(connection, source))
     }
 
     /// The block that holds a sequence. `None`: not appended yet, or removed by retention.
-    pub fn block_at(&self, stream: &str, seq: Seq) -> Result<Option<Arc<Block>>, StoreError> {
+    pub fn block_at(&self, stream: &str, seq: Seq) -> Result<Option<Arc<Block>>, LedgerError> {
         let found = self.stored(stream, seq)?;
         found
-            .map(|(stream, stored)| stored.block(&stream).map(Arc::new))
+            .map(|(stream, stored)| Ok(stored.block(&stream).map(Arc::new)?))
             .transpose()
     }
 
     /// The first sequence of the block that holds `seq`, and its columns but for the payloads,
     /// which are not decompressed.
-    pub fn heads_at(&self, stream: &str, seq: Seq) -> Result<Option<(Seq, Heads)>, StoreError> {
+    pub fn heads_at(&self, stream: &str, seq: Seq) -> Result<Option<(Seq, Heads)>, LedgerError> {
         let found = self.stored(stream, seq)?;
         found
             .map(|(stream, stored)| Ok((stored.first_seq, stored.heads(&stream)?)))
@@ -95,7 +87,7 @@ impl Reads {
 
     /// [`payload_hash`] (of key and payload) of the newest events of a stream, oldest first, at
     /// most `max`.
-    pub fn recent_hashes(&self, stream: &str, max: usize) -> Result<Vec<u64>, StoreError> {
+    pub fn recent_hashes(&self, stream: &str, max: usize) -> Result<Vec<u64>, LedgerError> {
         self.read(|connection| {
             let Some(stream) = rows::stream(connection, stream)? else {
                 return Ok(Vec::new());
@@ -122,12 +114,12 @@ impl Reads {
         })
     }
 
-    pub fn streams(&self) -> Result<Vec<StreamStatus>, StoreError> {
+    pub fn streams(&self) -> Result<Vec<StreamStatus>, LedgerError> {
         self.read(|connection| Ok(rows::streams(connection)?.iter().map(status).collect()))
     }
 
     /// Every pipeline that ever ran, by name.
-    pub fn pipelines(&self) -> Result<Vec<PipelineStatus>, StoreError> {
+    pub fn pipelines(&self) -> Result<Vec<PipelineStatus>, LedgerError> {
         self.read(|connection| {
             let sql = "SELECT p.name, p.epoch, p.generation, g.description FROM pipelines p \
                        JOIN generations g ON g.pipeline = p.name AND g.generation = p.generation ORDER BY p.name";
@@ -152,64 +144,75 @@ impl Reads {
 
     /// The four figures of the pipeline's current epoch for each stream, counted. Goes on from
     /// where the last call ended.
-    pub fn books(&self, pipeline: &str) -> Result<Vec<(String, Books)>, StoreError> {
+    pub fn books(&self, pipeline: &str) -> Result<Vec<(String, Books)>, LedgerError> {
         self.count(|connection, tallies| books::books(connection, tallies, pipeline))
     }
 
     /// The four figures by UTC day of the event's time, over all streams of the pipeline.
-    pub fn days(&self, pipeline: &str) -> Result<Vec<(Day, Books)>, StoreError> {
+    pub fn days(&self, pipeline: &str) -> Result<Vec<(Day, Books)>, LedgerError> {
         self.count(|connection, tallies| books::days(connection, tallies, pipeline))
     }
 
-    /// The newest dead letters of a pipeline, newest first.
-    pub fn dead_letters(
-        &self,
-        pipeline: &str,
-        limit: usize,
-    ) -> Result<Vec<KeptLetter>, StoreError> {
-        self.read(|connection| {
-            let sql = "SELECT s.name, e.epoch, d.generation, d.at, d.seq, d.key, d.event_type, d.time, d.cause, d.reason, d.payload \
-                       FROM dead_letters d JOIN epochs e ON e.id = d.epoch_id JOIN streams s ON s.id = e.stream_id \
-                       WHERE e.pipeline = ?1 ORDER BY d.rowid DESC LIMIT ?2";
-            let mut statement = connection.prepare_cached(sql)?;
-            let letters = statement.query_map(params![pipeline, limit as u64 & i64::MAX as u64], |row| {
-                Ok(KeptLetter {
-                    stream: row.get(0)?,
-                    epoch: row.get(1)?,
-                    generation: row.get(2)?,
-                    at: row.get(3)?,
-                    letter: chain::letter(row, 4)?,
-                })
-            })?;
-            Ok(letters.collect::<Result<_, _>>()?)
-        })
+    /// See [`DeadLetters::dead_letters`](crate::DeadLetters::dead_letters).
+    pub fn dead_letters(&self, query: &LetterQuery) -> Result<Vec<KeptLetter>, LedgerError> {
+        self.read(|connection| letters::query(connection, query))
     }
 
-    /// The key-value state of one stage of a pipeline.
+    /// See [`DeadLetters::dead_letter`](crate::DeadLetters::dead_letter).
+    pub fn dead_letter(
+        &self,
+        pipeline: &str,
+        stream: &str,
+        seq: Seq,
+    ) -> Result<Option<KeptLetter>, LedgerError> {
+        self.read(|connection| letters::one(connection, pipeline, stream, seq))
+    }
+
+    /// See [`Ledger::redrive`](crate::Ledger::redrive).
+    pub fn redrive(
+        &self,
+        pipeline: &str,
+        stream: &str,
+        events: usize,
+        bytes: usize,
+    ) -> Result<Option<Redrive>, LedgerError> {
+        self.read(|connection| letters::redrive(connection, pipeline, stream, events, bytes))
+    }
+
+    /// The key-value state of each stage of a pipeline that has any.
     pub fn state(
         &self,
         pipeline: &str,
-        stage: u32,
-    ) -> Result<BTreeMap<String, String>, StoreError> {
-        self.read(|connection| rows::state(connection, pipeline, stage))
+    ) -> Result<BTreeMap<u32, BTreeMap<String, String>>, LedgerError> {
+        self.read(|connection| rows::state(connection, pipeline))
+    }
+
+    /// See [`CodeDigests::code_digest`](crate::CodeDigests::code_digest).
+    pub fn code_digest(&self, key: &str) -> Result<Option<[u8; 32]>, LedgerError> {
+        self.read(|connection| {
+            let sql = "SELECT sha256 FROM compiled_code WHERE key = ?1";
+            let mut statement = connection.prepare_cached(sql)?;
+            let digest = statement.query_row([key], |row| row.get(0)).optional()?;
+            Ok(digest)
+        })
     }
 
     /// Proves that no commit of the pipeline, and no event kept that they speak of, was changed:
     /// takes every hash anew.
     ///
-    /// Reads every block that the pipeline has finished. [`StoreError::Damaged`] names the first
+    /// Reads every block that the pipeline has finished. [`LedgerError::Damaged`] names the first
     /// place that is not what was written.
-    pub fn verify_chain(&self, pipeline: &str) -> Result<Vec<ChainHead>, StoreError> {
-        self.read(|connection| chain::verify(connection, pipeline))
+    pub fn verify_chain(&self, pipeline: &str) -> Result<Vec<ChainHead>, LedgerError> {
+        self.read(|connection| verify::pipeline(connection, pipeline))
     }
 
-    pub(crate) fn check_open(&self) -> Result<(), StoreError> {
+    pub(crate) fn check_open(&self) -> Result<(), LedgerError> {
         self.closed.borrow().clone().map_or(Ok(()), Err)
     }
 
-    pub(crate) fn cause(&self) -> StoreError {
+    pub(crate) fn cause(&self) -> LedgerError {
         let closed = self.closed.borrow().clone();
-        closed.unwrap_or_else(|| StoreError::Closed {
+        closed.unwrap_or_else(|| LedgerError::Closed {
             cause: "it is closing".to_owned(),
             full: false,
         })
@@ -223,7 +226,7 @@ impl Reads {
         &self,
         stream: &str,
         seq: Seq,
-    ) -> Result<Option<(rows::Stream, StoredBlock)>, StoreError> {
+    ) -> Result<Option<(rows::Stream, StoredBlock)>, LedgerError> {
         self.read(|connection| {
             let Some(stream) = rows::stream(connection, stream)? else {
                 return Ok(None);
@@ -236,28 +239,30 @@ impl Reads {
     /// shows.
     fn count<T>(
         &self,
-        f: impl FnOnce(&Connection, &mut Tallies) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+        f: impl FnOnce(&Connection, &mut Tallies) -> Result<T, ReadError>,
+    ) -> Result<T, LedgerError> {
         let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
         self.read(|connection| f(connection, &mut tallies))
     }
 
     fn read<T>(
         &self,
-        f: impl FnOnce(&Connection) -> Result<T, StoreError>,
-    ) -> Result<T, StoreError> {
+        f: impl FnOnce(&Connection) -> Result<T, ReadError>,
+    ) -> Result<T, LedgerError> {
         self.check_open()?;
         let idle = self.idle().pop();
-        let connection = idle.map_or_else(|| open::reader(&self.database), Ok)?;
-        let result = {
-            let _snapshot = connection.unchecked_transaction()?;
-            f(&connection)
+        let connection = idle
+            .map_or_else(|| open::reader(&self.database), Ok)
+            .map_err(ReadError::from)?;
+        let result = match connection.unchecked_transaction() {
+            Ok(_snapshot) => f(&connection),
+            Err(error) => Err(error.into()),
         };
         let mut idle = self.idle();
         if result.is_ok() && idle.len() < limits::IDLE_READERS && self.closed.borrow().is_none() {
             idle.push(connection);
         }
-        result
+        result.map_err(LedgerError::from)
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {

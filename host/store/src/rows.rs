@@ -6,8 +6,12 @@ use std::sync::Arc;
 use lockgate_model::{FeedKind, Millis, Seq};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use crate::error::ReadError;
 use crate::schema::{Checksum, row_checksum};
-use crate::{Progress, StoreError};
+use crate::{Progress, progress};
+
+/// Key-value state by stage.
+pub type State = BTreeMap<u32, BTreeMap<String, String>>;
 
 pub struct Stream {
     pub id: i64,
@@ -32,11 +36,11 @@ impl Stream {
         ])
     }
 
-    fn read(row: &Row<'_>) -> Result<Stream, StoreError> {
+    fn read(row: &Row<'_>) -> Result<Stream, ReadError> {
         let name: String = row.get(1)?;
         let feed: String = row.get(2)?;
         let damaged = || {
-            StoreError::Damaged(format!(
+            ReadError::Damaged(format!(
                 "the row of stream `{name}` is not what was written"
             ))
         };
@@ -61,7 +65,7 @@ impl Stream {
     }
 }
 
-pub fn streams(connection: &Connection) -> Result<Vec<Stream>, StoreError> {
+pub fn streams(connection: &Connection) -> Result<Vec<Stream>, ReadError> {
     let sql = "SELECT id, name, feed, next_seq, oldest_seq, bytes, duplicates, checksum FROM streams ORDER BY id";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([])?;
@@ -72,7 +76,7 @@ pub fn streams(connection: &Connection) -> Result<Vec<Stream>, StoreError> {
     Ok(streams)
 }
 
-pub fn stream(connection: &Connection, name: &str) -> Result<Option<Stream>, StoreError> {
+pub fn stream(connection: &Connection, name: &str) -> Result<Option<Stream>, ReadError> {
     let sql = "SELECT id, name, feed, next_seq, oldest_seq, bytes, duplicates, checksum FROM streams WHERE name = ?1";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([name])?;
@@ -107,12 +111,12 @@ impl Epoch {
         ])
     }
 
-    fn read(row: &Row<'_>) -> Result<Epoch, StoreError> {
+    fn read(row: &Row<'_>) -> Result<Epoch, ReadError> {
         let pipeline: String = row.get(1)?;
         let stream: String = row.get(11)?;
         let done: String = row.get(7)?;
         let damaged = || {
-            StoreError::Damaged(format!(
+            ReadError::Damaged(format!(
                 "the row of pipeline `{pipeline}` on `{stream}` is not what was written"
             ))
         };
@@ -122,7 +126,7 @@ impl Epoch {
             stream_id: row.get(2)?,
             epoch: row.get(3)?,
             since: row.get(4)?,
-            progress: Progress::parse(&stream, row.get(5)?, row.get(6)?, &done)
+            progress: progress::parse(&stream, row.get(5)?, row.get(6)?, &done)
                 .ok_or_else(damaged)?,
             chain: row.get(8)?,
             active: row.get(9)?,
@@ -139,7 +143,7 @@ const EPOCHS: &str = "SELECT e.id, e.pipeline, e.stream_id, e.epoch, e.since, e.
                       s.name FROM epochs e JOIN streams s ON s.id = e.stream_id";
 
 /// The current pass of each pipeline over each of its streams.
-pub fn epochs(connection: &Connection) -> Result<Vec<Epoch>, StoreError> {
+pub fn epochs(connection: &Connection) -> Result<Vec<Epoch>, ReadError> {
     let sql = format!(
         "{EPOCHS} JOIN pipelines p ON p.name = e.pipeline AND p.epoch = e.epoch ORDER BY e.id"
     );
@@ -147,7 +151,7 @@ pub fn epochs(connection: &Connection) -> Result<Vec<Epoch>, StoreError> {
 }
 
 /// All passes of one pipeline, in the order of its chains.
-pub fn epochs_of(connection: &Connection, pipeline: &str) -> Result<Vec<Epoch>, StoreError> {
+pub fn epochs_of(connection: &Connection, pipeline: &str) -> Result<Vec<Epoch>, ReadError> {
     collect(
         connection,
         &format!("{EPOCHS} WHERE e.pipeline = ?1 ORDER BY s.name, e.epoch"),
@@ -156,16 +160,13 @@ pub fn epochs_of(connection: &Connection, pipeline: &str) -> Result<Vec<Epoch>, 
 }
 
 /// The current pass of one pipeline over each of its streams.
-pub fn current_epochs_of(
-    connection: &Connection,
-    pipeline: &str,
-) -> Result<Vec<Epoch>, StoreError> {
+pub fn current_epochs_of(connection: &Connection, pipeline: &str) -> Result<Vec<Epoch>, ReadError> {
     let sql = format!(
         "{EPOCHS} JOIN pipelines p ON p.name = e.pipeline AND p.epoch = e.epoch WHERE e.pipeline = ?1 ORDER BY s.name"
     );
     let epochs = collect(connection, &sql, Some(pipeline))?;
     if epochs.is_empty() {
-        Err(StoreError::Unknown(format!("pipeline `{pipeline}`")))
+        Err(ReadError::Unknown(format!("pipeline `{pipeline}`")))
     } else {
         Ok(epochs)
     }
@@ -175,7 +176,7 @@ fn collect(
     connection: &Connection,
     sql: &str,
     pipeline: Option<&str>,
-) -> Result<Vec<Epoch>, StoreError> {
+) -> Result<Vec<Epoch>, ReadError> {
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = match pipeline {
         Some(pipeline) => statement.query([pipeline])?,
@@ -195,7 +196,7 @@ pub fn cursor_checksum(source: &str, key: &str, value: &str) -> [u8; 16] {
 pub fn cursors(
     connection: &Connection,
     source: &str,
-) -> Result<BTreeMap<String, String>, StoreError> {
+) -> Result<BTreeMap<String, String>, ReadError> {
     let mut statement =
         connection.prepare_cached("SELECT key, value, checksum FROM cursors WHERE source = ?1")?;
     let mut rows = statement.query([source])?;
@@ -203,7 +204,7 @@ pub fn cursors(
     while let Some(row) = rows.next()? {
         let (key, value): (String, String) = (row.get(0)?, row.get(1)?);
         if row.get::<_, Vec<u8>>(2)? != cursor_checksum(source, &key, &value) {
-            return Err(StoreError::Damaged(format!(
+            return Err(ReadError::Damaged(format!(
                 "the cursor `{key}` of `{source}` is not what was written"
             )));
         }
@@ -216,24 +217,21 @@ pub fn state_checksum(pipeline: &str, stage: u32, key: &str, value: &str) -> [u8
     row_checksum([pipeline.into(), stage.into(), key.into(), value.into()])
 }
 
-pub fn state(
-    connection: &Connection,
-    pipeline: &str,
-    stage: u32,
-) -> Result<BTreeMap<String, String>, StoreError> {
-    let mut statement = connection.prepare_cached(
-        "SELECT key, value, checksum FROM state WHERE pipeline = ?1 AND stage = ?2",
-    )?;
-    let mut rows = statement.query(params![pipeline, stage])?;
-    let mut state = BTreeMap::new();
+/// The state of each stage of a pipeline that has any.
+pub fn state(connection: &Connection, pipeline: &str) -> Result<State, ReadError> {
+    let mut statement = connection
+        .prepare_cached("SELECT stage, key, value, checksum FROM state WHERE pipeline = ?1")?;
+    let mut rows = statement.query([pipeline])?;
+    let mut state = State::new();
     while let Some(row) = rows.next()? {
-        let (key, value): (String, String) = (row.get(0)?, row.get(1)?);
-        if row.get::<_, Vec<u8>>(2)? != state_checksum(pipeline, stage, &key, &value) {
-            return Err(StoreError::Damaged(format!(
+        let stage: u32 = row.get(0)?;
+        let (key, value): (String, String) = (row.get(1)?, row.get(2)?);
+        if row.get::<_, Vec<u8>>(3)? != state_checksum(pipeline, stage, &key, &value) {
+            return Err(ReadError::Damaged(format!(
                 "the state `{key}` of stage {stage} of `{pipeline}` is not what was written"
             )));
         }
-        state.insert(key, value);
+        state.entry(stage).or_default().insert(key, value);
     }
     Ok(state)
 }
@@ -243,7 +241,7 @@ pub fn generation(
     connection: &Connection,
     pipeline: &str,
     generation: u32,
-) -> Result<Option<Checksum>, StoreError> {
+) -> Result<Option<Checksum>, ReadError> {
     let sql = "SELECT description FROM generations WHERE pipeline = ?1 AND generation = ?2";
     let description: Option<String> = connection
         .prepare_cached(sql)?

@@ -4,8 +4,9 @@ use sha2::{Digest, Sha256};
 
 /// `LKGT`: tells a store from any other SQLite database (`PRAGMA application_id`).
 pub const APPLICATION_ID: i64 = 0x4C4B_4754;
-/// `PRAGMA user_version`. A release opens what it wrote, and refuses what is newer.
-pub const FORMAT: i64 = 1;
+/// `PRAGMA user_version`. A release brings an older store up to date, see `migrate.rs`, and refuses
+/// a newer one.
+pub const FORMAT: i64 = 2;
 /// Bytes. A block of 66 kB takes four pages and a bit.
 pub const PAGE_SIZE: u32 = 16_384;
 pub const TABLES: &str = include_str!("schema.sql");

@@ -49,7 +49,14 @@ CREATE TABLE pipelines (
   -- One row per pipeline that ever ran.
   name TEXT PRIMARY KEY, -- As in the configuration.
   epoch INTEGER NOT NULL, -- Its current pass over its streams.
-  generation INTEGER NOT NULL -- Its current configuration.
+  generation INTEGER NOT NULL, -- Its current configuration.
+  dead_bytes INTEGER NOT NULL DEFAULT 0, -- Sum of the lengths of `dead_letters.payload` over its passes.
+  brake TEXT NOT NULL DEFAULT '' -- What it must remember of its dead letters, as its latest commit left it. Its own.
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE holders (
+  -- One row per configured pipeline that never ran: retention waits for it in every stream.
+  pipeline TEXT PRIMARY KEY -- Its name.
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE generations (
@@ -105,6 +112,24 @@ CREATE TABLE commits (
   UNIQUE (epoch_id, first_seq)
 ) STRICT;
 
+CREATE TABLE redrives (
+  -- One row per operation on dead letters: what the commits say of these entries is taken back. Part of the same chain as `commits`.
+  id INTEGER PRIMARY KEY, -- In the order of the operations, over all pipelines.
+  epoch_id INTEGER NOT NULL, -- `epochs.id`.
+  after_commit INTEGER NOT NULL, -- The largest `commits.id` at that time: it stands in the chain before every later commit of its pass.
+  generation INTEGER NOT NULL, -- `generations.generation` of the pipeline.
+  kind TEXT NOT NULL, -- `retry`: dead letters wait again. `drop`: dead letters became dropped. `commit`: entries that waited again became final.
+  seqs BLOB NOT NULL, -- The entries, ascending. For each run of neighbours: varint distance from the end of the run before, varint length.
+  outcomes BLOB NOT NULL, -- As in `commits`, for each entry; empty for `retry`.
+  reasons TEXT NOT NULL, -- As in `commits`.
+  days TEXT NOT NULL, -- As in `commits`; for `retry` the entries that were dead.
+  at INTEGER NOT NULL, -- When it happened. Milliseconds since 1970, UTC.
+  batch TEXT NOT NULL, -- As in `commits`; the id is empty where an operator did it.
+  dead BLOB NOT NULL, -- `dead_letters.checksum` in the order of the entries: of new letters for `commit`, of the letters taken back otherwise.
+  state BLOB NOT NULL, -- As in `commits`.
+  hash BLOB NOT NULL -- SHA-256 over the hash before it in the same pipeline and stream, and this row: see `chain.rs`.
+) STRICT;
+
 CREATE TABLE dead_letters (
   -- One row per entry that could not be delivered, with the original event. Not subject to retention.
   epoch_id INTEGER NOT NULL, -- `epochs.id`.
@@ -117,9 +142,17 @@ CREATE TABLE dead_letters (
   cause TEXT NOT NULL, -- What refused it, such as `sink (builtin:fluentd)`.
   reason TEXT NOT NULL, -- Why.
   payload BLOB NOT NULL, -- The event: JSON text, or its bytes where it could not be turned into JSON.
-  checksum BLOB NOT NULL, -- SHA-256 over `seq`, `key`, `event_type`, `time`, `cause`, `reason` and `payload`.
+  checksum BLOB NOT NULL, -- SHA-256, see `encoded.rs`; in rows of format 1 over `seq`, `key`, `event_type`, `time`, `cause`, `reason` and `payload`.
+  code TEXT NOT NULL DEFAULT '', -- Teleport's event code.
+  event_index INTEGER NOT NULL DEFAULT 0, -- Teleport's `ei`.
+  session TEXT NOT NULL DEFAULT '', -- Session id; empty where the event belongs to none.
+  read_at INTEGER NOT NULL DEFAULT 0, -- When the event was read from the source. Milliseconds since 1970, UTC.
+  raw INTEGER NOT NULL DEFAULT 0, -- 1 where the event could not be turned into JSON.
+  redrive INTEGER NOT NULL DEFAULT 0, -- 0: it is dead. Else it waits again, and this is the `redrives.id` of the retry.
   PRIMARY KEY (epoch_id, seq)
 ) STRICT;
+
+CREATE INDEX waiting_letters ON dead_letters (epoch_id, seq) WHERE redrive > 0;
 
 CREATE TABLE state (
   -- Key-value state of the stages that import it. Changes together with the outcomes of the batch that changed it.
@@ -129,4 +162,11 @@ CREATE TABLE state (
   value TEXT NOT NULL, -- The plugin's own.
   checksum BLOB NOT NULL, -- First 16 bytes of the SHA-256 over the other columns.
   PRIMARY KEY (pipeline, stage, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE compiled_code (
+  -- What compiled components must hash to: a file of compiled code with another digest is not loaded.
+  key TEXT PRIMARY KEY, -- What decides the code: the component's digest, the compiler and its settings.
+  sha256 BLOB NOT NULL, -- SHA-256 of the compiled code.
+  at INTEGER NOT NULL -- When it was compiled. Milliseconds since 1970, UTC.
 ) STRICT, WITHOUT ROWID;

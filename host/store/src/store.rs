@@ -1,17 +1,22 @@
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lockgate_model::{Append, Block, Commit, Generation, Millis, Seq};
+use lockgate_ledger::check_seqs;
+use lockgate_model::{Append, Block, Commit, Generation, Millis, Redrive, Seq};
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use crate::committer::{Committer, Operation, QueuedAppend};
+use crate::committer::{Committer, LettersAction, Operation, QueuedAppend};
 use crate::encoded::{EncodedBlock, EncodedCommit};
+use crate::error::ReadError;
 use crate::reads::Reads;
 use crate::tail::Tail;
 use crate::writer::{AppendArgs, Writer};
-use crate::{Ledger, OpenError, Options, Registration, StoreError, folder, limits, open};
+use crate::{
+    CodeDigests, Committed, DeadLetters, KeptLetter, Ledger, LedgerError, LetterQuery, OpenError,
+    Options, Registration, folder, limits, open,
+};
 
 /// The store of this process. Cheap to clone; all clones are one store. What can be read stands at
 /// [`Reads`].
@@ -36,13 +41,13 @@ impl Store {
         let database = folder::database(&options.path);
         let connection = open::writer(&options.path, options.size_max)?;
         let writer = Writer::load(connection, &options).map_err(|error| match error {
-            StoreError::Damaged(what) => OpenError::Damaged {
+            ReadError::Damaged(what) => OpenError::Damaged {
                 path: database.clone(),
                 what,
             },
-            other => OpenError::Failed {
+            ReadError::Failed(cause) | ReadError::Unknown(cause) => OpenError::Failed {
                 path: database.clone(),
-                cause: other.to_string(),
+                cause,
                 full: open::no_room(&options.path),
             },
         })?;
@@ -52,6 +57,7 @@ impl Store {
             options.tail_bytes,
         ));
         shared.publish(std::iter::empty(), std::iter::empty(), writer.heads());
+        shared.publish_redriven(writer.redriven());
         let (sender, queue) = mpsc::channel();
         let committer = Committer {
             writer,
@@ -74,87 +80,63 @@ impl Store {
         })
     }
 
-    /// Makes a pipeline known, or its changed configuration: equal descriptions are one generation.
-    /// `at`: milliseconds.
-    ///
-    /// A new pipeline, or one that reads a stream for the first time, begins at the oldest event
-    /// kept. From now on retention waits for it in exactly these streams.
-    pub async fn register(
-        &self,
-        generation: Generation,
-        streams: &[String],
-        at: Millis,
-    ) -> Result<Registration, StoreError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Operation::Register {
-            generation,
-            streams: streams.to_vec(),
-            at,
-            reply,
-        })?;
-        self.answer(answer).await?
-    }
-
-    /// Retention stops waiting for every other pipeline that was ever registered: what it removes
-    /// that such a one has not finished becomes dropped, with the reason `retention`. Call it
-    /// once, after the configured pipelines are registered.
-    pub async fn keep_only(&self, pipelines: &[String]) -> Result<(), StoreError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Operation::KeepOnly {
-            pipelines: pipelines.to_vec(),
-            reply,
-        })?;
-        self.answer(answer).await
-    }
-
-    /// The block that holds a sequence: from memory where it is recent, else from disk (blocking,
-    /// about a millisecond). `None`: not appended yet, or removed by retention.
-    pub fn block_at(&self, stream: &str, seq: Seq) -> Result<Option<Arc<Block>>, StoreError> {
+    /// The blocking twin of [`Ledger::block_at`].
+    pub fn block_at(&self, stream: &str, seq: Seq) -> Result<Option<Arc<Block>>, LedgerError> {
         match self.cached(stream, seq) {
             Some(block) => Ok(Some(block)),
             None => self.shared.reads.block_at(stream, seq),
         }
     }
 
-    /// The same, from memory only: never blocks.
-    pub fn cached(&self, stream: &str, seq: Seq) -> Option<Arc<Block>> {
-        lock(&self.shared.tail).at(stream, seq)
+    /// What can be read, for callers that may block.
+    pub fn reads(&self) -> &Reads {
+        &self.shared.reads
     }
 
-    /// The sequence that the stream's next event will get; changes with every append. 1 for a
-    /// stream that nobody has appended to. It stands still when the store closes: who waits for
-    /// it waits for [`failed`](Self::failed) as well.
-    pub fn head(&self, stream: &str) -> watch::Receiver<Seq> {
-        self.shared.channels(stream).head.subscribe()
-    }
-
-    /// True while appends to the stream wait for room, see [`Retention`](crate::Retention).
-    pub fn retention_full(&self, stream: &str) -> watch::Receiver<bool> {
-        self.shared.channels(stream).full.subscribe()
-    }
-
-    /// Becomes `Some` when the store has closed: by itself because a write failed, or by
-    /// [`close`](Self::close). The folder may be opened again from then on.
-    pub fn failed(&self) -> watch::Receiver<Option<StoreError>> {
-        self.shared.reads.closed.subscribe()
-    }
-
-    /// Finishes what is queued, folds the log into the file, and lets go of the folder. Other
-    /// clones get [`StoreError::Closed`], and so do appends that wait for room.
-    pub async fn close(self) -> Result<(), StoreError> {
-        let (reply, answer) = oneshot::channel();
-        self.send(Operation::Close { reply })?;
-        self.answer(answer).await
-    }
-
-    fn send(&self, operation: Operation) -> Result<(), StoreError> {
+    fn send(&self, operation: Operation) -> Result<(), LedgerError> {
         self.shared.reads.check_open()?;
         self.queue
             .send(operation)
             .map_err(|_| self.shared.reads.cause())
     }
 
-    async fn answer<T>(&self, answer: oneshot::Receiver<T>) -> Result<T, StoreError> {
+    /// Reads on a thread that may block.
+    async fn read<T: Send + 'static>(
+        &self,
+        f: impl FnOnce(&Reads) -> Result<T, LedgerError> + Send + 'static,
+    ) -> Result<T, LedgerError> {
+        let shared = self.shared.clone();
+        match tokio::task::spawn_blocking(move || f(&shared.reads)).await {
+            Ok(result) => result,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(_) => Err(LedgerError::Read("the program is ending".to_owned())),
+            },
+        }
+    }
+
+    async fn letters(
+        &self,
+        action: LettersAction,
+        pipeline: &str,
+        stream: &str,
+        seqs: &[Seq],
+        at: Millis,
+    ) -> Result<(), LedgerError> {
+        check_seqs(seqs)?;
+        let (reply, answer) = oneshot::channel();
+        self.send(Operation::Letters {
+            action,
+            pipeline: pipeline.to_owned(),
+            stream: stream.to_owned(),
+            seqs: seqs.to_vec(),
+            at,
+            reply,
+        })?;
+        self.answer(answer).await?
+    }
+
+    async fn answer<T>(&self, answer: oneshot::Receiver<T>) -> Result<T, LedgerError> {
         match answer.await {
             Ok(answer) => Ok(answer),
             // The committer let go of it; it says why in a moment, at the latest when its thread
@@ -169,7 +151,7 @@ impl Store {
 }
 
 impl Ledger for Store {
-    async fn append(&self, append: Append) -> Result<Option<Arc<Block>>, StoreError> {
+    async fn append(&self, append: Append) -> Result<Option<Arc<Block>>, LedgerError> {
         self.shared.reads.check_open()?;
         let stream: Arc<str> = append.stream().into();
         let Append {
@@ -211,7 +193,7 @@ impl Ledger for Store {
         self.answer(answer).await
     }
 
-    async fn commit(&self, commit: Commit) -> Result<(), StoreError> {
+    async fn commit(&self, commit: Commit) -> Result<Committed, LedgerError> {
         self.shared.reads.check_open()?;
         let encoded = Box::new(EncodedCommit::new(commit)?);
         let room = encoded.bytes().min(limits::COMMIT_QUEUE) as u32;
@@ -229,6 +211,152 @@ impl Ledger for Store {
         })?;
         self.answer(answer).await?
     }
+
+    async fn register(
+        &self,
+        generation: Generation,
+        streams: &[String],
+        at: Millis,
+    ) -> Result<Registration, LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Operation::Register {
+            generation,
+            streams: streams.to_vec(),
+            at,
+            reply,
+        })?;
+        self.answer(answer).await?
+    }
+
+    async fn keep_only(&self, configured: &[String]) -> Result<(), LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Operation::KeepOnly {
+            pipelines: configured.to_vec(),
+            reply,
+        })?;
+        self.answer(answer).await
+    }
+
+    async fn block_at(&self, stream: &str, seq: Seq) -> Result<Option<Arc<Block>>, LedgerError> {
+        if let Some(block) = self.cached(stream, seq) {
+            return Ok(Some(block));
+        }
+        let stream = stream.to_owned();
+        self.read(move |reads| reads.block_at(&stream, seq)).await
+    }
+
+    fn cached(&self, stream: &str, seq: Seq) -> Option<Arc<Block>> {
+        lock(&self.shared.tail).at(stream, seq)
+    }
+
+    fn head(&self, stream: &str) -> watch::Receiver<Seq> {
+        self.shared.channels(stream).head.subscribe()
+    }
+
+    fn retention_full(&self, stream: &str) -> watch::Receiver<bool> {
+        self.shared.channels(stream).full.subscribe()
+    }
+
+    fn redriven(&self, pipeline: &str) -> watch::Receiver<u64> {
+        let mut counts = lock(&self.shared.redriven);
+        counts.entry(pipeline.into()).or_default().subscribe()
+    }
+
+    async fn redrive(
+        &self,
+        pipeline: &str,
+        stream: &str,
+        events: usize,
+        bytes: usize,
+    ) -> Result<Option<Redrive>, LedgerError> {
+        let (pipeline, stream) = (pipeline.to_owned(), stream.to_owned());
+        self.read(move |reads| reads.redrive(&pipeline, &stream, events, bytes))
+            .await
+    }
+
+    async fn cursors(&self, source: &str) -> Result<BTreeMap<String, String>, LedgerError> {
+        let source = source.to_owned();
+        self.read(move |reads| reads.cursors(&source)).await
+    }
+
+    async fn recent_hashes(&self, stream: &str, max: usize) -> Result<Vec<u64>, LedgerError> {
+        let stream = stream.to_owned();
+        self.read(move |reads| reads.recent_hashes(&stream, max))
+            .await
+    }
+
+    fn failed(&self) -> watch::Receiver<Option<LedgerError>> {
+        self.shared.reads.closed.subscribe()
+    }
+
+    async fn close(self) -> Result<(), LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Operation::Close { reply })?;
+        self.answer(answer).await
+    }
+}
+
+impl DeadLetters for Store {
+    async fn dead_letters(&self, query: &LetterQuery) -> Result<Vec<KeptLetter>, LedgerError> {
+        let query = query.clone();
+        self.read(move |reads| reads.dead_letters(&query)).await
+    }
+
+    async fn dead_letter(
+        &self,
+        pipeline: &str,
+        stream: &str,
+        seq: Seq,
+    ) -> Result<Option<KeptLetter>, LedgerError> {
+        let (pipeline, stream) = (pipeline.to_owned(), stream.to_owned());
+        self.read(move |reads| reads.dead_letter(&pipeline, &stream, seq))
+            .await
+    }
+
+    async fn retry(
+        &self,
+        pipeline: &str,
+        stream: &str,
+        seqs: &[Seq],
+        at: Millis,
+    ) -> Result<(), LedgerError> {
+        self.letters(LettersAction::Retry, pipeline, stream, seqs, at)
+            .await
+    }
+
+    async fn drop_letters(
+        &self,
+        pipeline: &str,
+        stream: &str,
+        seqs: &[Seq],
+        at: Millis,
+    ) -> Result<(), LedgerError> {
+        self.letters(LettersAction::Drop, pipeline, stream, seqs, at)
+            .await
+    }
+}
+
+impl CodeDigests for Store {
+    async fn code_digest(&self, key: &str) -> Result<Option<[u8; 32]>, LedgerError> {
+        let key = key.to_owned();
+        self.read(move |reads| reads.code_digest(&key)).await
+    }
+
+    async fn keep_code_digest(
+        &self,
+        key: &str,
+        digest: [u8; 32],
+        at: Millis,
+    ) -> Result<(), LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Operation::KeepCodeDigest {
+            key: key.to_owned(),
+            digest,
+            at,
+            reply,
+        })?;
+        self.answer(answer).await
+    }
 }
 
 impl Deref for Store {
@@ -244,6 +372,7 @@ pub struct Shared {
     reads: Reads,
     tail: Mutex<Tail>,
     streams: Mutex<HashMap<Arc<str>, Channels>>,
+    redriven: Mutex<HashMap<Arc<str>, watch::Sender<u64>>>,
 }
 
 #[derive(Clone)]
@@ -261,6 +390,7 @@ impl Shared {
             reads,
             tail: Mutex::new(Tail::new(tail_bytes)),
             streams: Mutex::default(),
+            redriven: Mutex::default(),
         }
     }
 
@@ -282,6 +412,15 @@ impl Shared {
         }
     }
 
+    /// How many entries of each pipeline wait again.
+    pub fn publish_redriven(&self, counts: HashMap<Arc<str>, u64>) {
+        let mut channels = lock(&self.redriven);
+        for (pipeline, now) in counts {
+            let channel = channels.entry(pipeline).or_default();
+            channel.send_if_modified(|count| std::mem::replace(count, now) != now);
+        }
+    }
+
     pub fn set_full(&self, stream: &str, full: bool) {
         self.channels(stream).full.send_replace(full);
     }
@@ -292,7 +431,7 @@ impl Shared {
     }
 
     /// The first cause stands.
-    pub fn close(&self, cause: StoreError) {
+    pub fn close(&self, cause: LedgerError) {
         self.reads.closed.send_if_modified(|closed| {
             let first = closed.is_none();
             closed.get_or_insert(cause);

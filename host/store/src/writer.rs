@@ -6,21 +6,23 @@
 
 mod append;
 mod commit;
+mod redrive;
 mod register;
 pub mod retention;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use lockgate_model::{FeedKind, Seq};
+use lockgate_model::{FeedKind, Millis, Seq};
 use rusqlite::{Connection, params};
 
 pub use append::{AppendArgs, Appended};
 
 use crate::blocks::{self, Extent};
+use crate::error::ReadError;
 use crate::schema::Checksum;
-use crate::{Clock, Options, Retention, StoreError, open, rows};
+use crate::{Clock, LedgerError, Options, Retention, letters, open, progress, rows};
 
 /// Why the store has to close.
 pub enum Fault {
@@ -34,8 +36,14 @@ impl From<rusqlite::Error> for Fault {
     }
 }
 
-impl From<StoreError> for Fault {
-    fn from(error: StoreError) -> Fault {
+impl From<ReadError> for Fault {
+    fn from(error: ReadError) -> Fault {
+        LedgerError::from(error).into()
+    }
+}
+
+impl From<LedgerError> for Fault {
+    fn from(error: LedgerError) -> Fault {
         Fault::Damaged(error.to_string())
     }
 }
@@ -50,6 +58,8 @@ pub struct Writer {
     epochs: Vec<Epoch>,
     by_lane: HashMap<(Arc<str>, Arc<str>), usize>,
     pipelines: HashMap<Arc<str>, Pipeline>,
+    /// Configured pipelines that never ran: retention waits for them in every stream.
+    holders: BTreeSet<String>,
     generations: HashMap<(Arc<str>, u32), Checksum>,
     /// Blocks that retention removed in this transaction.
     pub removed: Vec<(Arc<str>, Seq)>,
@@ -67,17 +77,21 @@ struct Epoch {
     row: rows::Epoch,
     /// Index into `Writer::streams`.
     stream: usize,
+    /// Entries that wait again.
+    redriven: u64,
     dirty: bool,
 }
 
-#[derive(Clone, Copy)]
 struct Pipeline {
     epoch: u32,
     generation: u32,
+    dead_bytes: u64,
+    brake: String,
+    dirty: bool,
 }
 
 impl Writer {
-    pub fn load(connection: Connection, options: &Options) -> Result<Writer, StoreError> {
+    pub fn load(connection: Connection, options: &Options) -> Result<Writer, ReadError> {
         let mut writer = Writer {
             connection,
             folder: options.path.clone(),
@@ -88,6 +102,7 @@ impl Writer {
             epochs: Vec::new(),
             by_lane: HashMap::new(),
             pipelines: HashMap::new(),
+            holders: BTreeSet::new(),
             generations: HashMap::new(),
             removed: Vec::new(),
         };
@@ -101,17 +116,36 @@ impl Writer {
         Ok(writer)
     }
 
-    fn load_pipelines(&mut self) -> Result<(), StoreError> {
+    fn load_pipelines(&mut self) -> Result<(), ReadError> {
         let mut statement = self
             .connection
-            .prepare("SELECT name, epoch, generation FROM pipelines")?;
+            .prepare("SELECT name, epoch, generation, dead_bytes, brake FROM pipelines")?;
         let pipelines = statement.query_map([], |row| {
-            Ok((row.get::<_, String>(0)?, row.get(1)?, row.get(2)?))
+            let pipeline = Pipeline {
+                epoch: row.get(1)?,
+                generation: row.get(2)?,
+                dead_bytes: row.get(3)?,
+                brake: row.get(4)?,
+                dirty: false,
+            };
+            Ok((row.get::<_, String>(0)?, pipeline))
         })?;
         for pipeline in pipelines {
-            let (name, epoch, generation) = pipeline?;
-            self.pipelines
-                .insert(name.into(), Pipeline { epoch, generation });
+            let (name, pipeline) = pipeline?;
+            self.pipelines.insert(name.into(), pipeline);
+        }
+        let mut statement = self.connection.prepare("SELECT pipeline FROM holders")?;
+        self.holders = statement
+            .query_map([], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        for (epoch_id, count) in letters::waiting(&self.connection)? {
+            let epoch = self
+                .epochs
+                .iter_mut()
+                .find(|epoch| epoch.row.id == epoch_id);
+            if let Some(epoch) = epoch {
+                epoch.redriven = count;
+            }
         }
         let mut statement = self
             .connection
@@ -134,8 +168,24 @@ impl Writer {
             .map(|stream| (&stream.row.name, stream.row.next))
     }
 
+    /// How many entries of each pipeline wait again.
+    pub fn redriven(&self) -> HashMap<Arc<str>, u64> {
+        let mut counts = HashMap::new();
+        for epoch in &self.epochs {
+            *counts.entry(epoch.row.pipeline.clone()).or_default() += epoch.redriven;
+        }
+        counts
+    }
+
     pub fn begin(&mut self) -> Result<(), Fault> {
         Ok(self.connection.execute_batch("BEGIN IMMEDIATE")?)
+    }
+
+    /// Keeps what compiled code must hash to.
+    pub fn keep_code_digest(&self, key: &str, digest: &Checksum, at: Millis) -> Result<(), Fault> {
+        let sql = "INSERT INTO compiled_code (key, sha256, at) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET sha256 = ?2, at = ?3";
+        self.connection.execute(sql, params![key, digest, at])?;
+        Ok(())
     }
 
     /// Writes the rows that changed in memory, and makes the transaction durable.
@@ -151,17 +201,23 @@ impl Writer {
         }
         for epoch in self.epochs.iter_mut().filter(|epoch| epoch.dirty) {
             let row = &epoch.row;
-            let done = row.progress.done_text();
+            let done = progress::done_text(&row.progress);
             self.connection
                 .prepare_cached("UPDATE epochs SET watermark = ?2, done = ?3, chain = ?4, active = ?5, checksum = ?6 WHERE id = ?1")?
                 .execute(params![row.id, row.progress.watermark, done, row.chain, row.active, row.checksum(&done)])?;
             epoch.dirty = false;
         }
+        for (name, pipeline) in self.pipelines.iter_mut().filter(|(_, found)| found.dirty) {
+            self.connection
+                .prepare_cached("UPDATE pipelines SET dead_bytes = ?2, brake = ?3 WHERE name = ?1")?
+                .execute(params![name, pipeline.dead_bytes, pipeline.brake])?;
+            pipeline.dirty = false;
+        }
         Ok(self.connection.execute_batch("COMMIT")?)
     }
 
     /// What everybody who waits is told. The store is not written to any more.
-    pub fn closed_by(&self, fault: Fault) -> StoreError {
+    pub fn closed_by(&self, fault: Fault) -> LedgerError {
         match fault {
             Fault::Sqlite(error) => {
                 let full = open::is_disk_full(&error, &self.folder);
@@ -170,9 +226,9 @@ impl Writer {
                 } else {
                     format!("a write failed ({error})")
                 };
-                StoreError::Closed { cause, full }
+                LedgerError::Closed { cause, full }
             }
-            Fault::Damaged(cause) => StoreError::Closed { cause, full: false },
+            Fault::Damaged(cause) => LedgerError::Closed { cause, full: false },
         }
     }
 
@@ -230,6 +286,7 @@ impl Writer {
         self.epochs.push(Epoch {
             row,
             stream,
+            redriven: 0,
             dirty: false,
         });
     }

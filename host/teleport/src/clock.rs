@@ -1,28 +1,31 @@
-use std::hash::{BuildHasher, RandomState};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use lockgate_backoff::Random;
 use lockgate_model::Millis;
 
-/// Time and chance, so that a test can decide both.
+/// Time and randomness, so that tests control both.
 ///
-/// `now` must move on: a reader that is to end when it has caught up waits until its time of start
-/// has passed by the lag.
+/// `now` must advance: a reader that ends when it has caught up waits until the lag has passed since
+/// its start.
 pub trait Clock: Send + Sync + 'static {
     /// Milliseconds since the Unix epoch.
     fn now(&self) -> Millis;
 
-    /// A number from 0 up to, not including, 1: what jitter is made of.
+    /// A random number from 0 up to, not including, 1, for jitter.
     fn chance(&self) -> f64 {
-        // Each `RandomState` has keys of its own.
-        (RandomState::new().hash_one(0u8) >> 11) as f64 / (1u64 << 53) as f64
+        Random::from_system().fraction()
     }
 }
 
-/// The machine's clock.
+/// The system's clock.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
 impl Clock for SystemClock {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the system's clock is read here, for all of the crate"
+    )]
     fn now(&self) -> Millis {
         match SystemTime::now().duration_since(UNIX_EPOCH) {
             Ok(since) => since.as_millis() as Millis,

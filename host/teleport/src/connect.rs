@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use lockgate_backoff::Backoff;
 use lockgate_model::Millis;
 use rustls_pki_types::ServerName;
 use tokio::io::AsyncBufReadExt;
@@ -18,7 +19,6 @@ use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
-use crate::backoff::Backoff;
 use crate::identity::{Identity, Stamp};
 use crate::proto::auditlog::audit_log_service_client::AuditLogServiceClient;
 use crate::proto::authservice::PingRequest;
@@ -117,7 +117,7 @@ impl Link {
                     let failures = state
                         .failures
                         .get_or_insert_with(|| Backoff::new(first, max));
-                    let wait = failures.next(&*self.settings.clock);
+                    let wait = failures.next(self.settings.clock.chance());
                     tokio::time::sleep(wait).await;
                 }
             }
@@ -151,7 +151,7 @@ impl Link {
             Ok(identity) => {
                 let until = identity.not_after;
                 if state.identity.replace(identity).is_some() {
-                    tracing::info!(until = %time(until), "the credentials changed and are used from now on");
+                    tracing::info!(until = %time(until), "using new credentials");
                 }
                 state.connected = None;
                 state.failures = None;

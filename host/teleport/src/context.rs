@@ -3,26 +3,26 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use lockgate_backoff::Backoff;
 use lockgate_model::{Append, BlockParts, CursorUpdate, FeedKind, Millis};
 use tokio::sync::mpsc::UnboundedSender;
 use tonic::Status;
 
-use crate::backoff::Backoff;
 use crate::connect::{Failure, Link};
 use crate::read::{Collector, Pending};
 use crate::status::{Board, Phase};
 use crate::{Closed, Intake, Settings};
 
-/// What all tasks of a source share.
+/// Shared by all tasks of a source.
 pub(crate) struct Context<I> {
     pub(crate) settings: Settings,
     pub(crate) link: Link,
     pub(crate) board: Board,
-    /// Events before it are not wanted.
+    /// The time of the first event to read.
     start: AtomicI64,
     pub(crate) types: Arc<HashSet<String>>,
     intake: I,
-    /// Gone when recordings are not wanted, or no more will be announced.
+    /// `None` if recordings are not wanted, or no more will be announced.
     recordings: Mutex<Option<UnboundedSender<Pending>>>,
     wants_recordings: bool,
 }
@@ -64,7 +64,7 @@ impl<I: Intake> Context<I> {
         self.start.load(Ordering::Relaxed)
     }
 
-    /// Events before this time were read in another way.
+    /// Skips events before this time, which another reader has read.
     pub(crate) fn start_at_least(&self, start: Millis) {
         self.start.fetch_max(start, Ordering::Relaxed);
     }
@@ -76,15 +76,15 @@ impl<I: Intake> Context<I> {
 
     /// Waits after a failure.
     pub(crate) async fn pause(&self, backoff: &mut Backoff) {
-        tokio::time::sleep(backoff.next(&*self.settings.clock)).await;
+        tokio::time::sleep(backoff.next(self.settings.clock.chance())).await;
     }
 
-    /// Waits about so long: up to a seventh less.
+    /// Waits for `full` or up to a seventh less.
     pub(crate) async fn rest(&self, full: Duration) {
         tokio::time::sleep(full.mul_f64(1.0 - self.settings.clock.chance() / 7.0)).await;
     }
 
-    /// A call with the limit of time that all calls have.
+    /// Runs a call with the time-out of all calls.
     pub(crate) async fn timed<T>(
         &self,
         call: impl Future<Output = Result<T, Status>>,
@@ -98,8 +98,7 @@ impl<I: Intake> Context<I> {
         }
     }
 
-    /// Stores what was collected, with the cursors that say so and one for each recording that was
-    /// announced.
+    /// Stores the collected events with their cursors, and a cursor for each announced recording.
     pub(crate) async fn store(
         &self,
         collector: &mut Collector,
@@ -132,14 +131,14 @@ impl<I: Intake> Context<I> {
             .unwrap_or_else(PoisonError::into_inner)
         {
             for pending in announced {
-                // Nobody listens any more only while the source ends, and the cursor is stored.
+                // The receiver is gone only while the source ends, and the cursor is stored.
                 let _ = recordings.send(pending);
             }
         }
         Ok(())
     }
 
-    /// The reader ended.
+    /// The reader has ended: no more recordings will be announced.
     pub(crate) fn announce_nothing_more(&self) {
         self.recordings
             .lock()
@@ -147,7 +146,7 @@ impl<I: Intake> Context<I> {
             .take();
     }
 
-    /// Moves cursors, and nothing else.
+    /// Moves cursors without events.
     pub(crate) async fn move_cursors(
         &self,
         feed: FeedKind,

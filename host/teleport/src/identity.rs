@@ -12,6 +12,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
 
 mod certificate;
+mod der;
 mod key;
 mod openssh;
 mod sections;

@@ -4,16 +4,16 @@ use std::sync::Arc;
 use lockgate_model::Append;
 use thiserror::Error;
 
-/// The intake takes nothing more; the source ends.
+/// The intake is closed; the source ends.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-#[error("the store takes nothing more")]
+#[error("the store is closed")]
 pub struct Closed;
 
 /// Where a source's blocks go.
 ///
-/// `append` is called from several tasks at once. It returns when the events and the cursors are
-/// safe, both or neither; a source waits for that, so an intake that is slow slows the reading
-/// down. A call may be dropped before it returned: then it does not matter whether it took effect.
+/// `append` is called from several tasks at once. It returns when both the events and the cursors
+/// are durable; a source waits for that, so a slow intake slows reading down. A call may be dropped
+/// before it returns; then it may or may not take effect.
 pub trait Intake: Send + Sync + 'static {
     fn append(&self, append: Append) -> impl Future<Output = Result<(), Closed>> + Send;
 }
@@ -24,11 +24,11 @@ impl<I: Intake> Intake for Arc<I> {
     }
 }
 
-/// Where a source goes on: what the store holds of it.
+/// The stored state from which a source continues.
 #[derive(Clone, Debug, Default)]
 pub struct Resume {
-    /// Cursors as this source wrote them. All their keys are its own:
-    /// - `start`: time of the first event wanted;
+    /// Cursors as this source wrote them:
+    /// - `start`: time of the first event to read;
     /// - `export/<date>`, `export/<date>/<chunk>`: bulk export;
     /// - `export-from`: where polling ended before bulk export began;
     /// - `poll/until`: everything before this time was read;

@@ -1,10 +1,8 @@
 //! Teleport as a source: identity files, connections to Auth, the audit log and session recordings.
 //!
-//! The only crate that knows gRPC. [`run`] reads a cluster for as long as it is let, and gives
-//! blocks of events, together with the cursors that say they were read, to an [`Intake`]. It never
-//! gives up on a cluster: what fails is tried again, and shows in [`SourceStatus`].
+//! The only crate with a gRPC client. [`run`] reads a cluster and passes blocks of events, together
+//! with their cursors, to an [`Intake`]. It retries every failure and shows it in [`SourceStatus`].
 
-pub mod backoff;
 mod clock;
 pub mod connect;
 mod context;

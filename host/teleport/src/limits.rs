@@ -1,61 +1,60 @@
 use std::time::Duration;
 
-/// Every time-out and limit of a source, with its default. Tests shorten them; an operator does not
-/// see them.
+/// Every time-out and limit of a source, with its default. Tests shorten them; they are not
+/// configurable.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// To open a connection, up to the first answer.
+    /// Opening a connection, up to the first answer.
     pub dial: Duration,
-    /// HTTP/2 ping. Never below 60 s: Auth hangs up with `too_many_pings`.
+    /// Interval of HTTP/2 pings. Never below 60 s: Auth closes the connection with `too_many_pings`.
     pub keepalive: Duration,
-    /// Without an answer to a ping the connection is given up.
+    /// The connection is closed if a ping is not answered within this time.
     pub keepalive_timeout: Duration,
-    /// For a unary call, and between two messages of a stream.
+    /// A unary call, and the time between two messages of a stream.
     pub call: Duration,
-    /// Largest message accepted, in bytes. A page is about 1 MiB, a single event of a recording
-    /// may be more.
+    /// Largest message accepted, in bytes. A page is about 1 MiB; a single event of a recording may
+    /// be larger.
     pub message_bytes: usize,
     /// First and longest wait between attempts.
     pub backoff: (Duration, Duration),
-    /// A block that is not full is given on after this time.
+    /// A block that is not full is stored after this time.
     pub flush: Duration,
 
-    /// Between two looks at a date's list of chunks.
+    /// Interval between two reads of a date's list of chunks.
     pub export_poll: Duration,
     /// Chunks of one date that are read at the same time.
     pub export_chunks: usize,
     /// Dates before the current one that are kept open for late chunks.
     pub export_backlog: i32,
-    /// Failures of a chunk without progress before the other dates go on without it.
+    /// Failures of a chunk without progress before the other dates continue without it.
     pub export_attempts: u32,
 
-    /// Between two looks at the end of the log.
+    /// Interval between two reads of the end of the log.
     pub poll: Duration,
-    /// Longest window asked for at once. Windows also end at midnight, UTC.
+    /// Longest window of one query. Windows also end at midnight, UTC.
     pub window: Duration,
     /// Events in a page.
     pub page: i32,
     /// Windows end this long before now: ties reorder while a file grows.
     pub lag: Duration,
-    /// Windows begin this long before the end of the last one: events arrive late. Their
-    /// repetition is suppressed.
+    /// Windows start this long before the end of the last one, because events arrive late.
+    /// Repetitions are suppressed.
     pub overlap: Duration,
-    /// Hashes of events remembered against repetition.
+    /// Hashes of events kept to detect repetitions.
     pub hashes: usize,
-    /// Longest wait where a server refuses to answer and nothing shows that the fault lies in its
-    /// log.
+    /// Longest wait if a server refuses to answer and nothing shows that its log is at fault.
     pub hold: Duration,
-    /// Failures of a page with the same answer before it is looked into.
+    /// Failures of a page with the same answer before smaller pages are tried.
     pub page_attempts: u32,
 
     /// Recordings downloaded at the same time.
     pub recordings: usize,
-    /// Wait before a recording that was not there is asked for again; three times as long each
-    /// time. Each opening makes Teleport write an event.
+    /// First and longest wait before a missing recording is requested again; it triples each time.
+    /// Each request makes Teleport write an event.
     pub recording_wait: (Duration, Duration),
-    /// A recording that is still not there this long after its upload was announced is given up.
+    /// A recording that is still missing this long after its upload was announced is abandoned.
     pub recording_patience: Duration,
-    /// A recording that cannot be read to its end is given up after this many attempts.
+    /// A recording that cannot be read to its end is abandoned after this many attempts.
     pub recording_attempts: u32,
 }
 

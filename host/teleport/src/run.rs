@@ -13,38 +13,38 @@ const START: &str = "start";
 /// How a source ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
-    /// Everything that stood in the log at the start was read.
+    /// Everything that was in the log at the start has been read.
     CaughtUp,
-    /// It was told to.
+    /// On request.
     Stopped,
-    /// The intake takes nothing more.
+    /// The intake is closed.
     Closed,
 }
 
-/// What a source cannot begin with. Everything else is tried again for ever.
+/// Why a source cannot start. All other failures are retried forever.
 #[derive(Debug, Error)]
 pub enum SourceError {
     #[error(transparent)]
     Address(#[from] AddressError),
     #[error(transparent)]
     Credentials(#[from] LoadError),
-    /// As in Teleport's own handler: what was left out before would stay left out.
+    /// As in Teleport's Event Handler: events that were skipped before would stay skipped.
     #[error(
-        "the start time cannot be changed: the store begins at {stored}, the configuration says {configured}. Set it back, leave it out, or \
-         begin a new store"
+        "`start-time` cannot be changed: the store starts at {stored}, the configuration says {configured}. Change it back, remove it, or use \
+         a new store"
     )]
     StartChanged { stored: String, configured: String },
     #[error(
-        "the stored cursor `{key}` has the value `{value}`, which is none: restore the store from a backup, or begin a new one"
+        "the stored cursor `{key}` has the invalid value `{value}`. Restore the store from a backup, or use a new one"
     )]
     Cursor { key: String, value: String },
 }
 
-/// Reads a cluster's audit log, and its session recordings where they are wanted, into the intake.
+/// Reads a cluster's audit log, and its session recordings if wanted, into the intake.
 ///
-/// Ends when `shutdown` does, when the intake is closed, or, where the settings say so, when
-/// everything has been read. It may be dropped at any time: a cursor moves only together with the
-/// events it speaks of.
+/// Ends when `shutdown` does, when the intake is closed, or, if the settings say so, when
+/// everything has been read. The future may be dropped at any time: a cursor moves only together
+/// with its events.
 pub async fn run<I: Intake>(
     settings: Settings,
     resume: Resume,
@@ -124,7 +124,7 @@ async fn work<I: Intake>(
     tokio::try_join!(read, recordings).map(|_| ())
 }
 
-/// Events before it are not wanted.
+/// The time of the first event to read.
 enum Start {
     Stored(Millis),
     New(Millis),

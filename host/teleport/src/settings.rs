@@ -4,7 +4,7 @@ use lockgate_model::Millis;
 
 use crate::{Clock, Credentials, Limits, SystemClock};
 
-/// What an operator decides about a source.
+/// The settings of a source.
 #[derive(Clone)]
 pub struct Settings {
     /// Name of the source, such as `teleport`: the first half of its streams' names.
@@ -12,13 +12,13 @@ pub struct Settings {
     /// `host:port` of Teleport's Auth service.
     pub address: String,
     pub credentials: Credentials,
-    /// Event types that are read; empty for all.
+    /// Event types to read; empty for all.
     pub types: Vec<String>,
     /// Events before this time are not read. `None`: as stored, or the time of the first start.
     pub start_time: Option<Millis>,
     /// Whether session recordings are wanted.
     pub sessions: bool,
-    /// End when everything that stood in the log at the start has been read.
+    /// End when everything that was in the log at the start has been read.
     pub exit_on_last_event: bool,
     pub limits: Limits,
     pub clock: Arc<dyn Clock>,

@@ -3,8 +3,8 @@ use std::collections::BTreeMap;
 use lockgate_model::Millis;
 use tokio::sync::watch;
 
-/// More than this many at once are only logged.
-const TROUBLES_MAX: usize = 64;
+/// Most failures shown at the same time; further ones are only logged.
+const FAILURES_MAX: usize = 64;
 
 /// What a source is doing.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,7 +12,7 @@ pub enum Phase {
     #[default]
     Connecting,
     Reading,
-    /// Everything there is has been read; it looks again from time to time.
+    /// Everything has been read; the source checks for new events from time to time.
     CaughtUp,
 }
 
@@ -25,7 +25,7 @@ pub enum ReaderKind {
     Poll,
 }
 
-/// What a source says of itself. Figures count since it was started.
+/// The state of a source. Counts start when it starts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SourceStatus {
     pub phase: Phase,
@@ -34,31 +34,30 @@ pub struct SourceStatus {
     pub server_version: Option<String>,
     /// End of validity of the credentials in use.
     pub credentials_until: Option<Millis>,
-    /// Events given to the store, of both feeds.
+    /// Events passed to the store, of both feeds.
     pub events: u64,
-    /// Left out because they had been read before.
+    /// Events skipped because they had been read before.
     pub duplicates: u64,
-    /// Left out because of their type or time.
+    /// Events skipped because of their type or time.
     pub filtered: u64,
-    /// Stored as raw bytes because they could not be turned into JSON.
+    /// Events stored as raw bytes because they could not be converted to JSON.
     pub unreadable: u64,
-    /// Windows in which Teleport's answers were not in the order of time.
+    /// Windows in which Teleport's answers were not ordered by time.
     pub backwards: u64,
-    /// Polling: everything before this time was read.
+    /// Polling: everything before this time has been read.
     pub read_until: Option<Millis>,
     pub recordings_pending: u64,
     pub recordings_done: u64,
     /// Given up, each with a report.
     pub recordings_lost: u64,
-    /// What fails at the moment, by place. Empty: all is well.
+    /// Current failures, by place.
     pub troubles: BTreeMap<String, String>,
-    /// What was left out for good, and other things an operator has to know: how many, and the
-    /// last of them.
+    /// Reports of lost events and other lasting problems: how many, and the last one.
     pub reports: u64,
     pub last_report: Option<String>,
 }
 
-/// Where the tasks of a source write its status.
+/// The status that the tasks of a source update.
 #[derive(Clone, Debug)]
 pub(crate) struct Board {
     status: std::sync::Arc<watch::Sender<SourceStatus>>,
@@ -75,12 +74,12 @@ impl Board {
         self.status.send_modify(change);
     }
 
-    /// Something fails. It is logged when it is new at this place, not at each attempt.
+    /// Records a failure. It is logged when it is new at this place, not at each attempt.
     pub(crate) fn trouble(&self, place: &str, message: String) {
         if self.status.borrow().troubles.get(place) != Some(&message) {
             tracing::warn!(place, "{message}");
             self.update(|status| {
-                if status.troubles.len() < TROUBLES_MAX || status.troubles.contains_key(place) {
+                if status.troubles.len() < FAILURES_MAX || status.troubles.contains_key(place) {
                     status.troubles.insert(place.to_owned(), message);
                 }
             });
@@ -89,14 +88,14 @@ impl Board {
 
     pub(crate) fn clear(&self, place: &str) {
         if self.status.borrow().troubles.contains_key(place) {
-            tracing::info!(place, "works again");
+            tracing::info!(place, "recovered");
             self.update(|status| {
                 status.troubles.remove(place);
             });
         }
     }
 
-    /// Something that is not repaired by trying again.
+    /// Records a lasting problem, which trying again does not repair.
     pub(crate) fn report(&self, message: String) {
         tracing::error!("{message}");
         self.update(|status| {

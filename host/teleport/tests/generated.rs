@@ -1,6 +1,11 @@
 //! The generated gRPC code is current. `REGENERATE=1 cargo test -p lockgate-teleport --test
 //! generated` makes it so.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a variable asks the test to rewrite the file"
+)]
+
 use std::path::Path;
 
 #[test]

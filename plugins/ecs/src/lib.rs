@@ -24,7 +24,7 @@ use crate::rules::Rules;
 
 /// The operator's `with` table.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "snake_case", default)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Config {
     pub compat: Compat,
     /// `false`: without the original's plain mistakes.
@@ -119,7 +119,7 @@ mod tests {
     fn the_original_goes_along_if_it_is_wanted() {
         let payload = r#"{"event":"exec","code":"T3002I","x":"\u00e9"}"#;
         for compat in ["0.1.0", "1.6"] {
-            let with = format!(r#"{{"compat":"{compat}","preserve_original":true}}"#);
+            let with = format!(r#"{{"compat":"{compat}","preserve-original":true}}"#);
             let (ecs, _) = test::configure::<Ecs>(&with).unwrap();
             let Outcome::Emit(documents) = ecs.map(&test::context(), test::event(payload)) else {
                 panic!("no document")
@@ -139,6 +139,11 @@ mod tests {
             (r#"{"compat":"1.5"}"#, "compat"),
             (r#"{"quirks":"no"}"#, "quirks"),
             (r#"{"preserve":true}"#, "preserve"),
+            // The spelling of the first version.
+            (
+                r#"{"preserve_original":true}"#,
+                "did you mean `preserve-original`?",
+            ),
         ] {
             let issues = test::issues::<Ecs>(with);
             assert!(issues.len() == 1 && issues[0].contains(path), "{issues:?}");

@@ -12,7 +12,7 @@ use crate::print;
 
 const MAPPINGS: &str = include_str!("../../../../assets/elasticsearch/component-mappings.json");
 
-/// The files of `assets/elasticsearch`, in the order in which they are used.
+/// The files of `assets/elasticsearch`, in the order of their use.
 const ELASTICSEARCH: [(&str, &str); 7] = [
     (
         "README.md",
@@ -44,13 +44,13 @@ const ELASTICSEARCH: [(&str, &str); 7] = [
 pub(crate) fn elasticsearch(command: &AssetsElasticsearch) -> Result<(), Failure> {
     let mut text = write(&command.out, &ELASTICSEARCH, command.force)?;
     text += &format!(
-        "`{}` says how to install them, step by step.\n",
+        "`{}` explains how to install them, step by step.\n",
         command.out.join("README.md").display()
     );
     print::data(&text)
 }
 
-/// The index template declares this field, or one that it is a part of.
+/// Whether the index template declares this field or a parent of it.
 pub(crate) fn is_declared(field: &str) -> bool {
     static FIELDS: LazyLock<HashSet<String>> = LazyLock::new(|| {
         let mappings: Value = serde_json::from_str(MAPPINGS).unwrap_or_default();
@@ -71,27 +71,29 @@ pub(crate) fn is_declared(field: &str) -> bool {
         .any(|name| FIELDS.contains(name))
 }
 
-/// Writes what is missing or differs, and says of each file what was done. Nothing is written where
-/// a file of another text would be lost.
-fn write(folder: &Path, files: &[(&str, &str)], force: bool) -> Result<String, Failure> {
-    let mut missing = vec![];
-    let mut others: Vec<PathBuf> = vec![];
-    let mut told = String::new();
+/// Writes the files that are missing or differ, and returns a line for each file. If a file with
+/// different content would be lost, nothing is written.
+fn write(directory: &Path, files: &[(&str, &str)], force: bool) -> Result<String, Failure> {
+    let mut pending = vec![];
+    let mut different: Vec<PathBuf> = vec![];
+    let mut report = String::new();
     for (name, text) in files {
-        let path = folder.join(name);
+        let path = directory.join(name);
         match fs::read(&path) {
             Ok(found) if found == text.as_bytes() => {
-                told += &format!("unchanged {}\n", path.display())
+                report += &format!("unchanged {}\n", path.display())
             }
             Ok(_) => {
-                missing.push((path.clone(), *text));
-                others.push(path);
+                pending.push((path.clone(), *text));
+                different.push(path);
             }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => missing.push((path, *text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => pending.push((path, *text)),
             Err(error) if error.kind() == io::ErrorKind::NotADirectory => {
+                let file = directory.ancestors().find(|path| path.is_file());
                 return Err(Failure::usage(format!(
-                    "`--out {}`: a file is in the way, and no folder.",
-                    folder.display()
+                    "`--out {}`: `{}` is a file, not a directory.",
+                    directory.display(),
+                    file.unwrap_or(directory).display()
                 )));
             }
             Err(error) => {
@@ -102,40 +104,40 @@ fn write(folder: &Path, files: &[(&str, &str)], force: bool) -> Result<String, F
             }
         }
     }
-    if !others.is_empty() && !force {
-        let names: Vec<String> = others
+    if !different.is_empty() && !force {
+        let names: Vec<String> = different
             .iter()
             .map(|path| format!("`{}`", path.display()))
             .collect();
-        let (have, them) = if others.len() == 1 {
-            ("has", "it")
+        let (exist, them) = if different.len() == 1 {
+            ("already exists", "it")
         } else {
-            ("have", "them")
+            ("already exist", "them")
         };
         return Err(Failure::usage(format!(
-            "{} {have} another text than what would be written. Nothing was written.",
+            "{} {exist} with different content. Nothing was written.",
             names.join(", ")
         ))
         .hint(format!(
-            "`--force` overwrites {them}; another `--out` leaves {them} alone"
+            "use `--force` to overwrite {them}, or choose another directory with `--out`"
         )));
     }
-    fs::create_dir_all(folder).map_err(|error| {
+    fs::create_dir_all(directory).map_err(|error| {
         Failure::usage(format!(
-            "`--out {}`: the folder cannot be made: {error}.",
-            folder.display()
+            "`--out {}`: the directory cannot be created: {error}.",
+            directory.display()
         ))
     })?;
-    for (path, text) in missing {
+    for (path, text) in pending {
         fs::write(&path, text).map_err(|error| {
             Failure::failed(format!("`{}` cannot be written: {error}.", path.display()))
         })?;
-        let done = if others.contains(&path) {
+        let done = if different.contains(&path) {
             "replaced"
         } else {
             "wrote"
         };
-        told += &format!("{done:<9} {}\n", path.display());
+        report += &format!("{done:<9} {}\n", path.display());
     }
-    Ok(told)
+    Ok(report)
 }

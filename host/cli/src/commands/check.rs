@@ -7,8 +7,8 @@ use crate::failure::Failure;
 use crate::print;
 use crate::setup;
 
-/// Everything that `start` would refuse, at once: syntax, values, secrets, plugins and what they
-/// say of their own tables.
+/// Reports at once everything that `start` would refuse: syntax, values, secrets, plugins, and the
+/// problems that plugins find in their own tables.
 pub(crate) fn run(command: Check, masks: &Masks) -> Result<(), Failure> {
     let files: Vec<PathBuf> = command.config.map_or(command.files, |file| vec![file]);
     let mut broken = 0;
@@ -19,7 +19,7 @@ pub(crate) fn run(command: Check, masks: &Masks) -> Result<(), Failure> {
             Ok(config) => {
                 let pipelines = config.pipelines.len();
                 print::data(&format!(
-                    "{}: correct, {pipelines} pipeline{}.\n",
+                    "{}: no problems, {pipelines} pipeline{}.\n",
                     file.display(),
                     if pipelines == 1 { "" } else { "s" }
                 ))?;
@@ -32,10 +32,9 @@ pub(crate) fn run(command: Check, masks: &Masks) -> Result<(), Failure> {
     }
     match broken {
         0 => Ok(()),
-        _ => Err(Failure::usage(format!(
-            "{broken} of {} configuration file{} cannot be used.",
-            files.len(),
-            if files.len() == 1 { "" } else { "s" }
-        ))),
+        _ => Err(Failure::usage(match files.len() {
+            1 => "The configuration cannot be used.".to_owned(),
+            count => format!("{broken} of {count} configurations cannot be used."),
+        })),
     }
 }

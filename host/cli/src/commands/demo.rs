@@ -1,35 +1,36 @@
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lockgate_model::Books;
 use lockgate_observe::{Masks, process};
 use lockgate_pipeline::{Board, Stopper};
-use lockgate_store::Store;
+use lockgate_store::{Ledger, Store};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
+use tokio::time::Instant;
 
 use crate::args::Demo;
 use crate::failure::Failure;
 use crate::signals::Signals;
 use crate::{print, setup};
 
-/// The configuration that the demo runs, to be read by people too.
+/// The configuration that the demo runs. With `--keep`, people read it, too.
 const CONFIG: &str = include_str!("demo.toml");
 
 const SINK: &str = "[pipelines.siem.sink]\n";
 
-/// What `--ecs` puts in its place: these documents have `@timestamp`, and need no `time` that suits
-/// Fluentd.
+/// Replaces [`SINK`] with `--ecs`: these documents have `@timestamp` and need no `time` in Fluentd's
+/// format.
 const ECS: &str = "[[pipelines.siem.stage]]\nplugin = \"builtin:ecs\"\n\n[pipelines.siem.sink]\nwith   = { time = \"keep\" }\n";
 
-/// How long a child has to say where it listens, or to print its totals.
-const CHILD_PATIENCE: Duration = Duration::from_secs(30);
+/// How long a simulator may take to start, and to print its totals.
+const SIMULATOR_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What `--json` prints. `cpu_us_per_event` and `rss_mb` are of the host process alone; the
-/// simulators are processes of their own.
+/// The output of `--json`. `cpu_us_per_event` and `rss_mb` are those of the host process alone; the
+/// simulators are separate processes.
 #[derive(Serialize)]
 struct Report {
     read: u64,
@@ -42,7 +43,7 @@ struct Report {
     cpu_us_per_event: f64,
     /// Resident memory at the end.
     rss_mb: f64,
-    /// Documents the receiver took, and how many different ids they had.
+    /// Documents that the receiver accepted, and the number of distinct ids.
     receiver_documents: u64,
     receiver_distinct: u64,
 }
@@ -53,30 +54,29 @@ struct Totals {
     distinct: u64,
 }
 
-/// The whole main job on an embedded default: two simulators as child processes over loopback
-/// sockets, this process as the host.
+/// Runs the host in this process, and two simulators as child processes on loopback sockets.
 pub(crate) fn run(command: Demo, masks: &Masks) -> Result<(), Failure> {
     let scratch = match &command.keep {
         Some(_) => None,
         None => Some(tempfile::tempdir().map_err(|error| {
-            Failure::failed(format!("No temporary folder can be made: {error}."))
+            Failure::failed(format!("Creating a temporary directory failed: {error}."))
         })?),
     };
     let folder = match (&command.keep, &scratch) {
-        (Some(keep), _) => new_folder(keep)?,
+        (Some(keep), _) => new_directory(keep)?,
         (None, Some(scratch)) => scratch.path().to_owned(),
-        (None, None) => return Err(Failure::failed("the demo has no folder")),
+        (None, None) => return Err(Failure::failed("The demo has no directory.")),
     };
     super::tokio_runtime()?.block_on(demo(&command, &folder, masks))
 }
 
-fn new_folder(folder: &Path) -> Result<PathBuf, Failure> {
+fn new_directory(folder: &Path) -> Result<PathBuf, Failure> {
     std::fs::create_dir(folder).map_err(|error| {
         Failure::usage(format!(
-            "`--keep {}`: the folder cannot be made: {error}.",
+            "`--keep {}`: the directory cannot be created: {error}.",
             folder.display()
         ))
-        .hint("name a folder that does not exist yet")
+        .hint("choose a directory that does not exist yet")
     })?;
     folder.canonicalize().map_err(Failure::failed)
 }
@@ -84,7 +84,7 @@ fn new_folder(folder: &Path) -> Result<PathBuf, Failure> {
 async fn demo(command: &Demo, folder: &Path, masks: &Masks) -> Result<(), Failure> {
     if !command.json {
         print::problem(&format!(
-            "{} events wait in a simulated Teleport cluster; a simulated receiver listens.",
+            "Delivering {} events from a simulated Teleport cluster to a simulated receiver.",
             grouped(command.events)
         ));
     }
@@ -119,7 +119,7 @@ async fn demo(command: &Demo, folder: &Path, masks: &Masks) -> Result<(), Failur
     let text = CONFIG
         .replace(SINK, if command.ecs { ECS } else { SINK })
         .replace("@AUTH@", &auth.address)
-        // The receiver's certificate is for a name.
+        // The receiver's certificate is for this name.
         .replace(
             "@RECEIVER@",
             &receiver.address.replace("127.0.0.1", "localhost"),
@@ -140,12 +140,12 @@ async fn demo(command: &Demo, folder: &Path, masks: &Masks) -> Result<(), Failur
             command.events,
         ))
     });
-    // Returning ends the simulators.
+    // Returning drops the simulators, which ends them.
     let ran = tokio::select! {
         ran = lockgate_pipeline::run(plan, &store, stop) => ran,
-        signal = signals.next() => return Err(Failure::failed(format!("{signal}: the demo was stopped."))),
-        _ = auth.child.wait() => return Err(Failure::failed("`lockgate sim auth` ended.")),
-        _ = receiver.child.wait() => return Err(Failure::failed("`lockgate sim receiver` ended.")),
+        signal = signals.next() => return Err(Failure::failed(format!("The demo was stopped by {signal}."))),
+        _ = auth.child.wait() => return Err(Failure::failed("`lockgate sim auth` ended unexpectedly.")),
+        _ = receiver.child.wait() => return Err(Failure::failed("`lockgate sim receiver` ended unexpectedly.")),
     };
     let seconds = begun.elapsed().as_secs_f64();
     let cpu = process::cpu_micros()
@@ -193,17 +193,17 @@ async fn demo(command: &Demo, folder: &Path, masks: &Masks) -> Result<(), Failur
             ),
             true,
         );
-        print::data(&told(&report, &samples, command.keep.as_deref())?)?;
+        print::data(&summary(&report, &samples, command.keep.as_deref())?)?;
     }
     if !books.balance() || books.waiting > 0 || totals.distinct != books.delivered {
         return Err(Failure::failed(
-            "the books do not balance, or the receiver saw other ids than were delivered. Please report this as a bug.",
+            "The counts do not add up, or the receiver got other ids than were delivered. Please report this as a bug.",
         ));
     }
     Ok(())
 }
 
-/// A child that runs `lockgate sim`. Ended when dropped.
+/// A child process that runs `lockgate sim`. Dropping it ends the process.
 struct Simulator {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
@@ -241,9 +241,9 @@ impl Simulator {
             .take()
             .ok_or_else(|| failed("has no output".into()))?;
         let mut lines = BufReader::new(stdout).lines();
-        let first = tokio::time::timeout(CHILD_PATIENCE, lines.next_line()).await;
+        let first = tokio::time::timeout(SIMULATOR_TIMEOUT, lines.next_line()).await;
         let Ok(Ok(Some(line))) = first else {
-            return Err(failed("did not say where it listens".into()));
+            return Err(failed("did not start".into()));
         };
         let address = line
             .rsplit("listening on ")
@@ -260,15 +260,15 @@ impl Simulator {
 
     fn stop(&mut self) {
         if let Some(pid) = self.child.id().and_then(|pid| Pid::from_raw(pid as i32)) {
-            // It may have ended by itself.
+            // Fails if the process has already ended.
             let _ = kill_process(pid, Signal::TERM);
         }
     }
 
-    /// Stops a receiver and reads what it counted.
+    /// Stops a receiver and reads its counts.
     async fn totals(&mut self) -> Result<Totals, Failure> {
         self.stop();
-        let line = tokio::time::timeout(CHILD_PATIENCE, self.lines.next_line()).await;
+        let line = tokio::time::timeout(SIMULATOR_TIMEOUT, self.lines.next_line()).await;
         let Ok(Ok(Some(line))) = line else {
             return Err(Failure::failed(
                 "`lockgate sim receiver` printed no totals.",
@@ -321,26 +321,26 @@ fn progress_line(read: u64, finished: u64, events: u64, elapsed: Duration) -> St
     )
 }
 
-fn told(report: &Report, samples: &Path, kept: Option<&Path>) -> Result<String, Failure> {
+fn summary(report: &Report, samples: &Path, kept: Option<&Path>) -> Result<String, Failure> {
     let samples = std::fs::read_to_string(samples).map_err(|error| {
         Failure::failed(format!("The captured documents cannot be read: {error}."))
     })?;
     let program = std::env::args().next().unwrap_or_else(|| "lockgate".into());
     let again = match kept {
         Some(folder) => format!(
-            "  lockgate status --config {0}/lockgate.toml                  the same books, from the store\n  \
+            "  lockgate status --config {0}/lockgate.toml                  the same counts, from the store\n  \
              lockgate plugin run builtin:filter --with '{{\"where\":{{\"user\":[\"alice\"]}}}}' < {0}/samples.ndjson\n",
             folder.display()
         ),
-        None => "  lockgate demo --keep demo                                 the same, and leaves its files in the folder `demo`\n".into(),
+        None => "  lockgate demo --keep demo                                 the same, keeping its files in the directory `demo`\n".into(),
     };
     Ok(format!(
         "\nThree of the documents that arrived:\n{samples}\n\
          {} read = {} delivered + {} dropped + {} dead + {} waiting\n\
          The receiver counted {} distinct ids in {} documents.\n\
-         {:.1} s, {} events/s; this process alone: {:.1} µs CPU an event, {:.0} MB resident.\n\n\
-         What to try next (`lockgate` is {program}):\n{again}  \
-         lockgate sim auth --out auth                              a cluster to read from, for as long as you like\n  \
+         {:.1} s, {} events/s; this process alone: {:.1} µs of CPU time per event, {:.0} MB resident.\n\n\
+         Try next (`lockgate` is {program}):\n{again}  \
+         lockgate sim auth --out auth                              a cluster to read from\n  \
          lockgate sim receiver --out receiver --capture got.ndjson a receiver to deliver to\n  \
          lockgate start --config examples/quickstart/lockgate.toml the pipeline between them\n",
         grouped(report.read),
@@ -357,7 +357,7 @@ fn told(report: &Report, samples: &Path, kept: Option<&Path>) -> Result<String, 
     ))
 }
 
-/// `1234567` is `1,234,567`.
+/// Formats `1234567` as `1,234,567`.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);

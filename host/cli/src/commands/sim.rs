@@ -7,7 +7,7 @@ use crate::failure::Failure;
 use crate::print;
 use crate::signals::Signals;
 
-/// Serves until SIGTERM or SIGINT. The first line of standard output says where it listens.
+/// Serves until SIGTERM or SIGINT. The first line on standard output contains the address.
 pub(crate) fn auth(command: SimAuth) -> Result<(), Failure> {
     let options = auth::Options {
         listen: command.listen.to_string(),
@@ -32,7 +32,7 @@ pub(crate) fn auth(command: SimAuth) -> Result<(), Failure> {
     })
 }
 
-/// As `auth`. Once stopped it prints what it counted, as one JSON object.
+/// Like `auth`. When stopped, it prints its counts as one JSON object.
 pub(crate) fn receiver(command: SimReceiver) -> Result<(), Failure> {
     let status = command
         .status
@@ -63,7 +63,7 @@ pub(crate) fn receiver(command: SimReceiver) -> Result<(), Failure> {
 }
 
 fn announce(name: &str, address: SocketAddr) {
-    // Whoever started it reads this line; without standard output it serves all the same.
+    // The parent process reads this line. Without a standard output, the server still works.
     let _ = print::data(&format!("{name} is listening on {address}\n"));
 }
 

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use lockgate_observe::Masks;
 use lockgate_pipeline::{HostError, Stopper};
-use lockgate_store::Store;
+use lockgate_store::{Ledger, Store};
 
 use crate::args::Start;
 use crate::failure::Failure;

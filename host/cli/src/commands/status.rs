@@ -1,5 +1,4 @@
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use lockgate_model::{Books, Millis};
 use lockgate_pipeline::{HostStatus, PipelineState};
@@ -45,9 +44,7 @@ pub(crate) fn run(command: &Status) -> Result<(), Failure> {
         None => setup::store_path(&command.config)?,
     };
     let inspector = Inspector::open(&folder).map_err(Failure::failed)?;
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, |since| since.as_millis() as Millis);
+    let now = setup::now();
     let host = lockgate_pipeline::read_status(&setup::status_file(&folder))
         .filter(|host| now - host.updated_at < STALE);
     let mut pipelines = BTreeMap::new();

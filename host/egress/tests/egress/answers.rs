@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use lockgate_egress::{Auth, Secret, Verdict, verdict};
+use lockgate_egress::{Auth, Secret, StatusClass};
 use lockgate_model::FeedKind;
 use lockgate_model::request::Response;
 
@@ -35,8 +35,8 @@ async fn every_2xx_is_delivered() {
     for status in (200..=208).chain([226, 299]) {
         let response = sees(move || answer(status, ""), 10).await;
         assert_eq!(
-            (response.status, verdict(response.status)),
-            (status, Verdict::Delivered)
+            (response.status, StatusClass::of(response.status)),
+            (status, StatusClass::Delivered)
         );
         assert!(!response.truncated);
     }
@@ -59,8 +59,8 @@ async fn redirects_are_not_followed() {
             .await
             .unwrap();
         assert_eq!(
-            (response.status, verdict(status)),
-            (status, Verdict::NotReady)
+            (response.status, StatusClass::of(status)),
+            (status, StatusClass::NotReady)
         );
         assert_eq!(receiver.log().requests.len(), 1);
     }
@@ -163,8 +163,8 @@ async fn retry_after_is_read() {
         )
         .await;
         assert_eq!(
-            (response.retry_after, verdict(response.status)),
-            (millis, Verdict::Retry),
+            (response.retry_after, StatusClass::of(response.status)),
+            (millis, StatusClass::Retry),
             "{value}"
         );
     }

@@ -1,4 +1,4 @@
-use lockgate_egress::{Identity, Pem};
+use lockgate_egress::{ClientCertificate, Pem};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 
 /// A certificate authority with the certificates it signs.
@@ -44,9 +44,9 @@ impl Authority {
         self.sign("localhost", |_| {})
     }
 
-    pub fn client(&self) -> Identity {
+    pub fn client(&self) -> ClientCertificate {
         let leaf = self.sign("lockgate", |_| {});
-        Identity {
+        ClientCertificate {
             cert: Pem::new("client.crt", leaf.cert),
             key: Pem::new("client.key", leaf.key),
         }

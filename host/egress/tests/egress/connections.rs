@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
-use lockgate_egress::{Client, SendError};
+use lockgate_egress::{EndpointClient, SendError};
 use lockgate_model::FeedKind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -41,7 +41,7 @@ async fn read_request(socket: &mut TcpStream) -> bool {
     true
 }
 
-async fn send(client: &Client) -> Result<u16, SendError> {
+async fn send(client: &EndpointClient) -> Result<u16, SendError> {
     client
         .send(&checked(client, request("[]")), FeedKind::Audit, 100)
         .await
@@ -147,9 +147,7 @@ async fn an_answer_whose_body_stops_is_an_answer() {
         while read_request(&mut socket).await {}
     })
     .await;
-    let client = client(&url, |endpoint| {
-        endpoint.timeout = Duration::from_millis(300)
-    });
+    let client = client(&url, |endpoint| endpoint.timeout = Duration::from_secs(5));
     let response = client
         .send(&checked(&client, request("[]")), FeedKind::Audit, 100)
         .await

@@ -9,7 +9,7 @@ mod rules;
 mod tls;
 
 use bytes::Bytes;
-use lockgate_egress::{Client, Endpoint, Secret};
+use lockgate_egress::{Endpoint, EndpointClient, Secret};
 use lockgate_model::request::{CheckedRequest, Request};
 
 fn request(body: impl Into<Bytes>) -> Request {
@@ -23,12 +23,12 @@ fn request(body: impl Into<Bytes>) -> Request {
     }
 }
 
-fn checked(client: &Client, request: Request) -> CheckedRequest {
+fn checked(client: &EndpointClient, request: Request) -> CheckedRequest {
     request.check(client.operator_headers()).unwrap()
 }
 
-fn client(url: &str, change: impl FnOnce(&mut Endpoint)) -> Client {
+fn client(url: &str, change: impl FnOnce(&mut Endpoint)) -> EndpointClient {
     let mut endpoint = Endpoint::new("siem", Secret::new(url));
     change(&mut endpoint);
-    Client::new(endpoint).unwrap()
+    EndpointClient::new(endpoint).unwrap()
 }

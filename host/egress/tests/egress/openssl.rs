@@ -9,7 +9,7 @@ use std::{io, thread};
 
 use std::io::{BufRead, BufReader, Write};
 
-use lockgate_egress::{Identity, Pem};
+use lockgate_egress::{ClientCertificate, Pem};
 use lockgate_model::FeedKind;
 use tokio_rustls::TlsConnector;
 
@@ -117,7 +117,7 @@ async fn openssl_without_a_session_id_context_takes_connection_after_connection(
         let Leaf { cert, key } = authority.sign("lockgate", |_| {});
         let client = client(&format!("https://localhost:{}/", server.port), |endpoint| {
             endpoint.ca = Some(authority.ca());
-            endpoint.identity = Some(Identity {
+            endpoint.client_certificate = Some(ClientCertificate {
                 cert: Pem::new("c.crt", cert),
                 key: Pem::new("c.key", key),
             });

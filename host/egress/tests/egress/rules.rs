@@ -1,7 +1,7 @@
 //! What of a request is the sink's, and what the operator's.
 
 use lockgate_egress::{Auth, Endpoint, EndpointError, SendError};
-use lockgate_egress::{Client, Secret};
+use lockgate_egress::{EndpointClient, Secret};
 use lockgate_model::FeedKind;
 use lockgate_model::request::Request;
 
@@ -183,7 +183,7 @@ async fn a_sink_cannot_take_the_operators_parameter() {
     let error = arrives("/?token=hunter22", |_| {}, sent).await.unwrap_err();
     assert_eq!(
         error,
-        SendError::Request("the query parameter `token` is the operator's".into())
+        SendError::Request("the query parameter `token` is set by the operator".into())
     );
 }
 
@@ -255,7 +255,7 @@ fn endpoints_that_cannot_work_are_refused_without_showing_them() {
     ] {
         let shown = format!("{endpoint:?}");
         assert!(!shown.contains("hunter22"), "{shown}");
-        let error = Client::new(endpoint).err();
+        let error = EndpointClient::new(endpoint).err();
         assert_eq!(error, Some(expected));
         assert!(!error.unwrap().to_string().contains("hunter22"));
     }

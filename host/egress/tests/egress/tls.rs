@@ -42,7 +42,7 @@ async fn a_receiver_that_demands_a_client_certificate_gets_it() {
     for versions in VERSIONS {
         let trusted = |endpoint: &mut Endpoint| {
             endpoint.ca = Some(theirs.ca());
-            endpoint.identity = Some(ours.client());
+            endpoint.client_certificate = Some(ours.client());
         };
         assert_eq!(
             deliver(
@@ -64,7 +64,7 @@ async fn a_missing_or_foreign_client_certificate_is_the_receivers_refusal() {
         Authority::new("foreign"),
     );
     for versions in VERSIONS {
-        for (identity, words) in [
+        for (client_certificate, words) in [
             (None, "client certificate"),
             (Some(foreign.client()), "refused the client certificate"),
         ] {
@@ -74,7 +74,7 @@ async fn a_missing_or_foreign_client_certificate_is_the_receivers_refusal() {
                 let tls = server_config(&theirs.server(), Some(&ours), versions);
                 let change = |endpoint: &mut Endpoint| {
                     endpoint.ca = Some(theirs.ca());
-                    endpoint.identity = identity.clone();
+                    endpoint.client_certificate = client_certificate.clone();
                 };
                 let error = deliver(tls, change, body).await.unwrap_err();
                 // TLS 1.3 tells after the handshake, where the alert of a large request can be lost
@@ -105,7 +105,7 @@ async fn a_receiver_that_cannot_prove_its_name_gets_nothing() {
         params.not_after = date_time_ymd(2020, 2, 1);
     });
     for (leaf, words) in [
-        (unknown.server(), "its authority is not trusted here"),
+        (unknown.server(), "its authority is not trusted"),
         (
             known.sign("elsewhere.example", |_| {}),
             "it is for another host name",
@@ -183,7 +183,7 @@ async fn sessions_are_never_resumed() {
         .await;
         let client = client(&receiver.url("https", "/"), |endpoint| {
             endpoint.ca = Some(authority.ca());
-            endpoint.identity = Some(authority.client());
+            endpoint.client_certificate = Some(authority.client());
         });
         for _ in 0..5 {
             client

@@ -141,6 +141,7 @@ fn a_link_or_a_folder_in_place_of_a_file_is_not_followed() {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "the times of files")]
 fn the_code_not_used_for_longest_is_removed_when_room_is_short() {
     let size = file::seal("a", &[0; 1000]).len() as u64;
     let Fixture {

@@ -55,7 +55,7 @@ fn a_component_that_cannot_be_configured_is_refused_and_not_waited_for() {
         ),
         (
             "configure-loop",
-            "the plugin cannot be configured: it took more than 60 ms of CPU time",
+            "the plugin cannot be configured: it took more than 500 ms of CPU time",
         ),
         (
             "configure-memory",

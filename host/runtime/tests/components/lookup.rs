@@ -56,10 +56,7 @@ fn a_component_looks_up_what_is_granted_for_the_batch() {
         "no other test here asks for a user agent"
     );
 
-    let limits = Limits {
-        time: std::time::Duration::from_millis(60),
-        ..Limits::default()
-    };
+    let limits = Limits::default();
     let with = json!({ "mode": "look-up" });
     let reused = StageOptions {
         reuse: true,

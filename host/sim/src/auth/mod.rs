@@ -1,10 +1,9 @@
 //! A simulated Teleport Auth server: gRPC over mutual TLS, direct as on port 3025.
 //!
-//! It answers as a real server (13.3.8) was observed to answer, and as Teleport's clients show for
-//! bulk export. It serves `Ping` and the four calls of the audit log service;
-//! `session.recording.access` is not emitted. Messages are written in their wire form by
-//! the generator and framed here, without gRPC machinery between: this server shares a machine with
-//! what it measures.
+//! It answers like a real server (observed: 13.3.8); bulk export follows Teleport's clients. It
+//! serves `Ping` and the four calls of the audit log service; `session.recording.access` is not
+//! emitted. The generator writes messages in their wire form and this module frames them, without a
+//! gRPC library in between: the server shares a machine with the host that it measures.
 
 mod export;
 mod files;
@@ -13,6 +12,7 @@ mod log;
 mod reply;
 mod search;
 mod service;
+mod ssh;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -26,7 +26,7 @@ use crate::SimError;
 use crate::generate;
 use crate::listener::Running;
 
-/// Which of Teleport's two ways to read the audit log the server has.
+/// Which of Teleport's two interfaces to the audit log the server supports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
     /// Bulk export, as with Athena. (`GetUnstructuredEvents` works there too.)
@@ -36,26 +36,25 @@ pub enum Backend {
     Search,
 }
 
-/// What to simulate. `..Options::default()` is a server on a free port of 127.0.0.1 with 20,000
-/// events, all there at once.
+/// The options of a server. The default is a free port of 127.0.0.1 with 20,000 events, all of them
+/// there from the start.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// `host:port`; port 0 takes a free one.
+    /// `host:port`; port 0 chooses a free port.
     pub listen: String,
-    /// Where certificates and identity are written, or read when they are there from an earlier
-    /// run.
+    /// The directory for certificates and identity. Those of an earlier run are used again.
     pub out: PathBuf,
     pub backend: Backend,
     /// The audit log. With [`Self::rate`], `start` and `event_rate` are ignored.
     pub events: generate::Options,
     /// Events per second that appear from the start of the server on; their times follow the wall
-    /// clock. Without it everything is there at once, with the times of [`Self::events`].
+    /// clock. Without it all events are there from the start, with the times of [`Self::events`].
     pub rate: Option<f64>,
-    /// What `Ping` says.
+    /// The version that `Ping` returns.
     pub server_version: String,
     pub user: User,
-    /// When the identity's certificate expires; a time in the past gives an expired identity. Ten
-    /// years from now, if not given.
+    /// When the identity's certificate expires; may be in the past. The default is ten years from
+    /// now.
     pub identity_expires: Option<SystemTime>,
     /// Break streams in the middle.
     pub flaky: Option<Flaky>,
@@ -83,14 +82,14 @@ impl Default for Options {
 /// Streams that end with `UNAVAILABLE`.
 #[derive(Clone, Copy, Debug)]
 pub struct Flaky {
-    /// Of each stream, 0 to 1.
+    /// The probability for each stream, 0 to 1.
     pub probability: f64,
-    /// The break comes before one of the first so many messages.
+    /// The break comes before one of this many first messages.
     pub within: u64,
     pub seed: u64,
 }
 
-/// Chunks that are listed only after a while, though their events are older than others.
+/// Chunks that are listed late, although their events are older than others.
 #[derive(Clone, Copy, Debug)]
 pub struct Late {
     /// How many, counted from the first.
@@ -98,7 +97,7 @@ pub struct Late {
     pub after: Duration,
 }
 
-/// What a server has done.
+/// The counts of a server.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Served {
     /// gRPC calls of any kind.
@@ -116,7 +115,7 @@ pub struct Server {
 }
 
 impl Server {
-    /// Writes the folder, binds, serves in tasks of the current tokio runtime.
+    /// Writes the directory, binds, and serves in tasks of the current tokio runtime.
     pub async fn start(options: Options) -> Result<Server, SimError> {
         let tls = files::prepare(&options)?;
         let service = Arc::new(service::Service::new(&options));
@@ -154,7 +153,7 @@ impl Server {
     }
 }
 
-/// Serves until `shutdown`; `ready` is told the address once connections are accepted.
+/// Serves until `shutdown`; calls `ready` with the address when connections are accepted.
 pub async fn serve(
     options: Options,
     ready: impl FnOnce(SocketAddr),
@@ -166,8 +165,8 @@ pub async fn serve(
     Ok(server.stop().await)
 }
 
-/// Writes a new identity into the folder of a server that may be running, as [`Options::user`] and
-/// [`Options::identity_expires`] say.
+/// Writes a new identity, with [`Options::user`] and [`Options::identity_expires`], to the directory
+/// of a server that may be running.
 pub fn issue_identity(options: &Options) -> Result<(), SimError> {
     files::issue(options)
 }

@@ -48,6 +48,10 @@ pub(super) struct Service {
 }
 
 impl Service {
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "a simulated server starts when it is made"
+    )]
     pub(super) fn new(options: &Options) -> Service {
         let ping = PingResponse {
             cluster_name: options.events.cluster.clone(),

@@ -74,13 +74,13 @@ impl Short {
     }
 
     fn second(time: Millis) -> Short {
-        let (year, month, day) = civil(Day::of(time));
+        let (year, month, day) = Day::of(time).date();
         let second = time.rem_euclid(Day::MILLIS) as u64 / 1000;
         let mut text = Short::default();
         for (value, digits, after) in [
-            (year, 4, b"-"),
-            (month, 2, b"-"),
-            (day, 2, b"T"),
+            (year as u64, 4, b"-"),
+            (month.into(), 2, b"-"),
+            (day.into(), 2, b"T"),
             (second / 3600, 2, b":"),
             (second / 60 % 60, 2, b":"),
         ] {
@@ -126,23 +126,6 @@ impl AsRef<[u8]> for Short {
     fn as_ref(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
-}
-
-/// Year, month and day of a day number, proleptic Gregorian; days before year 0 do not occur here.
-fn civil(day: Day) -> (u64, u64, u64) {
-    let shifted = i64::from(day.0) + 719_468;
-    let era = shifted.div_euclid(146_097);
-    let of_era = shifted.rem_euclid(146_097);
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (
-        (year_of_era + era * 400 + i64::from(month <= 2)) as u64,
-        month as u64,
-        day as u64,
-    )
 }
 
 #[cfg(test)]

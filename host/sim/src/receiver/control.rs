@@ -1,4 +1,4 @@
-//! What tests and operators change while a receiver runs.
+//! Changes to a running receiver.
 
 use std::fs::File;
 use std::io::Write;
@@ -53,7 +53,7 @@ impl Control {
         self.shared.state().answers = Answers::new(schedule, seed);
     }
 
-    /// How long each answer waits.
+    /// Sets the delay before each answer.
     pub fn set_latency(&self, latency: Duration) {
         self.shared.state().latency = latency;
     }
@@ -75,8 +75,8 @@ impl Control {
         self.shared.release.notify_waiters();
     }
 
-    /// The next `count` requests are taken and counted, but their connections close without an
-    /// answer: the sender has to send again.
+    /// The next `count` requests are accepted and counted, but their connections close without an
+    /// answer, so the sender must send again.
     pub fn lose_next_answers(&self, count: u64) {
         self.shared.state().lose = count;
     }
@@ -90,7 +90,7 @@ impl Control {
         self.shared.totals()
     }
 
-    /// Waits until so many different documents have arrived.
+    /// Waits until this many distinct documents have arrived.
     pub async fn reached(&self, distinct: u64) {
         // The sender lives as long as `self`, so waiting cannot fail.
         let _ = self
@@ -160,8 +160,7 @@ impl Shared {
         released.await;
     }
 
-    /// Counts documents and writes them to the capture file. They are on their way to the disk
-    /// before the sender hears of it.
+    /// Counts documents and writes them to the capture file before the sender gets its answer.
     pub(super) fn accept(&self, path: &str, documents: &Documents) -> std::io::Result<()> {
         if let Some(capture) = &self.capture {
             let (file, left) = &mut *capture.lock().unwrap_or_else(PoisonError::into_inner);

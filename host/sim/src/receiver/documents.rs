@@ -1,5 +1,5 @@
-//! What a request holds: one JSON object, or an array of objects. Cheap, because the receiver
-//! shares a machine with what it measures: one pass that keeps only the ids.
+//! The documents of a request: one JSON object, or an array of objects. One pass that keeps only the
+//! ids, because the receiver shares a machine with the host that it measures.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fmt;
@@ -18,9 +18,8 @@ pub(super) struct Documents {
     pub(super) lines: Vec<u8>,
 }
 
-/// Reads a body. Stricter than receivers are, so that what one of them would lose without a word is
-/// found: text must be UTF-8, NDJSON, truncated JSON, scalars and halves of surrogate pairs are
-/// errors.
+/// Reads a body. Stricter than real receivers, to find bodies that they would lose silently: text
+/// must be UTF-8; NDJSON, truncated JSON, scalars and lone surrogates are errors.
 pub(super) fn read(body: &[u8], lines: bool) -> Result<Documents, String> {
     let text = std::str::from_utf8(body).map_err(|error| format!("not UTF-8: {error}"))?;
     if text.contains("\\ud") || text.contains("\\uD") {
@@ -283,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_receiver_might_lose_is_an_error() {
+    fn bodies_that_receivers_would_lose_are_errors() {
         for body in [
             &b""[..],
             b"null",

@@ -1,5 +1,5 @@
-//! The receiver's certificates, kept in the output folder: a receiver started again on the folder
-//! serves the same clients.
+//! The receiver's certificates, kept in the output directory: a receiver that is started again on
+//! the same directory serves the same clients.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -23,8 +23,8 @@ const NEEDED: [&str; 5] = [
 /// SANs, so that clients may use any of a local machine's names.
 const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 
-/// Writes what is missing, and the server's TLS from what is there: a client certificate of its own
-/// authority is demanded.
+/// Creates missing files and returns the server's TLS configuration, which requires a client
+/// certificate signed by the receiver's own authority.
 pub(super) fn prepare(out: &Path) -> Result<ServerConfig, SimError> {
     let folder = Folder::create(out)?;
     if folder.holds(&["identity"]) {

@@ -1,9 +1,9 @@
-//! A simulated HTTPS receiver: takes JSON objects and arrays of objects, demands a client
-//! certificate, counts what arrives.
+//! A simulated HTTPS receiver: accepts JSON objects and arrays of objects, requires a client
+//! certificate, and counts documents.
 //!
-//! HTTP/1.1 with keep-alive, TLS 1.2 and 1.3. POST and PUT bring documents; `GET /stats` answers
-//! [`Totals`] as JSON. It is stricter than real receivers: what they lose without a word is
-//! answered with 400.
+//! HTTP/1.1 with keep-alive, TLS 1.2 and 1.3. POST and PUT carry documents; `GET /stats` returns
+//! [`Totals`] as JSON. It is stricter than real receivers: it answers 400 to bodies that they would
+//! lose silently.
 
 mod control;
 mod documents;
@@ -27,27 +27,25 @@ use self::control::Shared;
 use crate::SimError;
 use crate::listener::Running;
 
-/// What to simulate. `..Options::default()` is a receiver on a free port of 127.0.0.1 that answers
-/// 200 at once.
+/// The options of a receiver. The default is a free port of 127.0.0.1, answering 200 at once.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// `host:port`; port 0 takes a free one.
+    /// `host:port`; port 0 chooses a free port.
     pub listen: String,
-    /// Where certificates are written, or read when they are there from an earlier run.
+    /// The directory for certificates. Those of an earlier run are used again.
     pub out: PathBuf,
-    /// How long each answer waits.
+    /// Delay before each answer.
     pub latency: Duration,
     pub status: Schedule,
     /// Each document is appended here as one line.
     pub capture: Option<PathBuf>,
-    /// Nothing is captured after this many documents.
+    /// Capturing stops after this many documents.
     pub capture_max: Option<u64>,
-    /// Of the schedule's random answers.
+    /// Seed of the schedule's random answers.
     pub seed: u64,
-    /// Close a connection on which nothing happened for so long, without notice, as Fluentd does
-    /// after 10 s.
+    /// Closes connections that were idle for this long, without notice, as Fluentd does after 10 s.
     pub idle: Option<Duration>,
-    /// Bytes of a request's body; a larger one is answered with 413.
+    /// Largest body of a request, in bytes; larger ones are answered with 413.
     pub body_max: usize,
 }
 
@@ -75,7 +73,7 @@ pub struct Receiver {
 }
 
 impl Receiver {
-    /// Writes the folder, binds, serves in tasks of the current tokio runtime.
+    /// Writes the directory, binds, and serves in tasks of the current tokio runtime.
     pub async fn start(options: Options) -> Result<Receiver, SimError> {
         let tls = files::prepare(&options.out)?;
         let capture = options.capture.map(|path| {
@@ -122,7 +120,7 @@ impl Receiver {
     }
 }
 
-/// Serves until `shutdown`; `ready` is told the address once connections are accepted.
+/// Serves until `shutdown`; calls `ready` with the address when connections are accepted.
 pub async fn serve(
     options: Options,
     ready: impl FnOnce(SocketAddr),

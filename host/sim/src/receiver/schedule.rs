@@ -1,4 +1,4 @@
-//! `--status`: which status each request is answered with.
+//! `--status`: the status of each answer.
 
 use std::str::FromStr;
 
@@ -18,21 +18,21 @@ pub struct Schedule {
 #[derive(Clone, Debug, PartialEq)]
 struct Step {
     status: u16,
-    /// Of the requests of this step, 0 to 1; the others are answered with 200.
+    /// The fraction of this step's requests, 0 to 1; the others are answered with 200.
     fraction: f64,
     times: Option<u64>,
 }
 
-/// Why a text is no [`Schedule`].
+/// Why a text is not a [`Schedule`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScheduleError {
-    #[error("`{0}` is no HTTP status: a number from 200 to 599")]
+    #[error("`{0}` is not an HTTP status, a number from 200 to 599")]
     Status(String),
-    #[error("`{0}` is no fraction of requests: a number from 0 to 1, such as `0.1`")]
+    #[error("`{0}` is not a fraction of requests, a number from 0 to 1 such as `0.1`")]
     Fraction(String),
-    #[error("`{0}` is no number of requests: a whole number from 1")]
+    #[error("`{0}` is not a number of requests, a whole number above 0")]
     Times(String),
-    #[error("nothing after `{0}` would ever be answered; give it a count, such as `{0}x3`")]
+    #[error("the steps after `{0}` would never be reached; add a count, such as `{0}x3`")]
     Endless(String),
 }
 
@@ -108,7 +108,7 @@ impl FromStr for Step {
     }
 }
 
-/// A schedule that is being answered from.
+/// The position in a schedule.
 #[derive(Clone, Debug)]
 pub(super) struct Answers {
     schedule: Schedule,
@@ -185,29 +185,35 @@ mod tests {
     #[test]
     fn a_mistake_is_named() {
         for (text, expected) in [
-            ("", "`` is no HTTP status: a number from 200 to 599"),
-            ("ok", "`ok` is no HTTP status: a number from 200 to 599"),
-            ("100", "`100` is no HTTP status: a number from 200 to 599"),
-            ("600", "`600` is no HTTP status: a number from 200 to 599"),
+            ("", "`` is not an HTTP status, a number from 200 to 599"),
+            ("ok", "`ok` is not an HTTP status, a number from 200 to 599"),
+            (
+                "100",
+                "`100` is not an HTTP status, a number from 200 to 599",
+            ),
+            (
+                "600",
+                "`600` is not an HTTP status, a number from 200 to 599",
+            ),
             (
                 "503:2",
-                "`2` is no fraction of requests: a number from 0 to 1, such as `0.1`",
+                "`2` is not a fraction of requests, a number from 0 to 1 such as `0.1`",
             ),
             (
                 "503:NaN",
-                "`NaN` is no fraction of requests: a number from 0 to 1, such as `0.1`",
+                "`NaN` is not a fraction of requests, a number from 0 to 1 such as `0.1`",
             ),
             (
                 "500x0",
-                "`0` is no number of requests: a whole number from 1",
+                "`0` is not a number of requests, a whole number above 0",
             ),
             (
                 "500xx",
-                "`x` is no number of requests: a whole number from 1",
+                "`x` is not a number of requests, a whole number above 0",
             ),
             (
                 "500,200",
-                "nothing after `500` would ever be answered; give it a count, such as `500x3`",
+                "the steps after `500` would never be reached; add a count, such as `500x3`",
             ),
         ] {
             assert_eq!(

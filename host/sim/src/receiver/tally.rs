@@ -1,4 +1,4 @@
-//! What a receiver counts.
+//! The counts of a receiver.
 
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -11,10 +11,10 @@ use super::documents::hash;
 const PATHS_MAX: usize = 100_000;
 const OTHER: &str = "(other)";
 
-/// What has arrived so far.
+/// Counts since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Totals {
-    /// Requests that were answered, whatever with.
+    /// Requests that were answered, with any status.
     pub requests: u64,
     /// Documents of requests answered with 2xx.
     pub documents: u64,
@@ -27,7 +27,7 @@ pub struct Totals {
     pub by_path: BTreeMap<String, PathTotals>,
 }
 
-/// What arrived under one path.
+/// Counts of one path.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct PathTotals {
     pub requests: u64,

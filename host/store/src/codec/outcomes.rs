@@ -1,6 +1,6 @@
 //! Run-length outcomes: (kind in the two lowest bits, reason above them; length) for each run.
 
-use lockgate_model::{Outcome, OutcomeRun, Outcomes};
+use lockgate_model::{Outcome, OutcomeRun, Outcomes, Seq};
 
 use super::CodecError;
 use super::bytes::{Input, varint};
@@ -40,6 +40,36 @@ pub fn decode_outcomes(bytes: &[u8]) -> Result<Outcomes, CodecError> {
     Ok(Outcomes { runs })
 }
 
+/// Ascending sequences: for each run of neighbours, its distance from the end of the run before and
+/// its length.
+pub fn encode_seqs(seqs: &[Seq]) -> Vec<u8> {
+    let (mut out, mut end) = (Vec::new(), 0);
+    for run in seqs.chunk_by(|left, right| left + 1 == *right) {
+        varint(&mut out, run[0] - end);
+        varint(&mut out, run.len() as u64);
+        end = run[0] + run.len() as u64;
+    }
+    out
+}
+
+/// The inverse of [`encode_seqs`], of at most `max` sequences.
+pub fn decode_seqs(bytes: &[u8], max: usize) -> Result<Vec<Seq>, CodecError> {
+    let mut input = Input(bytes);
+    let (mut seqs, mut end) = (Vec::new(), 0u64);
+    while !input.0.is_empty() {
+        let distance = input.varint()?;
+        let len = input.varint()?;
+        // Neighbours are one run, and 0 is no sequence.
+        if distance == 0 || len == 0 || len > max.saturating_sub(seqs.len()) as u64 {
+            return Err(CodecError::Number);
+        }
+        let start = end.checked_add(distance).ok_or(CodecError::Number)?;
+        end = start.checked_add(len).ok_or(CodecError::Number)?;
+        seqs.extend(start..end);
+    }
+    Ok(seqs)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -55,6 +85,22 @@ mod tests {
             }).collect();
             let outcomes = Outcomes { runs };
             prop_assert_eq!(decode_outcomes(&encode_outcomes(&outcomes)), Ok(outcomes));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn sequences_survive(seqs in prop::collection::btree_set(1u64..200, 1..60)) {
+            let seqs: Vec<u64> = seqs.into_iter().collect();
+            let bytes = encode_seqs(&seqs);
+            prop_assert_eq!(decode_seqs(&bytes, 60), Ok(seqs));
+        }
+    }
+
+    #[test]
+    fn sequences_that_nobody_wrote_are_refused() {
+        for bytes in [&[0u8, 1][..], &[1, 0], &[1], &[1, 1, 0, 1], &[1, 200, 1]] {
+            assert!(decode_seqs(bytes, 100).is_err(), "{bytes:?}");
         }
     }
 

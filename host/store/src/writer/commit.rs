@@ -1,21 +1,74 @@
-use lockgate_model::Commit;
+use lockgate_model::{Commit, Entries, SeqRange};
 use rusqlite::params;
 
 use super::{Fault, Writer};
-use crate::encoded::{EncodedCommit, letter_checksum};
+use crate::encoded::EncodedCommit;
 use crate::schema::Checksum;
-use crate::{StoreError, blocks, chain, rows};
+use crate::{Committed, LedgerError, blocks, chain, letters, rows};
 
 impl Writer {
     /// The inner error: refused, nothing was written.
-    pub fn commit(&mut self, encoded: &EncodedCommit) -> Result<Result<(), StoreError>, Fault> {
+    pub fn commit(
+        &mut self,
+        encoded: &EncodedCommit,
+    ) -> Result<Result<Committed, LedgerError>, Fault> {
+        let commit = &encoded.commit;
+        if let Err(refusal) = self.apply(encoded)? {
+            return Ok(Err(refusal));
+        }
+        if let Some(pipeline) = self.pipelines.get_mut(&commit.pipeline)
+            && pipeline.brake != commit.brake
+        {
+            pipeline.brake.clone_from(&commit.brake);
+            pipeline.dirty = true;
+        }
+        Ok(Ok(self.committed(&commit.pipeline)))
+    }
+
+    /// The same, but the pipeline's brake stays as it is.
+    pub(super) fn apply(
+        &mut self,
+        encoded: &EncodedCommit,
+    ) -> Result<Result<(), LedgerError>, Fault> {
         let commit = &encoded.commit;
         let (index, generation) = match self.admit(commit) {
             Ok(admitted) => admitted,
-            Err(refusal) => return Ok(Err(StoreError::Conflict(refusal))),
+            Err(refusal) => return Ok(Err(LedgerError::Conflict(refusal))),
         };
+        match &commit.entries {
+            Entries::Range(range) => self.commit_range(index, encoded, range, generation)?,
+            Entries::Redriven(seqs) => {
+                if let Err(refusal) = self.commit_redriven(index, encoded, seqs)? {
+                    return Ok(Err(refusal));
+                }
+            }
+        }
+        let id = self.epochs[index].row.id;
+        let mut bytes = 0;
+        for letter in &commit.dead {
+            let (generation, at) = (commit.generation, commit.batch.at);
+            letters::insert(&self.connection, id, generation, at, letter)?;
+            bytes += letter.payload.len() as u64;
+        }
+        if bytes > 0
+            && let Some(pipeline) = self.pipelines.get_mut(&commit.pipeline)
+        {
+            pipeline.dead_bytes += bytes;
+            pipeline.dirty = true;
+        }
+        self.state(commit)?;
+        Ok(Ok(()))
+    }
+
+    fn commit_range(
+        &mut self,
+        index: usize,
+        encoded: &EncodedCommit,
+        range: &SeqRange,
+        generation: Checksum,
+    ) -> Result<(), Fault> {
+        let commit = &encoded.commit;
         let epoch = &self.epochs[index].row;
-        let range = commit.range.clone();
         let mut touched = Vec::new();
         for block in blocks::extents(&self.connection, epoch.stream_id, range.start, range.end)? {
             touched.extend(block.first_seq.to_be_bytes());
@@ -38,11 +91,10 @@ impl Writer {
             state: &encoded.state,
         }
         .hash();
-        let id = epoch.id;
         let sql = "INSERT INTO commits (epoch_id, generation, first_seq, end_seq, outcomes, reasons, days, at, batch, blocks, dead, state, \
                    hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
         self.connection.prepare_cached(sql)?.execute(params![
-            id,
+            epoch.id,
             commit.generation,
             range.start,
             range.end,
@@ -56,13 +108,11 @@ impl Writer {
             encoded.state,
             hash
         ])?;
-        self.letters(id, commit)?;
-        self.state(commit)?;
         let epoch = &mut self.epochs[index];
-        epoch.row.progress.finish(range);
+        epoch.row.progress.finish(range.clone());
         epoch.row.chain = hash;
         epoch.dirty = true;
-        Ok(Ok(()))
+        Ok(())
     }
 
     /// The pass it belongs to and the digest of its generation, or why it is refused.
@@ -86,7 +136,10 @@ impl Writer {
                 commit.generation
             ));
         };
-        let (range, next) = (&commit.range, self.streams[epoch.stream].row.next);
+        let Entries::Range(range) = &commit.entries else {
+            return Ok((index, generation));
+        };
+        let next = self.streams[epoch.stream].row.next;
         if range.end > next {
             return Err(format!(
                 "entries {range:?} of `{stream}` are beyond its last, {}",
@@ -99,27 +152,6 @@ impl Writer {
             ));
         }
         Ok((index, generation))
-    }
-
-    fn letters(&self, epoch_id: i64, commit: &Commit) -> Result<(), Fault> {
-        let sql = "INSERT INTO dead_letters (epoch_id, seq, at, generation, key, event_type, time, cause, reason, payload, checksum) \
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
-        for letter in &commit.dead {
-            self.connection.prepare_cached(sql)?.execute(params![
-                epoch_id,
-                letter.seq,
-                commit.batch.at,
-                commit.generation,
-                letter.key,
-                letter.event_type,
-                letter.time,
-                letter.cause,
-                letter.reason,
-                letter.payload,
-                letter_checksum(letter)
-            ])?;
-        }
-        Ok(())
     }
 
     fn state(&self, commit: &Commit) -> Result<(), Fault> {

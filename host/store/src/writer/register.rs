@@ -1,12 +1,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lockgate_model::{FeedKind, Generation, Millis};
+use lockgate_ledger::check_streams;
+use lockgate_model::{Generation, Millis};
 use rusqlite::{OptionalExtension, params};
 
 use super::{Epoch, Fault, Pipeline, Writer};
 use crate::schema::digest;
-use crate::{Progress, Registration, StoreError, rows};
+use crate::{LedgerError, Progress, Registration, rows};
 
 impl Writer {
     /// The pipeline is there afterwards, in its current epoch, reading exactly these streams. The
@@ -16,38 +17,20 @@ impl Writer {
         generation: &Generation,
         streams: &[String],
         at: Millis,
-    ) -> Result<Result<Registration, StoreError>, Fault> {
-        let mut feeds = BTreeMap::new();
-        for name in streams {
-            let feed = [FeedKind::Audit, FeedKind::Sessions]
-                .into_iter()
-                .find(|feed| name.ends_with(&format!("/{}", feed.name())));
-            let Some(feed) = feed else {
-                return Ok(Err(StoreError::Invalid(format!(
-                    "`{name}` is no stream: they end in `/audit` or `/sessions`"
-                ))));
-            };
-            if feeds.insert(name.as_str(), feed).is_some() {
-                return Ok(Err(StoreError::Invalid(format!(
-                    "the stream `{name}` stands twice"
-                ))));
-            }
-        }
-        if feeds.is_empty() {
-            return Ok(Err(StoreError::Invalid(format!(
-                "the pipeline `{}` reads no stream",
-                generation.pipeline
-            ))));
-        }
+    ) -> Result<Result<Registration, LedgerError>, Fault> {
         let name = &generation.pipeline;
+        let feeds = match check_streams(name, streams) {
+            Ok(feeds) => feeds,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
         let epoch = self
             .pipelines
             .get(name)
             .map_or(1, |pipeline| pipeline.epoch);
         let mut lanes = Vec::new();
-        for stream in streams {
+        for (stream, feed) in streams.iter().zip(feeds) {
             let stream: Arc<str> = stream.as_str().into();
-            let index = self.stream(&stream, feeds[&*stream])?;
+            let index = self.stream(&stream, feed)?;
             lanes.push(self.lane(name, index, epoch, at)?);
         }
         for index in 0..self.epochs.len() {
@@ -62,30 +45,49 @@ impl Writer {
         let number = self.generation(generation, &streams, at)?;
         let sql = "INSERT INTO pipelines (name, epoch, generation) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET generation = ?3";
         self.connection.execute(sql, params![name, epoch, number])?;
-        self.pipelines.insert(
-            name.clone(),
-            Pipeline {
-                epoch,
-                generation: number,
-            },
-        );
+        let pipeline = self.pipelines.entry(name.clone()).or_insert(Pipeline {
+            epoch,
+            generation: number,
+            dead_bytes: 0,
+            brake: String::new(),
+            dirty: false,
+        });
+        pipeline.generation = number;
+        let (brake, dead_bytes) = (pipeline.brake.clone(), pipeline.dead_bytes);
+        if self.holders.remove(&**name) {
+            let sql = "DELETE FROM holders WHERE pipeline = ?1";
+            self.connection.execute(sql, [name])?;
+        }
         Ok(Ok(Registration {
             epoch,
             generation: number,
             streams,
+            state: rows::state(&self.connection, name)?,
+            brake,
+            dead_bytes,
         }))
     }
 
-    /// Retention does not wait for pipelines that are not among these.
-    pub fn keep_only(&mut self, pipelines: &[String]) {
+    /// Retention waits for these pipelines, also for those that never ran, and for no others.
+    pub fn keep_only(&mut self, configured: &[String]) -> Result<(), Fault> {
         for index in 0..self.epochs.len() {
-            if !pipelines
+            if !configured
                 .iter()
                 .any(|name| **name == *self.epochs[index].row.pipeline)
             {
                 self.activate(index, false);
             }
         }
+        let never_ran = configured
+            .iter()
+            .filter(|name| !self.pipelines.contains_key(name.as_str()));
+        self.holders = never_ran.cloned().collect();
+        self.connection.execute("DELETE FROM holders", [])?;
+        for name in &self.holders {
+            let sql = "INSERT INTO holders (pipeline) VALUES (?1)";
+            self.connection.execute(sql, [name])?;
+        }
+        Ok(())
     }
 
     pub(super) fn current_generation(&self, pipeline: &Arc<str>) -> u32 {
@@ -140,6 +142,7 @@ impl Writer {
         self.epochs.push(Epoch {
             row,
             stream,
+            redriven: 0,
             dirty: true,
         });
         Ok(self.epochs.len() - 1)

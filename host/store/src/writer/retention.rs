@@ -4,13 +4,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lockgate_model::{BatchRecord, Commit, Day, DayTally, Outcome, OutcomeRun, Outcomes, SeqRange};
+use lockgate_model::{
+    BatchRecord, Commit, Day, DayTally, Entries, Outcome, OutcomeRun, Outcomes, SeqRange,
+};
 use rusqlite::params;
 
 use super::{Fault, Writer};
 use crate::blocks::{self, Extent};
 use crate::encoded::{EncodedCommit, count_days};
-use crate::{StoreError, limits};
+use crate::error::ReadError;
+use crate::limits;
 
 impl Writer {
     /// Makes room for a block in its stream, as far as that is allowed. An empty stream takes a
@@ -86,6 +89,7 @@ impl Writer {
                 epoch.stream == stream && epoch.row.active && epoch.row.progress.watermark < end
             })
             .map(|epoch| &*epoch.row.pipeline)
+            .chain(self.holders.iter().map(String::as_str))
     }
 
     fn is_due(&self, stream: usize, now: i64) -> bool {
@@ -182,11 +186,10 @@ impl Writer {
                     at: (self.clock)(),
                     requests: Vec::new(),
                 },
-                range,
-                dead: Vec::new(),
-                state: Vec::new(),
+                entries: Entries::Range(range),
+                ..Commit::default()
             };
-            self.commit(&EncodedCommit::new(commit)?)??;
+            self.apply(&EncodedCommit::new(commit)?)??;
         }
         Ok(())
     }
@@ -210,7 +213,7 @@ pub fn days_in(
     stream: &crate::rows::Stream,
     block: &Extent,
     range: &SeqRange,
-) -> Result<BTreeMap<Day, u64>, StoreError> {
+) -> Result<BTreeMap<Day, u64>, ReadError> {
     let (first, last) = (Day::of(block.times.0), Day::of(block.times.1));
     if first == last {
         return Ok(BTreeMap::from([(first, range.end - range.start)]));

@@ -1,10 +1,10 @@
 use std::collections::BTreeMap;
 
 use lockgate_model::{
-    Append, BlockBuilder, Books, CursorUpdate, Day, Generation, Head, Outcome, RequestRecord,
-    StateWrite, payload_hash,
+    Append, BlockBuilder, Books, CursorUpdate, Day, Entries, Generation, Head, Outcome,
+    RequestRecord, StateWrite, payload_hash,
 };
-use lockgate_store::{Inspector, Ledger, StoreError};
+use lockgate_store::{Inspector, Ledger, LedgerError};
 
 use crate::common::*;
 
@@ -78,9 +78,12 @@ async fn what_was_appended_is_read_from_memory_and_from_disk() {
     let expected: Vec<u64> = [(300, b"\xff\xfe".to_vec()), (301, br#"{"n":301}"#.to_vec())]
         .map(|(nth, payload)| payload_hash(&format!("k{nth}"), &payload))
         .to_vec();
-    let hashes = store.recent_hashes(AUDIT, 401).unwrap();
+    let hashes = store.reads().recent_hashes(AUDIT, 401).unwrap();
     assert_eq!((hashes.len(), &hashes[..2]), (401, &expected[..]));
-    assert_eq!(store.recent_hashes(AUDIT, 10_000).unwrap().len(), 701);
+    assert_eq!(
+        store.reads().recent_hashes(AUDIT, 10_000).unwrap().len(),
+        701
+    );
 }
 
 #[tokio::test]
@@ -110,11 +113,11 @@ async fn cursors_move_with_their_events_and_duplicates_are_counted() {
         .await
         .unwrap();
     let cursors = BTreeMap::from([("b".to_owned(), "1".to_owned())]);
-    assert_eq!(store.cursors("teleport").unwrap(), cursors);
-    assert!(store.cursors("other").unwrap().is_empty());
+    assert_eq!(store.reads().cursors("teleport").unwrap(), cursors);
+    assert!(store.reads().cursors("other").unwrap().is_empty());
     store.close().await.unwrap();
     let store = open(folder.path());
-    assert_eq!(store.cursors("teleport").unwrap(), cursors);
+    assert_eq!(store.reads().cursors("teleport").unwrap(), cursors);
     let streams = store.streams().unwrap();
     assert_eq!(
         (
@@ -174,27 +177,30 @@ async fn a_commit_that_contradicts_the_store_is_refused_alone() {
         store.commit(good.clone()),
     );
     assert!(
-        matches!(results.0, Err(StoreError::Conflict(_))),
+        matches!(results.0, Err(LedgerError::Conflict(_))),
         "{results:?}"
     );
     assert!(results.1.is_ok() && results.3.is_ok(), "{results:?}");
     assert!(
-        matches!(results.2, Err(StoreError::Conflict(_)))
-            && matches!(results.4, Err(StoreError::Conflict(_))),
+        matches!(results.2, Err(LedgerError::Conflict(_)))
+            && matches!(results.4, Err(LedgerError::Conflict(_))),
         "{results:?}"
     );
     for (commit, text) in conflicts {
         match store.commit(commit).await {
-            Err(StoreError::Conflict(message)) => assert!(message.contains(text), "{message}"),
+            Err(LedgerError::Conflict(message)) => assert!(message.contains(text), "{message}"),
             other => panic!("{text}: {other:?}"),
         }
     }
     let letter = commit_of(&store, "siem", 31..41, |_| Outcome::Dead(0)).dead;
     let invalid = [
-        (change(|commit| commit.range = 50..50), "empty"),
         (
-            change(|commit| commit.range = 50..61),
-            "10 outcomes for the 11 entries",
+            change(|commit| commit.entries = Entries::Range(50..50)),
+            "empty",
+        ),
+        (
+            change(|commit| commit.entries = Entries::Range(50..61)),
+            "10 outcomes for 11 entries",
         ),
         (change(|commit| commit.days.clear()), "by day (0, 0, 0)"),
         (
@@ -215,7 +221,7 @@ async fn a_commit_that_contradicts_the_store_is_refused_alone() {
     ];
     for (commit, text) in invalid {
         match store.commit(commit).await {
-            Err(StoreError::Invalid(message)) => assert!(message.contains(text), "{message}"),
+            Err(LedgerError::Invalid(message)) => assert!(message.contains(text), "{message}"),
             other => panic!("{text}: {other:?}"),
         }
     }
@@ -291,7 +297,7 @@ async fn progress_books_letters_and_state_outlive_the_process() {
     let (books, days, letters) = (
         store.books("siem").unwrap(),
         store.days("siem").unwrap(),
-        store.dead_letters("siem", 100).unwrap(),
+        letters_of(store.reads(), "siem", 100).unwrap(),
     );
     assert_eq!(
         books[0].1,
@@ -316,7 +322,7 @@ async fn progress_books_letters_and_state_outlive_the_process() {
         [21, 6, 1, 46, 41]
     );
     assert_eq!(letters[0].letter.payload, br#"{"uid":"k21"}"#);
-    assert_eq!(store.dead_letters("siem", 2).unwrap().len(), 2);
+    assert_eq!(letters_of(store.reads(), "siem", 2).unwrap().len(), 2);
     let chain = store.verify_chain("siem").unwrap();
     assert_eq!((chain[0].commits, chain[0].blocks > 0), (3, true));
     store.close().await.unwrap();
@@ -330,10 +336,10 @@ async fn progress_books_letters_and_state_outlive_the_process() {
     );
     assert_eq!(store.books("siem").unwrap(), books);
     assert_eq!(store.days("siem").unwrap(), days);
-    assert_eq!(store.dead_letters("siem", 100).unwrap(), letters);
+    assert_eq!(letters_of(store.reads(), "siem", 100).unwrap(), letters);
     assert_eq!(
-        store.state("siem", 1).unwrap(),
-        BTreeMap::from([("b".to_owned(), "2".to_owned())])
+        again.state,
+        BTreeMap::from([(1, BTreeMap::from([("b".to_owned(), "2".to_owned())]))])
     );
     assert_eq!(store.verify_chain("siem").unwrap(), chain);
 
@@ -353,7 +359,7 @@ async fn progress_books_letters_and_state_outlive_the_process() {
     assert_eq!(register(&store, "siem", &[AUDIT]).await.generation, 1);
     assert_eq!(
         store.books("none"),
-        Err(StoreError::Unknown("pipeline `none`".into()))
+        Err(LedgerError::Unknown("pipeline `none`".into()))
     );
     let refused = store
         .register(
@@ -366,7 +372,7 @@ async fn progress_books_letters_and_state_outlive_the_process() {
         )
         .await;
     assert!(
-        matches!(refused, Err(StoreError::Invalid(_))),
+        matches!(refused, Err(LedgerError::Invalid(_))),
         "{refused:?}"
     );
 }
@@ -468,7 +474,7 @@ async fn the_file_has_the_form_that_was_promised() {
     for (name, value) in [
         ("page_size", 16_384),
         ("auto_vacuum", 2),
-        ("user_version", 1),
+        ("user_version", 2),
         ("application_id", 0x4C4B_4754),
     ] {
         assert_eq!(pragma(name), value.into(), "{name}");

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use lockgate_model::{
     Append, BatchRecord, Block, BlockBuilder, BlockParts, Commit, CursorUpdate, Day, DayTally,
-    DeadLetter, FeedKind, Generation, Head, Outcome, Outcomes, SeqRange,
+    DeadLetter, Entries, FeedKind, Generation, Head, Outcome, Outcomes, SeqRange,
 };
-use lockgate_store::{Ledger, Options, Retention, Store, StoreError};
+use lockgate_store::{
+    KeptLetter, Ledger, LedgerError, LetterQuery, Options, Reads, Retention, Store,
+};
 
 pub const AUDIT: &str = "teleport/audit";
 /// 2026-01-05.
@@ -105,25 +107,27 @@ pub fn try_commit_of(
     pipeline: &str,
     range: SeqRange,
     outcome: impl Fn(u64) -> Outcome,
-) -> Result<Commit, StoreError> {
+) -> Result<Commit, LedgerError> {
     let (mut outcomes, mut dead) = (Outcomes::default(), Vec::new());
     let mut days: BTreeMap<Day, DayTally> = BTreeMap::new();
     for seq in range.clone() {
         let outcome = outcome(seq);
         outcomes.push(outcome);
         // Beyond the head there is nothing to say, and the store refuses it before it looks.
-        let (key, time, payload) = match store.block_at(AUDIT, seq)? {
-            Some(block) => {
-                let view = block.view((seq - block.first_seq) as usize);
-                (
-                    view.key.to_owned(),
-                    view.time,
-                    view.payload.as_bytes().to_vec(),
-                )
-            }
-            None => (String::new(), DAY, Vec::new()),
+        let letter = match store.block_at(AUDIT, seq)? {
+            Some(block) => DeadLetter::new(
+                &block,
+                (seq - block.first_seq) as usize,
+                "sink (builtin:fluentd)".into(),
+                "400".into(),
+            ),
+            None => DeadLetter {
+                seq,
+                time: DAY,
+                ..DeadLetter::default()
+            },
         };
-        let day = Day::of(time);
+        let day = Day::of(letter.time);
         let tally = days.entry(day).or_insert(DayTally {
             day,
             delivered: 0,
@@ -135,20 +139,7 @@ pub fn try_commit_of(
             Outcome::Dropped(_) => tally.dropped += 1,
             Outcome::Dead(_) => {
                 tally.dead += 1;
-                let (event_type, cause, reason) = (
-                    "user.login".into(),
-                    "sink (builtin:fluentd)".into(),
-                    "400".into(),
-                );
-                dead.push(DeadLetter {
-                    seq,
-                    key,
-                    event_type,
-                    time,
-                    cause,
-                    reason,
-                    payload,
-                });
+                dead.push(letter);
             }
         }
     }
@@ -162,12 +153,12 @@ pub fn try_commit_of(
             at: DAY,
             requests: Vec::new(),
         },
-        range,
+        entries: Entries::Range(range),
         outcomes,
         reasons: vec!["first".into(), "second".into()],
         days: days.into_values().collect(),
         dead,
-        state: Vec::new(),
+        ..Commit::default()
     })
 }
 
@@ -178,20 +169,28 @@ pub fn commit_of_nothing() -> Commit {
         stream: AUDIT.into(),
         epoch: 1,
         generation: 1,
-        range: 1..2,
-        outcomes: Outcomes::default(),
-        reasons: vec![],
-        days: vec![],
-        batch: BatchRecord::default(),
-        dead: vec![],
-        state: vec![],
+        entries: Entries::Range(1..2),
+        ..Commit::default()
     }
 }
 
-pub async fn deliver(store: &Store, pipeline: &str, range: SeqRange) -> Result<(), StoreError> {
+pub async fn deliver(store: &Store, pipeline: &str, range: SeqRange) -> Result<(), LedgerError> {
     store
         .commit(commit_of(store, pipeline, range, |_| Outcome::Delivered))
         .await
+        .map(drop)
+}
+
+pub fn letters_of(
+    reads: &Reads,
+    pipeline: &str,
+    limit: usize,
+) -> Result<Vec<KeptLetter>, LedgerError> {
+    reads.dead_letters(&LetterQuery {
+        pipeline: Some(pipeline.to_owned()),
+        limit,
+        ..LetterQuery::default()
+    })
 }
 
 /// Numbers that a seed decides.

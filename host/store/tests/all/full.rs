@@ -99,7 +99,7 @@ async fn a_full_store_closes_says_so_and_goes_on_when_there_is_room() {
     let reopened = open(folder.path());
     assert_eq!(*reopened.head(AUDIT).borrow(), next);
     assert_eq!(
-        reopened.cursors("teleport").unwrap()["c"],
+        reopened.reads().cursors("teleport").unwrap()["c"],
         format!("{}", next - 100)
     );
     append(&reopened, 5).await;

@@ -1,4 +1,4 @@
-use lockgate_store::{Inspector, OpenError, Store};
+use lockgate_store::{Inspector, Ledger, LedgerError, OpenError, Store};
 
 use crate::common::*;
 
@@ -41,19 +41,18 @@ async fn a_closed_store_says_so() {
     append(&store, 3).await;
     let other = store.clone();
     store.close().await.unwrap();
-    use lockgate_store::{Ledger, StoreError};
     let closed = other
         .append(append_of(numbered(4..5), &[]))
         .await
         .unwrap_err();
     assert_eq!(
         closed,
-        StoreError::Closed {
+        LedgerError::Closed {
             cause: "it was closed".into(),
             full: false
         }
     );
-    assert_eq!(other.cursors("teleport"), Err(closed.clone()));
+    assert_eq!(other.reads().cursors("teleport"), Err(closed.clone()));
     assert_eq!(other.failed().borrow().clone(), Some(closed));
 }
 
@@ -64,7 +63,7 @@ async fn a_newer_format_is_refused_with_what_to_do() {
     let path = folder.path().join("store.db");
     rusqlite::Connection::open(&path)
         .unwrap()
-        .pragma_update(None, "user_version", 2)
+        .pragma_update(None, "user_version", 3)
         .unwrap();
     let before = std::fs::read(&path).unwrap();
     for refusal in [
@@ -75,8 +74,8 @@ async fn a_newer_format_is_refused_with_what_to_do() {
             matches!(
                 refusal,
                 OpenError::Newer {
-                    found: 2,
-                    known: 1,
+                    found: 3,
+                    known: 2,
                     ..
                 }
             ),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use lockgate_model::{Books, Day, Outcome};
-use lockgate_store::{Ledger, Options, Store, StoreError};
+use lockgate_store::{Ledger, LedgerError, Options, Store};
 use proptest::prelude::*;
 
 use crate::common::*;
@@ -72,7 +72,10 @@ impl Model {
     fn check(&self, store: &Store) {
         let head = *store.head(AUDIT).borrow();
         assert_eq!(head, self.events.len() as u64 + 1);
-        assert_eq!(store.cursors("teleport").unwrap().remove("c"), self.cursor);
+        assert_eq!(
+            store.reads().cursors("teleport").unwrap().remove("c"),
+            self.cursor
+        );
         for (seq, (key, time)) in (1..).zip(&self.events) {
             let block = store.block_at(AUDIT, seq).unwrap().unwrap();
             let view = block.view((seq - block.first_seq) as usize);
@@ -91,8 +94,7 @@ impl Model {
                 .map(|day| (day, self.books(pipeline, Some(day))))
                 .collect();
             assert_eq!(store.days(pipeline).unwrap(), days);
-            let mut dead: Vec<u64> = store
-                .dead_letters(pipeline, 10_000)
+            let mut dead: Vec<u64> = letters_of(store.reads(), pipeline, 10_000)
                 .unwrap()
                 .into_iter()
                 .map(|kept| kept.letter.seq)
@@ -175,7 +177,7 @@ async fn run(folder: &Path, steps: Vec<Step>) {
                     outcomes.extend(range.map(|seq| (seq, fate(seq))));
                 } else {
                     assert!(
-                        matches!(result, Err(StoreError::Conflict(_))),
+                        matches!(result, Err(LedgerError::Conflict(_))),
                         "{range:?}: {result:?}"
                     );
                 }

@@ -2,12 +2,17 @@
 //! commits from one, and says on its standard output what was acknowledged. And how its parent
 //! holds it to that.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the test starts itself as a child and passes it the directory by a variable"
+)]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
 
 use lockgate_model::Outcome;
-use lockgate_store::{Inspector, Ledger, Options, Store, StoreError};
+use lockgate_store::{Inspector, Ledger, LedgerError, Options, Store};
 
 use crate::common::*;
 
@@ -54,9 +59,9 @@ fn say(line: &str) {
 }
 
 /// Appends from where its cursor stands: what a reader does after a restart.
-async fn read(store: &Store, reader: u64) -> StoreError {
+async fn read(store: &Store, reader: u64) -> LedgerError {
     let cursor = format!("reader-{reader}");
-    let cursors = match store.cursors("teleport") {
+    let cursors = match store.reads().cursors("teleport") {
         Ok(cursors) => cursors,
         Err(error) => return error,
     };
@@ -87,7 +92,7 @@ async fn read(store: &Store, reader: u64) -> StoreError {
 }
 
 /// Finishes what waits in pieces, out of order.
-async fn finish(store: &Store) -> StoreError {
+async fn finish(store: &Store) -> LedgerError {
     let generation = lockgate_model::Generation {
         pipeline: "siem".into(),
         description: "{}".into(),
@@ -127,7 +132,7 @@ async fn finish(store: &Store) -> StoreError {
             Err(error) => return error,
         };
         match store.commit(commit).await {
-            Ok(()) => say(&format!("C {start} {end}")),
+            Ok(_) => say(&format!("C {start} {end}")),
             Err(error) => return error,
         }
         done.extend(start..end);
@@ -190,7 +195,7 @@ impl Acknowledged {
             }
             seq = block.range().end;
         }
-        let cursors = store.cursors("teleport").unwrap();
+        let cursors = store.reads().cursors("teleport").unwrap();
         for (reader, mut nths) in seen {
             let cursor: u64 = cursors[&format!("reader-{reader}")].parse().unwrap();
             nths.sort_unstable();
@@ -211,7 +216,7 @@ impl Acknowledged {
             for &(start, end) in &self.commits {
                 let again = deliver(&store, "siem", start..end).await;
                 assert!(
-                    matches!(again, Err(StoreError::Conflict(_))),
+                    matches!(again, Err(LedgerError::Conflict(_))),
                     "{start}..{end}: {again:?}"
                 );
             }
@@ -226,7 +231,7 @@ impl Acknowledged {
                 "{books:?}"
             );
             assert_eq!(
-                store.dead_letters("siem", usize::MAX).unwrap().len() as u64,
+                letters_of(store.reads(), "siem", usize::MAX).unwrap().len() as u64,
                 books.dead
             );
             let days = store.days("siem").unwrap();

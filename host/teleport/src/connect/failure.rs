@@ -4,12 +4,12 @@ use std::fmt;
 use thiserror::Error;
 use tonic::{Code, Status};
 
-/// Who objected to a TLS handshake.
+/// Who refused a TLS handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// Lockgate, to what the server showed.
+    /// Lockgate, because of the server's certificate.
     Ours,
-    /// The server, to what Lockgate showed.
+    /// The server, because of Lockgate's certificate.
     Theirs,
 }
 
@@ -17,18 +17,17 @@ pub enum Side {
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Failure {
     #[error(
-        "the credentials in `{path}` cannot be used; they are read again as soon as the file changes"
+        "the credentials in `{path}` cannot be used; they are read again when the file changes"
     )]
     Credentials { path: String },
-    /// Found out before dialling: what a server says of an expired certificate varies, and may be
-    /// nothing at all.
+    /// Checked before connecting: servers report an expired certificate differently, or not at all.
     #[error(
-        "the credentials in `{path}` expired at {until}. Renew them with `tctl auth sign` or let tbot write them; they are read again \
-         as soon as the file changes"
+        "the credentials in `{path}` expired at {until}. Renew them with `tctl auth sign` or with `tbot`; they are read again when the \
+         file changes"
     )]
     Expired { path: String, until: String },
     #[error(
-        "Teleport's Auth service at `{address}` cannot be reached: {reason}. Check the address, and that its port is open to this machine"
+        "Teleport's Auth Service at `{address}` cannot be reached: {reason}. Check the address, and that this machine may connect to its port"
     )]
     Unreachable { address: String, reason: String },
     #[error("{}", Tls { address, side: *side, reason })]
@@ -38,7 +37,7 @@ pub enum Failure {
         reason: String,
     },
     #[error(
-        "`{address}` does not agree to HTTP/2 (it chose {}). The address must be that of Teleport's Auth service, port 3025 as a rule",
+        "`{address}` does not support HTTP/2 (it chose {}). Use the address of Teleport's Auth Service, usually port 3025",
         negotiated.as_deref().map_or("nothing".to_owned(), |name| format!("`{name}`"))
     )]
     NoHttp2 {
@@ -50,22 +49,22 @@ pub enum Failure {
          `list` and `read` on `event` and `session`"
     )]
     AccessDenied { message: String },
-    #[error("this Teleport does not know the call: `{message}`")]
+    #[error("this version of Teleport does not support the call: `{message}`")]
     Unimplemented { message: String },
-    #[error("Teleport has no such thing: `{message}`")]
+    #[error("Teleport did not find it: `{message}`")]
     NotFound { message: String },
-    /// The server's own answer, the same each time: asking again does not help.
-    #[error("Teleport cannot answer: {code:?} `{message}`")]
+    /// The server's own answer, the same each time: trying again does not help.
+    #[error("Teleport answered with an error: {code:?} `{message}`")]
     Refused { code: Code, message: String },
     #[error("the connection to Teleport broke: {reason}")]
     Lost { reason: String },
 }
 
 impl Failure {
-    /// Sorts what a call failed with.
+    /// Classifies the status of a failed call.
     pub fn of(address: &str, status: &Status) -> Failure {
         let message = status.message().to_owned();
-        // Only what happened on this side has a source; what the server said has none.
+        // Only errors on this side have a source; the server's answers have none.
         if let Some(source) = status.source() {
             return match find_tls(source) {
                 Some(error) => of_tls(address, error),
@@ -76,7 +75,7 @@ impl Failure {
         }
         match status.code() {
             Code::PermissionDenied | Code::Unauthenticated => Failure::AccessDenied { message },
-            // The caller's own user is gone.
+            // The user of the credentials does not exist.
             Code::NotFound if message.starts_with("access denied") => {
                 Failure::AccessDenied { message }
             }
@@ -89,7 +88,7 @@ impl Failure {
         }
     }
 
-    /// True where another connection may help.
+    /// Whether another connection may help.
     pub fn is_connection(&self) -> bool {
         matches!(
             self,
@@ -102,7 +101,7 @@ impl Failure {
     }
 }
 
-/// Sorts what a handshake failed with.
+/// Classifies the error of a handshake.
 pub(super) fn of_io(address: &str, error: &std::io::Error) -> Failure {
     match find_tls(error) {
         Some(error) => of_tls(address, error),
@@ -131,7 +130,7 @@ fn of_tls(address: &str, error: &rustls::Error) -> Failure {
     }
 }
 
-/// An `io::Error` does not list what it wraps among its sources, but one step further.
+/// An `io::Error` does not report the error it wraps as its source; this function looks inside.
 fn find_tls<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -149,7 +148,7 @@ fn find_tls<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error
     None
 }
 
-/// An error with all its causes, each said once.
+/// An error with all its causes, without repetitions.
 pub(super) fn chain(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -179,13 +178,12 @@ impl fmt::Display for Tls<'_> {
         match side {
             Side::Ours => write!(
                 f,
-                "the certificate of `{address}` is not trusted: {reason}. The address must be that of the Auth service of the cluster that \
-                 the credentials are from"
+                "the certificate of `{address}` is not trusted: {reason}. Use the address of the Auth Service of the cluster that issued the \
+                 credentials"
             ),
             Side::Theirs => write!(
                 f,
-                "`{address}` refused the connection during the TLS handshake: {reason}. The credentials may be expired, or from another \
-                 cluster"
+                "`{address}` refused the TLS handshake: {reason}. The credentials may have expired, or may be from another cluster"
             ),
         }
     }
@@ -196,7 +194,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn answers_are_sorted_by_what_helps() {
+    fn answers_are_classified() {
         let of = |code, message: &str| Failure::of("auth:3025", &Status::new(code, message));
         let denied = |message: &str| Failure::AccessDenied {
             message: message.into(),
@@ -227,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn what_happened_here_is_not_taken_for_an_answer() {
+    fn errors_on_this_side_are_not_taken_for_answers() {
         let io = |error| std::io::Error::new(std::io::ErrorKind::InvalidData, error);
         let alert = rustls::Error::AlertReceived(rustls::AlertDescription::CertificateExpired);
         let status = Status::from_error(Box::new(io(alert)));
@@ -248,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn messages_say_what_to_do() {
+    fn messages_state_the_remedy() {
         let address = "auth:3025".to_owned();
         for (failure, word) in [
             (

@@ -1,102 +1,159 @@
-//! Private keys in OpenSSH's format, rewritten into the forms that TLS libraries read.
+//! Private keys in OpenSSH's format (`PROTOCOL.key` of its sources), rewritten into the forms that
+//! TLS libraries read.
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs1KeyDer, PrivatePkcs8KeyDer, PrivateSec1KeyDer};
-use ssh_key::private::{EcdsaKeypair, Ed25519Keypair, KeypairData, RsaKeypair};
-use ssh_key::{Mpint, PrivateKey};
 
 use super::IdentityError;
+use super::der::{integer, sequence, tlv};
 
+const LABEL: &str = "OPENSSH PRIVATE KEY";
+const MAGIC: &[u8] = b"openssh-key-v1\0";
+/// Padding fills up to a multiple of the block size, which is 8 without a cipher.
+const PADDING: &[u8] = &[1, 2, 3, 4, 5, 6, 7];
 /// Largest RSA modulus, in bytes: 8192 bits, as TLS libraries have it.
 const RSA_MAX: usize = 1024;
+/// Longest name of an algorithm that a message repeats.
+const NAME_MAX: usize = 64;
 
-pub(super) fn decode(text: &str) -> Result<PrivateKeyDer<'static>, IdentityError> {
-    let key = PrivateKey::from_openssh(text)
-        .map_err(|_| IdentityError::Block("OPENSSH PRIVATE KEY".to_owned()))?;
-    match key.key_data() {
-        KeypairData::Ed25519(pair) => Ok(PrivatePkcs8KeyDer::from(ed25519(pair)).into()),
-        KeypairData::Ecdsa(EcdsaKeypair::NistP256 { public, private }) => {
-            Ok(PrivateSec1KeyDer::from(p256(private.as_slice(), public.as_bytes())).into())
-        }
-        KeypairData::Rsa(pair) => Ok(PrivatePkcs1KeyDer::from(rsa(pair)?).into()),
-        KeypairData::Encrypted(_) => Err(IdentityError::KeyEncrypted),
-        other => Err(IdentityError::KeyKind(
-            other
-                .algorithm()
-                .map_or("unknown".to_owned(), |kind| kind.to_string()),
-        )),
+pub(super) fn decode(pem: &str) -> Result<PrivateKeyDer<'static>, IdentityError> {
+    let damaged = || IdentityError::Block(LABEL.to_owned());
+    let body: String = pem
+        .lines()
+        .filter(|line| !line.starts_with("-----"))
+        .collect();
+    let bytes = BASE64_STANDARD.decode(body).map_err(|_| damaged())?;
+    let mut file = Reader(bytes.strip_prefix(MAGIC).ok_or_else(damaged)?);
+    let [cipher, kdf, options] = file.strings().ok_or_else(damaged)?;
+    if cipher != b"none" {
+        return Err(IdentityError::KeyEncrypted);
     }
+    let one_key = kdf == b"none" && options.is_empty() && file.number() == Some(1);
+    let [public, private] = file.strings().ok_or_else(damaged)?;
+    if !one_key || !file.0.is_empty() {
+        return Err(damaged());
+    }
+
+    let mut private = Reader(private);
+    // Two equal numbers: OpenSSH sees by them that it has decrypted with the right passphrase.
+    let [check, again] = [private.number(), private.number()];
+    if check.is_none() || check != again {
+        return Err(damaged());
+    }
+    let kind = private.string().ok_or_else(damaged)?;
+    let key = match kind {
+        b"ssh-ed25519" => ed25519(&mut private, public),
+        b"ecdsa-sha2-nistp256" => p256(&mut private, public),
+        b"ssh-rsa" => rsa(&mut private, public),
+        other => {
+            let name = str::from_utf8(other).map_err(|_| damaged())?;
+            let is_name =
+                name.len() <= NAME_MAX && name.bytes().all(|byte| byte.is_ascii_graphic());
+            return Err(if is_name {
+                IdentityError::KeyKind(name.to_owned())
+            } else {
+                damaged()
+            });
+        }
+    };
+    let comment = private.string();
+    let padded = PADDING.starts_with(private.0);
+    key.filter(|_| comment.is_some() && padded)
+        .ok_or_else(damaged)
 }
 
 /// PKCS#8 (RFC 8410).
-fn ed25519(pair: &Ed25519Keypair) -> Vec<u8> {
+fn ed25519(private: &mut Reader<'_>, public: &[u8]) -> Option<PrivateKeyDer<'static>> {
     const ALGORITHM: &[u8] = &[0x06, 0x03, 0x2b, 0x65, 0x70];
-    let seed = tlv(0x04, &pair.private.to_bytes());
-    sequence(&[tlv(0x02, &[0]), tlv(0x30, ALGORITHM), tlv(0x04, &seed)])
+    let [point, pair] = private.strings()?;
+    let (seed, half) = pair.split_at_checked(32)?;
+    if point.len() != 32 || half != point || public != strings(&[b"ssh-ed25519", point]) {
+        return None;
+    }
+    let seed = tlv(0x04, &tlv(0x04, seed));
+    let key = sequence(&[tlv(0x02, &[0]), tlv(0x30, ALGORITHM), seed]);
+    Some(PrivatePkcs8KeyDer::from(key).into())
 }
 
 /// SEC1 (RFC 5915), with the curve and the public point: readers want both.
-fn p256(private: &[u8], point: &[u8]) -> Vec<u8> {
+fn p256(private: &mut Reader<'_>, public: &[u8]) -> Option<PrivateKeyDer<'static>> {
     const PRIME256V1: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
-    let bits = [&[0], point].concat();
-    sequence(&[
+    let [curve, point] = private.strings()?;
+    let scalar = private.positive(32)?;
+    if curve != b"nistp256" || public != strings(&[b"ecdsa-sha2-nistp256", curve, point]) {
+        return None;
+    }
+    let mut padded = [0; 32];
+    padded[32 - scalar.len()..].copy_from_slice(scalar);
+    let key = sequence(&[
         tlv(0x02, &[1]),
-        tlv(0x04, private),
+        tlv(0x04, &padded),
         tlv(0xa0, PRIME256V1),
-        tlv(0xa1, &tlv(0x03, &bits)),
-    ])
+        tlv(0xa1, &tlv(0x03, &[&[0], point].concat())),
+    ]);
+    Some(PrivateSec1KeyDer::from(key).into())
 }
 
 /// PKCS#1 (RFC 8017). OpenSSH does not store d mod (p-1) and d mod (q-1), so they are computed.
-fn rsa(pair: &RsaKeypair) -> Result<Vec<u8>, IdentityError> {
-    let number = |value: &Mpint| match value.as_positive_bytes() {
-        Some(bytes) if !bytes.is_empty() && bytes.len() <= RSA_MAX => Ok(bytes.to_vec()),
-        _ => Err(IdentityError::Block("OPENSSH PRIVATE KEY".to_owned())),
-    };
-    let (n, e) = (number(&pair.public.n)?, number(&pair.public.e)?);
-    let (d, p, q, inverse) = (
-        number(&pair.private.d)?,
-        number(&pair.private.p)?,
-        number(&pair.private.q)?,
-        number(&pair.private.iqmp)?,
-    );
-    let (dp, dq) = (remainder(&d, &minus_one(&p)), remainder(&d, &minus_one(&q)));
-    let numbers = [&[0][..], &n, &e, &d, &p, &q, &dp, &dq, &inverse];
-    Ok(sequence(&numbers.map(integer)))
-}
-
-fn sequence(parts: &[Vec<u8>]) -> Vec<u8> {
-    tlv(0x30, &parts.concat())
-}
-
-/// A DER INTEGER of an unsigned big-endian number.
-fn integer(bytes: &[u8]) -> Vec<u8> {
-    let start = bytes
-        .iter()
-        .position(|&byte| byte != 0)
-        .unwrap_or(bytes.len().saturating_sub(1));
-    let bytes = &bytes[start..];
-    if bytes.first().is_none_or(|&byte| byte >= 0x80) {
-        tlv(0x02, &[&[0], bytes].concat())
-    } else {
-        tlv(0x02, bytes)
+fn rsa(private: &mut Reader<'_>, public: &[u8]) -> Option<PrivateKeyDer<'static>> {
+    let before = private.0;
+    let [n, e] = [private.positive(RSA_MAX)?, private.positive(RSA_MAX)?];
+    let [d, inverse] = [private.positive(RSA_MAX)?, private.positive(RSA_MAX)?];
+    let [p, q] = [private.positive(RSA_MAX)?, private.positive(RSA_MAX)?];
+    let [modulus, exponent] = Reader(before).strings()?;
+    if public != strings(&[b"ssh-rsa", exponent, modulus]) {
+        return None;
     }
+    let (dp, dq) = (remainder(d, &minus_one(p)), remainder(d, &minus_one(q)));
+    let numbers = [&[0][..], n, e, d, p, q, &dp, &dq, inverse];
+    let key = sequence(&numbers.map(integer));
+    Some(PrivatePkcs1KeyDer::from(key).into())
 }
 
-fn tlv(tag: u8, content: &[u8]) -> Vec<u8> {
-    let mut out = vec![tag];
-    let len = content.len().to_be_bytes();
-    match content.len() {
-        0..0x80 => out.push(content.len() as u8),
-        _ => {
-            let start = len
-                .iter()
-                .position(|&byte| byte != 0)
-                .unwrap_or(len.len() - 1);
-            out.push(0x80 | (len.len() - start) as u8);
-            out.extend_from_slice(&len[start..]);
+/// The types of RFC 4251, section 5.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn number(&mut self) -> Option<u32> {
+        let (bytes, rest) = self.0.split_first_chunk()?;
+        self.0 = rest;
+        Some(u32::from_be_bytes(*bytes))
+    }
+
+    fn string(&mut self) -> Option<&'a [u8]> {
+        let length = usize::try_from(self.number()?).ok()?;
+        let (bytes, rest) = self.0.split_at_checked(length)?;
+        self.0 = rest;
+        Some(bytes)
+    }
+
+    fn strings<const N: usize>(&mut self) -> Option<[&'a [u8]; N]> {
+        let mut strings = [&[][..]; N];
+        for string in &mut strings {
+            *string = self.string()?;
         }
+        Some(strings)
     }
-    out.extend_from_slice(content);
+
+    /// An mpint above zero of at most `max` bytes, without its sign.
+    fn positive(&mut self, max: usize) -> Option<&'a [u8]> {
+        let bytes = match self.string()? {
+            [0, bytes @ ..] => bytes,
+            [0x80..=0xff, ..] => return None,
+            bytes => bytes,
+        };
+        (!bytes.is_empty() && bytes.len() <= max && bytes[0] != 0).then_some(bytes)
+    }
+}
+
+fn strings(parts: &[&[u8]]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for part in parts {
+        // Every part was read from a string, whose length has 32 bits.
+        out.extend_from_slice(&(part.len() as u32).to_be_bytes());
+        out.extend_from_slice(part);
+    }
     out
 }
 
@@ -158,15 +215,63 @@ mod tests {
         }
     }
 
+    /// The file of a key that is not encrypted.
+    fn pem(cipher: &[u8], kind: &[u8], rest: &[u8]) -> String {
+        let private = [&[0; 8][..], &strings(&[kind]), rest].concat();
+        let body = [
+            MAGIC,
+            &strings(&[cipher, b"none", b""]),
+            &1u32.to_be_bytes(),
+            &strings(&[&strings(&[kind]), &private]),
+        ];
+        let body = BASE64_STANDARD.encode(body.concat());
+        format!("-----BEGIN {LABEL}-----\n{body}\n-----END {LABEL}-----\n")
+    }
+
     #[test]
-    fn integers_are_minimal_and_positive() {
-        for (bytes, der) in [
-            (&[0][..], &[2, 1, 0][..]),
-            (&[0, 0, 5], &[2, 1, 5]),
-            (&[0x80], &[2, 2, 0, 0x80]),
-            (&[], &[2, 1, 0]),
+    fn a_key_that_cannot_be_used_is_named() {
+        let kind = |name: &str| IdentityError::KeyKind(name.to_owned());
+        let damaged = IdentityError::Block(LABEL.to_owned());
+        for (file, error) in [
+            (pem(b"none", b"ssh-dss", b""), kind("ssh-dss")),
+            (
+                pem(b"none", b"ecdsa-sha2-nistp384", b""),
+                kind("ecdsa-sha2-nistp384"),
+            ),
+            (
+                pem(b"aes256-ctr", b"ssh-rsa", b""),
+                IdentityError::KeyEncrypted,
+            ),
+            (pem(b"none", b"a\nb", b""), damaged.clone()),
+            (pem(b"none", b"ssh-ed25519", b""), damaged.clone()),
+            (String::new(), damaged),
         ] {
-            assert_eq!(integer(bytes), der);
+            assert_eq!(decode(&file).map(drop), Err(error), "{file}");
         }
+    }
+
+    /// A byte changed anywhere but in what only the handshake can check is seen.
+    #[test]
+    fn the_halves_of_a_pair_must_agree() {
+        let text = include_str!("../../testdata/keys/ed25519.openssh.pem");
+        let body: String = text.lines().filter(|line| !line.starts_with('-')).collect();
+        let bytes = BASE64_STANDARD.decode(body).expect("base64");
+        let seed = bytes
+            .windows(4)
+            .rposition(|window| window == [0, 0, 0, 64])
+            .expect("a pair")
+            + 4;
+        let comment = seed + 64;
+        for at in 0..comment {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x01;
+            let pem = format!("-----BEGIN\n{}\n", BASE64_STANDARD.encode(damaged));
+            assert_eq!(
+                decode(&pem).is_ok(),
+                (seed..seed + 32).contains(&at),
+                "byte {at}"
+            );
+        }
+        assert!(decode(text).is_ok());
     }
 }

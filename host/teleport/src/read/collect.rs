@@ -112,7 +112,7 @@ impl Collector {
             tracing::warn!(
                 id = event.id,
                 event_type = event.r#type,
-                "an event is stored as it came: {error}"
+                "storing an event as raw bytes: {error}"
             );
             self.unreadable += 1;
         }

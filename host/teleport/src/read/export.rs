@@ -122,7 +122,7 @@ pub(crate) async fn run<I: Intake>(
         tokio::select! {
             Some(ended) = tasks.join_next() => {
                 let (day, keys) = ended.expect("a date's task neither panics nor is aborted")?;
-                tracing::debug!(date = %day, "no more chunks of this date are looked for");
+                tracing::debug!(date = %day, "closing this date; no more chunks are expected");
                 told.send_modify(|dates| { dates.remove(&day); });
                 let removed = keys.into_iter().map(|key| CursorUpdate { key, value: None }).collect();
                 context.move_cursors(FeedKind::Audit, removed).await?;

@@ -105,10 +105,10 @@ pub(crate) async fn download<I: Intake>(
     }
     let mut running = JoinSet::new();
     let mut open = true;
-    // The connection over which the server said that it does not know the call. A later one may
-    // lead to a newer server.
+    // The connection whose server does not support the call. A later connection may lead to a newer
+    // server.
     let mut too_old: Option<u64> = None;
-    let mut told = false;
+    let mut reported = false;
     loop {
         context
             .board
@@ -129,7 +129,7 @@ pub(crate) async fn download<I: Intake>(
         let due = queue
             .first_key_value()
             .map_or(Millis::MAX, |((due, _), _)| *due);
-        // Where nothing can begin, what is due waits for something else than time.
+        // If no download can start, it is not time that due recordings wait for.
         let can_begin =
             too_old.is_none() && running.len() < context.settings.limits.recordings.max(1);
         let wait = if can_begin {
@@ -152,10 +152,10 @@ pub(crate) async fn download<I: Intake>(
                 End::Unknown(pending, generation) => {
                     enqueue(&mut queue, pending);
                     too_old = Some(generation);
-                    if !std::mem::replace(&mut told, true) {
+                    if !std::mem::replace(&mut reported, true) {
                         context.board.report(
-                            "this Teleport cannot send session recordings (it does not know `StreamUnstructuredSessionEvents`): they stay \
-                             pending until it is upgraded, or turn them off by leaving `sessions` out of every pipeline"
+                            "this version of Teleport cannot send session recordings (it lacks `StreamUnstructuredSessionEvents`). They stay \
+                             pending until it is upgraded. To do without them, remove `sessions` from every pipeline"
                                 .to_owned(),
                         );
                     }
@@ -169,7 +169,7 @@ pub(crate) async fn download<I: Intake>(
     }
 }
 
-/// Waits grow threefold.
+/// Waits triple.
 fn wait(attempts: u32, (first, max): (Duration, Duration)) -> Duration {
     first
         .saturating_mul(3u32.saturating_pow(attempts.min(10)))
@@ -181,7 +181,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_pending_is_read_from_its_cursor() {
+    fn pending_recordings_are_restored_from_their_cursors() {
         let fresh = Pending::new("7f3", 5);
         let begun = Pending {
             sid: "a/b".into(),

@@ -116,7 +116,7 @@ async fn what_hinders_a_connection_is_named() {
                 alpn: vec![],
                 ..Tls::default()
             },
-            "does not agree to HTTP/2 (it chose nothing)",
+            "does not support HTTP/2 (it chose nothing)",
         ),
         (
             &ours.authority,
@@ -124,7 +124,7 @@ async fn what_hinders_a_connection_is_named() {
                 alpn: vec![b"foo".to_vec()],
                 ..Tls::default()
             },
-            "refused the connection during the TLS handshake",
+            "refused the TLS handshake",
         ),
         (
             &other,

@@ -1,5 +1,10 @@
 //! What a test starts with: a clock, credentials, settings with short times, and a running source.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "the clock of the simulated world moves with the real one"
+)]
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};

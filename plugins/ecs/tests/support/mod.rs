@@ -1,6 +1,7 @@
 //! Look-ups that a test answers itself.
 #![allow(dead_code)]
 
+use std::io::Write;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
@@ -95,7 +96,9 @@ fn bits(ip: IpAddr) -> u128 {
     }
 }
 
-/// The folder of material that stands beside the checkout, or that `LOCKGATE_SHARED` names.
+/// The directory of other projects' material: beside the checkout, or named by `LOCKGATE_SHARED`.
+/// Where it is missing, the output of the test run says which test was skipped.
+#[allow(clippy::disallowed_methods, reason = "a test's own environment")]
 pub fn shared() -> Option<PathBuf> {
     let beside = || {
         PathBuf::from(env!("CARGO_MANIFEST_DIR"))
@@ -103,10 +106,20 @@ pub fn shared() -> Option<PathBuf> {
             .nth(3)
             .map(|parent| parent.join("shared"))
     };
-    std::env::var_os("LOCKGATE_SHARED")
+    let found = std::env::var_os("LOCKGATE_SHARED")
         .map(PathBuf::from)
         .or_else(beside)
-        .filter(|folder| folder.join("data/ecs-golden").is_dir())
+        .filter(|directory| directory.join("data/ecs-golden").is_dir());
+    if found.is_none() {
+        let test = std::thread::current();
+        // Written to the stream itself: what `println!` writes is shown for failing tests only.
+        let _ = writeln!(
+            std::io::stderr(),
+            "test {} was skipped: `data/ecs-golden` is neither in `../shared` nor in the directory that `LOCKGATE_SHARED` names",
+            test.name().unwrap_or_default()
+        );
+    }
+    found
 }
 
 /// Where two documents differ, as lines of `path: expected -> found`.

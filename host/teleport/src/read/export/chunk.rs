@@ -63,7 +63,7 @@ pub(super) async fn read<I: Intake>(
             format!("the chunk `{chunk}` of {day} cannot be read: {failure}"),
         );
         let is_here = matches!(failure, Failure::NotFound { .. } | Failure::Refused { .. });
-        if is_here && backoff.attempts() + 1 >= context.settings.limits.export_attempts {
+        if is_here && backoff.failures() + 1 >= context.settings.limits.export_attempts {
             return Ok(End::Stuck(cursor));
         }
         context.pause(&mut backoff).await;

@@ -1,6 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use lockgate_backoff::Backoff;
 use lockgate_model::{CursorUpdate, Day, FeedKind};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
@@ -8,7 +9,6 @@ use tokio::time::Instant;
 
 use super::chunk::{self, End};
 use super::cursor::{Chunks, Position, chunk_key, date_key};
-use crate::backoff::Backoff;
 use crate::connect::{Failure, to_proto};
 use crate::context::Context;
 use crate::proto::auditlog::GetEventExportChunksRequest;
@@ -158,7 +158,7 @@ async fn read<I: Intake>(
                     until: Instant::now(),
                     backoff: context.backoff(),
                 });
-                kept.until = Instant::now() + kept.backoff.next(&*context.settings.clock);
+                kept.until = Instant::now() + kept.backoff.next(context.settings.clock.chance());
                 if !cursor.is_empty() {
                     chunks.insert(name, Position::At(cursor));
                 }

@@ -1,11 +1,11 @@
 use std::collections::HashSet;
 
+use lockgate_backoff::Backoff;
 use lockgate_model::{Day, Millis};
 
 use super::order::Order;
 use super::page::{Query, Refusal, ask};
 use super::{PLACE, Poller, step};
-use crate::backoff::Backoff;
 use crate::connect::{of_proto, time};
 use crate::proto::auditlog::EventsUnstructured;
 use crate::{Closed, Intake};
@@ -239,12 +239,12 @@ impl<'a, I: Intake> Window<'a, I> {
     fn circling(&mut self) -> Next {
         let here = self.here();
         if self.restarted != Some(here) {
-            tracing::warn!(at = %time(here), "Teleport sends the same page again: the search is begun anew");
+            tracing::warn!(at = %time(here), "Teleport sends the same page again; restarting the search");
             return self.restart(here);
         }
         self.poller.context.board.report(format!(
-            "Teleport sends the same page of events again and again at {}: reading goes on after that millisecond, and events in it may \
-             be missing",
+            "Teleport keeps sending the same page of events at {}; continuing after that millisecond, and events in it may be \
+             missing",
             time(here)
         ));
         self.step_to(here + 1)
@@ -263,7 +263,7 @@ impl<'a, I: Intake> Window<'a, I> {
         context.board.trouble(
             PLACE,
             format!(
-                "Teleport cannot answer for {}: {code:?} `{message}`",
+                "Teleport answered with an error at {}: {code:?} `{message}`",
                 time(self.here())
             ),
         );
@@ -280,7 +280,7 @@ impl<'a, I: Intake> Window<'a, I> {
         let midnight = Day(Day::of(self.query.to).0.saturating_add(1)).start();
         let lag = context.settings.limits.lag.as_millis() as Millis;
         let end = (midnight - 1).min(context.now() - lag).max(self.query.to);
-        // Only a fault that lies in the log is stepped over: elsewhere the server must answer.
+        // Step over a fault in the log only: the server must answer for other times.
         let next = match step::past_refusal(&context, here, end).await {
             Some(next) => next,
             None if end == midnight - 1
@@ -289,17 +289,17 @@ impl<'a, I: Intake> Window<'a, I> {
                 midnight
             }
             None => {
-                tokio::time::sleep(self.hold.next(&*context.settings.clock)).await;
+                tokio::time::sleep(self.hold.next(context.settings.clock.chance())).await;
                 return Next::Page;
             }
         };
         let Err(Refusal { code, message }) = ask(&context, &self.query).await else {
-            // It answers again: nothing was wrong with the log.
+            // The server answers again: the log is not damaged.
             return Next::Page;
         };
         context.board.report(format!(
-            "Teleport cannot answer for the time from {} to {} ({code:?} `{message}`): events in it are missing, reading goes on after it. A `types` \
-             list without the type of the damaged event may help",
+            "Teleport cannot return the events from {} to {} ({code:?} `{message}`). They are missing; reading continues after them. A \
+             `types` list without the type of the damaged event may help",
             time(here),
             time(next - 1)
         ));
@@ -327,8 +327,8 @@ impl<'a, I: Intake> Window<'a, I> {
         tracing::error!(
             from = %time(self.query.from),
             to = %time(self.query.to),
-            "Teleport's events run backwards in time although the oldest were asked for first: the position in this window is not kept \
-             before its end"
+            "Teleport's events are not ordered by time although the oldest were requested first; the position in this window is saved \
+             only at its end"
         );
         self.poller
             .context

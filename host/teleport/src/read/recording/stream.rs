@@ -68,13 +68,13 @@ pub(super) async fn read<I: Intake>(
         context.board.clear(&place);
         context.board.update(|status| status.recordings_lost += 1);
         context.board.report(format!(
-            "the recording of session `{}` is given up after {} events: {reason}: {failure}",
+            "the recording of session `{}` is abandoned after {} events: {reason}: {failure}",
             pending.sid, pending.state.next
         ));
         return Ok(End::Done);
     }
     let (first, max) = context.settings.limits.recording_wait;
-    // A recording that is not there may take its time; what else fails may work soon.
+    // A missing recording may take a long time to appear; other failures may end soon.
     let max = if matches!(failure, Failure::NotFound { .. }) {
         max
     } else {

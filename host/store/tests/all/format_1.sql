@@ -1,0 +1,132 @@
+CREATE TABLE streams (
+  -- One row per stream: a source and one of its feeds. Its events are numbered from 1; no number is ever used twice.
+  id INTEGER PRIMARY KEY, -- Referred to by other tables.
+  name TEXT NOT NULL UNIQUE, -- `source/feed`, such as `teleport/audit`.
+  feed TEXT NOT NULL, -- `audit` or `sessions`.
+  next_seq INTEGER NOT NULL, -- The sequence that the next event gets.
+  oldest_seq INTEGER NOT NULL, -- The oldest event kept; equal to `next_seq` where none is.
+  bytes INTEGER NOT NULL, -- Sum of `blocks.bytes` of the blocks kept.
+  duplicates INTEGER NOT NULL, -- Events that the reader left out because it had read them before.
+  checksum BLOB NOT NULL -- First 16 bytes of the SHA-256 over the other columns, see below.
+) STRICT;
+
+CREATE TABLE blocks (
+  -- One row per block: consecutive events of one stream, read together.
+  id INTEGER PRIMARY KEY, -- In the order of appending, over all streams.
+  stream_id INTEGER NOT NULL, -- `streams.id`.
+  first_seq INTEGER NOT NULL, -- Sequence of its first event.
+  count INTEGER NOT NULL, -- Number of its events.
+  read_at INTEGER NOT NULL, -- When they were read from the source. Milliseconds since 1970, UTC.
+  min_time INTEGER NOT NULL, -- Earliest event time. Milliseconds since 1970, UTC.
+  max_time INTEGER NOT NULL, -- Latest event time.
+  codec INTEGER NOT NULL, -- Version of the form of `heads` and `payload`: 1.
+  bytes INTEGER NOT NULL, -- Length of `heads` and `payload` together.
+  checksum BLOB NOT NULL, -- SHA-256 over the stream's name and every column of this row but `id`, `stream_id` and `bytes`.
+  heads BLOB NOT NULL, -- Types, codes, sessions, times, indexes, keys, payload lengths: zstd after a length, see `codec.rs`.
+  payload BLOB NOT NULL, -- The events' JSON texts in zstd frames of 128 events, each after its length.
+  UNIQUE (stream_id, first_seq)
+) STRICT;
+
+CREATE TABLE stream_days (
+  -- Events of a stream by the UTC day of the event's time.
+  stream_id INTEGER NOT NULL, -- `streams.id`.
+  day INTEGER NOT NULL, -- Days since 1970: `date(day * 86400, 'unixepoch')`.
+  appended INTEGER NOT NULL, -- Events ever appended.
+  removed INTEGER NOT NULL, -- Of these, events that retention removed.
+  PRIMARY KEY (stream_id, day)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE cursors (
+  -- How far a source was read. Moves in the transaction that holds the events it passes.
+  source TEXT NOT NULL, -- Name of the source, such as `teleport`.
+  key TEXT NOT NULL, -- The source's own name for the cursor.
+  value TEXT NOT NULL, -- The source's own.
+  checksum BLOB NOT NULL, -- First 16 bytes of the SHA-256 over the other columns.
+  PRIMARY KEY (source, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE pipelines (
+  -- One row per pipeline that ever ran.
+  name TEXT PRIMARY KEY, -- As in the configuration.
+  epoch INTEGER NOT NULL, -- Its current pass over its streams.
+  generation INTEGER NOT NULL -- Its current configuration.
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE generations (
+  -- One row per configuration of a pipeline. Earlier outcomes keep the generation they were made with.
+  pipeline TEXT NOT NULL, -- `pipelines.name`.
+  generation INTEGER NOT NULL, -- From 1.
+  description TEXT NOT NULL, -- Digests of its components and their configuration: JSON.
+  since INTEGER NOT NULL, -- When it was first seen. Milliseconds since 1970, UTC.
+  watermarks TEXT NOT NULL, -- The pipeline's watermark in each stream at that time: a JSON object.
+  PRIMARY KEY (pipeline, generation)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE epochs (
+  -- One row per pass of a pipeline over a stream: what is final and what waits.
+  id INTEGER PRIMARY KEY, -- Referred to by other tables.
+  pipeline TEXT NOT NULL, -- `pipelines.name`.
+  stream_id INTEGER NOT NULL, -- `streams.id`.
+  epoch INTEGER NOT NULL, -- Number of the pass, from 1.
+  since INTEGER NOT NULL, -- When it began. Milliseconds since 1970, UTC.
+  begin_seq INTEGER NOT NULL, -- The first sequence it counts.
+  watermark INTEGER NOT NULL, -- Every entry from `begin_seq` to below it has its outcome.
+  done TEXT NOT NULL, -- Finished entries above the watermark: JSON, `[[first, end], …]`, the end excluded.
+  chain BLOB NOT NULL, -- `commits.hash` of the last commit; 32 zero bytes before the first.
+  active INTEGER NOT NULL, -- 1 where the pipeline is configured to read the stream: retention waits for it.
+  checksum BLOB NOT NULL, -- First 16 bytes of the SHA-256 over the other columns.
+  UNIQUE (pipeline, stream_id, epoch)
+) STRICT;
+
+CREATE TABLE epoch_days (
+  -- What a pass does not count: events that retention had removed before it began, by UTC day of the event's time.
+  epoch_id INTEGER NOT NULL, -- `epochs.id`.
+  day INTEGER NOT NULL, -- Days since 1970.
+  before INTEGER NOT NULL, -- Number of such events.
+  PRIMARY KEY (epoch_id, day)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE commits (
+  -- One row per batch that became final. Kept when its events are gone.
+  id INTEGER PRIMARY KEY, -- In the order of commits, over all pipelines.
+  epoch_id INTEGER NOT NULL, -- `epochs.id`.
+  generation INTEGER NOT NULL, -- `generations.generation` of the pipeline.
+  first_seq INTEGER NOT NULL, -- The batch's first sequence.
+  end_seq INTEGER NOT NULL, -- The first sequence after it.
+  outcomes BLOB NOT NULL, -- An outcome for each entry, run-length encoded: varint kind (0 delivered, 1 dropped, 2 dead) + 4 x reason, varint length.
+  reasons TEXT NOT NULL, -- What the reasons' numbers mean: JSON, a list of texts.
+  days TEXT NOT NULL, -- The outcomes by UTC day of the event's time: JSON, `[[day, delivered, dropped, dead], …]`.
+  at INTEGER NOT NULL, -- When it became final. Milliseconds since 1970, UTC.
+  batch TEXT NOT NULL, -- The batch's id and its requests as they ended: JSON.
+  blocks BLOB NOT NULL, -- For each block that the batch has events of: first sequence (8 bytes, big-endian) and its checksum (32 bytes).
+  dead BLOB NOT NULL, -- `dead_letters.checksum` of its dead letters, in the order of their sequences.
+  state BLOB NOT NULL, -- SHA-256 over its changes of state; empty where it has none.
+  hash BLOB NOT NULL, -- SHA-256 over the hash before it in the same pipeline and stream, and this row: see `chain.rs`.
+  UNIQUE (epoch_id, first_seq)
+) STRICT;
+
+CREATE TABLE dead_letters (
+  -- One row per entry that could not be delivered, with the original event. Not subject to retention.
+  epoch_id INTEGER NOT NULL, -- `epochs.id`.
+  seq INTEGER NOT NULL, -- The entry.
+  at INTEGER NOT NULL, -- When it became final. Milliseconds since 1970, UTC.
+  generation INTEGER NOT NULL, -- The pipeline's configuration at that time.
+  key TEXT NOT NULL, -- The event's idempotency key.
+  event_type TEXT NOT NULL, -- Such as `session.start`.
+  time INTEGER NOT NULL, -- The event's time. Milliseconds since 1970, UTC.
+  cause TEXT NOT NULL, -- What refused it, such as `sink (builtin:fluentd)`.
+  reason TEXT NOT NULL, -- Why.
+  payload BLOB NOT NULL, -- The event: JSON text, or its bytes where it could not be turned into JSON.
+  checksum BLOB NOT NULL, -- SHA-256 over `seq`, `key`, `event_type`, `time`, `cause`, `reason` and `payload`.
+  PRIMARY KEY (epoch_id, seq)
+) STRICT;
+
+CREATE TABLE state (
+  -- Key-value state of the stages that import it. Changes together with the outcomes of the batch that changed it.
+  pipeline TEXT NOT NULL, -- `pipelines.name`.
+  stage INTEGER NOT NULL, -- Number of the stage in the pipeline, from 0.
+  key TEXT NOT NULL, -- The plugin's own.
+  value TEXT NOT NULL, -- The plugin's own.
+  checksum BLOB NOT NULL, -- First 16 bytes of the SHA-256 over the other columns.
+  PRIMARY KEY (pipeline, stage, key)
+) STRICT, WITHOUT ROWID;

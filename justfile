@@ -1,0 +1,54 @@
+# The documented commands. `just` lists them; each is one line that works without `just`, too.
+
+[private]
+default:
+    @just --list --unsorted
+
+# Run the whole path against simulated servers.
+demo *arguments:
+    cargo run --release -- demo {{arguments}}
+
+# Run all tests.
+test:
+    cargo test --workspace
+
+# Check formatting and lints, then run all tests: what a change must pass.
+check:
+    .ci/run
+
+# Format the host, the plugins, the SDK and the test components.
+format:
+    cargo fmt --all
+    for workspace in plugins sdk/rust tests/components; do cargo fmt --manifest-path $workspace/Cargo.toml --all; done
+
+# Lint the host.
+lint:
+    cargo clippy --workspace --all-targets -- -D warnings
+
+# Rewrite the snapshots (messages, help texts, configurations). Read every line of the diff.
+update-snapshots:
+    UPDATE_EXPECT=1 cargo test --workspace
+
+# Rewrite the generated gRPC code.
+regenerate-grpc:
+    REGENERATE=1 cargo test -p lockgate-teleport --test generated
+
+# Rewrite the bindings of the SDK after a change of `wit/`.
+regenerate-bindings:
+    LOCKGATE_BLESS=1 cargo test --manifest-path sdk/rust/Cargo.toml --test bindings
+
+# Rewrite the golden documents and the dashboard of `builtin:ecs`.
+update-ecs:
+    LOCKGATE_BLESS=1 cargo test --manifest-path plugins/Cargo.toml -p lockgate-plugin-ecs
+
+# Kill a running host at random points.
+crash kills="50":
+    LOCKGATE_KILLS={{kills}} cargo test -p lockgate --test e2e crash
+
+# Run the benchmarks.
+bench:
+    cargo bench --workspace
+
+# Map a million random events with `builtin:ecs`.
+property cases="1000000":
+    PROPTEST_CASES={{cases}} cargo test --release --manifest-path plugins/Cargo.toml -p lockgate-plugin-ecs --test property
