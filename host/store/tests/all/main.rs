@@ -3,6 +3,7 @@
 
 mod behaviour;
 mod common;
+mod conformance;
 mod damage;
 mod full;
 mod kill;
