@@ -8,6 +8,7 @@ mod damage;
 mod full;
 mod kill;
 mod locking;
+mod migration;
 mod model;
 mod retention;
 mod worker;
