@@ -66,31 +66,32 @@ fn to_format_1(path: &std::path::Path) {
     }
     new.execute("DETACH old", []).unwrap();
     drop(new);
-    let mut dead = Vec::new();
-    let letters: Vec<(i64, String, String, i64, String, String, Vec<u8>)> = old
-        .prepare("SELECT seq, key, event_type, time, cause, reason, payload FROM dead_letters ORDER BY seq")
+    let sql =
+        "SELECT seq, key, event_type, time, cause, reason, payload FROM dead_letters ORDER BY seq";
+    let letters: Vec<(i64, Vec<u8>)> = old
+        .prepare(sql)
         .unwrap()
         .query_map([], |row| {
-            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?, row.get(6)?))
+            let text = |at| row.get::<_, String>(at);
+            let payload: Vec<u8> = row.get(6)?;
+            let checksum = format_1_checksum(&[
+                Value::Int(row.get(0)?),
+                Value::Bytes(text(1)?.as_bytes()),
+                Value::Bytes(text(2)?.as_bytes()),
+                Value::Int(row.get(3)?),
+                Value::Bytes(text(4)?.as_bytes()),
+                Value::Bytes(text(5)?.as_bytes()),
+                Value::Bytes(&payload),
+            ]);
+            Ok((row.get(0)?, checksum))
         })
         .unwrap()
         .collect::<Result<_, _>>()
         .unwrap();
-    for (seq, key, event_type, time, cause, reason, payload) in letters {
-        let checksum = format_1_checksum(&[
-            Value::Int(seq),
-            Value::Bytes(key.as_bytes()),
-            Value::Bytes(event_type.as_bytes()),
-            Value::Int(time),
-            Value::Bytes(cause.as_bytes()),
-            Value::Bytes(reason.as_bytes()),
-            Value::Bytes(&payload),
-        ]);
-        old.execute(
-            "UPDATE dead_letters SET checksum = ?2 WHERE seq = ?1",
-            params![seq, checksum],
-        )
-        .unwrap();
+    let mut dead = Vec::new();
+    for (seq, checksum) in letters {
+        let sql = "UPDATE dead_letters SET checksum = ?2 WHERE seq = ?1";
+        old.execute(sql, params![seq, checksum]).unwrap();
         dead.extend(checksum);
     }
     rechain(&old, &dead);
