@@ -5,6 +5,8 @@
 //! tests. [`conformance`] holds both to the same rules.
 
 mod code;
+#[doc(hidden)]
+pub mod conformance;
 mod error;
 mod ledger;
 mod letters;

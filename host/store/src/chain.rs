@@ -82,6 +82,7 @@ impl RedriveRow {
             epoch.into(),
             self.generation.into(),
             generation.as_slice().into(),
+            self.after_commit.into(),
             self.kind.name().into(),
             self.seqs.as_slice().into(),
             self.outcomes.as_slice().into(),

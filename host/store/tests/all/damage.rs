@@ -2,9 +2,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use lockgate_model::{Block, Books, Outcome};
+use lockgate_model::{Block, Books, Entries, Outcome};
 use lockgate_store::{
-    ChainHead, Inspector, KeptLetter, Ledger, LedgerError, OpenError, Reads, Store,
+    ChainHead, DeadLetters, Inspector, KeptLetter, Ledger, LedgerError, OpenError, Reads, Store,
 };
 
 use crate::common::*;
@@ -222,6 +222,60 @@ async fn every_change_to_what_was_committed_breaks_the_chain() {
         .unwrap()
         .verify_chain("siem")
         .unwrap();
+}
+
+#[tokio::test]
+async fn what_was_done_to_dead_letters_cannot_be_changed_unseen() {
+    let folder = tempfile::tempdir().unwrap();
+    sample(folder.path()).await;
+    let store = open(folder.path());
+    register(&store, "siem", &[AUDIT]).await;
+    store.retry("siem", AUDIT, &[50, 100], DAY).await.unwrap();
+    store
+        .drop_letters("siem", AUDIT, &[250], DAY)
+        .await
+        .unwrap();
+    let redrive = Ledger::redrive(&store, "siem", AUDIT, 1, 9999).await;
+    let batch = redrive.unwrap().unwrap().batch;
+    assert_eq!(batch.seqs().collect::<Vec<_>>(), [50]);
+    let mut again = commit_of(&store, "siem", 50..51, |_| Outcome::Dead(0));
+    again.entries = Entries::Redriven(vec![50]);
+    store.commit(again).await.unwrap();
+    store.retry("siem", AUDIT, &[300], DAY).await.unwrap();
+    let heads = store.verify_chain("siem").unwrap();
+    assert_eq!(heads[0].redrives, 4);
+    store.close().await.unwrap();
+    let path = folder.path().join("store.db");
+    let original = fs::read(&path).unwrap();
+    for change in [
+        "DELETE FROM redrives WHERE id = 1",
+        "DELETE FROM redrives WHERE id = 4",
+        "UPDATE redrives SET kind = 'drop' WHERE id = 1",
+        "UPDATE redrives SET seqs = x'3201' WHERE id = 1",
+        "UPDATE redrives SET at = 0 WHERE id = 2",
+        "UPDATE redrives SET outcomes = x'0001' WHERE id = 3",
+        "UPDATE redrives SET after_commit = 1 WHERE id = 3",
+        "UPDATE dead_letters SET redrive = 0 WHERE seq = 100",
+        "UPDATE dead_letters SET redrive = 1 WHERE seq = 150",
+        "UPDATE dead_letters SET session = 'x' WHERE seq = 100",
+        "UPDATE dead_letters SET payload = x'7b7d' WHERE seq = 50",
+        "DELETE FROM dead_letters WHERE seq = 100",
+    ] {
+        let database = rusqlite::Connection::open(&path).unwrap();
+        assert!(database.execute(change, []).unwrap() > 0, "{change}");
+        database.close().unwrap();
+        let inspector = Inspector::open(folder.path()).unwrap();
+        let broken = inspector.verify_chain("siem").unwrap_err();
+        assert!(
+            matches!(broken, LedgerError::Damaged(_)),
+            "{change}: {broken}"
+        );
+        fs::write(&path, &original).unwrap();
+    }
+    assert_eq!(
+        Inspector::open(folder.path()).unwrap().verify_chain("siem"),
+        Ok(heads)
+    );
 }
 
 #[tokio::test]

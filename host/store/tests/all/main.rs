@@ -3,10 +3,12 @@
 
 mod behaviour;
 mod common;
+mod conformance;
 mod damage;
 mod full;
 mod kill;
 mod locking;
+mod migration;
 mod model;
 mod retention;
 mod worker;
