@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use lockgate_lookup::{Databases, Lookups};
 use lockgate_model::{Day, Generation};
-use lockgate_store::{Ledger, LedgerError, Registration, Store};
+use lockgate_ledger::{Ledger, LedgerError, Registration};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -45,8 +45,8 @@ pub(crate) struct Current {
 
 impl Current {
     /// Makes the pipeline known to the store.
-    pub(crate) async fn register(
-        store: &Store,
+    pub(crate) async fn register<L: Ledger>(
+        ledger: &L,
         pipeline: Arc<str>,
         streams: Vec<String>,
         description: Description,
@@ -61,25 +61,25 @@ impl Current {
             description,
             granted,
         };
-        let registration = current.register_again(store).await?;
+        let registration = current.register_again(ledger).await?;
         Ok((current, registration))
     }
 
     /// Before each batch.
-    pub(crate) async fn renew(&mut self, store: &Store) -> Result<(), LedgerError> {
+    pub(crate) async fn renew<L: Ledger>(&mut self, ledger: &L) -> Result<(), LedgerError> {
         if !self.description.looks_up || !self.granted.has_changed().unwrap_or(false) {
             return Ok(());
         }
         self.lookups = self.granted.borrow_and_update().clone();
-        self.register_again(store).await.map(|_| ())
+        self.register_again(ledger).await.map(|_| ())
     }
 
-    async fn register_again(&mut self, store: &Store) -> Result<Registration, LedgerError> {
+    async fn register_again<L: Ledger>(&mut self, ledger: &L) -> Result<Registration, LedgerError> {
         let generation = Generation {
             pipeline: self.pipeline.clone(),
             description: self.description.text(&self.lookups),
         };
-        let registration = store.register(generation, &self.streams, now()).await?;
+        let registration = ledger.register(generation, &self.streams, now()).await?;
         self.generation = registration.generation;
         Ok(registration)
     }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 
 use crate::clock::now;
 use crate::host::HostError;
-use crate::status::{Board, Problem, SourceState};
+use crate::status::{Board, Problem, SourceStatus as SourceOnBoard};
 use crate::stop::Stop;
 
 /// Hashes of recent events, from which duplicates are told after a restart. The reader remembers no
@@ -173,7 +173,7 @@ async fn show(name: String, board: Board, mut status: watch::Receiver<SourceStat
     }
 }
 
-fn describe(status: &SourceStatus) -> SourceState {
+fn describe(status: &SourceStatus) -> SourceOnBoard {
     let reader = match status.reader {
         Some(ReaderKind::Export) => "by bulk export",
         Some(ReaderKind::Poll) => "by polling",
@@ -190,7 +190,7 @@ fn describe(status: &SourceStatus) -> SourceState {
         .next()
         .map(|(place, message)| format!("{place}: {message}"));
     let message = trouble.or_else(|| status.last_report.clone());
-    SourceState {
+    SourceOnBoard {
         state: state.trim_end().to_owned(),
         last_error: message.map(|message| Problem { at: now(), message }),
     }

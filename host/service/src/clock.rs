@@ -8,3 +8,9 @@ pub(crate) fn now() -> Millis {
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis() as Millis)
 }
+
+/// A number that differs from start to start, for jitter.
+pub(crate) fn seed() -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(0)
+}

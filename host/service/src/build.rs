@@ -1,0 +1,452 @@
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use lockgate_config::{
+    Auth, Database, Issue, Lookup, Order, Pipeline, Plugin, Report, Sink, Wasi, With,
+};
+use lockgate_egress::{ClientCertificate, Endpoint, EndpointClient, EndpointError, Pem, Rate};
+use lockgate_lookup::{Databases, Grant, Which};
+use lockgate_model::{FeedKind, Masks};
+use lockgate_registry::{Artifact, CodeStore, resolve};
+use lockgate_runtime::{
+    self as runtime, Code, Compiler, Component, ConfigureError, Engine, EngineOptions, KeptCode,
+    Limits, LoadError, MemoryBudget, MemoryShare, Queue, StageOptions,
+};
+use lockgate_store::Store;
+use serde_json::{Value, json};
+
+use crate::code::{CodeFiles, StoredDigests};
+use crate::generation::Description;
+use crate::plugins::BoundSink;
+
+/// Compiled code kept on disk, in bytes.
+const CODE_CAPACITY: u64 = 1 << 30;
+
+/// A pipeline that can run: its components are configured, its endpoint is checked. Nothing has
+/// been connected.
+pub struct BuiltPipeline {
+    pub(crate) config: Pipeline,
+    pub(crate) stages: Vec<BuiltStage>,
+    pub(crate) sink: BoundSink,
+    pub(crate) client: Arc<EndpointClient>,
+    pub(crate) rate: Option<Arc<Rate>>,
+    pub(crate) queue: Queue,
+    pub(crate) memory: MemoryShare,
+    pub(crate) cpu_budget: Duration,
+    pub(crate) description: Description,
+}
+
+pub(crate) struct BuiltStage {
+    pub(crate) stage: runtime::Stage,
+    /// Bytes of state that the operator granted.
+    pub(crate) state_quota: Option<usize>,
+}
+
+impl BuiltPipeline {
+    pub fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    /// Whether recordings have a URL of their own.
+    pub(crate) fn has_session_url(&self) -> bool {
+        self.config.sink.session_url.is_some()
+    }
+
+    /// The endpoint of a feed: 0 is `url`, 1 is `session-url`.
+    pub(crate) fn endpoint_of(&self, feed: FeedKind) -> usize {
+        usize::from(feed == FeedKind::Sessions && self.has_session_url())
+    }
+}
+
+/// Builds pipelines out of their configuration. Components that several stages share are compiled
+/// once.
+pub struct PipelineBuilder {
+    engine: Engine,
+    masks: Masks,
+    memory: MemoryBudget,
+    /// Relative paths of plugins begin here.
+    base: PathBuf,
+    code: Mutex<HashMap<String, Code>>,
+    /// `None` where what was granted cannot be opened.
+    databases: Option<Databases>,
+}
+
+/// A component in its place, as the operator configured it.
+struct Place<'a> {
+    pipeline: &'a str,
+    label: String,
+    plugin: &'a Plugin,
+    with: &'a With,
+    /// Reported where the component is of a world that does not belong here.
+    misplaced: Issue,
+}
+
+/// A component that has accepted its configuration.
+struct Configured<T> {
+    configured: T,
+    description: Value,
+}
+
+type Configure<T> = fn(&Engine, &Component, StageOptions) -> Result<T, ConfigureError>;
+
+impl PipelineBuilder {
+    /// `memory`: bytes for all instances together, and for all batches in flight. `store`: where
+    /// digests of compiled code are kept; without it no compiled code is.
+    pub fn new(
+        base: &Path,
+        compiler: Compiler,
+        memory: u64,
+        masks: Masks,
+        store: Option<&Store>,
+        code: &Path,
+    ) -> Result<PipelineBuilder, runtime::EngineError> {
+        let kept_code = store.and_then(|store| match CodeStore::open(code, CODE_CAPACITY) {
+            Ok(files) => Some(KeptCode {
+                files: Arc::new(CodeFiles(files)),
+                digests: Arc::new(StoredDigests(store.clone())),
+            }),
+            Err(error) => {
+                tracing::warn!("compiled code is not kept, so each start compiles again: {error}");
+                None
+            }
+        });
+        let memory = usize::try_from(memory).unwrap_or(usize::MAX);
+        let options = EngineOptions {
+            kept_code,
+            compiler,
+            memory_total: memory,
+            ..EngineOptions::default()
+        };
+        Ok(PipelineBuilder {
+            engine: Engine::new(options)?,
+            masks,
+            memory: MemoryBudget::new(memory),
+            base: base.to_owned(),
+            code: Mutex::default(),
+            databases: Databases::open(&Grant::default()).ok(),
+        })
+    }
+
+    /// Opens what components may look up, or reports what cannot be opened; pipelines that look
+    /// something up cannot be built then.
+    pub fn grant(&mut self, lookup: &Lookup, report: &mut Report) {
+        let path =
+            |database: &Option<Database>| database.as_ref().map(|database| database.path.clone());
+        let grant = Grant {
+            city: path(&lookup.city),
+            asn: path(&lookup.asn),
+            user_agents: lookup.user_agents,
+        };
+        let opened = Databases::open(&grant).map_err(|errors| {
+            for error in errors {
+                let database = match error.which {
+                    Which::City => &lookup.city,
+                    Which::Asn => &lookup.asn,
+                };
+                let span = database.as_ref().map_or(0..0, |database| database.span.clone());
+                let hint = "name a database in MaxMind's format, such as `geoipupdate` fetches: \
+                            GeoLite2 City for `city`, GeoLite2 ASN for `asn`";
+                report.push(Issue::new(span, format!("{error}."), "granted here", hint));
+            }
+        });
+        self.databases = opened.ok();
+    }
+
+    /// What was granted.
+    pub(crate) fn take_databases(&mut self) -> Option<Databases> {
+        let granted = self.databases.take();
+        // Pipelines that look something up are built after this, too.
+        self.databases = Databases::open(&Grant::default()).ok().filter(|_| granted.is_some());
+        granted
+    }
+
+    /// Whether a component of the pipeline has to be compiled first.
+    pub fn must_compile(&self, pipeline: &Pipeline) -> bool {
+        let plugins = pipeline.stages.iter().map(|stage| &stage.plugin);
+        plugins.chain([&pipeline.sink.plugin]).any(|plugin| {
+            let Ok(artifact) = resolve(&plugin.source.to_string(), &self.base) else {
+                return false;
+            };
+            let digest = artifact.digest.to_string();
+            let mut known = self.known_code();
+            if known.contains_key(&digest) {
+                return false;
+            }
+            match Code::kept(&self.engine, &artifact.bytes) {
+                Some(code) => {
+                    known.insert(digest, code);
+                    false
+                }
+                None => true,
+            }
+        })
+    }
+
+    /// One pipeline, or its problems in the report.
+    pub async fn build(&self, pipeline: &Pipeline, report: &mut Report) -> Option<BuiltPipeline> {
+        let queue = self.engine.scheduler().queue(pipeline.name.as_str());
+        let mut stages = Vec::new();
+        let mut descriptions = Vec::new();
+        let mut complete = true;
+        let mut cpu_budget = Duration::ZERO;
+        for (index, stage) in pipeline.stages.iter().enumerate() {
+            let place = Place {
+                pipeline: &pipeline.name,
+                label: format!("stage {} ({})", index + 1, stage.plugin.name),
+                plugin: &stage.plugin,
+                with: &stage.with,
+                misplaced: Issue::new(
+                    stage.plugin.span.clone(),
+                    format!("`{}` is a sink, not a filter or a mapper.", stage.plugin.name),
+                    "used as a stage",
+                    format!("name it in `[pipelines.{}.sink]`", pipeline.name),
+                ),
+            };
+            cpu_budget = cpu_budget.max(stage.plugin.limits.batch_time);
+            match self.component(&queue, place, runtime::Stage::configure, report).await {
+                Some(Configured { configured, description }) => {
+                    let granted = stage.plugin.state.map(|bytes| bytes as usize);
+                    let state_quota = granted.filter(|_| configured.uses_state());
+                    stages.push(BuiltStage { stage: configured, state_quota });
+                    descriptions.push(description);
+                }
+                None => complete = false,
+            }
+        }
+        let sink = &pipeline.sink;
+        let place = Place {
+            pipeline: &pipeline.name,
+            label: format!("sink ({})", sink.plugin.name),
+            plugin: &sink.plugin,
+            with: &sink.with,
+            misplaced: Issue::new(
+                sink.plugin.span.clone(),
+                format!("`{}` is a filter or a mapper, not a sink.", sink.plugin.name),
+                "used as the sink",
+                format!("name it in a `[[pipelines.{}.stage]]`", pipeline.name),
+            ),
+        };
+        cpu_budget = cpu_budget.max(sink.plugin.limits.batch_time);
+        let built_sink = self.component(&queue, place, runtime::Sink::configure, report).await;
+        let client = self.client(pipeline, report);
+        let (built_sink, client) = (built_sink?, client?);
+        let looks_up = stages.iter().any(|stage| stage.stage.looks_up());
+        if !complete || looks_up && self.databases.is_none() {
+            return None;
+        }
+        let rules = Arc::new(client.request_rules(&sink.allow_headers));
+        let components = json!({ "stages": descriptions, "sink": built_sink.description });
+        Some(BuiltPipeline {
+            stages,
+            sink: BoundSink { sink: built_sink.configured, rules },
+            client: Arc::new(client),
+            rate: sink.rate.events.map(|rate| {
+                Arc::new(Rate::new(rate.events as f64 / rate.per.as_secs_f64()))
+            }),
+            queue,
+            memory: self.memory.share(),
+            cpu_budget,
+            description: Description { components, looks_up },
+            config: pipeline.clone(),
+        })
+    }
+
+    /// Resolves, compiles, loads and configures one component.
+    async fn component<T: Send + 'static>(
+        &self,
+        queue: &Queue,
+        place: Place<'_>,
+        configure: Configure<T>,
+        report: &mut Report,
+    ) -> Option<Configured<T>> {
+        let Place { pipeline, label, plugin, with, misplaced } = place;
+        if plugin.wasi == Wasi::Stub {
+            report.push(Issue::new(
+                plugin.span.clone(),
+                "`wasi = \"stub\"` is not supported in this version.".to_owned(),
+                "this plugin",
+                "remove `wasi`, and build the component without WASI imports",
+            ));
+            return None;
+        }
+        let artifact = match resolve(&plugin.source.to_string(), &self.base) {
+            Ok(artifact) => artifact,
+            Err(error) => {
+                let hint = error
+                    .hint()
+                    .unwrap_or_else(|| "write `builtin:NAME`, or the path of a component".into());
+                report.push(Issue::new(
+                    plugin.span.clone(),
+                    error.to_string(),
+                    "this plugin",
+                    hint,
+                ));
+                return None;
+            }
+        };
+        let digest = artifact.digest.to_string();
+        let reporter = reporter(plugin, &artifact);
+        let limits = Limits {
+            time: plugin.limits.time,
+            memory: plugin.limits.memory as usize,
+            ..Limits::default()
+        };
+        let component = match self.load(queue, &artifact, &digest, &limits).await {
+            Ok(component) => component,
+            Err(error) => {
+                report.push(Issue::new(
+                    plugin.span.clone(),
+                    format!("`{}` cannot be loaded: {error}.", plugin.name),
+                    "this plugin",
+                    "build it for the package `lockgate:plugin` of this release; `lockgate plugin \
+                     run` shows more",
+                ));
+                return None;
+            }
+        };
+        let options = StageOptions {
+            pipeline: pipeline.into(),
+            label: label.as_str().into(),
+            plugin: reporter.as_str().into(),
+            config: serde_json::to_value(with.json()).unwrap_or(Value::Null),
+            limits,
+            reuse: plugin.reuse,
+            state: plugin.state.is_some(),
+        };
+        let engine = self.engine.clone();
+        let configured = queue.run(move || configure(&engine, &component, options)).await;
+        let configured = match configured {
+            Ok(ran) => ran.result,
+            Err(error) => {
+                let error = lockgate_model::contract::CallError::Host(error.to_string());
+                Err(ConfigureError::Call(error))
+            }
+        };
+        match configured {
+            Ok(configured) => {
+                let description =
+                    json!({ "plugin": plugin.name, "digest": digest, "with": with.json() });
+                Some(Configured { configured, description })
+            }
+            Err(ConfigureError::World(_)) => {
+                report.push(misplaced);
+                None
+            }
+            Err(ConfigureError::Issues(issues)) => {
+                for issue in issues {
+                    let place = with.locate(&issue.path);
+                    let help = issue.help.as_deref();
+                    report.plugin_issue(place, &reporter, &issue.message, help);
+                }
+                None
+            }
+            Err(error) => {
+                let message = format!("`{}` could not be started: {error}.", plugin.name);
+                let hint = "the component is at fault, not this configuration: `lockgate plugin \
+                            run` shows its log";
+                let label = format!("given to {reporter}");
+                report.push(Issue::new(with.locate(""), message, label, hint));
+                None
+            }
+        }
+    }
+
+    async fn load(
+        &self,
+        queue: &Queue,
+        artifact: &Artifact,
+        digest: &str,
+        limits: &Limits,
+    ) -> Result<Component, LoadError> {
+        let known = self.known_code().get(digest).cloned();
+        let code = match known {
+            Some(code) => code,
+            None => Code::compile(&self.engine, &artifact.name, &artifact.bytes).await?,
+        };
+        self.known_code().insert(digest.to_owned(), code.clone());
+        let (engine, name, limits) = (self.engine.clone(), artifact.name.clone(), limits.clone());
+        // It runs the component's own code.
+        let loaded = queue.run(move || Component::new(&engine, &name, code, &limits));
+        match loaded.await {
+            Ok(ran) => ran.result,
+            Err(error) => Err(LoadError::Start(error.to_string())),
+        }
+    }
+
+    fn known_code(&self) -> std::sync::MutexGuard<'_, HashMap<String, Code>> {
+        self.code.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn client(&self, pipeline: &Pipeline, report: &mut Report) -> Option<EndpointClient> {
+        let sink = &pipeline.sink;
+        let client = endpoint(pipeline, sink, &self.masks).and_then(EndpointClient::new);
+        client
+            .map_err(|error| {
+                use EndpointError::{Fragment, Scheme, TlsWithoutHttps, Url, Userinfo};
+                let of_url = matches!(
+                    error,
+                    Url(..) | Scheme(..) | Userinfo(..) | Fragment(..) | TlsWithoutHttps(..)
+                );
+                let (span, hint) = if of_url {
+                    (&sink.url_span, "write `https://logs.example.com:8443/audit`, for example")
+                } else {
+                    (
+                        &sink.tls_span,
+                        "`ca`, `cert` and `key` name PEM files that Lockgate may read; relative \
+                         paths begin at this file's directory",
+                    )
+                };
+                let message = format!("The endpoint cannot be used: {error}.");
+                report.push(Issue::new(span.clone(), message, "this endpoint", hint));
+            })
+            .ok()
+    }
+}
+
+/// `builtin:filter 0.1.0`.
+fn reporter(plugin: &Plugin, artifact: &Artifact) -> String {
+    match artifact.version {
+        Some(version) => format!("{} {version}", plugin.name),
+        None => plugin.name.clone(),
+    }
+}
+
+fn endpoint(pipeline: &Pipeline, sink: &Sink, masks: &Masks) -> Result<Endpoint, EndpointError> {
+    let pem = |file: &Option<PathBuf>| file.as_ref().map(Pem::read).transpose();
+    let certificate = match &sink.tls.client {
+        Some(client) => Some(ClientCertificate {
+            cert: Pem::read(&client.cert)?,
+            key: Pem::read(&client.key)?,
+        }),
+        None => None,
+    };
+    let mut endpoint = Endpoint::new(&pipeline.name, sink.url.clone());
+    endpoint.session_url = sink.session_url.clone();
+    endpoint.ca = pem(&sink.tls.ca)?;
+    endpoint.client_certificate = certificate;
+    endpoint.headers = sink.headers.clone();
+    endpoint.auth = match &sink.auth {
+        None => lockgate_egress::Auth::None,
+        Some(Auth::Bearer(token)) => lockgate_egress::Auth::Bearer(token.clone()),
+        Some(Auth::Basic { user, password }) => {
+            lockgate_egress::Auth::Basic { user: user.clone(), password: password.clone() }
+        }
+        Some(Auth::Header { name, value }) => {
+            lockgate_egress::Auth::Header { name: name.clone(), value: value.clone() }
+        }
+        Some(Auth::Query { name, value }) => {
+            lockgate_egress::Auth::Query { name: name.clone(), value: value.clone() }
+        }
+    };
+    endpoint.timeout = sink.timeout;
+    endpoint.connections = sink.rate.in_flight;
+    endpoint.masks = masks.clone();
+    Ok(endpoint)
+}
+
+/// Whether documents of a session keep their order.
+pub(crate) fn in_session_order(order: Order) -> bool {
+    order == Order::Session
+}

@@ -1,0 +1,77 @@
+//! Steps of an engine's work on component threads: one call a job, so that pipelines take turns.
+
+use std::sync::Arc;
+
+use lockgate_engine::{Encoding, Made, Passage, Passed, Step, Stop};
+use lockgate_model::contract::{BatchInfo, CallError};
+use lockgate_model::request::{Delivery, Response, Sent};
+use lockgate_runtime::{Queue, SchedulerError};
+
+use crate::plugins::{BoundSink, BoundStage};
+
+/// Takes a batch through the stages.
+pub(crate) async fn pass(
+    queue: &Queue,
+    stages: Arc<[BoundStage]>,
+    mut passage: Box<Passage>,
+) -> Result<Passed, Stop> {
+    if stages.is_empty() {
+        return Ok(passage.into_passed());
+    }
+    loop {
+        let stages = stages.clone();
+        let ran = queue.run(move || {
+            let step = passage.step(&stages);
+            (passage, step)
+        });
+        let (stepped, step) = ran.await.map_err(bug)?.result;
+        passage = stepped;
+        match step {
+            Step::More => {}
+            Step::Done => return Ok(passage.into_passed()),
+            Step::Stopped(stop) => return Err(stop),
+        }
+    }
+}
+
+/// Asks the sink for requests.
+pub(crate) async fn encode(
+    queue: &Queue,
+    sink: BoundSink,
+    mut encoding: Box<Encoding>,
+) -> Result<Made, Stop> {
+    loop {
+        let sink = sink.clone();
+        let ran = queue.run(move || {
+            let step = encoding.step(&sink);
+            (encoding, step)
+        });
+        let (stepped, step) = ran.await.map_err(bug)?.result;
+        encoding = stepped;
+        match step {
+            Step::More => {}
+            Step::Done => return Ok(encoding.into_made()),
+            Step::Stopped(stop) => return Err(stop),
+        }
+    }
+}
+
+pub(crate) async fn classify(
+    queue: &Queue,
+    sink: BoundSink,
+    info: BatchInfo,
+    sent: Sent,
+    response: Arc<Response>,
+) -> Result<Delivery, CallError> {
+    let ran = queue.run(move || sink.sink.classify(&info, &sent, &response).result);
+    match ran.await {
+        Ok(ran) => ran.result,
+        Err(error) => Err(CallError::Host(error.to_string())),
+    }
+}
+
+/// The batch is held and tried again.
+fn bug(error: SchedulerError) -> Stop {
+    let error = CallError::Host(error.to_string());
+    Stop::Component { label: "the host".to_owned(), error }
+}

@@ -1,0 +1,448 @@
+//! Carries out what an engine wants done, and tells it what happened.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use lockgate_engine::{
+    Action, ConditionChange, Documents, EndpointIndex, Input, OutgoingRequest, Pipeline, SendFailure,
+    StreamIndex, Uptime,
+};
+use lockgate_egress::{EndpointClient, Rate, SendError};
+use lockgate_ledger::{Ledger, LedgerError};
+use lockgate_lookup::Lookups;
+use lockgate_model::{Commit, Entries, FeedKind, Millis, Seq, SeqRange};
+use lockgate_runtime::{MemoryShare, Queue, Reserved};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::Instant;
+
+use crate::clock::now;
+use crate::collect;
+use crate::components;
+use crate::generation::Current;
+use crate::plugins::{BoundSink, BoundStage};
+use crate::status::{Board, ConditionStatus};
+use crate::stop::Stop;
+
+/// Memory that a batch takes for each byte of its payload: the documents that are made of it, and
+/// the bodies of the requests that are out.
+const MEMORY_FACTOR: usize = 3;
+
+/// Dead letters of one commit that are logged one by one.
+const LOGGED_LETTERS: usize = 16;
+
+/// Events of one redrive.
+const REDRIVE_EVENTS: usize = 500;
+
+/// One pipeline, running.
+pub(crate) struct Driver<L> {
+    pub(crate) engine: Pipeline,
+    pub(crate) pipeline: Arc<str>,
+    pub(crate) ledger: L,
+    pub(crate) streams: Vec<Arc<str>>,
+    pub(crate) stages: Vec<lockgate_runtime::Stage>,
+    pub(crate) sink: BoundSink,
+    pub(crate) client: Arc<EndpointClient>,
+    pub(crate) rate: Option<Arc<Rate>>,
+    pub(crate) queue: Queue,
+    pub(crate) memory: MemoryShare,
+    pub(crate) current: Arc<tokio::sync::Mutex<Current>>,
+    pub(crate) board: Board,
+    /// What the operator asks of this pipeline.
+    pub(crate) requests: mpsc::UnboundedReceiver<Request>,
+}
+
+/// What an operator asks of a running pipeline.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Request {
+    /// Let the brake go.
+    Release,
+}
+
+/// The parts of a driver that its tasks share.
+struct Shared<L> {
+    pipeline: Arc<str>,
+    ledger: L,
+    streams: Vec<Arc<str>>,
+    client: Arc<EndpointClient>,
+    rate: Option<Arc<Rate>>,
+    queue: Queue,
+    sink: BoundSink,
+    response_max: usize,
+    memory: MemoryShare,
+    /// Memory of the batches in flight, by stream and first sequence.
+    reserved: Mutex<BTreeMap<(StreamIndex, Seq), Reserved>>,
+    current: Arc<tokio::sync::Mutex<Current>>,
+    stages: Vec<lockgate_runtime::Stage>,
+    /// Stages for the generations of the batches in flight.
+    bound: Mutex<BTreeMap<u32, Arc<[BoundStage]>>>,
+}
+
+type Done = Result<Input, LedgerError>;
+
+impl<L: Ledger> Driver<L> {
+    /// Runs until stopped, or until the streams have ended and everything is final. Fails only with
+    /// the ledger. `ended`: one for each stream.
+    pub(crate) async fn run(
+        self,
+        ended: Vec<watch::Receiver<bool>>,
+        mut stop: Stop,
+    ) -> Result<(), LedgerError> {
+        let Driver { mut engine, board, mut requests, pipeline, .. } = self;
+        let shared = Arc::new(Shared {
+            response_max: self.sink.sink.setup().max_response_bytes as usize,
+            pipeline: pipeline.clone(),
+            ledger: self.ledger,
+            streams: self.streams,
+            client: self.client,
+            rate: self.rate,
+            queue: self.queue,
+            sink: self.sink,
+            memory: self.memory,
+            reserved: Mutex::default(),
+            current: self.current,
+            stages: self.stages,
+            bound: Mutex::default(),
+        });
+        let began = Instant::now();
+        let (notices, mut noticed) = mpsc::unbounded_channel();
+        // Both end with this function.
+        let mut watchers = JoinSet::new();
+        for (index, ended) in ended.into_iter().enumerate() {
+            let head = shared.ledger.head(&shared.streams[index]);
+            watchers.spawn(watch_head(StreamIndex::new(index), head, ended, notices.clone()));
+        }
+        let mut redriven = shared.ledger.redriven(&pipeline);
+        // A stream has one redrive in flight at a time.
+        let mut redriving = vec![false; shared.streams.len()];
+        let mut redrives = BTreeMap::new();
+        let mut tasks: JoinSet<Done> = JoinSet::new();
+        let mut alarm: Option<Uptime> = None;
+        let mut draining = false;
+        let mut actions = Vec::new();
+        for index in 0..redriving.len() {
+            redriving[index] = redrive(&shared, index, &mut tasks);
+        }
+        loop {
+            let input = tokio::select! {
+                Some(done) = tasks.join_next(), if !tasks.is_empty() => match finished(done)? {
+                    Some(input) => input,
+                    None => continue,
+                },
+                Some(notice) = noticed.recv() => notice,
+                Some(Request::Release) = requests.recv() => Input::Release,
+                Ok(()) = redriven.changed() => {
+                    redriven.borrow_and_update();
+                    for index in 0..redriving.len() {
+                        redriving[index] = redriving[index] || redrive(&shared, index, &mut tasks);
+                    }
+                    continue;
+                }
+                () = sleep_until(began, alarm), if alarm.is_some() => {
+                    alarm = None;
+                    Input::Elapsed
+                }
+                () = stop.draining(), if !draining => {
+                    draining = true;
+                    Input::Drain
+                }
+                () = stop.abandoned() => return Ok(()),
+            };
+            match &input {
+                Input::Redrive { stream, batch, .. } if batch.is_empty() => {
+                    redriving[stream.get()] = false;
+                    continue;
+                }
+                Input::Committed { flight, .. } => {
+                    // There may be more of it, or a later one.
+                    if let Some(index) = redrives.remove(flight) {
+                        redriving[index] = redrive(&shared, index, &mut tasks);
+                    }
+                }
+                _ => {}
+            }
+            engine.handle(began.elapsed(), input, &mut actions);
+            let mut drained = false;
+            for action in actions.drain(..) {
+                match action {
+                    Action::WakeAt(at) => alarm = at,
+                    Action::Report(change) => report(&pipeline, &board, began, &change),
+                    Action::Warn(message) => tracing::warn!(%pipeline, "{message}"),
+                    Action::Drained => drained = true,
+                    Action::Commit { flight, commit } => {
+                        log_letters(&commit);
+                        let finished = commit.entries.len();
+                        board.pipeline(&pipeline, |status| status.finished += finished);
+                        if let Entries::Redriven(_) = commit.entries {
+                            redrives.insert(flight, shared.stream_of(&commit.stream));
+                        }
+                        let shared = shared.clone();
+                        tasks.spawn(async move { shared.commit(flight, *commit).await });
+                    }
+                    action => shared.clone().begin(action, &mut tasks),
+                }
+            }
+            board.pipeline(&pipeline, |status| status.in_flight = engine.batches_in_flight());
+            if drained || engine.is_finished() && tasks.is_empty() {
+                break;
+            }
+        }
+        if !draining {
+            board.pipeline(&pipeline, |status| status.state = "finished".into());
+        }
+        Ok(())
+    }
+}
+
+/// A task's answer. A panic of one is a bug: it ends the pipeline's run, so that nothing is left
+/// waiting for an answer that cannot come.
+fn finished(done: Result<Done, JoinError>) -> Result<Option<Input>, LedgerError> {
+    match done {
+        Ok(Ok(input)) => Ok(Some(input)),
+        Ok(Err(error)) => Err(error),
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+        Err(_) => Ok(None),
+    }
+}
+
+async fn sleep_until(began: Instant, at: Option<Uptime>) {
+    if let Some(at) = at {
+        tokio::time::sleep_until(began + at).await;
+    }
+}
+
+async fn watch_head(
+    stream: StreamIndex,
+    mut head: watch::Receiver<Seq>,
+    mut ended: watch::Receiver<bool>,
+    notices: mpsc::UnboundedSender<Input>,
+) {
+    loop {
+        // In this order: what was appended before the end is then seen.
+        let is_end = *ended.borrow_and_update();
+        let next = *head.borrow_and_update();
+        if notices.send(Input::Head { stream, next, ended: is_end }).is_err() {
+            return;
+        }
+        let changed = tokio::select! {
+            changed = head.changed() => changed.is_ok(),
+            changed = ended.changed(), if !is_end => changed.is_ok(),
+        };
+        if !changed {
+            return;
+        }
+    }
+}
+
+/// Asks for dead letters of a stream that wait again. True: an answer will come.
+fn redrive<L: Ledger>(shared: &Arc<Shared<L>>, index: usize, tasks: &mut JoinSet<Done>) -> bool {
+    let shared = shared.clone();
+    tasks.spawn(async move {
+        let stream = StreamIndex::new(index);
+        let name = &shared.streams[index];
+        let bytes = 1 << 20;
+        let redrive =
+            shared.ledger.redrive(&shared.pipeline, name, REDRIVE_EVENTS, bytes).await?;
+        let generation = shared.generation().await?;
+        let batch = redrive.map(|redrive| redrive.batch).unwrap_or_default();
+        Ok(Input::Redrive { stream, batch, generation })
+    });
+    true
+}
+
+impl<L: Ledger> Shared<L> {
+    fn begin(self: Arc<Self>, action: Action, tasks: &mut JoinSet<Done>) {
+        match action {
+            Action::Collect { stream, within, events, bytes } => {
+                tasks.spawn(async move { self.collect(stream, within, events, bytes).await });
+            }
+            Action::Pass { flight, generation, passage } => {
+                let stages = self.stages_of(generation);
+                tasks.spawn(async move {
+                    let result = components::pass(&self.queue, stages, passage).await;
+                    Ok(Input::Passed { flight, result })
+                });
+            }
+            Action::Encode { encoding, work } => {
+                tasks.spawn(async move {
+                    let result = components::encode(&self.queue, self.sink.clone(), work).await;
+                    Ok(Input::Encoded { encoding, result })
+                });
+            }
+            Action::Send { request, endpoint, outgoing, documents } => {
+                tasks.spawn(async move {
+                    Ok(match self.send(endpoint, &outgoing, &documents).await {
+                        Ok(response) => Input::Answered { request, response },
+                        Err(failure) => Input::NotSent { request, failure },
+                    })
+                });
+            }
+            Action::Classify { request, info, sent, response } => {
+                tasks.spawn(async move {
+                    let sink = self.sink.clone();
+                    let result =
+                        components::classify(&self.queue, sink, info, sent, response).await;
+                    Ok(Input::Classified { request, result })
+                });
+            }
+            // The driver's own.
+            Action::WakeAt(_)
+            | Action::Report(_)
+            | Action::Warn(_)
+            | Action::Commit { .. }
+            | Action::Drained => {}
+        }
+    }
+
+    /// Waits until there is memory for one more batch.
+    async fn collect(
+        &self,
+        stream: StreamIndex,
+        within: SeqRange,
+        events: usize,
+        bytes: usize,
+    ) -> Done {
+        let mut memory = self.memory.acquire(bytes.saturating_mul(MEMORY_FACTOR)).await;
+        let name = &self.streams[stream.get()];
+        let batch = collect::batch(&self.ledger, name, within, events, bytes).await?;
+        let payload: usize =
+            batch.rows().map(|(block, row)| block.payload_len(row)).sum::<usize>();
+        memory.resize(payload.saturating_mul(MEMORY_FACTOR));
+        if !batch.is_empty() {
+            lock(&self.reserved).insert((stream, batch.range().start), memory);
+        }
+        let generation = self.generation().await?;
+        Ok(Input::Batch { stream, batch, generation })
+    }
+
+    /// The generation of a batch that begins now.
+    async fn generation(&self) -> Result<u32, LedgerError> {
+        let mut current = self.current.lock().await;
+        current.renew(&self.ledger).await?;
+        let (generation, lookups) = (current.generation, current.lookups.clone());
+        drop(current);
+        self.bind(generation, &lookups);
+        Ok(generation)
+    }
+
+    fn bind(&self, generation: u32, lookups: &Lookups) {
+        let mut bound = lock(&self.bound);
+        let bind = |stage: &lockgate_runtime::Stage| BoundStage {
+            stage: stage.clone(),
+            lookups: lookups.clone(),
+        };
+        bound.entry(generation).or_insert_with(|| self.stages.iter().map(bind).collect());
+        // Batches of older generations are long since done.
+        while bound.len() > 8 {
+            bound.pop_first();
+        }
+    }
+
+    fn stages_of(&self, generation: u32) -> Arc<[BoundStage]> {
+        let bound = lock(&self.bound);
+        let newest = || bound.values().next_back().cloned().unwrap_or_default();
+        bound.get(&generation).cloned().unwrap_or_else(newest)
+    }
+
+    async fn send(
+        &self,
+        endpoint: EndpointIndex,
+        outgoing: &OutgoingRequest,
+        documents: &Documents,
+    ) -> Result<lockgate_model::request::Response, SendFailure> {
+        if let Some(rate) = &self.rate {
+            rate.take(outgoing.documents.len()).await;
+        }
+        // The second endpoint is `session-url`.
+        let feed = if endpoint.get() == 0 { FeedKind::Audit } else { FeedKind::Sessions };
+        let body = outgoing.body(documents);
+        let sent = self.client.send(&outgoing.request, body, feed, self.response_max).await;
+        sent.map_err(|error| {
+            let message = match error.hint() {
+                Some(hint) => format!("{error}; {hint}"),
+                None => error.to_string(),
+            };
+            match error {
+                SendError::Timeout(_) => SendFailure::Timeout(message),
+                SendError::Tls { .. } => SendFailure::Tls(message),
+                SendError::Request(_) => SendFailure::Contract(message),
+                SendError::Connect(_) | SendError::Closed | SendError::Other(_) => {
+                    SendFailure::Connection(message)
+                }
+            }
+        })
+    }
+
+    async fn commit(&self, flight: lockgate_engine::FlightId, mut commit: Commit) -> Done {
+        commit.batch.at = now();
+        let stream = StreamIndex::new(self.stream_of(&commit.stream));
+        let entries = commit.entries.clone();
+        let committed = self.ledger.commit(commit).await?;
+        if let Entries::Range(range) = entries {
+            let mut reserved = lock(&self.reserved);
+            reserved.retain(|(of, first), _| *of != stream || !range.contains(first));
+        }
+        Ok(Input::Committed { flight, dead_bytes: committed.dead_bytes })
+    }
+
+    fn stream_of(&self, name: &str) -> usize {
+        self.streams.iter().position(|stream| **stream == *name).unwrap_or(0)
+    }
+}
+
+/// A condition in the log, once when it begins and once when it ends, and on the board.
+fn report(pipeline: &str, board: &Board, began: Instant, change: &ConditionChange) {
+    let wall = |at: Uptime| -> Millis {
+        let elapsed = began.elapsed();
+        let millis = |span: Duration| span.as_millis() as Millis;
+        now() - millis(elapsed) + millis(at)
+    };
+    let (condition, is_over) = match change {
+        ConditionChange::Began(condition) => {
+            let (kind, subject) = (condition.kind.name(), &condition.subject);
+            tracing::warn!(pipeline, kind, subject, "held: {}", condition.message);
+            (condition, false)
+        }
+        ConditionChange::Changed(condition) => (condition, false),
+        ConditionChange::Ended(condition) => {
+            let (kind, subject) = (condition.kind.name(), &condition.subject);
+            let lasted_s = began.elapsed().saturating_sub(condition.since).as_secs();
+            tracing::info!(pipeline, kind, subject, lasted_s, "no longer held");
+            (condition, true)
+        }
+    };
+    let status = ConditionStatus {
+        kind: condition.kind.name().to_owned(),
+        subject: condition.subject.clone(),
+        message: condition.message.clone(),
+        since: wall(condition.since),
+        next_attempt: condition.next_attempt.map(wall),
+        not_ready_from: wall(condition.not_ready_from),
+    };
+    board.pipeline(pipeline, |pipeline| {
+        pipeline.conditions.retain(|other| {
+            (&other.kind, &other.subject) != (&status.kind, &status.subject)
+        });
+        if !is_over {
+            pipeline.conditions.push(status);
+        }
+    });
+}
+
+fn log_letters(commit: &Commit) {
+    let (pipeline, stream) = (&commit.pipeline, &commit.stream);
+    for letter in commit.dead.iter().take(LOGGED_LETTERS) {
+        tracing::warn!(
+            %pipeline, %stream, seq = letter.seq, key = letter.key, cause = letter.cause,
+            "dead letter: {}", letter.reason
+        );
+    }
+    if let Some(more) = commit.dead.len().checked_sub(LOGGED_LETTERS + 1) {
+        tracing::warn!(%pipeline, %stream, "{} more dead letters in this batch", more + 1);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

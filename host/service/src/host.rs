@@ -1,0 +1,400 @@
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lockgate_config::{Pipeline as Configured, Report};
+use lockgate_engine::{
+    BatchLimits, BrakeLimits, EndpointIndex, EndpointSettings, Pipeline, Settings, SinkSettings,
+    StageSettings, StreamSettings, Uptime,
+};
+use lockgate_ledger::{Ledger, LedgerError, Registration};
+use lockgate_lookup::{Databases, Lookups};
+use lockgate_store::Store;
+use thiserror::Error;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use crate::build::{BuiltPipeline, PipelineBuilder, in_session_order};
+use crate::clock::{now, seed};
+use crate::driver::{Driver, Request};
+use crate::generation::{Current, keep_current};
+use crate::reader::{self, Reader};
+use crate::status::{Board, ConditionStatus, HostStatus};
+use crate::stop::{Stop, Stopper};
+
+/// After a stop was asked for, batches in flight get this long to finish.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// How often the status file is written.
+const STATUS_EVERY: Duration = Duration::from_secs(1);
+
+/// What [`Host::run`] needs beside the store.
+pub struct Plan {
+    pub readers: Vec<Reader>,
+    pub builder: PipelineBuilder,
+    pub pipelines: Vec<Configured>,
+    /// An empty report on the configuration file, for problems of plugins.
+    pub report: Report,
+    /// Shows the problems of a pipeline that cannot start.
+    pub show: Box<dyn Fn(&Report) + Send>,
+    /// End once the sources are caught up and everything is final.
+    pub exit_on_last_event: bool,
+    pub board: Board,
+    /// Where the status is kept for `lockgate status`.
+    pub status_file: PathBuf,
+}
+
+/// Why a host ended by itself.
+#[derive(Debug, Error)]
+pub enum HostError {
+    /// The ledger failed. Nothing that it acknowledged is lost; open it again and run again.
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    /// A source cannot be read, whatever is tried.
+    #[error("the source `{name}` cannot be read: {message}")]
+    Source { name: String, message: String },
+    /// Their problems have been shown.
+    #[error("{0} of the pipelines could not start, so not everything is delivered")]
+    Pipelines(usize),
+}
+
+/// Pipelines that run, as the operator's commands reach them. Clones are one host.
+#[derive(Clone, Default)]
+pub struct Host {
+    pipelines: Arc<std::sync::Mutex<HashMap<String, mpsc::UnboundedSender<Request>>>>,
+}
+
+impl Host {
+    /// Lets the brake of a pipeline go for everything read until now. False where no such pipeline
+    /// runs.
+    pub fn release(&self, pipeline: &str) -> bool {
+        let pipelines = self.pipelines.lock();
+        let pipelines = pipelines.unwrap_or_else(std::sync::PoisonError::into_inner);
+        let sender = pipelines.get(pipeline);
+        sender.is_some_and(|sender| sender.send(Request::Release).is_ok())
+    }
+
+    /// Reads every source and runs every pipeline until stopped, until everything is final
+    /// (`exit_on_last_event`), or until the store fails.
+    ///
+    /// On a stop nothing new is begun; batches in flight finish within [`GRACE`] or stay waiting.
+    /// The store is left open for the caller to close.
+    pub async fn run(&self, plan: Plan, store: &Store, mut stop: Stop) -> Result<(), HostError> {
+        // An inner stop ends the tasks also where the host ends by itself.
+        let (stopper, inner) = Stopper::new();
+        let (board, status_file) = (plan.board.clone(), plan.status_file.clone());
+        // They end with this function, however it returns.
+        let mut beside = JoinSet::new();
+        beside.spawn(write_status(board.clone(), status_file.clone()));
+        let mut tasks: JoinSet<Result<(), HostError>> = JoinSet::new();
+        let running = self.run_all(plan, store, inner, &mut tasks, &mut beside);
+        let result = tokio::select! {
+            result = running => result,
+            cause = closed(store) => Err(cause.into()),
+            () = stop.draining() => Ok(()),
+        };
+        let result = if stop.is_draining() && result.is_ok() {
+            stopper.drain();
+            tokio::select! {
+                result = all(&mut tasks) => result,
+                cause = closed(store) => Err(cause.into()),
+                () = tokio::time::sleep(GRACE) => Ok(()),
+                () = stop.abandoned() => Ok(()),
+            }
+        } else {
+            result
+        };
+        stopper.abandon();
+        // After a failure, or the grace: what still runs finds that it may not wait, and leaves
+        // its batch waiting.
+        let _ = tokio::time::timeout(Duration::from_secs(2), all_ended(&mut tasks)).await;
+        tasks.abort_all();
+        beside.shutdown().await;
+        let _ = tokio::fs::remove_file(&status_file).await;
+        result
+    }
+
+    /// Until everything has ended.
+    async fn run_all(
+        &self,
+        plan: Plan,
+        store: &Store,
+        stop: Stop,
+        tasks: &mut JoinSet<Result<(), HostError>>,
+        beside: &mut JoinSet<()>,
+    ) -> Result<(), HostError> {
+        let Plan { readers, mut builder, pipelines, report, show, board, .. } = plan;
+        let configured: Vec<String> =
+            pipelines.iter().map(|pipeline| pipeline.name.clone()).collect();
+        // Before anything is read: those that start later hold back retention, too.
+        store.keep_only(&configured).await?;
+        let databases = builder.take_databases();
+        let granted = databases.as_ref().map(Databases::lookups).unwrap_or_default();
+        let (granted, lookups) = watch::channel(granted);
+        if let Some(databases) = databases {
+            beside.spawn(keep_current(databases, granted));
+        }
+        let mut ended = BTreeMap::new();
+        for reader in readers {
+            let (caught_up, receiver) = watch::channel(false);
+            ended.insert(reader.name().to_owned(), receiver);
+            tasks.spawn(reader::run(
+                reader,
+                store.clone(),
+                board.clone(),
+                plan.exit_on_last_event,
+                caught_up,
+                stop.clone(),
+            ));
+        }
+        let (built, mut ready) = mpsc::unbounded_channel();
+        let building = build_all(builder, pipelines, report, show, board.clone(), built);
+        let building = tokio::spawn(building);
+        // Dropping this function ends it, with the process that may be compiling.
+        let _ends = AbortOnDrop(building.abort_handle());
+        let mut failed = 0;
+        loop {
+            tokio::select! {
+                pipeline = ready.recv() => match pipeline {
+                    Some(Some(pipeline)) => {
+                        let driver = self.start(pipeline, store, &lookups, &board).await?;
+                        let ended = ended_of(&driver, &ended);
+                        let stop = stop.clone();
+                        tasks.spawn(async move { Ok(driver.run(ended, stop).await?) });
+                    }
+                    Some(None) => failed += 1,
+                    None => break,
+                },
+                Some(task) = tasks.join_next() => task_ended(task)?,
+            }
+        }
+        all(tasks).await?;
+        if failed > 0 { Err(HostError::Pipelines(failed)) } else { Ok(()) }
+    }
+
+    /// Makes the pipeline known to the ledger, and an engine for it.
+    async fn start(
+        &self,
+        pipeline: BuiltPipeline,
+        store: &Store,
+        lookups: &watch::Receiver<Lookups>,
+        board: &Board,
+    ) -> Result<Driver<Store>, LedgerError> {
+        let name: Arc<str> = pipeline.name().into();
+        let inputs = &pipeline.config.from;
+        let streams: Vec<String> =
+            inputs.iter().map(|input| format!("{}/{}", input.source, input.feed.name())).collect();
+        let (current, registration) = Current::register(
+            store,
+            name.clone(),
+            streams.clone(),
+            pipeline.description.clone(),
+            lookups.clone(),
+        )
+        .await?;
+        let settings = settings(&pipeline, &registration);
+        board.pipeline(&name, |status| {
+            status.state = "running".into();
+            status.conditions.clear();
+        });
+        let (sender, requests) = mpsc::unbounded_channel();
+        let pipelines = self.pipelines.lock();
+        let mut pipelines = pipelines.unwrap_or_else(std::sync::PoisonError::into_inner);
+        pipelines.insert(name.to_string(), sender);
+        drop(pipelines);
+        Ok(Driver {
+            engine: Pipeline::new(settings, Uptime::ZERO),
+            pipeline: name,
+            ledger: store.clone(),
+            streams: streams.iter().map(|stream| stream.as_str().into()).collect(),
+            stages: pipeline.stages.into_iter().map(|stage| stage.stage).collect(),
+            sink: pipeline.sink,
+            client: pipeline.client,
+            rate: pipeline.rate,
+            queue: pipeline.queue,
+            memory: pipeline.memory,
+            current: Arc::new(tokio::sync::Mutex::new(current)),
+            board: board.clone(),
+            requests,
+        })
+    }
+}
+
+/// Builds pipelines one after the other: first those whose components need no compiling.
+async fn build_all(
+    builder: PipelineBuilder,
+    pipelines: Vec<Configured>,
+    report: Report,
+    show: Box<dyn Fn(&Report) + Send>,
+    board: Board,
+    built: mpsc::UnboundedSender<Option<BuiltPipeline>>,
+) {
+    let mut queued: Vec<(bool, Configured)> = pipelines
+        .into_iter()
+        .map(|pipeline| (builder.must_compile(&pipeline), pipeline))
+        .collect();
+    queued.sort_by_key(|(must_compile, _)| *must_compile);
+    for (must_compile, pipeline) in &queued {
+        let state = if *must_compile { "compiling" } else { "starting" };
+        board.pipeline(&pipeline.name, |status| status.state = state.into());
+    }
+    for (_, pipeline) in queued {
+        let mut report = report.clone();
+        let outcome = builder.build(&pipeline, &mut report).await;
+        if outcome.is_none() {
+            show(&report);
+            tracing::error!(
+                pipeline = pipeline.name,
+                "this pipeline does not start; the others do"
+            );
+            board.pipeline(&pipeline.name, |status| {
+                status.state = "failed".into();
+                status.conditions = vec![ConditionStatus {
+                    kind: "start".into(),
+                    subject: "configuration".into(),
+                    message: "it cannot start: `lockgate check` shows why".into(),
+                    since: now(),
+                    next_attempt: None,
+                    not_ready_from: now(),
+                }];
+            });
+        }
+        if built.send(outcome).is_err() {
+            return;
+        }
+    }
+}
+
+fn settings(pipeline: &BuiltPipeline, registration: &Registration) -> Settings {
+    let config = &pipeline.config;
+    let setup = pipeline.sink.sink.setup();
+    let least = |own: u64, wish: Option<u32>| wish.map_or(own, |wish| own.min(wish.into()));
+    let names: &[&str] =
+        if pipeline.has_session_url() { &["url", "session-url"] } else { &["url"] };
+    let streams = config.from.iter().map(|input| {
+        let name = format!("{}/{}", input.source, input.feed.name());
+        let progress = registration.streams.iter().find(|progress| progress.stream == name);
+        StreamSettings {
+            endpoint: EndpointIndex::new(pipeline.endpoint_of(input.feed)),
+            source: input.source.as_str().into(),
+            in_session_order: in_session_order(input.order),
+            watermark: progress.map_or(1, |progress| progress.watermark),
+            done: progress.map(|progress| progress.done.clone()).unwrap_or_default(),
+            name: name.into(),
+        }
+    });
+    let stages = pipeline.stages.iter().enumerate().map(|(index, stage)| {
+        let state = registration.state.get(&(index as u32)).cloned();
+        StageSettings {
+            label: stage.stage.label().into(),
+            state_quota: stage.state_quota,
+            state: Arc::new(state.unwrap_or_default()),
+        }
+    });
+    let events = least(config.batch.events as u64, setup.max_documents).max(1) as usize;
+    Settings {
+        pipeline: config.name.as_str().into(),
+        epoch: registration.epoch,
+        streams: streams.collect(),
+        endpoints: names
+            .iter()
+            .map(|&name| EndpointSettings {
+                name: name.into(),
+                in_flight: config.sink.rate.in_flight,
+            })
+            .collect(),
+        batch: BatchLimits {
+            events,
+            bytes: least(config.batch.bytes, setup.max_bytes).max(1) as usize,
+            age: config.batch.age,
+        },
+        batches_in_flight: config.in_flight,
+        sink: SinkSettings {
+            label: pipeline.sink.sink.label().into(),
+            inspect: setup.inspect,
+            max_documents: setup.max_documents.map_or(usize::MAX, |most| most as usize),
+            max_bytes: setup.max_bytes.map_or(usize::MAX, |most| most as usize),
+        },
+        stages: stages.collect(),
+        cpu_budget: pipeline.cpu_budget,
+        brake: BrakeLimits::default(),
+        brake_text: registration.brake.clone(),
+        dead_bytes: registration.dead_bytes,
+        seed: seed(),
+    }
+}
+
+/// Which streams of the pipeline have ended. A stream whose source is no longer configured has.
+fn ended_of(
+    driver: &Driver<Store>,
+    ended: &BTreeMap<String, watch::Receiver<bool>>,
+) -> Vec<watch::Receiver<bool>> {
+    let of = |stream: &Arc<str>| {
+        let source = stream.rsplit_once('/').map_or("", |(source, _)| source);
+        ended.get(source).cloned().unwrap_or_else(|| watch::channel(true).1)
+    };
+    driver.streams.iter().map(of).collect()
+}
+
+/// The store closed by itself: also where nobody has anything to write.
+async fn closed(store: &Store) -> LedgerError {
+    let mut failed = store.failed();
+    loop {
+        if let Some(cause) = failed.borrow_and_update().clone() {
+            return cause;
+        }
+        if failed.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+async fn all(tasks: &mut JoinSet<Result<(), HostError>>) -> Result<(), HostError> {
+    while let Some(task) = tasks.join_next().await {
+        task_ended(task)?;
+    }
+    Ok(())
+}
+
+fn task_ended(
+    task: Result<Result<(), HostError>, tokio::task::JoinError>,
+) -> Result<(), HostError> {
+    match task {
+        Ok(result) => result,
+        Err(panic) if panic.is_panic() => std::panic::resume_unwind(panic.into_panic()),
+        Err(_) => Ok(()),
+    }
+}
+
+async fn all_ended(tasks: &mut JoinSet<Result<(), HostError>>) {
+    while tasks.join_next().await.is_some() {}
+}
+
+struct AbortOnDrop(tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Best effort: who looks at the status sees how old it is.
+async fn write_status(board: Board, file: PathBuf) {
+    let new = file.with_extension("new");
+    let mut ticks = tokio::time::interval(STATUS_EVERY);
+    loop {
+        ticks.tick().await;
+        let Ok(text) = serde_json::to_vec(&board.snapshot(now())) else {
+            continue;
+        };
+        if tokio::fs::write(&new, text).await.is_ok() {
+            let _ = tokio::fs::rename(&new, &file).await;
+        }
+    }
+}
+
+/// What the host that has this store reports; `None` where none runs.
+pub fn read_status(file: &std::path::Path) -> Option<HostStatus> {
+    serde_json::from_slice(&std::fs::read(file).ok()?).ok()
+}

@@ -1,0 +1,23 @@
+//! The running program: readers fill the ledger, and each pipeline is an engine whose actions are
+//! carried out here with component threads, HTTP clients and the ledger. It decides nothing about
+//! delivery; [`lockgate_engine`] does.
+
+mod build;
+mod clock;
+mod code;
+mod collect;
+mod components;
+mod driver;
+mod generation;
+mod host;
+mod plugins;
+mod reader;
+mod status;
+mod stop;
+
+pub use build::{BuiltPipeline, PipelineBuilder};
+pub use host::{Host, HostError, Plan, read_status};
+pub use plugins::{BoundSink, BoundStage};
+pub use reader::Reader;
+pub use status::{Board, ConditionStatus, HostStatus, PipelineStatus, Problem, SourceStatus};
+pub use stop::{Stop, Stopper};
