@@ -1,20 +1,24 @@
-use std::collections::BTreeMap;
+//! A component with an operator's configuration, whatever its world: instances, one call, metrics.
+
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lockgate_lookup::Lookups;
+use lockgate_model::StateOverlay;
+use lockgate_model::contract::{BatchInfo, CallError, Called};
 use thiserror::Error;
 use wasmtime::Store;
 
 use crate::component::Component;
+use crate::contract::broken;
+use crate::contract::draft::Exports;
+use crate::cpu;
 use crate::engine::Engine;
-use crate::error::CallError;
 use crate::host::{Host, Identity};
-use crate::instance::{Instance, World};
+use crate::instance::Instance;
 use crate::interface::Kind;
 use crate::limits::Limits;
-use crate::metrics::Measure;
 use crate::services::Services;
 use crate::setup::{self, ConfigIssue, Setup};
 
@@ -35,25 +39,8 @@ pub struct StageOptions {
     /// that take long to start. The same batch may then give another result, because a
     /// component can remember what it saw.
     pub reuse: bool,
-}
-
-/// A component with its configuration: what a pipeline calls. Clones are the same stage.
-#[derive(Clone)]
-pub struct Stage {
-    inner: Arc<Inner>,
-}
-
-struct Inner {
-    engine: Engine,
-    component: Component,
-    identity: Identity,
-    config: String,
-    limits: Limits,
-    reuse: bool,
-    setup: Setup,
-    services: Arc<Services>,
-    idle: Mutex<Vec<Instance>>,
-    fuel: AtomicU64,
+    /// The operator granted state. Sinks never have any.
+    pub state: bool,
 }
 
 /// Why a component cannot be used with a configuration.
@@ -65,27 +52,43 @@ pub enum ConfigureError {
     /// The component's fault, or the host's.
     #[error("the plugin cannot be configured: {0}")]
     Call(#[from] CallError),
+    /// A sink among the stages, or a filter or mapper as the sink.
+    #[error("it is of the world `{0}`, which cannot be used here")]
+    World(Kind),
+}
+
+/// A component that has accepted its configuration.
+pub(crate) struct Configured {
+    engine: Engine,
+    component: Component,
+    identity: Identity,
+    config: String,
+    limits: Limits,
+    reuse: bool,
+    state: bool,
+    setup: Setup,
+    services: Arc<Services>,
+    idle: Mutex<Vec<Instance>>,
+    fuel: AtomicU64,
 }
 
 /// One call of a component.
 pub(crate) struct Call<'a> {
-    /// For its log lines.
-    pub(crate) batch: &'a str,
+    pub(crate) batch: &'a BatchInfo,
     pub(crate) lookups: Lookups,
     /// Bytes that are passed in.
     pub(crate) input: usize,
-    /// The batch, or a part of it, was tried before: on a fresh instance, and without showing its
-    /// log lines once more.
-    pub(crate) again: bool,
+    /// On an instance that no other call has used, and without repeating its log lines.
+    pub(crate) fresh: bool,
 }
 
-impl Stage {
+impl Configured {
     /// Starts an instance and configures it.
-    pub fn configure(
+    pub(crate) fn new(
         engine: &Engine,
         component: &Component,
         options: StageOptions,
-    ) -> Result<Stage, ConfigureError> {
+    ) -> Result<Configured, ConfigureError> {
         let StageOptions {
             pipeline,
             label,
@@ -93,6 +96,7 @@ impl Stage {
             config,
             limits,
             reuse,
+            state,
         } = options;
         let identity = Identity {
             pipeline,
@@ -100,13 +104,13 @@ impl Stage {
             plugin,
         };
         let config = config.to_string();
-        let services = Arc::<Services>::default();
+        let services = Arc::new(Services::new(state));
         let host = Host::new(engine, identity.clone(), &limits, services.clone());
         let mut instance = Instance::start(engine, component.pre(), host)?;
         let answer = instance.configure(&config, limits.output(config.len()));
         instance.host().end();
         let setup = match answer? {
-            Ok(setup) => Setup::check(component.kind(), setup)?,
+            Ok(setup) => setup.check(component.kind())?,
             Err(issues) => return Err(ConfigureError::Issues(setup::issues(issues))),
         };
         let idle = Mutex::new(if reuse && !engine.is_crowded() {
@@ -114,87 +118,115 @@ impl Stage {
         } else {
             Vec::new()
         });
-        let (engine, component, fuel) = (engine.clone(), component.clone(), AtomicU64::new(0));
-        Ok(Stage {
-            inner: Arc::new(Inner {
-                engine,
-                component,
-                identity,
-                config,
-                limits,
-                reuse,
-                setup,
-                services,
-                idle,
-                fuel,
-            }),
+        Ok(Configured {
+            engine: engine.clone(),
+            component: component.clone(),
+            identity,
+            config,
+            limits,
+            reuse,
+            state: state && component.keeps_state(),
+            setup,
+            services,
+            idle,
+            fuel: AtomicU64::new(0),
         })
     }
 
-    pub fn kind(&self) -> Kind {
-        self.inner.component.kind()
+    pub(crate) fn setup(&self) -> &Setup {
+        &self.setup
     }
 
-    pub fn label(&self) -> &str {
-        &self.inner.identity.stage
+    pub(crate) fn component(&self) -> &Component {
+        &self.component
     }
 
-    pub fn component(&self) -> &Component {
-        &self.inner.component
+    pub(crate) fn label(&self) -> &str {
+        &self.identity.stage
     }
 
-    pub fn setup(&self) -> &Setup {
-        &self.inner.setup
+    pub(crate) fn uses_state(&self) -> bool {
+        self.state
     }
 
-    /// What the component counted, by name.
-    pub fn metrics(&self) -> BTreeMap<String, Measure> {
-        self.inner.services.metrics.snapshot()
+    pub(crate) fn metrics(&self) -> crate::metrics::Snapshot {
+        self.services.metrics.snapshot()
     }
 
-    /// Units of fuel (about one an instruction) that the calls so far have used, without starting
-    /// and configuring. 0 where the engine does not count.
-    pub fn fuel_used(&self) -> u64 {
-        self.inner.fuel.load(Ordering::Relaxed)
+    pub(crate) fn fuel_used(&self) -> u64 {
+        self.fuel.load(Ordering::Relaxed)
     }
 
-    /// One call on an instance that is thrown away unless it returned and reuse is on.
+    /// One call without state.
     pub(crate) fn call<R>(
         &self,
         call: Call<'_>,
-        run: impl FnOnce(&World, &mut Store<Host>) -> wasmtime::Result<R>,
-    ) -> Result<R, CallError> {
-        let inner = &*self.inner;
-        let idle = if call.again { None } else { inner.take_idle() };
-        let mut instance = idle.map_or_else(|| inner.fresh(), Ok)?;
+        run: impl FnOnce(&Exports, &mut Store<Host>) -> wasmtime::Result<Result<R, CallError>>,
+        check: impl FnOnce(R) -> Result<R, CallError>,
+    ) -> Called<R> {
+        self.timed(|| {
+            let (result, _) = self.run(call, StateOverlay::not_granted(), run)?;
+            check(result)
+        })
+    }
+
+    /// One call that reads and writes `state`, which is changed only where the call succeeds and
+    /// its answer passes `check`.
+    pub(crate) fn call_with_state<R>(
+        &self,
+        call: Call<'_>,
+        state: &mut StateOverlay,
+        run: impl FnOnce(&Exports, &mut Store<Host>) -> wasmtime::Result<Result<R, CallError>>,
+        check: impl FnOnce(R) -> Result<R, CallError>,
+    ) -> Called<R> {
+        if !self.state {
+            return self.call(call, run, check);
+        }
+        self.timed(|| {
+            let (result, written) = self.run(call, state.clone(), run)?;
+            let result = check(result)?;
+            *state = written;
+            Ok(result)
+        })
+    }
+
+    fn timed<R>(&self, work: impl FnOnce() -> Result<R, CallError>) -> Called<R> {
+        let began = cpu::thread_time();
+        let result = work();
+        Called {
+            result,
+            cpu: cpu::thread_time().saturating_sub(began),
+        }
+    }
+
+    /// One call on an instance that is thrown away unless it returned and reuse is on.
+    fn run<R>(
+        &self,
+        call: Call<'_>,
+        state: StateOverlay,
+        run: impl FnOnce(&Exports, &mut Store<Host>) -> wasmtime::Result<Result<R, CallError>>,
+    ) -> Result<(R, StateOverlay), CallError> {
+        let idle = if call.fresh { None } else { self.take_idle() };
+        let mut instance = idle.map_or_else(|| self.instance(), Ok)?;
         let host = instance.host();
-        host.batch = call.batch.to_owned();
+        host.batch = call.batch.id.to_string();
         host.lookups = call.lookups;
-        host.lines.muted = call.again;
-        let result = instance.call(inner.limits.output(call.input), run);
-        instance.host().end();
-        if inner.engine.fuel {
-            inner
-                .fuel
-                .fetch_add(instance.fuel_used(), Ordering::Relaxed);
+        host.lines.muted = call.fresh;
+        host.state = state;
+        let result = instance.call(self.limits.output(call.input), run);
+        let host = instance.host();
+        host.end();
+        let state = std::mem::take(&mut host.state);
+        if self.engine.fuel {
+            self.fuel.fetch_add(instance.fuel_used(), Ordering::Relaxed);
         }
-        if inner.reuse && result.is_ok() {
-            inner.put_idle(instance);
+        if self.reuse && result.is_ok() {
+            self.put_idle(instance);
         }
-        result
+        Ok((result??, state))
     }
 
-    pub(crate) fn wrong_kind(&self, function: &str) -> CallError {
-        CallError::Host(format!(
-            "`{function}` was called, but {} is of the world `{}`",
-            self.label(),
-            self.kind()
-        ))
-    }
-}
-
-impl Inner {
-    fn fresh(&self) -> Result<Instance, CallError> {
+    fn instance(&self) -> Result<Instance, CallError> {
         let mut host = Host::new(
             &self.engine,
             self.identity.clone(),
@@ -205,9 +237,9 @@ impl Inner {
         host.lines.muted = true;
         let mut instance = Instance::start(&self.engine, self.component.pre(), host)?;
         let setup = instance.configure(&self.config, self.limits.output(self.config.len()))?;
-        match setup.map(|setup| Setup::check(self.component.kind(), setup)) {
+        match setup.map(|setup| setup.check(self.component.kind())) {
             Ok(setup) if setup.as_ref() == Ok(&self.setup) => Ok(instance),
-            _ => Err(CallError::contract(
+            _ => Err(broken(
                 "`configure` did not answer the same as the first time",
             )),
         }
@@ -231,10 +263,10 @@ impl Inner {
     }
 }
 
-impl fmt::Debug for Stage {
+impl fmt::Debug for Configured {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stage")
-            .field("pipeline", &self.inner.identity.pipeline)
+        f.debug_struct("Configured")
+            .field("pipeline", &self.identity.pipeline)
             .field("label", &self.label())
             .field("component", self.component())
             .field("setup", self.setup())
