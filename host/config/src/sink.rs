@@ -30,6 +30,9 @@ pub struct Sink {
     pub tls: Tls,
     /// `headers`: set by the host on every request.
     pub headers: Vec<(String, Secret)>,
+    /// `allow-headers`: what the plugin may set beyond the headers that every sink may. In lower
+    /// case.
+    pub allow_headers: Vec<String>,
     pub auth: Option<Auth>,
     pub rate: Rate,
     /// `timeout`: one request, from connecting to the last byte of the response. Default 30 s.
@@ -67,12 +70,13 @@ pub struct Rate {
 }
 
 /// Keys that are taken for a sink's where they stand elsewhere.
-pub(crate) const KEYS: [&str; 8] = [
+pub(crate) const KEYS: [&str; 9] = [
     "plugin",
     "url",
     "session-url",
     "tls",
     "headers",
+    "allow-headers",
     "auth",
     "rate",
     "timeout",
@@ -115,6 +119,10 @@ pub(crate) fn read(
         .and_then(|value| value.table(r))
         .map(|table| headers(r, &table))
         .unwrap_or_default();
+    let allow_headers = table
+        .optional("allow-headers")
+        .map(|value| allow_headers(r, &value, &headers))
+        .unwrap_or_default();
     let auth = table
         .optional("auth")
         .and_then(|value| auth::read(r, &value, &headers));
@@ -151,6 +159,7 @@ pub(crate) fn read(
         session_url,
         tls,
         headers,
+        allow_headers,
         auth,
         rate,
         timeout,
@@ -236,6 +245,39 @@ fn headers(r: &mut Reading<'_>, table: &Table<'_>) -> Vec<(String, Secret)> {
         headers.push((value.name.clone(), secret.unwrap_or_default()));
     }
     headers
+}
+
+/// Names that a sink may set: none of the host's, and none that the operator sets.
+fn allow_headers(
+    r: &mut Reading<'_>,
+    value: &Value<'_>,
+    headers: &[(String, Secret)],
+) -> Vec<String> {
+    let mut allowed: Vec<String> = Vec::new();
+    let example = "such as `allow-headers = [\"x-request-id\"]`";
+    for item in value.texts(r, example).unwrap_or_default() {
+        if !header_name(r, &item.text, &item.shown, &item.span) {
+            continue;
+        }
+        let is_set = |(name, _): &(String, Secret)| name.eq_ignore_ascii_case(&item.text);
+        if headers.iter().any(is_set) {
+            r.issue(Issue::new(
+                item.span,
+                format!(
+                    "The header `{}` is set by `headers`, so the plugin cannot set it.",
+                    item.shown
+                ),
+                "no effect",
+                "name it in `headers` or in `allow-headers`, not in both",
+            ));
+            continue;
+        }
+        let name = item.text.to_ascii_lowercase();
+        if !allowed.contains(&name) {
+            allowed.push(name);
+        }
+    }
+    allowed
 }
 
 /// A token, and none that belongs to the host. `shown`: what messages call it. `span`: what to

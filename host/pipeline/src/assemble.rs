@@ -10,7 +10,8 @@ use lockgate_lookup::{Databases, Grant, Which};
 use lockgate_model::Masks;
 use lockgate_registry::{Artifact, CodeStore, resolve};
 use lockgate_runtime::{
-    CodeCache, Component, ConfigureError, Engine, EngineOptions, Kind, Limits, Stage, StageOptions,
+    self as runtime, CodeCache, Component, ConfigureError, Engine, EngineOptions, Limits, Stage,
+    StageOptions,
 };
 use serde_json::{Value, json};
 
@@ -67,10 +68,13 @@ struct Part<'a> {
     with: &'a With,
 }
 
-struct Made {
-    stage: Stage,
+/// A component that was configured as `T`: a stage or a sink.
+struct Made<T> {
+    configured: T,
     description: Value,
 }
+
+type Configure<T> = fn(&Engine, &Component, StageOptions) -> Result<T, ConfigureError>;
 
 impl Workshop {
     /// `code`: folder for compiled code; none is kept where it cannot be used.
@@ -146,19 +150,16 @@ impl Workshop {
                 plugin: &stage.plugin,
                 with: &stage.with,
             };
-            match self.part(&part, report) {
-                Some(stage) if stage.stage.kind() == Kind::HttpSink => {
-                    report.push(Issue::new(
-                        part.plugin.span.clone(),
-                        format!(
-                            "`{}` is a sink, not a filter or a mapper.",
-                            part.plugin.name
-                        ),
-                        "this is a stage",
-                        format!("name it in `[pipelines.{}.sink]`", pipeline.name),
-                    ));
-                    complete = false;
-                }
+            let misplaced = Issue::new(
+                part.plugin.span.clone(),
+                format!(
+                    "`{}` is a sink, not a filter or a mapper.",
+                    part.plugin.name
+                ),
+                "this is a stage",
+                format!("name it in `[pipelines.{}.sink]`", pipeline.name),
+            );
+            match self.part(&part, Stage::configure, misplaced, report) {
                 Some(stage) => made.push(stage),
                 None => complete = false,
             }
@@ -171,24 +172,19 @@ impl Workshop {
             plugin: &sink.plugin,
             with: &sink.with,
         };
-        let sink_stage = self.part(&part, report).filter(|stage| {
-            let is_sink = stage.stage.kind() == Kind::HttpSink;
-            if !is_sink {
-                report.push(Issue::new(
-                    part.plugin.span.clone(),
-                    format!("`{}` is no sink.", part.plugin.name),
-                    "this is the sink",
-                    format!("name it in a `[[pipelines.{}.stage]]`", pipeline.name),
-                ));
-            }
-            is_sink
-        });
+        let misplaced = Issue::new(
+            part.plugin.span.clone(),
+            format!("`{}` is no sink.", part.plugin.name),
+            "this is the sink",
+            format!("name it in a `[[pipelines.{}.stage]]`", pipeline.name),
+        );
+        let sink_stage = self.part(&part, runtime::Sink::configure, misplaced, report);
         let client = self.client(pipeline, report);
         let (sink_stage, client) = (sink_stage?, client?);
         if !complete {
             return None;
         }
-        let looks_up = made.iter().any(|stage| stage.stage.component().looks_up());
+        let looks_up = made.iter().any(|stage| stage.configured.looks_up());
         if looks_up && self.databases.is_none() {
             return None;
         }
@@ -196,22 +192,17 @@ impl Workshop {
             "stages": made.iter().map(|stage| &stage.description).collect::<Vec<_>>(),
             "sink": sink_stage.description,
         });
-        let wish = sink_stage.stage.setup().batch;
+        let setup = sink_stage.configured.setup();
+        let least = |own: u64, wish: Option<u32>| wish.map_or(own, |wish| own.min(wish.into()));
         let limits = BatchLimits {
-            events: wish
-                .map_or(pipeline.batch.events, |wish| {
-                    pipeline.batch.events.min(wish.max_documents as usize)
-                })
-                .max(1),
-            bytes: wish.map_or(pipeline.batch.bytes, |wish| {
-                pipeline.batch.bytes.min(wish.max_bytes.into())
-            }) as usize,
+            events: least(pipeline.batch.events as u64, setup.max_documents) as usize,
+            bytes: least(pipeline.batch.bytes, setup.max_bytes) as usize,
         };
-        let operator_headers = client.operator_headers().to_vec();
-        let stages = made.into_iter().map(|stage| stage.stage).collect();
+        let rules = client.request_rules(&sink.allow_headers);
+        let stages = made.into_iter().map(|stage| stage.configured).collect();
         let outlet = Outlet {
             pipeline: pipeline.name.as_str().into(),
-            chain: Arc::new(Chain::new(stages, sink_stage.stage, operator_headers)),
+            chain: Arc::new(Chain::new(stages, sink_stage.configured, rules)),
             pool: self.engine.pool().clone(),
             client,
             rate: sink
@@ -242,7 +233,14 @@ impl Workshop {
     }
 
     /// Resolves, loads and configures one component.
-    fn part(&mut self, part: &Part<'_>, report: &mut Report) -> Option<Made> {
+    /// `misplaced`: what to report of a component of the wrong world.
+    fn part<T>(
+        &mut self,
+        part: &Part<'_>,
+        configure: Configure<T>,
+        misplaced: Issue,
+        report: &mut Report,
+    ) -> Option<Made<T>> {
         if part.plugin.wasi == Wasi::Stub {
             report.push(Issue::new(
                 part.plugin.span.clone(),
@@ -293,11 +291,19 @@ impl Workshop {
                 ..Limits::default()
             },
             reuse: part.plugin.reuse,
+            state: part.plugin.state.is_some(),
         };
-        match Stage::configure(&self.engine, &component, options) {
-            Ok(stage) => {
+        match configure(&self.engine, &component, options) {
+            Ok(configured) => {
                 let description = json!({ "plugin": part.plugin.name, "digest": digest, "with": part.with.json() });
-                Some(Made { stage, description })
+                Some(Made {
+                    configured,
+                    description,
+                })
+            }
+            Err(ConfigureError::World(_)) => {
+                report.push(misplaced);
+                None
             }
             Err(ConfigureError::Issues(issues)) => {
                 for issue in issues {

@@ -1,9 +1,11 @@
-use std::collections::HashSet;
+use bytes::Bytes;
+use lockgate_lookup::Lookups;
+use lockgate_model::contract::{Access, BatchInfo, Mapped, TypeLists, Verdict};
+use lockgate_model::request::{CheckedRequest, RequestRules};
+use lockgate_model::{DocumentView, EventView, Fate, StateOverlay};
+use lockgate_runtime::{CallContext, Kind, Sink, Stage};
 
-use lockgate_model::request::CheckedRequest;
-use lockgate_model::{DocumentView, EventView, Fate, FeedRef};
-use lockgate_runtime::{Context, Isolated, Kind, Mapped, Needs, Postponed, Stage, Verdict};
-
+use crate::isolate::{self, Isolated, Postponed};
 use crate::work::Work;
 
 /// The components of one pipeline, in order. Everything here is synchronous and runs on the
@@ -11,39 +13,50 @@ use crate::work::Work;
 #[derive(Debug)]
 pub struct Chain {
     stages: Vec<Link>,
-    sink: Link,
-    /// Lower-case names of the headers that the operator set: a component cannot override them.
-    operator_headers: Vec<String>,
+    sink: Sink,
+    rules: RequestRules,
 }
 
 #[derive(Debug)]
 struct Link {
     stage: Stage,
-    only: Option<HashSet<String>>,
-    skip: HashSet<String>,
-    skip_sessions: HashSet<String>,
+}
+
+/// What the components of a chain know of a batch.
+#[derive(Clone, Debug)]
+pub struct Context {
+    pub(crate) batch: BatchInfo,
+    pub(crate) lookups: Lookups,
 }
 
 /// Requests for some documents of a batch.
 #[derive(Debug, Default)]
 pub(crate) struct Encoded {
-    /// With the documents each carries, by their number in the work.
-    pub(crate) requests: Vec<(CheckedRequest, Vec<u32>)>,
+    pub(crate) requests: Vec<Outgoing>,
     /// Documents the sink refused, with its reason.
     pub(crate) rejected: Vec<(u32, String)>,
 }
 
+/// A request, with its body and the documents it carries by their number in the work.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    pub(crate) request: CheckedRequest,
+    pub(crate) body: Bytes,
+    pub(crate) documents: Vec<u32>,
+}
+
 impl Chain {
-    pub fn new(stages: Vec<Stage>, sink: Stage, operator_headers: Vec<String>) -> Chain {
+    pub fn new(stages: Vec<Stage>, sink: Sink, rules: RequestRules) -> Chain {
+        let stages = stages.into_iter().map(|stage| Link { stage }).collect();
         Chain {
-            stages: stages.into_iter().map(Link::new).collect(),
-            sink: Link::new(sink),
-            operator_headers,
+            stages,
+            sink,
+            rules,
         }
     }
 
-    pub fn sink(&self) -> &Stage {
-        &self.sink.stage
+    pub fn sink(&self) -> &Sink {
+        &self.sink
     }
 
     /// Filters and mappers, in order, over all documents without a fate.
@@ -52,7 +65,7 @@ impl Chain {
     /// the plugin asked for.
     pub(crate) fn apply(&self, work: &mut Work, context: &Context) -> Result<(), Postponed> {
         for link in &self.stages {
-            link.apply_type_lists(work);
+            apply_type_lists(&link.stage.setup().types, link.label(), work);
             match link.stage.kind() {
                 Kind::Filter => link.filter(work, context)?,
                 Kind::Mapper => link.map(work, context)?,
@@ -60,7 +73,7 @@ impl Chain {
                 Kind::HttpSink => {}
             }
         }
-        self.sink.apply_type_lists(work);
+        apply_type_lists(&self.sink.setup().types, self.sink.label(), work);
         Ok(())
     }
 
@@ -71,90 +84,52 @@ impl Chain {
         documents: &[u32],
         context: &Context,
     ) -> Result<Encoded, Postponed> {
+        let mut encoded = Encoded::default();
         if documents.is_empty() {
-            return Ok(Encoded::default());
+            return Ok(encoded);
         }
         let views: Vec<DocumentView<'_>> = documents
             .iter()
             .map(|&document| work.document(document))
             .collect();
-        let encoded = self
-            .sink
-            .stage
-            .encode_isolated(context, &views, &self.operator_headers)?;
-        let number = |index: u32| documents[index as usize];
-        Ok(Encoded {
-            requests: encoded
-                .requests
-                .into_iter()
-                .map(|request| {
-                    let carried = request.carries().iter().copied().map(number).collect();
-                    (request, carried)
-                })
-                .collect(),
-            rejected: encoded
-                .rejected
-                .into_iter()
-                .map(|(index, reason)| (number(index), reason))
-                .collect(),
-        })
+        let pieces = isolate::encode(&self.sink, &context.batch, &views, &self.rules)?;
+        for (range, piece) in pieces {
+            let number = |index: u32| documents[range.start + index as usize];
+            match piece {
+                Ok(piece) => {
+                    let outgoing = |request: CheckedRequest| Outgoing {
+                        body: request
+                            .body()
+                            .assemble(|index| work.document(number(index)).event.payload),
+                        documents: request.carries().iter().copied().map(number).collect(),
+                        request,
+                    };
+                    encoded
+                        .requests
+                        .extend(piece.requests.into_iter().map(outgoing));
+                    let rejected = piece.rejected.into_iter();
+                    encoded
+                        .rejected
+                        .extend(rejected.map(|(index, reason)| (number(index), reason)));
+                }
+                Err(reason) => encoded.rejected.extend(
+                    documents[range]
+                        .iter()
+                        .map(|&document| (document, reason.clone())),
+                ),
+            }
+        }
+        Ok(encoded)
     }
 }
 
 impl Link {
-    fn new(stage: Stage) -> Link {
-        let setup = stage.setup();
-        let only = setup
-            .only
-            .as_ref()
-            .map(|types| types.iter().cloned().collect());
-        let skip = setup.skip.iter().cloned().collect();
-        let skip_sessions = setup.skip_sessions.iter().cloned().collect();
-        Link {
-            stage,
-            only,
-            skip,
-            skip_sessions,
-        }
-    }
-
     fn label(&self) -> &str {
         self.stage.label()
     }
 
-    /// `only` and `skip` are the host's work: no call, no copy.
-    fn apply_type_lists(&self, work: &mut Work) {
-        if self.only.is_none() && self.skip.is_empty() && self.skip_sessions.is_empty() {
-            return;
-        }
-        for document in work.open() {
-            let EventView {
-                event_type, feed, ..
-            } = work.event(document);
-            let reason = if self.skip.contains(event_type) {
-                "type skipped"
-            } else if matches!(feed, FeedRef::Session(_)) && self.skip_sessions.contains(event_type)
-            {
-                "session type skipped"
-            } else if self
-                .only
-                .as_ref()
-                .is_some_and(|only| !only.contains(event_type))
-            {
-                "type not wanted"
-            } else {
-                continue;
-            };
-            work.settle(
-                document,
-                self.label(),
-                Fate::Dropped(format!("{reason} by {}", self.label())),
-            );
-        }
-    }
-
     fn filter(&self, work: &mut Work, context: &Context) -> Result<(), Postponed> {
-        if self.stage.setup().needs == Needs::Nothing {
+        if self.stage.setup().access == Access::Types {
             return Ok(());
         }
         let open = work.open();
@@ -162,7 +137,12 @@ impl Link {
             return Ok(());
         }
         let views: Vec<EventView<'_>> = open.iter().map(|&document| work.event(document)).collect();
-        let verdicts = self.stage.filter_isolated(context, &views)?;
+        let verdicts = isolate::filter(
+            &self.stage,
+            &context.call(),
+            &views,
+            &mut StateOverlay::not_granted(),
+        )?;
         for (document, verdict) in open.into_iter().zip(verdicts) {
             match verdict {
                 Isolated::Result(Verdict::Keep) => {}
@@ -181,11 +161,16 @@ impl Link {
             return Ok(());
         }
         let views: Vec<EventView<'_>> = open.iter().map(|&document| work.event(document)).collect();
-        let mapped = self.stage.transform_isolated(context, &views)?;
+        let mapped = isolate::transform(
+            &self.stage,
+            &context.call(),
+            &views,
+            &mut StateOverlay::not_granted(),
+        )?;
         for (document, mapped) in open.into_iter().zip(mapped) {
             match mapped {
-                Isolated::Result(Mapped::Emit(texts)) => {
-                    work.replace(document, texts, self.label())
+                Isolated::Result(Mapped::Emit(documents)) => {
+                    work.replace(document, documents, self.label())
                 }
                 Isolated::Result(Mapped::Drop(reason)) => {
                     work.settle(document, self.label(), Fate::Dropped(self.reason(reason)))
@@ -203,6 +188,31 @@ impl Link {
         match self.stage.setup().reasons.get(index as usize) {
             Some(reason) => reason.clone(),
             None => format!("{} (reason {index})", self.label()),
+        }
+    }
+}
+
+impl Context {
+    fn call(&self) -> CallContext<'_> {
+        CallContext {
+            batch: &self.batch,
+            lookups: self.lookups.clone(),
+        }
+    }
+}
+
+/// The host's work: no call, no copy.
+fn apply_type_lists(types: &TypeLists, label: &str, work: &mut Work) {
+    if types.let_all_through() {
+        return;
+    }
+    for document in work.open() {
+        if let Some(reason) = types.excludes(&work.event(document)) {
+            work.settle(
+                document,
+                label,
+                Fate::Dropped(format!("{reason} by {label}")),
+            );
         }
     }
 }

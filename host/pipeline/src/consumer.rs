@@ -3,8 +3,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use lockgate_lookup::Lookups;
+use lockgate_model::contract::BatchInfo;
 use lockgate_model::{Batch, BatchRecord, Commit, Seq, SeqRange};
-use lockgate_runtime::{Context, Postponed};
 use lockgate_store::{Ledger, Store, StoreError};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -12,9 +12,11 @@ use tokio::time::Instant;
 
 use crate::backoff::backoff;
 use crate::batcher::{self, BatchLimits};
+use crate::chain::Context;
 use crate::clock::now;
 use crate::delivery::{Delivered, Outlet, Stopping};
 use crate::generation::Current;
+use crate::isolate::Postponed;
 use crate::progress::Progress;
 use crate::stop::Stop;
 use crate::work::Work;
@@ -222,10 +224,12 @@ impl Flight {
         let read_at = batch.slices.last().map_or(0, |slice| slice.block.read_at);
         let lookups = self.lookups.clone();
         let context = Context {
-            batch: id.clone(),
-            pipeline: self.outlet.pipeline.clone(),
-            source: self.source.clone(),
-            read_at,
+            batch: BatchInfo {
+                id: id.as_str().into(),
+                pipeline: self.outlet.pipeline.clone(),
+                source: self.source.clone(),
+                read_at,
+            },
             lookups,
         };
         let Ok((mut work, delivered)) = self.deliver(batch, &context, &mut stop).await else {

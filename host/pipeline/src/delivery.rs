@@ -3,15 +3,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use lockgate_egress::{Client, RETRY_AFTER_MAX, Rate, SendError, Verdict};
-use lockgate_model::request::{CheckedRequest, Delivery, DocumentFate, Response};
-use lockgate_model::{Fate, FeedKind, FeedRef, RequestRecord};
-use lockgate_runtime::{Context, Inspect, Pool, Postponed};
+use lockgate_model::contract::Inspect;
+use lockgate_model::request::{CheckedRequest, Delivery, Disposition, Response};
+use lockgate_model::{Fate, FeedKind, RequestRecord};
+use lockgate_runtime::Pool;
 use tokio::task::JoinSet;
 
 use crate::backoff::{Backoff, backoff};
-use crate::chain::{Chain, Encoded};
+use crate::chain::{Chain, Context, Encoded, Outgoing};
 use crate::clock::now;
+use crate::isolate::Postponed;
 use crate::status::{Board, Problem};
 use crate::stop::Stop;
 use crate::work::Work;
@@ -66,6 +69,7 @@ enum Step {
 
 struct Job {
     request: CheckedRequest,
+    body: Bytes,
     documents: Vec<u32>,
     /// [`Outlet::sent`] when these documents were first refused.
     refused_at: Option<u64>,
@@ -136,7 +140,7 @@ impl Outlet {
                 continue;
             };
             let accepted = self.accepted.load(Ordering::Relaxed);
-            let (step, record) = self.send(&job, work, &mut stop).await?;
+            let (step, record) = self.send(&job, work, context, &mut stop).await?;
             delivered.requests.push(record);
             match step {
                 Step::Done(fates) => delivered.fates.extend(fates),
@@ -226,12 +230,8 @@ impl Outlet {
                     .into_iter()
                     .map(|(document, reason)| (document, Fate::Dead(reason))),
             );
-            for (request, documents) in encoded.requests.into_iter().rev() {
-                jobs.push_front(Job {
-                    request,
-                    documents,
-                    refused_at,
-                });
+            for outgoing in encoded.requests.into_iter().rev() {
+                jobs.push_front(Job::new(outgoing, refused_at));
             }
         }
         Ok(())
@@ -294,16 +294,17 @@ impl Outlet {
         &self,
         job: &Job,
         work: &Arc<Work>,
+        context: &Context,
         stop: &mut Stop,
     ) -> Result<(Step, RequestRecord), Stopping> {
-        let feed = match job.documents.first().map(|&first| work.event(first).feed) {
-            Some(FeedRef::Session(_)) => FeedKind::Sessions,
-            _ => FeedKind::Audit,
-        };
+        let feed = job
+            .documents
+            .first()
+            .map_or(FeedKind::Audit, |&first| work.event(first).feed);
         let mut record = RequestRecord {
             status: 0,
             documents: job.documents.len() as u32,
-            bytes: job.request.body().len() as u64,
+            bytes: job.body.len() as u64,
             attempts: 0,
             excerpt: String::new(),
         };
@@ -315,7 +316,7 @@ impl Outlet {
             record.attempts += 1;
             let number = self.sent.fetch_add(1, Ordering::Relaxed) + 1;
             let answer = tokio::select! {
-                answer = self.client.send(&job.request, feed, self.response_max()) => answer,
+                answer = self.client.send(&job.request, job.body.clone(), feed, self.response_max()) => answer,
                 () = stop.abandoned() => return Err(Stopping),
             };
             let step = match answer {
@@ -326,7 +327,7 @@ impl Outlet {
                     } else {
                         excerpt(&response.body)
                     };
-                    self.judge(job, response, number, stop).await?
+                    self.judge(job, response, number, context, stop).await?
                 }
                 // The component broke a rule that only shows when the URL is made: as if it had
                 // trapped.
@@ -356,7 +357,7 @@ impl Outlet {
     }
 
     fn response_max(&self) -> usize {
-        self.chain.sink().setup().response_max as usize
+        self.chain.sink().setup().max_response_bytes as usize
     }
 
     /// What an answer means. `number`: of the request, among all that were sent.
@@ -365,19 +366,23 @@ impl Outlet {
         job: &Job,
         response: Response,
         number: u64,
+        context: &Context,
         stop: &mut Stop,
     ) -> Result<Step, Stopping> {
         let verdict = lockgate_egress::verdict(response.status);
         if verdict == Verdict::TooLarge && job.documents.len() > 1 {
-            self.too_large
-                .fetch_min(job.request.body().len(), Ordering::Relaxed);
+            self.too_large.fetch_min(job.body.len(), Ordering::Relaxed);
         }
-        let step = if verdict == Verdict::Delivered
-            && self.chain.sink().setup().inspect == Inspect::Failures
-        {
-            Step::Done(all(&job.documents, &Fate::Delivered))
+        let inspects = match self.chain.sink().setup().inspect {
+            Inspect::Never => false,
+            Inspect::Failures => verdict != Verdict::Delivered,
+            Inspect::Always => true,
+        };
+        let step = if inspects {
+            self.classify(job, verdict, response, context, stop).await?
         } else {
-            self.classify(job, verdict, response, stop).await?
+            self.by_status(verdict, &response)
+                .unwrap_or_else(|| Step::Done(all(&job.documents, &Fate::Delivered)))
         };
         let fates = match &step {
             Step::Done(fates) | Step::Again { fates, .. } => fates.as_slice(),
@@ -404,21 +409,23 @@ impl Outlet {
         job: &Job,
         verdict: Verdict,
         response: Response,
+        context: &Context,
         stop: &mut Stop,
     ) -> Result<Step, Stopping> {
         let asked = Duration::from_millis(response.retry_after.unwrap_or(0));
         let response = Arc::new(response);
         let mut waits = backoff();
         loop {
-            let (method, carries) = (job.request.method(), job.request.carries().to_vec());
-            let (chain, suffix, shown) = (
+            let (chain, batch, sent, shown) = (
                 self.chain.clone(),
-                job.request.path_suffix().to_owned(),
+                context.batch.clone(),
+                job.request.sent(),
                 response.clone(),
             );
-            let classified = self
-                .pool
-                .run(move || chain.sink().classify(method, &suffix, &carries, &shown));
+            let classified = self.pool.run(move || {
+                let classify = || chain.sink().classify(&batch, &sent, &shown).result;
+                classify().or_else(|_| classify())
+            });
             let classified = tokio::select! {
                 classified = classified => classified,
                 () = stop.abandoned() => return Err(Stopping),
@@ -426,7 +433,12 @@ impl Outlet {
             let error = match classified {
                 Ok(Ok(delivery)) => {
                     let ready = matches!(verdict, Verdict::Delivered | Verdict::Retry);
-                    return Ok(self.by_plugin(job, delivery, asked, ready));
+                    return Ok(match delivery {
+                        Delivery::ByStatus => self
+                            .by_status(verdict, &response)
+                            .unwrap_or_else(|| Step::Done(all(&job.documents, &Fate::Delivered))),
+                        delivery => self.by_plugin(job, delivery, asked, ready),
+                    });
                 }
                 Ok(Err(error)) => error.to_string(),
                 Err(error) => error.to_string(),
@@ -474,7 +486,14 @@ impl Outlet {
     /// `asked`: the receiver's `Retry-After`.
     fn by_plugin(&self, job: &Job, delivery: Delivery, asked: Duration, ready: bool) -> Step {
         match delivery {
-            Delivery::Delivered => Step::Done(all(&job.documents, &Fate::Delivered)),
+            Delivery::ByStatus | Delivery::Delivered => {
+                Step::Done(all(&job.documents, &Fate::Delivered))
+            }
+            Delivery::Hold(message) => Step::Hold {
+                message,
+                at_least: asked,
+                ready: false,
+            },
             Delivery::Rejected(reason) => Step::Done(all(&job.documents, &Fate::Dead(reason))),
             Delivery::Split(message) => Step::Halves(message),
             Delivery::Retry { message, after } => {
@@ -494,13 +513,13 @@ impl Outlet {
                         .find(|(fated, _)| *fated == index)
                         .map(|(_, fate)| fate)
                     {
-                        None | Some(DocumentFate::Delivered) => {
+                        None | Some(Disposition::Delivered) => {
                             done.push((document, Fate::Delivered))
                         }
-                        Some(DocumentFate::Rejected(reason)) => {
+                        Some(Disposition::Rejected(reason)) => {
                             done.push((document, Fate::Dead(reason.clone())))
                         }
-                        Some(DocumentFate::Retry) => rest.push(document),
+                        Some(Disposition::Retry) => rest.push(document),
                     }
                 }
                 Step::Again {
@@ -540,37 +559,48 @@ impl Outlet {
     }
 }
 
+impl Job {
+    fn new(outgoing: Outgoing, refused_at: Option<u64>) -> Job {
+        let Outgoing {
+            request,
+            body,
+            documents,
+        } = outgoing;
+        Job {
+            request,
+            body,
+            documents,
+            refused_at,
+        }
+    }
+}
+
 /// Requests that may go side by side, each list in order.
-fn lanes(
-    work: &Work,
-    requests: Vec<(CheckedRequest, Vec<u32>)>,
-    in_session_order: bool,
-) -> Vec<VecDeque<Job>> {
+fn lanes(work: &Work, requests: Vec<Outgoing>, in_session_order: bool) -> Vec<VecDeque<Job>> {
     let mixes = |documents: &[u32]| {
         documents
             .windows(2)
             .any(|pair| work.session(pair[0]) != work.session(pair[1]))
     };
     // Requests that mix sessions cannot go side by side.
-    let one_lane = in_session_order && requests.iter().any(|(_, documents)| mixes(documents));
+    let one_lane = in_session_order && requests.iter().any(|request| mixes(&request.documents));
     let mut lanes: Vec<(String, VecDeque<Job>)> = Vec::new();
-    for (request, documents) in requests {
+    for outgoing in requests {
+        let documents = &outgoing.documents;
         let session = if one_lane {
             ""
         } else {
             documents.first().map_or("", |&first| work.session(first))
         };
-        let job = Job {
-            request,
-            documents,
-            refused_at: None,
-        };
         match lanes
             .iter_mut()
             .find(|(lane, _)| in_session_order && lane == session)
         {
-            Some((_, lane)) => lane.push_back(job),
-            None => lanes.push((session.to_owned(), VecDeque::from([job]))),
+            Some((_, lane)) => lane.push_back(Job::new(outgoing, None)),
+            None => {
+                let session = session.to_owned();
+                lanes.push((session, VecDeque::from([Job::new(outgoing, None)])));
+            }
         }
     }
     lanes.into_iter().map(|(_, lane)| lane).collect()
@@ -584,8 +614,9 @@ fn all(documents: &[u32], fate: &Fate) -> Vec<(u32, Fate)> {
 }
 
 /// The first line of an answer, for people.
-fn excerpt(body: &str) -> String {
-    body.trim()
+fn excerpt(body: &[u8]) -> String {
+    String::from_utf8_lossy(body)
+        .trim()
         .chars()
         .map(|char| if char.is_control() { ' ' } else { char })
         .take(200)

@@ -9,6 +9,7 @@ mod consumer;
 mod delivery;
 mod generation;
 mod host;
+pub mod isolate;
 mod progress;
 mod reader;
 mod status;

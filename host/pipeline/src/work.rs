@@ -1,5 +1,6 @@
 use std::collections::{BTreeMap, HashMap};
 
+use lockgate_model::contract::MappedDocument;
 use lockgate_model::{
     Batch, Day, DayTally, DeadLetter, DocumentView, EventView, Fate, Outcome, Outcomes, ReasonIndex,
 };
@@ -24,7 +25,7 @@ pub(crate) struct Work {
 struct Document {
     entry: u32,
     key: Option<Box<str>>,
-    payload: Option<String>,
+    mapped: Option<MappedDocument>,
     open: bool,
 }
 
@@ -68,7 +69,7 @@ impl Work {
             .map(|entry| Document {
                 entry,
                 key: None,
-                payload: None,
+                mapped: None,
                 open: true,
             })
             .collect();
@@ -116,25 +117,17 @@ impl Work {
         let document = &self.documents[document as usize];
         let mut view = block.view(row);
         view.key = document.key.as_deref().unwrap_or(view.key);
-        view.payload = document.payload.as_deref().unwrap_or(view.payload);
+        if let Some(mapped) = &document.mapped {
+            view.payload = &mapped.payload;
+        }
         view
     }
 
     pub(crate) fn document(&self, document: u32) -> DocumentView<'_> {
-        let EventView {
-            key,
-            event_type,
-            time,
-            feed,
-            payload,
-            ..
-        } = self.event(document);
+        let mapped = &self.documents[document as usize].mapped;
         DocumentView {
-            key,
-            event_type,
-            time,
-            feed,
-            payload,
+            event: self.event(document),
+            attributes: mapped.as_ref().map_or(&[], |mapped| &mapped.attributes[..]),
         }
     }
 
@@ -145,7 +138,7 @@ impl Work {
     }
 
     /// A mapper made these texts of a document. None: dropped, with the reason `empty`.
-    pub(crate) fn replace(&mut self, document: u32, texts: Vec<String>, stage: &str) {
+    pub(crate) fn replace(&mut self, document: u32, texts: Vec<MappedDocument>, stage: &str) {
         if texts.is_empty() {
             return self.settle(document, stage, Fate::Dropped("empty".into()));
         }
@@ -155,7 +148,7 @@ impl Work {
         for (ordinal, text) in texts.into_iter().enumerate() {
             if ordinal == 0 {
                 let first = &mut self.documents[document as usize];
-                first.payload = Some(text);
+                first.mapped = Some(text);
                 if several {
                     first.key = Some(format!("{key}#0").into());
                 }
@@ -164,7 +157,7 @@ impl Work {
                 self.documents.push(Document {
                     entry,
                     key,
-                    payload: Some(text),
+                    mapped: Some(text),
                     open: true,
                 });
                 self.entries[entry as usize].open += 1;
@@ -317,11 +310,19 @@ mod tests {
             [0, 1, 2],
             "the unreadable event is a dead letter already"
         );
-        work.replace(0, vec![r#"{"x":1}"#.into(), r#"{"x":2}"#.into()], "stage 1");
+        let mapped = |payload: &str| MappedDocument {
+            payload: payload.into(),
+            attributes: vec![],
+        };
+        work.replace(
+            0,
+            vec![mapped(r#"{"x":1}"#), mapped(r#"{"x":2}"#)],
+            "stage 1",
+        );
         work.replace(1, vec![], "stage 1");
         assert_eq!(work.open(), [0, 4, 2], "in the order of the events");
-        assert_eq!((work.document(0).key, work.document(4).key), ("a#0", "a#1"));
-        assert_eq!(work.document(4).payload, r#"{"x":2}"#);
+        assert_eq!((work.event(0).key, work.event(4).key), ("a#0", "a#1"));
+        assert_eq!(work.document(4).event.payload, r#"{"x":2}"#);
         work.settle(0, "sink", Fate::Delivered);
         work.settle(4, "sink", Fate::Dead("refused".into()));
         work.settle(2, "sink", Fate::Delivered);

@@ -133,8 +133,8 @@ fn more_than_four_times_the_input_and_a_mebibyte_is_too_much() {
 #[test]
 fn reasons_are_cut_to_a_line() {
     let stage = mapper(json!({ "mode": "reject-huge", "on": "k3" }));
-    let outcomes = call_mapper(&stage, &events()).unwrap();
-    let Mapped::Reject(reason) = &outcomes[3] else {
+    let outcomes = call_mapper(&stage, &events()[3..4]).unwrap();
+    let Mapped::Reject(reason) = &outcomes[0] else {
         panic!("rejected")
     };
     assert!(
