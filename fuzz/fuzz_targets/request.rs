@@ -2,7 +2,7 @@
 //! it goes to.
 #![no_main]
 
-use lockgate_model::request::{Request, check_indexes};
+use lockgate_model::request::{Body, Part, Request, RequestRules, check_indexes};
 
 #[derive(Debug, arbitrary::Arbitrary)]
 struct Input {
@@ -10,6 +10,8 @@ struct Input {
     path_suffix: String,
     query: Vec<(String, String)>,
     headers: Vec<(String, String)>,
+    tag: String,
+    parts: Vec<(Option<u32>, String)>,
     carries: Vec<u32>,
     rejected: Vec<u32>,
     documents: u8,
@@ -21,6 +23,8 @@ libfuzzer_sys::fuzz_target!(|input: Input| {
         path_suffix,
         query,
         headers,
+        tag,
+        parts,
         carries,
         rejected,
         documents,
@@ -40,18 +44,37 @@ libfuzzer_sys::fuzz_target!(|input: Input| {
         path_suffix,
         query,
         headers,
-        body: Default::default(),
+        body: Body::Parts(
+            parts
+                .into_iter()
+                .map(|(document, text)| document.map_or(Part::Text(text), Part::Document))
+                .collect(),
+        ),
+        tag,
         carries,
     };
-    match request.check(&["x-tenant".to_owned()]) {
+    let rules = RequestRules {
+        operator_headers: vec!["x-tenant".into()],
+        allowed_headers: vec!["x-request-id".into(), "x-tenant".into(), "host".into()],
+        operator_query: vec!["token".into()],
+    };
+    match request.check(&rules) {
         Ok(request) => {
             let path = request.path_suffix();
             assert!(
                 path.is_ascii()
+                    && (path.is_empty() || path.starts_with(['/', '.']))
                     && !path.contains("..")
                     && !path.contains("//")
                     && !path.contains(['?', '#', '@', '\\', '%'])
             );
+            assert!(!request.carries().is_empty());
+            assert!(request.query().iter().all(|(name, _)| name != "token"));
+            let assembled = request.body().assemble(|index| {
+                assert!(request.carries().contains(&index));
+                "{}"
+            });
+            assert_eq!(assembled.len(), request.body().len(|_| "{}"));
             for (name, value) in request.headers() {
                 assert!(!name.is_empty() && !name.contains([':', ' ', '\r', '\n']));
                 assert!(

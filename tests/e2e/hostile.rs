@@ -344,7 +344,7 @@ fn a_component_that_takes_nothing_holds_its_pipeline_and_the_others_finish() {
         ),
         filter(
             "not-yet",
-            r#"{ mode = "fail-retryable" }"#,
+            r#"{ mode = "fail-retry" }"#,
             [0, 0, 0, EVENTS],
             &["not yet"],
         ),

@@ -51,6 +51,9 @@ pub(crate) const PLUGIN_MEMORY: Bounds<Bytes> = Bounds {
     most: Bytes(4 * GIB),
 };
 
+/// Keys and values that a stage may keep: least and most. By default it may keep none.
+pub(crate) const PLUGIN_STATE: (Bytes, Bytes) = (Bytes(KIB), Bytes(64 * MIB));
+
 /// Events in a full batch.
 pub(crate) const BATCH_EVENTS: Bounds<Count> = Bounds {
     default: Count(500),

@@ -10,7 +10,8 @@ use crate::substitution::references;
 
 /// Keys of a sink whose values cannot hold a secret. All other values there are hidden, including
 /// those of misspelt keys.
-const PLAIN_SINK_KEYS: [&str; 6] = [
+const PLAIN_SINK_KEYS: [&str; 7] = [
+    "allow-headers",
     "plugin",
     "rate",
     "timeout",
@@ -21,12 +22,12 @@ const PLAIN_SINK_KEYS: [&str; 6] = [
 
 /// Keys whose values are shown in a text that was not understood, unless a value contains a suspicious word.
 #[rustfmt::skip]
-const PLAIN_KEYS: [&str; 35] = [
+const PLAIN_KEYS: [&str; 37] = [
     "addr", "identity", "cert", "ca", "types", "start-time", "window", "concurrency", // sources
     "path", "retain", "age", "bytes", "audit", "sessions", // the store
-    "source", "limits", "time", "memory", "reuse", "wasi", // plugins
+    "source", "limits", "time", "memory", "reuse", "state", "wasi", // plugins
     "from", "batch", "events", "order", "in-flight", "stage", // pipelines
-    "plugin", "rate", "timeout", "tls", "with", "allow-plaintext", // stages and sinks
+    "plugin", "allow-headers", "rate", "timeout", "tls", "with", "allow-plaintext", // stages and sinks
     "only", "skip", "where", // the filter
 ];
 

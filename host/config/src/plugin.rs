@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::defaults::{PLUGIN_MEMORY, PLUGIN_TIME};
+use crate::defaults::{PLUGIN_MEMORY, PLUGIN_STATE, PLUGIN_TIME};
 use crate::name;
 use crate::reading::Reading;
 use crate::report::Issue;
@@ -21,6 +21,9 @@ pub struct Plugin {
     pub limits: Limits,
     /// `reuse`: instances outlive their batch. Default false.
     pub reuse: bool,
+    /// `state`: bytes of keys and values that each stage with this plugin may keep. Default: no
+    /// state is granted.
+    pub state: Option<u64>,
     /// `wasi`: what a component that imports WASI gets. Default `"none"`.
     pub wasi: Wasi,
     /// The span of the source in the TOML text.
@@ -114,6 +117,7 @@ pub(crate) fn refer(r: &mut Reading<'_>, declared: &Declared, value: &Value<'_>)
             source,
             limits: Limits::default(),
             reuse: false,
+            state: None,
             wasi: Wasi::None,
             span: value.span(),
         }),
@@ -162,6 +166,11 @@ fn plugin(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Plugin> {
         .optional("reuse")
         .and_then(|value| value.flag(r))
         .unwrap_or(false);
+    let (least, most) = PLUGIN_STATE;
+    let state = table
+        .optional("state")
+        .and_then(|value| value.quantity(r, least, most, None))
+        .map(|bytes| bytes.0);
     let wasi = table
         .optional("wasi")
         .and_then(|value| value.choice(r, &[("none", Wasi::None), ("stub", Wasi::Stub)]))
@@ -172,6 +181,7 @@ fn plugin(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Plugin> {
         source: source?,
         limits,
         reuse,
+        state,
         wasi,
         span: source_value?.span(),
     })

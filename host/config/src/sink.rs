@@ -31,6 +31,9 @@ pub struct Sink {
     pub tls: Tls,
     /// `headers`: set by the host on every request.
     pub headers: Vec<(String, Secret)>,
+    /// `allow-headers`: what the plugin may set beyond the headers that every sink may. In lower
+    /// case.
+    pub allow_headers: Vec<String>,
     pub auth: Option<Auth>,
     pub rate: Rate,
     /// `timeout`: one request, from connecting to the last byte of the response. Default 30 s.
@@ -68,12 +71,13 @@ pub struct Rate {
 }
 
 /// Keys that are recognised as a sink's when they are found elsewhere.
-pub(crate) const KEYS: [&str; 9] = [
+pub(crate) const KEYS: [&str; 10] = [
     "plugin",
     "url",
     "session-url",
     "tls",
     "headers",
+    "allow-headers",
     "auth",
     "rate",
     "timeout",
@@ -115,6 +119,10 @@ pub(crate) fn read(
     let headers = headers_table
         .as_ref()
         .map(|table| headers(r, table))
+        .unwrap_or_default();
+    let allow_headers = table
+        .optional("allow-headers")
+        .map(|value| allow_headers(r, &value, &headers))
         .unwrap_or_default();
     let auth_value = table.optional("auth");
     let auth = auth_value
@@ -168,6 +176,7 @@ pub(crate) fn read(
         session_url,
         tls,
         headers,
+        allow_headers,
         auth,
         rate,
         timeout,
@@ -258,6 +267,39 @@ fn headers(r: &mut Reading<'_>, table: &Table<'_>) -> Vec<(String, Secret)> {
         headers.push((value.name.clone(), secret.unwrap_or_default()));
     }
     headers
+}
+
+/// Names that a sink may set: none of the host's, and none that the operator sets.
+fn allow_headers(
+    r: &mut Reading<'_>,
+    value: &Value<'_>,
+    headers: &[(String, Secret)],
+) -> Vec<String> {
+    let mut allowed: Vec<String> = Vec::new();
+    let example = "such as `allow-headers = [\"x-request-id\"]`";
+    for item in value.texts(r, example).unwrap_or_default() {
+        if !header_name(r, &item.text, &item.shown, &item.span) {
+            continue;
+        }
+        let is_set = |(name, _): &(String, Secret)| name.eq_ignore_ascii_case(&item.text);
+        if headers.iter().any(is_set) {
+            r.issue(Issue::new(
+                item.span,
+                format!(
+                    "The header `{}` is set by `headers`, so the plugin cannot set it.",
+                    item.shown
+                ),
+                "no effect",
+                "name it in `headers` or in `allow-headers`, not in both",
+            ));
+            continue;
+        }
+        let name = item.text.to_ascii_lowercase();
+        if !allowed.contains(&name) {
+            allowed.push(name);
+        }
+    }
+    allowed
 }
 
 /// Whether `name` is a token and not a header that the host sets itself. `shown`: the name in

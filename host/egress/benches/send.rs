@@ -4,11 +4,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use divan::counter::BytesCount;
 use lockgate_egress::{ClientCertificate, Endpoint, EndpointClient, Pem, Secret};
 use lockgate_model::FeedKind;
-use lockgate_model::request::Request;
+use lockgate_model::request::{Body, Part, Request};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
@@ -51,20 +50,24 @@ fn send(bencher: divan::Bencher, connections: usize) {
         path_suffix: String::new(),
         query: vec![],
         headers: vec![("content-type".into(), "application/json".into())],
-        body: Bytes::from(vec![b'x'; BODY]),
+        body: Body::Parts(vec![Part::Document(0)]),
+        tag: String::new(),
         carries: vec![0],
     };
-    let request = Arc::new(request.check(client.operator_headers()).unwrap());
+    let payload = "x".repeat(BODY);
+    let body = request.body.assemble(|_| &payload);
+    let request = Arc::new(request.check(&client.request_rules(&[])).unwrap());
     bencher
         .counter(BytesCount::new(BODY * REQUESTS))
         .bench_local(|| {
             runtime.block_on(async {
                 let tasks: Vec<_> = (0..REQUESTS)
                     .map(|_| {
-                        let (client, request) = (client.clone(), request.clone());
+                        let (client, request, body) =
+                            (client.clone(), request.clone(), body.clone());
                         tokio::spawn(async move {
                             client
-                                .send(&request, FeedKind::Audit, 1024)
+                                .send(&request, body, FeedKind::Audit, 1024)
                                 .await
                                 .unwrap()
                                 .status

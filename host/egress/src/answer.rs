@@ -50,16 +50,15 @@ impl Reading<'_> {
             self.discard(response).await;
         }
         let cut = body.len() > self.body_max;
-        let mut body =
-            String::from_utf8_lossy(&self.masks.mask_prefix(&body, self.body_max)).into_owned();
-        if cut && body.ends_with(char::REPLACEMENT_CHARACTER) {
-            // The cut split a character.
-            body.pop();
+        let mut body = self.masks.mask_prefix(&body, self.body_max).into_owned();
+        if cut {
+            // Half a character, made by the cut, would make bytes of a text.
+            body.truncate(whole_characters(&body));
         }
         Response {
             status,
             headers,
-            body,
+            body: body.into(),
             truncated: cut || !whole,
             retry_after,
         }
@@ -105,6 +104,15 @@ fn headers(headers: &HeaderMap, masks: &Masks) -> Vec<(String, String)> {
             )
         })
         .collect()
+}
+
+/// The length of a text without the incomplete character at its end, if there is one. Of what is not
+/// UTF-8 otherwise, all of it.
+fn whole_characters(bytes: &[u8]) -> usize {
+    match std::str::from_utf8(bytes) {
+        Err(error) if error.error_len().is_none() => error.valid_up_to(),
+        _ => bytes.len(),
+    }
 }
 
 /// RFC 9110, 10.2.3: seconds, or a date. A date in the past means now.

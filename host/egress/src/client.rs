@@ -3,8 +3,9 @@ use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::Bytes;
 use lockgate_model::request::{
-    CheckedRequest, Method, Response, is_header_name, is_refused_header,
+    CheckedRequest, Method, RequestRules, Response, is_header_name, is_refused_header,
 };
 use lockgate_model::{FeedKind, Masks, Secret, names_a_secret};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
@@ -89,10 +90,37 @@ impl EndpointClient {
         &self.name
     }
 
-    /// The names of the operator's headers, in lower case, for
-    /// [`Request::check`](lockgate_model::request::Request::check).
+    /// The names of the operator's headers, in lower case.
     pub fn operator_headers(&self) -> &[String] {
         &self.operator_headers
+    }
+
+    /// The names of the query parameters of the operator's URLs, decoded, credentials included.
+    pub fn operator_query(&self) -> Vec<String> {
+        let targets = [Some(&self.target), self.session_target.as_ref()];
+        let mut names: Vec<String> = targets
+            .into_iter()
+            .flatten()
+            .flat_map(|target| target.query_names())
+            .cloned()
+            .collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// What a sink's requests must keep here, for
+    /// [`Request::check`](lockgate_model::request::Request::check). `allow_headers`: what the
+    /// operator allows beyond the headers that every sink may set, in any case.
+    pub fn request_rules(&self, allow_headers: &[String]) -> RequestRules {
+        RequestRules {
+            operator_headers: self.operator_headers.clone(),
+            allowed_headers: allow_headers
+                .iter()
+                .map(|name| name.to_ascii_lowercase())
+                .collect(),
+            operator_query: self.operator_query(),
+        }
     }
 
     /// Sends a request once and returns the answer, whatever its status. Waits for a free
@@ -102,10 +130,13 @@ impl EndpointClient {
     /// a fresh connection: receivers close idle connections without notice. A receiver may
     /// therefore see a request twice, as with every retry.
     ///
+    /// `body`: the request's, assembled.
+    ///
     /// `response_max`: bytes of the answer's body that the sink wants; longer bodies are truncated.
     pub async fn send(
         &self,
         request: &CheckedRequest,
+        body: Bytes,
         feed: FeedKind,
         response_max: usize,
     ) -> Result<Response, SendError> {
@@ -130,7 +161,7 @@ impl EndpointClient {
                 .map_err(SendError::Request)?,
         );
         *http.headers_mut() = self.headers(request)?;
-        *http.body_mut() = Some(request.body().clone().into());
+        *http.body_mut() = Some(body.into());
 
         let deadline = Instant::now() + self.timeout;
         let again = http.try_clone();

@@ -67,6 +67,11 @@ impl Target {
         self.origin.starts_with("https:")
     }
 
+    /// Names of the operator's query parameters, decoded, credentials included.
+    pub fn query_names(&self) -> &[String] {
+        &self.names
+    }
+
     /// The operator's path, then `suffix`; the guest's query, then the operator's.
     ///
     /// # Errors

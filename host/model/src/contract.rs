@@ -139,6 +139,24 @@ pub struct Encoded {
     pub rejected: Vec<(u32, String)>,
 }
 
+/// A call of a component, with what it cost.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Called<T> {
+    pub result: Result<T, CallError>,
+    /// CPU time of the calling thread, starting an instance included.
+    pub cpu: Duration,
+}
+
+impl<T> Called<T> {
+    /// An answer for which nothing had to be called.
+    pub fn free(result: Result<T, CallError>) -> Called<T> {
+        Called {
+            result,
+            cpu: Duration::ZERO,
+        }
+    }
+}
+
 /// Why a call of a component gave no usable answer. Texts that came from the component are escaped
 /// and short.
 #[derive(Clone, Debug, Error, PartialEq)]

@@ -5,10 +5,11 @@ mod support;
 
 use divan::Bencher;
 use divan::counter::ItemsCount;
-use lockgate_model::{DocumentView, EventView};
+use lockgate_model::DocumentView;
+use lockgate_model::request::RequestRules;
 use lockgate_plugin::Filter;
 use serde_json::{Value, json};
-use support::{EVENTS, context, event, stage};
+use support::{EVENTS, batch, event, sink, stage, transform};
 
 fn main() {
     divan::main();
@@ -50,36 +51,58 @@ fn redact(bencher: Bencher, reuse: bool) {
     let events: Vec<_> = payloads.iter().map(|payload| event(payload)).collect();
     bencher
         .counter(ItemsCount::new(EVENTS))
-        .bench_local(|| stage.transform(&context(), &events).unwrap());
+        .bench_local(|| transform(&stage, &events));
 }
 
+/// By parts: payloads stay with the host, which looks at their `time`.
 #[divan::bench(args = [false, true])]
 fn fluentd_encode(bencher: Bencher, reuse: bool) {
-    let stage = stage("fluentd", json!({}), reuse);
+    encode(bencher, json!({}), reuse);
+}
+
+/// With every payload copied in: the operator's `max-bytes` needs their sizes.
+#[divan::bench(args = [false, true])]
+fn fluentd_encode_payloads(bencher: Bencher, reuse: bool) {
+    encode(bencher, json!({ "max-bytes": 1 << 30 }), reuse);
+}
+
+/// What the host does with the parts.
+#[divan::bench]
+fn fluentd_assemble(bencher: Bencher) {
+    let sink = sink("fluentd", json!({}), true);
     let payloads = payloads();
-    let documents: Vec<_> = payloads
-        .iter()
-        .map(|payload| {
-            let EventView {
-                key,
-                event_type,
-                time,
-                feed,
-                payload,
-                ..
-            } = event(payload);
-            DocumentView {
-                key,
-                event_type,
-                time,
-                feed,
-                payload,
-            }
-        })
-        .collect();
+    let documents = documents(&payloads);
+    let rules = RequestRules::default();
+    let encoded = sink
+        .encode(batch(), &documents, &rules, false)
+        .result
+        .unwrap();
+    let body = encoded.requests[0].body();
     bencher
         .counter(ItemsCount::new(EVENTS))
-        .bench_local(|| stage.encode(&context(), &documents, &[]).unwrap());
+        .bench_local(|| body.assemble(|index| &payloads[index as usize]));
+}
+
+fn encode(bencher: Bencher, config: Value, reuse: bool) {
+    let sink = sink("fluentd", config, reuse);
+    let payloads = payloads();
+    let documents = documents(&payloads);
+    let rules = RequestRules::default();
+    bencher.counter(ItemsCount::new(EVENTS)).bench_local(|| {
+        sink.encode(batch(), &documents, &rules, false)
+            .result
+            .unwrap()
+    });
+}
+
+fn documents(payloads: &[String]) -> Vec<DocumentView<'_>> {
+    payloads
+        .iter()
+        .map(|payload| DocumentView {
+            event: event(payload),
+            attributes: &[],
+        })
+        .collect()
 }
 
 fn filter(bencher: Bencher, config: Value, reuse: bool) {
@@ -88,7 +111,7 @@ fn filter(bencher: Bencher, config: Value, reuse: bool) {
     let events: Vec<_> = payloads.iter().map(|payload| event(payload)).collect();
     bencher
         .counter(ItemsCount::new(EVENTS))
-        .bench_local(|| stage.filter(&context(), &events).unwrap());
+        .bench_local(|| support::filter(&stage, &events));
 }
 
 fn condition() -> Value {

@@ -18,7 +18,7 @@ use lockgate_runtime::Stage;
 use lockgate_sim::generate::{Generator, Options};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
-use support::{EVENTS, context, event, stage};
+use support::{EVENTS, event, stage, transform};
 
 /// Of the simulator's.
 const GENERATED: u64 = 10_000;
@@ -115,13 +115,7 @@ fn main() {
         wasm / native
     );
     let alone = [event(events[0])];
-    let instance = best(|| {
-        _ = black_box(
-            stage
-                .transform(&context(), &alone)
-                .expect("the mapper maps everything"),
-        )
-    });
+    let instance = best(|| _ = black_box(transform(&stage, &alone)));
     println!(
         "\nconfiguring: {configuring:.1} µs natively; an instance for one event: {instance:.0} µs"
     );
@@ -139,11 +133,7 @@ fn measure(native: &Native, stage: &Stage, batch: &[&str]) -> Cost {
             black_box(native.map(black_box(payload)));
         }
         let between = cpu_micros();
-        black_box(
-            stage
-                .transform(&context(), black_box(&views))
-                .expect("the mapper maps everything"),
-        );
+        black_box(transform(stage, black_box(&views)));
         cost.native = cost.native.min((between - begun) / batch.len() as f64);
         cost.wasm = cost.wasm.min((cpu_micros() - between) / batch.len() as f64);
     }

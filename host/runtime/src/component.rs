@@ -1,13 +1,12 @@
 use std::fmt;
 use std::sync::Arc;
 
+use lockgate_model::contract::CallError;
 use sha2::{Digest, Sha256};
 use thiserror::Error;
-use wasmtime::component::{HasSelf, Linker};
 
-use crate::bindings::filter::lockgate::plugin;
-use crate::bindings::{filter::FilterPre, mapper::MapperPre, sink::HttpSinkPre};
 use crate::compiled;
+use crate::contract::draft::{Pre, linker};
 use crate::engine::Engine;
 use crate::host::{Host, Identity};
 use crate::instance::Instance;
@@ -25,15 +24,8 @@ struct Inner {
     digest: String,
     kind: Kind,
     looks_up: bool,
+    keeps_state: bool,
     pre: Pre,
-}
-
-/// A component whose imports are linked and whose exports are known.
-#[derive(Clone)]
-pub(crate) enum Pre {
-    Filter(FilterPre<Host>),
-    Mapper(MapperPre<Host>),
-    HttpSink(HttpSinkPre<Host>),
 }
 
 /// Why bytes are not a component that this host can run.
@@ -65,9 +57,6 @@ pub enum LoadError {
     /// More than one world.
     #[error("it exports several worlds of `lockgate:plugin` ({kinds}); a component is of one")]
     SeveralWorlds { kinds: String },
-    /// Half a world.
-    #[error("it exports what makes a `{kind}`, but not `lockgate:plugin/lifecycle`")]
-    NoLifecycle { kind: Kind },
     /// Wants something that no component gets.
     #[error("a component of the world `{kind}` has no use for what this one imports: {imports}")]
     Imports { kind: Kind, imports: String },
@@ -122,16 +111,12 @@ impl Component {
             });
         }
 
-        let linker = linker(engine, shape.kind).map_err(|e| LoadError::Mismatch(text(&e)))?;
+        let linker =
+            linker(&engine.inner, shape.kind).map_err(|e| LoadError::Mismatch(text(&e)))?;
         let linked = linker
             .instantiate_pre(&compiled)
             .map_err(|e| LoadError::Mismatch(text(&e)))?;
-        let pre = match shape.kind {
-            Kind::Filter => FilterPre::new(linked).map(Pre::Filter),
-            Kind::Mapper => MapperPre::new(linked).map(Pre::Mapper),
-            Kind::HttpSink => HttpSinkPre::new(linked).map(Pre::HttpSink),
-        };
-        let pre = pre.map_err(|e| LoadError::Mismatch(text(&e)))?;
+        let pre = Pre::new(shape.kind, linked).map_err(|e| LoadError::Mismatch(text(&e)))?;
         let identity = Identity {
             pipeline: "-".into(),
             stage: "load".into(),
@@ -143,7 +128,7 @@ impl Component {
             Host::new(engine, identity, &Limits::default(), Arc::default()),
         )
         .map_err(|error| match error {
-            crate::CallError::Contract(text) => LoadError::Mismatch(text),
+            CallError::Contract(text) => LoadError::Mismatch(text),
             error => LoadError::Start(error.to_string()),
         })?;
         Ok(Component {
@@ -152,6 +137,7 @@ impl Component {
                 digest,
                 kind: shape.kind,
                 looks_up: shape.looks_up,
+                keeps_state: shape.keeps_state,
                 pre,
             }),
         })
@@ -176,6 +162,11 @@ impl Component {
         self.inner.looks_up
     }
 
+    /// It imports `state`: where the operator grants it, batches depend on each other.
+    pub fn keeps_state(&self) -> bool {
+        self.inner.keeps_state
+    }
+
     pub(crate) fn pre(&self) -> &Pre {
         &self.inner.pre
     }
@@ -189,19 +180,6 @@ impl fmt::Debug for Component {
             .field("digest", &self.digest())
             .finish()
     }
-}
-
-/// All that a component of this kind may import, whether it does or not. What was not granted says
-/// so when it is called.
-fn linker(engine: &Engine, kind: Kind) -> wasmtime::Result<Linker<Host>> {
-    let mut linker = Linker::new(&engine.inner);
-    plugin::log::add_to_linker::<_, HasSelf<Host>>(&mut linker, |host| host)?;
-    plugin::metrics::add_to_linker::<_, HasSelf<Host>>(&mut linker, |host| host)?;
-    if kind != Kind::HttpSink {
-        plugin::lookup::add_to_linker::<_, HasSelf<Host>>(&mut linker, |host| host)?;
-        plugin::state::add_to_linker::<_, HasSelf<Host>>(&mut linker, |host| host)?;
-    }
-    Ok(linker)
 }
 
 /// An error with its causes, on one line.

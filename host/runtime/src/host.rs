@@ -2,11 +2,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockgate_lookup::Lookups;
+use lockgate_model::StateOverlay;
+use lockgate_model::contract::CallError;
 
 use crate::budget::{Meter, Refused};
 use crate::cpu;
 use crate::engine::Engine;
-use crate::error::CallError;
 use crate::limits::{Limits, TICK};
 use crate::log::Lines;
 use crate::services::Services;
@@ -32,6 +33,8 @@ pub(crate) struct Host {
     /// What the call that runs may look up. Nothing while it is configured: that must give the
     /// same answer for each batch.
     pub(crate) lookups: Lookups,
+    /// The state that the call reads and writes. Not granted while it is configured.
+    pub(crate) state: StateOverlay,
     limits: Limits,
     /// CPU time of the thread when the call began.
     began: Duration,
@@ -52,6 +55,7 @@ impl Host {
             services,
             batch: "-".into(),
             lookups: Lookups::default(),
+            state: StateOverlay::not_granted(),
             limits: limits.clone(),
             began: Duration::ZERO,
             timed_out: false,

@@ -1,26 +1,18 @@
 use std::fmt;
 
+use lockgate_model::contract::CallError;
 use wasmtime::{PoolConcurrencyLimitError, Store, UpdateDeadline};
 
-use crate::bindings::filter::{Filter, lockgate::plugin::types};
-use crate::bindings::mapper::Mapper;
-use crate::bindings::sink::HttpSink;
-use crate::component::Pre;
+use crate::contract::draft::{Exports, Pre};
 use crate::engine::Engine;
-use crate::error::CallError;
 use crate::host::Host;
+use crate::setup::{ConfigIssue, Setup};
 
 /// A component with memory of its own. After any call that did not return it is of no use: drop it.
 pub(crate) struct Instance {
     store: Store<Host>,
-    world: World,
+    exports: Exports,
     fuel: bool,
-}
-
-pub(crate) enum World {
-    Filter(Filter),
-    Mapper(Mapper),
-    HttpSink(HttpSink),
 }
 
 impl Instance {
@@ -34,15 +26,10 @@ impl Instance {
             None => Ok(UpdateDeadline::Interrupt),
         });
         begin(&mut store, engine.fuel, output);
-        let world = match pre {
-            Pre::Filter(pre) => pre.instantiate(&mut store).map(World::Filter),
-            Pre::Mapper(pre) => pre.instantiate(&mut store).map(World::Mapper),
-            Pre::HttpSink(pre) => pre.instantiate(&mut store).map(World::HttpSink),
-        };
-        match world {
-            Ok(world) => Ok(Instance {
+        match pre.instantiate(&mut store) {
+            Ok(exports) => Ok(Instance {
                 store,
-                world,
+                exports,
                 fuel: engine.fuel,
             }),
             Err(error) if error.is::<PoolConcurrencyLimitError>() => Err(CallError::Host(
@@ -63,28 +50,18 @@ impl Instance {
         &mut self,
         config: &str,
         output: usize,
-    ) -> Result<Result<types::Setup, Vec<types::ConfigIssue>>, CallError> {
-        self.call(output, |world, store| match world {
-            World::Filter(world) => world
-                .lockgate_plugin_lifecycle()
-                .call_configure(store, config),
-            World::Mapper(world) => world
-                .lockgate_plugin_lifecycle()
-                .call_configure(store, config),
-            World::HttpSink(world) => world
-                .lockgate_plugin_lifecycle()
-                .call_configure(store, config),
-        })
+    ) -> Result<Result<Setup, Vec<ConfigIssue>>, CallError> {
+        self.call(output, |exports, store| exports.configure(store, config))
     }
 
     /// One call, with full limits. `output`: bytes that it may return.
     pub(crate) fn call<R>(
         &mut self,
         output: usize,
-        run: impl FnOnce(&World, &mut Store<Host>) -> wasmtime::Result<R>,
+        run: impl FnOnce(&Exports, &mut Store<Host>) -> wasmtime::Result<R>,
     ) -> Result<R, CallError> {
         begin(&mut self.store, self.fuel, output);
-        match run(&self.world, &mut self.store) {
+        match run(&self.exports, &mut self.store) {
             Ok(result) => self.store.data_mut().check().map(|()| result),
             Err(error) => Err(self.store.data_mut().explain(&error, output)),
         }

@@ -60,6 +60,8 @@ pub(crate) struct Shape {
     pub(crate) wasi: Vec<String>,
     /// It imports `lookup`.
     pub(crate) looks_up: bool,
+    /// It imports `state`.
+    pub(crate) keeps_state: bool,
 }
 
 /// Unknown exports are left alone: some languages' tools add their own.
@@ -82,8 +84,7 @@ pub(crate) fn shape(imports: &[String], exports: &[String]) -> Result<Shape, Loa
         .filter(|kind| exported(kind.export()))
         .collect();
     let kind = match kinds[..] {
-        [kind] if exported("lifecycle") => kind,
-        [kind] => return Err(LoadError::NoLifecycle { kind }),
+        [kind] => kind,
         [] => {
             return Err(LoadError::NoWorld {
                 exports: list(exports),
@@ -112,13 +113,16 @@ pub(crate) fn shape(imports: &[String], exports: &[String]) -> Result<Shape, Loa
             imports: list(&unknown),
         });
     }
-    let looks_up = imports
-        .iter()
-        .any(|name| ours(name).is_some_and(|(own, _)| own == "lookup"));
+    let imported = |interface: &str| {
+        imports
+            .iter()
+            .any(|name| ours(name).is_some_and(|(own, _)| own == interface))
+    };
     Ok(Shape {
         kind,
         wasi: wasi.into_iter().cloned().collect(),
-        looks_up,
+        looks_up: imported("lookup"),
+        keeps_state: imported("state"),
     })
 }
 
@@ -181,10 +185,12 @@ mod tests {
                     kind,
                     wasi,
                     looks_up,
+                    keeps_state,
                 }) => format!(
-                    "{kind}, wasi {}{}",
+                    "{kind}, wasi {}{}{}",
                     wasi.len(),
-                    if looks_up { ", looks up" } else { "" }
+                    if looks_up { ", looks up" } else { "" },
+                    if keeps_state { ", keeps state" } else { "" }
                 ),
                 Err(error) => error.to_string(),
             }
@@ -192,38 +198,33 @@ mod tests {
         for (imports, exports, expected) in [
             (
                 &["types", "events", "log", "state"][..],
-                &["lifecycle", "filtering", "other:thing/init"][..],
-                "filter, wasi 0",
+                &["filtering", "other:thing/init"][..],
+                "filter, wasi 0, keeps state",
             ),
             (
                 &["types", "wasi:io/streams@0.2.9"],
-                &["lifecycle", "mapping"],
+                &["mapping"],
                 "mapper, wasi 1",
             ),
             (
                 &["lookup", "types"],
-                &["lifecycle", "mapping"],
+                &["mapping"],
                 "mapper, wasi 0, looks up",
             ),
-            (&[], &["lifecycle", "http-encoding"], "http-sink, wasi 0"),
+            (&[], &["http-encoding"], "http-sink, wasi 0"),
             (
                 &["log", "state"],
-                &["lifecycle", "http-encoding"],
+                &["http-encoding"],
                 "a component of the world `http-sink` has no use for what this one imports: `lockgate:plugin/state@0.1.0-draft`",
             ),
             (
                 &["other:thing/net@1.0.0"],
-                &["lifecycle", "filtering"],
+                &["filtering"],
                 "a component of the world `filter` has no use for what this one imports: `other:thing/net@1.0.0`",
             ),
             (
                 &[],
-                &["mapping"],
-                "it exports what makes a `mapper`, but not `lockgate:plugin/lifecycle`",
-            ),
-            (
-                &[],
-                &["lifecycle", "mapping", "filtering"],
+                &["mapping", "filtering"],
                 "it exports several worlds of `lockgate:plugin` (`filter`, `mapper`); a component is of one",
             ),
             (
@@ -238,7 +239,7 @@ mod tests {
             ),
             (
                 &["lockgate:plugin/log"],
-                &["lifecycle", "filtering"],
+                &["filtering"],
                 "it was built for version none of `lockgate:plugin`, this host speaks 0.1.0-draft; build it against the host's `wit/plugin.wit`",
             ),
         ] {

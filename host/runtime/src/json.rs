@@ -70,6 +70,14 @@ pub fn check_object(text: &str) -> Result<(), Fault> {
     }
 }
 
+/// Takes the line breaks out of a document that [`check_object`] has passed: there are none inside
+/// its strings.
+pub fn put_on_one_line(document: &mut String) {
+    if memchr::memchr2(b'\n', b'\r', document.as_bytes()).is_some() {
+        document.retain(|char| !matches!(char, '\n' | '\r'));
+    }
+}
+
 struct Scanner<'a> {
     text: &'a str,
     bytes: &'a [u8],
@@ -316,7 +324,7 @@ impl<'a> Scanner<'a> {
 }
 
 /// The text behind a string's escapes, which have been checked.
-fn unescape(raw: &str) -> String {
+pub(crate) fn unescape(raw: &str) -> String {
     let mut text = String::with_capacity(raw.len());
     let mut rest = raw;
     while let Some(at) = rest.find('\\') {
@@ -355,6 +363,14 @@ mod tests {
     use serde_json::Value;
 
     use super::*;
+
+    #[test]
+    fn line_breaks_between_tokens_go_and_escaped_ones_stay() {
+        let mut document = "{\r\n  \"a\": \"x\\ny\",\n\"b\":[\n1]\n}\n".to_owned();
+        check_object(&document).unwrap();
+        put_on_one_line(&mut document);
+        assert_eq!(document, r#"{  "a": "x\ny","b":[1]}"#);
+    }
 
     #[test]
     fn texts_that_break_the_promise_are_told_apart() {

@@ -54,6 +54,13 @@ pub(crate) const MEMORIES_MAX: usize = 8;
 /// Problems in a configuration that are passed on.
 pub(crate) const CONFIG_ISSUES_MAX: usize = 100;
 
+/// Bytes of `setup.time-member`.
+pub(crate) const MEMBER_BYTES_MAX: usize = 200;
+
+/// Attributes of all documents that a mapper makes of one event, and their bytes.
+pub(crate) const ATTRIBUTES_MAX: usize = 64;
+pub(crate) const ATTRIBUTE_BYTES_MAX: usize = 4 << 10;
+
 /// Bytes of one of `setup.reasons`.
 pub(crate) const REASON_BYTES_MAX: usize = 200;
 

@@ -101,7 +101,8 @@ fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(4 * LINE_MAX)]
 }
 
-fn is_enabled(level: Level) -> bool {
+/// Whether the host logs a component's lines of this level.
+pub(crate) fn is_enabled(level: Level) -> bool {
     match level {
         Level::ERROR => tracing::enabled!(target: TARGET, Level::ERROR),
         Level::WARN => tracing::enabled!(target: TARGET, Level::WARN),

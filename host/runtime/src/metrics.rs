@@ -1,46 +1,134 @@
-//! Counters and observations of one stage's component.
+//! Counters and histograms of one stage's component.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 
 use crate::limits::METRICS_MAX;
 
-/// One metric of a component, since its stage was configured.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Measure {
-    /// Times it was added to or observed.
+/// Upper bounds of a histogram's buckets. The host does not know the unit, so that they are wide:
+/// three a decade.
+pub const BUCKETS: [f64; 28] = [
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0,
+    100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 2.5e4, 5e4, 1e5, 2.5e5, 5e5, 1e6,
+];
+
+/// A component's metrics by name, since its stage was configured.
+pub type Snapshot = BTreeMap<String, Metric>;
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Metric {
+    Counter(u64),
+    Histogram(Histogram),
+}
+
+/// Observations of a component. NaN and infinities are not counted.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Histogram {
     pub count: u64,
-    /// Of all values.
     pub sum: f64,
+    /// Observations at or below the bound of [`BUCKETS`] with the same index, and above the one
+    /// before it. What is above the last bound is in `count` alone.
+    pub buckets: [u64; BUCKETS.len()],
+}
+
+/// Why a component's metric was not counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Refusal {
+    Name,
+    TooMany,
+    OtherKind,
 }
 
 #[derive(Debug, Default)]
 pub(crate) struct Metrics {
-    measures: Mutex<BTreeMap<String, Measure>>,
+    metrics: Mutex<Snapshot>,
 }
 
 impl Metrics {
-    /// False where the name is refused: malformed, or one more than a stage may have.
-    pub(crate) fn add(&self, name: &str, value: f64) -> bool {
-        let mut measures = self.measures.lock().unwrap_or_else(PoisonError::into_inner);
-        if !measures.contains_key(name) {
-            if measures.len() == METRICS_MAX || !is_name(name) {
-                return false;
-            }
-            measures.insert(name.to_owned(), Measure::default());
-        }
-        if let Some(measure) = measures.get_mut(name).filter(|_| value.is_finite()) {
-            measure.count += 1;
-            measure.sum += value;
-        }
-        true
+    pub(crate) fn add(&self, name: &str, value: u32) -> Result<(), Refusal> {
+        self.with(
+            name,
+            || Metric::Counter(0),
+            |metric| match metric {
+                Metric::Counter(sum) => {
+                    *sum = sum.saturating_add(value.into());
+                    Ok(())
+                }
+                Metric::Histogram(_) => Err(Refusal::OtherKind),
+            },
+        )
     }
 
-    pub(crate) fn snapshot(&self) -> BTreeMap<String, Measure> {
-        self.measures
+    pub(crate) fn observe(&self, name: &str, value: f64) -> Result<(), Refusal> {
+        let empty = || Metric::Histogram(Histogram::default());
+        self.with(name, empty, |metric| match metric {
+            Metric::Histogram(histogram) => {
+                histogram.observe(value);
+                Ok(())
+            }
+            Metric::Counter(_) => Err(Refusal::OtherKind),
+        })
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        self.metrics
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
+    }
+
+    fn with(
+        &self,
+        name: &str,
+        new: impl FnOnce() -> Metric,
+        change: impl FnOnce(&mut Metric) -> Result<(), Refusal>,
+    ) -> Result<(), Refusal> {
+        let mut metrics = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(metric) = metrics.get_mut(name) {
+            return change(metric);
+        }
+        if !is_name(name) {
+            return Err(Refusal::Name);
+        }
+        if metrics.len() == METRICS_MAX {
+            return Err(Refusal::TooMany);
+        }
+        change(metrics.entry(name.to_owned()).or_insert_with(new))
+    }
+}
+
+impl Histogram {
+    fn observe(&mut self, value: f64) {
+        if !value.is_finite() {
+            return;
+        }
+        self.count += 1;
+        self.sum += value;
+        let bucket = BUCKETS.partition_point(|&bound| bound < value);
+        if let Some(bucket) = self.buckets.get_mut(bucket) {
+            *bucket += 1;
+        }
+    }
+}
+
+impl Default for Histogram {
+    fn default() -> Histogram {
+        Histogram {
+            count: 0,
+            sum: 0.0,
+            buckets: [0; BUCKETS.len()],
+        }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Name => f.write_str("a name is `[a-z][a-z0-9_]*`, at most 64 bytes"),
+            Refusal::TooMany => write!(f, "a stage has at most {METRICS_MAX}"),
+            Refusal::OtherKind => f.write_str("it is a counter or a histogram, not both"),
+        }
     }
 }
 
@@ -57,24 +145,37 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_few_and_plain() {
+    fn counters_add_up_and_histograms_sort_observations_into_buckets() {
         let metrics = Metrics::default();
-        assert!(
-            metrics.add("hits", 2.0) && metrics.add("hits", 0.5) && metrics.add("hits", f64::NAN)
-        );
-        assert!(
-            !metrics.add("", 1.0)
-                && !metrics.add("Hits", 1.0)
-                && !metrics.add("a b", 1.0)
-                && !metrics.add("a\n", 1.0)
-        );
         assert_eq!(
-            metrics.snapshot(),
-            BTreeMap::from([("hits".into(), Measure { count: 2, sum: 2.5 })])
+            (metrics.add("hits", 2), metrics.add("hits", 3)),
+            (Ok(()), Ok(()))
         );
+        for value in [0.0, 0.001, 0.3, 7e9, f64::NAN, f64::INFINITY] {
+            metrics.observe("seconds", value).unwrap();
+        }
+        let snapshot = metrics.snapshot();
+        assert_eq!(snapshot["hits"], Metric::Counter(5));
+        let Metric::Histogram(seconds) = &snapshot["seconds"] else {
+            panic!("a histogram")
+        };
+        assert_eq!((seconds.count, seconds.sum), (4, 7e9 + 0.301));
+        assert_eq!((seconds.buckets[0], seconds.buckets[8]), (2, 1));
+        assert_eq!(seconds.buckets.iter().sum::<u64>(), 3);
+    }
+
+    #[test]
+    fn names_are_few_and_plain_and_of_one_kind() {
+        let metrics = Metrics::default();
+        for name in ["", "Hits", "a b", "a\n"] {
+            assert_eq!(metrics.add(name, 1), Err(Refusal::Name), "{name:?}");
+        }
+        metrics.add("hits", 1).unwrap();
+        assert_eq!(metrics.observe("hits", 1.0), Err(Refusal::OtherKind));
         let accepted = (0..100)
-            .filter(|n| metrics.add(&format!("m{n}"), 1.0))
+            .filter(|n| metrics.add(&format!("m{n}"), 1).is_ok())
             .count();
         assert_eq!(accepted, METRICS_MAX - 1);
+        assert_eq!(metrics.observe("one_more", 1.0), Err(Refusal::TooMany));
     }
 }

@@ -1,11 +1,10 @@
-//! What a component says of itself when it is configured.
+//! What a component asks for when it is configured, checked against the contract's limits.
 
-use lockgate_model::FeedRef;
+use lockgate_model::contract::{Access, CallError, SinkSetup, StageSetup};
 
-use crate::bindings::filter::lockgate::plugin::types;
-use crate::error::CallError;
+use crate::contract::broken;
 use crate::interface::Kind;
-use crate::limits::{CONFIG_ISSUES_MAX, REASON_BYTES_MAX};
+use crate::limits::{CONFIG_ISSUES_MAX, MEMBER_BYTES_MAX, REASON_BYTES_MAX};
 use crate::log::line;
 
 /// Reasons that a component may declare.
@@ -17,52 +16,11 @@ pub const RESPONSE_MAX: u32 = 4 << 20;
 /// Bytes of a response that `classify` gets where it does not say.
 pub const RESPONSE_MAX_DEFAULT: u32 = 64 << 10;
 
-/// The one key of `setup.extra` that is known: an event type not wanted from session recordings.
-const SKIP_SESSION_TYPE: &str = "skip-session-type";
-
-/// What a configured component asks of the host. The contract's limits have been checked.
+/// An answer of `configure`, of either sort.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setup {
-    /// Event types wanted. None: all. Applied by the host, before any call.
-    pub only: Option<Vec<String>>,
-    /// Event types not wanted; wins over `only`.
-    pub skip: Vec<String>,
-    /// Event types not wanted from session recordings.
-    pub skip_sessions: Vec<String>,
-    pub needs: Needs,
-    /// What `drop(n)` means, escaped and short.
-    pub reasons: Vec<String>,
-    /// Sinks: wishes for the size of a batch.
-    pub batch: Option<BatchWish>,
-    /// Sinks.
-    pub inspect: Inspect,
-    /// Sinks: bytes of a response that `classify` needs. Never 0.
-    pub response_max: u32,
-}
-
-/// How much of an event the component wants to see.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Needs {
-    /// `only` and `skip` say it all: a filter is then never called.
-    Nothing,
-    /// Everything but the payload.
-    Heads,
-    Payloads,
-}
-
-/// Which responses `classify` is called for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Inspect {
-    /// Everything but a 2xx.
-    Failures,
-    Always,
-}
-
-/// A sink's wish: the host takes the smaller of this and the operator's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct BatchWish {
-    pub max_documents: u32,
-    pub max_bytes: u32,
+pub(crate) enum Setup {
+    Stage(StageSetup),
+    Sink(SinkSetup),
 }
 
 /// A problem that a component found in its configuration. Texts are escaped and short.
@@ -76,87 +34,85 @@ pub struct ConfigIssue {
 }
 
 impl Setup {
-    /// True where the type lists let an event of this type and feed through.
-    pub fn wants(&self, event_type: &str, feed: FeedRef<'_>) -> bool {
-        let among = |types: &[String]| types.iter().any(|name| name == event_type);
-        let skipped = among(&self.skip)
-            || (matches!(feed, FeedRef::Session(_)) && among(&self.skip_sessions));
-        !skipped && self.only.as_deref().is_none_or(among)
+    pub(crate) fn check(self, kind: Kind) -> Result<Setup, CallError> {
+        match self {
+            Setup::Stage(setup) => check_stage(kind, setup).map(Setup::Stage),
+            Setup::Sink(setup) => check_sink(setup).map(Setup::Sink),
+        }
     }
+}
 
-    pub(crate) fn check(kind: Kind, setup: types::Setup) -> Result<Setup, CallError> {
-        let types::Setup {
-            only,
-            skip,
-            needs,
-            reasons,
-            batch,
-            inspect,
-            response_max,
-            extra,
-        } = setup;
-        if reasons.len() > REASONS_MAX {
-            return Err(CallError::contract(format!(
-                "{} reasons are more than {REASONS_MAX}",
-                reasons.len()
-            )));
-        }
-        if let Some(long) = reasons
-            .iter()
-            .find(|reason| reason.len() > REASON_BYTES_MAX)
-        {
-            return Err(CallError::contract(format!(
-                "the reason `{long}` is longer than {REASON_BYTES_MAX} bytes"
-            )));
-        }
-        if response_max > RESPONSE_MAX {
-            return Err(CallError::contract(format!(
-                "`response-max` = {response_max} is more than {RESPONSE_MAX} bytes"
-            )));
-        }
-        if batch.is_some_and(|wish| wish.max_documents == 0 || wish.max_bytes == 0) {
-            return Err(CallError::contract("a `batch` of nothing was wished for"));
-        }
-        let needs = match needs {
-            types::Needs::Nothing => Needs::Nothing,
-            types::Needs::Heads => Needs::Heads,
-            types::Needs::Payloads => Needs::Payloads,
-        };
-        if needs == Needs::Nothing && kind != Kind::Filter {
-            return Err(CallError::contract(format!(
-                "`needs` = `nothing` is for filters, this is of the world `{kind}`"
-            )));
-        }
-        Ok(Setup {
-            only,
-            skip,
-            skip_sessions: extra
-                .into_iter()
-                .filter(|pair| pair.name == SKIP_SESSION_TYPE)
-                .map(|pair| pair.value)
-                .collect(),
-            needs,
-            reasons: reasons.iter().map(|reason| line(reason)).collect(),
-            batch: batch.map(|wish| BatchWish {
-                max_documents: wish.max_documents,
-                max_bytes: wish.max_bytes,
-            }),
-            inspect: match inspect {
-                types::Inspect::Failures => Inspect::Failures,
-                types::Inspect::Always => Inspect::Always,
-            },
-            response_max: if response_max == 0 {
-                RESPONSE_MAX_DEFAULT
-            } else {
-                response_max
-            },
-        })
+fn check_stage(kind: Kind, setup: StageSetup) -> Result<StageSetup, CallError> {
+    let reasons = &setup.reasons;
+    if reasons.len() > REASONS_MAX {
+        return Err(broken(format!(
+            "it declares {} reasons, {REASONS_MAX} are allowed",
+            reasons.len()
+        )));
     }
+    if let Some(long) = reasons
+        .iter()
+        .find(|reason| reason.len() > REASON_BYTES_MAX)
+    {
+        return Err(broken(format!(
+            "the reason `{long}` is longer than {REASON_BYTES_MAX} bytes"
+        )));
+    }
+    if setup.access == Access::Types && kind != Kind::Filter {
+        return Err(only_for_filters(kind));
+    }
+    Ok(StageSetup {
+        reasons: reasons.iter().map(|reason| line(reason)).collect(),
+        ..setup
+    })
+}
+
+fn check_sink(setup: SinkSetup) -> Result<SinkSetup, CallError> {
+    if setup.access == Access::Types {
+        return Err(only_for_filters(Kind::HttpSink));
+    }
+    for (name, most) in [
+        ("max-documents", setup.max_documents),
+        ("max-bytes", setup.max_bytes),
+        ("max-response-bytes", Some(setup.max_response_bytes)),
+    ] {
+        if most == Some(0) {
+            return Err(broken(format!("`{name}` is 0")));
+        }
+    }
+    if setup.max_response_bytes > RESPONSE_MAX {
+        return Err(broken(format!(
+            "`max-response-bytes` is {}, {RESPONSE_MAX} are allowed",
+            setup.max_response_bytes
+        )));
+    }
+    if let Some(member) = &setup.time_member
+        && !is_member_name(member)
+    {
+        return Err(broken(format!(
+            "`time-member` is `{member}`, not 1 to {MEMBER_BYTES_MAX} bytes that need no escape in \
+             JSON"
+        )));
+    }
+    Ok(setup)
+}
+
+fn is_member_name(name: &str) -> bool {
+    (1..=MEMBER_BYTES_MAX).contains(&name.len())
+        && !name
+            .bytes()
+            .any(|byte| byte < 0x20 || matches!(byte, b'"' | b'\\'))
+}
+
+fn only_for_filters(kind: Kind) -> CallError {
+    broken(format!(
+        "`access` is `types`, which is for filters, and its world is `{kind}`"
+    ))
 }
 
 /// Issues as they may be shown. None at all becomes one that says so: some languages' tools turn
 /// any error into an empty list.
-pub(crate) fn issues(issues: Vec<types::ConfigIssue>) -> Vec<ConfigIssue> {
+pub(crate) fn issues(issues: Vec<ConfigIssue>) -> Vec<ConfigIssue> {
     if issues.is_empty() {
         let message = "The plugin refuses its configuration without an explanation.".to_owned();
         return vec![ConfigIssue {
@@ -187,91 +143,91 @@ pub(crate) fn issues(issues: Vec<types::ConfigIssue>) -> Vec<ConfigIssue> {
 
 #[cfg(test)]
 mod tests {
+    use lockgate_model::contract::{Inspect, TypeLists};
+
     use super::*;
 
-    fn setup() -> types::Setup {
-        types::Setup {
-            only: None,
-            skip: vec![],
-            needs: types::Needs::Payloads,
+    fn stage() -> StageSetup {
+        StageSetup {
+            types: TypeLists::default(),
+            access: Access::Payload,
             reasons: vec!["noise".into()],
-            batch: None,
-            inspect: types::Inspect::Failures,
-            response_max: 0,
-            extra: vec![],
+        }
+    }
+
+    fn sink() -> SinkSetup {
+        SinkSetup {
+            types: TypeLists::default(),
+            access: Access::Metadata,
+            time_member: Some("time".into()),
+            max_documents: Some(1),
+            max_bytes: None,
+            inspect: Inspect::Failures,
+            max_response_bytes: RESPONSE_MAX,
         }
     }
 
     #[test]
     fn a_setup_beyond_the_contract_is_refused() {
-        let check = |kind, change: fn(&mut types::Setup)| {
-            let mut setup = setup();
+        let stage = |kind, change: fn(&mut StageSetup)| {
+            let mut setup = stage();
             change(&mut setup);
-            Setup::check(kind, setup)
-                .map(|setup| setup.response_max)
-                .map_err(|error| error.to_string())
+            Setup::Stage(setup).check(kind)
         };
-        for (kind, change, expected) in [
-            (Kind::Filter, (|_| {}) as fn(&mut types::Setup), Ok(65_536)),
+        let sink = |change: fn(&mut SinkSetup)| {
+            let mut setup = sink();
+            change(&mut setup);
+            Setup::Sink(setup).check(Kind::HttpSink)
+        };
+        for (result, expected) in [
+            (stage(Kind::Filter, |_| {}), None),
             (
-                Kind::HttpSink,
-                |setup| setup.response_max = 4 << 20,
-                Ok(4_194_304),
+                stage(Kind::Filter, |setup| setup.access = Access::Types),
+                None,
             ),
             (
-                Kind::HttpSink,
-                |setup| setup.response_max = (4 << 20) + 1,
-                Err("`response-max` = 4194305 is more than 4194304 bytes"),
+                stage(Kind::Mapper, |setup| setup.access = Access::Types),
+                Some("`access` is `types`, which is for filters, and its world is `mapper`"),
             ),
             (
-                Kind::Filter,
-                |setup| setup.reasons = vec!["r".into(); 65],
-                Err("65 reasons are more than 64"),
+                stage(Kind::Filter, |setup| setup.reasons = vec!["r".into(); 65]),
+                Some("it declares 65 reasons, 64 are allowed"),
+            ),
+            (sink(|_| {}), None),
+            (
+                sink(|setup| setup.access = Access::Types),
+                Some("`access` is `types`, which is for filters, and its world is `http-sink`"),
             ),
             (
-                Kind::Filter,
-                |setup| setup.needs = types::Needs::Nothing,
-                Ok(65_536),
+                sink(|setup| setup.max_response_bytes += 1),
+                Some("`max-response-bytes` is 4194305, 4194304 are allowed"),
             ),
             (
-                Kind::Mapper,
-                |setup| setup.needs = types::Needs::Nothing,
-                Err("`needs` = `nothing` is for filters, this is of the world `mapper`"),
+                sink(|setup| setup.max_response_bytes = 0),
+                Some("`max-response-bytes` is 0"),
             ),
             (
-                Kind::HttpSink,
-                |setup| {
-                    setup.batch = Some(types::BatchWish {
-                        max_documents: 0,
-                        max_bytes: 1,
-                    })
-                },
-                Err("a `batch` of nothing was wished for"),
+                sink(|setup| setup.max_documents = Some(0)),
+                Some("`max-documents` is 0"),
+            ),
+            (
+                sink(|setup| setup.max_bytes = Some(0)),
+                Some("`max-bytes` is 0"),
+            ),
+            (
+                sink(|setup| setup.time_member = Some("a\"".into())),
+                Some("`time-member` is `a\"`, not 1 to 200 bytes that need no escape in JSON"),
             ),
         ] {
-            assert_eq!(
-                check(kind, change),
-                expected.map_err(|text| format!("it broke the contract: {text}"))
-            );
+            let expected = expected.map(|text| format!("it broke the contract: {text}"));
+            assert_eq!(result.err().map(|error| error.to_string()), expected);
         }
-    }
-
-    #[test]
-    fn type_lists_say_what_is_wanted() {
-        let mut setup = Setup::check(Kind::Filter, setup()).unwrap();
-        assert!(setup.wants("print", FeedRef::Audit));
-        setup.only = Some(vec!["print".into(), "exec".into()]);
-        setup.skip = vec!["print".into()];
-        assert_eq!(
-            ["print", "exec", "other"].map(|name| setup.wants(name, FeedRef::Audit)),
-            [false, true, false]
-        );
     }
 
     #[test]
     fn issues_are_explained_escaped_and_not_too_many() {
         assert!(issues(vec![])[0].message.contains("without an explanation"));
-        let issue = |n: usize| types::ConfigIssue {
+        let issue = |n: usize| ConfigIssue {
             path: format!("p{n}"),
             message: "a\nb".into(),
             help: None,

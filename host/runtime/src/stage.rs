@@ -1,82 +1,39 @@
-use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use lockgate_lookup::Lookups;
-use thiserror::Error;
-use wasmtime::Store;
+use lockgate_model::contract::{
+    Access, BatchInfo, CallError, Called, Mapped, MappedDocument, StageSetup, Verdict,
+};
+use lockgate_model::{EventView, StateOverlay};
 
 use crate::component::Component;
+use crate::configured::{Call, ConfigureError, Configured, StageOptions};
+use crate::contract::broken;
 use crate::engine::Engine;
-use crate::error::CallError;
-use crate::host::{Host, Identity};
-use crate::instance::{Instance, World};
 use crate::interface::Kind;
-use crate::limits::Limits;
-use crate::metrics::Measure;
-use crate::services::Services;
-use crate::setup::{self, ConfigIssue, Setup};
+use crate::json;
+use crate::limits::{ATTRIBUTE_BYTES_MAX, ATTRIBUTES_MAX};
+use crate::metrics::Snapshot;
+use crate::setup::Setup;
 
-/// How a component is used in one place of one pipeline.
-#[derive(Clone, Debug)]
-pub struct StageOptions {
-    /// Name of the pipeline.
-    pub pipeline: Arc<str>,
-    /// Its place there, such as `stage 1 (builtin:redact)` or `sink (builtin:fluentd)`: for
-    /// messages, logs and dead letters.
-    pub label: Arc<str>,
-    /// Name of the plugin, such as `builtin:redact`.
-    pub plugin: Arc<str>,
-    /// The operator's `with` table. No secrets may be in it.
-    pub config: serde_json::Value,
-    pub limits: Limits,
-    /// Keeps instances from one batch to the next, at most one for each thread. For components
-    /// that take long to start. The same batch may then give another result, because a
-    /// component can remember what it saw.
-    pub reuse: bool,
-}
-
-/// A component with its configuration: what a pipeline calls. Clones are the same stage.
+/// A configured filter or mapper. Clones are the same stage.
 #[derive(Clone)]
 pub struct Stage {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    engine: Engine,
-    component: Component,
-    identity: Identity,
-    config: String,
-    limits: Limits,
-    reuse: bool,
-    setup: Setup,
-    services: Arc<Services>,
-    idle: Mutex<Vec<Instance>>,
-    fuel: AtomicU64,
+    configured: Configured,
+    setup: StageSetup,
 }
 
-/// Why a component cannot be used with a configuration.
-#[derive(Clone, Debug, Error, PartialEq)]
-pub enum ConfigureError {
-    /// The operator's configuration has problems, at least one.
-    #[error("the plugin refuses its configuration: {}", .0.iter().map(|issue| issue.message.as_str()).collect::<Vec<_>>().join(" "))]
-    Issues(Vec<ConfigIssue>),
-    /// The component's fault, or the host's.
-    #[error("the plugin cannot be configured: {0}")]
-    Call(#[from] CallError),
-}
-
-/// One call of a component.
-pub(crate) struct Call<'a> {
-    /// For its log lines.
-    pub(crate) batch: &'a str,
-    pub(crate) lookups: Lookups,
-    /// Bytes that are passed in.
-    pub(crate) input: usize,
-    /// The batch, or a part of it, was tried before: on a fresh instance, and without showing its
-    /// log lines once more.
-    pub(crate) again: bool,
+/// What a call is about.
+#[derive(Clone, Debug)]
+pub struct CallContext<'a> {
+    pub batch: &'a BatchInfo,
+    /// What the component may look up meanwhile.
+    pub lookups: Lookups,
 }
 
 impl Stage {
@@ -86,158 +43,195 @@ impl Stage {
         component: &Component,
         options: StageOptions,
     ) -> Result<Stage, ConfigureError> {
-        let StageOptions {
-            pipeline,
-            label,
-            plugin,
-            config,
-            limits,
-            reuse,
-        } = options;
-        let identity = Identity {
-            pipeline,
-            stage: label,
-            plugin,
-        };
-        let config = config.to_string();
-        let services = Arc::<Services>::default();
-        let host = Host::new(engine, identity.clone(), &limits, services.clone());
-        let mut instance = Instance::start(engine, component.pre(), host)?;
-        let answer = instance.configure(&config, limits.output(config.len()));
-        instance.host().end();
-        let setup = match answer? {
-            Ok(setup) => Setup::check(component.kind(), setup)?,
-            Err(issues) => return Err(ConfigureError::Issues(setup::issues(issues))),
-        };
-        let idle = Mutex::new(if reuse && !engine.is_crowded() {
-            vec![instance]
-        } else {
-            Vec::new()
-        });
-        let (engine, component, fuel) = (engine.clone(), component.clone(), AtomicU64::new(0));
-        Ok(Stage {
-            inner: Arc::new(Inner {
-                engine,
-                component,
-                identity,
-                config,
-                limits,
-                reuse,
-                setup,
-                services,
-                idle,
-                fuel,
-            }),
-        })
-    }
-
-    pub fn kind(&self) -> Kind {
-        self.inner.component.kind()
+        let configured = Configured::new(engine, component, options)?;
+        match configured.setup() {
+            Setup::Stage(setup) => {
+                let setup = setup.clone();
+                Ok(Stage {
+                    inner: Arc::new(Inner { configured, setup }),
+                })
+            }
+            Setup::Sink(_) => Err(ConfigureError::World(component.kind())),
+        }
     }
 
     pub fn label(&self) -> &str {
-        &self.inner.identity.stage
+        self.inner.configured.label()
     }
 
-    pub fn component(&self) -> &Component {
-        &self.inner.component
+    /// [`Kind::Filter`] or [`Kind::Mapper`].
+    pub fn kind(&self) -> Kind {
+        self.component().kind()
     }
 
-    pub fn setup(&self) -> &Setup {
+    pub fn setup(&self) -> &StageSetup {
         &self.inner.setup
     }
 
-    /// What the component counted, by name.
-    pub fn metrics(&self) -> BTreeMap<String, Measure> {
-        self.inner.services.metrics.snapshot()
+    pub fn component(&self) -> &Component {
+        self.inner.configured.component()
+    }
+
+    /// Its answers depend on the operator's databases.
+    pub fn looks_up(&self) -> bool {
+        self.component().looks_up()
+    }
+
+    /// It keeps state and the operator granted some: batches must come one after another.
+    pub fn uses_state(&self) -> bool {
+        self.inner.configured.uses_state()
+    }
+
+    /// What the component counted and observed since it was configured.
+    pub fn metrics(&self) -> Snapshot {
+        self.inner.configured.metrics()
     }
 
     /// Units of fuel (about one an instruction) that the calls so far have used, without starting
     /// and configuring. 0 where the engine does not count.
     pub fn fuel_used(&self) -> u64 {
-        self.inner.fuel.load(Ordering::Relaxed)
+        self.inner.configured.fuel_used()
     }
 
-    /// One call on an instance that is thrown away unless it returned and reuse is on.
-    pub(crate) fn call<R>(
+    /// One call of a filter: one verdict for each event, in order. A filter with [`Access::Types`]
+    /// is not called and keeps every event, since its type lists have decided.
+    ///
+    /// `fresh`: on an instance that no other call has used, and without its log lines, which a
+    /// first call has shown. `state` is changed only where the call succeeds.
+    pub fn filter(
         &self,
-        call: Call<'_>,
-        run: impl FnOnce(&World, &mut Store<Host>) -> wasmtime::Result<R>,
-    ) -> Result<R, CallError> {
-        let inner = &*self.inner;
-        let idle = if call.again { None } else { inner.take_idle() };
-        let mut instance = idle.map_or_else(|| inner.fresh(), Ok)?;
-        let host = instance.host();
-        host.batch = call.batch.to_owned();
-        host.lookups = call.lookups;
-        host.lines.muted = call.again;
-        let result = instance.call(inner.limits.output(call.input), run);
-        instance.host().end();
-        if inner.engine.fuel {
-            inner
-                .fuel
-                .fetch_add(instance.fuel_used(), Ordering::Relaxed);
+        context: &CallContext<'_>,
+        events: &[EventView<'_>],
+        state: &mut StateOverlay,
+        fresh: bool,
+    ) -> Called<Vec<Verdict>> {
+        if events.is_empty() || self.setup().access == Access::Types {
+            return Called::free(Ok(vec![Verdict::Keep; events.len()]));
         }
-        if inner.reuse && result.is_ok() {
-            inner.put_idle(instance);
+        let (events, input) = self.shown(events);
+        self.inner.configured.call_with_state(
+            call(context, input, fresh),
+            state,
+            |exports, store| exports.filter(store, context.batch, self.label(), &events),
+            |verdicts| {
+                check_count(events.len(), verdicts.len())?;
+                for verdict in &verdicts {
+                    if let Verdict::Drop(reason) = verdict {
+                        self.check_reason(*reason)?;
+                    }
+                }
+                Ok(verdicts)
+            },
+        )
+    }
+
+    /// One call of a mapper: one outcome for each event, in order. As for [`filter`](Self::filter).
+    pub fn transform(
+        &self,
+        context: &CallContext<'_>,
+        events: &[EventView<'_>],
+        state: &mut StateOverlay,
+        fresh: bool,
+    ) -> Called<Vec<Mapped>> {
+        if events.is_empty() {
+            return Called::free(Ok(Vec::new()));
         }
-        result
+        let (events, input) = self.shown(events);
+        self.inner.configured.call_with_state(
+            call(context, input, fresh),
+            state,
+            |exports, store| exports.transform(store, context.batch, self.label(), &events),
+            |outcomes| {
+                check_count(events.len(), outcomes.len())?;
+                let check = |(index, outcome)| match outcome {
+                    Mapped::Emit(documents) => check_documents(index, documents).map(Mapped::Emit),
+                    Mapped::Drop(reason) => self.check_reason(reason).map(|()| outcome),
+                    Mapped::Reject(_) => Ok(outcome),
+                };
+                outcomes.into_iter().enumerate().map(check).collect()
+            },
+        )
     }
 
-    pub(crate) fn wrong_kind(&self, function: &str) -> CallError {
-        CallError::Host(format!(
-            "`{function}` was called, but {} is of the world `{}`",
-            self.label(),
-            self.kind()
-        ))
-    }
-}
-
-impl Inner {
-    fn fresh(&self) -> Result<Instance, CallError> {
-        let mut host = Host::new(
-            &self.engine,
-            self.identity.clone(),
-            &self.limits,
-            self.services.clone(),
-        );
-        // The operator has seen the lines of the first one.
-        host.lines.muted = true;
-        let mut instance = Instance::start(&self.engine, self.component.pre(), host)?;
-        let setup = instance.configure(&self.config, self.limits.output(self.config.len()))?;
-        match setup.map(|setup| Setup::check(self.component.kind(), setup)) {
-            Ok(setup) if setup.as_ref() == Ok(&self.setup) => Ok(instance),
-            _ => Err(CallError::contract(
-                "`configure` did not answer the same as the first time",
-            )),
+    /// Events as far as the component asked for them, and their bytes.
+    fn shown<'a>(&self, events: &[EventView<'a>]) -> (Vec<EventView<'a>>, usize) {
+        let mut events = events.to_vec();
+        if self.setup().access != Access::Payload {
+            events.iter_mut().for_each(|event| event.payload = "");
         }
+        let bytes = events.iter().map(len).sum();
+        (events, bytes)
     }
 
-    fn take_idle(&self) -> Option<Instance> {
-        self.idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop()
-    }
-
-    fn put_idle(&self, instance: Instance) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < self.engine.pool().threads()
-            && !self.engine.budget.is_tight()
-            && !self.engine.is_crowded()
-        {
-            idle.push(instance);
+    fn check_reason(&self, reason: u32) -> Result<(), CallError> {
+        let reasons = self.setup().reasons.len();
+        if (reason as usize) < reasons {
+            Ok(())
+        } else {
+            Err(broken(format!(
+                "`drop({reason})` is not one of the {reasons} reasons it declared"
+            )))
         }
     }
 }
 
 impl fmt::Debug for Stage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Stage")
-            .field("pipeline", &self.inner.identity.pipeline)
-            .field("label", &self.label())
-            .field("component", self.component())
-            .field("setup", self.setup())
-            .finish_non_exhaustive()
+        f.debug_tuple("Stage")
+            .field(&self.inner.configured)
+            .finish()
     }
+}
+
+/// Bytes of an event's texts.
+pub(crate) fn len(event: &EventView<'_>) -> usize {
+    event.key.len()
+        + event.event_type.len()
+        + event.code.len()
+        + event.session.map_or(0, str::len)
+        + event.payload.len()
+}
+
+fn call<'a>(context: &CallContext<'a>, input: usize, fresh: bool) -> Call<'a> {
+    Call {
+        batch: context.batch,
+        lookups: context.lookups.clone(),
+        input,
+        fresh,
+    }
+}
+
+fn check_count(expected: usize, got: usize) -> Result<(), CallError> {
+    if expected == got {
+        Ok(())
+    } else {
+        Err(CallError::WrongCount { expected, got })
+    }
+}
+
+/// The documents that a mapper made of event `index` of a call, each on one line.
+fn check_documents(
+    index: usize,
+    mut documents: Vec<MappedDocument>,
+) -> Result<Vec<MappedDocument>, CallError> {
+    let (mut attributes, mut bytes) = (0, 0);
+    for document in &mut documents {
+        json::check_object(&document.payload).map_err(|fault| {
+            broken(format!(
+                "a document it made of event {index} of the batch is not allowed: {fault}"
+            ))
+        })?;
+        json::put_on_one_line(&mut document.payload);
+        attributes += document.attributes.len();
+        for (name, value) in &document.attributes {
+            bytes += name.len() + value.len();
+        }
+    }
+    if attributes > ATTRIBUTES_MAX || bytes > ATTRIBUTE_BYTES_MAX {
+        return Err(broken(format!(
+            "the documents it made of event {index} of the batch have {attributes} attributes of \
+             {bytes} bytes, {ATTRIBUTES_MAX} of {ATTRIBUTE_BYTES_MAX} are allowed"
+        )));
+    }
+    Ok(documents)
 }

@@ -15,7 +15,7 @@ pub mod rules;
 mod value;
 mod write;
 
-use lockgate_plugin::{BatchContext, ConfigIssue, Event, Mapper, Needs, Outcome, Setup};
+use lockgate_plugin::{Access, Batch, ConfigIssue, Event, Mapper, Outcome, StageSetup};
 use serde::Deserialize;
 
 use crate::lookup::Granted;
@@ -74,17 +74,17 @@ impl Config {
 impl Mapper for Ecs {
     type Config = Config;
 
-    fn configure(config: Config) -> Result<(Ecs, Setup), Vec<ConfigIssue>> {
+    fn configure(config: Config) -> Result<(Ecs, StageSetup), Vec<ConfigIssue>> {
         Ok((
             Ecs {
                 mapping: config.mapping(Granted),
             },
-            Setup::new(Needs::Payloads),
+            StageSetup::new(Access::Payload),
         ))
     }
 
-    fn map(&self, _: &BatchContext, event: Event) -> Outcome {
-        Outcome::Emit(vec![self.mapping.map(&event.payload)])
+    fn map(&self, _: &Batch, event: Event) -> Outcome {
+        Outcome::document(self.mapping.map(&event.payload))
     }
 }
 
@@ -99,13 +99,13 @@ mod tests {
     #[test]
     fn an_event_is_one_document() {
         let (ecs, setup) = test::configure::<Ecs>("{}").unwrap();
-        assert_eq!(setup.needs, Needs::Payloads);
+        assert_eq!(setup.subscription.access, Access::Payload);
         let event =
             test::event(r#"{"event":"lock.created","code":"TLK00I","user":"bob","later":[1]}"#);
-        let Outcome::Emit(documents) = ecs.map(&test::context(), event) else {
+        let Outcome::Emit(documents) = ecs.map(&test::batch(), event) else {
             panic!("no document")
         };
-        let document: serde_json::Value = serde_json::from_str(&documents[0]).unwrap();
+        let document: serde_json::Value = serde_json::from_str(&documents[0].payload).unwrap();
         assert_eq!(documents.len(), 1);
         assert_eq!(document["user"]["name"], "bob");
         assert_eq!(
@@ -121,10 +121,10 @@ mod tests {
         for compat in ["0.1.0", "1.6"] {
             let with = format!(r#"{{"compat":"{compat}","preserve-original":true}}"#);
             let (ecs, _) = test::configure::<Ecs>(&with).unwrap();
-            let Outcome::Emit(documents) = ecs.map(&test::context(), test::event(payload)) else {
+            let Outcome::Emit(documents) = ecs.map(&test::batch(), test::event(payload)) else {
                 panic!("no document")
             };
-            let document: serde_json::Value = serde_json::from_str(&documents[0]).unwrap();
+            let document: serde_json::Value = serde_json::from_str(&documents[0].payload).unwrap();
             assert_eq!(document["event"]["original"], payload);
             assert_eq!(
                 document["tags"],

@@ -305,7 +305,7 @@ impl<L: Lookup> Machine<'_, L> {
         };
         let original = value.as_text().ok_or("a user agent must be a text")?;
         let mut object = Object::default();
-        if let Some(agent) = self.lookup.user_agent(&original) {
+        if let Some(agent) = self.lookup.user_agent_of(&original) {
             if let Some(version) = agent.software.version {
                 object.put_named("version".into(), Value::text(version));
             }

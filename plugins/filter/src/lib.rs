@@ -25,7 +25,7 @@ mod conditions;
 
 use std::collections::BTreeMap;
 
-use lockgate_plugin::{BatchContext, ConfigIssue, Event, Filter, Needs, Setup, Verdict, config};
+use lockgate_plugin::{Access, Batch, ConfigIssue, Event, Filter, StageSetup, Verdict, config};
 use serde::Deserialize;
 
 pub use conditions::{Condition, Scalar, Values};
@@ -66,7 +66,7 @@ pub struct FieldFilter {
 impl Filter for FieldFilter {
     type Config = Config;
 
-    fn configure(config: Config) -> Result<(FieldFilter, Setup), Vec<ConfigIssue>> {
+    fn configure(config: Config) -> Result<(FieldFilter, StageSetup), Vec<ConfigIssue>> {
         let issues = problems(&config);
         if !issues.is_empty() {
             return Err(issues);
@@ -87,15 +87,15 @@ impl Filter for FieldFilter {
         let unwanted = conditions("except", config.except);
         let filter = FieldFilter { wanted, unwanted };
 
-        let mut setup = Setup::new(filter.needs())
+        let mut setup = StageSetup::new(filter.access())
             .skip(config.skip)
-            .skip_session_types(config.skip_session_types)
+            .skip_in_sessions(config.skip_session_types)
             .reasons(reasons);
-        setup.only = config.only;
+        setup.subscription.only = config.only;
         Ok((filter, setup))
     }
 
-    fn verdict(&self, _: &BatchContext, event: &Event) -> Verdict {
+    fn verdict(&self, _: &Batch, event: &Event) -> Verdict {
         match self.drop_reason(&event.payload) {
             Some(reason) => Verdict::Drop(reason),
             None => Verdict::Keep,
@@ -122,11 +122,11 @@ impl FieldFilter {
         missed.or_else(hit).map(|(reason, _)| *reason)
     }
 
-    fn needs(&self) -> Needs {
+    fn access(&self) -> Access {
         if self.wanted.is_empty() && self.unwanted.is_empty() {
-            Needs::Nothing
+            Access::Types
         } else {
-            Needs::Payloads
+            Access::Payload
         }
     }
 }
@@ -195,30 +195,30 @@ mod tests {
 
     use super::*;
 
-    fn configure(with: &str) -> (FieldFilter, Setup) {
+    fn configure(with: &str) -> (FieldFilter, StageSetup) {
         test::configure(with).unwrap()
     }
 
     #[test]
     fn the_host_is_asked_for_no_more_than_the_configuration_needs() {
-        for (with, needs) in [
+        for (with, access) in [
             (
                 r#"{"skip":["print"],"skip-session-types":[]}"#,
-                Needs::Nothing,
+                Access::Types,
             ),
-            (r#"{}"#, Needs::Nothing),
+            (r#"{}"#, Access::Types),
             (
                 r#"{"skip-session-types":[],"where":{"user":"alice"}}"#,
-                Needs::Payloads,
+                Access::Payload,
             ),
-            (r#"{"except":{"user":"alice"}}"#, Needs::Payloads),
+            (r#"{"except":{"user":"alice"}}"#, Access::Payload),
         ] {
-            assert_eq!(configure(with).1.needs, needs, "{with}");
+            assert_eq!(configure(with).1.subscription.access, access, "{with}");
         }
         let (_, setup) =
             configure(r#"{"only":["a"],"skip":["b"],"where":{"x.y":[1]},"except":{"u":"v"}}"#);
         assert_eq!(
-            (setup.only, setup.skip),
+            (setup.subscription.only, setup.subscription.skip),
             (Some(vec!["a".to_owned()]), vec!["b".to_owned()])
         );
         assert_eq!(setup.reasons, ["where x.y", "except u"]);
@@ -234,17 +234,8 @@ mod tests {
             ),
             (r#"{"skip-session-types":[]}"#, &[]),
         ] {
-            let extra: Vec<_> = configure(with)
-                .1
-                .extra
-                .into_iter()
-                .map(|pair| (pair.name, pair.value))
-                .collect();
-            let expected: Vec<_> = types
-                .iter()
-                .map(|name| ("skip-session-type".to_owned(), (*name).to_owned()))
-                .collect();
-            assert_eq!(extra, expected, "{with}");
+            let skipped = configure(with).1.subscription.skip_in_sessions;
+            assert_eq!(skipped, types, "{with}");
         }
     }
 
@@ -253,7 +244,7 @@ mod tests {
         let payload = r#"{"addr.remote":"192.0.2.7:1","code":"T1000W","roles":["access","auditor"],"server_labels":{"env":"prod"},"success":false,"user":"bob"}"#;
         let check = |with: &str, expected: Option<&str>| {
             let (filter, setup) = configure(with);
-            let verdict = filter.verdict(&test::context(), &test::event(payload));
+            let verdict = filter.verdict(&test::batch(), &test::event(payload));
             let reason = match verdict {
                 Verdict::Keep => None,
                 Verdict::Drop(reason) => Some(setup.reasons[reason as usize].as_str()),

@@ -14,7 +14,7 @@
 //! | `format` | `"array"` | `"array"`: a JSON array per request. `"object"`: one JSON object per request, as Teleport's Event Handler sends |
 //! | `time` | `"repair"` | `"repair"`: a document whose `time` Fluentd's documented `time_format` would refuse gets the event's time. `"keep"`: never touch it |
 //! | `max-events` | | at most so many documents in a request |
-//! | `max-bytes` | | at most so many bytes in a body; a larger document goes alone |
+//! | `max-bytes` | | at most so many bytes in a body; a larger document goes alone. Costs a copy of every document: better set `batch` in the pipeline |
 //!
 //! Why it is so: Fluentd answers 200 to what its parser cannot read, and the events are lost. So
 //! bodies are always one JSON array or object, never lines of JSON. One bad `time` makes Fluentd
@@ -28,8 +28,8 @@ use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use lockgate_plugin::{
-    BatchContext, ConfigIssue, Delivery, Document, Encoded, Failure, Feed, HttpSink, Needs,
-    Rejection, Request, Response, Sent, Setup,
+    Access, Batch, ConfigIssue, Delivery, Document, Encoded, Failure, HttpSink, Part, Rejection,
+    Request, Response, Sent, SinkSetup,
 };
 use serde::Deserialize;
 
@@ -72,14 +72,14 @@ pub struct Fluentd {
 struct Group {
     path_suffix: String,
     carries: Vec<u32>,
-    /// Of the payloads, with a separator each.
+    /// Of the payloads that were passed, with a separator each.
     bytes: usize,
 }
 
 impl HttpSink for Fluentd {
     type Config = Config;
 
-    fn configure(config: Config) -> Result<(Fluentd, Setup), Vec<ConfigIssue>> {
+    fn configure(config: Config) -> Result<(Fluentd, SinkSetup), Vec<ConfigIssue>> {
         if config.format == Format::Object
             && let Some((key, _)) = [
                 ("max-events", config.max_events),
@@ -104,27 +104,44 @@ impl HttpSink for Fluentd {
             },
             max_bytes: most(config.max_bytes),
         };
-        Ok((sink, Setup::new(Needs::Payloads)))
+        // The size of a payload is known only where the payload is.
+        let access = if config.max_bytes.is_some() {
+            Access::Payload
+        } else {
+            Access::Metadata
+        };
+        let mut setup = SinkSetup::new(access);
+        if config.time == Time::Repair {
+            setup = setup.time_member("time");
+        }
+        Ok((sink, setup))
     }
 
-    fn encode(&self, _: &BatchContext, mut documents: Vec<Document>) -> Result<Encoded, Failure> {
+    fn encode(&self, _: &Batch, documents: Vec<Document>) -> Result<Encoded, Failure> {
         let mut rejected = vec![];
+        let mut repaired = BTreeMap::new();
         if self.time == Time::Repair {
-            for (index, document) in documents.iter_mut().enumerate() {
+            // The host passes the payloads of documents with a `time` that is not RFC 3339.
+            for (index, document) in (0..).zip(&documents) {
+                if document.payload.is_empty() {
+                    continue;
+                }
                 match time::repair(&document.payload, document.time) {
                     Ok(None) => {}
-                    Ok(Some(repaired)) => document.payload = repaired,
-                    Err(malformed) => {
-                        rejected.push(Rejection::new(index as u32, malformed.to_string()))
-                    }
+                    Ok(Some(payload)) => _ = repaired.insert(index, payload),
+                    Err(malformed) => rejected.push(Rejection::new(index, malformed.to_string())),
                 }
             }
         }
         let groups = self.groups(&documents, &mut rejected);
+        let mut document = |index: &u32| match repaired.remove(index) {
+            Some(payload) => Part::Text(payload),
+            None => Part::Document(*index),
+        };
         let requests = groups.into_iter().map(|group| {
             let body = match self.format {
-                Format::Array => array(&documents, &group),
-                Format::Object => std::mem::take(&mut documents[group.carries[0] as usize].payload),
+                Format::Array => array(group.carries.iter().map(&mut document)),
+                Format::Object => group.carries.iter().map(&mut document).collect(),
             };
             Request::post("application/json", body, group.carries).path_suffix(group.path_suffix)
         });
@@ -134,13 +151,13 @@ impl HttpSink for Fluentd {
         })
     }
 
-    fn classify(&self, _: &Sent<'_>, response: &Response) -> Delivery {
+    fn classify(&self, _: &Batch, _: &Sent, response: &Response) -> Delivery {
         // nginx answers 400 where the client certificate is missing or not accepted: no document's
         // fault.
-        if response.status == 400 && response.body.contains("SSL certificate") {
-            return Delivery::retry(response);
+        if response.status == 400 && response.body.text().contains("SSL certificate") {
+            return Delivery::Hold(response.summary());
         }
-        Delivery::by_status(response)
+        Delivery::ByStatus
     }
 }
 
@@ -161,10 +178,9 @@ impl Fluentd {
             if unread.next_if_eq(&index).is_some() {
                 continue;
             }
-            let session = match &document.feed {
-                Feed::Audit => None,
-                Feed::Session(id) => Some(id.as_str()),
-            };
+            let session = document
+                .is_recorded()
+                .then(|| document.session.as_deref().unwrap_or_default());
             let bytes = document.payload.len() + 1;
             let fits = |group: &Group| {
                 group.carries.len() < self.max_events && group.bytes + bytes < self.max_bytes
@@ -191,14 +207,16 @@ impl Fluentd {
     }
 }
 
-fn array(documents: &[Document], group: &Group) -> String {
-    let mut body = String::with_capacity(group.bytes + 1);
-    for &index in &group.carries {
-        body.push(if body.is_empty() { '[' } else { ',' });
-        body.push_str(&documents[index as usize].payload);
+fn array(documents: impl Iterator<Item = Part>) -> Vec<Part> {
+    let mut parts = vec![Part::Text("[".into())];
+    for document in documents {
+        if parts.len() > 1 {
+            parts.push(Part::Text(",".into()));
+        }
+        parts.push(document);
     }
-    body.push(']');
-    body
+    parts.push(Part::Text("]".into()));
+    parts
 }
 
 lockgate_plugin::http_sink!(Fluentd);

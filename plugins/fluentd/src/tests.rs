@@ -1,4 +1,4 @@
-use lockgate_plugin::{Body, test};
+use lockgate_plugin::{RequestBody, test};
 use proptest::prelude::*;
 
 use super::*;
@@ -7,7 +7,7 @@ fn encode(with: &str, documents: Vec<Document>) -> Encoded {
     test::configure::<Fluentd>(with)
         .unwrap()
         .0
-        .encode(&test::context(), documents)
+        .encode(&test::batch(), documents)
         .unwrap()
 }
 
@@ -26,7 +26,7 @@ fn check(with: &str, documents: &[Document], expected: &[&str]) {
         format!(
             "{}|{}|{:?}",
             request.path_suffix,
-            text(&request.body),
+            text(&request.body, documents),
             request.carries
         )
     };
@@ -40,11 +40,17 @@ fn check(with: &str, documents: &[Document], expected: &[&str]) {
     assert_eq!(found, expected);
 }
 
-fn text(body: &Body) -> &str {
-    match body {
-        Body::Text(text) => text,
-        Body::Bytes(_) => panic!("a JSON body is text"),
-    }
+/// The body as the host assembles it.
+fn text(body: &RequestBody, documents: &[Document]) -> String {
+    let RequestBody::Parts(parts) = body else {
+        panic!("a JSON body is made of parts")
+    };
+    let part = |part: &Part| match part {
+        Part::Text(text) => text.clone(),
+        Part::Document(index) => documents[*index as usize].payload.clone(),
+        Part::DocumentAsString(_) => panic!("documents stand as they are"),
+    };
+    parts.iter().map(part).collect()
 }
 
 fn payload(n: u32) -> String {
@@ -161,41 +167,55 @@ fn answers_are_read_as_fluentd_means_them() {
     let (sink, setup) = test::configure::<Fluentd>("{}").unwrap();
     assert_eq!(setup.inspect, lockgate_plugin::Inspect::Failures);
     let sent = Sent {
-        method: "POST",
-        path_suffix: "",
-        carries: &[0, 1],
+        method: "POST".into(),
+        path_suffix: String::new(),
+        tag: String::new(),
+        carries: vec![0, 1],
     };
     for (status, body, expected) in [
-        (200, "", "delivered"),
-        (204, "", "delivered"),
         (
             400,
             "400 Bad Request\ninvalid time format: value = yesterday",
-            "split",
+            Delivery::ByStatus,
         ),
-        (400, "", "split"),
         (
             400,
             "<center>No required SSL certificate was sent</center>",
-            "retry",
+            Delivery::Hold(
+                "the receiver answered 400: <center>No required SSL certificate was sent</center>"
+                    .into(),
+            ),
         ),
-        (413, "Too large", "split"),
-        (401, "", "retry"),
-        (403, "", "retry"),
-        (404, "", "retry"),
-        (429, "", "retry"),
-        (500, "buffer space has too many data", "retry"),
-        (503, "", "retry"),
-        (302, "", "retry"),
+        (413, "Too large", Delivery::ByStatus),
+        (500, "buffer space has too many data", Delivery::ByStatus),
     ] {
-        let found = match sink.classify(&sent, &test::response(status, body)) {
-            Delivery::Delivered => "delivered",
-            Delivery::Split(_) => "split",
-            Delivery::Retry(_) => "retry",
-            Delivery::Rejected(_) | Delivery::Mixed(_) => "lost",
-        };
+        let found = sink.classify(&test::batch(), &sent, &test::response(status, body));
         assert_eq!(found, expected, "{status} {body}");
     }
+}
+
+#[test]
+fn payloads_are_asked_for_only_where_they_are_needed() {
+    let payload = |with| {
+        let (_, setup) = test::configure::<Fluentd>(with).unwrap();
+        (setup.access, setup.time_member)
+    };
+    assert_eq!(payload("{}"), (Access::Metadata, Some("time".into())));
+    assert_eq!(payload(r#"{"time":"keep"}"#), (Access::Metadata, None));
+    assert_eq!(
+        payload(r#"{"max-bytes":1000}"#),
+        (Access::Payload, Some("time".into()))
+    );
+    // Without payloads, every body is made of documents all the same.
+    let documents = [audit(1), audit(2)].map(|document| Document {
+        payload: String::new(),
+        ..document
+    });
+    let encoded = encode("{}", documents.to_vec());
+    assert_eq!(
+        text(&encoded.requests[0].body, &[audit(1), audit(2)]),
+        format!("[{},{}]", self::payload(1), self::payload(2))
+    );
 }
 
 #[test]
@@ -239,7 +259,7 @@ proptest! {
         prop_assert!(encoded.rejected.is_empty());
         let mut seen: Vec<u32> = vec![];
         for request in &encoded.requests {
-            let body: serde_json::Value = serde_json::from_str(text(&request.body)).unwrap();
+            let body: serde_json::Value = serde_json::from_str(&text(&request.body, &documents)).unwrap();
             let bodies = if object { vec![body] } else { body.as_array().unwrap().clone() };
             prop_assert_eq!(bodies.len(), request.carries.len());
             let suffix = &request.path_suffix;
@@ -248,9 +268,10 @@ proptest! {
                 let original: serde_json::Value = serde_json::from_str(&documents[index as usize].payload).unwrap();
                 prop_assert_eq!(&body["text"], &original["text"]);
                 prop_assert!(body["time"].as_str().unwrap().starts_with("2026-01-05T08:00:00"));
-                let expected = match &documents[index as usize].feed {
-                    Feed::Audit => String::new(),
-                    Feed::Session(id) => session::path_suffix(id).unwrap(),
+                let document = &documents[index as usize];
+                let expected = match &document.session {
+                    None => String::new(),
+                    Some(id) => session::path_suffix(id).unwrap(),
                 };
                 prop_assert_eq!(suffix, &expected);
                 seen.push(index);

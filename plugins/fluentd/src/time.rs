@@ -2,7 +2,7 @@
 //!
 //! Observed with Fluentd 1.18: the parser ignores what follows the seconds; a `time` of another
 //! form, or one that is no string, makes it refuse the whole request; a document without `time` is
-//! stamped with the time of its arrival.
+//! stamped with the time of its arrival, which is what whoever removed `time` gets.
 
 use lockgate_plugin::Timestamp;
 use lockgate_plugin::json::{self, Malformed};
@@ -79,19 +79,7 @@ fn walk(payload: &str, time: Timestamp) -> Result<Option<String>, Malformed> {
         let (before, after) = (&payload[..field.value_start], &payload[field.end..]);
         return Ok(Some(format!("{before}\"{}\"{after}", Rfc3339(time))));
     }
-    // The walk has ended without an error, so there is an opening bracket.
-    let inside = payload.find('{').map_or(0, |at| at + 1);
-    let comma = if payload[inside..].trim_start().starts_with('}') {
-        ""
-    } else {
-        ","
-    };
-    Ok(Some(format!(
-        "{}\"time\":\"{}\"{comma}{}",
-        &payload[..inside],
-        Rfc3339(time),
-        &payload[inside..]
-    )))
+    Ok(None)
 }
 
 /// Whether it begins with a date and a time of day, and goes on as RFC 3339 does or not at all.
@@ -206,21 +194,15 @@ mod tests {
             ),
             // What looks like a good time but is not the document's own.
             (
-                r#"{"a":{"time":"2026-01-05T08:00:00Z"}}"#,
-                Some(r#"{"time":"2026-01-05T08:00:00.123Z","a":{"time":"2026-01-05T08:00:00Z"}}"#),
-            ),
-            (
                 r#"{"a":"\"time\":\"2026-01-05T08:00:00Z\"","time":5}"#,
                 Some(
                     r#"{"a":"\"time\":\"2026-01-05T08:00:00Z\"","time":"2026-01-05T08:00:00.123Z"}"#,
                 ),
             ),
-            (
-                r#"{"x\"time":"2026-01-05T08:00:00Z"}"#,
-                Some(r#"{"time":"2026-01-05T08:00:00.123Z","x\"time":"2026-01-05T08:00:00Z"}"#),
-            ),
-            ("{}", Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#)),
-            (" { } ", Some(r#" {"time":"2026-01-05T08:00:00.123Z" } "#)),
+            // Without a `time` of its own it stays as it is.
+            (r#"{"a":{"time":5}}"#, None),
+            (r#"{"x\"time":5}"#, None),
+            ("{}", None),
         ] {
             assert_eq!(
                 repair(payload, TIME).unwrap().as_deref(),

@@ -26,7 +26,7 @@ mod redaction;
 
 use std::collections::BTreeMap;
 
-use lockgate_plugin::{BatchContext, ConfigIssue, Event, Mapper, Needs, Outcome, Setup, config};
+use lockgate_plugin::{Access, Batch, ConfigIssue, Event, Mapper, Outcome, StageSetup, config};
 use serde::Deserialize;
 
 pub use redaction::{Action, Redaction};
@@ -51,7 +51,7 @@ pub struct Redact {
 impl Mapper for Redact {
     type Config = Config;
 
-    fn configure(config: Config) -> Result<(Redact, Setup), Vec<ConfigIssue>> {
+    fn configure(config: Config) -> Result<(Redact, StageSetup), Vec<ConfigIssue>> {
         let issues = problems(&config);
         if !issues.is_empty() {
             return Err(issues);
@@ -66,13 +66,13 @@ impl Mapper for Redact {
             rules: remove.chain(hash).chain(truncate).collect(),
             salt: config.salt,
         };
-        Ok((Redact { redaction }, Setup::new(Needs::Payloads)))
+        Ok((Redact { redaction }, StageSetup::new(Access::Payload)))
     }
 
-    fn map(&self, _: &BatchContext, event: Event) -> Outcome {
+    fn map(&self, _: &Batch, event: Event) -> Outcome {
         match self.redaction.apply(&event.payload) {
-            Ok(None) => Outcome::Emit(vec![event.payload]),
-            Ok(Some(redacted)) => Outcome::Emit(vec![redacted]),
+            Ok(None) => Outcome::document(event.payload),
+            Ok(Some(redacted)) => Outcome::document(redacted),
             // What cannot be read cannot be redacted: it must not go on.
             Err(malformed) => Outcome::Reject(malformed.to_string()),
         }
@@ -135,13 +135,10 @@ mod tests {
     #[test]
     fn a_redacted_event_is_one_document() {
         let (redact, setup) = test::configure::<Redact>(r#"{"remove":["a"]}"#).unwrap();
-        assert_eq!(setup.needs, Needs::Payloads);
-        let map = |payload| redact.map(&test::context(), test::event(payload));
-        assert_eq!(
-            map(r#"{"a":1,"b":2}"#),
-            Outcome::Emit(vec![r#"{"b":2}"#.into()])
-        );
-        assert_eq!(map(r#"{"b":2}"#), Outcome::Emit(vec![r#"{"b":2}"#.into()]));
+        assert_eq!(setup.subscription.access, Access::Payload);
+        let map = |payload| redact.map(&test::batch(), test::event(payload));
+        assert_eq!(map(r#"{"a":1,"b":2}"#), Outcome::document(r#"{"b":2}"#));
+        assert_eq!(map(r#"{"b":2}"#), Outcome::document(r#"{"b":2}"#));
         assert_eq!(
             map(r#"{"b":"#),
             Outcome::Reject("this is not valid JSON at byte 5".into())

@@ -8,15 +8,14 @@
 #[allow(dead_code, clippy::all)]
 pub mod lockgate {
     pub mod plugin {
-        /// Plain data. No behaviour, no handles: everything here can be recorded, compared and replayed.
+        /// Plain data that all worlds share. Everything here can be recorded, compared and replayed.
         #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
         pub mod types {
             #[used]
             #[doc(hidden)]
             static __FORCE_SECTION_REF: fn() = super::super::super::__link_custom_section_describing_imports;
             use super::super::super::_rt;
-            /// Milliseconds since the Unix epoch, UTC. Signed: Teleport sends Go's zero time. (Guests only receive 64-bit integers:
-            /// some JavaScript engines cannot produce them.)
+            /// Milliseconds since the Unix epoch, UTC. Signed: Teleport can send Go's zero time.
             pub type Timestamp = i64;
             #[derive(Clone, PartialEq)]
             pub struct Pair {
@@ -34,46 +33,25 @@ pub mod lockgate {
                         .finish()
                 }
             }
-            /// Where an event came from inside Teleport.
+            /// The batch of one call. A retry, a replay and a shadow run look the same as the first delivery.
             #[derive(Clone, PartialEq)]
-            pub enum Feed {
-                /// The cluster's audit log.
-                Audit,
-                /// A session recording; the value is the session id.
-                Session(_rt::String),
-            }
-            impl ::core::fmt::Debug for Feed {
-                fn fmt(
-                    &self,
-                    f: &mut ::core::fmt::Formatter<'_>,
-                ) -> ::core::fmt::Result {
-                    match self {
-                        Feed::Audit => f.debug_tuple("Feed::Audit").finish(),
-                        Feed::Session(e) => {
-                            f.debug_tuple("Feed::Session").field(e).finish()
-                        }
-                    }
-                }
-            }
-            /// What the host knows about the batch. It does not tell whether this is a retry, a replay or a shadow run.
-            #[derive(Clone, PartialEq)]
-            pub struct BatchContext {
-                /// Stable across retries, not across restarts.
+            pub struct Batch {
+                /// Stable across retries of this batch, not across restarts.
                 pub id: _rt::String,
                 pub pipeline: _rt::String,
                 pub stage: _rt::String,
-                /// Name of the source, such as `teleport`.
+                /// The configured name of the Teleport cluster, such as `teleport`.
                 pub source: _rt::String,
-                /// The time at which the batch was read. Recorded, so that a replay sees the same value.
+                /// When the batch was read from Teleport. Recorded, so a replay sees the same value.
                 pub read_at: Timestamp,
                 pub extra: _rt::Vec<Pair>,
             }
-            impl ::core::fmt::Debug for BatchContext {
+            impl ::core::fmt::Debug for Batch {
                 fn fmt(
                     &self,
                     f: &mut ::core::fmt::Formatter<'_>,
                 ) -> ::core::fmt::Result {
-                    f.debug_struct("BatchContext")
+                    f.debug_struct("Batch")
                         .field("id", &self.id)
                         .field("pipeline", &self.pipeline)
                         .field("stage", &self.stage)
@@ -83,40 +61,11 @@ pub mod lockgate {
                         .finish()
                 }
             }
-            /// The whole batch could not be processed.
-            #[derive(Clone, PartialEq)]
-            pub struct Failure {
-                pub message: _rt::String,
-                /// True: try the same batch again. False: dead-letter it.
-                pub retryable: bool,
-                /// Milliseconds to wait at least.
-                pub retry_after: ::core::option::Option<u32>,
-            }
-            impl ::core::fmt::Debug for Failure {
-                fn fmt(
-                    &self,
-                    f: &mut ::core::fmt::Formatter<'_>,
-                ) -> ::core::fmt::Result {
-                    f.debug_struct("Failure")
-                        .field("message", &self.message)
-                        .field("retryable", &self.retryable)
-                        .field("retry-after", &self.retry_after)
-                        .finish()
-                }
-            }
-            impl ::core::fmt::Display for Failure {
-                fn fmt(
-                    &self,
-                    f: &mut ::core::fmt::Formatter<'_>,
-                ) -> ::core::fmt::Result {
-                    write!(f, "{:?}", self)
-                }
-            }
-            impl ::core::error::Error for Failure {}
-            /// One problem in the operator's configuration of this plugin.
+            /// One problem in the operator's configuration of this plugin, shown at the operator's line.
             #[derive(Clone, PartialEq)]
             pub struct ConfigIssue {
-                /// Dotted path inside this plugin's `with` table, such as `fields.user`. Empty: the table itself.
+                /// Dotted path inside the plugin's `with` table, such as `fields.user`. Empty: the table
+                /// itself.
                 pub path: _rt::String,
                 pub message: _rt::String,
                 pub help: ::core::option::Option<_rt::String>,
@@ -133,129 +82,125 @@ pub mod lockgate {
                         .finish()
                 }
             }
-            /// How much of an event the plugin wants to see. The host copies no more than that.
+            /// How much of each event or document a plugin is given. The host copies no more than that.
             #[repr(u8)]
             #[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
-            pub enum Needs {
-                /// `only` and `skip` say it all: the function is never called.
-                Nothing,
-                Heads,
-                Payloads,
+            pub enum Access {
+                /// Nothing: the type lists decide, and the function is never called. For filters.
+                Types,
+                /// Everything but the payload.
+                Metadata,
+                Payload,
             }
-            impl ::core::fmt::Debug for Needs {
+            impl ::core::fmt::Debug for Access {
                 fn fmt(
                     &self,
                     f: &mut ::core::fmt::Formatter<'_>,
                 ) -> ::core::fmt::Result {
                     match self {
-                        Needs::Nothing => f.debug_tuple("Needs::Nothing").finish(),
-                        Needs::Heads => f.debug_tuple("Needs::Heads").finish(),
-                        Needs::Payloads => f.debug_tuple("Needs::Payloads").finish(),
+                        Access::Types => f.debug_tuple("Access::Types").finish(),
+                        Access::Metadata => f.debug_tuple("Access::Metadata").finish(),
+                        Access::Payload => f.debug_tuple("Access::Payload").finish(),
                     }
                 }
             }
-            impl Needs {
+            impl Access {
                 #[doc(hidden)]
-                pub unsafe fn _lift(val: u8) -> Needs {
+                pub unsafe fn _lift(val: u8) -> Access {
                     if !cfg!(debug_assertions) {
                         return unsafe { ::core::mem::transmute(val) };
                     }
                     match val {
-                        0 => Needs::Nothing,
-                        1 => Needs::Heads,
-                        2 => Needs::Payloads,
+                        0 => Access::Types,
+                        1 => Access::Metadata,
+                        2 => Access::Payload,
                         _ => panic!("invalid enum discriminant"),
                     }
                 }
             }
-            /// Which responses `classify` is called for.
-            #[repr(u8)]
-            #[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
-            pub enum Inspect {
-                /// Everything but a 2xx. Every 2xx is delivered.
-                Failures,
-                /// All: for receivers that report single failures inside a 2xx.
-                Always,
-            }
-            impl ::core::fmt::Debug for Inspect {
-                fn fmt(
-                    &self,
-                    f: &mut ::core::fmt::Formatter<'_>,
-                ) -> ::core::fmt::Result {
-                    match self {
-                        Inspect::Failures => f.debug_tuple("Inspect::Failures").finish(),
-                        Inspect::Always => f.debug_tuple("Inspect::Always").finish(),
-                    }
-                }
-            }
-            impl Inspect {
-                #[doc(hidden)]
-                pub unsafe fn _lift(val: u8) -> Inspect {
-                    if !cfg!(debug_assertions) {
-                        return unsafe { ::core::mem::transmute(val) };
-                    }
-                    match val {
-                        0 => Inspect::Failures,
-                        1 => Inspect::Always,
-                        _ => panic!("invalid enum discriminant"),
-                    }
-                }
-            }
-            #[repr(C)]
-            #[derive(Clone, Copy, PartialEq)]
-            pub struct BatchWish {
-                pub max_documents: u32,
-                pub max_bytes: u32,
-            }
-            impl ::core::fmt::Debug for BatchWish {
-                fn fmt(
-                    &self,
-                    f: &mut ::core::fmt::Formatter<'_>,
-                ) -> ::core::fmt::Result {
-                    f.debug_struct("BatchWish")
-                        .field("max-documents", &self.max_documents)
-                        .field("max-bytes", &self.max_bytes)
-                        .finish()
-                }
-            }
-            /// What a configured plugin asks of the host.
+            /// Which events reach the plugin. The host applies this before any call, by event type alone.
             #[derive(Clone, PartialEq)]
-            pub struct Setup {
-                /// Event types wanted. None: all. Applied by the host, before any call.
+            pub struct Subscription {
+                /// Event types wanted. None: all.
                 pub only: ::core::option::Option<_rt::Vec<_rt::String>>,
                 /// Event types not wanted; wins over `only`.
                 pub skip: _rt::Vec<_rt::String>,
-                pub needs: Needs,
-                /// What `drop(n)` means: at most 64 short reasons, counted and kept in the ledger by index.
-                pub reasons: _rt::Vec<_rt::String>,
-                /// Sinks: the host takes the smaller of this and the operator's.
-                pub batch: ::core::option::Option<BatchWish>,
-                /// Sinks.
-                pub inspect: Inspect,
-                /// Sinks: bytes of a response that `classify` needs. 0: 64 KiB. At most 4 MiB.
-                pub response_max: u32,
-                /// Known: `skip-session-type`, an event type not wanted from session recordings; once for each type. Applied like `skip`.
-                pub extra: _rt::Vec<Pair>,
+                /// Event types not wanted from session recordings.
+                pub skip_in_sessions: _rt::Vec<_rt::String>,
+                pub access: Access,
             }
-            impl ::core::fmt::Debug for Setup {
+            impl ::core::fmt::Debug for Subscription {
                 fn fmt(
                     &self,
                     f: &mut ::core::fmt::Formatter<'_>,
                 ) -> ::core::fmt::Result {
-                    f.debug_struct("Setup")
+                    f.debug_struct("Subscription")
                         .field("only", &self.only)
                         .field("skip", &self.skip)
-                        .field("needs", &self.needs)
-                        .field("reasons", &self.reasons)
-                        .field("batch", &self.batch)
-                        .field("inspect", &self.inspect)
-                        .field("response-max", &self.response_max)
-                        .field("extra", &self.extra)
+                        .field("skip-in-sessions", &self.skip_in_sessions)
+                        .field("access", &self.access)
                         .finish()
                 }
             }
+            #[derive(Clone, PartialEq)]
+            pub struct Retry {
+                pub message: _rt::String,
+                pub after: ::core::option::Option<u32>,
+            }
+            impl ::core::fmt::Debug for Retry {
+                fn fmt(
+                    &self,
+                    f: &mut ::core::fmt::Formatter<'_>,
+                ) -> ::core::fmt::Result {
+                    f.debug_struct("Retry")
+                        .field("message", &self.message)
+                        .field("after", &self.after)
+                        .finish()
+                }
+            }
+            /// The call failed for the batch as a whole. A plugin cannot dead-letter a batch; it can only
+            /// name the one event that is bad.
+            #[derive(Clone, PartialEq)]
+            pub enum Failure {
+                /// Temporary. The host calls again with the same batch, after at least this many milliseconds.
+                Retry(Retry),
+                /// Something in this batch cannot be processed: the host narrows it down to the event, as after
+                /// a trap.
+                Isolate(_rt::String),
+                /// The plugin cannot work at all. The pipeline is held and reported as not ready until the
+                /// operator acts.
+                Hold(_rt::String),
+            }
+            impl ::core::fmt::Debug for Failure {
+                fn fmt(
+                    &self,
+                    f: &mut ::core::fmt::Formatter<'_>,
+                ) -> ::core::fmt::Result {
+                    match self {
+                        Failure::Retry(e) => {
+                            f.debug_tuple("Failure::Retry").field(e).finish()
+                        }
+                        Failure::Isolate(e) => {
+                            f.debug_tuple("Failure::Isolate").field(e).finish()
+                        }
+                        Failure::Hold(e) => {
+                            f.debug_tuple("Failure::Hold").field(e).finish()
+                        }
+                    }
+                }
+            }
+            impl ::core::fmt::Display for Failure {
+                fn fmt(
+                    &self,
+                    f: &mut ::core::fmt::Formatter<'_>,
+                ) -> ::core::fmt::Result {
+                    write!(f, "{:?}", self)
+                }
+            }
+            impl ::core::error::Error for Failure {}
         }
-        /// Structured log lines; the host adds pipeline, stage, plugin and batch.
+        /// Structured log lines. The host adds pipeline, stage, plugin and batch, and limits how many are
+        /// kept.
         #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
         pub mod log {
             #[used]
@@ -300,6 +245,25 @@ pub mod lockgate {
                         4 => Level::Error,
                         _ => panic!("invalid enum discriminant"),
                     }
+                }
+            }
+            #[allow(unused_unsafe, clippy::all)]
+            /// Whether a line of this level would be kept: ask before building an expensive one.
+            #[allow(async_fn_in_trait)]
+            pub fn enabled(level: Level) -> bool {
+                unsafe {
+                    #[cfg(target_arch = "wasm32")]
+                    #[link(wasm_import_module = "lockgate:plugin/log@0.1.0-draft")]
+                    unsafe extern "C" {
+                        #[link_name = "enabled"]
+                        fn wit_import0(_: i32) -> i32;
+                    }
+                    #[cfg(not(target_arch = "wasm32"))]
+                    unsafe extern "C" fn wit_import0(_: i32) -> i32 {
+                        unreachable!()
+                    }
+                    let ret = wit_import0(level.clone() as i32);
+                    _rt::bool_lift(ret as u8)
                 }
             }
             #[allow(unused_unsafe, clippy::all)]
@@ -375,7 +339,8 @@ pub mod lockgate {
                 }
             }
         }
-        /// Counters and histograms, under the names that the plugin's manifest declares.
+        /// Counters and histograms, at most 64 for a stage, which appear at the host's `/metrics`. A name
+        /// is `[a-z][a-z0-9_]*`, at most 64 bytes, and belongs to one kind: a counter or a histogram.
         #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
         pub mod metrics {
             #[used]
@@ -383,6 +348,7 @@ pub mod lockgate {
             static __FORCE_SECTION_REF: fn() = super::super::super::__link_custom_section_describing_imports;
             use super::super::super::_rt;
             #[allow(unused_unsafe, clippy::all)]
+            /// Adds to a counter.
             #[allow(async_fn_in_trait)]
             pub fn add(name: &str, value: u32) -> () {
                 unsafe {
@@ -403,6 +369,7 @@ pub mod lockgate {
                 }
             }
             #[allow(unused_unsafe, clippy::all)]
+            /// Records an observation in a histogram.
             #[allow(async_fn_in_trait)]
             pub fn observe(name: &str, value: f64) -> () {
                 unsafe {
@@ -423,7 +390,8 @@ pub mod lockgate {
                 }
             }
         }
-        /// Look-ups in what the operator granted.
+        /// Look-ups in databases that the operator granted. `none`: not granted, not known, or asked during
+        /// `configure`.
         #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
         pub mod lookup {
             #[used]
@@ -475,33 +443,33 @@ pub mod lockgate {
                 }
             }
             #[derive(Clone, PartialEq)]
-            pub struct AgentSoftware {
+            pub struct Software {
                 pub name: _rt::String,
                 pub version: ::core::option::Option<_rt::String>,
             }
-            impl ::core::fmt::Debug for AgentSoftware {
+            impl ::core::fmt::Debug for Software {
                 fn fmt(
                     &self,
                     f: &mut ::core::fmt::Formatter<'_>,
                 ) -> ::core::fmt::Result {
-                    f.debug_struct("AgentSoftware")
+                    f.debug_struct("Software")
                         .field("name", &self.name)
                         .field("version", &self.version)
                         .finish()
                 }
             }
             #[derive(Clone, PartialEq)]
-            pub struct Agent {
-                pub software: AgentSoftware,
-                pub os: ::core::option::Option<AgentSoftware>,
+            pub struct UserAgent {
+                pub software: Software,
+                pub os: ::core::option::Option<Software>,
                 pub device: _rt::String,
             }
-            impl ::core::fmt::Debug for Agent {
+            impl ::core::fmt::Debug for UserAgent {
                 fn fmt(
                     &self,
                     f: &mut ::core::fmt::Formatter<'_>,
                 ) -> ::core::fmt::Result {
-                    f.debug_struct("Agent")
+                    f.debug_struct("UserAgent")
                         .field("software", &self.software)
                         .field("os", &self.os)
                         .field("device", &self.device)
@@ -509,7 +477,6 @@ pub mod lockgate {
                 }
             }
             #[allow(unused_unsafe, clippy::all)]
-            /// None where no database is granted, or it does not know the address, and always in `configure`. Names are never resolved.
             #[allow(async_fn_in_trait)]
             pub fn place_of(ip: &str) -> ::core::option::Option<Place> {
                 unsafe {
@@ -836,9 +803,9 @@ pub mod lockgate {
                 }
             }
             #[allow(unused_unsafe, clippy::all)]
-            /// By the patterns of ua-parser/uap-core. None where the operator turned it off, or the text is longer than 4096 bytes.
+            /// By the patterns of ua-parser/uap-core. `none` for a text longer than 4096 bytes, too.
             #[allow(async_fn_in_trait)]
-            pub fn user_agent(text: &str) -> ::core::option::Option<Agent> {
+            pub fn user_agent_of(text: &str) -> ::core::option::Option<UserAgent> {
                 unsafe {
                     #[cfg_attr(target_pointer_width = "64", repr(align(8)))]
                     #[cfg_attr(target_pointer_width = "32", repr(align(4)))]
@@ -858,7 +825,7 @@ pub mod lockgate {
                     #[cfg(target_arch = "wasm32")]
                     #[link(wasm_import_module = "lockgate:plugin/lookup@0.1.0-draft")]
                     unsafe extern "C" {
-                        #[link_name = "user-agent"]
+                        #[link_name = "user-agent-of"]
                         fn wit_import2(_: *mut u8, _: usize, _: *mut u8);
                     }
                     #[cfg(not(target_arch = "wasm32"))]
@@ -905,8 +872,8 @@ pub mod lockgate {
                                     len21,
                                     len21,
                                 );
-                                Agent {
-                                    software: AgentSoftware {
+                                UserAgent {
+                                    software: Software {
                                         name: _rt::string_lift(bytes6),
                                         version: match l7 {
                                             0 => None,
@@ -952,7 +919,7 @@ pub mod lockgate {
                                                         .add(9 * ::core::mem::size_of::<*const u8>())
                                                         .cast::<u8>(),
                                                 );
-                                                AgentSoftware {
+                                                Software {
                                                     name: _rt::string_lift(bytes14),
                                                     version: match l15 {
                                                         0 => None,
@@ -993,18 +960,23 @@ pub mod lockgate {
                 }
             }
         }
-        /// Small key-value state of one stage. Writes become durable together with the batch. A pipeline that uses it is serial.
+        /// Small key-value state of one stage. Writes become durable in the transaction that makes the
+        /// batch final, and those of a call that fails are forgotten. A pipeline with a stage that uses
+        /// state processes one batch at a time. There is none during `configure`.
         #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
         pub mod state {
             #[used]
             #[doc(hidden)]
             static __FORCE_SECTION_REF: fn() = super::super::super::__link_custom_section_describing_imports;
             use super::super::super::_rt;
-            #[derive(Clone, PartialEq)]
+            #[derive(Clone, Copy, PartialEq)]
             pub enum StateError {
+                /// The operator grants state with `state = "1 MiB"` in the plugin's table.
+                NotGranted,
+                /// Keys and values together would exceed what the operator granted.
                 QuotaExceeded,
+                /// A key is at most 1 KiB, a value at most 64 KiB.
                 TooLarge,
-                Unavailable(_rt::String),
             }
             impl ::core::fmt::Debug for StateError {
                 fn fmt(
@@ -1012,14 +984,14 @@ pub mod lockgate {
                     f: &mut ::core::fmt::Formatter<'_>,
                 ) -> ::core::fmt::Result {
                     match self {
+                        StateError::NotGranted => {
+                            f.debug_tuple("StateError::NotGranted").finish()
+                        }
                         StateError::QuotaExceeded => {
                             f.debug_tuple("StateError::QuotaExceeded").finish()
                         }
                         StateError::TooLarge => {
                             f.debug_tuple("StateError::TooLarge").finish()
-                        }
-                        StateError::Unavailable(e) => {
-                            f.debug_tuple("StateError::Unavailable").field(e).finish()
                         }
                     }
                 }
@@ -1069,7 +1041,7 @@ pub mod lockgate {
                     }
                     wit_import2(ptr0.cast_mut(), len0, ptr1);
                     let l3 = i32::from(*ptr1.add(0).cast::<u8>());
-                    let result13 = match l3 {
+                    let result10 = match l3 {
                         0 => {
                             let e = {
                                 let l4 = i32::from(
@@ -1105,36 +1077,21 @@ pub mod lockgate {
                                 let l8 = i32::from(
                                     *ptr1.add(::core::mem::size_of::<*const u8>()).cast::<u8>(),
                                 );
-                                let v12 = match l8 {
-                                    0 => StateError::QuotaExceeded,
-                                    1 => StateError::TooLarge,
+                                let v9 = match l8 {
+                                    0 => StateError::NotGranted,
+                                    1 => StateError::QuotaExceeded,
                                     n => {
                                         debug_assert_eq!(n, 2, "invalid enum discriminant");
-                                        let e12 = {
-                                            let l9 = *ptr1
-                                                .add(2 * ::core::mem::size_of::<*const u8>())
-                                                .cast::<*mut u8>();
-                                            let l10 = *ptr1
-                                                .add(3 * ::core::mem::size_of::<*const u8>())
-                                                .cast::<usize>();
-                                            let len11 = l10;
-                                            let bytes11 = _rt::Vec::from_raw_parts(
-                                                l9.cast(),
-                                                len11,
-                                                len11,
-                                            );
-                                            _rt::string_lift(bytes11)
-                                        };
-                                        StateError::Unavailable(e12)
+                                        StateError::TooLarge
                                     }
                                 };
-                                v12
+                                v9
                             };
                             Err(e)
                         }
                         _ => _rt::invalid_enum_discriminant(),
                     };
-                    result13
+                    result10
                 }
             }
             #[allow(unused_unsafe, clippy::all)]
@@ -1144,17 +1101,9 @@ pub mod lockgate {
                 value: &str,
             ) -> ::core::result::Result<(), StateError> {
                 unsafe {
-                    #[cfg_attr(target_pointer_width = "64", repr(align(8)))]
-                    #[cfg_attr(target_pointer_width = "32", repr(align(4)))]
-                    struct RetArea(
-                        [::core::mem::MaybeUninit<
-                            u8,
-                        >; 4 * ::core::mem::size_of::<*const u8>()],
-                    );
-                    let mut ret_area = RetArea(
-                        [::core::mem::MaybeUninit::uninit(); 4
-                            * ::core::mem::size_of::<*const u8>()],
-                    );
+                    #[repr(align(1))]
+                    struct RetArea([::core::mem::MaybeUninit<u8>; 2]);
+                    let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 2]);
                     let vec0 = key;
                     let ptr0 = vec0.as_ptr().cast::<u8>();
                     let len0 = vec0.len();
@@ -1186,63 +1135,38 @@ pub mod lockgate {
                     }
                     wit_import3(ptr0.cast_mut(), len0, ptr1.cast_mut(), len1, ptr2);
                     let l4 = i32::from(*ptr2.add(0).cast::<u8>());
-                    let result10 = match l4 {
+                    let result7 = match l4 {
                         0 => {
                             let e = ();
                             Ok(e)
                         }
                         1 => {
                             let e = {
-                                let l5 = i32::from(
-                                    *ptr2.add(::core::mem::size_of::<*const u8>()).cast::<u8>(),
-                                );
-                                let v9 = match l5 {
-                                    0 => StateError::QuotaExceeded,
-                                    1 => StateError::TooLarge,
+                                let l5 = i32::from(*ptr2.add(1).cast::<u8>());
+                                let v6 = match l5 {
+                                    0 => StateError::NotGranted,
+                                    1 => StateError::QuotaExceeded,
                                     n => {
                                         debug_assert_eq!(n, 2, "invalid enum discriminant");
-                                        let e9 = {
-                                            let l6 = *ptr2
-                                                .add(2 * ::core::mem::size_of::<*const u8>())
-                                                .cast::<*mut u8>();
-                                            let l7 = *ptr2
-                                                .add(3 * ::core::mem::size_of::<*const u8>())
-                                                .cast::<usize>();
-                                            let len8 = l7;
-                                            let bytes8 = _rt::Vec::from_raw_parts(
-                                                l6.cast(),
-                                                len8,
-                                                len8,
-                                            );
-                                            _rt::string_lift(bytes8)
-                                        };
-                                        StateError::Unavailable(e9)
+                                        StateError::TooLarge
                                     }
                                 };
-                                v9
+                                v6
                             };
                             Err(e)
                         }
                         _ => _rt::invalid_enum_discriminant(),
                     };
-                    result10
+                    result7
                 }
             }
             #[allow(unused_unsafe, clippy::all)]
             #[allow(async_fn_in_trait)]
             pub fn remove(key: &str) -> ::core::result::Result<(), StateError> {
                 unsafe {
-                    #[cfg_attr(target_pointer_width = "64", repr(align(8)))]
-                    #[cfg_attr(target_pointer_width = "32", repr(align(4)))]
-                    struct RetArea(
-                        [::core::mem::MaybeUninit<
-                            u8,
-                        >; 4 * ::core::mem::size_of::<*const u8>()],
-                    );
-                    let mut ret_area = RetArea(
-                        [::core::mem::MaybeUninit::uninit(); 4
-                            * ::core::mem::size_of::<*const u8>()],
-                    );
+                    #[repr(align(1))]
+                    struct RetArea([::core::mem::MaybeUninit<u8>; 2]);
+                    let mut ret_area = RetArea([::core::mem::MaybeUninit::uninit(); 2]);
                     let vec0 = key;
                     let ptr0 = vec0.as_ptr().cast::<u8>();
                     let len0 = vec0.len();
@@ -1259,50 +1183,33 @@ pub mod lockgate {
                     }
                     wit_import2(ptr0.cast_mut(), len0, ptr1);
                     let l3 = i32::from(*ptr1.add(0).cast::<u8>());
-                    let result9 = match l3 {
+                    let result6 = match l3 {
                         0 => {
                             let e = ();
                             Ok(e)
                         }
                         1 => {
                             let e = {
-                                let l4 = i32::from(
-                                    *ptr1.add(::core::mem::size_of::<*const u8>()).cast::<u8>(),
-                                );
-                                let v8 = match l4 {
-                                    0 => StateError::QuotaExceeded,
-                                    1 => StateError::TooLarge,
+                                let l4 = i32::from(*ptr1.add(1).cast::<u8>());
+                                let v5 = match l4 {
+                                    0 => StateError::NotGranted,
+                                    1 => StateError::QuotaExceeded,
                                     n => {
                                         debug_assert_eq!(n, 2, "invalid enum discriminant");
-                                        let e8 = {
-                                            let l5 = *ptr1
-                                                .add(2 * ::core::mem::size_of::<*const u8>())
-                                                .cast::<*mut u8>();
-                                            let l6 = *ptr1
-                                                .add(3 * ::core::mem::size_of::<*const u8>())
-                                                .cast::<usize>();
-                                            let len7 = l6;
-                                            let bytes7 = _rt::Vec::from_raw_parts(
-                                                l5.cast(),
-                                                len7,
-                                                len7,
-                                            );
-                                            _rt::string_lift(bytes7)
-                                        };
-                                        StateError::Unavailable(e8)
+                                        StateError::TooLarge
                                     }
                                 };
-                                v8
+                                v5
                             };
                             Err(e)
                         }
                         _ => _rt::invalid_enum_discriminant(),
                     };
-                    result9
+                    result6
                 }
             }
         }
-        /// What filters and mappers see. (In an interface of its own so that a world has no record that none of its functions uses.)
+        /// What filters and mappers see.
         #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
         pub mod events {
             #[used]
@@ -1310,23 +1217,27 @@ pub mod lockgate {
             static __FORCE_SECTION_REF: fn() = super::super::super::__link_custom_section_describing_imports;
             use super::super::super::_rt;
             pub type Timestamp = super::super::super::lockgate::plugin::types::Timestamp;
-            pub type Feed = super::super::super::lockgate::plugin::types::Feed;
             /// One audit event, exactly as Teleport produced it.
             #[derive(Clone, PartialEq)]
             pub struct Event {
-                /// Equal for equal input, unique per feed: the idempotency key. Made of Teleport's `uid` and the feed (the same event may
-                /// stand in the audit log and in a recording), or of the SHA-256 of the payload where it has no `uid`.
+                /// The idempotency key: unique per feed, equal for equal input. Made of Teleport's `uid` and
+                /// the feed, or of a SHA-256 of the payload where there is no `uid`.
                 pub key: _rt::String,
-                /// Event type, such as `session.start`.
+                /// Such as `session.start`.
                 pub event_type: _rt::String,
-                /// Event code, such as `T2000I`. Empty where Teleport gives none.
+                /// Such as `T2000I`. Empty where Teleport gives none.
                 pub code: _rt::String,
                 pub time: Timestamp,
-                /// Teleport's index (`ei`) inside a session.
+                /// Teleport's `ei`: the event's index inside its session.
                 pub index: i64,
-                pub feed: Feed,
-                /// The whole event: one JSON object, no duplicate keys, no lone surrogates, depth at most 128: the host guarantees it.
-                /// Empty when the plugin asked for heads only (`needs`). A string and not bytes: JavaScript decodes bytes 3 to 28 times slower.
+                /// `audit`, or `session` for an event out of a session recording. Later versions of Teleport
+                /// may bring others.
+                pub feed: _rt::String,
+                /// The session the event belongs to, if any.
+                pub session: ::core::option::Option<_rt::String>,
+                /// The whole event as one line of JSON: an object without duplicate keys or lone surrogates, at
+                /// most 128 levels deep; the host guarantees it. Empty unless the plugin asked for
+                /// `access.payload`. (A string, not bytes: JavaScript decodes bytes 3 to 28 times slower.)
                 pub payload: _rt::String,
             }
             impl ::core::fmt::Debug for Event {
@@ -1341,6 +1252,7 @@ pub mod lockgate {
                         .field("time", &self.time)
                         .field("index", &self.index)
                         .field("feed", &self.feed)
+                        .field("session", &self.session)
                         .field("payload", &self.payload)
                         .finish()
                 }
@@ -1353,15 +1265,58 @@ pub mod lockgate {
 pub mod exports {
     pub mod lockgate {
         pub mod plugin {
-            /// Exported by every plugin.
+            /// Chooses events. A filter cannot change them.
             #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
-            pub mod lifecycle {
+            pub mod filtering {
                 #[used]
                 #[doc(hidden)]
                 static __FORCE_SECTION_REF: fn() = super::super::super::super::__link_custom_section_describing_imports;
                 use super::super::super::super::_rt;
+                pub type Batch = super::super::super::super::lockgate::plugin::types::Batch;
                 pub type ConfigIssue = super::super::super::super::lockgate::plugin::types::ConfigIssue;
-                pub type Setup = super::super::super::super::lockgate::plugin::types::Setup;
+                pub type Failure = super::super::super::super::lockgate::plugin::types::Failure;
+                pub type Pair = super::super::super::super::lockgate::plugin::types::Pair;
+                pub type Subscription = super::super::super::super::lockgate::plugin::types::Subscription;
+                pub type Event = super::super::super::super::lockgate::plugin::events::Event;
+                #[derive(Clone, PartialEq)]
+                pub struct Setup {
+                    pub subscription: Subscription,
+                    /// What `drop(n)` means: at most 64 texts of at most 200 bytes. Counted, and kept in the ledger
+                    /// by index.
+                    pub reasons: _rt::Vec<_rt::String>,
+                    pub extra: _rt::Vec<Pair>,
+                }
+                impl ::core::fmt::Debug for Setup {
+                    fn fmt(
+                        &self,
+                        f: &mut ::core::fmt::Formatter<'_>,
+                    ) -> ::core::fmt::Result {
+                        f.debug_struct("Setup")
+                            .field("subscription", &self.subscription)
+                            .field("reasons", &self.reasons)
+                            .field("extra", &self.extra)
+                            .finish()
+                    }
+                }
+                #[derive(Clone, Copy, PartialEq)]
+                pub enum Verdict {
+                    Keep,
+                    /// Dropped on purpose, for `reasons[n]`.
+                    Drop(u32),
+                }
+                impl ::core::fmt::Debug for Verdict {
+                    fn fmt(
+                        &self,
+                        f: &mut ::core::fmt::Formatter<'_>,
+                    ) -> ::core::fmt::Result {
+                        match self {
+                            Verdict::Keep => f.debug_tuple("Verdict::Keep").finish(),
+                            Verdict::Drop(e) => {
+                                f.debug_tuple("Verdict::Drop").field(e).finish()
+                            }
+                        }
+                    }
+                }
                 #[doc(hidden)]
                 #[allow(non_snake_case, unused_unsafe)]
                 pub unsafe fn _export_configure_cabi<T_: Guest>(
@@ -1383,14 +1338,2519 @@ pub mod exports {
                         match result1 {
                             Ok(e) => {
                                 *ptr2.add(0).cast::<u8>() = (0i32) as u8;
-                                let super::super::super::super::lockgate::plugin::types::Setup {
+                                let Setup {
+                                    subscription: subscription3,
+                                    reasons: reasons3,
+                                    extra: extra3,
+                                } = e;
+                                let super::super::super::super::lockgate::plugin::types::Subscription {
+                                    only: only4,
+                                    skip: skip4,
+                                    skip_in_sessions: skip_in_sessions4,
+                                    access: access4,
+                                } = subscription3;
+                                match only4 {
+                                    Some(e) => {
+                                        *ptr2
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<u8>() = (1i32) as u8;
+                                        let vec6 = e;
+                                        let len6 = vec6.len();
+                                        let layout6 = _rt::alloc::Layout::from_size_align(
+                                                vec6.len() * (2 * ::core::mem::size_of::<*const u8>()),
+                                                ::core::mem::size_of::<*const u8>(),
+                                            )
+                                            .unwrap();
+                                        let (result6, _cleanup6) = wit_bindgen::rt::Cleanup::new(
+                                            layout6,
+                                        );
+                                        if let Some(cleanup) = _cleanup6 {
+                                            cleanup.forget();
+                                        }
+                                        for (i, e) in vec6.into_iter().enumerate() {
+                                            let base = result6
+                                                .add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                                            {
+                                                let vec5 = (e.into_bytes()).into_boxed_slice();
+                                                let ptr5 = vec5.as_ptr().cast::<u8>();
+                                                let len5 = vec5.len();
+                                                ::core::mem::forget(vec5);
+                                                *base
+                                                    .add(::core::mem::size_of::<*const u8>())
+                                                    .cast::<usize>() = len5;
+                                                *base.add(0).cast::<*mut u8>() = ptr5.cast_mut();
+                                            }
+                                        }
+                                        *ptr2
+                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>() = len6;
+                                        *ptr2
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>() = result6;
+                                    }
+                                    None => {
+                                        *ptr2
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<u8>() = (0i32) as u8;
+                                    }
+                                };
+                                let vec8 = skip4;
+                                let len8 = vec8.len();
+                                let layout8 = _rt::alloc::Layout::from_size_align(
+                                        vec8.len() * (2 * ::core::mem::size_of::<*const u8>()),
+                                        ::core::mem::size_of::<*const u8>(),
+                                    )
+                                    .unwrap();
+                                let (result8, _cleanup8) = wit_bindgen::rt::Cleanup::new(
+                                    layout8,
+                                );
+                                if let Some(cleanup) = _cleanup8 {
+                                    cleanup.forget();
+                                }
+                                for (i, e) in vec8.into_iter().enumerate() {
+                                    let base = result8
+                                        .add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        let vec7 = (e.into_bytes()).into_boxed_slice();
+                                        let ptr7 = vec7.as_ptr().cast::<u8>();
+                                        let len7 = vec7.len();
+                                        ::core::mem::forget(vec7);
+                                        *base
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>() = len7;
+                                        *base.add(0).cast::<*mut u8>() = ptr7.cast_mut();
+                                    }
+                                }
+                                *ptr2
+                                    .add(5 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>() = len8;
+                                *ptr2
+                                    .add(4 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>() = result8;
+                                let vec10 = skip_in_sessions4;
+                                let len10 = vec10.len();
+                                let layout10 = _rt::alloc::Layout::from_size_align(
+                                        vec10.len() * (2 * ::core::mem::size_of::<*const u8>()),
+                                        ::core::mem::size_of::<*const u8>(),
+                                    )
+                                    .unwrap();
+                                let (result10, _cleanup10) = wit_bindgen::rt::Cleanup::new(
+                                    layout10,
+                                );
+                                if let Some(cleanup) = _cleanup10 {
+                                    cleanup.forget();
+                                }
+                                for (i, e) in vec10.into_iter().enumerate() {
+                                    let base = result10
+                                        .add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        let vec9 = (e.into_bytes()).into_boxed_slice();
+                                        let ptr9 = vec9.as_ptr().cast::<u8>();
+                                        let len9 = vec9.len();
+                                        ::core::mem::forget(vec9);
+                                        *base
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>() = len9;
+                                        *base.add(0).cast::<*mut u8>() = ptr9.cast_mut();
+                                    }
+                                }
+                                *ptr2
+                                    .add(7 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>() = len10;
+                                *ptr2
+                                    .add(6 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>() = result10;
+                                *ptr2
+                                    .add(8 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<u8>() = (access4.clone() as i32) as u8;
+                                let vec12 = reasons3;
+                                let len12 = vec12.len();
+                                let layout12 = _rt::alloc::Layout::from_size_align(
+                                        vec12.len() * (2 * ::core::mem::size_of::<*const u8>()),
+                                        ::core::mem::size_of::<*const u8>(),
+                                    )
+                                    .unwrap();
+                                let (result12, _cleanup12) = wit_bindgen::rt::Cleanup::new(
+                                    layout12,
+                                );
+                                if let Some(cleanup) = _cleanup12 {
+                                    cleanup.forget();
+                                }
+                                for (i, e) in vec12.into_iter().enumerate() {
+                                    let base = result12
+                                        .add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        let vec11 = (e.into_bytes()).into_boxed_slice();
+                                        let ptr11 = vec11.as_ptr().cast::<u8>();
+                                        let len11 = vec11.len();
+                                        ::core::mem::forget(vec11);
+                                        *base
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>() = len11;
+                                        *base.add(0).cast::<*mut u8>() = ptr11.cast_mut();
+                                    }
+                                }
+                                *ptr2
+                                    .add(10 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>() = len12;
+                                *ptr2
+                                    .add(9 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>() = result12;
+                                let vec16 = extra3;
+                                let len16 = vec16.len();
+                                let layout16 = _rt::alloc::Layout::from_size_align(
+                                        vec16.len() * (4 * ::core::mem::size_of::<*const u8>()),
+                                        ::core::mem::size_of::<*const u8>(),
+                                    )
+                                    .unwrap();
+                                let (result16, _cleanup16) = wit_bindgen::rt::Cleanup::new(
+                                    layout16,
+                                );
+                                if let Some(cleanup) = _cleanup16 {
+                                    cleanup.forget();
+                                }
+                                for (i, e) in vec16.into_iter().enumerate() {
+                                    let base = result16
+                                        .add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        let super::super::super::super::lockgate::plugin::types::Pair {
+                                            name: name13,
+                                            value: value13,
+                                        } = e;
+                                        let vec14 = (name13.into_bytes()).into_boxed_slice();
+                                        let ptr14 = vec14.as_ptr().cast::<u8>();
+                                        let len14 = vec14.len();
+                                        ::core::mem::forget(vec14);
+                                        *base
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>() = len14;
+                                        *base.add(0).cast::<*mut u8>() = ptr14.cast_mut();
+                                        let vec15 = (value13.into_bytes()).into_boxed_slice();
+                                        let ptr15 = vec15.as_ptr().cast::<u8>();
+                                        let len15 = vec15.len();
+                                        ::core::mem::forget(vec15);
+                                        *base
+                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>() = len15;
+                                        *base
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>() = ptr15.cast_mut();
+                                    }
+                                }
+                                *ptr2
+                                    .add(12 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>() = len16;
+                                *ptr2
+                                    .add(11 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>() = result16;
+                            }
+                            Err(e) => {
+                                *ptr2.add(0).cast::<u8>() = (1i32) as u8;
+                                let vec21 = e;
+                                let len21 = vec21.len();
+                                let layout21 = _rt::alloc::Layout::from_size_align(
+                                        vec21.len() * (7 * ::core::mem::size_of::<*const u8>()),
+                                        ::core::mem::size_of::<*const u8>(),
+                                    )
+                                    .unwrap();
+                                let (result21, _cleanup21) = wit_bindgen::rt::Cleanup::new(
+                                    layout21,
+                                );
+                                if let Some(cleanup) = _cleanup21 {
+                                    cleanup.forget();
+                                }
+                                for (i, e) in vec21.into_iter().enumerate() {
+                                    let base = result21
+                                        .add(i * (7 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        let super::super::super::super::lockgate::plugin::types::ConfigIssue {
+                                            path: path17,
+                                            message: message17,
+                                            help: help17,
+                                        } = e;
+                                        let vec18 = (path17.into_bytes()).into_boxed_slice();
+                                        let ptr18 = vec18.as_ptr().cast::<u8>();
+                                        let len18 = vec18.len();
+                                        ::core::mem::forget(vec18);
+                                        *base
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>() = len18;
+                                        *base.add(0).cast::<*mut u8>() = ptr18.cast_mut();
+                                        let vec19 = (message17.into_bytes()).into_boxed_slice();
+                                        let ptr19 = vec19.as_ptr().cast::<u8>();
+                                        let len19 = vec19.len();
+                                        ::core::mem::forget(vec19);
+                                        *base
+                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>() = len19;
+                                        *base
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>() = ptr19.cast_mut();
+                                        match help17 {
+                                            Some(e) => {
+                                                *base
+                                                    .add(4 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<u8>() = (1i32) as u8;
+                                                let vec20 = (e.into_bytes()).into_boxed_slice();
+                                                let ptr20 = vec20.as_ptr().cast::<u8>();
+                                                let len20 = vec20.len();
+                                                ::core::mem::forget(vec20);
+                                                *base
+                                                    .add(6 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<usize>() = len20;
+                                                *base
+                                                    .add(5 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<*mut u8>() = ptr20.cast_mut();
+                                            }
+                                            None => {
+                                                *base
+                                                    .add(4 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<u8>() = (0i32) as u8;
+                                            }
+                                        };
+                                    }
+                                }
+                                *ptr2
+                                    .add(2 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>() = len21;
+                                *ptr2
+                                    .add(::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>() = result21;
+                            }
+                        };
+                        ptr2
+                    }
+                }
+                #[doc(hidden)]
+                #[allow(non_snake_case)]
+                pub unsafe fn __post_return_configure<T_: Guest>(arg0: *mut u8) {
+                    unsafe {
+                        let l0 = i32::from(*arg0.add(0).cast::<u8>());
+                        match l0 {
+                            0 => {
+                                let l1 = i32::from(
+                                    *arg0.add(::core::mem::size_of::<*const u8>()).cast::<u8>(),
+                                );
+                                match l1 {
+                                    0 => {}
+                                    _ => {
+                                        let l2 = *arg0
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>();
+                                        let l3 = *arg0
+                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>();
+                                        let base6 = l2;
+                                        let len6 = l3;
+                                        for i in 0..len6 {
+                                            let base = base6
+                                                .add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                                            {
+                                                let l4 = *base.add(0).cast::<*mut u8>();
+                                                let l5 = *base
+                                                    .add(::core::mem::size_of::<*const u8>())
+                                                    .cast::<usize>();
+                                                _rt::cabi_dealloc(l4, l5, 1);
+                                            }
+                                        }
+                                        _rt::cabi_dealloc(
+                                            base6,
+                                            len6 * (2 * ::core::mem::size_of::<*const u8>()),
+                                            ::core::mem::size_of::<*const u8>(),
+                                        );
+                                    }
+                                }
+                                let l7 = *arg0
+                                    .add(4 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>();
+                                let l8 = *arg0
+                                    .add(5 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>();
+                                let base11 = l7;
+                                let len11 = l8;
+                                for i in 0..len11 {
+                                    let base = base11
+                                        .add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        let l9 = *base.add(0).cast::<*mut u8>();
+                                        let l10 = *base
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>();
+                                        _rt::cabi_dealloc(l9, l10, 1);
+                                    }
+                                }
+                                _rt::cabi_dealloc(
+                                    base11,
+                                    len11 * (2 * ::core::mem::size_of::<*const u8>()),
+                                    ::core::mem::size_of::<*const u8>(),
+                                );
+                                let l12 = *arg0
+                                    .add(6 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>();
+                                let l13 = *arg0
+                                    .add(7 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>();
+                                let base16 = l12;
+                                let len16 = l13;
+                                for i in 0..len16 {
+                                    let base = base16
+                                        .add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        let l14 = *base.add(0).cast::<*mut u8>();
+                                        let l15 = *base
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>();
+                                        _rt::cabi_dealloc(l14, l15, 1);
+                                    }
+                                }
+                                _rt::cabi_dealloc(
+                                    base16,
+                                    len16 * (2 * ::core::mem::size_of::<*const u8>()),
+                                    ::core::mem::size_of::<*const u8>(),
+                                );
+                                let l17 = *arg0
+                                    .add(9 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>();
+                                let l18 = *arg0
+                                    .add(10 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>();
+                                let base21 = l17;
+                                let len21 = l18;
+                                for i in 0..len21 {
+                                    let base = base21
+                                        .add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        let l19 = *base.add(0).cast::<*mut u8>();
+                                        let l20 = *base
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>();
+                                        _rt::cabi_dealloc(l19, l20, 1);
+                                    }
+                                }
+                                _rt::cabi_dealloc(
+                                    base21,
+                                    len21 * (2 * ::core::mem::size_of::<*const u8>()),
+                                    ::core::mem::size_of::<*const u8>(),
+                                );
+                                let l22 = *arg0
+                                    .add(11 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>();
+                                let l23 = *arg0
+                                    .add(12 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>();
+                                let base28 = l22;
+                                let len28 = l23;
+                                for i in 0..len28 {
+                                    let base = base28
+                                        .add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        let l24 = *base.add(0).cast::<*mut u8>();
+                                        let l25 = *base
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>();
+                                        _rt::cabi_dealloc(l24, l25, 1);
+                                        let l26 = *base
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>();
+                                        let l27 = *base
+                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>();
+                                        _rt::cabi_dealloc(l26, l27, 1);
+                                    }
+                                }
+                                _rt::cabi_dealloc(
+                                    base28,
+                                    len28 * (4 * ::core::mem::size_of::<*const u8>()),
+                                    ::core::mem::size_of::<*const u8>(),
+                                );
+                            }
+                            _ => {
+                                let l29 = *arg0
+                                    .add(::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>();
+                                let l30 = *arg0
+                                    .add(2 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>();
+                                let base38 = l29;
+                                let len38 = l30;
+                                for i in 0..len38 {
+                                    let base = base38
+                                        .add(i * (7 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        let l31 = *base.add(0).cast::<*mut u8>();
+                                        let l32 = *base
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>();
+                                        _rt::cabi_dealloc(l31, l32, 1);
+                                        let l33 = *base
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>();
+                                        let l34 = *base
+                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>();
+                                        _rt::cabi_dealloc(l33, l34, 1);
+                                        let l35 = i32::from(
+                                            *base
+                                                .add(4 * ::core::mem::size_of::<*const u8>())
+                                                .cast::<u8>(),
+                                        );
+                                        match l35 {
+                                            0 => {}
+                                            _ => {
+                                                let l36 = *base
+                                                    .add(5 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<*mut u8>();
+                                                let l37 = *base
+                                                    .add(6 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<usize>();
+                                                _rt::cabi_dealloc(l36, l37, 1);
+                                            }
+                                        }
+                                    }
+                                }
+                                _rt::cabi_dealloc(
+                                    base38,
+                                    len38 * (7 * ::core::mem::size_of::<*const u8>()),
+                                    ::core::mem::size_of::<*const u8>(),
+                                );
+                            }
+                        }
+                    }
+                }
+                #[doc(hidden)]
+                #[allow(non_snake_case, unused_unsafe)]
+                pub unsafe fn _export_filter_cabi<T_: Guest>(
+                    arg0: *mut u8,
+                    arg1: usize,
+                    arg2: *mut u8,
+                    arg3: usize,
+                    arg4: *mut u8,
+                    arg5: usize,
+                    arg6: *mut u8,
+                    arg7: usize,
+                    arg8: i64,
+                    arg9: *mut u8,
+                    arg10: usize,
+                    arg11: *mut u8,
+                    arg12: usize,
+                ) -> *mut u8 {
+                    unsafe {
+                        #[cfg(target_arch = "wasm32")] _rt::run_ctors_once();
+                        let result33 = {
+                            let len0 = arg1;
+                            let bytes0 = _rt::Vec::from_raw_parts(
+                                arg0.cast(),
+                                len0,
+                                len0,
+                            );
+                            let len1 = arg3;
+                            let bytes1 = _rt::Vec::from_raw_parts(
+                                arg2.cast(),
+                                len1,
+                                len1,
+                            );
+                            let len2 = arg5;
+                            let bytes2 = _rt::Vec::from_raw_parts(
+                                arg4.cast(),
+                                len2,
+                                len2,
+                            );
+                            let len3 = arg7;
+                            let bytes3 = _rt::Vec::from_raw_parts(
+                                arg6.cast(),
+                                len3,
+                                len3,
+                            );
+                            let base10 = arg9;
+                            let len10 = arg10;
+                            let mut result10 = _rt::Vec::with_capacity(len10);
+                            for i in 0..len10 {
+                                let base = base10
+                                    .add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                let e10 = {
+                                    let l4 = *base.add(0).cast::<*mut u8>();
+                                    let l5 = *base
+                                        .add(::core::mem::size_of::<*const u8>())
+                                        .cast::<usize>();
+                                    let len6 = l5;
+                                    let bytes6 = _rt::Vec::from_raw_parts(
+                                        l4.cast(),
+                                        len6,
+                                        len6,
+                                    );
+                                    let l7 = *base
+                                        .add(2 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<*mut u8>();
+                                    let l8 = *base
+                                        .add(3 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<usize>();
+                                    let len9 = l8;
+                                    let bytes9 = _rt::Vec::from_raw_parts(
+                                        l7.cast(),
+                                        len9,
+                                        len9,
+                                    );
+                                    super::super::super::super::lockgate::plugin::types::Pair {
+                                        name: _rt::string_lift(bytes6),
+                                        value: _rt::string_lift(bytes9),
+                                    }
+                                };
+                                result10.push(e10);
+                            }
+                            _rt::cabi_dealloc(
+                                base10,
+                                len10 * (4 * ::core::mem::size_of::<*const u8>()),
+                                ::core::mem::size_of::<*const u8>(),
+                            );
+                            let base32 = arg11;
+                            let len32 = arg12;
+                            let mut result32 = _rt::Vec::with_capacity(len32);
+                            for i in 0..len32 {
+                                let base = base32
+                                    .add(i * (24 + 12 * ::core::mem::size_of::<*const u8>()));
+                                let e32 = {
+                                    let l11 = *base.add(0).cast::<*mut u8>();
+                                    let l12 = *base
+                                        .add(::core::mem::size_of::<*const u8>())
+                                        .cast::<usize>();
+                                    let len13 = l12;
+                                    let bytes13 = _rt::Vec::from_raw_parts(
+                                        l11.cast(),
+                                        len13,
+                                        len13,
+                                    );
+                                    let l14 = *base
+                                        .add(2 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<*mut u8>();
+                                    let l15 = *base
+                                        .add(3 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<usize>();
+                                    let len16 = l15;
+                                    let bytes16 = _rt::Vec::from_raw_parts(
+                                        l14.cast(),
+                                        len16,
+                                        len16,
+                                    );
+                                    let l17 = *base
+                                        .add(4 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<*mut u8>();
+                                    let l18 = *base
+                                        .add(5 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<usize>();
+                                    let len19 = l18;
+                                    let bytes19 = _rt::Vec::from_raw_parts(
+                                        l17.cast(),
+                                        len19,
+                                        len19,
+                                    );
+                                    let l20 = *base
+                                        .add(6 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<i64>();
+                                    let l21 = *base
+                                        .add(8 + 6 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<i64>();
+                                    let l22 = *base
+                                        .add(16 + 6 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<*mut u8>();
+                                    let l23 = *base
+                                        .add(16 + 7 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<usize>();
+                                    let len24 = l23;
+                                    let bytes24 = _rt::Vec::from_raw_parts(
+                                        l22.cast(),
+                                        len24,
+                                        len24,
+                                    );
+                                    let l25 = i32::from(
+                                        *base
+                                            .add(16 + 8 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<u8>(),
+                                    );
+                                    let l29 = *base
+                                        .add(16 + 11 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<*mut u8>();
+                                    let l30 = *base
+                                        .add(16 + 12 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<usize>();
+                                    let len31 = l30;
+                                    let bytes31 = _rt::Vec::from_raw_parts(
+                                        l29.cast(),
+                                        len31,
+                                        len31,
+                                    );
+                                    super::super::super::super::lockgate::plugin::events::Event {
+                                        key: _rt::string_lift(bytes13),
+                                        event_type: _rt::string_lift(bytes16),
+                                        code: _rt::string_lift(bytes19),
+                                        time: l20,
+                                        index: l21,
+                                        feed: _rt::string_lift(bytes24),
+                                        session: match l25 {
+                                            0 => None,
+                                            1 => {
+                                                let e = {
+                                                    let l26 = *base
+                                                        .add(16 + 9 * ::core::mem::size_of::<*const u8>())
+                                                        .cast::<*mut u8>();
+                                                    let l27 = *base
+                                                        .add(16 + 10 * ::core::mem::size_of::<*const u8>())
+                                                        .cast::<usize>();
+                                                    let len28 = l27;
+                                                    let bytes28 = _rt::Vec::from_raw_parts(
+                                                        l26.cast(),
+                                                        len28,
+                                                        len28,
+                                                    );
+                                                    _rt::string_lift(bytes28)
+                                                };
+                                                Some(e)
+                                            }
+                                            _ => _rt::invalid_enum_discriminant(),
+                                        },
+                                        payload: _rt::string_lift(bytes31),
+                                    }
+                                };
+                                result32.push(e32);
+                            }
+                            _rt::cabi_dealloc(
+                                base32,
+                                len32 * (24 + 12 * ::core::mem::size_of::<*const u8>()),
+                                8,
+                            );
+                            T_::filter(
+                                super::super::super::super::lockgate::plugin::types::Batch {
+                                    id: _rt::string_lift(bytes0),
+                                    pipeline: _rt::string_lift(bytes1),
+                                    stage: _rt::string_lift(bytes2),
+                                    source: _rt::string_lift(bytes3),
+                                    read_at: arg8,
+                                    extra: result10,
+                                },
+                                result32,
+                            )
+                        };
+                        let ptr34 = (&raw mut _RET_AREA.0).cast::<u8>();
+                        match result33 {
+                            Ok(e) => {
+                                *ptr34.add(0).cast::<u8>() = (0i32) as u8;
+                                let vec35 = e;
+                                let len35 = vec35.len();
+                                let layout35 = _rt::alloc::Layout::from_size_align(
+                                        vec35.len() * 8,
+                                        4,
+                                    )
+                                    .unwrap();
+                                let (result35, _cleanup35) = wit_bindgen::rt::Cleanup::new(
+                                    layout35,
+                                );
+                                if let Some(cleanup) = _cleanup35 {
+                                    cleanup.forget();
+                                }
+                                for (i, e) in vec35.into_iter().enumerate() {
+                                    let base = result35.add(i * 8);
+                                    {
+                                        match e {
+                                            Verdict::Keep => {
+                                                *base.add(0).cast::<u8>() = (0i32) as u8;
+                                            }
+                                            Verdict::Drop(e) => {
+                                                *base.add(0).cast::<u8>() = (1i32) as u8;
+                                                *base.add(4).cast::<i32>() = _rt::as_i32(e);
+                                            }
+                                        }
+                                    }
+                                }
+                                *ptr34
+                                    .add(2 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>() = len35;
+                                *ptr34
+                                    .add(::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>() = result35;
+                            }
+                            Err(e) => {
+                                *ptr34.add(0).cast::<u8>() = (1i32) as u8;
+                                use super::super::super::super::lockgate::plugin::types::Failure as V40;
+                                match e {
+                                    V40::Retry(e) => {
+                                        *ptr34
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<u8>() = (0i32) as u8;
+                                        let super::super::super::super::lockgate::plugin::types::Retry {
+                                            message: message36,
+                                            after: after36,
+                                        } = e;
+                                        let vec37 = (message36.into_bytes()).into_boxed_slice();
+                                        let ptr37 = vec37.as_ptr().cast::<u8>();
+                                        let len37 = vec37.len();
+                                        ::core::mem::forget(vec37);
+                                        *ptr34
+                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>() = len37;
+                                        *ptr34
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>() = ptr37.cast_mut();
+                                        match after36 {
+                                            Some(e) => {
+                                                *ptr34
+                                                    .add(4 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<u8>() = (1i32) as u8;
+                                                *ptr34
+                                                    .add(4 + 4 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<i32>() = _rt::as_i32(e);
+                                            }
+                                            None => {
+                                                *ptr34
+                                                    .add(4 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<u8>() = (0i32) as u8;
+                                            }
+                                        };
+                                    }
+                                    V40::Isolate(e) => {
+                                        *ptr34
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<u8>() = (1i32) as u8;
+                                        let vec38 = (e.into_bytes()).into_boxed_slice();
+                                        let ptr38 = vec38.as_ptr().cast::<u8>();
+                                        let len38 = vec38.len();
+                                        ::core::mem::forget(vec38);
+                                        *ptr34
+                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>() = len38;
+                                        *ptr34
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>() = ptr38.cast_mut();
+                                    }
+                                    V40::Hold(e) => {
+                                        *ptr34
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<u8>() = (2i32) as u8;
+                                        let vec39 = (e.into_bytes()).into_boxed_slice();
+                                        let ptr39 = vec39.as_ptr().cast::<u8>();
+                                        let len39 = vec39.len();
+                                        ::core::mem::forget(vec39);
+                                        *ptr34
+                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>() = len39;
+                                        *ptr34
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>() = ptr39.cast_mut();
+                                    }
+                                }
+                            }
+                        };
+                        ptr34
+                    }
+                }
+                #[doc(hidden)]
+                #[allow(non_snake_case)]
+                pub unsafe fn __post_return_filter<T_: Guest>(arg0: *mut u8) {
+                    unsafe {
+                        let l0 = i32::from(*arg0.add(0).cast::<u8>());
+                        match l0 {
+                            0 => {
+                                let l1 = *arg0
+                                    .add(::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>();
+                                let l2 = *arg0
+                                    .add(2 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>();
+                                let base3 = l1;
+                                let len3 = l2;
+                                _rt::cabi_dealloc(base3, len3 * 8, 4);
+                            }
+                            _ => {
+                                let l4 = i32::from(
+                                    *arg0.add(::core::mem::size_of::<*const u8>()).cast::<u8>(),
+                                );
+                                match l4 {
+                                    0 => {
+                                        let l5 = *arg0
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>();
+                                        let l6 = *arg0
+                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>();
+                                        _rt::cabi_dealloc(l5, l6, 1);
+                                    }
+                                    1 => {
+                                        let l7 = *arg0
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>();
+                                        let l8 = *arg0
+                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>();
+                                        _rt::cabi_dealloc(l7, l8, 1);
+                                    }
+                                    _ => {
+                                        let l9 = *arg0
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>();
+                                        let l10 = *arg0
+                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>();
+                                        _rt::cabi_dealloc(l9, l10, 1);
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+                pub trait Guest {
+                    /// Called once per instance, before anything else, with the plugin's `with` table as JSON. It
+                    /// never holds a secret. Report every problem at once.
+                    #[allow(async_fn_in_trait)]
+                    fn configure(
+                        config: _rt::String,
+                    ) -> ::core::result::Result<Setup, _rt::Vec<ConfigIssue>>;
+                    /// One verdict per event, in order.
+                    #[allow(async_fn_in_trait)]
+                    fn filter(
+                        batch: Batch,
+                        events: _rt::Vec<Event>,
+                    ) -> ::core::result::Result<_rt::Vec<Verdict>, Failure>;
+                }
+                #[doc(hidden)]
+                #[macro_export]
+                macro_rules! __export_lockgate_plugin_filtering_0_1_0_draft_cabi {
+                    ($ty:ident with_types_in $($path_to_types:tt)*) => {
+                        const _ : () = { #[unsafe (export_name =
+                        "lockgate:plugin/filtering@0.1.0-draft#configure")] unsafe extern
+                        "C" fn export_configure(arg0 : * mut u8, arg1 : usize,) -> * mut
+                        u8 { unsafe { $($path_to_types)*:: _export_configure_cabi::<$ty >
+                        (arg0, arg1) } } #[unsafe (export_name =
+                        "cabi_post_lockgate:plugin/filtering@0.1.0-draft#configure")]
+                        unsafe extern "C" fn _post_return_configure(arg0 : * mut u8,) {
+                        unsafe { $($path_to_types)*:: __post_return_configure::<$ty >
+                        (arg0) } } #[unsafe (export_name =
+                        "lockgate:plugin/filtering@0.1.0-draft#filter")] unsafe extern
+                        "C" fn export_filter(arg0 : * mut u8, arg1 : usize, arg2 : * mut
+                        u8, arg3 : usize, arg4 : * mut u8, arg5 : usize, arg6 : * mut u8,
+                        arg7 : usize, arg8 : i64, arg9 : * mut u8, arg10 : usize, arg11 :
+                        * mut u8, arg12 : usize,) -> * mut u8 { unsafe {
+                        $($path_to_types)*:: _export_filter_cabi::<$ty > (arg0, arg1,
+                        arg2, arg3, arg4, arg5, arg6, arg7, arg8, arg9, arg10, arg11,
+                        arg12) } } #[unsafe (export_name =
+                        "cabi_post_lockgate:plugin/filtering@0.1.0-draft#filter")] unsafe
+                        extern "C" fn _post_return_filter(arg0 : * mut u8,) { unsafe {
+                        $($path_to_types)*:: __post_return_filter::<$ty > (arg0) } } };
+                    };
+                }
+                #[doc(hidden)]
+                pub use __export_lockgate_plugin_filtering_0_1_0_draft_cabi;
+                #[cfg_attr(target_pointer_width = "64", repr(align(8)))]
+                #[cfg_attr(target_pointer_width = "32", repr(align(4)))]
+                struct _RetArea(
+                    [::core::mem::MaybeUninit<
+                        u8,
+                    >; 13 * ::core::mem::size_of::<*const u8>()],
+                );
+                static mut _RET_AREA: _RetArea = _RetArea(
+                    [::core::mem::MaybeUninit::uninit(); 13
+                        * ::core::mem::size_of::<*const u8>()],
+                );
+            }
+            /// Turns each event into zero or more documents.
+            #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
+            pub mod mapping {
+                #[used]
+                #[doc(hidden)]
+                static __FORCE_SECTION_REF: fn() = super::super::super::super::__link_custom_section_describing_imports;
+                use super::super::super::super::_rt;
+                pub type Batch = super::super::super::super::lockgate::plugin::types::Batch;
+                pub type ConfigIssue = super::super::super::super::lockgate::plugin::types::ConfigIssue;
+                pub type Failure = super::super::super::super::lockgate::plugin::types::Failure;
+                pub type Pair = super::super::super::super::lockgate::plugin::types::Pair;
+                pub type Subscription = super::super::super::super::lockgate::plugin::types::Subscription;
+                pub type Event = super::super::super::super::lockgate::plugin::events::Event;
+                #[derive(Clone, PartialEq)]
+                pub struct Setup {
+                    /// `access` is `metadata` or `payload`.
+                    pub subscription: Subscription,
+                    /// As for a filter.
+                    pub reasons: _rt::Vec<_rt::String>,
+                    pub extra: _rt::Vec<Pair>,
+                }
+                impl ::core::fmt::Debug for Setup {
+                    fn fmt(
+                        &self,
+                        f: &mut ::core::fmt::Formatter<'_>,
+                    ) -> ::core::fmt::Result {
+                        f.debug_struct("Setup")
+                            .field("subscription", &self.subscription)
+                            .field("reasons", &self.reasons)
+                            .field("extra", &self.extra)
+                            .finish()
+                    }
+                }
+                #[derive(Clone, PartialEq)]
+                pub struct Mapped {
+                    /// One JSON object, with the guarantees of an event's payload. The host refuses anything else,
+                    /// and puts it on one line.
+                    pub payload: _rt::String,
+                    /// For the sink: an index, a tenant, a severity. Not part of the payload. At most 64 pairs and
+                    /// 4 KiB for all documents of an event.
+                    pub attributes: _rt::Vec<Pair>,
+                }
+                impl ::core::fmt::Debug for Mapped {
+                    fn fmt(
+                        &self,
+                        f: &mut ::core::fmt::Formatter<'_>,
+                    ) -> ::core::fmt::Result {
+                        f.debug_struct("Mapped")
+                            .field("payload", &self.payload)
+                            .field("attributes", &self.attributes)
+                            .finish()
+                    }
+                }
+                #[derive(Clone, PartialEq)]
+                pub enum Outcome {
+                    /// Usually one document. Key, type, time and feed stay the event's. An empty list drops the
+                    /// event, for the reason `empty`.
+                    Emit(_rt::Vec<Mapped>),
+                    Drop(u32),
+                    /// This event cannot be mapped: dead-letter it, keep the rest.
+                    Reject(_rt::String),
+                }
+                impl ::core::fmt::Debug for Outcome {
+                    fn fmt(
+                        &self,
+                        f: &mut ::core::fmt::Formatter<'_>,
+                    ) -> ::core::fmt::Result {
+                        match self {
+                            Outcome::Emit(e) => {
+                                f.debug_tuple("Outcome::Emit").field(e).finish()
+                            }
+                            Outcome::Drop(e) => {
+                                f.debug_tuple("Outcome::Drop").field(e).finish()
+                            }
+                            Outcome::Reject(e) => {
+                                f.debug_tuple("Outcome::Reject").field(e).finish()
+                            }
+                        }
+                    }
+                }
+                #[doc(hidden)]
+                #[allow(non_snake_case, unused_unsafe)]
+                pub unsafe fn _export_configure_cabi<T_: Guest>(
+                    arg0: *mut u8,
+                    arg1: usize,
+                ) -> *mut u8 {
+                    unsafe {
+                        #[cfg(target_arch = "wasm32")] _rt::run_ctors_once();
+                        let result1 = {
+                            let len0 = arg1;
+                            let bytes0 = _rt::Vec::from_raw_parts(
+                                arg0.cast(),
+                                len0,
+                                len0,
+                            );
+                            T_::configure(_rt::string_lift(bytes0))
+                        };
+                        let ptr2 = (&raw mut _RET_AREA.0).cast::<u8>();
+                        match result1 {
+                            Ok(e) => {
+                                *ptr2.add(0).cast::<u8>() = (0i32) as u8;
+                                let Setup {
+                                    subscription: subscription3,
+                                    reasons: reasons3,
+                                    extra: extra3,
+                                } = e;
+                                let super::super::super::super::lockgate::plugin::types::Subscription {
+                                    only: only4,
+                                    skip: skip4,
+                                    skip_in_sessions: skip_in_sessions4,
+                                    access: access4,
+                                } = subscription3;
+                                match only4 {
+                                    Some(e) => {
+                                        *ptr2
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<u8>() = (1i32) as u8;
+                                        let vec6 = e;
+                                        let len6 = vec6.len();
+                                        let layout6 = _rt::alloc::Layout::from_size_align(
+                                                vec6.len() * (2 * ::core::mem::size_of::<*const u8>()),
+                                                ::core::mem::size_of::<*const u8>(),
+                                            )
+                                            .unwrap();
+                                        let (result6, _cleanup6) = wit_bindgen::rt::Cleanup::new(
+                                            layout6,
+                                        );
+                                        if let Some(cleanup) = _cleanup6 {
+                                            cleanup.forget();
+                                        }
+                                        for (i, e) in vec6.into_iter().enumerate() {
+                                            let base = result6
+                                                .add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                                            {
+                                                let vec5 = (e.into_bytes()).into_boxed_slice();
+                                                let ptr5 = vec5.as_ptr().cast::<u8>();
+                                                let len5 = vec5.len();
+                                                ::core::mem::forget(vec5);
+                                                *base
+                                                    .add(::core::mem::size_of::<*const u8>())
+                                                    .cast::<usize>() = len5;
+                                                *base.add(0).cast::<*mut u8>() = ptr5.cast_mut();
+                                            }
+                                        }
+                                        *ptr2
+                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>() = len6;
+                                        *ptr2
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>() = result6;
+                                    }
+                                    None => {
+                                        *ptr2
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<u8>() = (0i32) as u8;
+                                    }
+                                };
+                                let vec8 = skip4;
+                                let len8 = vec8.len();
+                                let layout8 = _rt::alloc::Layout::from_size_align(
+                                        vec8.len() * (2 * ::core::mem::size_of::<*const u8>()),
+                                        ::core::mem::size_of::<*const u8>(),
+                                    )
+                                    .unwrap();
+                                let (result8, _cleanup8) = wit_bindgen::rt::Cleanup::new(
+                                    layout8,
+                                );
+                                if let Some(cleanup) = _cleanup8 {
+                                    cleanup.forget();
+                                }
+                                for (i, e) in vec8.into_iter().enumerate() {
+                                    let base = result8
+                                        .add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        let vec7 = (e.into_bytes()).into_boxed_slice();
+                                        let ptr7 = vec7.as_ptr().cast::<u8>();
+                                        let len7 = vec7.len();
+                                        ::core::mem::forget(vec7);
+                                        *base
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>() = len7;
+                                        *base.add(0).cast::<*mut u8>() = ptr7.cast_mut();
+                                    }
+                                }
+                                *ptr2
+                                    .add(5 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>() = len8;
+                                *ptr2
+                                    .add(4 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>() = result8;
+                                let vec10 = skip_in_sessions4;
+                                let len10 = vec10.len();
+                                let layout10 = _rt::alloc::Layout::from_size_align(
+                                        vec10.len() * (2 * ::core::mem::size_of::<*const u8>()),
+                                        ::core::mem::size_of::<*const u8>(),
+                                    )
+                                    .unwrap();
+                                let (result10, _cleanup10) = wit_bindgen::rt::Cleanup::new(
+                                    layout10,
+                                );
+                                if let Some(cleanup) = _cleanup10 {
+                                    cleanup.forget();
+                                }
+                                for (i, e) in vec10.into_iter().enumerate() {
+                                    let base = result10
+                                        .add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        let vec9 = (e.into_bytes()).into_boxed_slice();
+                                        let ptr9 = vec9.as_ptr().cast::<u8>();
+                                        let len9 = vec9.len();
+                                        ::core::mem::forget(vec9);
+                                        *base
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>() = len9;
+                                        *base.add(0).cast::<*mut u8>() = ptr9.cast_mut();
+                                    }
+                                }
+                                *ptr2
+                                    .add(7 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>() = len10;
+                                *ptr2
+                                    .add(6 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>() = result10;
+                                *ptr2
+                                    .add(8 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<u8>() = (access4.clone() as i32) as u8;
+                                let vec12 = reasons3;
+                                let len12 = vec12.len();
+                                let layout12 = _rt::alloc::Layout::from_size_align(
+                                        vec12.len() * (2 * ::core::mem::size_of::<*const u8>()),
+                                        ::core::mem::size_of::<*const u8>(),
+                                    )
+                                    .unwrap();
+                                let (result12, _cleanup12) = wit_bindgen::rt::Cleanup::new(
+                                    layout12,
+                                );
+                                if let Some(cleanup) = _cleanup12 {
+                                    cleanup.forget();
+                                }
+                                for (i, e) in vec12.into_iter().enumerate() {
+                                    let base = result12
+                                        .add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        let vec11 = (e.into_bytes()).into_boxed_slice();
+                                        let ptr11 = vec11.as_ptr().cast::<u8>();
+                                        let len11 = vec11.len();
+                                        ::core::mem::forget(vec11);
+                                        *base
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>() = len11;
+                                        *base.add(0).cast::<*mut u8>() = ptr11.cast_mut();
+                                    }
+                                }
+                                *ptr2
+                                    .add(10 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>() = len12;
+                                *ptr2
+                                    .add(9 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>() = result12;
+                                let vec16 = extra3;
+                                let len16 = vec16.len();
+                                let layout16 = _rt::alloc::Layout::from_size_align(
+                                        vec16.len() * (4 * ::core::mem::size_of::<*const u8>()),
+                                        ::core::mem::size_of::<*const u8>(),
+                                    )
+                                    .unwrap();
+                                let (result16, _cleanup16) = wit_bindgen::rt::Cleanup::new(
+                                    layout16,
+                                );
+                                if let Some(cleanup) = _cleanup16 {
+                                    cleanup.forget();
+                                }
+                                for (i, e) in vec16.into_iter().enumerate() {
+                                    let base = result16
+                                        .add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        let super::super::super::super::lockgate::plugin::types::Pair {
+                                            name: name13,
+                                            value: value13,
+                                        } = e;
+                                        let vec14 = (name13.into_bytes()).into_boxed_slice();
+                                        let ptr14 = vec14.as_ptr().cast::<u8>();
+                                        let len14 = vec14.len();
+                                        ::core::mem::forget(vec14);
+                                        *base
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>() = len14;
+                                        *base.add(0).cast::<*mut u8>() = ptr14.cast_mut();
+                                        let vec15 = (value13.into_bytes()).into_boxed_slice();
+                                        let ptr15 = vec15.as_ptr().cast::<u8>();
+                                        let len15 = vec15.len();
+                                        ::core::mem::forget(vec15);
+                                        *base
+                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>() = len15;
+                                        *base
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>() = ptr15.cast_mut();
+                                    }
+                                }
+                                *ptr2
+                                    .add(12 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>() = len16;
+                                *ptr2
+                                    .add(11 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>() = result16;
+                            }
+                            Err(e) => {
+                                *ptr2.add(0).cast::<u8>() = (1i32) as u8;
+                                let vec21 = e;
+                                let len21 = vec21.len();
+                                let layout21 = _rt::alloc::Layout::from_size_align(
+                                        vec21.len() * (7 * ::core::mem::size_of::<*const u8>()),
+                                        ::core::mem::size_of::<*const u8>(),
+                                    )
+                                    .unwrap();
+                                let (result21, _cleanup21) = wit_bindgen::rt::Cleanup::new(
+                                    layout21,
+                                );
+                                if let Some(cleanup) = _cleanup21 {
+                                    cleanup.forget();
+                                }
+                                for (i, e) in vec21.into_iter().enumerate() {
+                                    let base = result21
+                                        .add(i * (7 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        let super::super::super::super::lockgate::plugin::types::ConfigIssue {
+                                            path: path17,
+                                            message: message17,
+                                            help: help17,
+                                        } = e;
+                                        let vec18 = (path17.into_bytes()).into_boxed_slice();
+                                        let ptr18 = vec18.as_ptr().cast::<u8>();
+                                        let len18 = vec18.len();
+                                        ::core::mem::forget(vec18);
+                                        *base
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>() = len18;
+                                        *base.add(0).cast::<*mut u8>() = ptr18.cast_mut();
+                                        let vec19 = (message17.into_bytes()).into_boxed_slice();
+                                        let ptr19 = vec19.as_ptr().cast::<u8>();
+                                        let len19 = vec19.len();
+                                        ::core::mem::forget(vec19);
+                                        *base
+                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>() = len19;
+                                        *base
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>() = ptr19.cast_mut();
+                                        match help17 {
+                                            Some(e) => {
+                                                *base
+                                                    .add(4 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<u8>() = (1i32) as u8;
+                                                let vec20 = (e.into_bytes()).into_boxed_slice();
+                                                let ptr20 = vec20.as_ptr().cast::<u8>();
+                                                let len20 = vec20.len();
+                                                ::core::mem::forget(vec20);
+                                                *base
+                                                    .add(6 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<usize>() = len20;
+                                                *base
+                                                    .add(5 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<*mut u8>() = ptr20.cast_mut();
+                                            }
+                                            None => {
+                                                *base
+                                                    .add(4 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<u8>() = (0i32) as u8;
+                                            }
+                                        };
+                                    }
+                                }
+                                *ptr2
+                                    .add(2 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>() = len21;
+                                *ptr2
+                                    .add(::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>() = result21;
+                            }
+                        };
+                        ptr2
+                    }
+                }
+                #[doc(hidden)]
+                #[allow(non_snake_case)]
+                pub unsafe fn __post_return_configure<T_: Guest>(arg0: *mut u8) {
+                    unsafe {
+                        let l0 = i32::from(*arg0.add(0).cast::<u8>());
+                        match l0 {
+                            0 => {
+                                let l1 = i32::from(
+                                    *arg0.add(::core::mem::size_of::<*const u8>()).cast::<u8>(),
+                                );
+                                match l1 {
+                                    0 => {}
+                                    _ => {
+                                        let l2 = *arg0
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>();
+                                        let l3 = *arg0
+                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>();
+                                        let base6 = l2;
+                                        let len6 = l3;
+                                        for i in 0..len6 {
+                                            let base = base6
+                                                .add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                                            {
+                                                let l4 = *base.add(0).cast::<*mut u8>();
+                                                let l5 = *base
+                                                    .add(::core::mem::size_of::<*const u8>())
+                                                    .cast::<usize>();
+                                                _rt::cabi_dealloc(l4, l5, 1);
+                                            }
+                                        }
+                                        _rt::cabi_dealloc(
+                                            base6,
+                                            len6 * (2 * ::core::mem::size_of::<*const u8>()),
+                                            ::core::mem::size_of::<*const u8>(),
+                                        );
+                                    }
+                                }
+                                let l7 = *arg0
+                                    .add(4 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>();
+                                let l8 = *arg0
+                                    .add(5 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>();
+                                let base11 = l7;
+                                let len11 = l8;
+                                for i in 0..len11 {
+                                    let base = base11
+                                        .add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        let l9 = *base.add(0).cast::<*mut u8>();
+                                        let l10 = *base
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>();
+                                        _rt::cabi_dealloc(l9, l10, 1);
+                                    }
+                                }
+                                _rt::cabi_dealloc(
+                                    base11,
+                                    len11 * (2 * ::core::mem::size_of::<*const u8>()),
+                                    ::core::mem::size_of::<*const u8>(),
+                                );
+                                let l12 = *arg0
+                                    .add(6 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>();
+                                let l13 = *arg0
+                                    .add(7 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>();
+                                let base16 = l12;
+                                let len16 = l13;
+                                for i in 0..len16 {
+                                    let base = base16
+                                        .add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        let l14 = *base.add(0).cast::<*mut u8>();
+                                        let l15 = *base
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>();
+                                        _rt::cabi_dealloc(l14, l15, 1);
+                                    }
+                                }
+                                _rt::cabi_dealloc(
+                                    base16,
+                                    len16 * (2 * ::core::mem::size_of::<*const u8>()),
+                                    ::core::mem::size_of::<*const u8>(),
+                                );
+                                let l17 = *arg0
+                                    .add(9 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>();
+                                let l18 = *arg0
+                                    .add(10 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>();
+                                let base21 = l17;
+                                let len21 = l18;
+                                for i in 0..len21 {
+                                    let base = base21
+                                        .add(i * (2 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        let l19 = *base.add(0).cast::<*mut u8>();
+                                        let l20 = *base
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>();
+                                        _rt::cabi_dealloc(l19, l20, 1);
+                                    }
+                                }
+                                _rt::cabi_dealloc(
+                                    base21,
+                                    len21 * (2 * ::core::mem::size_of::<*const u8>()),
+                                    ::core::mem::size_of::<*const u8>(),
+                                );
+                                let l22 = *arg0
+                                    .add(11 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>();
+                                let l23 = *arg0
+                                    .add(12 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>();
+                                let base28 = l22;
+                                let len28 = l23;
+                                for i in 0..len28 {
+                                    let base = base28
+                                        .add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        let l24 = *base.add(0).cast::<*mut u8>();
+                                        let l25 = *base
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>();
+                                        _rt::cabi_dealloc(l24, l25, 1);
+                                        let l26 = *base
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>();
+                                        let l27 = *base
+                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>();
+                                        _rt::cabi_dealloc(l26, l27, 1);
+                                    }
+                                }
+                                _rt::cabi_dealloc(
+                                    base28,
+                                    len28 * (4 * ::core::mem::size_of::<*const u8>()),
+                                    ::core::mem::size_of::<*const u8>(),
+                                );
+                            }
+                            _ => {
+                                let l29 = *arg0
+                                    .add(::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>();
+                                let l30 = *arg0
+                                    .add(2 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>();
+                                let base38 = l29;
+                                let len38 = l30;
+                                for i in 0..len38 {
+                                    let base = base38
+                                        .add(i * (7 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        let l31 = *base.add(0).cast::<*mut u8>();
+                                        let l32 = *base
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>();
+                                        _rt::cabi_dealloc(l31, l32, 1);
+                                        let l33 = *base
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>();
+                                        let l34 = *base
+                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>();
+                                        _rt::cabi_dealloc(l33, l34, 1);
+                                        let l35 = i32::from(
+                                            *base
+                                                .add(4 * ::core::mem::size_of::<*const u8>())
+                                                .cast::<u8>(),
+                                        );
+                                        match l35 {
+                                            0 => {}
+                                            _ => {
+                                                let l36 = *base
+                                                    .add(5 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<*mut u8>();
+                                                let l37 = *base
+                                                    .add(6 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<usize>();
+                                                _rt::cabi_dealloc(l36, l37, 1);
+                                            }
+                                        }
+                                    }
+                                }
+                                _rt::cabi_dealloc(
+                                    base38,
+                                    len38 * (7 * ::core::mem::size_of::<*const u8>()),
+                                    ::core::mem::size_of::<*const u8>(),
+                                );
+                            }
+                        }
+                    }
+                }
+                #[doc(hidden)]
+                #[allow(non_snake_case, unused_unsafe)]
+                pub unsafe fn _export_transform_cabi<T_: Guest>(
+                    arg0: *mut u8,
+                    arg1: usize,
+                    arg2: *mut u8,
+                    arg3: usize,
+                    arg4: *mut u8,
+                    arg5: usize,
+                    arg6: *mut u8,
+                    arg7: usize,
+                    arg8: i64,
+                    arg9: *mut u8,
+                    arg10: usize,
+                    arg11: *mut u8,
+                    arg12: usize,
+                ) -> *mut u8 {
+                    unsafe {
+                        #[cfg(target_arch = "wasm32")] _rt::run_ctors_once();
+                        let result33 = {
+                            let len0 = arg1;
+                            let bytes0 = _rt::Vec::from_raw_parts(
+                                arg0.cast(),
+                                len0,
+                                len0,
+                            );
+                            let len1 = arg3;
+                            let bytes1 = _rt::Vec::from_raw_parts(
+                                arg2.cast(),
+                                len1,
+                                len1,
+                            );
+                            let len2 = arg5;
+                            let bytes2 = _rt::Vec::from_raw_parts(
+                                arg4.cast(),
+                                len2,
+                                len2,
+                            );
+                            let len3 = arg7;
+                            let bytes3 = _rt::Vec::from_raw_parts(
+                                arg6.cast(),
+                                len3,
+                                len3,
+                            );
+                            let base10 = arg9;
+                            let len10 = arg10;
+                            let mut result10 = _rt::Vec::with_capacity(len10);
+                            for i in 0..len10 {
+                                let base = base10
+                                    .add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                let e10 = {
+                                    let l4 = *base.add(0).cast::<*mut u8>();
+                                    let l5 = *base
+                                        .add(::core::mem::size_of::<*const u8>())
+                                        .cast::<usize>();
+                                    let len6 = l5;
+                                    let bytes6 = _rt::Vec::from_raw_parts(
+                                        l4.cast(),
+                                        len6,
+                                        len6,
+                                    );
+                                    let l7 = *base
+                                        .add(2 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<*mut u8>();
+                                    let l8 = *base
+                                        .add(3 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<usize>();
+                                    let len9 = l8;
+                                    let bytes9 = _rt::Vec::from_raw_parts(
+                                        l7.cast(),
+                                        len9,
+                                        len9,
+                                    );
+                                    super::super::super::super::lockgate::plugin::types::Pair {
+                                        name: _rt::string_lift(bytes6),
+                                        value: _rt::string_lift(bytes9),
+                                    }
+                                };
+                                result10.push(e10);
+                            }
+                            _rt::cabi_dealloc(
+                                base10,
+                                len10 * (4 * ::core::mem::size_of::<*const u8>()),
+                                ::core::mem::size_of::<*const u8>(),
+                            );
+                            let base32 = arg11;
+                            let len32 = arg12;
+                            let mut result32 = _rt::Vec::with_capacity(len32);
+                            for i in 0..len32 {
+                                let base = base32
+                                    .add(i * (24 + 12 * ::core::mem::size_of::<*const u8>()));
+                                let e32 = {
+                                    let l11 = *base.add(0).cast::<*mut u8>();
+                                    let l12 = *base
+                                        .add(::core::mem::size_of::<*const u8>())
+                                        .cast::<usize>();
+                                    let len13 = l12;
+                                    let bytes13 = _rt::Vec::from_raw_parts(
+                                        l11.cast(),
+                                        len13,
+                                        len13,
+                                    );
+                                    let l14 = *base
+                                        .add(2 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<*mut u8>();
+                                    let l15 = *base
+                                        .add(3 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<usize>();
+                                    let len16 = l15;
+                                    let bytes16 = _rt::Vec::from_raw_parts(
+                                        l14.cast(),
+                                        len16,
+                                        len16,
+                                    );
+                                    let l17 = *base
+                                        .add(4 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<*mut u8>();
+                                    let l18 = *base
+                                        .add(5 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<usize>();
+                                    let len19 = l18;
+                                    let bytes19 = _rt::Vec::from_raw_parts(
+                                        l17.cast(),
+                                        len19,
+                                        len19,
+                                    );
+                                    let l20 = *base
+                                        .add(6 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<i64>();
+                                    let l21 = *base
+                                        .add(8 + 6 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<i64>();
+                                    let l22 = *base
+                                        .add(16 + 6 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<*mut u8>();
+                                    let l23 = *base
+                                        .add(16 + 7 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<usize>();
+                                    let len24 = l23;
+                                    let bytes24 = _rt::Vec::from_raw_parts(
+                                        l22.cast(),
+                                        len24,
+                                        len24,
+                                    );
+                                    let l25 = i32::from(
+                                        *base
+                                            .add(16 + 8 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<u8>(),
+                                    );
+                                    let l29 = *base
+                                        .add(16 + 11 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<*mut u8>();
+                                    let l30 = *base
+                                        .add(16 + 12 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<usize>();
+                                    let len31 = l30;
+                                    let bytes31 = _rt::Vec::from_raw_parts(
+                                        l29.cast(),
+                                        len31,
+                                        len31,
+                                    );
+                                    super::super::super::super::lockgate::plugin::events::Event {
+                                        key: _rt::string_lift(bytes13),
+                                        event_type: _rt::string_lift(bytes16),
+                                        code: _rt::string_lift(bytes19),
+                                        time: l20,
+                                        index: l21,
+                                        feed: _rt::string_lift(bytes24),
+                                        session: match l25 {
+                                            0 => None,
+                                            1 => {
+                                                let e = {
+                                                    let l26 = *base
+                                                        .add(16 + 9 * ::core::mem::size_of::<*const u8>())
+                                                        .cast::<*mut u8>();
+                                                    let l27 = *base
+                                                        .add(16 + 10 * ::core::mem::size_of::<*const u8>())
+                                                        .cast::<usize>();
+                                                    let len28 = l27;
+                                                    let bytes28 = _rt::Vec::from_raw_parts(
+                                                        l26.cast(),
+                                                        len28,
+                                                        len28,
+                                                    );
+                                                    _rt::string_lift(bytes28)
+                                                };
+                                                Some(e)
+                                            }
+                                            _ => _rt::invalid_enum_discriminant(),
+                                        },
+                                        payload: _rt::string_lift(bytes31),
+                                    }
+                                };
+                                result32.push(e32);
+                            }
+                            _rt::cabi_dealloc(
+                                base32,
+                                len32 * (24 + 12 * ::core::mem::size_of::<*const u8>()),
+                                8,
+                            );
+                            T_::transform(
+                                super::super::super::super::lockgate::plugin::types::Batch {
+                                    id: _rt::string_lift(bytes0),
+                                    pipeline: _rt::string_lift(bytes1),
+                                    stage: _rt::string_lift(bytes2),
+                                    source: _rt::string_lift(bytes3),
+                                    read_at: arg8,
+                                    extra: result10,
+                                },
+                                result32,
+                            )
+                        };
+                        let ptr34 = (&raw mut _RET_AREA.0).cast::<u8>();
+                        match result33 {
+                            Ok(e) => {
+                                *ptr34.add(0).cast::<u8>() = (0i32) as u8;
+                                let vec43 = e;
+                                let len43 = vec43.len();
+                                let layout43 = _rt::alloc::Layout::from_size_align(
+                                        vec43.len() * (3 * ::core::mem::size_of::<*const u8>()),
+                                        ::core::mem::size_of::<*const u8>(),
+                                    )
+                                    .unwrap();
+                                let (result43, _cleanup43) = wit_bindgen::rt::Cleanup::new(
+                                    layout43,
+                                );
+                                if let Some(cleanup) = _cleanup43 {
+                                    cleanup.forget();
+                                }
+                                for (i, e) in vec43.into_iter().enumerate() {
+                                    let base = result43
+                                        .add(i * (3 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        match e {
+                                            Outcome::Emit(e) => {
+                                                *base.add(0).cast::<u8>() = (0i32) as u8;
+                                                let vec41 = e;
+                                                let len41 = vec41.len();
+                                                let layout41 = _rt::alloc::Layout::from_size_align(
+                                                        vec41.len() * (4 * ::core::mem::size_of::<*const u8>()),
+                                                        ::core::mem::size_of::<*const u8>(),
+                                                    )
+                                                    .unwrap();
+                                                let (result41, _cleanup41) = wit_bindgen::rt::Cleanup::new(
+                                                    layout41,
+                                                );
+                                                if let Some(cleanup) = _cleanup41 {
+                                                    cleanup.forget();
+                                                }
+                                                for (i, e) in vec41.into_iter().enumerate() {
+                                                    let base = result41
+                                                        .add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                                    {
+                                                        let Mapped {
+                                                            payload: payload35,
+                                                            attributes: attributes35,
+                                                        } = e;
+                                                        let vec36 = (payload35.into_bytes()).into_boxed_slice();
+                                                        let ptr36 = vec36.as_ptr().cast::<u8>();
+                                                        let len36 = vec36.len();
+                                                        ::core::mem::forget(vec36);
+                                                        *base
+                                                            .add(::core::mem::size_of::<*const u8>())
+                                                            .cast::<usize>() = len36;
+                                                        *base.add(0).cast::<*mut u8>() = ptr36.cast_mut();
+                                                        let vec40 = attributes35;
+                                                        let len40 = vec40.len();
+                                                        let layout40 = _rt::alloc::Layout::from_size_align(
+                                                                vec40.len() * (4 * ::core::mem::size_of::<*const u8>()),
+                                                                ::core::mem::size_of::<*const u8>(),
+                                                            )
+                                                            .unwrap();
+                                                        let (result40, _cleanup40) = wit_bindgen::rt::Cleanup::new(
+                                                            layout40,
+                                                        );
+                                                        if let Some(cleanup) = _cleanup40 {
+                                                            cleanup.forget();
+                                                        }
+                                                        for (i, e) in vec40.into_iter().enumerate() {
+                                                            let base = result40
+                                                                .add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                                            {
+                                                                let super::super::super::super::lockgate::plugin::types::Pair {
+                                                                    name: name37,
+                                                                    value: value37,
+                                                                } = e;
+                                                                let vec38 = (name37.into_bytes()).into_boxed_slice();
+                                                                let ptr38 = vec38.as_ptr().cast::<u8>();
+                                                                let len38 = vec38.len();
+                                                                ::core::mem::forget(vec38);
+                                                                *base
+                                                                    .add(::core::mem::size_of::<*const u8>())
+                                                                    .cast::<usize>() = len38;
+                                                                *base.add(0).cast::<*mut u8>() = ptr38.cast_mut();
+                                                                let vec39 = (value37.into_bytes()).into_boxed_slice();
+                                                                let ptr39 = vec39.as_ptr().cast::<u8>();
+                                                                let len39 = vec39.len();
+                                                                ::core::mem::forget(vec39);
+                                                                *base
+                                                                    .add(3 * ::core::mem::size_of::<*const u8>())
+                                                                    .cast::<usize>() = len39;
+                                                                *base
+                                                                    .add(2 * ::core::mem::size_of::<*const u8>())
+                                                                    .cast::<*mut u8>() = ptr39.cast_mut();
+                                                            }
+                                                        }
+                                                        *base
+                                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                                            .cast::<usize>() = len40;
+                                                        *base
+                                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                                            .cast::<*mut u8>() = result40;
+                                                    }
+                                                }
+                                                *base
+                                                    .add(2 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<usize>() = len41;
+                                                *base
+                                                    .add(::core::mem::size_of::<*const u8>())
+                                                    .cast::<*mut u8>() = result41;
+                                            }
+                                            Outcome::Drop(e) => {
+                                                *base.add(0).cast::<u8>() = (1i32) as u8;
+                                                *base
+                                                    .add(::core::mem::size_of::<*const u8>())
+                                                    .cast::<i32>() = _rt::as_i32(e);
+                                            }
+                                            Outcome::Reject(e) => {
+                                                *base.add(0).cast::<u8>() = (2i32) as u8;
+                                                let vec42 = (e.into_bytes()).into_boxed_slice();
+                                                let ptr42 = vec42.as_ptr().cast::<u8>();
+                                                let len42 = vec42.len();
+                                                ::core::mem::forget(vec42);
+                                                *base
+                                                    .add(2 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<usize>() = len42;
+                                                *base
+                                                    .add(::core::mem::size_of::<*const u8>())
+                                                    .cast::<*mut u8>() = ptr42.cast_mut();
+                                            }
+                                        }
+                                    }
+                                }
+                                *ptr34
+                                    .add(2 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>() = len43;
+                                *ptr34
+                                    .add(::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>() = result43;
+                            }
+                            Err(e) => {
+                                *ptr34.add(0).cast::<u8>() = (1i32) as u8;
+                                use super::super::super::super::lockgate::plugin::types::Failure as V48;
+                                match e {
+                                    V48::Retry(e) => {
+                                        *ptr34
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<u8>() = (0i32) as u8;
+                                        let super::super::super::super::lockgate::plugin::types::Retry {
+                                            message: message44,
+                                            after: after44,
+                                        } = e;
+                                        let vec45 = (message44.into_bytes()).into_boxed_slice();
+                                        let ptr45 = vec45.as_ptr().cast::<u8>();
+                                        let len45 = vec45.len();
+                                        ::core::mem::forget(vec45);
+                                        *ptr34
+                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>() = len45;
+                                        *ptr34
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>() = ptr45.cast_mut();
+                                        match after44 {
+                                            Some(e) => {
+                                                *ptr34
+                                                    .add(4 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<u8>() = (1i32) as u8;
+                                                *ptr34
+                                                    .add(4 + 4 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<i32>() = _rt::as_i32(e);
+                                            }
+                                            None => {
+                                                *ptr34
+                                                    .add(4 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<u8>() = (0i32) as u8;
+                                            }
+                                        };
+                                    }
+                                    V48::Isolate(e) => {
+                                        *ptr34
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<u8>() = (1i32) as u8;
+                                        let vec46 = (e.into_bytes()).into_boxed_slice();
+                                        let ptr46 = vec46.as_ptr().cast::<u8>();
+                                        let len46 = vec46.len();
+                                        ::core::mem::forget(vec46);
+                                        *ptr34
+                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>() = len46;
+                                        *ptr34
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>() = ptr46.cast_mut();
+                                    }
+                                    V48::Hold(e) => {
+                                        *ptr34
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<u8>() = (2i32) as u8;
+                                        let vec47 = (e.into_bytes()).into_boxed_slice();
+                                        let ptr47 = vec47.as_ptr().cast::<u8>();
+                                        let len47 = vec47.len();
+                                        ::core::mem::forget(vec47);
+                                        *ptr34
+                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>() = len47;
+                                        *ptr34
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>() = ptr47.cast_mut();
+                                    }
+                                }
+                            }
+                        };
+                        ptr34
+                    }
+                }
+                #[doc(hidden)]
+                #[allow(non_snake_case)]
+                pub unsafe fn __post_return_transform<T_: Guest>(arg0: *mut u8) {
+                    unsafe {
+                        let l0 = i32::from(*arg0.add(0).cast::<u8>());
+                        match l0 {
+                            0 => {
+                                let l1 = *arg0
+                                    .add(::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>();
+                                let l2 = *arg0
+                                    .add(2 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>();
+                                let base18 = l1;
+                                let len18 = l2;
+                                for i in 0..len18 {
+                                    let base = base18
+                                        .add(i * (3 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        let l3 = i32::from(*base.add(0).cast::<u8>());
+                                        match l3 {
+                                            0 => {
+                                                let l4 = *base
+                                                    .add(::core::mem::size_of::<*const u8>())
+                                                    .cast::<*mut u8>();
+                                                let l5 = *base
+                                                    .add(2 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<usize>();
+                                                let base15 = l4;
+                                                let len15 = l5;
+                                                for i in 0..len15 {
+                                                    let base = base15
+                                                        .add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                                    {
+                                                        let l6 = *base.add(0).cast::<*mut u8>();
+                                                        let l7 = *base
+                                                            .add(::core::mem::size_of::<*const u8>())
+                                                            .cast::<usize>();
+                                                        _rt::cabi_dealloc(l6, l7, 1);
+                                                        let l8 = *base
+                                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                                            .cast::<*mut u8>();
+                                                        let l9 = *base
+                                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                                            .cast::<usize>();
+                                                        let base14 = l8;
+                                                        let len14 = l9;
+                                                        for i in 0..len14 {
+                                                            let base = base14
+                                                                .add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                                            {
+                                                                let l10 = *base.add(0).cast::<*mut u8>();
+                                                                let l11 = *base
+                                                                    .add(::core::mem::size_of::<*const u8>())
+                                                                    .cast::<usize>();
+                                                                _rt::cabi_dealloc(l10, l11, 1);
+                                                                let l12 = *base
+                                                                    .add(2 * ::core::mem::size_of::<*const u8>())
+                                                                    .cast::<*mut u8>();
+                                                                let l13 = *base
+                                                                    .add(3 * ::core::mem::size_of::<*const u8>())
+                                                                    .cast::<usize>();
+                                                                _rt::cabi_dealloc(l12, l13, 1);
+                                                            }
+                                                        }
+                                                        _rt::cabi_dealloc(
+                                                            base14,
+                                                            len14 * (4 * ::core::mem::size_of::<*const u8>()),
+                                                            ::core::mem::size_of::<*const u8>(),
+                                                        );
+                                                    }
+                                                }
+                                                _rt::cabi_dealloc(
+                                                    base15,
+                                                    len15 * (4 * ::core::mem::size_of::<*const u8>()),
+                                                    ::core::mem::size_of::<*const u8>(),
+                                                );
+                                            }
+                                            1 => {}
+                                            _ => {
+                                                let l16 = *base
+                                                    .add(::core::mem::size_of::<*const u8>())
+                                                    .cast::<*mut u8>();
+                                                let l17 = *base
+                                                    .add(2 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<usize>();
+                                                _rt::cabi_dealloc(l16, l17, 1);
+                                            }
+                                        }
+                                    }
+                                }
+                                _rt::cabi_dealloc(
+                                    base18,
+                                    len18 * (3 * ::core::mem::size_of::<*const u8>()),
+                                    ::core::mem::size_of::<*const u8>(),
+                                );
+                            }
+                            _ => {
+                                let l19 = i32::from(
+                                    *arg0.add(::core::mem::size_of::<*const u8>()).cast::<u8>(),
+                                );
+                                match l19 {
+                                    0 => {
+                                        let l20 = *arg0
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>();
+                                        let l21 = *arg0
+                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>();
+                                        _rt::cabi_dealloc(l20, l21, 1);
+                                    }
+                                    1 => {
+                                        let l22 = *arg0
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>();
+                                        let l23 = *arg0
+                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>();
+                                        _rt::cabi_dealloc(l22, l23, 1);
+                                    }
+                                    _ => {
+                                        let l24 = *arg0
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>();
+                                        let l25 = *arg0
+                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>();
+                                        _rt::cabi_dealloc(l24, l25, 1);
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+                pub trait Guest {
+                    #[allow(async_fn_in_trait)]
+                    fn configure(
+                        config: _rt::String,
+                    ) -> ::core::result::Result<Setup, _rt::Vec<ConfigIssue>>;
+                    /// One outcome per event, in order.
+                    #[allow(async_fn_in_trait)]
+                    fn transform(
+                        batch: Batch,
+                        events: _rt::Vec<Event>,
+                    ) -> ::core::result::Result<_rt::Vec<Outcome>, Failure>;
+                }
+                #[doc(hidden)]
+                #[macro_export]
+                macro_rules! __export_lockgate_plugin_mapping_0_1_0_draft_cabi {
+                    ($ty:ident with_types_in $($path_to_types:tt)*) => {
+                        const _ : () = { #[unsafe (export_name =
+                        "lockgate:plugin/mapping@0.1.0-draft#configure")] unsafe extern
+                        "C" fn export_configure(arg0 : * mut u8, arg1 : usize,) -> * mut
+                        u8 { unsafe { $($path_to_types)*:: _export_configure_cabi::<$ty >
+                        (arg0, arg1) } } #[unsafe (export_name =
+                        "cabi_post_lockgate:plugin/mapping@0.1.0-draft#configure")]
+                        unsafe extern "C" fn _post_return_configure(arg0 : * mut u8,) {
+                        unsafe { $($path_to_types)*:: __post_return_configure::<$ty >
+                        (arg0) } } #[unsafe (export_name =
+                        "lockgate:plugin/mapping@0.1.0-draft#transform")] unsafe extern
+                        "C" fn export_transform(arg0 : * mut u8, arg1 : usize, arg2 : *
+                        mut u8, arg3 : usize, arg4 : * mut u8, arg5 : usize, arg6 : * mut
+                        u8, arg7 : usize, arg8 : i64, arg9 : * mut u8, arg10 : usize,
+                        arg11 : * mut u8, arg12 : usize,) -> * mut u8 { unsafe {
+                        $($path_to_types)*:: _export_transform_cabi::<$ty > (arg0, arg1,
+                        arg2, arg3, arg4, arg5, arg6, arg7, arg8, arg9, arg10, arg11,
+                        arg12) } } #[unsafe (export_name =
+                        "cabi_post_lockgate:plugin/mapping@0.1.0-draft#transform")]
+                        unsafe extern "C" fn _post_return_transform(arg0 : * mut u8,) {
+                        unsafe { $($path_to_types)*:: __post_return_transform::<$ty >
+                        (arg0) } } };
+                    };
+                }
+                #[doc(hidden)]
+                pub use __export_lockgate_plugin_mapping_0_1_0_draft_cabi;
+                #[cfg_attr(target_pointer_width = "64", repr(align(8)))]
+                #[cfg_attr(target_pointer_width = "32", repr(align(4)))]
+                struct _RetArea(
+                    [::core::mem::MaybeUninit<
+                        u8,
+                    >; 13 * ::core::mem::size_of::<*const u8>()],
+                );
+                static mut _RET_AREA: _RetArea = _RetArea(
+                    [::core::mem::MaybeUninit::uninit(); 13
+                        * ::core::mem::size_of::<*const u8>()],
+                );
+            }
+            /// A sink as two pure functions. The host owns sockets, TLS, credentials, signing, compression,
+            /// retries and rates.
+            #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
+            pub mod http_encoding {
+                #[used]
+                #[doc(hidden)]
+                static __FORCE_SECTION_REF: fn() = super::super::super::super::__link_custom_section_describing_imports;
+                use super::super::super::super::_rt;
+                pub type Access = super::super::super::super::lockgate::plugin::types::Access;
+                pub type Batch = super::super::super::super::lockgate::plugin::types::Batch;
+                pub type ConfigIssue = super::super::super::super::lockgate::plugin::types::ConfigIssue;
+                pub type Failure = super::super::super::super::lockgate::plugin::types::Failure;
+                pub type Pair = super::super::super::super::lockgate::plugin::types::Pair;
+                pub type Retry = super::super::super::super::lockgate::plugin::types::Retry;
+                pub type Timestamp = super::super::super::super::lockgate::plugin::types::Timestamp;
+                #[derive(Clone, PartialEq)]
+                pub struct Document {
+                    /// The event's key; `KEY#n` where a mapper made several documents. Stable across retries and
+                    /// restarts.
+                    pub key: _rt::String,
+                    pub event_type: _rt::String,
+                    pub code: _rt::String,
+                    pub time: Timestamp,
+                    pub index: i64,
+                    pub feed: _rt::String,
+                    pub session: ::core::option::Option<_rt::String>,
+                    /// What the mapper attached.
+                    pub attributes: _rt::Vec<Pair>,
+                    /// One line of JSON, with the guarantees of an event's payload: bodies may be concatenated
+                    /// without parsing. Empty under `access.metadata`, but for documents whose `setup.time-member`
+                    /// is not what it should be.
+                    pub payload: _rt::String,
+                }
+                impl ::core::fmt::Debug for Document {
+                    fn fmt(
+                        &self,
+                        f: &mut ::core::fmt::Formatter<'_>,
+                    ) -> ::core::fmt::Result {
+                        f.debug_struct("Document")
+                            .field("key", &self.key)
+                            .field("event-type", &self.event_type)
+                            .field("code", &self.code)
+                            .field("time", &self.time)
+                            .field("index", &self.index)
+                            .field("feed", &self.feed)
+                            .field("session", &self.session)
+                            .field("attributes", &self.attributes)
+                            .field("payload", &self.payload)
+                            .finish()
+                    }
+                }
+                /// Which responses `classify` is called for.
+                #[repr(u8)]
+                #[derive(Clone, Copy, Eq, Ord, PartialEq, PartialOrd)]
+                pub enum Inspect {
+                    /// No response: the host's table for the status decides.
+                    Never,
+                    /// All but 2xx, which are delivered.
+                    Failures,
+                    /// All: for receivers that report the failure of single documents inside a 2xx.
+                    Always,
+                }
+                impl ::core::fmt::Debug for Inspect {
+                    fn fmt(
+                        &self,
+                        f: &mut ::core::fmt::Formatter<'_>,
+                    ) -> ::core::fmt::Result {
+                        match self {
+                            Inspect::Never => f.debug_tuple("Inspect::Never").finish(),
+                            Inspect::Failures => {
+                                f.debug_tuple("Inspect::Failures").finish()
+                            }
+                            Inspect::Always => f.debug_tuple("Inspect::Always").finish(),
+                        }
+                    }
+                }
+                impl Inspect {
+                    #[doc(hidden)]
+                    pub unsafe fn _lift(val: u8) -> Inspect {
+                        if !cfg!(debug_assertions) {
+                            return unsafe { ::core::mem::transmute(val) };
+                        }
+                        match val {
+                            0 => Inspect::Never,
+                            1 => Inspect::Failures,
+                            2 => Inspect::Always,
+                            _ => panic!("invalid enum discriminant"),
+                        }
+                    }
+                }
+                #[derive(Clone, PartialEq)]
+                pub struct Setup {
+                    /// Event types wanted and not wanted, as for a filter.
+                    pub only: ::core::option::Option<_rt::Vec<_rt::String>>,
+                    pub skip: _rt::Vec<_rt::String>,
+                    /// `metadata` or `payload`. `metadata` suffices for a body of parts: payloads then stay with
+                    /// the host, and encoding costs a tenth.
+                    pub access: Access,
+                    /// A top-level member that must hold an RFC 3339 time with a zone where it is present, such as
+                    /// `time` for Fluentd. Under `access.metadata` the host looks, and passes the payload of a
+                    /// document that breaks this, for the plugin to repair or reject.
+                    pub time_member: ::core::option::Option<_rt::String>,
+                    /// Most documents, and most bytes of payload, that the host passes to one call of `encode`. The
+                    /// operator's own limits win where they are smaller. A larger document comes alone.
+                    pub max_documents: ::core::option::Option<u32>,
+                    pub max_bytes: ::core::option::Option<u32>,
+                    pub inspect: Inspect,
+                    /// How many bytes of a response `classify` is shown. None: 64 KiB; at most 4 MiB.
+                    pub max_response_bytes: ::core::option::Option<u32>,
+                    pub extra: _rt::Vec<Pair>,
+                }
+                impl ::core::fmt::Debug for Setup {
+                    fn fmt(
+                        &self,
+                        f: &mut ::core::fmt::Formatter<'_>,
+                    ) -> ::core::fmt::Result {
+                        f.debug_struct("Setup")
+                            .field("only", &self.only)
+                            .field("skip", &self.skip)
+                            .field("access", &self.access)
+                            .field("time-member", &self.time_member)
+                            .field("max-documents", &self.max_documents)
+                            .field("max-bytes", &self.max_bytes)
+                            .field("inspect", &self.inspect)
+                            .field("max-response-bytes", &self.max_response_bytes)
+                            .field("extra", &self.extra)
+                            .finish()
+                    }
+                }
+                /// A piece of a body. The host puts the documents in: they need not pass through the plugin.
+                #[derive(Clone, PartialEq)]
+                pub enum Part {
+                    Text(_rt::String),
+                    /// The payload as it is.
+                    Document(u32),
+                    /// The payload as a JSON string, quoted and escaped: for receivers that take a line of text
+                    /// inside JSON.
+                    DocumentAsString(u32),
+                }
+                impl ::core::fmt::Debug for Part {
+                    fn fmt(
+                        &self,
+                        f: &mut ::core::fmt::Formatter<'_>,
+                    ) -> ::core::fmt::Result {
+                        match self {
+                            Part::Text(e) => {
+                                f.debug_tuple("Part::Text").field(e).finish()
+                            }
+                            Part::Document(e) => {
+                                f.debug_tuple("Part::Document").field(e).finish()
+                            }
+                            Part::DocumentAsString(e) => {
+                                f.debug_tuple("Part::DocumentAsString").field(e).finish()
+                            }
+                        }
+                    }
+                }
+                #[derive(Clone, PartialEq)]
+                pub enum RequestBody {
+                    Parts(_rt::Vec<Part>),
+                    Bytes(_rt::Vec<u8>),
+                }
+                impl ::core::fmt::Debug for RequestBody {
+                    fn fmt(
+                        &self,
+                        f: &mut ::core::fmt::Formatter<'_>,
+                    ) -> ::core::fmt::Result {
+                        match self {
+                            RequestBody::Parts(e) => {
+                                f.debug_tuple("RequestBody::Parts").field(e).finish()
+                            }
+                            RequestBody::Bytes(e) => {
+                                f.debug_tuple("RequestBody::Bytes").field(e).finish()
+                            }
+                        }
+                    }
+                }
+                /// Text where it is valid UTF-8.
+                #[derive(Clone, PartialEq)]
+                pub enum ResponseBody {
+                    Text(_rt::String),
+                    Bytes(_rt::Vec<u8>),
+                }
+                impl ::core::fmt::Debug for ResponseBody {
+                    fn fmt(
+                        &self,
+                        f: &mut ::core::fmt::Formatter<'_>,
+                    ) -> ::core::fmt::Result {
+                        match self {
+                            ResponseBody::Text(e) => {
+                                f.debug_tuple("ResponseBody::Text").field(e).finish()
+                            }
+                            ResponseBody::Bytes(e) => {
+                                f.debug_tuple("ResponseBody::Bytes").field(e).finish()
+                            }
+                        }
+                    }
+                }
+                #[derive(Clone, PartialEq)]
+                pub struct Request {
+                    /// POST, PUT or PATCH.
+                    pub method: _rt::String,
+                    /// Appended to the path of the operator's URL: `[A-Za-z0-9._~/-]*`, at most 2 KiB, without
+                    /// empty, `.` or `..` segments. It is empty, or begins with `/` or `.`, so that it cannot turn
+                    /// `/tenants/1` into `/tenants/12`.
+                    pub path_suffix: _rt::String,
+                    /// Unencoded, at most 4 KiB; the host encodes. A name that the operator's URL has is refused.
+                    pub query: _rt::Vec<Pair>,
+                    /// `accept`, `content-encoding`, `content-language`, `content-type`, `idempotency-key`, and
+                    /// what the operator allows with `allow-headers = ["x-..."]` in the sink. The rest is refused.
+                    pub headers: _rt::Vec<Pair>,
+                    pub body: RequestBody,
+                    /// Returned to `classify`, unread. At most 1 KiB.
+                    pub tag: _rt::String,
+                    /// The documents this request carries, by index; at least one. A body of parts has no others.
+                    pub carries: _rt::Vec<u32>,
+                }
+                impl ::core::fmt::Debug for Request {
+                    fn fmt(
+                        &self,
+                        f: &mut ::core::fmt::Formatter<'_>,
+                    ) -> ::core::fmt::Result {
+                        f.debug_struct("Request")
+                            .field("method", &self.method)
+                            .field("path-suffix", &self.path_suffix)
+                            .field("query", &self.query)
+                            .field("headers", &self.headers)
+                            .field("body", &self.body)
+                            .field("tag", &self.tag)
+                            .field("carries", &self.carries)
+                            .finish()
+                    }
+                }
+                #[derive(Clone, PartialEq)]
+                pub struct Rejection {
+                    pub index: u32,
+                    pub reason: _rt::String,
+                }
+                impl ::core::fmt::Debug for Rejection {
+                    fn fmt(
+                        &self,
+                        f: &mut ::core::fmt::Formatter<'_>,
+                    ) -> ::core::fmt::Result {
+                        f.debug_struct("Rejection")
+                            .field("index", &self.index)
+                            .field("reason", &self.reason)
+                            .finish()
+                    }
+                }
+                /// Every index of the batch appears once: in one request or in one rejection.
+                #[derive(Clone, PartialEq)]
+                pub struct Encoded {
+                    pub requests: _rt::Vec<Request>,
+                    pub rejected: _rt::Vec<Rejection>,
+                }
+                impl ::core::fmt::Debug for Encoded {
+                    fn fmt(
+                        &self,
+                        f: &mut ::core::fmt::Formatter<'_>,
+                    ) -> ::core::fmt::Result {
+                        f.debug_struct("Encoded")
+                            .field("requests", &self.requests)
+                            .field("rejected", &self.rejected)
+                            .finish()
+                    }
+                }
+                #[derive(Clone, PartialEq)]
+                pub struct Response {
+                    pub status: u16,
+                    /// The headers on the host's allow-list, names in lower case.
+                    pub headers: _rt::Vec<Pair>,
+                    /// Known secrets are masked.
+                    pub body: ResponseBody,
+                    /// There was more than `max-response-bytes`.
+                    pub truncated: bool,
+                }
+                impl ::core::fmt::Debug for Response {
+                    fn fmt(
+                        &self,
+                        f: &mut ::core::fmt::Formatter<'_>,
+                    ) -> ::core::fmt::Result {
+                        f.debug_struct("Response")
+                            .field("status", &self.status)
+                            .field("headers", &self.headers)
+                            .field("body", &self.body)
+                            .field("truncated", &self.truncated)
+                            .finish()
+                    }
+                }
+                #[derive(Clone, PartialEq)]
+                pub struct Sent {
+                    pub method: _rt::String,
+                    pub path_suffix: _rt::String,
+                    pub tag: _rt::String,
+                    pub carries: _rt::Vec<u32>,
+                }
+                impl ::core::fmt::Debug for Sent {
+                    fn fmt(
+                        &self,
+                        f: &mut ::core::fmt::Formatter<'_>,
+                    ) -> ::core::fmt::Result {
+                        f.debug_struct("Sent")
+                            .field("method", &self.method)
+                            .field("path-suffix", &self.path_suffix)
+                            .field("tag", &self.tag)
+                            .field("carries", &self.carries)
+                            .finish()
+                    }
+                }
+                #[derive(Clone, PartialEq)]
+                pub enum Disposition {
+                    Delivered,
+                    Rejected(_rt::String),
+                    Retry,
+                }
+                impl ::core::fmt::Debug for Disposition {
+                    fn fmt(
+                        &self,
+                        f: &mut ::core::fmt::Formatter<'_>,
+                    ) -> ::core::fmt::Result {
+                        match self {
+                            Disposition::Delivered => {
+                                f.debug_tuple("Disposition::Delivered").finish()
+                            }
+                            Disposition::Rejected(e) => {
+                                f.debug_tuple("Disposition::Rejected").field(e).finish()
+                            }
+                            Disposition::Retry => {
+                                f.debug_tuple("Disposition::Retry").finish()
+                            }
+                        }
+                    }
+                }
+                #[derive(Clone, PartialEq)]
+                pub enum Delivery {
+                    /// The host's table for the status decides.
+                    ByStatus,
+                    Delivered,
+                    /// Per document, by index in the batch. What the request carried and the list lacks was
+                    /// delivered.
+                    Mixed(_rt::Vec<(u32, Disposition)>),
+                    /// The same request again.
+                    Retry(Retry),
+                    /// The receiver refused the request, not every document: send it again in halves.
+                    Split(_rt::String),
+                    /// Every document of the request is dead-lettered.
+                    Rejected(_rt::String),
+                    /// The endpoint needs its operator (wrong path, missing index): hold, and report the pipeline
+                    /// as not ready.
+                    Hold(_rt::String),
+                }
+                impl ::core::fmt::Debug for Delivery {
+                    fn fmt(
+                        &self,
+                        f: &mut ::core::fmt::Formatter<'_>,
+                    ) -> ::core::fmt::Result {
+                        match self {
+                            Delivery::ByStatus => {
+                                f.debug_tuple("Delivery::ByStatus").finish()
+                            }
+                            Delivery::Delivered => {
+                                f.debug_tuple("Delivery::Delivered").finish()
+                            }
+                            Delivery::Mixed(e) => {
+                                f.debug_tuple("Delivery::Mixed").field(e).finish()
+                            }
+                            Delivery::Retry(e) => {
+                                f.debug_tuple("Delivery::Retry").field(e).finish()
+                            }
+                            Delivery::Split(e) => {
+                                f.debug_tuple("Delivery::Split").field(e).finish()
+                            }
+                            Delivery::Rejected(e) => {
+                                f.debug_tuple("Delivery::Rejected").field(e).finish()
+                            }
+                            Delivery::Hold(e) => {
+                                f.debug_tuple("Delivery::Hold").field(e).finish()
+                            }
+                        }
+                    }
+                }
+                #[doc(hidden)]
+                #[allow(non_snake_case, unused_unsafe)]
+                pub unsafe fn _export_configure_cabi<T_: Guest>(
+                    arg0: *mut u8,
+                    arg1: usize,
+                ) -> *mut u8 {
+                    unsafe {
+                        #[cfg(target_arch = "wasm32")] _rt::run_ctors_once();
+                        let result1 = {
+                            let len0 = arg1;
+                            let bytes0 = _rt::Vec::from_raw_parts(
+                                arg0.cast(),
+                                len0,
+                                len0,
+                            );
+                            T_::configure(_rt::string_lift(bytes0))
+                        };
+                        let ptr2 = (&raw mut _RET_AREA.0).cast::<u8>();
+                        match result1 {
+                            Ok(e) => {
+                                *ptr2.add(0).cast::<u8>() = (0i32) as u8;
+                                let Setup {
                                     only: only3,
                                     skip: skip3,
-                                    needs: needs3,
-                                    reasons: reasons3,
-                                    batch: batch3,
+                                    access: access3,
+                                    time_member: time_member3,
+                                    max_documents: max_documents3,
+                                    max_bytes: max_bytes3,
                                     inspect: inspect3,
-                                    response_max: response_max3,
+                                    max_response_bytes: max_response_bytes3,
                                     extra: extra3,
                                 } = e;
                                 match only3 {
@@ -1473,173 +3933,182 @@ pub mod exports {
                                     .cast::<*mut u8>() = result7;
                                 *ptr2
                                     .add(6 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<u8>() = (needs3.clone() as i32) as u8;
-                                let vec9 = reasons3;
-                                let len9 = vec9.len();
-                                let layout9 = _rt::alloc::Layout::from_size_align(
-                                        vec9.len() * (2 * ::core::mem::size_of::<*const u8>()),
-                                        ::core::mem::size_of::<*const u8>(),
-                                    )
-                                    .unwrap();
-                                let (result9, _cleanup9) = wit_bindgen::rt::Cleanup::new(
-                                    layout9,
-                                );
-                                if let Some(cleanup) = _cleanup9 {
-                                    cleanup.forget();
-                                }
-                                for (i, e) in vec9.into_iter().enumerate() {
-                                    let base = result9
-                                        .add(i * (2 * ::core::mem::size_of::<*const u8>()));
-                                    {
+                                    .cast::<u8>() = (access3.clone() as i32) as u8;
+                                match time_member3 {
+                                    Some(e) => {
+                                        *ptr2
+                                            .add(7 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<u8>() = (1i32) as u8;
                                         let vec8 = (e.into_bytes()).into_boxed_slice();
                                         let ptr8 = vec8.as_ptr().cast::<u8>();
                                         let len8 = vec8.len();
                                         ::core::mem::forget(vec8);
-                                        *base
-                                            .add(::core::mem::size_of::<*const u8>())
-                                            .cast::<usize>() = len8;
-                                        *base.add(0).cast::<*mut u8>() = ptr8.cast_mut();
-                                    }
-                                }
-                                *ptr2
-                                    .add(8 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>() = len9;
-                                *ptr2
-                                    .add(7 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>() = result9;
-                                match batch3 {
-                                    Some(e) => {
                                         *ptr2
                                             .add(9 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<u8>() = (1i32) as u8;
-                                        let super::super::super::super::lockgate::plugin::types::BatchWish {
-                                            max_documents: max_documents10,
-                                            max_bytes: max_bytes10,
-                                        } = e;
+                                            .cast::<usize>() = len8;
                                         *ptr2
-                                            .add(4 + 9 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<i32>() = _rt::as_i32(max_documents10);
-                                        *ptr2
-                                            .add(8 + 9 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<i32>() = _rt::as_i32(max_bytes10);
+                                            .add(8 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>() = ptr8.cast_mut();
                                     }
                                     None => {
                                         *ptr2
-                                            .add(9 * ::core::mem::size_of::<*const u8>())
+                                            .add(7 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<u8>() = (0i32) as u8;
+                                    }
+                                };
+                                match max_documents3 {
+                                    Some(e) => {
+                                        *ptr2
+                                            .add(10 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<u8>() = (1i32) as u8;
+                                        *ptr2
+                                            .add(4 + 10 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<i32>() = _rt::as_i32(e);
+                                    }
+                                    None => {
+                                        *ptr2
+                                            .add(10 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<u8>() = (0i32) as u8;
+                                    }
+                                };
+                                match max_bytes3 {
+                                    Some(e) => {
+                                        *ptr2
+                                            .add(8 + 10 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<u8>() = (1i32) as u8;
+                                        *ptr2
+                                            .add(12 + 10 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<i32>() = _rt::as_i32(e);
+                                    }
+                                    None => {
+                                        *ptr2
+                                            .add(8 + 10 * ::core::mem::size_of::<*const u8>())
                                             .cast::<u8>() = (0i32) as u8;
                                     }
                                 };
                                 *ptr2
-                                    .add(12 + 9 * ::core::mem::size_of::<*const u8>())
+                                    .add(16 + 10 * ::core::mem::size_of::<*const u8>())
                                     .cast::<u8>() = (inspect3.clone() as i32) as u8;
-                                *ptr2
-                                    .add(16 + 9 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<i32>() = _rt::as_i32(response_max3);
-                                let vec14 = extra3;
-                                let len14 = vec14.len();
-                                let layout14 = _rt::alloc::Layout::from_size_align(
-                                        vec14.len() * (4 * ::core::mem::size_of::<*const u8>()),
+                                match max_response_bytes3 {
+                                    Some(e) => {
+                                        *ptr2
+                                            .add(20 + 10 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<u8>() = (1i32) as u8;
+                                        *ptr2
+                                            .add(24 + 10 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<i32>() = _rt::as_i32(e);
+                                    }
+                                    None => {
+                                        *ptr2
+                                            .add(20 + 10 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<u8>() = (0i32) as u8;
+                                    }
+                                };
+                                let vec12 = extra3;
+                                let len12 = vec12.len();
+                                let layout12 = _rt::alloc::Layout::from_size_align(
+                                        vec12.len() * (4 * ::core::mem::size_of::<*const u8>()),
                                         ::core::mem::size_of::<*const u8>(),
                                     )
                                     .unwrap();
-                                let (result14, _cleanup14) = wit_bindgen::rt::Cleanup::new(
-                                    layout14,
+                                let (result12, _cleanup12) = wit_bindgen::rt::Cleanup::new(
+                                    layout12,
                                 );
-                                if let Some(cleanup) = _cleanup14 {
+                                if let Some(cleanup) = _cleanup12 {
                                     cleanup.forget();
                                 }
-                                for (i, e) in vec14.into_iter().enumerate() {
-                                    let base = result14
+                                for (i, e) in vec12.into_iter().enumerate() {
+                                    let base = result12
                                         .add(i * (4 * ::core::mem::size_of::<*const u8>()));
                                     {
                                         let super::super::super::super::lockgate::plugin::types::Pair {
-                                            name: name11,
-                                            value: value11,
+                                            name: name9,
+                                            value: value9,
                                         } = e;
-                                        let vec12 = (name11.into_bytes()).into_boxed_slice();
-                                        let ptr12 = vec12.as_ptr().cast::<u8>();
-                                        let len12 = vec12.len();
-                                        ::core::mem::forget(vec12);
+                                        let vec10 = (name9.into_bytes()).into_boxed_slice();
+                                        let ptr10 = vec10.as_ptr().cast::<u8>();
+                                        let len10 = vec10.len();
+                                        ::core::mem::forget(vec10);
                                         *base
                                             .add(::core::mem::size_of::<*const u8>())
-                                            .cast::<usize>() = len12;
-                                        *base.add(0).cast::<*mut u8>() = ptr12.cast_mut();
-                                        let vec13 = (value11.into_bytes()).into_boxed_slice();
-                                        let ptr13 = vec13.as_ptr().cast::<u8>();
-                                        let len13 = vec13.len();
-                                        ::core::mem::forget(vec13);
+                                            .cast::<usize>() = len10;
+                                        *base.add(0).cast::<*mut u8>() = ptr10.cast_mut();
+                                        let vec11 = (value9.into_bytes()).into_boxed_slice();
+                                        let ptr11 = vec11.as_ptr().cast::<u8>();
+                                        let len11 = vec11.len();
+                                        ::core::mem::forget(vec11);
                                         *base
                                             .add(3 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<usize>() = len13;
+                                            .cast::<usize>() = len11;
                                         *base
                                             .add(2 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<*mut u8>() = ptr13.cast_mut();
+                                            .cast::<*mut u8>() = ptr11.cast_mut();
                                     }
                                 }
                                 *ptr2
-                                    .add(16 + 11 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>() = len14;
+                                    .add(24 + 12 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>() = len12;
                                 *ptr2
-                                    .add(16 + 10 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>() = result14;
+                                    .add(24 + 11 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>() = result12;
                             }
                             Err(e) => {
                                 *ptr2.add(0).cast::<u8>() = (1i32) as u8;
-                                let vec19 = e;
-                                let len19 = vec19.len();
-                                let layout19 = _rt::alloc::Layout::from_size_align(
-                                        vec19.len() * (7 * ::core::mem::size_of::<*const u8>()),
+                                let vec17 = e;
+                                let len17 = vec17.len();
+                                let layout17 = _rt::alloc::Layout::from_size_align(
+                                        vec17.len() * (7 * ::core::mem::size_of::<*const u8>()),
                                         ::core::mem::size_of::<*const u8>(),
                                     )
                                     .unwrap();
-                                let (result19, _cleanup19) = wit_bindgen::rt::Cleanup::new(
-                                    layout19,
+                                let (result17, _cleanup17) = wit_bindgen::rt::Cleanup::new(
+                                    layout17,
                                 );
-                                if let Some(cleanup) = _cleanup19 {
+                                if let Some(cleanup) = _cleanup17 {
                                     cleanup.forget();
                                 }
-                                for (i, e) in vec19.into_iter().enumerate() {
-                                    let base = result19
+                                for (i, e) in vec17.into_iter().enumerate() {
+                                    let base = result17
                                         .add(i * (7 * ::core::mem::size_of::<*const u8>()));
                                     {
                                         let super::super::super::super::lockgate::plugin::types::ConfigIssue {
-                                            path: path15,
-                                            message: message15,
-                                            help: help15,
+                                            path: path13,
+                                            message: message13,
+                                            help: help13,
                                         } = e;
-                                        let vec16 = (path15.into_bytes()).into_boxed_slice();
-                                        let ptr16 = vec16.as_ptr().cast::<u8>();
-                                        let len16 = vec16.len();
-                                        ::core::mem::forget(vec16);
+                                        let vec14 = (path13.into_bytes()).into_boxed_slice();
+                                        let ptr14 = vec14.as_ptr().cast::<u8>();
+                                        let len14 = vec14.len();
+                                        ::core::mem::forget(vec14);
                                         *base
                                             .add(::core::mem::size_of::<*const u8>())
-                                            .cast::<usize>() = len16;
-                                        *base.add(0).cast::<*mut u8>() = ptr16.cast_mut();
-                                        let vec17 = (message15.into_bytes()).into_boxed_slice();
-                                        let ptr17 = vec17.as_ptr().cast::<u8>();
-                                        let len17 = vec17.len();
-                                        ::core::mem::forget(vec17);
+                                            .cast::<usize>() = len14;
+                                        *base.add(0).cast::<*mut u8>() = ptr14.cast_mut();
+                                        let vec15 = (message13.into_bytes()).into_boxed_slice();
+                                        let ptr15 = vec15.as_ptr().cast::<u8>();
+                                        let len15 = vec15.len();
+                                        ::core::mem::forget(vec15);
                                         *base
                                             .add(3 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<usize>() = len17;
+                                            .cast::<usize>() = len15;
                                         *base
                                             .add(2 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<*mut u8>() = ptr17.cast_mut();
-                                        match help15 {
+                                            .cast::<*mut u8>() = ptr15.cast_mut();
+                                        match help13 {
                                             Some(e) => {
                                                 *base
                                                     .add(4 * ::core::mem::size_of::<*const u8>())
                                                     .cast::<u8>() = (1i32) as u8;
-                                                let vec18 = (e.into_bytes()).into_boxed_slice();
-                                                let ptr18 = vec18.as_ptr().cast::<u8>();
-                                                let len18 = vec18.len();
-                                                ::core::mem::forget(vec18);
+                                                let vec16 = (e.into_bytes()).into_boxed_slice();
+                                                let ptr16 = vec16.as_ptr().cast::<u8>();
+                                                let len16 = vec16.len();
+                                                ::core::mem::forget(vec16);
                                                 *base
                                                     .add(6 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<usize>() = len18;
+                                                    .cast::<usize>() = len16;
                                                 *base
                                                     .add(5 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<*mut u8>() = ptr18.cast_mut();
+                                                    .cast::<*mut u8>() = ptr16.cast_mut();
                                             }
                                             None => {
                                                 *base
@@ -1651,10 +4120,10 @@ pub mod exports {
                                 }
                                 *ptr2
                                     .add(2 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>() = len19;
+                                    .cast::<usize>() = len17;
                                 *ptr2
                                     .add(::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>() = result19;
+                                    .cast::<*mut u8>() = result17;
                             }
                         };
                         ptr2
@@ -1723,1228 +4192,104 @@ pub mod exports {
                                     len11 * (2 * ::core::mem::size_of::<*const u8>()),
                                     ::core::mem::size_of::<*const u8>(),
                                 );
-                                let l12 = *arg0
-                                    .add(7 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>();
-                                let l13 = *arg0
-                                    .add(8 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>();
-                                let base16 = l12;
-                                let len16 = l13;
-                                for i in 0..len16 {
-                                    let base = base16
-                                        .add(i * (2 * ::core::mem::size_of::<*const u8>()));
-                                    {
-                                        let l14 = *base.add(0).cast::<*mut u8>();
-                                        let l15 = *base
-                                            .add(::core::mem::size_of::<*const u8>())
+                                let l12 = i32::from(
+                                    *arg0
+                                        .add(7 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<u8>(),
+                                );
+                                match l12 {
+                                    0 => {}
+                                    _ => {
+                                        let l13 = *arg0
+                                            .add(8 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>();
+                                        let l14 = *arg0
+                                            .add(9 * ::core::mem::size_of::<*const u8>())
                                             .cast::<usize>();
-                                        _rt::cabi_dealloc(l14, l15, 1);
+                                        _rt::cabi_dealloc(l13, l14, 1);
                                     }
                                 }
-                                _rt::cabi_dealloc(
-                                    base16,
-                                    len16 * (2 * ::core::mem::size_of::<*const u8>()),
-                                    ::core::mem::size_of::<*const u8>(),
-                                );
-                                let l17 = *arg0
-                                    .add(16 + 10 * ::core::mem::size_of::<*const u8>())
+                                let l15 = *arg0
+                                    .add(24 + 11 * ::core::mem::size_of::<*const u8>())
                                     .cast::<*mut u8>();
-                                let l18 = *arg0
-                                    .add(16 + 11 * ::core::mem::size_of::<*const u8>())
+                                let l16 = *arg0
+                                    .add(24 + 12 * ::core::mem::size_of::<*const u8>())
                                     .cast::<usize>();
-                                let base23 = l17;
-                                let len23 = l18;
-                                for i in 0..len23 {
-                                    let base = base23
+                                let base21 = l15;
+                                let len21 = l16;
+                                for i in 0..len21 {
+                                    let base = base21
                                         .add(i * (4 * ::core::mem::size_of::<*const u8>()));
                                     {
-                                        let l19 = *base.add(0).cast::<*mut u8>();
-                                        let l20 = *base
+                                        let l17 = *base.add(0).cast::<*mut u8>();
+                                        let l18 = *base
                                             .add(::core::mem::size_of::<*const u8>())
                                             .cast::<usize>();
-                                        _rt::cabi_dealloc(l19, l20, 1);
-                                        let l21 = *base
+                                        _rt::cabi_dealloc(l17, l18, 1);
+                                        let l19 = *base
                                             .add(2 * ::core::mem::size_of::<*const u8>())
                                             .cast::<*mut u8>();
-                                        let l22 = *base
+                                        let l20 = *base
                                             .add(3 * ::core::mem::size_of::<*const u8>())
                                             .cast::<usize>();
-                                        _rt::cabi_dealloc(l21, l22, 1);
+                                        _rt::cabi_dealloc(l19, l20, 1);
                                     }
                                 }
                                 _rt::cabi_dealloc(
-                                    base23,
-                                    len23 * (4 * ::core::mem::size_of::<*const u8>()),
+                                    base21,
+                                    len21 * (4 * ::core::mem::size_of::<*const u8>()),
                                     ::core::mem::size_of::<*const u8>(),
                                 );
                             }
                             _ => {
-                                let l24 = *arg0
+                                let l22 = *arg0
                                     .add(::core::mem::size_of::<*const u8>())
                                     .cast::<*mut u8>();
-                                let l25 = *arg0
+                                let l23 = *arg0
                                     .add(2 * ::core::mem::size_of::<*const u8>())
                                     .cast::<usize>();
-                                let base33 = l24;
-                                let len33 = l25;
-                                for i in 0..len33 {
-                                    let base = base33
+                                let base31 = l22;
+                                let len31 = l23;
+                                for i in 0..len31 {
+                                    let base = base31
                                         .add(i * (7 * ::core::mem::size_of::<*const u8>()));
                                     {
-                                        let l26 = *base.add(0).cast::<*mut u8>();
-                                        let l27 = *base
+                                        let l24 = *base.add(0).cast::<*mut u8>();
+                                        let l25 = *base
                                             .add(::core::mem::size_of::<*const u8>())
                                             .cast::<usize>();
-                                        _rt::cabi_dealloc(l26, l27, 1);
-                                        let l28 = *base
+                                        _rt::cabi_dealloc(l24, l25, 1);
+                                        let l26 = *base
                                             .add(2 * ::core::mem::size_of::<*const u8>())
                                             .cast::<*mut u8>();
-                                        let l29 = *base
+                                        let l27 = *base
                                             .add(3 * ::core::mem::size_of::<*const u8>())
                                             .cast::<usize>();
-                                        _rt::cabi_dealloc(l28, l29, 1);
-                                        let l30 = i32::from(
+                                        _rt::cabi_dealloc(l26, l27, 1);
+                                        let l28 = i32::from(
                                             *base
                                                 .add(4 * ::core::mem::size_of::<*const u8>())
                                                 .cast::<u8>(),
                                         );
-                                        match l30 {
+                                        match l28 {
                                             0 => {}
                                             _ => {
-                                                let l31 = *base
+                                                let l29 = *base
                                                     .add(5 * ::core::mem::size_of::<*const u8>())
                                                     .cast::<*mut u8>();
-                                                let l32 = *base
+                                                let l30 = *base
                                                     .add(6 * ::core::mem::size_of::<*const u8>())
                                                     .cast::<usize>();
-                                                _rt::cabi_dealloc(l31, l32, 1);
+                                                _rt::cabi_dealloc(l29, l30, 1);
                                             }
                                         }
                                     }
                                 }
                                 _rt::cabi_dealloc(
-                                    base33,
-                                    len33 * (7 * ::core::mem::size_of::<*const u8>()),
+                                    base31,
+                                    len31 * (7 * ::core::mem::size_of::<*const u8>()),
                                     ::core::mem::size_of::<*const u8>(),
                                 );
-                            }
-                        }
-                    }
-                }
-                pub trait Guest {
-                    /// Called once per instance, before anything else. `config` is the plugin's `with` table as JSON: no secrets are in it.
-                    /// Every problem is reported at once; an empty list is an error without an explanation.
-                    #[allow(async_fn_in_trait)]
-                    fn configure(
-                        config: _rt::String,
-                    ) -> ::core::result::Result<Setup, _rt::Vec<ConfigIssue>>;
-                }
-                #[doc(hidden)]
-                #[macro_export]
-                macro_rules! __export_lockgate_plugin_lifecycle_0_1_0_draft_cabi {
-                    ($ty:ident with_types_in $($path_to_types:tt)*) => {
-                        const _ : () = { #[unsafe (export_name =
-                        "lockgate:plugin/lifecycle@0.1.0-draft#configure")] unsafe extern
-                        "C" fn export_configure(arg0 : * mut u8, arg1 : usize,) -> * mut
-                        u8 { unsafe { $($path_to_types)*:: _export_configure_cabi::<$ty >
-                        (arg0, arg1) } } #[unsafe (export_name =
-                        "cabi_post_lockgate:plugin/lifecycle@0.1.0-draft#configure")]
-                        unsafe extern "C" fn _post_return_configure(arg0 : * mut u8,) {
-                        unsafe { $($path_to_types)*:: __post_return_configure::<$ty >
-                        (arg0) } } };
-                    };
-                }
-                #[doc(hidden)]
-                pub use __export_lockgate_plugin_lifecycle_0_1_0_draft_cabi;
-                #[cfg_attr(target_pointer_width = "64", repr(align(8)))]
-                #[cfg_attr(target_pointer_width = "32", repr(align(4)))]
-                struct _RetArea(
-                    [::core::mem::MaybeUninit<
-                        u8,
-                    >; 16 + 12 * ::core::mem::size_of::<*const u8>()],
-                );
-                static mut _RET_AREA: _RetArea = _RetArea(
-                    [::core::mem::MaybeUninit::uninit(); 16
-                        + 12 * ::core::mem::size_of::<*const u8>()],
-                );
-            }
-            /// Chooses events. It cannot change them.
-            #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
-            pub mod filtering {
-                #[used]
-                #[doc(hidden)]
-                static __FORCE_SECTION_REF: fn() = super::super::super::super::__link_custom_section_describing_imports;
-                use super::super::super::super::_rt;
-                pub type Event = super::super::super::super::lockgate::plugin::events::Event;
-                pub type BatchContext = super::super::super::super::lockgate::plugin::types::BatchContext;
-                pub type Failure = super::super::super::super::lockgate::plugin::types::Failure;
-                #[derive(Clone, Copy, PartialEq)]
-                pub enum Verdict {
-                    Keep,
-                    /// Left out on purpose; the value indexes `setup.reasons`.
-                    Drop(u32),
-                }
-                impl ::core::fmt::Debug for Verdict {
-                    fn fmt(
-                        &self,
-                        f: &mut ::core::fmt::Formatter<'_>,
-                    ) -> ::core::fmt::Result {
-                        match self {
-                            Verdict::Keep => f.debug_tuple("Verdict::Keep").finish(),
-                            Verdict::Drop(e) => {
-                                f.debug_tuple("Verdict::Drop").field(e).finish()
-                            }
-                        }
-                    }
-                }
-                #[doc(hidden)]
-                #[allow(non_snake_case, unused_unsafe)]
-                pub unsafe fn _export_filter_cabi<T_: Guest>(
-                    arg0: *mut u8,
-                    arg1: usize,
-                    arg2: *mut u8,
-                    arg3: usize,
-                    arg4: *mut u8,
-                    arg5: usize,
-                    arg6: *mut u8,
-                    arg7: usize,
-                    arg8: i64,
-                    arg9: *mut u8,
-                    arg10: usize,
-                    arg11: *mut u8,
-                    arg12: usize,
-                ) -> *mut u8 {
-                    unsafe {
-                        #[cfg(target_arch = "wasm32")] _rt::run_ctors_once();
-                        let result31 = {
-                            let len0 = arg1;
-                            let bytes0 = _rt::Vec::from_raw_parts(
-                                arg0.cast(),
-                                len0,
-                                len0,
-                            );
-                            let len1 = arg3;
-                            let bytes1 = _rt::Vec::from_raw_parts(
-                                arg2.cast(),
-                                len1,
-                                len1,
-                            );
-                            let len2 = arg5;
-                            let bytes2 = _rt::Vec::from_raw_parts(
-                                arg4.cast(),
-                                len2,
-                                len2,
-                            );
-                            let len3 = arg7;
-                            let bytes3 = _rt::Vec::from_raw_parts(
-                                arg6.cast(),
-                                len3,
-                                len3,
-                            );
-                            let base10 = arg9;
-                            let len10 = arg10;
-                            let mut result10 = _rt::Vec::with_capacity(len10);
-                            for i in 0..len10 {
-                                let base = base10
-                                    .add(i * (4 * ::core::mem::size_of::<*const u8>()));
-                                let e10 = {
-                                    let l4 = *base.add(0).cast::<*mut u8>();
-                                    let l5 = *base
-                                        .add(::core::mem::size_of::<*const u8>())
-                                        .cast::<usize>();
-                                    let len6 = l5;
-                                    let bytes6 = _rt::Vec::from_raw_parts(
-                                        l4.cast(),
-                                        len6,
-                                        len6,
-                                    );
-                                    let l7 = *base
-                                        .add(2 * ::core::mem::size_of::<*const u8>())
-                                        .cast::<*mut u8>();
-                                    let l8 = *base
-                                        .add(3 * ::core::mem::size_of::<*const u8>())
-                                        .cast::<usize>();
-                                    let len9 = l8;
-                                    let bytes9 = _rt::Vec::from_raw_parts(
-                                        l7.cast(),
-                                        len9,
-                                        len9,
-                                    );
-                                    super::super::super::super::lockgate::plugin::types::Pair {
-                                        name: _rt::string_lift(bytes6),
-                                        value: _rt::string_lift(bytes9),
-                                    }
-                                };
-                                result10.push(e10);
-                            }
-                            _rt::cabi_dealloc(
-                                base10,
-                                len10 * (4 * ::core::mem::size_of::<*const u8>()),
-                                ::core::mem::size_of::<*const u8>(),
-                            );
-                            let base30 = arg11;
-                            let len30 = arg12;
-                            let mut result30 = _rt::Vec::with_capacity(len30);
-                            for i in 0..len30 {
-                                let base = base30
-                                    .add(i * (24 + 10 * ::core::mem::size_of::<*const u8>()));
-                                let e30 = {
-                                    let l11 = *base.add(0).cast::<*mut u8>();
-                                    let l12 = *base
-                                        .add(::core::mem::size_of::<*const u8>())
-                                        .cast::<usize>();
-                                    let len13 = l12;
-                                    let bytes13 = _rt::Vec::from_raw_parts(
-                                        l11.cast(),
-                                        len13,
-                                        len13,
-                                    );
-                                    let l14 = *base
-                                        .add(2 * ::core::mem::size_of::<*const u8>())
-                                        .cast::<*mut u8>();
-                                    let l15 = *base
-                                        .add(3 * ::core::mem::size_of::<*const u8>())
-                                        .cast::<usize>();
-                                    let len16 = l15;
-                                    let bytes16 = _rt::Vec::from_raw_parts(
-                                        l14.cast(),
-                                        len16,
-                                        len16,
-                                    );
-                                    let l17 = *base
-                                        .add(4 * ::core::mem::size_of::<*const u8>())
-                                        .cast::<*mut u8>();
-                                    let l18 = *base
-                                        .add(5 * ::core::mem::size_of::<*const u8>())
-                                        .cast::<usize>();
-                                    let len19 = l18;
-                                    let bytes19 = _rt::Vec::from_raw_parts(
-                                        l17.cast(),
-                                        len19,
-                                        len19,
-                                    );
-                                    let l20 = *base
-                                        .add(6 * ::core::mem::size_of::<*const u8>())
-                                        .cast::<i64>();
-                                    let l21 = *base
-                                        .add(8 + 6 * ::core::mem::size_of::<*const u8>())
-                                        .cast::<i64>();
-                                    let l22 = i32::from(
-                                        *base
-                                            .add(16 + 6 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<u8>(),
-                                    );
-                                    use super::super::super::super::lockgate::plugin::types::Feed as V26;
-                                    let v26 = match l22 {
-                                        0 => V26::Audit,
-                                        n => {
-                                            debug_assert_eq!(n, 1, "invalid enum discriminant");
-                                            let e26 = {
-                                                let l23 = *base
-                                                    .add(16 + 7 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<*mut u8>();
-                                                let l24 = *base
-                                                    .add(16 + 8 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<usize>();
-                                                let len25 = l24;
-                                                let bytes25 = _rt::Vec::from_raw_parts(
-                                                    l23.cast(),
-                                                    len25,
-                                                    len25,
-                                                );
-                                                _rt::string_lift(bytes25)
-                                            };
-                                            V26::Session(e26)
-                                        }
-                                    };
-                                    let l27 = *base
-                                        .add(16 + 9 * ::core::mem::size_of::<*const u8>())
-                                        .cast::<*mut u8>();
-                                    let l28 = *base
-                                        .add(16 + 10 * ::core::mem::size_of::<*const u8>())
-                                        .cast::<usize>();
-                                    let len29 = l28;
-                                    let bytes29 = _rt::Vec::from_raw_parts(
-                                        l27.cast(),
-                                        len29,
-                                        len29,
-                                    );
-                                    super::super::super::super::lockgate::plugin::events::Event {
-                                        key: _rt::string_lift(bytes13),
-                                        event_type: _rt::string_lift(bytes16),
-                                        code: _rt::string_lift(bytes19),
-                                        time: l20,
-                                        index: l21,
-                                        feed: v26,
-                                        payload: _rt::string_lift(bytes29),
-                                    }
-                                };
-                                result30.push(e30);
-                            }
-                            _rt::cabi_dealloc(
-                                base30,
-                                len30 * (24 + 10 * ::core::mem::size_of::<*const u8>()),
-                                8,
-                            );
-                            T_::filter(
-                                super::super::super::super::lockgate::plugin::types::BatchContext {
-                                    id: _rt::string_lift(bytes0),
-                                    pipeline: _rt::string_lift(bytes1),
-                                    stage: _rt::string_lift(bytes2),
-                                    source: _rt::string_lift(bytes3),
-                                    read_at: arg8,
-                                    extra: result10,
-                                },
-                                result30,
-                            )
-                        };
-                        let ptr32 = (&raw mut _RET_AREA.0).cast::<u8>();
-                        match result31 {
-                            Ok(e) => {
-                                *ptr32.add(0).cast::<u8>() = (0i32) as u8;
-                                let vec33 = e;
-                                let len33 = vec33.len();
-                                let layout33 = _rt::alloc::Layout::from_size_align(
-                                        vec33.len() * 8,
-                                        4,
-                                    )
-                                    .unwrap();
-                                let (result33, _cleanup33) = wit_bindgen::rt::Cleanup::new(
-                                    layout33,
-                                );
-                                if let Some(cleanup) = _cleanup33 {
-                                    cleanup.forget();
-                                }
-                                for (i, e) in vec33.into_iter().enumerate() {
-                                    let base = result33.add(i * 8);
-                                    {
-                                        match e {
-                                            Verdict::Keep => {
-                                                *base.add(0).cast::<u8>() = (0i32) as u8;
-                                            }
-                                            Verdict::Drop(e) => {
-                                                *base.add(0).cast::<u8>() = (1i32) as u8;
-                                                *base.add(4).cast::<i32>() = _rt::as_i32(e);
-                                            }
-                                        }
-                                    }
-                                }
-                                *ptr32
-                                    .add(2 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>() = len33;
-                                *ptr32
-                                    .add(::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>() = result33;
-                            }
-                            Err(e) => {
-                                *ptr32.add(0).cast::<u8>() = (1i32) as u8;
-                                let super::super::super::super::lockgate::plugin::types::Failure {
-                                    message: message34,
-                                    retryable: retryable34,
-                                    retry_after: retry_after34,
-                                } = e;
-                                let vec35 = (message34.into_bytes()).into_boxed_slice();
-                                let ptr35 = vec35.as_ptr().cast::<u8>();
-                                let len35 = vec35.len();
-                                ::core::mem::forget(vec35);
-                                *ptr32
-                                    .add(2 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>() = len35;
-                                *ptr32
-                                    .add(::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>() = ptr35.cast_mut();
-                                *ptr32
-                                    .add(3 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<u8>() = (match retryable34 {
-                                    true => 1,
-                                    false => 0,
-                                }) as u8;
-                                match retry_after34 {
-                                    Some(e) => {
-                                        *ptr32
-                                            .add(4 + 3 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<u8>() = (1i32) as u8;
-                                        *ptr32
-                                            .add(8 + 3 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<i32>() = _rt::as_i32(e);
-                                    }
-                                    None => {
-                                        *ptr32
-                                            .add(4 + 3 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<u8>() = (0i32) as u8;
-                                    }
-                                };
-                            }
-                        };
-                        ptr32
-                    }
-                }
-                #[doc(hidden)]
-                #[allow(non_snake_case)]
-                pub unsafe fn __post_return_filter<T_: Guest>(arg0: *mut u8) {
-                    unsafe {
-                        let l0 = i32::from(*arg0.add(0).cast::<u8>());
-                        match l0 {
-                            0 => {
-                                let l1 = *arg0
-                                    .add(::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>();
-                                let l2 = *arg0
-                                    .add(2 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>();
-                                let base3 = l1;
-                                let len3 = l2;
-                                _rt::cabi_dealloc(base3, len3 * 8, 4);
-                            }
-                            _ => {
-                                let l4 = *arg0
-                                    .add(::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>();
-                                let l5 = *arg0
-                                    .add(2 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>();
-                                _rt::cabi_dealloc(l4, l5, 1);
-                            }
-                        }
-                    }
-                }
-                pub trait Guest {
-                    /// One verdict per event, in order.
-                    #[allow(async_fn_in_trait)]
-                    fn filter(
-                        ctx: BatchContext,
-                        events: _rt::Vec<Event>,
-                    ) -> ::core::result::Result<_rt::Vec<Verdict>, Failure>;
-                }
-                #[doc(hidden)]
-                #[macro_export]
-                macro_rules! __export_lockgate_plugin_filtering_0_1_0_draft_cabi {
-                    ($ty:ident with_types_in $($path_to_types:tt)*) => {
-                        const _ : () = { #[unsafe (export_name =
-                        "lockgate:plugin/filtering@0.1.0-draft#filter")] unsafe extern
-                        "C" fn export_filter(arg0 : * mut u8, arg1 : usize, arg2 : * mut
-                        u8, arg3 : usize, arg4 : * mut u8, arg5 : usize, arg6 : * mut u8,
-                        arg7 : usize, arg8 : i64, arg9 : * mut u8, arg10 : usize, arg11 :
-                        * mut u8, arg12 : usize,) -> * mut u8 { unsafe {
-                        $($path_to_types)*:: _export_filter_cabi::<$ty > (arg0, arg1,
-                        arg2, arg3, arg4, arg5, arg6, arg7, arg8, arg9, arg10, arg11,
-                        arg12) } } #[unsafe (export_name =
-                        "cabi_post_lockgate:plugin/filtering@0.1.0-draft#filter")] unsafe
-                        extern "C" fn _post_return_filter(arg0 : * mut u8,) { unsafe {
-                        $($path_to_types)*:: __post_return_filter::<$ty > (arg0) } } };
-                    };
-                }
-                #[doc(hidden)]
-                pub use __export_lockgate_plugin_filtering_0_1_0_draft_cabi;
-                #[cfg_attr(target_pointer_width = "64", repr(align(8)))]
-                #[cfg_attr(target_pointer_width = "32", repr(align(4)))]
-                struct _RetArea(
-                    [::core::mem::MaybeUninit<
-                        u8,
-                    >; 8 + 4 * ::core::mem::size_of::<*const u8>()],
-                );
-                static mut _RET_AREA: _RetArea = _RetArea(
-                    [::core::mem::MaybeUninit::uninit(); 8
-                        + 4 * ::core::mem::size_of::<*const u8>()],
-                );
-            }
-            /// Turns each event into zero or more documents.
-            #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
-            pub mod mapping {
-                #[used]
-                #[doc(hidden)]
-                static __FORCE_SECTION_REF: fn() = super::super::super::super::__link_custom_section_describing_imports;
-                use super::super::super::super::_rt;
-                pub type Event = super::super::super::super::lockgate::plugin::events::Event;
-                pub type BatchContext = super::super::super::super::lockgate::plugin::types::BatchContext;
-                pub type Failure = super::super::super::super::lockgate::plugin::types::Failure;
-                #[derive(Clone, PartialEq)]
-                pub enum Outcome {
-                    /// The documents' JSON, usually one. Key, type, time and feed stay the event's. None: dropped, with the reason `empty`.
-                    Emit(_rt::Vec<_rt::String>),
-                    /// The value indexes `setup.reasons`.
-                    Drop(u32),
-                    /// This one event cannot be mapped: dead-letter it, keep the rest.
-                    Reject(_rt::String),
-                }
-                impl ::core::fmt::Debug for Outcome {
-                    fn fmt(
-                        &self,
-                        f: &mut ::core::fmt::Formatter<'_>,
-                    ) -> ::core::fmt::Result {
-                        match self {
-                            Outcome::Emit(e) => {
-                                f.debug_tuple("Outcome::Emit").field(e).finish()
-                            }
-                            Outcome::Drop(e) => {
-                                f.debug_tuple("Outcome::Drop").field(e).finish()
-                            }
-                            Outcome::Reject(e) => {
-                                f.debug_tuple("Outcome::Reject").field(e).finish()
-                            }
-                        }
-                    }
-                }
-                #[doc(hidden)]
-                #[allow(non_snake_case, unused_unsafe)]
-                pub unsafe fn _export_transform_cabi<T_: Guest>(
-                    arg0: *mut u8,
-                    arg1: usize,
-                    arg2: *mut u8,
-                    arg3: usize,
-                    arg4: *mut u8,
-                    arg5: usize,
-                    arg6: *mut u8,
-                    arg7: usize,
-                    arg8: i64,
-                    arg9: *mut u8,
-                    arg10: usize,
-                    arg11: *mut u8,
-                    arg12: usize,
-                ) -> *mut u8 {
-                    unsafe {
-                        #[cfg(target_arch = "wasm32")] _rt::run_ctors_once();
-                        let result31 = {
-                            let len0 = arg1;
-                            let bytes0 = _rt::Vec::from_raw_parts(
-                                arg0.cast(),
-                                len0,
-                                len0,
-                            );
-                            let len1 = arg3;
-                            let bytes1 = _rt::Vec::from_raw_parts(
-                                arg2.cast(),
-                                len1,
-                                len1,
-                            );
-                            let len2 = arg5;
-                            let bytes2 = _rt::Vec::from_raw_parts(
-                                arg4.cast(),
-                                len2,
-                                len2,
-                            );
-                            let len3 = arg7;
-                            let bytes3 = _rt::Vec::from_raw_parts(
-                                arg6.cast(),
-                                len3,
-                                len3,
-                            );
-                            let base10 = arg9;
-                            let len10 = arg10;
-                            let mut result10 = _rt::Vec::with_capacity(len10);
-                            for i in 0..len10 {
-                                let base = base10
-                                    .add(i * (4 * ::core::mem::size_of::<*const u8>()));
-                                let e10 = {
-                                    let l4 = *base.add(0).cast::<*mut u8>();
-                                    let l5 = *base
-                                        .add(::core::mem::size_of::<*const u8>())
-                                        .cast::<usize>();
-                                    let len6 = l5;
-                                    let bytes6 = _rt::Vec::from_raw_parts(
-                                        l4.cast(),
-                                        len6,
-                                        len6,
-                                    );
-                                    let l7 = *base
-                                        .add(2 * ::core::mem::size_of::<*const u8>())
-                                        .cast::<*mut u8>();
-                                    let l8 = *base
-                                        .add(3 * ::core::mem::size_of::<*const u8>())
-                                        .cast::<usize>();
-                                    let len9 = l8;
-                                    let bytes9 = _rt::Vec::from_raw_parts(
-                                        l7.cast(),
-                                        len9,
-                                        len9,
-                                    );
-                                    super::super::super::super::lockgate::plugin::types::Pair {
-                                        name: _rt::string_lift(bytes6),
-                                        value: _rt::string_lift(bytes9),
-                                    }
-                                };
-                                result10.push(e10);
-                            }
-                            _rt::cabi_dealloc(
-                                base10,
-                                len10 * (4 * ::core::mem::size_of::<*const u8>()),
-                                ::core::mem::size_of::<*const u8>(),
-                            );
-                            let base30 = arg11;
-                            let len30 = arg12;
-                            let mut result30 = _rt::Vec::with_capacity(len30);
-                            for i in 0..len30 {
-                                let base = base30
-                                    .add(i * (24 + 10 * ::core::mem::size_of::<*const u8>()));
-                                let e30 = {
-                                    let l11 = *base.add(0).cast::<*mut u8>();
-                                    let l12 = *base
-                                        .add(::core::mem::size_of::<*const u8>())
-                                        .cast::<usize>();
-                                    let len13 = l12;
-                                    let bytes13 = _rt::Vec::from_raw_parts(
-                                        l11.cast(),
-                                        len13,
-                                        len13,
-                                    );
-                                    let l14 = *base
-                                        .add(2 * ::core::mem::size_of::<*const u8>())
-                                        .cast::<*mut u8>();
-                                    let l15 = *base
-                                        .add(3 * ::core::mem::size_of::<*const u8>())
-                                        .cast::<usize>();
-                                    let len16 = l15;
-                                    let bytes16 = _rt::Vec::from_raw_parts(
-                                        l14.cast(),
-                                        len16,
-                                        len16,
-                                    );
-                                    let l17 = *base
-                                        .add(4 * ::core::mem::size_of::<*const u8>())
-                                        .cast::<*mut u8>();
-                                    let l18 = *base
-                                        .add(5 * ::core::mem::size_of::<*const u8>())
-                                        .cast::<usize>();
-                                    let len19 = l18;
-                                    let bytes19 = _rt::Vec::from_raw_parts(
-                                        l17.cast(),
-                                        len19,
-                                        len19,
-                                    );
-                                    let l20 = *base
-                                        .add(6 * ::core::mem::size_of::<*const u8>())
-                                        .cast::<i64>();
-                                    let l21 = *base
-                                        .add(8 + 6 * ::core::mem::size_of::<*const u8>())
-                                        .cast::<i64>();
-                                    let l22 = i32::from(
-                                        *base
-                                            .add(16 + 6 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<u8>(),
-                                    );
-                                    use super::super::super::super::lockgate::plugin::types::Feed as V26;
-                                    let v26 = match l22 {
-                                        0 => V26::Audit,
-                                        n => {
-                                            debug_assert_eq!(n, 1, "invalid enum discriminant");
-                                            let e26 = {
-                                                let l23 = *base
-                                                    .add(16 + 7 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<*mut u8>();
-                                                let l24 = *base
-                                                    .add(16 + 8 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<usize>();
-                                                let len25 = l24;
-                                                let bytes25 = _rt::Vec::from_raw_parts(
-                                                    l23.cast(),
-                                                    len25,
-                                                    len25,
-                                                );
-                                                _rt::string_lift(bytes25)
-                                            };
-                                            V26::Session(e26)
-                                        }
-                                    };
-                                    let l27 = *base
-                                        .add(16 + 9 * ::core::mem::size_of::<*const u8>())
-                                        .cast::<*mut u8>();
-                                    let l28 = *base
-                                        .add(16 + 10 * ::core::mem::size_of::<*const u8>())
-                                        .cast::<usize>();
-                                    let len29 = l28;
-                                    let bytes29 = _rt::Vec::from_raw_parts(
-                                        l27.cast(),
-                                        len29,
-                                        len29,
-                                    );
-                                    super::super::super::super::lockgate::plugin::events::Event {
-                                        key: _rt::string_lift(bytes13),
-                                        event_type: _rt::string_lift(bytes16),
-                                        code: _rt::string_lift(bytes19),
-                                        time: l20,
-                                        index: l21,
-                                        feed: v26,
-                                        payload: _rt::string_lift(bytes29),
-                                    }
-                                };
-                                result30.push(e30);
-                            }
-                            _rt::cabi_dealloc(
-                                base30,
-                                len30 * (24 + 10 * ::core::mem::size_of::<*const u8>()),
-                                8,
-                            );
-                            T_::transform(
-                                super::super::super::super::lockgate::plugin::types::BatchContext {
-                                    id: _rt::string_lift(bytes0),
-                                    pipeline: _rt::string_lift(bytes1),
-                                    stage: _rt::string_lift(bytes2),
-                                    source: _rt::string_lift(bytes3),
-                                    read_at: arg8,
-                                    extra: result10,
-                                },
-                                result30,
-                            )
-                        };
-                        let ptr32 = (&raw mut _RET_AREA.0).cast::<u8>();
-                        match result31 {
-                            Ok(e) => {
-                                *ptr32.add(0).cast::<u8>() = (0i32) as u8;
-                                let vec36 = e;
-                                let len36 = vec36.len();
-                                let layout36 = _rt::alloc::Layout::from_size_align(
-                                        vec36.len() * (3 * ::core::mem::size_of::<*const u8>()),
-                                        ::core::mem::size_of::<*const u8>(),
-                                    )
-                                    .unwrap();
-                                let (result36, _cleanup36) = wit_bindgen::rt::Cleanup::new(
-                                    layout36,
-                                );
-                                if let Some(cleanup) = _cleanup36 {
-                                    cleanup.forget();
-                                }
-                                for (i, e) in vec36.into_iter().enumerate() {
-                                    let base = result36
-                                        .add(i * (3 * ::core::mem::size_of::<*const u8>()));
-                                    {
-                                        match e {
-                                            Outcome::Emit(e) => {
-                                                *base.add(0).cast::<u8>() = (0i32) as u8;
-                                                let vec34 = e;
-                                                let len34 = vec34.len();
-                                                let layout34 = _rt::alloc::Layout::from_size_align(
-                                                        vec34.len() * (2 * ::core::mem::size_of::<*const u8>()),
-                                                        ::core::mem::size_of::<*const u8>(),
-                                                    )
-                                                    .unwrap();
-                                                let (result34, _cleanup34) = wit_bindgen::rt::Cleanup::new(
-                                                    layout34,
-                                                );
-                                                if let Some(cleanup) = _cleanup34 {
-                                                    cleanup.forget();
-                                                }
-                                                for (i, e) in vec34.into_iter().enumerate() {
-                                                    let base = result34
-                                                        .add(i * (2 * ::core::mem::size_of::<*const u8>()));
-                                                    {
-                                                        let vec33 = (e.into_bytes()).into_boxed_slice();
-                                                        let ptr33 = vec33.as_ptr().cast::<u8>();
-                                                        let len33 = vec33.len();
-                                                        ::core::mem::forget(vec33);
-                                                        *base
-                                                            .add(::core::mem::size_of::<*const u8>())
-                                                            .cast::<usize>() = len33;
-                                                        *base.add(0).cast::<*mut u8>() = ptr33.cast_mut();
-                                                    }
-                                                }
-                                                *base
-                                                    .add(2 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<usize>() = len34;
-                                                *base
-                                                    .add(::core::mem::size_of::<*const u8>())
-                                                    .cast::<*mut u8>() = result34;
-                                            }
-                                            Outcome::Drop(e) => {
-                                                *base.add(0).cast::<u8>() = (1i32) as u8;
-                                                *base
-                                                    .add(::core::mem::size_of::<*const u8>())
-                                                    .cast::<i32>() = _rt::as_i32(e);
-                                            }
-                                            Outcome::Reject(e) => {
-                                                *base.add(0).cast::<u8>() = (2i32) as u8;
-                                                let vec35 = (e.into_bytes()).into_boxed_slice();
-                                                let ptr35 = vec35.as_ptr().cast::<u8>();
-                                                let len35 = vec35.len();
-                                                ::core::mem::forget(vec35);
-                                                *base
-                                                    .add(2 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<usize>() = len35;
-                                                *base
-                                                    .add(::core::mem::size_of::<*const u8>())
-                                                    .cast::<*mut u8>() = ptr35.cast_mut();
-                                            }
-                                        }
-                                    }
-                                }
-                                *ptr32
-                                    .add(2 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>() = len36;
-                                *ptr32
-                                    .add(::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>() = result36;
-                            }
-                            Err(e) => {
-                                *ptr32.add(0).cast::<u8>() = (1i32) as u8;
-                                let super::super::super::super::lockgate::plugin::types::Failure {
-                                    message: message37,
-                                    retryable: retryable37,
-                                    retry_after: retry_after37,
-                                } = e;
-                                let vec38 = (message37.into_bytes()).into_boxed_slice();
-                                let ptr38 = vec38.as_ptr().cast::<u8>();
-                                let len38 = vec38.len();
-                                ::core::mem::forget(vec38);
-                                *ptr32
-                                    .add(2 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>() = len38;
-                                *ptr32
-                                    .add(::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>() = ptr38.cast_mut();
-                                *ptr32
-                                    .add(3 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<u8>() = (match retryable37 {
-                                    true => 1,
-                                    false => 0,
-                                }) as u8;
-                                match retry_after37 {
-                                    Some(e) => {
-                                        *ptr32
-                                            .add(4 + 3 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<u8>() = (1i32) as u8;
-                                        *ptr32
-                                            .add(8 + 3 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<i32>() = _rt::as_i32(e);
-                                    }
-                                    None => {
-                                        *ptr32
-                                            .add(4 + 3 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<u8>() = (0i32) as u8;
-                                    }
-                                };
-                            }
-                        };
-                        ptr32
-                    }
-                }
-                #[doc(hidden)]
-                #[allow(non_snake_case)]
-                pub unsafe fn __post_return_transform<T_: Guest>(arg0: *mut u8) {
-                    unsafe {
-                        let l0 = i32::from(*arg0.add(0).cast::<u8>());
-                        match l0 {
-                            0 => {
-                                let l1 = *arg0
-                                    .add(::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>();
-                                let l2 = *arg0
-                                    .add(2 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>();
-                                let base11 = l1;
-                                let len11 = l2;
-                                for i in 0..len11 {
-                                    let base = base11
-                                        .add(i * (3 * ::core::mem::size_of::<*const u8>()));
-                                    {
-                                        let l3 = i32::from(*base.add(0).cast::<u8>());
-                                        match l3 {
-                                            0 => {
-                                                let l4 = *base
-                                                    .add(::core::mem::size_of::<*const u8>())
-                                                    .cast::<*mut u8>();
-                                                let l5 = *base
-                                                    .add(2 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<usize>();
-                                                let base8 = l4;
-                                                let len8 = l5;
-                                                for i in 0..len8 {
-                                                    let base = base8
-                                                        .add(i * (2 * ::core::mem::size_of::<*const u8>()));
-                                                    {
-                                                        let l6 = *base.add(0).cast::<*mut u8>();
-                                                        let l7 = *base
-                                                            .add(::core::mem::size_of::<*const u8>())
-                                                            .cast::<usize>();
-                                                        _rt::cabi_dealloc(l6, l7, 1);
-                                                    }
-                                                }
-                                                _rt::cabi_dealloc(
-                                                    base8,
-                                                    len8 * (2 * ::core::mem::size_of::<*const u8>()),
-                                                    ::core::mem::size_of::<*const u8>(),
-                                                );
-                                            }
-                                            1 => {}
-                                            _ => {
-                                                let l9 = *base
-                                                    .add(::core::mem::size_of::<*const u8>())
-                                                    .cast::<*mut u8>();
-                                                let l10 = *base
-                                                    .add(2 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<usize>();
-                                                _rt::cabi_dealloc(l9, l10, 1);
-                                            }
-                                        }
-                                    }
-                                }
-                                _rt::cabi_dealloc(
-                                    base11,
-                                    len11 * (3 * ::core::mem::size_of::<*const u8>()),
-                                    ::core::mem::size_of::<*const u8>(),
-                                );
-                            }
-                            _ => {
-                                let l12 = *arg0
-                                    .add(::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>();
-                                let l13 = *arg0
-                                    .add(2 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>();
-                                _rt::cabi_dealloc(l12, l13, 1);
-                            }
-                        }
-                    }
-                }
-                pub trait Guest {
-                    /// One outcome per event, in order.
-                    #[allow(async_fn_in_trait)]
-                    fn transform(
-                        ctx: BatchContext,
-                        events: _rt::Vec<Event>,
-                    ) -> ::core::result::Result<_rt::Vec<Outcome>, Failure>;
-                }
-                #[doc(hidden)]
-                #[macro_export]
-                macro_rules! __export_lockgate_plugin_mapping_0_1_0_draft_cabi {
-                    ($ty:ident with_types_in $($path_to_types:tt)*) => {
-                        const _ : () = { #[unsafe (export_name =
-                        "lockgate:plugin/mapping@0.1.0-draft#transform")] unsafe extern
-                        "C" fn export_transform(arg0 : * mut u8, arg1 : usize, arg2 : *
-                        mut u8, arg3 : usize, arg4 : * mut u8, arg5 : usize, arg6 : * mut
-                        u8, arg7 : usize, arg8 : i64, arg9 : * mut u8, arg10 : usize,
-                        arg11 : * mut u8, arg12 : usize,) -> * mut u8 { unsafe {
-                        $($path_to_types)*:: _export_transform_cabi::<$ty > (arg0, arg1,
-                        arg2, arg3, arg4, arg5, arg6, arg7, arg8, arg9, arg10, arg11,
-                        arg12) } } #[unsafe (export_name =
-                        "cabi_post_lockgate:plugin/mapping@0.1.0-draft#transform")]
-                        unsafe extern "C" fn _post_return_transform(arg0 : * mut u8,) {
-                        unsafe { $($path_to_types)*:: __post_return_transform::<$ty >
-                        (arg0) } } };
-                    };
-                }
-                #[doc(hidden)]
-                pub use __export_lockgate_plugin_mapping_0_1_0_draft_cabi;
-                #[cfg_attr(target_pointer_width = "64", repr(align(8)))]
-                #[cfg_attr(target_pointer_width = "32", repr(align(4)))]
-                struct _RetArea(
-                    [::core::mem::MaybeUninit<
-                        u8,
-                    >; 8 + 4 * ::core::mem::size_of::<*const u8>()],
-                );
-                static mut _RET_AREA: _RetArea = _RetArea(
-                    [::core::mem::MaybeUninit::uninit(); 8
-                        + 4 * ::core::mem::size_of::<*const u8>()],
-                );
-            }
-            /// A sink as two pure functions: the host owns sockets, TLS, credentials, retries, compression and rates.
-            #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
-            pub mod http_encoding {
-                #[used]
-                #[doc(hidden)]
-                static __FORCE_SECTION_REF: fn() = super::super::super::super::__link_custom_section_describing_imports;
-                use super::super::super::super::_rt;
-                pub type Timestamp = super::super::super::super::lockgate::plugin::types::Timestamp;
-                pub type Feed = super::super::super::super::lockgate::plugin::types::Feed;
-                pub type Pair = super::super::super::super::lockgate::plugin::types::Pair;
-                pub type BatchContext = super::super::super::super::lockgate::plugin::types::BatchContext;
-                pub type Failure = super::super::super::super::lockgate::plugin::types::Failure;
-                /// One record on its way to a sink.
-                #[derive(Clone, PartialEq)]
-                pub struct Document {
-                    /// The event's key; where a mapper made several documents, with an ordinal. Stable across retries and restarts.
-                    pub key: _rt::String,
-                    pub event_type: _rt::String,
-                    pub time: Timestamp,
-                    pub feed: Feed,
-                    /// One JSON object, with the same guarantees as an event's payload: a sink may concatenate without parsing.
-                    pub payload: _rt::String,
-                }
-                impl ::core::fmt::Debug for Document {
-                    fn fmt(
-                        &self,
-                        f: &mut ::core::fmt::Formatter<'_>,
-                    ) -> ::core::fmt::Result {
-                        f.debug_struct("Document")
-                            .field("key", &self.key)
-                            .field("event-type", &self.event_type)
-                            .field("time", &self.time)
-                            .field("feed", &self.feed)
-                            .field("payload", &self.payload)
-                            .finish()
-                    }
-                }
-                #[derive(Clone, PartialEq)]
-                pub enum Body {
-                    Text(_rt::String),
-                    Bytes(_rt::Vec<u8>),
-                }
-                impl ::core::fmt::Debug for Body {
-                    fn fmt(
-                        &self,
-                        f: &mut ::core::fmt::Formatter<'_>,
-                    ) -> ::core::fmt::Result {
-                        match self {
-                            Body::Text(e) => {
-                                f.debug_tuple("Body::Text").field(e).finish()
-                            }
-                            Body::Bytes(e) => {
-                                f.debug_tuple("Body::Bytes").field(e).finish()
-                            }
-                        }
-                    }
-                }
-                #[derive(Clone, PartialEq)]
-                pub struct Request {
-                    /// POST, PUT or PATCH.
-                    pub method: _rt::String,
-                    /// Appended to the path of the operator's URL: `[A-Za-z0-9._~/-]*`, no `..`, no `//`.
-                    pub path_suffix: _rt::String,
-                    /// Unencoded; the host encodes.
-                    pub query: _rt::Vec<Pair>,
-                    pub headers: _rt::Vec<Pair>,
-                    pub body: Body,
-                    /// Which documents of the batch this request carries, by index.
-                    pub carries: _rt::Vec<u32>,
-                }
-                impl ::core::fmt::Debug for Request {
-                    fn fmt(
-                        &self,
-                        f: &mut ::core::fmt::Formatter<'_>,
-                    ) -> ::core::fmt::Result {
-                        f.debug_struct("Request")
-                            .field("method", &self.method)
-                            .field("path-suffix", &self.path_suffix)
-                            .field("query", &self.query)
-                            .field("headers", &self.headers)
-                            .field("body", &self.body)
-                            .field("carries", &self.carries)
-                            .finish()
-                    }
-                }
-                #[derive(Clone, PartialEq)]
-                pub struct Rejection {
-                    pub index: u32,
-                    pub reason: _rt::String,
-                }
-                impl ::core::fmt::Debug for Rejection {
-                    fn fmt(
-                        &self,
-                        f: &mut ::core::fmt::Formatter<'_>,
-                    ) -> ::core::fmt::Result {
-                        f.debug_struct("Rejection")
-                            .field("index", &self.index)
-                            .field("reason", &self.reason)
-                            .finish()
-                    }
-                }
-                /// Every index of the batch stands in exactly one request or in one rejection.
-                #[derive(Clone, PartialEq)]
-                pub struct Encoded {
-                    pub requests: _rt::Vec<Request>,
-                    pub rejected: _rt::Vec<Rejection>,
-                }
-                impl ::core::fmt::Debug for Encoded {
-                    fn fmt(
-                        &self,
-                        f: &mut ::core::fmt::Formatter<'_>,
-                    ) -> ::core::fmt::Result {
-                        f.debug_struct("Encoded")
-                            .field("requests", &self.requests)
-                            .field("rejected", &self.rejected)
-                            .finish()
-                    }
-                }
-                #[derive(Clone, PartialEq)]
-                pub struct Response {
-                    pub status: u16,
-                    pub headers: _rt::Vec<Pair>,
-                    /// Invalid UTF-8 is replaced.
-                    pub body: _rt::String,
-                    /// The body was longer than `setup.response-max`.
-                    pub truncated: bool,
-                }
-                impl ::core::fmt::Debug for Response {
-                    fn fmt(
-                        &self,
-                        f: &mut ::core::fmt::Formatter<'_>,
-                    ) -> ::core::fmt::Result {
-                        f.debug_struct("Response")
-                            .field("status", &self.status)
-                            .field("headers", &self.headers)
-                            .field("body", &self.body)
-                            .field("truncated", &self.truncated)
-                            .finish()
-                    }
-                }
-                /// `after`: milliseconds at least.
-                #[derive(Clone, PartialEq)]
-                pub struct Postponement {
-                    pub message: _rt::String,
-                    pub after: ::core::option::Option<u32>,
-                }
-                impl ::core::fmt::Debug for Postponement {
-                    fn fmt(
-                        &self,
-                        f: &mut ::core::fmt::Formatter<'_>,
-                    ) -> ::core::fmt::Result {
-                        f.debug_struct("Postponement")
-                            .field("message", &self.message)
-                            .field("after", &self.after)
-                            .finish()
-                    }
-                }
-                #[derive(Clone, PartialEq)]
-                pub enum Fate {
-                    Delivered,
-                    Rejected(_rt::String),
-                    Retry,
-                }
-                impl ::core::fmt::Debug for Fate {
-                    fn fmt(
-                        &self,
-                        f: &mut ::core::fmt::Formatter<'_>,
-                    ) -> ::core::fmt::Result {
-                        match self {
-                            Fate::Delivered => f.debug_tuple("Fate::Delivered").finish(),
-                            Fate::Rejected(e) => {
-                                f.debug_tuple("Fate::Rejected").field(e).finish()
-                            }
-                            Fate::Retry => f.debug_tuple("Fate::Retry").finish(),
-                        }
-                    }
-                }
-                #[derive(Clone, PartialEq)]
-                pub enum Delivery {
-                    Delivered,
-                    /// By index in the batch; whatever this request carried and the list lacks was delivered.
-                    Mixed(_rt::Vec<(u32, Fate)>),
-                    /// Hold and send the same again.
-                    Retry(Postponement),
-                    /// Send it again in halves: the receiver refused the batch, not every document.
-                    Split(_rt::String),
-                    /// All of them go to the dead letters.
-                    Rejected(_rt::String),
-                }
-                impl ::core::fmt::Debug for Delivery {
-                    fn fmt(
-                        &self,
-                        f: &mut ::core::fmt::Formatter<'_>,
-                    ) -> ::core::fmt::Result {
-                        match self {
-                            Delivery::Delivered => {
-                                f.debug_tuple("Delivery::Delivered").finish()
-                            }
-                            Delivery::Mixed(e) => {
-                                f.debug_tuple("Delivery::Mixed").field(e).finish()
-                            }
-                            Delivery::Retry(e) => {
-                                f.debug_tuple("Delivery::Retry").field(e).finish()
-                            }
-                            Delivery::Split(e) => {
-                                f.debug_tuple("Delivery::Split").field(e).finish()
-                            }
-                            Delivery::Rejected(e) => {
-                                f.debug_tuple("Delivery::Rejected").field(e).finish()
                             }
                         }
                     }
@@ -2968,7 +4313,7 @@ pub mod exports {
                 ) -> *mut u8 {
                     unsafe {
                         #[cfg(target_arch = "wasm32")] _rt::run_ctors_once();
-                        let result27 = {
+                        let result42 = {
                             let len0 = arg1;
                             let bytes0 = _rt::Vec::from_raw_parts(
                                 arg0.cast(),
@@ -3034,13 +4379,13 @@ pub mod exports {
                                 len10 * (4 * ::core::mem::size_of::<*const u8>()),
                                 ::core::mem::size_of::<*const u8>(),
                             );
-                            let base26 = arg11;
-                            let len26 = arg12;
-                            let mut result26 = _rt::Vec::with_capacity(len26);
-                            for i in 0..len26 {
-                                let base = base26
-                                    .add(i * (16 + 8 * ::core::mem::size_of::<*const u8>()));
-                                let e26 = {
+                            let base41 = arg11;
+                            let len41 = arg12;
+                            let mut result41 = _rt::Vec::with_capacity(len41);
+                            for i in 0..len41 {
+                                let base = base41
+                                    .add(i * (24 + 14 * ::core::mem::size_of::<*const u8>()));
+                                let e41 = {
                                     let l11 = *base.add(0).cast::<*mut u8>();
                                     let l12 = *base
                                         .add(::core::mem::size_of::<*const u8>())
@@ -3065,64 +4410,140 @@ pub mod exports {
                                     );
                                     let l17 = *base
                                         .add(4 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<*mut u8>();
+                                    let l18 = *base
+                                        .add(5 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<usize>();
+                                    let len19 = l18;
+                                    let bytes19 = _rt::Vec::from_raw_parts(
+                                        l17.cast(),
+                                        len19,
+                                        len19,
+                                    );
+                                    let l20 = *base
+                                        .add(6 * ::core::mem::size_of::<*const u8>())
                                         .cast::<i64>();
-                                    let l18 = i32::from(
+                                    let l21 = *base
+                                        .add(8 + 6 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<i64>();
+                                    let l22 = *base
+                                        .add(16 + 6 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<*mut u8>();
+                                    let l23 = *base
+                                        .add(16 + 7 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<usize>();
+                                    let len24 = l23;
+                                    let bytes24 = _rt::Vec::from_raw_parts(
+                                        l22.cast(),
+                                        len24,
+                                        len24,
+                                    );
+                                    let l25 = i32::from(
                                         *base
-                                            .add(8 + 4 * ::core::mem::size_of::<*const u8>())
+                                            .add(16 + 8 * ::core::mem::size_of::<*const u8>())
                                             .cast::<u8>(),
                                     );
-                                    use super::super::super::super::lockgate::plugin::types::Feed as V22;
-                                    let v22 = match l18 {
-                                        0 => V22::Audit,
-                                        n => {
-                                            debug_assert_eq!(n, 1, "invalid enum discriminant");
-                                            let e22 = {
-                                                let l19 = *base
-                                                    .add(8 + 5 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<*mut u8>();
-                                                let l20 = *base
-                                                    .add(8 + 6 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<usize>();
-                                                let len21 = l20;
-                                                let bytes21 = _rt::Vec::from_raw_parts(
-                                                    l19.cast(),
-                                                    len21,
-                                                    len21,
-                                                );
-                                                _rt::string_lift(bytes21)
-                                            };
-                                            V22::Session(e22)
-                                        }
-                                    };
-                                    let l23 = *base
-                                        .add(8 + 7 * ::core::mem::size_of::<*const u8>())
+                                    let l29 = *base
+                                        .add(16 + 11 * ::core::mem::size_of::<*const u8>())
                                         .cast::<*mut u8>();
-                                    let l24 = *base
-                                        .add(8 + 8 * ::core::mem::size_of::<*const u8>())
+                                    let l30 = *base
+                                        .add(16 + 12 * ::core::mem::size_of::<*const u8>())
                                         .cast::<usize>();
-                                    let len25 = l24;
-                                    let bytes25 = _rt::Vec::from_raw_parts(
-                                        l23.cast(),
-                                        len25,
-                                        len25,
+                                    let base37 = l29;
+                                    let len37 = l30;
+                                    let mut result37 = _rt::Vec::with_capacity(len37);
+                                    for i in 0..len37 {
+                                        let base = base37
+                                            .add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                        let e37 = {
+                                            let l31 = *base.add(0).cast::<*mut u8>();
+                                            let l32 = *base
+                                                .add(::core::mem::size_of::<*const u8>())
+                                                .cast::<usize>();
+                                            let len33 = l32;
+                                            let bytes33 = _rt::Vec::from_raw_parts(
+                                                l31.cast(),
+                                                len33,
+                                                len33,
+                                            );
+                                            let l34 = *base
+                                                .add(2 * ::core::mem::size_of::<*const u8>())
+                                                .cast::<*mut u8>();
+                                            let l35 = *base
+                                                .add(3 * ::core::mem::size_of::<*const u8>())
+                                                .cast::<usize>();
+                                            let len36 = l35;
+                                            let bytes36 = _rt::Vec::from_raw_parts(
+                                                l34.cast(),
+                                                len36,
+                                                len36,
+                                            );
+                                            super::super::super::super::lockgate::plugin::types::Pair {
+                                                name: _rt::string_lift(bytes33),
+                                                value: _rt::string_lift(bytes36),
+                                            }
+                                        };
+                                        result37.push(e37);
+                                    }
+                                    _rt::cabi_dealloc(
+                                        base37,
+                                        len37 * (4 * ::core::mem::size_of::<*const u8>()),
+                                        ::core::mem::size_of::<*const u8>(),
+                                    );
+                                    let l38 = *base
+                                        .add(16 + 13 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<*mut u8>();
+                                    let l39 = *base
+                                        .add(16 + 14 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<usize>();
+                                    let len40 = l39;
+                                    let bytes40 = _rt::Vec::from_raw_parts(
+                                        l38.cast(),
+                                        len40,
+                                        len40,
                                     );
                                     Document {
                                         key: _rt::string_lift(bytes13),
                                         event_type: _rt::string_lift(bytes16),
-                                        time: l17,
-                                        feed: v22,
-                                        payload: _rt::string_lift(bytes25),
+                                        code: _rt::string_lift(bytes19),
+                                        time: l20,
+                                        index: l21,
+                                        feed: _rt::string_lift(bytes24),
+                                        session: match l25 {
+                                            0 => None,
+                                            1 => {
+                                                let e = {
+                                                    let l26 = *base
+                                                        .add(16 + 9 * ::core::mem::size_of::<*const u8>())
+                                                        .cast::<*mut u8>();
+                                                    let l27 = *base
+                                                        .add(16 + 10 * ::core::mem::size_of::<*const u8>())
+                                                        .cast::<usize>();
+                                                    let len28 = l27;
+                                                    let bytes28 = _rt::Vec::from_raw_parts(
+                                                        l26.cast(),
+                                                        len28,
+                                                        len28,
+                                                    );
+                                                    _rt::string_lift(bytes28)
+                                                };
+                                                Some(e)
+                                            }
+                                            _ => _rt::invalid_enum_discriminant(),
+                                        },
+                                        attributes: result37,
+                                        payload: _rt::string_lift(bytes40),
                                     }
                                 };
-                                result26.push(e26);
+                                result41.push(e41);
                             }
                             _rt::cabi_dealloc(
-                                base26,
-                                len26 * (16 + 8 * ::core::mem::size_of::<*const u8>()),
+                                base41,
+                                len41 * (24 + 14 * ::core::mem::size_of::<*const u8>()),
                                 8,
                             );
                             T_::encode(
-                                super::super::super::super::lockgate::plugin::types::BatchContext {
+                                super::super::super::super::lockgate::plugin::types::Batch {
                                     id: _rt::string_lift(bytes0),
                                     pipeline: _rt::string_lift(bytes1),
                                     stage: _rt::string_lift(bytes2),
@@ -3130,285 +4551,369 @@ pub mod exports {
                                     read_at: arg8,
                                     extra: result10,
                                 },
-                                result26,
+                                result41,
                             )
                         };
-                        let ptr28 = (&raw mut _RET_AREA.0).cast::<u8>();
-                        match result27 {
+                        let ptr43 = (&raw mut _RET_AREA.0).cast::<u8>();
+                        match result42 {
                             Ok(e) => {
-                                *ptr28.add(0).cast::<u8>() = (0i32) as u8;
+                                *ptr43.add(0).cast::<u8>() = (0i32) as u8;
                                 let Encoded {
-                                    requests: requests29,
-                                    rejected: rejected29,
+                                    requests: requests44,
+                                    rejected: rejected44,
                                 } = e;
-                                let vec44 = requests29;
-                                let len44 = vec44.len();
-                                let layout44 = _rt::alloc::Layout::from_size_align(
-                                        vec44.len() * (13 * ::core::mem::size_of::<*const u8>()),
+                                let vec61 = requests44;
+                                let len61 = vec61.len();
+                                let layout61 = _rt::alloc::Layout::from_size_align(
+                                        vec61.len() * (15 * ::core::mem::size_of::<*const u8>()),
                                         ::core::mem::size_of::<*const u8>(),
                                     )
                                     .unwrap();
-                                let (result44, _cleanup44) = wit_bindgen::rt::Cleanup::new(
-                                    layout44,
+                                let (result61, _cleanup61) = wit_bindgen::rt::Cleanup::new(
+                                    layout61,
                                 );
-                                if let Some(cleanup) = _cleanup44 {
+                                if let Some(cleanup) = _cleanup61 {
                                     cleanup.forget();
                                 }
-                                for (i, e) in vec44.into_iter().enumerate() {
-                                    let base = result44
-                                        .add(i * (13 * ::core::mem::size_of::<*const u8>()));
+                                for (i, e) in vec61.into_iter().enumerate() {
+                                    let base = result61
+                                        .add(i * (15 * ::core::mem::size_of::<*const u8>()));
                                     {
                                         let Request {
-                                            method: method30,
-                                            path_suffix: path_suffix30,
-                                            query: query30,
-                                            headers: headers30,
-                                            body: body30,
-                                            carries: carries30,
+                                            method: method45,
+                                            path_suffix: path_suffix45,
+                                            query: query45,
+                                            headers: headers45,
+                                            body: body45,
+                                            tag: tag45,
+                                            carries: carries45,
                                         } = e;
-                                        let vec31 = (method30.into_bytes()).into_boxed_slice();
-                                        let ptr31 = vec31.as_ptr().cast::<u8>();
-                                        let len31 = vec31.len();
-                                        ::core::mem::forget(vec31);
-                                        *base
-                                            .add(::core::mem::size_of::<*const u8>())
-                                            .cast::<usize>() = len31;
-                                        *base.add(0).cast::<*mut u8>() = ptr31.cast_mut();
-                                        let vec32 = (path_suffix30.into_bytes()).into_boxed_slice();
-                                        let ptr32 = vec32.as_ptr().cast::<u8>();
-                                        let len32 = vec32.len();
-                                        ::core::mem::forget(vec32);
-                                        *base
-                                            .add(3 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<usize>() = len32;
-                                        *base
-                                            .add(2 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<*mut u8>() = ptr32.cast_mut();
-                                        let vec36 = query30;
-                                        let len36 = vec36.len();
-                                        let layout36 = _rt::alloc::Layout::from_size_align(
-                                                vec36.len() * (4 * ::core::mem::size_of::<*const u8>()),
-                                                ::core::mem::size_of::<*const u8>(),
-                                            )
-                                            .unwrap();
-                                        let (result36, _cleanup36) = wit_bindgen::rt::Cleanup::new(
-                                            layout36,
-                                        );
-                                        if let Some(cleanup) = _cleanup36 {
-                                            cleanup.forget();
-                                        }
-                                        for (i, e) in vec36.into_iter().enumerate() {
-                                            let base = result36
-                                                .add(i * (4 * ::core::mem::size_of::<*const u8>()));
-                                            {
-                                                let super::super::super::super::lockgate::plugin::types::Pair {
-                                                    name: name33,
-                                                    value: value33,
-                                                } = e;
-                                                let vec34 = (name33.into_bytes()).into_boxed_slice();
-                                                let ptr34 = vec34.as_ptr().cast::<u8>();
-                                                let len34 = vec34.len();
-                                                ::core::mem::forget(vec34);
-                                                *base
-                                                    .add(::core::mem::size_of::<*const u8>())
-                                                    .cast::<usize>() = len34;
-                                                *base.add(0).cast::<*mut u8>() = ptr34.cast_mut();
-                                                let vec35 = (value33.into_bytes()).into_boxed_slice();
-                                                let ptr35 = vec35.as_ptr().cast::<u8>();
-                                                let len35 = vec35.len();
-                                                ::core::mem::forget(vec35);
-                                                *base
-                                                    .add(3 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<usize>() = len35;
-                                                *base
-                                                    .add(2 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<*mut u8>() = ptr35.cast_mut();
-                                            }
-                                        }
-                                        *base
-                                            .add(5 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<usize>() = len36;
-                                        *base
-                                            .add(4 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<*mut u8>() = result36;
-                                        let vec40 = headers30;
-                                        let len40 = vec40.len();
-                                        let layout40 = _rt::alloc::Layout::from_size_align(
-                                                vec40.len() * (4 * ::core::mem::size_of::<*const u8>()),
-                                                ::core::mem::size_of::<*const u8>(),
-                                            )
-                                            .unwrap();
-                                        let (result40, _cleanup40) = wit_bindgen::rt::Cleanup::new(
-                                            layout40,
-                                        );
-                                        if let Some(cleanup) = _cleanup40 {
-                                            cleanup.forget();
-                                        }
-                                        for (i, e) in vec40.into_iter().enumerate() {
-                                            let base = result40
-                                                .add(i * (4 * ::core::mem::size_of::<*const u8>()));
-                                            {
-                                                let super::super::super::super::lockgate::plugin::types::Pair {
-                                                    name: name37,
-                                                    value: value37,
-                                                } = e;
-                                                let vec38 = (name37.into_bytes()).into_boxed_slice();
-                                                let ptr38 = vec38.as_ptr().cast::<u8>();
-                                                let len38 = vec38.len();
-                                                ::core::mem::forget(vec38);
-                                                *base
-                                                    .add(::core::mem::size_of::<*const u8>())
-                                                    .cast::<usize>() = len38;
-                                                *base.add(0).cast::<*mut u8>() = ptr38.cast_mut();
-                                                let vec39 = (value37.into_bytes()).into_boxed_slice();
-                                                let ptr39 = vec39.as_ptr().cast::<u8>();
-                                                let len39 = vec39.len();
-                                                ::core::mem::forget(vec39);
-                                                *base
-                                                    .add(3 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<usize>() = len39;
-                                                *base
-                                                    .add(2 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<*mut u8>() = ptr39.cast_mut();
-                                            }
-                                        }
-                                        *base
-                                            .add(7 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<usize>() = len40;
-                                        *base
-                                            .add(6 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<*mut u8>() = result40;
-                                        match body30 {
-                                            Body::Text(e) => {
-                                                *base
-                                                    .add(8 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<u8>() = (0i32) as u8;
-                                                let vec41 = (e.into_bytes()).into_boxed_slice();
-                                                let ptr41 = vec41.as_ptr().cast::<u8>();
-                                                let len41 = vec41.len();
-                                                ::core::mem::forget(vec41);
-                                                *base
-                                                    .add(10 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<usize>() = len41;
-                                                *base
-                                                    .add(9 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<*mut u8>() = ptr41.cast_mut();
-                                            }
-                                            Body::Bytes(e) => {
-                                                *base
-                                                    .add(8 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<u8>() = (1i32) as u8;
-                                                let vec42 = <_ as Into<_rt::Vec<_>>>::into(e)
-                                                    .into_boxed_slice();
-                                                let ptr42 = vec42.as_ptr().cast::<u8>();
-                                                let len42 = vec42.len();
-                                                ::core::mem::forget(vec42);
-                                                *base
-                                                    .add(10 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<usize>() = len42;
-                                                *base
-                                                    .add(9 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<*mut u8>() = ptr42.cast_mut();
-                                            }
-                                        }
-                                        let vec43 = <_ as Into<_rt::Vec<_>>>::into(carries30)
-                                            .into_boxed_slice();
-                                        let ptr43 = vec43.as_ptr().cast::<u8>();
-                                        let len43 = vec43.len();
-                                        ::core::mem::forget(vec43);
-                                        *base
-                                            .add(12 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<usize>() = len43;
-                                        *base
-                                            .add(11 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<*mut u8>() = ptr43.cast_mut();
-                                    }
-                                }
-                                *ptr28
-                                    .add(2 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>() = len44;
-                                *ptr28
-                                    .add(::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>() = result44;
-                                let vec47 = rejected29;
-                                let len47 = vec47.len();
-                                let layout47 = _rt::alloc::Layout::from_size_align(
-                                        vec47.len() * (3 * ::core::mem::size_of::<*const u8>()),
-                                        ::core::mem::size_of::<*const u8>(),
-                                    )
-                                    .unwrap();
-                                let (result47, _cleanup47) = wit_bindgen::rt::Cleanup::new(
-                                    layout47,
-                                );
-                                if let Some(cleanup) = _cleanup47 {
-                                    cleanup.forget();
-                                }
-                                for (i, e) in vec47.into_iter().enumerate() {
-                                    let base = result47
-                                        .add(i * (3 * ::core::mem::size_of::<*const u8>()));
-                                    {
-                                        let Rejection { index: index45, reason: reason45 } = e;
-                                        *base.add(0).cast::<i32>() = _rt::as_i32(index45);
-                                        let vec46 = (reason45.into_bytes()).into_boxed_slice();
+                                        let vec46 = (method45.into_bytes()).into_boxed_slice();
                                         let ptr46 = vec46.as_ptr().cast::<u8>();
                                         let len46 = vec46.len();
                                         ::core::mem::forget(vec46);
                                         *base
-                                            .add(2 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<usize>() = len46;
-                                        *base
                                             .add(::core::mem::size_of::<*const u8>())
-                                            .cast::<*mut u8>() = ptr46.cast_mut();
+                                            .cast::<usize>() = len46;
+                                        *base.add(0).cast::<*mut u8>() = ptr46.cast_mut();
+                                        let vec47 = (path_suffix45.into_bytes()).into_boxed_slice();
+                                        let ptr47 = vec47.as_ptr().cast::<u8>();
+                                        let len47 = vec47.len();
+                                        ::core::mem::forget(vec47);
+                                        *base
+                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>() = len47;
+                                        *base
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>() = ptr47.cast_mut();
+                                        let vec51 = query45;
+                                        let len51 = vec51.len();
+                                        let layout51 = _rt::alloc::Layout::from_size_align(
+                                                vec51.len() * (4 * ::core::mem::size_of::<*const u8>()),
+                                                ::core::mem::size_of::<*const u8>(),
+                                            )
+                                            .unwrap();
+                                        let (result51, _cleanup51) = wit_bindgen::rt::Cleanup::new(
+                                            layout51,
+                                        );
+                                        if let Some(cleanup) = _cleanup51 {
+                                            cleanup.forget();
+                                        }
+                                        for (i, e) in vec51.into_iter().enumerate() {
+                                            let base = result51
+                                                .add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                            {
+                                                let super::super::super::super::lockgate::plugin::types::Pair {
+                                                    name: name48,
+                                                    value: value48,
+                                                } = e;
+                                                let vec49 = (name48.into_bytes()).into_boxed_slice();
+                                                let ptr49 = vec49.as_ptr().cast::<u8>();
+                                                let len49 = vec49.len();
+                                                ::core::mem::forget(vec49);
+                                                *base
+                                                    .add(::core::mem::size_of::<*const u8>())
+                                                    .cast::<usize>() = len49;
+                                                *base.add(0).cast::<*mut u8>() = ptr49.cast_mut();
+                                                let vec50 = (value48.into_bytes()).into_boxed_slice();
+                                                let ptr50 = vec50.as_ptr().cast::<u8>();
+                                                let len50 = vec50.len();
+                                                ::core::mem::forget(vec50);
+                                                *base
+                                                    .add(3 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<usize>() = len50;
+                                                *base
+                                                    .add(2 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<*mut u8>() = ptr50.cast_mut();
+                                            }
+                                        }
+                                        *base
+                                            .add(5 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>() = len51;
+                                        *base
+                                            .add(4 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>() = result51;
+                                        let vec55 = headers45;
+                                        let len55 = vec55.len();
+                                        let layout55 = _rt::alloc::Layout::from_size_align(
+                                                vec55.len() * (4 * ::core::mem::size_of::<*const u8>()),
+                                                ::core::mem::size_of::<*const u8>(),
+                                            )
+                                            .unwrap();
+                                        let (result55, _cleanup55) = wit_bindgen::rt::Cleanup::new(
+                                            layout55,
+                                        );
+                                        if let Some(cleanup) = _cleanup55 {
+                                            cleanup.forget();
+                                        }
+                                        for (i, e) in vec55.into_iter().enumerate() {
+                                            let base = result55
+                                                .add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                            {
+                                                let super::super::super::super::lockgate::plugin::types::Pair {
+                                                    name: name52,
+                                                    value: value52,
+                                                } = e;
+                                                let vec53 = (name52.into_bytes()).into_boxed_slice();
+                                                let ptr53 = vec53.as_ptr().cast::<u8>();
+                                                let len53 = vec53.len();
+                                                ::core::mem::forget(vec53);
+                                                *base
+                                                    .add(::core::mem::size_of::<*const u8>())
+                                                    .cast::<usize>() = len53;
+                                                *base.add(0).cast::<*mut u8>() = ptr53.cast_mut();
+                                                let vec54 = (value52.into_bytes()).into_boxed_slice();
+                                                let ptr54 = vec54.as_ptr().cast::<u8>();
+                                                let len54 = vec54.len();
+                                                ::core::mem::forget(vec54);
+                                                *base
+                                                    .add(3 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<usize>() = len54;
+                                                *base
+                                                    .add(2 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<*mut u8>() = ptr54.cast_mut();
+                                            }
+                                        }
+                                        *base
+                                            .add(7 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>() = len55;
+                                        *base
+                                            .add(6 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>() = result55;
+                                        match body45 {
+                                            RequestBody::Parts(e) => {
+                                                *base
+                                                    .add(8 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<u8>() = (0i32) as u8;
+                                                let vec57 = e;
+                                                let len57 = vec57.len();
+                                                let layout57 = _rt::alloc::Layout::from_size_align(
+                                                        vec57.len() * (3 * ::core::mem::size_of::<*const u8>()),
+                                                        ::core::mem::size_of::<*const u8>(),
+                                                    )
+                                                    .unwrap();
+                                                let (result57, _cleanup57) = wit_bindgen::rt::Cleanup::new(
+                                                    layout57,
+                                                );
+                                                if let Some(cleanup) = _cleanup57 {
+                                                    cleanup.forget();
+                                                }
+                                                for (i, e) in vec57.into_iter().enumerate() {
+                                                    let base = result57
+                                                        .add(i * (3 * ::core::mem::size_of::<*const u8>()));
+                                                    {
+                                                        match e {
+                                                            Part::Text(e) => {
+                                                                *base.add(0).cast::<u8>() = (0i32) as u8;
+                                                                let vec56 = (e.into_bytes()).into_boxed_slice();
+                                                                let ptr56 = vec56.as_ptr().cast::<u8>();
+                                                                let len56 = vec56.len();
+                                                                ::core::mem::forget(vec56);
+                                                                *base
+                                                                    .add(2 * ::core::mem::size_of::<*const u8>())
+                                                                    .cast::<usize>() = len56;
+                                                                *base
+                                                                    .add(::core::mem::size_of::<*const u8>())
+                                                                    .cast::<*mut u8>() = ptr56.cast_mut();
+                                                            }
+                                                            Part::Document(e) => {
+                                                                *base.add(0).cast::<u8>() = (1i32) as u8;
+                                                                *base
+                                                                    .add(::core::mem::size_of::<*const u8>())
+                                                                    .cast::<i32>() = _rt::as_i32(e);
+                                                            }
+                                                            Part::DocumentAsString(e) => {
+                                                                *base.add(0).cast::<u8>() = (2i32) as u8;
+                                                                *base
+                                                                    .add(::core::mem::size_of::<*const u8>())
+                                                                    .cast::<i32>() = _rt::as_i32(e);
+                                                            }
+                                                        }
+                                                    }
+                                                }
+                                                *base
+                                                    .add(10 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<usize>() = len57;
+                                                *base
+                                                    .add(9 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<*mut u8>() = result57;
+                                            }
+                                            RequestBody::Bytes(e) => {
+                                                *base
+                                                    .add(8 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<u8>() = (1i32) as u8;
+                                                let vec58 = <_ as Into<_rt::Vec<_>>>::into(e)
+                                                    .into_boxed_slice();
+                                                let ptr58 = vec58.as_ptr().cast::<u8>();
+                                                let len58 = vec58.len();
+                                                ::core::mem::forget(vec58);
+                                                *base
+                                                    .add(10 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<usize>() = len58;
+                                                *base
+                                                    .add(9 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<*mut u8>() = ptr58.cast_mut();
+                                            }
+                                        }
+                                        let vec59 = (tag45.into_bytes()).into_boxed_slice();
+                                        let ptr59 = vec59.as_ptr().cast::<u8>();
+                                        let len59 = vec59.len();
+                                        ::core::mem::forget(vec59);
+                                        *base
+                                            .add(12 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>() = len59;
+                                        *base
+                                            .add(11 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>() = ptr59.cast_mut();
+                                        let vec60 = <_ as Into<_rt::Vec<_>>>::into(carries45)
+                                            .into_boxed_slice();
+                                        let ptr60 = vec60.as_ptr().cast::<u8>();
+                                        let len60 = vec60.len();
+                                        ::core::mem::forget(vec60);
+                                        *base
+                                            .add(14 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>() = len60;
+                                        *base
+                                            .add(13 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>() = ptr60.cast_mut();
                                     }
                                 }
-                                *ptr28
+                                *ptr43
+                                    .add(2 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>() = len61;
+                                *ptr43
+                                    .add(::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>() = result61;
+                                let vec64 = rejected44;
+                                let len64 = vec64.len();
+                                let layout64 = _rt::alloc::Layout::from_size_align(
+                                        vec64.len() * (3 * ::core::mem::size_of::<*const u8>()),
+                                        ::core::mem::size_of::<*const u8>(),
+                                    )
+                                    .unwrap();
+                                let (result64, _cleanup64) = wit_bindgen::rt::Cleanup::new(
+                                    layout64,
+                                );
+                                if let Some(cleanup) = _cleanup64 {
+                                    cleanup.forget();
+                                }
+                                for (i, e) in vec64.into_iter().enumerate() {
+                                    let base = result64
+                                        .add(i * (3 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        let Rejection { index: index62, reason: reason62 } = e;
+                                        *base.add(0).cast::<i32>() = _rt::as_i32(index62);
+                                        let vec63 = (reason62.into_bytes()).into_boxed_slice();
+                                        let ptr63 = vec63.as_ptr().cast::<u8>();
+                                        let len63 = vec63.len();
+                                        ::core::mem::forget(vec63);
+                                        *base
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>() = len63;
+                                        *base
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>() = ptr63.cast_mut();
+                                    }
+                                }
+                                *ptr43
                                     .add(4 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>() = len47;
-                                *ptr28
+                                    .cast::<usize>() = len64;
+                                *ptr43
                                     .add(3 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>() = result47;
+                                    .cast::<*mut u8>() = result64;
                             }
                             Err(e) => {
-                                *ptr28.add(0).cast::<u8>() = (1i32) as u8;
-                                let super::super::super::super::lockgate::plugin::types::Failure {
-                                    message: message48,
-                                    retryable: retryable48,
-                                    retry_after: retry_after48,
-                                } = e;
-                                let vec49 = (message48.into_bytes()).into_boxed_slice();
-                                let ptr49 = vec49.as_ptr().cast::<u8>();
-                                let len49 = vec49.len();
-                                ::core::mem::forget(vec49);
-                                *ptr28
-                                    .add(2 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>() = len49;
-                                *ptr28
-                                    .add(::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>() = ptr49.cast_mut();
-                                *ptr28
-                                    .add(3 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<u8>() = (match retryable48 {
-                                    true => 1,
-                                    false => 0,
-                                }) as u8;
-                                match retry_after48 {
-                                    Some(e) => {
-                                        *ptr28
-                                            .add(4 + 3 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<u8>() = (1i32) as u8;
-                                        *ptr28
-                                            .add(8 + 3 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<i32>() = _rt::as_i32(e);
-                                    }
-                                    None => {
-                                        *ptr28
-                                            .add(4 + 3 * ::core::mem::size_of::<*const u8>())
+                                *ptr43.add(0).cast::<u8>() = (1i32) as u8;
+                                use super::super::super::super::lockgate::plugin::types::Failure as V69;
+                                match e {
+                                    V69::Retry(e) => {
+                                        *ptr43
+                                            .add(::core::mem::size_of::<*const u8>())
                                             .cast::<u8>() = (0i32) as u8;
+                                        let super::super::super::super::lockgate::plugin::types::Retry {
+                                            message: message65,
+                                            after: after65,
+                                        } = e;
+                                        let vec66 = (message65.into_bytes()).into_boxed_slice();
+                                        let ptr66 = vec66.as_ptr().cast::<u8>();
+                                        let len66 = vec66.len();
+                                        ::core::mem::forget(vec66);
+                                        *ptr43
+                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>() = len66;
+                                        *ptr43
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>() = ptr66.cast_mut();
+                                        match after65 {
+                                            Some(e) => {
+                                                *ptr43
+                                                    .add(4 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<u8>() = (1i32) as u8;
+                                                *ptr43
+                                                    .add(4 + 4 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<i32>() = _rt::as_i32(e);
+                                            }
+                                            None => {
+                                                *ptr43
+                                                    .add(4 * ::core::mem::size_of::<*const u8>())
+                                                    .cast::<u8>() = (0i32) as u8;
+                                            }
+                                        };
                                     }
-                                };
+                                    V69::Isolate(e) => {
+                                        *ptr43
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<u8>() = (1i32) as u8;
+                                        let vec67 = (e.into_bytes()).into_boxed_slice();
+                                        let ptr67 = vec67.as_ptr().cast::<u8>();
+                                        let len67 = vec67.len();
+                                        ::core::mem::forget(vec67);
+                                        *ptr43
+                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>() = len67;
+                                        *ptr43
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>() = ptr67.cast_mut();
+                                    }
+                                    V69::Hold(e) => {
+                                        *ptr43
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<u8>() = (2i32) as u8;
+                                        let vec68 = (e.into_bytes()).into_boxed_slice();
+                                        let ptr68 = vec68.as_ptr().cast::<u8>();
+                                        let len68 = vec68.len();
+                                        ::core::mem::forget(vec68);
+                                        *ptr43
+                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>() = len68;
+                                        *ptr43
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>() = ptr68.cast_mut();
+                                    }
+                                }
                             }
                         };
-                        ptr28
+                        ptr43
                     }
                 }
                 #[doc(hidden)]
@@ -3424,11 +4929,11 @@ pub mod exports {
                                 let l2 = *arg0
                                     .add(2 * ::core::mem::size_of::<*const u8>())
                                     .cast::<usize>();
-                                let base30 = l1;
-                                let len30 = l2;
-                                for i in 0..len30 {
-                                    let base = base30
-                                        .add(i * (13 * ::core::mem::size_of::<*const u8>()));
+                                let base36 = l1;
+                                let len36 = l2;
+                                for i in 0..len36 {
+                                    let base = base36
+                                        .add(i * (15 * ::core::mem::size_of::<*const u8>()));
                                     {
                                         let l3 = *base.add(0).cast::<*mut u8>();
                                         let l4 = *base
@@ -3517,71 +5022,129 @@ pub mod exports {
                                                 let l23 = *base
                                                     .add(10 * ::core::mem::size_of::<*const u8>())
                                                     .cast::<usize>();
-                                                _rt::cabi_dealloc(l22, l23, 1);
+                                                let base27 = l22;
+                                                let len27 = l23;
+                                                for i in 0..len27 {
+                                                    let base = base27
+                                                        .add(i * (3 * ::core::mem::size_of::<*const u8>()));
+                                                    {
+                                                        let l24 = i32::from(*base.add(0).cast::<u8>());
+                                                        match l24 {
+                                                            0 => {
+                                                                let l25 = *base
+                                                                    .add(::core::mem::size_of::<*const u8>())
+                                                                    .cast::<*mut u8>();
+                                                                let l26 = *base
+                                                                    .add(2 * ::core::mem::size_of::<*const u8>())
+                                                                    .cast::<usize>();
+                                                                _rt::cabi_dealloc(l25, l26, 1);
+                                                            }
+                                                            1 => {}
+                                                            _ => {}
+                                                        }
+                                                    }
+                                                }
+                                                _rt::cabi_dealloc(
+                                                    base27,
+                                                    len27 * (3 * ::core::mem::size_of::<*const u8>()),
+                                                    ::core::mem::size_of::<*const u8>(),
+                                                );
                                             }
                                             _ => {
-                                                let l24 = *base
+                                                let l28 = *base
                                                     .add(9 * ::core::mem::size_of::<*const u8>())
                                                     .cast::<*mut u8>();
-                                                let l25 = *base
+                                                let l29 = *base
                                                     .add(10 * ::core::mem::size_of::<*const u8>())
                                                     .cast::<usize>();
-                                                let base26 = l24;
-                                                let len26 = l25;
-                                                _rt::cabi_dealloc(base26, len26 * 1, 1);
+                                                let base30 = l28;
+                                                let len30 = l29;
+                                                _rt::cabi_dealloc(base30, len30 * 1, 1);
                                             }
                                         }
-                                        let l27 = *base
+                                        let l31 = *base
                                             .add(11 * ::core::mem::size_of::<*const u8>())
                                             .cast::<*mut u8>();
-                                        let l28 = *base
+                                        let l32 = *base
                                             .add(12 * ::core::mem::size_of::<*const u8>())
                                             .cast::<usize>();
-                                        let base29 = l27;
-                                        let len29 = l28;
-                                        _rt::cabi_dealloc(base29, len29 * 4, 4);
-                                    }
-                                }
-                                _rt::cabi_dealloc(
-                                    base30,
-                                    len30 * (13 * ::core::mem::size_of::<*const u8>()),
-                                    ::core::mem::size_of::<*const u8>(),
-                                );
-                                let l31 = *arg0
-                                    .add(3 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>();
-                                let l32 = *arg0
-                                    .add(4 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>();
-                                let base35 = l31;
-                                let len35 = l32;
-                                for i in 0..len35 {
-                                    let base = base35
-                                        .add(i * (3 * ::core::mem::size_of::<*const u8>()));
-                                    {
+                                        _rt::cabi_dealloc(l31, l32, 1);
                                         let l33 = *base
-                                            .add(::core::mem::size_of::<*const u8>())
+                                            .add(13 * ::core::mem::size_of::<*const u8>())
                                             .cast::<*mut u8>();
                                         let l34 = *base
-                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .add(14 * ::core::mem::size_of::<*const u8>())
                                             .cast::<usize>();
-                                        _rt::cabi_dealloc(l33, l34, 1);
+                                        let base35 = l33;
+                                        let len35 = l34;
+                                        _rt::cabi_dealloc(base35, len35 * 4, 4);
                                     }
                                 }
                                 _rt::cabi_dealloc(
-                                    base35,
-                                    len35 * (3 * ::core::mem::size_of::<*const u8>()),
+                                    base36,
+                                    len36 * (15 * ::core::mem::size_of::<*const u8>()),
+                                    ::core::mem::size_of::<*const u8>(),
+                                );
+                                let l37 = *arg0
+                                    .add(3 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>();
+                                let l38 = *arg0
+                                    .add(4 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>();
+                                let base41 = l37;
+                                let len41 = l38;
+                                for i in 0..len41 {
+                                    let base = base41
+                                        .add(i * (3 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        let l39 = *base
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>();
+                                        let l40 = *base
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>();
+                                        _rt::cabi_dealloc(l39, l40, 1);
+                                    }
+                                }
+                                _rt::cabi_dealloc(
+                                    base41,
+                                    len41 * (3 * ::core::mem::size_of::<*const u8>()),
                                     ::core::mem::size_of::<*const u8>(),
                                 );
                             }
                             _ => {
-                                let l36 = *arg0
-                                    .add(::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>();
-                                let l37 = *arg0
-                                    .add(2 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>();
-                                _rt::cabi_dealloc(l36, l37, 1);
+                                let l42 = i32::from(
+                                    *arg0.add(::core::mem::size_of::<*const u8>()).cast::<u8>(),
+                                );
+                                match l42 {
+                                    0 => {
+                                        let l43 = *arg0
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>();
+                                        let l44 = *arg0
+                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>();
+                                        _rt::cabi_dealloc(l43, l44, 1);
+                                    }
+                                    1 => {
+                                        let l45 = *arg0
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>();
+                                        let l46 = *arg0
+                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>();
+                                        _rt::cabi_dealloc(l45, l46, 1);
+                                    }
+                                    _ => {
+                                        let l47 = *arg0
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>();
+                                        let l48 = *arg0
+                                            .add(3 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>();
+                                        _rt::cabi_dealloc(l47, l48, 1);
+                                    }
+                                }
                             }
                         }
                     }
@@ -3590,143 +5153,316 @@ pub mod exports {
                 #[allow(non_snake_case, unused_unsafe)]
                 pub unsafe fn _export_classify_cabi<T_: Guest>(
                     arg0: *mut u8,
-                    arg1: usize,
-                    arg2: *mut u8,
-                    arg3: usize,
-                    arg4: *mut u8,
-                    arg5: usize,
-                    arg6: i32,
-                    arg7: *mut u8,
-                    arg8: usize,
-                    arg9: *mut u8,
-                    arg10: usize,
-                    arg11: i32,
                 ) -> *mut u8 {
                     unsafe {
                         #[cfg(target_arch = "wasm32")] _rt::run_ctors_once();
-                        let result11 = {
-                            let len0 = arg1;
-                            let bytes0 = _rt::Vec::from_raw_parts(
-                                arg0.cast(),
-                                len0,
-                                len0,
+                        let result53 = {
+                            let l0 = *arg0.add(0).cast::<*mut u8>();
+                            let l1 = *arg0
+                                .add(::core::mem::size_of::<*const u8>())
+                                .cast::<usize>();
+                            let len2 = l1;
+                            let bytes2 = _rt::Vec::from_raw_parts(l0.cast(), len2, len2);
+                            let l3 = *arg0
+                                .add(2 * ::core::mem::size_of::<*const u8>())
+                                .cast::<*mut u8>();
+                            let l4 = *arg0
+                                .add(3 * ::core::mem::size_of::<*const u8>())
+                                .cast::<usize>();
+                            let len5 = l4;
+                            let bytes5 = _rt::Vec::from_raw_parts(l3.cast(), len5, len5);
+                            let l6 = *arg0
+                                .add(4 * ::core::mem::size_of::<*const u8>())
+                                .cast::<*mut u8>();
+                            let l7 = *arg0
+                                .add(5 * ::core::mem::size_of::<*const u8>())
+                                .cast::<usize>();
+                            let len8 = l7;
+                            let bytes8 = _rt::Vec::from_raw_parts(l6.cast(), len8, len8);
+                            let l9 = *arg0
+                                .add(6 * ::core::mem::size_of::<*const u8>())
+                                .cast::<*mut u8>();
+                            let l10 = *arg0
+                                .add(7 * ::core::mem::size_of::<*const u8>())
+                                .cast::<usize>();
+                            let len11 = l10;
+                            let bytes11 = _rt::Vec::from_raw_parts(
+                                l9.cast(),
+                                len11,
+                                len11,
                             );
-                            let len1 = arg3;
-                            let bytes1 = _rt::Vec::from_raw_parts(
-                                arg2.cast(),
-                                len1,
-                                len1,
-                            );
-                            let len2 = arg5;
-                            let base9 = arg7;
-                            let len9 = arg8;
-                            let mut result9 = _rt::Vec::with_capacity(len9);
-                            for i in 0..len9 {
-                                let base = base9
+                            let l12 = *arg0
+                                .add(8 * ::core::mem::size_of::<*const u8>())
+                                .cast::<i64>();
+                            let l13 = *arg0
+                                .add(8 + 8 * ::core::mem::size_of::<*const u8>())
+                                .cast::<*mut u8>();
+                            let l14 = *arg0
+                                .add(8 + 9 * ::core::mem::size_of::<*const u8>())
+                                .cast::<usize>();
+                            let base21 = l13;
+                            let len21 = l14;
+                            let mut result21 = _rt::Vec::with_capacity(len21);
+                            for i in 0..len21 {
+                                let base = base21
                                     .add(i * (4 * ::core::mem::size_of::<*const u8>()));
-                                let e9 = {
-                                    let l3 = *base.add(0).cast::<*mut u8>();
-                                    let l4 = *base
+                                let e21 = {
+                                    let l15 = *base.add(0).cast::<*mut u8>();
+                                    let l16 = *base
                                         .add(::core::mem::size_of::<*const u8>())
                                         .cast::<usize>();
-                                    let len5 = l4;
-                                    let bytes5 = _rt::Vec::from_raw_parts(
-                                        l3.cast(),
-                                        len5,
-                                        len5,
+                                    let len17 = l16;
+                                    let bytes17 = _rt::Vec::from_raw_parts(
+                                        l15.cast(),
+                                        len17,
+                                        len17,
                                     );
-                                    let l6 = *base
+                                    let l18 = *base
                                         .add(2 * ::core::mem::size_of::<*const u8>())
                                         .cast::<*mut u8>();
-                                    let l7 = *base
+                                    let l19 = *base
                                         .add(3 * ::core::mem::size_of::<*const u8>())
                                         .cast::<usize>();
-                                    let len8 = l7;
-                                    let bytes8 = _rt::Vec::from_raw_parts(
-                                        l6.cast(),
-                                        len8,
-                                        len8,
+                                    let len20 = l19;
+                                    let bytes20 = _rt::Vec::from_raw_parts(
+                                        l18.cast(),
+                                        len20,
+                                        len20,
                                     );
                                     super::super::super::super::lockgate::plugin::types::Pair {
-                                        name: _rt::string_lift(bytes5),
-                                        value: _rt::string_lift(bytes8),
+                                        name: _rt::string_lift(bytes17),
+                                        value: _rt::string_lift(bytes20),
                                     }
                                 };
-                                result9.push(e9);
+                                result21.push(e21);
                             }
                             _rt::cabi_dealloc(
-                                base9,
-                                len9 * (4 * ::core::mem::size_of::<*const u8>()),
+                                base21,
+                                len21 * (4 * ::core::mem::size_of::<*const u8>()),
                                 ::core::mem::size_of::<*const u8>(),
                             );
-                            let len10 = arg10;
-                            let bytes10 = _rt::Vec::from_raw_parts(
-                                arg9.cast(),
-                                len10,
-                                len10,
+                            let l22 = *arg0
+                                .add(8 + 10 * ::core::mem::size_of::<*const u8>())
+                                .cast::<*mut u8>();
+                            let l23 = *arg0
+                                .add(8 + 11 * ::core::mem::size_of::<*const u8>())
+                                .cast::<usize>();
+                            let len24 = l23;
+                            let bytes24 = _rt::Vec::from_raw_parts(
+                                l22.cast(),
+                                len24,
+                                len24,
+                            );
+                            let l25 = *arg0
+                                .add(8 + 12 * ::core::mem::size_of::<*const u8>())
+                                .cast::<*mut u8>();
+                            let l26 = *arg0
+                                .add(8 + 13 * ::core::mem::size_of::<*const u8>())
+                                .cast::<usize>();
+                            let len27 = l26;
+                            let bytes27 = _rt::Vec::from_raw_parts(
+                                l25.cast(),
+                                len27,
+                                len27,
+                            );
+                            let l28 = *arg0
+                                .add(8 + 14 * ::core::mem::size_of::<*const u8>())
+                                .cast::<*mut u8>();
+                            let l29 = *arg0
+                                .add(8 + 15 * ::core::mem::size_of::<*const u8>())
+                                .cast::<usize>();
+                            let len30 = l29;
+                            let bytes30 = _rt::Vec::from_raw_parts(
+                                l28.cast(),
+                                len30,
+                                len30,
+                            );
+                            let l31 = *arg0
+                                .add(8 + 16 * ::core::mem::size_of::<*const u8>())
+                                .cast::<*mut u8>();
+                            let l32 = *arg0
+                                .add(8 + 17 * ::core::mem::size_of::<*const u8>())
+                                .cast::<usize>();
+                            let len33 = l32;
+                            let l34 = i32::from(
+                                *arg0
+                                    .add(8 + 18 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<u16>(),
+                            );
+                            let l35 = *arg0
+                                .add(8 + 19 * ::core::mem::size_of::<*const u8>())
+                                .cast::<*mut u8>();
+                            let l36 = *arg0
+                                .add(8 + 20 * ::core::mem::size_of::<*const u8>())
+                                .cast::<usize>();
+                            let base43 = l35;
+                            let len43 = l36;
+                            let mut result43 = _rt::Vec::with_capacity(len43);
+                            for i in 0..len43 {
+                                let base = base43
+                                    .add(i * (4 * ::core::mem::size_of::<*const u8>()));
+                                let e43 = {
+                                    let l37 = *base.add(0).cast::<*mut u8>();
+                                    let l38 = *base
+                                        .add(::core::mem::size_of::<*const u8>())
+                                        .cast::<usize>();
+                                    let len39 = l38;
+                                    let bytes39 = _rt::Vec::from_raw_parts(
+                                        l37.cast(),
+                                        len39,
+                                        len39,
+                                    );
+                                    let l40 = *base
+                                        .add(2 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<*mut u8>();
+                                    let l41 = *base
+                                        .add(3 * ::core::mem::size_of::<*const u8>())
+                                        .cast::<usize>();
+                                    let len42 = l41;
+                                    let bytes42 = _rt::Vec::from_raw_parts(
+                                        l40.cast(),
+                                        len42,
+                                        len42,
+                                    );
+                                    super::super::super::super::lockgate::plugin::types::Pair {
+                                        name: _rt::string_lift(bytes39),
+                                        value: _rt::string_lift(bytes42),
+                                    }
+                                };
+                                result43.push(e43);
+                            }
+                            _rt::cabi_dealloc(
+                                base43,
+                                len43 * (4 * ::core::mem::size_of::<*const u8>()),
+                                ::core::mem::size_of::<*const u8>(),
+                            );
+                            let l44 = i32::from(
+                                *arg0
+                                    .add(8 + 21 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<u8>(),
+                            );
+                            let v51 = match l44 {
+                                0 => {
+                                    let e51 = {
+                                        let l45 = *arg0
+                                            .add(8 + 22 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>();
+                                        let l46 = *arg0
+                                            .add(8 + 23 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>();
+                                        let len47 = l46;
+                                        let bytes47 = _rt::Vec::from_raw_parts(
+                                            l45.cast(),
+                                            len47,
+                                            len47,
+                                        );
+                                        _rt::string_lift(bytes47)
+                                    };
+                                    ResponseBody::Text(e51)
+                                }
+                                n => {
+                                    debug_assert_eq!(n, 1, "invalid enum discriminant");
+                                    let e51 = {
+                                        let l48 = *arg0
+                                            .add(8 + 22 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>();
+                                        let l49 = *arg0
+                                            .add(8 + 23 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>();
+                                        let len50 = l49;
+                                        <_ as From<
+                                            _rt::Vec<_>,
+                                        >>::from(_rt::Vec::from_raw_parts(l48.cast(), len50, len50))
+                                    };
+                                    ResponseBody::Bytes(e51)
+                                }
+                            };
+                            let l52 = i32::from(
+                                *arg0
+                                    .add(8 + 24 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<u8>(),
                             );
                             T_::classify(
-                                _rt::string_lift(bytes0),
-                                _rt::string_lift(bytes1),
-                                <_ as From<
-                                    _rt::Vec<_>,
-                                >>::from(_rt::Vec::from_raw_parts(arg4.cast(), len2, len2)),
+                                super::super::super::super::lockgate::plugin::types::Batch {
+                                    id: _rt::string_lift(bytes2),
+                                    pipeline: _rt::string_lift(bytes5),
+                                    stage: _rt::string_lift(bytes8),
+                                    source: _rt::string_lift(bytes11),
+                                    read_at: l12,
+                                    extra: result21,
+                                },
+                                Sent {
+                                    method: _rt::string_lift(bytes24),
+                                    path_suffix: _rt::string_lift(bytes27),
+                                    tag: _rt::string_lift(bytes30),
+                                    carries: <_ as From<
+                                        _rt::Vec<_>,
+                                    >>::from(_rt::Vec::from_raw_parts(l31.cast(), len33, len33)),
+                                },
                                 Response {
-                                    status: arg6 as u16,
-                                    headers: result9,
-                                    body: _rt::string_lift(bytes10),
-                                    truncated: _rt::bool_lift(arg11 as u8),
+                                    status: l34 as u16,
+                                    headers: result43,
+                                    body: v51,
+                                    truncated: _rt::bool_lift(l52 as u8),
                                 },
                             )
                         };
-                        let ptr12 = (&raw mut _RET_AREA.0).cast::<u8>();
-                        match result11 {
+                        _rt::cabi_dealloc(
+                            arg0,
+                            16 + 24 * ::core::mem::size_of::<*const u8>(),
+                            8,
+                        );
+                        let ptr54 = (&raw mut _RET_AREA.0).cast::<u8>();
+                        match result53 {
+                            Delivery::ByStatus => {
+                                *ptr54.add(0).cast::<u8>() = (0i32) as u8;
+                            }
                             Delivery::Delivered => {
-                                *ptr12.add(0).cast::<u8>() = (0i32) as u8;
+                                *ptr54.add(0).cast::<u8>() = (1i32) as u8;
                             }
                             Delivery::Mixed(e) => {
-                                *ptr12.add(0).cast::<u8>() = (1i32) as u8;
-                                let vec15 = e;
-                                let len15 = vec15.len();
-                                let layout15 = _rt::alloc::Layout::from_size_align(
-                                        vec15.len() * (4 * ::core::mem::size_of::<*const u8>()),
+                                *ptr54.add(0).cast::<u8>() = (2i32) as u8;
+                                let vec57 = e;
+                                let len57 = vec57.len();
+                                let layout57 = _rt::alloc::Layout::from_size_align(
+                                        vec57.len() * (4 * ::core::mem::size_of::<*const u8>()),
                                         ::core::mem::size_of::<*const u8>(),
                                     )
                                     .unwrap();
-                                let (result15, _cleanup15) = wit_bindgen::rt::Cleanup::new(
-                                    layout15,
+                                let (result57, _cleanup57) = wit_bindgen::rt::Cleanup::new(
+                                    layout57,
                                 );
-                                if let Some(cleanup) = _cleanup15 {
+                                if let Some(cleanup) = _cleanup57 {
                                     cleanup.forget();
                                 }
-                                for (i, e) in vec15.into_iter().enumerate() {
-                                    let base = result15
+                                for (i, e) in vec57.into_iter().enumerate() {
+                                    let base = result57
                                         .add(i * (4 * ::core::mem::size_of::<*const u8>()));
                                     {
-                                        let (t13_0, t13_1) = e;
-                                        *base.add(0).cast::<i32>() = _rt::as_i32(t13_0);
-                                        match t13_1 {
-                                            Fate::Delivered => {
+                                        let (t55_0, t55_1) = e;
+                                        *base.add(0).cast::<i32>() = _rt::as_i32(t55_0);
+                                        match t55_1 {
+                                            Disposition::Delivered => {
                                                 *base
                                                     .add(::core::mem::size_of::<*const u8>())
                                                     .cast::<u8>() = (0i32) as u8;
                                             }
-                                            Fate::Rejected(e) => {
+                                            Disposition::Rejected(e) => {
                                                 *base
                                                     .add(::core::mem::size_of::<*const u8>())
                                                     .cast::<u8>() = (1i32) as u8;
-                                                let vec14 = (e.into_bytes()).into_boxed_slice();
-                                                let ptr14 = vec14.as_ptr().cast::<u8>();
-                                                let len14 = vec14.len();
-                                                ::core::mem::forget(vec14);
+                                                let vec56 = (e.into_bytes()).into_boxed_slice();
+                                                let ptr56 = vec56.as_ptr().cast::<u8>();
+                                                let len56 = vec56.len();
+                                                ::core::mem::forget(vec56);
                                                 *base
                                                     .add(3 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<usize>() = len14;
+                                                    .cast::<usize>() = len56;
                                                 *base
                                                     .add(2 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<*mut u8>() = ptr14.cast_mut();
+                                                    .cast::<*mut u8>() = ptr56.cast_mut();
                                             }
-                                            Fate::Retry => {
+                                            Disposition::Retry => {
                                                 *base
                                                     .add(::core::mem::size_of::<*const u8>())
                                                     .cast::<u8>() = (2i32) as u8;
@@ -3734,70 +5470,86 @@ pub mod exports {
                                         }
                                     }
                                 }
-                                *ptr12
+                                *ptr54
                                     .add(2 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>() = len15;
-                                *ptr12
+                                    .cast::<usize>() = len57;
+                                *ptr54
                                     .add(::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>() = result15;
+                                    .cast::<*mut u8>() = result57;
                             }
                             Delivery::Retry(e) => {
-                                *ptr12.add(0).cast::<u8>() = (2i32) as u8;
-                                let Postponement { message: message16, after: after16 } = e;
-                                let vec17 = (message16.into_bytes()).into_boxed_slice();
-                                let ptr17 = vec17.as_ptr().cast::<u8>();
-                                let len17 = vec17.len();
-                                ::core::mem::forget(vec17);
-                                *ptr12
+                                *ptr54.add(0).cast::<u8>() = (3i32) as u8;
+                                let super::super::super::super::lockgate::plugin::types::Retry {
+                                    message: message58,
+                                    after: after58,
+                                } = e;
+                                let vec59 = (message58.into_bytes()).into_boxed_slice();
+                                let ptr59 = vec59.as_ptr().cast::<u8>();
+                                let len59 = vec59.len();
+                                ::core::mem::forget(vec59);
+                                *ptr54
                                     .add(2 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>() = len17;
-                                *ptr12
+                                    .cast::<usize>() = len59;
+                                *ptr54
                                     .add(::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>() = ptr17.cast_mut();
-                                match after16 {
+                                    .cast::<*mut u8>() = ptr59.cast_mut();
+                                match after58 {
                                     Some(e) => {
-                                        *ptr12
+                                        *ptr54
                                             .add(3 * ::core::mem::size_of::<*const u8>())
                                             .cast::<u8>() = (1i32) as u8;
-                                        *ptr12
+                                        *ptr54
                                             .add(4 + 3 * ::core::mem::size_of::<*const u8>())
                                             .cast::<i32>() = _rt::as_i32(e);
                                     }
                                     None => {
-                                        *ptr12
+                                        *ptr54
                                             .add(3 * ::core::mem::size_of::<*const u8>())
                                             .cast::<u8>() = (0i32) as u8;
                                     }
                                 };
                             }
                             Delivery::Split(e) => {
-                                *ptr12.add(0).cast::<u8>() = (3i32) as u8;
-                                let vec18 = (e.into_bytes()).into_boxed_slice();
-                                let ptr18 = vec18.as_ptr().cast::<u8>();
-                                let len18 = vec18.len();
-                                ::core::mem::forget(vec18);
-                                *ptr12
+                                *ptr54.add(0).cast::<u8>() = (4i32) as u8;
+                                let vec60 = (e.into_bytes()).into_boxed_slice();
+                                let ptr60 = vec60.as_ptr().cast::<u8>();
+                                let len60 = vec60.len();
+                                ::core::mem::forget(vec60);
+                                *ptr54
                                     .add(2 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>() = len18;
-                                *ptr12
+                                    .cast::<usize>() = len60;
+                                *ptr54
                                     .add(::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>() = ptr18.cast_mut();
+                                    .cast::<*mut u8>() = ptr60.cast_mut();
                             }
                             Delivery::Rejected(e) => {
-                                *ptr12.add(0).cast::<u8>() = (4i32) as u8;
-                                let vec19 = (e.into_bytes()).into_boxed_slice();
-                                let ptr19 = vec19.as_ptr().cast::<u8>();
-                                let len19 = vec19.len();
-                                ::core::mem::forget(vec19);
-                                *ptr12
+                                *ptr54.add(0).cast::<u8>() = (5i32) as u8;
+                                let vec61 = (e.into_bytes()).into_boxed_slice();
+                                let ptr61 = vec61.as_ptr().cast::<u8>();
+                                let len61 = vec61.len();
+                                ::core::mem::forget(vec61);
+                                *ptr54
                                     .add(2 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>() = len19;
-                                *ptr12
+                                    .cast::<usize>() = len61;
+                                *ptr54
                                     .add(::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>() = ptr19.cast_mut();
+                                    .cast::<*mut u8>() = ptr61.cast_mut();
+                            }
+                            Delivery::Hold(e) => {
+                                *ptr54.add(0).cast::<u8>() = (6i32) as u8;
+                                let vec62 = (e.into_bytes()).into_boxed_slice();
+                                let ptr62 = vec62.as_ptr().cast::<u8>();
+                                let len62 = vec62.len();
+                                ::core::mem::forget(vec62);
+                                *ptr54
+                                    .add(2 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>() = len62;
+                                *ptr54
+                                    .add(::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>() = ptr62.cast_mut();
                             }
                         }
-                        ptr12
+                        ptr54
                     }
                 }
                 #[doc(hidden)]
@@ -3807,7 +5559,8 @@ pub mod exports {
                         let l0 = i32::from(*arg0.add(0).cast::<u8>());
                         match l0 {
                             0 => {}
-                            1 => {
+                            1 => {}
+                            2 => {
                                 let l1 = *arg0
                                     .add(::core::mem::size_of::<*const u8>())
                                     .cast::<*mut u8>();
@@ -3844,7 +5597,7 @@ pub mod exports {
                                     ::core::mem::size_of::<*const u8>(),
                                 );
                             }
-                            2 => {
+                            3 => {
                                 let l7 = *arg0
                                     .add(::core::mem::size_of::<*const u8>())
                                     .cast::<*mut u8>();
@@ -3853,7 +5606,7 @@ pub mod exports {
                                     .cast::<usize>();
                                 _rt::cabi_dealloc(l7, l8, 1);
                             }
-                            3 => {
+                            4 => {
                                 let l9 = *arg0
                                     .add(::core::mem::size_of::<*const u8>())
                                     .cast::<*mut u8>();
@@ -3862,7 +5615,7 @@ pub mod exports {
                                     .cast::<usize>();
                                 _rt::cabi_dealloc(l9, l10, 1);
                             }
-                            _ => {
+                            5 => {
                                 let l11 = *arg0
                                     .add(::core::mem::size_of::<*const u8>())
                                     .cast::<*mut u8>();
@@ -3871,20 +5624,35 @@ pub mod exports {
                                     .cast::<usize>();
                                 _rt::cabi_dealloc(l11, l12, 1);
                             }
+                            _ => {
+                                let l13 = *arg0
+                                    .add(::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>();
+                                let l14 = *arg0
+                                    .add(2 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>();
+                                _rt::cabi_dealloc(l13, l14, 1);
+                            }
                         }
                     }
                 }
                 pub trait Guest {
                     #[allow(async_fn_in_trait)]
+                    fn configure(
+                        config: _rt::String,
+                    ) -> ::core::result::Result<Setup, _rt::Vec<ConfigIssue>>;
+                    #[allow(async_fn_in_trait)]
                     fn encode(
-                        ctx: BatchContext,
+                        batch: Batch,
                         documents: _rt::Vec<Document>,
                     ) -> ::core::result::Result<Encoded, Failure>;
+                    /// What a response means. After 401, 403, 408, 429 and 5xx the host honours `retry`, `hold` and
+                    /// `by-status` alone: no plugin can declare delivered, or throw away, what a receiver did not
+                    /// take.
                     #[allow(async_fn_in_trait)]
                     fn classify(
-                        method: _rt::String,
-                        path_suffix: _rt::String,
-                        carries: _rt::Vec<u32>,
+                        batch: Batch,
+                        sent: Sent,
                         response: Response,
                     ) -> Delivery;
                 }
@@ -3893,6 +5661,15 @@ pub mod exports {
                 macro_rules! __export_lockgate_plugin_http_encoding_0_1_0_draft_cabi {
                     ($ty:ident with_types_in $($path_to_types:tt)*) => {
                         const _ : () = { #[unsafe (export_name =
+                        "lockgate:plugin/http-encoding@0.1.0-draft#configure")] unsafe
+                        extern "C" fn export_configure(arg0 : * mut u8, arg1 : usize,) ->
+                        * mut u8 { unsafe { $($path_to_types)*::
+                        _export_configure_cabi::<$ty > (arg0, arg1) } } #[unsafe
+                        (export_name =
+                        "cabi_post_lockgate:plugin/http-encoding@0.1.0-draft#configure")]
+                        unsafe extern "C" fn _post_return_configure(arg0 : * mut u8,) {
+                        unsafe { $($path_to_types)*:: __post_return_configure::<$ty >
+                        (arg0) } } #[unsafe (export_name =
                         "lockgate:plugin/http-encoding@0.1.0-draft#encode")] unsafe
                         extern "C" fn export_encode(arg0 : * mut u8, arg1 : usize, arg2 :
                         * mut u8, arg3 : usize, arg4 : * mut u8, arg5 : usize, arg6 : *
@@ -3906,13 +5683,9 @@ pub mod exports {
                         unsafe { $($path_to_types)*:: __post_return_encode::<$ty > (arg0)
                         } } #[unsafe (export_name =
                         "lockgate:plugin/http-encoding@0.1.0-draft#classify")] unsafe
-                        extern "C" fn export_classify(arg0 : * mut u8, arg1 : usize, arg2
-                        : * mut u8, arg3 : usize, arg4 : * mut u8, arg5 : usize, arg6 :
-                        i32, arg7 : * mut u8, arg8 : usize, arg9 : * mut u8, arg10 :
-                        usize, arg11 : i32,) -> * mut u8 { unsafe { $($path_to_types)*::
-                        _export_classify_cabi::<$ty > (arg0, arg1, arg2, arg3, arg4,
-                        arg5, arg6, arg7, arg8, arg9, arg10, arg11) } } #[unsafe
-                        (export_name =
+                        extern "C" fn export_classify(arg0 : * mut u8,) -> * mut u8 {
+                        unsafe { $($path_to_types)*:: _export_classify_cabi::<$ty >
+                        (arg0) } } #[unsafe (export_name =
                         "cabi_post_lockgate:plugin/http-encoding@0.1.0-draft#classify")]
                         unsafe extern "C" fn _post_return_classify(arg0 : * mut u8,) {
                         unsafe { $($path_to_types)*:: __post_return_classify::<$ty >
@@ -3926,11 +5699,11 @@ pub mod exports {
                 struct _RetArea(
                     [::core::mem::MaybeUninit<
                         u8,
-                    >; 8 + 4 * ::core::mem::size_of::<*const u8>()],
+                    >; 24 + 13 * ::core::mem::size_of::<*const u8>()],
                 );
                 static mut _RET_AREA: _RetArea = _RetArea(
-                    [::core::mem::MaybeUninit::uninit(); 8
-                        + 4 * ::core::mem::size_of::<*const u8>()],
+                    [::core::mem::MaybeUninit::uninit(); 24
+                        + 13 * ::core::mem::size_of::<*const u8>()],
                 );
             }
         }
@@ -3941,6 +5714,17 @@ mod _rt {
     #![allow(dead_code, unused_imports, clippy::all)]
     pub use alloc_crate::string::String;
     pub use alloc_crate::vec::Vec;
+    pub unsafe fn bool_lift(val: u8) -> bool {
+        if cfg!(debug_assertions) {
+            match val {
+                0 => false,
+                1 => true,
+                _ => panic!("invalid bool discriminant"),
+            }
+        } else {
+            val != 0
+        }
+    }
     pub use alloc_crate::alloc;
     pub fn as_i32<T: AsI32>(t: T) -> i32 {
         t.as_i32()
@@ -4045,17 +5829,6 @@ mod _rt {
             alloc::dealloc(ptr, layout);
         }
     }
-    pub unsafe fn bool_lift(val: u8) -> bool {
-        if cfg!(debug_assertions) {
-            match val {
-                0 => false,
-                1 => true,
-                _ => panic!("invalid bool discriminant"),
-            }
-        } else {
-            val != 0
-        }
-    }
     extern crate alloc as alloc_crate;
 }
 /// Generates `#[unsafe(no_mangle)]` functions to export the specified type as
@@ -4083,9 +5856,6 @@ macro_rules! __export_all_impl {
     };
     ($ty:ident with_types_in $($path_to_types_root:tt)*) => {
         $($path_to_types_root)*::
-        exports::lockgate::plugin::lifecycle::__export_lockgate_plugin_lifecycle_0_1_0_draft_cabi!($ty
-        with_types_in $($path_to_types_root)*:: exports::lockgate::plugin::lifecycle);
-        $($path_to_types_root)*::
         exports::lockgate::plugin::filtering::__export_lockgate_plugin_filtering_0_1_0_draft_cabi!($ty
         with_types_in $($path_to_types_root)*:: exports::lockgate::plugin::filtering);
         $($path_to_types_root)*::
@@ -4098,74 +5868,87 @@ macro_rules! __export_all_impl {
         #[cfg(target_arch = "wasm32")] #[unsafe (link_section =
         "component-type:wit-bindgen:0.61.1:lockgate:plugin@0.1.0-draft:all:imports and exports")]
         #[doc(hidden)] #[allow(clippy::octal_escapes)] pub static
-        __WIT_BINDGEN_COMPONENT_TYPE : [u8; 2854] = *
+        __WIT_BINDGEN_COMPONENT_TYPE : [u8; 3364] = *
         b"\
-\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\xac\x15\x01A\x02\x01\
-A\x1c\x01B\x1a\x01x\x04\0\x09timestamp\x03\0\0\x01r\x02\x04names\x05values\x04\0\
-\x04pair\x03\0\x02\x01q\x02\x05audit\0\0\x07session\x01s\0\x04\0\x04feed\x03\0\x04\
-\x01p\x03\x01r\x06\x02ids\x08pipelines\x05stages\x06sources\x07read-at\x01\x05ex\
-tra\x06\x04\0\x0dbatch-context\x03\0\x07\x01ky\x01r\x03\x07messages\x09retryable\
-\x7f\x0bretry-after\x09\x04\0\x07failure\x03\0\x0a\x01ks\x01r\x03\x04paths\x07me\
-ssages\x04help\x0c\x04\0\x0cconfig-issue\x03\0\x0d\x01m\x03\x07nothing\x05heads\x08\
-payloads\x04\0\x05needs\x03\0\x0f\x01m\x02\x08failures\x06always\x04\0\x07inspec\
-t\x03\0\x11\x01r\x02\x0dmax-documentsy\x09max-bytesy\x04\0\x0abatch-wish\x03\0\x13\
-\x01ps\x01k\x15\x01k\x14\x01r\x08\x04only\x16\x04skip\x15\x05needs\x10\x07reason\
-s\x15\x05batch\x17\x07inspect\x12\x0cresponse-maxy\x05extra\x06\x04\0\x05setup\x03\
-\0\x18\x03\0!lockgate:plugin/types@0.1.0-draft\x05\0\x02\x03\0\0\x04pair\x01B\x07\
-\x02\x03\x02\x01\x01\x04\0\x04pair\x03\0\0\x01m\x05\x05trace\x05debug\x04info\x04\
-warn\x05error\x04\0\x05level\x03\0\x02\x01p\x01\x01@\x03\x05level\x03\x07message\
-s\x06fields\x04\x01\0\x04\0\x04emit\x01\x05\x03\0\x1flockgate:plugin/log@0.1.0-d\
-raft\x05\x02\x01B\x04\x01@\x02\x04names\x05valuey\x01\0\x04\0\x03add\x01\0\x01@\x02\
-\x04names\x05valueu\x01\0\x04\0\x07observe\x01\x01\x03\0#lockgate:plugin/metrics\
-@0.1.0-draft\x05\x03\x01B\x15\x01ks\x01ku\x01r\x08\x0econtinent-name\0\x10countr\
-y-iso-code\0\x0ccountry-name\0\x0fregion-iso-code\0\x0bregion-name\0\x09city-nam\
-e\0\x08latitude\x01\x09longitude\x01\x04\0\x05place\x03\0\x02\x01ky\x01r\x02\x06\
-number\x04\x0corganization\0\x04\0\x07network\x03\0\x05\x01r\x02\x04names\x07ver\
-sion\0\x04\0\x0eagent-software\x03\0\x07\x01k\x08\x01r\x03\x08software\x08\x02os\
-\x09\x06devices\x04\0\x05agent\x03\0\x0a\x01k\x03\x01@\x01\x02ips\0\x0c\x04\0\x08\
-place-of\x01\x0d\x01k\x06\x01@\x01\x02ips\0\x0e\x04\0\x0anetwork-of\x01\x0f\x01k\
-\x0b\x01@\x01\x04texts\0\x10\x04\0\x0auser-agent\x01\x11\x03\0\"lockgate:plugin/\
-lookup@0.1.0-draft\x05\x04\x01B\x0b\x01q\x03\x0equota-exceeded\0\0\x09too-large\0\
-\0\x0bunavailable\x01s\0\x04\0\x0bstate-error\x03\0\0\x01ks\x01j\x01\x02\x01\x01\
-\x01@\x01\x03keys\0\x03\x04\0\x03get\x01\x04\x01j\0\x01\x01\x01@\x02\x03keys\x05\
-values\0\x05\x04\0\x03put\x01\x06\x01@\x01\x03keys\0\x05\x04\0\x06remove\x01\x07\
-\x03\0!lockgate:plugin/state@0.1.0-draft\x05\x05\x02\x03\0\0\x09timestamp\x02\x03\
-\0\0\x04feed\x01B\x06\x02\x03\x02\x01\x06\x04\0\x09timestamp\x03\0\0\x02\x03\x02\
-\x01\x07\x04\0\x04feed\x03\0\x02\x01r\x07\x03keys\x0aevent-types\x04codes\x04tim\
-e\x01\x05indexx\x04feed\x03\x07payloads\x04\0\x05event\x03\0\x04\x03\0\"lockgate\
-:plugin/events@0.1.0-draft\x05\x08\x02\x03\0\0\x0cconfig-issue\x02\x03\0\0\x05se\
-tup\x01B\x08\x02\x03\x02\x01\x09\x04\0\x0cconfig-issue\x03\0\0\x02\x03\x02\x01\x0a\
-\x04\0\x05setup\x03\0\x02\x01p\x01\x01j\x01\x03\x01\x04\x01@\x01\x06configs\0\x05\
-\x04\0\x09configure\x01\x06\x04\0%lockgate:plugin/lifecycle@0.1.0-draft\x05\x0b\x02\
-\x03\0\x05\x05event\x02\x03\0\0\x0dbatch-context\x02\x03\0\0\x07failure\x01B\x0d\
-\x02\x03\x02\x01\x0c\x04\0\x05event\x03\0\0\x02\x03\x02\x01\x0d\x04\0\x0dbatch-c\
-ontext\x03\0\x02\x02\x03\x02\x01\x0e\x04\0\x07failure\x03\0\x04\x01q\x02\x04keep\
-\0\0\x04drop\x01y\0\x04\0\x07verdict\x03\0\x06\x01p\x01\x01p\x07\x01j\x01\x09\x01\
-\x05\x01@\x02\x03ctx\x03\x06events\x08\0\x0a\x04\0\x06filter\x01\x0b\x04\0%lockg\
-ate:plugin/filtering@0.1.0-draft\x05\x0f\x01B\x0e\x02\x03\x02\x01\x0c\x04\0\x05e\
-vent\x03\0\0\x02\x03\x02\x01\x0d\x04\0\x0dbatch-context\x03\0\x02\x02\x03\x02\x01\
-\x0e\x04\0\x07failure\x03\0\x04\x01ps\x01q\x03\x04emit\x01\x06\0\x04drop\x01y\0\x06\
-reject\x01s\0\x04\0\x07outcome\x03\0\x07\x01p\x01\x01p\x08\x01j\x01\x0a\x01\x05\x01\
-@\x02\x03ctx\x03\x06events\x09\0\x0b\x04\0\x09transform\x01\x0c\x04\0#lockgate:p\
-lugin/mapping@0.1.0-draft\x05\x10\x01B*\x02\x03\x02\x01\x06\x04\0\x09timestamp\x03\
-\0\0\x02\x03\x02\x01\x07\x04\0\x04feed\x03\0\x02\x02\x03\x02\x01\x01\x04\0\x04pa\
-ir\x03\0\x04\x02\x03\x02\x01\x0d\x04\0\x0dbatch-context\x03\0\x06\x02\x03\x02\x01\
-\x0e\x04\0\x07failure\x03\0\x08\x01r\x05\x03keys\x0aevent-types\x04time\x01\x04f\
-eed\x03\x07payloads\x04\0\x08document\x03\0\x0a\x01p}\x01q\x02\x04text\x01s\0\x05\
-bytes\x01\x0c\0\x04\0\x04body\x03\0\x0d\x01p\x05\x01py\x01r\x06\x06methods\x0bpa\
-th-suffixs\x05query\x0f\x07headers\x0f\x04body\x0e\x07carries\x10\x04\0\x07reque\
-st\x03\0\x11\x01r\x02\x05indexy\x06reasons\x04\0\x09rejection\x03\0\x13\x01p\x12\
-\x01p\x14\x01r\x02\x08requests\x15\x08rejected\x16\x04\0\x07encoded\x03\0\x17\x01\
-r\x04\x06status{\x07headers\x0f\x04bodys\x09truncated\x7f\x04\0\x08response\x03\0\
-\x19\x01ky\x01r\x02\x07messages\x05after\x1b\x04\0\x0cpostponement\x03\0\x1c\x01\
-q\x03\x09delivered\0\0\x08rejected\x01s\0\x05retry\0\0\x04\0\x04fate\x03\0\x1e\x01\
-o\x02y\x1f\x01p\x20\x01q\x05\x09delivered\0\0\x05mixed\x01!\0\x05retry\x01\x1d\0\
-\x05split\x01s\0\x08rejected\x01s\0\x04\0\x08delivery\x03\0\"\x01p\x0b\x01j\x01\x18\
-\x01\x09\x01@\x02\x03ctx\x07\x09documents$\0%\x04\0\x06encode\x01&\x01@\x04\x06m\
-ethods\x0bpath-suffixs\x07carries\x10\x08response\x1a\0#\x04\0\x08classify\x01'\x04\
-\0)lockgate:plugin/http-encoding@0.1.0-draft\x05\x11\x04\0\x1flockgate:plugin/al\
-l@0.1.0-draft\x04\0\x0b\x09\x01\0\x03all\x03\0\0\0G\x09producers\x01\x0cprocesse\
-d-by\x02\x0dwit-component\x070.258.3\x10wit-bindgen-rust\x060.61.1";
+\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\xaa\x19\x01A\x02\x01\
+A\x1b\x01B\x15\x01x\x04\0\x09timestamp\x03\0\0\x01r\x02\x04names\x05values\x04\0\
+\x04pair\x03\0\x02\x01p\x03\x01r\x06\x02ids\x08pipelines\x05stages\x06sources\x07\
+read-at\x01\x05extra\x04\x04\0\x05batch\x03\0\x05\x01ks\x01r\x03\x04paths\x07mes\
+sages\x04help\x07\x04\0\x0cconfig-issue\x03\0\x08\x01m\x03\x05types\x08metadata\x07\
+payload\x04\0\x06access\x03\0\x0a\x01ps\x01k\x0c\x01r\x04\x04only\x0d\x04skip\x0c\
+\x10skip-in-sessions\x0c\x06access\x0b\x04\0\x0csubscription\x03\0\x0e\x01ky\x01\
+r\x02\x07messages\x05after\x10\x04\0\x05retry\x03\0\x11\x01q\x03\x05retry\x01\x12\
+\0\x07isolate\x01s\0\x04hold\x01s\0\x04\0\x07failure\x03\0\x13\x03\0!lockgate:pl\
+ugin/types@0.1.0-draft\x05\0\x02\x03\0\0\x04pair\x01B\x09\x02\x03\x02\x01\x01\x04\
+\0\x04pair\x03\0\0\x01m\x05\x05trace\x05debug\x04info\x04warn\x05error\x04\0\x05\
+level\x03\0\x02\x01@\x01\x05level\x03\0\x7f\x04\0\x07enabled\x01\x04\x01p\x01\x01\
+@\x03\x05level\x03\x07messages\x06fields\x05\x01\0\x04\0\x04emit\x01\x06\x03\0\x1f\
+lockgate:plugin/log@0.1.0-draft\x05\x02\x01B\x04\x01@\x02\x04names\x05valuey\x01\
+\0\x04\0\x03add\x01\0\x01@\x02\x04names\x05valueu\x01\0\x04\0\x07observe\x01\x01\
+\x03\0#lockgate:plugin/metrics@0.1.0-draft\x05\x03\x01B\x15\x01ks\x01ku\x01r\x08\
+\x0econtinent-name\0\x10country-iso-code\0\x0ccountry-name\0\x0fregion-iso-code\0\
+\x0bregion-name\0\x09city-name\0\x08latitude\x01\x09longitude\x01\x04\0\x05place\
+\x03\0\x02\x01ky\x01r\x02\x06number\x04\x0corganization\0\x04\0\x07network\x03\0\
+\x05\x01r\x02\x04names\x07version\0\x04\0\x08software\x03\0\x07\x01k\x08\x01r\x03\
+\x08software\x08\x02os\x09\x06devices\x04\0\x0auser-agent\x03\0\x0a\x01k\x03\x01\
+@\x01\x02ips\0\x0c\x04\0\x08place-of\x01\x0d\x01k\x06\x01@\x01\x02ips\0\x0e\x04\0\
+\x0anetwork-of\x01\x0f\x01k\x0b\x01@\x01\x04texts\0\x10\x04\0\x0duser-agent-of\x01\
+\x11\x03\0\"lockgate:plugin/lookup@0.1.0-draft\x05\x04\x01B\x0b\x01q\x03\x0bnot-\
+granted\0\0\x0equota-exceeded\0\0\x09too-large\0\0\x04\0\x0bstate-error\x03\0\0\x01\
+ks\x01j\x01\x02\x01\x01\x01@\x01\x03keys\0\x03\x04\0\x03get\x01\x04\x01j\0\x01\x01\
+\x01@\x02\x03keys\x05values\0\x05\x04\0\x03put\x01\x06\x01@\x01\x03keys\0\x05\x04\
+\0\x06remove\x01\x07\x03\0!lockgate:plugin/state@0.1.0-draft\x05\x05\x02\x03\0\0\
+\x09timestamp\x01B\x05\x02\x03\x02\x01\x06\x04\0\x09timestamp\x03\0\0\x01ks\x01r\
+\x08\x03keys\x0aevent-types\x04codes\x04time\x01\x05indexx\x04feeds\x07session\x02\
+\x07payloads\x04\0\x05event\x03\0\x03\x03\0\"lockgate:plugin/events@0.1.0-draft\x05\
+\x07\x02\x03\0\0\x05batch\x02\x03\0\0\x0cconfig-issue\x02\x03\0\0\x07failure\x02\
+\x03\0\0\x0csubscription\x02\x03\0\x05\x05event\x01B\x1b\x02\x03\x02\x01\x08\x04\
+\0\x05batch\x03\0\0\x02\x03\x02\x01\x09\x04\0\x0cconfig-issue\x03\0\x02\x02\x03\x02\
+\x01\x0a\x04\0\x07failure\x03\0\x04\x02\x03\x02\x01\x01\x04\0\x04pair\x03\0\x06\x02\
+\x03\x02\x01\x0b\x04\0\x0csubscription\x03\0\x08\x02\x03\x02\x01\x0c\x04\0\x05ev\
+ent\x03\0\x0a\x01ps\x01p\x07\x01r\x03\x0csubscription\x09\x07reasons\x0c\x05extr\
+a\x0d\x04\0\x05setup\x03\0\x0e\x01q\x02\x04keep\0\0\x04drop\x01y\0\x04\0\x07verd\
+ict\x03\0\x10\x01p\x03\x01j\x01\x0f\x01\x12\x01@\x01\x06configs\0\x13\x04\0\x09c\
+onfigure\x01\x14\x01p\x0b\x01p\x11\x01j\x01\x16\x01\x05\x01@\x02\x05batch\x01\x06\
+events\x15\0\x17\x04\0\x06filter\x01\x18\x04\0%lockgate:plugin/filtering@0.1.0-d\
+raft\x05\x0d\x01B\x1e\x02\x03\x02\x01\x08\x04\0\x05batch\x03\0\0\x02\x03\x02\x01\
+\x09\x04\0\x0cconfig-issue\x03\0\x02\x02\x03\x02\x01\x0a\x04\0\x07failure\x03\0\x04\
+\x02\x03\x02\x01\x01\x04\0\x04pair\x03\0\x06\x02\x03\x02\x01\x0b\x04\0\x0csubscr\
+iption\x03\0\x08\x02\x03\x02\x01\x0c\x04\0\x05event\x03\0\x0a\x01ps\x01p\x07\x01\
+r\x03\x0csubscription\x09\x07reasons\x0c\x05extra\x0d\x04\0\x05setup\x03\0\x0e\x01\
+r\x02\x07payloads\x0aattributes\x0d\x04\0\x06mapped\x03\0\x10\x01p\x11\x01q\x03\x04\
+emit\x01\x12\0\x04drop\x01y\0\x06reject\x01s\0\x04\0\x07outcome\x03\0\x13\x01p\x03\
+\x01j\x01\x0f\x01\x15\x01@\x01\x06configs\0\x16\x04\0\x09configure\x01\x17\x01p\x0b\
+\x01p\x14\x01j\x01\x19\x01\x05\x01@\x02\x05batch\x01\x06events\x18\0\x1a\x04\0\x09\
+transform\x01\x1b\x04\0#lockgate:plugin/mapping@0.1.0-draft\x05\x0e\x02\x03\0\0\x06\
+access\x02\x03\0\0\x05retry\x01B>\x02\x03\x02\x01\x0f\x04\0\x06access\x03\0\0\x02\
+\x03\x02\x01\x08\x04\0\x05batch\x03\0\x02\x02\x03\x02\x01\x09\x04\0\x0cconfig-is\
+sue\x03\0\x04\x02\x03\x02\x01\x0a\x04\0\x07failure\x03\0\x06\x02\x03\x02\x01\x01\
+\x04\0\x04pair\x03\0\x08\x02\x03\x02\x01\x10\x04\0\x05retry\x03\0\x0a\x02\x03\x02\
+\x01\x06\x04\0\x09timestamp\x03\0\x0c\x01ks\x01p\x09\x01r\x09\x03keys\x0aevent-t\
+ypes\x04codes\x04time\x0d\x05indexx\x04feeds\x07session\x0e\x0aattributes\x0f\x07\
+payloads\x04\0\x08document\x03\0\x10\x01m\x03\x05never\x08failures\x06always\x04\
+\0\x07inspect\x03\0\x12\x01ps\x01k\x14\x01ky\x01r\x09\x04only\x15\x04skip\x14\x06\
+access\x01\x0btime-member\x0e\x0dmax-documents\x16\x09max-bytes\x16\x07inspect\x13\
+\x12max-response-bytes\x16\x05extra\x0f\x04\0\x05setup\x03\0\x17\x01q\x03\x04tex\
+t\x01s\0\x08document\x01y\0\x12document-as-string\x01y\0\x04\0\x04part\x03\0\x19\
+\x01p\x1a\x01p}\x01q\x02\x05parts\x01\x1b\0\x05bytes\x01\x1c\0\x04\0\x0crequest-\
+body\x03\0\x1d\x01q\x02\x04text\x01s\0\x05bytes\x01\x1c\0\x04\0\x0dresponse-body\
+\x03\0\x1f\x01py\x01r\x07\x06methods\x0bpath-suffixs\x05query\x0f\x07headers\x0f\
+\x04body\x1e\x03tags\x07carries!\x04\0\x07request\x03\0\"\x01r\x02\x05indexy\x06\
+reasons\x04\0\x09rejection\x03\0$\x01p#\x01p%\x01r\x02\x08requests&\x08rejected'\
+\x04\0\x07encoded\x03\0(\x01r\x04\x06status{\x07headers\x0f\x04body\x20\x09trunc\
+ated\x7f\x04\0\x08response\x03\0*\x01r\x04\x06methods\x0bpath-suffixs\x03tags\x07\
+carries!\x04\0\x04sent\x03\0,\x01q\x03\x09delivered\0\0\x08rejected\x01s\0\x05re\
+try\0\0\x04\0\x0bdisposition\x03\0.\x01o\x02y/\x01p0\x01q\x07\x09by-status\0\0\x09\
+delivered\0\0\x05mixed\x011\0\x05retry\x01\x0b\0\x05split\x01s\0\x08rejected\x01\
+s\0\x04hold\x01s\0\x04\0\x08delivery\x03\02\x01p\x05\x01j\x01\x18\x014\x01@\x01\x06\
+configs\05\x04\0\x09configure\x016\x01p\x11\x01j\x01)\x01\x07\x01@\x02\x05batch\x03\
+\x09documents7\08\x04\0\x06encode\x019\x01@\x03\x05batch\x03\x04sent-\x08respons\
+e+\03\x04\0\x08classify\x01:\x04\0)lockgate:plugin/http-encoding@0.1.0-draft\x05\
+\x11\x04\0\x1flockgate:plugin/all@0.1.0-draft\x04\0\x0b\x09\x01\0\x03all\x03\0\0\
+\0G\x09producers\x01\x0cprocessed-by\x02\x0dwit-component\x070.258.3\x10wit-bind\
+gen-rust\x060.61.1";
         };
     };
 }
@@ -4178,44 +5961,41 @@ pub use __export_all_impl as export;
 )]
 #[doc(hidden)]
 #[allow(clippy::octal_escapes)]
-pub static __WIT_BINDGEN_COMPONENT_TYPE: [u8; 1677] = *b"\
-\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\xf3\x0b\x01A\x02\x01\
-A\x0f\x01B\x1a\x01x\x04\0\x09timestamp\x03\0\0\x01r\x02\x04names\x05values\x04\0\
-\x04pair\x03\0\x02\x01q\x02\x05audit\0\0\x07session\x01s\0\x04\0\x04feed\x03\0\x04\
-\x01p\x03\x01r\x06\x02ids\x08pipelines\x05stages\x06sources\x07read-at\x01\x05ex\
-tra\x06\x04\0\x0dbatch-context\x03\0\x07\x01ky\x01r\x03\x07messages\x09retryable\
-\x7f\x0bretry-after\x09\x04\0\x07failure\x03\0\x0a\x01ks\x01r\x03\x04paths\x07me\
-ssages\x04help\x0c\x04\0\x0cconfig-issue\x03\0\x0d\x01m\x03\x07nothing\x05heads\x08\
-payloads\x04\0\x05needs\x03\0\x0f\x01m\x02\x08failures\x06always\x04\0\x07inspec\
-t\x03\0\x11\x01r\x02\x0dmax-documentsy\x09max-bytesy\x04\0\x0abatch-wish\x03\0\x13\
-\x01ps\x01k\x15\x01k\x14\x01r\x08\x04only\x16\x04skip\x15\x05needs\x10\x07reason\
-s\x15\x05batch\x17\x07inspect\x12\x0cresponse-maxy\x05extra\x06\x04\0\x05setup\x03\
-\0\x18\x03\0!lockgate:plugin/types@0.1.0-draft\x05\0\x02\x03\0\0\x04pair\x01B\x07\
-\x02\x03\x02\x01\x01\x04\0\x04pair\x03\0\0\x01m\x05\x05trace\x05debug\x04info\x04\
-warn\x05error\x04\0\x05level\x03\0\x02\x01p\x01\x01@\x03\x05level\x03\x07message\
-s\x06fields\x04\x01\0\x04\0\x04emit\x01\x05\x03\0\x1flockgate:plugin/log@0.1.0-d\
-raft\x05\x02\x01B\x04\x01@\x02\x04names\x05valuey\x01\0\x04\0\x03add\x01\0\x01@\x02\
-\x04names\x05valueu\x01\0\x04\0\x07observe\x01\x01\x03\0#lockgate:plugin/metrics\
-@0.1.0-draft\x05\x03\x01B\x15\x01ks\x01ku\x01r\x08\x0econtinent-name\0\x10countr\
-y-iso-code\0\x0ccountry-name\0\x0fregion-iso-code\0\x0bregion-name\0\x09city-nam\
-e\0\x08latitude\x01\x09longitude\x01\x04\0\x05place\x03\0\x02\x01ky\x01r\x02\x06\
-number\x04\x0corganization\0\x04\0\x07network\x03\0\x05\x01r\x02\x04names\x07ver\
-sion\0\x04\0\x0eagent-software\x03\0\x07\x01k\x08\x01r\x03\x08software\x08\x02os\
-\x09\x06devices\x04\0\x05agent\x03\0\x0a\x01k\x03\x01@\x01\x02ips\0\x0c\x04\0\x08\
-place-of\x01\x0d\x01k\x06\x01@\x01\x02ips\0\x0e\x04\0\x0anetwork-of\x01\x0f\x01k\
-\x0b\x01@\x01\x04texts\0\x10\x04\0\x0auser-agent\x01\x11\x03\0\"lockgate:plugin/\
-lookup@0.1.0-draft\x05\x04\x01B\x0b\x01q\x03\x0equota-exceeded\0\0\x09too-large\0\
-\0\x0bunavailable\x01s\0\x04\0\x0bstate-error\x03\0\0\x01ks\x01j\x01\x02\x01\x01\
-\x01@\x01\x03keys\0\x03\x04\0\x03get\x01\x04\x01j\0\x01\x01\x01@\x02\x03keys\x05\
-values\0\x05\x04\0\x03put\x01\x06\x01@\x01\x03keys\0\x05\x04\0\x06remove\x01\x07\
-\x03\0!lockgate:plugin/state@0.1.0-draft\x05\x05\x02\x03\0\0\x09timestamp\x02\x03\
-\0\0\x04feed\x01B\x06\x02\x03\x02\x01\x06\x04\0\x09timestamp\x03\0\0\x02\x03\x02\
-\x01\x07\x04\0\x04feed\x03\0\x02\x01r\x07\x03keys\x0aevent-types\x04codes\x04tim\
-e\x01\x05indexx\x04feed\x03\x07payloads\x04\0\x05event\x03\0\x04\x03\0\"lockgate\
-:plugin/events@0.1.0-draft\x05\x08\x04\0?lockgate:plugin/all-with-all-of-its-exp\
-orts-removed@0.1.0-draft\x04\0\x0b)\x01\0#all-with-all-of-its-exports-removed\x03\
-\0\0\0G\x09producers\x01\x0cprocessed-by\x02\x0dwit-component\x070.258.3\x10wit-\
-bindgen-rust\x060.61.1";
+pub static __WIT_BINDGEN_COMPONENT_TYPE: [u8; 1576] = *b"\
+\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\x8e\x0b\x01A\x02\x01\
+A\x0e\x01B\x15\x01x\x04\0\x09timestamp\x03\0\0\x01r\x02\x04names\x05values\x04\0\
+\x04pair\x03\0\x02\x01p\x03\x01r\x06\x02ids\x08pipelines\x05stages\x06sources\x07\
+read-at\x01\x05extra\x04\x04\0\x05batch\x03\0\x05\x01ks\x01r\x03\x04paths\x07mes\
+sages\x04help\x07\x04\0\x0cconfig-issue\x03\0\x08\x01m\x03\x05types\x08metadata\x07\
+payload\x04\0\x06access\x03\0\x0a\x01ps\x01k\x0c\x01r\x04\x04only\x0d\x04skip\x0c\
+\x10skip-in-sessions\x0c\x06access\x0b\x04\0\x0csubscription\x03\0\x0e\x01ky\x01\
+r\x02\x07messages\x05after\x10\x04\0\x05retry\x03\0\x11\x01q\x03\x05retry\x01\x12\
+\0\x07isolate\x01s\0\x04hold\x01s\0\x04\0\x07failure\x03\0\x13\x03\0!lockgate:pl\
+ugin/types@0.1.0-draft\x05\0\x02\x03\0\0\x04pair\x01B\x09\x02\x03\x02\x01\x01\x04\
+\0\x04pair\x03\0\0\x01m\x05\x05trace\x05debug\x04info\x04warn\x05error\x04\0\x05\
+level\x03\0\x02\x01@\x01\x05level\x03\0\x7f\x04\0\x07enabled\x01\x04\x01p\x01\x01\
+@\x03\x05level\x03\x07messages\x06fields\x05\x01\0\x04\0\x04emit\x01\x06\x03\0\x1f\
+lockgate:plugin/log@0.1.0-draft\x05\x02\x01B\x04\x01@\x02\x04names\x05valuey\x01\
+\0\x04\0\x03add\x01\0\x01@\x02\x04names\x05valueu\x01\0\x04\0\x07observe\x01\x01\
+\x03\0#lockgate:plugin/metrics@0.1.0-draft\x05\x03\x01B\x15\x01ks\x01ku\x01r\x08\
+\x0econtinent-name\0\x10country-iso-code\0\x0ccountry-name\0\x0fregion-iso-code\0\
+\x0bregion-name\0\x09city-name\0\x08latitude\x01\x09longitude\x01\x04\0\x05place\
+\x03\0\x02\x01ky\x01r\x02\x06number\x04\x0corganization\0\x04\0\x07network\x03\0\
+\x05\x01r\x02\x04names\x07version\0\x04\0\x08software\x03\0\x07\x01k\x08\x01r\x03\
+\x08software\x08\x02os\x09\x06devices\x04\0\x0auser-agent\x03\0\x0a\x01k\x03\x01\
+@\x01\x02ips\0\x0c\x04\0\x08place-of\x01\x0d\x01k\x06\x01@\x01\x02ips\0\x0e\x04\0\
+\x0anetwork-of\x01\x0f\x01k\x0b\x01@\x01\x04texts\0\x10\x04\0\x0duser-agent-of\x01\
+\x11\x03\0\"lockgate:plugin/lookup@0.1.0-draft\x05\x04\x01B\x0b\x01q\x03\x0bnot-\
+granted\0\0\x0equota-exceeded\0\0\x09too-large\0\0\x04\0\x0bstate-error\x03\0\0\x01\
+ks\x01j\x01\x02\x01\x01\x01@\x01\x03keys\0\x03\x04\0\x03get\x01\x04\x01j\0\x01\x01\
+\x01@\x02\x03keys\x05values\0\x05\x04\0\x03put\x01\x06\x01@\x01\x03keys\0\x05\x04\
+\0\x06remove\x01\x07\x03\0!lockgate:plugin/state@0.1.0-draft\x05\x05\x02\x03\0\0\
+\x09timestamp\x01B\x05\x02\x03\x02\x01\x06\x04\0\x09timestamp\x03\0\0\x01ks\x01r\
+\x08\x03keys\x0aevent-types\x04codes\x04time\x01\x05indexx\x04feeds\x07session\x02\
+\x07payloads\x04\0\x05event\x03\0\x03\x03\0\"lockgate:plugin/events@0.1.0-draft\x05\
+\x07\x04\0?lockgate:plugin/all-with-all-of-its-exports-removed@0.1.0-draft\x04\0\
+\x0b)\x01\0#all-with-all-of-its-exports-removed\x03\0\0\0G\x09producers\x01\x0cp\
+rocessed-by\x02\x0dwit-component\x070.258.3\x10wit-bindgen-rust\x060.61.1";
 #[inline(never)]
 #[doc(hidden)]
 pub fn __link_custom_section_describing_imports() {
@@ -4227,59 +6007,56 @@ pub fn __link_custom_section_describing_imports() {
 #[macro_export]
 macro_rules! __export_world_filter {
     ($ty:ident) => {
-        $crate::__export_lockgate_plugin_lifecycle_0_1_0_draft_cabi!($ty with_types_in $crate::bindings::exports::lockgate::plugin::lifecycle);
         $crate::__export_lockgate_plugin_filtering_0_1_0_draft_cabi!($ty with_types_in $crate::bindings::exports::lockgate::plugin::filtering);
         #[unsafe(link_section = "component-type:lockgate:filter")]
-        pub static WORLD: [u8; 1957] = *b"\
-\x00asm\r\x00\x01\x00\x00\x19\x16wit-component-encoding\x04\x00\x07\xc0\x0e\x01A\
-\x02\x01A\x18\x01B\x1a\x01x\x04\x00\ttimestamp\x03\x00\x00\x01r\x02\x04names\x05values\
-\x04\x00\x04pair\x03\x00\x02\x01q\x02\x05audit\x00\x00\x07session\x01s\x00\x04\x00\x04feed\x03\
-\x00\x04\x01p\x03\x01r\x06\x02ids\x08pipelines\x05stages\x06sources\x07re\
-ad-at\x01\x05extra\x06\x04\x00\rbatch-context\x03\x00\x07\x01ky\x01r\x03\x07m\
-essages\tretryable\x7f\x0bretry-after\t\x04\x00\x07failur\
-e\x03\x00\n\x01ks\x01r\x03\x04paths\x07messages\x04help\x0c\x04\x00\x0cconfig\
--issue\x03\x00\r\x01m\x03\x07nothing\x05heads\x08payloads\x04\x00\x05ne\
-eds\x03\x00\x0f\x01m\x02\x08failures\x06always\x04\x00\x07inspect\x03\x00\x11\x01r\
-\x02\rmax-documentsy\tmax-bytesy\x04\x00\nbatch-wish\
-\x03\x00\x13\x01ps\x01k\x15\x01k\x14\x01r\x08\x04only\x16\x04skip\x15\x05needs\x10\x07reaso\
-ns\x15\x05batch\x17\x07inspect\x12\x0cresponse-maxy\x05extra\x06\
-\x04\x00\x05setup\x03\x00\x18\x03\x00!lockgate:plugin/types@0.1.\
-0-draft\x05\x00\x02\x03\x00\x00\x04pair\x01B\x07\x02\x03\x02\x01\x01\x04\x00\x04pair\x03\x00\x00\x01m\x05\x05\
-trace\x05debug\x04info\x04warn\x05error\x04\x00\x05level\x03\x00\x02\x01p\
-\x01\x01@\x03\x05level\x03\x07messages\x06fields\x04\x01\x00\x04\x00\x04emit\x01\x05\x03\
-\x00\x1flockgate:plugin/log@0.1.0-draft\x05\x02\x01B\x04\x01@\
-\x02\x04names\x05valuey\x01\x00\x04\x00\x03add\x01\x00\x01@\x02\x04names\x05valueu\
-\x01\x00\x04\x00\x07observe\x01\x01\x03\x00#lockgate:plugin/metrics\
-@0.1.0-draft\x05\x03\x01B\x15\x01ks\x01ku\x01r\x08\x0econtinent-nam\
-e\x00\x10country-iso-code\x00\x0ccountry-name\x00\x0fregio\
-n-iso-code\x00\x0bregion-name\x00\tcity-name\x00\x08lati\
-tude\x01\tlongitude\x01\x04\x00\x05place\x03\x00\x02\x01ky\x01r\x02\x06number\
-\x04\x0corganization\x00\x04\x00\x07network\x03\x00\x05\x01r\x02\x04names\x07ve\
-rsion\x00\x04\x00\x0eagent-software\x03\x00\x07\x01k\x08\x01r\x03\x08softwar\
-e\x08\x02os\t\x06devices\x04\x00\x05agent\x03\x00\n\x01k\x03\x01@\x01\x02ips\x00\x0c\x04\x00\x08\
-place-of\x01\r\x01k\x06\x01@\x01\x02ips\x00\x0e\x04\x00\nnetwork-of\x01\x0f\x01k\x0b\
-\x01@\x01\x04texts\x00\x10\x04\x00\nuser-agent\x01\x11\x03\x00\"lockgate:pl\
-ugin/lookup@0.1.0-draft\x05\x04\x01B\x0b\x01q\x03\x0equota-ex\
-ceeded\x00\x00\ttoo-large\x00\x00\x0bunavailable\x01s\x00\x04\x00\x0bst\
-ate-error\x03\x00\x00\x01ks\x01j\x01\x02\x01\x01\x01@\x01\x03keys\x00\x03\x04\x00\x03get\x01\x04\x01\
-j\x00\x01\x01\x01@\x02\x03keys\x05values\x00\x05\x04\x00\x03put\x01\x06\x01@\x01\x03keys\x00\x05\x04\
-\x00\x06remove\x01\x07\x03\x00!lockgate:plugin/state@0.1.0\
--draft\x05\x05\x02\x03\x00\x00\ttimestamp\x02\x03\x00\x00\x04feed\x01B\x06\x02\x03\x02\x01\x06\x04\
-\x00\ttimestamp\x03\x00\x00\x02\x03\x02\x01\x07\x04\x00\x04feed\x03\x00\x02\x01r\x07\x03keys\nev\
-ent-types\x04codes\x04time\x01\x05indexx\x04feed\x03\x07paylo\
-ads\x04\x00\x05event\x03\x00\x04\x03\x00\"lockgate:plugin/events@\
-0.1.0-draft\x05\x08\x02\x03\x00\x00\x0cconfig-issue\x02\x03\x00\x00\x05setup\
-\x01B\x08\x02\x03\x02\x01\t\x04\x00\x0cconfig-issue\x03\x00\x00\x02\x03\x02\x01\n\x04\x00\x05setup\x03\
-\x00\x02\x01p\x01\x01j\x01\x03\x01\x04\x01@\x01\x06configs\x00\x05\x04\x00\tconfigure\x01\x06\x04\x00\
-%lockgate:plugin/lifecycle@0.1.0-draft\x05\x0b\
-\x02\x03\x00\x05\x05event\x02\x03\x00\x00\rbatch-context\x02\x03\x00\x00\x07failure\
-\x01B\r\x02\x03\x02\x01\x0c\x04\x00\x05event\x03\x00\x00\x02\x03\x02\x01\r\x04\x00\rbatch-context\
-\x03\x00\x02\x02\x03\x02\x01\x0e\x04\x00\x07failure\x03\x00\x04\x01q\x02\x04keep\x00\x00\x04drop\x01y\x00\x04\
-\x00\x07verdict\x03\x00\x06\x01p\x01\x01p\x07\x01j\x01\t\x01\x05\x01@\x02\x03ctx\x03\x06events\x08\
-\x00\n\x04\x00\x06filter\x01\x0b\x04\x00%lockgate:plugin/filterin\
-g@0.1.0-draft\x05\x0f\x04\x00\"lockgate:plugin/filter\
-@0.1.0-draft\x04\x00\x0b\x0c\x01\x00\x06filter\x03\x00\x00\x00/\tproducers\
-\x01\x0cprocessed-by\x01\rwit-component\x070.258.3\
+        pub static WORLD: [u8; 1876] = *b"\
+\x00asm\r\x00\x01\x00\x00\x19\x16wit-component-encoding\x04\x00\x07\xef\r\x01A\
+\x02\x01A\x15\x01B\x15\x01x\x04\x00\ttimestamp\x03\x00\x00\x01r\x02\x04names\x05values\
+\x04\x00\x04pair\x03\x00\x02\x01p\x03\x01r\x06\x02ids\x08pipelines\x05stages\x06so\
+urces\x07read-at\x01\x05extra\x04\x04\x00\x05batch\x03\x00\x05\x01ks\x01r\x03\x04p\
+aths\x07messages\x04help\x07\x04\x00\x0cconfig-issue\x03\x00\x08\x01m\x03\
+\x05types\x08metadata\x07payload\x04\x00\x06access\x03\x00\n\x01ps\x01k\
+\x0c\x01r\x04\x04only\r\x04skip\x0c\x10skip-in-sessions\x0c\x06acces\
+s\x0b\x04\x00\x0csubscription\x03\x00\x0e\x01ky\x01r\x02\x07messages\x05afte\
+r\x10\x04\x00\x05retry\x03\x00\x11\x01q\x03\x05retry\x01\x12\x00\x07isolate\x01s\x00\x04hol\
+d\x01s\x00\x04\x00\x07failure\x03\x00\x13\x03\x00!lockgate:plugin/type\
+s@0.1.0-draft\x05\x00\x02\x03\x00\x00\x04pair\x01B\t\x02\x03\x02\x01\x01\x04\x00\x04pair\x03\
+\x00\x00\x01m\x05\x05trace\x05debug\x04info\x04warn\x05error\x04\x00\x05leve\
+l\x03\x00\x02\x01@\x01\x05level\x03\x00\x7f\x04\x00\x07enabled\x01\x04\x01p\x01\x01@\x03\x05level\
+\x03\x07messages\x06fields\x05\x01\x00\x04\x00\x04emit\x01\x06\x03\x00\x1flockgate\
+:plugin/log@0.1.0-draft\x05\x02\x01B\x04\x01@\x02\x04names\x05va\
+luey\x01\x00\x04\x00\x03add\x01\x00\x01@\x02\x04names\x05valueu\x01\x00\x04\x00\x07obser\
+ve\x01\x01\x03\x00#lockgate:plugin/metrics@0.1.0-dra\
+ft\x05\x03\x01B\x15\x01ks\x01ku\x01r\x08\x0econtinent-name\x00\x10country\
+-iso-code\x00\x0ccountry-name\x00\x0fregion-iso-code\
+\x00\x0bregion-name\x00\tcity-name\x00\x08latitude\x01\tlong\
+itude\x01\x04\x00\x05place\x03\x00\x02\x01ky\x01r\x02\x06number\x04\x0corganiza\
+tion\x00\x04\x00\x07network\x03\x00\x05\x01r\x02\x04names\x07version\x00\x04\x00\x08s\
+oftware\x03\x00\x07\x01k\x08\x01r\x03\x08software\x08\x02os\t\x06devices\x04\x00\
+\nuser-agent\x03\x00\n\x01k\x03\x01@\x01\x02ips\x00\x0c\x04\x00\x08place-of\x01\r\x01\
+k\x06\x01@\x01\x02ips\x00\x0e\x04\x00\nnetwork-of\x01\x0f\x01k\x0b\x01@\x01\x04texts\x00\x10\
+\x04\x00\ruser-agent-of\x01\x11\x03\x00\"lockgate:plugin/loo\
+kup@0.1.0-draft\x05\x04\x01B\x0b\x01q\x03\x0bnot-granted\x00\x00\x0equ\
+ota-exceeded\x00\x00\ttoo-large\x00\x00\x04\x00\x0bstate-error\
+\x03\x00\x00\x01ks\x01j\x01\x02\x01\x01\x01@\x01\x03keys\x00\x03\x04\x00\x03get\x01\x04\x01j\x00\x01\x01\x01@\x02\x03k\
+eys\x05values\x00\x05\x04\x00\x03put\x01\x06\x01@\x01\x03keys\x00\x05\x04\x00\x06remove\x01\
+\x07\x03\x00!lockgate:plugin/state@0.1.0-draft\x05\x05\x02\
+\x03\x00\x00\ttimestamp\x01B\x05\x02\x03\x02\x01\x06\x04\x00\ttimestamp\x03\x00\x00\x01ks\x01\
+r\x08\x03keys\nevent-types\x04codes\x04time\x01\x05indexx\x04f\
+eeds\x07session\x02\x07payloads\x04\x00\x05event\x03\x00\x03\x03\x00\"lock\
+gate:plugin/events@0.1.0-draft\x05\x07\x02\x03\x00\x00\x05bat\
+ch\x02\x03\x00\x00\x0cconfig-issue\x02\x03\x00\x00\x07failure\x02\x03\x00\x00\x0csubs\
+cription\x02\x03\x00\x05\x05event\x01B\x1b\x02\x03\x02\x01\x08\x04\x00\x05batch\x03\x00\x00\x02\x03\x02\
+\x01\t\x04\x00\x0cconfig-issue\x03\x00\x02\x02\x03\x02\x01\n\x04\x00\x07failure\x03\x00\x04\x02\x03\
+\x02\x01\x01\x04\x00\x04pair\x03\x00\x06\x02\x03\x02\x01\x0b\x04\x00\x0csubscription\x03\x00\x08\x02\x03\x02\x01\
+\x0c\x04\x00\x05event\x03\x00\n\x01ps\x01p\x07\x01r\x03\x0csubscription\t\x07reas\
+ons\x0c\x05extra\r\x04\x00\x05setup\x03\x00\x0e\x01q\x02\x04keep\x00\x00\x04drop\x01y\x00\
+\x04\x00\x07verdict\x03\x00\x10\x01p\x03\x01j\x01\x0f\x01\x12\x01@\x01\x06configs\x00\x13\x04\x00\tco\
+nfigure\x01\x14\x01p\x0b\x01p\x11\x01j\x01\x16\x01\x05\x01@\x02\x05batch\x01\x06events\x15\x00\
+\x17\x04\x00\x06filter\x01\x18\x04\x00%lockgate:plugin/filtering\
+@0.1.0-draft\x05\r\x04\x00\"lockgate:plugin/filter@\
+0.1.0-draft\x04\x00\x0b\x0c\x01\x00\x06filter\x03\x00\x00\x00/\tproducers\x01\
+\x0cprocessed-by\x01\rwit-component\x070.258.3\
 ";
     };
 }
@@ -4289,60 +6066,58 @@ g@0.1.0-draft\x05\x0f\x04\x00\"lockgate:plugin/filter\
 #[macro_export]
 macro_rules! __export_world_mapper {
     ($ty:ident) => {
-        $crate::__export_lockgate_plugin_lifecycle_0_1_0_draft_cabi!($ty with_types_in $crate::bindings::exports::lockgate::plugin::lifecycle);
         $crate::__export_lockgate_plugin_mapping_0_1_0_draft_cabi!($ty with_types_in $crate::bindings::exports::lockgate::plugin::mapping);
         #[unsafe(link_section = "component-type:lockgate:mapper")]
-        pub static WORLD: [u8; 1972] = *b"\
-\x00asm\r\x00\x01\x00\x00\x19\x16wit-component-encoding\x04\x00\x07\xcf\x0e\x01A\
-\x02\x01A\x18\x01B\x1a\x01x\x04\x00\ttimestamp\x03\x00\x00\x01r\x02\x04names\x05values\
-\x04\x00\x04pair\x03\x00\x02\x01q\x02\x05audit\x00\x00\x07session\x01s\x00\x04\x00\x04feed\x03\
-\x00\x04\x01p\x03\x01r\x06\x02ids\x08pipelines\x05stages\x06sources\x07re\
-ad-at\x01\x05extra\x06\x04\x00\rbatch-context\x03\x00\x07\x01ky\x01r\x03\x07m\
-essages\tretryable\x7f\x0bretry-after\t\x04\x00\x07failur\
-e\x03\x00\n\x01ks\x01r\x03\x04paths\x07messages\x04help\x0c\x04\x00\x0cconfig\
--issue\x03\x00\r\x01m\x03\x07nothing\x05heads\x08payloads\x04\x00\x05ne\
-eds\x03\x00\x0f\x01m\x02\x08failures\x06always\x04\x00\x07inspect\x03\x00\x11\x01r\
-\x02\rmax-documentsy\tmax-bytesy\x04\x00\nbatch-wish\
-\x03\x00\x13\x01ps\x01k\x15\x01k\x14\x01r\x08\x04only\x16\x04skip\x15\x05needs\x10\x07reaso\
-ns\x15\x05batch\x17\x07inspect\x12\x0cresponse-maxy\x05extra\x06\
-\x04\x00\x05setup\x03\x00\x18\x03\x00!lockgate:plugin/types@0.1.\
-0-draft\x05\x00\x02\x03\x00\x00\x04pair\x01B\x07\x02\x03\x02\x01\x01\x04\x00\x04pair\x03\x00\x00\x01m\x05\x05\
-trace\x05debug\x04info\x04warn\x05error\x04\x00\x05level\x03\x00\x02\x01p\
-\x01\x01@\x03\x05level\x03\x07messages\x06fields\x04\x01\x00\x04\x00\x04emit\x01\x05\x03\
-\x00\x1flockgate:plugin/log@0.1.0-draft\x05\x02\x01B\x04\x01@\
-\x02\x04names\x05valuey\x01\x00\x04\x00\x03add\x01\x00\x01@\x02\x04names\x05valueu\
-\x01\x00\x04\x00\x07observe\x01\x01\x03\x00#lockgate:plugin/metrics\
-@0.1.0-draft\x05\x03\x01B\x15\x01ks\x01ku\x01r\x08\x0econtinent-nam\
-e\x00\x10country-iso-code\x00\x0ccountry-name\x00\x0fregio\
-n-iso-code\x00\x0bregion-name\x00\tcity-name\x00\x08lati\
-tude\x01\tlongitude\x01\x04\x00\x05place\x03\x00\x02\x01ky\x01r\x02\x06number\
-\x04\x0corganization\x00\x04\x00\x07network\x03\x00\x05\x01r\x02\x04names\x07ve\
-rsion\x00\x04\x00\x0eagent-software\x03\x00\x07\x01k\x08\x01r\x03\x08softwar\
-e\x08\x02os\t\x06devices\x04\x00\x05agent\x03\x00\n\x01k\x03\x01@\x01\x02ips\x00\x0c\x04\x00\x08\
-place-of\x01\r\x01k\x06\x01@\x01\x02ips\x00\x0e\x04\x00\nnetwork-of\x01\x0f\x01k\x0b\
-\x01@\x01\x04texts\x00\x10\x04\x00\nuser-agent\x01\x11\x03\x00\"lockgate:pl\
-ugin/lookup@0.1.0-draft\x05\x04\x01B\x0b\x01q\x03\x0equota-ex\
-ceeded\x00\x00\ttoo-large\x00\x00\x0bunavailable\x01s\x00\x04\x00\x0bst\
-ate-error\x03\x00\x00\x01ks\x01j\x01\x02\x01\x01\x01@\x01\x03keys\x00\x03\x04\x00\x03get\x01\x04\x01\
-j\x00\x01\x01\x01@\x02\x03keys\x05values\x00\x05\x04\x00\x03put\x01\x06\x01@\x01\x03keys\x00\x05\x04\
-\x00\x06remove\x01\x07\x03\x00!lockgate:plugin/state@0.1.0\
--draft\x05\x05\x02\x03\x00\x00\ttimestamp\x02\x03\x00\x00\x04feed\x01B\x06\x02\x03\x02\x01\x06\x04\
-\x00\ttimestamp\x03\x00\x00\x02\x03\x02\x01\x07\x04\x00\x04feed\x03\x00\x02\x01r\x07\x03keys\nev\
-ent-types\x04codes\x04time\x01\x05indexx\x04feed\x03\x07paylo\
-ads\x04\x00\x05event\x03\x00\x04\x03\x00\"lockgate:plugin/events@\
-0.1.0-draft\x05\x08\x02\x03\x00\x00\x0cconfig-issue\x02\x03\x00\x00\x05setup\
-\x01B\x08\x02\x03\x02\x01\t\x04\x00\x0cconfig-issue\x03\x00\x00\x02\x03\x02\x01\n\x04\x00\x05setup\x03\
-\x00\x02\x01p\x01\x01j\x01\x03\x01\x04\x01@\x01\x06configs\x00\x05\x04\x00\tconfigure\x01\x06\x04\x00\
-%lockgate:plugin/lifecycle@0.1.0-draft\x05\x0b\
-\x02\x03\x00\x05\x05event\x02\x03\x00\x00\rbatch-context\x02\x03\x00\x00\x07failure\
-\x01B\x0e\x02\x03\x02\x01\x0c\x04\x00\x05event\x03\x00\x00\x02\x03\x02\x01\r\x04\x00\rbatch-context\
-\x03\x00\x02\x02\x03\x02\x01\x0e\x04\x00\x07failure\x03\x00\x04\x01ps\x01q\x03\x04emit\x01\x06\x00\x04drop\
-\x01y\x00\x06reject\x01s\x00\x04\x00\x07outcome\x03\x00\x07\x01p\x01\x01p\x08\x01j\x01\n\x01\x05\x01@\
-\x02\x03ctx\x03\x06events\t\x00\x0b\x04\x00\ttransform\x01\x0c\x04\x00#lockgat\
-e:plugin/mapping@0.1.0-draft\x05\x0f\x04\x00\"lockgat\
-e:plugin/mapper@0.1.0-draft\x04\x00\x0b\x0c\x01\x00\x06mapper\
-\x03\x00\x00\x00/\tproducers\x01\x0cprocessed-by\x01\rwit-compo\
-nent\x070.258.3\
+        pub static WORLD: [u8; 1927] = *b"\
+\x00asm\r\x00\x01\x00\x00\x19\x16wit-component-encoding\x04\x00\x07\xa2\x0e\x01A\
+\x02\x01A\x15\x01B\x15\x01x\x04\x00\ttimestamp\x03\x00\x00\x01r\x02\x04names\x05values\
+\x04\x00\x04pair\x03\x00\x02\x01p\x03\x01r\x06\x02ids\x08pipelines\x05stages\x06so\
+urces\x07read-at\x01\x05extra\x04\x04\x00\x05batch\x03\x00\x05\x01ks\x01r\x03\x04p\
+aths\x07messages\x04help\x07\x04\x00\x0cconfig-issue\x03\x00\x08\x01m\x03\
+\x05types\x08metadata\x07payload\x04\x00\x06access\x03\x00\n\x01ps\x01k\
+\x0c\x01r\x04\x04only\r\x04skip\x0c\x10skip-in-sessions\x0c\x06acces\
+s\x0b\x04\x00\x0csubscription\x03\x00\x0e\x01ky\x01r\x02\x07messages\x05afte\
+r\x10\x04\x00\x05retry\x03\x00\x11\x01q\x03\x05retry\x01\x12\x00\x07isolate\x01s\x00\x04hol\
+d\x01s\x00\x04\x00\x07failure\x03\x00\x13\x03\x00!lockgate:plugin/type\
+s@0.1.0-draft\x05\x00\x02\x03\x00\x00\x04pair\x01B\t\x02\x03\x02\x01\x01\x04\x00\x04pair\x03\
+\x00\x00\x01m\x05\x05trace\x05debug\x04info\x04warn\x05error\x04\x00\x05leve\
+l\x03\x00\x02\x01@\x01\x05level\x03\x00\x7f\x04\x00\x07enabled\x01\x04\x01p\x01\x01@\x03\x05level\
+\x03\x07messages\x06fields\x05\x01\x00\x04\x00\x04emit\x01\x06\x03\x00\x1flockgate\
+:plugin/log@0.1.0-draft\x05\x02\x01B\x04\x01@\x02\x04names\x05va\
+luey\x01\x00\x04\x00\x03add\x01\x00\x01@\x02\x04names\x05valueu\x01\x00\x04\x00\x07obser\
+ve\x01\x01\x03\x00#lockgate:plugin/metrics@0.1.0-dra\
+ft\x05\x03\x01B\x15\x01ks\x01ku\x01r\x08\x0econtinent-name\x00\x10country\
+-iso-code\x00\x0ccountry-name\x00\x0fregion-iso-code\
+\x00\x0bregion-name\x00\tcity-name\x00\x08latitude\x01\tlong\
+itude\x01\x04\x00\x05place\x03\x00\x02\x01ky\x01r\x02\x06number\x04\x0corganiza\
+tion\x00\x04\x00\x07network\x03\x00\x05\x01r\x02\x04names\x07version\x00\x04\x00\x08s\
+oftware\x03\x00\x07\x01k\x08\x01r\x03\x08software\x08\x02os\t\x06devices\x04\x00\
+\nuser-agent\x03\x00\n\x01k\x03\x01@\x01\x02ips\x00\x0c\x04\x00\x08place-of\x01\r\x01\
+k\x06\x01@\x01\x02ips\x00\x0e\x04\x00\nnetwork-of\x01\x0f\x01k\x0b\x01@\x01\x04texts\x00\x10\
+\x04\x00\ruser-agent-of\x01\x11\x03\x00\"lockgate:plugin/loo\
+kup@0.1.0-draft\x05\x04\x01B\x0b\x01q\x03\x0bnot-granted\x00\x00\x0equ\
+ota-exceeded\x00\x00\ttoo-large\x00\x00\x04\x00\x0bstate-error\
+\x03\x00\x00\x01ks\x01j\x01\x02\x01\x01\x01@\x01\x03keys\x00\x03\x04\x00\x03get\x01\x04\x01j\x00\x01\x01\x01@\x02\x03k\
+eys\x05values\x00\x05\x04\x00\x03put\x01\x06\x01@\x01\x03keys\x00\x05\x04\x00\x06remove\x01\
+\x07\x03\x00!lockgate:plugin/state@0.1.0-draft\x05\x05\x02\
+\x03\x00\x00\ttimestamp\x01B\x05\x02\x03\x02\x01\x06\x04\x00\ttimestamp\x03\x00\x00\x01ks\x01\
+r\x08\x03keys\nevent-types\x04codes\x04time\x01\x05indexx\x04f\
+eeds\x07session\x02\x07payloads\x04\x00\x05event\x03\x00\x03\x03\x00\"lock\
+gate:plugin/events@0.1.0-draft\x05\x07\x02\x03\x00\x00\x05bat\
+ch\x02\x03\x00\x00\x0cconfig-issue\x02\x03\x00\x00\x07failure\x02\x03\x00\x00\x0csubs\
+cription\x02\x03\x00\x05\x05event\x01B\x1e\x02\x03\x02\x01\x08\x04\x00\x05batch\x03\x00\x00\x02\x03\x02\
+\x01\t\x04\x00\x0cconfig-issue\x03\x00\x02\x02\x03\x02\x01\n\x04\x00\x07failure\x03\x00\x04\x02\x03\
+\x02\x01\x01\x04\x00\x04pair\x03\x00\x06\x02\x03\x02\x01\x0b\x04\x00\x0csubscription\x03\x00\x08\x02\x03\x02\x01\
+\x0c\x04\x00\x05event\x03\x00\n\x01ps\x01p\x07\x01r\x03\x0csubscription\t\x07reas\
+ons\x0c\x05extra\r\x04\x00\x05setup\x03\x00\x0e\x01r\x02\x07payloads\nattri\
+butes\r\x04\x00\x06mapped\x03\x00\x10\x01p\x11\x01q\x03\x04emit\x01\x12\x00\x04drop\x01y\x00\
+\x06reject\x01s\x00\x04\x00\x07outcome\x03\x00\x13\x01p\x03\x01j\x01\x0f\x01\x15\x01@\x01\x06conf\
+igs\x00\x16\x04\x00\tconfigure\x01\x17\x01p\x0b\x01p\x14\x01j\x01\x19\x01\x05\x01@\x02\x05batch\
+\x01\x06events\x18\x00\x1a\x04\x00\ttransform\x01\x1b\x04\x00#lockgate:plu\
+gin/mapping@0.1.0-draft\x05\r\x04\x00\"lockgate:plu\
+gin/mapper@0.1.0-draft\x04\x00\x0b\x0c\x01\x00\x06mapper\x03\x00\x00\x00/\
+\tproducers\x01\x0cprocessed-by\x01\rwit-component\x07\
+0.258.3\
 ";
     };
 }
@@ -4352,55 +6127,58 @@ nent\x070.258.3\
 #[macro_export]
 macro_rules! __export_world_http_sink {
     ($ty:ident) => {
-        $crate::__export_lockgate_plugin_lifecycle_0_1_0_draft_cabi!($ty with_types_in $crate::bindings::exports::lockgate::plugin::lifecycle);
         $crate::__export_lockgate_plugin_http_encoding_0_1_0_draft_cabi!($ty with_types_in $crate::bindings::exports::lockgate::plugin::http_encoding);
         #[unsafe(link_section = "component-type:lockgate:http-sink")]
-        pub static WORLD: [u8; 1771] = *b"\
-\x00asm\r\x00\x01\x00\x00\x19\x16wit-component-encoding\x04\x00\x07\x83\r\x01A\
-\x02\x01A\x11\x01B\x1a\x01x\x04\x00\ttimestamp\x03\x00\x00\x01r\x02\x04names\x05values\
-\x04\x00\x04pair\x03\x00\x02\x01q\x02\x05audit\x00\x00\x07session\x01s\x00\x04\x00\x04feed\x03\
-\x00\x04\x01p\x03\x01r\x06\x02ids\x08pipelines\x05stages\x06sources\x07re\
-ad-at\x01\x05extra\x06\x04\x00\rbatch-context\x03\x00\x07\x01ky\x01r\x03\x07m\
-essages\tretryable\x7f\x0bretry-after\t\x04\x00\x07failur\
-e\x03\x00\n\x01ks\x01r\x03\x04paths\x07messages\x04help\x0c\x04\x00\x0cconfig\
--issue\x03\x00\r\x01m\x03\x07nothing\x05heads\x08payloads\x04\x00\x05ne\
-eds\x03\x00\x0f\x01m\x02\x08failures\x06always\x04\x00\x07inspect\x03\x00\x11\x01r\
-\x02\rmax-documentsy\tmax-bytesy\x04\x00\nbatch-wish\
-\x03\x00\x13\x01ps\x01k\x15\x01k\x14\x01r\x08\x04only\x16\x04skip\x15\x05needs\x10\x07reaso\
-ns\x15\x05batch\x17\x07inspect\x12\x0cresponse-maxy\x05extra\x06\
-\x04\x00\x05setup\x03\x00\x18\x03\x00!lockgate:plugin/types@0.1.\
-0-draft\x05\x00\x02\x03\x00\x00\x04pair\x01B\x07\x02\x03\x02\x01\x01\x04\x00\x04pair\x03\x00\x00\x01m\x05\x05\
-trace\x05debug\x04info\x04warn\x05error\x04\x00\x05level\x03\x00\x02\x01p\
-\x01\x01@\x03\x05level\x03\x07messages\x06fields\x04\x01\x00\x04\x00\x04emit\x01\x05\x03\
-\x00\x1flockgate:plugin/log@0.1.0-draft\x05\x02\x01B\x04\x01@\
-\x02\x04names\x05valuey\x01\x00\x04\x00\x03add\x01\x00\x01@\x02\x04names\x05valueu\
-\x01\x00\x04\x00\x07observe\x01\x01\x03\x00#lockgate:plugin/metrics\
-@0.1.0-draft\x05\x03\x02\x03\x00\x00\x0cconfig-issue\x02\x03\x00\x00\x05setu\
-p\x01B\x08\x02\x03\x02\x01\x04\x04\x00\x0cconfig-issue\x03\x00\x00\x02\x03\x02\x01\x05\x04\x00\x05setup\
-\x03\x00\x02\x01p\x01\x01j\x01\x03\x01\x04\x01@\x01\x06configs\x00\x05\x04\x00\tconfigure\x01\x06\x04\
-\x00%lockgate:plugin/lifecycle@0.1.0-draft\x05\
-\x06\x02\x03\x00\x00\ttimestamp\x02\x03\x00\x00\x04feed\x02\x03\x00\x00\rbatch-conte\
-xt\x02\x03\x00\x00\x07failure\x01B*\x02\x03\x02\x01\x07\x04\x00\ttimestamp\x03\x00\x00\x02\x03\x02\
-\x01\x08\x04\x00\x04feed\x03\x00\x02\x02\x03\x02\x01\x01\x04\x00\x04pair\x03\x00\x04\x02\x03\x02\x01\t\x04\x00\rbatch\
--context\x03\x00\x06\x02\x03\x02\x01\n\x04\x00\x07failure\x03\x00\x08\x01r\x05\x03keys\nev\
-ent-types\x04time\x01\x04feed\x03\x07payloads\x04\x00\x08documen\
-t\x03\x00\n\x01p}\x01q\x02\x04text\x01s\x00\x05bytes\x01\x0c\x00\x04\x00\x04body\x03\x00\r\x01p\x05\
-\x01py\x01r\x06\x06methods\x0bpath-suffixs\x05query\x0f\x07heade\
-rs\x0f\x04body\x0e\x07carries\x10\x04\x00\x07request\x03\x00\x11\x01r\x02\x05index\
-y\x06reasons\x04\x00\trejection\x03\x00\x13\x01p\x12\x01p\x14\x01r\x02\x08reques\
-ts\x15\x08rejected\x16\x04\x00\x07encoded\x03\x00\x17\x01r\x04\x06status{\x07he\
-aders\x0f\x04bodys\ttruncated\x7f\x04\x00\x08response\x03\x00\x19\x01ky\
-\x01r\x02\x07messages\x05after\x1b\x04\x00\x0cpostponement\x03\x00\x1c\x01q\x03\
-\tdelivered\x00\x00\x08rejected\x01s\x00\x05retry\x00\x00\x04\x00\x04fate\x03\
-\x00\x1e\x01o\x02y\x1f\x01p \x01q\x05\tdelivered\x00\x00\x05mixed\x01!\x00\x05retry\
-\x01\x1d\x00\x05split\x01s\x00\x08rejected\x01s\x00\x04\x00\x08delivery\x03\x00\"\x01p\
-\x0b\x01j\x01\x18\x01\t\x01@\x02\x03ctx\x07\tdocuments$\x00%\x04\x00\x06encode\x01&\x01\
-@\x04\x06methods\x0bpath-suffixs\x07carries\x10\x08respons\
-e\x1a\x00#\x04\x00\x08classify\x01\'\x04\x00)lockgate:plugin/http\
--encoding@0.1.0-draft\x05\x0b\x04\x00%lockgate:plugi\
-n/http-sink@0.1.0-draft\x04\x00\x0b\x0f\x01\x00\thttp-sink\x03\
-\x00\x00\x00/\tproducers\x01\x0cprocessed-by\x01\rwit-compon\
-ent\x070.258.3\
+        pub static WORLD: [u8; 1948] = *b"\
+\x00asm\r\x00\x01\x00\x00\x19\x16wit-component-encoding\x04\x00\x07\xb4\x0e\x01A\
+\x02\x01A\x0f\x01B\x15\x01x\x04\x00\ttimestamp\x03\x00\x00\x01r\x02\x04names\x05values\
+\x04\x00\x04pair\x03\x00\x02\x01p\x03\x01r\x06\x02ids\x08pipelines\x05stages\x06so\
+urces\x07read-at\x01\x05extra\x04\x04\x00\x05batch\x03\x00\x05\x01ks\x01r\x03\x04p\
+aths\x07messages\x04help\x07\x04\x00\x0cconfig-issue\x03\x00\x08\x01m\x03\
+\x05types\x08metadata\x07payload\x04\x00\x06access\x03\x00\n\x01ps\x01k\
+\x0c\x01r\x04\x04only\r\x04skip\x0c\x10skip-in-sessions\x0c\x06acces\
+s\x0b\x04\x00\x0csubscription\x03\x00\x0e\x01ky\x01r\x02\x07messages\x05afte\
+r\x10\x04\x00\x05retry\x03\x00\x11\x01q\x03\x05retry\x01\x12\x00\x07isolate\x01s\x00\x04hol\
+d\x01s\x00\x04\x00\x07failure\x03\x00\x13\x03\x00!lockgate:plugin/type\
+s@0.1.0-draft\x05\x00\x02\x03\x00\x00\x04pair\x01B\t\x02\x03\x02\x01\x01\x04\x00\x04pair\x03\
+\x00\x00\x01m\x05\x05trace\x05debug\x04info\x04warn\x05error\x04\x00\x05leve\
+l\x03\x00\x02\x01@\x01\x05level\x03\x00\x7f\x04\x00\x07enabled\x01\x04\x01p\x01\x01@\x03\x05level\
+\x03\x07messages\x06fields\x05\x01\x00\x04\x00\x04emit\x01\x06\x03\x00\x1flockgate\
+:plugin/log@0.1.0-draft\x05\x02\x01B\x04\x01@\x02\x04names\x05va\
+luey\x01\x00\x04\x00\x03add\x01\x00\x01@\x02\x04names\x05valueu\x01\x00\x04\x00\x07obser\
+ve\x01\x01\x03\x00#lockgate:plugin/metrics@0.1.0-dra\
+ft\x05\x03\x02\x03\x00\x00\x06access\x02\x03\x00\x00\x05batch\x02\x03\x00\x00\x0cconfig-iss\
+ue\x02\x03\x00\x00\x07failure\x02\x03\x00\x00\x05retry\x02\x03\x00\x00\ttimestamp\x01B\
+>\x02\x03\x02\x01\x04\x04\x00\x06access\x03\x00\x00\x02\x03\x02\x01\x05\x04\x00\x05batch\x03\x00\x02\x02\x03\x02\x01\x06\x04\
+\x00\x0cconfig-issue\x03\x00\x04\x02\x03\x02\x01\x07\x04\x00\x07failure\x03\x00\x06\x02\x03\x02\x01\x01\
+\x04\x00\x04pair\x03\x00\x08\x02\x03\x02\x01\x08\x04\x00\x05retry\x03\x00\n\x02\x03\x02\x01\t\x04\x00\ttimest\
+amp\x03\x00\x0c\x01ks\x01p\t\x01r\t\x03keys\nevent-types\x04codes\x04t\
+ime\r\x05indexx\x04feeds\x07session\x0e\nattributes\x0f\x07p\
+ayloads\x04\x00\x08document\x03\x00\x10\x01m\x03\x05never\x08failures\x06\
+always\x04\x00\x07inspect\x03\x00\x12\x01ps\x01k\x14\x01ky\x01r\t\x04only\x15\x04sk\
+ip\x14\x06access\x01\x0btime-member\x0e\rmax-documents\x16\t\
+max-bytes\x16\x07inspect\x13\x12max-response-bytes\x16\x05\
+extra\x0f\x04\x00\x05setup\x03\x00\x17\x01q\x03\x04text\x01s\x00\x08document\x01y\x00\
+\x12document-as-string\x01y\x00\x04\x00\x04part\x03\x00\x19\x01p\x1a\x01p}\x01q\
+\x02\x05parts\x01\x1b\x00\x05bytes\x01\x1c\x00\x04\x00\x0crequest-body\x03\x00\x1d\x01q\x02\
+\x04text\x01s\x00\x05bytes\x01\x1c\x00\x04\x00\rresponse-body\x03\x00\x1f\x01py\x01\
+r\x07\x06methods\x0bpath-suffixs\x05query\x0f\x07headers\x0f\x04\
+body\x1e\x03tags\x07carries!\x04\x00\x07request\x03\x00\"\x01r\x02\x05inde\
+xy\x06reasons\x04\x00\trejection\x03\x00$\x01p#\x01p%\x01r\x02\x08reque\
+sts&\x08rejected\'\x04\x00\x07encoded\x03\x00(\x01r\x04\x06status{\x07h\
+eaders\x0f\x04body \ttruncated\x7f\x04\x00\x08response\x03\x00*\x01r\
+\x04\x06methods\x0bpath-suffixs\x03tags\x07carries!\x04\x00\x04s\
+ent\x03\x00,\x01q\x03\tdelivered\x00\x00\x08rejected\x01s\x00\x05retry\x00\
+\x00\x04\x00\x0bdisposition\x03\x00.\x01o\x02y/\x01p0\x01q\x07\tby-status\x00\
+\x00\tdelivered\x00\x00\x05mixed\x011\x00\x05retry\x01\x0b\x00\x05split\x01s\x00\
+\x08rejected\x01s\x00\x04hold\x01s\x00\x04\x00\x08delivery\x03\x002\x01p\x05\x01j\x01\
+\x18\x014\x01@\x01\x06configs\x005\x04\x00\tconfigure\x016\x01p\x11\x01j\x01)\x01\x07\x01\
+@\x02\x05batch\x03\tdocuments7\x008\x04\x00\x06encode\x019\x01@\x03\x05bat\
+ch\x03\x04sent-\x08response+\x003\x04\x00\x08classify\x01:\x04\x00)loc\
+kgate:plugin/http-encoding@0.1.0-draft\x05\n\
+\x04\x00%lockgate:plugin/http-sink@0.1.0-draft\
+\x04\x00\x0b\x0f\x01\x00\thttp-sink\x03\x00\x00\x00/\tproducers\x01\x0cprocess\
+ed-by\x01\rwit-component\x070.258.3\
 ";
     };
 }

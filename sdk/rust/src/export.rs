@@ -2,10 +2,10 @@
 
 use std::cell::OnceCell;
 
-use crate::{ConfigIssue, Failure, Plugin, Setup, config};
+use crate::{ConfigIssue, Failure, Plugin, config};
 
 /// The `configure` of every component.
-pub fn configure<P: Plugin>(slot: &OnceCell<P>, with: &str) -> Result<Setup, Vec<ConfigIssue>> {
+pub fn configure<P: Plugin>(slot: &OnceCell<P>, with: &str) -> Result<P::Setup, Vec<ConfigIssue>> {
     report_panics();
     let (plugin, setup) = P::configure(config::parse(with)?)?;
     match slot.set(plugin) {
@@ -15,11 +15,8 @@ pub fn configure<P: Plugin>(slot: &OnceCell<P>, with: &str) -> Result<Setup, Vec
 }
 
 pub fn configured<P>(slot: &OnceCell<P>) -> Result<&P, Failure> {
-    slot.get().ok_or_else(|| Failure {
-        message: "`configure` was not called.".into(),
-        retryable: false,
-        retry_after: None,
-    })
+    slot.get()
+        .ok_or_else(|| Failure::hold("`configure` was not called."))
 }
 
 /// A panic is a trap to the host, which sees no message of it unless the guest logs one.

@@ -1,31 +1,65 @@
-use crate::{Body, Delivery, Pair, Postponement, Rejection, Request, Response};
+use std::borrow::Cow;
 
-/// What `classify` knows of the request that was answered.
-#[derive(Clone, Copy, Debug)]
-pub struct Sent<'a> {
-    pub method: &'a str,
-    pub path_suffix: &'a str,
-    /// Which documents of the batch it carried, by index.
-    pub carries: &'a [u32],
-}
+use crate::{Delivery, Pair, Part, Rejection, Request, RequestBody, Response, ResponseBody, Retry};
 
 impl Request {
     /// A POST to the operator's URL.
-    pub fn post(content_type: &str, body: impl Into<Body>, carries: Vec<u32>) -> Request {
+    pub fn post(content_type: &str, body: impl Into<RequestBody>, carries: Vec<u32>) -> Request {
         Request {
             method: "POST".into(),
             path_suffix: String::new(),
             query: vec![],
             headers: vec![Pair::new("content-type", content_type)],
             body: body.into(),
+            tag: String::new(),
             carries,
         }
     }
 
-    /// What is appended to the path of the operator's URL: `[A-Za-z0-9._~/-]*`, no `..`, no `//`.
+    /// What is appended to the path of the operator's URL: `[A-Za-z0-9._~/-]*`, beginning with `/`
+    /// or `.`, without empty, `.` or `..` segments.
     pub fn path_suffix(mut self, suffix: impl Into<String>) -> Request {
         self.path_suffix = suffix.into();
         self
+    }
+
+    /// What `classify` is given of this request. At most 1 KiB.
+    pub fn tag(mut self, tag: impl Into<String>) -> Request {
+        self.tag = tag.into();
+        self
+    }
+}
+
+impl RequestBody {
+    /// A JSON array of documents, which need not pass through the plugin.
+    pub fn array(documents: &[u32]) -> RequestBody {
+        let mut parts = Vec::with_capacity(2 * documents.len() + 1);
+        for &document in documents {
+            let separator = if parts.is_empty() { "[" } else { "," };
+            parts.push(Part::Text(separator.into()));
+            parts.push(Part::Document(document));
+        }
+        let end = if parts.is_empty() { "[]" } else { "]" };
+        parts.push(Part::Text(end.into()));
+        RequestBody::Parts(parts)
+    }
+}
+
+impl From<String> for RequestBody {
+    fn from(text: String) -> RequestBody {
+        RequestBody::Parts(vec![Part::Text(text)])
+    }
+}
+
+impl From<Vec<Part>> for RequestBody {
+    fn from(parts: Vec<Part>) -> RequestBody {
+        RequestBody::Parts(parts)
+    }
+}
+
+impl From<Vec<u8>> for RequestBody {
+    fn from(bytes: Vec<u8>) -> RequestBody {
+        RequestBody::Bytes(bytes)
     }
 }
 
@@ -38,15 +72,13 @@ impl Rejection {
     }
 }
 
-impl From<String> for Body {
-    fn from(text: String) -> Body {
-        Body::Text(text)
-    }
-}
-
-impl From<Vec<u8>> for Body {
-    fn from(bytes: Vec<u8>) -> Body {
-        Body::Bytes(bytes)
+impl ResponseBody {
+    /// The body as text; what is not UTF-8 is replaced.
+    pub fn text(&self) -> Cow<'_, str> {
+        match self {
+            ResponseBody::Text(text) => text.into(),
+            ResponseBody::Bytes(bytes) => String::from_utf8_lossy(bytes),
+        }
     }
 }
 
@@ -72,7 +104,8 @@ impl Response {
 
     /// One sentence for people: the status and the beginning of the body.
     pub fn summary(&self) -> String {
-        let body = self.body.trim();
+        let body = self.body.text();
+        let body = body.trim();
         if body.is_empty() {
             return format!("the receiver answered {}", self.status);
         }
@@ -87,20 +120,9 @@ impl Response {
 }
 
 impl Delivery {
-    /// What a status means where a receiver says nothing more: 2xx delivered; 400, 413 and 422
-    /// split, for they may be one document's fault; everything else is no document's fault, so
-    /// hold and retry.
-    pub fn by_status(response: &Response) -> Delivery {
-        match response.status {
-            200..300 => Delivery::Delivered,
-            400 | 413 | 422 => Delivery::Split(response.summary()),
-            _ => Delivery::retry(response),
-        }
-    }
-
     /// Hold, and send the same again.
     pub fn retry(response: &Response) -> Delivery {
-        Delivery::Retry(Postponement {
+        Delivery::Retry(Retry {
             message: response.summary(),
             after: response.retry_after(),
         })
@@ -109,39 +131,19 @@ impl Delivery {
 
 #[cfg(test)]
 mod tests {
-    use crate::{Delivery, Postponement, test};
+    use crate::{Delivery, Pair, Retry, test};
 
     #[test]
-    fn statuses_are_delivered_split_or_retried_never_dropped() {
-        for (status, body, expected) in [
-            (201, "", Delivery::Delivered),
-            (
-                400,
-                "bad\n",
-                Delivery::Split("the receiver answered 400: bad".into()),
-            ),
-            (413, "", Delivery::Split("the receiver answered 413".into())),
-            (
-                404,
-                "",
-                Delivery::Retry(Postponement {
-                    message: "the receiver answered 404".into(),
-                    after: Some(7000),
-                }),
-            ),
-            (
-                503,
-                "",
-                Delivery::Retry(Postponement {
-                    message: "the receiver answered 503".into(),
-                    after: Some(7000),
-                }),
-            ),
-        ] {
-            let mut response = test::response(status, body);
-            response.headers.push(crate::Pair::new("Retry-After", "7"));
-            assert_eq!(Delivery::by_status(&response), expected);
-        }
+    fn a_retry_says_what_was_answered_and_when_to_come_back() {
+        let mut response = test::response(503, "busy\n");
+        response.headers.push(Pair::new("Retry-After", "7"));
+        assert_eq!(
+            Delivery::retry(&response),
+            Delivery::Retry(Retry {
+                message: "the receiver answered 503: busy".into(),
+                after: Some(7000),
+            })
+        );
         let long = test::response(500, &"é".repeat(300)).summary();
         assert_eq!(
             long,

@@ -4,7 +4,7 @@
 //! makes a component of it:
 //!
 //! ```
-//! use lockgate_plugin::{BatchContext, ConfigIssue, Event, Filter, Needs, Setup, Verdict, json};
+//! use lockgate_plugin::{Access, Batch, ConfigIssue, Event, Filter, StageSetup, Verdict, json};
 //!
 //! #[derive(serde::Deserialize)]
 //! #[serde(deny_unknown_fields)]
@@ -20,14 +20,15 @@
 //! impl Filter for NotTheseUsers {
 //!     type Config = Config;
 //!
-//!     fn configure(config: Config) -> Result<(Self, Setup), Vec<ConfigIssue>> {
+//!     fn configure(config: Config) -> Result<(Self, StageSetup), Vec<ConfigIssue>> {
 //!         if config.users.is_empty() {
 //!             return Err(vec![ConfigIssue::new("users", "`users` is empty.").help(r#"users = ["bot-ci"]"#)]);
 //!         }
-//!         Ok((NotTheseUsers { users: config.users }, Setup::new(Needs::Payloads).reasons(["user"])))
+//!         let setup = StageSetup::new(Access::Payload).reasons(["user"]);
+//!         Ok((NotTheseUsers { users: config.users }, setup))
 //!     }
 //!
-//!     fn verdict(&self, _: &BatchContext, event: &Event) -> Verdict {
+//!     fn verdict(&self, _: &Batch, event: &Event) -> Verdict {
 //!         let user = json::find(&event.payload, "user").ok().flatten().and_then(json::text);
 //!         if user.is_some_and(|user| self.users.iter().any(|name| *name == user)) {
 //!             Verdict::Drop(0) // the first of `reasons`
@@ -42,12 +43,12 @@
 //! // Off wasm the macro exports nothing, and logs go nowhere: a plugin's tests are ordinary tests.
 //! let (plugin, setup) = lockgate_plugin::test::configure::<NotTheseUsers>(r#"{"users":["bot-ci"]}"#).unwrap();
 //! let event = lockgate_plugin::test::event(r#"{"event":"exec","user":"bot-ci"}"#);
-//! assert_eq!(plugin.verdict(&lockgate_plugin::test::context(), &event), Verdict::Drop(0));
+//! assert_eq!(plugin.verdict(&lockgate_plugin::test::batch(), &event), Verdict::Drop(0));
 //! ```
 //!
 //! The crate is built as a component with `crate-type = ["cdylib"]` for `wasm32-unknown-unknown`,
 //! `wasm-component-ld` being the linker. A component has no clock, no randomness, no files and no
-//! network: [`BatchContext::read_at`] is the time. It panics in the open: the message goes to the
+//! network: [`Batch::read_at`] is the time. It panics in the open: the message goes to the
 //! host's log, the call is a trap, and the host finds the one event that did it.
 
 // What the generator writes is its own affair.
@@ -72,14 +73,15 @@ use serde::de::DeserializeOwned;
 
 pub use bindings::exports::lockgate::plugin::filtering::Verdict;
 pub use bindings::exports::lockgate::plugin::http_encoding::{
-    Body, Delivery, Document, Encoded, Fate, Postponement, Rejection, Request, Response,
+    Delivery, Disposition, Document, Encoded, Inspect, Part, Rejection, Request, RequestBody,
+    Response, ResponseBody, Sent, Setup as SinkSetup,
 };
-pub use bindings::exports::lockgate::plugin::mapping::Outcome;
+pub use bindings::exports::lockgate::plugin::mapping::{Mapped, Outcome};
 pub use bindings::lockgate::plugin::events::Event;
 pub use bindings::lockgate::plugin::types::{
-    BatchContext, BatchWish, ConfigIssue, Failure, Feed, Inspect, Needs, Pair, Setup, Timestamp,
+    Access, Batch, ConfigIssue, Failure, Pair, Retry, Subscription, Timestamp,
 };
-pub use http::Sent;
+pub use setup::StageSetup;
 
 /// What all three kinds have in common.
 ///
@@ -87,8 +89,10 @@ pub use http::Sent;
 pub trait Plugin: Sized + 'static {
     /// See [`Filter::Config`].
     type Config: DeserializeOwned;
+    /// [`StageSetup`] or [`SinkSetup`].
+    type Setup;
     /// See [`Filter::configure`].
-    fn configure(config: Self::Config) -> Result<(Self, Setup), Vec<ConfigIssue>>;
+    fn configure(config: Self::Config) -> Result<(Self, Self::Setup), Vec<ConfigIssue>>;
 }
 
 /// Chooses events. It cannot change them. Exported by [`filter!`].
@@ -99,17 +103,17 @@ pub trait Filter: Sized + 'static {
 
     /// Called once per instance, before anything else; by default an instance lives for one batch,
     /// so be quick. Return every problem there is, each with the path of its key.
-    fn configure(config: Self::Config) -> Result<(Self, Setup), Vec<ConfigIssue>>;
+    fn configure(config: Self::Config) -> Result<(Self, StageSetup), Vec<ConfigIssue>>;
 
-    /// Called for every event that `only` and `skip` of the [`Setup`] let through, unless it needs
-    /// [`Needs::Nothing`].
-    fn verdict(&self, context: &BatchContext, event: &Event) -> Verdict;
+    /// Called for every event that the type lists of the [`StageSetup`] let through, unless its
+    /// access is [`Access::Types`].
+    fn verdict(&self, batch: &Batch, event: &Event) -> Verdict;
 
     /// One verdict per event, in order. Override it to look at the batch as a whole, or to fail.
-    fn filter(&self, context: &BatchContext, events: &[Event]) -> Result<Vec<Verdict>, Failure> {
+    fn filter(&self, batch: &Batch, events: &[Event]) -> Result<Vec<Verdict>, Failure> {
         Ok(events
             .iter()
-            .map(|event| self.verdict(context, event))
+            .map(|event| self.verdict(batch, event))
             .collect())
     }
 }
@@ -120,22 +124,18 @@ pub trait Mapper: Sized + 'static {
     type Config: DeserializeOwned;
 
     /// See [`Filter::configure`].
-    fn configure(config: Self::Config) -> Result<(Self, Setup), Vec<ConfigIssue>>;
+    fn configure(config: Self::Config) -> Result<(Self, StageSetup), Vec<ConfigIssue>>;
 
-    /// Called for every event that `only` and `skip` of the [`Setup`] let through; the host drops
-    /// the others. Each emitted text must be one JSON object: the host dead-letters the event
+    /// Called for every event that the type lists of the [`StageSetup`] let through; the host drops
+    /// the others. Each emitted payload must be one JSON object: the host dead-letters the event
     /// otherwise.
-    fn map(&self, context: &BatchContext, event: Event) -> Outcome;
+    fn map(&self, batch: &Batch, event: Event) -> Outcome;
 
     /// One outcome per event, in order. Override it to look at the batch as a whole, or to fail.
-    fn transform(
-        &self,
-        context: &BatchContext,
-        events: Vec<Event>,
-    ) -> Result<Vec<Outcome>, Failure> {
+    fn transform(&self, batch: &Batch, events: Vec<Event>) -> Result<Vec<Outcome>, Failure> {
         Ok(events
             .into_iter()
-            .map(|event| self.map(context, event))
+            .map(|event| self.map(batch, event))
             .collect())
     }
 }
@@ -147,17 +147,16 @@ pub trait HttpSink: Sized + 'static {
     type Config: DeserializeOwned;
 
     /// See [`Filter::configure`].
-    fn configure(config: Self::Config) -> Result<(Self, Setup), Vec<ConfigIssue>>;
+    fn configure(config: Self::Config) -> Result<(Self, SinkSetup), Vec<ConfigIssue>>;
 
-    /// Makes requests of documents. Every index of the batch stands in exactly one request or one
-    /// rejection.
-    fn encode(&self, context: &BatchContext, documents: Vec<Document>) -> Result<Encoded, Failure>;
+    /// Makes requests of documents. Every index of the batch is in one request or one rejection.
+    fn encode(&self, batch: &Batch, documents: Vec<Document>) -> Result<Encoded, Failure>;
 
-    /// Says what an answer means; called for those that [`Setup::inspect`] names. May be called on
-    /// another instance than `encode` was.
-    fn classify(&self, sent: &Sent<'_>, response: &Response) -> Delivery {
-        let _ = sent;
-        Delivery::by_status(response)
+    /// Says what a response means; called for those that [`SinkSetup::inspect`] names. May be
+    /// called on another instance than `encode` was.
+    fn classify(&self, batch: &Batch, sent: &Sent, response: &Response) -> Delivery {
+        let _ = (batch, sent, response);
+        Delivery::ByStatus
     }
 }
 
@@ -165,23 +164,20 @@ pub trait HttpSink: Sized + 'static {
 #[macro_export]
 macro_rules! filter {
     ($plugin:ty) => {
-        $crate::__plugin!(Filter, $plugin);
+        $crate::__plugin!(Filter, StageSetup, $plugin);
         #[cfg(target_family = "wasm")]
         const _: () = {
-            use $crate::bindings::exports::lockgate::plugin::filtering::Guest;
-            $crate::__lifecycle!($plugin);
+            use $crate::bindings::exports::lockgate::plugin::filtering::{Guest, Setup};
+            $crate::__exported!($plugin);
             impl Guest for Exported {
+                $crate::__configure!();
                 fn filter(
-                    context: $crate::BatchContext,
+                    batch: $crate::Batch,
                     events: ::std::vec::Vec<$crate::Event>,
                 ) -> ::std::result::Result<::std::vec::Vec<$crate::Verdict>, $crate::Failure>
                 {
                     PLUGIN.with(|plugin| {
-                        $crate::Filter::filter(
-                            $crate::export::configured(plugin)?,
-                            &context,
-                            &events,
-                        )
+                        $crate::Filter::filter($crate::export::configured(plugin)?, &batch, &events)
                     })
                 }
             }
@@ -194,21 +190,22 @@ macro_rules! filter {
 #[macro_export]
 macro_rules! mapper {
     ($plugin:ty) => {
-        $crate::__plugin!(Mapper, $plugin);
+        $crate::__plugin!(Mapper, StageSetup, $plugin);
         #[cfg(target_family = "wasm")]
         const _: () = {
-            use $crate::bindings::exports::lockgate::plugin::mapping::Guest;
-            $crate::__lifecycle!($plugin);
+            use $crate::bindings::exports::lockgate::plugin::mapping::{Guest, Setup};
+            $crate::__exported!($plugin);
             impl Guest for Exported {
+                $crate::__configure!();
                 fn transform(
-                    context: $crate::BatchContext,
+                    batch: $crate::Batch,
                     events: ::std::vec::Vec<$crate::Event>,
                 ) -> ::std::result::Result<::std::vec::Vec<$crate::Outcome>, $crate::Failure>
                 {
                     PLUGIN.with(|plugin| {
                         $crate::Mapper::transform(
                             $crate::export::configured(plugin)?,
-                            &context,
+                            &batch,
                             events,
                         )
                     })
@@ -223,39 +220,34 @@ macro_rules! mapper {
 #[macro_export]
 macro_rules! http_sink {
     ($plugin:ty) => {
-        $crate::__plugin!(HttpSink, $plugin);
+        $crate::__plugin!(HttpSink, SinkSetup, $plugin);
         #[cfg(target_family = "wasm")]
         const _: () = {
-            use $crate::bindings::exports::lockgate::plugin::http_encoding::Guest;
-            $crate::__lifecycle!($plugin);
+            use $crate::bindings::exports::lockgate::plugin::http_encoding::{Guest, Setup};
+            $crate::__exported!($plugin);
             impl Guest for Exported {
+                $crate::__configure!();
                 fn encode(
-                    context: $crate::BatchContext,
+                    batch: $crate::Batch,
                     documents: ::std::vec::Vec<$crate::Document>,
                 ) -> ::std::result::Result<$crate::Encoded, $crate::Failure> {
                     PLUGIN.with(|plugin| {
                         $crate::HttpSink::encode(
                             $crate::export::configured(plugin)?,
-                            &context,
+                            &batch,
                             documents,
                         )
                     })
                 }
                 fn classify(
-                    method: ::std::string::String,
-                    path_suffix: ::std::string::String,
-                    carries: ::std::vec::Vec<u32>,
+                    batch: $crate::Batch,
+                    sent: $crate::Sent,
                     response: $crate::Response,
                 ) -> $crate::Delivery {
                     PLUGIN.with(|plugin| {
                         let plugin =
                             $crate::export::configured(plugin).expect("`configure` comes first");
-                        let sent = $crate::Sent {
-                            method: &method,
-                            path_suffix: &path_suffix,
-                            carries: &carries,
-                        };
-                        $crate::HttpSink::classify(plugin, &sent, &response)
+                        $crate::HttpSink::classify(plugin, &batch, &sent, &response)
                     })
                 }
             }
@@ -267,12 +259,13 @@ macro_rules! http_sink {
 #[doc(hidden)]
 #[macro_export]
 macro_rules! __plugin {
-    ($kind:ident, $plugin:ty) => {
+    ($kind:ident, $setup:ident, $plugin:ty) => {
         impl $crate::Plugin for $plugin {
             type Config = <$plugin as $crate::$kind>::Config;
+            type Setup = $crate::$setup;
             fn configure(
                 config: Self::Config,
-            ) -> ::std::result::Result<(Self, $crate::Setup), ::std::vec::Vec<$crate::ConfigIssue>>
+            ) -> ::std::result::Result<(Self, Self::Setup), ::std::vec::Vec<$crate::ConfigIssue>>
             {
                 <$plugin as $crate::$kind>::configure(config)
             }
@@ -282,18 +275,25 @@ macro_rules! __plugin {
 
 #[doc(hidden)]
 #[macro_export]
-macro_rules! __lifecycle {
+macro_rules! __exported {
     ($plugin:ty) => {
         struct Exported;
         ::std::thread_local! {
             static PLUGIN: ::std::cell::OnceCell<$plugin> = const { ::std::cell::OnceCell::new() };
         }
-        impl $crate::bindings::exports::lockgate::plugin::lifecycle::Guest for Exported {
-            fn configure(
-                config: ::std::string::String,
-            ) -> ::std::result::Result<$crate::Setup, ::std::vec::Vec<$crate::ConfigIssue>> {
-                PLUGIN.with(|plugin| $crate::export::configure(plugin, &config))
-            }
+    };
+}
+
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __configure {
+    () => {
+        fn configure(
+            config: ::std::string::String,
+        ) -> ::std::result::Result<Setup, ::std::vec::Vec<$crate::ConfigIssue>> {
+            PLUGIN.with(|plugin| {
+                $crate::export::configure(plugin, &config).map(::std::convert::Into::into)
+            })
         }
     };
 }

@@ -4,6 +4,18 @@
 /// How much a line matters.
 pub use crate::bindings::lockgate::plugin::log::Level;
 
+/// Whether a line of this level would be kept: ask before building an expensive one. Off wasm none
+/// is.
+pub fn enabled(level: Level) -> bool {
+    #[cfg(target_family = "wasm")]
+    return crate::bindings::lockgate::plugin::log::enabled(level);
+    #[cfg(not(target_family = "wasm"))]
+    {
+        let _ = level;
+        false
+    }
+}
+
 /// For the author, in great numbers.
 pub fn trace(message: &str, fields: &[(&str, &str)]) {
     emit(Level::Trace, message, fields);

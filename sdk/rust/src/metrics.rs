@@ -1,5 +1,5 @@
-//! Counters and histograms, under the names that the plugin's manifest declares. Off wasm they go
-//! nowhere.
+//! Counters and histograms, at most 64 for a stage. A name is `[a-z][a-z0-9_]*` and belongs to one
+//! kind. Off wasm they go nowhere.
 
 /// Adds to a counter.
 pub fn add(name: &str, value: u32) {

@@ -1,70 +1,149 @@
 //! Short ways to make the contract's records.
 
-use crate::{BatchWish, ConfigIssue, Failure, Inspect, Needs, Pair, Setup};
+use crate::bindings::exports::lockgate::plugin::{filtering, mapping};
+use crate::{Access, ConfigIssue, Failure, Inspect, Mapped, Outcome, Pair, Retry, SinkSetup};
+use crate::{Document, Event, Subscription};
 
-impl Setup {
-    /// All event types, no reasons, failures inspected.
-    pub fn new(needs: Needs) -> Setup {
-        Setup {
-            only: None,
-            skip: vec![],
-            needs,
+/// What a filter or a mapper asks of the host.
+#[derive(Clone, Debug, PartialEq)]
+pub struct StageSetup {
+    pub subscription: Subscription,
+    /// What `Drop(n)` means.
+    pub reasons: Vec<String>,
+    pub extra: Vec<Pair>,
+}
+
+impl StageSetup {
+    /// All event types, no reasons.
+    pub fn new(access: Access) -> StageSetup {
+        StageSetup {
+            subscription: Subscription {
+                only: None,
+                skip: vec![],
+                skip_in_sessions: vec![],
+                access,
+            },
             reasons: vec![],
-            batch: None,
-            inspect: Inspect::Failures,
-            response_max: 0,
             extra: vec![],
         }
     }
 
     /// Only these event types are wanted.
-    pub fn only<S: Into<String>>(mut self, types: impl IntoIterator<Item = S>) -> Setup {
+    pub fn only<S: Into<String>>(mut self, types: impl IntoIterator<Item = S>) -> StageSetup {
+        self.subscription.only = Some(types.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// These event types are not wanted, even where `only` names them.
+    pub fn skip<S: Into<String>>(mut self, types: impl IntoIterator<Item = S>) -> StageSetup {
+        let types = types.into_iter().map(Into::into);
+        self.subscription.skip.extend(types);
+        self
+    }
+
+    /// These event types are not wanted from session recordings.
+    pub fn skip_in_sessions<S: Into<String>>(
+        mut self,
+        types: impl IntoIterator<Item = S>,
+    ) -> StageSetup {
+        let types = types.into_iter().map(Into::into);
+        self.subscription.skip_in_sessions.extend(types);
+        self
+    }
+
+    /// What `Drop(n)` means. At most 64.
+    pub fn reasons<S: Into<String>>(mut self, reasons: impl IntoIterator<Item = S>) -> StageSetup {
+        self.reasons.extend(reasons.into_iter().map(Into::into));
+        self
+    }
+}
+
+impl From<StageSetup> for filtering::Setup {
+    fn from(setup: StageSetup) -> filtering::Setup {
+        let StageSetup {
+            subscription,
+            reasons,
+            extra,
+        } = setup;
+        filtering::Setup {
+            subscription,
+            reasons,
+            extra,
+        }
+    }
+}
+
+impl From<StageSetup> for mapping::Setup {
+    fn from(setup: StageSetup) -> mapping::Setup {
+        let StageSetup {
+            subscription,
+            reasons,
+            extra,
+        } = setup;
+        mapping::Setup {
+            subscription,
+            reasons,
+            extra,
+        }
+    }
+}
+
+impl SinkSetup {
+    /// All event types, batches as the operator wants them, failures inspected.
+    pub fn new(access: Access) -> SinkSetup {
+        SinkSetup {
+            only: None,
+            skip: vec![],
+            access,
+            time_member: None,
+            max_documents: None,
+            max_bytes: None,
+            inspect: Inspect::Failures,
+            max_response_bytes: None,
+            extra: vec![],
+        }
+    }
+
+    /// Only these event types are wanted.
+    pub fn only<S: Into<String>>(mut self, types: impl IntoIterator<Item = S>) -> SinkSetup {
         self.only = Some(types.into_iter().map(Into::into).collect());
         self
     }
 
     /// These event types are not wanted, even where `only` names them.
-    pub fn skip<S: Into<String>>(mut self, types: impl IntoIterator<Item = S>) -> Setup {
+    pub fn skip<S: Into<String>>(mut self, types: impl IntoIterator<Item = S>) -> SinkSetup {
         self.skip.extend(types.into_iter().map(Into::into));
         self
     }
 
-    /// Event types not wanted from session recordings; applied by the host, like `skip`.
-    pub fn skip_session_types<S: Into<String>>(
-        mut self,
-        types: impl IntoIterator<Item = S>,
-    ) -> Setup {
-        self.extra.extend(types.into_iter().map(|value| Pair {
-            name: "skip-session-type".into(),
-            value: value.into(),
-        }));
+    /// With [`Access::Metadata`]: passes the payload of documents whose top-level member of this
+    /// name is there and is not an RFC 3339 time with a zone.
+    pub fn time_member(mut self, name: impl Into<String>) -> SinkSetup {
+        self.time_member = Some(name.into());
         self
     }
 
-    /// What `Drop(n)` means. At most 64.
-    pub fn reasons<S: Into<String>>(mut self, reasons: impl IntoIterator<Item = S>) -> Setup {
-        self.reasons.extend(reasons.into_iter().map(Into::into));
+    /// Most documents of a call of `encode`.
+    pub fn max_documents(mut self, documents: u32) -> SinkSetup {
+        self.max_documents = Some(documents);
         self
     }
 
-    /// Sinks: the host takes the smaller of this and the operator's.
-    pub fn batch(mut self, max_documents: u32, max_bytes: u32) -> Setup {
-        self.batch = Some(BatchWish {
-            max_documents,
-            max_bytes,
-        });
+    /// Most bytes of payload of a call of `encode`.
+    pub fn max_bytes(mut self, bytes: u32) -> SinkSetup {
+        self.max_bytes = Some(bytes);
         self
     }
 
-    /// Sinks: which answers `classify` is called for.
-    pub fn inspect(mut self, inspect: Inspect) -> Setup {
+    /// Which responses `classify` is called for.
+    pub fn inspect(mut self, inspect: Inspect) -> SinkSetup {
         self.inspect = inspect;
         self
     }
 
-    /// Sinks: bytes of a response that `classify` needs.
-    pub fn response_max(mut self, bytes: u32) -> Setup {
-        self.response_max = bytes;
+    /// Bytes of a response that `classify` is shown.
+    pub fn max_response_bytes(mut self, bytes: u32) -> SinkSetup {
+        self.max_response_bytes = Some(bytes);
         self
     }
 }
@@ -88,22 +167,67 @@ impl ConfigIssue {
 }
 
 impl Failure {
-    /// The host tries the same batch again.
-    pub fn retryable(message: impl Into<String>) -> Failure {
-        Failure {
+    /// The host calls again with the same batch.
+    pub fn retry(message: impl Into<String>) -> Failure {
+        Failure::Retry(Retry {
             message: message.into(),
-            retryable: true,
-            retry_after: None,
+            after: None,
+        })
+    }
+
+    /// The host calls again with the same batch, after at least this many milliseconds.
+    pub fn retry_after(message: impl Into<String>, millis: u32) -> Failure {
+        Failure::Retry(Retry {
+            message: message.into(),
+            after: Some(millis),
+        })
+    }
+
+    /// The host looks for the event that cannot be processed, as after a trap.
+    pub fn isolate(message: impl Into<String>) -> Failure {
+        Failure::Isolate(message.into())
+    }
+
+    /// The host holds the pipeline until the operator acts.
+    pub fn hold(message: impl Into<String>) -> Failure {
+        Failure::Hold(message.into())
+    }
+}
+
+impl Mapped {
+    /// A document: one JSON object.
+    pub fn new(payload: impl Into<String>) -> Mapped {
+        Mapped {
+            payload: payload.into(),
+            attributes: vec![],
         }
     }
 
-    /// The host dead-letters the batch.
-    pub fn fatal(message: impl Into<String>) -> Failure {
-        Failure {
-            message: message.into(),
-            retryable: false,
-            retry_after: None,
-        }
+    /// Attaches something for the sink that is not part of the payload.
+    pub fn attribute(mut self, name: impl Into<String>, value: impl Into<String>) -> Mapped {
+        self.attributes.push(Pair::new(name, value));
+        self
+    }
+}
+
+impl Outcome {
+    /// One document without attributes.
+    pub fn document(payload: impl Into<String>) -> Outcome {
+        Outcome::Emit(vec![Mapped::new(payload)])
+    }
+}
+
+impl Event {
+    /// The event comes out of a session recording, not out of the audit log.
+    pub fn is_recorded(&self) -> bool {
+        self.feed == "session"
+    }
+}
+
+impl Document {
+    /// The event comes out of a session recording, not out of the audit log.
+    pub fn is_recorded(&self) -> bool {
+        self.feed == "session"
     }
 }
 

@@ -1,6 +1,6 @@
 //! Small key-value state of one stage, for filters and mappers. Writes become durable together with
-//! the batch, and a pipeline that uses them handles one batch at a time. Off wasm it is
-//! unavailable.
+//! the batch, and a pipeline that uses them processes one batch at a time. The operator grants it.
+//! Off wasm it is not granted.
 
 pub use crate::bindings::lockgate::plugin::state::StateError;
 
@@ -9,7 +9,7 @@ pub fn get(key: &str) -> Result<Option<String>, StateError> {
     #[cfg(target_family = "wasm")]
     return crate::bindings::lockgate::plugin::state::get(key);
     #[cfg(not(target_family = "wasm"))]
-    absent(key)
+    not_granted(key)
 }
 
 /// Sets a key.
@@ -17,7 +17,7 @@ pub fn put(key: &str, value: &str) -> Result<(), StateError> {
     #[cfg(target_family = "wasm")]
     return crate::bindings::lockgate::plugin::state::put(key, value);
     #[cfg(not(target_family = "wasm"))]
-    absent((key, value))
+    not_granted((key, value))
 }
 
 /// Removes a key.
@@ -25,10 +25,10 @@ pub fn remove(key: &str) -> Result<(), StateError> {
     #[cfg(target_family = "wasm")]
     return crate::bindings::lockgate::plugin::state::remove(key);
     #[cfg(not(target_family = "wasm"))]
-    absent(key)
+    not_granted(key)
 }
 
 #[cfg(not(target_family = "wasm"))]
-fn absent<A, T>(_: A) -> Result<T, StateError> {
-    Err(StateError::Unavailable("there is no host".into()))
+fn not_granted<A, T>(_: A) -> Result<T, StateError> {
+    Err(StateError::NotGranted)
 }

@@ -1,11 +1,9 @@
 //! Short ways to make what a host would give, for a plugin's own tests.
 
-use crate::{
-    BatchContext, ConfigIssue, Document, Event, Feed, Plugin, Response, Setup, config, json,
-};
+use crate::{Batch, ConfigIssue, Document, Event, Plugin, Response, ResponseBody, config, json};
 
 /// Configures a plugin as the host does: `with` is the operator's table as JSON.
-pub fn configure<P: Plugin>(with: &str) -> Result<(P, Setup), Vec<ConfigIssue>> {
+pub fn configure<P: Plugin>(with: &str) -> Result<(P, P::Setup), Vec<ConfigIssue>> {
     P::configure(config::parse(with)?)
 }
 
@@ -24,8 +22,8 @@ pub fn issues<P: Plugin>(with: &str) -> Vec<String> {
         .collect()
 }
 
-pub fn context() -> BatchContext {
-    BatchContext {
+pub fn batch() -> Batch {
+    Batch {
         id: "batch-1".into(),
         pipeline: "test".into(),
         stage: "test".into(),
@@ -52,7 +50,8 @@ pub fn event(payload: &str) -> Event {
         code: field("code"),
         time: 1_767_600_000_000,
         index: 0,
-        feed: Feed::Audit,
+        feed: "audit".into(),
+        session: None,
         payload: payload.into(),
     }
 }
@@ -60,34 +59,33 @@ pub fn event(payload: &str) -> Event {
 /// An event of a session recording.
 pub fn session_event(session: &str, payload: &str) -> Event {
     Event {
-        feed: Feed::Session(session.into()),
+        feed: "session".into(),
+        session: Some(session.into()),
         ..event(payload)
     }
 }
 
 /// A document of 2026-01-05T08:00:00Z, of the audit log.
 pub fn document(payload: &str) -> Document {
-    let Event {
-        key,
-        event_type,
-        time,
-        feed,
-        payload,
-        ..
-    } = event(payload);
+    let event = event(payload);
     Document {
-        key,
-        event_type,
-        time,
-        feed,
-        payload,
+        key: event.key,
+        event_type: event.event_type,
+        code: event.code,
+        time: event.time,
+        index: event.index,
+        feed: event.feed,
+        session: event.session,
+        attributes: vec![],
+        payload: event.payload,
     }
 }
 
 /// A document of a session recording.
 pub fn session_document(session: &str, payload: &str) -> Document {
     Document {
-        feed: Feed::Session(session.into()),
+        feed: "session".into(),
+        session: Some(session.into()),
         ..document(payload)
     }
 }
@@ -96,7 +94,7 @@ pub fn response(status: u16, body: &str) -> Response {
     Response {
         status,
         headers: vec![],
-        body: body.into(),
+        body: ResponseBody::Text(body.into()),
         truncated: false,
     }
 }

@@ -4,13 +4,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockgate_lookup::{Databases, Grant, Lookups};
+use lockgate_model::contract::{BatchInfo, Mapped, TypeLists, Verdict};
+use lockgate_model::request::RequestRules;
 use lockgate_model::{
     Block, BlockBuilder, BlockParts, DocumentView, EventView, FeedKind, FeedRef, Head, Millis,
-    key_of,
+    StateOverlay, key_of,
 };
+use lockgate_pipeline::isolate::{self, Isolated, Postponed};
 use lockgate_runtime::{
-    Component, ConfigureError, Context, Engine, EngineOptions, Isolated, Kind, Limits, Mapped,
-    Postponed, Stage, StageOptions, Verdict, check_object,
+    CallContext, Component, ConfigureError, Engine, EngineOptions, Kind, Limits, Sink, Stage,
+    StageOptions, check_object, put_on_one_line,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -22,6 +25,15 @@ use crate::{print, setup};
 
 /// A plugin that says `retryable` gets the same batch again, so often.
 const ATTEMPTS: u32 = 5;
+
+/// Bytes of state for a plugin that keeps some, for as long as the command runs.
+const STATE_MAX: usize = 64 << 20;
+
+/// The plugin, as its world wants it.
+enum Configured {
+    Stage(Stage),
+    Sink(Sink),
+}
 
 /// The fields of an event that the host passes beside the payload.
 #[derive(Deserialize)]
@@ -44,11 +56,11 @@ struct Fields {
 /// JSON value a line. With `--coverage` a report on the documents instead.
 pub(crate) fn run(command: &PluginRun) -> Result<(), Failure> {
     let lookups = lookups(command)?;
-    let stage = stage(command)?;
+    let plugin = configured(command)?;
     let mut lines = std::io::stdin().lock();
     let mut batch = Batch::new(command, lookups);
     let mut problems = Problems::default();
-    let mut coverage = covered(command, &stage)?;
+    let mut coverage = covered(command, &plugin)?;
     let mut number = 0;
     let mut line = Vec::new();
     loop {
@@ -67,10 +79,10 @@ pub(crate) fn run(command: &PluginRun) -> Result<(), Failure> {
             Err(error) => problems.add(format!("line {number} is not UTF-8: {error}")),
         }
         if batch.len() >= command.batch as usize {
-            flush(&stage, &mut batch, &mut problems, coverage.as_mut())?;
+            flush(&plugin, &mut batch, &mut problems, coverage.as_mut())?;
         }
     }
-    flush(&stage, &mut batch, &mut problems, coverage.as_mut())?;
+    flush(&plugin, &mut batch, &mut problems, coverage.as_mut())?;
     if let Some(coverage) = coverage {
         report(command, coverage, &problems)?;
     }
@@ -112,12 +124,14 @@ fn lookups(command: &PluginRun) -> Result<Lookups, Failure> {
 }
 
 /// Where documents are counted instead of printed.
-fn covered(command: &PluginRun, stage: &Stage) -> Result<Option<Coverage>, Failure> {
-    let other = match stage.kind() {
+fn covered(command: &PluginRun, plugin: &Configured) -> Result<Option<Coverage>, Failure> {
+    let other = match plugin {
         _ if !command.coverage => return Ok(None),
-        Kind::Mapper => return Ok(Some(Coverage::default())),
-        Kind::Filter => "filter",
-        Kind::HttpSink => "sink",
+        Configured::Stage(stage) if stage.kind() == Kind::Mapper => {
+            return Ok(Some(Coverage::default()));
+        }
+        Configured::Stage(_) => "filter",
+        Configured::Sink(_) => "sink",
     };
     let told = format!(
         "`{}` is a {other}, and `--coverage` looks at the documents of a mapper.",
@@ -138,7 +152,7 @@ fn report(command: &PluginRun, coverage: Coverage, problems: &Problems) -> Resul
     print::data(&report.text())
 }
 
-fn stage(command: &PluginRun) -> Result<Stage, Failure> {
+fn configured(command: &PluginRun) -> Result<Configured, Failure> {
     let config: Value = serde_json::from_str(&command.with).map_err(|error| {
         Failure::usage(format!("`--with` is not JSON: {error}."))
             .hint(r#"such as `--with '{"skip":["print"]}'`"#)
@@ -165,8 +179,14 @@ fn stage(command: &PluginRun) -> Result<Stage, Failure> {
         config,
         limits: Limits::default(),
         reuse: false,
+        state: true,
     };
-    Stage::configure(&engine, &component, options).map_err(|error| match error {
+    let configured = if component.kind() == Kind::HttpSink {
+        Sink::configure(&engine, &component, options).map(Configured::Sink)
+    } else {
+        Stage::configure(&engine, &component, options).map(Configured::Stage)
+    };
+    configured.map_err(|error| match error {
         ConfigureError::Issues(issues) => {
             let told = issues.iter().map(|issue| {
                 let place = if issue.path.is_empty() {
@@ -189,6 +209,7 @@ fn stage(command: &PluginRun) -> Result<Stage, Failure> {
 struct Batch<'a> {
     command: &'a PluginRun,
     lookups: Lookups,
+    state: StateOverlay,
     builder: BlockBuilder,
     /// Line numbers of the events.
     lines: Vec<u64>,
@@ -200,6 +221,7 @@ impl Batch<'_> {
         Batch {
             command,
             lookups,
+            state: StateOverlay::new(Arc::default(), STATE_MAX),
             builder: BlockBuilder::new(),
             lines: Vec::new(),
             number: 0,
@@ -244,7 +266,9 @@ impl Batch<'_> {
             index: fields.ei,
             session,
         };
-        self.builder.push(head, text);
+        let mut text = text.to_owned();
+        put_on_one_line(&mut text);
+        self.builder.push(head, &text);
         self.lines.push(line);
     }
 
@@ -259,7 +283,7 @@ impl Batch<'_> {
 }
 
 fn flush(
-    stage: &Stage,
+    plugin: &Configured,
     batch: &mut Batch<'_>,
     problems: &mut Problems,
     mut coverage: Option<&mut Coverage>,
@@ -275,28 +299,28 @@ fn flush(
     let (parts, lines, number) = batch.take();
     let now = setup::now();
     let block = Arc::new(Block::new("stdin".into(), feed, 1, now, parts));
-    let context = context(number, now, batch.lookups.clone());
+    let info = batch_info(number, now);
+    let context = CallContext {
+        batch: &info,
+        lookups: batch.lookups.clone(),
+    };
+    let state = &mut batch.state;
     let events: Vec<EventView<'_>> = (0..block.len()).map(|row| block.view(row)).collect();
     let mut out = Vec::new();
     let mut emit = |text: &str| {
         out.extend_from_slice(text.as_bytes());
         out.push(b'\n');
     };
-    match stage.kind() {
-        Kind::Filter => {
-            // The host applies type lists before any call, here as in a pipeline.
-            let wanted: Vec<usize> = (0..events.len())
-                .filter(|&row| {
-                    stage
-                        .setup()
-                        .wants(events[row].event_type, events[row].feed)
-                })
-                .collect();
+    // The host applies type lists before any call, here as in a pipeline.
+    let wanted = |types: &TypeLists| -> (Vec<usize>, Vec<usize>) {
+        (0..events.len()).partition(|&row| types.excludes(&events[row]).is_none())
+    };
+    match plugin {
+        Configured::Stage(stage) if stage.kind() == Kind::Filter => {
+            let (wanted, _) = wanted(&stage.setup().types);
             let views: Vec<_> = wanted.iter().map(|&row| events[row]).collect();
-            for (row, verdict) in wanted
-                .into_iter()
-                .zip(again(|| stage.filter_isolated(&context, &views))?)
-            {
+            let verdicts = again(|| isolate::filter(stage, &context, &views, state))?;
+            for (row, verdict) in wanted.into_iter().zip(verdicts) {
                 match verdict {
                     Isolated::Result(Verdict::Keep) => emit(events[row].payload),
                     Isolated::Result(Verdict::Drop(_)) => {}
@@ -306,35 +330,33 @@ fn flush(
                 }
             }
         }
-        Kind::Mapper => {
-            let (wanted, passed): (Vec<usize>, Vec<usize>) = (0..events.len()).partition(|&row| {
-                stage
-                    .setup()
-                    .wants(events[row].event_type, events[row].feed)
-            });
+        Configured::Stage(stage) => {
+            let (wanted, passed) = wanted(&stage.setup().types);
             let views: Vec<_> = wanted.iter().map(|&row| events[row]).collect();
-            let results = wanted
-                .into_iter()
-                .zip(again(|| stage.transform_isolated(&context, &views))?);
+            let mapped = again(|| isolate::transform(stage, &context, &views, state))?;
             if let Some(coverage) = &mut coverage {
                 passed
                     .into_iter()
                     .for_each(|row| coverage.dropped(events[row].event_type));
             }
-            for (row, mapped) in results {
+            for (row, mapped) in wanted.into_iter().zip(mapped) {
                 let event = &events[row];
                 match (mapped, &mut coverage) {
-                    (Isolated::Result(Mapped::Emit(texts)), Some(coverage))
-                        if !texts.is_empty() =>
+                    (Isolated::Result(Mapped::Emit(documents)), Some(coverage))
+                        if !documents.is_empty() =>
                     {
+                        let texts: Vec<String> = documents
+                            .into_iter()
+                            .map(|document| document.payload)
+                            .collect();
                         coverage.mapped(event.event_type, event.payload, &texts);
                     }
                     (Isolated::Result(Mapped::Emit(_) | Mapped::Drop(_)), Some(coverage)) => {
                         coverage.dropped(event.event_type)
                     }
-                    (Isolated::Result(Mapped::Emit(texts)), None) => {
-                        texts.iter().for_each(|text| emit(text))
-                    }
+                    (Isolated::Result(Mapped::Emit(documents)), None) => documents
+                        .iter()
+                        .for_each(|document| emit(&document.payload)),
                     (Isolated::Result(Mapped::Drop(_)), None) => {}
                     (
                         Isolated::Result(Mapped::Reject(reason)) | Isolated::Dead(reason),
@@ -348,54 +370,54 @@ fn flush(
                 }
             }
         }
-        Kind::HttpSink => {
-            let wanted: Vec<usize> = (0..events.len())
-                .filter(|&row| {
-                    stage
-                        .setup()
-                        .wants(events[row].event_type, events[row].feed)
-                })
-                .collect();
+        Configured::Sink(sink) => {
+            let (wanted, _) = wanted(&sink.setup().types);
             let documents: Vec<DocumentView<'_>> = wanted
                 .iter()
-                .map(|&row| events[row])
-                .map(
-                    |EventView {
-                         key,
-                         event_type,
-                         time,
-                         feed,
-                         payload,
-                         ..
-                     }| DocumentView {
-                        key,
-                        event_type,
-                        time,
-                        feed,
-                        payload,
-                    },
-                )
+                .map(|&row| DocumentView {
+                    event: events[row],
+                    attributes: &[],
+                })
                 .collect();
-            let encoded = again(|| stage.encode_isolated(&context, &documents, &[]))?;
-            for request in encoded.requests {
-                let pairs = |pairs: &[(String, String)]| {
-                    pairs
-                        .iter()
-                        .map(|(name, value)| json!([name, value]))
-                        .collect::<Vec<_>>()
+            let rules = RequestRules::default();
+            let pieces = again(|| isolate::encode(sink, &info, &documents, &rules))?;
+            for (range, piece) in pieces {
+                let row = |index: u32| wanted[range.start + index as usize];
+                let encoded = match piece {
+                    Ok(encoded) => encoded,
+                    Err(reason) => {
+                        for &row in &wanted[range] {
+                            problems.add(format!("line {}: {reason}", lines[row]));
+                        }
+                        continue;
+                    }
                 };
-                let request = json!({
-                    "method": request.method().as_str(),
-                    "path-suffix": request.path_suffix(),
-                    "query": pairs(request.query()),
-                    "headers": pairs(request.headers()),
-                    "carries": request.carries(),
-                    "body": String::from_utf8_lossy(request.body()),
-                });
-                emit(&request.to_string());
-            }
-            for (index, reason) in encoded.rejected {
-                problems.add(format!("line {}: {reason}", lines[wanted[index as usize]]));
+                for request in encoded.requests {
+                    let pairs = |pairs: &[(String, String)]| {
+                        pairs
+                            .iter()
+                            .map(|(name, value)| json!([name, value]))
+                            .collect::<Vec<_>>()
+                    };
+                    let body = request.body().assemble(|index| events[row(index)].payload);
+                    // By their number in the batch, as the plugin would have them.
+                    let carries = request.carries().iter();
+                    let carries: Vec<u32> =
+                        carries.map(|index| index + range.start as u32).collect();
+                    let request = json!({
+                        "method": request.method().as_str(),
+                        "path-suffix": request.path_suffix(),
+                        "query": pairs(request.query()),
+                        "headers": pairs(request.headers()),
+                        "tag": request.tag(),
+                        "carries": carries,
+                        "body": String::from_utf8_lossy(&body),
+                    });
+                    emit(&request.to_string());
+                }
+                for (index, reason) in encoded.rejected {
+                    problems.add(format!("line {}: {reason}", lines[row(index)]));
+                }
             }
         }
     }
@@ -408,13 +430,12 @@ fn flush(
     }
 }
 
-fn context(number: u64, now: Millis, lookups: Lookups) -> Context {
-    Context {
-        batch: format!("run/stdin/{number}"),
+fn batch_info(number: u64, now: Millis) -> BatchInfo {
+    BatchInfo {
+        id: format!("run/stdin/{number}").into(),
         pipeline: "run".into(),
         source: "stdin".into(),
         read_at: now,
-        lookups,
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Barrier, Semaphore};
 
 use crate::receiver::{Receiver, answer};
-use crate::{checked, client, request};
+use crate::{checked, client, post, request};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n";
 
@@ -42,10 +42,14 @@ async fn read_request(socket: &mut TcpStream) -> bool {
 }
 
 async fn send(client: &EndpointClient) -> Result<u16, SendError> {
-    client
-        .send(&checked(client, request("[]")), FeedKind::Audit, 100)
-        .await
-        .map(|response| response.status)
+    post(
+        client,
+        &checked(client, request("[]")),
+        FeedKind::Audit,
+        100,
+    )
+    .await
+    .map(|response| response.status)
 }
 
 #[tokio::test]
@@ -147,13 +151,19 @@ async fn an_answer_whose_body_stops_is_an_answer() {
         while read_request(&mut socket).await {}
     })
     .await;
-    let client = client(&url, |endpoint| endpoint.timeout = Duration::from_secs(5));
-    let response = client
-        .send(&checked(&client, request("[]")), FeedKind::Audit, 100)
-        .await
-        .unwrap();
+    let client = client(&url, |endpoint| {
+        endpoint.timeout = Duration::from_secs(5)
+    });
+    let response = post(
+        &client,
+        &checked(&client, request("[]")),
+        FeedKind::Audit,
+        100,
+    )
+    .await
+    .unwrap();
     assert_eq!(
-        (response.status, response.body.as_str(), response.truncated),
+        (response.status, &response.body[..], response.truncated),
         (202, "half", true)
     );
 }
@@ -176,14 +186,14 @@ async fn an_answer_that_comes_before_the_whole_body_was_sent_is_seen() {
     })
     .await;
     let client = client(&url, |_| {});
-    let response = client
-        .send(
-            &checked(&client, request(vec![b'x'; 4 << 20])),
-            FeedKind::Audit,
-            100,
-        )
-        .await
-        .unwrap();
+    let response = post(
+        &client,
+        &checked(&client, request(vec![b'x'; 4 << 20])),
+        FeedKind::Audit,
+        100,
+    )
+    .await
+    .unwrap();
     assert_eq!(response.status, 413);
 }
 

@@ -9,8 +9,9 @@ mod rules;
 mod tls;
 
 use bytes::Bytes;
-use lockgate_egress::{Endpoint, EndpointClient, Secret};
-use lockgate_model::request::{CheckedRequest, Request};
+use lockgate_egress::{Endpoint, EndpointClient, Secret, SendError};
+use lockgate_model::FeedKind;
+use lockgate_model::request::{Body, CheckedRequest, Request, Response};
 
 fn request(body: impl Into<Bytes>) -> Request {
     Request {
@@ -18,13 +19,25 @@ fn request(body: impl Into<Bytes>) -> Request {
         path_suffix: String::new(),
         query: vec![],
         headers: vec![("content-type".into(), "application/json".into())],
-        body: body.into(),
+        body: Body::Bytes(body.into()),
+        tag: String::new(),
         carries: vec![0],
     }
 }
 
 fn checked(client: &EndpointClient, request: Request) -> CheckedRequest {
-    request.check(client.operator_headers()).unwrap()
+    request.check(&client.request_rules(&[])).unwrap()
+}
+
+/// Sends the request with its body assembled.
+async fn post(
+    client: &EndpointClient,
+    request: &CheckedRequest,
+    feed: FeedKind,
+    response_max: usize,
+) -> Result<Response, SendError> {
+    let body = request.body().assemble(|_| "");
+    client.send(request, body, feed, response_max).await
 }
 
 fn client(url: &str, change: impl FnOnce(&mut Endpoint)) -> EndpointClient {

@@ -15,7 +15,7 @@ use tokio_rustls::TlsConnector;
 
 use crate::certs::{Authority, Leaf};
 use crate::tls::{exchange, usual_client};
-use crate::{checked, client, request};
+use crate::{checked, client, post, request};
 
 /// `openssl s_server`, answering what is typed into it: here, `200` to each request.
 struct OpenSsl {
@@ -123,9 +123,13 @@ async fn openssl_without_a_session_id_context_takes_connection_after_connection(
             });
         });
         for round in 0..5 {
-            let sent = client
-                .send(&checked(&client, request("[]")), FeedKind::Audit, 0)
-                .await;
+            let sent = post(
+                &client,
+                &checked(&client, request("[]")),
+                FeedKind::Audit,
+                0,
+            )
+            .await;
             assert_eq!(
                 sent.map(|response| response.status),
                 Ok(200),

@@ -3,10 +3,10 @@
 use lockgate_egress::{Auth, Endpoint, EndpointError, SendError};
 use lockgate_egress::{EndpointClient, Secret};
 use lockgate_model::FeedKind;
-use lockgate_model::request::Request;
+use lockgate_model::request::{Request, RequestRules, Violation};
 
 use crate::receiver::{Receiver, Seen, answer};
-use crate::{checked, client, request};
+use crate::{checked, client, post, request};
 
 /// Sends one request to a receiver at `path` and returns what arrived.
 async fn arrives(
@@ -16,9 +16,7 @@ async fn arrives(
 ) -> Result<Seen, SendError> {
     let receiver = Receiver::start(None, async |_| answer(200, "")).await;
     let client = client(&receiver.url("http", path), change);
-    client
-        .send(&checked(&client, request), FeedKind::Audit, 100)
-        .await?;
+    post(&client, &checked(&client, request), FeedKind::Audit, 100).await?;
     let seen = receiver.log().requests[0].clone();
     Ok(seen)
 }
@@ -30,8 +28,8 @@ async fn a_request_arrives_as_the_sink_made_it() {
     sent.path_suffix = "/test.log".into();
     sent.query = vec![("name".into(), "${secret:token} ${env:TOKEN}".into())];
     sent.headers
-        .push(("x-document".into(), "${secret:token}".into()));
-    sent.headers.push(("x-document".into(), "twice".into()));
+        .push(("accept".into(), "${secret:token}".into()));
+    sent.headers.push(("accept".into(), "twice".into()));
     let seen = arrives(
         "/v1?key=1",
         |endpoint| endpoint.auth = Auth::Bearer(Secret::new("hunter22")),
@@ -49,7 +47,7 @@ async fn a_request_arrives_as_the_sink_made_it() {
         seen.body, "[{\"user\":\"${secret:token}\"}]",
         "nothing in a document is ever substituted"
     );
-    assert_eq!(seen.header("x-document"), ["${secret:token}", "twice"]);
+    assert_eq!(seen.header("accept"), ["${secret:token}", "twice"]);
     assert_eq!(seen.header("content-type"), ["application/json"]);
     assert_eq!(
         seen.header("user-agent"),
@@ -129,11 +127,14 @@ async fn the_operators_headers_and_credentials_are_put_over_the_sinks() {
         ("x-tenant".into(), "mine".into()),
         ("X-TENANT".into(), "mine".into()),
     ];
-    assert!(sent.clone().check(client.operator_headers()).is_err());
-    client
-        .send(&sent.check(&[]).unwrap(), FeedKind::Audit, 0)
-        .await
-        .unwrap();
+    let allowed = ["X-Tenant".to_owned()];
+    assert!(sent.clone().check(&client.request_rules(&allowed)).is_err());
+    let forgetful = RequestRules {
+        allowed_headers: vec!["x-tenant".into()],
+        ..RequestRules::default()
+    };
+    let sent = sent.check(&forgetful).unwrap();
+    post(&client, &sent, FeedKind::Audit, 0).await.unwrap();
     assert_eq!(receiver.log().requests[0].header("x-tenant"), ["ours"]);
 }
 
@@ -155,8 +156,7 @@ async fn recordings_go_to_the_session_url() {
         (&both, FeedKind::Sessions),
         (&one, FeedKind::Sessions),
     ] {
-        client
-            .send(&checked(client, sent.clone()), feed, 0)
+        post(client, &checked(client, sent.clone()), feed, 0)
             .await
             .unwrap();
     }
@@ -178,13 +178,44 @@ async fn recordings_go_to_the_session_url() {
 
 #[tokio::test]
 async fn a_sink_cannot_take_the_operators_parameter() {
+    let receiver = Receiver::start(None, async |_| answer(200, "")).await;
+    let client = client(&receiver.url("http", "/?tok%65n=hunter22"), |endpoint| {
+        endpoint.session_url = Some(Secret::new(receiver.url("http", "/session?tenant=1")));
+        endpoint.auth = Auth::Query {
+            name: "key".into(),
+            value: Secret::new("k"),
+        };
+    });
+    assert_eq!(client.operator_query(), ["key", "tenant", "token"]);
     let mut sent = request("[]");
     sent.query = vec![("token".into(), "of-another-tenant".into())];
-    let error = arrives("/?token=hunter22", |_| {}, sent).await.unwrap_err();
     assert_eq!(
-        error,
-        SendError::Request("the query parameter `token` is set by the operator".into())
+        sent.clone().check(&client.request_rules(&[])),
+        Err(Violation::QueryName("token".into()))
     );
+    // Should a pipeline forget to pass the names, nothing is sent all the same.
+    let sent = sent.check(&RequestRules::default()).unwrap();
+    assert_eq!(
+        post(&client, &sent, FeedKind::Audit, 0).await,
+        Err(SendError::Request(
+            "the query parameter `token` is set by the operator".into()
+        ))
+    );
+    assert!(receiver.log().requests.is_empty());
+}
+
+#[tokio::test]
+async fn the_operator_allows_further_headers() {
+    let receiver = Receiver::start(None, async |_| answer(200, "")).await;
+    let client = client(&receiver.url("http", "/"), |_| {});
+    let mut sent = request("[]");
+    sent.headers = vec![("X-Splunk-Request-Channel".into(), "c".into())];
+    let sent = sent
+        .check(&client.request_rules(&["X-SPLUNK-Request-Channel".into()]))
+        .unwrap();
+    post(&client, &sent, FeedKind::Audit, 0).await.unwrap();
+    let log = receiver.log();
+    assert_eq!(log.requests[0].header("x-splunk-request-channel"), ["c"]);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use tokio_rustls::rustls::{
 
 use crate::certs::{Authority, Leaf};
 use crate::receiver::{BOTH, Receiver, answer, server_config};
-use crate::{checked, client, request};
+use crate::{checked, client, post, request};
 
 const VERSIONS: [&[&SupportedProtocolVersion]; 3] = [BOTH, &[&version::TLS12], &[&version::TLS13]];
 
@@ -25,13 +25,13 @@ async fn deliver(
 ) -> Result<u16, SendError> {
     let receiver = Receiver::start(Some(tls), async |seen| answer(200, seen.body)).await;
     let client = client(&receiver.url("https", "/"), change);
-    let response = client
-        .send(
-            &checked(&client, request(vec![b'x'; body])),
-            FeedKind::Audit,
-            usize::MAX / 2,
-        )
-        .await?;
+    let response = post(
+        &client,
+        &checked(&client, request(vec![b'x'; body])),
+        FeedKind::Audit,
+        usize::MAX / 2,
+    )
+    .await?;
     assert_eq!(response.body, "x".repeat(body));
     Ok(response.status)
 }
@@ -158,10 +158,14 @@ async fn a_port_without_tls_is_told_apart() {
     let client = client(&receiver.url("https", "/"), |endpoint| {
         endpoint.ca = Some(Authority::new("any").ca())
     });
-    let error = client
-        .send(&checked(&client, request("[]")), FeedKind::Audit, 0)
-        .await
-        .unwrap_err();
+    let error = post(
+        &client,
+        &checked(&client, request("[]")),
+        FeedKind::Audit,
+        0,
+    )
+    .await
+    .unwrap_err();
     assert_eq!(
         error.to_string(),
         "the receiver does not speak TLS on this port"
@@ -186,10 +190,14 @@ async fn sessions_are_never_resumed() {
             endpoint.client_certificate = Some(authority.client());
         });
         for _ in 0..5 {
-            client
-                .send(&checked(&client, request("[]")), FeedKind::Audit, 0)
-                .await
-                .unwrap();
+            post(
+                &client,
+                &checked(&client, request("[]")),
+                FeedKind::Audit,
+                0,
+            )
+            .await
+            .unwrap();
         }
         assert!(
             receiver

@@ -4,22 +4,42 @@ use std::path::Path;
 use std::sync::LazyLock;
 
 use lockgate_lookup::Lookups;
-use lockgate_model::{EventView, FeedRef};
-use lockgate_runtime::{Component, Context, Engine, EngineOptions, Limits, Stage, StageOptions};
+use lockgate_model::contract::{BatchInfo, Mapped, Verdict};
+use lockgate_model::{EventView, FeedKind, StateOverlay};
+use lockgate_runtime::{
+    CallContext, Component, Engine, EngineOptions, Limits, Sink, Stage, StageOptions,
+};
 use serde_json::Value;
 
 /// Events of a batch.
 pub const EVENTS: usize = 500;
 
+static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
+    Engine::new(EngineOptions {
+        threads: 1,
+        ..EngineOptions::default()
+    })
+    .unwrap()
+});
+
+static BATCH: LazyLock<BatchInfo> = LazyLock::new(|| BatchInfo {
+    id: "bench".into(),
+    pipeline: "bench".into(),
+    source: "teleport".into(),
+    read_at: 0,
+});
+
 /// `reuse`: one instance for all batches, in place of a fresh one for each.
 pub fn stage(plugin: &str, config: Value, reuse: bool) -> Stage {
-    static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
-        Engine::new(EngineOptions {
-            threads: 1,
-            ..EngineOptions::default()
-        })
-        .unwrap()
-    });
+    Stage::configure(&ENGINE, &component(plugin), options(plugin, config, reuse)).unwrap()
+}
+
+#[allow(dead_code)]
+pub fn sink(plugin: &str, config: Value, reuse: bool) -> Sink {
+    Sink::configure(&ENGINE, &component(plugin), options(plugin, config, reuse)).unwrap()
+}
+
+fn component(plugin: &str) -> Component {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../../plugins/Cargo.toml")
         .canonicalize()
@@ -30,26 +50,43 @@ pub fn stage(plugin: &str, config: Value, reuse: bool) -> Stage {
         .iter()
         .find(|path| path.file_stem().is_some_and(|stem| stem == plugin))
         .expect("a built-in plugin");
-    let component = Component::load(&ENGINE, plugin, &std::fs::read(path).unwrap()).unwrap();
-    let options = StageOptions {
+    Component::load(&ENGINE, plugin, &std::fs::read(path).unwrap()).unwrap()
+}
+
+fn options(plugin: &str, config: Value, reuse: bool) -> StageOptions {
+    StageOptions {
         pipeline: "bench".into(),
         label: plugin.into(),
         plugin: plugin.into(),
         config,
         limits: Limits::default(),
         reuse,
-    };
-    Stage::configure(&ENGINE, &component, options).unwrap()
+        state: false,
+    }
 }
 
-pub fn context() -> Context {
-    Context {
-        batch: "bench".into(),
-        pipeline: "bench".into(),
-        source: "teleport".into(),
-        read_at: 0,
+pub fn batch() -> &'static BatchInfo {
+    &BATCH
+}
+
+fn context() -> CallContext<'static> {
+    CallContext {
+        batch: batch(),
         lookups: Lookups::default(),
     }
+}
+
+#[allow(dead_code)]
+pub fn filter(stage: &Stage, events: &[EventView<'_>]) -> Vec<Verdict> {
+    let mut state = StateOverlay::not_granted();
+    let called = stage.filter(&context(), events, &mut state, false);
+    called.result.unwrap()
+}
+
+pub fn transform(stage: &Stage, events: &[EventView<'_>]) -> Vec<Mapped> {
+    let mut state = StateOverlay::not_granted();
+    let called = stage.transform(&context(), events, &mut state, false);
+    called.result.unwrap()
 }
 
 pub fn event(payload: &str) -> EventView<'_> {
@@ -60,7 +97,8 @@ pub fn event(payload: &str) -> EventView<'_> {
         code: "T4000I",
         time: 1_767_600_000_000,
         index: 7,
-        feed: FeedRef::Audit,
+        feed: FeedKind::Audit,
+        session: None,
         payload,
     }
 }

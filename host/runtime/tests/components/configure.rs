@@ -1,4 +1,5 @@
-use lockgate_runtime::{CallError, ConfigIssue, ConfigureError, Inspect, Needs};
+use lockgate_model::contract::{Access, CallError, Inspect};
+use lockgate_runtime::{ConfigIssue, ConfigureError};
 use serde_json::json;
 
 use crate::support::{sink, try_filter};
@@ -7,10 +8,11 @@ use crate::support::{sink, try_filter};
 fn a_setup_is_what_the_component_asked_for() {
     let setup = sink(json!({ "classify": "delivered" })).setup().clone();
     assert_eq!(
-        (setup.needs, setup.inspect, setup.response_max),
-        (Needs::Payloads, Inspect::Always, 64 << 10)
+        (setup.access, setup.inspect, setup.max_response_bytes),
+        (Access::Payload, Inspect::Always, 64 << 10)
     );
-    assert!(setup.wants("anything", lockgate_model::FeedRef::Audit));
+    assert!(setup.types.let_all_through());
+    assert_eq!(setup.time_member.as_deref(), Some("time"));
 }
 
 #[test]

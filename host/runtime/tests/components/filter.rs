@@ -1,10 +1,14 @@
 use std::time::Duration;
 
-use lockgate_runtime::{CallError, Isolated, Kind, Postponed, Verdict};
+use lockgate_model::StateOverlay;
+use lockgate_model::contract::{CallError, Verdict};
+use lockgate_runtime::metrics::Metric;
+use lockgate_runtime::{ConfigureError, Kind, Sink, Stage};
 use serde_json::json;
 
 use crate::support::{
-    ENGINE, context, events, filter, logged, only_the_fourth_is_dead, reused_filter,
+    ENGINE, FILTER, SINK, call_filter, context, events, fault_of_the_fourth, filter, logged,
+    options, reused_filter,
 };
 
 #[test]
@@ -14,14 +18,11 @@ fn a_filter_gives_one_verdict_for_each_event() {
         (keeps.kind(), keeps.label()),
         (Kind::Filter, "stage 1 (hostile_filter)")
     );
-    assert_eq!(
-        keeps.filter(&context(), &events()),
-        Ok(vec![Verdict::Keep; 8])
-    );
-    assert_eq!(keeps.filter(&context(), &[]), Ok(vec![]));
+    assert_eq!(call_filter(&keeps, &events()), Ok(vec![Verdict::Keep; 8]));
+    assert_eq!(call_filter(&keeps, &[]), Ok(vec![]));
 
     let drops = filter(json!({ "mode": "drop", "on": "k2" }));
-    let verdicts = drops.filter(&context(), &events()).unwrap();
+    let verdicts = call_filter(&drops, &events()).unwrap();
     assert_eq!(
         (verdicts[1], verdicts[2]),
         (Verdict::Keep, Verdict::Drop(0))
@@ -29,10 +30,23 @@ fn a_filter_gives_one_verdict_for_each_event() {
     assert_eq!(drops.setup().reasons, ["on purpose"]);
 }
 
-/// The failure table's row on traps, limits and wrong numbers: the one event is dead, with a
-/// reason, the rest goes on.
 #[test]
-fn a_filter_that_cannot_take_one_event_loses_that_one_alone() {
+fn a_call_says_what_it_cost() {
+    let mut state = StateOverlay::not_granted();
+    let called = filter(json!({ "mode": "loop" })).filter(&context(), &events(), &mut state, false);
+    assert_eq!(
+        called.result,
+        Err(CallError::Timeout {
+            limit: Duration::from_millis(60)
+        })
+    );
+    assert!(called.cpu >= Duration::from_millis(60), "{:?}", called.cpu);
+}
+
+/// The failure table's row on traps, limits and wrong numbers: the call with the one event fails,
+/// with a reason, and calls without it do not.
+#[test]
+fn a_filter_that_cannot_take_one_event_says_why_and_takes_the_others() {
     for (mode, reason) in [
         (
             "trap",
@@ -49,7 +63,7 @@ fn a_filter_that_cannot_take_one_event_loses_that_one_alone() {
         ("too-many", "it returned 2 results for 1 events"),
         (
             "bad-reason",
-            "it broke the contract: `drop(4000000000)` is none of the 1 reasons it declared",
+            "it broke the contract: `drop(4000000000)` is not one of the 1 reasons it declared",
         ),
         // 32 MiB are more than it may have, before they are more than it may return.
         (
@@ -57,48 +71,52 @@ fn a_filter_that_cannot_take_one_event_loses_that_one_alone() {
             "it wanted more than 16777216 bytes of memory",
         ),
         ("log-huge", "it returned more than 10"),
+        (
+            "fail",
+            "it cannot process something in the batch: this batch cannot be filtered",
+        ),
     ] {
         let stage = filter(json!({ "mode": mode, "on": "k3" }));
-        let answers = stage.filter_isolated(&context(), &events()).unwrap();
-        let actual = only_the_fourth_is_dead(&answers, &Verdict::Keep);
+        let fault = fault_of_the_fourth(|events| call_filter(&stage, events), &Verdict::Keep);
+        assert!(fault.may_be_one_event(), "{mode}");
+        let actual = fault.to_string();
         assert!(actual.starts_with(reason), "{mode}: {actual}");
         assert!(
             !actual.chars().any(char::is_control) && actual.len() <= 1100,
             "{mode}: {actual}"
         );
-        assert_eq!(
-            stage.filter(&context(), &events()[4..]),
-            Ok(vec![Verdict::Keep; 4]),
-            "{mode}: the next batch is none the worse"
-        );
     }
 }
 
 #[test]
-fn a_filter_s_own_word_holds_for_the_whole_batch() {
-    let fails = filter(json!({ "mode": "fail", "on": "k3" }));
-    let dead = Isolated::Dead("this batch cannot be filtered".into());
-    assert_eq!(
-        fails.filter_isolated(&context(), &events()),
-        Ok(vec![dead; 8])
-    );
-
-    let postpones = filter(json!({ "mode": "fail-retryable", "on": "k3" }));
-    let postponed = Postponed {
-        message: "not yet".into(),
-        after: Some(Duration::from_millis(10)),
-    };
-    assert_eq!(
-        postpones.filter_isolated(&context(), &events()),
-        Err(postponed)
-    );
+fn a_failure_of_the_whole_batch_is_what_the_plugin_calls_it() {
+    let fails = |mode| call_filter(&filter(json!({ "mode": mode, "on": "k3" })), &events());
+    for (mode, expected) in [
+        (
+            "fail-retry",
+            CallError::Retry {
+                message: "not yet".into(),
+                after: Some(Duration::from_millis(10)),
+            },
+        ),
+        (
+            "fail-hold",
+            CallError::Hold("its licence has expired".into()),
+        ),
+        (
+            "fail",
+            CallError::Isolate("this batch cannot be filtered".into()),
+        ),
+    ] {
+        assert_eq!(fails(mode), Err(expected));
+    }
 }
 
 #[test]
 fn log_lines_carry_whose_they_are_and_are_few_and_plain() {
     let stage = filter(json!({ "mode": "log-flood", "on": "k3" }));
-    let (answers, lines) = logged(|| stage.filter_isolated(&context(), &events()).unwrap());
-    assert_eq!(answers, vec![Isolated::Result(Verdict::Keep); 8]);
+    let (verdicts, lines) = logged(|| call_filter(&stage, &events()));
+    assert_eq!(verdicts, Ok(vec![Verdict::Keep; 8]));
     assert_eq!(
         lines[7],
         "INFO pipeline=siem stage=stage 1 (hostile_filter) plugin=hostile_filter batch=siem/teleport/audit/1-8: \
@@ -114,17 +132,38 @@ fn log_lines_carry_whose_they_are_and_are_few_and_plain() {
 }
 
 #[test]
-fn the_message_of_a_panic_is_logged_once_however_often_the_batch_is_tried() {
+fn a_repeated_call_does_not_repeat_its_log_lines() {
     let stage = filter(json!({ "mode": "trap", "on": "k3" }));
-    let (_, lines) = logged(|| stage.filter_isolated(&context(), &events()).unwrap());
+    let (faults, lines) = logged(|| {
+        [false, true, true].map(|fresh| {
+            let mut state = StateOverlay::not_granted();
+            stage
+                .filter(&context(), &events(), &mut state, fresh)
+                .result
+                .unwrap_err()
+        })
+    });
     assert_eq!(lines.len(), 1, "{lines:#?}");
     assert!(lines[0].contains("cannot stand the event k3"));
+    assert_eq!(faults[0], faults[2], "the reason is there all the same");
 }
 
 #[test]
-fn made_up_metrics_are_refused_and_that_is_said_once() {
-    let stage = filter(json!({ "mode": "metric-flood" }));
-    let (verdicts, lines) = logged(|| stage.filter(&context(), &events()));
+fn metrics_are_counted_by_name() {
+    let stage = filter(json!({ "mode": "measure" }));
+    call_filter(&stage, &events()).unwrap();
+    let metrics = stage.metrics();
+    assert_eq!(metrics["seen"], Metric::Counter(8));
+    let Metric::Histogram(bytes) = &metrics["bytes"] else {
+        panic!("a histogram")
+    };
+    assert_eq!((bytes.count, bytes.sum), (8, 72.0));
+}
+
+#[test]
+fn made_up_metrics_are_refused_and_that_is_logged_once() {
+    let stage = filter(json!({ "mode": "metric-flood", "on": "k3" }));
+    let (verdicts, lines) = logged(|| call_filter(&stage, &events()));
     assert_eq!(verdicts, Ok(vec![Verdict::Keep; 8]));
     assert!(stage.metrics().is_empty());
     assert_eq!(lines.len(), 1, "{lines:#?}");
@@ -140,28 +179,31 @@ fn a_kept_instance_does_not_survive_a_trap() {
     let stage = reused_filter(json!({ "mode": "trap", "on": "k3" }));
     for _ in 0..3 {
         assert_eq!(
-            stage.filter(&context(), &events()[4..]),
+            call_filter(&stage, &events()[4..]),
             Ok(vec![Verdict::Keep; 4])
         );
         assert!(matches!(
-            stage.filter(&context(), &events()),
+            call_filter(&stage, &events()),
             Err(CallError::Trap { .. })
         ));
-        only_the_fourth_is_dead(
-            &stage.filter_isolated(&context(), &events()).unwrap(),
-            &Verdict::Keep,
-        );
     }
 }
 
 #[test]
-fn what_another_kind_does_is_refused_without_blame() {
-    let stage = filter(json!({}));
-    let postponed = stage.transform_isolated(&context(), &events()).unwrap_err();
-    assert_eq!(
-        postponed.message,
-        "`transform` was called, but stage 1 (hostile_filter) is of the world `filter`"
-    );
+fn a_component_of_another_world_is_refused() {
+    let stage = Stage::configure(&ENGINE, &SINK, options("s", json!({})));
+    assert_eq!(stage.unwrap_err(), ConfigureError::World(Kind::HttpSink));
+    let sink = Sink::configure(&ENGINE, &FILTER, options("f", json!({})));
+    assert_eq!(sink.unwrap_err(), ConfigureError::World(Kind::Filter));
+    let fault = filter(json!({}))
+        .transform(
+            &context(),
+            &events(),
+            &mut StateOverlay::not_granted(),
+            false,
+        )
+        .result;
+    assert!(matches!(fault, Err(CallError::Host(_))), "{fault:?}");
 }
 
 #[tokio::test]
@@ -169,7 +211,7 @@ async fn stages_run_on_the_pool() {
     let stage = filter(json!({ "mode": "trap" }));
     let trapped = ENGINE
         .pool()
-        .run(move || stage.filter(&context(), &events()))
+        .run(move || call_filter(&stage, &events()))
         .await
         .unwrap();
     assert!(matches!(trapped, Err(CallError::Trap { .. })));

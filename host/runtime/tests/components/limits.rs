@@ -1,9 +1,8 @@
-use lockgate_runtime::{
-    CallError, Component, Engine, EngineOptions, Limits, Stage, StageOptions, Verdict,
-};
+use lockgate_model::contract::{CallError, Verdict};
+use lockgate_runtime::{Component, Engine, EngineOptions, Limits, Stage, StageOptions};
 use serde_json::json;
 
-use crate::support::{context, events, options, wasm};
+use crate::support::{call_filter, events, options, wasm};
 
 fn engine(options: EngineOptions) -> (Engine, Component) {
     let engine = Engine::new(EngineOptions {
@@ -25,7 +24,7 @@ fn memory_is_given_back_and_kept_instances_are_counted() {
         options("f", json!({ "mode": "memory", "on": "k3" })),
     )
     .unwrap();
-    fresh.filter_isolated(&context(), &events()).unwrap();
+    call_filter(&fresh, &events()).unwrap_err();
     assert_eq!(engine.memory_used(), 0);
 
     let kept = StageOptions {
@@ -34,11 +33,11 @@ fn memory_is_given_back_and_kept_instances_are_counted() {
     };
     let kept = Stage::configure(&engine, &component, kept).unwrap();
     assert_eq!(
-        kept.filter(&context(), &events()[4..]),
+        call_filter(&kept, &events()[4..]),
         Ok(vec![Verdict::Keep; 4])
     );
     assert!(engine.memory_used() > 1 << 20);
-    kept.filter(&context(), &events()).unwrap_err();
+    call_filter(&kept, &events()).unwrap_err();
     assert_eq!(engine.memory_used(), 0);
 }
 
@@ -58,10 +57,7 @@ fn any_number_of_stages_may_wish_to_keep_their_instances() {
         .map(|_| Stage::configure(&engine, &component, kept()).unwrap())
         .collect();
     for stage in stages.iter().chain(&stages) {
-        assert_eq!(
-            stage.filter(&context(), &events()),
-            Ok(vec![Verdict::Keep; 8])
-        );
+        assert_eq!(call_filter(stage, &events()), Ok(vec![Verdict::Keep; 8]));
     }
 }
 
@@ -78,30 +74,10 @@ fn a_component_without_memory_because_of_others_is_not_blamed() {
         options("f", json!({ "mode": "memory" })),
     )
     .unwrap();
-    let postponed = stage.filter_isolated(&context(), &events()).unwrap_err();
-    assert_eq!(
-        postponed.message,
-        "all instances together have used up the memory that components may have"
-    );
     assert!(matches!(
-        stage.filter(&context(), &events()),
+        call_filter(&stage, &events()),
         Err(CallError::Host(_))
     ));
-}
-
-#[test]
-fn a_component_that_takes_nothing_holds_its_batch() {
-    let (engine, component) = engine(EngineOptions::default());
-    let stage =
-        Stage::configure(&engine, &component, options("f", json!({ "mode": "trap" }))).unwrap();
-    let many: Vec<_> = events().into_iter().cycle().take(100).collect();
-    let postponed = stage.filter_isolated(&context(), &many).unwrap_err();
-    assert!(
-        postponed.message.starts_with(
-            "16 events in a row could not be taken, so the batch is held; the last one: it trapped"
-        ),
-        "{postponed:?}"
-    );
 }
 
 #[test]
@@ -112,7 +88,7 @@ fn fuel_counts_the_same_every_time() {
     });
     let used = || {
         let stage = Stage::configure(&engine, &component, options("f", json!({}))).unwrap();
-        stage.filter(&context(), &events()).unwrap();
+        call_filter(&stage, &events()).unwrap();
         stage.fuel_used()
     };
     let first = used();
@@ -133,7 +109,7 @@ fn the_operator_s_limits_are_the_ones_that_hold() {
     };
     let stage = Stage::configure(&engine, &component, stage).unwrap();
     assert_eq!(
-        stage.filter(&context(), &events()),
+        call_filter(&stage, &events()),
         Err(CallError::Memory { limit: 3 << 20 })
     );
     let limits = Limits {

@@ -1,5 +1,7 @@
 use lockgate_lookup::{Databases, Grant, Lookups};
-use lockgate_runtime::{Context, Limits, Mapped, Stage, StageOptions};
+use lockgate_model::StateOverlay;
+use lockgate_model::contract::Mapped;
+use lockgate_runtime::{CallContext, Limits, Stage, StageOptions};
 use lockgate_tests::mmdb;
 use serde_json::{Value, json};
 
@@ -8,18 +10,17 @@ use crate::support::{ENGINE, MAPPER, context, events, filter, logged, mapper, op
 const NOTHING: &str = "None None None None";
 
 fn documents(stage: &Stage, lookups: &Lookups) -> Vec<Value> {
+    let context = CallContext {
+        lookups: lookups.clone(),
+        ..context()
+    };
     let mapped = stage
-        .transform(
-            &Context {
-                lookups: lookups.clone(),
-                ..context()
-            },
-            &events(),
-        )
+        .transform(&context, &events(), &mut StateOverlay::not_granted(), false)
+        .result
         .unwrap();
     let text = |mapped| {
-        if let Mapped::Emit(texts) = mapped {
-            texts.concat()
+        if let Mapped::Emit(documents) = mapped {
+            documents[0].payload.clone()
         } else {
             panic!("{mapped:?}")
         }
@@ -98,9 +99,6 @@ fn a_component_looks_up_what_is_granted_for_the_batch() {
 
 #[test]
 fn a_component_that_looks_nothing_up_is_known() {
-    let looks_up = [
-        mapper(json!({})).component().looks_up(),
-        filter(json!({})).component().looks_up(),
-    ];
+    let looks_up = [mapper(json!({})).looks_up(), filter(json!({})).looks_up()];
     assert_eq!(looks_up, [true, false]);
 }

@@ -9,4 +9,5 @@ mod load;
 mod lookup;
 mod mapper;
 mod sink;
+mod state;
 mod support;

@@ -1,16 +1,20 @@
-use std::time::Duration;
-
-use lockgate_runtime::{Isolated, Mapped, Postponed};
+use lockgate_model::contract::{CallError, Mapped, MappedDocument};
 use serde_json::json;
 
-use crate::support::{context, events, mapper, only_the_fourth_is_dead};
+use crate::support::{call_mapper, events, fault_of_the_fourth, mapper};
+
+fn document() -> MappedDocument {
+    MappedDocument {
+        payload: r#"{"a":"b"}"#.into(),
+        attributes: vec![],
+    }
+}
 
 #[test]
 fn a_mapper_makes_documents_of_events() {
-    let payload = || r#"{"a":"b"}"#.to_owned();
     for (mode, expected) in [
-        ("same", Mapped::Emit(vec![payload()])),
-        ("two", Mapped::Emit(vec![payload(), payload()])),
+        ("same", Mapped::Emit(vec![document()])),
+        ("two", Mapped::Emit(vec![document(), document()])),
         ("none", Mapped::Emit(vec![])),
         ("drop", Mapped::Drop(0)),
         (
@@ -20,7 +24,7 @@ fn a_mapper_makes_documents_of_events() {
     ] {
         let stage = mapper(json!({ "mode": mode }));
         assert_eq!(
-            stage.transform(&context(), &events()),
+            call_mapper(&stage, &events()),
             Ok(vec![expected; 8]),
             "{mode}"
         );
@@ -28,8 +32,8 @@ fn a_mapper_makes_documents_of_events() {
 }
 
 #[test]
-fn a_mapper_that_cannot_take_one_event_loses_that_one_alone() {
-    let document = |fault: &str| {
+fn a_mapper_that_cannot_take_one_event_says_why_and_takes_the_others() {
+    let fault = |fault: &str| {
         format!(
             "it broke the contract: a document it made of event 0 of the batch is not allowed: {fault}"
         )
@@ -54,64 +58,74 @@ fn a_mapper_that_cannot_take_one_event_loses_that_one_alone() {
         ("too-many", "it returned 2 results for 1 events".into()),
         (
             "bad-reason",
-            "it broke the contract: `drop(4000000000)` is none of the 1 reasons it declared".into(),
+            "it broke the contract: `drop(4000000000)` is not one of the 1 reasons it declared".into(),
         ),
-        ("not-json", document("it is not a JSON object")),
-        ("truncated", document("it ends in the middle")),
-        ("empty", document("it is not a JSON object")),
-        ("list", document("it is not a JSON object")),
-        ("scalar", document("it is not a JSON object")),
+        ("not-json", fault("it is not a JSON object")),
+        ("truncated", fault("it ends in the middle")),
+        ("empty", fault("it is not a JSON object")),
+        ("list", fault("it is not a JSON object")),
+        ("scalar", fault("it is not a JSON object")),
         (
             "two-objects",
-            document("the object is followed by something at byte 3"),
+            fault("the object is followed by something at byte 3"),
         ),
         (
             "lone-surrogate",
-            document("the escape at byte 6 is a lone surrogate"),
+            fault("the escape at byte 6 is a lone surrogate"),
         ),
         (
             "duplicate-keys",
-            document("the key `a` stands twice in an object"),
+            fault("the key `a` stands twice in an object"),
         ),
-        ("deep", document("it is nested deeper than 128")),
+        ("deep", fault("it is nested deeper than 128")),
         (
             "control-character",
-            document("the string at byte 6 has a control character"),
+            fault("the string at byte 6 has a control character"),
         ),
         ("not-utf8", "it trapped: ".into()),
+        (
+            "many-attributes",
+            "it broke the contract: the documents it made of event 0 of the batch have 65 attributes of".into(),
+        ),
+        (
+            "big-attributes",
+            "it broke the contract: the documents it made of event 0 of the batch have 1 attributes of 5003 bytes, 64 of 4096 are allowed".into(),
+        ),
+        (
+            "fail",
+            "it cannot process something in the batch: this batch cannot be mapped".into(),
+        ),
     ] {
         let stage = mapper(json!({ "mode": mode, "on": "k3" }));
-        let answers = stage.transform_isolated(&context(), &events()).unwrap();
-        let actual = only_the_fourth_is_dead(&answers, &Mapped::Emit(vec![r#"{"a":"b"}"#.into()]));
+        let good = Mapped::Emit(vec![document()]);
+        let actual = fault_of_the_fourth(|events| call_mapper(&stage, events), &good).to_string();
         assert!(actual.starts_with(&reason), "{mode}: {actual}");
     }
+}
+
+#[test]
+fn documents_come_on_one_line_with_their_attributes() {
+    let mapped = |mode| call_mapper(&mapper(json!({ "mode": mode })), &events()).unwrap();
+    let pretty = MappedDocument {
+        payload: r#"{  "a": "b\nc"}"#.into(),
+        attributes: vec![],
+    };
+    assert_eq!(mapped("pretty")[0], Mapped::Emit(vec![pretty]));
+    let attached = MappedDocument {
+        attributes: vec![("tenant".into(), "k2".into())],
+        ..document()
+    };
+    assert_eq!(mapped("attributes")[2], Mapped::Emit(vec![attached]));
 }
 
 #[test]
 fn more_than_four_times_the_input_and_a_mebibyte_is_too_much() {
     let result = |bytes: usize| {
         let stage = mapper(json!({ "mode": "huge", "on": "k3", "bytes": bytes }));
-        only_or_none(&stage.transform_isolated(&context(), &events()).unwrap())
+        call_mapper(&stage, &events())
     };
-    assert_eq!(result(1 << 19), None);
-    assert!(
-        result(3 << 20)
-            .unwrap()
-            .starts_with("it returned more than 10")
-    );
-}
-
-fn only_or_none(answers: &[Isolated<Mapped>]) -> Option<String> {
-    let mut dead = answers.iter().filter_map(|answer| {
-        if let Isolated::Dead(reason) = answer {
-            Some(reason.clone())
-        } else {
-            None
-        }
-    });
-    let first = dead.next();
-    assert_eq!(dead.next(), None);
-    first
+    assert!(result(1 << 19).is_ok());
+    assert!(matches!(result(3 << 20), Err(CallError::Output { .. })));
 }
 
 /// A mebibyte of reason is too much to return for eight small events, but not for the one, by a
@@ -119,31 +133,12 @@ fn only_or_none(answers: &[Isolated<Mapped>]) -> Option<String> {
 #[test]
 fn reasons_are_cut_to_a_line() {
     let stage = mapper(json!({ "mode": "reject-huge", "on": "k3" }));
-    let answers = stage.transform_isolated(&context(), &events()).unwrap();
-    let Isolated::Result(Mapped::Reject(reason)) = &answers[3] else {
+    let outcomes = call_mapper(&stage, &events()[3..4]).unwrap();
+    let Mapped::Reject(reason) = &outcomes[0] else {
         panic!("rejected")
     };
     assert!(
         reason.len() <= 1024 && reason.starts_with("xxx"),
         "{reason}"
-    );
-}
-
-#[test]
-fn a_mapper_s_own_word_holds_for_the_whole_batch() {
-    let fails = mapper(json!({ "mode": "fail", "on": "k3" }));
-    let dead = Isolated::Dead("this batch cannot be mapped".into());
-    assert_eq!(
-        fails.transform_isolated(&context(), &events()),
-        Ok(vec![dead; 8])
-    );
-    let postpones = mapper(json!({ "mode": "fail-retryable" }));
-    let postponed = Postponed {
-        message: "not yet".into(),
-        after: Some(Duration::from_millis(10)),
-    };
-    assert_eq!(
-        postpones.transform_isolated(&context(), &events()),
-        Err(postponed)
     );
 }

@@ -1,8 +1,10 @@
-use lockgate_model::request::{Delivery, DocumentFate, Method, Response};
-use lockgate_runtime::{CallError, Encoded};
+use bytes::Bytes;
+use lockgate_model::DocumentView;
+use lockgate_model::contract::{CallError, Encoded};
+use lockgate_model::request::{Body, Delivery, Disposition, Method, RequestRules, Response, Sent};
 use serde_json::json;
 
-use crate::support::{KEYS, context, documents, logged, sink};
+use crate::support::{BATCH, KEYS, documents, encode, logged, sink};
 
 /// The indexes that requests carry and those rejected, each in order.
 fn indexes(encoded: &Encoded) -> (Vec<u32>, Vec<u32>) {
@@ -19,11 +21,14 @@ fn indexes(encoded: &Encoded) -> (Vec<u32>, Vec<u32>) {
     )
 }
 
+fn assembled(body: &Body, documents: &[DocumentView<'_>]) -> String {
+    let body = body.assemble(|index| documents[index as usize].event.payload);
+    String::from_utf8(body.to_vec()).unwrap()
+}
+
 #[test]
 fn a_sink_makes_requests_of_documents() {
-    let array = sink(json!({}))
-        .encode(&context(), &documents(), &[])
-        .unwrap();
+    let array = encode(&sink(json!({})), &documents()).unwrap();
     let [request] = &array.requests[..] else {
         panic!("one request")
     };
@@ -35,22 +40,49 @@ fn a_sink_makes_requests_of_documents() {
         request.headers(),
         [("content-type".to_owned(), "application/json".to_owned())]
     );
-    let body: Vec<serde_json::Value> = serde_json::from_slice(request.body()).unwrap();
+    let body: Vec<serde_json::Value> =
+        serde_json::from_str(&assembled(request.body(), &documents())).unwrap();
     assert_eq!(body, vec![json!({ "a": "b" }); 8]);
 
-    let each = sink(json!({ "mode": "each" }))
-        .encode(&context(), &documents(), &[])
-        .unwrap();
+    let each = encode(&sink(json!({ "mode": "each" })), &documents()).unwrap();
     assert_eq!(
         (each.requests.len(), indexes(&each)),
         (8, ((0..8).collect(), vec![]))
     );
+    let tagged = encode(&sink(json!({ "mode": "tag" })), &documents()).unwrap();
+    assert_eq!(tagged.requests[0].tag(), "tag of this request");
 }
 
-/// The failure table: the one document is rejected, with a reason, and every other stands in
-/// exactly one request that keeps the rules.
 #[test]
-fn a_sink_that_cannot_take_one_document_loses_that_one_alone() {
+fn payloads_stay_with_the_host_but_for_those_with_a_bad_time() {
+    let attributes = vec![("tenant".to_owned(), "a".to_owned())];
+    let mut documents = documents()[..3].to_vec();
+    documents[0].attributes = &attributes;
+    documents[0].event.session = Some("s-1");
+    documents[1].event.payload = r#"{"time":"yesterday"}"#;
+    documents[2].event.payload = r#"{"time":"2026-01-05T08:00:00Z"}"#;
+    let body = |metadata| {
+        let stage = sink(json!({ "mode": "parts", "metadata": metadata }));
+        let encoded = encode(&stage, &documents).unwrap();
+        assembled(encoded.requests[0].body(), &documents)
+    };
+    assert_eq!(
+        body(true),
+        r#"k0 T1 5 audit Some("s-1") tenant=a "" "{\"a\":\"b\"}"
+k1 T1 5 audit None  "{\"time\":\"yesterday\"}" "{\"time\":\"yesterday\"}"
+k2 T1 5 audit None  "" "{\"time\":\"2026-01-05T08:00:00Z\"}"
+"#
+    );
+    assert!(
+        body(false).starts_with(r#"k0 T1 5 audit Some("s-1") tenant=a "{\"a\":\"b\"}" "#),
+        "{}",
+        body(false)
+    );
+}
+
+/// The call with the one document fails, with a reason, and calls without it do not.
+#[test]
+fn a_sink_that_cannot_take_one_document_says_why_and_takes_the_others() {
     for (mode, reason) in [
         ("trap", "it trapped: cannot stand the document k3 panic="),
         ("loop", "it took more than 500 ms of CPU time"),
@@ -68,16 +100,36 @@ fn a_sink_that_cannot_take_one_document_loses_that_one_alone() {
             "it broke the contract: the path suffix `/../../admin` has a character outside",
         ),
         (
+            "path-boundary",
+            "it broke the contract: the path suffix `23/evil` must begin with `/` or `.`",
+        ),
+        (
             "bad-header",
-            "it broke the contract: the header `Authorization` is not for a component to set",
+            "it broke the contract: the header `authorization` is not one that a sink may set",
+        ),
+        (
+            "forwarded-user",
+            "it broke the contract: the header `x-forwarded-user` needs the operator's permission",
         ),
         (
             "header-injection",
-            "it broke the contract: the value of the header `x-a` has a character that is not visible ASCII",
+            "it broke the contract: the value of the header `accept` has a character that is not visible ASCII",
         ),
         (
             "many-headers",
-            "it broke the contract: 1001 headers are more than 64",
+            "it broke the contract: the request has 1001 headers, 64 are allowed",
+        ),
+        (
+            "long-tag",
+            "it broke the contract: the tag has 1025 bytes, 1024 are allowed",
+        ),
+        (
+            "carries-nothing",
+            "it broke the contract: a request carries no document",
+        ),
+        (
+            "foreign-document",
+            "it broke the contract: the body has document 4294967295, which the request does not carry",
         ),
         (
             "twice",
@@ -95,69 +147,76 @@ fn a_sink_that_cannot_take_one_document_loses_that_one_alone() {
             "carried-and-rejected",
             "it broke the contract: index 0 is carried or rejected twice",
         ),
-        ("reject", r"cannot be encoded\u{1b}[31m\nforged: line"),
+        (
+            "fail",
+            "it cannot process something in the batch: this batch cannot be encoded",
+        ),
     ] {
         let stage = sink(json!({ "mode": mode, "on": "k3" }));
-        let encoded = stage
-            .encode_isolated(&context(), &documents(), &[])
-            .unwrap();
-        assert_eq!(
-            indexes(&encoded),
-            (vec![0, 1, 2, 4, 5, 6, 7], vec![3]),
-            "{mode}"
-        );
-        let actual = &encoded.rejected[0].1;
+        let mut documents = documents();
+        assert!(encode(&stage, &documents).is_err(), "{mode}");
+        let fourth = documents.remove(3);
+        let others = encode(&stage, &documents).unwrap();
+        assert_eq!(indexes(&others), ((0..7).collect(), vec![]), "{mode}");
+        let actual = encode(&stage, &[fourth]).unwrap_err().to_string();
         assert!(actual.starts_with(reason), "{mode}: {actual}");
-        for request in &encoded.requests {
-            let body: Vec<serde_json::Value> = serde_json::from_slice(request.body()).unwrap();
-            assert_eq!(
-                body.len(),
-                request.carries().len(),
-                "{mode}: a body holds the documents that it carries"
-            );
-        }
     }
 }
 
 #[test]
-fn a_sink_s_own_word_holds_for_the_whole_batch() {
-    let fails = sink(json!({ "mode": "fail", "on": "k3" }))
-        .encode_isolated(&context(), &documents(), &[])
-        .unwrap();
-    assert_eq!(indexes(&fails), (vec![], (0..8).collect()));
-    assert_eq!(fails.rejected[7].1, "this batch cannot be encoded");
-    let postponed = sink(json!({ "mode": "fail-retryable" }))
-        .encode_isolated(&context(), &documents(), &[])
-        .unwrap_err();
-    assert_eq!(postponed.message, "not yet");
-    let rejected = sink(json!({ "mode": "reject-all" }))
-        .encode_isolated(&context(), &documents(), &[])
-        .unwrap();
-    assert!(
-        rejected.rejected.len() == KEYS.len()
-            && rejected
-                .rejected
-                .iter()
-                .all(|(_, reason)| reason.len() <= 1024)
-    );
-}
-
-#[test]
-fn headers_of_the_operator_cannot_be_set() {
-    let refused = sink(json!({}))
-        .encode(&context(), &documents(), &["content-type".into()])
-        .unwrap_err();
+fn a_sink_rejects_documents_with_a_plain_reason() {
+    let encoded = encode(&sink(json!({ "mode": "reject", "on": "k3" })), &documents()).unwrap();
+    assert_eq!(indexes(&encoded), (vec![0, 1, 2, 4, 5, 6, 7], vec![3]));
     assert_eq!(
-        refused,
-        CallError::Contract("the header `content-type` is not for a component to set".into())
+        encoded.rejected[0].1,
+        r"cannot be encoded\u{1b}[31m\nforged: line"
     );
+    let encoded = encode(&sink(json!({ "mode": "reject-all" })), &documents()).unwrap();
+    assert_eq!(encoded.rejected.len(), KEYS.len());
+    assert!(
+        encoded
+            .rejected
+            .iter()
+            .all(|(_, reason)| reason.len() <= 1024)
+    );
+    let held = encode(&sink(json!({ "mode": "fail-hold" })), &documents());
+    assert_eq!(held, Err(CallError::Hold("its licence has expired".into())));
 }
 
 #[test]
-fn nothing_that_a_sink_returns_is_substituted() {
-    let encoded = sink(json!({ "mode": "secret-placeholder" }))
-        .encode(&context(), &documents(), &[])
-        .unwrap();
+fn what_is_the_operators_cannot_be_set() {
+    let encode = |rules| {
+        let stage = sink(json!({ "mode": "secret-placeholder" }));
+        stage.encode(&BATCH, &documents(), &rules, false).result
+    };
+    let allowed = RequestRules {
+        allowed_headers: vec!["x-placeholder".into()],
+        ..RequestRules::default()
+    };
+    for (rules, fault) in [
+        (
+            RequestRules {
+                operator_headers: vec!["content-type".into()],
+                ..allowed.clone()
+            },
+            "the header `content-type` is not one that a sink may set",
+        ),
+        (
+            RequestRules {
+                operator_query: vec!["placeholder".into()],
+                ..allowed.clone()
+            },
+            "the query parameter `placeholder` is set by the operator's URL",
+        ),
+        (
+            RequestRules::default(),
+            "the header `x-placeholder` needs the operator's permission: `allow-headers = [\"x-placeholder\"]` in the sink",
+        ),
+    ] {
+        assert_eq!(encode(rules), Err(CallError::Contract(fault.into())));
+    }
+    // Nothing that a sink returns is substituted.
+    let encoded = encode(allowed).unwrap();
     let request = &encoded.requests[0];
     assert_eq!(
         request.query(),
@@ -178,18 +237,35 @@ fn classify_says_what_became_of_a_request() {
         truncated: false,
         retry_after: None,
     };
+    let sent = Sent {
+        method: Method::Post,
+        path_suffix: "/x".into(),
+        tag: "t".into(),
+        carries: vec![4, 6],
+    };
     let classify = |mode: &str| {
-        sink(json!({ "classify": mode })).classify(Method::Post, "/x", &[4, 6], &response)
+        sink(json!({ "classify": mode }))
+            .classify(&BATCH, &sent, &response)
+            .result
     };
     for (mode, expected) in [
+        ("by-status", Delivery::ByStatus),
         ("delivered", Delivery::Delivered),
+        ("hold", Delivery::Hold("the index is missing".into())),
+        (
+            "echo",
+            Delivery::Rejected(
+                r#"siem/teleport/audit/1-8 POST /x "t" 207 [Pair { name: "content-type", value: "text/plain" }] text some were bad false"#
+                    .into(),
+            ),
+        ),
         (
             "mixed-reject",
-            Delivery::Mixed(vec![(4, DocumentFate::Rejected("the first is bad".into()))]),
+            Delivery::Mixed(vec![(4, Disposition::Rejected("the first is bad".into()))]),
         ),
         (
             "mixed-retry",
-            Delivery::Mixed(vec![(4, DocumentFate::Retry)]),
+            Delivery::Mixed(vec![(4, Disposition::Retry)]),
         ),
         ("split", Delivery::Split("too much at once".into())),
         (
@@ -219,9 +295,29 @@ fn classify_says_what_became_of_a_request() {
         errors[2],
         "it broke the contract: index 4294967295 is not in the batch of 2"
     );
+    assert_eq!(lines.len(), 1, "the panic: {lines:#?}");
+}
+
+#[test]
+fn a_response_that_is_not_utf8_is_shown_as_bytes() {
+    let response = Response {
+        status: 400,
+        headers: vec![],
+        body: Bytes::from_static(b"\xff\x00"),
+        truncated: true,
+        retry_after: None,
+    };
+    let sent = Sent {
+        method: Method::Put,
+        path_suffix: String::new(),
+        tag: String::new(),
+        carries: vec![0],
+    };
+    let stage = sink(json!({ "classify": "echo" }));
     assert_eq!(
-        lines.len(),
-        1,
-        "the panic, not twice for the second try: {lines:#?}"
+        stage.classify(&BATCH, &sent, &response).result,
+        Ok(Delivery::Rejected(
+            r#"siem/teleport/audit/1-8 PUT  "" 400 [] bytes [255, 0] true"#.into()
+        ))
     );
 }

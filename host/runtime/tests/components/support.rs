@@ -7,9 +7,11 @@ use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
 
 use lockgate_lookup::Lookups;
-use lockgate_model::{DocumentView, EventView, FeedRef};
+use lockgate_model::contract::{BatchInfo, CallError, Encoded, Mapped, Verdict};
+use lockgate_model::request::RequestRules;
+use lockgate_model::{DocumentView, EventView, FeedKind, StateOverlay};
 use lockgate_runtime::{
-    Component, ConfigureError, Context, Engine, EngineOptions, Isolated, Limits, Stage,
+    CallContext, Component, ConfigureError, Engine, EngineOptions, Limits, Sink, Stage,
     StageOptions,
 };
 use serde_json::Value;
@@ -23,9 +25,10 @@ pub static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
     .unwrap()
 });
 
-static FILTER: LazyLock<Component> = LazyLock::new(|| load("hostile_filter"));
+pub static FILTER: LazyLock<Component> = LazyLock::new(|| load("hostile_filter"));
 pub static MAPPER: LazyLock<Component> = LazyLock::new(|| load("hostile_mapper"));
-static SINK: LazyLock<Component> = LazyLock::new(|| load("hostile_sink"));
+pub static COUNTER: LazyLock<Component> = LazyLock::new(|| load("counter"));
+pub static SINK: LazyLock<Component> = LazyLock::new(|| load("hostile_sink"));
 
 /// Bytes of a guest of `tests/components`, compiled when first asked for.
 pub fn wasm(name: &str) -> Vec<u8> {
@@ -68,6 +71,7 @@ pub fn options(plugin: &str, config: Value) -> StageOptions {
         config,
         limits: tight(),
         reuse: false,
+        state: false,
     }
 }
 
@@ -99,18 +103,42 @@ pub fn mapper(config: Value) -> Stage {
     configure(&MAPPER, config).unwrap()
 }
 
-pub fn sink(config: Value) -> Stage {
-    configure(&SINK, config).unwrap()
+pub fn sink(config: Value) -> Sink {
+    Sink::configure(&ENGINE, &SINK, options("hostile_sink", config)).unwrap()
 }
 
-pub fn context() -> Context {
-    Context {
-        batch: "siem/teleport/audit/1-8".into(),
-        pipeline: "siem".into(),
-        source: "teleport".into(),
-        read_at: 1_767_600_000_000,
+pub static BATCH: LazyLock<BatchInfo> = LazyLock::new(|| BatchInfo {
+    id: "siem/teleport/audit/1-8".into(),
+    pipeline: "siem".into(),
+    source: "teleport".into(),
+    read_at: 1_767_600_000_000,
+});
+
+pub fn context() -> CallContext<'static> {
+    CallContext {
+        batch: &BATCH,
         lookups: Lookups::default(),
     }
+}
+
+/// One call without state.
+pub fn call_filter(stage: &Stage, events: &[EventView<'_>]) -> Result<Vec<Verdict>, CallError> {
+    let mut state = StateOverlay::not_granted();
+    stage.filter(&context(), events, &mut state, false).result
+}
+
+/// One call without state.
+pub fn call_mapper(stage: &Stage, events: &[EventView<'_>]) -> Result<Vec<Mapped>, CallError> {
+    let mut state = StateOverlay::not_granted();
+    stage
+        .transform(&context(), events, &mut state, false)
+        .result
+}
+
+/// One call with nothing of the operator's own in the requests.
+pub fn encode(sink: &Sink, documents: &[DocumentView<'_>]) -> Result<Encoded, CallError> {
+    sink.encode(&BATCH, documents, &RequestRules::default(), false)
+        .result
 }
 
 pub const KEYS: [&str; 8] = ["k0", "k1", "k2", "k3", "k4", "k5", "k6", "k7"];
@@ -122,42 +150,32 @@ pub fn events() -> Vec<EventView<'static>> {
         code: "T1",
         time: -1,
         index: 5,
-        feed: FeedRef::Audit,
+        feed: FeedKind::Audit,
+        session: None,
         payload: r#"{"a":"b"}"#,
     };
     KEYS.map(event).to_vec()
 }
 
 pub fn documents() -> Vec<DocumentView<'static>> {
-    let document = |EventView {
-                        key,
-                        event_type,
-                        time,
-                        feed,
-                        payload,
-                        ..
-                    }| DocumentView {
-        key,
-        event_type,
-        time,
-        feed,
-        payload,
+    let document = |event| DocumentView {
+        event,
+        attributes: &[],
     };
     events().into_iter().map(document).collect()
 }
 
-/// Asserts that all but event 3 went through, and gives why that one did not.
-pub fn only_the_fourth_is_dead<T: Clone + Debug + PartialEq>(
-    answers: &[Isolated<T>],
+/// Why event 3 alone cannot be taken, after asserting that the batch fails with it and not without
+/// it.
+pub fn fault_of_the_fourth<T: Clone + Debug + PartialEq>(
+    call: impl Fn(&[EventView<'_>]) -> Result<Vec<T>, CallError>,
     good: &T,
-) -> String {
-    let Isolated::Dead(reason) = &answers[3] else {
-        panic!("{:?}", answers[3])
-    };
-    let mut expected = vec![Isolated::Result(good.clone()); KEYS.len()];
-    expected[3] = Isolated::Dead(reason.clone());
-    assert_eq!(answers, expected);
-    reason.clone()
+) -> CallError {
+    let mut events = events();
+    assert!(call(&events).is_err(), "the batch with event 3");
+    let fourth = events.remove(3);
+    assert_eq!(call(&events), Ok(vec![good.clone(); 7]));
+    call(&[fourth]).unwrap_err()
 }
 
 /// What was logged while `run` ran, a line an event: level, fields in order, message last.

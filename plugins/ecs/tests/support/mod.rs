@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ecs::lookup::Lookup;
-use lockgate_plugin::lookup::{Agent, AgentSoftware, Network, Place};
+use lockgate_plugin::lookup::{Network, Place, Software, UserAgent};
 use serde_json::Value;
 
 /// Rows of `network`, `geo` and `as`, and a few user agents.
@@ -61,13 +61,13 @@ impl Lookup for Table {
     }
 
     /// As the patterns of uap-core see them.
-    fn user_agent(&self, text: &str) -> Option<Agent> {
-        let software = |name: &str, version: Option<&str>| AgentSoftware {
+    fn user_agent_of(&self, text: &str) -> Option<UserAgent> {
+        let software = |name: &str, version: Option<&str>| Software {
             name: name.into(),
             version: version.map(str::to_owned),
         };
         let other = |software| {
-            Some(Agent {
+            Some(UserAgent {
                 software,
                 os: None,
                 device: "Other".into(),
@@ -78,7 +78,7 @@ impl Lookup for Table {
         } else if let Some(version) = text.strip_prefix("Go-http-client/") {
             other(software("Go-http-client", Some(version)))
         } else if text.contains("Mac OS X 10_15_7") && text.contains("Chrome/121.0.0.0") {
-            Some(Agent {
+            Some(UserAgent {
                 software: software("Chrome", Some("121.0.0.0")),
                 os: Some(software("Mac OS X", Some("10.15.7"))),
                 device: "Mac".into(),

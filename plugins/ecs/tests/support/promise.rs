@@ -7,7 +7,7 @@ use ecs::lookup::Lookup;
 use ecs::mapper::Mapping;
 use ecs::{Compat, Config};
 use lockgate_plugin::json;
-use lockgate_plugin::lookup::{Agent, AgentSoftware, Network, Place};
+use lockgate_plugin::lookup::{Network, Place, Software, UserAgent};
 use serde_json::Value;
 
 /// Keys whose value may go: rows delete them (G113, G279), or replace them by what they read in
@@ -200,14 +200,14 @@ impl Lookup for Oracle {
         })
     }
 
-    fn user_agent(&self, text: &str) -> Option<Agent> {
-        let software = AgentSoftware {
+    fn user_agent_of(&self, text: &str) -> Option<UserAgent> {
+        let software = Software {
             name: text.to_owned(),
             version: Some("1".into()),
         };
-        Some(Agent {
+        Some(UserAgent {
             software,
-            os: Some(AgentSoftware {
+            os: Some(Software {
                 name: text.to_owned(),
                 version: None,
             }),

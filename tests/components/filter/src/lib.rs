@@ -1,7 +1,7 @@
 //! A filter that misbehaves as its `mode` says; see README.md.
 
 use lockgate_plugin::{
-    BatchContext, ConfigIssue, Event, Failure, Filter, Needs, Setup, Verdict, log, metrics,
+    Access, Batch, ConfigIssue, Event, Failure, Filter, StageSetup, Verdict, log, metrics,
 };
 use serde::Deserialize;
 
@@ -33,8 +33,10 @@ enum Mode {
     LogFlood,
     LogHuge,
     MetricFlood,
+    Measure,
     Fail,
-    FailRetryable,
+    FailRetry,
+    FailHold,
     ConfigureRefuse,
     ConfigureRefuseEmpty,
     ConfigureTrap,
@@ -51,8 +53,8 @@ struct Hostile {
 impl Filter for Hostile {
     type Config = Config;
 
-    fn configure(config: Config) -> Result<(Hostile, Setup), Vec<ConfigIssue>> {
-        let mut setup = Setup::new(Needs::Payloads).reasons(["on purpose"]);
+    fn configure(config: Config) -> Result<(Hostile, StageSetup), Vec<ConfigIssue>> {
+        let mut setup = StageSetup::new(Access::Payload).reasons(["on purpose"]);
         match config.mode {
             Mode::ConfigureRefuse => {
                 return Err(vec![
@@ -82,7 +84,7 @@ impl Filter for Hostile {
         ))
     }
 
-    fn verdict(&self, _: &BatchContext, event: &Event) -> Verdict {
+    fn verdict(&self, _: &Batch, event: &Event) -> Verdict {
         if self.on.as_ref().is_some_and(|key| *key != event.key) {
             return Verdict::Keep;
         }
@@ -113,33 +115,35 @@ impl Filter for Hostile {
             Mode::MetricFlood => {
                 (0..10_000).for_each(|n| metrics::add(&format!("made up\n{n}"), u32::MAX))
             }
+            Mode::Measure => {
+                metrics::add("seen", 1);
+                metrics::observe("bytes", event.payload.len() as f64);
+            }
             _ => {}
         }
         Verdict::Keep
     }
 
-    fn filter(&self, context: &BatchContext, events: &[Event]) -> Result<Vec<Verdict>, Failure> {
+    fn filter(&self, batch: &Batch, events: &[Event]) -> Result<Vec<Verdict>, Failure> {
         let set_off = self
             .on
             .as_ref()
             .is_none_or(|key| events.iter().any(|event| event.key == *key));
         let mut verdicts: Vec<_> = events
             .iter()
-            .map(|event| self.verdict(context, event))
+            .map(|event| self.verdict(batch, event))
             .collect();
         match self.mode {
             Mode::TooFew if set_off => {
                 verdicts.pop();
             }
             Mode::TooMany if set_off => verdicts.push(Verdict::Keep),
-            Mode::HugeFailure if set_off => return Err(Failure::fatal("x".repeat(32 << 20))),
-            Mode::Fail if set_off => return Err(Failure::fatal("this batch cannot be filtered")),
-            Mode::FailRetryable if set_off => {
-                return Err(Failure {
-                    retry_after: Some(10),
-                    ..Failure::retryable("not yet")
-                });
+            Mode::HugeFailure if set_off => return Err(Failure::isolate("x".repeat(32 << 20))),
+            Mode::Fail if set_off => return Err(Failure::isolate("this batch cannot be filtered")),
+            Mode::FailRetry if set_off => {
+                return Err(Failure::retry_after("not yet", 10));
             }
+            Mode::FailHold if set_off => return Err(Failure::hold("its licence has expired")),
             _ => {}
         }
         Ok(verdicts)

@@ -1,7 +1,7 @@
 //! A mapper that misbehaves as its `mode` says; see README.md.
 
 use lockgate_plugin::{
-    BatchContext, ConfigIssue, Event, Failure, Mapper, Needs, Outcome, Setup, lookup,
+    Access, Batch, ConfigIssue, Event, Failure, Mapped, Mapper, Outcome, StageSetup, lookup,
 };
 use serde::Deserialize;
 
@@ -50,9 +50,14 @@ enum Mode {
     DuplicateKeys,
     Deep,
     ControlCharacter,
+    Pretty,
+    Attributes,
+    ManyAttributes,
+    BigAttributes,
     NotUtf8,
     Fail,
-    FailRetryable,
+    FailRetry,
+    FailHold,
     LookUp,
 }
 
@@ -67,7 +72,7 @@ struct Hostile {
 impl Mapper for Hostile {
     type Config = Config;
 
-    fn configure(config: Config) -> Result<(Hostile, Setup), Vec<ConfigIssue>> {
+    fn configure(config: Config) -> Result<(Hostile, StageSetup), Vec<ConfigIssue>> {
         let configured = if config.mode == Mode::LookUp {
             look_up()
         } else {
@@ -79,16 +84,22 @@ impl Mapper for Hostile {
             bytes: config.bytes,
             configured,
         };
-        Ok((hostile, Setup::new(Needs::Payloads).reasons(["on purpose"])))
+        Ok((
+            hostile,
+            StageSetup::new(Access::Payload).reasons(["on purpose"]),
+        ))
     }
 
-    fn map(&self, _: &BatchContext, event: Event) -> Outcome {
+    fn map(&self, _: &Batch, event: Event) -> Outcome {
         if self.on.as_ref().is_some_and(|key| *key != event.key) {
-            return Outcome::Emit(vec![event.payload]);
+            return Outcome::document(event.payload);
         }
-        let one = |text: &str| Outcome::Emit(vec![text.into()]);
+        let one = |text: &str| Outcome::document(text);
         match self.mode {
-            Mode::Two => Outcome::Emit(vec![event.payload.clone(), event.payload]),
+            Mode::Two => Outcome::Emit(vec![
+                Mapped::new(event.payload.clone()),
+                Mapped::new(event.payload),
+            ]),
             Mode::None => Outcome::Emit(vec![]),
             Mode::Drop => Outcome::Drop(0),
             Mode::BadReason => Outcome::Drop(4_000_000_000),
@@ -105,8 +116,8 @@ impl Mapper for Hostile {
                     taken.push(std::hint::black_box(vec![1u8; 1 << 20]));
                 }
             }
-            Mode::Huge => Outcome::Emit(vec![format!(r#"{{"a":"{}"}}"#, "x".repeat(self.bytes))]),
-            Mode::Many => Outcome::Emit(vec!["{}".into(); 100_000]),
+            Mode::Huge => Outcome::document(format!(r#"{{"a":"{}"}}"#, "x".repeat(self.bytes))),
+            Mode::Many => Outcome::Emit(vec![Mapped::new("{}"); 100_000]),
             Mode::NotJson => one("not json"),
             Mode::Truncated => one(r#"{"a":1"#),
             Mode::Empty => one(""),
@@ -115,53 +126,60 @@ impl Mapper for Hostile {
             Mode::TwoObjects => one("{}\n{}"),
             Mode::LoneSurrogate => one(r#"{"a":"\ud83d"}"#),
             Mode::DuplicateKeys => one(r#"{"a":1,"\u0061":2}"#),
-            Mode::Deep => Outcome::Emit(vec![format!(
-                "{}1{}",
-                r#"{"a":"#.repeat(200),
-                "}".repeat(200)
-            )]),
+            Mode::Deep => {
+                Outcome::document(format!("{}1{}", r#"{"a":"#.repeat(200), "}".repeat(200)))
+            }
             Mode::ControlCharacter => one("{\"a\":\"\n\"}"),
+            Mode::Pretty => one("{\r\n  \"a\": \"b\\nc\"\n}\n"),
+            Mode::Attributes => Outcome::Emit(vec![
+                Mapped::new(event.payload).attribute("tenant", event.key),
+            ]),
+            Mode::ManyAttributes => {
+                let mapped = Mapped::new(event.payload);
+                let attribute = |mapped: Mapped, n| mapped.attribute(format!("n{n}"), "");
+                Outcome::Emit(vec![(0..65).fold(mapped, attribute)])
+            }
+            Mode::BigAttributes => Outcome::Emit(vec![
+                Mapped::new(event.payload).attribute("big", "x".repeat(5000)),
+            ]),
             // What `Debug` writes of ASCII is JSON.
-            Mode::LookUp => Outcome::Emit(vec![format!(
+            Mode::LookUp => Outcome::document(format!(
                 r#"{{"configured":{:?},"now":{:?}}}"#,
                 self.configured,
                 look_up()
-            )]),
+            )),
             // A component is not held to what Rust promises of its strings.
-            Mode::NotUtf8 => Outcome::Emit(vec![unsafe {
+            Mode::NotUtf8 => Outcome::document(unsafe {
                 String::from_utf8_unchecked(b"{\"a\":\"\xff\"}".to_vec())
-            }]),
-            Mode::Same | Mode::TooFew | Mode::TooMany | Mode::Fail | Mode::FailRetryable => {
-                Outcome::Emit(vec![event.payload])
-            }
+            }),
+            Mode::Same
+            | Mode::TooFew
+            | Mode::TooMany
+            | Mode::Fail
+            | Mode::FailRetry
+            | Mode::FailHold => Outcome::document(event.payload),
         }
     }
 
-    fn transform(
-        &self,
-        context: &BatchContext,
-        events: Vec<Event>,
-    ) -> Result<Vec<Outcome>, Failure> {
+    fn transform(&self, batch: &Batch, events: Vec<Event>) -> Result<Vec<Outcome>, Failure> {
         let set_off = self
             .on
             .as_ref()
             .is_none_or(|key| events.iter().any(|event| event.key == *key));
         let mut outcomes: Vec<_> = events
             .into_iter()
-            .map(|event| self.map(context, event))
+            .map(|event| self.map(batch, event))
             .collect();
         match self.mode {
             Mode::TooFew if set_off => {
                 outcomes.pop();
             }
             Mode::TooMany if set_off => outcomes.push(Outcome::Emit(vec![])),
-            Mode::Fail if set_off => return Err(Failure::fatal("this batch cannot be mapped")),
-            Mode::FailRetryable if set_off => {
-                return Err(Failure {
-                    retry_after: Some(10),
-                    ..Failure::retryable("not yet")
-                });
+            Mode::Fail if set_off => return Err(Failure::isolate("this batch cannot be mapped")),
+            Mode::FailRetry if set_off => {
+                return Err(Failure::retry_after("not yet", 10));
             }
+            Mode::FailHold if set_off => return Err(Failure::hold("its licence has expired")),
             _ => {}
         }
         Ok(outcomes)
@@ -172,8 +190,8 @@ impl Mapper for Hostile {
 fn look_up() -> String {
     let place = lookup::place_of("192.0.2.7").and_then(|place| place.city_name);
     let network = lookup::network_of("192.0.2.7").and_then(|network| network.number);
-    let agent = lookup::user_agent("Go-http-client/1.1").map(|agent| agent.software.name);
-    let long = lookup::user_agent(&"x".repeat(5000)).map(|agent| agent.device);
+    let agent = lookup::user_agent_of("Go-http-client/1.1").map(|agent| agent.software.name);
+    let long = lookup::user_agent_of(&"x".repeat(5000)).map(|agent| agent.device);
     format!("{place:?} {network:?} {agent:?} {long:?}").replace('"', "'")
 }
 

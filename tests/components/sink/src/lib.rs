@@ -1,8 +1,9 @@
 //! A sink that misbehaves as its `mode` and `classify` say; see README.md.
 
 use lockgate_plugin::{
-    BatchContext, ConfigIssue, Delivery, Document, Encoded, Failure, Fate, HttpSink, Inspect,
-    Needs, Pair, Postponement, Rejection, Request, Response, Sent, Setup,
+    Access, Batch, ConfigIssue, Delivery, Disposition, Document, Encoded, Failure, HttpSink,
+    Inspect, Pair, Part, Rejection, Request, RequestBody, Response, ResponseBody, Retry, Sent,
+    SinkSetup,
 };
 use serde::Deserialize;
 
@@ -17,6 +18,9 @@ struct Config {
     /// Key of the document that sets `mode` off; absent: every one does.
     #[serde(default)]
     on: Option<String>,
+    /// Payloads stay with the host.
+    #[serde(default)]
+    metadata: bool,
     /// Of a huge body.
     #[serde(default = "gibibyte")]
     bytes: usize,
@@ -47,16 +51,27 @@ enum Mode {
     OutOfRange,
     CarriedAndRejected,
     CarriesNothing,
+    ForeignDocument,
+    ForwardedUser,
+    PathBoundary,
+    LongTag,
+    Tag,
+    Parts,
     Reject,
     RejectAll,
     Fail,
-    FailRetryable,
+    FailRetry,
+    FailHold,
 }
 
 #[derive(Clone, Copy, Deserialize, PartialEq)]
 #[serde(rename_all = "kebab-case")]
 enum Classify {
+    ByStatus,
     Delivered,
+    Hold,
+    /// Rejects, and says what it was shown.
+    Echo,
     MixedReject,
     MixedRetry,
     ForeignIndex,
@@ -74,19 +89,22 @@ struct Hostile {
 impl HttpSink for Hostile {
     type Config = Config;
 
-    fn configure(config: Config) -> Result<(Hostile, Setup), Vec<ConfigIssue>> {
+    fn configure(config: Config) -> Result<(Hostile, SinkSetup), Vec<ConfigIssue>> {
         let inspect = if config.classify.is_some() {
             Inspect::Always
         } else {
             Inspect::Failures
         };
-        Ok((
-            Hostile { config },
-            Setup::new(Needs::Payloads).inspect(inspect),
-        ))
+        let access = if config.metadata {
+            Access::Metadata
+        } else {
+            Access::Payload
+        };
+        let setup = SinkSetup::new(access).time_member("time").inspect(inspect);
+        Ok((Hostile { config }, setup))
     }
 
-    fn encode(&self, _: &BatchContext, documents: Vec<Document>) -> Result<Encoded, Failure> {
+    fn encode(&self, _: &Batch, documents: Vec<Document>) -> Result<Encoded, Failure> {
         let is_target = |document: &Document| {
             self.config
                 .on
@@ -127,7 +145,7 @@ impl HttpSink for Hostile {
                 .push(Pair::new("Authorization", "Bearer stolen")),
             Mode::HeaderInjection => request
                 .headers
-                .push(Pair::new("x-a", "b\r\nHost: evil.example")),
+                .push(Pair::new("accept", "b\r\nHost: evil.example")),
             Mode::ManyHeaders => request
                 .headers
                 .extend((0..1000).map(|n| Pair::new(format!("x-{n}"), "y"))),
@@ -145,6 +163,38 @@ impl HttpSink for Hostile {
                 .rejected
                 .push(Rejection::new(target, "carried all the same")),
             Mode::CarriesNothing => encoded.requests.push(array(&[], vec![])),
+            Mode::ForeignDocument => {
+                request.body = RequestBody::Parts(vec![Part::Document(u32::MAX)]);
+            }
+            Mode::ForwardedUser => request.headers.push(Pair::new("X-Forwarded-User", "root")),
+            Mode::PathBoundary => request.path_suffix = "23/evil".into(),
+            Mode::LongTag => request.tag = "t".repeat(1025),
+            Mode::Tag => request.tag = "tag of this request".into(),
+            // One text a document: what the plugin was shown, and the document as a string.
+            Mode::Parts => {
+                let parts = (0..).zip(&documents).flat_map(|(index, document)| {
+                    let attributes = document.attributes.iter();
+                    let attributes: Vec<String> = attributes
+                        .map(|pair| format!("{}={}", pair.name, pair.value))
+                        .collect();
+                    let shown = format!(
+                        "{} {} {} {} {:?} {} {:?} ",
+                        document.key,
+                        document.code,
+                        document.index,
+                        document.feed,
+                        document.session,
+                        attributes.join(","),
+                        document.payload
+                    );
+                    [
+                        Part::Text(shown),
+                        Part::DocumentAsString(index),
+                        Part::Text("\n".into()),
+                    ]
+                });
+                request.body = RequestBody::Parts(parts.collect());
+            }
             Mode::Reject => {
                 let is_kept = |index: &u32| *index != target;
                 let kept: Vec<u32> = (0..documents.len() as u32).filter(is_kept).collect();
@@ -173,35 +223,50 @@ impl HttpSink for Hostile {
                     rejected: rejected.collect(),
                 };
             }
-            Mode::Fail => return Err(Failure::fatal("this batch cannot be encoded")),
-            Mode::FailRetryable => {
-                return Err(Failure {
-                    retry_after: Some(10),
-                    ..Failure::retryable("not yet")
-                });
+            Mode::Fail => return Err(Failure::isolate("this batch cannot be encoded")),
+            Mode::FailRetry => {
+                return Err(Failure::retry_after("not yet", 10));
             }
+            Mode::FailHold => return Err(Failure::hold("its licence has expired")),
         }
         Ok(encoded)
     }
 
-    fn classify(&self, sent: &Sent<'_>, response: &Response) -> Delivery {
+    fn classify(&self, batch: &Batch, sent: &Sent, response: &Response) -> Delivery {
         let first = sent.carries.first().copied().unwrap_or(0);
         match self.config.classify {
-            None => Delivery::by_status(response),
+            None | Some(Classify::ByStatus) => Delivery::ByStatus,
             Some(Classify::Delivered) => Delivery::Delivered,
-            Some(Classify::MixedReject) => {
-                Delivery::Mixed(vec![(first, Fate::Rejected("the first is bad".into()))])
-            }
-            Some(Classify::MixedRetry) => Delivery::Mixed(vec![(first, Fate::Retry)]),
-            Some(Classify::ForeignIndex) => {
-                Delivery::Mixed(vec![(first, Fate::Delivered), (u32::MAX, Fate::Delivered)])
-            }
+            Some(Classify::MixedReject) => Delivery::Mixed(vec![(
+                first,
+                Disposition::Rejected("the first is bad".into()),
+            )]),
+            Some(Classify::MixedRetry) => Delivery::Mixed(vec![(first, Disposition::Retry)]),
+            Some(Classify::ForeignIndex) => Delivery::Mixed(vec![
+                (first, Disposition::Delivered),
+                (u32::MAX, Disposition::Delivered),
+            ]),
             Some(Classify::Split) => Delivery::Split("too much at once".into()),
             Some(Classify::Rejected) => Delivery::Rejected("none of them is good".into()),
-            Some(Classify::Retry) => Delivery::Retry(Postponement {
+            Some(Classify::Retry) => Delivery::Retry(Retry {
                 message: "not yet".into(),
                 after: Some(10),
             }),
+            Some(Classify::Hold) => Delivery::Hold("the index is missing".into()),
+            Some(Classify::Echo) => Delivery::Rejected(format!(
+                "{} {} {} {:?} {} {:?} {} {}",
+                batch.id,
+                sent.method,
+                sent.path_suffix,
+                sent.tag,
+                response.status,
+                response.headers,
+                match &response.body {
+                    ResponseBody::Text(text) => format!("text {text}"),
+                    ResponseBody::Bytes(bytes) => format!("bytes {bytes:?}"),
+                },
+                response.truncated,
+            )),
             Some(Classify::Trap) => panic!("cannot stand the answer {}", response.status),
             Some(Classify::Loop) => spin(),
         }

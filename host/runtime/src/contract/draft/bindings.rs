@@ -1,4 +1,4 @@
-//! Rust types and glue for the three worlds of `wit/plugin.wit`, made at compile time.
+//! Rust types and glue for the three worlds of the draft `wit/plugin.wit`, made at compile time.
 //!
 //! `Borrowing`: what the host passes in is borrowed from a batch, so that nothing is cloned before
 //! it is lowered into the guest. The interfaces that the host provides are generated once, by the
@@ -20,7 +20,7 @@ pub(crate) mod mapper {
         imports: { default: trappable },
         ownership: Borrowing { duplicate_if_necessary: true },
         with: {
-            "lockgate:plugin": crate::bindings::filter::lockgate::plugin,
+            "lockgate:plugin": crate::contract::draft::bindings::filter::lockgate::plugin,
         },
     });
 }
@@ -32,7 +32,7 @@ pub(crate) mod sink {
         imports: { default: trappable },
         ownership: Borrowing { duplicate_if_necessary: true },
         with: {
-            "lockgate:plugin": crate::bindings::filter::lockgate::plugin,
+            "lockgate:plugin": crate::contract::draft::bindings::filter::lockgate::plugin,
         },
     });
 }

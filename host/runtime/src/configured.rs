@@ -1,0 +1,275 @@
+//! A component with an operator's configuration, whatever its world: instances, one call, metrics.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lockgate_lookup::Lookups;
+use lockgate_model::StateOverlay;
+use lockgate_model::contract::{BatchInfo, CallError, Called};
+use thiserror::Error;
+use wasmtime::Store;
+
+use crate::component::Component;
+use crate::contract::broken;
+use crate::contract::draft::Exports;
+use crate::cpu;
+use crate::engine::Engine;
+use crate::host::{Host, Identity};
+use crate::instance::Instance;
+use crate::interface::Kind;
+use crate::limits::Limits;
+use crate::services::Services;
+use crate::setup::{self, ConfigIssue, Setup};
+
+/// How a component is used in one place of one pipeline.
+#[derive(Clone, Debug)]
+pub struct StageOptions {
+    /// Name of the pipeline.
+    pub pipeline: Arc<str>,
+    /// Its place there, such as `stage 1 (builtin:redact)` or `sink (builtin:fluentd)`: for
+    /// messages, logs and dead letters.
+    pub label: Arc<str>,
+    /// Name of the plugin, such as `builtin:redact`.
+    pub plugin: Arc<str>,
+    /// The operator's `with` table. No secrets may be in it.
+    pub config: serde_json::Value,
+    pub limits: Limits,
+    /// Keeps instances from one batch to the next, at most one for each thread. For components
+    /// that take long to start. The same batch may then give another result, because a
+    /// component can remember what it saw.
+    pub reuse: bool,
+    /// The operator granted state. Sinks never have any.
+    pub state: bool,
+}
+
+/// Why a component cannot be used with a configuration.
+#[derive(Clone, Debug, Error, PartialEq)]
+pub enum ConfigureError {
+    /// The operator's configuration has problems, at least one.
+    #[error("the plugin refuses its configuration: {}", .0.iter().map(|issue| issue.message.as_str()).collect::<Vec<_>>().join(" "))]
+    Issues(Vec<ConfigIssue>),
+    /// The component's fault, or the host's.
+    #[error("the plugin cannot be configured: {0}")]
+    Call(#[from] CallError),
+    /// A sink among the stages, or a filter or mapper as the sink.
+    #[error("it is of the world `{0}`, which cannot be used here")]
+    World(Kind),
+}
+
+/// A component that has accepted its configuration.
+pub(crate) struct Configured {
+    engine: Engine,
+    component: Component,
+    identity: Identity,
+    config: String,
+    limits: Limits,
+    reuse: bool,
+    state: bool,
+    setup: Setup,
+    services: Arc<Services>,
+    idle: Mutex<Vec<Instance>>,
+    fuel: AtomicU64,
+}
+
+/// One call of a component.
+pub(crate) struct Call<'a> {
+    pub(crate) batch: &'a BatchInfo,
+    pub(crate) lookups: Lookups,
+    /// Bytes that are passed in.
+    pub(crate) input: usize,
+    /// On an instance that no other call has used, and without repeating its log lines.
+    pub(crate) fresh: bool,
+}
+
+impl Configured {
+    /// Starts an instance and configures it.
+    pub(crate) fn new(
+        engine: &Engine,
+        component: &Component,
+        options: StageOptions,
+    ) -> Result<Configured, ConfigureError> {
+        let StageOptions {
+            pipeline,
+            label,
+            plugin,
+            config,
+            limits,
+            reuse,
+            state,
+        } = options;
+        let identity = Identity {
+            pipeline,
+            stage: label,
+            plugin,
+        };
+        let config = config.to_string();
+        let services = Arc::new(Services::new(state));
+        let host = Host::new(engine, identity.clone(), &limits, services.clone());
+        let mut instance = Instance::start(engine, component.pre(), host)?;
+        let answer = instance.configure(&config, limits.output(config.len()));
+        instance.host().end();
+        let setup = match answer? {
+            Ok(setup) => setup.check(component.kind())?,
+            Err(issues) => return Err(ConfigureError::Issues(setup::issues(issues))),
+        };
+        let idle = Mutex::new(if reuse && !engine.is_crowded() {
+            vec![instance]
+        } else {
+            Vec::new()
+        });
+        Ok(Configured {
+            engine: engine.clone(),
+            component: component.clone(),
+            identity,
+            config,
+            limits,
+            reuse,
+            state: state && component.keeps_state(),
+            setup,
+            services,
+            idle,
+            fuel: AtomicU64::new(0),
+        })
+    }
+
+    pub(crate) fn setup(&self) -> &Setup {
+        &self.setup
+    }
+
+    pub(crate) fn component(&self) -> &Component {
+        &self.component
+    }
+
+    pub(crate) fn label(&self) -> &str {
+        &self.identity.stage
+    }
+
+    pub(crate) fn uses_state(&self) -> bool {
+        self.state
+    }
+
+    pub(crate) fn metrics(&self) -> crate::metrics::Snapshot {
+        self.services.metrics.snapshot()
+    }
+
+    pub(crate) fn fuel_used(&self) -> u64 {
+        self.fuel.load(Ordering::Relaxed)
+    }
+
+    /// One call without state.
+    pub(crate) fn call<R>(
+        &self,
+        call: Call<'_>,
+        run: impl FnOnce(&Exports, &mut Store<Host>) -> wasmtime::Result<Result<R, CallError>>,
+        check: impl FnOnce(R) -> Result<R, CallError>,
+    ) -> Called<R> {
+        self.timed(|| {
+            let (result, _) = self.run(call, StateOverlay::not_granted(), run)?;
+            check(result)
+        })
+    }
+
+    /// One call that reads and writes `state`, which is changed only where the call succeeds and
+    /// its answer passes `check`.
+    pub(crate) fn call_with_state<R>(
+        &self,
+        call: Call<'_>,
+        state: &mut StateOverlay,
+        run: impl FnOnce(&Exports, &mut Store<Host>) -> wasmtime::Result<Result<R, CallError>>,
+        check: impl FnOnce(R) -> Result<R, CallError>,
+    ) -> Called<R> {
+        if !self.state {
+            return self.call(call, run, check);
+        }
+        self.timed(|| {
+            let (result, written) = self.run(call, state.clone(), run)?;
+            let result = check(result)?;
+            *state = written;
+            Ok(result)
+        })
+    }
+
+    fn timed<R>(&self, work: impl FnOnce() -> Result<R, CallError>) -> Called<R> {
+        let began = cpu::thread_time();
+        let result = work();
+        Called {
+            result,
+            cpu: cpu::thread_time().saturating_sub(began),
+        }
+    }
+
+    /// One call on an instance that is thrown away unless it returned and reuse is on.
+    fn run<R>(
+        &self,
+        call: Call<'_>,
+        state: StateOverlay,
+        run: impl FnOnce(&Exports, &mut Store<Host>) -> wasmtime::Result<Result<R, CallError>>,
+    ) -> Result<(R, StateOverlay), CallError> {
+        let idle = if call.fresh { None } else { self.take_idle() };
+        let mut instance = idle.map_or_else(|| self.instance(), Ok)?;
+        let host = instance.host();
+        host.batch = call.batch.id.to_string();
+        host.lookups = call.lookups;
+        host.lines.muted = call.fresh;
+        host.state = state;
+        let result = instance.call(self.limits.output(call.input), run);
+        let host = instance.host();
+        host.end();
+        let state = std::mem::take(&mut host.state);
+        if self.engine.fuel {
+            self.fuel.fetch_add(instance.fuel_used(), Ordering::Relaxed);
+        }
+        if self.reuse && result.is_ok() {
+            self.put_idle(instance);
+        }
+        Ok((result??, state))
+    }
+
+    fn instance(&self) -> Result<Instance, CallError> {
+        let mut host = Host::new(
+            &self.engine,
+            self.identity.clone(),
+            &self.limits,
+            self.services.clone(),
+        );
+        // The operator has seen the lines of the first one.
+        host.lines.muted = true;
+        let mut instance = Instance::start(&self.engine, self.component.pre(), host)?;
+        let setup = instance.configure(&self.config, self.limits.output(self.config.len()))?;
+        match setup.map(|setup| setup.check(self.component.kind())) {
+            Ok(setup) if setup.as_ref() == Ok(&self.setup) => Ok(instance),
+            _ => Err(broken(
+                "`configure` did not answer the same as the first time",
+            )),
+        }
+    }
+
+    fn take_idle(&self) -> Option<Instance> {
+        self.idle
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .pop()
+    }
+
+    fn put_idle(&self, instance: Instance) {
+        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        if idle.len() < self.engine.pool().threads()
+            && !self.engine.budget.is_tight()
+            && !self.engine.is_crowded()
+        {
+            idle.push(instance);
+        }
+    }
+}
+
+impl fmt::Debug for Configured {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Configured")
+            .field("pipeline", &self.identity.pipeline)
+            .field("label", &self.label())
+            .field("component", self.component())
+            .field("setup", self.setup())
+            .finish_non_exhaustive()
+    }
+}

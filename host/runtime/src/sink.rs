@@ -1,0 +1,168 @@
+use std::fmt;
+use std::sync::Arc;
+
+use lockgate_lookup::Lookups;
+use lockgate_model::DocumentView;
+use lockgate_model::contract::{Access, BatchInfo, CallError, Called, Encoded, SinkSetup};
+use lockgate_model::request::{Delivery, Request, RequestRules, Response, Sent, check_indexes};
+
+use crate::component::Component;
+use crate::configured::{Call, ConfigureError, Configured, StageOptions};
+use crate::engine::Engine;
+use crate::metrics::Snapshot;
+use crate::setup::Setup;
+use crate::{stage, time_member};
+
+/// A configured sink. Clones are the same sink.
+#[derive(Clone)]
+pub struct Sink {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    configured: Configured,
+    setup: SinkSetup,
+}
+
+impl Sink {
+    /// Starts an instance and configures it. A sink has no state, whatever the options say.
+    pub fn configure(
+        engine: &Engine,
+        component: &Component,
+        options: StageOptions,
+    ) -> Result<Sink, ConfigureError> {
+        let configured = Configured::new(engine, component, options)?;
+        match configured.setup() {
+            Setup::Sink(setup) => {
+                let setup = setup.clone();
+                Ok(Sink {
+                    inner: Arc::new(Inner { configured, setup }),
+                })
+            }
+            Setup::Stage(_) => Err(ConfigureError::World(component.kind())),
+        }
+    }
+
+    pub fn label(&self) -> &str {
+        self.inner.configured.label()
+    }
+
+    pub fn setup(&self) -> &SinkSetup {
+        &self.inner.setup
+    }
+
+    pub fn component(&self) -> &Component {
+        self.inner.configured.component()
+    }
+
+    /// What the component counted and observed since it was configured.
+    pub fn metrics(&self) -> Snapshot {
+        self.inner.configured.metrics()
+    }
+
+    /// One call: requests that carry the documents, each of which is carried or rejected once.
+    ///
+    /// `fresh`: on an instance that no other call has used, and without its log lines, which a
+    /// first call has shown.
+    pub fn encode(
+        &self,
+        batch: &BatchInfo,
+        documents: &[DocumentView<'_>],
+        rules: &RequestRules,
+        fresh: bool,
+    ) -> Called<Encoded> {
+        if documents.is_empty() {
+            return Called::free(Ok(Encoded::default()));
+        }
+        let (documents, input) = self.shown(documents);
+        let Called { result, cpu } = self.inner.configured.call(
+            Call {
+                batch,
+                lookups: Lookups::default(),
+                input,
+                fresh,
+            },
+            |exports, store| exports.encode(store, batch, self.label(), &documents),
+            Ok,
+        );
+        let result = result.and_then(|(requests, rejected)| {
+            check_encoded(documents.len(), requests, rejected, rules)
+        });
+        Called { result, cpu }
+    }
+
+    /// One call: what a response means for the documents of a request.
+    pub fn classify(
+        &self,
+        batch: &BatchInfo,
+        sent: &Sent,
+        response: &Response,
+    ) -> Called<Delivery> {
+        let headers = response.headers.iter();
+        let input = response.body.len()
+            + headers
+                .map(|(name, value)| name.len() + value.len())
+                .sum::<usize>()
+            + sent.path_suffix.len()
+            + sent.tag.len()
+            + sent.carries.len() * 4;
+        self.inner.configured.call(
+            Call {
+                batch,
+                lookups: Lookups::default(),
+                input,
+                fresh: false,
+            },
+            |exports, store| exports.classify(store, batch, self.label(), sent, response),
+            |delivery| Ok(delivery.check(&sent.carries)?),
+        )
+    }
+
+    /// Documents as far as the component asked for them, and their bytes.
+    fn shown<'a>(&self, documents: &[DocumentView<'a>]) -> (Vec<DocumentView<'a>>, usize) {
+        let mut documents = documents.to_vec();
+        let setup = self.setup();
+        if setup.access != Access::Payload {
+            let member = setup.time_member.as_deref();
+            for DocumentView { event, .. } in &mut documents {
+                if member.is_none_or(|member| time_member::is_fine(event.payload, member)) {
+                    event.payload = "";
+                }
+            }
+        }
+        let bytes = documents.iter().map(len).sum();
+        (documents, bytes)
+    }
+}
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Sink").field(&self.inner.configured).finish()
+    }
+}
+
+fn len(document: &DocumentView<'_>) -> usize {
+    let attributes = document.attributes.iter();
+    let bytes: usize = attributes
+        .map(|(name, value)| name.len() + value.len())
+        .sum();
+    stage::len(&document.event) + bytes
+}
+
+fn check_encoded(
+    documents: usize,
+    requests: Vec<Request>,
+    rejected: Vec<(u32, String)>,
+    rules: &RequestRules,
+) -> Result<Encoded, CallError> {
+    check_indexes(
+        documents,
+        requests.iter().map(|request| &request.carries[..]),
+        rejected.iter().map(|(index, _)| *index),
+    )?;
+    let requests = requests
+        .into_iter()
+        .map(|request| request.check(rules))
+        .collect::<Result<_, _>>()?;
+    Ok(Encoded { requests, rejected })
+}

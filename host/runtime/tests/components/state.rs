@@ -1,0 +1,122 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lockgate_model::contract::{CallError, Mapped};
+use lockgate_model::{EventView, StateOverlay};
+use lockgate_runtime::{Stage, StageOptions};
+use serde_json::{Value, json};
+
+use crate::support::{COUNTER, ENGINE, context, events, filter, logged, mapper, options};
+
+fn counter(state: bool, config: Value) -> Stage {
+    let options = StageOptions {
+        state,
+        ..options("counter 0.1.0", config)
+    };
+    Stage::configure(&ENGINE, &COUNTER, options).unwrap()
+}
+
+/// Events of these users.
+fn of_users(users: &[&'static str]) -> Vec<EventView<'static>> {
+    let payload = |user: &str| match user {
+        "alice" => r#"{"user":"alice"}"#,
+        _ => r#"{"user":"bob"}"#,
+    };
+    let of = |(event, user): (EventView<'static>, &&str)| EventView {
+        payload: payload(user),
+        ..event
+    };
+    events().into_iter().zip(users).map(of).collect()
+}
+
+fn counts(mapped: Vec<Mapped>) -> Vec<u64> {
+    let count = |mapped| match mapped {
+        Mapped::Emit(documents) => {
+            let document: Value = serde_json::from_str(&documents[0].payload).unwrap();
+            document["count"].as_u64().unwrap()
+        }
+        other => panic!("{other:?}"),
+    };
+    mapped.into_iter().map(count).collect()
+}
+
+#[test]
+fn what_a_call_writes_is_there_for_the_next_one() {
+    let stage = counter(true, json!({}));
+    assert!(stage.uses_state());
+    let mut state = StateOverlay::new(Arc::default(), 1000);
+    let mut call = |users: &[&'static str]| {
+        let called = stage.transform(&context(), &of_users(users), &mut state, false);
+        counts(called.result.unwrap())
+    };
+    assert_eq!(call(&["alice", "bob", "alice"]), [1, 1, 2]);
+    assert_eq!(call(&["alice", "bob"]), [3, 2]);
+    let writes: BTreeMap<&str, &str> = state
+        .writes()
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.as_deref().unwrap()))
+        .collect();
+    assert_eq!(
+        writes,
+        BTreeMap::from([("count/alice", "3"), ("count/bob", "2")])
+    );
+}
+
+#[test]
+fn a_call_that_fails_leaves_the_state_as_it_was() {
+    let mut state = StateOverlay::new(Arc::default(), 1000);
+    state.put("count/alice", "7").unwrap();
+    let before = state.clone();
+    let stage = counter(true, json!({ "trap-on": "k0" }));
+    let called = stage.transform(&context(), &of_users(&["alice"]), &mut state, false);
+    assert!(matches!(called.result, Err(CallError::Trap { .. })));
+    assert_eq!(state, before);
+
+    let mut small = StateOverlay::new(Arc::default(), 15);
+    let stage = counter(true, json!({}));
+    let called = stage.transform(&context(), &of_users(&["alice", "bob"]), &mut small, false);
+    assert_eq!(
+        called.result,
+        Err(CallError::Hold(
+            "the counts cannot be kept: StateError::QuotaExceeded".into()
+        ))
+    );
+    assert!(small.writes().is_empty());
+}
+
+#[test]
+fn without_a_grant_the_log_says_once_how_to_grant_it() {
+    let stage = counter(false, json!({}));
+    assert!(!stage.uses_state(), "nothing makes its pipeline serial");
+    let mut state = StateOverlay::new(Arc::default(), 1000);
+    let (results, lines) = logged(|| {
+        [false, false].map(|fresh| {
+            stage
+                .transform(&context(), &of_users(&["alice"]), &mut state, fresh)
+                .result
+        })
+    });
+    let refused = "the counts cannot be kept: StateError::NotGranted";
+    assert_eq!(results[0], Err(CallError::Hold(refused.into())));
+    assert_eq!(results[1], results[0]);
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    assert!(
+        lines[0].starts_with("INFO")
+            && lines[0].contains(r#"`state = "1 MiB"` in `[plugins.counter]` grants it"#),
+        "{}",
+        lines[0]
+    );
+}
+
+#[test]
+fn a_grant_to_a_component_without_state_changes_nothing() {
+    let granted = |component: &Stage| {
+        let options = StageOptions {
+            state: true,
+            ..options("x", json!({}))
+        };
+        Stage::configure(&ENGINE, component.component(), options).unwrap()
+    };
+    assert!(!granted(&filter(json!({}))).uses_state());
+    assert!(!granted(&mapper(json!({}))).uses_state());
+}
