@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use lockgate_config::{Config, Issue, ProcessEnvironment};
-use lockgate_lookup::Databases;
+use lockgate_config::{Config, Issue, ProcessEnvironment, Report};
 use lockgate_model::{FeedKind, Millis};
 use lockgate_observe::Masks;
-use lockgate_pipeline::{Assembly, Board, Plan, Reader, Workshop};
-use lockgate_store::{Options, Retention};
+use lockgate_runtime::{ChildCompiler, CompileLimits, Compiler};
+use lockgate_service::{Board, PipelineBuilder, Plan, Reader};
+use lockgate_store::{Options, Retention, Store};
 
 use crate::failure::Failure;
 use crate::print;
@@ -30,13 +30,18 @@ pub(crate) fn store_path(file: &Path) -> Result<PathBuf, Failure> {
         .map_err(|report| Failure::report(report.render(print::to_terminal())))
 }
 
-/// Assembles every pipeline, loads every credential and throws them away: what `check` shows beside
+/// Builds every pipeline, loads every credential and throws them away: what `check` shows beside
 /// the problems of the text.
-pub(crate) fn dry_run(file: &Path, config: &Config, masks: &Masks) -> Result<(), Failure> {
-    let (_, _, mut report) = assemble(file, config, None, masks, &Board::new(now()))?;
+pub(crate) async fn dry_run(file: &Path, config: &Config, masks: &Masks) -> Result<(), Failure> {
+    let mut report = config.report();
+    let builder = builder(file, config, masks, None, &mut report)?;
+    for pipeline in &config.pipelines {
+        builder.build(pipeline, &mut report).await;
+    }
     for source in &config.sources {
         if let Err(message) = Reader::new(source, false).check() {
-            let hint = "`tctl auth sign --user=lockgate --out=identity` writes an identity file, and so does Machine ID";
+            let hint = "`tctl auth sign --user=lockgate --out=identity` writes an identity file, \
+                        and so does Machine ID";
             report.push(Issue::new(
                 source.span.clone(),
                 message,
@@ -52,78 +57,80 @@ pub(crate) fn dry_run(file: &Path, config: &Config, masks: &Masks) -> Result<(),
     }
 }
 
-/// What `start` runs. A pipeline whose plugin refuses its configuration is left out, with its
-/// problem shown; the others run.
+/// What `start` runs. A pipeline whose plugin refuses its configuration does not start, and its
+/// problem is shown; the others run.
 pub(crate) fn plan(
     file: &Path,
     config: &Config,
     masks: &Masks,
+    store: &Store,
     exit_on_last_event: bool,
 ) -> Result<Plan, Failure> {
-    let board = Board::new(now());
-    let code = config.store.path.join("code");
-    let (pipelines, databases, report) = assemble(file, config, Some(&code), masks, &board)?;
-    if pipelines.is_empty() {
-        return Err(Failure::report(report.render(print::to_terminal())));
-    }
+    let mut report = config.report();
+    let builder = builder(file, config, masks, Some(store), &mut report)?;
+    let show = |report: &Report| print::problem(&report.render(print::to_terminal()));
     if !report.is_empty() {
-        print::problem(&report.render(print::to_terminal()));
-        for pipeline in &config.pipelines {
-            if !pipelines
-                .iter()
-                .any(|assembly| assembly.name() == pipeline.name)
-            {
-                tracing::error!(
-                    pipeline = pipeline.name,
-                    "this pipeline does not start; the others do"
-                );
-            }
-        }
+        show(&report);
     }
     let readers = config.sources.iter().map(|source| {
         let wants = |feed| {
-            config
-                .pipelines
-                .iter()
-                .flat_map(|pipeline| &pipeline.from)
-                .any(|input| input.source == source.name && input.feed == feed)
+            let mut inputs = config.pipelines.iter().flat_map(|pipeline| &pipeline.from);
+            inputs.any(|input| input.source == source.name && input.feed == feed)
         };
         Reader::new(source, wants(FeedKind::Sessions))
     });
-    let configured = config
-        .pipelines
-        .iter()
-        .map(|pipeline| pipeline.name.clone())
-        .collect();
     Ok(Plan {
         readers: readers.collect(),
-        pipelines,
-        databases,
-        configured,
+        builder,
+        pipelines: config.pipelines.clone(),
+        report: config.report(),
+        show: Box::new(show),
         exit_on_last_event,
-        board,
+        board: Board::new(now()),
         status_file: status_file(&config.store.path),
     })
 }
 
-fn assemble(
+fn builder(
     file: &Path,
     config: &Config,
-    code: Option<&Path>,
     masks: &Masks,
-    board: &Board,
-) -> Result<(Vec<Assembly>, Option<Databases>, lockgate_config::Report), Failure> {
-    let base = file.parent().unwrap_or(Path::new(""));
-    let mut workshop =
-        Workshop::new(base, code, masks.clone(), board.clone()).map_err(Failure::failed)?;
-    let mut report = config.report();
-    workshop.grant(&config.lookup, &mut report);
-    let pipelines = config
-        .pipelines
-        .iter()
-        .filter_map(|pipeline| workshop.assemble(pipeline, &mut report))
-        .collect();
-    Ok((pipelines, workshop.into_databases(), report))
+    store: Option<&Store>,
+    report: &mut Report,
+) -> Result<PipelineBuilder, Failure> {
+    let mut builder = PipelineBuilder::new(
+        file.parent().unwrap_or(Path::new("")),
+        compiler(config.limits.compile)?,
+        config.limits.memory,
+        masks.clone(),
+        store,
+        &config.store.path.join("code"),
+    )
+    .map_err(Failure::failed)?;
+    builder.grant(&config.lookup, report);
+    Ok(builder)
+}
+
+/// Components are compiled by another process of this binary.
+pub(crate) fn compiler(limits: lockgate_config::CompileLimits) -> Result<Compiler, Failure> {
+    // The file that runs, although an upgrade may have put another one into its place.
+    let running = Path::new("/proc/self/exe");
+    let program = if running.exists() {
+        running.to_owned()
+    } else {
+        std::env::current_exe().map_err(|error| {
+            Failure::failed(format!(
+                "The path of this program cannot be found: {error}."
+            ))
+        })?
+    };
+    Ok(Compiler::Child(ChildCompiler {
+        program,
+        limits: CompileLimits {
+            memory: limits.memory,
+            time: limits.time,
+        },
+    }))
 }
 
 pub(crate) fn store_options(config: &Config) -> Options {

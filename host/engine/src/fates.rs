@@ -88,7 +88,7 @@ impl Fates {
     }
 
     /// Why an entry is a dead letter: (cause, reason).
-    pub(crate) fn death(&self, entry: EntryIndex) -> Option<(&str, &str)> {
+    pub fn death(&self, entry: EntryIndex) -> Option<(&str, &str)> {
         let death = self.entries[entry.get()].dead.as_deref()?;
         Some((&death.cause, &death.reason))
     }

@@ -199,7 +199,11 @@ impl Pipeline {
         let documents = Documents::new(flight.info.clone(), flight.batch.clone());
         // Writes of the batch before are its own: they commit with it.
         let states = self.states.iter().map(StateOverlay::continued).collect();
-        let passage = Passage::new(documents, states, self.settings.cpu_budget);
+        let sink = (
+            self.settings.sink.label.clone(),
+            self.settings.sink.types.clone(),
+        );
+        let passage = Passage::new(documents, states, self.settings.cpu_budget, Some(sink));
         let generation = flight.generation;
         actions.push(Action::Pass {
             flight: id,

@@ -1,8 +1,11 @@
 //! Filters and mappers over a batch, one call of a component at a time.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use lockgate_model::contract::{Access, CallError, Called, Mapped, MappedDocument, Verdict};
+use lockgate_model::contract::{
+    Access, CallError, Called, Mapped, MappedDocument, TypeLists, Verdict,
+};
 use lockgate_model::{EventView, Fate, StateOverlay};
 
 use crate::documents::Documents;
@@ -30,6 +33,8 @@ pub struct Passage {
     states: Vec<StateOverlay>,
     cpu: Duration,
     cpu_budget: Duration,
+    /// The sink's label and what it wants, until that has been applied.
+    sink: Option<(Arc<str>, Arc<TypeLists>)>,
 }
 
 #[derive(Debug)]
@@ -83,8 +88,14 @@ pub struct Passed {
 }
 
 impl Passage {
-    /// `states`: one for each stage. `cpu_budget`: CPU time of all calls for the batch.
-    pub fn new(documents: Documents, states: Vec<StateOverlay>, cpu_budget: Duration) -> Passage {
+    /// `states`: one for each stage. `cpu_budget`: CPU time of all calls for the batch. `sink`: its
+    /// label and the types it wants, applied after the last stage.
+    pub fn new(
+        documents: Documents,
+        states: Vec<StateOverlay>,
+        cpu_budget: Duration,
+        sink: Option<(Arc<str>, Arc<TypeLists>)>,
+    ) -> Passage {
         let mut fates = Fates::new(documents.entries());
         for index in 0..documents.len() {
             let document = DocumentIndex::new(index);
@@ -101,6 +112,7 @@ impl Passage {
             states,
             cpu: Duration::ZERO,
             cpu_budget,
+            sink,
         }
     }
 
@@ -145,21 +157,16 @@ impl Passage {
             }
             self.stage += 1;
         }
+        if let Some((label, types)) = self.sink.take() {
+            self.apply_types(&types, &label);
+        }
         Ok(false)
     }
 
     /// The host's part of a stage; the search where the component has a part too.
     fn begin<S: Stage>(&mut self, stage: &S) -> Option<Search> {
         let setup = stage.setup();
-        if !setup.types.let_all_through() {
-            for document in self.fates.open(&self.documents) {
-                if let Some(reason) = setup.types.excludes(&self.documents.event(document)) {
-                    let fate = Fate::Dropped(format!("{reason} by {}", stage.label()));
-                    self.fates
-                        .settle(&self.documents, document, stage.label(), fate);
-                }
-            }
-        }
+        self.apply_types(&setup.types, stage.label());
         if stage.kind() == StageKind::Filter && setup.access == Access::Types {
             return None;
         }
@@ -175,6 +182,19 @@ impl Passage {
             documents,
             isolation,
         })
+    }
+
+    /// Type lists are the host's work: no call, no copy.
+    fn apply_types(&mut self, types: &TypeLists, label: &str) {
+        if types.let_all_through() {
+            return;
+        }
+        for document in self.fates.open(&self.documents) {
+            if let Some(reason) = types.excludes(&self.documents.event(document)) {
+                let fate = Fate::Dropped(format!("{reason} by {label}"));
+                self.fates.settle(&self.documents, document, label, fate);
+            }
+        }
     }
 
     fn call<S: Stage>(&mut self, stage: &S) -> Result<(), Stop> {

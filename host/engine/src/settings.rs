@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lockgate_model::contract::Inspect;
+use lockgate_model::contract::{Inspect, TypeLists};
 use lockgate_model::{Seq, SeqRange};
 
 use crate::brake::BrakeLimits;
@@ -79,6 +79,8 @@ pub struct BatchLimits {
 pub struct SinkSettings {
     /// Such as `sink (builtin:fluentd)`.
     pub label: Arc<str>,
+    /// What it wants.
+    pub types: Arc<TypeLists>,
     pub inspect: Inspect,
     /// Of one call of `encode`.
     pub max_documents: usize,

@@ -206,11 +206,3 @@ impl From<Violation> for CallError {
         CallError::Contract(violation.to_string())
     }
 }
-
-/// A component's answer, and what it cost.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Called<T> {
-    pub result: Result<T, CallError>,
-    /// CPU time of the call.
-    pub cpu: Duration,
-}

@@ -29,7 +29,6 @@ pub use event::{DocumentView, EventView, FeedKind, FeedRef, Head, key_of, payloa
 pub use mask::{LINE_MAX, MASK, MASKED_MIN_CHARS, Masks, escape, percent_encoded};
 pub use outcome::{Fate, Outcome, OutcomeRun, Outcomes, ReasonIndex};
 pub use reasons::{REASON_MAX, REASONS_MAX, Reasons};
-pub use reasons::{REASON_MAX, REASONS_MAX, Reasons};
 pub use secret::{Secret, names_a_secret};
 pub use state::{STATE_KEY_MAX, STATE_VALUE_MAX, StateError, StateOverlay};
 pub use time::{Day, Millis};

@@ -312,6 +312,7 @@ fn settings(pipeline: &BuiltPipeline, registration: &Registration) -> Settings {
         batches_in_flight: config.in_flight,
         sink: SinkSettings {
             label: pipeline.sink.sink.label().into(),
+            types: Arc::new(setup.types.clone()),
             inspect: setup.inspect,
             max_documents: setup.max_documents.map_or(usize::MAX, |most| most as usize),
             max_bytes: setup.max_bytes.map_or(usize::MAX, |most| most as usize),

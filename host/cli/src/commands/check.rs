@@ -11,11 +11,10 @@ use crate::setup;
 /// problems that plugins find in their own tables.
 pub(crate) fn run(command: Check, masks: &Masks) -> Result<(), Failure> {
     let files: Vec<PathBuf> = command.config.map_or(command.files, |file| vec![file]);
+    let runtime = super::tokio_runtime()?;
     let mut broken = 0;
     for file in &files {
-        match setup::load(file, masks)
-            .and_then(|config| setup::dry_run(file, &config, masks).map(|()| config))
-        {
+        match checked(file, masks, &runtime) {
             Ok(config) => {
                 let pipelines = config.pipelines.len();
                 print::data(&format!(
@@ -37,4 +36,14 @@ pub(crate) fn run(command: Check, masks: &Masks) -> Result<(), Failure> {
             count => format!("{broken} of {count} configurations cannot be used."),
         })),
     }
+}
+
+fn checked(
+    file: &std::path::Path,
+    masks: &Masks,
+    runtime: &tokio::runtime::Runtime,
+) -> Result<lockgate_config::Config, Failure> {
+    let config = setup::load(file, masks)?;
+    runtime.block_on(setup::dry_run(file, &config, masks))?;
+    Ok(config)
 }

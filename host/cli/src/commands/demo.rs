@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lockgate_model::Books;
 use lockgate_observe::{Masks, process};
-use lockgate_pipeline::{Board, Stopper};
+use lockgate_service::{Board, Host, Stopper};
 use lockgate_store::{Ledger, Store};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
@@ -130,9 +130,10 @@ async fn demo(command: &Demo, folder: &Path, masks: &Masks) -> Result<(), Failur
     let config = setup::load(&file, masks)?;
 
     let store = Store::open(setup::store_options(&config)).map_err(Failure::failed)?;
-    let plan = setup::plan(&file, &config, masks, true)?;
+    let plan = setup::plan(&file, &config, masks, &store, true)?;
     let (begun, cpu_before) = (Instant::now(), process::cpu_micros().unwrap_or(0));
     let (_stopper, stop) = Stopper::new();
+    let host = Host::default();
     let progress = (!command.json).then(|| {
         tokio::spawn(show_progress(
             plan.board.clone(),
@@ -142,7 +143,7 @@ async fn demo(command: &Demo, folder: &Path, masks: &Masks) -> Result<(), Failur
     });
     // Returning drops the simulators, which ends them.
     let ran = tokio::select! {
-        ran = lockgate_pipeline::run(plan, &store, stop) => ran,
+        ran = host.run(plan, &store, stop) => ran,
         signal = signals.next() => return Err(Failure::failed(format!("The demo was stopped by {signal}."))),
         _ = auth.child.wait() => return Err(Failure::failed("`lockgate sim auth` ended unexpectedly.")),
         _ = receiver.child.wait() => return Err(Failure::failed("`lockgate sim receiver` ended unexpectedly.")),

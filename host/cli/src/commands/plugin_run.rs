@@ -3,18 +3,20 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use lockgate_engine::{
+    DocumentIndex, Documents, Encoding, EntryIndex, Fates, OutgoingRequest, Passage, Step, Stop,
+};
 use lockgate_lookup::{Databases, Grant, Lookups};
-use lockgate_model::contract::{BatchInfo, Mapped, TypeLists, Verdict};
+use lockgate_model::contract::{BatchInfo, CallError};
 use lockgate_model::request::RequestRules;
 use lockgate_model::{
-    Block, BlockBuilder, BlockParts, DocumentView, EventView, FeedKind, FeedRef, Head, Millis,
-    StateOverlay, key_of,
+    Block, BlockBuilder, BlockParts, FeedKind, FeedRef, Head, Millis, Slice, StateOverlay, key_of,
 };
-use lockgate_pipeline::isolate::{self, Isolated, Postponed};
 use lockgate_runtime::{
-    CallContext, Component, ConfigureError, Engine, EngineOptions, Kind, Limits, Sink, Stage,
+    Component, ConfigureError, Engine, EngineOptions, Kind, Limits, Sink, Stage,
     StageOptions, check_object, put_on_one_line,
 };
+use lockgate_service::{BoundSink, BoundStage};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -25,6 +27,9 @@ use crate::{print, setup};
 
 /// A plugin that says `retryable` gets the same batch again, so often.
 const ATTEMPTS: u32 = 5;
+
+/// CPU time for one batch.
+const CPU_BUDGET: Duration = Duration::from_secs(60);
 
 /// Bytes of state for a plugin that keeps some, for as long as the command runs.
 const STATE_MAX: usize = 64 << 20;
@@ -286,7 +291,7 @@ fn flush(
     plugin: &Configured,
     batch: &mut Batch<'_>,
     problems: &mut Problems,
-    mut coverage: Option<&mut Coverage>,
+    coverage: Option<&mut Coverage>,
 ) -> Result<(), Failure> {
     if batch.len() == 0 {
         return Ok(());
@@ -299,125 +304,64 @@ fn flush(
     let (parts, lines, number) = batch.take();
     let now = setup::now();
     let block = Arc::new(Block::new("stdin".into(), feed, 1, now, parts));
-    let info = batch_info(number, now);
-    let context = CallContext {
-        batch: &info,
-        lookups: batch.lookups.clone(),
+    let rows = 0..block.len();
+    let events = lockgate_model::Batch {
+        slices: vec![Slice { block, rows }],
     };
-    let state = &mut batch.state;
-    let events: Vec<EventView<'_>> = (0..block.len()).map(|row| block.view(row)).collect();
+    let documents = || Documents::new(batch_info(number, now), events.clone());
     let mut out = Vec::new();
-    let mut emit = |text: &str| {
-        out.extend_from_slice(text.as_bytes());
-        out.push(b'\n');
-    };
-    // The host applies type lists before any call, here as in a pipeline.
-    let wanted = |types: &TypeLists| -> (Vec<usize>, Vec<usize>) {
-        (0..events.len()).partition(|&row| types.excludes(&events[row]).is_none())
-    };
     match plugin {
-        Configured::Stage(stage) if stage.kind() == Kind::Filter => {
-            let (wanted, _) = wanted(&stage.setup().types);
-            let views: Vec<_> = wanted.iter().map(|&row| events[row]).collect();
-            let verdicts = again(|| isolate::filter(stage, &context, &views, state))?;
-            for (row, verdict) in wanted.into_iter().zip(verdicts) {
-                match verdict {
-                    Isolated::Result(Verdict::Keep) => emit(events[row].payload),
-                    Isolated::Result(Verdict::Drop(_)) => {}
-                    Isolated::Dead(reason) => {
-                        problems.add(format!("line {}: {reason}", lines[row]))
-                    }
-                }
-            }
-        }
         Configured::Stage(stage) => {
-            let (wanted, passed) = wanted(&stage.setup().types);
-            let views: Vec<_> = wanted.iter().map(|&row| events[row]).collect();
-            let mapped = again(|| isolate::transform(stage, &context, &views, state))?;
-            if let Some(coverage) = &mut coverage {
-                passed
-                    .into_iter()
-                    .for_each(|row| coverage.dropped(events[row].event_type));
-            }
-            for (row, mapped) in wanted.into_iter().zip(mapped) {
-                let event = &events[row];
-                match (mapped, &mut coverage) {
-                    (Isolated::Result(Mapped::Emit(documents)), Some(coverage))
-                        if !documents.is_empty() =>
-                    {
-                        let texts: Vec<String> = documents
-                            .into_iter()
-                            .map(|document| document.payload)
-                            .collect();
-                        coverage.mapped(event.event_type, event.payload, &texts);
-                    }
-                    (Isolated::Result(Mapped::Emit(_) | Mapped::Drop(_)), Some(coverage)) => {
-                        coverage.dropped(event.event_type)
-                    }
-                    (Isolated::Result(Mapped::Emit(documents)), None) => documents
-                        .iter()
-                        .for_each(|document| emit(&document.payload)),
-                    (Isolated::Result(Mapped::Drop(_)), None) => {}
-                    (
-                        Isolated::Result(Mapped::Reject(reason)) | Isolated::Dead(reason),
-                        coverage,
-                    ) => {
-                        if let Some(coverage) = coverage {
-                            coverage.failed(event.event_type);
-                        }
-                        problems.add(format!("line {}: {reason}", lines[row]));
-                    }
+            let bound = [BoundStage {
+                stage: stage.clone(),
+                lookups: batch.lookups.clone(),
+            }];
+            let passed = again(|| {
+                let states = vec![batch.state.continued()];
+                let mut passage = Passage::new(documents(), states, CPU_BUDGET, None);
+                step(|| passage.step(&bound))?;
+                Ok(passage.into_passed())
+            })?;
+            batch.state = passed.states.into_iter().next().unwrap_or_default();
+            let (documents, fates) = (&passed.documents, &passed.fates);
+            for entry in (0..documents.entries()).map(EntryIndex::new) {
+                if let Some((_, reason)) = fates.death(entry) {
+                    problems.add(format!("line {}: {reason}", lines[entry.get()]));
                 }
+            }
+            let open = fates.open(documents);
+            match coverage {
+                Some(coverage) => cover(coverage, &events, documents, fates, &open),
+                None => open
+                    .iter()
+                    .for_each(|&document| line(&mut out, documents.payload(document))),
             }
         }
         Configured::Sink(sink) => {
-            let (wanted, _) = wanted(&sink.setup().types);
-            let documents: Vec<DocumentView<'_>> = wanted
-                .iter()
-                .map(|&row| DocumentView {
-                    event: events[row],
-                    attributes: &[],
-                })
-                .collect();
-            let rules = RequestRules::default();
-            let pieces = again(|| isolate::encode(sink, &info, &documents, &rules))?;
-            for (range, piece) in pieces {
-                let row = |index: u32| wanted[range.start + index as usize];
-                let encoded = match piece {
-                    Ok(encoded) => encoded,
-                    Err(reason) => {
-                        for &row in &wanted[range] {
-                            problems.add(format!("line {}: {reason}", lines[row]));
-                        }
-                        continue;
-                    }
-                };
-                for request in encoded.requests {
-                    let pairs = |pairs: &[(String, String)]| {
-                        pairs
-                            .iter()
-                            .map(|(name, value)| json!([name, value]))
-                            .collect::<Vec<_>>()
-                    };
-                    let body = request.body().assemble(|index| events[row(index)].payload);
-                    // By their number in the batch, as the plugin would have them.
-                    let carries = request.carries().iter();
-                    let carries: Vec<u32> =
-                        carries.map(|index| index + range.start as u32).collect();
-                    let request = json!({
-                        "method": request.method().as_str(),
-                        "path-suffix": request.path_suffix(),
-                        "query": pairs(request.query()),
-                        "headers": pairs(request.headers()),
-                        "tag": request.tag(),
-                        "carries": carries,
-                        "body": String::from_utf8_lossy(&body),
-                    });
-                    emit(&request.to_string());
-                }
-                for (index, reason) in encoded.rejected {
-                    problems.add(format!("line {}: {reason}", lines[row(index)]));
-                }
+            let (label, types) = (sink.label().into(), Arc::new(sink.setup().types.clone()));
+            let mut passage = Passage::new(documents(), vec![], CPU_BUDGET, Some((label, types)));
+            // No stage can stop it.
+            passage.step::<BoundStage>(&[]);
+            let passed = passage.into_passed();
+            let open = passed.fates.open(&passed.documents);
+            let documents = Arc::new(passed.documents);
+            let bound = BoundSink {
+                sink: sink.clone(),
+                rules: Arc::new(RequestRules::default()),
+            };
+            let most = sink.setup().max_documents.map_or(usize::MAX, |most| most as usize);
+            let bytes = sink.setup().max_bytes.map_or(usize::MAX, |most| most as usize);
+            let made = again(|| {
+                let mut encoding = Encoding::new(documents.clone(), &open, most, bytes, CPU_BUDGET);
+                step(|| encoding.step(&bound))?;
+                Ok(encoding.into_made())
+            })?;
+            for outgoing in made.requests {
+                line(&mut out, &request(&outgoing, &documents).to_string());
+            }
+            for (document, reason) in made.rejected {
+                let entry = documents.entry(document);
+                problems.add(format!("line {}: {reason}", lines[entry.get()]));
             }
         }
     }
@@ -430,6 +374,50 @@ fn flush(
     }
 }
 
+fn line(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(text.as_bytes());
+    out.push(b'\n');
+}
+
+/// What a mapper made of each event, for the report.
+fn cover(
+    coverage: &mut Coverage,
+    events: &lockgate_model::Batch,
+    documents: &Documents,
+    fates: &Fates,
+    open: &[DocumentIndex],
+) {
+    for (row, event) in events.views().enumerate() {
+        let entry = EntryIndex::new(row);
+        let made = open.iter().filter(|&&document| documents.entry(document) == entry);
+        let texts: Vec<String> =
+            made.map(|&document| documents.payload(document).to_owned()).collect();
+        if fates.death(entry).is_some() {
+            coverage.failed(event.event_type);
+        } else if texts.is_empty() {
+            coverage.dropped(event.event_type);
+        } else {
+            coverage.mapped(event.event_type, event.payload, &texts);
+        }
+    }
+}
+
+fn request(outgoing: &OutgoingRequest, documents: &Documents) -> Value {
+    let pairs = |pairs: &[(String, String)]| {
+        pairs.iter().map(|(name, value)| json!([name, value])).collect::<Vec<_>>()
+    };
+    let carries = outgoing.documents.iter().map(|document| document.get());
+    json!({
+        "method": outgoing.request.method().as_str(),
+        "path-suffix": outgoing.request.path_suffix(),
+        "query": pairs(outgoing.request.query()),
+        "headers": pairs(outgoing.request.headers()),
+        "tag": outgoing.request.tag(),
+        "carries": carries.collect::<Vec<_>>(),
+        "body": String::from_utf8_lossy(&outgoing.body(documents)),
+    })
+}
+
 fn batch_info(number: u64, now: Millis) -> BatchInfo {
     BatchInfo {
         id: format!("run/stdin/{number}").into(),
@@ -439,28 +427,47 @@ fn batch_info(number: u64, now: Millis) -> BatchInfo {
     }
 }
 
-/// As a pipeline does, but not for ever.
-fn again<T>(mut call: impl FnMut() -> Result<T, Postponed>) -> Result<T, Failure> {
-    let mut attempt = 1;
+/// Steps until done.
+fn step(mut next: impl FnMut() -> Step) -> Result<(), Stop> {
     loop {
-        match call() {
-            Ok(result) => return Ok(result),
-            Err(Postponed { message, .. }) if attempt == ATTEMPTS => {
-                return Err(Failure::failed(format!(
-                    "The plugin asked for the same batch again {ATTEMPTS} times: {message}."
-                )));
-            }
-            Err(Postponed { message, after }) => {
-                print::problem(&format!(
-                    "the plugin asks for the same batch again: {message}"
-                ));
-                std::thread::sleep(
-                    after
-                        .unwrap_or(Duration::from_millis(100))
-                        .min(Duration::from_secs(5)),
-                );
-                attempt += 1;
-            }
+        match next() {
+            Step::More => {}
+            Step::Done => return Ok(()),
+            Step::Stopped(stop) => return Err(stop),
         }
     }
+}
+
+/// As a pipeline does, but not for ever.
+fn again<T>(mut attempt: impl FnMut() -> Result<T, Stop>) -> Result<T, Failure> {
+    for left in (0..ATTEMPTS).rev() {
+        let error = match attempt() {
+            Ok(result) => return Ok(result),
+            Err(Stop::Component { error, .. }) => error,
+            Err(Stop::CpuBudget { budget, .. }) => {
+                return Err(Failure::failed(format!(
+                    "The plugin used more than {} ms of CPU time for a batch.",
+                    budget.as_millis()
+                )));
+            }
+            Err(Stop::TooManyDocuments { documents, .. }) => {
+                return Err(Failure::failed(format!(
+                    "The plugin made {documents} documents of a batch, more than the host keeps."
+                ))
+                .hint("a smaller `--batch` may help"));
+            }
+        };
+        let CallError::Retry { message, after } = error else {
+            return Err(Failure::failed(format!("The plugin cannot process a batch: {error}.")));
+        };
+        if left == 0 {
+            return Err(Failure::failed(format!(
+                "The plugin asked for the same batch again {ATTEMPTS} times: {message}."
+            )));
+        }
+        print::problem(&format!("the plugin asks for the same batch again: {message}"));
+        let wait = after.unwrap_or(Duration::from_millis(100));
+        std::thread::sleep(wait.min(Duration::from_secs(5)));
+    }
+    Err(Failure::failed("The plugin was not called."))
 }

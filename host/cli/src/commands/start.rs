@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use lockgate_observe::Masks;
-use lockgate_pipeline::{HostError, Stopper};
+use lockgate_service::{Host, HostError, Stopper};
 use lockgate_store::{Ledger, Store};
 
 use crate::args::Start;
@@ -28,7 +28,7 @@ pub(crate) fn run(command: &Start, masks: &Masks) -> Result<(), Failure> {
             tokio::select! {
                 result = &mut host => return result,
                 signal = signals.next() => {
-                    tracing::info!("{signal}: stopping; batches in flight get 10 s, what is not delivered by then stays waiting");
+                    tracing::info!("{signal}: stopping; waiting up to 10 s for batches in flight, the rest is delivered after the next start");
                     stopper.drain();
                 }
             }
@@ -43,13 +43,13 @@ pub(crate) fn run(command: &Start, masks: &Masks) -> Result<(), Failure> {
     })
 }
 
-/// Opens the store and runs, again and again where the disk was full: what was acknowledged is
-/// there after each opening.
+/// Opens the store and runs, again and again where the disk was full: what was acknowledged is there
+/// after each opening.
 async fn run_host(
     command: &Start,
     config: &lockgate_config::Config,
     masks: &Masks,
-    mut stop: lockgate_pipeline::Stop,
+    mut stop: lockgate_service::Stop,
 ) -> Result<(), Failure> {
     let mut waits = FULL_WAIT
         .iter()
@@ -58,23 +58,15 @@ async fn run_host(
     loop {
         let ended = match Store::open(setup::store_options(config)) {
             Ok(store) => {
-                let plan = setup::plan(&command.config, config, masks, command.exit_on_last_event)?;
-                tracing::info!(
-                    version = env!("CARGO_PKG_VERSION"),
-                    pipelines = plan.pipelines.len(),
-                    "started"
-                );
-                let left_out = plan.configured.len() - plan.pipelines.len();
-                let result = lockgate_pipeline::run(plan, &store, stop.clone()).await;
+                let exit = command.exit_on_last_event;
+                let plan = setup::plan(&command.config, config, masks, &store, exit)?;
+                let pipelines = plan.pipelines.len();
+                tracing::info!(version = env!("CARGO_PKG_VERSION"), pipelines, "started");
+                let result = Host::default().run(plan, &store, stop.clone()).await;
                 let closed = store.close().await;
                 match result {
-                    Ok(()) if command.exit_on_last_event && left_out > 0 => {
-                        return Err(Failure::failed(format!(
-                            "{left_out} of the pipelines could not start, so not everything is delivered."
-                        )));
-                    }
                     Ok(()) => return closed.map_err(Failure::failed),
-                    Err(HostError::Store(error)) if error.is_full() => error.to_string(),
+                    Err(HostError::Ledger(error)) if error.is_full() => error.to_string(),
                     Err(error) => return Err(Failure::failed(error)),
                 }
             }
@@ -84,7 +76,8 @@ async fn run_host(
         let wait = waits.next().unwrap_or_default();
         tracing::error!(
             retry_in_s = wait.as_secs(),
-            "there is no room for the store: {ended}. Nothing is lost: Teleport keeps what is not yet read. Make room on the disk"
+            "there is no room for the store: {ended}. Nothing is lost: Teleport keeps what is not \
+             yet read. Make room on the disk"
         );
         tokio::select! {
             () = tokio::time::sleep(wait) => {}

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use lockgate_model::{Books, Millis};
-use lockgate_pipeline::{HostStatus, PipelineState};
+use lockgate_service::{HostStatus, PipelineStatus as RunningPipeline};
 use lockgate_store::{Inspector, PipelineStatus};
 use serde::Serialize;
 
@@ -34,7 +34,7 @@ struct Row {
     generation: u32,
     /// What the number stands for: digests and tables.
     description: serde_json::Value,
-    state: Option<PipelineState>,
+    state: Option<RunningPipeline>,
 }
 
 /// Figures are counted from the store; how the host is comes from the file it writes.
@@ -45,7 +45,7 @@ pub(crate) fn run(command: &Status) -> Result<(), Failure> {
     };
     let inspector = Inspector::open(&folder).map_err(Failure::failed)?;
     let now = setup::now();
-    let host = lockgate_pipeline::read_status(&setup::status_file(&folder))
+    let host = lockgate_service::read_status(&setup::status_file(&folder))
         .filter(|host| now - host.updated_at < STALE);
     let mut pipelines = BTreeMap::new();
     for PipelineStatus {
@@ -148,22 +148,41 @@ fn table(report: &Report, now: Millis) -> String {
             text += "  the books do not balance: read is not delivered + dropped + dead + waiting. Please report this as a bug\n";
         }
         let Some(state) = &row.state else { continue };
-        if !state.ready {
-            text += "  not ready: this will not mend itself\n";
-        }
-        if let Some(problem) = &state.last_error {
-            text += &format!(
-                "  last error {} ago: {}\n",
-                span(now - problem.at),
-                problem.message
-            );
-        }
-        if let Some(at) = state.next_retry_at.filter(|&at| at > now) {
-            text += &format!("  next retry in {}\n", span(at - now));
+        text += &conditions(state, now);
+    }
+    // A pipeline that has never started is not in the store yet.
+    for (name, state) in report.host.iter().flat_map(|host| &host.pipelines) {
+        if !report.pipelines.contains_key(name) {
+            text += &format!("{name:width$}  {}\n{}", state.state, conditions(state, now));
         }
     }
-    if report.pipelines.is_empty() {
+    if report.pipelines.is_empty() && report.host.is_none() {
         text += "no pipeline has run on this store\n";
+    }
+    text
+}
+
+/// What keeps a pipeline from delivering, a line each.
+fn conditions(state: &RunningPipeline, now: Millis) -> String {
+    let mut text = String::new();
+    if !matches!(&*state.state, "running" | "finished") {
+        text += &format!("  {}\n", state.state);
+    }
+    if !state.ready && !state.conditions.is_empty() {
+        text += "  not ready: needs your attention, or the receiver's\n";
+    }
+    for condition in &state.conditions {
+        text += &format!(
+            "  {} {}: {} (for {}",
+            condition.kind,
+            condition.subject,
+            condition.message,
+            span(now - condition.since)
+        );
+        if let Some(at) = condition.next_attempt.filter(|&at| at > now) {
+            text += &format!(", next attempt in {}", span(at - now));
+        }
+        text += ")\n";
     }
     text
 }

@@ -178,6 +178,7 @@ impl World {
             batches_in_flight: self.plan.in_flight,
             sink: SinkSettings {
                 label: self.sink.label().into(),
+                types: Arc::default(),
                 inspect: self.plan.inspect,
                 max_documents: 1_000,
                 max_bytes: 1 << 20,
