@@ -14,17 +14,25 @@ const PLAIN_SINK_KEYS: [&str; 5] = ["plugin", "rate", "timeout", "tls", "with"];
 
 /// Keys whose values are shown in a text that was not understood. A value with a suspicious word is hidden all the same.
 #[rustfmt::skip]
-const PLAIN_KEYS: [&str; 34] = [
+const PLAIN_KEYS: [&str; 36] = [
     "addr", "identity", "cert", "ca", "types", "start-time", "window", "concurrency", // sources
     "path", "retain", "age", "bytes", "audit", "sessions", // the store
-    "source", "limits", "time", "memory", "reuse", "wasi", // plugins
+    "source", "limits", "time", "batch-time", "memory", "reuse", "wasi", // plugins
+    "compile", // limits
     "from", "batch", "events", "order", "in-flight", "stage", // pipelines
     "plugin", "rate", "timeout", "tls", "with", // stages and sinks
     "only", "skip", "where", // the filter
 ];
 
 /// Sections whose headers are shown in a text that was not understood.
-const SECTIONS: [&str; 5] = ["teleport", "sources", "store", "plugins", "pipelines"];
+const SECTIONS: [&str; 6] = [
+    "teleport",
+    "sources",
+    "store",
+    "limits",
+    "plugins",
+    "pipelines",
+];
 
 /// Parts of keys whose values are hidden wherever they stand.
 const SECRET_WORDS: [&str; 7] = [
