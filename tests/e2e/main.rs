@@ -4,6 +4,7 @@
 mod architecture;
 mod assets;
 mod check;
+mod compile;
 mod crash;
 mod delivery;
 mod demo;

@@ -9,6 +9,7 @@ use lockgate_lookup::Databases;
 use lockgate_model::{FeedKind, Millis};
 use lockgate_observe::Masks;
 use lockgate_pipeline::{Assembly, Board, Plan, Reader, Workshop};
+use lockgate_runtime::{ChildCompiler, CompileLimits, Compiler};
 use lockgate_store::{Options, Retention};
 
 use crate::failure::Failure;
@@ -32,8 +33,8 @@ pub(crate) fn store_path(file: &Path) -> Result<PathBuf, Failure> {
 
 /// Assembles every pipeline, loads every credential and throws them away: what `check` shows beside
 /// the problems of the text.
-pub(crate) fn dry_run(file: &Path, config: &Config, masks: &Masks) -> Result<(), Failure> {
-    let (_, _, mut report) = assemble(file, config, None, masks, &Board::new(now()))?;
+pub(crate) async fn dry_run(file: &Path, config: &Config, masks: &Masks) -> Result<(), Failure> {
+    let (_, _, mut report) = assemble(file, config, None, masks, &Board::new(now())).await?;
     for source in &config.sources {
         if let Err(message) = Reader::new(source, false).check() {
             let hint = "`tctl auth sign --user=lockgate --out=identity` writes an identity file, and so does Machine ID";
@@ -54,7 +55,7 @@ pub(crate) fn dry_run(file: &Path, config: &Config, masks: &Masks) -> Result<(),
 
 /// What `start` runs. A pipeline whose plugin refuses its configuration is left out, with its
 /// problem shown; the others run.
-pub(crate) fn plan(
+pub(crate) async fn plan(
     file: &Path,
     config: &Config,
     masks: &Masks,
@@ -62,7 +63,7 @@ pub(crate) fn plan(
 ) -> Result<Plan, Failure> {
     let board = Board::new(now());
     let code = config.store.path.join("code");
-    let (pipelines, databases, report) = assemble(file, config, Some(&code), masks, &board)?;
+    let (pipelines, databases, report) = assemble(file, config, Some(&code), masks, &board).await?;
     if pipelines.is_empty() {
         return Err(Failure::report(report.render(print::to_terminal())));
     }
@@ -106,7 +107,7 @@ pub(crate) fn plan(
     })
 }
 
-fn assemble(
+async fn assemble(
     file: &Path,
     config: &Config,
     code: Option<&Path>,
@@ -114,16 +115,44 @@ fn assemble(
     board: &Board,
 ) -> Result<(Vec<Assembly>, Option<Databases>, lockgate_config::Report), Failure> {
     let base = file.parent().unwrap_or(Path::new(""));
-    let mut workshop =
-        Workshop::new(base, code, masks.clone(), board.clone()).map_err(Failure::failed)?;
+    let mut workshop = Workshop::new(
+        base,
+        code,
+        compiler(config.limits.compile)?,
+        config.limits.memory,
+        masks.clone(),
+        board.clone(),
+    )
+    .map_err(Failure::failed)?;
     let mut report = config.report();
     workshop.grant(&config.lookup, &mut report);
-    let pipelines = config
-        .pipelines
-        .iter()
-        .filter_map(|pipeline| workshop.assemble(pipeline, &mut report))
-        .collect();
+    let mut pipelines = Vec::new();
+    for pipeline in &config.pipelines {
+        pipelines.extend(workshop.assemble(pipeline, &mut report).await);
+    }
     Ok((pipelines, workshop.into_databases(), report))
+}
+
+/// Components are compiled by another process of this binary.
+pub(crate) fn compiler(limits: lockgate_config::CompileLimits) -> Result<Compiler, Failure> {
+    // The file that runs, although an upgrade may have put another one into its place.
+    let running = Path::new("/proc/self/exe");
+    let program = if running.exists() {
+        running.to_owned()
+    } else {
+        std::env::current_exe().map_err(|error| {
+            Failure::failed(format!(
+                "The path of this program cannot be found: {error}."
+            ))
+        })?
+    };
+    Ok(Compiler::Child(ChildCompiler {
+        program,
+        limits: CompileLimits {
+            memory: limits.memory,
+            time: limits.time,
+        },
+    }))
 }
 
 pub(crate) fn store_options(config: &Config) -> Options {

@@ -10,7 +10,8 @@ use lockgate_lookup::{Databases, Grant, Which};
 use lockgate_model::Masks;
 use lockgate_registry::{Artifact, CodeStore, resolve};
 use lockgate_runtime::{
-    CodeCache, Component, ConfigureError, Engine, EngineOptions, Kind, Limits, Stage, StageOptions,
+    Code, CodeCache, Compiler, Component, ConfigureError, DigestsInMemory, Engine, EngineOptions,
+    KeptCode, Kind, Limits, Stage, StageOptions,
 };
 use serde_json::{Value, json};
 
@@ -54,7 +55,7 @@ pub struct Workshop {
     board: Board,
     /// What relative paths of plugins begin at.
     base: PathBuf,
-    components: HashMap<String, Component>,
+    code: HashMap<String, Code>,
     /// `None` where what was granted cannot be opened.
     databases: Option<Databases>,
 }
@@ -73,15 +74,21 @@ struct Made {
 }
 
 impl Workshop {
-    /// `code`: folder for compiled code; none is kept where it cannot be used.
+    /// `code`: folder for compiled code; none is kept where it cannot be used. `memory`: bytes for
+    /// all instances together.
     pub fn new(
         base: &Path,
         code: Option<&Path>,
+        compiler: Compiler,
+        memory: u64,
         masks: Masks,
         board: Board,
     ) -> Result<Workshop, lockgate_runtime::EngineError> {
-        let code_cache = code.and_then(|folder| match CodeStore::open(folder, CODE_CAPACITY) {
-            Ok(store) => Some(Arc::new(Cache(store)) as Arc<dyn CodeCache>),
+        let kept_code = code.and_then(|folder| match CodeStore::open(folder, CODE_CAPACITY) {
+            Ok(store) => Some(KeptCode {
+                files: Arc::new(Cache(store)),
+                digests: Arc::new(DigestsInMemory::default()),
+            }),
             Err(error) => {
                 tracing::warn!(
                     "compiled code is not kept, so that each start compiles again: {error}"
@@ -90,7 +97,9 @@ impl Workshop {
             }
         });
         let engine = Engine::new(EngineOptions {
-            code_cache,
+            kept_code,
+            compiler,
+            memory_total: usize::try_from(memory).unwrap_or(usize::MAX),
             ..EngineOptions::default()
         })?;
         let databases = Databases::open(&Grant::default()).ok();
@@ -99,7 +108,7 @@ impl Workshop {
             masks,
             board,
             base: base.to_owned(),
-            components: HashMap::new(),
+            code: HashMap::new(),
             databases,
         })
     }
@@ -135,7 +144,7 @@ impl Workshop {
     }
 
     /// One pipeline, or its problems in the report.
-    pub fn assemble(&mut self, pipeline: &Pipeline, report: &mut Report) -> Option<Assembly> {
+    pub async fn assemble(&mut self, pipeline: &Pipeline, report: &mut Report) -> Option<Assembly> {
         let mut made = Vec::new();
         let mut complete = true;
         for (index, stage) in pipeline.stages.iter().enumerate() {
@@ -146,7 +155,7 @@ impl Workshop {
                 plugin: &stage.plugin,
                 with: &stage.with,
             };
-            match self.part(&part, report) {
+            match self.part(&part, report).await {
                 Some(stage) if stage.stage.kind() == Kind::HttpSink => {
                     report.push(Issue::new(
                         part.plugin.span.clone(),
@@ -171,7 +180,7 @@ impl Workshop {
             plugin: &sink.plugin,
             with: &sink.with,
         };
-        let sink_stage = self.part(&part, report).filter(|stage| {
+        let sink_stage = self.part(&part, report).await.filter(|stage| {
             let is_sink = stage.stage.kind() == Kind::HttpSink;
             if !is_sink {
                 report.push(Issue::new(
@@ -212,7 +221,7 @@ impl Workshop {
         let outlet = Outlet {
             pipeline: pipeline.name.as_str().into(),
             chain: Arc::new(Chain::new(stages, sink_stage.stage, operator_headers)),
-            pool: self.engine.pool().clone(),
+            queue: self.engine.scheduler().queue(pipeline.name.as_str()),
             client,
             rate: sink
                 .rate
@@ -242,7 +251,7 @@ impl Workshop {
     }
 
     /// Resolves, loads and configures one component.
-    fn part(&mut self, part: &Part<'_>, report: &mut Report) -> Option<Made> {
+    async fn part(&mut self, part: &Part<'_>, report: &mut Report) -> Option<Made> {
         if part.plugin.wasi == Wasi::Stub {
             report.push(Issue::new(
                 part.plugin.span.clone(),
@@ -270,7 +279,13 @@ impl Workshop {
         };
         let digest = artifact.digest.to_string();
         let reporter = reporter(part.plugin, &artifact);
-        let component = match self.component(&artifact, &digest) {
+        let limits = Limits {
+            time: part.plugin.limits.time,
+            batch_time: part.plugin.limits.batch_time,
+            memory: part.plugin.limits.memory as usize,
+            ..Limits::default()
+        };
+        let component = match self.component(&artifact, &digest, &limits).await {
             Ok(component) => component,
             Err(error) => {
                 report.push(Issue::new(
@@ -287,11 +302,7 @@ impl Workshop {
             label: part.label.as_str().into(),
             plugin: reporter.as_str().into(),
             config: serde_json::to_value(part.with.json()).unwrap_or(Value::Null),
-            limits: Limits {
-                time: part.plugin.limits.time,
-                memory: part.plugin.limits.memory as usize,
-                ..Limits::default()
-            },
+            limits,
             reuse: part.plugin.reuse,
         };
         match Stage::configure(&self.engine, &component, options) {
@@ -324,17 +335,18 @@ impl Workshop {
         }
     }
 
-    fn component(
+    async fn component(
         &mut self,
         artifact: &Artifact,
         digest: &str,
+        limits: &Limits,
     ) -> Result<Component, lockgate_runtime::LoadError> {
-        if let Some(component) = self.components.get(digest) {
-            return Ok(component.clone());
-        }
-        let component = Component::load(&self.engine, &artifact.name, &artifact.bytes)?;
-        self.components.insert(digest.to_owned(), component.clone());
-        Ok(component)
+        let code = match self.code.get(digest) {
+            Some(code) => code.clone(),
+            None => Code::compile(&self.engine, &artifact.name, &artifact.bytes).await?,
+        };
+        self.code.insert(digest.to_owned(), code.clone());
+        Component::new(&self.engine, &artifact.name, code, limits)
     }
 
     fn client(&self, pipeline: &Pipeline, report: &mut Report) -> Option<Client> {

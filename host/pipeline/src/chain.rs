@@ -7,7 +7,7 @@ use lockgate_runtime::{Context, Isolated, Kind, Mapped, Needs, Postponed, Stage,
 use crate::work::Work;
 
 /// The components of one pipeline, in order. Everything here is synchronous and runs on the
-/// runtime's pool.
+/// runtime's scheduler.
 #[derive(Debug)]
 pub struct Chain {
     stages: Vec<Link>,

@@ -297,11 +297,11 @@ impl Flight {
         loop {
             let (chain, batch, context) =
                 (self.outlet.chain.clone(), batch.clone(), context.clone());
-            let applied = self.outlet.pool.run(move || {
+            let applied = self.outlet.queue.run(move || {
                 let mut work = Work::new(batch);
                 chain.apply(&mut work, &context).map(|()| work)
             });
-            match applied.await {
+            match applied.await.map(|ran| ran.result) {
                 Ok(Ok(work)) => return Ok(work),
                 Ok(Err(Postponed { message, after })) => {
                     self.outlet

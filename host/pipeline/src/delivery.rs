@@ -6,7 +6,7 @@ use std::time::Duration;
 use lockgate_egress::{Client, RETRY_AFTER_MAX, Rate, SendError, Verdict};
 use lockgate_model::request::{CheckedRequest, Delivery, DocumentFate, Response};
 use lockgate_model::{Fate, FeedKind, FeedRef, RequestRecord};
-use lockgate_runtime::{Context, Inspect, Pool, Postponed};
+use lockgate_runtime::{Context, Inspect, Postponed, Queue};
 use tokio::task::JoinSet;
 
 use crate::backoff::{Backoff, backoff};
@@ -20,7 +20,7 @@ use crate::work::Work;
 pub(crate) struct Outlet {
     pub(crate) pipeline: Arc<str>,
     pub(crate) chain: Arc<Chain>,
-    pub(crate) pool: Pool,
+    pub(crate) queue: Queue,
     pub(crate) client: Client,
     pub(crate) rate: Option<Rate>,
     pub(crate) board: Board,
@@ -254,9 +254,10 @@ impl Outlet {
                 context.clone(),
             );
             match self
-                .pool
+                .queue
                 .run(move || chain.encode(&work, &part, &context))
                 .await
+                .map(|ran| ran.result)
             {
                 Ok(Ok(encoded)) => return Ok(encoded),
                 Ok(Err(Postponed { message, after })) => {
@@ -417,13 +418,13 @@ impl Outlet {
                 response.clone(),
             );
             let classified = self
-                .pool
+                .queue
                 .run(move || chain.sink().classify(method, &suffix, &carries, &shown));
             let classified = tokio::select! {
                 classified = classified => classified,
                 () = stop.abandoned() => return Err(Stopping),
             };
-            let error = match classified {
+            let error = match classified.map(|ran| ran.result) {
                 Ok(Ok(delivery)) => {
                     let ready = matches!(verdict, Verdict::Delivered | Verdict::Retry);
                     return Ok(self.by_plugin(job, delivery, asked, ready));

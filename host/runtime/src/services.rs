@@ -8,12 +8,14 @@ use wasmtime::Result;
 
 use crate::bindings::filter::lockgate::plugin::{log, lookup, metrics, state, types};
 use crate::host::Host;
+use crate::log::StageLog;
 use crate::metrics::Metrics;
 
 /// What all instances of a stage share.
 #[derive(Debug, Default)]
 pub(crate) struct Services {
     pub(crate) metrics: Metrics,
+    pub(crate) log: Arc<StageLog>,
     refusals: AtomicU8,
 }
 

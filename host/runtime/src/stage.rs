@@ -147,6 +147,10 @@ impl Stage {
         &self.inner.setup
     }
 
+    pub fn limits(&self) -> &Limits {
+        &self.inner.limits
+    }
+
     /// What the component counted, by name.
     pub fn metrics(&self) -> BTreeMap<String, Measure> {
         self.inner.services.metrics.snapshot()
@@ -222,12 +226,18 @@ impl Inner {
 
     fn put_idle(&self, instance: Instance) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < self.engine.pool().threads()
+        if idle.len() < self.engine.scheduler().threads()
             && !self.engine.budget.is_tight()
             && !self.engine.is_crowded()
         {
             idle.push(instance);
         }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.services.log.finish(&self.identity);
     }
 }
 

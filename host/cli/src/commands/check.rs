@@ -12,10 +12,13 @@ use crate::setup;
 pub(crate) fn run(command: Check, masks: &Masks) -> Result<(), Failure> {
     let files: Vec<PathBuf> = command.config.map_or(command.files, |file| vec![file]);
     let mut broken = 0;
+    let tokio = super::tokio_runtime()?;
     for file in &files {
-        match setup::load(file, masks)
-            .and_then(|config| setup::dry_run(file, &config, masks).map(|()| config))
-        {
+        let checked = setup::load(file, masks).and_then(|config| {
+            tokio.block_on(setup::dry_run(file, &config, masks))?;
+            Ok(config)
+        });
+        match checked {
             Ok(config) => {
                 let pipelines = config.pipelines.len();
                 print::data(&format!(

@@ -130,7 +130,10 @@ async fn demo(command: &Demo, folder: &Path, masks: &Masks) -> Result<(), Failur
     let config = setup::load(&file, masks)?;
 
     let store = Store::open(setup::store_options(&config)).map_err(Failure::failed)?;
-    let plan = setup::plan(&file, &config, masks, true)?;
+    let plan = tokio::select! {
+        plan = setup::plan(&file, &config, masks, true) => plan?,
+        signal = signals.next() => return Err(Failure::failed(format!("{signal}: the demo was stopped."))),
+    };
     let (begun, cpu_before) = (Instant::now(), process::cpu_micros().unwrap_or(0));
     let (_stopper, stop) = Stopper::new();
     let progress = (!command.json).then(|| {

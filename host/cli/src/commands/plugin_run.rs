@@ -9,8 +9,8 @@ use lockgate_model::{
     key_of,
 };
 use lockgate_runtime::{
-    Component, ConfigureError, Context, Engine, EngineOptions, Isolated, Kind, Limits, Mapped,
-    Postponed, Stage, StageOptions, Verdict, check_object,
+    Code, Component, ConfigureError, Context, Engine, EngineOptions, Isolated, Kind, Limits,
+    Mapped, Postponed, Stage, StageOptions, Verdict, check_object,
 };
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -155,15 +155,27 @@ fn stage(command: &PluginRun) -> Result<Stage, Failure> {
                 None => failure,
             }
         })?;
-    let engine = Engine::new(EngineOptions::default()).map_err(Failure::failed)?;
-    let component =
-        Component::load(&engine, &artifact.name, &artifact.bytes).map_err(Failure::usage)?;
+    let limits = Limits {
+        time: command.limit_time,
+        memory: usize::try_from(command.limit_memory).unwrap_or(usize::MAX),
+        ..Limits::default()
+    };
+    let engine = Engine::new(EngineOptions {
+        compiler: setup::compiler(lockgate_config::CompileLimits::default())?,
+        memory_total: EngineOptions::default().memory_total.max(limits.memory),
+        ..EngineOptions::default()
+    })
+    .map_err(Failure::failed)?;
+    let component = super::tokio_runtime()?
+        .block_on(Code::compile(&engine, &artifact.name, &artifact.bytes))
+        .and_then(|code| Component::new(&engine, &artifact.name, code, &limits))
+        .map_err(Failure::usage)?;
     let options = StageOptions {
         pipeline: "run".into(),
         label: command.component.as_str().into(),
         plugin: command.component.as_str().into(),
         config,
-        limits: Limits::default(),
+        limits,
         reuse: false,
     };
     Stage::configure(&engine, &component, options).map_err(|error| match error {

@@ -58,7 +58,11 @@ async fn run_host(
     loop {
         let ended = match Store::open(setup::store_options(config)) {
             Ok(store) => {
-                let plan = setup::plan(&command.config, config, masks, command.exit_on_last_event)?;
+                let plan = tokio::select! {
+                    plan = setup::plan(&command.config, config, masks, command.exit_on_last_event) => plan?,
+                    // A component may be compiling: that ends with it.
+                    () = stop.draining() => return store.close().await.map_err(Failure::failed),
+                };
                 tracing::info!(
                     version = env!("CARGO_PKG_VERSION"),
                     pipelines = plan.pipelines.len(),

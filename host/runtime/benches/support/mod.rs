@@ -30,7 +30,13 @@ pub fn stage(plugin: &str, config: Value, reuse: bool) -> Stage {
         .iter()
         .find(|path| path.file_stem().is_some_and(|stem| stem == plugin))
         .expect("a built-in plugin");
-    let component = Component::load(&ENGINE, plugin, &std::fs::read(path).unwrap()).unwrap();
+    let component = Component::load(
+        &ENGINE,
+        plugin,
+        &std::fs::read(path).unwrap(),
+        &Limits::default(),
+    )
+    .unwrap();
     let options = StageOptions {
         pipeline: "bench".into(),
         label: plugin.into(),
