@@ -6,6 +6,7 @@
 mod architecture;
 mod assets;
 mod check;
+mod compile;
 mod crash;
 mod delivery;
 mod demo;

@@ -75,6 +75,24 @@ pub(crate) enum Command {
         /// The shell to complete for.
         shell: clap_complete::Shell,
     },
+    /// Compile the component on standard input; for the host, which starts it itself.
+    #[command(hide = true)]
+    Compile(Compile),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Compile {
+    /// Bytes of memory.
+    #[arg(long)]
+    pub(crate) memory: u64,
+
+    /// Seconds of CPU time.
+    #[arg(long)]
+    pub(crate) time: u64,
+
+    /// For an engine that counts instructions.
+    #[arg(long)]
+    pub(crate) fuel: bool,
 }
 
 #[derive(Debug, Args)]
@@ -252,6 +270,14 @@ pub(crate) struct PluginRun {
     /// MaxMind database for looking up networks, such as GeoLite2-ASN.mmdb.
     #[arg(long, value_name = "FILE")]
     pub(crate) lookup_asn: Option<PathBuf>,
+
+    /// CPU time of one call, as `limits.time` in a configuration.
+    #[arg(long, default_value = "1s", value_parser = lockgate_config::duration_argument, value_name = "DURATION")]
+    pub(crate) limit_time: Duration,
+
+    /// Memory of one instance, as `limits.memory` in a configuration.
+    #[arg(long, default_value = "128 MiB", value_parser = lockgate_config::size_argument, value_name = "SIZE")]
+    pub(crate) limit_memory: u64,
 
     /// Events per call.
     #[arg(long, default_value_t = 500, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]

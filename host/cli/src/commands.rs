@@ -2,6 +2,7 @@
 
 pub(crate) mod assets;
 pub(crate) mod check;
+pub(crate) mod compile;
 pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod plugin_run;

@@ -41,6 +41,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
     match arguments.command {
         Command::Start(command) => commands::start::run(&command, &masks),
         Command::Check(command) => commands::check::run(command, &masks),
+        Command::Compile(command) => commands::compile::run(&command),
         Command::Demo(command) => commands::demo::run(command, &masks),
         Command::Sim(Sim::Auth(command)) => commands::sim::auth(command),
         Command::Sim(Sim::Receiver(command)) => commands::sim::receiver(command),

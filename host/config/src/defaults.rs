@@ -38,13 +38,38 @@ pub(crate) const RETAIN_BYTES: Bounds<Bytes> = Bounds {
     most: Bytes(1024 * GIB),
 };
 
+/// Memory of all instances together, and of all batches in flight together.
+pub(crate) const MEMORY: Bounds<Bytes> = Bounds {
+    default: Bytes(512 * MIB),
+    least: Bytes(64 * MIB),
+    most: Bytes(1024 * GIB),
+};
+/// Memory for compiling one component.
+pub(crate) const COMPILE_MEMORY: Bounds<Bytes> = Bounds {
+    default: Bytes(2 * GIB),
+    least: Bytes(64 * MIB),
+    most: Bytes(1024 * GIB),
+};
+/// CPU time for compiling one component. Counted in whole seconds.
+pub(crate) const COMPILE_TIME: Bounds<Duration> = Bounds {
+    default: Duration::from_secs(180),
+    least: SECOND,
+    most: Duration::from_secs(86_400),
+};
+
 /// CPU time of one call into a component.
 pub(crate) const PLUGIN_TIME: Bounds<Duration> = Bounds {
     default: SECOND,
     least: Duration::from_millis(1),
     most: Duration::from_secs(60),
 };
-/// Linear memory of one instance. WebAssembly's limit is 4 GiB.
+/// CPU time of all calls of one component for one batch.
+pub(crate) const PLUGIN_BATCH_TIME: Bounds<Duration> = Bounds {
+    default: Duration::from_secs(30),
+    least: Duration::from_millis(1),
+    most: Duration::from_secs(600),
+};
+/// Memory of one instance. WebAssembly's limit is 4 GiB.
 pub(crate) const PLUGIN_MEMORY: Bounds<Bytes> = Bounds {
     default: Bytes(128 * MIB),
     least: Bytes(MIB),

@@ -14,6 +14,7 @@ mod defaults;
 mod document;
 mod environment;
 mod event_handler;
+mod limits;
 mod lookup;
 mod mask;
 mod name;
@@ -44,6 +45,7 @@ use toml::de::DeTable;
 
 pub use auth::Auth;
 pub use environment::{Environment, ProcessEnvironment};
+pub use limits::{CompileLimits, HostLimits};
 pub use lookup::{Database, Lookup};
 pub use pipeline::{BatchLimits, Input, Order, Pipeline, Stage};
 pub use plugin::{Limits, Plugin, PluginSource, Wasi};
@@ -51,7 +53,7 @@ pub use report::{Issue, Report};
 pub use sink::{ClientCertificate, Rate, Sink, Tls};
 pub use source::{Credentials, Source};
 pub use store::{Retention, Store};
-pub use units::{EventRate, duration_argument};
+pub use units::{EventRate, duration_argument, size_argument};
 pub use with::With;
 
 use document::Document;
@@ -68,6 +70,8 @@ pub struct Config {
     pub sources: Vec<Source>,
     /// `[store]`.
     pub store: Store,
+    /// `[limits]`.
+    pub limits: HostLimits,
     /// `[lookup]`.
     pub lookup: Lookup,
     /// `[plugins.NAME]`. Stages and sinks hold copies of those they use.
@@ -194,6 +198,7 @@ fn read(
     }
     let sources = source::read(&mut r, &mut root);
     let store = store::read(&mut r, &mut root);
+    let limits = limits::read(&mut r, &mut root);
     let lookup = lookup::read(&mut r, &mut root);
     let declared = plugin::read(&mut r, &mut root);
     let names = source::names(&root);
@@ -209,6 +214,7 @@ fn read(
         Ok(Config {
             sources,
             store,
+            limits,
             lookup,
             plugins: declared.plugins,
             pipelines,

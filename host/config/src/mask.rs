@@ -22,17 +22,25 @@ const PLAIN_SINK_KEYS: [&str; 7] = [
 
 /// Keys whose values are shown in a text that was not understood, unless a value contains a suspicious word.
 #[rustfmt::skip]
-const PLAIN_KEYS: [&str; 37] = [
+const PLAIN_KEYS: [&str; 39] = [
     "addr", "identity", "cert", "ca", "types", "start-time", "window", "concurrency", // sources
     "path", "retain", "age", "bytes", "audit", "sessions", // the store
-    "source", "limits", "time", "memory", "reuse", "state", "wasi", // plugins
+    "source", "limits", "time", "batch-time", "memory", "reuse", "state", "wasi", // plugins
+    "compile", // limits
     "from", "batch", "events", "order", "in-flight", "stage", // pipelines
     "plugin", "allow-headers", "rate", "timeout", "tls", "with", "allow-plaintext", // stages and sinks
     "only", "skip", "where", // the filter
 ];
 
 /// Sections whose headers are shown in a text that was not understood.
-const SECTIONS: [&str; 5] = ["teleport", "sources", "store", "plugins", "pipelines"];
+const SECTIONS: [&str; 6] = [
+    "teleport",
+    "sources",
+    "store",
+    "limits",
+    "plugins",
+    "pipelines",
+];
 
 /// Parts of keys whose values are hidden everywhere.
 const SECRET_WORDS: [&str; 7] = [

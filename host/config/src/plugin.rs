@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::defaults::{PLUGIN_MEMORY, PLUGIN_STATE, PLUGIN_TIME};
+use crate::defaults::{PLUGIN_BATCH_TIME, PLUGIN_MEMORY, PLUGIN_STATE, PLUGIN_TIME};
 use crate::name;
 use crate::reading::Reading;
 use crate::report::Issue;
@@ -46,7 +46,10 @@ pub enum PluginSource {
 pub struct Limits {
     /// `limits.time`: CPU time of one call. Default 1 s.
     pub time: Duration,
-    /// `limits.memory`: bytes of linear memory of one instance. Default 128 MiB.
+    /// `limits.batch-time`: CPU time of all calls for one batch, those that look for the event at
+    /// fault included. Default 10 s.
+    pub batch_time: Duration,
+    /// `limits.memory`: bytes of memory of one instance. Default 128 MiB.
     pub memory: u64,
 }
 
@@ -62,6 +65,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             time: PLUGIN_TIME.default,
+            batch_time: PLUGIN_BATCH_TIME.default,
             memory: PLUGIN_MEMORY.default.0,
         }
     }
@@ -158,6 +162,7 @@ fn plugin(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Plugin> {
     if let Some(mut table) = table.optional("limits").and_then(|value| value.table(r)) {
         limits = Limits {
             time: table.quantity(r, "time", PLUGIN_TIME),
+            batch_time: table.quantity(r, "batch-time", PLUGIN_BATCH_TIME),
             memory: table.quantity(r, "memory", PLUGIN_MEMORY).0,
         };
         table.finish(r);

@@ -128,6 +128,7 @@ fn the_reference_shows_the_defaults() {
         (reference.store.audit, reference.store.sessions),
         (smallest.store.audit, smallest.store.sessions)
     );
+    assert_eq!(reference.limits, smallest.limits);
     assert_eq!(reference.lookup.user_agents, smallest.lookup.user_agents);
     let plugin = |plugin: &Plugin| (plugin.limits, plugin.reuse, plugin.wasi);
     assert_eq!(
@@ -199,6 +200,27 @@ fn secrets_are_resolved_and_known_for_masking() {
             .message
             .contains("cannot be sent in a header"),
         "{report}"
+    );
+}
+
+#[test]
+fn limits_of_the_host_may_be_given_in_part() {
+    let limits = |text: &str| good(&format!("{SMALLEST}\n{text}"), &Fixed::default()).limits;
+    let default = HostLimits::default();
+    assert_eq!(
+        limits("[limits]\nmemory = \"1 GiB\""),
+        HostLimits {
+            memory: 1 << 30,
+            ..default
+        }
+    );
+    let compile = CompileLimits {
+        time: Duration::from_secs(600),
+        ..default.compile
+    };
+    assert_eq!(
+        limits("[limits]\ncompile = { time = \"10m\" }"),
+        HostLimits { compile, ..default }
     );
 }
 

@@ -83,6 +83,13 @@ pub fn duration_argument(text: &str) -> Result<Duration, String> {
     })
 }
 
+/// A size of a command line, written as in the file: `64 MiB`. `Err`: what it should be.
+pub fn size_argument(text: &str) -> Result<u64, String> {
+    size(text).map_err(|_| {
+        format!("a size is a whole number with one of the units {SIZE_UNITS}, such as `64 MiB`")
+    })
+}
+
 /// Bytes.
 pub(crate) fn size(text: &str) -> Result<u64, UnitIssue> {
     let (number, unit, rest) = number_and_unit(text.trim())?;

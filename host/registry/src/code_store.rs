@@ -1,7 +1,5 @@
-//! Files of compiled code. Whoever can write one runs code in the host, so each is checked before
-//! its content is handed out.
-
-mod file;
+//! Files of compiled code. They are checked for who may write them, and nothing vouches for their
+//! content here: the digest that does must not stand where the code stands.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read, Write};
@@ -56,9 +54,9 @@ pub enum Refusal {
     /// Others may write it.
     #[error("other users may write it (mode {0:04o})")]
     Mode(u32),
-    /// It is not what this host wrote there: cut short, changed, or moved from another name.
-    #[error("its content is not what was written")]
-    Content,
+    /// This host wrote nothing that large.
+    #[error("it is larger than everything that may be kept")]
+    Size,
     /// The system refused it.
     #[error("it cannot be read: {0}")]
     Read(String),
@@ -124,8 +122,8 @@ impl CodeStore {
         })
     }
 
-    /// What was saved under `key`, if it is there and sound. A file that is not is logged and left
-    /// for the next save to replace.
+    /// What is kept under `key`, if it is there and nobody else may write it. A file that is not is
+    /// logged and left for the next save to replace. The caller checks the content.
     pub fn load(&self, key: &str) -> Option<Vec<u8>> {
         let found = self.read(key);
         if let Err(refusal) = &found {
@@ -159,14 +157,13 @@ impl CodeStore {
             return Err(Refusal::Mode(found.mode() & 0o7777));
         }
         if found.len() > self.capacity {
-            return Err(Refusal::Content);
+            return Err(Refusal::Size);
         }
         let mut bytes = Vec::new();
         (&file)
             .take(self.capacity)
             .read_to_end(&mut bytes)
             .map_err(failed)?;
-        let content = file::open(key, bytes).ok_or(Refusal::Content)?;
         // The least recently used goes first. A read-only file system does not keep the code from
         // being used.
         #[allow(
@@ -174,7 +171,7 @@ impl CodeStore {
             reason = "the time of a file, in its own clock"
         )]
         let _ = file.set_modified(SystemTime::now());
-        Ok(Some(content))
+        Ok(Some(bytes))
     }
 
     /// Keeps `content` under `key` and removes the files that were not used for longest, until all
@@ -183,8 +180,7 @@ impl CodeStore {
     /// # Errors
     /// It is too large, or the system refused to write.
     pub fn save(&self, key: &str, content: &[u8]) -> Result<(), SaveError> {
-        let bytes = file::seal(key, content);
-        let size = bytes.len() as u64;
+        let size = content.len() as u64;
         if size > self.capacity {
             return Err(SaveError::Capacity {
                 size,
@@ -193,7 +189,7 @@ impl CodeStore {
         }
         let path = self.path(key);
         let partial = temporary(&self.folder, "save");
-        let written = write(&partial, &bytes).and_then(|()| fs::rename(&partial, &path));
+        let written = write(&partial, content).and_then(|()| fs::rename(&partial, &path));
         if let Err(source) = written {
             // Where even this fails, the file is the oldest one day.
             let _ = fs::remove_file(&partial);

@@ -1,13 +1,16 @@
-//! Memory of instances: counted against each one's own limit and against a total that all share.
+//! Memory of instances, linear and of tables: counted against each one's own limit and against a
+//! total that all share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use wasmtime::ResourceLimiter;
 
-use crate::limits::{CORE_INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX};
+use crate::limits::{
+    CORE_INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENT_BYTES, TABLE_ELEMENTS_MAX, TABLES_MAX,
+};
 
-/// Bytes of linear memory that all instances of an engine may have together.
+/// Bytes of memory that all instances of an engine may have together.
 #[derive(Debug)]
 pub(crate) struct Budget {
     total: usize,
@@ -77,6 +80,20 @@ impl Meter {
         self.refused.take()
     }
 
+    /// False where it may not. Remembers why.
+    fn grows(&mut self, bytes: usize) -> bool {
+        match self.grow(bytes) {
+            Ok(()) => true,
+            Err(refused) => {
+                // The total explains more than the own limit: it must not be forgotten.
+                if self.refused != Some(Refused::Total) {
+                    self.refused = Some(refused);
+                }
+                false
+            }
+        }
+    }
+
     fn grow(&mut self, bytes: usize) -> Result<(), Refused> {
         if self
             .held
@@ -111,29 +128,24 @@ impl ResourceLimiter for Meter {
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
-        match self.grow(desired.saturating_sub(current)) {
-            Ok(()) => Ok(true),
-            Err(refused) => {
-                // The total explains more than the own limit: it must not be forgotten.
-                if self.refused != Some(Refused::Total) {
-                    self.refused = Some(refused);
-                }
-                Ok(false)
-            }
-        }
+        Ok(self.grows(desired.saturating_sub(current)))
     }
 
     fn table_growing(
         &mut self,
-        _current: usize,
+        current: usize,
         desired: usize,
-        _maximum: Option<usize>,
+        maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        let fits = desired <= TABLE_ELEMENTS_MAX;
-        if !fits {
-            self.refused.get_or_insert(Refused::Own);
+        if maximum.is_some_and(|maximum| desired > maximum) {
+            return Ok(false);
         }
-        Ok(fits)
+        if desired > TABLE_ELEMENTS_MAX {
+            self.refused.get_or_insert(Refused::Own);
+            return Ok(false);
+        }
+        let elements = desired.saturating_sub(current);
+        Ok(self.grows(elements.saturating_mul(TABLE_ELEMENT_BYTES)))
     }
 
     fn instances(&self) -> usize {
@@ -181,5 +193,31 @@ mod tests {
         assert_eq!((budget.used(), second.take_refused()), (50, None));
         drop(second);
         assert_eq!(budget.used(), 0);
+    }
+    /// Finding 6: eight pipelines with filled tables held 2 GB that nobody counted.
+    #[test]
+    fn tables_count_as_memory_does() {
+        let budget = Budget::new(1 << 30);
+        let mut meter = Meter::new(budget.clone(), 128 << 20);
+        let table = TABLE_ELEMENTS_MAX * TABLE_ELEMENT_BYTES;
+        let tables = (0..TABLES_MAX)
+            .take_while(|_| meter.table_growing(0, TABLE_ELEMENTS_MAX, None).unwrap())
+            .count();
+        assert_eq!(tables, (128 << 20) / table);
+        assert_eq!(meter.take_refused(), Some(Refused::Own));
+        assert_eq!(budget.used(), tables * table);
+        assert!(!meter.memory_growing(0, table, None).unwrap());
+        drop(meter);
+
+        let mut meter = Meter::new(budget.clone(), 128 << 20);
+        assert!(meter.table_growing(0, 10, Some(20)).unwrap());
+        assert!(meter.table_growing(10, 20, Some(20)).unwrap());
+        assert!(!meter.table_growing(20, 21, Some(20)).unwrap());
+        assert!(
+            !meter
+                .table_growing(20, TABLE_ELEMENTS_MAX + 1, None)
+                .unwrap()
+        );
+        assert_eq!(budget.used(), 20 * TABLE_ELEMENT_BYTES);
     }
 }

@@ -1,91 +1,170 @@
-//! Compiled code, kept so that a component is compiled once and not at each start.
+//! Machine code of components, kept so that each is compiled once and not at each start.
 
 mod precompiled;
 
+use std::collections::HashMap;
+use std::fmt;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sha2::{Digest, Sha256};
-use wasmtime::Engine;
 use wasmtime::component::Component;
+
+use crate::component::LoadError;
+use crate::engine::Engine;
 
 /// Where compiled code is kept.
 ///
-/// `load` is called once for each component that is loaded, `save` after it had to be compiled.
-/// Both may fail silently: the component is then compiled. What is kept is machine code that this
-/// process will run: **whoever can write to the place can run code as the host**. So it must be a
-/// place that nobody but the host can write to, and never be filled from elsewhere.
+/// `load` is called when the digest of the code is known, `save` after a component had to be
+/// compiled. Both may fail silently: the component is then compiled. The place need not be trusted:
+/// nothing that comes out of it is run unless its digest is the one in [`CodeDigests`].
 pub trait CodeCache: Send + Sync {
     /// The value last saved under this key, which is fit for a file name.
     fn load(&self, key: &str) -> Option<Vec<u8>>;
-    fn save(&self, key: &str, value: &[u8]);
+    fn save(&self, key: &str, code: &[u8]);
 }
 
-/// Compiles a component, or takes it from the cache. `digest`: SHA-256 of `bytes`, in hexadecimal.
-pub(crate) fn component(
-    engine: &Engine,
-    cache: Option<&dyn CodeCache>,
-    digest: &str,
-    bytes: &[u8],
-) -> wasmtime::Result<Component> {
-    let Some(cache) = cache else {
-        return Component::new(engine, bytes);
-    };
-    let key = key(engine, digest);
-    if let Some(kept) = cache.load(&key) {
-        match opened(&kept).map(|code| precompiled::load(engine, code)) {
-            Some(Ok(component)) => return Ok(component),
-            Some(Err(error)) => tracing::warn!(
+/// SHA-256 of the code under each key. What stands here decides which machine code this process
+/// runs: **it must be kept apart from the code**, in a place that only the host writes. Code
+/// without a digest is compiled again.
+///
+/// `get` is called before each [`CodeCache::load`], `put` before each [`CodeCache::save`].
+pub trait CodeDigests: Send + Sync {
+    fn get(&self, key: &str) -> Option<[u8; 32]>;
+    fn put(&self, key: &str, digest: [u8; 32]);
+}
+
+/// Where an engine keeps compiled code, and what it knows it by.
+#[derive(Clone)]
+pub struct KeptCode {
+    pub files: Arc<dyn CodeCache>,
+    pub digests: Arc<dyn CodeDigests>,
+}
+
+/// Digests for as long as the process runs: each start compiles again.
+#[derive(Debug, Default)]
+pub struct DigestsInMemory {
+    digests: Mutex<HashMap<String, [u8; 32]>>,
+}
+
+/// Machine code of one component, for one [`Engine`]. Nothing of it has run yet.
+#[derive(Clone)]
+pub struct Code {
+    pub(crate) inner: Component,
+    pub(crate) digest: String,
+}
+
+impl Code {
+    /// The code of these bytes, where it was kept. Reads a file and takes its digest: some tenths
+    /// of a second for the largest components.
+    pub fn kept(engine: &Engine, bytes: &[u8]) -> Option<Code> {
+        let digest = hex_digest(bytes);
+        let inner = load(engine, &key(engine, &digest))?;
+        Some(Code { inner, digest })
+    }
+
+    /// Compiles a component, unless its code was kept. One at a time for each engine; the others
+    /// wait. Does not block the thread where the engine compiles in a child process, and dropping
+    /// the future ends that process. `name` is for the log.
+    pub async fn compile(engine: &Engine, name: &str, bytes: &[u8]) -> Result<Code, LoadError> {
+        check_header(bytes)?;
+        let _turn = engine.compiling.lock().await;
+        if let Some(code) = Code::kept(engine, bytes) {
+            return Ok(code);
+        }
+        let digest = hex_digest(bytes);
+        tracing::info!(plugin = name, bytes = bytes.len(), "compiling");
+        let code = engine.compiler.compile(engine, bytes).await?;
+        let inner =
+            precompiled::load(&engine.inner, &code).map_err(|e| LoadError::Compile(text(&e)))?;
+        tracing::info!(plugin = name, bytes = code.len(), "compiled");
+        if let Some(kept) = &engine.kept_code {
+            let key = key(engine, &digest);
+            kept.digests.put(&key, Sha256::digest(&code).into());
+            kept.files.save(&key, &code);
+        }
+        Ok(Code { inner, digest })
+    }
+
+    /// Compiles in this thread, without limits, and keeps nothing.
+    pub(crate) fn compile_here(engine: &Engine, bytes: &[u8]) -> Result<Code, LoadError> {
+        check_header(bytes)?;
+        let inner =
+            Component::new(&engine.inner, bytes).map_err(|e| LoadError::Compile(text(&e)))?;
+        let digest = hex_digest(bytes);
+        Ok(Code { inner, digest })
+    }
+}
+
+impl fmt::Debug for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Code")
+            .field("digest", &self.digest)
+            .finish_non_exhaustive()
+    }
+}
+
+impl CodeDigests for DigestsInMemory {
+    fn get(&self, key: &str) -> Option<[u8; 32]> {
+        let digests = self.digests.lock();
+        let digests = digests.unwrap_or_else(PoisonError::into_inner);
+        digests.get(key).copied()
+    }
+
+    fn put(&self, key: &str, digest: [u8; 32]) {
+        let digests = self.digests.lock();
+        let mut digests = digests.unwrap_or_else(PoisonError::into_inner);
+        digests.insert(key.to_owned(), digest);
+    }
+}
+
+/// Kept code, if it is what was kept.
+fn load(engine: &Engine, key: &str) -> Option<Component> {
+    let kept = engine.kept_code.as_ref()?;
+    let digest = kept.digests.get(key)?;
+    let code = kept.files.load(key)?;
+    if Sha256::digest(&code).as_slice() != digest {
+        tracing::warn!(
+            key,
+            "compiled code in the cache is not what this host wrote there, the component is compiled again"
+        );
+        return None;
+    }
+    precompiled::load(&engine.inner, &code)
+        .inspect_err(|error| {
+            tracing::warn!(
                 key,
                 "compiled code in the cache does not load, the component is compiled again: {error}"
-            ),
-            None => tracing::warn!(
-                key,
-                "compiled code in the cache is damaged, the component is compiled again"
-            ),
-        }
-    }
-    let component = Component::new(engine, bytes)?;
-    match component.serialize() {
-        Ok(code) => cache.save(&key, &sealed(&code)),
-        Err(error) => tracing::warn!(key, "compiled code cannot be cached: {error}"),
-    }
-    Ok(component)
+            );
+        })
+        .ok()
 }
 
 /// Names the code by what it was made of and by the compiler, its settings and the processor it was
 /// made for.
 fn key(engine: &Engine, digest: &str) -> String {
     let mut hasher = DefaultHasher::new();
-    engine.precompile_compatibility_hash().hash(&mut hasher);
+    engine
+        .inner
+        .precompile_compatibility_hash()
+        .hash(&mut hasher);
     format!("{digest}-{:016x}", hasher.finish())
 }
 
-/// Code with its own digest in front: a torn write or a flipped bit on a disk must not become
-/// machine code.
-fn sealed(code: &[u8]) -> Vec<u8> {
-    let mut value = Sha256::digest(code).to_vec();
-    value.extend_from_slice(code);
-    value
+fn hex_digest(bytes: &[u8]) -> String {
+    let hex = |byte| format!("{byte:02x}");
+    Sha256::digest(bytes).iter().map(hex).collect()
 }
 
-fn opened(value: &[u8]) -> Option<&[u8]> {
-    let (digest, code) = value.split_at_checked(32)?;
-    (Sha256::digest(code).as_slice() == digest).then_some(code)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_damaged_value_is_noticed() {
-        let value = sealed(b"machine code");
-        assert_eq!(opened(&value), Some(&b"machine code"[..]));
-        for at in 0..value.len() {
-            let mut damaged = value.clone();
-            damaged[at] ^= 1;
-            assert_eq!(opened(&damaged), None, "byte {at}");
-            assert_eq!(opened(&value[..at]), None, "cut at {at}");
-        }
+fn check_header(bytes: &[u8]) -> Result<(), LoadError> {
+    match bytes {
+        [0, b'a', b's', b'm', 0x0d, 0, 1, 0, ..] => Ok(()),
+        [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => Err(LoadError::CoreModule),
+        _ => Err(LoadError::NotWasm),
     }
+}
+
+/// An error with its causes, on one line.
+pub(crate) fn text(error: &wasmtime::Error) -> String {
+    crate::log::line(&format!("{error:#}"))
 }

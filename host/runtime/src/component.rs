@@ -1,11 +1,11 @@
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lockgate_model::contract::CallError;
-use sha2::{Digest, Sha256};
 use thiserror::Error;
 
-use crate::compiled;
+use crate::compiled::{Code, text};
 use crate::contract::draft::{Pre, linker};
 use crate::engine::Engine;
 use crate::host::{Host, Identity};
@@ -43,6 +43,19 @@ pub enum LoadError {
     /// Damaged, or made with features that are off.
     #[error("it does not compile: {0}")]
     Compile(String),
+    /// Too large or too intricate for the operator's limit.
+    #[error(
+        "compiling took more than {} s of CPU time; raise `compile` in `[limits]`, or make the component smaller", .limit.as_secs()
+    )]
+    CompileTime { limit: Duration },
+    /// Too large or too intricate for the operator's limit.
+    #[error(
+        "compiling took more than {} MiB of memory; raise `compile` in `[limits]`, or make the component smaller", .limit >> 20
+    )]
+    CompileMemory { limit: u64 },
+    /// Nothing the component did.
+    #[error("the process that compiles could not do its work: {0}")]
+    Compiler(String),
     /// Of another version of the contract.
     #[error(
         "it was built for version {theirs} of `lockgate:plugin`, this host speaks {CONTRACT_VERSION}; build it against the host's \
@@ -78,22 +91,19 @@ pub enum LoadError {
 }
 
 impl Component {
-    /// Compiles a component, or takes its code from the engine's cache, and starts an instance of
-    /// it once: some mismatches with the contract only show there. `name` is for messages.
-    pub fn load(engine: &Engine, name: &str, bytes: &[u8]) -> Result<Component, LoadError> {
-        match bytes {
-            [0, b'a', b's', b'm', 0x0d, 0, 1, 0, ..] => {}
-            [0, b'a', b's', b'm', 1, 0, 0, 0, ..] => return Err(LoadError::CoreModule),
-            _ => return Err(LoadError::NotWasm),
-        }
-        let digest: String = Sha256::digest(bytes)
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
-        let compiled =
-            compiled::component(&engine.inner, engine.code_cache.as_deref(), &digest, bytes)
-                .map_err(|e| LoadError::Compile(text(&e)))?;
-
+    /// Links a component and starts an instance of it once: some mismatches with the contract only
+    /// show there. That runs the component's own code, for as long as `limits` allow: a job for a
+    /// [`Queue`](crate::Queue). `name` is for messages.
+    pub fn new(
+        engine: &Engine,
+        name: &str,
+        code: Code,
+        limits: &Limits,
+    ) -> Result<Component, LoadError> {
+        let Code {
+            inner: compiled,
+            digest,
+        } = code;
         let ty = compiled.component_type();
         let imports: Vec<String> = ty
             .imports(&engine.inner)
@@ -125,7 +135,7 @@ impl Component {
         Instance::start(
             engine,
             &pre,
-            Host::new(engine, identity, &Limits::default(), Arc::default()),
+            Host::new(engine, identity, limits, Arc::default()),
         )
         .map_err(|error| match error {
             CallError::Contract(text) => LoadError::Mismatch(text),
@@ -141,6 +151,17 @@ impl Component {
                 pre,
             }),
         })
+    }
+
+    /// Compiles in this thread and without limits, and loads: for components that are trusted, such
+    /// as a test's. Hosts call [`Code::compile`] and [`Component::new`].
+    pub fn load(
+        engine: &Engine,
+        name: &str,
+        bytes: &[u8],
+        limits: &Limits,
+    ) -> Result<Component, LoadError> {
+        Component::new(engine, name, Code::compile_here(engine, bytes)?, limits)
     }
 
     pub fn name(&self) -> &str {
@@ -180,9 +201,4 @@ impl fmt::Debug for Component {
             .field("digest", &self.digest())
             .finish()
     }
-}
-
-/// An error with its causes, on one line.
-fn text(error: &wasmtime::Error) -> String {
-    crate::log::line(&format!("{error:#}"))
 }

@@ -13,7 +13,7 @@ use wasmtime::Store;
 use crate::component::Component;
 use crate::contract::broken;
 use crate::contract::draft::Exports;
-use crate::cpu;
+use crate::clock;
 use crate::engine::Engine;
 use crate::host::{Host, Identity};
 use crate::instance::Instance;
@@ -191,11 +191,11 @@ impl Configured {
     }
 
     fn timed<R>(&self, work: impl FnOnce() -> Result<R, CallError>) -> Called<R> {
-        let began = cpu::thread_time();
+        let began = clock::thread_time();
         let result = work();
         Called {
             result,
-            cpu: cpu::thread_time().saturating_sub(began),
+            cpu: clock::thread_time().saturating_sub(began),
         }
     }
 
@@ -254,12 +254,18 @@ impl Configured {
 
     fn put_idle(&self, instance: Instance) {
         let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < self.engine.pool().threads()
+        if idle.len() < self.engine.scheduler().threads()
             && !self.engine.budget.is_tight()
             && !self.engine.is_crowded()
         {
             idle.push(instance);
         }
+    }
+}
+
+impl Drop for Configured {
+    fn drop(&mut self) {
+        self.services.log.finish(&self.identity);
     }
 }
 

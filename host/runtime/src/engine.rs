@@ -6,32 +6,36 @@ use thiserror::Error;
 use wasmtime::{Config, InstanceAllocationStrategy};
 
 use crate::budget::Budget;
-use crate::compiled::CodeCache;
+use crate::compiled::KeptCode;
+use crate::compiler::Compiler;
 use crate::limits::{MEMORY_TOTAL, TICK};
-use crate::pool::Pool;
+use crate::scheduler::Scheduler;
 use crate::slots;
 
 /// Settings of an [`Engine`].
 #[derive(Clone)]
 pub struct EngineOptions {
-    /// Threads that run components. By default one for each CPU.
+    /// Calls of components that run at a time. By default one for each CPU, and at least two: slow
+    /// ones have half of them at most.
     pub threads: usize,
     /// Where compiled code is kept between starts. None: every component is compiled at every
     /// start.
-    pub code_cache: Option<Arc<dyn CodeCache>>,
+    pub kept_code: Option<KeptCode>,
+    pub compiler: Compiler,
     /// Counts instructions, see [`Stage::fuel_used`](crate::Stage::fuel_used): a cost that is the
     /// same on every machine and run. Slows components down by a fifth or more.
     pub fuel: bool,
-    /// Bytes of linear memory over all instances, 512 MiB by default.
+    /// Bytes of memory over all instances, 512 MiB by default.
     pub memory_total: usize,
 }
 
 impl Default for EngineOptions {
     fn default() -> EngineOptions {
-        let threads = thread::available_parallelism().map_or(1, |count| count.get());
+        let threads = thread::available_parallelism().map_or(2, |count| count.get().max(2));
         EngineOptions {
             threads,
-            code_cache: None,
+            kept_code: None,
+            compiler: Compiler::default(),
             fuel: false,
             memory_total: MEMORY_TOTAL,
         }
@@ -42,10 +46,13 @@ impl Default for EngineOptions {
 #[derive(Clone)]
 pub struct Engine {
     pub(crate) inner: wasmtime::Engine,
-    pub(crate) code_cache: Option<Arc<dyn CodeCache>>,
+    pub(crate) kept_code: Option<KeptCode>,
+    pub(crate) compiler: Compiler,
+    /// Held while a component compiles.
+    pub(crate) compiling: Arc<tokio::sync::Mutex<()>>,
     pub(crate) budget: Arc<Budget>,
     pub(crate) fuel: bool,
-    pool: Pool,
+    scheduler: Scheduler,
 }
 
 /// An engine could not be made.
@@ -60,12 +67,9 @@ pub enum EngineError {
 }
 
 impl Engine {
-    /// Starts the pool, and a thread that counts time for as long as the engine is used.
+    /// Starts the scheduler, and a thread that counts time for as long as the engine is used.
     pub fn new(options: EngineOptions) -> Result<Engine, EngineError> {
-        let mut config = Config::new();
-        config.wasm_component_model(true);
-        config.epoch_interruption(true);
-        config.consume_fuel(options.fuel);
+        let mut config = code_settings(options.fuel);
         config.allocation_strategy(slots::pooling(options.threads));
         let inner = wasmtime::Engine::new(&config).or_else(|error| {
             tracing::warn!("address space for instances cannot be set aside, each batch will be a little slower: {error:#}");
@@ -75,27 +79,29 @@ impl Engine {
         start_ticker(&inner)?;
         Ok(Engine {
             inner,
-            code_cache: options.code_cache,
+            kept_code: options.kept_code,
+            compiler: options.compiler,
+            compiling: Arc::default(),
             budget: Budget::new(options.memory_total),
             fuel: options.fuel,
-            pool: Pool::new(options.threads)?,
+            scheduler: Scheduler::new(options.threads)?,
         })
     }
 
     /// The threads that run components.
-    pub fn pool(&self) -> &Pool {
-        &self.pool
+    pub fn scheduler(&self) -> &Scheduler {
+        &self.scheduler
     }
 
     /// Half of the instances that can exist at a time do: none is kept for reuse then.
     pub(crate) fn is_crowded(&self) -> bool {
-        let half = u64::from(slots::instances(self.pool.threads())) / 2;
+        let half = u64::from(slots::instances(self.scheduler.threads())) / 2;
         self.inner
             .pooling_allocator_metrics()
             .is_some_and(|metrics| metrics.memories() as u64 > half)
     }
 
-    /// Bytes of linear memory that all instances hold at the moment.
+    /// Bytes of memory that all instances hold at the moment.
     pub fn memory_used(&self) -> usize {
         self.budget.used()
     }
@@ -104,11 +110,23 @@ impl Engine {
 impl fmt::Debug for Engine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Engine")
-            .field("pool", &self.pool)
+            .field("scheduler", &self.scheduler)
             .field("budget", &self.budget)
             .field("fuel", &self.fuel)
             .finish_non_exhaustive()
     }
+}
+
+/// Everything that machine code depends on: the same in this process and in one that compiles.
+pub(crate) fn code_settings(fuel: bool) -> Config {
+    let mut config = Config::new();
+    config.wasm_component_model(true);
+    config.epoch_interruption(true);
+    config.consume_fuel(fuel);
+    // The same batch gives the same requests, on every processor.
+    config.cranelift_nan_canonicalization(true);
+    config.wasm_relaxed_simd(false);
+    config
 }
 
 /// A thread of the operating system and not a task: it must tick while every other thread is busy

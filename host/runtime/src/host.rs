@@ -6,10 +6,11 @@ use lockgate_model::StateOverlay;
 use lockgate_model::contract::CallError;
 
 use crate::budget::{Meter, Refused};
-use crate::cpu;
+use crate::clock;
 use crate::engine::Engine;
 use crate::limits::{Limits, TICK};
 use crate::log::Lines;
+use crate::scheduler;
 use crate::services::Services;
 
 /// Whose component it is: what the host adds to each of its log lines.
@@ -50,7 +51,7 @@ impl Host {
     ) -> Host {
         Host {
             identity,
-            lines: Lines::new(limits.log_lines),
+            lines: Lines::new(services.log.clone()),
             meter: Meter::new(engine.budget.clone(), limits.memory),
             services,
             batch: "-".into(),
@@ -68,7 +69,7 @@ impl Host {
 
     /// Before each call. Gives the number of ticks until it must be looked at.
     pub(crate) fn begin(&mut self) -> u64 {
-        self.began = cpu::thread_time();
+        self.began = clock::thread_time();
         self.timed_out = false;
         self.meter.take_refused();
         self.lines.take_last_error();
@@ -78,20 +79,21 @@ impl Host {
     /// Work of the host, on behalf of all components, that does not count as time of the call in
     /// which it happens to be done.
     pub(crate) fn on_the_house<R>(&mut self, work: impl FnOnce() -> R) -> R {
-        let began = cpu::thread_time();
+        let began = clock::thread_time();
         let result = work();
-        self.began += cpu::thread_time().saturating_sub(began);
+        self.began += clock::thread_time().saturating_sub(began);
         result
     }
 
     /// While a call runs and its ticks are over. Gives the number of further ticks, or none: its
     /// time is up.
     pub(crate) fn look(&mut self) -> Option<u64> {
-        let used = cpu::thread_time().saturating_sub(self.began);
+        let used = clock::thread_time().saturating_sub(self.began);
         match self.limits.time.checked_sub(used) {
             Some(left) if !left.is_zero() => Some(ticks(left)),
             _ => {
                 self.timed_out = true;
+                scheduler::call_timed_out();
                 None
             }
         }
@@ -109,8 +111,7 @@ impl Host {
 
     /// After each call, however it ended.
     pub(crate) fn end(&mut self) {
-        self.lines
-            .finish(&self.identity, &self.batch, self.limits.log_lines);
+        self.lines.finish(&self.identity, &self.batch);
     }
 
     /// After a call that did not return. `output`: bytes that it was allowed to return.

@@ -1,33 +1,56 @@
 //! Log lines of components.
 
+mod allowance;
+
 use std::fmt::Write;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lockgate_model::{LINE_MAX, escape};
 use tracing::Level;
 
+use crate::clock;
 use crate::host::Identity;
+use crate::limits::{LOG_LINES, LOG_LINES_A_SECOND};
+use allowance::Allowance;
 
 /// Foreign text as it may stand in a log or a reason: no control characters, at most 1 KiB.
 pub(crate) fn line(text: &str) -> String {
     escape(text, LINE_MAX).into_owned()
 }
 
-/// The lines of one batch: so many, then only their number.
+/// What all instances of a stage may write together.
+#[derive(Debug, Default)]
+pub(crate) struct StageLog {
+    allowance: Mutex<Allowance>,
+}
+
+/// The lines of one instance.
 #[derive(Debug)]
 pub(crate) struct Lines {
-    left: u32,
-    suppressed: u32,
+    stage: Arc<StageLog>,
     last_error: Option<String>,
     /// Set while `configure` is repeated in a fresh instance: the operator has read its lines
     /// before.
     pub(crate) muted: bool,
 }
 
+impl StageLog {
+    /// When nothing more will come.
+    pub(crate) fn finish(&self, identity: &Identity) {
+        report(identity, "-", self.allowance().rest());
+    }
+
+    fn allowance(&self) -> MutexGuard<'_, Allowance> {
+        self.allowance
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 impl Lines {
-    pub(crate) fn new(limit: u32) -> Lines {
+    pub(crate) fn new(stage: Arc<StageLog>) -> Lines {
         Lines {
-            left: limit,
-            suppressed: 0,
+            stage,
             last_error: None,
             muted: false,
         }
@@ -47,39 +70,33 @@ impl Lines {
         message: &str,
         fields: impl Iterator<Item = (&'a str, &'a str)>,
     ) {
-        let is_error = level == Level::ERROR;
-        if !is_error && (self.muted || !is_enabled(level)) {
-            return;
-        }
-        if self.left == 0 && !is_error {
-            self.suppressed += 1;
+        let is_written =
+            !self.muted && is_enabled(level) && self.stage.allowance().take(clock::now());
+        if !is_written && level != Level::ERROR {
             return;
         }
         let text = text(message, fields);
-        if is_error {
-            self.last_error = Some(text.clone());
+        if is_written {
+            write(identity, batch, level, &text);
         }
-        if self.muted || !is_enabled(level) {
-            return;
+        if level == Level::ERROR {
+            self.last_error = Some(text);
         }
-        if self.left == 0 {
-            self.suppressed += 1;
-            return;
-        }
-        self.left -= 1;
-        write(identity, batch, level, &text);
     }
 
     /// At the end of a call.
-    pub(crate) fn finish(&mut self, identity: &Identity, batch: &str, limit: u32) {
-        let suppressed = std::mem::take(&mut self.suppressed);
-        if suppressed > 0 {
-            let text = format!(
-                "{suppressed} more log lines of this batch were left out: at most {limit} are kept"
-            );
-            write(identity, batch, Level::WARN, &text);
-        }
-        self.left = limit;
+    pub(crate) fn finish(&mut self, identity: &Identity, batch: &str) {
+        let left_out = self.stage.allowance().report(clock::now());
+        report(identity, batch, left_out);
+    }
+}
+
+fn report(identity: &Identity, batch: &str, left_out: Option<u64>) {
+    if let Some(count) = left_out {
+        let text = format!(
+            "{count} log lines were left out: a stage may write {LOG_LINES} at once, and {LOG_LINES_A_SECOND} a second"
+        );
+        write(identity, batch, Level::WARN, &text);
     }
 }
 

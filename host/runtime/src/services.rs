@@ -7,12 +7,14 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use lockgate_lookup::{Agent, Network, Place, TEXT_MAX};
 
 use crate::host::Host;
+use crate::log::StageLog;
 use crate::metrics::{Metrics, Refusal as MetricRefusal};
 
 /// What all instances of a stage share.
 #[derive(Debug, Default)]
 pub(crate) struct Services {
     pub(crate) metrics: Metrics,
+    pub(crate) log: Arc<StageLog>,
     /// The operator granted state. It is there during calls, not while `configure` runs.
     state_is_granted: bool,
     refusals: AtomicU8,

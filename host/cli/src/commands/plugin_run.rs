@@ -13,7 +13,7 @@ use lockgate_model::{
     Block, BlockBuilder, BlockParts, FeedKind, FeedRef, Head, Millis, Slice, StateOverlay, key_of,
 };
 use lockgate_runtime::{
-    Component, ConfigureError, Engine, EngineOptions, Kind, Limits, Sink, Stage,
+    Code, Component, ConfigureError, Engine, EngineOptions, Kind, Limits, Sink, Stage,
     StageOptions, check_object, put_on_one_line,
 };
 use lockgate_service::{BoundSink, BoundStage};
@@ -174,15 +174,27 @@ fn configured(command: &PluginRun) -> Result<Configured, Failure> {
                 None => failure,
             }
         })?;
-    let engine = Engine::new(EngineOptions::default()).map_err(Failure::failed)?;
-    let component =
-        Component::load(&engine, &artifact.name, &artifact.bytes).map_err(Failure::usage)?;
+    let limits = Limits {
+        time: command.limit_time,
+        memory: usize::try_from(command.limit_memory).unwrap_or(usize::MAX),
+        ..Limits::default()
+    };
+    let engine = Engine::new(EngineOptions {
+        compiler: setup::compiler(lockgate_config::CompileLimits::default())?,
+        memory_total: EngineOptions::default().memory_total.max(limits.memory),
+        ..EngineOptions::default()
+    })
+    .map_err(Failure::failed)?;
+    let component = super::tokio_runtime()?
+        .block_on(Code::compile(&engine, &artifact.name, &artifact.bytes))
+        .and_then(|code| Component::new(&engine, &artifact.name, code, &limits))
+        .map_err(Failure::usage)?;
     let options = StageOptions {
         pipeline: "run".into(),
         label: command.component.as_str().into(),
         plugin: command.component.as_str().into(),
         config,
-        limits: Limits::default(),
+        limits,
         reuse: false,
         state: true,
     };

@@ -50,7 +50,8 @@ fn component(plugin: &str) -> Component {
         .iter()
         .find(|path| path.file_stem().is_some_and(|stem| stem == plugin))
         .expect("a built-in plugin");
-    Component::load(&ENGINE, plugin, &std::fs::read(path).unwrap()).unwrap()
+    let bytes = std::fs::read(path).unwrap();
+    Component::load(&ENGINE, plugin, &bytes, &Limits::default()).unwrap()
 }
 
 fn options(plugin: &str, config: Value, reuse: bool) -> StageOptions {

@@ -1,89 +1,143 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use lockgate_runtime::{CodeCache, Component, Engine, EngineOptions};
-use sha2::{Digest, Sha256};
+use lockgate_runtime::{
+    Code, CodeCache, Component, DigestsInMemory, Engine, EngineOptions, KeptCode, Kind, Limits,
+};
 
 use crate::support::{logged, wasm};
 
+/// Files that anybody may have written, and the digests that the host alone writes.
 #[derive(Default)]
 struct Kept {
+    files: Arc<Files>,
+    digests: Arc<DigestsInMemory>,
+}
+
+#[derive(Default)]
+struct Files {
     values: Mutex<BTreeMap<String, Vec<u8>>>,
-    hits: Mutex<u32>,
+    loads: Mutex<u32>,
     saves: Mutex<u32>,
 }
 
-impl CodeCache for Kept {
+impl CodeCache for Files {
     fn load(&self, key: &str) -> Option<Vec<u8>> {
-        let value = self.values.lock().unwrap().get(key).cloned();
-        *self.hits.lock().unwrap() += u32::from(value.is_some());
-        value
+        *self.loads.lock().unwrap() += 1;
+        self.values.lock().unwrap().get(key).cloned()
     }
 
-    fn save(&self, key: &str, value: &[u8]) {
+    fn save(&self, key: &str, code: &[u8]) {
         *self.saves.lock().unwrap() += 1;
-        self.values
-            .lock()
-            .unwrap()
-            .insert(key.to_owned(), value.to_vec());
+        let mut values = self.values.lock().unwrap();
+        values.insert(key.to_owned(), code.to_vec());
     }
 }
 
-#[test]
-fn a_component_is_compiled_once_and_damaged_code_is_never_run() {
-    let kept = Arc::new(Kept::default());
-    let engine = |fuel| {
+impl Kept {
+    fn engine(&self, fuel: bool) -> Engine {
         Engine::new(EngineOptions {
             threads: 1,
-            code_cache: Some(kept.clone()),
+            kept_code: Some(KeptCode {
+                files: self.files.clone(),
+                digests: self.digests.clone(),
+            }),
             fuel,
             ..EngineOptions::default()
         })
         .unwrap()
-    };
-    let counts = || (*kept.hits.lock().unwrap(), *kept.saves.lock().unwrap());
-    let bytes = wasm("hostile_filter");
-    let first = engine(false);
-    let load = |engine: &Engine| logged(|| Component::load(engine, "f", &bytes).unwrap()).1;
+    }
 
-    assert!(load(&first).is_empty());
-    assert_eq!(counts(), (0, 1));
-    assert!(load(&first).is_empty());
-    assert!(
-        load(&engine(false)).is_empty(),
-        "another process would have the same engine"
-    );
-    assert_eq!(counts(), (2, 1));
+    /// Files read and files written so far.
+    fn counts(&self) -> (u32, u32) {
+        let Files { loads, saves, .. } = &*self.files;
+        (*loads.lock().unwrap(), *saves.lock().unwrap())
+    }
+
+    fn damage(&self, damage: impl FnMut(&mut Vec<u8>)) {
+        let mut values = self.files.values.lock().unwrap();
+        values.values_mut().for_each(damage);
+    }
+}
+
+/// Compiles, and gives the warnings and the kind of what would run.
+fn compile(engine: &Engine, name: &str) -> (Vec<String>, Kind) {
+    let tokio = tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap();
+    let (code, lines) = logged(|| tokio.block_on(Code::compile(engine, name, &wasm(name))));
+    let component = Component::new(engine, name, code.unwrap(), &Limits::default()).unwrap();
+    let warnings = lines.into_iter().filter(|line| line.starts_with("WARN"));
+    (warnings.collect(), component.kind())
+}
+
+#[test]
+fn a_component_is_compiled_once() {
+    let kept = Kept::default();
+    let first = kept.engine(false);
+    let bytes = wasm("hostile_filter");
+    assert!(Code::kept(&first, &bytes).is_none());
+    let fine = (vec![], Kind::Filter);
+    assert_eq!(compile(&first, "hostile_filter"), fine);
+    assert_eq!(kept.counts(), (0, 1));
+    assert!(Code::kept(&first, &bytes).is_some());
+    assert_eq!(compile(&first, "hostile_filter"), fine);
+    // Another process would have the same engine.
+    assert_eq!(compile(&kept.engine(false), "hostile_filter"), fine);
+    assert_eq!(kept.counts(), (3, 1));
 
     // Code for other settings is another value.
-    load(&engine(true));
-    assert_eq!((counts(), kept.values.lock().unwrap().len()), ((2, 2), 2));
+    assert_eq!(compile(&kept.engine(true), "hostile_filter"), fine);
+    assert_eq!(kept.counts(), (3, 2));
+    assert_eq!(kept.files.values.lock().unwrap().len(), 2);
+}
 
-    let sealed = |code: &[u8]| [Sha256::digest(code).as_slice(), code].concat();
-    for (damage, word) in [
+/// Finding 17: the digest stood in the file, so that whoever wrote the file wrote the digest, too.
+#[test]
+fn code_that_this_host_did_not_write_is_never_run() {
+    let kept = Kept::default();
+    let engine = kept.engine(false);
+    let fine = (vec![], Kind::Filter);
+    compile(&engine, "hostile_mapper");
+    let foreign = kept.files.values.lock().unwrap().values().next().cloned();
+    let foreign = foreign.expect("code that loads, of another component");
+    kept.files.values.lock().unwrap().clear();
+    compile(&engine, "hostile_filter");
+
+    let damages: [(&str, Box<dyn Fn(&mut Vec<u8>)>); 4] = [
+        ("a flipped bit", Box::new(|code| code[5000] ^= 1)),
+        ("a cut file", Box::new(|code| code.truncate(5000))),
+        ("an empty file", Box::new(Vec::clear)),
         (
-            (|value: &mut Vec<u8>| value[5000] ^= 1) as fn(&mut Vec<u8>),
-            "damaged",
+            "other code in good order",
+            Box::new(move |code| *code = foreign.clone()),
         ),
-        (|value| value.truncate(5000), "damaged"),
-        (Vec::clear, "damaged"),
-    ] {
-        kept.values.lock().unwrap().values_mut().for_each(damage);
-        let before = counts();
-        let lines = load(&first);
-        assert!(lines.len() == 1 && lines[0].contains(word), "{lines:?}");
-        assert_eq!(
-            counts(),
-            (before.0 + 1, before.1 + 1),
-            "compiled again, and saved again"
+    ];
+    for (what, damage) in damages {
+        kept.damage(damage);
+        let (_, saves) = kept.counts();
+        let (warnings, kind) = compile(&engine, "hostile_filter");
+        assert_eq!(kind, Kind::Filter, "{what}");
+        assert!(
+            warnings.len() == 1 && warnings[0].contains("not what this host wrote"),
+            "{what}: {warnings:?}"
         );
-        assert!(load(&first).is_empty());
+        assert_eq!(kept.counts().1, saves + 1, "{what}: it is compiled again");
+        assert_eq!(compile(&engine, "hostile_filter"), fine, "{what}");
     }
-    kept.values
-        .lock()
-        .unwrap()
-        .values_mut()
-        .for_each(|value| *value = sealed(b"of another version"));
-    assert!(load(&first)[0].contains("does not load"));
-    assert!(load(&first).is_empty());
+}
+
+/// Such as a cache that was copied from elsewhere, or a store that was restored.
+#[test]
+fn code_without_a_digest_is_not_even_read() {
+    let Kept { files, .. } = Kept::default();
+    let kept = |files: &Arc<Files>| Kept {
+        files: files.clone(),
+        ..Kept::default()
+    };
+    compile(&kept(&files).engine(false), "hostile_filter");
+    let restored = kept(&files);
+    let (warnings, _) = compile(&restored.engine(false), "hostile_filter");
+    assert!(warnings.is_empty());
+    assert_eq!(restored.counts(), (0, 2), "none read, compiled twice");
 }

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use lockgate_model::StateOverlay;
 use lockgate_model::contract::{CallError, Verdict};
@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::support::{
     ENGINE, FILTER, SINK, call_filter, context, events, fault_of_the_fourth, filter, logged,
-    options, reused_filter,
+    options, reused_filter, tight,
 };
 
 #[test]
@@ -122,13 +122,46 @@ fn log_lines_carry_whose_they_are_and_are_few_and_plain() {
         "INFO pipeline=siem stage=stage 1 (hostile_filter) plugin=hostile_filter batch=siem/teleport/audit/1-8: \
          line 7\\r\\nforged: line\\u{1b}[2J\\u{202e} n\\n=\\u{0}"
     );
-    assert_eq!(lines.len(), 201);
-    assert!(
-        lines[200]
-            .ends_with("9800 more log lines of this batch were left out: at most 200 are kept"),
-        "{}",
-        lines[200]
+    // More than 200 where the machine took long over it.
+    let (report, written) = lines.split_last().unwrap();
+    assert!((200..5000).contains(&written.len()), "{}", written.len());
+    let left_out = format!(
+        "{} log lines were left out: a stage may write 200 at once, and 20 a second",
+        10_000 - written.len()
     );
+    assert!(report.ends_with(&left_out), "{report}");
+}
+
+/// Finding 5: the limit began anew with each call, and 1,000 events made 203 MB of log.
+#[test]
+fn a_stage_that_floods_the_log_in_every_call_writes_few_lines() {
+    let stage = filter(json!({ "mode": "log-flood", "on": "k3" }));
+    let began = Instant::now();
+    let ((), lines) = logged(|| {
+        for _ in 0..20 {
+            stage.filter(&context(), &events()).unwrap();
+        }
+        drop(stage);
+    });
+    let seconds = began.elapsed().as_secs() as usize + 1;
+    let reports: Vec<u64> = lines
+        .iter()
+        .filter_map(|line| {
+            line.split_once(" log lines were left out")?
+                .0
+                .rsplit(' ')
+                .next()?
+                .parse()
+                .ok()
+        })
+        .collect();
+    assert!(reports.len() <= 2 + seconds / 10, "{reports:?}");
+    let written = lines.len() - reports.len();
+    assert!(
+        written <= 200 + 20 * seconds,
+        "{written} lines in {seconds} s"
+    );
+    assert_eq!(reports.iter().sum::<u64>() + written as u64, 200_000);
 }
 
 #[test]
@@ -207,12 +240,17 @@ fn a_component_of_another_world_is_refused() {
 }
 
 #[tokio::test]
-async fn stages_run_on_the_pool() {
-    let stage = filter(json!({ "mode": "trap" }));
-    let trapped = ENGINE
-        .pool()
-        .run(move || call_filter(&stage, &events()))
-        .await
-        .unwrap();
-    assert!(matches!(trapped, Err(CallError::Trap { .. })));
+async fn a_call_reports_its_cpu_time_and_a_time_out_makes_its_queue_slow() {
+    let queue = ENGINE.scheduler().queue("siem");
+    let call = |mode| {
+        let stage = filter(json!({ "mode": mode }));
+        queue.run(move || call_filter(&stage, &events()))
+    };
+    let trapped = call("trap").await.unwrap();
+    assert!(matches!(trapped.result, Err(CallError::Trap { .. })));
+    assert!(trapped.cpu > Duration::ZERO);
+
+    let looped = call("loop").await.unwrap();
+    assert!(matches!(looped.result, Err(CallError::Timeout { .. })));
+    assert!(looped.cpu >= tight().time && queue.is_slow());
 }

@@ -2,7 +2,7 @@ use lockgate_model::contract::{CallError, Verdict};
 use lockgate_runtime::{Component, Engine, EngineOptions, Limits, Stage, StageOptions};
 use serde_json::json;
 
-use crate::support::{call_filter, events, options, wasm};
+use crate::support::{ENGINE, call_filter, events, options, wasm};
 
 fn engine(options: EngineOptions) -> (Engine, Component) {
     let engine = Engine::new(EngineOptions {
@@ -10,7 +10,13 @@ fn engine(options: EngineOptions) -> (Engine, Component) {
         ..options
     })
     .unwrap();
-    let component = Component::load(&engine, "hostile_filter", &wasm("hostile_filter")).unwrap();
+    let component = Component::load(
+        &engine,
+        "hostile_filter",
+        &wasm("hostile_filter"),
+        &Limits::default(),
+    )
+    .unwrap();
     (engine, component)
 }
 
@@ -128,5 +134,20 @@ fn the_operator_s_limits_are_the_ones_that_hold() {
     assert_eq!(
         refused.to_string(),
         "the plugin cannot be configured: it wanted more than 65536 bytes of memory"
+    );
+}
+
+/// Finding 18: loading started an instance under the default limits.
+#[test]
+fn the_operator_s_limits_hold_when_a_component_is_loaded() {
+    let limits = Limits {
+        memory: 1 << 16,
+        ..Limits::default()
+    };
+    let refused =
+        Component::load(&ENGINE, "hostile_filter", &wasm("hostile_filter"), &limits).unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "it cannot be started: it wanted more than 65536 bytes of memory"
     );
 }

@@ -1,4 +1,4 @@
-use lockgate_runtime::{Component, Kind};
+use lockgate_runtime::{Component, Kind, Limits};
 
 use crate::support::{ENGINE, wasm};
 
@@ -9,7 +9,7 @@ fn a_component_tells_its_kind_and_digest() {
         ("hostile_mapper", Kind::Mapper),
         ("hostile_sink", Kind::HttpSink),
     ] {
-        let component = Component::load(&ENGINE, name, &wasm(name)).unwrap();
+        let component = Component::load(&ENGINE, name, &wasm(name), &Limits::default()).unwrap();
         assert_eq!(
             (component.kind(), component.name(), component.digest().len()),
             (kind, name, 64)
@@ -47,7 +47,7 @@ fn what_is_no_component_of_ours_is_refused_in_words() {
             "it does not compile: ",
         ),
     ] {
-        let error = Component::load(&ENGINE, "x", &bytes)
+        let error = Component::load(&ENGINE, "x", &bytes, &Limits::default())
             .unwrap_err()
             .to_string();
         assert!(error.starts_with(expected), "{what}: {error}");

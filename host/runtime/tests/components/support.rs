@@ -51,7 +51,7 @@ pub fn wasm(name: &str) -> Vec<u8> {
 }
 
 fn load(name: &str) -> Component {
-    Component::load(&ENGINE, name, &wasm(name)).unwrap()
+    Component::load(&ENGINE, name, &wasm(name), &Limits::default()).unwrap()
 }
 
 /// Limits that a runaway guest reaches soon, and no other on a slow machine.

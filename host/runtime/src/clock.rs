@@ -1,4 +1,6 @@
-use std::time::Duration;
+//! The clocks of this crate: everything else gets its times from here or as an argument.
+
+use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
@@ -9,4 +11,8 @@ pub(crate) fn thread_time() -> Duration {
         u64::try_from(time.tv_sec).unwrap_or(0),
         u32::try_from(time.tv_nsec).unwrap_or(0),
     )
+}
+
+pub(crate) fn now() -> Instant {
+    Instant::now()
 }

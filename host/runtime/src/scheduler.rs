@@ -1,0 +1,338 @@
+//! Threads for components, shared between pipelines.
+//!
+//! Synchronous calls must not block the threads that drive sockets, and no pipeline may keep the
+//! others from running. [`policy`] says whose call is next; here are the threads.
+
+mod policy;
+
+use std::any::Any;
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use rustix::process::nice;
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use crate::clock;
+use crate::limits::SLOW_NICE;
+use policy::{Class, Policy, QueueId};
+
+/// A fixed number of threads that take turns between queues. They end when the last clone and the
+/// last queue are dropped.
+#[derive(Clone)]
+pub struct Scheduler {
+    handle: Arc<Handle>,
+}
+
+/// The calls of one pipeline, in order. Clones are the same queue; it ends with the last one.
+#[derive(Clone)]
+pub struct Queue {
+    inner: Arc<QueueHandle>,
+}
+
+/// What became of a job.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ran<T> {
+    pub result: T,
+    /// CPU time that its thread spent on it.
+    pub cpu: Duration,
+}
+
+/// Why a job gave no result.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum SchedulerError {
+    /// A bug in the host: components cannot make a job panic.
+    #[error("a job of the component threads panicked: {0}")]
+    Panicked(String),
+    /// No thread is left.
+    #[error("the component threads have ended")]
+    Ended,
+}
+
+type Job = Box<dyn FnOnce() -> Finished + Send>;
+
+/// Hands the result over, after the books are done: whoever gets it may queue the next call at once
+/// and must not find itself still running.
+type Finished = Box<dyn FnOnce(Duration)>;
+
+struct Handle {
+    shared: Arc<Shared>,
+}
+
+struct QueueHandle {
+    id: QueueId,
+    name: Arc<str>,
+    scheduler: Arc<Handle>,
+}
+
+struct Shared {
+    threads: usize,
+    state: Mutex<State>,
+    quick: Condvar,
+    slow: Condvar,
+}
+
+struct State {
+    policy: Policy,
+    jobs: BTreeMap<QueueId, BTreeMap<u64, Job>>,
+    next_job: u64,
+    ended: bool,
+}
+
+thread_local! {
+    /// A call of the job that runs here ran out of time.
+    static TIMED_OUT: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Tells the scheduler that a call on this thread ran out of time: its queue is slow from now on,
+/// however short its limit is.
+pub(crate) fn call_timed_out() {
+    TIMED_OUT.set(true);
+}
+
+impl Scheduler {
+    /// Starts the threads: calls that may run at a time, at least one. Slow calls run on threads of
+    /// their own, at a lower priority, and count among these.
+    pub fn new(threads: usize) -> io::Result<Scheduler> {
+        let policy = Policy::new(threads);
+        let shared = Arc::new(Shared {
+            threads: threads.max(1),
+            state: Mutex::new(State {
+                jobs: BTreeMap::new(),
+                next_job: 0,
+                ended: false,
+                policy,
+            }),
+            quick: Condvar::new(),
+            slow: Condvar::new(),
+        });
+        // Ends the threads, too, where not all of them can be started.
+        let handle = Arc::new(Handle { shared });
+        let shared = &handle.shared;
+        let slow_threads = shared.lock().policy.slow_threads();
+        let quick = (0..shared.threads).map(|number| (Class::Quick, number));
+        let slow = (0..slow_threads).map(|number| (Class::Slow, number));
+        for (class, number) in quick.chain(slow) {
+            let name = match class {
+                Class::Quick => format!("component-{number}"),
+                Class::Slow => format!("component-slow-{number}"),
+            };
+            let shared = shared.clone();
+            thread::Builder::new()
+                .name(name)
+                .spawn(move || shared.work(class))?;
+        }
+        Ok(Scheduler { handle })
+    }
+
+    /// Calls that may run at a time.
+    pub fn threads(&self) -> usize {
+        self.handle.shared.threads
+    }
+
+    /// A queue of its own, also where another one has the same name. `name`: the pipeline's, for
+    /// messages.
+    pub fn queue(&self, name: impl Into<Arc<str>>) -> Queue {
+        let id = {
+            let mut state = self.handle.shared.lock();
+            let id = state.policy.add();
+            state.jobs.insert(id, BTreeMap::new());
+            id
+        };
+        Queue {
+            inner: Arc::new(QueueHandle {
+                id,
+                name: name.into(),
+                scheduler: self.handle.clone(),
+            }),
+        }
+    }
+}
+
+impl Queue {
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// A call was slow or ran out of time, and the pipeline has not recovered since: it runs one
+    /// call at a time.
+    pub fn is_slow(&self) -> bool {
+        self.inner.shared().lock().policy.is_slow(self.inner.id)
+    }
+
+    /// Queues a job at once; the future gives its result. The job is one call of a component, so
+    /// that the other pipelines wait for no more than that. If the future is dropped before a
+    /// thread takes the job, the job is not run.
+    pub fn run<T, F>(
+        &self,
+        job: F,
+    ) -> impl Future<Output = Result<Ran<T>, SchedulerError>> + Send + 'static + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        let (sender, result) = oneshot::channel();
+        let job: Job = Box::new(move || {
+            let outcome = catch_unwind(AssertUnwindSafe(job));
+            Box::new(move |cpu| {
+                let outcome = outcome
+                    .map(|result| Ran { result, cpu })
+                    .map_err(|panic| SchedulerError::Panicked(panic_text(&*panic)));
+                // Nobody waits any more: the result is of no use.
+                let _ = sender.send(outcome);
+            })
+        });
+        let number = self.inner.shared().submit(self.inner.id, job);
+        let waiting = Waiting {
+            queue: self.inner.clone(),
+            job: number,
+        };
+        async move {
+            let outcome = result.await;
+            drop(waiting);
+            outcome.unwrap_or(Err(SchedulerError::Ended))
+        }
+    }
+}
+
+/// Takes a job back that no thread has taken. Keeps its queue until then.
+struct Waiting {
+    queue: Arc<QueueHandle>,
+    job: u64,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let QueueHandle { id, .. } = *self.queue;
+        let mut state = self.queue.shared().lock();
+        let jobs = state.jobs.get_mut(&id);
+        let job = jobs.and_then(|jobs| jobs.remove(&self.job));
+        if job.is_some() {
+            state.policy.withdraw(id);
+        }
+        // What the job holds may use the scheduler when it is dropped.
+        drop(state);
+        drop(job);
+    }
+}
+
+impl QueueHandle {
+    fn shared(&self) -> &Shared {
+        &self.scheduler.shared
+    }
+}
+
+impl Drop for QueueHandle {
+    fn drop(&mut self) {
+        let mut state = self.shared().lock();
+        state.policy.remove(self.id);
+        let jobs = state.jobs.remove(&self.id);
+        drop(state);
+        drop(jobs);
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.shared.lock().ended = true;
+        self.shared.quick.notify_all();
+        self.shared.slow.notify_all();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn submit(&self, id: QueueId, job: Job) -> u64 {
+        let mut state = self.lock();
+        let number = state.next_job;
+        state.next_job += 1;
+        state.jobs.entry(id).or_default().insert(number, job);
+        state.policy.submit(id);
+        self.wake(&state);
+        number
+    }
+
+    /// Wakes a thread for the next call, if there is one. That thread wakes the one after it.
+    fn wake(&self, state: &State) {
+        match state.policy.next_class() {
+            Some(Class::Quick) => self.quick.notify_one(),
+            Some(Class::Slow) => self.slow.notify_one(),
+            None => {}
+        }
+    }
+
+    /// The life of a thread.
+    fn work(&self, class: Class) {
+        let condition = match class {
+            Class::Quick => &self.quick,
+            Class::Slow => &self.slow,
+        };
+        if class == Class::Slow
+            && let Err(error) = nice(SLOW_NICE)
+        {
+            tracing::debug!("slow components run at the usual priority: {error}");
+        }
+        let mut state = self.lock();
+        while !state.ended {
+            let Some(turn) = state.policy.take(class) else {
+                // It may be the turn of the other class, whose threads sleep.
+                self.wake(&state);
+                state = condition
+                    .wait(state)
+                    .unwrap_or_else(PoisonError::into_inner);
+                continue;
+            };
+            let jobs = state.jobs.get_mut(&turn.queue);
+            let job = jobs.and_then(BTreeMap::pop_first);
+            self.wake(&state);
+            drop(state);
+            TIMED_OUT.set(false);
+            let began = clock::thread_time();
+            let finished = job.map(|(_, job)| job());
+            let cpu = clock::thread_time().saturating_sub(began);
+            let mut after = self.lock();
+            after.policy.finish(turn, cpu, TIMED_OUT.get());
+            drop(after);
+            if let Some(finished) = finished {
+                finished(cpu);
+            }
+            state = self.lock();
+        }
+    }
+}
+
+impl fmt::Debug for Scheduler {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scheduler")
+            .field("threads", &self.threads())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue")
+            .field("name", &self.inner.name)
+            .finish_non_exhaustive()
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("without a message").to_owned()
+}
+
+#[cfg(test)]
+mod tests;

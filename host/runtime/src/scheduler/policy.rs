@@ -1,0 +1,218 @@
+//! Which pipeline's call runs next. Pure: no thread and no clock; [`super::Scheduler`] brings both.
+//!
+//! Each queue has a virtual time, the CPU time of its calls so far, and the waiting queue with the
+//! least goes first. A queue that was idle starts at the least virtual time of those that were not,
+//! so that nobody saves up time. A running call counts as long as the queue's last one did until
+//! its own time is known: otherwise a quick queue would look idle while it holds every thread.
+//!
+//! Queues with slow calls run one call at a time, and all of them together on at most half of the
+//! threads.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crate::limits::{QUICK_CALLS, SLOW_CALL};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct QueueId(u64);
+
+/// Threads of two priorities.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Class {
+    Quick,
+    Slow,
+}
+
+/// A call that runs. Given back by [`Policy::finish`].
+#[derive(Debug)]
+#[must_use]
+pub(super) struct Turn {
+    pub(super) queue: QueueId,
+    pub(super) class: Class,
+    charged: Duration,
+}
+
+#[derive(Debug)]
+pub(super) struct Policy {
+    threads: usize,
+    queues: BTreeMap<QueueId, Queue>,
+    next_id: u64,
+    /// Counts turns, to tell queues with equal times apart.
+    turns: u64,
+    /// Where a queue that was idle starts. Never goes back.
+    floor: Duration,
+    running: usize,
+    running_slow: usize,
+}
+
+#[derive(Debug)]
+struct Queue {
+    waiting: usize,
+    running: usize,
+    /// Virtual time. Includes what running calls are charged until they end.
+    used: Duration,
+    last_call: Duration,
+    last_turn: u64,
+    pace: Pace,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Pace {
+    /// No call has returned yet.
+    Unknown,
+    Quick,
+    Slow {
+        /// Quick calls in a row since the last slow one.
+        quick_calls: u32,
+    },
+}
+
+impl Policy {
+    pub(super) fn new(threads: usize) -> Policy {
+        Policy {
+            threads: threads.max(1),
+            queues: BTreeMap::new(),
+            next_id: 0,
+            turns: 0,
+            floor: Duration::ZERO,
+            running: 0,
+            running_slow: 0,
+        }
+    }
+
+    /// Slow calls that may run at a time.
+    pub(super) fn slow_threads(&self) -> usize {
+        (self.threads / 2).max(1)
+    }
+
+    pub(super) fn add(&mut self) -> QueueId {
+        let id = QueueId(self.next_id);
+        self.next_id += 1;
+        let queue = Queue {
+            waiting: 0,
+            running: 0,
+            used: self.floor,
+            last_call: Duration::ZERO,
+            last_turn: 0,
+            pace: Pace::Unknown,
+        };
+        self.queues.insert(id, queue);
+        id
+    }
+
+    /// Its waiting calls are gone; running ones still [`finish`](Policy::finish).
+    pub(super) fn remove(&mut self, id: QueueId) {
+        self.queues.remove(&id);
+    }
+
+    /// One more call waits.
+    pub(super) fn submit(&mut self, id: QueueId) {
+        let floor = self.advance_floor();
+        if let Some(queue) = self.queues.get_mut(&id) {
+            if queue.is_idle() {
+                queue.used = queue.used.max(floor);
+            }
+            queue.waiting += 1;
+        }
+    }
+
+    /// A waiting call is not wanted any more.
+    pub(super) fn withdraw(&mut self, id: QueueId) {
+        if let Some(queue) = self.queues.get_mut(&id) {
+            queue.waiting -= 1;
+        }
+    }
+
+    /// The class of thread that the next call needs, if one may run now.
+    pub(super) fn next_class(&self) -> Option<Class> {
+        self.next().map(|(_, class)| class)
+    }
+
+    /// Begins the next call, if it is one for this class of threads.
+    pub(super) fn take(&mut self, of: Class) -> Option<Turn> {
+        let (id, class) = self.next().filter(|&(_, class)| class == of)?;
+        self.advance_floor();
+        self.turns += 1;
+        let queue = self.queues.get_mut(&id)?;
+        let charged = queue.last_call;
+        queue.waiting -= 1;
+        queue.running += 1;
+        queue.used += charged;
+        queue.last_turn = self.turns;
+        self.running += 1;
+        self.running_slow += usize::from(class == Class::Slow);
+        Some(Turn {
+            queue: id,
+            class,
+            charged,
+        })
+    }
+
+    pub(super) fn finish(&mut self, turn: Turn, cpu: Duration, timed_out: bool) {
+        self.running -= 1;
+        self.running_slow -= usize::from(turn.class == Class::Slow);
+        if let Some(queue) = self.queues.get_mut(&turn.queue) {
+            queue.running -= 1;
+            queue.used = queue.used.saturating_sub(turn.charged) + cpu;
+            queue.last_call = cpu;
+            queue.pace = queue.pace.after(timed_out || cpu > SLOW_CALL);
+        }
+    }
+
+    pub(super) fn is_slow(&self, id: QueueId) -> bool {
+        self.queues
+            .get(&id)
+            .is_some_and(|queue| matches!(queue.pace, Pace::Slow { .. }))
+    }
+
+    fn next(&self) -> Option<(QueueId, Class)> {
+        if self.running == self.threads {
+            return None;
+        }
+        let slow_may_run = self.running_slow < self.slow_threads();
+        self.queues
+            .iter()
+            .filter(|(_, queue)| queue.waiting > 0)
+            .filter(|(_, queue)| match queue.class() {
+                Class::Quick => true,
+                Class::Slow => slow_may_run && queue.running == 0,
+            })
+            .min_by_key(|(_, queue)| (queue.used, queue.last_turn))
+            .map(|(&id, queue)| (id, queue.class()))
+    }
+
+    fn advance_floor(&mut self) -> Duration {
+        let busy = self.queues.values().filter(|queue| !queue.is_idle());
+        let least = busy.map(|queue| queue.used).min();
+        self.floor = self.floor.max(least.unwrap_or_default());
+        self.floor
+    }
+}
+
+impl Queue {
+    fn is_idle(&self) -> bool {
+        self.waiting == 0 && self.running == 0
+    }
+
+    fn class(&self) -> Class {
+        match self.pace {
+            Pace::Quick => Class::Quick,
+            Pace::Unknown | Pace::Slow { .. } => Class::Slow,
+        }
+    }
+}
+
+impl Pace {
+    fn after(self, slow: bool) -> Pace {
+        match self {
+            _ if slow => Pace::Slow { quick_calls: 0 },
+            Pace::Slow { quick_calls } if quick_calls + 1 < QUICK_CALLS => Pace::Slow {
+                quick_calls: quick_calls + 1,
+            },
+            _ => Pace::Quick,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

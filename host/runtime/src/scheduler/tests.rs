@@ -1,0 +1,148 @@
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
+
+use super::*;
+use crate::limits::QUICK_CALLS;
+
+fn quick(scheduler: &Scheduler) -> Queue {
+    scheduler.queue("quick")
+}
+
+/// Uses CPU time of its thread until `time` is over.
+fn burn(time: Duration) {
+    let began = clock::thread_time();
+    while clock::thread_time() - began < time {
+        std::hint::spin_loop();
+    }
+}
+
+fn result<T>(ran: Result<Ran<T>, SchedulerError>) -> T {
+    ran.unwrap_or_else(|error| panic!("{error}")).result
+}
+
+#[tokio::test]
+async fn a_panic_is_an_error_and_the_thread_goes_on() {
+    let queue = quick(&Scheduler::new(1).unwrap());
+    let panicked = queue.run(|| -> u32 { panic!("as {}", "intended") }).await;
+    assert_eq!(
+        panicked,
+        Err(SchedulerError::Panicked("as intended".into()))
+    );
+    assert_eq!(result(queue.run(|| 7).await), 7);
+}
+
+#[tokio::test]
+async fn jobs_of_a_quick_queue_run_beside_each_other() {
+    let queue = quick(&Scheduler::new(2).unwrap());
+    result(queue.run(|| ()).await);
+    let (here, there) = sync_channel(0);
+    let sends = queue.run(move || here.send(5));
+    let receives = queue.run(move || there.recv());
+    assert_eq!(
+        (result(sends.await), result(receives.await)),
+        (Ok(()), Ok(5))
+    );
+}
+
+#[tokio::test]
+async fn a_job_nobody_waits_for_is_not_run() {
+    static RAN: AtomicBool = AtomicBool::new(false);
+    let queue = quick(&Scheduler::new(1).unwrap());
+    let (release, held) = sync_channel::<()>(0);
+    let first = queue.run(move || held.recv());
+    drop(queue.run(|| RAN.store(true, Ordering::SeqCst)));
+    drop(release);
+    result(first.await).unwrap_err();
+    result(queue.run(|| ()).await);
+    assert!(!RAN.load(Ordering::SeqCst));
+}
+
+#[tokio::test]
+async fn a_job_is_run_although_its_queue_was_dropped_meanwhile() {
+    let scheduler = Scheduler::new(1).unwrap();
+    let waiting = quick(&scheduler).run(|| 3);
+    drop(scheduler);
+    assert_eq!(result(waiting.await), 3);
+}
+
+#[tokio::test]
+async fn the_cpu_time_of_a_job_is_reported_and_waiting_does_not_count() {
+    let queue = quick(&Scheduler::new(1).unwrap());
+    let busy = queue.run(|| burn(Duration::from_millis(80))).await.unwrap();
+    assert!(busy.cpu >= Duration::from_millis(80), "{:?}", busy.cpu);
+    assert!(queue.is_slow());
+    let sleeps = || thread::sleep(Duration::from_millis(80));
+    let asleep = queue.run(sleeps).await.unwrap();
+    assert!(asleep.cpu < Duration::from_millis(40), "{:?}", asleep.cpu);
+}
+
+#[tokio::test]
+async fn after_a_time_out_calls_run_one_at_a_time_until_they_behave() {
+    static RUNNING: AtomicUsize = AtomicUsize::new(0);
+    let queue = quick(&Scheduler::new(2).unwrap());
+    result(queue.run(|| ()).await);
+    assert!(!queue.is_slow());
+    result(queue.run(call_timed_out).await);
+    assert!(queue.is_slow(), "however short the limit was");
+    let alone = || {
+        let before = RUNNING.fetch_add(1, Ordering::SeqCst);
+        thread::yield_now();
+        RUNNING.fetch_sub(1, Ordering::SeqCst);
+        before
+    };
+    let jobs: Vec<_> = (0..QUICK_CALLS).map(|_| queue.run(alone)).collect();
+    for job in jobs {
+        assert_eq!(result(job.await), 0);
+    }
+    assert!(!queue.is_slow());
+}
+
+/// Finding 1: one component that never returned in time stopped everybody.
+#[tokio::test]
+async fn a_pipeline_that_burns_its_whole_limit_leaves_its_neighbour_a_thread() {
+    let scheduler = Scheduler::new(2).unwrap();
+    let healthy = quick(&scheduler);
+    result(healthy.run(|| ()).await);
+    let burner = scheduler.queue("burner");
+    let (release, held) = sync_channel::<()>(0);
+    let held = Arc::new(Mutex::new(held));
+    // Eight batches in flight, and none of the calls ends before the test lets it.
+    let stuck: Vec<_> = (0..8)
+        .map(|_| {
+            let held = held.clone();
+            burner.run(move || held.lock().unwrap().recv())
+        })
+        .collect();
+    for number in 0..100 {
+        assert_eq!(result(healthy.run(move || number).await), number);
+    }
+    drop(release);
+    for job in stuck {
+        result(job.await).unwrap_err();
+    }
+}
+
+/// No thread sleeps through its turn, whatever the mix.
+#[tokio::test]
+async fn every_job_of_many_queues_is_run() {
+    let scheduler = Scheduler::new(3).unwrap();
+    let queues: Vec<_> = (0..7).map(|_| quick(&scheduler)).collect();
+    let jobs: Vec<_> = (0..3000usize)
+        .map(|number| {
+            queues[number % 7].run(move || {
+                // Some queues become slow now and again.
+                if number % 97 == 0 {
+                    call_timed_out();
+                }
+                number
+            })
+        })
+        .collect();
+    for (number, job) in jobs.into_iter().enumerate() {
+        if number % 11 == 0 {
+            drop(job);
+        } else {
+            assert_eq!(result(job.await), number);
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! Compiling in a process of its own: its limits, and what ends it.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::process::{Child, Stdio};
+use std::time::Duration;
+
+use lockgate_runtime::{
+    ChildCompiler, Code, CompileLimits, Compiler, Component, Engine, EngineOptions, Kind, Limits,
+    LoadError,
+};
+use lockgate_tests::{Auth, Running, configuration, lockgate};
+
+fn engine(limits: CompileLimits) -> Engine {
+    let program = lockgate().get_program().into();
+    Engine::new(EngineOptions {
+        threads: 1,
+        compiler: Compiler::Child(ChildCompiler { program, limits }),
+        ..EngineOptions::default()
+    })
+    .expect("an engine")
+}
+
+fn builtin(name: &str) -> Vec<u8> {
+    let source = format!("builtin:{name}");
+    let artifact = lockgate_registry::resolve(&source, Path::new("")).expect("it is built in");
+    artifact.bytes.into_owned()
+}
+
+#[tokio::test]
+async fn code_of_a_child_process_runs_here() {
+    let engine = engine(CompileLimits::default());
+    let code = Code::compile(&engine, "fluentd", &builtin("fluentd"))
+        .await
+        .expect("it compiles");
+    let component = Component::new(&engine, "fluentd", code, &Limits::default()).expect("it fits");
+    assert_eq!(component.kind(), Kind::HttpSink);
+}
+
+#[tokio::test]
+async fn a_component_that_does_not_compile_is_refused_with_the_reason() {
+    let engine = engine(CompileLimits::default());
+    let mut bytes = builtin("fluentd");
+    bytes.truncate(bytes.len() / 2);
+    let error = Code::compile(&engine, "half", &bytes).await.unwrap_err();
+    assert!(matches!(error, LoadError::Compile(_)), "{error}");
+    assert!(error.to_string().contains("unexpected end"), "{error}");
+}
+
+/// Finding 2: 114 s of CPU time and 5.2 GB for one component.
+#[tokio::test]
+async fn a_component_that_takes_too_much_to_compile_is_refused_with_the_way_out() {
+    let defaults = CompileLimits::default();
+    let memory = CompileLimits {
+        memory: 16 << 20,
+        ..defaults
+    };
+    let error = Code::compile(&engine(memory), "ecs", &builtin("ecs"))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "compiling took more than 16 MiB of memory; raise `compile` in `[limits]`, or make the component smaller"
+    );
+    let time = CompileLimits {
+        time: Duration::from_secs(1),
+        ..defaults
+    };
+    let error = Code::compile(&engine(time), "slow", &slow_to_compile())
+        .await
+        .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "compiling took more than 1 s of CPU time; raise `compile` in `[limits]`, or make the component smaller"
+    );
+}
+
+/// Nobody waits for the code any more: the host was killed, or has other plans.
+#[test]
+fn a_compiler_ends_when_its_input_is_closed() {
+    let mut child = lockgate()
+        .args(["compile", "--memory", "2000000000", "--time", "600"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let mut input = child.stdin.take().expect("a pipe");
+    let bytes = slow_to_compile();
+    input
+        .write_all(&(bytes.len() as u64).to_le_bytes())
+        .and_then(|()| input.write_all(&bytes))
+        .expect("it reads");
+    drop(input);
+    assert_eq!(ended(child), Some(1));
+}
+
+/// Finding 2: SIGTERM was ignored until the last component was compiled.
+#[test]
+fn a_host_that_compiles_stops_when_it_is_asked_to() {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    std::fs::write(dir.path().join("slow.wasm"), slow_to_compile()).expect("it can be written");
+    let auth = Auth::start(dir.path(), &["--events", "10"]);
+    let config = configuration(
+        dir.path(),
+        &auth,
+        r#"
+[limits]
+compile = { time = "1h" }
+
+[pipelines.siem]
+stage = [{ plugin = "slow.wasm" }]
+
+[pipelines.siem.sink]
+plugin = "builtin:fluentd"
+url = "http://127.0.0.1:1/"
+"#,
+    );
+    let mut command = lockgate();
+    let host = Running::start("lockgate", command.arg("start").arg("--config").arg(&config));
+    host.line_with_all(&["compiling", "slow.wasm"]);
+    let stderr = host.stop().exits_with(0).stderr;
+    assert!(!stderr.contains("cannot be loaded"), "{stderr}");
+}
+
+fn ended(mut child: Child) -> Option<i32> {
+    let mut code = Vec::new();
+    let mut output = child.stdout.take().expect("a pipe");
+    output.read_to_end(&mut code).expect("it ends");
+    assert!(code.is_empty());
+    child.wait().expect("it ended").code()
+}
+
+/// A component with one core module of a function that takes a compiler minutes: thousands of
+/// values that are all alive at once.
+fn slow_to_compile() -> Vec<u8> {
+    const LOCALS: u32 = 2000;
+    const ROUNDS: u32 = 60;
+    let mut body = Vec::new();
+    // One group of locals, of type i64.
+    body.extend([1]);
+    unsigned(&mut body, LOCALS);
+    body.push(0x7e);
+    for round in 0..ROUNDS {
+        for local in 0..LOCALS {
+            // local = local + other * local, for another one in each round.
+            let other = (local * 7 + round * 13 + 1) % LOCALS;
+            for operand in [local, other, local] {
+                body.push(0x20);
+                unsigned(&mut body, operand);
+            }
+            body.extend([0x7e, 0x7c, 0x21]);
+            unsigned(&mut body, local);
+        }
+    }
+    body.push(0x0b);
+
+    let mut function = Vec::new();
+    unsigned(&mut function, body.len() as u32);
+    function.extend(body);
+    let mut code = vec![1];
+    code.extend(function);
+
+    let mut module = b"\0asm\x01\0\0\0".to_vec();
+    section(&mut module, 1, &[1, 0x60, 0, 0]);
+    section(&mut module, 3, &[1, 0]);
+    section(&mut module, 10, &code);
+
+    let mut component = b"\0asm\x0d\0\x01\0".to_vec();
+    section(&mut component, 1, &module);
+    component
+}
+
+fn section(to: &mut Vec<u8>, id: u8, content: &[u8]) {
+    to.push(id);
+    unsigned(to, content.len() as u32);
+    to.extend(content);
+}
+
+/// LEB128.
+fn unsigned(to: &mut Vec<u8>, mut value: u32) {
+    while value >= 0x80 {
+        to.push(value as u8 | 0x80);
+        value >>= 7;
+    }
+    to.push(value as u8);
+}
