@@ -105,6 +105,7 @@ impl<L: Ledger> Driver<L> {
             stages: self.stages,
             bound: Mutex::default(),
         });
+        let mut abandoned = stop.clone();
         let began = Instant::now();
         let (notices, mut noticed) = mpsc::unbounded_channel();
         // Both end with this function.
@@ -147,7 +148,7 @@ impl<L: Ledger> Driver<L> {
                     draining = true;
                     Input::Drain
                 }
-                () = stop.abandoned() => return Ok(()),
+                () = abandoned.abandoned() => return Ok(()),
             };
             match &input {
                 Input::Redrive { stream, batch, .. } if batch.is_empty() => {
