@@ -10,16 +10,16 @@ use crate::substitution::references;
 
 /// Keys of a sink whose values cannot hold a secret. Everything else there is hidden, also what is
 /// misspelt.
-const PLAIN_SINK_KEYS: [&str; 6] = ["allow-headers", "plugin", "rate", "timeout", "tls", "with"];
+const PLAIN_SINK_KEYS: [&str; 5] = ["plugin", "rate", "timeout", "tls", "with"];
 
 /// Keys whose values are shown in a text that was not understood. A value with a suspicious word is hidden all the same.
 #[rustfmt::skip]
-const PLAIN_KEYS: [&str; 36] = [
+const PLAIN_KEYS: [&str; 35] = [
     "addr", "identity", "cert", "ca", "types", "start-time", "window", "concurrency", // sources
     "path", "retain", "age", "bytes", "audit", "sessions", // the store
     "source", "limits", "time", "memory", "reuse", "state", "wasi", // plugins
     "from", "batch", "events", "order", "in-flight", "stage", // pipelines
-    "plugin", "allow-headers", "rate", "timeout", "tls", "with", // stages and sinks
+    "plugin", "rate", "timeout", "tls", "with", // stages and sinks
     "only", "skip", "where", // the filter
 ];
 
@@ -153,6 +153,8 @@ impl Place {
             Place::Hidden => Place::Hidden,
             Place::Pipelines => Place::Pipeline,
             Place::Pipeline if key == "sink" => Place::Sink,
+            // Names, not values.
+            Place::Sink if key == "allow-headers" => Place::Elsewhere,
             Place::Sink if !PLAIN_SINK_KEYS.contains(&key) => Place::Hidden,
             Place::With => {
                 let lower = key.to_ascii_lowercase();
