@@ -388,7 +388,7 @@ fn places_are_right_behind_a_byte_order_mark_and_with_crlf() {
         11 │ colour = ***
            │ ━━━━━━ unknown
            ╰╴
-        hint: known here: `plugin`, `url`, `session-url`, `tls`, `headers`, `auth`, `rate`, `timeout` and `with`
+        hint: known here: `plugin`, `url`, `session-url`, `tls`, `headers`, `allow-headers`, `auth`, `rate`, `timeout` and `with`
 
         1 problem in lockgate.toml
     "#]]
