@@ -10,8 +10,7 @@ use crate::substitution::references;
 
 /// Keys of a sink whose values cannot hold a secret. All other values there are hidden, including
 /// those of misspelt keys.
-const PLAIN_SINK_KEYS: [&str; 7] = [
-    "allow-headers",
+const PLAIN_SINK_KEYS: [&str; 6] = [
     "plugin",
     "rate",
     "timeout",
@@ -22,13 +21,13 @@ const PLAIN_SINK_KEYS: [&str; 7] = [
 
 /// Keys whose values are shown in a text that was not understood, unless a value contains a suspicious word.
 #[rustfmt::skip]
-const PLAIN_KEYS: [&str; 39] = [
+const PLAIN_KEYS: [&str; 38] = [
     "addr", "identity", "cert", "ca", "types", "start-time", "window", "concurrency", // sources
     "path", "retain", "age", "bytes", "audit", "sessions", // the store
     "source", "limits", "time", "batch-time", "memory", "reuse", "state", "wasi", // plugins
     "compile", // limits
     "from", "batch", "events", "order", "in-flight", "stage", // pipelines
-    "plugin", "allow-headers", "rate", "timeout", "tls", "with", "allow-plaintext", // stages and sinks
+    "plugin", "rate", "timeout", "tls", "with", "allow-plaintext", // stages and sinks
     "only", "skip", "where", // the filter
 ];
 
@@ -169,6 +168,8 @@ impl Place {
             Place::Hidden => Place::Hidden,
             Place::Pipelines => Place::Pipeline,
             Place::Pipeline if key == "sink" => Place::Sink,
+            // Names, not values.
+            Place::Sink if key == "allow-headers" => Place::Elsewhere,
             Place::Sink if !PLAIN_SINK_KEYS.contains(&key) => Place::Hidden,
             Place::With => {
                 let lower = key.to_ascii_lowercase();

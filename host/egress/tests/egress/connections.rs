@@ -164,7 +164,7 @@ async fn an_answer_whose_body_stops_is_an_answer() {
     .unwrap();
     assert_eq!(
         (response.status, &response.body[..], response.truncated),
-        (202, "half", true)
+        (202, &b"half"[..], true)
     );
 }
 
