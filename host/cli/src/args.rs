@@ -23,23 +23,14 @@ pub(crate) struct Arguments {
     #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "LOCKGATE_LOG_FORMAT")]
     pub(crate) log_format: LogFormat,
 
-<<<<<<< ours
     /// What to log: a level, or directives such as `info,lockgate_teleport=debug`. The default is
-    /// `info`, and `warn` for `demo`.
-=======
-    /// Which log lines are written: a level, or directives such as `info,lockgate_teleport=debug`.
-    /// By default `info`; `warn` for `check` and `demo`.
->>>>>>> theirs
+    /// `info`, and `warn` for `check` and `demo`.
     #[arg(long, global = true, env = "LOCKGATE_LOG", value_name = "FILTER")]
     pub(crate) log: Option<String>,
 }
 
 impl Arguments {
-<<<<<<< ours
-    /// The demo prints lines of its own, so it logs less.
-=======
-    /// These have their own lines to show.
->>>>>>> theirs
+    /// These print lines of their own, so they log less.
     pub(crate) fn log_filter(&self) -> &str {
         let default = if matches!(self.command, Command::Check(_) | Command::Demo(_)) {
             "warn"
