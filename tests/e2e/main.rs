@@ -10,6 +10,7 @@ mod crash;
 mod delivery;
 mod demo;
 mod dependencies;
+mod dlq;
 mod ecs;
 mod guests;
 mod help;

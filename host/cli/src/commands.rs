@@ -4,6 +4,7 @@ pub(crate) mod assets;
 pub(crate) mod check;
 pub(crate) mod completions;
 pub(crate) mod demo;
+pub(crate) mod dlq;
 pub(crate) mod plugin_run;
 pub(crate) mod sim;
 pub(crate) mod start;
