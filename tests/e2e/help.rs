@@ -4,7 +4,7 @@ use expect_test::expect_file;
 use lockgate_tests::{Ended, Running, lockgate, root};
 
 /// Every command, in the order of the document.
-const COMMANDS: [&str; 14] = [
+const COMMANDS: [&str; 21] = [
     "",
     "start",
     "check",
@@ -13,6 +13,13 @@ const COMMANDS: [&str; 14] = [
     "sim auth",
     "sim receiver",
     "status",
+    "dlq",
+    "dlq list",
+    "dlq show",
+    "dlq export",
+    "dlq retry",
+    "dlq drop",
+    "dlq release",
     "plugin",
     "plugin run",
     "assets",

@@ -11,6 +11,7 @@ mod crash;
 mod delivery;
 mod demo;
 mod dependencies;
+mod dlq;
 mod ecs;
 mod guests;
 mod help;

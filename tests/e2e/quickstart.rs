@@ -3,7 +3,8 @@ use std::process::{Command, Stdio};
 
 use lockgate_tests::{Auth, Ended, Receiver, Running, books, lockgate, root, status};
 
-/// A copy of examples/quickstart, with the ports that its simulators were given.
+/// A copy of examples/quickstart, with the ports that its simulators were given and without the
+/// admin listener, whose port other tests may use.
 fn copy(to: &Path, auth: &Auth, receiver: &Receiver) {
     let text = std::fs::read_to_string(root().join("examples/quickstart/lockgate.toml"))
         .expect("the example's configuration");
@@ -15,7 +16,8 @@ fn copy(to: &Path, auth: &Auth, receiver: &Receiver) {
     }
     let text = text
         .replace("127.0.0.1:3025", &auth.addr)
-        .replace("127.0.0.1:8888", &receiver.addr);
+        .replace("127.0.0.1:8888", &receiver.addr)
+        .replace("[store]", "[admin]\nlisten = \"\"\n\n[store]");
     std::fs::write(to.join("lockgate.toml"), text).expect("the copy can be written");
 }
 

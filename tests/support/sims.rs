@@ -118,6 +118,9 @@ start-time = "2026-01-01T00:00:00Z"
 [store]
 path = "{}/store"
 
+[admin]
+listen = ""
+
 {pipelines}
 "#,
         auth.addr,

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::commands::dlq::Dlq;
+
 /// A WASM plugin host for Teleport audit events.
 ///
 /// Reads a Teleport cluster's audit log and session recordings, keeps them in a durable store, and
@@ -62,6 +64,9 @@ pub(crate) enum Command {
     Sim(Sim),
     /// Show what became of every event, per pipeline, whether or not the host is running.
     Status(Status),
+    /// List, show, export, retry and drop dead letters, whether or not the host is running.
+    #[command(subcommand)]
+    Dlq(Dlq),
     /// Work with plugins.
     #[command(subcommand)]
     Plugin(Plugin),

@@ -5,6 +5,7 @@ pub(crate) mod check;
 pub(crate) mod compile;
 pub(crate) mod completions;
 pub(crate) mod demo;
+pub(crate) mod dlq;
 pub(crate) mod plugin_run;
 pub(crate) mod sim;
 pub(crate) mod start;

@@ -1,6 +1,7 @@
 //! Every default and bound of the configuration. `reference.toml` documents them; a test compares
 //! the two.
 
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use crate::quantity::{Bounds, Bytes, Count};
@@ -11,6 +12,10 @@ const DAY: Duration = Duration::from_secs(86_400);
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
+
+/// Where the host answers questions about its health.
+pub(crate) const ADMIN_LISTEN: SocketAddr =
+    SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8686));
 
 /// Longest time range of one query of the polling reader.
 pub(crate) const WINDOW: Bounds<Duration> = Bounds {

@@ -8,6 +8,7 @@
 //! References (`${env:…}`, `${file:…}`) are resolved after parsing, so their values are never parsed
 //! as TOML. Secrets never appear in a message, an excerpt or a `Debug` text.
 
+mod admin;
 mod auth;
 mod comments;
 mod defaults;
@@ -43,6 +44,7 @@ use std::sync::Arc;
 use lockgate_model::Secret;
 use toml::de::DeTable;
 
+pub use admin::Admin;
 pub use auth::Auth;
 pub use environment::{Environment, ProcessEnvironment};
 pub use limits::{CompileLimits, HostLimits};
@@ -72,6 +74,8 @@ pub struct Config {
     pub store: Store,
     /// `[limits]`.
     pub limits: HostLimits,
+    /// `[admin]`.
+    pub admin: Admin,
     /// `[lookup]`.
     pub lookup: Lookup,
     /// `[plugins.NAME]`. Stages and sinks hold copies of those they use.
@@ -199,6 +203,7 @@ fn read(
     let sources = source::read(&mut r, &mut root);
     let store = store::read(&mut r, &mut root);
     let limits = limits::read(&mut r, &mut root);
+    let admin = admin::read(&mut r, &mut root);
     let lookup = lookup::read(&mut r, &mut root);
     let declared = plugin::read(&mut r, &mut root);
     let names = source::names(&root);
@@ -215,6 +220,7 @@ fn read(
             sources,
             store,
             limits,
+            admin,
             lookup,
             plugins: declared.plugins,
             pipelines,

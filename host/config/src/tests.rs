@@ -129,6 +129,7 @@ fn the_reference_shows_the_defaults() {
         (smallest.store.audit, smallest.store.sessions)
     );
     assert_eq!(reference.limits, smallest.limits);
+    assert_eq!(reference.admin, smallest.admin);
     assert_eq!(reference.lookup.user_agents, smallest.lookup.user_agents);
     let plugin = |plugin: &Plugin| (plugin.limits, plugin.reuse, plugin.wasi);
     assert_eq!(

@@ -1,0 +1,49 @@
+use jiff::Timestamp;
+use lockgate_model::Millis;
+use serde::{Serialize, Serializer};
+
+/// Whether the host delivers, and if not, why. The body of `/readyz`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Readiness {
+    pub ready: bool,
+    pub reasons: Vec<Reason>,
+}
+
+/// One thing that keeps a source or a pipeline from working.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pipeline: Option<String>,
+    /// A fixed word for each kind of reason, such as `held` or `compiling`: for alert rules.
+    pub kind: String,
+    /// What it is about: an endpoint, a stage, a file.
+    pub subject: String,
+    /// A sentence.
+    pub message: String,
+    /// In JSON: RFC 3339.
+    #[serde(serialize_with = "rfc3339")]
+    pub since: Millis,
+    /// In JSON: RFC 3339. `None` where nothing is attempted before something changes.
+    #[serde(
+        serialize_with = "optional_rfc3339",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub next_attempt: Option<Millis>,
+}
+
+fn rfc3339<S: Serializer>(at: &Millis, serializer: S) -> Result<S::Ok, S::Error> {
+    match Timestamp::from_millisecond(*at) {
+        Ok(time) => serializer.collect_str(&format_args!("{time:.3}")),
+        // Outside of the years that RFC 3339 can write.
+        Err(_) => serializer.serialize_none(),
+    }
+}
+
+fn optional_rfc3339<S: Serializer>(at: &Option<Millis>, serializer: S) -> Result<S::Ok, S::Error> {
+    match at {
+        Some(at) => rfc3339(at, serializer),
+        None => serializer.serialize_none(),
+    }
+}

@@ -1,0 +1,92 @@
+//! `lockgate dlq`: dead letters, beside a running host or without one.
+
+mod address;
+mod change;
+mod export;
+mod holder;
+mod list;
+mod release;
+mod select;
+mod show;
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use lockgate_model::Millis;
+use lockgate_store::Inspector;
+
+use crate::failure::Failure;
+use crate::setup;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Dlq {
+    /// List dead letters, newest first.
+    List(list::List),
+    /// Show one dead letter: its event, and why it was not delivered.
+    Show(show::Show),
+    /// Write dead letters with their original events as JSON, one per line, newest first.
+    Export(export::Export),
+    /// Send dead letters through their pipeline again.
+    Retry(change::Retry),
+    /// Remove dead letters for good. They count as dropped from then on.
+    Drop(change::Drop),
+    /// Let a pipeline go on that holds because of too many dead letters.
+    Release(release::Release),
+}
+
+pub(crate) fn run(command: &Dlq) -> Result<(), Failure> {
+    match command {
+        Dlq::List(command) => list::run(command),
+        Dlq::Show(command) => show::run(command),
+        Dlq::Export(command) => export::run(command),
+        Dlq::Retry(command) => change::retry(command),
+        Dlq::Drop(command) => change::drop(command),
+        Dlq::Release(command) => release::run(command),
+    }
+}
+
+#[derive(Debug, Args)]
+struct Place {
+    /// The configuration file; only its `[store]` is read.
+    #[arg(
+        short,
+        long,
+        default_value = "lockgate.toml",
+        env = "LOCKGATE_CONFIG",
+        value_name = "FILE"
+    )]
+    config: PathBuf,
+
+    /// The store's directory, instead of a configuration file.
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+}
+
+impl Place {
+    /// The store's directory.
+    fn directory(&self) -> Result<PathBuf, Failure> {
+        match &self.store {
+            Some(directory) => Ok(directory.clone()),
+            None => setup::store_path(&self.config),
+        }
+    }
+
+    fn inspector(&self) -> Result<Inspector, Failure> {
+        Inspector::open(self.directory()?).map_err(Failure::failed)
+    }
+}
+
+/// RFC 3339, with milliseconds.
+fn rfc3339(at: Millis) -> String {
+    match Timestamp::from_millisecond(at) {
+        Ok(time) => format!("{time:.3}"),
+        // A year that RFC 3339 cannot write.
+        Err(_) => format!("{at} ms"),
+    }
+}
+
+/// `1 dead letter`, `2 dead letters`.
+fn letters(count: u64) -> String {
+    format!("{count} dead letter{}", if count == 1 { "" } else { "s" })
+}

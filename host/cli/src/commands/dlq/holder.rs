@@ -1,0 +1,138 @@
+//! Whoever holds the store changes it: the running host if there is one, else this process.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use lockgate_admin::control::{self, CallError, Request, Response};
+use lockgate_model::Seq;
+use lockgate_store::{DeadLetters, Ledger, OpenError, Options, Retention, Store};
+use tokio::runtime::Runtime;
+
+use crate::failure::Failure;
+use crate::setup;
+
+/// What is done to dead letters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Action {
+    Retry,
+    Drop,
+}
+
+pub(crate) enum Holder {
+    Host(PathBuf),
+    Own { store: Store, runtime: Runtime },
+}
+
+impl Holder {
+    /// The running host, or the store opened for as long as this lives.
+    pub(crate) fn find(directory: &Path) -> Result<Holder, Failure> {
+        if call(directory, &Request::Ping)?.is_some() {
+            return Ok(Holder::Host(directory.to_owned()));
+        }
+        // Only what the configuration says may remove events, and it is not read here.
+        let forever = Retention {
+            age: None,
+            bytes: None,
+        };
+        let store = Store::open(Options {
+            retention: forever,
+            ..Options::new(directory)
+        });
+        let store = store.map_err(|error| match error {
+            OpenError::Held { .. } => Failure::failed(error).hint(
+                "if that process is a Lockgate that is starting, try again in a moment; \
+                 its log says if it cannot make its control socket",
+            ),
+            error => Failure::failed(error),
+        })?;
+        Ok(Holder::Own {
+            store,
+            runtime: crate::commands::tokio_runtime()?,
+        })
+    }
+
+    pub(crate) fn is_host(&self) -> bool {
+        matches!(self, Holder::Host(_))
+    }
+
+    /// All of `seqs` or none of them. Ascending, at most `REDRIVE_ENTRIES`.
+    pub(crate) fn change(
+        &self,
+        action: Action,
+        pipeline: &str,
+        stream: &str,
+        seqs: &[Seq],
+    ) -> Result<(), Failure> {
+        match self {
+            Holder::Host(directory) => {
+                let (pipeline, stream) = (pipeline.to_owned(), stream.to_owned());
+                let seqs = seqs.to_vec();
+                let request = match action {
+                    Action::Retry => Request::Retry {
+                        pipeline,
+                        stream,
+                        seqs,
+                    },
+                    Action::Drop => Request::Drop {
+                        pipeline,
+                        stream,
+                        seqs,
+                    },
+                };
+                match call(directory, &request)? {
+                    Some(_) => Ok(()),
+                    None => Err(Failure::failed("The host has stopped.")
+                        .hint("run the command again: it does not need a running host")),
+                }
+            }
+            Holder::Own { store, runtime } => {
+                let now = setup::now();
+                let done = runtime.block_on(async {
+                    match action {
+                        Action::Retry => store.retry(pipeline, stream, seqs, now).await,
+                        Action::Drop => store.drop_letters(pipeline, stream, seqs, now).await,
+                    }
+                });
+                done.map_err(Failure::failed)
+            }
+        }
+    }
+
+    pub(crate) fn close(self) -> Result<(), Failure> {
+        match self {
+            Holder::Host(_) => Ok(()),
+            Holder::Own { store, runtime } => {
+                runtime.block_on(store.close()).map_err(Failure::failed)
+            }
+        }
+    }
+}
+
+/// The host's message. `None`: no host is running.
+pub(crate) fn call(directory: &Path, request: &Request) -> Result<Option<String>, Failure> {
+    match control::call(directory, request) {
+        Ok(None) => Ok(None),
+        Ok(Some(Response::Done { message })) => Ok(Some(message)),
+        Ok(Some(Response::Refused { message })) => Err(Failure::failed(message)),
+        Err(CallError::Connect { source, .. })
+            if source.kind() == io::ErrorKind::InvalidFilename =>
+        {
+            // A host cannot have made a socket there either.
+            Ok(None)
+        }
+        Err(error) => {
+            let hint = match &error {
+                CallError::Connect { source, .. }
+                    if source.kind() == io::ErrorKind::PermissionDenied =>
+                {
+                    "run this command as the user that the host runs as"
+                }
+                CallError::Connect { .. } => "`lockgate status` shows whether the host is running",
+                CallError::Lost { .. } | CallError::Answer { .. } => {
+                    "it may have done it all the same: `lockgate dlq list` shows what is left"
+                }
+            };
+            Err(Failure::failed(format!("{error}.")).hint(hint))
+        }
+    }
+}

@@ -1,0 +1,136 @@
+use clap::Args;
+use lockgate_model::{LINE_MAX, escape};
+use lockgate_store::KeptLetter;
+use serde::Serialize;
+
+use super::address::Address;
+use super::select::{self, Filter};
+use super::{Place, rfc3339};
+use crate::failure::Failure;
+use crate::{print, setup};
+
+/// Characters of a reason in the table. `show` prints all of it.
+const REASON_CHARS: usize = 80;
+
+#[derive(Debug, Args)]
+pub(crate) struct List {
+    #[command(flatten)]
+    place: Place,
+
+    #[command(flatten)]
+    filter: Filter,
+
+    /// How many to list at most.
+    #[arg(long, default_value_t = 50, value_name = "N")]
+    limit: usize,
+
+    /// Print one JSON object instead of a table.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Serialize)]
+struct Report {
+    dead_letters: Vec<Row>,
+    /// More match than `--limit` lets through.
+    more: bool,
+}
+
+#[derive(Serialize)]
+struct Row {
+    address: String,
+    pipeline: String,
+    stream: String,
+    seq: u64,
+    /// When it became a dead letter.
+    at: String,
+    #[serde(rename = "type")]
+    event_type: String,
+    /// When the event happened.
+    time: String,
+    cause: String,
+    reason: String,
+    /// Of the event.
+    bytes: usize,
+}
+
+pub(crate) fn run(command: &List) -> Result<(), Failure> {
+    let inspector = command.place.inspector()?;
+    let mut dead_letters = Vec::new();
+    let query = command.filter.query(setup::now());
+    let more = select::each(&inspector, query, command.limit, |kept| {
+        dead_letters.push(row(&kept));
+        Ok(())
+    })?;
+    let report = Report { dead_letters, more };
+    if command.json {
+        let json = serde_json::to_string(&report).map_err(Failure::failed)?;
+        return print::data(&format!("{json}\n"));
+    }
+    if !report.dead_letters.is_empty() {
+        print::data(&table(&report.dead_letters))?;
+    }
+    match (report.dead_letters.len(), report.more) {
+        (shown, true) => print::problem(&format!(
+            "There are more than these {shown}. Use a larger `--limit`, or a filter."
+        )),
+        (0, false) if command.filter.is_empty() => print::problem("There are no dead letters."),
+        (0, false) => print::problem("No dead letter matches."),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn row(kept: &KeptLetter) -> Row {
+    let letter = &kept.letter;
+    Row {
+        address: Address::of(kept).to_string(),
+        pipeline: kept.pipeline.clone(),
+        stream: kept.stream.clone(),
+        seq: letter.seq,
+        at: rfc3339(kept.at),
+        event_type: letter.event_type.clone(),
+        time: rfc3339(letter.time),
+        cause: letter.cause.clone(),
+        reason: letter.reason.clone(),
+        bytes: letter.payload.len(),
+    }
+}
+
+fn table(rows: &[Row]) -> String {
+    let head = ["dead letter", "since", "type", "cause", "reason"].map(str::to_owned);
+    let cells = rows.iter().map(|row| {
+        [
+            row.address.clone(),
+            row.at.clone(),
+            escape(&row.event_type, LINE_MAX).into_owned(),
+            escape(&row.cause, LINE_MAX).into_owned(),
+            cut(&escape(&row.reason, LINE_MAX)),
+        ]
+    });
+    let lines: Vec<[String; 5]> = std::iter::once(head).chain(cells).collect();
+    let width = |column: usize| {
+        let chars = lines.iter().map(|line| line[column].chars().count());
+        chars.max().unwrap_or(0)
+    };
+    let widths = [width(0), width(1), width(2), width(3)];
+    let mut text = String::new();
+    for line in &lines {
+        let mut cells = String::new();
+        for (cell, width) in line.iter().zip(widths) {
+            cells += &format!("{cell:width$}  ");
+        }
+        cells += &line[4];
+        text += cells.trim_end();
+        text.push('\n');
+    }
+    text
+}
+
+fn cut(text: &str) -> String {
+    if text.chars().count() <= REASON_CHARS {
+        return text.to_owned();
+    }
+    let start: String = text.chars().take(REASON_CHARS - 1).collect();
+    format!("{start}…")
+}

@@ -1,0 +1,33 @@
+use clap::Args;
+use lockgate_admin::control::Request;
+
+use super::{Place, holder};
+use crate::failure::Failure;
+use crate::print;
+
+#[derive(Debug, Args)]
+pub(crate) struct Release {
+    /// The pipeline.
+    pipeline: String,
+
+    #[command(flatten)]
+    place: Place,
+}
+
+pub(crate) fn run(command: &Release) -> Result<(), Failure> {
+    let directory = command.place.directory()?;
+    let request = Request::Release {
+        pipeline: command.pipeline.clone(),
+    };
+    match holder::call(&directory, &request)? {
+        Some(message) => print::data(&format!("{message}\n")),
+        None => Err(Failure::failed(format!(
+            "No host is running on the store `{}`.",
+            directory.display()
+        ))
+        .hint(format!(
+            "start it with `lockgate start`, then release `{}`",
+            command.pipeline
+        ))),
+    }
+}

@@ -1,0 +1,441 @@
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use lockgate_admin::control::{Control, Request, Response, Socket};
+use lockgate_model::{
+    Append, BatchRecord, BlockBuilder, Commit, Day, DayTally, DeadLetter, Entries, FeedKind,
+    Generation, Head, Outcome, Outcomes,
+};
+use lockgate_store::{DeadLetters, Ledger, Options, Retention, Store};
+use lockgate_tests::{Books, Ended, Running, books, lockgate};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// 2026-01-05.
+const DAY: i64 = 1_767_571_200_000;
+const AUDIT: &str = "teleport/audit";
+
+/// A store on which no host runs, with ten events that two pipelines are done with. Dead letters:
+///
+/// | pipeline | entry | type | since |
+/// |---|---|---|---|
+/// | `siem` | 3 | `user.login` | 2026-01-05T00:01:00Z |
+/// | `siem` | 4 | `session.start` | 2026-01-05T00:01:00Z |
+/// | `siem` | 9, not JSON | `user.login` | 2026-01-05T00:01:00Z |
+/// | `archive` | 4 | `session.start` | 2026-01-05T00:02:00Z |
+struct Fixture {
+    dir: TempDir,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Fixture {
+    fn new() -> Fixture {
+        let fixture = Fixture {
+            dir: tempfile::tempdir().unwrap(),
+            runtime: tokio::runtime::Runtime::new().unwrap(),
+        };
+        fixture.runtime.block_on(async {
+            let store = open(&fixture.store());
+            append(&store).await;
+            let refused = "the receiver answered 400: bad \u{1b}[31mfield\n`user`";
+            finish(&store, "siem", &[3, 4, 9], refused, DAY + 60_000).await;
+            finish(&store, "archive", &[4], "too large", DAY + 120_000).await;
+            store.close().await.unwrap();
+        });
+        fixture
+    }
+
+    fn store(&self) -> PathBuf {
+        self.dir.path().join("store")
+    }
+
+    fn dlq(&self, arguments: &[&str]) -> Ended {
+        let (command, rest) = arguments.split_first().unwrap();
+        Running::start(
+            "dlq",
+            lockgate()
+                .args(["dlq", command, "--store"])
+                .arg(self.store())
+                .args(rest)
+                .current_dir(self.dir.path()),
+        )
+        .ended()
+    }
+
+    /// The addresses that `list` prints.
+    fn listed(&self, filter: &[&str]) -> Vec<String> {
+        let arguments = [&["list", "--json"], filter].concat();
+        let ended = self.dlq(&arguments).exits_with(0);
+        let report: Value = serde_json::from_str(&ended.stdout).unwrap();
+        let rows = report["dead_letters"].as_array().unwrap();
+        rows.iter()
+            .map(|row| row["address"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    fn books(&self, pipeline: &str) -> Books {
+        let ended = Running::start(
+            "status",
+            lockgate()
+                .args(["status", "--json", "--store"])
+                .arg(self.store()),
+        )
+        .ended()
+        .exits_with(0);
+        books(&serde_json::from_str(&ended.stdout).unwrap(), pipeline)
+    }
+}
+
+/// Without retention: the events are old.
+fn open(path: &Path) -> Store {
+    let retention = Retention::default();
+    Store::open(Options {
+        retention,
+        ..Options::new(path)
+    })
+    .unwrap()
+}
+
+async fn append(store: &Store) {
+    let mut builder = BlockBuilder::new();
+    for nth in 1..=10 {
+        let (key, text) = (
+            format!("k{nth}"),
+            format!(r#"{{"uid":"k{nth}","ei":{nth}.50}}"#),
+        );
+        let head = Head {
+            key: &key,
+            event_type: ["session.start", "user.login"][nth % 2],
+            code: "T1000I",
+            time: DAY + nth as i64,
+            index: nth as i64,
+            session: "",
+        };
+        match nth {
+            9 => builder.push_raw(head, b"\xffnot JSON"),
+            _ => builder.push(head, &text),
+        }
+    }
+    let append = Append {
+        source: "teleport".into(),
+        feed: FeedKind::Audit,
+        read_at: DAY,
+        events: builder.take(),
+        cursors: Vec::new(),
+        duplicates: 0,
+    };
+    store.append(append).await.unwrap();
+}
+
+/// The pipeline's outcomes: these entries dead, the others delivered.
+async fn finish(store: &Store, pipeline: &str, dead: &[u64], reason: &str, at: i64) {
+    let generation = Generation {
+        pipeline: pipeline.into(),
+        description: "{}".to_owned(),
+    };
+    let streams = [AUDIT.to_owned()];
+    store.register(generation, &streams, DAY).await.unwrap();
+    let block = Ledger::block_at(store, AUDIT, 1).await.unwrap().unwrap();
+    let mut outcomes = Outcomes::default();
+    for seq in 1..=10 {
+        outcomes.push(if dead.contains(&seq) {
+            Outcome::Dead(0)
+        } else {
+            Outcome::Delivered
+        });
+    }
+    let letter = |seq: &u64| {
+        let (row, cause) = (*seq as usize - 1, "sink (builtin:fluentd)".to_owned());
+        DeadLetter::new(&block, row, cause, reason.to_owned())
+    };
+    let commit = Commit {
+        pipeline: pipeline.into(),
+        stream: AUDIT.into(),
+        epoch: 1,
+        generation: 1,
+        entries: Entries::Range(1..11),
+        outcomes,
+        reasons: vec![reason.to_owned()],
+        days: vec![DayTally {
+            day: Day::of(DAY),
+            delivered: 10 - dead.len() as u64,
+            dropped: 0,
+            dead: dead.len() as u64,
+        }],
+        batch: BatchRecord {
+            id: "b1".to_owned(),
+            at,
+            requests: Vec::new(),
+        },
+        dead: dead.iter().map(letter).collect(),
+        state: Vec::new(),
+        brake: String::new(),
+    };
+    store.commit(commit).await.unwrap();
+}
+
+#[test]
+fn dead_letters_are_listed_newest_first_and_by_filter() {
+    let fixture = Fixture::new();
+    let [archive, nine, four, three] = [
+        "archive/teleport/audit/4",
+        "siem/teleport/audit/9",
+        "siem/teleport/audit/4",
+        "siem/teleport/audit/3",
+    ];
+    for (filter, expected) in [
+        (&[][..], &[archive, nine, four, three][..]),
+        (&["--pipeline", "siem"], &[nine, four, three]),
+        (&["--type", "session.start"], &[archive, four]),
+        (&["--cause", "answered 400"], &[nine, four, three]),
+        (&["--cause", "too large"], &[archive]),
+        (&["--since", "2026-01-05T00:02:00Z"], &[archive]),
+        (&["--until", "2026-01-05T00:02:00Z"], &[nine, four, three]),
+        (&["--until", "3650d"], &[]),
+        (&["--stream", "teleport/sessions"], &[]),
+        (&["--limit", "2"], &[archive, nine]),
+    ] {
+        assert_eq!(fixture.listed(filter), expected, "{filter:?}");
+    }
+
+    let ended = fixture.dlq(&["list", "--limit", "2"]).exits_with(0);
+    assert_eq!(
+        ended.stdout,
+        concat!(
+            "dead letter               since                     type           cause                   reason\n",
+            "archive/teleport/audit/4  2026-01-05T00:02:00.000Z  session.start  sink (builtin:fluentd)  too large\n",
+            "siem/teleport/audit/9     2026-01-05T00:01:00.000Z  user.login     sink (builtin:fluentd)  ",
+            "the receiver answered 400: bad \\u{1b}[31mfield\\n`user`\n",
+        ),
+        "no control character reaches the terminal"
+    );
+    assert_eq!(
+        ended.stderr,
+        "There are more than these 2. Use a larger `--limit`, or a filter.\n"
+    );
+    let ended = fixture.dlq(&["list", "--pipeline", "other"]).exits_with(0);
+    assert_eq!(
+        (ended.stdout.as_str(), ended.stderr.as_str()),
+        ("", "No dead letter matches.\n")
+    );
+}
+
+#[test]
+fn one_dead_letter_is_shown_with_its_event() {
+    let fixture = Fixture::new();
+    let shown = fixture
+        .dlq(&["show", "archive/teleport/audit/4"])
+        .exits_with(0)
+        .stdout;
+    for text in [
+        "archive/teleport/audit/4\n",
+        "since       2026-01-05T00:02:00.000Z\n",
+        "reason      too large\n",
+        "type        session.start\n",
+        "\"uid\": \"k4\"",
+    ] {
+        assert!(shown.contains(text), "`{text}`:\n{shown}");
+    }
+    let raw = fixture
+        .dlq(&["show", "siem/teleport/audit/9"])
+        .exits_with(0);
+    assert!(raw.stdout.contains("9 bytes as base64"), "{}", raw.stdout);
+
+    let missing = fixture
+        .dlq(&["show", "siem/teleport/audit/5"])
+        .exits_with(1);
+    assert_eq!(
+        missing.stderr,
+        "error: `siem/teleport/audit/5` is not a dead letter.\n\
+         hint: `lockgate dlq list` shows those that exist\n"
+    );
+    let wrong = fixture.dlq(&["show", "5"]).exits_with(2);
+    assert!(
+        wrong.stderr.contains("siem/teleport/audit/1234"),
+        "{}",
+        wrong.stderr
+    );
+}
+
+#[test]
+fn events_are_exported_as_they_came() {
+    let fixture = Fixture::new();
+    let head = |pipeline: &str, seq: u64, minute: u8, reason: &str| {
+        format!(
+            r#"{{"pipeline":"{pipeline}","stream":"teleport/audit","seq":{seq},"at":"2026-01-05T00:0{minute}:00.000Z","cause":"sink (builtin:fluentd)","reason":"{reason}","#
+        )
+    };
+    let refused = r"the receiver answered 400: bad \u001b[31mfield\n`user`";
+    let expected = [
+        head("archive", 4, 2, "too large") + r#""event":{"uid":"k4","ei":4.50}}"#,
+        head("siem", 9, 1, refused) + r#""event_base64":"/25vdCBKU09O"}"#,
+        head("siem", 4, 1, refused) + r#""event":{"uid":"k4","ei":4.50}}"#,
+        head("siem", 3, 1, refused) + r#""event":{"uid":"k3","ei":3.50}}"#,
+    ]
+    .map(|line| line + "\n");
+    let ended = fixture.dlq(&["export"]).exits_with(0);
+    assert_eq!(ended.stdout, expected.concat());
+    assert_eq!(ended.stderr, "Exported 4 dead letters.\n");
+
+    let file = fixture.dir.path().join("letters.ndjson");
+    let to_file = ["export", "--pipeline", "archive", "--out", "letters.ndjson"];
+    fixture.dlq(&to_file).exits_with(0);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), expected[0]);
+    let again = fixture.dlq(&to_file).exits_with(2);
+    assert!(again.stderr.contains("already exists"), "{}", again.stderr);
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), expected[0]);
+}
+
+#[test]
+fn without_a_host_letters_are_retried_and_dropped_in_the_store() {
+    let fixture = Fixture::new();
+    let books = |dead, waiting, dropped| Books {
+        read: 10,
+        delivered: 7,
+        dropped,
+        dead,
+        waiting,
+    };
+    assert_eq!(fixture.books("siem"), books(3, 0, 0));
+
+    let ended = fixture
+        .dlq(&["retry", "siem/teleport/audit/3"])
+        .exits_with(0);
+    assert_eq!(
+        ended.stdout,
+        "1 dead letter will be sent again by the next `lockgate start`.\n"
+    );
+    assert_eq!(fixture.books("siem"), books(2, 1, 0));
+    fixture
+        .dlq(&["retry", "siem/teleport/audit/3"])
+        .exits_with(1);
+
+    // Nobody is there to be asked.
+    let asked = fixture.dlq(&["drop", "--pipeline", "siem"]).exits_with(2);
+    assert!(
+        asked.stderr.contains("2 dead letters") && asked.stderr.contains("--yes"),
+        "{}",
+        asked.stderr
+    );
+    assert_eq!(fixture.books("siem"), books(2, 1, 0));
+    let dropped = fixture
+        .dlq(&[
+            "drop",
+            "--pipeline",
+            "siem",
+            "--type",
+            "user.login",
+            "--yes",
+        ])
+        .exits_with(0);
+    assert_eq!(dropped.stdout, "1 dead letter dropped.\n");
+    assert_eq!(fixture.books("siem"), books(1, 1, 1));
+
+    let all = fixture.dlq(&["retry", "--all"]).exits_with(0);
+    assert!(all.stdout.starts_with("2 dead letters "), "{}", all.stdout);
+    assert_eq!(fixture.listed(&[]), [""; 0]);
+    assert_eq!(fixture.books("siem"), books(0, 2, 1));
+    let none = fixture.dlq(&["retry", "--all"]).exits_with(0);
+    assert_eq!(none.stderr, "No dead letter matches.\n");
+}
+
+#[test]
+fn it_is_never_guessed_which_letters_are_meant() {
+    let fixture = Fixture::new();
+    for (arguments, text) in [
+        (&["retry"][..], "--all"),
+        (&["drop", "--yes"], "--all"),
+        (&["retry", "--all", "--pipeline", "siem"], "together"),
+        (&["retry", "siem/teleport/audit/3", "--all"], "together"),
+    ] {
+        let ended = fixture.dlq(arguments).exits_with(2);
+        assert!(
+            ended.stderr.contains(text),
+            "{arguments:?}: {}",
+            ended.stderr
+        );
+    }
+    // All or nothing: one of the names is wrong.
+    fixture
+        .dlq(&["retry", "siem/teleport/audit/3", "siem/teleport/audit/5"])
+        .exits_with(1);
+    assert_eq!(fixture.listed(&[]).len(), 4);
+}
+
+#[test]
+fn a_release_needs_a_running_host() {
+    let fixture = Fixture::new();
+    let ended = fixture.dlq(&["release", "siem"]).exits_with(1);
+    assert!(
+        ended.stderr.contains("No host is running") && ended.stderr.contains("lockgate start"),
+        "{}",
+        ended.stderr
+    );
+}
+
+/// Holds the store, as a running host does.
+struct Host(Store);
+
+impl Control for Host {
+    async fn handle(&self, request: Request) -> Response {
+        let (pipeline, stream, seqs) = match request {
+            Request::Retry {
+                pipeline,
+                stream,
+                seqs,
+            } => (pipeline, stream, seqs),
+            Request::Release { pipeline } => {
+                return Response::Refused {
+                    message: format!("The pipeline `{pipeline}` does not hold."),
+                };
+            }
+            other => {
+                return Response::Done {
+                    message: format!("{other:?}"),
+                };
+            }
+        };
+        match self.0.retry(&pipeline, &stream, &seqs, DAY).await {
+            Ok(()) => Response::Done {
+                message: "done".to_owned(),
+            },
+            Err(error) => Response::Refused {
+                message: error.to_string(),
+            },
+        }
+    }
+}
+
+#[test]
+fn beside_a_host_that_holds_the_store_it_is_the_host_that_changes_it() {
+    let fixture = Fixture::new();
+    let path = fixture.store();
+    let store = open(&path);
+    let unreachable = fixture.dlq(&["retry", "--all"]).exits_with(1);
+    assert!(
+        unreachable.stderr.contains("is in use") && unreachable.stderr.contains("control socket"),
+        "{}",
+        unreachable.stderr
+    );
+    serve(&fixture, &path, store.clone());
+    assert_eq!(fixture.listed(&[]).len(), 4);
+    let ended = fixture.dlq(&["retry", "--pipeline", "siem"]).exits_with(0);
+    assert_eq!(ended.stdout, "3 dead letters are being sent again.\n");
+    assert_eq!(fixture.listed(&[]), ["archive/teleport/audit/4"]);
+    assert_eq!(
+        *store.redriven("siem").borrow(),
+        3,
+        "the host knows of them"
+    );
+    let refused = fixture.dlq(&["release", "siem"]).exits_with(1);
+    assert_eq!(
+        refused.stderr,
+        "error: The pipeline `siem` does not hold.\n"
+    );
+}
+
+fn serve(fixture: &Fixture, path: &Path, store: Store) {
+    let _guard = fixture.runtime.enter();
+    let socket = Socket::bind(path).unwrap();
+    fixture.runtime.spawn(socket.serve(Arc::new(Host(store))));
+}
