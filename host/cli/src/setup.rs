@@ -88,6 +88,8 @@ pub(crate) fn plan(
         exit_on_last_event,
         board: Board::new(now()),
         status_file: status_file(&config.store.path),
+        directory: config.store.path.clone(),
+        admin: config.admin.listen,
     })
 }
 

@@ -10,10 +10,10 @@ use lockgate_model::contract::{BatchInfo, CallError, Called};
 use thiserror::Error;
 use wasmtime::Store;
 
+use crate::clock;
 use crate::component::Component;
 use crate::contract::broken;
 use crate::contract::draft::Exports;
-use crate::clock;
 use crate::engine::Engine;
 use crate::host::{Host, Identity};
 use crate::instance::Instance;

@@ -145,7 +145,9 @@ impl PipelineBuilder {
                     Which::City => &lookup.city,
                     Which::Asn => &lookup.asn,
                 };
-                let span = database.as_ref().map_or(0..0, |database| database.span.clone());
+                let span = database
+                    .as_ref()
+                    .map_or(0..0, |database| database.span.clone());
                 let hint = "name a database in MaxMind's format, such as `geoipupdate` fetches: \
                             GeoLite2 City for `city`, GeoLite2 ASN for `asn`";
                 report.push(Issue::new(span, format!("{error}."), "granted here", hint));
@@ -158,7 +160,9 @@ impl PipelineBuilder {
     pub(crate) fn take_databases(&mut self) -> Option<Databases> {
         let granted = self.databases.take();
         // Pipelines that look something up are built after this, too.
-        self.databases = Databases::open(&Grant::default()).ok().filter(|_| granted.is_some());
+        self.databases = Databases::open(&Grant::default())
+            .ok()
+            .filter(|_| granted.is_some());
         granted
     }
 
@@ -199,17 +203,29 @@ impl PipelineBuilder {
                 with: &stage.with,
                 misplaced: Issue::new(
                     stage.plugin.span.clone(),
-                    format!("`{}` is a sink, not a filter or a mapper.", stage.plugin.name),
+                    format!(
+                        "`{}` is a sink, not a filter or a mapper.",
+                        stage.plugin.name
+                    ),
                     "used as a stage",
                     format!("name it in `[pipelines.{}.sink]`", pipeline.name),
                 ),
             };
             cpu_budget = cpu_budget.max(stage.plugin.limits.batch_time);
-            match self.component(&queue, place, runtime::Stage::configure, report).await {
-                Some(Configured { configured, description }) => {
+            match self
+                .component(&queue, place, runtime::Stage::configure, report)
+                .await
+            {
+                Some(Configured {
+                    configured,
+                    description,
+                }) => {
                     let granted = stage.plugin.state.map(|bytes| bytes as usize);
                     let state_quota = granted.filter(|_| configured.uses_state());
-                    stages.push(BuiltStage { stage: configured, state_quota });
+                    stages.push(BuiltStage {
+                        stage: configured,
+                        state_quota,
+                    });
                     descriptions.push(description);
                 }
                 None => complete = false,
@@ -223,13 +239,18 @@ impl PipelineBuilder {
             with: &sink.with,
             misplaced: Issue::new(
                 sink.plugin.span.clone(),
-                format!("`{}` is a filter or a mapper, not a sink.", sink.plugin.name),
+                format!(
+                    "`{}` is a filter or a mapper, not a sink.",
+                    sink.plugin.name
+                ),
                 "used as the sink",
                 format!("name it in a `[[pipelines.{}.stage]]`", pipeline.name),
             ),
         };
         cpu_budget = cpu_budget.max(sink.plugin.limits.batch_time);
-        let built_sink = self.component(&queue, place, runtime::Sink::configure, report).await;
+        let built_sink = self
+            .component(&queue, place, runtime::Sink::configure, report)
+            .await;
         let client = self.client(pipeline, report);
         let (built_sink, client) = (built_sink?, client?);
         let looks_up = stages.iter().any(|stage| stage.stage.looks_up());
@@ -240,15 +261,22 @@ impl PipelineBuilder {
         let components = json!({ "stages": descriptions, "sink": built_sink.description });
         Some(BuiltPipeline {
             stages,
-            sink: BoundSink { sink: built_sink.configured, rules },
+            sink: BoundSink {
+                sink: built_sink.configured,
+                rules,
+            },
             client: Arc::new(client),
-            rate: sink.rate.events.map(|rate| {
-                Arc::new(Rate::new(rate.events as f64 / rate.per.as_secs_f64()))
-            }),
+            rate: sink
+                .rate
+                .events
+                .map(|rate| Arc::new(Rate::new(rate.events as f64 / rate.per.as_secs_f64()))),
             queue,
             memory: self.memory.share(),
             cpu_budget,
-            description: Description { components, looks_up },
+            description: Description {
+                components,
+                looks_up,
+            },
             config: pipeline.clone(),
         })
     }
@@ -261,7 +289,13 @@ impl PipelineBuilder {
         configure: Configure<T>,
         report: &mut Report,
     ) -> Option<Configured<T>> {
-        let Place { pipeline, label, plugin, with, misplaced } = place;
+        let Place {
+            pipeline,
+            label,
+            plugin,
+            with,
+            misplaced,
+        } = place;
         if plugin.wasi == Wasi::Stub {
             report.push(Issue::new(
                 plugin.span.clone(),
@@ -316,7 +350,9 @@ impl PipelineBuilder {
             state: plugin.state.is_some(),
         };
         let engine = self.engine.clone();
-        let configured = queue.run(move || configure(&engine, &component, options)).await;
+        let configured = queue
+            .run(move || configure(&engine, &component, options))
+            .await;
         let configured = match configured {
             Ok(ran) => ran.result,
             Err(error) => {
@@ -328,7 +364,10 @@ impl PipelineBuilder {
             Ok(configured) => {
                 let description =
                     json!({ "plugin": plugin.name, "digest": digest, "with": with.json() });
-                Some(Configured { configured, description })
+                Some(Configured {
+                    configured,
+                    description,
+                })
             }
             Err(ConfigureError::World(_)) => {
                 report.push(misplaced);
@@ -390,7 +429,10 @@ impl PipelineBuilder {
                     Url(..) | Scheme(..) | Userinfo(..) | Fragment(..) | TlsWithoutHttps(..)
                 );
                 let (span, hint) = if of_url {
-                    (&sink.url_span, "write `https://logs.example.com:8443/audit`, for example")
+                    (
+                        &sink.url_span,
+                        "write `https://logs.example.com:8443/audit`, for example",
+                    )
                 } else {
                     (
                         &sink.tls_span,
@@ -430,15 +472,18 @@ fn endpoint(pipeline: &Pipeline, sink: &Sink, masks: &Masks) -> Result<Endpoint,
     endpoint.auth = match &sink.auth {
         None => lockgate_egress::Auth::None,
         Some(Auth::Bearer(token)) => lockgate_egress::Auth::Bearer(token.clone()),
-        Some(Auth::Basic { user, password }) => {
-            lockgate_egress::Auth::Basic { user: user.clone(), password: password.clone() }
-        }
-        Some(Auth::Header { name, value }) => {
-            lockgate_egress::Auth::Header { name: name.clone(), value: value.clone() }
-        }
-        Some(Auth::Query { name, value }) => {
-            lockgate_egress::Auth::Query { name: name.clone(), value: value.clone() }
-        }
+        Some(Auth::Basic { user, password }) => lockgate_egress::Auth::Basic {
+            user: user.clone(),
+            password: password.clone(),
+        },
+        Some(Auth::Header { name, value }) => lockgate_egress::Auth::Header {
+            name: name.clone(),
+            value: value.clone(),
+        },
+        Some(Auth::Query { name, value }) => lockgate_egress::Auth::Query {
+            name: name.clone(),
+            value: value.clone(),
+        },
     };
     endpoint.timeout = sink.timeout;
     endpoint.connections = sink.rate.in_flight;

@@ -55,7 +55,10 @@ impl Collected {
             row += 1;
         }
         if row > first {
-            self.batch.slices.push(Slice { rows: first..row, block });
+            self.batch.slices.push(Slice {
+                rows: first..row,
+                block,
+            });
         }
         (row - first) as u64
     }
@@ -73,8 +76,14 @@ mod tests {
         for sizes in sizes {
             let mut builder = BlockBuilder::new();
             for &size in *sizes {
-                let head =
-                    Head { key: "k", event_type: "t", code: "", time: 0, index: 0, session: "" };
+                let head = Head {
+                    key: "k",
+                    event_type: "t",
+                    code: "",
+                    time: 0,
+                    index: 0,
+                    session: "",
+                };
                 builder.push(head, &"x".repeat(size));
             }
             let append = Append {

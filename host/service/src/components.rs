@@ -73,5 +73,8 @@ pub(crate) async fn classify(
 /// The batch is held and tried again.
 fn bug(error: SchedulerError) -> Stop {
     let error = CallError::Host(error.to_string());
-    Stop::Component { label: "the host".to_owned(), error }
+    Stop::Component {
+        label: "the host".to_owned(),
+        error,
+    }
 }

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lockgate_engine::{
-    Action, ConditionChange, Documents, EndpointIndex, Input, OutgoingRequest, Pipeline, SendFailure,
-    StreamIndex, Uptime,
-};
 use lockgate_egress::{EndpointClient, Rate, SendError};
+use lockgate_engine::{
+    Action, ConditionChange, Documents, EndpointIndex, Input, OutgoingRequest, Pipeline,
+    SendFailure, StreamIndex, Uptime,
+};
 use lockgate_ledger::{Ledger, LedgerError};
 use lockgate_lookup::Lookups;
 use lockgate_model::{Commit, Entries, FeedKind, Millis, Seq, SeqRange};
@@ -89,7 +89,13 @@ impl<L: Ledger> Driver<L> {
         ended: Vec<watch::Receiver<bool>>,
         mut stop: Stop,
     ) -> Result<(), LedgerError> {
-        let Driver { mut engine, board, mut requests, pipeline, .. } = self;
+        let Driver {
+            mut engine,
+            board,
+            mut requests,
+            pipeline,
+            ..
+        } = self;
         let shared = Arc::new(Shared {
             response_max: self.sink.sink.setup().max_response_bytes as usize,
             pipeline: pipeline.clone(),
@@ -112,7 +118,12 @@ impl<L: Ledger> Driver<L> {
         let mut watchers = JoinSet::new();
         for (index, ended) in ended.into_iter().enumerate() {
             let head = shared.ledger.head(&shared.streams[index]);
-            watchers.spawn(watch_head(StreamIndex::new(index), head, ended, notices.clone()));
+            watchers.spawn(watch_head(
+                StreamIndex::new(index),
+                head,
+                ended,
+                notices.clone(),
+            ));
         }
         let mut redriven = shared.ledger.redriven(&pipeline);
         // A stream has one redrive in flight at a time.
@@ -184,7 +195,9 @@ impl<L: Ledger> Driver<L> {
                     action => shared.clone().begin(action, &mut tasks),
                 }
             }
-            board.pipeline(&pipeline, |status| status.in_flight = engine.batches_in_flight());
+            board.pipeline(&pipeline, |status| {
+                status.in_flight = engine.batches_in_flight()
+            });
             if drained || engine.is_finished() && tasks.is_empty() {
                 break;
             }
@@ -223,7 +236,14 @@ async fn watch_head(
         // In this order: what was appended before the end is then seen.
         let is_end = *ended.borrow_and_update();
         let next = *head.borrow_and_update();
-        if notices.send(Input::Head { stream, next, ended: is_end }).is_err() {
+        if notices
+            .send(Input::Head {
+                stream,
+                next,
+                ended: is_end,
+            })
+            .is_err()
+        {
             return;
         }
         let changed = tokio::select! {
@@ -243,11 +263,17 @@ fn redrive<L: Ledger>(shared: &Arc<Shared<L>>, index: usize, tasks: &mut JoinSet
         let stream = StreamIndex::new(index);
         let name = &shared.streams[index];
         let bytes = 1 << 20;
-        let redrive =
-            shared.ledger.redrive(&shared.pipeline, name, REDRIVE_EVENTS, bytes).await?;
+        let redrive = shared
+            .ledger
+            .redrive(&shared.pipeline, name, REDRIVE_EVENTS, bytes)
+            .await?;
         let generation = shared.generation().await?;
         let batch = redrive.map(|redrive| redrive.batch).unwrap_or_default();
-        Ok(Input::Redrive { stream, batch, generation })
+        Ok(Input::Redrive {
+            stream,
+            batch,
+            generation,
+        })
     });
     true
 }
@@ -255,10 +281,19 @@ fn redrive<L: Ledger>(shared: &Arc<Shared<L>>, index: usize, tasks: &mut JoinSet
 impl<L: Ledger> Shared<L> {
     fn begin(self: Arc<Self>, action: Action, tasks: &mut JoinSet<Done>) {
         match action {
-            Action::Collect { stream, within, events, bytes } => {
+            Action::Collect {
+                stream,
+                within,
+                events,
+                bytes,
+            } => {
                 tasks.spawn(async move { self.collect(stream, within, events, bytes).await });
             }
-            Action::Pass { flight, generation, passage } => {
+            Action::Pass {
+                flight,
+                generation,
+                passage,
+            } => {
                 let stages = self.stages_of(generation);
                 tasks.spawn(async move {
                     let result = components::pass(&self.queue, stages, passage).await;
@@ -271,7 +306,12 @@ impl<L: Ledger> Shared<L> {
                     Ok(Input::Encoded { encoding, result })
                 });
             }
-            Action::Send { request, endpoint, outgoing, documents } => {
+            Action::Send {
+                request,
+                endpoint,
+                outgoing,
+                documents,
+            } => {
                 tasks.spawn(async move {
                     Ok(match self.send(endpoint, &outgoing, &documents).await {
                         Ok(response) => Input::Answered { request, response },
@@ -279,7 +319,12 @@ impl<L: Ledger> Shared<L> {
                     })
                 });
             }
-            Action::Classify { request, info, sent, response } => {
+            Action::Classify {
+                request,
+                info,
+                sent,
+                response,
+            } => {
                 tasks.spawn(async move {
                     let sink = self.sink.clone();
                     let result =
@@ -304,17 +349,26 @@ impl<L: Ledger> Shared<L> {
         events: usize,
         bytes: usize,
     ) -> Done {
-        let mut memory = self.memory.acquire(bytes.saturating_mul(MEMORY_FACTOR)).await;
+        let mut memory = self
+            .memory
+            .acquire(bytes.saturating_mul(MEMORY_FACTOR))
+            .await;
         let name = &self.streams[stream.get()];
         let batch = collect::batch(&self.ledger, name, within, events, bytes).await?;
-        let payload: usize =
-            batch.rows().map(|(block, row)| block.payload_len(row)).sum::<usize>();
+        let payload: usize = batch
+            .rows()
+            .map(|(block, row)| block.payload_len(row))
+            .sum::<usize>();
         memory.resize(payload.saturating_mul(MEMORY_FACTOR));
         if !batch.is_empty() {
             lock(&self.reserved).insert((stream, batch.range().start), memory);
         }
         let generation = self.generation().await?;
-        Ok(Input::Batch { stream, batch, generation })
+        Ok(Input::Batch {
+            stream,
+            batch,
+            generation,
+        })
     }
 
     /// The generation of a batch that begins now.
@@ -333,7 +387,9 @@ impl<L: Ledger> Shared<L> {
             stage: stage.clone(),
             lookups: lookups.clone(),
         };
-        bound.entry(generation).or_insert_with(|| self.stages.iter().map(bind).collect());
+        bound
+            .entry(generation)
+            .or_insert_with(|| self.stages.iter().map(bind).collect());
         // Batches of older generations are long since done.
         while bound.len() > 8 {
             bound.pop_first();
@@ -356,9 +412,16 @@ impl<L: Ledger> Shared<L> {
             rate.take(outgoing.documents.len()).await;
         }
         // The second endpoint is `session-url`.
-        let feed = if endpoint.get() == 0 { FeedKind::Audit } else { FeedKind::Sessions };
+        let feed = if endpoint.get() == 0 {
+            FeedKind::Audit
+        } else {
+            FeedKind::Sessions
+        };
         let body = outgoing.body(documents);
-        let sent = self.client.send(&outgoing.request, body, feed, self.response_max).await;
+        let sent = self
+            .client
+            .send(&outgoing.request, body, feed, self.response_max)
+            .await;
         sent.map_err(|error| {
             let message = match error.hint() {
                 Some(hint) => format!("{error}; {hint}"),
@@ -384,11 +447,17 @@ impl<L: Ledger> Shared<L> {
             let mut reserved = lock(&self.reserved);
             reserved.retain(|(of, first), _| *of != stream || !range.contains(first));
         }
-        Ok(Input::Committed { flight, dead_bytes: committed.dead_bytes })
+        Ok(Input::Committed {
+            flight,
+            dead_bytes: committed.dead_bytes,
+        })
     }
 
     fn stream_of(&self, name: &str) -> usize {
-        self.streams.iter().position(|stream| **stream == *name).unwrap_or(0)
+        self.streams
+            .iter()
+            .position(|stream| **stream == *name)
+            .unwrap_or(0)
     }
 }
 
@@ -422,9 +491,9 @@ fn report(pipeline: &str, board: &Board, began: Instant, change: &ConditionChang
         not_ready_from: wall(condition.not_ready_from),
     };
     board.pipeline(pipeline, |pipeline| {
-        pipeline.conditions.retain(|other| {
-            (&other.kind, &other.subject) != (&status.kind, &status.subject)
-        });
+        pipeline
+            .conditions
+            .retain(|other| (&other.kind, &other.subject) != (&status.kind, &status.subject));
         if !is_over {
             pipeline.conditions.push(status);
         }

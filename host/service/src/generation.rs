@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
+use lockgate_ledger::{Ledger, LedgerError, Registration};
 use lockgate_lookup::{Databases, Lookups};
 use lockgate_model::{Day, Generation};
-use lockgate_ledger::{Ledger, LedgerError, Registration};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 

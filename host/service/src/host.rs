@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use crate::build::{BuiltPipeline, PipelineBuilder, in_session_order};
 use crate::clock::{now, seed};
 use crate::driver::{Driver, Request};
 use crate::generation::{Current, keep_current};
+use crate::operator;
 use crate::reader::{self, Reader};
 use crate::status::{Board, ConditionStatus, HostStatus};
 use crate::stop::{Stop, Stopper};
@@ -43,6 +45,10 @@ pub struct Plan {
     pub board: Board,
     /// Where the status is kept for `lockgate status`.
     pub status_file: PathBuf,
+    /// The store's directory: the control socket is there.
+    pub directory: PathBuf,
+    /// Address of the admin listener.
+    pub admin: Option<SocketAddr>,
 }
 
 /// Why a host ended by itself.
@@ -87,6 +93,15 @@ impl Host {
         // They end with this function, however it returns.
         let mut beside = JoinSet::new();
         beside.spawn(write_status(board.clone(), status_file.clone()));
+        operator::listen(
+            self,
+            store,
+            &board,
+            &plan.directory,
+            plan.admin,
+            &mut beside,
+        )
+        .await;
         let mut tasks: JoinSet<Result<(), HostError>> = JoinSet::new();
         let running = self.run_all(plan, store, inner, &mut tasks, &mut beside);
         let result = tokio::select! {
@@ -124,13 +139,26 @@ impl Host {
         tasks: &mut JoinSet<Result<(), HostError>>,
         beside: &mut JoinSet<()>,
     ) -> Result<(), HostError> {
-        let Plan { readers, mut builder, pipelines, report, show, board, .. } = plan;
-        let configured: Vec<String> =
-            pipelines.iter().map(|pipeline| pipeline.name.clone()).collect();
+        let Plan {
+            readers,
+            mut builder,
+            pipelines,
+            report,
+            show,
+            board,
+            ..
+        } = plan;
+        let configured: Vec<String> = pipelines
+            .iter()
+            .map(|pipeline| pipeline.name.clone())
+            .collect();
         // Before anything is read: those that start later hold back retention, too.
         store.keep_only(&configured).await?;
         let databases = builder.take_databases();
-        let granted = databases.as_ref().map(Databases::lookups).unwrap_or_default();
+        let granted = databases
+            .as_ref()
+            .map(Databases::lookups)
+            .unwrap_or_default();
         let (granted, lookups) = watch::channel(granted);
         if let Some(databases) = databases {
             beside.spawn(keep_current(databases, granted));
@@ -170,7 +198,11 @@ impl Host {
             }
         }
         all(tasks).await?;
-        if failed > 0 { Err(HostError::Pipelines(failed)) } else { Ok(()) }
+        if failed > 0 {
+            Err(HostError::Pipelines(failed))
+        } else {
+            Ok(())
+        }
     }
 
     /// Makes the pipeline known to the ledger, and an engine for it.
@@ -183,8 +215,10 @@ impl Host {
     ) -> Result<Driver<Store>, LedgerError> {
         let name: Arc<str> = pipeline.name().into();
         let inputs = &pipeline.config.from;
-        let streams: Vec<String> =
-            inputs.iter().map(|input| format!("{}/{}", input.source, input.feed.name())).collect();
+        let streams: Vec<String> = inputs
+            .iter()
+            .map(|input| format!("{}/{}", input.source, input.feed.name()))
+            .collect();
         let (current, registration) = Current::register(
             store,
             name.clone(),
@@ -207,8 +241,15 @@ impl Host {
             engine: Pipeline::new(settings, Uptime::ZERO),
             pipeline: name,
             ledger: store.clone(),
-            streams: streams.iter().map(|stream| stream.as_str().into()).collect(),
-            stages: pipeline.stages.into_iter().map(|stage| stage.stage).collect(),
+            streams: streams
+                .iter()
+                .map(|stream| stream.as_str().into())
+                .collect(),
+            stages: pipeline
+                .stages
+                .into_iter()
+                .map(|stage| stage.stage)
+                .collect(),
             sink: pipeline.sink,
             client: pipeline.client,
             rate: pipeline.rate,
@@ -236,7 +277,11 @@ async fn build_all(
         .collect();
     queued.sort_by_key(|(must_compile, _)| *must_compile);
     for (must_compile, pipeline) in &queued {
-        let state = if *must_compile { "compiling" } else { "starting" };
+        let state = if *must_compile {
+            "compiling"
+        } else {
+            "starting"
+        };
         board.pipeline(&pipeline.name, |status| status.state = state.into());
     }
     for (_, pipeline) in queued {
@@ -270,17 +315,25 @@ fn settings(pipeline: &BuiltPipeline, registration: &Registration) -> Settings {
     let config = &pipeline.config;
     let setup = pipeline.sink.sink.setup();
     let least = |own: u64, wish: Option<u32>| wish.map_or(own, |wish| own.min(wish.into()));
-    let names: &[&str] =
-        if pipeline.has_session_url() { &["url", "session-url"] } else { &["url"] };
+    let names: &[&str] = if pipeline.has_session_url() {
+        &["url", "session-url"]
+    } else {
+        &["url"]
+    };
     let streams = config.from.iter().map(|input| {
         let name = format!("{}/{}", input.source, input.feed.name());
-        let progress = registration.streams.iter().find(|progress| progress.stream == name);
+        let progress = registration
+            .streams
+            .iter()
+            .find(|progress| progress.stream == name);
         StreamSettings {
             endpoint: EndpointIndex::new(pipeline.endpoint_of(input.feed)),
             source: input.source.as_str().into(),
             in_session_order: in_session_order(input.order),
             watermark: progress.map_or(1, |progress| progress.watermark),
-            done: progress.map(|progress| progress.done.clone()).unwrap_or_default(),
+            done: progress
+                .map(|progress| progress.done.clone())
+                .unwrap_or_default(),
             name: name.into(),
         }
     });
@@ -333,7 +386,10 @@ fn ended_of(
 ) -> Vec<watch::Receiver<bool>> {
     let of = |stream: &Arc<str>| {
         let source = stream.rsplit_once('/').map_or("", |(source, _)| source);
-        ended.get(source).cloned().unwrap_or_else(|| watch::channel(true).1)
+        ended
+            .get(source)
+            .cloned()
+            .unwrap_or_else(|| watch::channel(true).1)
     };
     driver.streams.iter().map(of).collect()
 }

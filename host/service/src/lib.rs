@@ -10,6 +10,7 @@ mod components;
 mod driver;
 mod generation;
 mod host;
+mod operator;
 mod plugins;
 mod reader;
 mod status;

@@ -29,7 +29,10 @@ pub struct BoundSink {
 
 impl BoundStage {
     fn context<'a>(&self, batch: &'a BatchInfo) -> CallContext<'a> {
-        CallContext { batch, lookups: self.lookups.clone() }
+        CallContext {
+            batch,
+            lookups: self.lookups.clone(),
+        }
     }
 }
 
@@ -56,7 +59,8 @@ impl engine::Stage for BoundStage {
         state: &mut StateOverlay,
         retry: bool,
     ) -> Called<Vec<Verdict>> {
-        self.stage.filter(&self.context(batch), events, state, retry)
+        self.stage
+            .filter(&self.context(batch), events, state, retry)
     }
 
     fn transform(
@@ -66,7 +70,8 @@ impl engine::Stage for BoundStage {
         state: &mut StateOverlay,
         retry: bool,
     ) -> Called<Vec<Mapped>> {
-        self.stage.transform(&self.context(batch), events, state, retry)
+        self.stage
+            .transform(&self.context(batch), events, state, retry)
     }
 }
 

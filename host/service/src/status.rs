@@ -80,7 +80,9 @@ impl Board {
             updated_at: started_at,
             ..HostStatus::default()
         };
-        Board { status: Arc::new(Mutex::new(status)) }
+        Board {
+            status: Arc::new(Mutex::new(status)),
+        }
     }
 
     pub fn snapshot(&self, now: Millis) -> HostStatus {
@@ -89,8 +91,12 @@ impl Board {
         for pipeline in status.pipelines.values_mut() {
             let conditions = &pipeline.conditions;
             pipeline.ready = matches!(&*pipeline.state, "running" | "finished")
-                && conditions.iter().all(|condition| condition.not_ready_from > now);
-            let attempts = conditions.iter().filter_map(|condition| condition.next_attempt);
+                && conditions
+                    .iter()
+                    .all(|condition| condition.not_ready_from > now);
+            let attempts = conditions
+                .iter()
+                .filter_map(|condition| condition.next_attempt);
             pipeline.next_retry_at = attempts.min();
         }
         status.clone()
@@ -106,6 +112,8 @@ impl Board {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HostStatus> {
         // A panic while it is held leaves plain data behind.
-        self.status.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.status
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

@@ -361,8 +361,14 @@ fn flush(
                 sink: sink.clone(),
                 rules: Arc::new(RequestRules::default()),
             };
-            let most = sink.setup().max_documents.map_or(usize::MAX, |most| most as usize);
-            let bytes = sink.setup().max_bytes.map_or(usize::MAX, |most| most as usize);
+            let most = sink
+                .setup()
+                .max_documents
+                .map_or(usize::MAX, |most| most as usize);
+            let bytes = sink
+                .setup()
+                .max_bytes
+                .map_or(usize::MAX, |most| most as usize);
             let made = again(|| {
                 let mut encoding = Encoding::new(documents.clone(), &open, most, bytes, CPU_BUDGET);
                 step(|| encoding.step(&bound))?;
@@ -401,9 +407,12 @@ fn cover(
 ) {
     for (row, event) in events.views().enumerate() {
         let entry = EntryIndex::new(row);
-        let made = open.iter().filter(|&&document| documents.entry(document) == entry);
-        let texts: Vec<String> =
-            made.map(|&document| documents.payload(document).to_owned()).collect();
+        let made = open
+            .iter()
+            .filter(|&&document| documents.entry(document) == entry);
+        let texts: Vec<String> = made
+            .map(|&document| documents.payload(document).to_owned())
+            .collect();
         if fates.death(entry).is_some() {
             coverage.failed(event.event_type);
         } else if texts.is_empty() {
@@ -416,7 +425,10 @@ fn cover(
 
 fn request(outgoing: &OutgoingRequest, documents: &Documents) -> Value {
     let pairs = |pairs: &[(String, String)]| {
-        pairs.iter().map(|(name, value)| json!([name, value])).collect::<Vec<_>>()
+        pairs
+            .iter()
+            .map(|(name, value)| json!([name, value]))
+            .collect::<Vec<_>>()
     };
     let carries = outgoing.documents.iter().map(|document| document.get());
     json!({
@@ -470,14 +482,18 @@ fn again<T>(mut attempt: impl FnMut() -> Result<T, Stop>) -> Result<T, Failure> 
             }
         };
         let CallError::Retry { message, after } = error else {
-            return Err(Failure::failed(format!("The plugin cannot process a batch: {error}.")));
+            return Err(Failure::failed(format!(
+                "The plugin cannot process a batch: {error}."
+            )));
         };
         if left == 0 {
             return Err(Failure::failed(format!(
                 "The plugin asked for the same batch again {ATTEMPTS} times: {message}."
             )));
         }
-        print::problem(&format!("the plugin asks for the same batch again: {message}"));
+        print::problem(&format!(
+            "the plugin asks for the same batch again: {message}"
+        ));
         let wait = after.unwrap_or(Duration::from_millis(100));
         std::thread::sleep(wait.min(Duration::from_secs(5)));
     }

@@ -151,9 +151,7 @@ async fn an_answer_whose_body_stops_is_an_answer() {
         while read_request(&mut socket).await {}
     })
     .await;
-    let client = client(&url, |endpoint| {
-        endpoint.timeout = Duration::from_secs(5)
-    });
+    let client = client(&url, |endpoint| endpoint.timeout = Duration::from_secs(5));
     let response = post(
         &client,
         &checked(&client, request("[]")),
