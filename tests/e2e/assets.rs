@@ -81,7 +81,11 @@ fn what_an_operator_has_edited_is_not_lost() {
         "{}",
         ended.stderr
     );
-    assert!(ended.stderr.contains("hint: `--force`"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("hint: use `--force`"),
+        "{}",
+        ended.stderr
+    );
     assert_eq!(fs::read_to_string(&policy).unwrap(), "edited");
     assert!(
         !dir.path().join("elastic/logstash.conf").exists(),

@@ -88,7 +88,7 @@ fn several_files_are_checked_at_once_and_the_good_ones_are_named() {
         "units.toml:",
         "url.toml:",
         "absent.toml",
-        "3 of 4 configuration files",
+        "3 of 4 configurations",
     ] {
         assert!(
             ended.stderr.contains(text),

@@ -105,7 +105,7 @@ fn a_receiver_that_is_not_there_yet_is_waited_for_and_status_tells() {
     assert_eq!(receiver.stop().documents, 0);
 
     let host = start(&config);
-    host.line_with("retry_in_ms");
+    host.line_with("held: the receiver cannot be reached");
     // The host writes its status once a second: the books come from the store, the error from
     // there.
     let shown = || {
@@ -118,7 +118,9 @@ fn a_receiver_that_is_not_there_yet_is_waited_for_and_status_tells() {
         .stdout
     };
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while !(shown().contains("last error") && status(&config, "main")[0] == 500) {
+    while !(shown().contains("endpoint url: the receiver cannot be reached")
+        && status(&config, "main")[0] == 500)
+    {
         assert!(
             std::time::Instant::now() < deadline,
             "status shows neither error nor books:\n{}",
@@ -241,9 +243,8 @@ fn sigterm_ends_a_running_host_with_nothing_lost() {
 fn a_receiver_that_refuses_everything_for_a_while_makes_no_dead_letters() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "20"]);
-    // 5 batches of 4, their halves, their single events: 35 requests, and 5 single events once
-    // more.
-    let receiver = Receiver::start(dir.path(), &["--status", "400x40,200"]);
+    // A batch, its halves, single events: then only probes are sent, and each waits longer.
+    let receiver = Receiver::start(dir.path(), &["--status", "400x8,200"]);
     let config = quickstart(dir.path(), &auth, &receiver, "");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(

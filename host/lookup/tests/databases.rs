@@ -184,7 +184,7 @@ fn a_file_that_cannot_serve_is_refused_by_name() {
         ),
     );
     let missing = folder.file("missing.mmdb");
-    let not_mmdb = "is not a MaxMind database (`.mmdb`), or is damaged";
+    let not_mmdb = "is not a MaxMind database (`.mmdb`) or is damaged";
     for (file, expected) in [
         (&missing, "cannot be read: No such file"),
         (

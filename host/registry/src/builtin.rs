@@ -130,7 +130,7 @@ mod tests {
             .expect_err("nothing is embedded");
         assert_eq!(
             error.to_string(),
-            "`builtin:filter` is not in this binary: it was built without plugins."
+            "`builtin:filter` is not available: this binary was built without plugins."
         );
         assert_eq!(
             error.hint().as_deref(),

@@ -36,7 +36,7 @@ pub enum Fault {
     /// `\ud800` to `\udfff` without its other half.
     #[error("the escape at byte {0} is a lone surrogate")]
     LoneSurrogate(usize),
-    /// Such as `01` or `1.`.
+    /// Such as `01`, `1.` or `1e400`.
     #[error("the number at byte {0} is malformed")]
     Number(usize),
     /// After escapes are resolved.
@@ -291,6 +291,9 @@ impl<'a> Scanner<'a> {
             self.at += usize::from(matches!(self.peek(), Some(b'+' | b'-')));
             good &= self.digits() > 0;
         }
+        // Most parsers refuse what a 64-bit float cannot hold, some with the whole list it is in.
+        let text = std::str::from_utf8(&self.bytes[start..self.at]).unwrap_or("");
+        good = good && (self.at - start < 300 && !text.contains(['e', 'E']) || is_finite(text));
         if good {
             Ok(false)
         } else {
@@ -355,6 +358,10 @@ pub(crate) fn unescape(raw: &str) -> String {
     }
     text.push_str(rest);
     text
+}
+
+fn is_finite(number: &str) -> bool {
+    number.parse::<f64>().is_ok_and(f64::is_finite)
 }
 
 #[cfg(test)]

@@ -161,19 +161,21 @@ impl<L: Ledger> Driver<L> {
                 }
                 () = abandoned.abandoned() => return Ok(()),
             };
-            match &input {
+            let input = match input {
+                // Nothing waits again.
                 Input::Redrive { stream, batch, .. } if batch.is_empty() => {
                     redriving[stream.get()] = false;
-                    continue;
+                    Input::Elapsed
                 }
                 Input::Committed { flight, .. } => {
                     // There may be more of it, or a later one.
-                    if let Some(index) = redrives.remove(flight) {
+                    if let Some(index) = redrives.remove(&flight) {
                         redriving[index] = redrive(&shared, index, &mut tasks);
                     }
+                    input
                 }
-                _ => {}
-            }
+                input => input,
+            };
             engine.handle(began.elapsed(), input, &mut actions);
             let mut drained = false;
             for action in actions.drain(..) {

@@ -63,6 +63,9 @@ pub enum HostError {
     /// Their problems have been shown.
     #[error("{0} of the pipelines could not start, so not everything is delivered")]
     Pipelines(usize),
+    /// Their problems have been shown. There is nothing to read for.
+    #[error("no pipeline could start")]
+    NoPipeline,
 }
 
 /// Pipelines that run, as the operator's commands reach them. Clones are one host.
@@ -181,11 +184,12 @@ impl Host {
         let building = tokio::spawn(building);
         // Dropping this function ends it, with the process that may be compiling.
         let _ends = AbortOnDrop(building.abort_handle());
-        let mut failed = 0;
+        let (mut started, mut failed) = (0, 0);
         loop {
             tokio::select! {
                 pipeline = ready.recv() => match pipeline {
                     Some(Some(pipeline)) => {
+                        started += 1;
                         let driver = self.start(pipeline, store, &lookups, &board).await?;
                         let ended = ended_of(&driver, &ended);
                         let stop = stop.clone();
@@ -196,6 +200,9 @@ impl Host {
                 },
                 Some(task) = tasks.join_next() => task_ended(task)?,
             }
+        }
+        if started == 0 {
+            return Err(HostError::NoPipeline);
         }
         all(tasks).await?;
         if failed > 0 {

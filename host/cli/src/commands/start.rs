@@ -67,6 +67,9 @@ async fn run_host(
                 match result {
                     Ok(()) => return closed.map_err(Failure::failed),
                     Err(HostError::Ledger(error)) if error.is_full() => error.to_string(),
+                    Err(HostError::NoPipeline) => {
+                        return Err(Failure::usage("No pipeline could start."));
+                    }
                     Err(error) => return Err(Failure::failed(error)),
                 }
             }
