@@ -16,6 +16,10 @@ use crate::passage::{Passage, Passed, Stop};
 
 /// What happened. Each [`Action`] that asks for an answer gets exactly one.
 #[derive(Debug)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "an input is made and taken at once, never kept"
+)]
 pub enum Input {
     /// The stream's events end before `next`. `ended`: there will be no more.
     Head {

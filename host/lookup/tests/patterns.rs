@@ -1,6 +1,11 @@
 //! `uap-core/regexes.json` is upstream's data, unchanged, of the edition that `ua-parser` was tested
 //! with.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a test finds cargo's cache and its own switches"
+)]
+
 use std::path::{Path, PathBuf};
 use std::{env, fs};
 

@@ -13,6 +13,10 @@ pub(crate) fn thread_time() -> Duration {
     )
 }
 
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the one clock of the runtime: time-outs and the log's rate"
+)]
 pub(crate) fn now() -> Instant {
     Instant::now()
 }

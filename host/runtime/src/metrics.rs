@@ -17,6 +17,10 @@ pub const BUCKETS: [f64; 28] = [
 pub type Snapshot = BTreeMap<String, Metric>;
 
 #[derive(Clone, Debug, PartialEq)]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "a stage has few of them, and they live as long as it does"
+)]
 pub enum Metric {
     Counter(u64),
     Histogram(Histogram),

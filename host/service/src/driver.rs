@@ -133,8 +133,8 @@ impl<L: Ledger> Driver<L> {
         let mut alarm: Option<Uptime> = None;
         let mut draining = false;
         let mut actions = Vec::new();
-        for index in 0..redriving.len() {
-            redriving[index] = redrive(&shared, index, &mut tasks);
+        for (index, redriving) in redriving.iter_mut().enumerate() {
+            *redriving = redrive(&shared, index, &mut tasks);
         }
         loop {
             let input = tokio::select! {
@@ -146,8 +146,8 @@ impl<L: Ledger> Driver<L> {
                 Some(Request::Release) = requests.recv() => Input::Release,
                 Ok(()) = redriven.changed() => {
                     redriven.borrow_and_update();
-                    for index in 0..redriving.len() {
-                        redriving[index] = redriving[index] || redrive(&shared, index, &mut tasks);
+                    for (index, redriving) in redriving.iter_mut().enumerate() {
+                        *redriving = *redriving || redrive(&shared, index, &mut tasks);
                     }
                     continue;
                 }

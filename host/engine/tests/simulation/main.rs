@@ -6,6 +6,11 @@
 //! LOCKGATE_SEED=4711 cargo test -p lockgate-engine --test simulation      # one schedule again
 //! ```
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "seeds and the number of schedules come from the environment"
+)]
+
 mod plugins;
 mod random;
 mod receiver;

@@ -60,6 +60,7 @@ impl Allowance {
 }
 
 #[cfg(test)]
+#[allow(clippy::disallowed_methods, reason = "any instant serves as the first")]
 mod tests {
     use proptest::prelude::*;
 

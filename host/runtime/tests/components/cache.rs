@@ -104,7 +104,8 @@ fn code_that_this_host_did_not_write_is_never_run() {
     kept.files.values.lock().unwrap().clear();
     compile(&engine, "hostile_filter");
 
-    let damages: [(&str, Box<dyn Fn(&mut Vec<u8>)>); 4] = [
+    type Damage = Box<dyn Fn(&mut Vec<u8>)>;
+    let damages: [(&str, Damage); 4] = [
         ("a flipped bit", Box::new(|code| code[5000] ^= 1)),
         ("a cut file", Box::new(|code| code.truncate(5000))),
         ("an empty file", Box::new(Vec::clear)),

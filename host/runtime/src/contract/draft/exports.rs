@@ -21,6 +21,9 @@ use crate::interface::Kind;
 use crate::log::line;
 use crate::setup::{ConfigIssue, Setup};
 
+/// What `encode` returned, unchecked: requests, and rejected documents with their reasons.
+type EncodedParts = (Vec<Request>, Vec<(u32, String)>);
+
 /// What a component's function returned, or why it did not return.
 type Returned<T> = wasmtime::Result<Result<T, CallError>>;
 
@@ -133,7 +136,7 @@ impl Exports {
         batch: &BatchInfo,
         stage: &str,
         documents: &[DocumentView<'_>],
-    ) -> Returned<(Vec<Request>, Vec<(u32, String)>)> {
+    ) -> Returned<EncodedParts> {
         let Exports::HttpSink(world) = self else {
             return Ok(Err(wrong_world("encode")));
         };
