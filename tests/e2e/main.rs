@@ -19,4 +19,5 @@ mod hostile;
 mod lookup;
 mod plugin_run;
 mod quickstart;
+mod state;
 mod store;

@@ -134,9 +134,7 @@ mod tests {
         );
         assert_eq!(
             error.hint().as_deref(),
-            Some(
-                "build it again with `cargo build`, without `LOCKGATE_SKIP_PLUGINS` in the environment"
-            )
+            Some("build Lockgate again without `LOCKGATE_SKIP_PLUGINS` in the environment")
         );
     }
 

@@ -251,7 +251,7 @@ async fn what_cannot_begin_says_why() {
     let error = run(&|_| {}, stored("2020-01-01T00:00:00Z")).await;
     assert!(
         error.to_string().contains(
-            "begins at 2020-01-01T00:00:00Z, the configuration says 2026-01-01T12:00:00Z"
+            "starts at 2020-01-01T00:00:00Z, the configuration says 2026-01-01T12:00:00Z"
         ),
         "{error}"
     );

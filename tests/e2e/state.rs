@@ -1,0 +1,100 @@
+//! State of a component, kept with the batches that changed it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use lockgate_store::Inspector;
+use lockgate_tests::{
+    Auth, Receiver, Running, books, configuration, endpoint, lockgate, root, status,
+};
+
+const EVENTS: u64 = 6000;
+
+/// Kills in the test run. `LOCKGATE_KILLS=50 cargo test -p lockgate --test e2e state` does more.
+const KILLS: u64 = 4;
+
+fn counter() -> PathBuf {
+    let target = lockgate_guest_build::guests_folder(Path::new(env!("CARGO_TARGET_TMPDIR")));
+    let built = lockgate_guest_build::build(&root().join("tests/components/Cargo.toml"), &target);
+    let built = built.expect("the components are built");
+    let counter = built.iter().find(|path| path.ends_with("counter.wasm"));
+    counter.expect("it is built").clone()
+}
+
+/// A counter that numbers the events of each user counts each event once, whatever a kill
+/// interrupts: its state is durable together with the outcomes.
+#[test]
+fn counts_survive_kills_and_count_each_event_once() {
+    let kills = std::env::var("LOCKGATE_KILLS").ok().map_or(KILLS, |kills| {
+        kills.parse().expect("LOCKGATE_KILLS is a number")
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", &EVENTS.to_string()]);
+    let receiver = Receiver::start(dir.path(), &["--latency", "10ms"]);
+    let pipelines = format!(
+        "[plugins.counter]\nsource = \"file:{}\"\nstate = \"1 MiB\"\n\n\
+         [pipelines.main]\nbatch = {{ events = 50 }}\n\
+         [[pipelines.main.stage]]\nplugin = \"counter\"\n\n\
+         [pipelines.main.sink]\nplugin = \"builtin:fluentd\"\n{}\n",
+        counter().display(),
+        endpoint(&receiver.addr, &receiver.dir, "main")
+    );
+    let config = configuration(dir.path(), &auth, &pipelines);
+    let start = |arguments: &[&str]| {
+        Running::start(
+            "start",
+            lockgate()
+                .args(["start", "--config"])
+                .arg(&config)
+                .args(arguments),
+        )
+    };
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    for _ in 0..kills {
+        let host = start(&[]);
+        host.line_with("started");
+        random = random
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        // The point of the kill is what is random here; nothing is awaited.
+        std::thread::sleep(Duration::from_millis((random >> 33) % 700));
+        host.kill();
+    }
+    start(&["--exit-on-last-event"]).ended().exits_with(0);
+    let shown = status(&config);
+    assert_eq!(books(&shown, "main").delivered, EVENTS);
+    let inspector = Inspector::open(dir.path().join("store")).unwrap();
+    let state = inspector.state("main").unwrap();
+    let counted: u64 = state[&0]
+        .values()
+        .map(|count| count.parse::<u64>().expect("a number"))
+        .sum();
+    assert_eq!(counted, EVENTS, "{} users", state[&0].len());
+}
+
+/// Without a grant the component is told so, and holds its pipeline rather than count wrong.
+#[test]
+fn state_that_is_not_granted_holds_the_pipeline() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "100"]);
+    let receiver = Receiver::start(dir.path(), &[]);
+    let pipelines = format!(
+        "[plugins.counter]\nsource = \"file:{}\"\n\n\
+         [[pipelines.main.stage]]\nplugin = \"counter\"\n\n\
+         [pipelines.main.sink]\nplugin = \"builtin:fluentd\"\n{}\n",
+        counter().display(),
+        endpoint(&receiver.addr, &receiver.dir, "main")
+    );
+    let config = configuration(dir.path(), &auth, &pipelines);
+    let host = Running::start("start", lockgate().args(["start", "--config"]).arg(&config));
+    host.line_with_all(&["held: ", "the counts cannot be kept", "pipeline=main"]);
+    host.line_with("state = \"1 MiB\"");
+    let ended = host.stop().exits_with(0);
+    assert_eq!(
+        books(&status(&config), "main").waiting,
+        100,
+        "{}",
+        ended.stderr
+    );
+    assert_eq!(receiver.stop().documents, 0);
+}
