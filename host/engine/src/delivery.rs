@@ -1,4 +1,7 @@
 //! Requests: which go out, what their answers mean, what happens to refused documents.
+//!
+//! One file over 600 lines: the rules share the circuit, the evidence and the order of an endpoint,
+//! and are read side by side with the table of ARCHITECTURE.md.
 
 use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -494,7 +497,7 @@ impl Pipeline {
         }
         let lineage = request.lineage.clone();
         if delivered.is_empty() {
-            // It answers, which ends an outage but is no evidence against a document.
+            // An answer ends an outage, but it is not evidence against another document.
             self.endpoints[index.get()].circuit.succeed();
         } else {
             self.accepted(now, index);

@@ -1,4 +1,7 @@
 //! A batch from its first stage to its commit.
+//!
+//! One file over 600 lines: the phases of a batch hand over to each other, and each of them can be
+//! held by the brake.
 
 use std::sync::Arc;
 

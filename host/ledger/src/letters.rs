@@ -38,7 +38,7 @@ pub struct LetterQuery {
     pub until: Option<Millis>,
     /// Only letters that died before this one: the last of the page before.
     pub before: Option<LetterId>,
-    /// At most so many; 0 is none.
+    /// Largest number of letters in the answer; 0 gives an empty one.
     pub limit: usize,
 }
 

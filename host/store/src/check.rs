@@ -1,4 +1,4 @@
-//! What is refused before anything is written: a file that is no store, of a newer format, or
+//! What is refused before anything is written: a file that is not a store, of a newer format, or
 //! damaged.
 
 use std::collections::HashSet;

@@ -1,4 +1,6 @@
 //! A pipeline, its ledger and its receivers, under one schedule.
+//!
+//! One file over 600 lines: every check needs the whole state of the world.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;

@@ -188,7 +188,7 @@ impl Service {
         })?;
         self.recordings.fetch_add(1, Ordering::Relaxed);
         // Indexes are consecutive from 0; the start is inclusive; beyond the end there is nothing,
-        // and that is no error.
+        // and that is not an error.
         events.drain(..(request.start_index.max(0) as usize).min(events.len()));
         Ok(Reply::new(
             events.into_iter(),

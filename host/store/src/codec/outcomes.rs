@@ -59,7 +59,7 @@ pub fn decode_seqs(bytes: &[u8], max: usize) -> Result<Vec<Seq>, CodecError> {
     while !input.0.is_empty() {
         let distance = input.varint()?;
         let len = input.varint()?;
-        // Neighbours are one run, and 0 is no sequence.
+        // Neighbours are one run, and 0 is never a sequence.
         if distance == 0 || len == 0 || len > max.saturating_sub(seqs.len()) as u64 {
             return Err(CodecError::Number);
         }
