@@ -179,6 +179,10 @@ pub enum Violation {
     CarriesNothing,
     #[error("the body has document {0}, which the request does not carry")]
     NotCarried(u32),
+    #[error("the body has document {0} twice")]
+    DocumentTwice(u32),
+    #[error("the separator of joined documents has {0} bytes, 64 are allowed")]
+    SeparatorTooLong(usize),
     #[error("index {0} is not in the batch of {1}")]
     NoSuchIndex(u32, usize),
     #[error("index {0} is carried or rejected twice")]
@@ -206,9 +210,7 @@ impl Request {
         if self.carries.is_empty() {
             return Err(Violation::CarriesNothing);
         }
-        if let Some(index) = self.body.documents_outside(&self.carries) {
-            return Err(Violation::NotCarried(index));
-        }
+        self.body.check(&self.carries)?;
         Ok(CheckedRequest {
             method,
             inner: self,
@@ -372,6 +374,10 @@ mod tests {
             request(|r| r.path_suffix = suffix)
         };
         let part = |index| request(|r| r.body = Body::Parts(vec![Part::Document(index)]));
+        let joined = |indexes: &[u32], separator: &str| {
+            let (indexes, separator) = (indexes.to_vec(), separator.to_owned());
+            request(|r| r.body = Body::Parts(vec![Part::Documents { indexes, separator }]))
+        };
         for (request, violation) in [
             (
                 request(|r| r.method = "GET".into()),
@@ -447,6 +453,12 @@ mod tests {
             ),
             (request(|r| r.carries = vec![]), Violation::CarriesNothing),
             (part(1), Violation::NotCarried(1)),
+            (joined(&[0, 1], ","), Violation::NotCarried(1)),
+            (joined(&[0, 0], ","), Violation::DocumentTwice(0)),
+            (
+                joined(&[0], &",".repeat(65)),
+                Violation::SeparatorTooLong(65),
+            ),
         ] {
             assert_eq!(request.check(&rules()).unwrap_err(), violation);
         }
@@ -456,6 +468,7 @@ mod tests {
             path("/"),
             header("X-Splunk-Request-Channel", "c"),
             part(0),
+            joined(&[0], ", "),
             request(|r| {
                 r.headers = vec![("content-encoding".into(), "gzip".into())];
                 r.body = Body::Bytes(Bytes::from_static(&[0x1f, 0x8b, 8]));

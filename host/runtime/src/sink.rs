@@ -11,7 +11,8 @@ use crate::configured::{Call, ConfigureError, Configured, StageOptions};
 use crate::engine::Engine;
 use crate::metrics::Snapshot;
 use crate::setup::Setup;
-use crate::{stage, time_member};
+use crate::stage;
+use crate::time_member::TimeMember;
 
 /// A configured sink. Clones are the same sink.
 #[derive(Clone)]
@@ -22,6 +23,7 @@ pub struct Sink {
 struct Inner {
     configured: Configured,
     setup: SinkSetup,
+    time_member: Option<TimeMember>,
 }
 
 impl Sink {
@@ -35,8 +37,13 @@ impl Sink {
         match configured.setup() {
             Setup::Sink(setup) => {
                 let setup = setup.clone();
+                let time_member = setup.time_member.as_deref().map(TimeMember::new);
                 Ok(Sink {
-                    inner: Arc::new(Inner { configured, setup }),
+                    inner: Arc::new(Inner {
+                        configured,
+                        setup,
+                        time_member,
+                    }),
                 })
             }
             Setup::Stage(_) => Err(ConfigureError::World(component.kind())),
@@ -121,11 +128,10 @@ impl Sink {
     /// Documents as far as the component asked for them, and their bytes.
     fn shown<'a>(&self, documents: &[DocumentView<'a>]) -> (Vec<DocumentView<'a>>, usize) {
         let mut documents = documents.to_vec();
-        let setup = self.setup();
-        if setup.access != Access::Payload {
-            let member = setup.time_member.as_deref();
+        if self.setup().access != Access::Payload {
+            let member = self.inner.time_member.as_ref();
             for DocumentView { event, .. } in &mut documents {
-                if member.is_none_or(|member| time_member::is_fine(event.payload, member)) {
+                if member.is_none_or(|member| member.is_fine(event.payload)) {
                     event.payload = "";
                 }
             }

@@ -4,48 +4,69 @@
 //! Payloads are known to be one JSON object without duplicate keys. The member's name has no quote
 //! and no backslash, see `setup`.
 
-use memchr::{memchr, memchr2, memmem};
+use memchr::memmem::Finder;
+use memchr::{memchr, memchr2};
 
 use crate::json::unescape;
 
-/// True where the payload's top-level `member` is absent, or an RFC 3339 time with a zone.
-pub(crate) fn is_fine(payload: &str, member: &str) -> bool {
-    if is_surely_fine(payload, member) {
-        return true;
-    }
-    // A key that is not there in plain could only be there with escapes.
-    let key = format!("\"{member}\"");
-    let bytes = payload.as_bytes();
-    if memmem::find(bytes, key.as_bytes()).is_none() && memchr(b'\\', bytes).is_none() {
-        return true;
-    }
-    match value(payload, member) {
-        None => true,
-        Some(Value::Text(text)) if text.contains('\\') => is_rfc3339(&unescape(text)),
-        Some(Value::Text(text)) => is_rfc3339(text),
-        Some(Value::Other) => false,
-    }
+/// The name of the member, and what finds it in a payload.
+#[derive(Debug)]
+pub(crate) struct TimeMember {
+    name: String,
+    /// `"name"`
+    key: Finder<'static>,
+    /// `"name":"`
+    key_and_quote: Finder<'static>,
 }
 
-/// True where a good time is found without walking through the payload from its beginning; false
-/// decides nothing.
-///
-/// What looks like the key may be a user's text. A quote that follows `{` or `,` begins a string:
-/// inside a string it would follow a backslash, and a string that ends with `{` or `,` would be
-/// followed by a bare word. So it is a whole key, and it is a top-level one if the object around it
-/// ends where the payload ends.
-fn is_surely_fine(payload: &str, member: &str) -> bool {
-    let key = format!("\"{member}\":\"");
-    let bytes = payload.as_bytes();
-    memmem::find_iter(bytes, key.as_bytes()).any(|at| {
-        let start = at + key.len();
-        at > 0
-            && matches!(bytes[at - 1], b'{' | b',')
-            && memchr(b'"', &bytes[start..]).is_some_and(|len| {
-                is_rfc3339(&payload[start..start + len])
-                    && container_end(bytes, start + len + 1) == bytes.len()
-            })
-    })
+impl TimeMember {
+    pub(crate) fn new(name: &str) -> TimeMember {
+        let finder = |text: String| Finder::new(text.as_bytes()).into_owned();
+        TimeMember {
+            name: name.to_owned(),
+            key: finder(format!("\"{name}\"")),
+            key_and_quote: finder(format!("\"{name}\":\"")),
+        }
+    }
+
+    /// True where the payload's member is absent, or an RFC 3339 time with a zone.
+    pub(crate) fn is_fine(&self, payload: &str) -> bool {
+        if self.is_surely_fine(payload) {
+            return true;
+        }
+        // A key that is not there in plain could only be there with escapes.
+        let bytes = payload.as_bytes();
+        if self.key.find(bytes).is_none() && memchr(b'\\', bytes).is_none() {
+            return true;
+        }
+        match value(payload, &self.name) {
+            None => true,
+            Some(Value::Text(text)) if text.contains('\\') => is_rfc3339(&unescape(text)),
+            Some(Value::Text(text)) => is_rfc3339(text),
+            Some(Value::Other) => false,
+        }
+    }
+
+    /// True where a good time is found without walking through the payload from its beginning; false
+    /// decides nothing.
+    ///
+    /// What looks like the key may be a user's text. A quote that follows `{` or `,` begins a string:
+    /// inside a string it would follow a backslash, and a string that ends with `{` or `,` would be
+    /// followed by a bare word. So it is a whole key, and it is a top-level one if the object around it
+    /// ends where the payload ends.
+    fn is_surely_fine(&self, payload: &str) -> bool {
+        let bytes = payload.as_bytes();
+        let key_len = self.key_and_quote.needle().len();
+        self.key_and_quote.find_iter(bytes).any(|at| {
+            let start = at + key_len;
+            at > 0
+                && matches!(bytes[at - 1], b'{' | b',')
+                && memchr(b'"', &bytes[start..]).is_some_and(|len| {
+                    is_rfc3339(&payload[start..start + len])
+                        && container_end(bytes, start + len + 1) == bytes.len()
+                })
+        })
+    }
 }
 
 enum Value<'a> {
@@ -248,7 +269,11 @@ mod tests {
             (r#"{"x\"time":"2026-01-05T08:00:00Z","\"time":5}"#, true),
             (r#"{"a":["time",5],"b":"time"}"#, true),
         ] {
-            assert_eq!(is_fine(payload, "time"), expected, "{payload}");
+            assert_eq!(
+                TimeMember::new("time").is_fine(payload),
+                expected,
+                "{payload}"
+            );
         }
     }
 
@@ -271,7 +296,7 @@ mod tests {
                 Some(Value::String(text)) => is_rfc3339(text),
                 Some(_) => false,
             };
-            prop_assert_eq!(is_fine(&payload, "time"), expected, "{}", payload);
+            prop_assert_eq!(TimeMember::new("time").is_fine(&payload), expected, "{}", payload);
         }
     }
 

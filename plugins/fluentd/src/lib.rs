@@ -29,7 +29,7 @@ use std::num::NonZeroU32;
 
 use lockgate_plugin::{
     Access, Batch, ConfigIssue, Delivery, Document, Encoded, Failure, HttpSink, Part, Rejection,
-    Request, Response, Sent, SinkSetup,
+    Request, RequestBody, Response, Sent, SinkSetup,
 };
 use serde::Deserialize;
 
@@ -134,14 +134,20 @@ impl HttpSink for Fluentd {
             }
         }
         let groups = self.groups(&documents, &mut rejected);
-        let mut document = |index: &u32| match repaired.remove(index) {
-            Some(payload) => Part::Text(payload),
-            None => Part::Document(*index),
-        };
         let requests = groups.into_iter().map(|group| {
-            let body = match self.format {
-                Format::Array => array(group.carries.iter().map(&mut document)),
-                Format::Object => group.carries.iter().map(&mut document).collect(),
+            let body = if repaired.is_empty() && self.format == Format::Array {
+                RequestBody::array(&group.carries)
+            } else {
+                let document = |index: &u32| match repaired.remove(index) {
+                    Some(payload) => Part::Text(payload),
+                    None => Part::Document(*index),
+                };
+                let documents = group.carries.iter().map(document);
+                match self.format {
+                    Format::Array => array(documents),
+                    Format::Object => documents.collect(),
+                }
+                .into()
             };
             Request::post("application/json", body, group.carries).path_suffix(group.path_suffix)
         });

@@ -49,6 +49,13 @@ fn text(body: &RequestBody, documents: &[Document]) -> String {
         Part::Text(text) => text.clone(),
         Part::Document(index) => documents[*index as usize].payload.clone(),
         Part::DocumentAsString(_) => panic!("documents stand as they are"),
+        Part::Documents(joined) => {
+            let payloads = joined.documents.iter();
+            let payloads: Vec<_> = payloads
+                .map(|&index| documents[index as usize].payload.as_str())
+                .collect();
+            payloads.join(&joined.separator)
+        }
     };
     parts.iter().map(part).collect()
 }

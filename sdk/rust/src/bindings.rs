@@ -3569,7 +3569,25 @@ pub mod exports {
                             .finish()
                     }
                 }
-                /// A piece of a body. The host puts the documents in: they need not pass through the plugin.
+                #[derive(Clone, PartialEq)]
+                pub struct Joined {
+                    pub documents: _rt::Vec<u32>,
+                    /// At most 64 bytes.
+                    pub separator: _rt::String,
+                }
+                impl ::core::fmt::Debug for Joined {
+                    fn fmt(
+                        &self,
+                        f: &mut ::core::fmt::Formatter<'_>,
+                    ) -> ::core::fmt::Result {
+                        f.debug_struct("Joined")
+                            .field("documents", &self.documents)
+                            .field("separator", &self.separator)
+                            .finish()
+                    }
+                }
+                /// A piece of a body. The host puts the documents in, each at most once: they need not pass
+                /// through the plugin.
                 #[derive(Clone, PartialEq)]
                 pub enum Part {
                     Text(_rt::String),
@@ -3578,6 +3596,8 @@ pub mod exports {
                     /// The payload as a JSON string, quoted and escaped: for receivers that take a line of text
                     /// inside JSON.
                     DocumentAsString(u32),
+                    /// Payloads as they are, with a text between each two. Costs less than a part for each.
+                    Documents(Joined),
                 }
                 impl ::core::fmt::Debug for Part {
                     fn fmt(
@@ -3593,6 +3613,9 @@ pub mod exports {
                             }
                             Part::DocumentAsString(e) => {
                                 f.debug_tuple("Part::DocumentAsString").field(e).finish()
+                            }
+                            Part::Documents(e) => {
+                                f.debug_tuple("Part::Documents").field(e).finish()
                             }
                         }
                     }
@@ -4562,21 +4585,21 @@ pub mod exports {
                                     requests: requests44,
                                     rejected: rejected44,
                                 } = e;
-                                let vec61 = requests44;
-                                let len61 = vec61.len();
-                                let layout61 = _rt::alloc::Layout::from_size_align(
-                                        vec61.len() * (15 * ::core::mem::size_of::<*const u8>()),
+                                let vec64 = requests44;
+                                let len64 = vec64.len();
+                                let layout64 = _rt::alloc::Layout::from_size_align(
+                                        vec64.len() * (15 * ::core::mem::size_of::<*const u8>()),
                                         ::core::mem::size_of::<*const u8>(),
                                     )
                                     .unwrap();
-                                let (result61, _cleanup61) = wit_bindgen::rt::Cleanup::new(
-                                    layout61,
+                                let (result64, _cleanup64) = wit_bindgen::rt::Cleanup::new(
+                                    layout64,
                                 );
-                                if let Some(cleanup) = _cleanup61 {
+                                if let Some(cleanup) = _cleanup64 {
                                     cleanup.forget();
                                 }
-                                for (i, e) in vec61.into_iter().enumerate() {
-                                    let base = result61
+                                for (i, e) in vec64.into_iter().enumerate() {
+                                    let base = result64
                                         .add(i * (15 * ::core::mem::size_of::<*const u8>()));
                                     {
                                         let Request {
@@ -4705,22 +4728,22 @@ pub mod exports {
                                                 *base
                                                     .add(8 * ::core::mem::size_of::<*const u8>())
                                                     .cast::<u8>() = (0i32) as u8;
-                                                let vec57 = e;
-                                                let len57 = vec57.len();
-                                                let layout57 = _rt::alloc::Layout::from_size_align(
-                                                        vec57.len() * (3 * ::core::mem::size_of::<*const u8>()),
+                                                let vec60 = e;
+                                                let len60 = vec60.len();
+                                                let layout60 = _rt::alloc::Layout::from_size_align(
+                                                        vec60.len() * (5 * ::core::mem::size_of::<*const u8>()),
                                                         ::core::mem::size_of::<*const u8>(),
                                                     )
                                                     .unwrap();
-                                                let (result57, _cleanup57) = wit_bindgen::rt::Cleanup::new(
-                                                    layout57,
+                                                let (result60, _cleanup60) = wit_bindgen::rt::Cleanup::new(
+                                                    layout60,
                                                 );
-                                                if let Some(cleanup) = _cleanup57 {
+                                                if let Some(cleanup) = _cleanup60 {
                                                     cleanup.forget();
                                                 }
-                                                for (i, e) in vec57.into_iter().enumerate() {
-                                                    let base = result57
-                                                        .add(i * (3 * ::core::mem::size_of::<*const u8>()));
+                                                for (i, e) in vec60.into_iter().enumerate() {
+                                                    let base = result60
+                                                        .add(i * (5 * ::core::mem::size_of::<*const u8>()));
                                                     {
                                                         match e {
                                                             Part::Text(e) => {
@@ -4748,123 +4771,151 @@ pub mod exports {
                                                                     .add(::core::mem::size_of::<*const u8>())
                                                                     .cast::<i32>() = _rt::as_i32(e);
                                                             }
+                                                            Part::Documents(e) => {
+                                                                *base.add(0).cast::<u8>() = (3i32) as u8;
+                                                                let Joined {
+                                                                    documents: documents57,
+                                                                    separator: separator57,
+                                                                } = e;
+                                                                let vec58 = <_ as Into<_rt::Vec<_>>>::into(documents57)
+                                                                    .into_boxed_slice();
+                                                                let ptr58 = vec58.as_ptr().cast::<u8>();
+                                                                let len58 = vec58.len();
+                                                                ::core::mem::forget(vec58);
+                                                                *base
+                                                                    .add(2 * ::core::mem::size_of::<*const u8>())
+                                                                    .cast::<usize>() = len58;
+                                                                *base
+                                                                    .add(::core::mem::size_of::<*const u8>())
+                                                                    .cast::<*mut u8>() = ptr58.cast_mut();
+                                                                let vec59 = (separator57.into_bytes()).into_boxed_slice();
+                                                                let ptr59 = vec59.as_ptr().cast::<u8>();
+                                                                let len59 = vec59.len();
+                                                                ::core::mem::forget(vec59);
+                                                                *base
+                                                                    .add(4 * ::core::mem::size_of::<*const u8>())
+                                                                    .cast::<usize>() = len59;
+                                                                *base
+                                                                    .add(3 * ::core::mem::size_of::<*const u8>())
+                                                                    .cast::<*mut u8>() = ptr59.cast_mut();
+                                                            }
                                                         }
                                                     }
                                                 }
                                                 *base
                                                     .add(10 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<usize>() = len57;
+                                                    .cast::<usize>() = len60;
                                                 *base
                                                     .add(9 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<*mut u8>() = result57;
+                                                    .cast::<*mut u8>() = result60;
                                             }
                                             RequestBody::Bytes(e) => {
                                                 *base
                                                     .add(8 * ::core::mem::size_of::<*const u8>())
                                                     .cast::<u8>() = (1i32) as u8;
-                                                let vec58 = <_ as Into<_rt::Vec<_>>>::into(e)
+                                                let vec61 = <_ as Into<_rt::Vec<_>>>::into(e)
                                                     .into_boxed_slice();
-                                                let ptr58 = vec58.as_ptr().cast::<u8>();
-                                                let len58 = vec58.len();
-                                                ::core::mem::forget(vec58);
+                                                let ptr61 = vec61.as_ptr().cast::<u8>();
+                                                let len61 = vec61.len();
+                                                ::core::mem::forget(vec61);
                                                 *base
                                                     .add(10 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<usize>() = len58;
+                                                    .cast::<usize>() = len61;
                                                 *base
                                                     .add(9 * ::core::mem::size_of::<*const u8>())
-                                                    .cast::<*mut u8>() = ptr58.cast_mut();
+                                                    .cast::<*mut u8>() = ptr61.cast_mut();
                                             }
                                         }
-                                        let vec59 = (tag45.into_bytes()).into_boxed_slice();
-                                        let ptr59 = vec59.as_ptr().cast::<u8>();
-                                        let len59 = vec59.len();
-                                        ::core::mem::forget(vec59);
+                                        let vec62 = (tag45.into_bytes()).into_boxed_slice();
+                                        let ptr62 = vec62.as_ptr().cast::<u8>();
+                                        let len62 = vec62.len();
+                                        ::core::mem::forget(vec62);
                                         *base
                                             .add(12 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<usize>() = len59;
+                                            .cast::<usize>() = len62;
                                         *base
                                             .add(11 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<*mut u8>() = ptr59.cast_mut();
-                                        let vec60 = <_ as Into<_rt::Vec<_>>>::into(carries45)
+                                            .cast::<*mut u8>() = ptr62.cast_mut();
+                                        let vec63 = <_ as Into<_rt::Vec<_>>>::into(carries45)
                                             .into_boxed_slice();
-                                        let ptr60 = vec60.as_ptr().cast::<u8>();
-                                        let len60 = vec60.len();
-                                        ::core::mem::forget(vec60);
-                                        *base
-                                            .add(14 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<usize>() = len60;
-                                        *base
-                                            .add(13 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<*mut u8>() = ptr60.cast_mut();
-                                    }
-                                }
-                                *ptr43
-                                    .add(2 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>() = len61;
-                                *ptr43
-                                    .add(::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>() = result61;
-                                let vec64 = rejected44;
-                                let len64 = vec64.len();
-                                let layout64 = _rt::alloc::Layout::from_size_align(
-                                        vec64.len() * (3 * ::core::mem::size_of::<*const u8>()),
-                                        ::core::mem::size_of::<*const u8>(),
-                                    )
-                                    .unwrap();
-                                let (result64, _cleanup64) = wit_bindgen::rt::Cleanup::new(
-                                    layout64,
-                                );
-                                if let Some(cleanup) = _cleanup64 {
-                                    cleanup.forget();
-                                }
-                                for (i, e) in vec64.into_iter().enumerate() {
-                                    let base = result64
-                                        .add(i * (3 * ::core::mem::size_of::<*const u8>()));
-                                    {
-                                        let Rejection { index: index62, reason: reason62 } = e;
-                                        *base.add(0).cast::<i32>() = _rt::as_i32(index62);
-                                        let vec63 = (reason62.into_bytes()).into_boxed_slice();
                                         let ptr63 = vec63.as_ptr().cast::<u8>();
                                         let len63 = vec63.len();
                                         ::core::mem::forget(vec63);
                                         *base
-                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .add(14 * ::core::mem::size_of::<*const u8>())
                                             .cast::<usize>() = len63;
                                         *base
-                                            .add(::core::mem::size_of::<*const u8>())
+                                            .add(13 * ::core::mem::size_of::<*const u8>())
                                             .cast::<*mut u8>() = ptr63.cast_mut();
                                     }
                                 }
                                 *ptr43
-                                    .add(4 * ::core::mem::size_of::<*const u8>())
+                                    .add(2 * ::core::mem::size_of::<*const u8>())
                                     .cast::<usize>() = len64;
                                 *ptr43
-                                    .add(3 * ::core::mem::size_of::<*const u8>())
+                                    .add(::core::mem::size_of::<*const u8>())
                                     .cast::<*mut u8>() = result64;
+                                let vec67 = rejected44;
+                                let len67 = vec67.len();
+                                let layout67 = _rt::alloc::Layout::from_size_align(
+                                        vec67.len() * (3 * ::core::mem::size_of::<*const u8>()),
+                                        ::core::mem::size_of::<*const u8>(),
+                                    )
+                                    .unwrap();
+                                let (result67, _cleanup67) = wit_bindgen::rt::Cleanup::new(
+                                    layout67,
+                                );
+                                if let Some(cleanup) = _cleanup67 {
+                                    cleanup.forget();
+                                }
+                                for (i, e) in vec67.into_iter().enumerate() {
+                                    let base = result67
+                                        .add(i * (3 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        let Rejection { index: index65, reason: reason65 } = e;
+                                        *base.add(0).cast::<i32>() = _rt::as_i32(index65);
+                                        let vec66 = (reason65.into_bytes()).into_boxed_slice();
+                                        let ptr66 = vec66.as_ptr().cast::<u8>();
+                                        let len66 = vec66.len();
+                                        ::core::mem::forget(vec66);
+                                        *base
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>() = len66;
+                                        *base
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>() = ptr66.cast_mut();
+                                    }
+                                }
+                                *ptr43
+                                    .add(4 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>() = len67;
+                                *ptr43
+                                    .add(3 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>() = result67;
                             }
                             Err(e) => {
                                 *ptr43.add(0).cast::<u8>() = (1i32) as u8;
-                                use super::super::super::super::lockgate::plugin::types::Failure as V69;
+                                use super::super::super::super::lockgate::plugin::types::Failure as V72;
                                 match e {
-                                    V69::Retry(e) => {
+                                    V72::Retry(e) => {
                                         *ptr43
                                             .add(::core::mem::size_of::<*const u8>())
                                             .cast::<u8>() = (0i32) as u8;
                                         let super::super::super::super::lockgate::plugin::types::Retry {
-                                            message: message65,
-                                            after: after65,
+                                            message: message68,
+                                            after: after68,
                                         } = e;
-                                        let vec66 = (message65.into_bytes()).into_boxed_slice();
-                                        let ptr66 = vec66.as_ptr().cast::<u8>();
-                                        let len66 = vec66.len();
-                                        ::core::mem::forget(vec66);
+                                        let vec69 = (message68.into_bytes()).into_boxed_slice();
+                                        let ptr69 = vec69.as_ptr().cast::<u8>();
+                                        let len69 = vec69.len();
+                                        ::core::mem::forget(vec69);
                                         *ptr43
                                             .add(3 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<usize>() = len66;
+                                            .cast::<usize>() = len69;
                                         *ptr43
                                             .add(2 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<*mut u8>() = ptr66.cast_mut();
-                                        match after65 {
+                                            .cast::<*mut u8>() = ptr69.cast_mut();
+                                        match after68 {
                                             Some(e) => {
                                                 *ptr43
                                                     .add(4 * ::core::mem::size_of::<*const u8>())
@@ -4880,35 +4931,35 @@ pub mod exports {
                                             }
                                         };
                                     }
-                                    V69::Isolate(e) => {
+                                    V72::Isolate(e) => {
                                         *ptr43
                                             .add(::core::mem::size_of::<*const u8>())
                                             .cast::<u8>() = (1i32) as u8;
-                                        let vec67 = (e.into_bytes()).into_boxed_slice();
-                                        let ptr67 = vec67.as_ptr().cast::<u8>();
-                                        let len67 = vec67.len();
-                                        ::core::mem::forget(vec67);
+                                        let vec70 = (e.into_bytes()).into_boxed_slice();
+                                        let ptr70 = vec70.as_ptr().cast::<u8>();
+                                        let len70 = vec70.len();
+                                        ::core::mem::forget(vec70);
                                         *ptr43
                                             .add(3 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<usize>() = len67;
+                                            .cast::<usize>() = len70;
                                         *ptr43
                                             .add(2 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<*mut u8>() = ptr67.cast_mut();
+                                            .cast::<*mut u8>() = ptr70.cast_mut();
                                     }
-                                    V69::Hold(e) => {
+                                    V72::Hold(e) => {
                                         *ptr43
                                             .add(::core::mem::size_of::<*const u8>())
                                             .cast::<u8>() = (2i32) as u8;
-                                        let vec68 = (e.into_bytes()).into_boxed_slice();
-                                        let ptr68 = vec68.as_ptr().cast::<u8>();
-                                        let len68 = vec68.len();
-                                        ::core::mem::forget(vec68);
+                                        let vec71 = (e.into_bytes()).into_boxed_slice();
+                                        let ptr71 = vec71.as_ptr().cast::<u8>();
+                                        let len71 = vec71.len();
+                                        ::core::mem::forget(vec71);
                                         *ptr43
                                             .add(3 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<usize>() = len68;
+                                            .cast::<usize>() = len71;
                                         *ptr43
                                             .add(2 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<*mut u8>() = ptr68.cast_mut();
+                                            .cast::<*mut u8>() = ptr71.cast_mut();
                                     }
                                 }
                             }
@@ -4929,10 +4980,10 @@ pub mod exports {
                                 let l2 = *arg0
                                     .add(2 * ::core::mem::size_of::<*const u8>())
                                     .cast::<usize>();
-                                let base36 = l1;
-                                let len36 = l2;
-                                for i in 0..len36 {
-                                    let base = base36
+                                let base41 = l1;
+                                let len41 = l2;
+                                for i in 0..len41 {
+                                    let base = base41
                                         .add(i * (15 * ::core::mem::size_of::<*const u8>()));
                                     {
                                         let l3 = *base.add(0).cast::<*mut u8>();
@@ -5022,11 +5073,11 @@ pub mod exports {
                                                 let l23 = *base
                                                     .add(10 * ::core::mem::size_of::<*const u8>())
                                                     .cast::<usize>();
-                                                let base27 = l22;
-                                                let len27 = l23;
-                                                for i in 0..len27 {
-                                                    let base = base27
-                                                        .add(i * (3 * ::core::mem::size_of::<*const u8>()));
+                                                let base32 = l22;
+                                                let len32 = l23;
+                                                for i in 0..len32 {
+                                                    let base = base32
+                                                        .add(i * (5 * ::core::mem::size_of::<*const u8>()));
                                                     {
                                                         let l24 = i32::from(*base.add(0).cast::<u8>());
                                                         match l24 {
@@ -5040,109 +5091,127 @@ pub mod exports {
                                                                 _rt::cabi_dealloc(l25, l26, 1);
                                                             }
                                                             1 => {}
-                                                            _ => {}
+                                                            2 => {}
+                                                            _ => {
+                                                                let l27 = *base
+                                                                    .add(::core::mem::size_of::<*const u8>())
+                                                                    .cast::<*mut u8>();
+                                                                let l28 = *base
+                                                                    .add(2 * ::core::mem::size_of::<*const u8>())
+                                                                    .cast::<usize>();
+                                                                let base29 = l27;
+                                                                let len29 = l28;
+                                                                _rt::cabi_dealloc(base29, len29 * 4, 4);
+                                                                let l30 = *base
+                                                                    .add(3 * ::core::mem::size_of::<*const u8>())
+                                                                    .cast::<*mut u8>();
+                                                                let l31 = *base
+                                                                    .add(4 * ::core::mem::size_of::<*const u8>())
+                                                                    .cast::<usize>();
+                                                                _rt::cabi_dealloc(l30, l31, 1);
+                                                            }
                                                         }
                                                     }
                                                 }
                                                 _rt::cabi_dealloc(
-                                                    base27,
-                                                    len27 * (3 * ::core::mem::size_of::<*const u8>()),
+                                                    base32,
+                                                    len32 * (5 * ::core::mem::size_of::<*const u8>()),
                                                     ::core::mem::size_of::<*const u8>(),
                                                 );
                                             }
                                             _ => {
-                                                let l28 = *base
+                                                let l33 = *base
                                                     .add(9 * ::core::mem::size_of::<*const u8>())
                                                     .cast::<*mut u8>();
-                                                let l29 = *base
+                                                let l34 = *base
                                                     .add(10 * ::core::mem::size_of::<*const u8>())
                                                     .cast::<usize>();
-                                                let base30 = l28;
-                                                let len30 = l29;
-                                                _rt::cabi_dealloc(base30, len30 * 1, 1);
+                                                let base35 = l33;
+                                                let len35 = l34;
+                                                _rt::cabi_dealloc(base35, len35 * 1, 1);
                                             }
                                         }
-                                        let l31 = *base
+                                        let l36 = *base
                                             .add(11 * ::core::mem::size_of::<*const u8>())
                                             .cast::<*mut u8>();
-                                        let l32 = *base
+                                        let l37 = *base
                                             .add(12 * ::core::mem::size_of::<*const u8>())
                                             .cast::<usize>();
-                                        _rt::cabi_dealloc(l31, l32, 1);
-                                        let l33 = *base
+                                        _rt::cabi_dealloc(l36, l37, 1);
+                                        let l38 = *base
                                             .add(13 * ::core::mem::size_of::<*const u8>())
                                             .cast::<*mut u8>();
-                                        let l34 = *base
+                                        let l39 = *base
                                             .add(14 * ::core::mem::size_of::<*const u8>())
                                             .cast::<usize>();
-                                        let base35 = l33;
-                                        let len35 = l34;
-                                        _rt::cabi_dealloc(base35, len35 * 4, 4);
-                                    }
-                                }
-                                _rt::cabi_dealloc(
-                                    base36,
-                                    len36 * (15 * ::core::mem::size_of::<*const u8>()),
-                                    ::core::mem::size_of::<*const u8>(),
-                                );
-                                let l37 = *arg0
-                                    .add(3 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<*mut u8>();
-                                let l38 = *arg0
-                                    .add(4 * ::core::mem::size_of::<*const u8>())
-                                    .cast::<usize>();
-                                let base41 = l37;
-                                let len41 = l38;
-                                for i in 0..len41 {
-                                    let base = base41
-                                        .add(i * (3 * ::core::mem::size_of::<*const u8>()));
-                                    {
-                                        let l39 = *base
-                                            .add(::core::mem::size_of::<*const u8>())
-                                            .cast::<*mut u8>();
-                                        let l40 = *base
-                                            .add(2 * ::core::mem::size_of::<*const u8>())
-                                            .cast::<usize>();
-                                        _rt::cabi_dealloc(l39, l40, 1);
+                                        let base40 = l38;
+                                        let len40 = l39;
+                                        _rt::cabi_dealloc(base40, len40 * 4, 4);
                                     }
                                 }
                                 _rt::cabi_dealloc(
                                     base41,
-                                    len41 * (3 * ::core::mem::size_of::<*const u8>()),
+                                    len41 * (15 * ::core::mem::size_of::<*const u8>()),
+                                    ::core::mem::size_of::<*const u8>(),
+                                );
+                                let l42 = *arg0
+                                    .add(3 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<*mut u8>();
+                                let l43 = *arg0
+                                    .add(4 * ::core::mem::size_of::<*const u8>())
+                                    .cast::<usize>();
+                                let base46 = l42;
+                                let len46 = l43;
+                                for i in 0..len46 {
+                                    let base = base46
+                                        .add(i * (3 * ::core::mem::size_of::<*const u8>()));
+                                    {
+                                        let l44 = *base
+                                            .add(::core::mem::size_of::<*const u8>())
+                                            .cast::<*mut u8>();
+                                        let l45 = *base
+                                            .add(2 * ::core::mem::size_of::<*const u8>())
+                                            .cast::<usize>();
+                                        _rt::cabi_dealloc(l44, l45, 1);
+                                    }
+                                }
+                                _rt::cabi_dealloc(
+                                    base46,
+                                    len46 * (3 * ::core::mem::size_of::<*const u8>()),
                                     ::core::mem::size_of::<*const u8>(),
                                 );
                             }
                             _ => {
-                                let l42 = i32::from(
+                                let l47 = i32::from(
                                     *arg0.add(::core::mem::size_of::<*const u8>()).cast::<u8>(),
                                 );
-                                match l42 {
+                                match l47 {
                                     0 => {
-                                        let l43 = *arg0
+                                        let l48 = *arg0
                                             .add(2 * ::core::mem::size_of::<*const u8>())
                                             .cast::<*mut u8>();
-                                        let l44 = *arg0
+                                        let l49 = *arg0
                                             .add(3 * ::core::mem::size_of::<*const u8>())
                                             .cast::<usize>();
-                                        _rt::cabi_dealloc(l43, l44, 1);
+                                        _rt::cabi_dealloc(l48, l49, 1);
                                     }
                                     1 => {
-                                        let l45 = *arg0
+                                        let l50 = *arg0
                                             .add(2 * ::core::mem::size_of::<*const u8>())
                                             .cast::<*mut u8>();
-                                        let l46 = *arg0
+                                        let l51 = *arg0
                                             .add(3 * ::core::mem::size_of::<*const u8>())
                                             .cast::<usize>();
-                                        _rt::cabi_dealloc(l45, l46, 1);
+                                        _rt::cabi_dealloc(l50, l51, 1);
                                     }
                                     _ => {
-                                        let l47 = *arg0
+                                        let l52 = *arg0
                                             .add(2 * ::core::mem::size_of::<*const u8>())
                                             .cast::<*mut u8>();
-                                        let l48 = *arg0
+                                        let l53 = *arg0
                                             .add(3 * ::core::mem::size_of::<*const u8>())
                                             .cast::<usize>();
-                                        _rt::cabi_dealloc(l47, l48, 1);
+                                        _rt::cabi_dealloc(l52, l53, 1);
                                     }
                                 }
                             }
@@ -5868,9 +5937,9 @@ macro_rules! __export_all_impl {
         #[cfg(target_arch = "wasm32")] #[unsafe (link_section =
         "component-type:wit-bindgen:0.61.1:lockgate:plugin@0.1.0-draft:all:imports and exports")]
         #[doc(hidden)] #[allow(clippy::octal_escapes)] pub static
-        __WIT_BINDGEN_COMPONENT_TYPE : [u8; 3364] = *
+        __WIT_BINDGEN_COMPONENT_TYPE : [u8; 3414] = *
         b"\
-\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\xaa\x19\x01A\x02\x01\
+\0asm\x0d\0\x01\0\0\x19\x16wit-component-encoding\x04\0\x07\xdc\x19\x01A\x02\x01\
 A\x1b\x01B\x15\x01x\x04\0\x09timestamp\x03\0\0\x01r\x02\x04names\x05values\x04\0\
 \x04pair\x03\0\x02\x01p\x03\x01r\x06\x02ids\x08pipelines\x05stages\x06sources\x07\
 read-at\x01\x05extra\x04\x04\0\x05batch\x03\0\x05\x01ks\x01r\x03\x04paths\x07mes\
@@ -5921,7 +5990,7 @@ emit\x01\x12\0\x04drop\x01y\0\x06reject\x01s\0\x04\0\x07outcome\x03\0\x13\x01p\x
 \x01j\x01\x0f\x01\x15\x01@\x01\x06configs\0\x16\x04\0\x09configure\x01\x17\x01p\x0b\
 \x01p\x14\x01j\x01\x19\x01\x05\x01@\x02\x05batch\x01\x06events\x18\0\x1a\x04\0\x09\
 transform\x01\x1b\x04\0#lockgate:plugin/mapping@0.1.0-draft\x05\x0e\x02\x03\0\0\x06\
-access\x02\x03\0\0\x05retry\x01B>\x02\x03\x02\x01\x0f\x04\0\x06access\x03\0\0\x02\
+access\x02\x03\0\0\x05retry\x01B@\x02\x03\x02\x01\x0f\x04\0\x06access\x03\0\0\x02\
 \x03\x02\x01\x08\x04\0\x05batch\x03\0\x02\x02\x03\x02\x01\x09\x04\0\x0cconfig-is\
 sue\x03\0\x04\x02\x03\x02\x01\x0a\x04\0\x07failure\x03\0\x06\x02\x03\x02\x01\x01\
 \x04\0\x04pair\x03\0\x08\x02\x03\x02\x01\x10\x04\0\x05retry\x03\0\x0a\x02\x03\x02\
@@ -5930,22 +5999,23 @@ ypes\x04codes\x04time\x0d\x05indexx\x04feeds\x07session\x0e\x0aattributes\x0f\x0
 payloads\x04\0\x08document\x03\0\x10\x01m\x03\x05never\x08failures\x06always\x04\
 \0\x07inspect\x03\0\x12\x01ps\x01k\x14\x01ky\x01r\x09\x04only\x15\x04skip\x14\x06\
 access\x01\x0btime-member\x0e\x0dmax-documents\x16\x09max-bytes\x16\x07inspect\x13\
-\x12max-response-bytes\x16\x05extra\x0f\x04\0\x05setup\x03\0\x17\x01q\x03\x04tex\
-t\x01s\0\x08document\x01y\0\x12document-as-string\x01y\0\x04\0\x04part\x03\0\x19\
-\x01p\x1a\x01p}\x01q\x02\x05parts\x01\x1b\0\x05bytes\x01\x1c\0\x04\0\x0crequest-\
-body\x03\0\x1d\x01q\x02\x04text\x01s\0\x05bytes\x01\x1c\0\x04\0\x0dresponse-body\
-\x03\0\x1f\x01py\x01r\x07\x06methods\x0bpath-suffixs\x05query\x0f\x07headers\x0f\
-\x04body\x1e\x03tags\x07carries!\x04\0\x07request\x03\0\"\x01r\x02\x05indexy\x06\
-reasons\x04\0\x09rejection\x03\0$\x01p#\x01p%\x01r\x02\x08requests&\x08rejected'\
-\x04\0\x07encoded\x03\0(\x01r\x04\x06status{\x07headers\x0f\x04body\x20\x09trunc\
-ated\x7f\x04\0\x08response\x03\0*\x01r\x04\x06methods\x0bpath-suffixs\x03tags\x07\
-carries!\x04\0\x04sent\x03\0,\x01q\x03\x09delivered\0\0\x08rejected\x01s\0\x05re\
-try\0\0\x04\0\x0bdisposition\x03\0.\x01o\x02y/\x01p0\x01q\x07\x09by-status\0\0\x09\
-delivered\0\0\x05mixed\x011\0\x05retry\x01\x0b\0\x05split\x01s\0\x08rejected\x01\
-s\0\x04hold\x01s\0\x04\0\x08delivery\x03\02\x01p\x05\x01j\x01\x18\x014\x01@\x01\x06\
-configs\05\x04\0\x09configure\x016\x01p\x11\x01j\x01)\x01\x07\x01@\x02\x05batch\x03\
-\x09documents7\08\x04\0\x06encode\x019\x01@\x03\x05batch\x03\x04sent-\x08respons\
-e+\03\x04\0\x08classify\x01:\x04\0)lockgate:plugin/http-encoding@0.1.0-draft\x05\
+\x12max-response-bytes\x16\x05extra\x0f\x04\0\x05setup\x03\0\x17\x01py\x01r\x02\x09\
+documents\x19\x09separators\x04\0\x06joined\x03\0\x1a\x01q\x04\x04text\x01s\0\x08\
+document\x01y\0\x12document-as-string\x01y\0\x09documents\x01\x1b\0\x04\0\x04par\
+t\x03\0\x1c\x01p\x1d\x01p}\x01q\x02\x05parts\x01\x1e\0\x05bytes\x01\x1f\0\x04\0\x0c\
+request-body\x03\0\x20\x01q\x02\x04text\x01s\0\x05bytes\x01\x1f\0\x04\0\x0drespo\
+nse-body\x03\0\"\x01r\x07\x06methods\x0bpath-suffixs\x05query\x0f\x07headers\x0f\
+\x04body!\x03tags\x07carries\x19\x04\0\x07request\x03\0$\x01r\x02\x05indexy\x06r\
+easons\x04\0\x09rejection\x03\0&\x01p%\x01p'\x01r\x02\x08requests(\x08rejected)\x04\
+\0\x07encoded\x03\0*\x01r\x04\x06status{\x07headers\x0f\x04body#\x09truncated\x7f\
+\x04\0\x08response\x03\0,\x01r\x04\x06methods\x0bpath-suffixs\x03tags\x07carries\
+\x19\x04\0\x04sent\x03\0.\x01q\x03\x09delivered\0\0\x08rejected\x01s\0\x05retry\0\
+\0\x04\0\x0bdisposition\x03\00\x01o\x02y1\x01p2\x01q\x07\x09by-status\0\0\x09del\
+ivered\0\0\x05mixed\x013\0\x05retry\x01\x0b\0\x05split\x01s\0\x08rejected\x01s\0\
+\x04hold\x01s\0\x04\0\x08delivery\x03\04\x01p\x05\x01j\x01\x18\x016\x01@\x01\x06\
+configs\07\x04\0\x09configure\x018\x01p\x11\x01j\x01+\x01\x07\x01@\x02\x05batch\x03\
+\x09documents9\0:\x04\0\x06encode\x01;\x01@\x03\x05batch\x03\x04sent/\x08respons\
+e-\05\x04\0\x08classify\x01<\x04\0)lockgate:plugin/http-encoding@0.1.0-draft\x05\
 \x11\x04\0\x1flockgate:plugin/all@0.1.0-draft\x04\0\x0b\x09\x01\0\x03all\x03\0\0\
 \0G\x09producers\x01\x0cprocessed-by\x02\x0dwit-component\x070.258.3\x10wit-bind\
 gen-rust\x060.61.1";
@@ -6129,8 +6199,8 @@ macro_rules! __export_world_http_sink {
     ($ty:ident) => {
         $crate::__export_lockgate_plugin_http_encoding_0_1_0_draft_cabi!($ty with_types_in $crate::bindings::exports::lockgate::plugin::http_encoding);
         #[unsafe(link_section = "component-type:lockgate:http-sink")]
-        pub static WORLD: [u8; 1948] = *b"\
-\x00asm\r\x00\x01\x00\x00\x19\x16wit-component-encoding\x04\x00\x07\xb4\x0e\x01A\
+        pub static WORLD: [u8; 1998] = *b"\
+\x00asm\r\x00\x01\x00\x00\x19\x16wit-component-encoding\x04\x00\x07\xe6\x0e\x01A\
 \x02\x01A\x0f\x01B\x15\x01x\x04\x00\ttimestamp\x03\x00\x00\x01r\x02\x04names\x05values\
 \x04\x00\x04pair\x03\x00\x02\x01p\x03\x01r\x06\x02ids\x08pipelines\x05stages\x06so\
 urces\x07read-at\x01\x05extra\x04\x04\x00\x05batch\x03\x00\x05\x01ks\x01r\x03\x04p\
@@ -6149,7 +6219,7 @@ luey\x01\x00\x04\x00\x03add\x01\x00\x01@\x02\x04names\x05valueu\x01\x00\x04\x00\
 ve\x01\x01\x03\x00#lockgate:plugin/metrics@0.1.0-dra\
 ft\x05\x03\x02\x03\x00\x00\x06access\x02\x03\x00\x00\x05batch\x02\x03\x00\x00\x0cconfig-iss\
 ue\x02\x03\x00\x00\x07failure\x02\x03\x00\x00\x05retry\x02\x03\x00\x00\ttimestamp\x01B\
->\x02\x03\x02\x01\x04\x04\x00\x06access\x03\x00\x00\x02\x03\x02\x01\x05\x04\x00\x05batch\x03\x00\x02\x02\x03\x02\x01\x06\x04\
+@\x02\x03\x02\x01\x04\x04\x00\x06access\x03\x00\x00\x02\x03\x02\x01\x05\x04\x00\x05batch\x03\x00\x02\x02\x03\x02\x01\x06\x04\
 \x00\x0cconfig-issue\x03\x00\x04\x02\x03\x02\x01\x07\x04\x00\x07failure\x03\x00\x06\x02\x03\x02\x01\x01\
 \x04\x00\x04pair\x03\x00\x08\x02\x03\x02\x01\x08\x04\x00\x05retry\x03\x00\n\x02\x03\x02\x01\t\x04\x00\ttimest\
 amp\x03\x00\x0c\x01ks\x01p\t\x01r\t\x03keys\nevent-types\x04codes\x04t\
@@ -6158,27 +6228,28 @@ ayloads\x04\x00\x08document\x03\x00\x10\x01m\x03\x05never\x08failures\x06\
 always\x04\x00\x07inspect\x03\x00\x12\x01ps\x01k\x14\x01ky\x01r\t\x04only\x15\x04sk\
 ip\x14\x06access\x01\x0btime-member\x0e\rmax-documents\x16\t\
 max-bytes\x16\x07inspect\x13\x12max-response-bytes\x16\x05\
-extra\x0f\x04\x00\x05setup\x03\x00\x17\x01q\x03\x04text\x01s\x00\x08document\x01y\x00\
-\x12document-as-string\x01y\x00\x04\x00\x04part\x03\x00\x19\x01p\x1a\x01p}\x01q\
-\x02\x05parts\x01\x1b\x00\x05bytes\x01\x1c\x00\x04\x00\x0crequest-body\x03\x00\x1d\x01q\x02\
-\x04text\x01s\x00\x05bytes\x01\x1c\x00\x04\x00\rresponse-body\x03\x00\x1f\x01py\x01\
-r\x07\x06methods\x0bpath-suffixs\x05query\x0f\x07headers\x0f\x04\
-body\x1e\x03tags\x07carries!\x04\x00\x07request\x03\x00\"\x01r\x02\x05inde\
-xy\x06reasons\x04\x00\trejection\x03\x00$\x01p#\x01p%\x01r\x02\x08reque\
-sts&\x08rejected\'\x04\x00\x07encoded\x03\x00(\x01r\x04\x06status{\x07h\
-eaders\x0f\x04body \ttruncated\x7f\x04\x00\x08response\x03\x00*\x01r\
-\x04\x06methods\x0bpath-suffixs\x03tags\x07carries!\x04\x00\x04s\
-ent\x03\x00,\x01q\x03\tdelivered\x00\x00\x08rejected\x01s\x00\x05retry\x00\
-\x00\x04\x00\x0bdisposition\x03\x00.\x01o\x02y/\x01p0\x01q\x07\tby-status\x00\
-\x00\tdelivered\x00\x00\x05mixed\x011\x00\x05retry\x01\x0b\x00\x05split\x01s\x00\
-\x08rejected\x01s\x00\x04hold\x01s\x00\x04\x00\x08delivery\x03\x002\x01p\x05\x01j\x01\
-\x18\x014\x01@\x01\x06configs\x005\x04\x00\tconfigure\x016\x01p\x11\x01j\x01)\x01\x07\x01\
-@\x02\x05batch\x03\tdocuments7\x008\x04\x00\x06encode\x019\x01@\x03\x05bat\
-ch\x03\x04sent-\x08response+\x003\x04\x00\x08classify\x01:\x04\x00)loc\
-kgate:plugin/http-encoding@0.1.0-draft\x05\n\
-\x04\x00%lockgate:plugin/http-sink@0.1.0-draft\
-\x04\x00\x0b\x0f\x01\x00\thttp-sink\x03\x00\x00\x00/\tproducers\x01\x0cprocess\
-ed-by\x01\rwit-component\x070.258.3\
+extra\x0f\x04\x00\x05setup\x03\x00\x17\x01py\x01r\x02\tdocuments\x19\tsepar\
+ators\x04\x00\x06joined\x03\x00\x1a\x01q\x04\x04text\x01s\x00\x08document\x01y\x00\
+\x12document-as-string\x01y\x00\tdocuments\x01\x1b\x00\x04\x00\x04pa\
+rt\x03\x00\x1c\x01p\x1d\x01p}\x01q\x02\x05parts\x01\x1e\x00\x05bytes\x01\x1f\x00\x04\x00\x0creque\
+st-body\x03\x00 \x01q\x02\x04text\x01s\x00\x05bytes\x01\x1f\x00\x04\x00\rrespons\
+e-body\x03\x00\"\x01r\x07\x06methods\x0bpath-suffixs\x05query\x0f\
+\x07headers\x0f\x04body!\x03tags\x07carries\x19\x04\x00\x07request\x03\
+\x00$\x01r\x02\x05indexy\x06reasons\x04\x00\trejection\x03\x00&\x01p%\x01p\
+\'\x01r\x02\x08requests(\x08rejected)\x04\x00\x07encoded\x03\x00*\x01r\x04\
+\x06status{\x07headers\x0f\x04body#\ttruncated\x7f\x04\x00\x08res\
+ponse\x03\x00,\x01r\x04\x06methods\x0bpath-suffixs\x03tags\x07ca\
+rries\x19\x04\x00\x04sent\x03\x00.\x01q\x03\tdelivered\x00\x00\x08rejected\
+\x01s\x00\x05retry\x00\x00\x04\x00\x0bdisposition\x03\x000\x01o\x02y1\x01p2\x01q\x07\t\
+by-status\x00\x00\tdelivered\x00\x00\x05mixed\x013\x00\x05retry\x01\x0b\
+\x00\x05split\x01s\x00\x08rejected\x01s\x00\x04hold\x01s\x00\x04\x00\x08deliver\
+y\x03\x004\x01p\x05\x01j\x01\x18\x016\x01@\x01\x06configs\x007\x04\x00\tconfigure\x018\
+\x01p\x11\x01j\x01+\x01\x07\x01@\x02\x05batch\x03\tdocuments9\x00:\x04\x00\x06encod\
+e\x01;\x01@\x03\x05batch\x03\x04sent/\x08response-\x005\x04\x00\x08classi\
+fy\x01<\x04\x00)lockgate:plugin/http-encoding@0.1\
+.0-draft\x05\n\x04\x00%lockgate:plugin/http-sink@0\
+.1.0-draft\x04\x00\x0b\x0f\x01\x00\thttp-sink\x03\x00\x00\x00/\tproducer\
+s\x01\x0cprocessed-by\x01\rwit-component\x070.258.3\
 ";
     };
 }

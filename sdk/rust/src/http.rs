@@ -1,6 +1,8 @@
 use std::borrow::Cow;
 
-use crate::{Delivery, Pair, Part, Rejection, Request, RequestBody, Response, ResponseBody, Retry};
+use crate::{
+    Delivery, Joined, Pair, Part, Rejection, Request, RequestBody, Response, ResponseBody, Retry,
+};
 
 impl Request {
     /// A POST to the operator's URL.
@@ -33,15 +35,21 @@ impl Request {
 impl RequestBody {
     /// A JSON array of documents, which need not pass through the plugin.
     pub fn array(documents: &[u32]) -> RequestBody {
-        let mut parts = Vec::with_capacity(2 * documents.len() + 1);
-        for &document in documents {
-            let separator = if parts.is_empty() { "[" } else { "," };
-            parts.push(Part::Text(separator.into()));
-            parts.push(Part::Document(document));
-        }
-        let end = if parts.is_empty() { "[]" } else { "]" };
-        parts.push(Part::Text(end.into()));
-        RequestBody::Parts(parts)
+        RequestBody::Parts(vec![
+            Part::Text("[".into()),
+            Part::joined(documents, ","),
+            Part::Text("]".into()),
+        ])
+    }
+}
+
+impl Part {
+    /// Documents with a text between each two.
+    pub fn joined(documents: &[u32], separator: impl Into<String>) -> Part {
+        Part::Documents(Joined {
+            documents: documents.to_vec(),
+            separator: separator.into(),
+        })
     }
 }
 

@@ -73,8 +73,8 @@ use serde::de::DeserializeOwned;
 
 pub use bindings::exports::lockgate::plugin::filtering::Verdict;
 pub use bindings::exports::lockgate::plugin::http_encoding::{
-    Delivery, Disposition, Document, Encoded, Inspect, Part, Rejection, Request, RequestBody,
-    Response, ResponseBody, Sent, Setup as SinkSetup,
+    Delivery, Disposition, Document, Encoded, Inspect, Joined, Part, Rejection, Request,
+    RequestBody, Response, ResponseBody, Sent, Setup as SinkSetup,
 };
 pub use bindings::exports::lockgate::plugin::mapping::{Mapped, Outcome};
 pub use bindings::lockgate::plugin::events::Event;

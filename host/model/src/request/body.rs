@@ -2,6 +2,11 @@ use std::collections::HashSet;
 
 use bytes::{BufMut, Bytes, BytesMut};
 
+use super::Violation;
+
+/// Longest text between two documents of a body, in bytes.
+const SEPARATOR_MAX: usize = 64;
+
 /// A piece of a body. The host puts the documents in, so that a sink need not see them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
@@ -10,6 +15,22 @@ pub enum Part {
     Document(u32),
     /// The payload as a JSON string, quoted and escaped.
     DocumentAsString(u32),
+    /// Payloads as they are, with a text between each two.
+    Documents {
+        indexes: Vec<u32>,
+        separator: String,
+    },
+}
+
+impl Part {
+    /// The documents in it, by index.
+    fn documents(&self) -> &[u32] {
+        match self {
+            Part::Text(_) => &[],
+            Part::Document(index) | Part::DocumentAsString(index) => std::slice::from_ref(index),
+            Part::Documents { indexes, .. } => indexes,
+        }
+    }
 }
 
 /// The body of a request, before the documents are put in.
@@ -32,6 +53,14 @@ impl Body {
                 Part::Text(text) => body.put_slice(text.as_bytes()),
                 Part::Document(index) => body.put_slice(payload(*index).as_bytes()),
                 Part::DocumentAsString(index) => put_json_string(&mut body, payload(*index)),
+                Part::Documents { indexes, separator } => {
+                    for (at, index) in indexes.iter().enumerate() {
+                        if at > 0 {
+                            body.put_slice(separator.as_bytes());
+                        }
+                        body.put_slice(payload(*index).as_bytes());
+                    }
+                }
             }
         }
         body.freeze()
@@ -47,26 +76,44 @@ impl Body {
                     Part::Text(text) => text.len(),
                     Part::Document(index) => payload(*index).len(),
                     Part::DocumentAsString(index) => json_string_len(payload(*index)),
+                    Part::Documents { indexes, separator } => {
+                        let payloads: usize =
+                            indexes.iter().map(|&index| payload(index).len()).sum();
+                        payloads + separator.len() * indexes.len().saturating_sub(1)
+                    }
                 })
                 .sum(),
         }
     }
 
-    /// The first document in the body that is not among `carries`.
-    pub(crate) fn documents_outside(&self, carries: &[u32]) -> Option<u32> {
+    /// The rules for what a body is made of. `carries`: the documents of its request.
+    pub(crate) fn check(&self, carries: &[u32]) -> Result<(), Violation> {
         let Body::Parts(parts) = self else {
-            return None;
+            return Ok(());
         };
-        let documents = parts.iter().filter_map(|part| match part {
-            Part::Text(_) => None,
-            Part::Document(index) | Part::DocumentAsString(index) => Some(*index),
+        let separators = parts.iter().filter_map(|part| match part {
+            Part::Documents { separator, .. } => Some(separator.len()),
+            _ => None,
         });
+        if let Some(len) = separators.max().filter(|&len| len > SEPARATOR_MAX) {
+            return Err(Violation::SeparatorTooLong(len));
+        }
+        let documents = parts.iter().flat_map(Part::documents).copied();
         // Usually they are in the order of `carries`: then no set is built.
         if documents.clone().eq(carries.iter().copied()) {
-            return None;
+            return Ok(());
         }
-        let carried: HashSet<u32> = carries.iter().copied().collect();
-        documents.into_iter().find(|index| !carried.contains(index))
+        let mut missing: HashSet<u32> = carries.iter().copied().collect();
+        for index in documents {
+            if !missing.remove(&index) {
+                return Err(if carries.contains(&index) {
+                    Violation::DocumentTwice(index)
+                } else {
+                    Violation::NotCarried(index)
+                });
+            }
+        }
+        Ok(())
     }
 
     /// Whether the body begins as one with this `Content-Encoding` does. A body of parts is never
@@ -140,12 +187,17 @@ mod tests {
             Part::Document(1),
             Part::Text(",".into()),
             Part::DocumentAsString(1),
+            Part::Text(",".into()),
+            Part::Documents {
+                indexes: vec![0, 1, 0],
+                separator: ", ".into(),
+            },
             Part::Text("]".into()),
         ]);
         let assembled = body.assemble(|index| payloads[index as usize]);
         assert_eq!(
             std::str::from_utf8(&assembled).unwrap(),
-            r#"[{"b":"x\\y"},"{\"b\":\"x\\\\y\"}"]"#
+            r#"[{"b":"x\\y"},"{\"b\":\"x\\\\y\"}",{"a":1}, {"b":"x\\y"}, {"a":1}]"#
         );
         assert_eq!(body.len(|index| payloads[index as usize]), assembled.len());
     }

@@ -284,6 +284,10 @@ fn request(request: http::Request) -> Request {
         http::Part::Text(text) => Part::Text(text),
         http::Part::Document(index) => Part::Document(index),
         http::Part::DocumentAsString(index) => Part::DocumentAsString(index),
+        http::Part::Documents(http::Joined {
+            documents: indexes,
+            separator,
+        }) => Part::Documents { indexes, separator },
     };
     Request {
         method: request.method,
