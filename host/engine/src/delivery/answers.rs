@@ -1,0 +1,247 @@
+//! What an answer means for the documents of its request.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use lockgate_model::contract::{CallError, Inspect};
+use lockgate_model::request::{Delivery, Disposition, Response};
+
+use crate::Uptime;
+use crate::answer::{self, Judgement, SendFailure};
+use crate::circuit::Trouble;
+use crate::condition::ConditionKind;
+use crate::delivery::request::{Lineage, RequestState};
+use crate::flights::Hold;
+use crate::index::RequestId;
+use crate::io::Action;
+use crate::pipeline::{Pipeline, Timer};
+
+impl Pipeline {
+    pub(crate) fn answered(
+        &mut self,
+        now: Uptime,
+        id: RequestId,
+        response: Response,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
+        request.status = response.status;
+        let accepted = (200..300).contains(&response.status);
+        request.excerpt = if accepted {
+            String::new()
+        } else {
+            answer::excerpt(&response)
+        };
+        let inspected = match self.settings.sink.inspect {
+            Inspect::Never => false,
+            Inspect::Failures => !accepted,
+            Inspect::Always => true,
+        };
+        if inspected {
+            return self.classify(id, Arc::new(response), actions);
+        }
+        self.judge(now, id, answer::by_status(&response), actions);
+    }
+
+    pub(crate) fn classify(
+        &mut self,
+        id: RequestId,
+        response: Arc<Response>,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
+        let Some(flight) = self.flights.get(&request.flight) else {
+            return;
+        };
+        request.state = RequestState::Classifying(response.clone());
+        actions.push(Action::Classify {
+            request: id,
+            info: flight.info().clone(),
+            sent: request.outgoing.request.sent(),
+            response,
+        });
+    }
+
+    pub(crate) fn not_sent(
+        &mut self,
+        now: Uptime,
+        id: RequestId,
+        failure: SendFailure,
+        actions: &mut Vec<Action>,
+    ) {
+        if let Some(request) = self.requests.get_mut(&id) {
+            request.status = 0;
+        }
+        self.judge(now, id, answer::by_failure(failure), actions);
+    }
+
+    pub(crate) fn classified(
+        &mut self,
+        now: Uptime,
+        id: RequestId,
+        result: Result<Delivery, CallError>,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
+        let RequestState::Classifying(response) = &request.state else {
+            return;
+        };
+        let response = response.clone();
+        let judgement = match result {
+            Ok(delivery) => {
+                let (judgement, disbelieved) = answer::by_sink(&response, delivery);
+                if disbelieved && !std::mem::replace(&mut self.disbelief_reported, true) {
+                    actions.push(Action::Warn(format!(
+                        "{} settles documents on a response with status {}; the host's table \
+                         decides such responses, here and from now on",
+                        self.settings.sink.label, response.status
+                    )));
+                }
+                judgement
+            }
+            Err(error) => {
+                let judgement = answer::by_status(&response);
+                if let Judgement::Taken(_) = judgement {
+                    // It may report failures that nobody has read, and sending the request again
+                    // would only repeat its documents: the same response is shown again.
+                    return self.classify_later(now, id, response, &error);
+                }
+                judgement
+            }
+        };
+        self.judge(now, id, judgement, actions);
+    }
+
+    pub(crate) fn classify_later(
+        &mut self,
+        now: Uptime,
+        id: RequestId,
+        response: Arc<Response>,
+        error: &CallError,
+    ) {
+        let until = self.retry_at(now, 4, Uptime::ZERO);
+        let subject = self.settings.sink.label.to_string();
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
+        let since = request
+            .lineage
+            .braked
+            .as_ref()
+            .map_or(now, |hold| hold.since);
+        request.state = RequestState::ClassifyLater(response);
+        self.endpoints[request.endpoint.get()].in_flight -= 1;
+        let kind = ConditionKind::Plugin;
+        let message = format!("a response cannot be judged: {error}");
+        request.lineage.braked = Some(Hold {
+            kind,
+            subject,
+            message,
+            since,
+            until,
+        });
+        self.timers.insert((until, Timer::Request(id)));
+    }
+
+    pub(crate) fn judge(
+        &mut self,
+        now: Uptime,
+        id: RequestId,
+        judgement: Judgement,
+        actions: &mut Vec<Action>,
+    ) {
+        let Some(request) = self.requests.get_mut(&id) else {
+            return;
+        };
+        request.lineage.braked = None;
+        self.endpoints[request.endpoint.get()].in_flight -= 1;
+        match judgement {
+            Judgement::Taken(dispositions) => self.taken(now, id, dispositions),
+            Judgement::AllRejected(reason) => {
+                let rejected = |&index: &u32| (index, Disposition::Rejected(reason.clone()));
+                let all = request
+                    .outgoing
+                    .request
+                    .carries()
+                    .iter()
+                    .map(rejected)
+                    .collect();
+                self.taken(now, id, all);
+            }
+            Judgement::Refused(message) => self.refused(now, id, message, false, actions),
+            Judgement::TooLarge(message) => self.refused(now, id, message, true, actions),
+            Judgement::Wait {
+                message,
+                after,
+                suspicious,
+            } => {
+                self.unavailable(now, id, message, after, suspicious, actions);
+            }
+            Judgement::Operator(message) => {
+                self.fail(now, id, Trouble::Operator, message, Uptime::ZERO);
+                self.back_in_line(id);
+            }
+        }
+    }
+
+    /// The receiver took the request, or some of it.
+    pub(crate) fn taken(
+        &mut self,
+        now: Uptime,
+        id: RequestId,
+        dispositions: Vec<(u32, Disposition)>,
+    ) {
+        let Some(request) = self.requests.get(&id) else {
+            return;
+        };
+        let (flight, index) = (request.flight, request.endpoint);
+        let mut told: HashMap<u32, Disposition> = dispositions.into_iter().collect();
+        let (mut delivered, mut rejected, mut again) = (Vec::new(), Vec::new(), Vec::new());
+        let carries = request.outgoing.request.carries();
+        for (index, &document) in carries.iter().zip(request.outgoing.documents.iter()) {
+            match told.remove(index) {
+                None | Some(Disposition::Delivered) => delivered.push(document),
+                Some(Disposition::Rejected(reason)) => rejected.push((document, reason)),
+                Some(Disposition::Retry) => again.push(document),
+            }
+        }
+        let lineage = request.lineage.clone();
+        if delivered.is_empty() {
+            // An answer ends an outage, but it is not evidence against another document.
+            self.endpoints[index.get()].circuit.succeed();
+        } else {
+            self.accepted(now, index);
+        }
+        self.delivered(now, flight, &delivered);
+        if !again.is_empty() {
+            let failures = if delivered.is_empty() {
+                lineage.failures + 1
+            } else {
+                0
+            };
+            let until = self.retry_at(now, failures, Uptime::ZERO);
+            let hold = Hold {
+                kind: ConditionKind::Documents,
+                subject: self.endpoints[index.get()].name.to_string(),
+                message: "the receiver took only a part of a request".to_owned(),
+                since: lineage.first_failed.unwrap_or(now),
+                until,
+            };
+            let first_failed = Some(hold.since);
+            let lineage = Lineage {
+                failures,
+                first_failed,
+                ..Lineage::default()
+            };
+            self.encode_later(flight, again, lineage, hold);
+        }
+        self.reject(now, flight, rejected);
+        self.end(id);
+    }
+}

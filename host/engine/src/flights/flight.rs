@@ -1,0 +1,127 @@
+//! A batch in flight, and what it waits for.
+
+use std::sync::Arc;
+
+use lockgate_model::contract::BatchInfo;
+use lockgate_model::{Batch, RequestRecord, Seq, StateWrite};
+
+use crate::Uptime;
+use crate::condition::ConditionKind;
+use crate::documents::Documents;
+use crate::fates::Fates;
+use crate::index::{DocumentIndex, StreamIndex};
+
+/// Requests of a batch that its commit records one by one.
+const RECORDS_MAX: usize = 64;
+
+/// A batch in flight.
+#[derive(Debug)]
+pub(crate) struct Flight {
+    pub(crate) stream: StreamIndex,
+    pub(crate) batch: Batch,
+    /// Its entries are dead letters that wait again.
+    pub(crate) is_redrive: bool,
+    pub(crate) generation: u32,
+    pub(crate) info: BatchInfo,
+    pub(crate) phase: Phase,
+    /// Why it does not pass the stages.
+    pub(crate) hold: Option<Hold>,
+    /// Times it was held in a row.
+    pub(crate) held: u32,
+    pub(crate) encodings: usize,
+    pub(crate) requests: usize,
+    pub(crate) records: Vec<RequestRecord>,
+    pub(crate) state: Vec<StateWrite>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Phase {
+    /// It passes the stages when the batches before it have.
+    Queued,
+    /// The stages work on it.
+    Passing,
+    /// It passes them again when its timer runs out.
+    Held,
+    Delivering {
+        documents: Arc<Documents>,
+        fates: Fates,
+    },
+    Committing,
+}
+
+/// Something waits for a reason that a condition shows.
+#[derive(Clone, Debug)]
+pub(crate) struct Hold {
+    pub(crate) kind: ConditionKind,
+    /// A component's label, or a cause of dead letters.
+    pub(crate) subject: String,
+    pub(crate) message: String,
+    pub(crate) since: Uptime,
+    pub(crate) until: Uptime,
+}
+
+impl Hold {
+    pub(crate) fn is_brake(&self) -> bool {
+        self.kind == ConditionKind::Brake
+    }
+}
+
+impl Flight {
+    pub(crate) fn new(
+        stream: StreamIndex,
+        batch: Batch,
+        is_redrive: bool,
+        generation: u32,
+        info: BatchInfo,
+    ) -> Flight {
+        Flight {
+            stream,
+            batch,
+            is_redrive,
+            generation,
+            info,
+            phase: Phase::Queued,
+            hold: None,
+            held: 0,
+            encodings: 0,
+            requests: 0,
+            records: Vec::new(),
+            state: Vec::new(),
+        }
+    }
+
+    pub(crate) fn info(&self) -> &BatchInfo {
+        &self.info
+    }
+
+    pub(crate) fn documents(&self) -> Option<&Arc<Documents>> {
+        match &self.phase {
+            Phase::Delivering { documents, .. } => Some(documents),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn is_held_by_brake(&self) -> bool {
+        matches!(self.phase, Phase::Held) && self.hold.as_ref().is_some_and(Hold::is_brake)
+    }
+
+    /// The sequence of a document's entry.
+    pub(crate) fn seq(&self, document: DocumentIndex) -> Option<Seq> {
+        let documents = self.documents()?;
+        Some(documents.seq(documents.entry(document)))
+    }
+
+    pub(crate) fn record(&mut self, record: RequestRecord) {
+        if self.records.len() < RECORDS_MAX {
+            self.records.push(record);
+            return;
+        }
+        // The last one stands for all that follow.
+        if let Some(last) = self.records.last_mut() {
+            last.documents += record.documents;
+            last.bytes += record.bytes;
+            last.attempts += record.attempts;
+            last.excerpt = "and further requests".to_owned();
+        }
+    }
+}
