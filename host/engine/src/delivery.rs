@@ -12,4 +12,4 @@ mod report;
 mod request;
 
 pub(crate) use endpoint::Endpoint;
-pub(crate) use request::{Lineage, Request};
+pub(crate) use request::{History, Request};

@@ -10,10 +10,10 @@ use lockgate_model::request::CheckedRequest;
 use crate::documents::Documents;
 use crate::index::DocumentIndex;
 use crate::isolation::{Attempt, Isolation, Piece};
-use crate::passage::{Step, Stop};
 use crate::plugin::Sink;
+use crate::stage_run::{Step, Stop};
 
-/// Documents on their way through `encode`. As [`Passage`](crate::Passage), it takes a step at a
+/// Documents on their way through `encode`. As [`StageRun`](crate::StageRun), it takes a step at a
 /// time.
 #[derive(Debug)]
 pub struct Encoding {
@@ -21,14 +21,14 @@ pub struct Encoding {
     /// What each call may take at the most, in order.
     chunks: Vec<Vec<DocumentIndex>>,
     search: Option<(Vec<DocumentIndex>, Isolation<Encoded>)>,
-    made: Made,
+    made: EncodeOutput,
     cpu: Duration,
     cpu_budget: Duration,
 }
 
 /// Requests, and documents that the sink refused.
 #[derive(Debug, Default)]
-pub struct Made {
+pub struct EncodeOutput {
     pub requests: Vec<OutgoingRequest>,
     pub rejected: Vec<(DocumentIndex, String)>,
 }
@@ -84,13 +84,13 @@ impl Encoding {
             documents,
             chunks,
             search: None,
-            made: Made::default(),
+            made: EncodeOutput::default(),
             cpu: Duration::ZERO,
             cpu_budget,
         }
     }
 
-    pub fn into_made(self) -> Made {
+    pub fn into_output(self) -> EncodeOutput {
         self.made
     }
 

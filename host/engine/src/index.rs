@@ -50,7 +50,7 @@ macro_rules! id {
 
 id! {
     /// A batch in flight. Later batches of a pipeline have larger numbers.
-    FlightId
+    BatchId
 }
 id! {
     /// A request, from its encoding until its documents are final or encoded again.

@@ -10,9 +10,9 @@ use crate::Uptime;
 use crate::answer::SendFailure;
 use crate::condition::ConditionChange;
 use crate::documents::Documents;
-use crate::encoding::{Encoding, Made, OutgoingRequest};
-use crate::index::{EncodingId, EndpointIndex, FlightId, RequestId, StreamIndex};
-use crate::passage::{Passage, Passed, Stop};
+use crate::encoding::{EncodeOutput, Encoding, OutgoingRequest};
+use crate::index::{BatchId, EncodingId, EndpointIndex, RequestId, StreamIndex};
+use crate::stage_run::{StageOutput, StageRun, Stop};
 
 /// What happened. Each [`Action`] that asks for an answer gets exactly one.
 #[derive(Debug)]
@@ -40,15 +40,15 @@ pub enum Input {
         batch: Batch,
         generation: u32,
     },
-    /// The answer to [`Action::Pass`].
-    Passed {
-        flight: FlightId,
-        result: Result<Passed, Stop>,
+    /// The answer to [`Action::RunStages`].
+    StagesRan {
+        batch: BatchId,
+        result: Result<StageOutput, Stop>,
     },
     /// The answer to [`Action::Encode`].
     Encoded {
         encoding: EncodingId,
-        result: Result<Made, Stop>,
+        result: Result<EncodeOutput, Stop>,
     },
     /// An answer to [`Action::Send`].
     Answered {
@@ -66,7 +66,7 @@ pub enum Input {
         result: Result<Delivery, CallError>,
     },
     /// The answer to [`Action::Commit`]. `dead_bytes`: of the pipeline's dead letters after it.
-    Committed { flight: FlightId, dead_bytes: u64 },
+    Committed { batch: BatchId, dead_bytes: u64 },
     /// Dead letters were retried or dropped by the operator: what remains of them.
     DeadBytes(u64),
     /// The operator lets the brake go for everything read until now.
@@ -87,11 +87,11 @@ pub enum Action {
         events: usize,
         bytes: usize,
     },
-    /// Step the passage until it is done or stopped.
-    Pass {
-        flight: FlightId,
+    /// Step the run until it is done or stopped.
+    RunStages {
+        batch: BatchId,
         generation: u32,
-        passage: Box<Passage>,
+        run: Box<StageRun>,
     },
     /// Step the encoding until it is done or stopped.
     Encode {
@@ -119,10 +119,7 @@ pub enum Action {
     /// For the log, once.
     Warn(String),
     /// Make the outcomes of a batch durable. The caller says when it did so: `batch.at` is 0.
-    Commit {
-        flight: FlightId,
-        commit: Box<Commit>,
-    },
+    Commit { batch: BatchId, commit: Box<Commit> },
     /// After [`Input::Drain`]: nothing is under way any more.
     Drained,
 }

@@ -6,6 +6,7 @@
 //! are is in ARCHITECTURE.md under "Rules of delivery".
 
 mod answer;
+mod batches;
 mod brake;
 mod circuit;
 mod condition;
@@ -13,15 +14,14 @@ mod delivery;
 mod documents;
 mod encoding;
 mod fates;
-mod flights;
 mod index;
 mod io;
 mod isolation;
-mod passage;
 mod pipeline;
 mod plugin;
 mod progress;
 mod settings;
+mod stage_run;
 mod streams;
 #[cfg(test)]
 mod testing;
@@ -31,19 +31,19 @@ pub use brake::{BrakeLimits, Engaged};
 pub use circuit::BACKOFF_MAX;
 pub use condition::{Condition, ConditionChange, ConditionKind};
 pub use documents::Documents;
-pub use encoding::{Encoding, Made, OutgoingRequest};
+pub use encoding::{EncodeOutput, Encoding, OutgoingRequest};
 pub use fates::Fates;
 pub use index::{
-    DocumentIndex, EncodingId, EndpointIndex, EntryIndex, FlightId, RequestId, StageIndex,
+    BatchId, DocumentIndex, EncodingId, EndpointIndex, EntryIndex, RequestId, StageIndex,
     StreamIndex,
 };
 pub use io::{Action, Input};
-pub use passage::{FAN_OUT_OF_EVENT_MAX, Passage, Passed, Step, Stop};
 pub use pipeline::Pipeline;
 pub use plugin::{Sink, Stage, StageKind};
 pub use settings::{
     BatchLimits, EndpointSettings, Settings, SinkSettings, StageSettings, StreamSettings,
 };
+pub use stage_run::{FAN_OUT_OF_EVENT_MAX, StageOutput, StageRun, Step, Stop};
 
 /// Time since the host started, which never goes back.
 pub type Uptime = std::time::Duration;

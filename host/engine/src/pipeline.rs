@@ -1,6 +1,6 @@
 //! One pipeline as a state machine: batches in, requests and commits out.
 //!
-//! This file has the way in and what happens at each input; `streams` makes batches, `flights`
+//! This file has the way in and what happens at each input; `streams` makes batches, `batches`
 //! takes them through the stages to their commit, `delivery` sends and judges.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use lockgate_model::{Seq, StateOverlay};
 
 use crate::Uptime;
+use crate::batches::{BatchInFlight, PendingEncoding, Phase};
 use crate::brake::Brake;
 use crate::circuit::{BACKOFF_MAX, Random};
 use crate::condition::{Condition, ConditionKind, Conditions};
 use crate::delivery::{Endpoint, Request};
-use crate::flights::{Flight, PendingEncoding, Phase};
-use crate::index::{EncodingId, EndpointIndex, FlightId, RequestId, StreamIndex};
+use crate::index::{BatchId, EncodingId, EndpointIndex, RequestId, StreamIndex};
 use crate::io::{Action, Input};
 use crate::settings::Settings;
 use crate::streams::Stream;
@@ -30,11 +30,11 @@ pub struct Pipeline {
     pub(crate) settings: Settings,
     pub(crate) streams: Vec<Stream>,
     pub(crate) endpoints: Vec<Endpoint>,
-    pub(crate) flights: BTreeMap<FlightId, Flight>,
+    pub(crate) batches: BTreeMap<BatchId, BatchInFlight>,
     pub(crate) requests: HashMap<RequestId, Request>,
     pub(crate) encodings: HashMap<EncodingId, PendingEncoding>,
     /// What is tried again at which time.
-    pub(crate) timers: BTreeSet<(Uptime, Timer)>,
+    pub(crate) timers: BTreeSet<(Uptime, WorkId)>,
     pub(crate) brake: Brake,
     /// Entries below it may be dead-lettered whatever the brake says, for each stream.
     pub(crate) released: Vec<Seq>,
@@ -53,10 +53,10 @@ pub struct Pipeline {
     last_final: Uptime,
 }
 
-/// What waits for a time.
+/// Work that can wait for a time or for its turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Timer {
-    Flight(FlightId),
+pub(crate) enum WorkId {
+    Batch(BatchId),
     Encoding(EncodingId),
     Request(RequestId),
 }
@@ -74,7 +74,7 @@ impl Pipeline {
         Pipeline {
             streams: settings.streams.iter().map(Stream::new).collect(),
             endpoints: settings.endpoints.iter().map(Endpoint::new).collect(),
-            flights: BTreeMap::new(),
+            batches: BTreeMap::new(),
             requests: HashMap::new(),
             encodings: HashMap::new(),
             timers: BTreeSet::new(),
@@ -116,7 +116,7 @@ impl Pipeline {
             } => {
                 self.begin_redrive(stream, batch, generation);
             }
-            Input::Passed { flight, result } => self.passed(now, flight, result, actions),
+            Input::StagesRan { batch, result } => self.stages_ran(now, batch, result, actions),
             Input::Encoded { encoding, result } => self.encoded(now, encoding, result),
             Input::Answered { request, response } => {
                 self.answered(now, request, response, actions);
@@ -125,7 +125,7 @@ impl Pipeline {
             Input::Classified { request, result } => {
                 self.classified(now, request, result, actions);
             }
-            Input::Committed { flight, dead_bytes } => self.committed(now, flight, dead_bytes),
+            Input::Committed { batch, dead_bytes } => self.committed(now, batch, dead_bytes),
             Input::DeadBytes(bytes) => self.dead_bytes = bytes,
             Input::Release => self.release(now),
             Input::Elapsed => {}
@@ -146,12 +146,12 @@ impl Pipeline {
 
     /// Batches that are worked on.
     pub fn batches_in_flight(&self) -> usize {
-        self.flights.len()
+        self.batches.len()
     }
 
     /// Everything that was read has become final, and no more will come.
     pub fn is_finished(&self) -> bool {
-        self.flights.is_empty() && self.streams.iter().all(Stream::is_finished)
+        self.batches.is_empty() && self.streams.iter().all(Stream::is_finished)
     }
 
     /// Whatever can be done without a further input.
@@ -165,10 +165,10 @@ impl Pipeline {
             for stream in (0..self.streams.len()).map(StreamIndex::new) {
                 self.collect(now, stream, actions);
             }
-            self.pass_queued(actions);
+            self.run_queued(actions);
         }
         self.report(now, actions);
-        self.set_alarm(now, actions);
+        self.set_wake(now, actions);
         if self.draining && !self.drained && self.is_quiet() {
             self.drained = true;
             actions.push(Action::Drained);
@@ -183,10 +183,10 @@ impl Pipeline {
             self.timers.pop_first();
             match timer {
                 // A held batch stays held: the next start begins with it.
-                Timer::Flight(_) | Timer::Encoding(_) if self.draining => {}
-                Timer::Flight(flight) => self.pass_again(flight, actions),
-                Timer::Encoding(encoding) => self.encode_again(encoding, actions),
-                Timer::Request(request) => self.stop_waiting(request, actions),
+                WorkId::Batch(_) | WorkId::Encoding(_) if self.draining => {}
+                WorkId::Batch(batch) => self.run_again(batch, actions),
+                WorkId::Encoding(encoding) => self.encode_again(encoding, actions),
+                WorkId::Request(request) => self.stop_waiting(request, actions),
             }
         }
     }
@@ -221,12 +221,12 @@ impl Pipeline {
         );
     }
 
-    fn set_alarm(&mut self, now: Uptime, actions: &mut Vec<Action>) {
+    fn set_wake(&mut self, now: Uptime, actions: &mut Vec<Action>) {
         let timer = self.timers.first().map(|&(at, _)| at);
         let endpoints = self
             .endpoints
             .iter()
-            .filter_map(|endpoint| endpoint.alarm(now));
+            .filter_map(|endpoint| endpoint.wakes_at(now));
         let streams = self.streams.iter().filter_map(|stream| stream.close_at);
         let stalled = self
             .streams
@@ -248,8 +248,9 @@ impl Pipeline {
 
     /// Nothing that could finish is under way: what is left waits for a time or for its turn.
     fn is_quiet(&self) -> bool {
-        let works = |flight: &Flight| matches!(flight.phase, Phase::Passing | Phase::Committing);
-        !self.flights.values().any(works)
+        let works =
+            |batch: &BatchInFlight| matches!(batch.phase, Phase::InStages | Phase::Committing);
+        !self.batches.values().any(works)
             && !self.encodings.values().any(PendingEncoding::is_running)
             && !self.streams.iter().any(|stream| stream.collecting)
             && self.endpoints.iter().all(|endpoint| endpoint.is_quiet())
@@ -261,22 +262,22 @@ impl Pipeline {
             *released = stream.head;
         }
         // What was held for it is tried at once.
-        let held: Vec<Timer> = self
-            .flights
+        let held: Vec<WorkId> = self
+            .batches
             .iter()
-            .filter(|(_, flight)| flight.is_held_by_brake())
-            .map(|(&flight, _)| Timer::Flight(flight))
+            .filter(|(_, batch)| batch.is_held_by_brake())
+            .map(|(&batch, _)| WorkId::Batch(batch))
             .chain(
                 self.encodings
                     .iter()
                     .filter(|(_, encoding)| encoding.is_braked())
-                    .map(|(&encoding, _)| Timer::Encoding(encoding)),
+                    .map(|(&encoding, _)| WorkId::Encoding(encoding)),
             )
             .chain(
                 self.requests
                     .iter()
                     .filter(|(_, request)| request.waits_for_release())
-                    .map(|(&request, _)| Timer::Request(request)),
+                    .map(|(&request, _)| WorkId::Request(request)),
             )
             .collect();
         self.timers.retain(|(_, timer)| !held.contains(timer));

@@ -6,7 +6,7 @@ use lockgate_model::contract::BatchInfo;
 use lockgate_model::{Batch, Seq};
 
 use crate::Uptime;
-use crate::flights::Flight;
+use crate::batches::BatchInFlight;
 use crate::index::StreamIndex;
 use crate::io::Action;
 use crate::pipeline::Pipeline;
@@ -17,7 +17,7 @@ use crate::settings::StreamSettings;
 /// done ranges that a commit saves.
 const WINDOW: Seq = 64 * 512;
 
-/// Batches that may be open beyond those in flight, each for documents that wait alone.
+/// Batches that may be open beyond those in batch, each for documents that wait alone.
 const PARKED_BATCHES_MAX: usize = 16;
 
 /// What the engine knows of a stream.
@@ -82,17 +82,17 @@ impl Pipeline {
         }
         stream.next = batch.range().end;
         stream.waiting_since = None;
-        self.begin_flight(index, batch, generation);
+        self.begin_batch(index, batch, generation);
     }
 
-    fn begin_flight(&mut self, stream: StreamIndex, batch: Batch, generation: u32) {
+    fn begin_batch(&mut self, stream: StreamIndex, batch: Batch, generation: u32) {
         let info = self.info(stream, &batch, "");
-        self.add_flight(Flight::new(stream, batch, false, generation, info));
+        self.add_batch(BatchInFlight::new(stream, batch, false, generation, info));
     }
 
     pub(crate) fn begin_redrive(&mut self, stream: StreamIndex, batch: Batch, generation: u32) {
         let info = self.info(stream, &batch, "redrive-");
-        self.add_flight(Flight::new(stream, batch, true, generation, info));
+        self.add_batch(BatchInFlight::new(stream, batch, true, generation, info));
     }
 
     fn info(&self, stream: StreamIndex, batch: &Batch, kind: &str) -> BatchInfo {
@@ -123,7 +123,7 @@ impl Pipeline {
             return;
         }
         if let Some((batch, generation)) = self.streams[index.get()].backlog.pop_front() {
-            self.begin_flight(index, batch, generation);
+            self.begin_batch(index, batch, generation);
             return self.collect(now, index, actions);
         }
         let limits = self.settings.batch;
@@ -157,13 +157,13 @@ impl Pipeline {
     fn has_room(&self, stream: StreamIndex) -> bool {
         let settings = &self.settings.streams[stream.get()];
         let of_stream = || {
-            self.flights
+            self.batches
                 .iter()
-                .filter(|(_, flight)| flight.stream == stream && !flight.is_redrive)
+                .filter(|(_, batch)| batch.stream == stream && !batch.is_redrive)
         };
-        let parked = |id, flight: &Flight| self.only_waits(id, flight);
+        let parked = |id, batch: &BatchInFlight| self.is_parked(id, batch);
         let active = of_stream()
-            .filter(|&(&id, flight)| !parked(id, flight))
+            .filter(|&(&id, batch)| !parked(id, batch))
             .count();
         let one_by_one = settings.in_session_order || self.settings.uses_state();
         let most = if one_by_one {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lockgate_engine::{Encoding, Made, Passage, Passed, Step, Stop};
+use lockgate_engine::{EncodeOutput, Encoding, StageOutput, StageRun, Step, Stop};
 use lockgate_model::contract::{BatchInfo, CallError};
 use lockgate_model::request::{Delivery, Response, Sent};
 use lockgate_runtime::{Queue, SchedulerError};
@@ -10,25 +10,25 @@ use lockgate_runtime::{Queue, SchedulerError};
 use crate::plugins::{BoundSink, BoundStage};
 
 /// Takes a batch through the stages.
-pub(crate) async fn pass(
+pub(crate) async fn run_stages(
     queue: &Queue,
     stages: Arc<[BoundStage]>,
-    mut passage: Box<Passage>,
-) -> Result<Passed, Stop> {
+    mut run: Box<StageRun>,
+) -> Result<StageOutput, Stop> {
     if stages.is_empty() {
-        return Ok(passage.into_passed());
+        return Ok(run.into_output());
     }
     loop {
         let stages = stages.clone();
         let ran = queue.run(move || {
-            let step = passage.step(&stages);
-            (passage, step)
+            let step = run.step(&stages);
+            (run, step)
         });
         let (stepped, step) = ran.await.map_err(bug)?.result;
-        passage = stepped;
+        run = stepped;
         match step {
             Step::More => {}
-            Step::Done => return Ok(passage.into_passed()),
+            Step::Done => return Ok(run.into_output()),
             Step::Stopped(stop) => return Err(stop),
         }
     }
@@ -39,7 +39,7 @@ pub(crate) async fn encode(
     queue: &Queue,
     sink: BoundSink,
     mut encoding: Box<Encoding>,
-) -> Result<Made, Stop> {
+) -> Result<EncodeOutput, Stop> {
     loop {
         let sink = sink.clone();
         let ran = queue.run(move || {
@@ -50,7 +50,7 @@ pub(crate) async fn encode(
         encoding = stepped;
         match step {
             Step::More => {}
-            Step::Done => return Ok(encoding.into_made()),
+            Step::Done => return Ok(encoding.into_output()),
             Step::Stopped(stop) => return Err(stop),
         }
     }

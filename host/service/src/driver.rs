@@ -167,9 +167,9 @@ impl<L: Ledger> Driver<L> {
                     redriving[stream.get()] = false;
                     Input::Elapsed
                 }
-                Input::Committed { flight, .. } => {
+                Input::Committed { batch, .. } => {
                     // There may be more of it, or a later one.
-                    if let Some(index) = redrives.remove(&flight) {
+                    if let Some(index) = redrives.remove(&batch) {
                         redriving[index] = redrive(&shared, index, &mut tasks);
                     }
                     input
@@ -184,15 +184,15 @@ impl<L: Ledger> Driver<L> {
                     Action::Report(change) => report(&pipeline, &board, began, &change),
                     Action::Warn(message) => tracing::warn!(%pipeline, "{message}"),
                     Action::Drained => drained = true,
-                    Action::Commit { flight, commit } => {
+                    Action::Commit { batch, commit } => {
                         log_letters(&commit);
                         let finished = commit.entries.len();
                         board.pipeline(&pipeline, |status| status.finished += finished);
                         if let Entries::Redriven(_) = commit.entries {
-                            redrives.insert(flight, shared.stream_of(&commit.stream));
+                            redrives.insert(batch, shared.stream_of(&commit.stream));
                         }
                         let shared = shared.clone();
-                        tasks.spawn(async move { shared.commit(flight, *commit).await });
+                        tasks.spawn(async move { shared.commit(batch, *commit).await });
                     }
                     action => shared.clone().begin(action, &mut tasks),
                 }
@@ -291,15 +291,15 @@ impl<L: Ledger> Shared<L> {
             } => {
                 tasks.spawn(async move { self.collect(stream, within, events, bytes).await });
             }
-            Action::Pass {
-                flight,
+            Action::RunStages {
+                batch,
                 generation,
-                passage,
+                run,
             } => {
                 let stages = self.stages_of(generation);
                 tasks.spawn(async move {
-                    let result = components::pass(&self.queue, stages, passage).await;
-                    Ok(Input::Passed { flight, result })
+                    let result = components::pass(&self.queue, stages, run).await;
+                    Ok(Input::StagesRan { batch, result })
                 });
             }
             Action::Encode { encoding, work } => {
@@ -440,7 +440,7 @@ impl<L: Ledger> Shared<L> {
         })
     }
 
-    async fn commit(&self, flight: lockgate_engine::FlightId, mut commit: Commit) -> Done {
+    async fn commit(&self, batch: lockgate_engine::BatchId, mut commit: Commit) -> Done {
         commit.batch.at = now();
         let stream = StreamIndex::new(self.stream_of(&commit.stream));
         let entries = commit.entries.clone();
@@ -450,7 +450,7 @@ impl<L: Ledger> Shared<L> {
             reserved.retain(|(of, first), _| *of != stream || !range.contains(first));
         }
         Ok(Input::Committed {
-            flight,
+            batch,
             dead_bytes: committed.dead_bytes,
         })
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockgate_engine::{
-    DocumentIndex, Documents, Encoding, EntryIndex, Fates, OutgoingRequest, Passage, Step, Stop,
+    DocumentIndex, Documents, Encoding, EntryIndex, Fates, OutgoingRequest, StageRun, Step, Stop,
 };
 use lockgate_lookup::{Databases, Grant, Lookups};
 use lockgate_model::contract::{BatchInfo, CallError};
@@ -330,9 +330,9 @@ fn flush(
             }];
             let passed = again(|| {
                 let states = vec![batch.state.continued()];
-                let mut passage = Passage::new(documents(), states, CPU_BUDGET, None);
-                step(|| passage.step(&bound))?;
-                Ok(passage.into_passed())
+                let mut run = StageRun::new(documents(), states, CPU_BUDGET, None);
+                step(|| run.step(&bound))?;
+                Ok(run.into_output())
             })?;
             batch.state = passed.states.into_iter().next().unwrap_or_default();
             let (documents, fates) = (&passed.documents, &passed.fates);
@@ -351,10 +351,10 @@ fn flush(
         }
         Configured::Sink(sink) => {
             let (label, types) = (sink.label().into(), Arc::new(sink.setup().types.clone()));
-            let mut passage = Passage::new(documents(), vec![], CPU_BUDGET, Some((label, types)));
+            let mut run = StageRun::new(documents(), vec![], CPU_BUDGET, Some((label, types)));
             // No stage can stop it.
-            passage.step::<BoundStage>(&[]);
-            let passed = passage.into_passed();
+            run.step::<BoundStage>(&[]);
+            let passed = run.into_output();
             let open = passed.fates.open(&passed.documents);
             let documents = Arc::new(passed.documents);
             let bound = BoundSink {
@@ -372,7 +372,7 @@ fn flush(
             let made = again(|| {
                 let mut encoding = Encoding::new(documents.clone(), &open, most, bytes, CPU_BUDGET);
                 step(|| encoding.step(&bound))?;
-                Ok(encoding.into_made())
+                Ok(encoding.into_output())
             })?;
             for outgoing in made.requests {
                 line(&mut out, &request(&outgoing, &documents).to_string());

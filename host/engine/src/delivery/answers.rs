@@ -8,13 +8,13 @@ use lockgate_model::request::{Delivery, Disposition, Response};
 
 use crate::Uptime;
 use crate::answer::{self, Judgement, SendFailure};
+use crate::batches::Hold;
 use crate::circuit::Trouble;
 use crate::condition::ConditionKind;
-use crate::delivery::request::{Lineage, RequestState};
-use crate::flights::Hold;
+use crate::delivery::request::{History, RequestState};
 use crate::index::RequestId;
 use crate::io::Action;
-use crate::pipeline::{Pipeline, Timer};
+use crate::pipeline::{Pipeline, WorkId};
 
 impl Pipeline {
     pub(crate) fn answered(
@@ -54,13 +54,13 @@ impl Pipeline {
         let Some(request) = self.requests.get_mut(&id) else {
             return;
         };
-        let Some(flight) = self.flights.get(&request.flight) else {
+        let Some(batch) = self.batches.get(&request.batch) else {
             return;
         };
         request.state = RequestState::Classifying(response.clone());
         actions.push(Action::Classify {
             request: id,
-            info: flight.info().clone(),
+            info: batch.info().clone(),
             sent: request.outgoing.request.sent(),
             response,
         });
@@ -131,7 +131,7 @@ impl Pipeline {
             return;
         };
         let since = request
-            .lineage
+            .history
             .braked
             .as_ref()
             .map_or(now, |hold| hold.since);
@@ -139,14 +139,14 @@ impl Pipeline {
         self.endpoints[request.endpoint.get()].in_flight -= 1;
         let kind = ConditionKind::Plugin;
         let message = format!("a response cannot be judged: {error}");
-        request.lineage.braked = Some(Hold {
+        request.history.braked = Some(Hold {
             kind,
             subject,
             message,
             since,
             until,
         });
-        self.timers.insert((until, Timer::Request(id)));
+        self.timers.insert((until, WorkId::Request(id)));
     }
 
     pub(crate) fn judge(
@@ -159,7 +159,7 @@ impl Pipeline {
         let Some(request) = self.requests.get_mut(&id) else {
             return;
         };
-        request.lineage.braked = None;
+        request.history.braked = None;
         self.endpoints[request.endpoint.get()].in_flight -= 1;
         match judgement {
             Judgement::Taken(dispositions) => self.taken(now, id, dispositions),
@@ -185,7 +185,7 @@ impl Pipeline {
             }
             Judgement::Operator(message) => {
                 self.fail(now, id, Trouble::Operator, message, Uptime::ZERO);
-                self.back_in_line(id);
+                self.requeue(id);
             }
         }
     }
@@ -200,28 +200,28 @@ impl Pipeline {
         let Some(request) = self.requests.get(&id) else {
             return;
         };
-        let (flight, index) = (request.flight, request.endpoint);
-        let mut told: HashMap<u32, Disposition> = dispositions.into_iter().collect();
+        let (batch, index) = (request.batch, request.endpoint);
+        let mut dispositions: HashMap<u32, Disposition> = dispositions.into_iter().collect();
         let (mut delivered, mut rejected, mut again) = (Vec::new(), Vec::new(), Vec::new());
         let carries = request.outgoing.request.carries();
         for (index, &document) in carries.iter().zip(request.outgoing.documents.iter()) {
-            match told.remove(index) {
+            match dispositions.remove(index) {
                 None | Some(Disposition::Delivered) => delivered.push(document),
                 Some(Disposition::Rejected(reason)) => rejected.push((document, reason)),
                 Some(Disposition::Retry) => again.push(document),
             }
         }
-        let lineage = request.lineage.clone();
+        let history = request.history.clone();
         if delivered.is_empty() {
             // An answer ends an outage, but it is not evidence against another document.
             self.endpoints[index.get()].circuit.succeed();
         } else {
             self.accepted(now, index);
         }
-        self.delivered(now, flight, &delivered);
+        self.delivered(now, batch, &delivered);
         if !again.is_empty() {
             let failures = if delivered.is_empty() {
-                lineage.failures + 1
+                history.failures + 1
             } else {
                 0
             };
@@ -230,18 +230,18 @@ impl Pipeline {
                 kind: ConditionKind::Documents,
                 subject: self.endpoints[index.get()].name.to_string(),
                 message: "the receiver took only a part of a request".to_owned(),
-                since: lineage.first_failed.unwrap_or(now),
+                since: history.first_failed.unwrap_or(now),
                 until,
             };
             let first_failed = Some(hold.since);
-            let lineage = Lineage {
+            let history = History {
                 failures,
                 first_failed,
-                ..Lineage::default()
+                ..History::default()
             };
-            self.encode_later(flight, again, lineage, hold);
+            self.encode_later(batch, again, history, hold);
         }
-        self.reject(now, flight, rejected);
+        self.reject(now, batch, rejected);
         self.end(id);
     }
 }

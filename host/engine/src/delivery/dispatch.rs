@@ -3,13 +3,13 @@
 use lockgate_model::RequestRecord;
 
 use crate::Uptime;
+use crate::batches::BatchInFlight;
 use crate::circuit::Allowed;
-use crate::delivery::request::{Lineage, Request, RequestState};
+use crate::delivery::request::{History, Request, RequestState};
 use crate::encoding::OutgoingRequest;
-use crate::flights::Flight;
-use crate::index::{DocumentIndex, EndpointIndex, EntryIndex, FlightId, RequestId};
+use crate::index::{BatchId, DocumentIndex, EndpointIndex, EntryIndex, RequestId};
 use crate::io::Action;
-use crate::pipeline::{Pipeline, Timer};
+use crate::pipeline::{Pipeline, WorkId};
 
 /// Requests that are looked at to find the one that failed least, for a probe.
 const PROBE_CHOICE: usize = 16;
@@ -17,38 +17,38 @@ const PROBE_CHOICE: usize = 16;
 impl Pipeline {
     pub(crate) fn add_request(
         &mut self,
-        flight_id: FlightId,
+        batch_id: BatchId,
         outgoing: OutgoingRequest,
-        lineage: Lineage,
+        history: History,
     ) {
         let id = RequestId(self.new_id());
-        let Some(flight) = self.flights.get_mut(&flight_id) else {
+        let Some(batch) = self.batches.get_mut(&batch_id) else {
             return;
         };
-        let Some(documents) = flight.documents().cloned() else {
+        let Some(documents) = batch.documents().cloned() else {
             return;
         };
-        let endpoint = self.settings.streams[flight.stream.get()].endpoint;
+        let endpoint = self.settings.streams[batch.stream.get()].endpoint;
         let first = outgoing
             .documents
             .iter()
             .map(|&document| (documents.entry(document), document))
             .min()
             .unwrap_or((EntryIndex::new(0), DocumentIndex::new(0)));
-        let position = (flight_id, first.0, first.1, id);
-        flight.requests += 1;
+        let position = (batch_id, first.0, first.1, id);
+        batch.requests += 1;
         let bytes = outgoing.body_len(&documents) as u64;
-        self.order_begin(flight_id, Timer::Request(id), &outgoing.documents);
-        self.endpoints[endpoint.get()].line.insert(position, id);
+        self.order_begin(batch_id, WorkId::Request(id), &outgoing.documents);
+        self.endpoints[endpoint.get()].queue.insert(position, id);
         self.requests.insert(
             id,
             Request {
-                flight: flight_id,
+                batch: batch_id,
                 endpoint,
                 outgoing,
                 position,
-                lineage,
-                state: RequestState::InLine,
+                history,
+                state: RequestState::Queued,
                 attempts: 0,
                 is_probe: false,
                 status: 0,
@@ -71,7 +71,7 @@ impl Pipeline {
                 return;
             }
             let next = match endpoint.circuit.allowed(now) {
-                Allowed::Everything => self.next_in_line(index),
+                Allowed::Everything => self.next_queued(index),
                 // Whoever is held while the host stops is left for the next start.
                 Allowed::Probe if !self.is_draining() => self.probe(index),
                 _ => None,
@@ -81,10 +81,10 @@ impl Pipeline {
         }
     }
 
-    pub(crate) fn next_in_line(&self, index: EndpointIndex) -> Option<RequestId> {
+    pub(crate) fn next_queued(&self, index: EndpointIndex) -> Option<RequestId> {
         let endpoint = &self.endpoints[index.get()];
         endpoint
-            .line
+            .queue
             .values()
             .copied()
             .find(|&id| self.is_in_order(id))
@@ -94,18 +94,18 @@ impl Pipeline {
     pub(crate) fn probe(&mut self, index: EndpointIndex) -> Option<RequestId> {
         let failures = |id: &RequestId| {
             self.requests.get(id).map_or(0, |request| {
-                request.lineage.failures + request.lineage.attempts
+                request.history.failures + request.history.attempts
             })
         };
         let endpoint = &self.endpoints[index.get()];
-        let in_line = endpoint
-            .line
+        let queued = endpoint
+            .queue
             .values()
             .copied()
             .filter(|&id| self.is_in_order(id))
             .take(PROBE_CHOICE)
             .min_by_key(failures);
-        in_line.or_else(|| {
+        queued.or_else(|| {
             self.requests
                 .iter()
                 .filter(|(_, request)| {
@@ -123,17 +123,17 @@ impl Pipeline {
             return;
         };
         let endpoint = &mut self.endpoints[request.endpoint.get()];
-        endpoint.line.remove(&request.position);
+        endpoint.queue.remove(&request.position);
         if let RequestState::Waiting { until, .. } = request.state {
-            self.timers.remove(&(until, Timer::Request(id)));
+            self.timers.remove(&(until, WorkId::Request(id)));
         }
         endpoint.in_flight += 1;
         request.is_probe = endpoint.circuit.open().is_some();
         endpoint.circuit.begin_probe();
         request.state = RequestState::Sending;
         request.attempts += 1;
-        let flight = self.flights.get(&request.flight);
-        if let Some(documents) = flight.and_then(Flight::documents) {
+        let batch = self.batches.get(&request.batch);
+        if let Some(documents) = batch.and_then(BatchInFlight::documents) {
             actions.push(Action::Send {
                 request: id,
                 endpoint: request.endpoint,
@@ -156,19 +156,19 @@ impl Pipeline {
                 self.classify(id, response, actions);
             }
             RequestState::Waiting { .. } if !draining => {
-                request.state = RequestState::InLine;
+                request.state = RequestState::Queued;
                 let endpoint = &mut self.endpoints[request.endpoint.get()];
-                endpoint.line.insert(request.position, id);
+                endpoint.queue.insert(request.position, id);
             }
             _ => {}
         }
     }
 
-    pub(crate) fn back_in_line(&mut self, id: RequestId) {
+    pub(crate) fn requeue(&mut self, id: RequestId) {
         if let Some(request) = self.requests.get_mut(&id) {
-            request.state = RequestState::InLine;
+            request.state = RequestState::Queued;
             self.endpoints[request.endpoint.get()]
-                .line
+                .queue
                 .insert(request.position, id);
         }
     }
@@ -177,17 +177,17 @@ impl Pipeline {
         let Some(request) = self.requests.get(&id) else {
             return;
         };
-        let flight = request.flight;
+        let batch = request.batch;
         let mut documents = request.outgoing.documents.to_vec();
         let right = documents.split_off(documents.len() / 2);
-        let lineage = Lineage {
-            first_failed: request.lineage.first_failed,
-            accepted_at_failure: request.lineage.accepted_at_failure,
-            message: request.lineage.message.clone(),
-            ..Lineage::default()
+        let history = History {
+            first_failed: request.history.first_failed,
+            accepted_at_failure: request.history.accepted_at_failure,
+            message: request.history.message.clone(),
+            ..History::default()
         };
-        self.encode(flight, documents, lineage.clone(), actions);
-        self.encode(flight, right, lineage, actions);
+        self.encode(batch, documents, history.clone(), actions);
+        self.encode(batch, right, history, actions);
         self.end(id);
     }
 
@@ -197,13 +197,13 @@ impl Pipeline {
             return;
         };
         self.order_end(
-            request.flight,
-            Timer::Request(id),
+            request.batch,
+            WorkId::Request(id),
             &request.outgoing.documents,
         );
-        if let Some(flight) = self.flights.get_mut(&request.flight) {
-            flight.requests -= 1;
-            flight.record(RequestRecord {
+        if let Some(batch) = self.batches.get_mut(&request.batch) {
+            batch.requests -= 1;
+            batch.record(RequestRecord {
                 status: request.status,
                 documents: request.outgoing.documents.len() as u32,
                 bytes: request.bytes,

@@ -8,7 +8,7 @@ use crate::circuit::{Allowed, Circuit};
 use crate::delivery::order::Order;
 use crate::delivery::request::Position;
 use crate::index::RequestId;
-use crate::pipeline::Timer;
+use crate::pipeline::WorkId;
 use crate::settings::EndpointSettings;
 
 /// One URL, with its own evidence.
@@ -18,7 +18,7 @@ pub(crate) struct Endpoint {
     pub(crate) max_in_flight: usize,
     pub(crate) in_flight: usize,
     /// Requests that wait for their turn.
-    pub(crate) line: BTreeMap<Position, RequestId>,
+    pub(crate) queue: BTreeMap<Position, RequestId>,
     pub(crate) circuit: Circuit,
     /// Answers that accepted documents so far.
     pub(crate) accepted: u64,
@@ -28,7 +28,7 @@ pub(crate) struct Endpoint {
     pub(crate) size_limit: Option<usize>,
     /// Unfinished work of each session, where sessions keep their order. Sessions are known by
     /// their hash: two that share one wait for each other, which harms nobody.
-    pub(crate) sessions: HashMap<u64, BTreeSet<(Order, Timer)>>,
+    pub(crate) sessions: HashMap<u64, BTreeSet<(Order, WorkId)>>,
 }
 
 impl Endpoint {
@@ -37,7 +37,7 @@ impl Endpoint {
             name: settings.name.clone(),
             max_in_flight: settings.in_flight.max(1),
             in_flight: 0,
-            line: BTreeMap::new(),
+            queue: BTreeMap::new(),
             circuit: Circuit::default(),
             accepted: 0,
             refused_in_a_row: 0,
@@ -47,7 +47,7 @@ impl Endpoint {
     }
 
     /// When it must be looked at although nothing happened.
-    pub(crate) fn alarm(&self, now: Uptime) -> Option<Uptime> {
+    pub(crate) fn wakes_at(&self, now: Uptime) -> Option<Uptime> {
         match self.circuit.allowed(now) {
             Allowed::NothingUntil(at) => Some(at),
             _ => None,

@@ -1,12 +1,12 @@
 //! Whether a request or its endpoint is at fault: what was accepted and what was refused decides.
 
 use crate::Uptime;
+use crate::batches::Hold;
 use crate::circuit::Trouble;
 use crate::delivery::request::RequestState;
-use crate::flights::Hold;
 use crate::index::{EndpointIndex, RequestId};
 use crate::io::Action;
-use crate::pipeline::{Pipeline, Timer};
+use crate::pipeline::{Pipeline, WorkId};
 
 /// A document is dead-lettered when it was refused alone this often, with others accepted between.
 const REFUSALS_MAX: u32 = 3;
@@ -45,7 +45,7 @@ impl Pipeline {
             .timers
             .iter()
             .filter_map(|&(until, timer)| match timer {
-                Timer::Request(id) => Some((until, id)),
+                WorkId::Request(id) => Some((until, id)),
                 _ => None,
             })
             .filter(|(_, id)| {
@@ -53,9 +53,9 @@ impl Pipeline {
                     let waits = match request.state {
                         RequestState::Waiting {
                             for_evidence: true, ..
-                        } => request.lineage.braked.is_none(),
+                        } => request.history.braked.is_none(),
                         RequestState::Waiting { .. } => {
-                            recovered && request.lineage.failures < FAILURES_OF_ITS_OWN
+                            recovered && request.history.failures < FAILURES_OF_ITS_OWN
                         }
                         _ => false,
                     };
@@ -64,8 +64,8 @@ impl Pipeline {
             })
             .collect();
         for (until, id) in freed {
-            self.timers.remove(&(until, Timer::Request(id)));
-            self.timers.insert((now, Timer::Request(id)));
+            self.timers.remove(&(until, WorkId::Request(id)));
+            self.timers.insert((now, WorkId::Request(id)));
             if let Some(request) = self.requests.get_mut(&id)
                 && let RequestState::Waiting { until, .. } = &mut request.state
             {
@@ -102,27 +102,27 @@ impl Pipeline {
             return self.split(id, actions);
         }
         let accepted = endpoint.accepted;
-        let released = self.flights.get(&request.flight).is_some_and(|flight| {
-            let seq = flight.seq(request.outgoing.documents[0]);
-            seq.is_some_and(|seq| seq < self.released[flight.stream.get()])
+        let released = self.batches.get(&request.batch).is_some_and(|batch| {
+            let seq = batch.seq(request.outgoing.documents[0]);
+            seq.is_some_and(|seq| seq < self.released[batch.stream.get()])
         });
-        let lineage = &mut request.lineage;
-        let since = *lineage.refused_since.get_or_insert(now);
-        lineage.attempts += 1;
-        lineage.message = message.clone();
+        let history = &mut request.history;
+        let since = *history.refused_since.get_or_insert(now);
+        history.attempts += 1;
+        history.message = message.clone();
         // An answer that blames the size needs no acceptance after it, but one at all.
-        let has_evidence = lineage.refusals > 0
-            && (accepted > lineage.accepted_at_refusal || released || too_large && accepted > 0);
-        if lineage.refusals == 0 || has_evidence {
-            lineage.refusals += 1;
-            lineage.accepted_at_refusal = accepted;
+        let has_evidence = history.refusals > 0
+            && (accepted > history.accepted_at_refusal || released || too_large && accepted > 0);
+        if history.refusals == 0 || has_evidence {
+            history.refusals += 1;
+            history.accepted_at_refusal = accepted;
         }
         let most = if too_large {
             REFUSALS_TOO_LARGE_MAX
         } else {
             REFUSALS_MAX
         };
-        if lineage.refusals >= most && (has_evidence || lineage.refusals > most) {
+        if history.refusals >= most && (has_evidence || history.refusals > most) {
             let reason = if too_large {
                 format!("it is larger than the receiver takes: {message}")
             } else {
@@ -152,19 +152,19 @@ impl Pipeline {
         let attempts = self
             .requests
             .get(&id)
-            .map_or(0, |request| request.lineage.attempts);
+            .map_or(0, |request| request.history.attempts);
         let until = self.retry_at(now, attempts + 2, Uptime::ZERO);
         let Some(request) = self.requests.get_mut(&id) else {
             return;
         };
-        if let Some(hold) = &mut request.lineage.braked {
+        if let Some(hold) = &mut request.history.braked {
             hold.until = until;
         }
         request.state = RequestState::Waiting {
             until,
             for_evidence: true,
         };
-        self.timers.insert((until, Timer::Request(id)));
+        self.timers.insert((until, WorkId::Request(id)));
     }
 
     /// 5xx, 408, 425, 429, no connection, no answer.
@@ -182,22 +182,22 @@ impl Pipeline {
             return;
         };
         let accepted = self.endpoints[request.endpoint.get()].accepted;
-        let released = self.flights.get(&request.flight).is_some_and(|flight| {
-            let seq = flight.seq(request.outgoing.documents[0]);
-            seq.is_some_and(|seq| seq < self.released[flight.stream.get()])
+        let released = self.batches.get(&request.batch).is_some_and(|batch| {
+            let seq = batch.seq(request.outgoing.documents[0]);
+            seq.is_some_and(|seq| seq < self.released[batch.stream.get()])
         });
-        let lineage = &mut request.lineage;
-        lineage.message = message.clone();
+        let history = &mut request.history;
+        history.message = message.clone();
         if suspicious {
-            if lineage.first_failed.is_none() {
-                lineage.first_failed = Some(now);
-                lineage.accepted_at_failure = accepted;
+            if history.first_failed.is_none() {
+                history.first_failed = Some(now);
+                history.accepted_at_failure = accepted;
             }
-            lineage.failures += 1;
-            let others_accepted = accepted > lineage.accepted_at_failure || released;
-            let first_failed = lineage.first_failed.unwrap_or(now);
+            history.failures += 1;
+            let others_accepted = accepted > history.accepted_at_failure || released;
+            let first_failed = history.first_failed.unwrap_or(now);
             let single = request.outgoing.documents.len() == 1;
-            let often = lineage.failures >= FAILURES_BEFORE_SPLIT;
+            let often = history.failures >= FAILURES_BEFORE_SPLIT;
             if !single && often && (others_accepted || alone) {
                 if request.is_probe {
                     let index = request.endpoint;
@@ -217,20 +217,20 @@ impl Pipeline {
         let failures = self
             .requests
             .get(&id)
-            .map_or(0, |request| request.lineage.failures);
+            .map_or(0, |request| request.history.failures);
         if !suspicious {
-            return self.back_in_line(id);
+            return self.requeue(id);
         }
         let until = self.retry_at(now, failures, after);
         if let Some(request) = self.requests.get_mut(&id) {
-            if let Some(hold) = &mut request.lineage.braked {
+            if let Some(hold) = &mut request.history.braked {
                 hold.until = until;
             }
             request.state = RequestState::Waiting {
                 until,
                 for_evidence: false,
             };
-            self.timers.insert((until, Timer::Request(id)));
+            self.timers.insert((until, WorkId::Request(id)));
         }
     }
 
@@ -240,7 +240,7 @@ impl Pipeline {
         self.requests
             .iter()
             .filter(|&(&other, request)| other != id && Some(request.endpoint) == endpoint)
-            .all(|(_, request)| request.lineage.failures >= FAILURES_BEFORE_SPLIT)
+            .all(|(_, request)| request.history.failures >= FAILURES_BEFORE_SPLIT)
     }
 
     /// Makes the one document of a request a dead letter. False where the brake holds.
@@ -254,10 +254,10 @@ impl Pipeline {
         let Some(request) = self.requests.get(&id) else {
             return true;
         };
-        let (flight, document) = (request.flight, request.outgoing.documents[0]);
+        let (batch, document) = (request.batch, request.outgoing.documents[0]);
         let (index, was_probe) = (request.endpoint, request.is_probe);
         let cause = self.settings.sink.label.to_string();
-        match self.dead_letter(now, flight, document, &cause, reason) {
+        match self.dead_letter(now, batch, document, &cause, reason) {
             Ok(()) => {
                 if was_probe {
                     self.endpoints[index.get()].circuit.probe_undecided(now);
@@ -268,7 +268,7 @@ impl Pipeline {
             Err(engaged) => {
                 let hold = self.braked(now, cause, engaged, 6);
                 if let Some(request) = self.requests.get_mut(&id) {
-                    request.lineage.braked = Some(Hold { since, ..hold });
+                    request.history.braked = Some(Hold { since, ..hold });
                 }
                 false
             }

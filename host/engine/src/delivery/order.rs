@@ -4,28 +4,28 @@ use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{Hash, Hasher};
 
-use crate::flights::Flight;
-use crate::index::{DocumentIndex, EntryIndex, FlightId, RequestId};
-use crate::pipeline::{Pipeline, Timer};
+use crate::batches::BatchInFlight;
+use crate::index::{BatchId, DocumentIndex, EntryIndex, RequestId};
+use crate::pipeline::{Pipeline, WorkId};
 
 /// The order of work of one session.
-pub(crate) type Order = (FlightId, EntryIndex, DocumentIndex);
+pub(crate) type Order = (BatchId, EntryIndex, DocumentIndex);
 
 impl Pipeline {
     /// Work on these documents begins: later documents of their sessions wait for it.
     pub(crate) fn order_begin(
         &mut self,
-        flight: FlightId,
-        work: Timer,
+        batch: BatchId,
+        work: WorkId,
         documents: &[DocumentIndex],
     ) {
-        self.each_session(flight, documents, |sessions, session, order| {
+        self.each_session(batch, documents, |sessions, session, order| {
             sessions.entry(session).or_default().insert((order, work));
         });
     }
 
-    pub(crate) fn order_end(&mut self, flight: FlightId, work: Timer, documents: &[DocumentIndex]) {
-        self.each_session(flight, documents, |sessions, session, order| {
+    pub(crate) fn order_end(&mut self, batch: BatchId, work: WorkId, documents: &[DocumentIndex]) {
+        self.each_session(batch, documents, |sessions, session, order| {
             if let Some(line) = sessions.get_mut(&session) {
                 line.remove(&(order, work));
                 if line.is_empty() {
@@ -37,15 +37,15 @@ impl Pipeline {
 
     pub(crate) fn each_session(
         &mut self,
-        id: FlightId,
+        id: BatchId,
         of: &[DocumentIndex],
-        mut visit: impl FnMut(&mut HashMap<u64, BTreeSet<(Order, Timer)>>, u64, Order),
+        mut visit: impl FnMut(&mut HashMap<u64, BTreeSet<(Order, WorkId)>>, u64, Order),
     ) {
-        let Some(flight) = self.flights.get(&id) else {
+        let Some(batch) = self.batches.get(&id) else {
             return;
         };
-        let stream = &self.settings.streams[flight.stream.get()];
-        let Some(documents) = flight.documents().filter(|_| stream.in_session_order) else {
+        let stream = &self.settings.streams[batch.stream.get()];
+        let Some(documents) = batch.documents().filter(|_| stream.in_session_order) else {
             return;
         };
         let sessions = &mut self.endpoints[stream.endpoint.get()].sessions;
@@ -70,9 +70,9 @@ impl Pipeline {
             return true;
         }
         let Some(documents) = self
-            .flights
-            .get(&request.flight)
-            .and_then(Flight::documents)
+            .batches
+            .get(&request.batch)
+            .and_then(BatchInFlight::documents)
         else {
             return false;
         };
@@ -81,7 +81,7 @@ impl Pipeline {
             documents.session(document).hash(&mut hasher);
             let line = endpoint.sessions.get(&hasher.finish());
             line.and_then(BTreeSet::first)
-                .is_none_or(|&(_, first)| first == Timer::Request(id))
+                .is_none_or(|&(_, first)| first == WorkId::Request(id))
         })
     }
 }

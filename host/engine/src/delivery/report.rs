@@ -1,12 +1,12 @@
 //! What delivery shows: conditions of endpoints, and batches that wait for themselves alone.
 
 use crate::Uptime;
+use crate::batches::{BatchInFlight, Phase};
 use crate::circuit::Trouble;
 use crate::condition::ConditionKind;
 use crate::delivery::evidence::FAILURES_BEFORE_SPLIT;
 use crate::delivery::request::{Request, RequestState};
-use crate::flights::{Flight, Phase};
-use crate::index::{EndpointIndex, FlightId, StreamIndex};
+use crate::index::{BatchId, EndpointIndex, StreamIndex};
 use crate::pipeline::Pipeline;
 
 impl Pipeline {
@@ -27,17 +27,17 @@ impl Pipeline {
             let mut waiting = 0u64;
             let (mut since, mut next, mut message) = (now, None, "");
             for request in self.requests.values() {
-                if request.endpoint != endpoint || request.lineage.braked.is_some() {
+                if request.endpoint != endpoint || request.history.braked.is_some() {
                     continue;
                 }
                 if let RequestState::Waiting { until, .. } = request.state {
-                    let lineage = &request.lineage;
-                    let began = lineage
+                    let history = &request.history;
+                    let began = history
                         .refused_since
-                        .or(lineage.first_failed)
+                        .or(history.first_failed)
                         .unwrap_or(now);
                     if waiting == 0 || began < since {
-                        (since, message) = (began, lineage.message.as_str());
+                        (since, message) = (began, history.message.as_str());
                     }
                     waiting += request.outgoing.documents.len() as u64;
                     next = next.into_iter().chain([until]).min();
@@ -63,27 +63,24 @@ impl Pipeline {
     }
 
     /// All that is left of the batch waits for itself alone, so that the stream may go on.
-    pub(crate) fn only_waits(&self, id: FlightId, flight: &Flight) -> bool {
-        if !matches!(flight.phase, Phase::Delivering { .. }) {
+    pub(crate) fn is_parked(&self, id: BatchId, batch: &BatchInFlight) -> bool {
+        if !matches!(batch.phase, Phase::Delivering { .. }) {
             return false;
         }
-        let endpoint = &self.endpoints[self.settings.streams[flight.stream.get()].endpoint.get()];
-        if flight.requests == 0 && flight.encodings == 0 {
+        let endpoint = &self.endpoints[self.settings.streams[batch.stream.get()].endpoint.get()];
+        if batch.requests == 0 && batch.encodings == 0 {
             return false;
         }
-        let mut requests = self
-            .requests
-            .values()
-            .filter(|request| request.flight == id);
+        let mut requests = self.requests.values().filter(|request| request.batch == id);
         let mut encodings = self
             .encodings
             .values()
-            .filter(|encoding| encoding.flight == id);
+            .filter(|encoding| encoding.batch == id);
         match endpoint.circuit.open().map(|open| open.trouble) {
             // The next batch is a probe: it can show that the requests are at fault.
             Some(Trouble::Unavailable) => {
-                let failing = |request: &Request| request.lineage.failures >= FAILURES_BEFORE_SPLIT;
-                flight.encodings == 0 && requests.all(failing)
+                let failing = |request: &Request| request.history.failures >= FAILURES_BEFORE_SPLIT;
+                batch.encodings == 0 && requests.all(failing)
             }
             Some(Trouble::Operator) => false,
             Some(Trouble::RefusesAll) | None => {

@@ -5,20 +5,20 @@ use std::sync::Arc;
 use lockgate_model::request::Response;
 
 use crate::Uptime;
+use crate::batches::Hold;
 use crate::encoding::OutgoingRequest;
-use crate::flights::Hold;
-use crate::index::{DocumentIndex, EndpointIndex, EntryIndex, FlightId, RequestId};
+use crate::index::{BatchId, DocumentIndex, EndpointIndex, EntryIndex, RequestId};
 
 /// Where a request is among all of its pipeline: by batch, then by event.
-pub(crate) type Position = (FlightId, EntryIndex, DocumentIndex, RequestId);
+pub(crate) type Position = (BatchId, EntryIndex, DocumentIndex, RequestId);
 
 #[derive(Debug)]
 pub(crate) struct Request {
-    pub(crate) flight: FlightId,
+    pub(crate) batch: BatchId,
     pub(crate) endpoint: EndpointIndex,
     pub(crate) outgoing: OutgoingRequest,
     pub(crate) position: Position,
-    pub(crate) lineage: Lineage,
+    pub(crate) history: History,
     pub(crate) state: RequestState,
     pub(crate) attempts: u32,
     /// It was sent while the circuit was open.
@@ -30,7 +30,7 @@ pub(crate) struct Request {
 
 #[derive(Debug)]
 pub(crate) enum RequestState {
-    InLine,
+    Queued,
     Sending,
     /// The sink is asked what this response means.
     Classifying(Arc<Response>),
@@ -43,9 +43,9 @@ pub(crate) enum RequestState {
     },
 }
 
-/// What earlier requests tell of the documents of this one.
+/// What happened so far to the documents of a request.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Lineage {
+pub(crate) struct History {
     /// Answers that may have been its documents' fault.
     pub(crate) failures: u32,
     pub(crate) first_failed: Option<Uptime>,
@@ -70,6 +70,6 @@ impl Request {
                 for_evidence: true,
                 ..
             }
-        ) || self.lineage.braked.is_some()
+        ) || self.history.braked.is_some()
     }
 }

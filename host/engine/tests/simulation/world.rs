@@ -54,7 +54,7 @@ enum Work {
         request: RequestId,
     },
     Commit {
-        flight: lockgate_engine::FlightId,
+        batch: lockgate_engine::BatchId,
         commit: Box<Commit>,
     },
 }
@@ -293,25 +293,21 @@ impl World {
                 };
                 self.pend(soon, Work::Answer(input));
             }
-            Action::Pass {
-                flight,
-                mut passage,
-                ..
-            } => {
+            Action::RunStages { batch, mut run, .. } => {
                 let result = loop {
-                    match passage.step(&self.stages) {
+                    match run.step(&self.stages) {
                         Step::More => {}
-                        Step::Done => break Ok(passage.into_passed()),
+                        Step::Done => break Ok(run.into_output()),
                         Step::Stopped(stop) => break Err(stop),
                     }
                 };
-                self.pend(soon, Work::Answer(Input::Passed { flight, result }));
+                self.pend(soon, Work::Answer(Input::StagesRan { batch, result }));
             }
             Action::Encode { encoding, mut work } => {
                 let result = loop {
                     match work.step(&self.sink) {
                         Step::More => {}
-                        Step::Done => break Ok(work.into_made()),
+                        Step::Done => break Ok(work.into_output()),
                         Step::Stopped(stop) => break Err(stop),
                     }
                 };
@@ -376,8 +372,8 @@ impl World {
             }
             Action::WakeAt(at) => self.alarm = at,
             Action::Report(_) | Action::Warn(_) => {}
-            Action::Commit { flight, commit } => {
-                self.pend(soon, Work::Commit { flight, commit });
+            Action::Commit { batch, commit } => {
+                self.pend(soon, Work::Commit { batch, commit });
             }
             Action::Drained => self.drained = true,
         }
@@ -472,9 +468,9 @@ impl World {
                 }
                 self.give(input);
             }
-            Work::Commit { flight, commit } => {
+            Work::Commit { batch, commit } => {
                 let dead_bytes = self.commit(*commit);
-                self.give(Input::Committed { flight, dead_bytes });
+                self.give(Input::Committed { batch, dead_bytes });
             }
         }
     }

@@ -1,20 +1,20 @@
 //! Documents of a batch become requests.
 
 use crate::Uptime;
-use crate::delivery::Lineage;
-use crate::encoding::{Encoding, Made};
-use crate::flights::Hold;
-use crate::index::{DocumentIndex, EncodingId, FlightId};
+use crate::batches::Hold;
+use crate::delivery::History;
+use crate::encoding::{EncodeOutput, Encoding};
+use crate::index::{BatchId, DocumentIndex, EncodingId};
 use crate::io::Action;
-use crate::passage::Stop;
-use crate::pipeline::{Pipeline, Timer};
+use crate::pipeline::{Pipeline, WorkId};
+use crate::stage_run::Stop;
 
 /// Documents that are being encoded, or will be.
 #[derive(Debug)]
 pub(crate) struct PendingEncoding {
-    pub(crate) flight: FlightId,
+    pub(crate) batch: BatchId,
     pub(crate) documents: Vec<DocumentIndex>,
-    pub(crate) lineage: Lineage,
+    pub(crate) history: History,
     /// Times the call was held in a row.
     pub(crate) held: u32,
     pub(crate) waits: Option<Hold>,
@@ -34,23 +34,23 @@ impl Pipeline {
     /// Asks the sink for requests that carry these documents.
     pub(crate) fn encode(
         &mut self,
-        id: FlightId,
+        id: BatchId,
         documents: Vec<DocumentIndex>,
-        lineage: Lineage,
+        history: History,
         actions: &mut Vec<Action>,
     ) {
         let encoding = EncodingId(self.new_id());
-        self.order_begin(id, Timer::Encoding(encoding), &documents);
+        self.order_begin(id, WorkId::Encoding(encoding), &documents);
         let pending = PendingEncoding {
-            flight: id,
+            batch: id,
             documents,
-            lineage,
+            history,
             held: 0,
             waits: None,
         };
         self.encodings.insert(encoding, pending);
-        if let Some(flight) = self.flights.get_mut(&id) {
-            flight.encodings += 1;
+        if let Some(batch) = self.batches.get_mut(&id) {
+            batch.encodings += 1;
         }
         self.encode_again(encoding, actions);
     }
@@ -58,25 +58,25 @@ impl Pipeline {
     /// Documents are encoded again at some time.
     pub(crate) fn encode_later(
         &mut self,
-        id: FlightId,
+        id: BatchId,
         documents: Vec<DocumentIndex>,
-        lineage: Lineage,
+        history: History,
         hold: Hold,
     ) {
         let encoding = EncodingId(self.new_id());
-        self.order_begin(id, Timer::Encoding(encoding), &documents);
-        self.timers.insert((hold.until, Timer::Encoding(encoding)));
+        self.order_begin(id, WorkId::Encoding(encoding), &documents);
+        self.timers.insert((hold.until, WorkId::Encoding(encoding)));
         let held = 0;
         let pending = PendingEncoding {
-            flight: id,
+            batch: id,
             documents,
-            lineage,
+            history,
             held,
             waits: Some(hold),
         };
         self.encodings.insert(encoding, pending);
-        if let Some(flight) = self.flights.get_mut(&id) {
-            flight.encodings += 1;
+        if let Some(batch) = self.batches.get_mut(&id) {
+            batch.encodings += 1;
         }
     }
 
@@ -85,13 +85,13 @@ impl Pipeline {
             return;
         };
         pending.waits = None;
-        let Some(flight) = self.flights.get(&pending.flight) else {
+        let Some(batch) = self.batches.get(&pending.batch) else {
             return;
         };
-        let Some(documents) = flight.documents().cloned() else {
+        let Some(documents) = batch.documents().cloned() else {
             return;
         };
-        let endpoint = self.settings.streams[flight.stream.get()].endpoint;
+        let endpoint = self.settings.streams[batch.stream.get()].endpoint;
         let too_large = self.endpoints[endpoint.get()].size_limit;
         let sink = &self.settings.sink;
         let work = Encoding::new(
@@ -109,7 +109,12 @@ impl Pipeline {
         });
     }
 
-    pub(crate) fn encoded(&mut self, now: Uptime, id: EncodingId, result: Result<Made, Stop>) {
+    pub(crate) fn encoded(
+        &mut self,
+        now: Uptime,
+        id: EncodingId,
+        result: Result<EncodeOutput, Stop>,
+    ) {
         let Some(held) = self.encodings.get(&id).map(|pending| pending.held) else {
             return;
         };
@@ -117,7 +122,7 @@ impl Pipeline {
             Ok(made) => made,
             Err(stop) => {
                 let hold = self.hold_for(now, stop, held);
-                self.timers.insert((hold.until, Timer::Encoding(id)));
+                self.timers.insert((hold.until, WorkId::Encoding(id)));
                 if let Some(pending) = self.encodings.get_mut(&id) {
                     pending.held += 1;
                     pending.waits = Some(hold);
@@ -128,14 +133,14 @@ impl Pipeline {
         let Some(pending) = self.encodings.remove(&id) else {
             return;
         };
-        let flight = pending.flight;
+        let batch = pending.batch;
         for outgoing in made.requests {
-            self.add_request(flight, outgoing, pending.lineage.clone());
+            self.add_request(batch, outgoing, pending.history.clone());
         }
-        self.reject(now, flight, made.rejected);
-        self.order_end(flight, Timer::Encoding(id), &pending.documents);
-        if let Some(flight) = self.flights.get_mut(&flight) {
-            flight.encodings -= 1;
+        self.reject(now, batch, made.rejected);
+        self.order_end(batch, WorkId::Encoding(id), &pending.documents);
+        if let Some(batch) = self.batches.get_mut(&batch) {
+            batch.encodings -= 1;
         }
     }
 }

@@ -23,7 +23,7 @@ const FAN_OUT_OF_BATCH_MAX: usize = 10;
 /// A batch on its way through the stages. [`step`](Self::step) makes one call; between two steps it
 /// can move to another thread, and other pipelines have their turn.
 #[derive(Debug)]
-pub struct Passage {
+pub struct StageRun {
     documents: Documents,
     fates: Fates,
     stage: usize,
@@ -61,7 +61,7 @@ impl SearchOf {
 /// Whether there is more to do.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Step {
-    /// Call [`Passage::step`] again.
+    /// Call [`StageRun::step`] again.
     More,
     Done,
     /// Nothing of the batch is final: it passes again later.
@@ -81,13 +81,13 @@ pub enum Stop {
 
 /// What the stages made of a batch.
 #[derive(Debug)]
-pub struct Passed {
+pub struct StageOutput {
     pub documents: Documents,
     pub fates: Fates,
     pub states: Vec<StateOverlay>,
 }
 
-impl Passage {
+impl StageRun {
     /// `states`: one for each stage. `cpu_budget`: CPU time of all calls for the batch. `sink`: its
     /// label and the types it wants, applied after the last stage.
     pub fn new(
@@ -95,7 +95,7 @@ impl Passage {
         states: Vec<StateOverlay>,
         cpu_budget: Duration,
         sink: Option<(Arc<str>, Arc<TypeLists>)>,
-    ) -> Passage {
+    ) -> StageRun {
         let mut fates = Fates::new(documents.entries());
         for index in 0..documents.len() {
             let document = DocumentIndex::new(index);
@@ -104,7 +104,7 @@ impl Passage {
                 fates.settle(&documents, document, "unreadable", Fate::Dead(reason));
             }
         }
-        Passage {
+        StageRun {
             documents,
             fates,
             stage: 0,
@@ -121,8 +121,8 @@ impl Passage {
     }
 
     /// What the stages made of the batch, once a step was [`Step::Done`].
-    pub fn into_passed(self) -> Passed {
-        Passed {
+    pub fn into_output(self) -> StageOutput {
+        StageOutput {
             documents: self.documents,
             fates: self.fates,
             states: self.states,

@@ -16,9 +16,9 @@ const RECORDS_MAX: usize = 64;
 
 /// A batch in flight.
 #[derive(Debug)]
-pub(crate) struct Flight {
+pub(crate) struct BatchInFlight {
     pub(crate) stream: StreamIndex,
-    pub(crate) batch: Batch,
+    pub(crate) events: Batch,
     /// Its entries are dead letters that wait again.
     pub(crate) is_redrive: bool,
     pub(crate) generation: u32,
@@ -39,7 +39,7 @@ pub(crate) enum Phase {
     /// It passes the stages when the batches before it have.
     Queued,
     /// The stages work on it.
-    Passing,
+    InStages,
     /// It passes them again when its timer runs out.
     Held,
     Delivering {
@@ -66,17 +66,17 @@ impl Hold {
     }
 }
 
-impl Flight {
+impl BatchInFlight {
     pub(crate) fn new(
         stream: StreamIndex,
         batch: Batch,
         is_redrive: bool,
         generation: u32,
         info: BatchInfo,
-    ) -> Flight {
-        Flight {
+    ) -> BatchInFlight {
+        BatchInFlight {
             stream,
-            batch,
+            events: batch,
             is_redrive,
             generation,
             info,

@@ -5,82 +5,83 @@ use std::sync::Arc;
 use lockgate_model::{Batch, Slice, StateOverlay, StateWrite};
 
 use crate::Uptime;
-use crate::delivery::Lineage;
+use crate::batches::{BatchInFlight, Hold, Phase, payload_len};
+use crate::delivery::History;
 use crate::documents::Documents;
-use crate::flights::{Flight, Hold, Phase, payload_len};
-use crate::index::{EntryIndex, FlightId};
+use crate::index::{BatchId, EntryIndex};
 use crate::io::Action;
-use crate::passage::{Passage, Passed, Stop};
 use crate::pipeline::Pipeline;
+use crate::stage_run::{StageOutput, StageRun, Stop};
 
 impl Pipeline {
-    pub(crate) fn add_flight(&mut self, flight: Flight) {
-        let id = FlightId(self.new_id());
-        self.flights.insert(id, flight);
+    pub(crate) fn add_batch(&mut self, batch: BatchInFlight) {
+        let id = BatchId(self.new_id());
+        self.batches.insert(id, batch);
     }
 
     /// Sends queued batches through the stages: all of them, or one at a time where state of one
     /// builds on that of the one before.
-    pub(crate) fn pass_queued(&mut self, actions: &mut Vec<Action>) {
+    pub(crate) fn run_queued(&mut self, actions: &mut Vec<Action>) {
         let one_by_one = self.settings.uses_state();
         loop {
-            let mut flights = self.flights.iter();
-            let passes = |flight: &Flight| matches!(flight.phase, Phase::Passing | Phase::Held);
-            if one_by_one && self.flights.values().any(passes) {
+            let mut batches = self.batches.iter();
+            let passes =
+                |batch: &BatchInFlight| matches!(batch.phase, Phase::InStages | Phase::Held);
+            if one_by_one && self.batches.values().any(passes) {
                 return;
             }
-            let queued = flights.find(|(_, flight)| matches!(flight.phase, Phase::Queued));
+            let queued = batches.find(|(_, batch)| matches!(batch.phase, Phase::Queued));
             match queued.map(|(&id, _)| id) {
-                Some(id) => self.pass(id, actions),
+                Some(id) => self.run_stages(id, actions),
                 None => return,
             }
         }
     }
 
     /// A held batch has its turn again.
-    pub(crate) fn pass_again(&mut self, id: FlightId, actions: &mut Vec<Action>) {
+    pub(crate) fn run_again(&mut self, id: BatchId, actions: &mut Vec<Action>) {
         if self
-            .flights
+            .batches
             .get(&id)
-            .is_some_and(|flight| matches!(flight.phase, Phase::Held))
+            .is_some_and(|batch| matches!(batch.phase, Phase::Held))
         {
-            self.pass(id, actions);
+            self.run_stages(id, actions);
         }
     }
 
     /// Sends a batch through the stages, from the first.
-    pub(crate) fn pass(&mut self, id: FlightId, actions: &mut Vec<Action>) {
-        let Some(flight) = self.flights.get_mut(&id) else {
+    pub(crate) fn run_stages(&mut self, id: BatchId, actions: &mut Vec<Action>) {
+        let Some(batch) = self.batches.get_mut(&id) else {
             return;
         };
-        flight.phase = Phase::Passing;
-        let documents = Documents::new(flight.info.clone(), flight.batch.clone());
+        batch.phase = Phase::InStages;
+        let documents = Documents::new(batch.info.clone(), batch.events.clone());
         // Writes of the batch before are its own: they commit with it.
         let states = self.states.iter().map(StateOverlay::continued).collect();
         let sink = (
             self.settings.sink.label.clone(),
             self.settings.sink.types.clone(),
         );
-        let passage = Passage::new(documents, states, self.settings.cpu_budget, Some(sink));
-        let generation = flight.generation;
-        actions.push(Action::Pass {
-            flight: id,
+        let run = StageRun::new(documents, states, self.settings.cpu_budget, Some(sink));
+        let generation = batch.generation;
+        actions.push(Action::RunStages {
+            batch: id,
             generation,
-            passage: Box::new(passage),
+            run: Box::new(run),
         });
     }
 
-    pub(crate) fn passed(
+    pub(crate) fn stages_ran(
         &mut self,
         now: Uptime,
-        id: FlightId,
-        result: Result<Passed, Stop>,
+        id: BatchId,
+        result: Result<StageOutput, Stop>,
         actions: &mut Vec<Action>,
     ) {
         let stop = match result {
             Ok(passed) => match self.count_deaths(now, id, &passed) {
                 Ok(()) => return self.begin_delivery(id, passed, actions),
-                Err(hold) => return self.hold_flight(now, id, hold),
+                Err(hold) => return self.hold_batch(now, id, hold),
             },
             Err(stop) => stop,
         };
@@ -89,27 +90,27 @@ impl Pipeline {
         {
             return;
         }
-        let held = self.flights.get(&id).map_or(0, |flight| flight.held);
+        let held = self.batches.get(&id).map_or(0, |batch| batch.held);
         let hold = self.hold_for(now, stop, held);
-        self.hold_flight(now, id, hold);
+        self.hold_batch(now, id, hold);
     }
 
     /// The stages' dead letters, as the brake sees them. Nothing is counted where it engages.
     pub(crate) fn count_deaths(
         &mut self,
         now: Uptime,
-        id: FlightId,
-        passed: &Passed,
+        id: BatchId,
+        passed: &StageOutput,
     ) -> Result<(), Hold> {
-        let Some(flight) = self.flights.get(&id) else {
+        let Some(batch) = self.batches.get(&id) else {
             return Ok(());
         };
-        let Passed {
+        let StageOutput {
             documents, fates, ..
         } = passed;
         let mut brake = self.brake.clone();
         let mut dead_bytes = self.dead_bytes;
-        let released = self.released[flight.stream.get()];
+        let released = self.released[batch.stream.get()];
         let mut passed_in_a_row = 0;
         let labels: Vec<Arc<str>> = self
             .settings
@@ -133,7 +134,7 @@ impl Pipeline {
             if documents.seq(entry) >= released
                 && let Err(engaged) = brake.check(cause, dead_bytes, &self.settings.brake)
             {
-                let (cause, held) = (cause.to_owned(), flight.held);
+                let (cause, held) = (cause.to_owned(), batch.held);
                 return Err(self.braked(now, cause, engaged, held));
             }
             brake.died(cause);
@@ -146,47 +147,43 @@ impl Pipeline {
 
     pub(crate) fn begin_delivery(
         &mut self,
-        id: FlightId,
-        passed: Passed,
+        id: BatchId,
+        passed: StageOutput,
         actions: &mut Vec<Action>,
     ) {
-        let Passed {
+        let StageOutput {
             documents,
             fates,
             states,
         } = passed;
         let open = fates.open(&documents);
-        let Some(flight) = self.flights.get_mut(&id) else {
+        let Some(batch) = self.batches.get_mut(&id) else {
             return;
         };
-        flight.state = state_writes(&states);
-        flight.hold = None;
-        flight.held = 0;
-        flight.phase = Phase::Delivering {
+        batch.state = state_writes(&states);
+        batch.hold = None;
+        batch.held = 0;
+        batch.phase = Phase::Delivering {
             documents: Arc::new(documents),
             fates,
         };
         self.states = states;
         if !open.is_empty() {
-            self.encode(id, open, Lineage::default(), actions);
+            self.encode(id, open, History::default(), actions);
         }
     }
 
     /// Replaces a batch by its halves, one after the other. Not a redrive: its events belong
     /// together in the ledger.
-    pub(crate) fn halve(&mut self, id: FlightId, actions: &mut Vec<Action>) -> bool {
-        let Some(flight) = self
-            .flights
-            .get_mut(&id)
-            .filter(|flight| !flight.is_redrive)
-        else {
+    pub(crate) fn halve(&mut self, id: BatchId, actions: &mut Vec<Action>) -> bool {
+        let Some(batch) = self.batches.get_mut(&id).filter(|batch| !batch.is_redrive) else {
             return false;
         };
-        let (first, second) = split(&flight.batch);
-        let (stream, generation) = (flight.stream, flight.generation);
-        flight.batch = first;
+        let (first, second) = split(&batch.events);
+        let (stream, generation) = (batch.stream, batch.generation);
+        batch.events = first;
         self.put_back(stream, second, generation);
-        self.pass(id, actions);
+        self.run_stages(id, actions);
         true
     }
 }

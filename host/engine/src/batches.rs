@@ -1,11 +1,11 @@
 //! A batch from its first stage to its commit.
 
 mod encodings;
-mod flight;
 mod holds;
+mod in_flight;
 mod outcomes;
 mod stages;
 
 pub(crate) use encodings::PendingEncoding;
-pub(crate) use flight::{Flight, Hold, Phase};
+pub(crate) use in_flight::{BatchInFlight, Hold, Phase};
 pub(crate) use outcomes::payload_len;

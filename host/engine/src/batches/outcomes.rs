@@ -3,11 +3,11 @@
 use lockgate_model::{BatchRecord, Commit, Entries, Fate};
 
 use crate::Uptime;
+use crate::batches::Phase;
 use crate::brake::Engaged;
-use crate::delivery::Lineage;
+use crate::delivery::History;
 use crate::documents::Documents;
-use crate::flights::Phase;
-use crate::index::{DocumentIndex, EntryIndex, FlightId};
+use crate::index::{BatchId, DocumentIndex, EntryIndex};
 use crate::io::Action;
 use crate::pipeline::Pipeline;
 
@@ -17,19 +17,19 @@ impl Pipeline {
     pub(crate) fn reject(
         &mut self,
         now: Uptime,
-        flight: FlightId,
+        batch: BatchId,
         rejected: Vec<(DocumentIndex, String)>,
     ) {
         let mut braked: Option<(Vec<DocumentIndex>, Engaged)> = None;
         let cause = self.settings.sink.label.to_string();
         for (document, reason) in rejected {
-            if let Err(engaged) = self.dead_letter(now, flight, document, &cause, &reason) {
+            if let Err(engaged) = self.dead_letter(now, batch, document, &cause, &reason) {
                 braked.get_or_insert((Vec::new(), engaged)).0.push(document);
             }
         }
         if let Some((documents, engaged)) = braked {
             let hold = self.braked(now, cause, engaged, 6);
-            self.encode_later(flight, documents, Lineage::default(), hold);
+            self.encode_later(batch, documents, History::default(), hold);
         }
     }
 
@@ -37,22 +37,22 @@ impl Pipeline {
     pub(crate) fn dead_letter(
         &mut self,
         now: Uptime,
-        id: FlightId,
+        id: BatchId,
         document: DocumentIndex,
         cause: &str,
         reason: &str,
     ) -> Result<(), Engaged> {
-        let Some(flight) = self.flights.get_mut(&id) else {
+        let Some(batch) = self.batches.get_mut(&id) else {
             return Ok(());
         };
-        let Phase::Delivering { documents, fates } = &mut flight.phase else {
+        let Phase::Delivering { documents, fates } = &mut batch.phase else {
             return Ok(());
         };
         let entry = documents.entry(document);
         // Several documents of one event are one dead letter.
         if fates.death(entry).is_none() {
             let bytes = self.dead_bytes + payload_len(documents, entry);
-            if documents.seq(entry) >= self.released[flight.stream.get()] {
+            if documents.seq(entry) >= self.released[batch.stream.get()] {
                 self.brake.check(cause, bytes, &self.settings.brake)?;
             }
             self.brake.died(cause);
@@ -63,12 +63,12 @@ impl Pipeline {
         Ok(())
     }
 
-    pub(crate) fn delivered(&mut self, now: Uptime, id: FlightId, delivered: &[DocumentIndex]) {
+    pub(crate) fn delivered(&mut self, now: Uptime, id: BatchId, delivered: &[DocumentIndex]) {
         let label = self.settings.sink.label.clone();
-        let Some(flight) = self.flights.get_mut(&id) else {
+        let Some(batch) = self.batches.get_mut(&id) else {
             return;
         };
-        if let Phase::Delivering { documents, fates } = &mut flight.phase {
+        if let Phase::Delivering { documents, fates } = &mut batch.phase {
             for &document in delivered {
                 fates.settle(documents, document, &label, Fate::Delivered);
             }
@@ -82,49 +82,49 @@ impl Pipeline {
     pub(crate) fn commit_finished(&mut self, actions: &mut Vec<Action>) {
         // State of a batch builds on that of the batch before.
         let in_order = self.settings.uses_state();
-        for (&id, flight) in &mut self.flights {
-            let Phase::Delivering { fates, .. } = &flight.phase else {
+        for (&id, batch) in &mut self.batches {
+            let Phase::Delivering { fates, .. } = &batch.phase else {
                 if in_order {
                     break;
                 }
                 continue;
             };
-            if flight.encodings > 0 || flight.requests > 0 || !fates.all_final() {
+            if batch.encodings > 0 || batch.requests > 0 || !fates.all_final() {
                 if in_order {
                     break;
                 }
                 continue;
             }
-            let phase = std::mem::replace(&mut flight.phase, Phase::Committing);
+            let phase = std::mem::replace(&mut batch.phase, Phase::Committing);
             let Phase::Delivering { documents, fates } = phase else {
                 continue;
             };
             let finished = fates.finish(&documents);
-            let entries = if flight.is_redrive {
-                Entries::Redriven(flight.batch.seqs().collect())
+            let entries = if batch.is_redrive {
+                Entries::Redriven(batch.events.seqs().collect())
             } else {
-                Entries::Range(flight.batch.range())
+                Entries::Range(batch.events.range())
             };
             let commit = Commit {
                 pipeline: self.settings.pipeline.clone(),
-                stream: self.settings.streams[flight.stream.get()].name.clone(),
+                stream: self.settings.streams[batch.stream.get()].name.clone(),
                 epoch: self.settings.epoch,
-                generation: flight.generation,
+                generation: batch.generation,
                 entries,
                 outcomes: finished.outcomes,
                 reasons: finished.reasons,
                 days: finished.days,
                 batch: BatchRecord {
-                    id: flight.info.id.to_string(),
+                    id: batch.info.id.to_string(),
                     at: 0,
-                    requests: std::mem::take(&mut flight.records),
+                    requests: std::mem::take(&mut batch.records),
                 },
                 dead: finished.dead,
-                state: std::mem::take(&mut flight.state),
+                state: std::mem::take(&mut batch.state),
                 brake: self.brake.text(),
             };
             actions.push(Action::Commit {
-                flight: id,
+                batch: id,
                 commit: Box::new(commit),
             });
             if in_order {
@@ -133,14 +133,14 @@ impl Pipeline {
         }
     }
 
-    pub(crate) fn committed(&mut self, now: Uptime, id: FlightId, dead_bytes: u64) {
-        let Some(flight) = self.flights.remove(&id) else {
+    pub(crate) fn committed(&mut self, now: Uptime, id: BatchId, dead_bytes: u64) {
+        let Some(batch) = self.batches.remove(&id) else {
             return;
         };
-        if !flight.is_redrive {
-            self.streams[flight.stream.get()]
+        if !batch.is_redrive {
+            self.streams[batch.stream.get()]
                 .progress
-                .finish(flight.batch.range());
+                .finish(batch.events.range());
         }
         self.dead_bytes = dead_bytes;
         self.something_became_final(now);

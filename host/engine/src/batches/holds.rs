@@ -3,23 +3,23 @@
 use lockgate_model::contract::CallError;
 
 use crate::Uptime;
+use crate::batches::{Hold, Phase};
 use crate::brake::Engaged;
 use crate::condition::ConditionKind;
-use crate::flights::{Hold, Phase};
-use crate::index::FlightId;
-use crate::passage::Stop;
-use crate::pipeline::{Pipeline, Timer};
+use crate::index::BatchId;
+use crate::pipeline::{Pipeline, WorkId};
+use crate::stage_run::Stop;
 
 impl Pipeline {
-    pub(crate) fn hold_flight(&mut self, now: Uptime, id: FlightId, hold: Hold) {
-        let Some(flight) = self.flights.get_mut(&id) else {
+    pub(crate) fn hold_batch(&mut self, now: Uptime, id: BatchId, hold: Hold) {
+        let Some(batch) = self.batches.get_mut(&id) else {
             return;
         };
-        flight.phase = Phase::Held;
-        flight.held += 1;
-        let since = flight.hold.as_ref().map_or(now, |before| before.since);
-        self.timers.insert((hold.until, Timer::Flight(id)));
-        flight.hold = Some(Hold { since, ..hold });
+        batch.phase = Phase::Held;
+        batch.held += 1;
+        let since = batch.hold.as_ref().map_or(now, |before| before.since);
+        self.timers.insert((hold.until, WorkId::Batch(id)));
+        batch.hold = Some(Hold { since, ..hold });
     }
 
     /// What a stop of a component means: when it is called again, and what is shown until then.
@@ -85,9 +85,9 @@ impl Pipeline {
     /// Conditions for whatever waits for a component or the brake.
     pub(crate) fn report_holds(&mut self, now: Uptime) {
         let mut holds: Vec<Hold> = self
-            .flights
+            .batches
             .values()
-            .filter_map(|flight| flight.hold.clone())
+            .filter_map(|batch| batch.hold.clone())
             .chain(
                 self.encodings
                     .values()
@@ -96,7 +96,7 @@ impl Pipeline {
             .chain(
                 self.requests
                     .values()
-                    .filter_map(|request| request.lineage.braked.clone()),
+                    .filter_map(|request| request.history.braked.clone()),
             )
             .collect();
         holds.sort_by_key(|hold| (hold.kind, hold.until));
