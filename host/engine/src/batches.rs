@@ -7,5 +7,6 @@ mod outcomes;
 mod stages;
 
 pub(crate) use encodings::PendingEncoding;
-pub(crate) use in_flight::{BatchInFlight, Hold, Phase};
+pub(crate) use holds::{Hold, Holds};
+pub(crate) use in_flight::{BatchInFlight, Phase};
 pub(crate) use outcomes::payload_len;

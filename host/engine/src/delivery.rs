@@ -1,15 +1,20 @@
 //! Requests: which go out, what their answers mean, what happens to refused documents.
 //!
-//! The rules are the table in ARCHITECTURE.md under "Rules of delivery": `answers` has one arm for
-//! each of its rows, `evidence` decides who is at fault, `order` keeps sessions in their order.
+//! The rules are the table in ARCHITECTURE.md under "Rules of delivery". `answers` has an arm for
+//! each of its rows, `evidence` decides whether a request or its endpoint is at fault, and `order`
+//! keeps sessions in their order.
 
 mod answers;
 mod dispatch;
 mod endpoint;
 mod evidence;
+mod history;
 mod order;
+mod parked;
 mod report;
 mod request;
+mod requests;
 
 pub(crate) use endpoint::Endpoint;
-pub(crate) use request::{History, Request};
+pub(crate) use history::History;
+pub(crate) use requests::Requests;

@@ -8,11 +8,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use lockgate_model::{Seq, StateOverlay};
 
 use crate::Uptime;
-use crate::batches::{BatchInFlight, PendingEncoding, Phase};
+use crate::batches::{BatchInFlight, Holds, PendingEncoding, Phase};
 use crate::brake::Brake;
 use crate::circuit::{BACKOFF_MAX, Random};
 use crate::condition::{Condition, ConditionKind, Conditions};
-use crate::delivery::{Endpoint, Request};
+use crate::delivery::{Endpoint, Requests};
 use crate::index::{BatchId, EncodingId, EndpointIndex, RequestId, StreamIndex};
 use crate::io::{Action, Input};
 use crate::settings::Settings;
@@ -31,8 +31,9 @@ pub struct Pipeline {
     pub(crate) streams: Vec<Stream>,
     pub(crate) endpoints: Vec<Endpoint>,
     pub(crate) batches: BTreeMap<BatchId, BatchInFlight>,
-    pub(crate) requests: HashMap<RequestId, Request>,
+    pub(crate) requests: Requests,
     pub(crate) encodings: HashMap<EncodingId, PendingEncoding>,
+    pub(crate) holds: Holds,
     /// What is tried again at which time.
     pub(crate) timers: BTreeSet<(Uptime, WorkId)>,
     pub(crate) brake: Brake,
@@ -75,8 +76,9 @@ impl Pipeline {
             streams: settings.streams.iter().map(Stream::new).collect(),
             endpoints: settings.endpoints.iter().map(Endpoint::new).collect(),
             batches: BTreeMap::new(),
-            requests: HashMap::new(),
+            requests: Requests::new(settings.endpoints.len()),
             encodings: HashMap::new(),
+            holds: Holds::default(),
             timers: BTreeSet::new(),
             brake: Brake::parse(&settings.brake_text),
             released: vec![0; settings.streams.len()],
@@ -185,7 +187,7 @@ impl Pipeline {
                 // A held batch stays held: the next start begins with it.
                 WorkId::Batch(_) | WorkId::Encoding(_) if self.draining => {}
                 WorkId::Batch(batch) => self.run_again(batch, actions),
-                WorkId::Encoding(encoding) => self.encode_again(encoding, actions),
+                WorkId::Encoding(encoding) => self.begin_encoding(encoding, actions),
                 WorkId::Request(request) => self.stop_waiting(request, actions),
             }
         }
@@ -248,10 +250,11 @@ impl Pipeline {
 
     /// Nothing that could finish is under way: what is left waits for a time or for its turn.
     fn is_quiet(&self) -> bool {
-        let works =
-            |batch: &BatchInFlight| matches!(batch.phase, Phase::InStages | Phase::Committing);
+        let works = |batch: &BatchInFlight| {
+            let is_busy = matches!(batch.phase, Phase::InStages | Phase::Committing);
+            is_busy || batch.running_encodings > 0
+        };
         !self.batches.values().any(works)
-            && !self.encodings.values().any(PendingEncoding::is_running)
             && !self.streams.iter().any(|stream| stream.collecting)
             && self.endpoints.iter().all(|endpoint| endpoint.is_quiet())
     }
@@ -262,27 +265,15 @@ impl Pipeline {
             *released = stream.head;
         }
         // What was held for it is tried at once.
-        let held: Vec<WorkId> = self
-            .batches
-            .iter()
-            .filter(|(_, batch)| batch.is_held_by_brake())
-            .map(|(&batch, _)| WorkId::Batch(batch))
-            .chain(
-                self.encodings
-                    .iter()
-                    .filter(|(_, encoding)| encoding.is_braked())
-                    .map(|(&encoding, _)| WorkId::Encoding(encoding)),
-            )
-            .chain(
-                self.requests
-                    .iter()
-                    .filter(|(_, request)| request.waits_for_release())
-                    .map(|(&request, _)| WorkId::Request(request)),
-            )
-            .collect();
-        self.timers.retain(|(_, timer)| !held.contains(timer));
+        let by_brake = self.holds.by_brake();
+        let waiting = self.requests.iter().filter_map(|(id, request)| {
+            let waits = request.waits_for_release();
+            waits.then_some(WorkId::Request(id))
+        });
+        let released: BTreeSet<WorkId> = by_brake.chain(waiting).collect();
+        self.timers.retain(|(_, work)| !released.contains(work));
         self.timers
-            .extend(held.into_iter().map(|timer| (now, timer)));
+            .extend(released.into_iter().map(|work| (now, work)));
     }
 
     pub(crate) fn is_draining(&self) -> bool {

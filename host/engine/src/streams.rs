@@ -128,7 +128,7 @@ impl Pipeline {
         }
         let limits = self.settings.batch;
         let endpoint = self.settings.streams[index.get()].endpoint;
-        let too_large = self.endpoints[endpoint.get()].size_limit;
+        let bytes = self.endpoints[endpoint.get()].size_below_limit(limits.bytes);
         let stream = &mut self.streams[index.get()];
         let gap = stream.progress.gap(stream.next);
         let available = stream.head.min(gap.end).saturating_sub(gap.start);
@@ -147,10 +147,7 @@ impl Pipeline {
             within: gap.start..gap.end.min(stream.head),
             events: limits.events,
             // A receiver that answered 413 showed its limit: stay below it.
-            bytes: limits
-                .bytes
-                .min(too_large.map_or(usize::MAX, |bytes| bytes / 4 * 3))
-                .max(1),
+            bytes,
         });
     }
 

@@ -17,17 +17,6 @@ pub(crate) struct PendingEncoding {
     pub(crate) history: History,
     /// Times the call was held in a row.
     pub(crate) held: u32,
-    pub(crate) waits: Option<Hold>,
-}
-
-impl PendingEncoding {
-    pub(crate) fn is_running(&self) -> bool {
-        self.waits.is_none()
-    }
-
-    pub(crate) fn is_braked(&self) -> bool {
-        self.waits.as_ref().is_some_and(Hold::is_brake)
-    }
 }
 
 impl Pipeline {
@@ -39,20 +28,8 @@ impl Pipeline {
         history: History,
         actions: &mut Vec<Action>,
     ) {
-        let encoding = EncodingId(self.new_id());
-        self.order_begin(id, WorkId::Encoding(encoding), &documents);
-        let pending = PendingEncoding {
-            batch: id,
-            documents,
-            history,
-            held: 0,
-            waits: None,
-        };
-        self.encodings.insert(encoding, pending);
-        if let Some(batch) = self.batches.get_mut(&id) {
-            batch.encodings += 1;
-        }
-        self.encode_again(encoding, actions);
+        let encoding = self.add_encoding(id, documents, history);
+        self.begin_encoding(encoding, actions);
     }
 
     /// Documents are encoded again at some time.
@@ -63,44 +40,57 @@ impl Pipeline {
         history: History,
         hold: Hold,
     ) {
+        let encoding = self.add_encoding(id, documents, history);
+        self.hold_encoding(encoding, hold);
+    }
+
+    fn add_encoding(
+        &mut self,
+        id: BatchId,
+        documents: Vec<DocumentIndex>,
+        history: History,
+    ) -> EncodingId {
         let encoding = EncodingId(self.new_id());
         self.order_begin(id, WorkId::Encoding(encoding), &documents);
-        self.timers.insert((hold.until, WorkId::Encoding(encoding)));
-        let held = 0;
+        if let Some(batch) = self.batches.get_mut(&id) {
+            batch.encodings += 1;
+        }
         let pending = PendingEncoding {
             batch: id,
             documents,
             history,
-            held,
-            waits: Some(hold),
+            held: 0,
         };
         self.encodings.insert(encoding, pending);
-        if let Some(batch) = self.batches.get_mut(&id) {
-            batch.encodings += 1;
-        }
+        encoding
     }
 
-    pub(crate) fn encode_again(&mut self, id: EncodingId, actions: &mut Vec<Action>) {
-        let Some(pending) = self.encodings.get_mut(&id) else {
+    fn hold_encoding(&mut self, id: EncodingId, hold: Hold) {
+        self.timers.insert((hold.until, WorkId::Encoding(id)));
+        self.holds.insert(WorkId::Encoding(id), hold);
+    }
+
+    /// An encoding has its turn, for the first time or again.
+    pub(crate) fn begin_encoding(&mut self, id: EncodingId, actions: &mut Vec<Action>) {
+        self.holds.remove(WorkId::Encoding(id));
+        let Some(pending) = self.encodings.get(&id) else {
             return;
         };
-        pending.waits = None;
-        let Some(batch) = self.batches.get(&pending.batch) else {
+        let Some(batch) = self.batches.get_mut(&pending.batch) else {
             return;
         };
         let Some(documents) = batch.documents().cloned() else {
             return;
         };
+        batch.running_encodings += 1;
         let endpoint = self.settings.streams[batch.stream.get()].endpoint;
-        let too_large = self.endpoints[endpoint.get()].size_limit;
+        let endpoint = &self.endpoints[endpoint.get()];
         let sink = &self.settings.sink;
         let work = Encoding::new(
             documents,
             &pending.documents,
             sink.max_documents,
-            sink.max_bytes
-                .min(too_large.map_or(usize::MAX, |bytes| bytes / 4 * 3))
-                .max(1),
+            endpoint.size_below_limit(sink.max_bytes),
             self.settings.cpu_budget,
         );
         actions.push(Action::Encode {
@@ -115,29 +105,29 @@ impl Pipeline {
         id: EncodingId,
         result: Result<EncodeOutput, Stop>,
     ) {
-        let Some(held) = self.encodings.get(&id).map(|pending| pending.held) else {
+        let Some(pending) = self.encodings.get_mut(&id) else {
             return;
         };
-        let made = match result {
-            Ok(made) => made,
+        let batch = pending.batch;
+        if let Some(batch) = self.batches.get_mut(&batch) {
+            batch.running_encodings -= 1;
+        }
+        let output = match result {
+            Ok(output) => output,
             Err(stop) => {
+                let held = pending.held;
+                pending.held += 1;
                 let hold = self.hold_for(now, stop, held);
-                self.timers.insert((hold.until, WorkId::Encoding(id)));
-                if let Some(pending) = self.encodings.get_mut(&id) {
-                    pending.held += 1;
-                    pending.waits = Some(hold);
-                }
-                return;
+                return self.hold_encoding(id, hold);
             }
         };
         let Some(pending) = self.encodings.remove(&id) else {
             return;
         };
-        let batch = pending.batch;
-        for outgoing in made.requests {
+        for outgoing in output.requests {
             self.add_request(batch, outgoing, pending.history.clone());
         }
-        self.reject(now, batch, made.rejected);
+        self.reject(now, batch, output.rejected);
         self.order_end(batch, WorkId::Encoding(id), &pending.documents);
         if let Some(batch) = self.batches.get_mut(&batch) {
             batch.encodings -= 1;

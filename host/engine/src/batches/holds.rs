@@ -1,14 +1,89 @@
 //! Whatever waits for a component or the brake, and the conditions that show it.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use lockgate_model::contract::CallError;
 
 use crate::Uptime;
-use crate::batches::{Hold, Phase};
+use crate::batches::Phase;
 use crate::brake::Engaged;
 use crate::condition::ConditionKind;
-use crate::index::BatchId;
+use crate::index::{BatchId, RequestId};
 use crate::pipeline::{Pipeline, WorkId};
 use crate::stage_run::Stop;
+
+/// Something waits for a reason that a condition shows.
+#[derive(Clone, Debug)]
+pub(crate) struct Hold {
+    pub(crate) kind: ConditionKind,
+    /// A component's label, or a cause of dead letters.
+    pub(crate) subject: String,
+    pub(crate) message: String,
+    pub(crate) since: Uptime,
+    pub(crate) until: Uptime,
+}
+
+/// All that is held, by what a condition shows of it.
+#[derive(Debug, Default)]
+pub(crate) struct Holds {
+    held: BTreeMap<WorkId, Hold>,
+    by_subject: BTreeMap<(ConditionKind, String), BTreeSet<(Uptime, WorkId)>>,
+}
+
+impl Holds {
+    pub(crate) fn get(&self, work: WorkId) -> Option<&Hold> {
+        self.held.get(&work)
+    }
+
+    /// Replaces the hold of before.
+    pub(crate) fn insert(&mut self, work: WorkId, hold: Hold) {
+        self.remove(work);
+        let subject = (hold.kind, hold.subject.clone());
+        let works = self.by_subject.entry(subject).or_default();
+        works.insert((hold.until, work));
+        self.held.insert(work, hold);
+    }
+
+    pub(crate) fn remove(&mut self, work: WorkId) {
+        let Some(hold) = self.held.remove(&work) else {
+            return;
+        };
+        let subject = (hold.kind, hold.subject);
+        if let Some(works) = self.by_subject.get_mut(&subject) {
+            works.remove(&(hold.until, work));
+            if works.is_empty() {
+                self.by_subject.remove(&subject);
+            }
+        }
+    }
+
+    /// Where the work is held, it is tried again at another time.
+    pub(crate) fn delay(&mut self, work: WorkId, until: Uptime) {
+        if let Some(hold) = self.held.get(&work).cloned() {
+            self.insert(work, Hold { until, ..hold });
+        }
+    }
+
+    /// Of each kind and subject, the hold that ends first.
+    fn first_of_each(&self) -> impl Iterator<Item = &Hold> {
+        self.by_subject.values().filter_map(|works| {
+            let (_, work) = works.first()?;
+            self.held.get(work)
+        })
+    }
+
+    fn has(&self, kind: ConditionKind, subject: &str) -> bool {
+        self.by_subject.contains_key(&(kind, subject.to_owned()))
+    }
+
+    /// What the operator's release lets go.
+    pub(crate) fn by_brake(&self) -> impl Iterator<Item = WorkId> {
+        self.held
+            .iter()
+            .filter(|(_, hold)| hold.kind == ConditionKind::Brake)
+            .map(|(&work, _)| work)
+    }
+}
 
 impl Pipeline {
     pub(crate) fn hold_batch(&mut self, now: Uptime, id: BatchId, hold: Hold) {
@@ -17,9 +92,10 @@ impl Pipeline {
         };
         batch.phase = Phase::Held;
         batch.held += 1;
-        let since = batch.hold.as_ref().map_or(now, |before| before.since);
-        self.timers.insert((hold.until, WorkId::Batch(id)));
-        batch.hold = Some(Hold { since, ..hold });
+        let work = WorkId::Batch(id);
+        let since = self.holds.get(work).map_or(now, |before| before.since);
+        self.timers.insert((hold.until, work));
+        self.holds.insert(work, Hold { since, ..hold });
     }
 
     /// What a stop of a component means: when it is called again, and what is shown until then.
@@ -82,46 +158,24 @@ impl Pipeline {
         }
     }
 
+    /// A request waits for what the hold says.
+    pub(crate) fn hold_request(&mut self, id: RequestId, hold: Hold) {
+        self.holds.insert(WorkId::Request(id), hold);
+        self.requests.update(id, |request| request.is_held = true);
+    }
+
     /// Conditions for whatever waits for a component or the brake.
     pub(crate) fn report_holds(&mut self, now: Uptime) {
-        let mut holds: Vec<Hold> = self
-            .batches
-            .values()
-            .filter_map(|batch| batch.hold.clone())
-            .chain(
-                self.encodings
-                    .values()
-                    .filter_map(|encoding| encoding.waits.clone()),
-            )
-            .chain(
-                self.requests
-                    .values()
-                    .filter_map(|request| request.history.braked.clone()),
-            )
-            .collect();
-        holds.sort_by_key(|hold| (hold.kind, hold.until));
-        for hold in &holds {
-            let first = holds
-                .iter()
-                .find(|other| other.kind == hold.kind && other.subject == hold.subject);
-            if first.is_some_and(|first| std::ptr::eq(first, hold)) {
-                let (since, until) = (Some(hold.since), Some(hold.until));
-                let Hold {
-                    kind,
-                    subject,
-                    message,
-                    ..
-                } = hold;
-                self.conditions
-                    .set(now, *kind, subject, message, since, until);
-            }
+        for hold in self.holds.first_of_each() {
+            let (since, until) = (Some(hold.since), Some(hold.until));
+            let (subject, message) = (&hold.subject, &hold.message);
+            self.conditions
+                .set(now, hold.kind, subject, message, since, until);
         }
         for kind in [ConditionKind::Plugin, ConditionKind::Brake] {
-            self.conditions.keep(kind, |subject| {
-                holds
-                    .iter()
-                    .any(|hold| hold.kind == kind && hold.subject == subject)
-            });
+            let holds = &self.holds;
+            self.conditions
+                .keep(kind, |subject| holds.has(kind, subject));
         }
     }
 }

@@ -5,8 +5,6 @@ use std::sync::Arc;
 use lockgate_model::contract::BatchInfo;
 use lockgate_model::{Batch, RequestRecord, Seq, StateWrite};
 
-use crate::Uptime;
-use crate::condition::ConditionKind;
 use crate::documents::Documents;
 use crate::fates::Fates;
 use crate::index::{DocumentIndex, StreamIndex};
@@ -24,12 +22,11 @@ pub(crate) struct BatchInFlight {
     pub(crate) generation: u32,
     pub(crate) info: BatchInfo,
     pub(crate) phase: Phase,
-    /// Why it does not pass the stages.
-    pub(crate) hold: Option<Hold>,
     /// Times it was held in a row.
     pub(crate) held: u32,
     pub(crate) encodings: usize,
-    pub(crate) requests: usize,
+    /// Those that do not wait for a time.
+    pub(crate) running_encodings: usize,
     pub(crate) records: Vec<RequestRecord>,
     pub(crate) state: Vec<StateWrite>,
 }
@@ -49,23 +46,6 @@ pub(crate) enum Phase {
     Committing,
 }
 
-/// Something waits for a reason that a condition shows.
-#[derive(Clone, Debug)]
-pub(crate) struct Hold {
-    pub(crate) kind: ConditionKind,
-    /// A component's label, or a cause of dead letters.
-    pub(crate) subject: String,
-    pub(crate) message: String,
-    pub(crate) since: Uptime,
-    pub(crate) until: Uptime,
-}
-
-impl Hold {
-    pub(crate) fn is_brake(&self) -> bool {
-        self.kind == ConditionKind::Brake
-    }
-}
-
 impl BatchInFlight {
     pub(crate) fn new(
         stream: StreamIndex,
@@ -81,10 +61,9 @@ impl BatchInFlight {
             generation,
             info,
             phase: Phase::Queued,
-            hold: None,
             held: 0,
             encodings: 0,
-            requests: 0,
+            running_encodings: 0,
             records: Vec::new(),
             state: Vec::new(),
         }
@@ -99,10 +78,6 @@ impl BatchInFlight {
             Phase::Delivering { documents, .. } => Some(documents),
             _ => None,
         }
-    }
-
-    pub(crate) fn is_held_by_brake(&self) -> bool {
-        matches!(self.phase, Phase::Held) && self.hold.as_ref().is_some_and(Hold::is_brake)
     }
 
     /// The sequence of a document's entry.

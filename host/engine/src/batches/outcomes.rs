@@ -89,7 +89,8 @@ impl Pipeline {
                 }
                 continue;
             };
-            if batch.encodings > 0 || batch.requests > 0 || !fates.all_final() {
+            let requests = self.requests.of_batch(id).requests;
+            if batch.encodings > 0 || requests > 0 || !fates.all_final() {
                 if in_order {
                     break;
                 }

@@ -10,7 +10,7 @@ use crate::delivery::History;
 use crate::documents::Documents;
 use crate::index::{BatchId, EntryIndex};
 use crate::io::Action;
-use crate::pipeline::Pipeline;
+use crate::pipeline::{Pipeline, WorkId};
 use crate::stage_run::{StageOutput, StageRun, Stop};
 
 impl Pipeline {
@@ -160,8 +160,8 @@ impl Pipeline {
         let Some(batch) = self.batches.get_mut(&id) else {
             return;
         };
+        self.holds.remove(WorkId::Batch(id));
         batch.state = state_writes(&states);
-        batch.hold = None;
         batch.held = 0;
         batch.phase = Phase::Delivering {
             documents: Arc::new(documents),

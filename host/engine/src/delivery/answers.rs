@@ -11,10 +11,13 @@ use crate::answer::{self, Judgement, SendFailure};
 use crate::batches::Hold;
 use crate::circuit::Trouble;
 use crate::condition::ConditionKind;
-use crate::delivery::request::{History, RequestState};
+use crate::delivery::request::RequestState;
 use crate::index::RequestId;
 use crate::io::Action;
 use crate::pipeline::{Pipeline, WorkId};
+
+/// Waits for a sink that cannot be asked are those after so many failures.
+const CLASSIFY_BACKOFF: u32 = 4;
 
 impl Pipeline {
     pub(crate) fn answered(
@@ -24,46 +27,48 @@ impl Pipeline {
         response: Response,
         actions: &mut Vec<Action>,
     ) {
-        let Some(request) = self.requests.get_mut(&id) else {
-            return;
-        };
-        request.status = response.status;
         let accepted = (200..300).contains(&response.status);
-        request.excerpt = if accepted {
-            String::new()
-        } else {
-            answer::excerpt(&response)
-        };
         let inspected = match self.settings.sink.inspect {
             Inspect::Never => false,
             Inspect::Failures => !accepted,
             Inspect::Always => true,
         };
+        self.requests.update(id, |request| {
+            request.status = response.status;
+            request.excerpt = if accepted {
+                String::new()
+            } else {
+                answer::excerpt(&response)
+            };
+        });
         if inspected {
             return self.classify(id, Arc::new(response), actions);
         }
         self.judge(now, id, answer::by_status(&response), actions);
     }
 
+    /// Asks the sink what a response means.
     pub(crate) fn classify(
         &mut self,
         id: RequestId,
         response: Arc<Response>,
         actions: &mut Vec<Action>,
     ) {
-        let Some(request) = self.requests.get_mut(&id) else {
+        let Some(request) = self.requests.get(id) else {
             return;
         };
         let Some(batch) = self.batches.get(&request.batch) else {
             return;
         };
-        request.state = RequestState::Classifying(response.clone());
         actions.push(Action::Classify {
             request: id,
             info: batch.info().clone(),
             sent: request.outgoing.request.sent(),
-            response,
+            response: response.clone(),
         });
+        let classifying = RequestState::Classifying(response);
+        self.requests
+            .update(id, |request| request.state = classifying);
     }
 
     pub(crate) fn not_sent(
@@ -73,9 +78,7 @@ impl Pipeline {
         failure: SendFailure,
         actions: &mut Vec<Action>,
     ) {
-        if let Some(request) = self.requests.get_mut(&id) {
-            request.status = 0;
-        }
+        self.requests.update(id, |request| request.status = 0);
         self.judge(now, id, answer::by_failure(failure), actions);
     }
 
@@ -86,7 +89,7 @@ impl Pipeline {
         result: Result<Delivery, CallError>,
         actions: &mut Vec<Action>,
     ) {
-        let Some(request) = self.requests.get_mut(&id) else {
+        let Some(request) = self.requests.get(id) else {
             return;
         };
         let RequestState::Classifying(response) = &request.state else {
@@ -118,86 +121,74 @@ impl Pipeline {
         self.judge(now, id, judgement, actions);
     }
 
-    pub(crate) fn classify_later(
+    fn classify_later(
         &mut self,
         now: Uptime,
         id: RequestId,
         response: Arc<Response>,
         error: &CallError,
     ) {
-        let until = self.retry_at(now, 4, Uptime::ZERO);
-        let subject = self.settings.sink.label.to_string();
-        let Some(request) = self.requests.get_mut(&id) else {
+        let until = self.retry_at(now, CLASSIFY_BACKOFF, Uptime::ZERO);
+        let Some(request) = self.requests.get(id) else {
             return;
         };
-        let since = request
-            .history
-            .braked
-            .as_ref()
-            .map_or(now, |hold| hold.since);
-        request.state = RequestState::ClassifyLater(response);
-        self.endpoints[request.endpoint.get()].in_flight -= 1;
-        let kind = ConditionKind::Plugin;
-        let message = format!("a response cannot be judged: {error}");
-        request.history.braked = Some(Hold {
-            kind,
-            subject,
-            message,
-            since,
+        self.endpoints[request.endpoint.get()].end();
+        let before = self.holds.get(WorkId::Request(id));
+        let hold = Hold {
+            kind: ConditionKind::Plugin,
+            subject: self.settings.sink.label.to_string(),
+            message: format!("a response cannot be judged: {error}"),
+            since: before.map_or(now, |hold| hold.since),
             until,
-        });
+        };
+        self.hold_request(id, hold);
+        let later = RequestState::ClassifyLater(response);
+        self.requests.update(id, |request| request.state = later);
         self.timers.insert((until, WorkId::Request(id)));
     }
 
-    pub(crate) fn judge(
+    fn judge(
         &mut self,
         now: Uptime,
         id: RequestId,
         judgement: Judgement,
         actions: &mut Vec<Action>,
     ) {
-        let Some(request) = self.requests.get_mut(&id) else {
+        self.holds.remove(WorkId::Request(id));
+        self.requests.update(id, |request| request.is_held = false);
+        let Some(request) = self.requests.get(id) else {
             return;
         };
-        request.history.braked = None;
-        self.endpoints[request.endpoint.get()].in_flight -= 1;
+        self.endpoints[request.endpoint.get()].end();
         match judgement {
             Judgement::Taken(dispositions) => self.taken(now, id, dispositions),
             Judgement::AllRejected(reason) => {
                 let rejected = |&index: &u32| (index, Disposition::Rejected(reason.clone()));
-                let all = request
-                    .outgoing
-                    .request
-                    .carries()
-                    .iter()
-                    .map(rejected)
-                    .collect();
+                let carries = request.outgoing.request.carries();
+                let all = carries.iter().map(rejected).collect();
                 self.taken(now, id, all);
             }
-            Judgement::Refused(message) => self.refused(now, id, message, false, actions),
-            Judgement::TooLarge(message) => self.refused(now, id, message, true, actions),
+            Judgement::Refused(message) => self.refused(now, id, &message, false, actions),
+            Judgement::TooLarge(message) => self.refused(now, id, &message, true, actions),
             Judgement::Wait {
                 message,
                 after,
-                suspicious,
-            } => {
-                self.unavailable(now, id, message, after, suspicious, actions);
-            }
+                suspicious: true,
+            } => self.failed(now, id, message, after, actions),
+            Judgement::Wait {
+                message,
+                after,
+                suspicious: false,
+            } => self.unavailable(now, id, Trouble::Unavailable, message, after),
             Judgement::Operator(message) => {
-                self.fail(now, id, Trouble::Operator, message, Uptime::ZERO);
-                self.requeue(id);
+                self.unavailable(now, id, Trouble::Operator, message, Uptime::ZERO);
             }
         }
     }
 
     /// The receiver took the request, or some of it.
-    pub(crate) fn taken(
-        &mut self,
-        now: Uptime,
-        id: RequestId,
-        dispositions: Vec<(u32, Disposition)>,
-    ) {
-        let Some(request) = self.requests.get(&id) else {
+    fn taken(&mut self, now: Uptime, id: RequestId, dispositions: Vec<(u32, Disposition)>) {
+        let Some(request) = self.requests.get(id) else {
             return;
         };
         let (batch, index) = (request.batch, request.endpoint);
@@ -211,7 +202,7 @@ impl Pipeline {
                 Some(Disposition::Retry) => again.push(document),
             }
         }
-        let history = request.history.clone();
+        let history = request.history.after_part(now, !delivered.is_empty());
         if delivered.is_empty() {
             // An answer ends an outage, but it is not evidence against another document.
             self.endpoints[index.get()].circuit.succeed();
@@ -220,24 +211,13 @@ impl Pipeline {
         }
         self.delivered(now, batch, &delivered);
         if !again.is_empty() {
-            let failures = if delivered.is_empty() {
-                history.failures + 1
-            } else {
-                0
-            };
-            let until = self.retry_at(now, failures, Uptime::ZERO);
+            let until = self.retry_at(now, history.failures, Uptime::ZERO);
             let hold = Hold {
                 kind: ConditionKind::Documents,
                 subject: self.endpoints[index.get()].name.to_string(),
                 message: "the receiver took only a part of a request".to_owned(),
-                since: history.first_failed.unwrap_or(now),
+                since: history.since().unwrap_or(now),
                 until,
-            };
-            let first_failed = Some(hold.since);
-            let history = History {
-                failures,
-                first_failed,
-                ..History::default()
             };
             self.encode_later(batch, again, history, hold);
         }

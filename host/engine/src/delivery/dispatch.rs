@@ -1,11 +1,10 @@
 //! Which requests go out, and when.
 
-use lockgate_model::RequestRecord;
-
 use crate::Uptime;
 use crate::batches::BatchInFlight;
 use crate::circuit::Allowed;
-use crate::delivery::request::{History, Request, RequestState};
+use crate::delivery::history::History;
+use crate::delivery::request::{Request, RequestState, Wait};
 use crate::encoding::OutgoingRequest;
 use crate::index::{BatchId, DocumentIndex, EndpointIndex, EntryIndex, RequestId};
 use crate::io::Action;
@@ -22,10 +21,10 @@ impl Pipeline {
         history: History,
     ) {
         let id = RequestId(self.new_id());
-        let Some(batch) = self.batches.get_mut(&batch_id) else {
+        let Some(batch) = self.batches.get(&batch_id) else {
             return;
         };
-        let Some(documents) = batch.documents().cloned() else {
+        let Some(documents) = batch.documents() else {
             return;
         };
         let endpoint = self.settings.streams[batch.stream.get()].endpoint;
@@ -36,26 +35,28 @@ impl Pipeline {
             .min()
             .unwrap_or((EntryIndex::new(0), DocumentIndex::new(0)));
         let position = (batch_id, first.0, first.1, id);
-        batch.requests += 1;
-        let bytes = outgoing.body_len(&documents) as u64;
+        let bytes = outgoing.body_len(documents) as u64;
         self.order_begin(batch_id, WorkId::Request(id), &outgoing.documents);
-        self.endpoints[endpoint.get()].queue.insert(position, id);
-        self.requests.insert(
-            id,
-            Request {
-                batch: batch_id,
-                endpoint,
-                outgoing,
-                position,
-                history,
-                state: RequestState::Queued,
-                attempts: 0,
-                is_probe: false,
-                status: 0,
-                excerpt: String::new(),
-                bytes,
-            },
-        );
+        let request = Request {
+            batch: batch_id,
+            endpoint,
+            outgoing,
+            position,
+            history,
+            state: RequestState::Queued,
+            is_in_order: false,
+            is_held: false,
+            is_probe: false,
+            attempts: 0,
+            status: 0,
+            excerpt: String::new(),
+            bytes,
+        };
+        self.requests.insert(id, request);
+        if self.is_in_order(id) {
+            self.requests
+                .update(id, |request| request.is_in_order = true);
+        }
     }
 
     /// Sends what may be sent.
@@ -65,12 +66,8 @@ impl Pipeline {
         index: EndpointIndex,
         actions: &mut Vec<Action>,
     ) {
-        loop {
-            let endpoint = &self.endpoints[index.get()];
-            if endpoint.in_flight >= endpoint.max_in_flight {
-                return;
-            }
-            let next = match endpoint.circuit.allowed(now) {
+        while self.endpoints[index.get()].has_room() {
+            let next = match self.endpoints[index.get()].circuit.allowed(now) {
                 Allowed::Everything => self.next_queued(index),
                 // Whoever is held while the host stops is left for the next start.
                 Allowed::Probe if !self.is_draining() => self.probe(index),
@@ -81,57 +78,46 @@ impl Pipeline {
         }
     }
 
-    pub(crate) fn next_queued(&self, index: EndpointIndex) -> Option<RequestId> {
-        let endpoint = &self.endpoints[index.get()];
-        endpoint
-            .queue
-            .values()
-            .copied()
-            .find(|&id| self.is_in_order(id))
+    fn next_queued(&mut self, index: EndpointIndex) -> Option<RequestId> {
+        loop {
+            let id = self.requests.of_endpoint(index).queue().next()?;
+            if self.is_in_order(id) {
+                return Some(id);
+            }
+            // Work on an earlier document, such as a redriven one, has begun meanwhile.
+            self.requests
+                .update(id, |request| request.is_in_order = false);
+        }
     }
 
     /// The request that is least likely to be at fault itself.
-    pub(crate) fn probe(&mut self, index: EndpointIndex) -> Option<RequestId> {
-        let failures = |id: &RequestId| {
-            self.requests.get(id).map_or(0, |request| {
-                request.history.failures + request.history.attempts
-            })
+    fn probe(&mut self, index: EndpointIndex) -> Option<RequestId> {
+        // What is out of order leaves the queue.
+        self.next_queued(index);
+        let requests = self.requests.of_endpoint(index);
+        let troubles = |id: &RequestId| {
+            let request = self.requests.get(*id);
+            request.map_or(0, |request| request.history.troubles())
         };
-        let endpoint = &self.endpoints[index.get()];
-        let queued = endpoint
-            .queue
-            .values()
-            .copied()
-            .filter(|&id| self.is_in_order(id))
+        let queued = requests
+            .queue()
             .take(PROBE_CHOICE)
-            .min_by_key(failures);
-        queued.or_else(|| {
-            self.requests
-                .iter()
-                .filter(|(_, request)| {
-                    request.endpoint == index
-                        && matches!(request.state, RequestState::Waiting { .. })
-                })
-                .map(|(&id, _)| id)
-                .filter(|&id| self.is_in_order(id))
-                .min_by_key(|id| (failures(id), *id))
-        })
+            .filter(|&id| self.is_in_order(id))
+            .min_by_key(troubles);
+        queued.or_else(|| requests.waiting().find(|&id| self.is_in_order(id)))
     }
 
-    pub(crate) fn send(&mut self, id: RequestId, actions: &mut Vec<Action>) {
-        let Some(request) = self.requests.get_mut(&id) else {
+    fn send(&mut self, id: RequestId, actions: &mut Vec<Action>) {
+        let Some(request) = self.requests.get(id) else {
             return;
         };
-        let endpoint = &mut self.endpoints[request.endpoint.get()];
-        endpoint.queue.remove(&request.position);
-        if let RequestState::Waiting { until, .. } = request.state {
+        if let Some(Wait { until, .. }) = request.wait() {
             self.timers.remove(&(until, WorkId::Request(id)));
         }
-        endpoint.in_flight += 1;
-        request.is_probe = endpoint.circuit.open().is_some();
+        let endpoint = &mut self.endpoints[request.endpoint.get()];
+        endpoint.begin();
+        let is_probe = endpoint.circuit.open().is_some();
         endpoint.circuit.begin_probe();
-        request.state = RequestState::Sending;
-        request.attempts += 1;
         let batch = self.batches.get(&request.batch);
         if let Some(documents) = batch.and_then(BatchInFlight::documents) {
             actions.push(Action::Send {
@@ -141,51 +127,56 @@ impl Pipeline {
                 documents: documents.clone(),
             });
         }
+        self.requests.update(id, |request| {
+            request.is_probe = is_probe;
+            request.state = RequestState::Sending;
+            request.attempts += 1;
+        });
+    }
+
+    /// A request is tried again then, or when what it waits for has happened.
+    pub(crate) fn wait(&mut self, id: RequestId, wait: Wait) {
+        self.holds.delay(WorkId::Request(id), wait.until);
+        self.timers.insert((wait.until, WorkId::Request(id)));
+        let waiting = |request: &mut Request| request.state = RequestState::Waiting(wait);
+        self.requests.update(id, waiting);
     }
 
     /// A request's time has come, or what it waited for.
     pub(crate) fn stop_waiting(&mut self, id: RequestId, actions: &mut Vec<Action>) {
-        let draining = self.is_draining();
-        let Some(request) = self.requests.get_mut(&id) else {
+        if self.is_draining() {
+            return;
+        }
+        let Some(request) = self.requests.get(id) else {
             return;
         };
         match &request.state {
-            RequestState::ClassifyLater(response) if !draining => {
+            RequestState::ClassifyLater(response) => {
                 let response = response.clone();
-                self.endpoints[request.endpoint.get()].in_flight += 1;
+                self.endpoints[request.endpoint.get()].begin();
                 self.classify(id, response, actions);
             }
-            RequestState::Waiting { .. } if !draining => {
-                request.state = RequestState::Queued;
-                let endpoint = &mut self.endpoints[request.endpoint.get()];
-                endpoint.queue.insert(request.position, id);
-            }
+            RequestState::Waiting(_) => self.requeue(id),
             _ => {}
         }
     }
 
     pub(crate) fn requeue(&mut self, id: RequestId) {
-        if let Some(request) = self.requests.get_mut(&id) {
-            request.state = RequestState::Queued;
-            self.endpoints[request.endpoint.get()]
-                .queue
-                .insert(request.position, id);
-        }
+        self.requests
+            .update(id, |request| request.state = RequestState::Queued);
     }
 
-    pub(crate) fn split(&mut self, id: RequestId, actions: &mut Vec<Action>) {
-        let Some(request) = self.requests.get(&id) else {
+    /// Sends the documents of a request again in halves.
+    pub(crate) fn split(&mut self, now: Uptime, id: RequestId, actions: &mut Vec<Action>) {
+        let Some(request) = self.requests.get(id) else {
             return;
         };
         let batch = request.batch;
         let mut documents = request.outgoing.documents.to_vec();
         let right = documents.split_off(documents.len() / 2);
-        let history = History {
-            first_failed: request.history.first_failed,
-            accepted_at_failure: request.history.accepted_at_failure,
-            message: request.history.message.clone(),
-            ..History::default()
-        };
+        let history = request.history.of_half();
+        // They say more than the whole did. They are probes where only probes are sent.
+        self.probe_undecided(now, id);
         self.encode(batch, documents, history.clone(), actions);
         self.encode(batch, right, history, actions);
         self.end(id);
@@ -193,23 +184,14 @@ impl Pipeline {
 
     /// The request is over: its documents are final, or others carry them.
     pub(crate) fn end(&mut self, id: RequestId) {
-        let Some(request) = self.requests.remove(&id) else {
+        self.holds.remove(WorkId::Request(id));
+        let Some(request) = self.requests.remove(id) else {
             return;
         };
-        self.order_end(
-            request.batch,
-            WorkId::Request(id),
-            &request.outgoing.documents,
-        );
-        if let Some(batch) = self.batches.get_mut(&request.batch) {
-            batch.requests -= 1;
-            batch.record(RequestRecord {
-                status: request.status,
-                documents: request.outgoing.documents.len() as u32,
-                bytes: request.bytes,
-                attempts: request.attempts,
-                excerpt: request.excerpt,
-            });
+        let batch = request.batch;
+        self.order_end(batch, WorkId::Request(id), &request.outgoing.documents);
+        if let Some(batch) = self.batches.get_mut(&batch) {
+            batch.record(request.into_record());
         }
     }
 }

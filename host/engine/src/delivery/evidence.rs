@@ -1,76 +1,36 @@
-//! Whether a request or its endpoint is at fault: what was accepted and what was refused decides.
+//! Whether a request or its endpoint is at fault: what else was accepted or refused decides.
 
 use crate::Uptime;
 use crate::batches::Hold;
 use crate::circuit::Trouble;
-use crate::delivery::request::RequestState;
+use crate::delivery::history::{Evidence, Undeliverable};
+use crate::delivery::request::{Request, Wait};
 use crate::index::{EndpointIndex, RequestId};
 use crate::io::Action;
 use crate::pipeline::{Pipeline, WorkId};
 
-/// A document is dead-lettered when it was refused alone this often, with others accepted between.
-const REFUSALS_MAX: u32 = 3;
-
-/// One that is too large needs less: the answer says what is wrong with it.
-const REFUSALS_TOO_LARGE_MAX: u32 = 2;
-
-/// A request that fails this often while others are accepted is split.
-pub(crate) const FAILURES_BEFORE_SPLIT: u32 = 5;
-
-/// A single document that fails for this long while others are accepted is dead-lettered.
-const FAILING_MAX: Uptime = Uptime::from_secs(600);
-
-/// A request that failed this often keeps to its own waits when the endpoint recovers.
-const FAILURES_OF_ITS_OWN: u32 = 3;
-
-/// Single documents that are refused one after another before only probes are sent.
-const REFUSED_IN_A_ROW_MAX: u32 = 2;
+/// A document that the brake keeps from being dead-lettered waits as after so many failures.
+const BRAKE_BACKOFF: u32 = 6;
 
 impl Pipeline {
     /// The endpoint accepted documents: whatever waits for it goes, and so does what waited for
     /// evidence.
     pub(crate) fn accepted(&mut self, now: Uptime, index: EndpointIndex) {
-        let endpoint = &mut self.endpoints[index.get()];
-        endpoint.accepted += 1;
-        endpoint.refused_in_a_row = 0;
-        endpoint.size_limit = endpoint
-            .size_limit
-            .map(|bytes| bytes.saturating_add(bytes / 256 + 1))
-            .filter(|&bytes| bytes < 1 << 30);
-        let recovered = endpoint.circuit.succeed();
-        if self.timers.is_empty() {
+        let has_recovered = self.endpoints[index.get()].accept();
+        if self.is_draining() {
             return;
         }
-        let freed: Vec<(Uptime, RequestId)> = self
-            .timers
-            .iter()
-            .filter_map(|&(until, timer)| match timer {
-                WorkId::Request(id) => Some((until, id)),
-                _ => None,
-            })
-            .filter(|(_, id)| {
-                self.requests.get(id).is_some_and(|request| {
-                    let waits = match request.state {
-                        RequestState::Waiting {
-                            for_evidence: true, ..
-                        } => request.history.braked.is_none(),
-                        RequestState::Waiting { .. } => {
-                            recovered && request.history.failures < FAILURES_OF_ITS_OWN
-                        }
-                        _ => false,
-                    };
-                    request.endpoint == index && waits
-                })
-            })
-            .collect();
-        for (until, id) in freed {
-            self.timers.remove(&(until, WorkId::Request(id)));
-            self.timers.insert((now, WorkId::Request(id)));
-            if let Some(request) = self.requests.get_mut(&id)
-                && let RequestState::Waiting { until, .. } = &mut request.state
-            {
-                *until = now;
-            }
+        let requests = self.requests.of_endpoint(index);
+        let mut freed: Vec<RequestId> = requests.for_evidence().collect();
+        if has_recovered {
+            freed.extend(requests.for_recovery());
+        }
+        for id in freed {
+            let Some(wait) = self.requests.get(id).and_then(Request::wait) else {
+                continue;
+            };
+            self.timers.remove(&(wait.until, WorkId::Request(id)));
+            self.wait(id, Wait { until: now, ..wait });
         }
     }
 
@@ -79,204 +39,105 @@ impl Pipeline {
         &mut self,
         now: Uptime,
         id: RequestId,
-        message: String,
-        too_large: bool,
+        message: &str,
+        is_too_large: bool,
         actions: &mut Vec<Action>,
     ) {
-        let Some(request) = self.requests.get_mut(&id) else {
+        let Some(request) = self.requests.get(id) else {
             return;
         };
         let endpoint = &mut self.endpoints[request.endpoint.get()];
-        if request.outgoing.documents.len() > 1 {
-            if too_large {
-                let bytes = request.bytes as usize;
-                let smaller = endpoint
-                    .size_limit
-                    .map_or(bytes, |before| before.min(bytes));
-                endpoint.size_limit = Some(smaller);
+        if !request.is_single() {
+            if is_too_large {
+                endpoint.refuse_size(request.bytes as usize);
             }
-            // Its halves say more. They are probes where only probes are sent.
-            if request.is_probe {
-                endpoint.circuit.probe_undecided(now);
-            }
-            return self.split(id, actions);
+            return self.split(now, id, actions);
         }
-        let accepted = endpoint.accepted;
-        let released = self.batches.get(&request.batch).is_some_and(|batch| {
-            let seq = batch.seq(request.outgoing.documents[0]);
-            seq.is_some_and(|seq| seq < self.released[batch.stream.get()])
-        });
-        let history = &mut request.history;
-        let since = *history.refused_since.get_or_insert(now);
-        history.attempts += 1;
-        history.message = message.clone();
-        // An answer that blames the size needs no acceptance after it, but one at all.
-        let has_evidence = history.refusals > 0
-            && (accepted > history.accepted_at_refusal || released || too_large && accepted > 0);
-        if history.refusals == 0 || has_evidence {
-            history.refusals += 1;
-            history.accepted_at_refusal = accepted;
-        }
-        let most = if too_large {
-            REFUSALS_TOO_LARGE_MAX
-        } else {
-            REFUSALS_MAX
+        let evidence = self.evidence(request);
+        let refuse = |request: &mut Request| {
+            let history = &mut request.history;
+            history.refuse(now, message, is_too_large, evidence)
         };
-        if history.refusals >= most && (has_evidence || history.refusals > most) {
-            let reason = if too_large {
-                format!("it is larger than the receiver takes: {message}")
-            } else {
-                format!("the receiver refused it {most} times while it accepted others: {message}")
-            };
-            if self.give_up(now, id, &reason, since) {
-                return;
-            }
+        let undeliverable = self.requests.update(id, refuse).flatten();
+        if undeliverable.is_some_and(|undeliverable| self.give_up(now, id, undeliverable)) {
+            return;
         }
         self.wait_for_evidence(now, id);
-        let Some(request) = self.requests.get(&id) else {
+        let Some(request) = self.requests.get(id) else {
             return;
         };
-        let index = request.endpoint;
-        let endpoint = &mut self.endpoints[index.get()];
-        endpoint.refused_in_a_row += 1;
-        let is_open = endpoint.circuit.open().is_some();
-        if endpoint.refused_in_a_row >= REFUSED_IN_A_ROW_MAX || is_open {
+        if self.endpoints[request.endpoint.get()].refuse() {
             let message = format!("the receiver refuses every document: {message}");
-            self.fail(now, id, Trouble::RefusesAll, message, Uptime::ZERO);
+            self.trouble(now, id, Trouble::RefusesAll, message, Uptime::ZERO);
         }
     }
 
     /// Waits for another document to be accepted, and is tried now and then: the receiver may be
     /// mended.
-    pub(crate) fn wait_for_evidence(&mut self, now: Uptime, id: RequestId) {
-        let attempts = self
+    fn wait_for_evidence(&mut self, now: Uptime, id: RequestId) {
+        let refused = self
             .requests
-            .get(&id)
-            .map_or(0, |request| request.history.attempts);
-        let until = self.retry_at(now, attempts + 2, Uptime::ZERO);
-        let Some(request) = self.requests.get_mut(&id) else {
-            return;
-        };
-        if let Some(hold) = &mut request.history.braked {
-            hold.until = until;
-        }
-        request.state = RequestState::Waiting {
-            until,
-            for_evidence: true,
-        };
-        self.timers.insert((until, WorkId::Request(id)));
+            .get(id)
+            .map(|request| request.history.refused());
+        let until = self.retry_at(now, refused.unwrap_or(0) + 2, Uptime::ZERO);
+        let for_evidence = true;
+        self.wait(
+            id,
+            Wait {
+                until,
+                for_evidence,
+            },
+        );
     }
 
-    /// 5xx, 408, 425, 429, no connection, no answer.
-    pub(crate) fn unavailable(
+    /// 5xx, or no answer in time: it may fail on one of the documents.
+    pub(crate) fn failed(
         &mut self,
         now: Uptime,
         id: RequestId,
         message: String,
         after: Uptime,
-        suspicious: bool,
         actions: &mut Vec<Action>,
     ) {
-        let alone = suspicious && self.all_others_fail(id);
-        let Some(request) = self.requests.get_mut(&id) else {
+        let Some(request) = self.requests.get(id) else {
             return;
         };
-        let accepted = self.endpoints[request.endpoint.get()].accepted;
-        let released = self.batches.get(&request.batch).is_some_and(|batch| {
-            let seq = batch.seq(request.outgoing.documents[0]);
-            seq.is_some_and(|seq| seq < self.released[batch.stream.get()])
-        });
-        let history = &mut request.history;
-        history.message = message.clone();
-        if suspicious {
-            if history.first_failed.is_none() {
-                history.first_failed = Some(now);
-                history.accepted_at_failure = accepted;
-            }
-            history.failures += 1;
-            let others_accepted = accepted > history.accepted_at_failure || released;
-            let first_failed = history.first_failed.unwrap_or(now);
-            let single = request.outgoing.documents.len() == 1;
-            let often = history.failures >= FAILURES_BEFORE_SPLIT;
-            if !single && often && (others_accepted || alone) {
-                if request.is_probe {
-                    let index = request.endpoint;
-                    self.endpoints[index.get()].circuit.probe_undecided(now);
-                }
-                return self.split(id, actions);
-            }
-            if others_accepted && single && now >= first_failed + FAILING_MAX {
-                let reason =
-                    format!("it failed for ten minutes while others were accepted: {message}");
-                if self.give_up(now, id, &reason, first_failed) {
-                    return;
-                }
-            }
-        }
-        self.fail(now, id, Trouble::Unavailable, message, after);
-        let failures = self
-            .requests
-            .get(&id)
-            .map_or(0, |request| request.history.failures);
-        if !suspicious {
-            return self.requeue(id);
-        }
-        let until = self.retry_at(now, failures, after);
-        if let Some(request) = self.requests.get_mut(&id) {
-            if let Some(hold) = &mut request.history.braked {
-                hold.until = until;
-            }
-            request.state = RequestState::Waiting {
-                until,
-                for_evidence: false,
-            };
-            self.timers.insert((until, WorkId::Request(id)));
-        }
-    }
-
-    /// No other request could show whether the endpoint or this request is at fault.
-    pub(crate) fn all_others_fail(&self, id: RequestId) -> bool {
-        let endpoint = self.requests.get(&id).map(|request| request.endpoint);
-        self.requests
-            .iter()
-            .filter(|&(&other, request)| other != id && Some(request.endpoint) == endpoint)
-            .all(|(_, request)| request.history.failures >= FAILURES_BEFORE_SPLIT)
-    }
-
-    /// Makes the one document of a request a dead letter. False where the brake holds.
-    pub(crate) fn give_up(
-        &mut self,
-        now: Uptime,
-        id: RequestId,
-        reason: &str,
-        since: Uptime,
-    ) -> bool {
-        let Some(request) = self.requests.get(&id) else {
-            return true;
+        let (is_single, evidence) = (request.is_single(), self.evidence(request));
+        let no_other_can_tell = self.no_other_can_tell(request);
+        let fail = |request: &mut Request| {
+            message.clone_into(&mut request.history.message);
+            let others_accepted = request.history.fail(now, evidence);
+            let history = &request.history;
+            let overdue = history.failed_for_too_long(now);
+            (others_accepted, history.fails_often(), overdue)
         };
-        let (batch, document) = (request.batch, request.outgoing.documents[0]);
-        let (index, was_probe) = (request.endpoint, request.is_probe);
-        let cause = self.settings.sink.label.to_string();
-        match self.dead_letter(now, batch, document, &cause, reason) {
-            Ok(()) => {
-                if was_probe {
-                    self.endpoints[index.get()].circuit.probe_undecided(now);
-                }
-                self.end(id);
-                true
-            }
-            Err(engaged) => {
-                let hold = self.braked(now, cause, engaged, 6);
-                if let Some(request) = self.requests.get_mut(&id) {
-                    request.history.braked = Some(Hold { since, ..hold });
-                }
-                false
-            }
+        let Some((others_accepted, often, overdue)) = self.requests.update(id, fail) else {
+            return;
+        };
+        if !is_single && often && (others_accepted || no_other_can_tell) {
+            return self.split(now, id, actions);
         }
+        if let Some(overdue) = overdue.filter(|_| is_single && others_accepted)
+            && self.give_up(now, id, overdue)
+        {
+            return;
+        }
+        self.trouble(now, id, Trouble::Unavailable, message, after);
+        let request = self.requests.get(id);
+        let failures = request.map_or(0, |request| request.history.failures);
+        let until = self.retry_at(now, failures, after);
+        let for_evidence = false;
+        self.wait(
+            id,
+            Wait {
+                until,
+                for_evidence,
+            },
+        );
     }
 
-    /// The endpoint is in trouble.
-    pub(crate) fn fail(
+    /// The endpoint cannot take anything now, or needs its operator.
+    pub(crate) fn unavailable(
         &mut self,
         now: Uptime,
         id: RequestId,
@@ -284,17 +145,72 @@ impl Pipeline {
         message: String,
         after: Uptime,
     ) {
-        let Some(request) = self.requests.get(&id) else {
+        self.trouble(now, id, trouble, message, after);
+        self.requeue(id);
+    }
+
+    fn evidence(&self, request: &Request) -> Evidence {
+        let is_released = self.batches.get(&request.batch).is_some_and(|batch| {
+            let seq = batch.seq(request.outgoing.documents[0]);
+            seq.is_some_and(|seq| seq < self.released[batch.stream.get()])
+        });
+        Evidence {
+            accepted: self.endpoints[request.endpoint.get()].accepted(),
+            is_released,
+        }
+    }
+
+    /// No other request could show whether the endpoint or this request is at fault.
+    fn no_other_can_tell(&self, request: &Request) -> bool {
+        let tally = self.requests.of_endpoint(request.endpoint).tally();
+        let failing_itself = usize::from(request.history.fails_often());
+        tally.requests - 1 == tally.failing - failing_itself
+    }
+
+    /// Makes the one document of a request a dead letter. False where the brake holds.
+    fn give_up(&mut self, now: Uptime, id: RequestId, undeliverable: Undeliverable) -> bool {
+        let Some(request) = self.requests.get(id) else {
+            return true;
+        };
+        let Undeliverable { reason, since } = undeliverable;
+        let (batch, document) = (request.batch, request.outgoing.documents[0]);
+        let cause = self.settings.sink.label.to_string();
+        match self.dead_letter(now, batch, document, &cause, &reason) {
+            Ok(()) => {
+                self.probe_undecided(now, id);
+                self.end(id);
+                true
+            }
+            Err(engaged) => {
+                let hold = self.braked(now, cause, engaged, BRAKE_BACKOFF);
+                self.hold_request(id, Hold { since, ..hold });
+                false
+            }
+        }
+    }
+
+    /// The endpoint is in trouble.
+    fn trouble(
+        &mut self,
+        now: Uptime,
+        id: RequestId,
+        trouble: Trouble,
+        message: String,
+        after: Uptime,
+    ) {
+        let Some(request) = self.requests.get(id) else {
             return;
         };
         let circuit = &mut self.endpoints[request.endpoint.get()].circuit;
-        circuit.fail(
-            now,
-            trouble,
-            message,
-            after,
-            request.is_probe,
-            &mut self.random,
-        );
+        let random = &mut self.random;
+        circuit.fail(now, trouble, message, after, request.is_probe, random);
+    }
+
+    /// Where the request was a probe, its answer says nothing of the endpoint: another may go.
+    pub(crate) fn probe_undecided(&mut self, now: Uptime, id: RequestId) {
+        if let Some(request) = self.requests.get(id).filter(|request| request.is_probe) {
+            let circuit = &mut self.endpoints[request.endpoint.get()].circuit;
+            circuit.probe_undecided(now);
+        }
     }
 }

@@ -4,84 +4,121 @@ use std::collections::hash_map::DefaultHasher;
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{Hash, Hasher};
 
-use crate::batches::BatchInFlight;
-use crate::index::{BatchId, DocumentIndex, EntryIndex, RequestId};
+use crate::index::{BatchId, DocumentIndex, EntryIndex, RequestId, StreamIndex};
 use crate::pipeline::{Pipeline, WorkId};
 
-/// The order of work of one session.
-pub(crate) type Order = (BatchId, EntryIndex, DocumentIndex);
+/// Unfinished work of each session of an endpoint.
+#[derive(Debug, Default)]
+pub(crate) struct SessionOrder {
+    sessions: HashMap<Session, BTreeSet<(Place, WorkId)>>,
+}
+
+/// A session is known by its hash: two that share one wait for each other, which harms nobody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Session(u64);
+
+/// The place of a document in its session.
+type Place = (BatchId, EntryIndex, DocumentIndex);
+
+impl Session {
+    fn new(stream: StreamIndex, id: &str) -> Session {
+        let mut hasher = DefaultHasher::new();
+        (stream, id).hash(&mut hasher);
+        Session(hasher.finish())
+    }
+}
+
+impl SessionOrder {
+    fn begin(&mut self, work: WorkId, documents: &[(Session, Place)]) {
+        for &(session, place) in documents {
+            let places = self.sessions.entry(session).or_default();
+            places.insert((place, work));
+        }
+    }
+
+    /// Gives the work that comes first now, in each session.
+    fn end(&mut self, work: WorkId, documents: &[(Session, Place)]) -> BTreeSet<WorkId> {
+        let mut first = BTreeSet::new();
+        for &(session, place) in documents {
+            let Some(places) = self.sessions.get_mut(&session) else {
+                continue;
+            };
+            places.remove(&(place, work));
+            match places.first() {
+                Some(&(_, next)) if next != work => {
+                    first.insert(next);
+                }
+                Some(_) => {}
+                None => {
+                    self.sessions.remove(&session);
+                }
+            }
+        }
+        first
+    }
+
+    fn is_first(&self, work: WorkId, documents: &[(Session, Place)]) -> bool {
+        documents.iter().all(|(session, _)| {
+            let places = self.sessions.get(session);
+            places
+                .and_then(BTreeSet::first)
+                .is_none_or(|&(_, first)| first == work)
+        })
+    }
+}
 
 impl Pipeline {
     /// Work on these documents begins: later documents of their sessions wait for it.
-    pub(crate) fn order_begin(
-        &mut self,
-        batch: BatchId,
-        work: WorkId,
-        documents: &[DocumentIndex],
-    ) {
-        self.each_session(batch, documents, |sessions, session, order| {
-            sessions.entry(session).or_default().insert((order, work));
-        });
+    pub(crate) fn order_begin(&mut self, batch: BatchId, work: WorkId, of: &[DocumentIndex]) {
+        if let Some((endpoint, documents)) = self.in_sessions(batch, of) {
+            self.endpoints[endpoint].order.begin(work, &documents);
+        }
     }
 
-    pub(crate) fn order_end(&mut self, batch: BatchId, work: WorkId, documents: &[DocumentIndex]) {
-        self.each_session(batch, documents, |sessions, session, order| {
-            if let Some(line) = sessions.get_mut(&session) {
-                line.remove(&(order, work));
-                if line.is_empty() {
-                    sessions.remove(&session);
-                }
+    /// The work is over, or other work on its documents has begun.
+    pub(crate) fn order_end(&mut self, batch: BatchId, work: WorkId, of: &[DocumentIndex]) {
+        let Some((endpoint, documents)) = self.in_sessions(batch, of) else {
+            return;
+        };
+        for work in self.endpoints[endpoint].order.end(work, &documents) {
+            if let WorkId::Request(id) = work
+                && self
+                    .requests
+                    .get(id)
+                    .is_some_and(|request| request.is_blocked())
+                && self.is_in_order(id)
+            {
+                self.requests
+                    .update(id, |request| request.is_in_order = true);
             }
-        });
-    }
-
-    pub(crate) fn each_session(
-        &mut self,
-        id: BatchId,
-        of: &[DocumentIndex],
-        mut visit: impl FnMut(&mut HashMap<u64, BTreeSet<(Order, WorkId)>>, u64, Order),
-    ) {
-        let Some(batch) = self.batches.get(&id) else {
-            return;
-        };
-        let stream = &self.settings.streams[batch.stream.get()];
-        let Some(documents) = batch.documents().filter(|_| stream.in_session_order) else {
-            return;
-        };
-        let sessions = &mut self.endpoints[stream.endpoint.get()].sessions;
-        for &document in of {
-            let mut hasher = DefaultHasher::new();
-            documents.session(document).hash(&mut hasher);
-            visit(
-                sessions,
-                hasher.finish(),
-                (id, documents.entry(document), document),
-            );
         }
     }
 
     /// No earlier document of its sessions is unfinished.
     pub(crate) fn is_in_order(&self, id: RequestId) -> bool {
-        let Some(request) = self.requests.get(&id) else {
+        let Some(request) = self.requests.get(id) else {
             return false;
         };
-        let endpoint = &self.endpoints[request.endpoint.get()];
-        if endpoint.sessions.is_empty() {
-            return true;
-        }
-        let Some(documents) = self
-            .batches
-            .get(&request.batch)
-            .and_then(BatchInFlight::documents)
-        else {
-            return false;
-        };
-        request.outgoing.documents.iter().all(|&document| {
-            let mut hasher = DefaultHasher::new();
-            documents.session(document).hash(&mut hasher);
-            let line = endpoint.sessions.get(&hasher.finish());
-            line.and_then(BTreeSet::first)
-                .is_none_or(|&(_, first)| first == WorkId::Request(id))
+        let documents = self.in_sessions(request.batch, &request.outgoing.documents);
+        documents.is_none_or(|(endpoint, documents)| {
+            let order = &self.endpoints[endpoint].order;
+            order.is_first(WorkId::Request(id), &documents)
         })
+    }
+
+    /// The endpoint, and these documents in their sessions, where sessions keep their order.
+    fn in_sessions(
+        &self,
+        id: BatchId,
+        of: &[DocumentIndex],
+    ) -> Option<(usize, Vec<(Session, Place)>)> {
+        let batch = self.batches.get(&id)?;
+        let stream = &self.settings.streams[batch.stream.get()];
+        let documents = batch.documents().filter(|_| stream.in_session_order)?;
+        let place = |&document: &DocumentIndex| {
+            let session = Session::new(batch.stream, documents.session(document));
+            (session, (id, documents.entry(document), document))
+        };
+        Some((stream.endpoint.get(), of.iter().map(place).collect()))
     }
 }

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use lockgate_model::RequestRecord;
 use lockgate_model::request::Response;
 
 use crate::Uptime;
-use crate::batches::Hold;
+use crate::delivery::history::History;
 use crate::encoding::OutgoingRequest;
 use crate::index::{BatchId, DocumentIndex, EndpointIndex, EntryIndex, RequestId};
 
@@ -20,9 +21,13 @@ pub(crate) struct Request {
     pub(crate) position: Position,
     pub(crate) history: History,
     pub(crate) state: RequestState,
-    pub(crate) attempts: u32,
+    /// No earlier document of its sessions is unfinished.
+    pub(crate) is_in_order: bool,
+    /// It waits for the brake or for the sink, as a hold says.
+    pub(crate) is_held: bool,
     /// It was sent while the circuit was open.
     pub(crate) is_probe: bool,
+    pub(crate) attempts: u32,
     pub(crate) status: u16,
     pub(crate) excerpt: String,
     pub(crate) bytes: u64,
@@ -36,40 +41,50 @@ pub(crate) enum RequestState {
     Classifying(Arc<Response>),
     /// The sink could not be asked.
     ClassifyLater(Arc<Response>),
-    Waiting {
-        until: Uptime,
-        /// For an acceptance of another: evidence against it.
-        for_evidence: bool,
-    },
+    Waiting(Wait),
 }
 
-/// What happened so far to the documents of a request.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct History {
-    /// Answers that may have been its documents' fault.
-    pub(crate) failures: u32,
-    pub(crate) first_failed: Option<Uptime>,
-    pub(crate) accepted_at_failure: u64,
-    /// Times that it was refused alone, with evidence.
-    pub(crate) refusals: u32,
-    pub(crate) accepted_at_refusal: u64,
-    /// Times that it was refused at all.
-    pub(crate) attempts: u32,
-    pub(crate) refused_since: Option<Uptime>,
-    pub(crate) message: String,
-    /// It would be a dead letter but for the brake.
-    pub(crate) braked: Option<Hold>,
+/// When a request is tried again at the latest.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wait {
+    pub(crate) until: Uptime,
+    /// It waits for an acceptance of another: evidence against it.
+    pub(crate) for_evidence: bool,
 }
 
 impl Request {
+    pub(crate) fn wait(&self) -> Option<Wait> {
+        match self.state {
+            RequestState::Waiting(wait) => Some(wait),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn may_be_sent(&self) -> bool {
+        matches!(self.state, RequestState::Queued) && self.is_in_order
+    }
+
+    /// An unfinished document of its sessions is before it.
+    pub(crate) fn is_blocked(&self) -> bool {
+        matches!(self.state, RequestState::Queued) && !self.is_in_order
+    }
+
     /// The operator's release lets it be tried again, and dead-lettered without evidence.
     pub(crate) fn waits_for_release(&self) -> bool {
-        matches!(
-            self.state,
-            RequestState::Waiting {
-                for_evidence: true,
-                ..
-            }
-        ) || self.history.braked.is_some()
+        self.is_held || self.wait().is_some_and(|wait| wait.for_evidence)
+    }
+
+    pub(crate) fn is_single(&self) -> bool {
+        self.outgoing.documents.len() == 1
+    }
+
+    pub(crate) fn into_record(self) -> RequestRecord {
+        RequestRecord {
+            status: self.status,
+            documents: self.outgoing.documents.len() as u32,
+            bytes: self.bytes,
+            attempts: self.attempts,
+            excerpt: self.excerpt,
+        }
     }
 }

@@ -1,0 +1,150 @@
+//! What happened so far to the documents of a request, and what it proves against them.
+
+use crate::Uptime;
+
+/// A document is dead-lettered when it was refused alone this often, with others accepted between.
+const REFUSALS_MAX: u32 = 3;
+
+/// One that is too large needs less: the answer says what is wrong with it.
+const REFUSALS_TOO_LARGE_MAX: u32 = 2;
+
+/// A request that fails this often while others are accepted is split.
+pub(crate) const FAILURES_BEFORE_SPLIT: u32 = 5;
+
+/// A single document that fails for this long while others are accepted is dead-lettered.
+const FAILING_MAX: Uptime = Uptime::from_secs(600);
+
+/// A request that failed this often keeps to its own waits when the endpoint recovers.
+pub(crate) const FAILURES_OF_ITS_OWN: u32 = 3;
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct History {
+    /// Answers that may have been its documents' fault.
+    pub(crate) failures: u32,
+    first_failed: Option<Uptime>,
+    accepted_at_failure: u64,
+    /// Times that it was refused alone, with evidence.
+    refusals: u32,
+    accepted_at_refusal: u64,
+    /// Times that it was refused alone at all.
+    refused: u32,
+    refused_since: Option<Uptime>,
+    /// The last answer.
+    pub(crate) message: String,
+}
+
+/// What is known of an endpoint when it refuses or fails.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Evidence {
+    /// Answers of the endpoint that accepted documents so far.
+    pub(crate) accepted: u64,
+    /// The operator lets documents like this be dead-lettered without evidence.
+    pub(crate) is_released: bool,
+}
+
+/// A document that the receiver will not take, as far as can be known.
+#[derive(Debug)]
+pub(crate) struct Undeliverable {
+    pub(crate) reason: String,
+    /// When it was refused, or failed, for the first time.
+    pub(crate) since: Uptime,
+}
+
+impl History {
+    /// Of documents of which the receiver took none, or only others of their request.
+    pub(crate) fn after_part(&self, now: Uptime, took_some: bool) -> History {
+        History {
+            failures: if took_some { 0 } else { self.failures + 1 },
+            first_failed: self.first_failed.or(Some(now)),
+            ..History::default()
+        }
+    }
+
+    /// Of one half of the documents.
+    pub(crate) fn of_half(&self) -> History {
+        History {
+            first_failed: self.first_failed,
+            accepted_at_failure: self.accepted_at_failure,
+            message: self.message.clone(),
+            ..History::default()
+        }
+    }
+
+    /// When the trouble with its documents began.
+    pub(crate) fn since(&self) -> Option<Uptime> {
+        self.refused_since.or(self.first_failed)
+    }
+
+    /// The more of them, the likelier it is at fault itself.
+    pub(crate) fn troubles(&self) -> u32 {
+        self.failures + self.refused
+    }
+
+    /// Times that it was refused alone.
+    pub(crate) fn refused(&self) -> u32 {
+        self.refused
+    }
+
+    /// A single document was refused.
+    pub(crate) fn refuse(
+        &mut self,
+        now: Uptime,
+        message: &str,
+        is_too_large: bool,
+        evidence: Evidence,
+    ) -> Option<Undeliverable> {
+        let Evidence {
+            accepted,
+            is_released,
+        } = evidence;
+        let since = *self.refused_since.get_or_insert(now);
+        self.refused += 1;
+        message.clone_into(&mut self.message);
+        // An answer that blames the size needs no acceptance after it, but one at all.
+        let has_evidence = self.refusals > 0
+            && (accepted > self.accepted_at_refusal || is_released || is_too_large && accepted > 0);
+        if self.refusals == 0 || has_evidence {
+            self.refusals += 1;
+            self.accepted_at_refusal = accepted;
+        }
+        let most = if is_too_large {
+            REFUSALS_TOO_LARGE_MAX
+        } else {
+            REFUSALS_MAX
+        };
+        if self.refusals < most || !has_evidence && self.refusals == most {
+            return None;
+        }
+        let reason = if is_too_large {
+            format!("it is larger than the receiver takes: {message}")
+        } else {
+            format!("the receiver refused it {most} times while it accepted others: {message}")
+        };
+        Some(Undeliverable { reason, since })
+    }
+
+    /// The endpoint failed, perhaps on one of the documents. True where others were accepted since.
+    pub(crate) fn fail(&mut self, now: Uptime, evidence: Evidence) -> bool {
+        if self.first_failed.is_none() {
+            self.first_failed = Some(now);
+            self.accepted_at_failure = evidence.accepted;
+        }
+        self.failures += 1;
+        evidence.accepted > self.accepted_at_failure || evidence.is_released
+    }
+
+    pub(crate) fn fails_often(&self) -> bool {
+        self.failures >= FAILURES_BEFORE_SPLIT
+    }
+
+    /// A single document has failed for too long.
+    pub(crate) fn failed_for_too_long(&self, now: Uptime) -> Option<Undeliverable> {
+        let since = self.first_failed?;
+        if now < since + FAILING_MAX {
+            return None;
+        }
+        let message = &self.message;
+        let reason = format!("it failed for ten minutes while others were accepted: {message}");
+        Some(Undeliverable { reason, since })
+    }
+}

@@ -1,0 +1,34 @@
+//! Batches that keep no other from being sent.
+
+use crate::batches::{BatchInFlight, Phase};
+use crate::circuit::Trouble;
+use crate::index::{BatchId, StreamIndex};
+use crate::pipeline::Pipeline;
+
+impl Pipeline {
+    /// All that is left of the batch waits for itself alone, so that the stream may go on.
+    pub(crate) fn is_parked(&self, id: BatchId, batch: &BatchInFlight) -> bool {
+        if !matches!(batch.phase, Phase::Delivering { .. }) {
+            return false;
+        }
+        let tally = self.requests.of_batch(id);
+        if tally.requests == 0 && batch.encodings == 0 {
+            return false;
+        }
+        let endpoint = self.settings.streams[batch.stream.get()].endpoint;
+        match self.endpoints[endpoint.get()].trouble() {
+            // The next batch is a probe: it can show that the requests are at fault.
+            Some(Trouble::Unavailable) => batch.encodings == 0 && tally.failing == tally.requests,
+            Some(Trouble::Operator) => false,
+            Some(Trouble::RefusesAll) | None => {
+                batch.running_encodings == 0 && tally.waiting == tally.requests
+            }
+        }
+    }
+
+    /// Whether the endpoint of the stream is out of reach, as far as is known.
+    pub(crate) fn is_unavailable(&self, stream: StreamIndex) -> bool {
+        let endpoint = self.settings.streams[stream.get()].endpoint;
+        self.endpoints[endpoint.get()].trouble() == Some(Trouble::Unavailable)
+    }
+}

@@ -1,0 +1,207 @@
+//! All requests of a pipeline, counted and sorted by how they stand, so that no step has to look at
+//! each of them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use crate::Uptime;
+use crate::delivery::history::FAILURES_OF_ITS_OWN;
+use crate::delivery::request::{Position, Request};
+use crate::index::{BatchId, EndpointIndex, RequestId};
+
+#[derive(Debug)]
+pub(crate) struct Requests {
+    all: HashMap<RequestId, Request>,
+    endpoints: Vec<OfEndpoint>,
+    batches: HashMap<BatchId, Tally>,
+}
+
+/// Requests in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Tally {
+    pub(crate) requests: usize,
+    /// For a time, or for another to be accepted.
+    pub(crate) waiting: usize,
+    /// Failed often enough to be split.
+    pub(crate) failing: usize,
+    /// Behind an unfinished document of their session.
+    pub(crate) blocked: usize,
+}
+
+/// The requests to one endpoint.
+#[derive(Debug, Default)]
+pub(crate) struct OfEndpoint {
+    tally: Tally,
+    /// Requests that may be sent, in order.
+    queue: BTreeMap<Position, RequestId>,
+    /// Requests that wait, those that failed least first.
+    waiting: BTreeSet<(u32, RequestId)>,
+    /// Those that an acceptance lets go.
+    for_evidence: BTreeSet<RequestId>,
+    /// Those that the end of an outage lets go.
+    for_recovery: BTreeSet<RequestId>,
+    delayed: Delayed,
+}
+
+/// Requests that the condition of an endpoint counts.
+#[derive(Debug, Default)]
+struct Delayed {
+    documents: u64,
+    since: BTreeSet<(Uptime, RequestId)>,
+    until: BTreeSet<(Uptime, RequestId)>,
+}
+
+impl Requests {
+    pub(crate) fn new(endpoints: usize) -> Requests {
+        Requests {
+            all: HashMap::new(),
+            endpoints: (0..endpoints).map(|_| OfEndpoint::default()).collect(),
+            batches: HashMap::new(),
+        }
+    }
+
+    pub(crate) fn get(&self, id: RequestId) -> Option<&Request> {
+        self.all.get(&id)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (RequestId, &Request)> {
+        self.all.iter().map(|(&id, request)| (id, request))
+    }
+
+    pub(crate) fn insert(&mut self, id: RequestId, request: Request) {
+        self.count(id, &request, true);
+        self.all.insert(id, request);
+    }
+
+    pub(crate) fn remove(&mut self, id: RequestId) -> Option<Request> {
+        let request = self.all.remove(&id)?;
+        self.count(id, &request, false);
+        Some(request)
+    }
+
+    /// Changes a request. There is no other way to change one.
+    pub(crate) fn update<T>(
+        &mut self,
+        id: RequestId,
+        change: impl FnOnce(&mut Request) -> T,
+    ) -> Option<T> {
+        let mut request = self.remove(id)?;
+        let result = change(&mut request);
+        self.insert(id, request);
+        Some(result)
+    }
+
+    pub(crate) fn of_endpoint(&self, endpoint: EndpointIndex) -> &OfEndpoint {
+        &self.endpoints[endpoint.get()]
+    }
+
+    pub(crate) fn of_batch(&self, batch: BatchId) -> Tally {
+        self.batches.get(&batch).copied().unwrap_or_default()
+    }
+
+    fn count(&mut self, id: RequestId, request: &Request, is_added: bool) {
+        self.endpoints[request.endpoint.get()].count(id, request, is_added);
+        let tally = self.batches.entry(request.batch).or_default();
+        tally.count(request, is_added);
+        if tally.requests == 0 {
+            self.batches.remove(&request.batch);
+        }
+    }
+}
+
+impl OfEndpoint {
+    pub(crate) fn tally(&self) -> Tally {
+        self.tally
+    }
+
+    pub(crate) fn queue(&self) -> impl Iterator<Item = RequestId> {
+        self.queue.values().copied()
+    }
+
+    /// Those that failed least first.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = RequestId> {
+        self.waiting.iter().map(|&(_, id)| id)
+    }
+
+    /// Requests that wait for another to be accepted.
+    pub(crate) fn for_evidence(&self) -> impl Iterator<Item = RequestId> {
+        self.for_evidence.iter().copied()
+    }
+
+    /// Requests that wait for the end of an outage.
+    pub(crate) fn for_recovery(&self) -> impl Iterator<Item = RequestId> {
+        self.for_recovery.iter().copied()
+    }
+
+    /// Documents that wait while others are sent.
+    pub(crate) fn delayed_documents(&self) -> u64 {
+        self.delayed.documents
+    }
+
+    /// The request that is delayed for longest.
+    pub(crate) fn delayed_first(&self) -> Option<(Uptime, RequestId)> {
+        self.delayed.since.first().copied()
+    }
+
+    /// When the first delayed request is tried again.
+    pub(crate) fn delayed_until(&self) -> Option<Uptime> {
+        self.delayed.until.first().map(|&(until, _)| until)
+    }
+
+    fn count(&mut self, id: RequestId, request: &Request, is_added: bool) {
+        self.tally.count(request, is_added);
+        if request.may_be_sent() {
+            if is_added {
+                self.queue.insert(request.position, id);
+            } else {
+                self.queue.remove(&request.position);
+            }
+        }
+        let Some(wait) = request.wait() else { return };
+        keep(
+            &mut self.waiting,
+            (request.history.troubles(), id),
+            is_added,
+        );
+        if wait.for_evidence && !request.is_held {
+            keep(&mut self.for_evidence, id, is_added);
+        }
+        if !wait.for_evidence && request.history.failures < FAILURES_OF_ITS_OWN {
+            keep(&mut self.for_recovery, id, is_added);
+        }
+        if !request.is_held {
+            let documents = request.outgoing.documents.len() as u64;
+            if is_added {
+                self.delayed.documents += documents;
+            } else {
+                self.delayed.documents -= documents;
+            }
+            let since = request.history.since().unwrap_or(wait.until);
+            keep(&mut self.delayed.since, (since, id), is_added);
+            keep(&mut self.delayed.until, (wait.until, id), is_added);
+        }
+    }
+}
+
+impl Tally {
+    fn count(&mut self, request: &Request, is_added: bool) {
+        let count = |number: &mut usize, counts: bool| {
+            if counts && is_added {
+                *number += 1;
+            } else if counts {
+                *number -= 1;
+            }
+        };
+        count(&mut self.requests, true);
+        count(&mut self.waiting, request.wait().is_some());
+        count(&mut self.failing, request.history.fails_often());
+        count(&mut self.blocked, request.is_blocked());
+    }
+}
+
+fn keep<T: Ord>(set: &mut BTreeSet<T>, key: T, is_added: bool) {
+    if is_added {
+        set.insert(key);
+    } else {
+        set.remove(&key);
+    }
+}
