@@ -14,6 +14,8 @@ mod parked;
 mod report;
 mod request;
 mod requests;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use endpoint::Endpoint;
 pub(crate) use history::History;

@@ -1,37 +1,37 @@
-//! Batches for the crate's own tests.
+//! Batches, and a pipeline whose receiver is the test, for the crate's own tests.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::time::Duration;
 
-use lockgate_model::contract::BatchInfo;
-use lockgate_model::{Batch, Block, BlockBuilder, FeedKind, Head, Slice};
+use bytes::Bytes;
+use lockgate_model::contract::{
+    Access, BatchInfo, Called, Encoded, Inspect, Mapped, SinkSetup, StageSetup, TypeLists, Verdict,
+};
+use lockgate_model::request::{
+    Body, Delivery, Disposition, Part, Request, RequestRules, Response, Sent,
+};
+use lockgate_model::{
+    Batch, Block, BlockBuilder, Commit, DocumentView, EventView, FeedKind, Head, Outcome, Seq,
+    Slice, StateOverlay,
+};
 
+use crate::brake::BrakeLimits;
 use crate::documents::Documents;
+use crate::index::{EndpointIndex, RequestId, StreamIndex};
+use crate::settings::{BatchLimits, EndpointSettings, Settings, SinkSettings, StreamSettings};
+use crate::{
+    Action, ConditionChange, ConditionKind, Input, OutgoingRequest, Pipeline, SendFailure, Sink,
+    Stage, StageKind, Step, Uptime,
+};
 
 /// One event for each key, sequences from 1.
 pub(crate) fn documents(keys: &[&str]) -> Documents {
-    let mut builder = BlockBuilder::new();
-    for key in keys {
-        let head = Head {
-            key,
-            event_type: "t",
-            code: "",
-            time: 0,
-            index: 0,
-            session: "",
-        };
-        builder.push(head, "{}");
-    }
-    let block = Block::new(
-        "teleport/audit".into(),
-        FeedKind::Audit,
-        1,
-        0,
-        builder.take(),
-    );
+    let block = block(1, keys.iter().map(|&key| (key, "")));
     let batch = Batch {
         slices: vec![Slice {
             rows: 0..block.len(),
-            block: Arc::new(block),
+            block,
         }],
     };
     let info = BatchInfo {
@@ -41,4 +41,419 @@ pub(crate) fn documents(keys: &[&str]) -> Documents {
         read_at: 0,
     };
     Documents::new(info, batch)
+}
+
+/// Events by key and session.
+fn block<'a>(first: Seq, events: impl Iterator<Item = (&'a str, &'a str)>) -> Arc<Block> {
+    let mut builder = BlockBuilder::new();
+    for (key, session) in events {
+        let head = Head {
+            key,
+            event_type: "t",
+            code: "",
+            time: 0,
+            index: 0,
+            session,
+        };
+        builder.push(head, "{}");
+    }
+    let parts = builder.take();
+    let stream = "teleport/audit".into();
+    Arc::new(Block::new(stream, FeedKind::Audit, first, 0, parts))
+}
+
+/// A pipeline of one stream without stages. The test answers its requests.
+pub(crate) struct TestPipeline {
+    pub(crate) engine: Pipeline,
+    pub(crate) now: Uptime,
+    sink: TestSink,
+    /// Events by sequence, one in each block.
+    events: BTreeMap<Seq, Arc<Block>>,
+    /// Requests that are out.
+    sent: BTreeMap<RequestId, (OutgoingRequest, Arc<Documents>)>,
+    pub(crate) commits: Vec<Commit>,
+    pub(crate) changes: Vec<ConditionChange>,
+    pub(crate) drained: bool,
+    wake_at: Option<Uptime>,
+    /// No memory is left: what is asked for is not collected unless it is urgent.
+    pub(crate) memory_is_used_up: bool,
+    collecting: Option<(std::ops::Range<Seq>, usize)>,
+}
+
+pub(crate) struct TestSettings {
+    pub(crate) in_session_order: bool,
+    pub(crate) batch_events: usize,
+    pub(crate) batches_in_flight: usize,
+    pub(crate) requests_in_flight: usize,
+    pub(crate) documents_in_request: usize,
+    pub(crate) brake: BrakeLimits,
+    pub(crate) inspect: Inspect,
+}
+
+impl Default for TestSettings {
+    /// One document in a request, a brake that does not engage.
+    fn default() -> TestSettings {
+        TestSettings {
+            in_session_order: false,
+            batch_events: 100,
+            batches_in_flight: 1,
+            requests_in_flight: 4,
+            documents_in_request: 1,
+            brake: BrakeLimits {
+                in_a_row: u32::MAX,
+                share: 1e9,
+                bytes: u64::MAX,
+            },
+            inspect: Inspect::Never,
+        }
+    }
+}
+
+impl TestPipeline {
+    pub(crate) fn new(settings: TestSettings) -> TestPipeline {
+        let label = "sink (test)";
+        let now = Uptime::from_secs(1000);
+        let engine = Settings {
+            pipeline: "p".into(),
+            epoch: 1,
+            streams: vec![StreamSettings {
+                name: "teleport/audit".into(),
+                source: "teleport".into(),
+                endpoint: EndpointIndex::new(0),
+                in_session_order: settings.in_session_order,
+                watermark: 1,
+                done: Vec::new(),
+            }],
+            endpoints: vec![EndpointSettings {
+                name: "url".into(),
+                in_flight: settings.requests_in_flight,
+            }],
+            batch: BatchLimits {
+                events: settings.batch_events,
+                bytes: 1 << 30,
+                age: Duration::ZERO,
+            },
+            batches_in_flight: settings.batches_in_flight,
+            sink: SinkSettings {
+                label: label.into(),
+                types: Arc::default(),
+                inspect: settings.inspect,
+                max_documents: settings.documents_in_request,
+                max_bytes: 1 << 30,
+            },
+            stages: Vec::new(),
+            cpu_budget: Duration::from_secs(30),
+            brake: settings.brake,
+            brake_text: String::new(),
+            dead_bytes: 0,
+            seed: 7,
+        };
+        TestPipeline {
+            engine: Pipeline::new(engine, now),
+            now,
+            sink: TestSink::new(settings.inspect),
+            events: BTreeMap::new(),
+            sent: BTreeMap::new(),
+            commits: Vec::new(),
+            changes: Vec::new(),
+            drained: false,
+            wake_at: None,
+            memory_is_used_up: false,
+            collecting: None,
+        }
+    }
+
+    /// Events are read, by key and session.
+    pub(crate) fn read(&mut self, events: &[(&str, &str)]) {
+        for &event in events {
+            let seq = self.next_seq();
+            self.events.insert(seq, block(seq, [event].into_iter()));
+        }
+        let next = self.next_seq();
+        let stream = StreamIndex::new(0);
+        self.give(Input::Head {
+            stream,
+            next,
+            ended: false,
+        });
+    }
+
+    fn next_seq(&self) -> Seq {
+        self.events.last_key_value().map_or(1, |(seq, _)| seq + 1)
+    }
+
+    /// The operator sends dead letters back.
+    pub(crate) fn redrive(&mut self, seqs: &[Seq]) {
+        let batch = self.batch(seqs.iter().copied());
+        let stream = StreamIndex::new(0);
+        self.give(Input::Redrive {
+            stream,
+            batch,
+            generation: 1,
+        });
+    }
+
+    fn batch(&self, seqs: impl Iterator<Item = Seq>) -> Batch {
+        let slice = |seq| Slice {
+            block: self.events[&seq].clone(),
+            rows: 0..1,
+        };
+        Batch {
+            slices: seqs.map(slice).collect(),
+        }
+    }
+
+    /// Gives an input and carries out all actions but those that need the receiver.
+    pub(crate) fn give(&mut self, input: Input) {
+        let mut inputs = VecDeque::from([input]);
+        let mut actions = Vec::new();
+        while let Some(input) = inputs.pop_front() {
+            self.engine.handle(self.now, input, &mut actions);
+            for action in actions.drain(..) {
+                inputs.extend(self.carry_out(action));
+            }
+            if !self.memory_is_used_up {
+                inputs.extend(self.collect(usize::MAX));
+            }
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) -> Option<Input> {
+        match action {
+            Action::Collect { within, events, .. } => {
+                self.collecting = Some((within, events));
+            }
+            Action::RunStages { batch, mut run, .. } => {
+                while run.step::<NoStage>(&[]) == Step::More {}
+                let result = Ok(run.into_output());
+                return Some(Input::StagesRan { batch, result });
+            }
+            Action::Encode { encoding, mut work } => {
+                while work.step(&self.sink) == Step::More {}
+                let result = Ok(work.into_output());
+                return Some(Input::Encoded { encoding, result });
+            }
+            Action::Send {
+                request,
+                outgoing,
+                documents,
+                ..
+            } => {
+                self.sent.insert(request, (outgoing, documents));
+            }
+            Action::Classify {
+                request,
+                info,
+                sent,
+                response,
+            } => {
+                let result = self.sink.classify(&info, &sent, &response).result;
+                return Some(Input::Classified { request, result });
+            }
+            Action::WakeAt(at) => self.wake_at = at,
+            Action::Report(change) => self.changes.push(change),
+            Action::Warn(_) => {}
+            Action::Commit { batch, commit } => {
+                self.commits.push(*commit);
+                let dead_bytes = 0;
+                return Some(Input::Committed { batch, dead_bytes });
+            }
+            Action::Drained => self.drained = true,
+        }
+        None
+    }
+
+    /// The batch that was asked for, where one was.
+    fn collect(&mut self, events_max: usize) -> Option<Input> {
+        let (within, events) = self.collecting.take()?;
+        let batch = self.batch(within.take(events.min(events_max)));
+        let stream = StreamIndex::new(0);
+        let generation = 1;
+        Some(Input::Batch {
+            stream,
+            batch,
+            generation,
+        })
+    }
+
+    /// A batch has been asked for, and waits for memory.
+    pub(crate) fn waits_for_memory(&self) -> bool {
+        self.collecting.is_some()
+    }
+
+    /// Time passes until something is due.
+    pub(crate) fn wait(&mut self) {
+        let at = self.wake_at.take().expect("something waits for a time");
+        self.now = self.now.max(at);
+        self.give(Input::Elapsed);
+    }
+
+    /// Keys of the documents of each request that is out, with a space between.
+    pub(crate) fn sent(&self) -> Vec<String> {
+        let keys = |(outgoing, documents): &(OutgoingRequest, Arc<Documents>)| {
+            let key = |&document: &_| documents.event(document).key.to_owned();
+            let keys: Vec<String> = outgoing.documents.iter().map(key).collect();
+            keys.join(" ")
+        };
+        self.sent.values().map(keys).collect()
+    }
+
+    /// The receiver answers the request that carries these keys.
+    pub(crate) fn answer(&mut self, keys: &str, status: u16) {
+        let at = self.sent().iter().position(|sent| sent == keys);
+        let at = at.unwrap_or_else(|| panic!("{keys} is not among {:?}", self.sent()));
+        let request = *self.sent.keys().nth(at).expect("it is there");
+        self.answer_request(request, status);
+    }
+
+    /// The receiver answers the first request that is out. False where none is.
+    pub(crate) fn answer_first(&mut self, status: u16) -> bool {
+        let first = self.sent.keys().next().copied();
+        if let Some(request) = first {
+            self.answer_request(request, status);
+        }
+        first.is_some()
+    }
+
+    fn answer_request(&mut self, request: RequestId, status: u16) {
+        self.sent.remove(&request);
+        let response = Response {
+            status,
+            headers: Vec::new(),
+            body: Bytes::new(),
+            truncated: false,
+            retry_after: None,
+        };
+        self.give(Input::Answered { request, response });
+    }
+
+    /// The receiver cannot be reached by any request that is out.
+    pub(crate) fn lose_all(&mut self) {
+        for (request, _) in std::mem::take(&mut self.sent) {
+            let failure = SendFailure::Connection("refused".into());
+            self.give(Input::NotSent { request, failure });
+        }
+    }
+
+    /// Messages of the conditions of this kind.
+    pub(crate) fn conditions(&self, kind: ConditionKind) -> Vec<&str> {
+        let conditions = self.engine.conditions();
+        let of_kind = conditions.filter(|condition| condition.kind == kind);
+        of_kind
+            .map(|condition| condition.message.as_str())
+            .collect()
+    }
+
+    /// Times that a condition of this kind began.
+    pub(crate) fn began(&self, kind: ConditionKind) -> usize {
+        let began = |change: &&ConditionChange| matches!(change, ConditionChange::Began(condition) if condition.kind == kind);
+        self.changes.iter().filter(began).count()
+    }
+
+    /// What became of the entries so far, by sequence: `delivered`, or why it is dead.
+    pub(crate) fn outcomes(&self) -> BTreeMap<Seq, String> {
+        let mut outcomes = BTreeMap::new();
+        for commit in &self.commits {
+            for (seq, outcome) in commit.entries.iter().zip(commit.outcomes.iter()) {
+                let text = match outcome {
+                    Outcome::Delivered => "delivered".to_owned(),
+                    Outcome::Dropped(reason) | Outcome::Dead(reason) => {
+                        commit.reasons[reason as usize].clone()
+                    }
+                };
+                outcomes.insert(seq, text);
+            }
+        }
+        outcomes
+    }
+}
+
+struct NoStage;
+
+impl Stage for NoStage {
+    fn label(&self) -> &str {
+        unreachable!("there is no stage")
+    }
+    fn kind(&self) -> StageKind {
+        unreachable!("there is no stage")
+    }
+    fn setup(&self) -> &StageSetup {
+        unreachable!("there is no stage")
+    }
+    fn filter(
+        &self,
+        _: &BatchInfo,
+        _: &[EventView<'_>],
+        _: &mut StateOverlay,
+        _: bool,
+    ) -> Called<Vec<Verdict>> {
+        unreachable!("there is no stage")
+    }
+    fn transform(
+        &self,
+        _: &BatchInfo,
+        _: &[EventView<'_>],
+        _: &mut StateOverlay,
+        _: bool,
+    ) -> Called<Vec<Mapped>> {
+        unreachable!("there is no stage")
+    }
+}
+
+/// Puts all documents of a call into one request.
+struct TestSink {
+    setup: SinkSetup,
+}
+
+impl TestSink {
+    fn new(inspect: Inspect) -> TestSink {
+        TestSink {
+            setup: SinkSetup {
+                types: TypeLists::default(),
+                access: Access::Metadata,
+                time_member: None,
+                max_documents: None,
+                max_bytes: None,
+                inspect,
+                max_response_bytes: 1024,
+            },
+        }
+    }
+}
+
+impl Sink for TestSink {
+    fn label(&self) -> &str {
+        "sink (test)"
+    }
+
+    fn setup(&self) -> &SinkSetup {
+        &self.setup
+    }
+
+    fn encode(&self, _: &BatchInfo, documents: &[DocumentView<'_>], _: bool) -> Called<Encoded> {
+        let carries: Vec<u32> = (0..documents.len() as u32).collect();
+        let request = Request {
+            method: "POST".into(),
+            path_suffix: String::new(),
+            query: Vec::new(),
+            headers: Vec::new(),
+            body: Body::Parts(carries.iter().copied().map(Part::Document).collect()),
+            tag: String::new(),
+            carries,
+        };
+        let request = request.check(&RequestRules::default());
+        Called::free(Ok(Encoded {
+            requests: vec![request.expect("the request keeps the contract")],
+            rejected: Vec::new(),
+        }))
+    }
+
+    /// 207: the receiver takes all documents but the first.
+    fn classify(&self, _: &BatchInfo, sent: &Sent, response: &Response) -> Called<Delivery> {
+        Called::free(Ok(if response.status == 207 {
+            Delivery::Mixed(vec![(sent.carries[0], Disposition::Retry)])
+        } else {
+            Delivery::ByStatus
+        }))
+    }
 }

@@ -1,0 +1,137 @@
+//! The rules of delivery, one after the other. The test is the receiver.
+
+use std::time::Duration;
+
+use crate::ConditionKind::Endpoint;
+use crate::testing::{TestPipeline, TestSettings};
+use crate::Input;
+
+fn pipeline() -> TestPipeline {
+    TestPipeline::new(TestSettings::default())
+}
+
+/// One batch in flight, and a document in each request.
+fn in_session_order() -> TestPipeline {
+    TestPipeline::new(TestSettings {
+        in_session_order: true,
+        ..TestSettings::default()
+    })
+}
+
+const REFUSED: &str =
+    "the receiver refused it 3 times while it accepted others: the receiver answered 400";
+
+#[test]
+fn a_document_refused_alone_is_dead_lettered_after_three_refusals_with_others_accepted_between() {
+    let mut pipeline = pipeline();
+    pipeline.read(&[("bad", ""), ("a", ""), ("b", ""), ("c", "")]);
+    for good in ["a", "b"] {
+        pipeline.answer("bad", 400);
+        assert!(!pipeline.sent().contains(&"bad".to_owned()), "it waits");
+        pipeline.answer(good, 200);
+    }
+    assert!(pipeline.commits.is_empty());
+    pipeline.answer("bad", 400);
+    pipeline.answer("c", 200);
+    let outcomes: Vec<String> = pipeline.outcomes().into_values().collect();
+    assert_eq!(outcomes, [REFUSED, "delivered", "delivered", "delivered"]);
+}
+
+#[test]
+fn a_document_refused_alone_lets_the_next_batch_be_sent_as_a_probe() {
+    let mut pipeline = pipeline();
+    pipeline.read(&[("bad", "")]);
+    pipeline.answer("bad", 400);
+    for next in ["a", "b"] {
+        pipeline.read(&[(next, "")]);
+        pipeline.answer(next, 200);
+        pipeline.answer("bad", 400);
+    }
+    assert_eq!(pipeline.outcomes()[&1], REFUSED);
+}
+
+#[test]
+fn a_receiver_that_refuses_every_document_gets_probes_only() {
+    let mut pipeline = pipeline();
+    pipeline.read(&[("a", ""), ("b", ""), ("c", ""), ("d", ""), ("e", "")]);
+    while pipeline.answer_first(400) {}
+    assert_eq!(
+        pipeline.conditions(Endpoint),
+        ["the receiver refuses every document: the receiver answered 400"]
+    );
+    for _ in 0..100 {
+        pipeline.wait();
+        assert!(pipeline.sent().len() <= 1, "{:?}", pipeline.sent());
+        pipeline.answer_first(400);
+    }
+    assert!(pipeline.commits.is_empty(), "nothing is dead-lettered");
+}
+
+#[test]
+fn an_outage_ends_with_the_first_success() {
+    let mut pipeline = pipeline();
+    pipeline.read(&[("a", ""), ("b", ""), ("c", ""), ("d", ""), ("e", "")]);
+    pipeline.lose_all();
+    assert_eq!(pipeline.began(Endpoint), 1);
+    pipeline.wait();
+    assert_eq!(pipeline.sent().len(), 1, "a probe");
+    pipeline.answer_first(200);
+    while pipeline.answer_first(200) {}
+    assert_eq!(pipeline.outcomes().len(), 5);
+    assert_eq!(pipeline.engine.conditions().count(), 0);
+}
+
+#[test]
+fn a_request_that_fails_while_no_other_can_tell_is_split_after_five_failures() {
+    let mut pipeline = TestPipeline::new(TestSettings {
+        documents_in_request: 2,
+        ..TestSettings::default()
+    });
+    pipeline.read(&[("a", ""), ("b", "")]);
+    for _ in 0..5 {
+        while pipeline.sent().is_empty() {
+            pipeline.wait();
+        }
+        pipeline.answer("a b", 500);
+    }
+    while pipeline.sent().is_empty() {
+        pipeline.wait();
+    }
+    assert_eq!(pipeline.sent(), ["a"]);
+}
+
+#[test]
+fn a_document_that_fails_for_ten_minutes_while_others_are_accepted_is_dead_lettered() {
+    let mut pipeline = pipeline();
+    pipeline.read(&[("bad", ""), ("a", "")]);
+    pipeline.answer("bad", 500);
+    pipeline.answer("a", 200);
+    let first_failed = pipeline.now;
+    let mut number = 0;
+    while !pipeline.outcomes().contains_key(&1) {
+        assert!(pipeline.now < first_failed + Duration::from_secs(700));
+        number += 1;
+        pipeline.read(&[(&format!("good {number}"), "")]);
+        pipeline.now += Duration::from_secs(5);
+        pipeline.give(Input::Elapsed);
+        for key in pipeline.sent() {
+            pipeline.answer(&key, if key == "bad" { 500 } else { 200 });
+        }
+    }
+    assert!(pipeline.now >= first_failed + Duration::from_secs(600));
+    assert_eq!(
+        pipeline.outcomes()[&1],
+        "it failed for ten minutes while others were accepted: the receiver answered 500"
+    );
+}
+
+#[test]
+fn documents_of_a_session_are_sent_in_their_order_and_other_sessions_go_on() {
+    let mut pipeline = in_session_order();
+    pipeline.read(&[("a1", "A"), ("a2", "A"), ("b1", "B"), ("b2", "B")]);
+    assert_eq!(pipeline.sent(), ["a1", "b1"]);
+    pipeline.answer("b1", 200);
+    assert_eq!(pipeline.sent(), ["a1", "b2"]);
+    pipeline.answer("a1", 200);
+    assert_eq!(pipeline.sent(), ["a2", "b2"]);
+}
