@@ -87,6 +87,9 @@ pub enum Action {
         events: usize,
         bytes: usize,
     },
+    /// Whatever else is in flight waits for what only the batch can bring that was asked for: it may
+    /// wait for memory no longer. Give a smaller one, of `bytes` at most.
+    CollectNow { stream: StreamIndex, bytes: usize },
     /// Step the run until it is done or stopped.
     RunStages {
         batch: BatchId,

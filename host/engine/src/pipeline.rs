@@ -168,6 +168,9 @@ impl Pipeline {
                 self.collect(now, stream, actions);
             }
             self.run_queued(actions);
+            for stream in (0..self.streams.len()).map(StreamIndex::new) {
+                self.hurry(stream, actions);
+            }
         }
         self.report(now, actions);
         self.set_wake(now, actions);
@@ -248,14 +251,14 @@ impl Pipeline {
         }
     }
 
-    /// Nothing that could finish is under way: what is left waits for a time or for its turn.
+    /// Nothing that could finish is under way: what is left waits for a time or for its turn. A
+    /// batch that is being collected would not be begun any more.
     fn is_quiet(&self) -> bool {
         let works = |batch: &BatchInFlight| {
             let is_busy = matches!(batch.phase, Phase::InStages | Phase::Committing);
             is_busy || batch.running_encodings > 0
         };
         !self.batches.values().any(works)
-            && !self.streams.iter().any(|stream| stream.collecting)
             && self.endpoints.iter().all(|endpoint| endpoint.is_quiet())
     }
 

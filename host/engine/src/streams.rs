@@ -6,8 +6,8 @@ use lockgate_model::contract::BatchInfo;
 use lockgate_model::{Batch, Seq};
 
 use crate::Uptime;
-use crate::batches::BatchInFlight;
-use crate::index::StreamIndex;
+use crate::batches::{BatchInFlight, Phase};
+use crate::index::{BatchId, EndpointIndex, StreamIndex};
 use crate::io::Action;
 use crate::pipeline::Pipeline;
 use crate::progress::Progress;
@@ -20,6 +20,9 @@ const WINDOW: Seq = 64 * 512;
 /// Batches that may be open beyond those in batch, each for documents that wait alone.
 const PARKED_BATCHES_MAX: usize = 16;
 
+/// Bytes of a batch that is begun although its pipeline has used up its memory.
+const URGENT_BATCH_BYTES: usize = 64 * 1024;
+
 /// What the engine knows of a stream.
 #[derive(Debug)]
 pub(crate) struct Stream {
@@ -30,7 +33,9 @@ pub(crate) struct Stream {
     next: Seq,
     ended: bool,
     /// A batch has been asked for.
-    pub(crate) collecting: bool,
+    collecting: bool,
+    /// It may not wait for memory.
+    is_urgent: bool,
     /// Events that are too few for a batch wait since.
     waiting_since: Option<Uptime>,
     /// When they become a batch all the same.
@@ -48,6 +53,7 @@ impl Stream {
             progress,
             ended: false,
             collecting: false,
+            is_urgent: false,
             waiting_since: None,
             close_at: None,
             backlog: VecDeque::new(),
@@ -77,6 +83,7 @@ impl Pipeline {
     pub(crate) fn batch_collected(&mut self, index: StreamIndex, batch: Batch, generation: u32) {
         let stream = &mut self.streams[index.get()];
         stream.collecting = false;
+        stream.is_urgent = false;
         if batch.is_empty() {
             return;
         }
@@ -149,6 +156,44 @@ impl Pipeline {
             // A receiver that answered 413 showed its limit: stay below it.
             bytes,
         });
+    }
+
+    /// Lets the batch that was asked for wait for memory no longer where no other brings the pipeline
+    /// further: memory that is held by batches which wait for that one would never come back.
+    pub(crate) fn hurry(&mut self, index: StreamIndex, actions: &mut Vec<Action>) {
+        let stream = &self.streams[index.get()];
+        if !stream.collecting || stream.is_urgent || self.batches.is_empty() {
+            return;
+        }
+        let endpoint = self.settings.streams[index.get()].endpoint;
+        if self
+            .batches
+            .iter()
+            .any(|(&id, batch)| self.goes_on(id, batch, endpoint))
+        {
+            return;
+        }
+        self.streams[index.get()].is_urgent = true;
+        let bytes = self.settings.batch.bytes.min(URGENT_BATCH_BYTES);
+        let bytes = self.endpoints[endpoint.get()].size_below_limit(bytes);
+        actions.push(Action::CollectNow {
+            stream: index,
+            bytes,
+        });
+    }
+
+    /// The batch goes on without another, as far as the endpoint of a stream can know.
+    fn goes_on(&self, id: BatchId, batch: &BatchInFlight, endpoint: EndpointIndex) -> bool {
+        match batch.phase {
+            // The batches before it are held.
+            Phase::Queued | Phase::Held => false,
+            Phase::InStages | Phase::Committing => true,
+            Phase::Delivering { .. } => {
+                let own = self.settings.streams[batch.stream.get()].endpoint;
+                let is_well = self.endpoints[own.get()].trouble().is_none();
+                (own == endpoint || is_well) && !self.is_parked(id, batch)
+            }
+        }
     }
 
     fn has_room(&self, stream: StreamIndex) -> bool {

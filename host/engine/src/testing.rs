@@ -213,7 +213,7 @@ impl TestPipeline {
                 inputs.extend(self.carry_out(action));
             }
             if !self.memory_is_used_up {
-                inputs.extend(self.collect(usize::MAX));
+                inputs.extend(self.collect());
             }
         }
     }
@@ -223,6 +223,7 @@ impl TestPipeline {
             Action::Collect { within, events, .. } => {
                 self.collecting = Some((within, events));
             }
+            Action::CollectNow { .. } => return self.collect(),
             Action::RunStages { batch, mut run, .. } => {
                 while run.step::<NoStage>(&[]) == Step::More {}
                 let result = Ok(run.into_output());
@@ -264,9 +265,9 @@ impl TestPipeline {
     }
 
     /// The batch that was asked for, where one was.
-    fn collect(&mut self, events_max: usize) -> Option<Input> {
+    fn collect(&mut self) -> Option<Input> {
         let (within, events) = self.collecting.take()?;
-        let batch = self.batch(within.take(events.min(events_max)));
+        let batch = self.batch(within.take(events));
         let stream = StreamIndex::new(0);
         let generation = 1;
         Some(Input::Batch {

@@ -11,9 +11,9 @@ use lockgate_engine::{
 };
 use lockgate_ledger::{Ledger, LedgerError};
 use lockgate_lookup::Lookups;
-use lockgate_model::{Commit, Entries, FeedKind, Millis, Seq, SeqRange};
+use lockgate_model::{Batch, Commit, Entries, FeedKind, Millis, Seq, SeqRange};
 use lockgate_runtime::{MemoryShare, Queue, Reserved};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
@@ -73,6 +73,10 @@ struct Shared<L> {
     memory: MemoryShare,
     /// Memory of the batches in flight, by stream and first sequence.
     reserved: Mutex<BTreeMap<(StreamIndex, Seq), Reserved>>,
+    /// Memory of each stream's redrive.
+    reserved_for_redrive: Mutex<BTreeMap<StreamIndex, Reserved>>,
+    /// Streams whose next batch is being collected, and how to say that it is urgent.
+    collecting: Mutex<BTreeMap<StreamIndex, oneshot::Sender<usize>>>,
     current: Arc<tokio::sync::Mutex<Current>>,
     stages: Vec<lockgate_runtime::Stage>,
     /// Stages for the generations of the batches in flight.
@@ -107,6 +111,8 @@ impl<L: Ledger> Driver<L> {
             sink: self.sink,
             memory: self.memory,
             reserved: Mutex::default(),
+            reserved_for_redrive: Mutex::default(),
+            collecting: Mutex::default(),
             current: self.current,
             stages: self.stages,
             bound: Mutex::default(),
@@ -258,6 +264,25 @@ async fn watch_head(
     }
 }
 
+/// Memory for a batch of so many bytes, and its bytes: as many once there is room for it, or fewer
+/// as soon as it is urgent.
+async fn memory_for(
+    share: &MemoryShare,
+    bytes: usize,
+    is_urgent: oneshot::Receiver<usize>,
+) -> (Reserved, usize) {
+    tokio::select! {
+        memory = share.acquire(bytes.saturating_mul(MEMORY_FACTOR)) => (memory, bytes),
+        Ok(fewer) = is_urgent => (share.take(fewer.saturating_mul(MEMORY_FACTOR)), fewer),
+    }
+}
+
+/// Memory that a batch takes until it is committed.
+fn memory_of(batch: &Batch) -> usize {
+    let payload = batch.rows().map(|(block, row)| block.payload_len(row));
+    payload.sum::<usize>().saturating_mul(MEMORY_FACTOR)
+}
+
 /// Asks for dead letters of a stream that wait again. True: an answer will come.
 fn redrive<L: Ledger>(shared: &Arc<Shared<L>>, index: usize, tasks: &mut JoinSet<Done>) -> bool {
     let shared = shared.clone();
@@ -271,6 +296,9 @@ fn redrive<L: Ledger>(shared: &Arc<Shared<L>>, index: usize, tasks: &mut JoinSet
             .await?;
         let generation = shared.generation().await?;
         let batch = redrive.map(|redrive| redrive.batch).unwrap_or_default();
+        // What the operator asks for does not wait, but it counts.
+        let memory = shared.memory.take(memory_of(&batch));
+        lock(&shared.reserved_for_redrive).insert(stream, memory);
         Ok(Input::Redrive {
             stream,
             batch,
@@ -289,7 +317,18 @@ impl<L: Ledger> Shared<L> {
                 events,
                 bytes,
             } => {
-                tasks.spawn(async move { self.collect(stream, within, events, bytes).await });
+                let (urgent, is_urgent) = oneshot::channel();
+                lock(&self.collecting).insert(stream, urgent);
+                tasks.spawn(async move {
+                    let (memory, bytes) = memory_for(&self.memory, bytes, is_urgent).await;
+                    self.collect(stream, within, events, bytes, memory).await
+                });
+            }
+            Action::CollectNow { stream, bytes } => {
+                if let Some(urgent) = lock(&self.collecting).remove(&stream) {
+                    // Where it is no longer waited for, there was memory.
+                    let _ = urgent.send(bytes);
+                }
             }
             Action::RunStages {
                 batch,
@@ -343,25 +382,17 @@ impl<L: Ledger> Shared<L> {
         }
     }
 
-    /// Waits until there is memory for one more batch.
     async fn collect(
         &self,
         stream: StreamIndex,
         within: SeqRange,
         events: usize,
         bytes: usize,
+        mut memory: Reserved,
     ) -> Done {
-        let mut memory = self
-            .memory
-            .acquire(bytes.saturating_mul(MEMORY_FACTOR))
-            .await;
         let name = &self.streams[stream.get()];
         let batch = collect::batch(&self.ledger, name, within, events, bytes).await?;
-        let payload: usize = batch
-            .rows()
-            .map(|(block, row)| block.payload_len(row))
-            .sum::<usize>();
-        memory.resize(payload.saturating_mul(MEMORY_FACTOR));
+        memory.resize(memory_of(&batch));
         if !batch.is_empty() {
             lock(&self.reserved).insert((stream, batch.range().start), memory);
         }
@@ -445,9 +476,14 @@ impl<L: Ledger> Shared<L> {
         let stream = StreamIndex::new(self.stream_of(&commit.stream));
         let entries = commit.entries.clone();
         let committed = self.ledger.commit(commit).await?;
-        if let Entries::Range(range) = entries {
-            let mut reserved = lock(&self.reserved);
-            reserved.retain(|(of, first), _| *of != stream || !range.contains(first));
+        match entries {
+            Entries::Range(range) => {
+                let mut reserved = lock(&self.reserved);
+                reserved.retain(|(of, first), _| *of != stream || !range.contains(first));
+            }
+            Entries::Redriven(_) => {
+                lock(&self.reserved_for_redrive).remove(&stream);
+            }
         }
         Ok(Input::Committed {
             batch,
@@ -517,4 +553,31 @@ fn log_letters(commit: &Commit) {
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use lockgate_runtime::MemoryBudget;
+
+    use super::*;
+
+    #[test]
+    fn an_urgent_batch_does_not_wait_for_memory_that_its_own_pipeline_holds() {
+        let share = MemoryBudget::new(1000).share();
+        let held = share.take(900);
+        let (urgent, is_urgent) = oneshot::channel();
+        let mut memory = pin!(memory_for(&share, 300, is_urgent));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(memory.as_mut().poll(&mut context).is_pending());
+        urgent.send(10).expect("it is waited for");
+        let Poll::Ready((memory, bytes)) = memory.poll(&mut context) else {
+            panic!("an urgent batch waits");
+        };
+        assert_eq!((memory.bytes(), bytes), (10 * MEMORY_FACTOR, 10));
+        drop((memory, held));
+        assert_eq!(share.used(), 0, "nothing of the request for more is left");
+    }
 }

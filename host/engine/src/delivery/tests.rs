@@ -135,3 +135,67 @@ fn documents_of_a_session_are_sent_in_their_order_and_other_sessions_go_on() {
     pipeline.answer("a1", 200);
     assert_eq!(pipeline.sent(), ["a2", "b2"]);
 }
+
+#[test]
+fn a_batch_that_others_need_as_evidence_does_not_wait_for_memory() {
+    let mut pipeline = pipeline();
+    pipeline.read(&[("bad", "")]);
+    pipeline.memory_is_used_up = true;
+    for next in ["a", "b"] {
+        pipeline.answer("bad", 400);
+        pipeline.read(&[(next, "")]);
+        assert_eq!(pipeline.sent(), [next], "all else waits for it");
+        pipeline.answer(next, 200);
+    }
+    pipeline.answer("bad", 400);
+    assert_eq!(pipeline.outcomes()[&1], REFUSED);
+}
+
+#[test]
+fn a_batch_that_is_no_evidence_waits_for_memory() {
+    let mut pipeline = TestPipeline::new(TestSettings {
+        batches_in_flight: 4,
+        ..TestSettings::default()
+    });
+    pipeline.read(&[("a", "")]);
+    pipeline.memory_is_used_up = true;
+    pipeline.read(&[("b", "")]);
+    assert!(
+        pipeline.waits_for_memory(),
+        "the first batch goes on by itself"
+    );
+    pipeline.lose_all();
+    assert!(
+        pipeline.waits_for_memory(),
+        "and during an outage nothing can be sent"
+    );
+    while pipeline.sent().is_empty() {
+        pipeline.wait();
+    }
+    pipeline.answer("a", 200);
+    assert_eq!(
+        pipeline.outcomes().len(),
+        1,
+        "what was held goes on without memory"
+    );
+}
+
+#[test]
+fn a_redrive_passes_while_memory_is_used_up() {
+    let mut pipeline = pipeline();
+    pipeline.read(&[("dead", ""), ("bad", "")]);
+    pipeline.memory_is_used_up = true;
+    pipeline.answer("bad", 400);
+    pipeline.redrive(&[1]);
+    assert_eq!(pipeline.sent(), ["dead", "dead"]);
+}
+
+#[test]
+fn a_host_that_stops_does_not_wait_for_memory() {
+    let mut pipeline = pipeline();
+    pipeline.memory_is_used_up = true;
+    pipeline.read(&[("a", "")]);
+    assert!(pipeline.waits_for_memory());
+    pipeline.give(Input::Drain);
+    assert!(pipeline.drained);
+}

@@ -371,7 +371,8 @@ impl World {
                 self.pend(soon, Work::Answer(Input::Classified { request, result }));
             }
             Action::WakeAt(at) => self.alarm = at,
-            Action::Report(_) | Action::Warn(_) => {}
+            // There is always memory.
+            Action::CollectNow { .. } | Action::Report(_) | Action::Warn(_) => {}
             Action::Commit { batch, commit } => {
                 self.pend(soon, Work::Commit { batch, commit });
             }
