@@ -103,6 +103,13 @@ impl Circuit {
         }
     }
 
+    /// The operator wants it tried: the next probe does not wait.
+    pub(crate) fn hurry(&mut self, now: Uptime) {
+        if let Some(open) = &mut self.open {
+            open.next_probe = open.next_probe.min(now);
+        }
+    }
+
     /// A request succeeded. True where the circuit was open.
     pub(crate) fn succeed(&mut self) -> bool {
         self.open.take().is_some()

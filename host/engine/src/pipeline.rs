@@ -10,7 +10,7 @@ use lockgate_model::{Seq, StateOverlay};
 use crate::Uptime;
 use crate::batches::{BatchInFlight, Holds, PendingEncoding, Phase};
 use crate::brake::Brake;
-use crate::circuit::{BACKOFF_MAX, Random};
+use crate::circuit::{BACKOFF_MAX, Random, Trouble};
 use crate::condition::{Condition, ConditionKind, Conditions};
 use crate::delivery::{Endpoint, Requests};
 use crate::index::{BatchId, EncodingId, EndpointIndex, RequestId, StreamIndex};
@@ -268,6 +268,11 @@ impl Pipeline {
             *released = stream.head;
         }
         // What was held for it is tried at once.
+        for endpoint in &mut self.endpoints {
+            if endpoint.trouble() == Some(Trouble::RefusesAll) {
+                endpoint.circuit.hurry(now);
+            }
+        }
         let by_brake = self.holds.by_brake();
         let waiting = self.requests.iter().filter_map(|(id, request)| {
             let waits = request.waits_for_release();

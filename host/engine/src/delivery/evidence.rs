@@ -164,7 +164,7 @@ impl Pipeline {
     fn no_other_can_tell(&self, request: &Request) -> bool {
         let tally = self.requests.of_endpoint(request.endpoint).tally();
         let failing_itself = usize::from(request.history.fails_often());
-        tally.requests - 1 == tally.failing - failing_itself
+        tally.requests - 1 == tally.failing - failing_itself + tally.blocked
     }
 
     /// Makes the one document of a request a dead letter. False where the brake holds.

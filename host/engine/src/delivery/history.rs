@@ -102,7 +102,7 @@ impl History {
         message.clone_into(&mut self.message);
         // An answer that blames the size needs no acceptance after it, but one at all.
         let has_evidence = self.refusals > 0
-            && (accepted > self.accepted_at_refusal || is_released || is_too_large && accepted > 0);
+            && (accepted > self.accepted_at_refusal || is_too_large && accepted > 0);
         if self.refusals == 0 || has_evidence {
             self.refusals += 1;
             self.accepted_at_refusal = accepted;
@@ -112,10 +112,14 @@ impl History {
         } else {
             REFUSALS_MAX
         };
-        if self.refusals < most || !has_evidence && self.refusals == most {
+        let is_proved = self.refusals > most || has_evidence && self.refusals == most;
+        if !is_proved && !(is_released && self.refused >= most) {
             return None;
         }
-        let reason = if is_too_large {
+        let reason = if !is_proved {
+            let refused = self.refused;
+            format!("the receiver refused it {refused} times, and it was released: {message}")
+        } else if is_too_large {
             format!("it is larger than the receiver takes: {message}")
         } else {
             format!("the receiver refused it {most} times while it accepted others: {message}")

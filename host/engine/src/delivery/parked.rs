@@ -6,7 +6,8 @@ use crate::index::{BatchId, StreamIndex};
 use crate::pipeline::Pipeline;
 
 impl Pipeline {
-    /// All that is left of the batch waits for itself alone, so that the stream may go on.
+    /// All that is left of the batch waits for itself alone, or behind a document of its session
+    /// that does, so that the stream may go on: another batch can bring evidence.
     pub(crate) fn is_parked(&self, id: BatchId, batch: &BatchInFlight) -> bool {
         if !matches!(batch.phase, Phase::Delivering { .. }) {
             return false;
@@ -18,10 +19,12 @@ impl Pipeline {
         let endpoint = self.settings.streams[batch.stream.get()].endpoint;
         match self.endpoints[endpoint.get()].trouble() {
             // The next batch is a probe: it can show that the requests are at fault.
-            Some(Trouble::Unavailable) => batch.encodings == 0 && tally.failing == tally.requests,
+            Some(Trouble::Unavailable) => {
+                batch.encodings == 0 && tally.failing + tally.blocked == tally.requests
+            }
             Some(Trouble::Operator) => false,
             Some(Trouble::RefusesAll) | None => {
-                batch.running_encodings == 0 && tally.waiting == tally.requests
+                batch.running_encodings == 0 && tally.waiting + tally.blocked == tally.requests
             }
         }
     }

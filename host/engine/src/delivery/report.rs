@@ -1,6 +1,7 @@
 //! Conditions of endpoints.
 
 use crate::Uptime;
+use crate::circuit::Trouble;
 use crate::condition::ConditionKind;
 use crate::index::EndpointIndex;
 use crate::pipeline::Pipeline;
@@ -26,24 +27,36 @@ impl Pipeline {
         }
     }
 
-    /// Single documents that wait while others are sent.
+    /// Single documents that wait while others are sent, or because none is left that could be.
     fn report_delayed(&mut self, now: Uptime, index: EndpointIndex) {
         let endpoint = &self.endpoints[index.get()];
         let (kind, name) = (ConditionKind::Documents, &endpoint.name);
         let requests = self.requests.of_endpoint(index);
-        let first = requests.delayed_first();
-        let first = first.filter(|_| endpoint.circuit.open().is_none());
-        let Some((since, id)) = first else {
+        let others_can_be_sent = requests.others_can_be_sent();
+        let is_shown = match endpoint.trouble() {
+            None => true,
+            Some(Trouble::RefusesAll) => !others_can_be_sent,
+            Some(Trouble::Unavailable | Trouble::Operator) => false,
+        };
+        let first = requests.delayed_first().filter(|_| is_shown);
+        let Some((since, request)) = first
+            .and_then(|(since, id)| Some((since, self.requests.get(id)?)))
+        else {
             return self.conditions.clear(kind, name);
         };
-        let answer = self
-            .requests
-            .get(id)
-            .map(|request| &request.history.message);
-        let answer = answer.map_or("", String::as_str);
-        let message = match requests.delayed_documents() {
-            1 => format!("1 document waits while others are sent: {answer}"),
-            count => format!("{count} documents wait while others are sent: {answer}"),
+        let answer = &request.history.message;
+        let documents = match requests.delayed_documents() {
+            1 => "1 document waits".to_owned(),
+            count => format!("{count} documents wait"),
+        };
+        let message = if others_can_be_sent || request.history.refused() == 0 {
+            format!("{documents} while others are sent: {answer}")
+        } else {
+            let pipeline = &self.settings.pipeline;
+            format!(
+                "{documents} for the receiver to accept another: {answer}; `lockgate dlq release \
+                 {pipeline}` lets it be dead-lettered without"
+            )
         };
         let next = requests.delayed_until();
         self.conditions

@@ -45,6 +45,7 @@ pub(crate) struct OfEndpoint {
 /// Requests that the condition of an endpoint counts.
 #[derive(Debug, Default)]
 struct Delayed {
+    requests: usize,
     documents: u64,
     since: BTreeSet<(Uptime, RequestId)>,
     until: BTreeSet<(Uptime, RequestId)>,
@@ -132,6 +133,11 @@ impl OfEndpoint {
         self.for_recovery.iter().copied()
     }
 
+    /// Some request can still show what the endpoint accepts.
+    pub(crate) fn others_can_be_sent(&self) -> bool {
+        self.tally.requests > self.delayed.requests + self.tally.blocked
+    }
+
     /// Documents that wait while others are sent.
     pub(crate) fn delayed_documents(&self) -> u64 {
         self.delayed.documents
@@ -171,8 +177,10 @@ impl OfEndpoint {
         if !request.is_held {
             let documents = request.outgoing.documents.len() as u64;
             if is_added {
+                self.delayed.requests += 1;
                 self.delayed.documents += documents;
             } else {
+                self.delayed.requests -= 1;
                 self.delayed.documents -= documents;
             }
             let since = request.history.since().unwrap_or(wait.until);

@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-use crate::ConditionKind::Endpoint;
+use crate::ConditionKind::{Documents, Endpoint};
 use crate::testing::{TestPipeline, TestSettings};
-use crate::Input;
+use crate::{Input, Uptime};
 
 fn pipeline() -> TestPipeline {
     TestPipeline::new(TestSettings::default())
 }
+
+const RELEASE: &str = "1 document waits for the receiver to accept another: the receiver answered \
+                       400; `lockgate dlq release p` lets it be dead-lettered without";
 
 /// One batch in flight, and a document in each request.
 fn in_session_order() -> TestPipeline {
@@ -198,4 +201,93 @@ fn a_host_that_stops_does_not_wait_for_memory() {
     assert!(pipeline.waits_for_memory());
     pipeline.give(Input::Drain);
     assert!(pipeline.drained);
+}
+
+/// Waits until something is sent, and answers that the receiver refuses it.
+fn refuse_next(pipeline: &mut TestPipeline, key: &str) {
+    while pipeline.sent().is_empty() {
+        pipeline.wait();
+    }
+    assert_eq!(pipeline.sent(), [key]);
+    pipeline.answer(key, 400);
+}
+
+#[test]
+fn a_document_refused_in_the_only_session_waits_until_the_operator_releases_it() {
+    let mut pipeline = in_session_order();
+    pipeline.read(&[("bad", "A"), ("a2", "A")]);
+    pipeline.read(&[("a3", "A")]);
+    for _ in 0..10 {
+        refuse_next(&mut pipeline, "bad");
+    }
+    assert_eq!(pipeline.conditions(Documents), [RELEASE]);
+    assert!(pipeline.commits.is_empty());
+    let minute = Uptime::from_secs(60);
+    assert!(!pipeline.engine.is_ready(pipeline.now + minute));
+
+    pipeline.give(Input::Release);
+    assert_eq!(pipeline.sent(), ["bad"], "it is tried at once");
+    pipeline.answer("bad", 400);
+    for next in ["a2", "a3"] {
+        assert_eq!(pipeline.sent(), [next], "its session goes on");
+        pipeline.answer(next, 200);
+    }
+    let outcomes: Vec<String> = pipeline.outcomes().into_values().collect();
+    let released =
+        "the receiver refused it 11 times, and it was released: the receiver answered 400";
+    assert_eq!(outcomes, [released, "delivered", "delivered"]);
+    assert_eq!(pipeline.engine.conditions().count(), 0);
+}
+
+#[test]
+fn batches_behind_a_refused_document_of_their_session_let_another_session_be_a_probe() {
+    let mut pipeline = in_session_order();
+    pipeline.read(&[("bad", "A"), ("a2", "A")]);
+    pipeline.answer("bad", 400);
+    pipeline.read(&[("a3", "A")]);
+    pipeline.read(&[("b1", "B")]);
+    assert_eq!(pipeline.sent(), ["b1"]);
+    pipeline.answer("b1", 200);
+    pipeline.answer("bad", 400);
+    pipeline.read(&[("b2", "B")]);
+    pipeline.answer("b2", 200);
+    pipeline.answer("bad", 400);
+    assert_eq!(pipeline.outcomes().get(&1), None, "its batch is not final");
+    for next in ["a2", "a3"] {
+        pipeline.answer(next, 200);
+    }
+    assert_eq!(pipeline.outcomes()[&1], REFUSED);
+}
+
+#[test]
+fn a_document_that_nothing_follows_waits_until_the_operator_releases_it() {
+    let mut pipeline = pipeline();
+    pipeline.read(&[("bad", "")]);
+    for _ in 0..3 {
+        refuse_next(&mut pipeline, "bad");
+    }
+    assert_eq!(pipeline.conditions(Documents), [RELEASE]);
+    pipeline.give(Input::Release);
+    refuse_next(&mut pipeline, "bad");
+    assert!(pipeline.outcomes()[&1].contains("it was released"));
+}
+
+#[test]
+fn a_session_behind_a_request_that_fails_does_not_keep_it_from_being_split() {
+    let mut pipeline = TestPipeline::new(TestSettings {
+        in_session_order: true,
+        documents_in_request: 2,
+        ..TestSettings::default()
+    });
+    pipeline.read(&[("a1", "A"), ("a2", "A"), ("a3", "A"), ("a4", "A")]);
+    for _ in 0..5 {
+        while pipeline.sent().is_empty() {
+            pipeline.wait();
+        }
+        pipeline.answer("a1 a2", 500);
+    }
+    while pipeline.sent().is_empty() {
+        pipeline.wait();
+    }
+    assert_eq!(pipeline.sent(), ["a1"]);
 }
