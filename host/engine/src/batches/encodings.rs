@@ -72,7 +72,6 @@ impl Pipeline {
 
     /// An encoding has its turn, for the first time or again.
     pub(crate) fn begin_encoding(&mut self, id: EncodingId, actions: &mut Vec<Action>) {
-        self.holds.remove(WorkId::Encoding(id));
         let Some(pending) = self.encodings.get(&id) else {
             return;
         };
@@ -117,8 +116,10 @@ impl Pipeline {
             Err(stop) => {
                 let held = pending.held;
                 pending.held += 1;
+                let before = self.holds.get(WorkId::Encoding(id));
+                let since = before.map_or(now, |hold| hold.since);
                 let hold = self.hold_for(now, stop, held);
-                return self.hold_encoding(id, hold);
+                return self.hold_encoding(id, Hold { since, ..hold });
             }
         };
         let Some(pending) = self.encodings.remove(&id) else {
@@ -129,6 +130,7 @@ impl Pipeline {
         }
         self.reject(now, batch, output.rejected);
         self.order_end(batch, WorkId::Encoding(id), &pending.documents);
+        self.holds.remove(WorkId::Encoding(id));
         if let Some(batch) = self.batches.get_mut(&batch) {
             batch.encodings -= 1;
         }

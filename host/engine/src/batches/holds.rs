@@ -72,6 +72,13 @@ impl Holds {
         })
     }
 
+    /// The hold of this kind and subject that ends first.
+    pub(crate) fn first(&self, kind: ConditionKind, subject: &str) -> Option<&Hold> {
+        let works = self.by_subject.get(&(kind, subject.to_owned()))?;
+        let (_, work) = works.first()?;
+        self.held.get(work)
+    }
+
     fn has(&self, kind: ConditionKind, subject: &str) -> bool {
         self.by_subject.contains_key(&(kind, subject.to_owned()))
     }
@@ -164,9 +171,11 @@ impl Pipeline {
         self.requests.update(id, |request| request.is_held = true);
     }
 
-    /// Conditions for whatever waits for a component or the brake.
+    /// Conditions for whatever waits for a component or the brake. Those of documents belong to
+    /// their endpoint.
     pub(crate) fn report_holds(&mut self, now: Uptime) {
-        for hold in self.holds.first_of_each() {
+        let is_shown = |hold: &&Hold| hold.kind != ConditionKind::Documents;
+        for hold in self.holds.first_of_each().filter(is_shown) {
             let (since, until) = (Some(hold.since), Some(hold.until));
             let (subject, message) = (&hold.subject, &hold.message);
             self.conditions

@@ -39,10 +39,17 @@ impl Pipeline {
             Some(Trouble::Unavailable | Trouble::Operator) => false,
         };
         let first = requests.delayed_first().filter(|_| is_shown);
-        let Some((since, request)) = first
-            .and_then(|(since, id)| Some((since, self.requests.get(id)?)))
+        let Some((since, request)) =
+            first.and_then(|(since, id)| Some((since, self.requests.get(id)?)))
         else {
-            return self.conditions.clear(kind, name);
+            return match self.holds.first(kind, name) {
+                Some(hold) => {
+                    let (since, next) = (Some(hold.since), Some(hold.until));
+                    self.conditions
+                        .set(now, kind, name, &hold.message, since, next);
+                }
+                None => self.conditions.clear(kind, name),
+            };
         };
         let answer = &request.history.message;
         let documents = match requests.delayed_documents() {

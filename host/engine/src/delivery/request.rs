@@ -74,6 +74,12 @@ impl Request {
         self.is_held || self.wait().is_some_and(|wait| wait.for_evidence)
     }
 
+    /// Since when it waits while others are sent. To be tried again is no end of that.
+    pub(crate) fn delayed_since(&self) -> Option<Uptime> {
+        let is_delayed = self.wait().is_some() || self.history.refused() > 0;
+        self.history.since().filter(|_| is_delayed && !self.is_held)
+    }
+
     pub(crate) fn is_single(&self) -> bool {
         self.outgoing.documents.len() == 1
     }

@@ -162,6 +162,9 @@ impl OfEndpoint {
                 self.queue.remove(&request.position);
             }
         }
+        if let Some(since) = request.delayed_since() {
+            self.delayed.count(since, id, request, is_added);
+        }
         let Some(wait) = request.wait() else { return };
         keep(
             &mut self.waiting,
@@ -174,18 +177,22 @@ impl OfEndpoint {
         if !wait.for_evidence && request.history.failures < FAILURES_OF_ITS_OWN {
             keep(&mut self.for_recovery, id, is_added);
         }
-        if !request.is_held {
-            let documents = request.outgoing.documents.len() as u64;
-            if is_added {
-                self.delayed.requests += 1;
-                self.delayed.documents += documents;
-            } else {
-                self.delayed.requests -= 1;
-                self.delayed.documents -= documents;
-            }
-            let since = request.history.since().unwrap_or(wait.until);
-            keep(&mut self.delayed.since, (since, id), is_added);
-            keep(&mut self.delayed.until, (wait.until, id), is_added);
+    }
+}
+
+impl Delayed {
+    fn count(&mut self, since: Uptime, id: RequestId, request: &Request, is_added: bool) {
+        let documents = request.outgoing.documents.len() as u64;
+        if is_added {
+            self.requests += 1;
+            self.documents += documents;
+        } else {
+            self.requests -= 1;
+            self.documents -= documents;
+        }
+        keep(&mut self.since, (since, id), is_added);
+        if let Some(wait) = request.wait() {
+            keep(&mut self.until, (wait.until, id), is_added);
         }
     }
 }

@@ -1,8 +1,11 @@
 //! The rules of delivery, one after the other. The test is the receiver.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use lockgate_model::contract::Inspect;
 
 use crate::ConditionKind::{Documents, Endpoint};
+use crate::brake::BrakeLimits;
 use crate::testing::{TestPipeline, TestSettings};
 use crate::{Input, Uptime};
 
@@ -290,4 +293,70 @@ fn a_session_behind_a_request_that_fails_does_not_keep_it_from_being_split() {
         pipeline.wait();
     }
     assert_eq!(pipeline.sent(), ["a1"]);
+}
+
+#[test]
+fn a_document_that_is_refused_again_and_again_begins_one_condition() {
+    let mut pipeline = pipeline();
+    pipeline.read(&[("bad", "")]);
+    for _ in 0..8 {
+        refuse_next(&mut pipeline, "bad");
+    }
+    assert_eq!(pipeline.began(Documents), 1);
+    assert_eq!(pipeline.began(Endpoint), 1);
+}
+
+#[test]
+fn documents_of_which_the_receiver_takes_only_a_part_begin_one_condition() {
+    let mut pipeline = TestPipeline::new(TestSettings {
+        documents_in_request: 3,
+        inspect: Inspect::Always,
+        ..TestSettings::default()
+    });
+    pipeline.read(&[("a", ""), ("b", ""), ("c", "")]);
+    pipeline.answer("a b c", 207);
+    pipeline.read(&[("d", "")]);
+    pipeline.answer("d", 200);
+    assert_eq!(
+        pipeline.conditions(Documents),
+        ["the receiver took only a part of a request"]
+    );
+    assert_eq!(pipeline.began(Documents), 1);
+}
+
+/// Time for one run in which the receiver gives each document this answer, and then takes all of
+/// them.
+fn run_with(documents: usize, status: u16) -> Duration {
+    let mut pipeline = TestPipeline::new(TestSettings {
+        batch_events: documents,
+        requests_in_flight: 64,
+        inspect: Inspect::Always,
+        brake: BrakeLimits::default(),
+        ..TestSettings::default()
+    });
+    let keys: Vec<String> = (0..documents).map(|number| number.to_string()).collect();
+    let events: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "")).collect();
+    let began = Instant::now();
+    pipeline.read(&events);
+    let mut answers = 0;
+    // One answer of 64 is an acceptance, so that requests are not only probes.
+    while pipeline.commits.is_empty() {
+        if pipeline.sent().is_empty() {
+            pipeline.wait();
+            continue;
+        }
+        answers += 1;
+        let is_well = answers > documents || answers % 64 == 0;
+        pipeline.answer_first(if is_well { 200 } else { status });
+    }
+    began.elapsed()
+}
+
+#[test]
+fn the_work_for_an_answer_does_not_grow_with_the_requests_of_the_batch() {
+    for status in [207, 400, 503] {
+        // Another process may take the processor in the middle of one measurement.
+        let is_linear = (0..3).any(|_| run_with(60_000, status) <= run_with(6_000, status) * 20);
+        assert!(is_linear, "of answers with status {status}");
+    }
 }
