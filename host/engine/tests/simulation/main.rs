@@ -11,6 +11,7 @@
     reason = "seeds and the number of schedules come from the environment"
 )]
 
+mod evidence;
 mod plugins;
 mod random;
 mod receiver;
@@ -86,6 +87,12 @@ fn run(seed: u64) {
         } else if world.random.chance(world.plan.crashes) {
             world.restart();
             world.take_redrives();
+        } else if world.random.chance(world.plan.crashes) {
+            world.reload();
+            world.take_redrives();
+        }
+        if world.random.chance(world.plan.releases) {
+            world.release();
         }
         if world.random.chance(world.plan.redrives) {
             world.redrive();
@@ -153,6 +160,8 @@ fn plan(random: &mut Random) -> Plan {
         odd: random.pick(&[0.0, 0.01, 0.05, 0.5]),
         crashes: random.pick(&[0.0, 0.002, 0.02]),
         redrives: random.pick(&[0.0, 0.0, 0.01]),
+        releases: random.pick(&[0.0, 0.0, 0.0, 0.002]),
+        scarce_memory: random.chance(0.3),
     }
 }
 

@@ -8,15 +8,16 @@ use std::time::Duration;
 
 use lockgate_engine::{
     Action, BatchLimits, BrakeLimits, EndpointIndex, EndpointSettings, Input, Pipeline, RequestId,
-    Settings, Sink, SinkSettings, StageKind, StageSettings, Step, StreamIndex, StreamSettings,
-    Uptime,
+    SendFailure, Settings, Sink, SinkSettings, StageKind, StageSettings, Step, StreamIndex,
+    StreamSettings, Uptime,
 };
-use lockgate_ledger::LetterQuery;
 use lockgate_ledger::memory::{Appended, MemoryCore, Recorded};
+use lockgate_ledger::{LetterQuery, Registration};
 use lockgate_model::contract::Inspect;
 use lockgate_model::request::Response;
 use lockgate_model::{Append, Batch, BlockBuilder, Commit, FeedKind, Generation, Head, Seq, Slice};
 
+use crate::evidence::Evidence;
 use crate::plugins::{self, Grouping, ModelSink, ModelStage};
 use crate::random::Random;
 use crate::receiver::{Mood, Receiver};
@@ -35,9 +36,12 @@ pub struct Plan {
     pub moods: Vec<BTreeMap<Uptime, Mood>>,
     /// Per event.
     pub odd: f64,
+    /// Memory for one batch: others wait for it.
+    pub scarce_memory: bool,
     /// Per step.
     pub crashes: f64,
     pub redrives: f64,
+    pub releases: f64,
 }
 
 /// Something that the engine asked for and that has not been answered.
@@ -53,10 +57,27 @@ enum Work {
         input: Input,
         request: RequestId,
     },
+    /// What the sink says of a response.
+    Classified {
+        input: Input,
+        request: RequestId,
+        response: Arc<Response>,
+    },
     Commit {
         batch: lockgate_engine::BatchId,
         commit: Box<Commit>,
     },
+}
+
+/// What a batch was asked for with: sequences, events, bytes.
+type Collect = (std::ops::Range<Seq>, usize, usize);
+
+/// Memory of the batches in flight, where it is scarce.
+#[derive(Default)]
+struct Memory {
+    held: BTreeSet<(StreamIndex, Seq)>,
+    /// Batches that were asked for and wait.
+    waiting: BTreeMap<StreamIndex, Collect>,
 }
 
 pub struct World {
@@ -80,8 +101,16 @@ pub struct World {
     ever_taken: BTreeSet<(usize, String)>,
     redriven: BTreeSet<(usize, Seq)>,
     mapped: u64,
+    memory: Memory,
+    evidence: Evidence,
+    /// The number of the configuration that batches are given.
+    generation: u32,
+    /// The configuration that each entry was last given with.
+    given: HashMap<(usize, Seq), u32>,
+    configurations: u32,
     drained: bool,
     pub crashes: u64,
+    releases: u64,
     starts: u64,
 }
 
@@ -109,8 +138,14 @@ impl World {
             ever_taken: BTreeSet::new(),
             redriven: BTreeSet::new(),
             mapped: 0,
+            memory: Memory::default(),
+            evidence: Evidence::default(),
+            generation: 0,
+            given: HashMap::new(),
+            configurations: 0,
             drained: false,
             crashes: 0,
+            releases: 0,
             starts: 0,
         };
         world.start();
@@ -127,14 +162,7 @@ impl World {
         let streams: Vec<String> = (0..self.plan.feeds.len())
             .map(|index| self.stream(index))
             .collect();
-        let generation = Generation {
-            pipeline: PIPELINE.into(),
-            description: "{}".into(),
-        };
-        let registration = self
-            .core
-            .register(generation, &streams)
-            .expect("it can register");
+        let registration = self.register(&streams);
         let two_endpoints = self.plan.moods.len() > 1;
         let stage = |index: usize, label: &str, quota: Option<usize>| StageSettings {
             label: label.into(),
@@ -200,8 +228,30 @@ impl World {
             seed: self.random.next(),
         };
         self.engine = Some(Pipeline::new(settings, self.now));
+        self.memory = Memory::default();
+        self.evidence = Evidence::new(self.plan.moods.len(), self.plan.feeds.len());
         self.drained = false;
         self.tell_heads();
+    }
+
+    fn register(&mut self, streams: &[String]) -> Registration {
+        let generation = Generation {
+            pipeline: PIPELINE.into(),
+            description: format!("{{\"number\":{}}}", self.configurations),
+        };
+        let registration = self.core.register(generation, streams);
+        let registration = registration.expect("it can register");
+        self.generation = registration.generation;
+        registration
+    }
+
+    /// A database was replaced: batches from now on belong to another configuration.
+    fn replace_database(&mut self) {
+        self.configurations += 1;
+        let streams: Vec<String> = (0..self.plan.feeds.len())
+            .map(|index| self.stream(index))
+            .collect();
+        self.register(&streams);
     }
 
     fn tell_heads(&mut self) {
@@ -285,13 +335,17 @@ impl World {
                 events,
                 bytes,
             } => {
-                let batch = self.batch(stream, within, events, bytes);
-                let input = Input::Batch {
-                    stream,
-                    batch,
-                    generation: 1,
-                };
-                self.pend(soon, Work::Answer(input));
+                let collect = (within, events, bytes);
+                if self.plan.scarce_memory && !self.memory.held.is_empty() {
+                    self.memory.waiting.insert(stream, collect);
+                } else {
+                    self.collect(stream, collect);
+                }
+            }
+            Action::CollectNow { stream, bytes } => {
+                if let Some((within, events, _)) = self.memory.waiting.remove(&stream) {
+                    self.collect(stream, (within, events, bytes));
+                }
             }
             Action::RunStages { batch, mut run, .. } => {
                 let result = loop {
@@ -368,16 +422,44 @@ impl World {
             } => {
                 self.hear(request, &response);
                 let result = self.sink.classify(&info, &sent, &response).result;
-                self.pend(soon, Work::Answer(Input::Classified { request, result }));
+                let input = Input::Classified { request, result };
+                self.pend(
+                    soon,
+                    Work::Classified {
+                        input,
+                        request,
+                        response,
+                    },
+                );
             }
             Action::WakeAt(at) => self.alarm = at,
-            // There is always memory.
-            Action::CollectNow { .. } | Action::Report(_) | Action::Warn(_) => {}
+            Action::Report(_) | Action::Warn(_) => {}
             Action::Commit { batch, commit } => {
                 self.pend(soon, Work::Commit { batch, commit });
             }
             Action::Drained => self.drained = true,
         }
+    }
+
+    fn collect(&mut self, stream: StreamIndex, collect: Collect) {
+        if self.random.chance(0.01) {
+            self.replace_database();
+        }
+        let (within, events, bytes) = collect;
+        let batch = self.batch(stream, within, events, bytes);
+        for seq in batch.seqs() {
+            self.given.insert((stream.get(), seq), self.generation);
+        }
+        self.memory
+            .held
+            .extend(batch.seqs().map(|seq| (stream, seq)));
+        let input = Input::Batch {
+            stream,
+            batch,
+            generation: self.generation,
+        };
+        let soon = self.now + Duration::from_millis(self.random.below(30));
+        self.pend(soon, Work::Answer(input));
     }
 
     fn pend(&mut self, due: Uptime, work: Work) {
@@ -461,12 +543,27 @@ impl World {
         match work {
             Work::Answer(input) => self.give(input),
             Work::Reacted { input, request } => {
+                match &input {
+                    Input::Answered { response, .. } if !self.is_inspected(response) => {
+                        self.judge(request, Ok(response));
+                    }
+                    Input::NotSent { failure, .. } => self.judge(request, Err(failure)),
+                    _ => {}
+                }
                 if self.plan.inspect != Inspect::Always
                     && let Input::Answered { response, .. } = &input
                 {
                     let response = response.clone();
                     self.hear(request, &response);
                 }
+                self.give(input);
+            }
+            Work::Classified {
+                input,
+                request,
+                response,
+            } => {
+                self.judge(request, Ok(&response));
                 self.give(input);
             }
             Work::Commit { batch, commit } => {
@@ -476,7 +573,48 @@ impl World {
         }
     }
 
+    fn is_inspected(&self, response: &Response) -> bool {
+        match self.plan.inspect {
+            Inspect::Never => false,
+            Inspect::Failures => !(200..300).contains(&response.status),
+            Inspect::Always => true,
+        }
+    }
+
+    /// The engine draws its conclusions from an answer.
+    fn judge(&mut self, request: RequestId, answer: Result<&Response, &SendFailure>) {
+        let carried = &self.out[&request];
+        let endpoint = self.endpoint_of(carried[0].0);
+        self.evidence.hear(self.now, endpoint, carried, answer);
+    }
+
+    fn endpoint_of(&self, stream: usize) -> usize {
+        usize::from(self.plan.moods.len() > 1 && self.plan.feeds[stream] == FeedKind::Sessions)
+    }
+
     fn commit(&mut self, commit: Commit) -> u64 {
+        let stream =
+            (0..self.plan.feeds.len()).find(|&index| *self.stream(index) == *commit.stream);
+        let stream = stream.expect("a stream");
+        for seq in commit.entries.iter() {
+            let given = self.given.get(&(stream, seq));
+            assert_eq!(given, Some(&commit.generation), "of the batch with {seq}");
+            self.memory.held.remove(&(StreamIndex::new(stream), seq));
+        }
+        let endpoint = self.endpoint_of(stream);
+        for letter in &commit.dead {
+            self.evidence.check(self.now, endpoint, stream, letter);
+        }
+        let dead_bytes = self.commit_durably(commit);
+        if self.memory.held.is_empty()
+            && let Some((stream, collect)) = self.memory.waiting.pop_first()
+        {
+            self.collect(stream, collect);
+        }
+        dead_bytes
+    }
+
+    fn commit_durably(&mut self, commit: Commit) -> u64 {
         for seq in commit.entries.iter() {
             let block = self
                 .core
@@ -497,6 +635,7 @@ impl World {
     /// The process is killed. A commit that is on its way may be durable or not.
     pub fn crash(&mut self) {
         self.crashes += 1;
+        self.memory.waiting.clear();
         for pending in std::mem::take(&mut self.pending) {
             if let Work::Commit { commit, .. } = pending.work
                 && self.random.chance(0.5)
@@ -510,8 +649,25 @@ impl World {
         self.start();
     }
 
-    /// The host is stopped and started again, or the pipeline is reloaded.
+    /// The pipeline is stopped and started again with another configuration.
+    pub fn reload(&mut self) {
+        self.stop();
+        self.configurations += 1;
+        self.plan.batch_events = 1 + self.random.below(20) as usize;
+        self.plan.in_flight = 1 + self.random.below(4) as usize;
+        let groupings = [Grouping::All, Grouping::Three, Grouping::Session];
+        self.plan.grouping = self.random.pick(&groupings);
+        self.sink = ModelSink::new(self.plan.grouping, self.plan.inspect);
+        self.start();
+    }
+
+    /// The host is stopped and started again.
     pub fn restart(&mut self) {
+        self.stop();
+        self.start();
+    }
+
+    fn stop(&mut self) {
         self.give(Input::Drain);
         for _ in 0..10_000 {
             if self.drained {
@@ -523,7 +679,6 @@ impl World {
         self.pending.clear();
         self.engine = None;
         self.forget();
-        self.start();
     }
 
     fn forget(&mut self) {
@@ -556,6 +711,7 @@ impl World {
         self.redriven.insert((index, seq));
         // What an event was before says nothing of what it is sent for now.
         let key = &letter.letter.key;
+        self.evidence.forget(index, key);
         self.acknowledged
             .retain(|(_, known)| known.split('#').next() != Some(key));
         self.check_books();
@@ -570,16 +726,23 @@ impl World {
         let name = self.stream(index);
         if let Some(redrive) = self.core.redrive(PIPELINE, &name, 100, 100_000) {
             let stream = StreamIndex::new(index);
-            let batch = redrive.batch;
+            let (batch, generation) = (redrive.batch, self.generation);
+            for seq in batch.seqs() {
+                self.given.insert((index, seq), generation);
+            }
             self.give(Input::Redrive {
                 stream,
                 batch,
-                generation: 1,
+                generation,
             });
         }
     }
 
     pub fn release(&mut self) {
+        self.releases += 1;
+        for index in 0..self.plan.feeds.len() {
+            self.evidence.released[index] = self.core.next(&self.stream(index));
+        }
         self.give(Input::Release);
     }
 
@@ -633,7 +796,9 @@ impl World {
                         assert_eq!(event.event_type, plugins::DROPPED, "{reason}");
                     }
                     Recorded::Dead(reason) => {
-                        if !plugins::may_die(event.event_type) && block.raw(row).is_none() {
+                        let may_die = plugins::may_die(event.event_type);
+                        let was_released = reason.contains("it was released");
+                        if !may_die && !was_released && block.raw(row).is_none() {
                             dead_good += 1;
                             assert!(self.refuses_at_random(), "{}: {reason}", event.key);
                         }
@@ -644,7 +809,7 @@ impl World {
         }
         // The brake: 16 in a row or 1 % of 1,000, for each time the operator let it go.
         assert!(
-            dead_good <= 16 * (1 + self.crashes),
+            dead_good <= 16 * (1 + self.crashes + self.releases),
             "{dead_good} good events are dead"
         );
         if self.plan.with_state {

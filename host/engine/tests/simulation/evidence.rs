@@ -1,0 +1,124 @@
+//! What an engine has heard of its receivers, and whether its dead letters are justified by it.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use lockgate_engine::{SendFailure, Uptime};
+use lockgate_model::request::Response;
+use lockgate_model::{DeadLetter, Seq};
+
+/// Since the engine started.
+#[derive(Default)]
+pub struct Evidence {
+    /// Answers of each endpoint that accepted documents.
+    accepted: Vec<u64>,
+    /// Documents by stream and key.
+    documents: HashMap<(usize, String), Heard>,
+    /// Entries below it may be dead-lettered without evidence, for each stream.
+    pub released: Vec<Seq>,
+}
+
+/// What was heard of a document.
+#[derive(Default)]
+struct Heard {
+    /// Times that it was refused alone: what the endpoint had accepted by then, and the status.
+    refused: Vec<(u64, u16)>,
+    /// When it was first in a request that failed, and what had been accepted by then.
+    first_failed: Option<(Uptime, u64)>,
+}
+
+impl Evidence {
+    pub fn new(endpoints: usize, streams: usize) -> Evidence {
+        Evidence {
+            accepted: vec![0; endpoints],
+            documents: HashMap::new(),
+            released: vec![0; streams],
+        }
+    }
+
+    /// The engine is given this answer to a request that carries these documents.
+    pub fn hear(
+        &mut self,
+        now: Uptime,
+        endpoint: usize,
+        carried: &[(usize, String, Seq)],
+        answer: Result<&Response, &SendFailure>,
+    ) {
+        let accepted = self.accepted[endpoint];
+        let mut fail = || {
+            for (stream, key, _) in carried {
+                let heard = self.documents.entry((*stream, key.clone())).or_default();
+                heard.first_failed.get_or_insert((now, accepted));
+            }
+        };
+        match answer {
+            Ok(response) => match response.status {
+                200..=299 => {
+                    // Those that it did not take may count as failing from now on.
+                    let again = response.body.split(|&byte| byte == b' ').skip(1).count();
+                    if again > 0 {
+                        fail();
+                    }
+                    if again < carried.len() {
+                        self.accepted[endpoint] += 1;
+                    }
+                }
+                status @ (400 | 413) if carried.len() == 1 => {
+                    let (stream, key, _) = &carried[0];
+                    let heard = self.documents.entry((*stream, key.clone())).or_default();
+                    heard.refused.push((accepted, status));
+                }
+                500.. => fail(),
+                _ => {}
+            },
+            Err(SendFailure::Timeout(_)) => fail(),
+            Err(_) => {}
+        }
+    }
+
+    /// What an event was before says nothing of what it is sent for now.
+    pub fn forget(&mut self, stream: usize, event: &str) {
+        self.documents
+            .retain(|(of, key), _| *of != stream || key.split('#').next() != Some(event));
+    }
+
+    /// A dead letter has the evidence that its reason names.
+    pub fn check(&self, now: Uptime, endpoint: usize, stream: usize, letter: &DeadLetter) {
+        let reason = &letter.reason;
+        let accepted = self.accepted[endpoint];
+        let is_released = letter.seq < self.released[stream];
+        let of_event = |((of, key), _): &(&(usize, String), &Heard)| {
+            *of == stream && key.split('#').next() == Some(&letter.key)
+        };
+        let mut heard = self
+            .documents
+            .iter()
+            .filter(of_event)
+            .map(|(_, heard)| heard);
+        let is_justified = if !letter.cause.starts_with("sink") {
+            letter.cause.starts_with("stage") || letter.cause == "unreadable"
+        } else if reason.contains("it was released") {
+            is_released
+        } else if reason.starts_with("the receiver refused it 3 times") {
+            heard.any(|heard| {
+                let mut by_then: Vec<u64> = heard.refused.iter().map(|&(by, _)| by).collect();
+                by_then.dedup();
+                let was_too_large = heard.refused.iter().any(|&(_, status)| status == 413);
+                let count = heard.refused.len();
+                by_then.len() >= 3 || was_too_large && accepted > 0 && count >= 3
+            })
+        } else if reason.starts_with("it is larger than the receiver takes") {
+            accepted > 0 && heard.any(|heard| heard.refused.len() >= 2)
+        } else if reason.starts_with("it failed for ten minutes") {
+            heard.any(|heard| {
+                heard.first_failed.is_some_and(|(since, by_then)| {
+                    let has_others = accepted > by_then || is_released;
+                    has_others && now >= since + Duration::from_secs(600)
+                })
+            })
+        } else {
+            false
+        };
+        assert!(is_justified, "{} of stream {stream}: {reason}", letter.key);
+    }
+}
