@@ -4,7 +4,7 @@ use lockgate_config::{Credentials as Configured, Source};
 use lockgate_model::Append;
 use lockgate_store::{Ledger, LedgerError, Store};
 use lockgate_teleport::{
-    Closed, Credentials, Ended, Intake, Phase, ReaderKind, Resume, Settings, SourceStatus,
+    Closed, Credentials, Ended, Intake, Phase, ReaderKind, Resume, SourceSettings, SourceStatus,
 };
 use tokio::sync::watch;
 
@@ -23,7 +23,7 @@ const CREDENTIALS_WAIT: Duration = Duration::from_secs(10);
 /// Reads one source into the store.
 pub struct Reader {
     name: String,
-    settings: Settings,
+    settings: SourceSettings,
 }
 
 impl Reader {
@@ -33,7 +33,7 @@ impl Reader {
             Configured::Identity(path) => Credentials::identity_file(path),
             Configured::Trio { cert, key, ca } => Credentials::key_trio(cert, key, ca),
         };
-        let mut settings = Settings::new(&source.name, &source.addr, credentials);
+        let mut settings = SourceSettings::new(&source.name, &source.addr, credentials);
         settings.types = source.types.clone();
         settings.start_time = source.start_time;
         settings.sessions = sessions;
@@ -185,7 +185,7 @@ fn describe(status: &SourceStatus) -> SourceOnBoard {
         Phase::CaughtUp => format!("caught up, reading {reader}"),
     };
     let trouble = status
-        .troubles
+        .failures
         .iter()
         .next()
         .map(|(place, message)| format!("{place}: {message}"));

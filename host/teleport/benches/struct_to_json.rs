@@ -1,4 +1,4 @@
-//! Struct → JSON: divan prints ns per event.
+//! Converting a Struct to JSON. Divan prints ns per event.
 
 use divan::counter::BytesCount;
 use divan::{Bencher, black_box};
@@ -37,8 +37,8 @@ fn object(json: &serde_json::Value) -> Struct {
     }
 }
 
-/// A session start as Teleport 13 writes it, 930 bytes and 29 fields; on the wire in an order that
-/// is not sorted, as Go's maps are.
+/// A session start as Teleport 13 writes it, 930 bytes and 29 fields; on the wire unsorted, like
+/// Go's maps.
 fn event() -> (Vec<u8>, usize) {
     let json = serde_json::json!({
         "event": "session.start", "code": "T2000I", "ei": 0, "uid": "5f1e6f3a-8a5e-4f3e-9a55-0d4b1a0a6b7c",

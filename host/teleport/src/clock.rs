@@ -24,7 +24,7 @@ pub struct SystemClock;
 impl Clock for SystemClock {
     #[allow(
         clippy::disallowed_methods,
-        reason = "the system's clock is read here, for all of the crate"
+        reason = "the only place in the crate that reads the system clock"
     )]
     fn now(&self) -> Millis {
         match SystemTime::now().duration_since(UNIX_EPOCH) {

@@ -1,5 +1,5 @@
-//! Who Lockgate is towards Teleport: identity files, and the trio of certificate, key and
-//! authority.
+//! Credentials for Teleport: identity files, or a certificate, a key and an authority in three
+//! files.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -19,17 +19,17 @@ mod sections;
 
 pub use sections::parse;
 
-/// A file of credentials larger than this is none.
+/// Largest credentials file that is accepted, in bytes.
 pub const FILE_MAX: u64 = 1024 * 1024;
-/// Longest line of an identity file, as Teleport's own reader has it.
+/// Longest line of an identity file, in bytes, as in Teleport's own reader.
 pub const LINE_MAX: usize = 64 * 1024;
 
-/// Where the credentials are.
+/// Where the credentials are stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credentials {
-    /// What `tctl auth sign --format=file` and tbot's output `identity` write.
+    /// The output of `tctl auth sign --format=file`, and of `identity` in `tbot`.
     IdentityFile(PathBuf),
-    /// What `tctl auth sign --format=tls` writes: three PEM files.
+    /// The output of `tctl auth sign --format=tls`: three PEM files.
     KeyTrio {
         certificate: PathBuf,
         key: PathBuf,
@@ -37,22 +37,22 @@ pub enum Credentials {
     },
 }
 
-/// Credentials as read: for TLS, and what the file holds for SSH.
+/// Loaded credentials.
 pub struct Identity {
     pub key: PrivateKeyDer<'static>,
-    /// The client's certificate; more where the file has a chain.
+    /// The client certificate, followed by its chain if the file has one.
     pub certificates: Vec<CertificateDer<'static>>,
-    /// The only roots that Auth's certificate is verified against.
+    /// The only roots that the Auth Service's certificate is verified against.
     pub authorities: Vec<CertificateDer<'static>>,
-    /// The SSH user certificate, one line. Nothing here needs it.
+    /// The SSH user certificate, one line. Unused.
     pub ssh_certificate: Option<String>,
     /// `@cert-authority` lines.
     pub ssh_authorities: Vec<String>,
-    /// End of validity of the client's certificate.
+    /// When the client certificate expires.
     pub not_after: Millis,
 }
 
-/// Why bytes are no credentials.
+/// Why a file does not contain usable credentials.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum IdentityError {
     #[error("it has no private key")]
@@ -91,7 +91,7 @@ pub enum LoadError {
     },
 }
 
-/// What tells one version of the files from another without reading them.
+/// Distinguishes versions of the files without reading them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stamp(Vec<Option<(SystemTime, u64)>>);
 
@@ -112,7 +112,7 @@ impl Credentials {
         }
     }
 
-    /// The file that holds the client's certificate: what a message about expiry names.
+    /// The file that contains the client certificate, for messages about its expiry.
     pub fn certificate_path(&self) -> &Path {
         match self {
             Credentials::IdentityFile(path) => path,
@@ -120,8 +120,8 @@ impl Credentials {
         }
     }
 
-    /// Time of change and length of each file. Follows symbolic links, so it sees how Kubernetes
-    /// swaps a secret.
+    /// Modification time and length of each file. Follows symbolic links, because Kubernetes
+    /// replaces a secret by changing one.
     pub fn stamp(&self) -> Stamp {
         let stamp = |path: &Path| {
             let metadata = std::fs::metadata(path).ok()?;
@@ -130,8 +130,8 @@ impl Credentials {
         Stamp(self.paths().into_iter().map(stamp).collect())
     }
 
-    /// Reads and checks them, up to whether the key belongs to the certificate. Whether they are
-    /// expired is not looked at here.
+    /// Reads and checks the files, including whether the key belongs to the certificate. Does not
+    /// check whether they have expired.
     pub fn load(&self) -> Result<Identity, LoadError> {
         let identity = match self {
             Credentials::IdentityFile(path) => {
@@ -197,7 +197,8 @@ impl Identity {
         })
     }
 
-    /// A client's TLS: these authorities as the only roots, this certificate, TLS 1.2 or newer.
+    /// TLS configuration of the client: these authorities as the only roots, this certificate, TLS
+    /// 1.2 or newer.
     pub fn tls(&self, alpn: &[&[u8]]) -> Result<ClientConfig, IdentityError> {
         let unusable = |error: rustls::Error| IdentityError::Unusable(error.to_string());
         let mut roots = rustls::RootCertStore::empty();
@@ -241,7 +242,7 @@ fn read(path: &Path) -> Result<String, LoadError> {
             path: path.to_owned(),
         });
     }
-    // Lines that are neither PEM nor SSH are ignored, whatever they are.
+    // Lines that are neither PEM nor SSH are ignored, even if they are not UTF-8.
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 

@@ -9,11 +9,11 @@ use thiserror::Error;
 #[error("the store is closed")]
 pub struct Closed;
 
-/// Where a source's blocks go.
+/// Receives the blocks of a source.
 ///
 /// `append` is called from several tasks at once. It returns when both the events and the cursors
-/// are durable; a source waits for that, so a slow intake slows reading down. A call may be dropped
-/// before it returns; then it may or may not take effect.
+/// are durable. A source waits for that, so a slow intake slows the source down. A call may be
+/// dropped before it returns; it then may or may not take effect.
 pub trait Intake: Send + Sync + 'static {
     fn append(&self, append: Append) -> impl Future<Output = Result<(), Closed>> + Send;
 }

@@ -1,8 +1,8 @@
 //! Protobuf `Struct` wire bytes to JSON text, in one pass and without building a tree.
 //!
-//! The text is what Teleport's own handler sends but for white space: keys sorted by byte order at
-//! every level, numbers as protojson prints doubles, the minimum of escapes, everything that is not
-//! ASCII as it is.
+//! Apart from white space, the text is the same as from Teleport's own handler: keys sorted by byte
+//! order at every level, numbers as protojson prints doubles, as few escapes as possible, and
+//! non-ASCII characters unescaped.
 
 use std::str;
 
@@ -21,7 +21,7 @@ pub const DEPTH_MAX: usize = 128;
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum JsonError {
     /// Not the wire form of a `Struct`: cut short, a wrong wire type, a length past the end.
-    #[error("the bytes are no protobuf Struct")]
+    #[error("the event is not a protobuf Struct")]
     Malformed,
     #[error("the event is nested deeper than {DEPTH_MAX} levels")]
     TooDeep,
@@ -32,28 +32,27 @@ pub enum JsonError {
     NotUtf8,
 }
 
-/// Fields of the top level that a reader needs, as they stand in the event; empty where absent or
-/// not a string.
+/// Top-level fields that a reader needs. Empty if absent or not a string.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Captured<'a> {
     pub code: &'a str,
     pub sid: &'a str,
     pub uid: &'a str,
-    /// The type an event had before a server that does not know it called it `unknown`.
+    /// The original type of an event that the server does not know and calls `unknown`.
     pub unknown_event: &'a str,
 }
 
-/// Turns events into text; keeps its scratch memory from one event to the next.
+/// Converts events to text, reusing its buffers.
 #[derive(Debug, Default)]
 pub struct Converter {
     entries: Vec<Entry>,
     out: Out,
 }
 
-/// One field of an object, as offsets into the whole event.
+/// One field of an object, as offsets into the event's bytes.
 #[derive(Clone, Copy, Debug)]
 struct Entry {
-    /// The first eight bytes of the key, big-endian: most comparisons end here.
+    /// The first eight bytes of the key, big-endian. They decide most comparisons.
     prefix: u64,
     key: Span,
     value: Span,
@@ -76,9 +75,9 @@ impl Converter {
         Converter::default()
     }
 
-    /// Appends the JSON text of one event. On an error `text` is as it was.
+    /// Appends the JSON text of one event. On an error, `text` is unchanged.
     ///
-    /// Where a key stands twice in an object the last one wins.
+    /// If an object has the same key twice, the last one wins.
     pub fn append<'a>(
         &mut self,
         wire: &'a [u8],
@@ -95,8 +94,8 @@ impl Converter {
             end: wire.len() as u32,
         };
         self.object(wire, whole, 0, Some(&mut captured))?;
-        // Each text of the event stands between two quotes here, so the whole is valid exactly
-        // where each of them is.
+        // Every string of the event is between two quotes here, so all of them are valid UTF-8 if
+        // the whole text is.
         text.push_str(str::from_utf8(self.out.written()).map_err(|_| JsonError::NotUtf8)?);
         let field = |bytes: &'a [u8]| str::from_utf8(bytes).map_err(|_| JsonError::NotUtf8);
         Ok(Captured {
@@ -121,7 +120,7 @@ impl Converter {
         collect(wire, span, &mut self.entries)?;
         let fields = &mut self.entries[base..];
         fields.sort_unstable_by(|a, b| {
-            // Equal keys stay in the order of the wire.
+            // Equal keys stay in wire order.
             a.prefix
                 .cmp(&b.prefix)
                 .then_with(|| a.key.of(wire).cmp(b.key.of(wire)))
@@ -147,7 +146,7 @@ impl Converter {
             self.out.push(b':');
             let written = self.value(wire, value, depth)?;
             if let (Some(captured), Some(bytes)) = (captured.as_deref_mut(), written) {
-                captured.note(key_bytes, bytes);
+                captured.set(key_bytes, bytes);
             }
         }
         self.out.push(b'}');
@@ -155,7 +154,7 @@ impl Converter {
         Ok(())
     }
 
-    /// Writes a value; gives its bytes back where it is a string.
+    /// Writes a value. Returns its bytes if it is a string.
     fn value<'a>(
         &mut self,
         wire: &'a [u8],
@@ -208,7 +207,7 @@ struct Raw<'a> {
 }
 
 impl<'a> Raw<'a> {
-    fn note(&mut self, key: &[u8], value: &'a [u8]) {
+    fn set(&mut self, key: &[u8], value: &'a [u8]) {
         match key {
             b"code" => self.code = value,
             b"sid" => self.sid = value,
@@ -240,8 +239,7 @@ fn collect(wire: &[u8], span: Span, entries: &mut Vec<Entry>) -> Result<(), Json
         let (mut key, mut value) = (None, None);
         let mut reader = Reader::new(wire, entry);
         while let Some(field) = reader.field()? {
-            // Protobuf would merge a part that stands twice. No encoder writes that, so it is not
-            // worth a merge here.
+            // Protobuf would merge repeated fields. No encoder writes them, so they are refused.
             match field.number {
                 1 if key.is_none() => key = Some(field.message()?),
                 2 if value.is_none() => value = Some(field.message()?),
@@ -249,7 +247,7 @@ fn collect(wire: &[u8], span: Span, entries: &mut Vec<Entry>) -> Result<(), Json
                 _ => {}
             }
         }
-        // An absent key is the empty one, an absent value the unset one, which reads as null.
+        // An absent key is empty; an absent value is unset, which reads as null.
         let nothing = Span {
             start: entry.end,
             end: entry.end,

@@ -5,7 +5,6 @@
 
 mod clock;
 pub mod connect;
-mod context;
 pub mod identity;
 mod intake;
 pub mod json;
@@ -14,12 +13,14 @@ pub mod proto;
 mod read;
 mod run;
 mod settings;
+mod source;
 mod status;
+mod time;
 
 pub use clock::{Clock, SystemClock};
 pub use identity::{Credentials, LoadError};
 pub use intake::{Closed, Intake, Resume};
-pub use limits::Limits;
+pub use limits::SourceLimits;
 pub use run::{Ended, SourceError, run};
-pub use settings::Settings;
+pub use settings::SourceSettings;
 pub use status::{Phase, ReaderKind, SourceStatus};

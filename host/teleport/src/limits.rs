@@ -1,9 +1,8 @@
 use std::time::Duration;
 
-/// Every time-out and limit of a source, with its default. Tests shorten them; they are not
-/// configurable.
+/// All time-outs and limits of a source. Tests shorten them; operators cannot configure them.
 #[derive(Clone, Debug)]
-pub struct Limits {
+pub struct SourceLimits {
     /// Opening a connection, up to the first answer.
     pub dial: Duration,
     /// Interval of HTTP/2 pings. Never below 60 s: Auth closes the connection with `too_many_pings`.
@@ -17,7 +16,7 @@ pub struct Limits {
     pub message_bytes: usize,
     /// First and longest wait between attempts.
     pub backoff: (Duration, Duration),
-    /// A block that is not full is stored after this time.
+    /// An incomplete block is stored after this time.
     pub flush: Duration,
 
     /// Interval between two reads of a date's list of chunks.
@@ -33,9 +32,10 @@ pub struct Limits {
     pub poll: Duration,
     /// Longest window of one query. Windows also end at midnight, UTC.
     pub window: Duration,
-    /// Events in a page.
+    /// Events to request in a page.
     pub page: i32,
-    /// Windows end this long before now: ties reorder while a file grows.
+    /// Windows end this long before now, because events with equal times change their order while
+    /// Teleport's file grows.
     pub lag: Duration,
     /// Windows start this long before the end of the last one, because events arrive late.
     /// Repetitions are suppressed.
@@ -58,10 +58,10 @@ pub struct Limits {
     pub recording_attempts: u32,
 }
 
-impl Default for Limits {
-    fn default() -> Limits {
+impl Default for SourceLimits {
+    fn default() -> SourceLimits {
         let secs = Duration::from_secs;
-        Limits {
+        SourceLimits {
             dial: secs(30),
             keepalive: secs(60),
             keepalive_timeout: secs(180),

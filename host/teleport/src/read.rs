@@ -1,4 +1,4 @@
-//! Reading: what becomes of an event, and the two readers and the downloader that fetch them.
+//! Reading the audit log by bulk export or by polling, and downloading session recordings.
 
 mod collect;
 pub(crate) mod export;
@@ -9,5 +9,5 @@ mod seen;
 
 pub(crate) use collect::{Collector, Feed};
 pub(crate) use probe::choose;
-pub(crate) use recording::{Pending, download};
+pub(crate) use recording::{PendingRecording, download};
 pub(crate) use seen::Seen;

@@ -2,20 +2,21 @@ use lockgate_model::{Append, BlockParts, CursorUpdate, FeedKind, Millis};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
-use crate::connect::{Address, AddressError, Link, parse_time, time};
-use crate::context::Context;
-use crate::read::{self, Pending};
-use crate::status::Board;
-use crate::{Closed, Intake, LoadError, ReaderKind, Resume, Settings, SourceStatus};
+use crate::connect::{Address, AddressError, Connector};
+use crate::read::{self, PendingRecording};
+use crate::source::Source;
+use crate::status::StatusReporter;
+use crate::time::{parse_time, time};
+use crate::{Closed, Intake, LoadError, ReaderKind, Resume, SourceSettings, SourceStatus};
 
 const START: &str = "start";
 
-/// How a source ended.
+/// Why a source ended without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
     /// Everything that was in the log at the start has been read.
     CaughtUp,
-    /// On request.
+    /// `shutdown` completed.
     Stopped,
     /// The intake is closed.
     Closed,
@@ -28,7 +29,7 @@ pub enum SourceError {
     Address(#[from] AddressError),
     #[error(transparent)]
     Credentials(#[from] LoadError),
-    /// As in Teleport's Event Handler: events that were skipped before would stay skipped.
+    /// Refused, as in Teleport's Event Handler: events that were skipped before would stay skipped.
     #[error(
         "`start-time` cannot be changed: the store starts at {stored}, the configuration says {configured}. Change it back, remove it, or use \
          a new store"
@@ -46,7 +47,7 @@ pub enum SourceError {
 /// everything has been read. The future may be dropped at any time: a cursor moves only together
 /// with its events.
 pub async fn run<I: Intake>(
-    settings: Settings,
+    settings: SourceSettings,
     resume: Resume,
     intake: I,
     status: watch::Sender<SourceStatus>,
@@ -55,7 +56,14 @@ pub async fn run<I: Intake>(
     let address: Address = settings.address.parse()?;
     settings.credentials.load()?;
     let start = start(&settings, &resume)?;
-    let work = work(settings, address, start, resume, intake, Board::new(status));
+    let work = work(
+        settings,
+        address,
+        start,
+        resume,
+        intake,
+        StatusReporter::new(status),
+    );
     tokio::select! {
         biased;
         () = shutdown => Ok(Ended::Stopped),
@@ -64,12 +72,12 @@ pub async fn run<I: Intake>(
 }
 
 async fn work<I: Intake>(
-    settings: Settings,
+    settings: SourceSettings,
     address: Address,
     start: Start,
     resume: Resume,
     intake: I,
-    board: Board,
+    status: StatusReporter,
 ) -> Result<(), Closed> {
     if let Start::New(at) = start {
         let cursors = vec![CursorUpdate {
@@ -89,34 +97,34 @@ async fn work<I: Intake>(
             })
             .await?;
     }
-    let link = Link::new(address, settings.clone(), board.clone());
+    let connector = Connector::new(address, settings.clone(), status.clone());
     let (announce, announced) = mpsc::unbounded_channel();
     let wanted = settings.sessions;
-    let context = Context::new(
+    let source = Source::new(
         settings,
         start.at(),
-        board,
-        link,
+        status,
+        connector,
         intake,
         wanted.then_some(announce),
     );
     let read = {
-        let context = context.clone();
+        let source = source.clone();
         let resume = &resume;
         async move {
-            let kind = read::choose(&context, resume).await;
-            context.board.update(|status| status.reader = Some(kind));
+            let kind = read::choose(&source, resume).await;
+            source.status.update(|status| status.reader = Some(kind));
             match kind {
-                ReaderKind::Export => read::export::run(context.clone(), resume).await?,
-                ReaderKind::Poll => read::poll::run(context.clone(), resume).await?,
+                ReaderKind::Export => read::export::run(source.clone(), resume).await?,
+                ReaderKind::Poll => read::poll::run(source.clone(), resume).await?,
             }
-            context.announce_nothing_more();
+            source.announce_nothing_more();
             Ok(())
         }
     };
     let recordings = async {
         if wanted {
-            read::download(context.clone(), Pending::stored(&resume), announced).await
+            read::download(source.clone(), PendingRecording::stored(&resume), announced).await
         } else {
             Ok(())
         }
@@ -138,7 +146,7 @@ impl Start {
     }
 }
 
-fn start(settings: &Settings, resume: &Resume) -> Result<Start, SourceError> {
+fn start(settings: &SourceSettings, resume: &Resume) -> Result<Start, SourceError> {
     let Some(value) = resume.cursors.get(START) else {
         return Ok(Start::New(
             settings.start_time.unwrap_or_else(|| settings.clock.now()),

@@ -2,11 +2,11 @@ use std::sync::Arc;
 
 use lockgate_model::Millis;
 
-use crate::{Clock, Credentials, Limits, SystemClock};
+use crate::{Clock, Credentials, SourceLimits, SystemClock};
 
 /// The settings of a source.
 #[derive(Clone)]
-pub struct Settings {
+pub struct SourceSettings {
     /// Name of the source, such as `teleport`: the first half of its streams' names.
     pub source: Arc<str>,
     /// `host:port` of Teleport's Auth service.
@@ -20,13 +20,13 @@ pub struct Settings {
     pub sessions: bool,
     /// End when everything that was in the log at the start has been read.
     pub exit_on_last_event: bool,
-    pub limits: Limits,
+    pub limits: SourceLimits,
     pub clock: Arc<dyn Clock>,
 }
 
-impl Settings {
-    pub fn new(source: &str, address: &str, credentials: Credentials) -> Settings {
-        Settings {
+impl SourceSettings {
+    pub fn new(source: &str, address: &str, credentials: Credentials) -> SourceSettings {
+        SourceSettings {
             source: source.into(),
             address: address.to_owned(),
             credentials,
@@ -34,7 +34,7 @@ impl Settings {
             start_time: None,
             sessions: false,
             exit_on_last_event: false,
-            limits: Limits::default(),
+            limits: SourceLimits::default(),
             clock: Arc::new(SystemClock),
         }
     }

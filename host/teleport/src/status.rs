@@ -16,7 +16,7 @@ pub enum Phase {
     CaughtUp,
 }
 
-/// Which of Teleport's two interfaces is read.
+/// Which of Teleport's two interfaces a source reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReaderKind {
     /// Bulk export, in chunks.
@@ -25,7 +25,7 @@ pub enum ReaderKind {
     Poll,
 }
 
-/// The state of a source. Counts start when it starts.
+/// The state of a source. Counts begin at zero when it starts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SourceStatus {
     pub phase: Phase,
@@ -48,24 +48,24 @@ pub struct SourceStatus {
     pub read_until: Option<Millis>,
     pub recordings_pending: u64,
     pub recordings_done: u64,
-    /// Given up, each with a report.
+    /// Abandoned, each with a report.
     pub recordings_lost: u64,
     /// Current failures, by place.
-    pub troubles: BTreeMap<String, String>,
+    pub failures: BTreeMap<String, String>,
     /// Reports of lost events and other lasting problems: how many, and the last one.
     pub reports: u64,
     pub last_report: Option<String>,
 }
 
-/// The status that the tasks of a source update.
+/// Updates the status of a source, from all its tasks.
 #[derive(Clone, Debug)]
-pub(crate) struct Board {
+pub(crate) struct StatusReporter {
     status: std::sync::Arc<watch::Sender<SourceStatus>>,
 }
 
-impl Board {
-    pub(crate) fn new(status: watch::Sender<SourceStatus>) -> Board {
-        Board {
+impl StatusReporter {
+    pub(crate) fn new(status: watch::Sender<SourceStatus>) -> StatusReporter {
+        StatusReporter {
             status: std::sync::Arc::new(status),
         }
     }
@@ -75,22 +75,22 @@ impl Board {
     }
 
     /// Records a failure. It is logged when it is new at this place, not at each attempt.
-    pub(crate) fn trouble(&self, place: &str, message: String) {
-        if self.status.borrow().troubles.get(place) != Some(&message) {
+    pub(crate) fn set_failure(&self, place: &str, message: String) {
+        if self.status.borrow().failures.get(place) != Some(&message) {
             tracing::warn!(place, "{message}");
             self.update(|status| {
-                if status.troubles.len() < FAILURES_MAX || status.troubles.contains_key(place) {
-                    status.troubles.insert(place.to_owned(), message);
+                if status.failures.len() < FAILURES_MAX || status.failures.contains_key(place) {
+                    status.failures.insert(place.to_owned(), message);
                 }
             });
         }
     }
 
-    pub(crate) fn clear(&self, place: &str) {
-        if self.status.borrow().troubles.contains_key(place) {
+    pub(crate) fn clear_failure(&self, place: &str) {
+        if self.status.borrow().failures.contains_key(place) {
             tracing::info!(place, "recovered");
             self.update(|status| {
-                status.troubles.remove(place);
+                status.failures.remove(place);
             });
         }
     }

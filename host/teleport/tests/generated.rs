@@ -1,5 +1,5 @@
-//! The generated gRPC code is current. `REGENERATE=1 cargo test -p lockgate-teleport --test
-//! generated` makes it so.
+//! Checks that the generated gRPC code is current. `REGENERATE=1 cargo test -p lockgate-teleport
+//! --test generated` rewrites it.
 
 #![allow(
     clippy::disallowed_methods,
@@ -9,7 +9,7 @@
 use std::path::Path;
 
 #[test]
-fn the_generated_code_is_what_the_proto_files_say() {
+fn the_generated_code_matches_the_proto_files() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     for (proto, package) in [
         ("auditlog", "teleport.auditlog.v1"),
@@ -17,22 +17,22 @@ fn the_generated_code_is_what_the_proto_files_say() {
     ] {
         let descriptors = protox::compile([format!("{proto}.proto")], [root.join("proto")])
             .expect("the proto file compiles");
-        let out = tempfile::tempdir().expect("a temporary folder");
+        let out = tempfile::tempdir().expect("a temporary directory");
         tonic_prost_build::configure()
             .build_transport(false)
             .bytes(".")
             .out_dir(out.path())
             .compile_fds(descriptors)
             .expect("the descriptors make code");
-        let made = std::fs::read_to_string(out.path().join(format!("{package}.rs")))
+        let generated = std::fs::read_to_string(out.path().join(format!("{package}.rs")))
             .expect("one file for the package");
         let committed = root.join("src/proto").join(format!("{proto}.rs"));
         if std::env::var_os("REGENERATE").is_some() {
-            std::fs::write(&committed, &made).expect("the source folder can be written");
+            std::fs::write(&committed, &generated).expect("the source directory can be written");
         }
-        let stands = std::fs::read_to_string(&committed).expect("the committed file can be read");
+        let current = std::fs::read_to_string(&committed).expect("the committed file can be read");
         assert!(
-            stands == made,
+            current == generated,
             "`{}` is not current: run `REGENERATE=1 cargo test -p lockgate-teleport --test generated`",
             committed.display()
         );

@@ -3,7 +3,7 @@ use std::str::FromStr;
 
 use thiserror::Error;
 
-/// `host:port`; an IPv6 address stands in brackets.
+/// `host:port`. IPv6 addresses are in brackets.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
     pub host: String,

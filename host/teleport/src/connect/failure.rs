@@ -53,7 +53,7 @@ pub enum Failure {
     Unimplemented { message: String },
     #[error("Teleport did not find it: `{message}`")]
     NotFound { message: String },
-    /// The server's own answer, the same each time: trying again does not help.
+    /// The server's own answer. It is the same each time, so retrying does not help.
     #[error("Teleport answered with an error: {code:?} `{message}`")]
     Refused { code: Code, message: String },
     #[error("the connection to Teleport broke: {reason}")]
@@ -64,7 +64,7 @@ impl Failure {
     /// Classifies the status of a failed call.
     pub fn of(address: &str, status: &Status) -> Failure {
         let message = status.message().to_owned();
-        // Only errors on this side have a source; the server's answers have none.
+        // Only local errors have a source; the server's answers have none.
         if let Some(source) = status.source() {
             return match find_tls(source) {
                 Some(error) => of_tls(address, error),
@@ -88,7 +88,7 @@ impl Failure {
         }
     }
 
-    /// Whether another connection may help.
+    /// Whether a new connection may help.
     pub fn is_connection(&self) -> bool {
         matches!(
             self,
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_on_this_side_are_not_taken_for_answers() {
+    fn local_errors_are_not_taken_for_answers_of_the_server() {
         let io = |error| std::io::Error::new(std::io::ErrorKind::InvalidData, error);
         let alert = rustls::Error::AlertReceived(rustls::AlertDescription::CertificateExpired);
         let status = Status::from_error(Box::new(io(alert)));

@@ -6,17 +6,17 @@ use tokio::net::{TcpStream, lookup_host};
 
 use super::Address;
 
-/// For one address of a name that has several.
-const EACH: Duration = Duration::from_secs(8);
+/// Time limit for each address of a name that has several.
+const PER_ADDRESS: Duration = Duration::from_secs(8);
 
-/// How bytes get to Auth.
+/// How to reach the Auth Service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
-    /// TCP to Auth's own port, 3025.
+    /// TCP to its own port, 3025.
     Direct,
 }
 
-/// Bytes to Auth and back; TLS comes on top.
+/// A byte stream to the Auth Service, below TLS.
 pub(super) trait Pipe: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Pipe for T {}
@@ -32,7 +32,7 @@ impl Route {
         }
     }
 
-    /// What TLS offers to speak. A route through a proxy puts its routing entry first.
+    /// The ALPN protocols to offer. A route through a proxy puts its routing entry first.
     pub(super) fn alpn(self) -> Vec<&'static [u8]> {
         match self {
             Route::Direct => vec![b"h2"],
@@ -40,11 +40,11 @@ impl Route {
     }
 }
 
-/// A name may have several addresses, of which some do not answer.
+/// Tries each address of the name until one answers.
 async fn dial(address: &Address) -> std::io::Result<TcpStream> {
     let mut last = None;
     for address in lookup_host((address.host.as_str(), address.port)).await? {
-        match tokio::time::timeout(EACH, TcpStream::connect(address)).await {
+        match tokio::time::timeout(PER_ADDRESS, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => return Ok(stream),
             Ok(Err(error)) => last = Some(error),
             Err(_) => {

@@ -15,7 +15,7 @@ const VERSION: u8 = 0xa0;
 
 /// End of a certificate's validity.
 pub(super) fn not_after(certificate: &CertificateDer<'_>) -> Result<Millis, IdentityError> {
-    // Rustls reads all but the validity, and does not tell it.
+    // Rustls parses the whole certificate but does not expose its validity.
     ParsedCertificate::try_from(certificate).map_err(|_| IdentityError::Certificate)?;
     let (tag, time) = validity(certificate)
         .and_then(|mut validity| take(&mut validity).and_then(|_| take(&mut validity)))

@@ -1,4 +1,4 @@
-//! The little of DER (ITU-T X.690) that credentials need: tag, length, value.
+//! The part of DER (ITU-T X.690) that credentials need: tag, length, value.
 
 pub(super) fn sequence(parts: &[Vec<u8>]) -> Vec<u8> {
     tlv(0x30, &parts.concat())
@@ -41,7 +41,7 @@ pub(super) fn take<'a>(rest: &mut &'a [u8]) -> Option<(u8, &'a [u8])> {
     let (&[tag, first], mut after) = rest.split_first_chunk()?;
     let length = match first {
         0..=0x7f => usize::from(first),
-        // Four bytes of length are more than any file we read has.
+        // No credentials file needs more than four bytes for a length.
         0x81..=0x84 => {
             let (length, value) = after.split_at_checked(usize::from(first & 0x7f))?;
             after = value;
@@ -96,7 +96,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read(tag: u8, length in prop_oneof![0..300usize, 65_000..66_000usize]) {
+        fn values_are_read_as_written(tag: u8, length in prop_oneof![0..300usize, 65_000..66_000usize]) {
             let content = vec![7; length];
             let bytes = [tlv(tag, &content), vec![1, 2]].concat();
             let mut rest = &bytes[..];

@@ -10,11 +10,11 @@ use super::der::{integer, sequence, tlv};
 
 const LABEL: &str = "OPENSSH PRIVATE KEY";
 const MAGIC: &[u8] = b"openssh-key-v1\0";
-/// Padding fills up to a multiple of the block size, which is 8 without a cipher.
+/// The padding fills the last block. Without a cipher, a block is 8 bytes.
 const PADDING: &[u8] = &[1, 2, 3, 4, 5, 6, 7];
-/// Largest RSA modulus, in bytes: 8192 bits, as TLS libraries have it.
+/// Largest RSA modulus, in bytes: 8192 bits, the limit of TLS libraries.
 const RSA_MAX: usize = 1024;
-/// Longest name of an algorithm that a message repeats.
+/// Longest algorithm name that a message repeats, in bytes.
 const NAME_MAX: usize = 64;
 
 pub(super) fn decode(pem: &str) -> Result<PrivateKeyDer<'static>, IdentityError> {
@@ -36,7 +36,7 @@ pub(super) fn decode(pem: &str) -> Result<PrivateKeyDer<'static>, IdentityError>
     }
 
     let mut private = Reader(private);
-    // Two equal numbers: OpenSSH sees by them that it has decrypted with the right passphrase.
+    // Two equal numbers, by which OpenSSH recognises the right passphrase.
     let [check, again] = [private.number(), private.number()];
     if check.is_none() || check != again {
         return Err(damaged());
@@ -76,7 +76,7 @@ fn ed25519(private: &mut Reader<'_>, public: &[u8]) -> Option<PrivateKeyDer<'sta
     Some(PrivatePkcs8KeyDer::from(key).into())
 }
 
-/// SEC1 (RFC 5915), with the curve and the public point: readers want both.
+/// SEC1 (RFC 5915), with the curve and the public point: TLS libraries require both.
 fn p256(private: &mut Reader<'_>, public: &[u8]) -> Option<PrivateKeyDer<'static>> {
     const PRIME256V1: &[u8] = &[0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
     let [curve, point] = private.strings()?;
@@ -166,7 +166,8 @@ fn minus_one(bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// `value mod modulus`, both big-endian, bit by bit: done once for a key, so plain beats fast.
+/// `value mod modulus`, both big-endian, bit by bit. It runs once per key, so simplicity matters
+/// more than speed.
 fn remainder(value: &[u8], modulus: &[u8]) -> Vec<u8> {
     let width = modulus.len() + 1;
     let modulus: Vec<u8> = [&[0], modulus].concat();
@@ -215,7 +216,7 @@ mod tests {
         }
     }
 
-    /// The file of a key that is not encrypted.
+    /// A key file in OpenSSH's format.
     fn pem(cipher: &[u8], kind: &[u8], rest: &[u8]) -> String {
         let private = [&[0; 8][..], &strings(&[kind]), rest].concat();
         let body = [
@@ -250,7 +251,7 @@ mod tests {
         }
     }
 
-    /// A byte changed anywhere but in what only the handshake can check is seen.
+    /// Every changed byte is noticed, except in the seed, which only a handshake can check.
     #[test]
     fn the_halves_of_a_pair_must_agree() {
         let text = include_str!("../../testdata/keys/ed25519.openssh.pem");

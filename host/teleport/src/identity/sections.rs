@@ -3,7 +3,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use super::{Identity, IdentityError, LINE_MAX, key};
 
-/// One line, or one PEM block, of a file of credentials.
+/// One line, or one PEM block, of a credentials file.
 enum Section<'a> {
     Pem { label: &'a str, text: String },
     SshCertificate(&'a str),
@@ -11,8 +11,8 @@ enum Section<'a> {
 }
 
 /// Reads an identity file (Teleport api/identityfile): a private key, an SSH certificate, a TLS
-/// certificate, SSH authorities, TLS authorities. What belongs to SSH may be absent; other lines
-/// are ignored. The last SSH certificate wins.
+/// certificate, SSH authorities, TLS authorities. The SSH parts may be absent; other lines are
+/// ignored. The last SSH certificate wins.
 pub fn parse(text: &str) -> Result<Identity, IdentityError> {
     let (mut private_key, mut certificates) = (None, Vec::new());
     let (mut ssh_certificate, mut ssh_authorities) = (None, Vec::new());

@@ -45,22 +45,22 @@ fn fixture(name: &str) -> String {
     std::fs::read_to_string(path).expect("a key of the test data")
 }
 
-/// The public half of a key: what a certificate is made for.
+/// The key pair from which a certificate is made.
 fn public(name: &str) -> KeyPair {
     if name == "ed25519" {
-        // OpenSSH's is the only form in the test data.
+        // The test data has this key in OpenSSH's format only.
         let key = openssh::decode(&fixture("ed25519.openssh.pem")).expect("the key");
         return KeyPair::try_from(&key).expect("a key");
     }
     KeyPair::from_pem(&fixture(&format!("{name}.pkcs8.pem"))).expect("a key")
 }
 
-/// The order of Teleport's writer.
+/// An identity file, in the order in which Teleport writes it.
 fn file(key: &str, certificate: &str, authority: &str) -> String {
     format!("{key}{SSH_CERTIFICATE}\n{certificate}{SSH_AUTHORITY}\n{authority}")
 }
 
-/// Shakes hands over memory; the server demands a certificate.
+/// Performs a handshake in memory; the server requires a client certificate.
 fn handshake(identity: &Identity, authority: &CertifiedIssuer<'static, KeyPair>) {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = rustls::RootCertStore::empty();
@@ -116,7 +116,7 @@ fn handshake(identity: &Identity, authority: &CertifiedIssuer<'static, KeyPair>)
 }
 
 #[test]
-fn every_kind_of_key_shakes_hands() {
+fn a_handshake_succeeds_with_every_kind_of_key() {
     let authority = authority();
     for (key, names) in [
         (
@@ -139,7 +139,7 @@ fn every_kind_of_key_shakes_hands() {
 }
 
 #[test]
-fn what_is_missing_or_wrong_is_named() {
+fn errors_name_the_missing_or_invalid_part() {
     let authority = authority();
     let key = fixture("ec.sec1.pem");
     let certificate = certificate(&authority, &public("ec"), "bot");
@@ -177,17 +177,17 @@ fn what_is_missing_or_wrong_is_named() {
     ] {
         assert_eq!(parse(&text).map(|_| ()), Err(error), "{text}");
     }
-    // What belongs to SSH may be absent, lines may be indented and end as on Windows, and there may
-    // be other lines.
+    // The SSH parts may be absent, lines may be indented and end as on Windows, and there may be
+    // other lines.
     let text = format!("hello\n{key}{certificate}\n  {ca}").replace('\n', "\r\n");
     assert!(parse(&text).is_ok());
 }
 
 #[test]
-fn files_are_loaded_and_their_faults_name_them() {
-    let folder = tempfile::tempdir().expect("a folder");
+fn files_are_loaded_and_errors_name_the_file() {
+    let dir = tempfile::tempdir().expect("a directory");
     let write = |name: &str, text: &str| {
-        let path = folder.path().join(name);
+        let path = dir.path().join(name);
         std::fs::write(&path, text).expect("a file");
         path
     };
@@ -229,7 +229,7 @@ fn files_are_loaded_and_their_faults_name_them() {
         none.contains("bot.key") && none.contains("no private key"),
         "{none}"
     );
-    let absent = Credentials::identity_file(folder.path().join("absent"));
+    let absent = Credentials::identity_file(dir.path().join("absent"));
     assert!(
         absent
             .load()

@@ -1,17 +1,17 @@
-//! Where the text of an event is put together.
+//! The output buffer for the text of an event.
 
 use super::{JsonError, Span};
 
-/// Doubles of at least this size may not be exact integers any more.
+/// From this size on, doubles may no longer be exact integers.
 const EXACT: f64 = 9_007_199_254_740_992.0;
 
-/// Room asked for beside what is written: a block that is copied whole, quotes, a number.
+/// Space reserved beyond the text itself: for a block that is copied whole, quotes, or a number.
 const SLACK: usize = 40;
 
 const BLOCK: usize = 16;
 
-/// A buffer that is copied to in blocks of fixed size, past the end of what is meant: a call of
-/// memcpy for each short text would take longer than all the rest.
+/// A buffer that copies text in blocks of fixed size, past the end of the text. Calling memcpy for
+/// each short text would take longer than everything else.
 #[derive(Debug, Default)]
 pub(super) struct Out {
     bytes: Vec<u8>,
@@ -41,7 +41,7 @@ impl Out {
         self.at += text.len();
     }
 
-    /// Writes a double as protojson does, which is as ECMAScript does but for the sign of zero.
+    /// Writes a double as protojson does: as ECMAScript, except for the sign of zero.
     pub(super) fn number(&mut self, number: f64) -> Result<(), JsonError> {
         if !number.is_finite() {
             return Err(JsonError::NotFinite);
@@ -60,7 +60,7 @@ impl Out {
         Ok(())
     }
 
-    /// Writes a text of the event in quotes.
+    /// Writes a string of the event in quotes.
     #[inline]
     pub(super) fn string(&mut self, wire: &[u8], span: Span) {
         let (from, len) = (span.start as usize, (span.end - span.start) as usize);
@@ -72,7 +72,7 @@ impl Out {
         while done < len {
             let left = len - done;
             let Some(block) = wire[from + done..].first_chunk::<BLOCK>() else {
-                // Only within the last bytes of the event.
+                // Happens only near the end of the event.
                 let rest = &wire[from + done..from + len];
                 self.bytes[start + done..start + len].copy_from_slice(rest);
                 found |= u64::from(rest.iter().any(|&byte| escape(byte) != 0));
@@ -139,7 +139,7 @@ impl Out {
     }
 }
 
-/// 0: as it is. `u`: `\u00xx`. Otherwise the letter after the backslash.
+/// The letter after the backslash; `u` stands for `\u00xx`. 0 if the byte needs no escape.
 fn escape(byte: u8) -> u8 {
     match byte {
         b'"' | b'\\' => byte,
@@ -157,19 +157,19 @@ const ONES: u64 = 0x0101_0101_0101_0101;
 const TOPS: u64 = 0x8080_8080_8080_8080;
 const SPACES: u64 = ONES * 0x20;
 
-/// Not zero where one of eight bytes needs an escape.
+/// Non-zero if one of the eight bytes needs an escape.
 #[inline]
 fn special(bytes: u64) -> u64 {
     let quote = bytes ^ (ONES * b'"' as u64);
     let backslash = bytes ^ (ONES * b'\\' as u64);
-    // A borrow can mark a byte above a true find only, and one find is enough.
+    // A borrow can only mark a byte above a true match, and one match is enough.
     (bytes.wrapping_sub(SPACES) & !bytes
         | quote.wrapping_sub(ONES) & !quote
         | backslash.wrapping_sub(ONES) & !backslash)
         & TOPS
 }
 
-/// The first `len` of eight bytes; spaces in place of the others.
+/// The first `len` of eight bytes; the others become spaces.
 #[inline]
 fn keep(bytes: u64, len: usize) -> u64 {
     let mask = (1u64 << (8 * len)) - 1;
@@ -187,7 +187,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_byte_in_every_place_is_seen() {
+    fn every_byte_that_needs_an_escape_is_found_in_every_position() {
         for byte in 0..=255u8 {
             for at in 0..8 {
                 let mut bytes = *b"abcd\xc3\xa9\xffz";

@@ -10,7 +10,7 @@ fn convert(wire: &[u8]) -> Result<String, JsonError> {
     let result = Converter::new().append(wire, &mut text).map(|_| ());
     let rest = text
         .strip_prefix("before")
-        .expect("what stood there stays")
+        .expect("the existing text stays")
         .to_owned();
     match result {
         Ok(()) => Ok(rest),
@@ -40,7 +40,7 @@ fn nested(levels: usize) -> Struct {
     })
 }
 
-/// What the converter must equal: a tree, printed by serde_json.
+/// The expected result: a tree, printed by serde_json.
 fn naive(kind: &Option<Kind>) -> serde_json::Value {
     match kind {
         None | Some(Kind::NullValue(_)) => serde_json::Value::Null,
@@ -53,8 +53,8 @@ fn naive(kind: &Option<Kind>) -> serde_json::Value {
             } else {
                 ryu_js::Buffer::new().format(*number).to_owned()
             };
-            // Printed text cannot pass through serde_json's own numbers unchanged: it is marked,
-            // and taken out of its quotes below.
+            // serde_json would reformat a number, so it becomes a marked string here, whose quotes
+            // are removed below.
             format!("\u{1}number{text}\u{1}").into()
         }
         Some(Kind::StringValue(text)) => text.clone().into(),
@@ -113,7 +113,7 @@ fn any_kind() -> impl Strategy<Value = Kind> {
     })
 }
 
-/// The wire form of the fields, in the order given: an encoder may choose any.
+/// The wire form of the fields, in the given order: encoders may choose any.
 fn wire_of(fields: &[(String, Kind)]) -> Vec<u8> {
     fields
         .iter()
@@ -214,7 +214,7 @@ fn keys_are_sorted_by_bytes_and_the_last_of_equal_ones_wins() {
 }
 
 #[test]
-fn what_is_no_json_is_refused() {
+fn events_that_json_cannot_represent_are_refused() {
     let not_utf8 = {
         let mut wire = object(&[("k", Kind::StringValue("??".into()))]).encode_to_vec();
         let at = wire

@@ -2,7 +2,7 @@
 
 use super::{JsonError, Span};
 
-/// What a `Value` holds.
+/// The content of a `Value`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Kind {
     Null,
@@ -37,7 +37,7 @@ impl Field {
     }
 }
 
-/// Reads the fields of one message inside the event's bytes.
+/// Reads the fields of one message within the event's bytes.
 pub(super) struct Reader<'a> {
     wire: &'a [u8],
     at: usize,
@@ -128,8 +128,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// The next entry of a map, where it is written as every encoder does: key, value, nothing else,
-/// each shorter than 128 bytes or the value shorter than 16 KiB. Moves the reader past it; anything
+/// The next entry of a map, if it is encoded as every encoder does: key, value, nothing else, the
+/// key shorter than 128 bytes and the value shorter than 16 KiB. Moves the reader past it; anything
 /// else is left for [`Reader::field`].
 #[inline]
 pub(super) fn simple_entry(reader: &mut Reader<'_>) -> Option<(Span, Span)> {
@@ -158,7 +158,7 @@ pub(super) fn simple_entry(reader: &mut Reader<'_>) -> Option<(Span, Span)> {
     Some((span(start + 2, start + key_end), span(end - value_len, end)))
 }
 
-/// A length of one or two bytes, and how many.
+/// A length encoded in one or two bytes, and how many bytes it takes.
 #[inline]
 fn short_len(bytes: &[u8]) -> Option<(usize, usize)> {
     match *bytes {
@@ -168,7 +168,7 @@ fn short_len(bytes: &[u8]) -> Option<(usize, usize)> {
     }
 }
 
-/// Reads a `Value` as every encoder writes it.
+/// Reads a `Value`, with a fast path for the usual encodings.
 #[inline]
 pub(super) fn kind_of(wire: &[u8], span: Span) -> Result<Kind, JsonError> {
     match *span.of(wire) {
@@ -186,7 +186,7 @@ pub(super) fn kind_of(wire: &[u8], span: Span) -> Result<Kind, JsonError> {
     }
 }
 
-/// Reads a `Value`: a oneof, of which the last field on the wire wins. One that is not set reads as
+/// Reads a `Value`: a oneof, of which the last field on the wire wins. An unset value reads as
 /// null.
 fn any_kind_of(wire: &[u8], span: Span) -> Result<Kind, JsonError> {
     let mut kind = None;
@@ -202,7 +202,8 @@ fn any_kind_of(wire: &[u8], span: Span) -> Result<Kind, JsonError> {
             (1..=6, _) => return Err(JsonError::Malformed),
             _ => continue,
         };
-        // Protobuf would merge two objects or two lists. No encoder writes that.
+        // Protobuf would merge two objects or two lists. No encoder writes them, so they are
+        // refused.
         if matches!(
             (kind, next),
             (Some(Kind::Struct(_)), Kind::Struct(_)) | (Some(Kind::List(_)), Kind::List(_))

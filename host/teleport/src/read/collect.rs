@@ -6,45 +6,45 @@ use lockgate_model::{
     BlockBuilder, BlockParts, FeedKind, FeedRef, Head, Millis, key_of, payload_hash,
 };
 
-use super::{Pending, Seen};
+use super::{PendingRecording, Seen};
 use crate::Intake;
-use crate::connect::of_proto;
-use crate::context::Context;
 use crate::json::{Captured, Converter};
 use crate::proto::auditlog::EventUnstructured;
+use crate::source::Source;
+use crate::time::of_proto;
 
 const UPLOAD: &str = "session.upload";
-/// What a server calls an event whose type it does not know.
+/// The type that a server gives to an event whose type it does not know.
 const UNKNOWN: &str = "unknown";
 
-/// What events are collected for.
+/// The feed that events are collected for.
 #[derive(Clone, Debug)]
 pub(crate) enum Feed {
-    /// The audit log: only these types (all, where there are none), not before this time.
+    /// The audit log: only these types (all, if empty), and only from this time on.
     Audit {
         types: Arc<HashSet<String>>,
         start: Millis,
     },
-    /// The recording of this session, whole.
+    /// The complete recording of this session.
     Recording { sid: String },
 }
 
-/// Collects events into a block: filters, converts, suppresses what was read before, notes which
-/// recordings were announced.
+/// Collects events into a block: filters them, converts them to JSON, suppresses duplicates, and
+/// collects the announced recordings.
 pub(crate) struct Collector {
     feed: Feed,
     converter: Converter,
     block: BlockBuilder,
-    announced: Vec<Pending>,
+    announced: Vec<PendingRecording>,
     duplicates: u64,
     filtered: u64,
     unreadable: u64,
 }
 
-/// What was collected since the last time.
-pub(crate) struct Taken {
+/// Everything collected since the last call of [`Collector::take`].
+pub(crate) struct Collected {
     pub(crate) events: BlockParts,
-    pub(crate) announced: Vec<Pending>,
+    pub(crate) announced: Vec<PendingRecording>,
     pub(crate) duplicates: u64,
     pub(crate) filtered: u64,
     pub(crate) unreadable: u64,
@@ -63,10 +63,10 @@ impl Collector {
         }
     }
 
-    pub(crate) fn audit<I: Intake>(context: &Context<I>) -> Collector {
+    pub(crate) fn audit<I: Intake>(source: &Source<I>) -> Collector {
         Collector::new(Feed::Audit {
-            types: context.types.clone(),
-            start: context.start(),
+            types: source.types.clone(),
+            start: source.start(),
         })
     }
 
@@ -85,8 +85,8 @@ impl Collector {
         self.block.is_empty()
     }
 
-    /// True where the event went into the block; otherwise it is counted as filtered, or as one
-    /// that `seen` knew.
+    /// Returns whether the event went into the block. Otherwise it is counted, as filtered or as a
+    /// duplicate of an event in `seen`.
     pub(crate) fn push(&mut self, event: &EventUnstructured, seen: Option<&mut Seen>) -> bool {
         let time = of_proto(event.time.as_ref());
         if let Feed::Audit { start, .. } = self.feed
@@ -119,9 +119,9 @@ impl Collector {
         self.finish(event, converted.ok(), time, seen)
     }
 
-    /// What was collected; the collector is empty then.
-    pub(crate) fn take(&mut self) -> Taken {
-        Taken {
+    /// Returns everything collected, and leaves the collector empty.
+    pub(crate) fn take(&mut self) -> Collected {
+        Collected {
             events: self.block.take(),
             announced: std::mem::take(&mut self.announced),
             duplicates: std::mem::take(&mut self.duplicates),
@@ -130,8 +130,8 @@ impl Collector {
         }
     }
 
-    /// Before the payload is read (`None`), and after: an event that the server does not know goes
-    /// by the type it came with.
+    /// Called before the payload is read (`original` is `None`) and after. An event of a type that
+    /// the server does not know is matched by its original type.
     fn wants(&self, event_type: &str, original: Option<&str>) -> bool {
         match &self.feed {
             Feed::Audit { types, .. } if !types.is_empty() => {
@@ -178,7 +178,8 @@ impl Collector {
             return false;
         }
         if event.r#type == UPLOAD && self.feed() == FeedKind::Audit && !captured.sid.is_empty() {
-            self.announced.push(Pending::new(captured.sid, time));
+            self.announced
+                .push(PendingRecording::new(captured.sid, time));
         }
         let head = Head {
             key: &key,

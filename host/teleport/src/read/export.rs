@@ -1,7 +1,8 @@
-//! Bulk export: the log as chunks of dates, several at a time. Events come in no order.
+//! Bulk export: the log as chunks per date, several read at a time. Events arrive in no particular
+//! order.
 //!
-//! Cursors: `export/<date>` says that a date is open, `export/<date>/<chunk>` how far a chunk was
-//! read. They are written with the events they speak of.
+//! Cursors: `export/<date>` marks a date as open, `export/<date>/<chunk>` is the position in a
+//! chunk. They are stored together with their events.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,10 +12,10 @@ use lockgate_model::{CursorUpdate, Day, FeedKind, Millis};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
-use crate::connect::{parse_time, time};
-use crate::context::Context;
 use crate::read::poll::UNTIL;
+use crate::source::Source;
 use crate::status::Phase;
+use crate::time::{parse_time, time};
 use crate::{Closed, Intake, Resume};
 
 mod chunk;
@@ -23,22 +24,19 @@ mod date;
 
 pub(crate) use cursor::PREFIX;
 use cursor::{Chunks, stored};
-use date::{Progress, work};
+use date::{DateProgress, work};
 
-/// Where polling ended, for a log that was polled before it was exported.
+/// Cursor key: where polling ended, if the log was polled before it was exported.
 const FROM: &str = "export-from";
 
-/// The dates that are open, as their tasks see them.
-type Dates = BTreeMap<Day, Progress>;
+/// The open dates, with the progress that their tasks report.
+type Dates = BTreeMap<Day, DateProgress>;
 
-/// Reads for ever, or until it has caught up, where that is wanted.
-pub(crate) async fn run<I: Intake>(
-    context: Arc<Context<I>>,
-    resume: &Resume,
-) -> Result<(), Closed> {
+/// Reads forever, or until it has caught up if the settings say so.
+pub(crate) async fn run<I: Intake>(source: Arc<Source<I>>, resume: &Resume) -> Result<(), Closed> {
     let mut waiting = stored(resume);
-    // The log was polled before, and then the server learned to export it. What was polled last is
-    // exported again, as much as windows overlap: better twice than not at all.
+    // The log was polled until the server was upgraded and could export it. The events of the last
+    // overlap are read again: a duplicate is better than a gap.
     let polled = resume
         .cursors
         .get(UNTIL)
@@ -46,57 +44,57 @@ pub(crate) async fn run<I: Intake>(
         .and_then(|text| parse_time(text));
     if let Some(polled) = polled {
         let overlap = if waiting.is_empty() {
-            context.settings.limits.overlap.as_millis() as Millis
+            source.settings.limits.overlap.as_millis() as Millis
         } else {
             0
         };
-        context.start_at_least(polled - overlap);
+        source.start_at_least(polled - overlap);
         let from = CursorUpdate {
             key: FROM.to_owned(),
-            value: Some(time(context.start())),
+            value: Some(time(source.start())),
         };
         let until = CursorUpdate {
             key: UNTIL.to_owned(),
             value: None,
         };
         let open = CursorUpdate {
-            key: cursor::date_key(Day::of(context.start())),
+            key: cursor::date_key(Day::of(source.start())),
             value: Some(cursor::OPEN.to_owned()),
         };
         if waiting.is_empty() {
-            context
+            source
                 .move_cursors(FeedKind::Audit, vec![from, until, open])
                 .await?;
         }
     }
     if waiting.is_empty() {
-        waiting.insert(Day::of(context.start()), Chunks::default());
+        waiting.insert(Day::of(source.start()), Chunks::default());
     }
-    let (told, mut dates) = watch::channel(Dates::new());
+    let (progress, mut dates) = watch::channel(Dates::new());
     let mut closing = BTreeMap::new();
     let mut tasks = JoinSet::new();
     while let Some((day, chunks)) = waiting.pop_first() {
-        begin(&context, day, chunks, &told, &mut closing, &mut tasks).await?;
+        begin(&source, day, chunks, &progress, &mut closing, &mut tasks).await?;
     }
     loop {
-        let today = Day::of(context.now());
-        let (latest, has_nothing_new, is_complete) = {
+        let today = Day::of(source.now());
+        let (latest, is_idle, is_complete) = {
             let dates = dates.borrow_and_update();
             let (latest, progress) = dates
                 .last_key_value()
                 .expect("the latest date is closed after the next one began");
             (
                 *latest,
-                progress.has_nothing_new(),
+                progress.is_idle(),
                 dates.values().all(|progress| progress.is_complete()),
             )
         };
-        if latest < today && has_nothing_new {
+        if latest < today && is_idle {
             begin(
-                &context,
+                &source,
                 Day(latest.0 + 1),
                 Chunks::default(),
-                &told,
+                &progress,
                 &mut closing,
                 &mut tasks,
             )
@@ -106,16 +104,16 @@ pub(crate) async fn run<I: Intake>(
         for (_, close) in closing.extract_if(
             ..Day(latest
                 .0
-                .saturating_sub(context.settings.limits.export_backlog)),
+                .saturating_sub(source.settings.limits.export_backlog)),
             |_, _| true,
         ) {
             close.notify_one();
         }
         if latest >= today && is_complete {
-            context
-                .board
+            source
+                .status
                 .update(|status| status.phase = Phase::CaughtUp);
-            if context.settings.exit_on_last_event {
+            if source.settings.exit_on_last_event {
                 return Ok(());
             }
         }
@@ -123,29 +121,31 @@ pub(crate) async fn run<I: Intake>(
             Some(ended) = tasks.join_next() => {
                 let (day, keys) = ended.expect("a date's task neither panics nor is aborted")?;
                 tracing::debug!(date = %day, "closing this date; no more chunks are expected");
-                told.send_modify(|dates| { dates.remove(&day); });
+                progress.send_modify(|dates| { dates.remove(&day); });
                 let removed = keys.into_iter().map(|key| CursorUpdate { key, value: None }).collect();
-                context.move_cursors(FeedKind::Audit, removed).await?;
+                source.move_cursors(FeedKind::Audit, removed).await?;
             }
             Ok(()) = dates.changed() => {}
-            // The day may have changed.
-            () = tokio::time::sleep(context.settings.limits.export_poll.min(Duration::from_secs(60))) => {}
+            // A new day may have begun.
+            () = tokio::time::sleep(source.settings.limits.export_poll.min(Duration::from_secs(60))) => {}
         }
     }
 }
 
+/// Each task returns its date, and the keys of the cursors to remove.
 type Tasks = JoinSet<Result<(Day, Vec<String>), Closed>>;
 
+/// Opens a date: stores its cursor and spawns its task.
 async fn begin<I: Intake>(
-    context: &Arc<Context<I>>,
+    source: &Arc<Source<I>>,
     day: Day,
     chunks: Chunks,
-    told: &watch::Sender<Dates>,
+    progress: &watch::Sender<Dates>,
     closing: &mut BTreeMap<Day, Arc<Notify>>,
     tasks: &mut Tasks,
 ) -> Result<(), Closed> {
     let key = cursor::date_key(day);
-    context
+    source
         .move_cursors(
             FeedKind::Audit,
             vec![CursorUpdate {
@@ -154,15 +154,15 @@ async fn begin<I: Intake>(
             }],
         )
         .await?;
-    told.send_modify(|dates| {
-        dates.insert(day, Progress::default());
+    progress.send_modify(|dates| {
+        dates.insert(day, DateProgress::default());
     });
     let close = Arc::new(Notify::new());
     tasks.spawn(work(
-        context.clone(),
+        source.clone(),
         day,
         chunks,
-        told.clone(),
+        progress.clone(),
         close.clone(),
     ));
     closing.insert(day, close);

@@ -1,9 +1,10 @@
-//! Polling: the log as pages of a search, in windows of time, oldest first.
+//! Polling: the log as pages of a search, in time windows, oldest first.
 //!
-//! The only cursor is a time, `poll/until`: everything before it was read. The server's keys are
-//! followed within one time only and never kept: ties reorder between pages, and a server answers a
-//! key that it does not know, or that lies outside the window, with an empty page, as if there were
-//! no more. Pages and windows overlap instead; what comes twice is left out by its hash.
+//! The only cursor is a time, `poll/until`: everything before it has been read. The server's keys
+//! are followed only among events of the same time, and never stored: events with equal times
+//! change their order between pages, and a server answers a key that it does not know, or that lies
+//! outside the window, with an empty page, as at the end of the log. Pages and windows overlap
+//! instead, and duplicates are recognised by their hash.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +12,9 @@ use std::time::Duration;
 use lockgate_model::{CursorUpdate, Day, Millis};
 
 use super::{Collector, Seen};
-use crate::connect::{parse_time, time};
-use crate::context::Context;
+use crate::source::Source;
 use crate::status::Phase;
+use crate::time::{parse_time, time};
 use crate::{Closed, Intake, Resume};
 
 mod order;
@@ -26,39 +27,36 @@ use window::Window;
 pub(crate) const UNTIL: &str = "poll/until";
 const PLACE: &str = "poll";
 
-/// What lasts from window to window.
+/// The state that lasts from window to window.
 struct Poller<I> {
-    context: Arc<Context<I>>,
+    source: Arc<Source<I>>,
     collector: Collector,
     seen: Seen,
-    /// Everything before it was read.
+    /// Everything before this time has been read.
     until: Millis,
-    /// Nothing before it is asked for: the start, or what lies after something that the server
-    /// could not send.
+    /// Events before this time are not requested: the start, or the time after an event that the
+    /// server could not send.
     floor: Millis,
-    /// After this time something could not be sent, and that was reported.
+    /// The time after which the server could not send an event, once that has been reported.
     unsent: Option<Millis>,
 }
 
-/// Reads for ever, or until everything that stood in the log at the start has been read, where that
-/// is wanted.
-pub(crate) async fn run<I: Intake>(
-    context: Arc<Context<I>>,
-    resume: &Resume,
-) -> Result<(), Closed> {
-    let goal = context.now();
+/// Reads forever, or, if the settings say so, until everything that was in the log at the start has
+/// been read.
+pub(crate) async fn run<I: Intake>(source: Arc<Source<I>>, resume: &Resume) -> Result<(), Closed> {
+    let goal = source.now();
     let stored = resume.cursors.get(UNTIL).and_then(|text| parse_time(text));
     let mut poller = Poller {
-        collector: Collector::audit(&context),
-        seen: Seen::new(context.settings.limits.hashes, &resume.recent_hashes),
-        until: stored.unwrap_or(context.start()).max(context.start()),
-        floor: context.start(),
+        collector: Collector::audit(&source),
+        seen: Seen::new(source.settings.limits.hashes, &resume.recent_hashes),
+        until: stored.unwrap_or(source.start()).max(source.start()),
+        floor: source.start(),
         unsent: None,
-        context: context.clone(),
+        source: source.clone(),
     };
-    let limits = &context.settings.limits;
+    let limits = &source.settings.limits;
     loop {
-        let end = context.now() - limits.lag.as_millis() as Millis;
+        let end = source.now() - limits.lag.as_millis() as Millis;
         let to = window_end(poller.until, limits.window.as_millis() as Millis, end);
         if to > poller.until {
             let from = (poller.until - limits.overlap.as_millis() as Millis).max(poller.floor);
@@ -68,45 +66,45 @@ pub(crate) async fn run<I: Intake>(
             if to < end {
                 continue;
             }
-            if context.settings.exit_on_last_event && to >= goal {
-                context
-                    .board
+            if source.settings.exit_on_last_event && to >= goal {
+                source
+                    .status
                     .update(|status| status.phase = Phase::CaughtUp);
                 return Ok(());
             }
             if fresh == 0 {
-                context
-                    .board
+                source
+                    .status
                     .update(|status| status.phase = Phase::CaughtUp);
             }
         }
-        let wait = if context.settings.exit_on_last_event {
-            // No longer than until the goal lies behind the lag.
+        let wait = if source.settings.exit_on_last_event {
+            // Wait no longer than until the lag has passed since the start.
             let left = (goal - end).clamp(0, limits.poll.as_millis() as Millis);
             Duration::from_millis(left as u64 + 1).min(limits.poll)
         } else {
             limits.poll
         };
-        context.rest(wait).await;
+        source.rest(wait).await;
     }
 }
 
-/// Windows end after so long, at midnight, or at the end.
+/// The end of a window: after `size`, at midnight, or at `end`.
 fn window_end(from: Millis, size: Millis, end: Millis) -> Millis {
     let midnight = Day(Day::of(from).0.saturating_add(1)).start();
     end.min(midnight).min(from.saturating_add(size.max(1)))
 }
 
 impl<I: Intake> Poller<I> {
-    /// Stores what was collected; everything before `until` has been read then.
+    /// Stores the collected events. Everything before `until` has been read.
     async fn store(&mut self, until: Millis) -> Result<(), Closed> {
         let moved = vec![CursorUpdate {
             key: UNTIL.to_owned(),
             value: Some(time(until)),
         }];
-        self.context.store(&mut self.collector, moved).await?;
-        self.context
-            .board
+        self.source.store(&mut self.collector, moved).await?;
+        self.source
+            .status
             .update(|status| status.read_until = Some(until));
         Ok(())
     }

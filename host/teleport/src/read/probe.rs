@@ -1,14 +1,15 @@
 use lockgate_model::Day;
 
-use crate::connect::{Failure, to_proto};
-use crate::context::Context;
+use crate::connect::Failure;
 use crate::proto::auditlog::GetEventExportChunksRequest;
+use crate::source::Source;
+use crate::time::to_proto;
 use crate::{Intake, ReaderKind, Resume};
 
-/// Which reader fits: the one whose cursors are stored, or what the server can. It is asked for the
-/// chunks of a day to come, which costs it nothing. Never fails: another answer than yes or no is
-/// tried again.
-pub(crate) async fn choose<I: Intake>(context: &Context<I>, resume: &Resume) -> ReaderKind {
+/// Chooses the reader: the one whose cursors are stored, or else bulk export if the server supports
+/// it. To find out, it asks for the chunks of a future day, which costs the server nothing. Any
+/// other failure is retried.
+pub(crate) async fn choose<I: Intake>(source: &Source<I>, resume: &Resume) -> ReaderKind {
     if resume
         .cursors
         .keys()
@@ -17,29 +18,29 @@ pub(crate) async fn choose<I: Intake>(context: &Context<I>, resume: &Resume) -> 
         return ReaderKind::Export;
     }
     const PLACE: &str = "probe";
-    let mut backoff = context.backoff();
+    let mut backoff = source.backoff();
     loop {
-        let client = context.link.client().await;
-        let date = Some(to_proto(context.now() + 2 * Day::MILLIS));
-        let answer = list(client.audit, date).await;
+        let connection = source.connector.connection().await;
+        let date = Some(to_proto(source.now() + 2 * Day::MILLIS));
+        let answer = list(connection.audit, date).await;
         let kind = match answer {
             Ok(()) => ReaderKind::Export,
-            Err(status) => match Failure::of(&context.settings.address, &status) {
+            Err(status) => match Failure::of(&source.settings.address, &status) {
                 Failure::Unimplemented { .. } => ReaderKind::Poll,
                 failure => {
-                    context.link.failed(client.generation, &failure).await;
-                    context.board.trouble(PLACE, failure.to_string());
-                    context.pause(&mut backoff).await;
+                    source.connector.failed(connection.id, &failure).await;
+                    source.status.set_failure(PLACE, failure.to_string());
+                    source.pause(&mut backoff).await;
                     continue;
                 }
             },
         };
-        context.board.clear(PLACE);
+        source.status.clear_failure(PLACE);
         return kind;
     }
 }
 
-/// The answer of a stream may come with its first message.
+/// Reads the whole stream: the status may come with its first message.
 async fn list(
     mut audit: crate::connect::AuditLog,
     date: Option<prost_types::Timestamp>,

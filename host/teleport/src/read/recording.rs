@@ -1,6 +1,6 @@
-//! Session recordings. Each `session.upload` event stores a cursor, `session/<sid>`, together with
-//! itself; the recording is read later, and the cursor goes when that is done. Each opening of a
-//! recording makes Teleport write an event of its own, so nothing here asks twice in a hurry.
+//! Session recordings. Each `session.upload` event is stored together with a cursor,
+//! `session/<sid>`. The recording is downloaded later, and its cursor is removed when the download
+//! is complete. Teleport writes an event each time a recording is opened, so retries are slow.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,45 +11,45 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 
-use crate::context::Context;
+use crate::source::Source;
 use crate::{Closed, Intake, Resume};
 
 mod stream;
 
-use stream::End;
+use stream::DownloadEnd;
 
 pub(crate) const PREFIX: &str = "session/";
 
-/// Between two looks at whether a server that was too old has been replaced.
+/// Interval of checks whether an outdated server has been replaced.
 const IDLE: Duration = Duration::from_secs(5);
 
-/// A recording that is to be read, or the rest of it.
+/// A recording to download, completely or from an index on.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Pending {
+pub(crate) struct PendingRecording {
     pub(crate) sid: String,
-    state: State,
+    state: RecordingCursor,
 }
 
 /// The value of its cursor, as JSON.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-struct State {
-    /// Index of the first event that was not read.
+struct RecordingCursor {
+    /// Index of the next event to read.
     next: i64,
     /// Time of the `session.upload` event.
     uploaded: Millis,
-    /// Times it was not there or could not be read.
+    /// Failed attempts since the last progress.
     attempts: u32,
-    /// Not to be asked for before this time.
+    /// The next attempt must not begin before this time.
     not_before: Millis,
 }
 
-impl Pending {
-    pub(crate) fn new(sid: &str, uploaded: Millis) -> Pending {
-        Pending {
+impl PendingRecording {
+    pub(crate) fn new(sid: &str, uploaded: Millis) -> PendingRecording {
+        PendingRecording {
             sid: sid.to_owned(),
-            state: State {
+            state: RecordingCursor {
                 uploaded,
-                ..State::default()
+                ..RecordingCursor::default()
             },
         }
     }
@@ -62,14 +62,14 @@ impl Pending {
         }
     }
 
-    /// A cursor whose value cannot be read begins anew.
-    pub(crate) fn stored(resume: &Resume) -> Vec<Pending> {
+    /// The recordings in the store. One whose cursor cannot be parsed is downloaded from its start.
+    pub(crate) fn stored(resume: &Resume) -> Vec<PendingRecording> {
         let entries = resume
             .cursors
             .range(PREFIX.to_owned()..)
             .take_while(|(key, _)| key.starts_with(PREFIX));
         entries
-            .map(|(key, value)| Pending {
+            .map(|(key, value)| PendingRecording {
                 sid: key[PREFIX.len()..].to_owned(),
                 state: serde_json::from_str(value).unwrap_or_default(),
             })
@@ -88,16 +88,16 @@ impl Pending {
     }
 }
 
-/// Reads recordings as they are announced, so many at a time. Ends when no more are announced and
-/// all that can be read now are.
+/// Downloads recordings as they are announced, several at a time. Ends when no more will be
+/// announced and every recording that is available now has been read.
 pub(crate) async fn download<I: Intake>(
-    context: Arc<Context<I>>,
-    stored: Vec<Pending>,
-    mut announced: UnboundedReceiver<Pending>,
+    source: Arc<Source<I>>,
+    stored: Vec<PendingRecording>,
+    mut announced: UnboundedReceiver<PendingRecording>,
 ) -> Result<(), Closed> {
-    // By the time they are due.
-    let mut queue: BTreeMap<(Millis, String), Pending> = BTreeMap::new();
-    let enqueue = |queue: &mut BTreeMap<_, _>, pending: Pending| {
+    // Sorted by the time at which they are due.
+    let mut queue: BTreeMap<(Millis, String), PendingRecording> = BTreeMap::new();
+    let enqueue = |queue: &mut BTreeMap<_, _>, pending: PendingRecording| {
         queue.insert((pending.state.not_before, pending.sid.clone()), pending)
     };
     for pending in stored {
@@ -110,18 +110,18 @@ pub(crate) async fn download<I: Intake>(
     let mut too_old: Option<u64> = None;
     let mut reported = false;
     loop {
-        context
-            .board
+        source
+            .status
             .update(|status| status.recordings_pending = (queue.len() + running.len()) as u64);
-        let now = context.now();
+        let now = source.now();
         while too_old.is_none()
-            && running.len() < context.settings.limits.recordings.max(1)
+            && running.len() < source.settings.limits.recordings.max(1)
             && let Some(entry) = queue.first_entry()
             && entry.key().0 <= now
         {
             let pending = entry.remove();
-            let context = context.clone();
-            running.spawn(async move { stream::read(&context, pending).await });
+            let source = source.clone();
+            running.spawn(async move { stream::read(&source, pending).await });
         }
         if !open && running.is_empty() {
             return Ok(());
@@ -129,9 +129,9 @@ pub(crate) async fn download<I: Intake>(
         let due = queue
             .first_key_value()
             .map_or(Millis::MAX, |((due, _), _)| *due);
-        // If no download can start, it is not time that due recordings wait for.
+        // If no download can start, due recordings do not wait for a certain time.
         let can_begin =
-            too_old.is_none() && running.len() < context.settings.limits.recordings.max(1);
+            too_old.is_none() && running.len() < source.settings.limits.recordings.max(1);
         let wait = if can_begin {
             Duration::from_millis((due - now).clamp(1, 60_000) as u64)
         } else {
@@ -145,15 +145,15 @@ pub(crate) async fn download<I: Intake>(
                 None => open = false,
             },
             Some(ended) = running.join_next() => match ended.expect("a download neither panics nor is aborted")? {
-                End::Done => {}
-                End::Later(pending) => {
+                DownloadEnd::Done => {}
+                DownloadEnd::Later(pending) => {
                     enqueue(&mut queue, pending);
                 }
-                End::Unknown(pending, generation) => {
+                DownloadEnd::Unsupported(pending, connection) => {
                     enqueue(&mut queue, pending);
-                    too_old = Some(generation);
+                    too_old = Some(connection);
                     if !std::mem::replace(&mut reported, true) {
-                        context.board.report(
+                        source.status.report(
                             "this version of Teleport cannot send session recordings (it lacks `StreamUnstructuredSessionEvents`). They stay \
                              pending until it is upgraded. To do without them, remove `sessions` from every pipeline"
                                 .to_owned(),
@@ -163,13 +163,13 @@ pub(crate) async fn download<I: Intake>(
             },
             () = tokio::time::sleep(wait) => {}
         }
-        if too_old.is_some() && too_old != Some(context.link.generation()) {
+        if too_old.is_some() && too_old != Some(source.connector.newest()) {
             too_old = None;
         }
     }
 }
 
-/// Waits triple.
+/// The wait after this many attempts: it triples each time.
 fn wait(attempts: u32, (first, max): (Duration, Duration)) -> Duration {
     first
         .saturating_mul(3u32.saturating_pow(attempts.min(10)))
@@ -182,10 +182,10 @@ mod tests {
 
     #[test]
     fn pending_recordings_are_restored_from_their_cursors() {
-        let fresh = Pending::new("7f3", 5);
-        let begun = Pending {
+        let fresh = PendingRecording::new("7f3", 5);
+        let begun = PendingRecording {
             sid: "a/b".into(),
-            state: State {
+            state: RecordingCursor {
                 next: 47,
                 uploaded: 6,
                 attempts: 2,
@@ -203,7 +203,7 @@ mod tests {
         resume
             .cursors
             .insert("start".into(), "2026-01-05T00:00:00Z".into());
-        assert_eq!(Pending::stored(&resume), [fresh, begun.clone()]);
+        assert_eq!(PendingRecording::stored(&resume), [fresh, begun.clone()]);
         assert_eq!(
             begun.done(),
             CursorUpdate {
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_grow_threefold_up_to_the_longest() {
+    fn waits_triple_up_to_the_longest() {
         let limits = (Duration::from_secs(60), Duration::from_secs(6 * 3600));
         let minutes: Vec<u64> = (0..8)
             .map(|attempts| wait(attempts, limits).as_secs() / 60)

@@ -1,7 +1,7 @@
 use std::collections::{HashSet, VecDeque};
 
-/// The last so many events read, by hash: what overlapping windows and repeated pages are checked
-/// against.
+/// Hashes of the last events read. They show which events of overlapping windows and repeated pages
+/// are duplicates.
 #[derive(Debug)]
 pub(crate) struct Seen {
     known: HashSet<u64>,
@@ -10,7 +10,7 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
-    /// `recent`: oldest first.
+    /// `recent` begins with the oldest.
     pub(crate) fn new(max: usize, recent: &[u64]) -> Seen {
         let mut seen = Seen {
             known: HashSet::new(),
@@ -23,7 +23,7 @@ impl Seen {
         seen
     }
 
-    /// False where it was known already.
+    /// Returns whether the hash was new.
     pub(crate) fn insert(&mut self, hash: u64) -> bool {
         if !self.known.insert(hash) {
             return false;

@@ -8,8 +8,8 @@ use tokio::sync::watch;
 use tonic::Status;
 
 use crate::fake::{Fake, Script, Tls, event};
-use crate::keep::Keep;
-use crate::world::{Authority, DAY, NOW, World};
+use crate::fixture::{Authority, DAY, Fixture, NOW};
+use crate::intake::MemoryIntake;
 
 fn script() -> Script {
     Script {
@@ -19,11 +19,11 @@ fn script() -> Script {
 }
 
 #[tokio::test]
-async fn calls_say_the_servers_own_version() {
-    let mut world = World::new();
-    let fake = Fake::start(&world.authority, script()).await;
-    world.settings.address = fake.address.to_string();
-    let status = world.read(&Keep::new()).await;
+async fn calls_claim_the_servers_own_version() {
+    let mut fixture = Fixture::new();
+    let fake = Fake::start(&fixture.authority, script()).await;
+    fixture.settings.address = fake.address.to_string();
+    let status = fixture.read(&MemoryIntake::new()).await;
     assert_eq!(
         (status.cluster.as_deref(), status.server_version.as_deref()),
         (Some("example.com"), Some("17.2.1"))
@@ -42,15 +42,19 @@ async fn calls_say_the_servers_own_version() {
 }
 
 #[tokio::test]
-async fn expired_credentials_are_told_before_dialling_and_new_ones_are_taken_up() {
-    let mut world = World::new();
-    let fake = Fake::start(&world.authority, script()).await;
-    world.settings.address = fake.address.to_string();
-    std::fs::write(world.identity_path(), world.authority.identity("bot", 2024)).expect("a file");
-    let keep = Keep::new();
-    let mut running = world.start(Resume::default(), &keep);
-    let message = running.trouble("expired").await;
-    let path = world.identity_path().display().to_string();
+async fn expired_credentials_are_reported_without_connecting_and_new_ones_are_used() {
+    let mut fixture = Fixture::new();
+    let fake = Fake::start(&fixture.authority, script()).await;
+    fixture.settings.address = fake.address.to_string();
+    std::fs::write(
+        fixture.identity_path(),
+        fixture.authority.identity("bot", 2024),
+    )
+    .expect("a file");
+    let intake = MemoryIntake::new();
+    let mut running = fixture.start(Resume::default(), &intake);
+    let message = running.fails_with("expired").await;
+    let path = fixture.identity_path().display().to_string();
     for word in [
         path.as_str(),
         "2024-12-31T00:00:00Z",
@@ -60,42 +64,42 @@ async fn expired_credentials_are_told_before_dialling_and_new_ones_are_taken_up(
         assert!(message.contains(word), "{message}");
     }
     assert!(fake.script().clients.is_empty());
-    // A file that is written half is not taken; then it is whole.
-    let whole = world.authority.identity("bot", 2091);
-    std::fs::write(world.identity_path(), &whole[..whole.len() / 2]).expect("a file");
+    // A half-written file is not used; the complete one is.
+    let whole = fixture.authority.identity("bot", 2091);
+    std::fs::write(fixture.identity_path(), &whole[..whole.len() / 2]).expect("a file");
     running
-        .shows(|status| status.troubles.contains_key("credentials"))
+        .shows(|status| status.failures.contains_key("credentials"))
         .await;
-    std::fs::write(world.identity_path(), &whole).expect("a file");
+    std::fs::write(fixture.identity_path(), &whole).expect("a file");
     let status = running.status.clone();
     assert_eq!(running.ended().await, Ended::CaughtUp);
-    assert_eq!(keep.keys(FeedKind::Audit), ["e"]);
-    assert!(status.borrow().troubles.is_empty());
+    assert_eq!(intake.keys(FeedKind::Audit), ["e"]);
+    assert!(status.borrow().failures.is_empty());
 }
 
 #[tokio::test]
-async fn renewed_credentials_make_a_new_connection_while_it_runs() {
-    let mut world = World::new();
-    let fake = Fake::start(&world.authority, script()).await;
-    world.settings.address = fake.address.to_string();
-    world.settings.exit_on_last_event = false;
-    let keep = Keep::new();
-    let mut running = world.start(Resume::default(), &keep);
-    keep.holds(|contents| contents.events.len() == 1).await;
+async fn renewed_credentials_are_used_for_a_new_connection_without_a_restart() {
+    let mut fixture = Fixture::new();
+    let fake = Fake::start(&fixture.authority, script()).await;
+    fixture.settings.address = fake.address.to_string();
+    fixture.settings.exit_on_last_event = false;
+    let intake = MemoryIntake::new();
+    let mut running = fixture.start(Resume::default(), &intake);
+    intake.holds(|contents| contents.events.len() == 1).await;
     let until = running.status.borrow().credentials_until;
-    let renewed = world.authority.identity("bot", 2092);
-    std::fs::write(world.identity_path(), &renewed).expect("a file");
+    let renewed = fixture.authority.identity("bot", 2092);
+    std::fs::write(fixture.identity_path(), &renewed).expect("a file");
     running
         .shows(|status| status.credentials_until != until)
         .await;
     fake.script().events.push(event(
         "later",
         "user.login",
-        lockgate_teleport::Clock::now(&*world.clock),
+        lockgate_teleport::Clock::now(&*fixture.clock),
         0,
         &[],
     ));
-    keep.holds(|contents| contents.events.len() == 2).await;
+    intake.holds(|contents| contents.events.len() == 2).await;
     running.stop().await;
     let certificate = CertificateDer::from_pem_slice(renewed.as_bytes()).expect("a certificate");
     assert_eq!(
@@ -105,10 +109,10 @@ async fn renewed_credentials_make_a_new_connection_while_it_runs() {
 }
 
 #[tokio::test]
-async fn what_hinders_a_connection_is_named() {
-    let ours = World::new();
+async fn connection_failures_name_their_cause() {
+    let ours = Fixture::new();
     let other = Authority::new();
-    // (the server's authority, its TLS, what is said)
+    // (the server's authority, its TLS, the expected message)
     for (authority, tls, text) in [
         (
             &ours.authority,
@@ -146,48 +150,48 @@ async fn what_hinders_a_connection_is_named() {
         let fake = Fake::start_with(authority, script(), tls, 0).await;
         let mut settings = ours.settings.clone();
         settings.address = fake.address.to_string();
-        let world = World {
+        let fixture = Fixture {
             settings,
-            ..World::new()
+            ..Fixture::new()
         };
-        let mut running = world.start(Resume::default(), &Keep::new());
-        running.trouble(text).await;
+        let mut running = fixture.start(Resume::default(), &MemoryIntake::new());
+        running.fails_with(text).await;
         running.stop().await;
     }
 }
 
 #[tokio::test]
-async fn a_server_that_is_away_is_waited_for() {
-    let mut world = World::new();
-    let fake = Fake::start(&world.authority, script()).await;
+async fn an_unreachable_server_is_retried() {
+    let mut fixture = Fixture::new();
+    let fake = Fake::start(&fixture.authority, script()).await;
     let address = fake.address;
     drop(fake);
-    world.settings.address = address.to_string();
-    world.settings.exit_on_last_event = false;
-    let keep = Keep::new();
-    let mut running = world.start(Resume::default(), &keep);
-    running.trouble("cannot be reached").await;
-    let fake = Fake::start_with(&world.authority, script(), Tls::default(), address.port()).await;
-    keep.holds(|contents| contents.events.len() == 1).await;
-    // It restarts.
+    fixture.settings.address = address.to_string();
+    fixture.settings.exit_on_last_event = false;
+    let intake = MemoryIntake::new();
+    let mut running = fixture.start(Resume::default(), &intake);
+    running.fails_with("cannot be reached").await;
+    let fake = Fake::start_with(&fixture.authority, script(), Tls::default(), address.port()).await;
+    intake.holds(|contents| contents.events.len() == 1).await;
+    // The server restarts.
     drop(fake);
-    running.shows(|status| !status.troubles.is_empty()).await;
+    running.shows(|status| !status.failures.is_empty()).await;
     let mut after = script();
     after.events.push(event(
         "later",
         "user.login",
-        lockgate_teleport::Clock::now(&*world.clock),
+        lockgate_teleport::Clock::now(&*fixture.clock),
         0,
         &[],
     ));
-    let _fake = Fake::start_with(&world.authority, after, Tls::default(), address.port()).await;
-    keep.holds(|contents| contents.events.len() == 2).await;
-    running.shows(|status| status.troubles.is_empty()).await;
+    let _fake = Fake::start_with(&fixture.authority, after, Tls::default(), address.port()).await;
+    intake.holds(|contents| contents.events.len() == 2).await;
+    running.shows(|status| status.failures.is_empty()).await;
     running.stop().await;
 }
 
 #[tokio::test]
-async fn denied_access_is_told_and_tried_again() {
+async fn denied_access_is_reported_and_retried() {
     let denied = "access denied\n\tuser \"bot\" not found";
     for (ping, search) in [
         (Err(Status::permission_denied("access denied")), None),
@@ -199,42 +203,43 @@ async fn denied_access_is_told_and_tried_again() {
             )),
         ),
     ] {
-        let mut world = World::new();
+        let mut fixture = Fixture::new();
         let mut script = Script { ping, ..script() };
         if let Some(status) = search {
             script.search = Box::new(move |_, _, _| Err(status.clone()));
         }
-        let fake = Fake::start(&world.authority, script).await;
-        world.settings.address = fake.address.to_string();
-        let keep = Keep::new();
-        let mut running = world.start(Resume::default(), &keep);
-        let message = running.trouble("Teleport denies access").await;
+        let fake = Fake::start(&fixture.authority, script).await;
+        fixture.settings.address = fake.address.to_string();
+        let intake = MemoryIntake::new();
+        let mut running = fixture.start(Resume::default(), &intake);
+        let message = running.fails_with("Teleport denies access").await;
         assert!(message.contains("`list` and `read`"), "{message}");
         fake.script().ping = Ok(());
         fake.script().search = crate::fake::file_backend();
         assert_eq!(running.ended().await, Ended::CaughtUp);
-        assert_eq!(keep.keys(FeedKind::Audit), ["e"]);
+        assert_eq!(intake.keys(FeedKind::Audit), ["e"]);
     }
 }
 
 #[tokio::test]
-async fn what_cannot_begin_says_why() {
-    let world = World::new();
-    let run =
-        async |change: &dyn Fn(&mut lockgate_teleport::Settings), resume: Resume| -> SourceError {
-            let mut settings = world.settings.clone();
-            change(&mut settings);
-            let status = watch::Sender::new(SourceStatus::default());
-            let shutdown = tokio::time::sleep(Duration::from_secs(60));
-            lockgate_teleport::run(settings, resume, Keep::new(), status, shutdown)
-                .await
-                .expect_err("it cannot begin")
-        };
+async fn a_source_that_cannot_start_says_why() {
+    let fixture = Fixture::new();
+    let run = async |change: &dyn Fn(&mut lockgate_teleport::SourceSettings),
+                     resume: Resume|
+           -> SourceError {
+        let mut settings = fixture.settings.clone();
+        change(&mut settings);
+        let status = watch::Sender::new(SourceStatus::default());
+        let shutdown = tokio::time::sleep(Duration::from_secs(60));
+        lockgate_teleport::run(settings, resume, MemoryIntake::new(), status, shutdown)
+            .await
+            .expect_err("it cannot start")
+    };
     let stored = |value: &str| Resume {
         cursors: [("start".to_owned(), value.to_owned())].into(),
         ..Resume::default()
     };
-    let missing = world.folder.path().join("missing");
+    let missing = fixture.dir.path().join("missing");
 
     let error = run(
         &|settings| settings.address = "teleport.example.com".into(),
@@ -261,13 +266,13 @@ async fn what_cannot_begin_says_why() {
 
 #[tokio::test]
 async fn the_same_start_written_with_another_offset_is_the_same() {
-    let mut world = World::new();
-    let fake = Fake::start(&world.authority, script()).await;
-    world.settings.address = fake.address.to_string();
+    let mut fixture = Fixture::new();
+    let fake = Fake::start(&fixture.authority, script()).await;
+    fixture.settings.address = fake.address.to_string();
     let resume = Resume {
         cursors: [("start".to_owned(), "2026-01-01T14:00:00+02:00".to_owned())].into(),
         ..Resume::default()
     };
-    let running = world.start(resume, &Keep::new());
+    let running = fixture.start(resume, &MemoryIntake::new());
     assert_eq!(running.ended().await, Ended::CaughtUp);
 }

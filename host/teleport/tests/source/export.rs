@@ -4,8 +4,8 @@ use lockgate_model::{Day, FeedKind, Millis};
 use lockgate_teleport::{Ended, Phase, ReaderKind};
 
 use crate::fake::{Chunk, Fake, Script, event};
-use crate::keep::Keep;
-use crate::world::{DAY, NOW, World};
+use crate::fixture::{DAY, Fixture, NOW};
+use crate::intake::MemoryIntake;
 
 type Chunks = BTreeMap<String, BTreeMap<String, Chunk>>;
 
@@ -56,12 +56,12 @@ fn week(chunks_a_day: usize, events: usize) -> Chunks {
         .collect()
 }
 
-async fn world(script: Script) -> (World, Fake) {
-    let mut world = World::new();
-    let fake = Fake::start(&world.authority, script).await;
-    world.settings.address = fake.address.to_string();
-    world.settings.start_time = Some(NOW - 7 * DAY - 3_600_000);
-    (world, fake)
+async fn fixture(script: Script) -> (Fixture, Fake) {
+    let mut fixture = Fixture::new();
+    let fake = Fake::start(&fixture.authority, script).await;
+    fixture.settings.address = fake.address.to_string();
+    fixture.settings.start_time = Some(NOW - 7 * DAY - 3_600_000);
+    (fixture, fake)
 }
 
 #[tokio::test]
@@ -73,27 +73,27 @@ async fn every_event_comes_once_whether_streams_break_or_not() {
         (week(12, 20), true),
     ] {
         let expected = keys(&chunks);
-        let (world, fake) = world(Script {
+        let (fixture, fake) = fixture(Script {
             chunks: Some(chunks),
             is_flaky,
             ..Script::default()
         })
         .await;
-        let keep = Keep::new();
-        let status = world.read(&keep).await;
-        keep.assert_each_once(FeedKind::Audit, expected.clone());
+        let intake = MemoryIntake::new();
+        let status = fixture.read(&intake).await;
+        intake.assert_each_once(FeedKind::Audit, expected.clone());
         assert_eq!(
             (status.reader, status.phase),
             (Some(ReaderKind::Export), Phase::CaughtUp)
         );
         assert_eq!(status.events, expected.len() as u64);
         assert!(
-            status.troubles.is_empty() && status.reports == 0,
+            status.failures.is_empty() && status.reports == 0,
             "{status:?}"
         );
-        // From its cursors it exports nothing, and does not ask what the server can.
+        // With its cursors it exports nothing again, and does not probe the server.
         let before = fake.script().streams;
-        world.read(&keep).await;
+        fixture.read(&intake).await;
         assert_eq!(fake.script().streams, before);
         assert_eq!(
             fake.script()
@@ -107,23 +107,23 @@ async fn every_event_comes_once_whether_streams_break_or_not() {
 }
 
 #[tokio::test]
-async fn reading_goes_on_in_the_middle_of_a_chunk() {
+async fn reading_resumes_in_the_middle_of_a_chunk() {
     let (name, mut half) = chunk("c", NOW - 1000, 100);
     half.hangs_after = Some(47);
     let chunks = Chunks::from([(date(NOW), [(name, half)].into())]);
     let expected = keys(&chunks);
-    let (world, fake) = world(Script {
+    let (fixture, fake) = fixture(Script {
         chunks: Some(chunks),
         ..Script::default()
     })
     .await;
-    let keep = Keep::new();
-    // A stream that goes quiet does not hold back what came.
-    let running = world.start(keep.resume(), &keep);
-    keep.holds(|contents| contents.events.len() == 47).await;
+    let intake = MemoryIntake::new();
+    // A stream that falls silent does not delay the events that came before.
+    let running = fixture.start(intake.resume(), &intake);
+    intake.holds(|contents| contents.events.len() == 47).await;
     running.stop().await;
     assert_eq!(
-        keep.contents().cursors[&format!("export/{}/c", date(NOW))],
+        intake.contents().cursors[&format!("export/{}/c", date(NOW))],
         "at:a1:47"
     );
 
@@ -137,39 +137,39 @@ async fn reading_goes_on_in_the_middle_of_a_chunk() {
     {
         chunk.hangs_after = None;
     }
-    world.read(&keep).await;
-    assert_eq!(keep.keys(FeedKind::Audit), expected);
+    fixture.read(&intake).await;
+    assert_eq!(intake.keys(FeedKind::Audit), expected);
 }
 
 #[tokio::test]
-async fn a_store_that_stops_taking_loses_nothing() {
+async fn a_store_that_stops_accepting_events_loses_nothing() {
     let chunks = Chunks::from([(date(NOW), [chunk("c", NOW - 10_000, 3_000)].into())]);
     let expected = keys(&chunks);
-    let (world, _fake) = world(Script {
+    let (fixture, _fake) = fixture(Script {
         chunks: Some(chunks),
         ..Script::default()
     })
     .await;
-    let keep = Keep::with_room(1_500);
-    let running = world.start(keep.resume(), &keep);
-    keep.holds(|contents| contents.events.len() > 900).await;
+    let intake = MemoryIntake::with_room(1_500);
+    let running = fixture.start(intake.resume(), &intake);
+    intake.holds(|contents| contents.events.len() > 900).await;
     running.stop().await;
-    keep.grow();
-    world.read(&keep).await;
-    assert_eq!(keep.keys(FeedKind::Audit), expected);
-    assert!(keep.contents().blocks.iter().all(|&len| len <= 512));
+    intake.grow();
+    fixture.read(&intake).await;
+    assert_eq!(intake.keys(FeedKind::Audit), expected);
+    assert!(intake.contents().blocks.iter().all(|&len| len <= 512));
 }
 
 #[tokio::test]
 async fn late_chunks_are_read_while_their_date_is_open_and_closed_dates_leave_no_cursors() {
-    let (mut world, fake) = world(Script {
+    let (mut fixture, fake) = fixture(Script {
         chunks: Some(week(1, 2)),
         ..Script::default()
     })
     .await;
-    world.settings.exit_on_last_event = false;
-    let keep = Keep::new();
-    let mut running = world.start(keep.resume(), &keep);
+    fixture.settings.exit_on_last_event = false;
+    let intake = MemoryIntake::new();
+    let mut running = fixture.start(intake.resume(), &intake);
     running
         .shows(|status| status.phase == Phase::CaughtUp && status.events == 16)
         .await;
@@ -180,7 +180,8 @@ async fn late_chunks_are_read_while_their_date_is_open_and_closed_dates_leave_no
         dates
     };
     let dates = [2, 1, 0].map(|days| date(NOW - days * DAY));
-    keep.holds(|contents| open(&contents.cursors) == dates)
+    intake
+        .holds(|contents| open(&contents.cursors) == dates)
         .await;
 
     for (days, name) in [(2, "late"), (0, "new"), (3, "too-late")] {
@@ -193,21 +194,22 @@ async fn late_chunks_are_read_while_their_date_is_open_and_closed_dates_leave_no
             .or_default()
             .insert(name, chunk);
     }
-    keep.holds(|contents| contents.events.len() == 18).await;
-    let keys = keep.keys(FeedKind::Audit);
+    intake.holds(|contents| contents.events.len() == 18).await;
+    let keys = intake.keys(FeedKind::Audit);
     assert!(keys.contains(&"late-0".into()) && keys.contains(&"new-0".into()));
 
     // At midnight the next date opens and the oldest closes.
-    world.clock.advance(DAY / 2 + 1000);
+    fixture.clock.advance(DAY / 2 + 1000);
     let dates = [1, 0, -1].map(|days| date(NOW - days * DAY));
-    keep.holds(|contents| open(&contents.cursors) == dates)
+    intake
+        .holds(|contents| open(&contents.cursors) == dates)
         .await;
     running.stop().await;
-    assert_eq!(keep.contents().events.len(), 18);
+    assert_eq!(intake.contents().events.len(), 18);
 }
 
 #[tokio::test]
-async fn types_and_start_time_are_applied_here_and_the_cursor_moves_all_the_same() {
+async fn types_and_start_time_are_applied_locally_and_the_cursor_still_moves() {
     let time = NOW - 5_000;
     let events = vec![
         event("early", "user.login", time - 1, 0, &[]),
@@ -233,20 +235,20 @@ async fn types_and_start_time_are_applied_here_and_the_cursor_moves_all_the_same
         )]
         .into(),
     )]);
-    let (mut world, fake) = world(Script {
+    let (mut fixture, fake) = fixture(Script {
         chunks: Some(chunks),
         ..Script::default()
     })
     .await;
-    world.settings.start_time = Some(time);
-    world.settings.types = vec!["user.login".into(), "new.type".into()];
-    world.settings.sessions = true;
-    let keep = Keep::new();
-    let status = world.read(&keep).await;
-    assert_eq!(keep.keys(FeedKind::Audit), ["login", "unknown"]);
+    fixture.settings.start_time = Some(time);
+    fixture.settings.types = vec!["user.login".into(), "new.type".into()];
+    fixture.settings.sessions = true;
+    let intake = MemoryIntake::new();
+    let status = fixture.read(&intake).await;
+    assert_eq!(intake.keys(FeedKind::Audit), ["login", "unknown"]);
     assert_eq!(status.filtered, 3);
     assert_eq!(
-        keep.contents().cursors[&format!("export/{}/c", date(NOW))],
+        intake.contents().cursors[&format!("export/{}/c", date(NOW))],
         "read"
     );
     assert!(
@@ -257,21 +259,24 @@ async fn types_and_start_time_are_applied_here_and_the_cursor_moves_all_the_same
 
 #[tokio::test]
 async fn a_log_that_was_polled_is_exported_from_where_polling_ended() {
-    let (world, fake) = world(Script {
+    let (fixture, fake) = fixture(Script {
         chunks: Some(week(1, 2)),
         ..Script::default()
     })
     .await;
-    let keep = Keep::new();
-    let mut resume = keep.resume();
-    // Events stand at 11:00 each day. The overlap, a second, is read again.
+    let intake = MemoryIntake::new();
+    let mut resume = intake.resume();
+    // There are events at 11:00 each day. The overlap, one second, is read again.
     let until = "2026-01-06T11:00:01Z";
     resume.cursors.insert("poll/until".into(), until.into());
-    assert_eq!(world.start(resume, &keep).ended().await, Ended::CaughtUp);
+    assert_eq!(
+        fixture.start(resume, &intake).ended().await,
+        Ended::CaughtUp
+    );
     let expected = ["d2c0-0", "d2c0-1", "d1c0-0", "d1c0-1", "d0c0-0", "d0c0-1"].map(str::to_owned);
-    keep.assert_each_once(FeedKind::Audit, expected.clone());
-    assert!(!keep.contents().cursors.contains_key("poll/until"));
-    // What of that day comes late is filtered by the same time.
+    intake.assert_each_once(FeedKind::Audit, expected.clone());
+    assert!(!intake.contents().cursors.contains_key("poll/until"));
+    // Late events of that day are filtered by the same time.
     let (name, chunk) = chunk("old", NOW - 2 * DAY - 2 * 3_600_000, 3);
     fake.script()
         .chunks
@@ -280,12 +285,12 @@ async fn a_log_that_was_polled_is_exported_from_where_polling_ended() {
         .get_mut(&date(NOW - 2 * DAY))
         .expect("a date")
         .insert(name, chunk);
-    world.read(&keep).await;
-    keep.assert_each_once(FeedKind::Audit, expected);
+    fixture.read(&intake).await;
+    intake.assert_each_once(FeedKind::Audit, expected);
 }
 
 #[tokio::test]
-async fn a_chunk_that_is_not_there_is_reported_and_stops_nothing_else() {
+async fn a_missing_chunk_is_reported_and_stops_nothing_else() {
     let mut chunks = week(2, 2);
     let broken = Chunk {
         is_missing: true,
@@ -296,18 +301,19 @@ async fn a_chunk_that_is_not_there_is_reported_and_stops_nothing_else() {
         .expect("a date")
         .insert("gone".into(), broken);
     let expected = keys(&chunks);
-    let (world, fake) = world(Script {
+    let (fixture, fake) = fixture(Script {
         chunks: Some(chunks),
         ..Script::default()
     })
     .await;
-    let keep = Keep::new();
-    let mut running = world.start(keep.resume(), &keep);
-    keep.holds(|contents| contents.events.len() == expected.len())
+    let intake = MemoryIntake::new();
+    let mut running = fixture.start(intake.resume(), &intake);
+    intake
+        .holds(|contents| contents.events.len() == expected.len())
         .await;
-    running.trouble("`gone`").await;
-    keep.assert_each_once(FeedKind::Audit, expected);
-    // When it leaves the list it is given up, and that is said.
+    running.fails_with("`gone`").await;
+    intake.assert_each_once(FeedKind::Audit, expected);
+    // When it disappears from the list, it is abandoned with a report.
     fake.script()
         .chunks
         .as_mut()
@@ -325,7 +331,7 @@ async fn a_chunk_that_is_not_there_is_reported_and_stops_nothing_else() {
 }
 
 #[tokio::test]
-async fn an_event_that_is_no_json_is_kept_as_it_came() {
+async fn an_event_that_cannot_be_converted_is_stored_raw() {
     let mut odd = event("odd", "user.login", NOW - 1000, 0, &[]);
     odd.unstructured = b"\x0a\x05\x0a".to_vec().into();
     let chunks = Chunks::from([(
@@ -339,15 +345,15 @@ async fn an_event_that_is_no_json_is_kept_as_it_came() {
         )]
         .into(),
     )]);
-    let (world, _fake) = world(Script {
+    let (fixture, _fake) = fixture(Script {
         chunks: Some(chunks),
         ..Script::default()
     })
     .await;
-    let keep = Keep::new();
-    let status = world.read(&keep).await;
+    let intake = MemoryIntake::new();
+    let status = fixture.read(&intake).await;
     assert_eq!(status.unreadable, 1);
-    let events = keep.contents().events;
+    let events = intake.contents().events;
     assert_eq!(
         events.iter().map(|event| event.is_raw).collect::<Vec<_>>(),
         [true, false]

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 use tonic::Status;
 use tonic::codegen::tokio_stream::Stream;
 
-use crate::world::Authority;
+use crate::fixture::Authority;
 
 mod search;
 mod services;
@@ -35,7 +35,7 @@ pub use search::{PAGE_BYTES, Search, file_backend, search};
 #[derive(Clone, Debug, Default)]
 pub struct Chunk {
     pub events: Vec<EventUnstructured>,
-    /// Says nothing more after so many events.
+    /// Falls silent after this many events.
     pub hangs_after: Option<usize>,
     pub is_missing: bool,
 }
@@ -44,29 +44,29 @@ pub struct Chunk {
 #[derive(Clone, Debug, Default)]
 pub struct Recording {
     pub events: Vec<EventUnstructured>,
-    /// Times it is not there yet.
+    /// Requests that find it missing.
     pub missing: usize,
-    /// Times it breaks off after so many events, and with what.
+    /// For each request that fails: after how many events, and with which status.
     pub breaks: Vec<(usize, Status)>,
 }
 
-/// What the server holds, how it behaves, and what it was asked.
+/// The server's data and behaviour, and a record of the requests.
 pub struct Script {
-    /// Without: the calls of bulk export are not known.
+    /// `None`: the server does not support bulk export.
     pub chunks: Option<BTreeMap<String, BTreeMap<String, Chunk>>>,
-    /// One in three streams breaks, at a place that varies.
+    /// Every third stream breaks, at a varying position.
     pub is_flaky: bool,
     pub events: Vec<EventUnstructured>,
     pub search: Search,
-    /// Without: the call is not known.
+    /// `None`: the server does not support the call.
     pub recordings: Option<HashMap<String, Recording>>,
     pub ping: Result<(), Status>,
     pub searches: Vec<GetUnstructuredEventsRequest>,
-    /// Dates whose chunks were asked for.
+    /// Dates whose chunks were requested.
     pub lists: Vec<String>,
     /// (session, start index) of each recording opened.
     pub opened: Vec<(String, i32)>,
-    /// `version` of each call but Ping.
+    /// `version` of each call except Ping.
     pub versions: Vec<Option<String>>,
     /// The certificate of each connection's client.
     pub clients: Vec<Vec<u8>>,
@@ -102,7 +102,7 @@ pub struct Fake {
 /// How the server's TLS behaves.
 pub struct Tls {
     pub alpn: Vec<Vec<u8>>,
-    /// Whose clients it accepts; its own otherwise.
+    /// The authority whose clients it accepts; its own by default.
     pub clients_of: Option<String>,
 }
 

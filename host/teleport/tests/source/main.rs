@@ -1,10 +1,10 @@
 //! A source against a Teleport that is simulated here: gRPC over mutual TLS on a loopback socket,
-//! with the habits and the faults of real servers. Each test starts a server of its own.
+//! with the behaviour and the faults of real servers. Each test starts its own server.
 
 mod connect;
 mod export;
 mod fake;
-mod keep;
+mod fixture;
+mod intake;
 mod poll;
 mod recordings;
-mod world;

@@ -6,10 +6,10 @@ use lockgate_teleport::{Phase, ReaderKind};
 use tonic::{Code, Status};
 
 use crate::fake::{Fake, PAGE_BYTES, Script, event, file_backend, search, time_of};
-use crate::keep::Keep;
-use crate::world::{DAY, NOW, World};
+use crate::fixture::{DAY, Fixture, NOW};
+use crate::intake::MemoryIntake;
 
-/// Events over the last days; each time stands `ties` times, in the order of no key.
+/// Events over the last days. `ties` events share each time, in no key order.
 fn log(count: usize, ties: usize) -> Vec<EventUnstructured> {
     (0..count)
         .map(|at| {
@@ -29,13 +29,13 @@ fn keys(events: &[EventUnstructured]) -> Vec<String> {
     events.iter().map(|event| event.id.clone()).collect()
 }
 
-async fn world(script: Script) -> (World, Fake) {
-    let mut world = World::new();
-    let fake = Fake::start(&world.authority, script).await;
-    world.settings.address = fake.address.to_string();
-    world.settings.start_time = Some(NOW - 3 * DAY);
-    world.settings.limits.page = 20;
-    (world, fake)
+async fn fixture(script: Script) -> (Fixture, Fake) {
+    let mut fixture = Fixture::new();
+    let fake = Fake::start(&fixture.authority, script).await;
+    fixture.settings.address = fake.address.to_string();
+    fixture.settings.start_time = Some(NOW - 3 * DAY);
+    fixture.settings.limits.page = 20;
+    (fixture, fake)
 }
 
 fn with_events(events: Vec<EventUnstructured>) -> Script {
@@ -46,21 +46,21 @@ fn with_events(events: Vec<EventUnstructured>) -> Script {
 }
 
 #[tokio::test]
-async fn every_event_comes_once_in_windows_and_pages_whose_ties_reorder() {
+async fn every_event_comes_once_although_equal_times_change_their_order() {
     for ties in [1, 7] {
         let events = log(1_001, ties);
         let expected = keys(&events);
-        let (world, fake) = world(with_events(events)).await;
-        let keep = Keep::new();
-        let status = world.read(&keep).await;
+        let (fixture, fake) = fixture(with_events(events)).await;
+        let intake = MemoryIntake::new();
+        let status = fixture.read(&intake).await;
         assert_eq!(
             (status.reader, status.phase),
             (Some(ReaderKind::Poll), Phase::CaughtUp)
         );
         if ties == 1 {
-            assert_eq!(keep.keys(FeedKind::Audit), expected, "oldest first");
+            assert_eq!(intake.keys(FeedKind::Audit), expected, "oldest first");
         }
-        keep.assert_each_once(FeedKind::Audit, expected);
+        intake.assert_each_once(FeedKind::Audit, expected);
         assert_eq!((status.reports, status.backwards), (0, 0));
         let script = fake.script();
         assert!(
@@ -81,33 +81,35 @@ async fn every_event_comes_once_in_windows_and_pages_whose_ties_reorder() {
 
 #[tokio::test]
 async fn a_log_that_grows_is_followed() {
-    let (mut world, fake) = world(Script::default()).await;
-    world.settings.exit_on_last_event = false;
-    let keep = Keep::new();
-    let mut running = world.start(keep.resume(), &keep);
+    let (mut fixture, fake) = fixture(Script::default()).await;
+    fixture.settings.exit_on_last_event = false;
+    let intake = MemoryIntake::new();
+    let mut running = fixture.start(intake.resume(), &intake);
     let mut total = 0;
     for more in [3, 2, 2, 45] {
-        let now = lockgate_teleport::Clock::now(&*world.clock);
+        let now = lockgate_teleport::Clock::now(&*fixture.clock);
         fake.script().events.extend(
             (total..total + more).map(|at| event(&format!("e{at}"), "user.login", now, 0, &[])),
         );
         total += more;
-        keep.holds(|contents| contents.events.len() == total).await;
+        intake
+            .holds(|contents| contents.events.len() == total)
+            .await;
     }
     running
         .shows(|status| status.phase == Phase::CaughtUp)
         .await;
     running.stop().await;
-    keep.assert_each_once(FeedKind::Audit, (0..total).map(|at| format!("e{at}")));
+    intake.assert_each_once(FeedKind::Audit, (0..total).map(|at| format!("e{at}")));
     assert!(
-        keep.contents().duplicates > 0,
-        "windows overlap, and what comes twice is counted"
+        intake.contents().duplicates > 0,
+        "windows overlap, and duplicates are counted"
     );
 }
 
 #[tokio::test]
 async fn an_event_that_arrives_late_is_found_in_the_overlap() {
-    let (mut world, fake) = world(with_events(vec![event(
+    let (mut fixture, fake) = fixture(with_events(vec![event(
         "first",
         "user.login",
         NOW - 100,
@@ -115,15 +117,15 @@ async fn an_event_that_arrives_late_is_found_in_the_overlap() {
         &[],
     )]))
     .await;
-    world.settings.exit_on_last_event = false;
-    world.settings.limits.overlap = Duration::from_secs(600);
-    let keep = Keep::new();
-    let running = world.start(keep.resume(), &keep);
-    keep.holds(|contents| contents.events.len() == 1).await;
+    fixture.settings.exit_on_last_event = false;
+    fixture.settings.limits.overlap = Duration::from_secs(600);
+    let intake = MemoryIntake::new();
+    let running = fixture.start(intake.resume(), &intake);
+    intake.holds(|contents| contents.events.len() == 1).await;
     fake.script()
         .events
         .push(event("late", "user.login", NOW - 5_000, 0, &[]));
-    keep.holds(|contents| contents.events.len() == 2).await;
+    intake.holds(|contents| contents.events.len() == 2).await;
     running.stop().await;
 }
 
@@ -131,23 +133,20 @@ async fn an_event_that_arrives_late_is_found_in_the_overlap() {
 async fn after_a_restart_nothing_is_lost_and_nothing_comes_twice() {
     let events = log(900, 3);
     let expected = keys(&events);
-    let (world, _fake) = world(with_events(events)).await;
-    let keep = Keep::with_room(470);
-    let running = world.start(keep.resume(), &keep);
-    keep.holds(|contents| contents.events.len() > 440).await;
+    let (fixture, _fake) = fixture(with_events(events)).await;
+    let intake = MemoryIntake::with_room(470);
+    let running = fixture.start(intake.resume(), &intake);
+    intake.holds(|contents| contents.events.len() > 440).await;
     running.stop().await;
-    keep.grow();
-    let status = world.read(&keep).await;
-    keep.assert_each_once(FeedKind::Audit, expected);
-    assert!(
-        status.events < 500,
-        "it went on where it stood, and did not begin again"
-    );
+    intake.grow();
+    let status = fixture.read(&intake).await;
+    intake.assert_each_once(FeedKind::Audit, expected);
+    assert!(status.events < 500, "it resumed and did not start over");
 }
 
 #[tokio::test]
-async fn a_key_that_the_server_lost_ends_nothing() {
-    // More at one time than fits into a page, so keys are followed.
+async fn a_key_that_the_server_lost_loses_no_events() {
+    // More events of the same time than fit into a page, so keys are followed.
     let text = "x".repeat(4_000);
     let events: Vec<_> = (0..120)
         .map(|at| {
@@ -161,7 +160,7 @@ async fn a_key_that_the_server_lost_ends_nothing() {
         })
         .collect();
     let expected = keys(&events);
-    // One key is not known any more: an empty page, without an error.
+    // The server no longer knows one key: an empty page, without an error.
     let mut followed = 0;
     let forgetful = Box::new(
         move |request: &GetUnstructuredEventsRequest, events: &[EventUnstructured], _: usize| {
@@ -173,22 +172,22 @@ async fn a_key_that_the_server_lost_ends_nothing() {
             })
         },
     );
-    let (world, _fake) = world(Script {
+    let (fixture, _fake) = fixture(Script {
         search: forgetful,
         ..with_events(events)
     })
     .await;
-    let keep = Keep::new();
-    let status = world.read(&keep).await;
-    keep.assert_each_once(FeedKind::Audit, expected);
+    let intake = MemoryIntake::new();
+    let status = fixture.read(&intake).await;
+    intake.assert_each_once(FeedKind::Audit, expected);
     assert_eq!(status.reports, 0);
 }
 
 #[tokio::test]
 async fn an_event_larger_than_a_page_is_stepped_over_and_reported() {
     let big = "x".repeat(PAGE_BYTES);
-    // In the middle of a window, as the first of one, and close to one that is the newest; in days
-    // that are full, and in one minute.
+    // In the middle of a window, at its beginning, and near the newest event; spread over days, and
+    // within one minute.
     let minute: Vec<_> = (0..200)
         .map(|at| {
             event(
@@ -222,11 +221,11 @@ async fn an_event_larger_than_a_page_is_stepped_over_and_reported() {
             .filter(|(at, _)| !oversized.contains(at))
             .map(|(_, event)| event.id.clone())
             .collect();
-        let (mut world, _fake) = world(with_events(events.clone())).await;
-        world.settings.start_time = Some(NOW - 3 * DAY - 3_600_000);
-        let keep = Keep::new();
-        let status = world.read(&keep).await;
-        assert_eq!(keep.keys(FeedKind::Audit), expected);
+        let (mut fixture, _fake) = fixture(with_events(events.clone())).await;
+        fixture.settings.start_time = Some(NOW - 3 * DAY - 3_600_000);
+        let intake = MemoryIntake::new();
+        let status = fixture.read(&intake).await;
+        assert_eq!(intake.keys(FeedKind::Audit), expected);
         assert_eq!(status.reports, oversized.len() as u64, "{status:?}");
         let report = status.last_report.expect("a report");
         assert!(
@@ -236,7 +235,7 @@ async fn an_event_larger_than_a_page_is_stepped_over_and_reported() {
     }
 }
 
-/// Fails as soon as a page would hold this event, as a server does that cannot convert it.
+/// Fails for every page that would contain this event, like a server that cannot convert it.
 fn refuses(gone: String) -> crate::fake::Search {
     Box::new(move |request, events, calls| {
         let page = search(request, events, calls);
@@ -250,32 +249,32 @@ fn refuses(gone: String) -> crate::fake::Search {
 }
 
 #[tokio::test]
-async fn an_event_that_the_server_cannot_convert_costs_only_itself_and_is_reported() {
+async fn only_the_event_that_the_server_cannot_convert_is_lost_and_it_is_reported() {
     for at in [0, 31, 199] {
         let events = log(200, 1);
         let mut expected = keys(&events);
         let gone = expected.remove(at);
-        let (world, _fake) = world(Script {
+        let (fixture, _fake) = fixture(Script {
             search: refuses(gone),
             ..with_events(events)
         })
         .await;
-        let keep = Keep::new();
-        let status = world.read(&keep).await;
-        assert_eq!(keep.keys(FeedKind::Audit), expected, "{at}");
+        let intake = MemoryIntake::new();
+        let status = fixture.read(&intake).await;
+        assert_eq!(intake.keys(FeedKind::Audit), expected, "{at}");
         assert_eq!(status.reports, 1, "{status:?}");
         let report = status.last_report.expect("a report");
         assert!(
             report.contains("readUint64") && report.contains("are missing"),
             "{report}"
         );
-        assert!(status.troubles.is_empty());
+        assert!(status.failures.is_empty());
     }
 }
 
 #[tokio::test]
 async fn a_day_that_cannot_be_searched_is_left_out_with_a_report() {
-    // The file backend converts a day from its beginning: nothing of it can be had.
+    // The file backend converts a day from its beginning, so no event of the day can be read.
     let events = log(200, 1);
     let bad = (NOW - 2 * DAY).div_euclid(DAY);
     let is_bad = move |time: Millis| time.div_euclid(DAY) == bad;
@@ -299,23 +298,23 @@ async fn a_day_that_cannot_be_searched_is_left_out_with_a_report() {
             .cloned()
             .collect::<Vec<_>>(),
     );
-    let (world, _fake) = world(Script {
+    let (fixture, _fake) = fixture(Script {
         search,
         ..with_events(events)
     })
     .await;
-    let keep = Keep::new();
-    let status = world.read(&keep).await;
+    let intake = MemoryIntake::new();
+    let status = fixture.read(&intake).await;
     assert_eq!(
-        keep.keys(FeedKind::Audit),
+        intake.keys(FeedKind::Audit),
         expected,
-        "all that can be searched is there"
+        "every other event is there"
     );
     assert_eq!(status.reports, 1, "{status:?}");
 }
 
 #[tokio::test]
-async fn an_outage_of_the_backend_is_waited_for() {
+async fn an_outage_of_the_backend_is_retried() {
     let events = log(200, 2);
     let expected = keys(&events);
     let outage = Box::new(
@@ -326,23 +325,23 @@ async fn an_outage_of_the_backend_is_waited_for() {
             }
         },
     );
-    let (world, _fake) = world(Script {
+    let (fixture, _fake) = fixture(Script {
         search: outage,
         ..with_events(events)
     })
     .await;
-    let keep = Keep::new();
-    let status = world.read(&keep).await;
-    keep.assert_each_once(FeedKind::Audit, expected);
+    let intake = MemoryIntake::new();
+    let status = fixture.read(&intake).await;
+    intake.assert_each_once(FeedKind::Audit, expected);
     assert_eq!(status.reports, 0, "{status:?}");
 }
 
 #[tokio::test]
-async fn a_server_that_goes_in_circles_is_stepped_past() {
+async fn a_repeated_page_is_skipped() {
     let events = log(200, 1);
     let stuck = events[60].clone();
     let expected = keys(&events);
-    // At one event the key leads back to the page itself.
+    // At one event, the key leads back to the same page.
     let circle = Box::new(
         move |request: &GetUnstructuredEventsRequest,
               events: &[EventUnstructured],
@@ -359,14 +358,14 @@ async fn a_server_that_goes_in_circles_is_stepped_past() {
             Ok(page)
         },
     );
-    let (world, _fake) = world(Script {
+    let (fixture, _fake) = fixture(Script {
         search: circle,
         ..with_events(events)
     })
     .await;
-    let keep = Keep::new();
-    let status = world.read(&keep).await;
-    keep.assert_each_once(FeedKind::Audit, expected);
+    let intake = MemoryIntake::new();
+    let status = fixture.read(&intake).await;
+    intake.assert_each_once(FeedKind::Audit, expected);
     assert!(
         status
             .last_report
@@ -375,7 +374,7 @@ async fn a_server_that_goes_in_circles_is_stepped_past() {
 }
 
 #[tokio::test]
-async fn a_server_that_sends_the_newest_first_is_complained_about_and_loses_nothing() {
+async fn a_server_that_sends_the_newest_first_is_reported_and_loses_nothing() {
     let events = log(300, 1);
     let expected = keys(&events);
     let mut inner = file_backend();
@@ -388,23 +387,23 @@ async fn a_server_that_sends_the_newest_first_is_complained_about_and_loses_noth
             inner(&request, events, calls)
         },
     );
-    let (world, _fake) = world(Script {
+    let (fixture, _fake) = fixture(Script {
         search: newest_first,
         ..with_events(events)
     })
     .await;
-    let keep = Keep::with_room(60);
-    let mut running = world.start(keep.resume(), &keep);
+    let intake = MemoryIntake::with_room(60);
+    let mut running = fixture.start(intake.resume(), &intake);
     running.shows(|status| status.events == 60).await;
     assert_eq!(running.status.borrow().backwards, 1);
     running.stop().await;
-    keep.grow();
-    world.read(&keep).await;
-    keep.assert_each_once(FeedKind::Audit, expected);
+    intake.grow();
+    fixture.read(&intake).await;
+    intake.assert_each_once(FeedKind::Audit, expected);
 }
 
 #[tokio::test]
-async fn types_are_asked_for_and_checked() {
+async fn types_are_requested_and_checked() {
     let mut events = log(100, 1);
     events.push(event("role", "role.created", NOW - DAY, 0, &[]));
     // A server that ignores the types.
@@ -418,15 +417,15 @@ async fn types_are_asked_for_and_checked() {
         },
     );
     for search in [file_backend(), ignorant] {
-        let (mut world, fake) = world(Script {
+        let (mut fixture, fake) = fixture(Script {
             search,
             ..with_events(events.clone())
         })
         .await;
-        world.settings.types = vec!["role.created".into()];
-        let keep = Keep::new();
-        world.read(&keep).await;
-        assert_eq!(keep.keys(FeedKind::Audit), ["role"]);
+        fixture.settings.types = vec!["role.created".into()];
+        let intake = MemoryIntake::new();
+        fixture.read(&intake).await;
+        assert_eq!(intake.keys(FeedKind::Audit), ["role"]);
         assert!(
             fake.script()
                 .searches

@@ -7,8 +7,8 @@ use lockgate_teleport::proto::auditlog::EventUnstructured;
 use tonic::Status;
 
 use crate::fake::{Fake, Recording, Script, event};
-use crate::keep::Keep;
-use crate::world::{DAY, NOW, World};
+use crate::fixture::{DAY, Fixture, NOW};
+use crate::intake::MemoryIntake;
 
 fn upload(sid: &str, time: Millis) -> EventUnstructured {
     event(
@@ -43,8 +43,10 @@ fn keys(sid: &str, len: i64) -> Vec<String> {
         .collect()
 }
 
-async fn world(recordings: impl IntoIterator<Item = (&'static str, Recording)>) -> (World, Fake) {
-    let mut world = World::new();
+async fn fixture(
+    recordings: impl IntoIterator<Item = (&'static str, Recording)>,
+) -> (Fixture, Fake) {
+    let mut fixture = Fixture::new();
     let recordings: BTreeMap<String, Recording> = recordings
         .into_iter()
         .map(|(sid, recording)| (sid.to_owned(), recording))
@@ -55,7 +57,7 @@ async fn world(recordings: impl IntoIterator<Item = (&'static str, Recording)>) 
         .collect();
     let recordings = Some(recordings.into_iter().collect());
     let fake = Fake::start(
-        &world.authority,
+        &fixture.authority,
         Script {
             events,
             recordings,
@@ -63,10 +65,10 @@ async fn world(recordings: impl IntoIterator<Item = (&'static str, Recording)>) 
         },
     )
     .await;
-    world.settings.address = fake.address.to_string();
-    world.settings.sessions = true;
-    world.settings.exit_on_last_event = false;
-    (world, fake)
+    fixture.settings.address = fake.address.to_string();
+    fixture.settings.sessions = true;
+    fixture.settings.exit_on_last_event = false;
+    (fixture, fake)
 }
 
 fn has_no_pending(cursors: &BTreeMap<String, String>) -> bool {
@@ -75,14 +77,14 @@ fn has_no_pending(cursors: &BTreeMap<String, String>) -> bool {
 
 #[tokio::test]
 async fn an_announced_recording_is_downloaded_and_its_cursor_comes_and_goes_with_the_events() {
-    let (mut world, fake) = world([
+    let (mut fixture, fake) = fixture([
         ("s-1", recording("s-1", 1_200)),
         ("s-2", recording("s-2", 3)),
     ])
     .await;
-    world.settings.exit_on_last_event = true;
-    let keep = Keep::new();
-    let status = world.read(&keep).await;
+    fixture.settings.exit_on_last_event = true;
+    let intake = MemoryIntake::new();
+    let status = fixture.read(&intake).await;
     assert_eq!(
         (
             status.recordings_done,
@@ -91,11 +93,11 @@ async fn an_announced_recording_is_downloaded_and_its_cursor_comes_and_goes_with
         ),
         (2, 0, 0)
     );
-    keep.assert_each_once(
+    intake.assert_each_once(
         FeedKind::Sessions,
         [keys("s-1", 1_200), keys("s-2", 3)].concat(),
     );
-    let contents = keep.contents();
+    let contents = intake.contents();
     assert!(has_no_pending(&contents.cursors));
     let with_upload = contents
         .appends
@@ -129,20 +131,20 @@ async fn an_announced_recording_is_downloaded_and_its_cursor_comes_and_goes_with
 #[tokio::test]
 async fn recordings_that_are_not_wanted_or_whose_announcement_is_filtered_are_not_opened() {
     for (sessions, types) in [(false, vec![]), (true, vec!["user.login".to_owned()])] {
-        let (mut world, fake) = world([("s-1", recording("s-1", 3))]).await;
-        world.settings.exit_on_last_event = true;
-        world.settings.sessions = sessions;
-        world.settings.types = types;
-        let keep = Keep::new();
-        world.read(&keep).await;
+        let (mut fixture, fake) = fixture([("s-1", recording("s-1", 3))]).await;
+        fixture.settings.exit_on_last_event = true;
+        fixture.settings.sessions = sessions;
+        fixture.settings.types = types;
+        let intake = MemoryIntake::new();
+        fixture.read(&intake).await;
         assert!(fake.script().opened.is_empty());
-        assert!(has_no_pending(&keep.contents().cursors));
+        assert!(has_no_pending(&intake.contents().cursors));
     }
 }
 
 #[tokio::test]
-async fn a_recording_that_is_not_there_yet_is_asked_for_again() {
-    let (world, fake) = world([(
+async fn a_missing_recording_is_requested_again() {
+    let (fixture, fake) = fixture([(
         "s-1",
         Recording {
             missing: 2,
@@ -150,24 +152,24 @@ async fn a_recording_that_is_not_there_yet_is_asked_for_again() {
         },
     )])
     .await;
-    let keep = Keep::new();
-    let mut running = world.start(Resume::default(), &keep);
+    let intake = MemoryIntake::new();
+    let mut running = fixture.start(Resume::default(), &intake);
     running.shows(|status| status.recordings_done == 1).await;
-    assert_eq!(keep.keys(FeedKind::Sessions), keys("s-1", 5));
+    assert_eq!(intake.keys(FeedKind::Sessions), keys("s-1", 5));
     assert_eq!(fake.script().opened.len(), 3);
     assert!(
         running
             .shows(|status| status.recordings_pending == 0)
             .await
-            .troubles
+            .failures
             .is_empty()
     );
     running.stop().await;
 }
 
 #[tokio::test]
-async fn a_recording_that_never_comes_is_given_up_with_a_report() {
-    let (mut world, fake) = world([(
+async fn a_recording_that_never_appears_is_abandoned_with_a_report() {
+    let (mut fixture, fake) = fixture([(
         "s-1",
         Recording {
             missing: usize::MAX,
@@ -176,26 +178,27 @@ async fn a_recording_that_never_comes_is_given_up_with_a_report() {
     )])
     .await;
     // Uploaded an hour ago.
-    world.settings.limits.recording_patience = Duration::from_secs(3_000);
-    let keep = Keep::new();
-    let mut running = world.start(Resume::default(), &keep);
+    fixture.settings.limits.recording_patience = Duration::from_secs(3_000);
+    let intake = MemoryIntake::new();
+    let mut running = fixture.start(Resume::default(), &intake);
     let status = running
         .shows(|status| status.recordings_lost == 1 && status.reports == 1)
         .await;
     let report = status.last_report.expect("a report");
     assert!(
-        report.contains("`s-1`") && report.contains("not come in time"),
+        report.contains("`s-1`") && report.contains("did not appear in time"),
         "{report}"
     );
-    keep.holds(|contents| has_no_pending(&contents.cursors))
+    intake
+        .holds(|contents| has_no_pending(&contents.cursors))
         .await;
     assert_eq!(fake.script().opened.len(), 2);
     running.stop().await;
 }
 
 #[tokio::test]
-async fn a_server_too_old_for_recordings_is_told_of_once_and_they_stay_pending() {
-    let (world, fake) = world((0..6).map(|at| {
+async fn a_server_too_old_for_recordings_is_reported_once_and_they_stay_pending() {
+    let (fixture, fake) = fixture((0..6).map(|at| {
         (
             ["s-0", "s-1", "s-2", "s-3", "s-4", "s-5"][at],
             recording("s", 1),
@@ -203,11 +206,14 @@ async fn a_server_too_old_for_recordings_is_told_of_once_and_they_stay_pending()
     }))
     .await;
     fake.script().recordings = None;
-    let mut settings = world.settings.clone();
+    let mut settings = fixture.settings.clone();
     settings.limits.recordings = 1;
-    let world = World { settings, ..world };
-    let keep = Keep::new();
-    let mut running = world.start(Resume::default(), &keep);
+    let fixture = Fixture {
+        settings,
+        ..fixture
+    };
+    let intake = MemoryIntake::new();
+    let mut running = fixture.start(Resume::default(), &intake);
     let status = running
         .shows(|status| status.reports == 1 && status.recordings_pending == 6)
         .await;
@@ -216,22 +222,24 @@ async fn a_server_too_old_for_recordings_is_told_of_once_and_they_stay_pending()
             .last_report
             .is_some_and(|report| report.contains("StreamUnstructuredSessionEvents"))
     );
-    // The log is read all the same.
+    // The audit log is still read.
     fake.script().events.push(event(
         "later",
         "user.login",
-        lockgate_teleport::Clock::now(&*world.clock),
+        lockgate_teleport::Clock::now(&*fixture.clock),
         0,
         &[],
     ));
-    keep.holds(|contents| contents.events.iter().any(|event| event.key == "later"))
+    intake
+        .holds(|contents| contents.events.iter().any(|event| event.key == "later"))
         .await;
     assert_eq!(
         (fake.script().opened.len(), running.status.borrow().reports),
         (1, 1)
     );
     assert_eq!(
-        keep.contents()
+        intake
+            .contents()
             .cursors
             .keys()
             .filter(|key| key.starts_with("session/"))
@@ -242,12 +250,12 @@ async fn a_server_too_old_for_recordings_is_told_of_once_and_they_stay_pending()
 }
 
 #[tokio::test]
-async fn a_download_that_broke_off_goes_on_where_it_stood() {
+async fn an_interrupted_download_resumes() {
     let breaks = vec![
         (600, Status::unavailable("restart")),
         (0, Status::unavailable("restart")),
     ];
-    let (world, fake) = world([(
+    let (fixture, fake) = fixture([(
         "s-1",
         Recording {
             breaks,
@@ -255,11 +263,11 @@ async fn a_download_that_broke_off_goes_on_where_it_stood() {
         },
     )])
     .await;
-    let keep = Keep::new();
-    let mut running = world.start(Resume::default(), &keep);
+    let intake = MemoryIntake::new();
+    let mut running = fixture.start(Resume::default(), &intake);
     running.shows(|status| status.recordings_done == 1).await;
     running.stop().await;
-    assert_eq!(keep.keys(FeedKind::Sessions), keys("s-1", 1_000));
+    assert_eq!(intake.keys(FeedKind::Sessions), keys("s-1", 1_000));
     let starts: Vec<i32> = fake
         .script()
         .opened
@@ -271,24 +279,24 @@ async fn a_download_that_broke_off_goes_on_where_it_stood() {
 
 #[tokio::test]
 async fn a_pending_recording_is_downloaded_after_a_restart() {
-    let (mut world, _fake) = world([("s-1", recording("s-1", 10))]).await;
-    world.settings.exit_on_last_event = true;
-    let keep = Keep::new();
+    let (mut fixture, _fake) = fixture([("s-1", recording("s-1", 10))]).await;
+    fixture.settings.exit_on_last_event = true;
+    let intake = MemoryIntake::new();
     let mut resume = Resume::default();
     resume.cursors.insert(
         "session/s-1".into(),
         format!(r#"{{"next":4,"uploaded":{NOW},"attempts":0,"not_before":0}}"#),
     );
-    // The announcement lies before the start.
-    world.settings.start_time = Some(NOW - 60_000);
-    let running = world.start(resume, &keep);
+    // The announcement is older than the start.
+    fixture.settings.start_time = Some(NOW - 60_000);
+    let running = fixture.start(resume, &intake);
     running.ended().await;
-    assert_eq!(keep.keys(FeedKind::Sessions), keys("s-1", 10)[4..]);
-    assert!(has_no_pending(&keep.contents().cursors));
+    assert_eq!(intake.keys(FeedKind::Sessions), keys("s-1", 10)[4..]);
+    assert!(has_no_pending(&intake.contents().cursors));
 }
 
 #[tokio::test]
-async fn a_recording_that_cannot_be_read_to_its_end_is_kept_as_far_as_it_goes() {
+async fn the_readable_part_of_a_damaged_recording_is_kept() {
     let cut = || (3, Status::unknown("unexpected EOF"));
     let breaks = vec![cut(), (0, cut().1), (0, cut().1), (0, cut().1)];
     let odd = Recording {
@@ -298,7 +306,7 @@ async fn a_recording_that_cannot_be_read_to_its_end_is_kept_as_far_as_it_goes() 
         )],
         ..recording("s-2", 5)
     };
-    let (world, fake) = world([
+    let (fixture, fake) = fixture([
         (
             "s-1",
             Recording {
@@ -309,12 +317,12 @@ async fn a_recording_that_cannot_be_read_to_its_end_is_kept_as_far_as_it_goes() 
         ("s-2", odd),
     ])
     .await;
-    let keep = Keep::new();
-    let mut running = world.start(Resume::default(), &keep);
+    let intake = MemoryIntake::new();
+    let mut running = fixture.start(Resume::default(), &intake);
     let status = running.shows(|status| status.recordings_lost == 2).await;
     assert_eq!(status.reports, 2);
     running.stop().await;
-    assert_eq!(keep.keys(FeedKind::Sessions), keys("s-1", 3));
+    assert_eq!(intake.keys(FeedKind::Sessions), keys("s-1", 3));
     assert_eq!(
         fake.script()
             .opened
@@ -326,9 +334,9 @@ async fn a_recording_that_cannot_be_read_to_its_end_is_kept_as_far_as_it_goes() 
 }
 
 #[tokio::test]
-async fn an_empty_recording_is_remarked_on() {
-    let (world, _fake) = world([("s-1", recording("s-1", 0))]).await;
-    let mut running = world.start(Resume::default(), &Keep::new());
+async fn an_empty_recording_is_reported() {
+    let (fixture, _fake) = fixture([("s-1", recording("s-1", 0))]).await;
+    let mut running = fixture.start(Resume::default(), &MemoryIntake::new());
     let status = running
         .shows(|status| status.recordings_done == 1 && status.reports == 1)
         .await;

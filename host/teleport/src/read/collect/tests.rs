@@ -35,7 +35,7 @@ fn audit(types: &[&str], start: Millis) -> Collector {
 }
 
 #[test]
-fn events_keep_what_they_are() {
+fn events_keep_their_fields() {
     let mut collector = audit(&[], 0);
     let known = event(
         "user.login",
@@ -74,7 +74,7 @@ fn events_keep_what_they_are() {
 }
 
 #[test]
-fn types_and_start_filter_and_an_unknown_event_goes_by_the_type_it_came_with() {
+fn types_and_start_filter_events_and_an_unknown_event_is_matched_by_its_original_type() {
     let mut collector = audit(&["user.login", "new.type"], 5_000);
     let taken = [
         event("user.login", 5, &[]),
@@ -90,7 +90,7 @@ fn types_and_start_filter_and_an_unknown_event_goes_by_the_type_it_came_with() {
 }
 
 #[test]
-fn repetition_is_the_same_key_with_the_same_payload() {
+fn a_duplicate_has_the_same_key_and_payload() {
     let mut seen = Seen::new(9, &[]);
     let mut collector = audit(&[], 0);
     let one = event("a", 1, &[("uid", "u-1"), ("n", "1")]);
@@ -99,7 +99,7 @@ fn repetition_is_the_same_key_with_the_same_payload() {
         [&one, &same_uid, &one, &same_uid].map(|event| collector.push(event, Some(&mut seen)));
     assert_eq!(taken, [true, true, false, false]);
     assert_eq!(collector.take().duplicates, 2);
-    // After a restart: the store computes the hashes from what it holds.
+    // After a restart, the store computes the hashes from its events.
     let mut collector = audit(&[], 0);
     collector.push(&one, None);
     let parts = collector.take().events;
@@ -113,14 +113,14 @@ fn uploads_announce_recordings_unless_they_are_filtered() {
     let mut all = audit(&[], 0);
     all.push(&upload, None);
     all.push(&event("session.upload", 5, &[]), None);
-    assert_eq!(all.take().announced, [Pending::new("s-1", 5123)]);
+    assert_eq!(all.take().announced, [PendingRecording::new("s-1", 5123)]);
     let mut some = audit(&["user.login"], 0);
     some.push(&upload, None);
     assert!(some.take().announced.is_empty());
 }
 
 #[test]
-fn a_recording_is_taken_whole_and_its_keys_begin_with_the_session() {
+fn a_recording_is_not_filtered_and_its_keys_begin_with_the_session() {
     let mut collector = Collector::new(Feed::Recording { sid: "s-1".into() });
     assert!(collector.push(&event("print", 0, &[]), None));
     assert!(collector.push(

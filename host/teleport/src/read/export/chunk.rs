@@ -5,83 +5,79 @@ use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
 use super::cursor::{Position, chunk_key, update};
-use crate::connect::{Failure, to_proto};
-use crate::context::Context;
+use crate::connect::Failure;
 use crate::proto::auditlog::{ExportEventUnstructured, ExportUnstructuredEventsRequest};
 use crate::read::Collector;
+use crate::source::Source;
+use crate::time::to_proto;
 use crate::{Closed, Intake};
 
 /// How reading a chunk ended.
-pub(super) enum End {
+pub(super) enum ChunkEnd {
     Read,
-    /// It failed so often in one place that the others should not wait for it. The server's cursor
-    /// of that place.
+    /// It failed so often at this cursor of the server that the other dates should not wait for it.
     Stuck(String),
 }
 
-/// Reads a chunk to its end, from a cursor, through every interruption.
+/// Reads a chunk from a cursor to its end, resuming after every interruption.
 pub(super) async fn read<I: Intake>(
-    context: &Arc<Context<I>>,
+    source: &Arc<Source<I>>,
     day: Day,
     chunk: &str,
     mut cursor: String,
-) -> Result<End, Closed> {
+) -> Result<ChunkEnd, Closed> {
     let place = chunk_key(day, chunk);
-    let mut collector = Collector::audit(context);
-    let mut backoff = context.backoff();
+    let mut collector = Collector::audit(source);
+    let mut backoff = source.backoff();
     loop {
-        let mut client = context.link.client().await;
+        let mut connection = source.connector.connection().await;
         let before = cursor.clone();
         let request = ExportUnstructuredEventsRequest {
             date: Some(to_proto(day.start())),
             chunk: chunk.to_owned(),
             cursor: cursor.clone(),
         };
-        let opened = client.audit.export_unstructured_events(request);
-        let failure = match context
-            .timed(async { Ok(opened.await?.into_inner()) })
-            .await
-        {
-            Ok(stream) => pump(context, day, chunk, stream, &mut collector, &mut cursor).await?,
+        let opened = connection.audit.export_unstructured_events(request);
+        let failure = match source.timed(async { Ok(opened.await?.into_inner()) }).await {
+            Ok(stream) => pump(source, day, chunk, stream, &mut collector, &mut cursor).await?,
             Err(failure) => Some(failure),
         };
         let Some(failure) = failure else {
-            context
+            source
                 .store(&mut collector, vec![update(day, chunk, &Position::Read)])
                 .await?;
-            context.board.clear(&place);
-            return Ok(End::Read);
+            source.status.clear_failure(&place);
+            return Ok(ChunkEnd::Read);
         };
-        // What came before the failure is good.
-        flush(context, day, chunk, &mut collector, &cursor).await?;
-        context.link.failed(client.generation, &failure).await;
+        // The events before the failure are complete.
+        flush(source, day, chunk, &mut collector, &cursor).await?;
+        source.connector.failed(connection.id, &failure).await;
         if cursor != before {
             backoff.reset();
         }
-        context.board.trouble(
+        source.status.set_failure(
             &place,
             format!("the chunk `{chunk}` of {day} cannot be read: {failure}"),
         );
-        let is_here = matches!(failure, Failure::NotFound { .. } | Failure::Refused { .. });
-        if is_here && backoff.failures() + 1 >= context.settings.limits.export_attempts {
-            return Ok(End::Stuck(cursor));
+        let is_permanent = matches!(failure, Failure::NotFound { .. } | Failure::Refused { .. });
+        if is_permanent && backoff.failures() + 1 >= source.settings.limits.export_attempts {
+            return Ok(ChunkEnd::Stuck(cursor));
         }
-        context.pause(&mut backoff).await;
+        source.pause(&mut backoff).await;
     }
 }
 
-/// Reads one stream; `None` is its end.
+/// Reads one stream. Returns `None` at its end.
 async fn pump<I: Intake>(
-    context: &Arc<Context<I>>,
+    source: &Arc<Source<I>>,
     day: Day,
     chunk: &str,
     mut stream: Streaming<ExportEventUnstructured>,
     collector: &mut Collector,
     cursor: &mut String,
 ) -> Result<Option<Failure>, Closed> {
-    let limits = &context.settings.limits;
-    // Set when something begins to wait in the collector, and only looked at while the stream is
-    // silent.
+    let limits = &source.settings.limits;
+    // Set when the collector gets its first event, and checked only while the stream is silent.
     let flush_at = tokio::time::sleep(limits.flush);
     tokio::pin!(flush_at);
     let silence = tokio::time::sleep(limits.call);
@@ -92,7 +88,7 @@ async fn pump<I: Intake>(
             biased;
             message = stream.message() => message,
             () = &mut flush_at, if dirty => {
-                flush(context, day, chunk, collector, cursor).await?;
+                flush(source, day, chunk, collector, cursor).await?;
                 dirty = false;
                 silence.as_mut().reset(Instant::now() + limits.call);
                 continue;
@@ -102,7 +98,7 @@ async fn pump<I: Intake>(
         let message = match message {
             Ok(Some(message)) => message,
             Ok(None) => return Ok(None),
-            Err(status) => return Ok(Some(Failure::of(&context.settings.address, &status))),
+            Err(status) => return Ok(Some(Failure::of(&source.settings.address, &status))),
         };
         if let Some(event) = &message.event {
             collector.push(event, None);
@@ -115,16 +111,16 @@ async fn pump<I: Intake>(
             flush_at.as_mut().reset(Instant::now() + limits.flush);
         }
         if collector.is_full() {
-            flush(context, day, chunk, collector, cursor).await?;
+            flush(source, day, chunk, collector, cursor).await?;
             dirty = false;
-            // The store may have taken long.
+            // Storing may have taken long.
             silence.as_mut().reset(Instant::now() + limits.call);
         }
     }
 }
 
 async fn flush<I: Intake>(
-    context: &Arc<Context<I>>,
+    source: &Arc<Source<I>>,
     day: Day,
     chunk: &str,
     collector: &mut Collector,
@@ -135,5 +131,5 @@ async fn flush<I: Intake>(
     } else {
         vec![update(day, chunk, &Position::At(cursor.to_owned()))]
     };
-    context.store(collector, moved).await
+    source.store(collector, moved).await
 }

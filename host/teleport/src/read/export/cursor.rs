@@ -3,16 +3,16 @@ use std::collections::{BTreeMap, HashMap};
 use lockgate_model::{CursorUpdate, Day, Millis};
 
 use crate::Resume;
-use crate::connect::parse_time;
+use crate::time::parse_time;
 
-/// What the keys of bulk export begin with.
+/// Prefix of the cursor keys of bulk export.
 pub(crate) const PREFIX: &str = "export/";
 /// The value of a date's cursor.
 pub(super) const OPEN: &str = "open";
 const READ: &str = "read";
 const AT: &str = "at:";
 
-/// How far a chunk was read.
+/// The position in a chunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Position {
     /// The server's cursor; empty at the start.
@@ -20,7 +20,7 @@ pub(super) enum Position {
     Read,
 }
 
-/// The chunks of a date that were begun.
+/// The chunks of a date that have been begun.
 pub(super) type Chunks = HashMap<String, Position>;
 
 pub(super) fn date_key(day: Day) -> String {
@@ -42,8 +42,8 @@ pub(super) fn update(day: Day, chunk: &str, position: &Position) -> CursorUpdate
     }
 }
 
-/// The dates and chunks in the store. What cannot be read is as if it were not there: then it is
-/// read again.
+/// The open dates and their chunks, from the store. A cursor that cannot be parsed is ignored, so
+/// its chunk is read again.
 pub(super) fn stored(resume: &Resume) -> BTreeMap<Day, Chunks> {
     let mut dates: BTreeMap<Day, Chunks> = BTreeMap::new();
     for (key, value) in &resume.cursors {
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_written_is_read_again() {
+    fn cursors_are_read_as_written() {
         let day = Day::of(1_767_600_000_000);
         let positions = [
             ("c-1", Position::At("a1:47".into())),

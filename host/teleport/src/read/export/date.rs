@@ -7,73 +7,74 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::chunk::{self, End};
+use super::chunk::{self, ChunkEnd};
 use super::cursor::{Chunks, Position, chunk_key, date_key};
-use crate::connect::{Failure, to_proto};
-use crate::context::Context;
+use crate::connect::Failure;
 use crate::proto::auditlog::GetEventExportChunksRequest;
+use crate::source::Source;
+use crate::time::to_proto;
 use crate::{Closed, Intake};
 
-/// How a date stands after a look at its list of chunks.
+/// The progress of a date when its chunks were last listed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Progress {
-    /// The list had nothing to begin.
-    quiet: bool,
-    /// Chunks that could not be read and are tried again later.
+pub(super) struct DateProgress {
+    /// There was no chunk left to begin.
+    idle: bool,
+    /// Chunks that could not be read and will be retried later.
     stuck: usize,
 }
 
-impl Progress {
-    /// The next date may begin: one chunk that cannot be read does not stop the log.
-    pub(super) fn has_nothing_new(self) -> bool {
-        self.quiet
+impl DateProgress {
+    /// Whether the next date may begin. A chunk that cannot be read does not stop the log.
+    pub(super) fn is_idle(self) -> bool {
+        self.idle
     }
 
     pub(super) fn is_complete(self) -> bool {
-        self.quiet && self.stuck == 0
+        self.idle && self.stuck == 0
     }
 }
 
-/// A chunk that is left alone for a while.
+/// A failing chunk, and when to retry it.
 struct Stuck {
     until: Instant,
     backoff: Backoff,
 }
 
-/// Looks for chunks of a date and reads them, again and again, until it is closed. Gives the keys
-/// of its cursors then.
+/// Lists the chunks of a date and reads new ones, repeatedly, until the date is closed. Returns the
+/// keys of its cursors.
 pub(super) async fn work<I: Intake>(
-    context: Arc<Context<I>>,
+    source: Arc<Source<I>>,
     day: Day,
     mut chunks: Chunks,
-    dates: watch::Sender<BTreeMap<Day, Progress>>,
+    dates: watch::Sender<BTreeMap<Day, DateProgress>>,
     close: Arc<Notify>,
 ) -> Result<(Day, Vec<String>), Closed> {
-    let limits = &context.settings.limits;
+    let limits = &source.settings.limits;
     let mut stuck: HashMap<String, Stuck> = HashMap::new();
-    let mut failures = context.backoff();
+    let mut failures = source.backoff();
     let place = date_key(day);
     let mut first = true;
     let mut closing = false;
-    let tell = |quiet, stuck| {
-        let progress = Progress { quiet, stuck };
+    let report = |idle, stuck| {
+        let progress = DateProgress { idle, stuck };
         dates.send_if_modified(|dates| dates.insert(day, progress) != Some(progress));
     };
     loop {
-        let listed = match list(&context, day).await {
+        let listed = match list(&source, day).await {
             Ok(listed) => listed,
             Err(failure) => {
-                context.board.trouble(
+                source.status.set_failure(
                     &place,
                     format!("the chunks of {day} cannot be listed: {failure}"),
                 );
-                context.pause(&mut failures).await;
+                source.pause(&mut failures).await;
                 continue;
             }
         };
         failures.reset();
-        context.board.clear(&place);
-        drop_vanished(&context, day, &listed, &mut chunks, &mut stuck).await?;
+        source.status.clear_failure(&place);
+        drop_vanished(&source, day, &listed, &mut chunks, &mut stuck).await?;
 
         let now = Instant::now();
         let due = |chunk: &String| stuck.get(chunk).is_none_or(|stuck| stuck.until <= now);
@@ -81,7 +82,7 @@ pub(super) async fn work<I: Intake>(
             .iter()
             .filter(|(_, position)| **position != Position::Read)
             .map(|(chunk, _)| chunk);
-        // What was begun comes first.
+        // Chunks that have been begun come first.
         let mut todo: Vec<String> = begun.filter(|chunk| due(chunk)).cloned().collect();
         todo.extend(
             listed
@@ -90,7 +91,7 @@ pub(super) async fn work<I: Intake>(
                 .cloned(),
         );
         if todo.is_empty() {
-            tell(true, stuck.len());
+            report(true, stuck.len());
             if closing && stuck.is_empty() {
                 let keys = chunks
                     .keys()
@@ -99,30 +100,29 @@ pub(super) async fn work<I: Intake>(
                     .collect();
                 return Ok((day, keys));
             }
-            // The first look is early, at a moment of chance, so that dates do not look all at
-            // once.
+            // The first wait is short and random, so that the dates are not listed all at once.
             let pause = if first {
                 limits
                     .export_poll
-                    .mul_f64(context.settings.clock.chance() / 2.0)
+                    .mul_f64(source.settings.clock.chance() / 2.0)
             } else {
                 limits.export_poll
             };
             first = false;
             tokio::select! {
-                () = context.rest(pause) => {}
+                () = source.rest(pause) => {}
                 () = close.notified() => closing = true,
             }
             continue;
         }
-        tell(false, stuck.len());
-        read(&context, day, todo, &mut chunks, &mut stuck).await?;
+        report(false, stuck.len());
+        read(&source, day, todo, &mut chunks, &mut stuck).await?;
     }
 }
 
-/// Reads chunks, so many at a time.
+/// Reads chunks, several at a time.
 async fn read<I: Intake>(
-    context: &Arc<Context<I>>,
+    source: &Arc<Source<I>>,
     day: Day,
     todo: Vec<String>,
     chunks: &mut Chunks,
@@ -131,16 +131,16 @@ async fn read<I: Intake>(
     let mut todo = todo.into_iter();
     let mut running = JoinSet::new();
     loop {
-        while running.len() < context.settings.limits.export_chunks.max(1)
+        while running.len() < source.settings.limits.export_chunks.max(1)
             && let Some(name) = todo.next()
         {
             let cursor = match chunks.get(&name) {
                 Some(Position::At(cursor)) => cursor.clone(),
                 _ => String::new(),
             };
-            let context = context.clone();
+            let source = source.clone();
             running.spawn(async move {
-                let end = chunk::read(&context, day, &name, cursor).await;
+                let end = chunk::read(&source, day, &name, cursor).await;
                 (name, end)
             });
         }
@@ -149,16 +149,16 @@ async fn read<I: Intake>(
         };
         let (name, end) = ended.expect("a chunk's task neither panics nor is aborted");
         match end? {
-            End::Read => {
+            ChunkEnd::Read => {
                 stuck.remove(&name);
                 chunks.insert(name, Position::Read);
             }
-            End::Stuck(cursor) => {
+            ChunkEnd::Stuck(cursor) => {
                 let kept = stuck.entry(name.clone()).or_insert_with(|| Stuck {
                     until: Instant::now(),
-                    backoff: context.backoff(),
+                    backoff: source.backoff(),
                 });
-                kept.until = Instant::now() + kept.backoff.next(context.settings.clock.chance());
+                kept.until = Instant::now() + kept.backoff.next(source.settings.clock.chance());
                 if !cursor.is_empty() {
                     chunks.insert(name, Position::At(cursor));
                 }
@@ -167,9 +167,9 @@ async fn read<I: Intake>(
     }
 }
 
-/// Chunks that could not be read and are not in the list any more.
+/// Gives up stuck chunks that are no longer in the list.
 async fn drop_vanished<I: Intake>(
-    context: &Arc<Context<I>>,
+    source: &Arc<Source<I>>,
     day: Day,
     listed: &BTreeSet<String>,
     chunks: &mut Chunks,
@@ -183,12 +183,12 @@ async fn drop_vanished<I: Intake>(
     for chunk in gone {
         stuck.remove(&chunk);
         let place = chunk_key(day, &chunk);
-        context.board.clear(&place);
-        context.board.report(format!(
-            "the chunk `{chunk}` of {day} could not be read to its end and is not in Teleport's list any more: events may be missing"
+        source.status.clear_failure(&place);
+        source.status.report(format!(
+            "the chunk `{chunk}` of {day} could not be read to its end, and Teleport no longer lists it: events may be missing"
         ));
         if chunks.remove(&chunk).is_some() {
-            context
+            source
                 .move_cursors(
                     FeedKind::Audit,
                     vec![CursorUpdate {
@@ -202,13 +202,13 @@ async fn drop_vanished<I: Intake>(
     Ok(())
 }
 
-async fn list<I: Intake>(context: &Arc<Context<I>>, day: Day) -> Result<BTreeSet<String>, Failure> {
-    let mut client = context.link.client().await;
+async fn list<I: Intake>(source: &Arc<Source<I>>, day: Day) -> Result<BTreeSet<String>, Failure> {
+    let mut connection = source.connector.connection().await;
     let request = GetEventExportChunksRequest {
         date: Some(to_proto(day.start())),
     };
     let listing = async {
-        let mut chunks = client
+        let mut chunks = connection
             .audit
             .get_event_export_chunks(request)
             .await?
@@ -219,9 +219,9 @@ async fn list<I: Intake>(context: &Arc<Context<I>>, day: Day) -> Result<BTreeSet
         }
         Ok(listed)
     };
-    let result = context.timed(listing).await;
+    let result = source.timed(listing).await;
     if let Err(failure) = &result {
-        context.link.failed(client.generation, failure).await;
+        source.connector.failed(connection.id, failure).await;
     }
     result
 }

@@ -1,6 +1,6 @@
 use lockgate_model::Millis;
 
-/// Watches that times do not run backwards within a window.
+/// Checks that times do not run backwards within a window.
 #[derive(Debug, Default)]
 pub(super) struct Order {
     latest: Option<Millis>,
@@ -8,7 +8,7 @@ pub(super) struct Order {
 }
 
 impl Order {
-    /// True the first time an event is older than one before it.
+    /// True the first time that an event is older than one before it.
     pub(super) fn note(&mut self, time: Millis) -> bool {
         let is_back = self.latest.is_some_and(|latest| time < latest);
         self.latest = self.latest.max(Some(time));
@@ -20,8 +20,7 @@ impl Order {
         self.latest
     }
 
-    /// Where events come in order, everything before the newest has been read. Where not, nothing
-    /// can be said of it.
+    /// Whether all events came in order. Only then has everything before the newest been read.
     pub(super) fn is_kept(&self) -> bool {
         !self.backwards
     }
@@ -32,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ties_are_in_order_and_running_back_is_told_once() {
+    fn equal_times_are_in_order_and_going_backwards_is_reported_once() {
         let mut order = Order::default();
         assert!(![1, 2, 2, 5].into_iter().any(|time| order.note(time)) && order.is_kept());
         assert_eq!([4, 5, 3].map(|time| order.note(time)), [true, false, false]);

@@ -1,18 +1,18 @@
-//! Past what the server cannot or does not send.
+//! Finding the next time from which the server sends events, past one that it cannot send.
 
 use lockgate_model::Millis;
 
-use super::page::{Direction, Query, ask};
+use super::page::{Direction, Query, fetch};
 use crate::Intake;
-use crate::connect::of_proto;
-use crate::context::Context;
+use crate::source::Source;
+use crate::time::of_proto;
 
-/// The first millisecond after `from` from which the server answers again, where it refuses to
-/// answer from `from` on.
+/// The first millisecond after `from` from which the server answers again, if it refuses requests
+/// that start at `from`.
 ///
-/// `None`: nowhere before `to`. That is no proof that the fault lies in the log.
+/// `None` if there is none before `to`. That does not prove that the log is at fault.
 pub(super) async fn past_refusal<I: Intake>(
-    context: &Context<I>,
+    source: &Source<I>,
     from: Millis,
     to: Millis,
 ) -> Option<Millis> {
@@ -20,7 +20,7 @@ pub(super) async fn past_refusal<I: Intake>(
     let mut stride = 1;
     let mut good = loop {
         let next = from.checked_add(stride).filter(|&next| next < to)?;
-        if answers(context, next, to).await {
+        if answers(source, next, to).await {
             break next;
         }
         refused = next;
@@ -28,7 +28,7 @@ pub(super) async fn past_refusal<I: Intake>(
     };
     while good - refused > 1 {
         let middle = refused + (good - refused) / 2;
-        if answers(context, middle, to).await {
+        if answers(source, middle, to).await {
             good = middle;
         } else {
             refused = middle;
@@ -37,10 +37,10 @@ pub(super) async fn past_refusal<I: Intake>(
     Some(good)
 }
 
-/// The first millisecond after `from` from which the server sends events again, where it sends an
-/// empty page although there may be more. `None`: there are none, or none that can be found.
+/// The first millisecond after `from` from which the server sends events again, if it sends an
+/// empty page although there may be more. `None` if there are no more events, or none can be found.
 pub(super) async fn past_silence<I: Intake>(
-    context: &Context<I>,
+    source: &Source<I>,
     from: Millis,
     to: Millis,
 ) -> Option<Millis> {
@@ -48,13 +48,13 @@ pub(super) async fn past_silence<I: Intake>(
     if silent > to {
         return None;
     }
-    if sends(context, silent, to).await {
+    if sends(source, silent, to).await {
         return Some(silent);
     }
-    let mut found = beyond(context, silent, to).await?;
+    let mut found = beyond(source, silent, to).await?;
     while found - silent > 1 {
         let middle = silent + (found - silent) / 2;
-        if sends(context, middle, to).await {
+        if sends(source, middle, to).await {
             found = middle;
         } else {
             silent = middle;
@@ -63,41 +63,41 @@ pub(super) async fn past_silence<I: Intake>(
     Some(found)
 }
 
-/// Some time from which the server sends events, where it sends none from `silent` on.
-async fn beyond<I: Intake>(context: &Context<I>, silent: Millis, to: Millis) -> Option<Millis> {
+/// A time from which the server sends events, if it sends none from `silent` on.
+async fn beyond<I: Intake>(source: &Source<I>, silent: Millis, to: Millis) -> Option<Millis> {
     let newest = Query {
         direction: Direction::NewestFirst,
         ..one(silent, to)
     };
-    if let Ok(page) = ask(context, &newest).await
+    if let Ok(page) = fetch(source, &newest).await
         && let Some(time) = page
             .items
             .iter()
             .map(|event| of_proto(event.time.as_ref()))
             .max()
         && (silent + 1..=to).contains(&time)
-        && sends(context, time, to).await
+        && sends(source, time, to).await
     {
         return Some(time);
     }
-    // The newest may be what cannot be sent. What comes after something is near it, as a rule.
+    // The newest event may be the one that cannot be sent. The next event is usually close.
     let mut stride = 1;
     loop {
         let next = silent.checked_add(stride).filter(|&next| next <= to)?;
-        if sends(context, next, to).await {
+        if sends(source, next, to).await {
             return Some(next);
         }
         stride *= 2;
     }
 }
 
-/// True where the server answers at all.
-pub(super) async fn answers<I: Intake>(context: &Context<I>, from: Millis, to: Millis) -> bool {
-    ask(context, &one(from, to)).await.is_ok()
+/// Whether the server answers at all.
+pub(super) async fn answers<I: Intake>(source: &Source<I>, from: Millis, to: Millis) -> bool {
+    fetch(source, &one(from, to)).await.is_ok()
 }
 
-async fn sends<I: Intake>(context: &Context<I>, from: Millis, to: Millis) -> bool {
-    ask(context, &one(from, to))
+async fn sends<I: Intake>(source: &Source<I>, from: Millis, to: Millis) -> bool {
+    fetch(source, &one(from, to))
         .await
         .is_ok_and(|page| !page.items.is_empty())
 }

@@ -4,44 +4,45 @@ use lockgate_backoff::Backoff;
 use lockgate_model::{Day, Millis};
 
 use super::order::Order;
-use super::page::{Query, Refusal, ask};
+use super::page::{Query, Refusal, fetch};
 use super::{PLACE, Poller, step};
-use crate::connect::{of_proto, time};
 use crate::proto::auditlog::EventsUnstructured;
+use crate::time::{of_proto, time};
 use crate::{Closed, Intake};
 
-/// Pages without a new event and without progress in time before a server is taken to go in
-/// circles.
+/// Pages without a new event or a later time before the server is considered to repeat itself.
 const STALE_MAX: u32 = 16;
 /// The largest page that Teleport allows.
 const PAGE_MAX: i32 = 10_000;
-/// Pages that succeed before a limit that had to be lowered is raised again.
+/// Successful pages before a lowered limit is raised again.
 const STEADY: u32 = 4;
 
-/// One window, while it is read.
+/// Reads one window.
 pub(super) struct Window<'a, I> {
     poller: &'a mut Poller<I>,
     query: Query,
     order: Order,
     /// New events so far.
     fresh: u64,
-    /// The last page came with a key although it had fewer events than asked for.
+    /// The last page came with a key although it had fewer events than requested.
     has_more: bool,
-    /// Keys that were followed within one time, and for how long that has brought nothing.
+    /// Keys that were followed among events of the same time.
     keys: HashSet<String>,
+    /// Pages in a row that brought nothing new.
     stale: u32,
-    /// Where the window was begun again without a key: what it says of its end from there is
-    /// believed.
+    /// The time from which the window was last restarted without a key. An empty page from there on
+    /// is the end.
     restarted: Option<Millis>,
-    /// The last refusal, and how often it came.
+    /// The last refusal, and how often it was repeated.
     refusal: Option<(Refusal, u32)>,
+    /// Successful pages in a row since the limit was lowered.
     steady: u32,
     backoff: Backoff,
-    /// Where nothing that the server says shows that the fault lies in the log.
+    /// Waits while the server refuses and nothing shows that its log is at fault.
     hold: Backoff,
 }
 
-/// What comes after a page.
+/// What to do after a page.
 enum Next {
     Page,
     End,
@@ -49,11 +50,11 @@ enum Next {
 
 impl<'a, I: Intake> Window<'a, I> {
     pub(super) fn new(poller: &'a mut Poller<I>, from: Millis, to: Millis) -> Window<'a, I> {
-        let limit = poller.context.settings.limits.page.max(1);
-        let backoff = poller.context.backoff();
+        let limit = poller.source.settings.limits.page.max(1);
+        let backoff = poller.source.backoff();
         let hold = Backoff::new(
-            poller.context.settings.limits.backoff.0,
-            poller.context.settings.limits.hold,
+            poller.source.settings.limits.backoff.0,
+            poller.source.settings.limits.hold,
         );
         Window {
             query: Query {
@@ -76,10 +77,10 @@ impl<'a, I: Intake> Window<'a, I> {
         }
     }
 
-    /// Reads it to its end; how many of its events were new.
+    /// Reads the window to its end. Returns how many of its events were new.
     pub(super) async fn read(mut self) -> Result<u64, Closed> {
         loop {
-            let next = match ask(&self.poller.context, &self.query).await {
+            let next = match fetch(&self.poller.source, &self.query).await {
                 Ok(page) => self.take(page).await?,
                 Err(refusal) => self.refused(refusal).await,
             };
@@ -97,7 +98,7 @@ impl<'a, I: Intake> Window<'a, I> {
         let before = (self.fresh, self.order.latest());
         for event in &page.items {
             if self.order.note(of_proto(event.time.as_ref())) {
-                self.complain();
+                self.report_disorder();
             }
             let poller = &mut *self.poller;
             if poller.collector.push(event, Some(&mut poller.seen)) {
@@ -122,9 +123,10 @@ impl<'a, I: Intake> Window<'a, I> {
         }
     }
 
-    /// The next page. It begins at the time where this one ended, and so repeats the events of that
-    /// time: ties may stand otherwise in the next answer, and after a key some of them would be
-    /// missing. Only within one time is the key followed, and first more is asked for at once.
+    /// Continues with the next page. It begins at the time where this one ended and repeats the
+    /// events of that time: events with equal times may be in another order in the next answer, so
+    /// some would be missing after a key. The key is followed only if all events have the same
+    /// time, and only after larger pages have been tried.
     fn turn(&mut self, key: String, events: usize) -> Next {
         let here = self.here();
         self.has_more = (events as i32) < self.query.limit;
@@ -142,13 +144,13 @@ impl<'a, I: Intake> Window<'a, I> {
             return Next::Page;
         }
         if self.stale >= STALE_MAX || !self.keys.insert(key.clone()) {
-            return self.circling();
+            return self.repeats();
         }
         self.query.key = key;
         Next::Page
     }
 
-    /// Everything before it was read, as far as the order of what came allows to say so.
+    /// The time before which everything has been read, as far as the order of the events shows it.
     fn position(&self) -> Millis {
         let until = self.poller.until;
         match self.order.latest() {
@@ -157,14 +159,14 @@ impl<'a, I: Intake> Window<'a, I> {
         }
     }
 
-    /// Where reading stands in this window.
+    /// The current time of the reader in this window.
     fn here(&self) -> Millis {
         self.order.latest().map_or(self.query.from, |latest| {
             latest.clamp(self.query.from, self.query.to)
         })
     }
 
-    /// Begins again from a time, without a key.
+    /// Restarts the search from a time, without a key.
     fn restart(&mut self, from: Millis) -> Next {
         if from > self.query.to {
             self.poller.until = self.poller.until.max(from);
@@ -178,38 +180,39 @@ impl<'a, I: Intake> Window<'a, I> {
         Next::Page
     }
 
-    /// Begins again after something that was reported as missing; it is not asked for any more.
+    /// Restarts the search after events that were reported as missing. They are not requested
+    /// again.
     fn step_to(&mut self, from: Millis) -> Next {
         self.poller.floor = self.poller.floor.max(from);
         self.restart(from)
     }
 
-    /// An empty page without a key: the end; or a key that the server lost; or an event that does
-    /// not fit into a page.
+    /// Handles an empty page without a key: the end, a key that the server lost, or an event that
+    /// does not fit into a page.
     async fn silent(&mut self) -> Next {
         let here = self.here();
         let after_key = !self.query.key.is_empty();
         if after_key && (self.restarted != Some(here) || self.query.limit < PAGE_MAX) {
-            // More at once may do without a key.
+            // With a larger page, no key may be needed.
             self.query.limit = self.query.limit.saturating_mul(4).min(PAGE_MAX);
             return self.restart(here);
         }
         let (from, to) = (self.query.from, self.query.to);
-        // A short window without an event is what the end of the log looks like, and the next one
-        // overlaps it.
-        let overlap = self.poller.context.settings.limits.overlap.as_millis() as Millis;
+        // A short window without events looks like the end of the log, and the next window overlaps
+        // it.
+        let overlap = self.poller.source.settings.limits.overlap.as_millis() as Millis;
         if !after_key && self.restarted.is_none() && to - from <= 2 * overlap {
             return Next::End;
         }
         let silent_from = if after_key { here } else { from - 1 };
-        match step::past_silence(&self.poller.context, silent_from, to).await {
+        match step::past_silence(&self.poller.source, silent_from, to).await {
             None => {
-                // A page that was not full ended where something did not fit, and nothing after it
-                // can be had.
+                // The last page was not full, so the next event did not fit, and no event after it
+                // can be found.
                 if after_key && self.has_more && self.poller.unsent.replace(here) != Some(here) {
-                    self.poller.context.board.report(format!(
-                        "Teleport did not send what stands in its log next after {}, probably an event larger than a page (1 MiB): it is \
-                         missing",
+                    self.poller.source.status.report(format!(
+                        "Teleport did not send the next event after {}, probably because it is larger than a page (1 MiB). The event \
+                         is missing",
                         time(here)
                     ));
                 }
@@ -217,15 +220,15 @@ impl<'a, I: Intake> Window<'a, I> {
             }
             Some(next) if next == from && self.query.limit == 1 => Next::End,
             Some(next) => {
-                // What was found with a limit of one may not come with a higher one.
+                // An event found with a limit of one may not fit into a page with a higher limit.
                 self.query.limit = 1;
                 self.steady = 0;
                 if next == silent_from + 1 {
                     return self.restart(next);
                 }
-                self.poller.context.board.report(format!(
-                    "Teleport did not send what stands in its log between {} and {}, probably an event larger than a page (1 MiB): it is \
-                     missing, reading goes on after it",
+                self.poller.source.status.report(format!(
+                    "Teleport did not send the events between {} and {}, probably because one is larger than a page (1 MiB). It \
+                     is missing; reading continues after it",
                     time(silent_from + 1),
                     time(next - 1)
                 ));
@@ -234,15 +237,15 @@ impl<'a, I: Intake> Window<'a, I> {
         }
     }
 
-    /// The server goes in circles. The first time the window is begun again where it stands; the
-    /// second time one millisecond later.
-    fn circling(&mut self) -> Next {
+    /// Handles a server that sends the same page again and again. The first time, the search
+    /// restarts at the current time; the second time, one millisecond later.
+    fn repeats(&mut self) -> Next {
         let here = self.here();
         if self.restarted != Some(here) {
             tracing::warn!(at = %time(here), "Teleport sends the same page again; restarting the search");
             return self.restart(here);
         }
-        self.poller.context.board.report(format!(
+        self.poller.source.status.report(format!(
             "Teleport keeps sending the same page of events at {}; continuing after that millisecond, and events in it may be \
              missing",
             time(here)
@@ -250,7 +253,7 @@ impl<'a, I: Intake> Window<'a, I> {
         self.step_to(here + 1)
     }
 
-    /// The server cannot answer. After some attempts: fewer events at once, then past the place it
+    /// Handles a refusal: retries, then requests smaller pages, then skips the time that the server
     /// cannot answer for.
     async fn refused(&mut self, refusal: Refusal) -> Next {
         let times = match &self.refusal {
@@ -259,16 +262,16 @@ impl<'a, I: Intake> Window<'a, I> {
         };
         let Refusal { code, message } = refusal.clone();
         self.refusal = Some((refusal, times));
-        let context = self.poller.context.clone();
-        context.board.trouble(
+        let source = self.poller.source.clone();
+        source.status.set_failure(
             PLACE,
             format!(
                 "Teleport answered with an error at {}: {code:?} `{message}`",
                 time(self.here())
             ),
         );
-        if times < context.settings.limits.page_attempts {
-            context.pause(&mut self.backoff).await;
+        if times < source.settings.limits.page_attempts {
+            source.pause(&mut self.backoff).await;
             return Next::Page;
         }
         self.steady = 0;
@@ -278,26 +281,24 @@ impl<'a, I: Intake> Window<'a, I> {
         }
         let here = self.here();
         let midnight = Day(Day::of(self.query.to).0.saturating_add(1)).start();
-        let lag = context.settings.limits.lag.as_millis() as Millis;
-        let end = (midnight - 1).min(context.now() - lag).max(self.query.to);
-        // Step over a fault in the log only: the server must answer for other times.
-        let next = match step::past_refusal(&context, here, end).await {
+        let lag = source.settings.limits.lag.as_millis() as Millis;
+        let end = (midnight - 1).min(source.now() - lag).max(self.query.to);
+        // Skip only a fault in the log: the server must answer for other times.
+        let next = match step::past_refusal(&source, here, end).await {
             Some(next) => next,
-            None if end == midnight - 1
-                && step::answers(&context, midnight, midnight + 1).await =>
-            {
+            None if end == midnight - 1 && step::answers(&source, midnight, midnight + 1).await => {
                 midnight
             }
             None => {
-                tokio::time::sleep(self.hold.next(context.settings.clock.chance())).await;
+                tokio::time::sleep(self.hold.next(source.settings.clock.chance())).await;
                 return Next::Page;
             }
         };
-        let Err(Refusal { code, message }) = ask(&context, &self.query).await else {
+        let Err(Refusal { code, message }) = fetch(&source, &self.query).await else {
             // The server answers again: the log is not damaged.
             return Next::Page;
         };
-        context.board.report(format!(
+        source.status.report(format!(
             "Teleport cannot return the events from {} to {} ({code:?} `{message}`). They are missing; reading continues after them. A \
              `types` list without the type of the damaged event may help",
             time(here),
@@ -307,9 +308,9 @@ impl<'a, I: Intake> Window<'a, I> {
         self.step_to(next)
     }
 
-    /// Events asked for at once where nothing speaks against it.
+    /// The page size to request normally.
     fn page(&self) -> i32 {
-        self.poller.context.settings.limits.page.max(1)
+        self.poller.source.settings.limits.page.max(1)
     }
 
     fn raise_limit(&mut self) {
@@ -323,7 +324,7 @@ impl<'a, I: Intake> Window<'a, I> {
         }
     }
 
-    fn complain(&self) {
+    fn report_disorder(&self) {
         tracing::error!(
             from = %time(self.query.from),
             to = %time(self.query.to),
@@ -331,8 +332,8 @@ impl<'a, I: Intake> Window<'a, I> {
              only at its end"
         );
         self.poller
-            .context
-            .board
+            .source
+            .status
             .update(|status| status.backwards += 1);
     }
 }

@@ -4,30 +4,31 @@ use lockgate_model::Millis;
 use tokio::time::Instant;
 use tonic::{Code, Status, Streaming};
 
-use super::{Pending, wait};
-use crate::connect::{Failure, time};
-use crate::context::Context;
+use super::{PendingRecording, wait};
+use crate::connect::Failure;
 use crate::proto::auditlog::{EventUnstructured, StreamUnstructuredSessionEventsRequest};
 use crate::read::{Collector, Feed};
+use crate::source::Source;
+use crate::time::time;
 use crate::{Closed, Intake};
 
-/// What became of a download.
-pub(super) enum End {
-    /// Read to its end, or given up with a report.
+/// How a download ended.
+pub(super) enum DownloadEnd {
+    /// Read to its end, or abandoned with a report.
     Done,
-    /// To be tried again, at the time it says.
-    Later(Pending),
-    /// The server of this connection does not know the call.
-    Unknown(Pending, u64),
+    /// To be retried, at the time in its cursor.
+    Later(PendingRecording),
+    /// The server of this connection does not support the call.
+    Unsupported(PendingRecording, u64),
 }
 
-/// Reads what is left of one recording.
+/// Reads the rest of one recording.
 pub(super) async fn read<I: Intake>(
-    context: &Arc<Context<I>>,
-    mut pending: Pending,
-) -> Result<End, Closed> {
+    source: &Arc<Source<I>>,
+    mut pending: PendingRecording,
+) -> Result<DownloadEnd, Closed> {
     let place = pending.key();
-    let mut client = context.link.client().await;
+    let mut connection = source.connector.connection().await;
     let mut collector = Collector::new(Feed::Recording {
         sid: pending.sid.clone(),
     });
@@ -35,45 +36,42 @@ pub(super) async fn read<I: Intake>(
         session_id: pending.sid.clone(),
         start_index: pending.state.next.clamp(0, i32::MAX.into()) as i32,
     };
-    let opened = client.audit.stream_unstructured_session_events(request);
+    let opened = connection.audit.stream_unstructured_session_events(request);
     let before = pending.state.next;
-    let failure = match context
-        .timed(async { Ok(opened.await?.into_inner()) })
-        .await
-    {
-        Ok(stream) => pump(context, stream, &mut collector, &mut pending).await?,
+    let failure = match source.timed(async { Ok(opened.await?.into_inner()) }).await {
+        Ok(stream) => pump(source, stream, &mut collector, &mut pending).await?,
         Err(failure) => Some(failure),
     };
     let Some(failure) = failure else {
-        context.store(&mut collector, vec![pending.done()]).await?;
-        context.board.clear(&place);
-        context.board.update(|status| status.recordings_done += 1);
+        source.store(&mut collector, vec![pending.done()]).await?;
+        source.status.clear_failure(&place);
+        source.status.update(|status| status.recordings_done += 1);
         if pending.state.next == 0 {
-            context.board.report(format!(
+            source.status.report(format!(
                 "the recording of session `{}` is empty",
                 pending.sid
             ));
         }
-        return Ok(End::Done);
+        return Ok(DownloadEnd::Done);
     };
-    context.link.failed(client.generation, &failure).await;
+    source.connector.failed(connection.id, &failure).await;
     if pending.state.next != before {
         pending.state.attempts = 0;
     }
     if let Failure::Unimplemented { .. } = failure {
-        return Ok(End::Unknown(pending, client.generation));
+        return Ok(DownloadEnd::Unsupported(pending, connection.id));
     }
-    if let Some(reason) = hopeless(context, &pending, &failure) {
-        context.store(&mut collector, vec![pending.done()]).await?;
-        context.board.clear(&place);
-        context.board.update(|status| status.recordings_lost += 1);
-        context.board.report(format!(
+    if let Some(reason) = hopeless(source, &pending, &failure) {
+        source.store(&mut collector, vec![pending.done()]).await?;
+        source.status.clear_failure(&place);
+        source.status.update(|status| status.recordings_lost += 1);
+        source.status.report(format!(
             "the recording of session `{}` is abandoned after {} events: {reason}: {failure}",
             pending.sid, pending.state.next
         ));
-        return Ok(End::Done);
+        return Ok(DownloadEnd::Done);
     }
-    let (first, max) = context.settings.limits.recording_wait;
+    let (first, max) = source.settings.limits.recording_wait;
     // A missing recording may take a long time to appear; other failures may end soon.
     let max = if matches!(failure, Failure::NotFound { .. }) {
         max
@@ -81,9 +79,9 @@ pub(super) async fn read<I: Intake>(
         max.min(first * 10)
     };
     let pause = wait(pending.state.attempts, (first, max));
-    pending.state.not_before = context.now() + pause.as_millis() as Millis;
+    pending.state.not_before = source.now() + pause.as_millis() as Millis;
     pending.state.attempts += 1;
-    context.board.trouble(
+    source.status.set_failure(
         &place,
         format!(
             "the recording of session `{}` cannot be read, next attempt at {}: {failure}",
@@ -91,26 +89,24 @@ pub(super) async fn read<I: Intake>(
             time(pending.state.not_before)
         ),
     );
-    context
-        .store(&mut collector, vec![pending.cursor()])
-        .await?;
-    Ok(End::Later(pending))
+    source.store(&mut collector, vec![pending.cursor()]).await?;
+    Ok(DownloadEnd::Later(pending))
 }
 
-/// Why it is of no use to ask again.
+/// Why another attempt is useless, if it is.
 fn hopeless<I: Intake>(
-    context: &Context<I>,
-    pending: &Pending,
+    source: &Source<I>,
+    pending: &PendingRecording,
     failure: &Failure,
 ) -> Option<&'static str> {
-    let limits = &context.settings.limits;
+    let limits = &source.settings.limits;
     // This attempt counts.
     let attempts = pending.state.attempts + 1;
     match failure {
         Failure::NotFound { .. } => {
-            let age = context.now() - pending.state.uploaded;
+            let age = source.now() - pending.state.uploaded;
             (attempts >= 2 && age > limits.recording_patience.as_millis() as Millis)
-                .then_some("it has not come in time")
+                .then_some("it did not appear in time")
         }
         Failure::Refused {
             code: Code::InvalidArgument | Code::ResourceExhausted | Code::OutOfRange,
@@ -123,20 +119,20 @@ fn hopeless<I: Intake>(
     }
 }
 
-/// Reads one stream; `None` is its end.
+/// Reads one stream. Returns `None` at its end.
 async fn pump<I: Intake>(
-    context: &Arc<Context<I>>,
+    source: &Arc<Source<I>>,
     mut stream: Streaming<EventUnstructured>,
     collector: &mut Collector,
-    pending: &mut Pending,
+    pending: &mut PendingRecording,
 ) -> Result<Option<Failure>, Closed> {
-    let limits = &context.settings.limits;
+    let limits = &source.settings.limits;
     let flush_at = tokio::time::sleep(limits.flush);
     tokio::pin!(flush_at);
     let silence = tokio::time::sleep(limits.call);
     tokio::pin!(silence);
-    // The start is inclusive, and a server may begin earlier still. Only at the beginning: indexes
-    // need not rise for ever.
+    // Skips events before the start, because a server may begin earlier. Only at the beginning:
+    // later indexes need not increase.
     let first = pending.state.next;
     let mut is_known = first > 0;
     loop {
@@ -144,7 +140,7 @@ async fn pump<I: Intake>(
             biased;
             message = stream.message() => message,
             () = &mut flush_at, if !collector.is_empty() => {
-                context.store(collector, vec![pending.cursor()]).await?;
+                source.store(collector, vec![pending.cursor()]).await?;
                 silence.as_mut().reset(Instant::now() + limits.call);
                 continue;
             }
@@ -153,7 +149,7 @@ async fn pump<I: Intake>(
         let event = match message {
             Ok(Some(event)) => event,
             Ok(None) => return Ok(None),
-            Err(status) => return Ok(Some(Failure::of(&context.settings.address, &status))),
+            Err(status) => return Ok(Some(Failure::of(&source.settings.address, &status))),
         };
         is_known = is_known && event.index < first;
         if is_known {
@@ -165,7 +161,7 @@ async fn pump<I: Intake>(
         collector.push(&event, None);
         pending.state.next = event.index.saturating_add(1);
         if collector.is_full() {
-            context.store(collector, vec![pending.cursor()]).await?;
+            source.store(collector, vec![pending.cursor()]).await?;
             silence.as_mut().reset(Instant::now() + limits.call);
         }
     }

@@ -9,18 +9,17 @@ use super::{Page, time_of};
 pub type Search =
     Box<dyn FnMut(&GetUnstructuredEventsRequest, &[EventUnstructured], usize) -> Page + Send>;
 
-/// A page holds less than this many bytes; an event that is larger makes an empty page without a
-/// key.
+/// A page has fewer bytes than this; a larger event makes an empty page without a key.
 pub const PAGE_BYTES: usize = 100_000;
 
-/// Like Teleport's file backend: sorts by time, anew and unstably for each page; both ends of a
+/// Like Teleport's file backend: sorts by time, again and unstably for each page; both ends of a
 /// window are inclusive; the key is the uid of the last event of a page; an unknown key makes an
 /// empty page.
 pub fn file_backend() -> Search {
     Box::new(|request, events, calls| Ok(search(request, events, calls)))
 }
 
-/// What [`file_backend`] answers.
+/// The answer of [`file_backend`].
 pub fn search(
     request: &GetUnstructuredEventsRequest,
     events: &[EventUnstructured],
@@ -34,7 +33,7 @@ pub fn search(
             && (request.event_types.is_empty() || request.event_types.contains(&event.r#type))
     };
     let mut found: Vec<&EventUnstructured> = events.iter().filter(wanted).collect();
-    // Ties stand otherwise at each page.
+    // Equal times are in another order on each page.
     found.sort_by_key(|event| {
         (
             time_of(event),

@@ -31,7 +31,7 @@ impl Services {
     }
 }
 
-/// Items, and then an end, an error, or silence.
+/// Items, followed by the end, an error, or silence.
 pub struct Items<T> {
     items: std::vec::IntoIter<T>,
     last: Last,
@@ -207,7 +207,7 @@ impl AuthService for Services {
     async fn ping(&self, request: Request<PingRequest>) -> Result<Response<PingResponse>, Status> {
         assert!(
             request.metadata().get("version").is_none(),
-            "nothing is known of the server's version yet"
+            "the server's version is not known yet"
         );
         self.script.lock().expect("no panic").ping.clone()?;
         Ok(Response::new(PingResponse {

@@ -8,34 +8,34 @@ use lockgate_model::{Append, BlockParts, CursorUpdate, FeedKind, Millis};
 use tokio::sync::mpsc::UnboundedSender;
 use tonic::Status;
 
-use crate::connect::{Failure, Link};
-use crate::read::{Collector, Pending};
-use crate::status::{Board, Phase};
-use crate::{Closed, Intake, Settings};
+use crate::connect::{Connector, Failure};
+use crate::read::{Collector, PendingRecording};
+use crate::status::{Phase, StatusReporter};
+use crate::{Closed, Intake, SourceSettings};
 
-/// Shared by all tasks of a source.
-pub(crate) struct Context<I> {
-    pub(crate) settings: Settings,
-    pub(crate) link: Link,
-    pub(crate) board: Board,
+/// A running source: what all its tasks share.
+pub(crate) struct Source<I> {
+    pub(crate) settings: SourceSettings,
+    pub(crate) connector: Connector,
+    pub(crate) status: StatusReporter,
     /// The time of the first event to read.
     start: AtomicI64,
     pub(crate) types: Arc<HashSet<String>>,
     intake: I,
-    /// `None` if recordings are not wanted, or no more will be announced.
-    recordings: Mutex<Option<UnboundedSender<Pending>>>,
+    /// `None` if recordings are not wanted, or if no more will be announced.
+    recordings: Mutex<Option<UnboundedSender<PendingRecording>>>,
     wants_recordings: bool,
 }
 
-impl<I: Intake> Context<I> {
+impl<I: Intake> Source<I> {
     pub(crate) fn new(
-        settings: Settings,
+        settings: SourceSettings,
         start: Millis,
-        board: Board,
-        link: Link,
+        status: StatusReporter,
+        connector: Connector,
         intake: I,
-        recordings: Option<UnboundedSender<Pending>>,
-    ) -> Arc<Context<I>> {
+        recordings: Option<UnboundedSender<PendingRecording>>,
+    ) -> Arc<Source<I>> {
         let types = Arc::new(
             settings
                 .types
@@ -44,10 +44,10 @@ impl<I: Intake> Context<I> {
                 .cloned()
                 .collect(),
         );
-        Arc::new(Context {
+        Arc::new(Source {
             settings,
-            link,
-            board,
+            connector,
+            status,
             start: AtomicI64::new(start),
             types,
             intake,
@@ -74,12 +74,12 @@ impl<I: Intake> Context<I> {
         Backoff::new(first, max)
     }
 
-    /// Waits after a failure.
+    /// Waits before the next attempt.
     pub(crate) async fn pause(&self, backoff: &mut Backoff) {
         tokio::time::sleep(backoff.next(self.settings.clock.chance())).await;
     }
 
-    /// Waits for `full` or up to a seventh less.
+    /// Waits for `full`, or up to a seventh less.
     pub(crate) async fn rest(&self, full: Duration) {
         tokio::time::sleep(full.mul_f64(1.0 - self.settings.clock.chance() / 7.0)).await;
     }
@@ -110,13 +110,13 @@ impl<I: Intake> Context<I> {
         } else {
             Vec::new()
         };
-        cursors.extend(announced.iter().map(Pending::cursor));
+        cursors.extend(announced.iter().map(PendingRecording::cursor));
         let events = taken.events.times.len() as u64;
         if events > 0 || !cursors.is_empty() || taken.duplicates > 0 {
             self.append(collector.feed(), taken.events, cursors, taken.duplicates)
                 .await?;
         }
-        self.board.update(|status| {
+        self.status.update(|status| {
             status.events += events;
             status.duplicates += taken.duplicates;
             status.filtered += taken.filtered;
@@ -131,7 +131,7 @@ impl<I: Intake> Context<I> {
             .unwrap_or_else(PoisonError::into_inner)
         {
             for pending in announced {
-                // The receiver is gone only while the source ends, and the cursor is stored.
+                // Sending fails only while the source ends, and then the cursor is already stored.
                 let _ = recordings.send(pending);
             }
         }

@@ -1,4 +1,4 @@
-//! An intake in memory: what a store would hold.
+//! An intake in memory, in place of a store.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -7,10 +7,10 @@ use lockgate_model::{Append, FeedKind, payload_hash};
 use lockgate_teleport::{Closed, Intake, Resume};
 use tokio::sync::watch;
 
-use crate::world::in_time;
+use crate::fixture::in_time;
 
 #[derive(Clone, Debug, PartialEq)]
-pub struct Kept {
+pub struct StoredEvent {
     pub feed: FeedKind,
     pub key: String,
     pub event_type: String,
@@ -22,7 +22,7 @@ pub struct Kept {
 
 #[derive(Clone, Debug, Default)]
 pub struct Contents {
-    pub events: Vec<Kept>,
+    pub events: Vec<StoredEvent>,
     pub cursors: BTreeMap<String, String>,
     pub duplicates: u64,
     /// Sizes of the blocks.
@@ -31,19 +31,19 @@ pub struct Contents {
     pub appends: Vec<(Vec<String>, Vec<String>)>,
 }
 
-pub struct Keep {
+pub struct MemoryIntake {
     contents: watch::Sender<Contents>,
-    /// Takes so many more events, then waits for ever.
+    /// Accepts this many more events, then waits forever.
     room: Mutex<usize>,
 }
 
-impl Keep {
-    pub fn new() -> Arc<Keep> {
-        Keep::with_room(usize::MAX)
+impl MemoryIntake {
+    pub fn new() -> Arc<MemoryIntake> {
+        MemoryIntake::with_room(usize::MAX)
     }
 
-    pub fn with_room(events: usize) -> Arc<Keep> {
-        Arc::new(Keep {
+    pub fn with_room(events: usize) -> Arc<MemoryIntake> {
+        Arc::new(MemoryIntake {
             contents: watch::Sender::default(),
             room: Mutex::new(events),
         })
@@ -89,7 +89,7 @@ impl Keep {
             .expect("it is there");
     }
 
-    /// Each of these once, in whatever order.
+    /// Asserts that each key is there once, in any order.
     pub fn assert_each_once(&self, feed: FeedKind, expected: impl IntoIterator<Item = String>) {
         let mut expected: Vec<String> = expected.into_iter().collect();
         let mut keys = self.keys(feed);
@@ -108,7 +108,7 @@ impl Keep {
     }
 }
 
-impl Intake for Keep {
+impl Intake for MemoryIntake {
     async fn append(&self, append: Append) -> Result<(), Closed> {
         let len = append.events.times.len();
         let fits = {
@@ -127,7 +127,7 @@ impl Intake for Keep {
             let parts = &append.events;
             for row in 0..len {
                 let raw = parts.raw.get(&(row as u32));
-                contents.events.push(Kept {
+                contents.events.push(StoredEvent {
                     feed: append.feed,
                     key: parts.keys.at(row).to_owned(),
                     event_type: parts.types.at(row).to_owned(),

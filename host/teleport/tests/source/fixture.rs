@@ -1,8 +1,8 @@
-//! What a test starts with: a clock, credentials, settings with short times, and a running source.
+//! Test fixtures: a clock, credentials, settings with short intervals, and a running source.
 
 #![allow(
     clippy::disallowed_methods,
-    reason = "the clock of the simulated world moves with the real one"
+    reason = "the test clock moves with the real one"
 )]
 
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use lockgate_model::Millis;
 use lockgate_teleport::{
-    Clock, Credentials, Ended, Limits, Resume, Settings, SourceError, SourceStatus,
+    Clock, Credentials, Ended, Resume, SourceError, SourceLimits, SourceSettings, SourceStatus,
 };
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
@@ -20,15 +20,15 @@ use rcgen::{
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 
-use crate::keep::Keep;
+use crate::intake::MemoryIntake;
 
-/// 2026-01-08T12:00:00Z: what the clock of a test shows at its start.
+/// 2026-01-08T12:00:00Z, the time at which a test's clock starts.
 pub const NOW: Millis = 1_767_873_600_000;
 pub const DAY: Millis = 86_400_000;
-/// Longer than anything here takes, on the slowest of machines.
+/// Longer than anything here takes, even on a slow machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Runs as fast as the real one, from a time of its own.
+/// Runs as fast as the real clock, from a time of its own.
 pub struct TestClock {
     base: AtomicI64,
     begun: Instant,
@@ -53,7 +53,7 @@ impl Clock for TestClock {
     }
 }
 
-/// A cluster's authority, and what it signs.
+/// A cluster's certificate authority.
 pub struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
@@ -98,28 +98,28 @@ impl Authority {
     }
 }
 
-/// A folder with credentials, and settings that use them.
-pub struct World {
-    pub folder: tempfile::TempDir,
+/// A directory with credentials, and settings that use them.
+pub struct Fixture {
+    pub dir: tempfile::TempDir,
     pub authority: Authority,
     pub clock: Arc<TestClock>,
-    pub settings: Settings,
+    pub settings: SourceSettings,
 }
 
-impl World {
-    pub fn new() -> World {
-        let folder = tempfile::tempdir().expect("a folder");
+impl Fixture {
+    pub fn new() -> Fixture {
+        let dir = tempfile::tempdir().expect("a directory");
         let authority = Authority::new();
         let clock = TestClock::at(NOW);
-        let path = folder.path().join("identity");
+        let path = dir.path().join("identity");
         std::fs::write(&path, authority.identity("bot", 2090)).expect("a file");
         let mut settings =
-            Settings::new("teleport", "127.0.0.1:1", Credentials::identity_file(&path));
+            SourceSettings::new("teleport", "127.0.0.1:1", Credentials::identity_file(&path));
         settings.clock = clock.clone();
         settings.start_time = Some(NOW - 7 * DAY);
         settings.exit_on_last_event = true;
         let ms = Duration::from_millis;
-        settings.limits = Limits {
+        settings.limits = SourceLimits {
             backoff: (ms(1), ms(20)),
             flush: ms(20),
             export_poll: ms(20),
@@ -128,10 +128,10 @@ impl World {
             overlap: ms(1000),
             hold: ms(40),
             recording_wait: (ms(10), ms(60)),
-            ..Limits::default()
+            ..SourceLimits::default()
         };
-        World {
-            folder,
+        Fixture {
+            dir,
             authority,
             clock,
             settings,
@@ -139,18 +139,23 @@ impl World {
     }
 
     pub fn identity_path(&self) -> PathBuf {
-        self.folder.path().join("identity")
+        self.dir.path().join("identity")
     }
 
     /// Starts a source.
-    pub fn start(&self, resume: Resume, keep: &Arc<Keep>) -> Running {
-        let (told, status) = watch::channel(SourceStatus::default());
+    pub fn start(&self, resume: Resume, intake: &Arc<MemoryIntake>) -> Running {
+        let (reporter, status) = watch::channel(SourceStatus::default());
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async {
             let _ = stopped.await;
         };
-        let source =
-            lockgate_teleport::run(self.settings.clone(), resume, keep.clone(), told, shutdown);
+        let source = lockgate_teleport::run(
+            self.settings.clone(),
+            resume,
+            intake.clone(),
+            reporter,
+            shutdown,
+        );
         Running {
             task: tokio::spawn(source),
             status,
@@ -159,8 +164,8 @@ impl World {
     }
 
     /// Runs a source until it has caught up.
-    pub async fn read(&self, keep: &Arc<Keep>) -> SourceStatus {
-        let running = self.start(keep.resume(), keep);
+    pub async fn read(&self, intake: &Arc<MemoryIntake>) -> SourceStatus {
+        let running = self.start(intake.resume(), intake);
         let status = running.status.clone();
         assert_eq!(running.ended().await, Ended::CaughtUp);
         status.borrow().clone()
@@ -195,7 +200,7 @@ impl Running {
         ended
     }
 
-    /// Waits for a status; gives it.
+    /// Waits for a matching status and returns it.
     pub async fn shows(&mut self, what: impl FnMut(&SourceStatus) -> bool) -> SourceStatus {
         in_time(self.status.wait_for(what))
             .await
@@ -203,14 +208,14 @@ impl Running {
             .clone()
     }
 
-    /// Waits for a trouble that says this.
-    pub async fn trouble(&mut self, text: &str) -> String {
+    /// Waits for a failure that contains `text`, and returns its message.
+    pub async fn fails_with(&mut self, text: &str) -> String {
         let has = |message: &&String| message.contains(text);
         let status = self
-            .shows(|status| status.troubles.values().any(|message| has(&message)))
+            .shows(|status| status.failures.values().any(|message| has(&message)))
             .await;
         status
-            .troubles
+            .failures
             .values()
             .find(has)
             .cloned()
@@ -221,5 +226,5 @@ impl Running {
 pub async fn in_time<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, future)
         .await
-        .expect("it takes much too long")
+        .expect("it takes too long")
 }
