@@ -67,9 +67,9 @@ fn after_a_kill_only_the_batch_that_hung_is_sent_again() {
         .build()
         .unwrap();
     let folder = dir.path().join("receiver");
-    let options = receiver::Options {
+    let options = receiver::ReceiverOptions {
         out: folder.clone(),
-        ..receiver::Options::default()
+        ..receiver::ReceiverOptions::default()
     };
     let receiver = runtime
         .block_on(receiver::Receiver::start(options))

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use lockgate_sim::generate::{Generator, Options};
+use lockgate_sim::generate::{Generator, GeneratorOptions};
 use lockgate_tests::{
     Auth, Books, Receiver, Running, books, configuration, endpoint, lockgate, root, status,
 };
@@ -223,9 +223,9 @@ const CASES: [Case; 23] = [
 #[test]
 fn each_hostile_component_is_contained_and_no_other_pipeline_feels_it() {
     let dir = tempfile::tempdir().unwrap();
-    let victim = Generator::new(Options {
+    let victim = Generator::new(GeneratorOptions {
         events: EVENTS,
-        ..Options::default()
+        ..GeneratorOptions::default()
     })
     .uid(VICTIM);
     let auth = Auth::start(dir.path(), &["--events", &EVENTS.to_string()]);

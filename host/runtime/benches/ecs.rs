@@ -15,7 +15,7 @@ use ecs::Config;
 use ecs::lookup::Granted;
 use lockgate_plugin::json;
 use lockgate_runtime::Stage;
-use lockgate_sim::generate::{Generator, Options};
+use lockgate_sim::generate::{Generator, GeneratorOptions};
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
 use support::{EVENTS, event, stage, transform};
@@ -48,7 +48,7 @@ fn main() {
             file.as_str(),
         ),
         None => (
-            Generator::new(Options::default())
+            Generator::new(GeneratorOptions::default())
                 .json_lines(GENERATED)
                 .collect(),
             "the simulator's",

@@ -1,7 +1,7 @@
-//! How much of a shared machine the simulators take: generating, and serving over TLS on loopback.
+//! CPU time of the simulators: generating, and serving over TLS on loopback.
 //!
-//! `cargo bench -p lockgate-sim`. Generating should stay below 3 µs an event; each figure is for
-//! the number of items it names.
+//! `cargo bench -p lockgate-sim`. Generating should stay below 3 µs per event. Each figure is for
+//! the number of items that it names.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -13,7 +13,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use lockgate_model::Day;
-use lockgate_sim::auth::{Options, Server};
+use lockgate_sim::auth::{AuthOptions, AuthServer};
 use lockgate_sim::generate::{self, CHUNK, Generator};
 use lockgate_sim::receiver::{self, Receiver};
 use lockgate_teleport::proto::auditlog::{
@@ -36,9 +36,9 @@ fn main() {
 
 #[divan::bench]
 fn wire_bytes(bencher: Bencher<'_, '_>) {
-    let generator = Generator::new(generate::Options {
+    let generator = Generator::new(generate::GeneratorOptions {
         events: CHUNK,
-        ..generate::Options::default()
+        ..generate::GeneratorOptions::default()
     });
     let mut out = Vec::new();
     bencher.counter(ItemsCount::new(CHUNK)).bench_local(|| {
@@ -54,9 +54,9 @@ fn wire_bytes(bencher: Bencher<'_, '_>) {
 
 #[divan::bench]
 fn json_lines(bencher: Bencher<'_, '_>) {
-    let generator = Generator::new(generate::Options {
+    let generator = Generator::new(generate::GeneratorOptions {
         events: CHUNK,
-        ..generate::Options::default()
+        ..generate::GeneratorOptions::default()
     });
     bencher.counter(ItemsCount::new(CHUNK)).bench_local(|| {
         generator
@@ -70,14 +70,14 @@ fn json_lines(bencher: Bencher<'_, '_>) {
 #[divan::bench(sample_count = 10)]
 fn export_over_tls(bencher: Bencher<'_, '_>) {
     const EVENTS: u64 = 50_000;
-    let folder = tempfile::tempdir().expect("a folder");
-    let options = Options {
-        out: folder.path().to_owned(),
-        events: generate::Options {
+    let dir = tempfile::tempdir().expect("a directory");
+    let options = AuthOptions {
+        out: dir.path().to_owned(),
+        events: generate::GeneratorOptions {
             events: EVENTS,
-            ..generate::Options::default()
+            ..generate::GeneratorOptions::default()
         },
-        ..Options::default()
+        ..AuthOptions::default()
     };
     let server_threads = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
@@ -89,14 +89,14 @@ fn export_over_tls(bencher: Bencher<'_, '_>) {
         .build()
         .expect("a runtime");
     let server = server_threads
-        .block_on(Server::start(options))
+        .block_on(AuthServer::start(options))
         .expect("a server");
     let date = Some(Timestamp {
         seconds: Day::of(server.generator().time(0)).start() / 1000,
         nanos: 0,
     });
     let (mut sender, chunks) = client_thread.block_on(async {
-        let mut sender = connect(&server, folder.path()).await;
+        let mut sender = connect(&server, dir.path()).await;
         let listed = call(
             &mut sender,
             "GetEventExportChunks",
@@ -138,10 +138,10 @@ fn export_over_tls(bencher: Bencher<'_, '_>) {
 #[divan::bench(sample_count = 20)]
 fn receive_over_tls(bencher: Bencher<'_, '_>) {
     const EVENTS: u64 = 10_000;
-    let folder = tempfile::tempdir().expect("a folder");
-    let lines: Vec<String> = Generator::new(generate::Options {
+    let dir = tempfile::tempdir().expect("a directory");
+    let lines: Vec<String> = Generator::new(generate::GeneratorOptions {
         events: EVENTS,
-        ..generate::Options::default()
+        ..generate::GeneratorOptions::default()
     })
     .json_lines(EVENTS)
     .collect();
@@ -162,16 +162,16 @@ fn receive_over_tls(bencher: Bencher<'_, '_>) {
         .enable_all()
         .build()
         .expect("a runtime");
-    let options = receiver::Options {
-        out: folder.path().to_owned(),
-        ..receiver::Options::default()
+    let options = receiver::ReceiverOptions {
+        out: dir.path().to_owned(),
+        ..receiver::ReceiverOptions::default()
     };
     let receiver = receiver_thread
         .block_on(Receiver::start(options))
         .expect("a receiver");
     let mut stream = client_thread.block_on(tls(
         receiver.address(),
-        folder.path(),
+        dir.path(),
         "localhost",
         b"http/1.1",
     ));
@@ -195,8 +195,8 @@ fn receive_over_tls(bencher: Bencher<'_, '_>) {
 
 type Sender = hyper::client::conn::http2::SendRequest<Full<Bytes>>;
 
-async fn connect(server: &Server, folder: &Path) -> Sender {
-    let stream = tls(server.address(), folder, "teleport.cluster.local", b"h2").await;
+async fn connect(server: &AuthServer, dir: &Path) -> Sender {
+    let stream = tls(server.address(), dir, "teleport.cluster.local", b"h2").await;
     let mut builder = hyper::client::conn::http2::Builder::new(TokioExecutor::new());
     builder
         .initial_stream_window_size(4 << 20)
@@ -212,21 +212,21 @@ async fn connect(server: &Server, folder: &Path) -> Sender {
 
 async fn tls(
     address: SocketAddr,
-    folder: &Path,
+    dir: &Path,
     name: &'static str,
     protocol: &[u8],
 ) -> TlsStream<TcpStream> {
     let mut roots = RootCertStore::empty();
     roots
-        .add(CertificateDer::from_pem_file(folder.join("ca.crt")).expect("ca.crt"))
+        .add(CertificateDer::from_pem_file(dir.join("ca.crt")).expect("ca.crt"))
         .expect("a root");
     let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("versions")
         .with_root_certificates(roots)
         .with_client_auth_cert(
-            vec![CertificateDer::from_pem_file(folder.join("client.crt")).expect("client.crt")],
-            PrivateKeyDer::from_pem_file(folder.join("client.key")).expect("client.key"),
+            vec![CertificateDer::from_pem_file(dir.join("client.crt")).expect("client.crt")],
+            PrivateKeyDer::from_pem_file(dir.join("client.key")).expect("client.key"),
         )
         .expect("a client certificate");
     config.alpn_protocols = vec![protocol.to_vec()];
@@ -239,7 +239,7 @@ async fn tls(
         .expect("TLS")
 }
 
-/// How many bytes came back, and, if asked for, the bytes.
+/// Returns the number of bytes received and, if `keep` is set, the bytes.
 async fn call(
     sender: &mut Sender,
     method: &str,

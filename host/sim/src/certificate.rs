@@ -1,5 +1,5 @@
-//! Certificate authorities and what they sign. ECDSA P-256: read alike by rustls, Go, OpenSSL and
-//! BoringSSL.
+//! Certificate authorities and certificates. All keys are ECDSA P-256, which rustls, Go, OpenSSL
+//! and BoringSSL support.
 
 use std::time::{Duration, SystemTime};
 
@@ -13,7 +13,7 @@ use crate::SimError;
 pub(crate) const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 86_400);
 
 /// A certificate with its key.
-pub(crate) struct Pair {
+pub(crate) struct CertifiedKey {
     pub(crate) certificate: Certificate,
     pub(crate) key: KeyPair,
 }
@@ -26,12 +26,13 @@ pub(crate) struct Authority {
 }
 
 impl Authority {
-    /// `organisation` is left out where it is empty.
+    /// An empty `organisation` is omitted.
     pub(crate) fn new(name: &str, organisation: &str) -> Result<Authority, SimError> {
         Authority::with_key(name, organisation, KeyPair::generate()?)
     }
 
-    /// The same authority again: certificates signed before stay valid under its (new) certificate.
+    /// Recreates an authority from its key. Certificates that it signed earlier stay valid under
+    /// the new certificate.
     pub(crate) fn with_key(
         name: &str,
         organisation: &str,
@@ -61,13 +62,14 @@ impl Authority {
         self.issuer.key()
     }
 
-    /// A certificate for a server or a client. `names` are the SANs; a client of Teleport has none.
+    /// Signs a certificate for a server or a client. `names` are the SANs; a client of Teleport has
+    /// none.
     pub(crate) fn sign(
         &self,
         subject: &[(DnType, &str)],
         names: &[&str],
         expires: SystemTime,
-    ) -> Result<Pair, SimError> {
+    ) -> Result<CertifiedKey, SimError> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = params(subject, expires)?;
         params.subject_alt_names = CertificateParams::new(names)?.subject_alt_names;
@@ -81,15 +83,15 @@ impl Authority {
         ];
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate()?;
-        Ok(Pair {
+        Ok(CertifiedKey {
             certificate: params.signed_by(&key, &self.issuer)?,
             key,
         })
     }
 }
 
-/// Valid from a minute before now (as Teleport does it), or from a day before `expires` where that
-/// has passed.
+/// The certificate is valid from a minute ago, as with Teleport, or from a day before `expires` if
+/// that has passed.
 #[allow(
     clippy::disallowed_methods,
     reason = "certificates are valid from now on"

@@ -9,7 +9,7 @@ pub enum SimError {
     Bind { listen: String, source: io::Error },
     /// A file in the output directory cannot be read or written.
     #[error("cannot use `{}`: {source}.", path.display())]
-    Folder { path: PathBuf, source: io::Error },
+    Io { path: PathBuf, source: io::Error },
     /// `sim auth` and `sim receiver` use the same directory.
     #[error("`{}` contains the files of another simulator; use a separate directory for each.", .0.display())]
     Shared(PathBuf),

@@ -6,9 +6,9 @@
 pub mod auth;
 mod certificate;
 mod error;
-mod folder;
 pub mod generate;
 mod listener;
+mod output_dir;
 pub mod receiver;
 
 pub use error::SimError;

@@ -18,8 +18,8 @@ const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Pause after a failed accept, which usually means that the process is out of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
-/// A server that is running.
-pub(crate) struct Running {
+/// A running server.
+pub(crate) struct Listener {
     pub(crate) address: SocketAddr,
     pub(crate) connections: Connections,
     stop: oneshot::Sender<()>,
@@ -37,13 +37,13 @@ impl Connections {
     }
 }
 
-impl Running {
+impl Listener {
     /// Binds `listen` (`host:port`; port 0 chooses a free port) and serves until [`Self::stop`].
     pub(crate) async fn start<S, F>(
         listen: &str,
         tls: rustls::ServerConfig,
         serve: S,
-    ) -> Result<Running, SimError>
+    ) -> Result<Listener, SimError>
     where
         S: Fn(TlsStream<TcpStream>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = ()> + Send,
@@ -64,7 +64,7 @@ impl Running {
                 _ = stopped => {}
             }
         });
-        Ok(Running {
+        Ok(Listener {
             address,
             connections,
             stop,

@@ -11,19 +11,19 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use crate::SimError;
 
 /// A directory of mode 0700 with files of mode 0600.
-pub(crate) struct Folder(PathBuf);
+pub(crate) struct OutputDir(PathBuf);
 
-impl Folder {
-    pub(crate) fn create(path: &Path) -> Result<Folder, SimError> {
+impl OutputDir {
+    pub(crate) fn create(path: &Path) -> Result<OutputDir, SimError> {
         let made = fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
             .create(path);
-        made.map_err(|source| SimError::Folder {
+        made.map_err(|source| SimError::Io {
             path: path.to_owned(),
             source,
         })?;
-        Ok(Folder(path.to_owned()))
+        Ok(OutputDir(path.to_owned()))
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -49,12 +49,12 @@ impl Folder {
             file.write_all(content.as_bytes())?;
             fs::rename(&new, &path)
         })();
-        written.map_err(|source| SimError::Folder { path, source })
+        written.map_err(|source| SimError::Io { path, source })
     }
 
     pub(crate) fn read(&self, name: &str) -> Result<String, SimError> {
         let path = self.0.join(name);
-        fs::read_to_string(&path).map_err(|source| SimError::Folder { path, source })
+        fs::read_to_string(&path).map_err(|source| SimError::Io { path, source })
     }
 
     pub(crate) fn certificate(&self, name: &str) -> Result<CertificateDer<'static>, SimError> {

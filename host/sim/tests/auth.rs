@@ -1,4 +1,4 @@
-//! A gRPC client of another make against the simulated Auth server, over loopback sockets.
+//! tonic's gRPC client against the simulated Auth server, over loopback sockets.
 
 #![allow(clippy::disallowed_methods, reason = "real servers take real time")]
 
@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime};
 
 use hyper_util::rt::TokioIo;
 use lockgate_model::Day;
-use lockgate_sim::auth::{self, Backend, Flaky, Options, Server};
+use lockgate_sim::auth::{self, AuthOptions, AuthServer, Backend, Flaky};
 use lockgate_sim::{SimError, generate, receiver};
 use lockgate_teleport::proto::auditlog::audit_log_service_client::AuditLogServiceClient;
 use lockgate_teleport::proto::auditlog::{
@@ -42,10 +42,10 @@ fn tls(out: &Path, client: Option<&Path>) -> ClientConfig {
         .with_root_certificates(roots);
     let mut config = match client {
         None => builder.with_no_client_auth(),
-        Some(folder) => {
+        Some(dir) => {
             let certificate =
-                CertificateDer::from_pem_file(folder.join("client.crt")).expect("client.crt");
-            let key = PrivateKeyDer::from_pem_file(folder.join("client.key")).expect("client.key");
+                CertificateDer::from_pem_file(dir.join("client.crt")).expect("client.crt");
+            let key = PrivateKeyDer::from_pem_file(dir.join("client.key")).expect("client.key");
             builder
                 .with_client_auth_cert(vec![certificate], key)
                 .expect("a client certificate")
@@ -55,7 +55,7 @@ fn tls(out: &Path, client: Option<&Path>) -> ClientConfig {
     config
 }
 
-fn channel(server: &Server, config: ClientConfig) -> Channel {
+fn channel(server: &AuthServer, config: ClientConfig) -> Channel {
     let (address, connector) = (server.address(), TlsConnector::from(Arc::new(config)));
     let connect = tower::service_fn(move |_: Uri| {
         let connector = connector.clone();
@@ -68,7 +68,7 @@ fn channel(server: &Server, config: ClientConfig) -> Channel {
     Endpoint::from_static("https://teleport.cluster.local").connect_with_connector_lazy(connect)
 }
 
-fn client(server: &Server, out: &Path) -> AuditLogServiceClient<Channel> {
+fn client(server: &AuthServer, out: &Path) -> AuditLogServiceClient<Channel> {
     AuditLogServiceClient::new(channel(server, tls(out, Some(out))))
         .max_decoding_message_size(MESSAGE_MAX)
 }
@@ -95,7 +95,7 @@ async fn chunks(
     Ok(chunks)
 }
 
-/// Appends (event, cursor) pairs until the stream ends, and says how.
+/// Appends (event, cursor) pairs until the stream ends, and returns how it ended.
 async fn export(
     client: &mut AuditLogServiceClient<Channel>,
     day: Day,
@@ -118,30 +118,30 @@ async fn export(
     Ok(())
 }
 
-fn options(out: &Path, events: u64) -> Options {
-    Options {
+fn options(out: &Path, events: u64) -> AuthOptions {
+    AuthOptions {
         out: out.to_owned(),
-        events: generate::Options {
+        events: generate::GeneratorOptions {
             events,
             ..Default::default()
         },
-        ..Options::default()
+        ..AuthOptions::default()
     }
 }
 
 /// The days from the first event's to the last's.
-fn days(server: &Server) -> impl Iterator<Item = Day> + use<> {
+fn days(server: &AuthServer) -> impl Iterator<Item = Day> + use<> {
     let generator = server.generator();
     (Day::of(generator.time(0)).0..=Day::of(generator.time(generator.count() - 1)).0).map(Day)
 }
 
 #[tokio::test]
-async fn all_chunks_of_all_days_hold_every_event_as_generated() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let mut options = options(folder.path(), 12_345);
+async fn the_chunks_of_all_days_contain_every_event_as_generated() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let mut options = options(dir.path(), 12_345);
     options.events.event_rate = 0.06;
-    let server = Server::start(options).await.expect("a server");
-    let mut client = client(&server, folder.path());
+    let server = AuthServer::start(options).await.expect("a server");
+    let mut client = client(&server, dir.path());
     let mut events = Vec::new();
     let mut listed = 0;
     for day in days(&server) {
@@ -181,11 +181,11 @@ async fn all_chunks_of_all_days_hold_every_event_as_generated() {
 
 #[tokio::test]
 async fn cursors_resume_after_their_event() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::start(options(folder.path(), 300))
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = AuthServer::start(options(dir.path(), 300))
         .await
         .expect("a server");
-    let mut client = client(&server, folder.path());
+    let mut client = client(&server, dir.path());
     let day = days(&server).next().expect("a day");
     let chunk = chunks(&mut client, day).await.expect("chunks").remove(0);
     let mut all = Vec::new();
@@ -231,19 +231,19 @@ async fn cursors_resume_after_their_event() {
 
 #[tokio::test]
 async fn broken_streams_are_resumed_without_loss() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     let flaky = Some(Flaky {
         probability: 0.5,
         within: 400,
         seed: 9,
     });
-    let server = Server::start(Options {
+    let server = AuthServer::start(AuthOptions {
         flaky,
-        ..options(folder.path(), 6_000)
+        ..options(dir.path(), 6_000)
     })
     .await
     .expect("a server");
-    let mut client = client(&server, folder.path());
+    let mut client = client(&server, dir.path());
     let day = days(&server).next().expect("a day");
     let listed = loop {
         match chunks(&mut client, day).await {
@@ -273,11 +273,11 @@ async fn broken_streams_are_resumed_without_loss() {
 
 #[tokio::test]
 async fn recordings_are_streamed_from_an_index_on() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::start(options(folder.path(), 2_000))
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = AuthServer::start(options(dir.path(), 2_000))
         .await
         .expect("a server");
-    let mut client = client(&server, folder.path());
+    let mut client = client(&server, dir.path());
     let sid = server.generator().json_lines(2_000).find_map(|line| {
         let event: serde_json::Value = serde_json::from_str(&line).expect("JSON");
         (event["event"] == "session.upload")
@@ -311,7 +311,7 @@ async fn recordings_are_streamed_from_an_index_on() {
     );
     assert!(
         read(&sid, -5).await.expect("a recording") == all,
-        "a negative start is everything"
+        "a negative start returns everything"
     );
     assert!(
         read(&sid, 2).await.expect("a recording") == all[2..],
@@ -329,15 +329,15 @@ async fn recordings_are_streamed_from_an_index_on() {
 }
 
 #[tokio::test]
-async fn a_search_backend_knows_no_export() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::start(Options {
+async fn a_search_backend_does_not_support_export() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = AuthServer::start(AuthOptions {
         backend: Backend::Search,
-        ..options(folder.path(), 700)
+        ..options(dir.path(), 700)
     })
     .await
     .expect("a server");
-    let mut client = client(&server, folder.path());
+    let mut client = client(&server, dir.path());
     let status = chunks(&mut client, Day(30_000)).await.unwrap_err();
     let expected =
         "unknown method GetEventExportChunks for service teleport.auditlog.v1.AuditLogService";
@@ -365,19 +365,19 @@ async fn a_search_backend_knows_no_export() {
 }
 
 #[tokio::test]
-async fn without_a_certificate_one_may_only_ping_and_a_foreign_one_is_refused() {
-    let (folder, other) = (
-        tempfile::tempdir().expect("a folder"),
-        tempfile::tempdir().expect("a folder"),
+async fn a_client_without_a_certificate_may_only_ping_and_a_foreign_certificate_is_refused() {
+    let (dir, other) = (
+        tempfile::tempdir().expect("a directory"),
+        tempfile::tempdir().expect("a directory"),
     );
-    let server = Server::start(options(folder.path(), 10))
+    let server = AuthServer::start(options(dir.path(), 10))
         .await
         .expect("a server");
-    let foreign = Server::start(options(other.path(), 10))
+    let foreign = AuthServer::start(options(other.path(), 10))
         .await
         .expect("a server");
 
-    let nobody = channel(&server, tls(folder.path(), None));
+    let nobody = channel(&server, tls(dir.path(), None));
     let pong = AuthServiceClient::new(nobody.clone())
         .ping(PingRequest {})
         .await
@@ -397,7 +397,7 @@ async fn without_a_certificate_one_may_only_ping_and_a_foreign_one_is_refused() 
         "access denied to perform action \"list\" on \"event\""
     );
 
-    let stranger = channel(&server, tls(folder.path(), Some(other.path())));
+    let stranger = channel(&server, tls(dir.path(), Some(other.path())));
     let status = AuthServiceClient::new(stranger)
         .ping(PingRequest {})
         .await
@@ -408,27 +408,27 @@ async fn without_a_certificate_one_may_only_ping_and_a_foreign_one_is_refused() 
 
 #[tokio::test]
 async fn an_expired_identity_is_refused_and_a_new_one_from_the_same_authority_is_not() {
-    let folder = tempfile::tempdir().expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
     let identity_expires = Some(SystemTime::now() - Duration::from_secs(3600));
-    let expired = Options {
+    let expired = AuthOptions {
         identity_expires,
-        ..options(folder.path(), 10)
+        ..options(dir.path(), 10)
     };
-    let server = Server::start(expired.clone()).await.expect("a server");
+    let server = AuthServer::start(expired.clone()).await.expect("a server");
     let request = || GetUnstructuredEventsRequest {
         end_date: date(Day(30_000)),
         ..Default::default()
     };
-    client(&server, folder.path())
+    client(&server, dir.path())
         .get_unstructured_events(request())
         .await
         .unwrap_err();
-    auth::issue_identity(&Options {
+    auth::issue_identity(&AuthOptions {
         identity_expires: None,
         ..expired
     })
     .expect("an identity");
-    let page = client(&server, folder.path())
+    let page = client(&server, dir.path())
         .get_unstructured_events(request())
         .await
         .expect("a page")
@@ -437,21 +437,21 @@ async fn an_expired_identity_is_refused_and_a_new_one_from_the_same_authority_is
 }
 
 #[tokio::test]
-async fn a_server_started_again_serves_the_same_identity() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let server = Server::start(options(folder.path(), 10))
+async fn a_restarted_server_accepts_the_same_identity() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let server = AuthServer::start(options(dir.path(), 10))
         .await
         .expect("a server");
-    let identity = std::fs::read(folder.path().join("identity")).expect("an identity");
-    let mut client = client(&server, folder.path());
+    let identity = std::fs::read(dir.path().join("identity")).expect("an identity");
+    let mut client = client(&server, dir.path());
     let day = days(&server).next().expect("a day");
     let first = chunks(&mut client, day).await.expect("chunks");
     server.drop_connections();
     let listen = server.address().to_string();
     server.stop().await;
-    let server = Server::start(Options {
+    let server = AuthServer::start(AuthOptions {
         listen,
-        ..options(folder.path(), 10)
+        ..options(dir.path(), 10)
     })
     .await
     .expect("the same address");
@@ -462,22 +462,24 @@ async fn a_server_started_again_serves_the_same_identity() {
     };
     assert_eq!(first, again);
     assert_eq!(
-        std::fs::read(folder.path().join("identity")).expect("an identity"),
+        std::fs::read(dir.path().join("identity")).expect("an identity"),
         identity
     );
     server.stop().await;
 }
 
 #[tokio::test]
-async fn the_folder_holds_what_teleport_would_write() {
+async fn the_output_directory_has_the_files_of_teleport() {
     use std::os::unix::fs::PermissionsExt;
 
-    let parent = tempfile::tempdir().expect("a folder");
+    let parent = tempfile::tempdir().expect("a directory");
     let out = parent.path().join("auth");
-    let server = Server::start(options(&out, 10)).await.expect("a server");
+    let server = AuthServer::start(options(&out, 10))
+        .await
+        .expect("a server");
     assert_eq!(
         std::fs::metadata(&out)
-            .expect("a folder")
+            .expect("a directory")
             .permissions()
             .mode()
             & 0o777,
@@ -520,14 +522,14 @@ async fn the_folder_holds_what_teleport_would_write() {
     assert_eq!(kinds, order);
     assert!(identity.starts_with(&read("client.key")) && identity.ends_with(&read("client.cas")));
     assert_eq!(read("client.cas"), read("ca.crt").replace("\r\n", "\n"));
-    let refused = receiver::Receiver::start(receiver::Options {
+    let refused = receiver::Receiver::start(receiver::ReceiverOptions {
         out: out.clone(),
         ..Default::default()
     })
     .await;
     assert!(
-        matches!(refused, Err(SimError::Shared(folder)) if folder == out),
-        "one folder for two simulators"
+        matches!(refused, Err(SimError::Shared(dir)) if dir == out),
+        "one directory for two simulators"
     );
     server.stop().await;
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockgate_sim::generate::{self, Generator};
-use lockgate_sim::receiver::{Options, PathTotals, Receiver, Schedule, Totals};
+use lockgate_sim::receiver::{PathTotals, Receiver, ReceiverOptions, Schedule, Totals};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -21,7 +21,7 @@ use tokio_rustls::client::TlsStream;
 struct Client(TlsStream<TcpStream>);
 
 impl Client {
-    /// `identity`: the folder whose client certificate is shown.
+    /// `identity`: the directory of the client certificate to present.
     async fn connect(
         receiver: &Receiver,
         out: &Path,
@@ -37,11 +37,10 @@ impl Client {
         let builder = builder.expect("versions").with_root_certificates(roots);
         let config = match identity {
             None => builder.with_no_client_auth(),
-            Some(folder) => {
+            Some(dir) => {
                 let certificate =
-                    CertificateDer::from_pem_file(folder.join("client.crt")).expect("client.crt");
-                let key =
-                    PrivateKeyDer::from_pem_file(folder.join("client.key")).expect("client.key");
+                    CertificateDer::from_pem_file(dir.join("client.crt")).expect("client.crt");
+                let key = PrivateKeyDer::from_pem_file(dir.join("client.key")).expect("client.key");
                 builder
                     .with_client_auth_cert(vec![certificate], key)
                     .expect("a client certificate")
@@ -103,20 +102,20 @@ impl Client {
     }
 }
 
-async fn start(options: Options) -> (tempfile::TempDir, Receiver, Client) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let receiver = Receiver::start(Options {
-        out: folder.path().to_owned(),
+async fn start(options: ReceiverOptions) -> (tempfile::TempDir, Receiver, Client) {
+    let dir = tempfile::tempdir().expect("a directory");
+    let receiver = Receiver::start(ReceiverOptions {
+        out: dir.path().to_owned(),
         ..options
     })
     .await
     .expect("a receiver");
-    let client = connect(&receiver, folder.path()).await;
-    (folder, receiver, client)
+    let client = connect(&receiver, dir.path()).await;
+    (dir, receiver, client)
 }
 
-async fn connect(receiver: &Receiver, folder: &Path) -> Client {
-    Client::connect(receiver, folder, Some(folder), &rustls::version::TLS13)
+async fn connect(receiver: &Receiver, dir: &Path) -> Client {
+    Client::connect(receiver, dir, Some(dir), &rustls::version::TLS13)
         .await
         .expect("a connection")
 }
@@ -127,8 +126,8 @@ fn array(lines: impl IntoIterator<Item = String>) -> String {
 
 #[tokio::test]
 async fn objects_and_arrays_are_counted_by_id_and_path() {
-    let (_folder, receiver, mut client) = start(Options::default()).await;
-    let lines: Vec<String> = Generator::new(generate::Options::default())
+    let (_dir, receiver, mut client) = start(ReceiverOptions::default()).await;
+    let lines: Vec<String> = Generator::new(generate::GeneratorOptions::default())
         .json_lines(1_000)
         .collect();
     for batch in lines.chunks(300) {
@@ -191,19 +190,19 @@ async fn objects_and_arrays_are_counted_by_id_and_path() {
 }
 
 #[tokio::test]
-async fn a_client_certificate_of_its_own_authority_is_demanded() {
-    let (folder, receiver, _client) = start(Options::default()).await;
-    let (other, foreign, _other_client) = start(Options::default()).await;
+async fn a_client_certificate_of_its_own_authority_is_required() {
+    let (dir, receiver, _client) = start(ReceiverOptions::default()).await;
+    let (other, foreign, _other_client) = start(ReceiverOptions::default()).await;
     for version in [&rustls::version::TLS12, &rustls::version::TLS13] {
         for (who, identity) in [("nobody", None), ("a stranger", Some(other.path()))] {
             // With TLS 1.3 the refusal comes with the first answer, not in the handshake.
-            let refused = match Client::connect(&receiver, folder.path(), identity, version).await {
+            let refused = match Client::connect(&receiver, dir.path(), identity, version).await {
                 Err(_) => true,
                 Ok(mut client) => client.send("POST", "/", "{}").await.is_err(),
             };
             assert!(refused, "{who} with {version:?}");
         }
-        let mut known = Client::connect(&receiver, folder.path(), Some(folder.path()), version)
+        let mut known = Client::connect(&receiver, dir.path(), Some(dir.path()), version)
             .await
             .expect("a connection");
         assert_eq!(known.post("/", "{}").await, 200, "{version:?}");
@@ -215,9 +214,9 @@ async fn a_client_certificate_of_its_own_authority_is_demanded() {
 #[tokio::test]
 async fn statuses_follow_the_schedule_and_refused_documents_do_not_count() {
     let status: Schedule = "503x2,429x1,204".parse().expect("a schedule");
-    let (_folder, receiver, mut client) = start(Options {
+    let (_dir, receiver, mut client) = start(ReceiverOptions {
         status,
-        ..Options::default()
+        ..ReceiverOptions::default()
     })
     .await;
     let mut answers = Vec::new();
@@ -237,12 +236,12 @@ async fn statuses_follow_the_schedule_and_refused_documents_do_not_count() {
 }
 
 #[tokio::test]
-async fn every_accepted_document_is_one_line_of_the_capture_file_before_it_is_answered() {
-    let parent = tempfile::tempdir().expect("a folder");
+async fn every_document_is_in_the_capture_file_before_it_is_answered() {
+    let parent = tempfile::tempdir().expect("a directory");
     let file = parent.path().join("capture.ndjson");
-    let (_folder, receiver, mut client) = start(Options {
+    let (_dir, receiver, mut client) = start(ReceiverOptions {
         capture: Some(file.clone()),
-        ..Options::default()
+        ..ReceiverOptions::default()
     })
     .await;
     client
@@ -258,12 +257,12 @@ async fn every_accepted_document_is_one_line_of_the_capture_file_before_it_is_an
 
 #[tokio::test]
 async fn a_held_request_waits_while_others_pass() {
-    let (folder, receiver, mut first) = start(Options::default()).await;
+    let (dir, receiver, mut first) = start(ReceiverOptions::default()).await;
     let control = receiver.control();
     control.hang_next(1);
     let held = tokio::spawn(async move { first.post("/", r#"{"uid":"held"}"#).await });
-    let mut second = connect(&receiver, folder.path()).await;
-    // Until the held request has been taken, the second may be held in its place.
+    let mut second = connect(&receiver, dir.path()).await;
+    // Until the first request is held, the second might be held in its place.
     while control.holding() == 0 {
         tokio::task::yield_now().await;
     }
@@ -277,10 +276,10 @@ async fn a_held_request_waits_while_others_pass() {
 
 #[tokio::test]
 async fn a_lost_answer_leaves_a_duplicate() {
-    let (folder, receiver, mut client) = start(Options::default()).await;
+    let (dir, receiver, mut client) = start(ReceiverOptions::default()).await;
     receiver.control().lose_next_answers(1);
     assert!(client.send("POST", "/", r#"{"uid":"a"}"#).await.is_err());
-    let mut client = connect(&receiver, folder.path()).await;
+    let mut client = connect(&receiver, dir.path()).await;
     assert_eq!(client.post("/", r#"{"uid":"a"}"#).await, 200);
     let totals = receiver.stop().await;
     assert_eq!(
@@ -292,18 +291,18 @@ async fn a_lost_answer_leaves_a_duplicate() {
 #[tokio::test]
 async fn idle_connections_close_and_too_large_bodies_are_refused() {
     let idle = Some(Duration::from_secs(2));
-    let (folder, receiver, mut client) = start(Options {
+    let (dir, receiver, mut client) = start(ReceiverOptions {
         idle,
         body_max: 100,
-        ..Options::default()
+        ..ReceiverOptions::default()
     })
     .await;
     assert_eq!(client.post("/", r#"{"uid":"a"}"#).await, 200);
     let mut end = Vec::new();
-    // Ends when the receiver closes; it does so without TLS's good-bye.
+    // Ends when the receiver closes the connection, which it does without a TLS close_notify.
     let _ = client.0.read_to_end(&mut end).await;
     assert!(end.is_empty());
-    let mut client = connect(&receiver, folder.path()).await;
+    let mut client = connect(&receiver, dir.path()).await;
     assert_eq!(
         client
             .post("/", &format!("{{\"uid\":\"{}\"}}", "x".repeat(200)))
@@ -315,9 +314,9 @@ async fn idle_connections_close_and_too_large_bodies_are_refused() {
 #[tokio::test]
 async fn latency_delays_each_answer() {
     let latency = Duration::from_millis(30);
-    let (_folder, _receiver, mut client) = start(Options {
+    let (_dir, _receiver, mut client) = start(ReceiverOptions {
         latency,
-        ..Options::default()
+        ..ReceiverOptions::default()
     })
     .await;
     let before = std::time::Instant::now();

@@ -9,20 +9,20 @@ use crate::signals::Signals;
 
 /// Serves until SIGTERM or SIGINT. The first line on standard output contains the address.
 pub(crate) fn auth(command: SimAuth) -> Result<(), Failure> {
-    let options = auth::Options {
+    let options = auth::AuthOptions {
         listen: command.listen.to_string(),
         out: command.out,
-        events: generate::Options {
+        events: generate::GeneratorOptions {
             events: command.events,
             seed: command.seed,
-            ..generate::Options::default()
+            ..generate::GeneratorOptions::default()
         },
         backend: match command.backend {
             Backend::Export => auth::Backend::Export,
             Backend::Search => auth::Backend::Search,
         },
         rate: command.rate.map(f64::from),
-        ..auth::Options::default()
+        ..auth::AuthOptions::default()
     };
     super::tokio_runtime()?.block_on(async {
         auth::serve(options, |address| announce("sim auth", address), stopped()?)
@@ -38,14 +38,14 @@ pub(crate) fn receiver(command: SimReceiver) -> Result<(), Failure> {
         .status
         .parse()
         .map_err(|error| Failure::usage(format!("`--status {}`: {error}", command.status)))?;
-    let options = receiver::Options {
+    let options = receiver::ReceiverOptions {
         listen: command.listen.to_string(),
         out: command.out,
         latency: command.latency,
         status,
         capture: command.capture,
         capture_max: command.capture_max,
-        ..receiver::Options::default()
+        ..receiver::ReceiverOptions::default()
     };
     super::tokio_runtime()?.block_on(async {
         let served = receiver::serve(

@@ -1,5 +1,5 @@
-//! The Auth server's certificates, kept in the output folder: a server started again on the folder
-//! serves the same clients.
+//! The Auth server's certificates, kept in the output directory: a server that is restarted on the
+//! same directory serves the same clients.
 
 use std::sync::Arc;
 
@@ -8,10 +8,10 @@ use rustls::crypto::ring;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
 
-use super::{Options, identity};
+use super::{AuthOptions, identity};
 use crate::SimError;
 use crate::certificate::{Authority, in_ten_years};
-use crate::folder::Folder;
+use crate::output_dir::OutputDir;
 
 const NODE: &str = "auth-simulator";
 const NEEDED: [&str; 6] = [
@@ -23,42 +23,42 @@ const NEEDED: [&str; 6] = [
     "identity",
 ];
 
-/// Writes what is missing, and the server's TLS from what is there.
-pub(super) fn prepare(options: &Options) -> Result<ServerConfig, SimError> {
-    let folder = Folder::create(&options.out)?;
-    if !folder.holds(&NEEDED) {
-        if folder.holds(&["server.crt"]) && !folder.holds(&["user-ca.crt"]) {
+/// Creates missing files and returns the server's TLS configuration.
+pub(super) fn prepare(options: &AuthOptions) -> Result<ServerConfig, SimError> {
+    let dir = OutputDir::create(&options.out)?;
+    if !dir.holds(&NEEDED) {
+        if dir.holds(&["server.crt"]) && !dir.holds(&["user-ca.crt"]) {
             return Err(SimError::Shared(options.out.clone()));
         }
-        make(&folder, options)?;
+        make(&dir, options)?;
     } else if options.identity_expires.is_some() {
         issue(options)?;
     }
-    tls(&folder)
+    tls(&dir)
 }
 
-/// Writes a new `identity` and `client.*` into the folder of a server, signed by the same
+/// Writes a new `identity` and new `client.*` files to a server's directory, signed by the same
 /// authority.
-pub(super) fn issue(options: &Options) -> Result<(), SimError> {
-    let folder = Folder::create(&options.out)?;
-    let key = KeyPair::from_pem(&folder.read("user-ca.key")?)
-        .map_err(|error| folder.damaged("user-ca.key", error))?;
+pub(super) fn issue(options: &AuthOptions) -> Result<(), SimError> {
+    let dir = OutputDir::create(&options.out)?;
+    let key = KeyPair::from_pem(&dir.read("user-ca.key")?)
+        .map_err(|error| dir.damaged("user-ca.key", error))?;
     let cluster = &options.events.cluster;
     let users = Authority::with_key(cluster, cluster, key)?;
     let expires = options.identity_expires.unwrap_or_else(in_ten_years);
     identity::write(
-        &folder,
+        &dir,
         cluster,
         &options.user,
         &users,
-        &folder.read("ca.crt")?,
+        &dir.read("ca.crt")?,
         expires,
     )
 }
 
 /// Teleport has an authority for hosts and one for users; both are called `CN=<cluster>,
 /// O=<cluster>`.
-fn make(folder: &Folder, options: &Options) -> Result<(), SimError> {
+fn make(dir: &OutputDir, options: &AuthOptions) -> Result<(), SimError> {
     let cluster = &options.events.cluster;
     let (hosts, users) = (
         Authority::new(cluster, cluster)?,
@@ -73,23 +73,23 @@ fn make(folder: &Folder, options: &Options) -> Result<(), SimError> {
         &names,
         in_ten_years(),
     )?;
-    folder.write("ca.crt", &hosts.certificate)?;
-    folder.write("server.crt", &server.certificate.pem())?;
-    folder.write("server.key", &server.key.serialize_pem())?;
-    folder.write("user-ca.crt", &users.certificate)?;
-    folder.write("user-ca.key", &users.key().serialize_pem())?;
+    dir.write("ca.crt", &hosts.certificate)?;
+    dir.write("server.crt", &server.certificate.pem())?;
+    dir.write("server.key", &server.key.serialize_pem())?;
+    dir.write("user-ca.crt", &users.certificate)?;
+    dir.write("user-ca.key", &users.key().serialize_pem())?;
     issue(options)
 }
 
-/// As observed of Teleport 13.3.8: TLS 1.2 and 1.3; both authorities may sign a client's
-/// certificate; a client without one is let in (and may only ping); a list of protocols with
-/// neither `h2` nor `http/1.1` is refused.
-fn tls(folder: &Folder) -> Result<ServerConfig, SimError> {
+/// As observed with Teleport 13.3.8: TLS 1.2 and 1.3; both authorities may sign a client
+/// certificate; a client without a certificate may connect, but only ping; ALPN lists with neither
+/// `h2` nor `http/1.1` are refused.
+fn tls(dir: &OutputDir) -> Result<ServerConfig, SimError> {
     let mut roots = RootCertStore::empty();
     for name in ["ca.crt", "user-ca.crt"] {
         roots
-            .add(folder.certificate(name)?)
-            .map_err(|error| folder.damaged(name, error))?;
+            .add(dir.certificate(name)?)
+            .map_err(|error| dir.damaged(name, error))?;
     }
     let provider = Arc::new(ring::default_provider());
     let clients =
@@ -99,12 +99,9 @@ fn tls(folder: &Folder) -> Result<ServerConfig, SimError> {
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS12, &rustls::version::TLS13])
         .map_err(|error| SimError::Certificate(error.to_string()))?
-        .with_client_cert_verifier(clients.map_err(|error| folder.damaged("user-ca.crt", error))?)
-        .with_single_cert(
-            vec![folder.certificate("server.crt")?],
-            folder.key("server.key")?,
-        )
-        .map_err(|error| folder.damaged("server.crt", error))?;
+        .with_client_cert_verifier(clients.map_err(|error| dir.damaged("user-ca.crt", error))?)
+        .with_single_cert(vec![dir.certificate("server.crt")?], dir.key("server.key")?)
+        .map_err(|error| dir.damaged("server.crt", error))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }

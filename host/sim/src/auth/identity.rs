@@ -1,4 +1,4 @@
-//! What `tctl auth sign` writes: an identity file, and the same as three PEM files.
+//! The output of `tctl auth sign`: an identity file, and the same credentials as three PEM files.
 
 use std::time::SystemTime;
 
@@ -6,10 +6,10 @@ use rcgen::DnType;
 
 use super::ssh;
 use crate::SimError;
-use crate::certificate::{Authority, Pair};
-use crate::folder::Folder;
+use crate::certificate::{Authority, CertifiedKey};
+use crate::output_dir::OutputDir;
 
-/// Who the identity stands for.
+/// The user whom the identity belongs to.
 #[derive(Clone, Debug)]
 pub struct User {
     pub name: String,
@@ -30,7 +30,7 @@ impl Default for User {
 /// The order of the identity file is that of Teleport's writers: key, SSH certificate, TLS
 /// certificate, SSH host CA, TLS host CA.
 pub(super) fn write(
-    folder: &Folder,
+    dir: &OutputDir,
     cluster: &str,
     user: &User,
     users: &Authority,
@@ -43,7 +43,7 @@ pub(super) fn write(
         .map(|role| (DnType::OrganizationName, role.as_str()))
         .collect();
     subject.push((DnType::CommonName, &user.name));
-    let Pair { certificate, key } = users.sign(&subject, &[], expires)?;
+    let CertifiedKey { certificate, key } = users.sign(&subject, &[], expires)?;
     let (key_pem, certificate_pem) = (
         unix_lines(&key.serialize_pem()),
         unix_lines(&certificate.pem()),
@@ -54,11 +54,11 @@ pub(super) fn write(
     let ssh_host = ssh::Authority::new()?.public_key();
     let known = format!("@cert-authority {cluster},*.{cluster} {ssh_host} type=host\n");
 
-    folder.write("client.crt", &certificate_pem)?;
-    folder.write("client.key", &key_pem)?;
-    folder.write("client.cas", &host_ca)?;
-    // Last: whoever waits for this file finds the others complete.
-    folder.write(
+    dir.write("client.crt", &certificate_pem)?;
+    dir.write("client.key", &key_pem)?;
+    dir.write("client.cas", &host_ca)?;
+    // Written last: a process that waits for this file finds the others complete.
+    dir.write(
         "identity",
         &[
             &*key_pem,

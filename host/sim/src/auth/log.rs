@@ -5,28 +5,28 @@ use std::time::{Duration, SystemTime};
 
 use lockgate_model::{Day, Millis};
 
-use super::{Late, Options};
+use super::{AuthOptions, Late};
 use crate::certificate::since_epoch;
 use crate::generate::{CHUNK, Generator};
 
-/// With a rate, an export chunk gathers the events of about so many seconds.
-const GATHERED: f64 = 5.0;
+/// With a rate, an export chunk contains the events of about this many seconds.
+const CHUNK_SECONDS: f64 = 5.0;
 /// Divisors of [`CHUNK`], so that an export chunk lies within one chunk of the generator.
 const EXPORT_SIZES: [u64; 12] = [
     5_000, 2_500, 1_250, 1_000, 500, 250, 125, 100, 50, 25, 10, 5,
 ];
 
 /// `now` is the time since the server started.
-pub(super) struct Log {
+pub(super) struct AuditLog {
     pub(super) generator: Generator,
     rate: Option<f64>,
     late: Option<Late>,
-    /// Events of one export chunk.
+    /// Events per export chunk.
     size: u64,
 }
 
-impl Log {
-    pub(super) fn new(options: &Options, started: SystemTime) -> Log {
+impl AuditLog {
+    pub(super) fn new(options: &AuthOptions, started: SystemTime) -> AuditLog {
         let mut events = options.events.clone();
         let mut size = CHUNK;
         if let Some(rate) = options.rate {
@@ -34,10 +34,10 @@ impl Log {
             events.event_rate = rate;
             size = EXPORT_SIZES
                 .into_iter()
-                .find(|size| *size as f64 <= rate * GATHERED)
+                .find(|size| *size as f64 <= rate * CHUNK_SECONDS)
                 .unwrap_or(5);
         }
-        Log {
+        AuditLog {
             generator: Generator::new(events),
             rate: options.rate,
             late: options.late,
@@ -52,7 +52,7 @@ impl Log {
             .map_or(count, |rate| ((now.as_secs_f64() * rate) as u64).min(count))
     }
 
-    /// Ids of the complete chunks that hold events of a day, in no order that means anything.
+    /// Ids of the complete chunks with events of a day, in arbitrary order.
     pub(super) fn chunks(&self, now: Duration, day: Day) -> Vec<String> {
         let positions = self.generator.positions_on(day);
         let numbers = positions.start / self.size..positions.end.div_ceil(self.size);
@@ -64,7 +64,8 @@ impl Log {
         ids
     }
 
-    /// The positions of a day's events in a chunk; `None` if the day has no such chunk (yet).
+    /// The positions of a day's events in a chunk. `None` if the day does not have the chunk, or
+    /// not yet.
     pub(super) fn chunk(&self, now: Duration, day: Day, id: &str) -> Option<Range<u64>> {
         let number = self
             .generator
@@ -92,28 +93,28 @@ mod tests {
     use super::*;
     use crate::generate;
 
-    fn log(options: Options, events: u64) -> Log {
-        let events = generate::Options {
+    fn log(options: AuthOptions, events: u64) -> AuditLog {
+        let events = generate::GeneratorOptions {
             events,
-            ..generate::Options::default()
+            ..generate::GeneratorOptions::default()
         };
-        Log::new(
-            &Options { events, ..options },
+        AuditLog::new(
+            &AuthOptions { events, ..options },
             SystemTime::UNIX_EPOCH + Duration::from_secs(20_000 * 86_400),
         )
     }
 
-    fn listed(log: &Log, seconds: u64) -> usize {
+    fn listed(log: &AuditLog, seconds: u64) -> usize {
         log.chunks(Duration::from_secs(seconds), Day::of(log.generator.time(0)))
             .len()
     }
 
     #[test]
-    fn with_a_rate_events_carry_the_wall_clock_and_appear_as_it_passes() {
+    fn with_a_rate_events_appear_at_their_wall_clock_time() {
         let log = log(
-            Options {
+            AuthOptions {
                 rate: Some(100.0),
-                ..Options::default()
+                ..AuthOptions::default()
             },
             2_100,
         );
@@ -150,9 +151,9 @@ mod tests {
     #[test]
     fn a_low_rate_gives_small_chunks_soon() {
         let log = log(
-            Options {
+            AuthOptions {
                 rate: Some(1.0),
-                ..Options::default()
+                ..AuthOptions::default()
             },
             100,
         );
@@ -166,9 +167,9 @@ mod tests {
             after: Duration::from_secs(60),
         });
         let log = log(
-            Options {
+            AuthOptions {
                 late,
-                ..Options::default()
+                ..AuthOptions::default()
             },
             15_000,
         );
@@ -177,7 +178,7 @@ mod tests {
 
     #[test]
     fn without_a_rate_everything_is_there_at_once() {
-        let log = log(Options::default(), 10_001);
+        let log = log(AuthOptions::default(), 10_001);
         assert_eq!(
             (
                 log.visible(Duration::ZERO),

@@ -24,7 +24,7 @@ pub use identity::User;
 
 use crate::SimError;
 use crate::generate;
-use crate::listener::Running;
+use crate::listener::Listener;
 
 /// Which of Teleport's two interfaces to the audit log the server supports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -39,14 +39,14 @@ pub enum Backend {
 /// The options of a server. The default is a free port of 127.0.0.1 with 20,000 events, all of them
 /// there from the start.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct AuthOptions {
     /// `host:port`; port 0 chooses a free port.
     pub listen: String,
     /// The directory for certificates and identity. Those of an earlier run are used again.
     pub out: PathBuf,
     pub backend: Backend,
     /// The audit log. With [`Self::rate`], `start` and `event_rate` are ignored.
-    pub events: generate::Options,
+    pub events: generate::GeneratorOptions,
     /// Events per second that appear from the start of the server on; their times follow the wall
     /// clock. Without it all events are there from the start, with the times of [`Self::events`].
     pub rate: Option<f64>,
@@ -62,13 +62,13 @@ pub struct Options {
     pub late: Option<Late>,
 }
 
-impl Default for Options {
-    fn default() -> Options {
-        Options {
+impl Default for AuthOptions {
+    fn default() -> AuthOptions {
+        AuthOptions {
             listen: "127.0.0.1:0".to_owned(),
             out: PathBuf::from("sim-auth"),
             backend: Backend::default(),
-            events: generate::Options::default(),
+            events: generate::GeneratorOptions::default(),
             rate: None,
             server_version: "17.4.2".to_owned(),
             user: User::default(),
@@ -109,26 +109,26 @@ pub struct Served {
 }
 
 /// A running server.
-pub struct Server {
-    running: Running,
+pub struct AuthServer {
+    listener: Listener,
     service: Arc<service::Service>,
 }
 
-impl Server {
+impl AuthServer {
     /// Writes the directory, binds, and serves in tasks of the current tokio runtime.
-    pub async fn start(options: Options) -> Result<Server, SimError> {
+    pub async fn start(options: AuthOptions) -> Result<AuthServer, SimError> {
         let tls = files::prepare(&options)?;
         let service = Arc::new(service::Service::new(&options));
         let shared = Arc::clone(&service);
-        let running = Running::start(&options.listen, tls, move |stream| {
+        let listener = Listener::start(&options.listen, tls, move |stream| {
             service::serve(Arc::clone(&shared), stream)
         })
         .await?;
-        Ok(Server { running, service })
+        Ok(AuthServer { listener, service })
     }
 
     pub fn address(&self) -> SocketAddr {
-        self.running.address
+        self.listener.address
     }
 
     /// The audit log that is served; its clock is the wall clock's if there is a rate.
@@ -142,31 +142,31 @@ impl Server {
 
     /// Cuts every connection; new ones are accepted.
     pub fn drop_connections(&self) {
-        self.running.connections.drop_all();
+        self.listener.connections.drop_all();
     }
 
-    /// Closes port and connections. A server started later on the same folder and address continues
+    /// Closes port and connections. A server started later on the same directory and address continues
     /// for the same clients.
     pub async fn stop(self) -> Served {
-        self.running.stop().await;
+        self.listener.stop().await;
         self.service.served()
     }
 }
 
 /// Serves until `shutdown`; calls `ready` with the address when connections are accepted.
 pub async fn serve(
-    options: Options,
+    options: AuthOptions,
     ready: impl FnOnce(SocketAddr),
     shutdown: impl Future<Output = ()>,
 ) -> Result<Served, SimError> {
-    let server = Server::start(options).await?;
+    let server = AuthServer::start(options).await?;
     ready(server.address());
     shutdown.await;
     Ok(server.stop().await)
 }
 
-/// Writes a new identity, with [`Options::user`] and [`Options::identity_expires`], to the directory
+/// Writes a new identity, with [`AuthOptions::user`] and [`AuthOptions::identity_expires`], to the directory
 /// of a server that may be running.
-pub fn issue_identity(options: &Options) -> Result<(), SimError> {
+pub fn issue_identity(options: &AuthOptions) -> Result<(), SimError> {
     files::issue(options)
 }

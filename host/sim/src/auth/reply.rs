@@ -1,8 +1,8 @@
-//! gRPC over HTTP/2, as far as a server needs it: a request message in, a stream of framed messages
-//! and a status out.
+//! The part of gRPC over HTTP/2 that a server needs: it reads a request message, and answers with a
+//! stream of framed messages and a status.
 //!
-//! Many messages share one DATA frame. That, and messages that come encoded, is why this is not
-//! tonic's server.
+//! Not tonic's server, because many messages share one DATA frame here and messages are already
+//! encoded.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -16,9 +16,9 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::{Body, Frame, Incoming};
 use tonic::Status;
 
-/// Requests of this interface are small; a larger one is not ours.
+/// Largest request, in bytes. Requests of this interface are small.
 const REQUEST_MAX: usize = 1 << 20;
-/// Bytes gathered before they are handed to HTTP/2.
+/// Bytes collected before they are passed to HTTP/2.
 const FRAME: usize = 64 << 10;
 
 /// A source of gRPC messages.
@@ -27,7 +27,7 @@ pub(super) trait Messages: Send + Unpin {
     fn write(&mut self, out: &mut Vec<u8>) -> bool;
 }
 
-/// Messages that are there already, each with its frame.
+/// Encoded messages, each of which gets its frame.
 impl Messages for std::vec::IntoIter<Vec<u8>> {
     fn write(&mut self, out: &mut Vec<u8>) -> bool {
         self.next()
@@ -48,7 +48,7 @@ pub(super) struct Reply {
 }
 
 impl Reply {
-    /// `counter` is raised by each message sent.
+    /// `counter` is incremented for each message sent.
     pub(super) fn new(
         messages: impl Messages + 'static,
         counter: &Arc<AtomicU64>,
@@ -128,7 +128,7 @@ impl Body for Reply {
     }
 }
 
-/// Appends a gRPC message: not compressed, length, then what `write` appends.
+/// Appends a gRPC message: uncompressed, its length, then the bytes that `write` appends.
 pub(super) fn frame(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>)) {
     let at = out.len();
     out.extend_from_slice(&[0; 5]);

@@ -12,9 +12,9 @@ use crate::generate::{CHUNK, Generator, json_of, wire};
 
 const LIMIT_DEFAULT: usize = 500;
 const LIMIT_MAX: i32 = 10_000;
-/// JSON bytes that a page stays below.
+/// A page has fewer bytes of JSON than this.
 const PAGE_BYTES: usize = 1 << 20;
-/// Chunks kept rendered: pages of one window lie in the same chunk mostly.
+/// Rendered chunks to keep. Pages of a window are usually in the same chunk.
 const KEPT: usize = 3;
 
 /// Answers searches. Renders whole chunks, so it belongs on a thread that may block.
@@ -89,8 +89,8 @@ impl Search {
         let matches = |event_type: &str| wanted.is_empty() || wanted.contains(&event_type);
 
         if !request.start_key.is_empty() {
-            // A key is found while its event is of a type that is searched and its day's file is
-            // one that is read; else the answer is an empty page, without an error.
+            // A key is found if its event has a requested type and its day's file is read.
+            // Otherwise the answer is an empty page, without an error.
             let key = generator
                 .position_of(&request.start_key)
                 .filter(|position| {

@@ -1,4 +1,4 @@
-//! One connection's calls, told apart by path.
+//! The calls of one connection, dispatched by path.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -22,20 +22,20 @@ use tokio_rustls::server::TlsStream;
 use tonic::Status;
 
 use super::export::{Export, row};
-use super::log::Log;
+use super::log::AuditLog;
 use super::reply::{self, Reply};
 use super::search::Search;
-use super::{Backend, Flaky, Options, Served};
+use super::{AuthOptions, Backend, Flaky, Served};
 use crate::generate::Generator;
 use crate::generate::rng::Rng;
 
 const AUDIT_LOG: &str = "teleport.auditlog.v1.AuditLogService";
 const AUTH: &str = "proto.AuthService";
-/// Bytes that may wait in one stream for the client's window.
+/// Bytes per stream that may wait for the client's window.
 const SEND_BUFFER: usize = 512 << 10;
 
 pub(super) struct Service {
-    log: Log,
+    log: AuditLog,
     started: Instant,
     search: Arc<Search>,
     backend: Backend,
@@ -50,15 +50,15 @@ pub(super) struct Service {
 impl Service {
     #[allow(
         clippy::disallowed_methods,
-        reason = "a simulated server starts when it is made"
+        reason = "a simulated server starts when it is created"
     )]
-    pub(super) fn new(options: &Options) -> Service {
+    pub(super) fn new(options: &AuthOptions) -> Service {
         let ping = PingResponse {
             cluster_name: options.events.cluster.clone(),
             server_version: options.server_version.clone(),
         };
         Service {
-            log: Log::new(options, SystemTime::now()),
+            log: AuditLog::new(options, SystemTime::now()),
             started: Instant::now(),
             search: Arc::default(),
             backend: options.backend,
@@ -87,13 +87,13 @@ impl Service {
         self.started.elapsed()
     }
 
-    /// `known`: the client showed a certificate.
-    async fn call(&self, request: Request<Incoming>, known: bool) -> Result<Reply, Status> {
+    /// `authenticated`: the client presented a certificate.
+    async fn call(&self, request: Request<Incoming>, authenticated: bool) -> Result<Reply, Status> {
         let call = self.calls.fetch_add(1, Ordering::Relaxed);
         let (parts, body) = request.into_parts();
         let path = parts.uri.path().trim_start_matches('/');
         let (service, method) = path.split_once('/').unwrap_or((path, ""));
-        let may = |verb: &str, kind: &str| match known {
+        let may = |verb: &str, kind: &str| match authenticated {
             true => Ok(()),
             false => Err(Status::permission_denied(format!(
                 "access denied to perform action \"{verb}\" on \"{kind}\""
@@ -187,8 +187,8 @@ impl Service {
             ))
         })?;
         self.recordings.fetch_add(1, Ordering::Relaxed);
-        // Indexes are consecutive from 0; the start is inclusive; beyond the end there is nothing,
-        // and that is not an error.
+        // Indexes are consecutive from 0 and the start is inclusive. A start beyond the end is not
+        // an error.
         events.drain(..(request.start_index.max(0) as usize).min(events.len()));
         Ok(Reply::new(
             events.into_iter(),
@@ -212,7 +212,7 @@ impl Service {
 /// Serves one connection until it ends.
 pub(super) async fn serve(service: Arc<Service>, stream: TlsStream<TcpStream>) {
     let (_, tls) = stream.get_ref();
-    let (known, http2) = (
+    let (authenticated, http2) = (
         tls.peer_certificates().is_some(),
         tls.alpn_protocol() == Some(b"h2"),
     );
@@ -220,7 +220,7 @@ pub(super) async fn serve(service: Arc<Service>, stream: TlsStream<TcpStream>) {
     let ended = if http2 {
         let calls = service_fn(|request| {
             let service = Arc::clone(&service);
-            async move { Ok::<_, Infallible>(answer(&service, request, known).await) }
+            async move { Ok::<_, Infallible>(answer(&service, request, authenticated).await) }
         });
         let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         builder
@@ -229,8 +229,8 @@ pub(super) async fn serve(service: Arc<Service>, stream: TlsStream<TcpStream>) {
             .serve_connection(io, calls)
             .await
     } else {
-        // Without h2 a real Auth server speaks HTTP/1.1, where it knows no page: clients that look
-        // for a proxy find that out.
+        // Without h2, a real Auth server speaks HTTP/1.1 and answers 404 to everything. Clients use
+        // that to tell it from a proxy.
         let calls = service_fn(|_| async { Ok::<_, Infallible>(plain(StatusCode::NOT_FOUND)) });
         hyper::server::conn::http1::Builder::new()
             .serve_connection(io, calls)
@@ -241,7 +241,11 @@ pub(super) async fn serve(service: Arc<Service>, stream: TlsStream<TcpStream>) {
     }
 }
 
-async fn answer(service: &Service, request: Request<Incoming>, known: bool) -> Response<Reply> {
+async fn answer(
+    service: &Service,
+    request: Request<Incoming>,
+    authenticated: bool,
+) -> Response<Reply> {
     let grpc = request
         .headers()
         .get(http::header::CONTENT_TYPE)
@@ -249,7 +253,7 @@ async fn answer(service: &Service, request: Request<Incoming>, known: bool) -> R
     if !grpc {
         return plain(StatusCode::UNSUPPORTED_MEDIA_TYPE);
     }
-    match service.call(request, known).await {
+    match service.call(request, authenticated).await {
         Ok(reply) => reply.response(),
         Err(status) => status.into_http(),
     }
@@ -261,7 +265,7 @@ fn plain(status: StatusCode) -> Response<Reply> {
     response
 }
 
-/// The UTC day of a time; absent is the epoch.
+/// The UTC day of a time. An absent time is the epoch.
 fn day(date: Option<&Timestamp>) -> Day {
     Day::of(date.map_or(0, |date| date.seconds.saturating_mul(1000)))
 }

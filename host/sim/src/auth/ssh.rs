@@ -1,4 +1,5 @@
-//! OpenSSH certificates (`PROTOCOL.certkeys` of its sources), as far as an identity file has them.
+//! OpenSSH certificates (`PROTOCOL.certkeys` in its sources), as far as an identity file contains
+//! them.
 
 use std::time::SystemTime;
 
@@ -15,7 +16,7 @@ const USER_CERTIFICATE: &str = "ecdsa-sha2-nistp256-cert-v01@openssh.com";
 const FOR_USERS: u32 = 1;
 const ED25519: &str = "ssh-ed25519";
 
-/// A new SSH certificate authority. Nothing here speaks SSH, so nobody has to recognise it later.
+/// A new SSH certificate authority. Nothing here speaks SSH, so it is not kept.
 pub(super) struct Authority(KeyPair);
 
 impl Authority {
@@ -23,12 +24,12 @@ impl Authority {
         Ok(Authority(KeyPair::generate_for(&PKCS_ED25519)?))
     }
 
-    /// The public key, in the form of authorized_keys.
+    /// The public key, in the format of authorized_keys.
     pub(super) fn public_key(&self) -> String {
         line(ED25519, &self.public())
     }
 
-    /// A user certificate with Teleport's extensions for a P-256 key, in the form of
+    /// A user certificate with Teleport's extensions for a P-256 key, in the format of
     /// authorized_keys.
     #[allow(
         clippy::disallowed_methods,
@@ -49,7 +50,7 @@ impl Authority {
         let nologin = format!("-teleport-nologin-{}", user.name);
         let principals = [&*nologin, "-teleport-internal-join"].map(|name| string(name.as_bytes()));
         let roles = serde_json::json!({ "version": "v1", "roles": user.roles }).to_string();
-        // In the order of their names. A value is a string inside the string.
+        // Sorted by name. A value is a string inside the string.
         let extensions = [
             ("permit-pty", ""),
             ("teleport-roles", &*roles),

@@ -1,19 +1,19 @@
-//! Logins, certificates, access requests, users, roles, joins.
+//! Events about logins, certificates, access requests, users, roles and joins.
 
+use super::event_writer::EventWriter;
 use super::lists::{ENVS, ERRORS, REASONS, ROLES, TEAMS, USER_AGENTS, USERS};
-use super::scribe::Scribe;
-use super::text::Short;
+use super::organisation::Organisation;
+use super::text::ShortText;
 use super::wire::Fields;
-use super::world::World;
 
-/// Go's zero time, as Teleport writes what never expires.
+/// Go's zero time, which Teleport writes for things that never expire.
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
-impl Scribe {
-    pub(crate) fn login(&mut self, world: &World, out: &mut Vec<u8>) {
-        let person = self.person(world);
+impl EventWriter {
+    pub(crate) fn login(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
+        let person = self.person(organisation);
         if self.rng.chance(0.06) {
-            let mut fields = self.begin(world, out, "user.login", "T1000W", 0);
+            let mut fields = self.begin(organisation, out, "user.login", "T1000W", 0);
             fields.text("user", person.name);
             fields.text("method", "local");
             fields.flag("success", false);
@@ -25,7 +25,7 @@ impl Scribe {
         }
         let sso = self.rng.chance(0.5);
         let mut fields = self.begin(
-            world,
+            organisation,
             out,
             "user.login",
             if sso { "T1001I" } else { "T1000I" },
@@ -76,8 +76,12 @@ impl Scribe {
         claims.number("ver", 1.0);
     }
 
-    pub(crate) fn authentication_failure(&mut self, world: &World, out: &mut Vec<u8>) {
-        let mut fields = self.begin(world, out, "auth", "T3007W", 0);
+    pub(crate) fn authentication_failure(
+        &mut self,
+        organisation: &Organisation,
+        out: &mut Vec<u8>,
+    ) {
+        let mut fields = self.begin(organisation, out, "auth", "T3007W", 0);
         fields.text("user", self.user());
         fields.flag("success", false);
         fields.text("error", self.rng.pick(&ERRORS));
@@ -85,9 +89,9 @@ impl Scribe {
         fields.text("addr.remote", self.address());
     }
 
-    pub(crate) fn certificate(&mut self, world: &World, out: &mut Vec<u8>) {
-        let person = self.person(world);
-        let mut fields = self.begin(world, out, "cert.create", "TC000I", 0);
+    pub(crate) fn certificate(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
+        let person = self.person(organisation);
+        let mut fields = self.begin(organisation, out, "cert.create", "TC000I", 0);
         fields.text("cert_type", "user");
         fields.object("identity", |identity| {
             identity.text("user", person.name);
@@ -102,9 +106,9 @@ impl Scribe {
             );
             let hours = self.rng.range(1, 12);
             identity.text("expires", self.later(hours));
-            identity.text("route_to_cluster", &world.cluster);
+            identity.text("route_to_cluster", &organisation.cluster);
             identity.object("traits", |traits| traits.entries(&person.traits));
-            identity.text("teleport_cluster", &world.cluster);
+            identity.text("teleport_cluster", &organisation.cluster);
             identity.text("client_ip", self.ip());
             match self.rng.chance(0.5) {
                 true => identity.text("prev_identity_expires", NEVER),
@@ -114,17 +118,22 @@ impl Scribe {
                 "private_key_policy",
                 self.rng.pick(&["none", "none", "hardware_key_touch"]),
             );
-            self.certificate_routes(world, identity, person.name);
+            self.certificate_routes(organisation, identity, person.name);
         });
         fields.text("user_agent", self.rng.pick(&USER_AGENTS));
         fields.object("certificate_authority", |authority| {
             authority.text("type", "user");
-            authority.text("domain", &world.cluster);
+            authority.text("domain", &organisation.cluster);
             authority.text("subject_key_id", self.rng.hex(40).as_str().to_uppercase());
         });
     }
 
-    fn certificate_routes(&mut self, world: &World, identity: &mut Fields<'_>, user: &str) {
+    fn certificate_routes(
+        &mut self,
+        organisation: &Organisation,
+        identity: &mut Fields<'_>,
+        user: &str,
+    ) {
         if self.rng.chance(0.3) {
             identity.text(
                 "kubernetes_cluster",
@@ -134,7 +143,7 @@ impl Scribe {
             identity.texts("kubernetes_users", [user]);
         }
         if self.rng.chance(0.2) {
-            let database = self.rng.one(&world.databases);
+            let database = self.rng.one(&organisation.databases);
             identity.object("route_to_database", |route| {
                 route.text("service_name", &database.name);
                 route.text("protocol", database.protocol);
@@ -148,7 +157,7 @@ impl Scribe {
             identity.texts("access_requests", [self.rng.uuid()]);
             identity.list("allowed_resource_ids", |list| {
                 list.object(|resource| {
-                    resource.text("cluster", &world.cluster);
+                    resource.text("cluster", &organisation.cluster);
                     resource.text("kind", "node");
                     resource.text("name", self.rng.uuid());
                 });
@@ -160,17 +169,17 @@ impl Scribe {
         }
     }
 
-    pub(crate) fn device_authenticate(&mut self, world: &World, out: &mut Vec<u8>) {
-        let person = self.person(world);
-        let mut fields = self.begin(world, out, "device.authenticate", "TV006I", 0);
+    pub(crate) fn device_authenticate(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
+        let person = self.person(organisation);
+        let mut fields = self.begin(organisation, out, "device.authenticate", "TV006I", 0);
         fields.object("device", |device| device.entries(&person.device));
         fields.flag("success", true);
         fields.text("user", person.name);
         fields.number("user_kind", 1.0);
     }
 
-    pub(crate) fn request_create(&mut self, world: &World, out: &mut Vec<u8>) {
-        let mut fields = self.by_somebody(world, out, "access_request.create", "T5000I");
+    pub(crate) fn request_create(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
+        let mut fields = self.by_somebody(organisation, out, "access_request.create", "T5000I");
         fields.text("id", self.rng.uuid());
         let count = self.rng.range(1, 4) as usize;
         fields.texts("roles", self.rng.sample(&ROLES, count));
@@ -182,17 +191,17 @@ impl Scribe {
         fields.list("resource_ids", |list| {
             for _ in 0..count {
                 list.object(|resource| {
-                    resource.text("cluster", &world.cluster);
+                    resource.text("cluster", &organisation.cluster);
                     resource.text("kind", "node");
-                    resource.text("name", self.rng.one(&world.nodes).id);
+                    resource.text("name", self.rng.one(&organisation.nodes).id);
                 });
             }
         });
         fields.texts("suggested_reviewers", self.rng.sample(&USERS, 2));
     }
 
-    pub(crate) fn request_review(&mut self, world: &World, out: &mut Vec<u8>) {
-        let mut fields = self.by_somebody(world, out, "access_request.review", "T5002I");
+    pub(crate) fn request_review(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
+        let mut fields = self.by_somebody(organisation, out, "access_request.review", "T5002I");
         fields.text("id", self.rng.uuid());
         fields.text(
             "proposed_state",
@@ -204,8 +213,8 @@ impl Scribe {
         fields.text("updated_by", self.user());
     }
 
-    pub(crate) fn request_search(&mut self, world: &World, out: &mut Vec<u8>) {
-        let mut fields = self.begin(world, out, "access_request.search", "T5004I", 0);
+    pub(crate) fn request_search(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
+        let mut fields = self.begin(organisation, out, "access_request.search", "T5004I", 0);
         fields.text("namespace", "default");
         fields.text("resource_type", "db_server");
         fields.list("search_as_roles", |list| {
@@ -216,16 +225,22 @@ impl Scribe {
         fields.object("labels", |labels| labels.text("env", "prod"));
     }
 
-    pub(crate) fn user_create(&mut self, world: &World, out: &mut Vec<u8>) {
-        self.user_change(world, out, "user.create", "T1002I");
+    pub(crate) fn user_create(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
+        self.user_change(organisation, out, "user.create", "T1002I");
     }
 
-    pub(crate) fn user_update(&mut self, world: &World, out: &mut Vec<u8>) {
-        self.user_change(world, out, "user.update", "T1003I");
+    pub(crate) fn user_update(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
+        self.user_change(organisation, out, "user.update", "T1003I");
     }
 
-    fn user_change(&mut self, world: &World, out: &mut Vec<u8>, event: &'static str, code: &str) {
-        let mut fields = self.by_somebody(world, out, event, code);
+    fn user_change(
+        &mut self,
+        organisation: &Organisation,
+        out: &mut Vec<u8>,
+        event: &'static str,
+        code: &str,
+    ) {
+        let mut fields = self.by_somebody(organisation, out, event, code);
         fields.text(
             "name",
             format!("user-{}@example.com", self.rng.hex(6).as_str()),
@@ -235,22 +250,22 @@ impl Scribe {
         fields.text("expires", NEVER);
     }
 
-    pub(crate) fn user_delete(&mut self, world: &World, out: &mut Vec<u8>) {
-        let mut fields = self.by_somebody(world, out, "user.delete", "T1004I");
+    pub(crate) fn user_delete(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
+        let mut fields = self.by_somebody(organisation, out, "user.delete", "T1004I");
         fields.text(
             "name",
             format!("user-{}@example.com", self.rng.hex(6).as_str()),
         );
     }
 
-    pub(crate) fn role_create(&mut self, world: &World, out: &mut Vec<u8>) {
-        let mut fields = self.by_somebody(world, out, "role.created", "T9000I");
+    pub(crate) fn role_create(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
+        let mut fields = self.by_somebody(organisation, out, "role.created", "T9000I");
         fields.text("name", format!("role-{}", self.rng.hex(4).as_str()));
         fields.text("expires", NEVER);
     }
 
-    pub(crate) fn lock_create(&mut self, world: &World, out: &mut Vec<u8>) {
-        let mut fields = self.by_somebody(world, out, "lock.created", "TLK00I");
+    pub(crate) fn lock_create(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
+        let mut fields = self.by_somebody(organisation, out, "lock.created", "TLK00I");
         fields.text("name", self.rng.uuid());
         fields.text("expires", NEVER);
         fields.object("target", |target| target.text("user", self.user()));
@@ -260,9 +275,9 @@ impl Scribe {
         });
     }
 
-    pub(crate) fn instance_join(&mut self, world: &World, out: &mut Vec<u8>) {
-        let node = self.rng.one(&world.nodes);
-        let mut fields = self.begin(world, out, "instance.join", "TJ002I", 0);
+    pub(crate) fn instance_join(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
+        let node = self.rng.one(&organisation.nodes);
+        let mut fields = self.begin(organisation, out, "instance.join", "TJ002I", 0);
         fields.flag("success", true);
         fields.text("method", "iam");
         fields.text("node_name", &node.host);
@@ -286,8 +301,8 @@ impl Scribe {
         });
     }
 
-    pub(crate) fn bot_join(&mut self, world: &World, out: &mut Vec<u8>) {
-        let mut fields = self.begin(world, out, "bot.join", "TJ001I", 0);
+    pub(crate) fn bot_join(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
+        let mut fields = self.begin(organisation, out, "bot.join", "TJ001I", 0);
         fields.flag("success", true);
         fields.text("bot_name", "ci-deploy");
         fields.text("method", "github");
@@ -316,13 +331,13 @@ impl Scribe {
         });
     }
 
-    pub(crate) fn svid_issue(&mut self, world: &World, out: &mut Vec<u8>) {
-        let mut fields = self.begin(world, out, "spiffe.svid.issued", "TSPIFFE000I", 0);
+    pub(crate) fn svid_issue(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
+        let mut fields = self.begin(organisation, out, "spiffe.svid.issued", "TSPIFFE000I", 0);
         fields.text("addr.remote", self.address());
         fields.null("dns_sans");
         fields.null("ip_sans");
         fields.text("hint", "");
-        let mut serial = Short::default();
+        let mut serial = ShortText::default();
         for byte in 0..16 {
             serial.push(if byte == 0 { b"" } else { b":" });
             serial.push_hex(self.rng.bits(), 2);
@@ -330,15 +345,20 @@ impl Scribe {
         fields.text("serial_number", serial);
         fields.text(
             "spiffe_id",
-            format!("spiffe://{}/svc/{}", world.cluster, self.rng.pick(&TEAMS)),
+            format!(
+                "spiffe://{}/svc/{}",
+                organisation.cluster,
+                self.rng.pick(&TEAMS)
+            ),
         );
         fields.text("svid_type", "x509");
         fields.text("user", "bot-ci-deploy");
         fields.number("user_kind", 2.0);
     }
 
-    pub(crate) fn desktop_start(&mut self, world: &World, out: &mut Vec<u8>) {
-        let mut fields = self.by_somebody(world, out, "windows.desktop.session.start", "TDP00I");
+    pub(crate) fn desktop_start(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
+        let mut fields =
+            self.by_somebody(organisation, out, "windows.desktop.session.start", "TDP00I");
         let mut address = self.ip();
         address.push(b":3389");
         fields.text("addr.remote", address);
@@ -358,13 +378,13 @@ impl Scribe {
 
     fn by_somebody<'o>(
         &mut self,
-        world: &World,
+        organisation: &Organisation,
         out: &'o mut Vec<u8>,
         event: &'static str,
         code: &str,
     ) -> Fields<'o> {
-        let person = self.person(world);
-        let mut fields = self.begin(world, out, event, code, 0);
+        let person = self.person(organisation);
+        let mut fields = self.begin(organisation, out, event, code, 0);
         self.who(&mut fields, person, true);
         fields
     }

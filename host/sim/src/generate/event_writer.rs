@@ -1,135 +1,130 @@
-//! Writes one event after another: which type comes next, the sessions that are open, and the
-//! fields many types share.
+//! Writes the events of a chunk: chooses their types, keeps the open sessions, and writes the
+//! fields that many types share.
 
 use std::collections::VecDeque;
 
 use lockgate_model::Millis;
 
 use super::lists::{COMMANDS, USERS};
+use super::organisation::{Organisation, Person};
 use super::rng::Rng;
 use super::session::{ApplicationSession, DatabaseSession, SshSession};
-use super::text::Short;
+use super::text::ShortText;
 use super::wire::{self, Fields};
-use super::world::{Person, World};
 
-/// The state of one chunk while it is written. Nothing outlives a chunk: each begins with sessions
-/// of its own.
-pub(crate) struct Scribe {
+/// Writes the events of one chunk. Each chunk begins with new sessions, so nothing outlives it.
+pub(crate) struct EventWriter {
     pub(crate) rng: Rng,
     pub(crate) position: u64,
     pub(crate) time: Millis,
     pub(crate) ssh: Vec<SshSession>,
     pub(crate) databases: Vec<DatabaseSession>,
     pub(crate) applications: Vec<ApplicationSession>,
-    /// Events that must come next: what follows a session's end.
-    pub(crate) pending: VecDeque<Pending>,
-    head: Head,
+    /// Events that must come next, after the end of a session.
+    pub(crate) follow_ups: VecDeque<FollowUp>,
+    /// Type of the event that is being written.
+    event_type: &'static str,
     /// Where the length of the open Struct is.
     payload_at: usize,
 }
 
-pub(crate) enum Pending {
+pub(crate) enum FollowUp {
     Upload(SshSession),
     Leave(SshSession),
 }
 
-/// What the server must know of an event beside its bytes.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Head {
-    pub(crate) event: &'static str,
-}
+type Write = fn(&mut EventWriter, &Organisation, &mut Vec<u8>);
 
-type Write = fn(&mut Scribe, &World, &mut Vec<u8>);
-
-/// Weights give a busy engineering organisation; the sum does not matter.
+/// Weights of the event types in a busy engineering organisation. The sum does not matter.
 const MIX: [(f64, Write); 39] = [
-    (9.0, Scribe::login),
-    (15.0, Scribe::certificate),
-    (6.0, Scribe::ssh_start),
-    (2.0, Scribe::ssh_resize),
-    (1.2, Scribe::ssh_join),
-    (5.0, Scribe::ssh_data),
-    (5.0, Scribe::ssh_command),
-    (1.5, Scribe::ssh_network),
-    (1.5, Scribe::ssh_disk),
-    (5.5, Scribe::ssh_end),
-    (4.0, Scribe::exec),
-    (2.0, Scribe::scp),
-    (2.5, Scribe::sftp),
-    (1.0, Scribe::subsystem),
-    (13.0, Scribe::kube_request),
-    (3.0, Scribe::database_start),
-    (12.0, Scribe::database_query),
-    (1.0, Scribe::database_failure),
-    (2.6, Scribe::database_end),
-    (1.5, Scribe::application_start),
-    (7.0, Scribe::application_request),
-    (0.8, Scribe::application_chunk),
-    (0.8, Scribe::application_end),
-    (1.2, Scribe::request_create),
-    (1.0, Scribe::request_review),
-    (0.4, Scribe::request_search),
-    (0.3, Scribe::user_create),
-    (0.3, Scribe::user_update),
-    (0.1, Scribe::user_delete),
-    (0.2, Scribe::role_create),
-    (0.1, Scribe::lock_create),
-    (0.6, Scribe::authentication_failure),
-    (0.8, Scribe::instance_join),
-    (0.6, Scribe::bot_join),
-    (0.4, Scribe::device_authenticate),
-    (0.7, Scribe::client_disconnect),
-    (0.6, Scribe::recording_access),
-    (0.5, Scribe::desktop_start),
-    (0.5, Scribe::svid_issue),
+    (9.0, EventWriter::login),
+    (15.0, EventWriter::certificate),
+    (6.0, EventWriter::ssh_start),
+    (2.0, EventWriter::ssh_resize),
+    (1.2, EventWriter::ssh_join),
+    (5.0, EventWriter::ssh_data),
+    (5.0, EventWriter::ssh_command),
+    (1.5, EventWriter::ssh_network),
+    (1.5, EventWriter::ssh_disk),
+    (5.5, EventWriter::ssh_end),
+    (4.0, EventWriter::exec),
+    (2.0, EventWriter::scp),
+    (2.5, EventWriter::sftp),
+    (1.0, EventWriter::subsystem),
+    (13.0, EventWriter::kube_request),
+    (3.0, EventWriter::database_start),
+    (12.0, EventWriter::database_query),
+    (1.0, EventWriter::database_failure),
+    (2.6, EventWriter::database_end),
+    (1.5, EventWriter::application_start),
+    (7.0, EventWriter::application_request),
+    (0.8, EventWriter::application_chunk),
+    (0.8, EventWriter::application_end),
+    (1.2, EventWriter::request_create),
+    (1.0, EventWriter::request_review),
+    (0.4, EventWriter::request_search),
+    (0.3, EventWriter::user_create),
+    (0.3, EventWriter::user_update),
+    (0.1, EventWriter::user_delete),
+    (0.2, EventWriter::role_create),
+    (0.1, EventWriter::lock_create),
+    (0.6, EventWriter::authentication_failure),
+    (0.8, EventWriter::instance_join),
+    (0.6, EventWriter::bot_join),
+    (0.4, EventWriter::device_authenticate),
+    (0.7, EventWriter::client_disconnect),
+    (0.6, EventWriter::recording_access),
+    (0.5, EventWriter::desktop_start),
+    (0.5, EventWriter::svid_issue),
 ];
 
-/// Nobody acts in a session that was not started: so many of each kind begin a chunk.
+/// Sessions of each kind that begin a chunk, because events need an open session.
 const OPENING: u64 = 5;
 
-impl Scribe {
-    /// Begins at `position`, the first of its chunk.
-    pub(crate) fn new(seed: u64, position: u64) -> Scribe {
-        Scribe {
+impl EventWriter {
+    /// `position` is the first of its chunk.
+    pub(crate) fn new(seed: u64, position: u64) -> EventWriter {
+        EventWriter {
             rng: Rng::new(seed, position),
             position,
             time: 0,
             ssh: Vec::new(),
             databases: Vec::new(),
             applications: Vec::new(),
-            pending: VecDeque::new(),
-            head: Head::default(),
+            follow_ups: VecDeque::new(),
+            event_type: "",
             payload_at: 0,
         }
     }
 
-    /// Appends one encoded `EventUnstructured`; `of_chunk` counts from the chunk's first event.
+    /// Appends one encoded `EventUnstructured` and returns its type. `of_chunk` counts from the
+    /// chunk's first event.
     pub(crate) fn write(
         &mut self,
-        world: &World,
+        organisation: &Organisation,
         time: Millis,
         of_chunk: u64,
         out: &mut Vec<u8>,
         extra: impl FnOnce(&mut Fields<'_>),
-    ) -> Head {
+    ) -> &'static str {
         self.time = time;
         let method = match of_chunk / OPENING {
-            0 => Scribe::ssh_start,
-            1 => Scribe::database_start,
-            2 => Scribe::application_start,
-            _ => match self.pending.pop_front() {
-                Some(Pending::Upload(session)) => {
-                    self.ssh_upload(world, &session, out);
+            0 => EventWriter::ssh_start,
+            1 => EventWriter::database_start,
+            2 => EventWriter::application_start,
+            _ => match self.follow_ups.pop_front() {
+                Some(FollowUp::Upload(session)) => {
+                    self.ssh_upload(organisation, &session, out);
                     return self.finish(out, extra);
                 }
-                Some(Pending::Leave(mut session)) => {
-                    self.ssh_leave(world, &mut session, out);
+                Some(FollowUp::Leave(mut session)) => {
+                    self.ssh_leave(organisation, &mut session, out);
                     return self.finish(out, extra);
                 }
                 None => self.draw(),
             },
         };
-        method(self, world, out);
+        method(self, organisation, out);
         self.finish(out, extra)
     }
 
@@ -141,13 +136,13 @@ impl Scribe {
             }
             left -= weight;
         }
-        Scribe::login
+        EventWriter::login
     }
 
-    fn finish(&mut self, out: &mut Vec<u8>, extra: impl FnOnce(&mut Fields<'_>)) -> Head {
+    fn finish(&mut self, out: &mut Vec<u8>, extra: impl FnOnce(&mut Fields<'_>)) -> &'static str {
         extra(&mut Fields::new(out));
         self.close(out);
-        self.head
+        self.event_type
     }
 
     /// Ends the event that [`Self::begin`] opened.
@@ -162,26 +157,28 @@ impl Scribe {
     /// 4, unstructured 5), then the common fields. [`Self::write`] closes it.
     pub(crate) fn begin<'o>(
         &mut self,
-        world: &World,
+        organisation: &Organisation,
         out: &'o mut Vec<u8>,
         event: &'static str,
         code: &str,
         index: u32,
     ) -> Fields<'o> {
-        let uid = world.ids.encode(super::ids::Kind::Event, self.position);
-        self.head = Head { event };
+        let uid = organisation
+            .ids
+            .encode(super::ids::IdKind::Event, self.position);
+        self.event_type = event;
         self.payload_at = envelope(out, event, uid, self.time, index);
         let mut fields = Fields::new(out);
         fields.number("ei", index.into());
         fields.text("event", event);
         fields.text("uid", uid);
         fields.text("code", code);
-        fields.text("time", Short::time(self.time));
-        fields.text("cluster_name", &world.cluster);
+        fields.text("time", ShortText::time(self.time));
+        fields.text("cluster_name", &organisation.cluster);
         fields
     }
 
-    /// Who did it. `device`: whether a trusted device may be named.
+    /// Writes who did it. `device`: whether a trusted device may be named.
     pub(crate) fn who(&mut self, fields: &mut Fields<'_>, person: &Person, device: bool) {
         fields.entries(&person.identity);
         self.grants(fields, person, device);
@@ -199,8 +196,8 @@ impl Scribe {
         }
     }
 
-    pub(crate) fn person<'w>(&mut self, world: &'w World) -> &'w Person {
-        self.rng.one(&world.people)
+    pub(crate) fn person<'w>(&mut self, organisation: &'w Organisation) -> &'w Person {
+        self.rng.one(&organisation.people)
     }
 
     pub(crate) fn user(&mut self) -> &'static str {
@@ -212,18 +209,18 @@ impl Scribe {
     }
 
     /// The event's time plus `hours`, with nine digits of a second.
-    pub(crate) fn later(&mut self, hours: u64) -> Short {
-        Short::time_nanos(
+    pub(crate) fn later(&mut self, hours: u64) -> ShortText {
+        ShortText::time_nanos(
             self.time + hours as Millis * 3_600_000,
             self.rng.below(1_000_000),
         )
     }
 
-    pub(crate) fn ip(&mut self) -> Short {
+    pub(crate) fn ip(&mut self) -> ShortText {
         ip(&mut self.rng)
     }
 
-    pub(crate) fn address(&mut self) -> Short {
+    pub(crate) fn address(&mut self) -> ShortText {
         address(&mut self.rng)
     }
 }
@@ -261,8 +258,8 @@ pub(crate) fn envelope(
     wire::open(out, 0x2a)
 }
 
-pub(crate) fn ip(rng: &mut Rng) -> Short {
-    let mut text = Short::default();
+pub(crate) fn ip(rng: &mut Rng) -> ShortText {
+    let mut text = ShortText::default();
     text.push(rng.pick(&[b"198", b"203", b"192"]));
     for part in [rng.below(256), rng.below(256), rng.range(1, 255)] {
         text.push(b".");
@@ -271,8 +268,8 @@ pub(crate) fn ip(rng: &mut Rng) -> Short {
     text
 }
 
-pub(crate) fn address(rng: &mut Rng) -> Short {
-    let mut text = Short::default();
+pub(crate) fn address(rng: &mut Rng) -> ShortText {
+    let mut text = ShortText::default();
     if rng.chance(0.05) {
         text.push(b"[2001:db8::");
         text.push_hex(rng.bits(), 4);

@@ -1,12 +1,12 @@
-//! Ids that look like random UUIDs and yet tell their position, so that the server needs no index
-//! of what it served.
+//! Ids that look like random UUIDs but encode their position, so that the server needs no index of
+//! its events.
 
 use super::rng::mix;
-use super::text::Short;
+use super::text::ShortText;
 
-/// What an id stands for.
+/// The kind of object that an id identifies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum IdKind {
     Event = 1,
     Ssh = 2,
     Database = 3,
@@ -31,17 +31,19 @@ impl Ids {
         }
     }
 
-    pub(crate) fn encode(&self, kind: Kind, position: u64) -> Short {
+    pub(crate) fn encode(&self, kind: IdKind, position: u64) -> ShortText {
         let (mut left, mut right) = (position & HALF, (kind as u64) << KIND_SHIFT);
         for key in self.keys {
             (left, right) = (right, left ^ mix(right ^ key) & HALF);
         }
         let bits = (u128::from(left) << 61) | u128::from(right);
-        Short::uuid(((bits >> 74) << 80) | ((bits >> 62 & 0xfff) << 64) | bits & ((1 << 62) - 1))
+        ShortText::uuid(
+            ((bits >> 74) << 80) | ((bits >> 62 & 0xfff) << 64) | bits & ((1 << 62) - 1),
+        )
     }
 
     /// The position, if `id` was made by [`Self::encode`] with this seed and kind.
-    pub(crate) fn decode(&self, kind: Kind, id: &str) -> Option<u64> {
+    pub(crate) fn decode(&self, kind: IdKind, id: &str) -> Option<u64> {
         let bits = parse(id)?;
         let bits = ((bits >> 80) << 74) | ((bits >> 64 & 0xfff) << 62) | bits & ((1 << 62) - 1);
         let (mut left, mut right) = ((bits >> 61) as u64 & HALF, bits as u64 & HALF);
@@ -83,15 +85,15 @@ mod tests {
     fn ids_decode_to_their_position_and_to_nothing_else() {
         let ids = Ids::new(42);
         for position in [0, 1, 4_999, 5_000, 2_000_000, HALF] {
-            let id = ids.encode(Kind::Event, position);
+            let id = ids.encode(IdKind::Event, position);
             assert_eq!(
-                ids.decode(Kind::Event, id.as_str()),
+                ids.decode(IdKind::Event, id.as_str()),
                 Some(position),
                 "{}",
                 id.as_str()
             );
-            assert_eq!(ids.decode(Kind::Ssh, id.as_str()), None);
-            assert_eq!(Ids::new(43).decode(Kind::Event, id.as_str()), None);
+            assert_eq!(ids.decode(IdKind::Ssh, id.as_str()), None);
+            assert_eq!(Ids::new(43).decode(IdKind::Event, id.as_str()), None);
         }
         for foreign in [
             "",
@@ -100,7 +102,7 @@ mod tests {
             "ffffffff-ffff-4fff-bfff-fffffffffff\u{e9}",
             "../../etc/passwd",
         ] {
-            assert_eq!(ids.decode(Kind::Event, foreign), None, "{foreign}");
+            assert_eq!(ids.decode(IdKind::Event, foreign), None, "{foreign}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! A written Struct as JSON text: sorted keys, no spaces, as a receiver would see it. Written for
-//! clearness: it is what tests compare the host's own converter with, so the two share nothing.
+//! Converts an encoded Struct to JSON text: sorted keys, no spaces, as a receiver would see it.
+//! Tests compare the host's own converter with it, so the two share no code.
 
 /// JSON text of Struct wire bytes that this crate wrote. Not-a-number is written as `null`.
 pub(crate) fn object(wire: &[u8], ascii: bool, out: &mut Vec<u8>) {
@@ -100,8 +100,8 @@ fn text(bytes: &[u8], ascii: bool, out: &mut Vec<u8>) {
     }
 }
 
-/// (tag, content) of each field; content is the payload of a length-delimited field, the 8 bytes of
-/// a double, the byte of a flag.
+/// (tag, content) of each field. The content is the payload of a length-delimited field, the 8
+/// bytes of a double, or the byte of a flag.
 fn fields(mut wire: &[u8]) -> impl Iterator<Item = (u8, &[u8])> {
     std::iter::from_fn(move || {
         let (&tag, rest) = wire.split_first()?;

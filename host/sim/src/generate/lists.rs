@@ -1,5 +1,4 @@
-//! The values that generated events are made of. Every one is synthetic; the awkward ones are there
-//! on purpose.
+//! The values in generated events. All of them are synthetic; some are awkward on purpose.
 
 pub(crate) const USERS: [&str; 22] = [
     "alice",
@@ -77,7 +76,7 @@ pub(crate) const SQL: [&str; 9] = [
     "SHOW TABLES",
     "EXPLAIN ANALYZE SELECT * FROM events WHERE payload @> '{\"type\":\"login\"}'",
 ];
-/// Before, between and after namespace and pod.
+/// The parts of a path before, between and after namespace and pod.
 pub(crate) const KUBE_PATHS: [(&str, &str, Option<&str>); 5] = [
     ("/api/v1/namespaces/", "/pods/", Some("")),
     ("/api/v1/namespaces/", "/pods?limit=500", None),

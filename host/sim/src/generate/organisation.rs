@@ -1,14 +1,14 @@
-//! The imagined organisation: its nodes, databases and people. Made of the seed alone.
+//! An imaginary organisation: its nodes, databases and people. It depends only on the seed.
 //!
-//! What recurs in many events is encoded once, as Struct entries that events copy.
+//! Fields that recur in many events are encoded once, as Struct entries that events copy.
 
 use super::ids::Ids;
 use super::lists::{ENVS, LOGINS, REGIONS, ROLES, TEAMS, USERS};
 use super::rng::Rng;
-use super::text::Short;
+use super::text::ShortText;
 use super::wire::Fields;
 
-pub(crate) struct World {
+pub(crate) struct Organisation {
     pub(crate) seed: u64,
     pub(crate) cluster: String,
     pub(crate) ids: Ids,
@@ -19,9 +19,9 @@ pub(crate) struct World {
 }
 
 pub(crate) struct Node {
-    pub(crate) id: Short,
+    pub(crate) id: ShortText,
     pub(crate) host: String,
-    /// The `server_*` entries, and `namespace`.
+    /// Encoded `server_*` entries, and `namespace`.
     pub(crate) server: Vec<u8>,
 }
 
@@ -46,10 +46,10 @@ pub(crate) struct Person {
     pub(crate) device: Vec<u8>,
 }
 
-impl World {
-    pub(crate) fn new(seed: u64, cluster: &str) -> World {
+impl Organisation {
+    pub(crate) fn new(seed: u64, cluster: &str) -> Organisation {
         let mut rng = Rng::new(seed, u64::MAX);
-        World {
+        Organisation {
             seed,
             cluster: cluster.to_owned(),
             ids: Ids::new(seed),

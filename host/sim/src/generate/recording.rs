@@ -1,48 +1,48 @@
-//! Session recordings: what `StreamUnstructuredSessionEvents` answers. Written from the session's
-//! id alone.
+//! Session recordings, the answer of `StreamUnstructuredSessionEvents`. They depend only on the
+//! session's id.
 //!
-//! As a real server showed for an interactive session: `session.start` (0), `print` (1 to n),
+//! As observed on a real server for an interactive session: `session.start` (0), `print` (1 to n),
 //! `session.leave`, `session.end`; indexes are consecutive; `print` has no uid, so its id on the
 //! wire is the SHA-256 of its JSON text.
 
 use sha2::{Digest, Sha256};
 
+use super::event_writer::{EventWriter, envelope};
 use super::json;
 use super::lists::COMMANDS;
+use super::organisation::Organisation;
 use super::rng::Rng;
-use super::scribe::{Scribe, envelope};
 use super::session::SshSession;
-use super::text::Short;
+use super::text::ShortText;
 use super::wire::{self, Fields};
-use super::world::World;
 
-/// No audit log is that long.
+/// A position after the end of any audit log.
 const BEYOND_THE_LOG: u64 = 1 << 60;
 
 /// One encoded `EventUnstructured` for each event of the recording, in order of index.
-pub(crate) fn write(world: &World, session: SshSession) -> Vec<Vec<u8>> {
-    let mut rng = Rng::new(world.seed ^ 0x7265_636f_7264, session.started_at);
+pub(crate) fn write(organisation: &Organisation, session: SshSession) -> Vec<Vec<u8>> {
+    let mut rng = Rng::new(organisation.seed ^ 0x7265_636f_7264, session.started_at);
     let prints = rng.range(3, 40) as u32;
-    let mut scribe = Scribe::new(rng.bits(), session.started_at);
+    let mut event_writer = EventWriter::new(rng.bits(), session.started_at);
     let mut session = session;
     let mut events = Vec::with_capacity(prints as usize + 3);
     let started = session.start;
 
-    let mut edge = |scribe: &mut Scribe,
+    let mut edge = |event_writer: &mut EventWriter,
                     session: &mut SshSession,
                     time,
                     event,
                     code,
                     write: &dyn Fn(&mut Fields<'_>)| {
         let mut out = Vec::new();
-        scribe.time = time;
-        let mut fields = scribe.ssh(world, &mut out, session, event, code);
+        event_writer.time = time;
+        let mut fields = event_writer.ssh(organisation, &mut out, session, event, code);
         write(&mut fields);
-        scribe.close(&mut out);
+        event_writer.close(&mut out);
         events.push(out);
     };
     edge(
-        &mut scribe,
+        &mut event_writer,
         &mut session,
         started,
         "session.start",
@@ -52,15 +52,15 @@ pub(crate) fn write(world: &World, session: SshSession) -> Vec<Vec<u8>> {
             fields.text("session_recording", "node");
         },
     );
-    // The uids of what follows belong to no event of the audit log.
-    scribe.position = BEYOND_THE_LOG + 2 * session.started_at;
+    // From here on, uids do not belong to any event of the audit log.
+    event_writer.position = BEYOND_THE_LOG + 2 * session.started_at;
     let mut printed = Vec::new();
     let (mut elapsed, mut offset) = (0, 0);
     for number in 0..prints {
         let delay = rng.below(5000);
         elapsed += delay;
         let (event, len) = print(
-            world,
+            organisation,
             &mut rng,
             &mut session,
             number,
@@ -73,7 +73,7 @@ pub(crate) fn write(world: &World, session: SshSession) -> Vec<Vec<u8>> {
     }
     let stop = started + elapsed as i64 + 20;
     edge(
-        &mut scribe,
+        &mut event_writer,
         &mut session,
         stop,
         "session.leave",
@@ -82,7 +82,7 @@ pub(crate) fn write(world: &World, session: SshSession) -> Vec<Vec<u8>> {
     );
     let participants = session.participants.clone();
     edge(
-        &mut scribe,
+        &mut event_writer,
         &mut session,
         stop + 5000,
         "session.end",
@@ -92,18 +92,18 @@ pub(crate) fn write(world: &World, session: SshSession) -> Vec<Vec<u8>> {
             fields.flag("interactive", true);
             fields.texts("participants", &participants);
             fields.text("session_recording", "node");
-            fields.text("session_start", Short::time_nanos(started, 0));
-            fields.text("session_stop", Short::time_nanos(stop, 0));
+            fields.text("session_start", ShortText::time_nanos(started, 0));
+            fields.text("session_stop", ShortText::time_nanos(stop, 0));
         },
     );
     events.splice(1..1, printed);
     events
 }
 
-/// One `print` event and how many bytes of terminal output it holds. `delay`, `elapsed`: ms;
-/// `offset`: bytes.
+/// Returns one `print` event and the number of bytes of terminal output in it. `delay`, `elapsed`:
+/// ms; `offset`: bytes.
 fn print(
-    world: &World,
+    organisation: &Organisation,
     rng: &mut Rng,
     session: &mut SshSession,
     number: u32,
@@ -114,7 +114,7 @@ fn print(
     let magnitude = rng.range(4, 12);
     let len = 8 + rng.below(1 << magnitude);
     let host = session
-        .node(world)
+        .node(organisation)
         .host
         .split('.')
         .next()
@@ -131,8 +131,8 @@ fn print(
     let mut fields = Fields::new(&mut payload);
     fields.number("ei", session.index.into());
     fields.text("event", "print");
-    fields.text("time", Short::time(time));
-    fields.text("cluster_name", &world.cluster);
+    fields.text("time", ShortText::time(time));
+    fields.text("cluster_name", &organisation.cluster);
     fields.number("ci", f64::from(number));
     fields.number("bytes", len as f64);
     fields.number("delay", delay as f64);
@@ -180,7 +180,7 @@ mod tests {
     use super::base64;
 
     #[test]
-    fn base64_is_that_of_rfc_4648() {
+    fn base64_follows_rfc_4648() {
         for (plain, text) in [
             ("", ""),
             ("f", "Zg=="),

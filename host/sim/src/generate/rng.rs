@@ -1,6 +1,7 @@
-//! The simulator's own randomness: the same numbers for the same seed in every release.
+//! The simulator's own random number generator: the same seed gives the same numbers in every
+//! release.
 
-use super::text::Short;
+use super::text::ShortText;
 
 /// SplitMix64. Not for secrets.
 #[derive(Clone, Debug)]
@@ -36,7 +37,7 @@ impl Rng {
         self.unit() < probability
     }
 
-    /// One of `items`, which must not be empty.
+    /// A random item. `items` must not be empty.
     pub(crate) fn pick<T: Copy>(&mut self, items: &[T]) -> T {
         *self.one(items)
     }
@@ -45,7 +46,7 @@ impl Rng {
         &items[self.below(items.len() as u64) as usize]
     }
 
-    /// `N` different items, in random order.
+    /// `count` distinct items, in random order.
     pub(crate) fn sample<T: Copy>(&mut self, items: &[T], count: usize) -> Vec<T> {
         let mut pool = items.to_vec();
         (0..count.min(items.len()))
@@ -54,8 +55,8 @@ impl Rng {
     }
 
     /// Lower-case hexadecimal text of `digits` random digits, at most 60.
-    pub(crate) fn hex(&mut self, digits: usize) -> Short {
-        let mut text = Short::default();
+    pub(crate) fn hex(&mut self, digits: usize) -> ShortText {
+        let mut text = ShortText::default();
         let mut left = digits.min(60);
         while left > 0 {
             let step = left.min(16);
@@ -66,8 +67,8 @@ impl Rng {
     }
 
     /// A random UUID, version 4.
-    pub(crate) fn uuid(&mut self) -> Short {
-        Short::uuid((u128::from(self.bits()) << 64) | u128::from(self.bits()))
+    pub(crate) fn uuid(&mut self) -> ShortText {
+        ShortText::uuid((u128::from(self.bits()) << 64) | u128::from(self.bits()))
     }
 }
 

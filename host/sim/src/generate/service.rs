@@ -1,28 +1,28 @@
 //! Kubernetes, databases and applications.
 
+use super::event_writer::EventWriter;
 use super::lists::{ENVS, ERRORS, KUBE_PATHS, NAMESPACES, REGIONS, SQL};
-use super::scribe::Scribe;
+use super::organisation::Organisation;
 use super::session::{ApplicationSession, DatabaseSession};
-use super::text::Short;
+use super::text::ShortText;
 use super::wire::Fields;
-use super::world::World;
 
 const DATABASE_OPEN_MAX: usize = 200;
 const APPLICATION_OPEN_MAX: usize = 100;
 
-impl Scribe {
-    pub(crate) fn kube_request(&mut self, world: &World, out: &mut Vec<u8>) {
-        let person = self.person(world);
+impl EventWriter {
+    pub(crate) fn kube_request(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
+        let person = self.person(organisation);
         let namespace = self.rng.pick(&NAMESPACES);
-        let mut pod = Short::default();
+        let mut pod = ShortText::default();
         pod.push(self.rng.pick(&["api", "worker", "web"]).as_bytes());
         for digits in [9, 5] {
             pod.push(b"-");
             pod.push_hex(self.rng.bits(), digits);
         }
-        let mut fields = self.begin(world, out, "kube.request", "T3009I", 0);
+        let mut fields = self.begin(organisation, out, "kube.request", "T3009I", 0);
         self.who(&mut fields, person, true);
-        let mut local = Short::default();
+        let mut local = ShortText::default();
         local.push(b"10.1.");
         local.push_number(self.rng.below(256));
         local.push(b".7:3026");
@@ -30,7 +30,7 @@ impl Scribe {
         fields.text("addr.remote", self.address());
         fields.text("proto", "kube");
         fields.text("namespace", "default");
-        fields.text("server_id", self.rng.one(&world.nodes).id);
+        fields.text("server_id", self.rng.one(&organisation.nodes).id);
         let (before, between, after) = self.rng.pick(&KUBE_PATHS);
         let (name, after) = after.map_or(("", ""), |after| (pod.as_str(), after));
         fields.text(
@@ -70,9 +70,15 @@ impl Scribe {
 
     // === databases ===
 
-    pub(crate) fn database_start(&mut self, world: &World, out: &mut Vec<u8>) {
-        let mut session = DatabaseSession::new(world, self.position);
-        let mut fields = self.database(world, out, &mut session, "db.session.start", "TDB00I");
+    pub(crate) fn database_start(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
+        let mut session = DatabaseSession::new(organisation, self.position);
+        let mut fields = self.database(
+            organisation,
+            out,
+            &mut session,
+            "db.session.start",
+            "TDB00I",
+        );
         fields.flag("success", true);
         fields.number("postgres_pid", self.rng.below(1 << 31) as f64);
         fields.text("addr.remote", self.address());
@@ -85,8 +91,8 @@ impl Scribe {
         self.databases.push(session);
     }
 
-    pub(crate) fn database_query(&mut self, world: &World, out: &mut Vec<u8>) {
-        let mut fields = self.in_database(world, out, "db.session.query", "TDB02I");
+    pub(crate) fn database_query(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
+        let mut fields = self.in_database(organisation, out, "db.session.query", "TDB02I");
         if self.rng.chance(0.05) {
             let rows = self.rng.range(20, 60);
             let mut query = String::from("INSERT INTO t (a, b) VALUES ");
@@ -115,62 +121,68 @@ impl Scribe {
         fields.number("affected_records", self.rng.below(1000) as f64);
     }
 
-    pub(crate) fn database_failure(&mut self, world: &World, out: &mut Vec<u8>) {
-        let mut fields = self.in_database(world, out, "db.session.query.failed", "TDB02W");
+    pub(crate) fn database_failure(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
+        let mut fields = self.in_database(organisation, out, "db.session.query.failed", "TDB02W");
         fields.text("db_query", self.rng.pick(&SQL));
         fields.flag("success", false);
         fields.text("error", self.rng.pick(&ERRORS));
     }
 
-    pub(crate) fn database_end(&mut self, world: &World, out: &mut Vec<u8>) {
+    pub(crate) fn database_end(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
         if self.databases.len() < 2 {
-            return self.database_start(world, out);
+            return self.database_start(organisation, out);
         }
         let at = self.rng.below(self.databases.len() as u64) as usize;
         let mut session = self.databases.swap_remove(at);
-        self.database(world, out, &mut session, "db.session.end", "TDB01I");
+        self.database(organisation, out, &mut session, "db.session.end", "TDB01I");
     }
 
     fn in_database<'o>(
         &mut self,
-        world: &World,
+        organisation: &Organisation,
         out: &'o mut Vec<u8>,
         event: &'static str,
         code: &str,
     ) -> Fields<'o> {
         let at = self.rng.below(self.databases.len() as u64) as usize;
         let mut session = self.databases.swap_remove(at);
-        let fields = self.database(world, out, &mut session, event, code);
+        let fields = self.database(organisation, out, &mut session, event, code);
         self.databases.push(session);
         fields
     }
 
     fn database<'o>(
         &mut self,
-        world: &World,
+        organisation: &Organisation,
         out: &'o mut Vec<u8>,
         session: &mut DatabaseSession,
         event: &'static str,
         code: &str,
     ) -> Fields<'o> {
-        let mut fields = self.begin(world, out, event, code, session.index);
+        let mut fields = self.begin(organisation, out, event, code, session.index);
         session.index += 1;
-        self.who(&mut fields, session.person(world), true);
+        self.who(&mut fields, session.person(organisation), true);
         fields.text("sid", session.id);
-        fields.text("server_id", session.server(world));
-        fields.entries(&session.database(world).entries);
+        fields.text("server_id", session.server(organisation));
+        fields.entries(&session.database(organisation).entries);
         fields
     }
 
     // === applications ===
 
-    pub(crate) fn application_start(&mut self, world: &World, out: &mut Vec<u8>) {
-        let mut session = ApplicationSession::new(world, self.position);
-        let mut fields = self.application(world, out, &mut session, "app.session.start", "T2007I");
+    pub(crate) fn application_start(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
+        let mut session = ApplicationSession::new(organisation, self.position);
+        let mut fields = self.application(
+            organisation,
+            out,
+            &mut session,
+            "app.session.start",
+            "T2007I",
+        );
         fields.text("addr.remote", session.remote);
         fields.text(
             "public_addr",
-            [session.application, ".", &world.cluster].concat(),
+            [session.application, ".", &organisation.cluster].concat(),
         );
         if self.applications.len() >= APPLICATION_OPEN_MAX {
             self.applications.swap_remove(0);
@@ -178,9 +190,9 @@ impl Scribe {
         self.applications.push(session);
     }
 
-    pub(crate) fn application_request(&mut self, world: &World, out: &mut Vec<u8>) {
+    pub(crate) fn application_request(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
         let (mut fields, chunk) =
-            self.in_application(world, out, "app.session.request", "T2009I", false);
+            self.in_application(organisation, out, "app.session.request", "T2009I", false);
         fields.number(
             "status_code",
             self.rng
@@ -212,34 +224,34 @@ impl Scribe {
         fields.text("session_chunk_id", chunk);
     }
 
-    pub(crate) fn application_chunk(&mut self, world: &World, out: &mut Vec<u8>) {
+    pub(crate) fn application_chunk(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
         let (mut fields, chunk) =
-            self.in_application(world, out, "app.session.chunk", "T2008I", true);
+            self.in_application(organisation, out, "app.session.chunk", "T2008I", true);
         fields.text("session_chunk_id", chunk);
     }
 
-    pub(crate) fn application_end(&mut self, world: &World, out: &mut Vec<u8>) {
+    pub(crate) fn application_end(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
         if self.applications.len() < 2 {
-            return self.application_start(world, out);
+            return self.application_start(organisation, out);
         }
         let at = self.rng.below(self.applications.len() as u64) as usize;
         let mut session = self.applications.swap_remove(at);
-        self.application(world, out, &mut session, "app.session.end", "T2011I");
+        self.application(organisation, out, &mut session, "app.session.end", "T2011I");
     }
 
     /// An event of some open session, and the session's chunk id (a new one from now on, if
     /// `renew`).
     fn in_application<'o>(
         &mut self,
-        world: &World,
+        organisation: &Organisation,
         out: &'o mut Vec<u8>,
         event: &'static str,
         code: &str,
         renew: bool,
-    ) -> (Fields<'o>, Short) {
+    ) -> (Fields<'o>, ShortText) {
         let at = self.rng.below(self.applications.len() as u64) as usize;
         let mut session = self.applications.swap_remove(at);
-        let fields = self.application(world, out, &mut session, event, code);
+        let fields = self.application(organisation, out, &mut session, event, code);
         if renew {
             session.chunk = self.rng.uuid();
         }
@@ -250,23 +262,23 @@ impl Scribe {
 
     fn application<'o>(
         &mut self,
-        world: &World,
+        organisation: &Organisation,
         out: &'o mut Vec<u8>,
         session: &mut ApplicationSession,
         event: &'static str,
         code: &str,
     ) -> Fields<'o> {
-        let mut fields = self.begin(world, out, event, code, session.index);
+        let mut fields = self.begin(organisation, out, event, code, session.index);
         session.index += 1;
-        self.who(&mut fields, session.person(world), true);
+        self.who(&mut fields, session.person(organisation), true);
         fields.text("sid", session.id);
         fields.text("namespace", "default");
-        fields.text("server_id", session.server(world));
+        fields.text("server_id", session.server(organisation));
         fields.text("app_name", session.application);
         fields.text("app_uri", "http://127.0.0.1:3000");
         fields.text(
             "app_public_addr",
-            [session.application, ".", &world.cluster].concat(),
+            [session.application, ".", &organisation.cluster].concat(),
         );
         fields.object("app_labels", |labels| {
             labels.text("env", "prod");

@@ -1,22 +1,22 @@
-//! Sessions: what stays the same from a session's first event to its last. Made of the position of
-//! its `session.start` alone, so that its recording can be written without looking anything up.
+//! The attributes that a session keeps from its first event to its last. They depend only on the
+//! position of its `session.start`, so its recording can be written without an index.
 
 use lockgate_model::Millis;
 
-use super::ids::Kind;
+use super::event_writer;
+use super::ids::IdKind;
 use super::lists::{APPLICATIONS, LOGINS};
+use super::organisation::{Database, Node, Organisation, Person};
 use super::rng::Rng;
-use super::scribe;
-use super::text::Short;
-use super::world::{Database, Node, Person, World};
+use super::text::ShortText;
 
 #[derive(Clone, Debug)]
 pub(crate) struct SshSession {
-    pub(crate) id: Short,
+    pub(crate) id: ShortText,
     pub(crate) started_at: u64,
     pub(crate) start: Millis,
     pub(crate) login: &'static str,
-    pub(crate) remote: Short,
+    pub(crate) remote: ShortText,
     person: usize,
     node: usize,
     /// Teleport's `ei` of the next event.
@@ -25,34 +25,34 @@ pub(crate) struct SshSession {
 }
 
 impl SshSession {
-    pub(crate) fn new(world: &World, position: u64, start: Millis) -> SshSession {
-        let mut rng = Rng::new(world.seed ^ Kind::Ssh as u64, position);
-        let person = rng.below(world.people.len() as u64) as usize;
+    pub(crate) fn new(organisation: &Organisation, position: u64, start: Millis) -> SshSession {
+        let mut rng = Rng::new(organisation.seed ^ IdKind::Ssh as u64, position);
+        let person = rng.below(organisation.people.len() as u64) as usize;
         SshSession {
-            id: world.ids.encode(Kind::Ssh, position),
+            id: organisation.ids.encode(IdKind::Ssh, position),
             started_at: position,
             start,
             login: rng.pick(&LOGINS),
-            remote: scribe::address(&mut rng),
+            remote: event_writer::address(&mut rng),
             person,
-            node: rng.below(world.nodes.len() as u64) as usize,
+            node: rng.below(organisation.nodes.len() as u64) as usize,
             index: 0,
-            participants: vec![world.people[person].name],
+            participants: vec![organisation.people[person].name],
         }
     }
 
-    pub(crate) fn person<'w>(&self, world: &'w World) -> &'w Person {
-        &world.people[self.person]
+    pub(crate) fn person<'w>(&self, organisation: &'w Organisation) -> &'w Person {
+        &organisation.people[self.person]
     }
 
-    pub(crate) fn node<'w>(&self, world: &'w World) -> &'w Node {
-        &world.nodes[self.node]
+    pub(crate) fn node<'w>(&self, organisation: &'w Organisation) -> &'w Node {
+        &organisation.nodes[self.node]
     }
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct DatabaseSession {
-    pub(crate) id: Short,
+    pub(crate) id: ShortText,
     person: usize,
     database: usize,
     server: usize,
@@ -60,60 +60,60 @@ pub(crate) struct DatabaseSession {
 }
 
 impl DatabaseSession {
-    pub(crate) fn new(world: &World, position: u64) -> DatabaseSession {
-        let mut rng = Rng::new(world.seed ^ Kind::Database as u64, position);
+    pub(crate) fn new(organisation: &Organisation, position: u64) -> DatabaseSession {
+        let mut rng = Rng::new(organisation.seed ^ IdKind::Database as u64, position);
         DatabaseSession {
-            id: world.ids.encode(Kind::Database, position),
-            person: rng.below(world.people.len() as u64) as usize,
-            database: rng.below(world.databases.len() as u64) as usize,
-            server: rng.below(world.nodes.len() as u64) as usize,
+            id: organisation.ids.encode(IdKind::Database, position),
+            person: rng.below(organisation.people.len() as u64) as usize,
+            database: rng.below(organisation.databases.len() as u64) as usize,
+            server: rng.below(organisation.nodes.len() as u64) as usize,
             index: 0,
         }
     }
 
-    pub(crate) fn person<'w>(&self, world: &'w World) -> &'w Person {
-        &world.people[self.person]
+    pub(crate) fn person<'w>(&self, organisation: &'w Organisation) -> &'w Person {
+        &organisation.people[self.person]
     }
 
-    pub(crate) fn database<'w>(&self, world: &'w World) -> &'w Database {
-        &world.databases[self.database]
+    pub(crate) fn database<'w>(&self, organisation: &'w Organisation) -> &'w Database {
+        &organisation.databases[self.database]
     }
 
-    pub(crate) fn server(&self, world: &World) -> Short {
-        world.nodes[self.server].id
+    pub(crate) fn server(&self, organisation: &Organisation) -> ShortText {
+        organisation.nodes[self.server].id
     }
 }
 
 #[derive(Clone, Debug)]
 pub(crate) struct ApplicationSession {
-    pub(crate) id: Short,
+    pub(crate) id: ShortText,
     pub(crate) application: &'static str,
-    pub(crate) chunk: Short,
-    pub(crate) remote: Short,
+    pub(crate) chunk: ShortText,
+    pub(crate) remote: ShortText,
     person: usize,
     server: usize,
     pub(crate) index: u32,
 }
 
 impl ApplicationSession {
-    pub(crate) fn new(world: &World, position: u64) -> ApplicationSession {
-        let mut rng = Rng::new(world.seed ^ Kind::Application as u64, position);
+    pub(crate) fn new(organisation: &Organisation, position: u64) -> ApplicationSession {
+        let mut rng = Rng::new(organisation.seed ^ IdKind::Application as u64, position);
         ApplicationSession {
-            id: world.ids.encode(Kind::Application, position),
+            id: organisation.ids.encode(IdKind::Application, position),
             application: rng.pick(&APPLICATIONS),
             chunk: rng.uuid(),
-            remote: scribe::address(&mut rng),
-            person: rng.below(world.people.len() as u64) as usize,
-            server: rng.below(world.nodes.len() as u64) as usize,
+            remote: event_writer::address(&mut rng),
+            person: rng.below(organisation.people.len() as u64) as usize,
+            server: rng.below(organisation.nodes.len() as u64) as usize,
             index: 0,
         }
     }
 
-    pub(crate) fn person<'w>(&self, world: &'w World) -> &'w Person {
-        &world.people[self.person]
+    pub(crate) fn person<'w>(&self, organisation: &'w Organisation) -> &'w Person {
+        &organisation.people[self.person]
     }
 
-    pub(crate) fn server(&self, world: &World) -> Short {
-        world.nodes[self.server].id
+    pub(crate) fn server(&self, organisation: &Organisation) -> ShortText {
+        organisation.nodes[self.server].id
     }
 }

@@ -1,30 +1,30 @@
-//! SSH sessions and what happens in them.
+//! Events of SSH sessions.
 
+use super::event_writer::{EventWriter, FollowUp};
 use super::lists::{ENVS, NAMESPACES};
-use super::scribe::{Pending, Scribe};
+use super::organisation::Organisation;
 use super::session::SshSession;
-use super::text::Short;
+use super::text::ShortText;
 use super::wire::Fields;
-use super::world::World;
 
-/// Sessions open at one time; beyond it the oldest is forgotten without an end.
+/// Most SSH sessions open at the same time. Beyond it, the oldest is dropped without an end.
 const OPEN_MAX: usize = 200;
 
-/// How an event of a session differs from the usual.
+/// How an event differs from the other events of its session.
 #[derive(Clone, Copy, Default)]
-struct Manner {
-    /// Another participant did it.
+struct Overrides {
+    /// The participant who did it, if not the session's user.
     user: Option<&'static str>,
-    /// Teleport's `ei`, where it is not the session's next.
+    /// Teleport's `ei`, if it is not the session's next.
     index: Option<u32>,
     kubernetes: bool,
     without_server: bool,
 }
 
-impl Scribe {
-    pub(crate) fn ssh_start(&mut self, world: &World, out: &mut Vec<u8>) {
-        let mut session = SshSession::new(world, self.position, self.time);
-        let mut fields = self.ssh(world, out, &mut session, "session.start", "T2000I");
+impl EventWriter {
+    pub(crate) fn ssh_start(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
+        let mut session = SshSession::new(organisation, self.position, self.time);
+        let mut fields = self.ssh(organisation, out, &mut session, "session.start", "T2000I");
         let size = format!(
             "{}:{}",
             self.rng.pick(&[80, 120, 211]),
@@ -47,18 +47,18 @@ impl Scribe {
         self.ssh.push(session);
     }
 
-    pub(crate) fn ssh_resize(&mut self, world: &World, out: &mut Vec<u8>) {
-        let manner = Manner {
+    pub(crate) fn ssh_resize(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
+        let overrides = Overrides {
             without_server: true,
-            ..Manner::default()
+            ..Overrides::default()
         };
-        let mut fields = self.in_session(world, out, "resize", "T2002I", manner);
+        let mut fields = self.in_session(organisation, out, "resize", "T2002I", overrides);
         let size = format!("{}:{}", self.rng.range(60, 240), self.rng.range(20, 80));
         fields.text("size", size);
         fields.text("namespace", "default");
     }
 
-    pub(crate) fn ssh_join(&mut self, world: &World, out: &mut Vec<u8>) {
+    pub(crate) fn ssh_join(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
         let at = self.rng.below(self.ssh.len() as u64) as usize;
         let mut session = self.ssh.swap_remove(at);
         let user = self.user();
@@ -66,32 +66,37 @@ impl Scribe {
             session.participants.push(user);
         }
         self.ssh_with(
-            world,
+            organisation,
             out,
             &mut session,
             "session.join",
             "T2001I",
-            Manner {
+            Overrides {
                 user: Some(user),
-                ..Manner::default()
+                ..Overrides::default()
             },
         );
         self.ssh.push(session);
     }
 
-    pub(crate) fn ssh_data(&mut self, world: &World, out: &mut Vec<u8>) {
-        let manner = Manner {
+    pub(crate) fn ssh_data(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
+        let overrides = Overrides {
             index: Some(2_147_483_646),
-            ..Manner::default()
+            ..Overrides::default()
         };
-        let mut fields = self.in_session(world, out, "session.data", "T2006I", manner);
+        let mut fields = self.in_session(organisation, out, "session.data", "T2006I", overrides);
         fields.number("tx", self.rng.below(1 << 34) as f64);
         fields.number("rx", self.rng.below(1 << 30) as f64);
     }
 
-    pub(crate) fn ssh_command(&mut self, world: &World, out: &mut Vec<u8>) {
-        let mut fields =
-            self.in_session(world, out, "session.command", "T4000I", Manner::default());
+    pub(crate) fn ssh_command(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
+        let mut fields = self.in_session(
+            organisation,
+            out,
+            "session.command",
+            "T4000I",
+            Overrides::default(),
+        );
         let mut words = self.command().split(' ');
         let program = words.next().unwrap_or_default();
         self.process(&mut fields, program);
@@ -108,9 +113,14 @@ impl Scribe {
         );
     }
 
-    pub(crate) fn ssh_network(&mut self, world: &World, out: &mut Vec<u8>) {
-        let mut fields =
-            self.in_session(world, out, "session.network", "T4002I", Manner::default());
+    pub(crate) fn ssh_network(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
+        let mut fields = self.in_session(
+            organisation,
+            out,
+            "session.network",
+            "T4002I",
+            Overrides::default(),
+        );
         let program = self.rng.pick(&["curl", "ssh", "psql", "git"]);
         self.process(&mut fields, program);
         fields.text("src_addr", self.ip());
@@ -121,8 +131,14 @@ impl Scribe {
         fields.number("operation", 0.0);
     }
 
-    pub(crate) fn ssh_disk(&mut self, world: &World, out: &mut Vec<u8>) {
-        let mut fields = self.in_session(world, out, "session.disk", "T4001I", Manner::default());
+    pub(crate) fn ssh_disk(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
+        let mut fields = self.in_session(
+            organisation,
+            out,
+            "session.disk",
+            "T4001I",
+            Overrides::default(),
+        );
         let program = self.rng.pick(&["cat", "vim", "bash"]);
         self.process(&mut fields, program);
         let paths = [
@@ -145,34 +161,39 @@ impl Scribe {
         );
     }
 
-    pub(crate) fn ssh_end(&mut self, world: &World, out: &mut Vec<u8>) {
+    pub(crate) fn ssh_end(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
         if self.ssh.len() < 2 {
-            return self.ssh_start(world, out);
+            return self.ssh_start(organisation, out);
         }
         let at = self.rng.below(self.ssh.len() as u64) as usize;
         let mut session = self.ssh.swap_remove(at);
         let stop = self.time;
-        let mut fields = self.ssh(world, out, &mut session, "session.end", "T2004I");
+        let mut fields = self.ssh(organisation, out, &mut session, "session.end", "T2004I");
         fields.flag("enhanced_recording", self.rng.chance(0.5));
         fields.flag("interactive", self.rng.chance(0.8));
         fields.texts("participants", &session.participants);
         fields.text("session_recording", "node");
         fields.text(
             "session_start",
-            Short::time_nanos(session.start, self.rng.below(1_000_000)),
+            ShortText::time_nanos(session.start, self.rng.below(1_000_000)),
         );
         fields.text(
             "session_stop",
-            Short::time_nanos(stop, self.rng.below(1_000_000)),
+            ShortText::time_nanos(stop, self.rng.below(1_000_000)),
         );
-        self.pending.push_back(Pending::Upload(session.clone()));
+        self.follow_ups.push_back(FollowUp::Upload(session.clone()));
         if self.rng.chance(0.5) {
-            self.pending.push_back(Pending::Leave(session));
+            self.follow_ups.push_back(FollowUp::Leave(session));
         }
     }
 
-    pub(crate) fn ssh_upload(&mut self, world: &World, session: &SshSession, out: &mut Vec<u8>) {
-        let mut fields = self.begin(world, out, "session.upload", "T2005I", 2_147_483_647);
+    pub(crate) fn ssh_upload(
+        &mut self,
+        organisation: &Organisation,
+        session: &SshSession,
+        out: &mut Vec<u8>,
+    ) {
+        let mut fields = self.begin(organisation, out, "session.upload", "T2005I", 2_147_483_647);
         let sid = session.id.as_str();
         fields.text("sid", sid);
         let version = self.rng.hex(32);
@@ -185,30 +206,39 @@ impl Scribe {
         );
         fields.text(
             "user",
-            format!("{}.{}", session.node(world).id.as_str(), world.cluster),
+            format!(
+                "{}.{}",
+                session.node(organisation).id.as_str(),
+                organisation.cluster
+            ),
         );
         fields.number("user_kind", 3.0);
         fields.text("session_id", sid);
     }
 
-    pub(crate) fn ssh_leave(&mut self, world: &World, session: &mut SshSession, out: &mut Vec<u8>) {
-        self.ssh(world, out, session, "session.leave", "T2003I");
+    pub(crate) fn ssh_leave(
+        &mut self,
+        organisation: &Organisation,
+        session: &mut SshSession,
+        out: &mut Vec<u8>,
+    ) {
+        self.ssh(organisation, out, session, "session.leave", "T2003I");
     }
 
-    pub(crate) fn exec(&mut self, world: &World, out: &mut Vec<u8>) {
+    pub(crate) fn exec(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
         let (fail, kubernetes) = (self.rng.chance(0.1), self.rng.chance(0.4));
         let code = if fail { "T3002E" } else { "T3002I" };
         let at = self.rng.below(self.ssh.len() as u64) as usize;
         let mut session = self.ssh.swap_remove(at);
         let mut fields = self.ssh_with(
-            world,
+            organisation,
             out,
             &mut session,
             "exec",
             code,
-            Manner {
+            Overrides {
                 kubernetes,
-                ..Manner::default()
+                ..Overrides::default()
             },
         );
         fields.text("command", self.command());
@@ -221,7 +251,7 @@ impl Scribe {
                 "kubernetes_cluster",
                 format!("eks-{}", self.rng.pick(&ENVS)),
             );
-            fields.texts("kubernetes_users", [session.person(world).name]);
+            fields.texts("kubernetes_users", [session.person(organisation).name]);
             fields.texts("kubernetes_groups", ["developers"]);
             fields.text("kubernetes_pod_namespace", self.rng.pick(&NAMESPACES));
             fields.text(
@@ -233,17 +263,20 @@ impl Scribe {
                 "kubernetes_container_image",
                 format!("registry.example.com/api:{}", self.rng.hex(12).as_str()),
             );
-            fields.text("kubernetes_node_name", &self.rng.one(&world.nodes).host);
+            fields.text(
+                "kubernetes_node_name",
+                &self.rng.one(&organisation.nodes).host,
+            );
         }
         self.ssh.push(session);
     }
 
-    pub(crate) fn scp(&mut self, world: &World, out: &mut Vec<u8>) {
+    pub(crate) fn scp(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
         let up = self.rng.chance(0.5);
         let at = self.rng.below(self.ssh.len() as u64) as usize;
         let mut session = self.ssh.swap_remove(at);
         let mut fields = self.ssh(
-            world,
+            organisation,
             out,
             &mut session,
             "scp",
@@ -271,13 +304,13 @@ impl Scribe {
         self.ssh.push(session);
     }
 
-    pub(crate) fn sftp(&mut self, world: &World, out: &mut Vec<u8>) {
+    pub(crate) fn sftp(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
         let action = self.rng.pick(&[1u8, 2, 3, 4, 5, 9, 11]);
         let fail = self.rng.chance(0.08);
         let at = self.rng.below(self.ssh.len() as u64) as usize;
         let mut session = self.ssh.swap_remove(at);
         let code = format!("TS{action:03}{}", if fail { 'E' } else { 'I' });
-        let mut fields = self.ssh(world, out, &mut session, "sftp", &code);
+        let mut fields = self.ssh(organisation, out, &mut session, "sftp", &code);
         fields.number("action", action.into());
         fields.text(
             "path",
@@ -293,74 +326,92 @@ impl Scribe {
         self.ssh.push(session);
     }
 
-    pub(crate) fn subsystem(&mut self, world: &World, out: &mut Vec<u8>) {
-        let mut fields = self.in_session(world, out, "subsystem", "T3001I", Manner::default());
+    pub(crate) fn subsystem(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
+        let mut fields = self.in_session(
+            organisation,
+            out,
+            "subsystem",
+            "T3001I",
+            Overrides::default(),
+        );
         fields.text("name", "sftp");
         fields.text("exitError", "");
     }
 
-    pub(crate) fn client_disconnect(&mut self, world: &World, out: &mut Vec<u8>) {
-        let mut fields =
-            self.in_session(world, out, "client.disconnect", "T3006I", Manner::default());
+    pub(crate) fn client_disconnect(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
+        let mut fields = self.in_session(
+            organisation,
+            out,
+            "client.disconnect",
+            "T3006I",
+            Overrides::default(),
+        );
         fields.text("reason", "client has been idle for 30m0s (limit 30m0s)");
     }
 
-    pub(crate) fn recording_access(&mut self, world: &World, out: &mut Vec<u8>) {
-        let mut fields = self.begin(world, out, "session.recording.access", "T2012I", 0);
-        let person = self.person(world);
+    pub(crate) fn recording_access(&mut self, organisation: &Organisation, out: &mut Vec<u8>) {
+        let mut fields = self.begin(organisation, out, "session.recording.access", "T2012I", 0);
+        let person = self.person(organisation);
         self.who(&mut fields, person, true);
         fields.text("sid", self.rng.uuid());
         fields.text("session_type", self.rng.pick(&["ssh", "k8s", "db"]));
         fields.text("format", "pty");
     }
 
-    /// An event of some open session.
+    /// An event of a random open session.
     fn in_session<'o>(
         &mut self,
-        world: &World,
+        organisation: &Organisation,
         out: &'o mut Vec<u8>,
         event: &'static str,
         code: &str,
-        manner: Manner,
+        overrides: Overrides,
     ) -> Fields<'o> {
         let at = self.rng.below(self.ssh.len() as u64) as usize;
         let mut session = self.ssh.swap_remove(at);
-        let fields = self.ssh_with(world, out, &mut session, event, code, manner);
+        let fields = self.ssh_with(organisation, out, &mut session, event, code, overrides);
         self.ssh.push(session);
         fields
     }
 
     pub(crate) fn ssh<'o>(
         &mut self,
-        world: &World,
+        organisation: &Organisation,
         out: &'o mut Vec<u8>,
         session: &mut SshSession,
         event: &'static str,
         code: &str,
     ) -> Fields<'o> {
-        self.ssh_with(world, out, session, event, code, Manner::default())
+        self.ssh_with(
+            organisation,
+            out,
+            session,
+            event,
+            code,
+            Overrides::default(),
+        )
     }
 
     fn ssh_with<'o>(
         &mut self,
-        world: &World,
+        organisation: &Organisation,
         out: &'o mut Vec<u8>,
         session: &mut SshSession,
         event: &'static str,
         code: &str,
-        manner: Manner,
+        overrides: Overrides,
     ) -> Fields<'o> {
         let mut fields = self.begin(
-            world,
+            organisation,
             out,
             event,
             code,
-            manner.index.unwrap_or(session.index),
+            overrides.index.unwrap_or(session.index),
         );
         session.index += 1;
         fields.text("sid", session.id);
-        let person = session.person(world);
-        match manner.user {
+        let person = session.person(organisation);
+        match overrides.user {
             None => self.who(&mut fields, person, true),
             Some(user) => {
                 fields.text("user", user);
@@ -368,14 +419,14 @@ impl Scribe {
                     "user_kind",
                     if user.starts_with("bot-") { 2.0 } else { 1.0 },
                 );
-                fields.text("user_cluster_name", &world.cluster);
+                fields.text("user_cluster_name", &organisation.cluster);
                 self.grants(&mut fields, person, true);
             }
         }
         fields.text("login", session.login);
-        if !manner.without_server {
-            fields.entries(&session.node(world).server);
-            let mut local = Short::default();
+        if !overrides.without_server {
+            fields.entries(&session.node(organisation).server);
+            let mut local = ShortText::default();
             local.push(b"10.0.");
             local.push_number(u64::from(session.index & 255));
             local.push(b".");
@@ -383,7 +434,7 @@ impl Scribe {
             local.push(b":3022");
             fields.text("addr.local", local);
             fields.text("addr.remote", session.remote);
-            fields.text("proto", if manner.kubernetes { "kube" } else { "ssh" });
+            fields.text("proto", if overrides.kubernetes { "kube" } else { "ssh" });
         }
         fields
     }

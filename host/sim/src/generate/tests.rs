@@ -5,7 +5,8 @@ use sha2::{Digest, Sha256};
 
 use super::*;
 
-/// As `lockgate_teleport::proto` has it, with the payload as Teleport's own file declares it.
+/// Like `lockgate_teleport::proto`, but with the payload as a Struct, as in Teleport's own proto
+/// file.
 #[derive(Clone, PartialEq, prost::Message)]
 struct Event {
     #[prost(string, tag = "1")]
@@ -21,9 +22,9 @@ struct Event {
 }
 
 fn generator(events: u64) -> Generator {
-    Generator::new(Options {
+    Generator::new(GeneratorOptions {
         events,
-        ..Options::default()
+        ..GeneratorOptions::default()
     })
 }
 
@@ -44,7 +45,7 @@ fn the_same_seed_gives_the_same_bytes_in_every_release() {
         .collect();
     assert_eq!(
         digest, "bcdea2cb1e434519",
-        "a change here changes what every benchmark and every `--seed` means"
+        "a change here changes every benchmark and the meaning of every `--seed`"
     );
 }
 
@@ -62,7 +63,7 @@ fn chunks_do_not_depend_on_the_order_in_which_they_are_written() {
     }
     assert!(forwards[0] != forwards[1]);
     assert!(chunk_bytes(&generator, 4).is_empty());
-    let other = Generator::new(Options {
+    let other = Generator::new(GeneratorOptions {
         seed: 43,
         ..generator.options().clone()
     });
@@ -70,7 +71,7 @@ fn chunks_do_not_depend_on_the_order_in_which_they_are_written() {
 }
 
 #[test]
-fn writing_may_begin_anywhere() {
+fn writing_can_begin_at_any_position() {
     let generator = generator(7_000);
     let (mut whole, mut late) = (Vec::new(), Vec::new());
     let mut events = generator.chunk(1);
@@ -128,7 +129,7 @@ fn the_wire_bytes_are_events_that_agree_with_their_payload() {
 }
 
 #[test]
-fn mix_and_sizes_are_those_of_a_busy_organisation() {
+fn types_and_sizes_are_those_of_a_busy_organisation() {
     let count = 40_000;
     let (mut bytes, mut mix) = (0, BTreeMap::<String, u64>::new());
     for line in generator(count).json_lines(count) {
@@ -163,7 +164,7 @@ fn mix_and_sizes_are_those_of_a_busy_organisation() {
 }
 
 #[test]
-fn awkward_content_is_there() {
+fn awkward_content_occurs() {
     let text: Vec<String> = generator(20_000).json_lines(20_000).collect();
     for needle in [
         "\u{1F525}",
@@ -178,7 +179,7 @@ fn awkward_content_is_there() {
     ] {
         assert!(
             text.iter().any(|line| line.contains(needle)),
-            "{needle} is nowhere"
+            "{needle} does not occur"
         );
     }
 }
@@ -238,11 +239,11 @@ fn every_upload_names_a_session_whose_recording_can_be_streamed() {
 }
 
 #[test]
-fn days_and_windows_come_from_the_time() {
-    let generator = Generator::new(Options {
+fn positions_are_found_by_time() {
+    let generator = Generator::new(GeneratorOptions {
         events: 10_000,
         event_rate: 0.05,
-        ..Options::default()
+        ..GeneratorOptions::default()
     });
     let first = Day::of(START);
     let mut next = 0;
@@ -263,12 +264,12 @@ fn days_and_windows_come_from_the_time() {
 }
 
 #[test]
-fn chosen_events_are_no_json_or_larger_than_a_page() {
-    let generator = Generator::new(Options {
+fn selected_events_contain_nan_or_are_larger_than_a_page() {
+    let generator = Generator::new(GeneratorOptions {
         events: 30,
         not_json: vec![20],
         oversized: vec![21],
-        ..Options::default()
+        ..GeneratorOptions::default()
     });
     let mut events = generator.chunk(0);
     let mut sizes = Vec::new();

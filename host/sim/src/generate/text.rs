@@ -1,32 +1,32 @@
-//! Short texts without an allocation: ids, addresses, times.
+//! Short texts without allocation: ids, addresses, times.
 
 use lockgate_model::{Day, Millis};
 
 const CAPACITY: usize = 64;
 const HEX: &[u8; 16] = b"0123456789abcdef";
 
-/// ASCII text of at most 64 bytes; what does not fit is cut off.
+/// ASCII text of at most 64 bytes. Longer text is truncated.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Short {
+pub(crate) struct ShortText {
     bytes: [u8; CAPACITY],
     len: usize,
 }
 
-impl Default for Short {
-    fn default() -> Short {
-        Short {
+impl Default for ShortText {
+    fn default() -> ShortText {
+        ShortText {
             bytes: [0; CAPACITY],
             len: 0,
         }
     }
 }
 
-impl Short {
+impl ShortText {
     /// The 122 free bits of `bits` as a UUID of version 4; version and variant overwrite the other
     /// six.
-    pub(crate) fn uuid(bits: u128) -> Short {
+    pub(crate) fn uuid(bits: u128) -> ShortText {
         let bits = bits & !(0xf << 76) & !(0x3 << 62) | (0x4 << 76) | (0x2 << 62);
-        let mut text = Short {
+        let mut text = ShortText {
             bytes: [b'-'; CAPACITY],
             len: 36,
         };
@@ -44,8 +44,8 @@ impl Short {
 
     /// RFC 3339, UTC, milliseconds with trailing zeros dropped, as Teleport's server writes event
     /// times.
-    pub(crate) fn time(time: Millis) -> Short {
-        let mut text = Short::second(time);
+    pub(crate) fn time(time: Millis) -> ShortText {
+        let mut text = ShortText::second(time);
         let millis = time.rem_euclid(1000) as u64;
         if millis > 0 {
             text.push(b".");
@@ -62,8 +62,8 @@ impl Short {
 
     /// RFC 3339 with nine digits of a second, as Go writes fields that are not the event's own
     /// time.
-    pub(crate) fn time_nanos(time: Millis, nanos: u64) -> Short {
-        let mut text = Short::second(time);
+    pub(crate) fn time_nanos(time: Millis, nanos: u64) -> ShortText {
+        let mut text = ShortText::second(time);
         text.push(b".");
         text.push_padded(
             time.rem_euclid(1000) as u64 * 1_000_000 + nanos % 1_000_000,
@@ -73,10 +73,10 @@ impl Short {
         text
     }
 
-    fn second(time: Millis) -> Short {
+    fn second(time: Millis) -> ShortText {
         let (year, month, day) = Day::of(time).date();
         let second = time.rem_euclid(Day::MILLIS) as u64 / 1000;
-        let mut text = Short::default();
+        let mut text = ShortText::default();
         for (value, digits, after) in [
             (year as u64, 4, b"-"),
             (month.into(), 2, b"-"),
@@ -122,7 +122,7 @@ impl Short {
     }
 }
 
-impl AsRef<[u8]> for Short {
+impl AsRef<[u8]> for ShortText {
     fn as_ref(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_read_as_teleport_writes_them() {
+    fn times_are_formatted_as_by_teleport() {
         for (time, expected) in [
             (1_767_600_000_000, "2026-01-05T08:00:00Z"),
             (1_767_600_000_770, "2026-01-05T08:00:00.77Z"),
@@ -141,15 +141,15 @@ mod tests {
             (1_767_600_000_007, "2026-01-05T08:00:00.007Z"),
             (951_868_799_999, "2000-02-29T23:59:59.999Z"),
         ] {
-            assert_eq!(Short::time(time).as_str(), expected);
+            assert_eq!(ShortText::time(time).as_str(), expected);
             assert!(
-                Short::time(time)
+                ShortText::time(time)
                     .as_str()
                     .starts_with(&Day::of(time).to_string())
             );
         }
         assert_eq!(
-            Short::time_nanos(1_767_600_000_007, 12_345).as_str(),
+            ShortText::time_nanos(1_767_600_000_007, 12_345).as_str(),
             "2026-01-05T08:00:00.007012345Z"
         );
     }
@@ -157,18 +157,18 @@ mod tests {
     #[test]
     fn uuids_carry_version_and_variant() {
         assert_eq!(
-            Short::uuid(u128::MAX).as_str(),
+            ShortText::uuid(u128::MAX).as_str(),
             "ffffffff-ffff-4fff-bfff-ffffffffffff"
         );
         assert_eq!(
-            Short::uuid(0).as_str(),
+            ShortText::uuid(0).as_str(),
             "00000000-0000-4000-8000-000000000000"
         );
     }
 
     #[test]
-    fn what_does_not_fit_is_cut() {
-        let mut text = Short::default();
+    fn long_text_is_truncated() {
+        let mut text = ShortText::default();
         text.push(&[b'a'; 100]);
         assert_eq!(text.as_str().len(), 64);
     }

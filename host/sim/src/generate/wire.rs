@@ -1,8 +1,7 @@
 //! Writes `google.protobuf.Struct` (fields 1; Value: null 1, number 2, string 3, bool 4, struct 5,
 //! list 6) without a tree.
 //!
-//! Entries keep the order in which they were written: sorting them is the reader's work, and this
-//! exercises it.
+//! Entries are not sorted, so that the reader has to sort them.
 
 const ENTRY: u8 = 0x0a;
 const KEY: u8 = 0x0a;
@@ -62,7 +61,7 @@ impl<'a> Fields<'a> {
         self.nested(key, LIST, |out| write(&mut Items { out }));
     }
 
-    /// Entries that were written before, into a buffer of their own.
+    /// Appends entries that were encoded earlier.
     pub(crate) fn entries(&mut self, encoded: &[u8]) {
         self.out.extend_from_slice(encoded);
     }
@@ -106,14 +105,14 @@ impl Items<'_> {
     }
 }
 
-/// A length-delimited field whose length is known.
+/// Appends a length-delimited field whose length is known.
 pub(crate) fn bytes(out: &mut Vec<u8>, tag: u8, value: &[u8]) {
     out.push(tag);
     varint(out, value.len());
     out.extend_from_slice(value);
 }
 
-/// A length-delimited field whose length is known only when its content is written.
+/// Appends a length-delimited field whose length is known only after its content has been written.
 pub(crate) fn nest(out: &mut Vec<u8>, tag: u8, write: impl FnOnce(&mut Vec<u8>)) {
     let at = open(out, tag);
     write(out);
@@ -126,8 +125,8 @@ pub(crate) fn open(out: &mut Vec<u8>, tag: u8) -> usize {
     out.len() - 2
 }
 
-/// Writes the length of the field opened at `at`. Two bytes were kept for it; other lengths move
-/// the content.
+/// Writes the length of the field opened at `at`. Two bytes are reserved for it; if it needs more
+/// or fewer, the content moves.
 pub(crate) fn close(out: &mut Vec<u8>, at: usize) {
     let content = at + 2;
     let len = out.len() - content;

@@ -14,9 +14,9 @@ use super::tally::Tally;
 use super::{Schedule, Totals};
 use crate::listener::Connections;
 
-/// A handle on a running receiver; clones act on the same one.
+/// A handle on a running receiver. Clones control the same receiver.
 #[derive(Clone)]
-pub struct Control {
+pub struct ReceiverControl {
     pub(super) shared: Arc<Shared>,
     pub(super) connections: Connections,
 }
@@ -26,7 +26,7 @@ pub(super) struct Shared {
     release: Notify,
     holding: AtomicU64,
     distinct: watch::Sender<u64>,
-    /// The file, and how many more lines it takes.
+    /// The capture file, and how many more lines to write.
     capture: Option<Mutex<(File, u64)>>,
     seed: u64,
 }
@@ -47,7 +47,7 @@ pub(super) struct Plan {
     pub(super) lose: bool,
 }
 
-impl Control {
+impl ReceiverControl {
     pub fn set_status(&self, schedule: Schedule) {
         let seed = self.shared.seed;
         self.shared.state().answers = Answers::new(schedule, seed);
@@ -69,7 +69,7 @@ impl Control {
         self.shared.holding.load(Ordering::Relaxed)
     }
 
-    /// Lets the held requests go on.
+    /// Releases the held requests.
     pub fn release(&self) {
         self.shared.state().hang = 0;
         self.shared.release.notify_waiters();
@@ -143,8 +143,8 @@ impl Shared {
         }
     }
 
-    /// Holds a request. Counted from the moment from which [`Control::release`] reaches it, until
-    /// it goes on or its connection closes.
+    /// Holds a request until [`ReceiverControl::release`] or until its connection closes. It is
+    /// counted as soon as a release would reach it.
     pub(super) async fn hold(&self) {
         struct Held<'a>(&'a AtomicU64);
         impl Drop for Held<'_> {

@@ -1,5 +1,5 @@
-//! The documents of a request: one JSON object, or an array of objects. One pass that keeps only the
-//! ids, because the receiver shares a machine with the host that it measures.
+//! The documents of a request: one JSON object, or an array of objects. They are read in one pass
+//! that keeps only their ids, because the receiver shares a machine with the host that it measures.
 
 use std::collections::hash_map::DefaultHasher;
 use std::fmt;
@@ -11,8 +11,8 @@ use serde_json::value::RawValue;
 /// The documents of one request.
 #[derive(Debug, PartialEq)]
 pub(super) struct Documents {
-    /// One for each document: of its `uid`, else of `event.id` (where an event was mapped to ECS),
-    /// else of its text.
+    /// One per document: a hash of its `uid`, else of its `event.id` (an event mapped to ECS), else
+    /// of its text.
     pub(super) ids: Vec<u128>,
     /// Each document as one line, if asked for.
     pub(super) lines: Vec<u8>,
@@ -23,7 +23,7 @@ pub(super) struct Documents {
 pub(super) fn read(body: &[u8], lines: bool) -> Result<Documents, String> {
     let text = std::str::from_utf8(body).map_err(|error| format!("not UTF-8: {error}"))?;
     if text.contains("\\ud") || text.contains("\\uD") {
-        // Skipping a value does not look at its escapes; reading it does.
+        // Skipping a value does not check its escapes; reading it does.
         serde_json::from_str::<serde_json::Value>(text).map_err(|error| error.to_string())?;
     }
     let found: OneOrMany<Id> = serde_json::from_str(text).map_err(|error| error.to_string())?;
@@ -47,7 +47,8 @@ pub(super) fn read(body: &[u8], lines: bool) -> Result<Documents, String> {
     Ok(Documents { ids, lines: out })
 }
 
-/// 128 bits of a text. Of one process only: the standard library may change its hash.
+/// A 128-bit hash, comparable only within this process: the standard library may change its hash
+/// function.
 pub(super) fn hash(text: &[u8]) -> u128 {
     let [high, low] = [0u8, 1].map(|half| {
         let mut hasher = DefaultHasher::new();
@@ -59,7 +60,7 @@ pub(super) fn hash(text: &[u8]) -> u128 {
 }
 
 fn line(document: &str, out: &mut Vec<u8>) {
-    // Line breaks can only stand between the tokens of valid JSON.
+    // In valid JSON, line breaks occur only between tokens.
     match document.contains(['\n', '\r']) {
         true => out.extend(document.bytes().map(|byte| {
             if matches!(byte, b'\n' | b'\r') {
@@ -102,7 +103,7 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
     }
 }
 
-/// The id of one document; any JSON but an object is an error.
+/// The id of one document. Any JSON except an object is an error.
 struct Id(Option<u128>);
 
 impl<'de> Deserialize<'de> for Id {
@@ -120,7 +121,7 @@ impl<'de> Deserialize<'de> for Id {
                 while let Some(key) = map.next_key::<Key>()? {
                     match key {
                         Key::Uid => uid = map.next_value::<Text>()?.0,
-                        Key::Event => mapped = map.next_value::<Mapped>()?.0,
+                        Key::Event => mapped = map.next_value::<EventId>()?.0,
                         Key::Other => drop(map.next_value::<IgnoredAny>()?),
                     }
                 }
@@ -159,12 +160,12 @@ impl<'de> Deserialize<'de> for Key {
     }
 }
 
-/// The hash of a text that is not empty; nothing for other values.
+/// The hash of a non-empty string; `None` for other values.
 struct Text(Option<u128>);
-/// The same, of `id` in an object; nothing for other values.
-struct Mapped(Option<u128>);
+/// The hash of `id` in an object; `None` for other values.
+struct EventId(Option<u128>);
 
-macro_rules! or_nothing {
+macro_rules! or_none {
     ($name:ident, $lifetime:lifetime, { $($visit:item)* }) => {
         impl<$lifetime> Deserialize<$lifetime> for $name {
             fn deserialize<D: Deserializer<$lifetime>>(deserializer: D) -> Result<$name, D::Error> {
@@ -209,7 +210,7 @@ macro_rules! or_nothing {
     };
 }
 
-or_nothing!(Text, 'de, {
+or_none!(Text, 'de, {
     fn visit_str<E>(self, text: &str) -> Result<Text, E> {
         Ok(Text((!text.is_empty()).then(|| hash(text.as_bytes()))))
     }
@@ -220,12 +221,12 @@ or_nothing!(Text, 'de, {
     }
 });
 
-or_nothing!(Mapped, 'de, {
-    fn visit_str<E>(self, _: &str) -> Result<Mapped, E> {
-        Ok(Mapped(None))
+or_none!(EventId, 'de, {
+    fn visit_str<E>(self, _: &str) -> Result<EventId, E> {
+        Ok(EventId(None))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Mapped, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<EventId, A::Error> {
         let mut id = None;
         while let Some(key) = map.next_key::<std::borrow::Cow<'_, str>>()? {
             match &*key {
@@ -233,7 +234,7 @@ or_nothing!(Mapped, 'de, {
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
-        Ok(Mapped(id))
+        Ok(EventId(id))
     }
 });
 

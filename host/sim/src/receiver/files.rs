@@ -11,7 +11,7 @@ use rustls::{RootCertStore, ServerConfig};
 
 use crate::SimError;
 use crate::certificate::{Authority, in_ten_years};
-use crate::folder::Folder;
+use crate::output_dir::OutputDir;
 
 const NEEDED: [&str; 5] = [
     "ca.crt",
@@ -26,34 +26,31 @@ const NAMES: [&str; 3] = ["localhost", "127.0.0.1", "::1"];
 /// Creates missing files and returns the server's TLS configuration, which requires a client
 /// certificate signed by the receiver's own authority.
 pub(super) fn prepare(out: &Path) -> Result<ServerConfig, SimError> {
-    let folder = Folder::create(out)?;
-    if folder.holds(&["identity"]) {
-        return Err(SimError::Shared(folder.path().to_owned()));
+    let dir = OutputDir::create(out)?;
+    if dir.holds(&["identity"]) {
+        return Err(SimError::Shared(dir.path().to_owned()));
     }
-    if !folder.holds(&NEEDED) {
-        make(&folder)?;
+    if !dir.holds(&NEEDED) {
+        make(&dir)?;
     }
     let mut roots = RootCertStore::empty();
     roots
-        .add(folder.certificate("ca.crt")?)
-        .map_err(|error| folder.damaged("ca.crt", error))?;
+        .add(dir.certificate("ca.crt")?)
+        .map_err(|error| dir.damaged("ca.crt", error))?;
     let provider = Arc::new(ring::default_provider());
     let clients =
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider)).build();
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS12, &rustls::version::TLS13])
         .map_err(|error| SimError::Certificate(error.to_string()))?
-        .with_client_cert_verifier(clients.map_err(|error| folder.damaged("ca.crt", error))?)
-        .with_single_cert(
-            vec![folder.certificate("server.crt")?],
-            folder.key("server.key")?,
-        )
-        .map_err(|error| folder.damaged("server.crt", error))?;
+        .with_client_cert_verifier(clients.map_err(|error| dir.damaged("ca.crt", error))?)
+        .with_single_cert(vec![dir.certificate("server.crt")?], dir.key("server.key")?)
+        .map_err(|error| dir.damaged("server.crt", error))?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }
 
-fn make(folder: &Folder) -> Result<(), SimError> {
+fn make(dir: &OutputDir) -> Result<(), SimError> {
     let authority = Authority::new("Lockgate receiver simulator CA", "")?;
     let server = authority.sign(&[(DnType::CommonName, "localhost")], &NAMES, in_ten_years())?;
     let client = authority.sign(
@@ -61,9 +58,9 @@ fn make(folder: &Folder) -> Result<(), SimError> {
         &[],
         in_ten_years(),
     )?;
-    folder.write("ca.crt", &authority.certificate)?;
-    folder.write("server.crt", &server.certificate.pem())?;
-    folder.write("server.key", &server.key.serialize_pem())?;
-    folder.write("client.crt", &client.certificate.pem())?;
-    folder.write("client.key", &client.key.serialize_pem())
+    dir.write("ca.crt", &authority.certificate)?;
+    dir.write("server.crt", &server.certificate.pem())?;
+    dir.write("server.key", &server.key.serialize_pem())?;
+    dir.write("client.crt", &client.certificate.pem())?;
+    dir.write("client.key", &client.key.serialize_pem())
 }

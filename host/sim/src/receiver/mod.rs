@@ -19,17 +19,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use control::Control;
+pub use control::ReceiverControl;
 pub use schedule::{Schedule, ScheduleError};
 pub use tally::{PathTotals, Totals};
 
 use self::control::Shared;
 use crate::SimError;
-use crate::listener::Running;
+use crate::listener::Listener;
 
 /// The options of a receiver. The default is a free port of 127.0.0.1, answering 200 at once.
 #[derive(Clone, Debug)]
-pub struct Options {
+pub struct ReceiverOptions {
     /// `host:port`; port 0 chooses a free port.
     pub listen: String,
     /// The directory for certificates. Those of an earlier run are used again.
@@ -49,9 +49,9 @@ pub struct Options {
     pub body_max: usize,
 }
 
-impl Default for Options {
-    fn default() -> Options {
-        Options {
+impl Default for ReceiverOptions {
+    fn default() -> ReceiverOptions {
+        ReceiverOptions {
             listen: "127.0.0.1:0".to_owned(),
             out: PathBuf::from("sim-receiver"),
             latency: Duration::ZERO,
@@ -68,17 +68,17 @@ impl Default for Options {
 
 /// A running receiver.
 pub struct Receiver {
-    running: Running,
+    listener: Listener,
     shared: Arc<Shared>,
 }
 
 impl Receiver {
     /// Writes the directory, binds, and serves in tasks of the current tokio runtime.
-    pub async fn start(options: Options) -> Result<Receiver, SimError> {
+    pub async fn start(options: ReceiverOptions) -> Result<Receiver, SimError> {
         let tls = files::prepare(&options.out)?;
         let capture = options.capture.map(|path| {
             let opened = OpenOptions::new().append(true).create(true).open(&path);
-            opened.map_err(|source| SimError::Folder { path, source })
+            opened.map_err(|source| SimError::Io { path, source })
         });
         let shared = Arc::new(Shared::new(
             options.status,
@@ -90,39 +90,39 @@ impl Receiver {
         ));
         let (service, limits) = (
             Arc::clone(&shared),
-            service::Limits {
+            service::ConnectionLimits {
                 idle: options.idle,
                 body_max: options.body_max,
             },
         );
-        let running = Running::start(&options.listen, tls, move |stream| {
+        let listener = Listener::start(&options.listen, tls, move |stream| {
             service::serve(Arc::clone(&service), limits, stream)
         })
         .await?;
-        Ok(Receiver { running, shared })
+        Ok(Receiver { listener, shared })
     }
 
     pub fn address(&self) -> SocketAddr {
-        self.running.address
+        self.listener.address
     }
 
-    pub fn control(&self) -> Control {
-        Control {
+    pub fn control(&self) -> ReceiverControl {
+        ReceiverControl {
             shared: Arc::clone(&self.shared),
-            connections: self.running.connections.clone(),
+            connections: self.listener.connections.clone(),
         }
     }
 
     /// Closes port and connections.
     pub async fn stop(self) -> Totals {
-        self.running.stop().await;
+        self.listener.stop().await;
         self.shared.totals()
     }
 }
 
 /// Serves until `shutdown`; calls `ready` with the address when connections are accepted.
 pub async fn serve(
-    options: Options,
+    options: ReceiverOptions,
     ready: impl FnOnce(SocketAddr),
     shutdown: impl Future<Output = ()>,
 ) -> Result<Totals, SimError> {

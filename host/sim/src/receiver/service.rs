@@ -19,21 +19,25 @@ use super::control::Shared;
 use super::documents;
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Limits {
+pub(super) struct ConnectionLimits {
     pub(super) idle: Option<Duration>,
     pub(super) body_max: usize,
 }
 
-/// The answer is lost on purpose: the connection closes instead.
+/// Closes the connection instead of answering.
 #[derive(Debug, thiserror::Error)]
 #[error("the answer was lost on purpose")]
 struct Lost;
 
 /// Serves one connection until it ends, or has been idle for too long.
-pub(super) async fn serve(shared: Arc<Shared>, limits: Limits, stream: TlsStream<TcpStream>) {
-    // When the last answer was given; nothing while one is owed.
-    let quiet = Mutex::new(Some(Instant::now()));
-    let set = |since| *quiet.lock().unwrap_or_else(PoisonError::into_inner) = since;
+pub(super) async fn serve(
+    shared: Arc<Shared>,
+    limits: ConnectionLimits,
+    stream: TlsStream<TcpStream>,
+) {
+    // When the last answer was sent. `None` while a request is being handled.
+    let idle_since = Mutex::new(Some(Instant::now()));
+    let set = |since| *idle_since.lock().unwrap_or_else(PoisonError::into_inner) = since;
     let requests = service_fn(|request| {
         let (shared, set) = (&shared, &set);
         async move {
@@ -50,7 +54,7 @@ pub(super) async fn serve(shared: Arc<Shared>, limits: Limits, stream: TlsStream
             return std::future::pending().await;
         };
         loop {
-            let since = *quiet.lock().unwrap_or_else(PoisonError::into_inner);
+            let since = *idle_since.lock().unwrap_or_else(PoisonError::into_inner);
             match since {
                 Some(since) if since.elapsed() >= limit => return,
                 Some(since) => tokio::time::sleep_until(since + limit).await,
@@ -68,7 +72,7 @@ pub(super) async fn serve(shared: Arc<Shared>, limits: Limits, stream: TlsStream
 
 async fn answer(
     shared: &Shared,
-    limits: Limits,
+    limits: ConnectionLimits,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Lost> {
     let (parts, body) = request.into_parts();

@@ -18,7 +18,7 @@ pub struct Totals {
     pub requests: u64,
     /// Documents of requests answered with 2xx.
     pub documents: u64,
-    /// Different ids among them; the same id under another path is another document.
+    /// Distinct ids among them. The same id under another path is another document.
     pub distinct: u64,
     /// `documents - distinct`.
     pub duplicates: u64,
@@ -38,7 +38,7 @@ pub struct PathTotals {
 #[derive(Default)]
 pub(super) struct Tally {
     totals: Totals,
-    seen: HashSet<u128, BuildHasherDefault<Folded>>,
+    seen: HashSet<u128, BuildHasherDefault<IdHasher>>,
 }
 
 impl Tally {
@@ -89,11 +89,11 @@ impl Tally {
     }
 }
 
-/// Ids are hashes already.
+/// A hasher for ids, which are already hashes.
 #[derive(Default)]
-struct Folded(u64);
+struct IdHasher(u64);
 
-impl Hasher for Folded {
+impl Hasher for IdHasher {
     fn finish(&self) -> u64 {
         self.0
     }

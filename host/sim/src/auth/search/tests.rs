@@ -1,19 +1,18 @@
-//! Each rule as a client notices it; the rules are those of `GetUnstructuredEvents` on a real
-//! server (13.3.8, file backend).
+//! The rules of `GetUnstructuredEvents` as observed on a real server (13.3.8, file backend).
 
 use lockgate_teleport::proto::auditlog::EventsUnstructured;
 use prost::Message;
 use tonic::Code;
 
 use super::*;
-use crate::generate::Options;
+use crate::generate::GeneratorOptions;
 
 /// 20 s of event time between two events: 12,000 events are about 2.8 days.
 fn log() -> Generator {
-    Generator::new(Options {
+    Generator::new(GeneratorOptions {
         events: 12_000,
         event_rate: 0.05,
-        ..Options::default()
+        ..GeneratorOptions::default()
     })
 }
 
@@ -34,7 +33,7 @@ fn window(log: &Generator, first: u64, last: u64) -> GetUnstructuredEventsReques
     }
 }
 
-/// Positions of the events of a page, and its key.
+/// Positions of the events in a page, and its key.
 fn page(
     log: &Generator,
     request: &GetUnstructuredEventsRequest,
@@ -55,7 +54,7 @@ fn positions(log: &Generator, request: &GetUnstructuredEventsRequest) -> Vec<u64
 }
 
 #[test]
-fn wrong_requests_are_refused_with_the_observed_words() {
+fn invalid_requests_are_refused_with_the_observed_messages() {
     let log = log();
     let base = window(&log, 0, 10);
     let day = Day::MILLIS;
@@ -139,7 +138,7 @@ fn windows_include_both_ends() {
     assert_eq!(
         positions(&log, &everything),
         [0, 1, 2],
-        "no start is the epoch"
+        "the start defaults to the epoch"
     );
 }
 
@@ -251,12 +250,12 @@ fn a_key_the_server_does_not_find_ends_the_log_without_an_error() {
     assert_eq!(
         page(&log, &keyed(log.uid(second.start - 1))),
         nothing,
-        "of the day before the window"
+        "from the day before the window"
     );
     assert_eq!(
         positions(&log, &keyed(log.uid(second.start))).len(),
         11,
-        "of the window's day, before its start"
+        "from the window's day, before its start"
     );
     assert_eq!(positions(&log, &keyed(log.uid(second.start + 15))).len(), 5);
     let other_type = GetUnstructuredEventsRequest {
@@ -291,7 +290,7 @@ fn types_match_exactly_and_empty_ones_do_not_count() {
 }
 
 #[test]
-fn only_what_has_appeared_is_found() {
+fn only_events_that_have_appeared_are_found() {
     let log = log();
     let message = Search::default()
         .page(&log, 102, &window(&log, 100, 110))
@@ -308,10 +307,10 @@ fn only_what_has_appeared_is_found() {
 
 #[test]
 fn an_event_larger_than_a_page_gives_an_empty_page_without_a_key() {
-    let log = Generator::new(Options {
+    let log = Generator::new(GeneratorOptions {
         events: 100,
         oversized: vec![50],
-        ..Options::default()
+        ..GeneratorOptions::default()
     });
     let mut request = window(&log, 40, 99);
     let (found, key) = page(&log, &request).expect("a page");
