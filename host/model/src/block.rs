@@ -6,8 +6,7 @@ use crate::{Millis, Seq, SeqRange};
 
 /// A block is closed at this many events …
 pub const BLOCK_EVENTS: usize = 512;
-/// … or at this many bytes of payload, whichever comes first. One larger event makes a block of its
-/// own.
+/// … or at this many bytes of payload, whichever comes first. A larger event is a block of its own.
 pub const BLOCK_BYTES: usize = 768 * 1024;
 
 /// Many short texts in one buffer.
@@ -41,7 +40,7 @@ impl Texts {
         &self.bytes[start..self.ends[index] as usize]
     }
 
-    /// True where every end is a valid place in `bytes`: what a decoder must check before it trusts
+    /// Whether every end is a valid position in `bytes`. A decoder must check this before it uses
     /// foreign bytes.
     pub fn is_well_formed(&self) -> bool {
         self.ends.is_sorted()
@@ -53,7 +52,7 @@ impl Texts {
     }
 }
 
-/// A column of few distinct texts: the values once, and for each event which of them it has.
+/// A column with few distinct texts: each value once, and for each event the index of its value.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Dictionary {
     pub values: Texts,
@@ -66,25 +65,25 @@ impl Dictionary {
     }
 }
 
-/// The columns of a block, all of the same length. What the store writes and reads.
+/// The columns of a block, all of the same length, as the store writes and reads them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct BlockParts {
     pub types: Dictionary,
     pub codes: Dictionary,
-    /// Session ids; empty where an event has none.
+    /// Session ids; empty if an event has none.
     pub sessions: Dictionary,
     pub times: Vec<Millis>,
     pub indexes: Vec<i64>,
     pub keys: Texts,
     /// JSON texts; empty for the events in `raw`.
     pub payloads: Texts,
-    /// Events that could not be turned into JSON, as they came, by row. Every pipeline
+    /// The original bytes of events that could not be converted to JSON, by row. Every pipeline
     /// dead-letters them.
     pub raw: BTreeMap<u32, Vec<u8>>,
 }
 
-/// Consecutive events of one stream: what is appended, cached and read as one. Immutable, shared by
-/// `Arc`.
+/// Consecutive events of one stream, which are appended, cached and read together. Immutable,
+/// shared by `Arc`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Block {
     /// Name of the stream, such as `teleport/audit`.
@@ -97,7 +96,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// Panics where the columns differ in length; a decoder checks first.
+    /// Panics if the columns differ in length. A decoder must check first.
     pub fn new(
         stream: Arc<str>,
         feed: FeedKind,
@@ -141,7 +140,7 @@ impl Block {
         &self.parts
     }
 
-    /// Bytes of memory it holds, about.
+    /// Approximate memory use, in bytes.
     pub fn memory(&self) -> usize {
         self.parts.payloads.bytes.len() + self.parts.keys.bytes.len() + self.len() * 40 + 512
     }
@@ -159,17 +158,17 @@ impl Block {
         }
     }
 
-    /// The session id of an event of either feed; empty where it belongs to none.
+    /// The session id of an event of either feed; empty if it belongs to no session.
     pub fn session(&self, row: usize) -> &str {
         self.parts.sessions.at(row)
     }
 
-    /// The original bytes of an event that could not be turned into JSON.
+    /// The original bytes of an event that could not be converted to JSON.
     pub fn raw(&self, row: usize) -> Option<&[u8]> {
         self.parts.raw.get(&(row as u32)).map(Vec::as_slice)
     }
 
-    /// Bytes of an event's payload, in whichever form it is kept.
+    /// Size of an event's payload in bytes, JSON or raw.
     pub fn payload_len(&self, row: usize) -> usize {
         self.raw(row)
             .map_or_else(|| self.parts.payloads.at(row).len(), <[u8]>::len)
@@ -209,23 +208,23 @@ impl BlockBuilder {
         self.len() >= BLOCK_EVENTS || self.bytes() >= BLOCK_BYTES
     }
 
-    /// The buffer to append the next event's JSON text to. What stood in it before must stay.
+    /// The buffer to which to append the next event's JSON text. Its content must not be changed.
     pub fn text(&mut self) -> &mut String {
         &mut self.parts.payloads.bytes
     }
 
-    /// What was written to [`text`](Self::text) since the last event.
+    /// The text written to [`text`](Self::text) since the last event.
     pub fn pending(&self) -> &str {
         &self.parts.payloads.bytes[self.start()..]
     }
 
-    /// Throws away what was written since the last event.
+    /// Discards the text written since the last event.
     pub fn abandon(&mut self) {
         let start = self.start();
         self.parts.payloads.bytes.truncate(start);
     }
 
-    /// Makes an event of what was written since the last one.
+    /// Makes an event of the text written since the last one.
     pub fn finish(&mut self, head: Head<'_>) {
         let end = self.parts.payloads.bytes.len() as u32;
         self.parts.payloads.ends.push(end);
@@ -238,7 +237,7 @@ impl BlockBuilder {
         self.finish(head);
     }
 
-    /// Adds an event that could not be turned into JSON.
+    /// Adds an event that could not be converted to JSON.
     pub fn push_raw(&mut self, head: Head<'_>, bytes: &[u8]) {
         self.abandon();
         self.raw_bytes += bytes.len();
@@ -246,9 +245,9 @@ impl BlockBuilder {
         self.finish(head);
     }
 
-    /// The finished columns; the builder is empty and ready for the next block.
+    /// Returns the finished columns and leaves the builder empty for the next block.
     ///
-    /// The next block is probably as large as this one, so its buffers begin at that size instead
+    /// The next block is probably as large as this one, so its buffers start at that size instead
     /// of growing to it.
     pub fn take(&mut self) -> BlockParts {
         self.abandon();
@@ -295,7 +294,7 @@ pub struct Slice {
     pub rows: std::ops::Range<usize>,
 }
 
-/// Consecutive events of one stream, as views into blocks: what a pipeline handles as one.
+/// Consecutive events of one stream that a pipeline processes together, as views into blocks.
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     pub slices: Vec<Slice>,
@@ -315,7 +314,7 @@ impl Batch {
         self.rows().map(|(block, row)| block.first_seq + row as u64)
     }
 
-    /// Its sequences, for a batch without gaps: every batch but that of a
+    /// Its sequences, for a batch without gaps, which is every batch except that of a
     /// [`Redrive`](crate::Redrive).
     pub fn range(&self) -> SeqRange {
         match self.slices.first() {
@@ -355,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn a_block_gives_back_what_was_pushed() {
+    fn a_block_returns_the_events_as_pushed() {
         let mut builder = BlockBuilder::new();
         builder.push(head("k1", "user.login", ""), r#"{"a":1}"#);
         builder.text().push_str("half an ev");

@@ -1,6 +1,7 @@
 use crate::Day;
 
-/// The four figures: of what was read, what became of it. Each is counted; none is a remainder.
+/// How many events were read, and how many have which outcome. Each figure is counted; none is
+/// computed from the others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Books {
     /// Events in the stream since the pipeline's epoch began.
@@ -13,7 +14,7 @@ pub struct Books {
 }
 
 impl Books {
-    /// read = delivered + dropped + dead + waiting.
+    /// Whether read = delivered + dropped + dead + waiting.
     pub fn balance(&self) -> bool {
         self.read == self.delivered + self.dropped + self.dead + self.waiting
     }

@@ -4,7 +4,7 @@ use crate::{
     Batch, Block, BlockBuilder, DayTally, FeedKind, Head, Millis, Outcomes, Seq, SeqRange, Slice,
 };
 
-/// What a pipeline gives to the ledger when a batch is final: one transaction.
+/// The transaction in which a pipeline records a finished batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Commit {
     pub pipeline: Arc<str>,
@@ -13,28 +13,28 @@ pub struct Commit {
     pub epoch: u32,
     /// Number of the pipeline's configuration, see [`Generation`].
     pub generation: u32,
-    /// The entries that became final.
+    /// The entries that get their outcome.
     pub entries: Entries,
     /// One outcome for each entry, in order.
     pub outcomes: Outcomes,
-    /// What the indexes in `outcomes` mean.
+    /// The reasons to which the indexes in `outcomes` refer.
     pub reasons: Vec<String>,
     /// The same outcomes by Teleport day, counted by the pipeline from event times.
     pub days: Vec<DayTally>,
     pub batch: BatchRecord,
     pub dead: Vec<DeadLetter>,
     pub state: Vec<StateWrite>,
-    /// The engine's own text: what it must remember of dead letters so far. Opaque to the ledger,
-    /// which keeps that of the pipeline's latest commit, over all its streams.
+    /// The state of the engine's brake as text. Opaque to the ledger, which keeps the one of the
+    /// pipeline's latest commit in any stream.
     pub brake: String,
 }
 
 /// The entries of one commit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Entries {
-    /// Of one batch read from the stream.
+    /// The entries of a batch read from the stream.
     Range(SeqRange),
-    /// Of one redrive: dead letters that wait again. Ascending.
+    /// The entries of a redrive, which were dead letters. Ascending.
     Redriven(Vec<Seq>),
 }
 
@@ -65,19 +65,19 @@ impl Entries {
     }
 }
 
-/// Dead letters of one stream that an operator sent back to their pipeline: a batch like any other,
-/// but with gaps between its entries.
+/// Dead letters of one stream that an operator sent back to their pipeline, as a batch with gaps
+/// between its entries.
 #[derive(Clone, Debug)]
 pub struct Redrive {
     pub pipeline: Arc<str>,
     pub stream: Arc<str>,
     pub epoch: u32,
-    /// In the order of the stream. Each run of neighbours is a block of its own, so that
+    /// In the order of the stream. Each run of consecutive entries is a block of its own, so that
     /// [`Batch::seqs`] gives each event its sequence.
     pub batch: Batch,
 }
 
-/// What happened to a batch: for `audit` and `explain`.
+/// What happened to a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BatchRecord {
     pub id: String,
@@ -85,22 +85,22 @@ pub struct BatchRecord {
     pub requests: Vec<RequestRecord>,
 }
 
-/// One request as it ended.
+/// The result of one request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RequestRecord {
     /// HTTP status of the last answer.
     pub status: u16,
-    /// Documents it carried.
+    /// Number of documents in it.
     pub documents: u32,
     /// Bytes of its body.
     pub bytes: u64,
-    /// Times it was sent.
+    /// Number of attempts.
     pub attempts: u32,
-    /// The first bytes of the last answer's body, masked; empty for a plain 2xx.
+    /// The first bytes of the last answer's body, masked. Empty for a 2xx.
     pub excerpt: String,
 }
 
-/// An entry that cannot be delivered, with the original event: it outlives retention.
+/// An entry that cannot be delivered, with its original event. Retention does not remove it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeadLetter {
     pub seq: Seq,
@@ -110,21 +110,22 @@ pub struct DeadLetter {
     pub time: Millis,
     /// Teleport's `ei`.
     pub index: i64,
-    /// Teleport's `sid`; empty where the event belongs to no session.
+    /// Teleport's `sid`; empty if the event belongs to no session.
     pub session: String,
     /// When the event was read from Teleport.
     pub read_at: Millis,
-    /// What refused it: `unreadable`, `stage 1 (builtin:redact)`, `sink (builtin:fluentd)`.
+    /// What rejected it, such as `unreadable`, `stage 1 (builtin:redact)` or `sink
+    /// (builtin:fluentd)`.
     pub cause: String,
     pub reason: String,
-    /// JSON text, or the event as it came where it is `raw`.
+    /// JSON text, or the original bytes if `raw`.
     pub payload: Vec<u8>,
-    /// The event could not be turned into JSON.
+    /// The event could not be converted to JSON.
     pub raw: bool,
 }
 
 impl DeadLetter {
-    /// The letter of the event in a row of a block.
+    /// The dead letter of the event in a row of a block.
     pub fn new(block: &Block, row: usize, cause: String, reason: String) -> DeadLetter {
         let event = block.view(row);
         let raw = block.raw(row);
@@ -144,9 +145,10 @@ impl DeadLetter {
         }
     }
 
-    /// The events of letters as a batch, for a [`Redrive`]. `letters`: by ascending sequence.
+    /// The events of dead letters as a batch, for a [`Redrive`]. `letters` must be sorted by
+    /// sequence.
     ///
-    /// A payload that is not UTF-8 becomes a raw event, whatever the letter says.
+    /// A payload that is not UTF-8 becomes a raw event, even if the letter is not marked as raw.
     pub fn batch(stream: &Arc<str>, feed: FeedKind, letters: &[DeadLetter]) -> Batch {
         let together = |left: &DeadLetter, right: &DeadLetter| {
             left.seq + 1 == right.seq && left.read_at == right.read_at
@@ -197,7 +199,7 @@ pub struct StateWrite {
     pub value: Option<String>,
 }
 
-/// One configuration of a pipeline: digests of its components and what the operator wrote.
+/// One configuration of a pipeline: the digests of its components, and their settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Generation {
     pub pipeline: Arc<str>,
@@ -234,7 +236,7 @@ mod tests {
             .map(|row| DeadLetter::new(&block, row, "sink".to_owned(), "refused".to_owned()));
         let batch = DeadLetter::batch(&stream, feed, &letters);
         assert_eq!(batch.seqs().collect::<Vec<_>>(), [10, 11, 13]);
-        assert_eq!(batch.slices.len(), 2, "neighbours are one block");
+        assert_eq!(batch.slices.len(), 2, "consecutive entries are one block");
         for ((found, at), row) in batch.rows().zip([0, 1, 3]) {
             assert_eq!(found.view(at), block.view(row));
             assert_eq!(

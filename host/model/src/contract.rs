@@ -1,6 +1,6 @@
-//! The contract's data as the host sees it, after every rule has been checked: what a component
-//! asks for when it is configured, what it answers for events and documents, and why a call gave
-//! no usable answer. `wit/plugin.wit` says what each field means to a plugin.
+//! The data of the plugin contract as the host sees it, after all its rules have been checked: the
+//! setup that a component returns when it is configured, its results for events and documents, and
+//! the errors of calls. `wit/plugin.wit` documents the fields for plugin authors.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use thiserror::Error;
 use crate::request::{CheckedRequest, Violation};
 use crate::{EventView, FeedKind, Millis};
 
-/// What a component is given about the batch of a call. `stage` is the stage's own label.
+/// The batch of a call, as a component sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BatchInfo {
     /// Stable across retries of the batch, not across restarts.
@@ -23,24 +23,24 @@ pub struct BatchInfo {
     pub read_at: Millis,
 }
 
-/// How much of an event or a document a component is given.
+/// How much of an event or a document a component may see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// Nothing: the type lists decide, and a filter is never called.
+    /// Nothing. The type lists decide, and a filter is never called.
     Types,
-    /// Everything but the payload.
+    /// Everything except the payload.
     Metadata,
     Payload,
 }
 
-/// Which events reach a component. The host applies this before any call.
+/// The event types that reach a component. The host applies the lists before any call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TypeLists {
-    /// Event types wanted. `None`: all.
+    /// Only these event types. `None`: all.
     pub only: Option<HashSet<String>>,
-    /// Event types not wanted; wins over `only`.
+    /// Not these event types, even if `only` contains them.
     pub skip: HashSet<String>,
-    /// Event types not wanted from session recordings.
+    /// Not these event types from session recordings.
     pub skip_in_sessions: HashSet<String>,
 }
 
@@ -49,7 +49,7 @@ impl TypeLists {
         self.only.is_none() && self.skip.is_empty() && self.skip_in_sessions.is_empty()
     }
 
-    /// Why an event does not reach the component, or `None` where it does.
+    /// Why an event does not reach the component, or `None` if it does.
     pub fn excludes(&self, event: &EventView<'_>) -> Option<&'static str> {
         if self.skip.contains(event.event_type) {
             return Some("type skipped");
@@ -65,49 +65,49 @@ impl TypeLists {
     }
 }
 
-/// What a configured filter or mapper asks of the host.
+/// The setup that a filter or a mapper returned from its configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StageSetup {
     pub types: TypeLists,
     pub access: Access,
-    /// What `drop(n)` means. At most 64 short texts, escaped.
+    /// The reasons to which `drop(n)` refers. At most 64 short texts, escaped.
     pub reasons: Vec<String>,
 }
 
-/// Which responses `classify` is called for.
+/// The responses for which `classify` is called.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Inspect {
-    /// None: the host's table for the status decides.
+    /// None. The host decides by the status.
     Never,
-    /// All but 2xx.
+    /// All except 2xx.
     Failures,
     Always,
 }
 
-/// What a configured sink asks of the host.
+/// The setup that a sink returned from its configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SinkSetup {
     /// `skip_in_sessions` is empty.
     pub types: TypeLists,
     /// Never [`Access::Types`].
     pub access: Access,
-    /// A top-level member that must hold an RFC 3339 time with a zone where it is present. Under
-    /// [`Access::Metadata`] the payload of a document that breaks this is passed all the same.
+    /// A top-level member that must contain an RFC 3339 time with a zone, if it is present. With
+    /// [`Access::Metadata`], the sink still gets the payload of a document that breaks this rule.
     pub time_member: Option<String>,
     /// Most documents of one call of `encode`. Never 0.
     pub max_documents: Option<u32>,
     /// Most bytes of payload of one call of `encode`. Never 0.
     pub max_bytes: Option<u32>,
     pub inspect: Inspect,
-    /// Bytes of a response that `classify` is shown. Never 0, at most 4 MiB.
+    /// Bytes of a response's body that `classify` gets. Never 0, at most 4 MiB.
     pub max_response_bytes: u32,
 }
 
-/// What a filter says of an event.
+/// The result of a filter for one event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     Keep,
-    /// Dropped on purpose; an index of [`StageSetup::reasons`] that exists.
+    /// Dropped. A valid index into [`StageSetup::reasons`].
     Drop(u32),
 }
 
@@ -116,22 +116,22 @@ pub enum Verdict {
 pub struct MappedDocument {
     /// One JSON object on one line, with the guarantees of an event's payload.
     pub payload: String,
-    /// For the sink, beside the payload.
+    /// Attributes for the sink.
     pub attributes: Vec<(String, String)>,
 }
 
-/// What a mapper makes of an event.
+/// The result of a mapper for one event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Mapped {
     /// An empty list drops the event for the reason `empty`.
     Emit(Vec<MappedDocument>),
-    /// An index of [`StageSetup::reasons`] that exists.
+    /// A valid index into [`StageSetup::reasons`].
     Drop(u32),
     /// This event cannot be mapped, for this reason.
     Reject(String),
 }
 
-/// What a sink makes of documents. Each of them is carried by one request or rejected once.
+/// The result of a sink for documents. Each document is either in one request or rejected.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Encoded {
     pub requests: Vec<CheckedRequest>,
@@ -139,16 +139,16 @@ pub struct Encoded {
     pub rejected: Vec<(u32, String)>,
 }
 
-/// A call of a component, with what it cost.
+/// The result of a call of a component, and its cost.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Called<T> {
     pub result: Result<T, CallError>,
-    /// CPU time of the calling thread, starting an instance included.
+    /// CPU time of the calling thread, including the start of an instance.
     pub cpu: Duration,
 }
 
 impl<T> Called<T> {
-    /// An answer for which nothing had to be called.
+    /// A result that needed no call.
     pub fn free(result: Result<T, CallError>) -> Called<T> {
         Called {
             result,
@@ -157,11 +157,10 @@ impl<T> Called<T> {
     }
 }
 
-/// Why a call of a component gave no usable answer. Texts that came from the component are escaped
-/// and short.
+/// Why a call of a component gave no usable result. Texts of the component are escaped and short.
 #[derive(Clone, Debug, Error, PartialEq)]
 pub enum CallError {
-    /// It stopped: a panic, an uncaught exception, an access out of bounds, a stack too deep.
+    /// It stopped: a panic, an uncaught exception, an access out of bounds, or a stack overflow.
     #[error("it trapped: {message}")]
     Trap { message: String },
     #[error("it took more than {} ms of CPU time", .limit.as_millis())]
@@ -174,7 +173,7 @@ pub enum CallError {
     Output { limit: usize },
     #[error("it broke the contract: {0}")]
     Contract(String),
-    /// `failure.retry`: the same batch again, after at least this long.
+    /// `failure.retry`: call it again with the same batch, after at least this time.
     #[error("it asked for a retry: {message}")]
     Retry {
         message: String,
@@ -186,13 +185,13 @@ pub enum CallError {
     /// `failure.hold`: the plugin cannot work until the operator acts.
     #[error("it cannot work: {0}")]
     Hold(String),
-    /// Nothing that the component did; the call can be repeated.
+    /// Not the component's fault. The call can be repeated.
     #[error("the host could not run it: {0}")]
     Host(String),
 }
 
 impl CallError {
-    /// True where one event may be to blame, so that the batch is narrowed down to it.
+    /// Whether one event may be the cause, so that the batch is split to find it.
     pub fn may_be_one_event(&self) -> bool {
         !matches!(
             self,

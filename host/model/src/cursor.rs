@@ -3,8 +3,8 @@ use std::sync::Arc;
 use crate::event::FeedKind;
 use crate::{BlockParts, Millis};
 
-/// A change of one of a source's cursors. Keys and values are the source's own; the store keeps
-/// them as they are.
+/// A change of one of a source's cursors. The source defines keys and values; the store keeps them
+/// unchanged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CursorUpdate {
     pub key: String,
@@ -12,23 +12,22 @@ pub struct CursorUpdate {
     pub value: Option<String>,
 }
 
-/// What a reader gives to the store: events and the cursors that say they were read, one
-/// transaction.
+/// The transaction in which a reader stores events together with their cursors.
 #[derive(Clone, Debug)]
 pub struct Append {
     /// Name of the source, such as `teleport`. Cursors are kept per source.
     pub source: Arc<str>,
     pub feed: FeedKind,
     pub read_at: Millis,
-    /// May be empty: then only the cursors move.
+    /// May be empty, if only the cursors move.
     pub events: BlockParts,
     pub cursors: Vec<CursorUpdate>,
-    /// Events the reader left out because they had been read before: counted per stream.
+    /// Events that the reader skipped because they had been read before. Counted per stream.
     pub duplicates: u64,
 }
 
 impl Append {
-    /// `teleport/audit`.
+    /// Name of the stream, such as `teleport/audit`.
     pub fn stream(&self) -> String {
         format!("{}/{}", self.source, self.feed.name())
     }

@@ -4,7 +4,7 @@ use sha2::{Digest, Sha256};
 
 use crate::Millis;
 
-/// Which of Teleport's two feeds a stream carries.
+/// The two feeds of Teleport. A stream carries one of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FeedKind {
     Audit,
@@ -20,7 +20,7 @@ impl FeedKind {
         }
     }
 
-    /// What the contract calls it: where a single event came from.
+    /// The feed of a single event, as the plugin contract calls it.
     pub fn of_event(self) -> &'static str {
         match self {
             FeedKind::Audit => "audit",
@@ -29,16 +29,16 @@ impl FeedKind {
     }
 }
 
-/// Where an event came from inside Teleport.
+/// Where an event came from in Teleport.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum FeedRef<'a> {
     /// The cluster's audit log.
     Audit,
-    /// A session recording; the value is the session id.
+    /// The recording of the session with this id.
     Session(&'a str),
 }
 
-/// One event as a stage sees it: borrowed from a block, or from a mapper's document.
+/// One event as a stage sees it, borrowed from a block or from a mapper's document.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EventView<'a> {
     /// Idempotency key, see [`key_of`].
@@ -51,21 +51,21 @@ pub struct EventView<'a> {
     pub feed: FeedKind,
     /// The session the event belongs to, if any.
     pub session: Option<&'a str>,
-    /// One JSON object. Empty for an event that could not be turned into JSON.
+    /// One JSON object. Empty for an event that could not be converted to JSON.
     pub payload: &'a str,
 }
 
-/// A document as a sink sees it: the event it was made of, with a key and a payload of its own.
+/// A document as a sink sees it: its event, with its own key and payload.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DocumentView<'a> {
-    /// `key` is the document's: `KEY#n` where a mapper made several of one event. `payload` is the
-    /// mapper's, or the event's own.
+    /// `key` is the document's: `KEY#n` if a mapper made several documents of one event. `payload`
+    /// is the mapper's output, or the event's own payload.
     pub event: EventView<'a>,
-    /// What the mapper attached.
+    /// The attributes that the mapper set.
     pub attributes: &'a [(String, String)],
 }
 
-/// What the reader knows of an event beside its payload.
+/// An event's attributes apart from its payload.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Head<'a> {
     pub key: &'a str,
@@ -73,15 +73,14 @@ pub struct Head<'a> {
     pub code: &'a str,
     pub time: Millis,
     pub index: i64,
-    /// Teleport's `sid`; empty where the event belongs to no session.
+    /// Teleport's `sid`; empty if the event belongs to no session.
     pub session: &'a str,
 }
 
-/// The idempotency key: equal for equal input, unique per feed.
+/// The idempotency key of an event: equal for equal input, unique per feed.
 ///
-/// Made of Teleport's `uid` where there is one, else of the SHA-256 of the payload; a recording's
-/// key begins with its session id, because the same event may stand in the audit log and in a
-/// recording.
+/// It is Teleport's `uid`, or else the SHA-256 of the payload. In a recording it begins with the
+/// session id, because the same event may be in the audit log and in a recording.
 pub fn key_of(feed: FeedRef<'_>, uid: &str, payload: &[u8]) -> String {
     let id = if uid.is_empty() {
         Hex(&Sha256::digest(payload)).to_string()
@@ -94,8 +93,8 @@ pub fn key_of(feed: FeedRef<'_>, uid: &str, payload: &[u8]) -> String {
     }
 }
 
-/// 64 bits of SHA-256 over (uid, payload): what the readers' duplicate suppression remembers.
-/// Never of the uid alone: an agent may choose it.
+/// 64 bits of SHA-256 over key and payload, by which readers recognise duplicates. The key alone is
+/// not enough, because an agent may choose the uid.
 pub fn payload_hash(key: &str, payload: &[u8]) -> u64 {
     let mut hasher = Sha256::new();
     hasher.update((key.len() as u64).to_le_bytes());
@@ -128,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn hashes_tell_the_same_uid_with_another_payload_apart() {
+    fn hashes_depend_on_key_and_payload() {
         assert_eq!(payload_hash("u", b"{}"), payload_hash("u", b"{}"));
         assert_ne!(payload_hash("u", b"{}"), payload_hash("u", b"{ }"));
         assert_ne!(payload_hash("ua", b"b"), payload_hash("u", b"ab"));

@@ -1,4 +1,4 @@
-//! Keeping secrets, and control characters, out of what people and plugins read.
+//! Masks secrets and escapes control characters in texts for people and plugins.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -7,25 +7,26 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use memchr::memmem::Finder;
 
-/// What stands in place of a secret.
+/// The replacement for a secret.
 pub const MASK: &str = "***";
 
-/// Shorter values are not masked: they would blank out half of every text, and tell the secret by
-/// doing so.
+/// Shorter values are not masked: they would mask large parts of every text, which would also
+/// reveal them.
 pub const MASKED_MIN_CHARS: usize = 4;
 
-/// The length, in bytes, of a line that a plugin or a receiver may put into the log.
+/// Longest line that a plugin or a receiver may write to the log, in bytes.
 pub const LINE_MAX: usize = 1024;
 
-/// A line of a longer secret (a key in PEM, say) is masked on its own from this many characters.
+/// Lines of a multi-line secret, such as a key in PEM, are masked on their own if they have at
+/// least this many characters.
 const SECRET_LINE_MIN_CHARS: usize = 8;
 
 /// The secrets known to this process. Clones share one set, and a secret added later is masked by
 /// all of them.
 ///
-/// A secret is found as it is, as JSON and as a URL would write it, and line by line where it has
-/// several. Other encodings are not undone; add them as secrets of their own (egress does, for the
-/// Base64 of basic authentication).
+/// A secret is found in plain form, as escaped in JSON and in URLs, and line by line if it has
+/// several lines. Other encodings must be added as secrets of their own, as egress does for the
+/// Base64 of basic authentication.
 #[derive(Clone, Default)]
 pub struct Masks {
     finders: Arc<RwLock<Arc<Vec<Finder<'static>>>>>,
@@ -36,7 +37,7 @@ impl Masks {
         Self::default()
     }
 
-    /// Masks `secret` from now on. False, and nothing is done, if it is shorter than
+    /// Masks `secret` from now on. Returns false and does nothing if it is shorter than
     /// [`MASKED_MIN_CHARS`].
     pub fn add(&self, secret: &str) -> bool {
         let secret = secret.trim();
@@ -61,16 +62,16 @@ impl Masks {
     pub fn mask<'a>(&self, text: &'a str) -> Cow<'a, str> {
         match self.mask_prefix(text.as_bytes(), text.len()) {
             Cow::Borrowed(_) => Cow::Borrowed(text),
-            // Secrets are text, so that a match begins and ends between characters.
+            // Secrets are text, so a match begins and ends at a character boundary.
             Cow::Owned(bytes) => {
                 Cow::Owned(String::from_utf8(bytes).unwrap_or_else(|_| MASK.into()))
             }
         }
     }
 
-    /// The first `limit` bytes, masked. A secret that begins before the limit is masked as a whole
-    /// if `bytes` holds the whole of it: give [`Masks::longest`] bytes more than the limit, and
-    /// no part of a secret is left at the cut.
+    /// The first `limit` bytes, masked. A secret that begins before the limit is masked completely
+    /// if `bytes` contains all of it. So pass [`Masks::longest`] bytes more than the limit, and no
+    /// part of a secret is left at the cut.
     pub fn mask_prefix<'a>(&self, bytes: &'a [u8], limit: usize) -> Cow<'a, [u8]> {
         let limit = limit.min(bytes.len());
         let finders = self.snapshot();
@@ -80,7 +81,7 @@ impl Masks {
             while let Some(at) = finder.find(&bytes[from..]) {
                 let start = from + at;
                 found.push(start..start + finder.needle().len());
-                // One byte on, not behind the match: where two secrets overlap, both go.
+                // Continue one byte later, not after the match, to find overlapping secrets.
                 from = start + 1;
             }
         }
@@ -125,16 +126,16 @@ impl fmt::Debug for Masks {
     }
 }
 
-/// Makes foreign text fit for one line of a log: control characters, line separators and characters
-/// that turn the direction of writing become escapes, and what is over `max_bytes` is cut off with
-/// a mark that says how much is missing.
+/// Makes foreign text safe for one line of a log: control characters, line separators and
+/// characters that change the text direction are escaped, and text beyond `max_bytes` is replaced
+/// by a mark with the number of missing bytes.
 ///
-/// The result is at most `max_bytes` long, or the mark alone where that is less.
+/// The result is at most `max_bytes` long, unless the mark alone is longer.
 pub fn escape(text: &str, max_bytes: usize) -> Cow<'_, str> {
     if text.len() <= max_bytes && !text.chars().any(needs_escape) {
         return Cow::Borrowed(text);
     }
-    // Room for the longest mark, only claimed once the text turns out to be too long.
+    // Leaves room for the longest mark, which is used only if the text is too long.
     let mut escaped = String::with_capacity(text.len().min(max_bytes));
     let mut cut = (0, 0);
     let mark = |left: usize| format!("…(+{left} bytes)");
@@ -178,7 +179,7 @@ fn forms(secret: &str) -> Vec<String> {
             .lines()
             .map(str::trim)
             .filter(|line| line.chars().count() >= SECRET_LINE_MIN_CHARS);
-        // The frame of a PEM file is no secret.
+        // The BEGIN and END lines of a PEM file are not secret.
         forms.extend(
             lines
                 .filter(|line| !line.starts_with("-----"))
@@ -206,7 +207,7 @@ fn json_escaped(text: &str) -> String {
     escaped
 }
 
-/// Percent-encodes everything but the unreserved characters of RFC 3986 2.3: fit for a name or a
+/// Percent-encodes everything except the unreserved characters of RFC 3986 2.3, for a name or a
 /// value in a URL's query.
 pub fn percent_encoded(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());

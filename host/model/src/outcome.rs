@@ -7,13 +7,13 @@ pub type ReasonIndex = u16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Outcome {
     Delivered,
-    /// Left out on purpose.
+    /// Dropped on purpose, by a filter or a mapper.
     Dropped(ReasonIndex),
     /// Kept as a dead letter.
     Dead(ReasonIndex),
 }
 
-/// An outcome with its reason spelled out: what stages and sinks say of one entry.
+/// An outcome with its reason as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
     Delivered,
@@ -70,7 +70,7 @@ impl Outcomes {
             .flat_map(|run| std::iter::repeat_n(run.outcome, run.len as usize))
     }
 
-    /// True where there is exactly one outcome for each sequence of the range.
+    /// Whether there is exactly one outcome for each sequence of the range.
     pub fn covers(&self, range: &SeqRange) -> bool {
         self.len() == range.end - range.start
     }

@@ -2,9 +2,9 @@ use std::collections::HashMap;
 
 use crate::ReasonIndex;
 
-/// Distinct reasons that one commit keeps.
+/// Most distinct reasons of one commit.
 pub const REASONS_MAX: usize = 64;
-/// Bytes of one of them.
+/// Longest reason, in bytes.
 pub const REASON_MAX: usize = 200;
 
 /// The table of reasons of one commit. Reasons come from plugins, so it is bounded: a reason is cut
@@ -13,12 +13,12 @@ pub const REASON_MAX: usize = 200;
 pub struct Reasons {
     texts: Vec<String>,
     known: HashMap<String, ReasonIndex>,
-    /// Distinct reasons that share the last line, as far as they were counted.
+    /// Number of distinct reasons that share the last line.
     others: usize,
 }
 
 impl Reasons {
-    /// The reason's number in [`Commit::reasons`](crate::Commit).
+    /// The index of a reason in [`Commit::reasons`](crate::Commit).
     pub fn index(&mut self, text: &str) -> ReasonIndex {
         let text = cut(text, REASON_MAX);
         if let Some(&index) = self.known.get(text) {

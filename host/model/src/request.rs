@@ -1,8 +1,7 @@
-//! Requests that a sink returned, and what the contract demands of them.
+//! Requests that a sink returned, and the rules of the contract for them.
 //!
-//! A component's request is data until [`Request::check`] has passed it: every rule is enforced
-//! here, before anything is sent, so that a component that breaks one is treated like one that
-//! trapped.
+//! [`Request::check`] enforces every rule before anything is sent. A component that breaks a rule
+//! is treated like one that trapped.
 
 mod answer;
 mod body;
@@ -27,9 +26,9 @@ pub const QUERY_BYTES_MAX: usize = 4 * 1024;
 /// Longest tag, in bytes.
 pub const TAG_MAX: usize = 1024;
 
-/// Headers that every sink may set. Others carry authority with some receiver or proxy
-/// (`X-Forwarded-User`, `X-HTTP-Method-Override`, `es-security-runas-user`, a tenant), so that the
-/// operator names those a sink needs.
+/// Headers that every sink may set. Others carry authority with some receivers and proxies
+/// (`X-Forwarded-User`, `X-HTTP-Method-Override`, `es-security-runas-user`, a tenant), so the
+/// operator must allow them.
 const ALLOWED: [&str; 5] = [
     "accept",
     "content-encoding",
@@ -38,7 +37,7 @@ const ALLOWED: [&str; 5] = [
     "idempotency-key",
 ];
 
-/// The host's own, whatever the operator allows. `Proxy-*` too.
+/// Headers that only the host sets, even if the operator allows them. `Proxy-*` too.
 const REFUSED: [&str; 10] = [
     "host",
     "content-length",
@@ -62,22 +61,22 @@ pub struct Request {
     pub query: Vec<(String, String)>,
     pub headers: Vec<(String, String)>,
     pub body: Body,
-    /// Returned to `classify`, unread.
+    /// Passed to `classify` unchanged.
     pub tag: String,
-    /// Which documents of the call it carries, by index.
+    /// The documents of the call that it carries, by index.
     pub carries: Vec<u32>,
 }
 
-/// What the operator's endpoint leaves to a sink's requests.
+/// The rules of the operator's endpoint for a sink's requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestRules {
-    /// Names of the headers that the operator set, in lower case: not for the sink to set.
+    /// Names of the headers that the operator sets, in lower case. A sink must not set them.
     pub operator_headers: Vec<String>,
     /// Names of further headers that the operator allows the sink to set, in lower case.
     pub allowed_headers: Vec<String>,
-    /// Names of the query parameters of the operator's URL, decoded: not for the sink to set. Of
-    /// two parameters with one name some receivers take the first, and a sink must not choose, say,
-    /// whose token is used.
+    /// Names of the query parameters of the operator's URL, decoded. A sink must not set them: some
+    /// receivers use the first of two parameters with the same name, and a sink must not choose the
+    /// token.
     pub operator_query: Vec<String>,
 }
 
@@ -98,7 +97,7 @@ impl Method {
     }
 }
 
-/// A request that keeps every rule of the contract. Only [`Request::check`] makes one.
+/// A request that follows all rules of the contract. Only [`Request::check`] can create one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CheckedRequest {
     method: Method,
@@ -128,7 +127,7 @@ impl CheckedRequest {
     pub fn carries(&self) -> &[u32] {
         &self.inner.carries
     }
-    /// What `classify` is shown of it.
+    /// The request as `classify` gets it.
     pub fn sent(&self) -> Sent {
         Sent {
             method: self.method,
@@ -192,8 +191,8 @@ pub enum Violation {
 }
 
 impl Request {
-    /// Enforces the rules for one request. That every document of the call is in one request or
-    /// one rejection is [`check_indexes`]' to enforce.
+    /// Enforces the rules for one request. [`check_indexes`] enforces that every document of the
+    /// call is either in one request or rejected.
     pub fn check(self, rules: &RequestRules) -> Result<CheckedRequest, Violation> {
         let method = match self.method.as_str() {
             "POST" => Method::Post,
@@ -265,7 +264,7 @@ impl Request {
     }
 }
 
-/// Every index of a call with `documents` documents is in exactly one request or one rejection.
+/// Checks that every document of a call is either in exactly one request or rejected once.
 pub fn check_indexes<'a>(
     documents: usize,
     carried: impl Iterator<Item = &'a [u32]>,
@@ -290,8 +289,8 @@ pub fn is_header_name(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(is_token_byte)
 }
 
-/// A header that is the host's: neither a component nor the operator's `headers` can set it. In any
-/// case.
+/// Whether only the host sets this header: neither a component nor the operator's `headers` can set
+/// it. `name` may be in upper or lower case.
 pub fn is_refused_header(name: &str) -> bool {
     let lower = name.to_ascii_lowercase();
     REFUSED.contains(&lower.as_str()) || lower.starts_with("proxy-")
@@ -325,7 +324,7 @@ fn pairs_len(pairs: &[(String, String)]) -> usize {
         .sum()
 }
 
-/// For a message.
+/// Shortens and escapes text for a message.
 fn shortened(text: &str) -> String {
     crate::escape(text, 120).into_owned()
 }

@@ -1,6 +1,6 @@
 use std::fmt;
 
-/// A text that must not be seen: in no log, no message, no dump. `Debug` and `Display` print `***`.
+/// A text that must not appear in logs, messages or dumps. `Debug` and `Display` print `***`.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -9,7 +9,7 @@ impl Secret {
         Secret(text.into())
     }
 
-    /// The text itself. Each use is a place where it could leak.
+    /// The text itself. It could leak wherever this is used.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -27,8 +27,8 @@ impl fmt::Display for Secret {
     }
 }
 
-/// Whether the name of a header or of a query parameter says that its value is a secret. Masking
-/// every value, such as `application/json`, would hide more than it protects.
+/// Whether the name of a header or a query parameter suggests that its value is a secret. Masking
+/// every value, such as `application/json`, would hide too much.
 pub fn names_a_secret(name: &str) -> bool {
     const PARTS: [&str; 9] = [
         "auth",

@@ -20,10 +20,10 @@ pub enum StateError {
     TooLarge,
 }
 
-/// A stage's key-value state during one batch: what is durable, and the writes on top of it.
+/// A stage's key-value state during one batch: the durable state, and the batch's writes.
 ///
-/// Clones are cheap and independent: a call works on a clone, which replaces the original only
-/// where the call succeeded. The writes commit with the batch.
+/// Clones are cheap and independent: a call works on a clone, which replaces the original only if
+/// the call succeeds. The writes are committed with the batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StateOverlay {
     durable: Arc<BTreeMap<String, String>>,
@@ -35,7 +35,7 @@ pub struct StateOverlay {
 }
 
 impl StateOverlay {
-    /// State of a stage to which none is granted.
+    /// The state of a stage that has not been granted any.
     pub fn not_granted() -> StateOverlay {
         StateOverlay::default()
     }
@@ -85,7 +85,7 @@ impl StateOverlay {
         Ok(())
     }
 
-    /// The same state for the batch that follows: it sees these writes, but they are not its own.
+    /// The state for the next batch, which sees these writes but does not commit them.
     pub fn continued(&self) -> StateOverlay {
         StateOverlay {
             durable: self.clone().into_durable(),
@@ -95,7 +95,7 @@ impl StateOverlay {
         }
     }
 
-    /// What the batch changed. `None` removes the key.
+    /// The changes of the batch. `None` removes the key.
     pub fn writes(&self) -> &BTreeMap<String, Option<String>> {
         &self.writes
     }
@@ -135,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn writes_are_seen_at_once_and_become_durable_together() {
+    fn writes_are_visible_at_once_and_become_durable_together() {
         let mut state = overlay(100);
         state.put("b", "22").unwrap();
         state.remove("a").unwrap();
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn the_quota_counts_keys_and_values_and_gives_back_what_is_removed() {
+    fn the_quota_counts_keys_and_values_and_removal_frees_it() {
         let mut state = overlay(6);
         assert_eq!(state.put("b", "1234"), Err(StateError::QuotaExceeded));
         state.put("b", "123").unwrap();
@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_grant_every_call_says_so() {
+    fn without_a_grant_every_call_is_refused() {
         let mut state = StateOverlay::not_granted();
         assert_eq!(state.get("a"), Err(StateError::NotGranted));
         assert_eq!(state.put("a", "1"), Err(StateError::NotGranted));

@@ -22,7 +22,7 @@ impl Day {
 
     /// Year, month from 1 and day of the month from 1, in the proleptic Gregorian calendar.
     pub fn date(self) -> (i64, u8, u8) {
-        // Years are counted from 1 March of year 0, so that a leap day comes last.
+        // Years begin on 1 March, so that a leap day is the last day of a year.
         let z = i64::from(self.0) + 719_468;
         let era = z.div_euclid(146_097);
         let day_of_era = z.rem_euclid(146_097);

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{Method, Violation};
 
-/// What `classify` is shown of a request.
+/// A request as `classify` gets it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Sent {
     pub method: Method,
@@ -13,7 +13,7 @@ pub struct Sent {
     pub carries: Vec<u32>,
 }
 
-/// What a receiver answered, as `classify` sees it.
+/// A receiver's answer, as `classify` gets it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Response {
     pub status: u16,
@@ -26,7 +26,7 @@ pub struct Response {
     pub retry_after: Option<u64>,
 }
 
-/// What became of one document, as the sink reads it out of a response.
+/// The result for one document that the sink read from a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Disposition {
     Delivered,
@@ -34,29 +34,30 @@ pub enum Disposition {
     Retry,
 }
 
-/// What `classify` says of a response.
+/// The result of `classify` for a response.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Delivery {
-    /// The host's table for the status decides.
+    /// The host decides by the status.
     ByStatus,
     Delivered,
-    /// By index in the call of `encode`; what the request carried and the list lacks was delivered.
+    /// By index in the call of `encode`. Documents of the request that are not in the list were
+    /// delivered.
     Mixed(Vec<(u32, Disposition)>),
-    /// The same request again, after at least `after` milliseconds.
+    /// Send the same request again, after at least `after` milliseconds.
     Retry {
         message: String,
         after: Option<u32>,
     },
-    /// The receiver refused the request, not every document: again in halves.
+    /// The receiver refused the request because of some documents: send it again in halves.
     Split(String),
     /// Every document of the request is dead-lettered.
     Rejected(String),
-    /// The endpoint needs its operator.
+    /// The endpoint needs the operator's attention.
     Hold(String),
 }
 
 impl Delivery {
-    /// In a `mixed` answer every index was carried by the request, once.
+    /// Checks that every index of a `mixed` result is one of the request's, and occurs once.
     pub fn check(self, carries: &[u32]) -> Result<Delivery, Violation> {
         if let Delivery::Mixed(dispositions) = &self {
             let carried: HashSet<u32> = carries.iter().copied().collect();

@@ -7,11 +7,11 @@ use super::Violation;
 /// Longest text between two documents of a body, in bytes.
 const SEPARATOR_MAX: usize = 64;
 
-/// A piece of a body. The host puts the documents in, so that a sink need not see them.
+/// A part of a body. The host inserts the documents, so that a sink need not see them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
     Text(String),
-    /// The payload of the document with this index in the call, as it is.
+    /// The payload of the document with this index in the call, unchanged.
     Document(u32),
     /// The payload as a JSON string, quoted and escaped.
     DocumentAsString(u32),
@@ -33,7 +33,7 @@ impl Part {
     }
 }
 
-/// The body of a request, before the documents are put in.
+/// The body of a request, before the documents are inserted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
     Parts(Vec<Part>),
@@ -41,7 +41,7 @@ pub enum Body {
 }
 
 impl Body {
-    /// The bytes to send. `payload` gives a document's payload by its index in the call.
+    /// The bytes to send. `payload` returns a document's payload by its index in the call.
     pub fn assemble<'a>(&self, payload: impl Fn(u32) -> &'a str) -> Bytes {
         let parts = match self {
             Body::Bytes(bytes) => return bytes.clone(),
@@ -66,7 +66,7 @@ impl Body {
         body.freeze()
     }
 
-    /// Bytes that [`assemble`](Self::assemble) gives.
+    /// Length of the result of [`assemble`](Self::assemble).
     pub fn len<'a>(&self, payload: impl Fn(u32) -> &'a str) -> usize {
         match self {
             Body::Bytes(bytes) => bytes.len(),
@@ -116,8 +116,8 @@ impl Body {
         Ok(())
     }
 
-    /// Whether the body begins as one with this `Content-Encoding` does. A body of parts is never
-    /// encoded.
+    /// Whether the body starts with the magic number of this `Content-Encoding`. A body of parts is
+    /// never encoded.
     pub(crate) fn is_encoded_as(&self, encoding: &str) -> bool {
         let magic: &[u8] = match encoding {
             "identity" => return true,
@@ -129,7 +129,7 @@ impl Body {
     }
 }
 
-/// What a byte becomes inside a JSON string, where it cannot stand as it is.
+/// The escape of a byte in a JSON string, if it needs one.
 fn escape(byte: u8) -> Option<[u8; 6]> {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     match byte {
@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn documents_are_put_where_the_parts_say() {
+    fn documents_are_inserted_as_the_parts_say() {
         let payloads = [r#"{"a":1}"#, "{\"b\":\"x\\\\y\"}"];
         let body = Body::Parts(vec![
             Part::Text("[".into()),
