@@ -1,6 +1,6 @@
-//! What an answer costs: `cargo bench -p lockgate-lookup`. "Known": it was asked before. The
-//! databases are made here, with as many networks as there are /24 in a /8; MaxMind's own are
-//! larger, and an address in them is as many steps away as its prefix has bits.
+//! The cost of a look-up: `cargo bench -p lockgate-lookup`. `known` look-ups are in the cache. The
+//! test database has one network per /24 of a /8. MaxMind's are larger, but a look-up takes one
+//! step per bit of the prefix there, too.
 
 use divan::{Bencher, black_box};
 use lockgate_lookup::{Databases, Grant, Lookups};
@@ -18,8 +18,8 @@ fn address(number: u32) -> String {
 }
 
 fn lookups() -> Lookups {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("city.mmdb");
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("city.mmdb");
     let networks: Vec<String> = (0..65_536)
         .map(|number| format!("{}/24", address(number << 8)))
         .collect();

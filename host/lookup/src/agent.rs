@@ -171,7 +171,7 @@ mod tests {
             );
             assert!(
                 Arc::ptr_eq(&agent, &find(text).unwrap()),
-                "the second answer is the first one"
+                "the second answer comes from the cache"
             );
         }
         assert!(is_ready());

@@ -8,7 +8,7 @@ use maxminddb::{MaxMindDbError, Reader, WithinOptions, geoip2};
 use quick_cache::sync::Cache;
 use sha2::{Digest, Sha256};
 
-use crate::error::{OpenError, Reason, Which};
+use crate::error::{DatabaseError, DatabaseFault, DatabaseKind};
 use crate::file::{self, Stamp};
 use crate::network::Network;
 use crate::place::Place;
@@ -21,12 +21,12 @@ const SAMPLE: usize = 1000;
 
 /// A kind of answer, from the kind of database that contains it.
 pub(crate) trait Answer: Clone + Send + Sync + Sized + 'static {
-    const WHICH: Which;
+    const KIND: DatabaseKind;
     fn find(reader: &Reader<Vec<u8>>, ip: IpAddr) -> Result<Option<Self>, MaxMindDbError>;
 }
 
 impl Answer for Place {
-    const WHICH: Which = Which::City;
+    const KIND: DatabaseKind = DatabaseKind::City;
 
     fn find(reader: &Reader<Vec<u8>>, ip: IpAddr) -> Result<Option<Place>, MaxMindDbError> {
         Ok(reader
@@ -38,7 +38,7 @@ impl Answer for Place {
 }
 
 impl Answer for Network {
-    const WHICH: Which = Which::Asn;
+    const KIND: DatabaseKind = DatabaseKind::Asn;
 
     fn find(reader: &Reader<Vec<u8>>, ip: IpAddr) -> Result<Option<Network>, MaxMindDbError> {
         Ok(reader
@@ -59,22 +59,22 @@ pub(crate) struct Database<A> {
 
 impl<A: Answer> Database<A> {
     /// Reads the file and checks that it is the right kind of database.
-    pub(crate) fn open(path: &Path) -> Result<(Database<A>, Stamp), OpenError> {
+    pub(crate) fn open(path: &Path) -> Result<(Database<A>, Stamp), DatabaseError> {
         let opened =
             file::read(path).and_then(|(content, stamp)| Ok((Database::new(content)?, stamp)));
-        opened.map_err(|reason| OpenError {
-            which: A::WHICH,
+        opened.map_err(|reason| DatabaseError {
+            database: A::KIND,
             path: path.to_owned(),
             reason,
         })
     }
 
-    fn new(content: Vec<u8>) -> Result<Database<A>, Reason> {
+    fn new(content: Vec<u8>) -> Result<Database<A>, DatabaseFault> {
         let digest = Sha256::digest(&content)
             .iter()
             .map(|byte| format!("{byte:02x}"))
             .collect();
-        let format = |error: MaxMindDbError| Reason::Format(error.to_string());
+        let format = |error: MaxMindDbError| DatabaseFault::Format(error.to_string());
         let reader = Reader::from_source(content).map_err(format)?;
         let mut looked_at = 0;
         let mut answers = false;
@@ -102,10 +102,10 @@ impl<A: Answer> Database<A> {
             _ if answers => {}
             // The same names with fields of other types: another vendor's layout.
             Some(MaxMindDbError::Decoding { .. }) | None => {
-                return Err(Reason::Kind {
+                return Err(DatabaseFault::WrongKind {
                     kind: reader.metadata().database_type.clone(),
                     looked_at,
-                    wanted: A::WHICH.holds(),
+                    wanted: A::KIND.holds(),
                 });
             }
             Some(error) => return Err(format(error)),
@@ -131,7 +131,7 @@ impl<A: Answer> Database<A> {
                 if !self.warned.swap(true, Ordering::Relaxed) {
                     tracing::warn!(
                         "the database `lookup.{}` is damaged; some look-ups find nothing (logged once): {error}",
-                        A::WHICH
+                        A::KIND
                     );
                 }
                 None

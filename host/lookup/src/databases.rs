@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::database::{Answer, Database};
-use crate::error::{OpenError, Reason, Which};
+use crate::error::{DatabaseError, DatabaseFault, DatabaseKind};
 use crate::file::Stamp;
 use crate::lookups::Lookups;
 use crate::network::Network;
@@ -34,13 +34,13 @@ pub struct Refreshed {
     pub replaced: Vec<Replaced>,
     /// Files that cannot be used, so that the previous content stays. Reported once for each change
     /// of the file.
-    pub failed: Vec<OpenError>,
+    pub failed: Vec<DatabaseError>,
 }
 
 /// A database with new content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Replaced {
-    pub which: Which,
+    pub database: DatabaseKind,
     /// The type in the metadata, such as `GeoLite2-City`.
     pub kind: String,
     /// Build time, in seconds since 1970.
@@ -63,7 +63,7 @@ struct Watched<A: Answer> {
 
 impl Databases {
     /// Loads all granted databases, or returns an error for each that cannot be used.
-    pub fn open(grant: &Grant) -> Result<Databases, Vec<OpenError>> {
+    pub fn open(grant: &Grant) -> Result<Databases, Vec<DatabaseError>> {
         let mut errors = Vec::new();
         let city = grant
             .city
@@ -113,7 +113,7 @@ impl Databases {
 }
 
 impl<A: Answer> Watched<A> {
-    fn open(path: &Path) -> Result<Watched<A>, OpenError> {
+    fn open(path: &Path) -> Result<Watched<A>, DatabaseError> {
         let (database, stamp) = Database::open(path)?;
         Ok(Watched {
             path: path.to_owned(),
@@ -137,10 +137,10 @@ impl<A: Answer> Watched<A> {
         self.pending = None;
         let opened = match found {
             Ok(_) => Database::open(&self.path),
-            Err(error) => Err(OpenError {
-                which: A::WHICH,
+            Err(error) => Err(DatabaseError {
+                database: A::KIND,
                 path: self.path.clone(),
-                reason: Reason::Read(error),
+                reason: DatabaseFault::Read(error),
             }),
         };
         match opened {
@@ -152,7 +152,7 @@ impl<A: Answer> Watched<A> {
                     let database = &self.database;
                     let (kind, digest) = (database.kind().to_owned(), database.digest().to_owned());
                     refreshed.replaced.push(Replaced {
-                        which: A::WHICH,
+                        database: A::KIND,
                         kind,
                         built: database.built(),
                         digest,
@@ -160,8 +160,8 @@ impl<A: Answer> Watched<A> {
                 }
             }
             // The file is being written: the next check decides.
-            Err(OpenError {
-                reason: Reason::Unstable,
+            Err(DatabaseError {
+                reason: DatabaseFault::Unstable,
                 ..
             }) => {}
             Err(error) => {

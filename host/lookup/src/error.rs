@@ -3,33 +3,33 @@ use std::path::PathBuf;
 
 use thiserror::Error;
 
-/// One of the granted databases, by its key in the configuration.
+/// The kind of a granted database.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Which {
+pub enum DatabaseKind {
     /// `city`: places.
     City,
     /// `asn`: networks.
     Asn,
 }
 
-impl Which {
+impl DatabaseKind {
     /// The key in the configuration.
     pub fn key(self) -> &'static str {
         match self {
-            Which::City => "city",
-            Which::Asn => "asn",
+            DatabaseKind::City => "city",
+            DatabaseKind::Asn => "asn",
         }
     }
 
     pub(crate) fn holds(self) -> &'static str {
         match self {
-            Which::City => "places (`continent`, `country`, `city`, `location`)",
-            Which::Asn => "networks (`autonomous_system_number`)",
+            DatabaseKind::City => "places (`continent`, `country`, `city`, `location`)",
+            DatabaseKind::Asn => "networks (`autonomous_system_number`)",
         }
     }
 }
 
-impl fmt::Display for Which {
+impl fmt::Display for DatabaseKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.key())
     }
@@ -38,15 +38,15 @@ impl fmt::Display for Which {
 /// A granted database cannot be used.
 #[derive(Debug, Error)]
 #[error("`{}` {reason}", path.display())]
-pub struct OpenError {
-    pub which: Which,
+pub struct DatabaseError {
+    pub database: DatabaseKind,
     pub path: PathBuf,
-    pub reason: Reason,
+    pub reason: DatabaseFault,
 }
 
 /// Why a file cannot be used as this database.
 #[derive(Debug, Error)]
-pub enum Reason {
+pub enum DatabaseFault {
     /// Missing, unreadable, or not a file.
     #[error("cannot be read: {0}")]
     Read(std::io::Error),
@@ -58,7 +58,7 @@ pub enum Reason {
     Format(String),
     /// Another kind of database.
     #[error("is a database of type `{kind}`: its first {looked_at} networks contain no {wanted}")]
-    Kind {
+    WrongKind {
         kind: String,
         looked_at: usize,
         wanted: &'static str,

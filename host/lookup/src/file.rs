@@ -3,7 +3,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use crate::error::Reason;
+use crate::error::DatabaseFault;
 
 /// Distinguishes versions of a file without reading it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,19 +33,22 @@ impl From<&Metadata> for Stamp {
 }
 
 /// The content and its stamp. Fails if the file changes while it is read.
-pub(crate) fn read(path: &Path) -> Result<(Vec<u8>, Stamp), Reason> {
-    let mut file = File::open(path).map_err(Reason::Read)?;
-    let metadata = file.metadata().map_err(Reason::Read)?;
+pub(crate) fn read(path: &Path) -> Result<(Vec<u8>, Stamp), DatabaseFault> {
+    let mut file = File::open(path).map_err(DatabaseFault::Read)?;
+    let metadata = file.metadata().map_err(DatabaseFault::Read)?;
     if !metadata.is_file() {
-        return Err(Reason::Read(io::Error::other("it is not a regular file")));
+        return Err(DatabaseFault::Read(io::Error::other(
+            "it is not a regular file",
+        )));
     }
     let before = Stamp::from(&metadata);
     let mut content = Vec::with_capacity(metadata.len() as usize);
-    file.read_to_end(&mut content).map_err(Reason::Read)?;
-    let after = Stamp::from(&file.metadata().map_err(Reason::Read)?);
+    file.read_to_end(&mut content)
+        .map_err(DatabaseFault::Read)?;
+    let after = Stamp::from(&file.metadata().map_err(DatabaseFault::Read)?);
     if before == after && content.len() as u64 == before.bytes {
         Ok((content, before))
     } else {
-        Err(Reason::Unstable)
+        Err(DatabaseFault::Unstable)
     }
 }

@@ -19,7 +19,7 @@ mod place;
 
 pub use agent::{Agent, Software, TEXT_MAX, is_ready, prepare};
 pub use databases::{Databases, Grant, Refreshed, Replaced};
-pub use error::{OpenError, Reason, Which};
+pub use error::{DatabaseError, DatabaseFault, DatabaseKind};
 pub use lookups::{Lookups, NotGranted};
 pub use network::Network;
 pub use place::Place;

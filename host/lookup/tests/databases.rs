@@ -23,11 +23,11 @@ fn bhutan() -> Value {
     json!({ "country": { "iso_code": "BT", "names": { "en": "Bhutan" } }, "subdivisions": [{ "names": { "en": "" } }] })
 }
 
-struct Folder(tempfile::TempDir);
+struct Directory(tempfile::TempDir);
 
-impl Folder {
-    fn new() -> Folder {
-        Folder(tempfile::tempdir().unwrap())
+impl Directory {
+    fn new() -> Directory {
+        Directory(tempfile::tempdir().unwrap())
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -86,11 +86,9 @@ fn city_of(lookups: &Lookups, ip: &str) -> Option<String> {
 }
 
 #[test]
-fn places_and_networks_are_those_of_the_databases() {
-    let folder = Folder::new();
-    let lookups = open(Some(&folder.city()), Some(&folder.asn()))
-        .unwrap()
-        .lookups();
+fn places_and_networks_come_from_the_databases() {
+    let dir = Directory::new();
+    let lookups = open(Some(&dir.city()), Some(&dir.asn())).unwrap().lookups();
     let text = |text: &str| Some(text.to_owned());
     let place = Place {
         continent_name: text("Europe"),
@@ -115,7 +113,7 @@ fn places_and_networks_are_those_of_the_databases() {
         assert_eq!(
             lookups.place_of("198.51.100.7").unwrap().as_deref(),
             Some(&sparse),
-            "what is not known is absent"
+            "unknown fields are absent"
         );
         assert_eq!(city_of(&lookups, "2001:db8::1").as_deref(), Some("Bhutan"));
         assert_eq!(
@@ -152,9 +150,9 @@ fn places_and_networks_are_those_of_the_databases() {
 }
 
 #[test]
-fn what_is_not_granted_says_so() {
-    let folder = Folder::new();
-    let lookups = open(Some(&folder.city()), None).unwrap().lookups();
+fn look_ups_that_are_not_granted_are_refused() {
+    let dir = Directory::new();
+    let lookups = open(Some(&dir.city()), None).unwrap().lookups();
     assert_eq!(lookups.network_of("192.0.2.1"), Err(NotGranted));
     assert_eq!(lookups.user_agent("curl/8"), Err(NotGranted));
     assert_eq!(Lookups::default().place_of("192.0.2.1"), Err(NotGranted));
@@ -165,11 +163,11 @@ fn what_is_not_granted_says_so() {
 }
 
 #[test]
-fn a_file_that_cannot_serve_is_refused_by_name() {
-    let folder = Folder::new();
-    let (city, asn) = (folder.city(), folder.asn());
+fn an_unusable_file_is_named_in_the_error() {
+    let dir = Directory::new();
+    let (city, asn) = (dir.city(), dir.asn());
     let write = |name: &str, content: &[u8]| {
-        let file = folder.file(name);
+        let file = dir.file(name);
         std::fs::write(&file, content).unwrap();
         file
     };
@@ -183,12 +181,12 @@ fn a_file_that_cannot_serve_is_refused_by_name() {
             &[("192.0.2.0/24", json!({ "country": "GB", "city": "London" }))],
         ),
     );
-    let missing = folder.file("missing.mmdb");
+    let missing = dir.file("missing.mmdb");
     let not_mmdb = "is not a MaxMind database (`.mmdb`) or is damaged";
     for (file, expected) in [
         (&missing, "cannot be read: No such file"),
         (
-            &folder.0.path().to_owned(),
+            &dir.0.path().to_owned(),
             "cannot be read: it is not a regular file",
         ),
         (&cut, not_mmdb),
@@ -218,9 +216,9 @@ fn a_file_that_cannot_serve_is_refused_by_name() {
 }
 
 #[test]
-fn a_file_is_opened_again_once_its_change_has_kept_still() {
-    let folder = Folder::new();
-    let file = folder.city();
+fn a_changed_file_is_loaded_once_it_is_stable() {
+    let dir = Directory::new();
+    let file = dir.city();
     let mut databases = open(Some(&file), None).unwrap();
     let before = databases.lookups();
     let digest = before.digests()["city"].to_owned();
@@ -251,7 +249,7 @@ fn a_file_is_opened_again_once_its_change_has_kept_still() {
     assert_eq!(
         city_of(&before, "192.0.2.1").as_deref(),
         Some("United Kingdom"),
-        "whoever had the old one keeps it"
+        "an older snapshot does not change"
     );
     assert_ne!(digest, replaced.digest);
 
@@ -262,8 +260,8 @@ fn a_file_is_opened_again_once_its_change_has_kept_still() {
 
 #[test]
 fn while_a_file_is_broken_or_missing_the_previous_content_answers() {
-    let folder = Folder::new();
-    let file = folder.city();
+    let dir = Directory::new();
+    let file = dir.city();
     let mut databases = open(Some(&file), None).unwrap();
     let whole = std::fs::read(&file).unwrap();
     let breakages: [(&str, &dyn Fn()); 2] = [
@@ -297,19 +295,19 @@ fn while_a_file_is_broken_or_missing_the_previous_content_answers() {
             city_of(&databases.lookups(), "192.0.2.1").as_deref()
         ),
         (1, Some("Bhutan")),
-        "it comes back"
+        "the repaired file is loaded"
     );
 }
 
-/// A database is refused or answers something, whatever became of its bytes.
+/// A damaged database is refused or gives some answer, and never panics.
 #[test]
-fn damage_is_no_reason_to_end() {
-    let folder = Folder::new();
+fn a_damaged_database_never_panics() {
+    let dir = Directory::new();
     let whole = [
-        std::fs::read(folder.city()).unwrap(),
-        std::fs::read(folder.asn()).unwrap(),
+        std::fs::read(dir.city()).unwrap(),
+        std::fs::read(dir.asn()).unwrap(),
     ];
-    let file = folder.file("damaged.mmdb");
+    let file = dir.file("damaged.mmdb");
     let (mut state, mut opened) = (0x9e37_79b9_7f4a_7c15_u64, 0);
     let mut random = |below: usize| {
         state ^= state << 13;
@@ -345,6 +343,6 @@ fn damage_is_no_reason_to_end() {
     }
     assert!(
         opened > 300,
-        "some damage goes unnoticed, so that answers are tried too: {opened}"
+        "some damaged files are opened, so that look-ups are tested too: {opened}"
     );
 }

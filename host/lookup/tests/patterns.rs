@@ -1,5 +1,5 @@
-//! `uap-core/regexes.json` is upstream's data, unchanged, of the edition that `ua-parser` was tested
-//! with.
+//! Checks that `uap-core/regexes.json` is upstream's data, unchanged, in the version that
+//! `ua-parser` was tested with.
 
 #![allow(
     clippy::disallowed_methods,
@@ -12,7 +12,7 @@ use std::{env, fs};
 use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
-/// Of `uap-core/regexes.json`.
+/// SHA-256 of `uap-core/regexes.json`.
 const DIGEST: &str = "0fac7ec2650bce571bf828aa3a0a6681ee9ec7186b81a41398990cbc10ab972e";
 
 fn committed() -> PathBuf {
@@ -109,7 +109,7 @@ fn closing_quote(text: &str) -> Option<usize> {
     }
 }
 
-/// One pattern a line, so that an update can be reviewed.
+/// Writes one pattern per line, so that an update can be reviewed.
 fn write(patterns: &Value) -> String {
     let lists = patterns
         .as_object()
@@ -124,9 +124,9 @@ fn write(patterns: &Value) -> String {
 }
 
 #[test]
-fn the_patterns_are_those_of_upstream() {
+fn the_patterns_match_upstream() {
     let Some(original) = original() else {
-        // The digest, below, still holds them.
+        // The test of the digest still checks them.
         println!("skipped: the sources of ua-parser are not in cargo's cache");
         return;
     };
@@ -158,7 +158,7 @@ fn the_readme_names_the_version_in_use() {
 }
 
 #[test]
-fn yaml_is_read_as_its_specification_says() {
+fn yaml_is_parsed_according_to_its_specification() {
     let yaml = "# c\na:\n  # c\n  - regex: 'it''s \\d: #' # c\n    b: null\n  - regex: ''\nc:\n";
     let expected = serde_json::json!({
         "a": [{ "regex": "it's \\d: #", "b": null }, { "regex": "" }],

@@ -7,7 +7,7 @@ use lockgate_config::{
     Auth, Database, Issue, Lookup, Order, Pipeline, Plugin, Report, Sink, Wasi, With,
 };
 use lockgate_egress::{ClientCertificate, Endpoint, EndpointClient, EndpointError, Pem, Rate};
-use lockgate_lookup::{Databases, Grant, Which};
+use lockgate_lookup::{DatabaseKind, Databases, Grant};
 use lockgate_model::{FeedKind, Masks};
 use lockgate_registry::{Artifact, CodeStore, resolve};
 use lockgate_runtime::{
@@ -141,9 +141,9 @@ impl PipelineBuilder {
         };
         let opened = Databases::open(&grant).map_err(|errors| {
             for error in errors {
-                let database = match error.which {
-                    Which::City => &lookup.city,
-                    Which::Asn => &lookup.asn,
+                let database = match error.database {
+                    DatabaseKind::City => &lookup.city,
+                    DatabaseKind::Asn => &lookup.asn,
                 };
                 let span = database
                     .as_ref()

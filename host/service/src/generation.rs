@@ -106,14 +106,14 @@ pub(crate) async fn keep_current(mut databases: Databases, granted: watch::Sende
         for error in &refreshed.failed {
             tracing::error!(
                 "the database granted as `{}` has changed and cannot be used, the one before stays: {error}",
-                error.which
+                error.database
             );
         }
         for replaced in &refreshed.replaced {
             tracing::info!(
                 sha256 = replaced.digest,
                 "the database granted as `{}` was replaced by a `{}` of {}; what is mapped with it is a new generation",
-                replaced.which,
+                replaced.database,
                 replaced.kind,
                 Day::of(replaced.built.saturating_mul(1000) as i64)
             );

@@ -123,7 +123,7 @@ fn lookups(command: &PluginRun) -> Result<Lookups, Failure> {
         .map_err(|errors| {
             let told = errors
                 .iter()
-                .map(|error| format!("error: `--lookup-{}`: {error}", error.which));
+                .map(|error| format!("error: `--lookup-{}`: {error}", error.database));
             Failure::report(told.collect::<Vec<_>>().join("\n"))
         })
 }
