@@ -1,9 +1,9 @@
-//! Compiles the plugins that ship with Lockgate and embeds them, so that the binary is one file
-//! that works.
+//! Compiles the plugins that ship with Lockgate and embeds them, so that the binary needs no other
+//! files.
 
 #![allow(
     clippy::disallowed_methods,
-    reason = "cargo speaks to build scripts by environment variables"
+    reason = "cargo passes settings to build scripts in environment variables"
 )]
 
 #[path = "build/embed.rs"]
@@ -15,7 +15,7 @@ use std::process::ExitCode;
 
 use lockgate_guest_build::generates_code;
 
-/// Set to anything but `0` or nothing, it leaves the plugins out of the binary.
+/// Leaves the plugins out of the binary if it is set to anything but `0`.
 const SKIP: &str = "LOCKGATE_SKIP_PLUGINS";
 
 fn main() -> ExitCode {
@@ -26,28 +26,27 @@ fn main() -> ExitCode {
 
     let skipped = env::var_os(SKIP).is_some_and(|value| !value.is_empty() && value != "0");
     let done = if skipped {
-        embed::nothing(&out)
+        embed::no_plugins(&out)
     } else if generates_code() {
         embed::plugins(&project.join("plugins/Cargo.toml"), &out)
     } else {
-        // Cargo keeps this answer for the next build too, which is perhaps one that needs the
-        // plugins. A path that never exists is always out of date: whatever comes next asks
-        // again.
+        // Cargo would reuse this result for the next build, which may need the plugins. A path that
+        // never exists is always out of date, so the script runs again.
         println!(
             "cargo::rerun-if-changed={}",
-            out.join("never-there").display()
+            out.join("does-not-exist").display()
         );
-        embed::nothing(&out)
+        embed::no_plugins(&out)
     };
-    // To stderr, which cargo shows last and as it is; and nothing more on stdout, which cargo shows
-    // too when a build script fails.
+    // When a build script fails, cargo shows its stdout, and then its stderr unchanged. So the
+    // message goes to stderr, and nothing more to stdout.
     if let Err(message) = done {
         eprintln!("\n{message}");
         return ExitCode::FAILURE;
     }
     println!("cargo::rerun-if-env-changed={SKIP}");
-    for folder in ["plugins", "sdk/rust", "wit", "host/registry/build"] {
-        embed::watch(&project.join(folder));
+    for dir in ["plugins", "sdk/rust", "wit", "host/registry/build"] {
+        embed::watch(&project.join(dir));
     }
     println!(
         "cargo::rerun-if-changed={}",

@@ -14,7 +14,7 @@ const EVENTS: u64 = 6000;
 const KILLS: u64 = 4;
 
 fn counter() -> PathBuf {
-    let target = lockgate_guest_build::guests_folder(Path::new(env!("CARGO_TARGET_TMPDIR")));
+    let target = lockgate_guest_build::guests_dir(Path::new(env!("CARGO_TARGET_TMPDIR")));
     let built = lockgate_guest_build::build(&root().join("tests/components/Cargo.toml"), &target);
     let built = built.expect("the components are built");
     let counter = built.iter().find(|path| path.ends_with("counter.wasm"));

@@ -21,7 +21,7 @@ pub struct Component {
     pub package: String,
     /// Version of its package.
     pub version: String,
-    /// The component, in the release folder of the guests' target folder.
+    /// The component, in the release directory of the guests' target directory.
     pub path: PathBuf,
 }
 
@@ -114,12 +114,12 @@ impl Toolchain {
         let project = manifest
             .parent()
             .and_then(Path::parent)
-            .filter(|folder| folder.is_absolute())
+            .filter(|dir| dir.is_absolute())
             .map(Path::to_owned);
-        for (folder, name) in [(project, "=/project"), (cargo_home, "=/cargo")] {
-            let Some(folder) = folder else { continue };
+        for (dir, name) in [(project, "=/project"), (cargo_home, "=/cargo")] {
+            let Some(dir) = dir else { continue };
             let mut flag = OsString::from("--remap-path-prefix=");
-            flag.push(folder);
+            flag.push(dir);
             flag.push(name);
             flags.push(flag);
         }

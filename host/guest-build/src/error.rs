@@ -6,7 +6,7 @@ use crate::toolchain::TARGET;
 /// Why there are no components. `Display` is the whole message for a person, over several lines.
 #[derive(Debug)]
 pub enum BuildError {
-    /// The compiler that cargo uses could not be asked for its folders.
+    /// The compiler that cargo uses could not be asked for its directories.
     Compiler { reason: String },
     /// The compiler comes without the linkers that write components.
     Linker {
@@ -23,7 +23,7 @@ pub enum BuildError {
     Compile { manifest: PathBuf, package: String },
     /// The linker wrote something other than a component.
     NotAComponent { path: PathBuf },
-    /// A file or folder below the target folder could not be used.
+    /// A file or directory below the target directory could not be used.
     Io {
         path: PathBuf,
         source: std::io::Error,

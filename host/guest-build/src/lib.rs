@@ -26,7 +26,7 @@ pub use toolchain::{TARGET, Toolchain};
 /// Compiles every member of the workspace at `manifest` that has the crate type `cdylib`, in the
 /// release profile, and returns the components, sorted by file name.
 ///
-/// What is built stays below `target_dir` ([`guests_folder`] finds the one to
+/// What is built stays below `target_dir` ([`guests_dir`] finds the one to
 /// share). A second call with nothing changed compiles nothing. Several calls at once, also by
 /// several processes, wait for each other.
 ///
@@ -42,16 +42,16 @@ pub fn build(manifest: &Path, target_dir: &Path) -> Result<Vec<PathBuf>, BuildEr
         .collect())
 }
 
-/// The folder below cargo's target folder that all guests share, whatever the profile of the host:
+/// The directory below cargo's target directory that all guests share, whatever the profile of the host:
 /// `target/guests`.
 ///
-/// `inside` is a path somewhere in the target folder, such as `OUT_DIR` of a build script or
+/// `inside` is a path somewhere in the target directory, such as `OUT_DIR` of a build script or
 /// `CARGO_TARGET_TMPDIR` of a test.
-pub fn guests_folder(inside: &Path) -> PathBuf {
-    // Cargo marks the folder itself. Where it did not, `inside` serves: less is shared, but
+pub fn guests_dir(inside: &Path) -> PathBuf {
+    // Cargo marks the directory itself. Where it did not, `inside` serves: less is shared, but
     // everything works.
     let target = inside
         .ancestors()
-        .find(|folder| folder.join("CACHEDIR.TAG").exists());
+        .find(|dir| dir.join("CACHEDIR.TAG").exists());
     target.unwrap_or(inside).join("guests")
 }

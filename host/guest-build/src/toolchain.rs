@@ -69,8 +69,8 @@ fn ask(rustc: &Path, question: &[&str]) -> Result<PathBuf, BuildError> {
 
 /// Whether the compiler has a standard library for the target.
 fn installed(rustc: &Path) -> Result<bool, BuildError> {
-    let folder = ask(rustc, &["--print", "target-libdir", "--target", TARGET])?;
-    let Ok(entries) = fs::read_dir(folder) else {
+    let dir = ask(rustc, &["--print", "target-libdir", "--target", TARGET])?;
+    let Ok(entries) = fs::read_dir(dir) else {
         return Ok(false);
     };
     Ok(entries
@@ -87,7 +87,7 @@ fn linkers(rustc: &Path) -> Result<[PathBuf; 2], BuildError> {
         let name_here = format!("{name}{}", std::env::consts::EXE_SUFFIX);
         let path = std::env::var_os("PATH").unwrap_or_default();
         let mut candidates = std::iter::once(place.join(&name_here))
-            .chain(std::env::split_paths(&path).map(|folder| folder.join(&name_here)));
+            .chain(std::env::split_paths(&path).map(|dir| dir.join(&name_here)));
         candidates
             .find(|file| file.is_file())
             .ok_or(BuildError::Linker {
@@ -118,15 +118,15 @@ mod tests {
     use super::*;
 
     /// A compiler of shell script with its linkers, whose target is missing, and a rustup that runs
-    /// `install` in the folder of the target's standard library.
+    /// `install` in the directory of the target's standard library.
     fn check(install: &str) -> Result<Toolchain, BuildError> {
-        let folder = tempfile::tempdir().expect("a folder");
-        let root = folder.path();
+        let dir = tempfile::tempdir().expect("a directory");
+        let root = dir.path();
         let libraries = root.join("rustlib/host/lib");
         let target = root.join("rustlib").join(TARGET).join("lib");
         let programs = root.join("rustlib/host/bin");
         for made in [&libraries, &target, &programs.join("gcc-ld")] {
-            fs::create_dir_all(made).expect("a folder");
+            fs::create_dir_all(made).expect("a directory");
         }
         for linker in ["wasm-component-ld", "gcc-ld/wasm-ld"] {
             fs::write(programs.join(linker), "").expect("a file");

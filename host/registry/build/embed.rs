@@ -4,27 +4,27 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
-use lockgate_guest_build::{Component, Toolchain, guests_folder};
+use lockgate_guest_build::{Component, Toolchain, guests_dir};
 
-/// Has cargo look at the folder's contents, but not at what cargo itself left there when somebody
-/// tested the plugins alone.
-pub fn watch(folder: &Path) {
-    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+/// Makes cargo rerun the script if the directory changes, except for `target`, which cargo writes
+/// when the plugins are tested on their own.
+pub fn watch(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
         if entry.file_name() != "target" {
             println!("cargo::rerun-if-changed={}", entry.path().display());
         }
     }
 }
 
-pub fn nothing(out: &Path) -> Result<(), String> {
+pub fn no_plugins(out: &Path) -> Result<(), String> {
     list(out, false, &[])
 }
 
 pub fn plugins(manifest: &Path, out: &Path) -> Result<(), String> {
-    let folder = guests_folder(out);
-    let toolchain = Toolchain::find(&folder).map_err(|error| error.to_string())?;
+    let dir = guests_dir(out);
+    let toolchain = Toolchain::find(&dir).map_err(|error| error.to_string())?;
     let components = toolchain
-        .compile(manifest, &folder)
+        .compile(manifest, &dir)
         .map_err(|error| error.to_string())?;
     for component in &components {
         let copy = out.join(file_name(component));

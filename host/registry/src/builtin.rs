@@ -1,5 +1,5 @@
 use crate::digest::Digest;
-use crate::source::SourceError;
+use crate::resolve::ResolveError;
 
 mod embedded {
     use super::Builtin;
@@ -32,15 +32,15 @@ pub fn builtins() -> &'static [Builtin] {
 /// The built-in component of this name.
 ///
 /// # Errors
-/// [`SourceError::UnknownBuiltin`], or [`SourceError::NoBuiltins`] in a binary that was built
+/// [`ResolveError::UnknownBuiltin`], or [`ResolveError::NoBuiltins`] in a binary that was built
 /// without plugins.
-pub fn builtin(name: &str) -> Result<&'static Builtin, SourceError> {
+pub fn builtin(name: &str) -> Result<&'static Builtin, ResolveError> {
     select(name, builtins(), embedded::BUILT)
 }
 
-fn select<'a>(name: &str, all: &'a [Builtin], built: bool) -> Result<&'a Builtin, SourceError> {
+fn select<'a>(name: &str, all: &'a [Builtin], built: bool) -> Result<&'a Builtin, ResolveError> {
     if !built {
-        return Err(SourceError::NoBuiltins {
+        return Err(ResolveError::NoBuiltins {
             name: name.to_owned(),
         });
     }
@@ -48,7 +48,7 @@ fn select<'a>(name: &str, all: &'a [Builtin], built: bool) -> Result<&'a Builtin
         .find(|builtin| builtin.name == name)
         .ok_or_else(|| {
             let known: Vec<_> = all.iter().map(|builtin| builtin.name).collect();
-            SourceError::UnknownBuiltin {
+            ResolveError::UnknownBuiltin {
                 name: name.to_owned(),
                 nearest: nearest(name, &known),
                 known: known.join("`, `"),
@@ -59,7 +59,7 @@ fn select<'a>(name: &str, all: &'a [Builtin], built: bool) -> Result<&'a Builtin
 /// The name that was probably meant.
 fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
     let distance = |candidate: &&str| strsim::damerau_levenshtein(&name.to_lowercase(), candidate);
-    // Beyond a third of the letters it is another word, not a slip.
+    // If more than a third of the letters differ, it is another word, not a typo.
     known
         .iter()
         .copied()
@@ -98,7 +98,7 @@ mod tests {
     ];
 
     #[test]
-    fn a_slip_in_the_name_is_answered_with_the_name() {
+    fn a_typo_in_the_name_gets_a_suggestion() {
         let message = |name| {
             select(name, &ALL, true)
                 .map(|found| found.name)
@@ -138,7 +138,7 @@ mod tests {
         );
     }
 
-    /// Every test run is a build, so the plugins are there unless somebody asked to leave them out.
+    /// Every test build embeds the plugins, unless they are left out on request.
     #[test]
     fn the_plugins_are_embedded_as_components() {
         let names: Vec<_> = builtins().iter().map(|builtin| builtin.name).collect();

@@ -34,7 +34,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn digests_have_the_form_that_registries_use() {
+    fn digests_have_the_format_of_oci_registries() {
         // FIPS 180-2, appendix B.1.
         assert_eq!(
             Digest::of(b"abc").to_string(),

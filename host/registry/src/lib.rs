@@ -4,11 +4,11 @@
 //! This crate looks only at the first bytes of a component; the runtime checks and runs it.
 
 mod builtin;
-mod code_store;
+mod code_dir;
 mod digest;
-mod source;
+mod resolve;
 
 pub use builtin::{Builtin, builtin, builtins};
-pub use code_store::{CodeStore, OpenError, Refusal, SaveError};
+pub use code_dir::{CodeDir, CodeDirError, CodeReadError, CodeSaveError};
 pub use digest::Digest;
-pub use source::{Artifact, COMPONENT_MAX, SourceError, resolve};
+pub use resolve::{Artifact, COMPONENT_MAX, ResolveError, resolve};

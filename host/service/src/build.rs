@@ -9,7 +9,7 @@ use lockgate_config::{
 use lockgate_egress::{ClientCertificate, Endpoint, EndpointClient, EndpointError, Pem, Rate};
 use lockgate_lookup::{DatabaseKind, Databases, Grant};
 use lockgate_model::{FeedKind, Masks};
-use lockgate_registry::{Artifact, CodeStore, resolve};
+use lockgate_registry::{Artifact, CodeDir, resolve};
 use lockgate_runtime::{
     self as runtime, Code, Compiler, Component, ConfigureError, Engine, EngineOptions, KeptCode,
     Limits, LoadError, MemoryBudget, MemoryShare, Queue, StageOptions,
@@ -102,7 +102,7 @@ impl PipelineBuilder {
         store: Option<&Store>,
         code: &Path,
     ) -> Result<PipelineBuilder, runtime::EngineError> {
-        let kept_code = store.and_then(|store| match CodeStore::open(code, CODE_CAPACITY) {
+        let kept_code = store.and_then(|store| match CodeDir::open(code, CODE_CAPACITY) {
             Ok(files) => Some(KeptCode {
                 files: Arc::new(CodeFiles(files)),
                 digests: Arc::new(StoredDigests(store.clone())),

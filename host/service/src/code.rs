@@ -1,14 +1,14 @@
 //! Compiled code: files in the store's directory, and their digests in the store itself.
 
 use lockgate_ledger::CodeDigests as _;
-use lockgate_registry::CodeStore;
+use lockgate_registry::CodeDir;
 use lockgate_runtime::{CodeCache, CodeDigests};
 use lockgate_store::Store;
 
 use crate::clock::now;
 
 /// The registry's files as the runtime's cache.
-pub(crate) struct CodeFiles(pub(crate) CodeStore);
+pub(crate) struct CodeFiles(pub(crate) CodeDir);
 
 impl CodeCache for CodeFiles {
     fn load(&self, key: &str) -> Option<Vec<u8>> {

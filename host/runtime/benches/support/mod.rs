@@ -44,7 +44,7 @@ fn component(plugin: &str) -> Component {
         .join("../../plugins/Cargo.toml")
         .canonicalize()
         .unwrap();
-    let guests = lockgate_guest_build::guests_folder(Path::new(env!("CARGO_TARGET_TMPDIR")));
+    let guests = lockgate_guest_build::guests_dir(Path::new(env!("CARGO_TARGET_TMPDIR")));
     let built = lockgate_guest_build::build(&manifest, &guests).unwrap();
     let path = built
         .iter()

@@ -35,8 +35,8 @@ fn documents(stage: &Stage, lookups: &Lookups) -> Vec<Value> {
 /// stage may use.
 #[test]
 fn a_component_looks_up_what_is_granted_for_the_batch() {
-    let folder = tempfile::tempdir().unwrap();
-    let city = folder.path().join("city.mmdb");
+    let dir = tempfile::tempdir().unwrap();
+    let city = dir.path().join("city.mmdb");
     mmdb(
         &city,
         "GeoLite2-City",

@@ -39,7 +39,7 @@ pub fn wasm(name: &str) -> Vec<u8> {
             .unwrap();
         lockgate_guest_build::build(
             &manifest,
-            &lockgate_guest_build::guests_folder(Path::new(env!("CARGO_TARGET_TMPDIR"))),
+            &lockgate_guest_build::guests_dir(Path::new(env!("CARGO_TARGET_TMPDIR"))),
         )
         .unwrap()
     });

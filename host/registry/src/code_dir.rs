@@ -1,5 +1,5 @@
-//! Files of compiled code. They are checked for who may write them, and nothing vouches for their
-//! content here: the digest that does must not stand where the code stands.
+//! A cache of compiled code in files. It checks who may write the files, but not their content: the
+//! caller compares it with a digest, which must not be stored beside the code.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read, Write};
@@ -13,62 +13,62 @@ use tracing::{debug, warn};
 
 use crate::digest::Digest;
 
-/// A folder of compiled code, made by this host for itself. Several threads and processes may use
-/// it at once.
+/// A directory of compiled code that this host writes for itself. Several threads and processes may
+/// use it at the same time.
 #[derive(Debug)]
-pub struct CodeStore {
-    folder: PathBuf,
-    /// Bytes of all files together.
+pub struct CodeDir {
+    dir: PathBuf,
+    /// Most bytes of all files together.
     capacity: u64,
-    /// The user that this process writes files as.
+    /// The user as whom this process writes files.
     owner: u32,
 }
 
-/// Why the folder is not used.
+/// Why the directory cannot be used.
 #[derive(Debug, Error)]
-pub enum OpenError {
-    /// It could not be made, or nothing can be written there.
-    #[error("The folder for compiled code `{folder}` cannot be used: {source}.")]
-    Io { folder: PathBuf, source: io::Error },
-    /// Others may put files there.
+pub enum CodeDirError {
+    /// It cannot be created or written.
+    #[error("The directory for compiled code `{dir}` cannot be used: {source}.")]
+    Io { dir: PathBuf, source: io::Error },
+    /// Other users may write files there.
     #[error(
-        "Other users may write to the folder for compiled code `{folder}` (mode {mode:04o}).\nhint: `chmod 700 {folder}`"
+        "Other users may write to the directory for compiled code `{dir}` (mode {mode:04o}).\nhint: `chmod 700 {dir}`"
     )]
-    Mode { folder: PathBuf, mode: u32 },
-    /// It is another user's.
+    Mode { dir: PathBuf, mode: u32 },
+    /// It belongs to another user.
     #[error(
-        "The folder for compiled code `{folder}` belongs to another user (uid {owner}).\nhint: remove it, and it is made anew"
+        "The directory for compiled code `{dir}` belongs to another user (uid {owner}).\nhint: remove the directory; it will be created again"
     )]
-    Owner { folder: PathBuf, owner: u32 },
+    Owner { dir: PathBuf, owner: u32 },
 }
 
-/// Why a file was not handed out. The component is compiled again.
+/// Why a file is not used. The component is compiled again.
 #[derive(Debug, Error, PartialEq, Eq)]
-pub enum Refusal {
-    /// A link, folder or device.
+pub enum CodeReadError {
+    /// A link, a directory or a device.
     #[error("it is not a plain file")]
     Kind,
-    /// Written by another user.
+    /// The owner is another user.
     #[error("it belongs to another user (uid {0})")]
     Owner(u32),
-    /// Others may write it.
+    /// Other users may write it.
     #[error("other users may write it (mode {0:04o})")]
     Mode(u32),
-    /// This host wrote nothing that large.
-    #[error("it is larger than everything that may be kept")]
+    /// Larger than any file that this host writes.
+    #[error("it is larger than the whole cache")]
     Size,
-    /// The system refused it.
+    /// The operating system reports an error.
     #[error("it cannot be read: {0}")]
     Read(String),
 }
 
-/// Why compiled code was not kept. The host goes on without.
+/// Why compiled code was not saved. The host works without it.
 #[derive(Debug, Error)]
-pub enum SaveError {
-    /// Larger than everything that may be kept.
+pub enum CodeSaveError {
+    /// Larger than the whole cache.
     #[error("compiled code of {size} bytes does not fit into a cache of {capacity} bytes")]
     Capacity { size: u64, capacity: u64 },
-    /// The system refused it.
+    /// The operating system reports an error.
     #[error("compiled code cannot be written to `{path}`: {source}")]
     Io { path: PathBuf, source: io::Error },
 }
@@ -76,96 +76,95 @@ pub enum SaveError {
 /// Makes names of temporary files unique in this process.
 static COUNTER: AtomicU64 = AtomicU64::new(0);
 
-impl CodeStore {
-    /// Opens the folder, and makes it, mode 0700, where it is missing. `capacity` is in bytes, over
-    /// all files.
+impl CodeDir {
+    /// Opens the directory, or creates it with mode 0700. `capacity` is in bytes, over all files.
     ///
     /// # Errors
-    /// The folder cannot be made or written, or others may write it.
-    pub fn open(folder: &Path, capacity: u64) -> Result<Self, OpenError> {
-        let failed = |source| OpenError::Io {
-            folder: folder.to_owned(),
+    /// The directory cannot be created or written, or other users may write it.
+    pub fn open(dir: &Path, capacity: u64) -> Result<Self, CodeDirError> {
+        let failed = |source| CodeDirError::Io {
+            dir: dir.to_owned(),
             source,
         };
         DirBuilder::new()
             .recursive(true)
             .mode(0o700)
-            .create(folder)
+            .create(dir)
             .map_err(failed)?;
-        let found = fs::metadata(folder).map_err(failed)?;
+        let found = fs::metadata(dir).map_err(failed)?;
         if found.mode() & 0o022 != 0 {
-            return Err(OpenError::Mode {
-                folder: folder.to_owned(),
+            return Err(CodeDirError::Mode {
+                dir: dir.to_owned(),
                 mode: found.mode() & 0o7777,
             });
         }
-        // The user of this process, without asking the system for more than a file.
-        let probe = temporary(folder, "open");
+        // A new file shows the user of this process, without another system call.
+        let probe = temporary(dir, "open");
         let owner = write(&probe, &[])
             .and_then(|()| fs::metadata(&probe))
             .map_err(failed)?
             .uid();
         fs::remove_file(&probe).map_err(failed)?;
         if found.uid() != owner {
-            return Err(OpenError::Owner {
-                folder: folder.to_owned(),
+            return Err(CodeDirError::Owner {
+                dir: dir.to_owned(),
                 owner: found.uid(),
             });
         }
         if found.mode() & 0o7777 != 0o700 {
-            fs::set_permissions(folder, Permissions::from_mode(0o700)).map_err(failed)?;
+            fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(failed)?;
         }
         Ok(Self {
-            folder: folder.to_owned(),
+            dir: dir.to_owned(),
             capacity,
             owner,
         })
     }
 
-    /// What is kept under `key`, if it is there and nobody else may write it. A file that is not is
-    /// logged and left for the next save to replace. The caller checks the content.
+    /// The code under `key`, if it exists and nobody else may write it. A file that others may
+    /// write is logged, and the next save replaces it. The caller checks the content.
     pub fn load(&self, key: &str) -> Option<Vec<u8>> {
         let found = self.read(key);
-        if let Err(refusal) = &found {
-            warn!(file = %self.path(key).display(), "Compiled code is not used: {refusal}. The component is compiled again.");
+        if let Err(error) = &found {
+            warn!(file = %self.path(key).display(), "Compiled code is not used: {error}. The component is compiled again.");
         }
         found.ok().flatten()
     }
 
-    /// As [`CodeStore::load`], with the reason.
+    /// Like [`CodeDir::load`], but returns the reason.
     ///
     /// # Errors
-    /// There is a file, and it is refused.
-    pub fn read(&self, key: &str) -> Result<Option<Vec<u8>>, Refusal> {
+    /// The file exists but cannot be used.
+    pub fn read(&self, key: &str) -> Result<Option<Vec<u8>>, CodeReadError> {
         let path = self.path(key);
-        let failed = |error: io::Error| Refusal::Read(error.to_string());
+        let failed = |error: io::Error| CodeReadError::Read(error.to_string());
         match fs::symlink_metadata(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             found => found
                 .map_err(failed)?
                 .is_file()
                 .then_some(())
-                .ok_or(Refusal::Kind)?,
+                .ok_or(CodeReadError::Kind)?,
         }
         let file = File::open(&path).map_err(failed)?;
-        // Of the opened file, so that what is checked is what is read.
+        // Metadata of the open file, so that the file that is checked is the one that is read.
         let found = file.metadata().map_err(failed)?;
         if found.uid() != self.owner {
-            return Err(Refusal::Owner(found.uid()));
+            return Err(CodeReadError::Owner(found.uid()));
         }
         if found.mode() & 0o022 != 0 {
-            return Err(Refusal::Mode(found.mode() & 0o7777));
+            return Err(CodeReadError::Mode(found.mode() & 0o7777));
         }
         if found.len() > self.capacity {
-            return Err(Refusal::Size);
+            return Err(CodeReadError::Size);
         }
         let mut bytes = Vec::new();
         (&file)
             .take(self.capacity)
             .read_to_end(&mut bytes)
             .map_err(failed)?;
-        // The least recently used goes first. A read-only file system does not keep the code from
-        // being used.
+        // Marks the file as used, because the least recently used one is removed first. This may
+        // fail on a read-only file system, where the code can still be used.
         #[allow(
             clippy::disallowed_methods,
             reason = "the time of a file, in its own clock"
@@ -174,41 +173,40 @@ impl CodeStore {
         Ok(Some(bytes))
     }
 
-    /// Keeps `content` under `key` and removes the files that were not used for longest, until all
-    /// fit.
+    /// Saves `content` under `key` and removes the least recently used files until all fit.
     ///
     /// # Errors
-    /// It is too large, or the system refused to write.
-    pub fn save(&self, key: &str, content: &[u8]) -> Result<(), SaveError> {
+    /// The content is too large, or writing failed.
+    pub fn save(&self, key: &str, content: &[u8]) -> Result<(), CodeSaveError> {
         let size = content.len() as u64;
         if size > self.capacity {
-            return Err(SaveError::Capacity {
+            return Err(CodeSaveError::Capacity {
                 size,
                 capacity: self.capacity,
             });
         }
         let path = self.path(key);
-        let partial = temporary(&self.folder, "save");
+        let partial = temporary(&self.dir, "save");
         let written = write(&partial, content).and_then(|()| fs::rename(&partial, &path));
         if let Err(source) = written {
-            // Where even this fails, the file is the oldest one day.
+            // If this fails, too, the file is removed when it is the oldest.
             let _ = fs::remove_file(&partial);
-            return Err(SaveError::Io { path, source });
+            return Err(CodeSaveError::Io { path, source });
         }
         self.trim(&path);
         Ok(())
     }
 
-    /// A key may be long and hold anything, so the name is its digest.
+    /// A key may be long and contain any character, so the file name is its digest.
     fn path(&self, key: &str) -> PathBuf {
         let digest = Digest::of(key.as_bytes()).to_string();
-        self.folder
+        self.dir
             .join(digest.replace("sha256:", ""))
             .with_extension("code")
     }
 
     fn trim(&self, newest: &Path) {
-        let entries = fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
         let mut files: Vec<_> = entries
             .filter_map(|entry| {
                 let found = entry.metadata().ok().filter(fs::Metadata::is_file)?;
@@ -223,12 +221,12 @@ impl CodeStore {
             }
             match fs::remove_file(path) {
                 Ok(()) => {
-                    debug!(file = %path.display(), "Compiled code that was not used for longest is removed.")
+                    debug!(file = %path.display(), "Removed the least recently used compiled code.")
                 }
-                // Another process was quicker.
+                // Another process removed it first.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
-                    warn!(file = %path.display(), "Old compiled code cannot be removed: {error}.");
+                    warn!(file = %path.display(), "Removing old compiled code failed: {error}.");
                     continue;
                 }
             }
@@ -237,8 +235,8 @@ impl CodeStore {
     }
 }
 
-fn temporary(folder: &Path, purpose: &str) -> PathBuf {
-    folder.join(format!(
+fn temporary(dir: &Path, purpose: &str) -> PathBuf {
+    dir.join(format!(
         "{purpose}-{}-{}.tmp",
         std::process::id(),
         COUNTER.fetch_add(1, Ordering::Relaxed)
@@ -246,7 +244,7 @@ fn temporary(folder: &Path, purpose: &str) -> PathBuf {
 }
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    // A file of a process that died with the same id is no reason to fail.
+    // Removes the file of an earlier process with the same id.
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}

@@ -40,10 +40,10 @@ impl std::fmt::Debug for Artifact {
     }
 }
 
-/// Why a source does not provide a component. `Display` is a sentence; [`SourceError::hint`] says
+/// Why a source does not provide a component. `Display` is a sentence; [`ResolveError::hint`] says
 /// what to do.
 #[derive(Debug, Error)]
-pub enum SourceError {
+pub enum ResolveError {
     /// No built-in plugin has this name.
     #[error("Unknown built-in plugin `{name}`. The built-in plugins are `{known}`.")]
     UnknownBuiltin {
@@ -83,7 +83,7 @@ pub enum SourceError {
     NotWasm { path: PathBuf },
 }
 
-impl SourceError {
+impl ResolveError {
     /// What to do, to be shown after `hint:`.
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -107,7 +107,7 @@ impl SourceError {
 ///
 /// # Errors
 /// The source is not supported, or the file is missing, unreadable, too large or not a component.
-pub fn resolve(source: &str, base: &Path) -> Result<Artifact, SourceError> {
+pub fn resolve(source: &str, base: &Path) -> Result<Artifact, ResolveError> {
     let scheme = source.split_once(':').filter(|(scheme, _)| {
         scheme.len() > 1 && scheme.bytes().all(|b| b.is_ascii_alphanumeric())
     });
@@ -123,7 +123,7 @@ pub fn resolve(source: &str, base: &Path) -> Result<Artifact, SourceError> {
             })
         }
         Some(("file", path)) if !path.is_empty() => open(source, base.join(path)),
-        Some(("oci", _)) => Err(SourceError::Oci {
+        Some(("oci", _)) => Err(ResolveError::Oci {
             source_text: source.to_owned(),
         }),
         None if Path::new(source)
@@ -132,14 +132,14 @@ pub fn resolve(source: &str, base: &Path) -> Result<Artifact, SourceError> {
         {
             open(source, base.join(source))
         }
-        _ => Err(SourceError::Unknown {
+        _ => Err(ResolveError::Unknown {
             source_text: source.to_owned(),
             builtin: named(source),
         }),
     }
 }
 
-fn open(source: &str, path: PathBuf) -> Result<Artifact, SourceError> {
+fn open(source: &str, path: PathBuf) -> Result<Artifact, ResolveError> {
     let bytes = read(&path)?;
     match bytes.get(..8) {
         Some(b"\0asm\x0d\0\x01\0") => Ok(Artifact {
@@ -148,24 +148,24 @@ fn open(source: &str, path: PathBuf) -> Result<Artifact, SourceError> {
             digest: Digest::of(&bytes),
             bytes: Cow::Owned(bytes),
         }),
-        Some(b"\0asm\x01\0\0\0") => Err(SourceError::CoreModule { path }),
-        _ => Err(SourceError::NotWasm { path }),
+        Some(b"\0asm\x01\0\0\0") => Err(ResolveError::CoreModule { path }),
+        _ => Err(ResolveError::NotWasm { path }),
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, SourceError> {
+fn read(path: &Path) -> Result<Vec<u8>, ResolveError> {
     let failed = |source: io::Error| match source.kind() {
-        io::ErrorKind::NotFound => SourceError::Missing {
+        io::ErrorKind::NotFound => ResolveError::Missing {
             path: path.to_owned(),
         },
-        _ => SourceError::Read {
+        _ => ResolveError::Read {
             path: path.to_owned(),
             source,
         },
     };
     // Check before opening: opening a named pipe waits for a writer.
     if !std::fs::metadata(path).map_err(failed)?.is_file() {
-        return Err(SourceError::NotAFile {
+        return Err(ResolveError::NotAFile {
             path: path.to_owned(),
         });
     }
@@ -175,7 +175,7 @@ fn read(path: &Path) -> Result<Vec<u8>, SourceError> {
         .read_to_end(&mut bytes)
         .map_err(failed)?;
     if bytes.len() as u64 > COMPONENT_MAX {
-        Err(SourceError::TooLarge {
+        Err(ResolveError::TooLarge {
             path: path.to_owned(),
         })
     } else {
@@ -190,9 +190,9 @@ mod tests {
 
     const COMPONENT: &[u8] = b"\0asm\x0d\0\x01\0";
 
-    fn folder() -> tempfile::TempDir {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        fs::create_dir(folder.path().join("sub.wasm")).expect("a folder");
+    fn dir() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        fs::create_dir(dir.path().join("sub.wasm")).expect("a directory");
         let files: [(&str, &[u8]); 5] = [
             ("good.wasm", COMPONENT),
             ("good.component", COMPONENT),
@@ -202,16 +202,16 @@ mod tests {
         ];
         files
             .iter()
-            .for_each(|(name, bytes)| fs::write(folder.path().join(name), bytes).expect("a file"));
-        let large = File::create(folder.path().join("large.wasm")).expect("a file");
+            .for_each(|(name, bytes)| fs::write(dir.path().join(name), bytes).expect("a file"));
+        let large = File::create(dir.path().join("large.wasm")).expect("a file");
         large.set_len(COMPONENT_MAX + 1).expect("a sparse file");
-        folder
+        dir
     }
 
     #[test]
     fn files_are_found_relative_to_the_configuration() {
-        let folder = folder();
-        let absolute = folder.path().join("good.wasm").display().to_string();
+        let dir = dir();
+        let absolute = dir.path().join("good.wasm").display().to_string();
         for source in [
             "good.wasm",
             "./good.wasm",
@@ -222,7 +222,7 @@ mod tests {
             &format!("file://{absolute}"),
         ] {
             let artifact =
-                resolve(source, folder.path()).unwrap_or_else(|error| panic!("{source}: {error}"));
+                resolve(source, dir.path()).unwrap_or_else(|error| panic!("{source}: {error}"));
             assert_eq!(
                 (artifact.name.as_str(), &*artifact.bytes, artifact.digest),
                 (source, COMPONENT, Digest::of(COMPONENT))
@@ -232,8 +232,8 @@ mod tests {
 
     #[test]
     fn refusals_state_the_problem_and_a_hint() {
-        let folder = folder();
-        let at = folder.path().display();
+        let dir = dir();
+        let at = dir.path().display();
         let cases = [
             (
                 "oci://registry.example.com/acme/noise:1.2.0",
@@ -265,7 +265,7 @@ mod tests {
             ("empty.wasm", format!("`{at}/empty.wasm` is not WebAssembly."), "a plugin is a file of compiled WebAssembly, not source code"),
         ];
         for (source, message, hint) in cases {
-            let error = resolve(source, folder.path()).expect_err(source);
+            let error = resolve(source, dir.path()).expect_err(source);
             assert_eq!(
                 (error.to_string(), error.hint().unwrap_or_default()),
                 (message, hint.into())
