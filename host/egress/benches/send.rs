@@ -1,5 +1,4 @@
-//! Requests of 500 events over mutual TLS, into a receiver that reads and answers, in a thread of
-//! its own.
+//! Requests of 500 events over mutual TLS to a receiver in its own thread.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -81,7 +80,7 @@ fn send(bencher: divan::Bencher, connections: usize) {
         });
 }
 
-/// One certificate for everybody.
+/// One certificate for both sides.
 fn certificate() -> (String, String) {
     let key = KeyPair::generate().unwrap();
     let cert = CertificateParams::new(vec!["localhost".into()])
@@ -122,7 +121,7 @@ fn receive(cert: &str, key: &str) -> SocketAddr {
                     let mut socket = acceptor.accept(socket).await.unwrap();
                     let (mut buffer, mut left) = (vec![0; 64 << 10], 0);
                     while let Ok(read @ 1..) = socket.read(&mut buffer).await {
-                        // A head comes with a read of its own or with the body's beginning.
+                        // A head arrives on its own or with the beginning of the body.
                         let body = match buffer[..read]
                             .windows(4)
                             .position(|four| four == b"\r\n\r\n")

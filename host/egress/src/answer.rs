@@ -9,13 +9,15 @@ use tokio::time::{Instant, timeout_at};
 /// this.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
-/// The rest of a body that is longer than wanted is read and discarded within these limits, so that
-/// the connection can be reused; beyond them it is closed.
+/// The rest of a body longer than requested is read and discarded within these limits, so that the
+/// connection can be reused. Beyond them, the connection is closed.
 const DISCARD_BYTES: usize = 256 * 1024;
 const DISCARD_TIME: Duration = Duration::from_millis(250);
 
-pub struct Reading<'a> {
+/// Reads the answer to one request.
+pub struct ResponseReader<'a> {
     pub masks: &'a Masks,
+    /// Bytes of the body to return.
     pub body_max: usize,
     pub deadline: Instant,
     pub now: SystemTime,
@@ -23,9 +25,9 @@ pub struct Reading<'a> {
     pub name: &'a str,
 }
 
-impl Reading<'_> {
-    /// Reads the answer. Only the status decides the outcome, so an answer whose body breaks off
-    /// counts, as truncated.
+impl ResponseReader<'_> {
+    /// Reads the answer. Only the status decides the outcome, so an answer with an incomplete body
+    /// is valid, and marked as truncated.
     pub async fn read(self, mut response: reqwest::Response) -> Response {
         let status = response.status().as_u16();
         let headers = headers(response.headers(), self.masks);
@@ -52,7 +54,7 @@ impl Reading<'_> {
         let cut = body.len() > self.body_max;
         let mut body = self.masks.mask_prefix(&body, self.body_max).into_owned();
         if cut {
-            // Half a character, made by the cut, would make bytes of a text.
+            // A cut in the middle of a character would make the text invalid UTF-8.
             body.truncate(whole_characters(&body));
         }
         Response {
@@ -106,8 +108,8 @@ fn headers(headers: &HeaderMap, masks: &Masks) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The length of a text without the incomplete character at its end, if there is one. Of what is not
-/// UTF-8 otherwise, all of it.
+/// The length of a text without an incomplete character at its end. If the bytes are not UTF-8 for
+/// another reason, their full length.
 fn whole_characters(bytes: &[u8]) -> usize {
     match std::str::from_utf8(bytes) {
         Err(error) if error.error_len().is_none() => error.valid_up_to(),
@@ -157,7 +159,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_retry_after_panics(value in "\\PC{0,40}") {
+        fn parsing_never_panics(value in "\\PC{0,40}") {
             parse_retry_after(&value, SystemTime::UNIX_EPOCH);
         }
     }

@@ -13,13 +13,13 @@ use rustls::ClientConfig;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
-use crate::answer::Reading;
+use crate::answer::ResponseReader;
 use crate::error::classify;
 use crate::target::Target;
 use crate::tls::{self, Authorities};
 use crate::{Auth, Endpoint, EndpointError, SendError};
 
-/// Fluentd closes idle connections after 10 s without notice; ours are dropped before that.
+/// Fluentd closes idle connections after 10 s without notice, so they are dropped before that.
 const IDLE_MAX: Duration = Duration::from_secs(8);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -31,7 +31,7 @@ pub struct EndpointClient {
     /// The operator's headers and credentials, which replace the sink's.
     headers: HeaderMap,
     operator_headers: Vec<String>,
-    shows_certificate: bool,
+    has_certificate: bool,
     timeout: Duration,
     masks: Masks,
     clock: fn() -> SystemTime,
@@ -39,7 +39,7 @@ pub struct EndpointClient {
     pooled: reqwest::Client,
     /// Never reuses a connection.
     fresh: reqwest::Client,
-    /// Whether there was an answer, so that there may be idle connections.
+    /// Whether there has been an answer, so that there may be idle connections.
     answered: AtomicBool,
 }
 
@@ -75,7 +75,7 @@ impl EndpointClient {
             headers,
             target,
             session_target,
-            shows_certificate: endpoint.client_certificate.is_some(),
+            has_certificate: endpoint.client_certificate.is_some(),
             timeout: endpoint.timeout,
             masks: endpoint.masks,
             clock: endpoint.clock,
@@ -109,9 +109,10 @@ impl EndpointClient {
         names
     }
 
-    /// What a sink's requests must keep here, for
-    /// [`Request::check`](lockgate_model::request::Request::check). `allow_headers`: what the
-    /// operator allows beyond the headers that every sink may set, in any case.
+    /// The rules for a sink's requests, for
+    /// [`Request::check`](lockgate_model::request::Request::check). `allow_headers`: names of
+    /// headers, in upper or lower case, that the operator allows beyond those that every sink may
+    /// set.
     pub fn request_rules(&self, allow_headers: &[String]) -> RequestRules {
         RequestRules {
             operator_headers: self.operator_headers.clone(),
@@ -130,9 +131,9 @@ impl EndpointClient {
     /// a fresh connection: receivers close idle connections without notice. A receiver may
     /// therefore see a request twice, as with every retry.
     ///
-    /// `body`: the request's, assembled.
+    /// `body`: the assembled body of the request.
     ///
-    /// `response_max`: bytes of the answer's body that the sink wants; longer bodies are truncated.
+    /// `response_max`: bytes of the answer's body to return. Longer bodies are truncated.
     pub async fn send(
         &self,
         request: &CheckedRequest,
@@ -178,14 +179,14 @@ impl EndpointClient {
             (result, _) => result,
         }?;
         self.answered.store(true, Relaxed);
-        let reading = Reading {
+        let reader = ResponseReader {
             masks: &self.masks,
             body_max: response_max,
             deadline,
             now: (self.clock)(),
             name: &self.name,
         };
-        Ok(reading.read(response).await)
+        Ok(reader.read(response).await)
     }
 
     async fn attempt(
@@ -198,7 +199,7 @@ impl EndpointClient {
             Ok(Ok(response)) => Ok(response),
             Ok(Err(error)) => Err(classify(
                 &error,
-                self.shows_certificate,
+                self.has_certificate,
                 self.timeout.min(CONNECT_TIMEOUT),
                 &self.masks,
             )),
@@ -229,8 +230,8 @@ impl EndpointClient {
 }
 
 impl Endpoint {
-    /// Masks the credentials in all output from here on. The values of `${env:…}` and `${file:…}`
-    /// are masked by whoever resolves them, under any name.
+    /// Masks the credentials in all output from here on. The code that resolves `${env:…}` and
+    /// `${file:…}` masks their values, whatever their names.
     fn mask_credentials(&self) {
         let mask = |secret: &Secret| {
             // In `Splunk TOKEN` and `Bearer TOKEN`, the token alone is a secret, too.

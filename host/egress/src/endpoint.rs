@@ -14,7 +14,7 @@ pub struct Endpoint {
     pub name: String,
     /// `https://` or `http://`. A secret, because it may contain a token.
     pub url: Secret,
-    /// For session recordings. `None`: `url`.
+    /// URL for session recordings. `None`: `url`.
     pub session_url: Option<Secret>,
     /// The authorities that may sign the receiver's certificate. `None`: the platform's.
     pub ca: Option<Pem>,
@@ -23,7 +23,7 @@ pub struct Endpoint {
     /// Applied after the sink's headers, which they replace.
     pub headers: Vec<(String, Secret)>,
     pub auth: Auth,
-    /// From the start of an attempt to the end of the answer, connecting included.
+    /// Time from the start of an attempt to the end of the answer, including connecting.
     pub timeout: Duration,
     /// Most requests at the same time, and most connections.
     pub connections: usize,
@@ -66,9 +66,9 @@ pub enum Auth {
     Bearer(Secret),
     /// `Authorization: Basic …` (RFC 7617).
     Basic { user: String, password: Secret },
-    /// A header of the receiver's own, `Authorization` with another scheme included.
+    /// Another header of the receiver, or `Authorization` with another scheme.
     Header { name: String, value: Secret },
-    /// A parameter of the URL's query.
+    /// A query parameter of the URL.
     Query { name: String, value: Secret },
 }
 

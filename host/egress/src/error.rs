@@ -63,9 +63,11 @@ impl SendError {
                  check `tls`",
             ),
             SendError::Connect(_) => {
-                Some("check host and port of the URL, and that the receiver runs")
+                Some("check the host and port of the URL, and that the receiver is running")
             }
-            SendError::Timeout(_) => Some("check the port of the URL, and firewalls on the way"),
+            SendError::Timeout(_) => {
+                Some("check the port of the URL, and any firewalls in between")
+            }
             SendError::Tls { .. } | SendError::Request(_) | SendError::Other(_) => None,
         }
     }
@@ -76,15 +78,15 @@ impl SendError {
     }
 }
 
-/// Turns the HTTP client's error into ours.
+/// Converts an error of the HTTP client.
 pub fn classify(
     error: &reqwest::Error,
-    shows_certificate: bool,
+    has_certificate: bool,
     timeout: Duration,
     masks: &Masks,
 ) -> SendError {
     if let Some(error) = find::<rustls::Error>(error) {
-        return tls(error, shows_certificate);
+        return tls(error, has_certificate);
     }
     if error.is_timeout() {
         return SendError::Timeout(timeout);
@@ -92,7 +94,7 @@ pub fn classify(
     let io = find::<io::Error>(error);
     if error.is_connect() {
         let reason = io.map_or_else(|| innermost(error).to_string(), io::Error::to_string);
-        // The connector reports a time-out like this.
+        // The connector reports a time-out in this way.
         return if io.is_some_and(|io| io.kind() == io::ErrorKind::TimedOut) {
             SendError::Timeout(timeout)
         } else if io.is_some_and(is_closed) {
@@ -126,10 +128,10 @@ fn text(reason: &str, masks: &Masks) -> String {
     escape(&masks.mask(reason), LINE_MAX).into_owned()
 }
 
-fn tls(error: &rustls::Error, shows_certificate: bool) -> SendError {
+fn tls(error: &rustls::Error, has_certificate: bool) -> SendError {
     use rustls::Error::{AlertReceived, InvalidCertificate};
     let (refused_by, message) = match error {
-        AlertReceived(alert) => return alerted(*alert, shows_certificate),
+        AlertReceived(alert) => return alerted(*alert, has_certificate),
         InvalidCertificate(error) => (
             Party::Us,
             format!(
@@ -156,17 +158,18 @@ fn tls(error: &rustls::Error, shows_certificate: bool) -> SendError {
     }
 }
 
-fn alerted(alert: AlertDescription, shows_certificate: bool) -> SendError {
+fn alerted(alert: AlertDescription, has_certificate: bool) -> SendError {
     use AlertDescription as Alert;
     let (refused_by, message) = match alert {
         Alert::CertificateRequired => (
             Party::Receiver,
-            "the receiver demands a client certificate".into(),
+            "the receiver requires a client certificate".into(),
         ),
         // Before TLS 1.3, the alert for a missing client certificate.
-        Alert::HandshakeFailure if !shows_certificate => (
+        Alert::HandshakeFailure if !has_certificate => (
             Party::Receiver,
-            "the receiver ended the TLS handshake; it probably demands a client certificate".into(),
+            "the receiver ended the TLS handshake; it probably requires a client certificate"
+                .into(),
         ),
         Alert::BadCertificate
         | Alert::UnsupportedCertificate
@@ -177,7 +180,7 @@ fn alerted(alert: AlertDescription, shows_certificate: bool) -> SendError {
         | Alert::AccessDenied
         | Alert::DecryptError
         | Alert::HandshakeFailure => {
-            let whom = if shows_certificate {
+            let whom = if has_certificate {
                 "the client certificate"
             } else {
                 "a connection without a client certificate"
@@ -241,7 +244,7 @@ fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a 
     None
 }
 
-/// The outer errors of the client repeat the URL; the innermost one states the cause.
+/// The innermost error, which states the cause. The outer ones contain the URL.
 fn innermost<'a>(error: &'a (dyn Error + 'static)) -> &'a (dyn Error + 'static) {
     let mut error = error;
     while let Some(source) = error.source() {

@@ -1,12 +1,12 @@
 //! Sends the requests that sinks encode. No other crate sends events over HTTP.
 //!
-//! It owns the receiver's address, TLS, credentials, connections and pace, so that a sink needs
-//! none of them. It does not retry: [`EndpointClient::send`] tries once and reports what happened;
-//! [`StatusClass`] says what a pipeline does about it.
+//! It owns the receiver's address, TLS, credentials, connections and rate, so that a sink needs
+//! none of them. It does not retry: [`EndpointClient::send`] tries once and returns the result, and
+//! [`StatusClass`] says how a pipeline handles it.
 //!
-//! - A guest's request chooses neither the authority nor the credentials: the operator's are applied
-//!   after it and win.
-//! - TLS sessions are never resumed. Fluentd, Fluent Bit and Vector demand client certificates
+//! - A guest's request cannot choose the authority or the credentials: the operator's are applied
+//!   last.
+//! - TLS sessions are never resumed. Fluentd, Fluent Bit and Vector require client certificates
 //!   without setting a session id context, and OpenSSL then refuses every resumed session with
 //!   alert 80.
 //! - Answers are masked for known secrets before anyone else reads them.
@@ -26,5 +26,5 @@ pub use client::EndpointClient;
 pub use endpoint::{Auth, ClientCertificate, Endpoint, EndpointError, Pem};
 pub use error::{Party, SendError};
 pub use lockgate_model::Secret;
-pub use rate::{Pace, Rate};
+pub use rate::{RateLimiter, TokenBucket};
 pub use status::StatusClass;

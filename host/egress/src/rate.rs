@@ -3,30 +3,30 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-/// Limits the average number of events per second, whatever the sizes of the requests.
+/// Limits the average number of events per second.
 ///
-/// A token bucket that may go into debt: a request larger than the bucket is let through, and the
-/// next one waits longer, so that no request is too large to be sent. The clock is an argument.
+/// A token bucket that may go into debt: a request larger than the bucket passes, and the next one
+/// waits longer, so that no request is too large to be sent. The clock is an argument.
 #[derive(Clone, Debug)]
-pub struct Pace {
+pub struct TokenBucket {
     per_second: f64,
-    /// When all requests so far are paid for, in seconds since the first use.
+    /// When the debt of all requests so far is paid off, in seconds on the caller's clock.
     paid_at: f64,
 }
 
-impl Pace {
+impl TokenBucket {
     /// The capacity of the bucket, in seconds of its rate.
     pub const BURST: Duration = Duration::from_secs(1);
 
-    /// `per_second`: events; at least one in about eleven days.
+    /// `per_second`: events, at least one in about eleven days.
     pub fn new(per_second: f64) -> Self {
-        Pace {
+        TokenBucket {
             per_second: per_second.max(1e-6),
             paid_at: f64::NEG_INFINITY,
         }
     }
 
-    /// Reserves room for `events` and returns how long to wait before sending them. `now`: time
+    /// Reserves tokens for `events` and returns how long to wait before sending them. `now`: time
     /// since any fixed point.
     pub fn take(&mut self, now: Duration, events: usize) -> Duration {
         let now = now.as_secs_f64();
@@ -36,19 +36,19 @@ impl Pace {
     }
 }
 
-/// A [`Pace`] shared by a pipeline's requests, on the runtime's clock.
+/// A [`TokenBucket`] shared by a pipeline's requests, on the runtime's clock.
 #[derive(Debug)]
-pub struct Rate {
+pub struct RateLimiter {
     started: Instant,
-    pace: Mutex<Pace>,
+    bucket: Mutex<TokenBucket>,
 }
 
-impl Rate {
+impl RateLimiter {
     /// `per_second`: events.
     pub fn new(per_second: f64) -> Self {
-        Rate {
+        RateLimiter {
             started: Instant::now(),
-            pace: Mutex::new(Pace::new(per_second)),
+            bucket: Mutex::new(TokenBucket::new(per_second)),
         }
     }
 
@@ -57,7 +57,7 @@ impl Rate {
     pub async fn take(&self, events: usize) {
         let now = Instant::now();
         let wait = self
-            .pace
+            .bucket
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .take(now - self.started, events);
@@ -75,7 +75,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn requests_wait_for_their_turn() {
-        let rate = Rate::new(1000.0);
+        let rate = RateLimiter::new(1000.0);
         let started = Instant::now();
         let mut sent = Vec::new();
         for _ in 0..5 {
@@ -90,7 +90,7 @@ mod tests {
         assert_eq!(
             idle.elapsed().as_millis(),
             2000,
-            "a minute of idling buys one second, not sixty"
+            "a minute of idling earns one second, not sixty"
         );
     }
 
@@ -100,15 +100,15 @@ mod tests {
             per_second in 1.0f64..5000.0,
             requests in prop::collection::vec((0u64..3000, 1usize..800), 1..60),
         ) {
-            let mut pace = Pace::new(per_second);
+            let mut bucket = TokenBucket::new(per_second);
             let (mut now, mut sent) = (Duration::ZERO, Vec::new());
             for (pause, events) in requests {
                 now += Duration::from_millis(pause);
-                now += pace.take(now, events);
+                now += bucket.take(now, events);
                 sent.push((now.as_secs_f64(), events as f64));
             }
             for first in 0..sent.len() {
-                // Everything but the last request of a window, which may be of any size.
+                // The last request of a window may have any size, so it is not counted.
                 let mut events = 0.0;
                 for last in first + 1..sent.len() {
                     events += sent[last - 1].1;

@@ -1,4 +1,4 @@
-/// What the status of an answer means, unless the sink says otherwise.
+/// The meaning of an answer's status, unless the sink overrides it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatusClass {
     /// The receiver has the documents.
@@ -8,16 +8,17 @@ pub enum StatusClass {
     /// The operator must act, at one end or the other: hold, back off, and report that the pipeline
     /// is not ready. Nothing is dropped.
     NotReady,
-    /// The receiver refuses some of the documents: bisect to find them. TLS may also be the cause
-    /// (nginx answers 400 to a client without a certificate), so a document is dead-lettered only
-    /// after another one was accepted.
+    /// The receiver refuses some of the documents: bisect to find them. TLS may also be the cause,
+    /// because nginx answers 400 to a client without a certificate. So a document is dead-lettered
+    /// only after another one has been accepted.
     Refused,
     /// More than the receiver takes at once: split, and remember the size.
     TooLarge,
 }
 
 impl StatusClass {
-    /// The failure table of ARCHITECTURE.md. Redirects are not followed: they mean a wrong address.
+    /// Follows the failure table of ARCHITECTURE.md. Redirects are not followed, because they mean
+    /// a wrong address.
     pub fn of(status: u16) -> StatusClass {
         match status {
             200..=299 => StatusClass::Delivered,

@@ -17,7 +17,7 @@ pub struct Target {
 }
 
 impl Target {
-    /// `setting`: the key in messages. `credential`: a parameter to append to the URL's own.
+    /// `setting`: the key to name in messages. `credential`: a query parameter to append.
     pub fn parse(
         setting: &'static str,
         url: &str,
@@ -72,12 +72,13 @@ impl Target {
         &self.names
     }
 
-    /// The operator's path, then `suffix`; the guest's query, then the operator's.
+    /// The URL of a request: the operator's path, then `suffix`; the guest's query, then the
+    /// operator's.
     ///
     /// # Errors
-    /// The rule that the request breaks. A parameter of the operator's query cannot be repeated:
-    /// some receivers use the first of two parameters with one name, and a guest must not choose
-    /// whose token is used.
+    /// Returns the rule that the request breaks. A parameter of the operator's query cannot be
+    /// repeated: some receivers use the first of two parameters with the same name, and a guest
+    /// must not choose the token.
     pub fn join(&self, suffix: &str, query: &[(String, String)]) -> Result<Url, String> {
         if let Some((name, _)) = query.iter().find(|(name, _)| self.names.contains(name)) {
             return Err(format!(
@@ -98,7 +99,7 @@ impl Target {
         let mark = if query.is_empty() { "" } else { "?" };
         let url = Url::parse(&format!("{}{path}{mark}{}", self.origin, query.join("&")))
             .map_err(|error| error.to_string())?;
-        // Two harmless parts can form `..` or `.` together, which parsing has then resolved.
+        // Two harmless parts can together form `..` or `.`, which parsing resolves.
         if url.path() != path || url.fragment().is_some() {
             return Err(
                 "the path suffix and the end of the operator's path form `.` or `..`".into(),
@@ -137,7 +138,7 @@ mod tests {
                 &[],
                 "https://xn--bcher-kva.xn--fa-hia.example/x",
             ),
-            // Text appended to `https://h` without a path would name another host.
+            // Without a path, text appended to `https://h` would name another host.
             ("https://h", ".evil.example", &[], "https://h/.evil.example"),
             (
                 "https://h:8443/session",

@@ -8,9 +8,9 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::{ClientCertificate, EndpointError, Pem};
 
-/// Which authorities a receiver's certificate is checked against.
+/// The authorities that may sign a receiver's certificate.
 pub enum Authorities<'a> {
-    /// These, and no others.
+    /// Only these.
     Given(&'a Pem),
     Platform,
     /// None: the endpoint does not use TLS.
@@ -79,7 +79,7 @@ fn certificates(pem: &Pem) -> Result<Vec<CertificateDer<'static>>, EndpointError
 
 fn private_key(pem: &Pem) -> Result<PrivateKeyDer<'static>, EndpointError> {
     PrivateKeyDer::from_pem_slice(&pem.text).map_err(|error| match error {
-        // PKCS #8 has it in its label, older formats in a header.
+        // In PKCS #8 the word is in the label, in older formats in a header.
         _ if String::from_utf8_lossy(&pem.text).contains("ENCRYPTED") => {
             EndpointError::EncryptedKey(pem.file.clone())
         }

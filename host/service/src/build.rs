@@ -6,7 +6,9 @@ use std::time::Duration;
 use lockgate_config::{
     Auth, Database, Issue, Lookup, Order, Pipeline, Plugin, Report, Sink, Wasi, With,
 };
-use lockgate_egress::{ClientCertificate, Endpoint, EndpointClient, EndpointError, Pem, Rate};
+use lockgate_egress::{
+    ClientCertificate, Endpoint, EndpointClient, EndpointError, Pem, RateLimiter,
+};
 use lockgate_lookup::{DatabaseKind, Databases, Grant};
 use lockgate_model::{FeedKind, Masks};
 use lockgate_registry::{Artifact, CodeDir, resolve};
@@ -31,7 +33,7 @@ pub struct BuiltPipeline {
     pub(crate) stages: Vec<BuiltStage>,
     pub(crate) sink: BoundSink,
     pub(crate) client: Arc<EndpointClient>,
-    pub(crate) rate: Option<Arc<Rate>>,
+    pub(crate) rate: Option<Arc<RateLimiter>>,
     pub(crate) queue: Queue,
     pub(crate) memory: MemoryShare,
     pub(crate) cpu_budget: Duration,
@@ -266,10 +268,11 @@ impl PipelineBuilder {
                 rules,
             },
             client: Arc::new(client),
-            rate: sink
-                .rate
-                .events
-                .map(|rate| Arc::new(Rate::new(rate.events as f64 / rate.per.as_secs_f64()))),
+            rate: sink.rate.events.map(|rate| {
+                Arc::new(RateLimiter::new(
+                    rate.events as f64 / rate.per.as_secs_f64(),
+                ))
+            }),
             queue,
             memory: self.memory.share(),
             cpu_budget,

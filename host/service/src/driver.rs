@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lockgate_egress::{EndpointClient, Rate, SendError};
+use lockgate_egress::{EndpointClient, RateLimiter, SendError};
 use lockgate_engine::{
     Action, ConditionChange, Documents, EndpointIndex, Input, OutgoingRequest, Pipeline,
     SendFailure, StreamIndex, Uptime,
@@ -44,7 +44,7 @@ pub(crate) struct Driver<L> {
     pub(crate) stages: Vec<lockgate_runtime::Stage>,
     pub(crate) sink: BoundSink,
     pub(crate) client: Arc<EndpointClient>,
-    pub(crate) rate: Option<Arc<Rate>>,
+    pub(crate) rate: Option<Arc<RateLimiter>>,
     pub(crate) queue: Queue,
     pub(crate) memory: MemoryShare,
     pub(crate) current: Arc<tokio::sync::Mutex<Current>>,
@@ -66,7 +66,7 @@ struct Shared<L> {
     ledger: L,
     streams: Vec<Arc<str>>,
     client: Arc<EndpointClient>,
-    rate: Option<Arc<Rate>>,
+    rate: Option<Arc<RateLimiter>>,
     queue: Queue,
     sink: BoundSink,
     response_max: usize,

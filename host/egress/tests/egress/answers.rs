@@ -1,4 +1,4 @@
-//! What is made of a receiver's answers.
+//! How a receiver's answers are read.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,7 +10,7 @@ use lockgate_model::request::Response;
 use crate::receiver::{Answer, Receiver, answer};
 use crate::{checked, client, post, request};
 
-/// What the sink sees of `answer`, with `hunter22` as the operator's token.
+/// The answer as the sink sees it, with `hunter22` as the operator's token.
 async fn sees(
     answer: impl Fn() -> Answer + Clone + Send + Sync + 'static,
     response_max: usize,
@@ -103,7 +103,7 @@ async fn a_body_is_cut_at_the_size_that_the_sink_wants() {
 }
 
 #[tokio::test]
-async fn secrets_are_masked_before_anybody_sees_them() {
+async fn secrets_in_answers_are_masked() {
     let echo = || {
         let mut answer = answer(400, "you sent `Bearer hunter22` and hunter22");
         answer

@@ -1,4 +1,4 @@
-//! Connections: how many, how long, and what happens when they end.
+//! Connections: how many there are, how long they last, and what happens when they end.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -15,7 +15,7 @@ use crate::{checked, client, post, request};
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: keep-alive\r\n\r\n";
 
-/// Hands every connection, with its number from 0, to `talk`.
+/// Passes every connection, with its number from 0, to `talk`.
 async fn raw<F: Future<Output = ()> + Send + 'static>(
     talk: impl Fn(usize, TcpStream) -> F + Send + 'static,
 ) -> String {
@@ -30,7 +30,7 @@ async fn raw<F: Future<Output = ()> + Send + 'static>(
     url
 }
 
-/// Reads one request with a body of two bytes. False at the end of the connection.
+/// Reads one request with a body of two bytes. Returns false at the end of the connection.
 async fn read_request(socket: &mut TcpStream) -> bool {
     let mut read = Vec::new();
     while !read.ends_with(b"\r\n\r\n[]") {
@@ -53,10 +53,10 @@ async fn send(client: &EndpointClient) -> Result<u16, SendError> {
 }
 
 #[tokio::test]
-async fn an_idle_connection_that_was_closed_costs_nothing() {
+async fn a_closed_idle_connection_is_replaced() {
     let connections = Arc::new(AtomicUsize::new(0));
     let seen = connections.clone();
-    // Closes every connection after one answer that promised to keep it.
+    // Closes every connection after one answer, although the answer says `keep-alive`.
     let url = raw(move |_, mut socket| {
         seen.fetch_add(1, SeqCst);
         async move {
@@ -73,8 +73,8 @@ async fn an_idle_connection_that_was_closed_costs_nothing() {
 }
 
 #[tokio::test]
-async fn a_request_on_a_connection_that_ends_meanwhile_is_sent_again_on_a_fresh_one() {
-    // The first three connections answer once, all at the same time, and then take a second request
+async fn a_request_on_a_connection_that_is_closed_is_sent_again_on_a_fresh_one() {
+    // The first three connections answer once, all at the same time, and then read a second request
     // without answering it.
     let met = Arc::new(Barrier::new(3));
     let unanswered = Arc::new(AtomicUsize::new(0));
@@ -112,7 +112,7 @@ async fn a_request_on_a_connection_that_ends_meanwhile_is_sent_again_on_a_fresh_
 }
 
 #[tokio::test]
-async fn a_receiver_that_never_answers_is_asked_once() {
+async fn a_receiver_that_never_answers_gets_the_request_once() {
     let connections = Arc::new(AtomicUsize::new(0));
     let seen = connections.clone();
     let url = raw(move |_, mut socket| {
@@ -126,12 +126,12 @@ async fn a_receiver_that_never_answers_is_asked_once() {
     assert_eq!(
         connections.load(SeqCst),
         1,
-        "no connection was idle, so that there is nothing to send again"
+        "no connection was idle, so the request is not sent again"
     );
 }
 
 #[tokio::test]
-async fn a_receiver_that_keeps_silent_times_out() {
+async fn a_silent_receiver_times_out() {
     let url = raw(|_, mut socket| async move { while read_request(&mut socket).await {} }).await;
     let timeout = Duration::from_millis(200);
     assert_eq!(
@@ -141,7 +141,7 @@ async fn a_receiver_that_keeps_silent_times_out() {
 }
 
 #[tokio::test]
-async fn an_answer_whose_body_stops_is_an_answer() {
+async fn an_answer_with_an_incomplete_body_is_valid() {
     let url = raw(|_, mut socket| async move {
         read_request(&mut socket).await;
         socket
@@ -167,8 +167,8 @@ async fn an_answer_whose_body_stops_is_an_answer() {
 }
 
 #[tokio::test]
-async fn an_answer_that_comes_before_the_whole_body_was_sent_is_seen() {
-    // As Fluentd does with a body over its limit: answers, and reads no further.
+async fn an_answer_before_the_end_of_the_request_body_is_read() {
+    // Like Fluentd with a body over its limit, answers without reading the rest.
     let url = raw(|_, mut socket| async move {
         let mut head = vec![0; 1000];
         assert!(socket.read(&mut head).await.unwrap() > 0);
@@ -179,7 +179,7 @@ async fn an_answer_that_comes_before_the_whole_body_was_sent_is_seen() {
             .await
             .unwrap();
         socket.shutdown().await.unwrap();
-        // A close with unread data would reset the connection and lose the answer on its way.
+        // Closing with unread data would reset the connection and lose the answer.
         while socket.read(&mut head).await.unwrap_or(0) > 0 {}
     })
     .await;
@@ -196,7 +196,7 @@ async fn an_answer_that_comes_before_the_whole_body_was_sent_is_seen() {
 }
 
 #[tokio::test]
-async fn a_port_where_nobody_listens_cannot_be_reached() {
+async fn a_closed_port_cannot_be_reached() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!(
         "http://{}/hunter22?token=hunter22",
@@ -249,8 +249,8 @@ async fn no_more_connections_than_allowed_are_opened() {
     );
     let log = receiver.log();
     assert_eq!(
-        (log.at_once, log.connections),
+        (log.max_concurrent, log.connections),
         (2, 2),
-        "and they are kept for the next request"
+        "the connections are reused"
     );
 }

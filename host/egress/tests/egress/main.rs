@@ -1,4 +1,4 @@
-//! Starts real receivers on loopback sockets, over real TLS, and sends to them.
+//! Sends requests to real receivers on loopback sockets, over real TLS.
 
 mod answers;
 mod certs;

@@ -1,5 +1,5 @@
-//! A real OpenSSL server that demands client certificates and has no session id context, as
-//! Fluentd, Fluent Bit and Vector have none: it ends every resumed connection with alert 80.
+//! A real OpenSSL server that requires client certificates and sets no session id context, like
+//! Fluentd, Fluent Bit and Vector. It ends every resumed connection with alert 80.
 
 use std::fs;
 use std::path::Path;
@@ -14,25 +14,26 @@ use lockgate_model::FeedKind;
 use tokio_rustls::TlsConnector;
 
 use crate::certs::{Authority, Leaf};
-use crate::tls::{exchange, usual_client};
+use crate::tls::{default_client, exchange};
 use crate::{checked, client, post, request};
 
-/// `openssl s_server`, answering what is typed into it: here, `200` to each request.
+/// `openssl s_server`, which sends whatever is written to its standard input: here, `200` after
+/// each request.
 struct OpenSsl {
     process: Child,
     port: u16,
 }
 
 impl OpenSsl {
-    /// None where there is no `openssl`.
-    fn start(folder: &Path, authority: &Authority, version: &str) -> Option<OpenSsl> {
+    /// `None` if `openssl` is not installed.
+    fn start(dir: &Path, authority: &Authority, version: &str) -> Option<OpenSsl> {
         let Leaf { cert, key } = authority.server();
         for (name, text) in [
             ("ca.crt", &authority.pem),
             ("server.crt", &cert),
             ("server.key", &key),
         ] {
-            fs::write(folder.join(name), text).unwrap();
+            fs::write(dir.join(name), text).unwrap();
         }
         let process = Command::new("openssl")
             .args([
@@ -54,7 +55,7 @@ impl OpenSsl {
                 "-context",
                 "",
             ])
-            .current_dir(folder)
+            .current_dir(dir)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -91,11 +92,11 @@ impl Drop for OpenSsl {
     }
 }
 
-/// Ends with the server's output.
+/// Answers each request, until the end of the server's output.
 fn respond(mut lines: BufReader<ChildStdout>, mut stdin: ChildStdin) -> io::Result<()> {
     let mut line = Vec::new();
     while lines.read_until(b'\n', &mut line)? > 0 {
-        // The server shows what arrives; the head's last line is empty.
+        // The server prints what it receives. An empty line ends the head.
         if line == b"\r\n" {
             stdin
                 .write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")?;
@@ -106,12 +107,12 @@ fn respond(mut lines: BufReader<ChildStdout>, mut stdin: ChildStdin) -> io::Resu
 }
 
 #[tokio::test]
-async fn openssl_without_a_session_id_context_takes_connection_after_connection() {
+async fn openssl_without_a_session_id_context_accepts_several_connections() {
     let authority = Authority::new("both");
     for version in ["-tls1_2", "-tls1_3"] {
-        let folder = tempfile::tempdir().unwrap();
-        let Some(server) = OpenSsl::start(folder.path(), &authority, version) else {
-            eprintln!("there is no `openssl` on this machine: not tested");
+        let dir = tempfile::tempdir().unwrap();
+        let Some(server) = OpenSsl::start(dir.path(), &authority, version) else {
+            eprintln!("skipped: `openssl` is not installed");
             return;
         };
         let Leaf { cert, key } = authority.sign("lockgate", |_| {});
@@ -137,8 +138,8 @@ async fn openssl_without_a_session_id_context_takes_connection_after_connection(
             );
         }
 
-        // What it protects from: the usual client is refused on its second connection.
-        let connector = TlsConnector::from(Arc::new(usual_client(&authority)));
+        // Without this protection, rustls' default client is refused on its second connection.
+        let connector = TlsConnector::from(Arc::new(default_client(&authority)));
         exchange(&connector, server.port).await.unwrap();
         let error = exchange(&connector, server.port)
             .await

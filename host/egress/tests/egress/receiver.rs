@@ -23,7 +23,7 @@ use crate::certs::{Authority, Leaf};
 
 pub const BOTH: &[&SupportedProtocolVersion] = &[&version::TLS12, &version::TLS13];
 
-/// A receiver on a socket of its own, until it is dropped.
+/// A receiver on its own socket, until it is dropped.
 pub struct Receiver {
     pub addr: SocketAddr,
     log: Arc<Mutex<Log>>,
@@ -36,21 +36,21 @@ pub struct Log {
     pub handshakes: Vec<HandshakeKind>,
     /// TLS errors that the receiver saw.
     pub tls_errors: Vec<String>,
-    pub requests: Vec<Seen>,
-    now: usize,
-    /// The most requests that were being answered at one time.
-    pub at_once: usize,
+    pub requests: Vec<ReceivedRequest>,
+    concurrent: usize,
+    /// The most requests handled at the same time.
+    pub max_concurrent: usize,
 }
 
 #[derive(Clone, Debug)]
-pub struct Seen {
+pub struct ReceivedRequest {
     pub method: String,
     pub uri: String,
     pub headers: Vec<(String, String)>,
     pub body: Bytes,
 }
 
-impl Seen {
+impl ReceivedRequest {
     pub fn header(&self, name: &str) -> Vec<&str> {
         self.headers
             .iter()
@@ -69,8 +69,8 @@ pub fn answer(status: u16, body: impl Into<Bytes>) -> Answer {
         .unwrap()
 }
 
-/// Demands a certificate of `clients`, if given. Hands out tickets and remembers sessions, as
-/// servers do.
+/// Requires a certificate of `clients`, if given. Issues session tickets and caches sessions, like
+/// most servers.
 pub fn server_config(
     leaf: &Leaf,
     clients: Option<&Authority>,
@@ -108,7 +108,7 @@ pub fn server_config(
 impl Receiver {
     pub async fn start<F>(
         tls: Option<ServerConfig>,
-        answer: impl Fn(Seen) -> F + Send + Sync + 'static,
+        answer: impl Fn(ReceivedRequest) -> F + Send + Sync + 'static,
     ) -> Receiver
     where
         F: Future<Output = Answer> + Send + 'static,
@@ -162,7 +162,7 @@ impl Drop for Receiver {
 async fn serve<S, A, F>(socket: S, log: Arc<Mutex<Log>>, answer: Arc<A>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    A: Fn(Seen) -> F + Send + Sync + 'static,
+    A: Fn(ReceivedRequest) -> F + Send + Sync + 'static,
     F: Future<Output = Answer> + Send + 'static,
 {
     let service = service_fn(move |request: Request<Incoming>| {
@@ -172,7 +172,7 @@ where
             let text = |value: &hyper::header::HeaderValue| {
                 String::from_utf8_lossy(value.as_bytes()).into_owned()
             };
-            let seen = Seen {
+            let seen = ReceivedRequest {
                 method: head.method.to_string(),
                 uri: head.uri.to_string(),
                 headers: head
@@ -189,11 +189,11 @@ where
             {
                 let mut log = log.lock().unwrap();
                 log.requests.push(seen.clone());
-                log.now += 1;
-                log.at_once = log.at_once.max(log.now);
+                log.concurrent += 1;
+                log.max_concurrent = log.max_concurrent.max(log.concurrent);
             }
             let answer = answer(seen).await;
-            log.lock().unwrap().now -= 1;
+            log.lock().unwrap().concurrent -= 1;
             Ok::<_, Infallible>(answer)
         }
     });

@@ -1,11 +1,11 @@
-//! What of a request is the sink's, and what the operator's.
+//! Which parts of a request the sink controls, and which the operator.
 
 use lockgate_egress::{Auth, Endpoint, EndpointError, SendError};
 use lockgate_egress::{EndpointClient, Secret};
 use lockgate_model::FeedKind;
 use lockgate_model::request::{Request, RequestRules, Violation};
 
-use crate::receiver::{Receiver, Seen, answer};
+use crate::receiver::{ReceivedRequest, Receiver, answer};
 use crate::{checked, client, post, request};
 
 /// Sends one request to a receiver at `path` and returns what arrived.
@@ -13,7 +13,7 @@ async fn arrives(
     path: &str,
     change: impl FnOnce(&mut Endpoint),
     request: Request,
-) -> Result<Seen, SendError> {
+) -> Result<ReceivedRequest, SendError> {
     let receiver = Receiver::start(None, async |_| answer(200, "")).await;
     let client = client(&receiver.url("http", path), change);
     post(&client, &checked(&client, request), FeedKind::Audit, 100).await?;
@@ -22,7 +22,7 @@ async fn arrives(
 }
 
 #[tokio::test]
-async fn a_request_arrives_as_the_sink_made_it() {
+async fn a_request_arrives_as_the_sink_wrote_it() {
     let mut sent = request("[{\"user\":\"${secret:token}\"}]");
     sent.method = "PUT".into();
     sent.path_suffix = "/test.log".into();
@@ -66,7 +66,7 @@ async fn a_request_arrives_as_the_sink_made_it() {
 }
 
 #[tokio::test]
-async fn the_operators_headers_and_credentials_are_put_over_the_sinks() {
+async fn the_operators_headers_and_credentials_replace_the_sinks() {
     let header = |name: &str, value: &str| Auth::Header {
         name: name.into(),
         value: Secret::new(value),
@@ -115,8 +115,8 @@ async fn the_operators_headers_and_credentials_are_put_over_the_sinks() {
         );
     }
 
-    // `check` refuses the sink's header; should a pipeline forget to pass the names, the operator's
-    // still wins.
+    // `check` refuses the sink's header. Even if a pipeline does not pass the names, the operator's
+    // header wins.
     let receiver = Receiver::start(None, async |_| answer(200, "")).await;
     let client = client(&receiver.url("http", ""), |endpoint| {
         endpoint.headers = vec![("X-Tenant".into(), Secret::new("ours"))]
@@ -177,7 +177,7 @@ async fn recordings_go_to_the_session_url() {
 }
 
 #[tokio::test]
-async fn a_sink_cannot_take_the_operators_parameter() {
+async fn a_sink_cannot_replace_the_operators_parameter() {
     let receiver = Receiver::start(None, async |_| answer(200, "")).await;
     let client = client(&receiver.url("http", "/?tok%65n=hunter22"), |endpoint| {
         endpoint.session_url = Some(Secret::new(receiver.url("http", "/session?tenant=1")));
@@ -193,7 +193,7 @@ async fn a_sink_cannot_take_the_operators_parameter() {
         sent.clone().check(&client.request_rules(&[])),
         Err(Violation::QueryName("token".into()))
     );
-    // Should a pipeline forget to pass the names, nothing is sent all the same.
+    // Even if a pipeline does not pass the names, nothing is sent.
     let sent = sent.check(&RequestRules::default()).unwrap();
     assert_eq!(
         post(&client, &sent, FeedKind::Audit, 0).await,
@@ -219,7 +219,7 @@ async fn the_operator_allows_further_headers() {
 }
 
 #[test]
-fn endpoints_that_cannot_work_are_refused_without_showing_them() {
+fn errors_about_unusable_endpoints_contain_no_secret() {
     let endpoint = |url: &str| Endpoint::new("siem", Secret::new(url));
     let with_header = |name: &str, value: &str| {
         let mut endpoint = endpoint("http://localhost/");

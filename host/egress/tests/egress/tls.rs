@@ -1,4 +1,4 @@
-//! Who trusts whom.
+//! Trust between the host and a receiver.
 
 use std::sync::Arc;
 
@@ -37,7 +37,7 @@ async fn deliver(
 }
 
 #[tokio::test]
-async fn a_receiver_that_demands_a_client_certificate_gets_it() {
+async fn a_receiver_that_requires_a_client_certificate_gets_it() {
     let (ours, theirs) = (Authority::new("clients"), Authority::new("servers"));
     for versions in VERSIONS {
         let trusted = |endpoint: &mut Endpoint| {
@@ -68,8 +68,8 @@ async fn a_missing_or_foreign_client_certificate_is_the_receivers_refusal() {
             (None, "client certificate"),
             (Some(foreign.client()), "refused the client certificate"),
         ] {
-            // Small, and larger than what fits into the sockets: the refusal is then met while
-            // writing.
+            // A small body, and one larger than the socket buffers, so that the refusal arrives
+            // while writing.
             for body in [2, 8 << 20] {
                 let tls = server_config(&theirs.server(), Some(&ours), versions);
                 let change = |endpoint: &mut Endpoint| {
@@ -77,8 +77,8 @@ async fn a_missing_or_foreign_client_certificate_is_the_receivers_refusal() {
                     endpoint.client_certificate = client_certificate.clone();
                 };
                 let error = deliver(tls, change, body).await.unwrap_err();
-                // TLS 1.3 tells after the handshake, where the alert of a large request can be lost
-                // to a reset of the connection.
+                // TLS 1.3 refuses after the handshake. With a large request, a connection reset can
+                // then lose the alert.
                 let lost = versions != [&version::TLS12] && body > 2 && error == SendError::Closed;
                 assert!(
                     lost || matches!(
@@ -98,7 +98,7 @@ async fn a_missing_or_foreign_client_certificate_is_the_receivers_refusal() {
 }
 
 #[tokio::test]
-async fn a_receiver_that_cannot_prove_its_name_gets_nothing() {
+async fn a_receiver_with_an_invalid_certificate_gets_nothing() {
     let (known, unknown) = (Authority::new("known"), Authority::new("unknown"));
     let expired = known.sign("localhost", |params| {
         params.not_before = date_time_ymd(2020, 1, 1);
@@ -135,7 +135,7 @@ async fn a_receiver_that_cannot_prove_its_name_gets_nothing() {
 }
 
 #[tokio::test]
-async fn a_ca_of_the_operator_replaces_the_platforms() {
+async fn the_operators_ca_replaces_the_platforms() {
     let private = Authority::new("private");
     let error = deliver(server_config(&private.server(), None, BOTH), |_| {}, 2)
         .await
@@ -153,7 +153,7 @@ async fn a_ca_of_the_operator_replaces_the_platforms() {
 }
 
 #[tokio::test]
-async fn a_port_without_tls_is_told_apart() {
+async fn a_port_without_tls_is_recognised() {
     let receiver = Receiver::start(None, async |_| answer(200, "")).await;
     let client = client(&receiver.url("https", "/"), |endpoint| {
         endpoint.ca = Some(Authority::new("any").ca())
@@ -210,9 +210,9 @@ async fn sessions_are_never_resumed() {
         );
         assert_eq!(receiver.log().handshakes.len(), 5);
 
-        // The receiver itself would resume: a client with the usual settings does so on its second
+        // The receiver itself supports resumption: rustls' default client resumes on its second
         // connection.
-        let connector = TlsConnector::from(Arc::new(usual_client(&authority)));
+        let connector = TlsConnector::from(Arc::new(default_client(&authority)));
         for _ in 0..2 {
             exchange(&connector, receiver.addr.port()).await.unwrap();
         }
@@ -223,8 +223,8 @@ async fn sessions_are_never_resumed() {
     }
 }
 
-/// A client as rustls sets it up by default: it resumes sessions.
-pub fn usual_client(authority: &Authority) -> ClientConfig {
+/// rustls' default client, which resumes sessions.
+pub fn default_client(authority: &Authority) -> ClientConfig {
     use rustls_pki_types::pem::PemObject;
     let mut roots = tokio_rustls::rustls::RootCertStore::empty();
     roots
@@ -244,7 +244,7 @@ pub fn usual_client(authority: &Authority) -> ClientConfig {
     .unwrap()
 }
 
-/// One request on a connection of its own.
+/// Sends one request on a new connection.
 pub async fn exchange(connector: &TlsConnector, port: u16) -> std::io::Result<()> {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let socket = TcpStream::connect(("127.0.0.1", port)).await?;
