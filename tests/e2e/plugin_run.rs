@@ -274,11 +274,11 @@ fn a_line_is_an_event_or_is_told() {
         ),
         (
             "{",
-            "line 2 is no event: it ends in the middle; each line is one event, as `jq -c .` writes them",
+            "line 2 is no event: it is incomplete; each line is one event, as `jq -c .` writes them",
         ),
         (
             r#"{"event":"a","event":"b"}"#,
-            "line 2 is no event: the key `event` stands twice in an object",
+            "line 2 is no event: the key `event` occurs twice in an object",
         ),
         (
             r#"{"event":"a","x":"\ud800"}"#,

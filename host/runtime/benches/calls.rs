@@ -1,5 +1,5 @@
-//! What a call of the built-in plugins costs for 500 events of about 1 kB, with a fresh instance
-//! for each batch and with a kept one; for the filter also what the same code costs natively.
+//! The cost of a call of the built-in plugins for 500 events of about 1 kB, with a fresh instance
+//! for each batch and with a reused one. For the filter, also the cost of the same code natively.
 
 mod support;
 
@@ -15,7 +15,7 @@ fn main() {
     divan::main();
 }
 
-/// Heads only: keep or drop by the feed and the type.
+/// Without payloads: events are kept or dropped by feed and type.
 #[divan::bench(args = [false, true])]
 fn filter_heads(bencher: Bencher, reuse: bool) {
     filter(bencher, json!({ "skip": ["session.data"] }), reuse);
@@ -54,19 +54,19 @@ fn redact(bencher: Bencher, reuse: bool) {
         .bench_local(|| transform(&stage, &events));
 }
 
-/// By parts: payloads stay with the host, which looks at their `time`.
+/// With a body of parts: payloads stay with the host, which checks their `time`.
 #[divan::bench(args = [false, true])]
 fn fluentd_encode(bencher: Bencher, reuse: bool) {
     encode(bencher, json!({}), reuse);
 }
 
-/// With every payload copied in: the operator's `max-bytes` needs their sizes.
+/// With every payload copied to the guest, because the operator's `max-bytes` needs their sizes.
 #[divan::bench(args = [false, true])]
 fn fluentd_encode_payloads(bencher: Bencher, reuse: bool) {
     encode(bencher, json!({ "max-bytes": 1 << 30 }), reuse);
 }
 
-/// What the host does with the parts.
+/// The host assembles the parts.
 #[divan::bench]
 fn fluentd_assemble(bencher: Bencher) {
     let sink = sink("fluentd", json!({}), true);

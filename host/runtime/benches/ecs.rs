@@ -1,10 +1,11 @@
-//! What the ECS mapper costs an event, natively and as a component, by event type: `cargo bench -p
-//! lockgate-runtime --bench ecs`.
+//! The cost of the ECS mapper per event, natively and as a component, by event type: `cargo bench
+//! -p lockgate-runtime --bench ecs`.
 //!
-//! As the host runs it: a fresh instance for each batch of 500 events, configured anew, epochs on,
-//! nothing granted to look up; copying in and out and the check of every document count too. The
-//! events are the simulator's, or of a file: `… --bench ecs -- events.ndjson`. Figures are CPU time
-//! of the thread, the best of several rounds; native and component take turns, so noise meets both.
+//! The component runs as in the host: a fresh, configured instance for each batch of 500 events,
+//! epochs on, no look-ups granted. Copying data and checking every document counts, too. The events
+//! come from the simulator or from a file: `… --bench ecs -- events.ndjson`. Figures are CPU time
+//! of the thread, the best of several rounds. Native code and component alternate, so that noise
+//! affects both.
 
 mod support;
 
@@ -20,15 +21,15 @@ use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
 use support::{EVENTS, event, stage, transform};
 
-/// Of the simulator's.
+/// Events to generate.
 const GENERATED: u64 = 10_000;
 
-/// Each batch is mapped so often, natively and as a component.
+/// How often each batch is mapped, natively and as a component.
 const ROUNDS: usize = 7;
 
 type Native = ecs::mapper::Mapping<Granted>;
 
-/// Microseconds an event.
+/// Microseconds per event.
 struct Cost {
     native: f64,
     wasm: f64,
@@ -72,7 +73,7 @@ fn main() {
     let mut rows: Vec<_> = types
         .iter()
         .map(|(name, events)| {
-            // Full batches, as those of a busy pipeline.
+            // Full batches, as in a busy pipeline.
             let batch: Vec<&str> = events.iter().copied().cycle().take(EVENTS).collect();
             (
                 events.len(),
@@ -99,7 +100,7 @@ fn main() {
             wasm / native
         );
     }
-    // As they come, types mixed.
+    // In their original order, with types mixed.
     let events: Vec<&str> = events.iter().map(String::as_str).collect();
     let costs: Vec<Cost> = events
         .chunks_exact(EVENTS)
@@ -149,7 +150,7 @@ fn best(mut work: impl FnMut()) -> f64 {
     (0..100).map(|_| once()).fold(f64::INFINITY, f64::min)
 }
 
-/// Of this thread.
+/// CPU time of this thread, in microseconds.
 fn cpu_micros() -> f64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.tv_sec as f64 * 1e6 + time.tv_nsec as f64 / 1e3

@@ -1,5 +1,5 @@
-//! Memory of instances, linear and of tables: counted against each one's own limit and against a
-//! total that all share.
+//! Memory of instances, for linear memories and tables, counted against a limit per instance and
+//! against a total of all instances.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use crate::limits::{
     CORE_INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENT_BYTES, TABLE_ELEMENTS_MAX, TABLES_MAX,
 };
 
-/// Bytes of memory that all instances of an engine may have together.
+/// The memory that all instances of an engine may use together, in bytes.
 #[derive(Debug)]
 pub(crate) struct Budget {
     total: usize,
@@ -25,7 +25,7 @@ impl Budget {
         })
     }
 
-    /// True where less than half is left: then no instance is kept for reuse.
+    /// Whether less than half is left. Then no instance is kept for reuse.
     pub(crate) fn is_tight(&self) -> bool {
         self.used.load(Ordering::Relaxed) > self.total / 2
     }
@@ -46,23 +46,23 @@ impl Budget {
     }
 }
 
-/// Which limit an instance ran into.
+/// The limit that an instance has reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refused {
-    /// Its own: the component's doing.
+pub(crate) enum LimitHit {
+    /// Its own, which is the component's fault.
     Own,
-    /// The total: others' doing.
+    /// The total of all instances, which is not its fault.
     Total,
 }
 
-/// One instance's share of the budget. Growth beyond a limit is refused, not trapped: a guest with
-/// a garbage collector may recover.
+/// Counts the memory of one instance. Growth beyond a limit fails without a trap, because a guest
+/// with a garbage collector may recover.
 #[derive(Debug)]
 pub(crate) struct Meter {
     budget: Arc<Budget>,
     limit: usize,
     held: usize,
-    refused: Option<Refused>,
+    hit: Option<LimitHit>,
 }
 
 impl Meter {
@@ -71,39 +71,39 @@ impl Meter {
             budget,
             limit,
             held: 0,
-            refused: None,
+            hit: None,
         }
     }
 
-    /// What was refused since this was last asked.
-    pub(crate) fn take_refused(&mut self) -> Option<Refused> {
-        self.refused.take()
+    /// The limit reached since the last call of this method.
+    pub(crate) fn take_limit(&mut self) -> Option<LimitHit> {
+        self.hit.take()
     }
 
-    /// False where it may not. Remembers why.
+    /// Returns whether the instance may grow. If not, remembers the limit.
     fn grows(&mut self, bytes: usize) -> bool {
         match self.grow(bytes) {
             Ok(()) => true,
             Err(refused) => {
-                // The total explains more than the own limit: it must not be forgotten.
-                if self.refused != Some(Refused::Total) {
-                    self.refused = Some(refused);
+                // The total must not be overwritten: it means that the component is not at fault.
+                if self.hit != Some(LimitHit::Total) {
+                    self.hit = Some(refused);
                 }
                 false
             }
         }
     }
 
-    fn grow(&mut self, bytes: usize) -> Result<(), Refused> {
+    fn grow(&mut self, bytes: usize) -> Result<(), LimitHit> {
         if self
             .held
             .checked_add(bytes)
             .is_none_or(|sum| sum > self.limit)
         {
-            return Err(Refused::Own);
+            return Err(LimitHit::Own);
         }
         if !self.budget.reserve(bytes) {
-            return Err(Refused::Total);
+            return Err(LimitHit::Total);
         }
         self.held += bytes;
         Ok(())
@@ -123,8 +123,7 @@ impl ResourceLimiter for Meter {
         desired: usize,
         maximum: Option<usize>,
     ) -> wasmtime::Result<bool> {
-        // Beyond the component's own maximum the growth fails whatever is answered; it must not be
-        // counted.
+        // Growth beyond the component's declared maximum always fails, so it must not be counted.
         if maximum.is_some_and(|maximum| desired > maximum) {
             return Ok(false);
         }
@@ -141,7 +140,7 @@ impl ResourceLimiter for Meter {
             return Ok(false);
         }
         if desired > TABLE_ELEMENTS_MAX {
-            self.refused.get_or_insert(Refused::Own);
+            self.hit.get_or_insert(LimitHit::Own);
             return Ok(false);
         }
         let elements = desired.saturating_sub(current);
@@ -166,12 +165,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn growth_counts_against_the_own_limit_and_the_total_and_is_given_back() {
+    fn growth_counts_against_both_limits_and_is_released() {
         let budget = Budget::new(100);
         let mut first = Meter::new(budget.clone(), 70);
         assert!(first.memory_growing(0, 60, None).unwrap());
         assert!(!first.memory_growing(60, 80, None).unwrap());
-        assert_eq!(first.take_refused(), Some(Refused::Own));
+        assert_eq!(first.take_limit(), Some(LimitHit::Own));
         assert!(budget.is_tight());
 
         let mut second = Meter::new(budget.clone(), 70);
@@ -180,23 +179,24 @@ mod tests {
             "60 of 100 are taken"
         );
         assert_eq!(
-            (second.take_refused(), second.take_refused()),
-            (Some(Refused::Total), None)
+            (second.take_limit(), second.take_limit()),
+            (Some(LimitHit::Total), None)
         );
         drop(first);
         assert!(second.memory_growing(0, 50, None).unwrap());
         assert_eq!(budget.used(), 50);
         assert!(
             !second.memory_growing(50, 60, Some(55)).unwrap(),
-            "beyond its own maximum"
+            "beyond its declared maximum"
         );
-        assert_eq!((budget.used(), second.take_refused()), (50, None));
+        assert_eq!((budget.used(), second.take_limit()), (50, None));
         drop(second);
         assert_eq!(budget.used(), 0);
     }
-    /// Finding 6: eight pipelines with filled tables held 2 GB that nobody counted.
+
+    /// Eight pipelines with filled tables once held 2 GB that were not counted.
     #[test]
-    fn tables_count_as_memory_does() {
+    fn tables_count_as_memory() {
         let budget = Budget::new(1 << 30);
         let mut meter = Meter::new(budget.clone(), 128 << 20);
         let table = TABLE_ELEMENTS_MAX * TABLE_ELEMENT_BYTES;
@@ -204,7 +204,7 @@ mod tests {
             .take_while(|_| meter.table_growing(0, TABLE_ELEMENTS_MAX, None).unwrap())
             .count();
         assert_eq!(tables, (128 << 20) / table);
-        assert_eq!(meter.take_refused(), Some(Refused::Own));
+        assert_eq!(meter.take_limit(), Some(LimitHit::Own));
         assert_eq!(budget.used(), tables * table);
         assert!(!meter.memory_growing(0, table, None).unwrap());
         drop(meter);

@@ -1,4 +1,4 @@
-//! The clocks of this crate: everything else gets its times from here or as an argument.
+//! The clocks of this crate. Other modules get the time from here or as an argument.
 
 use std::time::{Duration, Instant};
 

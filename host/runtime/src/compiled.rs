@@ -1,4 +1,4 @@
-//! Machine code of components, kept so that each is compiled once and not at each start.
+//! Machine code of components, kept so that a component is compiled only once.
 
 mod precompiled;
 
@@ -13,20 +13,20 @@ use wasmtime::component::Component;
 use crate::component::LoadError;
 use crate::engine::Engine;
 
-/// Where compiled code is kept.
+/// Storage for compiled code.
 ///
-/// `load` is called when the digest of the code is known, `save` after a component had to be
-/// compiled. Both may fail silently: the component is then compiled. The place need not be trusted:
-/// nothing that comes out of it is run unless its digest is the one in [`CodeDigests`].
+/// `load` is called if the digest of the code is known, `save` after a component has been compiled.
+/// Both may fail silently; the component is then compiled. The storage need not be trusted: code is
+/// run only if its digest is the one in [`CodeDigests`].
 pub trait CodeCache: Send + Sync {
-    /// The value last saved under this key, which is fit for a file name.
+    /// The code last saved under this key. The key is a valid file name.
     fn load(&self, key: &str) -> Option<Vec<u8>>;
     fn save(&self, key: &str, code: &[u8]);
 }
 
-/// SHA-256 of the code under each key. What stands here decides which machine code this process
-/// runs: **it must be kept apart from the code**, in a place that only the host writes. Code
-/// without a digest is compiled again.
+/// SHA-256 of the code under each key. The digests decide which machine code this process runs, so
+/// **they must be kept apart from the code**, where only the host can write. Code without a digest
+/// is compiled again.
 ///
 /// `get` is called before each [`CodeCache::load`], `put` before each [`CodeCache::save`].
 pub trait CodeDigests: Send + Sync {
@@ -34,20 +34,20 @@ pub trait CodeDigests: Send + Sync {
     fn put(&self, key: &str, digest: [u8; 32]);
 }
 
-/// Where an engine keeps compiled code, and what it knows it by.
+/// The compiled code that an engine keeps, and its digests.
 #[derive(Clone)]
 pub struct KeptCode {
     pub files: Arc<dyn CodeCache>,
     pub digests: Arc<dyn CodeDigests>,
 }
 
-/// Digests for as long as the process runs: each start compiles again.
+/// Digests in memory. Components are compiled again at each start.
 #[derive(Debug, Default)]
 pub struct DigestsInMemory {
     digests: Mutex<HashMap<String, [u8; 32]>>,
 }
 
-/// Machine code of one component, for one [`Engine`]. Nothing of it has run yet.
+/// Machine code of one component, for one [`Engine`]. It has not run yet.
 #[derive(Clone)]
 pub struct Code {
     pub(crate) inner: Component,
@@ -55,17 +55,17 @@ pub struct Code {
 }
 
 impl Code {
-    /// The code of these bytes, where it was kept. Reads a file and takes its digest: some tenths
-    /// of a second for the largest components.
+    /// The kept code of a component, if there is any. Reads and hashes a file, which takes a few
+    /// tenths of a second for the largest components.
     pub fn kept(engine: &Engine, bytes: &[u8]) -> Option<Code> {
         let digest = hex_digest(bytes);
         let inner = load(engine, &key(engine, &digest))?;
         Some(Code { inner, digest })
     }
 
-    /// Compiles a component, unless its code was kept. One at a time for each engine; the others
-    /// wait. Does not block the thread where the engine compiles in a child process, and dropping
-    /// the future ends that process. `name` is for the log.
+    /// Compiles a component, unless its code has been kept. An engine compiles one component at a
+    /// time; others wait. If the engine compiles in a child process, this does not block the
+    /// thread, and dropping the future ends the process. `name` is for the log.
     pub async fn compile(engine: &Engine, name: &str, bytes: &[u8]) -> Result<Code, LoadError> {
         check_header(bytes)?;
         let _turn = engine.compiling.lock().await;
@@ -86,7 +86,7 @@ impl Code {
         Ok(Code { inner, digest })
     }
 
-    /// Compiles in this thread, without limits, and keeps nothing.
+    /// Compiles in this thread, without limits, and does not keep the code.
     pub(crate) fn compile_here(engine: &Engine, bytes: &[u8]) -> Result<Code, LoadError> {
         check_header(bytes)?;
         let inner =
@@ -118,7 +118,7 @@ impl CodeDigests for DigestsInMemory {
     }
 }
 
-/// Kept code, if it is what was kept.
+/// Loads kept code, if its digest is right.
 fn load(engine: &Engine, key: &str) -> Option<Component> {
     let kept = engine.kept_code.as_ref()?;
     let digest = kept.digests.get(key)?;
@@ -126,7 +126,7 @@ fn load(engine: &Engine, key: &str) -> Option<Component> {
     if Sha256::digest(&code).as_slice() != digest {
         tracing::warn!(
             key,
-            "compiled code in the cache is not what this host wrote there, the component is compiled again"
+            "compiled code in the cache is not what this host wrote there; compiling the component again"
         );
         return None;
     }
@@ -134,14 +134,14 @@ fn load(engine: &Engine, key: &str) -> Option<Component> {
         .inspect_err(|error| {
             tracing::warn!(
                 key,
-                "compiled code in the cache does not load, the component is compiled again: {error}"
+                "compiled code in the cache cannot be loaded; compiling the component again: {error}"
             );
         })
         .ok()
 }
 
-/// Names the code by what it was made of and by the compiler, its settings and the processor it was
-/// made for.
+/// The key of compiled code: the component's digest, and a hash of the compiler, its settings and
+/// the processor.
 fn key(engine: &Engine, digest: &str) -> String {
     let mut hasher = DefaultHasher::new();
     engine

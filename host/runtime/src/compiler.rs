@@ -1,5 +1,5 @@
-//! Compiling, which a component can make take very long and very much memory: in a child process,
-//! with limits on both, so that it hurts nobody else and can be ended at any time.
+//! Compiling in a child process. A component can make it very slow and use very much memory, so the
+//! child has limits on both, and can be ended at any time.
 
 mod child;
 
@@ -18,7 +18,7 @@ use crate::component::LoadError;
 use crate::engine::Engine;
 pub use child::{ChildError, compile_in_child};
 
-/// What compiling one component may use.
+/// Limits for compiling one component.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CompileLimits {
     /// Bytes of memory.
@@ -39,27 +39,27 @@ impl Default for CompileLimits {
 /// How an engine compiles.
 #[derive(Clone, Debug, Default)]
 pub enum Compiler {
-    /// In the calling thread, without limits. For components that are trusted, such as a test's.
+    /// In the calling thread, without limits, for trusted components such as those of tests.
     #[default]
     InProcess,
     Child(ChildCompiler),
 }
 
-/// A process for each component, which runs [`compile_in_child`] and is killed when nobody waits
-/// for it any more.
+/// Starts a process for each component. It runs [`compile_in_child`], and is killed when its result
+/// is no longer needed.
 #[derive(Clone, Debug)]
 pub struct ChildCompiler {
     /// The `lockgate` binary. It is called with `compile --memory BYTES --time SECONDS`, and
-    /// `--fuel` where the engine counts; see [`compile_in_child`] for its input and output.
+    /// `--fuel` if the engine counts fuel. See [`compile_in_child`] for its input and output.
     pub program: PathBuf,
     pub limits: CompileLimits,
 }
 
-/// Bytes of what the child says that are read.
-const SAID_MAX: u64 = 4096;
+/// Bytes of the child's standard error that are read.
+const STDERR_MAX: u64 = 4096;
 
 impl Compiler {
-    /// Serialized code.
+    /// Returns serialized code.
     pub(crate) async fn compile(
         &self,
         engine: &Engine,
@@ -79,19 +79,19 @@ impl ChildCompiler {
     async fn compile(&self, fuel: bool, bytes: &[u8]) -> Result<Vec<u8>, LoadError> {
         let failed = |error: io::Error| LoadError::Compiler(error.to_string());
         let mut child = self.start(fuel).map_err(failed)?;
-        let (Some(input), Some(output), Some(said)) =
+        let (Some(input), Some(output), Some(stderr)) =
             (child.stdin.take(), child.stdout.take(), child.stderr.take())
         else {
             return Err(LoadError::Compiler("it has no pipes".into()));
         };
         let (mut code, mut text) = (Vec::new(), Vec::new());
-        // More than the limit could not have been in the child's memory.
+        // The child's memory limit also limits its output.
         let mut output = output.take(self.limits.memory);
-        let mut said = said.take(SAID_MAX);
+        let mut stderr = stderr.take(STDERR_MAX);
         let (input, read, _) = tokio::join!(
-            pass(input, bytes),
+            send(input, bytes),
             output.read_to_end(&mut code),
-            said.read_to_end(&mut text),
+            stderr.read_to_end(&mut text),
         );
         let status = child.wait().await.map_err(failed)?;
         drop(input);
@@ -108,39 +108,39 @@ impl ChildCompiler {
             .args(["--memory", &self.limits.memory.to_string()])
             .args(["--time", &seconds(self.limits.time).to_string()])
             .args(fuel.then_some("--fuel"))
-            // No secret of the host is anywhere near foreign bytes.
+            // Keep the host's secrets away from foreign bytes.
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // A terminal's Ctrl-C is for the host alone, which then decides.
+            // Only the host gets a terminal's Ctrl-C, and then ends its children.
             .process_group(0)
             .kill_on_drop(true);
         command.spawn()
     }
 
-    fn explain(&self, status: ExitStatus, said: &str) -> LoadError {
+    fn explain(&self, status: ExitStatus, stderr: &str) -> LoadError {
         let CompileLimits { memory, time } = self.limits;
         let is = |signal: Signal| status.signal() == Some(signal.as_raw());
         if is(Signal::XCPU) {
             return LoadError::CompileTime { limit: time };
         }
-        // So Rust's allocator ends a process, and so does a failed `mmap` of wasmtime's.
-        if said.contains("memory allocation of") || said.contains("Cannot allocate memory") {
+        // The messages of Rust's allocator and of a failed `mmap` in wasmtime.
+        if stderr.contains("memory allocation of") || stderr.contains("Cannot allocate memory") {
             return LoadError::CompileMemory { limit: memory };
         }
         match status.code() {
-            Some(ChildError::REFUSED) => LoadError::Compile(crate::log::line(said.trim())),
-            _ => LoadError::Compiler(crate::log::line(&format!("{status}: {}", said.trim()))),
+            Some(ChildError::REFUSED) => LoadError::Compile(crate::log::line(stderr.trim())),
+            _ => LoadError::Compiler(crate::log::line(&format!("{status}: {}", stderr.trim()))),
         }
     }
 }
 
-/// Passes the component in, and gives the pipe back: the child ends when it is closed.
-async fn pass(mut input: ChildStdin, bytes: &[u8]) -> ChildStdin {
+/// Writes the component to the child and returns the pipe. The child ends when the pipe is closed.
+async fn send(mut input: ChildStdin, bytes: &[u8]) -> ChildStdin {
     let length = (bytes.len() as u64).to_le_bytes();
-    // A child that does not read has ended, and its status says why.
+    // A child that does not read has ended. Its status shows why.
     if input.write_all(&length).await.is_ok() {
         let _ = input.write_all(bytes).await;
         let _ = input.flush().await;

@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::compiled::{Code, text};
 use crate::contract::draft::{Pre, linker};
 use crate::engine::Engine;
-use crate::host::{Host, Identity};
+use crate::host::{Host, StageIdentity};
 use crate::instance::Instance;
 use crate::interface::{self, CONTRACT_VERSION, Kind};
 use crate::limits::Limits;
@@ -31,68 +31,70 @@ struct Inner {
 /// Why bytes are not a component that this host can run.
 #[derive(Debug, Error)]
 pub enum LoadError {
-    /// Not WebAssembly at all.
+    /// Not WebAssembly.
     #[error("it is not a WebAssembly component: it does not begin with `\\0asm`")]
     NotWasm,
-    /// A module of the older kind.
+    /// A core module.
     #[error(
         "it is a core module, not a component; build it with `wasm-component-ld` as the linker or for the target `wasm32-wasip2`, \
          or make a component of it with `wasm-tools component new`"
     )]
     CoreModule,
-    /// Damaged, or made with features that are off.
+    /// Damaged, or uses features that are disabled.
     #[error("it does not compile: {0}")]
     Compile(String),
-    /// Too large or too intricate for the operator's limit.
+    /// Too large or too complex for the operator's limit.
     #[error(
         "compiling took more than {} s of CPU time; raise `compile` in `[limits]`, or make the component smaller", .limit.as_secs()
     )]
     CompileTime { limit: Duration },
-    /// Too large or too intricate for the operator's limit.
+    /// Too large or too complex for the operator's limit.
     #[error(
         "compiling took more than {} MiB of memory; raise `compile` in `[limits]`, or make the component smaller", .limit >> 20
     )]
     CompileMemory { limit: u64 },
-    /// Nothing the component did.
-    #[error("the process that compiles could not do its work: {0}")]
+    /// Not the component's fault.
+    #[error("the compiling process failed: {0}")]
     Compiler(String),
-    /// Of another version of the contract.
+    /// Built for another version of the contract.
     #[error(
-        "it was built for version {theirs} of `lockgate:plugin`, this host speaks {CONTRACT_VERSION}; build it against the host's \
+        "it was built for version {theirs} of `lockgate:plugin`, this host supports {CONTRACT_VERSION}; build it against the host's \
          `wit/plugin.wit`"
     )]
     Version { theirs: String },
-    /// Not a plugin of ours.
+    /// Not a Lockgate plugin.
     #[error(
         "it exports none of the worlds `filter`, `mapper` and `http-sink` of `lockgate:plugin`; its exports: {exports}"
     )]
     NoWorld { exports: String },
     /// More than one world.
-    #[error("it exports several worlds of `lockgate:plugin` ({kinds}); a component is of one")]
-    SeveralWorlds { kinds: String },
-    /// Wants something that no component gets.
-    #[error("a component of the world `{kind}` has no use for what this one imports: {imports}")]
-    Imports { kind: Kind, imports: String },
-    /// Wants an operating system.
     #[error(
-        "it imports {imports}, and components get no WASI here; build it without: for Rust the target `wasm32-unknown-unknown`, for \
-         JavaScript and Python the option `--stub-wasi`"
+        "it exports several worlds of `lockgate:plugin` ({kinds}); a component may implement only one"
+    )]
+    SeveralWorlds { kinds: String },
+    /// Imports an unknown interface.
+    #[error("it imports interfaces that the world `{kind}` does not have: {imports}")]
+    Imports { kind: Kind, imports: String },
+    /// Imports WASI.
+    #[error(
+        "it imports {imports}, but components have no access to WASI; build it without: for Rust with the target `wasm32-unknown-unknown`, for \
+         JavaScript and Python with the option `--stub-wasi`"
     )]
     Wasi { imports: String },
-    /// Its functions or records differ from the contract's: it was built against another text of
-    /// the same version.
+    /// Its functions or records differ from the contract, because it was built against another file
+    /// of the same version.
     #[error(
-        "it does not fit `lockgate:plugin` {CONTRACT_VERSION}, build it against the host's `wit/plugin.wit`: {0}"
+        "it does not match `lockgate:plugin` {CONTRACT_VERSION}; build it against the host's `wit/plugin.wit`: {0}"
     )]
     Mismatch(String),
-    /// It stopped before its first function was called.
+    /// It failed before its first function was called.
     #[error("it cannot be started: {0}")]
     Start(String),
 }
 
 impl Component {
-    /// Links a component and starts an instance of it once: some mismatches with the contract only
-    /// show there. That runs the component's own code, for as long as `limits` allow: a job for a
+    /// Links a component and starts an instance once, because some mismatches with the contract
+    /// show only then. This runs the component's code, within `limits`, so it should be a job of a
     /// [`Queue`](crate::Queue). `name` is for messages.
     pub fn new(
         engine: &Engine,
@@ -113,21 +115,21 @@ impl Component {
             .exports(&engine.inner)
             .map(|(name, _)| name.to_owned())
             .collect();
-        let shape = interface::shape(&imports, &exports)?;
+        let found = interface::detect(&imports, &exports)?;
 
-        if !shape.wasi.is_empty() {
+        if !found.wasi.is_empty() {
             return Err(LoadError::Wasi {
-                imports: interface::list(&shape.wasi),
+                imports: interface::list(&found.wasi),
             });
         }
 
         let linker =
-            linker(&engine.inner, shape.kind).map_err(|e| LoadError::Mismatch(text(&e)))?;
+            linker(&engine.inner, found.kind).map_err(|e| LoadError::Mismatch(text(&e)))?;
         let linked = linker
             .instantiate_pre(&compiled)
             .map_err(|e| LoadError::Mismatch(text(&e)))?;
-        let pre = Pre::new(shape.kind, linked).map_err(|e| LoadError::Mismatch(text(&e)))?;
-        let identity = Identity {
+        let pre = Pre::new(found.kind, linked).map_err(|e| LoadError::Mismatch(text(&e)))?;
+        let identity = StageIdentity {
             pipeline: "-".into(),
             stage: "load".into(),
             plugin: name.into(),
@@ -145,16 +147,16 @@ impl Component {
             inner: Arc::new(Inner {
                 name: name.to_owned(),
                 digest,
-                kind: shape.kind,
-                looks_up: shape.looks_up,
-                keeps_state: shape.keeps_state,
+                kind: found.kind,
+                looks_up: found.looks_up,
+                keeps_state: found.keeps_state,
                 pre,
             }),
         })
     }
 
-    /// Compiles in this thread and without limits, and loads: for components that are trusted, such
-    /// as a test's. Hosts call [`Code::compile`] and [`Component::new`].
+    /// Compiles in this thread, without limits, and loads: for trusted components such as those of
+    /// tests. Hosts call [`Code::compile`] and [`Component::new`].
     pub fn load(
         engine: &Engine,
         name: &str,
@@ -177,13 +179,13 @@ impl Component {
         &self.inner.digest
     }
 
-    /// It asks for places, networks or user agents: what it makes of an event depends on the
+    /// Whether it looks up places, networks or user agents, so that its results depend on the
     /// operator's databases.
     pub fn looks_up(&self) -> bool {
         self.inner.looks_up
     }
 
-    /// It imports `state`: where the operator grants it, batches depend on each other.
+    /// Whether it imports `state`. If the operator grants it, batches depend on each other.
     pub fn keeps_state(&self) -> bool {
         self.inner.keeps_state
     }

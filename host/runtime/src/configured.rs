@@ -1,4 +1,4 @@
-//! A component with an operator's configuration, whatever its world: instances, one call, metrics.
+//! A component of any world with an operator's configuration: its instances, calls and metrics.
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -15,45 +15,45 @@ use crate::component::Component;
 use crate::contract::broken;
 use crate::contract::draft::Exports;
 use crate::engine::Engine;
-use crate::host::{Host, Identity};
+use crate::host::{Host, StageIdentity};
 use crate::instance::Instance;
 use crate::interface::Kind;
 use crate::limits::Limits;
 use crate::services::Services;
 use crate::setup::{self, ConfigIssue, Setup};
 
-/// How a component is used in one place of one pipeline.
+/// The use of a component at one place of one pipeline.
 #[derive(Clone, Debug)]
 pub struct StageOptions {
     /// Name of the pipeline.
     pub pipeline: Arc<str>,
-    /// Its place there, such as `stage 1 (builtin:redact)` or `sink (builtin:fluentd)`: for
+    /// Its place there, such as `stage 1 (builtin:redact)` or `sink (builtin:fluentd)`, for
     /// messages, logs and dead letters.
     pub label: Arc<str>,
     /// Name of the plugin, such as `builtin:redact`.
     pub plugin: Arc<str>,
-    /// The operator's `with` table. No secrets may be in it.
+    /// The operator's `with` table. Must not contain secrets.
     pub config: serde_json::Value,
     pub limits: Limits,
-    /// Keeps instances from one batch to the next, at most one for each thread. For components
-    /// that take long to start. The same batch may then give another result, because a
-    /// component can remember what it saw.
+    /// Keeps instances from one batch to the next, at most one per thread, for components that
+    /// start slowly. The same batch may then give different results, because a component can
+    /// remember earlier batches.
     pub reuse: bool,
-    /// The operator granted state. Sinks never have any.
+    /// The operator granted state. Sinks never have state.
     pub state: bool,
 }
 
 /// Why a component cannot be used with a configuration.
 #[derive(Clone, Debug, Error, PartialEq)]
 pub enum ConfigureError {
-    /// The operator's configuration has problems, at least one.
+    /// The plugin reports at least one problem.
     #[error("the plugin refuses its configuration: {}", .0.iter().map(|issue| issue.message.as_str()).collect::<Vec<_>>().join(" "))]
     Issues(Vec<ConfigIssue>),
-    /// The component's fault, or the host's.
+    /// The call of `configure` failed.
     #[error("the plugin cannot be configured: {0}")]
     Call(#[from] CallError),
-    /// A sink among the stages, or a filter or mapper as the sink.
-    #[error("it is of the world `{0}`, which cannot be used here")]
+    /// A sink used as a stage, or a filter or mapper used as a sink.
+    #[error("its world is `{0}`, which cannot be used here")]
     World(Kind),
 }
 
@@ -61,7 +61,7 @@ pub enum ConfigureError {
 pub(crate) struct Configured {
     engine: Engine,
     component: Component,
-    identity: Identity,
+    identity: StageIdentity,
     config: String,
     limits: Limits,
     reuse: bool,
@@ -76,9 +76,9 @@ pub(crate) struct Configured {
 pub(crate) struct Call<'a> {
     pub(crate) batch: &'a BatchInfo,
     pub(crate) lookups: Lookups,
-    /// Bytes that are passed in.
+    /// Bytes of input.
     pub(crate) input: usize,
-    /// On an instance that no other call has used, and without repeating its log lines.
+    /// Use a new instance, and do not repeat its log lines.
     pub(crate) fresh: bool,
 }
 
@@ -98,7 +98,7 @@ impl Configured {
             reuse,
             state,
         } = options;
-        let identity = Identity {
+        let identity = StageIdentity {
             pipeline,
             stage: label,
             plugin,
@@ -170,8 +170,8 @@ impl Configured {
         })
     }
 
-    /// One call that reads and writes `state`, which is changed only where the call succeeds and
-    /// its answer passes `check`.
+    /// One call that reads and writes `state`, which is changed only if the call succeeds and its
+    /// result passes `check`.
     pub(crate) fn call_with_state<R>(
         &self,
         call: Call<'_>,
@@ -199,7 +199,7 @@ impl Configured {
         }
     }
 
-    /// One call on an instance that is thrown away unless it returned and reuse is on.
+    /// One call on an instance. The instance is dropped unless the call succeeded and reuse is on.
     fn run<R>(
         &self,
         call: Call<'_>,
@@ -233,14 +233,14 @@ impl Configured {
             &self.limits,
             self.services.clone(),
         );
-        // The operator has seen the lines of the first one.
+        // The operator has seen the log lines of the first instance.
         host.lines.muted = true;
         let mut instance = Instance::start(&self.engine, self.component.pre(), host)?;
         let setup = instance.configure(&self.config, self.limits.output(self.config.len()))?;
         match setup.map(|setup| setup.check(self.component.kind())) {
             Ok(setup) if setup.as_ref() == Ok(&self.setup) => Ok(instance),
             _ => Err(broken(
-                "`configure` did not answer the same as the first time",
+                "`configure` did not return the same setup as the first time",
             )),
         }
     }

@@ -1,4 +1,4 @@
-//! The contract's versions: one folder for each that this host speaks. A folder holds the bindings
+//! The contract's versions: one directory for each that this host speaks. A directory holds the bindings
 //! of its version, what its components import, and how its records become the plain data of
 //! `lockgate_model::contract`; everything behind that is written once, in the rest of this crate.
 //! An older version stays here beside the current one.

@@ -15,15 +15,15 @@ use crate::slots;
 /// Settings of an [`Engine`].
 #[derive(Clone)]
 pub struct EngineOptions {
-    /// Calls of components that run at a time. By default one for each CPU, and at least two: slow
-    /// ones have half of them at most.
+    /// Calls of components that run at the same time. By default one per CPU, and at least two,
+    /// because slow calls may use only half of them.
     pub threads: usize,
-    /// Where compiled code is kept between starts. None: every component is compiled at every
+    /// Where compiled code is kept between starts. `None`: every component is compiled at every
     /// start.
     pub kept_code: Option<KeptCode>,
     pub compiler: Compiler,
-    /// Counts instructions, see [`Stage::fuel_used`](crate::Stage::fuel_used): a cost that is the
-    /// same on every machine and run. Slows components down by a fifth or more.
+    /// Counts instructions, see [`Stage::fuel_used`](crate::Stage::fuel_used). The count is the
+    /// same on every machine and in every run. Slows components down by a fifth or more.
     pub fuel: bool,
     /// Bytes of memory over all instances, 512 MiB by default.
     pub memory_total: usize,
@@ -42,7 +42,7 @@ impl Default for EngineOptions {
     }
 }
 
-/// What all components of a host share. Clones are the same engine.
+/// The resources that all components of a host share. Clones are the same engine.
 #[derive(Clone)]
 pub struct Engine {
     pub(crate) inner: wasmtime::Engine,
@@ -55,24 +55,24 @@ pub struct Engine {
     scheduler: Scheduler,
 }
 
-/// An engine could not be made.
+/// Why an engine could not be created.
 #[derive(Debug, Error)]
 pub enum EngineError {
-    /// Settings that this processor or this build of wasmtime does not have.
-    #[error("the component engine cannot be made: {0}")]
+    /// This processor or this build of wasmtime does not support the settings.
+    #[error("the component engine cannot be created: {0}")]
     Engine(wasmtime::Error),
-    /// The operating system gives no more threads.
+    /// The operating system does not allow more threads.
     #[error("the threads that run components cannot be started: {0}")]
     Threads(#[from] std::io::Error),
 }
 
 impl Engine {
-    /// Starts the scheduler, and a thread that counts time for as long as the engine is used.
+    /// Starts the scheduler, and a thread that counts time as long as the engine exists.
     pub fn new(options: EngineOptions) -> Result<Engine, EngineError> {
         let mut config = code_settings(options.fuel);
         config.allocation_strategy(slots::pooling(options.threads));
         let inner = wasmtime::Engine::new(&config).or_else(|error| {
-            tracing::warn!("address space for instances cannot be set aside, each batch will be a little slower: {error:#}");
+            tracing::warn!("address space for instances cannot be reserved; batches will be a little slower: {error:#}");
             config.allocation_strategy(InstanceAllocationStrategy::OnDemand);
             wasmtime::Engine::new(&config).map_err(EngineError::Engine)
         })?;
@@ -93,7 +93,7 @@ impl Engine {
         &self.scheduler
     }
 
-    /// Half of the instances that can exist at a time do: none is kept for reuse then.
+    /// Whether half of the possible instances exist. Then no instance is kept for reuse.
     pub(crate) fn is_crowded(&self) -> bool {
         let half = u64::from(slots::instances(self.scheduler.threads())) / 2;
         self.inner
@@ -101,7 +101,7 @@ impl Engine {
             .is_some_and(|metrics| metrics.memories() as u64 > half)
     }
 
-    /// Bytes of memory that all instances hold at the moment.
+    /// Current memory use of all instances, in bytes.
     pub fn memory_used(&self) -> usize {
         self.budget.used()
     }
@@ -117,20 +117,21 @@ impl fmt::Debug for Engine {
     }
 }
 
-/// Everything that machine code depends on: the same in this process and in one that compiles.
+/// The settings that machine code depends on. They must be the same here and in a compiling
+/// process.
 pub(crate) fn code_settings(fuel: bool) -> Config {
     let mut config = Config::new();
     config.wasm_component_model(true);
     config.epoch_interruption(true);
     config.consume_fuel(fuel);
-    // The same batch gives the same requests, on every processor.
+    // The same batch must give the same requests on every processor.
     config.cranelift_nan_canonicalization(true);
     config.wasm_relaxed_simd(false);
     config
 }
 
-/// A thread of the operating system and not a task: it must tick while every other thread is busy
-/// in a component.
+/// Starts a thread, not a task, because it must tick even if every other thread is busy in a
+/// component.
 fn start_ticker(engine: &wasmtime::Engine) -> std::io::Result<()> {
     let engine = engine.weak();
     thread::Builder::new()

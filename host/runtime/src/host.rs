@@ -5,7 +5,7 @@ use lockgate_lookup::Lookups;
 use lockgate_model::StateOverlay;
 use lockgate_model::contract::CallError;
 
-use crate::budget::{Meter, Refused};
+use crate::budget::{LimitHit, Meter};
 use crate::clock;
 use crate::engine::Engine;
 use crate::limits::{Limits, TICK};
@@ -13,28 +13,28 @@ use crate::log::Lines;
 use crate::scheduler;
 use crate::services::Services;
 
-/// Whose component it is: what the host adds to each of its log lines.
+/// Identifies a component's stage, in each of its log lines.
 #[derive(Clone, Debug)]
-pub(crate) struct Identity {
+pub(crate) struct StageIdentity {
     pub(crate) pipeline: Arc<str>,
     /// Such as `stage 1 (builtin:redact)`.
     pub(crate) stage: Arc<str>,
     pub(crate) plugin: Arc<str>,
 }
 
-/// What the host keeps with one instance.
+/// The host's state of one instance.
 #[derive(Debug)]
 pub(crate) struct Host {
-    pub(crate) identity: Identity,
+    pub(crate) identity: StageIdentity,
     pub(crate) lines: Lines,
     pub(crate) meter: Meter,
     pub(crate) services: Arc<Services>,
-    /// Of the call that runs.
+    /// Id of the current batch.
     pub(crate) batch: String,
-    /// What the call that runs may look up. Nothing while it is configured: that must give the
-    /// same answer for each batch.
+    /// The look-ups of the current call. None in `configure`, which must return the same for each
+    /// batch.
     pub(crate) lookups: Lookups,
-    /// The state that the call reads and writes. Not granted while it is configured.
+    /// The state that the current call reads and writes. Not granted in `configure`.
     pub(crate) state: StateOverlay,
     limits: Limits,
     /// CPU time of the thread when the call began.
@@ -45,7 +45,7 @@ pub(crate) struct Host {
 impl Host {
     pub(crate) fn new(
         engine: &Engine,
-        identity: Identity,
+        identity: StageIdentity,
         limits: &Limits,
         services: Arc<Services>,
     ) -> Host {
@@ -67,27 +67,27 @@ impl Host {
         &self.limits
     }
 
-    /// Before each call. Gives the number of ticks until it must be looked at.
+    /// Called before each call of the component. Returns the number of ticks until its time must be
+    /// checked.
     pub(crate) fn begin(&mut self) -> u64 {
         self.began = clock::thread_time();
         self.timed_out = false;
-        self.meter.take_refused();
+        self.meter.take_limit();
         self.lines.take_last_error();
         ticks(self.limits.time)
     }
 
-    /// Work of the host, on behalf of all components, that does not count as time of the call in
-    /// which it happens to be done.
-    pub(crate) fn on_the_house<R>(&mut self, work: impl FnOnce() -> R) -> R {
+    /// Does work for all components that must not count as time of the current call.
+    pub(crate) fn off_the_clock<R>(&mut self, work: impl FnOnce() -> R) -> R {
         let began = clock::thread_time();
         let result = work();
         self.began += clock::thread_time().saturating_sub(began);
         result
     }
 
-    /// While a call runs and its ticks are over. Gives the number of further ticks, or none: its
-    /// time is up.
-    pub(crate) fn look(&mut self) -> Option<u64> {
+    /// Called when the ticks of a call are over. Returns the number of further ticks, or `None` if
+    /// its time is up.
+    pub(crate) fn check_time(&mut self) -> Option<u64> {
         let used = clock::thread_time().saturating_sub(self.began);
         match self.limits.time.checked_sub(used) {
             Some(left) if !left.is_zero() => Some(ticks(left)),
@@ -99,31 +99,31 @@ impl Host {
         }
     }
 
-    /// After a call that returned.
+    /// Called after a call that returned.
     pub(crate) fn check(&mut self) -> Result<(), CallError> {
-        match self.meter.take_refused() {
-            // It may have returned something else than it would have with more memory, through no
-            // fault of its own.
-            Some(Refused::Total) => Err(no_memory_left()),
+        match self.meter.take_limit() {
+            // With more memory it might have returned another result, so the result cannot be used.
+            Some(LimitHit::Total) => Err(no_memory_left()),
             _ => Ok(()),
         }
     }
 
-    /// After each call, however it ended.
+    /// Called after each call, whether it failed or not.
     pub(crate) fn end(&mut self) {
         self.lines.finish(&self.identity, &self.batch);
     }
 
-    /// After a call that did not return. `output`: bytes that it was allowed to return.
+    /// Called after a call that did not return. Finds the cause. `output`: bytes that it was
+    /// allowed to return.
     pub(crate) fn explain(&mut self, error: &wasmtime::Error, output: usize) -> CallError {
         if self.timed_out {
             return CallError::Timeout {
                 limit: self.limits.time,
             };
         }
-        match self.meter.take_refused() {
-            Some(Refused::Total) => return no_memory_left(),
-            Some(Refused::Own) => {
+        match self.meter.take_limit() {
+            Some(LimitHit::Total) => return no_memory_left(),
+            Some(LimitHit::Own) => {
                 return CallError::Memory {
                     limit: self.limits.memory,
                 };
@@ -131,11 +131,11 @@ impl Host {
             None => {}
         }
         let text = format!("{error:#}");
-        // Wasmtime has no type for this error; a test would notice another wording.
+        // Wasmtime has no type for this error. A test checks the wording.
         if text.contains("fuel allocated for hostcalls has been exhausted") {
             return CallError::Output { limit: output };
         }
-        // The trap alone: a backtrace of addresses tells an operator nothing.
+        // The trap without its backtrace, which does not help an operator.
         let text = error
             .downcast_ref::<wasmtime::Trap>()
             .map_or(text, ToString::to_string);
@@ -150,12 +150,10 @@ impl Host {
 }
 
 fn no_memory_left() -> CallError {
-    CallError::Host(
-        "all instances together have used up the memory that components may have".into(),
-    )
+    CallError::Host("all instances together have reached the memory limit of components".into())
 }
 
-/// Rounded up, and one more, for the tick that is under way.
+/// Rounds up, and adds one for the current tick.
 fn ticks(time: Duration) -> u64 {
     u64::try_from(time.as_nanos().div_ceil(TICK.as_nanos())).unwrap_or(u64::MAX >> 1) + 1
 }
@@ -172,13 +170,13 @@ mod tests {
         clippy::disallowed_methods,
         reason = "a limit on the time that the test itself takes"
     )]
-    fn time_in_which_the_thread_did_nothing_does_not_count() {
+    fn idle_time_of_the_thread_does_not_count() {
         let engine = Engine::new(EngineOptions {
             threads: 1,
             ..EngineOptions::default()
         })
         .unwrap();
-        let identity = Identity {
+        let identity = StageIdentity {
             pipeline: "p".into(),
             stage: "s".into(),
             plugin: "x".into(),
@@ -190,9 +188,9 @@ mod tests {
         let mut host = Host::new(&engine, identity, &limits, Arc::default());
         assert_eq!(host.begin(), 4);
         std::thread::sleep(Duration::from_millis(60));
-        assert!(host.look().is_some(), "it slept");
+        assert!(host.check_time().is_some(), "it slept");
         let began = Instant::now();
-        while host.look().is_some() {
+        while host.check_time().is_some() {
             assert!(
                 began.elapsed() < Duration::from_secs(60),
                 "a busy thread uses its time up"

@@ -8,7 +8,7 @@ use crate::engine::Engine;
 use crate::host::Host;
 use crate::setup::{ConfigIssue, Setup};
 
-/// A component with memory of its own. After any call that did not return it is of no use: drop it.
+/// An instance of a component. After a call that did not return, it must be dropped.
 pub(crate) struct Instance {
     store: Store<Host>,
     exports: Exports,
@@ -16,12 +16,12 @@ pub(crate) struct Instance {
 }
 
 impl Instance {
-    /// Makes one, under the limits of a call. It is not configured yet.
+    /// Starts an instance, under the limits of a call. It is not configured yet.
     pub(crate) fn start(engine: &Engine, pre: &Pre, host: Host) -> Result<Instance, CallError> {
         let output = host.limits().output(0);
         let mut store = Store::new(&engine.inner, host);
         store.limiter(|host| &mut host.meter);
-        store.epoch_deadline_callback(|mut store| match store.data_mut().look() {
+        store.epoch_deadline_callback(|mut store| match store.data_mut().check_time() {
             Some(ticks) => Ok(UpdateDeadline::Continue(ticks)),
             None => Ok(UpdateDeadline::Interrupt),
         });
@@ -33,7 +33,7 @@ impl Instance {
                 fuel: engine.fuel,
             }),
             Err(error) if error.is::<PoolConcurrencyLimitError>() => Err(CallError::Host(
-                "there are as many instances as there can be".into(),
+                "the maximum number of instances has been reached".into(),
             )),
             // Neither a trap nor a limit: the types do not fit.
             Err(error) if error.downcast_ref::<wasmtime::Trap>().is_none() => {
@@ -71,7 +71,7 @@ impl Instance {
         self.store.data_mut()
     }
 
-    /// Units of fuel that the last call used. 0 where they are not counted.
+    /// Units of fuel that the last call used. 0 if fuel is not counted.
     pub(crate) fn fuel_used(&self) -> u64 {
         self.store.get_fuel().map_or(0, |left| u64::MAX - left)
     }
@@ -90,7 +90,7 @@ fn begin(store: &mut Store<Host>, fuel: bool, output: usize) {
     store.set_epoch_deadline(ticks);
     store.set_hostcall_fuel(output);
     if fuel {
-        // Counted, not limited. It fails only where fuel is off.
+        // Fuel is counted, not limited. This fails only if fuel is off.
         let _ = store.set_fuel(u64::MAX);
     }
 }

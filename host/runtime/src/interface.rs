@@ -1,14 +1,14 @@
-//! Which world a component is of, told by the names of what it exports and imports.
+//! Detects the world of a component by the names of its exports and imports.
 
 use crate::component::LoadError;
 
-/// The version of `lockgate:plugin` that this host speaks.
+/// The version of `lockgate:plugin` that this host supports.
 pub const CONTRACT_VERSION: &str = "0.1.0-draft";
 
-/// What a component does in a pipeline: the world of `lockgate:plugin` that it implements.
+/// The world of `lockgate:plugin` that a component implements, which is its role in a pipeline.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Kind {
-    /// Chooses events.
+    /// Keeps or drops events.
     Filter,
     /// Makes documents of events.
     Mapper,
@@ -52,9 +52,9 @@ impl std::fmt::Display for Kind {
     }
 }
 
-/// What the names tell.
+/// The world of a component, and what it imports.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Shape {
+pub(crate) struct Interface {
     pub(crate) kind: Kind,
     /// WASI interfaces that the component imports.
     pub(crate) wasi: Vec<String>,
@@ -64,8 +64,9 @@ pub(crate) struct Shape {
     pub(crate) keeps_state: bool,
 }
 
-/// Unknown exports are left alone: some languages' tools add their own.
-pub(crate) fn shape(imports: &[String], exports: &[String]) -> Result<Shape, LoadError> {
+/// Detects the world. Unknown exports are ignored, because the tools of some languages add their
+/// own.
+pub(crate) fn detect(imports: &[String], exports: &[String]) -> Result<Interface, LoadError> {
     for name in exports.iter().chain(imports) {
         if let Some((_, version)) = ours(name).filter(|(_, version)| !is_compatible(version)) {
             let version = if version.is_empty() { "none" } else { version };
@@ -118,7 +119,7 @@ pub(crate) fn shape(imports: &[String], exports: &[String]) -> Result<Shape, Loa
             .iter()
             .any(|name| ours(name).is_some_and(|(own, _)| own == interface))
     };
-    Ok(Shape {
+    Ok(Interface {
         kind,
         wasi: wasi.into_iter().cloned().collect(),
         looks_up: imported("lookup"),
@@ -138,13 +139,13 @@ pub(crate) fn list(names: &[String]) -> String {
     }
 }
 
-/// Interface and version of a name of our package.
+/// Interface and version, if the name is of the package `lockgate:plugin`.
 fn ours(name: &str) -> Option<(&str, &str)> {
     let rest = name.strip_prefix("lockgate:plugin/")?;
     Some(rest.split_once('@').unwrap_or((rest, "")))
 }
 
-/// As wasmtime matches them: a pre-release only itself, 0.x.y any 0.x.
+/// Matches versions like wasmtime: a pre-release only itself, 0.x.y any 0.x.
 fn is_compatible(version: &str) -> bool {
     let line = |version: &str| -> Option<String> {
         let mut parts = version.split('.');
@@ -166,7 +167,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_decide_what_a_component_is() {
+    fn names_decide_the_world_of_a_component() {
         let check = |imports: &[&str], exports: &[&str]| {
             let full = |names: &[&str]| -> Vec<String> {
                 names
@@ -180,8 +181,8 @@ mod tests {
                     })
                     .collect()
             };
-            match shape(&full(imports), &full(exports)) {
-                Ok(Shape {
+            match detect(&full(imports), &full(exports)) {
+                Ok(Interface {
                     kind,
                     wasi,
                     looks_up,
@@ -215,17 +216,17 @@ mod tests {
             (
                 &["log", "state"],
                 &["http-encoding"],
-                "a component of the world `http-sink` has no use for what this one imports: `lockgate:plugin/state@0.1.0-draft`",
+                "it imports interfaces that the world `http-sink` does not have: `lockgate:plugin/state@0.1.0-draft`",
             ),
             (
                 &["other:thing/net@1.0.0"],
                 &["filtering"],
-                "a component of the world `filter` has no use for what this one imports: `other:thing/net@1.0.0`",
+                "it imports interfaces that the world `filter` does not have: `other:thing/net@1.0.0`",
             ),
             (
                 &[],
                 &["mapping", "filtering"],
-                "it exports several worlds of `lockgate:plugin` (`filter`, `mapper`); a component is of one",
+                "it exports several worlds of `lockgate:plugin` (`filter`, `mapper`); a component may implement only one",
             ),
             (
                 &[],
@@ -235,12 +236,12 @@ mod tests {
             (
                 &[],
                 &["lockgate:plugin/filtering@0.2.0"],
-                "it was built for version 0.2.0 of `lockgate:plugin`, this host speaks 0.1.0-draft; build it against the host's `wit/plugin.wit`",
+                "it was built for version 0.2.0 of `lockgate:plugin`, this host supports 0.1.0-draft; build it against the host's `wit/plugin.wit`",
             ),
             (
                 &["lockgate:plugin/log"],
                 &["filtering"],
-                "it was built for version none of `lockgate:plugin`, this host speaks 0.1.0-draft; build it against the host's `wit/plugin.wit`",
+                "it was built for version none of `lockgate:plugin`, this host supports 0.1.0-draft; build it against the host's `wit/plugin.wit`",
             ),
         ] {
             assert_eq!(check(imports, exports), expected);

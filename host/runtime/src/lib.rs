@@ -1,16 +1,15 @@
 //! Runs components: loads and compiles them, and gives each call its limits and the host's services.
 //!
-//! - [`Engine`] is made once: compiler settings, the thread that counts time, the [`Scheduler`] with
-//!   its threads, the memory all instances share.
+//! - [`Engine`] exists once: compiler settings, the thread that counts time, the [`Scheduler`] with
+//!   its threads, and the memory that all instances share.
 //! - [`Code`] is a compiled plugin, from a child process or from a cache.
 //! - [`Component`] is code of one [`Kind`], linked; [`Stage`] and [`Sink`] are components with an
 //!   operator's configuration in one pipeline.
-//! - [`Stage::filter`], [`Stage::transform`], [`Sink::encode`] and [`Sink::classify`] are one call
-//!   each, synchronous, without a second try: they run as jobs of a pipeline's [`Queue`]. A call
-//!   works on an instance of its own; none survives a trap, and by default none survives its call.
+//! - [`Stage::filter`], [`Stage::transform`], [`Sink::encode`] and [`Sink::classify`] are one
+//!   synchronous call each, without a retry. They run as jobs of a pipeline's [`Queue`]. A call
+//!   works on its own instance, which never survives a trap, and by default not its call.
 //!
-//! No other crate knows wasmtime, and no network, file, clock or secret is within a component's
-//! reach.
+//! No other crate knows wasmtime. Components have no access to networks, files, clocks or secrets.
 
 mod budget;
 mod clock;
@@ -42,7 +41,7 @@ pub use component::{Component, LoadError};
 pub use configured::{ConfigureError, StageOptions};
 pub use engine::{Engine, EngineError, EngineOptions};
 pub use interface::{CONTRACT_VERSION, Kind};
-pub use json::{Fault, check_object, put_on_one_line};
+pub use json::{DocumentError, check_object, put_on_one_line};
 pub use limits::Limits;
 pub use memory::{MemoryBudget, MemoryShare, Reserved};
 pub use scheduler::{Queue, Ran, Scheduler, SchedulerError};

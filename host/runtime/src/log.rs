@@ -1,6 +1,6 @@
 //! Log lines of components.
 
-mod allowance;
+mod limiter;
 
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,41 +9,39 @@ use lockgate_model::{LINE_MAX, escape};
 use tracing::Level;
 
 use crate::clock;
-use crate::host::Identity;
-use crate::limits::{LOG_LINES, LOG_LINES_A_SECOND};
-use allowance::Allowance;
+use crate::host::StageIdentity;
+use crate::limits::{LOG_LINES, LOG_LINES_PER_SECOND};
+use limiter::LineLimiter;
 
-/// Foreign text as it may stand in a log or a reason: no control characters, at most 1 KiB.
+/// Makes foreign text safe for a log or a reason: no control characters, at most 1 KiB.
 pub(crate) fn line(text: &str) -> String {
     escape(text, LINE_MAX).into_owned()
 }
 
-/// What all instances of a stage may write together.
+/// Limits the log lines of all instances of a stage together.
 #[derive(Debug, Default)]
 pub(crate) struct StageLog {
-    allowance: Mutex<Allowance>,
+    limiter: Mutex<LineLimiter>,
 }
 
-/// The lines of one instance.
+/// Writes the log lines of one instance.
 #[derive(Debug)]
 pub(crate) struct Lines {
     stage: Arc<StageLog>,
     last_error: Option<String>,
-    /// Set while `configure` is repeated in a fresh instance: the operator has read its lines
+    /// Set while `configure` is repeated in a fresh instance, because its lines have been logged
     /// before.
     pub(crate) muted: bool,
 }
 
 impl StageLog {
-    /// When nothing more will come.
-    pub(crate) fn finish(&self, identity: &Identity) {
-        report(identity, "-", self.allowance().rest());
+    /// Called when no more lines will be written.
+    pub(crate) fn finish(&self, identity: &StageIdentity) {
+        report(identity, "-", self.limiter().rest());
     }
 
-    fn allowance(&self) -> MutexGuard<'_, Allowance> {
-        self.allowance
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn limiter(&self) -> MutexGuard<'_, LineLimiter> {
+        self.limiter.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -56,22 +54,21 @@ impl Lines {
         }
     }
 
-    /// What the component last said at level `error`: the message of a panic, where it is followed
-    /// by a trap.
+    /// The component's last line of level `error`. Before a trap, it is the message of the panic.
     pub(crate) fn take_last_error(&mut self) -> Option<String> {
         self.last_error.take()
     }
 
     pub(crate) fn emit<'a>(
         &mut self,
-        identity: &Identity,
+        identity: &StageIdentity,
         batch: &str,
         level: Level,
         message: &str,
         fields: impl Iterator<Item = (&'a str, &'a str)>,
     ) {
         let is_written =
-            !self.muted && is_enabled(level) && self.stage.allowance().take(clock::now());
+            !self.muted && is_enabled(level) && self.stage.limiter().take(clock::now());
         if !is_written && level != Level::ERROR {
             return;
         }
@@ -84,23 +81,23 @@ impl Lines {
         }
     }
 
-    /// At the end of a call.
-    pub(crate) fn finish(&mut self, identity: &Identity, batch: &str) {
-        let left_out = self.stage.allowance().report(clock::now());
-        report(identity, batch, left_out);
+    /// Called at the end of a call.
+    pub(crate) fn finish(&mut self, identity: &StageIdentity, batch: &str) {
+        let dropped = self.stage.limiter().report(clock::now());
+        report(identity, batch, dropped);
     }
 }
 
-fn report(identity: &Identity, batch: &str, left_out: Option<u64>) {
-    if let Some(count) = left_out {
+fn report(identity: &StageIdentity, batch: &str, dropped: Option<u64>) {
+    if let Some(count) = dropped {
         let text = format!(
-            "{count} log lines were left out: a stage may write {LOG_LINES} at once, and {LOG_LINES_A_SECOND} a second"
+            "{count} log lines were dropped: a stage may write {LOG_LINES} at once, and {LOG_LINES_PER_SECOND} per second"
         );
         write(identity, batch, Level::WARN, &text);
     }
 }
 
-/// Message and fields as one line, escaped and cut as one.
+/// Message and fields as one line, escaped and truncated together.
 fn text<'a>(message: &str, fields: impl Iterator<Item = (&'a str, &'a str)>) -> String {
     let mut text = cut(message).to_owned();
     for (name, value) in fields {
@@ -113,7 +110,7 @@ fn text<'a>(message: &str, fields: impl Iterator<Item = (&'a str, &'a str)>) -> 
     line(&text)
 }
 
-/// Enough for a line. What is longer is cut before it is copied.
+/// Truncates text to more than a line needs, before it is copied.
 fn cut(text: &str) -> &str {
     &text[..text.floor_char_boundary(4 * LINE_MAX)]
 }
@@ -129,11 +126,11 @@ pub(crate) fn is_enabled(level: Level) -> bool {
     }
 }
 
-/// So that an operator can choose the level of plugins' lines apart from the host's.
+/// The target of plugins' lines, so that an operator can set their level separately.
 const TARGET: &str = "plugin";
 
-fn write(identity: &Identity, batch: &str, level: Level, text: &str) {
-    let Identity {
+fn write(identity: &StageIdentity, batch: &str, level: Level, text: &str) {
+    let StageIdentity {
         pipeline,
         stage,
         plugin,

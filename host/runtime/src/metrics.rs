@@ -6,8 +6,8 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::limits::METRICS_MAX;
 
-/// Upper bounds of a histogram's buckets. The host does not know the unit, so that they are wide:
-/// three a decade.
+/// Upper bounds of a histogram's buckets, three per decade. The range is wide, because the host
+/// does not know the unit.
 pub const BUCKETS: [f64; 28] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 50.0,
     100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 2.5e4, 5e4, 1e5, 2.5e5, 5e5, 1e6,
@@ -19,7 +19,7 @@ pub type Snapshot = BTreeMap<String, Metric>;
 #[derive(Clone, Debug, PartialEq)]
 #[allow(
     clippy::large_enum_variant,
-    reason = "a stage has few of them, and they live as long as it does"
+    reason = "a stage has few metrics, and they live as long as the stage"
 )]
 pub enum Metric {
     Counter(u64),
@@ -32,13 +32,13 @@ pub struct Histogram {
     pub count: u64,
     pub sum: f64,
     /// Observations at or below the bound of [`BUCKETS`] with the same index, and above the one
-    /// before it. What is above the last bound is in `count` alone.
+    /// before it. Observations above the last bound are only in `count`.
     pub buckets: [u64; BUCKETS.len()],
 }
 
 /// Why a component's metric was not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Refusal {
+pub(crate) enum MetricError {
     Name,
     TooMany,
     OtherKind,
@@ -50,7 +50,7 @@ pub(crate) struct Metrics {
 }
 
 impl Metrics {
-    pub(crate) fn add(&self, name: &str, value: u32) -> Result<(), Refusal> {
+    pub(crate) fn add(&self, name: &str, value: u32) -> Result<(), MetricError> {
         self.with(
             name,
             || Metric::Counter(0),
@@ -59,19 +59,19 @@ impl Metrics {
                     *sum = sum.saturating_add(value.into());
                     Ok(())
                 }
-                Metric::Histogram(_) => Err(Refusal::OtherKind),
+                Metric::Histogram(_) => Err(MetricError::OtherKind),
             },
         )
     }
 
-    pub(crate) fn observe(&self, name: &str, value: f64) -> Result<(), Refusal> {
+    pub(crate) fn observe(&self, name: &str, value: f64) -> Result<(), MetricError> {
         let empty = || Metric::Histogram(Histogram::default());
         self.with(name, empty, |metric| match metric {
             Metric::Histogram(histogram) => {
                 histogram.observe(value);
                 Ok(())
             }
-            Metric::Counter(_) => Err(Refusal::OtherKind),
+            Metric::Counter(_) => Err(MetricError::OtherKind),
         })
     }
 
@@ -86,17 +86,17 @@ impl Metrics {
         &self,
         name: &str,
         new: impl FnOnce() -> Metric,
-        change: impl FnOnce(&mut Metric) -> Result<(), Refusal>,
-    ) -> Result<(), Refusal> {
+        change: impl FnOnce(&mut Metric) -> Result<(), MetricError>,
+    ) -> Result<(), MetricError> {
         let mut metrics = self.metrics.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(metric) = metrics.get_mut(name) {
             return change(metric);
         }
         if !is_name(name) {
-            return Err(Refusal::Name);
+            return Err(MetricError::Name);
         }
         if metrics.len() == METRICS_MAX {
-            return Err(Refusal::TooMany);
+            return Err(MetricError::TooMany);
         }
         change(metrics.entry(name.to_owned()).or_insert_with(new))
     }
@@ -126,12 +126,12 @@ impl Default for Histogram {
     }
 }
 
-impl fmt::Display for Refusal {
+impl fmt::Display for MetricError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Refusal::Name => f.write_str("a name is `[a-z][a-z0-9_]*`, at most 64 bytes"),
-            Refusal::TooMany => write!(f, "a stage has at most {METRICS_MAX}"),
-            Refusal::OtherKind => f.write_str("it is a counter or a histogram, not both"),
+            MetricError::Name => f.write_str("a name is `[a-z][a-z0-9_]*`, at most 64 bytes"),
+            MetricError::TooMany => write!(f, "a stage has at most {METRICS_MAX}"),
+            MetricError::OtherKind => f.write_str("it is a counter or a histogram, not both"),
         }
     }
 }
@@ -169,17 +169,17 @@ mod tests {
     }
 
     #[test]
-    fn names_are_few_and_plain_and_of_one_kind() {
+    fn metric_names_are_limited_and_have_one_kind() {
         let metrics = Metrics::default();
         for name in ["", "Hits", "a b", "a\n"] {
-            assert_eq!(metrics.add(name, 1), Err(Refusal::Name), "{name:?}");
+            assert_eq!(metrics.add(name, 1), Err(MetricError::Name), "{name:?}");
         }
         metrics.add("hits", 1).unwrap();
-        assert_eq!(metrics.observe("hits", 1.0), Err(Refusal::OtherKind));
+        assert_eq!(metrics.observe("hits", 1.0), Err(MetricError::OtherKind));
         let accepted = (0..100)
             .filter(|n| metrics.add(&format!("m{n}"), 1).is_ok())
             .count();
         assert_eq!(accepted, METRICS_MAX - 1);
-        assert_eq!(metrics.observe("one_more", 1.0), Err(Refusal::TooMany));
+        assert_eq!(metrics.observe("one_more", 1.0), Err(MetricError::TooMany));
     }
 }

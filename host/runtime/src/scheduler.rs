@@ -1,7 +1,7 @@
 //! Threads for components, shared between pipelines.
 //!
 //! Synchronous calls must not block the threads that drive sockets, and no pipeline may keep the
-//! others from running. [`policy`] says whose call is next; here are the threads.
+//! others from running. [`policy`] chooses the next call; this module has the threads.
 
 mod policy;
 
@@ -23,8 +23,8 @@ use crate::clock;
 use crate::limits::SLOW_NICE;
 use policy::{Class, Policy, QueueId};
 
-/// A fixed number of threads that take turns between queues. They end when the last clone and the
-/// last queue are dropped.
+/// A fixed number of threads that serve all queues. They end when the last clone and the last queue
+/// are dropped.
 #[derive(Clone)]
 pub struct Scheduler {
     handle: Arc<Handle>,
@@ -36,7 +36,7 @@ pub struct Queue {
     inner: Arc<QueueHandle>,
 }
 
-/// What became of a job.
+/// The result of a job, and its cost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ran<T> {
     pub result: T,
@@ -57,8 +57,8 @@ pub enum SchedulerError {
 
 type Job = Box<dyn FnOnce() -> Finished + Send>;
 
-/// Hands the result over, after the books are done: whoever gets it may queue the next call at once
-/// and must not find itself still running.
+/// Delivers the result, after the policy has been updated: the receiver may queue its next call at
+/// once, when this one must no longer count as running.
 type Finished = Box<dyn FnOnce(Duration)>;
 
 struct Handle {
@@ -86,19 +86,19 @@ struct State {
 }
 
 thread_local! {
-    /// A call of the job that runs here ran out of time.
+    /// A call of this thread's job has timed out.
     static TIMED_OUT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Tells the scheduler that a call on this thread ran out of time: its queue is slow from now on,
-/// however short its limit is.
+/// Tells the scheduler that a call on this thread timed out. Its queue is slow from now on, even if
+/// its limit was short.
 pub(crate) fn call_timed_out() {
     TIMED_OUT.set(true);
 }
 
 impl Scheduler {
-    /// Starts the threads: calls that may run at a time, at least one. Slow calls run on threads of
-    /// their own, at a lower priority, and count among these.
+    /// Starts the threads. `threads`: calls that may run at the same time, at least one. Slow calls
+    /// run on separate threads, at a lower priority, and count, too.
     pub fn new(threads: usize) -> io::Result<Scheduler> {
         let policy = Policy::new(threads);
         let shared = Arc::new(Shared {
@@ -112,7 +112,7 @@ impl Scheduler {
             quick: Condvar::new(),
             slow: Condvar::new(),
         });
-        // Ends the threads, too, where not all of them can be started.
+        // Also ends the threads if not all of them can be started.
         let handle = Arc::new(Handle { shared });
         let shared = &handle.shared;
         let slow_threads = shared.lock().policy.slow_threads();
@@ -131,12 +131,12 @@ impl Scheduler {
         Ok(Scheduler { handle })
     }
 
-    /// Calls that may run at a time.
+    /// Calls that may run at the same time.
     pub fn threads(&self) -> usize {
         self.handle.shared.threads
     }
 
-    /// A queue of its own, also where another one has the same name. `name`: the pipeline's, for
+    /// A new queue, even if another one has the same name. `name`: the pipeline's name, for
     /// messages.
     pub fn queue(&self, name: impl Into<Arc<str>>) -> Queue {
         let id = {
@@ -160,15 +160,15 @@ impl Queue {
         &self.inner.name
     }
 
-    /// A call was slow or ran out of time, and the pipeline has not recovered since: it runs one
-    /// call at a time.
+    /// Whether a call was slow or timed out and the pipeline has not recovered since. It then runs
+    /// one call at a time.
     pub fn is_slow(&self) -> bool {
         self.inner.shared().lock().policy.is_slow(self.inner.id)
     }
 
-    /// Queues a job at once; the future gives its result. The job is one call of a component, so
-    /// that the other pipelines wait for no more than that. If the future is dropped before a
-    /// thread takes the job, the job is not run.
+    /// Queues a job at once; the future returns its result. A job should be one call of a
+    /// component, so that other pipelines wait no longer than that. If the future is dropped before
+    /// a thread takes the job, the job is not run.
     pub fn run<T, F>(
         &self,
         job: F,
@@ -184,7 +184,7 @@ impl Queue {
                 let outcome = outcome
                     .map(|result| Ran { result, cpu })
                     .map_err(|panic| SchedulerError::Panicked(panic_text(&*panic)));
-                // Nobody waits any more: the result is of no use.
+                // Fails if the result is no longer needed.
                 let _ = sender.send(outcome);
             })
         });
@@ -201,7 +201,7 @@ impl Queue {
     }
 }
 
-/// Takes a job back that no thread has taken. Keeps its queue until then.
+/// Withdraws a job that no thread has taken, when it is dropped. Keeps the queue alive until then.
 struct Waiting {
     queue: Arc<QueueHandle>,
     job: u64,
@@ -216,7 +216,7 @@ impl Drop for Waiting {
         if job.is_some() {
             state.policy.withdraw(id);
         }
-        // What the job holds may use the scheduler when it is dropped.
+        // Dropping the job may use the scheduler.
         drop(state);
         drop(job);
     }
@@ -261,7 +261,7 @@ impl Shared {
         number
     }
 
-    /// Wakes a thread for the next call, if there is one. That thread wakes the one after it.
+    /// Wakes a thread for the next call, if there is one. That thread wakes the next one.
     fn wake(&self, state: &State) {
         match state.policy.next_class() {
             Some(Class::Quick) => self.quick.notify_one(),
@@ -270,7 +270,7 @@ impl Shared {
         }
     }
 
-    /// The life of a thread.
+    /// The main loop of a thread.
     fn work(&self, class: Class) {
         let condition = match class {
             Class::Quick => &self.quick,
@@ -284,7 +284,7 @@ impl Shared {
         let mut state = self.lock();
         while !state.ended {
             let Some(turn) = state.policy.take(class) else {
-                // It may be the turn of the other class, whose threads sleep.
+                // The next call may need a thread of the other class.
                 self.wake(&state);
                 state = condition
                     .wait(state)

@@ -1,5 +1,4 @@
-//! What the host provides to components: one implementation for all worlds and all versions of the
-//! contract.
+//! The host's services for components, for all worlds and all versions of the contract.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -8,16 +7,16 @@ use lockgate_lookup::{Agent, Network, Place, TEXT_MAX};
 
 use crate::host::Host;
 use crate::log::StageLog;
-use crate::metrics::{Metrics, Refusal as MetricRefusal};
+use crate::metrics::{MetricError, Metrics};
 
-/// What all instances of a stage share.
+/// The state that all instances of a stage share.
 #[derive(Debug, Default)]
 pub(crate) struct Services {
     pub(crate) metrics: Metrics,
     pub(crate) log: Arc<StageLog>,
-    /// The operator granted state. It is there during calls, not while `configure` runs.
+    /// The operator granted state. It is available in calls, but not in `configure`.
     state_is_granted: bool,
-    refusals: AtomicU8,
+    warned: AtomicU8,
 }
 
 impl Services {
@@ -29,9 +28,9 @@ impl Services {
     }
 }
 
-/// Something that a component asked for in vain. Logged once for each stage.
+/// A refused request of a component. Logged once per stage.
 #[derive(Clone, Copy)]
-enum Refusal {
+enum Warning {
     Place = 1,
     Network = 2,
     Agent = 4,
@@ -41,13 +40,13 @@ enum Refusal {
 }
 
 impl Host {
-    fn is_first(&self, refusal: Refusal) -> bool {
-        let bit = refusal as u8;
-        self.services.refusals.fetch_or(bit, Ordering::Relaxed) & bit == 0
+    fn is_first(&self, warning: Warning) -> bool {
+        let bit = warning as u8;
+        self.services.warned.fetch_or(bit, Ordering::Relaxed) & bit == 0
     }
 
-    fn refuse(&self, refusal: Refusal, text: &str) {
-        if self.is_first(refusal) {
+    fn refuse(&self, warning: Warning, text: &str) {
+        if self.is_first(warning) {
             let identity = &self.identity;
             tracing::warn!(
                 pipeline = %identity.pipeline, stage = %identity.stage, plugin = %identity.plugin,
@@ -56,30 +55,30 @@ impl Host {
         }
     }
 
-    /// Less than a warning: many operators want the documents without.
-    fn not_granted(&self, refusal: Refusal, what: &str, way: &str) {
-        if self.is_first(refusal) {
+    /// Logged as info, because many operators do not want look-ups.
+    fn not_granted(&self, warning: Warning, what: &str, setting: &str) {
+        if self.is_first(warning) {
             let identity = &self.identity;
             tracing::info!(
                 pipeline = %identity.pipeline, stage = %identity.stage, plugin = %identity.plugin,
-                "it looks up {what}, but none are granted, so that every answer is `none`; {way} grants them (logged once)"
+                "it looks up {what}, which are not granted, so every answer is `none`; {setting} grants them (logged once)"
             );
         }
     }
 
     pub(crate) fn state_is_not_granted(&self) {
-        if !self.services.state_is_granted && self.is_first(Refusal::State) {
+        if !self.services.state_is_granted && self.is_first(Warning::State) {
             let identity = &self.identity;
             let name = identity.plugin.split(' ').next().unwrap_or_default();
             tracing::info!(
                 pipeline = %identity.pipeline, stage = %identity.stage, plugin = %identity.plugin,
-                "it keeps state, but none is granted, so that every answer is `not-granted`; `state = \"1 MiB\"` in `[plugins.{name}]` grants it (logged once)"
+                "it keeps state, which is not granted, so every answer is `not-granted`; `state = \"1 MiB\"` in `[plugins.{name}]` grants it (logged once)"
             );
         }
     }
 
-    /// Whether a line of this level would be logged. The last error explains a trap, so that errors
-    /// are always wanted.
+    /// Whether lines of this level are needed. Errors always are, because the last one explains a
+    /// trap.
     pub(crate) fn keeps_lines(&self, level: tracing::Level) -> bool {
         level == tracing::Level::ERROR || (!self.lines.muted && crate::log::is_enabled(level))
     }
@@ -102,12 +101,12 @@ impl Host {
         self.measured(name, self.services.metrics.observe(name, value));
     }
 
-    fn measured(&self, name: &str, result: Result<(), MetricRefusal>) {
-        if let Err(refusal) = result {
+    fn measured(&self, name: &str, result: Result<(), MetricError>) {
+        if let Err(error) = result {
             let name = crate::log::line(name);
             self.refuse(
-                Refusal::Metric,
-                &format!("the metric `{name}` is refused: {refusal}"),
+                Warning::Metric,
+                &format!("the metric `{name}` is refused: {error}"),
             );
         }
     }
@@ -115,7 +114,7 @@ impl Host {
     pub(crate) fn place(&self, ip: &str) -> Option<Place> {
         let Ok(place) = self.lookups.place_of(ip) else {
             self.not_granted(
-                Refusal::Place,
+                Warning::Place,
                 "places",
                 "`city = \"GeoLite2-City.mmdb\"` in `[lookup]`, or `--lookup-city`,",
             );
@@ -127,7 +126,7 @@ impl Host {
     pub(crate) fn network(&self, ip: &str) -> Option<Network> {
         let Ok(network) = self.lookups.network_of(ip) else {
             self.not_granted(
-                Refusal::Network,
+                Warning::Network,
                 "networks",
                 "`asn = \"GeoLite2-ASN.mmdb\"` in `[lookup]`, or `--lookup-asn`,",
             );
@@ -138,11 +137,11 @@ impl Host {
 
     pub(crate) fn user_agent(&mut self, text: &str) -> Option<Agent> {
         if self.lookups.knows_user_agents() && !lockgate_lookup::is_ready() {
-            self.on_the_house(lockgate_lookup::prepare);
+            self.off_the_clock(lockgate_lookup::prepare);
         }
         let Ok(agent) = self.lookups.user_agent(text) else {
             self.not_granted(
-                Refusal::Agent,
+                Warning::Agent,
                 "user agents",
                 "`user-agents = true` in `[lookup]`",
             );
@@ -150,7 +149,7 @@ impl Host {
         };
         if agent.is_none() {
             self.refuse(
-                Refusal::AgentText,
+                Warning::AgentText,
                 &format!("a user agent longer than {TEXT_MAX} bytes is not looked up: the answer is `none`"),
             );
         }

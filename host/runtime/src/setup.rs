@@ -1,4 +1,4 @@
-//! What a component asks for when it is configured, checked against the contract's limits.
+//! Checks the setup that a component returns from `configure` against the limits of the contract.
 
 use lockgate_model::contract::{Access, CallError, SinkSetup, StageSetup};
 
@@ -7,16 +7,16 @@ use crate::interface::Kind;
 use crate::limits::{CONFIG_ISSUES_MAX, MEMBER_BYTES_MAX, REASON_BYTES_MAX};
 use crate::log::line;
 
-/// Reasons that a component may declare.
+/// Most reasons that a component may declare.
 pub const REASONS_MAX: usize = 64;
 
-/// Bytes of a response that `classify` may ask for.
+/// Most bytes of a response that `classify` may ask for.
 pub const RESPONSE_MAX: u32 = 4 << 20;
 
-/// Bytes of a response that `classify` gets where it does not say.
+/// Bytes of a response that `classify` gets by default.
 pub const RESPONSE_MAX_DEFAULT: u32 = 64 << 10;
 
-/// An answer of `configure`, of either sort.
+/// The setup of a stage or a sink.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Setup {
     Stage(StageSetup),
@@ -106,12 +106,12 @@ fn is_member_name(name: &str) -> bool {
 
 fn only_for_filters(kind: Kind) -> CallError {
     broken(format!(
-        "`access` is `types`, which is for filters, and its world is `{kind}`"
+        "`access` is `types`, which only filters may use; its world is `{kind}`"
     ))
 }
 
-/// Issues as they may be shown. None at all becomes one that says so: some languages' tools turn
-/// any error into an empty list.
+/// Makes issues safe to show. An empty list becomes one issue, because the tools of some languages
+/// turn any error into an empty list.
 pub(crate) fn issues(issues: Vec<ConfigIssue>) -> Vec<ConfigIssue> {
     if issues.is_empty() {
         let message = "The plugin refuses its configuration without an explanation.".to_owned();
@@ -187,7 +187,7 @@ mod tests {
             ),
             (
                 stage(Kind::Mapper, |setup| setup.access = Access::Types),
-                Some("`access` is `types`, which is for filters, and its world is `mapper`"),
+                Some("`access` is `types`, which only filters may use; its world is `mapper`"),
             ),
             (
                 stage(Kind::Filter, |setup| setup.reasons = vec!["r".into(); 65]),
@@ -196,7 +196,7 @@ mod tests {
             (sink(|_| {}), None),
             (
                 sink(|setup| setup.access = Access::Types),
-                Some("`access` is `types`, which is for filters, and its world is `http-sink`"),
+                Some("`access` is `types`, which only filters may use; its world is `http-sink`"),
             ),
             (
                 sink(|setup| setup.max_response_bytes += 1),
@@ -225,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn issues_are_explained_escaped_and_not_too_many() {
+    fn issues_are_explained_escaped_and_limited() {
         assert!(issues(vec![])[0].message.contains("without an explanation"));
         let issue = |n: usize| ConfigIssue {
             path: format!("p{n}"),

@@ -1,8 +1,8 @@
-//! Address space that is set aside for instances.
+//! Address space reserved for instances.
 //!
-//! An instance lives for one batch. Its pages come from a slot that another one had before, and are
-//! written over with zeros, or with the component's image: the system would take as many page
-//! faults to give new ones, and that is a fifth of the time of a small component.
+//! An instance lives for one batch. It reuses the pages of an earlier instance, which are
+//! overwritten with zeros or with the component's image. New pages would cost page faults, which
+//! take a fifth of the time of a small component.
 
 use wasmtime::{Enabled, PoolingAllocationConfig};
 
@@ -11,10 +11,10 @@ use crate::limits::{CORE_INSTANCES_MAX, MEMORIES_MAX, TABLE_ELEMENTS_MAX, TABLES
 /// Most memory of one instance that an operator may allow, see the configuration's `limits.memory`.
 const MEMORY_MAX: usize = 4 << 30;
 
-/// Bytes of a slot that stay with the process while nobody uses it.
+/// Bytes of an unused slot that stay resident.
 const KEPT: usize = 8 << 20;
 
-/// Instances that can exist at a time, where each has one memory; few have two.
+/// Instances that can exist at the same time, if each has one memory. Few have two.
 pub(crate) fn instances(threads: usize) -> u32 {
     u32::try_from(128 + 8 * threads).unwrap_or(u32::MAX)
 }

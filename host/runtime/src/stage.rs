@@ -28,11 +28,11 @@ struct Inner {
     setup: StageSetup,
 }
 
-/// What a call is about.
+/// The context of a call.
 #[derive(Clone, Debug)]
 pub struct CallContext<'a> {
     pub batch: &'a BatchInfo,
-    /// What the component may look up meanwhile.
+    /// The look-ups that the component may use.
     pub lookups: Lookups,
 }
 
@@ -72,32 +72,33 @@ impl Stage {
         self.inner.configured.component()
     }
 
-    /// Its answers depend on the operator's databases.
+    /// Whether its results depend on the operator's databases.
     pub fn looks_up(&self) -> bool {
         self.component().looks_up()
     }
 
-    /// It keeps state and the operator granted some: batches must come one after another.
+    /// Whether it keeps state that the operator granted. Then its batches must run one after
+    /// another.
     pub fn uses_state(&self) -> bool {
         self.inner.configured.uses_state()
     }
 
-    /// What the component counted and observed since it was configured.
+    /// The component's metrics since it was configured.
     pub fn metrics(&self) -> Snapshot {
         self.inner.configured.metrics()
     }
 
-    /// Units of fuel (about one an instruction) that the calls so far have used, without starting
-    /// and configuring. 0 where the engine does not count.
+    /// Units of fuel (about one per instruction) that the calls have used so far, not counting
+    /// start and configuration. 0 if the engine does not count fuel.
     pub fn fuel_used(&self) -> u64 {
         self.inner.configured.fuel_used()
     }
 
-    /// One call of a filter: one verdict for each event, in order. A filter with [`Access::Types`]
-    /// is not called and keeps every event, since its type lists have decided.
+    /// One call of a filter. Returns one verdict per event, in order. A filter with
+    /// [`Access::Types`] is not called and keeps every event, because its type lists have decided.
     ///
-    /// `fresh`: on an instance that no other call has used, and without its log lines, which a
-    /// first call has shown. `state` is changed only where the call succeeds.
+    /// `fresh`: use a new instance, and suppress its log lines, which an earlier call has written.
+    /// `state` is changed only if the call succeeds.
     pub fn filter(
         &self,
         context: &CallContext<'_>,
@@ -125,7 +126,8 @@ impl Stage {
         )
     }
 
-    /// One call of a mapper: one outcome for each event, in order. As for [`filter`](Self::filter).
+    /// One call of a mapper. Returns one result per event, in order. The arguments are those of
+    /// [`filter`](Self::filter).
     pub fn transform(
         &self,
         context: &CallContext<'_>,
@@ -153,7 +155,7 @@ impl Stage {
         )
     }
 
-    /// Events as far as the component asked for them, and their bytes.
+    /// The events as the component may see them, and their size in bytes.
     fn shown<'a>(&self, events: &[EventView<'a>]) -> (Vec<EventView<'a>>, usize) {
         let mut events = events.to_vec();
         if self.setup().access != Access::Payload {
@@ -183,7 +185,7 @@ impl fmt::Debug for Stage {
     }
 }
 
-/// Bytes of an event's texts.
+/// Size of an event's texts, in bytes.
 pub(crate) fn len(event: &EventView<'_>) -> usize {
     event.key.len()
         + event.event_type.len()
@@ -209,7 +211,7 @@ fn check_count(expected: usize, got: usize) -> Result<(), CallError> {
     }
 }
 
-/// The documents that a mapper made of event `index` of a call, each on one line.
+/// Checks the documents that a mapper made of event `index`, and puts each on one line.
 fn check_documents(
     index: usize,
     mut documents: Vec<MappedDocument>,

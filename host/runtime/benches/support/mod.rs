@@ -11,7 +11,7 @@ use lockgate_runtime::{
 };
 use serde_json::Value;
 
-/// Events of a batch.
+/// Events per batch.
 pub const EVENTS: usize = 500;
 
 static ENGINE: LazyLock<Engine> = LazyLock::new(|| {
@@ -29,7 +29,7 @@ static BATCH: LazyLock<BatchInfo> = LazyLock::new(|| BatchInfo {
     read_at: 0,
 });
 
-/// `reuse`: one instance for all batches, in place of a fresh one for each.
+/// `reuse`: use one instance for all batches instead of a fresh one for each.
 pub fn stage(plugin: &str, config: Value, reuse: bool) -> Stage {
     Stage::configure(&ENGINE, &component(plugin), options(plugin, config, reuse)).unwrap()
 }

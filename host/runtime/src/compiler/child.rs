@@ -1,4 +1,4 @@
-//! The other end: what the child process does.
+//! The child process.
 
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -14,25 +14,25 @@ use crate::limits::{COMPILE_NICE, COMPONENT_MAX};
 /// Why a child ends without code.
 #[derive(Debug, Error)]
 pub enum ChildError {
-    /// The component is at fault. The process exits with [`ChildError::REFUSED`].
+    /// The component does not compile. The process exits with [`ChildError::REFUSED`].
     #[error("{0}")]
     Refused(String),
-    /// The pipes or the limits are.
+    /// The pipes or the limits failed.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
 
 impl ChildError {
-    /// Exit status of a child that read a component which does not compile.
+    /// Exit status of a child whose component does not compile.
     pub const REFUSED: i32 = 2;
 }
 
-/// Puts the calling process under the limits, compiles one component, and writes its code to
-/// `output`. `input`: the component's length as 8 bytes, little-endian, and the component. It
-/// stays open after that: when it is closed, nobody waits any more, and the process ends.
+/// Applies the limits to the calling process, compiles one component, and writes its code to
+/// `output`. `input`: the component's length as 8 bytes, little-endian, then the component. It
+/// stays open; when it is closed, the result is no longer needed and the process ends.
 ///
-/// Compiles on one thread: each more holds another function's memory, and the machine is for the
-/// pipelines that run.
+/// Compiles on one thread: each further thread would need more memory, and take CPU time from the
+/// running pipelines.
 pub fn compile_in_child(
     limits: CompileLimits,
     fuel: bool,
@@ -70,17 +70,17 @@ fn read(input: &mut impl Read) -> io::Result<Vec<u8>> {
 
 fn restrict(limits: CompileLimits) -> io::Result<()> {
     let CompileLimits { memory, time } = limits;
-    // Address space (`RLIMIT_AS`) would count what is set aside and never used.
+    // Address space (`RLIMIT_AS`) would include memory that is reserved but never used.
     set(Resource::Data, memory, memory)?;
     let time = seconds(time.max(Duration::from_secs(1)));
-    // The signal of the lower limit ends the process; it is what tells the host why.
+    // The signal of the soft limit ends the process and shows the host the cause.
     set(Resource::Cpu, time, time + 1)?;
     set(Resource::Core, 0, 0)?;
     nice(COMPILE_NICE)?;
     Ok(())
 }
 
-/// Where the process is under a stricter limit already, that one stays.
+/// Sets a limit, unless the process already has a stricter one.
 fn set(resource: Resource, current: u64, maximum: u64) -> io::Result<()> {
     let most = rustix::process::getrlimit(resource).maximum;
     let within = |limit: u64| Some(most.map_or(limit, |most| limit.min(most)));

@@ -1,9 +1,10 @@
-//! Which pipeline's call runs next. Pure: no thread and no clock; [`super::Scheduler`] brings both.
+//! Chooses the pipeline whose call runs next. Pure: [`super::Scheduler`] provides threads and
+//! clock.
 //!
 //! Each queue has a virtual time, the CPU time of its calls so far, and the waiting queue with the
-//! least goes first. A queue that was idle starts at the least virtual time of those that were not,
-//! so that nobody saves up time. A running call counts as long as the queue's last one did until
-//! its own time is known: otherwise a quick queue would look idle while it holds every thread.
+//! lowest goes first. A queue that was idle starts at the lowest virtual time of the busy queues,
+//! so that idle time is not saved up. A running call counts as much as the queue's last call until
+//! its own time is known; otherwise a quick queue would look idle while it occupies every thread.
 //!
 //! Queues with slow calls run one call at a time, and all of them together on at most half of the
 //! threads.
@@ -16,14 +17,14 @@ use crate::limits::{QUICK_CALLS, SLOW_CALL};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct QueueId(u64);
 
-/// Threads of two priorities.
+/// The two classes of threads, with different priorities.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
     Quick,
     Slow,
 }
 
-/// A call that runs. Given back by [`Policy::finish`].
+/// A running call. Returned to [`Policy::finish`].
 #[derive(Debug)]
 #[must_use]
 pub(super) struct Turn {
@@ -37,9 +38,9 @@ pub(super) struct Policy {
     threads: usize,
     queues: BTreeMap<QueueId, Queue>,
     next_id: u64,
-    /// Counts turns, to tell queues with equal times apart.
+    /// Counts turns, to choose between queues with equal times.
     turns: u64,
-    /// Where a queue that was idle starts. Never goes back.
+    /// The virtual time at which an idle queue starts. Never decreases.
     floor: Duration,
     running: usize,
     running_slow: usize,
@@ -49,7 +50,7 @@ pub(super) struct Policy {
 struct Queue {
     waiting: usize,
     running: usize,
-    /// Virtual time. Includes what running calls are charged until they end.
+    /// Virtual time, including the charges of running calls.
     used: Duration,
     last_call: Duration,
     last_turn: u64,
@@ -80,7 +81,7 @@ impl Policy {
         }
     }
 
-    /// Slow calls that may run at a time.
+    /// Slow calls that may run at the same time.
     pub(super) fn slow_threads(&self) -> usize {
         (self.threads / 2).max(1)
     }
@@ -100,12 +101,12 @@ impl Policy {
         id
     }
 
-    /// Its waiting calls are gone; running ones still [`finish`](Policy::finish).
+    /// Removes a queue with its waiting calls. Running calls must still [`finish`](Policy::finish).
     pub(super) fn remove(&mut self, id: QueueId) {
         self.queues.remove(&id);
     }
 
-    /// One more call waits.
+    /// Adds a waiting call.
     pub(super) fn submit(&mut self, id: QueueId) {
         let floor = self.advance_floor();
         if let Some(queue) = self.queues.get_mut(&id) {
@@ -116,7 +117,7 @@ impl Policy {
         }
     }
 
-    /// A waiting call is not wanted any more.
+    /// Withdraws a waiting call.
     pub(super) fn withdraw(&mut self, id: QueueId) {
         if let Some(queue) = self.queues.get_mut(&id) {
             queue.waiting -= 1;
@@ -128,7 +129,7 @@ impl Policy {
         self.next().map(|(_, class)| class)
     }
 
-    /// Begins the next call, if it is one for this class of threads.
+    /// Begins the next call, if it is for this class of threads.
     pub(super) fn take(&mut self, of: Class) -> Option<Turn> {
         let (id, class) = self.next().filter(|&(_, class)| class == of)?;
         self.advance_floor();

@@ -21,7 +21,7 @@ fn result<T>(ran: Result<Ran<T>, SchedulerError>) -> T {
 }
 
 #[tokio::test]
-async fn a_panic_is_an_error_and_the_thread_goes_on() {
+async fn a_panic_is_an_error_and_the_thread_survives() {
     let queue = quick(&Scheduler::new(1).unwrap());
     let panicked = queue.run(|| -> u32 { panic!("as {}", "intended") }).await;
     assert_eq!(
@@ -45,7 +45,7 @@ async fn jobs_of_a_quick_queue_run_beside_each_other() {
 }
 
 #[tokio::test]
-async fn a_job_nobody_waits_for_is_not_run() {
+async fn a_job_whose_future_is_dropped_is_not_run() {
     static RAN: AtomicBool = AtomicBool::new(false);
     let queue = quick(&Scheduler::new(1).unwrap());
     let (release, held) = sync_channel::<()>(0);
@@ -58,7 +58,7 @@ async fn a_job_nobody_waits_for_is_not_run() {
 }
 
 #[tokio::test]
-async fn a_job_is_run_although_its_queue_was_dropped_meanwhile() {
+async fn a_job_runs_although_its_queue_was_dropped() {
     let scheduler = Scheduler::new(1).unwrap();
     let waiting = quick(&scheduler).run(|| 3);
     drop(scheduler);
@@ -77,13 +77,13 @@ async fn the_cpu_time_of_a_job_is_reported_and_waiting_does_not_count() {
 }
 
 #[tokio::test]
-async fn after_a_time_out_calls_run_one_at_a_time_until_they_behave() {
+async fn after_a_time_out_calls_run_one_at_a_time_until_they_are_quick() {
     static RUNNING: AtomicUsize = AtomicUsize::new(0);
     let queue = quick(&Scheduler::new(2).unwrap());
     result(queue.run(|| ()).await);
     assert!(!queue.is_slow());
     result(queue.run(call_timed_out).await);
-    assert!(queue.is_slow(), "however short the limit was");
+    assert!(queue.is_slow(), "even if the limit was short");
     let alone = || {
         let before = RUNNING.fetch_add(1, Ordering::SeqCst);
         thread::yield_now();
@@ -97,16 +97,16 @@ async fn after_a_time_out_calls_run_one_at_a_time_until_they_behave() {
     assert!(!queue.is_slow());
 }
 
-/// Finding 1: one component that never returned in time stopped everybody.
+/// A component that never returned in time once stopped all pipelines.
 #[tokio::test]
-async fn a_pipeline_that_burns_its_whole_limit_leaves_its_neighbour_a_thread() {
+async fn a_pipeline_that_uses_its_whole_limit_leaves_a_thread_to_others() {
     let scheduler = Scheduler::new(2).unwrap();
     let healthy = quick(&scheduler);
     result(healthy.run(|| ()).await);
     let burner = scheduler.queue("burner");
     let (release, held) = sync_channel::<()>(0);
     let held = Arc::new(Mutex::new(held));
-    // Eight batches in flight, and none of the calls ends before the test lets it.
+    // Eight batches in flight, whose calls do not end before the test releases them.
     let stuck: Vec<_> = (0..8)
         .map(|_| {
             let held = held.clone();
@@ -122,7 +122,7 @@ async fn a_pipeline_that_burns_its_whole_limit_leaves_its_neighbour_a_thread() {
     }
 }
 
-/// No thread sleeps through its turn, whatever the mix.
+/// No thread misses a job in a mix of quick and slow queues.
 #[tokio::test]
 async fn every_job_of_many_queues_is_run() {
     let scheduler = Scheduler::new(3).unwrap();
@@ -130,7 +130,7 @@ async fn every_job_of_many_queues_is_run() {
     let jobs: Vec<_> = (0..3000usize)
         .map(|number| {
             queues[number % 7].run(move || {
-                // Some queues become slow now and again.
+                // Some queues become slow from time to time.
                 if number % 97 == 0 {
                     call_timed_out();
                 }

@@ -7,7 +7,7 @@ use lockgate_runtime::{
 
 use crate::support::{logged, wasm};
 
-/// Files that anybody may have written, and the digests that the host alone writes.
+/// Files that anybody may have changed, and digests that only the host writes.
 #[derive(Default)]
 struct Kept {
     files: Arc<Files>,
@@ -60,7 +60,7 @@ impl Kept {
     }
 }
 
-/// Compiles, and gives the warnings and the kind of what would run.
+/// Compiles a component. Returns the warnings, and the kind of the component that would run.
 fn compile(engine: &Engine, name: &str) -> (Vec<String>, Kind) {
     let tokio = tokio::runtime::Builder::new_current_thread()
         .build()
@@ -82,17 +82,17 @@ fn a_component_is_compiled_once() {
     assert_eq!(kept.counts(), (0, 1));
     assert!(Code::kept(&first, &bytes).is_some());
     assert_eq!(compile(&first, "hostile_filter"), fine);
-    // Another process would have the same engine.
+    // A second engine stands for another process.
     assert_eq!(compile(&kept.engine(false), "hostile_filter"), fine);
     assert_eq!(kept.counts(), (3, 1));
 
-    // Code for other settings is another value.
+    // Code for other settings has another key.
     assert_eq!(compile(&kept.engine(true), "hostile_filter"), fine);
     assert_eq!(kept.counts(), (3, 2));
     assert_eq!(kept.files.values.lock().unwrap().len(), 2);
 }
 
-/// Finding 17: the digest stood in the file, so that whoever wrote the file wrote the digest, too.
+/// The digest used to be in the file, so that whoever wrote the file could write the digest, too.
 #[test]
 fn code_that_this_host_did_not_write_is_never_run() {
     let kept = Kept::default();
@@ -110,7 +110,7 @@ fn code_that_this_host_did_not_write_is_never_run() {
         ("a cut file", Box::new(|code| code.truncate(5000))),
         ("an empty file", Box::new(Vec::clear)),
         (
-            "other code in good order",
+            "valid code of another component",
             Box::new(move |code| *code = foreign.clone()),
         ),
     ];
@@ -128,7 +128,7 @@ fn code_that_this_host_did_not_write_is_never_run() {
     }
 }
 
-/// Such as a cache that was copied from elsewhere, or a store that was restored.
+/// For example after copying a cache from elsewhere, or restoring a store.
 #[test]
 fn code_without_a_digest_is_not_even_read() {
     let Kept { files, .. } = Kept::default();

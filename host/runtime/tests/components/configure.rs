@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::support::{sink, try_filter};
 
 #[test]
-fn a_setup_is_what_the_component_asked_for() {
+fn a_setup_is_returned_as_the_component_declared_it() {
     let setup = sink(json!({ "classify": "delivered" })).setup().clone();
     assert_eq!(
         (setup.access, setup.inspect, setup.max_response_bytes),
@@ -16,7 +16,7 @@ fn a_setup_is_what_the_component_asked_for() {
 }
 
 #[test]
-fn problems_in_a_configuration_are_all_told_and_escaped() {
+fn all_problems_in_a_configuration_are_reported_and_escaped() {
     let issue = |path: &str, message: &str, help: Option<&str>| ConfigIssue {
         path: path.into(),
         message: message.into(),
@@ -49,7 +49,7 @@ fn problems_in_a_configuration_are_all_told_and_escaped() {
 }
 
 #[test]
-fn a_component_that_cannot_be_configured_is_refused_and_not_waited_for() {
+fn a_component_that_cannot_be_configured_is_refused_in_time() {
     for (mode, expected) in [
         (
             "configure-trap",

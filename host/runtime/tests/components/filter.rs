@@ -32,7 +32,7 @@ fn a_filter_gives_one_verdict_for_each_event() {
 }
 
 #[test]
-fn a_call_says_what_it_cost() {
+fn a_call_reports_its_cost() {
     let mut state = StateOverlay::not_granted();
     let called = filter(json!({ "mode": "loop" })).filter(&context(), &events(), &mut state, false);
     assert_eq!(
@@ -44,10 +44,10 @@ fn a_call_says_what_it_cost() {
     assert!(called.cpu >= tight().time, "{:?}", called.cpu);
 }
 
-/// The failure table's row on traps, limits and wrong numbers: the call with the one event fails,
-/// with a reason, and calls without it do not.
+/// From the failure table, traps, limits and wrong counts: calls with the faulty event fail with a
+/// reason, and calls without it succeed.
 #[test]
-fn a_filter_that_cannot_take_one_event_says_why_and_takes_the_others() {
+fn a_filter_that_fails_on_one_event_accepts_the_others() {
     for (mode, reason) in [
         (
             "trap",
@@ -66,7 +66,7 @@ fn a_filter_that_cannot_take_one_event_says_why_and_takes_the_others() {
             "bad-reason",
             "it broke the contract: `drop(4000000000)` is not one of the 1 reasons it declared",
         ),
-        // 32 MiB are more than it may have, before they are more than it may return.
+        // 32 MiB exceed its memory before they exceed its output.
         (
             "huge-failure",
             "it wanted more than 16777216 bytes of memory",
@@ -90,7 +90,7 @@ fn a_filter_that_cannot_take_one_event_says_why_and_takes_the_others() {
 }
 
 #[test]
-fn a_failure_of_the_whole_batch_is_what_the_plugin_calls_it() {
+fn a_failure_of_the_whole_batch_is_the_one_the_plugin_returned() {
     let fails = |mode| call_filter(&filter(json!({ "mode": mode, "on": "k3" })), &events());
     for (mode, expected) in [
         (
@@ -114,7 +114,7 @@ fn a_failure_of_the_whole_batch_is_what_the_plugin_calls_it() {
 }
 
 #[test]
-fn log_lines_carry_whose_they_are_and_are_few_and_plain() {
+fn log_lines_name_their_stage_and_are_limited_and_escaped() {
     let stage = filter(json!({ "mode": "log-flood", "on": "k3" }));
     let (verdicts, lines) = logged(|| call_filter(&stage, &events()));
     assert_eq!(verdicts, Ok(vec![Verdict::Keep; 8]));
@@ -123,17 +123,17 @@ fn log_lines_carry_whose_they_are_and_are_few_and_plain() {
         "INFO pipeline=siem stage=stage 1 (hostile_filter) plugin=hostile_filter batch=siem/teleport/audit/1-8: \
          line 7\\r\\nforged: line\\u{1b}[2J\\u{202e} n\\n=\\u{0}"
     );
-    // More than 200 where the machine took long over it.
+    // More than 200 if the machine is slow.
     let (report, written) = lines.split_last().unwrap();
     assert!((200..5000).contains(&written.len()), "{}", written.len());
-    let left_out = format!(
-        "{} log lines were left out: a stage may write 200 at once, and 20 a second",
+    let dropped = format!(
+        "{} log lines were dropped: a stage may write 200 at once, and 20 per second",
         10_000 - written.len()
     );
-    assert!(report.ends_with(&left_out), "{report}");
+    assert!(report.ends_with(&dropped), "{report}");
 }
 
-/// Finding 5: the limit began anew with each call, and 1,000 events made 203 MB of log.
+/// The limit used to restart with each call, so that 1,000 events wrote 203 MB of log.
 #[test]
 fn a_stage_that_floods_the_log_in_every_call_writes_few_lines() {
     let stage = filter(json!({ "mode": "log-flood", "on": "k3" }));
@@ -148,7 +148,7 @@ fn a_stage_that_floods_the_log_in_every_call_writes_few_lines() {
     let reports: Vec<u64> = lines
         .iter()
         .filter_map(|line| {
-            line.split_once(" log lines were left out")?
+            line.split_once(" log lines were dropped")?
                 .0
                 .rsplit(' ')
                 .next()?
@@ -179,7 +179,7 @@ fn a_repeated_call_does_not_repeat_its_log_lines() {
     });
     assert_eq!(lines.len(), 1, "{lines:#?}");
     assert!(lines[0].contains("cannot stand the event k3"));
-    assert_eq!(faults[0], faults[2], "the reason is there all the same");
+    assert_eq!(faults[0], faults[2], "the reason is still returned");
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn metrics_are_counted_by_name() {
 }
 
 #[test]
-fn made_up_metrics_are_refused_and_that_is_logged_once() {
+fn invalid_metrics_are_refused_and_that_is_logged_once() {
     let stage = filter(json!({ "mode": "metric-flood", "on": "k3" }));
     let (verdicts, lines) = logged(|| call_filter(&stage, &events()));
     assert_eq!(verdicts, Ok(vec![Verdict::Keep; 8]));

@@ -21,7 +21,7 @@ fn engine(options: EngineOptions) -> (Engine, Component) {
 }
 
 #[test]
-fn memory_is_given_back_and_kept_instances_are_counted() {
+fn memory_is_released_and_kept_instances_are_counted() {
     let (engine, component) = engine(EngineOptions::default());
     assert_eq!(engine.memory_used(), 0);
     let fresh = Stage::configure(
@@ -47,9 +47,9 @@ fn memory_is_given_back_and_kept_instances_are_counted() {
     assert_eq!(engine.memory_used(), 0);
 }
 
-/// More than there are places for: those that find none are not kept, and all of them work.
+/// More stages than slots: some instances are not kept, but all stages work.
 #[test]
-fn any_number_of_stages_may_wish_to_keep_their_instances() {
+fn any_number_of_stages_may_reuse_instances() {
     let (engine, component) = engine(EngineOptions {
         threads: 1,
         memory_total: 4 << 30,
@@ -67,9 +67,9 @@ fn any_number_of_stages_may_wish_to_keep_their_instances() {
     }
 }
 
-/// The memory that others took is no fault of an event: the batch waits.
+/// An event is not at fault for the memory of other instances, so the batch waits.
 #[test]
-fn a_component_without_memory_because_of_others_is_not_blamed() {
+fn a_component_is_not_blamed_for_the_memory_of_others() {
     let (engine, component) = engine(EngineOptions {
         memory_total: 8 << 20,
         ..EngineOptions::default()
@@ -103,7 +103,7 @@ fn fuel_counts_the_same_every_time() {
 }
 
 #[test]
-fn the_operator_s_limits_are_the_ones_that_hold() {
+fn the_operators_limits_apply() {
     let (engine, component) = engine(EngineOptions::default());
     let limits = Limits {
         memory: 3 << 20,
@@ -137,9 +137,9 @@ fn the_operator_s_limits_are_the_ones_that_hold() {
     );
 }
 
-/// Finding 18: loading started an instance under the default limits.
+/// Loading used to start an instance under the default limits.
 #[test]
-fn the_operator_s_limits_hold_when_a_component_is_loaded() {
+fn the_operators_limits_apply_when_a_component_is_loaded() {
     let limits = Limits {
         memory: 1 << 16,
         ..Limits::default()

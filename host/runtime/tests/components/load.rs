@@ -3,7 +3,7 @@ use lockgate_runtime::{Component, Kind, Limits};
 use crate::support::{ENGINE, wasm};
 
 #[test]
-fn a_component_tells_its_kind_and_digest() {
+fn a_component_has_its_kind_and_digest() {
     for (name, kind) in [
         ("hostile_filter", Kind::Filter),
         ("hostile_mapper", Kind::Mapper),
@@ -18,7 +18,7 @@ fn a_component_tells_its_kind_and_digest() {
 }
 
 #[test]
-fn what_is_no_component_of_ours_is_refused_in_words() {
+fn files_that_are_not_plugins_are_refused_with_the_cause() {
     let whole = wasm("hostile_filter");
     for (what, bytes, expected) in [
         (

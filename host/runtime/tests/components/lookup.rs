@@ -31,8 +31,8 @@ fn documents(stage: &Stage, lookups: &Lookups) -> Vec<Value> {
         .collect()
 }
 
-/// Half of the CPU time that it takes to make the patterns for user agents ready is more than this
-/// stage may use.
+/// The stage's CPU time is less than half of the time that compiling the patterns for user agents
+/// takes.
 #[test]
 fn a_component_looks_up_what_is_granted_for_the_batch() {
     let dir = tempfile::tempdir().unwrap();
@@ -85,7 +85,7 @@ fn a_component_looks_up_what_is_granted_for_the_batch() {
     let count = |text: &str| lines.iter().filter(|line| line.contains(text)).count();
     for said in [
         "INFO",
-        "it looks up networks, but none are granted, so that every answer is `none`; `asn = \"GeoLite2-ASN.mmdb\"` in `[lookup]`, or `--lookup-asn`,",
+        "it looks up networks, which are not granted, so every answer is `none`; `asn = \"GeoLite2-ASN.mmdb\"` in `[lookup]`, or `--lookup-asn`,",
         "a user agent longer than 4096 bytes is not looked up",
     ] {
         assert!(count(said) >= 1, "{said}: {lines:#?}");
@@ -98,7 +98,7 @@ fn a_component_looks_up_what_is_granted_for_the_batch() {
 }
 
 #[test]
-fn a_component_that_looks_nothing_up_is_known() {
+fn components_that_use_look_ups_are_recognised() {
     let looks_up = [mapper(json!({})).looks_up(), filter(json!({})).looks_up()];
     assert_eq!(looks_up, [true, false]);
 }

@@ -1,5 +1,5 @@
-//! Real components, compiled from `tests/components` and `plugins`: what a pipeline sees of them,
-//! and that the worst of them stay contained.
+//! Real components, compiled from `tests/components` and `plugins`, as a pipeline sees them. The
+//! hostile ones must stay contained.
 
 mod cache;
 mod configure;

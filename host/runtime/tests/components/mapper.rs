@@ -32,7 +32,7 @@ fn a_mapper_makes_documents_of_events() {
 }
 
 #[test]
-fn a_mapper_that_cannot_take_one_event_says_why_and_takes_the_others() {
+fn a_mapper_that_fails_on_one_event_accepts_the_others() {
     let fault = |fault: &str| {
         format!(
             "it broke the contract: a document it made of event 0 of the batch is not allowed: {fault}"
@@ -48,7 +48,7 @@ fn a_mapper_that_cannot_take_one_event_says_why_and_takes_the_others() {
             "memory",
             "it wanted more than 16777216 bytes of memory".into(),
         ),
-        // A gibibyte is more than it may have, before it is more than it may return.
+        // A gibibyte exceeds its memory before it exceeds its output.
         (
             "huge",
             "it wanted more than 16777216 bytes of memory".into(),
@@ -61,13 +61,13 @@ fn a_mapper_that_cannot_take_one_event_says_why_and_takes_the_others() {
             "it broke the contract: `drop(4000000000)` is not one of the 1 reasons it declared".into(),
         ),
         ("not-json", fault("it is not a JSON object")),
-        ("truncated", fault("it ends in the middle")),
+        ("truncated", fault("it is incomplete")),
         ("empty", fault("it is not a JSON object")),
         ("list", fault("it is not a JSON object")),
         ("scalar", fault("it is not a JSON object")),
         (
             "two-objects",
-            fault("the object is followed by something at byte 3"),
+            fault("there is more text after the object, at byte 3"),
         ),
         (
             "lone-surrogate",
@@ -75,7 +75,7 @@ fn a_mapper_that_cannot_take_one_event_says_why_and_takes_the_others() {
         ),
         (
             "duplicate-keys",
-            fault("the key `a` stands twice in an object"),
+            fault("the key `a` occurs twice in an object"),
         ),
         ("deep", fault("it is nested deeper than 128")),
         (
@@ -128,10 +128,10 @@ fn more_than_four_times_the_input_and_a_mebibyte_is_too_much() {
     assert!(matches!(result(3 << 20), Err(CallError::Output { .. })));
 }
 
-/// A mebibyte of reason is too much to return for eight small events, but not for the one, by a
-/// hair.
+/// A mebibyte of reason is more than the output for eight small events, but just within that for
+/// one.
 #[test]
-fn reasons_are_cut_to_a_line() {
+fn reasons_are_truncated_to_a_line() {
     let stage = mapper(json!({ "mode": "reject-huge", "on": "k3" }));
     let outcomes = call_mapper(&stage, &events()[3..4]).unwrap();
     let Mapped::Reject(reason) = &outcomes[0] else {

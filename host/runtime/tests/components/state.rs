@@ -41,7 +41,7 @@ fn counts(mapped: Vec<Mapped>) -> Vec<u64> {
 }
 
 #[test]
-fn what_a_call_writes_is_there_for_the_next_one() {
+fn a_call_sees_the_state_that_an_earlier_one_wrote() {
     let stage = counter(true, json!({}));
     assert!(stage.uses_state());
     let mut state = StateOverlay::new(Arc::default(), 1000);
@@ -63,7 +63,7 @@ fn what_a_call_writes_is_there_for_the_next_one() {
 }
 
 #[test]
-fn a_call_that_fails_leaves_the_state_as_it_was() {
+fn a_failed_call_does_not_change_the_state() {
     let mut state = StateOverlay::new(Arc::default(), 1000);
     state.put("count/alice", "7").unwrap();
     let before = state.clone();
@@ -85,7 +85,7 @@ fn a_call_that_fails_leaves_the_state_as_it_was() {
 }
 
 #[test]
-fn without_a_grant_the_log_says_once_how_to_grant_it() {
+fn without_a_grant_the_log_explains_once_how_to_grant_it() {
     let stage = counter(false, json!({}));
     assert!(!stage.uses_state(), "nothing makes its pipeline serial");
     let mut state = StateOverlay::new(Arc::default(), 1000);

@@ -1,5 +1,4 @@
-//! Compiled guests, stages made of them, batches of events, and the log as an operator would read
-//! it.
+//! Compiled guests, stages, batches of events, and the log as an operator would read it.
 
 use std::fmt::{Debug, Write};
 use std::path::{Path, PathBuf};
@@ -30,7 +29,7 @@ pub static MAPPER: LazyLock<Component> = LazyLock::new(|| load("hostile_mapper")
 pub static COUNTER: LazyLock<Component> = LazyLock::new(|| load("counter"));
 pub static SINK: LazyLock<Component> = LazyLock::new(|| load("hostile_sink"));
 
-/// Bytes of a guest of `tests/components`, compiled when first asked for.
+/// Bytes of a guest of `tests/components`, compiled on first use.
 pub fn wasm(name: &str) -> Vec<u8> {
     static GUESTS: LazyLock<Vec<PathBuf>> = LazyLock::new(|| {
         let manifest = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -54,7 +53,7 @@ fn load(name: &str) -> Component {
     Component::load(&ENGINE, name, &wasm(name), &Limits::default()).unwrap()
 }
 
-/// Limits that a runaway guest reaches soon, and no other on a slow machine.
+/// Limits that a runaway guest reaches soon, but no other guest, even on a slow machine.
 pub fn tight() -> Limits {
     Limits {
         time: Duration::from_millis(500),
@@ -135,7 +134,7 @@ pub fn call_mapper(stage: &Stage, events: &[EventView<'_>]) -> Result<Vec<Mapped
         .result
 }
 
-/// One call with nothing of the operator's own in the requests.
+/// One call without the operator's headers and parameters.
 pub fn encode(sink: &Sink, documents: &[DocumentView<'_>]) -> Result<Encoded, CallError> {
     sink.encode(&BATCH, documents, &RequestRules::default(), false)
         .result
@@ -165,8 +164,7 @@ pub fn documents() -> Vec<DocumentView<'static>> {
     events().into_iter().map(document).collect()
 }
 
-/// Why event 3 alone cannot be taken, after asserting that the batch fails with it and not without
-/// it.
+/// Returns why event 3 fails, after asserting that the batch fails with it and succeeds without it.
 pub fn fault_of_the_fourth<T: Clone + Debug + PartialEq>(
     call: impl Fn(&[EventView<'_>]) -> Result<Vec<T>, CallError>,
     good: &T,
@@ -178,7 +176,7 @@ pub fn fault_of_the_fourth<T: Clone + Debug + PartialEq>(
     call(&[fourth]).unwrap_err()
 }
 
-/// What was logged while `run` ran, a line an event: level, fields in order, message last.
+/// Returns the log lines of `run`, one per event: level, fields in order, message last.
 pub fn logged<R>(run: impl FnOnce() -> R) -> (R, Vec<String>) {
     let lines = Arc::<Mutex<Vec<String>>>::default();
     let result = tracing::subscriber::with_default(Collect(lines.clone()), run);

@@ -12,7 +12,7 @@ const MS: Duration = Duration::from_millis(1);
 struct Load {
     /// CPU time of each call.
     call: Duration,
-    /// Batches in flight: calls that may wait or run at a time.
+    /// Batches in flight: calls that may wait or run at the same time.
     in_flight: usize,
 }
 
@@ -25,7 +25,8 @@ struct Served {
     last_end: Duration,
 }
 
-/// Runs the loads on simulated threads, checks every step, and gives what each got.
+/// Runs the loads on simulated threads, checks every step, and returns the service that each load
+/// got.
 fn simulate(threads: usize, loads: &[Load], time: Duration) -> Vec<Served> {
     let mut policy = Policy::new(threads);
     let ids: Vec<_> = loads.iter().map(|_| policy.add()).collect();
@@ -74,7 +75,7 @@ fn check(policy: &Policy, turns: &BTreeMap<u64, (Turn, usize)>, loads: &[Load], 
         let running = turns.values().map(|(turn, _)| turn).filter(own).count();
         assert!(running <= 1, "a slow pipeline runs one call at a time");
     }
-    // No thread rests while a quick pipeline waits.
+    // No thread is idle while a quick pipeline waits.
     let idle = policy.threads - turns.len();
     let quick_waits = policy
         .queues
@@ -84,7 +85,7 @@ fn check(policy: &Policy, turns: &BTreeMap<u64, (Turn, usize)>, loads: &[Load], 
 }
 
 #[test]
-fn a_quick_pipeline_beside_three_that_burn_the_whole_limit_keeps_a_thread() {
+fn a_quick_pipeline_keeps_a_thread_beside_three_that_use_their_whole_limit() {
     let burner = Load {
         call: 1000 * MS,
         in_flight: 8,
@@ -100,7 +101,7 @@ fn a_quick_pipeline_beside_three_that_burn_the_whole_limit_keeps_a_thread() {
             served[3].cpu >= time - 4000 * MS,
             "{threads} threads: {served:?}"
         );
-        // And the others share what is left, none of them nothing.
+        // The others share the rest, and all get some of it.
         for burner in &served[..3] {
             assert!(burner.calls >= 18, "{threads} threads: {served:?}");
         }
@@ -168,7 +169,7 @@ fn idle_time_is_not_saved_up() {
 }
 
 #[test]
-fn a_removed_queue_leaves_nothing_behind() {
+fn a_removed_queue_leaves_no_calls() {
     let mut policy = Policy::new(1);
     let id = policy.add();
     policy.submit(id);
@@ -197,8 +198,8 @@ proptest! {
     ) {
         let longest = loads.iter().map(|load| load.call).max().unwrap();
         let served = simulate(threads, &loads, 30 * longest);
-        // Until its next call, each other pipeline gets the CPU time that its last one took, and
-        // may exceed that by one call.
+        // Until a pipeline's next call, each other pipeline gets as much CPU time as the pipeline's
+        // last call took, and may exceed that by one call.
         let longest_wait = 2 * (loads.len() as u32 + 1) * longest;
         for (load, served) in loads.iter().zip(&served) {
             prop_assert!(served.calls > 0, "{load:?} {served:?}");
