@@ -270,27 +270,27 @@ fn a_line_is_an_event_or_is_told() {
     for (line, told) in [
         (
             r#"["user.login","T1000I","2026-01-05T08:00:00Z",0,"u","s"]"#,
-            "line 2 is no event: it is not a JSON object",
+            "line 2 is not an event: it is not a JSON object",
         ),
         (
             "{",
-            "line 2 is no event: it is incomplete; each line is one event, as `jq -c .` writes them",
+            "line 2 is not an event: it is incomplete; write each event on one line, as `jq -c .` does",
         ),
         (
             r#"{"event":"a","event":"b"}"#,
-            "line 2 is no event: the key `event` occurs twice in an object",
+            "line 2 is not an event: the key `event` occurs twice in an object",
         ),
         (
             r#"{"event":"a","x":"\ud800"}"#,
-            "line 2 is no event: the escape at byte 18 is a lone surrogate",
+            "line 2 is not an event: the escape at byte 18 is a lone surrogate",
         ),
         (
             r#"{"event":["a"]}"#,
-            "line 2 is no event of Teleport's: invalid type: sequence, expected a string at line 1 column 9",
+            "line 2 is not a Teleport event: invalid type: sequence, expected a string at line 1 column 9",
         ),
         (
             "\u{feff}nonsense",
-            "line 2 is no event: it is not a JSON object",
+            "line 2 is not an event: it is not a JSON object",
         ),
     ] {
         let input =

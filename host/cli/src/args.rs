@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    /// These print lines of their own, so they log less.
+    /// The log filter. `check` and `demo` print their own lines, so they log less by default.
     pub(crate) fn log_filter(&self) -> &str {
         let default = if matches!(self.command, Command::Check(_) | Command::Demo(_)) {
             "warn"

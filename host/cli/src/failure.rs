@@ -3,14 +3,14 @@ use std::fmt;
 /// Why a command failed, and what to do about it.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    pub(crate) kind: Kind,
-    /// Whole sentences, or a rendered report.
+    pub(crate) kind: FailureKind,
+    /// Sentences, or a rendered report.
     pub(crate) message: String,
     pub(crate) hints: Vec<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum FailureKind {
     /// Exit status 1.
     Failed,
     /// Wrong arguments or configuration: exit status 2.
@@ -20,7 +20,7 @@ pub(crate) enum Kind {
 impl Failure {
     pub(crate) fn failed(message: impl fmt::Display) -> Failure {
         Failure {
-            kind: Kind::Failed,
+            kind: FailureKind::Failed,
             message: format!("error: {message}"),
             hints: Vec::new(),
         }
@@ -28,16 +28,16 @@ impl Failure {
 
     pub(crate) fn usage(message: impl fmt::Display) -> Failure {
         Failure {
-            kind: Kind::Usage,
+            kind: FailureKind::Usage,
             message: format!("error: {message}"),
             hints: Vec::new(),
         }
     }
 
-    /// A rendered report, which has headings of its own.
+    /// A rendered report, which has its own headings.
     pub(crate) fn report(rendered: String) -> Failure {
         Failure {
-            kind: Kind::Usage,
+            kind: FailureKind::Usage,
             message: rendered,
             hints: Vec::new(),
         }
@@ -50,8 +50,8 @@ impl Failure {
 
     pub(crate) fn exit_code(&self) -> u8 {
         match self.kind {
-            Kind::Failed => 1,
-            Kind::Usage => 2,
+            FailureKind::Failed => 1,
+            FailureKind::Usage => 2,
         }
     }
 }

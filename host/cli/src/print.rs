@@ -33,7 +33,7 @@ pub(crate) fn progress(text: &str, last: bool) {
 /// Whether standard error is a terminal that accepts colours.
 #[allow(
     clippy::disallowed_methods,
-    reason = "asked of the process, like the terminal itself"
+    reason = "a property of the process, like the terminal itself"
 )]
 pub(crate) fn to_terminal() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()

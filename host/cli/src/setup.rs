@@ -1,4 +1,4 @@
-//! From a configuration file to what a host needs: shared by `start`, `check` and `demo`.
+//! Prepares a host from a configuration file, for `start`, `check` and `demo`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use lockgate_store::{Options, Retention, Store};
 use crate::failure::Failure;
 use crate::print;
 
-/// The checked configuration. What its references stand for is masked from now on.
+/// Loads and checks the configuration, and masks the values of its references from now on.
 pub(crate) fn load(file: &Path, masks: &Masks) -> Result<Config, Failure> {
     let config = lockgate_config::load(file, &ProcessEnvironment)
         .map_err(|report| Failure::report(report.render(print::to_terminal())))?;
@@ -24,14 +24,14 @@ pub(crate) fn load(file: &Path, masks: &Masks) -> Result<Config, Failure> {
     Ok(config)
 }
 
-/// The folder of the store alone: looking into it needs none of the file's secrets.
+/// The directory of the store. Reading it does not require the secrets of the configuration.
 pub(crate) fn store_path(file: &Path) -> Result<PathBuf, Failure> {
     lockgate_config::store_path(file, &ProcessEnvironment)
         .map_err(|report| Failure::report(report.render(print::to_terminal())))
 }
 
-/// Builds every pipeline, loads every credential and throws them away: what `check` shows beside
-/// the problems of the text.
+/// Builds every pipeline, loads every credential and discards them, to find problems that the text
+/// does not show.
 pub(crate) async fn dry_run(file: &Path, config: &Config, masks: &Masks) -> Result<(), Failure> {
     let mut report = config.report();
     let builder = builder(file, config, masks, None, &mut report)?;
@@ -57,8 +57,8 @@ pub(crate) async fn dry_run(file: &Path, config: &Config, masks: &Masks) -> Resu
     }
 }
 
-/// What `start` runs. A pipeline whose plugin refuses its configuration does not start, and its
-/// problem is shown; the others run.
+/// The plan that `start` runs. A pipeline whose plugin refuses its configuration does not start,
+/// and its problem is shown; the others run.
 pub(crate) fn plan(
     file: &Path,
     config: &Config,
@@ -113,9 +113,9 @@ fn builder(
     Ok(builder)
 }
 
-/// Components are compiled by another process of this binary.
+/// Components are compiled in child processes of this binary.
 pub(crate) fn compiler(limits: lockgate_config::CompileLimits) -> Result<Compiler, Failure> {
-    // The file that runs, although an upgrade may have put another one into its place.
+    // The running binary, even if an upgrade has replaced its file.
     let running = Path::new("/proc/self/exe");
     let program = if running.exists() {
         running.to_owned()
@@ -157,7 +157,7 @@ pub(crate) fn store_options(config: &Config) -> Options {
     }
 }
 
-/// Where a running host says how it is.
+/// The file to which a running host writes its status.
 pub(crate) fn status_file(store: &Path) -> PathBuf {
     store.join("status.json")
 }
@@ -165,7 +165,7 @@ pub(crate) fn status_file(store: &Path) -> PathBuf {
 /// The only clock of the commands.
 #[allow(
     clippy::disallowed_methods,
-    reason = "the system's clock is read here, for all commands"
+    reason = "the only place in the commands that reads the system clock"
 )]
 pub(crate) fn now() -> Millis {
     SystemTime::now()

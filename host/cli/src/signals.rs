@@ -20,7 +20,7 @@ impl Signals {
         })
     }
 
-    /// The next of them, by name.
+    /// Waits for the next signal and returns its name.
     pub(crate) async fn next(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",

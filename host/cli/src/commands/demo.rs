@@ -32,7 +32,7 @@ const SIMULATOR_TIMEOUT: Duration = Duration::from_secs(30);
 /// The output of `--json`. `cpu_us_per_event` and `rss_mb` are those of the host process alone; the
 /// simulators are separate processes.
 #[derive(Serialize)]
-struct Report {
+struct DemoReport {
     read: u64,
     delivered: u64,
     dropped: u64,
@@ -62,26 +62,26 @@ pub(crate) fn run(command: Demo, masks: &Masks) -> Result<(), Failure> {
             Failure::failed(format!("Creating a temporary directory failed: {error}."))
         })?),
     };
-    let folder = match (&command.keep, &scratch) {
+    let dir = match (&command.keep, &scratch) {
         (Some(keep), _) => new_directory(keep)?,
         (None, Some(scratch)) => scratch.path().to_owned(),
         (None, None) => return Err(Failure::failed("The demo has no directory.")),
     };
-    super::tokio_runtime()?.block_on(demo(&command, &folder, masks))
+    super::tokio_runtime()?.block_on(demo(&command, &dir, masks))
 }
 
-fn new_directory(folder: &Path) -> Result<PathBuf, Failure> {
-    std::fs::create_dir(folder).map_err(|error| {
+fn new_directory(dir: &Path) -> Result<PathBuf, Failure> {
+    std::fs::create_dir(dir).map_err(|error| {
         Failure::usage(format!(
             "`--keep {}`: the directory cannot be created: {error}.",
-            folder.display()
+            dir.display()
         ))
         .hint("choose a directory that does not exist yet")
     })?;
-    folder.canonicalize().map_err(Failure::failed)
+    dir.canonicalize().map_err(Failure::failed)
 }
 
-async fn demo(command: &Demo, folder: &Path, masks: &Masks) -> Result<(), Failure> {
+async fn demo(command: &Demo, dir: &Path, masks: &Masks) -> Result<(), Failure> {
     if !command.json {
         print::problem(&format!(
             "Delivering {} events from a simulated Teleport cluster to a simulated receiver.",
@@ -90,20 +90,16 @@ async fn demo(command: &Demo, folder: &Path, masks: &Masks) -> Result<(), Failur
     }
     let mut signals = Signals::new()?;
     let (events, seed) = (command.events.to_string(), command.seed.to_string());
-    let auth_folder = folder.join("auth");
-    let mut auth = Simulator::start(
-        "auth",
-        &auth_folder,
-        &["--events", &events, "--seed", &seed],
-    )
-    .await?;
-    let receiver_folder = folder.join("receiver");
-    let samples = folder.join("samples.ndjson");
+    let auth_dir = dir.join("auth");
+    let mut auth =
+        Simulator::start("auth", &auth_dir, &["--events", &events, "--seed", &seed]).await?;
+    let receiver_dir = dir.join("receiver");
+    let samples = dir.join("samples.ndjson");
     let latency = format!("{}ms", command.latency.as_millis());
     let capture = samples.display().to_string();
     let mut receiver = Simulator::start(
         "receiver",
-        &receiver_folder,
+        &receiver_dir,
         &[
             "--latency",
             &latency,
@@ -115,7 +111,7 @@ async fn demo(command: &Demo, folder: &Path, masks: &Masks) -> Result<(), Failur
     )
     .await?;
 
-    let file = folder.join("lockgate.toml");
+    let file = dir.join("lockgate.toml");
     let text = CONFIG
         .replace(SINK, if command.ecs { ECS } else { SINK })
         .replace("@AUTH@", &auth.address)
@@ -166,7 +162,7 @@ async fn demo(command: &Demo, folder: &Path, masks: &Masks) -> Result<(), Failur
     store.close().await.map_err(Failure::failed)?;
     let totals = receiver.totals().await?;
     auth.stop();
-    let report = Report {
+    let report = DemoReport {
         read: books.read,
         delivered: books.delivered,
         dropped: books.dropped,
@@ -214,7 +210,7 @@ struct Simulator {
 impl Simulator {
     async fn start(
         kind: &'static str,
-        folder: &Path,
+        dir: &Path,
         arguments: &[&str],
     ) -> Result<Simulator, Failure> {
         let failed = |what: String| Failure::failed(format!("`lockgate sim {kind}` {what}."));
@@ -230,7 +226,7 @@ impl Simulator {
                 "127.0.0.1:0",
                 "--out",
             ])
-            .arg(folder)
+            .arg(dir)
             .args(arguments)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -322,16 +318,16 @@ fn progress_line(read: u64, finished: u64, events: u64, elapsed: Duration) -> St
     )
 }
 
-fn summary(report: &Report, samples: &Path, kept: Option<&Path>) -> Result<String, Failure> {
+fn summary(report: &DemoReport, samples: &Path, kept: Option<&Path>) -> Result<String, Failure> {
     let samples = std::fs::read_to_string(samples).map_err(|error| {
         Failure::failed(format!("The captured documents cannot be read: {error}."))
     })?;
     let program = std::env::args().next().unwrap_or_else(|| "lockgate".into());
     let again = match kept {
-        Some(folder) => format!(
+        Some(dir) => format!(
             "  lockgate status --config {0}/lockgate.toml                  the same counts, from the store\n  \
              lockgate plugin run builtin:filter --with '{{\"where\":{{\"user\":[\"alice\"]}}}}' < {0}/samples.ndjson\n",
-            folder.display()
+            dir.display()
         ),
         None => "  lockgate demo --keep demo                                 the same, keeping its files in the directory `demo`\n".into(),
     };

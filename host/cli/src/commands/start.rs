@@ -9,7 +9,7 @@ use crate::failure::Failure;
 use crate::setup;
 use crate::signals::Signals;
 
-/// Between attempts to go on after the disk was full.
+/// Waits between attempts to continue after the disk was full.
 const FULL_WAIT: [Duration; 4] = [
     Duration::from_secs(1),
     Duration::from_secs(5),
@@ -43,8 +43,8 @@ pub(crate) fn run(command: &Start, masks: &Masks) -> Result<(), Failure> {
     })
 }
 
-/// Opens the store and runs, again and again where the disk was full: what was acknowledged is there
-/// after each opening.
+/// Opens the store and runs the host. Repeats that if the disk was full; acknowledged data
+/// survives.
 async fn run_host(
     command: &Start,
     config: &lockgate_config::Config,
@@ -79,8 +79,8 @@ async fn run_host(
         let wait = waits.next().unwrap_or_default();
         tracing::error!(
             retry_in_s = wait.as_secs(),
-            "there is no room for the store: {ended}. Nothing is lost: Teleport keeps what is not \
-             yet read. Make room on the disk"
+            "the disk is too full for the store: {ended}. Nothing is lost: Teleport keeps the events \
+             that have not been read. Free some disk space"
         );
         tokio::select! {
             () = tokio::time::sleep(wait) => {}
