@@ -2,7 +2,8 @@ use std::time::{Duration, Instant};
 
 use lockgate_sim::receiver;
 use lockgate_tests::{
-    Auth, Books, Receiver, Running, books, configuration, endpoint, lockgate, quickstart, status,
+    Auth, Books, Moments, Receiver, books, configuration, endpoint, kill_again_and_again, kills,
+    quickstart, start, status,
 };
 
 /// Kills in the test run. `LOCKGATE_KILLS=50 cargo test -p lockgate --test e2e crash` does more.
@@ -16,35 +17,17 @@ const IN_FLIGHT: u64 = 8 * BATCH;
 
 #[test]
 fn kill_9_at_random_points_loses_nothing_and_repeats_only_what_was_in_flight() {
-    let kills = std::env::var("LOCKGATE_KILLS").ok().map_or(KILLS, |kills| {
-        kills.parse().expect("LOCKGATE_KILLS is a number")
-    });
+    let kills = kills(KILLS);
     let events = 20_000 + kills * 4000;
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
     let receiver = Receiver::start(dir.path(), &["--latency", "20ms"]);
     let config = quickstart(dir.path(), &auth, &receiver, "");
-    let start = |arguments: &[&str]| {
-        Running::start(
-            "start",
-            lockgate()
-                .args(["start", "--config"])
-                .arg(&config)
-                .args(arguments),
-        )
-    };
-    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
-    for _ in 0..kills {
-        let host = start(&[]);
-        host.line_with("started");
-        random = random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        // The point of the kill is what is random here; nothing is awaited.
-        std::thread::sleep(Duration::from_millis((random >> 33) % 400));
-        host.kill();
-    }
-    start(&["--exit-on-last-event"]).ended().exits_with(0);
+    let mut moments = Moments::new(0x9e37_79b9_7f4a_7c15);
+    kill_again_and_again(&config, kills, &mut moments, Duration::from_millis(400));
+    start(&config, &["--exit-on-last-event"])
+        .ended()
+        .exits_with(0);
     let totals = receiver.stop();
     assert_eq!(totals.distinct, events, "no event is lost");
     let repeated = totals.documents - totals.distinct;
@@ -84,7 +67,7 @@ fn after_a_kill_only_the_batch_that_hung_is_sent_again() {
     let config = configuration(dir.path(), &auth, &pipeline);
 
     control.hang_next(1);
-    let host = Running::start("start", lockgate().args(["start", "--config"]).arg(&config));
+    let host = start(&config, &[]);
     host.line_with("started");
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
@@ -111,12 +94,7 @@ fn after_a_kill_only_the_batch_that_hung_is_sent_again() {
     host.kill();
     control.release();
 
-    let host = Running::start(
-        "start",
-        lockgate()
-            .args(["start", "--exit-on-last-event", "--config"])
-            .arg(&config),
-    );
+    let host = start(&config, &["--exit-on-last-event"]);
     host.ended().exits_with(0);
     let after = runtime.block_on(receiver.stop());
     assert_eq!(after.distinct, events, "no event is lost");

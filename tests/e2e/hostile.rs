@@ -1,12 +1,13 @@
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use lockgate_sim::generate::{Generator, GeneratorOptions};
 use lockgate_tests::{
-    Auth, Books, Receiver, Running, books, configuration, endpoint, lockgate, root, status,
+    Auth, Books, Receiver, Running, books, configuration, endpoint, lockgate, status,
 };
+
+use crate::components::components;
 
 const EVENTS: u64 = 120;
 
@@ -590,15 +591,6 @@ fn plugins() -> String {
         .unwrap();
     }
     text
-}
-
-fn components() -> &'static [PathBuf] {
-    static BUILT: OnceLock<Vec<PathBuf>> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        let target = lockgate_guest_build::guests_dir(Path::new(env!("CARGO_TARGET_TMPDIR")));
-        lockgate_guest_build::build(&root().join("tests/components/Cargo.toml"), &target)
-            .expect("the hostile components are built")
-    })
 }
 
 fn start(config: &Path, arguments: &[&str]) -> Running {

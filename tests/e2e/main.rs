@@ -7,6 +7,7 @@ mod architecture;
 mod assets;
 mod check;
 mod compile;
+mod components;
 mod crash;
 mod delivery;
 mod demo;

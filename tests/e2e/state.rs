@@ -1,33 +1,25 @@
 //! State of a component, kept with the batches that changed it.
 
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lockgate_store::Inspector;
 use lockgate_tests::{
-    Auth, Receiver, Running, books, configuration, endpoint, lockgate, root, status,
+    Auth, Moments, Receiver, books, configuration, endpoint, kill_again_and_again, kills, start,
+    status,
 };
+
+use crate::components::component;
 
 const EVENTS: u64 = 6000;
 
 /// Kills in the test run. `LOCKGATE_KILLS=50 cargo test -p lockgate --test e2e state` does more.
 const KILLS: u64 = 4;
 
-fn counter() -> PathBuf {
-    let target = lockgate_guest_build::guests_dir(Path::new(env!("CARGO_TARGET_TMPDIR")));
-    let built = lockgate_guest_build::build(&root().join("tests/components/Cargo.toml"), &target);
-    let built = built.expect("the components are built");
-    let counter = built.iter().find(|path| path.ends_with("counter.wasm"));
-    counter.expect("it is built").clone()
-}
-
 /// A counter that numbers the events of each user counts each event once, whatever a kill
 /// interrupts: its state is durable together with the outcomes.
 #[test]
 fn counts_survive_kills_and_count_each_event_once() {
-    let kills = std::env::var("LOCKGATE_KILLS").ok().map_or(KILLS, |kills| {
-        kills.parse().expect("LOCKGATE_KILLS is a number")
-    });
+    let kills = kills(KILLS);
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", &EVENTS.to_string()]);
     let receiver = Receiver::start(dir.path(), &["--latency", "10ms"]);
@@ -36,31 +28,15 @@ fn counts_survive_kills_and_count_each_event_once() {
          [pipelines.main]\nbatch = {{ events = 50 }}\n\
          [[pipelines.main.stage]]\nplugin = \"counter\"\n\n\
          [pipelines.main.sink]\nplugin = \"builtin:fluentd\"\n{}\n",
-        counter().display(),
+        component("counter.wasm").display(),
         endpoint(&receiver.addr, &receiver.dir, "main")
     );
     let config = configuration(dir.path(), &auth, &pipelines);
-    let start = |arguments: &[&str]| {
-        Running::start(
-            "start",
-            lockgate()
-                .args(["start", "--config"])
-                .arg(&config)
-                .args(arguments),
-        )
-    };
-    let mut random = 0x2545_f491_4f6c_dd1d_u64;
-    for _ in 0..kills {
-        let host = start(&[]);
-        host.line_with("started");
-        random = random
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
-        // The point of the kill is what is random here; nothing is awaited.
-        std::thread::sleep(Duration::from_millis((random >> 33) % 700));
-        host.kill();
-    }
-    start(&["--exit-on-last-event"]).ended().exits_with(0);
+    let mut moments = Moments::new(0x2545_f491_4f6c_dd1d);
+    kill_again_and_again(&config, kills, &mut moments, Duration::from_millis(700));
+    start(&config, &["--exit-on-last-event"])
+        .ended()
+        .exits_with(0);
     let shown = status(&config);
     assert_eq!(books(&shown, "main").delivered, EVENTS);
     let inspector = Inspector::open(dir.path().join("store")).unwrap();
@@ -82,11 +58,11 @@ fn state_that_is_not_granted_holds_the_pipeline() {
         "[plugins.counter]\nsource = \"file:{}\"\n\n\
          [[pipelines.main.stage]]\nplugin = \"counter\"\n\n\
          [pipelines.main.sink]\nplugin = \"builtin:fluentd\"\n{}\n",
-        counter().display(),
+        component("counter.wasm").display(),
         endpoint(&receiver.addr, &receiver.dir, "main")
     );
     let config = configuration(dir.path(), &auth, &pipelines);
-    let host = Running::start("start", lockgate().args(["start", "--config"]).arg(&config));
+    let host = start(&config, &[]);
     host.line_with_all(&["held: ", "the counts cannot be kept", "pipeline=main"]);
     host.line_with("state = \"1 MiB\"");
     let ended = host.stop().exits_with(0);

@@ -4,12 +4,14 @@
 #![allow(clippy::disallowed_methods, reason = "waits for real processes")]
 
 mod binary;
+mod kills;
 mod mmdb;
 mod process;
 mod sims;
 mod status;
 
 pub use binary::{lockgate, root};
+pub use kills::{Moments, kill_again_and_again, kills, start};
 pub use mmdb::{mmdb, mmdb_bytes};
 pub use process::{Ended, Running};
 pub use sims::{Auth, Receiver, Totals, configuration, endpoint, quickstart};
