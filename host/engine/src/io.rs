@@ -67,7 +67,7 @@ pub enum Input {
     },
     /// The answer to [`Action::Commit`]. `dead_bytes`: of the pipeline's dead letters after it.
     Committed { batch: BatchId, dead_bytes: u64 },
-    /// Dead letters were retried or dropped by the operator: what remains of them.
+    /// Dead letters were added or removed: bytes of those that the pipeline keeps.
     DeadBytes(u64),
     /// The operator lets the brake go for everything read until now.
     Release,

@@ -57,6 +57,7 @@ macro_rules! conformance {
             a_dropped_letter_stays_on_the_books,
             only_dead_letters_are_taken_back_and_all_or_none,
             bytes_of_dead_letters_are_counted,
+            old_letters_expire_and_their_entries_stay_dead,
             retention_waits_for_configured_pipelines,
             what_retention_takes_from_an_old_pipeline_is_dropped,
             a_pipeline_that_never_ran_holds_every_event,

@@ -105,6 +105,11 @@ pub trait Ledger: Clone + Send + Sync + 'static {
     /// streams. Changes with every retry and with every commit of a redrive.
     fn redriven(&self, pipeline: &str) -> watch::Receiver<u64>;
 
+    /// Bytes of the events of all dead letters that the pipeline keeps, dead or waiting again.
+    /// Changes with every commit and with every operation of [`DeadLetters`](crate::DeadLetters)
+    /// that adds or removes letters. 0 for a pipeline that was never registered.
+    fn dead_bytes(&self, pipeline: &str) -> watch::Receiver<u64>;
+
     /// The first entries of the stream that wait again, at most `events` of them and about `bytes`
     /// of payload, at least one; `None` where none does. Their order is that of the stream.
     ///

@@ -60,21 +60,34 @@ impl LetterQuery {
     }
 }
 
+/// What became of a pipeline's dead letters after they had died, in its current pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LetterCounts {
+    /// Sent back by [`DeadLetters::retry`]. An entry counts as often as it was.
+    pub retried: u64,
+    /// Dropped by [`DeadLetters::drop_letters`].
+    pub dropped: u64,
+    /// Removed by [`DeadLetters::expire_letters`]. Their outcome stays dead.
+    pub expired: u64,
+}
+
 /// Dead letters as operators see them: beside a running host through its control socket, or on a
 /// store that no host has open.
 ///
 /// A dead letter is an entry whose outcome is dead. [`retry`](Self::retry) makes it wait again, with
 /// the same (stream, sequence): its pipeline takes it with
 /// [`Ledger::redrive`](crate::Ledger::redrive), and commits an outcome of that redrive, which may be
-/// dead again. [`drop_letters`](Self::drop_letters) makes it dropped. Both write a record into the
-/// pipeline's chain of commits, which says what it takes back; the outcome committed before stays as
-/// it is. So the four figures balance before and after:
+/// dead again. [`drop_letters`](Self::drop_letters) makes it dropped.
+/// [`expire_letters`](Self::expire_letters) removes what is kept of it, and leaves it dead. Each
+/// writes a record into the pipeline's chain of commits, which says what it takes back; the outcome
+/// committed before stays as it is. So the four figures balance before and after:
 ///
 /// | operation | dead | waiting | delivered, dropped |
 /// |---|---|---|---|
 /// | `retry` of n | - n | + n | |
 /// | commit of that redrive: a delivered or dropped, b dead again | + b | - (a + b) | + a |
 /// | `drop_letters` of n | - n | | + n |
+/// | `expire_letters` of n | | | |
 ///
 /// An entry that waits again is no longer listed, keeps its event, and waits through kills and
 /// starts until its pipeline has committed it.
@@ -115,4 +128,23 @@ pub trait DeadLetters: Send + Sync {
         seqs: &[Seq],
         at: Millis,
     ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// Removes the pipeline's letters that died before `before`, with their events: the oldest,
+    /// at most [`limits::REDRIVE_ENTRIES`](crate::limits::REDRIVE_ENTRIES) of each stream. Answers
+    /// how many those are; call it again until there are none. `before` and `at`: milliseconds.
+    ///
+    /// The entries stay dead and can no longer be retried or dropped. What waits again is not
+    /// touched. [`LedgerError::Unknown`] for a pipeline that was never registered.
+    fn expire_letters(
+        &self,
+        pipeline: &str,
+        before: Millis,
+        at: Millis,
+    ) -> impl Future<Output = Result<u64, LedgerError>> + Send;
+
+    /// Counted from the records. [`LedgerError::Unknown`] for a pipeline that was never registered.
+    fn letter_counts(
+        &self,
+        pipeline: &str,
+    ) -> impl Future<Output = Result<LetterCounts, LedgerError>> + Send;
 }

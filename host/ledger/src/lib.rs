@@ -19,7 +19,9 @@ mod rules;
 pub use code::CodeDigests;
 pub use error::LedgerError;
 pub use ledger::Ledger;
-pub use letters::{DROPPED_BY_OPERATOR, DeadLetters, KeptLetter, LetterId, LetterQuery};
+pub use letters::{
+    DROPPED_BY_OPERATOR, DeadLetters, KeptLetter, LetterCounts, LetterId, LetterQuery,
+};
 pub use progress::Progress;
 pub use registration::{Committed, Registration};
 pub use rules::{check_commit, check_seqs, check_streams};

@@ -11,5 +11,5 @@ pub const STATE_KEY_BYTES: usize = 1024;
 pub const STATE_VALUE_BYTES: usize = 64 << 10;
 /// Bytes of the engine's brake text.
 pub const BRAKE_BYTES: usize = 64 << 10;
-/// Dead letters that one operation sends back or drops, and entries of one redrive's commit.
+/// Dead letters of a stream that one operation sends back, drops or removes, and entries of one redrive's commit.
 pub const REDRIVE_ENTRIES: usize = 4096;

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use lockgate_ledger::LetterCounts;
 use lockgate_model::{Books, Day};
 use rusqlite::{Connection, params};
 
@@ -24,6 +25,7 @@ struct Tally {
     last_redrive: i64,
     sum: Books,
     days: BTreeMap<Day, Books>,
+    letters: LetterCounts,
 }
 
 impl Tally {
@@ -62,7 +64,7 @@ impl Tally {
         Ok(())
     }
 
-    /// What it takes back, and what it adds.
+    /// What it takes back, what it adds, and what became of letters.
     fn redrive(&mut self, row: &RedriveRow) -> Result<(), ReadError> {
         let entries = row.entries()?.len() as u64;
         let mut counted = 0;
@@ -72,6 +74,7 @@ impl Tally {
             let books = self.days.entry(day.day).or_default();
             for books in [&mut self.sum, books] {
                 match row.kind {
+                    Kind::Expire => {}
                     Kind::Commit => *books += of(day.delivered, day.dropped, day.dead),
                     Kind::Retry | Kind::Drop => {
                         books.dead = books
@@ -83,11 +86,16 @@ impl Tally {
                 }
             }
         }
-        if counted == entries {
-            Ok(())
-        } else {
-            Err(row.damaged("its days are not its entries'"))
+        if counted != entries {
+            return Err(row.damaged("its days are not its entries'"));
         }
+        match row.kind {
+            Kind::Retry => self.letters.retried += entries,
+            Kind::Drop => self.letters.dropped += entries,
+            Kind::Expire => self.letters.expired += entries,
+            Kind::Commit => {}
+        }
+        Ok(())
     }
 }
 
@@ -130,7 +138,24 @@ pub fn books(
     Ok(all)
 }
 
-/// The same by the UTC day of the event's time, over all streams of the pipeline.
+/// What became of the pipeline's dead letters in its current epoch, over all streams.
+pub fn letters(
+    connection: &Connection,
+    tallies: &mut Tallies,
+    pipeline: &str,
+) -> Result<LetterCounts, ReadError> {
+    let mut counts = LetterCounts::default();
+    for epoch in rows::current_epochs_of(connection, pipeline)? {
+        let tally = tallies.0.entry(epoch.id).or_default();
+        tally.update(connection, &epoch)?;
+        counts.retried += tally.letters.retried;
+        counts.dropped += tally.letters.dropped;
+        counts.expired += tally.letters.expired;
+    }
+    Ok(counts)
+}
+
+/// The four figures by the UTC day of the event's time, over all streams of the pipeline.
 pub fn days(
     connection: &Connection,
     tallies: &mut Tallies,

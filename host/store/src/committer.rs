@@ -41,6 +41,12 @@ pub enum Operation {
         at: Millis,
         reply: oneshot::Sender<Result<(), LedgerError>>,
     },
+    ExpireLetters {
+        pipeline: String,
+        before: Millis,
+        at: Millis,
+        reply: oneshot::Sender<Result<u64, LedgerError>>,
+    },
     KeepCodeDigest {
         key: String,
         digest: [u8; 32],
@@ -78,6 +84,7 @@ struct Answers {
     appends: Vec<Answer<Option<Arc<Block>>>>,
     commits: Vec<Answer<Result<Committed, LedgerError>>>,
     letters: Vec<Answer<Result<(), LedgerError>>>,
+    expired: Vec<Answer<Result<u64, LedgerError>>>,
     registrations: Vec<Answer<Result<Registration, LedgerError>>>,
     others: Vec<Answer<()>>,
 }
@@ -293,6 +300,17 @@ impl Group {
                 answers.letters.push(Answer { reply, value });
                 Ok(seqs.len() * 100)
             }
+            Operation::ExpireLetters {
+                pipeline,
+                before,
+                at,
+                reply,
+            } => {
+                let value = self.writer.expire_letters(&pipeline, before, at)?;
+                let bytes = value.as_ref().map_or(0, |expired| *expired as usize * 100);
+                answers.expired.push(Answer { reply, value });
+                Ok(bytes)
+            }
             Operation::KeepCodeDigest {
                 key,
                 digest,
@@ -354,9 +372,11 @@ impl Group {
         self.shared
             .publish(appended, removed.into_iter(), self.writer.heads());
         self.shared.publish_redriven(self.writer.redriven());
+        self.shared.publish_dead_bytes(self.writer.dead_bytes());
         answers.appends.into_iter().for_each(Answer::give);
         answers.commits.into_iter().for_each(Answer::give);
         answers.letters.into_iter().for_each(Answer::give);
+        answers.expired.into_iter().for_each(Answer::give);
         answers.registrations.into_iter().for_each(Answer::give);
         answers.others.into_iter().for_each(Answer::give);
         self.report_full();

@@ -89,6 +89,21 @@ pub fn extract(
     extract.optional()
 }
 
+/// The oldest dead letters of a pass that died before a time, ascending by sequence.
+pub fn older(
+    connection: &Connection,
+    epoch_id: i64,
+    before: Millis,
+    max: usize,
+) -> rusqlite::Result<Vec<Seq>> {
+    let sql = "SELECT seq FROM dead_letters WHERE epoch_id = ?1 AND redrive = 0 AND at < ?2 ORDER BY at, rowid LIMIT ?3";
+    let mut statement = connection.prepare_cached(sql)?;
+    let found = statement.query_map(params![epoch_id, before, max], |row| row.get(0))?;
+    let mut seqs: Vec<Seq> = found.collect::<Result<_, _>>()?;
+    seqs.sort_unstable();
+    Ok(seqs)
+}
+
 /// Dead letters, newest first.
 pub fn query(connection: &Connection, query: &LetterQuery) -> Result<Vec<KeptLetter>, ReadError> {
     let sql = kept(

@@ -36,8 +36,8 @@ pub use codec::Heads;
 pub use error::OpenError;
 pub use inspect::Inspector;
 pub use lockgate_ledger::{
-    CodeDigests, Committed, DeadLetters, KeptLetter, Ledger, LedgerError, LetterId, LetterQuery,
-    Progress, Registration,
+    CodeDigests, Committed, DeadLetters, KeptLetter, Ledger, LedgerError, LetterCounts, LetterId,
+    LetterQuery, Progress, Registration,
 };
 pub use options::{Clock, Options, Retention};
 pub use reads::{PipelineStatus, Reads, StreamStatus};

@@ -26,9 +26,10 @@ UPDATE pipelines SET dead_bytes = coalesce((SELECT sum(length(payload)) FROM dea
 ";
 
 /// Tables and indexes that format 1 lacks; the rest of `schema.sql` is there.
-const NEW: [&str; 4] = [
+const NEW: [&str; 5] = [
     "CREATE TABLE holders (",
     "CREATE TABLE redrives (",
+    "CREATE INDEX letters_by_age ",
     "CREATE INDEX waiting_letters ",
     "CREATE TABLE compiled_code (",
 ];

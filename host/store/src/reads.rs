@@ -14,7 +14,8 @@ use crate::books::{self, Tallies};
 use crate::chain::ChainHead;
 use crate::error::ReadError;
 use crate::{
-    Heads, KeptLetter, LedgerError, LetterQuery, Progress, letters, limits, open, rows, verify,
+    Heads, KeptLetter, LedgerError, LetterCounts, LetterQuery, Progress, letters, limits, open,
+    rows, verify,
 };
 
 /// A stream as it stands.
@@ -151,6 +152,12 @@ impl Reads {
     /// The four figures by UTC day of the event's time, over all streams of the pipeline.
     pub fn days(&self, pipeline: &str) -> Result<Vec<(Day, Books)>, LedgerError> {
         self.count(|connection, tallies| books::days(connection, tallies, pipeline))
+    }
+
+    /// See [`DeadLetters::letter_counts`](crate::DeadLetters::letter_counts). Goes on from where
+    /// the last call ended.
+    pub fn letter_counts(&self, pipeline: &str) -> Result<LetterCounts, LedgerError> {
+        self.count(|connection, tallies| books::letters(connection, tallies, pipeline))
     }
 
     /// See [`DeadLetters::dead_letters`](crate::DeadLetters::dead_letters).

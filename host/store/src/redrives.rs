@@ -15,6 +15,8 @@ pub enum Kind {
     Retry,
     /// Dead letters became dropped.
     Drop,
+    /// Dead letters became too old and are no longer kept; their entries stay dead.
+    Expire,
     /// Entries that waited again became final.
     Commit,
 }
@@ -24,6 +26,7 @@ impl Kind {
         match self {
             Kind::Retry => "retry",
             Kind::Drop => "drop",
+            Kind::Expire => "expire",
             Kind::Commit => "commit",
         }
     }
@@ -38,7 +41,7 @@ impl ToSql for Kind {
 impl FromSql for Kind {
     fn column_result(value: ValueRef<'_>) -> FromSqlResult<Kind> {
         let name = value.as_str()?;
-        [Kind::Retry, Kind::Drop, Kind::Commit]
+        [Kind::Retry, Kind::Drop, Kind::Expire, Kind::Commit]
             .into_iter()
             .find(|kind| kind.name() == name)
             .ok_or(FromSqlError::InvalidType)

@@ -118,20 +118,20 @@ CREATE TABLE redrives (
   epoch_id INTEGER NOT NULL, -- `epochs.id`.
   after_commit INTEGER NOT NULL, -- The largest `commits.id` at that time: it stands in the chain before every later commit of its pass.
   generation INTEGER NOT NULL, -- `generations.generation` of the pipeline.
-  kind TEXT NOT NULL, -- `retry`: dead letters wait again. `drop`: dead letters became dropped. `commit`: entries that waited again became final.
+  kind TEXT NOT NULL, -- `retry`: dead letters wait again. `drop`: dead letters became dropped. `expire`: dead letters became too old and were removed, and the entries stay dead. `commit`: entries that waited again became final.
   seqs BLOB NOT NULL, -- The entries, ascending. For each run of neighbours: varint distance from the end of the run before, varint length.
-  outcomes BLOB NOT NULL, -- As in `commits`, for each entry; empty for `retry`.
+  outcomes BLOB NOT NULL, -- As in `commits`, for each entry; empty for `retry` and `expire`.
   reasons TEXT NOT NULL, -- As in `commits`.
-  days TEXT NOT NULL, -- As in `commits`; for `retry` the entries that were dead.
+  days TEXT NOT NULL, -- As in `commits`; for `retry` the entries that were dead, for `expire` those that stay so.
   at INTEGER NOT NULL, -- When it happened. Milliseconds since 1970, UTC.
-  batch TEXT NOT NULL, -- As in `commits`; the id is empty where an operator did it.
-  dead BLOB NOT NULL, -- `dead_letters.checksum` in the order of the entries: of new letters for `commit`, of the letters taken back otherwise.
+  batch TEXT NOT NULL, -- As in `commits`; the id is empty where no batch did it.
+  dead BLOB NOT NULL, -- `dead_letters.checksum` in the order of the entries: of new letters for `commit`, of the letters taken back or removed otherwise.
   state BLOB NOT NULL, -- As in `commits`.
   hash BLOB NOT NULL -- SHA-256 over the hash before it in the same pipeline and stream, and this row: see `chain.rs`.
 ) STRICT;
 
 CREATE TABLE dead_letters (
-  -- One row per entry that could not be delivered, with the original event. Not subject to retention.
+  -- One row per entry that could not be delivered, with the original event. Not subject to the retention of events: `dead-letters` in the configuration says how long.
   epoch_id INTEGER NOT NULL, -- `epochs.id`.
   seq INTEGER NOT NULL, -- The entry.
   at INTEGER NOT NULL, -- When it became final. Milliseconds since 1970, UTC.
@@ -151,6 +151,8 @@ CREATE TABLE dead_letters (
   redrive INTEGER NOT NULL DEFAULT 0, -- 0: it is dead. Else it waits again, and this is the `redrives.id` of the retry.
   PRIMARY KEY (epoch_id, seq)
 ) STRICT;
+
+CREATE INDEX letters_by_age ON dead_letters (epoch_id, at) WHERE redrive = 0;
 
 CREATE INDEX waiting_letters ON dead_letters (epoch_id, seq) WHERE redrive > 0;
 

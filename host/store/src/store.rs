@@ -14,8 +14,8 @@ use crate::reads::Reads;
 use crate::tail::Tail;
 use crate::writer::{AppendArgs, Writer};
 use crate::{
-    CodeDigests, Committed, DeadLetters, KeptLetter, Ledger, LedgerError, LetterQuery, OpenError,
-    Options, Registration, folder, limits, open,
+    CodeDigests, Committed, DeadLetters, KeptLetter, Ledger, LedgerError, LetterCounts,
+    LetterQuery, OpenError, Options, Registration, folder, limits, open,
 };
 
 /// The store of this process. Cheap to clone; all clones are one store. What can be read stands at
@@ -58,6 +58,7 @@ impl Store {
         ));
         shared.publish(std::iter::empty(), std::iter::empty(), writer.heads());
         shared.publish_redriven(writer.redriven());
+        shared.publish_dead_bytes(writer.dead_bytes());
         let (sender, queue) = mpsc::channel();
         let committer = Committer {
             writer,
@@ -262,6 +263,11 @@ impl Ledger for Store {
         counts.entry(pipeline.into()).or_default().subscribe()
     }
 
+    fn dead_bytes(&self, pipeline: &str) -> watch::Receiver<u64> {
+        let mut bytes = lock(&self.shared.dead_bytes);
+        bytes.entry(pipeline.into()).or_default().subscribe()
+    }
+
     async fn redrive(
         &self,
         pipeline: &str,
@@ -334,6 +340,27 @@ impl DeadLetters for Store {
         self.letters(LettersAction::Drop, pipeline, stream, seqs, at)
             .await
     }
+
+    async fn expire_letters(
+        &self,
+        pipeline: &str,
+        before: Millis,
+        at: Millis,
+    ) -> Result<u64, LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Operation::ExpireLetters {
+            pipeline: pipeline.to_owned(),
+            before,
+            at,
+            reply,
+        })?;
+        self.answer(answer).await?
+    }
+
+    async fn letter_counts(&self, pipeline: &str) -> Result<LetterCounts, LedgerError> {
+        let pipeline = pipeline.to_owned();
+        self.read(move |reads| reads.letter_counts(&pipeline)).await
+    }
 }
 
 impl CodeDigests for Store {
@@ -373,6 +400,7 @@ pub struct Shared {
     tail: Mutex<Tail>,
     streams: Mutex<HashMap<Arc<str>, Channels>>,
     redriven: Mutex<HashMap<Arc<str>, watch::Sender<u64>>>,
+    dead_bytes: Mutex<HashMap<Arc<str>, watch::Sender<u64>>>,
 }
 
 #[derive(Clone)]
@@ -391,6 +419,7 @@ impl Shared {
             tail: Mutex::new(Tail::new(tail_bytes)),
             streams: Mutex::default(),
             redriven: Mutex::default(),
+            dead_bytes: Mutex::default(),
         }
     }
 
@@ -418,6 +447,18 @@ impl Shared {
         for (pipeline, now) in counts {
             let channel = channels.entry(pipeline).or_default();
             channel.send_if_modified(|count| std::mem::replace(count, now) != now);
+        }
+    }
+
+    /// Bytes of the letters that each pipeline keeps.
+    pub fn publish_dead_bytes<'a>(&self, bytes: impl Iterator<Item = (&'a Arc<str>, u64)>) {
+        let mut channels = lock(&self.dead_bytes);
+        for (pipeline, now) in bytes {
+            let channel = match channels.get(pipeline) {
+                Some(channel) => channel,
+                None => channels.entry(pipeline.clone()).or_default(),
+            };
+            channel.send_if_modified(|bytes| std::mem::replace(bytes, now) != now);
         }
     }
 

@@ -126,7 +126,7 @@ impl<'a> Verification<'a> {
         let seqs = row.entries()?;
         let outcomes = codec::decode_outcomes(&row.outcomes).map_err(|error| row.damaged(error))?;
         let taken = match row.kind {
-            Kind::Retry | Kind::Drop => &mut self.dead,
+            Kind::Retry | Kind::Drop | Kind::Expire => &mut self.dead,
             Kind::Commit => &mut self.waiting,
         };
         let mut letters = Vec::new();
@@ -137,11 +137,11 @@ impl<'a> Verification<'a> {
             letters.push(letter);
         }
         match row.kind {
-            Kind::Retry | Kind::Drop if row.dead != letters.as_flattened() => {
+            Kind::Retry | Kind::Drop | Kind::Expire if row.dead != letters.as_flattened() => {
                 return Err(row.damaged("it takes back other letters"));
             }
             Kind::Retry => self.waiting.extend(seqs.into_iter().zip(letters)),
-            Kind::Drop => {}
+            Kind::Drop | Kind::Expire => {}
             Kind::Commit => self
                 .die(seqs.into_iter(), &outcomes, &row.dead)
                 .map_err(|what| row.damaged(what))?,

@@ -177,6 +177,13 @@ impl Writer {
         counts
     }
 
+    /// Bytes of the letters that each pipeline keeps.
+    pub fn dead_bytes(&self) -> impl Iterator<Item = (&Arc<str>, u64)> {
+        self.pipelines
+            .iter()
+            .map(|(name, pipeline)| (name, pipeline.dead_bytes))
+    }
+
     pub fn begin(&mut self) -> Result<(), Fault> {
         Ok(self.connection.execute_batch("BEGIN IMMEDIATE")?)
     }

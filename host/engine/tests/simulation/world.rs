@@ -804,6 +804,7 @@ impl World {
                         }
                     }
                     Recorded::Retried => panic!("{} waits", event.key),
+                    Recorded::Expired => panic!("{}: nothing here expires letters", event.key),
                 }
             }
         }

@@ -4,7 +4,7 @@ use lockgate_model::{Commit, DeadLetter, Outcome, Seq, StateWrite};
 
 use super::Subject;
 use super::support::*;
-use crate::{DeadLetters, Ledger, LedgerError, LetterQuery};
+use crate::{DeadLetters, Ledger, LedgerError, LetterCounts, LetterQuery};
 
 pub async fn dead_letters_are_listed_newest_first_and_filtered<S: Subject>() {
     let mut subject = S::new(None);
@@ -306,4 +306,84 @@ pub async fn bytes_of_dead_letters_are_counted<S: Subject>() {
     assert_eq!(ledger.commit(again).await.unwrap().dead_bytes, kept);
     let other = register(&ledger, "archive").await;
     assert_eq!(other.dead_bytes, 0, "of one pipeline only");
+}
+
+pub async fn old_letters_expire_and_their_entries_stay_dead<S: Subject>() {
+    let mut subject = S::new(None);
+    let ledger = subject.open();
+    append(&ledger, 20).await;
+    register(&ledger, SIEM).await;
+    register(&ledger, "archive").await;
+    // These died at DAY + 11, those below at DAY + 1.
+    for range in [11..16, 1..6] {
+        for pipeline in [SIEM, "archive"] {
+            let commit = commit(&ledger, pipeline, range.clone(), dead).await;
+            ledger.commit(commit).await.unwrap();
+        }
+    }
+    ledger.retry(SIEM, AUDIT, &[2], DAY).await.unwrap();
+    ledger.drop_letters(SIEM, AUDIT, &[3], DAY).await.unwrap();
+    let before = figures(20, 0, 1, 8, 11);
+    assert_eq!(subject.books(&ledger, SIEM, AUDIT), before);
+    let mut bytes = ledger.dead_bytes(SIEM);
+    let full = *bytes.borrow_and_update();
+
+    let expire = async |ledger: &S::Ledger, before| {
+        let expired = ledger.expire_letters(SIEM, before, DAY + 99).await;
+        expired.unwrap()
+    };
+    assert_eq!(expire(&ledger, DAY + 1).await, 0, "none is older");
+    assert!(!bytes.has_changed().unwrap());
+    assert_eq!(expire(&ledger, DAY + 11).await, 3, "1, 4 and 5");
+    assert_eq!(expire(&ledger, DAY + 11).await, 0, "once only");
+    bytes.changed().await.unwrap();
+    assert!((1..full).contains(&*bytes.borrow_and_update()));
+    assert_eq!(
+        subject.books(&ledger, SIEM, AUDIT),
+        before,
+        "they stay dead"
+    );
+    let siem = LetterQuery {
+        pipeline: Some(SIEM.to_owned()),
+        ..all()
+    };
+    let listed = ledger.dead_letters(&siem).await.unwrap();
+    let seqs: Vec<Seq> = listed.iter().map(|kept| kept.letter.seq).collect();
+    assert_eq!(seqs, [15, 14, 13, 12, 11]);
+    assert_eq!(ledger.dead_letter(SIEM, AUDIT, 4).await.unwrap(), None);
+    is_conflict(ledger.retry(SIEM, AUDIT, &[4], DAY).await);
+    is_conflict(ledger.drop_letters(SIEM, AUDIT, &[4], DAY).await);
+    let counts = LetterCounts {
+        retried: 1,
+        dropped: 1,
+        expired: 3,
+    };
+    assert_eq!(ledger.letter_counts(SIEM).await.unwrap(), counts);
+    let unknown = ledger.expire_letters("none", DAY, DAY).await;
+    assert!(
+        matches!(unknown, Err(LedgerError::Unknown(_))),
+        "{unknown:?}"
+    );
+
+    subject.end(ledger).await;
+    let ledger = subject.open();
+    assert_eq!(subject.books(&ledger, SIEM, AUDIT), before);
+    assert_eq!(ledger.letter_counts(SIEM).await.unwrap(), counts);
+    // What waits again keeps its event, however old.
+    let redrive = ledger.redrive(SIEM, AUDIT, 9, 9999).await.unwrap().unwrap();
+    ledger.commit(redriven(&redrive, delivered)).await.unwrap();
+    assert_eq!(expire(&ledger, DAY + 999).await, 5);
+    assert_eq!(*ledger.dead_bytes(SIEM).borrow(), 0);
+    assert_eq!(
+        subject.books(&ledger, SIEM, AUDIT),
+        figures(20, 1, 1, 8, 10)
+    );
+    let other = subject.books(&ledger, "archive", AUDIT);
+    assert_eq!(other, figures(20, 0, 0, 10, 10));
+    assert_eq!(ledger.dead_letters(&all()).await.unwrap().len(), 10);
+    assert_eq!(
+        ledger.letter_counts("archive").await.unwrap(),
+        LetterCounts::default(),
+        "of one pipeline only"
+    );
 }

@@ -6,7 +6,8 @@ use tokio::sync::watch;
 
 use super::core::{Appended, MemoryCore};
 use crate::{
-    CodeDigests, Committed, DeadLetters, KeptLetter, Ledger, LedgerError, LetterQuery, Registration,
+    CodeDigests, Committed, DeadLetters, KeptLetter, Ledger, LedgerError, LetterCounts,
+    LetterQuery, Registration,
 };
 
 /// A [`MemoryCore`] behind the asynchronous traits. Clones are one ledger.
@@ -20,6 +21,7 @@ struct Shared {
     core: Mutex<MemoryCore>,
     streams: Mutex<HashMap<String, Channels>>,
     redriven: Mutex<HashMap<String, watch::Sender<u64>>>,
+    dead_bytes: Mutex<HashMap<String, watch::Sender<u64>>>,
     closed: watch::Sender<Option<LedgerError>>,
     /// Counts writes: an append without room looks again after each.
     writes: watch::Sender<u64>,
@@ -96,6 +98,10 @@ impl MemoryLedger {
         for (pipeline, count) in lock(&self.shared.redriven).iter() {
             let now = core.redriven(pipeline);
             count.send_if_modified(|count| std::mem::replace(count, now) != now);
+        }
+        for (pipeline, bytes) in lock(&self.shared.dead_bytes).iter() {
+            let now = core.dead_bytes(pipeline);
+            bytes.send_if_modified(|bytes| std::mem::replace(bytes, now) != now);
         }
         Ok(answer)
     }
@@ -204,6 +210,16 @@ impl Ledger for MemoryLedger {
             .subscribe()
     }
 
+    fn dead_bytes(&self, pipeline: &str) -> watch::Receiver<u64> {
+        let core = lock(&self.shared.core);
+        let mut bytes = lock(&self.shared.dead_bytes);
+        let new = || watch::Sender::new(core.dead_bytes(pipeline));
+        bytes
+            .entry(pipeline.to_owned())
+            .or_insert_with(new)
+            .subscribe()
+    }
+
     async fn redrive(
         &self,
         pipeline: &str,
@@ -265,6 +281,19 @@ impl DeadLetters for MemoryLedger {
         _at: Millis,
     ) -> Result<(), LedgerError> {
         self.write(|core| core.drop_letters(pipeline, stream, seqs))
+    }
+
+    async fn expire_letters(
+        &self,
+        pipeline: &str,
+        before: Millis,
+        _at: Millis,
+    ) -> Result<u64, LedgerError> {
+        self.write(|core| core.expire_letters(pipeline, before))
+    }
+
+    async fn letter_counts(&self, pipeline: &str) -> Result<LetterCounts, LedgerError> {
+        self.read(|core| core.letter_counts(pipeline))?
     }
 }
 

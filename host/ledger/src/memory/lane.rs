@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use lockgate_model::{Books, Commit, DeadLetter, Entries, Millis, Outcome, Seq, SeqRange};
 
-use crate::{DROPPED_BY_OPERATOR, LedgerError, Progress};
+use crate::{DROPPED_BY_OPERATOR, LedgerError, LetterCounts, Progress};
 
 /// One thing that was recorded of an entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,6 +12,8 @@ pub enum Recorded {
     Dead(String),
     /// An operator sent the dead letter back: the entry waits again.
     Retried,
+    /// The dead letter became too old and is no longer kept: the entry stays dead.
+    Expired,
 }
 
 /// A pipeline on one stream.
@@ -91,6 +93,37 @@ impl Lane {
         }
     }
 
+    /// Removes letters that died before a time: the oldest, at most so many.
+    pub(super) fn expire_letters(&mut self, before: Millis, max: usize) -> u64 {
+        let old = |letter: &&Letter| !letter.waits && letter.at < before;
+        let mut seqs: Vec<(Millis, Seq)> = self
+            .letters
+            .values()
+            .filter(old)
+            .map(|letter| (letter.at, letter.letter.seq))
+            .collect();
+        seqs.sort_unstable();
+        seqs.truncate(max);
+        for &(_, seq) in &seqs {
+            self.remove_letter(seq);
+            self.push(seq, Recorded::Expired);
+        }
+        seqs.len() as u64
+    }
+
+    pub(super) fn letter_counts(&self) -> LetterCounts {
+        let mut counts = LetterCounts::default();
+        for recorded in self.entries.values().flatten() {
+            match recorded {
+                Recorded::Retried => counts.retried += 1,
+                Recorded::Dropped(reason) if reason == DROPPED_BY_OPERATOR => counts.dropped += 1,
+                Recorded::Expired => counts.expired += 1,
+                _ => {}
+            }
+        }
+        counts
+    }
+
     /// What retention takes from a pipeline that is not configured any more.
     pub(super) fn drop_unfinished(&mut self, end: Seq) {
         for range in self.progress.waiting(end) {
@@ -133,7 +166,7 @@ impl Lane {
             match recorded.last() {
                 Some(Recorded::Delivered) => books.delivered += 1,
                 Some(Recorded::Dropped(_)) => books.dropped += 1,
-                Some(Recorded::Dead(_)) => books.dead += 1,
+                Some(Recorded::Dead(_) | Recorded::Expired) => books.dead += 1,
                 Some(Recorded::Retried) | None => {}
             }
         }

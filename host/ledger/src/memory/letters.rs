@@ -1,10 +1,11 @@
 use std::sync::Arc;
 
-use lockgate_model::{DeadLetter, Redrive, Seq};
+use lockgate_model::{DeadLetter, Millis, Redrive, Seq};
 
 use super::core::{MemoryCore, Pipeline};
 use super::lane::{Lane, Letter};
-use crate::{KeptLetter, LedgerError, LetterId, LetterQuery, check_seqs};
+use crate::limits::REDRIVE_ENTRIES;
+use crate::{KeptLetter, LedgerError, LetterCounts, LetterId, LetterQuery, check_seqs};
 
 impl MemoryCore {
     /// See [`DeadLetters::dead_letters`](crate::DeadLetters::dead_letters).
@@ -48,6 +49,36 @@ impl MemoryCore {
     ) -> Result<(), LedgerError> {
         self.dead(pipeline, stream, seqs)?.drop_letters(seqs);
         Ok(())
+    }
+
+    /// See [`DeadLetters::expire_letters`](crate::DeadLetters::expire_letters).
+    pub fn expire_letters(&mut self, pipeline: &str, before: Millis) -> Result<u64, LedgerError> {
+        let Some(found) = self.pipelines.get_mut(pipeline) else {
+            return Err(LedgerError::Unknown(format!("pipeline `{pipeline}`")));
+        };
+        let lanes = found.lanes.values_mut();
+        Ok(lanes
+            .map(|lane| lane.expire_letters(before, REDRIVE_ENTRIES))
+            .sum())
+    }
+
+    /// See [`DeadLetters::letter_counts`](crate::DeadLetters::letter_counts).
+    pub fn letter_counts(&self, pipeline: &str) -> Result<LetterCounts, LedgerError> {
+        let Some(found) = self.pipelines.get(pipeline) else {
+            return Err(LedgerError::Unknown(format!("pipeline `{pipeline}`")));
+        };
+        let mut counts = LetterCounts::default();
+        for lane in found.lanes.values().map(Lane::letter_counts) {
+            counts.retried += lane.retried;
+            counts.dropped += lane.dropped;
+            counts.expired += lane.expired;
+        }
+        Ok(counts)
+    }
+
+    /// See [`Ledger::dead_bytes`](crate::Ledger::dead_bytes).
+    pub fn dead_bytes(&self, pipeline: &str) -> u64 {
+        self.pipelines.get(pipeline).map_or(0, Pipeline::dead_bytes)
     }
 
     /// See [`Ledger::redriven`](crate::Ledger::redriven).

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use lockgate_ledger::limits::REDRIVE_ENTRIES;
 use lockgate_ledger::{Committed, DROPPED_BY_OPERATOR, check_seqs};
 use lockgate_model::{Day, DayTally, Millis, Outcome, OutcomeRun, Outcomes, Seq};
 use rusqlite::params;
@@ -27,7 +28,7 @@ impl Writer {
             Err(refusal) => return Ok(Err(refusal)),
         };
         let days = tallies(&taken, |tally| &mut tally.dead);
-        let id = self.link(index, operator(Kind::Retry, seqs, &taken, &days, at))?;
+        let id = self.link(index, without_batch(Kind::Retry, seqs, &taken, &days, at))?;
         let sql = "UPDATE dead_letters SET redrive = ?3 WHERE epoch_id = ?1 AND seq = ?2";
         let epoch_id = self.epochs[index].row.id;
         for seq in seqs {
@@ -60,11 +61,45 @@ impl Writer {
         let row = RedriveRow {
             outcomes: codec::encode_outcomes(&outcomes),
             reasons: serde_json::json!([DROPPED_BY_OPERATOR]).to_string(),
-            ..operator(Kind::Drop, seqs, &taken, &days, at)
+            ..without_batch(Kind::Drop, seqs, &taken, &days, at)
         };
         self.link(index, row)?;
         self.remove_letters(index, seqs, &taken)?;
         Ok(Ok(()))
+    }
+
+    /// Removes letters that died before a time, and leaves their entries dead: the oldest, at most
+    /// so many of each stream. Answers how many. The inner error: refused, nothing was written.
+    pub fn expire_letters(
+        &mut self,
+        pipeline: &str,
+        before: Millis,
+        at: Millis,
+    ) -> Result<Result<u64, LedgerError>, Fault> {
+        if !self.pipelines.contains_key(pipeline) {
+            let unknown = format!("pipeline `{pipeline}`");
+            return Ok(Err(LedgerError::Unknown(unknown)));
+        }
+        let mut expired = 0;
+        for index in 0..self.epochs.len() {
+            let epoch = &self.epochs[index].row;
+            if *epoch.pipeline != *pipeline {
+                continue;
+            }
+            let seqs = letters::older(&self.connection, epoch.id, before, REDRIVE_ENTRIES)?;
+            if seqs.is_empty() {
+                continue;
+            }
+            let taken = match self.extracts(index, &seqs, false)? {
+                Ok(taken) => taken,
+                Err(refusal) => return Ok(Err(refusal)),
+            };
+            let days = tallies(&taken, |tally| &mut tally.dead);
+            self.link(index, without_batch(Kind::Expire, &seqs, &taken, &days, at))?;
+            self.remove_letters(index, &seqs, &taken)?;
+            expired += seqs.len() as u64;
+        }
+        Ok(Ok(expired))
     }
 
     /// The outcomes of a redrive. The inner error: refused, nothing was written.
@@ -201,7 +236,7 @@ impl Writer {
     }
 }
 
-fn operator(
+fn without_batch(
     kind: Kind,
     seqs: &[Seq],
     taken: &[Extract],
