@@ -4,7 +4,7 @@
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
-use crate::quantity::{Bounds, Bytes, Count};
+use crate::quantity::{Bounds, Bytes, Count, Share};
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -108,6 +108,30 @@ pub(crate) const IN_FLIGHT: Bounds<Count> = Bounds {
     default: Count(8),
     least: Count(1),
     most: Count(64),
+};
+/// Dead letters in a row that engage the brake. It looks at the last 1,000 entries.
+pub(crate) const DEAD_IN_A_ROW: Bounds<Count> = Bounds {
+    default: Count(16),
+    least: Count(1),
+    most: Count(1000),
+};
+/// Share of dead letters among the last 1,000 entries that engages the brake when exceeded.
+pub(crate) const DEAD_SHARE: Bounds<Share> = Bounds {
+    default: Share(10),
+    least: Share(1),
+    most: Share(1000),
+};
+/// Bytes of all dead letters that a pipeline keeps.
+pub(crate) const DEAD_BYTES: Bounds<Bytes> = Bounds {
+    default: Bytes(GIB),
+    least: Bytes(KIB),
+    most: Bytes(1024 * GIB),
+};
+/// How long dead letters are kept.
+pub(crate) const DEAD_AGE: Bounds<Duration> = Bounds {
+    default: Duration::from_secs(90 * 86_400),
+    least: HOUR,
+    most: Duration::from_secs(3650 * 86_400),
 };
 /// Requests to one receiver at the same time: least and most. The default is the pipeline's
 /// `in-flight`.

@@ -49,13 +49,13 @@ pub use auth::Auth;
 pub use environment::{Environment, ProcessEnvironment};
 pub use limits::{CompileLimits, HostLimits};
 pub use lookup::{Database, Lookup};
-pub use pipeline::{BatchLimits, Input, Order, Pipeline, Stage};
+pub use pipeline::{BatchLimits, DeadLetterLimits, Input, Order, Pipeline, Stage};
 pub use plugin::{Limits, Plugin, PluginSource, Wasi};
 pub use report::{Issue, Report};
 pub use sink::{ClientCertificate, Rate, Sink, Tls};
 pub use source::{Credentials, Source};
 pub use store::{Retention, Store};
-pub use units::{EventRate, duration_argument, size_argument};
+pub use units::{EventRate, duration_argument, show_duration, size_argument};
 pub use with::With;
 
 use document::Document;

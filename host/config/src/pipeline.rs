@@ -7,7 +7,10 @@ use std::time::Duration;
 use lockgate_model::FeedKind;
 use toml::de::DeValue;
 
-use crate::defaults::{self, BATCH_AGE, BATCH_BYTES, BATCH_EVENTS, IN_FLIGHT};
+use crate::defaults::{
+    self, BATCH_AGE, BATCH_BYTES, BATCH_EVENTS, DEAD_AGE, DEAD_BYTES, DEAD_IN_A_ROW, DEAD_SHARE,
+    IN_FLIGHT,
+};
 use crate::name;
 use crate::plugin::{Declared, Plugin, refer};
 use crate::reading::Reading;
@@ -25,6 +28,7 @@ pub struct Pipeline {
     pub batch: BatchLimits,
     /// `in-flight`: batches processed at the same time. Default 8.
     pub in_flight: usize,
+    pub dead_letters: DeadLetterLimits,
     /// In the order of the text.
     pub stages: Vec<Stage>,
     pub sink: Sink,
@@ -61,6 +65,19 @@ pub struct BatchLimits {
     pub age: Duration,
 }
 
+/// `dead-letters`: when nothing more is dead-lettered, and how long dead letters are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeadLetterLimits {
+    /// `in-a-row`. Default 16.
+    pub in_a_row: u32,
+    /// `share`: thousandths of the last 1,000 entries. Default 10, which is 1%.
+    pub share: u32,
+    /// `bytes`: of all dead letters that the pipeline keeps. Default 1 GiB.
+    pub bytes: u64,
+    /// Default 90 days.
+    pub age: Duration,
+}
+
 /// `[[pipelines.NAME.stage]]`: a filter or a mapper.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Stage {
@@ -81,6 +98,17 @@ impl Default for BatchLimits {
             events: BATCH_EVENTS.default.0 as usize,
             bytes: BATCH_BYTES.default.0,
             age: BATCH_AGE.default,
+        }
+    }
+}
+
+impl Default for DeadLetterLimits {
+    fn default() -> DeadLetterLimits {
+        DeadLetterLimits {
+            in_a_row: DEAD_IN_A_ROW.default.0 as u32,
+            share: DEAD_SHARE.default.0,
+            bytes: DEAD_BYTES.default.0,
+            age: DEAD_AGE.default,
         }
     }
 }
@@ -137,6 +165,7 @@ fn pipeline(
         table.finish(r);
     }
     let in_flight = table.quantity(r, "in-flight", IN_FLIGHT).0 as usize;
+    let dead_letters = dead_letters(r, &mut table);
     let stages = table
         .optional("stage")
         .map(|value| value.tables(r))
@@ -167,10 +196,26 @@ fn pipeline(
         from,
         batch,
         in_flight,
+        dead_letters,
         stages,
         sink: sink?,
         span: value.key_span.clone(),
     })
+}
+
+fn dead_letters(r: &mut Reading<'_>, table: &mut Table<'_>) -> DeadLetterLimits {
+    let value = table.optional("dead-letters");
+    let Some(mut table) = value.and_then(|value| value.table(r)) else {
+        return DeadLetterLimits::default();
+    };
+    let limits = DeadLetterLimits {
+        in_a_row: table.quantity(r, "in-a-row", DEAD_IN_A_ROW).0 as u32,
+        share: table.quantity(r, "share", DEAD_SHARE).0,
+        bytes: table.quantity(r, "bytes", DEAD_BYTES).0,
+        age: table.quantity(r, "age", DEAD_AGE),
+    };
+    table.finish(r);
+    limits
 }
 
 fn stage(r: &mut Reading<'_>, mut table: Table<'_>, declared: &Declared) -> Option<Stage> {

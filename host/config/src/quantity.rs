@@ -12,6 +12,10 @@ pub(crate) struct Count(pub u64);
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub(crate) struct Bytes(pub u64);
 
+/// A share of a whole, in thousandths: `"1%"` is 10.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub(crate) struct Share(pub u32);
+
 /// The default of a key, and its bounds, which are inclusive.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Bounds<Q> {
@@ -60,6 +64,20 @@ impl Quantity for Bytes {
     }
     fn show(self) -> String {
         format!("\"{}\"", units::show_size(self.0))
+    }
+}
+
+impl Quantity for Share {
+    const WHAT: &'static str = "a percentage";
+    const UNITS: &'static str = units::SHARE_UNITS;
+    fn of_number(_: u64) -> Option<Self> {
+        None
+    }
+    fn of_text(text: &str) -> Result<Self, UnitIssue> {
+        units::share(text).map(Share)
+    }
+    fn show(self) -> String {
+        format!("\"{}\"", units::show_share(self.0))
     }
 }
 

@@ -141,6 +141,7 @@ fn the_reference_shows_the_defaults() {
         (
             a.batch,
             a.in_flight,
+            a.dead_letters,
             &a.from,
             a.sink.timeout,
             a.sink.rate.in_flight
@@ -148,6 +149,7 @@ fn the_reference_shows_the_defaults() {
         (
             b.batch,
             b.in_flight,
+            b.dead_letters,
             &b.from,
             b.sink.timeout,
             b.sink.rate.in_flight

@@ -5,6 +5,7 @@ use std::time::Duration;
 /// The units, as messages list them.
 pub(crate) const TIME_UNITS: &str = "`ms`, `s`, `m`, `h` and `d`";
 pub(crate) const SIZE_UNITS: &str = "`B`, `kB`, `KiB`, `MB`, `MiB`, `GB`, `GiB`, `TB` and `TiB`";
+pub(crate) const SHARE_UNITS: &str = "`%`";
 pub(crate) const RATE_UNITS: &str = "`/s`, `/m` and `/h`";
 
 const TIMES: [(&str, u64); 5] = [
@@ -46,6 +47,8 @@ pub(crate) enum UnitIssue {
     NoUnit,
     UnknownUnit(String),
     Fraction,
+    /// More decimals than are counted.
+    TooFine,
     TooLarge,
 }
 
@@ -124,8 +127,38 @@ pub(crate) fn rate(text: &str) -> Result<EventRate, UnitIssue> {
     })
 }
 
+/// Thousandths: `1%` is 10, `0.5%` is 5.
+pub(crate) fn share(text: &str) -> Result<u32, UnitIssue> {
+    let text = text.trim();
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = text.strip_suffix('%').unwrap_or(text).trim_end();
+    let (whole, decimals) = number.split_once('.').unwrap_or((number, "0"));
+    if !digits(whole) || !digits(decimals) {
+        return Err(UnitIssue::NoNumber);
+    }
+    if !text.ends_with('%') {
+        return Err(UnitIssue::NoUnit);
+    }
+    let tenths: u32 = match decimals.trim_end_matches('0') {
+        "" => 0,
+        tenths if tenths.len() == 1 => tenths.parse().map_err(|_| UnitIssue::TooFine)?,
+        _ => return Err(UnitIssue::TooFine),
+    };
+    let whole: u32 = whole.parse().map_err(|_| UnitIssue::TooLarge)?;
+    let share = whole.checked_mul(10).ok_or(UnitIssue::TooLarge)?;
+    share.checked_add(tenths).ok_or(UnitIssue::TooLarge)
+}
+
+/// The shortest text that [`share`] reads as the same.
+pub(crate) fn show_share(thousandths: u32) -> String {
+    match (thousandths / 10, thousandths % 10) {
+        (whole, 0) => format!("{whole}%"),
+        (whole, tenths) => format!("{whole}.{tenths}%"),
+    }
+}
+
 /// The shortest text that [`duration`] reads as the same.
-pub(crate) fn show_duration(duration: Duration) -> String {
+pub fn show_duration(duration: Duration) -> String {
     let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let (unit, factor) = TIMES
         .into_iter()
@@ -243,6 +276,23 @@ mod tests {
                 events: 10,
                 per: Duration::from_secs(3600)
             })
+        );
+        for (text, thousandths) in [("1%", 10), ("0.5 %", 5), ("100%", 1000), ("2.50%", 25)] {
+            assert_eq!(share(text), Ok(thousandths), "{text}");
+        }
+        for (text, issue) in [
+            ("1", UnitIssue::NoUnit),
+            ("%", UnitIssue::NoNumber),
+            ("-1%", UnitIssue::NoNumber),
+            ("1.%", UnitIssue::NoNumber),
+            ("0.25%", UnitIssue::TooFine),
+            ("9999999999%", UnitIssue::TooLarge),
+        ] {
+            assert_eq!(share(text), Err(issue), "{text}");
+        }
+        assert_eq!(
+            (show_share(10), show_share(5)),
+            ("1%".into(), "0.5%".into())
         );
         assert_eq!(rate("2000"), Err(UnitIssue::NoUnit));
         assert_eq!(rate("fast/s"), Err(UnitIssue::NoNumber));

@@ -168,7 +168,7 @@ impl<'a> Value<'a> {
                             self.span(),
                             message,
                             "no unit",
-                            format!("add one of the units {}; {default}", Q::UNITS),
+                            add_unit(Q::UNITS, &default),
                         ));
                         return None;
                     }
@@ -357,6 +357,7 @@ impl<'a> Value<'a> {
         default: String,
     ) {
         let shown = self.shown();
+        let has_unit = units.is_empty() || issue == UnitIssue::TooFine;
         let (problem, label) = match issue {
             UnitIssue::NoNumber if units.is_empty() => (format!("is not {what}"), "not a number"),
             UnitIssue::NoNumber => (format!("is not {what}"), "no number with a unit"),
@@ -366,12 +367,16 @@ impl<'a> Value<'a> {
             }
             UnitIssue::UnknownUnit(_) => ("has an unknown unit".to_owned(), "unknown unit"),
             UnitIssue::Fraction => ("is not a whole number".to_owned(), "whole numbers only"),
+            UnitIssue::TooFine => (
+                "has more than one decimal".to_owned(),
+                "one decimal at most",
+            ),
             UnitIssue::TooLarge => ("is too large".to_owned(), "too large"),
         };
-        let hint = if units.is_empty() {
+        let hint = if has_unit {
             default
         } else {
-            format!("add one of the units {units}; {default}")
+            add_unit(units, &default)
         };
         r.issue(Issue::new(
             r.place(self),
@@ -380,6 +385,15 @@ impl<'a> Value<'a> {
             hint,
         ));
     }
+}
+
+fn add_unit(units: &str, default: &str) -> String {
+    let one_of = if units.contains(' ') {
+        "one of the units "
+    } else {
+        "the unit "
+    };
+    format!("add {one_of}{units}; {default}")
 }
 
 /// The type of a value in messages, such as "a string".

@@ -12,12 +12,12 @@ const WINDOW: u32 = 1000;
 const CAUSES_MAX: usize = 64;
 
 /// The operator's `dead-letters`.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BrakeLimits {
     /// Dead letters in a row.
     pub in_a_row: u32,
-    /// Dead letters among the last 1,000 entries, as a fraction.
-    pub share: f64,
+    /// Dead letters among the last 1,000 entries.
+    pub share: u32,
     /// Bytes of all dead letters that the pipeline keeps.
     pub bytes: u64,
 }
@@ -26,17 +26,17 @@ impl Default for BrakeLimits {
     fn default() -> BrakeLimits {
         BrakeLimits {
             in_a_row: 16,
-            share: 0.01,
+            share: 10,
             bytes: 1 << 30,
         }
     }
 }
 
 /// Which limit is reached.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Engaged {
     InARow(u32),
-    Share { dead: u32, share: f64 },
+    Share { dead: u32, share: u32 },
     Bytes(u64),
 }
 
@@ -45,10 +45,12 @@ impl std::fmt::Display for Engaged {
         match self {
             Engaged::InARow(count) => write!(f, "{count} dead letters in a row"),
             Engaged::Share { dead, share } => {
+                let percent = |thousandths: &u32| f64::from(*thousandths) / 10.0;
                 write!(
                     f,
-                    "{dead} dead letters among 1,000 events, more than {}%",
-                    share * 100.0
+                    "dead letters are {}% of the last 1,000 events, and {}% is the limit",
+                    percent(dead),
+                    percent(share)
                 )
             }
             Engaged::Bytes(bytes) => write!(f, "dead letters fill their quota of {bytes} bytes"),
@@ -110,7 +112,7 @@ impl Brake {
             return Err(Engaged::InARow(in_a_row));
         }
         let dead = window.dead();
-        if f64::from(dead + 1) > limits.share * f64::from(WINDOW) {
+        if dead >= limits.share {
             return Err(Engaged::Share {
                 dead,
                 share: limits.share,
@@ -185,14 +187,14 @@ mod tests {
 
     const LIMITS: BrakeLimits = BrakeLimits {
         in_a_row: 16,
-        share: 0.01,
+        share: 10,
         bytes: 1000,
     };
 
     #[test]
     fn sixteen_in_a_row_engage_it() {
         let limits = BrakeLimits {
-            share: 1.0,
+            share: 1000,
             ..LIMITS
         };
         let mut brake = Brake::default();
@@ -226,6 +228,23 @@ mod tests {
         assert_eq!(brake_of_next_start, brake);
         brake.passed("sink", 600);
         assert_eq!(brake.check("sink", 0, &LIMITS), Ok(()));
+    }
+
+    #[test]
+    fn each_limit_is_named_by_its_message() {
+        for (engaged, text) in [
+            (Engaged::InARow(16), "16 dead letters in a row"),
+            (
+                Engaged::Share { dead: 5, share: 5 },
+                "dead letters are 0.5% of the last 1,000 events, and 0.5% is the limit",
+            ),
+            (
+                Engaged::Bytes(1 << 30),
+                "dead letters fill their quota of 1073741824 bytes",
+            ),
+        ] {
+            assert_eq!(engaged.to_string(), text);
+        }
     }
 
     #[test]

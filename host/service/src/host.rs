@@ -20,6 +20,7 @@ use crate::build::{BuiltPipeline, PipelineBuilder, in_session_order};
 use crate::clock::{now, seed};
 use crate::driver::{Driver, Request};
 use crate::generation::{Current, keep_current};
+use crate::expiry;
 use crate::operator;
 use crate::reader::{self, Reader};
 use crate::status::{Board, ConditionStatus, HostStatus};
@@ -164,6 +165,11 @@ impl Host {
             .unwrap_or_default();
         let (granted, lookups) = watch::channel(granted);
         if let Some(databases) = databases {
+        let ages = pipelines.iter().map(|pipeline| {
+            let age = pipeline.dead_letters.age;
+            (pipeline.name.clone(), age)
+        });
+        beside.spawn(expiry::expire(store.clone(), ages.collect()));
             beside.spawn(keep_current(databases, granted));
         }
         let mut ended = BTreeMap::new();
@@ -379,7 +385,11 @@ fn settings(pipeline: &BuiltPipeline, registration: &Registration) -> Settings {
         },
         stages: stages.collect(),
         cpu_budget: pipeline.cpu_budget,
-        brake: BrakeLimits::default(),
+        brake: BrakeLimits {
+            in_a_row: config.dead_letters.in_a_row,
+            share: config.dead_letters.share,
+            bytes: config.dead_letters.bytes,
+        },
         brake_text: registration.brake.clone(),
         dead_bytes: registration.dead_bytes,
         seed: seed(),

@@ -8,6 +8,7 @@ mod code;
 mod collect;
 mod components;
 mod driver;
+mod expiry;
 mod generation;
 mod host;
 mod operator;

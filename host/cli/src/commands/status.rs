@@ -26,6 +26,8 @@ struct Row {
     dropped: u64,
     dead: u64,
     waiting: u64,
+    /// Of the dead: removed because of their age.
+    expired: u64,
     /// Seconds since the oldest waiting event was read; absent where none waits.
     lag_seconds: Option<f64>,
     balanced: bool,
@@ -60,6 +62,7 @@ pub(crate) fn run(command: &Status) -> Result<(), Failure> {
         for (_, stream) in inspector.books(&name).map_err(Failure::failed)? {
             books += stream;
         }
+        let letters = inspector.letter_counts(&name).map_err(Failure::failed)?;
         let mut oldest: Option<Millis> = None;
         for (progress, _) in streams {
             let block = inspector
@@ -76,6 +79,7 @@ pub(crate) fn run(command: &Status) -> Result<(), Failure> {
             dropped: books.dropped,
             dead: books.dead,
             waiting: books.waiting,
+            expired: letters.expired,
             lag_seconds: oldest.map(|since| (now - since).max(0) as f64 / 1000.0),
             balanced: books.balance(),
             generation,
@@ -146,6 +150,12 @@ fn table(report: &Report, now: Millis) -> String {
         );
         if !row.balanced {
             text += "  the books do not balance: read is not delivered + dropped + dead + waiting. Please report this as a bug\n";
+        }
+        if row.expired > 0 {
+            text += &format!(
+                "  expired: {} of the dead are no longer kept\n",
+                row.expired
+            );
         }
         let Some(state) = &row.state else { continue };
         text += &conditions(state, now);

@@ -1,0 +1,81 @@
+//! Dead letters that are older than the operator keeps them.
+
+use std::time::Duration;
+
+use lockgate_config::show_duration;
+use lockgate_ledger::{DeadLetters, LedgerError};
+use lockgate_model::Millis;
+
+use crate::clock::now;
+
+/// Between looks for old letters.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+
+/// Removes old letters for as long as it is polled: at once, and every minute. `ages`: of each
+/// configured pipeline. Letters of other pipelines are kept, since nothing says how long.
+pub(crate) async fn expire<L: DeadLetters>(ledger: L, ages: Vec<(String, Duration)>) {
+    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        for (pipeline, age) in &ages {
+            if let Err(error) = expire_of(&ledger, pipeline, *age, now()).await {
+                // The store has closed; the host ends for that.
+                tracing::debug!(pipeline, %error, "old dead letters cannot be removed");
+                return;
+            }
+        }
+    }
+}
+
+/// Answers how many letters were removed, after it has said so.
+async fn expire_of<L: DeadLetters>(
+    ledger: &L,
+    pipeline: &str,
+    age: Duration,
+    now: Millis,
+) -> Result<u64, LedgerError> {
+    let age_ms = Millis::try_from(age.as_millis()).unwrap_or(Millis::MAX);
+    let mut total = 0;
+    loop {
+        let before = now.saturating_sub(age_ms);
+        match ledger.expire_letters(pipeline, before, now).await {
+            Ok(0) => break,
+            Ok(expired) => total += expired,
+            // It has never run on this store.
+            Err(LedgerError::Unknown(_)) => break,
+            Err(error) => return Err(error),
+        }
+    }
+    if total > 0 {
+        tracing::warn!(
+            pipeline,
+            expired = total,
+            "dead letters older than {} were removed with their events; they still count as dead",
+            show_duration(age)
+        );
+    }
+    Ok(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use lockgate_ledger::memory::MemoryLedger;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_pipeline_that_never_ran_has_nothing_to_expire() {
+        let ledger = MemoryLedger::default();
+        let expired = expire_of(&ledger, "siem", Duration::from_secs(3600), 0).await;
+        assert_eq!(expired, Ok(0));
+    }
+
+    #[tokio::test]
+    async fn a_closed_ledger_ends_it() {
+        let ledger = MemoryLedger::default();
+        ledger.crash();
+        let ages = vec![("siem".to_owned(), Duration::from_secs(3600))];
+        expire(ledger, ages).await;
+    }
+}
