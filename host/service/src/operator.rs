@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use crate::clock::now;
 use crate::host::Host;
-use crate::status::Board;
+use crate::status::{Board, ConditionStatus};
 
 /// Opens both where they can be opened. Neither keeps events from being delivered.
 pub(crate) async fn listen(
@@ -129,7 +129,7 @@ fn readiness(board: &Board) -> Readiness {
                     pipeline: Some(name.clone()),
                     kind: condition.kind.clone(),
                     subject: condition.subject.clone(),
-                    message: condition.message.clone(),
+                    message: public(condition),
                     since: condition.since,
                     next_attempt: condition.next_attempt,
                 }),
@@ -138,5 +138,58 @@ fn readiness(board: &Board) -> Readiness {
     Readiness {
         ready: reasons.is_empty(),
         reasons,
+    }
+}
+
+/// What the listener says of a condition. A receiver's answer and a component's message may quote
+/// an event, and the listener has no authentication: they are shown by `lockgate status` alone.
+fn public(condition: &ConditionStatus) -> String {
+    let what = match &*condition.kind {
+        "endpoint" => "nothing but a probe is sent to this endpoint",
+        "documents" => "single documents wait while others are sent",
+        "plugin" => "a batch waits for this component",
+        // The host's own words.
+        _ => return condition.message.clone(),
+    };
+    format!("{what}; `lockgate status` shows why")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn readiness_quotes_neither_a_receiver_nor_a_component() {
+        let board = Board::new(0);
+        let condition = |kind: &str, message: &str| ConditionStatus {
+            kind: kind.to_owned(),
+            subject: "url".to_owned(),
+            message: message.to_owned(),
+            ..ConditionStatus::default()
+        };
+        board.pipeline("siem", |pipeline| {
+            pipeline.state = "running".to_owned();
+            pipeline.conditions = vec![
+                condition("endpoint", "the receiver answered 401: user alice"),
+                condition("documents", "1 document waits: user alice"),
+                condition("plugin", "it cannot work: user alice"),
+                condition("brake", "16 dead letters in a row"),
+            ];
+        });
+        let readiness = readiness(&board);
+        let messages: Vec<&str> = readiness
+            .reasons
+            .iter()
+            .map(|reason| reason.message.as_str())
+            .collect();
+        assert_eq!(
+            messages,
+            [
+                "nothing but a probe is sent to this endpoint; `lockgate status` shows why",
+                "single documents wait while others are sent; `lockgate status` shows why",
+                "a batch waits for this component; `lockgate status` shows why",
+                "16 dead letters in a row",
+            ]
+        );
     }
 }
