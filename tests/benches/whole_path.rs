@@ -1,4 +1,4 @@
-//! The whole path, as a user runs it: `cargo bench -p lockgate`.
+//! The whole path, as a user runs it: `cargo bench --workspace --bench whole_path`.
 //!
 //! Each row is `lockgate demo`: a simulated cluster and a receiver as processes of their own, gRPC
 //! and HTTPS over loopback, a durable store. CPU time and memory are of the host process alone.

@@ -6,7 +6,7 @@ use lockgate_tests::{
     quickstart, start, status,
 };
 
-/// Kills in the test run. `LOCKGATE_KILLS=50 cargo test -p lockgate --test e2e crash` does more.
+/// Kills in the test run. `LOCKGATE_KILLS=50 cargo test --workspace --test e2e crash` does more.
 const KILLS: u64 = 5;
 
 /// Events of a batch, by default.

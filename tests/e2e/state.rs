@@ -12,7 +12,7 @@ use crate::components::component;
 
 const EVENTS: u64 = 6000;
 
-/// Kills in the test run. `LOCKGATE_KILLS=50 cargo test -p lockgate --test e2e state` does more.
+/// Kills in the test run. `LOCKGATE_KILLS=50 cargo test --workspace --test e2e state` does more.
 const KILLS: u64 = 4;
 
 /// A counter that numbers the events of each user counts each event once, whatever a kill

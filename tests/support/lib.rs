@@ -1,4 +1,4 @@
-//! What the end-to-end tests stand on: the real binary, built once, and processes that are watched
+//! What the end-to-end tests stand on: the real binary, built from the sources as they are, and processes that are watched
 //! and ended.
 
 #![allow(clippy::disallowed_methods, reason = "waits for real processes")]
