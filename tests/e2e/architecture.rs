@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::process::Command;
 
 use lockgate_tests::root;
@@ -6,7 +7,7 @@ use serde_json::Value;
 
 /// A row of ARCHITECTURE.md's table of crates.
 struct Row {
-    /// The directory under `host/`.
+    /// The name of the crate's directory.
     name: String,
     /// Crates of ours that it may depend on.
     may_use: BTreeSet<String>,
@@ -137,12 +138,13 @@ fn violations(rows: &[Row], crates: &[Crate]) -> Vec<String> {
 #[test]
 fn unsafe_code_is_forbidden_everywhere_but_where_compiled_code_is_loaded() {
     for (name, _) in crates() {
-        let manifest = std::fs::read_to_string(root().join("host").join(&name).join("Cargo.toml"))
-            .expect("a manifest");
-        let forbids = manifest.contains("[lints]\nworkspace = true");
+        let manifest = std::fs::read_to_string(directory(&name).join("Cargo.toml"));
+        let forbids = manifest
+            .expect("a manifest")
+            .contains("[lints]\nworkspace = true");
         assert!(
             forbids || name == "runtime",
-            "host/{name} must take the workspace's lints, which forbid unsafe code"
+            "`{name}` must take the workspace's lints, which forbid unsafe code"
         );
     }
     let uses = files_with("allow(unsafe_code)");
@@ -155,7 +157,7 @@ fn only_the_command_line_prints() {
         .into_iter()
         .filter(|(name, _)| !["cli", "guest-build"].contains(&name.as_str()))
     {
-        let source = root().join("host").join(&name).join("src");
+        let source = directory(&name).join("src");
         let printing = Command::new("grep")
             .args(["-rnE", r"\b(e?println|e?print|dbg)!"])
             .arg(&source)
@@ -167,7 +169,14 @@ fn only_the_command_line_prints() {
     }
 }
 
-/// The directory of a crate under `host/`, and its dependencies with their kinds.
+/// A crate lies in `host/`, if it is part of the binary, or in `tools/`.
+fn directory(name: &str) -> PathBuf {
+    let places = ["host", "tools"].map(|place| root().join(place).join(name));
+    let found = places.into_iter().find(|place| place.is_dir());
+    found.unwrap_or_else(|| panic!("`{name}` lies in neither `host/` nor `tools/`"))
+}
+
+/// The name of a crate, and its dependencies with their kinds.
 type Crate = (String, Vec<(String, String)>);
 
 fn crates() -> Vec<Crate> {
@@ -216,7 +225,7 @@ fn own_name(package: &str) -> Option<String> {
 fn files_with(text: &str) -> Vec<String> {
     let found = Command::new("grep")
         .args(["-rl", "--include=*.rs", text])
-        .arg(root().join("host"))
+        .args([root().join("host"), root().join("tools")])
         .output()
         .expect("grep runs");
     String::from_utf8_lossy(&found.stdout)

@@ -5,7 +5,6 @@
 
 mod args;
 mod commands;
-mod coverage;
 mod failure;
 mod print;
 mod setup;

@@ -1,16 +1,10 @@
-use std::collections::HashSet;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::LazyLock;
-
-use serde_json::Value;
 
 use crate::args::AssetsElasticsearch;
 use crate::failure::Failure;
 use crate::print;
-
-const MAPPINGS: &str = include_str!("../../../../assets/elasticsearch/component-mappings.json");
 
 /// The files of `assets/elasticsearch`, in the order of their use.
 const ELASTICSEARCH: [(&str, &str); 7] = [
@@ -22,7 +16,10 @@ const ELASTICSEARCH: [(&str, &str); 7] = [
         "ilm-policy.json",
         include_str!("../../../../assets/elasticsearch/ilm-policy.json"),
     ),
-    ("component-mappings.json", MAPPINGS),
+    (
+        "component-mappings.json",
+        include_str!("../../../../assets/elasticsearch/component-mappings.json"),
+    ),
     (
         "component-settings.json",
         include_str!("../../../../assets/elasticsearch/component-settings.json"),
@@ -48,27 +45,6 @@ pub(crate) fn elasticsearch(command: &AssetsElasticsearch) -> Result<(), Failure
         command.out.join("README.md").display()
     );
     print::data(&text)
-}
-
-/// Whether the index template declares this field or a parent of it.
-pub(crate) fn is_declared(field: &str) -> bool {
-    static FIELDS: LazyLock<HashSet<String>> = LazyLock::new(|| {
-        let mappings: Value = serde_json::from_str(MAPPINGS).unwrap_or_default();
-        let properties = mappings
-            .pointer("/template/mappings/properties")
-            .and_then(Value::as_object);
-        properties
-            .into_iter()
-            .flatten()
-            .map(|(name, _)| name.clone())
-            .collect()
-    });
-    let ends = field
-        .match_indices('.')
-        .map(|(end, _)| end)
-        .chain([field.len()]);
-    ends.map(|end| &field[..end])
-        .any(|name| FIELDS.contains(name))
 }
 
 /// Writes the files that are missing or differ, and returns a line for each file. If a file with

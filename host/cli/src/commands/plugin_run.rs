@@ -6,6 +6,7 @@ mod flush;
 use std::io::BufRead;
 use std::path::Path;
 
+use lockgate_coverage::Coverage;
 use lockgate_lookup::{Databases, Grant, Lookups};
 use lockgate_runtime::{
     Code, Component, ConfigureError, Engine, EngineOptions, Kind, Limits, Sink, Stage, StageOptions,
@@ -13,7 +14,6 @@ use lockgate_runtime::{
 use serde_json::Value;
 
 use crate::args::PluginRun;
-use crate::coverage::Coverage;
 use crate::failure::Failure;
 use crate::{print, setup};
 use batch::Batch;

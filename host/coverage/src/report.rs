@@ -9,7 +9,7 @@ use super::{Coverage, table};
 /// What was counted, in the order in which it is shown. Its JSON is the answer of `--coverage
 /// --json`: all figures are events.
 #[derive(Debug, Serialize)]
-pub(crate) struct Report {
+pub struct Report {
     pub(super) component: String,
     pub(super) total: Counts,
     /// Most events first, then by name.
@@ -91,7 +91,7 @@ impl Report {
     }
 
     /// For people.
-    pub(crate) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         table::render(self)
     }
 

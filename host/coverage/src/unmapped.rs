@@ -1,10 +1,10 @@
 use std::borrow::Cow;
 
-use lockgate_observe::escape;
+use lockgate_model::escape;
 use serde_json::Value;
 
 use super::NAME;
-use crate::commands::assets;
+use crate::template;
 
 /// Objects under keys that end so are maps with keys of users' own: one field.
 const MAPS: [&str; 6] = [
@@ -87,7 +87,7 @@ fn walk<'e>(
 /// does no harm in the index.
 fn is_declared(path: &[&str]) -> bool {
     !path.first().is_some_and(|key| LEFT_OVER.contains(key))
-        && assets::is_declared(&format!("teleport.audit.{}", path.join(".")))
+        && template::is_declared(&format!("teleport.audit.{}", path.join(".")))
 }
 
 /// Equal but for what is empty.

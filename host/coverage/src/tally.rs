@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use lockgate_observe::escape;
+use lockgate_model::escape;
 use serde_json::Value;
 
 use super::unmapped::{at, empty};

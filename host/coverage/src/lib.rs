@@ -21,14 +21,15 @@
 mod report;
 mod table;
 mod tally;
+mod template;
 mod unmapped;
 
 use std::collections::HashMap;
 
-use lockgate_observe::escape;
+use lockgate_model::escape;
 use serde_json::Value;
 
-pub(crate) use self::report::Report;
+pub use self::report::Report;
 use self::tally::Tally;
 
 /// Event types with a row of their own; all further ones share one.
@@ -43,7 +44,7 @@ const MESSAGE: usize = 300;
 
 /// Counts while events pass by.
 #[derive(Default)]
-pub(crate) struct Coverage {
+pub struct Coverage {
     types: HashMap<String, Tally>,
     /// Of the types past [`TYPES`].
     others: Option<Tally>,
@@ -55,7 +56,7 @@ pub(crate) struct Coverage {
 
 impl Coverage {
     /// An event, a JSON object, and what the mapper made of it: one document or more.
-    pub(crate) fn mapped(&mut self, event_type: &str, payload: &str, documents: &[String]) {
+    pub fn mapped(&mut self, event_type: &str, payload: &str, documents: &[String]) {
         let event: Result<Value, _> = serde_json::from_str(payload);
         let documents: Result<Vec<Value>, _> = documents
             .iter()
@@ -78,17 +79,17 @@ impl Coverage {
     }
 
     /// An event that the mapper did not want, or made no document of on purpose.
-    pub(crate) fn dropped(&mut self, event_type: &str) {
+    pub fn dropped(&mut self, event_type: &str) {
         self.tally(event_type).dropped += 1;
     }
 
     /// An event that has no result.
-    pub(crate) fn failed(&mut self, event_type: &str) {
+    pub fn failed(&mut self, event_type: &str) {
         self.tally(event_type).no_result += 1;
     }
 
     /// `problems`: events without result, and lines that are no events.
-    pub(crate) fn report(self, component: &str, problems: u64) -> Report {
+    pub fn report(self, component: &str, problems: u64) -> Report {
         Report::new(self, component, problems)
     }
 
