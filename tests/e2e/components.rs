@@ -7,7 +7,7 @@ use lockgate_tests::root;
 pub fn components() -> &'static [PathBuf] {
     static BUILT: OnceLock<Vec<PathBuf>> = OnceLock::new();
     BUILT.get_or_init(|| {
-        let target = lockgate_guest_build::guests_folder(Path::new(env!("CARGO_TARGET_TMPDIR")));
+        let target = lockgate_guest_build::guests_dir(Path::new(env!("CARGO_TARGET_TMPDIR")));
         lockgate_guest_build::build(&root().join("tests/components/Cargo.toml"), &target)
             .expect("the components are built")
     })

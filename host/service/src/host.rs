@@ -19,8 +19,8 @@ use tokio::task::JoinSet;
 use crate::build::{BuiltPipeline, PipelineBuilder, in_session_order};
 use crate::clock::{now, seed};
 use crate::driver::{Driver, Request};
-use crate::generation::{Current, keep_current};
 use crate::expiry;
+use crate::generation::{Current, keep_current};
 use crate::operator;
 use crate::reader::{self, Reader};
 use crate::status::{Board, ConditionStatus, HostStatus};
@@ -165,11 +165,11 @@ impl Host {
             .unwrap_or_default();
         let (granted, lookups) = watch::channel(granted);
         if let Some(databases) = databases {
-        let ages = pipelines.iter().map(|pipeline| {
-            let age = pipeline.dead_letters.age;
-            (pipeline.name.clone(), age)
-        });
-        beside.spawn(expiry::expire(store.clone(), ages.collect()));
+            let ages = pipelines.iter().map(|pipeline| {
+                let age = pipeline.dead_letters.age;
+                (pipeline.name.clone(), age)
+            });
+            beside.spawn(expiry::expire(store.clone(), ages.collect()));
             beside.spawn(keep_current(databases, granted));
         }
         let mut ended = BTreeMap::new();

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockgate_sim::generate::{self, Generator};
-use lockgate_sim::receiver::{PathTotals, Receiver, ReceiverOptions, Schedule, Totals};
+use lockgate_sim::receiver::{
+    Fault, PathTotals, Receiver, ReceiverOptions, Rule, Schedule, Totals,
+};
 use rustls::crypto::ring;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
@@ -290,7 +292,7 @@ async fn a_lost_answer_leaves_a_duplicate() {
 
 #[tokio::test]
 async fn idle_connections_close_and_too_large_bodies_are_refused() {
-    let idle = Some(Duration::from_secs(2));
+    let idle = Some(Duration::from_secs(5));
     let (dir, receiver, mut client) = start(ReceiverOptions {
         idle,
         body_max: 100,
@@ -322,4 +324,39 @@ async fn latency_delays_each_answer() {
     let before = std::time::Instant::now();
     client.post("/", "{}").await;
     assert!(before.elapsed() >= latency);
+}
+
+#[tokio::test]
+async fn a_rule_meets_only_the_requests_that_it_is_for() {
+    let (folder, receiver, mut client) = start(Options::default()).await;
+    let control = receiver.control();
+    let rule = |fault, path: &str, body: &str, more_than| Rule {
+        path: path.into(),
+        body: body.into(),
+        more_than,
+        ..Rule::new(fault)
+    };
+    control.set_rules(vec![
+        rule(Fault::Status(500), "", "poison", 0),
+        rule(Fault::Status(413), "/small", "", 1),
+        rule(Fault::AnswerLate, "/late", "", 0),
+    ]);
+    for (path, body, status) in [
+        ("/", r#"{"uid":"a"}"#, 200),
+        ("/", r#"{"uid":"poison"}"#, 500),
+        ("/small", r#"[{"uid":"a"},{"uid":"b"}]"#, 413),
+        ("/small", r#"[{"uid":"b"}]"#, 200),
+    ] {
+        assert_eq!(client.post(path, body).await, status, "{path} {body}");
+    }
+    // A late answer: its document is counted before the answer is given.
+    let late = tokio::spawn(async move { client.post("/late", r#"{"uid":"c"}"#).await });
+    control.reached(3).await;
+    while control.holding() == 0 {
+        tokio::task::yield_now().await;
+    }
+    control.release();
+    assert_eq!(late.await.expect("it ends"), 200);
+    assert_eq!(receiver.stop().await.documents, 3);
+    drop(folder);
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 
 use super::documents::Documents;
+use super::fault::{Fault, Rule};
 use super::schedule::Answers;
 use super::tally::Tally;
 use super::{Schedule, Totals};
@@ -38,6 +39,7 @@ struct State {
     hang: u64,
     lose: u64,
     refused: Option<String>,
+    rules: Vec<Rule>,
 }
 
 /// What to do with one request.
@@ -52,6 +54,12 @@ impl ReceiverControl {
     pub fn set_status(&self, schedule: Schedule) {
         let seed = self.shared.seed;
         self.shared.state().answers = Answers::new(schedule, seed);
+    }
+
+    /// Replaces all rules. For a request that the schedule accepts, the first rule that it matches
+    /// decides. What is held stays held until [`Self::release`].
+    pub fn set_rules(&self, rules: Vec<Rule>) {
+        self.shared.state().rules = rules;
     }
 
     /// Sets the delay before each answer.
@@ -125,6 +133,7 @@ impl Shared {
                 hang: 0,
                 lose: 0,
                 refused: None,
+                rules: Vec::new(),
             }),
             release: Notify::new(),
             holding: AtomicU64::new(0),
@@ -156,6 +165,15 @@ impl Shared {
         let state = self.state();
         let refused = state.refused.as_deref();
         refused.is_some_and(|text| String::from_utf8_lossy(body).contains(text))
+    }
+
+    pub(super) fn fault(&self, path: &str, body: &[u8], documents: usize) -> Option<Fault> {
+        let state = self.state();
+        let rule = state
+            .rules
+            .iter()
+            .find(|rule| rule.matches(path, body, documents));
+        rule.map(|rule| rule.fault)
     }
 
     /// Holds a request until [`ReceiverControl::release`] or until its connection closes. It is

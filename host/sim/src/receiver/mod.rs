@@ -7,6 +7,7 @@
 
 mod control;
 mod documents;
+mod fault;
 mod files;
 mod schedule;
 mod service;
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub use control::ReceiverControl;
+pub use fault::{Fault, Rule};
 pub use schedule::{Schedule, ScheduleError};
 pub use tally::{PathTotals, Totals};
 

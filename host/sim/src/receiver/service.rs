@@ -17,6 +17,7 @@ use tokio_rustls::server::TlsStream;
 
 use super::control::Shared;
 use super::documents;
+use super::fault::Fault;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConnectionLimits {
@@ -123,10 +124,23 @@ async fn answer(
             return Ok(text(StatusCode::BAD_REQUEST, reason));
         }
     };
+    let fault = shared.fault(path, &body, documents.ids.len());
+    match fault {
+        Some(Fault::Status(status)) => {
+            shared.refuse(path);
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+            return Ok(text(status, String::new()));
+        }
+        Some(Fault::Hang) => shared.hold().await,
+        Some(Fault::AnswerLate) | None => {}
+    }
     if let Err(error) = shared.accept(path, &documents) {
         tracing::error!(%error, "cannot write the capture file");
         shared.refuse(path);
         return Ok(text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()));
+    }
+    if fault == Some(Fault::AnswerLate) {
+        shared.hold().await;
     }
     match plan.lose {
         true => Err(Lost),

@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 
 use super::batch::Batch;
 use super::{Configured, Problems};
-use crate::coverage::Coverage;
 use crate::failure::Failure;
 use crate::{print, setup};
+use lockgate_coverage::Coverage;
 
 /// Attempts with the same batch if the plugin asks for a retry.
 const ATTEMPTS: u32 = 5;
