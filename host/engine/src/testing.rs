@@ -101,7 +101,7 @@ impl Default for TestSettings {
             documents_in_request: 1,
             brake: BrakeLimits {
                 in_a_row: u32::MAX,
-                share: 1e9,
+                share: u32::MAX,
                 bytes: u64::MAX,
             },
             inspect: Inspect::Never,

@@ -337,7 +337,7 @@ impl<L: Ledger> Shared<L> {
             } => {
                 let stages = self.stages_of(generation);
                 tasks.spawn(async move {
-                    let result = components::pass(&self.queue, stages, run).await;
+                    let result = components::run_stages(&self.queue, stages, run).await;
                     Ok(Input::StagesRan { batch, result })
                 });
             }

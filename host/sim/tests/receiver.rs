@@ -328,7 +328,7 @@ async fn latency_delays_each_answer() {
 
 #[tokio::test]
 async fn a_rule_meets_only_the_requests_that_it_is_for() {
-    let (folder, receiver, mut client) = start(Options::default()).await;
+    let (dir, receiver, mut client) = start(ReceiverOptions::default()).await;
     let control = receiver.control();
     let rule = |fault, path: &str, body: &str, more_than| Rule {
         path: path.into(),
@@ -358,5 +358,5 @@ async fn a_rule_meets_only_the_requests_that_it_is_for() {
     control.release();
     assert_eq!(late.await.expect("it ends"), 200);
     assert_eq!(receiver.stop().await.documents, 3);
-    drop(folder);
+    drop(dir);
 }

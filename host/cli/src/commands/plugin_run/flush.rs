@@ -79,7 +79,7 @@ pub(super) fn flush(
         Configured::Sink(sink) => {
             let (label, types) = (sink.label().into(), Arc::new(sink.setup().types.clone()));
             let mut run = StageRun::new(documents(), vec![], CPU_BUDGET, Some((label, types)));
-            // Without stages, the passage cannot stop.
+            // Without stages, the run cannot stop.
             run.step::<BoundStage>(&[]);
             let passed = run.into_output();
             let open = passed.fates.open(&passed.documents);
