@@ -18,6 +18,7 @@ mod guests;
 mod help;
 mod hostile;
 mod lookup;
+mod metrics;
 mod plugin_run;
 mod quickstart;
 mod state;

@@ -1,9 +1,11 @@
-//! The HTTP listener on loopback: `/livez` and `/readyz`.
+//! The HTTP listener on loopback: `/livez`, `/readyz` and `/metrics`.
 //!
 //! It has no authentication, so it listens on loopback only.
 
+mod answers;
 mod listener;
 mod readiness;
 
+pub use answers::Answers;
 pub use listener::Listener;
 pub use readiness::{Readiness, Reason};

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use lockgate_config::{Config, Issue, ProcessEnvironment, Report};
 use lockgate_model::{FeedKind, Millis};
 use lockgate_observe::Masks;
+use lockgate_observe::metrics::Registry;
 use lockgate_runtime::{ChildCompiler, CompileLimits, Compiler};
 use lockgate_service::{Board, PipelineBuilder, Plan, Reader};
 use lockgate_store::{Options, Retention, Store};
@@ -64,6 +65,7 @@ pub(crate) fn plan(
     config: &Config,
     masks: &Masks,
     store: &Store,
+    metrics: &Registry,
     exit_on_last_event: bool,
 ) -> Result<Plan, Failure> {
     let mut report = config.report();
@@ -87,6 +89,7 @@ pub(crate) fn plan(
         show: Box::new(show),
         exit_on_last_event,
         board: Board::new(now()),
+        metrics: metrics.clone(),
         status_file: status_file(&config.store.path),
         directory: config.store.path.clone(),
         admin: config.admin.listen,

@@ -1,4 +1,4 @@
-//! The log, and the memory and CPU time of processes.
+//! The log, the metrics, and the memory and CPU time of processes.
 //!
 //! Log lines go to standard error, one per event, with known secrets masked and control characters
 //! escaped.
@@ -6,6 +6,7 @@
 mod filter;
 mod line;
 mod log;
+pub mod metrics;
 pub mod process;
 
 pub use lockgate_model::{LINE_MAX, Masks, escape};

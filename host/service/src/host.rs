@@ -11,6 +11,7 @@ use lockgate_engine::{
 };
 use lockgate_ledger::{Ledger, LedgerError, Registration};
 use lockgate_lookup::{Databases, Lookups};
+use lockgate_observe::metrics::Registry;
 use lockgate_store::Store;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
@@ -21,6 +22,7 @@ use crate::clock::{now, seed};
 use crate::driver::{Driver, Request};
 use crate::expiry;
 use crate::generation::{Current, keep_current};
+use crate::metrics;
 use crate::operator;
 use crate::reader::{self, Reader};
 use crate::status::{Board, ConditionStatus, HostStatus};
@@ -44,6 +46,8 @@ pub struct Plan {
     /// End once the sources are caught up and everything is final.
     pub exit_on_last_event: bool,
     pub board: Board,
+    /// For `/metrics`. The same one each time that the store is opened again.
+    pub metrics: Registry,
     /// Where the status is kept for `lockgate status`.
     pub status_file: PathBuf,
     /// The store's directory: the control socket is there.
@@ -94,6 +98,7 @@ impl Host {
         // An inner stop ends the tasks also where the host ends by itself.
         let (stopper, inner) = Stopper::new();
         let (board, status_file) = (plan.board.clone(), plan.status_file.clone());
+        let metrics = plan.metrics.clone();
         // They end with this function, however it returns.
         let mut beside = JoinSet::new();
         beside.spawn(write_status(board.clone(), status_file.clone()));
@@ -101,6 +106,7 @@ impl Host {
             self,
             store,
             &board,
+            &metrics,
             &plan.directory,
             plan.admin,
             &mut beside,
@@ -150,6 +156,7 @@ impl Host {
             report,
             show,
             board,
+            metrics,
             ..
         } = plan;
         let configured: Vec<String> = pipelines
@@ -158,6 +165,11 @@ impl Host {
             .collect();
         // Before anything is read: those that start later hold back retention, too.
         store.keep_only(&configured).await?;
+        let ages = pipelines.iter().map(|pipeline| {
+            let age = pipeline.dead_letters.age;
+            (pipeline.name.clone(), age)
+        });
+        beside.spawn(expiry::expire(store.clone(), ages.collect()));
         let databases = builder.take_databases();
         let granted = databases
             .as_ref()
@@ -165,11 +177,6 @@ impl Host {
             .unwrap_or_default();
         let (granted, lookups) = watch::channel(granted);
         if let Some(databases) = databases {
-            let ages = pipelines.iter().map(|pipeline| {
-                let age = pipeline.dead_letters.age;
-                (pipeline.name.clone(), age)
-            });
-            beside.spawn(expiry::expire(store.clone(), ages.collect()));
             beside.spawn(keep_current(databases, granted));
         }
         let mut ended = BTreeMap::new();
@@ -196,6 +203,7 @@ impl Host {
                 pipeline = ready.recv() => match pipeline {
                     Some(Some(pipeline)) => {
                         started += 1;
+                        metrics::attach(&metrics, &pipeline);
                         let driver = self.start(pipeline, store, &lookups, &board).await?;
                         let ended = ended_of(&driver, &ended);
                         let stop = stop.clone();

@@ -11,6 +11,7 @@ mod driver;
 mod expiry;
 mod generation;
 mod host;
+mod metrics;
 mod operator;
 mod plugins;
 mod reader;

@@ -5,8 +5,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lockgate_admin::control::{Control, Request, Response, Socket};
-use lockgate_admin::http::{Listener, Readiness, Reason};
+use lockgate_admin::http::{Answers, Listener, Readiness, Reason};
 use lockgate_ledger::{DeadLetters, LedgerError};
+use lockgate_observe::metrics::Registry;
 use lockgate_store::Store;
 use tokio::task::JoinSet;
 
@@ -19,6 +20,7 @@ pub(crate) async fn listen(
     host: &Host,
     store: &Store,
     board: &Board,
+    metrics: &Registry,
     directory: &Path,
     address: Option<SocketAddr>,
     tasks: &mut JoinSet<()>,
@@ -40,13 +42,43 @@ pub(crate) async fn listen(
     match Listener::bind(address).await {
         Ok(listener) => {
             tracing::info!(address = %listener.address(), "the admin listener answers");
-            let board = board.clone();
-            tasks.spawn(listener.serve(move || readiness(&board)));
+            let answers = Health {
+                store: store.clone(),
+                board: board.clone(),
+                metrics: metrics.clone(),
+            };
+            tasks.spawn(listener.serve(answers));
         }
         Err(error) => tracing::warn!(
             "the admin listener cannot use {address}, the host runs without it: {error}; choose \
              another port with `listen` in `[admin]`"
         ),
+    }
+}
+
+struct Health {
+    store: Store,
+    board: Board,
+    metrics: Registry,
+}
+
+impl Answers for Health {
+    fn readiness(&self) -> Readiness {
+        readiness(&self.board)
+    }
+
+    async fn metrics(&self) -> String {
+        let (metrics, store) = (self.metrics.clone(), self.store.clone());
+        let status = self.board.snapshot(now());
+        let render = move || crate::metrics::render(&metrics, &store, &status);
+        match tokio::task::spawn_blocking(render).await {
+            Ok(text) => text,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The program is ending.
+                Err(_) => String::new(),
+            },
+        }
     }
 }
 

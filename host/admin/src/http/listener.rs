@@ -15,8 +15,11 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::Readiness;
+use super::{Answers, Readiness};
 use crate::limits;
+
+/// Prometheus' text format.
+const METRICS_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 /// The HTTP listener, bound.
 #[derive(Debug)]
@@ -44,10 +47,9 @@ impl Listener {
         self.address
     }
 
-    /// Answers requests until it is dropped. `readiness` is asked for each request to `/readyz`
-    /// and must not block.
-    pub async fn serve(self, readiness: impl Fn() -> Readiness + Send + Sync + 'static) {
-        let readiness = Arc::new(readiness);
+    /// Answers requests until it is dropped.
+    pub async fn serve(self, answers: impl Answers) {
+        let answers = Arc::new(answers);
         let room = Arc::new(Semaphore::new(limits::HTTP_CONNECTIONS));
         let mut connections = JoinSet::new();
         loop {
@@ -63,11 +65,15 @@ impl Listener {
                     continue;
                 }
             };
-            let readiness = readiness.clone();
+            let answers = answers.clone();
             connections.spawn(async move {
-                let service = service_fn(|request| {
-                    let response = answer(&request, &*readiness);
-                    async { Ok::<_, Infallible>(response) }
+                let service = service_fn(|request: Request<Incoming>| {
+                    let answers = answers.clone();
+                    async move {
+                        let (parts, _body) = request.into_parts();
+                        let response = answer(&parts.method, parts.uri.path(), &*answers).await;
+                        Ok::<_, Infallible>(response)
+                    }
                 });
                 // One request each: an idle connection would keep its place.
                 let connection = http1::Builder::new()
@@ -82,17 +88,21 @@ impl Listener {
     }
 }
 
-fn answer(request: &Request<Incoming>, readiness: &dyn Fn() -> Readiness) -> Response<Full<Bytes>> {
-    let reads = matches!(*request.method(), Method::GET | Method::HEAD);
-    match request.uri().path() {
-        "/livez" | "/readyz" if !reads => {
+async fn answer(method: &Method, path: &str, answers: &impl Answers) -> Response<Full<Bytes>> {
+    let reads = matches!(*method, Method::GET | Method::HEAD);
+    match path {
+        "/livez" | "/readyz" | "/metrics" if !reads => {
             let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
             let allow = HeaderValue::from_static("GET, HEAD");
             response.headers_mut().insert(header::ALLOW, allow);
             response
         }
         "/livez" => text(StatusCode::OK, "ok\n"),
-        "/readyz" => ready(&readiness()),
+        "/readyz" => ready(&answers.readiness()),
+        "/metrics" => {
+            let text = answers.metrics().await;
+            respond(StatusCode::OK, METRICS_TYPE, text.into())
+        }
         _ => text(StatusCode::NOT_FOUND, "not found\n"),
     }
 }
@@ -130,7 +140,7 @@ mod tests {
     use tokio::net::TcpStream;
 
     use super::Listener;
-    use crate::http::{Readiness, Reason};
+    use crate::http::{Answers, Readiness, Reason};
 
     /// The status, and the body.
     async fn request(address: SocketAddr, line: &str) -> (u16, String) {
@@ -143,12 +153,24 @@ mod tests {
         (head[9..12].parse().unwrap(), body.to_owned())
     }
 
+    struct Fixed(Readiness);
+
+    impl Answers for Fixed {
+        fn readiness(&self) -> Readiness {
+            self.0.clone()
+        }
+
+        async fn metrics(&self) -> String {
+            "# TYPE up gauge\nup 1\n".to_owned()
+        }
+    }
+
     async fn listening(readiness: Readiness) -> (SocketAddr, tokio::task::JoinHandle<()>) {
         let listener = Listener::bind("127.0.0.1:0".parse().unwrap())
             .await
             .unwrap();
         let address = listener.address();
-        let server = tokio::spawn(listener.serve(move || readiness.clone()));
+        let server = tokio::spawn(listener.serve(Fixed(readiness)));
         (address, server)
     }
 
@@ -168,6 +190,9 @@ mod tests {
                 200,
                 "{\"ready\":true,\"reasons\":[]}\n",
             ),
+            ("GET /metrics", 200, "# TYPE up gauge\nup 1\n"),
+            ("HEAD /metrics", 200, ""),
+            ("POST /metrics", 405, "only GET and HEAD\n"),
             ("GET /", 404, "not found\n"),
             ("GET /livez/", 404, "not found\n"),
             ("POST /readyz", 405, "only GET and HEAD\n"),

@@ -3,6 +3,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use lockgate_model::Books;
+use lockgate_observe::metrics::Registry;
 use lockgate_observe::{Masks, process};
 use lockgate_service::{Board, Host, Stopper};
 use lockgate_store::{Ledger, Store};
@@ -126,7 +127,7 @@ async fn demo(command: &Demo, dir: &Path, masks: &Masks) -> Result<(), Failure> 
     let config = setup::load(&file, masks)?;
 
     let store = Store::open(setup::store_options(&config)).map_err(Failure::failed)?;
-    let plan = setup::plan(&file, &config, masks, &store, true)?;
+    let plan = setup::plan(&file, &config, masks, &store, &Registry::default(), true)?;
     let (begun, cpu_before) = (Instant::now(), process::cpu_micros().unwrap_or(0));
     let (_stopper, stop) = Stopper::new();
     let host = Host::default();

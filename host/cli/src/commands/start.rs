@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use lockgate_observe::Masks;
+use lockgate_observe::metrics::Registry;
 use lockgate_service::{Host, HostError, Stopper};
 use lockgate_store::{Ledger, Store};
 
@@ -55,11 +56,13 @@ async fn run_host(
         .iter()
         .copied()
         .chain(std::iter::repeat(FULL_WAIT[FULL_WAIT.len() - 1]));
+    // Over every time that the store is opened: counters go on.
+    let metrics = Registry::default();
     loop {
         let ended = match Store::open(setup::store_options(config)) {
             Ok(store) => {
                 let exit = command.exit_on_last_event;
-                let plan = setup::plan(&command.config, config, masks, &store, exit)?;
+                let plan = setup::plan(&command.config, config, masks, &store, &metrics, exit)?;
                 let pipelines = plan.pipelines.len();
                 tracing::info!(version = env!("CARGO_PKG_VERSION"), pipelines, "started");
                 let result = Host::default().run(plan, &store, stop.clone()).await;

@@ -1,0 +1,240 @@
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::exposition::{Exposition, Histogram, Value};
+
+/// Before the name that a plugin chose.
+const PREFIX: &str = "lockgate_plugin_";
+
+/// What one plugin counts at its place in a pipeline, by the names that it chose.
+pub type PluginMetrics = BTreeMap<String, PluginMetric>;
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum PluginMetric {
+    Counter(u64),
+    Histogram(Histogram),
+}
+
+/// The labels of a plugin's metrics.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct PluginPlace {
+    pub pipeline: String,
+    /// `1` for the first stage, and so on; `sink`.
+    pub stage: String,
+    /// As the configuration names it.
+    pub plugin: String,
+}
+
+/// The metrics of all plugins. Clones are one registry.
+///
+/// It outlives the pipelines: where a plugin is configured anew at the same place, its counters go
+/// on from where they were.
+#[derive(Clone, Default)]
+pub struct Registry {
+    plugins: Arc<Mutex<BTreeMap<PluginPlace, Plugin>>>,
+}
+
+struct Plugin {
+    /// What those before it at this place had counted.
+    carried: PluginMetrics,
+    read: Box<dyn Fn() -> PluginMetrics + Send>,
+}
+
+impl Registry {
+    /// From now on `read` says what the plugin at this place counts. It is called for each scrape
+    /// and must not block. What the one before it had counted is kept and added.
+    pub fn attach(&self, place: PluginPlace, read: impl Fn() -> PluginMetrics + Send + 'static) {
+        let mut plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
+        let carried = plugins.remove(&place).map(|before| before.metrics());
+        let plugin = Plugin {
+            carried: carried.unwrap_or_default(),
+            read: Box::new(read),
+        };
+        plugins.insert(place, plugin);
+    }
+
+    /// Adds what all plugins have counted until now.
+    ///
+    /// A counter `hits` becomes `lockgate_plugin_hits_total`, a histogram `bytes` becomes
+    /// `lockgate_plugin_bytes`. A histogram whose name ends in `_total` gets the suffix
+    /// `_distribution`, so that no plugin can take another's family for another kind.
+    pub fn expose(&self, exposition: &mut Exposition) {
+        let plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
+        for (place, plugin) in plugins.iter() {
+            let labels = [
+                ("pipeline", &*place.pipeline),
+                ("stage", &*place.stage),
+                ("plugin", &*place.plugin),
+            ];
+            for (name, metric) in plugin.metrics() {
+                let (family, kind, value) = match metric {
+                    PluginMetric::Counter(count) => {
+                        (format!("{name}_total"), "counter", Value::Counter(count))
+                    }
+                    PluginMetric::Histogram(histogram) => {
+                        let family = if name.ends_with("_total") {
+                            format!("{name}_distribution")
+                        } else {
+                            name.clone()
+                        };
+                        (family, "histogram", Value::Histogram(histogram))
+                    }
+                };
+                let help = format!("The {kind} `{name}` of a plugin.");
+                exposition.add(&format!("{PREFIX}{family}"), &help, &labels, value);
+            }
+        }
+    }
+}
+
+// === impl Plugin ===
+
+impl Plugin {
+    fn metrics(&self) -> PluginMetrics {
+        let mut metrics = self.carried.clone();
+        for (name, metric) in (self.read)() {
+            let sum = match metrics.remove(&name) {
+                Some(carried) => metric.after(&carried),
+                None => metric,
+            };
+            metrics.insert(name, sum);
+        }
+        metrics
+    }
+}
+
+// === impl PluginMetric ===
+
+impl PluginMetric {
+    /// Goes on from what was counted before. Where that is of another kind, or has other bounds,
+    /// it begins anew.
+    fn after(self, before: &PluginMetric) -> PluginMetric {
+        match (self, before) {
+            (PluginMetric::Counter(count), PluginMetric::Counter(before)) => {
+                PluginMetric::Counter(count.saturating_add(*before))
+            }
+            (PluginMetric::Histogram(mut now), PluginMetric::Histogram(before))
+                if now.bounds == before.bounds =>
+            {
+                for (bucket, before) in now.buckets.iter_mut().zip(&before.buckets) {
+                    *bucket += before;
+                }
+                now.count += before.count;
+                now.sum += before.sum;
+                PluginMetric::Histogram(now)
+            }
+            (metric, _) => metric,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use expect_test::expect;
+
+    use super::*;
+
+    fn place(stage: &str, plugin: &str) -> PluginPlace {
+        PluginPlace {
+            pipeline: "siem".to_owned(),
+            stage: stage.to_owned(),
+            plugin: plugin.to_owned(),
+        }
+    }
+
+    fn counting(metrics: &[(&str, PluginMetric)]) -> impl Fn() -> PluginMetrics + use<> {
+        let owned = metrics
+            .iter()
+            .map(|(name, metric)| ((*name).to_owned(), metric.clone()));
+        let metrics: PluginMetrics = owned.collect();
+        move || metrics.clone()
+    }
+
+    fn histogram(buckets: [u64; 2], count: u64) -> PluginMetric {
+        PluginMetric::Histogram(Histogram {
+            bounds: &[1.0, 10.0],
+            buckets: buckets.to_vec(),
+            count,
+            sum: count as f64 / 2.0,
+        })
+    }
+
+    fn rendered(registry: &Registry) -> String {
+        let mut exposition = Exposition::default();
+        registry.expose(&mut exposition);
+        exposition.render()
+    }
+
+    #[test]
+    fn counters_and_histograms_go_on_when_a_plugin_is_configured_anew() {
+        let registry = Registry::default();
+        let hits = |count| ("hits", PluginMetric::Counter(count));
+        let read = counting(&[
+            hits(5),
+            ("gone", PluginMetric::Counter(2)),
+            ("bytes", histogram([1, 0], 1)),
+        ]);
+        registry.attach(place("1", "noise"), read);
+        registry.attach(place("2", "noise"), counting(&[hits(100)]));
+        let read = counting(&[hits(1), ("bytes", histogram([0, 2], 3))]);
+        registry.attach(place("1", "noise"), read);
+        registry.attach(place("1", "noise"), counting(&[hits(1)]));
+        expect![[r#"
+            # HELP lockgate_plugin_bytes The histogram `bytes` of a plugin.
+            # TYPE lockgate_plugin_bytes histogram
+            lockgate_plugin_bytes_bucket{pipeline="siem",stage="1",plugin="noise",le="1"} 1
+            lockgate_plugin_bytes_bucket{pipeline="siem",stage="1",plugin="noise",le="10"} 3
+            lockgate_plugin_bytes_bucket{pipeline="siem",stage="1",plugin="noise",le="+Inf"} 4
+            lockgate_plugin_bytes_sum{pipeline="siem",stage="1",plugin="noise"} 2
+            lockgate_plugin_bytes_count{pipeline="siem",stage="1",plugin="noise"} 4
+            # HELP lockgate_plugin_gone_total The counter `gone` of a plugin.
+            # TYPE lockgate_plugin_gone_total counter
+            lockgate_plugin_gone_total{pipeline="siem",stage="1",plugin="noise"} 2
+            # HELP lockgate_plugin_hits_total The counter `hits` of a plugin.
+            # TYPE lockgate_plugin_hits_total counter
+            lockgate_plugin_hits_total{pipeline="siem",stage="1",plugin="noise"} 7
+            lockgate_plugin_hits_total{pipeline="siem",stage="2",plugin="noise"} 100
+        "#]]
+        .assert_eq(&rendered(&registry));
+    }
+
+    #[test]
+    fn a_metric_that_becomes_another_kind_begins_anew() {
+        let registry = Registry::default();
+        let counter = ("size", PluginMetric::Counter(9));
+        registry.attach(place("1", "a"), counting(&[counter]));
+        registry.attach(place("1", "a"), counting(&[("size", histogram([1, 0], 1))]));
+        let text = rendered(&registry);
+        assert!(
+            text.contains("lockgate_plugin_size_count") && !text.contains("9"),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn names_of_counters_and_histograms_never_meet() {
+        let registry = Registry::default();
+        let counter = PluginMetric::Counter(1);
+        let read = counting(&[("size", counter.clone()), ("size_total", counter)]);
+        registry.attach(place("1", "a"), read);
+        let read = counting(&[
+            ("size", histogram([1, 0], 1)),
+            ("size_total", histogram([1, 0], 1)),
+        ]);
+        registry.attach(place("2", "b"), read);
+        let text = rendered(&registry);
+        let types: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE lockgate_plugin_"))
+            .collect();
+        assert_eq!(
+            types,
+            [
+                "size histogram",
+                "size_total counter",
+                "size_total_distribution histogram",
+                "size_total_total counter"
+            ]
+        );
+    }
+}

@@ -1,0 +1,90 @@
+//! What plugins count reaches a monitoring system.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use lockgate_tests::{Auth, Receiver, configuration, endpoint, start};
+
+use crate::components::component;
+
+const EVENTS: u64 = 1500;
+
+#[test]
+fn what_a_plugin_counts_is_scraped_over_http() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", &EVENTS.to_string()]);
+    let receiver = Receiver::start(dir.path(), &[]);
+    let pipelines = format!(
+        "[plugins.measure]\nsource = \"file:{}\"\n\n\
+         [[pipelines.main.stage]]\nplugin = \"builtin:filter\"\nwith = {{ skip = [\"no.such\"] }}\n\n\
+         [[pipelines.main.stage]]\nplugin = \"measure\"\nwith = {{ mode = \"measure\" }}\n\n\
+         [pipelines.main.sink]\nplugin = \"builtin:fluentd\"\n{}\n",
+        component("hostile_filter.wasm").display(),
+        endpoint(&receiver.addr, &receiver.dir, "main")
+    );
+    let config = configuration(dir.path(), &auth, &pipelines);
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text = text.replace("listen = \"\"", "listen = \"127.0.0.1:0\"");
+    std::fs::write(&config, text).unwrap();
+
+    let host = start(&config, &[]);
+    let line = host.line_with("the admin listener answers");
+    let (_, address) = line.split_once("address=").unwrap();
+    let address = address.trim();
+    let delivered =
+        format!("lockgate_pipeline_delivered_events_total{{pipeline=\"main\"}} {EVENTS}\n");
+    let deadline = Instant::now() + Duration::from_secs(120);
+    let mut last = 0;
+    let scraped = loop {
+        let scraped = get(address, "/metrics");
+        let seen = figure(&scraped, "lockgate_plugin_seen_total{");
+        assert!(seen >= last, "a counter went back from {last} to {seen}");
+        last = seen;
+        if scraped.contains(&delivered) {
+            break scraped;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "not delivered:\n{scraped}\n{}",
+            host.stderr()
+        );
+    };
+    let place = "pipeline=\"main\",stage=\"2\",plugin=\"measure\"";
+    for line in [
+        "HTTP/1.1 200 OK".to_owned(),
+        "content-type: text/plain; version=0.0.4; charset=utf-8".to_owned(),
+        "# HELP lockgate_plugin_seen_total The counter `seen` of a plugin.".to_owned(),
+        "# TYPE lockgate_plugin_seen_total counter".to_owned(),
+        format!("lockgate_plugin_seen_total{{{place}}} {EVENTS}"),
+        "# TYPE lockgate_plugin_bytes histogram".to_owned(),
+        format!("lockgate_plugin_bytes_bucket{{{place},le=\"+Inf\"}} {EVENTS}"),
+        format!("lockgate_plugin_bytes_count{{{place}}} {EVENTS}"),
+        format!("lockgate_pipeline_read_events_total{{pipeline=\"main\"}} {EVENTS}"),
+        "lockgate_pipeline_waiting_events{pipeline=\"main\"} 0".to_owned(),
+        "lockgate_pipeline_dead_events{pipeline=\"main\"} 0".to_owned(),
+        "lockgate_pipeline_ready{pipeline=\"main\"} 1".to_owned(),
+    ] {
+        assert!(
+            scraped.lines().any(|found| found == line),
+            "no `{line}`:\n{scraped}"
+        );
+    }
+    host.stop().exits_with(0);
+}
+
+/// The answer as it comes, with its head.
+fn get(address: &str, path: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("it listens");
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("it is sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it is answered");
+    answer
+}
+
+/// The value of the first series that begins so; 0 where there is none.
+fn figure(scraped: &str, series: &str) -> u64 {
+    let line = scraped.lines().find(|line| line.starts_with(series));
+    let value = line.and_then(|line| line.rsplit(' ').next());
+    value.map_or(0, |value| value.parse().expect("a number"))
+}
