@@ -7,7 +7,7 @@ use lockgate_model::{
     Generation, Head, Outcome, Outcomes,
 };
 use lockgate_store::{DeadLetters, Ledger, Options, Retention, Store};
-use lockgate_tests::{Books, Ended, Running, books, lockgate};
+use lockgate_tests::{Auth, Books, Ended, Running, books, configuration, lockgate, start, status};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -194,6 +194,8 @@ fn dead_letters_are_listed_newest_first_and_by_filter() {
         (&["--until", "3650d"], &[]),
         (&["--stream", "teleport/sessions"], &[]),
         (&["--limit", "2"], &[archive, nine]),
+        (&["--limit", "1", "--after", nine], &[four]),
+        (&["--after", three], &[]),
     ] {
         assert_eq!(fixture.listed(filter), expected, "{filter:?}");
     }
@@ -211,7 +213,7 @@ fn dead_letters_are_listed_newest_first_and_by_filter() {
     );
     assert_eq!(
         ended.stderr,
-        "There are more than these 2. Use a larger `--limit`, or a filter.\n"
+        "There are more than these 2. `--after siem/teleport/audit/9` lists the next ones.\n"
     );
     let ended = fixture.dlq(&["list", "--pipeline", "other"]).exits_with(0);
     assert_eq!(
@@ -360,6 +362,58 @@ fn it_is_never_guessed_which_letters_are_meant() {
         .dlq(&["retry", "siem/teleport/audit/3", "siem/teleport/audit/5"])
         .exits_with(1);
     assert_eq!(fixture.listed(&[]).len(), 4);
+}
+
+/// The letters died on 2026-01-05.
+#[test]
+fn a_running_host_removes_old_letters_and_says_how_many() {
+    let fixture = Fixture::new();
+    let auth = Auth::start(fixture.dir.path(), &["--events", "10"]);
+    let sink = "plugin = \"builtin:fluentd\"\nurl = \"http://127.0.0.1:1/\"";
+    let pipelines = format!(
+        "[pipelines.siem]\ndead-letters = {{ age = \"1h\" }}\n[pipelines.siem.sink]\n{sink}\n"
+    );
+    let config = configuration(fixture.dir.path(), &auth, &pipelines);
+    let before = fixture.books("siem");
+    let host = start(&config, &[]);
+    host.line_with_all(&["dead letters older than 1h were removed", "expired=3"]);
+    host.stop().exits_with(0);
+
+    let after = fixture.books("siem");
+    assert_eq!(
+        (after.dead, after.delivered),
+        (before.dead, before.delivered)
+    );
+    let listed = fixture.dlq(&["list"]).exits_with(0);
+    assert!(
+        listed.stdout.lines().count() == 2 && listed.stdout.contains("archive/teleport/audit/4"),
+        "a pipeline that is not configured keeps its letters: {}",
+        listed.stdout
+    );
+    assert_eq!(
+        listed.stderr,
+        "3 dead letters expired earlier and are no longer kept.\n"
+    );
+    let json = fixture.dlq(&["list", "--json", "--pipeline", "siem"]);
+    assert_eq!(
+        json.exits_with(0).stdout,
+        "{\"dead_letters\":[],\"more\":false,\"expired\":3}\n"
+    );
+    fixture
+        .dlq(&["retry", "siem/teleport/audit/3"])
+        .exits_with(1);
+    let status = status(&config);
+    assert_eq!(status["pipelines"]["siem"]["expired"], 3);
+    assert_eq!(status["pipelines"]["archive"]["expired"], 0);
+    let shown = Running::start(
+        "status",
+        lockgate().args(["status", "--store"]).arg(fixture.store()),
+    );
+    let shown = shown.ended().exits_with(0).stdout;
+    assert!(
+        shown.contains("  expired: 3 of the dead are no longer kept\n"),
+        "{shown}"
+    );
 }
 
 #[test]

@@ -1,11 +1,11 @@
 use clap::Args;
 use lockgate_model::{LINE_MAX, escape};
-use lockgate_store::KeptLetter;
+use lockgate_store::{Inspector, KeptLetter};
 use serde::Serialize;
 
 use super::address::Address;
 use super::select::{self, Filter};
-use super::{Place, rfc3339};
+use super::{Place, rfc3339, show};
 use crate::failure::Failure;
 use crate::{print, setup};
 
@@ -20,9 +20,18 @@ pub(crate) struct List {
     #[command(flatten)]
     filter: Filter,
 
-    /// How many to list at most.
-    #[arg(long, default_value_t = 50, value_name = "N")]
-    limit: usize,
+    /// How many to list at most: 1 to 10000.
+    #[arg(
+        long,
+        default_value_t = 50,
+        value_name = "N",
+        value_parser = clap::value_parser!(u16).range(1..=10_000)
+    )]
+    limit: u16,
+
+    /// Begin after this one in the list, which was the last of the page before.
+    #[arg(long, value_name = "DEAD_LETTER")]
+    after: Option<Address>,
 
     /// Print one JSON object instead of a table.
     #[arg(long)]
@@ -34,6 +43,8 @@ struct Report {
     dead_letters: Vec<Row>,
     /// More match than `--limit` lets through.
     more: bool,
+    /// Removed because of their age, of the pipelines that the filter lets through.
+    expired: u64,
 }
 
 #[derive(Serialize)]
@@ -57,12 +68,21 @@ struct Row {
 pub(crate) fn run(command: &List) -> Result<(), Failure> {
     let inspector = command.place.inspector()?;
     let mut dead_letters = Vec::new();
-    let query = command.filter.query(setup::now());
-    let more = select::each(&inspector, query, command.limit, |kept| {
+    let mut query = command.filter.query(setup::now());
+    if let Some(address) = &command.after {
+        let found = inspector.dead_letter(&address.pipeline, &address.stream, address.seq);
+        let found = found.map_err(Failure::failed)?;
+        query.before = Some(found.ok_or_else(|| show::missing(address))?.id);
+    }
+    let more = select::each(&inspector, query, command.limit.into(), |kept| {
         dead_letters.push(row(&kept));
         Ok(())
     })?;
-    let report = Report { dead_letters, more };
+    let report = Report {
+        dead_letters,
+        more,
+        expired: expired(&inspector, &command.filter)?,
+    };
     if command.json {
         let json = serde_json::to_string(&report).map_err(Failure::failed)?;
         return print::data(&format!("{json}\n"));
@@ -70,15 +90,37 @@ pub(crate) fn run(command: &List) -> Result<(), Failure> {
     if !report.dead_letters.is_empty() {
         print::data(&table(&report.dead_letters))?;
     }
-    match (report.dead_letters.len(), report.more) {
-        (shown, true) => print::problem(&format!(
-            "There are more than these {shown}. Use a larger `--limit`, or a filter."
+    match report.dead_letters.last() {
+        Some(last) if report.more => print::problem(&format!(
+            "There are more than these {}. `--after {}` lists the next ones.",
+            report.dead_letters.len(),
+            last.address
         )),
-        (0, false) if command.filter.is_empty() => print::problem("There are no dead letters."),
-        (0, false) => print::problem("No dead letter matches."),
-        _ => {}
+        Some(_) => {}
+        None if command.filter.is_empty() && command.after.is_none() => {
+            print::problem("There are no dead letters.");
+        }
+        None => print::problem("No dead letter matches."),
+    }
+    match report.expired {
+        0 => {}
+        1 => print::problem("1 dead letter expired earlier and is no longer kept."),
+        count => print::problem(&format!(
+            "{count} dead letters expired earlier and are no longer kept."
+        )),
     }
     Ok(())
+}
+
+fn expired(inspector: &Inspector, filter: &Filter) -> Result<u64, Failure> {
+    let mut expired = 0;
+    for pipeline in inspector.pipelines().map_err(Failure::failed)? {
+        if filter.admits_pipeline(&pipeline.name) {
+            let counts = inspector.letter_counts(&pipeline.name);
+            expired += counts.map_err(Failure::failed)?.expired;
+        }
+    }
+    Ok(expired)
 }
 
 fn row(kept: &KeptLetter) -> Row {

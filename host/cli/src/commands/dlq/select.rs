@@ -45,6 +45,11 @@ impl Filter {
         self.query(0) == LetterQuery::default()
     }
 
+    /// Whether letters of this pipeline can match.
+    pub(crate) fn admits_pipeline(&self, name: &str) -> bool {
+        self.pipeline.as_deref().is_none_or(|only| only == name)
+    }
+
     pub(crate) fn query(&self, now: Millis) -> LetterQuery {
         LetterQuery {
             pipeline: self.pipeline.clone(),
