@@ -132,6 +132,9 @@ impl<L: Ledger> Driver<L> {
             ));
         }
         let mut redriven = shared.ledger.redriven(&pipeline);
+        let mut dead_bytes = shared.ledger.dead_bytes(&pipeline);
+        // They may have changed since the pipeline was registered.
+        dead_bytes.mark_changed();
         // A stream has one redrive in flight at a time.
         let mut redriving = vec![false; shared.streams.len()];
         let mut redrives = BTreeMap::new();
@@ -157,6 +160,7 @@ impl<L: Ledger> Driver<L> {
                     }
                     continue;
                 }
+                Ok(()) = dead_bytes.changed() => Input::DeadBytes(*dead_bytes.borrow_and_update()),
                 () = sleep_until(began, alarm), if alarm.is_some() => {
                     alarm = None;
                     Input::Elapsed
