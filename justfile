@@ -44,6 +44,7 @@ update-ecs:
 # Kill a running host at random points.
 crash kills="50":
     LOCKGATE_KILLS={{kills}} cargo test --workspace --test e2e crash
+    LOCKGATE_KILLS={{kills}} cargo test --workspace --test e2e redrive
 
 # Run the benchmarks.
 bench:

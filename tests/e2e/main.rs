@@ -21,5 +21,6 @@ mod lookup;
 mod metrics;
 mod plugin_run;
 mod quickstart;
+mod redrive;
 mod state;
 mod store;

@@ -1,8 +1,9 @@
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::lockgate;
-use crate::process::Running;
+use crate::process::{PATIENCE, Running};
+use crate::status::{books, status};
 
 /// How often a test kills the host: `LOCKGATE_KILLS`, or what suits the test run.
 #[track_caller]
@@ -39,8 +40,27 @@ impl Moments {
     }
 }
 
-/// Starts the host and kills it at a random moment of the first `within`, so many times.
+/// Starts the host and kills it once the pipeline `main` has delivered something. From then on its
+/// components are compiled: a start takes a moment only.
+#[track_caller]
+pub fn kill_once_it_delivers(config: &Path) {
+    let host = start(config, &[]);
+    host.line_with("started");
+    let deadline = Instant::now() + PATIENCE;
+    while books(&status(config), "main").delivered == 0 {
+        assert!(
+            Instant::now() < deadline,
+            "nothing is delivered:\n{}",
+            host.stderr()
+        );
+    }
+    host.kill();
+}
+
+/// The same, and then so many times at a random moment of the first `within` after a start.
+#[track_caller]
 pub fn kill_again_and_again(config: &Path, kills: u64, moments: &mut Moments, within: Duration) {
+    kill_once_it_delivers(config);
     for _ in 0..kills {
         let host = start(config, &[]);
         host.line_with("started");

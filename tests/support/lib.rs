@@ -11,7 +11,7 @@ mod sims;
 mod status;
 
 pub use binary::{lockgate, root};
-pub use kills::{Moments, kill_again_and_again, kills, start};
+pub use kills::{Moments, kill_again_and_again, kill_once_it_delivers, kills, start};
 pub use mmdb::{mmdb, mmdb_bytes};
 pub use process::{Ended, Running};
 pub use sims::{Auth, Receiver, Totals, configuration, endpoint, quickstart};

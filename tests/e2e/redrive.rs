@@ -1,0 +1,402 @@
+//! `lockgate dlq` and a host that runs: the real process, and a receiver that refuses some
+//! documents until it is mended.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use lockgate_sim::generate::{Generator, Options};
+use lockgate_sim::receiver::{self, Control, Receiver};
+use lockgate_store::Inspector;
+use lockgate_tests::{
+    Auth, Books, Ended, Moments, Running, books, configuration, endpoint, kill_once_it_delivers,
+    kills, lockgate, start, status,
+};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+
+use crate::components::component;
+
+/// Long enough for a loaded machine; a test that reaches it has failed.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Kills in the test run. `LOCKGATE_KILLS=50 cargo test -p lockgate --test e2e redrive` does more.
+const KILLS: u64 = 4;
+
+/// The brake never holds.
+const NO_BRAKE: &str = r#"dead-letters = { in-a-row = 1000, share = "100%" }"#;
+
+struct World {
+    dir: TempDir,
+    _auth: Auth,
+    runtime: Runtime,
+    receiver: Receiver,
+    control: Control,
+    config: PathBuf,
+    /// What the receiver accepted, one document per line.
+    accepted: PathBuf,
+}
+
+impl World {
+    /// One pipeline, `main`. `plugins` is TOML before it, `pipeline` its keys, `stages` TOML after
+    /// them.
+    fn new(events: u64, plugins: &str, pipeline: &str, stages: &str) -> World {
+        let dir = tempfile::tempdir().unwrap();
+        let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .unwrap();
+        let folder = dir.path().join("receiver");
+        let accepted = dir.path().join("accepted.ndjson");
+        let options = receiver::Options {
+            out: folder.clone(),
+            latency: Duration::from_millis(2),
+            capture: Some(accepted.clone()),
+            ..receiver::Options::default()
+        };
+        let receiver = runtime.block_on(Receiver::start(options)).unwrap();
+        let sink = endpoint(&receiver.address().to_string(), &folder, "main");
+        let pipelines = format!(
+            "{plugins}\n[pipelines.main]\n{pipeline}\n\n{stages}\n\
+             [pipelines.main.sink]\nplugin = \"builtin:fluentd\"\n{sink}\n"
+        );
+        World {
+            config: configuration(dir.path(), &auth, &pipelines),
+            control: receiver.control(),
+            dir,
+            _auth: auth,
+            runtime,
+            receiver,
+            accepted,
+        }
+    }
+
+    /// A running host. Its store is there.
+    fn host(&self) -> Running {
+        let host = start(&self.config, &[]);
+        host.line_with("started");
+        host
+    }
+
+    fn dlq(&self, arguments: &[&str]) -> Running {
+        let mut command = lockgate();
+        command.arg("dlq").args(arguments);
+        Running::start("dlq", command.arg("--config").arg(&self.config))
+    }
+
+    fn books(&self) -> Books {
+        books(&status(&self.config), "main")
+    }
+
+    /// Waits until the books and the conditions are as they should be.
+    #[track_caller]
+    fn reaches(&self, host: &Running, what: &str, until: impl Fn(Books, &[Condition]) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let status = status(&self.config);
+            let books = books(&status, "main");
+            let conditions = conditions(&status);
+            if until(books, &conditions) {
+                return;
+            }
+            assert!(
+                Instant::now() < deadline,
+                "{what}: {books:?}, {conditions:?}\n{}",
+                host.stderr()
+            );
+        }
+    }
+
+    fn inspector(&self) -> Inspector {
+        Inspector::open(self.dir.path().join("store")).unwrap()
+    }
+
+    /// The values that the accepted documents have in one member, each once.
+    fn accepted(&self, member: &str) -> BTreeSet<String> {
+        let lines = std::fs::read_to_string(&self.accepted).unwrap();
+        let values = lines.lines().map(|line| {
+            let document: Value = serde_json::from_str(line).expect("a document");
+            document[member].as_str().expect("a text").to_owned()
+        });
+        values.collect()
+    }
+}
+
+/// Its kind and its message.
+type Condition = (String, String);
+
+fn conditions(status: &Value) -> Vec<Condition> {
+    let of = &status["pipelines"]["main"]["state"]["conditions"];
+    let text = |value: &Value| value.as_str().expect("a text").to_owned();
+    let conditions = of.as_array().into_iter().flatten();
+    conditions
+        .map(|condition| (text(&condition["kind"]), text(&condition["message"])))
+        .collect()
+}
+
+fn is_braked(conditions: &[Condition]) -> bool {
+    conditions.iter().any(|(kind, _)| kind == "brake")
+}
+
+/// How many letters a command says that it sent back.
+fn count_of(ended: &Ended) -> u64 {
+    let count = ended.stdout.split(' ').next().expect("a number");
+    count.parse().unwrap_or_else(|_| panic!("{ended:?}"))
+}
+
+#[test]
+fn a_mended_receiver_gets_each_retried_letter_once_and_dropped_ones_never() {
+    const EVENTS: u64 = 3000;
+    let world = World::new(EVENTS, "", NO_BRAKE, "");
+    world.control.refuse_documents_with(Some(r#""uid":"0a"#));
+    let host = world.host();
+    world.reaches(&host, "some are dead", |books, _| {
+        books.read == EVENTS && books.dead >= 4
+    });
+
+    let listed = world.dlq(&["list", "--json", "--limit", "1"]).ended();
+    let listed: Value = serde_json::from_str(&listed.exits_with(0).stdout).unwrap();
+    let address = listed["dead_letters"][0]["address"].as_str().unwrap();
+    let dropped = world.dlq(&["drop", address, "--yes"]).ended().exits_with(0);
+    assert_eq!(dropped.stdout, "1 dead letter dropped.\n");
+    assert_eq!(world.books().dropped, 1);
+    let again = world.dlq(&["retry", address]).ended().exits_with(1);
+    assert!(again.stderr.contains("is not a dead letter"), "{again:?}");
+
+    world.control.refuse_documents_with(None);
+    world.reaches(&host, "nothing waits", |books, _| books.waiting == 0);
+    let retried = world.dlq(&["retry", "--all"]).ended().exits_with(0);
+    assert!(
+        retried.stdout.ends_with(" are being sent again.\n") && count_of(&retried) >= 3,
+        "{retried:?}"
+    );
+    let expected = Books {
+        read: EVENTS,
+        delivered: EVENTS - 1,
+        dropped: 1,
+        ..Books::default()
+    };
+    world.reaches(&host, "all are delivered", |books, conditions| {
+        books == expected && conditions.is_empty()
+    });
+    host.stop().exits_with(0);
+    let totals = world.runtime.block_on(world.receiver.stop());
+    assert_eq!(
+        (totals.documents, totals.distinct),
+        (EVENTS - 1, EVENTS - 1),
+        "each once"
+    );
+}
+
+#[test]
+fn what_is_retried_while_no_host_runs_is_sent_by_the_next_one() {
+    const EVENTS: u64 = 2000;
+    let world = World::new(EVENTS, "", NO_BRAKE, "");
+    world.control.refuse_documents_with(Some(r#""uid":"0a"#));
+    let host = world.host();
+    world.reaches(&host, "some are dead", |books, _| {
+        books.read == EVENTS && books.dead >= 2
+    });
+    host.stop().exits_with(0);
+    let dead = world.books().dead;
+
+    let release = world.dlq(&["release", "main"]).ended().exits_with(1);
+    assert!(release.stderr.contains("No host is running"), "{release:?}");
+    let retried = world.dlq(&["retry", "--all"]).ended().exits_with(0);
+    assert_eq!(
+        retried.stdout,
+        format!("{dead} dead letters will be sent again by the next `lockgate start`.\n")
+    );
+    world.control.refuse_documents_with(None);
+    let host = start(&world.config, &["--exit-on-last-event"]);
+    host.ended().exits_with(0);
+    let expected = Books {
+        read: EVENTS,
+        delivered: EVENTS,
+        ..Books::default()
+    };
+    assert_eq!(world.books(), expected);
+    assert_eq!(world.accepted("uid").len() as u64, EVENTS);
+}
+
+#[test]
+fn a_release_lets_the_brake_go_beside_the_host() {
+    const EVENTS: u64 = 3000;
+    // One in a thousand: the second one is held.
+    let world = World::new(EVENTS, "", r#"dead-letters = { share = "0.1%" }"#, "");
+    world.control.refuse_documents_with(Some(r#""uid":"0a"#));
+    let host = world.host();
+    world.reaches(&host, "the brake holds", |books, conditions| {
+        books.read == EVENTS && books.waiting > 0 && is_braked(conditions)
+    });
+    let message = "dead letters are 0.1% of the last 1,000 events, and 0.1% is the limit";
+    host.line_with_all(&["held: ", message, "lockgate dlq release main"]);
+
+    let unknown = world.dlq(&["release", "other"]).ended().exits_with(1);
+    assert!(
+        unknown.stderr.contains("No pipeline `other`"),
+        "{unknown:?}"
+    );
+    world.dlq(&["release", "main"]).ended().exits_with(0);
+    world.reaches(&host, "nothing waits", |books, conditions| {
+        books.waiting == 0 && !is_braked(conditions)
+    });
+    host.line_with_all(&["no longer held", "kind=brake"]);
+    host.stop().exits_with(0);
+    let books = world.books();
+    assert!(books.dead > 1, "{books:?}");
+    let totals = world.runtime.block_on(world.receiver.stop());
+    assert_eq!(
+        totals.distinct, books.delivered,
+        "nothing else was given up"
+    );
+}
+
+/// Two events that trap in batches of their own, each larger than half of the quota. The second
+/// one is held until the operator drops the first, although nothing else is committed meanwhile.
+#[test]
+fn dropping_letters_makes_room_in_the_quota_of_bytes() {
+    const EVENTS: u64 = 200;
+    let options = Options {
+        events: EVENTS,
+        ..Options::default()
+    };
+    let generator = Generator::new(options);
+    let mut large = (0..)
+        .zip(generator.json_lines(EVENTS))
+        .filter(|(_, event)| (560..1000).contains(&event.len()))
+        .map(|(position, _)| position);
+    let first: u64 = large.next().unwrap();
+    let second = large.find(|position| *position > first + 60).unwrap();
+    let plugins = format!(
+        "[plugins.hostile]\nsource = \"file:{}\"\n",
+        component("hostile_filter.wasm").display()
+    );
+    let stages: String = [first, second]
+        .map(|position| {
+            format!(
+                "[[pipelines.main.stage]]\nplugin = \"hostile\"\n\
+                 with = {{ mode = \"trap\", on = \"{}\" }}\n",
+                generator.uid(position)
+            )
+        })
+        .concat();
+    let pipeline = "in-flight = 1\nbatch = { events = 20 }\n\
+                    dead-letters = { in-a-row = 1000, share = \"100%\", bytes = \"1 KiB\" }";
+    let world = World::new(EVENTS, &plugins, pipeline, &stages);
+    let host = world.host();
+    world.reaches(&host, "the quota is full", |books, conditions| {
+        books.dead == 1 && is_braked(conditions)
+    });
+    host.line_with("dead letters fill their quota of 1024 bytes");
+    let dropped = world.dlq(&["drop", "--all", "--yes"]).ended();
+    assert_eq!(dropped.exits_with(0).stdout, "1 dead letter dropped.\n");
+    let expected = Books {
+        read: EVENTS,
+        delivered: EVENTS - 2,
+        dropped: 1,
+        dead: 1,
+        waiting: 0,
+    };
+    world.reaches(&host, "the second one is dead", |books, conditions| {
+        books == expected && conditions.is_empty()
+    });
+    host.stop().exits_with(0);
+}
+
+/// State, dead letters and redrives at once, and kills between them. After each kill the books
+/// balance, the chain of hashes holds, and the counter's state says of each event that it was
+/// counted once, and once more for each time that it was sent again.
+#[test]
+fn kill_9_while_dead_letters_are_sent_again_loses_and_repeats_no_outcome() {
+    let kills = kills(KILLS);
+    let events = 3000 + kills * 500;
+    let plugins = format!(
+        "[plugins.counter]\nsource = \"file:{}\"\nstate = \"1 MiB\"\n",
+        component("counter.wasm").display()
+    );
+    let pipeline = format!("batch = {{ events = 50 }}\n{NO_BRAKE}");
+    let stages = "[[pipelines.main.stage]]\nplugin = \"counter\"\n";
+    let world = World::new(events, &plugins, &pipeline, stages);
+    // One event of sixteen.
+    world.control.refuse_documents_with(Some(r#""key":"0"#));
+    let mut moments = Moments::new(0x1234_5678_9abc_def1);
+    kill_once_it_delivers(&world.config);
+    let mut before = Books::default();
+    for kill in 0..kills {
+        let host = world.host();
+        moments.sleep(Duration::from_millis(1000));
+        let retry = world.dlq(&["retry", "--all"]);
+        moments.sleep(Duration::from_millis(500));
+        host.kill();
+        // It was done by the host, by itself after the kill, or not at all.
+        let retry = retry.ended();
+        assert!(matches!(retry.status.code(), Some(0 | 1)), "{retry:?}");
+        let books = world.books();
+        assert!(
+            books.read >= before.read && books.delivered >= before.delivered,
+            "kill {kill}: {before:?}, then {books:?}"
+        );
+        world.check(books, kill);
+        before = books;
+    }
+
+    let between_kills = world.inspector().letter_counts("main").unwrap().retried;
+    // Enough dead letters for the end, also where the kills left none.
+    let host = world.host();
+    world.reaches(&host, "some are dead", |books, _| {
+        books.read == events && books.dead > 0
+    });
+    host.kill();
+    world.check(world.books(), kills);
+    world.control.refuse_documents_with(None);
+    let retried = world.dlq(&["retry", "--all"]).ended().exits_with(0);
+    assert!(count_of(&retried) > 0, "{retried:?}");
+    let host = start(&world.config, &["--exit-on-last-event"]);
+    host.ended().exits_with(0);
+    let expected = Books {
+        read: events,
+        delivered: events,
+        ..Books::default()
+    };
+    assert_eq!(world.books(), expected);
+    world.check(expected, kills);
+    assert_eq!(
+        world.accepted("key").len() as u64,
+        events,
+        "no event is lost"
+    );
+    let counts = world.inspector().letter_counts("main").unwrap();
+    println!("{kills} kills, {events} events, {between_kills} sent again between them, {counts:?}");
+}
+
+impl World {
+    /// What holds while no host runs. A batch that was not committed has left no trace in state.
+    #[track_caller]
+    fn check(&self, books: Books, kill: u64) {
+        // Killed before it had made the pipeline known.
+        if books.read == 0 {
+            return;
+        }
+        let inspector = self.inspector();
+        inspector
+            .verify_chain("main")
+            .unwrap_or_else(|error| panic!("kill {kill}: {error}"));
+        let state = inspector.state("main").unwrap();
+        let counted: u64 = state
+            .get(&0)
+            .into_iter()
+            .flat_map(|counts| counts.values())
+            .map(|count| count.parse::<u64>().expect("a number"))
+            .sum();
+        let retried = inspector.letter_counts("main").unwrap().retried;
+        assert_eq!(
+            counted + books.waiting,
+            books.read + retried,
+            "kill {kill}: {books:?}, {retried} sent again"
+        );
+    }
+}
