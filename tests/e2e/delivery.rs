@@ -243,8 +243,8 @@ fn sigterm_ends_a_running_host_with_nothing_lost() {
 fn a_receiver_that_refuses_everything_for_a_while_makes_no_dead_letters() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "20"]);
-    // A batch, its halves, single events: then only probes are sent, and each waits longer.
-    let receiver = Receiver::start(dir.path(), &["--status", "400x8,200"]);
+    // Five batches, their halves, single events: then only probes are sent, and each waits longer.
+    let receiver = Receiver::start(dir.path(), &["--status", "400x18,200"]);
     let config = quickstart(dir.path(), &auth, &receiver, "");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(
