@@ -19,7 +19,9 @@ use lockgate_model::{
 use crate::brake::BrakeLimits;
 use crate::documents::Documents;
 use crate::index::{EndpointIndex, RequestId, StreamIndex};
-use crate::settings::{BatchLimits, EndpointSettings, Settings, SinkSettings, StreamSettings};
+use crate::settings::{
+    BatchLimits, EndpointSettings, Settings, SinkSettings, StageSettings, StreamSettings,
+};
 use crate::{
     Action, ConditionChange, ConditionKind, Input, OutgoingRequest, Pipeline, SendFailure, Sink,
     Stage, StageKind, Step, Uptime,
@@ -88,6 +90,8 @@ pub(crate) struct TestSettings {
     pub(crate) documents_in_request: usize,
     pub(crate) brake: BrakeLimits,
     pub(crate) inspect: Inspect,
+    /// Batches build on the state of those before.
+    pub(crate) with_state: bool,
 }
 
 impl Default for TestSettings {
@@ -105,6 +109,7 @@ impl Default for TestSettings {
                 bytes: u64::MAX,
             },
             inspect: Inspect::Never,
+            with_state: false,
         }
     }
 }
@@ -113,6 +118,11 @@ impl TestPipeline {
     pub(crate) fn new(settings: TestSettings) -> TestPipeline {
         let label = "sink (test)";
         let now = Uptime::from_secs(1000);
+        let stage = StageSettings {
+            label: "stage 1 (test)".into(),
+            state_quota: Some(1024),
+            state: Arc::default(),
+        };
         let engine = Settings {
             pipeline: "p".into(),
             epoch: 1,
@@ -141,7 +151,7 @@ impl TestPipeline {
                 max_documents: settings.documents_in_request,
                 max_bytes: 1 << 30,
             },
-            stages: Vec::new(),
+            stages: settings.with_state.then_some(stage).into_iter().collect(),
             cpu_budget: Duration::from_secs(30),
             brake: settings.brake,
             brake_text: String::new(),

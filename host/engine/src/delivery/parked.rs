@@ -14,7 +14,8 @@ impl Pipeline {
         }
         let tally = self.requests.of_batch(id);
         if tally.requests == 0 && batch.encodings == 0 {
-            return false;
+            // It is committed after the batch whose state it builds on.
+            return true;
         }
         let endpoint = self.settings.streams[batch.stream.get()].endpoint;
         match self.endpoints[endpoint.get()].trouble() {

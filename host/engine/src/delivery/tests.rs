@@ -360,3 +360,21 @@ fn the_work_for_an_answer_does_not_grow_with_the_requests_of_the_batch() {
         assert!(is_linear, "of answers with status {status}");
     }
 }
+
+#[test]
+fn a_batch_whose_commit_waits_for_an_earlier_one_lets_the_next_be_sent_as_evidence() {
+    let mut pipeline = TestPipeline::new(TestSettings {
+        with_state: true,
+        batch_events: 1,
+        ..TestSettings::default()
+    });
+    pipeline.read(&[("bad", ""), ("a", ""), ("b", "")]);
+    for good in ["a", "b"] {
+        pipeline.answer("bad", 400);
+        pipeline.answer(good, 200);
+    }
+    assert!(pipeline.commits.is_empty(), "state is committed in order");
+    pipeline.answer("bad", 400);
+    assert_eq!(pipeline.outcomes()[&1], REFUSED);
+    assert_eq!(pipeline.outcomes().len(), 3);
+}
