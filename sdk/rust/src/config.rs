@@ -1,4 +1,4 @@
-//! The operator's configuration: JSON text to a checked type, or every problem with its place.
+//! Parses the operator's configuration into a type, or returns every problem with its place.
 
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -6,9 +6,9 @@ use serde_path_to_error::{Path, Segment};
 
 use crate::ConfigIssue;
 
-/// Reads a `with` table. Each problem names the key it is about, says what was expected in an
-/// operator's words, and where it can the line that would be right. Problems in different keys are
-/// all reported at once.
+/// Parses a `with` table. Each problem names its key and the expected value in terms of the
+/// configuration, and if possible suggests a correct line. Problems in different keys are reported
+/// together.
 pub fn parse<C: DeserializeOwned>(with: &str) -> Result<C, Vec<ConfigIssue>> {
     if !with.trim_start().starts_with('{') {
         return Err(vec![ConfigIssue::new(
@@ -24,8 +24,7 @@ pub fn parse<C: DeserializeOwned>(with: &str) -> Result<C, Vec<ConfigIssue>> {
         return Err(vec![first.issue(None)]);
     };
 
-    // serde stops at the first problem. So the key that has it is taken out, and what is left is
-    // read again.
+    // serde stops at the first problem. So the faulty key is removed, and the rest is parsed again.
     let mut issues = vec![first.issue(Some(&table))];
     let mut removed = vec![];
     let mut problem = first;
@@ -45,7 +44,7 @@ pub fn parse<C: DeserializeOwned>(with: &str) -> Result<C, Vec<ConfigIssue>> {
     Err(issues)
 }
 
-/// A dotted path with one more key. A key that is no bare TOML key is quoted:
+/// Appends a key to a dotted path. A key that is not a bare TOML key is quoted:
 /// `where."server_labels.env"`.
 pub fn join(path: &str, key: &str) -> String {
     let bare = !key.is_empty()
@@ -64,10 +63,10 @@ pub fn join(path: &str, key: &str) -> String {
     }
 }
 
-/// What serde said, and where.
+/// serde's message, and its path.
 struct Problem {
     path: String,
-    /// The key of the table that it is about.
+    /// The faulty key of the table.
     key: Option<String>,
     message: String,
 }
@@ -113,7 +112,7 @@ impl Problem {
         }
     }
 
-    /// serde's words (de.rs of serde_core) in an operator's.
+    /// Rewords serde's message (de.rs of serde_core) for operators.
     fn reword(&self, table: Option<&Map<String, Value>>) -> (String, Option<String>) {
         let name = if self.path.is_empty() {
             "the configuration".into()
@@ -159,7 +158,7 @@ impl Problem {
         (format!("{name}: {}.", self.message), None)
     }
 
-    /// The line that would be right where one value stands in the place of a list.
+    /// The correct line, if there is one value in place of a list.
     fn listed(&self, table: Option<&Map<String, Value>>) -> Option<String> {
         let key = self.key.as_ref().filter(|key| join("", key) == self.path)?;
         let value = table?.get(key)?;
@@ -167,7 +166,7 @@ impl Problem {
     }
 }
 
-/// serde's name of a kind of value, in words for people.
+/// serde's name of a type, reworded for operators.
 fn kind(text: &str) -> String {
     let text = text.trim();
     match text {
@@ -199,7 +198,7 @@ fn alternatives(known: &[&str]) -> String {
     }
 }
 
-/// The name that was probably meant: at most a third of its letters are others.
+/// The name that was probably meant: at most a third of its letters differ.
 fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
     let distances = known
         .iter()
@@ -274,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn problems_are_said_in_an_operators_words() {
+    fn problems_are_reworded_for_operators() {
         check(
             r#"{"skip":"print"}"#,
             &[(
@@ -356,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn a_right_configuration_is_read() {
+    fn a_valid_configuration_is_parsed() {
         let config: Config =
             parse(r#"{"skip":["print"],"format":"object","where":{"a.b":["c"]}}"#).unwrap();
         assert_eq!(

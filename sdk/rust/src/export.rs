@@ -1,10 +1,10 @@
-//! What the macros' code calls. No part of the interface.
+//! Functions that the macros call. Not part of the public interface.
 
 use std::cell::OnceCell;
 
 use crate::{ConfigIssue, Failure, Plugin, config};
 
-/// The `configure` of every component.
+/// Implements `configure` for every component.
 pub fn configure<P: Plugin>(slot: &OnceCell<P>, with: &str) -> Result<P::Setup, Vec<ConfigIssue>> {
     report_panics();
     let (plugin, setup) = P::configure(config::parse(with)?)?;
@@ -19,7 +19,7 @@ pub fn configured<P>(slot: &OnceCell<P>) -> Result<&P, Failure> {
         .ok_or_else(|| Failure::hold("`configure` was not called."))
 }
 
-/// A panic is a trap to the host, which sees no message of it unless the guest logs one.
+/// Logs panics. For the host a panic is a trap without a message.
 fn report_panics() {
     #[cfg(target_family = "wasm")]
     std::panic::set_hook(Box::new(|panic| {

@@ -1,9 +1,9 @@
 //! Reading JSON in one pass, without building a tree.
 //!
-//! Payloads reach a plugin as one valid JSON object each, with no duplicate keys: the host
-//! guarantees it. So these functions walk over the text and hand out pieces of it, as they stand;
-//! they find the end of every value, and do not judge what is inside. Text that is no JSON is
-//! answered with [`Malformed`] or with pieces of that text, never with a panic.
+//! The host guarantees that each payload is one valid JSON object without duplicate keys. So these
+//! functions scan the text and return slices of it. They find the end of every value, but do not
+//! check its content. For text that is not JSON they return [`Malformed`] or slices of the text,
+//! and never panic.
 //!
 //! ```
 //! use lockgate_plugin::json;
@@ -21,10 +21,10 @@
 use std::borrow::Cow;
 use std::fmt;
 
-/// The text ended too early, or something stood where JSON wants another thing.
+/// The text ends too early, or is not valid JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Malformed {
-    /// Where in the text, in bytes.
+    /// Position in the text, in bytes.
     pub at: usize,
 }
 
@@ -39,15 +39,15 @@ impl std::error::Error for Malformed {}
 /// One member of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Field<'a> {
-    /// The key as it is written, without its quotes: see [`key`](Field::key).
+    /// The key as in the text, without its quotes. See [`key`](Field::key).
     pub raw_key: &'a str,
-    /// The value as it is written.
+    /// The value as in the text.
     pub value: &'a str,
-    /// Where the member begins (at the quote of its key) in the text that was given to [`fields`].
+    /// Start of the member, at the quote of its key, in the text passed to [`fields`].
     pub start: usize,
-    /// Where its value begins.
+    /// Start of its value.
     pub value_start: usize,
-    /// Where its value ends.
+    /// End of its value.
     pub end: usize,
 }
 
@@ -61,38 +61,38 @@ impl<'a> Field<'a> {
 /// One element of a list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Element<'a> {
-    /// The value as it is written.
+    /// The value as in the text.
     pub value: &'a str,
-    /// Where it begins in the text that was given to [`elements`].
+    /// Its start in the text passed to [`elements`].
     pub start: usize,
     pub end: usize,
 }
 
-/// The members of an object, in order. After an error there is nothing more.
+/// The members of an object, in order. Ends after an error.
 pub fn fields(object: &str) -> Fields<'_> {
     Fields {
         walk: Walk::new(object, b'{', b'}'),
     }
 }
 
-/// The elements of a list, in order. After an error there is nothing more.
+/// The elements of a list, in order. Ends after an error.
 pub fn elements(list: &str) -> Elements<'_> {
     Elements {
         walk: Walk::new(list, b'[', b']'),
     }
 }
 
-/// The value at a path, as it is written, or `None` where there is none.
+/// The value at a path, as in the text, or `None` if there is none.
 ///
 /// Teleport's keys may contain dots (`addr.remote`, labels such as
-/// `teleport.internal/resource-id`). So a path is tried as one literal key first, and then as
-/// nesting, with the longest key first: `a.b.c` is the key `a.b.c`, else `c` in `a.b`, else `b.c`
+/// `teleport.internal/resource-id`). So a path is first tried as one literal key, and then as
+/// nested keys, the longest first: `a.b.c` is the key `a.b.c`, or else `c` in `a.b`, or else `b.c`
 /// in `a`.
 pub fn find<'a>(object: &'a str, path: &str) -> Result<Option<&'a str>, Malformed> {
     let mut best: Option<(usize, &'a str)> = None;
     for field in fields(object) {
         let field = field?;
-        // Most keys differ from the path in their first letter, and need no more than that look.
+        // Most keys differ from the path in their first letter, so that is checked first.
         let first = field.raw_key.as_bytes().first();
         if first.is_some_and(|&first| first != b'\\' && Some(&first) != path.as_bytes().first()) {
             continue;
@@ -119,7 +119,7 @@ pub fn find<'a>(object: &'a str, path: &str) -> Result<Option<&'a str>, Malforme
     Ok(best.map(|(_, value)| value))
 }
 
-/// What a written string says, or `None` where the value is no string.
+/// The content of a string, or `None` if the value is not a string.
 pub fn text(value: &str) -> Option<Cow<'_, str>> {
     let inside = value.strip_prefix('"')?.strip_suffix('"')?;
     Some(unescape(inside))
@@ -154,7 +154,7 @@ pub fn write_text(out: &mut String, text: &str) {
     out.push('"');
 }
 
-/// Where the value ends that begins at `start`, in bytes.
+/// The end of the value that begins at `start`, in bytes.
 pub fn value_end(text: &str, start: usize) -> Result<usize, Malformed> {
     let bytes = text.as_bytes();
     match bytes.get(start) {
@@ -171,9 +171,9 @@ pub fn value_end(text: &str, start: usize) -> Result<usize, Malformed> {
     }
 }
 
-/// Where the object or list ends that encloses the place `at`, which must lie outside of any
-/// string. A cheap way to learn whether something belongs to the outermost object: then this is the
-/// text's end.
+/// The end of the object or list that encloses the position `at`, which must be outside any string.
+/// A cheap way to check whether something belongs to the outermost object: then this is the end of
+/// the text.
 pub fn enclosing_end(text: &str, at: usize) -> Result<usize, Malformed> {
     nested_end(text.as_bytes(), at, 1)
 }
@@ -251,8 +251,8 @@ enum At {
     Done,
 }
 
-/// What objects and lists have in common: an opening, items with commas between them, a closing,
-/// and nothing after it.
+/// The common syntax of objects and lists: an opening bracket, items separated by commas, a closing
+/// bracket, and nothing after it.
 #[derive(Clone, Debug)]
 struct Walk<'a> {
     text: &'a str,
@@ -273,7 +273,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// The next item, read by `item`, which answers with it and with its end.
+    /// Reads the next item with `item`, which returns it and its end.
     fn step<T>(
         &mut self,
         item: impl FnOnce(&'a str, usize) -> Result<(T, usize), Malformed>,
@@ -291,7 +291,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Where the next item begins, past the opening or the comma; `None` past the closing.
+    /// Start of the next item, after the opening bracket or the comma. `None` after the closing
+    /// bracket.
     fn separator(&mut self) -> Result<Option<usize>, Malformed> {
         let bytes = self.text.as_bytes();
         let mut position = skip_space(bytes, self.position);
@@ -334,7 +335,7 @@ fn skip_space(bytes: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// Past the closing quote of the string whose opening quote is at `start`.
+/// The position after the string whose opening quote is at `start`.
 fn string_end(bytes: &[u8], start: usize) -> Result<usize, Malformed> {
     let mut at = start + 1;
     loop {
@@ -347,7 +348,7 @@ fn string_end(bytes: &[u8], start: usize) -> Result<usize, Malformed> {
     }
 }
 
-/// Past the closing bracket that ends `depth` open ones, from a place outside of any string.
+/// The position after the bracket that closes `depth` open ones. `at` must be outside any string.
 fn nested_end(bytes: &[u8], mut at: usize, mut depth: usize) -> Result<usize, Malformed> {
     loop {
         match bytes.get(at) {
@@ -369,8 +370,8 @@ fn nested_end(bytes: &[u8], mut at: usize, mut depth: usize) -> Result<usize, Ma
     }
 }
 
-/// The next `"` or `\` from `at` on, eight bytes at a time (a guest has no wider registers by
-/// default).
+/// The next `"` or `\` from `at` on. Compares eight bytes at a time, because a guest has no wider
+/// registers by default.
 fn quote_or_backslash(bytes: &[u8], mut at: usize) -> usize {
     while let Some(eight) = bytes.get(at..).and_then(|rest| rest.first_chunk::<8>()) {
         let word = u64::from_le_bytes(*eight);
@@ -392,13 +393,12 @@ fn quote_or_backslash(bytes: &[u8], mut at: usize) -> usize {
 
 const EACH: u64 = u64::MAX / 255;
 
-/// The top bit of every byte that is zero; of bytes above the lowest such byte it may be set
-/// wrongly.
+/// Sets the top bit of every zero byte. It may be wrong for bytes above the lowest zero byte.
 fn zero_bytes(word: u64) -> u64 {
     word.wrapping_sub(EACH) & !word & (EACH << 7)
 }
 
-/// What stands between a string's quotes, unescaped. What is no JSON string stays as it is.
+/// Unescapes the content of a string. Text that is not a JSON string is unchanged.
 fn unescape(inside: &str) -> Cow<'_, str> {
     if !inside.as_bytes().contains(&b'\\') {
         return Cow::Borrowed(inside);
@@ -440,7 +440,7 @@ mod tests {
     }
 
     #[test]
-    fn the_enclosing_object_ends_where_its_bracket_stands() {
+    fn the_enclosing_object_ends_at_its_bracket() {
         let object = r#"{"a":{"b":"}","c":[{}]},"d":"]"}"#;
         let end = |place: &str| enclosing_end(object, object.find(place).unwrap()).unwrap();
         assert_eq!((end(r#""a""#), end(r#""d""#)), (object.len(), object.len()));
@@ -449,7 +449,7 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_no_object_is_refused() {
+    fn text_that_is_not_an_object_is_refused() {
         for text in [
             "",
             "null",
@@ -471,7 +471,7 @@ mod tests {
         assert_eq!(elements(" [ ] ").count(), 0);
     }
 
-    /// The walk gives back what `serde_json` reads, at the places it says.
+    /// The scanner returns the same values as `serde_json`, at the right positions.
     fn check(text: &str) {
         match serde_json::from_str::<Value>(text).unwrap() {
             Value::Object(object) => {
@@ -522,12 +522,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_walk_reads_what_serde_reads(value in value(), pretty: bool) {
+        fn the_scanner_agrees_with_serde(value in value(), pretty: bool) {
             check(&if pretty { serde_json::to_string_pretty(&value).unwrap() } else { value.to_string() });
         }
 
         #[test]
-        fn a_written_text_reads_back(text in "\\PC*|[\u{0}-\u{7f}]{0,30}") {
+        fn a_written_text_is_read_unchanged(text in "\\PC*|[\u{0}-\u{7f}]{0,30}") {
             let mut out = String::new();
             write_text(&mut out, &text);
             prop_assert_eq!(serde_json::from_str::<String>(&out).unwrap(), text);

@@ -1,11 +1,11 @@
-//! Structured lines in the host's log, which adds pipeline, stage, plugin and batch. At most 200 a
-//! batch are kept. Off wasm they go nowhere.
+//! Structured lines in the host's log, which adds pipeline, stage, plugin and batch. A stage may
+//! write 200 lines at once, and 20 per second. Outside wasm they are discarded.
 
-/// How much a line matters.
+/// The level of a line.
 pub use crate::bindings::lockgate::plugin::log::Level;
 
-/// Whether a line of this level would be kept: ask before building an expensive one. Off wasm none
-/// is.
+/// Whether a line of this level would be logged. Check before building an expensive one. Always
+/// false outside wasm.
 pub fn enabled(level: Level) -> bool {
     #[cfg(target_family = "wasm")]
     return crate::bindings::lockgate::plugin::log::enabled(level);
@@ -16,32 +16,32 @@ pub fn enabled(level: Level) -> bool {
     }
 }
 
-/// For the author, in great numbers.
+/// Detailed information for the author.
 pub fn trace(message: &str, fields: &[(&str, &str)]) {
     emit(Level::Trace, message, fields);
 }
 
-/// For the author.
+/// Information for the author.
 pub fn debug(message: &str, fields: &[(&str, &str)]) {
     emit(Level::Debug, message, fields);
 }
 
-/// For the operator, who may ignore it.
+/// Information for the operator.
 pub fn info(message: &str, fields: &[(&str, &str)]) {
     emit(Level::Info, message, fields);
 }
 
-/// Something the operator should look at.
+/// A problem that the operator should look at.
 pub fn warn(message: &str, fields: &[(&str, &str)]) {
     emit(Level::Warn, message, fields);
 }
 
-/// Something is broken.
+/// A failure.
 pub fn error(message: &str, fields: &[(&str, &str)]) {
     emit(Level::Error, message, fields);
 }
 
-/// A line of any level. The host escapes control characters and cuts what is longer than 1 KiB.
+/// A line of any level. The host escapes control characters and truncates lines to 1 KiB.
 pub fn emit(level: Level, message: &str, fields: &[(&str, &str)]) {
     #[cfg(target_family = "wasm")]
     {

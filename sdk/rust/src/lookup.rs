@@ -1,5 +1,5 @@
-//! Look-ups in what the operator granted, for filters and mappers. `None` where no database is
-//! granted, or it does not know the answer. Off wasm always `None`.
+//! Look-ups that the operator granted, for filters and mappers. `None` if no database is granted or
+//! the answer is unknown. Always `None` outside wasm.
 
 pub use crate::bindings::lockgate::plugin::lookup::{Network, Place, Software, UserAgent};
 
@@ -14,7 +14,7 @@ pub fn place_of(ip: &str) -> Option<Place> {
     }
 }
 
-/// Which network an IP address belongs to.
+/// The network that an IP address belongs to.
 pub fn network_of(ip: &str) -> Option<Network> {
     #[cfg(target_family = "wasm")]
     return crate::bindings::lockgate::plugin::lookup::network_of(ip);
@@ -25,7 +25,7 @@ pub fn network_of(ip: &str) -> Option<Network> {
     }
 }
 
-/// What a `User-Agent` header says.
+/// The parts of a `User-Agent` header.
 pub fn user_agent_of(text: &str) -> Option<UserAgent> {
     #[cfg(target_family = "wasm")]
     return crate::bindings::lockgate::plugin::lookup::user_agent_of(text);

@@ -1,5 +1,5 @@
-//! Counters and histograms, at most 64 for a stage. A name is `[a-z][a-z0-9_]*` and belongs to one
-//! kind. Off wasm they go nowhere.
+//! Counters and histograms, at most 64 per stage. A name matches `[a-z][a-z0-9_]*` and has one
+//! kind. Outside wasm they are discarded.
 
 /// Adds to a counter.
 pub fn add(name: &str, value: u32) {

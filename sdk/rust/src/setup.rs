@@ -1,14 +1,14 @@
-//! Short ways to make the contract's records.
+//! Constructors for the records of the contract.
 
 use crate::bindings::exports::lockgate::plugin::{filtering, mapping};
 use crate::{Access, ConfigIssue, Failure, Inspect, Mapped, Outcome, Pair, Retry, SinkSetup};
 use crate::{Document, Event, Subscription};
 
-/// What a filter or a mapper asks of the host.
+/// The setup of a filter or a mapper.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StageSetup {
     pub subscription: Subscription,
-    /// What `Drop(n)` means.
+    /// The reasons to which `Drop(n)` refers.
     pub reasons: Vec<String>,
     pub extra: Vec<Pair>,
 }
@@ -28,20 +28,20 @@ impl StageSetup {
         }
     }
 
-    /// Only these event types are wanted.
+    /// Passes only these event types.
     pub fn only<S: Into<String>>(mut self, types: impl IntoIterator<Item = S>) -> StageSetup {
         self.subscription.only = Some(types.into_iter().map(Into::into).collect());
         self
     }
 
-    /// These event types are not wanted, even where `only` names them.
+    /// Skips these event types, even if `only` contains them.
     pub fn skip<S: Into<String>>(mut self, types: impl IntoIterator<Item = S>) -> StageSetup {
         let types = types.into_iter().map(Into::into);
         self.subscription.skip.extend(types);
         self
     }
 
-    /// These event types are not wanted from session recordings.
+    /// Skips these event types in session recordings.
     pub fn skip_in_sessions<S: Into<String>>(
         mut self,
         types: impl IntoIterator<Item = S>,
@@ -51,7 +51,7 @@ impl StageSetup {
         self
     }
 
-    /// What `Drop(n)` means. At most 64.
+    /// The reasons to which `Drop(n)` refers. At most 64.
     pub fn reasons<S: Into<String>>(mut self, reasons: impl IntoIterator<Item = S>) -> StageSetup {
         self.reasons.extend(reasons.into_iter().map(Into::into));
         self
@@ -89,7 +89,7 @@ impl From<StageSetup> for mapping::Setup {
 }
 
 impl SinkSetup {
-    /// All event types, batches as the operator wants them, failures inspected.
+    /// All event types, batches as the operator configured them, failures inspected.
     pub fn new(access: Access) -> SinkSetup {
         SinkSetup {
             only: None,
@@ -104,20 +104,20 @@ impl SinkSetup {
         }
     }
 
-    /// Only these event types are wanted.
+    /// Passes only these event types.
     pub fn only<S: Into<String>>(mut self, types: impl IntoIterator<Item = S>) -> SinkSetup {
         self.only = Some(types.into_iter().map(Into::into).collect());
         self
     }
 
-    /// These event types are not wanted, even where `only` names them.
+    /// Skips these event types, even if `only` contains them.
     pub fn skip<S: Into<String>>(mut self, types: impl IntoIterator<Item = S>) -> SinkSetup {
         self.skip.extend(types.into_iter().map(Into::into));
         self
     }
 
-    /// With [`Access::Metadata`]: passes the payload of documents whose top-level member of this
-    /// name is there and is not an RFC 3339 time with a zone.
+    /// With [`Access::Metadata`], passes the payload of documents in which this top-level member
+    /// exists but is not an RFC 3339 time with a zone.
     pub fn time_member(mut self, name: impl Into<String>) -> SinkSetup {
         self.time_member = Some(name.into());
         self
@@ -135,13 +135,13 @@ impl SinkSetup {
         self
     }
 
-    /// Which responses `classify` is called for.
+    /// The responses for which `classify` is called.
     pub fn inspect(mut self, inspect: Inspect) -> SinkSetup {
         self.inspect = inspect;
         self
     }
 
-    /// Bytes of a response that `classify` is shown.
+    /// Bytes of a response's body that `classify` gets.
     pub fn max_response_bytes(mut self, bytes: u32) -> SinkSetup {
         self.max_response_bytes = Some(bytes);
         self
@@ -149,7 +149,7 @@ impl SinkSetup {
 }
 
 impl ConfigIssue {
-    /// `path` is dotted, such as `fields.user`; empty for the table itself. See
+    /// `path` is dotted, such as `fields.user`, or empty for the table itself. See
     /// [`config::join`](crate::config::join).
     pub fn new(path: impl Into<String>, message: impl Into<String>) -> ConfigIssue {
         ConfigIssue {
@@ -159,7 +159,7 @@ impl ConfigIssue {
         }
     }
 
-    /// The way out: best a line the operator can paste.
+    /// Adds help, ideally a line that the operator can paste.
     pub fn help(mut self, help: impl Into<String>) -> ConfigIssue {
         self.help = Some(help.into());
         self
@@ -183,7 +183,7 @@ impl Failure {
         })
     }
 
-    /// The host looks for the event that cannot be processed, as after a trap.
+    /// The host searches for the faulty event, as after a trap.
     pub fn isolate(message: impl Into<String>) -> Failure {
         Failure::Isolate(message.into())
     }
@@ -203,7 +203,7 @@ impl Mapped {
         }
     }
 
-    /// Attaches something for the sink that is not part of the payload.
+    /// Adds an attribute for the sink, which is not part of the payload.
     pub fn attribute(mut self, name: impl Into<String>, value: impl Into<String>) -> Mapped {
         self.attributes.push(Pair::new(name, value));
         self
@@ -218,14 +218,14 @@ impl Outcome {
 }
 
 impl Event {
-    /// The event comes out of a session recording, not out of the audit log.
+    /// Whether the event comes from a session recording, not from the audit log.
     pub fn is_recorded(&self) -> bool {
         self.feed == "session"
     }
 }
 
 impl Document {
-    /// The event comes out of a session recording, not out of the audit log.
+    /// Whether the event comes from a session recording, not from the audit log.
     pub fn is_recorded(&self) -> bool {
         self.feed == "session"
     }

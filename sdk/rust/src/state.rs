@@ -1,6 +1,6 @@
 //! Small key-value state of one stage, for filters and mappers. Writes become durable together with
 //! the batch, and a pipeline that uses them processes one batch at a time. The operator grants it.
-//! Off wasm it is not granted.
+//! Outside wasm it is not granted.
 
 pub use crate::bindings::lockgate::plugin::state::StateError;
 

@@ -1,4 +1,4 @@
-//! Short ways to make what a host would give, for a plugin's own tests.
+//! Constructors for the host's records, for tests of plugins.
 
 use crate::{Batch, ConfigIssue, Document, Event, Plugin, Response, ResponseBody, config, json};
 
@@ -7,8 +7,7 @@ pub fn configure<P: Plugin>(with: &str) -> Result<(P, P::Setup), Vec<ConfigIssue
     P::configure(config::parse(with)?)
 }
 
-/// The problems of a configuration, one a line, as `path: message (help)`; empty where there are
-/// none.
+/// The problems of a configuration, as `path: message (help)`. Empty if there are none.
 pub fn issues<P: Plugin>(with: &str) -> Vec<String> {
     let line = |issue: ConfigIssue| match issue.help {
         Some(help) => format!("{}: {} ({help})", issue.path, issue.message),
@@ -33,8 +32,7 @@ pub fn batch() -> Batch {
     }
 }
 
-/// An event of the audit log; key, type and code are taken from the payload's `uid`, `event` and
-/// `code`.
+/// An event of the audit log. Its key, type and code are the payload's `uid`, `event` and `code`.
 pub fn event(payload: &str) -> Event {
     let field = |name| {
         json::find(payload, name)

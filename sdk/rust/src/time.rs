@@ -5,8 +5,7 @@ use std::fmt;
 use crate::Timestamp;
 
 /// A time that prints as RFC 3339 in UTC with milliseconds, as Teleport writes it:
-/// `2026-01-05T08:00:00.123Z`. What lies outside the years 0 to 9999, which RFC 3339 ends with,
-/// prints as the nearest time inside.
+/// `2026-01-05T08:00:00.123Z`. Times outside the years 0 to 9999 of RFC 3339 are clamped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rfc3339(pub Timestamp);
 
@@ -28,7 +27,7 @@ impl fmt::Display for Rfc3339 {
     }
 }
 
-/// Days in a month of the Gregorian calendar; 0 where there is no such month.
+/// Days in a month of the Gregorian calendar; 0 if the month does not exist.
 pub fn days_in_month(year: u32, month: u32) -> u32 {
     match month {
         2 if year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)) => {
@@ -41,8 +40,16 @@ pub fn days_in_month(year: u32, month: u32) -> u32 {
     }
 }
 
-// Proleptic Gregorian calendar from days since 1970. Years are counted from 1 March of year 0, so
-// that a leap day comes last.
+/// Days from 1970-01-01 to a date of the proleptic Gregorian calendar.
+pub fn days_since_epoch(year: i64, month: i64, day: i64) -> i64 {
+    let year = year - i64::from(month <= 2);
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
+}
+
+/// The inverse of [`days_since_epoch`]. Both count years from 1 March, so that a leap day comes last.
 fn date(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);
@@ -68,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn times_print_as_teleport_writes_them() {
+    fn times_are_formatted_as_by_teleport() {
         for (time, text) in [
             (0, "1970-01-01T00:00:00.000Z"),
             (1_767_600_000_123, "2026-01-05T08:00:00.123Z"),
@@ -80,6 +87,14 @@ mod tests {
             (i64::MAX, "9999-12-31T23:59:59.999Z"),
         ] {
             assert_eq!(Rfc3339(time).to_string(), text, "{time}");
+        }
+    }
+
+    #[test]
+    fn dates_and_days_convert_both_ways() {
+        for days in (-800_000..800_000).step_by(13) {
+            let (year, month, day) = date(days);
+            assert_eq!(days_since_epoch(year, month, day), days);
         }
     }
 }
