@@ -1,5 +1,5 @@
-//! Nanoseconds per event, natively and without look-ups, by event type: `cargo run --release
-//! --example measure < events.ndjson`.
+//! Measures nanoseconds per event by event type, natively and without look-ups: `cargo run
+//! --release --example measure < events.ndjson`.
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -10,7 +10,7 @@ use ecs::Config;
 use ecs::lookup::Granted;
 use lockgate_plugin::json;
 
-/// Each event is mapped so often; the first round warms up and does not count.
+/// How often each event is mapped. The first round is a warm-up and does not count.
 const ROUNDS: u32 = 6;
 
 fn main() -> std::io::Result<()> {

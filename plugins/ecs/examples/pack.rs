@@ -1,5 +1,5 @@
-//! Packs inputs of the fuzz target `ecs` into lines for `tests/corpus.rs`, the shortest first, as
-//! many as fit into 600 kB: `cargo run --example pack FOLDER > tests/corpus/payloads.ndjson`.
+//! Packs inputs of the fuzz target `ecs` into lines for `tests/corpus.rs`, the shortest first, up
+//! to 600 kB: `cargo run --example pack DIR > tests/corpus/payloads.ndjson`.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -8,14 +8,14 @@ use std::{env, fs, io};
 const BYTES_MAX: usize = 600_000;
 
 fn main() -> io::Result<()> {
-    let folder = env::args_os()
+    let dir = env::args_os()
         .nth(1)
         .map(PathBuf::from)
-        .ok_or_else(|| io::Error::other("name a folder of inputs"))?;
+        .ok_or_else(|| io::Error::other("name a directory of inputs"))?;
     let mut payloads = BTreeSet::new();
-    for file in fs::read_dir(folder)? {
+    for file in fs::read_dir(dir)? {
         let input = fs::read(file?.path())?;
-        // The first byte chooses the configuration; the test goes through all of them.
+        // The first byte chooses the configuration. The test runs all of them.
         if let Some(payload) = input
             .split_first()
             .and_then(|(_, payload)| std::str::from_utf8(payload).ok())

@@ -1,4 +1,4 @@
-//! The document while it is being made.
+//! The document while it is being mapped.
 
 use crate::indexed::Indexed;
 use crate::keys::Path;
@@ -9,16 +9,16 @@ use crate::value::{Object, Value};
 pub type Fault = &'static str;
 
 pub const TAKEN: Fault = "the target exists already";
-pub const NO_OBJECT: Fault = "a parent of the target is no object";
-pub const INSIDE: Fault = "a test looks inside of what is no object";
+pub const NO_OBJECT: Fault = "a parent of the target is not an object";
+pub const INSIDE: Fault = "a test looks inside a value that is not an object";
 
 /// `.x` is in `audit`, `x` in `root`.
 #[derive(Debug)]
 pub struct Document<'a> {
     pub root: Indexed<'a>,
-    /// What will be `teleport.audit`: at first the whole event.
+    /// The future `teleport.audit`, at first the whole event.
     pub audit: Indexed<'a>,
-    /// Rows that are still to run.
+    /// The rows that remain to be run.
     pub active: Active,
 }
 
@@ -32,8 +32,8 @@ impl<'a> Document<'a> {
             })
     }
 
-    /// The value at a path, if it is there and not null. A fault where the path leads through
-    /// something that is no object.
+    /// The value at a path, unless it is absent or null. Fails if the path leads through a value
+    /// that is not an object.
     pub fn present(&mut self, path: &Path) -> Result<Option<&mut Value<'a>>, Fault> {
         let Some((first, rest)) = path.keys().split_first() else {
             return Ok(None);
@@ -65,13 +65,13 @@ impl<'a> Document<'a> {
         parent.as_object()?.take(*last)
     }
 
-    /// Puts a value there, over what is there. Objects on the way are made.
+    /// Writes a value, and creates its parent objects. Replaces an existing value.
     pub fn put(&mut self, rules: &Rules, path: &Path, value: Value<'a>) -> Result<(), Fault> {
         self.place_at(rules, path, value, true)
             .map_err(|(fault, _)| fault)
     }
 
-    /// Moves a value, if there is one, to where nothing is.
+    /// Moves a value, if there is one, to a path that must be free.
     pub fn relocate(&mut self, rules: &Rules, from: &Path, to: &Path) -> Result<(), Fault> {
         let Some(value) = self.take(from) else {
             return Ok(());
@@ -79,7 +79,7 @@ impl<'a> Document<'a> {
         let Err((fault, value)) = self.place_at(rules, to, value, false) else {
             return Ok(());
         };
-        // Nothing has changed on the way there, so there is a place where it was.
+        // Nothing has changed in between, so its old place is still free.
         let _ = self.place_at(rules, from, value, true);
         Err(fault)
     }
@@ -141,8 +141,8 @@ impl<'a> Document<'a> {
         Ok(())
     }
 
-    /// Appends to the list at a path, unless `once` and it is there already. What is no list
-    /// becomes the first element of one.
+    /// Appends to the list at a path. With `once`, only if the list does not contain the value. A
+    /// value that is not a list becomes the first element of one.
     pub fn add(
         &mut self,
         rules: &Rules,

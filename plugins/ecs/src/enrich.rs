@@ -1,5 +1,5 @@
-//! What the document says about itself in other words: places and networks of its addresses, and
-//! `related.*`, by which analysts search.
+//! Enriches a document: places and networks of its addresses, and `related.*`, which analysts
+//! search.
 
 use crate::document::{Document, Fault, INSIDE};
 use crate::keys::{Key, Name, Path};
@@ -8,12 +8,12 @@ use crate::parse::{address, text_form};
 use crate::rules::Rules;
 use crate::value::{Object, Value, part_of};
 
-/// Somebody who takes part in what happened.
+/// A role of an address in an event.
 struct Role {
     key: Key,
     address: Path,
     ip: Path,
-    /// An address that is neither an IP nor a host name ends the enrichment.
+    /// Whether an address that is neither an IP address nor a host name ends the enrichment.
     strict: bool,
 }
 
@@ -44,7 +44,7 @@ const ROLES: [Role; 4] = [
     },
 ];
 
-/// `related.ip`.
+/// The sources of `related.ip`.
 static IPS: [Path; 5] = [
     Path::of("client.ip"),
     Path::of("destination.ip"),
@@ -53,10 +53,10 @@ static IPS: [Path; 5] = [
     Path::of(".certificate.identity.client_ip"),
 ];
 
-/// Most events have nothing there, and need no more than one look for all its paths.
+/// Most events do not have it, so one check replaces those of all its paths.
 const CERTIFICATE: Key = Key::of("certificate");
 
-/// `related.hosts`.
+/// The sources of `related.hosts`.
 static HOSTS: [Path; 7] = [
     Path::of("host.hostname"),
     Path::of("client.domain"),
@@ -67,7 +67,7 @@ static HOSTS: [Path; 7] = [
     Path::of(".app.public_address"),
 ];
 
-/// `related.user`, with what the event type must begin with.
+/// The sources of `related.user`, each with a prefix of the event types to which it applies.
 static USERS: [(Path, &str); 7] = [
     (USER_NAME, ""),
     (USER_EMAIL, ""),
@@ -99,8 +99,8 @@ static RELATED_IP: Path = Path::of("related.ip");
 static RELATED_HOSTS: Path = Path::of("related.hosts");
 static RELATED_USER: Path = Path::of("related.user");
 
-/// The first thing that cannot be done ends it, and nobody is told: what was written until then
-/// stays.
+/// Enriches the document. The first failure ends it without a message, and keeps what has been
+/// written so far.
 pub fn enrich<L: Lookup>(
     document: &mut Document<'_>,
     rules: &Rules,
@@ -127,19 +127,19 @@ pub fn enrich<L: Lookup>(
         }
     }
     if rules.mended && action.is_some_and(|action| action.starts_with("user.")) {
-        // Q12: `name` has gone where every event's `name` goes, so `.resource.name` is never there.
+        // Q12: the `name` of every event has been moved, so `.resource.name` never exists.
         relate(document, rules, &RESOURCE_NAME, &RELATED_USER)?;
     }
     for path in USER_LISTS.iter().filter(worth) {
         let Some(value) = document.present(path)? else {
             continue;
         };
-        let users = value.as_list().ok_or("this is no list")?.clone();
+        let users = value.as_list().ok_or("this is not a list")?.clone();
         if document.at(&RELATED_USER).is_none() && !rules.mended {
             return Err("no user is known yet");
         }
         for user in users {
-            // Q13: without looking whether it is there already.
+            // Q13: appended even if the list already contains it.
             document.add(rules, &RELATED_USER, user, rules.mended)?;
         }
     }
@@ -178,7 +178,7 @@ fn locate<L: Lookup>(
         } else if address::is_host_name(&text, mended) {
             object.put(DOMAIN, Value::Text(text));
         } else if role.strict {
-            return Err("this is neither an address nor the name of a host");
+            return Err("this is neither an IP address nor a host name");
         }
     }
     let Some(ip) = document.present(&role.ip)?.and_then(|ip| ip.as_text()) else {
@@ -244,7 +244,7 @@ fn network<'a, L: Lookup>(lookup: &L, ip: &str) -> Option<Object<'a>> {
     Some(network)
 }
 
-/// V3: a user's name that is an e-mail address.
+/// V3: splits a user name that is an e-mail address.
 fn split_email(document: &mut Document<'_>, rules: &Rules) -> Result<(), Fault> {
     if document.present(&USER_EMAIL)?.is_some() {
         return Ok(());

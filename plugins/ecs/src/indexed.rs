@@ -3,12 +3,12 @@
 use crate::keys::{COUNT, Key, Name};
 use crate::value::{Object, Value};
 
-/// One of the two outermost objects, which have most of the members and are looked into most.
+/// One of the two outermost objects, which have most members and are accessed most.
 #[derive(Debug)]
 pub struct Indexed<'a> {
     object: Object<'a>,
-    /// By key: where its member stands, plus one. 0: it is not there. [`BEYOND`]: it must be
-    /// searched.
+    /// By key: the position of its member, plus one. 0: absent. [`BEYOND`]: it must be searched
+    /// for.
     places: [u8; COUNT],
 }
 
@@ -45,14 +45,14 @@ impl<'a> Indexed<'a> {
         let at = self.position(key)?;
         self.places[key.number()] = 0;
         let (_, value) = self.object.members.swap_remove(at);
-        // The last member stands there now.
+        // The last member has moved to this position.
         if let Some((Name::Known(moved), _)) = self.object.members.get(at) {
             self.places[moved.number()] = place(at);
         }
         Some(value)
     }
 
-    /// Writes over what is there.
+    /// Replaces an existing value.
     pub fn put(&mut self, key: Key, value: Value<'a>) {
         match self.get(key) {
             Some(place) => *place = value,
@@ -60,7 +60,7 @@ impl<'a> Indexed<'a> {
         }
     }
 
-    /// Adds what is not there.
+    /// Adds a member whose key is absent.
     pub fn push(&mut self, name: Name<'a>, value: Value<'a>) -> &mut Value<'a> {
         let at = self.object.members.len();
         if let Name::Known(key) = name {
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn many_members_are_found_too() {
+    fn keys_are_found_among_many_members() {
         let (name, other) = (Key::of("name"), Key::of("version"));
         let mut object = Indexed::with_capacity(0);
         for number in 0..300 {
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_moves_up_is_found_again() {
+    fn a_moved_member_is_found() {
         let (name, other) = (Key::of("name"), Key::of("version"));
         let mut object = Indexed::with_capacity(0);
         object.put(name, Value::raw("1"));

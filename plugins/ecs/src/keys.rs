@@ -1,6 +1,5 @@
-//! The keys that rows know, as small numbers, and paths made of them: counted when this is
-//! compiled, so that an event's keys are compared as numbers and no path is ever split while events
-//! pass.
+//! The keys that rows use, as small numbers, and paths made of them. They are numbered at compile
+//! time, so that an event's keys are compared as numbers and paths need not be split at run time.
 
 use std::borrow::Cow;
 
@@ -9,18 +8,18 @@ use lockgate_plugin::json::Field;
 use crate::mapping::{GROUPS, INTAKE, LEFTOVERS};
 use crate::row::Row;
 
-/// A key that rows or code know, by number.
+/// A key that rows or code use, by number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Key(u16);
 
-/// A key of the document: one that is known, or foreign text that is none of those.
+/// A key of the document: a known one, or foreign text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Name<'a> {
     Known(Key),
     Other(Cow<'a, str>),
 }
 
-/// A place in the document. `.x` is inside of what will be `teleport.audit`.
+/// A path in the document. `.x` is inside `teleport.audit`.
 #[derive(Clone, Copy, Debug)]
 pub struct Path {
     pub inside: bool,
@@ -28,7 +27,7 @@ pub struct Path {
     length: u8,
 }
 
-/// Paths that only code names.
+/// Paths that occur only in code.
 const CODE: &[&str] = &[
     "ecs.version",
     "event.kind",
@@ -60,13 +59,13 @@ const CODE: &[&str] = &[
     ".server.labels.hostname",
 ];
 
-/// How many keys the longest path has.
+/// Number of keys in the longest path.
 const LONGEST: usize = 5;
 
-/// More than there are keys.
+/// Capacity for keys.
 const KEYS_MAX: usize = 1024;
 
-/// Twice as many, so that looking for a key that is not there ends soon.
+/// Twice as many, so that searches for absent keys end soon.
 const SLOTS: usize = 2 * KEYS_MAX;
 
 static TABLE: Table = TABLE_MADE;
@@ -76,19 +75,19 @@ const TABLE_MADE: Table = Table::new();
 struct Table {
     names: [&'static str; KEYS_MAX],
     count: usize,
-    /// Numbers of keys, plus one; 0 is free.
+    /// Numbers of keys, plus one. 0 means free.
     slots: [u16; SLOTS],
 }
 
-/// How many keys there are.
+/// Number of keys.
 pub const COUNT: usize = TABLE_MADE.count;
 
 impl Key {
-    /// The number of a name that is in the tables: another one does not compile.
+    /// The key of a name in the tables. Another name does not compile.
     pub const fn of(name: &'static str) -> Key {
         match TABLE_MADE.find(name.as_bytes()) {
             Some(key) => key,
-            None => panic!("a path that only code names must be listed in `keys.rs`"),
+            None => panic!("a path that occurs only in code must be listed in `keys.rs`"),
         }
     }
 
@@ -109,7 +108,7 @@ impl<'a> Name<'a> {
             .map_or(Name::Other(name), Name::Known)
     }
 
-    /// A member's, which is nearly always written without escapes.
+    /// The name of a member. Keys hardly ever contain escapes.
     pub fn of_field(field: &Field<'a>) -> Name<'a> {
         match TABLE.find(field.raw_key.as_bytes()) {
             Some(key) => Name::Known(key),
@@ -169,7 +168,7 @@ impl Path {
         &self.keys[..usize::from(self.length)]
     }
 
-    /// The first one; of the empty path none.
+    /// The first key. `None` for the empty path.
     pub const fn first(&self) -> Option<Key> {
         if self.length == 0 {
             None
@@ -262,7 +261,7 @@ impl Table {
     }
 }
 
-/// A key's place in the table: its ends and its length tell Teleport's names apart well enough.
+/// The slot of a key. Hashing its ends and its length distinguishes Teleport's names well enough.
 const fn slot(key: &[u8]) -> usize {
     let (start, end) = match (key.first_chunk::<8>(), key.last_chunk::<8>()) {
         (Some(start), Some(end)) => (u64::from_le_bytes(*start), u64::from_le_bytes(*end)),
@@ -280,7 +279,7 @@ const fn slot(key: &[u8]) -> usize {
     (mixed >> 53) as usize % SLOTS
 }
 
-/// Eight bytes at a time: a guest's `memcmp` takes single ones.
+/// Compares eight bytes at a time, because a guest's `memcmp` compares single bytes.
 const fn same(a: &[u8], b: &[u8]) -> bool {
     if a.len() != b.len() {
         return false;

@@ -1,7 +1,7 @@
 //! `event.category` and `event.type` by event type. **This is the other file to edit**.
 //!
-//! Rows marked `later` are ours: event types that are newer than Elastic's tables. Rows marked
-//! `mended` are what those tables miss by mistake, such as `scp`, where they look for `scp.`.
+//! Rows marked `later` are Lockgate's own, for event types newer than Elastic's tables. Rows marked
+//! `mended` correct mistakes in those tables, such as `scp.` instead of `scp`.
 //!
 //! A pattern is an event type, or one with a `*` for any text. The last row that matches wins.
 
@@ -151,7 +151,7 @@ pub const TYPES: &[Kinds] = &[
         &["denied"],
     )
     .later(),
-    // Known to the tables, and left without a type.
+    // The tables have these without a type.
     kinds(&["upgradewindowstart.update"], &[]).later(),
     kinds(
         &["upgradewindowstart.update", "okta.user.sync"],

@@ -27,13 +27,13 @@ use crate::rules::Rules;
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Config {
     pub compat: Compat,
-    /// `false`: without the original's plain mistakes.
+    /// `false`: corrects obvious mistakes of Elastic's integration.
     pub quirks: bool,
-    /// The event's text goes with the document, as `event.original`.
+    /// Adds the event's text to the document as `event.original`.
     pub preserve_original: bool,
 }
 
-/// Which version of Elastic's integration to be like.
+/// The version of Elastic's integration to follow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 pub enum Compat {
     #[serde(rename = "0.1.0")]
@@ -60,7 +60,7 @@ pub struct Ecs {
 }
 
 impl Config {
-    /// The mapping, with look-ups of your own.
+    /// The mapping with custom look-ups.
     pub fn mapping<L: lookup::Lookup>(&self, lookup: L) -> Mapping<L> {
         let rules = Rules::new(self.compat == Compat::Later, !self.quirks);
         Mapping {
@@ -116,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn the_original_goes_along_if_it_is_wanted() {
+    fn the_original_is_added_on_request() {
         let payload = r#"{"event":"exec","code":"T3002I","x":"\u00e9"}"#;
         for compat in ["0.1.0", "1.6"] {
             let with = format!(r#"{{"compat":"{compat}","preserve-original":true}}"#);
@@ -139,7 +139,7 @@ mod tests {
             (r#"{"compat":"1.5"}"#, "compat"),
             (r#"{"quirks":"no"}"#, "quirks"),
             (r#"{"preserve":true}"#, "preserve"),
-            // The spelling of the first version.
+            // The spelling of an earlier version.
             (
                 r#"{"preserve_original":true}"#,
                 "did you mean `preserve-original`?",

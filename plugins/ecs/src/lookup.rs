@@ -1,16 +1,16 @@
-//! What the mapper asks for. The component asks the host, which answers from what the operator
-//! granted; a test answers itself.
+//! The look-ups that the mapper uses. In the component, the host answers from the operator's
+//! grants; tests have their own.
 
 use lockgate_plugin::lookup::{self, Network, Place, UserAgent};
 
-/// `None` where nothing is granted, or it does not know.
+/// Look-ups return `None` if they are not granted or the answer is unknown.
 pub trait Lookup {
     fn place_of(&self, ip: &str) -> Option<Place>;
     fn network_of(&self, ip: &str) -> Option<Network>;
     fn user_agent_of(&self, text: &str) -> Option<UserAgent>;
 }
 
-/// The host.
+/// The look-ups that the operator granted, by the host.
 #[derive(Clone, Copy, Debug)]
 pub struct Granted;
 

@@ -1,4 +1,4 @@
-//! What applies the rows: each op is a few lines.
+//! Applies the rows. Each op is a few lines.
 
 use std::borrow::Cow;
 
@@ -27,8 +27,8 @@ pub struct Machine<'r, L> {
 }
 
 impl<L: Lookup> Machine<'_, L> {
-    /// The rows from `start` to `end` whose fields are there. The first one that fails ends it, and
-    /// is named.
+    /// Runs the rows from `start` to `end` whose fields exist. Stops at the first row that fails,
+    /// and returns it.
     pub fn run(
         &self,
         document: &mut Document<'_>,
@@ -59,8 +59,7 @@ impl<L: Lookup> Machine<'_, L> {
         }
         let (from, to) = (&ready.from, &ready.to);
         match ready.row.op {
-            // Q11: whatever stands in the way of one field must not keep the others from their
-            // places.
+            // Q11: a failure of one field must not prevent the others.
             Op::Move if self.rules.mended => self.swallow(document.relocate(self.rules, from, to)),
             Op::Move => document.relocate(self.rules, from, to),
             Op::TryMove => self.swallow(document.relocate(self.rules, from, to)),
@@ -126,7 +125,7 @@ impl<L: Lookup> Machine<'_, L> {
             Op::Timestamp => {
                 let time = text_at(document, from)
                     .and_then(time::parse)
-                    .ok_or("this is no time")?;
+                    .ok_or("this is not a time")?;
                 document.put(self.rules, to, Value::Text(time))
             }
             Op::Uri => {
@@ -255,7 +254,7 @@ impl<L: Lookup> Machine<'_, L> {
             ],
         )?;
         if self.rules.mended {
-            // Q9: the row that deletes the source, read or not, is left out.
+            // Q9: leaves out the row that deletes the source even if it could not be parsed.
             document.take(from);
         }
         Ok(())
@@ -337,7 +336,7 @@ fn holds(
     test: &Test,
     path: &Path,
 ) -> Result<bool, Fault> {
-    const NO_ACTION: Fault = "a test looks into an action that is not there";
+    const NO_ACTION: Fault = "a test needs an action, but there is none";
     Ok(match *test {
         Test::Always => true,
         Test::Has(_) => document.present(path)?.is_some(),
@@ -370,7 +369,7 @@ fn text_at<'a>(document: &mut Document<'a>, path: &Path) -> Option<Cow<'a, str>>
     document.at(path)?.as_text()
 }
 
-/// The digits behind the last colon, which have been read as a port.
+/// The digits after the last colon, which have been parsed as a port.
 fn port_of<'a>(text: &Cow<'a, str>) -> Value<'a> {
     Value::Raw(part_of(
         text,
@@ -387,7 +386,7 @@ fn label(value: &Value<'_>, names: &[(i64, &'static str)]) -> Option<&'static st
         .map(|(_, name)| *name)
 }
 
-/// Converts in place; lists element by element, and all of it or nothing.
+/// Converts a value in place. A list is converted element by element, completely or not at all.
 fn convert<'a>(
     document: &mut Document<'a>,
     path: &Path,
@@ -407,5 +406,5 @@ fn integer<'a>(value: &mut Value<'a>) -> Result<Value<'a>, Fault> {
     text_form::plain(value)
         .parse::<i64>()
         .map(Value::number)
-        .map_err(|_| "this is no whole number")
+        .map_err(|_| "this is not a whole number")
 }

@@ -1,4 +1,4 @@
-//! The stages, one after the other, over one event.
+//! Runs all stages over one event.
 
 use lockgate_plugin::json;
 
@@ -13,10 +13,10 @@ use crate::rules::{Active, READY_INTAKE, Rules};
 use crate::value::{Object, Value};
 use crate::write;
 
-/// `ecs`: the version that the mapping is of.
+/// The value of `ecs`: the version of the mapping.
 const ECS_VERSION: &str = r#"{"version":"8.11.0"}"#;
 
-/// The tag that says `event.original` is wanted.
+/// The tag that requests `event.original`.
 const PRESERVE: &str = "preserve_original_event";
 
 const TELEPORT: Key = Key::of("teleport");
@@ -43,7 +43,7 @@ pub struct Mapping<L> {
 }
 
 impl<L: Lookup> Mapping<L> {
-    /// One document for one event, whatever the event is.
+    /// Maps any event to one document.
     pub fn map(&self, payload: &str) -> String {
         let mut document = Document {
             root: Indexed::with_capacity(16),
@@ -61,8 +61,8 @@ impl<L: Lookup> Mapping<L> {
             }),
         );
         if self.preserve_original || !complete {
-            // An event that could not be mapped keeps its text in any case, and says so from 1.6 on
-            // (V7).
+            // An event that could not be mapped always keeps its text, and from 1.6 on has a tag
+            // that says so (V7).
             event(&mut root).put(ORIGINAL, Value::text(payload));
             if self.preserve_original || self.rules.later {
                 root.put(TAGS, Value::List(vec![Value::text(PRESERVE)]));
@@ -80,7 +80,7 @@ impl<L: Lookup> Mapping<L> {
         )
     }
 
-    /// `false`: a stage failed after which nothing more is done, not even the clean-up.
+    /// Returns false if a stage failed after which nothing more is done, not even the clean-up.
     fn stages<'a>(&self, document: &mut Document<'a>, payload: &'a str) -> bool {
         let machine = Machine {
             rules: &self.rules,
@@ -97,7 +97,7 @@ impl<L: Lookup> Mapping<L> {
         for field in json::fields(payload) {
             let Ok(field) = field else {
                 document.audit.clear();
-                fail(document, "E04", "the event is no JSON object");
+                fail(document, "E04", "the event is not a JSON object");
                 return false;
             };
             let name = Name::of_field(&field);
@@ -131,7 +131,7 @@ impl<L: Lookup> Mapping<L> {
             fail_at(document, row, fault);
             return false;
         }
-        // Whatever ends the enrichment ends it silently.
+        // A failure of the enrichment is silent.
         let _ = enrich(document, &self.rules, &self.lookup, action);
         if self.rules.mended {
             single_outcome(&mut document.root);
@@ -139,7 +139,8 @@ impl<L: Lookup> Mapping<L> {
         true
     }
 
-    /// `event.category`, `event.type`, and what the event's code says of its outcome.
+    /// Sets `event.category`, `event.type`, and `event.outcome` as far as the event's code
+    /// determines it.
     fn categorise(&self, document: &mut Document<'_>, action: Option<&str>) {
         let event = event(&mut document.root);
         let code = event.get(CODE).and_then(|code| code.as_text());
@@ -158,7 +159,7 @@ impl<L: Lookup> Mapping<L> {
     }
 }
 
-/// `event`, which nothing but this file makes.
+/// The object `event`, which only this file creates.
 fn event<'d, 'a>(root: &'d mut Indexed<'a>) -> &'d mut Object<'a> {
     if root.position(EVENT).is_none() {
         root.push(EVENT.into(), Value::Object(Object::default()));
@@ -191,7 +192,7 @@ fn fail(document: &mut Document<'_>, rule: &str, fault: &str) {
     event(root).put(KIND, Value::text("pipeline_error"));
 }
 
-/// Q7: one word and no list; who failed did not succeed.
+/// Q7: a single value, not a list. A failure outweighs a success.
 fn single_outcome(root: &mut Indexed<'_>) {
     let event = event(root);
     let Some(words) = event.get(OUTCOME).and_then(Value::as_list) else {

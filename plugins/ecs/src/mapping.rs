@@ -1,12 +1,13 @@
-//! The mapping. **This is the file to edit**: a row here is a fact about one field of Teleport's.
+//! The mapping. **This is the file to edit**: each row is a fact about one field of Teleport's
+//! events.
 //!
-//! Rows run from top to bottom, and only those whose field is in the event. A path with a dot in
-//! front is inside `teleport.audit`, where the whole event stands at first; the others are paths of
-//! the document. What no row names stays where it is, under `teleport.audit`.
+//! Rows run from top to bottom, but only those whose field is in the event. A path that begins with
+//! a dot is inside `teleport.audit`, which at first contains the whole event; other paths are those
+//! of the document. Fields without a row stay under `teleport.audit`.
 //!
-//! Rule ids (`G027`) are those of the mapping's specification, and of the error messages. Where a
-//! row was changed by a later version of Elastic's integration (`V`) or is odd (`Q`), the README
-//! says how.
+//! Rule ids (`G027`) are those of the mapping's specification, and of the error messages. The
+//! README explains the rows that a later version of Elastic's integration changed (`V`) and the odd
+//! ones (`Q`).
 
 use crate::row::Op::*;
 use crate::row::Test::*;
@@ -22,10 +23,10 @@ pub const INTAKE: &[Row] = &[
     row("E10", Move, ".ei", "event.sequence"),
 ];
 
-/// Fields with one meaning each, by what they belong to.
+/// Fields with one meaning each, grouped by topic.
 pub const GROUPS: &[Row] = &[
-    // Session, actor, impersonation
-    // V5: labels first, so that nothing that fails later can leave them where they are.
+    // Session, actor, impersonation V5: labels first, so that a later failure cannot leave them
+    // behind.
     row("V5", TryMove, ".kubernetes_labels", ".kubernetes.labels").later(),
     row("V5", TryMove, ".kube_labels", ".kubernetes.labels").later(),
     row("V5", TryMove, ".server_labels", ".server.labels").later(),
@@ -86,7 +87,7 @@ pub const GROUPS: &[Row] = &[
     row("V4", TryMove, ".addr aside", ".addr").later(),
     row("G034", Move, ".proto", "network.protocol"),
     row("G035", Move, ".user_agent", "user_agent"),
-    // It reads what G035 has moved.
+    // Reads the field that G035 has moved.
     row("G036", UserAgent, ".user_agent", "user_agent"),
     // Kubernetes and pod
     row("G037", Set("kubernetes"), "", "orchestrator.type").only(Has(".kubernetes_cluster")),
@@ -256,7 +257,7 @@ pub const GROUPS: &[Row] = &[
     row("G102", Move, ".dst_addr", "destination.address"),
     row("G103", Int, ".dst_port", ".dst_port"),
     row("G104", Move, ".dst_port", "destination.port"),
-    // Q2: meant for `session.network`, but every `version` ends in network.type.
+    // Q2: meant for `session.network`, but applies to every `version`.
     row("G105", Move, ".version", ".network.tcp_version").quirk("Q2"),
     row("G105", Move, ".version", ".network.tcp_version")
         .only(Action("session.network"))
@@ -463,7 +464,7 @@ pub const GROUPS: &[Row] = &[
     row("G184", Set("aws"), "", "cloud.provider").only(Has(".db_aws_region")),
     row("G185", Move, ".db_aws_region", "cloud.region").first(),
     row("G185", Claim, ".db_aws_region", "cloud.region").later(),
-    // Q14: Teleport sends no `redshift_cluster_id`.
+    // Q14: Teleport does not send `redshift_cluster_id`.
     row("G186", Set("aws"), "", "cloud.provider")
         .only(Has(".redshift_cluster_id"))
         .quirk("Q14")
@@ -524,8 +525,8 @@ pub const GROUPS: &[Row] = &[
         ".statement_name",
         ".database.postgres.statement_name",
     ),
-    // Q3: the original has a row of its own for the query of an audit query, after this one has
-    // taken it.
+    // Q3: Elastic's integration has another row for the query of an audit query, after this one has
+    // moved it.
     row("G201", Move, ".query", ".audit_query.query")
         .only(Action("secreports.audit.query.run"))
         .mended("Q3"),
@@ -596,8 +597,8 @@ pub const GROUPS: &[Row] = &[
     row("G237", Set("MACOS"), "", ".device.os_type").only(Number(".device.os_type", 2)),
     row("G238", Set("WINDOWS"), "", ".device.os_type").only(Number(".device.os_type", 3)),
     row("G239", Delete, ".os_type", "").only(Has(".device.os_type")),
-    // Q5: the rows above read a number where it has not been moved to yet; only a nested `device`
-    // has it there.
+    // Q5: the rows above read a number at a path to which it has not been moved yet; only a nested
+    // `device` has it there.
     row("G240", Label(OS), ".os_type", ".device.os_type").mended("Q5"),
     row("G240", Str, ".os_type", ".os_type"),
     row("G241", Move, ".os_type", ".device.os_type").only(No(".device.os_type")),
@@ -883,7 +884,7 @@ pub const GROUPS: &[Row] = &[
     row("G324", Move, ".args", ".database.spanner.rpc.args"),
 ];
 
-/// Names that mean something else elsewhere, after everything specific had its turn.
+/// Names with other meanings elsewhere, after all specific rows.
 pub const LEFTOVERS: &[Row] = &[
     row("L01", Move, ".method", "http.request.method"),
     row("L02", TryMove, ".path", "url.path"),
@@ -913,7 +914,7 @@ pub const LEFTOVERS: &[Row] = &[
     row("L13", Delete, ".error", ""),
 ];
 
-/// SFTP's operations. 0 INVALID and 1 OPEN never get here, see Q1.
+/// SFTP's operations. 0 INVALID and 1 OPEN never occur here, see Q1.
 const SFTP: &[(i64, &str)] = &[
     (0, "INVALID"),
     (1, "OPEN"),
@@ -937,7 +938,7 @@ const SFTP: &[(i64, &str)] = &[
     (19, "LINK"),
 ];
 
-/// What a request to Elasticsearch or OpenSearch does.
+/// The actions of requests to Elasticsearch or OpenSearch.
 const SEARCH: &[(i64, &str)] = &[(0, "GENERAL"), (1, "SECURITY"), (2, "SEARCH"), (3, "SQL")];
 
 /// A trusted device's operating system.

@@ -1,9 +1,9 @@
-//! What a row of the tables can say.
+//! The rows of the tables.
 
-/// One fact of the mapping.
+/// A row: one fact of the mapping.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
-    /// The rule's id, for people.
+    /// The rule's id, for error messages.
     pub id: &'static str,
     pub op: Op,
     /// Empty for rows that write a constant.
@@ -15,15 +15,14 @@ pub struct Row {
     pub edition: Edition,
 }
 
-/// What a row does. Nothing, if its source does not exist. `Try…` and the parsers leave everything
-/// as it is where they fail; where another one fails, its stage ends, and `error.message` says
-/// which row it was.
+/// The operation of a row. It does nothing if its source does not exist. If `Try…` or a parser
+/// fails, nothing changes; if another op fails, its stage ends, and `error.message` names the row.
 #[derive(Clone, Copy, Debug)]
 pub enum Op {
-    /// Fails if the target exists or a parent of it is no object.
+    /// Fails if the target exists or one of its parents is not an object.
     Move,
     TryMove,
-    /// Moves if the target is free; else the source is deleted (V2).
+    /// Moves if the target is free, or else deletes the source (V2).
     Claim,
     Delete,
     Set(&'static str),
@@ -41,7 +40,7 @@ pub enum Op {
     /// `80x25`, written `80:25`.
     Size,
     Time,
-    /// As `Time`, but it fails on what is no time.
+    /// Like `Time`, but fails if the text is not a time.
     Timestamp,
     Uri,
     Json,
@@ -49,24 +48,24 @@ pub enum Op {
     Int,
     TryInt,
     Str,
-    /// A number's name; other values as text.
+    /// The name of a number; other values as text.
     Label(&'static [(i64, &'static str)]),
-    /// The same in a list.
+    /// The same for each element of a list.
     LabelList(&'static [(i64, &'static str)]),
     UserAgent,
 }
 
-/// A test that has to look inside of something that is no object fails, and so does its row. So do
-/// those of an action's parts where there is no action.
+/// A test fails, together with its row, if it has to look inside a value that is not an object, or
+/// if it needs an action and there is none.
 #[derive(Clone, Copy, Debug)]
 pub enum Test {
     Always,
-    /// There, and not null.
+    /// Exists and is not null.
     Has(&'static str),
-    /// Not there, or null.
+    /// Absent or null.
     No(&'static str),
     IsText(&'static str),
-    /// An object with nothing in it.
+    /// An empty object.
     Empty(&'static str),
     /// `true` or `false`.
     Is(&'static str, &'static str),
@@ -78,7 +77,7 @@ pub enum Test {
     ActionContains(&'static str),
 }
 
-/// Which configurations a row is part of. All, if nothing is said.
+/// The configurations that a row belongs to. All by default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Edition {
     /// `Some(false)`: `compat = "0.1.0"`; `Some(true)`: `compat = "1.6"`.
@@ -121,7 +120,7 @@ pub const fn kinds(actions: &'static [&'static str], values: &'static [&'static 
 }
 
 impl Row {
-    /// One more test; at most two.
+    /// Adds a test. At most two.
     pub const fn only(mut self, test: Test) -> Row {
         let free = if matches!(self.only[0], Test::Always) {
             0
@@ -160,7 +159,7 @@ impl Row {
         self
     }
 
-    /// The dotted key that stands in the event as it is.
+    /// The literal key with dots.
     pub const fn literal_key(&self) -> Option<&'static str> {
         match self.op {
             Op::Undot => Some(self.from.split_at(1).1),
@@ -170,7 +169,7 @@ impl Row {
 }
 
 impl Test {
-    /// It fails where there is no action.
+    /// Whether the test fails if there is no action.
     pub fn needs_action(self) -> bool {
         matches!(
             self,
@@ -178,7 +177,7 @@ impl Test {
         )
     }
 
-    /// What it looks at; empty where that is no path.
+    /// The path that it tests. Empty if it does not test a path.
     pub const fn path(self) -> &'static str {
         match self {
             Test::Has(path) | Test::No(path) | Test::IsText(path) | Test::Empty(path) => path,

@@ -1,5 +1,5 @@
-//! The tables, made ready: paths as numbers when this is compiled, and for one configuration which
-//! rows a key sets off, and the kinds of an event type.
+//! The prepared tables: paths as numbers, at compile time, and for one configuration the rows that
+//! a key triggers and the kinds of each event type.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -15,9 +15,9 @@ pub struct Ready {
     pub row: &'static Row,
     pub from: Path,
     pub to: Path,
-    /// What its tests look at.
+    /// The paths of its tests.
     pub only: [Path; 2],
-    /// The keys of the event without which the row would do nothing.
+    /// The keys that trigger the row: without them it does nothing.
     triggers: [Option<Key>; 3],
 }
 
@@ -42,18 +42,18 @@ pub struct Rules {
     pub later: bool,
     /// `quirks = false`.
     pub mended: bool,
-    /// Rows that fail where there is no action, whatever else is there.
+    /// Rows that fail if there is no action.
     without_action: Active,
-    /// The rows that keys set off, key by key.
+    /// The rows that keys trigger, key by key.
     woken: Vec<u16>,
-    /// Where in `woken` those of each key begin.
+    /// Start of each key's rows in `woken`.
     starts: Vec<u16>,
-    /// There are few event types, and looking one up in the tables takes longer than all the rest.
+    /// A cache. There are few event types, and searching the tables takes longer than all the rest.
     kinds: RefCell<BTreeMap<String, (Words, Words)>>,
 }
 
-/// Event types that are remembered at most: their names are foreign.
-const REMEMBERED: usize = 512;
+/// Most cached event types, because their names are foreign.
+const CACHE_MAX: usize = 512;
 
 impl Rules {
     pub fn new(later: bool, mended: bool) -> Rules {
@@ -94,7 +94,7 @@ impl Rules {
         }
     }
 
-    /// Sets off the rows of a key.
+    /// Activates the rows of a key.
     #[inline]
     pub fn wake(&self, key: Key, active: &mut Active) {
         let of = |key: usize| usize::from(self.starts[key]);
@@ -103,7 +103,7 @@ impl Rules {
         }
     }
 
-    /// Sets off what fails in an event that has no action.
+    /// Activates the rows that fail without an action.
     pub fn wake_without_action(&self, active: &mut Active) {
         for (word, more) in active.0.iter_mut().zip(self.without_action.0) {
             *word |= more;
@@ -125,7 +125,7 @@ impl Rules {
         };
         let found = (find(CATEGORIES), find(TYPES));
         let mut kinds = self.kinds.borrow_mut();
-        if kinds.len() < REMEMBERED {
+        if kinds.len() < CACHE_MAX {
             kinds.insert(action.to_owned(), found);
         }
         found
@@ -160,8 +160,7 @@ impl Ready {
     }
 }
 
-/// A test of a key itself says nothing about a source that is not there; one of what is inside it
-/// may fail.
+/// A test of a key itself cannot fail; a test inside it can, even if the source is absent.
 const fn tested(path: &Path, no_source: bool) -> Option<Key> {
     if path.inside && (path.length() > 1 || no_source) {
         path.first()
@@ -212,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_tables_fit_and_every_row_can_be_set_off() {
+    fn the_tables_fit_and_every_row_can_be_triggered() {
         for (later, mended) in [(false, false), (false, true), (true, false), (true, true)] {
             let rules = Rules::new(later, mended);
             assert!(rules.rows.len() < 512, "{}", rules.rows.len());
@@ -226,7 +225,7 @@ mod tests {
                 let key = ready
                     .triggers()
                     .next()
-                    .unwrap_or_else(|| panic!("nothing sets off {}", row.id));
+                    .unwrap_or_else(|| panic!("nothing triggers {}", row.id));
                 let mut active = Active::default();
                 rules.wake(key, &mut active);
                 assert_eq!(active.next(number, number + 1), Some(number), "{}", row.id);

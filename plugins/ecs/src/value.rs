@@ -1,4 +1,4 @@
-//! A light tree: what no rule looks into stays as it stands in the payload.
+//! A lazy tree: values that no rule inspects stay as text of the payload.
 
 use std::borrow::Cow;
 
@@ -9,18 +9,17 @@ use crate::keys::{Key, Name};
 /// A JSON value.
 #[derive(Clone, Debug)]
 pub enum Value<'a> {
-    /// As it is written. Foreign text is borrowed from the payload; what the mapper itself writes
-    /// here is a number.
+    /// Unparsed text, borrowed from the payload, or a number that the mapper wrote.
     Raw(Cow<'a, str>),
     /// A string, unescaped.
     Text(Cow<'a, str>),
     List(Vec<Value<'a>>),
-    /// A list of words of the tables.
+    /// A list of words from the tables.
     Words(&'static [&'static str]),
     Object(Object<'a>),
 }
 
-/// Members in no order that means anything.
+/// Members in arbitrary order.
 #[derive(Clone, Debug, Default)]
 pub struct Object<'a> {
     pub members: Vec<(Name<'a>, Value<'a>)>,
@@ -39,8 +38,8 @@ impl<'a> Value<'a> {
         Value::Raw(Cow::Owned(number.to_string()))
     }
 
-    /// Foreign JSON that `serde_json` has accepted, unfolded all the way: it may hold a key twice,
-    /// and then the last one counts.
+    /// Foreign JSON that `serde_json` has accepted, completely parsed. Of duplicate keys, the last
+    /// one wins.
     pub fn unfolded(value: &serde_json::Value, written: &str) -> Value<'a> {
         match value {
             serde_json::Value::String(text) => Value::text(text.clone()),
@@ -58,15 +57,15 @@ impl<'a> Value<'a> {
                 for field in json::fields(written).flatten() {
                     let key = field.key();
                     if let Some(value) = members.get(key.as_ref()) {
-                        // Of equal keys the last is the one that `value` is of; for the others the
-                        // written text is all there is.
+                        // `value` contains only the last of equal keys; for the others there is
+                        // only the text.
                         let value = Value::unfolded(value, field.value);
                         object.put_named(Name::of(key.into_owned()), value);
                     }
                 }
                 Value::Object(object)
             }
-            // As it is written: a number may have more digits than fit into any machine type.
+            // Kept as text: a number may have more digits than any machine type.
             _ => Value::Raw(Cow::Owned(written.trim().to_owned())),
         }
     }
@@ -75,7 +74,7 @@ impl<'a> Value<'a> {
         matches!(self, Value::Raw(written) if written == "null")
     }
 
-    /// What a string says; `None` for anything else.
+    /// The content of a string; `None` for other values.
     pub fn as_text(&self) -> Option<Cow<'a, str>> {
         match self {
             Value::Raw(Cow::Borrowed(written)) => json::text(written),
@@ -87,7 +86,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// A number, `true`, `false` or `null` as it is written.
+    /// A number, `true`, `false` or `null` as text.
     pub fn as_plain(&self) -> Option<&str> {
         match self {
             Value::Raw(written) if !written.starts_with(['"', '[', '{']) => Some(written),
@@ -104,7 +103,7 @@ impl<'a> Value<'a> {
             .ok()
     }
 
-    /// The members, if this is an object: one level is unfolded if none has looked into it yet.
+    /// The members of an object. Parses one level on the first access.
     pub fn as_object(&mut self) -> Option<&mut Object<'a>> {
         if let Value::Raw(written) = self {
             if !written.starts_with('{') {
@@ -147,7 +146,7 @@ impl<'a> Value<'a> {
         }
     }
 
-    /// The same without borrowing. Only ever called on text as it is written.
+    /// The same without borrowing. Called only for unparsed text.
     fn owned<'b>(self) -> Value<'b> {
         match self {
             Value::Raw(written) => Value::Raw(Cow::Owned(written.into_owned())),
@@ -160,8 +159,7 @@ impl<'a> Value<'a> {
 }
 
 impl<'a> Object<'a> {
-    /// The members of an object as it is written; the host guarantees that no key stands there
-    /// twice.
+    /// Parses the members of an object. The host guarantees that keys are unique.
     pub fn of(written: &'a str) -> Object<'a> {
         let member = |field| (Name::of_field(&field), Value::raw(field.value));
         Object {
@@ -190,7 +188,7 @@ impl<'a> Object<'a> {
             .position(|(name, _)| matches!(name, Name::Known(known) if *known == key))
     }
 
-    /// Writes over what is there.
+    /// Replaces an existing value.
     pub fn put(&mut self, key: Key, value: Value<'a>) {
         match self.get(key) {
             Some(place) => *place = value,
@@ -198,7 +196,7 @@ impl<'a> Object<'a> {
         }
     }
 
-    /// The same by name.
+    /// Like `put`, by name.
     pub fn put_named(&mut self, name: Name<'a>, value: Value<'a>) {
         match self.members.iter_mut().find(|(known, _)| *known == name) {
             Some((_, place)) => *place = value,
@@ -217,7 +215,7 @@ impl<'a> Object<'a> {
     }
 }
 
-/// `part` of `text`, borrowed from where `text` is borrowed from.
+/// `part` of `text`, with the same borrow as `text`.
 pub fn part_of<'a>(text: &Cow<'a, str>, part: &str) -> Cow<'a, str> {
     let start = part.as_ptr().addr().wrapping_sub(text.as_ptr().addr());
     match text {

@@ -1,16 +1,15 @@
-//! Writing the document, and the clean-up that goes with it: null, `""`, `{}` and `[]` vanish, in
-//! lists too.
+//! Writes the document and cleans it up: removes null, `""`, `{}` and `[]`, also in lists.
 
 use lockgate_plugin::json;
 
 use crate::keys::Name;
 use crate::value::{Object, Value};
 
-/// How deeply a document may be nested: no deeper than an event's payload. What lies deeper is
-/// written as a string of its JSON.
+/// Deepest nesting of a document, which is that of an event's payload. Deeper values are written as
+/// strings of JSON.
 const DEPTH: usize = 128;
 
-/// The document as JSON. `clean`: without what is empty.
+/// The document as JSON. `clean`: without empty values.
 pub fn document(object: &Object<'_>, clean: bool, capacity: usize) -> String {
     let mut out = String::with_capacity(capacity);
     write_object(&mut out, object, clean, 1);
@@ -20,7 +19,7 @@ pub fn document(object: &Object<'_>, clean: bool, capacity: usize) -> String {
     out
 }
 
-/// Writes nothing where nothing is left.
+/// Writes a value, or nothing if the clean-up leaves nothing.
 fn write(out: &mut String, value: &Value<'_>, clean: bool, depth: usize) {
     match value {
         Value::List(_) | Value::Words(_) | Value::Object(_) if depth > DEPTH => {
@@ -60,7 +59,7 @@ fn write_object(out: &mut String, object: &Object<'_>, clean: bool, depth: usize
     let mut any = false;
     for (key, value) in &object.members {
         let name = |out: &mut String| match key {
-            // Those have nothing that needs an escape.
+            // These words need no escapes.
             Name::Known(key) => {
                 out.push('"');
                 out.push_str(key.name());
@@ -76,7 +75,7 @@ fn write_object(out: &mut String, object: &Object<'_>, clean: bool, depth: usize
     close(out, start, any, clean, '}');
 }
 
-/// A text as a JSON string: most have nothing in them that needs an escape.
+/// Writes a JSON string. Most texts need no escapes.
 fn quote(out: &mut String, text: &str) {
     const EACH: u64 = u64::MAX / 255;
     const HIGH: u64 = EACH << 7;
@@ -103,7 +102,7 @@ fn quote(out: &mut String, text: &str) {
     }
 }
 
-/// Writes a comma, a name and a value, or takes them back where the value writes nothing.
+/// Writes a comma, a name and a value, or nothing if the value writes nothing.
 fn member(
     out: &mut String,
     comma: bool,
@@ -140,21 +139,21 @@ fn write_raw(out: &mut String, written: &str, clean: bool, depth: usize) {
     }
 }
 
-/// What stands open while nested JSON is copied.
+/// An open object or list while nested JSON is copied.
 struct Open {
-    /// Where in the output it begins, with the comma and the key before it.
+    /// Its start in the output, including the comma and the key before it.
     start: usize,
-    /// It has a member already.
+    /// Whether it has a member.
     any: bool,
     object: bool,
 }
 
-/// Copies an object or a list in one pass, however deep it is.
+/// Copies an object or a list of any depth in one pass.
 fn nested(out: &mut String, written: &str, clean: bool, depth: usize) {
     let bytes = written.as_bytes();
     let mut open: Vec<Open> = Vec::with_capacity(8);
     let mut at = 0;
-    // Where the member begins in the output whose key has been written.
+    // Start in the output of the member whose key has been written.
     let mut keyed = None;
     while let Some(&byte) = bytes.get(at) {
         match byte {
@@ -229,13 +228,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_empty_vanishes() {
+    fn empty_values_are_removed() {
         let check = |written: &str, expected: &str| {
             let object = Object {
                 members: vec![("x".into(), Value::raw(written))],
             };
             assert_eq!(document(&object, true, 0), expected, "{written}");
-            // The same when a rule has looked inside.
+            // The same after a rule has inspected them.
             let mut value = Value::raw(written);
             let _ = (value.as_object().is_some(), value.as_list().is_some());
             assert_eq!(
@@ -270,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_too_deep_is_written_as_text() {
+    fn values_nested_too_deeply_are_written_as_text() {
         let written = format!("{}7{}", "[".repeat(130), "]".repeat(130));
         let expected = format!(r#"{{"x":{}"[[[7]]]"{}}}"#, "[".repeat(127), "]".repeat(127));
         let object = Object {

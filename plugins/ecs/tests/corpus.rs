@@ -1,12 +1,12 @@
-//! What fuzzing found worth keeping, one input for each place of the code it reaches:
-//! `corpus/payloads.ndjson`, each line a payload as a JSON string, mapped here in every
-//! configuration. `fuzz/README.md` says how it is written anew.
+//! Maps the corpus of the fuzzer in every configuration. Each line of `corpus/payloads.ndjson` is a
+//! payload as a JSON string, and each reaches new code. `fuzz/README.md` explains how to regenerate
+//! it.
 
 #[path = "support/promise.rs"]
 mod promise;
 
 #[test]
-fn what_fuzzing_found_keeps_the_promise() {
+fn inputs_of_the_fuzz_corpus_keep_all_guarantees() {
     let mappings = promise::mappings();
     let mut payloads = 0;
     for line in include_str!("corpus/payloads.ndjson").lines() {

@@ -1,4 +1,4 @@
-//! The documents of Elastic's own tests, where that folder is at hand. Nothing of it is part of
+//! Compares with the documents of Elastic's own tests, if they are available. They are not part of
 //! this project.
 
 mod support;
@@ -9,7 +9,7 @@ use ecs::{Compat, Config};
 use serde_json::Value;
 
 #[test]
-fn every_document_of_elastics_tests_is_made_exactly() {
+fn every_document_of_elastics_tests_is_reproduced_exactly() {
     let Some(shared) = support::shared() else {
         return;
     };
@@ -50,7 +50,7 @@ fn every_document_of_elastics_tests_is_made_exactly() {
 }
 
 #[test]
-fn uris_are_read_as_by_java() {
+fn uris_of_elastics_tests_are_parsed_like_in_java() {
     let Some(shared) = support::shared() else {
         return;
     };

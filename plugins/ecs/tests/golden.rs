@@ -1,9 +1,9 @@
-//! Documents of our own, one of every event type that Teleport's list has: `golden/events.ndjson`
-//! line by line to `golden/documents.ndjson`, and what the other configurations make of some of
-//! them, in `golden/editions.ndjson`.
+//! Golden documents: `golden/events.ndjson` has one event of every type in Teleport's list,
+//! `golden/documents.ndjson` their documents line by line, and `golden/editions.ndjson` the
+//! documents of other configurations for some of them.
 //!
-//! After a change that is meant: `LOCKGATE_BLESS=1 cargo test -p lockgate-plugin-ecs --test
-//! golden`, and read the difference.
+//! After an intended change, run `LOCKGATE_BLESS=1 cargo test -p lockgate-plugin-ecs --test
+//! golden`, and review the difference.
 
 mod support;
 
@@ -15,12 +15,12 @@ use ecs::Config;
 use ecs::mapper::Mapping;
 use serde_json::{Value, json};
 
-fn folder() -> PathBuf {
+fn dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
 }
 
 fn read(name: &str) -> String {
-    fs::read_to_string(folder().join(name)).unwrap_or_default()
+    fs::read_to_string(dir().join(name)).unwrap_or_default()
 }
 
 fn mapping(with: &Value) -> Mapping<support::Table> {
@@ -35,7 +35,7 @@ fn check(name: &str, found: &[Value]) {
         found
             .iter()
             .for_each(|line| writeln!(text, "{line}").unwrap());
-        fs::write(folder().join(name), text).unwrap();
+        fs::write(dir().join(name), text).unwrap();
         return;
     }
     let expected: Vec<Value> = read(name)
@@ -64,7 +64,7 @@ fn every_event_type_becomes_the_document_that_was_reviewed() {
 }
 
 #[test]
-fn editions_differ_where_they_say() {
+fn editions_give_the_reviewed_documents() {
     let found: Vec<Value> = read("editions.ndjson")
         .lines()
         .map(|line| {

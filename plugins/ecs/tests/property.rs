@@ -1,4 +1,4 @@
-//! Any JSON object in: a document out, and nothing of the event is lost but what a row says.
+//! Any JSON object gives a document, and no value is lost except those that a row deletes.
 //!
 //! 20,000 events; `PROPTEST_CASES=1000000 cargo test --release -p lockgate-plugin-ecs --test
 //! property` for more.
@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use serde_json::Value;
 
-/// Names that rows know, and some of nobody's.
+/// Names from the rows, and some unknown ones.
 fn key() -> impl Strategy<Value = String> {
     let rows = INTAKE.iter().chain(GROUPS).chain(LEFTOVERS);
     let paths = rows
@@ -26,7 +26,7 @@ fn key() -> impl Strategy<Value = String> {
         .map(str::to_owned)
         .collect();
     names.retain(|name| name != "addr aside");
-    // Where rows write to, too: an event may hold that already.
+    // Also targets of rows, because an event may already contain them.
     names.extend(
         [
             "database",
@@ -46,7 +46,7 @@ fn key() -> impl Strategy<Value = String> {
     prop::sample::select(names)
 }
 
-/// Texts that parsers look for, each with a number that tells it from all others.
+/// Texts that parsers look for, each with a unique number.
 fn leaf() -> impl Strategy<Value = Value> {
     prop_oneof![
         4 => any::<u32>().prop_map(|n| Value::from(format!("v{n:010}"))),
@@ -144,7 +144,7 @@ fn holds(promise: Result<(), String>) -> Result<(), TestCaseError> {
     promise.map_err(TestCaseError::fail)
 }
 
-/// What the host would never let through must not be a trap either.
+/// Even payloads that the host would never pass must not cause a trap.
 #[test]
 fn foreign_text_never_panics() {
     let piece = prop_oneof![
@@ -185,7 +185,7 @@ fn foreign_text_never_panics() {
     }
 }
 
-/// A text that may be in the way of any parser.
+/// A text that may confuse any parser.
 #[test]
 fn odd_texts_in_known_fields_never_panic() {
     let config = ProptestConfig {
@@ -216,14 +216,14 @@ fn odd_texts_in_known_fields_never_panic() {
 }
 
 #[test]
-fn only_the_named_rows_lose_what_they_read() {
+fn only_the_listed_rows_lose_values() {
     for row in INTAKE.iter().chain(GROUPS).chain(LEFTOVERS) {
         if matches!(row.op, Op::Delete | Op::Claim) {
             let key = row.from.trim_start_matches('.');
             let known = MAY_GO.contains(&key)
                 || MAY_COLLIDE.contains(&key)
                 || MAY_COLLIDE.contains(&key.split('.').next().unwrap());
-            // What these delete stands somewhere else already, or says nothing.
+            // The values that these rows delete exist elsewhere, or have no meaning.
             let copied = matches!(row.id, "L13" | "G108");
             assert!(
                 known || copied || matches!(row.only[0], Test::Empty(_)),

@@ -3,14 +3,14 @@ use std::fmt;
 use lockgate_plugin::json::{self, Malformed};
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Unexpected, Visitor};
 
-/// A field that is equal to one of some values.
+/// A condition: a field must equal one of some values.
 #[derive(Clone, Debug)]
 pub struct Condition {
     pub path: String,
     pub values: Values,
 }
 
-/// What an operator wrote for a field: one value, or a list of them.
+/// The values that an operator wrote for a field: one, or a list.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Values(Vec<Scalar>);
 
@@ -26,7 +26,7 @@ pub enum Scalar {
 // === impl Condition ===
 
 impl Condition {
-    /// Whether it holds for an event, in one pass over the payload that ends at the field.
+    /// Whether the condition holds for an event. Scans the payload once, up to the field.
     pub fn holds(&self, payload: &str) -> Result<bool, Malformed> {
         match json::find(payload, &self.path)? {
             None => Ok(false),
@@ -50,7 +50,7 @@ impl Values {
         self.0.is_empty()
     }
 
-    /// Whether a written JSON value is equal to one of them.
+    /// Whether a JSON value equals one of them.
     fn contain(&self, written: &str) -> bool {
         self.0.iter().any(|scalar| scalar.is(written))
     }
@@ -121,12 +121,13 @@ impl<'de> Visitor<'de> for Reader {
 // === impl Scalar ===
 
 impl Scalar {
-    /// Whether it is what a written JSON value says.
+    /// Whether a JSON value equals this value.
     fn is(&self, written: &str) -> bool {
         match self {
             Scalar::Text(text) => json::text(written).is_some_and(|said| said == *text),
             Scalar::Bool(value) => written == if *value { "true" } else { "false" },
-            // Exact between whole numbers: beyond 2^53 several of them are one and the same double.
+            // Compares whole numbers exactly, because beyond 2^53 several of them have the same
+            // double.
             Scalar::Integer(value) => match written.parse::<i128>() {
                 Ok(whole) => whole == *value,
                 Err(_) => number(written).is_some_and(|number| number == *value as f64),

@@ -12,14 +12,14 @@
 //! ```
 //!
 //! - Event types are matched whole.
-//! - A condition holds where the field is equal to one of the values; a list, where one of its
-//!   elements is. Texts, numbers, `true` and `false` are compared as such: `5` is not `"5"`. A
-//!   field that is absent or `null` is equal to nothing. A path is a literal key first
-//!   (`addr.remote`) and then nesting (`server_labels.env`).
-//! - `skip-session-types` does not concern the audit log, where the same types may stand
+//! - A condition holds if the field equals one of the values or, for a list, if one of its elements
+//!   does. Texts, numbers, `true` and `false` are distinct: `5` does not equal `"5"`. An absent
+//!   field or `null` equals no value. A path is a literal key first (`addr.remote`) and then
+//!   nesting (`server_labels.env`).
+//! - `skip-session-types` does not apply to the audit log, where the same types may occur
 //!   (`session.start` is in both).
-//! - `only`, `skip` and `skip-session-types` are applied by the host, before any call: without
-//!   conditions this stage costs nothing.
+//! - The host applies `only`, `skip` and `skip-session-types` before any call, so a stage without
+//!   conditions costs nothing.
 
 mod conditions;
 
@@ -30,7 +30,7 @@ use serde::Deserialize;
 
 pub use conditions::{Condition, Scalar, Values};
 
-/// As many reasons fit in a setup.
+/// Most reasons in a setup.
 const CONDITIONS_MAX: usize = 64;
 
 /// The operator's `with` table.
@@ -57,7 +57,7 @@ fn session_types() -> Vec<String> {
 /// The configured filter.
 #[derive(Debug)]
 pub struct FieldFilter {
-    /// All must hold. With each, the index of the reason to drop.
+    /// All must hold. Each has the index of its reason to drop.
     wanted: Vec<(u32, Condition)>,
     /// None may hold.
     unwanted: Vec<(u32, Condition)>,
@@ -106,8 +106,8 @@ impl Filter for FieldFilter {
 impl FieldFilter {
     /// Why an event is dropped, as an index into the setup's reasons; `None` keeps it.
     ///
-    /// Of types it knows nothing: the host has applied them before. An event whose payload cannot
-    /// be read is kept, for a filter must not lose what it does not understand.
+    /// Does not check types: the host has done so. An event whose payload cannot be parsed is kept,
+    /// because a filter must not lose events.
     pub fn drop_reason(&self, payload: &str) -> Option<u32> {
         let holds = |condition: &Condition| condition.holds(payload).ok();
         let missed = self
@@ -143,7 +143,7 @@ fn problems(config: &Config) -> Vec<ConfigIssue> {
         for (index, event_type) in types.iter().enumerate() {
             if event_type.is_empty() || event_type.contains('*') {
                 let message = format!(
-                    "`{event_type}` is no event type: types are matched whole, without wildcards."
+                    "`{event_type}` is not an event type: types are matched whole, without wildcards."
                 );
                 issues.push(ConfigIssue::new(format!("{name}[{index}]"), message));
             }
@@ -151,11 +151,8 @@ fn problems(config: &Config) -> Vec<ConfigIssue> {
     }
     if config.only.as_ref().is_some_and(Vec::is_empty) {
         issues.push(
-            ConfigIssue::new(
-                "only",
-                "`only` names no event type, so every event would be dropped.",
-            )
-            .help("leave `only` out"),
+            ConfigIssue::new("only", "`only` is empty, so every event would be dropped.")
+                .help("leave `only` out"),
         );
     }
     for (name, table) in [("where", &config.r#where), ("except", &config.except)] {
@@ -169,11 +166,8 @@ fn problems(config: &Config) -> Vec<ConfigIssue> {
             if values.is_empty() {
                 let key = config::join(name, path);
                 issues.push(
-                    ConfigIssue::new(
-                        &key,
-                        format!("`{key}` lists no value, so it can never hold."),
-                    )
-                    .help(format!("{key} = [\"…\"]")),
+                    ConfigIssue::new(&key, format!("`{key}` is empty, so it can never hold."))
+                        .help(format!("{key} = [\"…\"]")),
                 );
             }
         }
@@ -200,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn the_host_is_asked_for_no_more_than_the_configuration_needs() {
+    fn the_setup_requests_only_what_the_configuration_needs() {
         for (with, access) in [
             (
                 r#"{"skip":["print"],"skip-session-types":[]}"#,
@@ -277,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn an_event_that_cannot_be_read_is_kept() {
+    fn an_event_that_cannot_be_parsed_is_kept() {
         let (filter, _) = configure(r#"{"where":{"user":"bob"},"except":{"code":"x"}}"#);
         assert_eq!(filter.drop_reason(r#"{"a":"#), None);
     }
@@ -287,9 +281,9 @@ mod tests {
         assert_eq!(
             test::issues::<FieldFilter>(r#"{"only":[],"skip":["session.*"],"where":{"user":[]}}"#),
             [
-                "skip[0]: `session.*` is no event type: types are matched whole, without wildcards.",
-                "only: `only` names no event type, so every event would be dropped. (leave `only` out)",
-                r#"where.user: `where.user` lists no value, so it can never hold. (where.user = ["…"])"#,
+                "skip[0]: `session.*` is not an event type: types are matched whole, without wildcards.",
+                "only: `only` is empty, so every event would be dropped. (leave `only` out)",
+                r#"where.user: `where.user` is empty, so it can never hold. (where.user = ["…"])"#,
             ]
         );
         assert_eq!(

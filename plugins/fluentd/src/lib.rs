@@ -12,14 +12,16 @@
 //! | `with` | default | |
 //! |---|---|---|
 //! | `format` | `"array"` | `"array"`: a JSON array per request. `"object"`: one JSON object per request, as Teleport's Event Handler sends |
-//! | `time` | `"repair"` | `"repair"`: a document whose `time` Fluentd's documented `time_format` would refuse gets the event's time. `"keep"`: never touch it |
-//! | `max-events` | | at most so many documents in a request |
-//! | `max-bytes` | | at most so many bytes in a body; a larger document goes alone. Costs a copy of every document: better set `batch` in the pipeline |
+//! | `time` | `"repair"` | `"repair"`: a document whose `time` Fluentd's documented `time_format`
+//!   would refuse gets the event's time. `"keep"`: never change it |
+//! | `max-events` | | at most this many documents in a request |
+//! | `max-bytes` | | at most this many bytes in a body; a larger document is sent alone. Every
+//!   document has to be copied: prefer `batch` in the pipeline |
 //!
-//! Why it is so: Fluentd answers 200 to what its parser cannot read, and the events are lost. So
-//! bodies are always one JSON array or object, never lines of JSON. One bad `time` makes Fluentd
-//! refuse the whole request with 400, so that none is sent; a 400 that comes nevertheless is split
-//! until the one document is found.
+//! The reason: Fluentd answers 200 to bodies that its parser cannot read, and the events are lost.
+//! So bodies are always one JSON array or object, never lines of JSON. One bad `time` makes Fluentd
+//! refuse the whole request with 400, so bad times are repaired. After another 400, the request is
+//! split until the faulty document is found.
 
 mod session;
 mod time;
@@ -68,11 +70,11 @@ pub struct Fluentd {
     max_bytes: usize,
 }
 
-/// Documents that go to one path in one request.
+/// Documents that are sent to one path in one request.
 struct Group {
     path_suffix: String,
     carries: Vec<u32>,
-    /// Of the payloads that were passed, with a separator each.
+    /// Bytes of the payloads, each with a separator.
     bytes: usize,
 }
 
@@ -88,9 +90,9 @@ impl HttpSink for Fluentd {
             .iter()
             .find(|(_, max)| max.is_some())
         {
-            let message = format!("`{key}` has no meaning where a request carries one event.");
+            let message = format!("`{key}` has no meaning with one event per request.");
             return Err(vec![
-                ConfigIssue::new(*key, message).help("leave it out, or `format = \"array\"`"),
+                ConfigIssue::new(*key, message).help("leave it out, or set `format = \"array\"`"),
             ]);
         }
         let most = |max: Option<NonZeroU32>| max.map_or(usize::MAX, |max| max.get() as usize);
@@ -104,7 +106,7 @@ impl HttpSink for Fluentd {
             },
             max_bytes: most(config.max_bytes),
         };
-        // The size of a payload is known only where the payload is.
+        // The size of a payload is known only if the payload is passed.
         let access = if config.max_bytes.is_some() {
             Access::Payload
         } else {
@@ -158,8 +160,8 @@ impl HttpSink for Fluentd {
     }
 
     fn classify(&self, _: &Batch, _: &Sent, response: &Response) -> Delivery {
-        // nginx answers 400 where the client certificate is missing or not accepted: no document's
-        // fault.
+        // nginx answers 400 if the client certificate is missing or not accepted, which is not the
+        // fault of a document.
         if response.status == 400 && response.body.text().contains("SSL certificate") {
             return Delivery::Hold(response.summary());
         }
@@ -168,8 +170,8 @@ impl HttpSink for Fluentd {
 }
 
 impl Fluentd {
-    /// Which documents go together: never of both feeds, nor of two sessions. Documents already
-    /// rejected are left out.
+    /// Groups documents by request: never of both feeds, nor of two sessions. Rejected documents
+    /// are left out.
     fn groups(&self, documents: &[Document], rejected: &mut Vec<Rejection>) -> Vec<Group> {
         let mut groups: Vec<Group> = vec![];
         let mut open: BTreeMap<Option<&str>, usize> = BTreeMap::new();

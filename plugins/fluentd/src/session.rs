@@ -1,12 +1,12 @@
-/// Longer names are refused: many receivers and file systems end at 255 bytes a segment.
+/// Longest name, because many receivers and file systems allow 255 bytes per segment.
 const NAME_MAX: usize = 200;
 
-/// What stands after the operator's `session-url`: `.<session id>.log`, as Teleport's Event Handler
-/// builds it.
+/// The suffix after the operator's `session-url`: `.<session id>.log`, as in Teleport's Event
+/// Handler.
 ///
-/// Session ids are UUIDs. Of any other text what is no letter, digit, `-` or `_` is written as `~`
-/// and its bytes in hexadecimal, so that two ids never share a path and none of them leaves the
-/// path the operator chose.
+/// Session ids are UUIDs. In other texts, all characters except letters, digits, `-` and `_` are
+/// written as `~` and their bytes in hexadecimal, so that two ids never share a path, and no id can
+/// leave the operator's path.
 pub fn path_suffix(id: &str) -> Result<String, String> {
     const HEX: [u8; 16] = *b"0123456789abcdef";
     let mut suffix = String::with_capacity(id.len() + 5);
@@ -24,7 +24,7 @@ pub fn path_suffix(id: &str) -> Result<String, String> {
         }
         if suffix.len() > NAME_MAX {
             return Err(format!(
-                "the session id is longer than a path of {NAME_MAX} bytes can name"
+                "the session id is too long for a path segment of {NAME_MAX} bytes"
             ));
         }
     }

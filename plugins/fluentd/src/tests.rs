@@ -43,12 +43,12 @@ fn check(with: &str, documents: &[Document], expected: &[&str]) {
 /// The body as the host assembles it.
 fn text(body: &RequestBody, documents: &[Document]) -> String {
     let RequestBody::Parts(parts) = body else {
-        panic!("a JSON body is made of parts")
+        panic!("a JSON body consists of parts")
     };
     let part = |part: &Part| match part {
         Part::Text(text) => text.clone(),
         Part::Document(index) => documents[*index as usize].payload.clone(),
-        Part::DocumentAsString(_) => panic!("documents stand as they are"),
+        Part::DocumentAsString(_) => panic!("documents are not strings"),
         Part::Documents(joined) => {
             let payloads = joined.documents.iter();
             let payloads: Vec<_> = payloads
@@ -104,7 +104,7 @@ fn a_request_never_mixes_feeds_or_sessions() {
 }
 
 #[test]
-fn format_object_sends_one_event_a_request() {
+fn format_object_sends_one_event_per_request() {
     let p = payload(1);
     check(
         r#"{"format":"object"}"#,
@@ -137,7 +137,7 @@ fn requests_stay_within_the_operators_limits() {
 }
 
 #[test]
-fn a_bad_time_is_repaired_unless_told_otherwise() {
+fn a_bad_time_is_repaired_by_default() {
     let bad = test::document(r#"{"time":7}"#);
     check(
         "{}",
@@ -151,7 +151,7 @@ fn a_bad_time_is_repaired_unless_told_otherwise() {
 }
 
 #[test]
-fn a_document_that_cannot_be_sent_is_rejected_and_the_others_go() {
+fn a_document_that_cannot_be_sent_is_rejected_and_the_others_are_sent() {
     let p = payload(1);
     check(
         "{}",
@@ -164,13 +164,13 @@ fn a_document_that_cannot_be_sent_is_rejected_and_the_others_go() {
         &[
             &format!("|[{p},{p}]|[0, 3]"),
             "1 this is not valid JSON at byte 1",
-            "2 the session id is longer than a path of 200 bytes can name",
+            "2 the session id is too long for a path segment of 200 bytes",
         ],
     );
 }
 
 #[test]
-fn answers_are_read_as_fluentd_means_them() {
+fn answers_of_fluentd_are_classified() {
     let (sink, setup) = test::configure::<Fluentd>("{}").unwrap();
     assert_eq!(setup.inspect, lockgate_plugin::Inspect::Failures);
     let sent = Sent {
@@ -202,7 +202,7 @@ fn answers_are_read_as_fluentd_means_them() {
 }
 
 #[test]
-fn payloads_are_asked_for_only_where_they_are_needed() {
+fn payloads_are_requested_only_if_needed() {
     let payload = |with| {
         let (_, setup) = test::configure::<Fluentd>(with).unwrap();
         (setup.access, setup.time_member)
@@ -213,7 +213,7 @@ fn payloads_are_asked_for_only_where_they_are_needed() {
         payload(r#"{"max-bytes":1000}"#),
         (Access::Payload, Some("time".into()))
     );
-    // Without payloads, every body is made of documents all the same.
+    // Even without payloads, every body consists of documents.
     let documents = [audit(1), audit(2)].map(|document| Document {
         payload: String::new(),
         ..document
@@ -237,7 +237,7 @@ fn mistakes_are_reported() {
     assert_eq!(
         test::issues::<Fluentd>(r#"{"format":"object","max-bytes":100}"#),
         [
-            "max-bytes: `max-bytes` has no meaning where a request carries one event. (leave it out, or `format = \"array\"`)"
+            "max-bytes: `max-bytes` has no meaning with one event per request. (leave it out, or set `format = \"array\"`)"
         ]
     );
     assert_eq!(
@@ -247,7 +247,8 @@ fn mistakes_are_reported() {
 }
 
 proptest! {
-    /// Whatever the documents are: every index stands once, every body is valid JSON of exactly these documents, with a good time.
+    /// For any documents: every index occurs once, and every body is valid JSON of exactly these
+    /// documents, with a good time.
     #[test]
     fn every_document_arrives_once_in_valid_json(
         documents in prop::collection::vec((prop::option::of("[a-z./é]{0,3}"), "\\PC{0,10}", prop_oneof![Just("null"), Just("\"2026-01-05T08:00:00Z\""), Just("{\"time\":[]}")]), 0..20),

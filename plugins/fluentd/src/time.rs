@@ -1,14 +1,14 @@
 //! A `time` that Fluentd's documented `time_format %Y-%m-%dT%H:%M:%S` accepts.
 //!
-//! Observed with Fluentd 1.18: the parser ignores what follows the seconds; a `time` of another
-//! form, or one that is no string, makes it refuse the whole request; a document without `time` is
-//! stamped with the time of its arrival, which is what whoever removed `time` gets.
+//! Observed with Fluentd 1.18: the parser ignores text after the seconds. A `time` of another form,
+//! or one that is not a string, makes it refuse the whole request. A document without `time` gets
+//! its time of arrival.
 
 use lockgate_plugin::Timestamp;
 use lockgate_plugin::json::{self, Malformed};
 use lockgate_plugin::time::{Rfc3339, days_in_month};
 
-/// The payload with the event's time, or `None` where it can stay as it is.
+/// The payload with the event's time, or `None` if it need not change.
 pub fn repair(payload: &str, time: Timestamp) -> Result<Option<String>, Malformed> {
     if is_fine(payload) {
         Ok(None)
@@ -17,18 +17,18 @@ pub fn repair(payload: &str, time: Timestamp) -> Result<Option<String>, Malforme
     }
 }
 
-/// Key and beginning of the value, as the host writes them.
+/// The key and the beginning of the value, as the host writes them.
 const KEY: &[u8; 8] = b"\"time\":\"";
 
-/// Whether the payload surely has an accepted `time` of its own; `false` decides nothing. Most
-/// documents are fine, and are seen to be so without being walked through from their beginning.
+/// Whether the payload certainly has an accepted `time`; `false` means unknown. This recognises
+/// most documents without scanning them from the beginning.
 ///
-/// What is found may be a user's text, so: the quote that begins it must follow a `{` or a `,`.
-/// Inside a string a quote can only follow a backslash, so this one begins a string, or it ends
-/// one: but then `time` would stand outside of any, which is no JSON. So it is a whole key, `time`,
-/// and what follows is its value. It is the document's own, and not an inner object's, if the
-/// object around it ends where the document ends. And there is no second one: the host guarantees
-/// that keys are unique.
+/// The match could be inside a user's text. So the quote before it must follow a `{` or a `,`.
+/// Inside a string, a quote can only follow a backslash, so this quote begins or ends a string. If
+/// it ended one, `time` would be outside any string, which is invalid JSON. So the match is the
+/// complete key `time`, followed by its value. It belongs to the document, and not to an inner
+/// object, if the enclosing object ends where the document ends. It is the only one, because the
+/// host guarantees unique keys.
 fn is_fine(payload: &str) -> bool {
     let bytes = payload.as_bytes();
     let Some(at) = last_key(bytes).filter(|&at| at > 0 && matches!(bytes[at - 1], b'{' | b','))
@@ -42,8 +42,7 @@ fn is_fine(payload: &str) -> bool {
         && json::enclosing_end(payload, at) == Ok(payload.len())
 }
 
-/// How far the search may step back from a byte: to the next place in the key where that byte
-/// stands.
+/// How far the search may step back from a byte: to the next position of that byte in the key.
 const STEPS: [u8; 256] = {
     let mut steps = [KEY.len() as u8; 256];
     let mut at = KEY.len() - 1;
@@ -54,8 +53,8 @@ const STEPS: [u8; 256] = {
     steps
 };
 
-/// The last place of [`KEY`] (Horspool, from the end: keys are sorted, and `time` is one of the
-/// last).
+/// The last position of [`KEY`], by Horspool's algorithm from the end: keys are sorted, and `time`
+/// is one of the last.
 fn last_key(bytes: &[u8]) -> Option<usize> {
     let mut at = bytes.len().checked_sub(KEY.len())?;
     while bytes[at] != KEY[0] || bytes[at..at + KEY.len()] != *KEY {
@@ -82,7 +81,8 @@ fn walk(payload: &str, time: Timestamp) -> Result<Option<String>, Malformed> {
     Ok(None)
 }
 
-/// Whether it begins with a date and a time of day, and goes on as RFC 3339 does or not at all.
+/// Whether the text begins with a date and a time of day, followed by the rest of RFC 3339 or
+/// nothing.
 fn is_accepted(text: &str) -> bool {
     let bytes = text.as_bytes();
     let Some((start, rest)) = bytes.split_first_chunk::<19>() else {
@@ -192,14 +192,14 @@ mod tests {
                 r#"{"time":"+026-01-05T08:00:00Z"}"#,
                 Some(r#"{"time":"2026-01-05T08:00:00.123Z"}"#),
             ),
-            // What looks like a good time but is not the document's own.
+            // Texts that look like a good time of the document, but are not.
             (
                 r#"{"a":"\"time\":\"2026-01-05T08:00:00Z\"","time":5}"#,
                 Some(
                     r#"{"a":"\"time\":\"2026-01-05T08:00:00Z\"","time":"2026-01-05T08:00:00.123Z"}"#,
                 ),
             ),
-            // Without a `time` of its own it stays as it is.
+            // A document without `time` is unchanged.
             (r#"{"a":{"time":5}}"#, None),
             (r#"{"x\"time":5}"#, None),
             ("{}", None),
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_object_is_refused() {
+    fn values_other_than_objects_are_refused() {
         for payload in ["", "[]", "1", r#"{"a":1"#, r#"{"a":1}{"b":2}"#] {
             assert!(repair(payload, TIME).is_err(), "{payload}");
         }
@@ -232,9 +232,10 @@ mod tests {
             prop_assert_eq!(last_key(text.as_bytes()), text.rfind(r#""time":""#), "{}", text);
         }
 
-        /// Objects full of what looks like a good time: the short look never calls one fine that the walk would repair.
+        /// Objects full of texts that look like a good time: the quick check never accepts one that
+        /// the scan would repair.
         #[test]
-        fn the_short_look_is_never_wrong(value in lookalike()) {
+        fn the_quick_check_is_never_wrong(value in lookalike()) {
             let payload = json!({"a": value[0], "server\\": value[1], "time": value[2], "z": value[3]}).to_string();
             let without = json!({"a": value[0], "x\"time": value[2], "z": value[3]}).to_string();
             for payload in [payload, without] {

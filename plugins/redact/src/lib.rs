@@ -1,5 +1,5 @@
-//! `builtin:redact`: removes, hashes or truncates fields, and leaves everything else byte for byte
-//! as it was.
+//! `builtin:redact`: removes, hashes or truncates fields, and leaves everything else unchanged,
+//! byte for byte.
 //!
 //! ```toml
 //! [[pipelines.siem.stage]]
@@ -11,16 +11,17 @@
 //! salt     = "example-2026"               # optional
 //! ```
 //!
-//! - A path is read in every way it can be: `addr.remote` is the key `addr.remote` and also
-//!   `remote` in `addr`. A redaction must not miss a field because there were two ways to write it.
-//!   A path goes through lists: `identities.name` is the `name` in each of `identities`.
+//! - A path matches in every possible way: `addr.remote` is the key `addr.remote` and also `remote`
+//!   in `addr`, so that a redaction cannot miss a field. A path continues in lists:
+//!   `identities.name` is the `name` in each of `identities`.
 //! - `hash` puts the SHA-256, in hexadecimal, of the salt followed by the text: `printf %s
 //!   "${SALT}alice" | sha256sum`. Equal values stay equal, so events can still be counted and
-//!   joined. A number, `true` or `false` is hashed as it is written, an object as its JSON; a list
-//!   is hashed element by element; `null` stays.
-//! - `truncate` cuts a text to so many characters, and each text in a list. Other values stay.
-//! - The `salt` is **no secret**: it stands in the configuration, and short values (a user name, an
-//!   IP address) can be found by trying. It only keeps hashes of two places apart.
+//!   joined. A number, `true` or `false` is hashed as its text, an object as its JSON, and a list
+//!   element by element; `null` is unchanged.
+//! - `truncate` cuts a text, or each text in a list, to this many characters. Other values are
+//!   unchanged.
+//! - The `salt` is **not a secret**: it is in the configuration, and short values, such as a user
+//!   name or an IP address, can be guessed. It only makes hashes of two installations differ.
 
 mod redaction;
 
@@ -73,7 +74,7 @@ impl Mapper for Redact {
         match self.redaction.apply(&event.payload) {
             Ok(None) => Outcome::document(event.payload),
             Ok(Some(redacted)) => Outcome::document(redacted),
-            // What cannot be read cannot be redacted: it must not go on.
+            // An event that cannot be parsed cannot be redacted, so it must not pass.
             Err(malformed) => Outcome::Reject(malformed.to_string()),
         }
     }
@@ -111,7 +112,7 @@ fn problems(config: &Config) -> Vec<ConfigIssue> {
     }
     if seen.is_empty() && issues.is_empty() {
         issues.push(
-            ConfigIssue::new("", "No field is named, so nothing would be redacted.")
+            ConfigIssue::new("", "No field is listed, so nothing would be redacted.")
                 .help("remove = [\"user\"]"),
         );
     }
@@ -149,7 +150,7 @@ mod tests {
     fn mistakes_are_all_reported() {
         assert_eq!(
             test::issues::<Redact>("{}"),
-            [r#": No field is named, so nothing would be redacted. (remove = ["user"])"#]
+            [r#": No field is listed, so nothing would be redacted. (remove = ["user"])"#]
         );
         assert_eq!(
             test::issues::<Redact>(

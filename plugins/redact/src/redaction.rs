@@ -7,29 +7,29 @@ use sha2::{Digest, Sha256};
 /// What happens to a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Key and value go.
+    /// Removes key and value.
     Remove,
     Hash,
     /// Characters to keep.
     Truncate(usize),
 }
 
-/// Paths and what happens to the fields there.
+/// Paths, and the action for each.
 #[derive(Debug)]
 pub struct Redaction {
     pub rules: Vec<(String, Action)>,
-    /// Put before what is hashed. No secret.
+    /// Prefix of the hashed text. Not a secret.
     pub salt: String,
 }
 
-/// Bytes of the payload and what stands there instead, in order.
+/// Byte ranges of the payload and their replacements, in order.
 type Edits = Vec<(Range<usize>, String)>;
 
-/// What is left of a path inside a value, and what happens at its end.
+/// The rest of a path inside a value, and the action at its end.
 type Rest<'a> = (&'a str, Action);
 
 impl Redaction {
-    /// The payload with its fields redacted, or `None` where it has none of them.
+    /// The redacted payload, or `None` if it has none of the fields.
     pub fn apply(&self, payload: &str) -> Result<Option<String>, Malformed> {
         let rules: Vec<Rest<'_>> = self
             .rules
@@ -52,7 +52,7 @@ impl Redaction {
         Ok(Some(redacted))
     }
 
-    /// `base`: where the object begins in the payload.
+    /// `base`: start of the object in the payload.
     fn object(
         &self,
         object: &str,
@@ -65,7 +65,7 @@ impl Redaction {
             let field = field.map_err(|inner| Malformed {
                 at: base + inner.at,
             })?;
-            let (action, inner) = meant(&field, rules);
+            let (action, inner) = match_rules(&field, rules);
             removal.next(base, &field, action == Some(Action::Remove), edits);
             match action {
                 Some(Action::Remove) => {}
@@ -78,7 +78,7 @@ impl Redaction {
         Ok(())
     }
 
-    /// Goes on with what is left of paths: into an object, or into each element of a list.
+    /// Continues with the rest of the paths, in an object or in each element of a list.
     fn inside(
         &self,
         value: &str,
@@ -138,13 +138,13 @@ impl Redaction {
     }
 }
 
-/// What happens to a field itself, and what is left of the paths that lead into it.
-fn meant<'r>(field: &Field<'_>, rules: &[Rest<'r>]) -> (Option<Action>, Vec<Rest<'r>>) {
+/// The action for a field itself, and the rest of the paths that lead into it.
+fn match_rules<'r>(field: &Field<'_>, rules: &[Rest<'r>]) -> (Option<Action>, Vec<Rest<'r>>) {
     let (mut action, mut inner) = (None, vec![]);
     let key = field.key();
     for &(path, rule) in rules {
         match path.strip_prefix(key.as_ref()) {
-            // Removing comes first in the list of rules, and wins.
+            // Removal rules come first and win.
             Some("") => action = action.or(Some(rule)),
             Some(rest) => inner.extend(rest.strip_prefix('.').map(|rest| (rest, rule))),
             None => {}
@@ -167,21 +167,21 @@ fn each(
     Ok(())
 }
 
-/// Removes members from one object together with one of their commas: the one before where a member
-/// stays before, else the one after.
+/// Removes members from an object together with a comma: the one before if an earlier member stays,
+/// or else the one after.
 #[derive(Default)]
 struct Removal {
-    /// A member before this one stays.
+    /// Whether an earlier member stays.
     stays: bool,
     /// End of the member before this one, within the object.
     last_end: usize,
-    /// Start of the first member of all, if all members up to now go.
+    /// Start of the first member, if all members so far are removed.
     pending: Option<usize>,
 }
 
 impl Removal {
-    fn next(&mut self, base: usize, field: &Field<'_>, goes: bool, edits: &mut Edits) {
-        match (goes, self.stays) {
+    fn next(&mut self, base: usize, field: &Field<'_>, removed: bool, edits: &mut Edits) {
+        match (removed, self.stays) {
             (true, true) => edits.push((base + self.last_end..base + field.end, String::new())),
             (true, false) => {
                 self.pending.get_or_insert(field.start);
@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn hashes_are_those_of_sha256sum() {
+    fn hashes_match_sha256sum() {
         const ALICE: &str = "2bd806c97f0e00af1a1fc3328fa763a9269723c8db8fac4f93af71db186d6e90";
         let hash = |salt: &str, payload: &str| redact(&[("u", Action::Hash)], salt, payload);
         assert_eq!(
@@ -300,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_are_cut_between_characters() {
+    fn texts_are_truncated_between_characters() {
         for (characters, value, expected) in [
             (3, r#""abcdef""#, r#""abc""#),
             (3, r#""abc""#, r#""abc""#),
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outer_field_is_redacted_before_what_is_in_it() {
+    fn an_outer_field_is_redacted_before_its_content() {
         assert_eq!(
             redact(
                 &[("a", Action::Remove), ("a.b", Action::Hash)],
@@ -353,7 +353,7 @@ mod tests {
         prop::collection::btree_map(key, inner, 0..5).prop_map(|map| map.into_iter().collect())
     }
 
-    /// The same on a tree, said plainly.
+    /// The same on a tree.
     fn remove(value: &mut Value, path: &str) {
         match value {
             Value::Object(object) => {
@@ -374,7 +374,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn removing_is_what_it_is_on_a_tree(tree in tree(), paths in prop::collection::vec("[abc](\\.[abc]){0,2}", 1..4)) {
+        fn removal_gives_the_same_result_as_on_a_tree(tree in tree(), paths in prop::collection::vec("[abc](\\.[abc]){0,2}", 1..4)) {
             let rules: Vec<_> = paths.iter().map(|path| (path.as_str(), Action::Remove)).collect();
             let mut expected = tree.clone();
             paths.iter().for_each(|path| remove(&mut expected, path));

@@ -1,4 +1,4 @@
-//! `host:port` in the ways Teleport writes it.
+//! `host:port` in all forms that Teleport writes.
 
 use std::net::Ipv6Addr;
 
@@ -6,12 +6,12 @@ use std::net::Ipv6Addr;
 pub struct Address<'a> {
     /// An IP literal or a host name.
     pub host: &'a str,
-    /// It is an IP literal that stood in brackets.
+    /// Whether it is an IP literal in brackets.
     pub bracketed: bool,
     pub port: Option<u32>,
 }
 
-/// `lenient`: a host name may hold `_` (Q9).
+/// `lenient`: a host name may contain `_` (Q9).
 pub fn parse(text: &str, lenient: bool) -> Option<Address<'_>> {
     if let Some(inside) = text.strip_prefix('[') {
         let (host, rest) = inside.split_once(']')?;
@@ -74,7 +74,7 @@ pub fn is_host_name(text: &str, lenient: bool) -> bool {
     text.strip_suffix('.').unwrap_or(text).split('.').all(label)
 }
 
-/// `::1:3022` is an address of its own, so the whole text comes first.
+/// `::1:3022` is a valid address, so the whole text is tried first.
 fn split(text: &str, is_name: impl Fn(&str) -> bool) -> Option<(&str, Option<u32>)> {
     if is_ip(text) {
         return Some((text, None));
@@ -102,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_read_as_they_are_written() {
+    fn addresses_are_parsed_in_all_forms() {
         for (text, expected) in [
             ("192.0.2.7:3022", Some(("192.0.2.7", false, Some(3022)))),
             ("192.0.2.7", Some(("192.0.2.7", false, None))),

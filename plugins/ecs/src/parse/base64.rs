@@ -1,12 +1,12 @@
 //! Base64 as Java's basic decoder reads it: the standard alphabet, padding optional, spare bits
 //! ignored.
 
-/// The decoded text; what is no UTF-8 is replaced.
+/// The decoded text. Invalid UTF-8 is replaced.
 pub fn decode(text: &str) -> Option<String> {
     let bytes = text.as_bytes();
     let plain = match bytes.iter().position(|byte| *byte == b'=') {
         None => bytes,
-        // Where there is padding it must be all of it.
+        // If there is padding, it must be complete.
         Some(end) => {
             let padding = &bytes[end..];
             let whole = bytes.len().is_multiple_of(4)
@@ -53,7 +53,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn base64_is_read_as_java_reads_it() {
+    fn base64_is_decoded_like_in_java() {
         for (text, expected) in [
             ("eyJhIjoxfQ==", Some(r#"{"a":1}"#)),
             ("eyJhIjoxfQ", Some(r#"{"a":1}"#)),

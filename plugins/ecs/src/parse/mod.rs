@@ -1,4 +1,4 @@
-//! Parsers of foreign text. Each answers `None` for what it cannot read.
+//! Parsers of foreign text. They return `None` for invalid text.
 
 pub mod address;
 pub mod base64;

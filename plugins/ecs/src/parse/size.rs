@@ -1,9 +1,9 @@
 //! A terminal's size, `80:25`.
 
-/// The first `N:N` in the text. A decimal fraction is no size.
+/// The first `N:N` in the text. A decimal fraction is not a size.
 pub fn parse(text: &str) -> Option<(i64, i64)> {
     for (start, _) in text.char_indices() {
-        // A number begins where none is under way.
+        // A number must not begin inside another one.
         if text[..start].ends_with(|last: char| last.is_ascii_digit() || "+-.".contains(last)) {
             continue;
         }
@@ -18,7 +18,7 @@ pub fn parse(text: &str) -> Option<(i64, i64)> {
     None
 }
 
-/// A number as it is written, and what follows it.
+/// A number as text, and the rest.
 fn number(text: &str) -> Option<(&str, &str)> {
     let digits = |from: usize| from + text[from..].bytes().take_while(u8::is_ascii_digit).count();
     let sign = usize::from(text.starts_with(['+', '-']));

@@ -1,4 +1,4 @@
-//! How Java prints a value, since that is what Elastic's pipeline compares and keeps.
+//! Prints a value like Java, because Elastic's pipeline compares and stores that text.
 
 use std::borrow::Cow;
 
@@ -14,7 +14,7 @@ pub fn plain<'a>(value: &mut Value<'a>) -> Cow<'a, str> {
     Cow::Owned(out)
 }
 
-/// As [`plain`], but a list is `{0=x, 1=null}`: that is how a template prints it.
+/// Like [`plain`], but a list is `{0=x, 1=null}`, as a template prints it.
 pub fn rendered<'a>(value: &mut Value<'a>) -> Cow<'a, str> {
     let Some(list) = value.as_list() else {
         return plain(value);
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values_print_as_in_java() {
+    fn values_are_printed_like_in_java() {
         let value = Value::raw(r#"[{"a":1,"b":["x",null,{}]},true,"\u00e9"]"#);
         assert_eq!(
             plain(&mut value.clone()),

@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 
-use lockgate_plugin::time::{Rfc3339, days_in_month};
+use lockgate_plugin::time::{Rfc3339, days_in_month, days_since_epoch};
 
-/// As [`read`]; what has that form already stays as it is.
+/// Like [`read`], but a text that already has the right form is unchanged.
 pub fn parse(text: Cow<'_, str>) -> Option<Cow<'_, str>> {
     let bytes = text.as_bytes();
     let form = b"0000-00-00T00:00:00.000Z";
@@ -15,7 +15,7 @@ pub fn parse(text: Cow<'_, str>) -> Option<Cow<'_, str>> {
             byte == form
         }
     };
-    // Days up to 28 are in every month.
+    // Every month has days up to 28.
     let plain = bytes.len() == form.len()
         && bytes.iter().zip(form).all(like)
         && (&bytes[5..7] >= b"01" && &bytes[5..7] <= b"12")
@@ -28,8 +28,8 @@ pub fn parse(text: Cow<'_, str>) -> Option<Cow<'_, str>> {
     }
 }
 
-/// A date, or a date and a time with hours at least, as UTC with milliseconds. A time without a
-/// zone is UTC; finer fractions are cut.
+/// Reads a date, or a date and a time with at least hours, as UTC with milliseconds. A time without
+/// a zone is UTC. Finer fractions are truncated.
 fn read(text: &str) -> Option<String> {
     let (date, rest) = text.split_at_checked(10)?;
     let (year, month, day) = (
@@ -48,13 +48,13 @@ fn read(text: &str) -> Option<String> {
         millis = self::clock(clock)?;
         offset = self::zone(zone)?;
     }
-    let time = days_since_1970(i64::from(year), i64::from(month), i64::from(day)) * 86_400_000
+    let time = days_since_epoch(i64::from(year), i64::from(month), i64::from(day)) * 86_400_000
         + millis
         - offset * 60_000;
     Some(Rfc3339(time).to_string())
 }
 
-/// Hours, minutes, seconds and a fraction, as milliseconds.
+/// Reads hours, minutes, seconds and a fraction, as milliseconds.
 fn clock(text: &str) -> Option<i64> {
     let hours = digits(text.get(..2)?)?;
     let minutes = if text.len() > 2 {
@@ -83,7 +83,7 @@ fn clock(text: &str) -> Option<i64> {
     Some(i64::from(hours * 3600 + minutes * 60 + seconds) * 1000 + millis)
 }
 
-/// Minutes east of UTC.
+/// Reads a zone, as minutes east of UTC.
 fn zone(text: &str) -> Option<i64> {
     let east = match text {
         "" | "Z" => return Some(0),
@@ -105,7 +105,7 @@ fn zone(text: &str) -> Option<i64> {
     Some(sign * i64::from(hours * 60 + minutes))
 }
 
-/// Two digits after a sign that stands at `at`.
+/// Reads two digits after the sign at `at`.
 fn field(text: &str, at: usize, sign: char) -> Option<u32> {
     digits(text.get(at..at + 3)?.strip_prefix(sign)?)
 }
@@ -114,15 +114,6 @@ fn digits(text: &str) -> Option<u32> {
     let plain =
         !text.is_empty() && text.len() <= 9 && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| plain)
-}
-
-// Proleptic Gregorian calendar. Years are counted from 1 March, so that a leap day comes last.
-fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
-    let year = year - i64::from(month <= 2);
-    let era = year.div_euclid(400);
-    let year_of_era = year.rem_euclid(400);
-    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
-    era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
 }
 
 #[cfg(test)]
@@ -147,7 +138,7 @@ mod tests {
                 Some("2023-12-31T23:30:00.000Z"),
             ),
             ("2024-01-01T00:30:00-0130", Some("2024-01-01T02:00:00.000Z")),
-            // A character that the year would end in the middle of.
+            // The year would end in the middle of a character.
             ("abc\u{e9}\u{e9}\u{e9}+", None),
             ("2024-01-01T00:30:00+01", Some("2023-12-31T23:30:00.000Z")),
             ("0001-01-01T00:00:00Z", Some("0001-01-01T00:00:00.000Z")),

@@ -1,5 +1,5 @@
-//! URIs as Java reads them: `java.net.URI` first, and what that refuses by `java.net.URL`, which
-//! knows few schemes and checks little.
+//! URIs as in Java: `java.net.URI` first, and if that refuses, `java.net.URL`, which knows few
+//! schemes and checks little.
 
 use std::borrow::Cow;
 use std::net::Ipv6Addr;
@@ -7,7 +7,7 @@ use std::net::Ipv6Addr;
 use crate::parse::address;
 use crate::value::Value;
 
-/// What stands in a URI, percent-decoded.
+/// The parts of a URI, percent-decoded.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Parts<'a> {
     scheme: Option<Cow<'a, str>>,
@@ -19,7 +19,7 @@ struct Parts<'a> {
     fragment: Option<Cow<'a, str>>,
 }
 
-/// The members of `url`, but for `original`. `None`: this is no URI.
+/// The members of `url`, except `original`. `None` if the text is not a URI.
 pub fn parse(text: &str) -> Option<Vec<(&'static str, Value<'static>)>> {
     let parts = uri(text).or_else(|| url(text))?;
     let mut members = vec![];
@@ -46,7 +46,7 @@ pub fn parse(text: &str) -> Option<Vec<(&'static str, Value<'static>)>> {
     Some(members)
 }
 
-/// Marks that may stand anywhere without an escape.
+/// Marks that need no escape anywhere.
 const UNRESERVED: &str = "_-!.~*'()";
 const PATH: &str = ":@&=+$,/;";
 const ANY: &str = ";/?:@&=+$,[]";
@@ -76,7 +76,7 @@ fn uri(text: &str) -> Option<Parts<'_>> {
     let mut path = before;
     if let Some(inside) = before.strip_prefix("//") {
         let (authority, after) = inside.split_at(inside.find('/').unwrap_or(inside.len()));
-        // Without one, something else must follow.
+        // Without an authority, something else must follow.
         if !authority.is_empty() {
             self::authority(authority, &mut parts)?;
         } else if after.is_empty() && parts.query.is_none() && parts.fragment.is_none() {
@@ -91,7 +91,7 @@ fn uri(text: &str) -> Option<Parts<'_>> {
     Some(parts)
 }
 
-/// What stands before a sign; what stands after it is checked and decoded.
+/// Splits the text at a sign. Checks and decodes the part after it.
 fn cut<'a>(text: &mut &'a str, sign: char, after: &mut Option<Cow<'a, str>>) -> Option<&'a str> {
     let Some((before, inside)) = text.split_once(sign) else {
         return Some(text);
@@ -100,8 +100,7 @@ fn cut<'a>(text: &mut &'a str, sign: char, after: &mut Option<Cow<'a, str>>) -> 
     legal(inside, ANY).then_some(before)
 }
 
-/// Fills in user, host and port; leaves them alone where this is the name of a registry, whatever
-/// that may be.
+/// Sets user, host and port, unless the authority is registry-based (RFC 2396).
 fn authority<'a>(text: &'a str, parts: &mut Parts<'a>) -> Option<()> {
     let bracketed = text.find(']').is_some_and(|at| at > 0);
     let registry = legal(text, REGISTRY);
@@ -116,7 +115,7 @@ fn authority<'a>(text: &'a str, parts: &mut Parts<'a>) -> Option<()> {
 
 fn legal_server(text: &str, bracketed: bool) -> bool {
     if bracketed {
-        // `%` begins the zone of an address there.
+        // `%` begins the zone of the address.
         return text
             .chars()
             .all(|sign| sign == '%' || legal(sign.encode_utf8(&mut [0; 4]), ";:&=+$,@[]"));
@@ -191,8 +190,8 @@ fn is_scheme(text: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_alphabetic()) && text.bytes().all(rest)
 }
 
-/// Only letters, digits, marks, `more`, escapes, and characters beyond ASCII that are neither space
-/// nor control.
+/// Allows letters, digits, marks, `more`, escapes, and non-ASCII characters other than spaces and
+/// controls.
 fn legal(text: &str, more: &str) -> bool {
     let mut rest = text.chars();
     while let Some(sign) = rest.next() {
@@ -228,7 +227,7 @@ fn unescape(text: &str) -> Cow<'_, str> {
     Cow::Owned(String::from_utf8_lossy(&decoded).into_owned())
 }
 
-/// `java.net.URL`: nothing is checked but the scheme and the port, and nothing decoded.
+/// Parses like `java.net.URL`, which checks only scheme and port and decodes nothing.
 fn url(text: &str) -> Option<Parts<'_>> {
     let text = text.trim_matches(|sign| sign <= ' ');
     let text = text
@@ -267,7 +266,7 @@ fn url(text: &str) -> Option<Parts<'_>> {
         let (user, host) = authority
             .split_once('@')
             .map_or((None, authority), |(user, host)| (Some(user), host));
-        // More than one `@`: neither counts.
+        // With more than one `@`, there is no user.
         if !host.contains('@') {
             parts.user = user.map(Cow::Borrowed);
             let end = match host.strip_prefix('[') {
@@ -294,7 +293,7 @@ fn url(text: &str) -> Option<Parts<'_>> {
     Some(parts)
 }
 
-/// `/./` goes, and so does `/x/../`.
+/// Removes `/./` and `/x/../`.
 fn without_dots(path: &str) -> Cow<'_, str> {
     if !path.contains("/.") {
         return Cow::Borrowed(path);
@@ -341,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn uris_are_read_as_java_reads_them() {
+    fn uris_are_parsed_like_in_java() {
         check(
             "postgres://al:p%40@db.example.com:5432/app?a=b#c",
             "domain=db.example.com fragment=c query=a=b scheme=postgres user_info=al:p@ username=al password=p@ path=/app port=5432",

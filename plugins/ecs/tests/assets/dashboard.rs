@@ -1,5 +1,5 @@
-//! Kibana's saved objects: what an import would stumble over, and fields that the template does not
-//! have.
+//! Checks Kibana's saved objects: that they can be imported, and that the template has their
+//! fields.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -29,7 +29,7 @@ fn object(kind: &str) -> Value {
     found.remove(0)
 }
 
-/// JSON that stands in a text.
+/// Parses JSON in a string.
 fn inner(value: &Value) -> Value {
     serde_json::from_str(value.as_str().expect("JSON in a text"))
         .unwrap_or_else(|error| panic!("{error}: {value}"))
@@ -42,7 +42,7 @@ fn panels() -> Vec<Value> {
         .clone()
 }
 
-/// Every value under a key, however deep.
+/// Every value under a key, at any depth.
 fn all<'a>(value: &'a Value, key: &str, found: &mut Vec<&'a Value>) {
     match value {
         Value::Array(list) => list.iter().for_each(|value| all(value, key, found)),
@@ -68,7 +68,7 @@ fn layers() -> Vec<(Value, Value)> {
 }
 
 #[test]
-fn the_file_is_the_table_of_panels() {
+fn the_file_matches_the_table_of_panels() {
     if std::env::var_os("LOCKGATE_BLESS").is_some() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
             .join("../../assets/elasticsearch")
@@ -78,7 +78,7 @@ fn the_file_is_the_table_of_panels() {
     let same = panels::ndjson() == crate::asset(FILE);
     assert!(
         same,
-        "`{FILE}` is not what `panels.rs` says: LOCKGATE_BLESS=1 cargo test -p lockgate-plugin-ecs --test assets"
+        "`{FILE}` differs from `panels.rs`; update it: LOCKGATE_BLESS=1 cargo test -p lockgate-plugin-ecs --test assets"
     );
 }
 
@@ -161,7 +161,7 @@ fn every_panel_has_the_references_that_it_names() {
 
 /// Kibana's schema of a dashboard refuses any other attribute.
 #[test]
-fn the_dashboard_has_attributes_that_kibana_knows() {
+fn the_dashboard_has_only_attributes_that_kibana_knows() {
     const KNOWN: [&str; 12] = [
         "title",
         "description",
@@ -194,7 +194,7 @@ fn the_dashboard_has_attributes_that_kibana_knows() {
 }
 
 #[test]
-fn panels_lie_beside_each_other() {
+fn panels_do_not_overlap() {
     let panels = panels();
     let mut taken = BTreeSet::new();
     for panel in &panels {
@@ -216,7 +216,7 @@ fn panels_lie_beside_each_other() {
         }
     }
     let height = taken.iter().map(|(_, y)| y + 1).max().unwrap();
-    assert_eq!(taken.len() as u64, height * 48, "no gap is left");
+    assert_eq!(taken.len() as u64, height * 48, "there are no gaps");
     assert_eq!(
         panels
             .iter()
@@ -228,7 +228,7 @@ fn panels_lie_beside_each_other() {
 }
 
 #[test]
-fn every_column_that_is_shown_is_there() {
+fn every_displayed_column_exists() {
     for (panel, layer) in layers() {
         let title = &panel["title"];
         let columns = layer["columns"].as_object().unwrap();
@@ -264,7 +264,7 @@ fn every_column_that_is_shown_is_there() {
             }));
         }
         let shown: BTreeSet<&str> = shown.iter().map(|id| id.as_str().unwrap()).collect();
-        assert_eq!(shown, order, "{title}: what is counted is shown");
+        assert_eq!(shown, order, "{title}: all columns are displayed");
         let mut ordering = vec![];
         all(&layer, "orderBy", &mut ordering);
         assert!(
@@ -286,7 +286,7 @@ fn every_column_that_is_shown_is_there() {
 }
 
 #[test]
-fn every_field_is_in_the_template_and_can_be_counted_by() {
+fn every_field_is_in_the_template_and_can_be_aggregated() {
     let template = Template::read();
     let mut fields = 0;
     for (panel, layer) in layers() {
@@ -302,7 +302,7 @@ fn every_field_is_in_the_template_and_can_be_counted_by() {
                 .unwrap_or_else(|| panic!("`{name}` of {} is not in the template", panel["title"]));
             assert!(
                 field.aggregatable,
-                "`{name}` of {} cannot be counted by",
+                "`{name}` of {} cannot be aggregated",
                 panel["title"]
             );
             let kind = match field.kind {

@@ -1,4 +1,4 @@
-//! Documents that the mapper has made, against the template.
+//! Checks documents of the mapper against the template.
 
 use std::fs;
 
@@ -7,8 +7,8 @@ use serde_json::Value;
 use crate::support;
 use crate::template::Template;
 
-/// Every document is taken and indexed whole. Those whose event had no time that could be read get
-/// one on the way, from Logstash.
+/// Every document is accepted and completely indexed. Documents of events without a valid time get
+/// one from Logstash.
 fn check(documents: impl Iterator<Item = Value>) -> usize {
     let template = Template::read();
     let (mut count, mut wrong) = (0, vec![]);
@@ -28,14 +28,14 @@ fn check(documents: impl Iterator<Item = Value>) -> usize {
     }
     assert!(
         wrong.is_empty(),
-        "the template is not made for\n{}",
+        "the template does not accept\n{}",
         wrong.join("\n")
     );
     count
 }
 
 #[test]
-fn every_document_of_our_own_is_taken() {
+fn every_golden_document_is_accepted() {
     let parse = |line: &str| serde_json::from_str::<Value>(line).unwrap();
     assert!(
         check(
@@ -54,7 +54,7 @@ fn every_document_of_our_own_is_taken() {
 }
 
 #[test]
-fn every_document_of_elastics_tests_is_taken() {
+fn every_document_of_elastics_tests_is_accepted() {
     let Some(shared) = support::shared() else {
         return;
     };
@@ -64,5 +64,5 @@ fn every_document_of_elastics_tests_is_taken() {
     .unwrap();
     let expected: Value = serde_json::from_str(&expected).unwrap();
     let count = check(expected["expected"].as_array().unwrap().iter().cloned());
-    println!("{count} documents are taken");
+    println!("{count} documents are accepted");
 }

@@ -1,6 +1,6 @@
-//! The Logstash pipeline: that it is one, and that nothing of Logstash's own gets into a document.
-//! Names of settings are those that the input `http` 3.10 and the output `elasticsearch` 12
-//! document.
+//! Checks that the Logstash pipeline is valid, and that Logstash adds nothing to a document. The
+//! names of settings are from the documentation of the input `http` 3.10 and the output
+//! `elasticsearch` 12.
 
 const HTTP: &[&str] = &[
     "id",
@@ -32,7 +32,7 @@ const ELASTICSEARCH: &[&str] = &[
     "silence_errors_in_log",
 ];
 
-/// Words, texts with their quotes, and marks. Comments are left out.
+/// Words, quoted texts and punctuation, without comments.
 fn tokens(text: &str) -> Vec<String> {
     let mut tokens: Vec<String> = vec![];
     let mut rest = text.trim_start();
@@ -93,7 +93,7 @@ fn value<'a>(settings: &'a [(String, String)], name: &str) -> &'a str {
 }
 
 #[test]
-fn the_pipeline_is_made_of_settings_that_logstash_knows() {
+fn the_pipeline_has_only_settings_that_logstash_knows() {
     let tokens = tokens(&crate::asset("logstash.conf"));
     let count = |mark: &str| tokens.iter().filter(|token| *token == mark).count();
     assert_eq!((count("{"), count("[")), (count("}"), count("]")));
@@ -112,7 +112,7 @@ fn the_pipeline_is_made_of_settings_that_logstash_knows() {
 }
 
 #[test]
-fn nothing_of_logstash_gets_into_a_document() {
+fn logstash_adds_nothing_to_a_document() {
     let [http]: [_; 1] = plugins("http").try_into().unwrap();
     assert_eq!(value(&http, "ecs_compatibility"), r#""disabled""#);
     assert_eq!(
@@ -123,7 +123,7 @@ fn nothing_of_logstash_gets_into_a_document() {
     assert_eq!(
         value(&http, "additional_codecs"),
         "{}",
-        "JSON is read by the codec above, and by no other"
+        "only the codec above reads JSON"
     );
     for field in ["remote_host_target_field", "request_headers_target_field"] {
         assert!(value(&http, field).starts_with("\"[@metadata]["), "{field}");
@@ -143,12 +143,12 @@ fn documents_are_created_once_in_the_data_stream_of_the_template() {
         let index = value(output, "index").trim_matches('"');
         assert!(
             index.starts_with(pattern.trim_end_matches('*')) && index.len() > pattern.len(),
-            "{index} is not of {pattern}"
+            "{index} does not match {pattern}"
         );
         assert_eq!(
             value(output, "action"),
             r#""create""#,
-            "a data stream takes nothing else"
+            "a data stream accepts nothing else"
         );
         assert_eq!(
             value(output, "data_stream"),
@@ -161,7 +161,7 @@ fn documents_are_created_once_in_the_data_stream_of_the_template() {
                 value(output, "ilm_enabled")
             ),
             ("false", "false"),
-            "ours are the template and the policy"
+            "template and policy are Lockgate's"
         );
     }
     let ids: Vec<&str> = outputs
@@ -171,14 +171,14 @@ fn documents_are_created_once_in_the_data_stream_of_the_template() {
     assert_eq!(
         ids,
         [r#""%{[event][id]}""#, ""],
-        "an event without an id must not share one with the others"
+        "an event without an id must not share one with others"
     );
     assert!(crate::asset("logstash.conf").contains("if [event][id] {"));
 }
 
-/// The names that one file gives and another one uses.
+/// Names that one file defines and another one uses.
 #[test]
-fn template_and_policy_name_each_other() {
+fn template_and_policy_refer_to_each_other() {
     let readme = crate::asset("README.md");
     let template = crate::json("index-template.json");
     let puts = |name: &str, file: &str| {
@@ -215,7 +215,7 @@ fn template_and_policy_name_each_other() {
     );
     assert_eq!(
         template["ignore_missing_component_templates"][0], parts[2],
-        "what operators may add is last, and may be missing"
+        "the operators' component is last, and optional"
     );
     assert!(
         template["data_stream"].is_object() && template["priority"].as_u64().unwrap() > 200,

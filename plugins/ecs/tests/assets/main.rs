@@ -1,5 +1,5 @@
-//! What `lockgate assets elasticsearch` writes, against what the mapper can write: the index
-//! template takes every document, and the dashboard looks at fields that are there.
+//! Checks the files of `lockgate assets elasticsearch` against the mapper's output: the index
+//! template accepts every document, and the dashboard uses existing fields.
 
 mod dashboard;
 mod documents;

@@ -1,4 +1,4 @@
-//! The mapper's possible outputs, as its tables and stages say, against the fields that the
+//! Checks the mapper's possible outputs, from its tables and stages, against the fields that the
 //! template declares.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,10 +8,10 @@ use ecs::row::{Op, Row};
 
 use crate::template::{Template, Type};
 
-/// What can stand in a field.
+/// The values that a field can have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Shape {
-    /// What the event has there, whatever it is.
+    /// Any value of the event.
     Moved,
     Text,
     Number,
@@ -20,7 +20,7 @@ enum Shape {
     Place,
 }
 
-/// What the stages write that are no tables: envelope, categories, related, user names.
+/// The outputs of the stages without tables: envelope, categories, related, user names.
 const STAGES: &[(&str, Shape)] = &[
     ("ecs.version", Shape::Text),
     ("tags", Shape::Text),
@@ -77,9 +77,9 @@ const USER_AGENT: &[&str] = &[
     "version",
 ];
 
-/// Fields whose keys are users' own, so that each key must not become a field. Teleport's protocol
-/// has a map or a struct there; anything else would be rejected, so another name needs a reason as
-/// good.
+/// Fields whose keys users choose, so that the keys must not become fields. Teleport's protocol has
+/// a map or a struct there, and other values would be rejected. A new entry needs an equally good
+/// reason.
 pub const MAPS: &[&str] = &[
     ".access_list.membership_requirements_changed.traits",
     ".access_request.annotations",
@@ -97,7 +97,7 @@ pub const MAPS: &[&str] = &[
     "http.request.headers",
 ];
 
-/// Declared, and written by no row.
+/// Declared fields that no row writes.
 const OTHERS: &[(&str, &str)] = &[
     ("data_stream.type", "a constant of the data stream"),
     (
@@ -119,8 +119,8 @@ const OTHERS: &[(&str, &str)] = &[
     ),
 ];
 
-/// Elastic's integration declares it, and an event can bring it there in this form.
-const NESTED: &str = "an event brings it along in its own object";
+/// Declared by Elastic's integration; an event can contain it in this form.
+const NESTED: &str = "an event can contain it in its own object";
 
 pub fn full(path: &str) -> String {
     if path.starts_with('.') {
@@ -173,8 +173,8 @@ fn rows() -> impl Iterator<Item = &'static Row> {
     INTAKE.iter().chain(GROUPS).chain(LEFTOVERS)
 }
 
-/// Where rows put something that other rows take away again.
-fn stations() -> BTreeSet<String> {
+/// Paths to which rows write values that other rows move again.
+fn intermediate_paths() -> BTreeSet<String> {
     let takes = |row: &&Row| {
         matches!(
             row.op,
@@ -206,8 +206,8 @@ fn all() -> BTreeMap<String, Vec<(String, Shape)>> {
 }
 
 #[test]
-fn every_possible_output_is_declared_with_a_type_that_takes_it() {
-    let (template, stations) = (Template::read(), stations());
+fn every_possible_output_is_declared_with_a_suitable_type() {
+    let (template, stations) = (Template::read(), intermediate_paths());
     let mut missing = vec![];
     for (field, rules) in all() {
         let Some(declared) = template.fields.get(&field) else {
@@ -229,7 +229,7 @@ fn every_possible_output_is_declared_with_a_type_that_takes_it() {
             };
             if !takes {
                 missing.push(format!(
-                    "`{field}` of `{rule}` is {shape:?}, and declared as {:?}. Mend its line in `component-mappings.json`.",
+                    "`{field}` of `{rule}` is {shape:?}, but declared as {:?}. Correct its line in `component-mappings.json`.",
                     declared.kind
                 ));
             }
@@ -256,23 +256,23 @@ fn every_declared_field_is_a_possible_output() {
         .fields
         .keys()
         .filter(|field| !outputs.contains_key(*field) && !inside_of_moved(field) && !others.contains_key(*field))
-        .map(|field| format!("`{field}` is declared in `component-mappings.json`, and no row writes it. Remove its line, or say in `OTHERS` why it is there."))
+        .map(|field| format!("`{field}` is declared in `component-mappings.json`, but no row writes it. Remove its line, or add it to `OTHERS` with a reason."))
         .collect();
     assert!(lost.is_empty(), "{}", lost.join("\n"));
     for field in others.keys() {
         assert!(
             template.fields.contains_key(field),
-            "`{field}` is in `OTHERS`, and not declared"
+            "`{field}` is in `OTHERS`, but not declared"
         );
         assert!(
             !outputs.contains_key(field),
-            "`{field}` is in `OTHERS`, and a row writes it"
+            "`{field}` is in `OTHERS`, but a row writes it"
         );
     }
 }
 
 #[test]
-fn objects_only_are_taken_where_users_name_the_keys() {
+fn only_fields_with_keys_of_users_require_objects() {
     let maps: BTreeSet<String> = MAPS.iter().map(|field| full(field)).collect();
     let template = Template::read();
     let flattened = template

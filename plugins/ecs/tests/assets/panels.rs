@@ -26,14 +26,14 @@ struct Panel {
 }
 
 enum Show {
-    /// How many there are.
+    /// The number of events.
     Number,
-    /// How many over time, by the values of a field.
+    /// The number of events over time, by the values of a field.
     OverTime(&'static str),
     /// Shares of the values of a field.
     Donut(&'static str),
-    /// How many, and the last one, by the values of fields; the first number of each is how many
-    /// rows.
+    /// The number of events and the last one, by the values of fields. The first number of each is
+    /// its number of rows.
     Table(&'static [(u32, &'static str, &'static str)]),
     Map,
 }
@@ -153,7 +153,7 @@ const PANELS: &[Panel] = &[
     },
 ];
 
-/// The data view, the map, the dashboard: one a line, as Kibana's import wants them.
+/// The data view, the map and the dashboard, one per line, as Kibana imports them.
 pub fn ndjson() -> String {
     let mut panels = vec![];
     let mut references = vec![];
@@ -290,7 +290,7 @@ fn lens(panel: &Panel, layer: &str, reference: &str) -> Value {
             });
             ("lnsDatatable", columns, state)
         }
-        Map => unreachable!("a map is an object of its own"),
+        Map => unreachable!("a map is a separate object"),
     };
     let order: Vec<&str> = columns.iter().map(|(id, _)| *id).collect();
     let columns: serde_json::Map<String, Value> = columns

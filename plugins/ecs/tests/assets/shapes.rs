@@ -1,5 +1,4 @@
-//! Events of any shape: what a later version of Teleport may send in a field that the mapping
-//! knows.
+//! Events of any shape, because a later version of Teleport may send other values in a known field.
 
 use std::collections::BTreeSet;
 
@@ -33,7 +32,7 @@ fn shapes() -> Vec<Value> {
     ]
 }
 
-/// An event in which the row has something to do.
+/// An event that triggers the row.
 fn event(row: &Row, shape: &Value) -> Value {
     let action = row.only.iter().find_map(|test| match test {
         Test::Action(name) => Some((*name).to_owned()),
@@ -43,7 +42,7 @@ fn event(row: &Row, shape: &Value) -> Value {
         _ => None,
     });
     let path = row.from.trim_start_matches('.');
-    // A row without a source is about what it tests.
+    // For a row without a source, the field of its test.
     let tested = || {
         row.only
             .iter()
@@ -66,7 +65,7 @@ fn event(row: &Row, shape: &Value) -> Value {
 }
 
 #[test]
-fn a_field_of_any_shape_is_taken_but_a_plain_value_where_teleport_has_a_map() {
+fn a_field_of_any_shape_is_accepted_except_plain_values_in_maps() {
     let template = Template::read();
     let maps: BTreeSet<String> = MAPS.iter().map(|map| crate::outputs::full(map)).collect();
     let mut count = 0;
@@ -86,7 +85,7 @@ fn a_field_of_any_shape_is_taken_but_a_plain_value_where_teleport_has_a_map() {
                 for why in template.index(&document).rejected {
                     let field = why.split('`').nth(1).unwrap();
                     assert!(
-                        maps.contains(field) && why.contains("takes objects only"),
+                        maps.contains(field) && why.contains("accepts only objects"),
                         "{}: {why}\n  {event}\n  {document}",
                         row.id
                     );

@@ -1,22 +1,21 @@
-//! A small model of what Elasticsearch does with a document under the template, as its document
-//! parser does it in 8.14.
+//! A small model of how Elasticsearch 8.14 parses a document with the template.
 //!
 //! The mapping says `subobjects: false`: there are no objects, only fields whose names have dots.
-//! An object in a document is taken apart into such names, unless the field at its name takes
-//! objects itself. So a field can be a number in one document and an object in another.
+//! An object in a document is flattened into such names, unless its field accepts objects. So a
+//! field can be a number in one document and an object in another.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-/// What a field's type takes.
+/// The values that a field's type accepts.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Type {
     /// Any text, number or boolean.
     Keyword,
-    /// The same, in parts; not to be aggregated.
+    /// The same, analysed; cannot be aggregated.
     Text,
-    /// This text, or, if there is none yet, the first one to come.
+    /// This text, or the first one if it is not set.
     Constant(Option<String>),
     Date,
     Long,
@@ -30,22 +29,22 @@ pub enum Type {
 #[derive(Clone, Debug)]
 pub struct Field {
     pub kind: Type,
-    /// One can sort and count by it.
+    /// Can be sorted and aggregated.
     pub aggregatable: bool,
 }
 
-/// The mappings and the settings that matter to whether a document is taken.
+/// The mappings and settings that decide whether a document is accepted.
 pub struct Template {
     pub fields: BTreeMap<String, Field>,
     pub dynamic: Vec<Value>,
 }
 
-/// What becomes of a document. Nothing in either: all of it is indexed.
+/// The result for a document. If both are empty, all of it is indexed.
 #[derive(Debug, Default)]
-pub struct Verdict {
-    /// Why it is not taken at all.
+pub struct IndexResult {
+    /// Why it is rejected.
     pub rejected: Vec<String>,
-    /// What is kept and not indexed, as `ignore_malformed` says.
+    /// Values that are kept but not indexed, because of `ignore_malformed`.
     pub ignored: Vec<String>,
 }
 
@@ -54,21 +53,18 @@ impl Template {
         let mappings = &super::json("component-mappings.json")["template"]["mappings"];
         assert_eq!(
             mappings["subobjects"], false,
-            "the model is one of a mapping without objects"
+            "the model requires `subobjects: false`"
         );
-        assert_eq!(
-            mappings["dynamic"], true,
-            "what the template does not know is indexed too"
-        );
+        assert_eq!(mappings["dynamic"], true, "unknown fields are indexed, too");
         let settings =
             &super::json("component-settings.json")["template"]["settings"]["index"]["mapping"];
         assert_eq!(
             settings["ignore_malformed"], true,
-            "a value of the wrong type is kept, and the document taken"
+            "a value of the wrong type is kept, and the document accepted"
         );
         assert_eq!(
             settings["total_fields"]["ignore_dynamic_beyond_limit"], true,
-            "a field too many is kept, and the document taken"
+            "fields beyond the limit are kept, and the document accepted"
         );
         let properties = mappings["properties"].as_object().unwrap();
         let limit = settings["total_fields"]["limit"].as_u64().unwrap();
@@ -78,7 +74,7 @@ impl Template {
             .sum();
         assert!(
             used as u64 * 2 < limit,
-            "{used} fields of {limit}: there is room for those that nobody knows yet"
+            "{used} fields of {limit}: there must be room for unknown fields"
         );
         let fields = properties
             .iter()
@@ -90,34 +86,34 @@ impl Template {
         }
     }
 
-    /// Is a field declared under this name, or below it?
+    /// Whether a field is declared under this name or below it.
     pub fn declares(&self, name: &str) -> bool {
         let below = format!("{name}.");
         self.fields.contains_key(name) || self.fields.keys().any(|field| field.starts_with(&below))
     }
 
-    pub fn index(&self, document: &Value) -> Verdict {
-        let mut verdict = Verdict::default();
+    pub fn index(&self, document: &Value) -> IndexResult {
+        let mut result = IndexResult::default();
         match &document["@timestamp"] {
             Value::String(time) if is_date(time) => {}
-            other => verdict
+            other => result
                 .rejected
                 .push(format!("`@timestamp` must be one time: {other}")),
         }
-        self.value("", document, &mut verdict);
-        verdict
+        self.value("", document, &mut result);
+        result
     }
 
-    fn value(&self, name: &str, value: &Value, verdict: &mut Verdict) {
+    fn value(&self, name: &str, value: &Value, result: &mut IndexResult) {
         let field = self.fields.get(name).map(|field| &field.kind);
         match (value, field) {
             (Value::Null, _) => {}
             (Value::Array(list), _) => list
                 .iter()
-                .for_each(|value| self.value(name, value, verdict)),
+                .for_each(|value| self.value(name, value, result)),
             (Value::Object(_), Some(Type::Flattened(most))) => {
                 if depth(value) > *most {
-                    verdict
+                    result
                         .rejected
                         .push(format!("`{name}` is deeper than {most}"));
                 }
@@ -127,9 +123,9 @@ impl Template {
                     .iter()
                     .all(|part| point.get(*part).is_some_and(Value::is_number))
                 {
-                    verdict
+                    result
                         .ignored
-                        .push(format!("`{name}` is no place: {value}"));
+                        .push(format!("`{name}` is not a geo point: {value}"));
                 }
             }
             (Value::Object(object), _) => {
@@ -139,27 +135,27 @@ impl Template {
                     } else {
                         format!("{name}.{key}")
                     };
-                    self.value(&name, value, verdict);
+                    self.value(&name, value, result);
                 }
             }
             (scalar, Some(kind)) => match kind.takes(scalar) {
                 Ok(true) => {}
-                Ok(false) => verdict
+                Ok(false) => result
                     .ignored
                     .push(format!("`{name}` is no {kind:?}: {scalar}")),
-                Err(why) => verdict.rejected.push(format!("`{name}` {why}: {scalar}")),
+                Err(why) => result.rejected.push(format!("`{name}` {why}: {scalar}")),
             },
             (scalar, None) => match self.dynamic_type(name, scalar) {
                 Some("keyword") => {}
                 Some("long") if scalar.is_number() => {}
-                other => verdict.ignored.push(format!(
-                    "`{name}` is not declared, and no {other:?}: {scalar}"
+                other => result.ignored.push(format!(
+                    "`{name}` is not declared, and not a {other:?}: {scalar}"
                 )),
             },
         }
     }
 
-    /// The type that the first matching dynamic template gives to a field that is not declared.
+    /// The type of an undeclared field, by the first matching dynamic template.
     pub fn dynamic_type(&self, name: &str, scalar: &Value) -> Option<&str> {
         let kind = match scalar {
             Value::String(_) => "string",
@@ -186,7 +182,7 @@ impl Field {
         let limited = || {
             assert!(
                 field["ignore_above"] == 1024 || field["doc_values"] == false,
-                "`{name}`: a long text is a term too long"
+                "`{name}`: a long text would be too long a term"
             )
         };
         let kind = match field["type"].as_str().unwrap_or_default() {
@@ -206,7 +202,7 @@ impl Field {
                 limited();
                 Type::Flattened(field["depth_limit"].as_u64().unwrap_or(20))
             }
-            other => panic!("`{name}`: the model knows no type `{other}`"),
+            other => panic!("`{name}`: the model does not know the type `{other}`"),
         };
         let aggregatable = kind != Type::Text && field["doc_values"] != false;
         Field { kind, aggregatable }
@@ -214,7 +210,7 @@ impl Field {
 }
 
 impl Type {
-    /// `false`: `ignore_malformed` keeps such a value out of the index.
+    /// Returns false if `ignore_malformed` keeps the value out of the index.
     fn takes(&self, scalar: &Value) -> Result<bool, String> {
         let text = scalar.as_str();
         Ok(match self {
@@ -222,7 +218,7 @@ impl Type {
             Type::Constant(Some(constant)) if text == Some(constant) => true,
             Type::Constant(None) => text.is_some(),
             Type::Constant(_) => return Err("is another constant".to_owned()),
-            Type::Flattened(_) => return Err("takes objects only".to_owned()),
+            Type::Flattened(_) => return Err("accepts only objects".to_owned()),
             Type::Date => text.map_or(scalar.is_i64(), is_date),
             Type::Long => {
                 scalar.is_number() || text.is_some_and(|text| text.parse::<f64>().is_ok())
@@ -242,7 +238,7 @@ fn depth(value: &Value) -> u64 {
     }
 }
 
-/// `strict_date_optional_time`, as far as events show it.
+/// `strict_date_optional_time`, as far as events use it.
 fn is_date(text: &str) -> bool {
     let shape: String = text
         .chars()
@@ -276,7 +272,7 @@ fn path_matches(patterns: &Value, name: &str) -> bool {
     }
 }
 
-/// What a user of Elasticsearch has seen rejected by other templates.
+/// Other templates reject this.
 #[test]
 fn a_field_may_be_a_number_here_and_an_object_there() {
     let template = Template::read();
@@ -326,11 +322,11 @@ fn a_field_may_be_a_number_here_and_an_object_there() {
             .unwrap()
             .entry("@timestamp")
             .or_insert("2026-01-05T08:00:00.000Z".into());
-        let verdict = template.index(&document);
+        let result = template.index(&document);
         assert_eq!(
-            (verdict.rejected.len(), verdict.ignored.len()),
+            (result.rejected.len(), result.ignored.len()),
             (rejected, ignored),
-            "{document}: {verdict:?}"
+            "{document}: {result:?}"
         );
     }
 }

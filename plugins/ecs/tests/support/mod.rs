@@ -1,4 +1,4 @@
-//! Look-ups that a test answers itself.
+//! Look-ups from a table, for tests.
 #![allow(dead_code)]
 
 use std::io::Write;
@@ -60,7 +60,7 @@ impl Lookup for Table {
         })
     }
 
-    /// As the patterns of uap-core see them.
+    /// The results of the patterns of uap-core.
     fn user_agent_of(&self, text: &str) -> Option<UserAgent> {
         let software = |name: &str, version: Option<&str>| Software {
             name: name.into(),
@@ -96,8 +96,8 @@ fn bits(ip: IpAddr) -> u128 {
     }
 }
 
-/// The directory of other projects' material: beside the checkout, or named by `LOCKGATE_SHARED`.
-/// Where it is missing, the output of the test run says which test was skipped.
+/// The directory with material of other projects: beside the checkout, or set by `LOCKGATE_SHARED`.
+/// If it is missing, the output of the test run names the skipped test.
 #[allow(clippy::disallowed_methods, reason = "a test's own environment")]
 pub fn shared() -> Option<PathBuf> {
     let beside = || {
@@ -112,17 +112,18 @@ pub fn shared() -> Option<PathBuf> {
         .filter(|directory| directory.join("data/ecs-golden").is_dir());
     if found.is_none() {
         let test = std::thread::current();
-        // Written to the stream itself: what `println!` writes is shown for failing tests only.
+        // Written directly to the stream, because the output of `println!` is shown only for
+        // failing tests.
         let _ = writeln!(
             std::io::stderr(),
-            "test {} was skipped: `data/ecs-golden` is neither in `../shared` nor in the directory that `LOCKGATE_SHARED` names",
+            "test {} was skipped: `data/ecs-golden` is neither in `../shared` nor in the directory `LOCKGATE_SHARED`",
             test.name().unwrap_or_default()
         );
     }
     found
 }
 
-/// Where two documents differ, as lines of `path: expected -> found`.
+/// The differences of two documents, as lines of `path: expected -> found`.
 pub fn differences(path: &str, expected: &Value, found: &Value, out: &mut Vec<String>) {
     match (expected, found) {
         (Value::Object(expected), Value::Object(found)) => {

@@ -1,5 +1,5 @@
-//! What holds of every document, whatever the event was. The property tests, the replay of the kept
-//! corpus and the fuzz target ask this.
+//! Guarantees that hold for the document of any event. The property tests, the corpus test and the
+//! fuzz target check them.
 
 use std::collections::BTreeSet;
 
@@ -10,8 +10,7 @@ use lockgate_plugin::json;
 use lockgate_plugin::lookup::{Network, Place, Software, UserAgent};
 use serde_json::Value;
 
-/// Keys whose value may go: rows delete them (G113, G279), or replace them by what they read in
-/// them.
+/// Keys whose value may be lost: rows delete them (G113, G279) or replace them by a parsed value.
 pub const MAY_GO: [&str; 11] = [
     "action",
     "data",
@@ -26,8 +25,8 @@ pub const MAY_GO: [&str; 11] = [
     "time",
 ];
 
-/// Sources of rows that keep what they can read in a source and delete it in any case: addresses,
-/// and what collides.
+/// Sources that their rows delete even if only a part could be parsed: addresses, and fields that
+/// collide.
 pub const MAY_COLLIDE: [&str; 19] = [
     "addr",
     "addr.local",
@@ -50,7 +49,7 @@ pub const MAY_COLLIDE: [&str; 19] = [
     "region",
 ];
 
-/// It knows something of every address and every user agent.
+/// Look-ups that know every address and every user agent.
 #[derive(Clone, Copy, Debug)]
 pub struct Oracle;
 
@@ -67,7 +66,7 @@ pub fn mappings() -> Vec<Mapping<Oracle>> {
     all.map(|config| config.mapping(Oracle)).collect()
 }
 
-/// Maps a payload. `Err` says which promise was broken.
+/// Maps a payload and checks the document. `Err` names the broken guarantee.
 pub fn check(payload: &str, mapping: &Mapping<Oracle>) -> Result<(), String> {
     let text = mapping.map(payload);
     let says = |holds: bool, what: &str| {
@@ -77,8 +76,8 @@ pub fn check(payload: &str, mapping: &Mapping<Oracle>) -> Result<(), String> {
             Err(format!("{what}\n  event: {payload}\n  document: {text}"))
         }
     };
-    says(text.starts_with('{'), "the document is no object")?;
-    // What the host lets through is JSON with no key twice.
+    says(text.starts_with('{'), "the document is not an object")?;
+    // The host passes only JSON with unique keys.
     let Ok(event) = serde_json::from_str::<Value>(payload) else {
         return Ok(());
     };
@@ -87,32 +86,35 @@ pub fn check(payload: &str, mapping: &Mapping<Oracle>) -> Result<(), String> {
     }
 
     let Ok(document) = serde_json::from_str::<Value>(&text) else {
-        return says(false, "the document is no JSON");
+        return says(false, "the document is not JSON");
     };
-    says(keys_are_unique(&text), "a key stands twice")?;
+    says(keys_are_unique(&text), "a key occurs twice")?;
     let failed = document["event"]["kind"] == "pipeline_error";
     says(
         failed || document["event"]["kind"] == "event",
         "`event.kind` is neither",
     )?;
-    says(failed || event.is_object(), "what is no object was mapped")?;
+    says(
+        failed || event.is_object(),
+        "an event that is not an object was mapped",
+    )?;
     says(
         document["ecs"]["version"] == "8.11.0",
-        "`ecs.version` is not there",
+        "`ecs.version` is missing",
     )?;
     says(
         failed == document["error"]["message"].is_array(),
-        "`error.message` says something else than `event.kind`",
+        "`error.message` contradicts `event.kind`",
     )?;
-    says(failed || !holds_empty(&document), "something empty stayed")?;
+    says(failed || !holds_empty(&document), "an empty value remained")?;
     let original = document["event"]["original"].as_str();
     says(
         original.is_none_or(|original| original == payload),
-        "`event.original` is another text",
+        "`event.original` differs from the event",
     )?;
     says(
         original.is_some() || !mapping.preserve_original,
-        "`event.original` is not there",
+        "`event.original` is missing",
     )?;
 
     let mut without_original = document.clone();
@@ -133,7 +135,7 @@ pub fn check(payload: &str, mapping: &Mapping<Oracle>) -> Result<(), String> {
     Ok(())
 }
 
-/// The marks in a value, `v` and ten digits, which can be found again wherever it goes.
+/// The marks in a value, `v` and ten digits, by which values are found in the document.
 fn marks<'v>(value: &'v Value, out: &mut Vec<&'v str>) {
     match value {
         Value::String(text)
@@ -159,7 +161,7 @@ fn holds_empty(value: &Value) -> bool {
     }
 }
 
-/// Of a text that `serde_json` reads.
+/// Whether all keys are unique, in a text that `serde_json` accepts.
 fn keys_are_unique(written: &str) -> bool {
     let written = written.trim();
     match written.as_bytes().first() {
