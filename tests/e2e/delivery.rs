@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use lockgate_tests::{Auth, Receiver, Running, lockgate, quickstart};
+use lockgate_tests::{Auth, Receiver, Running, lockgate, quickstart, until};
 use serde_json::Value;
 
 const FILTER: &str = "
@@ -117,16 +117,10 @@ fn a_receiver_that_is_not_there_yet_is_waited_for_and_status_tells() {
         .exits_with(0)
         .stdout
     };
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while !(shown().contains("endpoint url: the receiver cannot be reached")
-        && status(&config, "main")[0] == 500)
-    {
-        assert!(
-            std::time::Instant::now() < deadline,
-            "status shows neither error nor books:\n{}",
-            shown()
-        );
-    }
+    until("status shows the error and the books", shown, || {
+        shown().contains("endpoint url: the receiver cannot be reached")
+            && status(&config, "main")[0] == 500
+    });
     assert_eq!(status(&config, "main"), [500, 0, 0, 0, 500]);
 
     let receiver = Receiver::listening(dir.path(), &addr, &[]);
@@ -218,14 +212,11 @@ fn sigterm_ends_a_running_host_with_nothing_lost() {
     let receiver = Receiver::start(dir.path(), &[]);
     let config = quickstart(dir.path(), &auth, &receiver, "");
     let host = Running::start("start", lockgate().args(["start", "--config"]).arg(&config));
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
-    while !dir.path().join("store/store.db").exists() || status(&config, "main")[1] == 0 {
-        assert!(
-            std::time::Instant::now() < deadline,
-            "nothing is delivered:\n{}",
-            host.stderr()
-        );
-    }
+    until(
+        "the first events are delivered",
+        || host.stderr(),
+        || dir.path().join("store/store.db").exists() && status(&config, "main")[1] > 0,
+    );
     host.stop().exits_with(0);
     let [read, delivered, dropped, dead, waiting] = status(&config, "main");
     assert_eq!((read, dropped, dead), (delivered + waiting, 0, 0));

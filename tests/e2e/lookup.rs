@@ -1,8 +1,8 @@
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use lockgate_tests::{
     Auth, Receiver, Running, books, configuration, endpoint, lockgate, mmdb, quickstart, status,
+    until,
 };
 use serde_json::{Value, json};
 
@@ -49,14 +49,6 @@ fn countries(captured: &Path) -> Vec<String> {
     countries
 }
 
-fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !holds() {
-        assert!(Instant::now() < deadline, "{what} does not come");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
 #[test]
 fn a_database_that_is_replaced_is_taken_and_is_another_generation() {
     let dir = tempfile::tempdir().unwrap();
@@ -74,9 +66,11 @@ fn a_database_that_is_replaced_is_taken_and_is_another_generation() {
         &format!("{STAGE}\n[lookup]\ncity = \"city.mmdb\"\n"),
     );
     let host = Running::start("start", lockgate().args(["start", "--config"]).arg(&config));
-    until("a document with the first country", || {
-        countries(&captured) == ["Bhutan"]
-    });
+    until(
+        "a document has the first country",
+        || host.stderr(),
+        || countries(&captured) == ["Bhutan"],
+    );
     let generation = |status: &Value| {
         let main = &status["pipelines"]["main"];
         (
@@ -105,9 +99,11 @@ fn a_database_that_is_replaced_is_taken_and_is_another_generation() {
     host.line_with(
         "the database granted as `city` was replaced by a `GeoLite2-City` of 2026-01-01",
     );
-    until("a document with the second country", || {
-        countries(&captured) == ["Bhutan", "Austria"]
-    });
+    until(
+        "a document has the second country",
+        || host.stderr(),
+        || countries(&captured) == ["Bhutan", "Austria"],
+    );
     let (second, replaced) = generation(&status(&config));
     assert!(second == 2 && replaced != digest, "{second} {replaced}");
     host.stop();

@@ -81,13 +81,11 @@ impl Place {
             other => other.to_owned(),
         };
         let parent = directory.parent().expect("a profile has a parent");
-        // Cargo marks the target directory and, in it, nothing else.
-        let (target, triple) = match parent.join("CACHEDIR.TAG").exists() {
-            true => (parent, None),
-            false => (
-                parent.parent().expect("a triple has a parent"),
-                Some(name(parent)),
-            ),
+        // Cargo marks the target directory, but not what is in it.
+        let is_marked = |path: &Path| path.join("CACHEDIR.TAG").exists();
+        let (target, triple) = match parent.parent() {
+            Some(above) if is_marked(above) && !is_marked(parent) => (above, Some(name(parent))),
+            _ => (parent, None),
         };
         Place {
             target: target.to_owned(),

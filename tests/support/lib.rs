@@ -13,6 +13,6 @@ mod status;
 pub use binary::{lockgate, root};
 pub use kills::{Moments, kill_again_and_again, kill_once_it_delivers, kills, start};
 pub use mmdb::{mmdb, mmdb_bytes};
-pub use process::{Ended, Running};
+pub use process::{Ended, Running, until};
 pub use sims::{Auth, Receiver, Totals, configuration, endpoint, quickstart};
 pub use status::{Books, books, status};

@@ -7,7 +7,21 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 
 /// Long enough for a loaded machine; a test that reaches it has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(300);
+
+/// Waits until `holds`. `shown`: what a failure shows.
+#[track_caller]
+pub fn until(what: &str, shown: impl Fn() -> String, mut holds: impl FnMut() -> bool) {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds() {
+        assert!(
+            Instant::now() < deadline,
+            "{what}: it does not happen\n{}",
+            shown()
+        );
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
 
 /// A process that was started, with what it has printed so far. Ended for real when dropped.
 pub struct Running {
@@ -115,6 +129,26 @@ impl Running {
                 .unwrap()
                 .0;
         }
+    }
+
+    /// Bytes of memory that it holds now.
+    pub fn memory(&self) -> u64 {
+        self.kilobytes("VmRSS:") * 1024
+    }
+
+    /// The most bytes of memory that it has held.
+    pub fn most_memory(&self) -> u64 {
+        self.kilobytes("VmHWM:") * 1024
+    }
+
+    /// A line of `/proc/PID/status`.
+    #[track_caller]
+    fn kilobytes(&self, name: &str) -> u64 {
+        let file = format!("/proc/{}/status", self.pid());
+        let text = std::fs::read_to_string(file).unwrap_or_default();
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok())
+            .unwrap_or_else(|| panic!("{} has ended:\n{}", self.name, self.stderr()))
     }
 
     pub fn stderr(&self) -> String {

@@ -151,7 +151,7 @@ async fn an_answer_with_an_incomplete_body_is_valid() {
         while read_request(&mut socket).await {}
     })
     .await;
-    let client = client(&url, |endpoint| endpoint.timeout = Duration::from_secs(5));
+    let client = client(&url, |endpoint| endpoint.timeout = Duration::from_secs(10));
     let response = post(
         &client,
         &checked(&client, request("[]")),

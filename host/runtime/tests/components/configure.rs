@@ -57,7 +57,7 @@ fn a_component_that_cannot_be_configured_is_refused_in_time() {
         ),
         (
             "configure-loop",
-            "the plugin cannot be configured: it took more than 500 ms of CPU time",
+            "the plugin cannot be configured: it took more than 1000 ms of CPU time",
         ),
         (
             "configure-memory",

@@ -43,7 +43,7 @@ fn a_mapper_that_fails_on_one_event_accepts_the_others() {
             "trap",
             "it trapped: cannot stand the event k3 panic=".to_owned(),
         ),
-        ("loop", "it took more than 500 ms of CPU time".into()),
+        ("loop", "it took more than 1000 ms of CPU time".into()),
         (
             "memory",
             "it wanted more than 16777216 bytes of memory".into(),

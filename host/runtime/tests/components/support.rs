@@ -56,7 +56,7 @@ fn load(name: &str) -> Component {
 /// Limits that a runaway guest reaches soon, but no other guest, even on a slow machine.
 pub fn tight() -> Limits {
     Limits {
-        time: Duration::from_millis(500),
+        time: Duration::from_secs(1),
         memory: 16 << 20,
         ..Limits::default()
     }
