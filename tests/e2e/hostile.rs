@@ -1,11 +1,15 @@
-use std::fmt::Write;
+//! The cases of `tests/cases/hostile` and `tests/cases/refused`; see the README.md there.
+
 use std::path::Path;
-use std::time::{Duration, Instant};
 
 use lockgate_sim::generate::{Generator, GeneratorOptions};
 use lockgate_tests::{
-    Auth, Books, Receiver, Running, books, configuration, endpoint, lockgate, status,
+    Auth, Books, Receiver, Running, books, configuration, endpoint, lockgate, status, until,
 };
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::components::{cases, hostile_plugins, pipeline_of};
 
 use crate::components::components;
 
@@ -14,212 +18,41 @@ const EVENTS: u64 = 120;
 /// Position of the event that sets the hostile components off.
 const VICTIM: u64 = 77;
 
-/// One pipeline. `stages` and `with` are TOML; a `%` in them stands for the key of the victim.
-struct Case {
-    name: &'static str,
-    /// A plugin of tests/components, and its `with` table. None: no stage.
-    stage: Option<(&'static str, &'static str)>,
-    sink: Option<&'static str>,
-    /// [delivered, dropped, dead, waiting] of [`EVENTS`].
-    books: [u64; 4],
-    /// What the log of this pipeline says of it: a dead letter names stage and plugin, and why.
-    log: &'static [&'static str],
+/// `expected.toml` of a hostile component.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Expected {
+    #[serde(skip)]
+    name: String,
+    books: ExpectedBooks,
+    /// What `status` says in the end.
+    ready: bool,
+    /// A part of the message of one of the pipeline's conditions. Absent: it has none.
+    condition: Option<String>,
+    /// Texts that lines of the pipeline's log contain.
+    #[serde(default)]
+    log: Vec<String>,
+    /// Documents that the receiver gets. Absent: those that are delivered.
+    arrives: Option<u64>,
 }
 
-const ONE_DEAD: [u64; 4] = [EVENTS - 1, 0, 1, 0];
-const NONE_DEAD: [u64; 4] = [EVENTS, 0, 0, 0];
-
-const fn filter(
-    name: &'static str,
-    with: &'static str,
-    books: [u64; 4],
-    log: &'static [&'static str],
-) -> Case {
-    Case {
-        name,
-        stage: Some(("hostile-filter", with)),
-        sink: None,
-        books,
-        log,
-    }
+/// Of [`EVENTS`].
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ExpectedBooks {
+    delivered: u64,
+    dropped: u64,
+    dead: u64,
+    waiting: u64,
 }
 
-const fn mapper(
-    name: &'static str,
-    with: &'static str,
-    books: [u64; 4],
-    log: &'static [&'static str],
-) -> Case {
-    Case {
-        name,
-        stage: Some(("hostile-mapper", with)),
-        sink: None,
-        books,
-        log,
-    }
+/// `expected.toml` of a plugin that refuses its configuration.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Refusal {
+    message: String,
+    line: String,
 }
-
-const fn sink(
-    name: &'static str,
-    with: &'static str,
-    books: [u64; 4],
-    log: &'static [&'static str],
-) -> Case {
-    Case {
-        name,
-        stage: None,
-        sink: Some(with),
-        books,
-        log,
-    }
-}
-
-const STAGE: &str = "stage 1 (hostile-filter)";
-const MAPPER: &str = "stage 1 (hostile-mapper)";
-const SINK: &str = "sink (hostile-sink)";
-
-/// Each contained as the failure table says. `healthy` runs among them.
-const CASES: [Case; 23] = [
-    Case {
-        name: "healthy",
-        stage: None,
-        sink: None,
-        books: NONE_DEAD,
-        log: &[],
-    },
-    filter(
-        "trap",
-        r#"{ mode = "trap", on = "%" }"#,
-        ONE_DEAD,
-        &[STAGE, "cannot stand the event"],
-    ),
-    filter(
-        "silent-trap",
-        r#"{ mode = "silent-trap", on = "%" }"#,
-        ONE_DEAD,
-        &[STAGE, "unreachable"],
-    ),
-    filter(
-        "loop",
-        r#"{ mode = "loop", on = "%" }"#,
-        ONE_DEAD,
-        &[STAGE, "200"],
-    ),
-    filter(
-        "memory",
-        r#"{ mode = "memory", on = "%" }"#,
-        ONE_DEAD,
-        &[STAGE, "memory"],
-    ),
-    filter(
-        "stack",
-        r#"{ mode = "stack", on = "%" }"#,
-        ONE_DEAD,
-        &[STAGE, "stack"],
-    ),
-    filter(
-        "too-few",
-        r#"{ mode = "too-few", on = "%" }"#,
-        ONE_DEAD,
-        &[STAGE, "results"],
-    ),
-    filter(
-        "too-many",
-        r#"{ mode = "too-many", on = "%" }"#,
-        ONE_DEAD,
-        &[STAGE, "results"],
-    ),
-    filter(
-        "log-flood",
-        r#"{ mode = "log-flood", on = "%" }"#,
-        NONE_DEAD,
-        &[STAGE, "left out"],
-    ),
-    filter(
-        "drop",
-        r#"{ mode = "drop", on = "%" }"#,
-        [EVENTS - 1, 1, 0, 0],
-        &[],
-    ),
-    mapper(
-        "not-json",
-        r#"{ mode = "not-json", on = "%" }"#,
-        ONE_DEAD,
-        &[MAPPER],
-    ),
-    mapper(
-        "lone-surrogate",
-        r#"{ mode = "lone-surrogate", on = "%" }"#,
-        ONE_DEAD,
-        &[MAPPER],
-    ),
-    mapper(
-        "duplicate-keys",
-        r#"{ mode = "duplicate-keys", on = "%" }"#,
-        ONE_DEAD,
-        &[MAPPER],
-    ),
-    mapper(
-        "huge",
-        r#"{ mode = "huge", on = "%" }"#,
-        ONE_DEAD,
-        &[MAPPER],
-    ),
-    mapper(
-        "large",
-        r#"{ mode = "huge", on = "%", bytes = 16_000_000 }"#,
-        ONE_DEAD,
-        &[MAPPER],
-    ),
-    mapper(
-        "reject",
-        r#"{ mode = "reject", on = "%" }"#,
-        ONE_DEAD,
-        &[MAPPER, "cannot be mapped"],
-    ),
-    sink(
-        "huge-body",
-        r#"{ mode = "huge", on = "%" }"#,
-        ONE_DEAD,
-        &[SINK],
-    ),
-    sink(
-        "bad-path",
-        r#"{ mode = "bad-path", on = "%" }"#,
-        ONE_DEAD,
-        &[SINK, "path"],
-    ),
-    sink(
-        "bad-path-up",
-        r#"{ mode = "bad-path-up", on = "%" }"#,
-        ONE_DEAD,
-        &[SINK, "path"],
-    ),
-    sink(
-        "bad-header",
-        r#"{ mode = "bad-header", on = "%" }"#,
-        ONE_DEAD,
-        &[SINK, "header"],
-    ),
-    sink(
-        "header-injection",
-        r#"{ mode = "header-injection", on = "%" }"#,
-        ONE_DEAD,
-        &[SINK, "header"],
-    ),
-    sink(
-        "twice",
-        r#"{ mode = "twice", on = "%" }"#,
-        ONE_DEAD,
-        &[SINK],
-    ),
-    sink(
-        "missing",
-        r#"{ mode = "missing", on = "%" }"#,
-        ONE_DEAD,
-        &[SINK],
-    ),
-];
 
 #[test]
 fn each_hostile_component_is_contained_and_no_other_pipeline_feels_it() {
@@ -231,35 +64,43 @@ fn each_hostile_component_is_contained_and_no_other_pipeline_feels_it() {
     .uid(VICTIM);
     let auth = Auth::start(dir.path(), &["--events", &EVENTS.to_string()]);
     let receiver = Receiver::start(dir.path(), &[]);
-    let mut pipelines = plugins();
-    for case in &CASES {
-        pipelines += &case.toml(&receiver, &victim);
+    let mut expected = Vec::new();
+    let mut pipelines = hostile_plugins() + &healthy(&receiver);
+    for case in cases("hostile") {
+        let mut case_expected: Expected = expectation(&case);
+        case_expected.name = name(&case);
+        expected.push(case_expected);
+        pipelines += &pipeline_of(&case, &receiver.addr, &victim);
     }
     let config = configuration(dir.path(), &auth, &pipelines);
-    let ended = start(&config, &["--exit-on-last-event"])
-        .ended()
-        .exits_with(0);
+    let host = start(&config, &[]);
+    host.line_with("started");
+    until(
+        "the healthy pipeline delivers everything",
+        || host.stderr(),
+        || books(&status(&config), "healthy").delivered == EVENTS,
+    );
+    for case in &expected {
+        let differs = || case.differs(&status(&config)).unwrap_or_default();
+        let told = || format!("{}: {}\n{}", case.name, differs(), host.stderr());
+        until("a case is as expected", told, || differs().is_empty());
+    }
+    // What is held does not keep the host from being stopped.
+    let ended = host.stop().exits_with(0);
 
     let status = status(&config);
     let received = receiver.stop();
-    for case in &CASES {
-        let [delivered, dropped, dead, waiting] = case.books;
-        let name = case.name;
+    assert_eq!(received.by_path.get("/healthy"), Some(&EVENTS));
+    for case in &expected {
+        let name = &case.name;
+        assert_eq!(books(&status, name), case.books(), "{name}: after the stop");
         assert_eq!(
-            books(&status, name),
-            Books {
-                read: EVENTS,
-                delivered,
-                dropped,
-                dead,
-                waiting
-            },
-            "{name}:\n{}",
-            ended.stderr
-        );
-        assert_eq!(
-            received.by_path.get(&format!("/{name}")),
-            Some(&delivered),
+            received
+                .by_path
+                .get(&format!("/{name}"))
+                .copied()
+                .unwrap_or(0),
+            case.arrives.unwrap_or(case.books.delivered),
             "{name}: the receiver has what is on the books"
         );
         let lines: Vec<&str> = ended
@@ -267,7 +108,7 @@ fn each_hostile_component_is_contained_and_no_other_pipeline_feels_it() {
             .lines()
             .filter(|line| line.contains(&format!("pipeline={name} ")))
             .collect();
-        for text in case.log {
+        for text in &case.log {
             assert!(
                 lines.iter().any(|line| line.contains(text)),
                 "{name}: no `{text}` in:\n{}",
@@ -278,7 +119,7 @@ fn each_hostile_component_is_contained_and_no_other_pipeline_feels_it() {
             .iter()
             .filter(|line| line.contains("dead letter"))
             .collect();
-        assert_eq!(letters.len() as u64, dead, "{name}: {letters:?}");
+        assert_eq!(letters.len() as u64, case.books.dead, "{name}: {letters:?}");
         assert!(
             letters.iter().all(|line| line.contains(&victim)),
             "{name}: it is the victim that is dead: {letters:?}"
@@ -305,158 +146,15 @@ fn each_hostile_component_is_contained_and_no_other_pipeline_feels_it() {
     assert!(flood < 1000, "{flood} lines of a flood of 10,000");
 }
 
-/// A component that fails for every event is broken, not the events: its pipeline holds, and
-/// nothing is given up.
-#[test]
-fn a_component_that_takes_nothing_holds_its_pipeline_and_the_others_finish() {
-    let cases = [
-        Case {
-            name: "healthy",
-            stage: None,
-            sink: None,
-            books: NONE_DEAD,
-            log: &[],
-        },
-        filter(
-            "trap",
-            r#"{ mode = "trap" }"#,
-            [0, 0, 0, EVENTS],
-            &["16 events in a row", "cannot stand the event"],
-        ),
-        mapper(
-            "not-json",
-            r#"{ mode = "not-json" }"#,
-            [0, 0, 0, EVENTS],
-            &["16 events in a row"],
-        ),
-        sink(
-            "bad-header",
-            r#"{ mode = "bad-header" }"#,
-            [0, 0, 0, EVENTS],
-            &["16 events in a row"],
-        ),
-        // A 2xx that the plugin wanted to see and could not may report failures that nobody has
-        // read: it is held too.
-        sink(
-            "classify-trap",
-            r#"{ classify = "trap" }"#,
-            [0, 0, 0, EVENTS],
-            &["a response cannot be judged", "cannot stand the answer"],
-        ),
-        filter(
-            "not-yet",
-            r#"{ mode = "fail-retry" }"#,
-            [0, 0, 0, EVENTS],
-            &["not yet"],
-        ),
-    ];
-    let dir = tempfile::tempdir().unwrap();
-    let auth = Auth::start(dir.path(), &["--events", &EVENTS.to_string()]);
-    let receiver = Receiver::start(dir.path(), &[]);
-    let pipelines = cases
-        .iter()
-        .fold(plugins(), |text, case| text + &case.toml(&receiver, ""));
-    let config = configuration(dir.path(), &auth, &pipelines);
-    let host = start(&config, &["--exit-on-last-event"]);
-    host.line_with("started");
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while books(&status(&config), "healthy").delivered < EVENTS {
-        assert!(
-            Instant::now() < deadline,
-            "the healthy pipeline does not finish:\n{}",
-            host.stderr()
-        );
-    }
-    for case in &cases[1..] {
-        for text in case.log {
-            host.line_with_all(&[text, &format!("pipeline={} ", case.name), "held: "]);
-        }
-    }
-    // The held pipelines keep the host from ending by itself; they do not keep it from being
-    // stopped.
-    let ended = host.stop().exits_with(0);
-    let status = status(&config);
-    for Case {
-        name,
-        books: [delivered, dropped, dead, waiting],
-        ..
-    } in cases
-    {
-        assert_eq!(
-            books(&status, name),
-            Books {
-                read: EVENTS,
-                delivered,
-                dropped,
-                dead,
-                waiting
-            },
-            "{name}:\n{}",
-            ended.stderr
-        );
-    }
-    let received = receiver.stop();
-    assert_eq!(received.by_path.get("/healthy"), Some(&EVENTS));
-    assert!(
-        received
-            .by_path
-            .keys()
-            .all(|path| path == "/healthy" || path == "/classify-trap"),
-        "{:?}",
-        received.by_path
-    );
-}
-
 #[test]
 fn a_plugin_that_refuses_its_configuration_stops_its_own_pipeline_only() {
-    let refused = [
-        (
-            r#"{ mode = "configure-refuse" }"#,
-            r#"with = { mode = "configure-refuse" }"#,
-            "This mode refuses its configuration.",
-        ),
-        (
-            r#"{ mode = "configure-refuse-empty" }"#,
-            r#"with = { mode = "configure-refuse-empty" }"#,
-            "reported by hostile-filter",
-        ),
-        (
-            r#"{ mode = "configure-trap" }"#,
-            r#"with = { mode = "configure-trap" }"#,
-            "no configuration pleases me",
-        ),
-        (
-            r#"{ mode = "configure-loop" }"#,
-            r#"with = { mode = "configure-loop" }"#,
-            "200",
-        ),
-        (
-            r#"{ mode = "configure-memory" }"#,
-            r#"with = { mode = "configure-memory" }"#,
-            "memory",
-        ),
-        (
-            r#"{ made = "trap" }"#,
-            r#"with = { made = "trap" }"#,
-            "did you mean `mode`?",
-        ),
-    ];
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", &EVENTS.to_string()]);
     let receiver = Receiver::start(dir.path(), &[]);
-    let names: Vec<String> = (1..=refused.len())
-        .map(|number| format!("refused-{number}"))
-        .collect();
-    let healthy = Case {
-        name: "healthy",
-        stage: None,
-        sink: None,
-        books: NONE_DEAD,
-        log: &[],
-    };
-    let mut pipelines = plugins() + &healthy.toml(&receiver, "");
-    for (name, (with, ..)) in names.iter().zip(&refused) {
-        pipelines += &pipeline(name, Some(("hostile-filter", with)), None, &receiver);
+    let cases = cases("refused");
+    let mut pipelines = hostile_plugins() + &healthy(&receiver);
+    for case in &cases {
+        pipelines += &pipeline_of(case, &receiver.addr, "");
     }
     let config = configuration(dir.path(), &auth, &pipelines);
     let text = std::fs::read_to_string(&config).unwrap();
@@ -464,133 +162,114 @@ fn a_plugin_that_refuses_its_configuration_stops_its_own_pipeline_only() {
     let ended = start(&config, &["--exit-on-last-event"])
         .ended()
         .exits_with(1);
+    let stderr = &ended.stderr;
+    let number = cases.len();
     assert!(
-        ended.stderr.contains("6 of the pipelines could not start"),
-        "{}",
-        ended.stderr
+        stderr.contains(&format!("{number} of the pipelines could not start")),
+        "{stderr}"
     );
-    for (name, (_, line, message)) in names.iter().zip(&refused) {
+    for case in &cases {
+        let (name, refusal): (String, Refusal) = (name(case), expectation(case));
+        let (line, message) = (&refusal.line, &refusal.message);
         assert!(
-            ended.stderr.contains(message),
-            "no `{message}` in:\n{}",
-            ended.stderr
+            stderr.contains(message),
+            "{name}: no `{message}` in:\n{stderr}"
         );
+        let section = format!("[[pipelines.{name}.stage]]");
         let number = text
             .lines()
-            .position(|written| written == *line)
+            .skip_while(|written| *written != section)
+            .position(|written| written == line)
             .expect("the line is in the file")
+            + text
+                .lines()
+                .position(|written| written == section)
+                .expect("the stage is in the file")
             + 1;
         assert!(
-            ended.stderr.contains(&format!("lockgate.toml:{number}:")),
-            "it points at line {number}:\n{}",
-            ended.stderr
+            stderr.contains(&format!("lockgate.toml:{number}:")),
+            "{name}: it points at line {number}:\n{stderr}"
         );
         assert!(
-            ended.stderr.contains(&format!("{number} │ {line}")),
-            "it shows the line `{line}`:\n{}",
-            ended.stderr
+            stderr.contains(&format!("{number} │ {line}")),
+            "{name}: it shows the line `{line}`:\n{stderr}"
         );
         assert!(
-            ended
-                .stderr
+            stderr
                 .lines()
                 .any(|line| line.contains(&format!("pipeline={name}"))
                     && line.contains("does not start")),
             "{name}"
         );
     }
-    let status = status(&config);
-    assert_eq!(
-        books(&status, "healthy"),
-        Books {
-            read: EVENTS,
-            delivered: EVENTS,
-            ..Books::default()
-        }
-    );
+    let all = Books {
+        read: EVENTS,
+        delivered: EVENTS,
+        ..Books::default()
+    };
+    assert_eq!(books(&status(&config), "healthy"), all);
     assert_eq!(receiver.stop().documents, EVENTS);
 
     // With no pipeline left there is nothing to start.
-    let config = configuration(
-        dir.path(),
-        &auth,
-        &(plugins()
-            + &pipeline(
-                "refused-1",
-                Some(("hostile-filter", refused[0].0)),
-                None,
-                &Receiver::start(dir.path(), &[]),
-            )),
-    );
+    let case = &cases[0];
+    let pipeline = hostile_plugins() + &pipeline_of(case, "127.0.0.1:1", "");
+    let config = configuration(dir.path(), &auth, &pipeline);
     let ended = start(&config, &[]).ended().exits_with(2);
-    assert!(ended.stderr.contains(refused[0].2), "{}", ended.stderr);
+    let refusal: Refusal = expectation(case);
+    assert!(ended.stderr.contains(&refusal.message), "{}", ended.stderr);
 }
 
-impl Case {
-    fn toml(&self, receiver: &Receiver, victim: &str) -> String {
-        let stage = self
-            .stage
-            .map(|(plugin, with)| (plugin, with.replace('%', victim)));
-        let sink = self.sink.map(|with| with.replace('%', victim));
-        pipeline(
-            self.name,
-            stage
-                .as_ref()
-                .map(|(plugin, with)| (*plugin, with.as_str())),
-            sink.as_deref(),
-            receiver,
-        )
+impl Expected {
+    fn books(&self) -> Books {
+        Books {
+            read: EVENTS,
+            delivered: self.books.delivered,
+            dropped: self.books.dropped,
+            dead: self.books.dead,
+            waiting: self.books.waiting,
+        }
+    }
+
+    /// What of the status is not as expected.
+    fn differs(&self, status: &Value) -> Option<String> {
+        let (found, expected) = (books(status, &self.name), self.books());
+        if found != expected {
+            return Some(format!("{found:?} instead of {expected:?}"));
+        }
+        let state = &status["pipelines"][&self.name]["state"];
+        let conditions: Vec<&str> = state["conditions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|condition| condition["message"].as_str())
+            .collect();
+        let as_expected = match &self.condition {
+            Some(text) => conditions.iter().any(|message| message.contains(text)),
+            None => conditions.is_empty(),
+        };
+        if !as_expected || state["ready"] != self.ready {
+            return Some(format!("{state}"));
+        }
+        None
     }
 }
 
-/// A pipeline with an address of its own. Without a hostile sink it has the built-in one.
-fn pipeline(
-    name: &str,
-    stage: Option<(&str, &str)>,
-    sink: Option<&str>,
-    receiver: &Receiver,
-) -> String {
-    let mut text = String::new();
-    if let Some((plugin, with)) = stage {
-        writeln!(
-            text,
-            "[[pipelines.{name}.stage]]\nplugin = \"{plugin}\"\nwith = {with}\n"
-        )
-        .unwrap();
-    }
-    let plugin = if sink.is_some() {
-        "hostile-sink"
-    } else {
-        "builtin:fluentd"
-    };
-    writeln!(
-        text,
-        "[pipelines.{name}.sink]\nplugin = \"{plugin}\"\n{}",
-        endpoint(&receiver.addr, &receiver.dir, name)
+fn name(case: &Path) -> String {
+    let name = case.file_name().and_then(|name| name.to_str());
+    name.expect("a directory has a name").to_owned()
+}
+
+fn expectation<T: for<'de> Deserialize<'de>>(case: &Path) -> T {
+    let text = std::fs::read_to_string(case.join("expected.toml")).expect("an expectation");
+    toml::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", case.display()))
+}
+
+/// A pipeline without a hostile component.
+fn healthy(receiver: &Receiver) -> String {
+    format!(
+        "[pipelines.healthy.sink]\nplugin = \"builtin:fluentd\"\n{}\n\n",
+        endpoint(&receiver.addr, &receiver.dir, "healthy")
     )
-    .unwrap();
-    if let Some(with) = sink {
-        writeln!(text, "with = {with}").unwrap();
-    }
-    text + "\n"
-}
-
-/// The `[plugins]` of tests/components, with little time, so that an endless loop costs little.
-fn plugins() -> String {
-    let mut text = String::new();
-    for name in ["filter", "mapper", "sink"] {
-        let file = components()
-            .iter()
-            .find(|path| path.ends_with(format!("hostile_{name}.wasm")))
-            .expect("it is built");
-        writeln!(
-            text,
-            "[plugins.hostile-{name}]\nsource = \"file:{}\"\nlimits = {{ time = \"200ms\" }}\n",
-            file.display()
-        )
-        .unwrap();
-    }
-    text
 }
 
 fn start(config: &Path, arguments: &[&str]) -> Running {

@@ -20,7 +20,7 @@ fn what_a_plugin_counts_is_scraped_over_http() {
          [[pipelines.main.stage]]\nplugin = \"builtin:filter\"\nwith = {{ skip = [\"no.such\"] }}\n\n\
          [[pipelines.main.stage]]\nplugin = \"measure\"\nwith = {{ mode = \"measure\" }}\n\n\
          [pipelines.main.sink]\nplugin = \"builtin:fluentd\"\n{}\n",
-        component("hostile_filter.wasm").display(),
+        component("hostile_filter").display(),
         endpoint(&receiver.addr, &receiver.dir, "main")
     );
     let config = configuration(dir.path(), &auth, &pipelines);

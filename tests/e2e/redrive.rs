@@ -273,7 +273,7 @@ fn dropping_letters_makes_room_in_the_quota_of_bytes() {
     let second = large.find(|position| *position > first + 60).unwrap();
     let plugins = format!(
         "[plugins.hostile]\nsource = \"file:{}\"\n",
-        component("hostile_filter.wasm").display()
+        component("hostile_filter").display()
     );
     let stages: String = [first, second]
         .map(|position| {
@@ -316,7 +316,7 @@ fn kill_9_while_dead_letters_are_sent_again_loses_and_repeats_no_outcome() {
     let events = 3000 + kills * 500;
     let plugins = format!(
         "[plugins.counter]\nsource = \"file:{}\"\nstate = \"1 MiB\"\n",
-        component("counter.wasm").display()
+        component("counter").display()
     );
     let pipeline = format!("batch = {{ events = 50 }}\n{NO_BRAKE}");
     let stages = "[[pipelines.main.stage]]\nplugin = \"counter\"\n";

@@ -28,7 +28,7 @@ fn counts_survive_kills_and_count_each_event_once() {
          [pipelines.main]\nbatch = {{ events = 50 }}\n\
          [[pipelines.main.stage]]\nplugin = \"counter\"\n\n\
          [pipelines.main.sink]\nplugin = \"builtin:fluentd\"\n{}\n",
-        component("counter.wasm").display(),
+        component("counter").display(),
         endpoint(&receiver.addr, &receiver.dir, "main")
     );
     let config = configuration(dir.path(), &auth, &pipelines);
@@ -58,7 +58,7 @@ fn state_that_is_not_granted_holds_the_pipeline() {
         "[plugins.counter]\nsource = \"file:{}\"\n\n\
          [[pipelines.main.stage]]\nplugin = \"counter\"\n\n\
          [pipelines.main.sink]\nplugin = \"builtin:fluentd\"\n{}\n",
-        component("counter.wasm").display(),
+        component("counter").display(),
         endpoint(&receiver.addr, &receiver.dir, "main")
     );
     let config = configuration(dir.path(), &auth, &pipelines);

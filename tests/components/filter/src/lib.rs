@@ -13,6 +13,9 @@ struct Config {
     /// Key of the event that sets it off; absent: every event does.
     #[serde(default)]
     on: Option<String>,
+    /// Of `burn`: how long each call takes.
+    #[serde(default)]
+    rounds: u64,
 }
 
 #[derive(Clone, Copy, Default, Deserialize, PartialEq)]
@@ -34,6 +37,7 @@ enum Mode {
     LogHuge,
     MetricFlood,
     Measure,
+    Burn,
     Fail,
     FailRetry,
     FailHold,
@@ -48,6 +52,7 @@ enum Mode {
 struct Hostile {
     mode: Mode,
     on: Option<String>,
+    rounds: u64,
 }
 
 impl Filter for Hostile {
@@ -79,6 +84,7 @@ impl Filter for Hostile {
             Hostile {
                 mode: config.mode,
                 on: config.on,
+                rounds: config.rounds,
             },
             setup,
         ))
@@ -125,6 +131,9 @@ impl Filter for Hostile {
     }
 
     fn filter(&self, batch: &Batch, events: &[Event]) -> Result<Vec<Verdict>, Failure> {
+        if self.mode == Mode::Burn {
+            (0..self.rounds).for_each(|round| _ = std::hint::black_box(round));
+        }
         let set_off = self
             .on
             .as_ref()

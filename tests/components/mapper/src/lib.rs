@@ -16,6 +16,13 @@ struct Config {
     /// Of a huge result.
     #[serde(default = "gibibyte")]
     bytes: usize,
+    /// Of `many`.
+    #[serde(default = "hundred_thousand")]
+    documents: usize,
+}
+
+fn hundred_thousand() -> usize {
+    100_000
 }
 
 fn gibibyte() -> usize {
@@ -65,6 +72,7 @@ struct Hostile {
     mode: Mode,
     on: Option<String>,
     bytes: usize,
+    documents: usize,
     /// What look-ups said while it was configured.
     configured: String,
 }
@@ -82,6 +90,7 @@ impl Mapper for Hostile {
             mode: config.mode,
             on: config.on,
             bytes: config.bytes,
+            documents: config.documents,
             configured,
         };
         Ok((
@@ -117,7 +126,7 @@ impl Mapper for Hostile {
                 }
             }
             Mode::Huge => Outcome::document(format!(r#"{{"a":"{}"}}"#, "x".repeat(self.bytes))),
-            Mode::Many => Outcome::Emit(vec![Mapped::new("{}"); 100_000]),
+            Mode::Many => Outcome::Emit(vec![Mapped::new("{}"); self.documents]),
             Mode::NotJson => one("not json"),
             Mode::Truncated => one(r#"{"a":1"#),
             Mode::Empty => one(""),
