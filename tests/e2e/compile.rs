@@ -11,6 +11,8 @@ use lockgate_runtime::{
 };
 use lockgate_tests::{Auth, Running, configuration, lockgate};
 
+use crate::wasm::slow_to_compile;
+
 fn engine(limits: CompileLimits) -> Engine {
     let program = lockgate().get_program().into();
     Engine::new(EngineOptions {
@@ -131,73 +133,4 @@ fn ended(mut child: Child) -> Option<i32> {
     output.read_to_end(&mut code).expect("it ends");
     assert!(code.is_empty());
     child.wait().expect("it ended").code()
-}
-
-/// A component with one core module of a function that takes a compiler minutes: thousands of
-/// values that are all alive across thousands of branches.
-fn slow_to_compile() -> Vec<u8> {
-    const LOCALS: u32 = 4000;
-    const BRANCHES: u32 = 8000;
-    let mut body = Vec::new();
-    // One group of locals, of type i64.
-    body.extend([1]);
-    unsigned(&mut body, LOCALS);
-    body.push(0x7e);
-    for branch in 0..BRANCHES {
-        // if local == 0 …
-        body.push(0x20);
-        unsigned(&mut body, branch % LOCALS);
-        body.extend([0x50, 0x04, 0x40]);
-        for step in 0..20 {
-            // … then local = local + other * local.
-            let local = (branch * 20 + step) % LOCALS;
-            let other = (local * 7 + branch * 13 + 1) % LOCALS;
-            for operand in [local, other, local] {
-                body.push(0x20);
-                unsigned(&mut body, operand);
-            }
-            body.extend([0x7e, 0x7c, 0x21]);
-            unsigned(&mut body, local);
-        }
-        body.push(0x0b);
-    }
-    // All of them are in the result, so that none can be left out.
-    body.extend([0x42, 0]);
-    for local in 0..LOCALS {
-        body.push(0x20);
-        unsigned(&mut body, local);
-        body.push(0x85);
-    }
-    body.push(0x0b);
-
-    let mut function = Vec::new();
-    unsigned(&mut function, body.len() as u32);
-    function.extend(body);
-    let mut code = vec![1];
-    code.extend(function);
-
-    let mut module = b"\0asm\x01\0\0\0".to_vec();
-    // One type: no parameters, one i64.
-    section(&mut module, 1, &[1, 0x60, 0, 1, 0x7e]);
-    section(&mut module, 3, &[1, 0]);
-    section(&mut module, 10, &code);
-
-    let mut component = b"\0asm\x0d\0\x01\0".to_vec();
-    section(&mut component, 1, &module);
-    component
-}
-
-fn section(to: &mut Vec<u8>, id: u8, content: &[u8]) {
-    to.push(id);
-    unsigned(to, content.len() as u32);
-    to.extend(content);
-}
-
-/// LEB128.
-fn unsigned(to: &mut Vec<u8>, mut value: u32) {
-    while value >= 0x80 {
-        to.push(value as u8 | 0x80);
-        value >>= 7;
-    }
-    to.push(value as u8);
 }

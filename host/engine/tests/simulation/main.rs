@@ -12,6 +12,7 @@
 )]
 
 mod evidence;
+mod outage;
 mod plugins;
 mod random;
 mod receiver;

@@ -74,3 +74,26 @@ impl Delivery {
         Ok(self)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One look at all others for each entry would take hours.
+    #[test]
+    fn a_mixed_answer_of_a_million_entries_is_checked_in_one_pass() {
+        let carries: Vec<u32> = (0..1_000_000).collect();
+        let entries = carries.iter().rev();
+        let mixed = Delivery::Mixed(entries.map(|&index| (index, Disposition::Retry)).collect());
+        assert!(mixed.clone().check(&carries).is_ok());
+        assert_eq!(
+            mixed.check(&carries[1..]),
+            Err(Violation::NoSuchIndex(0, 999_999))
+        );
+        let twice = vec![(7, Disposition::Delivered); 2];
+        assert_eq!(
+            Delivery::Mixed(twice).check(&carries),
+            Err(Violation::IndexTwice(7))
+        );
+    }
+}

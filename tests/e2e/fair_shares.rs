@@ -1,0 +1,43 @@
+use lockgate_tests::{Auth, Running, books, configuration, lockgate, status, until};
+
+use crate::neighbours::{NEIGHBOURS, neighbours, pipeline};
+use crate::receiver::LocalReceiver;
+
+/// How fast it is beside them is a benchmark: `cargo bench --workspace --bench neighbours`.
+#[test]
+fn a_healthy_pipeline_delivers_everything_beside_five_bad_neighbours() {
+    let events = 5000;
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
+    let receiver = LocalReceiver::start(dir.path());
+    let pipelines = neighbours(dir.path(), &receiver, &pipeline("healthy", &receiver));
+    let config = configuration(dir.path(), &auth, &pipelines);
+    let host = Running::start("start", lockgate().args(["start", "--config"]).arg(&config));
+    host.line_with("started");
+    let told = || host.stderr();
+    until("the healthy pipeline delivers everything", told, || {
+        books(&status(&config), "healthy").delivered == events
+    });
+    // It did not wait for the component that takes minutes to compile.
+    let shown = status(&config);
+    assert_eq!(
+        shown["host"]["pipelines"]["compiles"]["state"], "compiling",
+        "{shown}"
+    );
+    // Of each one that does not deliver the host says so.
+    for name in ["loops", "traps", "hangs"] {
+        let told = || format!("{name}: {}\n{}", status(&config), host.stderr());
+        until("the host says what keeps a pipeline", told, || {
+            let status = status(&config);
+            let state = &status["pipelines"][name]["state"];
+            let conditions = state["conditions"].as_array();
+            state["ready"] == false && conditions.is_some_and(|conditions| !conditions.is_empty())
+        });
+    }
+    host.stop().exits_with(0);
+    let status = status(&config);
+    for name in NEIGHBOURS {
+        assert_eq!(books(&status, name).dead, 0, "{name}: nothing is given up");
+    }
+    assert_eq!(receiver.stop().by_path["/healthy"].documents, events);
+}

@@ -1,0 +1,98 @@
+//! The memory of the whole process, whatever components make of it.
+
+use lockgate_sim::generate::{Generator, Options};
+use lockgate_tests::{
+    Auth, Receiver, Running, books, configuration, endpoint, lockgate, status, until,
+};
+
+use crate::components::{component, hostile_plugins};
+use crate::wasm::with_tables;
+
+const MIB: u64 = 1 << 20;
+
+/// 60,000 documents in flight, and a task for the request of each, once took 7 GB.
+#[test]
+fn many_documents_with_a_request_for_each_cost_little_memory() {
+    let events = 1000;
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
+    let receiver = Receiver::start(dir.path(), &[]);
+    let victim = Generator::new(Options {
+        events,
+        ..Options::default()
+    })
+    .uid(77);
+    // Nine for each event are within the limits, 100,000 for one are not.
+    let pipelines = format!(
+        "{}[[pipelines.main.stage]]\nplugin = \"hostile-mapper\"\n\
+         with = {{ mode = \"many\", on = \"{victim}\" }}\n\n\
+         [[pipelines.main.stage]]\nplugin = \"hostile-mapper\"\n\
+         with = {{ mode = \"many\", documents = 9 }}\n\n\
+         [pipelines.main.sink]\nplugin = \"hostile-sink\"\nwith = {{ mode = \"each\" }}\n{}\n",
+        hostile_plugins(),
+        endpoint(&receiver.addr, &receiver.dir, "main")
+    );
+    let config = configuration(dir.path(), &auth, &pipelines);
+    let host = Running::start("start", lockgate().args(["start", "--config"]).arg(&config));
+    host.line_with("started");
+    let told = || format!("{}\n{}", status(&config), host.stderr());
+    until("every event but one is delivered", told, || {
+        let books = books(&status(&config), "main");
+        (books.delivered, books.dead) == (events - 1, 1)
+    });
+    let most = host.most_memory() / MIB;
+    assert!(most < 500, "{most} MiB");
+    let stderr = host.stop().exits_with(0).stderr;
+    assert!(
+        stderr
+            .lines()
+            .any(|line| line.contains("dead letter") && line.contains(&victim)),
+        "{stderr}"
+    );
+}
+
+/// Tables were not counted: eight pipelines held 2 GB.
+#[test]
+fn tables_of_components_count_as_their_memory() {
+    let events = 2000;
+    let dir = tempfile::tempdir().unwrap();
+    let filter = std::fs::read(component("hostile_filter")).unwrap();
+    // 96 MB of tables are within the limit of an instance, 152 MB are not.
+    for (name, tables) in [("large", 60), ("larger", 95)] {
+        let file = dir.path().join(format!("{name}.wasm"));
+        std::fs::write(file, with_tables(&filter, tables)).unwrap();
+    }
+    let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
+    let receiver = Receiver::start(dir.path(), &[]);
+    let names: Vec<String> = (1..=8).map(|number| format!("eighth-{number}")).collect();
+    let mut pipelines = "[limits]\nmemory = \"2 GiB\"\n\n\
+         [plugins.large]\nsource = \"file:large.wasm\"\nreuse = true\n\n\
+         [plugins.larger]\nsource = \"file:larger.wasm\"\n\n"
+        .to_owned();
+    for (name, plugin) in names
+        .iter()
+        .map(|name| (name.as_str(), "large"))
+        .chain([("refused", "larger")])
+    {
+        pipelines += &format!(
+            "[[pipelines.{name}.stage]]\nplugin = \"{plugin}\"\n\n\
+             [pipelines.{name}.sink]\nplugin = \"builtin:fluentd\"\n{}\n\n",
+            endpoint(&receiver.addr, &receiver.dir, name)
+        );
+    }
+    let config = configuration(dir.path(), &auth, &pipelines);
+    let host = Running::start("start", lockgate().args(["start", "--config"]).arg(&config));
+    host.line_with("started");
+    host.line_with_all(&["pipeline=refused", "does not start"]);
+    host.line_with("it wanted more than 134217728 bytes of memory");
+    let told = || format!("{}\n{}", status(&config), host.stderr());
+    until("all eight deliver everything", told, || {
+        let status = status(&config);
+        names
+            .iter()
+            .all(|name| books(&status, name).delivered == events)
+    });
+    let most = host.most_memory() / MIB;
+    assert!(most < 700, "{most} MiB");
+    host.stop();
+}

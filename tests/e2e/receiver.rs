@@ -1,0 +1,78 @@
+//! A simulated receiver inside the test, which can change its behaviour while the host runs.
+
+use std::path::{Path, PathBuf};
+
+use lockgate_sim::receiver::{Control, Fault, Options, Receiver, Rule, Totals};
+use lockgate_tests::{endpoint, until};
+
+pub struct LocalReceiver {
+    runtime: tokio::runtime::Runtime,
+    receiver: Receiver,
+    dir: PathBuf,
+    pub control: Control,
+}
+
+impl LocalReceiver {
+    pub fn start(dir: &Path) -> LocalReceiver {
+        LocalReceiver::with(dir, Options::default())
+    }
+
+    pub fn with(dir: &Path, options: Options) -> LocalReceiver {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let dir = dir.join("receiver");
+        let options = Options {
+            out: dir.clone(),
+            ..options
+        };
+        let receiver = runtime
+            .block_on(Receiver::start(options))
+            .expect("the receiver starts");
+        LocalReceiver {
+            control: receiver.control(),
+            runtime,
+            receiver,
+            dir,
+        }
+    }
+
+    pub fn address(&self) -> String {
+        self.receiver.address().to_string()
+    }
+
+    /// `url` and `tls` of a sink.
+    pub fn endpoint(&self, path: &str) -> String {
+        endpoint(&self.address(), &self.dir, path)
+    }
+
+    /// `session-url` of a sink.
+    pub fn session_url(&self, path: &str) -> String {
+        let port = self.receiver.address().port();
+        format!("session-url = \"https://localhost:{port}/{path}\"\n")
+    }
+
+    /// From now on every request meets this fault.
+    pub fn always(&self, fault: Fault) {
+        self.control.set_rules(vec![Rule::new(fault)]);
+    }
+
+    /// From now on every request is accepted, those that are held included.
+    pub fn be_well(&self) {
+        self.control.set_rules(Vec::new());
+        self.control.release();
+    }
+
+    #[track_caller]
+    pub fn wait_for_requests(&self, number: u64) {
+        let told = || format!("{:?}", self.control.totals());
+        let arrived = || self.control.totals().requests >= number;
+        until(&format!("{number} requests arrive"), told, arrived);
+    }
+
+    pub fn stop(self) -> Totals {
+        self.runtime.block_on(self.receiver.stop())
+    }
+}

@@ -1,0 +1,373 @@
+//! Receivers in trouble, and documents that a receiver cannot take: what a user sees of it.
+
+use std::path::Path;
+
+use lockgate_sim::generate::{self, Generator};
+use lockgate_sim::receiver::{Fault, Options, Rule};
+use lockgate_tests::{Auth, Running, books, configuration, lockgate, status, until};
+use serde_json::Value;
+
+use crate::receiver::LocalReceiver;
+
+fn start(config: &Path) -> Running {
+    let host = Running::start("start", lockgate().args(["start", "--config"]).arg(config));
+    // From then on there is a store, of which `status` can be asked.
+    host.line_with("started");
+    host
+}
+
+/// Starts, delivers what there is to deliver, and ends by itself.
+fn start_and_finish(config: &Path) {
+    let mut command = lockgate();
+    command.args(["start", "--exit-on-last-event", "--config"]);
+    Running::start("start", command.arg(config))
+        .ended()
+        .exits_with(0);
+}
+
+/// The pipeline `main` with the built-in sink. `keys` are of the pipeline, `sink` is of the sink.
+fn pipeline(receiver: &LocalReceiver, keys: &str, sink: &str) -> String {
+    format!(
+        "[pipelines.main]\n{keys}\n[pipelines.main.sink]\nplugin = \"builtin:fluentd\"\n{}\n{sink}\n",
+        receiver.endpoint("events")
+    )
+}
+
+/// The `uid` of an event, of which the documents of the built-in sink hold a copy.
+fn uid(events: u64, position: u64) -> String {
+    let options = generate::Options {
+        events,
+        ..generate::Options::default()
+    };
+    Generator::new(options).uid(position)
+}
+
+fn state(config: &Path) -> Value {
+    status(config)["pipelines"]["main"]["state"].clone()
+}
+
+/// A condition of `main` as `status` shows it.
+fn condition(config: &Path, kind: &str, subject: &str) -> Option<Value> {
+    let state = state(config);
+    let found = state["conditions"].as_array().into_iter().flatten();
+    found
+        .filter(|condition| condition["kind"] == kind && condition["subject"] == subject)
+        .cloned()
+        .next()
+}
+
+#[track_caller]
+fn until_held(host: &Running, config: &Path, kind: &str, subject: &str, message: &str) {
+    let told = || format!("{}\n{}", status(config), host.stderr());
+    until("the condition shows", told, || {
+        condition(config, kind, subject).is_some_and(|condition| {
+            condition["message"]
+                .as_str()
+                .is_some_and(|text| text.contains(message))
+        })
+    });
+}
+
+#[track_caller]
+fn until_delivered(host: &Running, config: &Path, events: u64) {
+    let told = || format!("{}\n{}", status(config), host.stderr());
+    until("everything is delivered", told, || {
+        books(&status(config), "main").delivered == events
+    });
+}
+
+#[track_caller]
+fn until_ready(host: &Running, config: &Path) {
+    let told = || format!("{}\n{}", status(config), host.stderr());
+    until("the pipeline is ready, without a condition", told, || {
+        let state = state(config);
+        state["ready"] == true && state["conditions"].as_array().is_some_and(Vec::is_empty)
+    });
+}
+
+fn lines_with<'l>(stderr: &'l str, texts: &[&str]) -> Vec<&'l str> {
+    stderr
+        .lines()
+        .filter(|line| texts.iter().all(|text| line.contains(text)))
+        .collect()
+}
+
+#[test]
+fn one_event_that_always_gets_500_does_not_keep_the_others() {
+    let events = 3000;
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
+    let receiver = LocalReceiver::start(dir.path());
+    receiver.control.set_rules(vec![Rule {
+        body: uid(events, 1000),
+        ..Rule::new(Fault::Status(500))
+    }]);
+    let keys = "batch = { events = 20 }";
+    let config = configuration(dir.path(), &auth, &pipeline(&receiver, keys, ""));
+    let host = start(&config);
+    // The batch that it is in is not committed without it; all other events have arrived.
+    let told = || format!("{:?}\n{}", receiver.control.totals(), host.stderr());
+    until("all other events arrive", told, || {
+        receiver.control.totals().distinct == events - 1
+    });
+    let told = || format!("{}\n{}", status(&config), host.stderr());
+    until("the batches without it are committed", told, || {
+        books(&status(&config), "main").waiting <= 20
+    });
+    assert_eq!(books(&status(&config), "main").dead, 0);
+    until("status says why it waits", told, || {
+        let state = state(&config);
+        let mut conditions = state["conditions"].as_array().into_iter().flatten();
+        conditions.any(|condition| {
+            let message = condition["message"].as_str().unwrap_or_default();
+            message.contains("the receiver answered 500")
+        })
+    });
+
+    receiver.be_well();
+    until_delivered(&host, &config, events);
+    until_ready(&host, &config);
+    host.stop().exits_with(0);
+    assert_eq!(receiver.stop().distinct, events);
+}
+
+#[test]
+fn a_batch_that_is_too_much_for_the_receiver_is_split_until_it_answers_in_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "100"]);
+    let receiver = LocalReceiver::start(dir.path());
+    receiver.control.set_rules(vec![Rule {
+        more_than: 50,
+        ..Rule::new(Fault::AnswerLate)
+    }]);
+    let keys = "batch = { events = 100, age = \"1h\" }";
+    let pipeline = pipeline(&receiver, keys, "timeout = \"5s\"");
+    let config = configuration(dir.path(), &auth, &pipeline);
+    let host = start(&config);
+    until_delivered(&host, &config, 100);
+    until_ready(&host, &config);
+    host.stop().exits_with(0);
+    let totals = receiver.stop();
+    assert_eq!(totals.distinct, 100);
+    // Five attempts of the whole, and one of each half.
+    assert!(
+        totals.documents <= 600,
+        "each event arrived {} times",
+        totals.documents / 100
+    );
+}
+
+#[test]
+fn a_receiver_slower_than_the_time_out_is_held_and_gets_everything_once_it_is_fast_again() {
+    let events = 4000;
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
+    let receiver = LocalReceiver::start(dir.path());
+    receiver.always(Fault::AnswerLate);
+    let pipeline = pipeline(&receiver, "", "timeout = \"5s\"");
+    let config = configuration(dir.path(), &auth, &pipeline);
+    let host = start(&config);
+    until_held(&host, &config, "endpoint", "url", "5 s");
+    assert_eq!(state(&config)["ready"], false);
+    // The batches that were in flight, and a few probes: one at a time, of a batch each.
+    receiver.wait_for_requests(12);
+    let before = receiver.control.totals();
+    assert!(
+        before.documents <= events + (before.requests - 8) * 500,
+        "{before:?}"
+    );
+    assert_eq!(books(&status(&config), "main").delivered, 0);
+
+    receiver.be_well();
+    until_delivered(&host, &config, events);
+    until_ready(&host, &config);
+    host.stop().exits_with(0);
+    assert_eq!(receiver.stop().distinct, events);
+}
+
+#[test]
+fn an_outage_is_two_lines_in_the_log_and_leaves_nothing_behind() {
+    let events = 2000;
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
+    let receiver = LocalReceiver::start(dir.path());
+    receiver.always(Fault::Status(503));
+    // One request for each event.
+    let keys = "batch = { events = 1 }";
+    let config = configuration(dir.path(), &auth, &pipeline(&receiver, keys, ""));
+    let host = start(&config);
+    until_held(&host, &config, "endpoint", "url", "503");
+    receiver.wait_for_requests(12);
+    let shown = state(&config);
+    assert_eq!(shown["ready"], false, "{shown}");
+    // Between two probes `status` says when the next one is due.
+    until(
+        "the next attempt is shown",
+        || host.stderr(),
+        || state(&config)["next_retry_at"].is_u64(),
+    );
+
+    receiver.be_well();
+    until_delivered(&host, &config, events);
+    until_ready(&host, &config);
+    let stderr = host.stop().exits_with(0).stderr;
+    let began = lines_with(&stderr, &["held: ", "pipeline=main"]);
+    let ended = lines_with(&stderr, &["no longer held", "pipeline=main"]);
+    assert_eq!((began.len(), ended.len()), (1, 1), "{stderr}");
+    assert!(
+        lines_with(&stderr, &["pipeline=main"]).len() < 20,
+        "{stderr}"
+    );
+
+    // Nothing is sent again by the next start.
+    start_and_finish(&config);
+    let totals = receiver.stop();
+    assert_eq!((totals.documents, totals.distinct), (events, events));
+}
+
+#[test]
+fn a_recording_with_one_event_that_is_too_large_is_delivered_without_it() {
+    // What the recordings hold is only known when they have been read.
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "1000"]);
+    let capture = dir.path().join("captured.ndjson");
+    let receiver = LocalReceiver::with(
+        dir.path(),
+        Options {
+            capture: Some(capture.clone()),
+            ..Options::default()
+        },
+    );
+    let keys = "from = [\"sessions\"]";
+    start_and_finish(&configuration(
+        dir.path(),
+        &auth,
+        &pipeline(&receiver, keys, ""),
+    ));
+    let captured = std::fs::read_to_string(&capture).unwrap();
+    let events = captured.lines().count() as u64;
+    let too_large = captured.lines().nth(40).expect("recordings have events");
+    receiver.stop();
+
+    let again = dir.path().join("again");
+    std::fs::create_dir(&again).unwrap();
+    let receiver = LocalReceiver::start(&again);
+    receiver.control.set_rules(vec![Rule {
+        body: too_large.to_owned(),
+        ..Rule::new(Fault::Status(413))
+    }]);
+    let config = configuration(&again, &auth, &pipeline(&receiver, keys, ""));
+    let host = start(&config);
+    until_delivered(&host, &config, events - 1);
+    let told = || format!("{}\n{}", status(&config), host.stderr());
+    until("the event is a dead letter", told, || {
+        books(&status(&config), "main").dead == 1
+    });
+    until_ready(&host, &config);
+    let stderr = host.stop().exits_with(0).stderr;
+    assert_eq!(
+        lines_with(&stderr, &["dead letter", "larger than the receiver takes"]).len(),
+        1,
+        "{stderr}"
+    );
+    assert_eq!(receiver.stop().distinct, events - 1);
+}
+
+#[test]
+fn a_condition_says_which_endpoint_fails_and_ends_when_it_is_well_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "1000"]);
+    let receiver = LocalReceiver::start(dir.path());
+    receiver.control.set_rules(vec![Rule {
+        path: "/recordings".into(),
+        ..Rule::new(Fault::Status(503))
+    }]);
+    let keys = "from = [\"audit\", \"sessions\"]";
+    let sink = receiver.session_url("recordings");
+    let config = configuration(dir.path(), &auth, &pipeline(&receiver, keys, &sink));
+    let host = start(&config);
+    until_held(&host, &config, "endpoint", "session-url", "503");
+    let told = || format!("{}\n{}", status(&config), host.stderr());
+    until("the audit log is delivered", told, || {
+        books(&status(&config), "main").delivered == 1000
+    });
+    assert_eq!(condition(&config, "endpoint", "url"), None);
+    assert_eq!(state(&config)["ready"], false);
+    host.line_with_all(&["held: ", "503", "subject=session-url"]);
+
+    receiver.be_well();
+    until("everything is delivered", told, || {
+        let books = books(&status(&config), "main");
+        books.read > 1000 && books.delivered == books.read
+    });
+    until_ready(&host, &config);
+    host.line_with_all(&["no longer held", "subject=session-url"]);
+    host.stop().exits_with(0);
+}
+
+#[test]
+fn a_receiver_with_a_certificate_of_a_stranger_is_not_ready_and_the_hint_is_shown() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "100"]);
+    let receiver = LocalReceiver::start(dir.path());
+    let other = tempfile::tempdir().unwrap();
+    let stranger = LocalReceiver::start(other.path());
+    // The port of one, the certificate authority of the other.
+    let port = |receiver: &LocalReceiver| receiver.address().replace("127.0.0.1", "localhost");
+    let pipeline = pipeline(&receiver, "", "").replace(&port(&receiver), &port(&stranger));
+    let config = configuration(dir.path(), &auth, &pipeline);
+    let host = start(&config);
+    until_held(&host, &config, "endpoint", "url", "certificate");
+    assert_eq!(state(&config)["ready"], false);
+    host.line_with_all(&["held: ", "certificate", "pipeline=main", "subject=url"]);
+    host.stop().exits_with(0);
+    assert_eq!(books(&status(&config), "main").waiting, 100);
+}
+
+#[test]
+fn recordings_that_are_all_refused_wait_while_the_audit_log_is_delivered() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "1000"]);
+    let receiver = LocalReceiver::start(dir.path());
+    receiver.control.set_rules(vec![Rule {
+        path: "/recordings".into(),
+        ..Rule::new(Fault::Status(400))
+    }]);
+    let keys = "from = [\"audit\", \"sessions\"]";
+    let sink = receiver.session_url("recordings");
+    let config = configuration(dir.path(), &auth, &pipeline(&receiver, keys, &sink));
+    let host = start(&config);
+    until_held(&host, &config, "endpoint", "session-url", "400");
+    let told = || format!("{}\n{}", status(&config), host.stderr());
+    until("the audit log is delivered", told, || {
+        books(&status(&config), "main").delivered == 1000
+    });
+    assert_eq!(state(&config)["ready"], false);
+    host.stop().exits_with(0);
+    let books = books(&status(&config), "main");
+    assert!(books.dead == 0 && books.waiting > 0, "{books:?}");
+}
+
+#[test]
+fn a_refused_event_alone_in_its_batch_does_not_keep_the_next_batch() {
+    let events = 50;
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
+    let receiver = LocalReceiver::start(dir.path());
+    receiver.control.set_rules(vec![Rule {
+        body: uid(events, 10),
+        ..Rule::new(Fault::Status(400))
+    }]);
+    let keys = "batch = { events = 1 }\nin-flight = 1";
+    let config = configuration(dir.path(), &auth, &pipeline(&receiver, keys, ""));
+    let host = start(&config);
+    until_delivered(&host, &config, events - 1);
+    let told = || format!("{}\n{}", status(&config), host.stderr());
+    // With nothing left to accept, it waits for the operator or for further events.
+    until("only the refused event is left", told, || {
+        let books = books(&status(&config), "main");
+        books.dead + books.waiting == 1
+    });
+    host.stop().exits_with(0);
+    assert_eq!(receiver.stop().distinct, events - 1);
+}
