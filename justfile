@@ -50,6 +50,14 @@ crash kills="50":
 bench:
     cargo bench --workspace
 
+# Measure a healthy pipeline beside five bad neighbours.
+bench-neighbours:
+    cargo bench --workspace --bench neighbours
+
+# Show the memory of 30 pipelines whose receivers never answer, over a million events.
+bench-memory:
+    cargo bench --workspace --bench hung_receivers
+
 # Map a million random events with `builtin:ecs`.
 property cases="1000000":
     PROPTEST_CASES={{cases}} cargo test --release --manifest-path plugins/Cargo.toml -p lockgate-plugin-ecs --test property
