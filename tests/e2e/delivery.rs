@@ -234,15 +234,16 @@ fn sigterm_ends_a_running_host_with_nothing_lost() {
 fn a_receiver_that_refuses_everything_for_a_while_makes_no_dead_letters() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "20"]);
-    // Five batches, their halves, single events: then only probes are sent, and each waits longer.
-    let receiver = Receiver::start(dir.path(), &["--status", "400x18,200"]);
+    // One batch at a time, its halves, single events: then only probes are sent, and each waits
+    // longer. With several batches in flight all refusals may be of batches and halves.
+    let receiver = Receiver::start(dir.path(), &["--status", "400x8,200"]);
     let config = quickstart(dir.path(), &auth, &receiver, "");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(
         &config,
         text.replace(
             "[pipelines.main.sink]",
-            "[pipelines.main]\nbatch = { events = 4 }\n[pipelines.main.sink]",
+            "[pipelines.main]\nin-flight = 1\nbatch = { events = 4 }\n[pipelines.main.sink]",
         ),
     )
     .unwrap();

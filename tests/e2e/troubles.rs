@@ -49,11 +49,10 @@ fn state(config: &Path) -> Value {
 /// A condition of `main` as `status` shows it.
 fn condition(config: &Path, kind: &str, subject: &str) -> Option<Value> {
     let state = state(config);
-    let found = state["conditions"].as_array().into_iter().flatten();
-    found
-        .filter(|condition| condition["kind"] == kind && condition["subject"] == subject)
+    let mut conditions = state["conditions"].as_array().into_iter().flatten();
+    conditions
+        .find(|condition| condition["kind"] == kind && condition["subject"] == subject)
         .cloned()
-        .next()
 }
 
 #[track_caller]
