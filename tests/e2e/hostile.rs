@@ -11,8 +11,6 @@ use serde_json::Value;
 
 use crate::components::{cases, hostile_plugins, pipeline_of};
 
-use crate::components::components;
-
 const EVENTS: u64 = 120;
 
 /// Position of the event that sets the hostile components off.

@@ -1,6 +1,6 @@
 //! The memory of the whole process, whatever components make of it.
 
-use lockgate_sim::generate::{Generator, Options};
+use lockgate_sim::generate::{Generator, GeneratorOptions};
 use lockgate_tests::{
     Auth, Receiver, Running, books, configuration, endpoint, lockgate, status, until,
 };
@@ -17,9 +17,9 @@ fn many_documents_with_a_request_for_each_cost_little_memory() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
     let receiver = Receiver::start(dir.path(), &[]);
-    let victim = Generator::new(Options {
+    let victim = Generator::new(GeneratorOptions {
         events,
-        ..Options::default()
+        ..GeneratorOptions::default()
     })
     .uid(77);
     // Nine for each event are within the limits, 100,000 for one are not.

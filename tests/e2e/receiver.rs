@@ -2,29 +2,29 @@
 
 use std::path::{Path, PathBuf};
 
-use lockgate_sim::receiver::{Control, Fault, Options, Receiver, Rule, Totals};
+use lockgate_sim::receiver::{Fault, Receiver, ReceiverControl, ReceiverOptions, Rule, Totals};
 use lockgate_tests::{endpoint, until};
 
 pub struct LocalReceiver {
     runtime: tokio::runtime::Runtime,
     receiver: Receiver,
     dir: PathBuf,
-    pub control: Control,
+    pub control: ReceiverControl,
 }
 
 impl LocalReceiver {
     pub fn start(dir: &Path) -> LocalReceiver {
-        LocalReceiver::with(dir, Options::default())
+        LocalReceiver::with(dir, ReceiverOptions::default())
     }
 
-    pub fn with(dir: &Path, options: Options) -> LocalReceiver {
+    pub fn with(dir: &Path, options: ReceiverOptions) -> LocalReceiver {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
             .build()
             .expect("a runtime");
         let dir = dir.join("receiver");
-        let options = Options {
+        let options = ReceiverOptions {
             out: dir.clone(),
             ..options
         };

@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use lockgate_sim::generate::{Generator, Options};
-use lockgate_sim::receiver::{self, Control, Receiver};
+use lockgate_sim::generate::{Generator, GeneratorOptions};
+use lockgate_sim::receiver::{Receiver, ReceiverControl, ReceiverOptions};
 use lockgate_store::Inspector;
 use lockgate_tests::{
     Auth, Books, Ended, Moments, Running, books, configuration, endpoint, kill_once_it_delivers,
@@ -32,7 +32,7 @@ struct World {
     _auth: Auth,
     runtime: Runtime,
     receiver: Receiver,
-    control: Control,
+    control: ReceiverControl,
     config: PathBuf,
     /// What the receiver accepted, one document per line.
     accepted: PathBuf,
@@ -51,11 +51,11 @@ impl World {
             .unwrap();
         let folder = dir.path().join("receiver");
         let accepted = dir.path().join("accepted.ndjson");
-        let options = receiver::Options {
+        let options = ReceiverOptions {
             out: folder.clone(),
             latency: Duration::from_millis(2),
             capture: Some(accepted.clone()),
-            ..receiver::Options::default()
+            ..ReceiverOptions::default()
         };
         let receiver = runtime.block_on(Receiver::start(options)).unwrap();
         let sink = endpoint(&receiver.address().to_string(), &folder, "main");
@@ -260,9 +260,9 @@ fn a_release_lets_the_brake_go_beside_the_host() {
 #[test]
 fn dropping_letters_makes_room_in_the_quota_of_bytes() {
     const EVENTS: u64 = 200;
-    let options = Options {
+    let options = GeneratorOptions {
         events: EVENTS,
-        ..Options::default()
+        ..GeneratorOptions::default()
     };
     let generator = Generator::new(options);
     let mut large = (0..)

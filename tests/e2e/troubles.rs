@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use lockgate_sim::generate::{self, Generator};
-use lockgate_sim::receiver::{Fault, Options, Rule};
+use lockgate_sim::receiver::{Fault, ReceiverOptions, Rule};
 use lockgate_tests::{Auth, Running, books, configuration, lockgate, status, until};
 use serde_json::Value;
 
@@ -35,9 +35,9 @@ fn pipeline(receiver: &LocalReceiver, keys: &str, sink: &str) -> String {
 
 /// The `uid` of an event, of which the documents of the built-in sink hold a copy.
 fn uid(events: u64, position: u64) -> String {
-    let options = generate::Options {
+    let options = generate::GeneratorOptions {
         events,
-        ..generate::Options::default()
+        ..generate::GeneratorOptions::default()
     };
     Generator::new(options).uid(position)
 }
@@ -232,9 +232,9 @@ fn a_recording_with_one_event_that_is_too_large_is_delivered_without_it() {
     let capture = dir.path().join("captured.ndjson");
     let receiver = LocalReceiver::with(
         dir.path(),
-        Options {
+        ReceiverOptions {
             capture: Some(capture.clone()),
-            ..Options::default()
+            ..ReceiverOptions::default()
         },
     );
     let keys = "from = [\"sessions\"]";

@@ -113,7 +113,8 @@ impl History {
             REFUSALS_MAX
         };
         let is_proved = self.refusals > most || has_evidence && self.refusals == most;
-        if !is_proved && !(is_released && self.refused >= most) {
+        let is_given_up = is_released && self.refused >= most;
+        if !is_proved && !is_given_up {
             return None;
         }
         let reason = if !is_proved {

@@ -36,6 +36,8 @@ fn whatever_waits_goes_out_with_the_first_probe_after_an_outage() {
             odd: 0.0,
             crashes: 0.0,
             redrives: 0.0,
+            releases: 0.0,
+            scarce_memory: false,
         };
         let mut world = World::new(plan, Random::new(seed as u64));
         for _ in 0..40 {
