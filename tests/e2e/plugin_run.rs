@@ -99,7 +99,7 @@ fn a_sink_prints_its_requests() {
 
 /// As where a service manager limits the address space.
 #[test]
-fn a_small_address_space_is_told_and_enough() {
+fn a_small_address_space_is_reported_and_enough() {
     let binary = lockgate();
     let mut command = std::process::Command::new("sh");
     command
@@ -124,7 +124,7 @@ fn a_small_address_space_is_told_and_enough() {
     let output = child.wait_with_output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);
     assert!(
-        told.contains("address space for instances cannot be set aside"),
+        told.contains("address space for instances cannot be reserved"),
         "{told}"
     );
     assert_eq!(lines(&output).len(), 2);
