@@ -63,8 +63,8 @@ fn bytes(parts: &BlockParts) -> u64 {
     parts.payloads.bytes.len() as u64
 }
 
-fn open(folder: &tempfile::TempDir) -> Store {
-    let options = Options::new(folder.path());
+fn open(directory: &tempfile::TempDir) -> Store {
+    let options = Options::new(directory.path());
     Store::open(Options {
         retention: Retention::default(),
         tail_bytes: 1,
@@ -93,8 +93,8 @@ fn runtime() -> tokio::runtime::Runtime {
 /// Blocks appended by several readers at once, durable when counted.
 #[divan::bench(args = [1, 4], sample_count = 10, sample_size = 1)]
 fn append_mb_per_s(bencher: Bencher, readers: u64) {
-    let (runtime, folder) = (runtime(), tempfile::tempdir().expect("a folder"));
-    let store = open(&folder);
+    let (runtime, directory) = (runtime(), tempfile::tempdir().expect("a directory"));
+    let store = open(&directory);
     let parts: Vec<BlockParts> = (0..BLOCKS).map(block).collect();
     let events: usize = parts.iter().map(|parts| parts.times.len()).sum();
     let total: u64 = parts.iter().map(bytes).sum();
@@ -128,8 +128,8 @@ fn append_mb_per_s(bencher: Bencher, readers: u64) {
 /// Every block from disk: checksum, decompression, columns.
 #[divan::bench(sample_count = 10, sample_size = 1)]
 fn scan_mb_per_s(bencher: Bencher) {
-    let (runtime, folder) = (runtime(), tempfile::tempdir().expect("a folder"));
-    let store = open(&folder);
+    let (runtime, directory) = (runtime(), tempfile::tempdir().expect("a directory"));
+    let store = open(&directory);
     let mut total = 0;
     for seed in 0..BLOCKS {
         let parts = block(seed);
@@ -153,8 +153,8 @@ fn scan(store: &Store, total: u64) {
 /// Types and times only, as filters on lists and books by day read them.
 #[divan::bench(sample_count = 10, sample_size = 1)]
 fn scan_heads_mb_per_s(bencher: Bencher) {
-    let (runtime, folder) = (runtime(), tempfile::tempdir().expect("a folder"));
-    let store = open(&folder);
+    let (runtime, directory) = (runtime(), tempfile::tempdir().expect("a directory"));
+    let store = open(&directory);
     let parts = block(1);
     for _ in 0..BLOCKS {
         runtime

@@ -8,8 +8,8 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
+use crate::directory::beside;
 use crate::error::ReadError;
-use crate::folder::beside;
 use crate::schema::{APPLICATION_ID, FORMAT, PAGE_SIZE};
 use crate::{OpenError, blocks, limits, rows};
 

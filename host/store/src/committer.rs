@@ -8,8 +8,8 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use lockgate_model::{Block, Generation, Millis, Seq};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
+use crate::directory::DirectoryLock;
 use crate::encoded::EncodedCommit;
-use crate::folder::FolderLock;
 use crate::store::Shared;
 use crate::writer::{AppendArgs, Appended, Fault, Writer};
 use crate::{Committed, LedgerError, Registration, limits};
@@ -75,7 +75,7 @@ pub struct Committer {
     pub writer: Writer,
     pub queue: Receiver<Operation>,
     pub shared: Arc<Shared>,
-    pub lock: FolderLock,
+    pub lock: DirectoryLock,
 }
 
 /// Answers that wait for the transaction to be durable.

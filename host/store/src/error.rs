@@ -9,14 +9,14 @@ use thiserror::Error;
 pub enum OpenError {
     /// Another process has it.
     #[error(
-        "the store `{}` is in use by {holder}. Stop that process, or give this one a folder of its own with `path` in `[store]`",
-        folder.display()
+        "the store `{}` is in use by {holder}. Stop that process, or give this one a directory of its own with `path` in `[store]`",
+        directory.display()
     )]
-    Held { folder: PathBuf, holder: String },
+    Held { directory: PathBuf, holder: String },
     /// A later release wrote it.
     #[error(
         "the store `{}` has format {found}; this release knows formats up to {known}. Start the release that wrote it or a newer one, \
-         or give this one another folder with `path` in `[store]`",
+         or give this one another directory with `path` in `[store]`",
         path.display()
     )]
     Newer {
@@ -44,7 +44,7 @@ pub enum OpenError {
     /// There is no store to look into.
     #[error("there is no store at `{}`. `lockgate start` makes one; `path` in `[store]` says where", path.display())]
     Missing { path: PathBuf },
-    /// The folder or a file in it cannot be used.
+    /// The directory or a file in it cannot be used.
     #[error("cannot {doing} `{}`: {source}", path.display())]
     Io {
         doing: &'static str,

@@ -3,22 +3,22 @@ use std::path::Path;
 
 use crate::reads::Reads;
 use crate::schema::FORMAT;
-use crate::{OpenError, check, folder, limits, open};
+use crate::{OpenError, check, directory, limits, open};
 
 /// Looks into a store without changing it: beside a running host, or when none runs. Takes no lock.
 /// What can be read stands at [`Reads`].
 ///
-/// SQLite's readers need to write `store.db-shm`, so the folder has to be writable where no host
+/// SQLite's readers need to write `store.db-shm`, so the directory has to be writable where no host
 /// runs.
 pub struct Inspector {
     reads: Reads,
 }
 
 impl Inspector {
-    /// Opens the store in the folder. Refuses what [`Store::open`](crate::Store::open) refuses,
+    /// Opens the store in the directory. Refuses what [`Store::open`](crate::Store::open) refuses,
     /// except that it may be in use.
     pub fn open(path: impl AsRef<Path>) -> Result<Inspector, OpenError> {
-        let database = folder::database(path.as_ref());
+        let database = directory::database(path.as_ref());
         if !database.exists() {
             return Err(OpenError::Missing { path: database });
         }

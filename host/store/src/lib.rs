@@ -1,6 +1,6 @@
 //! Everything durable: events, outcomes, cursors, dead letters. The only crate that knows SQLite.
 //!
-//! One file, `store.db`, in a folder that one process holds at a time ([`Store`]) and others may
+//! One file, `store.db`, in a directory that one process holds at a time ([`Store`]) and others may
 //! look into ([`Inspector`]). It keeps the protocol of [`Ledger`]; one committer thread folds all
 //! that is queued into one transaction. What the tables and columns mean stands in `SCHEMA.md`: an
 //! auditor can open the file with any SQLite client.
@@ -12,9 +12,9 @@ mod check;
 #[doc(hidden)]
 pub mod codec;
 mod committer;
+mod directory;
 mod encoded;
 mod error;
-mod folder;
 mod inspect;
 mod letters;
 mod limits;

@@ -8,15 +8,15 @@ use std::path::Path;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
+use crate::directory::{self, beside};
 use crate::error::{is_damage, is_full};
-use crate::folder::{self, beside};
 use crate::schema::{APPLICATION_ID, FORMAT, PAGE_SIZE, TABLES};
 use crate::{OpenError, check, limits, migrate};
 
-/// The writing connection of the folder's store; a new store where there is none. The caller holds
-/// the folder's lock.
-pub fn writer(folder: &Path, size_max: Option<u64>) -> Result<Connection, OpenError> {
-    let database = folder::database(folder);
+/// Opens the store in the directory for writing, or creates it. The caller holds the lock of the
+/// directory.
+pub fn writer(directory: &Path, size_max: Option<u64>) -> Result<Connection, OpenError> {
+    let database = directory::database(directory);
     if !database.try_exists().map_err(|source| OpenError::Io {
         doing: "look at",
         path: database.clone(),
@@ -30,7 +30,7 @@ pub fn writer(folder: &Path, size_max: Option<u64>) -> Result<Connection, OpenEr
                 what: "it is gone, and its log `store.db-wal` is still there".to_owned(),
             });
         }
-        create(folder, &database)?;
+        create(directory, &database)?;
     }
     check::before_open(&database)?;
     // Checked through a connection that cannot write, so that a refusal leaves every byte as it
@@ -41,7 +41,7 @@ pub fn writer(folder: &Path, size_max: Option<u64>) -> Result<Connection, OpenEr
         OpenError::Failed { path, cause, .. } => OpenError::Failed {
             path,
             cause,
-            full: no_room(folder),
+            full: no_room(directory),
         },
         other => other,
     })?;
@@ -75,24 +75,24 @@ pub fn close_writer(connection: Connection) -> rusqlite::Result<()> {
 /// Whether a failed operation failed for want of room. SQLite says so only of `ENOSPC`; a quota and
 /// a limit on the size of files are faults like any other to it, so the disk is asked: can a file
 /// beside the store grow as far as the store's own?
-pub fn is_disk_full(error: &rusqlite::Error, folder: &Path) -> bool {
+pub fn is_disk_full(error: &rusqlite::Error, directory: &Path) -> bool {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => true,
-        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => no_room(folder),
+        Some(ErrorCode::SystemIoFailure | ErrorCode::CannotOpen) => no_room(directory),
         _ => false,
     }
 }
 
 /// Whether the store could not grow.
-pub fn no_room(folder: &Path) -> bool {
-    probe(folder).is_err_and(|error| is_full(&error))
+pub fn no_room(directory: &Path) -> bool {
+    probe(directory).is_err_and(|error| is_full(&error))
 }
 
 /// Bytes of a store without events, about.
 const NEW_STORE: u64 = 512 * 1024;
 
-fn probe(folder: &Path) -> io::Result<()> {
-    let database = folder::database(folder);
+fn probe(directory: &Path) -> io::Result<()> {
+    let database = directory::database(directory);
     let len = |path: &Path| path.metadata().map_or(0, |file| file.len());
     // A new store, and the index of a log, need room before they have a length.
     let least = if database.exists() {
@@ -103,7 +103,7 @@ fn probe(folder: &Path) -> io::Result<()> {
     let end = len(&database)
         .max(len(&beside(&database, "-wal")))
         .max(least);
-    let path = folder.join("probe");
+    let path = directory.join("probe");
     let write = || -> io::Result<()> {
         let mut file = OpenOptions::new()
             .write(true)
@@ -122,12 +122,12 @@ fn probe(folder: &Path) -> io::Result<()> {
 
 /// Under another name first: a file called `store.db` is a whole store from its first moment, so an
 /// empty one is a damaged one.
-fn create(folder: &Path, database: &Path) -> Result<(), OpenError> {
+fn create(directory: &Path, database: &Path) -> Result<(), OpenError> {
     let new = beside(database, ".new");
     let io = |doing| {
         move |source| OpenError::Io {
             doing,
-            path: folder.to_owned(),
+            path: directory.to_owned(),
             source,
         }
     };
@@ -155,10 +155,10 @@ fn create(folder: &Path, database: &Path) -> Result<(), OpenError> {
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.close().map_err(|(_, error)| error)
     };
-    fill().map_err(|error| failed_in(folder, database, &error))?;
+    fill().map_err(|error| failed_in(directory, database, &error))?;
     fs::rename(&new, database).map_err(io("name the store in"))?;
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
+    File::open(directory)
+        .and_then(|directory| directory.sync_all())
         .map_err(io("write"))
 }
 
@@ -190,7 +190,7 @@ pub fn failed(database: &Path, error: &rusqlite::Error) -> OpenError {
     failed_in(database.parent().unwrap_or(database), database, error)
 }
 
-fn failed_in(folder: &Path, database: &Path, error: &rusqlite::Error) -> OpenError {
+fn failed_in(directory: &Path, database: &Path, error: &rusqlite::Error) -> OpenError {
     let path = database.to_owned();
     if is_damage(error) {
         return OpenError::Damaged {
@@ -201,6 +201,6 @@ fn failed_in(folder: &Path, database: &Path, error: &rusqlite::Error) -> OpenErr
     OpenError::Failed {
         path,
         cause: error.to_string(),
-        full: is_disk_full(error, folder),
+        full: is_disk_full(error, directory),
     }
 }

@@ -13,7 +13,7 @@ pub type Clock = Arc<dyn Fn() -> Millis + Send + Sync>;
 /// How to open a store.
 #[derive(Clone)]
 pub struct Options {
-    /// The folder. Made, with mode 0700, where it does not exist.
+    /// The directory. Made, with mode 0700, where it does not exist.
     pub path: PathBuf,
     /// For every stream that `streams` does not name.
     pub retention: Retention,

@@ -15,7 +15,7 @@ use crate::tail::Tail;
 use crate::writer::{AppendArgs, Writer};
 use crate::{
     CodeDigests, Committed, DeadLetters, KeptLetter, Ledger, LedgerError, LetterCounts,
-    LetterQuery, OpenError, Options, Registration, folder, limits, open,
+    LetterQuery, OpenError, Options, Registration, directory, limits, open,
 };
 
 /// The store of this process. Cheap to clone; all clones are one store. What can be read stands at
@@ -31,14 +31,14 @@ pub struct Store {
 }
 
 impl Store {
-    /// Opens the folder's store, or makes one where there is none. Takes the folder's lock until it
+    /// Opens the store in the directory, or creates it. Holds the lock of the directory until it
     /// is closed.
     ///
     /// Blocks while the file is checked: about a second for each GiB, up to one GiB.
     pub fn open(options: Options) -> Result<Store, OpenError> {
-        folder::prepare(&options.path)?;
-        let lock = folder::lock(&options.path, (options.clock)())?;
-        let database = folder::database(&options.path);
+        directory::prepare(&options.path)?;
+        let lock = directory::lock(&options.path, (options.clock)())?;
+        let database = directory::database(&options.path);
         let connection = open::writer(&options.path, options.size_max)?;
         let writer = Writer::load(connection, &options).map_err(|error| match error {
             ReadError::Damaged(what) => OpenError::Damaged {

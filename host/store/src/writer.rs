@@ -50,7 +50,7 @@ impl From<LedgerError> for Fault {
 
 pub struct Writer {
     connection: Connection,
-    folder: PathBuf,
+    directory: PathBuf,
     clock: Clock,
     options: Options,
     streams: Vec<Stream>,
@@ -94,7 +94,7 @@ impl Writer {
     pub fn load(connection: Connection, options: &Options) -> Result<Writer, ReadError> {
         let mut writer = Writer {
             connection,
-            folder: options.path.clone(),
+            directory: options.path.clone(),
             clock: options.clock.clone(),
             options: options.clone(),
             streams: Vec::new(),
@@ -227,7 +227,7 @@ impl Writer {
     pub fn closed_by(&self, fault: Fault) -> LedgerError {
         match fault {
             Fault::Sqlite(error) => {
-                let full = open::is_disk_full(&error, &self.folder);
+                let full = open::is_disk_full(&error, &self.directory);
                 let cause = if full {
                     format!("there is no room on the disk ({error})")
                 } else {

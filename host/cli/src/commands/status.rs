@@ -41,13 +41,13 @@ struct Row {
 
 /// Figures are counted from the store; how the host is comes from the file it writes.
 pub(crate) fn run(command: &Status) -> Result<(), Failure> {
-    let folder = match &command.store {
-        Some(folder) => folder.clone(),
+    let directory = match &command.store {
+        Some(directory) => directory.clone(),
         None => setup::store_path(&command.config)?,
     };
-    let inspector = Inspector::open(&folder).map_err(Failure::failed)?;
+    let inspector = Inspector::open(&directory).map_err(Failure::failed)?;
     let now = setup::now();
-    let host = lockgate_service::read_status(&setup::status_file(&folder))
+    let host = lockgate_service::read_status(&setup::status_file(&directory))
         .filter(|host| now - host.updated_at < STALE);
     let mut pipelines = BTreeMap::new();
     for PipelineStatus {

@@ -10,8 +10,8 @@ use crate::common::*;
 
 #[tokio::test]
 async fn what_was_appended_is_read_from_memory_and_from_disk() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
     let mut head = store.head(AUDIT);
     assert_eq!(*head.borrow_and_update(), 1);
 
@@ -55,7 +55,7 @@ async fn what_was_appended_is_read_from_memory_and_from_disk() {
         &block
     ));
     store.close().await.unwrap();
-    let store = open(folder.path());
+    let store = open(directory.path());
     assert!(store.cached(AUDIT, 5).is_none());
     assert_eq!(store.block_at(AUDIT, 350).unwrap().unwrap(), block);
     assert_eq!(store.block_at(AUDIT, 702).unwrap(), None);
@@ -88,8 +88,8 @@ async fn what_was_appended_is_read_from_memory_and_from_disk() {
 
 #[tokio::test]
 async fn cursors_move_with_their_events_and_duplicates_are_counted() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
     store
         .append(append_of(numbered(1..4), &[("a", "1"), ("b", "1")]))
         .await
@@ -116,7 +116,7 @@ async fn cursors_move_with_their_events_and_duplicates_are_counted() {
     assert_eq!(store.reads().cursors("teleport").unwrap(), cursors);
     assert!(store.reads().cursors("other").unwrap().is_empty());
     store.close().await.unwrap();
-    let store = open(folder.path());
+    let store = open(directory.path());
     assert_eq!(store.reads().cursors("teleport").unwrap(), cursors);
     let streams = store.streams().unwrap();
     assert_eq!(
@@ -132,8 +132,8 @@ async fn cursors_move_with_their_events_and_duplicates_are_counted() {
 
 #[tokio::test]
 async fn a_commit_that_contradicts_the_store_is_refused_alone() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
     register(&store, "siem", &[AUDIT]).await;
     append(&store, 100).await;
     deliver(&store, "siem", 11..21).await.unwrap();
@@ -243,8 +243,8 @@ async fn a_commit_that_contradicts_the_store_is_refused_alone() {
 
 #[tokio::test]
 async fn progress_books_letters_and_state_outlive_the_process() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
     let registration = register(&store, "siem", &[AUDIT, "teleport/sessions"]).await;
     assert_eq!((registration.epoch, registration.generation), (1, 1));
     assert_eq!(
@@ -327,7 +327,7 @@ async fn progress_books_letters_and_state_outlive_the_process() {
     assert_eq!((chain[0].commits, chain[0].blocks > 0), (3, true));
     store.close().await.unwrap();
 
-    let store = open(folder.path());
+    let store = open(directory.path());
     let again = register(&store, "siem", &[AUDIT]).await;
     assert_eq!((again.epoch, again.generation), (1, 1));
     assert_eq!(
@@ -379,18 +379,18 @@ async fn progress_books_letters_and_state_outlive_the_process() {
 
 #[tokio::test]
 async fn an_inspector_sees_a_running_store_and_a_stopped_one() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     assert!(
-        Inspector::open(folder.path())
+        Inspector::open(directory.path())
             .err()
             .unwrap()
             .to_string()
             .contains("`lockgate start` makes one")
     );
-    let store = open(folder.path());
+    let store = open(directory.path());
     register(&store, "siem", &[AUDIT]).await;
     append(&store, 10).await;
-    let inspector = Inspector::open(folder.path()).unwrap();
+    let inspector = Inspector::open(directory.path()).unwrap();
     assert_eq!(inspector.books("siem").unwrap()[0].1.waiting, 10);
     deliver(&store, "siem", 1..5).await.unwrap();
     append(&store, 10).await;
@@ -416,17 +416,17 @@ async fn an_inspector_sees_a_running_store_and_a_stopped_one() {
     );
     drop(inspector);
     store.close().await.unwrap();
-    let inspector = Inspector::open(folder.path()).unwrap();
+    let inspector = Inspector::open(directory.path()).unwrap();
     assert_eq!(inspector.books("siem").unwrap()[0].1, books);
     assert_eq!(inspector.cursors("teleport").unwrap()["cursor"], "21");
     // It holds no lock.
-    open(folder.path()).close().await.unwrap();
+    open(directory.path()).close().await.unwrap();
 }
 
 #[tokio::test]
 async fn an_event_larger_than_every_limit_is_a_block_of_its_own() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
     let mut dice = Dice(1);
     let text: String = (0..20 << 20)
         .map(|_| (b'a' + dice.roll(26) as u8) as char)
@@ -438,7 +438,7 @@ async fn an_event_larger_than_every_limit_is_a_block_of_its_own() {
         .unwrap();
     append(&store, 3).await;
     store.close().await.unwrap();
-    let store = open(folder.path());
+    let store = open(directory.path());
     assert_eq!(
         store.block_at(AUDIT, 1).unwrap().unwrap().view(0).payload,
         payload
@@ -449,8 +449,8 @@ async fn an_event_larger_than_every_limit_is_a_block_of_its_own() {
 #[tokio::test]
 async fn the_file_has_the_form_that_was_promised() {
     use std::os::unix::fs::PermissionsExt;
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("deep/store");
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("deep/store");
     let store = open(&path);
     append(&store, 10).await;
     let mode =

@@ -7,7 +7,7 @@ use lockgate_store::{Ledger, Options, Retention, Store};
 use crate::common::options;
 
 struct OnDisk {
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
     retention: Option<u64>,
 }
 
@@ -16,7 +16,7 @@ impl Subject for OnDisk {
 
     fn new(retention: Option<u64>) -> OnDisk {
         OnDisk {
-            folder: tempfile::tempdir().unwrap(),
+            directory: tempfile::tempdir().unwrap(),
             retention,
         }
     }
@@ -28,7 +28,7 @@ impl Subject for OnDisk {
         };
         Store::open(Options {
             retention,
-            ..options(self.folder.path())
+            ..options(self.directory.path())
         })
         .unwrap()
     }

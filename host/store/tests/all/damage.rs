@@ -42,8 +42,8 @@ fn contents(store: &Reads) -> Result<Contents, LedgerError> {
 }
 
 /// A closed store, and what is in it.
-async fn sample(folder: &Path) -> Contents {
-    let store = open(folder);
+async fn sample(directory: &Path) -> Contents {
+    let store = open(directory);
     register(&store, "siem", &[AUDIT]).await;
     for nth in 0..8u64 {
         let first = nth * 200 + 1;
@@ -82,9 +82,9 @@ async fn sample(folder: &Path) -> Contents {
 
 #[tokio::test]
 async fn damage_at_any_place_is_refused_or_reported_and_never_overwritten() {
-    let folder = tempfile::tempdir().unwrap();
-    let sound = sample(folder.path()).await;
-    let original = fs::read(folder.path().join("store.db")).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let sound = sample(directory.path()).await;
+    let original = fs::read(directory.path().join("store.db")).unwrap();
     let mut dice = Dice(42);
     let (mut refused, mut reported, mut harmless) = (0, 0, 0);
     for round in 0..60 {
@@ -144,14 +144,14 @@ async fn damage_at_any_place_is_refused_or_reported_and_never_overwritten() {
 
 #[tokio::test]
 async fn a_changed_event_is_found_when_it_is_read() {
-    let folder = tempfile::tempdir().unwrap();
-    sample(folder.path()).await;
-    let path = folder.path().join("store.db");
+    let directory = tempfile::tempdir().unwrap();
+    sample(directory.path()).await;
+    let path = directory.path().join("store.db");
     // Below SQLite's notice: the row stays well-formed. Not among the newest, which are verified at
     // the start.
     let database = rusqlite::Connection::open(&path).unwrap();
     for _ in 0..3 {
-        let store = open(folder.path());
+        let store = open(directory.path());
         for _ in 0..10 {
             append(&store, 10).await;
         }
@@ -164,7 +164,7 @@ async fn a_changed_event_is_found_when_it_is_read() {
         )
         .unwrap();
     drop(database);
-    let store = open(folder.path());
+    let store = open(directory.path());
     let LedgerError::Damaged(what) = store.block_at(AUDIT, 300).unwrap_err() else {
         panic!()
     };
@@ -182,9 +182,9 @@ async fn a_changed_event_is_found_when_it_is_read() {
 
 #[tokio::test]
 async fn every_change_to_what_was_committed_breaks_the_chain() {
-    let folder = tempfile::tempdir().unwrap();
-    sample(folder.path()).await;
-    let path = folder.path().join("store.db");
+    let directory = tempfile::tempdir().unwrap();
+    sample(directory.path()).await;
+    let path = directory.path().join("store.db");
     let original = fs::read(&path).unwrap();
     for change in [
         "UPDATE commits SET outcomes = x'009601' WHERE id = 3",
@@ -203,7 +203,7 @@ async fn every_change_to_what_was_committed_breaks_the_chain() {
         let database = rusqlite::Connection::open(&path).unwrap();
         assert!(database.execute(change, []).unwrap() > 0, "{change}");
         database.close().unwrap();
-        match Inspector::open(folder.path()) {
+        match Inspector::open(directory.path()) {
             Ok(inspector) => {
                 let broken = inspector.verify_chain("siem").unwrap_err();
                 assert!(
@@ -218,7 +218,7 @@ async fn every_change_to_what_was_committed_breaks_the_chain() {
         }
         fs::write(&path, &original).unwrap();
     }
-    Inspector::open(folder.path())
+    Inspector::open(directory.path())
         .unwrap()
         .verify_chain("siem")
         .unwrap();
@@ -226,9 +226,9 @@ async fn every_change_to_what_was_committed_breaks_the_chain() {
 
 #[tokio::test]
 async fn what_was_done_to_dead_letters_cannot_be_changed_unseen() {
-    let folder = tempfile::tempdir().unwrap();
-    sample(folder.path()).await;
-    let store = open(folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    sample(directory.path()).await;
+    let store = open(directory.path());
     register(&store, "siem", &[AUDIT]).await;
     store.retry("siem", AUDIT, &[50, 100], DAY).await.unwrap();
     store
@@ -245,7 +245,7 @@ async fn what_was_done_to_dead_letters_cannot_be_changed_unseen() {
     let heads = store.verify_chain("siem").unwrap();
     assert_eq!(heads[0].redrives, 4);
     store.close().await.unwrap();
-    let path = folder.path().join("store.db");
+    let path = directory.path().join("store.db");
     let original = fs::read(&path).unwrap();
     for change in [
         "DELETE FROM redrives WHERE id = 1",
@@ -264,7 +264,7 @@ async fn what_was_done_to_dead_letters_cannot_be_changed_unseen() {
         let database = rusqlite::Connection::open(&path).unwrap();
         assert!(database.execute(change, []).unwrap() > 0, "{change}");
         database.close().unwrap();
-        let inspector = Inspector::open(folder.path()).unwrap();
+        let inspector = Inspector::open(directory.path()).unwrap();
         let broken = inspector.verify_chain("siem").unwrap_err();
         assert!(
             matches!(broken, LedgerError::Damaged(_)),
@@ -273,17 +273,19 @@ async fn what_was_done_to_dead_letters_cannot_be_changed_unseen() {
         fs::write(&path, &original).unwrap();
     }
     assert_eq!(
-        Inspector::open(folder.path()).unwrap().verify_chain("siem"),
+        Inspector::open(directory.path())
+            .unwrap()
+            .verify_chain("siem"),
         Ok(heads)
     );
 }
 
 #[tokio::test]
 async fn damage_under_a_running_store_closes_it_and_nothing_is_written_over_it() {
-    let folder = tempfile::tempdir().unwrap();
-    sample(folder.path()).await;
-    let store = open(folder.path());
-    let path = folder.path().join("store.db");
+    let directory = tempfile::tempdir().unwrap();
+    sample(directory.path()).await;
+    let store = open(directory.path());
+    let path = directory.path().join("store.db");
     let mut bytes = fs::read(&path).unwrap();
     bytes[16_384..].fill(0xa5);
     fs::write(&path, &bytes).unwrap();
@@ -298,7 +300,7 @@ async fn damage_under_a_running_store_closes_it_and_nothing_is_written_over_it()
     assert_eq!(store.commit(commit_of_nothing()).await.unwrap_err(), error);
     assert_eq!(store.failed().borrow().clone(), Some(error));
     assert!(matches!(
-        Store::open(options(folder.path())),
+        Store::open(options(directory.path())),
         Err(OpenError::Damaged { .. })
     ));
     assert_eq!(fs::read(&path).unwrap(), bytes);
@@ -308,14 +310,14 @@ async fn damage_under_a_running_store_closes_it_and_nothing_is_written_over_it()
 /// than it says.
 #[tokio::test]
 async fn a_kill_in_a_checkpoint_is_not_damage() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
     for _ in 0..20 {
         append(&store, 500).await;
     }
     let copy = tempfile::tempdir().unwrap();
-    let log = fs::read(folder.path().join("store.db-wal")).unwrap();
-    let mut file = fs::read(folder.path().join("store.db")).unwrap();
+    let log = fs::read(directory.path().join("store.db-wal")).unwrap();
+    let mut file = fs::read(directory.path().join("store.db")).unwrap();
     // Frames of the log: 24 bytes, beginning with the page's number, then the page (SQLite's file
     // format 4.1).
     let first_page = log[32..]
@@ -349,8 +351,8 @@ async fn a_kill_in_a_checkpoint_is_not_damage() {
 #[test]
 fn what_is_no_store_is_never_made_one() {
     let database = |fill: &dyn Fn(&rusqlite::Connection)| {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("x");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("x");
         let connection = rusqlite::Connection::open(&path).unwrap();
         fill(&connection);
         drop(connection);
@@ -372,10 +374,10 @@ fn what_is_no_store_is_never_made_one() {
         ("store.db", &other_pages, "its pages have another size"),
         ("store.db-wal", &[7; 500], "it is gone, and its log"),
     ] {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join(name);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(name);
         fs::write(&path, bytes).unwrap();
-        let refusal = Store::open(options(folder.path())).err().unwrap();
+        let refusal = Store::open(options(directory.path())).err().unwrap();
         assert!(matches!(refusal, OpenError::Damaged { .. }), "{refusal}");
         let message = refusal.to_string();
         assert!(

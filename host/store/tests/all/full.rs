@@ -3,13 +3,13 @@ use std::process::Command;
 use lockgate_store::{Ledger, Options, Store};
 
 use crate::common::*;
-use crate::worker::{Acknowledged, FOLDER};
+use crate::worker::{Acknowledged, DIRECTORY};
 
 /// Starts child processes whose files may not grow beyond a limit: the kernel fails the write that
 /// would, at another place each time.
 #[tokio::test]
 async fn nothing_acknowledged_is_lost_when_the_disk_is_full() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let mut acknowledged = Acknowledged::default();
     let mut dice = Dice(7);
     // The store's own size when it is empty, then more each time, so that log, checkpoint and file
@@ -23,7 +23,7 @@ async fn nothing_acknowledged_is_lost_when_the_disk_is_full() {
             ])
             .arg(std::env::current_exe().unwrap())
             .args(["worker::works_for_its_parent", "--exact", "--nocapture"])
-            .env(FOLDER, folder.path())
+            .env(DIRECTORY, directory.path())
             .output()
             .unwrap();
         let said = String::from_utf8_lossy(&child.stdout);
@@ -39,9 +39,9 @@ async fn nothing_acknowledged_is_lost_when_the_disk_is_full() {
         for line in said.lines() {
             acknowledged.hear(line);
         }
-        acknowledged.check(folder.path()).await;
+        acknowledged.check(directory.path()).await;
         // In 512 bytes.
-        let size = std::fs::metadata(folder.path().join("store.db"))
+        let size = std::fs::metadata(directory.path().join("store.db"))
             .unwrap()
             .len()
             / 512;
@@ -52,10 +52,10 @@ async fn nothing_acknowledged_is_lost_when_the_disk_is_full() {
 
 #[tokio::test]
 async fn a_full_store_closes_says_so_and_goes_on_when_there_is_room() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let store = Store::open(Options {
         size_max: Some(1 << 20),
-        ..options(folder.path())
+        ..options(directory.path())
     })
     .unwrap();
     register(&store, "siem", &[AUDIT]).await;
@@ -96,7 +96,7 @@ async fn a_full_store_closes_says_so_and_goes_on_when_there_is_room() {
     assert_eq!(store.books("siem").unwrap_err(), error);
 
     // At once, while the failed one is still held by somebody.
-    let reopened = open(folder.path());
+    let reopened = open(directory.path());
     assert_eq!(*reopened.head(AUDIT).borrow(), next);
     assert_eq!(
         reopened.reads().cursors("teleport").unwrap()["c"],

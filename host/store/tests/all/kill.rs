@@ -2,18 +2,18 @@ use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
 use crate::common::Dice;
-use crate::worker::{Acknowledged, FOLDER};
+use crate::worker::{Acknowledged, DIRECTORY};
 
 /// Starts child processes; kills each with SIGKILL in the middle of its work.
 #[tokio::test]
 async fn nothing_acknowledged_is_lost_by_kill_9() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let mut acknowledged = Acknowledged::default();
     let mut dice = Dice(20260105);
     for round in 0..5 {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .args(["worker::works_for_its_parent", "--exact", "--nocapture"])
-            .env(FOLDER, folder.path())
+            .env(DIRECTORY, directory.path())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -36,7 +36,7 @@ async fn nothing_acknowledged_is_lost_by_kill_9() {
         for line in lines.map_while(Result::ok) {
             acknowledged.hear(&line);
         }
-        acknowledged.check(folder.path()).await;
+        acknowledged.check(directory.path()).await;
     }
     assert!(acknowledged.len() > 100);
 }

@@ -3,10 +3,10 @@ use lockgate_store::{Inspector, Ledger, LedgerError, OpenError, Store};
 use crate::common::*;
 
 #[tokio::test]
-async fn a_second_store_on_the_folder_names_the_first() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path());
-    let held = Store::open(options(folder.path())).err().unwrap();
+async fn a_second_store_in_the_directory_names_the_holder() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let held = Store::open(options(directory.path())).err().unwrap();
     let message = held.to_string();
     assert!(matches!(held, OpenError::Held { .. }));
     let command = std::env::args().next().unwrap();
@@ -20,24 +20,24 @@ async fn a_second_store_on_the_folder_names_the_first() {
     }
     append(&store, 3).await;
     store.close().await.unwrap();
-    assert_eq!(*open(folder.path()).head(AUDIT).borrow(), 4);
+    assert_eq!(*open(directory.path()).head(AUDIT).borrow(), 4);
 }
 
 #[tokio::test]
-async fn a_store_that_is_dropped_lets_go_of_its_folder() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path());
+async fn a_dropped_store_releases_its_directory() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
     append(&store, 3).await;
     let mut failed = store.failed();
     drop(store);
     assert!(failed.wait_for(Option::is_some).await.unwrap().is_some());
-    assert_eq!(*open(folder.path()).head(AUDIT).borrow(), 4);
+    assert_eq!(*open(directory.path()).head(AUDIT).borrow(), 4);
 }
 
 #[tokio::test]
 async fn a_closed_store_says_so() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
     append(&store, 3).await;
     let other = store.clone();
     store.close().await.unwrap();
@@ -58,17 +58,17 @@ async fn a_closed_store_says_so() {
 
 #[tokio::test]
 async fn a_newer_format_is_refused_with_what_to_do() {
-    let folder = tempfile::tempdir().unwrap();
-    open(folder.path()).close().await.unwrap();
-    let path = folder.path().join("store.db");
+    let directory = tempfile::tempdir().unwrap();
+    open(directory.path()).close().await.unwrap();
+    let path = directory.path().join("store.db");
     rusqlite::Connection::open(&path)
         .unwrap()
         .pragma_update(None, "user_version", 3)
         .unwrap();
     let before = std::fs::read(&path).unwrap();
     for refusal in [
-        Store::open(options(folder.path())).err().unwrap(),
-        Inspector::open(folder.path()).err().unwrap(),
+        Store::open(options(directory.path())).err().unwrap(),
+        Inspector::open(directory.path()).err().unwrap(),
     ] {
         assert!(
             matches!(

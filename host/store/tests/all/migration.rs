@@ -161,8 +161,8 @@ fn rechain(old: &Connection, dead: &[u8]) {
 
 #[tokio::test]
 async fn a_store_of_format_1_is_brought_up_to_date_with_its_dead_letters() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = open(folder.path());
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
     let keys: Vec<String> = (1..=20).map(|nth| format!("k{nth}")).collect();
     let parts = events(&keys, |key| {
         format!(
@@ -187,10 +187,10 @@ async fn a_store_of_format_1_is_brought_up_to_date_with_its_dead_letters() {
         .await
         .unwrap();
     store.close().await.unwrap();
-    let path = folder.path().join("store.db");
+    let path = directory.path().join("store.db");
     to_format_1(&path);
 
-    let older = Inspector::open(folder.path()).err().unwrap();
+    let older = Inspector::open(directory.path()).err().unwrap();
     assert!(
         matches!(
             older,
@@ -208,7 +208,7 @@ async fn a_store_of_format_1_is_brought_up_to_date_with_its_dead_letters() {
             .contains("`lockgate start` brings it up to date")
     );
 
-    let store = open(folder.path());
+    let store = open(directory.path());
     store.verify_chain("siem").unwrap();
     let books = |delivered, dead, waiting| Books {
         read: 20,
@@ -254,5 +254,5 @@ async fn a_store_of_format_1_is_brought_up_to_date_with_its_dead_letters() {
     let chain = store.verify_chain("siem").unwrap();
     assert_eq!((chain[0].commits, chain[0].redrives), (1, 1));
     store.close().await.unwrap();
-    assert!(Inspector::open(folder.path()).is_ok());
+    assert!(Inspector::open(directory.path()).is_ok());
 }

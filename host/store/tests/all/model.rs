@@ -117,10 +117,10 @@ impl Model {
     }
 }
 
-async fn run(folder: &Path, steps: Vec<Step>) {
+async fn run(directory: &Path, steps: Vec<Step>) {
     let options = || Options {
         tail_bytes: 2000,
-        ..options(folder)
+        ..options(directory)
     };
     let mut store = Store::open(options()).unwrap();
     let mut model = Model::default();
@@ -218,7 +218,7 @@ proptest! {
 
     #[test]
     fn any_history_keeps_the_books(steps in steps()) {
-        let folder = tempfile::tempdir().unwrap();
-        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(run(folder.path(), steps));
+        let directory = tempfile::tempdir().unwrap();
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(run(directory.path(), steps));
     }
 }

@@ -7,13 +7,13 @@ use lockgate_store::{Ledger, Options, Retention, Store};
 
 use crate::common::*;
 
-fn by_bytes(folder: &std::path::Path, bytes: u64) -> Options {
+fn by_bytes(directory: &std::path::Path, bytes: u64) -> Options {
     Options {
         retention: Retention {
             age: None,
             bytes: Some(bytes),
         },
-        ..options(folder)
+        ..options(directory)
     }
 }
 
@@ -31,8 +31,8 @@ fn bulky(first: u64) -> BlockParts {
 
 #[tokio::test]
 async fn finished_blocks_go_when_there_are_too_many_bytes() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(by_bytes(folder.path(), 100_000)).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(by_bytes(directory.path(), 100_000)).unwrap();
     register(&store, "siem", &[AUDIT]).await;
     for nth in 0..20 {
         let first = nth * 50 + 1;
@@ -111,7 +111,7 @@ async fn finished_blocks_go_when_there_are_too_many_bytes() {
 
     // Sequences go on after everything is gone.
     store.close().await.unwrap();
-    let store = Store::open(by_bytes(folder.path(), 1)).unwrap();
+    let store = Store::open(by_bytes(directory.path(), 1)).unwrap();
     store.keep_only(&[]).await.unwrap();
     let stream = store.streams().unwrap().remove(0);
     assert_eq!((stream.oldest, stream.next, stream.bytes), (1001, 1001, 0));
@@ -128,8 +128,8 @@ async fn finished_blocks_go_when_there_are_too_many_bytes() {
 
 #[tokio::test]
 async fn at_the_limit_the_reader_of_that_stream_waits_and_no_other() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(by_bytes(folder.path(), 60_000)).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(by_bytes(directory.path(), 60_000)).unwrap();
     register(&store, "stuck", &[AUDIT]).await;
     let mut full = store.retention_full(AUDIT);
     let (mut appended, mut first) = (Vec::new(), 1);
@@ -180,8 +180,8 @@ async fn at_the_limit_the_reader_of_that_stream_waits_and_no_other() {
 
 #[tokio::test]
 async fn a_store_closes_while_a_reader_waits_for_room() {
-    let folder = tempfile::tempdir().unwrap();
-    let store = Store::open(by_bytes(folder.path(), 10)).unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(by_bytes(directory.path(), 10)).unwrap();
     register(&store, "stuck", &[AUDIT]).await;
     store.append(append_of(bulky(1), &[])).await.unwrap();
     let waiting = tokio::spawn({
@@ -199,7 +199,7 @@ async fn a_store_closes_while_a_reader_waits_for_room() {
         Err(lockgate_store::LedgerError::Closed { full: false, .. })
     ));
     assert_eq!(
-        *Store::open(by_bytes(folder.path(), 10))
+        *Store::open(by_bytes(directory.path(), 10))
             .unwrap()
             .head(AUDIT)
             .borrow(),
@@ -209,7 +209,7 @@ async fn a_store_closes_while_a_reader_waits_for_room() {
 
 #[tokio::test]
 async fn old_blocks_go_once_they_are_finished_and_never_before() {
-    let folder = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().unwrap();
     let now = Arc::new(AtomicI64::new(DAY));
     let clock = now.clone();
     let store = Store::open(Options {
@@ -218,7 +218,7 @@ async fn old_blocks_go_once_they_are_finished_and_never_before() {
             bytes: None,
         },
         clock: Arc::new(move || clock.load(Ordering::SeqCst)),
-        ..options(folder.path())
+        ..options(directory.path())
     })
     .unwrap();
     register(&store, "siem", &[AUDIT]).await;

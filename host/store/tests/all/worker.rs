@@ -16,23 +16,23 @@ use lockgate_store::{Inspector, Ledger, LedgerError, Options, Store};
 
 use crate::common::*;
 
-pub const FOLDER: &str = "LOCKGATE_STORE_TEST_FOLDER";
+pub const DIRECTORY: &str = "LOCKGATE_STORE_TEST_DIRECTORY";
 const READERS: u64 = 3;
 
 /// Not a test of its own: what the re-executed test binary runs, see `kill.rs` and `full.rs`.
 #[test]
 fn works_for_its_parent() {
-    if let Some(folder) = std::env::var_os(FOLDER) {
+    if let Some(directory) = std::env::var_os(DIRECTORY) {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
             .build()
             .unwrap();
-        runtime.block_on(work(Path::new(&folder)));
+        runtime.block_on(work(Path::new(&directory)));
     }
 }
 
-async fn work(folder: &Path) {
-    let store = match Store::open(options(folder)) {
+async fn work(directory: &Path) {
+    let store = match Store::open(options(directory)) {
         Ok(store) => store,
         Err(error) if error.is_full() => return say("FULL"),
         Err(error) => return say(&format!("BROKEN {error}")),
@@ -168,16 +168,20 @@ impl Acknowledged {
     }
 
     /// Opens the store that is left, and closes it again.
-    pub async fn check(&self, folder: &Path) {
-        if self.len() == 0 && !folder.join("store.db").exists() {
+    pub async fn check(&self, directory: &Path) {
+        if self.len() == 0 && !directory.join("store.db").exists() {
             // There was no room for a store at all. Now there is.
-            return Store::open(options(folder)).unwrap().close().await.unwrap();
+            return Store::open(options(directory))
+                .unwrap()
+                .close()
+                .await
+                .unwrap();
         }
         // An auditor may look first, at what the killed process left.
-        let before = Inspector::open(folder).unwrap().streams().unwrap();
+        let before = Inspector::open(directory).unwrap().streams().unwrap();
         let store = Store::open(Options {
             tail_bytes: 0,
-            ..options(folder)
+            ..options(directory)
         })
         .unwrap();
         assert_eq!(store.streams().unwrap(), before);

@@ -1,4 +1,4 @@
-//! The folder, and the lock that one process holds on it.
+//! The store's directory, and the lock that one process holds on it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{Read, Seek, Write};
@@ -12,49 +12,49 @@ use crate::OpenError;
 pub const DATABASE: &str = "store.db";
 const LOCK: &str = "lock";
 
-/// Held for as long as it lives; the kernel lets go of it when the process ends, however it ends.
-pub struct FolderLock {
+/// Held for as long as it lives. The kernel releases it when the process ends, however it ends.
+pub struct DirectoryLock {
     _file: File,
 }
 
-/// Makes the folder private where it is ours to make so.
-pub fn prepare(folder: &Path) -> Result<(), OpenError> {
+/// Creates the directory. Makes it private unless it already holds files.
+pub fn prepare(directory: &Path) -> Result<(), OpenError> {
     let io = |doing| {
         move |source| OpenError::Io {
             doing,
-            path: folder.to_owned(),
+            path: directory.to_owned(),
             source,
         }
     };
     DirBuilder::new()
         .recursive(true)
         .mode(0o700)
-        .create(folder)
-        .map_err(io("make the folder"))?;
-    let mode = fs::metadata(folder)
-        .map_err(io("look at the folder"))?
+        .create(directory)
+        .map_err(io("make the directory"))?;
+    let mode = fs::metadata(directory)
+        .map_err(io("look at the directory"))?
         .permissions()
         .mode()
         & 0o777;
     if mode & 0o077 != 0 {
-        if fs::read_dir(folder)
-            .map_err(io("look into the folder"))?
+        if fs::read_dir(directory)
+            .map_err(io("look into the directory"))?
             .next()
             .is_none()
         {
-            fs::set_permissions(folder, Permissions::from_mode(0o700))
-                .map_err(io("make private the folder"))?;
+            fs::set_permissions(directory, Permissions::from_mode(0o700))
+                .map_err(io("restrict the mode of the directory"))?;
         } else {
             // Others may need what else is in it. The store's own files are 0600 in any case.
-            tracing::warn!(folder = %folder.display(), "others may look into the store's folder (mode {mode:04o}); `chmod 700` closes it");
+            tracing::warn!(directory = %directory.display(), "other users may look into the store's directory (mode {mode:04o}); `chmod 700` prevents that");
         }
     }
     Ok(())
 }
 
 /// Takes the lock, or says who has it.
-pub fn lock(folder: &Path, now: Millis) -> Result<FolderLock, OpenError> {
-    let path = folder.join(LOCK);
+pub fn lock(directory: &Path, now: Millis) -> Result<DirectoryLock, OpenError> {
+    let path = directory.join(LOCK);
     let io = |doing, source| OpenError::Io {
         doing,
         path: path.clone(),
@@ -80,7 +80,7 @@ pub fn lock(folder: &Path, now: Millis) -> Result<FolderLock, OpenError> {
                 holder.trim().to_owned()
             };
             return Err(OpenError::Held {
-                folder: folder.to_owned(),
+                directory: directory.to_owned(),
                 holder,
             });
         }
@@ -94,11 +94,11 @@ pub fn lock(folder: &Path, now: Millis) -> Result<FolderLock, OpenError> {
     if let Err(error) = written {
         tracing::warn!(lock = %path.display(), %error, "the lock does not say who holds it");
     }
-    Ok(FolderLock { _file: file })
+    Ok(DirectoryLock { _file: file })
 }
 
-pub fn database(folder: &Path) -> PathBuf {
-    folder.join(DATABASE)
+pub fn database(directory: &Path) -> PathBuf {
+    directory.join(DATABASE)
 }
 
 pub fn beside(database: &Path, suffix: &str) -> PathBuf {
