@@ -11,7 +11,7 @@ fn run(dir: &Path, arguments: &[&str]) -> Ended {
 
 fn names(dir: &Path) -> Vec<String> {
     let mut names: Vec<String> = fs::read_dir(dir)
-        .expect("the folder is there")
+        .expect("the directory exists")
         .map(|entry| entry.unwrap().file_name().into_string().unwrap())
         .collect();
     names.sort();
@@ -21,15 +21,15 @@ fn names(dir: &Path) -> Vec<String> {
 #[test]
 fn the_files_for_elasticsearch_are_written_and_say_what_to_do_next() {
     let dir = tempfile::tempdir().unwrap();
-    let ended = run(dir.path(), &["--out", "a/new/folder"]).exits_with(0);
-    let folder = dir.path().join("a/new/folder");
+    let ended = run(dir.path(), &["--out", "a/new/directory"]).exits_with(0);
+    let directory = dir.path().join("a/new/directory");
     assert_eq!(
-        names(&folder),
+        names(&directory),
         names(&root().join("assets/elasticsearch")),
-        "all of the folder, and nothing else"
+        "every file of the directory, and nothing else"
     );
-    for name in names(&folder) {
-        let text = fs::read_to_string(folder.join(&name)).unwrap();
+    for name in names(&directory) {
+        let text = fs::read_to_string(directory.join(&name)).unwrap();
         assert_eq!(
             text,
             fs::read_to_string(root().join("assets/elasticsearch").join(&name)).unwrap(),
@@ -38,7 +38,7 @@ fn the_files_for_elasticsearch_are_written_and_say_what_to_do_next() {
         assert!(
             ended
                 .stdout
-                .contains(&format!("wrote     a/new/folder/{name}\n")),
+                .contains(&format!("wrote     a/new/directory/{name}\n")),
             "{}",
             ended.stdout
         );
@@ -58,7 +58,7 @@ fn the_files_for_elasticsearch_are_written_and_say_what_to_do_next() {
     assert!(
         ended
             .stdout
-            .ends_with("`a/new/folder/README.md` explains how to install them, step by step.\n"),
+            .ends_with("`a/new/directory/README.md` explains how to install them, step by step.\n"),
         "{}",
         ended.stdout
     );

@@ -15,11 +15,11 @@ const VARIABLES: [(&str, &str); 4] = [
 /// The texts are those of the library's own test; this shows that the command prints them.
 #[test]
 fn every_broken_configuration_is_told_whole_and_ends_with_2() {
-    let folder = root().join("tests/cases/config");
-    for case in cases(&folder) {
-        let expected = std::fs::read_to_string(folder.join(&case).with_extension("stderr"))
+    let directory = root().join("tests/cases/config");
+    for case in cases(&directory) {
+        let expected = std::fs::read_to_string(directory.join(&case).with_extension("stderr"))
             .expect("what it says is there");
-        let ended = check(&folder, &[&case]).exits_with(2);
+        let ended = check(&directory, &[&case]).exits_with(2);
         assert!(
             ended.stderr.starts_with(&expected),
             "{}:\n{}\nbegins otherwise than\n{expected}",
@@ -40,7 +40,7 @@ fn every_broken_configuration_is_told_whole_and_ends_with_2() {
 /// What only plugins, or the files named, can tell: `check` points at the operator's line too.
 #[test]
 fn what_plugins_and_files_say_is_told_at_the_operator_s_line() {
-    let (dir, cases) = folder("check");
+    let (dir, cases) = copied("check");
     assert!(cases.len() >= 9, "{cases:?}");
     for case in cases {
         let ended = check(dir.path(), &[&case]).exits_with(2);
@@ -57,7 +57,7 @@ fn what_plugins_and_files_say_is_told_at_the_operator_s_line() {
 
 #[test]
 fn several_files_are_checked_at_once_and_the_good_ones_are_named() {
-    let (dir, _) = folder("config/valid");
+    let (dir, _) = copied("config/valid");
     let good = Path::new("smallest.toml");
     let ended = check(dir.path(), &[good]).exits_with(0);
     assert_eq!(
@@ -98,22 +98,22 @@ fn several_files_are_checked_at_once_and_the_good_ones_are_named() {
     }
 }
 
-/// A copy of a folder of cases, with the `identity` that its configurations name, and the cases.
-fn folder(name: &str) -> (TempDir, Vec<PathBuf>) {
+/// A copy of a directory of cases, with the `identity` that its configurations name, and the cases.
+fn copied(name: &str) -> (TempDir, Vec<PathBuf>) {
     let (from, dir) = (
         root().join("tests/cases").join(name),
         tempfile::tempdir().unwrap(),
     );
     std::fs::create_dir(dir.path().join("files")).unwrap();
-    for folder in [Path::new(""), Path::new("files")] {
-        for entry in std::fs::read_dir(from.join(folder))
-            .expect("a folder of cases")
+    for directory in [Path::new(""), Path::new("files")] {
+        for entry in std::fs::read_dir(from.join(directory))
+            .expect("a directory of cases")
             .map(Result::unwrap)
         {
             if entry.file_type().unwrap().is_file() {
                 std::fs::copy(
                     entry.path(),
-                    dir.path().join(folder).join(entry.file_name()),
+                    dir.path().join(directory).join(entry.file_name()),
                 )
                 .unwrap();
             }
@@ -124,9 +124,9 @@ fn folder(name: &str) -> (TempDir, Vec<PathBuf>) {
     (dir, cases(&from))
 }
 
-fn cases(folder: &Path) -> Vec<PathBuf> {
-    let names = std::fs::read_dir(folder)
-        .expect("a folder of cases")
+fn cases(directory: &Path) -> Vec<PathBuf> {
+    let names = std::fs::read_dir(directory)
+        .expect("a directory of cases")
         .map(|entry| PathBuf::from(entry.expect("an entry").file_name()));
     let mut cases: Vec<_> = names
         .filter(|name| {
@@ -135,17 +135,17 @@ fn cases(folder: &Path) -> Vec<PathBuf> {
         })
         .collect();
     cases.sort();
-    assert!(!cases.is_empty(), "{}", folder.display());
+    assert!(!cases.is_empty(), "{}", directory.display());
     cases
 }
 
-fn check(folder: &Path, files: &[&Path]) -> Ended {
+fn check(directory: &Path, files: &[&Path]) -> Ended {
     Running::start(
         "check",
         lockgate()
             .arg("check")
             .args(files)
-            .current_dir(folder)
+            .current_dir(directory)
             .envs(VARIABLES),
     )
     .ended()

@@ -99,7 +99,7 @@ fn a_compiler_ends_when_its_input_is_closed() {
 /// Finding 2: SIGTERM was ignored until the last component was compiled.
 #[test]
 fn a_host_that_compiles_stops_when_it_is_asked_to() {
-    let dir = tempfile::tempdir().expect("a temporary folder");
+    let dir = tempfile::tempdir().expect("a temporary directory");
     std::fs::write(dir.path().join("slow.wasm"), slow_to_compile()).expect("it can be written");
     let auth = Auth::start(dir.path(), &["--events", "10"]);
     let config = configuration(

@@ -90,8 +90,8 @@ fn every_document_of_elastic_s_own_tests_comes_out_of_the_host() {
 
 #[test]
 fn one_document_a_line_in_order_with_what_was_asked_for() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = |name: &str| folder.path().join(name);
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str| dir.path().join(name);
     mmdb(
         &file("city.mmdb"),
         "GeoLite2-City",

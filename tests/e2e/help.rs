@@ -138,9 +138,9 @@ fn wrong_usage_ends_with_2_and_says_what_is_known() {
     }
 }
 
-/// In a folder of its own, with a terminal of a fixed width.
+/// In a directory of its own, with a terminal of a fixed width.
 fn run(arguments: &[&str]) -> Ended {
-    let dir = tempfile::tempdir().expect("a temporary folder");
+    let dir = tempfile::tempdir().expect("a temporary directory");
     Running::start(
         "lockgate",
         lockgate()
