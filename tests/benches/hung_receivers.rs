@@ -10,7 +10,7 @@ mod receiver;
 use std::time::{Duration, Instant};
 
 use lockgate_sim::receiver::Fault;
-use lockgate_tests::{Auth, Running, books, configuration, lockgate, status};
+use lockgate_tests::{Auth, books, configuration, started, status};
 
 use crate::receiver::LocalReceiver;
 
@@ -40,8 +40,7 @@ fn main() {
         })
         .collect();
     let config = configuration(dir.path(), &auth, &pipelines);
-    let host = Running::start("start", lockgate().args(["start", "--config"]).arg(&config));
-    host.line_with("started");
+    let host = started(&config);
     let began = Instant::now();
     println!("{:>6} {:>10} {:>8}", "s", "read", "RSS MB");
     let mut after = 0;

@@ -18,7 +18,7 @@ mod wasm;
 
 use std::time::{Duration, Instant};
 
-use lockgate_tests::{Auth, Running, configuration, lockgate};
+use lockgate_tests::{Auth, configuration, start};
 
 use crate::neighbours::{neighbours, pipeline};
 use crate::receiver::LocalReceiver;
@@ -48,7 +48,7 @@ fn rate(with_neighbours: bool) -> f64 {
         pipelines = neighbours(dir.path(), &receiver, &pipelines);
     }
     let config = configuration(dir.path(), &auth, &pipelines);
-    let host = Running::start("start", lockgate().args(["start", "--config"]).arg(&config));
+    let host = start(&config, &[]);
     let arrived = || {
         let totals = receiver.control.totals();
         totals

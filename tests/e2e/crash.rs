@@ -1,10 +1,11 @@
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use lockgate_sim::receiver;
 use lockgate_tests::{
-    Auth, Books, Moments, Receiver, books, configuration, endpoint, kill_again_and_again, kills,
-    quickstart, start, status,
+    Auth, Books, Moments, Receiver, books, configuration, kill_again_and_again, kills, quickstart,
+    start_and_finish, started, status, until,
 };
+
+use crate::receiver::LocalReceiver;
 
 /// Kills in the test run. `LOCKGATE_KILLS=50 cargo test --workspace --test e2e crash` does more.
 const KILLS: u64 = 5;
@@ -25,9 +26,7 @@ fn kill_9_at_random_points_loses_nothing_and_repeats_only_what_was_in_flight() {
     let config = quickstart(dir.path(), &auth, &receiver, "");
     let mut moments = Moments::new(0x9e37_79b9_7f4a_7c15);
     kill_again_and_again(&config, kills, &mut moments, Duration::from_millis(400));
-    start(&config, &["--exit-on-last-event"])
-        .ended()
-        .exits_with(0);
+    start_and_finish(&config);
     let totals = receiver.stop();
     assert_eq!(totals.distinct, events, "no event is lost");
     let repeated = totals.documents - totals.distinct;
@@ -45,21 +44,8 @@ fn after_a_kill_only_the_batch_that_hung_is_sent_again() {
     let events = 10_000;
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .unwrap();
-    let folder = dir.path().join("receiver");
-    let options = receiver::ReceiverOptions {
-        out: folder.clone(),
-        ..receiver::ReceiverOptions::default()
-    };
-    let receiver = runtime
-        .block_on(receiver::Receiver::start(options))
-        .unwrap();
-    let control = receiver.control();
-    let sink = endpoint(&receiver.address().to_string(), &folder, "events.log");
+    let receiver = LocalReceiver::start(dir.path());
+    let sink = receiver.endpoint("events.log");
     // Full batches only, so that what waits in the end is the one that hangs.
     let batch = format!("batch = {{ events = {BATCH}, bytes = \"64 MiB\", age = \"1h\" }}");
     let pipeline = format!(
@@ -67,37 +53,23 @@ fn after_a_kill_only_the_batch_that_hung_is_sent_again() {
     );
     let config = configuration(dir.path(), &auth, &pipeline);
 
-    control.hang_next(1);
-    let host = start(&config, &[]);
-    host.line_with("started");
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        let Books {
-            read,
-            delivered,
-            waiting,
-            ..
-        } = books(&status(&config), "main");
-        if read == events && waiting == BATCH && control.holding() == 1 {
-            break;
-        }
-        assert!(
-            Instant::now() < deadline,
-            "{delivered} of {read} delivered, {waiting} wait:\n{}",
-            host.stderr()
-        );
-    }
-    let before = control.totals();
+    receiver.control.hang_next(1);
+    let host = started(&config);
+    let told = || format!("{}\n{}", status(&config), host.stderr());
+    until("one batch hangs and all others are delivered", told, || {
+        let books = books(&status(&config), "main");
+        books.read == events && books.waiting == BATCH && receiver.control.holding() == 1
+    });
+    let before = receiver.control.totals();
     assert_eq!(
         (before.documents, before.distinct),
         (events - BATCH, events - BATCH)
     );
     host.kill();
-    control.release();
+    receiver.control.release();
 
-    let host = start(&config, &["--exit-on-last-event"]);
-    host.ended().exits_with(0);
-    let after = runtime.block_on(receiver.stop());
+    start_and_finish(&config);
+    let after = receiver.stop();
     assert_eq!(after.distinct, events, "no event is lost");
     assert!(
         after.documents - after.distinct <= BATCH,

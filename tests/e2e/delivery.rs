@@ -1,7 +1,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use lockgate_tests::{Auth, Receiver, Running, lockgate, quickstart, until};
+use lockgate_tests::{
+    Auth, Books, Receiver, Running, books, lockgate, quickstart, start, start_and_finish, started,
+    status, until,
+};
 use serde_json::Value;
 
 const FILTER: &str = "
@@ -10,35 +13,18 @@ plugin = \"builtin:filter\"
 with = { skip = [\"user.login\", \"cert.create\"] }
 ";
 
-/// Figures of `lockgate status --json`, summed over streams.
-fn status(config: &Path, pipeline: &str) -> [u64; 5] {
-    let ended = Running::start(
-        "status",
-        lockgate()
-            .args(["status", "--json", "--config"])
-            .arg(config),
-    )
-    .ended()
-    .exits_with(0);
-    let status: Value = serde_json::from_str(&ended.stdout).expect("status is JSON");
-    // Before the host has made it known, a pipeline has no books.
-    let Some(books) = status["pipelines"].get(pipeline) else {
-        return [0; 5];
-    };
-    ["read", "delivered", "dropped", "dead", "waiting"].map(|name| {
-        books[name]
-            .as_u64()
-            .unwrap_or_else(|| panic!("no `{name}` in {status}"))
-    })
+/// The books of the pipeline `main`.
+fn main_books(config: &Path) -> Books {
+    books(&status(config), "main")
 }
 
-fn start(config: &Path) -> Running {
-    Running::start(
-        "start",
-        lockgate()
-            .args(["start", "--exit-on-last-event", "--config"])
-            .arg(config),
-    )
+/// Books with all of these events delivered.
+fn all_delivered(events: u64) -> Books {
+    Books {
+        read: events,
+        delivered: events,
+        ..Books::default()
+    }
 }
 
 #[test]
@@ -48,10 +34,10 @@ fn both_ways_of_reading_deliver_every_event_once() {
         let auth = Auth::start(dir.path(), &["--events", "4000", "--backend", backend]);
         let receiver = Receiver::start(dir.path(), &[]);
         let config = quickstart(dir.path(), &auth, &receiver, "");
-        start(&config).ended().exits_with(0);
-        assert_eq!(status(&config, "main"), [4000, 4000, 0, 0, 0], "{backend}");
+        start_and_finish(&config);
+        assert_eq!(main_books(&config), all_delivered(4000), "{backend}");
         // Nothing is sent again by a second start.
-        start(&config).ended().exits_with(0);
+        start_and_finish(&config);
         let totals = receiver.stop();
         assert_eq!(
             (totals.documents, totals.distinct),
@@ -62,39 +48,36 @@ fn both_ways_of_reading_deliver_every_event_once() {
 }
 
 #[test]
-fn what_a_filter_leaves_out_is_on_the_books_with_its_reason() {
+fn events_that_a_filter_drops_are_on_the_books() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "2000"]);
     let receiver = Receiver::start(dir.path(), &[]);
     let config = quickstart(dir.path(), &auth, &receiver, FILTER);
-    start(&config).ended().exits_with(0);
-    let [read, delivered, dropped, dead, waiting] = status(&config, "main");
-    assert_eq!((read, dead, waiting), (2000, 0, 0));
-    assert!(
-        dropped > 100 && delivered > 100 && delivered + dropped == read,
-        "{delivered} + {dropped}"
-    );
-    assert_eq!(receiver.stop().distinct, delivered);
+    start_and_finish(&config);
+    let books = main_books(&config);
+    assert_eq!((books.read, books.dead, books.waiting), (2000, 0, 0));
+    assert!(books.dropped > 100 && books.delivered > 100, "{books:?}");
+    assert_eq!(receiver.stop().distinct, books.delivered);
 }
 
 #[test]
-fn a_receiver_that_fails_for_a_while_costs_no_event() {
+fn no_event_is_lost_while_a_receiver_fails() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "3000"]);
     let receiver = Receiver::start(dir.path(), &["--status", "503x4,200"]);
     let config = quickstart(dir.path(), &auth, &receiver, "");
-    let ended = start(&config).ended().exits_with(0);
+    let ended = start_and_finish(&config);
     assert!(
         ended.stderr.contains("503"),
-        "the log tells why it waited:\n{}",
+        "the log says why it waited:\n{}",
         ended.stderr
     );
-    assert_eq!(status(&config, "main"), [3000, 3000, 0, 0, 0]);
+    assert_eq!(main_books(&config), all_delivered(3000));
     assert_eq!(receiver.stop().distinct, 3000);
 }
 
 #[test]
-fn a_receiver_that_is_not_there_yet_is_waited_for_and_status_tells() {
+fn the_host_waits_for_a_receiver_that_is_not_up_yet_and_status_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "500"]);
     let receiver = Receiver::start(dir.path(), &[]);
@@ -104,10 +87,10 @@ fn a_receiver_that_is_not_there_yet_is_waited_for_and_status_tells() {
     );
     assert_eq!(receiver.stop().documents, 0);
 
-    let host = start(&config);
+    let host = start(&config, &["--exit-on-last-event"]);
     host.line_with("held: the receiver cannot be reached");
-    // The host writes its status once a second: the books come from the store, the error from
-    // there.
+    // The books come from the store. The error comes from the host's status file, which is written
+    // once a second.
     let shown = || {
         Running::start(
             "status",
@@ -119,18 +102,18 @@ fn a_receiver_that_is_not_there_yet_is_waited_for_and_status_tells() {
     };
     until("status shows the error and the books", shown, || {
         shown().contains("endpoint url: the receiver cannot be reached")
-            && status(&config, "main")[0] == 500
+            && main_books(&config).read == 500
     });
-    assert_eq!(status(&config, "main"), [500, 0, 0, 0, 500]);
+    assert_eq!(main_books(&config).waiting, 500);
 
     let receiver = Receiver::listening(dir.path(), &addr, &[]);
     host.ended().exits_with(0);
-    assert_eq!(status(&config, "main"), [500, 500, 0, 0, 0]);
+    assert_eq!(main_books(&config), all_delivered(500));
     assert_eq!(receiver.stop().distinct, 500);
 }
 
 #[test]
-fn recordings_reach_an_address_of_their_own() {
+fn recordings_are_sent_to_the_session_url() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "1500"]);
     let capture = dir.path().join("captured.ndjson");
@@ -146,12 +129,12 @@ fn recordings_reach_an_address_of_their_own() {
         "[pipelines.main]\nfrom = [\"audit\", \"sessions\"]\n[pipelines.main.sink]",
     );
     std::fs::write(&config, text.replace("tls =", &session_url)).unwrap();
-    start(&config).ended().exits_with(0);
-    let [read, delivered, .., waiting] = status(&config, "main");
-    assert!(read > 1500, "recordings were read too: {read}");
-    assert_eq!((delivered, waiting), (read, 0));
+    start_and_finish(&config);
+    let books = main_books(&config);
+    assert!(books.read > 1500, "recordings were read too: {books:?}");
+    assert_eq!(books, all_delivered(books.read));
     let totals = receiver.stop();
-    assert_eq!(totals.documents, delivered);
+    assert_eq!(totals.documents, books.delivered);
     assert_eq!(totals.by_path["/events.log"], 1500, "the audit log");
     let recordings: Vec<_> = totals
         .by_path
@@ -169,7 +152,7 @@ fn recordings_reach_an_address_of_their_own() {
 
 /// Batches of 20 events, so that each recording is spread over several.
 #[test]
-fn the_events_of_a_recording_arrive_in_their_order() {
+fn the_events_of_a_recording_arrive_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "1500"]);
     let capture = dir.path().join("captured.ndjson");
@@ -182,8 +165,8 @@ fn the_events_of_a_recording_arrive_in_their_order() {
     let pipeline =
         "[pipelines.main]\nfrom = [\"sessions\"]\nbatch = { events = 20 }\n[pipelines.main.sink]";
     std::fs::write(&config, text.replace("[pipelines.main.sink]", pipeline)).unwrap();
-    start(&config).ended().exits_with(0);
-    let delivered = status(&config, "main")[1];
+    start_and_finish(&config);
+    let delivered = main_books(&config).delivered;
     assert_eq!(receiver.stop().documents, delivered);
 
     let mut last: BTreeMap<String, i64> = BTreeMap::new();
@@ -206,23 +189,23 @@ fn the_events_of_a_recording_arrive_in_their_order() {
 }
 
 #[test]
-fn sigterm_ends_a_running_host_with_nothing_lost() {
+fn sigterm_stops_a_running_host_without_losing_events() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "100000", "--rate", "2000"]);
     let receiver = Receiver::start(dir.path(), &[]);
     let config = quickstart(dir.path(), &auth, &receiver, "");
-    let host = Running::start("start", lockgate().args(["start", "--config"]).arg(&config));
+    let host = started(&config);
     until(
         "the first events are delivered",
         || host.stderr(),
-        || dir.path().join("store/store.db").exists() && status(&config, "main")[1] > 0,
+        || main_books(&config).delivered > 0,
     );
     host.stop().exits_with(0);
-    let [read, delivered, dropped, dead, waiting] = status(&config, "main");
-    assert_eq!((read, dropped, dead), (delivered + waiting, 0, 0));
+    let books = main_books(&config);
+    assert_eq!((books.dropped, books.dead), (0, 0));
     assert_eq!(
         receiver.stop().distinct,
-        delivered,
+        books.delivered,
         "what finished was committed, what was committed had arrived"
     );
 }
@@ -247,12 +230,12 @@ fn a_receiver_that_refuses_everything_for_a_while_makes_no_dead_letters() {
         ),
     )
     .unwrap();
-    let ended = start(&config).ended().exits_with(0);
+    let ended = start_and_finish(&config);
     assert!(
         ended.stderr.contains("400"),
-        "the log tells:\n{}",
+        "the log says so:\n{}",
         ended.stderr
     );
-    assert_eq!(status(&config, "main"), [20, 20, 0, 0, 0]);
+    assert_eq!(main_books(&config), all_delivered(20));
     assert_eq!(receiver.stop().distinct, 20);
 }

@@ -1,4 +1,4 @@
-use lockgate_tests::{Auth, Running, books, configuration, lockgate, status, until};
+use lockgate_tests::{Auth, books, configuration, started, status, until};
 
 use crate::neighbours::{NEIGHBOURS, neighbours, pipeline};
 use crate::receiver::LocalReceiver;
@@ -12,8 +12,7 @@ fn a_healthy_pipeline_delivers_everything_beside_five_bad_neighbours() {
     let receiver = LocalReceiver::start(dir.path());
     let pipelines = neighbours(dir.path(), &receiver, &pipeline("healthy", &receiver));
     let config = configuration(dir.path(), &auth, &pipelines);
-    let host = Running::start("start", lockgate().args(["start", "--config"]).arg(&config));
-    host.line_with("started");
+    let host = started(&config);
     let told = || host.stderr();
     until("the healthy pipeline delivers everything", told, || {
         books(&status(&config), "healthy").delivered == events

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use lockgate_sim::generate::{Generator, GeneratorOptions};
 use lockgate_tests::{
-    Auth, Books, Receiver, Running, books, configuration, endpoint, lockgate, status, until,
+    Auth, Books, Receiver, books, configuration, endpoint, start, started, status, until,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -71,8 +71,7 @@ fn each_hostile_component_is_contained_and_no_other_pipeline_feels_it() {
         pipelines += &pipeline_of(&case, &receiver.addr, &victim);
     }
     let config = configuration(dir.path(), &auth, &pipelines);
-    let host = start(&config, &[]);
-    host.line_with("started");
+    let host = started(&config);
     until(
         "the healthy pipeline delivers everything",
         || host.stderr(),
@@ -267,15 +266,5 @@ fn healthy(receiver: &Receiver) -> String {
     format!(
         "[pipelines.healthy.sink]\nplugin = \"builtin:fluentd\"\n{}\n\n",
         endpoint(&receiver.addr, &receiver.dir, "healthy")
-    )
-}
-
-fn start(config: &Path, arguments: &[&str]) -> Running {
-    Running::start(
-        "start",
-        lockgate()
-            .args(["start", "--config"])
-            .arg(config)
-            .args(arguments),
     )
 }

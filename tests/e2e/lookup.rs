@@ -1,8 +1,8 @@
 use std::path::Path;
 
 use lockgate_tests::{
-    Auth, Receiver, Running, books, configuration, endpoint, lockgate, mmdb, quickstart, status,
-    until,
+    Auth, Receiver, books, configuration, endpoint, mmdb, quickstart, start, start_and_finish,
+    status, until,
 };
 use serde_json::{Value, json};
 
@@ -65,7 +65,7 @@ fn a_database_that_is_replaced_is_taken_and_is_another_generation() {
         &receiver,
         &format!("{STAGE}\n[lookup]\ncity = \"city.mmdb\"\n"),
     );
-    let host = Running::start("start", lockgate().args(["start", "--config"]).arg(&config));
+    let host = start(&config, &[]);
     until(
         "a document has the first country",
         || host.stderr(),
@@ -127,23 +127,17 @@ fn without_its_database_a_pipeline_that_looks_something_up_does_not_start_and_th
         sink("ecs")
     );
     let config = configuration(dir.path(), &auth, &pipelines);
-    let start = || {
-        Running::start(
-            "start",
-            lockgate()
-                .args(["start", "--exit-on-last-event", "--config"])
-                .arg(&config),
-        )
-    };
-    let ended = start().ended().exits_with(1);
-    for told in [
+    let ended = start(&config, &["--exit-on-last-event"])
+        .ended()
+        .exits_with(1);
+    for text in [
         "city.mmdb` cannot be read: No such file",
         "city = \"city.mmdb\"",
         "1 of the pipelines could not start",
     ] {
         assert!(
-            ended.stderr.contains(told),
-            "no `{told}` in:\n{}",
+            ended.stderr.contains(text),
+            "no `{text}` in:\n{}",
             ended.stderr
         );
     }
@@ -162,7 +156,7 @@ fn without_its_database_a_pipeline_that_looks_something_up_does_not_start_and_th
 
     // The events have waited for it.
     country(&dir.path().join("city.mmdb"), "Austria");
-    start().ended().exits_with(0);
+    start_and_finish(&config);
     let after = status(&config);
     assert_eq!(
         (delivered(&after, "main"), delivered(&after, "ecs")),

@@ -1,9 +1,7 @@
 //! The memory of the whole process, whatever components make of it.
 
 use lockgate_sim::generate::{Generator, GeneratorOptions};
-use lockgate_tests::{
-    Auth, Receiver, Running, books, configuration, endpoint, lockgate, status, until,
-};
+use lockgate_tests::{Auth, Receiver, books, configuration, endpoint, started, status, until};
 
 use crate::components::{component, hostile_plugins};
 use crate::wasm::with_tables;
@@ -33,8 +31,7 @@ fn many_documents_with_a_request_for_each_cost_little_memory() {
         endpoint(&receiver.addr, &receiver.dir, "main")
     );
     let config = configuration(dir.path(), &auth, &pipelines);
-    let host = Running::start("start", lockgate().args(["start", "--config"]).arg(&config));
-    host.line_with("started");
+    let host = started(&config);
     let told = || format!("{}\n{}", status(&config), host.stderr());
     until("every event but one is delivered", told, || {
         let books = books(&status(&config), "main");
@@ -81,8 +78,7 @@ fn tables_of_components_count_as_their_memory() {
         );
     }
     let config = configuration(dir.path(), &auth, &pipelines);
-    let host = Running::start("start", lockgate().args(["start", "--config"]).arg(&config));
-    host.line_with("started");
+    let host = started(&config);
     host.line_with_all(&["pipeline=refused", "does not start"]);
     host.line_with("it wanted more than 134217728 bytes of memory");
     let told = || format!("{}\n{}", status(&config), host.stderr());

@@ -2,9 +2,8 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::time::{Duration, Instant};
 
-use lockgate_tests::{Auth, Receiver, configuration, endpoint, start};
+use lockgate_tests::{Auth, Receiver, configuration, endpoint, start, until};
 
 use crate::components::component;
 
@@ -34,22 +33,15 @@ fn what_a_plugin_counts_is_scraped_over_http() {
     let address = address.trim();
     let delivered =
         format!("lockgate_pipeline_delivered_events_total{{pipeline=\"main\"}} {EVENTS}\n");
-    let deadline = Instant::now() + Duration::from_secs(120);
-    let mut last = 0;
-    let scraped = loop {
-        let scraped = get(address, "/metrics");
+    let (mut scraped, mut last) = (String::new(), 0);
+    let told = || format!("{}\n{}", get(address, "/metrics"), host.stderr());
+    until("everything is delivered", told, || {
+        scraped = get(address, "/metrics");
         let seen = figure(&scraped, "lockgate_plugin_seen_total{");
         assert!(seen >= last, "a counter went back from {last} to {seen}");
         last = seen;
-        if scraped.contains(&delivered) {
-            break scraped;
-        }
-        assert!(
-            Instant::now() < deadline,
-            "not delivered:\n{scraped}\n{}",
-            host.stderr()
-        );
-    };
+        scraped.contains(&delivered)
+    });
     let place = "pipeline=\"main\",stage=\"2\",plugin=\"measure\"";
     for line in [
         "HTTP/1.1 200 OK".to_owned(),

@@ -4,26 +4,12 @@ use std::path::Path;
 
 use lockgate_sim::generate::{self, Generator};
 use lockgate_sim::receiver::{Fault, ReceiverOptions, Rule};
-use lockgate_tests::{Auth, Running, books, configuration, lockgate, status, until};
+use lockgate_tests::{
+    Auth, Running, books, configuration, start_and_finish, started, status, until,
+};
 use serde_json::Value;
 
 use crate::receiver::LocalReceiver;
-
-fn start(config: &Path) -> Running {
-    let host = Running::start("start", lockgate().args(["start", "--config"]).arg(config));
-    // From then on there is a store, of which `status` can be asked.
-    host.line_with("started");
-    host
-}
-
-/// Starts, delivers what there is to deliver, and ends by itself.
-fn start_and_finish(config: &Path) {
-    let mut command = lockgate();
-    command.args(["start", "--exit-on-last-event", "--config"]);
-    Running::start("start", command.arg(config))
-        .ended()
-        .exits_with(0);
-}
 
 /// The pipeline `main` with the built-in sink. `keys` are of the pipeline, `sink` is of the sink.
 fn pipeline(receiver: &LocalReceiver, keys: &str, sink: &str) -> String {
@@ -103,7 +89,7 @@ fn one_event_that_always_gets_500_does_not_keep_the_others() {
     }]);
     let keys = "batch = { events = 20 }";
     let config = configuration(dir.path(), &auth, &pipeline(&receiver, keys, ""));
-    let host = start(&config);
+    let host = started(&config);
     // The batch that it is in is not committed without it; all other events have arrived.
     let told = || format!("{:?}\n{}", receiver.control.totals(), host.stderr());
     until("all other events arrive", told, || {
@@ -142,7 +128,7 @@ fn a_batch_that_is_too_much_for_the_receiver_is_split_until_it_answers_in_time()
     let keys = "batch = { events = 100, age = \"1h\" }";
     let pipeline = pipeline(&receiver, keys, "timeout = \"5s\"");
     let config = configuration(dir.path(), &auth, &pipeline);
-    let host = start(&config);
+    let host = started(&config);
     until_delivered(&host, &config, 100);
     until_ready(&host, &config);
     host.stop().exits_with(0);
@@ -165,7 +151,7 @@ fn a_receiver_slower_than_the_time_out_is_held_and_gets_everything_once_it_is_fa
     receiver.always(Fault::AnswerLate);
     let pipeline = pipeline(&receiver, "", "timeout = \"5s\"");
     let config = configuration(dir.path(), &auth, &pipeline);
-    let host = start(&config);
+    let host = started(&config);
     until_held(&host, &config, "endpoint", "url", "5 s");
     assert_eq!(state(&config)["ready"], false);
     // The batches that were in flight, and a few probes: one at a time, of a batch each.
@@ -194,7 +180,7 @@ fn an_outage_is_two_lines_in_the_log_and_leaves_nothing_behind() {
     // One request for each event.
     let keys = "batch = { events = 1 }";
     let config = configuration(dir.path(), &auth, &pipeline(&receiver, keys, ""));
-    let host = start(&config);
+    let host = started(&config);
     until_held(&host, &config, "endpoint", "url", "503");
     receiver.wait_for_requests(12);
     let shown = state(&config);
@@ -256,7 +242,7 @@ fn a_recording_with_one_event_that_is_too_large_is_delivered_without_it() {
         ..Rule::new(Fault::Status(413))
     }]);
     let config = configuration(&again, &auth, &pipeline(&receiver, keys, ""));
-    let host = start(&config);
+    let host = started(&config);
     until_delivered(&host, &config, events - 1);
     let told = || format!("{}\n{}", status(&config), host.stderr());
     until("the event is a dead letter", told, || {
@@ -284,7 +270,7 @@ fn a_condition_says_which_endpoint_fails_and_ends_when_it_is_well_again() {
     let keys = "from = [\"audit\", \"sessions\"]";
     let sink = receiver.session_url("recordings");
     let config = configuration(dir.path(), &auth, &pipeline(&receiver, keys, &sink));
-    let host = start(&config);
+    let host = started(&config);
     until_held(&host, &config, "endpoint", "session-url", "503");
     let told = || format!("{}\n{}", status(&config), host.stderr());
     until("the audit log is delivered", told, || {
@@ -315,7 +301,7 @@ fn a_receiver_with_a_certificate_of_a_stranger_is_not_ready_and_the_hint_is_show
     let port = |receiver: &LocalReceiver| receiver.address().replace("127.0.0.1", "localhost");
     let pipeline = pipeline(&receiver, "", "").replace(&port(&receiver), &port(&stranger));
     let config = configuration(dir.path(), &auth, &pipeline);
-    let host = start(&config);
+    let host = started(&config);
     until_held(&host, &config, "endpoint", "url", "certificate");
     assert_eq!(state(&config)["ready"], false);
     host.line_with_all(&["held: ", "certificate", "pipeline=main", "subject=url"]);
@@ -335,7 +321,7 @@ fn recordings_that_are_all_refused_wait_while_the_audit_log_is_delivered() {
     let keys = "from = [\"audit\", \"sessions\"]";
     let sink = receiver.session_url("recordings");
     let config = configuration(dir.path(), &auth, &pipeline(&receiver, keys, &sink));
-    let host = start(&config);
+    let host = started(&config);
     until_held(&host, &config, "endpoint", "session-url", "400");
     let told = || format!("{}\n{}", status(&config), host.stderr());
     until("the audit log is delivered", told, || {
@@ -359,7 +345,7 @@ fn a_refused_event_alone_in_its_batch_does_not_keep_the_next_batch() {
     }]);
     let keys = "batch = { events = 1 }\nin-flight = 1";
     let config = configuration(dir.path(), &auth, &pipeline(&receiver, keys, ""));
-    let host = start(&config);
+    let host = started(&config);
     until_delivered(&host, &config, events - 1);
     let told = || format!("{}\n{}", status(&config), host.stderr());
     // With nothing left to accept, it waits for the operator or for further events.

@@ -1,84 +1,63 @@
 //! `lockgate dlq` and a host that runs: the real process, and a receiver that refuses some
-//! documents until it is mended.
+//! documents until it is repaired.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lockgate_sim::generate::{Generator, GeneratorOptions};
-use lockgate_sim::receiver::{Receiver, ReceiverControl, ReceiverOptions};
+use lockgate_sim::receiver::ReceiverOptions;
 use lockgate_store::Inspector;
 use lockgate_tests::{
-    Auth, Books, Ended, Moments, Running, books, configuration, endpoint, kill_once_it_delivers,
-    kills, lockgate, start, status,
+    Auth, Books, Ended, Moments, Running, books, configuration, kill_once_it_delivers, kills,
+    lockgate, start_and_finish, started, status, until,
 };
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::runtime::Runtime;
 
 use crate::components::component;
+use crate::receiver::LocalReceiver;
 
-/// Long enough for a loaded machine; a test that reaches it has failed.
-const PATIENCE: Duration = Duration::from_secs(180);
-
-/// Kills in the test run. `LOCKGATE_KILLS=50 cargo test -p lockgate --test e2e redrive` does more.
+/// Kills in the test run. `LOCKGATE_KILLS=50 cargo test --workspace --test e2e redrive` does more.
 const KILLS: u64 = 4;
 
 /// The brake never holds.
 const NO_BRAKE: &str = r#"dead-letters = { in-a-row = 1000, share = "100%" }"#;
 
-struct World {
+struct Fixture {
     dir: TempDir,
     _auth: Auth,
-    runtime: Runtime,
-    receiver: Receiver,
-    control: ReceiverControl,
+    receiver: LocalReceiver,
     config: PathBuf,
     /// What the receiver accepted, one document per line.
     accepted: PathBuf,
 }
 
-impl World {
+impl Fixture {
     /// One pipeline, `main`. `plugins` is TOML before it, `pipeline` its keys, `stages` TOML after
     /// them.
-    fn new(events: u64, plugins: &str, pipeline: &str, stages: &str) -> World {
+    fn new(events: u64, plugins: &str, pipeline: &str, stages: &str) -> Fixture {
         let dir = tempfile::tempdir().unwrap();
         let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
-        let folder = dir.path().join("receiver");
         let accepted = dir.path().join("accepted.ndjson");
         let options = ReceiverOptions {
-            out: folder.clone(),
             latency: Duration::from_millis(2),
             capture: Some(accepted.clone()),
             ..ReceiverOptions::default()
         };
-        let receiver = runtime.block_on(Receiver::start(options)).unwrap();
-        let sink = endpoint(&receiver.address().to_string(), &folder, "main");
+        let receiver = LocalReceiver::with(dir.path(), options);
+        let sink = receiver.endpoint("main");
         let pipelines = format!(
             "{plugins}\n[pipelines.main]\n{pipeline}\n\n{stages}\n\
              [pipelines.main.sink]\nplugin = \"builtin:fluentd\"\n{sink}\n"
         );
-        World {
+        Fixture {
             config: configuration(dir.path(), &auth, &pipelines),
-            control: receiver.control(),
             dir,
             _auth: auth,
-            runtime,
             receiver,
             accepted,
         }
-    }
-
-    /// A running host. Its store is there.
-    fn host(&self) -> Running {
-        let host = start(&self.config, &[]);
-        host.line_with("started");
-        host
     }
 
     fn dlq(&self, arguments: &[&str]) -> Running {
@@ -93,21 +72,12 @@ impl World {
 
     /// Waits until the books and the conditions are as they should be.
     #[track_caller]
-    fn reaches(&self, host: &Running, what: &str, until: impl Fn(Books, &[Condition]) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
+    fn reaches(&self, host: &Running, what: &str, holds: impl Fn(Books, &[Condition]) -> bool) {
+        let told = || format!("{}\n{}", status(&self.config), host.stderr());
+        until(what, told, || {
             let status = status(&self.config);
-            let books = books(&status, "main");
-            let conditions = conditions(&status);
-            if until(books, &conditions) {
-                return;
-            }
-            assert!(
-                Instant::now() < deadline,
-                "{what}: {books:?}, {conditions:?}\n{}",
-                host.stderr()
-            );
-        }
+            holds(books(&status, "main"), &conditions(&status))
+        });
     }
 
     fn inspector(&self) -> Inspector {
@@ -148,27 +118,33 @@ fn count_of(ended: &Ended) -> u64 {
 }
 
 #[test]
-fn a_mended_receiver_gets_each_retried_letter_once_and_dropped_ones_never() {
+fn a_repaired_receiver_gets_each_retried_letter_once_and_no_dropped_one() {
     const EVENTS: u64 = 3000;
-    let world = World::new(EVENTS, "", NO_BRAKE, "");
-    world.control.refuse_documents_with(Some(r#""uid":"0a"#));
-    let host = world.host();
-    world.reaches(&host, "some are dead", |books, _| {
+    let fixture = Fixture::new(EVENTS, "", NO_BRAKE, "");
+    fixture
+        .receiver
+        .control
+        .refuse_documents_with(Some(r#""uid":"0a"#));
+    let host = started(&fixture.config);
+    fixture.reaches(&host, "some are dead", |books, _| {
         books.read == EVENTS && books.dead >= 4
     });
 
-    let listed = world.dlq(&["list", "--json", "--limit", "1"]).ended();
+    let listed = fixture.dlq(&["list", "--json", "--limit", "1"]).ended();
     let listed: Value = serde_json::from_str(&listed.exits_with(0).stdout).unwrap();
     let address = listed["dead_letters"][0]["address"].as_str().unwrap();
-    let dropped = world.dlq(&["drop", address, "--yes"]).ended().exits_with(0);
+    let dropped = fixture
+        .dlq(&["drop", address, "--yes"])
+        .ended()
+        .exits_with(0);
     assert_eq!(dropped.stdout, "1 dead letter dropped.\n");
-    assert_eq!(world.books().dropped, 1);
-    let again = world.dlq(&["retry", address]).ended().exits_with(1);
+    assert_eq!(fixture.books().dropped, 1);
+    let again = fixture.dlq(&["retry", address]).ended().exits_with(1);
     assert!(again.stderr.contains("is not a dead letter"), "{again:?}");
 
-    world.control.refuse_documents_with(None);
-    world.reaches(&host, "nothing waits", |books, _| books.waiting == 0);
-    let retried = world.dlq(&["retry", "--all"]).ended().exits_with(0);
+    fixture.receiver.control.refuse_documents_with(None);
+    fixture.reaches(&host, "nothing waits", |books, _| books.waiting == 0);
+    let retried = fixture.dlq(&["retry", "--all"]).ended().exits_with(0);
     assert!(
         retried.stdout.ends_with(" are being sent again.\n") && count_of(&retried) >= 3,
         "{retried:?}"
@@ -179,11 +155,11 @@ fn a_mended_receiver_gets_each_retried_letter_once_and_dropped_ones_never() {
         dropped: 1,
         ..Books::default()
     };
-    world.reaches(&host, "all are delivered", |books, conditions| {
+    fixture.reaches(&host, "all are delivered", |books, conditions| {
         books == expected && conditions.is_empty()
     });
     host.stop().exits_with(0);
-    let totals = world.runtime.block_on(world.receiver.stop());
+    let totals = fixture.receiver.stop();
     assert_eq!(
         (totals.documents, totals.distinct),
         (EVENTS - 1, EVENTS - 1),
@@ -192,63 +168,68 @@ fn a_mended_receiver_gets_each_retried_letter_once_and_dropped_ones_never() {
 }
 
 #[test]
-fn what_is_retried_while_no_host_runs_is_sent_by_the_next_one() {
+fn letters_retried_while_no_host_runs_are_sent_by_the_next_one() {
     const EVENTS: u64 = 2000;
-    let world = World::new(EVENTS, "", NO_BRAKE, "");
-    world.control.refuse_documents_with(Some(r#""uid":"0a"#));
-    let host = world.host();
-    world.reaches(&host, "some are dead", |books, _| {
+    let fixture = Fixture::new(EVENTS, "", NO_BRAKE, "");
+    fixture
+        .receiver
+        .control
+        .refuse_documents_with(Some(r#""uid":"0a"#));
+    let host = started(&fixture.config);
+    fixture.reaches(&host, "some are dead", |books, _| {
         books.read == EVENTS && books.dead >= 2
     });
     host.stop().exits_with(0);
-    let dead = world.books().dead;
+    let dead = fixture.books().dead;
 
-    let release = world.dlq(&["release", "main"]).ended().exits_with(1);
+    let release = fixture.dlq(&["release", "main"]).ended().exits_with(1);
     assert!(release.stderr.contains("No host is running"), "{release:?}");
-    let retried = world.dlq(&["retry", "--all"]).ended().exits_with(0);
+    let retried = fixture.dlq(&["retry", "--all"]).ended().exits_with(0);
     assert_eq!(
         retried.stdout,
         format!("{dead} dead letters will be sent again by the next `lockgate start`.\n")
     );
-    world.control.refuse_documents_with(None);
-    let host = start(&world.config, &["--exit-on-last-event"]);
-    host.ended().exits_with(0);
+    fixture.receiver.control.refuse_documents_with(None);
+    start_and_finish(&fixture.config);
     let expected = Books {
         read: EVENTS,
         delivered: EVENTS,
         ..Books::default()
     };
-    assert_eq!(world.books(), expected);
-    assert_eq!(world.accepted("uid").len() as u64, EVENTS);
+    assert_eq!(fixture.books(), expected);
+    assert_eq!(fixture.accepted("uid").len() as u64, EVENTS);
 }
 
 #[test]
-fn a_release_lets_the_brake_go_beside_the_host() {
+fn a_release_disengages_the_brake_of_a_running_host() {
     const EVENTS: u64 = 3000;
     // One in a thousand: the second one is held.
-    let world = World::new(EVENTS, "", r#"dead-letters = { share = "0.1%" }"#, "");
-    world.control.refuse_documents_with(Some(r#""uid":"0a"#));
-    let host = world.host();
-    world.reaches(&host, "the brake holds", |books, conditions| {
+    let fixture = Fixture::new(EVENTS, "", r#"dead-letters = { share = "0.1%" }"#, "");
+    fixture
+        .receiver
+        .control
+        .refuse_documents_with(Some(r#""uid":"0a"#));
+    let host = started(&fixture.config);
+    fixture.reaches(&host, "the brake holds", |books, conditions| {
         books.read == EVENTS && books.waiting > 0 && is_braked(conditions)
     });
     let message = "dead letters are 0.1% of the last 1,000 events, and 0.1% is the limit";
     host.line_with_all(&["held: ", message, "lockgate dlq release main"]);
 
-    let unknown = world.dlq(&["release", "other"]).ended().exits_with(1);
+    let unknown = fixture.dlq(&["release", "other"]).ended().exits_with(1);
     assert!(
         unknown.stderr.contains("No pipeline `other`"),
         "{unknown:?}"
     );
-    world.dlq(&["release", "main"]).ended().exits_with(0);
-    world.reaches(&host, "nothing waits", |books, conditions| {
+    fixture.dlq(&["release", "main"]).ended().exits_with(0);
+    fixture.reaches(&host, "nothing waits", |books, conditions| {
         books.waiting == 0 && !is_braked(conditions)
     });
     host.line_with_all(&["no longer held", "kind=brake"]);
     host.stop().exits_with(0);
-    let books = world.books();
+    let books = fixture.books();
     assert!(books.dead > 1, "{books:?}");
-    let totals = world.runtime.block_on(world.receiver.stop());
+    let totals = fixture.receiver.stop();
     assert_eq!(
         totals.distinct, books.delivered,
         "nothing else was given up"
@@ -258,7 +239,7 @@ fn a_release_lets_the_brake_go_beside_the_host() {
 /// Two events that trap in batches of their own, each larger than half of the quota. The second
 /// one is held until the operator drops the first, although nothing else is committed meanwhile.
 #[test]
-fn dropping_letters_makes_room_in_the_quota_of_bytes() {
+fn dropping_letters_makes_room_for_others_below_the_byte_limit() {
     const EVENTS: u64 = 200;
     let options = GeneratorOptions {
         events: EVENTS,
@@ -286,13 +267,13 @@ fn dropping_letters_makes_room_in_the_quota_of_bytes() {
         .concat();
     let pipeline = "in-flight = 1\nbatch = { events = 20 }\n\
                     dead-letters = { in-a-row = 1000, share = \"100%\", bytes = \"1 KiB\" }";
-    let world = World::new(EVENTS, &plugins, pipeline, &stages);
-    let host = world.host();
-    world.reaches(&host, "the quota is full", |books, conditions| {
+    let fixture = Fixture::new(EVENTS, &plugins, pipeline, &stages);
+    let host = started(&fixture.config);
+    fixture.reaches(&host, "the quota is full", |books, conditions| {
         books.dead == 1 && is_braked(conditions)
     });
     host.line_with("dead letters fill their quota of 1024 bytes");
-    let dropped = world.dlq(&["drop", "--all", "--yes"]).ended();
+    let dropped = fixture.dlq(&["drop", "--all", "--yes"]).ended();
     assert_eq!(dropped.exits_with(0).stdout, "1 dead letter dropped.\n");
     let expected = Books {
         read: EVENTS,
@@ -301,7 +282,7 @@ fn dropping_letters_makes_room_in_the_quota_of_bytes() {
         dead: 1,
         waiting: 0,
     };
-    world.reaches(&host, "the second one is dead", |books, conditions| {
+    fixture.reaches(&host, "the second one is dead", |books, conditions| {
         books == expected && conditions.is_empty()
     });
     host.stop().exits_with(0);
@@ -320,60 +301,62 @@ fn kill_9_while_dead_letters_are_sent_again_loses_and_repeats_no_outcome() {
     );
     let pipeline = format!("batch = {{ events = 50 }}\n{NO_BRAKE}");
     let stages = "[[pipelines.main.stage]]\nplugin = \"counter\"\n";
-    let world = World::new(events, &plugins, &pipeline, stages);
+    let fixture = Fixture::new(events, &plugins, &pipeline, stages);
     // One event of sixteen.
-    world.control.refuse_documents_with(Some(r#""key":"0"#));
+    fixture
+        .receiver
+        .control
+        .refuse_documents_with(Some(r#""key":"0"#));
     let mut moments = Moments::new(0x1234_5678_9abc_def1);
-    kill_once_it_delivers(&world.config);
+    kill_once_it_delivers(&fixture.config);
     let mut before = Books::default();
     for kill in 0..kills {
-        let host = world.host();
+        let host = started(&fixture.config);
         moments.sleep(Duration::from_millis(1000));
-        let retry = world.dlq(&["retry", "--all"]);
+        let retry = fixture.dlq(&["retry", "--all"]);
         moments.sleep(Duration::from_millis(500));
         host.kill();
         // It was done by the host, by itself after the kill, or not at all.
         let retry = retry.ended();
         assert!(matches!(retry.status.code(), Some(0 | 1)), "{retry:?}");
-        let books = world.books();
+        let books = fixture.books();
         assert!(
             books.read >= before.read && books.delivered >= before.delivered,
             "kill {kill}: {before:?}, then {books:?}"
         );
-        world.check(books, kill);
+        fixture.check(books, kill);
         before = books;
     }
 
-    let between_kills = world.inspector().letter_counts("main").unwrap().retried;
+    let between_kills = fixture.inspector().letter_counts("main").unwrap().retried;
     // Enough dead letters for the end, also where the kills left none.
-    let host = world.host();
-    world.reaches(&host, "some are dead", |books, _| {
+    let host = started(&fixture.config);
+    fixture.reaches(&host, "some are dead", |books, _| {
         books.read == events && books.dead > 0
     });
     host.kill();
-    world.check(world.books(), kills);
-    world.control.refuse_documents_with(None);
-    let retried = world.dlq(&["retry", "--all"]).ended().exits_with(0);
+    fixture.check(fixture.books(), kills);
+    fixture.receiver.control.refuse_documents_with(None);
+    let retried = fixture.dlq(&["retry", "--all"]).ended().exits_with(0);
     assert!(count_of(&retried) > 0, "{retried:?}");
-    let host = start(&world.config, &["--exit-on-last-event"]);
-    host.ended().exits_with(0);
+    start_and_finish(&fixture.config);
     let expected = Books {
         read: events,
         delivered: events,
         ..Books::default()
     };
-    assert_eq!(world.books(), expected);
-    world.check(expected, kills);
+    assert_eq!(fixture.books(), expected);
+    fixture.check(expected, kills);
     assert_eq!(
-        world.accepted("key").len() as u64,
+        fixture.accepted("key").len() as u64,
         events,
         "no event is lost"
     );
-    let counts = world.inspector().letter_counts("main").unwrap();
+    let counts = fixture.inspector().letter_counts("main").unwrap();
     println!("{kills} kills, {events} events, {between_kills} sent again between them, {counts:?}");
 }
 
-impl World {
+impl Fixture {
     /// What holds while no host runs. A batch that was not committed has left no trace in state.
     #[track_caller]
     fn check(&self, books: Books, kill: u64) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use lockgate_store::Inspector;
 use lockgate_tests::{
     Auth, Moments, Receiver, books, configuration, endpoint, kill_again_and_again, kills, start,
-    status,
+    start_and_finish, status,
 };
 
 use crate::components::component;
@@ -34,9 +34,7 @@ fn counts_survive_kills_and_count_each_event_once() {
     let config = configuration(dir.path(), &auth, &pipelines);
     let mut moments = Moments::new(0x2545_f491_4f6c_dd1d);
     kill_again_and_again(&config, kills, &mut moments, Duration::from_millis(700));
-    start(&config, &["--exit-on-last-event"])
-        .ended()
-        .exits_with(0);
+    start_and_finish(&config);
     let shown = status(&config);
     assert_eq!(books(&shown, "main").delivered, EVENTS);
     let inspector = Inspector::open(dir.path().join("store")).unwrap();

@@ -1,6 +1,8 @@
 use std::fs;
 
-use lockgate_tests::{Auth, Receiver, Running, lockgate, quickstart};
+use lockgate_tests::{
+    Auth, Receiver, Running, lockgate, quickstart, start, start_and_finish, started,
+};
 
 #[test]
 fn a_second_start_on_the_same_store_is_refused_and_names_the_holder() {
@@ -8,11 +10,8 @@ fn a_second_start_on_the_same_store_is_refused_and_names_the_holder() {
     let auth = Auth::start(dir.path(), &["--events", "100"]);
     let receiver = Receiver::start(dir.path(), &[]);
     let config = quickstart(dir.path(), &auth, &receiver, "");
-    let first = Running::start("start", lockgate().args(["start", "--config"]).arg(&config));
-    first.line_with("started");
-    let second = Running::start("start", lockgate().args(["start", "--config"]).arg(&config))
-        .ended()
-        .exits_with(1);
+    let first = started(&config);
+    let second = start(&config, &[]).ended().exits_with(1);
     assert!(
         second.stderr.contains(&format!("{}", first.pid())),
         "it names the process that holds the store:\n{}",
@@ -27,16 +26,7 @@ fn a_damaged_store_is_refused_and_left_as_it_is() {
     let auth = Auth::start(dir.path(), &["--events", "3000"]);
     let receiver = Receiver::start(dir.path(), &[]);
     let config = quickstart(dir.path(), &auth, &receiver, "");
-    let start = || {
-        Running::start(
-            "start",
-            lockgate()
-                .args(["start", "--exit-on-last-event", "--config"])
-                .arg(&config),
-        )
-        .ended()
-    };
-    start().exits_with(0);
+    start_and_finish(&config);
     let file = dir.path().join("store/store.db");
     let good = fs::read(&file).unwrap();
     let overwritten = |at: usize| {
@@ -50,12 +40,14 @@ fn a_damaged_store_is_refused_and_left_as_it_is() {
         ("overwritten at its head", overwritten(0)),
         ("overwritten in the schema", overwritten(16_384 - 200)),
         (
-            "no database",
+            "replaced by a text",
             b"not a database, but somebody's notes".to_vec(),
         ),
     ] {
         fs::write(&file, &bytes).unwrap();
-        let ended = start().exits_with(1);
+        let ended = start(&config, &["--exit-on-last-event"])
+            .ended()
+            .exits_with(1);
         assert!(
             ended.stderr.contains("error: ") && ended.stderr.contains("damaged"),
             "{what}:\n{}",
@@ -68,7 +60,7 @@ fn a_damaged_store_is_refused_and_left_as_it_is() {
         );
     }
     fs::write(&file, &good).unwrap();
-    start().exits_with(0);
+    start_and_finish(&config);
     assert_eq!(receiver.stop().distinct, 3000);
 }
 
@@ -90,14 +82,7 @@ fn a_full_disk_makes_the_host_wait_and_loses_no_committed_event() {
         let host = Running::start("start with a full disk", &mut shell);
         host.line_with("no room");
         host.stop();
-        Running::start(
-            "start",
-            lockgate()
-                .args(["start", "--exit-on-last-event", "--config"])
-                .arg(&config),
-        )
-        .ended()
-        .exits_with(0);
+        start_and_finish(&config);
         assert_eq!(receiver.stop().distinct, 6000, "with {blocks} blocks");
     }
 }

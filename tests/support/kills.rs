@@ -1,8 +1,8 @@
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::lockgate;
-use crate::process::{PATIENCE, Running};
+use crate::host::started;
+use crate::process::until;
 use crate::status::{books, status};
 
 /// How often a test kills the host: `LOCKGATE_KILLS`, or what suits the test run.
@@ -14,13 +14,6 @@ pub fn kills(default: u64) -> u64 {
     }
 }
 
-/// `lockgate start` with these further arguments.
-pub fn start(config: &Path, arguments: &[&str]) -> Running {
-    let mut command = lockgate();
-    command.args(["start", "--config"]).arg(config);
-    Running::start("start", command.args(arguments))
-}
-
 /// Random points in time, the same ones in each run.
 pub struct Moments(u64);
 
@@ -29,7 +22,7 @@ impl Moments {
         Moments(seed)
     }
 
-    /// The point of a kill is what is random here; nothing is awaited.
+    /// Nothing is awaited: that the time is random is the point.
     pub fn sleep(&mut self, below: Duration) {
         self.0 = self
             .0
@@ -40,30 +33,25 @@ impl Moments {
     }
 }
 
-/// Starts the host and kills it once the pipeline `main` has delivered something. From then on its
-/// components are compiled: a start takes a moment only.
+/// Starts the host and kills it once the pipeline `main` has delivered something. Its components
+/// have then been compiled, so that later starts are quick.
 #[track_caller]
 pub fn kill_once_it_delivers(config: &Path) {
-    let host = start(config, &[]);
-    host.line_with("started");
-    let deadline = Instant::now() + PATIENCE;
-    while books(&status(config), "main").delivered == 0 {
-        assert!(
-            Instant::now() < deadline,
-            "nothing is delivered:\n{}",
-            host.stderr()
-        );
-    }
+    let host = started(config);
+    until(
+        "something is delivered",
+        || host.stderr(),
+        || books(&status(config), "main").delivered > 0,
+    );
     host.kill();
 }
 
-/// The same, and then so many times at a random moment of the first `within` after a start.
+/// The same, and then kills it `kills` times, each at a random moment within `within` of its start.
 #[track_caller]
 pub fn kill_again_and_again(config: &Path, kills: u64, moments: &mut Moments, within: Duration) {
     kill_once_it_delivers(config);
     for _ in 0..kills {
-        let host = start(config, &[]);
-        host.line_with("started");
+        let host = started(config);
         moments.sleep(within);
         host.kill();
     }

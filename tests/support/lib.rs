@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "waits for real processes")]
 
 mod binary;
+mod host;
 mod kills;
 mod mmdb;
 mod process;
@@ -11,7 +12,8 @@ mod sims;
 mod status;
 
 pub use binary::{lockgate, root};
-pub use kills::{Moments, kill_again_and_again, kill_once_it_delivers, kills, start};
+pub use host::{start, start_and_finish, started};
+pub use kills::{Moments, kill_again_and_again, kill_once_it_delivers, kills};
 pub use mmdb::{mmdb, mmdb_bytes};
 pub use process::{Ended, Running, until};
 pub use sims::{Auth, Receiver, Totals, configuration, endpoint, quickstart};
