@@ -99,7 +99,7 @@ fn what_an_operator_has_edited_is_not_lost() {
         "unchanged elastic/index-template.json",
     ] {
         assert!(
-            ended.stdout.lines().any(|told| told == line),
+            ended.stdout.lines().any(|printed| printed == line),
             "{line}:\n{}",
             ended.stdout
         );

@@ -4,7 +4,7 @@ use expect_test::expect_file;
 use lockgate_tests::{Auth, Ended, Running, lockgate, root};
 use tempfile::TempDir;
 
-/// What tests/cases/config/README.md says is set.
+/// The variables that `tests/cases/config/README.md` lists.
 const VARIABLES: [(&str, &str); 4] = [
     ("LOCKGATE_CASE_ADDR", "teleport.example.com:443"),
     ("LOCKGATE_CASE_TOKEN", "t0ken-from-the-environment"),
@@ -12,17 +12,18 @@ const VARIABLES: [(&str, &str); 4] = [
     ("LOCKGATE_CASE_EMPTY", ""),
 ];
 
-/// The texts are those of the library's own test; this shows that the command prints them.
+/// The expected texts are those of `lockgate-config`'s own test. This one checks that the command
+/// prints them.
 #[test]
-fn every_broken_configuration_is_told_whole_and_ends_with_2() {
+fn every_broken_configuration_is_reported_in_full_and_exits_with_2() {
     let directory = root().join("tests/cases/config");
     for case in cases(&directory) {
         let expected = std::fs::read_to_string(directory.join(&case).with_extension("stderr"))
-            .expect("what it says is there");
+            .expect("the expected text");
         let ended = check(&directory, &[&case]).exits_with(2);
         assert!(
             ended.stderr.starts_with(&expected),
-            "{}:\n{}\nbegins otherwise than\n{expected}",
+            "{}:\n{}\ndoes not begin with\n{expected}",
             case.display(),
             ended.stderr
         );
@@ -37,9 +38,9 @@ fn every_broken_configuration_is_told_whole_and_ends_with_2() {
     }
 }
 
-/// What only plugins, or the files named, can tell: `check` points at the operator's line too.
+/// Problems that only a plugin, or a file that the configuration names, can reveal.
 #[test]
-fn what_plugins_and_files_say_is_told_at_the_operator_s_line() {
+fn problems_of_plugins_and_files_point_at_the_line_of_the_configuration() {
     let (dir, cases) = copied("check");
     assert!(cases.len() >= 9, "{cases:?}");
     for case in cases {
@@ -56,7 +57,7 @@ fn what_plugins_and_files_say_is_told_at_the_operator_s_line() {
 }
 
 #[test]
-fn several_files_are_checked_at_once_and_the_good_ones_are_named() {
+fn several_files_are_checked_at_once_and_the_correct_ones_are_named() {
     let (dir, _) = copied("config/valid");
     let good = Path::new("smallest.toml");
     let ended = check(dir.path(), &[good]).exits_with(0);

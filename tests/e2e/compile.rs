@@ -30,7 +30,7 @@ fn builtin(name: &str) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn code_of_a_child_process_runs_here() {
+async fn code_that_a_child_process_compiled_runs_here() {
     let engine = engine(CompileLimits::default());
     let code = Code::compile(&engine, "fluentd", &builtin("fluentd"))
         .await
@@ -51,7 +51,7 @@ async fn a_component_that_does_not_compile_is_refused_with_the_reason() {
 
 /// Finding 2: 114 s of CPU time and 5.2 GB for one component.
 #[tokio::test]
-async fn a_component_that_takes_too_much_to_compile_is_refused_with_the_way_out() {
+async fn a_component_that_takes_too_much_to_compile_is_refused_with_a_remedy() {
     let defaults = CompileLimits::default();
     let memory = CompileLimits {
         memory: 16 << 20,
@@ -77,9 +77,9 @@ async fn a_component_that_takes_too_much_to_compile_is_refused_with_the_way_out(
     );
 }
 
-/// Nobody waits for the code any more: the host was killed, or has other plans.
+/// The host has been killed, or no longer wants the code.
 #[test]
-fn a_compiler_ends_when_its_input_is_closed() {
+fn a_compiler_exits_when_its_input_is_closed() {
     let mut child = lockgate()
         .args(["compile", "--memory", "2000000000", "--time", "600"])
         .stdin(Stdio::piped())
@@ -98,7 +98,7 @@ fn a_compiler_ends_when_its_input_is_closed() {
 
 /// Finding 2: SIGTERM was ignored until the last component was compiled.
 #[test]
-fn a_host_that_compiles_stops_when_it_is_asked_to() {
+fn a_host_that_is_compiling_stops_on_sigterm() {
     let dir = tempfile::tempdir().expect("a temporary directory");
     std::fs::write(dir.path().join("slow.wasm"), slow_to_compile()).expect("it can be written");
     let auth = Auth::start(dir.path(), &["--events", "10"]);

@@ -55,11 +55,15 @@ fn after_a_kill_only_the_batch_that_hung_is_sent_again() {
 
     receiver.control.hang_next(1);
     let host = started(&config);
-    let told = || format!("{}\n{}", status(&config), host.stderr());
-    until("one batch hangs and all others are delivered", told, || {
-        let books = books(&status(&config), "main");
-        books.read == events && books.waiting == BATCH && receiver.control.holding() == 1
-    });
+    let shown = || format!("{}\n{}", status(&config), host.stderr());
+    until(
+        "one batch hangs and all others are delivered",
+        shown,
+        || {
+            let books = books(&status(&config), "main");
+            books.read == events && books.waiting == BATCH && receiver.control.holding() == 1
+        },
+    );
     let before = receiver.control.totals();
     assert_eq!(
         (before.documents, before.distinct),

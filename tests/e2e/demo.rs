@@ -1,8 +1,7 @@
 use lockgate_tests::{Running, lockgate};
 use serde_json::Value;
 
-/// What a newcomer runs first, with fewer events: two servers as child processes, the host, the
-/// books.
+/// The first command of the README, with fewer events.
 #[test]
 fn the_demo_delivers_everything_and_the_books_balance() {
     let ended = Running::start(
@@ -39,7 +38,7 @@ fn the_demo_delivers_everything_and_the_books_balance() {
 }
 
 #[test]
-fn the_demo_of_the_ecs_mapper_delivers_a_document_of_every_event() {
+fn the_demo_of_the_ecs_mapper_delivers_a_document_for_every_event() {
     let ended = Running::start(
         "demo",
         lockgate().args(["demo", "--events", "2000", "--ecs"]),
@@ -76,7 +75,7 @@ fn the_demo_of_the_ecs_mapper_delivers_a_document_of_every_event() {
 }
 
 #[test]
-fn the_demo_tells_a_person_what_happened_and_what_to_try_next() {
+fn the_demo_prints_its_result_and_what_to_try_next() {
     let ended = Running::start("demo", lockgate().args(["demo", "--events", "1000"]))
         .ended()
         .exits_with(0);

@@ -151,7 +151,7 @@ fn one(rest: &mut &[&str], allowed: &BTreeSet<String>) -> bool {
 }
 
 #[test]
-fn every_licence_is_one_that_we_allow() {
+fn every_licence_is_allowed() {
     let allowed = rules().licenses.allow;
     for package in packages() {
         let licence = package.license.as_deref().unwrap_or_default();
@@ -174,7 +174,7 @@ fn no_package_is_banned() {
 }
 
 #[test]
-fn no_package_comes_in_two_versions_but_those_with_a_reason() {
+fn no_package_comes_in_two_versions_without_a_reason() {
     let bans = rules().bans;
     let mut versions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for package in packages() {

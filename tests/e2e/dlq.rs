@@ -260,7 +260,7 @@ fn one_dead_letter_is_shown_with_its_event() {
 }
 
 #[test]
-fn events_are_exported_as_they_came() {
+fn events_are_exported_as_they_were_read() {
     let fixture = Fixture::new();
     let head = |pipeline: &str, seq: u64, minute: u8, reason: &str| {
         format!(
@@ -342,7 +342,7 @@ fn without_a_host_letters_are_retried_and_dropped_in_the_store() {
 }
 
 #[test]
-fn it_is_never_guessed_which_letters_are_meant() {
+fn a_command_must_say_which_letters_it_means() {
     let fixture = Fixture::new();
     for (arguments, text) in [
         (&["retry"][..], "--all"),
@@ -461,7 +461,7 @@ impl Control for Host {
 }
 
 #[test]
-fn beside_a_host_that_holds_the_store_it_is_the_host_that_changes_it() {
+fn while_a_host_holds_the_store_only_the_host_changes_it() {
     let fixture = Fixture::new();
     let path = fixture.store();
     let store = open(&path);

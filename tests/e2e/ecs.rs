@@ -35,7 +35,7 @@ fn run(with: &Value, databases: Option<[&Path; 2]>, events: &Path) -> Vec<Value>
         .collect()
 }
 
-/// Material of other projects that this one must not contain.
+/// Test data of other projects, which this repository must not contain.
 fn shared() -> Option<PathBuf> {
     let directory = std::env::var_os("LOCKGATE_SHARED")
         .map_or_else(|| root().join("../shared"), PathBuf::from)
@@ -55,7 +55,7 @@ fn shared() -> Option<PathBuf> {
 }
 
 #[test]
-fn every_document_of_elastic_s_own_tests_comes_out_of_the_host() {
+fn the_host_produces_every_document_of_elastics_own_tests() {
     let Some(shared) = shared() else { return };
     let golden = |name: &str| shared.join("ecs-golden").join(name);
     let geoip = |name: &str| shared.join("geoip").join(name);
@@ -89,7 +89,7 @@ fn every_document_of_elastic_s_own_tests_comes_out_of_the_host() {
 }
 
 #[test]
-fn one_document_a_line_in_order_with_what_was_asked_for() {
+fn documents_are_printed_one_a_line_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let file = |name: &str| dir.path().join(name);
     mmdb(

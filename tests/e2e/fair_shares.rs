@@ -13,8 +13,8 @@ fn a_healthy_pipeline_delivers_everything_beside_five_bad_neighbours() {
     let pipelines = neighbours(dir.path(), &receiver, &pipeline("healthy", &receiver));
     let config = configuration(dir.path(), &auth, &pipelines);
     let host = started(&config);
-    let told = || host.stderr();
-    until("the healthy pipeline delivers everything", told, || {
+    let shown = || host.stderr();
+    until("the healthy pipeline delivers everything", shown, || {
         books(&status(&config), "healthy").delivered == events
     });
     // It did not wait for the component that takes minutes to compile.
@@ -25,8 +25,8 @@ fn a_healthy_pipeline_delivers_everything_beside_five_bad_neighbours() {
     );
     // Of each one that does not deliver the host says so.
     for name in ["loops", "traps", "hangs"] {
-        let told = || format!("{name}: {}\n{}", status(&config), host.stderr());
-        until("the host says what keeps a pipeline", told, || {
+        let shown = || format!("{name}: {}\n{}", status(&config), host.stderr());
+        until("the host says what keeps a pipeline", shown, || {
             let status = status(&config);
             let state = &status["pipelines"][name]["state"];
             let conditions = state["conditions"].as_array();

@@ -2,7 +2,8 @@ use std::path::{Path, PathBuf};
 
 use lockgate_tests::root;
 
-/// `tests/README.md` says of each defect that was found from outside which tests keep it away.
+/// `tests/README.md` names, for each defect that was found from outside, the tests that keep it
+/// from coming back.
 #[test]
 fn every_test_that_a_finding_names_exists() {
     let document =
@@ -35,7 +36,6 @@ fn every_test_that_a_finding_names_exists() {
     }
 }
 
-/// A test that is ignored protects nobody.
 #[test]
 fn no_test_is_ignored() {
     let marker = ["#[", "ignore"].concat();

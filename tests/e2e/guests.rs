@@ -3,11 +3,10 @@ use std::process::Command;
 
 use lockgate_tests::root;
 
-/// Plugins and the kit they are made with are workspaces of their own, since they are built for
-/// another target. Their logic is tested natively, and here, so that the workspace's tests are all
-/// the tests there are.
+/// The plugins and the SDK are workspaces of their own, since they are built for another target.
+/// Their tests run here, natively, so that `cargo test --workspace` runs every test there is.
 #[test]
-fn the_tests_of_the_plugins_and_of_the_kit_pass() {
+fn the_tests_of_the_plugins_and_of_the_sdk_pass() {
     for manifest in ["plugins/Cargo.toml", "sdk/rust/Cargo.toml"] {
         let mut cargo = Command::new(env!("CARGO"));
         cargo

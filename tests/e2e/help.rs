@@ -28,10 +28,9 @@ const COMMANDS: [&str; 21] = [
     "completions",
 ];
 
-/// A change of what people read is seen in the change itself. `UPDATE_EXPECT=1` writes the file
-/// anew.
+/// Every change to the help shows up in the diff of a commit. `UPDATE_EXPECT=1` rewrites the file.
 #[test]
-fn the_help_of_every_command_is_as_committed() {
+fn the_help_of_every_command_matches_the_snapshot() {
     let mut text = String::new();
     for command in COMMANDS {
         let ended = run(&command
@@ -53,7 +52,7 @@ fn the_help_of_every_command_is_as_committed() {
 }
 
 #[test]
-fn no_command_is_missing_from_the_committed_help() {
+fn no_command_is_missing_from_the_snapshot() {
     for parent in COMMANDS {
         let help = run(&parent
             .split_whitespace()
@@ -113,7 +112,7 @@ fn version_lists_the_plugins_that_come_with_the_binary() {
 }
 
 #[test]
-fn wrong_usage_ends_with_2_and_says_what_is_known() {
+fn wrong_usage_exits_with_2_and_names_what_is_wrong() {
     for (arguments, text) in [
         (&["strat"][..], "start"),
         (&["start", "--exit-on-last"], "--exit-on-last-event"),

@@ -23,7 +23,7 @@ struct Expected {
     #[serde(skip)]
     name: String,
     books: ExpectedBooks,
-    /// What `status` says in the end.
+    /// Whether `status` calls the pipeline ready in the end.
     ready: bool,
     /// A part of the message of one of the pipeline's conditions. Absent: it has none.
     condition: Option<String>,
@@ -53,7 +53,7 @@ struct Refusal {
 }
 
 #[test]
-fn each_hostile_component_is_contained_and_no_other_pipeline_feels_it() {
+fn each_hostile_component_is_contained_and_affects_no_other_pipeline() {
     let dir = tempfile::tempdir().unwrap();
     let victim = Generator::new(GeneratorOptions {
         events: EVENTS,
@@ -79,10 +79,10 @@ fn each_hostile_component_is_contained_and_no_other_pipeline_feels_it() {
     );
     for case in &expected {
         let differs = || case.differs(&status(&config)).unwrap_or_default();
-        let told = || format!("{}: {}\n{}", case.name, differs(), host.stderr());
-        until("a case is as expected", told, || differs().is_empty());
+        let shown = || format!("{}: {}\n{}", case.name, differs(), host.stderr());
+        until("a case is as expected", shown, || differs().is_empty());
     }
-    // What is held does not keep the host from being stopped.
+    // Held pipelines do not keep the host from stopping.
     let ended = host.stop().exits_with(0);
 
     let status = status(&config);
@@ -119,7 +119,7 @@ fn each_hostile_component_is_contained_and_no_other_pipeline_feels_it() {
         assert_eq!(letters.len() as u64, case.books.dead, "{name}: {letters:?}");
         assert!(
             letters.iter().all(|line| line.contains(&victim)),
-            "{name}: it is the victim that is dead: {letters:?}"
+            "{name}: only the victim is dead: {letters:?}"
         );
     }
     assert_eq!(
@@ -155,7 +155,7 @@ fn a_plugin_that_refuses_its_configuration_stops_its_own_pipeline_only() {
     }
     let config = configuration(dir.path(), &auth, &pipelines);
     let text = std::fs::read_to_string(&config).unwrap();
-    // What could be delivered is; that something could not is no success.
+    // Everything else is delivered, and the exit status says that something was not.
     let ended = start(&config, &["--exit-on-last-event"])
         .ended()
         .exits_with(1);

@@ -50,7 +50,7 @@ fn countries(captured: &Path) -> Vec<String> {
 }
 
 #[test]
-fn a_database_that_is_replaced_is_taken_and_is_another_generation() {
+fn a_replaced_database_is_used_and_begins_a_new_generation() {
     let dir = tempfile::tempdir().unwrap();
     let (database, captured) = (
         dir.path().join("city.mmdb"),
@@ -84,7 +84,7 @@ fn a_database_that_is_replaced_is_taken_and_is_another_generation() {
     let (first, digest) = generation(&status(&config));
     assert_eq!((first, digest.len()), (1, 64));
 
-    // A broken one is told and changes nothing.
+    // A broken one is reported and changes nothing.
     std::fs::write(&database, "not a database").unwrap();
     let line = host.line_with(
         "the database granted as `city` has changed and cannot be used, the one before stays",
@@ -111,7 +111,7 @@ fn a_database_that_is_replaced_is_taken_and_is_another_generation() {
 }
 
 #[test]
-fn without_its_database_a_pipeline_that_looks_something_up_does_not_start_and_the_others_do() {
+fn a_pipeline_whose_database_is_missing_does_not_start_and_the_others_do() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "500"]);
     let receiver = Receiver::start(dir.path(), &[]);

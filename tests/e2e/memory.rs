@@ -1,4 +1,4 @@
-//! The memory of the whole process, whatever components make of it.
+//! The memory of the whole host, whatever components do.
 
 use lockgate_sim::generate::{Generator, GeneratorOptions};
 use lockgate_tests::{Auth, Receiver, books, configuration, endpoint, started, status, until};
@@ -32,8 +32,8 @@ fn many_documents_with_a_request_for_each_cost_little_memory() {
     );
     let config = configuration(dir.path(), &auth, &pipelines);
     let host = started(&config);
-    let told = || format!("{}\n{}", status(&config), host.stderr());
-    until("every event but one is delivered", told, || {
+    let shown = || format!("{}\n{}", status(&config), host.stderr());
+    until("every event but one is delivered", shown, || {
         let books = books(&status(&config), "main");
         (books.delivered, books.dead) == (events - 1, 1)
     });
@@ -81,8 +81,8 @@ fn tables_of_components_count_as_their_memory() {
     let host = started(&config);
     host.line_with_all(&["pipeline=refused", "does not start"]);
     host.line_with("it wanted more than 134217728 bytes of memory");
-    let told = || format!("{}\n{}", status(&config), host.stderr());
-    until("all eight deliver everything", told, || {
+    let shown = || format!("{}\n{}", status(&config), host.stderr());
+    until("all eight deliver everything", shown, || {
         let status = status(&config);
         names
             .iter()

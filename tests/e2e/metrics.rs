@@ -1,4 +1,4 @@
-//! What plugins count reaches a monitoring system.
+//! `/metrics`, as a monitoring system scrapes it.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -10,7 +10,7 @@ use crate::components::component;
 const EVENTS: u64 = 1500;
 
 #[test]
-fn what_a_plugin_counts_is_scraped_over_http() {
+fn metrics_of_a_plugin_are_scraped_over_http() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", &EVENTS.to_string()]);
     let receiver = Receiver::start(dir.path(), &[]);
@@ -34,8 +34,8 @@ fn what_a_plugin_counts_is_scraped_over_http() {
     let delivered =
         format!("lockgate_pipeline_delivered_events_total{{pipeline=\"main\"}} {EVENTS}\n");
     let (mut scraped, mut last) = (String::new(), 0);
-    let told = || format!("{}\n{}", get(address, "/metrics"), host.stderr());
-    until("everything is delivered", told, || {
+    let shown = || format!("{}\n{}", get(address, "/metrics"), host.stderr());
+    until("everything is delivered", shown, || {
         scraped = get(address, "/metrics");
         let seen = figure(&scraped, "lockgate_plugin_seen_total{");
         assert!(seen >= last, "a counter went back from {last} to {seen}");

@@ -1,4 +1,4 @@
-//! Receivers in trouble, and documents that a receiver cannot take: what a user sees of it.
+//! Receivers that fail, and documents that a receiver refuses: what an operator sees of both.
 
 use std::path::Path;
 
@@ -43,8 +43,8 @@ fn condition(config: &Path, kind: &str, subject: &str) -> Option<Value> {
 
 #[track_caller]
 fn until_held(host: &Running, config: &Path, kind: &str, subject: &str, message: &str) {
-    let told = || format!("{}\n{}", status(config), host.stderr());
-    until("the condition shows", told, || {
+    let shown = || format!("{}\n{}", status(config), host.stderr());
+    until("the condition shows", shown, || {
         condition(config, kind, subject).is_some_and(|condition| {
             condition["message"]
                 .as_str()
@@ -55,16 +55,16 @@ fn until_held(host: &Running, config: &Path, kind: &str, subject: &str, message:
 
 #[track_caller]
 fn until_delivered(host: &Running, config: &Path, events: u64) {
-    let told = || format!("{}\n{}", status(config), host.stderr());
-    until("everything is delivered", told, || {
+    let shown = || format!("{}\n{}", status(config), host.stderr());
+    until("everything is delivered", shown, || {
         books(&status(config), "main").delivered == events
     });
 }
 
 #[track_caller]
 fn until_ready(host: &Running, config: &Path) {
-    let told = || format!("{}\n{}", status(config), host.stderr());
-    until("the pipeline is ready, without a condition", told, || {
+    let shown = || format!("{}\n{}", status(config), host.stderr());
+    until("the pipeline is ready, without a condition", shown, || {
         let state = state(config);
         state["ready"] == true && state["conditions"].as_array().is_some_and(Vec::is_empty)
     });
@@ -78,7 +78,7 @@ fn lines_with<'l>(stderr: &'l str, texts: &[&str]) -> Vec<&'l str> {
 }
 
 #[test]
-fn one_event_that_always_gets_500_does_not_keep_the_others() {
+fn one_event_that_always_gets_500_does_not_hold_up_the_others() {
     let events = 3000;
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
@@ -91,16 +91,16 @@ fn one_event_that_always_gets_500_does_not_keep_the_others() {
     let config = configuration(dir.path(), &auth, &pipeline(&receiver, keys, ""));
     let host = started(&config);
     // The batch that it is in is not committed without it; all other events have arrived.
-    let told = || format!("{:?}\n{}", receiver.control.totals(), host.stderr());
-    until("all other events arrive", told, || {
+    let shown = || format!("{:?}\n{}", receiver.control.totals(), host.stderr());
+    until("all other events arrive", shown, || {
         receiver.control.totals().distinct == events - 1
     });
-    let told = || format!("{}\n{}", status(&config), host.stderr());
-    until("the batches without it are committed", told, || {
+    let shown = || format!("{}\n{}", status(&config), host.stderr());
+    until("the batches without it are committed", shown, || {
         books(&status(&config), "main").waiting <= 20
     });
     assert_eq!(books(&status(&config), "main").dead, 0);
-    until("status says why it waits", told, || {
+    until("status says why it waits", shown, || {
         let state = state(&config);
         let mut conditions = state["conditions"].as_array().into_iter().flatten();
         conditions.any(|condition| {
@@ -109,7 +109,7 @@ fn one_event_that_always_gets_500_does_not_keep_the_others() {
         })
     });
 
-    receiver.be_well();
+    receiver.recover();
     until_delivered(&host, &config, events);
     until_ready(&host, &config);
     host.stop().exits_with(0);
@@ -117,7 +117,7 @@ fn one_event_that_always_gets_500_does_not_keep_the_others() {
 }
 
 #[test]
-fn a_batch_that_is_too_much_for_the_receiver_is_split_until_it_answers_in_time() {
+fn a_batch_that_makes_the_receiver_time_out_is_split_until_it_answers_in_time() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "100"]);
     let receiver = LocalReceiver::start(dir.path());
@@ -143,7 +143,7 @@ fn a_batch_that_is_too_much_for_the_receiver_is_split_until_it_answers_in_time()
 }
 
 #[test]
-fn a_receiver_slower_than_the_time_out_is_held_and_gets_everything_once_it_is_fast_again() {
+fn a_receiver_slower_than_the_time_out_gets_everything_once_it_is_fast_again() {
     let events = 4000;
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
@@ -163,7 +163,7 @@ fn a_receiver_slower_than_the_time_out_is_held_and_gets_everything_once_it_is_fa
     );
     assert_eq!(books(&status(&config), "main").delivered, 0);
 
-    receiver.be_well();
+    receiver.recover();
     until_delivered(&host, &config, events);
     until_ready(&host, &config);
     host.stop().exits_with(0);
@@ -171,7 +171,7 @@ fn a_receiver_slower_than_the_time_out_is_held_and_gets_everything_once_it_is_fa
 }
 
 #[test]
-fn an_outage_is_two_lines_in_the_log_and_leaves_nothing_behind() {
+fn an_outage_is_logged_in_two_lines_and_nothing_is_sent_twice() {
     let events = 2000;
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
@@ -192,7 +192,7 @@ fn an_outage_is_two_lines_in_the_log_and_leaves_nothing_behind() {
         || state(&config)["next_retry_at"].is_u64(),
     );
 
-    receiver.be_well();
+    receiver.recover();
     until_delivered(&host, &config, events);
     until_ready(&host, &config);
     let stderr = host.stop().exits_with(0).stderr;
@@ -244,8 +244,8 @@ fn a_recording_with_one_event_that_is_too_large_is_delivered_without_it() {
     let config = configuration(&again, &auth, &pipeline(&receiver, keys, ""));
     let host = started(&config);
     until_delivered(&host, &config, events - 1);
-    let told = || format!("{}\n{}", status(&config), host.stderr());
-    until("the event is a dead letter", told, || {
+    let shown = || format!("{}\n{}", status(&config), host.stderr());
+    until("the event is a dead letter", shown, || {
         books(&status(&config), "main").dead == 1
     });
     until_ready(&host, &config);
@@ -259,7 +259,7 @@ fn a_recording_with_one_event_that_is_too_large_is_delivered_without_it() {
 }
 
 #[test]
-fn a_condition_says_which_endpoint_fails_and_ends_when_it_is_well_again() {
+fn a_condition_names_the_endpoint_that_fails_and_ends_when_it_recovers() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "1000"]);
     let receiver = LocalReceiver::start(dir.path());
@@ -272,16 +272,16 @@ fn a_condition_says_which_endpoint_fails_and_ends_when_it_is_well_again() {
     let config = configuration(dir.path(), &auth, &pipeline(&receiver, keys, &sink));
     let host = started(&config);
     until_held(&host, &config, "endpoint", "session-url", "503");
-    let told = || format!("{}\n{}", status(&config), host.stderr());
-    until("the audit log is delivered", told, || {
+    let shown = || format!("{}\n{}", status(&config), host.stderr());
+    until("the audit log is delivered", shown, || {
         books(&status(&config), "main").delivered == 1000
     });
     assert_eq!(condition(&config, "endpoint", "url"), None);
     assert_eq!(state(&config)["ready"], false);
     host.line_with_all(&["held: ", "503", "subject=session-url"]);
 
-    receiver.be_well();
-    until("everything is delivered", told, || {
+    receiver.recover();
+    until("everything is delivered", shown, || {
         let books = books(&status(&config), "main");
         books.read > 1000 && books.delivered == books.read
     });
@@ -291,15 +291,15 @@ fn a_condition_says_which_endpoint_fails_and_ends_when_it_is_well_again() {
 }
 
 #[test]
-fn a_receiver_with_a_certificate_of_a_stranger_is_not_ready_and_the_hint_is_shown() {
+fn a_certificate_of_an_unknown_authority_holds_the_pipeline_and_shows_the_hint() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "100"]);
     let receiver = LocalReceiver::start(dir.path());
-    let other = tempfile::tempdir().unwrap();
-    let stranger = LocalReceiver::start(other.path());
+    let other_dir = tempfile::tempdir().unwrap();
+    let other_receiver = LocalReceiver::start(other_dir.path());
     // The port of one, the certificate authority of the other.
     let port = |receiver: &LocalReceiver| receiver.address().replace("127.0.0.1", "localhost");
-    let pipeline = pipeline(&receiver, "", "").replace(&port(&receiver), &port(&stranger));
+    let pipeline = pipeline(&receiver, "", "").replace(&port(&receiver), &port(&other_receiver));
     let config = configuration(dir.path(), &auth, &pipeline);
     let host = started(&config);
     until_held(&host, &config, "endpoint", "url", "certificate");
@@ -310,7 +310,7 @@ fn a_receiver_with_a_certificate_of_a_stranger_is_not_ready_and_the_hint_is_show
 }
 
 #[test]
-fn recordings_that_are_all_refused_wait_while_the_audit_log_is_delivered() {
+fn recordings_wait_while_all_are_refused_and_the_audit_log_is_delivered() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "1000"]);
     let receiver = LocalReceiver::start(dir.path());
@@ -323,8 +323,8 @@ fn recordings_that_are_all_refused_wait_while_the_audit_log_is_delivered() {
     let config = configuration(dir.path(), &auth, &pipeline(&receiver, keys, &sink));
     let host = started(&config);
     until_held(&host, &config, "endpoint", "session-url", "400");
-    let told = || format!("{}\n{}", status(&config), host.stderr());
-    until("the audit log is delivered", told, || {
+    let shown = || format!("{}\n{}", status(&config), host.stderr());
+    until("the audit log is delivered", shown, || {
         books(&status(&config), "main").delivered == 1000
     });
     assert_eq!(state(&config)["ready"], false);
@@ -334,7 +334,7 @@ fn recordings_that_are_all_refused_wait_while_the_audit_log_is_delivered() {
 }
 
 #[test]
-fn a_refused_event_alone_in_its_batch_does_not_keep_the_next_batch() {
+fn a_refused_event_alone_in_its_batch_does_not_hold_up_the_next_batch() {
     let events = 50;
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
@@ -347,9 +347,9 @@ fn a_refused_event_alone_in_its_batch_does_not_keep_the_next_batch() {
     let config = configuration(dir.path(), &auth, &pipeline(&receiver, keys, ""));
     let host = started(&config);
     until_delivered(&host, &config, events - 1);
-    let told = || format!("{}\n{}", status(&config), host.stderr());
+    let shown = || format!("{}\n{}", status(&config), host.stderr());
     // With nothing left to accept, it waits for the operator or for further events.
-    until("only the refused event is left", told, || {
+    until("only the refused event is left", shown, || {
         let books = books(&status(&config), "main");
         books.dead + books.waiting == 1
     });

@@ -97,9 +97,9 @@ fn a_sink_prints_its_requests() {
     assert_eq!(body[1]["uid"], "u-2");
 }
 
-/// As where a service manager limits the address space.
+/// Service managers may limit the address space.
 #[test]
-fn a_small_address_space_is_reported_and_enough() {
+fn a_small_address_space_is_reported_and_is_enough() {
     let binary = lockgate();
     let mut command = std::process::Command::new("sh");
     command
@@ -122,18 +122,18 @@ fn a_small_address_space_is_reported_and_enough() {
         .write_all(EVENTS.as_bytes())
         .unwrap();
     let output = child.wait_with_output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr);
+    let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(
-        told.contains("address space for instances cannot be reserved"),
-        "{told}"
+        stderr.contains("address space for instances cannot be reserved"),
+        "{stderr}"
     );
     assert_eq!(lines(&output).len(), 2);
 }
 
-/// The project's own events: one of every type that Teleport has. `UPDATE_EXPECT=1` writes the file
-/// anew.
+/// The project's own events: one of every type that Teleport has. `UPDATE_EXPECT=1` rewrites the
+/// file.
 #[test]
-fn the_coverage_of_ecs_is_as_committed() {
+fn the_coverage_of_ecs_matches_the_snapshot() {
     let events =
         std::fs::read_to_string(root().join("plugins/ecs/tests/golden/events.ndjson")).unwrap();
     let output = run(&["builtin:ecs", "--coverage"], &events);
@@ -149,7 +149,7 @@ fn the_coverage_of_ecs_is_as_committed() {
         .collect();
     assert!(
         wide.len() <= 1,
-        "but for the longest of all types it fits a terminal of 120 columns: {wide:?}"
+        "only the longest type does not fit into 120 columns: {wide:?}"
     );
     expect_file![root().join("tests/cases/coverage.txt")].assert_eq(&text);
 
@@ -177,7 +177,7 @@ fn the_coverage_of_ecs_is_as_committed() {
 }
 
 #[test]
-fn coverage_names_what_ecs_does_not_know() {
+fn coverage_names_the_fields_that_ecs_does_not_map() {
     let events = concat!(
         r#"{"event":"exec","code":"T3002I","new":{"a":1,"b":null},"sid":"s","addr":"x","env_labels":{"a":"b"},"user":{"kind":"x","n":1}}"#,
         "\n",
@@ -239,7 +239,7 @@ fn coverage_names_what_ecs_does_not_know() {
 }
 
 #[test]
-fn coverage_works_for_other_mappers_and_counts_what_has_no_result() {
+fn coverage_works_for_other_mappers_and_counts_lines_without_a_result() {
     let output = run(
         &[
             "builtin:redact",
@@ -255,19 +255,19 @@ fn coverage_works_for_other_mappers_and_counts_what_has_no_result() {
         Some(1),
         "a line without result, as without the flag"
     );
-    for told in [
+    for expected in [
         "2 events, 2 mapped",
         "1 line: no JSON object",
         "unmapped fields are not known",
     ] {
-        assert!(text.contains(told), "`{told}` is told:\n{text}");
+        assert!(text.contains(expected), "no `{expected}` in:\n{text}");
     }
 }
 
-/// Whatever stands in the line, and however the file was written.
+/// The file begins with a byte order mark and has both kinds of line breaks.
 #[test]
-fn a_line_is_an_event_or_is_told() {
-    for (line, told) in [
+fn a_line_that_is_not_an_event_is_reported() {
+    for (line, expected) in [
         (
             r#"["user.login","T1000I","2026-01-05T08:00:00Z",0,"u","s"]"#,
             "line 2 is not an event: it is not a JSON object",
@@ -298,7 +298,7 @@ fn a_line_is_an_event_or_is_told() {
         let output = run(&["builtin:ecs"], &input);
         let stderr = String::from_utf8_lossy(&output.stderr);
         assert!(
-            output.status.code() == Some(1) && stderr.lines().any(|written| written == told),
+            output.status.code() == Some(1) && stderr.lines().any(|printed| printed == expected),
             "{line}:\n{stderr}"
         );
         assert_eq!(
@@ -310,7 +310,7 @@ fn a_line_is_an_event_or_is_told() {
 }
 
 #[test]
-fn problems_name_the_place_and_the_way_out() {
+fn errors_name_the_argument_or_line_at_fault() {
     for (arguments, input, status, text) in [
         (&["builtin:fliter"][..], EVENTS, 2, "builtin:filter"),
         (&["builtin:filter", "--with", "{"], EVENTS, 2, "--with"),

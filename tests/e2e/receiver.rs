@@ -54,22 +54,22 @@ impl LocalReceiver {
         format!("session-url = \"https://localhost:{port}/{path}\"\n")
     }
 
-    /// From now on every request meets this fault.
+    /// Every request meets this fault from here on.
     pub fn always(&self, fault: Fault) {
         self.control.set_rules(vec![Rule::new(fault)]);
     }
 
-    /// From now on every request is accepted, those that are held included.
-    pub fn be_well(&self) {
+    /// Accepts every request from here on, those that hang included.
+    pub fn recover(&self) {
         self.control.set_rules(Vec::new());
         self.control.release();
     }
 
     #[track_caller]
     pub fn wait_for_requests(&self, number: u64) {
-        let told = || format!("{:?}", self.control.totals());
+        let shown = || format!("{:?}", self.control.totals());
         let arrived = || self.control.totals().requests >= number;
-        until(&format!("{number} requests arrive"), told, arrived);
+        until(&format!("{number} requests arrive"), shown, arrived);
     }
 
     pub fn stop(self) -> Totals {

@@ -73,8 +73,8 @@ impl Fixture {
     /// Waits until the books and the conditions are as they should be.
     #[track_caller]
     fn reaches(&self, host: &Running, what: &str, holds: impl Fn(Books, &[Condition]) -> bool) {
-        let told = || format!("{}\n{}", status(&self.config), host.stderr());
-        until(what, told, || {
+        let shown = || format!("{}\n{}", status(&self.config), host.stderr());
+        until(what, shown, || {
             let status = status(&self.config);
             holds(books(&status, "main"), &conditions(&status))
         });

@@ -46,7 +46,7 @@ fn counts_survive_kills_and_count_each_event_once() {
     assert_eq!(counted, EVENTS, "{} users", state[&0].len());
 }
 
-/// Without a grant the component is told so, and holds its pipeline rather than count wrong.
+/// Without the grant the component holds its pipeline rather than lose its counts.
 #[test]
 fn state_that_is_not_granted_holds_the_pipeline() {
     let dir = tempfile::tempdir().unwrap();

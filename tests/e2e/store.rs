@@ -64,7 +64,7 @@ fn a_damaged_store_is_refused_and_left_as_it_is() {
     assert_eq!(receiver.stop().distinct, 3000);
 }
 
-/// The limit on the size of a file stands for a disk that is full: writes fail below SQLite.
+/// A limit on the size of files stands in for a full disk: writes fail below SQLite.
 #[test]
 fn a_full_disk_makes_the_host_wait_and_loses_no_committed_event() {
     for blocks in [300, 900, 1500] {

@@ -1,4 +1,4 @@
-//! WebAssembly that no compiler makes of sources: bytes written by hand.
+//! WebAssembly that no compiler would emit, written byte by byte.
 
 /// A component with one core module of a function that takes a compiler minutes: thousands of
 /// values that are all alive across thousands of branches.

@@ -5,7 +5,7 @@ use crate::host::started;
 use crate::process::until;
 use crate::status::{books, status};
 
-/// How often a test kills the host: `LOCKGATE_KILLS`, or what suits the test run.
+/// How often a test kills the host: `LOCKGATE_KILLS`, else `default`.
 #[track_caller]
 pub fn kills(default: u64) -> u64 {
     match std::env::var("LOCKGATE_KILLS") {

@@ -1,5 +1,5 @@
-//! What the end-to-end tests stand on: the real binary, built from the sources as they are, and processes that are watched
-//! and ended.
+//! The harness of the end-to-end tests: it builds the binary, starts processes, watches them and
+//! ends them.
 
 #![allow(clippy::disallowed_methods, reason = "waits for real processes")]
 

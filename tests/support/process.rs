@@ -6,24 +6,24 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Long enough for a loaded machine; a test that reaches it has failed.
+/// How long to wait for what must happen. Generous, for loaded machines.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Waits until `holds`. `shown`: what a failure shows.
+/// Waits until `holds`, or fails the test with `what` was awaited and what `shown` returns.
 #[track_caller]
 pub fn until(what: &str, shown: impl Fn() -> String, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
     while !holds() {
         assert!(
             Instant::now() < deadline,
-            "{what}: it does not happen\n{}",
+            "waited in vain until {what}\n{}",
             shown()
         );
         std::thread::sleep(Duration::from_millis(50));
     }
 }
 
-/// A process that was started, with what it has printed so far. Ended for real when dropped.
+/// A running process, and what it has printed so far. Killed when dropped.
 pub struct Running {
     child: Child,
     name: String,
@@ -47,7 +47,7 @@ pub struct Ended {
 }
 
 impl Ended {
-    /// Fails the test, with all that was printed, where the exit status is another.
+    /// Fails the test, with everything that was printed, unless the exit status is `code`.
     #[track_caller]
     pub fn exits_with(self, code: i32) -> Ended {
         assert_eq!(
@@ -94,13 +94,13 @@ impl Running {
         self.child.id()
     }
 
-    /// The first line of either stream that holds `text`, waited for.
+    /// Waits for a line with `text` on either stream. Returns the first.
     #[track_caller]
     pub fn line_with(&self, text: &str) -> String {
         self.line_with_all(&[text])
     }
 
-    /// The first line of either stream that holds all of `texts`, waited for.
+    /// Waits for a line with all of `texts` on either stream. Returns the first.
     #[track_caller]
     pub fn line_with_all(&self, texts: &[&str]) -> String {
         let deadline = Instant::now() + PATIENCE;
@@ -131,12 +131,12 @@ impl Running {
         }
     }
 
-    /// Bytes of memory that it holds now.
+    /// Resident memory now, in bytes.
     pub fn memory(&self) -> u64 {
         self.kilobytes("VmRSS:") * 1024
     }
 
-    /// The most bytes of memory that it has held.
+    /// The peak of its resident memory, in bytes.
     pub fn most_memory(&self) -> u64 {
         self.kilobytes("VmHWM:") * 1024
     }
@@ -155,7 +155,7 @@ impl Running {
         self.output.text.lock().unwrap().1.clone()
     }
 
-    /// Waits for its own end.
+    /// Waits until it exits by itself.
     #[track_caller]
     pub fn ended(mut self) -> Ended {
         let deadline = Instant::now() + PATIENCE;
@@ -182,14 +182,14 @@ impl Running {
         }
     }
 
-    /// SIGTERM, and its end.
+    /// Sends SIGTERM, and waits until it exits.
     #[track_caller]
     pub fn stop(self) -> Ended {
         self.signal(Signal::TERM);
         self.ended()
     }
 
-    /// SIGKILL: it can do nothing about it.
+    /// Sends SIGKILL, and waits until it is gone.
     #[track_caller]
     pub fn kill(self) -> Ended {
         self.signal(Signal::KILL);
@@ -198,7 +198,7 @@ impl Running {
 
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.pid() as i32).expect("a child has a pid");
-        // It may have ended by itself: its status tells.
+        // It may have exited already.
         let _ = kill_process(pid, signal);
     }
 }

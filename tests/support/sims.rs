@@ -63,7 +63,7 @@ impl Receiver {
         Receiver { process, addr, dir }
     }
 
-    /// Stops it; it prints what it counted.
+    /// Stops it, and returns the totals that it prints.
     #[track_caller]
     pub fn stop(self) -> Totals {
         let Ended { stdout, .. } = self.process.stop().exits_with(0);

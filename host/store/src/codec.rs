@@ -180,7 +180,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_bomb_is_refused_before_it_is_unpacked() {
+    fn a_decompression_bomb_is_refused_before_it_is_unpacked() {
         let bomb = zstd::bulk::compress(&vec![0; 64 << 20], 19).unwrap();
         let mut heads = Vec::new();
         bytes::varint(&mut heads, 1 << 40);

@@ -52,7 +52,7 @@ fn served(directory: &TempDir) -> tokio::task::JoinHandle<()> {
 }
 
 #[tokio::test]
-async fn each_request_gets_the_host_s_answer() {
+async fn each_request_gets_the_hosts_answer() {
     let directory = tempfile::tempdir().unwrap();
     let server = served(&directory);
     let drop = Request::Drop {
@@ -110,7 +110,7 @@ async fn a_socket_that_a_killed_host_left_is_replaced() {
 }
 
 #[tokio::test]
-async fn what_belongs_to_another_is_left_alone() {
+async fn files_and_sockets_of_others_are_left_alone() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join(SOCKET);
     let other = UnixListener::bind(&path).unwrap();
@@ -172,7 +172,7 @@ async fn a_request_of_another_version_is_refused_with_what_to_do() {
 }
 
 #[tokio::test]
-async fn a_path_that_is_too_long_for_a_socket_is_refused_with_the_way_out() {
+async fn a_path_that_is_too_long_for_a_socket_is_refused_with_a_remedy() {
     let directory = tempfile::tempdir().unwrap();
     let deep = directory.path().join("d".repeat(120));
     std::fs::create_dir(&deep).unwrap();

@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn sequences_that_nobody_wrote_are_refused() {
+    fn malformed_sequences_are_refused() {
         for bytes in [&[0u8, 1][..], &[1, 0], &[1], &[1, 1, 0, 1], &[1, 200, 1]] {
             assert!(decode_seqs(bytes, 100).is_err(), "{bytes:?}");
         }

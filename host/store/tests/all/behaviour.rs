@@ -447,7 +447,7 @@ async fn an_event_larger_than_every_limit_is_a_block_of_its_own() {
 }
 
 #[tokio::test]
-async fn the_file_has_the_form_that_was_promised() {
+async fn the_file_has_the_documented_form() {
     use std::os::unix::fs::PermissionsExt;
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("deep/store");

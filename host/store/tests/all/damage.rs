@@ -225,7 +225,7 @@ async fn every_change_to_what_was_committed_breaks_the_chain() {
 }
 
 #[tokio::test]
-async fn what_was_done_to_dead_letters_cannot_be_changed_unseen() {
+async fn every_change_to_the_records_of_dead_letters_breaks_the_chain() {
     let directory = tempfile::tempdir().unwrap();
     sample(directory.path()).await;
     let store = open(directory.path());
@@ -349,7 +349,7 @@ async fn a_kill_in_a_checkpoint_is_not_damage() {
 }
 
 #[test]
-fn what_is_no_store_is_never_made_one() {
+fn a_file_that_is_not_a_store_is_never_overwritten() {
     let database = |fill: &dyn Fn(&rusqlite::Connection)| {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("x");

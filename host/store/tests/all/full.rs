@@ -22,7 +22,7 @@ async fn nothing_acknowledged_is_lost_when_the_disk_is_full() {
                 &format!("trap '' XFSZ; ulimit -f {limit}; exec \"$0\" \"$@\""),
             ])
             .arg(std::env::current_exe().unwrap())
-            .args(["worker::works_for_its_parent", "--exact", "--nocapture"])
+            .args(["worker::child_process", "--exact", "--nocapture"])
             .env(DIRECTORY, directory.path())
             .output()
             .unwrap();

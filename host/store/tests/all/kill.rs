@@ -12,7 +12,7 @@ async fn nothing_acknowledged_is_lost_by_kill_9() {
     let mut dice = Dice(20260105);
     for round in 0..5 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["worker::works_for_its_parent", "--exact", "--nocapture"])
+            .args(["worker::child_process", "--exact", "--nocapture"])
             .env(DIRECTORY, directory.path())
             .stdout(Stdio::piped())
             .spawn()

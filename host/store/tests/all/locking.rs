@@ -35,7 +35,7 @@ async fn a_dropped_store_releases_its_directory() {
 }
 
 #[tokio::test]
-async fn a_closed_store_says_so() {
+async fn a_closed_store_refuses_reads_and_writes() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
     append(&store, 3).await;

@@ -217,7 +217,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 24, max_shrink_iters: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn any_history_keeps_the_books(steps in steps()) {
+    fn the_books_balance_after_any_sequence_of_operations(steps in steps()) {
         let directory = tempfile::tempdir().unwrap();
         tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(run(directory.path(), steps));
     }

@@ -21,7 +21,7 @@ const READERS: u64 = 3;
 
 /// Not a test of its own: what the re-executed test binary runs, see `kill.rs` and `full.rs`.
 #[test]
-fn works_for_its_parent() {
+fn child_process() {
     if let Some(directory) = std::env::var_os(DIRECTORY) {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(2)
