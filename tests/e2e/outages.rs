@@ -302,9 +302,10 @@ fn a_certificate_of_an_unknown_authority_holds_the_pipeline_and_shows_the_hint()
     let pipeline = pipeline(&receiver, "", "").replace(&port(&receiver), &port(&other_receiver));
     let config = configuration(dir.path(), &auth, &pipeline);
     let host = started(&config);
-    until_held(&host, &config, "endpoint", "url", "certificate");
+    let hint = "set `tls.ca` to the certificate of the authority";
+    until_held(&host, &config, "endpoint", "url", hint);
     assert_eq!(state(&config)["ready"], false);
-    host.line_with_all(&["held: ", "certificate", "pipeline=main", "subject=url"]);
+    host.line_with_all(&["held: ", hint, "pipeline=main", "subject=url"]);
     host.stop().exits_with(0);
     assert_eq!(books(&status(&config), "main").waiting, 100);
 }
