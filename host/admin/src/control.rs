@@ -25,7 +25,7 @@ pub const SOCKET: &str = "control.sock";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
-    /// Is a host there?
+    /// Answered with `Done` by every host.
     Ping,
     /// Send dead letters back to their pipeline. `seqs`: ascending, of one stream.
     Retry {
@@ -39,7 +39,7 @@ pub enum Request {
         stream: String,
         seqs: Vec<Seq>,
     },
-    /// Let a pipeline go on that holds because of too many dead letters.
+    /// Disengage the brake of a pipeline for everything read until now.
     Release { pipeline: String },
 }
 
@@ -56,7 +56,7 @@ pub enum Response {
     },
 }
 
-/// What the service does about requests.
+/// Carries out requests.
 ///
 /// [`handle`](Self::handle) is called once for each request, for several at the same time. It runs
 /// to its end even if the client has gone, unless the socket is dropped.
@@ -64,8 +64,7 @@ pub trait Control: Send + Sync + 'static {
     fn handle(&self, request: Request) -> impl Future<Output = Response> + Send;
 }
 
-/// Where the socket is, if the system can address it there: the path of a socket is limited to
-/// about 100 bytes.
+/// The path of the socket. An error where it is too long: the system allows about 100 bytes.
 fn path_in(directory: &Path) -> io::Result<PathBuf> {
     let path = directory.join(SOCKET);
     match SocketAddr::from_pathname(&path) {

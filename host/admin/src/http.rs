@@ -1,6 +1,5 @@
-//! The HTTP listener on loopback: `/livez`, `/readyz` and `/metrics`.
-//!
-//! It has no authentication, so it listens on loopback only.
+//! The HTTP listener: `/livez`, `/readyz` and `/metrics`. It has no authentication, so it listens
+//! on loopback only.
 
 mod answers;
 mod listener;

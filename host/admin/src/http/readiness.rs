@@ -22,10 +22,11 @@ pub struct Reason {
     pub subject: String,
     /// A sentence.
     pub message: String,
-    /// In JSON: RFC 3339.
+    /// Milliseconds since the epoch; in JSON, RFC 3339.
     #[serde(serialize_with = "rfc3339")]
     pub since: Millis,
-    /// In JSON: RFC 3339. `None` where nothing is attempted before something changes.
+    /// Milliseconds since the epoch; in JSON, RFC 3339. `None` where the next attempt depends on
+    /// something else than time.
     #[serde(
         serialize_with = "optional_rfc3339",
         skip_serializing_if = "Option::is_none"
