@@ -44,7 +44,7 @@ impl StoredBlock {
         })
     }
 
-    /// The checksum, taken anew; an error where it is not the one written.
+    /// The checksum, computed again; an error where it is not the one written.
     pub fn verify(&self, stream: &Stream) -> Result<Checksum, ReadError> {
         let content = content_digest(&self.heads, &self.payload);
         let found = block_checksum(

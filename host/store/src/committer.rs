@@ -96,7 +96,7 @@ struct Answer<T> {
 
 impl<T> Answer<T> {
     fn give(self) {
-        // Nobody may be waiting any more.
+        // The caller may have gone.
         let _ = self.reply.send(self.value);
     }
 }
@@ -109,7 +109,7 @@ impl Committer {
             shared,
             lock,
         } = self;
-        // Also where this thread panics: nobody waits for ever.
+        // Also where this thread panics, so that no caller waits for ever.
         let _close = CloseOnDrop(shared.clone());
         let mut group = Group {
             writer,
@@ -143,7 +143,7 @@ impl Committer {
         };
         drop(lock);
         shared.close(cause);
-        // Only now: whoever hears of the end may open the store again at once.
+        // Last: whoever learns of it may open the store again at once.
         drop((parked, queue));
         if let Some(reply) = reply {
             let _ = reply.send(());

@@ -205,7 +205,7 @@ impl Reads {
     }
 
     /// Proves that no commit of the pipeline, and no event kept that they speak of, was changed:
-    /// takes every hash anew.
+    /// computes every hash again.
     ///
     /// Reads every block that the pipeline has finished. [`LedgerError::Damaged`] names the first
     /// place that is not what was written.

@@ -82,7 +82,7 @@ mod tests {
         let mut out = String::from(
             "# The tables of `store.db`\n\n\
              One SQLite file; open it with any client, best a copy, or read-only. Made from the comments in `src/schema.sql`; a test holds the two\n\
-             equal (`UPDATE_EXPECT=1 cargo test -p lockgate-store schema` writes it anew).\n\n",
+             equal (`UPDATE_EXPECT=1 cargo test -p lockgate-store schema` rewrites it).\n\n",
         );
         writeln!(out, "`PRAGMA application_id` is {APPLICATION_ID}, `PRAGMA user_version` (the format) is {FORMAT}.").unwrap();
         out.push_str(

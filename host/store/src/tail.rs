@@ -1,4 +1,4 @@
-//! Recent blocks in memory: a consumer at the tail does not read from disk.
+//! Recent blocks in memory: a pipeline that keeps up does not read from disk.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Takes a chain of commits anew, and replays what it says of each entry.
+//! Computes the hashes of a chain of commits again, and replays what it says of each entry.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -14,7 +14,7 @@ use crate::rows::{self, Epoch};
 use crate::schema::Checksum;
 use crate::{blocks, codec, letters, redrives};
 
-/// Takes every hash of a pipeline's commits anew, reads every block they name, and replays their
+/// Computes every hash of a pipeline's commits again, reads every block they name, and replays their
 /// ranges.
 pub fn pipeline(connection: &Connection, pipeline: &str) -> Result<Vec<ChainHead>, ReadError> {
     let epochs = rows::epochs_of(connection, pipeline)?;

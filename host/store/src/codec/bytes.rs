@@ -31,7 +31,7 @@ pub fn deltas(out: &mut Vec<u8>, values: &[i64]) {
     }
 }
 
-/// What is left of bytes that nobody vouches for.
+/// The rest of untrusted bytes.
 pub struct Input<'a>(pub &'a [u8]);
 
 impl<'a> Input<'a> {
