@@ -1,8 +1,8 @@
 //! One budget of memory for the batches of all pipelines.
 //!
 //! Half of it is divided equally: each pipeline always gets its part, whatever the others hold. The
-//! other half is for whoever asks first. So a pipeline whose receiver hangs, and which holds what
-//! it has for ever, stops nobody.
+//! other half goes to whichever asks first. So a pipeline whose receiver hangs, and which never
+//! releases its memory, does not stop the others.
 
 mod shares;
 
@@ -26,7 +26,7 @@ pub struct MemoryShare {
     inner: Arc<Inner>,
 }
 
-/// Memory that was granted. Given back when it is dropped.
+/// Memory that was granted. Released when it is dropped.
 #[must_use]
 pub struct Reserved {
     share: MemoryShare,
@@ -104,7 +104,7 @@ impl MemoryBudget {
             else {
                 return;
             };
-            // Where nobody waits any more, the memory comes back at once.
+            // Where the request was given up, the memory is released at once.
             let _ = granted.send(Reserved { share, bytes });
         }
     }
@@ -112,8 +112,8 @@ impl MemoryBudget {
 
 impl MemoryShare {
     /// Waits until the budget has room for `bytes`. Requests of one share are granted in order. A
-    /// share that holds nothing gets what it asks for, however much it is: it waits for nobody, and
-    /// can exceed the budget by one request.
+    /// share that holds nothing gets what it asks for at once, however much it is, and so can exceed
+    /// the budget by one request.
     pub async fn acquire(&self, bytes: usize) -> Reserved {
         let budget = &self.inner.budget;
         let _cancelled = GrantOnDrop(budget);
@@ -194,8 +194,8 @@ impl Drop for GrantOnDrop<'_> {
 }
 
 impl State {
-    /// The next request that can be granted, and the requests that nobody waits for any more. Among
-    /// several, the one of the share that holds least.
+    /// The next request that can be granted: among several, that of the share that holds least.
+    /// Moves requests that were given up to `abandoned`.
     fn grant(&mut self, abandoned: &mut Vec<Request>) -> Option<Request> {
         for requests in self.waiting.values_mut() {
             while let Some(request) = requests.pop_front_if(|request| request.granted.is_closed()) {

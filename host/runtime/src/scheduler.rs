@@ -90,8 +90,8 @@ thread_local! {
     static TIMED_OUT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Tells the scheduler that a call on this thread timed out. Its queue is slow from now on, even if
-/// its limit was short.
+/// Tells the scheduler that a call on this thread timed out. Its queue counts as slow, even if its
+/// limit was short.
 pub(crate) fn call_timed_out() {
     TIMED_OUT.set(true);
 }

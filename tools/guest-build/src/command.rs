@@ -1,4 +1,4 @@
-//! Runs a program with a time limit and boils its complaint down to a line.
+//! Runs a program with a time limit, and shortens its error output to a line.
 
 use std::io::Read;
 use std::process::{Command, Stdio};
@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Between two looks at a running program.
+/// How often a running program is polled.
 const POLL: Duration = Duration::from_millis(50);
 /// For the rest of the output after the program ended: a grandchild may hold the pipe open.
 const DRAIN: Duration = Duration::from_secs(2);
@@ -62,7 +62,7 @@ fn drain(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<String> {
             // What was read before an error is still worth showing.
             let _ = pipe.read_to_end(&mut bytes);
         }
-        // Nobody listens any more where the program was stopped.
+        // The receiver is gone where the program was stopped.
         let _ = sender.send(String::from_utf8_lossy(&bytes).into_owned());
     });
     receiver

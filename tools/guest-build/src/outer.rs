@@ -4,7 +4,7 @@ use std::env;
 use std::fs;
 
 /// Whether the build that runs this build script generates code. Not so under `cargo check`, clippy
-/// and `cargo doc`, where compiled guests would be built for nobody.
+/// and `cargo doc`, which do not use the compiled guests.
 ///
 /// Cargo does not tell a build script; this looks at the environment and at the parent's command
 /// line where the system shows it, and answers yes where it cannot know. Cargo keeps a build

@@ -154,7 +154,7 @@ mod tests {
     }
 
     /// Written by another process: while this one has a file open for writing, a program that
-    /// another test starts at the same time inherits it, and nobody can execute it.
+    /// another test starts at the same time inherits it, and it cannot be executed.
     fn script(path: &Path, text: &str) -> PathBuf {
         let written = Command::new("sh")
             .args([

@@ -1,8 +1,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-/// What is answered to one scrape. Families and their series are sorted, so the same figures give
-/// the same text.
+/// The answer to one scrape. Families and their series are sorted, so the same figures give the
+/// same text.
 ///
 /// The format: Prometheus, "Exposition formats", text-based format 0.0.4.
 #[derive(Clone, Debug, Default)]
@@ -42,7 +42,7 @@ impl Exposition {
     /// Adds one series, or replaces it. `name`: `[a-z][a-z0-9_]*`; of a counter it ends in
     /// `_total`. Labels in the order in which they are shown, with names like that of a family.
     ///
-    /// A family has one kind: a series with another one is left out, and the answer is false.
+    /// Returns false, and leaves the series out, where the family has another kind.
     pub fn add(&mut self, name: &str, help: &str, labels: &[(&str, &str)], value: Value) -> bool {
         let kind = value.kind();
         let family = self.families.entry(name.to_owned());
@@ -61,6 +61,7 @@ impl Exposition {
         true
     }
 
+    /// The text format.
     pub fn render(&self) -> String {
         let mut text = String::new();
         for (name, family) in &self.families {

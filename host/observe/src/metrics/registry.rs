@@ -9,6 +9,7 @@ const PREFIX: &str = "lockgate_plugin_";
 /// What one plugin counts at its place in a pipeline, by the names that it chose.
 pub type PluginMetrics = BTreeMap<String, PluginMetric>;
 
+/// One metric of a plugin.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PluginMetric {
     Counter(u64),
@@ -27,22 +28,22 @@ pub struct PluginPlace {
 
 /// The metrics of all plugins. Clones are one registry.
 ///
-/// It outlives the pipelines: where a plugin is configured anew at the same place, its counters go
-/// on from where they were.
+/// It outlives the pipelines: a plugin that is configured again at the same place continues its
+/// counters.
 #[derive(Clone, Default)]
 pub struct Registry {
     plugins: Arc<Mutex<BTreeMap<PluginPlace, Plugin>>>,
 }
 
 struct Plugin {
-    /// What those before it at this place had counted.
+    /// What earlier plugins at this place had counted.
     carried: PluginMetrics,
     read: Box<dyn Fn() -> PluginMetrics + Send>,
 }
 
 impl Registry {
-    /// From now on `read` says what the plugin at this place counts. It is called for each scrape
-    /// and must not block. What the one before it had counted is kept and added.
+    /// Adds the plugin at this place, or replaces it and keeps what the earlier one had counted.
+    /// `read` is called for each scrape and must not block.
     pub fn attach(&self, place: PluginPlace, read: impl Fn() -> PluginMetrics + Send + 'static) {
         let mut plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
         let carried = plugins.remove(&place).map(|before| before.metrics());
@@ -106,8 +107,7 @@ impl Plugin {
 // === impl PluginMetric ===
 
 impl PluginMetric {
-    /// Goes on from what was counted before. Where that is of another kind, or has other bounds,
-    /// it begins anew.
+    /// Adds what was counted before, unless that is of another kind or has other bounds.
     fn after(self, before: &PluginMetric) -> PluginMetric {
         match (self, before) {
             (PluginMetric::Counter(count), PluginMetric::Counter(before)) => {
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn counters_and_histograms_go_on_when_a_plugin_is_configured_anew() {
+    fn counters_and_histograms_continue_when_a_plugin_is_configured_again() {
         let registry = Registry::default();
         let hits = |count| ("hits", PluginMetric::Counter(count));
         let read = counting(&[
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn a_metric_that_becomes_another_kind_begins_anew() {
+    fn a_metric_that_becomes_another_kind_starts_over() {
         let registry = Registry::default();
         let counter = ("size", PluginMetric::Counter(9));
         registry.attach(place("1", "a"), counting(&[counter]));
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn names_of_counters_and_histograms_never_meet() {
+    fn names_of_counters_and_histograms_never_collide() {
         let registry = Registry::default();
         let counter = PluginMetric::Counter(1);
         let read = counting(&[("size", counter.clone()), ("size_total", counter)]);

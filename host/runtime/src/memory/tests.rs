@@ -52,7 +52,11 @@ fn a_huge_request_of_one_pipeline_keeps_no_other_from_its_own() {
     assert!(now(&modest, 10).is_none(), "5 are left in common");
     drop(held);
     assert!(poll(huge).is_some(), "it holds nothing else");
-    assert_eq!(budget.used(), 25, "what nobody waits for is given back");
+    assert_eq!(
+        budget.used(),
+        25,
+        "memory of a request that was given up is released"
+    );
     drop(small);
 }
 
