@@ -110,7 +110,7 @@ impl Circuit {
         }
     }
 
-    /// A request succeeded. True where the circuit was open.
+    /// A request succeeded, or none waits. True where the circuit was open.
     pub(crate) fn succeed(&mut self) -> bool {
         self.open.take().is_some()
     }

@@ -161,6 +161,7 @@ impl Pipeline {
         self.run_timers(now, actions);
         for endpoint in (0..self.endpoints.len()).map(EndpointIndex::new) {
             self.dispatch(now, endpoint, actions);
+            self.close_idle_circuit(endpoint);
         }
         self.commit_finished(actions);
         if !self.draining {

@@ -206,6 +206,23 @@ impl Pipeline {
         circuit.fail(now, trouble, message, after, request.is_probe, random);
     }
 
+    /// Where nothing waits for an endpoint, nothing would probe it either: the next batch shows
+    /// whether it is still in trouble.
+    pub(crate) fn close_idle_circuit(&mut self, index: EndpointIndex) {
+        let circuit = &self.endpoints[index.get()].circuit;
+        let has_requests = self.requests.of_endpoint(index).tally().requests > 0;
+        if circuit.open().is_none() || has_requests {
+            return;
+        }
+        let is_encoded = self.encodings.values().any(|encoding| {
+            let batch = self.batches.get(&encoding.batch);
+            batch.is_some_and(|batch| self.settings.streams[batch.stream.get()].endpoint == index)
+        });
+        if !is_encoded {
+            self.endpoints[index.get()].circuit.succeed();
+        }
+    }
+
     /// Where the request was a probe, its answer says nothing of the endpoint: another may go.
     pub(crate) fn probe_undecided(&mut self, now: Uptime, id: RequestId) {
         if let Some(request) = self.requests.get(id).filter(|request| request.is_probe) {

@@ -378,3 +378,38 @@ fn a_batch_whose_commit_waits_for_an_earlier_one_lets_the_next_be_sent_as_eviden
     assert_eq!(pipeline.outcomes()[&1], REFUSED);
     assert_eq!(pipeline.outcomes().len(), 3);
 }
+
+#[test]
+fn a_circuit_for_which_nothing_waits_any_more_keeps_no_condition() {
+    let mut pipeline = pipeline();
+    pipeline.read(&[("bad", ""), ("worse", "")]);
+    for _ in 0..6 {
+        while !pipeline.answer_first(400) {
+            pipeline.wait();
+        }
+    }
+    assert_eq!(pipeline.conditions(Endpoint).len(), 1);
+    pipeline.give(Input::Release);
+    while pipeline.outcomes().len() < 2 {
+        if !pipeline.answer_first(400) {
+            pipeline.wait();
+        }
+    }
+    assert_eq!(pipeline.engine.conditions().count(), 0);
+    assert!(pipeline.engine.is_ready(pipeline.now));
+}
+
+#[test]
+fn an_unavailable_endpoint_for_which_nothing_waits_any_more_keeps_no_condition() {
+    let mut pipeline = pipeline();
+    pipeline.read(&[("bad", "")]);
+    pipeline.give(Input::Release);
+    while pipeline.outcomes().is_empty() {
+        if !pipeline.answer_first(500) {
+            pipeline.wait();
+        }
+    }
+    assert_eq!(pipeline.engine.conditions().count(), 0);
+    pipeline.read(&[("next", "")]);
+    assert_eq!(pipeline.sent(), ["next"], "the next batch shows how it is");
+}
