@@ -215,7 +215,7 @@ impl Pipeline {
             let hold = Hold {
                 kind: ConditionKind::Documents,
                 subject: self.endpoints[index.get()].name.to_string(),
-                message: "the receiver took only a part of a request".to_owned(),
+                message: history.message.clone(),
                 since: history.since().unwrap_or(now),
                 until,
             };

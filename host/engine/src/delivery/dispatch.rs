@@ -116,7 +116,7 @@ impl Pipeline {
         }
         let endpoint = &mut self.endpoints[request.endpoint.get()];
         endpoint.begin();
-        let is_probe = endpoint.circuit.open().is_some();
+        let (is_probe, accepted) = (endpoint.trouble().is_some(), endpoint.accepted());
         endpoint.circuit.begin_probe();
         let batch = self.batches.get(&request.batch);
         if let Some(documents) = batch.and_then(BatchInFlight::documents) {
@@ -131,6 +131,7 @@ impl Pipeline {
             request.is_probe = is_probe;
             request.state = RequestState::Sending;
             request.attempts += 1;
+            request.history.try_again(accepted);
         });
     }
 

@@ -1,14 +1,20 @@
 //! One URL that the operator wrote: its circuit and its evidence.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::Uptime;
 use crate::circuit::{Allowed, Circuit, Trouble};
 use crate::delivery::order::SessionOrder;
+use crate::index::RequestId;
 use crate::settings::EndpointSettings;
 
 /// Single documents that are refused one after another before only probes are sent.
 const REFUSED_IN_A_ROW_MAX: u32 = 2;
+
+/// Requests that fail one after another, none accepted between, before only probes are sent although
+/// each of them may be at fault itself.
+const FAILING_ALONE_MAX: usize = 16;
 
 /// From this size of a request on, an endpoint that once answered 413 has no limit any more.
 const SIZE_LIMIT_MAX: usize = 1 << 30;
@@ -23,6 +29,8 @@ pub(crate) struct Endpoint {
     accepted: u64,
     /// Single documents refused since one was accepted.
     refused_in_a_row: u32,
+    /// Requests that failed since one was accepted, and had failed before while others were.
+    failing_alone: BTreeSet<RequestId>,
     /// Bytes of a body that was too large. It grows again slowly.
     size_limit: Option<usize>,
     pub(crate) order: SessionOrder,
@@ -37,6 +45,7 @@ impl Endpoint {
             circuit: Circuit::default(),
             accepted: 0,
             refused_in_a_row: 0,
+            failing_alone: BTreeSet::new(),
             size_limit: None,
             order: SessionOrder::default(),
         }
@@ -81,6 +90,7 @@ impl Endpoint {
     pub(crate) fn accept(&mut self) -> bool {
         self.accepted += 1;
         self.refused_in_a_row = 0;
+        self.failing_alone.clear();
         self.size_limit = self
             .size_limit
             .map(|bytes| bytes.saturating_add(bytes / 256 + 1))
@@ -92,6 +102,14 @@ impl Endpoint {
     pub(crate) fn refuse(&mut self) -> bool {
         self.refused_in_a_row += 1;
         self.refused_in_a_row >= REFUSED_IN_A_ROW_MAX || self.circuit.open().is_some()
+    }
+
+    /// A request failed that may be at fault itself. True where too many have to believe that.
+    pub(crate) fn fail_alone(&mut self, id: RequestId) -> bool {
+        if self.failing_alone.len() < FAILING_ALONE_MAX {
+            self.failing_alone.insert(id);
+        }
+        self.failing_alone.len() >= FAILING_ALONE_MAX
     }
 
     /// A body of this size was too large.

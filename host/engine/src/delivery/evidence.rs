@@ -122,7 +122,9 @@ impl Pipeline {
         {
             return;
         }
-        self.trouble(now, id, Trouble::Unavailable, message, after);
+        if self.is_endpoint_at_fault(id) {
+            self.trouble(now, id, Trouble::Unavailable, message, after);
+        }
         let request = self.requests.get(id);
         let failures = request.map_or(0, |request| request.history.failures);
         let until = self.retry_at(now, failures, after);
@@ -134,6 +136,21 @@ impl Pipeline {
                 for_evidence,
             },
         );
+    }
+
+    /// A failure is a sign of an outage, unless the request has failed before while others were
+    /// accepted: such a one waits by itself. Many of them in a row are a sign again.
+    fn is_endpoint_at_fault(&mut self, id: RequestId) -> bool {
+        let Some(request) = self.requests.get(id) else {
+            return false;
+        };
+        let endpoint = &mut self.endpoints[request.endpoint.get()];
+        if !request.history.fails_alone() {
+            return true;
+        }
+        let are_many = endpoint.fail_alone(id);
+        // The answer to a probe decides when the next one goes out.
+        are_many || request.is_probe && endpoint.trouble().is_some()
     }
 
     /// The endpoint cannot take anything now, or needs its operator.

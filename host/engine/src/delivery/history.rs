@@ -17,12 +17,16 @@ const FAILING_MAX: Uptime = Uptime::from_secs(600);
 /// A request that failed this often keeps to its own waits when the endpoint recovers.
 pub(crate) const FAILURES_OF_ITS_OWN: u32 = 3;
 
+const TOOK_A_PART: &str = "the receiver took only a part of a request";
+
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {
     /// Answers that may have been its documents' fault.
     pub(crate) failures: u32,
     first_failed: Option<Uptime>,
     accepted_at_failure: u64,
+    /// Others were accepted after it had failed.
+    fails_alone: bool,
     /// Times that it was refused alone, with evidence.
     refusals: u32,
     accepted_at_refusal: u64,
@@ -56,6 +60,7 @@ impl History {
         History {
             failures: if took_some { 0 } else { self.failures + 1 },
             first_failed: self.first_failed.or(Some(now)),
+            message: TOOK_A_PART.to_owned(),
             ..History::default()
         }
     }
@@ -135,7 +140,18 @@ impl History {
             self.accepted_at_failure = evidence.accepted;
         }
         self.failures += 1;
-        evidence.accepted > self.accepted_at_failure || evidence.is_released
+        self.try_again(evidence.accepted);
+        self.fails_alone || evidence.is_released
+    }
+
+    /// It is sent again, and the endpoint has accepted so many.
+    pub(crate) fn try_again(&mut self, accepted: u64) {
+        self.fails_alone |= self.failures > 0 && accepted > self.accepted_at_failure;
+    }
+
+    /// It failed, and others were accepted since: it may be at fault itself.
+    pub(crate) fn fails_alone(&self) -> bool {
+        self.fails_alone
     }
 
     pub(crate) fn fails_often(&self) -> bool {

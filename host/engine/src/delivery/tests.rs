@@ -413,3 +413,32 @@ fn an_unavailable_endpoint_for_which_nothing_waits_any_more_keeps_no_condition()
     pipeline.read(&[("next", "")]);
     assert_eq!(pipeline.sent(), ["next"], "the next batch shows how it is");
 }
+
+#[test]
+fn a_document_that_fails_while_others_are_accepted_begins_each_condition_once() {
+    let mut pipeline = pipeline();
+    pipeline.read(&[("bad", "")]);
+    let mut failures = 0;
+    while failures < 50 && pipeline.outcomes().get(&1).is_none() {
+        // Good events come seldom: the document is often tried twice between them.
+        if failures % 2 == 1 {
+            pipeline.read(&[("good", "")]);
+        }
+        let before = failures;
+        while failures == before {
+            let sent = pipeline.sent();
+            match sent.first() {
+                Some(key) if key == "bad" => {
+                    pipeline.answer("bad", 500);
+                    failures += 1;
+                }
+                Some(key) => pipeline.answer(key, 200),
+                None => pipeline.wait(),
+            }
+        }
+    }
+    assert!(failures > 20, "{failures}");
+    assert_eq!(pipeline.began(Endpoint), 1);
+    assert_eq!(pipeline.began(Documents), 1);
+    assert_eq!(pipeline.conditions(Endpoint).len(), 0);
+}
