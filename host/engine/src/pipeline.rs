@@ -269,9 +269,10 @@ impl Pipeline {
             *released = stream.head;
         }
         // What was held for it is tried at once.
-        for endpoint in &mut self.endpoints {
-            if endpoint.trouble() == Some(Trouble::RefusesAll) {
-                endpoint.circuit.hurry(now);
+        for index in (0..self.endpoints.len()).map(EndpointIndex::new) {
+            let refuses_all = self.endpoints[index.get()].trouble() == Some(Trouble::RefusesAll);
+            if refuses_all || self.is_undecided(now, index) {
+                self.endpoints[index.get()].circuit.hurry(now);
             }
         }
         let by_brake = self.holds.by_brake();

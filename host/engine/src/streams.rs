@@ -213,9 +213,11 @@ impl Pipeline {
         } else {
             self.settings.batches_in_flight
         };
-        // While nothing can be delivered, one batch more is enough of a probe.
+        // While nothing can be delivered, one batch more is enough of a probe, unless all of it waits
+        // behind documents of its sessions.
         let parked_max = if self.is_unavailable(stream) {
-            1
+            let blocked = of_stream().filter(|&(&id, _)| self.is_blocked(id)).count();
+            PARKED_BATCHES_MAX.min(1 + blocked)
         } else {
             PARKED_BATCHES_MAX
         };

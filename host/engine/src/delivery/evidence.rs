@@ -180,8 +180,8 @@ impl Pipeline {
     /// No other request could show whether the endpoint or this request is at fault.
     fn no_other_can_tell(&self, request: &Request) -> bool {
         let tally = self.requests.of_endpoint(request.endpoint).tally();
-        let failing_itself = usize::from(request.history.fails_often());
-        tally.requests - 1 == tally.failing - failing_itself + tally.blocked
+        let itself = usize::from(request.history.is_suspect());
+        tally.requests - 1 == tally.suspect - itself + tally.blocked
     }
 
     /// Makes the one document of a request a dead letter. False where the brake holds.

@@ -54,6 +54,11 @@ pub(crate) struct Undeliverable {
     pub(crate) since: Uptime,
 }
 
+/// A single document that fails since then has failed for too long.
+pub(crate) fn is_too_long(now: Uptime, since: Uptime) -> bool {
+    now >= since + FAILING_MAX
+}
+
 impl History {
     /// Of documents of which the receiver took none, or only others of their request.
     pub(crate) fn after_part(&self, now: Uptime, took_some: bool) -> History {
@@ -158,12 +163,19 @@ impl History {
         self.failures >= FAILURES_BEFORE_SPLIT
     }
 
+    /// It may be at fault itself, so that its next failure says nothing of the endpoint.
+    pub(crate) fn is_suspect(&self) -> bool {
+        self.fails_often() || self.refused > 0
+    }
+
+    /// Since when it fails, where that is often.
+    pub(crate) fn failing_since(&self) -> Option<Uptime> {
+        self.first_failed.filter(|_| self.fails_often())
+    }
+
     /// A single document has failed for too long.
     pub(crate) fn failed_for_too_long(&self, now: Uptime) -> Option<Undeliverable> {
-        let since = self.first_failed?;
-        if now < since + FAILING_MAX {
-            return None;
-        }
+        let since = self.first_failed.filter(|&since| is_too_long(now, since))?;
         let message = &self.message;
         let reason = format!("it failed for ten minutes while others were accepted: {message}");
         Some(Undeliverable { reason, since })

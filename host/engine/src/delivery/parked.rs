@@ -21,13 +21,19 @@ impl Pipeline {
         match self.endpoints[endpoint.get()].trouble() {
             // The next batch is a probe: it can show that the requests are at fault.
             Some(Trouble::Unavailable) => {
-                batch.encodings == 0 && tally.failing + tally.blocked == tally.requests
+                batch.encodings == 0 && tally.suspect + tally.blocked == tally.requests
             }
             Some(Trouble::Operator) => false,
             Some(Trouble::RefusesAll) | None => {
                 batch.running_encodings == 0 && tally.waiting + tally.blocked == tally.requests
             }
         }
+    }
+
+    /// All that is left of the batch waits behind documents of its sessions.
+    pub(crate) fn is_blocked(&self, id: BatchId) -> bool {
+        let tally = self.requests.of_batch(id);
+        tally.blocked > 0 && tally.blocked == tally.requests
     }
 
     /// Whether the endpoint of the stream is out of reach, as far as is known.

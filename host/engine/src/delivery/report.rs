@@ -3,6 +3,7 @@
 use crate::Uptime;
 use crate::circuit::Trouble;
 use crate::condition::ConditionKind;
+use crate::delivery::history::is_too_long;
 use crate::index::EndpointIndex;
 use crate::pipeline::Pipeline;
 
@@ -20,11 +21,26 @@ impl Pipeline {
         match endpoint.circuit.open() {
             Some(open) => {
                 let (since, next) = (Some(open.since), Some(open.next_probe));
-                self.conditions
-                    .set(now, kind, name, &open.message, since, next);
+                let mut message = open.message.clone();
+                if self.is_undecided(now, index) {
+                    message += &format!(
+                        "; if the receiver takes other documents, `lockgate dlq release {}` lets \
+                         what it fails on be dead-lettered",
+                        self.settings.pipeline
+                    );
+                }
+                self.conditions.set(now, kind, name, &message, since, next);
             }
             None => self.conditions.clear(kind, name),
         }
+    }
+
+    /// A document has failed for so long that it would be dead-lettered if others were accepted, and
+    /// no other is there.
+    pub(crate) fn is_undecided(&self, now: Uptime, index: EndpointIndex) -> bool {
+        let is_unavailable = self.endpoints[index.get()].trouble() == Some(Trouble::Unavailable);
+        let since = self.requests.of_endpoint(index).undecided_since();
+        is_unavailable && since.is_some_and(|since| is_too_long(now, since))
     }
 
     /// Single documents that wait while others are sent, or because none is left that could be.
@@ -35,8 +51,10 @@ impl Pipeline {
         let others_can_be_sent = requests.others_can_be_sent();
         let is_shown = match endpoint.trouble() {
             None => true,
-            Some(Trouble::RefusesAll) => !others_can_be_sent,
-            Some(Trouble::Unavailable | Trouble::Operator) => false,
+            Some(Trouble::RefusesAll | Trouble::Unavailable) => {
+                requests.tally().refused > 0 && !others_can_be_sent
+            }
+            Some(Trouble::Operator) => false,
         };
         let first = requests.delayed_first().filter(|_| is_shown);
         let Some((since, request)) =
@@ -56,7 +74,10 @@ impl Pipeline {
             1 => "1 document waits".to_owned(),
             count => format!("{count} documents wait"),
         };
-        let message = if others_can_be_sent || request.history.refused() == 0 {
+        let history = &request.history;
+        let needs_release =
+            history.refused() > 0 || history.fails_often() && !history.fails_alone();
+        let message = if others_can_be_sent || !needs_release {
             format!("{documents} while others are sent: {answer}")
         } else {
             let pipeline = &self.settings.pipeline;

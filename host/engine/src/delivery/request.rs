@@ -77,7 +77,7 @@ impl Request {
     /// Since when it waits while others are sent. To be tried again is no end of that.
     pub(crate) fn delayed_since(&self) -> Option<Uptime> {
         let history = &self.history;
-        let is_tried_again = history.refused() > 0 || history.fails_alone();
+        let is_tried_again = history.is_suspect() || history.fails_alone();
         let is_delayed = self.wait().is_some() || is_tried_again;
         self.history.since().filter(|_| is_delayed && !self.is_held)
     }

@@ -21,8 +21,10 @@ pub(crate) struct Tally {
     pub(crate) requests: usize,
     /// For a time, or for another to be accepted.
     pub(crate) waiting: usize,
-    /// Failed often enough to be split.
-    pub(crate) failing: usize,
+    /// Failed often, or refused alone: they cannot show how the endpoint is.
+    pub(crate) suspect: usize,
+    /// Refused alone.
+    pub(crate) refused: usize,
     /// Behind an unfinished document of their session.
     pub(crate) blocked: usize,
 }
@@ -39,6 +41,8 @@ pub(crate) struct OfEndpoint {
     for_evidence: BTreeSet<RequestId>,
     /// Those that the end of an outage lets go.
     for_recovery: BTreeSet<RequestId>,
+    /// Requests with a single document that failed often, by when it first did.
+    failing: BTreeSet<(Uptime, RequestId)>,
     delayed: Delayed,
 }
 
@@ -138,6 +142,14 @@ impl OfEndpoint {
         self.tally.requests > self.delayed.requests + self.tally.blocked
     }
 
+    /// Nothing could show whether the endpoint is at fault, or the single document that fails for
+    /// longest. Gives since when it does.
+    pub(crate) fn undecided_since(&self) -> Option<Uptime> {
+        let &(since, _) = self.failing.first()?;
+        let can_tell = self.tally.requests > self.tally.suspect + self.tally.blocked;
+        (!can_tell).then_some(since)
+    }
+
     /// Documents that wait while others are sent.
     pub(crate) fn delayed_documents(&self) -> u64 {
         self.delayed.documents
@@ -164,6 +176,11 @@ impl OfEndpoint {
         }
         if let Some(since) = request.delayed_since() {
             self.delayed.count(since, id, request, is_added);
+        }
+        if let Some(since) = request.history.failing_since()
+            && request.is_single()
+        {
+            keep(&mut self.failing, (since, id), is_added);
         }
         let Some(wait) = request.wait() else { return };
         keep(
@@ -208,7 +225,8 @@ impl Tally {
         };
         count(&mut self.requests, true);
         count(&mut self.waiting, request.wait().is_some());
-        count(&mut self.failing, request.history.fails_often());
+        count(&mut self.suspect, request.history.is_suspect());
+        count(&mut self.refused, request.history.refused() > 0);
         count(&mut self.blocked, request.is_blocked());
     }
 }

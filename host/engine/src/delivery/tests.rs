@@ -442,3 +442,62 @@ fn a_document_that_fails_while_others_are_accepted_begins_each_condition_once() 
     assert_eq!(pipeline.began(Documents), 1);
     assert_eq!(pipeline.conditions(Endpoint).len(), 0);
 }
+
+#[test]
+fn a_document_that_always_fails_lets_batches_of_other_sessions_be_probes() {
+    let mut pipeline = in_session_order();
+    pipeline.read(&[("bad", "A")]);
+    pipeline.read(&[("a2", "A")]);
+    pipeline.read(&[("a3", "A")]);
+    for _ in 0..5 {
+        while pipeline.sent().is_empty() {
+            pipeline.wait();
+        }
+        pipeline.answer("bad", 500);
+    }
+    pipeline.read(&[("b1", "B")]);
+    while pipeline.sent() != ["b1"] {
+        if !pipeline.answer_first(500) {
+            pipeline.wait();
+        }
+    }
+    pipeline.answer("b1", 200);
+    assert_eq!(pipeline.conditions(Endpoint).len(), 0);
+    while pipeline.outcomes().len() < 4 {
+        for key in pipeline.sent() {
+            pipeline.answer(&key, if key == "bad" { 500 } else { 200 });
+        }
+        if pipeline.sent().is_empty() && pipeline.outcomes().len() < 4 {
+            pipeline.wait();
+        }
+    }
+    assert!(pipeline.outcomes()[&1].contains("failed for ten minutes"));
+}
+
+#[test]
+fn a_document_that_always_fails_and_that_nothing_follows_waits_for_the_operators_release() {
+    let mut pipeline = in_session_order();
+    pipeline.read(&[("bad", "A"), ("a2", "A")]);
+    let began = pipeline.now;
+    while pipeline.now < began + Duration::from_secs(700) {
+        if !pipeline.answer_first(500) {
+            pipeline.wait();
+        }
+    }
+    assert_eq!(
+        pipeline.conditions(Endpoint),
+        [
+            "the receiver answered 500; if the receiver takes other documents, `lockgate dlq \
+             release p` lets what it fails on be dead-lettered"
+        ]
+    );
+    pipeline.give(Input::Release);
+    assert_eq!(pipeline.sent(), ["bad"], "it is tried at once");
+    pipeline.answer("bad", 500);
+    while pipeline.sent().is_empty() {
+        pipeline.wait();
+    }
+    pipeline.answer("a2", 200);
+    assert_eq!(pipeline.outcomes().len(), 2);
+    assert_eq!(pipeline.engine.conditions().count(), 0);
+}

@@ -121,7 +121,7 @@ fn run(seed: u64) {
         if steps % 200 == 0 && steps < 20_000 {
             world.append(3, 0.0);
         }
-        // The operator looks in now and then, and releases what is stalled or asks for it.
+        // The operator looks in now and then, and releases what asks for it.
         if steps % 997 == 0 && world.asks_for_operator() {
             world.release();
         }

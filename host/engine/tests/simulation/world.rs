@@ -7,9 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockgate_engine::{
-    Action, BatchLimits, BrakeLimits, ConditionKind, EndpointIndex, EndpointSettings, Input,
-    Pipeline, RequestId, SendFailure, Settings, Sink, SinkSettings, StageKind, StageSettings, Step,
-    StreamIndex, StreamSettings, Uptime,
+    Action, BatchLimits, BrakeLimits, EndpointIndex, EndpointSettings, Input, Pipeline, RequestId,
+    SendFailure, Settings, Sink, SinkSettings, StageKind, StageSettings, Step, StreamIndex,
+    StreamSettings, Uptime,
 };
 use lockgate_ledger::memory::{Appended, MemoryCore, Recorded};
 use lockgate_ledger::{LetterQuery, Registration};
@@ -738,13 +738,10 @@ impl World {
         }
     }
 
-    /// A condition names the command that releases what waits, or the pipeline is stalled.
+    /// A condition names the command that releases what waits.
     pub fn asks_for_operator(&self) -> bool {
         let mut conditions = self.engine.iter().flat_map(Pipeline::conditions);
-        conditions.any(|condition| {
-            condition.kind == ConditionKind::Stalled
-                || condition.message.contains("lockgate dlq release")
-        })
+        conditions.any(|condition| condition.message.contains("lockgate dlq release"))
     }
 
     pub fn release(&mut self) {
