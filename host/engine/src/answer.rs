@@ -23,11 +23,20 @@ pub enum Judgement {
         message: String,
         /// At least this long.
         after: Duration,
-        /// 5xx and time-outs: a document in it may be what the receiver fails on.
-        suspicious: bool,
+        /// A document in it may be what the receiver fails on.
+        suspicion: Option<Suspicion>,
     },
     /// Something must be set right first, here or there.
     Operator(String),
+}
+
+/// How a receiver failed on a request, perhaps for the sake of what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suspicion {
+    /// 5xx.
+    Error,
+    /// No answer in time.
+    Slow,
 }
 
 /// Why a request got no answer.
@@ -52,17 +61,17 @@ fn sink_may_settle(status: u16) -> bool {
 /// The host's table for a status.
 pub fn by_status(response: &Response) -> Judgement {
     let message = describe(response);
-    let wait = |suspicious| Judgement::Wait {
+    let wait = |suspicion| Judgement::Wait {
         message: message.clone(),
         after: retry_after(response),
-        suspicious,
+        suspicion,
     };
     match response.status {
         200..=299 => Judgement::Taken(Vec::new()),
         400 | 422 => Judgement::Refused(message),
         413 => Judgement::TooLarge(message),
-        408 | 425 | 429 => wait(false),
-        500.. => wait(true),
+        408 | 425 | 429 => wait(None),
+        500.. => wait(Some(Suspicion::Error)),
         _ => Judgement::Operator(message),
     }
 }
@@ -78,7 +87,7 @@ pub fn by_sink(response: &Response, delivery: Delivery) -> (Judgement, bool) {
             Judgement::Wait {
                 message,
                 after,
-                suspicious: response.status >= 500,
+                suspicion: (response.status >= 500).then_some(Suspicion::Error),
             }
         }
         Delivery::Hold(message) => Judgement::Operator(message),
@@ -96,12 +105,12 @@ pub fn by_failure(failure: SendFailure) -> Judgement {
         SendFailure::Connection(message) => Judgement::Wait {
             message,
             after: Duration::ZERO,
-            suspicious: false,
+            suspicion: None,
         },
         SendFailure::Timeout(message) => Judgement::Wait {
             message,
             after: Duration::ZERO,
-            suspicious: true,
+            suspicion: Some(Suspicion::Slow),
         },
         SendFailure::Tls(message) => Judgement::Operator(message),
         // As a trap of `encode`: narrowed down to the document.
@@ -154,7 +163,7 @@ mod tests {
             Judgement::Refused(_) => "refused",
             Judgement::TooLarge(_) => "too large",
             Judgement::Wait {
-                suspicious: true, ..
+                suspicion: Some(_), ..
             } => "suspicious",
             Judgement::Wait { .. } => "wait",
             Judgement::Operator(_) => "operator",

@@ -14,6 +14,7 @@ mod parked;
 mod report;
 mod request;
 mod requests;
+mod sizes;
 #[cfg(test)]
 mod tests;
 

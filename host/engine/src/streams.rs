@@ -135,7 +135,9 @@ impl Pipeline {
         }
         let limits = self.settings.batch;
         let endpoint = self.settings.streams[index.get()].endpoint;
-        let bytes = self.endpoints[endpoint.get()].size_below_limit(limits.bytes);
+        let bytes = self.endpoints[endpoint.get()]
+            .sizes
+            .below_limit(limits.bytes);
         let stream = &mut self.streams[index.get()];
         let gap = stream.progress.gap(stream.next);
         let available = stream.head.min(gap.end).saturating_sub(gap.start);
@@ -175,7 +177,7 @@ impl Pipeline {
         }
         self.streams[index.get()].is_urgent = true;
         let bytes = self.settings.batch.bytes.min(URGENT_BATCH_BYTES);
-        let bytes = self.endpoints[endpoint.get()].size_below_limit(bytes);
+        let bytes = self.endpoints[endpoint.get()].sizes.below_limit(bytes);
         actions.push(Action::CollectNow {
             stream: index,
             bytes,

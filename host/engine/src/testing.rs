@@ -338,6 +338,15 @@ impl TestPipeline {
         self.give(Input::Answered { request, response });
     }
 
+    /// No answer comes in time to the request that carries these keys.
+    pub(crate) fn time_out(&mut self, keys: &str) {
+        let at = self.sent().iter().position(|sent| sent == keys);
+        let request = *self.sent.keys().nth(at.expect("it is out")).expect("it is");
+        self.sent.remove(&request);
+        let failure = SendFailure::Timeout("no answer in time".into());
+        self.give(Input::NotSent { request, failure });
+    }
+
     /// The receiver cannot be reached by any request that is out.
     pub(crate) fn lose_all(&mut self) {
         for (request, _) in std::mem::take(&mut self.sent) {

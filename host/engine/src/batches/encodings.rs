@@ -89,7 +89,7 @@ impl Pipeline {
             documents,
             &pending.documents,
             sink.max_documents,
-            endpoint.size_below_limit(sink.max_bytes),
+            endpoint.sizes.below_limit(sink.max_bytes),
             self.settings.cpu_budget,
         );
         actions.push(Action::Encode {

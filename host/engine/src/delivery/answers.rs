@@ -173,12 +173,12 @@ impl Pipeline {
             Judgement::Wait {
                 message,
                 after,
-                suspicious: true,
-            } => self.failed(now, id, message, after, actions),
+                suspicion: Some(suspicion),
+            } => self.failed(now, id, message, suspicion, after, actions),
             Judgement::Wait {
                 message,
                 after,
-                suspicious: false,
+                suspicion: None,
             } => self.unavailable(now, id, Trouble::Unavailable, message, after),
             Judgement::Operator(message) => {
                 self.unavailable(now, id, Trouble::Operator, message, Uptime::ZERO);
@@ -192,6 +192,7 @@ impl Pipeline {
             return;
         };
         let (batch, index) = (request.batch, request.endpoint);
+        let (half_of, bytes) = (request.history.half_of(), request.bytes as usize);
         let mut dispositions: HashMap<u32, Disposition> = dispositions.into_iter().collect();
         let (mut delivered, mut rejected, mut again) = (Vec::new(), Vec::new(), Vec::new());
         let carries = request.outgoing.request.carries();
@@ -208,6 +209,13 @@ impl Pipeline {
             self.endpoints[index.get()].circuit.succeed();
         } else {
             self.accepted(now, index);
+        }
+        if let Some(whole) = half_of
+            && again.is_empty()
+            && rejected.is_empty()
+        {
+            let sizes = &mut self.endpoints[index.get()].sizes;
+            sizes.half_accepted(whole, delivered.len(), bytes);
         }
         self.delivered(now, batch, &delivered);
         if !again.is_empty() {

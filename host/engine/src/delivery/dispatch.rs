@@ -175,7 +175,7 @@ impl Pipeline {
         let batch = request.batch;
         let mut documents = request.outgoing.documents.to_vec();
         let right = documents.split_off(documents.len() / 2);
-        let history = request.history.of_half();
+        let history = request.history.of_half(id);
         // They say more than the whole did. They are probes where only probes are sent.
         self.probe_undecided(now, id);
         self.encode(batch, documents, history.clone(), actions);

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use crate::Uptime;
 use crate::circuit::{Allowed, Circuit, Trouble};
 use crate::delivery::order::SessionOrder;
+use crate::delivery::sizes::Sizes;
 use crate::index::RequestId;
 use crate::settings::EndpointSettings;
 
@@ -15,9 +16,6 @@ const REFUSED_IN_A_ROW_MAX: u32 = 2;
 /// Requests that fail one after another, none accepted between, before only probes are sent although
 /// each of them may be at fault itself.
 const FAILING_ALONE_MAX: usize = 16;
-
-/// From this size of a request on, an endpoint that once answered 413 has no limit any more.
-const SIZE_LIMIT_MAX: usize = 1 << 30;
 
 #[derive(Debug)]
 pub(crate) struct Endpoint {
@@ -31,8 +29,7 @@ pub(crate) struct Endpoint {
     refused_in_a_row: u32,
     /// Requests that failed since one was accepted, and had failed before while others were.
     failing_alone: BTreeSet<RequestId>,
-    /// Bytes of a body that was too large. It grows again slowly.
-    size_limit: Option<usize>,
+    pub(crate) sizes: Sizes,
     pub(crate) order: SessionOrder,
 }
 
@@ -46,7 +43,7 @@ impl Endpoint {
             accepted: 0,
             refused_in_a_row: 0,
             failing_alone: BTreeSet::new(),
-            size_limit: None,
+            sizes: Sizes::default(),
             order: SessionOrder::default(),
         }
     }
@@ -91,10 +88,7 @@ impl Endpoint {
         self.accepted += 1;
         self.refused_in_a_row = 0;
         self.failing_alone.clear();
-        self.size_limit = self
-            .size_limit
-            .map(|bytes| bytes.saturating_add(bytes / 256 + 1))
-            .filter(|&bytes| bytes < SIZE_LIMIT_MAX);
+        self.sizes.accept();
         self.circuit.succeed()
     }
 
@@ -110,17 +104,5 @@ impl Endpoint {
             self.failing_alone.insert(id);
         }
         self.failing_alone.len() >= FAILING_ALONE_MAX
-    }
-
-    /// A body of this size was too large.
-    pub(crate) fn refuse_size(&mut self, bytes: usize) {
-        let smaller = self.size_limit.map_or(bytes, |before| before.min(bytes));
-        self.size_limit = Some(smaller);
-    }
-
-    /// Bytes that it probably takes at once, at most `wanted`.
-    pub(crate) fn size_below_limit(&self, wanted: usize) -> usize {
-        let below = self.size_limit.map_or(usize::MAX, |bytes| bytes / 4 * 3);
-        wanted.min(below).max(1)
     }
 }

@@ -1,6 +1,7 @@
 //! Whether a request or its endpoint is at fault: what else was accepted or refused decides.
 
 use crate::Uptime;
+use crate::answer::Suspicion;
 use crate::batches::Hold;
 use crate::circuit::Trouble;
 use crate::delivery::history::{Evidence, Undeliverable};
@@ -49,7 +50,7 @@ impl Pipeline {
         let endpoint = &mut self.endpoints[request.endpoint.get()];
         if !request.is_single() {
             if is_too_large {
-                endpoint.refuse_size(request.bytes as usize);
+                endpoint.sizes.refuse(request.bytes as usize);
             }
             return self.split(now, id, actions);
         }
@@ -96,17 +97,23 @@ impl Pipeline {
         now: Uptime,
         id: RequestId,
         message: String,
+        how: Suspicion,
         after: Uptime,
         actions: &mut Vec<Action>,
     ) {
         let Some(request) = self.requests.get(id) else {
             return;
         };
+        let sizes = &self.endpoints[request.endpoint.get()].sizes;
+        let is_expected = how == Suspicion::Slow && sizes.is_slow() && !request.is_single();
         let (is_single, evidence) = (request.is_single(), self.evidence(request));
         let no_other_can_tell = self.no_other_can_tell(request);
         let fail = |request: &mut Request| {
             message.clone_into(&mut request.history.message);
-            let others_accepted = request.history.fail(now, evidence);
+            if is_expected {
+                request.history.expect(how);
+            }
+            let others_accepted = request.history.fail(now, how, evidence);
             let history = &request.history;
             let overdue = history.failed_for_too_long(now);
             (others_accepted, history.fails_often(), overdue)
@@ -115,6 +122,9 @@ impl Pipeline {
             return;
         };
         if !is_single && often && (others_accepted || no_other_can_tell) {
+            if how == Suspicion::Slow {
+                self.expect_halves(id);
+            }
             return self.split(now, id, actions);
         }
         if let Some(overdue) = overdue.filter(|_| is_single && others_accepted)
@@ -177,11 +187,23 @@ impl Pipeline {
         }
     }
 
+    /// A request gets no answer in time and is split: where all of its documents are accepted in
+    /// smaller requests, it was too large.
+    fn expect_halves(&mut self, id: RequestId) {
+        if let Some(request) = self.requests.get(id) {
+            let documents = request.outgoing.documents.len();
+            let sizes = &mut self.endpoints[request.endpoint.get()].sizes;
+            sizes.expect_halves(id, documents);
+        }
+    }
+
     /// No other request could show whether the endpoint or this request is at fault.
     fn no_other_can_tell(&self, request: &Request) -> bool {
         let tally = self.requests.of_endpoint(request.endpoint).tally();
-        let itself = usize::from(request.history.is_suspect());
-        tally.requests - 1 == tally.suspect - itself + tally.blocked
+        let history = &request.history;
+        let itself = usize::from(history.is_suspect() || history.is_untried_half());
+        let cannot_tell = tally.suspect + tally.untried_halves + tally.blocked;
+        tally.requests - 1 == cannot_tell - itself
     }
 
     /// Makes the one document of a request a dead letter. False where the brake holds.

@@ -1,6 +1,8 @@
 //! What happened so far to the documents of a request, and what it proves against them.
 
 use crate::Uptime;
+use crate::answer::Suspicion;
+use crate::index::RequestId;
 
 /// A document is dead-lettered when it was refused alone this often, with others accepted between.
 const REFUSALS_MAX: u32 = 3;
@@ -27,6 +29,12 @@ pub(crate) struct History {
     accepted_at_failure: u64,
     /// Others were accepted after it had failed.
     fails_alone: bool,
+    /// How it failed last.
+    suspicion: Option<Suspicion>,
+    /// How it was to be expected to fail: the request that it was split from did.
+    expected: Option<Suspicion>,
+    /// The request that it was split from, where that got no answer in time.
+    half_of: Option<RequestId>,
     /// Times that it was refused alone, with evidence.
     refusals: u32,
     accepted_at_refusal: u64,
@@ -71,8 +79,11 @@ impl History {
     }
 
     /// Of one half of the documents.
-    pub(crate) fn of_half(&self) -> History {
+    pub(crate) fn of_half(&self, whole: RequestId) -> History {
+        let expected = self.suspicion.filter(|_| self.fails_often());
         History {
+            expected,
+            half_of: (expected == Some(Suspicion::Slow)).then_some(whole),
             first_failed: self.first_failed,
             accepted_at_failure: self.accepted_at_failure,
             message: self.message.clone(),
@@ -139,7 +150,10 @@ impl History {
     }
 
     /// The endpoint failed, perhaps on one of the documents. True where others were accepted since.
-    pub(crate) fn fail(&mut self, now: Uptime, evidence: Evidence) -> bool {
+    pub(crate) fn fail(&mut self, now: Uptime, how: Suspicion, evidence: Evidence) -> bool {
+        self.suspicion = Some(how);
+        // What is known of one kind of failure says nothing of another.
+        self.expected = self.expected.filter(|&expected| expected == how);
         if self.first_failed.is_none() {
             self.first_failed = Some(now);
             self.accepted_at_failure = evidence.accepted;
@@ -159,8 +173,27 @@ impl History {
         self.fails_alone
     }
 
+    /// What was to be expected counts from the first failure of that kind on.
     pub(crate) fn fails_often(&self) -> bool {
-        self.failures >= FAILURES_BEFORE_SPLIT
+        let most = match self.expected {
+            Some(_) => 1,
+            None => FAILURES_BEFORE_SPLIT,
+        };
+        self.failures >= most
+    }
+
+    /// Its endpoint is known to fail like this.
+    pub(crate) fn expect(&mut self, how: Suspicion) {
+        self.expected = Some(how);
+    }
+
+    /// A half of a request that failed often, which has not been tried yet.
+    pub(crate) fn is_untried_half(&self) -> bool {
+        self.expected.is_some() && self.failures == 0
+    }
+
+    pub(crate) fn half_of(&self) -> Option<RequestId> {
+        self.half_of
     }
 
     /// It may be at fault itself, so that its next failure says nothing of the endpoint.

@@ -23,6 +23,8 @@ pub(crate) struct Tally {
     pub(crate) waiting: usize,
     /// Failed often, or refused alone: they cannot show how the endpoint is.
     pub(crate) suspect: usize,
+    /// Halves of requests that failed often, not tried yet.
+    pub(crate) untried_halves: usize,
     /// Refused alone.
     pub(crate) refused: usize,
     /// Behind an unfinished document of their session.
@@ -226,6 +228,9 @@ impl Tally {
         count(&mut self.requests, true);
         count(&mut self.waiting, request.wait().is_some());
         count(&mut self.suspect, request.history.is_suspect());
+        // A half may be blocked, too; it counts once.
+        let is_untried = request.history.is_untried_half() && !request.is_blocked();
+        count(&mut self.untried_halves, is_untried);
         count(&mut self.refused, request.history.refused() > 0);
         count(&mut self.blocked, request.is_blocked());
     }

@@ -501,3 +501,41 @@ fn a_document_that_always_fails_and_that_nothing_follows_waits_for_the_operators
     assert_eq!(pipeline.outcomes().len(), 2);
     assert_eq!(pipeline.engine.conditions().count(), 0);
 }
+
+/// The receiver answers in time to requests with at most 25 documents. Gives how often each
+/// document arrived until all entries are final.
+fn arrivals_at_slow_receiver(pipeline: &mut TestPipeline, batch: usize) -> Vec<usize> {
+    let keys: Vec<String> = (0..100).map(|number| format!("{batch}-{number}")).collect();
+    let events: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "")).collect();
+    let mut arrivals = vec![0; 100];
+    pipeline.read(&events);
+    while pipeline.outcomes().len() < (batch + 1) * 100 {
+        let Some(sent) = pipeline.sent().first().cloned() else {
+            pipeline.wait();
+            continue;
+        };
+        for key in sent.split(' ') {
+            let at = keys.iter().position(|other| other == key);
+            arrivals[at.expect("it was read")] += 1;
+        }
+        if sent.split(' ').count() <= 25 {
+            pipeline.answer(&sent, 200);
+        } else {
+            pipeline.time_out(&sent);
+        }
+    }
+    arrivals
+}
+
+#[test]
+fn a_receiver_that_is_too_slow_for_large_requests_soon_gets_small_ones() {
+    let mut pipeline = TestPipeline::new(TestSettings {
+        documents_in_request: 100,
+        ..TestSettings::default()
+    });
+    assert_eq!(arrivals_at_slow_receiver(&mut pipeline, 0), [7; 100]);
+    for batch in 1..5 {
+        assert_eq!(arrivals_at_slow_receiver(&mut pipeline, batch), [1; 100]);
+    }
+    assert_eq!(pipeline.engine.conditions().count(), 0);
+}
