@@ -29,7 +29,7 @@ pub trait Subject {
     /// Ends a ledger as abruptly as it can; the next [`open`](Self::open) finds what was durable.
     fn end(&mut self, ledger: Self::Ledger) -> impl Future<Output = ()>;
 
-    /// The four figures of a pipeline's stream, counted anew. It may check more of what is kept.
+    /// The four figures of a pipeline's stream, counted again. It may check more of what is kept.
     fn books(&self, ledger: &Self::Ledger, pipeline: &str, stream: &str) -> Books;
 }
 

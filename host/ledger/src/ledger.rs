@@ -30,7 +30,7 @@ use crate::{Committed, LedgerError, Registration};
 ///   outcome that was committed is never edited. What an operator does to a dead letter is a record
 ///   of its own, see [`DeadLetters`](crate::DeadLetters).
 /// - After [`LedgerError::Closed`] nothing is accepted any more, and the same value may be given
-///   again to a ledger opened anew. Where the call was cancelled or the process died before the
+///   again to a ledger that was opened again. Where the call was cancelled or the process died before the
 ///   answer, the operation may or may not have happened. A repeated append repeats events: a reader
 ///   starts again from the cursors of the new ledger, so it does not repeat one. A repeated commit
 ///   is refused as a conflict.

@@ -60,7 +60,7 @@ impl LetterQuery {
     }
 }
 
-/// What became of a pipeline's dead letters after they had died, in its current pass.
+/// What became of a pipeline's dead letters after they had died, in its current epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LetterCounts {
     /// Sent back by [`DeadLetters::retry`]. An entry counts as often as it was.

@@ -5,7 +5,7 @@ use crate::Progress;
 /// Where a pipeline stands: the answer of [`Ledger::register`](crate::Ledger::register).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Registration {
-    /// The pipeline's pass over its streams: give it in every commit.
+    /// The pipeline's current epoch: give it in every commit.
     pub epoch: u32,
     /// The number of its configuration: give it in every commit.
     pub generation: u32,

@@ -14,7 +14,7 @@ use crate::rows::{self, Epoch};
 use crate::writer::retention::days_in;
 use crate::{blocks, codec, letters, redrives};
 
-/// What was counted of each pass up to a commit. Commits are only ever added, so counting goes on
+/// What was counted of each epoch up to a commit. Commits are only ever added, so counting goes on
 /// from there.
 #[derive(Default)]
 pub struct Tallies(HashMap<i64, Tally>);

@@ -89,7 +89,7 @@ pub fn extract(
     extract.optional()
 }
 
-/// The oldest dead letters of a pass that died before a time, ascending by sequence.
+/// The oldest dead letters of an epoch that died before a time, ascending by sequence.
 pub fn older(
     connection: &Connection,
     epoch_id: i64,
@@ -131,7 +131,7 @@ pub fn query(connection: &Connection, query: &LetterQuery) -> Result<Vec<KeptLet
     Ok(found)
 }
 
-/// The dead letter of one entry in the pipeline's current pass.
+/// The dead letter of one entry in the pipeline's current epoch.
 pub fn one(
     connection: &Connection,
     pipeline: &str,
@@ -187,7 +187,7 @@ pub fn redrive(
     }))
 }
 
-/// Entries of a pass that wait again: how many, for each pass that has any.
+/// Entries of an epoch that wait again: how many, for each epoch that has any.
 pub fn waiting(connection: &Connection) -> rusqlite::Result<Vec<(i64, u64)>> {
     let sql = "SELECT epoch_id, count(*) FROM dead_letters WHERE redrive > 0 GROUP BY epoch_id";
     let mut statement = connection.prepare(sql)?;
@@ -195,7 +195,7 @@ pub fn waiting(connection: &Connection) -> rusqlite::Result<Vec<(i64, u64)>> {
     counts.collect()
 }
 
-/// The event times of the entries of a pass that wait again.
+/// The event times of the entries of an epoch that wait again.
 pub fn waiting_times(connection: &Connection, epoch_id: i64) -> rusqlite::Result<Vec<Millis>> {
     let sql = "SELECT time FROM dead_letters WHERE epoch_id = ?1 AND redrive > 0";
     let mut statement = connection.prepare_cached(sql)?;

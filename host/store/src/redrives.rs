@@ -130,7 +130,7 @@ pub fn days(text: &str) -> serde_json::Result<Vec<DayTally>> {
     Ok(days.into_iter().map(tally).collect())
 }
 
-/// The first row of a pass after another one.
+/// The first row of an epoch after another one.
 pub fn after(
     connection: &Connection,
     epoch_id: i64,

@@ -142,7 +142,7 @@ impl Epoch {
 const EPOCHS: &str = "SELECT e.id, e.pipeline, e.stream_id, e.epoch, e.since, e.begin_seq, e.watermark, e.done, e.chain, e.active, e.checksum, \
                       s.name FROM epochs e JOIN streams s ON s.id = e.stream_id";
 
-/// The current pass of each pipeline over each of its streams.
+/// The current epoch of each pipeline over each of its streams.
 pub fn epochs(connection: &Connection) -> Result<Vec<Epoch>, ReadError> {
     let sql = format!(
         "{EPOCHS} JOIN pipelines p ON p.name = e.pipeline AND p.epoch = e.epoch ORDER BY e.id"
@@ -159,7 +159,7 @@ pub fn epochs_of(connection: &Connection, pipeline: &str) -> Result<Vec<Epoch>, 
     )
 }
 
-/// The current pass of one pipeline over each of its streams.
+/// The current epoch of one pipeline over each of its streams.
 pub fn current_epochs_of(connection: &Connection, pipeline: &str) -> Result<Vec<Epoch>, ReadError> {
     let sql = format!(
         "{EPOCHS} JOIN pipelines p ON p.name = e.pipeline AND p.epoch = e.epoch WHERE e.pipeline = ?1 ORDER BY s.name"

@@ -265,7 +265,7 @@ impl MemoryCore {
         self.digests.insert(key.to_owned(), digest);
     }
 
-    /// The four figures of each of the pipeline's streams, counted anew: outcomes from what is
+    /// The four figures of each of the pipeline's streams, counted again: outcomes from what is
     /// recorded of each entry, waiting entries from the progress and from the letters.
     pub fn books(&self, pipeline: &str) -> Vec<(String, Books)> {
         let lanes = self.pipelines.get(pipeline).map(|pipeline| &pipeline.lanes);

@@ -115,7 +115,7 @@ impl Writer {
         Ok(())
     }
 
-    /// The pass it belongs to and the digest of its generation, or why it is refused.
+    /// The epoch it belongs to and the digest of its generation, or why it is refused.
     fn admit(&self, commit: &Commit) -> Result<(usize, Checksum), String> {
         let (pipeline, stream) = (&commit.pipeline, &commit.stream);
         let Some(&index) = self.by_lane.get(&(pipeline.clone(), stream.clone())) else {

@@ -140,7 +140,7 @@ impl Writer {
         Committed { dead_bytes }
     }
 
-    /// The pass, and what it has of each entry, all of which are dead.
+    /// The epoch, and what it has of each entry, all of which are dead.
     fn take_back(
         &mut self,
         pipeline: &str,
@@ -189,7 +189,7 @@ impl Writer {
         Ok(Ok(taken))
     }
 
-    /// Adds a row to the chain of a pass; its id.
+    /// Adds a row to the chain of an epoch; returns its id.
     fn link(&mut self, index: usize, mut row: RedriveRow) -> Result<i64, Fault> {
         let epoch = &self.epochs[index].row;
         let pipeline = epoch.pipeline.clone();

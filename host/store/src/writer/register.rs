@@ -102,7 +102,7 @@ impl Writer {
         epoch.row.active = active;
     }
 
-    /// The pipeline's pass over the stream; a new one begins at the oldest event kept.
+    /// The pipeline's epoch of the stream; a new one begins at the oldest event kept.
     fn lane(
         &mut self,
         pipeline: &Arc<str>,
@@ -121,7 +121,7 @@ impl Writer {
             params![pipeline, stream_id, epoch, since, begin],
         )?;
         let id = self.connection.last_insert_rowid();
-        // What was removed before is not read by this pass, on no day either.
+        // What was removed before is not part of this epoch, on any day.
         self.connection.execute(
             "INSERT INTO epoch_days (epoch_id, day, before) SELECT ?1, day, removed FROM stream_days WHERE stream_id = ?2 AND removed > 0",
             params![id, stream_id],
