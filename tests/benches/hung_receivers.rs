@@ -20,7 +20,7 @@ const EVENTS: u64 = 1_000_000;
 /// Bytes.
 const MOST: u64 = 400_000_000;
 
-/// Between two lines.
+/// Between two lines of output.
 const INTERVAL: Duration = Duration::from_secs(10);
 
 /// Lines after everything has been read: time-outs and probes of several minutes.

@@ -25,7 +25,7 @@ use crate::receiver::LocalReceiver;
 
 const EVENTS: u64 = 200_000;
 
-/// Shares of the rate alone that are acceptable.
+/// The least share that is acceptable.
 const LEAST: f64 = 0.4;
 
 fn main() {

@@ -2,7 +2,7 @@
 //!
 //! Each row is `lockgate demo`: a simulated cluster and a receiver as processes of their own, gRPC
 //! and HTTPS over loopback, a durable store. CPU time and memory are of the host process alone.
-//! These machines are noisy: compare rows of one run.
+//! Machines are noisy: compare rows of one run.
 
 use std::process::Command;
 

@@ -312,7 +312,7 @@ fn without_a_host_letters_are_retried_and_dropped_in_the_store() {
         .dlq(&["retry", "siem/teleport/audit/3"])
         .exits_with(1);
 
-    // Nobody is there to be asked.
+    // There is no terminal to ask on.
     let asked = fixture.dlq(&["drop", "--pipeline", "siem"]).exits_with(2);
     assert!(
         asked.stderr.contains("2 dead letters") && asked.stderr.contains("--yes"),
