@@ -30,10 +30,10 @@ use crate::{Committed, LedgerError, Registration};
 ///   outcome that was committed is never edited. What an operator does to a dead letter is a record
 ///   of its own, see [`DeadLetters`](crate::DeadLetters).
 /// - After [`LedgerError::Closed`] nothing is accepted any more, and the same value may be given
-///   again to a ledger that was opened again. Where the call was cancelled or the process died before the
-///   answer, the operation may or may not have happened. A repeated append repeats events: a reader
-///   starts again from the cursors of the new ledger, so it does not repeat one. A repeated commit
-///   is refused as a conflict.
+///   again once the ledger has been reopened. Where the call was cancelled or the process died
+///   before the answer, the operation may or may not have happened. A repeated append repeats
+///   events: a reader starts again from the cursors of the reopened ledger, so it does not repeat
+///   one. A repeated commit is refused as a conflict.
 /// - Nothing is retried inside.
 pub trait Ledger: Clone + Send + Sync + 'static {
     /// Adds events to the stream `source/feed` and moves the source's cursors. Called by readers,

@@ -34,8 +34,8 @@ const NEW: [&str; 5] = [
     "CREATE TABLE compiled_code (",
 ];
 
-/// Nothing to do for a store of this format. The caller holds the directory's lock and has checked the
-/// store.
+/// Migrates the store, unless it has this format already. The caller holds the lock of the
+/// directory and has checked the store.
 pub fn up_to_date(connection: &Connection) -> rusqlite::Result<()> {
     let format: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if format == FORMAT {
