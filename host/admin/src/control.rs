@@ -16,7 +16,7 @@ use lockgate_model::Seq;
 use serde::{Deserialize, Serialize};
 
 pub use client::{CallError, call};
-pub use server::{Socket, serve};
+pub use server::Socket;
 
 /// The socket's name in the store's directory.
 pub const SOCKET: &str = "control.sock";

@@ -1,4 +1,4 @@
-//! The log, the metrics, and the memory and CPU time of processes.
+//! The log, the metrics, and the memory and CPU time of this process.
 //!
 //! Log lines go to standard error, one per event, with known secrets masked and control characters
 //! escaped.

@@ -17,13 +17,6 @@ use crate::limits;
 /// wherever that fits.
 const NEW: &str = ".control";
 
-/// Serves the control socket of the store in `directory` until it is dropped. Returns only if the
-/// socket cannot be made.
-pub async fn serve(directory: &Path, control: Arc<impl Control>) -> io::Result<()> {
-    Socket::bind(directory)?.serve(control).await;
-    Ok(())
-}
-
 /// The control socket, listening. Its file is removed when this is dropped.
 #[derive(Debug)]
 pub struct Socket {
