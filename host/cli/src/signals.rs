@@ -6,6 +6,9 @@ use crate::failure::Failure;
 pub(crate) struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// Never waited for. Received, a write past the limit on file sizes is an error like any other;
+    /// it would end the process otherwise, without a word.
+    _file_size: Signal,
 }
 
 impl Signals {
@@ -17,6 +20,7 @@ impl Signals {
         Ok(Signals {
             terminate: listen(SignalKind::terminate())?,
             interrupt: listen(SignalKind::interrupt())?,
+            _file_size: listen(SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw()))?,
         })
     }
 

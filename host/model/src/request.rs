@@ -23,6 +23,9 @@ pub const PATH_SUFFIX_MAX: usize = 2 * 1024;
 /// Most bytes of all names and values of a request's query, unencoded.
 pub const QUERY_BYTES_MAX: usize = 4 * 1024;
 
+/// Most pairs of a request's query.
+pub const QUERY_PAIRS_MAX: usize = 64;
+
 /// Longest tag, in bytes.
 pub const TAG_MAX: usize = 1024;
 
@@ -154,6 +157,10 @@ pub enum Violation {
     PathTooLong(usize),
     #[error("the query parameter `{0}` is set by the operator's URL")]
     QueryName(String),
+    #[error("a query parameter has an empty name")]
+    QueryNameEmpty,
+    #[error("the query has {0} parameters, {QUERY_PAIRS_MAX} are allowed")]
+    QueryTooManyPairs(usize),
     #[error("the query has {0} bytes, {QUERY_BYTES_MAX} are allowed")]
     QueryTooLong(usize),
     #[error("the request has {0} headers, {HEADERS_MAX} are allowed")]
@@ -217,15 +224,22 @@ impl Request {
     }
 
     fn check_query(&self, rules: &RequestRules) -> Result<(), Violation> {
+        if self.query.len() > QUERY_PAIRS_MAX {
+            return Err(Violation::QueryTooManyPairs(self.query.len()));
+        }
         let bytes = pairs_len(&self.query);
         if bytes > QUERY_BYTES_MAX {
             return Err(Violation::QueryTooLong(bytes));
         }
-        match self
-            .query
-            .iter()
-            .find(|(name, _)| rules.operator_query.contains(name))
-        {
+        if self.query.iter().any(|(name, _)| name.is_empty()) {
+            return Err(Violation::QueryNameEmpty);
+        }
+        // Some receivers ignore the case of names.
+        let is_operators = |name: &str| {
+            let mut names = rules.operator_query.iter();
+            names.any(|operators| operators.to_lowercase() == name.to_lowercase())
+        };
+        match self.query.iter().find(|(name, _)| is_operators(name)) {
             Some((name, _)) => Err(Violation::QueryName(name.clone())),
             None => Ok(()),
         }
@@ -400,6 +414,18 @@ mod tests {
             (
                 request(|r| r.query = vec![("token".into(), "mine".into())]),
                 Violation::QueryName("token".into()),
+            ),
+            (
+                request(|r| r.query = vec![("TOKEN".into(), "mine".into())]),
+                Violation::QueryName("TOKEN".into()),
+            ),
+            (
+                request(|r| r.query = vec![(String::new(), String::new()); 30_000]),
+                Violation::QueryTooManyPairs(30_000),
+            ),
+            (
+                request(|r| r.query = vec![(String::new(), "x".into())]),
+                Violation::QueryNameEmpty,
             ),
             (
                 request(|r| r.query = vec![("q".into(), "x".repeat(100_000))]),

@@ -80,7 +80,13 @@ impl StateOverlay {
         self.quota.ok_or(StateError::NotGranted)?;
         if self.value(key).is_some() {
             self.bytes -= self.size(key);
-            self.writes.insert(key.to_owned(), None);
+            if self.durable.contains_key(key) {
+                self.writes.insert(key.to_owned(), None);
+            } else {
+                // Nothing durable is to be removed. Without an entry, keys that come and go inside
+                // a batch take no memory.
+                self.writes.remove(key);
+            }
         }
         Ok(())
     }
@@ -155,6 +161,18 @@ mod tests {
         state.put("c", "1").unwrap();
         let long = "x".repeat(STATE_VALUE_MAX + 1);
         assert_eq!(state.put("b", &long), Err(StateError::TooLarge));
+    }
+
+    #[test]
+    fn keys_that_come_and_go_leave_nothing_behind() {
+        let mut state = overlay(100);
+        for n in 0..1000 {
+            let key = format!("key {n}");
+            state.put(&key, "").unwrap();
+            state.remove(&key).unwrap();
+        }
+        state.remove("a").unwrap();
+        assert_eq!(*state.writes(), BTreeMap::from([("a".into(), None)]));
     }
 
     #[test]

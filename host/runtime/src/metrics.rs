@@ -129,15 +129,26 @@ impl Default for Histogram {
 impl fmt::Display for MetricError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            MetricError::Name => f.write_str("a name is `[a-z][a-z0-9_]*`, at most 64 bytes"),
+            MetricError::Name => f.write_str(
+                "a name is `[a-z][a-z0-9_]*`, at most 64 bytes, and does not end in `_total`, \
+                 `_count`, `_sum` or `_bucket`",
+            ),
             MetricError::TooMany => write!(f, "a stage has at most {METRICS_MAX}"),
             MetricError::OtherKind => f.write_str("it is a counter or a histogram, not both"),
         }
     }
 }
 
+/// Suffixes that the exposition format adds to names. With one of them, a name would stand for
+/// another's family, and readers would refuse the whole text.
+const RESERVED_SUFFIXES: [&str; 4] = ["_total", "_count", "_sum", "_bucket"];
+
 fn is_name(name: &str) -> bool {
-    (1..=64).contains(&name.len())
+    let is_reserved = RESERVED_SUFFIXES
+        .iter()
+        .any(|suffix| name.ends_with(suffix));
+    !is_reserved
+        && (1..=64).contains(&name.len())
         && name.starts_with(|first: char| first.is_ascii_lowercase())
         && name
             .bytes()
@@ -171,7 +182,16 @@ mod tests {
     #[test]
     fn metric_names_are_limited_and_have_one_kind() {
         let metrics = Metrics::default();
-        for name in ["", "Hits", "a b", "a\n"] {
+        for name in [
+            "",
+            "Hits",
+            "a b",
+            "a\n",
+            "foo_count",
+            "foo_sum",
+            "a_bucket",
+            "a_total",
+        ] {
             assert_eq!(metrics.add(name, 1), Err(MetricError::Name), "{name:?}");
         }
         metrics.add("hits", 1).unwrap();

@@ -68,7 +68,7 @@ impl Pipeline {
             return;
         };
         if self.endpoints[request.endpoint.get()].refuse() {
-            let message = format!("the receiver refuses every document: {message}");
+            let message = format!("the receiver refuses one document after another: {message}");
             self.trouble(now, id, Trouble::RefusesAll, message, Uptime::ZERO);
         }
     }

@@ -63,7 +63,7 @@ fn a_receiver_that_refuses_every_document_gets_probes_only() {
     while pipeline.answer_first(400) {}
     assert_eq!(
         pipeline.conditions(Endpoint),
-        ["the receiver refuses every document: the receiver answered 400"]
+        ["the receiver refuses one document after another: the receiver answered 400"]
     );
     for _ in 0..100 {
         pipeline.wait();

@@ -57,8 +57,8 @@ impl Registry {
     /// Adds what all plugins have counted until now.
     ///
     /// A counter `hits` becomes `lockgate_plugin_hits_total`, a histogram `bytes` becomes
-    /// `lockgate_plugin_bytes`. A histogram whose name ends in `_total` gets the suffix
-    /// `_distribution`, so that no plugin can take another's family for another kind.
+    /// `lockgate_plugin_bytes`. No name ends in a suffix that the format adds: the runtime refuses
+    /// those.
     pub fn expose(&self, exposition: &mut Exposition) {
         let plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
         for (place, plugin) in plugins.iter() {
@@ -73,12 +73,7 @@ impl Registry {
                         (format!("{name}_total"), "counter", Value::Counter(count))
                     }
                     PluginMetric::Histogram(histogram) => {
-                        let family = if name.ends_with("_total") {
-                            format!("{name}_distribution")
-                        } else {
-                            name.clone()
-                        };
-                        (family, "histogram", Value::Histogram(histogram))
+                        (name.clone(), "histogram", Value::Histogram(histogram))
                     }
                 };
                 let help = format!("The {kind} `{name}` of a plugin.");
@@ -208,33 +203,6 @@ mod tests {
         assert!(
             text.contains("lockgate_plugin_size_count") && !text.contains("9"),
             "{text}"
-        );
-    }
-
-    #[test]
-    fn names_of_counters_and_histograms_never_collide() {
-        let registry = Registry::default();
-        let counter = PluginMetric::Counter(1);
-        let read = counting(&[("size", counter.clone()), ("size_total", counter)]);
-        registry.attach(place("1", "a"), read);
-        let read = counting(&[
-            ("size", histogram([1, 0], 1)),
-            ("size_total", histogram([1, 0], 1)),
-        ]);
-        registry.attach(place("2", "b"), read);
-        let text = rendered(&registry);
-        let types: Vec<&str> = text
-            .lines()
-            .filter_map(|line| line.strip_prefix("# TYPE lockgate_plugin_"))
-            .collect();
-        assert_eq!(
-            types,
-            [
-                "size histogram",
-                "size_total counter",
-                "size_total_distribution histogram",
-                "size_total_total counter"
-            ]
         );
     }
 }
