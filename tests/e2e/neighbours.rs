@@ -15,8 +15,8 @@ pub const NEIGHBOURS: [&str; 5] = ["loops", "burns", "traps", "hangs", "compiles
 /// every event, a receiver that never answers, and a component that takes minutes to compile. The
 /// configuration, with its `[plugins]`; files go to `dir`.
 ///
-/// `healthy`: the pipeline that has these neighbours. It stands before the component that is slow to
-/// compile: on a first start components are compiled in the order of the configuration.
+/// `healthy`: the pipeline that has these neighbours. It stands last: the order of the configuration
+/// is not the order in which components are compiled.
 pub fn neighbours(dir: &Path, receiver: &LocalReceiver, healthy: &str) -> String {
     let slow = dir.join("slow.wasm");
     std::fs::write(&slow, slow_to_compile()).expect("it can be written");
@@ -39,12 +39,10 @@ pub fn neighbours(dir: &Path, receiver: &LocalReceiver, healthy: &str) -> String
         "plugin = \"builtin:filter\"\nwith = { skip = [\"no.such.event\"] }",
         "plugin = \"compiles\"",
     ]) {
-        if name == "compiles" {
-            text += healthy;
-        }
         text += &format!("[[pipelines.{name}.stage]]\n{stage}\n\n");
         text += &pipeline(name, receiver);
     }
+    text += healthy;
     text
 }
 

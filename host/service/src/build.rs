@@ -22,6 +22,7 @@ use serde_json::{Value, json};
 use crate::code::{CodeFiles, StoredDigests};
 use crate::generation::Description;
 use crate::plugins::BoundSink;
+use crate::starting::Uncompiled;
 
 /// Compiled code kept on disk, in bytes.
 const CODE_CAPACITY: u64 = 1 << 30;
@@ -168,26 +169,29 @@ impl PipelineBuilder {
         granted
     }
 
-    /// Whether a component of the pipeline has to be compiled first.
-    pub fn must_compile(&self, pipeline: &Pipeline) -> bool {
+    /// The components of the pipeline that have to be compiled first.
+    pub(crate) fn uncompiled(&self, pipeline: &Pipeline) -> Uncompiled {
         let plugins = pipeline.stages.iter().map(|stage| &stage.plugin);
-        plugins.chain([&pipeline.sink.plugin]).any(|plugin| {
+        let mut uncompiled = Uncompiled::new();
+        for plugin in plugins.chain([&pipeline.sink.plugin]) {
             let Ok(artifact) = resolve(&plugin.source.to_string(), &self.base) else {
-                return false;
+                continue;
             };
             let digest = artifact.digest.to_string();
             let mut known = self.known_code();
             if known.contains_key(&digest) {
-                return false;
+                continue;
             }
             match Code::kept(&self.engine, &artifact.bytes) {
                 Some(code) => {
                     known.insert(digest, code);
-                    false
                 }
-                None => true,
+                None => {
+                    uncompiled.insert(digest, artifact.bytes.len() as u64);
+                }
             }
-        })
+        }
+        uncompiled
     }
 
     /// One pipeline, or its problems in the report.

@@ -25,7 +25,8 @@ use crate::generation::{Current, keep_current};
 use crate::metrics;
 use crate::operator;
 use crate::reader::{self, Reader};
-use crate::status::{Board, ConditionStatus, HostStatus};
+use crate::starting::build_all;
+use crate::status::{Board, HostStatus};
 use crate::stop::{Stop, Stopper};
 
 /// After a stop was asked for, batches in flight get this long to finish.
@@ -280,55 +281,6 @@ impl Host {
             board: board.clone(),
             requests,
         })
-    }
-}
-
-/// Builds pipelines one after the other: first those whose components need no compiling.
-async fn build_all(
-    builder: PipelineBuilder,
-    pipelines: Vec<Configured>,
-    report: Report,
-    show: Box<dyn Fn(&Report) + Send>,
-    board: Board,
-    built: mpsc::UnboundedSender<Option<BuiltPipeline>>,
-) {
-    let mut queued: Vec<(bool, Configured)> = pipelines
-        .into_iter()
-        .map(|pipeline| (builder.must_compile(&pipeline), pipeline))
-        .collect();
-    queued.sort_by_key(|(must_compile, _)| *must_compile);
-    for (must_compile, pipeline) in &queued {
-        let state = if *must_compile {
-            "compiling"
-        } else {
-            "starting"
-        };
-        board.pipeline(&pipeline.name, |status| status.state = state.into());
-    }
-    for (_, pipeline) in queued {
-        let mut report = report.clone();
-        let outcome = builder.build(&pipeline, &mut report).await;
-        if outcome.is_none() {
-            show(&report);
-            tracing::error!(
-                pipeline = pipeline.name,
-                "this pipeline does not start; the others do"
-            );
-            board.pipeline(&pipeline.name, |status| {
-                status.state = "failed".into();
-                status.conditions = vec![ConditionStatus {
-                    kind: "start".into(),
-                    subject: "configuration".into(),
-                    message: "it cannot start: `lockgate check` shows why".into(),
-                    since: now(),
-                    next_attempt: None,
-                    not_ready_from: now(),
-                }];
-            });
-        }
-        if built.send(outcome).is_err() {
-            return;
-        }
     }
 }
 

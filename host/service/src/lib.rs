@@ -15,6 +15,7 @@ mod metrics;
 mod operator;
 mod plugins;
 mod reader;
+mod starting;
 mod status;
 mod stop;
 

@@ -1,0 +1,155 @@
+//! The order in which pipelines start. Components are compiled one at a time, so a pipeline that
+//! needs no compiling starts first, and of the others the one with the least to compile.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use lockgate_config::{Pipeline, Report};
+use tokio::sync::mpsc;
+
+use crate::build::{BuiltPipeline, PipelineBuilder};
+use crate::clock::now;
+use crate::status::{Board, ConditionStatus};
+
+/// Components that are not compiled yet: bytes by digest.
+pub(crate) type Uncompiled = BTreeMap<String, u64>;
+
+/// Builds pipelines one after the other, and hands over each, or `None` where it cannot start.
+pub(crate) async fn build_all(
+    builder: PipelineBuilder,
+    pipelines: Vec<Pipeline>,
+    report: Report,
+    show: Box<dyn Fn(&Report) + Send>,
+    board: Board,
+    built: mpsc::UnboundedSender<Option<BuiltPipeline>>,
+) {
+    let uncompiled = pipelines.into_iter().map(|pipeline| {
+        let uncompiled = builder.uncompiled(&pipeline);
+        (pipeline, uncompiled)
+    });
+    let mut queue = StartQueue::new(uncompiled.collect());
+    for (pipeline, bytes) in queue.waiting() {
+        let state = if bytes > 0 { "compiling" } else { "starting" };
+        board.pipeline(&pipeline.name, |status| status.state = state.into());
+        if bytes > 0 {
+            tracing::info!(
+                pipeline = pipeline.name,
+                bytes,
+                "compiling: this pipeline starts once its components are compiled"
+            );
+        }
+    }
+    while let Some(pipeline) = queue.next() {
+        let mut report = report.clone();
+        let outcome = builder.build(&pipeline, &mut report).await;
+        if outcome.is_none() {
+            show(&report);
+            failed(&pipeline.name, &board);
+        }
+        if built.send(outcome).is_err() {
+            return;
+        }
+    }
+}
+
+fn failed(pipeline: &str, board: &Board) {
+    tracing::error!(pipeline, "this pipeline does not start; the others do");
+    board.pipeline(pipeline, |status| {
+        status.state = "failed".into();
+        status.conditions = vec![ConditionStatus {
+            kind: "start".into(),
+            subject: "configuration".into(),
+            message: "it cannot start: `lockgate check` shows why".into(),
+            since: now(),
+            next_attempt: None,
+            not_ready_from: now(),
+        }];
+    });
+}
+
+/// Pipelines that have not started yet, in the order of the configuration.
+struct StartQueue<P> {
+    waiting: Vec<(P, Uncompiled)>,
+    /// Components that pipelines before had compiled.
+    compiled: BTreeSet<String>,
+}
+
+impl<P> StartQueue<P> {
+    fn new(waiting: Vec<(P, Uncompiled)>) -> StartQueue<P> {
+        StartQueue {
+            waiting,
+            compiled: BTreeSet::new(),
+        }
+    }
+
+    /// Each pipeline, and how many bytes must be compiled for it.
+    fn waiting(&self) -> impl Iterator<Item = (&P, u64)> {
+        let bytes = |uncompiled| bytes_to_compile(uncompiled, &self.compiled);
+        self.waiting
+            .iter()
+            .map(move |(pipeline, uncompiled)| (pipeline, bytes(uncompiled)))
+    }
+
+    /// The pipeline with the least to compile; among several, the first of the configuration.
+    fn next(&mut self) -> Option<P> {
+        let bytes = self.waiting().map(|(_, bytes)| bytes).enumerate();
+        let (index, _) = bytes.min_by_key(|&(_, bytes)| bytes)?;
+        let (pipeline, uncompiled) = self.waiting.remove(index);
+        self.compiled.extend(uncompiled.into_keys());
+        Some(pipeline)
+    }
+}
+
+fn bytes_to_compile(uncompiled: &Uncompiled, compiled: &BTreeSet<String>) -> u64 {
+    let left = uncompiled
+        .iter()
+        .filter(|(digest, _)| !compiled.contains(*digest));
+    left.map(|(_, bytes)| bytes).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Starts pipelines with these components to compile, such as `a=5`.
+    fn order(pipelines: &[(&'static str, &[(&str, u64)])]) -> Vec<&'static str> {
+        let uncompiled = |components: &[(&str, u64)]| {
+            let named = components.iter();
+            named
+                .map(|&(name, bytes)| (name.to_owned(), bytes))
+                .collect()
+        };
+        let waiting = pipelines.iter();
+        let mut queue = StartQueue::new(
+            waiting
+                .map(|&(name, components)| (name, uncompiled(components)))
+                .collect(),
+        );
+        std::iter::from_fn(|| queue.next()).collect()
+    }
+
+    #[test]
+    fn a_pipeline_waits_only_for_those_with_less_to_compile() {
+        assert_eq!(
+            order(&[
+                ("huge", &[("a", 50_000)]),
+                ("small", &[("b", 300)]),
+                ("none", &[]),
+                ("two-small", &[("b", 300), ("c", 200)]),
+                ("none-either", &[]),
+            ]),
+            ["none", "none-either", "small", "two-small", "huge"]
+        );
+    }
+
+    #[test]
+    fn what_another_pipeline_had_compiled_no_longer_counts() {
+        assert_eq!(
+            order(&[
+                ("shared-and-more", &[("a", 500), ("b", 300)]),
+                ("other", &[("c", 600)]),
+                ("shared", &[("a", 500)]),
+            ]),
+            ["shared", "shared-and-more", "other"]
+        );
+    }
+}
