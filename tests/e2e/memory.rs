@@ -1,5 +1,7 @@
 //! The memory of the whole host, whatever components do.
 
+use std::path::Path;
+
 use lockgate_sim::generate::{Generator, GeneratorOptions};
 use lockgate_tests::{Auth, Receiver, books, configuration, endpoint, started, status, until};
 
@@ -91,4 +93,101 @@ fn tables_of_components_count_as_their_memory() {
     let most = host.most_memory() / MIB;
     assert!(most < 700, "{most} MiB");
     host.stop();
+}
+
+/// Two of eight once found no memory while they were configured, and never started.
+#[test]
+fn pipelines_whose_components_need_more_memory_than_there_is_take_turns() {
+    let events = 2000;
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
+    let receiver = Receiver::start(dir.path(), &[]);
+    let names: Vec<String> = (1..=8).map(|number| format!("eighth-{number}")).collect();
+    let mut pipelines = "[limits]\nmemory = \"256 MiB\"\n\n".to_owned();
+    // 96 MB.
+    pipelines += &plugin_with_tables(dir.path(), "large", 60);
+    for name in &names {
+        pipelines += &pipeline(name, "large", &receiver);
+    }
+    let config = configuration(dir.path(), &auth, &pipelines);
+    let host = Running::start("start", lockgate().args(["start", "--config"]).arg(&config));
+    host.line_with("started");
+    let told = || format!("{}\n{}", status(&config), host.stderr());
+    until("all eight deliver everything", told, || {
+        let status = status(&config);
+        names
+            .iter()
+            .all(|name| books(&status, name).delivered == events)
+    });
+    host.stop().exits_with(0);
+}
+
+#[test]
+fn a_pipeline_that_finds_no_memory_says_so_and_the_others_run() {
+    let events = 2000;
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
+    let receiver = Receiver::start(dir.path(), &[]);
+    let mut pipelines = "[limits]\nmemory = \"208 MiB\"\n\n".to_owned();
+    // An instance of 96 MB is kept, which leaves too little for one of 152 MB.
+    pipelines += &plugin_with_tables(dir.path(), "large", 60);
+    pipelines += &plugin_with_tables(dir.path(), "wide", 95);
+    pipelines += &pipeline("waits", "wide", &receiver);
+    pipelines += &pipeline("runs", "large", &receiver);
+    let config = configuration(dir.path(), &auth, &pipelines);
+    let host = Running::start("start", lockgate().args(["start", "--config"]).arg(&config));
+    host.line_with("started");
+    let told = || format!("{}\n{}", status(&config), host.stderr());
+    until("one delivers, the other says why not", told, || {
+        let status = status(&config);
+        let state = &status["pipelines"]["waits"]["state"];
+        let condition = &state["conditions"][0];
+        let message = condition["message"].as_str().unwrap_or_default();
+        books(&status, "runs").delivered == events
+            && state["ready"] == false
+            && !condition["next_attempt"].is_null()
+            && message.contains("`memory` in `[limits]`")
+    });
+    host.stop().exits_with(0);
+}
+
+#[test]
+fn a_component_that_can_never_have_the_memory_it_needs_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "10"]);
+    let receiver = Receiver::start(dir.path(), &[]);
+    let mut pipelines = "[limits]\nmemory = \"64 MiB\"\n\n".to_owned();
+    pipelines += &plugin_with_tables(dir.path(), "large", 60);
+    pipelines += &pipeline("main", "large", &receiver);
+    let config = configuration(dir.path(), &auth, &pipelines);
+    let checked = lockgate().args(["check", "--config"]).arg(&config).output();
+    let stderr = String::from_utf8(checked.unwrap().stderr).unwrap();
+    for part in [
+        "`large` cannot be loaded: it cannot be started: it wanted more than 67108864 bytes of memory.",
+        "raise `memory` in `[limits]`",
+    ] {
+        assert!(stderr.contains(part), "{stderr}");
+    }
+}
+
+/// A filter that keeps its instances, with this many tables of 1.6 MB.
+fn plugin_with_tables(dir: &Path, name: &str, tables: u32) -> String {
+    let filter = std::fs::read(component("hostile_filter")).unwrap();
+    std::fs::write(
+        dir.join(format!("{name}.wasm")),
+        with_tables(&filter, tables),
+    )
+    .unwrap();
+    format!(
+        "[plugins.{name}]\nsource = \"file:{name}.wasm\"\nreuse = true\n\
+         limits = {{ memory = \"256 MiB\" }}\n\n"
+    )
+}
+
+fn pipeline(name: &str, plugin: &str, receiver: &Receiver) -> String {
+    format!(
+        "[[pipelines.{name}.stage]]\nplugin = \"{plugin}\"\n\n\
+         [pipelines.{name}.sink]\nplugin = \"builtin:fluentd\"\n{}\n\n",
+        endpoint(&receiver.addr, &receiver.dir, name)
+    )
 }

@@ -9,7 +9,7 @@ use lockgate_model::{FeedKind, Millis};
 use lockgate_observe::Masks;
 use lockgate_observe::metrics::Registry;
 use lockgate_runtime::{ChildCompiler, CompileLimits, Compiler};
-use lockgate_service::{Board, PipelineBuilder, Plan, Reader};
+use lockgate_service::{Board, PipelineBuilder, Plan, Reader, Unbuilt};
 use lockgate_store::{Options, Retention, Store};
 
 use crate::failure::Failure;
@@ -37,7 +37,15 @@ pub(crate) async fn dry_run(file: &Path, config: &Config, masks: &Masks) -> Resu
     let mut report = config.report();
     let builder = builder(file, config, masks, None, &mut report)?;
     for pipeline in &config.pipelines {
-        builder.build(pipeline, &mut report).await;
+        if let Err(Unbuilt::NoRoom(why)) = builder.build(pipeline, &mut report).await {
+            // No other pipeline takes any: its own components keep each other out.
+            report.push(Issue::new(
+                pipeline.span.clone(),
+                format!("This pipeline cannot start: {why}."),
+                "its components",
+                "raise `memory` in `[limits]`, or remove `reuse` from its plugins",
+            ));
+        }
     }
     for source in &config.sources {
         if let Err(message) = Reader::new(source, false).check() {

@@ -66,13 +66,20 @@ pub(crate) struct Meter {
 }
 
 impl Meter {
+    /// `limit`: bytes. What the component alone would need beyond the total of all instances is
+    /// beyond its own limit.
     pub(crate) fn new(budget: Arc<Budget>, limit: usize) -> Meter {
         Meter {
+            limit: limit.min(budget.total),
             budget,
-            limit,
             held: 0,
             hit: None,
         }
+    }
+
+    /// Bytes that the instance may hold.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
     }
 
     /// The limit reached since the last call of this method.
@@ -192,6 +199,15 @@ mod tests {
         assert_eq!((budget.used(), second.take_limit()), (50, None));
         drop(second);
         assert_eq!(budget.used(), 0);
+    }
+
+    #[test]
+    fn the_total_is_a_limit_of_each_instance() {
+        let budget = Budget::new(100);
+        let mut meter = Meter::new(budget.clone(), 200);
+        assert!(!meter.memory_growing(0, 101, None).unwrap());
+        assert_eq!(meter.take_limit(), Some(LimitHit::Own));
+        assert_eq!((meter.limit(), budget.used()), (100, 0));
     }
 
     /// Eight pipelines with filled tables once held 2 GB that were not counted.

@@ -87,6 +87,12 @@ pub enum LoadError {
         "it does not match `lockgate:plugin` {CONTRACT_VERSION}; build it against the host's `wit/plugin.wit`: {0}"
     )]
     Mismatch(String),
+    /// The host has no room for another instance now. Not the component's fault.
+    #[error("{0}")]
+    NoRoom(String),
+    /// An instance needs more than its limit from the start.
+    #[error("it cannot be started: it wanted more than {limit} bytes of memory")]
+    Memory { limit: usize },
     /// It failed before its first function was called.
     #[error("it cannot be started: {0}")]
     Start(String),
@@ -141,6 +147,8 @@ impl Component {
         )
         .map_err(|error| match error {
             CallError::Contract(text) => LoadError::Mismatch(text),
+            CallError::Host(why) => LoadError::NoRoom(why),
+            CallError::Memory { limit } => LoadError::Memory { limit },
             error => LoadError::Start(error.to_string()),
         })?;
         Ok(Component {

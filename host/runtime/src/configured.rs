@@ -49,12 +49,24 @@ pub enum ConfigureError {
     /// The plugin reports at least one problem.
     #[error("the plugin refuses its configuration: {}", .0.iter().map(|issue| issue.message.as_str()).collect::<Vec<_>>().join(" "))]
     Issues(Vec<ConfigIssue>),
+    /// The host has no room for another instance now. Not the component's fault.
+    #[error("{0}")]
+    NoRoom(String),
     /// The call of `configure` failed.
     #[error("the plugin cannot be configured: {0}")]
-    Call(#[from] CallError),
+    Call(CallError),
     /// A sink used as a stage, or a filter or mapper used as a sink.
     #[error("its world is `{0}`, which cannot be used here")]
     World(Kind),
+}
+
+impl From<CallError> for ConfigureError {
+    fn from(error: CallError) -> ConfigureError {
+        match error {
+            CallError::Host(why) => ConfigureError::NoRoom(why),
+            error => ConfigureError::Call(error),
+        }
+    }
 }
 
 /// A component that has accepted its configuration.
@@ -113,11 +125,9 @@ impl Configured {
             Ok(setup) => setup.check(component.kind())?,
             Err(issues) => return Err(ConfigureError::Issues(setup::issues(issues))),
         };
-        let idle = Mutex::new(if reuse && !engine.is_crowded() {
-            vec![instance]
-        } else {
-            Vec::new()
-        });
+        // One that is kept takes memory from pipelines that have yet to start.
+        let is_kept = reuse && !engine.is_crowded() && !engine.budget.is_tight();
+        let idle = Mutex::new(if is_kept { vec![instance] } else { Vec::new() });
         Ok(Configured {
             engine: engine.clone(),
             component: component.clone(),

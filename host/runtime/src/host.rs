@@ -125,7 +125,7 @@ impl Host {
             Some(LimitHit::Total) => return no_memory_left(),
             Some(LimitHit::Own) => {
                 return CallError::Memory {
-                    limit: self.limits.memory,
+                    limit: self.meter.limit(),
                 };
             }
             None => {}
@@ -150,7 +150,7 @@ impl Host {
 }
 
 fn no_memory_left() -> CallError {
-    CallError::Host("all instances together have reached the memory limit of components".into())
+    CallError::Host("all components together have reached `memory` in `[limits]`".into())
 }
 
 /// Rounds up, and adds one for the current tick.

@@ -10,6 +10,7 @@ use lockgate_egress::{
     ClientCertificate, Endpoint, EndpointClient, EndpointError, Pem, RateLimiter,
 };
 use lockgate_lookup::{DatabaseKind, Databases, Grant};
+use lockgate_model::contract::CallError;
 use lockgate_model::{FeedKind, Masks};
 use lockgate_registry::{Artifact, CodeDir, resolve};
 use lockgate_runtime::{
@@ -26,6 +27,11 @@ use crate::starting::Uncompiled;
 
 /// Compiled code kept on disk, in bytes.
 const CODE_CAPACITY: u64 = 1 << 30;
+
+const LOAD_HINT: &str = "build it for the package `lockgate:plugin` of this release; `lockgate \
+                         plugin run` shows more";
+const START_HINT: &str = "the component is at fault, not this configuration: `lockgate plugin run` \
+                          shows its log";
 
 /// A pipeline that can run: its components are configured, its endpoint is checked. Nothing has
 /// been connected.
@@ -90,6 +96,15 @@ struct Place<'a> {
 struct Configured<T> {
     configured: T,
     description: Value,
+}
+
+/// Why a pipeline was not built.
+#[derive(Debug)]
+pub enum Unbuilt {
+    /// Its problems are in the report.
+    Reported,
+    /// The host has no room for its components now, for this reason. Another attempt may succeed.
+    NoRoom(String),
 }
 
 type Configure<T> = fn(&Engine, &Component, StageOptions) -> Result<T, ConfigureError>;
@@ -195,7 +210,11 @@ impl PipelineBuilder {
     }
 
     /// One pipeline, or its problems in the report.
-    pub async fn build(&self, pipeline: &Pipeline, report: &mut Report) -> Option<BuiltPipeline> {
+    pub async fn build(
+        &self,
+        pipeline: &Pipeline,
+        report: &mut Report,
+    ) -> Result<BuiltPipeline, Unbuilt> {
         let queue = self.engine.scheduler().queue(pipeline.name.as_str());
         let mut stages = Vec::new();
         let mut descriptions = Vec::new();
@@ -222,7 +241,7 @@ impl PipelineBuilder {
                 .component(&queue, place, runtime::Stage::configure, report)
                 .await
             {
-                Some(Configured {
+                Ok(Configured {
                     configured,
                     description,
                 }) => {
@@ -234,7 +253,8 @@ impl PipelineBuilder {
                     });
                     descriptions.push(description);
                 }
-                None => complete = false,
+                Err(Unbuilt::Reported) => complete = false,
+                Err(no_room) => return Err(no_room),
             }
         }
         let sink = &pipeline.sink;
@@ -258,14 +278,15 @@ impl PipelineBuilder {
             .component(&queue, place, runtime::Sink::configure, report)
             .await;
         let client = self.client(pipeline, report);
-        let (built_sink, client) = (built_sink?, client?);
+        let built_sink = built_sink?;
+        let client = client.ok_or(Unbuilt::Reported)?;
         let looks_up = stages.iter().any(|stage| stage.stage.looks_up());
         if !complete || looks_up && self.databases.is_none() {
-            return None;
+            return Err(Unbuilt::Reported);
         }
         let rules = Arc::new(client.request_rules(&sink.allow_headers));
         let components = json!({ "stages": descriptions, "sink": built_sink.description });
-        Some(BuiltPipeline {
+        Ok(BuiltPipeline {
             stages,
             sink: BoundSink {
                 sink: built_sink.configured,
@@ -295,7 +316,7 @@ impl PipelineBuilder {
         place: Place<'_>,
         configure: Configure<T>,
         report: &mut Report,
-    ) -> Option<Configured<T>> {
+    ) -> Result<Configured<T>, Unbuilt> {
         let Place {
             pipeline,
             label,
@@ -310,7 +331,7 @@ impl PipelineBuilder {
                 "this plugin",
                 "remove `wasi`, and build the component without WASI imports",
             ));
-            return None;
+            return Err(Unbuilt::Reported);
         }
         let artifact = match resolve(&plugin.source.to_string(), &self.base) {
             Ok(artifact) => artifact,
@@ -324,7 +345,7 @@ impl PipelineBuilder {
                     "this plugin",
                     hint,
                 ));
-                return None;
+                return Err(Unbuilt::Reported);
             }
         };
         let digest = artifact.digest.to_string();
@@ -336,15 +357,19 @@ impl PipelineBuilder {
         };
         let component = match self.load(queue, &artifact, &digest, &limits).await {
             Ok(component) => component,
+            Err(LoadError::NoRoom(why)) => return Err(Unbuilt::NoRoom(why)),
             Err(error) => {
+                let hint = match error {
+                    LoadError::Memory { limit } => memory_hint(plugin, limit),
+                    _ => LOAD_HINT,
+                };
                 report.push(Issue::new(
                     plugin.span.clone(),
                     format!("`{}` cannot be loaded: {error}.", plugin.name),
                     "this plugin",
-                    "build it for the package `lockgate:plugin` of this release; `lockgate plugin \
-                     run` shows more",
+                    hint,
                 ));
-                return None;
+                return Err(Unbuilt::Reported);
             }
         };
         let options = StageOptions {
@@ -362,23 +387,20 @@ impl PipelineBuilder {
             .await;
         let configured = match configured {
             Ok(ran) => ran.result,
-            Err(error) => {
-                let error = lockgate_model::contract::CallError::Host(error.to_string());
-                Err(ConfigureError::Call(error))
-            }
+            Err(error) => Err(ConfigureError::Call(CallError::Host(error.to_string()))),
         };
         match configured {
             Ok(configured) => {
                 let description =
                     json!({ "plugin": plugin.name, "digest": digest, "with": with.json() });
-                Some(Configured {
+                Ok(Configured {
                     configured,
                     description,
                 })
             }
             Err(ConfigureError::World(_)) => {
                 report.push(misplaced);
-                None
+                Err(Unbuilt::Reported)
             }
             Err(ConfigureError::Issues(issues)) => {
                 for issue in issues {
@@ -386,15 +408,18 @@ impl PipelineBuilder {
                     let help = issue.help.as_deref();
                     report.plugin_issue(place, &reporter, &issue.message, help);
                 }
-                None
+                Err(Unbuilt::Reported)
             }
+            Err(ConfigureError::NoRoom(why)) => Err(Unbuilt::NoRoom(why)),
             Err(error) => {
                 let message = format!("`{}` could not be started: {error}.", plugin.name);
-                let hint = "the component is at fault, not this configuration: `lockgate plugin \
-                            run` shows its log";
+                let hint = match error {
+                    ConfigureError::Call(CallError::Memory { limit }) => memory_hint(plugin, limit),
+                    _ => START_HINT,
+                };
                 let label = format!("given to {reporter}");
                 report.push(Issue::new(with.locate(""), message, label, hint));
-                None
+                Err(Unbuilt::Reported)
             }
         }
     }
@@ -451,6 +476,15 @@ impl PipelineBuilder {
                 report.push(Issue::new(span.clone(), message, "this endpoint", hint));
             })
             .ok()
+    }
+}
+
+/// For a component that needs more memory than one instance may have.
+fn memory_hint(plugin: &Plugin, limit: usize) -> &'static str {
+    if (limit as u64) < plugin.limits.memory {
+        "raise `memory` in `[limits]`, which all components share"
+    } else {
+        "raise `memory` in the plugin's `limits`"
     }
 }
 

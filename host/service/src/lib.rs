@@ -19,7 +19,7 @@ mod starting;
 mod status;
 mod stop;
 
-pub use build::{BuiltPipeline, PipelineBuilder};
+pub use build::{BuiltPipeline, PipelineBuilder, Unbuilt};
 pub use host::{Host, HostError, Plan, read_status};
 pub use plugins::{BoundSink, BoundStage};
 pub use reader::Reader;

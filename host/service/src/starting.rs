@@ -1,17 +1,34 @@
 //! The order in which pipelines start. Components are compiled one at a time, so a pipeline that
-//! needs no compiling starts first, and of the others the one with the least to compile.
+//! needs no compiling starts first, and of the others the one with the least to compile. A pipeline
+//! that finds no memory for its components is tried again, and the others do not wait for it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
 
 use lockgate_config::{Pipeline, Report};
+use lockgate_model::Millis;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
-use crate::build::{BuiltPipeline, PipelineBuilder};
+use crate::build::{BuiltPipeline, PipelineBuilder, Unbuilt};
 use crate::clock::now;
 use crate::status::{Board, ConditionStatus};
 
+/// Between two attempts to start a pipeline that finds no memory for its components.
+const NEXT_ATTEMPT: Duration = Duration::from_secs(5);
+
 /// Components that are not compiled yet: bytes by digest.
 pub(crate) type Uncompiled = BTreeMap<String, u64>;
+
+/// An attempt to build a pipeline.
+struct Attempt {
+    pipeline: Pipeline,
+    report: Report,
+    outcome: Result<BuiltPipeline, Unbuilt>,
+    /// Since when it has found no memory. `None`: it is the first attempt.
+    waiting_since: Option<Millis>,
+}
 
 /// Builds pipelines one after the other, and hands over each, or `None` where it cannot start.
 pub(crate) async fn build_all(
@@ -38,32 +55,109 @@ pub(crate) async fn build_all(
             );
         }
     }
-    while let Some(pipeline) = queue.next() {
-        let mut report = report.clone();
-        let outcome = builder.build(&pipeline, &mut report).await;
-        if outcome.is_none() {
-            show(&report);
-            failed(&pipeline.name, &board);
+    let builder = Arc::new(builder);
+    let mut attempts = JoinSet::new();
+    let begin = |attempts: &mut JoinSet<Attempt>, pipeline, waiting_since: Option<Millis>| {
+        attempts.spawn(attempt(
+            builder.clone(),
+            pipeline,
+            report.clone(),
+            waiting_since,
+        ));
+    };
+    if let Some(pipeline) = queue.next() {
+        begin(&mut attempts, pipeline, None);
+    }
+    while let Some(ended) = attempts.join_next().await {
+        let attempt = match ended {
+            Ok(attempt) => attempt,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Err(_) => return,
+        };
+        if attempt.waiting_since.is_none()
+            && let Some(pipeline) = queue.next()
+        {
+            begin(&mut attempts, pipeline, None);
         }
+        let name = &attempt.pipeline.name;
+        let outcome = match attempt.outcome {
+            Ok(pipeline) => {
+                if attempt.waiting_since.is_some() {
+                    tracing::info!(pipeline = name, "its components have found memory");
+                }
+                Some(pipeline)
+            }
+            Err(Unbuilt::Reported) => {
+                show(&attempt.report);
+                failed(name, &board);
+                None
+            }
+            Err(Unbuilt::NoRoom(why)) => {
+                let since = attempt.waiting_since.unwrap_or_else(now);
+                waits(name, &why, since, attempt.waiting_since.is_none(), &board);
+                begin(&mut attempts, attempt.pipeline, Some(since));
+                continue;
+            }
+        };
         if built.send(outcome).is_err() {
             return;
         }
     }
 }
 
+async fn attempt(
+    builder: Arc<PipelineBuilder>,
+    pipeline: Pipeline,
+    mut report: Report,
+    waiting_since: Option<Millis>,
+) -> Attempt {
+    if waiting_since.is_some() {
+        tokio::time::sleep(NEXT_ATTEMPT).await;
+    }
+    let outcome = builder.build(&pipeline, &mut report).await;
+    Attempt {
+        pipeline,
+        report,
+        outcome,
+        waiting_since,
+    }
+}
+
 fn failed(pipeline: &str, board: &Board) {
     tracing::error!(pipeline, "this pipeline does not start; the others do");
+    let message = "it cannot start: `lockgate check` shows why";
     board.pipeline(pipeline, |status| {
         status.state = "failed".into();
-        status.conditions = vec![ConditionStatus {
-            kind: "start".into(),
-            subject: "configuration".into(),
-            message: "it cannot start: `lockgate check` shows why".into(),
-            since: now(),
-            next_attempt: None,
-            not_ready_from: now(),
-        }];
+        status.conditions = vec![condition("configuration", message.into(), now(), None)];
     });
+}
+
+fn waits(pipeline: &str, why: &str, since: Millis, is_new: bool, board: &Board) {
+    let message = format!("it cannot start yet: {why}");
+    if is_new {
+        tracing::warn!(pipeline, "held: {message}; it is tried again");
+    }
+    let next = now() + NEXT_ATTEMPT.as_millis() as Millis;
+    board.pipeline(pipeline, |status| {
+        status.state = "starting".into();
+        status.conditions = vec![condition("memory", message, since, Some(next))];
+    });
+}
+
+fn condition(
+    subject: &str,
+    message: String,
+    since: Millis,
+    next_attempt: Option<Millis>,
+) -> ConditionStatus {
+    ConditionStatus {
+        kind: "start".into(),
+        subject: subject.into(),
+        message,
+        since,
+        next_attempt,
+        not_ready_from: since,
+    }
 }
 
 /// Pipelines that have not started yet, in the order of the configuration.

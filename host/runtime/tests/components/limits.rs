@@ -70,20 +70,53 @@ fn any_number_of_stages_may_reuse_instances() {
 /// An event is not at fault for the memory of other instances, so the batch waits.
 #[test]
 fn a_component_is_not_blamed_for_the_memory_of_others() {
+    // The limit of each instance is 16 MiB.
     let (engine, component) = engine(EngineOptions {
-        memory_total: 8 << 20,
+        memory_total: (16 << 20) + (64 << 10),
         ..EngineOptions::default()
     });
-    let stage = Stage::configure(
-        &engine,
-        &component,
-        options("f", json!({ "mode": "memory" })),
-    )
-    .unwrap();
-    assert!(matches!(
-        call_filter(&stage, &events()),
-        Err(CallError::Host(_))
-    ));
+    let configure = |mode, reuse| {
+        let options = StageOptions {
+            reuse,
+            ..options("f", json!({ "mode": mode }))
+        };
+        Stage::configure(&engine, &component, options).unwrap()
+    };
+    let hungry = configure("memory", false);
+    let other = configure("keep", true);
+    assert!(engine.memory_used() > 64 << 10, "it keeps its instance");
+    let result = call_filter(&hungry, &events());
+    assert!(matches!(result, Err(CallError::Host(_))), "{result:?}");
+    drop(other);
+    let limit = 16 << 20;
+    assert_eq!(
+        call_filter(&hungry, &events()),
+        Err(CallError::Memory { limit })
+    );
+}
+
+/// Else pipelines that are configured later would find no memory.
+#[test]
+fn an_instance_is_kept_only_while_half_of_the_memory_is_free() {
+    let (engine, component) = engine(EngineOptions::default());
+    let kept = StageOptions {
+        reuse: true,
+        ..options("f", json!({ "mode": "keep" }))
+    };
+    let stage = Stage::configure(&engine, &component, kept.clone()).unwrap();
+    let bytes = engine.memory_used();
+    drop(stage);
+    let (engine, component) = self::engine(EngineOptions {
+        memory_total: bytes * 3,
+        ..EngineOptions::default()
+    });
+    let stages: Vec<Stage> = (0..8)
+        .map(|_| Stage::configure(&engine, &component, kept.clone()).unwrap())
+        .collect();
+    assert_eq!(engine.memory_used(), bytes, "of one instance");
+    for stage in &stages {
+        assert_eq!(call_filter(stage, &events()), Ok(vec![Verdict::Keep; 8]));
+    }
 }
 
 #[test]
