@@ -85,13 +85,20 @@ impl Store {
     pub fn block_at(&self, stream: &str, seq: Seq) -> Result<Option<Arc<Block>>, LedgerError> {
         match self.cached(stream, seq) {
             Some(block) => Ok(Some(block)),
-            None => self.shared.reads.block_at(stream, seq),
+            None => {
+                let read = self.shared.reads.block_at(stream, seq)?;
+                Ok(read.map(|block| self.share(block)))
+            }
         }
     }
 
     /// What can be read, for callers that may block.
     pub fn reads(&self) -> &Reads {
         &self.shared.reads
+    }
+
+    fn share(&self, block: Arc<Block>) -> Arc<Block> {
+        lock(&self.shared.tail).share(block)
     }
 
     fn send(&self, operation: Operation) -> Result<(), LedgerError> {
@@ -243,7 +250,8 @@ impl Ledger for Store {
             return Ok(Some(block));
         }
         let stream = stream.to_owned();
-        self.read(move |reads| reads.block_at(&stream, seq)).await
+        let read = self.read(move |reads| reads.block_at(&stream, seq)).await?;
+        Ok(read.map(|block| self.share(block)))
     }
 
     fn cached(&self, stream: &str, seq: Seq) -> Option<Arc<Block>> {

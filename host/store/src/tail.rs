@@ -1,7 +1,8 @@
-//! Recent blocks in memory: a pipeline that keeps up does not read from disk.
+//! Blocks in memory. Recent ones are kept, so that a pipeline that keeps up does not read from disk.
+//! Older ones are shared by those who still use them, so that each is in memory once.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use lockgate_model::{Block, Seq};
 
@@ -12,7 +13,14 @@ pub struct Tail {
     order: VecDeque<(Arc<str>, Seq)>,
     bytes: usize,
     limit: usize,
+    /// Blocks that are not kept, as long as a batch holds them.
+    in_use: BTreeMap<(Arc<str>, Seq), Weak<Block>>,
+    /// At this many the unused ones are removed from `in_use`.
+    sweep_at: usize,
 }
+
+/// Fewest blocks in use at which the unused ones are looked for.
+const SWEEP_MIN: usize = 64;
 
 impl Tail {
     pub fn new(limit: usize) -> Tail {
@@ -30,17 +38,36 @@ impl Tail {
         while self.bytes > self.limit
             && let Some(oldest) = self.order.pop_front()
         {
-            self.bytes -= self
-                .blocks
-                .remove(&oldest)
-                .map_or(0, |block| block.memory());
+            if let Some(block) = self.blocks.remove(&oldest) {
+                self.bytes -= block.memory();
+                self.share(block);
+            }
         }
+    }
+
+    /// The same block as all others use who have read it. It is not kept for that.
+    pub fn share(&mut self, block: Arc<Block>) -> Arc<Block> {
+        if let Some(other) = self.at(&block.stream, block.first_seq) {
+            return other;
+        }
+        if self.in_use.len() >= self.sweep_at {
+            self.in_use.retain(|_, block| block.strong_count() > 0);
+            self.sweep_at = SWEEP_MIN.max(2 * self.in_use.len());
+        }
+        let key = (block.stream.clone(), block.first_seq);
+        self.in_use.insert(key, Arc::downgrade(&block));
+        block
     }
 
     pub fn at(&self, stream: &str, seq: Seq) -> Option<Arc<Block>> {
         let key = (Arc::from(stream), seq);
-        let ((name, _), block) = self.blocks.range(..=key).next_back()?;
-        (**name == *stream && block.range().contains(&seq)).then(|| block.clone())
+        let is_it = |block: &Arc<Block>| *block.stream == *stream && block.range().contains(&seq);
+        let kept = self.blocks.range(..=&key).next_back();
+        let kept = kept.map(|(_, block)| block.clone()).filter(is_it);
+        kept.or_else(|| {
+            let (_, block) = self.in_use.range(..=&key).next_back()?;
+            block.upgrade().filter(is_it)
+        })
     }
 
     /// Forgets what retention removed.
@@ -50,6 +77,7 @@ impl Tail {
             self.bytes -= block.memory();
             self.order.retain(|other| *other != key);
         }
+        self.in_use.remove(&key);
     }
 }
 
@@ -100,5 +128,26 @@ mod tests {
         tail.remove(&"a".into(), 11);
         assert_eq!(tail.at("a", 20), None);
         assert_eq!(tail.bytes, size * 2);
+    }
+    #[test]
+    fn a_block_that_is_in_use_is_in_memory_once() {
+        let mut tail = Tail::new(block("a", 1).memory());
+        tail.push(block("a", 1));
+        let held = tail.at("a", 5).unwrap();
+        tail.push(block("a", 11));
+        let again = tail.at("a", 5).expect("a batch holds it");
+        assert!(Arc::ptr_eq(&held, &again));
+        // Somebody read it from disk at the same time.
+        assert!(Arc::ptr_eq(&held, &tail.share(block("a", 1))));
+        drop((held, again));
+        assert_eq!(tail.at("a", 5), None);
+
+        let read = tail.share(block("a", 1));
+        assert!(Arc::ptr_eq(&read, &tail.at("a", 10).unwrap()));
+        drop(read);
+        for number in 0..1000 {
+            let _ = tail.share(block("b", 1 + number * 10));
+        }
+        assert!(tail.in_use.len() <= SWEEP_MIN, "{}", tail.in_use.len());
     }
 }
