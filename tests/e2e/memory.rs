@@ -3,7 +3,9 @@
 use std::path::Path;
 
 use lockgate_sim::generate::{Generator, GeneratorOptions};
-use lockgate_tests::{Auth, Receiver, books, configuration, endpoint, started, status, until};
+use lockgate_tests::{
+    Auth, Receiver, books, configuration, endpoint, lockgate, started, status, until,
+};
 
 use crate::components::{component, hostile_plugins};
 use crate::wasm::with_tables;
@@ -110,10 +112,9 @@ fn pipelines_whose_components_need_more_memory_than_there_is_take_turns() {
         pipelines += &pipeline(name, "large", &receiver);
     }
     let config = configuration(dir.path(), &auth, &pipelines);
-    let host = Running::start("start", lockgate().args(["start", "--config"]).arg(&config));
-    host.line_with("started");
-    let told = || format!("{}\n{}", status(&config), host.stderr());
-    until("all eight deliver everything", told, || {
+    let host = started(&config);
+    let shown = || format!("{}\n{}", status(&config), host.stderr());
+    until("all eight deliver everything", shown, || {
         let status = status(&config);
         names
             .iter()
@@ -135,10 +136,9 @@ fn a_pipeline_that_finds_no_memory_says_so_and_the_others_run() {
     pipelines += &pipeline("waits", "wide", &receiver);
     pipelines += &pipeline("runs", "large", &receiver);
     let config = configuration(dir.path(), &auth, &pipelines);
-    let host = Running::start("start", lockgate().args(["start", "--config"]).arg(&config));
-    host.line_with("started");
-    let told = || format!("{}\n{}", status(&config), host.stderr());
-    until("one delivers, the other says why not", told, || {
+    let host = started(&config);
+    let shown = || format!("{}\n{}", status(&config), host.stderr());
+    until("one delivers, the other says why not", shown, || {
         let status = status(&config);
         let state = &status["pipelines"]["waits"]["state"];
         let condition = &state["conditions"][0];

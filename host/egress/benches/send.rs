@@ -66,7 +66,7 @@ fn send(bencher: divan::Bencher, connections: usize) {
                             (client.clone(), request.clone(), body.clone());
                         tokio::spawn(async move {
                             client
-                                .send(&request, body, FeedKind::Audit, 1024)
+                                .send(&request, || body.clone(), FeedKind::Audit, 1024)
                                 .await
                                 .unwrap()
                                 .status

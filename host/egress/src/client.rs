@@ -14,6 +14,7 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout_at};
 
 use crate::answer::ResponseReader;
+use crate::body::UnkeptBody;
 use crate::error::classify;
 use crate::target::Target;
 use crate::tls::{self, Authorities};
@@ -131,13 +132,13 @@ impl EndpointClient {
     /// a fresh connection: receivers close idle connections without notice. A receiver may
     /// therefore see a request twice, as with every retry.
     ///
-    /// `body`: the assembled body of the request.
+    /// `body`: assembles the body of the request, each time that it is sent.
     ///
     /// `response_max`: bytes of the answer's body to return. Longer bodies are truncated.
     pub async fn send(
         &self,
         request: &CheckedRequest,
-        body: Bytes,
+        body: impl Fn() -> Bytes,
         feed: FeedKind,
         response_max: usize,
     ) -> Result<Response, SendError> {
@@ -151,33 +152,34 @@ impl EndpointClient {
             FeedKind::Audit => &self.target,
             FeedKind::Sessions => self.session_target.as_ref().unwrap_or(&self.target),
         };
-        let mut http = reqwest::Request::new(
-            match request.method() {
-                Method::Post => reqwest::Method::POST,
-                Method::Put => reqwest::Method::PUT,
-                Method::Patch => reqwest::Method::PATCH,
-            },
-            target
-                .join(request.path_suffix(), request.query())
-                .map_err(SendError::Request)?,
-        );
-        *http.headers_mut() = self.headers(request)?;
-        *http.body_mut() = Some(body.into());
-
+        let method = match request.method() {
+            Method::Post => reqwest::Method::POST,
+            Method::Put => reqwest::Method::PUT,
+            Method::Patch => reqwest::Method::PATCH,
+        };
+        let url = target
+            .join(request.path_suffix(), request.query())
+            .map_err(SendError::Request)?;
+        let headers = self.headers(request)?;
+        let http = || {
+            let mut http = reqwest::Request::new(method.clone(), url.clone());
+            *http.headers_mut() = headers.clone();
+            *http.body_mut() = Some(reqwest::Body::wrap(UnkeptBody::new(body())));
+            http
+        };
         let deadline = Instant::now() + self.timeout;
-        let again = http.try_clone();
-        let response = match (self.attempt(&self.pooled, http, deadline).await, again) {
-            (Err(error), Some(again))
-                if error.is_stale_connection() && self.answered.load(Relaxed) =>
-            {
-                tracing::debug!(
-                    pipeline = self.name,
-                    "the receiver closed an idle connection; sending again on a fresh one"
-                );
-                self.attempt(&self.fresh, again, deadline).await
-            }
-            (result, _) => result,
-        }?;
+        let mut result = self.attempt(&self.pooled, http(), deadline).await;
+        if let Err(error) = &result
+            && error.is_stale_connection()
+            && self.answered.load(Relaxed)
+        {
+            tracing::debug!(
+                pipeline = self.name,
+                "the receiver closed an idle connection; sending again on a fresh one"
+            );
+            result = self.attempt(&self.fresh, http(), deadline).await;
+        }
+        let response = result?;
         self.answered.store(true, Relaxed);
         let reader = ResponseReader {
             masks: &self.masks,

@@ -13,6 +13,7 @@
 //! - Logs name an endpoint by its pipeline, never by its URL.
 
 mod answer;
+mod body;
 mod client;
 mod endpoint;
 mod error;

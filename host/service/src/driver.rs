@@ -454,7 +454,7 @@ impl<L: Ledger> Shared<L> {
         } else {
             FeedKind::Sessions
         };
-        let body = outgoing.body(documents);
+        let body = || outgoing.body(documents);
         let sent = self
             .client
             .send(&outgoing.request, body, feed, self.response_max)

@@ -52,7 +52,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// SQLite could not open it, for a reason other than damage.
-    #[error("cannot open the store `{}`: {cause}{}", path.display(), if *full { ". Make room on the disk and start again: nothing is lost" } else { "" })]
+    #[error("cannot open the store `{}`: {cause}{}", path.display(), if *full { ". The disk is full: make room on it" } else { "" })]
     Failed {
         path: PathBuf,
         cause: String,

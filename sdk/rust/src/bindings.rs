@@ -340,7 +340,8 @@ pub mod lockgate {
             }
         }
         /// Counters and histograms, at most 64 for a stage, which appear at the host's `/metrics`. A name
-        /// is `[a-z][a-z0-9_]*`, at most 64 bytes, and belongs to one kind: a counter or a histogram.
+        /// is `[a-z][a-z0-9_]*`, at most 64 bytes, and belongs to one kind: a counter or a histogram. It does
+        /// not end in `_total`, `_count`, `_sum` or `_bucket`, which the format of `/metrics` adds.
         #[allow(dead_code, async_fn_in_trait, unused_imports, clippy::all)]
         pub mod metrics {
             #[used]
@@ -3669,7 +3670,8 @@ pub mod exports {
                     /// empty, `.` or `..` segments. It is empty, or begins with `/` or `.`, so that it cannot turn
                     /// `/tenants/1` into `/tenants/12`.
                     pub path_suffix: _rt::String,
-                    /// Unencoded, at most 4 KiB; the host encodes. A name that the operator's URL has is refused.
+                    /// At most 64 pairs and 4 KiB, unencoded; the host encodes. A name that the operator's URL has,
+                    /// in any case, is refused, as is an empty one.
                     pub query: _rt::Vec<Pair>,
                     /// `accept`, `content-encoding`, `content-language`, `content-type`, `idempotency-key`, and
                     /// what the operator allows with `allow-headers = ["x-..."]` in the sink. The rest is refused.

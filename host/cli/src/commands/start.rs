@@ -82,8 +82,8 @@ async fn run_host(
         let wait = waits.next().unwrap_or_default();
         tracing::error!(
             retry_in_s = wait.as_secs(),
-            "the disk is too full for the store: {ended}. Nothing is lost: Teleport keeps the events \
-             that have not been read. Free some disk space"
+            "the disk is too full for the store: {ended}. Free some disk space; nothing is lost, \
+             because Teleport keeps the events that have not been read"
         );
         tokio::select! {
             () = tokio::time::sleep(wait) => {}

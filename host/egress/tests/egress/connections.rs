@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
+use bytes::Bytes;
 use lockgate_egress::{EndpointClient, SendError};
 use lockgate_model::FeedKind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Barrier, Semaphore};
+use tokio::sync::{Barrier, Semaphore, mpsc};
 
 use crate::receiver::{Receiver, answer};
 use crate::{checked, client, post, request};
@@ -128,6 +129,44 @@ async fn a_receiver_that_never_answers_gets_the_request_once() {
         1,
         "no connection was idle, so the request is not sent again"
     );
+}
+
+/// Requests that wait for an answer, up to the time-out, once kept their bodies in memory.
+#[tokio::test]
+async fn a_body_is_freed_once_it_is_written() {
+    struct Owner(mpsc::UnboundedSender<()>);
+
+    impl AsRef<[u8]> for Owner {
+        fn as_ref(&self) -> &[u8] {
+            b"[]"
+        }
+    }
+
+    impl Drop for Owner {
+        fn drop(&mut self) {
+            let _ = self.0.send(());
+        }
+    }
+
+    let url = raw(|number, mut socket| async move {
+        // The first request is answered, so that there may be idle connections from then on.
+        read_request(&mut socket).await;
+        if number == 0 {
+            socket.write_all(OK).await.unwrap();
+        }
+        while read_request(&mut socket).await {}
+    })
+    .await;
+    let client = client(&url, |endpoint| endpoint.timeout = Duration::from_secs(600));
+    assert_eq!(send(&client).await, Ok(200));
+    let request = checked(&client, request("[]"));
+    let (freed, mut is_freed) = mpsc::unbounded_channel();
+    let body = || Bytes::from_owner(Owner(freed.clone()));
+    tokio::select! {
+        answer = client.send(&request, body, FeedKind::Audit, 100) => panic!("{answer:?}"),
+        freed = is_freed.recv() => assert_eq!(freed, Some(())),
+        () = tokio::time::sleep(Duration::from_secs(60)) => panic!("it is kept"),
+    }
 }
 
 #[tokio::test]

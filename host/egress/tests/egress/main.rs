@@ -36,7 +36,7 @@ async fn post(
     feed: FeedKind,
     response_max: usize,
 ) -> Result<Response, SendError> {
-    let body = request.body().assemble(|_| "");
+    let body = || request.body().assemble(|_| "");
     client.send(request, body, feed, response_max).await
 }
 
