@@ -140,7 +140,7 @@ fn a_pipeline_that_finds_no_memory_says_so_and_the_others_run() {
     let shown = || format!("{}\n{}", status(&config), host.stderr());
     until("one delivers, the other says why not", shown, || {
         let status = status(&config);
-        let state = &status["pipelines"]["waits"]["state"];
+        let state = &status["host"]["pipelines"]["waits"];
         let condition = &state["conditions"][0];
         let message = condition["message"].as_str().unwrap_or_default();
         books(&status, "runs").delivered == events
