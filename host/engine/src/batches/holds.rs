@@ -12,6 +12,12 @@ use crate::index::{BatchId, RequestId};
 use crate::pipeline::{Pipeline, WorkId};
 use crate::stage_run::Stop;
 
+/// A document that the brake keeps from being dead-lettered waits as after so many failures.
+pub(crate) const BRAKE_BACKOFF: u32 = 6;
+
+/// Most bytes of a dead letter's reason in a condition.
+const REASON_MAX: usize = 200;
+
 /// Something waits for a reason that a condition shows.
 #[derive(Clone, Debug)]
 pub(crate) struct Hold {
@@ -149,10 +155,14 @@ impl Pipeline {
         now: Uptime,
         cause: String,
         engaged: Engaged,
+        reason: &str,
         held: u32,
     ) -> Hold {
+        // The operator decides on what would be lost, so the message says why.
+        let reason = lockgate_model::escape(reason, REASON_MAX);
         let message = format!(
-            "{engaged}: nothing more is dead-lettered; `lockgate dlq release {}` lets it go on",
+            "{engaged}: nothing more is dead-lettered; `lockgate dlq release {}` lets it go on. \
+             The next dead letter would say: {reason}",
             self.settings.pipeline
         );
         let until = self.retry_at(now, held, Uptime::ZERO);

@@ -3,7 +3,7 @@
 use lockgate_model::{BatchRecord, Commit, Entries, Fate};
 
 use crate::Uptime;
-use crate::batches::Phase;
+use crate::batches::{BRAKE_BACKOFF, Phase};
 use crate::brake::Engaged;
 use crate::delivery::History;
 use crate::documents::Documents;
@@ -20,15 +20,16 @@ impl Pipeline {
         batch: BatchId,
         rejected: Vec<(DocumentIndex, String)>,
     ) {
-        let mut braked: Option<(Vec<DocumentIndex>, Engaged)> = None;
+        let mut braked: Option<(Vec<DocumentIndex>, Engaged, String)> = None;
         let cause = self.settings.sink.label.to_string();
         for (document, reason) in rejected {
             if let Err(engaged) = self.dead_letter(now, batch, document, &cause, &reason) {
-                braked.get_or_insert((Vec::new(), engaged)).0.push(document);
+                let (documents, ..) = braked.get_or_insert((Vec::new(), engaged, reason));
+                documents.push(document);
             }
         }
-        if let Some((documents, engaged)) = braked {
-            let hold = self.braked(now, cause, engaged, 6);
+        if let Some((documents, engaged, reason)) = braked {
+            let hold = self.braked(now, cause, engaged, &reason, BRAKE_BACKOFF);
             self.encode_later(batch, documents, History::default(), hold);
         }
     }

@@ -125,7 +125,7 @@ impl Pipeline {
             *entries = 0;
         };
         for entry in (0..documents.entries()).map(EntryIndex::new) {
-            let Some((cause, _)) = fates.death(entry) else {
+            let Some((cause, reason)) = fates.death(entry) else {
                 passed_in_a_row += 1;
                 continue;
             };
@@ -135,7 +135,7 @@ impl Pipeline {
                 && let Err(engaged) = brake.check(cause, dead_bytes, &self.settings.brake)
             {
                 let (cause, held) = (cause.to_owned(), batch.held);
-                return Err(self.braked(now, cause, engaged, held));
+                return Err(self.braked(now, cause, engaged, reason, held));
             }
             brake.died(cause);
         }

@@ -2,16 +2,13 @@
 
 use crate::Uptime;
 use crate::answer::Suspicion;
-use crate::batches::Hold;
+use crate::batches::{BRAKE_BACKOFF, Hold};
 use crate::circuit::Trouble;
 use crate::delivery::history::{Evidence, Undeliverable};
 use crate::delivery::request::{Request, Wait};
 use crate::index::{EndpointIndex, RequestId};
 use crate::io::Action;
 use crate::pipeline::{Pipeline, WorkId};
-
-/// A document that the brake keeps from being dead-lettered waits as after so many failures.
-const BRAKE_BACKOFF: u32 = 6;
 
 impl Pipeline {
     /// The endpoint accepted documents: whatever waits for it goes, and so does what waited for
@@ -221,7 +218,7 @@ impl Pipeline {
                 true
             }
             Err(engaged) => {
-                let hold = self.braked(now, cause, engaged, BRAKE_BACKOFF);
+                let hold = self.braked(now, cause, engaged, &reason, BRAKE_BACKOFF);
                 self.hold_request(id, Hold { since, ..hold });
                 false
             }
