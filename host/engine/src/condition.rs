@@ -102,6 +102,10 @@ impl Conditions {
         self.current.insert(key, condition);
     }
 
+    pub(crate) fn has(&self, kind: ConditionKind, subject: &str) -> bool {
+        self.current.contains_key(&(kind, subject.to_owned()))
+    }
+
     pub(crate) fn clear(&mut self, kind: ConditionKind, subject: &str) {
         if let Some(condition) = self.current.remove(&(kind, subject.to_owned())) {
             self.changes.push(ConditionChange::Ended(condition));

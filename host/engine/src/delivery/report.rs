@@ -69,6 +69,12 @@ impl Pipeline {
                 None => self.conditions.clear(kind, name),
             };
         };
+        let next = requests.delayed_until();
+        let waits_for_its_time = next.is_some_and(|next| next > now);
+        if !waits_for_its_time && !self.conditions.has(kind, name) {
+            // The outage that it waited for is over: it is being sent, or about to be.
+            return;
+        }
         let answer = &request.history.message;
         let documents = match requests.delayed_documents() {
             1 => "1 document waits".to_owned(),
@@ -86,7 +92,6 @@ impl Pipeline {
                  {pipeline}` lets it be dead-lettered without"
             )
         };
-        let next = requests.delayed_until();
         self.conditions
             .set(now, kind, name, &message, Some(since), next);
     }
