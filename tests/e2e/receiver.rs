@@ -59,6 +59,15 @@ impl LocalReceiver {
         self.control.set_rules(vec![Rule::new(fault)]);
     }
 
+    /// Refuses requests with a document that holds this text from here on, as a receiver does that
+    /// cannot store a document.
+    pub fn refuse(&self, text: &str) {
+        self.control.set_rules(vec![Rule {
+            body: text.to_owned(),
+            ..Rule::new(Fault::Status(400))
+        }]);
+    }
+
     /// Accepts every request from here on, those that hang included.
     pub fn recover(&self) {
         self.control.set_rules(Vec::new());

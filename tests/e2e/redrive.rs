@@ -121,10 +121,7 @@ fn count_of(ended: &Ended) -> u64 {
 fn a_repaired_receiver_gets_each_retried_letter_once_and_no_dropped_one() {
     const EVENTS: u64 = 3000;
     let fixture = Fixture::new(EVENTS, "", NO_BRAKE, "");
-    fixture
-        .receiver
-        .control
-        .refuse_documents_with(Some(r#""uid":"0a"#));
+    fixture.receiver.refuse(r#""uid":"0a"#);
     let host = started(&fixture.config);
     fixture.reaches(&host, "some are dead", |books, _| {
         books.read == EVENTS && books.dead >= 4
@@ -142,7 +139,7 @@ fn a_repaired_receiver_gets_each_retried_letter_once_and_no_dropped_one() {
     let again = fixture.dlq(&["retry", address]).ended().exits_with(1);
     assert!(again.stderr.contains("is not a dead letter"), "{again:?}");
 
-    fixture.receiver.control.refuse_documents_with(None);
+    fixture.receiver.recover();
     fixture.reaches(&host, "nothing waits", |books, _| books.waiting == 0);
     let retried = fixture.dlq(&["retry", "--all"]).ended().exits_with(0);
     assert!(
@@ -171,10 +168,7 @@ fn a_repaired_receiver_gets_each_retried_letter_once_and_no_dropped_one() {
 fn letters_retried_while_no_host_runs_are_sent_by_the_next_one() {
     const EVENTS: u64 = 2000;
     let fixture = Fixture::new(EVENTS, "", NO_BRAKE, "");
-    fixture
-        .receiver
-        .control
-        .refuse_documents_with(Some(r#""uid":"0a"#));
+    fixture.receiver.refuse(r#""uid":"0a"#);
     let host = started(&fixture.config);
     fixture.reaches(&host, "some are dead", |books, _| {
         books.read == EVENTS && books.dead >= 2
@@ -189,7 +183,7 @@ fn letters_retried_while_no_host_runs_are_sent_by_the_next_one() {
         retried.stdout,
         format!("{dead} dead letters will be sent again by the next `lockgate start`.\n")
     );
-    fixture.receiver.control.refuse_documents_with(None);
+    fixture.receiver.recover();
     start_and_finish(&fixture.config);
     let expected = Books {
         read: EVENTS,
@@ -205,10 +199,7 @@ fn a_release_disengages_the_brake_of_a_running_host() {
     const EVENTS: u64 = 3000;
     // One in a thousand: the second one is held.
     let fixture = Fixture::new(EVENTS, "", r#"dead-letters = { share = "0.1%" }"#, "");
-    fixture
-        .receiver
-        .control
-        .refuse_documents_with(Some(r#""uid":"0a"#));
+    fixture.receiver.refuse(r#""uid":"0a"#);
     let host = started(&fixture.config);
     fixture.reaches(&host, "the brake holds", |books, conditions| {
         books.read == EVENTS && books.waiting > 0 && is_braked(conditions)
@@ -305,10 +296,7 @@ fn kill_9_while_dead_letters_are_sent_again_loses_and_repeats_no_outcome() {
     let stages = "[[pipelines.main.stage]]\nplugin = \"counter\"\n";
     let fixture = Fixture::new(events, &plugins, &pipeline, stages);
     // One event of sixteen.
-    fixture
-        .receiver
-        .control
-        .refuse_documents_with(Some(r#""key":"0"#));
+    fixture.receiver.refuse(r#""key":"0"#);
     let mut moments = Moments::new(0x1234_5678_9abc_def1);
     kill_once_it_delivers(&fixture.config);
     let mut before = Books::default();
@@ -338,7 +326,7 @@ fn kill_9_while_dead_letters_are_sent_again_loses_and_repeats_no_outcome() {
     });
     host.kill();
     fixture.check(fixture.books(), kills);
-    fixture.receiver.control.refuse_documents_with(None);
+    fixture.receiver.recover();
     let retried = fixture.dlq(&["retry", "--all"]).ended().exits_with(0);
     assert!(count_of(&retried) > 0, "{retried:?}");
     start_and_finish(&fixture.config);

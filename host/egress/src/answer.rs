@@ -1,13 +1,9 @@
 use std::time::{Duration, SystemTime};
 
 use lockgate_model::Masks;
-use lockgate_model::request::Response;
+use lockgate_model::request::{RETRY_AFTER_MAX, Response};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use tokio::time::{Instant, timeout_at};
-
-/// The longest wait that a receiver can ask for. A longer `Retry-After` is logged and reduced to
-/// this.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
 /// The rest of a body longer than requested is read and discarded within these limits, so that the
 /// connection can be reused. Beyond them, the connection is closed.

@@ -22,7 +22,6 @@ mod status;
 mod target;
 mod tls;
 
-pub use answer::RETRY_AFTER_MAX;
 pub use client::EndpointClient;
 pub use endpoint::{Auth, ClientCertificate, Endpoint, EndpointError, Pem};
 pub use error::{Party, SendError};

@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use lockgate_model::request::{Delivery, Disposition, Response};
-
-/// The longest `Retry-After` that is honoured.
-pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
+use lockgate_model::request::{Delivery, Disposition, RETRY_AFTER_MAX, Response};
 
 /// What an answer, or the lack of one, means for a request.
 #[derive(Clone, Debug, PartialEq)]

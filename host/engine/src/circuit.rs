@@ -104,7 +104,7 @@ impl Circuit {
     }
 
     /// The operator wants it tried: the next probe does not wait.
-    pub(crate) fn hurry(&mut self, now: Uptime) {
+    pub(crate) fn probe_now(&mut self, now: Uptime) {
         if let Some(open) = &mut self.open {
             open.next_probe = open.next_probe.min(now);
         }

@@ -87,8 +87,8 @@ pub enum Action {
         events: usize,
         bytes: usize,
     },
-    /// Whatever else is in flight waits for what only the batch can bring that was asked for: it may
-    /// wait for memory no longer. Give a smaller one, of `bytes` at most.
+    /// All other batches wait for evidence that only the batch asked for can bring, so it must not
+    /// wait for memory. Give a smaller one, of `bytes` at most.
     CollectNow { stream: StreamIndex, bytes: usize },
     /// Step the run until it is done or stopped.
     RunStages {

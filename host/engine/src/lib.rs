@@ -2,8 +2,8 @@
 //! commit. It knows no clock, no socket and no async runtime: time comes in as an argument, and
 //! what is to be done comes out as [`Action`]s.
 //!
-//! `start`, `plugin run`, replays and the simulation in `tests/` use the same code. What the rules
-//! are is in ARCHITECTURE.md under "Rules of delivery".
+//! `start`, `plugin run` and the simulation in `tests/` use the same code. The rules are in
+//! ARCHITECTURE.md under "Rules of delivery".
 
 mod answer;
 mod batches;
@@ -26,7 +26,7 @@ mod streams;
 #[cfg(test)]
 mod testing;
 
-pub use answer::{RETRY_AFTER_MAX, SendFailure};
+pub use answer::SendFailure;
 pub use brake::{BrakeLimits, Engaged};
 pub use circuit::BACKOFF_MAX;
 pub use condition::{Condition, ConditionChange, ConditionKind};

@@ -44,8 +44,8 @@ pub struct Pipeline {
     pub(crate) states: Vec<StateOverlay>,
     pub(crate) conditions: Conditions,
     pub(crate) random: Random,
-    /// Sinks whose word was not believed have been reported.
-    pub(crate) disbelief_reported: bool,
+    /// It has been reported that the sink settled documents on a response for which it may not.
+    pub(crate) override_reported: bool,
     draining: bool,
     drained: bool,
     next_id: u64,
@@ -86,7 +86,7 @@ impl Pipeline {
             states,
             conditions: Conditions::default(),
             random: Random::new(settings.seed),
-            disbelief_reported: false,
+            override_reported: false,
             draining: false,
             drained: false,
             next_id: 0,
@@ -170,7 +170,7 @@ impl Pipeline {
             }
             self.run_queued(actions);
             for stream in (0..self.streams.len()).map(StreamIndex::new) {
-                self.hurry(stream, actions);
+                self.collect_urgently(stream, actions);
             }
         }
         self.report(now, actions);
@@ -272,7 +272,7 @@ impl Pipeline {
         for index in (0..self.endpoints.len()).map(EndpointIndex::new) {
             let refuses_all = self.endpoints[index.get()].trouble() == Some(Trouble::RefusesAll);
             if refuses_all || self.is_undecided(now, index) {
-                self.endpoints[index.get()].circuit.hurry(now);
+                self.endpoints[index.get()].circuit.probe_now(now);
             }
         }
         let by_brake = self.holds.by_brake();

@@ -17,7 +17,7 @@ use crate::settings::StreamSettings;
 /// done ranges that a commit saves.
 const WINDOW: Seq = 64 * 512;
 
-/// Batches that may be open beyond those in batch, each for documents that wait alone.
+/// Batches that may be open beyond `batches_in_flight`, because their documents wait for evidence.
 const PARKED_BATCHES_MAX: usize = 16;
 
 /// Bytes of a batch that is begun although its pipeline has used up its memory.
@@ -162,7 +162,7 @@ impl Pipeline {
 
     /// Lets the batch that was asked for wait for memory no longer where no other brings the pipeline
     /// further: memory that is held by batches which wait for that one would never come back.
-    pub(crate) fn hurry(&mut self, index: StreamIndex, actions: &mut Vec<Action>) {
+    pub(crate) fn collect_urgently(&mut self, index: StreamIndex, actions: &mut Vec<Action>) {
         let stream = &self.streams[index.get()];
         if !stream.collecting || stream.is_urgent || self.batches.is_empty() {
             return;

@@ -120,7 +120,7 @@ pub(crate) async fn run(
         }
         Ok(Ended::Stopped) => Ok(()),
         Ok(Ended::Closed) => {
-            // The reason is the store's; it was logged there, and each consumer ends with it too.
+            // The reason is the store's; it was logged there, and each pipeline ends with it too.
             let failed = store.failed().borrow().clone();
             Err(failed.map_or_else(
                 || HostError::Source {

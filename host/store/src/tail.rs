@@ -129,6 +129,7 @@ mod tests {
         assert_eq!(tail.at("a", 20), None);
         assert_eq!(tail.bytes, size * 2);
     }
+
     #[test]
     fn a_block_that_is_in_use_is_in_memory_once() {
         let mut tail = Tail::new(block("a", 1).memory());

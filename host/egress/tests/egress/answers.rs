@@ -159,7 +159,7 @@ async fn retry_after_is_read() {
         ("Sun, 06 Nov 1994 08:49:37 GMT", Some(30_000)),
         (
             "31536000",
-            Some(lockgate_egress::RETRY_AFTER_MAX.as_millis() as u64),
+            Some(lockgate_model::request::RETRY_AFTER_MAX.as_millis() as u64),
         ),
         ("soon", None),
     ] {

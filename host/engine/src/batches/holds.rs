@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use lockgate_model::contract::CallError;
+use lockgate_model::request::RETRY_AFTER_MAX;
 
 use crate::Uptime;
 use crate::batches::Phase;
@@ -119,11 +120,7 @@ impl Pipeline {
                     CallError::Retry { after, .. } => after.unwrap_or_default(),
                     _ => Uptime::ZERO,
                 };
-                (
-                    label,
-                    error.to_string(),
-                    after.min(crate::answer::RETRY_AFTER_MAX),
-                )
+                (label, error.to_string(), after.min(RETRY_AFTER_MAX))
             }
             Stop::CpuBudget { label, budget } => {
                 let budget = budget.as_millis();

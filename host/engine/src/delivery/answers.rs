@@ -98,8 +98,8 @@ impl Pipeline {
         let response = response.clone();
         let judgement = match result {
             Ok(delivery) => {
-                let (judgement, disbelieved) = answer::by_sink(&response, delivery);
-                if disbelieved && !std::mem::replace(&mut self.disbelief_reported, true) {
+                let (judgement, is_overridden) = answer::by_sink(&response, delivery);
+                if is_overridden && !std::mem::replace(&mut self.override_reported, true) {
                     actions.push(Action::Warn(format!(
                         "{} settles documents on a response with status {}; the host's table \
                          decides such responses, here and from now on",

@@ -69,7 +69,7 @@ impl Pipeline {
         while self.endpoints[index.get()].has_room() {
             let next = match self.endpoints[index.get()].circuit.allowed(now) {
                 Allowed::Everything => self.next_queued(index),
-                // Whoever is held while the host stops is left for the next start.
+                // Requests that are held while the host stops stay for the next start.
                 Allowed::Probe if !self.is_draining() => self.probe(index),
                 _ => None,
             };
@@ -95,15 +95,15 @@ impl Pipeline {
         // What is out of order leaves the queue.
         self.next_queued(index);
         let requests = self.requests.of_endpoint(index);
-        let troubles = |id: &RequestId| {
+        let failed_attempts = |id: &RequestId| {
             let request = self.requests.get(*id);
-            request.map_or(0, |request| request.history.troubles())
+            request.map_or(0, |request| request.history.failed_attempts())
         };
         let queued = requests
             .queue()
             .take(PROBE_CHOICE)
             .filter(|&id| self.is_in_order(id))
-            .min_by_key(troubles);
+            .min_by_key(failed_attempts);
         queued.or_else(|| requests.waiting().find(|&id| self.is_in_order(id)))
     }
 

@@ -66,7 +66,7 @@ impl Pipeline {
         };
         if self.endpoints[request.endpoint.get()].refuse() {
             let message = format!("the receiver refuses one document after another: {message}");
-            self.trouble(now, id, Trouble::RefusesAll, message, Uptime::ZERO);
+            self.open_circuit(now, id, Trouble::RefusesAll, message, Uptime::ZERO);
         }
     }
 
@@ -130,7 +130,7 @@ impl Pipeline {
             return;
         }
         if self.is_endpoint_at_fault(id) {
-            self.trouble(now, id, Trouble::Unavailable, message, after);
+            self.open_circuit(now, id, Trouble::Unavailable, message, after);
         }
         let request = self.requests.get(id);
         let failures = request.map_or(0, |request| request.history.failures);
@@ -169,7 +169,7 @@ impl Pipeline {
         message: String,
         after: Uptime,
     ) {
-        self.trouble(now, id, trouble, message, after);
+        self.open_circuit(now, id, trouble, message, after);
         self.requeue(id);
     }
 
@@ -225,8 +225,8 @@ impl Pipeline {
         }
     }
 
-    /// The endpoint is in trouble.
-    fn trouble(
+    /// The endpoint is in trouble: only probes are sent.
+    fn open_circuit(
         &mut self,
         now: Uptime,
         id: RequestId,

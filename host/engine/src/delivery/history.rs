@@ -97,7 +97,7 @@ impl History {
     }
 
     /// The more of them, the likelier it is at fault itself.
-    pub(crate) fn troubles(&self) -> u32 {
+    pub(crate) fn failed_attempts(&self) -> u32 {
         self.failures + self.refused
     }
 

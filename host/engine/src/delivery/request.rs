@@ -74,7 +74,7 @@ impl Request {
         self.is_held || self.wait().is_some_and(|wait| wait.for_evidence)
     }
 
-    /// Since when it waits while others are sent. To be tried again is no end of that.
+    /// Since when it waits while others are sent. It still counts while it is tried again.
     pub(crate) fn delayed_since(&self) -> Option<Uptime> {
         let history = &self.history;
         let is_tried_again = history.is_suspect() || history.fails_alone();

@@ -187,7 +187,7 @@ impl OfEndpoint {
         let Some(wait) = request.wait() else { return };
         keep(
             &mut self.waiting,
-            (request.history.troubles(), id),
+            (request.history.failed_attempts(), id),
             is_added,
         );
         if wait.for_evidence && !request.is_held {

@@ -1,8 +1,12 @@
 use std::collections::HashSet;
+use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::{Method, Violation};
+
+/// The longest wait that a receiver or a component can ask for. A longer one is reduced to this.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(3600);
 
 /// A request as `classify` gets it.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -194,6 +194,33 @@ mod tests {
     }
 
     #[test]
+    fn names_of_counters_and_histograms_never_collide() {
+        let registry = Registry::default();
+        let counter = PluginMetric::Counter(1);
+        let read = counting(&[("size", counter.clone()), ("sizes", counter)]);
+        registry.attach(place("1", "a"), read);
+        let read = counting(&[
+            ("size", histogram([1, 0], 1)),
+            ("sizes", histogram([1, 0], 1)),
+        ]);
+        registry.attach(place("2", "b"), read);
+        let text = rendered(&registry);
+        let types: Vec<&str> = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("# TYPE lockgate_plugin_"))
+            .collect();
+        assert_eq!(
+            types,
+            [
+                "size histogram",
+                "size_total counter",
+                "sizes histogram",
+                "sizes_total counter"
+            ]
+        );
+    }
+
+    #[test]
     fn a_metric_that_becomes_another_kind_starts_over() {
         let registry = Registry::default();
         let counter = ("size", PluginMetric::Counter(9));

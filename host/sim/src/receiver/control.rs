@@ -38,7 +38,6 @@ struct State {
     tally: Tally,
     hang: u64,
     lose: u64,
-    refused: Option<String>,
     rules: Vec<Rule>,
 }
 
@@ -90,12 +89,6 @@ impl ReceiverControl {
         self.shared.state().lose = count;
     }
 
-    /// From now on a request with a document that holds this text is answered with 400, as a
-    /// receiver that cannot store one document does. `None`: every document is accepted.
-    pub fn refuse_documents_with(&self, text: Option<&str>) {
-        self.shared.state().refused = text.map(str::to_owned);
-    }
-
     /// Cuts every connection; new ones are accepted.
     pub fn drop_connections(&self) {
         self.connections.drop_all();
@@ -132,7 +125,6 @@ impl Shared {
                 tally: Tally::default(),
                 hang: 0,
                 lose: 0,
-                refused: None,
                 rules: Vec::new(),
             }),
             release: Notify::new(),
@@ -158,13 +150,6 @@ impl Shared {
             hang,
             lose,
         }
-    }
-
-    /// Whether the body holds a document that is refused.
-    pub(super) fn refuses(&self, body: &[u8]) -> bool {
-        let state = self.state();
-        let refused = state.refused.as_deref();
-        refused.is_some_and(|text| String::from_utf8_lossy(body).contains(text))
     }
 
     pub(super) fn fault(&self, path: &str, body: &[u8], documents: usize) -> Option<Fault> {

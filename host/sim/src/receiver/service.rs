@@ -110,13 +110,6 @@ async fn answer(
         shared.refuse(path);
         return Ok(text(status, String::new()));
     }
-    if shared.refuses(&body) {
-        shared.refuse(path);
-        return Ok(text(
-            StatusCode::BAD_REQUEST,
-            "a document is refused on purpose".to_owned(),
-        ));
-    }
     let documents = match documents::read(&body, shared.captures()) {
         Ok(documents) => documents,
         Err(reason) => {

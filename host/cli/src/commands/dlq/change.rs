@@ -53,10 +53,10 @@ pub(crate) fn retry(command: &Retry) -> Result<(), Failure> {
     let Some(by_host) = selected.change(Action::Retry, &command.selection.place)? else {
         return Ok(());
     };
-    let when = if by_host {
-        "are being sent again"
-    } else {
-        "will be sent again by the next `lockgate start`"
+    let when = match (by_host, selected.count) {
+        (true, 1) => "is being sent again",
+        (true, _) => "are being sent again",
+        (false, _) => "will be sent again by the next `lockgate start`",
     };
     print::data(&format!("{} {when}.\n", letters(selected.count)))
 }
