@@ -62,10 +62,16 @@ impl LocalReceiver {
     /// Refuses requests with a document that holds this text from here on, as a receiver does that
     /// cannot store a document.
     pub fn refuse(&self, text: &str) {
-        self.control.set_rules(vec![Rule {
+        self.refuse_each(&[text]);
+    }
+
+    /// The same with any of several texts.
+    pub fn refuse_each(&self, texts: &[&str]) {
+        let rules = texts.iter().map(|&text| Rule {
             body: text.to_owned(),
             ..Rule::new(Fault::Status(400))
-        }]);
+        });
+        self.control.set_rules(rules.collect());
     }
 
     /// Accepts every request from here on, those that hang included.

@@ -229,6 +229,44 @@ fn a_release_disengages_the_brake_of_a_running_host() {
     );
 }
 
+/// What a batch had delivered used to wait with its refused documents, and the next start sent all
+/// of it again.
+#[test]
+fn a_restart_while_the_brake_holds_sends_nothing_again_that_was_taken() {
+    const EVENTS: u64 = 6000;
+    let fixture = Fixture::new(EVENTS, "", "", "");
+    // About 1 in 64 is refused: more than the brake allows.
+    fixture.receiver.refuse_each(&[
+        r#""uid":"00"#,
+        r#""uid":"4a"#,
+        r#""uid":"8c"#,
+        r#""uid":"c1"#,
+    ]);
+    let names_release = |(_, message): &Condition| message.contains("lockgate dlq release main");
+    let is_held_up = |books: Books, conditions: &[Condition]| {
+        books.read == EVENTS && books.waiting < EVENTS / 32 && conditions.iter().any(names_release)
+    };
+    let what = "the refused documents wait for a release, and all others are delivered";
+    for _ in 0..2 {
+        let host = started(&fixture.config);
+        fixture.reaches(&host, what, is_held_up);
+        host.stop().exits_with(0);
+    }
+    let host = started(&fixture.config);
+    fixture.reaches(&host, what, is_held_up);
+    fixture.dlq(&["release", "main"]).ended().exits_with(0);
+    fixture.reaches(&host, "nothing waits", |books, _| books.waiting == 0);
+    host.stop().exits_with(0);
+    let books = fixture.books();
+    assert_eq!(books.delivered + books.dead, EVENTS, "{books:?}");
+    let totals = fixture.receiver.stop();
+    assert_eq!(
+        (totals.documents, totals.distinct),
+        (books.delivered, books.delivered),
+        "each document arrived once"
+    );
+}
+
 /// Two events that trap in batches of their own, each larger than half of the quota. The second
 /// one is held until the operator drops the first, although nothing else is committed meanwhile.
 #[test]

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use lockgate_model::{
-    Day, DayTally, DeadLetter, Fate, Outcome, Outcomes, ReasonIndex, Reasons, escape,
+    Day, DayTally, DeadLetter, Entries, Fate, Outcome, Outcomes, ReasonIndex, Reasons, Seq, escape,
 };
 
 use crate::documents::Documents;
@@ -13,6 +13,8 @@ pub struct Fates {
     open: Vec<bool>,
     entries: Vec<Entry>,
     open_documents: usize,
+    /// Entries that are final and not taken to be committed.
+    uncommitted: usize,
     reasons: Reasons,
 }
 
@@ -20,6 +22,7 @@ pub struct Fates {
 struct Entry {
     /// Documents that are not final.
     open: u32,
+    is_taken: bool,
     delivered: bool,
     dropped: Option<ReasonIndex>,
     dead: Option<Box<Death>>,
@@ -33,9 +36,10 @@ struct Death {
     index: ReasonIndex,
 }
 
-/// What a commit says of a finished batch.
+/// What a commit says of entries.
 #[derive(Debug)]
 pub(crate) struct Finished {
+    pub(crate) entries: Entries,
     pub(crate) outcomes: Outcomes,
     pub(crate) reasons: Vec<String>,
     pub(crate) days: Vec<DayTally>,
@@ -55,6 +59,7 @@ impl Fates {
                 entries
             ],
             open_documents: entries,
+            uncommitted: 0,
             reasons: Reasons::default(),
         }
     }
@@ -107,6 +112,7 @@ impl Fates {
         self.open_documents -= 1;
         let entry = &mut self.entries[documents.entry(document).get()];
         entry.open -= 1;
+        self.uncommitted += usize::from(entry.open == 0);
         match fate {
             Fate::Delivered => entry.delivered = true,
             Fate::Dropped(reason) => {
@@ -127,17 +133,54 @@ impl Fates {
         }
     }
 
-    /// Outcomes of all entries. Every document must be final.
-    pub(crate) fn finish(self, documents: &Documents) -> Finished {
+    /// Some entries are final and have not been taken to be committed.
+    pub(crate) fn has_uncommitted(&self) -> bool {
+        self.uncommitted > 0
+    }
+
+    /// Outcomes of the entries that are final, each entry once: a commit for each run of
+    /// neighbours, or a single one for a redrive.
+    pub(crate) fn take_final(&mut self, documents: &Documents, is_redrive: bool) -> Vec<Finished> {
+        self.uncommitted = 0;
+        let mut taken = Vec::new();
+        for (index, entry) in self.entries.iter_mut().enumerate() {
+            if entry.open == 0 && !entry.is_taken {
+                entry.is_taken = true;
+                taken.push(EntryIndex::new(index));
+            }
+        }
+        let seq = |entry: &EntryIndex| documents.seq(*entry);
+        if is_redrive {
+            let entries = Entries::Redriven(taken.iter().map(seq).collect());
+            return vec![self.finished(documents, entries, &taken)];
+        }
+        let are_neighbours = |left: &EntryIndex, right: &EntryIndex| seq(left) + 1 == seq(right);
+        taken
+            .chunk_by(are_neighbours)
+            .map(|run| {
+                let first = seq(&run[0]);
+                let entries = Entries::Range(first..first + run.len() as Seq);
+                self.finished(documents, entries, run)
+            })
+            .collect()
+    }
+
+    fn finished(&self, documents: &Documents, entries: Entries, taken: &[EntryIndex]) -> Finished {
+        let texts = self.reasons.texts();
+        let mut reasons = Vec::new();
+        let mut known = BTreeMap::new();
+        let mut reason = |index: ReasonIndex| {
+            *known.entry(index).or_insert_with(|| {
+                let text = texts.get(usize::from(index)).cloned();
+                reasons.push(text.unwrap_or_default());
+                (reasons.len() - 1) as ReasonIndex
+            })
+        };
         let mut outcomes = Outcomes::default();
         let mut days: BTreeMap<Day, DayTally> = BTreeMap::new();
         let mut dead = Vec::new();
-        for (index, entry) in self.entries.iter().enumerate() {
-            debug_assert_eq!(
-                entry.open, 0,
-                "an entry is final when all its documents are"
-            );
-            let index = EntryIndex::new(index);
+        for &index in taken {
+            let entry = &self.entries[index.get()];
             let event = documents.original(index);
             let day = Day::of(event.time);
             let tally = days.entry(day).or_insert(DayTally {
@@ -147,7 +190,7 @@ impl Fates {
                 dead: 0,
             });
             if let Some(death) = &entry.dead {
-                outcomes.push(Outcome::Dead(death.index));
+                outcomes.push(Outcome::Dead(reason(death.index)));
                 tally.dead += 1;
                 let (block, row) = documents.place(index);
                 let (cause, reason) = (death.cause.clone(), death.reason.clone());
@@ -156,13 +199,14 @@ impl Fates {
                 outcomes.push(Outcome::Delivered);
                 tally.delivered += 1;
             } else {
-                outcomes.push(Outcome::Dropped(entry.dropped.unwrap_or(0)));
+                outcomes.push(Outcome::Dropped(reason(entry.dropped.unwrap_or(0))));
                 tally.dropped += 1;
             }
         }
         Finished {
+            entries,
             outcomes,
-            reasons: self.reasons.into_texts(),
+            reasons,
             days: days.into_values().collect(),
             dead,
         }
@@ -208,13 +252,52 @@ mod tests {
         fates.settle(&documents, third, "sink", Fate::Delivered);
         assert!(fates.all_final());
 
-        let finished = fates.finish(&documents);
+        let finished = fates.take_final(&documents, false);
+        assert_eq!(finished.len(), 1);
+        let finished = &finished[0];
         assert_eq!(finished.outcomes.count(), (1, 1, 1));
         let letter = &finished.dead[0];
         assert_eq!(
             (letter.seq, letter.cause.as_str(), letter.key.as_str()),
             (1, "sink", "a")
         );
-        assert_eq!(finished.reasons, ["empty", "refused"]);
+        assert_eq!(finished.reasons, ["refused", "empty"]);
+    }
+
+    #[test]
+    fn final_entries_are_taken_once_and_in_runs() {
+        let documents = testing::documents(&["a", "b", "c", "d", "e"]);
+        let taken = |fates: &mut Fates, is_redrive| -> Vec<(Vec<Seq>, Vec<String>)> {
+            let finished = fates.take_final(&documents, is_redrive).into_iter();
+            finished
+                .map(|finished| (finished.entries.iter().collect(), finished.reasons))
+                .collect()
+        };
+        let settle = |fates: &mut Fates, document, reason: Option<&str>| {
+            let fate = reason.map_or(Fate::Delivered, |reason| Fate::Dead(reason.to_owned()));
+            fates.settle(&documents, DocumentIndex::new(document), "sink", fate);
+        };
+        let mut fates = Fates::new(5);
+        settle(&mut fates, 0, None);
+        settle(&mut fates, 1, Some("refused"));
+        settle(&mut fates, 4, Some("too large"));
+        let mut redriven = fates.clone();
+        let runs = taken(&mut fates, false);
+        let reasons = |reasons: &[&str]| reasons.iter().map(|&text| text.to_owned()).collect();
+        assert_eq!(
+            runs,
+            [
+                (vec![1, 2], reasons(&["refused"])),
+                (vec![5], reasons(&["too large"]))
+            ]
+        );
+        assert!(!fates.has_uncommitted());
+        settle(&mut fates, 2, None);
+        assert!(fates.has_uncommitted());
+        assert_eq!(taken(&mut fates, false), [(vec![3], reasons(&[]))]);
+        assert_eq!(
+            taken(&mut redriven, true),
+            [(vec![1, 2, 5], reasons(&["refused", "too large"]))]
+        );
     }
 }

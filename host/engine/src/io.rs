@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lockgate_model::contract::{BatchInfo, CallError};
 use lockgate_model::request::{Delivery, Response, Sent};
-use lockgate_model::{Batch, Commit, Seq, SeqRange};
+use lockgate_model::{Batch, Commit, Entries, Seq, SeqRange};
 
 use crate::Uptime;
 use crate::answer::SendFailure;
@@ -27,7 +27,7 @@ pub enum Input {
         next: Seq,
         ended: bool,
     },
-    /// The answer to [`Action::Collect`]: consecutive events from the range's start, perhaps none.
+    /// The answer to [`Action::Collect`]: the first events of the ranges, perhaps none.
     /// `generation`: of the configuration and databases that the batch is to be mapped with.
     Batch {
         stream: StreamIndex,
@@ -66,7 +66,11 @@ pub enum Input {
         result: Result<Delivery, CallError>,
     },
     /// The answer to [`Action::Commit`]. `dead_bytes`: of the pipeline's dead letters after it.
-    Committed { batch: BatchId, dead_bytes: u64 },
+    Committed {
+        batch: BatchId,
+        entries: Entries,
+        dead_bytes: u64,
+    },
     /// Dead letters were added or removed: bytes of those that the pipeline keeps.
     DeadBytes(u64),
     /// The operator lets the brake go for everything read until now.
@@ -80,10 +84,10 @@ pub enum Input {
 /// What is to be done.
 #[derive(Debug)]
 pub enum Action {
-    /// Give the next events out of the range, within the limits.
+    /// Give the next events out of the ranges, within the limits.
     Collect {
         stream: StreamIndex,
-        within: SeqRange,
+        within: Vec<SeqRange>,
         events: usize,
         bytes: usize,
     },
@@ -121,8 +125,15 @@ pub enum Action {
     Report(ConditionChange),
     /// For the log, once.
     Warn(String),
-    /// Make the outcomes of a batch durable. The caller says when it did so: `batch.at` is 0.
+    /// Make outcomes of a batch durable: of all its entries, or of some where others are held up.
+    /// The caller says when it did so: `batch.at` is 0.
     Commit { batch: BatchId, commit: Box<Commit> },
+    /// A batch has left the engine, which needs its memory no more. `first`: its first sequence.
+    BatchEnded {
+        stream: StreamIndex,
+        first: Seq,
+        is_redrive: bool,
+    },
     /// After [`Input::Drain`]: nothing is under way any more.
     Drained,
 }

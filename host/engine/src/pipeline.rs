@@ -127,7 +127,11 @@ impl Pipeline {
             Input::Classified { request, result } => {
                 self.classified(now, request, result, actions);
             }
-            Input::Committed { batch, dead_bytes } => self.committed(now, batch, dead_bytes),
+            Input::Committed {
+                batch,
+                entries,
+                dead_bytes,
+            } => self.committed(now, batch, entries, dead_bytes, actions),
             Input::DeadBytes(bytes) => self.dead_bytes = bytes,
             Input::Release => self.release(now),
             Input::Elapsed => {}
@@ -163,7 +167,7 @@ impl Pipeline {
             self.dispatch(now, endpoint, actions);
             self.close_idle_circuit(endpoint);
         }
-        self.commit_finished(actions);
+        self.commit_final(actions);
         if !self.draining {
             for stream in (0..self.streams.len()).map(StreamIndex::new) {
                 self.collect(now, stream, actions);
@@ -256,8 +260,8 @@ impl Pipeline {
     /// batch that is being collected would not be begun any more.
     fn is_quiet(&self) -> bool {
         let works = |batch: &BatchInFlight| {
-            let is_busy = matches!(batch.phase, Phase::InStages | Phase::Committing);
-            is_busy || batch.running_encodings > 0
+            let is_in_stages = matches!(batch.phase, Phase::InStages);
+            is_in_stages || batch.running_encodings > 0 || batch.commits > 0
         };
         !self.batches.values().any(works)
             && self.endpoints.iter().all(|endpoint| endpoint.is_quiet())

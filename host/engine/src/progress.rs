@@ -29,56 +29,94 @@ impl Progress {
         self.watermark
     }
 
+    /// Marks a range finished, no entry of which is.
     pub(crate) fn finish(&mut self, range: SeqRange) {
-        self.done.insert(range.start, range.end);
-        while let Some(entry) = self.done.first_entry() {
-            if *entry.key() > self.watermark {
-                break;
+        let mut range = range;
+        if let Some(end) = self.done.remove(&range.end) {
+            range.end = end;
+        }
+        if range.start <= self.watermark {
+            self.watermark = self.watermark.max(range.end);
+            return;
+        }
+        match self.done.range_mut(..range.start).next_back() {
+            Some((_, end)) if *end == range.start => *end = range.end,
+            _ => {
+                self.done.insert(range.start, range.end);
             }
-            let end = entry.remove();
-            self.watermark = self.watermark.max(end);
         }
     }
 
-    /// The first unfinished sequence at or above `from`, and where the next finished range begins
-    /// (or `Seq::MAX`).
-    pub(crate) fn gap(&self, from: Seq) -> SeqRange {
-        let mut start = from.max(self.watermark);
-        for (&first, &end) in &self.done {
-            if first > start {
-                return start..first;
-            }
-            start = start.max(end);
-        }
-        start..Seq::MAX
+    /// The unfinished ranges at or above `from`. The last one ends at `Seq::MAX`.
+    pub(crate) fn gaps(&self, from: Seq) -> impl Iterator<Item = SeqRange> {
+        let from = from.max(self.watermark);
+        let covering = self.done.range(..=from).next_back();
+        let start = covering.map_or(from, |(_, &end)| from.max(end));
+        let mut done = self.done.range(start..);
+        let mut next = Some(start);
+        std::iter::from_fn(move || {
+            let start = next.take()?;
+            let Some((&first, &end)) = done.next() else {
+                return Some(start..Seq::MAX);
+            };
+            next = Some(end);
+            Some(start..first)
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
     fn the_watermark_moves_over_finished_ranges_only() {
+        let open_end = 41..Seq::MAX;
+        let gaps = |progress: &Progress, from| progress.gaps(from).collect::<Vec<_>>();
         let mut progress = Progress::new(1, []);
         progress.finish(11..21);
         progress.finish(31..41);
         assert_eq!(progress.watermark(), 1);
-        assert_eq!(progress.gap(1), 1..11);
-        assert_eq!(progress.gap(11), 21..31);
-        assert_eq!(progress.gap(35), 41..Seq::MAX);
+        assert_eq!(gaps(&progress, 1), [1..11, 21..31, open_end.clone()]);
+        assert_eq!(gaps(&progress, 11), [21..31, open_end.clone()]);
+        assert_eq!(gaps(&progress, 35), vec![open_end.clone()]);
         progress.finish(1..11);
         assert_eq!(progress.watermark(), 21);
         progress.finish(21..31);
         assert_eq!(progress.watermark(), 41);
-        assert_eq!(progress.gap(1), 41..Seq::MAX);
+        assert_eq!(gaps(&progress, 1), vec![open_end]);
     }
 
     #[test]
     fn done_ranges_found_in_the_store_are_not_dispatched_again() {
         let progress = Progress::new(5, [8..10, 5..6]);
         assert_eq!(progress.watermark(), 6);
-        assert_eq!(progress.gap(6), 6..8);
-        assert_eq!(progress.gap(8), 10..Seq::MAX);
+        let gaps: Vec<_> = progress.gaps(6).collect();
+        assert_eq!(gaps, [6..8, 10..Seq::MAX]);
+    }
+
+    proptest! {
+        #[test]
+        fn gaps_are_what_a_set_of_finished_entries_leaves(
+            ranges in prop::collection::vec((1u64..60, 1u64..9), 0..40),
+            from in 0u64..70,
+        ) {
+            let mut progress = Progress::new(1, []);
+            let mut finished = std::collections::BTreeSet::new();
+            for (start, len) in ranges {
+                if (start..start + len).all(|seq| !finished.contains(&seq)) {
+                    finished.extend(start..start + len);
+                    progress.finish(start..start + len);
+                }
+            }
+            let unfinished: Vec<Seq> = (from.max(1)..100).filter(|seq| !finished.contains(seq)).collect();
+            let gaps: Vec<SeqRange> = progress.gaps(from).collect();
+            prop_assert!(gaps.iter().all(|gap| !gap.is_empty()));
+            let found: Vec<Seq> = gaps.into_iter().flat_map(|gap| gap.start..gap.end.min(100)).collect();
+            prop_assert_eq!(found, unfinished);
+            prop_assert_eq!(progress.watermark(), (1..).find(|seq| !finished.contains(seq)).unwrap());
+        }
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use lockgate_model::contract::BatchInfo;
-use lockgate_model::{Batch, Seq};
+use lockgate_model::{Batch, Seq, SeqRange};
 
 use crate::Uptime;
 use crate::batches::{BatchInFlight, Phase};
@@ -13,9 +13,12 @@ use crate::pipeline::Pipeline;
 use crate::progress::Progress;
 use crate::settings::StreamSettings;
 
-/// Nothing is begun further than this past the watermark: 64 blocks of 512 events. It bounds the
+/// No batch begins further than this past the watermark: 64 blocks of 512 events. It bounds the
 /// done ranges that a commit saves.
 const WINDOW: Seq = 64 * 512;
+
+/// Entries between the first of a batch and its last, where entries in between are final.
+const BATCH_SPAN: Seq = 8 * 512;
 
 /// Batches that may be open beyond `batches_in_flight`, because their documents wait for evidence.
 const PARKED_BATCHES_MAX: usize = 16;
@@ -61,11 +64,34 @@ impl Stream {
     }
 
     pub(crate) fn has_waiting(&self) -> bool {
-        self.progress.gap(self.progress.watermark()).start < self.head
+        // The entry at the watermark has no outcome.
+        self.progress.watermark() < self.head
     }
 
     pub(crate) fn is_finished(&self) -> bool {
         self.ended && !self.has_waiting()
+    }
+
+    /// Where the events of the next batch are, and whether it need not wait for more. None where
+    /// there are no events for one, or it may not begin yet.
+    fn next_ranges(&self, events: usize) -> Option<(Vec<SeqRange>, bool)> {
+        let mut ranges: Vec<SeqRange> = Vec::new();
+        let mut available = 0;
+        for gap in self.progress.gaps(self.next) {
+            let first = ranges.first().map_or(gap.start, |range| range.start);
+            if gap.start >= self.head || gap.start > first + BATCH_SPAN {
+                break;
+            }
+            let range = gap.start..gap.end.min(self.head);
+            available += range.end - range.start;
+            ranges.push(range);
+            if available >= events as u64 {
+                break;
+            }
+        }
+        let (first, last) = (ranges.first()?.start, ranges.last()?.end);
+        let is_full = available >= events as u64 || last < self.head || self.ended;
+        (first < self.progress.watermark() + WINDOW).then_some((ranges, is_full))
     }
 }
 
@@ -139,21 +165,18 @@ impl Pipeline {
             .sizes
             .below_limit(limits.bytes);
         let stream = &mut self.streams[index.get()];
-        let gap = stream.progress.gap(stream.next);
-        let available = stream.head.min(gap.end).saturating_sub(gap.start);
-        if available == 0 || gap.start >= stream.progress.watermark() + WINDOW {
+        let Some((within, is_full)) = stream.next_ranges(limits.events) else {
             return;
-        }
+        };
         let since = *stream.waiting_since.get_or_insert(now);
-        let full = available >= limits.events as u64 || gap.end <= stream.head || stream.ended;
-        if !full && now < since + limits.age {
+        if !is_full && now < since + limits.age {
             stream.close_at = Some(since + limits.age);
             return;
         }
         stream.collecting = true;
         actions.push(Action::Collect {
             stream: index,
-            within: gap.start..gap.end.min(stream.head),
+            within,
             events: limits.events,
             // A receiver that answered 413 showed its limit: stay below it.
             bytes,

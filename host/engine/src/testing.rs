@@ -13,7 +13,7 @@ use lockgate_model::request::{
 };
 use lockgate_model::{
     Batch, Block, BlockBuilder, Commit, DocumentView, EventView, FeedKind, Head, Outcome, Seq,
-    Slice, StateOverlay,
+    SeqRange, Slice, StateOverlay,
 };
 
 use crate::brake::BrakeLimits;
@@ -79,7 +79,7 @@ pub(crate) struct TestPipeline {
     wake_at: Option<Uptime>,
     /// No memory is left: what is asked for is not collected unless it is urgent.
     pub(crate) memory_is_used_up: bool,
-    collecting: Option<(std::ops::Range<Seq>, usize)>,
+    collecting: Option<(Vec<SeqRange>, usize)>,
 }
 
 pub(crate) struct TestSettings {
@@ -92,6 +92,8 @@ pub(crate) struct TestSettings {
     pub(crate) inspect: Inspect,
     /// Batches build on the state of those before.
     pub(crate) with_state: bool,
+    /// What was final before the start.
+    pub(crate) done: Vec<SeqRange>,
 }
 
 impl Default for TestSettings {
@@ -110,6 +112,7 @@ impl Default for TestSettings {
             },
             inspect: Inspect::Never,
             with_state: false,
+            done: Vec::new(),
         }
     }
 }
@@ -132,7 +135,7 @@ impl TestPipeline {
                 endpoint: EndpointIndex::new(0),
                 in_session_order: settings.in_session_order,
                 watermark: 1,
-                done: Vec::new(),
+                done: settings.done,
             }],
             endpoints: vec![EndpointSettings {
                 name: "url".into(),
@@ -265,10 +268,15 @@ impl TestPipeline {
             Action::Report(change) => self.changes.push(change),
             Action::Warn(_) => {}
             Action::Commit { batch, commit } => {
+                let entries = commit.entries.clone();
                 self.commits.push(*commit);
-                let dead_bytes = 0;
-                return Some(Input::Committed { batch, dead_bytes });
+                return Some(Input::Committed {
+                    batch,
+                    entries,
+                    dead_bytes: 0,
+                });
             }
+            Action::BatchEnded { .. } => {}
             Action::Drained => self.drained = true,
         }
         None
@@ -277,7 +285,7 @@ impl TestPipeline {
     /// The batch that was asked for, where one was.
     fn collect(&mut self) -> Option<Input> {
         let (within, events) = self.collecting.take()?;
-        let batch = self.batch(within.take(events));
+        let batch = self.batch(within.into_iter().flatten().take(events));
         let stream = StreamIndex::new(0);
         let generation = 1;
         Some(Input::Batch {

@@ -314,15 +314,13 @@ impl Batch {
         self.rows().map(|(block, row)| block.first_seq + row as u64)
     }
 
-    /// Its sequences, for a batch without gaps, which is every batch except that of a
-    /// [`Redrive`](crate::Redrive).
+    /// From its first sequence to its last. Where entries in between are final already, or were
+    /// never dead letters, it has gaps.
     pub fn range(&self) -> SeqRange {
-        match self.slices.first() {
-            Some(first) => {
-                let start = first.block.first_seq + first.rows.start as u64;
-                start..start + self.len() as u64
-            }
-            None => 0..0,
+        let seq = |slice: &Slice, row: usize| slice.block.first_seq + row as Seq;
+        match (self.slices.first(), self.slices.last()) {
+            (Some(first), Some(last)) => seq(first, first.rows.start)..seq(last, last.rows.end),
+            _ => 0..0,
         }
     }
 

@@ -34,11 +34,12 @@ impl Reasons {
         index
     }
 
-    pub fn into_texts(mut self) -> Vec<String> {
+    pub fn texts(&self) -> Vec<String> {
+        let mut texts = self.texts.clone();
         if self.others > 0 {
-            self.texts.push(format!("other reasons ({})", self.others));
+            texts.push(format!("other reasons ({})", self.others));
         }
-        self.texts
+        texts
     }
 }
 
@@ -58,7 +59,7 @@ mod tests {
             let index = reasons.index(&format!("reason {}", nth % 100));
             assert_eq!(usize::from(index), (nth % 100).min(REASONS_MAX));
         }
-        let texts = reasons.into_texts();
+        let texts = reasons.texts();
         assert_eq!(texts.len(), REASONS_MAX + 1);
         assert_eq!(texts[63], "reason 63");
         assert_eq!(texts[64], "other reasons (36)");
@@ -69,7 +70,7 @@ mod tests {
         let mut reasons = Reasons::default();
         reasons.index(&"é".repeat(150));
         reasons.index(&format!("a{}", "é".repeat(150)));
-        let texts = reasons.into_texts();
+        let texts = reasons.texts();
         assert_eq!(texts[0], "é".repeat(100));
         assert_eq!(texts[1].len(), 199);
     }

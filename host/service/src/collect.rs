@@ -5,28 +5,32 @@ use std::sync::Arc;
 use lockgate_ledger::{Ledger, LedgerError};
 use lockgate_model::{Batch, Block, SeqRange, Slice};
 
-/// The next batch out of `within`, a range without finished entries. Stops early where the stream
+/// The next batch out of `within`, ranges without finished entries. Stops early where the stream
 /// ends. `bytes`: of payload; a single larger event is a batch of its own.
 pub(crate) async fn batch<L: Ledger>(
     ledger: &L,
     stream: &str,
-    within: SeqRange,
+    within: Vec<SeqRange>,
     events: usize,
     bytes: usize,
 ) -> Result<Batch, LedgerError> {
     let mut collected = Collected::default();
-    let mut seq = within.start;
-    while seq < within.end {
-        let block = match ledger.cached(stream, seq) {
-            Some(block) => Some(block),
-            None => ledger.block_at(stream, seq).await?,
-        };
-        let Some(block) = block else { break };
-        let end = block.range().end.min(within.end);
-        let taken = collected.take(block, seq..end, events, bytes);
-        seq += taken;
-        if seq < end {
-            break;
+    for range in within {
+        let mut seq = range.start;
+        while seq < range.end {
+            let block = match ledger.cached(stream, seq) {
+                Some(block) => Some(block),
+                None => ledger.block_at(stream, seq).await?,
+            };
+            let Some(block) = block else {
+                return Ok(collected.batch);
+            };
+            let end = block.range().end.min(range.end);
+            let taken = collected.take(block, seq..end, events, bytes);
+            seq += taken;
+            if seq < end {
+                return Ok(collected.batch);
+            }
         }
     }
     Ok(collected.batch)
@@ -112,8 +116,13 @@ mod tests {
             // Nothing is there yet.
             (8..Seq::MAX, 100, 45, 0..0),
         ] {
-            let collected = batch(&ledger, "teleport/audit", within.clone(), events, bytes);
+            let ranges = vec![within.clone()];
+            let collected = batch(&ledger, "teleport/audit", ranges, events, bytes);
             assert_eq!(collected.await.unwrap().range(), expected, "{within:?}");
         }
+        let ranges = vec![2..3, 5..6, 7..Seq::MAX];
+        let collected = batch(&ledger, "teleport/audit", ranges, 100, 10_000);
+        let seqs: Vec<Seq> = collected.await.unwrap().seqs().collect();
+        assert_eq!(seqs, [2, 5, 7], "entries in between are left out");
     }
 }

@@ -11,7 +11,7 @@ use lockgate_engine::{
 };
 use lockgate_ledger::{Ledger, LedgerError};
 use lockgate_lookup::Lookups;
-use lockgate_model::{Batch, Commit, Entries, FeedKind, Millis, Seq, SeqRange};
+use lockgate_model::{Batch, Commit, FeedKind, Millis, Seq, SeqRange};
 use lockgate_runtime::{MemoryShare, Queue, Reserved};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
@@ -137,7 +137,6 @@ impl<L: Ledger> Driver<L> {
         dead_bytes.mark_changed();
         // A stream has one redrive in flight at a time.
         let mut redriving = vec![false; shared.streams.len()];
-        let mut redrives = BTreeMap::new();
         let mut tasks: JoinSet<Done> = JoinSet::new();
         let mut alarm: Option<Uptime> = None;
         let mut draining = false;
@@ -177,13 +176,6 @@ impl<L: Ledger> Driver<L> {
                     redriving[stream.get()] = false;
                     Input::Elapsed
                 }
-                Input::Committed { batch, .. } => {
-                    // There may be more of it, or a later one.
-                    if let Some(index) = redrives.remove(&batch) {
-                        redriving[index] = redrive(&shared, index, &mut tasks);
-                    }
-                    input
-                }
                 input => input,
             };
             engine.handle(began.elapsed(), input, &mut actions);
@@ -198,11 +190,21 @@ impl<L: Ledger> Driver<L> {
                         log_letters(&commit);
                         let finished = commit.entries.len();
                         board.pipeline(&pipeline, |status| status.finished += finished);
-                        if let Entries::Redriven(_) = commit.entries {
-                            redrives.insert(batch, shared.stream_of(&commit.stream));
-                        }
                         let shared = shared.clone();
                         tasks.spawn(async move { shared.commit(batch, *commit).await });
+                    }
+                    Action::BatchEnded {
+                        stream,
+                        is_redrive: true,
+                        ..
+                    } => {
+                        lock(&shared.reserved_for_redrive).remove(&stream);
+                        // There may be more of it, or a later one.
+                        let index = stream.get();
+                        redriving[index] = redrive(&shared, index, &mut tasks);
+                    }
+                    Action::BatchEnded { stream, first, .. } => {
+                        lock(&shared.reserved).remove(&(stream, first));
                     }
                     action => shared.clone().begin(action, &mut tasks),
                 }
@@ -382,6 +384,7 @@ impl<L: Ledger> Shared<L> {
             | Action::Report(_)
             | Action::Warn(_)
             | Action::Commit { .. }
+            | Action::BatchEnded { .. }
             | Action::Drained => {}
         }
     }
@@ -389,7 +392,7 @@ impl<L: Ledger> Shared<L> {
     async fn collect(
         &self,
         stream: StreamIndex,
-        within: SeqRange,
+        within: Vec<SeqRange>,
         events: usize,
         bytes: usize,
         mut memory: Reserved,
@@ -477,29 +480,13 @@ impl<L: Ledger> Shared<L> {
 
     async fn commit(&self, batch: lockgate_engine::BatchId, mut commit: Commit) -> Done {
         commit.batch.at = now();
-        let stream = StreamIndex::new(self.stream_of(&commit.stream));
         let entries = commit.entries.clone();
         let committed = self.ledger.commit(commit).await?;
-        match entries {
-            Entries::Range(range) => {
-                let mut reserved = lock(&self.reserved);
-                reserved.retain(|(of, first), _| *of != stream || !range.contains(first));
-            }
-            Entries::Redriven(_) => {
-                lock(&self.reserved_for_redrive).remove(&stream);
-            }
-        }
         Ok(Input::Committed {
             batch,
+            entries,
             dead_bytes: committed.dead_bytes,
         })
-    }
-
-    fn stream_of(&self, name: &str) -> usize {
-        self.streams
-            .iter()
-            .position(|stream| **stream == *name)
-            .unwrap_or(0)
     }
 }
 

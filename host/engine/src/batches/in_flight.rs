@@ -27,6 +27,8 @@ pub(crate) struct BatchInFlight {
     pub(crate) encodings: usize,
     /// Those that do not wait for a time.
     pub(crate) running_encodings: usize,
+    /// Commits of its entries that are not durable yet.
+    pub(crate) commits: usize,
     pub(crate) records: Vec<RequestRecord>,
     pub(crate) state: Vec<StateWrite>,
 }
@@ -43,6 +45,7 @@ pub(crate) enum Phase {
         documents: Arc<Documents>,
         fates: Fates,
     },
+    /// All of it is final.
     Committing,
 }
 
@@ -64,6 +67,7 @@ impl BatchInFlight {
             held: 0,
             encodings: 0,
             running_encodings: 0,
+            commits: 0,
             records: Vec::new(),
             state: Vec::new(),
         }

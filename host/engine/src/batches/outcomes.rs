@@ -1,4 +1,4 @@
-//! Documents become final, and a batch whose documents all are is committed.
+//! Documents become final, and entries are committed.
 
 use lockgate_model::{BatchRecord, Commit, Entries, Fate};
 
@@ -80,39 +80,72 @@ impl Pipeline {
         }
     }
 
-    pub(crate) fn commit_finished(&mut self, actions: &mut Vec<Action>) {
-        // State of a batch builds on that of the batch before.
+    /// Commits the batches that are finished, and of those that are held up what is final: a restart
+    /// would send it again.
+    pub(crate) fn commit_final(&mut self, actions: &mut Vec<Action>) {
+        // State of a batch builds on that of the batch before, and commits with it as a whole.
         let in_order = self.settings.uses_state();
-        for (&id, batch) in &mut self.batches {
+        let ids: Vec<BatchId> = self.batches.keys().copied().collect();
+        for id in ids {
+            if self.is_finished_batch(id) {
+                self.commit_batch(id, actions);
+            } else if !in_order && self.is_held_up(id) {
+                self.commit_entries(id, actions);
+            }
+            if in_order {
+                break;
+            }
+        }
+    }
+
+    fn is_finished_batch(&self, id: BatchId) -> bool {
+        self.batches.get(&id).is_some_and(|batch| {
             let Phase::Delivering { fates, .. } = &batch.phase else {
-                if in_order {
-                    break;
-                }
-                continue;
+                return false;
             };
             let requests = self.requests.of_batch(id).requests;
-            if batch.encodings > 0 || requests > 0 || !fates.all_final() {
-                if in_order {
-                    break;
-                }
-                continue;
-            }
-            let phase = std::mem::replace(&mut batch.phase, Phase::Committing);
-            let Phase::Delivering { documents, fates } = phase else {
-                continue;
+            batch.encodings == 0 && requests == 0 && batch.commits == 0 && fates.all_final()
+        })
+    }
+
+    /// None of its documents is about to become final, and some have.
+    fn is_held_up(&self, id: BatchId) -> bool {
+        self.batches.get(&id).is_some_and(|batch| {
+            let Phase::Delivering { fates, .. } = &batch.phase else {
+                return false;
             };
-            let finished = fates.finish(&documents);
-            let entries = if batch.is_redrive {
-                Entries::Redriven(batch.events.seqs().collect())
-            } else {
-                Entries::Range(batch.events.range())
-            };
+            let is_idle = batch.running_encodings == 0 && self.requests.of_batch(id).under_way == 0;
+            let endpoint = self.settings.streams[batch.stream.get()].endpoint;
+            fates.has_uncommitted()
+                && batch.commits == 0
+                && is_idle
+                && (self.is_draining()
+                    || self.endpoints[endpoint.get()].trouble().is_some()
+                    || self.is_parked(id, batch))
+        })
+    }
+
+    fn commit_batch(&mut self, id: BatchId, actions: &mut Vec<Action>) {
+        self.commit_entries(id, actions);
+        if let Some(batch) = self.batches.get_mut(&id) {
+            batch.phase = Phase::Committing;
+        }
+    }
+
+    fn commit_entries(&mut self, id: BatchId, actions: &mut Vec<Action>) {
+        let Some(batch) = self.batches.get_mut(&id) else {
+            return;
+        };
+        let Phase::Delivering { documents, fates } = &mut batch.phase else {
+            return;
+        };
+        for finished in fates.take_final(documents, batch.is_redrive) {
             let commit = Commit {
                 pipeline: self.settings.pipeline.clone(),
                 stream: self.settings.streams[batch.stream.get()].name.clone(),
                 epoch: self.settings.epoch,
                 generation: batch.generation,
-                entries,
+                entries: finished.entries,
                 outcomes: finished.outcomes,
                 reasons: finished.reasons,
                 days: finished.days,
@@ -125,26 +158,38 @@ impl Pipeline {
                 state: std::mem::take(&mut batch.state),
                 brake: self.brake.text(),
             };
+            batch.commits += 1;
             actions.push(Action::Commit {
                 batch: id,
                 commit: Box::new(commit),
             });
-            if in_order {
-                break;
-            }
         }
     }
 
-    pub(crate) fn committed(&mut self, now: Uptime, id: BatchId, dead_bytes: u64) {
-        let Some(batch) = self.batches.remove(&id) else {
+    pub(crate) fn committed(
+        &mut self,
+        now: Uptime,
+        id: BatchId,
+        entries: Entries,
+        dead_bytes: u64,
+        actions: &mut Vec<Action>,
+    ) {
+        self.dead_bytes = dead_bytes;
+        let Some(batch) = self.batches.get_mut(&id) else {
             return;
         };
-        if !batch.is_redrive {
-            self.streams[batch.stream.get()]
-                .progress
-                .finish(batch.events.range());
+        batch.commits -= 1;
+        if let Entries::Range(range) = entries {
+            self.streams[batch.stream.get()].progress.finish(range);
         }
-        self.dead_bytes = dead_bytes;
+        if batch.commits == 0 && matches!(batch.phase, Phase::Committing) {
+            actions.push(Action::BatchEnded {
+                stream: batch.stream,
+                first: batch.events.range().start,
+                is_redrive: batch.is_redrive,
+            });
+            self.batches.remove(&id);
+        }
         self.something_became_final(now);
     }
 }

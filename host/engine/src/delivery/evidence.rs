@@ -60,6 +60,11 @@ impl Pipeline {
         if undeliverable.is_some_and(|undeliverable| self.give_up(now, id, undeliverable)) {
             return;
         }
+        if evidence.is_released {
+            // The operator has decided that it need not wait for the receiver to be mended.
+            self.probe_undecided(now, id);
+            return self.requeue(id);
+        }
         self.wait_for_evidence(now, id);
         let Some(request) = self.requests.get(id) else {
             return;

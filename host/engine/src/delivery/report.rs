@@ -22,11 +22,16 @@ impl Pipeline {
             Some(open) => {
                 let (since, next) = (Some(open.since), Some(open.next_probe));
                 let mut message = open.message.clone();
+                let pipeline = &self.settings.pipeline;
                 if self.is_undecided(now, index) {
                     message += &format!(
-                        "; if the receiver takes other documents, `lockgate dlq release {}` lets \
-                         what it fails on be dead-lettered",
-                        self.settings.pipeline
+                        "; if the receiver takes other documents, `lockgate dlq release \
+                         {pipeline}` lets what it fails on be dead-lettered"
+                    );
+                } else if open.trouble == Trouble::RefusesAll {
+                    message += &format!(
+                        "; if it is right to, `lockgate dlq release {pipeline}` lets what it \
+                         refuses be dead-lettered"
                     );
                 }
                 self.conditions.set(now, kind, name, &message, since, next);

@@ -60,6 +60,14 @@ impl Request {
         }
     }
 
+    /// The receiver or the sink is to answer.
+    pub(crate) fn is_under_way(&self) -> bool {
+        matches!(
+            self.state,
+            RequestState::Sending | RequestState::Classifying(_)
+        )
+    }
+
     pub(crate) fn may_be_sent(&self) -> bool {
         matches!(self.state, RequestState::Queued) && self.is_in_order
     }

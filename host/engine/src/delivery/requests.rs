@@ -13,12 +13,16 @@ pub(crate) struct Requests {
     all: HashMap<RequestId, Request>,
     endpoints: Vec<OfEndpoint>,
     batches: HashMap<BatchId, Tally>,
+    #[cfg(test)]
+    visits: std::cell::Cell<u64>,
 }
 
 /// Requests in numbers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Tally {
     pub(crate) requests: usize,
+    /// Sent, or asked about.
+    pub(crate) under_way: usize,
     /// For a time, or for another to be accepted.
     pub(crate) waiting: usize,
     /// Failed often, or refused alone: they cannot show how the endpoint is.
@@ -63,15 +67,32 @@ impl Requests {
             all: HashMap::new(),
             endpoints: (0..endpoints).map(|_| OfEndpoint::default()).collect(),
             batches: HashMap::new(),
+            #[cfg(test)]
+            visits: std::cell::Cell::default(),
         }
     }
 
     pub(crate) fn get(&self, id: RequestId) -> Option<&Request> {
+        self.visit();
         self.all.get(&id)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (RequestId, &Request)> {
-        self.all.iter().map(|(&id, request)| (id, request))
+        self.all.iter().map(|(&id, request)| {
+            self.visit();
+            (id, request)
+        })
+    }
+
+    /// How often a request was looked at.
+    #[cfg(test)]
+    pub(crate) fn visits(&self) -> u64 {
+        self.visits.get()
+    }
+
+    fn visit(&self) {
+        #[cfg(test)]
+        self.visits.update(|visits| visits + 1);
     }
 
     pub(crate) fn insert(&mut self, id: RequestId, request: Request) {
@@ -80,6 +101,7 @@ impl Requests {
     }
 
     pub(crate) fn remove(&mut self, id: RequestId) -> Option<Request> {
+        self.visit();
         let request = self.all.remove(&id)?;
         self.count(id, &request, false);
         Some(request)
@@ -226,6 +248,7 @@ impl Tally {
             }
         };
         count(&mut self.requests, true);
+        count(&mut self.under_way, request.is_under_way());
         count(&mut self.waiting, request.wait().is_some());
         count(&mut self.suspect, request.history.is_suspect());
         // A half may be blocked, too; it counts once.

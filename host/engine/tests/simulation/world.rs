@@ -15,7 +15,9 @@ use lockgate_ledger::memory::{Appended, MemoryCore, Recorded};
 use lockgate_ledger::{LetterQuery, Registration};
 use lockgate_model::contract::Inspect;
 use lockgate_model::request::Response;
-use lockgate_model::{Append, Batch, BlockBuilder, Commit, FeedKind, Generation, Head, Seq, Slice};
+use lockgate_model::{
+    Append, Batch, BlockBuilder, Books, Commit, FeedKind, Generation, Head, Seq, SeqRange, Slice,
+};
 
 use crate::evidence::Evidence;
 use crate::plugins::{self, Grouping, ModelSink, ModelStage};
@@ -70,7 +72,7 @@ enum Work {
 }
 
 /// What a batch was asked for with: sequences, events, bytes.
-type Collect = (std::ops::Range<Seq>, usize, usize);
+type Collect = (Vec<SeqRange>, usize, usize);
 
 /// Memory of the batches in flight, where it is scarce.
 #[derive(Default)]
@@ -437,6 +439,20 @@ impl World {
             Action::Commit { batch, commit } => {
                 self.pend(soon, Work::Commit { batch, commit });
             }
+            Action::BatchEnded {
+                stream,
+                first,
+                is_redrive,
+            } => {
+                if !is_redrive {
+                    self.memory.held.remove(&(stream, first));
+                }
+                if self.memory.held.is_empty()
+                    && let Some((stream, collect)) = self.memory.waiting.pop_first()
+                {
+                    self.collect(stream, collect);
+                }
+            }
             Action::Drained => self.drained = true,
         }
     }
@@ -450,9 +466,9 @@ impl World {
         for seq in batch.seqs() {
             self.given.insert((stream.get(), seq), self.generation);
         }
-        self.memory
-            .held
-            .extend(batch.seqs().map(|seq| (stream, seq)));
+        if !batch.is_empty() {
+            self.memory.held.insert((stream, batch.range().start));
+        }
         let input = Input::Batch {
             stream,
             batch,
@@ -488,14 +504,14 @@ impl World {
     fn batch(
         &self,
         stream: StreamIndex,
-        within: std::ops::Range<Seq>,
+        within: Vec<SeqRange>,
         events: usize,
         bytes: usize,
     ) -> Batch {
         let name = self.stream(stream.get());
         let mut batch = Batch::default();
-        let (mut seq, mut size) = (within.start, 0);
-        while seq < within.end && batch.len() < events {
+        let mut size = 0;
+        for seq in within.into_iter().flatten().take(events) {
             let Some(block) = self.core.block_at(&name, seq) else {
                 break;
             };
@@ -508,7 +524,6 @@ impl World {
                 rows: row..row + 1,
                 block,
             });
-            seq += 1;
         }
         batch
     }
@@ -567,8 +582,13 @@ impl World {
                 self.give(input);
             }
             Work::Commit { batch, commit } => {
+                let entries = commit.entries.clone();
                 let dead_bytes = self.commit(*commit);
-                self.give(Input::Committed { batch, dead_bytes });
+                self.give(Input::Committed {
+                    batch,
+                    entries,
+                    dead_bytes,
+                });
             }
         }
     }
@@ -599,19 +619,12 @@ impl World {
         for seq in commit.entries.iter() {
             let given = self.given.get(&(stream, seq));
             assert_eq!(given, Some(&commit.generation), "of the batch with {seq}");
-            self.memory.held.remove(&(StreamIndex::new(stream), seq));
         }
         let endpoint = self.endpoint_of(stream);
         for letter in &commit.dead {
             self.evidence.check(self.now, endpoint, stream, letter);
         }
-        let dead_bytes = self.commit_durably(commit);
-        if self.memory.held.is_empty()
-            && let Some((stream, collect)) = self.memory.waiting.pop_first()
-        {
-            self.collect(stream, collect);
-        }
-        dead_bytes
+        self.commit_durably(commit)
     }
 
     fn commit_durably(&mut self, commit: Commit) -> u64 {
@@ -676,9 +689,36 @@ impl World {
             assert!(self.step(), "a drain ends");
         }
         assert!(self.drained, "a drain ends");
+        self.check_acknowledged();
         self.pending.clear();
         self.engine = None;
         self.forget();
+    }
+
+    /// What the receiver is known to have does not wait for the next start, where it would be sent
+    /// again. A batch that changes state commits as a whole.
+    fn check_acknowledged(&self) {
+        if self.plan.with_state {
+            return;
+        }
+        for index in 0..self.plan.feeds.len() {
+            let name = self.stream(index);
+            for seq in 1..self.core.next(&name) {
+                let outcomes = self.core.outcomes(PIPELINE, &name, seq);
+                if !matches!(outcomes.last(), None | Some(Recorded::Retried)) {
+                    continue;
+                }
+                let block = self.core.block_at(&name, seq).expect("nothing is removed");
+                let event = block.view((seq - block.first_seq) as usize);
+                let is_known = |key: String| self.acknowledged.contains(&(index, key));
+                let is_delivered = if event.event_type == plugins::THREE {
+                    (0..3).all(|ordinal| is_known(format!("{}#{ordinal}", event.key)))
+                } else {
+                    is_known(event.key.to_owned())
+                };
+                assert!(!is_delivered, "{} is delivered, and waits", event.key);
+            }
+        }
     }
 
     fn forget(&mut self) {
@@ -760,11 +800,16 @@ impl World {
     }
 
     pub fn waiting(&self) -> u64 {
-        self.core
-            .books(PIPELINE)
-            .iter()
-            .map(|(_, books)| books.waiting)
-            .sum()
+        self.books().map(|books| books.waiting).sum()
+    }
+
+    pub fn delivered(&self) -> u64 {
+        self.books().map(|books| books.delivered).sum()
+    }
+
+    fn books(&self) -> impl Iterator<Item = Books> {
+        let books = self.core.books(PIPELINE).into_iter();
+        books.map(|(_, books)| books)
     }
 
     pub fn engine(&self) -> Option<&Pipeline> {
