@@ -9,7 +9,7 @@ const BACKOFF_BASE: Duration = Duration::from_millis(500);
 
 /// Why nothing is sent to an endpoint but probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Trouble {
+pub(crate) enum OpenReason {
     /// It cannot be reached, or cannot take anything now.
     Unavailable,
     /// It needs its operator: wrong address, credentials, certificates.
@@ -18,7 +18,7 @@ pub(crate) enum Trouble {
     RefusesAll,
 }
 
-/// All requests to one endpoint share it: while the endpoint is in trouble a single probe goes out
+/// All requests to one endpoint share it: while the circuit is open a single probe goes out
 /// at a time, and the first success lets all of them go.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Circuit {
@@ -27,7 +27,7 @@ pub(crate) struct Circuit {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Open {
-    pub(crate) trouble: Trouble,
+    pub(crate) reason: OpenReason,
     pub(crate) message: String,
     pub(crate) since: Uptime,
     pub(crate) failures: u32,
@@ -70,14 +70,14 @@ impl Circuit {
     pub(crate) fn fail(
         &mut self,
         now: Uptime,
-        trouble: Trouble,
+        reason: OpenReason,
         message: String,
         after: Duration,
         was_probe: bool,
         random: &mut Random,
     ) {
         let open = self.open.get_or_insert_with(|| Open {
-            trouble,
+            reason,
             message: String::new(),
             since: now,
             failures: 0,
@@ -88,7 +88,7 @@ impl Circuit {
             open.next_probe = open.next_probe.max(now + after);
             return;
         }
-        open.trouble = trouble;
+        open.reason = reason;
         open.message = message;
         open.next_probe = now + after + random.backoff(open.failures);
         open.failures = open.failures.saturating_add(1);
@@ -152,7 +152,7 @@ mod tests {
         let (message, after) = ("503".to_owned(), Duration::ZERO);
         circuit.fail(
             now,
-            Trouble::Unavailable,
+            OpenReason::Unavailable,
             message,
             after,
             was_probe,

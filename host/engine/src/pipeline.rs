@@ -10,7 +10,7 @@ use lockgate_model::{Seq, StateOverlay};
 use crate::Uptime;
 use crate::batches::{BatchInFlight, Holds, PendingEncoding, Phase};
 use crate::brake::Brake;
-use crate::circuit::{BACKOFF_MAX, Random, Trouble};
+use crate::circuit::{BACKOFF_MAX, OpenReason, Random};
 use crate::condition::{Condition, ConditionKind, Conditions};
 use crate::delivery::{Endpoint, Requests};
 use crate::index::{BatchId, EncodingId, EndpointIndex, RequestId, StreamIndex};
@@ -274,7 +274,8 @@ impl Pipeline {
         }
         // What was held for it is tried at once.
         for index in (0..self.endpoints.len()).map(EndpointIndex::new) {
-            let refuses_all = self.endpoints[index.get()].trouble() == Some(Trouble::RefusesAll);
+            let refuses_all =
+                self.endpoints[index.get()].open_reason() == Some(OpenReason::RefusesAll);
             if refuses_all || self.is_undecided(now, index) {
                 self.endpoints[index.get()].circuit.probe_now(now);
             }

@@ -120,7 +120,7 @@ impl Pipeline {
                 && batch.commits == 0
                 && is_idle
                 && (self.is_draining()
-                    || self.endpoints[endpoint.get()].trouble().is_some()
+                    || self.endpoints[endpoint.get()].open_reason().is_some()
                     || self.is_parked(id, batch))
         })
     }

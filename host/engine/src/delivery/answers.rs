@@ -9,7 +9,7 @@ use lockgate_model::request::{Delivery, Disposition, Response};
 use crate::Uptime;
 use crate::answer::{self, Judgement, SendFailure};
 use crate::batches::Hold;
-use crate::circuit::Trouble;
+use crate::circuit::OpenReason;
 use crate::condition::ConditionKind;
 use crate::delivery::request::RequestState;
 use crate::index::RequestId;
@@ -179,9 +179,9 @@ impl Pipeline {
                 message,
                 after,
                 suspicion: None,
-            } => self.unavailable(now, id, Trouble::Unavailable, message, after),
+            } => self.unavailable(now, id, OpenReason::Unavailable, message, after),
             Judgement::Operator(message) => {
-                self.unavailable(now, id, Trouble::Operator, message, Uptime::ZERO);
+                self.unavailable(now, id, OpenReason::Operator, message, Uptime::ZERO);
             }
         }
     }

@@ -116,7 +116,7 @@ impl Pipeline {
         }
         let endpoint = &mut self.endpoints[request.endpoint.get()];
         endpoint.begin();
-        let (is_probe, accepted) = (endpoint.trouble().is_some(), endpoint.accepted());
+        let (is_probe, accepted) = (endpoint.open_reason().is_some(), endpoint.accepted());
         endpoint.circuit.begin_probe();
         let batch = self.batches.get(&request.batch);
         if let Some(documents) = batch.and_then(BatchInFlight::documents) {

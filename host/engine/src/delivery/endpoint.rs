@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use crate::Uptime;
-use crate::circuit::{Allowed, Circuit, Trouble};
+use crate::circuit::{Allowed, Circuit, OpenReason};
 use crate::delivery::order::SessionOrder;
 use crate::delivery::sizes::Sizes;
 use crate::index::RequestId;
@@ -75,15 +75,15 @@ impl Endpoint {
     }
 
     /// What keeps everything but probes from being sent.
-    pub(crate) fn trouble(&self) -> Option<Trouble> {
-        self.circuit.open().map(|open| open.trouble)
+    pub(crate) fn open_reason(&self) -> Option<OpenReason> {
+        self.circuit.open().map(|open| open.reason)
     }
 
     pub(crate) fn accepted(&self) -> u64 {
         self.accepted
     }
 
-    /// It took documents. True where it was in trouble.
+    /// It took documents. True where the circuit was open.
     pub(crate) fn accept(&mut self) -> bool {
         self.accepted += 1;
         self.refused_in_a_row = 0;

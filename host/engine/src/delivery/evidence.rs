@@ -3,7 +3,7 @@
 use crate::Uptime;
 use crate::answer::Suspicion;
 use crate::batches::{BRAKE_BACKOFF, Hold};
-use crate::circuit::Trouble;
+use crate::circuit::OpenReason;
 use crate::delivery::history::{Evidence, Undeliverable};
 use crate::delivery::request::{Request, Wait};
 use crate::index::{EndpointIndex, RequestId};
@@ -71,7 +71,7 @@ impl Pipeline {
         };
         if self.endpoints[request.endpoint.get()].refuse() {
             let message = format!("the receiver refuses one document after another: {message}");
-            self.open_circuit(now, id, Trouble::RefusesAll, message, Uptime::ZERO);
+            self.open_circuit(now, id, OpenReason::RefusesAll, message, Uptime::ZERO);
         }
     }
 
@@ -135,7 +135,7 @@ impl Pipeline {
             return;
         }
         if self.is_endpoint_at_fault(id) {
-            self.open_circuit(now, id, Trouble::Unavailable, message, after);
+            self.open_circuit(now, id, OpenReason::Unavailable, message, after);
         }
         let request = self.requests.get(id);
         let failures = request.map_or(0, |request| request.history.failures);
@@ -162,7 +162,7 @@ impl Pipeline {
         }
         let are_many = endpoint.fail_alone(id);
         // The answer to a probe decides when the next one goes out.
-        are_many || request.is_probe && endpoint.trouble().is_some()
+        are_many || request.is_probe && endpoint.open_reason().is_some()
     }
 
     /// The endpoint cannot take anything now, or needs its operator.
@@ -170,11 +170,11 @@ impl Pipeline {
         &mut self,
         now: Uptime,
         id: RequestId,
-        trouble: Trouble,
+        reason: OpenReason,
         message: String,
         after: Uptime,
     ) {
-        self.open_circuit(now, id, trouble, message, after);
+        self.open_circuit(now, id, reason, message, after);
         self.requeue(id);
     }
 
@@ -230,12 +230,12 @@ impl Pipeline {
         }
     }
 
-    /// The endpoint is in trouble: only probes are sent.
+    /// Only probes are sent to the endpoint.
     fn open_circuit(
         &mut self,
         now: Uptime,
         id: RequestId,
-        trouble: Trouble,
+        reason: OpenReason,
         message: String,
         after: Uptime,
     ) {
@@ -244,11 +244,11 @@ impl Pipeline {
         };
         let circuit = &mut self.endpoints[request.endpoint.get()].circuit;
         let random = &mut self.random;
-        circuit.fail(now, trouble, message, after, request.is_probe, random);
+        circuit.fail(now, reason, message, after, request.is_probe, random);
     }
 
     /// Where nothing waits for an endpoint, nothing would probe it either: the next batch shows
-    /// whether it is still in trouble.
+    /// how it is.
     pub(crate) fn close_idle_circuit(&mut self, index: EndpointIndex) {
         let circuit = &self.endpoints[index.get()].circuit;
         let has_requests = self.requests.of_endpoint(index).tally().requests > 0;

@@ -91,7 +91,7 @@ impl History {
         }
     }
 
-    /// When the trouble with its documents began.
+    /// When it was refused, or failed, for the first time.
     pub(crate) fn since(&self) -> Option<Uptime> {
         self.refused_since.or(self.first_failed)
     }

@@ -1,7 +1,7 @@
 //! Batches that keep no other from being sent.
 
 use crate::batches::{BatchInFlight, Phase};
-use crate::circuit::Trouble;
+use crate::circuit::OpenReason;
 use crate::index::{BatchId, StreamIndex};
 use crate::pipeline::Pipeline;
 
@@ -18,13 +18,13 @@ impl Pipeline {
             return true;
         }
         let endpoint = self.settings.streams[batch.stream.get()].endpoint;
-        match self.endpoints[endpoint.get()].trouble() {
+        match self.endpoints[endpoint.get()].open_reason() {
             // The next batch is a probe: it can show that the requests are at fault.
-            Some(Trouble::Unavailable) => {
+            Some(OpenReason::Unavailable) => {
                 batch.encodings == 0 && tally.suspect + tally.blocked == tally.requests
             }
-            Some(Trouble::Operator) => false,
-            Some(Trouble::RefusesAll) | None => {
+            Some(OpenReason::Operator) => false,
+            Some(OpenReason::RefusesAll) | None => {
                 batch.running_encodings == 0 && tally.waiting + tally.blocked == tally.requests
             }
         }
@@ -39,6 +39,6 @@ impl Pipeline {
     /// Whether the endpoint of the stream is out of reach, as far as is known.
     pub(crate) fn is_unavailable(&self, stream: StreamIndex) -> bool {
         let endpoint = self.settings.streams[stream.get()].endpoint;
-        self.endpoints[endpoint.get()].trouble() == Some(Trouble::Unavailable)
+        self.endpoints[endpoint.get()].open_reason() == Some(OpenReason::Unavailable)
     }
 }

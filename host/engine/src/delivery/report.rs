@@ -1,7 +1,7 @@
 //! Conditions of endpoints.
 
 use crate::Uptime;
-use crate::circuit::Trouble;
+use crate::circuit::OpenReason;
 use crate::condition::ConditionKind;
 use crate::delivery::history::is_too_long;
 use crate::index::EndpointIndex;
@@ -28,7 +28,7 @@ impl Pipeline {
                         "; if the receiver takes other documents, `lockgate dlq release \
                          {pipeline}` lets what it fails on be dead-lettered"
                     );
-                } else if open.trouble == Trouble::RefusesAll {
+                } else if open.reason == OpenReason::RefusesAll {
                     message += &format!(
                         "; if it is right to, `lockgate dlq release {pipeline}` lets what it \
                          refuses be dead-lettered"
@@ -43,7 +43,8 @@ impl Pipeline {
     /// A document has failed for so long that it would be dead-lettered if others were accepted, and
     /// no other is there.
     pub(crate) fn is_undecided(&self, now: Uptime, index: EndpointIndex) -> bool {
-        let is_unavailable = self.endpoints[index.get()].trouble() == Some(Trouble::Unavailable);
+        let is_unavailable =
+            self.endpoints[index.get()].open_reason() == Some(OpenReason::Unavailable);
         let since = self.requests.of_endpoint(index).undecided_since();
         is_unavailable && since.is_some_and(|since| is_too_long(now, since))
     }
@@ -54,12 +55,12 @@ impl Pipeline {
         let (kind, name) = (ConditionKind::Documents, &endpoint.name);
         let requests = self.requests.of_endpoint(index);
         let others_can_be_sent = requests.others_can_be_sent();
-        let is_shown = match endpoint.trouble() {
+        let is_shown = match endpoint.open_reason() {
             None => true,
-            Some(Trouble::RefusesAll | Trouble::Unavailable) => {
+            Some(OpenReason::RefusesAll | OpenReason::Unavailable) => {
                 requests.tally().refused > 0 && !others_can_be_sent
             }
-            Some(Trouble::Operator) => false,
+            Some(OpenReason::Operator) => false,
         };
         let first = requests.delayed_first().filter(|_| is_shown);
         let Some((since, request)) =

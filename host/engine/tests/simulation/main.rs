@@ -11,12 +11,14 @@
     reason = "seeds and the number of schedules come from the environment"
 )]
 
+mod checks;
 mod evidence;
+mod operator;
 mod outage;
 mod plugins;
 mod random;
 mod receiver;
-mod world;
+mod simulation;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -28,8 +30,8 @@ use lockgate_model::contract::Inspect;
 
 use crate::plugins::Grouping;
 use crate::random::Random;
-use crate::receiver::Mood;
-use crate::world::{Plan, World};
+use crate::receiver::Behaviour;
+use crate::simulation::{Scenario, Simulation};
 
 /// Schedules of an ordinary test run.
 const SCHEDULES: u64 = 10_000;
@@ -73,67 +75,67 @@ fn nothing_is_lost_doubled_or_overtaken_in_any_schedule() {
 
 fn run(seed: u64) {
     let mut random = Random::new(seed);
-    let plan = plan(&mut random);
-    let mut world = World::new(plan, random);
+    let scenario = scenario(&mut random);
+    let mut simulation = Simulation::new(scenario, random);
     let trouble_ends = Duration::from_secs(60);
-    // Events come while receivers change their moods and the process is killed.
-    while world.now < trouble_ends {
-        if world.random.chance(0.03) {
-            let count = 1 + world.random.below(8);
-            world.append(count, world.plan.odd);
+    // Events come while receivers change their behaviours and the process is killed.
+    while simulation.now < trouble_ends {
+        if simulation.random.chance(0.03) {
+            let count = 1 + simulation.random.below(8);
+            simulation.append(count, simulation.scenario.odd);
         }
-        if world.random.chance(world.plan.crashes) {
-            world.crash();
-            world.take_redrives();
-        } else if world.random.chance(world.plan.crashes) {
-            world.restart();
-            world.take_redrives();
-        } else if world.random.chance(world.plan.crashes) {
-            world.reload();
-            world.take_redrives();
+        if simulation.random.chance(simulation.scenario.crashes) {
+            simulation.crash();
+            simulation.take_redrives();
+        } else if simulation.random.chance(simulation.scenario.crashes) {
+            simulation.restart();
+            simulation.take_redrives();
+        } else if simulation.random.chance(simulation.scenario.crashes) {
+            simulation.reload();
+            simulation.take_redrives();
         }
-        if world.random.chance(world.plan.releases) {
-            world.release();
+        if simulation.random.chance(simulation.scenario.releases) {
+            simulation.release();
         }
-        if world.random.chance(world.plan.redrives) {
-            world.redrive();
+        if simulation.random.chance(simulation.scenario.redrives) {
+            simulation.redrive();
         }
-        if !world.step() {
-            world.now += Duration::from_millis(500);
+        if !simulation.step() {
+            simulation.now += Duration::from_millis(500);
         }
-        if world.random.chance(0.002) {
+        if simulation.random.chance(0.002) {
             // The machine was suspended.
-            world.now += Duration::from_secs(world.random.below(40));
+            simulation.now += Duration::from_secs(simulation.random.below(40));
         }
     }
     // From here on the receivers are well; good events keep coming, as evidence against bad ones.
     let mut steps = 0;
-    while world.waiting() > 0 {
+    while simulation.waiting() > 0 {
         steps += 1;
         assert!(
             steps < STEPS_MAX,
             "{} entries never become final: {:#?}",
-            world.waiting(),
-            world
+            simulation.waiting(),
+            simulation
                 .engine()
                 .map(|engine| engine.conditions().collect::<Vec<_>>())
         );
         if steps % 200 == 0 && steps < 20_000 {
-            world.append(3, 0.0);
+            simulation.append(3, 0.0);
         }
         // The operator looks in now and then, and releases what asks for it.
-        if steps % 997 == 0 && world.asks_for_operator() {
-            world.release();
+        if steps % 997 == 0 && simulation.asks_for_operator() {
+            simulation.release();
         }
-        if !world.step() {
-            world.now += Duration::from_secs(1);
-            world.append(1, 0.0);
+        if !simulation.step() {
+            simulation.now += Duration::from_secs(1);
+            simulation.append(1, 0.0);
         }
     }
-    world.check_end();
+    simulation.check_end();
 }
 
-fn plan(random: &mut Random) -> Plan {
+fn scenario(random: &mut Random) -> Scenario {
     let feeds = random.pick(&[
         &[FeedKind::Audit][..],
         &[FeedKind::Sessions][..],
@@ -144,9 +146,9 @@ fn plan(random: &mut Random) -> Plan {
     } else {
         1
     };
-    let moods = (0..endpoints).map(|_| moods(random)).collect();
+    let behaviours = (0..endpoints).map(|_| behaviours(random)).collect();
     let ordered = feeds.contains(&FeedKind::Sessions);
-    Plan {
+    Scenario {
         feeds: feeds.to_vec(),
         grouping: if ordered && random.chance(0.5) {
             Grouping::Session
@@ -157,7 +159,7 @@ fn plan(random: &mut Random) -> Plan {
         with_state: random.chance(0.3),
         batch_events: 1 + random.below(20) as usize,
         in_flight: 1 + random.below(4) as usize,
-        moods,
+        behaviours,
         odd: random.pick(&[0.0, 0.01, 0.05, 0.5]),
         crashes: random.pick(&[0.0, 0.002, 0.02]),
         redrives: random.pick(&[0.0, 0.0, 0.01]),
@@ -167,25 +169,26 @@ fn plan(random: &mut Random) -> Plan {
 }
 
 /// From trouble to trouble, and well in the end.
-fn moods(random: &mut Random) -> BTreeMap<Uptime, Mood> {
-    let mut moods = BTreeMap::new();
+fn behaviours(random: &mut Random) -> BTreeMap<Uptime, Behaviour> {
+    let mut behaviours = BTreeMap::new();
     let mut at = Uptime::ZERO;
     while at < Duration::from_secs(50) {
-        let mood = match random.below(14) {
-            0 => Mood::Down,
-            1 => Mood::Busy,
-            2 => Mood::Throttling,
-            3 => Mood::Unauthorized,
-            4 => Mood::HalfBusy,
-            5 => Mood::Small(20 + random.below(200) as usize),
-            6 => Mood::RefusesAtRandom(random.pick(&[0.05, 0.5, 0.7, 0.9, 1.0])),
-            7 => Mood::LosesAnswers,
-            8 => Mood::TakesParts,
-            _ => Mood::Well,
+        let behaviour = match random.below(15) {
+            0 => Behaviour::Down,
+            1 => Behaviour::Busy,
+            2 => Behaviour::Throttling,
+            3 => Behaviour::Unauthorized,
+            4 => Behaviour::HalfBusy,
+            5 => Behaviour::Small(20 + random.below(200) as usize),
+            6 => Behaviour::RefusesAtRandom(random.pick(&[0.05, 0.5, 0.7, 0.9, 1.0])),
+            7 => Behaviour::LosesAnswers,
+            8 => Behaviour::TakesParts,
+            9 => Behaviour::SlowAbove(random.below(12) as usize),
+            _ => Behaviour::Well,
         };
-        moods.insert(at, mood);
+        behaviours.insert(at, behaviour);
         at += Duration::from_millis(500 + random.below(15_000));
     }
-    moods.insert(Duration::from_secs(55), Mood::Well);
-    moods
+    behaviours.insert(Duration::from_secs(55), Behaviour::Well);
+    behaviours
 }

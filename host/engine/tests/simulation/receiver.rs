@@ -12,7 +12,7 @@ use crate::random::Random;
 
 /// What a receiver does for a while.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Mood {
+pub enum Behaviour {
     Well,
     Down,
     /// 503 to everything.
@@ -29,6 +29,8 @@ pub enum Mood {
     RefusesAtRandom(f64),
     /// Takes a request, but the answer is lost.
     LosesAnswers,
+    /// Takes every request, and answers too late where it has more than so many documents.
+    SlowAbove(usize),
     /// Takes a part of each request, where the sink looks.
     TakesParts,
 }
@@ -42,17 +44,17 @@ pub struct Reaction {
 }
 
 pub struct Receiver {
-    /// From which time on which mood rules.
-    moods: BTreeMap<Uptime, Mood>,
+    /// From which time on which behaviour rules.
+    behaviours: BTreeMap<Uptime, Behaviour>,
 }
 
 impl Receiver {
-    pub fn new(moods: BTreeMap<Uptime, Mood>) -> Receiver {
-        Receiver { moods }
+    pub fn new(behaviours: BTreeMap<Uptime, Behaviour>) -> Receiver {
+        Receiver { behaviours }
     }
 
-    pub fn has_moods(&self, is: impl Fn(&Mood) -> bool) -> bool {
-        self.moods.values().any(is)
+    pub fn has_behaviours(&self, is: impl Fn(&Behaviour) -> bool) -> bool {
+        self.behaviours.values().any(is)
     }
 
     pub fn react(
@@ -63,11 +65,11 @@ impl Receiver {
         documents: &Documents,
         inspected: bool,
     ) -> Reaction {
-        let mood = self
-            .moods
+        let behaviour = self
+            .behaviours
             .range(..=now)
             .next_back()
-            .map_or(Mood::Well, |(_, &mood)| mood);
+            .map_or(Behaviour::Well, |(_, &behaviour)| behaviour);
         let after = Duration::from_millis(random.below(200));
         let all: Vec<usize> = (0..outgoing.documents.len()).collect();
         let answer = |status: u16, body: String| Ok(response(status, body, None));
@@ -76,16 +78,16 @@ impl Receiver {
             after,
             took: Vec::new(),
         };
-        match mood {
-            Mood::Down => return none(Err(SendFailure::Connection("refused".into()))),
-            Mood::Busy => return none(answer(503, "busy".into())),
-            Mood::Throttling => return none(Ok(response(429, "slow".into(), Some(2_000)))),
-            Mood::Unauthorized => return none(answer(401, "who".into())),
-            Mood::HalfBusy if random.chance(0.5) => return none(answer(503, "busy".into())),
-            Mood::Small(size) if outgoing.body_len(documents) > size => {
+        match behaviour {
+            Behaviour::Down => return none(Err(SendFailure::Connection("refused".into()))),
+            Behaviour::Busy => return none(answer(503, "busy".into())),
+            Behaviour::Throttling => return none(Ok(response(429, "slow".into(), Some(2_000)))),
+            Behaviour::Unauthorized => return none(answer(401, "who".into())),
+            Behaviour::HalfBusy if random.chance(0.5) => return none(answer(503, "busy".into())),
+            Behaviour::Small(size) if outgoing.body_len(documents) > size => {
                 return none(answer(413, "large".into()));
             }
-            Mood::RefusesAtRandom(share) if random.chance(share) => {
+            Behaviour::RefusesAtRandom(share) if random.chance(share) => {
                 return none(answer(400, "no".into()));
             }
             _ => {}
@@ -103,7 +105,12 @@ impl Receiver {
         if has(POISON_500) {
             return none(answer(500, "oops".into()));
         }
-        if mood == Mood::LosesAnswers && random.chance(0.5) {
+        let is_too_late = match behaviour {
+            Behaviour::LosesAnswers => random.chance(0.5),
+            Behaviour::SlowAbove(most) => all.len() > most,
+            _ => false,
+        };
+        if is_too_late {
             let answer = Err(SendFailure::Timeout("no answer".into()));
             return Reaction {
                 answer,
@@ -111,7 +118,7 @@ impl Receiver {
                 took: all,
             };
         }
-        if mood == Mood::TakesParts && inspected && all.len() > 1 {
+        if behaviour == Behaviour::TakesParts && inspected && all.len() > 1 {
             let (took, again): (Vec<usize>, Vec<usize>) =
                 all.into_iter().partition(|_| random.chance(0.5));
             let places: Vec<String> = again.iter().map(usize::to_string).collect();
