@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use lockgate_model::{Block, Generation, Millis, Seq};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
-use crate::directory::DirectoryLock;
+use crate::directory::{DirectoryLock, Files};
 use crate::encoded::EncodedCommit;
 use crate::store::Shared;
 use crate::writer::{AppendArgs, Appended, Fault, Writer};
@@ -73,6 +73,7 @@ pub struct QueuedAppend {
 
 pub struct Committer {
     pub writer: Writer,
+    pub files: Files,
     pub queue: Receiver<Operation>,
     pub shared: Arc<Shared>,
     pub lock: DirectoryLock,
@@ -105,6 +106,7 @@ impl Committer {
     pub fn run(self) {
         let Committer {
             writer,
+            files,
             queue,
             shared,
             lock,
@@ -113,12 +115,18 @@ impl Committer {
         let _close = CloseOnDrop(shared.clone());
         let mut group = Group {
             writer,
+            files,
             parked: HashMap::new(),
             warned: HashMap::new(),
             shared: shared.clone(),
         };
         let end = group.serve(&queue);
-        let Group { writer, parked, .. } = group;
+        let Group {
+            writer,
+            files,
+            parked,
+            ..
+        } = group;
         shared.retire_readers();
         let (cause, reply) = match end {
             Ok(reply) => {
@@ -135,7 +143,9 @@ impl Committer {
                 )
             }
             Err(fault) => {
-                let cause = writer.closed_by(fault);
+                // SQLite's own message would not say so.
+                let gone = files.missing().map(|path| Fault::Gone(path.to_owned()));
+                let cause = writer.closed_by(gone.unwrap_or(fault));
                 drop(writer);
                 tracing::error!(error = %cause, "the store has closed itself; what was acknowledged is on disk");
                 (cause, None)
@@ -153,6 +163,7 @@ impl Committer {
 
 struct Group {
     writer: Writer,
+    files: Files,
     /// Appends that wait for room in their stream, in their order.
     parked: HashMap<Arc<str>, VecDeque<QueuedAppend>>,
     /// Streams whose full state has been reported.
@@ -173,6 +184,10 @@ impl Group {
             } else {
                 queue.recv_timeout(limits::TICK)
             };
+            // Before anything else is acknowledged: nobody would find it again.
+            if let Some(path) = self.files.missing() {
+                return Err(Fault::Gone(path.to_owned()));
+            }
             again = match first {
                 Ok(first) => match self.group(first, queue)? {
                     Some(close) => return Ok(Some(close)),

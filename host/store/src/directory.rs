@@ -2,23 +2,79 @@
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use lockgate_model::{Day, Millis};
 
 use crate::OpenError;
+use crate::error::is_full;
 
 pub const DATABASE: &str = "store.db";
 const LOCK: &str = "lock";
 
-/// Held for as long as it lives. The kernel releases it when the process ends, however it ends.
+/// Held until the last clone is dropped. The kernel releases it when the process ends, however it
+/// ends.
+#[derive(Clone, Debug)]
 pub struct DirectoryLock {
-    _file: File,
+    _held: Arc<Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    directory: File,
+    file: Option<File>,
+}
+
+impl Drop for Held {
+    /// Not only by closing: a process that another thread is just starting has the files open, too.
+    fn drop(&mut self) {
+        for file in self.file.iter().chain([&self.directory]) {
+            let _ = file.unlock();
+        }
+    }
+}
+
+impl DirectoryLock {
+    /// Makes the directory where it does not exist, and takes its lock or says who has it.
+    pub fn take(directory: &Path, now: Millis) -> Result<DirectoryLock, OpenError> {
+        prepare(directory)?;
+        lock(directory, now)
+    }
+}
+
+/// The files of an open store, by device and inode. What is written after they were removed or
+/// replaced would be lost.
+#[derive(Debug)]
+pub struct Files(Vec<(PathBuf, (u64, u64))>);
+
+impl Files {
+    /// As they are now; the store is open.
+    pub fn of(directory: &Path) -> Files {
+        let database = database(directory);
+        let paths = ["", "-wal", "-shm"].map(|suffix| beside(&database, suffix));
+        let found = paths.into_iter().filter_map(|path| {
+            let identity = identity(&path)?;
+            Some((path, identity))
+        });
+        Files(found.collect())
+    }
+
+    /// The first that is not there any more.
+    pub fn missing(&self) -> Option<&Path> {
+        let is_missing = |(path, before): &&(PathBuf, (u64, u64))| identity(path) != Some(*before);
+        self.0.iter().find(is_missing).map(|(path, _)| &**path)
+    }
+}
+
+fn identity(path: &Path) -> Option<(u64, u64)> {
+    let file = fs::metadata(path).ok()?;
+    Some((file.dev(), file.ino()))
 }
 
 /// Creates the directory. Makes it private unless it already holds files.
-pub fn prepare(directory: &Path) -> Result<(), OpenError> {
+fn prepare(directory: &Path) -> Result<(), OpenError> {
     let io = |doing| {
         move |source| OpenError::Io {
             doing,
@@ -52,49 +108,80 @@ pub fn prepare(directory: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
-/// Takes the lock, or says who has it.
-pub fn lock(directory: &Path, now: Millis) -> Result<DirectoryLock, OpenError> {
+/// The lock is on the directory, which nobody removes by mistake, and on the file in it, which
+/// earlier releases lock and which says who holds it.
+fn lock(directory: &Path, now: Millis) -> Result<DirectoryLock, OpenError> {
     let path = directory.join(LOCK);
-    let io = |doing, source| OpenError::Io {
-        doing,
-        path: path.clone(),
+    let opened = File::open(directory).map_err(|source| OpenError::Io {
+        doing: "open the directory",
+        path: directory.to_owned(),
         source,
-    };
-    let mut file = OpenOptions::new()
+    })?;
+    let mut is_free = try_lock(&opened, directory)?;
+    let file = OpenOptions::new()
         .read(true)
         .write(true)
         .create(true)
         .truncate(false)
         .mode(0o600)
-        .open(&path)
-        .map_err(|source| io("open the lock", source))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut holder = String::new();
-            // A holder that was stopped between locking and writing leaves nothing to read.
-            let _ = file.read_to_string(&mut holder);
-            let holder = if holder.trim().is_empty() {
-                "another process".to_owned()
-            } else {
-                holder.trim().to_owned()
-            };
-            return Err(OpenError::Held {
-                directory: directory.to_owned(),
-                holder,
+        .open(&path);
+    let mut file = match file {
+        Ok(file) => Some(file),
+        // The directory is locked. A full disk must not keep a store from opening.
+        Err(error) if is_full(&error) => None,
+        Err(source) => {
+            return Err(OpenError::Io {
+                doing: "open the lock",
+                path,
+                source,
             });
         }
-        Err(TryLockError::Error(source)) => return Err(io("lock", source)),
+    };
+    if let Some(file) = &file {
+        is_free = is_free && try_lock(file, &path)?;
     }
-    // The lock counts, its text is for people: a full disk must not keep a store from opening.
-    let written = file
-        .set_len(0)
-        .and_then(|()| file.rewind())
-        .and_then(|()| writeln!(file, "{}", holder(now)));
-    if let Err(error) = written {
+    if !is_free {
+        let mut holder = String::new();
+        // It is empty where the file was removed, or its holder was stopped before it wrote.
+        let _ = file.map(|mut file| file.read_to_string(&mut holder));
+        let holder = if holder.trim().is_empty() {
+            "another process".to_owned()
+        } else {
+            holder.trim().to_owned()
+        };
+        return Err(OpenError::Held {
+            directory: directory.to_owned(),
+            holder,
+        });
+    }
+    let written = file.as_mut().map(|file| {
+        file.set_len(0)?;
+        file.rewind()?;
+        writeln!(file, "{}", holder(now))
+    });
+    // The lock counts, its text is for people.
+    if let Some(Err(error)) = written {
         tracing::warn!(lock = %path.display(), %error, "the lock does not say who holds it");
     }
-    Ok(DirectoryLock { _file: file })
+    Ok(DirectoryLock {
+        _held: Arc::new(Held {
+            directory: opened,
+            file,
+        }),
+    })
+}
+
+/// False where another process has it.
+fn try_lock(file: &File, path: &Path) -> Result<bool, OpenError> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(source)) => Err(OpenError::Io {
+            doing: "lock",
+            path: path.to_owned(),
+            source,
+        }),
+    }
 }
 
 pub fn database(directory: &Path) -> PathBuf {

@@ -33,6 +33,7 @@ mod writer;
 
 pub use chain::ChainHead;
 pub use codec::Heads;
+pub use directory::DirectoryLock;
 pub use error::OpenError;
 pub use inspect::Inspector;
 pub use lockgate_ledger::{

@@ -16,8 +16,9 @@ pub const COMMIT_QUEUE: usize = 16 << 20;
 pub const GROUP_OPERATIONS: usize = 256;
 /// … and closes after this many bytes.
 pub const GROUP_BYTES: usize = 8 << 20;
-/// How often retention by age looks, when nothing is written.
-pub const TICK: Duration = Duration::from_secs(30);
+/// How often retention by age looks, and whether the store's files are still there is checked, when
+/// nothing is written.
+pub const TICK: Duration = Duration::from_secs(5);
 /// Blocks that retention removes in one transaction, at most: writers wait no longer than that.
 pub const RETENTION_STEP: usize = 64;
 /// Free pages the file keeps for what is written next; more than that is given back to the disk …

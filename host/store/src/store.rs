@@ -8,6 +8,7 @@ use lockgate_model::{Append, Block, Commit, Generation, Millis, Redrive, Seq};
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::committer::{Committer, LettersAction, Operation, QueuedAppend};
+use crate::directory::{DirectoryLock, Files};
 use crate::encoded::{EncodedBlock, EncodedCommit};
 use crate::error::ReadError;
 use crate::reads::Reads;
@@ -36,8 +37,12 @@ impl Store {
     ///
     /// Blocks while the file is checked: about a second for each GiB, up to one GiB.
     pub fn open(options: Options) -> Result<Store, OpenError> {
-        directory::prepare(&options.path)?;
-        let lock = directory::lock(&options.path, (options.clock)())?;
+        let lock = DirectoryLock::take(&options.path, (options.clock)())?;
+        Store::open_locked(options, lock)
+    }
+
+    /// The same for who holds the lock of the directory already, and maybe keeps a clone of it.
+    pub fn open_locked(options: Options, lock: DirectoryLock) -> Result<Store, OpenError> {
         let database = directory::database(&options.path);
         let connection = open::writer(&options.path, options.size_max)?;
         let writer = Writer::load(connection, &options).map_err(|error| match error {
@@ -61,6 +66,7 @@ impl Store {
         shared.publish_dead_bytes(writer.dead_bytes());
         let (sender, queue) = mpsc::channel();
         let committer = Committer {
+            files: Files::of(&options.path),
             writer,
             queue,
             shared: shared.clone(),

@@ -28,6 +28,8 @@ use crate::{Clock, LedgerError, Options, Retention, letters, open, progress, row
 pub enum Fault {
     Sqlite(rusqlite::Error),
     Damaged(String),
+    /// A file of the store was removed or replaced.
+    Gone(PathBuf),
 }
 
 impl From<rusqlite::Error> for Fault {
@@ -236,6 +238,16 @@ impl Writer {
                 LedgerError::Closed { cause, full }
             }
             Fault::Damaged(cause) => LedgerError::Closed { cause, full: false },
+            Fault::Gone(path) => LedgerError::Closed {
+                cause: format!(
+                    "`{}` was removed or replaced while the store was open, so nothing more is written. \
+                     Put the whole store back from a backup and start again; without one, move what is left \
+                     of `store.db`, `store.db-wal` and `store.db-shm` aside: a new store then reads the \
+                     events from Teleport again, from `start-time` on",
+                    path.display()
+                ),
+                full: false,
+            },
         }
     }
 
