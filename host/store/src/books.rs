@@ -4,14 +4,14 @@
 use std::collections::{BTreeMap, HashMap};
 
 use lockgate_ledger::LetterCounts;
-use lockgate_model::{Books, Day};
+use lockgate_model::{Books, Day, Seq};
 use rusqlite::{Connection, params};
 
-use crate::encoded::count_days;
+use crate::encoded::{batch_text, count_days};
 use crate::error::ReadError;
 use crate::redrives::{Kind, RedriveRow};
 use crate::rows::{self, Epoch};
-use crate::writer::retention::days_in;
+use crate::writer::retention::{days_in, retention_batch};
 use crate::{blocks, codec, letters, redrives};
 
 /// What was counted of each epoch up to a commit. Commits are only ever added, so counting goes on
@@ -26,16 +26,19 @@ struct Tally {
     sum: Books,
     days: BTreeMap<Day, Books>,
     letters: LetterCounts,
+    /// Of the dropped: removed by retention before the pipeline had finished them.
+    removed: u64,
 }
 
 impl Tally {
     fn update(&mut self, connection: &Connection, epoch: &Epoch) -> Result<(), ReadError> {
         // By id and not by the index on (epoch, sequence): what is new stands at the end.
-        let sql = "SELECT id, first_seq, end_seq, outcomes, days FROM commits NOT INDEXED WHERE epoch_id = ?1 AND id > ?2 ORDER BY id";
+        let sql = "SELECT id, first_seq, end_seq, outcomes, days, batch FROM commits NOT INDEXED WHERE epoch_id = ?1 AND id > ?2 ORDER BY id";
         let mut statement = connection.prepare_cached(sql)?;
         let mut rows = statement.query(params![epoch.id, self.last_commit])?;
         while let Some(row) = rows.next()? {
-            let range = row.get(1)?..row.get(2)?;
+            let (first, end): (Seq, Seq) = (row.get(1)?, row.get(2)?);
+            let range = first..end;
             let damaged = |what: &dyn std::fmt::Display| {
                 ReadError::Damaged(format!(
                     "the commit of `{}` for {range:?} of `{}`: {what}",
@@ -52,6 +55,11 @@ impl Tally {
                 .map_err(|error| damaged(&error))?;
             let (delivered, dropped, dead) = outcomes.count();
             self.sum += of(delivered, dropped, dead);
+            let batch = row.get_ref(5)?.as_str().map_err(rusqlite::Error::from)?;
+            // A pipeline's own batches have other ids, with slashes.
+            if dropped > 0 && batch == batch_text(&retention_batch(first), &[]) {
+                self.removed += dropped;
+            }
             for day in days {
                 *self.days.entry(day.day).or_default() += of(day.delivered, day.dropped, day.dead);
             }
@@ -136,6 +144,22 @@ pub fn books(
         ));
     }
     Ok(all)
+}
+
+/// Events that retention removed before the pipeline had finished them, in its current epoch over
+/// all streams. They are among the dropped.
+pub fn removed(
+    connection: &Connection,
+    tallies: &mut Tallies,
+    pipeline: &str,
+) -> Result<u64, ReadError> {
+    let mut removed = 0;
+    for epoch in rows::current_epochs_of(connection, pipeline)? {
+        let tally = tallies.0.entry(epoch.id).or_default();
+        tally.update(connection, &epoch)?;
+        removed += tally.removed;
+    }
+    Ok(removed)
 }
 
 /// What became of the pipeline's dead letters in its current epoch, over all streams.

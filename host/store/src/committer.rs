@@ -1,7 +1,7 @@
 //! One thread that writes. What is queued while it writes becomes the next transaction: under load
 //! many operations share one sync.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 
@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use crate::directory::{DirectoryLock, Files};
 use crate::encoded::EncodedCommit;
 use crate::store::Shared;
-use crate::writer::{AppendArgs, Appended, Fault, Writer};
+use crate::writer::{AppendArgs, Appended, Fault, Lane, Writer};
 use crate::{Committed, LedgerError, Registration, limits};
 
 /// Dropping a reply tells its waiter that the store has closed; why, stands in `Shared`.
@@ -118,6 +118,7 @@ impl Committer {
             files,
             parked: HashMap::new(),
             warned: HashMap::new(),
+            warned_unfinished: HashSet::new(),
             shared: shared.clone(),
         };
         let end = group.serve(&queue);
@@ -168,6 +169,8 @@ struct Group {
     parked: HashMap<Arc<str>, VecDeque<QueuedAppend>>,
     /// Streams whose full state has been reported.
     warned: HashMap<Arc<str>, bool>,
+    /// Whose unfinished events retention removes, where that has been reported.
+    warned_unfinished: HashSet<Lane>,
     shared: Arc<Shared>,
 }
 
@@ -287,6 +290,8 @@ impl Group {
                 reply,
             } => {
                 let result = self.writer.register(&generation, &streams, at)?;
+                self.warned_unfinished
+                    .retain(|(pipeline, _)| *pipeline != generation.pipeline);
                 answers.registrations.push(Answer {
                     reply,
                     value: result,
@@ -395,7 +400,29 @@ impl Group {
         answers.registrations.into_iter().for_each(Answer::give);
         answers.others.into_iter().for_each(Answer::give);
         self.report_full();
+        self.report_unfinished();
         Ok(())
+    }
+
+    /// Once for each pipeline and stream, when retention has removed all that was due, until the
+    /// pipeline runs again.
+    fn report_unfinished(&mut self) {
+        if self.writer.anything_due() {
+            return;
+        }
+        for (lane, removed) in std::mem::take(&mut self.writer.unfinished) {
+            let (pipeline, stream) = &lane;
+            if !self.warned_unfinished.contains(&lane) {
+                tracing::warn!(
+                    %pipeline, %stream, events = removed.events,
+                    "retention removed events that this pipeline had not finished, because no pipeline of this name is configured to \
+                     read the stream any more. They count as dropped, and `lockgate status` says how many there are. Others follow \
+                     unless such a pipeline is configured again; a larger `{}` in `retain` of `[store]` keeps them for longer",
+                    removed.key
+                );
+                self.warned_unfinished.insert(lane);
+            }
+        }
     }
 
     fn report_full(&mut self) {

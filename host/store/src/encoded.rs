@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use lockgate_ledger::check_commit;
 use lockgate_model::{
-    BlockParts, Commit, Day, DayTally, DeadLetter, Entries, Millis, Seq, StateWrite,
+    BlockParts, Commit, Day, DayTally, DeadLetter, Entries, Millis, RequestRecord, Seq, StateWrite,
 };
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -121,22 +121,11 @@ impl EncodedCommit {
     pub fn new(mut commit: Commit) -> Result<EncodedCommit, LedgerError> {
         commit.dead.sort_by_key(|letter| letter.seq);
         check_commit(&commit)?;
-        let requests: Vec<_> = commit
-            .batch
-            .requests
-            .iter()
-            .map(|request| {
-                json!({
-                    "status": request.status, "documents": request.documents, "bytes": request.bytes,
-                    "attempts": request.attempts, "excerpt": request.excerpt,
-                })
-            })
-            .collect();
         Ok(EncodedCommit {
             outcomes: codec::encode_outcomes(&commit.outcomes),
             reasons: json!(commit.reasons).to_string(),
             days: days_text(&commit.days),
-            batch: json!({ "id": commit.batch.id, "requests": requests }).to_string(),
+            batch: batch_text(&commit.batch.id, &commit.batch.requests),
             dead: commit.dead.iter().flat_map(letter_checksum).collect(),
             state: state_digest(&commit.state),
             commit,
@@ -163,6 +152,20 @@ impl EncodedCommit {
             .sum();
         self.outcomes.len() + self.batch.len() + seqs + letters + state + 300
     }
+}
+
+/// A batch as the database keeps it.
+pub fn batch_text(id: &str, requests: &[RequestRecord]) -> String {
+    let requests: Vec<_> = requests
+        .iter()
+        .map(|request| {
+            json!({
+                "status": request.status, "documents": request.documents, "bytes": request.bytes,
+                "attempts": request.attempts, "excerpt": request.excerpt,
+            })
+        })
+        .collect();
+    json!({ "id": id, "requests": requests }).to_string()
 }
 
 /// Outcomes by day as the database keeps them.

@@ -154,6 +154,12 @@ impl Reads {
         self.count(|connection, tallies| books::days(connection, tallies, pipeline))
     }
 
+    /// Of the dropped: events that retention removed before the pipeline had finished them. Goes on
+    /// from where the last call ended.
+    pub fn removed_unfinished(&self, pipeline: &str) -> Result<u64, LedgerError> {
+        self.count(|connection, tallies| books::removed(connection, tallies, pipeline))
+    }
+
     /// See [`DeadLetters::letter_counts`](crate::DeadLetters::letter_counts). Goes on from where
     /// the last call ended.
     pub fn letter_counts(&self, pipeline: &str) -> Result<LetterCounts, LedgerError> {

@@ -10,7 +10,7 @@ mod redrive;
 mod register;
 pub mod retention;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -58,13 +58,25 @@ pub struct Writer {
     streams: Vec<Stream>,
     by_name: HashMap<Arc<str>, usize>,
     epochs: Vec<Epoch>,
-    by_lane: HashMap<(Arc<str>, Arc<str>), usize>,
+    by_lane: HashMap<Lane, usize>,
     pipelines: HashMap<Arc<str>, Pipeline>,
     /// Configured pipelines that never ran: retention waits for them in every stream.
     holders: BTreeSet<String>,
     generations: HashMap<(Arc<str>, u32), Checksum>,
     /// Blocks that retention removed in this transaction.
     pub removed: Vec<(Arc<str>, Seq)>,
+    /// What retention removed since it was last reported, of pipelines that had not finished it.
+    pub unfinished: BTreeMap<Lane, Unfinished>,
+}
+
+/// Pipeline and stream.
+pub type Lane = (Arc<str>, Arc<str>);
+
+/// Events that a pipeline had not finished when retention removed them.
+pub struct Unfinished {
+    pub events: u64,
+    /// The key in `retain` whose limit they had reached.
+    pub key: &'static str,
 }
 
 struct Stream {
@@ -107,6 +119,7 @@ impl Writer {
             holders: BTreeSet::new(),
             generations: HashMap::new(),
             removed: Vec::new(),
+            unfinished: BTreeMap::new(),
         };
         for row in rows::streams(&writer.connection)? {
             writer.add_stream(row)?;

@@ -5,11 +5,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lockgate_model::{
-    BatchRecord, Commit, Day, DayTally, Entries, Outcome, OutcomeRun, Outcomes, SeqRange,
+    BatchRecord, Commit, Day, DayTally, Entries, Outcome, OutcomeRun, Outcomes, Seq, SeqRange,
 };
 use rusqlite::params;
 
-use super::{Fault, Writer};
+use super::{Fault, Unfinished, Writer};
 use crate::blocks::{self, Extent};
 use crate::encoded::{EncodedCommit, count_days};
 use crate::error::ReadError;
@@ -25,7 +25,7 @@ impl Writer {
         while self.streams[stream].row.bytes > 0
             && self.streams[stream].row.bytes.saturating_add(bytes) > limit
         {
-            if !self.evict(stream)? {
+            if !self.evict(stream, "bytes")? {
                 return Ok(false);
             }
         }
@@ -37,7 +37,9 @@ impl Writer {
         let now = (self.clock)();
         for stream in 0..self.streams.len() {
             let mut steps = 0;
-            while self.is_due(stream, now) && self.evict(stream)? {
+            while let Some(key) = self.due(stream, now)
+                && self.evict(stream, key)?
+            {
                 steps += 1;
                 if steps == limits::RETENTION_STEP {
                     return Ok(true);
@@ -50,7 +52,7 @@ impl Writer {
     pub fn anything_due(&self) -> bool {
         let now = (self.clock)();
         (0..self.streams.len())
-            .any(|stream| self.is_due(stream, now) && self.holders(stream).next().is_none())
+            .any(|stream| self.due(stream, now).is_some() && self.holders(stream).next().is_none())
     }
 
     /// Gives pages back to the disk, a few at a time. True where more are left.
@@ -92,22 +94,20 @@ impl Writer {
             .chain(self.holders.iter().map(String::as_str))
     }
 
-    fn is_due(&self, stream: usize, now: i64) -> bool {
+    /// The key in `retain` whose limit the oldest block has reached.
+    fn due(&self, stream: usize, now: i64) -> Option<&'static str> {
         let stream = &self.streams[stream];
-        let Some(block) = stream.front else {
-            return false;
-        };
+        let block = stream.front?;
         let old = stream.limit.age.is_some_and(|age| {
             now.saturating_sub(block.read_at) > age.as_millis().min(i64::MAX as u128) as i64
         });
-        old || stream
-            .limit
-            .bytes
-            .is_some_and(|limit| stream.row.bytes > limit)
+        let many = stream.limit.bytes;
+        let many = many.is_some_and(|limit| stream.row.bytes > limit);
+        old.then_some("age").or(many.then_some("bytes"))
     }
 
     /// Removes the oldest block, if every configured pipeline is done with it.
-    fn evict(&mut self, stream: usize) -> Result<bool, Fault> {
+    fn evict(&mut self, stream: usize, key: &'static str) -> Result<bool, Fault> {
         if self.holders(stream).next().is_some() {
             return Ok(false);
         }
@@ -120,7 +120,7 @@ impl Writer {
         };
         for index in 0..self.epochs.len() {
             if unfinished(&self.epochs[index]) {
-                self.drop_for(index, &block)?;
+                self.drop_for(index, &block, key)?;
             }
         }
         for (day, count) in self.days_in(stream, &block, &(block.first_seq..block.end()))? {
@@ -147,7 +147,7 @@ impl Writer {
 
     /// What a pipeline that is not configured any more never finished: its books must balance all
     /// the same.
-    fn drop_for(&mut self, index: usize, block: &Extent) -> Result<(), Fault> {
+    fn drop_for(&mut self, index: usize, block: &Extent, key: &'static str) -> Result<(), Fault> {
         let epoch = &self.epochs[index];
         let stream = epoch.stream;
         let waiting = epoch.row.progress.waiting(block.end());
@@ -182,14 +182,18 @@ impl Writer {
                     })
                     .collect(),
                 batch: BatchRecord {
-                    id: format!("retention-{}", range.start),
+                    id: retention_batch(range.start),
                     at: (self.clock)(),
                     requests: Vec::new(),
                 },
                 entries: Entries::Range(range),
                 ..Commit::default()
             };
+            let lane = (commit.pipeline.clone(), commit.stream.clone());
             self.apply(&EncodedCommit::new(commit)?)??;
+            let unfinished = Unfinished { events: 0, key };
+            let unfinished = self.unfinished.entry(lane).or_insert(unfinished);
+            unfinished.events += u64::from(len);
         }
         Ok(())
     }
@@ -204,6 +208,11 @@ impl Writer {
         let row = &self.streams[stream].row;
         days_in(&self.connection, row, block, range).map_err(Fault::from)
     }
+}
+
+/// The id of the batch that records what retention removed of a block, from this sequence on.
+pub fn retention_batch(first: Seq) -> String {
+    format!("retention-{first}")
 }
 
 /// The events of a part of a block by day. Blocks of one day, which most are, tell it without their

@@ -247,6 +247,7 @@ async fn old_blocks_go_once_they_are_finished_and_never_before() {
     );
     now.store(DAY + 9_000_000, Ordering::SeqCst);
     assert_eq!(oldest().await, 11);
+    assert_eq!(store.removed_unfinished("siem"), Ok(0));
 
     // A pipeline that is configured no longer is not waited for; its books balance.
     store.keep_only(&[]).await.unwrap();
@@ -261,6 +262,7 @@ async fn old_blocks_go_once_they_are_finished_and_never_before() {
             waiting: 0
         }
     );
+    assert_eq!(store.removed_unfinished("siem"), Ok(8));
     assert!(
         store
             .days("siem")
