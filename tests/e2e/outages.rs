@@ -9,6 +9,7 @@ use lockgate_tests::{
 };
 use serde_json::Value;
 
+use crate::components::component;
 use crate::receiver::LocalReceiver;
 
 /// The pipeline `main` with the built-in sink. `keys` are of the pipeline, `sink` is of the sink.
@@ -287,6 +288,25 @@ fn a_condition_names_the_endpoint_that_fails_and_ends_when_it_recovers() {
     });
     until_ready(&host, &config);
     host.line_with_all(&["no longer held", "subject=session-url"]);
+    host.stop().exits_with(0);
+}
+
+#[test]
+fn what_a_sink_says_is_shown_in_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "100"]);
+    let receiver = LocalReceiver::start(dir.path());
+    let pipelines = format!(
+        "[plugins.strict]\nsource = \"file:{}\"\n\n[pipelines.main.sink]\nplugin = \"strict\"\n\
+         with = {{ mode = \"array\", classify = \"hold\" }}\n{}\n",
+        component("hostile_sink").display(),
+        receiver.endpoint("events")
+    );
+    let config = configuration(dir.path(), &auth, &pipelines);
+    let host = started(&config);
+    let message = "sink (strict) says: the index is missing";
+    until_held(&host, &config, "endpoint", "url", message);
+    host.line_with_all(&["held: sink (strict) says: the index is missing"]);
     host.stop().exits_with(0);
 }
 

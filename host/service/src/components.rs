@@ -63,10 +63,25 @@ pub(crate) async fn classify(
     sent: Sent,
     response: Arc<Response>,
 ) -> Result<Delivery, CallError> {
+    let label = sink.sink.label().to_owned();
     let ran = queue.run(move || sink.sink.classify(&info, &sent, &response).result);
     match ran.await {
-        Ok(ran) => ran.result,
+        Ok(ran) => ran.result.map(|delivery| quoted(&label, delivery)),
         Err(error) => Err(CallError::Host(error.to_string())),
+    }
+}
+
+/// Why nothing can be sent, as a condition and the log show it: in the sink's words, not in the
+/// host's.
+fn quoted(label: &str, delivery: Delivery) -> Delivery {
+    let quote = |message: String| format!("{label} says: {message}");
+    match delivery {
+        Delivery::Hold(message) => Delivery::Hold(quote(message)),
+        Delivery::Retry { message, after } => Delivery::Retry {
+            message: quote(message),
+            after,
+        },
+        other => other,
     }
 }
 
