@@ -5,6 +5,8 @@ use expect_test::expect_file;
 use lockgate_tests::{lockgate, root};
 use serde_json::Value;
 
+use crate::components::component;
+
 const EVENTS: &str = concat!(
     r#"{"code":"T1000I","ei":0,"event":"user.login","time":"2026-01-05T08:00:00Z","uid":"u-1","user":"alice"}"#,
     "\n",
@@ -64,6 +66,35 @@ fn a_filter_prints_what_it_keeps() {
             .collect::<Vec<_>>(),
         ["u-1"]
     );
+}
+
+#[test]
+fn what_a_plugin_drops_and_counts_is_said_and_that_it_has_state() {
+    let measure = component("hostile_filter");
+    let output = run(
+        &[measure.to_str().unwrap(), "--with", r#"{"mode":"measure"}"#],
+        EVENTS,
+    );
+    assert_eq!(lines(&output).len(), 2);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    for line in ["metric seen: 2", "metric bytes: 2 observations, sum "] {
+        assert!(stderr.contains(line), "no `{line}`:\n{stderr}");
+    }
+
+    let output = run(
+        &["builtin:filter", "--with", r#"{"skip":["user.login"]}"#],
+        EVENTS,
+    );
+    assert_eq!(lines(&output).len(), 1);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("1 event dropped, on line 1: "), "{stderr}");
+    assert!(!stderr.contains("state"), "{stderr}");
+
+    let counter = component("counter");
+    let output = run(&[counter.to_str().unwrap()], EVENTS);
+    assert_eq!(lines(&output).len(), 2);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(stderr.contains("`state` in `[plugins.NAME]`"), "{stderr}");
 }
 
 #[test]

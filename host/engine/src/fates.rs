@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use lockgate_model::{
@@ -92,6 +93,14 @@ impl Fates {
         open
     }
 
+    /// Why an entry is dropped. `None` where it is not, or a document of it is not.
+    pub fn drop_reason(&self, entry: EntryIndex) -> Option<Cow<'_, str>> {
+        let entry = &self.entries[entry.get()];
+        let reason = entry.dropped?;
+        let is_dropped = entry.open == 0 && !entry.delivered && entry.dead.is_none();
+        is_dropped.then(|| self.reasons.text(reason))
+    }
+
     /// Why an entry is a dead letter: (cause, reason).
     pub fn death(&self, entry: EntryIndex) -> Option<(&str, &str)> {
         let death = self.entries[entry.get()].dead.as_deref()?;
@@ -166,13 +175,11 @@ impl Fates {
     }
 
     fn finished(&self, documents: &Documents, entries: Entries, taken: &[EntryIndex]) -> Finished {
-        let texts = self.reasons.texts();
         let mut reasons = Vec::new();
         let mut known = BTreeMap::new();
         let mut reason = |index: ReasonIndex| {
             *known.entry(index).or_insert_with(|| {
-                let text = texts.get(usize::from(index)).cloned();
-                reasons.push(text.unwrap_or_default());
+                reasons.push(self.reasons.text(index).into_owned());
                 (reasons.len() - 1) as ReasonIndex
             })
         };

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::ReasonIndex;
@@ -34,12 +35,12 @@ impl Reasons {
         index
     }
 
-    pub fn texts(&self) -> Vec<String> {
-        let mut texts = self.texts.clone();
-        if self.others > 0 {
-            texts.push(format!("other reasons ({})", self.others));
+    /// The text of an index.
+    pub fn text(&self, index: ReasonIndex) -> Cow<'_, str> {
+        match self.texts.get(usize::from(index)) {
+            Some(text) => text.into(),
+            None => format!("other reasons ({})", self.others).into(),
         }
-        texts
     }
 }
 
@@ -59,10 +60,8 @@ mod tests {
             let index = reasons.index(&format!("reason {}", nth % 100));
             assert_eq!(usize::from(index), (nth % 100).min(REASONS_MAX));
         }
-        let texts = reasons.texts();
-        assert_eq!(texts.len(), REASONS_MAX + 1);
-        assert_eq!(texts[63], "reason 63");
-        assert_eq!(texts[64], "other reasons (36)");
+        assert_eq!(reasons.text(63), "reason 63");
+        assert_eq!(reasons.text(64), "other reasons (36)");
     }
 
     #[test]
@@ -70,8 +69,7 @@ mod tests {
         let mut reasons = Reasons::default();
         reasons.index(&"é".repeat(150));
         reasons.index(&format!("a{}", "é".repeat(150)));
-        let texts = reasons.texts();
-        assert_eq!(texts[0], "é".repeat(100));
-        assert_eq!(texts[1].len(), 199);
+        assert_eq!(reasons.text(0), "é".repeat(100));
+        assert_eq!(reasons.text(1).len(), 199);
     }
 }

@@ -3,11 +3,13 @@
 mod batch;
 mod flush;
 
+use std::collections::BTreeMap;
 use std::io::BufRead;
 use std::path::Path;
 
 use lockgate_coverage::Coverage;
 use lockgate_lookup::{Databases, Grant, Lookups};
+use lockgate_runtime::metrics::{Metric, Snapshot};
 use lockgate_runtime::{
     Code, Component, ConfigureError, Engine, EngineOptions, Kind, Limits, Sink, Stage, StageOptions,
 };
@@ -34,6 +36,15 @@ pub(crate) fn run(command: &PluginRun) -> Result<(), Failure> {
     let mut lines = std::io::stdin().lock();
     let mut batch = Batch::new(command, lookups);
     let mut problems = Problems::default();
+    let mut drops = Drops::default();
+    if let Configured::Stage(stage) = &plugin
+        && stage.uses_state()
+    {
+        print::problem(
+            "The plugin keeps state until this command ends. A pipeline grants it none without \
+             `state` in `[plugins.NAME]`.",
+        );
+    }
     let mut coverage = coverage_for(command, &plugin)?;
     let mut number = 0;
     let mut line = Vec::new();
@@ -53,10 +64,17 @@ pub(crate) fn run(command: &PluginRun) -> Result<(), Failure> {
             Err(error) => problems.add(format!("line {number} is not UTF-8: {error}")),
         }
         if batch.len() >= command.batch as usize {
-            flush(&plugin, &mut batch, &mut problems, coverage.as_mut())?;
+            let coverage = coverage.as_mut();
+            flush(&plugin, &mut batch, &mut problems, &mut drops, coverage)?;
         }
     }
-    flush(&plugin, &mut batch, &mut problems, coverage.as_mut())?;
+    let last = coverage.as_mut();
+    flush(&plugin, &mut batch, &mut problems, &mut drops, last)?;
+    drops.print();
+    print_metrics(match &plugin {
+        Configured::Stage(stage) => stage.metrics(),
+        Configured::Sink(sink) => sink.metrics(),
+    });
     if let Some(coverage) = coverage {
         report(command, coverage, &problems)?;
     }
@@ -77,6 +95,43 @@ impl Problems {
     fn add(&mut self, text: String) {
         self.count += 1;
         print::problem(&text);
+    }
+}
+
+/// Events that the plugin dropped, by reason: how many, and the line of the first.
+#[derive(Default)]
+struct Drops(BTreeMap<String, (u64, u64)>);
+
+impl Drops {
+    fn add(&mut self, reason: &str, line: u64) {
+        match self.0.get_mut(reason) {
+            Some((count, _)) => *count += 1,
+            None => {
+                self.0.insert(reason.to_owned(), (1, line));
+            }
+        }
+    }
+
+    fn print(&self) {
+        for (reason, (count, line)) in &self.0 {
+            print::problem(&match count {
+                1 => format!("1 event dropped, on line {line}: {reason}"),
+                _ => format!("{count} events dropped, the first on line {line}: {reason}"),
+            });
+        }
+    }
+}
+
+/// What the plugin counted and observed.
+fn print_metrics(metrics: Snapshot) {
+    for (name, metric) in metrics {
+        print::problem(&match metric {
+            Metric::Counter(count) => format!("metric {name}: {count}"),
+            Metric::Histogram(histogram) => format!(
+                "metric {name}: {} observations, sum {}",
+                histogram.count, histogram.sum
+            ),
+        });
     }
 }
 

@@ -14,7 +14,7 @@ use lockgate_service::{BoundSink, BoundStage};
 use serde_json::{Value, json};
 
 use super::batch::Batch;
-use super::{Configured, Problems};
+use super::{Configured, Drops, Problems};
 use crate::failure::Failure;
 use crate::{print, setup};
 use lockgate_coverage::Coverage;
@@ -30,6 +30,7 @@ pub(super) fn flush(
     plugin: &Configured,
     batch: &mut Batch<'_>,
     problems: &mut Problems,
+    drops: &mut Drops,
     coverage: Option<&mut Coverage>,
 ) -> Result<(), Failure> {
     if batch.len() == 0 {
@@ -66,6 +67,8 @@ pub(super) fn flush(
             for entry in (0..documents.entries()).map(EntryIndex::new) {
                 if let Some((_, reason)) = fates.death(entry) {
                     problems.add(format!("line {}: {reason}", lines[entry.get()]));
+                } else if let Some(reason) = fates.drop_reason(entry) {
+                    drops.add(&reason, lines[entry.get()]);
                 }
             }
             let open = fates.open(documents);
@@ -82,6 +85,11 @@ pub(super) fn flush(
             // Without stages, the run cannot stop.
             run.step::<BoundStage>(&[]);
             let passed = run.into_output();
+            for entry in (0..passed.documents.entries()).map(EntryIndex::new) {
+                if let Some(reason) = passed.fates.drop_reason(entry) {
+                    drops.add(&reason, lines[entry.get()]);
+                }
+            }
             let open = passed.fates.open(&passed.documents);
             let documents = Arc::new(passed.documents);
             let bound = BoundSink {
