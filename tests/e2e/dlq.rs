@@ -416,6 +416,62 @@ fn a_running_host_removes_old_letters_and_says_how_many() {
     );
 }
 
+/// `gone` was registered, finished nothing, and is not configured any more.
+#[test]
+fn events_that_retention_removes_unfinished_are_logged_and_shown() {
+    let fixture = Fixture::new();
+    fixture.runtime.block_on(async {
+        let store = open(&fixture.store());
+        let generation = Generation {
+            pipeline: "gone".into(),
+            description: "{}".to_owned(),
+        };
+        let streams = [AUDIT.to_owned()];
+        store.register(generation, &streams, DAY).await.unwrap();
+        store.close().await.unwrap();
+    });
+    let auth = Auth::start(fixture.dir.path(), &["--events", "10"]);
+    let sink = "plugin = \"builtin:fluentd\"\nurl = \"http://127.0.0.1:1/\"";
+    let pipelines = format!("[pipelines.siem.sink]\n{sink}\n");
+    let config = configuration(fixture.dir.path(), &auth, &pipelines);
+    let host = start(&config, &[]);
+    let line = host.line_with("retention removed events that this pipeline had not finished");
+    for part in [
+        "pipeline=gone",
+        "stream=teleport/audit",
+        "events=10",
+        "`age` in `retain`",
+    ] {
+        assert!(line.contains(part), "no {part}: {line}");
+    }
+    let ended = host.stop().exits_with(0);
+    assert_eq!(
+        ended.stderr.matches("retention removed events").count(),
+        1,
+        "{}",
+        ended.stderr
+    );
+    // Balanced.
+    assert_eq!(fixture.books("gone").dropped, 10);
+    let figures = status(&config)["pipelines"]["gone"].clone();
+    assert_eq!(figures["removed_unfinished"], 10, "{figures}");
+    let shown = Running::start(
+        "status",
+        lockgate().args(["status", "--store"]).arg(fixture.store()),
+    );
+    let shown = shown.ended().exits_with(0).stdout;
+    let line =
+        "  10 of the dropped were removed by retention before this pipeline had finished them\n";
+    assert!(shown.contains(line), "{shown}");
+    let line =
+        "of the waiting are in streams that this pipeline is not configured to read any more";
+    assert_eq!(
+        shown.contains(line),
+        fixture.books("gone").waiting > 0,
+        "{shown}"
+    );
+}
+
 #[test]
 fn a_release_needs_a_running_host() {
     let fixture = Fixture::new();

@@ -66,7 +66,7 @@ fn metrics_of_a_plugin_are_scraped_over_http() {
 }
 
 /// The answer as it comes, with its head.
-fn get(address: &str, path: &str) -> String {
+pub fn get(address: &str, path: &str) -> String {
     let mut stream = TcpStream::connect(address).expect("it listens");
     write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("it is sent");
     let mut answer = String::new();

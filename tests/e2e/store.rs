@@ -1,8 +1,13 @@
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use lockgate_tests::{
-    Auth, Receiver, Running, lockgate, quickstart, start, start_and_finish, started,
+    Auth, Receiver, Running, lockgate, quickstart, start, start_and_finish, started, status, until,
 };
+use serde_json::{Value, json};
+
+use crate::metrics::get;
 
 #[test]
 fn a_second_start_on_the_same_store_is_refused_and_names_the_holder() {
@@ -64,6 +69,138 @@ fn a_damaged_store_is_refused_and_left_as_it_is() {
     assert_eq!(receiver.stop().distinct, 3000);
 }
 
+#[test]
+fn a_removed_lock_lets_no_second_host_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "100"]);
+    let receiver = Receiver::start(dir.path(), &[]);
+    let config = quickstart(dir.path(), &auth, &receiver, "");
+    let first = started(&config);
+    fs::remove_file(dir.path().join("store/lock")).unwrap();
+    let second = start(&config, &[]).ended().exits_with(1);
+    assert!(
+        second.stderr.contains("is in use by another process"),
+        "{}",
+        second.stderr
+    );
+    first.stop().exits_with(0);
+}
+
+#[test]
+fn a_host_whose_store_is_removed_ends_and_says_which_file_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "100"]);
+    let receiver = Receiver::start(dir.path(), &[]);
+    let config = quickstart(dir.path(), &auth, &receiver, "");
+    let host = started(&config);
+    let file = dir.path().join("store/store.db");
+    fs::remove_file(&file).unwrap();
+    let ended = host.ended().exits_with(1);
+    let gone = format!("`{}` was removed or replaced", file.display());
+    let error = ended
+        .stderr
+        .lines()
+        .find(|line| line.starts_with("error: "));
+    assert!(
+        error.is_some_and(|error| error.contains(&gone) && error.contains("from a backup")),
+        "{}",
+        ended.stderr
+    );
+}
+
+#[test]
+fn a_killed_host_is_not_shown_as_running() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "100"]);
+    let receiver = Receiver::start(dir.path(), &[]);
+    let config = quickstart(dir.path(), &auth, &receiver, "");
+    let host = started(&config);
+    let shown = || format!("{}\n{}", status(&config), host.stderr());
+    // It has written its status, too.
+    let file = dir.path().join("store/status.json");
+    until("it runs", shown, || {
+        status(&config)["running"] == true && file.exists()
+    });
+    host.kill();
+    assert!(file.exists(), "nobody has tidied up");
+    let status = status(&config);
+    assert_eq!(
+        (&status["running"], &status["host"]),
+        (&json!(false), &Value::Null)
+    );
+}
+
+#[test]
+fn a_host_that_waits_for_its_store_can_be_asked_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "100"]);
+    let receiver = Receiver::start(dir.path(), &[]);
+    let config = quickstart(dir.path(), &auth, &receiver, "");
+    let text = fs::read_to_string(&config).unwrap();
+    let text = text.replace("listen = \"\"", "listen = \"127.0.0.1:0\"");
+    fs::write(&config, text).unwrap();
+    // Too little for any store.
+    let host = start_with_a_full_disk(&config, 300);
+    let line = host.line_with("the admin listener answers");
+    let address = line.split_once("address=").unwrap().1.trim();
+    let mut seen = Value::Null;
+    until(
+        "it waits",
+        || host.stderr(),
+        || {
+            seen = status(&config);
+            seen["host"]["store"]["next_attempt"].is_i64()
+        },
+    );
+    assert_eq!(seen["running"], true);
+    let store = &seen["host"]["store"];
+    let (since, next) = (store["since"].as_i64(), store["next_attempt"].as_i64());
+    assert!(since.is_some() && since < next, "{store}");
+    assert!(
+        store["message"]
+            .as_str()
+            .unwrap()
+            .contains("the disk is too full"),
+        "{store}"
+    );
+    let shown = Running::start(
+        "status",
+        lockgate().args(["status", "--config"]).arg(&config),
+    );
+    let shown = shown.ended().exits_with(0).stdout;
+    assert!(
+        shown.starts_with("running: process ")
+            && shown.contains("\nwaiting for the store: the disk is too full"),
+        "{shown}"
+    );
+    let live = get(address, "/livez");
+    assert!(live.starts_with("HTTP/1.1 200"), "{live}");
+    let ready = get(address, "/readyz");
+    assert!(
+        ready.starts_with("HTTP/1.1 503")
+            && ready.contains(r#""kind":"store""#)
+            && ready.contains("the disk is too full")
+            && ready.contains("next_attempt"),
+        "{ready}"
+    );
+    // Nobody else gets the store meanwhile.
+    let second = start(&config, &[]).ended().exits_with(1);
+    assert!(second.stderr.contains("is in use by"), "{}", second.stderr);
+    host.stop().exits_with(0);
+}
+
+/// A limit on the size of files, in 512 bytes, stands in for a full disk.
+fn start_with_a_full_disk(config: &Path, blocks: u32) -> Running {
+    let limited = format!("ulimit -f {blocks}; exec \"$0\" \"$@\"");
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", &limited])
+        .arg(lockgate().get_program())
+        .args(["start", "--config"])
+        .arg(config);
+    Running::start("start with a full disk", &mut shell)
+}
+
 /// A limit on the size of files stands in for a full disk: writes fail below SQLite.
 #[test]
 fn a_full_disk_makes_the_host_wait_and_loses_no_committed_event() {
@@ -73,7 +210,7 @@ fn a_full_disk_makes_the_host_wait_and_loses_no_committed_event() {
         let receiver = Receiver::start(dir.path(), &[]);
         let config = quickstart(dir.path(), &auth, &receiver, "");
         let limited = format!("ulimit -f {blocks}; exec \"$0\" \"$@\"");
-        let mut shell = std::process::Command::new("sh");
+        let mut shell = Command::new("sh");
         shell
             .args(["-c", &limited])
             .arg(lockgate().get_program())

@@ -27,6 +27,8 @@ pub const SOCKET: &str = "control.sock";
 pub enum Request {
     /// Answered with `Done` by every host.
     Ping,
+    /// How the host is.
+    Status,
     /// Send dead letters back to their pipeline. `seqs`: ascending, of one stream.
     Retry {
         pipeline: String,
@@ -53,6 +55,10 @@ pub enum Response {
     /// Nothing was changed.
     Refused {
         message: String,
+    },
+    /// What the service reports of itself.
+    Status {
+        status: serde_json::Value,
     },
 }
 

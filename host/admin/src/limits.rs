@@ -2,13 +2,16 @@
 
 use std::time::Duration;
 
-/// Bytes of one request on the control socket, and of its answer.
+/// Bytes of one request on the control socket …
 pub const MESSAGE_BYTES: usize = 1 << 20;
+/// … and of its answer.
+pub const ANSWER_BYTES: usize = 16 << 20;
 /// Connections that the control socket serves at the same time. Others wait to be accepted.
 pub const CONTROL_CONNECTIONS: usize = 16;
 /// A client of the control socket has so long to send its request, and again to take the answer.
 pub const CONTROL_IO: Duration = Duration::from_secs(10);
-/// How long a client waits for the answer. A command waits for the store, so this is generous.
+/// How long a client waits for the answer. A command waits for the store, so this is generous; the
+/// status does not, and is awaited for as long as `CONTROL_IO`.
 pub const CONTROL_ANSWER: Duration = Duration::from_secs(120);
 
 /// Connections that the HTTP listener serves at the same time.

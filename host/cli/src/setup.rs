@@ -7,9 +7,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use lockgate_config::{Config, Issue, ProcessEnvironment, Report};
 use lockgate_model::{FeedKind, Millis};
 use lockgate_observe::Masks;
-use lockgate_observe::metrics::Registry;
 use lockgate_runtime::{ChildCompiler, CompileLimits, Compiler};
-use lockgate_service::{Board, PipelineBuilder, Plan, Reader, Unbuilt};
+use lockgate_service::{PipelineBuilder, Plan, Reader, Unbuilt};
 use lockgate_store::{Options, Retention, Store};
 
 use crate::failure::Failure;
@@ -73,7 +72,6 @@ pub(crate) fn plan(
     config: &Config,
     masks: &Masks,
     store: &Store,
-    metrics: &Registry,
     exit_on_last_event: bool,
 ) -> Result<Plan, Failure> {
     let mut report = config.report();
@@ -96,11 +94,6 @@ pub(crate) fn plan(
         report: config.report(),
         show: Box::new(show),
         exit_on_last_event,
-        board: Board::new(now()),
-        metrics: metrics.clone(),
-        status_file: status_file(&config.store.path),
-        directory: config.store.path.clone(),
-        admin: config.admin.listen,
     })
 }
 
@@ -166,11 +159,6 @@ pub(crate) fn store_options(config: &Config) -> Options {
         streams,
         ..Options::new(&config.store.path)
     }
-}
-
-/// The file to which a running host writes its status.
-pub(crate) fn status_file(store: &Path) -> PathBuf {
-    store.join("status.json")
 }
 
 /// The only clock of the commands.

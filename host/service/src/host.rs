@@ -1,7 +1,5 @@
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
-use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lockgate_config::{Pipeline as Configured, Report};
@@ -11,6 +9,7 @@ use lockgate_engine::{
 };
 use lockgate_ledger::{Ledger, LedgerError, Registration};
 use lockgate_lookup::{Databases, Lookups};
+use lockgate_model::Millis;
 use lockgate_observe::metrics::Registry;
 use lockgate_store::Store;
 use thiserror::Error;
@@ -18,22 +17,18 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
 use crate::build::{BuiltPipeline, PipelineBuilder, in_session_order};
-use crate::clock::{now, seed};
+use crate::clock::seed;
 use crate::driver::{Driver, Request};
 use crate::expiry;
 use crate::generation::{Current, keep_current};
 use crate::metrics;
-use crate::operator;
 use crate::reader::{self, Reader};
 use crate::starting::build_all;
-use crate::status::{Board, HostStatus};
+use crate::status::Board;
 use crate::stop::{Stop, Stopper};
 
 /// After a stop was asked for, batches in flight get this long to finish.
 const GRACE: Duration = Duration::from_secs(10);
-
-/// How often the status file is written.
-const STATUS_EVERY: Duration = Duration::from_secs(1);
 
 /// What [`Host::run`] needs beside the store.
 pub struct Plan {
@@ -46,15 +41,6 @@ pub struct Plan {
     pub show: Box<dyn Fn(&Report) + Send>,
     /// End once the sources are caught up and everything is final.
     pub exit_on_last_event: bool,
-    pub board: Board,
-    /// For `/metrics`. The same one each time that the store is opened again.
-    pub metrics: Registry,
-    /// Where the status is kept for `lockgate status`.
-    pub status_file: PathBuf,
-    /// The store's directory: the control socket is there.
-    pub directory: PathBuf,
-    /// Address of the admin listener.
-    pub admin: Option<SocketAddr>,
 }
 
 /// Why a host ended by itself.
@@ -74,19 +60,48 @@ pub enum HostError {
     NoPipeline,
 }
 
-/// Pipelines that run, as the operator's commands reach them. Clones are one host.
-#[derive(Clone, Default)]
+/// What an operator can reach, over every time that the store is opened. Clones are one host.
+#[derive(Clone)]
 pub struct Host {
-    pipelines: Arc<std::sync::Mutex<HashMap<String, mpsc::UnboundedSender<Request>>>>,
+    pub(crate) board: Board,
+    pub(crate) metrics: Registry,
+    running: Arc<Mutex<Running>>,
+}
+
+/// `None` and empty while the store is closed.
+#[derive(Default)]
+struct Running {
+    store: Option<Store>,
+    pipelines: HashMap<String, mpsc::UnboundedSender<Request>>,
 }
 
 impl Host {
+    pub fn new(started_at: Millis) -> Host {
+        Host {
+            board: Board::new(started_at),
+            metrics: Registry::default(),
+            running: Arc::default(),
+        }
+    }
+
+    pub fn board(&self) -> &Board {
+        &self.board
+    }
+
+    /// The store, while it is open.
+    pub(crate) fn store(&self) -> Option<Store> {
+        self.running().store.clone()
+    }
+
+    fn running(&self) -> MutexGuard<'_, Running> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Lets the brake of a pipeline go for everything read until now. False where no such pipeline
     /// runs.
-    pub fn release(&self, pipeline: &str) -> bool {
-        let pipelines = self.pipelines.lock();
-        let pipelines = pipelines.unwrap_or_else(std::sync::PoisonError::into_inner);
-        let sender = pipelines.get(pipeline);
+    pub(crate) fn release(&self, pipeline: &str) -> bool {
+        let running = self.running();
+        let sender = running.pipelines.get(pipeline);
         sender.is_some_and(|sender| sender.send(Request::Release).is_ok())
     }
 
@@ -98,21 +113,11 @@ impl Host {
     pub async fn run(&self, plan: Plan, store: &Store, mut stop: Stop) -> Result<(), HostError> {
         // An inner stop ends the tasks also where the host ends by itself.
         let (stopper, inner) = Stopper::new();
-        let (board, status_file) = (plan.board.clone(), plan.status_file.clone());
-        let metrics = plan.metrics.clone();
+        self.running().store = Some(store.clone());
+        let names = plan.pipelines.iter().map(|pipeline| pipeline.name.as_str());
+        self.board.store_opened(names);
         // They end with this function, however it returns.
         let mut beside = JoinSet::new();
-        beside.spawn(write_status(board.clone(), status_file.clone()));
-        operator::listen(
-            self,
-            store,
-            &board,
-            &metrics,
-            &plan.directory,
-            plan.admin,
-            &mut beside,
-        )
-        .await;
         let mut tasks: JoinSet<Result<(), HostError>> = JoinSet::new();
         let running = self.run_all(plan, store, inner, &mut tasks, &mut beside);
         let result = tokio::select! {
@@ -137,7 +142,7 @@ impl Host {
         let _ = tokio::time::timeout(Duration::from_secs(2), all_ended(&mut tasks)).await;
         tasks.abort_all();
         beside.shutdown().await;
-        let _ = tokio::fs::remove_file(&status_file).await;
+        *self.running() = Running::default();
         result
     }
 
@@ -156,10 +161,9 @@ impl Host {
             pipelines,
             report,
             show,
-            board,
-            metrics,
-            ..
+            exit_on_last_event,
         } = plan;
+        let board = self.board.clone();
         let configured: Vec<String> = pipelines
             .iter()
             .map(|pipeline| pipeline.name.clone())
@@ -188,7 +192,7 @@ impl Host {
                 reader,
                 store.clone(),
                 board.clone(),
-                plan.exit_on_last_event,
+                exit_on_last_event,
                 caught_up,
                 stop.clone(),
             ));
@@ -204,8 +208,8 @@ impl Host {
                 pipeline = ready.recv() => match pipeline {
                     Some(Some(pipeline)) => {
                         started += 1;
-                        metrics::attach(&metrics, &pipeline);
-                        let driver = self.start(pipeline, store, &lookups, &board).await?;
+                        metrics::attach(&self.metrics, &pipeline);
+                        let driver = self.start(pipeline, store, &lookups).await?;
                         let ended = ended_of(&driver, &ended);
                         let stop = stop.clone();
                         tasks.spawn(async move { Ok(driver.run(ended, stop).await?) });
@@ -233,7 +237,6 @@ impl Host {
         pipeline: BuiltPipeline,
         store: &Store,
         lookups: &watch::Receiver<Lookups>,
-        board: &Board,
     ) -> Result<Driver<Store>, LedgerError> {
         let name: Arc<str> = pipeline.name().into();
         let inputs = &pipeline.config.from;
@@ -250,15 +253,12 @@ impl Host {
         )
         .await?;
         let settings = settings(&pipeline, &registration);
-        board.pipeline(&name, |status| {
+        self.board.pipeline(&name, |status| {
             status.state = "running".into();
             status.conditions.clear();
         });
         let (sender, requests) = mpsc::unbounded_channel();
-        let pipelines = self.pipelines.lock();
-        let mut pipelines = pipelines.unwrap_or_else(std::sync::PoisonError::into_inner);
-        pipelines.insert(name.to_string(), sender);
-        drop(pipelines);
+        self.running().pipelines.insert(name.to_string(), sender);
         Ok(Driver {
             engine: Pipeline::new(settings, Uptime::ZERO),
             pipeline: name,
@@ -278,7 +278,7 @@ impl Host {
             queue: pipeline.queue,
             memory: pipeline.memory,
             current: Arc::new(tokio::sync::Mutex::new(current)),
-            board: board.clone(),
+            board: self.board.clone(),
             requests,
         })
     }
@@ -411,24 +411,4 @@ impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
     }
-}
-
-/// Best effort: who looks at the status sees how old it is.
-async fn write_status(board: Board, file: PathBuf) {
-    let new = file.with_extension("new");
-    let mut ticks = tokio::time::interval(STATUS_EVERY);
-    loop {
-        ticks.tick().await;
-        let Ok(text) = serde_json::to_vec(&board.snapshot(now())) else {
-            continue;
-        };
-        if tokio::fs::write(&new, text).await.is_ok() {
-            let _ = tokio::fs::rename(&new, &file).await;
-        }
-    }
-}
-
-/// What the host that has this store reports; `None` where none runs.
-pub fn read_status(file: &std::path::Path) -> Option<HostStatus> {
-    serde_json::from_slice(&std::fs::read(file).ok()?).ok()
 }

@@ -20,8 +20,11 @@ mod status;
 mod stop;
 
 pub use build::{BuiltPipeline, PipelineBuilder, Unbuilt};
-pub use host::{Host, HostError, Plan, read_status};
+pub use host::{Host, HostError, Plan};
+pub use operator::{Listeners, running_status};
 pub use plugins::{BoundSink, BoundStage};
 pub use reader::Reader;
-pub use status::{Board, ConditionStatus, HostStatus, PipelineStatus, Problem, SourceStatus};
+pub use status::{
+    Board, ConditionStatus, HostStatus, PipelineStatus, Problem, SourceStatus, StoreStatus,
+};
 pub use stop::{Stop, Stopper};

@@ -47,7 +47,7 @@ fn plugin_metrics(snapshot: Snapshot) -> PluginMetrics {
 /// The body of `/metrics`. Blocks: the figures are counted from the store. They hold for a
 /// pipeline's current pass over its streams. Where the store cannot be read, what is known without
 /// it is shown.
-pub(crate) fn render(registry: &Registry, store: &Store, status: &HostStatus) -> String {
+pub(crate) fn render(registry: &Registry, store: Option<&Store>, status: &HostStatus) -> String {
     let mut exposition = Exposition::default();
     registry.expose(&mut exposition);
     for (name, pipeline) in &status.pipelines {
@@ -57,6 +57,7 @@ pub(crate) fn render(registry: &Registry, store: &Store, status: &HostStatus) ->
             &[("pipeline", name)],
             Value::Gauge(f64::from(u8::from(pipeline.ready))),
         );
+        let Some(store) = store else { continue };
         match figures(&mut exposition, store, name) {
             // It has not run on this store yet.
             Ok(()) | Err(LedgerError::Unknown(_)) => {}

@@ -1,76 +1,126 @@
 //! What operators ask of a running host: on the control socket, and over HTTP on loopback.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use lockgate_admin::control::{Control, Request, Response, Socket};
+use lockgate_admin::control::{self, CallError, Control, Request, Response, Socket};
 use lockgate_admin::http::{Answers, Listener, Readiness, Reason};
 use lockgate_ledger::{DeadLetters, LedgerError};
-use lockgate_observe::metrics::Registry;
+use lockgate_model::Millis;
 use lockgate_store::Store;
 use tokio::task::JoinSet;
 
 use crate::clock::now;
 use crate::host::Host;
-use crate::status::{Board, ConditionStatus};
+use crate::status::{Board, ConditionStatus, HostStatus};
 
-/// Opens both where they can be opened. Neither keeps events from being delivered.
-pub(crate) async fn listen(
-    host: &Host,
-    store: &Store,
-    board: &Board,
-    metrics: &Registry,
-    directory: &Path,
-    address: Option<SocketAddr>,
-    tasks: &mut JoinSet<()>,
-) {
-    match Socket::bind(directory) {
-        Ok(socket) => {
-            let control = Operator {
-                host: host.clone(),
-                store: store.clone(),
-            };
-            tasks.spawn(socket.serve(Arc::new(control)));
+/// How often the status file is written.
+const STATUS_EVERY: Duration = Duration::from_secs(1);
+
+/// A file older than this is of a host that ended, where there is no socket to ask.
+const STALE: Millis = 10_000;
+
+/// What answers operators, also while the store is closed.
+pub struct Listeners {
+    tasks: JoinSet<()>,
+    status_file: PathBuf,
+}
+
+impl Host {
+    /// Opens the control socket in the store's directory and the admin listener, where they can be
+    /// opened: neither keeps events from being delivered. The caller holds the store's lock.
+    pub async fn listen(&self, directory: &Path, admin: Option<SocketAddr>) -> Listeners {
+        let mut tasks = JoinSet::new();
+        let socket = Socket::bind(directory);
+        self.board.control_socket(socket.is_ok());
+        match socket {
+            Ok(socket) => {
+                let control = Operator { host: self.clone() };
+                tasks.spawn(socket.serve(Arc::new(control)));
+            }
+            Err(error) => tracing::warn!(
+                "the control socket cannot be opened, so `lockgate dlq` cannot change anything \
+                 beside this host: {error}"
+            ),
         }
-        Err(error) => tracing::warn!(
-            "the control socket cannot be opened, so `lockgate dlq` cannot change anything beside \
-             this host: {error}"
-        ),
+        if let Some(address) = admin {
+            match Listener::bind(address).await {
+                Ok(listener) => {
+                    tracing::info!(address = %listener.address(), "the admin listener answers");
+                    let answers = Health { host: self.clone() };
+                    tasks.spawn(listener.serve(answers));
+                }
+                Err(error) => tracing::warn!(
+                    "the admin listener cannot use {address}, the host runs without it: {error}; \
+                     choose another port with `listen` in `[admin]`"
+                ),
+            }
+        }
+        let status_file = status_file(directory);
+        tasks.spawn(write_status(self.board.clone(), status_file.clone()));
+        Listeners { tasks, status_file }
     }
-    let Some(address) = address else { return };
-    match Listener::bind(address).await {
-        Ok(listener) => {
-            tracing::info!(address = %listener.address(), "the admin listener answers");
-            let answers = Health {
-                store: store.clone(),
-                board: board.clone(),
-                metrics: metrics.clone(),
-            };
-            tasks.spawn(listener.serve(answers));
+}
+
+impl Listeners {
+    pub async fn close(mut self) {
+        self.tasks.shutdown().await;
+        let _ = tokio::fs::remove_file(&self.status_file).await;
+    }
+}
+
+fn status_file(directory: &Path) -> PathBuf {
+    directory.join("status.json")
+}
+
+/// Best effort: who looks at the status sees how old it is.
+async fn write_status(board: Board, file: PathBuf) {
+    let new = file.with_extension("new");
+    let mut ticks = tokio::time::interval(STATUS_EVERY);
+    loop {
+        ticks.tick().await;
+        let Ok(text) = serde_json::to_vec(&board.snapshot(now())) else {
+            continue;
+        };
+        if tokio::fs::write(&new, text).await.is_ok() {
+            let _ = tokio::fs::rename(&new, &file).await;
         }
-        Err(error) => tracing::warn!(
-            "the admin listener cannot use {address}, the host runs without it: {error}; choose \
-             another port with `listen` in `[admin]`"
-        ),
+    }
+}
+
+/// What the host that runs on the store in `directory` reports; `None` where none runs. Blocks.
+pub fn running_status(directory: &Path, now: Millis) -> Option<HostStatus> {
+    let file = || -> Option<HostStatus> {
+        let text = std::fs::read(status_file(directory)).ok()?;
+        serde_json::from_slice(&text).ok()
+    };
+    let is_fresh = |host: &HostStatus| now - host.updated_at < STALE;
+    match control::call(directory, &Request::Status) {
+        Ok(Some(Response::Status { status })) => serde_json::from_value(status).ok(),
+        // It has the socket open and does not answer, so it is there.
+        Err(CallError::Lost { .. }) => file(),
+        // Nobody listens there, although the host would.
+        Ok(None) if file().is_some_and(|host| host.control_socket) => None,
+        // It runs without a socket, or this user may not connect, or it is of an older release.
+        _ => file().filter(is_fresh),
     }
 }
 
 struct Health {
-    store: Store,
-    board: Board,
-    metrics: Registry,
+    host: Host,
 }
 
 impl Answers for Health {
     fn readiness(&self) -> Readiness {
-        readiness(&self.board)
+        readiness(&self.host.board)
     }
 
     async fn metrics(&self) -> String {
-        let (metrics, store) = (self.metrics.clone(), self.store.clone());
-        let status = self.board.snapshot(now());
-        let render = move || crate::metrics::render(&metrics, &store, &status);
+        let host = self.host.clone();
+        let status = host.board.snapshot(now());
+        let render = move || crate::metrics::render(&host.metrics, host.store().as_ref(), &status);
         match tokio::task::spawn_blocking(render).await {
             Ok(text) => text,
             Err(error) => match error.try_into_panic() {
@@ -84,19 +134,40 @@ impl Answers for Health {
 
 struct Operator {
     host: Host,
-    store: Store,
+}
+
+impl Operator {
+    fn store(&self) -> Result<Store, LedgerError> {
+        self.host.store().ok_or_else(|| {
+            let closed = self.host.board.snapshot(now()).store;
+            LedgerError::Closed {
+                cause: closed
+                    .map_or_else(|| "it is not open yet".to_owned(), |store| store.message),
+                full: false,
+            }
+        })
+    }
 }
 
 impl Control for Operator {
     async fn handle(&self, request: Request) -> Response {
         match request {
             Request::Ping => done("The host is running."),
+            Request::Status => match serde_json::to_value(self.host.board.snapshot(now())) {
+                Ok(status) => Response::Status { status },
+                Err(error) => Response::Refused {
+                    message: format!("The status cannot be told: {error}."),
+                },
+            },
             Request::Retry {
                 pipeline,
                 stream,
                 seqs,
             } => {
-                let retried = self.store.retry(&pipeline, &stream, &seqs, now()).await;
+                let retried = match self.store() {
+                    Ok(store) => store.retry(&pipeline, &stream, &seqs, now()).await,
+                    Err(closed) => Err(closed),
+                };
                 answer(retried, "Sent back to the pipeline.")
             }
             Request::Drop {
@@ -104,10 +175,10 @@ impl Control for Operator {
                 stream,
                 seqs,
             } => {
-                let dropped = self
-                    .store
-                    .drop_letters(&pipeline, &stream, &seqs, now())
-                    .await;
+                let dropped = match self.store() {
+                    Ok(store) => store.drop_letters(&pipeline, &stream, &seqs, now()).await,
+                    Err(closed) => Err(closed),
+                };
                 answer(dropped, "Dropped.")
             }
             Request::Release { pipeline } if self.host.release(&pipeline) => done(&format!(
@@ -140,6 +211,16 @@ fn readiness(board: &Board) -> Readiness {
     let at = now();
     let status = board.snapshot(at);
     let mut reasons = Vec::new();
+    if let Some(store) = &status.store {
+        reasons.push(Reason {
+            kind: "store".to_owned(),
+            subject: "store".to_owned(),
+            message: store.message.clone(),
+            since: store.since,
+            next_attempt: store.next_attempt,
+            ..Reason::default()
+        });
+    }
     for (name, pipeline) in &status.pipelines {
         if !matches!(&*pipeline.state, "running" | "finished") && pipeline.conditions.is_empty() {
             reasons.push(Reason {
@@ -189,10 +270,28 @@ fn public(condition: &ConditionStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::status::StoreStatus;
+
+    #[test]
+    fn a_host_is_not_ready_before_its_store_is_open_and_its_pipelines_run() {
+        let board = Board::new(0);
+        let kinds = |board: &Board| -> Vec<String> {
+            let reasons = readiness(board).reasons.into_iter();
+            reasons.map(|reason| reason.kind).collect()
+        };
+        assert_eq!(kinds(&board), ["store"]);
+        board.store_opened(["siem"].into_iter());
+        assert_eq!(kinds(&board), ["start"]);
+        board.pipeline("siem", |pipeline| pipeline.state = "running".to_owned());
+        assert!(readiness(&board).ready);
+        board.store_closed(StoreStatus::default());
+        assert_eq!(kinds(&board), ["store", "start"]);
+    }
 
     #[test]
     fn readiness_quotes_neither_a_receiver_nor_a_component() {
         let board = Board::new(0);
+        board.store_opened(std::iter::empty());
         let condition = |kind: &str, message: &str| ConditionStatus {
             kind: kind.to_owned(),
             subject: "url".to_owned(),

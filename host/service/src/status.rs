@@ -4,8 +4,8 @@ use std::sync::{Arc, Mutex};
 use lockgate_model::Millis;
 use serde::{Deserialize, Serialize};
 
-/// What a running host reports of itself; `lockgate status` reads it from a file in the store's
-/// directory.
+/// What a running host reports of itself, on the control socket; where that cannot be opened,
+/// `lockgate status` reads it from a file in the store's directory.
 ///
 /// The figures are not in it: those are counted from the store, also when no host runs.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -15,15 +15,30 @@ pub struct HostStatus {
     /// Milliseconds since the epoch.
     pub started_at: Millis,
     pub updated_at: Millis,
+    /// It answers on the control socket.
+    #[serde(default)]
+    pub control_socket: bool,
+    /// Why the store is closed; absent while it is open.
+    #[serde(default)]
+    pub store: Option<StoreStatus>,
     pub sources: BTreeMap<String, SourceStatus>,
     pub pipelines: BTreeMap<String, PipelineStatus>,
+}
+
+/// A store that is closed until the host opens it again.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StoreStatus {
+    pub message: String,
+    pub since: Millis,
+    /// `None`: it is being opened.
+    pub next_attempt: Option<Millis>,
 }
 
 /// A source's reader.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SourceStatus {
     /// `connecting`, `reading by polling`, `caught up, reading by bulk export`, `finished`,
-    /// `waiting for credentials`.
+    /// `waiting for credentials`, `waiting for the store`.
     pub state: String,
     pub last_error: Option<Problem>,
 }
@@ -31,7 +46,7 @@ pub struct SourceStatus {
 /// A pipeline.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PipelineStatus {
-    /// `starting`, `compiling`, `running`, `failed`, `finished`.
+    /// `starting`, `compiling`, `running`, `failed`, `finished`, `waiting for the store`.
     pub state: String,
     /// It runs, and nothing keeps it from delivering, or not for long.
     pub ready: bool,
@@ -78,6 +93,11 @@ impl Board {
             version: env!("CARGO_PKG_VERSION").into(),
             started_at,
             updated_at: started_at,
+            store: Some(StoreStatus {
+                message: "it is being opened".to_owned(),
+                since: started_at,
+                next_attempt: None,
+            }),
             ..HostStatus::default()
         };
         Board {
@@ -100,6 +120,36 @@ impl Board {
             pipeline.next_retry_at = attempts.min();
         }
         status.clone()
+    }
+
+    /// The store has closed, and with it everything else.
+    pub fn store_closed(&self, store: StoreStatus) {
+        let mut status = self.lock();
+        status.store = Some(store);
+        let state = || "waiting for the store".to_owned();
+        for source in status.sources.values_mut() {
+            source.state = state();
+        }
+        for pipeline in status.pipelines.values_mut() {
+            *pipeline = PipelineStatus {
+                state: state(),
+                ..PipelineStatus::default()
+            };
+        }
+    }
+
+    /// The store is open, and these pipelines are about to start.
+    pub(crate) fn store_opened<'p>(&self, pipelines: impl Iterator<Item = &'p str>) {
+        let mut status = self.lock();
+        status.store = None;
+        for name in pipelines {
+            let pipeline = status.pipelines.entry(name.to_owned()).or_default();
+            pipeline.state = "starting".to_owned();
+        }
+    }
+
+    pub(crate) fn control_socket(&self, is_bound: bool) {
+        self.lock().control_socket = is_bound;
     }
 
     pub fn source(&self, name: &str, change: impl FnOnce(&mut SourceStatus)) {

@@ -52,7 +52,11 @@ pub fn call(directory: &Path, request: &Request) -> Result<Option<Response>, Cal
 
 fn exchange(mut stream: UnixStream, request: &Request) -> io::Result<Vec<u8>> {
     stream.set_write_timeout(Some(limits::CONTROL_IO))?;
-    stream.set_read_timeout(Some(limits::CONTROL_ANSWER))?;
+    let answer = match request {
+        Request::Ping | Request::Status => limits::CONTROL_IO,
+        _ => limits::CONTROL_ANSWER,
+    };
+    stream.set_read_timeout(Some(answer))?;
     let mut text = serde_json::to_vec(request)?;
     text.push(b'\n');
     match stream.write_all(&text) {
@@ -61,7 +65,7 @@ fn exchange(mut stream: UnixStream, request: &Request) -> io::Result<Vec<u8>> {
         written => written?,
     }
     let mut line = Vec::new();
-    let mut limited = BufReader::new(stream).take(limits::MESSAGE_BYTES as u64);
+    let mut limited = BufReader::new(stream).take(limits::ANSWER_BYTES as u64);
     limited.read_until(b'\n', &mut line)?;
     if line.is_empty() {
         return Err(io::Error::new(

@@ -3,7 +3,6 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use lockgate_model::Books;
-use lockgate_observe::metrics::Registry;
 use lockgate_observe::{Masks, process};
 use lockgate_service::{Board, Host, Stopper};
 use lockgate_store::{Ledger, Store};
@@ -127,13 +126,14 @@ async fn demo(command: &Demo, dir: &Path, masks: &Masks) -> Result<(), Failure> 
     let config = setup::load(&file, masks)?;
 
     let store = Store::open(setup::store_options(&config)).map_err(Failure::failed)?;
-    let plan = setup::plan(&file, &config, masks, &store, &Registry::default(), true)?;
+    let plan = setup::plan(&file, &config, masks, &store, true)?;
     let (begun, cpu_before) = (Instant::now(), process::cpu_micros().unwrap_or(0));
     let (_stopper, stop) = Stopper::new();
-    let host = Host::default();
+    let host = Host::new(setup::now());
+    let listeners = host.listen(&config.store.path, config.admin.listen).await;
     let progress = (!command.json).then(|| {
         tokio::spawn(show_progress(
-            plan.board.clone(),
+            host.board().clone(),
             store.clone(),
             command.events,
         ))
@@ -154,6 +154,7 @@ async fn demo(command: &Demo, dir: &Path, masks: &Masks) -> Result<(), Failure> 
         progress.abort();
         let _ = progress.await;
     }
+    listeners.close().await;
     ran.map_err(Failure::failed)?;
 
     let mut books = Books::default();

@@ -1,9 +1,10 @@
 use std::time::Duration;
 
+use lockgate_config::Config;
+use lockgate_model::Millis;
 use lockgate_observe::Masks;
-use lockgate_observe::metrics::Registry;
-use lockgate_service::{Host, HostError, Stopper};
-use lockgate_store::{Ledger, Store};
+use lockgate_service::{Host, HostError, Listeners, Stop, Stopper, StoreStatus};
+use lockgate_store::{DirectoryLock, Ledger, Store};
 
 use crate::args::Start;
 use crate::failure::Failure;
@@ -17,6 +18,9 @@ const FULL_WAIT: [Duration; 4] = [
     Duration::from_secs(15),
     Duration::from_secs(30),
 ];
+
+/// A host that ran for so long before the disk was full again had recovered.
+const RECOVERED: Millis = 60_000;
 
 pub(crate) fn run(command: &Start, masks: &Masks) -> Result<(), Failure> {
     let config = setup::load(&command.config, masks)?;
@@ -48,46 +52,119 @@ pub(crate) fn run(command: &Start, masks: &Masks) -> Result<(), Failure> {
 /// survives.
 async fn run_host(
     command: &Start,
-    config: &lockgate_config::Config,
+    config: &Config,
     masks: &Masks,
-    mut stop: lockgate_service::Stop,
+    stop: Stop,
 ) -> Result<(), Failure> {
-    let mut waits = FULL_WAIT
-        .iter()
-        .copied()
-        .chain(std::iter::repeat(FULL_WAIT[FULL_WAIT.len() - 1]));
-    // Over every time that the store is opened: counters go on.
-    let metrics = Registry::default();
-    loop {
-        let ended = match Store::open(setup::store_options(config)) {
-            Ok(store) => {
-                let exit = command.exit_on_last_event;
-                let plan = setup::plan(&command.config, config, masks, &store, &metrics, exit)?;
-                let pipelines = plan.pipelines.len();
-                tracing::info!(version = env!("CARGO_PKG_VERSION"), pipelines, "started");
-                let result = Host::default().run(plan, &store, stop.clone()).await;
-                let closed = store.close().await;
-                match result {
-                    Ok(()) => return closed.map_err(Failure::failed),
-                    Err(HostError::Ledger(error)) if error.is_full() => error.to_string(),
-                    Err(HostError::NoPipeline) => {
-                        return Err(Failure::usage("No pipeline could start."));
-                    }
-                    Err(error) => return Err(Failure::failed(error)),
-                }
+    let attempts = Attempts {
+        command,
+        config,
+        masks,
+        host: Host::new(setup::now()),
+    };
+    // Both from the first time that the directory can be locked until the end: also while the store
+    // is closed.
+    let mut lock = None;
+    let mut listeners = None;
+    let ended = attempts.run(stop, &mut lock, &mut listeners).await;
+    if let Some(listeners) = listeners {
+        listeners.close().await;
+    }
+    ended
+}
+
+struct Attempts<'a> {
+    command: &'a Start,
+    config: &'a Config,
+    masks: &'a Masks,
+    host: Host,
+}
+
+impl Attempts<'_> {
+    async fn run(
+        &self,
+        mut stop: Stop,
+        lock: &mut Option<DirectoryLock>,
+        listeners: &mut Option<Listeners>,
+    ) -> Result<(), Failure> {
+        let mut outage: Option<Outage> = None;
+        loop {
+            let began = setup::now();
+            let Some(message) = self.attempt(&stop, lock, listeners).await? else {
+                return Ok(());
+            };
+            let now = setup::now();
+            let before = outage.filter(|_| now - began < RECOVERED);
+            let Outage { since, attempts } = before.unwrap_or(Outage {
+                since: now,
+                attempts: 0,
+            });
+            let wait = FULL_WAIT[attempts.min(FULL_WAIT.len() - 1)];
+            outage = Some(Outage {
+                since,
+                attempts: attempts + 1,
+            });
+            tracing::error!(
+                retry_in_s = wait.as_secs(),
+                "the disk is too full for the store: {message}. Free some disk space; nothing is lost, \
+                 because Teleport keeps the events that have not been read"
+            );
+            self.host.board().store_closed(StoreStatus {
+                message: format!("the disk is too full for the store: {message}"),
+                since,
+                next_attempt: Some(now + wait.as_millis() as Millis),
+            });
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                () = stop.draining() => return Ok(()),
             }
-            Err(error) if error.is_full() => error.to_string(),
-            Err(error) => return Err(Failure::failed(error)),
-        };
-        let wait = waits.next().unwrap_or_default();
-        tracing::error!(
-            retry_in_s = wait.as_secs(),
-            "the disk is too full for the store: {ended}. Free some disk space; nothing is lost, \
-             because Teleport keeps the events that have not been read"
-        );
-        tokio::select! {
-            () = tokio::time::sleep(wait) => {}
-            () = stop.draining() => return Ok(()),
         }
     }
+
+    /// Runs the host until it ends. What keeps the store from being open, where the disk is full.
+    async fn attempt(
+        &self,
+        stop: &Stop,
+        lock: &mut Option<DirectoryLock>,
+        listeners: &mut Option<Listeners>,
+    ) -> Result<Option<String>, Failure> {
+        let options = setup::store_options(self.config);
+        let directory = &self.config.store.path;
+        let lock = match lock {
+            Some(lock) => lock,
+            None => match DirectoryLock::take(directory, setup::now()) {
+                Ok(taken) => lock.insert(taken),
+                Err(error) if error.is_full() => return Ok(Some(error.to_string())),
+                Err(error) => return Err(Failure::failed(error)),
+            },
+        };
+        if listeners.is_none() {
+            let admin = self.config.admin.listen;
+            *listeners = Some(self.host.listen(directory, admin).await);
+        }
+        let store = match Store::open_locked(options, lock.clone()) {
+            Ok(store) => store,
+            Err(error) if error.is_full() => return Ok(Some(error.to_string())),
+            Err(error) => return Err(Failure::failed(error)),
+        };
+        let exit = self.command.exit_on_last_event;
+        let plan = setup::plan(&self.command.config, self.config, self.masks, &store, exit)?;
+        let pipelines = plan.pipelines.len();
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), pipelines, "started");
+        let result = self.host.run(plan, &store, stop.clone()).await;
+        let closed = store.close().await;
+        match result {
+            Ok(()) => closed.map(|()| None).map_err(Failure::failed),
+            Err(HostError::Ledger(error)) if error.is_full() => Ok(Some(error.to_string())),
+            Err(HostError::NoPipeline) => Err(Failure::usage("No pipeline could start.")),
+            Err(error) => Err(Failure::failed(error)),
+        }
+    }
+}
+
+/// A time in which the disk is full.
+#[derive(Clone, Copy)]
+struct Outage {
+    since: Millis,
+    attempts: usize,
 }

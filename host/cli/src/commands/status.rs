@@ -1,16 +1,19 @@
 use std::collections::BTreeMap;
 
 use lockgate_model::{Books, Millis};
-use lockgate_service::{HostStatus, PipelineStatus as RunningPipeline};
-use lockgate_store::{Inspector, PipelineStatus};
+use lockgate_service::{ConditionStatus, HostStatus, PipelineStatus as RunningPipeline};
+use lockgate_store::{Inspector, OpenError, PipelineStatus};
 use serde::Serialize;
 
 use crate::args::Status;
 use crate::failure::Failure;
 use crate::{print, setup};
 
-/// A host that has not written its status for so long is not running, whatever its file says.
-const STALE: Millis = 10_000;
+/// A host that has not reported for so long is said to be late.
+const LATE: Millis = 10_000;
+
+/// The longest wait between attempts that nobody asked for.
+const OWN_WAIT: Millis = 30_000;
 
 #[derive(Serialize)]
 struct Report {
@@ -28,6 +31,11 @@ struct Row {
     waiting: u64,
     /// Of the dead: removed because of their age.
     expired: u64,
+    /// Of the dropped: removed by retention before the pipeline had finished them.
+    removed_unfinished: u64,
+    /// Of the waiting: in streams that the pipeline is not configured to read any more. Retention
+    /// removes them.
+    abandoned: u64,
     /// Seconds since the oldest waiting event was read; absent where none waits.
     lag_seconds: Option<f64>,
     balanced: bool,
@@ -45,10 +53,35 @@ pub(crate) fn run(command: &Status) -> Result<(), Failure> {
         Some(directory) => directory.clone(),
         None => setup::store_path(&command.config)?,
     };
-    let inspector = Inspector::open(&directory).map_err(Failure::failed)?;
     let now = setup::now();
-    let host = lockgate_service::read_status(&setup::status_file(&directory))
-        .filter(|host| now - host.updated_at < STALE);
+    let host = lockgate_service::running_status(&directory, now);
+    let pipelines = match Inspector::open(&directory) {
+        Ok(inspector) => rows(&inspector, host.as_ref(), now)?,
+        // The host is about to make it, or says why it cannot open it either.
+        Err(OpenError::Missing { .. }) if host.is_some() => BTreeMap::new(),
+        Err(_) if host.as_ref().is_some_and(|host| host.store.is_some()) => BTreeMap::new(),
+        Err(error) => return Err(Failure::failed(error)),
+    };
+    let report = Report {
+        running: host.is_some(),
+        host,
+        pipelines,
+    };
+    if command.json {
+        return print::data(&format!(
+            "{}\n",
+            serde_json::to_string(&report).map_err(Failure::failed)?
+        ));
+    }
+    print::data(&table(&report, now))
+}
+
+/// The figures of each pipeline, counted from the store.
+fn rows(
+    inspector: &Inspector,
+    host: Option<&HostStatus>,
+    now: Millis,
+) -> Result<BTreeMap<String, Row>, Failure> {
     let mut pipelines = BTreeMap::new();
     for PipelineStatus {
         name,
@@ -59,8 +92,13 @@ pub(crate) fn run(command: &Status) -> Result<(), Failure> {
     } in inspector.pipelines().map_err(Failure::failed)?
     {
         let mut books = Books::default();
-        for (_, stream) in inspector.books(&name).map_err(Failure::failed)? {
-            books += stream;
+        let mut abandoned = 0;
+        for (stream, figures) in inspector.books(&name).map_err(Failure::failed)? {
+            books += figures;
+            let mut known = streams.iter();
+            if known.any(|(progress, is_read)| progress.stream == stream && !is_read) {
+                abandoned += figures.waiting;
+            }
         }
         let letters = inspector.letter_counts(&name).map_err(Failure::failed)?;
         let mut oldest: Option<Millis> = None;
@@ -80,12 +118,15 @@ pub(crate) fn run(command: &Status) -> Result<(), Failure> {
             dead: books.dead,
             waiting: books.waiting,
             expired: letters.expired,
+            removed_unfinished: inspector
+                .removed_unfinished(&name)
+                .map_err(Failure::failed)?,
+            abandoned,
             lag_seconds: oldest.map(|since| (now - since).max(0) as f64 / 1000.0),
             balanced: books.balance(),
             generation,
             description: serde_json::from_str(&description).map_err(Failure::failed)?,
             state: host
-                .as_ref()
                 .and_then(|host| host.pipelines.get(&name).cloned())
                 .map(|mut state| {
                     state.next_retry_at = state.next_retry_at.filter(|&at| at > now);
@@ -94,28 +135,19 @@ pub(crate) fn run(command: &Status) -> Result<(), Failure> {
         };
         pipelines.insert(name, row);
     }
-    let report = Report {
-        running: host.is_some(),
-        host,
-        pipelines,
-    };
-    if command.json {
-        return print::data(&format!(
-            "{}\n",
-            serde_json::to_string(&report).map_err(Failure::failed)?
-        ));
-    }
-    print::data(&table(&report, now))
+    Ok(pipelines)
 }
 
 fn table(report: &Report, now: Millis) -> String {
     let mut text = match &report.host {
-        Some(host) => format!(
-            "running: process {}, version {}, for {}\n",
-            host.pid,
-            host.version,
-            span(now - host.started_at)
-        ),
+        Some(host) => {
+            format!(
+                "running: process {}, version {}, for {}\n",
+                host.pid,
+                host.version,
+                span(now - host.started_at)
+            ) + &health(host, now)
+        }
         None => "not running; the figures are those of the store\n".to_owned(),
     };
     for (name, source) in report.host.iter().flat_map(|host| &host.sources) {
@@ -157,7 +189,22 @@ fn table(report: &Report, now: Millis) -> String {
                 row.expired
             );
         }
+        if row.removed_unfinished > 0 {
+            text += &format!(
+                "  {} of the dropped were removed by retention before this pipeline had finished them\n",
+                row.removed_unfinished
+            );
+        }
+        if row.abandoned > 0 {
+            text += &format!(
+                "  {} of the waiting are in streams that this pipeline is not configured to read any more: retention removes them\n",
+                row.abandoned
+            );
+        }
         let Some(state) = &row.state else { continue };
+        if !matches!(&*state.state, "running" | "finished") {
+            text += &format!("  {}\n", state.state);
+        }
         text += &conditions(state, now);
     }
     // A pipeline that has never started is not in the store yet.
@@ -172,12 +219,30 @@ fn table(report: &Report, now: Millis) -> String {
     text
 }
 
+/// What concerns the host as a whole.
+fn health(host: &HostStatus, now: Millis) -> String {
+    let mut text = String::new();
+    if now - host.updated_at >= LATE {
+        let silent = span(now - host.updated_at);
+        text += &format!("it does not answer, and has not reported for {silent}\n");
+    }
+    if let Some(store) = &host.store {
+        text += &format!(
+            "waiting for the store: {} (for {}",
+            store.message,
+            span(now - store.since)
+        );
+        if let Some(at) = store.next_attempt.filter(|&at| at > now) {
+            text += &format!(", next attempt in {}", span(at - now));
+        }
+        text += ")\n";
+    }
+    text
+}
+
 /// What keeps a pipeline from delivering, a line each.
 fn conditions(state: &RunningPipeline, now: Millis) -> String {
     let mut text = String::new();
-    if !matches!(&*state.state, "running" | "finished") {
-        text += &format!("  {}\n", state.state);
-    }
     if !state.ready && !state.conditions.is_empty() {
         text += "  not ready: needs your attention, or the receiver's\n";
     }
@@ -191,10 +256,22 @@ fn conditions(state: &RunningPipeline, now: Millis) -> String {
         );
         if let Some(at) = condition.next_attempt.filter(|&at| at > now) {
             text += &format!(", next attempt in {}", span(at - now));
+            text += asked_by(condition, at - now);
         }
         text += ")\n";
     }
     text
+}
+
+/// Who asked for a wait that is longer than the host's own.
+fn asked_by(condition: &ConditionStatus, wait: Millis) -> &'static str {
+    match &*condition.kind {
+        _ if wait <= OWN_WAIT => "",
+        "endpoint" if condition.message.starts_with("sink (") => ", as the sink asked",
+        "endpoint" => ", as the receiver asked with `Retry-After`",
+        "plugin" => ", as the component asked",
+        _ => "",
+    }
 }
 
 /// `830ms`, `12s`, `3m 5s`, `2h 10m`, `4d 3h`.
@@ -211,7 +288,36 @@ fn span(millis: Millis) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::span;
+    use lockgate_service::ConditionStatus;
+
+    use super::{asked_by, span};
+
+    #[test]
+    fn a_long_wait_is_said_to_be_asked_for() {
+        let asked = |kind: &str, message: &str, wait| {
+            let (kind, message) = (kind.to_owned(), message.to_owned());
+            let condition = ConditionStatus {
+                kind,
+                message,
+                ..ConditionStatus::default()
+            };
+            asked_by(&condition, wait)
+        };
+        let answer = "the receiver answered 429";
+        assert_eq!(asked("endpoint", answer, 30_000), "");
+        assert_eq!(
+            asked("endpoint", answer, 3_000_000),
+            ", as the receiver asked with `Retry-After`"
+        );
+        assert_eq!(
+            asked("endpoint", "sink (builtin:x) says: later", 3_000_000),
+            ", as the sink asked"
+        );
+        assert_eq!(
+            asked("plugin", "it asked for a retry: later", 3_000_000),
+            ", as the component asked"
+        );
+    }
 
     #[test]
     fn spans_have_two_units_at_most() {

@@ -114,6 +114,9 @@ pub(crate) fn call(directory: &Path, request: &Request) -> Result<Option<String>
         Ok(None) => Ok(None),
         Ok(Some(Response::Done { message })) => Ok(Some(message)),
         Ok(Some(Response::Refused { message })) => Err(Failure::failed(message)),
+        Ok(Some(Response::Status { .. })) => {
+            Err(Failure::failed("The host answered another request."))
+        }
         Err(CallError::Connect { source, .. })
             if source.kind() == io::ErrorKind::InvalidFilename =>
         {
