@@ -214,10 +214,19 @@ fn a_release_disengages_the_brake_of_a_running_host() {
         unknown.stderr.contains("No pipeline `other`"),
         "{unknown:?}"
     );
-    fixture.dlq(&["release", "main"]).ended().exits_with(0);
+    let released = fixture.dlq(&["release", "main"]).ended().exits_with(0);
+    assert!(
+        released.stdout.contains("of `main` may be dead-lettered"),
+        "{released:?}"
+    );
     fixture.reaches(&host, "nothing waits", |books, conditions| {
         books.waiting == 0 && !is_braked(conditions)
     });
+    let again = fixture.dlq(&["release", "main"]).ended().exits_with(0);
+    assert_eq!(
+        again.stdout,
+        "The brake holds nothing of `main`; nothing was changed.\n"
+    );
     host.line_with_all(&["no longer held", "kind=brake"]);
     host.stop().exits_with(0);
     let books = fixture.books();

@@ -150,6 +150,26 @@ impl Pipeline {
         self.conditions.are_ready(now)
     }
 
+    /// Documents, and events that are none yet, that [`Input::Release`] would let go.
+    pub fn waiting_for_release(&self, now: Uptime) -> usize {
+        let by_brake = self.holds.by_brake().map(|work| match work {
+            WorkId::Batch(id) => self.batches.get(&id).map_or(0, |batch| batch.events.len()),
+            WorkId::Encoding(id) => self.encodings.get(&id).map_or(0, |one| one.documents.len()),
+            WorkId::Request(id) => {
+                let request = self.requests.get(id);
+                request.map_or(0, |request| request.outgoing.documents.len())
+            }
+        });
+        let for_evidence = self
+            .requests
+            .iter()
+            .filter(|(_, request)| request.wait().is_some_and(|wait| wait.for_evidence))
+            .map(|(_, request)| request.outgoing.documents.len());
+        let endpoints = (0..self.endpoints.len()).map(EndpointIndex::new);
+        let undecided = endpoints.filter(|&index| self.is_undecided(now, index));
+        by_brake.sum::<usize>() + for_evidence.sum::<usize>() + undecided.count()
+    }
+
     /// Batches that are worked on.
     pub fn batches_in_flight(&self) -> usize {
         self.batches.len()

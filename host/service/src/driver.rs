@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use lockgate_egress::{EndpointClient, RateLimiter, SendError};
 use lockgate_engine::{
-    Action, ConditionChange, Documents, EndpointIndex, Input, OutgoingRequest, Pipeline,
-    SendFailure, StreamIndex, Uptime,
+    Action, ConditionChange, ConditionKind, Documents, EndpointIndex, Input, OutgoingRequest,
+    Pipeline, SendFailure, StreamIndex, Uptime,
 };
 use lockgate_ledger::{Ledger, LedgerError};
 use lockgate_lookup::Lookups;
@@ -54,10 +54,11 @@ pub(crate) struct Driver<L> {
 }
 
 /// What an operator asks of a running pipeline.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) enum Request {
-    /// Let the brake go.
-    Release,
+    /// Let the brake go, where anything waits for that. Answered with how many documents do; `None`:
+    /// nothing.
+    Release(oneshot::Sender<Option<usize>>),
 }
 
 /// The parts of a driver that its tasks share.
@@ -151,7 +152,15 @@ impl<L: Ledger> Driver<L> {
                     None => continue,
                 },
                 Some(notice) = noticed.recv() => notice,
-                Some(Request::Release) = requests.recv() => Input::Release,
+                Some(Request::Release(reply)) = requests.recv() => {
+                    let released = releasable(&engine, began.elapsed());
+                    // Who asked may have gone.
+                    let _ = reply.send(released);
+                    if released.is_none() {
+                        continue;
+                    }
+                    Input::Release
+                }
                 Ok(()) = redriven.changed() => {
                     redriven.borrow_and_update();
                     for (index, redriving) in redriving.iter_mut().enumerate() {
@@ -488,6 +497,17 @@ impl<L: Ledger> Shared<L> {
             dead_bytes: committed.dead_bytes,
         })
     }
+}
+
+/// Documents that a release would let go. `None`: nothing waits for one.
+fn releasable(engine: &Pipeline, now: Uptime) -> Option<usize> {
+    let documents = engine.waiting_for_release(now);
+    // What is being tried again at this moment does not wait, and its condition is still there.
+    let is_held = || {
+        let mut conditions = engine.conditions();
+        conditions.any(|condition| condition.kind == ConditionKind::Brake)
+    };
+    (documents > 0 || is_held()).then_some(documents)
 }
 
 /// A condition in the log, once when it begins and once when it ends, and on the board.

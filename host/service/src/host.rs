@@ -13,7 +13,7 @@ use lockgate_model::Millis;
 use lockgate_observe::metrics::Registry;
 use lockgate_store::Store;
 use thiserror::Error;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::build::{BuiltPipeline, PipelineBuilder, in_session_order};
@@ -75,6 +75,14 @@ struct Running {
     pipelines: HashMap<String, mpsc::UnboundedSender<Request>>,
 }
 
+/// What [`Host::release`] did.
+pub(crate) enum Release {
+    /// Let go so many documents that were held.
+    Released(usize),
+    NothingHeld,
+    NotRunning,
+}
+
 impl Host {
     pub fn new(started_at: Millis) -> Host {
         Host {
@@ -97,12 +105,20 @@ impl Host {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets the brake of a pipeline go for everything read until now. False where no such pipeline
-    /// runs.
-    pub(crate) fn release(&self, pipeline: &str) -> bool {
-        let running = self.running();
-        let sender = running.pipelines.get(pipeline);
-        sender.is_some_and(|sender| sender.send(Request::Release).is_ok())
+    /// Lets the brake of a pipeline go for everything read until now, where anything waits for
+    /// that.
+    pub(crate) async fn release(&self, pipeline: &str) -> Release {
+        let (reply, answer) = oneshot::channel();
+        let sender = self.running().pipelines.get(pipeline).cloned();
+        match sender.and_then(|sender| sender.send(Request::Release(reply)).ok()) {
+            None => Release::NotRunning,
+            Some(()) => match answer.await {
+                Ok(Some(documents)) => Release::Released(documents),
+                Ok(None) => Release::NothingHeld,
+                // It has ended since.
+                Err(_) => Release::NotRunning,
+            },
+        }
     }
 
     /// Reads every source and runs every pipeline until stopped, until everything is final

@@ -13,7 +13,7 @@ use lockgate_store::Store;
 use tokio::task::JoinSet;
 
 use crate::clock::now;
-use crate::host::Host;
+use crate::host::{Host, Release};
 use crate::status::{Board, ConditionStatus, HostStatus};
 
 /// How often the status file is written.
@@ -181,12 +181,22 @@ impl Control for Operator {
                 };
                 answer(dropped, "Dropped.")
             }
-            Request::Release { pipeline } if self.host.release(&pipeline) => done(&format!(
-                "`{pipeline}` may dead-letter what was read until now; the brake applies again to \
-                 what is read from here on."
-            )),
-            Request::Release { pipeline } => Response::Refused {
-                message: format!("No pipeline `{pipeline}` runs here."),
+            Request::Release { pipeline } => match self.host.release(&pipeline).await {
+                Release::Released(documents) => done(&format!(
+                    "{} of `{pipeline}` may be dead-lettered; the brake applies again to what is \
+                     read from here on.",
+                    match documents {
+                        0 => "What is being sent".to_owned(),
+                        1 => "1 document that was held".to_owned(),
+                        _ => format!("{documents} documents that were held"),
+                    }
+                )),
+                Release::NothingHeld => done(&format!(
+                    "The brake holds nothing of `{pipeline}`; nothing was changed."
+                )),
+                Release::NotRunning => Response::Refused {
+                    message: format!("No pipeline `{pipeline}` runs here."),
+                },
             },
         }
     }
