@@ -51,7 +51,7 @@ pub(crate) async fn dry_run(file: &Path, config: &Config, masks: &Masks) -> Resu
             let hint = "`tctl auth sign --user=lockgate --out=identity` writes an identity file, \
                         and so does Machine ID";
             report.push(Issue::new(
-                source.span.clone(),
+                source.credentials_span.clone(),
                 message,
                 "the credentials of this source",
                 hint,

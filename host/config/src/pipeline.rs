@@ -12,7 +12,7 @@ use crate::defaults::{
     IN_FLIGHT,
 };
 use crate::name;
-use crate::plugin::{Declared, Plugin, refer};
+use crate::plugin::{Declared, Plugin, key_hint, refer};
 use crate::reading::Reading;
 use crate::report::Issue;
 use crate::sink::{self, Sink};
@@ -225,7 +225,15 @@ fn stage(r: &mut Reading<'_>, mut table: Table<'_>, declared: &Declared) -> Opti
         (None, Some(plugin)) => With::empty(plugin.whole_span()),
         (None, None) => With::empty(table.span.clone()),
     };
-    table.finish(r);
+    let component = plugin.as_ref().map(|value| value.shown().to_owned());
+    table.finish_with(r, |key| match key {
+        "plugin" | "with" => None,
+        key if sink::KEYS.contains(&key) => Some(
+            "a stage is a filter or a mapper, and sends nothing: this key belongs in the pipeline's `sink`"
+                .into(),
+        ),
+        key => key_hint(key, component.as_deref()),
+    });
     Some(Stage {
         plugin: refer(r, declared, &plugin?)?,
         with,

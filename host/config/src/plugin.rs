@@ -192,6 +192,22 @@ fn plugin(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Plugin> {
     })
 }
 
+/// The hint for a key of `[plugins.NAME]` that stands beside `plugin` in a stage or a sink.
+/// `component`: the value of `plugin`.
+pub(crate) fn key_hint(key: &str, component: Option<&str>) -> Option<String> {
+    if !["source", "state", "limits", "reuse", "wasi"].contains(&key) {
+        return None;
+    }
+    Some(
+        match component.filter(|text| parse_source(text).is_some()) {
+            Some(source) => format!(
+                "declare the component as `[plugins.NAME]` with `source = \"{source}\"` and `{key}`, and write `plugin = \"NAME\"` here"
+            ),
+            None => format!("write `{key}` in the `[plugins.NAME]` that `plugin` names"),
+        },
+    )
+}
+
 fn parse_source(text: &str) -> Option<PluginSource> {
     let is_name = |name: &str| {
         !name.is_empty()

@@ -11,7 +11,7 @@ use lockgate_model::request::{is_header_name, is_refused_header};
 use crate::auth::{self, Auth};
 use crate::defaults::{RATE_IN_FLIGHT, TIMEOUT};
 use crate::plaintext;
-use crate::plugin::{Declared, Plugin, refer};
+use crate::plugin::{Declared, Plugin, key_hint, refer};
 use crate::quantity::Count;
 use crate::reading::Reading;
 use crate::report::Issue;
@@ -103,9 +103,9 @@ pub(crate) fn read(
     in_flight: usize,
 ) -> Option<Sink> {
     let mut table = value.table(r)?;
-    let plugin = table
-        .required("plugin", "plugin = \"builtin:fluentd\"")
-        .and_then(|value| refer(r, declared, &value));
+    let plugin_value = table.required("plugin", "plugin = \"builtin:fluentd\"");
+    let component = plugin_value.as_ref().map(|value| value.shown().to_owned());
+    let plugin = plugin_value.and_then(|value| refer(r, declared, &value));
     let url_value = table.required("url", "url = \"https://logs.example.com:8443/audit\"");
     let url = url_value.as_ref().and_then(|value| endpoint(r, value));
     let session_value = table.optional("session-url");
@@ -166,7 +166,8 @@ pub(crate) fn read(
         "bearer" | "token" | "password" | "user" => {
             Some("write `auth = { bearer = \"${env:NAME}\" }` or `auth = { basic = { user = \"…\", password = \"${env:NAME}\" } }`".into())
         }
-        _ => None,
+        "state" => Some("a sink keeps no state".into()),
+        key => key_hint(key, component.as_deref()),
     });
     let url_span = url_value?.whole_span();
     let tls_span = tls_value.map_or_else(|| url_span.clone(), |value| value.whole_span());

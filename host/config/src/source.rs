@@ -33,6 +33,8 @@ pub struct Source {
     pub concurrency: usize,
     /// The span of the name in the TOML text.
     pub span: Range<usize>,
+    /// The span of `identity`, or of `cert`.
+    pub credentials_span: Range<usize>,
 }
 
 /// How the host authenticates to Teleport.
@@ -111,6 +113,10 @@ fn source(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Source> {
         .required("addr", "addr = \"teleport.example.com:443\"")
         .and_then(|value| addr(r, &value))
         .unwrap_or_default();
+    let credentials_span = ["identity", "cert"]
+        .iter()
+        .find_map(|key| table.span_of(key))
+        .unwrap_or_else(|| value.key_span.clone());
     let credentials = credentials(r, &mut table);
     let types = table
         .optional("types")
@@ -138,6 +144,7 @@ fn source(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Source> {
         window,
         concurrency,
         span: value.key_span.clone(),
+        credentials_span,
     })
 }
 

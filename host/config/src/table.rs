@@ -44,6 +44,11 @@ impl<'a> Table<'a> {
         Some(self.value(key, key, spanned.span(), node))
     }
 
+    /// Where the value of a key stands, if the key is there.
+    pub fn span_of(&self, key: &str) -> Option<Range<usize>> {
+        self.entries.get(key).map(|value| value.span())
+    }
+
     /// `example`: a correct line.
     pub fn required(&mut self, key: &'static str, example: &str) -> Option<Value<'a>> {
         let value = self.optional(key);

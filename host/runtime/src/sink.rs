@@ -9,6 +9,7 @@ use lockgate_model::request::{Delivery, Request, RequestRules, Response, Sent, c
 use crate::component::Component;
 use crate::configured::{Call, ConfigureError, Configured, StageOptions};
 use crate::engine::Engine;
+use crate::interface::Kind;
 use crate::metrics::Snapshot;
 use crate::setup::Setup;
 use crate::stage;
@@ -33,6 +34,10 @@ impl Sink {
         component: &Component,
         options: StageOptions,
     ) -> Result<Sink, ConfigureError> {
+        // Before it is asked: it would only find fault with keys that are not its own.
+        if component.kind() != Kind::HttpSink {
+            return Err(ConfigureError::World(component.kind()));
+        }
         let configured = Configured::new(engine, component, options)?;
         match configured.setup() {
             Setup::Sink(setup) => {

@@ -5,7 +5,7 @@ use lockgate_lookup::Lookups;
 use lockgate_model::contract::{
     Access, BatchInfo, CallError, Called, Mapped, MappedDocument, StageSetup, Verdict,
 };
-use lockgate_model::{EventView, StateOverlay};
+use lockgate_model::{EventView, StateOverlay, escape};
 
 use crate::component::Component;
 use crate::configured::{Call, ConfigureError, Configured, StageOptions};
@@ -16,6 +16,9 @@ use crate::json;
 use crate::limits::{ATTRIBUTE_BYTES_MAX, ATTRIBUTES_MAX};
 use crate::metrics::Snapshot;
 use crate::setup::Setup;
+
+/// Most bytes of an event's key in a message.
+const KEY_SHOWN: usize = 100;
 
 /// A configured filter or mapper. Clones are the same stage.
 #[derive(Clone)]
@@ -43,6 +46,10 @@ impl Stage {
         component: &Component,
         options: StageOptions,
     ) -> Result<Stage, ConfigureError> {
+        // Before it is asked: it would only find fault with keys that are not its own.
+        if component.kind() == Kind::HttpSink {
+            return Err(ConfigureError::World(component.kind()));
+        }
         let configured = Configured::new(engine, component, options)?;
         match configured.setup() {
             Setup::Stage(setup) => {
@@ -145,12 +152,12 @@ impl Stage {
             |exports, store| exports.transform(store, context.batch, self.label(), &events),
             |outcomes| {
                 check_count(events.len(), outcomes.len())?;
-                let check = |(index, outcome)| match outcome {
-                    Mapped::Emit(documents) => check_documents(index, documents).map(Mapped::Emit),
+                let check = |(outcome, event)| match outcome {
+                    Mapped::Emit(documents) => check_documents(event, documents).map(Mapped::Emit),
                     Mapped::Drop(reason) => self.check_reason(reason).map(|()| outcome),
                     Mapped::Reject(_) => Ok(outcome),
                 };
-                outcomes.into_iter().enumerate().map(check).collect()
+                outcomes.into_iter().zip(&events).map(check).collect()
             },
         )
     }
@@ -211,16 +218,17 @@ fn check_count(expected: usize, got: usize) -> Result<(), CallError> {
     }
 }
 
-/// Checks the documents that a mapper made of event `index`, and puts each on one line.
+/// Checks the documents that a mapper made of an event, and puts each on one line.
 fn check_documents(
-    index: usize,
+    event: &EventView<'_>,
     mut documents: Vec<MappedDocument>,
 ) -> Result<Vec<MappedDocument>, CallError> {
+    let event = escape(event.key, KEY_SHOWN);
     let (mut attributes, mut bytes) = (0, 0);
     for document in &mut documents {
         json::check_object(&document.payload).map_err(|fault| {
             broken(format!(
-                "a document it made of event {index} of the batch is not allowed: {fault}"
+                "a document it made of the event `{event}` is not allowed: {fault}"
             ))
         })?;
         json::put_on_one_line(&mut document.payload);
@@ -231,7 +239,7 @@ fn check_documents(
     }
     if attributes > ATTRIBUTES_MAX || bytes > ATTRIBUTE_BYTES_MAX {
         return Err(broken(format!(
-            "the documents it made of event {index} of the batch have {attributes} attributes of \
+            "the documents it made of the event `{event}` have {attributes} attributes of \
              {bytes} bytes, {ATTRIBUTES_MAX} of {ATTRIBUTE_BYTES_MAX} are allowed"
         )));
     }

@@ -35,7 +35,7 @@ fn a_mapper_makes_documents_of_events() {
 fn a_mapper_that_fails_on_one_event_accepts_the_others() {
     let fault = |fault: &str| {
         format!(
-            "it broke the contract: a document it made of event 0 of the batch is not allowed: {fault}"
+            "it broke the contract: a document it made of the event `k3` is not allowed: {fault}"
         )
     };
     for (mode, reason) in [
@@ -85,11 +85,11 @@ fn a_mapper_that_fails_on_one_event_accepts_the_others() {
         ("not-utf8", "it trapped: ".into()),
         (
             "many-attributes",
-            "it broke the contract: the documents it made of event 0 of the batch have 65 attributes of".into(),
+            "it broke the contract: the documents it made of the event `k3` have 65 attributes of".into(),
         ),
         (
             "big-attributes",
-            "it broke the contract: the documents it made of event 0 of the batch have 1 attributes of 5003 bytes, 64 of 4096 are allowed".into(),
+            "it broke the contract: the documents it made of the event `k3` have 1 attributes of 5003 bytes, 64 of 4096 are allowed".into(),
         ),
         (
             "fail",
