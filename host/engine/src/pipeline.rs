@@ -150,8 +150,9 @@ impl Pipeline {
         self.conditions.are_ready(now)
     }
 
-    /// Documents, and events that are none yet, that [`Input::Release`] would let go.
-    pub fn waiting_for_release(&self, now: Uptime) -> usize {
+    /// Whether [`Input::Release`] would let anything go, and the documents known to wait for it, or
+    /// events where they are not documents yet.
+    pub fn waiting_for_release(&self, now: Uptime) -> Option<usize> {
         let by_brake = self.holds.by_brake().map(|work| match work {
             WorkId::Batch(id) => self.batches.get(&id).map_or(0, |batch| batch.events.len()),
             WorkId::Encoding(id) => self.encodings.get(&id).map_or(0, |one| one.documents.len()),
@@ -165,9 +166,20 @@ impl Pipeline {
             .iter()
             .filter(|(_, request)| request.wait().is_some_and(|wait| wait.for_evidence))
             .map(|(_, request)| request.outgoing.documents.len());
-        let endpoints = (0..self.endpoints.len()).map(EndpointIndex::new);
-        let undecided = endpoints.filter(|&index| self.is_undecided(now, index));
-        by_brake.sum::<usize>() + for_evidence.sum::<usize>() + undecided.count()
+        let documents = by_brake.sum::<usize>() + for_evidence.sum::<usize>();
+        // What is being tried again at this moment does not wait.
+        let is_braked = self
+            .conditions()
+            .any(|condition| condition.kind == ConditionKind::Brake);
+        let mut endpoints = (0..self.endpoints.len()).map(EndpointIndex::new);
+        let asks = endpoints.any(|index| self.probes_after_release(now, index));
+        (documents > 0 || is_braked || asks).then_some(documents)
+    }
+
+    /// A release lets this endpoint be probed at once.
+    fn probes_after_release(&self, now: Uptime, index: EndpointIndex) -> bool {
+        self.endpoints[index.get()].open_reason() == Some(OpenReason::RefusesAll)
+            || self.is_undecided(now, index)
     }
 
     /// Batches that are worked on.
@@ -294,9 +306,7 @@ impl Pipeline {
         }
         // What was held for it is tried at once.
         for index in (0..self.endpoints.len()).map(EndpointIndex::new) {
-            let refuses_all =
-                self.endpoints[index.get()].open_reason() == Some(OpenReason::RefusesAll);
-            if refuses_all || self.is_undecided(now, index) {
+            if self.probes_after_release(now, index) {
                 self.endpoints[index.get()].circuit.probe_now(now);
             }
         }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use lockgate_egress::{EndpointClient, RateLimiter, SendError};
 use lockgate_engine::{
-    Action, ConditionChange, ConditionKind, Documents, EndpointIndex, Input, OutgoingRequest,
-    Pipeline, SendFailure, StreamIndex, Uptime,
+    Action, ConditionChange, Documents, EndpointIndex, Input, OutgoingRequest, Pipeline,
+    SendFailure, StreamIndex, Uptime,
 };
 use lockgate_ledger::{Ledger, LedgerError};
 use lockgate_lookup::Lookups;
@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use crate::clock::now;
 use crate::collect;
 use crate::components;
+use crate::condition_log::ConditionLog;
 use crate::generation::Current;
 use crate::plugins::{BoundSink, BoundStage};
 use crate::status::{Board, ConditionStatus};
@@ -140,6 +141,7 @@ impl<L: Ledger> Driver<L> {
         let mut redriving = vec![false; shared.streams.len()];
         let mut tasks: JoinSet<Done> = JoinSet::new();
         let mut alarm: Option<Uptime> = None;
+        let mut log = ConditionLog::new(pipeline.clone());
         let mut draining = false;
         let mut actions = Vec::new();
         for (index, redriving) in redriving.iter_mut().enumerate() {
@@ -153,7 +155,7 @@ impl<L: Ledger> Driver<L> {
                 },
                 Some(notice) = noticed.recv() => notice,
                 Some(Request::Release(reply)) = requests.recv() => {
-                    let released = releasable(&engine, began.elapsed());
+                    let released = engine.waiting_for_release(began.elapsed());
                     // Who asked may have gone.
                     let _ = reply.send(released);
                     if released.is_none() {
@@ -172,6 +174,10 @@ impl<L: Ledger> Driver<L> {
                 () = sleep_until(began, alarm), if alarm.is_some() => {
                     alarm = None;
                     Input::Elapsed
+                }
+                () = sleep_until(began, log.settles_at()), if log.settles_at().is_some() => {
+                    log.settle(began.elapsed());
+                    continue;
                 }
                 () = stop.draining(), if !draining => {
                     draining = true;
@@ -192,7 +198,7 @@ impl<L: Ledger> Driver<L> {
             for action in actions.drain(..) {
                 match action {
                     Action::WakeAt(at) => alarm = at,
-                    Action::Report(change) => report(&pipeline, &board, began, &change),
+                    Action::Report(change) => report(&pipeline, &board, &mut log, began, &change),
                     Action::Warn(message) => tracing::warn!(%pipeline, "{message}"),
                     Action::Drained => drained = true,
                     Action::Commit { batch, commit } => {
@@ -499,19 +505,14 @@ impl<L: Ledger> Shared<L> {
     }
 }
 
-/// Documents that a release would let go. `None`: nothing waits for one.
-fn releasable(engine: &Pipeline, now: Uptime) -> Option<usize> {
-    let documents = engine.waiting_for_release(now);
-    // What is being tried again at this moment does not wait, and its condition is still there.
-    let is_held = || {
-        let mut conditions = engine.conditions();
-        conditions.any(|condition| condition.kind == ConditionKind::Brake)
-    };
-    (documents > 0 || is_held()).then_some(documents)
-}
-
-/// A condition in the log, once when it begins and once when it ends, and on the board.
-fn report(pipeline: &str, board: &Board, began: Instant, change: &ConditionChange) {
+/// A condition in the log and on the board.
+fn report(
+    pipeline: &str,
+    board: &Board,
+    log: &mut ConditionLog,
+    began: Instant,
+    change: &ConditionChange,
+) {
     let wall = |at: Uptime| -> Millis {
         let elapsed = began.elapsed();
         let millis = |span: Duration| span.as_millis() as Millis;
@@ -519,15 +520,12 @@ fn report(pipeline: &str, board: &Board, began: Instant, change: &ConditionChang
     };
     let (condition, is_over) = match change {
         ConditionChange::Began(condition) => {
-            let (kind, subject) = (condition.kind.name(), &condition.subject);
-            tracing::warn!(pipeline, kind, subject, "held: {}", condition.message);
+            log.began(condition);
             (condition, false)
         }
         ConditionChange::Changed(condition) => (condition, false),
         ConditionChange::Ended(condition) => {
-            let (kind, subject) = (condition.kind.name(), &condition.subject);
-            let lasted_s = began.elapsed().saturating_sub(condition.since).as_secs();
-            tracing::info!(pipeline, kind, subject, lasted_s, "no longer held");
+            log.ended(began.elapsed(), condition);
             (condition, true)
         }
     };

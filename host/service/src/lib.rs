@@ -7,6 +7,7 @@ mod clock;
 mod code;
 mod collect;
 mod components;
+mod condition_log;
 mod driver;
 mod expiry;
 mod generation;

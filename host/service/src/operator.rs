@@ -183,12 +183,12 @@ impl Control for Operator {
             }
             Request::Release { pipeline } => match self.host.release(&pipeline).await {
                 Release::Released(documents) => done(&format!(
-                    "{} of `{pipeline}` may be dead-lettered; the brake applies again to what is \
-                     read from here on.",
+                    "`{pipeline}` may dead-letter what was read until now{}; the brake applies \
+                     again to what is read from here on.",
                     match documents {
-                        0 => "What is being sent".to_owned(),
-                        1 => "1 document that was held".to_owned(),
-                        _ => format!("{documents} documents that were held"),
+                        0 => String::new(),
+                        1 => ", 1 document that was held among it".to_owned(),
+                        _ => format!(", {documents} documents that were held among it"),
                     }
                 )),
                 Release::NothingHeld => done(&format!(

@@ -74,6 +74,7 @@ fn a_receiver_that_refuses_every_document_gets_probes_only() {
         pipeline.answer_first(400);
     }
     assert!(pipeline.commits.is_empty(), "nothing is dead-lettered");
+    assert!(pipeline.engine.waiting_for_release(pipeline.now).is_some());
     pipeline.give(Input::Release);
     while pipeline.answer_first(400) {}
     assert_eq!(pipeline.outcomes().len(), 5, "a release does not wait");

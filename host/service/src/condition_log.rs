@@ -1,0 +1,120 @@
+//! Conditions in the log: one line when a condition begins, and one when it has ended.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lockgate_engine::{Condition, ConditionKind, Uptime};
+
+/// A condition that begins again so soon is the same one in the log: a receiver that fails now and
+/// then must not fill it.
+const SETTLED_AFTER: Duration = Duration::from_secs(10);
+
+/// The conditions of a pipeline that the log calls held. Those that have ended are logged when this
+/// is dropped, at the latest.
+#[derive(Debug)]
+pub(crate) struct ConditionLog {
+    pipeline: Arc<str>,
+    held: BTreeMap<(ConditionKind, String), Held>,
+}
+
+#[derive(Debug)]
+struct Held {
+    since: Uptime,
+    /// How often it began.
+    times: u32,
+    ended: Option<Uptime>,
+}
+
+impl ConditionLog {
+    pub(crate) fn new(pipeline: Arc<str>) -> ConditionLog {
+        ConditionLog {
+            pipeline,
+            held: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn began(&mut self, condition: &Condition) {
+        let key = (condition.kind, condition.subject.clone());
+        if let Some(held) = self.held.get_mut(&key) {
+            held.times += 1;
+            held.ended = None;
+            return;
+        }
+        let (kind, subject) = (condition.kind.name(), &condition.subject);
+        tracing::warn!(pipeline = %self.pipeline, kind, subject, "held: {}", condition.message);
+        let held = Held {
+            since: condition.since,
+            times: 1,
+            ended: None,
+        };
+        self.held.insert(key, held);
+    }
+
+    pub(crate) fn ended(&mut self, now: Uptime, condition: &Condition) {
+        let key = (condition.kind, condition.subject.clone());
+        if let Some(held) = self.held.get_mut(&key) {
+            held.ended = Some(now);
+        }
+    }
+
+    /// When [`settle`](Self::settle) has something to log.
+    pub(crate) fn settles_at(&self) -> Option<Uptime> {
+        let ended = self.held.values().filter_map(|held| held.ended);
+        ended.min().map(|ended| ended + SETTLED_AFTER)
+    }
+
+    /// Logs what ended long enough ago.
+    pub(crate) fn settle(&mut self, now: Uptime) {
+        self.log_ended(|ended| ended + SETTLED_AFTER <= now);
+    }
+
+    fn log_ended(&mut self, is_settled: impl Fn(Uptime) -> bool) {
+        let pipeline = &self.pipeline;
+        self.held.retain(|(kind, subject), held| {
+            let Some(ended) = held.ended.filter(|&ended| is_settled(ended)) else {
+                return true;
+            };
+            let (kind, lasted_s) = (kind.name(), ended.saturating_sub(held.since).as_secs());
+            let times = held.times;
+            tracing::info!(%pipeline, kind, subject, lasted_s, times, "no longer held");
+            false
+        });
+    }
+}
+
+impl Drop for ConditionLog {
+    fn drop(&mut self) {
+        self.log_ended(|_| true);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_condition_that_comes_and_goes_is_one_in_the_log() {
+        let seconds = Uptime::from_secs;
+        let condition = |since| Condition {
+            kind: ConditionKind::Endpoint,
+            subject: "url".to_owned(),
+            message: "the receiver answered 503".to_owned(),
+            since,
+            next_attempt: None,
+            not_ready_from: since,
+        };
+        let mut log = ConditionLog::new("siem".into());
+        for at in (0..100).step_by(2) {
+            log.began(&condition(seconds(at)));
+            assert_eq!(log.settles_at(), None);
+            log.ended(seconds(at + 1), &condition(seconds(at)));
+            log.settle(seconds(at + 1));
+        }
+        let held = &log.held[&(ConditionKind::Endpoint, "url".to_owned())];
+        assert_eq!((held.since, held.times), (seconds(0), 50));
+        assert_eq!(log.settles_at(), Some(seconds(109)));
+        log.settle(seconds(109));
+        assert!(log.held.is_empty());
+    }
+}
