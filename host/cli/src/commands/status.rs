@@ -288,9 +288,26 @@ fn span(millis: Millis) -> String {
 
 #[cfg(test)]
 mod tests {
-    use lockgate_service::ConditionStatus;
+    use super::*;
 
-    use super::{asked_by, span};
+    #[test]
+    fn a_pipeline_that_has_never_started_has_its_state_shown_once() {
+        let state = RunningPipeline {
+            state: "compiling".to_owned(),
+            ..RunningPipeline::default()
+        };
+        let host = HostStatus {
+            pipelines: [("siem".to_owned(), state)].into(),
+            ..HostStatus::default()
+        };
+        let report = Report {
+            running: true,
+            host: Some(host),
+            pipelines: BTreeMap::new(),
+        };
+        let shown = table(&report, 0);
+        assert_eq!(shown.matches("compiling").count(), 1, "{shown}");
+    }
 
     #[test]
     fn a_long_wait_is_said_to_be_asked_for() {
