@@ -195,7 +195,10 @@ impl Control for Operator {
                     "The brake holds nothing of `{pipeline}`; nothing was changed."
                 )),
                 Release::NotRunning => Response::Refused {
-                    message: format!("No pipeline `{pipeline}` runs here."),
+                    message: match self.store() {
+                        Ok(_) => format!("No pipeline `{pipeline}` runs here."),
+                        Err(closed) => format!("No pipeline runs: {closed}."),
+                    },
                 },
             },
         }
