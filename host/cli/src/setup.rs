@@ -8,7 +8,7 @@ use lockgate_config::{Config, Issue, ProcessEnvironment, Report};
 use lockgate_model::{FeedKind, Millis};
 use lockgate_observe::Masks;
 use lockgate_runtime::{ChildCompiler, CompileLimits, Compiler};
-use lockgate_service::{PipelineBuilder, Plan, Reader, Unbuilt};
+use lockgate_service::{HostOptions, PipelineBuilder, Reader, Unbuilt};
 use lockgate_store::{Options, Retention, Store};
 
 use crate::failure::Failure;
@@ -73,7 +73,7 @@ pub(crate) fn plan(
     masks: &Masks,
     store: &Store,
     exit_on_last_event: bool,
-) -> Result<Plan, Failure> {
+) -> Result<HostOptions, Failure> {
     let mut report = config.report();
     let builder = builder(file, config, masks, Some(store), &mut report)?;
     let show = |report: &Report| print::problem(&report.render(print::to_terminal()));
@@ -87,7 +87,7 @@ pub(crate) fn plan(
         };
         Reader::new(source, wants(FeedKind::Sessions))
     });
-    Ok(Plan {
+    Ok(HostOptions {
         readers: readers.collect(),
         builder,
         pipelines: config.pipelines.clone(),

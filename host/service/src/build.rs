@@ -3,9 +3,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lockgate_config::{
-    Auth, Database, Issue, Lookup, Order, Pipeline, Plugin, Report, Sink, Wasi, With,
-};
+use lockgate_config::{Auth, Database, Issue, Lookup, Pipeline, Plugin, Report, Sink, Wasi, With};
 use lockgate_egress::{
     ClientCertificate, Endpoint, EndpointClient, EndpointError, Pem, RateLimiter,
 };
@@ -93,7 +91,7 @@ struct Place<'a> {
 }
 
 /// A component that has accepted its configuration.
-struct Configured<T> {
+struct PipelineConfig<T> {
     configured: T,
     description: Value,
 }
@@ -241,7 +239,7 @@ impl PipelineBuilder {
                 .component(&queue, place, runtime::Stage::configure, report)
                 .await
             {
-                Ok(Configured {
+                Ok(PipelineConfig {
                     configured,
                     description,
                 }) => {
@@ -316,7 +314,7 @@ impl PipelineBuilder {
         place: Place<'_>,
         configure: Configure<T>,
         report: &mut Report,
-    ) -> Result<Configured<T>, Unbuilt> {
+    ) -> Result<PipelineConfig<T>, Unbuilt> {
         let Place {
             pipeline,
             label,
@@ -393,7 +391,7 @@ impl PipelineBuilder {
             Ok(configured) => {
                 let description =
                     json!({ "plugin": plugin.name, "digest": digest, "with": with.json() });
-                Ok(Configured {
+                Ok(PipelineConfig {
                     configured,
                     description,
                 })
@@ -530,9 +528,4 @@ fn endpoint(pipeline: &Pipeline, sink: &Sink, masks: &Masks) -> Result<Endpoint,
     endpoint.connections = sink.rate.in_flight;
     endpoint.masks = masks.clone();
     Ok(endpoint)
-}
-
-/// Whether documents of a session keep their order.
-pub(crate) fn in_session_order(order: Order) -> bool {
-    order == Order::Session
 }

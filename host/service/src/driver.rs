@@ -23,8 +23,8 @@ use crate::components;
 use crate::condition_log::ConditionLog;
 use crate::generation::Current;
 use crate::plugins::{BoundSink, BoundStage};
+use crate::shutdown::Shutdown;
 use crate::status::{Board, ConditionStatus};
-use crate::stop::Stop;
 
 /// Memory that a batch takes for each byte of its payload: the documents that are made of it, and
 /// the bodies of the requests that are out.
@@ -35,6 +35,9 @@ const LOGGED_LETTERS: usize = 16;
 
 /// Events of one redrive.
 const REDRIVE_EVENTS: usize = 500;
+
+/// Bytes of one redrive's payloads.
+const REDRIVE_BYTES: usize = 1 << 20;
 
 /// One pipeline, running.
 pub(crate) struct Driver<L> {
@@ -51,12 +54,12 @@ pub(crate) struct Driver<L> {
     pub(crate) current: Arc<tokio::sync::Mutex<Current>>,
     pub(crate) board: Board,
     /// What the operator asks of this pipeline.
-    pub(crate) requests: mpsc::UnboundedReceiver<Request>,
+    pub(crate) requests: mpsc::UnboundedReceiver<OperatorRequest>,
 }
 
 /// What an operator asks of a running pipeline.
 #[derive(Debug)]
-pub(crate) enum Request {
+pub(crate) enum OperatorRequest {
     /// Let the brake go, where anything waits for that. Answered with how many documents do; `None`:
     /// nothing.
     Release(oneshot::Sender<Option<usize>>),
@@ -93,7 +96,7 @@ impl<L: Ledger> Driver<L> {
     pub(crate) async fn run(
         self,
         ended: Vec<watch::Receiver<bool>>,
-        mut stop: Stop,
+        mut stop: Shutdown,
     ) -> Result<(), LedgerError> {
         let Driver {
             mut engine,
@@ -138,14 +141,14 @@ impl<L: Ledger> Driver<L> {
         // They may have changed since the pipeline was registered.
         dead_bytes.mark_changed();
         // A stream has one redrive in flight at a time.
-        let mut redriving = vec![false; shared.streams.len()];
+        let mut redriving = vec![true; shared.streams.len()];
         let mut tasks: JoinSet<Done> = JoinSet::new();
         let mut alarm: Option<Uptime> = None;
         let mut log = ConditionLog::new(pipeline.clone());
         let mut draining = false;
         let mut actions = Vec::new();
-        for (index, redriving) in redriving.iter_mut().enumerate() {
-            *redriving = redrive(&shared, index, &mut tasks);
+        for index in 0..redriving.len() {
+            redrive(&shared, index, &mut tasks);
         }
         loop {
             let input = tokio::select! {
@@ -154,7 +157,7 @@ impl<L: Ledger> Driver<L> {
                     None => continue,
                 },
                 Some(notice) = noticed.recv() => notice,
-                Some(Request::Release(reply)) = requests.recv() => {
+                Some(OperatorRequest::Release(reply)) = requests.recv() => {
                     let released = engine.waiting_for_release(began.elapsed());
                     // Who asked may have gone.
                     let _ = reply.send(released);
@@ -166,7 +169,9 @@ impl<L: Ledger> Driver<L> {
                 Ok(()) = redriven.changed() => {
                     redriven.borrow_and_update();
                     for (index, redriving) in redriving.iter_mut().enumerate() {
-                        *redriving = *redriving || redrive(&shared, index, &mut tasks);
+                        if !std::mem::replace(redriving, true) {
+                            redrive(&shared, index, &mut tasks);
+                        }
                     }
                     continue;
                 }
@@ -215,8 +220,7 @@ impl<L: Ledger> Driver<L> {
                     } => {
                         lock(&shared.reserved_for_redrive).remove(&stream);
                         // There may be more of it, or a later one.
-                        let index = stream.get();
-                        redriving[index] = redrive(&shared, index, &mut tasks);
+                        redrive(&shared, stream.get(), &mut tasks);
                     }
                     Action::BatchEnded { stream, first, .. } => {
                         lock(&shared.reserved).remove(&(stream, first));
@@ -304,16 +308,15 @@ fn memory_of(batch: &Batch) -> usize {
     payload.sum::<usize>().saturating_mul(MEMORY_FACTOR)
 }
 
-/// Asks for dead letters of a stream that wait again. True: an answer will come.
-fn redrive<L: Ledger>(shared: &Arc<Shared<L>>, index: usize, tasks: &mut JoinSet<Done>) -> bool {
+/// Asks for dead letters of a stream that wait again. [`Input::Redrive`] answers, perhaps with none.
+fn redrive<L: Ledger>(shared: &Arc<Shared<L>>, index: usize, tasks: &mut JoinSet<Done>) {
     let shared = shared.clone();
     tasks.spawn(async move {
         let stream = StreamIndex::new(index);
         let name = &shared.streams[index];
-        let bytes = 1 << 20;
         let redrive = shared
             .ledger
-            .redrive(&shared.pipeline, name, REDRIVE_EVENTS, bytes)
+            .redrive(&shared.pipeline, name, REDRIVE_EVENTS, REDRIVE_BYTES)
             .await?;
         let generation = shared.generation().await?;
         let batch = redrive.map(|redrive| redrive.batch).unwrap_or_default();
@@ -326,7 +329,6 @@ fn redrive<L: Ledger>(shared: &Arc<Shared<L>>, index: usize, tasks: &mut JoinSet
             generation,
         })
     });
-    true
 }
 
 impl<L: Ledger> Shared<L> {

@@ -2,12 +2,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use lockgate_config::{Pipeline as Configured, Report};
-use lockgate_engine::{
-    BatchLimits, BrakeLimits, EndpointIndex, EndpointSettings, Pipeline, Settings, SinkSettings,
-    StageSettings, StreamSettings, Uptime,
-};
-use lockgate_ledger::{Ledger, LedgerError, Registration};
+use lockgate_config::{Pipeline as PipelineConfig, Report};
+use lockgate_engine::{Pipeline, Uptime};
+use lockgate_ledger::{Ledger, LedgerError};
 use lockgate_lookup::{Databases, Lookups};
 use lockgate_model::Millis;
 use lockgate_observe::metrics::Registry;
@@ -16,25 +13,25 @@ use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use crate::build::{BuiltPipeline, PipelineBuilder, in_session_order};
-use crate::clock::seed;
-use crate::driver::{Driver, Request};
+use crate::build::{BuiltPipeline, PipelineBuilder};
+use crate::driver::{Driver, OperatorRequest};
 use crate::expiry;
 use crate::generation::{Current, keep_current};
 use crate::metrics;
 use crate::reader::{self, Reader};
+use crate::settings::engine_settings;
+use crate::shutdown::{Shutdown, ShutdownTrigger};
 use crate::starting::build_all;
 use crate::status::Board;
-use crate::stop::{Stop, Stopper};
 
 /// After a stop was asked for, batches in flight get this long to finish.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// What [`Host::run`] needs beside the store.
-pub struct Plan {
+pub struct HostOptions {
     pub readers: Vec<Reader>,
     pub builder: PipelineBuilder,
-    pub pipelines: Vec<Configured>,
+    pub pipelines: Vec<PipelineConfig>,
     /// An empty report on the configuration file, for problems of plugins.
     pub report: Report,
     /// Shows the problems of a pipeline that cannot start.
@@ -72,7 +69,7 @@ pub struct Host {
 #[derive(Default)]
 struct Running {
     store: Option<Store>,
-    pipelines: HashMap<String, mpsc::UnboundedSender<Request>>,
+    pipelines: HashMap<String, mpsc::UnboundedSender<OperatorRequest>>,
 }
 
 /// What [`Host::release`] did.
@@ -110,7 +107,7 @@ impl Host {
     pub(crate) async fn release(&self, pipeline: &str) -> Release {
         let (reply, answer) = oneshot::channel();
         let sender = self.running().pipelines.get(pipeline).cloned();
-        match sender.and_then(|sender| sender.send(Request::Release(reply)).ok()) {
+        match sender.and_then(|sender| sender.send(OperatorRequest::Release(reply)).ok()) {
             None => Release::NotRunning,
             Some(()) => match answer.await {
                 Ok(Some(documents)) => Release::Released(documents),
@@ -126,23 +123,31 @@ impl Host {
     ///
     /// On a stop nothing new is begun; batches in flight finish within [`GRACE`] or stay waiting.
     /// The store is left open for the caller to close.
-    pub async fn run(&self, plan: Plan, store: &Store, mut stop: Stop) -> Result<(), HostError> {
+    pub async fn run(
+        &self,
+        options: HostOptions,
+        store: &Store,
+        mut stop: Shutdown,
+    ) -> Result<(), HostError> {
         // An inner stop ends the tasks also where the host ends by itself.
-        let (stopper, inner) = Stopper::new();
+        let (trigger, inner) = ShutdownTrigger::new();
         self.running().store = Some(store.clone());
-        let names = plan.pipelines.iter().map(|pipeline| pipeline.name.as_str());
+        let names = options
+            .pipelines
+            .iter()
+            .map(|pipeline| pipeline.name.as_str());
         self.board.store_opened(names);
         // They end with this function, however it returns.
         let mut beside = JoinSet::new();
         let mut tasks: JoinSet<Result<(), HostError>> = JoinSet::new();
-        let running = self.run_all(plan, store, inner, &mut tasks, &mut beside);
+        let running = self.run_all(options, store, inner, &mut tasks, &mut beside);
         let result = tokio::select! {
             result = running => result,
             cause = closed(store) => Err(cause.into()),
             () = stop.draining() => Ok(()),
         };
         let result = if stop.is_draining() && result.is_ok() {
-            stopper.drain();
+            trigger.drain();
             tokio::select! {
                 result = all(&mut tasks) => result,
                 cause = closed(store) => Err(cause.into()),
@@ -152,7 +157,7 @@ impl Host {
         } else {
             result
         };
-        stopper.abandon();
+        trigger.abandon();
         // After a failure, or the grace: what still runs finds that it may not wait, and leaves
         // its batch waiting.
         let _ = tokio::time::timeout(Duration::from_secs(2), all_ended(&mut tasks)).await;
@@ -165,20 +170,20 @@ impl Host {
     /// Until everything has ended.
     async fn run_all(
         &self,
-        plan: Plan,
+        options: HostOptions,
         store: &Store,
-        stop: Stop,
+        stop: Shutdown,
         tasks: &mut JoinSet<Result<(), HostError>>,
         beside: &mut JoinSet<()>,
     ) -> Result<(), HostError> {
-        let Plan {
+        let HostOptions {
             readers,
             mut builder,
             pipelines,
             report,
             show,
             exit_on_last_event,
-        } = plan;
+        } = options;
         let board = self.board.clone();
         let configured: Vec<String> = pipelines
             .iter()
@@ -268,7 +273,7 @@ impl Host {
             lookups.clone(),
         )
         .await?;
-        let settings = settings(&pipeline, &registration);
+        let settings = engine_settings(&pipeline, &registration);
         self.board.pipeline(&name, |status| {
             status.state = "running".into();
             status.conditions.clear();
@@ -297,78 +302,6 @@ impl Host {
             board: self.board.clone(),
             requests,
         })
-    }
-}
-
-fn settings(pipeline: &BuiltPipeline, registration: &Registration) -> Settings {
-    let config = &pipeline.config;
-    let setup = pipeline.sink.sink.setup();
-    let least = |own: u64, wish: Option<u32>| wish.map_or(own, |wish| own.min(wish.into()));
-    let names: &[&str] = if pipeline.has_session_url() {
-        &["url", "session-url"]
-    } else {
-        &["url"]
-    };
-    let streams = config.from.iter().map(|input| {
-        let name = format!("{}/{}", input.source, input.feed.name());
-        let progress = registration
-            .streams
-            .iter()
-            .find(|progress| progress.stream == name);
-        StreamSettings {
-            endpoint: EndpointIndex::new(pipeline.endpoint_of(input.feed)),
-            source: input.source.as_str().into(),
-            in_session_order: in_session_order(input.order),
-            watermark: progress.map_or(1, |progress| progress.watermark),
-            done: progress
-                .map(|progress| progress.done.clone())
-                .unwrap_or_default(),
-            name: name.into(),
-        }
-    });
-    let stages = pipeline.stages.iter().enumerate().map(|(index, stage)| {
-        let state = registration.state.get(&(index as u32)).cloned();
-        StageSettings {
-            label: stage.stage.label().into(),
-            state_quota: stage.state_quota,
-            state: Arc::new(state.unwrap_or_default()),
-        }
-    });
-    let events = least(config.batch.events as u64, setup.max_documents).max(1) as usize;
-    Settings {
-        pipeline: config.name.as_str().into(),
-        epoch: registration.epoch,
-        streams: streams.collect(),
-        endpoints: names
-            .iter()
-            .map(|&name| EndpointSettings {
-                name: name.into(),
-                in_flight: config.sink.rate.in_flight,
-            })
-            .collect(),
-        batch: BatchLimits {
-            events,
-            bytes: least(config.batch.bytes, setup.max_bytes).max(1) as usize,
-            age: config.batch.age,
-        },
-        batches_in_flight: config.in_flight,
-        sink: SinkSettings {
-            label: pipeline.sink.sink.label().into(),
-            types: Arc::new(setup.types.clone()),
-            inspect: setup.inspect,
-            max_documents: setup.max_documents.map_or(usize::MAX, |most| most as usize),
-            max_bytes: setup.max_bytes.map_or(usize::MAX, |most| most as usize),
-        },
-        stages: stages.collect(),
-        cpu_budget: pipeline.cpu_budget,
-        brake: BrakeLimits {
-            in_a_row: config.dead_letters.in_a_row,
-            share: config.dead_letters.share,
-            bytes: config.dead_letters.bytes,
-        },
-        brake_text: registration.brake.clone(),
-        dead_bytes: registration.dead_bytes,
-        seed: seed(),
     }
 }
 

@@ -16,16 +16,17 @@ mod metrics;
 mod operator;
 mod plugins;
 mod reader;
+mod settings;
+mod shutdown;
 mod starting;
 mod status;
-mod stop;
 
 pub use build::{BuiltPipeline, PipelineBuilder, Unbuilt};
-pub use host::{Host, HostError, Plan};
+pub use host::{Host, HostError, HostOptions};
 pub use operator::{Listeners, running_status};
 pub use plugins::{BoundSink, BoundStage};
 pub use reader::Reader;
+pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use status::{
     Board, ConditionStatus, HostStatus, PipelineStatus, Problem, SourceStatus, StoreStatus,
 };
-pub use stop::{Stop, Stopper};

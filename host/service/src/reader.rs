@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use lockgate_config::{Credentials as Configured, Source};
+use lockgate_config::{Credentials as CredentialsConfig, Source};
 use lockgate_model::Append;
 use lockgate_store::{Ledger, LedgerError, Store};
 use lockgate_teleport::{
@@ -10,8 +10,8 @@ use tokio::sync::watch;
 
 use crate::clock::now;
 use crate::host::HostError;
+use crate::shutdown::Shutdown;
 use crate::status::{Board, Problem, SourceStatus as SourceOnBoard};
-use crate::stop::Stop;
 
 /// Hashes of recent events, from which duplicates are told after a restart. The reader remembers no
 /// more than this.
@@ -30,8 +30,8 @@ impl Reader {
     /// `sessions`: some pipeline wants this source's recordings.
     pub fn new(source: &Source, sessions: bool) -> Reader {
         let credentials = match &source.credentials {
-            Configured::Identity(path) => Credentials::identity_file(path),
-            Configured::Trio { cert, key, ca } => Credentials::key_trio(cert, key, ca),
+            CredentialsConfig::Identity(path) => Credentials::identity_file(path),
+            CredentialsConfig::Trio { cert, key, ca } => Credentials::key_trio(cert, key, ca),
         };
         let mut settings = SourceSettings::new(&source.name, &source.addr, credentials);
         settings.types = source.types.clone();
@@ -67,7 +67,7 @@ pub(crate) async fn run(
     board: Board,
     exit_on_last_event: bool,
     caught_up: watch::Sender<bool>,
-    mut stop: Stop,
+    mut stop: Shutdown,
 ) -> Result<(), HostError> {
     let Reader { name, mut settings } = reader;
     settings.exit_on_last_event = exit_on_last_event;

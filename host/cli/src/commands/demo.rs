@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lockgate_model::Books;
 use lockgate_observe::{Masks, process};
-use lockgate_service::{Board, Host, Stopper};
+use lockgate_service::{Board, Host, ShutdownTrigger};
 use lockgate_store::{Ledger, Store};
 use rustix::process::{Pid, Signal, kill_process};
 use serde::{Deserialize, Serialize};
@@ -128,7 +128,7 @@ async fn demo(command: &Demo, dir: &Path, masks: &Masks) -> Result<(), Failure> 
     let store = Store::open(setup::store_options(&config)).map_err(Failure::failed)?;
     let plan = setup::plan(&file, &config, masks, &store, true)?;
     let (begun, cpu_before) = (Instant::now(), process::cpu_micros().unwrap_or(0));
-    let (_stopper, stop) = Stopper::new();
+    let (_stopper, stop) = ShutdownTrigger::new();
     let host = Host::new(setup::now());
     let listeners = host.listen(&config.store.path, config.admin.listen).await;
     let progress = (!command.json).then(|| {

@@ -22,7 +22,7 @@ use batch::Batch;
 use flush::flush;
 
 /// The configured plugin.
-enum Configured {
+enum Plugin {
     Stage(Stage),
     Sink(Sink),
 }
@@ -37,7 +37,7 @@ pub(crate) fn run(command: &PluginRun) -> Result<(), Failure> {
     let mut batch = Batch::new(command, lookups);
     let mut problems = Problems::default();
     let mut drops = Drops::default();
-    if let Configured::Stage(stage) = &plugin
+    if let Plugin::Stage(stage) = &plugin
         && stage.uses_state()
     {
         print::problem(
@@ -72,8 +72,8 @@ pub(crate) fn run(command: &PluginRun) -> Result<(), Failure> {
     flush(&plugin, &mut batch, &mut problems, &mut drops, last)?;
     drops.print();
     print_metrics(match &plugin {
-        Configured::Stage(stage) => stage.metrics(),
-        Configured::Sink(sink) => sink.metrics(),
+        Plugin::Stage(stage) => stage.metrics(),
+        Plugin::Sink(sink) => sink.metrics(),
     });
     if let Some(coverage) = coverage {
         report(command, coverage, &problems)?;
@@ -153,14 +153,14 @@ fn lookups(command: &PluginRun) -> Result<Lookups, Failure> {
 }
 
 /// The coverage to collect, if `--coverage` is set.
-fn coverage_for(command: &PluginRun, plugin: &Configured) -> Result<Option<Coverage>, Failure> {
+fn coverage_for(command: &PluginRun, plugin: &Plugin) -> Result<Option<Coverage>, Failure> {
     let other = match plugin {
         _ if !command.coverage => return Ok(None),
-        Configured::Stage(stage) if stage.kind() == Kind::Mapper => {
+        Plugin::Stage(stage) if stage.kind() == Kind::Mapper => {
             return Ok(Some(Coverage::default()));
         }
-        Configured::Stage(_) => "filter",
-        Configured::Sink(_) => "sink",
+        Plugin::Stage(_) => "filter",
+        Plugin::Sink(_) => "sink",
     };
     let message = format!(
         "`{}` is a {other}, but `--coverage` needs the documents of a mapper.",
@@ -181,7 +181,7 @@ fn report(command: &PluginRun, coverage: Coverage, problems: &Problems) -> Resul
     print::data(&report.text())
 }
 
-fn configured(command: &PluginRun) -> Result<Configured, Failure> {
+fn configured(command: &PluginRun) -> Result<Plugin, Failure> {
     let config: Value = serde_json::from_str(&command.with).map_err(|error| {
         Failure::usage(format!("`--with` is not JSON: {error}."))
             .hint(r#"such as `--with '{"skip":["print"]}'`"#)
@@ -223,9 +223,9 @@ fn configured(command: &PluginRun) -> Result<Configured, Failure> {
         state: true,
     };
     let configured = if component.kind() == Kind::HttpSink {
-        Sink::configure(&engine, &component, options).map(Configured::Sink)
+        Sink::configure(&engine, &component, options).map(Plugin::Sink)
     } else {
-        Stage::configure(&engine, &component, options).map(Configured::Stage)
+        Stage::configure(&engine, &component, options).map(Plugin::Stage)
     };
     configured.map_err(|error| match error {
         ConfigureError::Issues(issues) => {

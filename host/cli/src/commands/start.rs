@@ -3,7 +3,7 @@ use std::time::Duration;
 use lockgate_config::Config;
 use lockgate_model::Millis;
 use lockgate_observe::Masks;
-use lockgate_service::{Host, HostError, Listeners, Stop, Stopper, StoreStatus};
+use lockgate_service::{Host, HostError, Listeners, Shutdown, ShutdownTrigger, StoreStatus};
 use lockgate_store::{DirectoryLock, Ledger, Store};
 
 use crate::args::Start;
@@ -26,7 +26,7 @@ pub(crate) fn run(command: &Start, masks: &Masks) -> Result<(), Failure> {
     let config = setup::load(&command.config, masks)?;
     super::tokio_runtime()?.block_on(async {
         let mut signals = Signals::new()?;
-        let (stopper, stop) = Stopper::new();
+        let (trigger, stop) = ShutdownTrigger::new();
         let host = run_host(command, &config, masks, stop);
         tokio::pin!(host);
         loop {
@@ -34,14 +34,14 @@ pub(crate) fn run(command: &Start, masks: &Masks) -> Result<(), Failure> {
                 result = &mut host => return result,
                 signal = signals.next() => {
                     tracing::info!("{signal}: stopping; waiting up to 10 s for batches in flight, the rest is delivered after the next start");
-                    stopper.drain();
+                    trigger.drain();
                 }
             }
             tokio::select! {
                 result = &mut host => return result,
                 signal = signals.next() => {
                     tracing::info!("{signal} again: stopping at once");
-                    stopper.abandon();
+                    trigger.abandon();
                 }
             }
         }
@@ -54,7 +54,7 @@ async fn run_host(
     command: &Start,
     config: &Config,
     masks: &Masks,
-    stop: Stop,
+    stop: Shutdown,
 ) -> Result<(), Failure> {
     let attempts = Attempts {
         command,
@@ -83,7 +83,7 @@ struct Attempts<'a> {
 impl Attempts<'_> {
     async fn run(
         &self,
-        mut stop: Stop,
+        mut stop: Shutdown,
         lock: &mut Option<DirectoryLock>,
         listeners: &mut Option<Listeners>,
     ) -> Result<(), Failure> {
@@ -124,7 +124,7 @@ impl Attempts<'_> {
     /// Runs the host until it ends. What keeps the store from being open, where the disk is full.
     async fn attempt(
         &self,
-        stop: &Stop,
+        stop: &Shutdown,
         lock: &mut Option<DirectoryLock>,
         listeners: &mut Option<Listeners>,
     ) -> Result<Option<String>, Failure> {

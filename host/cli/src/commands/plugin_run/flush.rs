@@ -14,7 +14,7 @@ use lockgate_service::{BoundSink, BoundStage};
 use serde_json::{Value, json};
 
 use super::batch::Batch;
-use super::{Configured, Drops, Problems};
+use super::{Drops, Plugin, Problems};
 use crate::failure::Failure;
 use crate::{print, setup};
 use lockgate_coverage::Coverage;
@@ -27,7 +27,7 @@ const CPU_BUDGET: Duration = Duration::from_secs(60);
 
 /// Runs the plugin over a batch, and prints the results or adds them to the coverage.
 pub(super) fn flush(
-    plugin: &Configured,
+    plugin: &Plugin,
     batch: &mut Batch<'_>,
     problems: &mut Problems,
     drops: &mut Drops,
@@ -51,7 +51,7 @@ pub(super) fn flush(
     let documents = || Documents::new(batch_info(number, now), events.clone());
     let mut out = Vec::new();
     match plugin {
-        Configured::Stage(stage) => {
+        Plugin::Stage(stage) => {
             let bound = [BoundStage {
                 stage: stage.clone(),
                 lookups: batch.lookups.clone(),
@@ -79,7 +79,7 @@ pub(super) fn flush(
                     .for_each(|&document| line(&mut out, documents.payload(document))),
             }
         }
-        Configured::Sink(sink) => {
+        Plugin::Sink(sink) => {
             let (label, types) = (sink.label().into(), Arc::new(sink.setup().types.clone()));
             let mut run = StageRun::new(documents(), vec![], CPU_BUDGET, Some((label, types)));
             // Without stages, the run cannot stop.

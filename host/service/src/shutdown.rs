@@ -6,20 +6,23 @@ use tokio::time::Instant;
 /// Tells every task of a host that it is to end. Two steps: first nothing new is begun, later
 /// nothing is waited for.
 #[derive(Clone, Debug)]
-pub struct Stop {
+pub struct Shutdown {
     level: watch::Receiver<u8>,
 }
 
-/// The end that [`Stop`]s listen to.
+/// The end that [`Shutdown`]s listen to.
 #[derive(Debug)]
-pub struct Stopper {
+pub struct ShutdownTrigger {
     level: watch::Sender<u8>,
 }
 
-impl Stopper {
-    pub fn new() -> (Stopper, Stop) {
+impl ShutdownTrigger {
+    pub fn new() -> (ShutdownTrigger, Shutdown) {
         let (sender, receiver) = watch::channel(0);
-        (Stopper { level: sender }, Stop { level: receiver })
+        (
+            ShutdownTrigger { level: sender },
+            Shutdown { level: receiver },
+        )
     }
 
     /// Begin nothing new; what is in flight may finish.
@@ -41,14 +44,14 @@ impl Stopper {
     }
 }
 
-impl Stop {
+impl Shutdown {
     pub fn is_draining(&self) -> bool {
         *self.level.borrow() >= 1
     }
 
     /// Returns once nothing new may be begun.
     pub async fn draining(&mut self) {
-        // A stopper that is gone stops everything.
+        // A trigger that is gone stops everything.
         let _ = self.level.wait_for(|level| *level >= 1).await;
     }
 

@@ -1,0 +1,85 @@
+//! What an engine needs to know of its pipeline.
+
+use std::sync::Arc;
+
+use lockgate_config::Order;
+use lockgate_engine::{
+    BatchLimits, BrakeLimits, EndpointIndex, EndpointSettings, Settings, SinkSettings,
+    StageSettings, StreamSettings,
+};
+use lockgate_ledger::Registration;
+
+use crate::build::BuiltPipeline;
+use crate::clock::seed;
+
+pub(crate) fn engine_settings(pipeline: &BuiltPipeline, registration: &Registration) -> Settings {
+    let config = &pipeline.config;
+    let setup = pipeline.sink.sink.setup();
+    let least = |own: u64, wish: Option<u32>| wish.map_or(own, |wish| own.min(wish.into()));
+    let names: &[&str] = if pipeline.has_session_url() {
+        &["url", "session-url"]
+    } else {
+        &["url"]
+    };
+    let streams = config.from.iter().map(|input| {
+        let name = format!("{}/{}", input.source, input.feed.name());
+        let progress = registration
+            .streams
+            .iter()
+            .find(|progress| progress.stream == name);
+        StreamSettings {
+            endpoint: EndpointIndex::new(pipeline.endpoint_of(input.feed)),
+            source: input.source.as_str().into(),
+            in_session_order: input.order == Order::Session,
+            watermark: progress.map_or(1, |progress| progress.watermark),
+            done: progress
+                .map(|progress| progress.done.clone())
+                .unwrap_or_default(),
+            name: name.into(),
+        }
+    });
+    let stages = pipeline.stages.iter().enumerate().map(|(index, stage)| {
+        let state = registration.state.get(&(index as u32)).cloned();
+        StageSettings {
+            label: stage.stage.label().into(),
+            state_quota: stage.state_quota,
+            state: Arc::new(state.unwrap_or_default()),
+        }
+    });
+    let events = least(config.batch.events as u64, setup.max_documents).max(1) as usize;
+    Settings {
+        pipeline: config.name.as_str().into(),
+        epoch: registration.epoch,
+        streams: streams.collect(),
+        endpoints: names
+            .iter()
+            .map(|&name| EndpointSettings {
+                name: name.into(),
+                in_flight: config.sink.rate.in_flight,
+            })
+            .collect(),
+        batch: BatchLimits {
+            events,
+            bytes: least(config.batch.bytes, setup.max_bytes).max(1) as usize,
+            age: config.batch.age,
+        },
+        batches_in_flight: config.in_flight,
+        sink: SinkSettings {
+            label: pipeline.sink.sink.label().into(),
+            types: Arc::new(setup.types.clone()),
+            inspect: setup.inspect,
+            max_documents: setup.max_documents.map_or(usize::MAX, |most| most as usize),
+            max_bytes: setup.max_bytes.map_or(usize::MAX, |most| most as usize),
+        },
+        stages: stages.collect(),
+        cpu_budget: pipeline.cpu_budget,
+        brake: BrakeLimits {
+            in_a_row: config.dead_letters.in_a_row,
+            share: config.dead_letters.share,
+            bytes: config.dead_letters.bytes,
+        },
+        brake_text: registration.brake.clone(),
+        dead_bytes: registration.dead_bytes,
+        seed: seed(),
+    }
+}
