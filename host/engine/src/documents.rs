@@ -108,7 +108,11 @@ impl Documents {
     }
 
     pub fn payload(&self, document: DocumentIndex) -> &str {
-        self.event(document).payload
+        let document = &self.documents[document.get()];
+        document.payload.as_deref().unwrap_or_else(|| {
+            let (block, row) = self.place(document.entry);
+            block.payload(row)
+        })
     }
 
     /// The session of the event that the document was made of; empty where there is none.

@@ -188,8 +188,8 @@ impl Fates {
         let mut dead = Vec::new();
         for &index in taken {
             let entry = &self.entries[index.get()];
-            let event = documents.original(index);
-            let day = Day::of(event.time);
+            let (block, row) = documents.place(index);
+            let day = Day::of(block.time(row));
             let tally = days.entry(day).or_insert(DayTally {
                 day,
                 delivered: 0,
@@ -199,7 +199,6 @@ impl Fates {
             if let Some(death) = &entry.dead {
                 outcomes.push(Outcome::Dead(reason(death.index)));
                 tally.dead += 1;
-                let (block, row) = documents.place(index);
                 let (cause, reason) = (death.cause.clone(), death.reason.clone());
                 dead.push(DeadLetter::new(block, row, cause, reason));
             } else if entry.delivered {

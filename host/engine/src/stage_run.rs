@@ -190,7 +190,9 @@ impl StageRun {
             return;
         }
         for document in self.fates.open(&self.documents) {
-            if let Some(reason) = types.excludes(&self.documents.event(document)) {
+            let entry = self.documents.entry(document);
+            let (block, row) = self.documents.place(entry);
+            if let Some(reason) = types.excludes(block.event_type(row), block.feed) {
                 let fate = Fate::Dropped(format!("{reason} by {label}"));
                 self.fates.settle(&self.documents, document, label, fate);
             }

@@ -32,12 +32,19 @@ impl Texts {
     }
 
     pub fn at(&self, index: usize) -> &str {
-        let start = if index == 0 {
-            0
-        } else {
-            self.ends[index - 1] as usize
-        };
-        &self.bytes[start..self.ends[index] as usize]
+        &self.bytes[self.start(index)..self.ends[index] as usize]
+    }
+
+    /// Length of a text in bytes.
+    pub fn len_at(&self, index: usize) -> usize {
+        self.ends[index] as usize - self.start(index)
+    }
+
+    fn start(&self, index: usize) -> usize {
+        match index {
+            0 => 0,
+            _ => self.ends[index - 1] as usize,
+        }
     }
 
     /// Whether every end is a valid position in `bytes`. A decoder must check this before it uses
@@ -158,6 +165,19 @@ impl Block {
         }
     }
 
+    pub fn event_type(&self, row: usize) -> &str {
+        self.parts.types.at(row)
+    }
+
+    pub fn time(&self, row: usize) -> Millis {
+        self.parts.times[row]
+    }
+
+    /// The JSON text of an event; empty where it could not be converted.
+    pub fn payload(&self, row: usize) -> &str {
+        self.parts.payloads.at(row)
+    }
+
     /// The session id of an event of either feed; empty if it belongs to no session.
     pub fn session(&self, row: usize) -> &str {
         self.parts.sessions.at(row)
@@ -165,13 +185,17 @@ impl Block {
 
     /// The original bytes of an event that could not be converted to JSON.
     pub fn raw(&self, row: usize) -> Option<&[u8]> {
+        // Hardly any block has one.
+        if self.parts.raw.is_empty() {
+            return None;
+        }
         self.parts.raw.get(&(row as u32)).map(Vec::as_slice)
     }
 
     /// Size of an event's payload in bytes, JSON or raw.
     pub fn payload_len(&self, row: usize) -> usize {
         self.raw(row)
-            .map_or_else(|| self.parts.payloads.at(row).len(), <[u8]>::len)
+            .map_or_else(|| self.parts.payloads.len_at(row), <[u8]>::len)
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use crate::request::{CheckedRequest, Violation};
-use crate::{EventView, FeedKind, Millis};
+use crate::{FeedKind, Millis};
 
 /// The batch of a call, as a component sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,17 +50,17 @@ impl TypeLists {
     }
 
     /// Why an event does not reach the component, or `None` if it does.
-    pub fn excludes(&self, event: &EventView<'_>) -> Option<&'static str> {
-        if self.skip.contains(event.event_type) {
+    pub fn excludes(&self, event_type: &str, feed: FeedKind) -> Option<&'static str> {
+        if self.skip.contains(event_type) {
             return Some("type skipped");
         }
-        if event.feed == FeedKind::Sessions && self.skip_in_sessions.contains(event.event_type) {
+        if feed == FeedKind::Sessions && self.skip_in_sessions.contains(event_type) {
             return Some("session type skipped");
         }
         let wanted = self
             .only
             .as_ref()
-            .is_none_or(|only| only.contains(event.event_type));
+            .is_none_or(|only| only.contains(event_type));
         (!wanted).then_some("type not wanted")
     }
 }
