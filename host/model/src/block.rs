@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::event::{EventView, FeedKind, Head};
@@ -205,9 +205,16 @@ impl Block {
 pub struct BlockBuilder {
     parts: BlockParts,
     raw_bytes: usize,
-    types: HashMap<Box<str>, u32>,
-    codes: HashMap<Box<str>, u32>,
-    sessions: HashMap<Box<str>, u32>,
+    types: Interner,
+    codes: Interner,
+    sessions: Interner,
+}
+
+/// Finds the values of a [`Dictionary`]: an open hash table of their indexes, each plus one. 0 is
+/// free. A block is small, so that keys chosen to collide cost little.
+#[derive(Debug, Default)]
+struct Interner {
+    slots: Vec<u32>,
 }
 
 impl BlockBuilder {
@@ -275,7 +282,11 @@ impl BlockBuilder {
     /// of growing to it.
     pub fn take(&mut self) -> BlockParts {
         self.abandon();
-        let parts = std::mem::take(self).parts;
+        let parts = std::mem::take(&mut self.parts);
+        self.raw_bytes = 0;
+        for interner in [&mut self.types, &mut self.codes, &mut self.sessions] {
+            interner.slots.fill(0);
+        }
         self.parts
             .payloads
             .bytes
@@ -289,26 +300,69 @@ impl BlockBuilder {
     }
 
     fn columns(&mut self, head: Head<'_>) {
-        intern(&mut self.parts.types, &mut self.types, head.event_type);
-        intern(&mut self.parts.codes, &mut self.codes, head.code);
-        intern(&mut self.parts.sessions, &mut self.sessions, head.session);
+        self.types.intern(&mut self.parts.types, head.event_type);
+        self.codes.intern(&mut self.parts.codes, head.code);
+        self.sessions.intern(&mut self.parts.sessions, head.session);
         self.parts.times.push(head.time);
         self.parts.indexes.push(head.index);
         self.parts.keys.push(head.key);
     }
 }
 
-fn intern(column: &mut Dictionary, known: &mut HashMap<Box<str>, u32>, text: &str) {
-    let row = match known.get(text) {
-        Some(&row) => row,
-        None => {
-            let row = column.values.len() as u32;
-            column.values.push(text);
-            known.insert(text.into(), row);
-            row
+impl Interner {
+    /// Appends a row with this value.
+    fn intern(&mut self, column: &mut Dictionary, text: &str) {
+        if self.slots.len() < 2 * (column.values.len() + 1) {
+            self.grow(&column.values);
         }
+        let slot = self.slot(&column.values, text);
+        let row = match self.slots[slot] {
+            0 => {
+                column.values.push(text);
+                let row = column.values.len() as u32;
+                self.slots[slot] = row;
+                row
+            }
+            row => row,
+        };
+        column.rows.push(row - 1);
+    }
+
+    /// The slot of a text, or the free one where it belongs.
+    fn slot(&self, values: &Texts, text: &str) -> usize {
+        let mask = self.slots.len() - 1;
+        let mut slot = hash(text) & mask;
+        while self.slots[slot] != 0 && values.at(self.slots[slot] as usize - 1) != text {
+            slot = (slot + 1) & mask;
+        }
+        slot
+    }
+
+    fn grow(&mut self, values: &Texts) {
+        let size = (2 * self.slots.len()).max(64);
+        self.slots.clear();
+        self.slots.resize(size, 0);
+        for row in 0..values.len() {
+            let slot = self.slot(values, values.at(row));
+            self.slots[slot] = row as u32 + 1;
+        }
+    }
+}
+
+/// Of its ends and its length, which tell types, codes and ids apart.
+fn hash(text: &str) -> usize {
+    let bytes = text.as_bytes();
+    let (start, end) = match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
+        (Some(start), Some(end)) => (u64::from_le_bytes(*start), u64::from_le_bytes(*end)),
+        _ => (
+            bytes
+                .iter()
+                .fold(0, |start, &byte| start << 8 | u64::from(byte)),
+            0,
+        ),
     };
-    column.rows.push(row);
+    let mixed = start ^ end.rotate_left(29) ^ bytes.len() as u64;
+    (mixed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize
 }
 
 /// Some consecutive events of one block.
@@ -372,6 +426,26 @@ mod tests {
             time: 5,
             index: 1,
             session,
+        }
+    }
+
+    #[test]
+    fn each_value_of_a_column_is_kept_once() {
+        let mut builder = BlockBuilder::new();
+        for block in 0..2 {
+            for number in 0..1000 {
+                let session = format!("s-{}", (number * 7 + block) % 300);
+                builder.push(head("k", "", &session), "{}");
+            }
+            let parts = builder.take();
+            assert_eq!(
+                (parts.types.values.len(), parts.sessions.values.len()),
+                (1, 300)
+            );
+            for number in 0..1000 {
+                let session = format!("s-{}", (number * 7 + block) % 300);
+                assert_eq!(parts.sessions.at(number), session);
+            }
         }
     }
 
