@@ -58,6 +58,7 @@ pub fn reader(database: &Path) -> rusqlite::Result<Connection> {
         OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
     keep_log(&connection)?;
+    keep_plans(&connection)?;
     connection.pragma_update(None, "cache_size", -2048)?;
     connection.pragma_update(None, "temp_store", "memory")?;
     Ok(connection)
@@ -168,6 +169,7 @@ fn open_writer(database: &Path, size_max: Option<u64>) -> rusqlite::Result<Conne
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,
     )?;
     keep_log(&connection)?;
+    keep_plans(&connection)?;
     connection.set_prepared_statement_cache_capacity(64);
     connection.pragma_update(None, "synchronous", "full")?;
     connection.pragma_update(None, "cache_size", -16_384)?;
@@ -177,6 +179,14 @@ fn open_writer(database: &Path, size_max: Option<u64>) -> rusqlite::Result<Conne
         connection.pragma_update(None, "max_page_count", bytes / u64::from(PAGE_SIZE))?;
     }
     Ok(connection)
+}
+
+/// SQLite is built with `STAT4`: without this it plans a statement again each time its parameters
+/// get other values.
+fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
+        .map(drop)
 }
 
 // Closing a store that failed must not write to it again.

@@ -200,7 +200,10 @@ impl Writer {
     }
 
     pub fn begin(&mut self) -> Result<(), Fault> {
-        Ok(self.connection.execute_batch("BEGIN IMMEDIATE")?)
+        self.connection
+            .prepare_cached("BEGIN IMMEDIATE")?
+            .execute([])?;
+        Ok(())
     }
 
     /// Keeps what compiled code must hash to.
@@ -235,7 +238,8 @@ impl Writer {
                 .execute(params![name, pipeline.dead_bytes, pipeline.brake])?;
             pipeline.dirty = false;
         }
-        Ok(self.connection.execute_batch("COMMIT")?)
+        self.connection.prepare_cached("COMMIT")?.execute([])?;
+        Ok(())
     }
 
     /// What everybody who waits is told. The store is not written to any more.
