@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::io::Cursor;
 
 use lockgate_model::{BlockParts, Texts};
 use zstd::bulk::{Compressor, Decompressor};
@@ -22,35 +23,36 @@ thread_local! {
     static DECOMPRESSOR: RefCell<Option<Decompressor<'static>>> = const { RefCell::new(None) };
 }
 
-/// Appends a frame.
-pub fn compress(plain: &[u8], out: &mut Vec<u8>) -> Result<(), CodecError> {
+/// Writes a frame in place of what `frame` holds.
+pub fn compress(plain: &[u8], frame: &mut Vec<u8>) -> Result<(), CodecError> {
     COMPRESSOR.with_borrow_mut(|slot| {
         let compressor = match slot {
             Some(compressor) => compressor,
             None => slot.insert(Compressor::new(LEVEL).map_err(|_| CodecError::Frame)?),
         };
-        let start = out.len();
-        out.resize(start + zstd::zstd_safe::compress_bound(plain.len()), 0);
-        let len = compressor
-            .compress_to_buffer(plain, &mut out[start..])
-            .map_err(|_| CodecError::Frame)?;
-        out.truncate(start + len);
-        Ok(())
+        frame.clear();
+        frame.reserve(zstd::zstd_safe::compress_bound(plain.len()));
+        let written = compressor.compress_to_buffer(plain, frame);
+        written.map(drop).map_err(|_| CodecError::Frame)
     })
 }
 
-/// Fills `plain` from one frame of exactly that length.
-pub fn decompress(frame: &[u8], plain: &mut [u8]) -> Result<(), CodecError> {
-    let len = DECOMPRESSOR.with_borrow_mut(|slot| {
+/// Appends what is in a frame: exactly `len` bytes.
+pub fn decompress(frame: &[u8], len: usize, plain: &mut Vec<u8>) -> Result<(), CodecError> {
+    plain.reserve(len);
+    let end = plain.len() as u64;
+    let mut rest = Cursor::new(plain);
+    rest.set_position(end);
+    let written = DECOMPRESSOR.with_borrow_mut(|slot| {
         let decompressor = match slot {
             Some(decompressor) => decompressor,
             None => slot.insert(Decompressor::new().map_err(|_| CodecError::Frame)?),
         };
         decompressor
-            .decompress_to_buffer(frame, plain)
+            .decompress_to_buffer(frame, &mut rest)
             .map_err(|_| CodecError::Frame)
     })?;
-    if len == plain.len() {
+    if written == len {
         Ok(())
     } else {
         Err(CodecError::Frame)
@@ -100,17 +102,17 @@ pub fn decode(
     plausible(payload, total + raw_total as usize)?;
 
     let mut input = Input(payload);
-    let mut texts = vec![0; total];
+    let mut texts = Vec::with_capacity(total);
     let mut start = 0;
     for ends in ends.chunks(FRAME_EVENTS) {
         let end = ends.last().copied().unwrap_or(0) as usize;
-        pull(&mut input, &mut texts[start..end])?;
+        pull(&mut input, end - start, &mut texts)?;
         start = end;
     }
     let mut raw = BTreeMap::new();
     if !heads.raw.is_empty() {
-        let mut bytes = vec![0; raw_total as usize];
-        pull(&mut input, &mut bytes)?;
+        let mut bytes = Vec::new();
+        pull(&mut input, raw_total as usize, &mut bytes)?;
         let mut rest = bytes.as_slice();
         for (&row, &len) in &heads.raw {
             let (payload, after) = rest.split_at(len as usize);
@@ -132,12 +134,12 @@ fn push(plain: &[u8], frame: &mut Vec<u8>, out: &mut Vec<u8>) -> Result<(), Code
     Ok(())
 }
 
-fn pull(input: &mut Input<'_>, plain: &mut [u8]) -> Result<(), CodecError> {
-    let len = input.int()? as usize;
-    let frame = input.take(len)?;
-    match (frame.is_empty(), plain.is_empty()) {
+fn pull(input: &mut Input<'_>, len: usize, plain: &mut Vec<u8>) -> Result<(), CodecError> {
+    let compressed = input.int()? as usize;
+    let frame = input.take(compressed)?;
+    match (frame.is_empty(), len == 0) {
         (true, true) => Ok(()),
-        (false, false) => decompress(frame, plain),
+        (false, false) => decompress(frame, len, plain),
         _ => Err(CodecError::Frame),
     }
 }

@@ -113,9 +113,11 @@ pub fn encode(parts: &BlockParts) -> Result<Vec<u8>, CodecError> {
     if body.len() > BLOCK_MAX {
         return Err(CodecError::TooLarge);
     }
-    let mut out = Vec::with_capacity(body.len() / 2);
+    let mut frame = Vec::new();
+    frames::compress(&body, &mut frame)?;
+    let mut out = Vec::with_capacity(frame.len() + 10);
     bytes::varint(&mut out, body.len() as u64);
-    frames::compress(&body, &mut out)?;
+    out.extend_from_slice(&frame);
     Ok(out)
 }
 
@@ -126,8 +128,8 @@ pub fn decode(heads: &[u8]) -> Result<Heads, CodecError> {
         return Err(CodecError::TooLarge);
     }
     frames::plausible(input.0, len as usize)?;
-    let mut body = vec![0; len as usize];
-    frames::decompress(input.0, &mut body)?;
+    let mut body = Vec::new();
+    frames::decompress(input.0, len as usize, &mut body)?;
 
     let mut input = Input(&body);
     let rows = input.count()?;
