@@ -73,8 +73,12 @@ pub(crate) async fn run<I: Intake>(source: Arc<Source<I>>, resume: &Resume) -> R
     let (progress, mut dates) = watch::channel(Dates::new());
     let mut closing = BTreeMap::new();
     let mut tasks = JoinSet::new();
+    // Cursors of closed dates. They are removed together with the next change, because each change
+    // is a transaction of the store. Should that not happen, the dates are opened again.
+    let mut removed = Vec::new();
     while let Some((day, chunks)) = waiting.pop_first() {
-        begin(&source, day, chunks, &progress, &mut closing, &mut tasks).await?;
+        open(&source, day, &mut removed).await?;
+        begin(&source, day, chunks, &progress, &mut closing, &mut tasks);
     }
     loop {
         let today = Day::of(source.now());
@@ -90,15 +94,10 @@ pub(crate) async fn run<I: Intake>(source: Arc<Source<I>>, resume: &Resume) -> R
             )
         };
         if latest < today && is_idle {
-            begin(
-                &source,
-                Day(latest.0 + 1),
-                Chunks::default(),
-                &progress,
-                &mut closing,
-                &mut tasks,
-            )
-            .await?;
+            let day = Day(latest.0 + 1);
+            let chunks = Chunks::default();
+            open(&source, day, &mut removed).await?;
+            begin(&source, day, chunks, &progress, &mut closing, &mut tasks);
             continue;
         }
         for (_, close) in closing.extract_if(
@@ -108,6 +107,10 @@ pub(crate) async fn run<I: Intake>(source: Arc<Source<I>>, resume: &Resume) -> R
             |_, _| true,
         ) {
             close.notify_one();
+        }
+        if latest >= today && !removed.is_empty() {
+            let removed = std::mem::take(&mut removed);
+            source.move_cursors(FeedKind::Audit, removed).await?;
         }
         if latest >= today && is_complete {
             source
@@ -122,8 +125,7 @@ pub(crate) async fn run<I: Intake>(source: Arc<Source<I>>, resume: &Resume) -> R
                 let (day, keys) = ended.expect("a date's task neither panics nor is aborted")?;
                 tracing::debug!(date = %day, "closing this date; no more chunks are expected");
                 progress.send_modify(|dates| { dates.remove(&day); });
-                let removed = keys.into_iter().map(|key| CursorUpdate { key, value: None }).collect();
-                source.move_cursors(FeedKind::Audit, removed).await?;
+                removed.extend(keys.into_iter().map(|key| CursorUpdate { key, value: None }));
             }
             Ok(()) = dates.changed() => {}
             // A new day may have begun.
@@ -135,25 +137,29 @@ pub(crate) async fn run<I: Intake>(source: Arc<Source<I>>, resume: &Resume) -> R
 /// Each task returns its date, and the keys of the cursors to remove.
 type Tasks = JoinSet<Result<(Day, Vec<String>), Closed>>;
 
-/// Opens a date: stores its cursor and spawns its task.
-async fn begin<I: Intake>(
+/// Stores that a date is open, and removes the cursors of closed ones.
+async fn open<I: Intake>(
+    source: &Source<I>,
+    day: Day,
+    removed: &mut Vec<CursorUpdate>,
+) -> Result<(), Closed> {
+    let mut moved = std::mem::take(removed);
+    moved.push(CursorUpdate {
+        key: cursor::date_key(day),
+        value: Some(cursor::OPEN.to_owned()),
+    });
+    source.move_cursors(FeedKind::Audit, moved).await
+}
+
+/// Spawns the task of a date.
+fn begin<I: Intake>(
     source: &Arc<Source<I>>,
     day: Day,
     chunks: Chunks,
     progress: &watch::Sender<Dates>,
     closing: &mut BTreeMap<Day, Arc<Notify>>,
     tasks: &mut Tasks,
-) -> Result<(), Closed> {
-    let key = cursor::date_key(day);
-    source
-        .move_cursors(
-            FeedKind::Audit,
-            vec![CursorUpdate {
-                key,
-                value: Some(cursor::OPEN.to_owned()),
-            }],
-        )
-        .await?;
+) {
     progress.send_modify(|dates| {
         dates.insert(day, DateProgress::default());
     });
@@ -166,5 +172,4 @@ async fn begin<I: Intake>(
         close.clone(),
     ));
     closing.insert(day, close);
-    Ok(())
 }

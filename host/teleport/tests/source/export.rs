@@ -5,7 +5,7 @@ use lockgate_teleport::{Ended, Phase, ReaderKind};
 
 use crate::fake::{Chunk, Fake, Script, event};
 use crate::fixture::{DAY, Fixture, NOW};
-use crate::intake::MemoryIntake;
+use crate::intake::{Contents, MemoryIntake};
 
 type Chunks = BTreeMap<String, BTreeMap<String, Chunk>>;
 
@@ -206,6 +206,31 @@ async fn late_chunks_are_read_while_their_date_is_open_and_closed_dates_leave_no
         .await;
     running.stop().await;
     assert_eq!(intake.contents().events.len(), 18);
+}
+
+#[tokio::test]
+async fn a_date_closes_in_the_transaction_that_opens_another() {
+    let (mut fixture, _fake) = fixture(Script {
+        chunks: Some(Chunks::new()),
+        ..Script::default()
+    })
+    .await;
+    fixture.settings.exit_on_last_event = false;
+    fixture.settings.start_time = Some(NOW - 60 * DAY);
+    let intake = MemoryIntake::new();
+    let running = fixture.start(intake.resume(), &intake);
+    let days = |contents: &Contents| -> Vec<String> {
+        let keys = contents.cursors.keys();
+        keys.filter(|key| key.starts_with("export/"))
+            .cloned()
+            .collect()
+    };
+    let open = [2, 1, 0].map(|days| format!("export/{}", date(NOW - days * DAY)));
+    intake.holds(|contents| days(contents) == open).await;
+    running.stop().await;
+    let (opened, closed) = (61, 58);
+    let appends = intake.contents().appends.len();
+    assert!(appends < opened + closed, "{appends}");
 }
 
 #[tokio::test]
