@@ -11,7 +11,26 @@ pub(super) struct Scanner<'a> {
     at: usize,
     open: Vec<Open>,
     /// Keys of all open objects, the innermost last.
-    keys: Vec<Cow<'a, str>>,
+    keys: Vec<Key<'a>>,
+}
+
+/// Ordered by its first bytes before all else, which decide most comparisons.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Key<'a> {
+    first: u64,
+    text: Cow<'a, str>,
+}
+
+impl<'a> Key<'a> {
+    fn new(text: Cow<'a, str>) -> Key<'a> {
+        let mut first = [0; 8];
+        let len = text.len().min(8);
+        first[..len].copy_from_slice(&text.as_bytes()[..len]);
+        Key {
+            first: u64::from_be_bytes(first),
+            text,
+        }
+    }
 }
 
 enum Open {
@@ -108,7 +127,9 @@ impl<'a> Scanner<'a> {
             if !keys.is_sorted_by(|a, b| a < b) {
                 keys.sort_unstable();
                 if let Some(pair) = keys.windows(2).find(|pair| pair[0] == pair[1]) {
-                    return Err(DocumentError::KeyTwice(pair[0].chars().take(100).collect()));
+                    return Err(DocumentError::KeyTwice(
+                        pair[0].text.chars().take(100).collect(),
+                    ));
                 }
             }
             self.keys.truncate(first);
@@ -127,11 +148,11 @@ impl<'a> Scanner<'a> {
         let start = self.at;
         let escaped = self.string()?;
         let raw = &self.text[start..self.at - 1];
-        self.keys.push(if escaped {
+        self.keys.push(Key::new(if escaped {
             Cow::Owned(unescape(raw))
         } else {
             Cow::Borrowed(raw)
-        });
+        }));
         self.space();
         if self.next()? != b':' {
             return Err(DocumentError::Unexpected(self.at - 1));
