@@ -206,13 +206,20 @@ impl Kinds {
     }
 
     pub fn matches(&self, action: &str) -> bool {
-        self.actions
-            .iter()
-            .any(|pattern| match pattern.split_once('*') {
+        let first = action.as_bytes().first();
+        self.actions.iter().any(|pattern| {
+            // Most differ in their first letter.
+            match pattern.as_bytes().first() {
+                Some(b'*') => {}
+                other if other == first => {}
+                _ => return false,
+            }
+            match pattern.split_once('*') {
                 None => action == *pattern,
                 Some((start, end)) => action
                     .strip_prefix(start)
                     .is_some_and(|rest| rest.ends_with(end)),
-            })
+            }
+        })
     }
 }
