@@ -17,7 +17,7 @@ use crate::{Committed, LedgerError, Registration};
 ///    [`keep_only`](Self::keep_only) once.
 /// 3. A pipeline follows [`head`](Self::head), reads blocks from its watermark on with
 ///    [`cached`](Self::cached) or [`block_at`](Self::block_at), and calls [`commit`](Self::commit)
-///    once for each batch, in any order. It skips the ranges that are done already.
+///    for runs of entries that are final, in any order. It skips the ranges that are done already.
 /// 4. Where [`redriven`](Self::redriven) is not zero, it takes those entries with
 ///    [`redrive`](Self::redrive) and commits them the same way.
 ///
@@ -50,8 +50,8 @@ pub trait Ledger: Clone + Send + Sync + 'static {
     ) -> impl Future<Output = Result<Option<Arc<Block>>, LedgerError>> + Send;
 
     /// Gives entries their final outcome, and keeps the state and the brake that go with them.
-    /// Called by pipelines, once for each batch or redrive when all its documents are final, in any
-    /// order. Waits while too much is queued.
+    /// Called by pipelines, in any order: once for a batch or a redrive, or for each run of its
+    /// entries that is final while others are held up. Waits while too much is queued.
     ///
     /// Refused with [`LedgerError::Conflict`], without any change and without an effect on others,
     /// where an entry has an outcome already or does not exist (of a redrive: does not wait again),

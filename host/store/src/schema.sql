@@ -94,11 +94,11 @@ CREATE TABLE epoch_days (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE commits (
-  -- One row per batch that became final. Kept when its events are gone.
+  -- One row per run of entries that became final together: a batch, or a part of one that was held up. Kept when the events are gone.
   id INTEGER PRIMARY KEY, -- In the order of commits, over all pipelines.
   epoch_id INTEGER NOT NULL, -- `epochs.id`.
   generation INTEGER NOT NULL, -- `generations.generation` of the pipeline.
-  first_seq INTEGER NOT NULL, -- The batch's first sequence.
+  first_seq INTEGER NOT NULL, -- The first sequence of the run.
   end_seq INTEGER NOT NULL, -- The first sequence after it.
   outcomes BLOB NOT NULL, -- An outcome for each entry, run-length encoded: varint kind (0 delivered, 1 dropped, 2 dead) + 4 x reason, varint length.
   reasons TEXT NOT NULL, -- What the reasons' numbers mean: JSON, a list of texts.
