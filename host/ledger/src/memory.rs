@@ -5,10 +5,10 @@
 
 mod core;
 mod handle;
-mod lane;
 mod letters;
+mod pass;
 mod retention;
 
 pub use core::{Appended, MemoryCore};
 pub use handle::MemoryLedger;
-pub use lane::Recorded;
+pub use pass::Recorded;

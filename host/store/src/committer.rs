@@ -11,7 +11,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use crate::directory::{DirectoryLock, Files};
 use crate::encoded::EncodedCommit;
 use crate::store::Shared;
-use crate::writer::{AppendArgs, Appended, Fault, Lane, Writer};
+use crate::writer::{AppendArgs, Appended, EpochKey, Fault, Writer};
 use crate::{Committed, LedgerError, Registration, limits};
 
 /// Dropping a reply tells its waiter that the store has closed; why, stands in `Shared`.
@@ -170,7 +170,7 @@ struct Group {
     /// Streams whose full state has been reported.
     warned: HashMap<Arc<str>, bool>,
     /// Whose unfinished events retention removes, where that has been reported.
-    warned_unfinished: HashSet<Lane>,
+    warned_unfinished: HashSet<EpochKey>,
     shared: Arc<Shared>,
 }
 
@@ -410,9 +410,9 @@ impl Group {
         if self.writer.anything_due() {
             return;
         }
-        for (lane, removed) in std::mem::take(&mut self.writer.unfinished) {
-            let (pipeline, stream) = &lane;
-            if !self.warned_unfinished.contains(&lane) {
+        for (key, removed) in std::mem::take(&mut self.writer.unfinished) {
+            let (pipeline, stream) = &key;
+            if !self.warned_unfinished.contains(&key) {
                 tracing::warn!(
                     %pipeline, %stream, events = removed.events,
                     "retention removed events that this pipeline had not finished, because no pipeline of this name is configured to \
@@ -420,7 +420,7 @@ impl Group {
                      unless such a pipeline is configured again; a larger `{}` in `retain` of `[store]` keeps them for longer",
                     removed.key
                 );
-                self.warned_unfinished.insert(lane);
+                self.warned_unfinished.insert(key);
             }
         }
     }

@@ -58,7 +58,8 @@ pub struct Writer {
     streams: Vec<Stream>,
     by_name: HashMap<Arc<str>, usize>,
     epochs: Vec<Epoch>,
-    by_lane: HashMap<Lane, usize>,
+    /// The current epoch of each pipeline and stream.
+    current: HashMap<EpochKey, usize>,
     pipelines: HashMap<Arc<str>, Pipeline>,
     /// Configured pipelines that never ran: retention waits for them in every stream.
     holders: BTreeSet<String>,
@@ -66,11 +67,11 @@ pub struct Writer {
     /// Blocks that retention removed in this transaction.
     pub removed: Vec<(Arc<str>, Seq)>,
     /// What retention removed since it was last reported, of pipelines that had not finished it.
-    pub unfinished: BTreeMap<Lane, Unfinished>,
+    pub unfinished: BTreeMap<EpochKey, Unfinished>,
 }
 
-/// Pipeline and stream.
-pub type Lane = (Arc<str>, Arc<str>);
+/// The pipeline and the stream of an epoch.
+pub type EpochKey = (Arc<str>, Arc<str>);
 
 /// Events that a pipeline had not finished when retention removed them.
 pub struct Unfinished {
@@ -114,7 +115,7 @@ impl Writer {
             streams: Vec::new(),
             by_name: HashMap::new(),
             epochs: Vec::new(),
-            by_lane: HashMap::new(),
+            current: HashMap::new(),
             pipelines: HashMap::new(),
             holders: BTreeSet::new(),
             generations: HashMap::new(),
@@ -317,8 +318,8 @@ impl Writer {
         else {
             return;
         };
-        let lane = (row.pipeline.clone(), self.streams[stream].row.name.clone());
-        self.by_lane.insert(lane, self.epochs.len());
+        let key = (row.pipeline.clone(), self.streams[stream].row.name.clone());
+        self.current.insert(key, self.epochs.len());
         self.epochs.push(Epoch {
             row,
             stream,

@@ -5,7 +5,7 @@ use lockgate_model::{
     Append, Block, BlockParts, Books, Commit, Entries, FeedKind, Generation, Seq, payload_hash,
 };
 
-use super::lane::{Lane, Recorded};
+use super::pass::{Pass, Recorded};
 use crate::{Committed, LedgerError, Progress, Registration, check_commit, check_streams};
 
 /// All that a ledger keeps, as plain data: what is in it survives a crash, and nothing else does.
@@ -65,14 +65,14 @@ pub(super) struct Pipeline {
     pub(super) epoch: u32,
     pub(super) generations: Vec<String>,
     pub(super) generation: u32,
-    pub(super) lanes: BTreeMap<Arc<str>, Lane>,
+    pub(super) passes: BTreeMap<Arc<str>, Pass>,
     state: BTreeMap<u32, BTreeMap<String, String>>,
     brake: String,
 }
 
 impl Pipeline {
     pub(super) fn dead_bytes(&self) -> u64 {
-        self.lanes.values().map(|lane| lane.dead_bytes).sum()
+        self.passes.values().map(|pass| pass.dead_bytes).sum()
     }
 }
 
@@ -134,22 +134,22 @@ impl MemoryCore {
                 commit.epoch, commit.generation
             )));
         }
-        let Some(lane) = pipeline.lanes.get_mut(&commit.stream) else {
+        let Some(pass) = pipeline.passes.get_mut(&commit.stream) else {
             return Err(LedgerError::Conflict(format!(
                 "`{name}` is not registered on `{}`",
                 commit.stream
             )));
         };
         match &commit.entries {
-            Entries::Range(range) if range.end > next || lane.progress.touches(range) => {
+            Entries::Range(range) if range.end > next || pass.progress.touches(range) => {
                 return Err(LedgerError::Conflict(format!(
                     "of the entries {range:?}, some have an outcome or do not exist"
                 )));
             }
             Entries::Range(_) => {}
-            Entries::Redriven(seqs) => lane.check_waiting(seqs)?,
+            Entries::Redriven(seqs) => pass.check_waiting(seqs)?,
         }
-        lane.record(&commit, &mut self.letters);
+        pass.record(&commit, &mut self.letters);
         for write in commit.state {
             let state = pipeline.state.entry(write.stage).or_default();
             match write.value {
@@ -189,15 +189,15 @@ impl MemoryCore {
             pipeline.generations.len() - 1
         });
         pipeline.generation = index as u32 + 1;
-        for lane in pipeline.lanes.values_mut() {
-            lane.active = false;
+        for pass in pipeline.passes.values_mut() {
+            pass.active = false;
         }
         let mut progress: Vec<Progress> = Vec::new();
         for (name, begin) in begins {
-            let lane = Lane::new(&name, begin);
-            let lane = pipeline.lanes.entry(name).or_insert(lane);
-            lane.active = true;
-            progress.push(lane.progress.clone());
+            let pass = Pass::new(&name, begin);
+            let pass = pipeline.passes.entry(name).or_insert(pass);
+            pass.active = true;
+            progress.push(pass.progress.clone());
         }
         Ok(Registration {
             epoch: pipeline.epoch,
@@ -214,9 +214,9 @@ impl MemoryCore {
         for (name, pipeline) in &mut self.pipelines {
             if !configured.iter().any(|kept| **kept == **name) {
                 pipeline
-                    .lanes
+                    .passes
                     .values_mut()
-                    .for_each(|lane| lane.active = false);
+                    .for_each(|pass| pass.active = false);
             }
         }
         let unknown = configured
@@ -268,11 +268,14 @@ impl MemoryCore {
     /// The four figures of each of the pipeline's streams, counted again: outcomes from what is
     /// recorded of each entry, waiting entries from the progress and from the letters.
     pub fn books(&self, pipeline: &str) -> Vec<(String, Books)> {
-        let lanes = self.pipelines.get(pipeline).map(|pipeline| &pipeline.lanes);
-        lanes
+        let passes = self
+            .pipelines
+            .get(pipeline)
+            .map(|pipeline| &pipeline.passes);
+        passes
             .into_iter()
             .flatten()
-            .map(|(stream, lane)| (stream.to_string(), lane.books(self.next(stream))))
+            .map(|(stream, pass)| (stream.to_string(), pass.books(self.next(stream))))
             .collect()
     }
 
@@ -280,8 +283,8 @@ impl MemoryCore {
     /// outcome.
     pub fn outcomes(&self, pipeline: &str, stream: &str, seq: Seq) -> &[Recorded] {
         let pipeline = self.pipelines.get(pipeline);
-        let lane = pipeline.and_then(|pipeline| pipeline.lanes.get(stream));
-        lane.map_or(&[], |lane| lane.recorded(seq))
+        let pass = pipeline.and_then(|pipeline| pipeline.passes.get(stream));
+        pass.map_or(&[], |pass| pass.recorded(seq))
     }
 
     pub(super) fn stream_names(&self) -> impl Iterator<Item = (&Arc<str>, Seq)> {

@@ -3,20 +3,20 @@ use std::sync::Arc;
 use lockgate_model::{DeadLetter, Millis, Redrive, Seq};
 
 use super::core::{MemoryCore, Pipeline};
-use super::lane::{Lane, Letter};
+use super::pass::{Letter, Pass};
 use crate::limits::REDRIVE_ENTRIES;
 use crate::{KeptLetter, LedgerError, LetterCounts, LetterId, LetterQuery, check_seqs};
 
 impl MemoryCore {
     /// See [`DeadLetters::dead_letters`](crate::DeadLetters::dead_letters).
     pub fn dead_letters(&self, query: &LetterQuery) -> Vec<KeptLetter> {
-        let lanes = self.pipelines.iter().flat_map(|(name, pipeline)| {
-            let lanes = pipeline.lanes.iter();
-            lanes.map(move |(stream, lane)| (name, pipeline, stream, lane))
+        let passes = self.pipelines.iter().flat_map(|(name, pipeline)| {
+            let passes = pipeline.passes.iter();
+            passes.map(move |(stream, pass)| (name, pipeline, stream, pass))
         });
-        let mut found: Vec<KeptLetter> = lanes
-            .flat_map(|(name, pipeline, stream, lane)| {
-                let letters = lane.letters.values().filter(|letter| !letter.waits);
+        let mut found: Vec<KeptLetter> = passes
+            .flat_map(|(name, pipeline, stream, pass)| {
+                let letters = pass.letters.values().filter(|letter| !letter.waits);
                 letters.map(move |letter| self.kept(name, pipeline, stream, letter))
             })
             .filter(|kept| query.matches(kept))
@@ -29,8 +29,8 @@ impl MemoryCore {
     /// See [`DeadLetters::dead_letter`](crate::DeadLetters::dead_letter).
     pub fn dead_letter(&self, pipeline: &str, stream: &str, seq: Seq) -> Option<KeptLetter> {
         let (name, pipeline) = self.pipelines.get_key_value(pipeline)?;
-        let (stream, lane) = pipeline.lanes.get_key_value(stream)?;
-        let letter = lane.letters.get(&seq).filter(|letter| !letter.waits)?;
+        let (stream, pass) = pipeline.passes.get_key_value(stream)?;
+        let letter = pass.letters.get(&seq).filter(|letter| !letter.waits)?;
         Some(self.kept(name, pipeline, stream, letter))
     }
 
@@ -56,9 +56,9 @@ impl MemoryCore {
         let Some(found) = self.pipelines.get_mut(pipeline) else {
             return Err(LedgerError::Unknown(format!("pipeline `{pipeline}`")));
         };
-        let lanes = found.lanes.values_mut();
-        Ok(lanes
-            .map(|lane| lane.expire_letters(before, REDRIVE_ENTRIES))
+        let passes = found.passes.values_mut();
+        Ok(passes
+            .map(|pass| pass.expire_letters(before, REDRIVE_ENTRIES))
             .sum())
     }
 
@@ -68,10 +68,10 @@ impl MemoryCore {
             return Err(LedgerError::Unknown(format!("pipeline `{pipeline}`")));
         };
         let mut counts = LetterCounts::default();
-        for lane in found.lanes.values().map(Lane::letter_counts) {
-            counts.retried += lane.retried;
-            counts.dropped += lane.dropped;
-            counts.expired += lane.expired;
+        for pass in found.passes.values().map(Pass::letter_counts) {
+            counts.retried += pass.retried;
+            counts.dropped += pass.dropped;
+            counts.expired += pass.expired;
         }
         Ok(counts)
     }
@@ -83,10 +83,13 @@ impl MemoryCore {
 
     /// See [`Ledger::redriven`](crate::Ledger::redriven).
     pub fn redriven(&self, pipeline: &str) -> u64 {
-        let lanes = self.pipelines.get(pipeline).map(|pipeline| &pipeline.lanes);
-        let lanes = lanes.into_iter().flat_map(|lanes| lanes.values());
-        lanes
-            .map(|lane| lane.waiting_letters().count() as u64)
+        let passes = self
+            .pipelines
+            .get(pipeline)
+            .map(|pipeline| &pipeline.passes);
+        let passes = passes.into_iter().flat_map(|passes| passes.values());
+        passes
+            .map(|pass| pass.waiting_letters().count() as u64)
             .sum()
     }
 
@@ -99,9 +102,9 @@ impl MemoryCore {
         bytes: usize,
     ) -> Option<Redrive> {
         let (name, pipeline) = self.pipelines.get_key_value(pipeline)?;
-        let (stream, lane) = pipeline.lanes.get_key_value(stream)?;
+        let (stream, pass) = pipeline.passes.get_key_value(stream)?;
         let mut size = 0;
-        let letters: Vec<DeadLetter> = lane
+        let letters: Vec<DeadLetter> = pass
             .waiting_letters()
             .take_while(|letter| {
                 let first = size == 0;
@@ -125,18 +128,18 @@ impl MemoryCore {
         pipeline: &str,
         stream: &str,
         seqs: &[Seq],
-    ) -> Result<&mut Lane, LedgerError> {
+    ) -> Result<&mut Pass, LedgerError> {
         check_seqs(seqs)?;
         let Some(found) = self.pipelines.get_mut(pipeline) else {
             return Err(LedgerError::Unknown(format!("pipeline `{pipeline}`")));
         };
-        let Some(lane) = found.lanes.get_mut(stream) else {
+        let Some(pass) = found.passes.get_mut(stream) else {
             return Err(LedgerError::Unknown(format!(
                 "stream `{stream}` of the pipeline `{pipeline}`"
             )));
         };
-        lane.check_dead(seqs)?;
-        Ok(lane)
+        pass.check_dead(seqs)?;
+        Ok(pass)
     }
 
     fn kept(

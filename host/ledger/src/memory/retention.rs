@@ -37,16 +37,16 @@ impl MemoryCore {
         let Some(end) = stream.blocks.front().map(|block| block.range().end) else {
             return false;
         };
-        let mut lanes: Vec<_> = self
+        let mut passes: Vec<_> = self
             .pipelines
             .values_mut()
-            .filter_map(|pipeline| pipeline.lanes.get_mut(name))
-            .filter(|lane| lane.progress.watermark < end)
+            .filter_map(|pipeline| pipeline.passes.get_mut(name))
+            .filter(|pass| pass.progress.watermark < end)
             .collect();
-        if !self.holders.is_empty() || lanes.iter().any(|lane| lane.active) {
+        if !self.holders.is_empty() || passes.iter().any(|pass| pass.active) {
             return false;
         }
-        lanes.iter_mut().for_each(|lane| lane.drop_unfinished(end));
+        passes.iter_mut().for_each(|pass| pass.drop_unfinished(end));
         if let Some(block) = stream.blocks.pop_front() {
             stream.bytes -= bytes_of(block.parts());
         }

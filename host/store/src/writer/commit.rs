@@ -118,7 +118,7 @@ impl Writer {
     /// The epoch it belongs to and the digest of its generation, or why it is refused.
     fn admit(&self, commit: &Commit) -> Result<(usize, Checksum), String> {
         let (pipeline, stream) = (&commit.pipeline, &commit.stream);
-        let Some(&index) = self.by_lane.get(&(pipeline.clone(), stream.clone())) else {
+        let Some(&index) = self.current.get(&(pipeline.clone(), stream.clone())) else {
             return Err(format!(
                 "pipeline `{pipeline}` is not registered on `{stream}`"
             ));

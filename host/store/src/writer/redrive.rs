@@ -154,7 +154,7 @@ impl Writer {
             let unknown = format!("pipeline `{pipeline}`");
             return Ok(Err(LedgerError::Unknown(unknown)));
         }
-        let Some(&index) = self.by_lane.get(&(pipeline.into(), stream.into())) else {
+        let Some(&index) = self.current.get(&(pipeline.into(), stream.into())) else {
             let unknown = format!("stream `{stream}` of the pipeline `{pipeline}`");
             return Ok(Err(LedgerError::Unknown(unknown)));
         };

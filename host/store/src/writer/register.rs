@@ -27,20 +27,20 @@ impl Writer {
             .pipelines
             .get(name)
             .map_or(1, |pipeline| pipeline.epoch);
-        let mut lanes = Vec::new();
+        let mut indexes = Vec::new();
         for (stream, feed) in streams.iter().zip(feeds) {
             let stream: Arc<str> = stream.as_str().into();
             let index = self.stream(&stream, feed)?;
-            lanes.push(self.lane(name, index, epoch, at)?);
+            indexes.push(self.epoch(name, index, epoch, at)?);
         }
         for index in 0..self.epochs.len() {
             if self.epochs[index].row.pipeline == *name {
-                self.activate(index, lanes.contains(&index));
+                self.activate(index, indexes.contains(&index));
             }
         }
-        let streams: Vec<Progress> = lanes
+        let streams: Vec<Progress> = indexes
             .iter()
-            .map(|&lane| self.epochs[lane].row.progress.clone())
+            .map(|&index| self.epochs[index].row.progress.clone())
             .collect();
         let number = self.generation(generation, &streams, at)?;
         let sql = "INSERT INTO pipelines (name, epoch, generation) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET generation = ?3";
@@ -103,7 +103,7 @@ impl Writer {
     }
 
     /// The pipeline's epoch of the stream; a new one begins at the oldest event kept.
-    fn lane(
+    fn epoch(
         &mut self,
         pipeline: &Arc<str>,
         stream: usize,
@@ -111,7 +111,7 @@ impl Writer {
         since: Millis,
     ) -> Result<usize, Fault> {
         let row = &self.streams[stream].row;
-        if let Some(&index) = self.by_lane.get(&(pipeline.clone(), row.name.clone())) {
+        if let Some(&index) = self.current.get(&(pipeline.clone(), row.name.clone())) {
             return Ok(index);
         }
         let (stream_id, begin, name) = (row.id, row.oldest, row.name.clone());
@@ -137,7 +137,7 @@ impl Writer {
             chain: [0; 32],
             active: true,
         };
-        self.by_lane
+        self.current
             .insert((pipeline.clone(), name), self.epochs.len());
         self.epochs.push(Epoch {
             row,

@@ -189,10 +189,10 @@ impl Writer {
                 entries: Entries::Range(range),
                 ..Commit::default()
             };
-            let lane = (commit.pipeline.clone(), commit.stream.clone());
+            let pass = (commit.pipeline.clone(), commit.stream.clone());
             self.apply(&EncodedCommit::new(commit)?)??;
             let unfinished = Unfinished { events: 0, key };
-            let unfinished = self.unfinished.entry(lane).or_insert(unfinished);
+            let unfinished = self.unfinished.entry(pass).or_insert(unfinished);
             unfinished.events += u64::from(len);
         }
         Ok(())

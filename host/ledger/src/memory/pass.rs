@@ -16,9 +16,9 @@ pub enum Recorded {
     Expired,
 }
 
-/// A pipeline on one stream.
+/// The current epoch of a pipeline on one stream.
 #[derive(Clone, Debug)]
-pub(super) struct Lane {
+pub(super) struct Pass {
     /// Retention waits for it.
     pub(super) active: bool,
     pub(super) progress: Progress,
@@ -37,9 +37,9 @@ pub(super) struct Letter {
     pub(super) letter: DeadLetter,
 }
 
-impl Lane {
-    pub(super) fn new(stream: &str, begin: Seq) -> Lane {
-        Lane {
+impl Pass {
+    pub(super) fn new(stream: &str, begin: Seq) -> Pass {
+        Pass {
             active: true,
             progress: Progress::new(stream, begin),
             letters: BTreeMap::new(),
