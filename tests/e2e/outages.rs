@@ -135,9 +135,10 @@ fn a_batch_that_makes_the_receiver_time_out_is_split_until_it_answers_in_time() 
     host.stop().exits_with(0);
     let totals = receiver.stop();
     assert_eq!(totals.distinct, 100);
-    // Five attempts of the whole, and one of each half.
+    // Five attempts of the whole, and one of each half; two more where answers come late by
+    // themselves.
     assert!(
-        totals.documents <= 600,
+        totals.documents <= 800,
         "each event arrived {} times",
         totals.documents / 100
     );

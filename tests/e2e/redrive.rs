@@ -218,7 +218,7 @@ fn a_release_disengages_the_brake_of_a_running_host() {
     assert!(
         released
             .stdout
-            .starts_with("`main` may dead-letter what was read until now, "),
+            .starts_with("`main` may dead-letter everything read so far, including "),
         "{released:?}"
     );
     fixture.reaches(&host, "nothing waits", |books, conditions| {
@@ -227,7 +227,7 @@ fn a_release_disengages_the_brake_of_a_running_host() {
     let again = fixture.dlq(&["release", "main"]).ended().exits_with(0);
     assert_eq!(
         again.stdout,
-        "The brake holds nothing of `main`; nothing was changed.\n"
+        "Nothing in `main` waits for a release; nothing was changed.\n"
     );
     host.line_with_all(&["no longer held", "kind=brake"]);
     host.stop().exits_with(0);

@@ -41,7 +41,7 @@ pub enum Request {
         stream: String,
         seqs: Vec<Seq>,
     },
-    /// Disengage the brake of a pipeline for everything read until now.
+    /// Let a pipeline dead-letter everything read so far, without the brake and without evidence.
     Release { pipeline: String },
 }
 

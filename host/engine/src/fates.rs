@@ -72,10 +72,6 @@ impl Fates {
         self.entries[entry.get()].open += documents as u32;
     }
 
-    pub fn is_open(&self, document: DocumentIndex) -> bool {
-        self.open[document.get()]
-    }
-
     pub fn all_final(&self) -> bool {
         self.open_documents == 0
     }

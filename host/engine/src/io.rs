@@ -73,7 +73,8 @@ pub enum Input {
     },
     /// Dead letters were added or removed: bytes of those that the pipeline keeps.
     DeadBytes(u64),
-    /// The operator lets the brake go for everything read until now.
+    /// The operator lets everything read so far be dead-lettered: without the brake, and without
+    /// evidence.
     Release,
     /// The time that [`Action::WakeAt`] named has come.
     Elapsed,

@@ -10,7 +10,7 @@ use lockgate_model::{Seq, StateOverlay};
 use crate::Uptime;
 use crate::batches::{BatchInFlight, Holds, PendingEncoding, Phase};
 use crate::brake::Brake;
-use crate::circuit::{BACKOFF_MAX, OpenReason, Random};
+use crate::circuit::{OpenReason, Random};
 use crate::condition::{Condition, ConditionKind, Conditions};
 use crate::delivery::{Endpoint, Requests};
 use crate::index::{BatchId, EncodingId, EndpointIndex, RequestId, StreamIndex};
@@ -50,8 +50,8 @@ pub struct Pipeline {
     drained: bool,
     next_id: u64,
     wake_at: Option<Uptime>,
-    /// When an entry last became final, or there was none waiting.
-    last_final: Uptime,
+    /// When an entry last became final, or last none waited.
+    stall_timer_from: Uptime,
 }
 
 /// Work that can wait for a time or for its turn.
@@ -91,7 +91,7 @@ impl Pipeline {
             drained: false,
             next_id: 0,
             wake_at: None,
-            last_final: now,
+            stall_timer_from: now,
             settings,
         }
     }
@@ -187,6 +187,16 @@ impl Pipeline {
         self.batches.len()
     }
 
+    /// Some batch that it has is mapped with this configuration and databases.
+    pub fn has_generation(&self, generation: u32) -> bool {
+        let mut in_flight = self.batches.values();
+        in_flight.any(|batch| batch.generation == generation)
+            || self
+                .streams
+                .iter()
+                .any(|stream| stream.has_generation(generation))
+    }
+
     /// Everything that was read has become final, and no more will come.
     pub fn is_finished(&self) -> bool {
         self.batches.is_empty() && self.streams.iter().all(Stream::is_finished)
@@ -239,11 +249,11 @@ impl Pipeline {
         self.report_holds(now);
         let waiting = self.streams.iter().any(Stream::has_waiting);
         if !waiting {
-            self.last_final = now;
+            self.stall_timer_from = now;
         }
-        if waiting && now >= self.last_final + STALLED_AFTER {
+        if waiting && now >= self.stall_timer_from + STALLED_AFTER {
             let message = "events wait, and none has become final for a minute";
-            let since = Some(self.last_final);
+            let since = Some(self.stall_timer_from);
             self.conditions.set(
                 now,
                 ConditionKind::Stalled,
@@ -274,7 +284,7 @@ impl Pipeline {
             .streams
             .iter()
             .any(Stream::has_waiting)
-            .then_some(self.last_final + STALLED_AFTER)
+            .then_some(self.stall_timer_from + STALLED_AFTER)
             .filter(|&at| at > now);
         let next = timer
             .into_iter()
@@ -330,14 +340,12 @@ impl Pipeline {
         self.next_id
     }
 
-    pub(crate) fn something_became_final(&mut self, now: Uptime) {
-        self.last_final = now;
+    pub(crate) fn restart_stall_timer(&mut self, now: Uptime) {
+        self.stall_timer_from = now;
     }
 
     /// When something that failed this often is tried again.
     pub(crate) fn retry_at(&mut self, now: Uptime, failures: u32, after: Uptime) -> Uptime {
-        now + after
-            .max(self.random.backoff(failures))
-            .min(after.max(BACKOFF_MAX))
+        now + after.max(self.random.backoff(failures))
     }
 }

@@ -68,6 +68,11 @@ impl Stream {
         self.progress.watermark() < self.head
     }
 
+    /// Of a half that waits for its turn.
+    pub(crate) fn has_generation(&self, generation: u32) -> bool {
+        self.backlog.iter().any(|&(_, of)| of == generation)
+    }
+
     pub(crate) fn is_finished(&self) -> bool {
         self.ended && !self.has_waiting()
     }
@@ -102,7 +107,7 @@ impl Pipeline {
         stream.head = stream.head.max(next);
         stream.ended = ended;
         if !had_waiting {
-            self.something_became_final(now);
+            self.restart_stall_timer(now);
         }
     }
 
@@ -247,5 +252,22 @@ impl Pipeline {
             PARKED_BATCHES_MAX
         };
         active < most && of_stream().count() < most + parked_max
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{TestPipeline, TestSettings};
+
+    /// Its stages and databases are needed for as long as it may pass them again.
+    #[test]
+    fn a_generation_is_known_until_its_last_batch_is_over() {
+        let mut pipeline = TestPipeline::new(TestSettings::default());
+        pipeline.read(&[("a", ""), ("b", "")]);
+        assert!(pipeline.engine.has_generation(1));
+        pipeline.answer("a", 200);
+        assert!(pipeline.engine.has_generation(1));
+        pipeline.answer("b", 200);
+        assert!(!pipeline.engine.has_generation(1));
     }
 }

@@ -10,7 +10,6 @@ use lockgate_engine::{
     SendFailure, StreamIndex, Uptime,
 };
 use lockgate_ledger::{Ledger, LedgerError};
-use lockgate_lookup::Lookups;
 use lockgate_model::{Batch, Commit, FeedKind, Millis, Seq, SeqRange};
 use lockgate_runtime::{MemoryShare, Queue, Reserved};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -60,8 +59,8 @@ pub(crate) struct Driver<L> {
 /// What an operator asks of a running pipeline.
 #[derive(Debug)]
 pub(crate) enum OperatorRequest {
-    /// Let the brake go, where anything waits for that. Answered with how many documents do; `None`:
-    /// nothing.
+    /// [`Input::Release`], where anything waits for that. Answered with how many documents do;
+    /// `None`: nothing.
     Release(oneshot::Sender<Option<usize>>),
 }
 
@@ -84,11 +83,25 @@ struct Shared<L> {
     collecting: Mutex<BTreeMap<StreamIndex, oneshot::Sender<usize>>>,
     current: Arc<tokio::sync::Mutex<Current>>,
     stages: Vec<lockgate_runtime::Stage>,
-    /// Stages for the generations of the batches in flight.
-    bound: Mutex<BTreeMap<u32, Arc<[BoundStage]>>>,
 }
 
-type Done = Result<Input, LedgerError>;
+type Done = Result<Answer, LedgerError>;
+
+/// What a task answers the engine.
+struct Answer {
+    input: Input,
+    /// The stages of the generation that the batch in `input` names.
+    stages: Option<Arc<[BoundStage]>>,
+}
+
+impl From<Input> for Answer {
+    fn from(input: Input) -> Answer {
+        Answer {
+            input,
+            stages: None,
+        }
+    }
+}
 
 impl<L: Ledger> Driver<L> {
     /// Runs until stopped, or until the streams have ended and everything is final. Fails only with
@@ -120,9 +133,8 @@ impl<L: Ledger> Driver<L> {
             collecting: Mutex::default(),
             current: self.current,
             stages: self.stages,
-            bound: Mutex::default(),
         });
-        let mut abandoned = stop.clone();
+        let mut stop_now = stop.clone();
         let began = Instant::now();
         let (notices, mut noticed) = mpsc::unbounded_channel();
         // Both end with this function.
@@ -142,6 +154,8 @@ impl<L: Ledger> Driver<L> {
         dead_bytes.mark_changed();
         // A stream has one redrive in flight at a time.
         let mut redriving = vec![true; shared.streams.len()];
+        // Of the batches in flight, by generation: all of a batch is looked up in the same content.
+        let mut stages: BTreeMap<u32, Arc<[BoundStage]>> = BTreeMap::new();
         let mut tasks: JoinSet<Done> = JoinSet::new();
         let mut alarm: Option<Uptime> = None;
         let mut log = ConditionLog::new(pipeline.clone());
@@ -153,7 +167,14 @@ impl<L: Ledger> Driver<L> {
         loop {
             let input = tokio::select! {
                 Some(done) = tasks.join_next(), if !tasks.is_empty() => match finished(done)? {
-                    Some(input) => input,
+                    Some(answer) => {
+                        if let Input::Batch { generation, .. } | Input::Redrive { generation, .. } =
+                            answer.input
+                        {
+                            stages.extend(answer.stages.map(|stages| (generation, stages)));
+                        }
+                        answer.input
+                    }
                     None => continue,
                 },
                 Some(notice) = noticed.recv() => notice,
@@ -188,10 +209,10 @@ impl<L: Ledger> Driver<L> {
                     draining = true;
                     Input::Drain
                 }
-                () = abandoned.abandoned() => return Ok(()),
+                () = stop_now.abandoned() => return Ok(()),
             };
             let input = match input {
-                // Nothing waits again.
+                // No retried entries are left in this stream.
                 Input::Redrive { stream, batch, .. } if batch.is_empty() => {
                     redriving[stream.get()] = false;
                     Input::Elapsed
@@ -200,6 +221,7 @@ impl<L: Ledger> Driver<L> {
             };
             engine.handle(began.elapsed(), input, &mut actions);
             let mut drained = false;
+            stages.retain(|&generation, _| engine.has_generation(generation));
             for action in actions.drain(..) {
                 match action {
                     Action::WakeAt(at) => alarm = at,
@@ -225,6 +247,19 @@ impl<L: Ledger> Driver<L> {
                     Action::BatchEnded { stream, first, .. } => {
                         lock(&shared.reserved).remove(&(stream, first));
                     }
+                    Action::RunStages {
+                        batch,
+                        generation,
+                        run,
+                    } => {
+                        let stages = stages.get(&generation).cloned();
+                        let stages = stages.expect("a batch in flight keeps its stages");
+                        let shared = shared.clone();
+                        tasks.spawn(async move {
+                            let result = components::run_stages(&shared.queue, stages, run).await;
+                            Ok(Input::StagesRan { batch, result }.into())
+                        });
+                    }
                     action => shared.clone().begin(action, &mut tasks),
                 }
             }
@@ -244,9 +279,9 @@ impl<L: Ledger> Driver<L> {
 
 /// A task's answer. A panic of one is a bug: it ends the pipeline's run, so that nothing is left
 /// waiting for an answer that cannot come.
-fn finished(done: Result<Done, JoinError>) -> Result<Option<Input>, LedgerError> {
+fn finished(done: Result<Done, JoinError>) -> Result<Option<Answer>, LedgerError> {
     match done {
-        Ok(Ok(input)) => Ok(Some(input)),
+        Ok(Ok(answer)) => Ok(Some(answer)),
         Ok(Err(error)) => Err(error),
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         Err(_) => Ok(None),
@@ -294,11 +329,11 @@ async fn watch_head(
 async fn memory_for(
     share: &MemoryShare,
     bytes: usize,
-    is_urgent: oneshot::Receiver<usize>,
+    hurried: oneshot::Receiver<usize>,
 ) -> (Reserved, usize) {
     tokio::select! {
         memory = share.acquire(bytes.saturating_mul(MEMORY_FACTOR)) => (memory, bytes),
-        Ok(fewer) = is_urgent => (share.take(fewer.saturating_mul(MEMORY_FACTOR)), fewer),
+        Ok(fewer) = hurried => (share.take(fewer.saturating_mul(MEMORY_FACTOR)), fewer),
     }
 }
 
@@ -318,15 +353,19 @@ fn redrive<L: Ledger>(shared: &Arc<Shared<L>>, index: usize, tasks: &mut JoinSet
             .ledger
             .redrive(&shared.pipeline, name, REDRIVE_EVENTS, REDRIVE_BYTES)
             .await?;
-        let generation = shared.generation().await?;
+        let (generation, stages) = shared.generation().await?;
         let batch = redrive.map(|redrive| redrive.batch).unwrap_or_default();
         // What the operator asks for does not wait, but it counts.
         let memory = shared.memory.take(memory_of(&batch));
         lock(&shared.reserved_for_redrive).insert(stream, memory);
-        Ok(Input::Redrive {
+        let input = Input::Redrive {
             stream,
             batch,
             generation,
+        };
+        Ok(Answer {
+            input,
+            stages: Some(stages),
         })
     });
 }
@@ -340,34 +379,23 @@ impl<L: Ledger> Shared<L> {
                 events,
                 bytes,
             } => {
-                let (urgent, is_urgent) = oneshot::channel();
-                lock(&self.collecting).insert(stream, urgent);
+                let (hurry, hurried) = oneshot::channel();
+                lock(&self.collecting).insert(stream, hurry);
                 tasks.spawn(async move {
-                    let (memory, bytes) = memory_for(&self.memory, bytes, is_urgent).await;
+                    let (memory, bytes) = memory_for(&self.memory, bytes, hurried).await;
                     self.collect(stream, within, events, bytes, memory).await
                 });
             }
             Action::CollectNow { stream, bytes } => {
-                if let Some(urgent) = lock(&self.collecting).remove(&stream) {
-                    // Where it is no longer waited for, there was memory.
-                    let _ = urgent.send(bytes);
+                if let Some(hurry) = lock(&self.collecting).remove(&stream) {
+                    // Nobody listens if memory was granted meanwhile.
+                    let _ = hurry.send(bytes);
                 }
-            }
-            Action::RunStages {
-                batch,
-                generation,
-                run,
-            } => {
-                let stages = self.stages_of(generation);
-                tasks.spawn(async move {
-                    let result = components::run_stages(&self.queue, stages, run).await;
-                    Ok(Input::StagesRan { batch, result })
-                });
             }
             Action::Encode { encoding, work } => {
                 tasks.spawn(async move {
                     let result = components::encode(&self.queue, self.sink.clone(), work).await;
-                    Ok(Input::Encoded { encoding, result })
+                    Ok(Input::Encoded { encoding, result }.into())
                 });
             }
             Action::Send {
@@ -377,10 +405,11 @@ impl<L: Ledger> Shared<L> {
                 documents,
             } => {
                 tasks.spawn(async move {
-                    Ok(match self.send(endpoint, &outgoing, &documents).await {
+                    let input = match self.send(endpoint, &outgoing, &documents).await {
                         Ok(response) => Input::Answered { request, response },
                         Err(failure) => Input::NotSent { request, failure },
-                    })
+                    };
+                    Ok(input.into())
                 });
             }
             Action::Classify {
@@ -393,11 +422,12 @@ impl<L: Ledger> Shared<L> {
                     let sink = self.sink.clone();
                     let result =
                         components::classify(&self.queue, sink, info, sent, response).await;
-                    Ok(Input::Classified { request, result })
+                    Ok(Input::Classified { request, result }.into())
                 });
             }
             // The driver's own.
-            Action::WakeAt(_)
+            Action::RunStages { .. }
+            | Action::WakeAt(_)
             | Action::Report(_)
             | Action::Warn(_)
             | Action::Commit { .. }
@@ -420,43 +450,29 @@ impl<L: Ledger> Shared<L> {
         if !batch.is_empty() {
             lock(&self.reserved).insert((stream, batch.range().start), memory);
         }
-        let generation = self.generation().await?;
-        Ok(Input::Batch {
+        let (generation, stages) = self.generation().await?;
+        let input = Input::Batch {
             stream,
             batch,
             generation,
+        };
+        Ok(Answer {
+            input,
+            stages: Some(stages),
         })
     }
 
-    /// The generation of a batch that begins now.
-    async fn generation(&self) -> Result<u32, LedgerError> {
+    /// The generation of a batch that begins now, and its stages.
+    async fn generation(&self) -> Result<(u32, Arc<[BoundStage]>), LedgerError> {
         let mut current = self.current.lock().await;
         current.renew(&self.ledger).await?;
         let (generation, lookups) = (current.generation, current.lookups.clone());
         drop(current);
-        self.bind(generation, &lookups);
-        Ok(generation)
-    }
-
-    fn bind(&self, generation: u32, lookups: &Lookups) {
-        let mut bound = lock(&self.bound);
         let bind = |stage: &lockgate_runtime::Stage| BoundStage {
             stage: stage.clone(),
             lookups: lookups.clone(),
         };
-        bound
-            .entry(generation)
-            .or_insert_with(|| self.stages.iter().map(bind).collect());
-        // Batches of older generations are long since done.
-        while bound.len() > 8 {
-            bound.pop_first();
-        }
-    }
-
-    fn stages_of(&self, generation: u32) -> Arc<[BoundStage]> {
-        let bound = lock(&self.bound);
-        let newest = || bound.values().next_back().cloned().unwrap_or_default();
-        bound.get(&generation).cloned().unwrap_or_else(newest)
+        Ok((generation, self.stages.iter().map(bind).collect()))
     }
 
     async fn send(
@@ -499,11 +515,12 @@ impl<L: Ledger> Shared<L> {
         commit.batch.at = now();
         let entries = commit.entries.clone();
         let committed = self.ledger.commit(commit).await?;
-        Ok(Input::Committed {
+        let input = Input::Committed {
             batch,
             entries,
             dead_bytes: committed.dead_bytes,
-        })
+        };
+        Ok(input.into())
     }
 }
 
@@ -579,11 +596,11 @@ mod tests {
     fn an_urgent_batch_does_not_wait_for_memory_that_its_own_pipeline_holds() {
         let share = MemoryBudget::new(1000).share();
         let held = share.take(900);
-        let (urgent, is_urgent) = oneshot::channel();
-        let mut memory = pin!(memory_for(&share, 300, is_urgent));
+        let (hurry, hurried) = oneshot::channel();
+        let mut memory = pin!(memory_for(&share, 300, hurried));
         let mut context = Context::from_waker(Waker::noop());
         assert!(memory.as_mut().poll(&mut context).is_pending());
-        urgent.send(10).expect("it is waited for");
+        hurry.send(10).expect("it is waited for");
         let Poll::Ready((memory, bytes)) = memory.poll(&mut context) else {
             panic!("an urgent batch waits");
         };

@@ -102,8 +102,7 @@ impl Host {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets the brake of a pipeline go for everything read until now, where anything waits for
-    /// that.
+    /// Lets a pipeline dead-letter everything read so far, where anything waits for that.
     pub(crate) async fn release(&self, pipeline: &str) -> Release {
         let (reply, answer) = oneshot::channel();
         let sender = self.running().pipelines.get(pipeline).cloned();

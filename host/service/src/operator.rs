@@ -183,16 +183,16 @@ impl Control for Operator {
             }
             Request::Release { pipeline } => match self.host.release(&pipeline).await {
                 Release::Released(documents) => done(&format!(
-                    "`{pipeline}` may dead-letter what was read until now{}; the brake applies \
-                     again to what is read from here on.",
+                    "`{pipeline}` may dead-letter everything read so far{}. The brake applies \
+                     again to later events.",
                     match documents {
                         0 => String::new(),
-                        1 => ", 1 document that was held among it".to_owned(),
-                        _ => format!(", {documents} documents that were held among it"),
+                        1 => ", including 1 document that was held".to_owned(),
+                        _ => format!(", including {documents} documents that were held"),
                     }
                 )),
                 Release::NothingHeld => done(&format!(
-                    "The brake holds nothing of `{pipeline}`; nothing was changed."
+                    "Nothing in `{pipeline}` waits for a release; nothing was changed."
                 )),
                 Release::NotRunning => Response::Refused {
                     message: match self.store() {
@@ -237,7 +237,6 @@ fn readiness(board: &Board) -> Readiness {
     for (name, pipeline) in &status.pipelines {
         if !matches!(&*pipeline.state, "running" | "finished") && pipeline.conditions.is_empty() {
             reasons.push(Reason {
-                source: None,
                 pipeline: Some(name.clone()),
                 kind: "start".to_owned(),
                 subject: "pipeline".to_owned(),
@@ -251,7 +250,6 @@ fn readiness(board: &Board) -> Readiness {
             conditions
                 .filter(|condition| condition.not_ready_from <= at)
                 .map(|condition| Reason {
-                    source: None,
                     pipeline: Some(name.clone()),
                     kind: condition.kind.clone(),
                     subject: condition.subject.clone(),
@@ -274,7 +272,8 @@ fn public(condition: &ConditionStatus) -> String {
         "endpoint" => "nothing but a probe is sent to this endpoint",
         "documents" => "single documents wait while others are sent",
         "plugin" => "a batch waits for this component",
-        // The host's own words.
+        "brake" => "the brake keeps events from being dead-lettered",
+        // "stalled": the host's own words.
         _ => return condition.message.clone(),
     };
     format!("{what}; `lockgate status` shows why")
@@ -317,7 +316,7 @@ mod tests {
                 condition("endpoint", "the receiver answered 401: user alice"),
                 condition("documents", "1 document waits: user alice"),
                 condition("plugin", "it cannot work: user alice"),
-                condition("brake", "16 dead letters in a row"),
+                condition("brake", "16 dead letters in a row … would say: user alice"),
             ];
         });
         let readiness = readiness(&board);
@@ -332,7 +331,7 @@ mod tests {
                 "nothing but a probe is sent to this endpoint; `lockgate status` shows why",
                 "single documents wait while others are sent; `lockgate status` shows why",
                 "a batch waits for this component; `lockgate status` shows why",
-                "16 dead letters in a row",
+                "the brake keeps events from being dead-lettered; `lockgate status` shows why",
             ]
         );
     }

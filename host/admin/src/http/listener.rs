@@ -213,16 +213,14 @@ mod tests {
             reasons: vec![
                 Reason {
                     pipeline: Some("siem".to_owned()),
-                    kind: "held".to_owned(),
-                    subject: "https://logs.example.com/".to_owned(),
-                    message: "The receiver answered 401.".to_owned(),
+                    kind: "endpoint".to_owned(),
+                    subject: "url".to_owned(),
+                    message: "nothing but a probe is sent".to_owned(),
                     since: 1_767_225_600_250,
                     next_attempt: Some(1_767_225_630_250),
-                    ..Reason::default()
                 },
                 Reason {
-                    source: Some("teleport".to_owned()),
-                    kind: "unreachable".to_owned(),
+                    kind: "store".to_owned(),
                     ..Reason::default()
                 },
             ],
@@ -233,10 +231,10 @@ mod tests {
         assert_eq!(
             body,
             concat!(
-                r#"{"ready":false,"reasons":[{"pipeline":"siem","kind":"held","#,
-                r#""subject":"https://logs.example.com/","message":"The receiver answered 401.","#,
+                r#"{"ready":false,"reasons":[{"pipeline":"siem","kind":"endpoint","#,
+                r#""subject":"url","message":"nothing but a probe is sent","#,
                 r#""since":"2026-01-01T00:00:00.250Z","next_attempt":"2026-01-01T00:00:30.250Z"},"#,
-                r#"{"source":"teleport","kind":"unreachable","subject":"","message":"","#,
+                r#"{"kind":"store","subject":"","message":"","#,
                 r#""since":"1970-01-01T00:00:00.000Z"}]}"#,
                 "\n"
             )

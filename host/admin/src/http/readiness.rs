@@ -9,14 +9,13 @@ pub struct Readiness {
     pub reasons: Vec<Reason>,
 }
 
-/// One thing that keeps a source or a pipeline from working.
+/// One thing that keeps the host or a pipeline from working.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Reason {
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub source: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub pipeline: Option<String>,
-    /// A fixed word for each kind of reason, such as `held` or `compiling`: for alert rules.
+    /// Stable, for alert rules: `store`, `start`, `endpoint`, `documents`, `plugin`, `brake` or
+    /// `stalled`.
     pub kind: String,
     /// What it is about: an endpoint, a stage, a file.
     pub subject: String,

@@ -60,7 +60,7 @@ impl Pipeline {
             self.dead_bytes = bytes;
         }
         fates.settle(documents, document, cause, Fate::Dead(reason.to_owned()));
-        self.something_became_final(now);
+        self.restart_stall_timer(now);
         Ok(())
     }
 
@@ -76,7 +76,7 @@ impl Pipeline {
         }
         self.brake.passed(&label, delivered.len() as u32);
         if !delivered.is_empty() {
-            self.something_became_final(now);
+            self.restart_stall_timer(now);
         }
     }
 
@@ -190,7 +190,7 @@ impl Pipeline {
             });
             self.batches.remove(&id);
         }
-        self.something_became_final(now);
+        self.restart_stall_timer(now);
     }
 }
 

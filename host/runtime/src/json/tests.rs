@@ -69,9 +69,9 @@ fn invalid_documents_are_refused_with_their_cause() {
     }
 }
 
-/// Checking unsorted keys must not take quadratic time.
+/// In quadratic time this would take minutes.
 #[test]
-fn many_unsorted_keys_are_checked_quickly() {
+fn two_hundred_thousand_unsorted_keys_are_checked() {
     let keys: Vec<String> = (0..200_000)
         .map(|n: u64| format!("\"k{}\":1", n.wrapping_mul(0x9E37_79B9_7F4A_7C15)))
         .collect();
