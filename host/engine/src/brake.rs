@@ -40,9 +40,20 @@ pub enum Engaged {
     Bytes(u64),
 }
 
+impl Engaged {
+    /// What ends it, without the operator's release.
+    pub(crate) fn passes_when(&self) -> &'static str {
+        match self {
+            Engaged::InARow(_) | Engaged::Share { .. } => "others are delivered",
+            Engaged::Bytes(_) => "some are dropped",
+        }
+    }
+}
+
 impl std::fmt::Display for Engaged {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
+            Engaged::InARow(1) => write!(f, "1 dead letter in a row"),
             Engaged::InARow(count) => write!(f, "{count} dead letters in a row"),
             Engaged::Share { dead, share } => {
                 let percent = |thousandths: &u32| f64::from(*thousandths) / 10.0;

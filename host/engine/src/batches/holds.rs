@@ -158,8 +158,9 @@ impl Pipeline {
         // The operator decides on what would be lost, so the message says why.
         let reason = lockgate_model::escape(reason, REASON_MAX);
         let message = format!(
-            "{engaged}: nothing more is dead-lettered; `lockgate dlq release {}` lets it go on. \
-             The next dead letter would say: {reason}",
+            "{engaged}: no more until {}, or until `lockgate dlq release {}`. The next dead letter \
+             would say: {reason}",
+            engaged.passes_when(),
             self.settings.pipeline
         );
         let until = self.retry_at(now, held, Uptime::ZERO);

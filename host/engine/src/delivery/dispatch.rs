@@ -73,9 +73,10 @@ impl Pipeline {
                 Allowed::Probe if !self.is_draining() => self.probe(index),
                 _ => None,
             };
-            let Some(id) = next else { return };
+            let Some(id) = next else { break };
             self.send(id, actions);
         }
+        self.separate_blocked(index, actions);
     }
 
     fn next_queued(&mut self, index: EndpointIndex) -> Option<RequestId> {
@@ -95,16 +96,56 @@ impl Pipeline {
         // What is out of order leaves the queue.
         self.next_queued(index);
         let requests = self.requests.of_endpoint(index);
-        let failed_attempts = |id: &RequestId| {
+        let is_in_order = |id: &RequestId| self.is_in_order(*id);
+        if let Some(id) = requests.clean().take(PROBE_CHOICE).find(is_in_order) {
+            return Some(id);
+        }
+        // A refusal of several documents narrows the fault down at once; one of a single document
+        // costs a wait.
+        let suspicion = |id: &RequestId| {
             let request = self.requests.get(*id);
-            request.map_or(0, |request| request.history.failed_attempts())
+            request.map(|request| (request.is_single(), request.history.failed_attempts()))
         };
-        let queued = requests
-            .queue()
-            .take(PROBE_CHOICE)
-            .filter(|&id| self.is_in_order(id))
-            .min_by_key(failed_attempts);
-        queued.or_else(|| requests.waiting().find(|&id| self.is_in_order(id)))
+        let queued = requests.queue().take(PROBE_CHOICE).filter(is_in_order);
+        let queued = queued.min_by_key(suspicion);
+        queued.or_else(|| requests.waiting().find(is_in_order))
+    }
+
+    /// A request with documents of several sessions waits as a whole where one of them does. Where
+    /// nothing else can be sent, those that need not wait are sent without the others.
+    fn separate_blocked(&mut self, index: EndpointIndex, actions: &mut Vec<Action>) {
+        let requests = self.requests.of_endpoint(index);
+        let is_idle = self.endpoints[index.get()].is_quiet()
+            && requests.queue().next().is_none()
+            && self
+                .batches
+                .values()
+                .all(|batch| batch.running_encodings == 0);
+        let may_separate = requests.tally().blocked > 0 && is_idle && !self.is_draining();
+        if !may_separate || !self.endpoints[index.get()].order.take_change() {
+            return;
+        }
+        let blocked = self.requests.iter().filter(|(_, request)| {
+            request.endpoint == index && request.is_blocked() && !request.is_single()
+        });
+        let mut blocked: Vec<_> = blocked
+            .map(|(id, request)| (request.position, id))
+            .collect();
+        blocked.sort_unstable();
+        for (_, id) in blocked {
+            let Some(request) = self.requests.get(id) else {
+                continue;
+            };
+            let documents = request.outgoing.documents.iter().copied();
+            let (free, others): (Vec<_>, Vec<_>) =
+                documents.partition(|&document| self.is_first_of_session(id, document));
+            if !free.is_empty() && !others.is_empty() {
+                let (batch, history) = (request.batch, request.history.clone());
+                self.encode(batch, free, history.clone(), actions);
+                self.encode(batch, others, history, actions);
+                return self.end(id);
+            }
+        }
     }
 
     fn send(&mut self, id: RequestId, actions: &mut Vec<Action>) {

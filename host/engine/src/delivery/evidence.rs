@@ -49,6 +49,8 @@ impl Pipeline {
             if is_too_large {
                 endpoint.sizes.refuse(request.bytes as usize);
             }
+            self.requests
+                .update(id, |request| request.history.refuse_together());
             return self.split(now, id, actions);
         }
         let evidence = self.evidence(request);

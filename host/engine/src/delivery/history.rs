@@ -35,6 +35,8 @@ pub(crate) struct History {
     expected: Option<Suspicion>,
     /// The request that it was split from, where that got no answer in time.
     half_of: Option<RequestId>,
+    /// A request that held its documents was refused.
+    is_part_of_refused: bool,
     /// Times that it was refused alone, with evidence.
     refusals: u32,
     accepted_at_refusal: u64,
@@ -84,6 +86,7 @@ impl History {
         History {
             expected,
             half_of: (expected == Some(Suspicion::Slow)).then_some(whole),
+            is_part_of_refused: self.is_part_of_refused,
             first_failed: self.first_failed,
             accepted_at_failure: self.accepted_at_failure,
             message: self.message.clone(),
@@ -99,6 +102,16 @@ impl History {
     /// The more of them, the likelier it is at fault itself.
     pub(crate) fn failed_attempts(&self) -> u32 {
         self.failures + self.refused
+    }
+
+    /// Several documents were refused together.
+    pub(crate) fn refuse_together(&mut self) {
+        self.is_part_of_refused = true;
+    }
+
+    /// Nothing is known against its documents.
+    pub(crate) fn is_clean(&self) -> bool {
+        !self.is_part_of_refused && self.failed_attempts() == 0
     }
 
     /// Times that it was refused alone.

@@ -11,6 +11,8 @@ use crate::pipeline::{Pipeline, WorkId};
 #[derive(Debug, Default)]
 pub(crate) struct SessionOrder {
     sessions: HashMap<Session, BTreeSet<(Place, WorkId)>>,
+    /// Work began or ended since [`take_change`](Self::take_change).
+    has_changed: bool,
 }
 
 /// A session is known by its hash: two that share one wait for each other, which harms nobody.
@@ -29,7 +31,13 @@ impl Session {
 }
 
 impl SessionOrder {
+    /// Whether it changed since the last call.
+    pub(crate) fn take_change(&mut self) -> bool {
+        std::mem::take(&mut self.has_changed)
+    }
+
     fn begin(&mut self, work: WorkId, documents: &[(Session, Place)]) {
+        self.has_changed = true;
         for &(session, place) in documents {
             let places = self.sessions.entry(session).or_default();
             places.insert((place, work));
@@ -38,6 +46,7 @@ impl SessionOrder {
 
     /// Gives the work that comes first now, in each session.
     fn end(&mut self, work: WorkId, documents: &[(Session, Place)]) -> BTreeSet<WorkId> {
+        self.has_changed = true;
         let mut first = BTreeSet::new();
         for &(session, place) in documents {
             let Some(places) = self.sessions.get_mut(&session) else {
@@ -100,6 +109,18 @@ impl Pipeline {
             return false;
         };
         let documents = self.in_sessions(request.batch, &request.outgoing.documents);
+        documents.is_none_or(|(endpoint, documents)| {
+            let order = &self.endpoints[endpoint].order;
+            order.is_first(WorkId::Request(id), &documents)
+        })
+    }
+
+    /// Nothing before it in its session is unfinished, but for documents of the same request.
+    pub(crate) fn is_first_of_session(&self, id: RequestId, document: DocumentIndex) -> bool {
+        let Some(request) = self.requests.get(id) else {
+            return false;
+        };
+        let documents = self.in_sessions(request.batch, &[document]);
         documents.is_none_or(|(endpoint, documents)| {
             let order = &self.endpoints[endpoint].order;
             order.is_first(WorkId::Request(id), &documents)

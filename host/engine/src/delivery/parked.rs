@@ -24,9 +24,12 @@ impl Pipeline {
                 batch.encodings == 0 && tally.suspect + tally.blocked == tally.requests
             }
             Some(OpenReason::Operator) => false,
-            Some(OpenReason::RefusesAll) | None => {
-                batch.running_encodings == 0 && tally.waiting + tally.blocked == tally.requests
+            // The next batch is a probe, too.
+            Some(OpenReason::RefusesAll) => {
+                let set_aside = tally.waiting + tally.blocked + tally.suspected;
+                batch.running_encodings == 0 && set_aside == tally.requests
             }
+            None => batch.running_encodings == 0 && tally.waiting + tally.blocked == tally.requests,
         }
     }
 

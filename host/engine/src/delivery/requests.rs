@@ -33,6 +33,8 @@ pub(crate) struct Tally {
     pub(crate) refused: usize,
     /// Behind an unfinished document of their session.
     pub(crate) blocked: usize,
+    /// May be sent, with something known against them.
+    pub(crate) suspected: usize,
 }
 
 /// The requests to one endpoint.
@@ -41,6 +43,8 @@ pub(crate) struct OfEndpoint {
     tally: Tally,
     /// Requests that may be sent, in order.
     queue: BTreeMap<Position, RequestId>,
+    /// Those of the queue with nothing known against them.
+    clean: BTreeMap<Position, RequestId>,
     /// Requests that wait, those that failed least first.
     waiting: BTreeSet<(u32, RequestId)>,
     /// Those that an acceptance lets go.
@@ -146,6 +150,11 @@ impl OfEndpoint {
         self.queue.values().copied()
     }
 
+    /// Requests that may be sent, with nothing known against them.
+    pub(crate) fn clean(&self) -> impl Iterator<Item = RequestId> {
+        self.clean.values().copied()
+    }
+
     /// Those that failed least first.
     pub(crate) fn waiting(&self) -> impl Iterator<Item = RequestId> {
         self.waiting.iter().map(|&(_, id)| id)
@@ -196,6 +205,11 @@ impl OfEndpoint {
                 self.queue.insert(request.position, id);
             } else {
                 self.queue.remove(&request.position);
+            }
+            if request.history.is_clean() && is_added {
+                self.clean.insert(request.position, id);
+            } else {
+                self.clean.remove(&request.position);
             }
         }
         if let Some(since) = request.delayed_since() {
@@ -256,6 +270,8 @@ impl Tally {
         count(&mut self.untried_halves, is_untried);
         count(&mut self.refused, request.history.refused() > 0);
         count(&mut self.blocked, request.is_blocked());
+        let is_suspected = request.may_be_sent() && !request.history.is_clean();
+        count(&mut self.suspected, is_suspected);
     }
 }
 

@@ -614,3 +614,49 @@ fn entries_that_were_held_up_are_one_batch_after_a_restart() {
     let delivered: Vec<u64> = pipeline.outcomes().into_keys().collect();
     assert_eq!(delivered, [1, 5, 9, 10]);
 }
+
+#[test]
+fn a_refused_document_holds_up_its_own_session_only() {
+    let mut pipeline = TestPipeline::new(TestSettings {
+        in_session_order: true,
+        documents_in_request: 4,
+        ..TestSettings::default()
+    });
+    pipeline.read(&[("bad", "s1"), ("a", "s2"), ("b", "s1"), ("c", "s3")]);
+    pipeline.answer("bad a b c", 400);
+    assert_eq!(pipeline.sent(), ["bad a"], "the rest waits behind it");
+    pipeline.answer("bad a", 400);
+    pipeline.answer("bad", 400);
+    pipeline.answer("a", 200);
+    assert_eq!(pipeline.sent(), ["bad"], "it is tried again");
+    pipeline.answer("bad", 400);
+    assert_eq!(pipeline.sent(), ["c"], "another session");
+    pipeline.answer("c", 200);
+    pipeline.answer("bad", 400);
+    assert_eq!(pipeline.sent(), ["b"]);
+    pipeline.answer("b", 200);
+    let outcomes: Vec<String> = pipeline.outcomes().into_values().collect();
+    assert_eq!(outcomes, [REFUSED, "delivered", "delivered", "delivered"]);
+}
+
+/// Each refusal of a single document costs a wait, and a batch may hold hundreds of them.
+#[test]
+fn a_new_batch_is_the_next_probe_of_a_receiver_that_refuses_one_document_after_another() {
+    let mut pipeline = TestPipeline::new(TestSettings {
+        batch_events: 8,
+        documents_in_request: 8,
+        ..TestSettings::default()
+    });
+    let bad: Vec<String> = (0..8).map(|number| format!("bad{number}")).collect();
+    let bad: Vec<(&str, &str)> = bad.iter().map(|key| (key.as_str(), "")).collect();
+    pipeline.read(&bad);
+    while pipeline.conditions(Endpoint).is_empty() {
+        pipeline.answer_first(400);
+    }
+    while pipeline.answer_first(400) {}
+    pipeline.read(&[("a", ""), ("b", "")]);
+    while pipeline.sent().is_empty() {
+        pipeline.wait();
+    }
+    assert_eq!(pipeline.sent(), ["a b"]);
+}
