@@ -1,6 +1,6 @@
 //! Address space reserved for instances.
 //!
-//! An instance lives for one batch. It reuses the pages of an earlier instance, which are
+//! An instance lives for one call. It reuses the pages of an earlier instance, which are
 //! overwritten with zeros or with the component's image. New pages would cost page faults, which
 //! take a fifth of the time of a small component.
 
