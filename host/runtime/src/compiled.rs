@@ -17,7 +17,7 @@ use crate::engine::Engine;
 ///
 /// `load` is called if the digest of the code is known, `save` after a component has been compiled.
 /// Both may fail silently; the component is then compiled. The storage need not be trusted: code is
-/// run only if its digest is the one in [`CodeDigests`].
+/// run only if its digest is the one in [`TrustedDigests`].
 pub trait CodeCache: Send + Sync {
     /// The code last saved under this key. The key is a valid file name.
     fn load(&self, key: &str) -> Option<Vec<u8>>;
@@ -29,7 +29,7 @@ pub trait CodeCache: Send + Sync {
 /// is compiled again.
 ///
 /// `get` is called before each [`CodeCache::load`], `put` before each [`CodeCache::save`].
-pub trait CodeDigests: Send + Sync {
+pub trait TrustedDigests: Send + Sync {
     fn get(&self, key: &str) -> Option<[u8; 32]>;
     fn put(&self, key: &str, digest: [u8; 32]);
 }
@@ -38,7 +38,7 @@ pub trait CodeDigests: Send + Sync {
 #[derive(Clone)]
 pub struct KeptCode {
     pub files: Arc<dyn CodeCache>,
-    pub digests: Arc<dyn CodeDigests>,
+    pub digests: Arc<dyn TrustedDigests>,
 }
 
 /// Digests in memory. Components are compiled again at each start.
@@ -104,7 +104,7 @@ impl fmt::Debug for Code {
     }
 }
 
-impl CodeDigests for DigestsInMemory {
+impl TrustedDigests for DigestsInMemory {
     fn get(&self, key: &str) -> Option<[u8; 32]> {
         let digests = self.digests.lock();
         let digests = digests.unwrap_or_else(PoisonError::into_inner);

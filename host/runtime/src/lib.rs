@@ -35,7 +35,7 @@ mod slots;
 mod stage;
 mod time_member;
 
-pub use compiled::{Code, CodeCache, CodeDigests, DigestsInMemory, KeptCode};
+pub use compiled::{Code, CodeCache, DigestsInMemory, KeptCode, TrustedDigests};
 pub use compiler::{ChildCompiler, ChildError, CompileLimits, Compiler, compile_in_child};
 pub use component::{Component, LoadError};
 pub use configured::{ConfigureError, StageOptions};

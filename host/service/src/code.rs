@@ -1,8 +1,8 @@
 //! Compiled code: files in the store's directory, and their digests in the store itself.
 
-use lockgate_ledger::CodeDigests as _;
+use lockgate_ledger::CodeDigests;
 use lockgate_registry::CodeDir;
-use lockgate_runtime::{CodeCache, CodeDigests};
+use lockgate_runtime::{CodeCache, TrustedDigests};
 use lockgate_store::Store;
 
 use crate::clock::now;
@@ -27,7 +27,7 @@ impl CodeCache for CodeFiles {
 /// Digests in the store: who can overwrite a file of compiled code cannot make it trusted.
 pub(crate) struct StoredDigests(pub(crate) Store);
 
-impl CodeDigests for StoredDigests {
+impl TrustedDigests for StoredDigests {
     fn get(&self, key: &str) -> Option<[u8; 32]> {
         // The read does not wait: it is a look at one row.
         lockgate_store::Reads::code_digest(&self.0, key)

@@ -24,7 +24,7 @@ pub(crate) async fn run_stages(
             let step = run.step(&stages);
             (run, step)
         });
-        let (stepped, step) = ran.await.map_err(bug)?.result;
+        let (stepped, step) = ran.await.map_err(stop_for)?.result;
         run = stepped;
         match step {
             Step::More => {}
@@ -46,7 +46,7 @@ pub(crate) async fn encode(
             let step = encoding.step(&sink);
             (encoding, step)
         });
-        let (stepped, step) = ran.await.map_err(bug)?.result;
+        let (stepped, step) = ran.await.map_err(stop_for)?.result;
         encoding = stepped;
         match step {
             Step::More => {}
@@ -85,8 +85,8 @@ fn quoted(label: &str, delivery: Delivery) -> Delivery {
     }
 }
 
-/// The batch is held and tried again.
-fn bug(error: SchedulerError) -> Stop {
+/// A call that the scheduler could not run: the batch is held and tried again.
+fn stop_for(error: SchedulerError) -> Stop {
     let error = CallError::Host(error.to_string());
     Stop::Component {
         label: "the host".to_owned(),

@@ -4,14 +4,14 @@ use lockgate_config::{Credentials as CredentialsConfig, Source};
 use lockgate_model::Append;
 use lockgate_store::{Ledger, LedgerError, Store};
 use lockgate_teleport::{
-    Closed, Credentials, Ended, Intake, Phase, ReaderKind, Resume, SourceSettings, SourceStatus,
+    Closed, Credentials, Ended, Intake, Phase, ReaderKind, ReaderStatus, Resume, SourceSettings,
 };
 use tokio::sync::watch;
 
 use crate::clock::now;
 use crate::host::HostError;
 use crate::shutdown::Shutdown;
-use crate::status::{Board, Problem, SourceStatus as SourceOnBoard};
+use crate::status::{Board, Problem, SourceStatus};
 
 /// Hashes of recent events, from which duplicates are told after a restart. The reader remembers no
 /// more than this.
@@ -99,7 +99,7 @@ pub(crate) async fn run(
             return Ok(());
         }
     }
-    let (status, watched) = watch::channel(SourceStatus::default());
+    let (status, watched) = watch::channel(ReaderStatus::default());
     let watching = tokio::spawn(show(name.clone(), board.clone(), watched));
     let shutdown = async move { stop.draining().await };
     let ended = lockgate_teleport::run(
@@ -152,7 +152,7 @@ impl Intake for StoreIntake {
 }
 
 /// Keeps the board as the source describes itself.
-async fn show(name: String, board: Board, mut status: watch::Receiver<SourceStatus>) {
+async fn show(name: String, board: Board, mut status: watch::Receiver<ReaderStatus>) {
     loop {
         let described = describe(&status.borrow_and_update());
         board.source(&name, |state| {
@@ -173,7 +173,7 @@ async fn show(name: String, board: Board, mut status: watch::Receiver<SourceStat
     }
 }
 
-fn describe(status: &SourceStatus) -> SourceOnBoard {
+fn describe(status: &ReaderStatus) -> SourceStatus {
     let reader = match status.reader {
         Some(ReaderKind::Export) => "by bulk export",
         Some(ReaderKind::Poll) => "by polling",
@@ -184,13 +184,13 @@ fn describe(status: &SourceStatus) -> SourceOnBoard {
         Phase::Reading => format!("reading {reader}"),
         Phase::CaughtUp => format!("caught up, reading {reader}"),
     };
-    let trouble = status
+    let failure = status
         .failures
         .iter()
         .next()
         .map(|(place, message)| format!("{place}: {message}"));
-    let message = trouble.or_else(|| status.last_report.clone());
-    SourceOnBoard {
+    let message = failure.or_else(|| status.last_report.clone());
+    SourceStatus {
         state: state.trim_end().to_owned(),
         last_error: message.map(|message| Problem { at: now(), message }),
     }

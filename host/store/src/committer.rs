@@ -228,7 +228,7 @@ impl Group {
         }
         self.unpark(&mut answers)?;
         if self.writer.anything_due() {
-            self.writer.expire()?;
+            self.writer.remove_old_blocks()?;
         }
         self.finish(answers)?;
         Ok(close)
@@ -239,7 +239,7 @@ impl Group {
         let mut more = false;
         if self.writer.anything_due() {
             self.writer.begin()?;
-            more = self.writer.expire()?;
+            more = self.writer.remove_old_blocks()?;
             let mut answers = Answers::default();
             self.unpark(&mut answers)?;
             self.finish(answers)?;

@@ -1,7 +1,7 @@
 //! Teleport as a source: identity files, connections to Auth, the audit log and session recordings.
 //!
 //! The only crate with a gRPC client. [`run`] reads a cluster and passes blocks of events, together
-//! with their cursors, to an [`Intake`]. It retries every failure and shows it in [`SourceStatus`].
+//! with their cursors, to an [`Intake`]. It retries every failure and shows it in [`ReaderStatus`].
 
 mod clock;
 pub mod connect;
@@ -23,4 +23,4 @@ pub use intake::{Closed, Intake, Resume};
 pub use limits::SourceLimits;
 pub use run::{Ended, SourceError, run};
 pub use settings::SourceSettings;
-pub use status::{Phase, ReaderKind, SourceStatus};
+pub use status::{Phase, ReaderKind, ReaderStatus};

@@ -7,7 +7,7 @@ use crate::read::{self, PendingRecording};
 use crate::source::Source;
 use crate::status::StatusReporter;
 use crate::time::{parse_time, time};
-use crate::{Closed, Intake, LoadError, ReaderKind, Resume, SourceSettings, SourceStatus};
+use crate::{Closed, Intake, LoadError, ReaderKind, ReaderStatus, Resume, SourceSettings};
 
 const START: &str = "start";
 
@@ -50,7 +50,7 @@ pub async fn run<I: Intake>(
     settings: SourceSettings,
     resume: Resume,
     intake: I,
-    status: watch::Sender<SourceStatus>,
+    status: watch::Sender<ReaderStatus>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<Ended, SourceError> {
     let address: Address = settings.address.parse()?;

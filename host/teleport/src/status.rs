@@ -25,9 +25,9 @@ pub enum ReaderKind {
     Poll,
 }
 
-/// The state of a source. Counts begin at zero when it starts.
+/// The state of a source's reader. Counts begin at zero when it starts.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct SourceStatus {
+pub struct ReaderStatus {
     pub phase: Phase,
     pub reader: Option<ReaderKind>,
     pub cluster: Option<String>,
@@ -60,17 +60,17 @@ pub struct SourceStatus {
 /// Updates the status of a source, from all its tasks.
 #[derive(Clone, Debug)]
 pub(crate) struct StatusReporter {
-    status: std::sync::Arc<watch::Sender<SourceStatus>>,
+    status: std::sync::Arc<watch::Sender<ReaderStatus>>,
 }
 
 impl StatusReporter {
-    pub(crate) fn new(status: watch::Sender<SourceStatus>) -> StatusReporter {
+    pub(crate) fn new(status: watch::Sender<ReaderStatus>) -> StatusReporter {
         StatusReporter {
             status: std::sync::Arc::new(status),
         }
     }
 
-    pub(crate) fn update(&self, change: impl FnOnce(&mut SourceStatus)) {
+    pub(crate) fn update(&self, change: impl FnOnce(&mut ReaderStatus)) {
         self.status.send_modify(change);
     }
 

@@ -160,7 +160,7 @@ impl MemoryCore {
         pipeline.state.retain(|_, state| !state.is_empty());
         pipeline.brake = commit.brake;
         let dead_bytes = pipeline.dead_bytes();
-        self.expire();
+        self.remove_old_blocks();
         Ok(Committed { dead_bytes })
     }
 
@@ -223,7 +223,7 @@ impl MemoryCore {
             .iter()
             .filter(|name| !self.pipelines.contains_key(name.as_str()));
         self.holders = unknown.cloned().collect();
-        self.expire();
+        self.remove_old_blocks();
     }
 
     pub fn block_at(&self, stream: &str, seq: Seq) -> Option<Arc<Block>> {

@@ -15,7 +15,7 @@ impl MemoryCore {
     }
 
     /// Removes what is too much now.
-    pub(super) fn expire(&mut self) {
+    pub(super) fn remove_old_blocks(&mut self) {
         let streams: Vec<Arc<str>> = self.streams.keys().cloned().collect();
         for stream in streams {
             while self.exceeds(&stream, 0) && self.evict(&stream) {}

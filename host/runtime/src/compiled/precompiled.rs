@@ -5,7 +5,7 @@
 //! settings and processor in the code's header, but trusts the code itself. Only [`super::Code`]
 //! passes code to this module, and it comes either through a pipe from a child process that runs
 //! this same binary, or from a [`super::CodeCache`] with the SHA-256 that this host put into
-//! [`super::CodeDigests`] after compiling. It is never downloaded.
+//! [`super::TrustedDigests`] after compiling. It is never downloaded.
 #![allow(unsafe_code)]
 
 use wasmtime::Engine;

@@ -33,7 +33,7 @@ impl Writer {
     }
 
     /// Removes what is too old or too much now. True where more is left to remove.
-    pub fn expire(&mut self) -> Result<bool, Fault> {
+    pub fn remove_old_blocks(&mut self) -> Result<bool, Fault> {
         let now = (self.clock)();
         for stream in 0..self.streams.len() {
             let mut steps = 0;

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use lockgate_model::FeedKind;
-use lockgate_teleport::{Credentials, Ended, Resume, SourceError, SourceStatus};
+use lockgate_teleport::{Credentials, Ended, ReaderStatus, Resume, SourceError};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use tokio::sync::watch;
@@ -229,7 +229,7 @@ async fn a_source_that_cannot_start_says_why() {
            -> SourceError {
         let mut settings = fixture.settings.clone();
         change(&mut settings);
-        let status = watch::Sender::new(SourceStatus::default());
+        let status = watch::Sender::new(ReaderStatus::default());
         let shutdown = tokio::time::sleep(Duration::from_secs(60));
         lockgate_teleport::run(settings, resume, MemoryIntake::new(), status, shutdown)
             .await

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use lockgate_model::Millis;
 use lockgate_teleport::{
-    Clock, Credentials, Ended, Resume, SourceError, SourceLimits, SourceSettings, SourceStatus,
+    Clock, Credentials, Ended, ReaderStatus, Resume, SourceError, SourceLimits, SourceSettings,
 };
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair,
@@ -144,7 +144,7 @@ impl Fixture {
 
     /// Starts a source.
     pub fn start(&self, resume: Resume, intake: &Arc<MemoryIntake>) -> Running {
-        let (reporter, status) = watch::channel(SourceStatus::default());
+        let (reporter, status) = watch::channel(ReaderStatus::default());
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async {
             let _ = stopped.await;
@@ -164,7 +164,7 @@ impl Fixture {
     }
 
     /// Runs a source until it has caught up.
-    pub async fn read(&self, intake: &Arc<MemoryIntake>) -> SourceStatus {
+    pub async fn read(&self, intake: &Arc<MemoryIntake>) -> ReaderStatus {
         let running = self.start(intake.resume(), intake);
         let status = running.status.clone();
         assert_eq!(running.ended().await, Ended::CaughtUp);
@@ -175,7 +175,7 @@ impl Fixture {
 /// A source that runs.
 pub struct Running {
     task: JoinHandle<Result<Ended, SourceError>>,
-    pub status: watch::Receiver<SourceStatus>,
+    pub status: watch::Receiver<ReaderStatus>,
     stop: oneshot::Sender<()>,
 }
 
@@ -201,7 +201,7 @@ impl Running {
     }
 
     /// Waits for a matching status and returns it.
-    pub async fn shows(&mut self, what: impl FnMut(&SourceStatus) -> bool) -> SourceStatus {
+    pub async fn shows(&mut self, what: impl FnMut(&ReaderStatus) -> bool) -> ReaderStatus {
         in_time(self.status.wait_for(what))
             .await
             .expect("the source runs")
