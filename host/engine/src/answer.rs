@@ -23,11 +23,11 @@ pub enum Judgement {
         /// A document in it may be what the receiver fails on.
         suspicion: Option<Suspicion>,
     },
-    /// Something must be set right first, here or there.
-    Operator(String),
+    /// Somebody has to fix a setting of this host or of the receiver first.
+    NeedsOperator(String),
 }
 
-/// How a receiver failed on a request, perhaps for the sake of what it holds.
+/// How a receiver failed on a request that may itself be the cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Suspicion {
     /// 5xx.
@@ -49,8 +49,8 @@ pub enum SendFailure {
     Contract(String),
 }
 
-/// True where the sink's word is heard: no plugin can declare delivered, or throw away, what a
-/// receiver did not take.
+/// Whether the sink may decide on this status. No plugin can declare delivered, or discard, what a
+/// receiver did not accept.
 fn sink_may_settle(status: u16) -> bool {
     !matches!(status, 401 | 403 | 408 | 429 | 500..)
 }
@@ -69,7 +69,7 @@ pub fn by_status(response: &Response) -> Judgement {
         413 => Judgement::TooLarge(message),
         408 | 425 | 429 => wait(None),
         500.. => wait(Some(Suspicion::Error)),
-        _ => Judgement::Operator(message),
+        _ => Judgement::NeedsOperator(message),
     }
 }
 
@@ -87,7 +87,7 @@ pub fn by_sink(response: &Response, delivery: Delivery) -> (Judgement, bool) {
                 suspicion: (response.status >= 500).then_some(Suspicion::Error),
             }
         }
-        Delivery::Hold(message) => Judgement::Operator(message),
+        Delivery::Hold(message) => Judgement::NeedsOperator(message),
         Delivery::Split(message) if settles => Judgement::Refused(message),
         Delivery::Delivered if settles => Judgement::Taken(Vec::new()),
         Delivery::Mixed(dispositions) if settles => Judgement::Taken(dispositions),
@@ -109,7 +109,7 @@ pub fn by_failure(failure: SendFailure) -> Judgement {
             after: Duration::ZERO,
             suspicion: Some(Suspicion::Slow),
         },
-        SendFailure::Tls(message) => Judgement::Operator(message),
+        SendFailure::Tls(message) => Judgement::NeedsOperator(message),
         // As a trap of `encode`: narrowed down to the document.
         SendFailure::Contract(message) => Judgement::Refused(message),
     }
@@ -163,7 +163,7 @@ mod tests {
                 suspicion: Some(_), ..
             } => "suspicious",
             Judgement::Wait { .. } => "wait",
-            Judgement::Operator(_) => "operator",
+            Judgement::NeedsOperator(_) => "operator",
         }
     }
 
@@ -210,7 +210,10 @@ mod tests {
                 );
             }
             let hold = by_sink(&response(status), Delivery::Hold("wrong index".into()));
-            assert_eq!(hold, (Judgement::Operator("wrong index".into()), false));
+            assert_eq!(
+                hold,
+                (Judgement::NeedsOperator("wrong index".into()), false)
+            );
         }
         for (delivery, expected) in settling
             .into_iter()

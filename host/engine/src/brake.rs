@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 /// Entries that the share is counted over.
 const WINDOW: u32 = 1000;
 
-/// Causes that are counted apart. There is one for each component of a pipeline, and two of the
-/// host's own.
+/// Causes that are counted apart. There is one for each component of a pipeline, and one of the
+/// host's own: events that cannot be read.
 const CAUSES_MAX: usize = 64;
 
 /// The operator's `dead-letters`.
@@ -16,7 +16,7 @@ const CAUSES_MAX: usize = 64;
 pub struct BrakeLimits {
     /// Dead letters in a row.
     pub in_a_row: u32,
-    /// Dead letters among the last 1,000 entries.
+    /// Most dead letters among the last 1,000 entries: thousandths.
     pub share: u32,
     /// Bytes of all dead letters that the pipeline keeps.
     pub bytes: u64,
@@ -143,7 +143,7 @@ impl Brake {
             .push(true, 1);
     }
 
-    /// The operator lets it go on: counting begins anew.
+    /// The operator releases it: counting begins anew.
     pub(crate) fn release(&mut self) {
         self.causes.clear();
     }

@@ -1,3 +1,5 @@
+//! All that an engine is told when it starts.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +10,11 @@ use lockgate_model::{Seq, SeqRange};
 use crate::brake::BrakeLimits;
 use crate::index::EndpointIndex;
 
-/// All that an engine is told when it starts.
+/// The settings of one pipeline.
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub pipeline: Arc<str>,
-    /// Of every commit.
+    /// Epoch that every commit names.
     pub epoch: u32,
     pub streams: Vec<StreamSettings>,
     pub endpoints: Vec<EndpointSettings>,
@@ -68,10 +70,11 @@ pub struct EndpointSettings {
 /// When a batch is closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchLimits {
+    /// Events.
     pub events: usize,
     /// Bytes of payload. A single larger event is a batch of its own.
     pub bytes: usize,
-    /// However small it is.
+    /// A batch is closed after this time, however small it is.
     pub age: Duration,
 }
 
@@ -79,16 +82,18 @@ pub struct BatchLimits {
 pub struct SinkSettings {
     /// Such as `sink (builtin:fluentd)`.
     pub label: Arc<str>,
-    /// What it wants.
+    /// Event types that the sink takes.
     pub types: Arc<TypeLists>,
     pub inspect: Inspect,
-    /// Of one call of `encode`.
+    /// Documents of one call of `encode`.
     pub max_documents: usize,
+    /// Payload bytes of one call of `encode`. A single larger document goes alone.
     pub max_bytes: usize,
 }
 
 #[derive(Clone, Debug)]
 pub struct StageSettings {
+    /// Such as `stage 1 (builtin:redact)`.
     pub label: Arc<str>,
     /// Bytes of state that the operator granted. `None`: none.
     pub state_quota: Option<usize>,

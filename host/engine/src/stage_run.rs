@@ -17,7 +17,7 @@ use crate::plugin::{Stage, StageKind};
 /// Documents that a mapper may make of one event.
 pub const FAN_OUT_OF_EVENT_MAX: usize = 1000;
 
-/// Documents of a batch for each of its events, and the least that a batch may have.
+/// Most documents of a batch, per event. A batch may always have [`FAN_OUT_OF_EVENT_MAX`].
 const FAN_OUT_OF_BATCH_MAX: usize = 10;
 
 /// A batch on its way through the stages. [`step`](Self::step) makes one call; between two steps it

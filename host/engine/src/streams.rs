@@ -220,8 +220,8 @@ impl Pipeline {
             Phase::InStages | Phase::Committing => true,
             Phase::Delivering { .. } => {
                 let own = self.settings.streams[batch.stream.get()].endpoint;
-                let is_well = self.endpoints[own.get()].open_reason().is_none();
-                (own == endpoint || is_well) && !self.is_parked(id, batch)
+                let accepts = self.endpoints[own.get()].open_reason().is_none();
+                (own == endpoint || accepts) && !self.is_parked(id, batch)
             }
         }
     }

@@ -307,6 +307,17 @@ impl TestPipeline {
         self.give(Input::Elapsed);
     }
 
+    /// Waits until a request is out.
+    pub(crate) fn wait_until_sent(&mut self) {
+        for _ in 0..100_000 {
+            if !self.sent.is_empty() {
+                return;
+            }
+            self.wait();
+        }
+        panic!("nothing is sent");
+    }
+
     /// Keys of the documents of each request that is out, with a space between.
     pub(crate) fn sent(&self) -> Vec<String> {
         let keys = |(outgoing, documents): &(OutgoingRequest, Arc<Documents>)| {
@@ -349,7 +360,8 @@ impl TestPipeline {
     /// No answer comes in time to the request that carries these keys.
     pub(crate) fn time_out(&mut self, keys: &str) {
         let at = self.sent().iter().position(|sent| sent == keys);
-        let request = *self.sent.keys().nth(at.expect("it is out")).expect("it is");
+        let nth = self.sent.keys().nth(at.expect("a request is out"));
+        let request = *nth.expect("a request is out");
         self.sent.remove(&request);
         let failure = SendFailure::Timeout("no answer in time".into());
         self.give(Input::NotSent { request, failure });
@@ -374,7 +386,10 @@ impl TestPipeline {
 
     /// Times that a condition of this kind began.
     pub(crate) fn began(&self, kind: ConditionKind) -> usize {
-        let began = |change: &&ConditionChange| matches!(change, ConditionChange::Began(condition) if condition.kind == kind);
+        let began = |change: &&ConditionChange| match change {
+            ConditionChange::Began(condition) => condition.kind == kind,
+            _ => false,
+        };
         self.changes.iter().filter(began).count()
     }
 

@@ -16,7 +16,7 @@ use crate::index::RequestId;
 use crate::io::Action;
 use crate::pipeline::{Pipeline, WorkId};
 
-/// Waits for a sink that cannot be asked are those after so many failures.
+/// After a failed `classify` the wait is that after this many failures.
 const CLASSIFY_BACKOFF: u32 = 4;
 
 impl Pipeline {
@@ -180,7 +180,7 @@ impl Pipeline {
                 after,
                 suspicion: None,
             } => self.unavailable(now, id, OpenReason::Unavailable, message, after),
-            Judgement::Operator(message) => {
+            Judgement::NeedsOperator(message) => {
                 self.unavailable(now, id, OpenReason::Operator, message, Uptime::ZERO);
             }
         }

@@ -217,7 +217,7 @@ impl Pipeline {
         let mut documents = request.outgoing.documents.to_vec();
         let right = documents.split_off(documents.len() / 2);
         let history = request.history.of_half(id);
-        // They say more than the whole did. They are probes where only probes are sent.
+        // The halves narrow the fault down. While the circuit is open, they go out as probes.
         self.probe_undecided(now, id);
         self.encode(batch, documents, history.clone(), actions);
         self.encode(batch, right, history, actions);

@@ -56,7 +56,7 @@ impl Endpoint {
         }
     }
 
-    /// Nothing is out. What could go out has just been sent.
+    /// No request is in flight.
     pub(crate) fn is_quiet(&self) -> bool {
         self.in_flight == 0
     }
@@ -98,7 +98,8 @@ impl Endpoint {
         self.refused_in_a_row >= REFUSED_IN_A_ROW_MAX || self.circuit.open().is_some()
     }
 
-    /// A request failed that may be at fault itself. True where too many have to believe that.
+    /// A request failed that may be at fault itself. True once so many of them failed in a row that
+    /// the endpoint is more likely at fault.
     pub(crate) fn fail_alone(&mut self, id: RequestId) -> bool {
         if self.failing_alone.len() < FAILING_ALONE_MAX {
             self.failing_alone.insert(id);

@@ -80,11 +80,11 @@ impl Pipeline {
     /// Waits for another document to be accepted, and is tried now and then: the receiver may be
     /// mended.
     fn wait_for_evidence(&mut self, now: Uptime, id: RequestId) {
-        let refused = self
+        let refusals = self
             .requests
             .get(id)
-            .map(|request| request.history.refused());
-        let until = self.retry_at(now, refused.unwrap_or(0) + 2, Uptime::ZERO);
+            .map(|request| request.history.refusal_count());
+        let until = self.retry_at(now, refusals.unwrap_or(0) + 2, Uptime::ZERO);
         let for_evidence = true;
         self.wait(
             id,

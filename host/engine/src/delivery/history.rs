@@ -17,7 +17,7 @@ pub(crate) const FAILURES_BEFORE_SPLIT: u32 = 5;
 const FAILING_MAX: Uptime = Uptime::from_secs(600);
 
 /// A request that failed this often keeps to its own waits when the endpoint recovers.
-pub(crate) const FAILURES_OF_ITS_OWN: u32 = 3;
+pub(crate) const OWN_WAITS_AFTER: u32 = 3;
 
 const TOOK_A_PART: &str = "the receiver took only a part of a request";
 
@@ -31,17 +31,17 @@ pub(crate) struct History {
     fails_alone: bool,
     /// How it failed last.
     suspicion: Option<Suspicion>,
-    /// How it was to be expected to fail: the request that it was split from did.
+    /// The failure to expect, from the request that it was split from.
     expected: Option<Suspicion>,
     /// The request that it was split from, where that got no answer in time.
     half_of: Option<RequestId>,
     /// A request that held its documents was refused.
     is_part_of_refused: bool,
-    /// Times that it was refused alone, with evidence.
-    refusals: u32,
+    /// Times that it was refused alone with evidence, and the first time.
+    proven_refusals: u32,
     accepted_at_refusal: u64,
-    /// Times that it was refused alone at all.
-    refused: u32,
+    /// Times that it was refused alone.
+    refusals: u32,
     refused_since: Option<Uptime>,
     /// The last answer.
     pub(crate) message: String,
@@ -101,7 +101,7 @@ impl History {
 
     /// The more of them, the likelier it is at fault itself.
     pub(crate) fn failed_attempts(&self) -> u32 {
-        self.failures + self.refused
+        self.failures + self.refusals
     }
 
     /// Several documents were refused together.
@@ -115,8 +115,8 @@ impl History {
     }
 
     /// Times that it was refused alone.
-    pub(crate) fn refused(&self) -> u32 {
-        self.refused
+    pub(crate) fn refusal_count(&self) -> u32 {
+        self.refusals
     }
 
     /// A single document was refused.
@@ -132,13 +132,13 @@ impl History {
             is_released,
         } = evidence;
         let since = *self.refused_since.get_or_insert(now);
-        self.refused += 1;
+        self.refusals += 1;
         message.clone_into(&mut self.message);
         // An answer that blames the size needs no acceptance after it, but one at all.
-        let has_evidence = self.refusals > 0
+        let has_evidence = self.proven_refusals > 0
             && (accepted > self.accepted_at_refusal || is_too_large && accepted > 0);
-        if self.refusals == 0 || has_evidence {
-            self.refusals += 1;
+        if self.proven_refusals == 0 || has_evidence {
+            self.proven_refusals += 1;
             self.accepted_at_refusal = accepted;
         }
         let most = if is_too_large {
@@ -146,14 +146,14 @@ impl History {
         } else {
             REFUSALS_MAX
         };
-        let is_proved = self.refusals > most || has_evidence && self.refusals == most;
-        let is_given_up = is_released && self.refused >= most;
+        let is_proved = self.proven_refusals > most || has_evidence && self.proven_refusals == most;
+        let is_given_up = is_released && self.refusals >= most;
         if !is_proved && !is_given_up {
             return None;
         }
         let reason = if !is_proved {
-            let refused = self.refused;
-            format!("the receiver refused it {refused} times, and it was released: {message}")
+            let refusals = self.refusals;
+            format!("the receiver refused it {refusals} times, and it was released: {message}")
         } else if is_too_large {
             format!("it is larger than the receiver takes: {message}")
         } else {
@@ -211,7 +211,7 @@ impl History {
 
     /// It may be at fault itself, so that its next failure says nothing of the endpoint.
     pub(crate) fn is_suspect(&self) -> bool {
-        self.fails_often() || self.refused > 0
+        self.fails_often() || self.refusals > 0
     }
 
     /// Since when it fails, where that is often.

@@ -15,7 +15,7 @@ pub(crate) struct SessionOrder {
     has_changed: bool,
 }
 
-/// A session is known by its hash: two that share one wait for each other, which harms nobody.
+/// A session is known by its hash: at worst two sessions wait for each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Session(u64);
 

@@ -88,7 +88,7 @@ impl Pipeline {
         };
         let history = &request.history;
         let needs_release =
-            history.refused() > 0 || history.fails_often() && !history.fails_alone();
+            history.refusal_count() > 0 || history.fails_often() && !history.fails_alone();
         let message = if others_can_be_sent || !needs_release {
             format!("{documents} while others are sent: {answer}")
         } else {

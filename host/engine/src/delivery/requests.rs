@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::Uptime;
-use crate::delivery::history::FAILURES_OF_ITS_OWN;
+use crate::delivery::history::OWN_WAITS_AFTER;
 use crate::delivery::request::{Position, Request};
 use crate::index::{BatchId, EndpointIndex, RequestId};
 
@@ -229,7 +229,7 @@ impl OfEndpoint {
         if wait.for_evidence && !request.is_held {
             keep(&mut self.for_evidence, id, is_added);
         }
-        if !wait.for_evidence && request.history.failures < FAILURES_OF_ITS_OWN {
+        if !wait.for_evidence && request.history.failures < OWN_WAITS_AFTER {
             keep(&mut self.for_recovery, id, is_added);
         }
     }
@@ -268,7 +268,7 @@ impl Tally {
         // A half may be blocked, too; it counts once.
         let is_untried = request.history.is_untried_half() && !request.is_blocked();
         count(&mut self.untried_halves, is_untried);
-        count(&mut self.refused, request.history.refused() > 0);
+        count(&mut self.refused, request.history.refusal_count() > 0);
         count(&mut self.blocked, request.is_blocked());
         let is_suspected = request.may_be_sent() && !request.history.is_clean();
         count(&mut self.suspected, is_suspected);

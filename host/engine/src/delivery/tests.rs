@@ -1,4 +1,5 @@
-//! The rules of delivery, one after the other. The test is the receiver.
+//! The rules of delivery, one after the other. Each test plays the receiver. They are in one file,
+//! to be read beside "Rules of delivery" in ARCHITECTURE.md.
 
 use std::time::Duration;
 
@@ -105,14 +106,10 @@ fn a_request_that_fails_while_no_other_can_tell_is_split_after_five_failures() {
     });
     pipeline.read(&[("a", ""), ("b", "")]);
     for _ in 0..5 {
-        while pipeline.sent().is_empty() {
-            pipeline.wait();
-        }
+        pipeline.wait_until_sent();
         pipeline.answer("a b", 500);
     }
-    while pipeline.sent().is_empty() {
-        pipeline.wait();
-    }
+    pipeline.wait_until_sent();
     assert_eq!(pipeline.sent(), ["a"]);
 }
 
@@ -168,7 +165,7 @@ fn a_batch_that_others_need_as_evidence_does_not_wait_for_memory() {
 }
 
 #[test]
-fn a_batch_that_is_no_evidence_waits_for_memory() {
+fn a_batch_that_brings_no_evidence_waits_for_memory() {
     let mut pipeline = TestPipeline::new(TestSettings {
         batches_in_flight: 4,
         ..TestSettings::default()
@@ -185,9 +182,7 @@ fn a_batch_that_is_no_evidence_waits_for_memory() {
         pipeline.waits_for_memory(),
         "and during an outage nothing can be sent"
     );
-    while pipeline.sent().is_empty() {
-        pipeline.wait();
-    }
+    pipeline.wait_until_sent();
     pipeline.answer("a", 200);
     assert_eq!(
         pipeline.outcomes().len(),
@@ -218,9 +213,7 @@ fn a_host_that_stops_does_not_wait_for_memory() {
 
 /// Waits until something is sent, and answers that the receiver refuses it.
 fn refuse_next(pipeline: &mut TestPipeline, key: &str) {
-    while pipeline.sent().is_empty() {
-        pipeline.wait();
-    }
+    pipeline.wait_until_sent();
     assert_eq!(pipeline.sent(), [key]);
     pipeline.answer(key, 400);
 }
@@ -294,14 +287,10 @@ fn a_session_behind_a_request_that_fails_does_not_keep_it_from_being_split() {
     });
     pipeline.read(&[("a1", "A"), ("a2", "A"), ("a3", "A"), ("a4", "A")]);
     for _ in 0..5 {
-        while pipeline.sent().is_empty() {
-            pipeline.wait();
-        }
+        pipeline.wait_until_sent();
         pipeline.answer("a1 a2", 500);
     }
-    while pipeline.sent().is_empty() {
-        pipeline.wait();
-    }
+    pipeline.wait_until_sent();
     assert_eq!(pipeline.sent(), ["a1"]);
 }
 
@@ -317,7 +306,7 @@ fn a_document_that_is_refused_again_and_again_begins_one_condition() {
 }
 
 #[test]
-fn documents_of_which_the_receiver_takes_only_a_part_begin_one_condition() {
+fn a_partly_accepted_request_begins_one_condition() {
     let mut pipeline = TestPipeline::new(TestSettings {
         documents_in_request: 3,
         inspect: Inspect::Always,
@@ -355,8 +344,8 @@ fn visits_with(documents: usize, status: u16) -> u64 {
             continue;
         }
         answers += 1;
-        let is_well = answers > documents || answers % 64 == 0;
-        pipeline.answer_first(if is_well { 200 } else { status });
+        let accepts = answers > documents || answers % 64 == 0;
+        pipeline.answer_first(if accepts { 200 } else { status });
     }
     pipeline.engine.requests.visits()
 }
@@ -388,7 +377,7 @@ fn a_batch_whose_commit_waits_for_an_earlier_one_lets_the_next_be_sent_as_eviden
 }
 
 #[test]
-fn a_circuit_for_which_nothing_waits_any_more_keeps_no_condition() {
+fn a_refusing_endpoint_with_nothing_waiting_has_no_condition() {
     let mut pipeline = pipeline();
     pipeline.read(&[("bad", ""), ("worse", "")]);
     for _ in 0..6 {
@@ -408,7 +397,7 @@ fn a_circuit_for_which_nothing_waits_any_more_keeps_no_condition() {
 }
 
 #[test]
-fn an_unavailable_endpoint_for_which_nothing_waits_any_more_keeps_no_condition() {
+fn an_unavailable_endpoint_with_nothing_waiting_has_no_condition() {
     let mut pipeline = pipeline();
     pipeline.read(&[("bad", "")]);
     pipeline.give(Input::Release);
@@ -458,9 +447,7 @@ fn a_document_that_always_fails_lets_batches_of_other_sessions_be_probes() {
     pipeline.read(&[("a2", "A")]);
     pipeline.read(&[("a3", "A")]);
     for _ in 0..5 {
-        while pipeline.sent().is_empty() {
-            pipeline.wait();
-        }
+        pipeline.wait_until_sent();
         pipeline.answer("bad", 500);
     }
     pipeline.read(&[("b1", "B")]);
@@ -502,9 +489,7 @@ fn a_document_that_always_fails_and_that_nothing_follows_waits_for_the_operators
     pipeline.give(Input::Release);
     assert_eq!(pipeline.sent(), ["bad"], "it is tried at once");
     pipeline.answer("bad", 500);
-    while pipeline.sent().is_empty() {
-        pipeline.wait();
-    }
+    pipeline.wait_until_sent();
     pipeline.answer("a2", 200);
     assert_eq!(pipeline.outcomes().len(), 2);
     assert_eq!(pipeline.engine.conditions().count(), 0);

@@ -14,7 +14,7 @@ use crate::simulation::{PIPELINE, Simulation};
 
 impl Simulation {
     /// The engine hears that documents were taken: it must not send them again.
-    pub fn hear(&mut self, request: RequestId, response: &Response) {
+    pub fn observe(&mut self, request: RequestId, response: &Response) {
         if !(200..300).contains(&response.status) {
             return;
         }
@@ -44,7 +44,7 @@ impl Simulation {
     pub fn judge(&mut self, request: RequestId, answer: Result<&Response, &SendFailure>) {
         let carried = &self.out[&request];
         let endpoint = self.endpoint_of(carried[0].0);
-        self.evidence.hear(self.now, endpoint, carried, answer);
+        self.evidence.observe(self.now, endpoint, carried, answer);
     }
 
     /// What the receiver is known to have does not wait for the next start, where it would be sent
@@ -136,7 +136,7 @@ impl Simulation {
                 }
             }
         }
-        // The brake: 16 in a row or 1 % of 1,000, for each time the operator let it go.
+        // The brake: 16 in a row or 1 % of 1,000, for each time the operator released it.
         assert!(
             dead_good <= 16 * (1 + self.crashes + self.releases),
             "{dead_good} good events are dead"

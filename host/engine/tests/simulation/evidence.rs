@@ -1,4 +1,4 @@
-//! What an engine has heard of its receivers, and whether its dead letters are justified by it.
+//! The answers that an engine has observed, and whether they justify its dead letters.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,14 +13,14 @@ pub struct Evidence {
     /// Answers of each endpoint that accepted documents.
     accepted: Vec<u64>,
     /// Documents by stream and key.
-    documents: HashMap<(usize, String), Heard>,
+    documents: HashMap<(usize, String), Observed>,
     /// Entries below it may be dead-lettered without evidence, for each stream.
     pub released: Vec<Seq>,
 }
 
-/// What was heard of a document.
+/// The answers observed for a document.
 #[derive(Default)]
-struct Heard {
+struct Observed {
     /// Times that it was refused alone: what the endpoint had accepted by then, and the status.
     refused: Vec<(u64, u16)>,
     /// When it was first in a request that failed, and what had been accepted by then.
@@ -37,7 +37,7 @@ impl Evidence {
     }
 
     /// The engine is given this answer to a request that carries these documents.
-    pub fn hear(
+    pub fn observe(
         &mut self,
         now: Uptime,
         endpoint: usize,
@@ -47,8 +47,8 @@ impl Evidence {
         let accepted = self.accepted[endpoint];
         let mut fail = || {
             for (stream, key, _) in carried {
-                let heard = self.documents.entry((*stream, key.clone())).or_default();
-                heard.first_failed.get_or_insert((now, accepted));
+                let observed = self.documents.entry((*stream, key.clone())).or_default();
+                observed.first_failed.get_or_insert((now, accepted));
             }
         };
         match answer {
@@ -65,8 +65,8 @@ impl Evidence {
                 }
                 status @ (400 | 413) if carried.len() == 1 => {
                     let (stream, key, _) = &carried[0];
-                    let heard = self.documents.entry((*stream, key.clone())).or_default();
-                    heard.refused.push((accepted, status));
+                    let observed = self.documents.entry((*stream, key.clone())).or_default();
+                    observed.refused.push((accepted, status));
                 }
                 500.. => fail(),
                 _ => {}
@@ -76,7 +76,7 @@ impl Evidence {
         }
     }
 
-    /// What an event was before says nothing of what it is sent for now.
+    /// Forgets an event that is redriven: earlier answers are no evidence for the new attempt.
     pub fn forget(&mut self, stream: usize, event: &str) {
         self.documents
             .retain(|(of, key), _| *of != stream || key.split('#').next() != Some(event));
@@ -87,31 +87,31 @@ impl Evidence {
         let reason = &letter.reason;
         let accepted = self.accepted[endpoint];
         let is_released = letter.seq < self.released[stream];
-        let of_event = |((of, key), _): &(&(usize, String), &Heard)| {
+        let of_event = |((of, key), _): &(&(usize, String), &Observed)| {
             *of == stream && key.split('#').next() == Some(&letter.key)
         };
-        let mut heard = self
+        let mut observed = self
             .documents
             .iter()
             .filter(of_event)
-            .map(|(_, heard)| heard);
+            .map(|(_, observed)| observed);
         let is_justified = if !letter.cause.starts_with("sink") {
             letter.cause.starts_with("stage") || letter.cause == "unreadable"
         } else if reason.contains("it was released") {
             is_released
         } else if reason.starts_with("the receiver refused it 3 times") {
-            heard.any(|heard| {
-                let mut by_then: Vec<u64> = heard.refused.iter().map(|&(by, _)| by).collect();
+            observed.any(|observed| {
+                let mut by_then: Vec<u64> = observed.refused.iter().map(|&(by, _)| by).collect();
                 by_then.dedup();
-                let was_too_large = heard.refused.iter().any(|&(_, status)| status == 413);
-                let count = heard.refused.len();
+                let was_too_large = observed.refused.iter().any(|&(_, status)| status == 413);
+                let count = observed.refused.len();
                 by_then.len() >= 3 || was_too_large && accepted > 0 && count >= 3
             })
         } else if reason.starts_with("it is larger than the receiver takes") {
-            accepted > 0 && heard.any(|heard| heard.refused.len() >= 2)
+            accepted > 0 && observed.any(|observed| observed.refused.len() >= 2)
         } else if reason.starts_with("it failed for ten minutes") {
-            heard.any(|heard| {
-                heard.first_failed.is_some_and(|(since, by_then)| {
+            observed.any(|observed| {
+                observed.first_failed.is_some_and(|(since, by_then)| {
                     let has_others = accepted > by_then || is_released;
                     has_others && now >= since + Duration::from_secs(600)
                 })

@@ -1,8 +1,9 @@
-//! The engine under random schedules: a ledger in memory, receivers that are often not well,
-//! crashes between any two actions, restarts and redrives. A schedule is a function of its seed.
+//! The engine under random schedules: a ledger in memory, receivers with random faults, crashes
+//! between any two actions, restarts and redrives. A schedule is a function of its seed.
 //!
 //! ```sh
 //! LOCKGATE_SCHEDULES=1000000 cargo test --release -p lockgate-engine --test simulation
+//! LOCKGATE_FIRST_SEED=10000 cargo test -p lockgate-engine --test simulation   # other schedules
 //! LOCKGATE_SEED=4711 cargo test -p lockgate-engine --test simulation      # one schedule again
 //! ```
 
@@ -36,15 +37,15 @@ use crate::simulation::{Scenario, Simulation};
 /// Schedules of an ordinary test run.
 const SCHEDULES: u64 = 10_000;
 
-/// Steps until everything must be final once the receivers are well.
+/// Steps until everything must be final once the receivers are healthy.
 const STEPS_MAX: u64 = 200_000;
 
 #[test]
 fn nothing_is_lost_doubled_or_overtaken_in_any_schedule() {
     let number = |name: &str| {
-        std::env::var(name)
-            .ok()
-            .and_then(|value| value.parse::<u64>().ok())
+        let value = std::env::var(name).ok()?;
+        let number: Result<u64, _> = value.parse();
+        Some(number.unwrap_or_else(|error| panic!("{name} is a number, not `{value}`: {error}")))
     };
     if let Some(seed) = number("LOCKGATE_SEED") {
         return run(seed);
@@ -77,9 +78,9 @@ fn run(seed: u64) {
     let mut random = Random::new(seed);
     let scenario = scenario(&mut random);
     let mut simulation = Simulation::new(scenario, random);
-    let trouble_ends = Duration::from_secs(60);
+    let faults_end = Duration::from_secs(60);
     // Events come while receivers change their behaviours and the process is killed.
-    while simulation.now < trouble_ends {
+    while simulation.now < faults_end {
         if simulation.random.chance(0.03) {
             let count = 1 + simulation.random.below(8);
             simulation.append(count, simulation.scenario.odd);
@@ -108,7 +109,7 @@ fn run(seed: u64) {
             simulation.now += Duration::from_secs(simulation.random.below(40));
         }
     }
-    // From here on the receivers are well; good events keep coming, as evidence against bad ones.
+    // From here on the receivers are healthy; good events keep coming, as evidence against bad ones.
     let mut steps = 0;
     while simulation.waiting() > 0 {
         steps += 1;
@@ -168,7 +169,7 @@ fn scenario(random: &mut Random) -> Scenario {
     }
 }
 
-/// From trouble to trouble, and well in the end.
+/// Random faults for 50 s or more, then a healthy receiver.
 fn behaviours(random: &mut Random) -> BTreeMap<Uptime, Behaviour> {
     let mut behaviours = BTreeMap::new();
     let mut at = Uptime::ZERO;
@@ -184,11 +185,11 @@ fn behaviours(random: &mut Random) -> BTreeMap<Uptime, Behaviour> {
             7 => Behaviour::LosesAnswers,
             8 => Behaviour::TakesParts,
             9 => Behaviour::SlowAbove(random.below(12) as usize),
-            _ => Behaviour::Well,
+            _ => Behaviour::Healthy,
         };
         behaviours.insert(at, behaviour);
         at += Duration::from_millis(500 + random.below(15_000));
     }
-    behaviours.insert(Duration::from_secs(55), Behaviour::Well);
+    behaviours.insert(Duration::from_secs(55), Behaviour::Healthy);
     behaviours
 }

@@ -1,4 +1,4 @@
-//! What befalls the process, and what the operator does.
+//! Crashes, restarts and operator actions.
 
 use lockgate_engine::{Input, Pipeline, StreamIndex};
 use lockgate_ledger::LetterQuery;

@@ -1,4 +1,4 @@
-//! What an outage costs, in virtual time.
+//! The cost of an outage, in virtual time.
 
 use std::time::Duration;
 
@@ -13,13 +13,13 @@ use crate::simulation::{Scenario, Simulation};
 
 const OUTAGE: Uptime = Duration::from_secs(45);
 
-/// What the documents take when no receiver was ever in trouble, with a wide margin.
+/// The time that the documents take without a fault, with a wide margin.
 const TO_DRAIN: Duration = Duration::from_secs(10);
 
 /// Requests used to wait out a time of their own each, up to a minute after the receiver was back.
 #[test]
 fn whatever_waits_goes_out_with_the_first_probe_after_an_outage() {
-    for (seed, trouble) in [
+    for (seed, fault) in [
         Behaviour::Busy,
         Behaviour::Down,
         Behaviour::Throttling,
@@ -37,7 +37,7 @@ fn whatever_waits_goes_out_with_the_first_probe_after_an_outage() {
             with_state: false,
             batch_events: 5,
             in_flight: 4,
-            behaviours: vec![[(Duration::ZERO, trouble), (OUTAGE, Behaviour::Well)].into()],
+            behaviours: vec![[(Duration::ZERO, fault), (OUTAGE, Behaviour::Healthy)].into()],
             odd: 0.0,
             crashes: 0.0,
             redrives: 0.0,
@@ -64,7 +64,7 @@ fn whatever_waits_goes_out_with_the_first_probe_after_an_outage() {
         let drained_after = simulation.now - recovered;
         assert!(
             drained_after < TO_DRAIN,
-            "{trouble:?}, seed {seed}: drained after {drained_after:?}"
+            "{fault:?}, seed {seed}: drained after {drained_after:?}"
         );
     }
 }

@@ -29,7 +29,7 @@ pub const POISON_500: &str = "poison-500";
 /// The receiver answers 413 even to it alone.
 pub const HUGE: &str = "huge";
 
-/// Whether an event of this type may end as a dead letter with a receiver that is well.
+/// Whether an event of this type may end as a dead letter with a healthy receiver.
 pub fn may_die(event_type: &str) -> bool {
     matches!(
         event_type,

@@ -1,4 +1,4 @@
-//! A receiver that is well, or is not.
+//! A receiver with scripted faults.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,10 +10,10 @@ use lockgate_model::request::Response;
 use crate::plugins::{HUGE, POISON_400, POISON_500};
 use crate::random::Random;
 
-/// What a receiver does for a while.
+/// The behaviour of a receiver for a while.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Behaviour {
-    Well,
+    Healthy,
     Down,
     /// 503 to everything.
     Busy,
@@ -69,7 +69,7 @@ impl Receiver {
             .behaviours
             .range(..=now)
             .next_back()
-            .map_or(Behaviour::Well, |(_, &behaviour)| behaviour);
+            .map_or(Behaviour::Healthy, |(_, &behaviour)| behaviour);
         let after = Duration::from_millis(random.below(200));
         let all: Vec<usize> = (0..outgoing.documents.len()).collect();
         let answer = |status: u16, body: String| Ok(response(status, body, None));

@@ -1,4 +1,5 @@
-//! A pipeline, its ledger and its receivers, under one schedule.
+//! A pipeline, its ledger and its receivers, under one schedule. Larger than other files because
+//! each step works on the state of all of them.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -24,7 +25,7 @@ use crate::receiver::{Behaviour, Receiver};
 
 pub const PIPELINE: &str = "p";
 
-/// What a schedule is about.
+/// The parameters of a schedule.
 #[derive(Debug)]
 pub struct Scenario {
     pub feeds: Vec<FeedKind>,
@@ -52,12 +53,12 @@ pub struct Pending {
 
 pub enum Work {
     Answer(Input),
-    /// An answer of the receiver, with the documents it took.
+    /// An answer of the receiver, or its failure to answer.
     Reacted {
         input: Input,
         request: RequestId,
     },
-    /// What the sink says of a response.
+    /// The sink's judgement of a response.
     Classified {
         input: Input,
         request: RequestId,
@@ -69,7 +70,7 @@ pub enum Work {
     },
 }
 
-/// What a batch was asked for with: sequences, events, bytes.
+/// The request for a batch: sequences, events, bytes.
 type Collect = (Vec<SeqRange>, usize, usize);
 
 /// Memory of the batches in flight, where it is scarce.
@@ -416,7 +417,7 @@ impl Simulation {
                 sent,
                 response,
             } => {
-                self.hear(request, &response);
+                self.observe(request, &response);
                 let result = self.sink.classify(&info, &sent, &response).result;
                 let input = Input::Classified { request, result };
                 self.pend(
@@ -544,7 +545,7 @@ impl Simulation {
                     && let Input::Answered { response, .. } = &input
                 {
                     let response = response.clone();
-                    self.hear(request, &response);
+                    self.observe(request, &response);
                 }
                 self.give(input);
             }
