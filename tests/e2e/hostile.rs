@@ -227,7 +227,7 @@ impl Expected {
         }
     }
 
-    /// What of the status is not as expected.
+    /// The first difference between the status and what is expected.
     fn differs(&self, status: &Value) -> Option<String> {
         let (found, expected) = (books(status, &self.name), self.books());
         if found != expected {

@@ -21,7 +21,7 @@ fn copy(to: &Path, auth: &Auth, receiver: &Receiver) {
     std::fs::write(to.join("lockgate.toml"), text).expect("the copy can be written");
 }
 
-/// What the README has a newcomer type, in its order.
+/// Runs the commands of the README, in its order.
 #[test]
 fn the_quickstart_works_as_its_readme_says() {
     let dir = tempfile::tempdir().unwrap();

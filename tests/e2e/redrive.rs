@@ -29,7 +29,7 @@ struct Fixture {
     _auth: Auth,
     receiver: LocalReceiver,
     config: PathBuf,
-    /// What the receiver accepted, one document per line.
+    /// Documents that the receiver accepted, one per line.
     accepted: PathBuf,
 }
 
@@ -240,8 +240,8 @@ fn a_release_disengages_the_brake_of_a_running_host() {
     );
 }
 
-/// What a batch had delivered used to wait with its refused documents, and the next start sent all
-/// of it again.
+/// Delivered documents of a batch used to wait with its refused ones, and the next start sent all
+/// of them again.
 #[test]
 fn a_restart_while_the_brake_holds_sends_nothing_again_that_was_taken() {
     const EVENTS: u64 = 6000;
@@ -396,7 +396,8 @@ fn kill_9_while_dead_letters_are_sent_again_loses_and_repeats_no_outcome() {
 }
 
 impl Fixture {
-    /// What holds while no host runs. A batch that was not committed has left no trace in state.
+    /// Checks what holds while no host runs. A batch that was not committed has left no trace in
+    /// state.
     #[track_caller]
     fn check(&self, books: Books, kill: u64) {
         // Killed before it had made the pipeline known.

@@ -16,7 +16,7 @@ pub fn root() -> &'static Path {
 pub fn lockgate() -> Command {
     static BINARY: OnceLock<PathBuf> = OnceLock::new();
     let mut command = Command::new(BINARY.get_or_init(build));
-    // What a developer has set must not change what the tests see.
+    // A developer's settings must not change what the tests see.
     for name in ["LOCKGATE_CONFIG", "LOCKGATE_LOG", "LOCKGATE_LOG_FORMAT"] {
         command.env_remove(name);
     }

@@ -35,7 +35,7 @@ pub struct Receiver {
     pub dir: PathBuf,
 }
 
-/// What the receiver counted.
+/// The receiver's counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Totals {
     pub documents: u64,

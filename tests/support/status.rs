@@ -15,7 +15,7 @@ pub struct Books {
     pub waiting: u64,
 }
 
-/// What `lockgate status --json` says.
+/// The output of `lockgate status --json`.
 #[track_caller]
 pub fn status(config: &Path) -> Value {
     let ended = Running::start(

@@ -21,7 +21,7 @@ pub use server::Socket;
 /// The socket's name in the store's directory.
 pub const SOCKET: &str = "control.sock";
 
-/// What an operator asks of a running host.
+/// A request of an operator to a running host.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Request {
@@ -56,7 +56,7 @@ pub enum Response {
     Refused {
         message: String,
     },
-    /// What the service reports of itself.
+    /// The service's report.
     Status {
         status: serde_json::Value,
     },

@@ -1,3 +1,5 @@
+//! The text of a configuration, and excerpts of it without secrets.
+
 use std::fmt;
 use std::ops::Range;
 

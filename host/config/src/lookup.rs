@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use crate::reading::Reading;
 use crate::table::Table;
 
-/// What components may look up. Without a database, look-ups find nothing; they do not fail.
+/// The databases that components may look up. Without a database, look-ups find nothing; they do
+/// not fail.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Lookup {
     /// `city`: a database of places in MaxMind's format.

@@ -22,7 +22,7 @@ pub struct Issue {
     pub message: String,
     /// A few words for the underlined text. May be empty.
     pub label: String,
-    /// What to do.
+    /// The way out.
     pub hint: String,
     /// A second place that matters, with a few words for it.
     pub also: Option<(Range<usize>, String)>,

@@ -1,3 +1,5 @@
+//! The report: counts by event type, and the fields that stay unmapped.
+
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
@@ -6,7 +8,7 @@ use serde::Serialize;
 use super::tally::{TOLD, Tally};
 use super::{Coverage, table};
 
-/// What was counted, in the order in which it is shown. Its JSON is the answer of `--coverage
+/// The counts, in the order in which they are shown. Its JSON is the answer of `--coverage
 /// --json`: all figures are events.
 #[derive(Debug, Serialize)]
 pub struct Report {

@@ -1,3 +1,5 @@
+//! The report as a table of 120 columns.
+
 use std::fmt::Write;
 
 use super::report::{Counts, Report, Type};
@@ -15,7 +17,7 @@ const COLUMNS: [(&str, usize); TOLD.len()] = [
     ("user", 4),
 ];
 
-/// What stands above them, as wide as the columns that it is for.
+/// Headings above groups of columns, with the width of each group.
 const GROUPS: [(&str, usize); 3] = [("event.", 23), ("user.", 5), ("related.", 17)];
 
 /// A type is told in a column of this width at most, so that the table fits 120 columns; what is

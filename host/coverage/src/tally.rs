@@ -17,7 +17,7 @@ pub(super) const TOLD: [&str; 7] = [
     "related.user",
 ];
 
-/// What is counted for one event type.
+/// The counts of one event type.
 #[derive(Clone, Default)]
 pub(super) struct Tally {
     /// Events that became documents.

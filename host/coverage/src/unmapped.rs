@@ -1,3 +1,5 @@
+//! Finds the fields of an event that a mapper left unmapped.
+
 use std::borrow::Cow;
 
 use lockgate_model::escape;

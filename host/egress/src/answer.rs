@@ -1,3 +1,5 @@
+//! Reads a receiver's answer within its limits.
+
 use std::time::{Duration, SystemTime};
 
 use lockgate_model::Masks;

@@ -1,3 +1,5 @@
+//! HTTP connections to one endpoint, and one attempt to send a request.
+
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 

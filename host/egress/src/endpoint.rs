@@ -1,3 +1,5 @@
+//! An endpoint as the operator configured it: URL, credentials, certificates.
+
 use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};

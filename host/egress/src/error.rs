@@ -1,3 +1,5 @@
+//! Why a request got no answer, in words for the operator.
+
 use std::error::Error;
 use std::io;
 use std::time::Duration;
@@ -41,7 +43,7 @@ pub enum Party {
 }
 
 impl SendError {
-    /// What an operator can do about it.
+    /// The way out for an operator.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             SendError::Tls {

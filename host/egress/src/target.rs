@@ -1,3 +1,5 @@
+//! An operator's URL, and the parts that a request may add to it.
+
 use lockgate_model::percent_encoded;
 use reqwest::Url;
 

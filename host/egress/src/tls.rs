@@ -1,3 +1,5 @@
+//! TLS of an endpoint, from the authorities and the client certificate that the operator names.
+
 use std::path::Path;
 use std::sync::Arc;
 

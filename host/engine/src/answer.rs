@@ -1,10 +1,10 @@
-//! What a receiver's answer means: the table of delivery.
+//! The meaning of a receiver's answer: the table of delivery.
 
 use std::time::Duration;
 
 use lockgate_model::request::{Delivery, Disposition, RETRY_AFTER_MAX, Response};
 
-/// What an answer, or the lack of one, means for a request.
+/// The meaning of an answer, or of the lack of one, for a request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Judgement {
     /// By index in the request's `carries`-numbering; what is not in the list was delivered.
@@ -73,7 +73,7 @@ pub fn by_status(response: &Response) -> Judgement {
     }
 }
 
-/// What the sink says of a response. The second value is true where it is not believed.
+/// The judgement by the sink's result. The second value is true where the status overrides it.
 pub fn by_sink(response: &Response, delivery: Delivery) -> (Judgement, bool) {
     let settles = sink_may_settle(response.status);
     let judgement = match delivery {

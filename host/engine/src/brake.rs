@@ -82,7 +82,7 @@ struct Window {
 }
 
 impl Brake {
-    /// What [`text`](Self::text) wrote. A text of another version counts as nothing seen.
+    /// Reads the text of [`text`](Self::text). A text of another version counts as nothing seen.
     pub(crate) fn parse(text: &str) -> Brake {
         serde_json::from_str(text).unwrap_or_default()
     }

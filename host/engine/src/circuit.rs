@@ -1,3 +1,5 @@
+//! The circuit of an endpoint: what may be sent, and when the next probe is due.
+
 use std::time::Duration;
 
 use crate::Uptime;
@@ -19,7 +21,7 @@ pub(crate) enum OpenReason {
 }
 
 /// All requests to one endpoint share it: while the circuit is open a single probe goes out
-/// at a time, and the first success lets all of them go.
+/// at a time, and the first success closes it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Circuit {
     open: Option<Open>,
@@ -35,7 +37,7 @@ pub(crate) struct Open {
     pub(crate) probing: bool,
 }
 
-/// What may be sent now.
+/// The requests that may be sent now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Allowed {
     Everything,

@@ -1,11 +1,11 @@
-//! What keeps a pipeline from delivering: each reason, since when, and when it is tried again.
+//! Reasons that keep a pipeline from delivering, each with its begin and its next attempt.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::Uptime;
 
-/// What a condition is about.
+/// The subject of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ConditionKind {
     /// Nothing but probes is sent to an endpoint.

@@ -1,3 +1,5 @@
+//! The documents of a batch, and the entries that they belong to.
+
 use std::sync::Arc;
 
 use lockgate_model::contract::{BatchInfo, MappedDocument};

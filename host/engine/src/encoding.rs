@@ -18,7 +18,7 @@ use crate::stage_run::{Step, Stop};
 #[derive(Debug)]
 pub struct Encoding {
     documents: Arc<Documents>,
-    /// What each call may take at the most, in order.
+    /// The documents of each call, in order.
     chunks: Vec<Vec<DocumentIndex>>,
     search: Option<(Vec<DocumentIndex>, Isolation<Encoded>)>,
     made: EncodeOutput,

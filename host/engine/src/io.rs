@@ -14,7 +14,7 @@ use crate::encoding::{EncodeOutput, Encoding, OutgoingRequest};
 use crate::index::{BatchId, EncodingId, EndpointIndex, RequestId, StreamIndex};
 use crate::stage_run::{StageOutput, StageRun, Stop};
 
-/// What happened. Each [`Action`] that asks for an answer gets exactly one.
+/// A report of the caller. Each [`Action`] that asks for an answer gets exactly one.
 #[derive(Debug)]
 #[allow(
     clippy::large_enum_variant,
@@ -82,7 +82,7 @@ pub enum Input {
     Drain,
 }
 
-/// What is to be done.
+/// An instruction to the caller.
 #[derive(Debug)]
 pub enum Action {
     /// Give the next events out of the ranges, within the limits.

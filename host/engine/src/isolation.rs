@@ -16,7 +16,7 @@ pub(crate) struct Attempt {
     pub(crate) retry: bool,
 }
 
-/// What came of a part of the range.
+/// The outcome of a part of the range.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Piece<R> {
     Result(R),
@@ -41,7 +41,7 @@ enum Frame {
     Try(Range<usize>),
     /// The left half has been searched; this is the right one of a range known to fail.
     Right(Range<usize>),
-    /// What was searched before belongs to a range known to fail.
+    /// The part searched before belongs to a range known to fail.
     Failed,
 }
 

@@ -1,4 +1,5 @@
-//! What the engine needs of a component: one call at a time, without isolation and without retry.
+//! The interface of a component that the engine needs: one call at a time, without isolation and
+//! without retry.
 
 use lockgate_model::contract::{
     BatchInfo, Called, Encoded, Mapped, SinkSetup, StageSetup, Verdict,
@@ -6,7 +7,7 @@ use lockgate_model::contract::{
 use lockgate_model::request::{Delivery, Response, Sent};
 use lockgate_model::{DocumentView, EventView, StateOverlay};
 
-/// What a stage does with events.
+/// The kind of a stage.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StageKind {
     Filter,
@@ -56,6 +57,6 @@ pub trait Sink {
         retry: bool,
     ) -> Called<Encoded>;
 
-    /// What a response means for the documents that the request carried.
+    /// Judges a response: the outcome of the documents that the request carried.
     fn classify(&self, batch: &BatchInfo, sent: &Sent, response: &Response) -> Called<Delivery>;
 }

@@ -1,3 +1,5 @@
+//! The watermark and the done ranges of a stream.
+
 use std::collections::BTreeMap;
 
 use lockgate_model::{Seq, SeqRange};

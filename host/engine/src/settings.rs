@@ -27,7 +27,7 @@ pub struct Settings {
     /// CPU time of all calls for one batch, and of all calls of one encoding.
     pub cpu_budget: Duration,
     pub brake: BrakeLimits,
-    /// What the last commit of the pipeline said of its brake; empty before the first.
+    /// The brake's counts, as the pipeline's last commit saved them; empty before the first.
     pub brake_text: String,
     /// Bytes of the dead letters that the pipeline keeps.
     pub dead_bytes: u64,

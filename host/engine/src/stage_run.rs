@@ -79,7 +79,7 @@ pub enum Stop {
     TooManyDocuments { label: String, documents: usize },
 }
 
-/// What the stages made of a batch.
+/// The result of the stages for a batch.
 #[derive(Debug)]
 pub struct StageOutput {
     pub documents: Documents,
@@ -120,7 +120,7 @@ impl StageRun {
         &self.documents
     }
 
-    /// What the stages made of the batch, once a step was [`Step::Done`].
+    /// The result of the stages, once a step was [`Step::Done`].
     pub fn into_output(self) -> StageOutput {
         StageOutput {
             documents: self.documents,

@@ -26,7 +26,7 @@ const PARKED_BATCHES_MAX: usize = 16;
 /// Bytes of a batch that is begun although its pipeline has used up its memory.
 const URGENT_BATCH_BYTES: usize = 64 * 1024;
 
-/// What the engine knows of a stream.
+/// The state of a stream.
 #[derive(Debug)]
 pub(crate) struct Stream {
     pub(crate) progress: Progress,

@@ -92,7 +92,7 @@ pub(crate) struct TestSettings {
     pub(crate) inspect: Inspect,
     /// Batches build on the state of those before.
     pub(crate) with_state: bool,
-    /// What was final before the start.
+    /// Sequences that were final before the start.
     pub(crate) done: Vec<SeqRange>,
 }
 
@@ -393,7 +393,7 @@ impl TestPipeline {
         self.changes.iter().filter(began).count()
     }
 
-    /// What became of the entries so far, by sequence: `delivered`, or why it is dead.
+    /// Outcomes of the entries so far, by sequence: `delivered`, or why it is dead.
     pub(crate) fn outcomes(&self) -> BTreeMap<Seq, String> {
         let mut outcomes = BTreeMap::new();
         for commit in &self.commits {

@@ -14,7 +14,7 @@ pub enum LedgerError {
     /// The argument contradicts itself or exceeds a limit. It changed nothing; the ledger goes on.
     #[error("not written: {0}")]
     Invalid(String),
-    /// What was read is not what was written.
+    /// The data that was read differs from what was written.
     #[error(
         "the store is damaged: {0}. Stop Lockgate, then restore a backup; or move `store.db`, \
          `store.db-wal` and `store.db-shm` aside and start anew: events are then read from \

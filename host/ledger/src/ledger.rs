@@ -1,3 +1,5 @@
+//! The trait of durable storage for readers and pipelines.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -21,7 +23,7 @@ use crate::{Committed, LedgerError, Registration};
 /// 4. Where [`redriven`](Self::redriven) is not zero, it takes those entries with
 ///    [`redrive`](Self::redrive) and commits them the same way.
 ///
-/// What every ledger guarantees:
+/// Every ledger guarantees:
 ///
 /// - An operation that returned `Ok` is durable: it is there after a kill at any later moment.
 /// - An operation is atomic: events and cursors of an append; outcomes, dead letters, state and

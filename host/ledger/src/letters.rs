@@ -1,3 +1,5 @@
+//! The trait of dead letters, for operators.
+
 use lockgate_model::{DeadLetter, FeedKind, Millis, Seq};
 
 use crate::LedgerError;
@@ -60,7 +62,7 @@ impl LetterQuery {
     }
 }
 
-/// What became of a pipeline's dead letters after they had died, in its current epoch.
+/// Counts of a pipeline's dead letters by what became of them, in its current epoch.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LetterCounts {
     /// Sent back by [`DeadLetters::retry`]. An entry counts as often as it was.

@@ -1,5 +1,5 @@
-//! What a pipeline needs of durable storage: the trait [`Ledger`], and what stands beside it for
-//! operators ([`DeadLetters`]) and for compiled components ([`CodeDigests`]).
+//! Durable storage as pipelines need it: the trait [`Ledger`], and traits beside it for operators
+//! ([`DeadLetters`]) and for compiled components ([`CodeDigests`]).
 //!
 //! `lockgate-store` keeps a ledger in SQLite, [`memory`] keeps one in memory for simulations and
 //! tests. [`conformance`] holds both to the same rules.

@@ -1,4 +1,4 @@
-//! What every ledger refuses before it looks at what it holds.
+//! Rules that a commit keeps whatever the ledger holds: every ledger refuses one that does not.
 
 use lockgate_model::{Commit, Entries, FeedKind, Outcome, Seq};
 

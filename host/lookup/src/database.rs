@@ -1,3 +1,5 @@
+//! One database in MaxMind's format, in memory.
+
 use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;

@@ -1,3 +1,5 @@
+//! The granted databases, and their replacement while the host runs.
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,7 +10,7 @@ use crate::lookups::Lookups;
 use crate::network::Network;
 use crate::place::Place;
 
-/// What the operator lets components look up.
+/// The databases that the operator grants to components.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Grant {
     /// A database of places in MaxMind's format, such as GeoLite2 City.

@@ -1,3 +1,5 @@
+//! Blocks: consecutive events of one stream, in columns.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! The transaction that records a finished batch.
+
 use std::sync::Arc;
 
 use crate::{
@@ -77,7 +79,7 @@ pub struct Redrive {
     pub batch: Batch,
 }
 
-/// What happened to a batch.
+/// The record of a batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BatchRecord {
     pub id: String,
@@ -114,8 +116,8 @@ pub struct DeadLetter {
     pub session: String,
     /// When the event was read from Teleport.
     pub read_at: Millis,
-    /// What rejected it, such as `unreadable`, `stage 1 (builtin:redact)` or `sink
-    /// (builtin:fluentd)`.
+    /// The component or the host rule that rejected it, such as `unreadable`, `stage 1
+    /// (builtin:redact)` or `sink (builtin:fluentd)`.
     pub cause: String,
     pub reason: String,
     /// JSON text, or the original bytes if `raw`.

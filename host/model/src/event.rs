@@ -1,3 +1,5 @@
+//! Events and documents as views, and the feeds that they come from.
+
 use std::fmt;
 
 use sha2::{Digest, Sha256};

@@ -1,3 +1,5 @@
+//! Outcomes of entries, as runs.
+
 use crate::SeqRange;
 
 /// Index into [`Commit::reasons`](crate::Commit).

@@ -1,3 +1,5 @@
+//! Key-value state of a stage during a batch.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! The filter of the log, from the operator's text.
+
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::{ParseError, Targets};
 

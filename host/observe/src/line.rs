@@ -1,3 +1,5 @@
+//! Log lines as text or JSON, with secrets masked and values cut to a limit.
+
 use std::error::Error;
 use std::fmt;
 use std::fmt::Write;

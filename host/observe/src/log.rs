@@ -1,3 +1,5 @@
+//! Sets up logging to standard error.
+
 use std::io::{self, IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::SystemTime;

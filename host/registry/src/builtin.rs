@@ -1,3 +1,5 @@
+//! The components that the binary contains.
+
 use crate::digest::Digest;
 use crate::resolve::ResolveError;
 

@@ -1,3 +1,5 @@
+//! Finds the bytes of a component: built in, or a file.
+
 use std::borrow::Cow;
 use std::fs::File;
 use std::io::{self, Read};
@@ -84,7 +86,7 @@ pub enum ResolveError {
 }
 
 impl ResolveError {
-    /// What to do, to be shown after `hint:`.
+    /// The way out, to be shown after `hint:`.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::UnknownBuiltin { nearest, .. } => nearest.map(|name| format!("did you mean `builtin:{name}`?")),

@@ -1,3 +1,5 @@
+//! A compiled component, and the checks that it passes when it is loaded.
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;

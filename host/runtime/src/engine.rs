@@ -1,3 +1,5 @@
+//! The engine that exists once in a process: compiler settings, scheduler, memory.
+
 use std::fmt;
 use std::sync::Arc;
 use std::thread;

@@ -1,3 +1,5 @@
+//! The host's side of an instance: its batch, its limits and its log.
+
 use std::sync::Arc;
 use std::time::Duration;
 

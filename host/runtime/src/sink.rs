@@ -1,3 +1,5 @@
+//! A sink with its configuration, ready to be called.
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -67,7 +69,7 @@ impl Sink {
         self.inner.configured.component()
     }
 
-    /// What the component counted and observed since it was configured.
+    /// The metrics of the component since it was configured.
     pub fn metrics(&self) -> Snapshot {
         self.inner.configured.metrics()
     }

@@ -1,3 +1,5 @@
+//! A filter or a mapper with its configuration, ready to be called.
+
 use std::fmt;
 use std::sync::Arc;
 

@@ -50,10 +50,10 @@ impl TimeMember {
     /// True where a good time is found without walking through the payload from its beginning; false
     /// decides nothing.
     ///
-    /// What looks like the key may be a user's text. A quote that follows `{` or `,` begins a string:
-    /// inside a string it would follow a backslash, and a string that ends with `{` or `,` would be
-    /// followed by a bare word. So it is a whole key, and it is a top-level one if the object around it
-    /// ends where the payload ends.
+    /// A match may be a user's text instead of the key. A quote that follows `{` or `,` begins a
+    /// string: inside a string it would follow a backslash, and a string that ends with `{` or `,`
+    /// would be followed by a bare word. So it is a whole key, and it is a top-level one if the
+    /// object around it ends where the payload ends.
     fn is_surely_fine(&self, payload: &str) -> bool {
         let bytes = payload.as_bytes();
         let key_len = self.key_and_quote.needle().len();
@@ -257,7 +257,7 @@ mod tests {
             (r#"{"a":1, "time" : null ,"z":2}"#, false),
             (r#"{"\u0074ime":null}"#, false),
             (r#"{"time":["2026-01-05T08:00:00Z"]}"#, false),
-            // What looks like a good time, or a bad one, but is not the document's own.
+            // A time that is good or bad, but not the document's own.
             (r#"{"a":{"time":"2026-01-05T08:00:00Z"},"time":5}"#, false),
             (r#"{"time":{"time":"2026-01-05T08:00:00Z"}}"#, false),
             (r#"{"a":{"time":5}}"#, true),

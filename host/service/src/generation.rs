@@ -1,3 +1,5 @@
+//! The generation of a pipeline: a new one begins when a granted database is replaced.
+
 use std::sync::Arc;
 
 use lockgate_ledger::{Ledger, LedgerError, Registration};
@@ -11,7 +13,7 @@ use crate::clock::now;
 /// Between looks at the granted databases. A change is taken when a second look finds the same.
 const LOOK_EVERY: std::time::Duration = std::time::Duration::from_secs(2);
 
-/// What decides a pipeline's output beside the events.
+/// All that decides a pipeline's output beside the events.
 #[derive(Clone, Debug)]
 pub(crate) struct Description {
     /// Digests and `with` tables of its components.

@@ -1,4 +1,4 @@
-//! What `/metrics` shows: what plugins count, and the figures of each pipeline.
+//! The content of `/metrics`: the metrics of plugins, and the figures of each pipeline.
 
 use lockgate_ledger::LedgerError;
 use lockgate_observe::metrics::{

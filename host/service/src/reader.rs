@@ -1,3 +1,5 @@
+//! Reads one source into the store, and shows its state on the status board.
+
 use std::time::Duration;
 
 use lockgate_config::{Credentials as CredentialsConfig, Source};
@@ -49,7 +51,8 @@ impl Reader {
         &self.name
     }
 
-    /// What `start` would refuse of its credentials, as a sentence. Connects to nothing.
+    /// Checks its credentials as `start` does, and gives the fault as a sentence. Connects to
+    /// nothing.
     pub fn check(&self) -> Result<(), String> {
         self.settings
             .credentials

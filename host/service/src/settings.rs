@@ -1,4 +1,4 @@
-//! What an engine needs to know of its pipeline.
+//! The settings of an engine, from the configuration and the ledger.
 
 use std::sync::Arc;
 

@@ -1,10 +1,12 @@
+//! The state of a running host, as `lockgate status` and the control socket show it.
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use lockgate_model::Millis;
 use serde::{Deserialize, Serialize};
 
-/// What a running host reports of itself, on the control socket; where that cannot be opened,
+/// A running host's report on itself, on the control socket; where that cannot be opened,
 /// `lockgate status` reads it from a file in the store's directory.
 ///
 /// The figures are not in it: those are counted from the store, also when no host runs.
@@ -53,7 +55,7 @@ pub struct PipelineStatus {
     pub in_flight: usize,
     /// Entries that became final since the host started.
     pub finished: u64,
-    /// What keeps it from delivering, or from delivering everything. Empty where nothing does.
+    /// The conditions that keep it from delivering, or from delivering everything.
     pub conditions: Vec<ConditionStatus>,
     /// The earliest next attempt of all conditions.
     pub next_retry_at: Option<Millis>,

@@ -14,7 +14,7 @@ use crate::rows::{self, Epoch};
 use crate::writer::retention::{days_in, retention_batch};
 use crate::{blocks, codec, letters, redrives};
 
-/// What was counted of each epoch up to a commit. Commits are only ever added, so counting goes on
+/// The counts of each epoch up to a commit. Commits are only ever added, so counting goes on
 /// from there.
 #[derive(Default)]
 pub struct Tallies(HashMap<i64, Tally>);
@@ -72,7 +72,7 @@ impl Tally {
         Ok(())
     }
 
-    /// What it takes back, what it adds, and what became of letters.
+    /// Counts a redrive: the outcomes it takes back, those it adds, and its dead letters.
     fn redrive(&mut self, row: &RedriveRow) -> Result<(), ReadError> {
         let entries = row.entries()?.len() as u64;
         let mut counted = 0;
@@ -162,7 +162,7 @@ pub fn removed(
     Ok(removed)
 }
 
-/// What became of the pipeline's dead letters in its current epoch, over all streams.
+/// Counts of the pipeline's dead letters in its current epoch, over all streams.
 pub fn letters(
     connection: &Connection,
     tallies: &mut Tallies,

@@ -21,7 +21,7 @@ pub struct ChainHead {
     pub blocks: u64,
 }
 
-/// What a commit's hash is taken over, in this order: integers as 8 bytes, texts and blobs after
+/// The input of a commit's hash, in this order: integers as 8 bytes, texts and blobs after
 /// their lengths.
 pub struct Link<'a> {
     pub previous: Checksum,

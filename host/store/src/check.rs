@@ -1,5 +1,4 @@
-//! What is refused before anything is written: a file that is not a store, of a newer format, or
-//! damaged.
+//! Refuses, before anything is written, a file that is not a store, of a newer format, or damaged.
 
 use std::collections::HashSet;
 use std::fs::File;

@@ -21,7 +21,7 @@ use thiserror::Error;
 pub use heads::Heads;
 pub use outcomes::{decode_outcomes, decode_seqs, encode_outcomes, encode_seqs};
 
-/// What the column `codec` says.
+/// The value of the column `codec`.
 pub const VERSION: i64 = 1;
 
 /// Why bytes are not a block.

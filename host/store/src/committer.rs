@@ -32,7 +32,7 @@ pub enum Operation {
         pipelines: Vec<String>,
         reply: oneshot::Sender<()>,
     },
-    /// What an operator does to dead letters.
+    /// An operator's action on dead letters.
     Letters {
         action: LettersAction,
         pipeline: String,
@@ -194,7 +194,7 @@ impl Group {
             again = match first {
                 Ok(first) => match self.group(first, queue)? {
                     Some(close) => return Ok(Some(close)),
-                    // What it freed is given back in a moment without work.
+                    // The space that it freed is given back in a moment without work.
                     None => true,
                 },
                 Err(RecvTimeoutError::Timeout) => self.run_retention()?,

@@ -1,4 +1,4 @@
-//! What is queued for the committer: encoded, compressed and checked on the caller's thread.
+//! Operations for the committer's queue: encoded, compressed and checked on the caller's thread.
 
 use std::collections::BTreeMap;
 

@@ -1,3 +1,5 @@
+//! Why a store cannot be opened or read.
+
 use std::io;
 use std::path::PathBuf;
 

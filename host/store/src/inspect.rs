@@ -6,7 +6,7 @@ use crate::schema::FORMAT;
 use crate::{OpenError, check, directory, limits, open};
 
 /// Looks into a store without changing it: beside a running host, or when none runs. Takes no lock.
-/// What can be read stands at [`Reads`].
+/// See [`Reads`] for what can be read.
 ///
 /// SQLite's readers need to write `store.db-shm`, so the directory has to be writable where no host
 /// runs.

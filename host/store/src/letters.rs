@@ -62,7 +62,7 @@ pub fn insert(
     Ok(())
 }
 
-/// What an operation on a letter has to know of it.
+/// The part of a letter that an operation on it needs.
 pub struct Extract {
     /// It waits again; else it is dead.
     pub waits: bool,

@@ -39,7 +39,7 @@ pub struct PipelineStatus {
     pub name: String,
     pub epoch: u32,
     pub generation: u32,
-    /// What the generation stands for: JSON.
+    /// The generation's digests and tables, as JSON.
     pub description: String,
     /// How far it is in each stream it ever read; false where it is not configured to read it any
     /// more.

@@ -1,3 +1,5 @@
+//! The public handle of the store: opens it, and passes operations to the committer.
+
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Deref;
 use std::sync::mpsc::{self, Sender};
@@ -98,7 +100,7 @@ impl Store {
         }
     }
 
-    /// What can be read, for callers that may block.
+    /// Reads, for callers that may block.
     pub fn reads(&self) -> &Reads {
         &self.shared.reads
     }
@@ -408,7 +410,7 @@ impl Deref for Store {
     }
 }
 
-/// What the committer tells everybody else.
+/// State that the committer shares with all handles.
 pub struct Shared {
     reads: Reads,
     tail: Mutex<Tail>,

@@ -66,7 +66,8 @@ pub struct Writer {
     generations: HashMap<(Arc<str>, u32), Checksum>,
     /// Blocks that retention removed in this transaction.
     pub removed: Vec<(Arc<str>, Seq)>,
-    /// What retention removed since it was last reported, of pipelines that had not finished it.
+    /// Entries that retention removed since the last report, by pipelines that had not finished
+    /// them.
     pub unfinished: BTreeMap<EpochKey, Unfinished>,
 }
 
@@ -243,7 +244,7 @@ impl Writer {
         Ok(())
     }
 
-    /// What everybody who waits is told. The store is not written to any more.
+    /// The answer to all who wait. The store is not written to any more.
     pub fn closed_by(&self, fault: Fault) -> LedgerError {
         match fault {
             Fault::Sqlite(error) => {

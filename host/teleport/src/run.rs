@@ -1,3 +1,5 @@
+//! Runs a source until it ends.
+
 use lockgate_model::{Append, BlockParts, CursorUpdate, FeedKind, Millis};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};

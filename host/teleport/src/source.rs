@@ -1,3 +1,5 @@
+//! The state that all tasks of a running source share.
+
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -6,7 +6,7 @@ use tokio::sync::watch;
 /// Most failures shown at the same time; further ones are only logged.
 const FAILURES_MAX: usize = 64;
 
-/// What a source is doing.
+/// The activity of a source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
     #[default]

@@ -26,7 +26,7 @@ pub use toolchain::{TARGET, Toolchain};
 /// Compiles every member of the workspace at `manifest` that has the crate type `cdylib`, in the
 /// release profile, and returns the components, sorted by file name.
 ///
-/// What is built stays below `target_dir` ([`guests_dir`] finds the one to
+/// The build stays below `target_dir` ([`guests_dir`] finds the one to
 /// share). A second call with nothing changed compiles nothing. Several calls at once, also by
 /// several processes, wait for each other.
 ///

@@ -1,4 +1,4 @@
-//! What the cargo that runs a build script was asked to do.
+//! Finds out whether the cargo that runs a build script compiles code.
 
 use std::env;
 use std::fs;

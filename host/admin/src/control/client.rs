@@ -1,3 +1,5 @@
+//! The client of the control socket: one request, one response.
+
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};

@@ -1,3 +1,5 @@
+//! The server of the control socket, for processes of the same user.
+
 use std::fs::{self, Permissions};
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};

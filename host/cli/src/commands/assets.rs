@@ -1,3 +1,5 @@
+//! `lockgate assets`: writes the files for the systems behind sinks.
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,3 +1,5 @@
+//! `lockgate demo`: a host between a simulated Teleport cluster and a simulated receiver.
+
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;

@@ -122,7 +122,7 @@ impl Drops {
     }
 }
 
-/// What the plugin counted and observed.
+/// Prints the plugin's metrics.
 fn print_metrics(metrics: Snapshot) {
     for (name, metric) in metrics {
         print::problem(&match metric {

@@ -1,3 +1,5 @@
+//! `lockgate sim`: the simulators as processes.
+
 use std::net::SocketAddr;
 
 use lockgate_sim::{auth, generate, receiver};

@@ -1,3 +1,5 @@
+//! `lockgate start`: opens the store and runs the host, again after a full disk.
+
 use std::time::Duration;
 
 use lockgate_config::Config;

@@ -1,3 +1,5 @@
+//! `lockgate status`: figures from the store, and the state of the running host.
+
 use std::collections::BTreeMap;
 
 use lockgate_model::{Books, Millis};
@@ -42,7 +44,7 @@ struct Row {
     /// Another number when a component, its `with` table or a database that it looks things up in
     /// is another one.
     generation: u32,
-    /// What the number stands for: digests and tables.
+    /// The generation's digests and tables.
     description: serde_json::Value,
     state: Option<RunningPipeline>,
 }
@@ -219,7 +221,7 @@ fn table(report: &Report, now: Millis) -> String {
     text
 }
 
-/// What concerns the host as a whole.
+/// Lines on the host as a whole.
 fn health(host: &HostStatus, now: Millis) -> String {
     let mut text = String::new();
     if now - host.updated_at >= LATE {
@@ -240,7 +242,7 @@ fn health(host: &HostStatus, now: Millis) -> String {
     text
 }
 
-/// What keeps a pipeline from delivering, a line each.
+/// The conditions of a pipeline, a line each.
 fn conditions(state: &RunningPipeline, now: Millis) -> String {
     let mut text = String::new();
     if !state.ready && !state.conditions.is_empty() {

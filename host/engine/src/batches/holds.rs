@@ -90,7 +90,7 @@ impl Holds {
         self.by_subject.contains_key(&(kind, subject.to_owned()))
     }
 
-    /// What the operator's release lets go.
+    /// Work that the brake holds.
     pub(crate) fn by_brake(&self) -> impl Iterator<Item = WorkId> {
         self.held
             .iter()
@@ -112,7 +112,7 @@ impl Pipeline {
         self.holds.insert(work, Hold { since, ..hold });
     }
 
-    /// What a stop of a component means: when it is called again, and what is shown until then.
+    /// The hold after a stop of a component: the time of the next call, and the message until then.
     pub(crate) fn hold_for(&mut self, now: Uptime, stop: Stop, held: u32) -> Hold {
         let (label, message, after) = match stop {
             Stop::Component { label, error } => {

@@ -1,4 +1,4 @@
-//! What an answer means for the documents of its request.
+//! Applies an answer to the documents of its request.
 
 use std::collections::HashMap;
 use std::sync::Arc;

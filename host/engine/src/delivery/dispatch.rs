@@ -93,7 +93,7 @@ impl Pipeline {
 
     /// The request that is least likely to be at fault itself.
     fn probe(&mut self, index: EndpointIndex) -> Option<RequestId> {
-        // What is out of order leaves the queue.
+        // Takes requests that are out of order from the queue.
         self.next_queued(index);
         let requests = self.requests.of_endpoint(index);
         let is_in_order = |id: &RequestId| self.is_in_order(*id);

@@ -74,7 +74,7 @@ impl Endpoint {
         self.in_flight -= 1;
     }
 
-    /// What keeps everything but probes from being sent.
+    /// Why only probes are sent.
     pub(crate) fn open_reason(&self) -> Option<OpenReason> {
         self.circuit.open().map(|open| open.reason)
     }

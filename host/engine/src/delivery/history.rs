@@ -1,4 +1,4 @@
-//! What happened so far to the documents of a request, and what it proves against them.
+//! Earlier refusals and failures of a request's documents, and the evidence against them.
 
 use crate::Uptime;
 use crate::answer::Suspicion;
@@ -47,7 +47,7 @@ pub(crate) struct History {
     pub(crate) message: String,
 }
 
-/// What is known of an endpoint when it refuses or fails.
+/// The state of an endpoint when it refuses or fails.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Evidence {
     /// Answers of the endpoint that accepted documents so far.
@@ -165,7 +165,7 @@ impl History {
     /// The endpoint failed, perhaps on one of the documents. True where others were accepted since.
     pub(crate) fn fail(&mut self, now: Uptime, how: Suspicion, evidence: Evidence) -> bool {
         self.suspicion = Some(how);
-        // What is known of one kind of failure says nothing of another.
+        // An expectation holds for one kind of failure only.
         self.expected = self.expected.filter(|&expected| expected == how);
         if self.first_failed.is_none() {
             self.first_failed = Some(now);
@@ -186,7 +186,7 @@ impl History {
         self.fails_alone
     }
 
-    /// What was to be expected counts from the first failure of that kind on.
+    /// True after a single failure where that was expected.
     pub(crate) fn fails_often(&self) -> bool {
         let most = match self.expected {
             Some(_) => 1,

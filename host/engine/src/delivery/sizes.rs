@@ -21,7 +21,7 @@ pub(crate) struct Sizes {
     expected: BTreeMap<RequestId, Halves>,
 }
 
-/// What has become of the documents of a split request.
+/// The progress of a request that was split.
 #[derive(Debug)]
 struct Halves {
     /// Documents that have not been accepted.

@@ -1,4 +1,4 @@
-//! What must hold at any time, and in the end.
+//! Assertions that hold at any time, and in the end.
 
 use std::collections::BTreeSet;
 
@@ -47,8 +47,8 @@ impl Simulation {
         self.evidence.observe(self.now, endpoint, carried, answer);
     }
 
-    /// What the receiver is known to have does not wait for the next start, where it would be sent
-    /// again. A batch that changes state commits as a whole.
+    /// No acknowledged document waits for the next start, which would send it again. A batch that
+    /// changes state commits as a whole.
     pub fn check_acknowledged(&self) {
         if self.scenario.with_state {
             return;
@@ -93,7 +93,7 @@ impl Simulation {
         books.map(|(_, books)| books)
     }
 
-    /// What must hold when everything is final.
+    /// Assertions that hold when everything is final.
     pub fn check_end(&self) {
         self.check_books();
         let mut dead_good = 0;

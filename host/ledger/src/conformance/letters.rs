@@ -114,7 +114,7 @@ pub async fn a_retried_letter_waits_until_its_redrive_is_committed<S: Subject>()
     assert_eq!(ledger.dead_letter(SIEM, AUDIT, 6).await.unwrap(), None);
     // It waits already.
     is_conflict(ledger.retry(SIEM, AUDIT, &[6], DAY).await);
-    // What waits again is not part of any range.
+    // An entry that waits again is not part of any range.
     is_conflict(
         ledger
             .commit(commit(&ledger, SIEM, 6..8, delivered).await)
@@ -369,7 +369,7 @@ pub async fn old_letters_expire_and_their_entries_stay_dead<S: Subject>() {
     let ledger = subject.open();
     assert_eq!(subject.books(&ledger, SIEM, AUDIT), before);
     assert_eq!(ledger.letter_counts(SIEM).await.unwrap(), counts);
-    // What waits again keeps its event, however old.
+    // An entry that waits again keeps its event, however old.
     let redrive = ledger.redrive(SIEM, AUDIT, 9, 9999).await.unwrap().unwrap();
     ledger.commit(redriven(&redrive, delivered)).await.unwrap();
     assert_eq!(expire(&ledger, DAY + 999).await, 5);

@@ -1,4 +1,4 @@
-//! What retention may remove, and what holds it.
+//! Retention: the blocks that it may remove, and those that it must keep.
 
 use lockgate_model::Seq;
 

@@ -1,3 +1,5 @@
+//! The ledger in memory as plain data, which can crash between any two operations.
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 

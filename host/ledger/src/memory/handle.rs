@@ -1,3 +1,5 @@
+//! The asynchronous ledger over a [`MemoryCore`].
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -1,3 +1,5 @@
+//! Dead letters of the ledger in memory.
+
 use std::sync::Arc;
 
 use lockgate_model::{DeadLetter, Millis, Redrive, Seq};

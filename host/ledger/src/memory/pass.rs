@@ -1,3 +1,5 @@
+//! One pass of a pipeline over a stream: its outcomes, redrives and dead letters.
+
 use std::collections::BTreeMap;
 
 use lockgate_model::{Books, Commit, DeadLetter, Entries, Millis, Outcome, Seq, SeqRange};
@@ -124,7 +126,7 @@ impl Pass {
         counts
     }
 
-    /// What retention takes from a pipeline that is not configured any more.
+    /// Drops the entries that retention removes, for a pipeline that is not configured any more.
     pub(super) fn drop_unfinished(&mut self, end: Seq) {
         for range in self.progress.waiting(end) {
             let range: SeqRange = range.start..range.end.min(end);

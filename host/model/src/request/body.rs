@@ -1,3 +1,5 @@
+//! The body of a request as a list of parts, and how the host assembles it.
+
 use std::collections::HashSet;
 
 use bytes::{BufMut, Bytes, BytesMut};

@@ -1,3 +1,5 @@
+//! Prometheus' text format.
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 

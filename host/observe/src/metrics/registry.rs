@@ -1,3 +1,5 @@
+//! The metrics of plugins, which outlive their pipelines.
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -6,7 +8,7 @@ use super::exposition::{Exposition, Histogram, Value};
 /// Before the name that a plugin chose.
 const PREFIX: &str = "lockgate_plugin_";
 
-/// What one plugin counts at its place in a pipeline, by the names that it chose.
+/// The metrics of one plugin at its place in a pipeline, by the names that it chose.
 pub type PluginMetrics = BTreeMap<String, PluginMetric>;
 
 /// One metric of a plugin.
@@ -36,7 +38,7 @@ pub struct Registry {
 }
 
 struct Plugin {
-    /// What earlier plugins at this place had counted.
+    /// The counts of earlier plugins at this place.
     carried: PluginMetrics,
     read: Box<dyn Fn() -> PluginMetrics + Send>,
 }

@@ -41,7 +41,7 @@ struct State {
     rules: Vec<Rule>,
 }
 
-/// What to do with one request.
+/// How to treat one request.
 pub(super) struct Plan {
     pub(super) status: u16,
     pub(super) latency: Duration,

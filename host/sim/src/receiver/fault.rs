@@ -1,6 +1,6 @@
 //! Faults that only some requests meet.
 
-/// What happens to a request instead of a normal answer.
+/// A fault that takes the place of a normal answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// It is refused with this status.

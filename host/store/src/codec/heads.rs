@@ -8,8 +8,7 @@ use super::bytes::{self, Input};
 use super::{CodecError, frames};
 use crate::limits::BLOCK_MAX;
 
-/// What is known of a block's events without decompressing their payloads. The columns have one
-/// length.
+/// The columns of a block that are read without decompressing its payloads. All have one length.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Heads {
     pub types: Dictionary,

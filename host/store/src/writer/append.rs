@@ -1,3 +1,5 @@
+//! Appends blocks and moves source cursors, in one transaction.
+
 use std::sync::Arc;
 
 use lockgate_model::{Block, CursorUpdate, FeedKind, Millis};

@@ -1,3 +1,5 @@
+//! Writes the commit of a batch, or refuses one that does not fit.
+
 use lockgate_model::{Commit, Entries, SeqRange};
 use rusqlite::params;
 

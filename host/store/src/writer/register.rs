@@ -1,3 +1,5 @@
+//! Registers pipelines on their streams, with their epochs and generations.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -121,7 +123,7 @@ impl Writer {
             params![pipeline, stream_id, epoch, since, begin],
         )?;
         let id = self.connection.last_insert_rowid();
-        // What was removed before is not part of this epoch, on any day.
+        // Events that were removed before are not part of this epoch, on any day.
         self.connection.execute(
             "INSERT INTO epoch_days (epoch_id, day, before) SELECT ?1, day, removed FROM stream_days WHERE stream_id = ?2 AND removed > 0",
             params![id, stream_id],

@@ -145,8 +145,8 @@ impl Writer {
         Ok(true)
     }
 
-    /// What a pipeline that is not configured any more never finished: its books must balance all
-    /// the same.
+    /// Drops the entries that a pipeline never finished and is not configured to read any more: its
+    /// books must balance all the same.
     fn drop_for(&mut self, index: usize, block: &Extent, key: &'static str) -> Result<(), Fault> {
         let epoch = &self.epochs[index];
         let stream = epoch.stream;

@@ -32,7 +32,7 @@ async fn nothing_acknowledged_is_lost_by_kill_9() {
             !child.wait().unwrap().success(),
             "it was to be killed in round {round}"
         );
-        // What it said in its last moments counts too.
+        // The last lines before the kill count, too.
         for line in lines.map_while(Result::ok) {
             acknowledged.hear(&line);
         }

@@ -51,7 +51,7 @@ async fn a_lock_outlives_the_store_where_it_is_kept() {
     open(directory.path());
 }
 
-/// What would be acknowledged after that could never be found again.
+/// Events acknowledged after that could never be found again.
 #[tokio::test]
 async fn a_store_whose_files_are_removed_or_replaced_closes_and_names_the_file() {
     for (name, replaced) in [

@@ -238,7 +238,7 @@ async fn a_store_of_format_1_is_brought_up_to_date_with_its_dead_letters() {
         (15, "T1000I", 15, "s-k15", false)
     );
 
-    // What format 1 kept can be sent back.
+    // Dead letters of format 1 can be sent back.
     store.retry("siem", AUDIT, &[5, 15], DAY).await.unwrap();
     let redrive = Ledger::redrive(&store, "siem", AUDIT, 9, 9999)
         .await

@@ -64,7 +64,7 @@ async fn finished_blocks_go_when_there_are_too_many_bytes() {
             .first_seq,
         stream.oldest
     );
-    // What is gone still counts, its letters are kept, and the chain still holds.
+    // Removed events still count, its letters are kept, and the chain still holds.
     let all = Books {
         read: 1000,
         delivered: 900,

@@ -1,4 +1,4 @@
-//! What a child process does until it is killed or the disk is full: appends from three tasks,
+//! A child process that works until it is killed or the disk is full: appends from three tasks,
 //! commits from one, and says on its standard output what was acknowledged. And how its parent
 //! holds it to that.
 

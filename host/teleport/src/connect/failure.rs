@@ -1,3 +1,5 @@
+//! Why a connection or a call failed, told from the error that tonic reports.
+
 use std::error::Error as StdError;
 use std::fmt;
 

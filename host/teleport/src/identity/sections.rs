@@ -1,3 +1,5 @@
+//! The PEM sections of an identity file.
+
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 

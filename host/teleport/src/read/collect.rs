@@ -1,3 +1,5 @@
+//! Collects events into blocks.
+
 use std::borrow::Cow;
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+//! `lockgate dlq export`.
+
 use std::fs::{File, OpenOptions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;

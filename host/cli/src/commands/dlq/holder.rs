@@ -11,7 +11,7 @@ use tokio::runtime::Runtime;
 use crate::failure::Failure;
 use crate::setup;
 
-/// What is done to dead letters.
+/// An operation on dead letters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     Retry,

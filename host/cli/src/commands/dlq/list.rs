@@ -1,3 +1,5 @@
+//! `lockgate dlq list`.
+
 use clap::Args;
 use lockgate_model::{LINE_MAX, escape};
 use lockgate_store::{Inspector, KeptLetter};

@@ -1,3 +1,5 @@
+//! `lockgate dlq show`.
+
 use clap::Args;
 use lockgate_model::escape;
 use lockgate_store::KeptLetter;

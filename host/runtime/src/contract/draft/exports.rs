@@ -21,10 +21,10 @@ use crate::interface::Kind;
 use crate::log::line;
 use crate::setup::{ConfigIssue, Setup};
 
-/// What `encode` returned, unchecked: requests, and rejected documents with their reasons.
+/// The result of `encode`, unchecked: requests, and rejected documents with their reasons.
 type EncodedParts = (Vec<Request>, Vec<(u32, String)>);
 
-/// What a component's function returned, or why it did not return.
+/// The result of a component's function, or why it did not return.
 type Returned<T> = wasmtime::Result<Result<T, CallError>>;
 
 /// A component whose imports are linked and whose exports are known.

@@ -1,4 +1,4 @@
-//! What components import, over the host's services.
+//! The imports of components, over the host's services.
 
 use lockgate_lookup::{Agent, Network, Place, Software};
 use lockgate_model::StateError;

@@ -1,3 +1,5 @@
+//! Reads one chunk of a bulk export.
+
 use std::sync::Arc;
 
 use lockgate_model::Day;

@@ -1,3 +1,5 @@
+//! The cursors of a bulk export.
+
 use std::collections::{BTreeMap, HashMap};
 
 use lockgate_model::{CursorUpdate, Day, Millis};

@@ -1,3 +1,5 @@
+//! Reads one date by bulk export until the date is closed.
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! One window of time, read page by page.
+
 use std::collections::HashSet;
 
 use lockgate_backoff::Backoff;
@@ -42,7 +44,7 @@ pub(super) struct Window<'a, I> {
     hold: Backoff,
 }
 
-/// What to do after a page.
+/// The next step after a page.
 enum Next {
     Page,
     End,

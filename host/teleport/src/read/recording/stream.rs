@@ -1,3 +1,5 @@
+//! Downloads one session recording.
+
 use std::sync::Arc;
 
 use lockgate_model::Millis;
