@@ -342,6 +342,33 @@ fn without_a_host_letters_are_retried_and_dropped_in_the_store() {
 }
 
 #[test]
+fn letters_that_nobody_would_send_are_not_retried() {
+    let fixture = Fixture::new();
+    fixture.runtime.block_on(async {
+        let store = open(&fixture.store());
+        store.keep_only(&["siem".to_owned()]).await.unwrap();
+        store.close().await.unwrap();
+    });
+    let ended = fixture.dlq(&["retry", "--all"]).exits_with(1);
+    assert!(
+        ended.stdout.starts_with("3 dead letters "),
+        "{}",
+        ended.stdout
+    );
+    assert_eq!(
+        ended.stderr,
+        "error: `archive` is not configured to read `teleport/audit`, so nobody would send them: \
+         configure it and start the host first, or use `lockgate dlq export`.\n"
+    );
+    assert_eq!(fixture.listed(&[]), ["archive/teleport/audit/4"]);
+    assert_eq!(fixture.books("archive").dead, 1);
+    assert_eq!(fixture.books("siem").waiting, 3);
+    // They can still be dropped.
+    let dropped = fixture.dlq(&["drop", "--all", "--yes"]).exits_with(0);
+    assert_eq!(dropped.stdout, "1 dead letter dropped.\n");
+}
+
+#[test]
 fn a_command_must_say_which_letters_it_means() {
     let fixture = Fixture::new();
     for (arguments, text) in [

@@ -56,6 +56,7 @@ macro_rules! conformance {
             a_redrive_takes_some_entries_at_a_time,
             a_dropped_letter_stays_on_the_books,
             only_dead_letters_are_taken_back_and_all_or_none,
+            letters_of_a_stream_that_is_not_read_any_more_are_not_retried,
             bytes_of_dead_letters_are_counted,
             old_letters_expire_and_their_entries_stay_dead,
             retention_waits_for_configured_pipelines,

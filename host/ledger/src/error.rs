@@ -14,6 +14,13 @@ pub enum LedgerError {
     /// The argument contradicts itself or exceeds a limit. It changed nothing; the ledger goes on.
     #[error("not written: {0}")]
     Invalid(String),
+    /// The pipeline is not configured to read the stream any more, so what would wait again would
+    /// never be sent. It changed nothing; the ledger goes on.
+    #[error(
+        "`{pipeline}` is not configured to read `{stream}`, so nobody would send them: configure \
+         it and start the host first, or use `lockgate dlq export`"
+    )]
+    NotRead { pipeline: String, stream: String },
     /// The data that was read differs from what was written.
     #[error(
         "the store is damaged: {0}. Stop Lockgate, then restore a backup; or move `store.db`, \

@@ -271,6 +271,43 @@ pub async fn only_dead_letters_are_taken_back_and_all_or_none<S: Subject>() {
     assert_eq!(ledger.dead_letters(&all()).await.unwrap().len(), 4);
 }
 
+pub async fn letters_of_a_stream_that_is_not_read_any_more_are_not_retried<S: Subject>() {
+    let mut subject = S::new(None);
+    let ledger = subject.open();
+    append(&ledger, 10).await;
+    register(&ledger, SIEM).await;
+    let letters = commit(&ledger, SIEM, 1..6, dead).await;
+    ledger.commit(letters).await.unwrap();
+    // The pipeline is configured to read another stream.
+    let other = ["teleport/sessions".to_owned()];
+    let generation = generation(SIEM, "{}");
+    ledger.register(generation, &other, DAY).await.unwrap();
+    is_refused(&subject, &ledger).await;
+    register(&ledger, SIEM).await;
+    ledger.retry(SIEM, AUDIT, &[5], DAY).await.unwrap();
+    let redrive = ledger.redrive(SIEM, AUDIT, 9, 9999).await.unwrap().unwrap();
+    ledger.commit(redriven(&redrive, dead)).await.unwrap();
+    // The pipeline is not configured.
+    ledger.keep_only(&["archive".to_owned()]).await.unwrap();
+    is_refused(&subject, &ledger).await;
+    subject.end(ledger).await;
+    let ledger = subject.open();
+    is_refused(&subject, &ledger).await;
+    ledger.drop_letters(SIEM, AUDIT, &[2], DAY).await.unwrap();
+    register(&ledger, SIEM).await;
+    ledger.retry(SIEM, AUDIT, &[1], DAY).await.unwrap();
+    assert_eq!(subject.books(&ledger, SIEM, AUDIT), figures(10, 0, 1, 3, 6));
+}
+
+async fn is_refused<S: Subject>(subject: &S, ledger: &S::Ledger) {
+    let refused = ledger.retry(SIEM, AUDIT, &[1], DAY).await;
+    assert!(
+        matches!(refused, Err(LedgerError::NotRead { .. })),
+        "{refused:?}"
+    );
+    assert_eq!(subject.books(ledger, SIEM, AUDIT), figures(10, 0, 0, 5, 5));
+}
+
 pub async fn bytes_of_dead_letters_are_counted<S: Subject>() {
     let mut subject = S::new(None);
     let ledger = subject.open();

@@ -38,7 +38,14 @@ impl MemoryCore {
 
     /// See [`DeadLetters::retry`](crate::DeadLetters::retry).
     pub fn retry(&mut self, pipeline: &str, stream: &str, seqs: &[Seq]) -> Result<(), LedgerError> {
-        self.dead(pipeline, stream, seqs)?.retry(seqs);
+        let pass = self.dead(pipeline, stream, seqs)?;
+        if !pass.active {
+            return Err(LedgerError::NotRead {
+                pipeline: pipeline.to_owned(),
+                stream: stream.to_owned(),
+            });
+        }
+        pass.retry(seqs);
         Ok(())
     }
 

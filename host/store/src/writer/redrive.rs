@@ -27,6 +27,12 @@ impl Writer {
             Ok(taken) => taken,
             Err(refusal) => return Ok(Err(refusal)),
         };
+        if !self.epochs[index].row.active {
+            return Ok(Err(LedgerError::NotRead {
+                pipeline: pipeline.to_owned(),
+                stream: stream.to_owned(),
+            }));
+        }
         let days = tallies(&taken, |tally| &mut tally.dead);
         let id = self.link(index, without_batch(Kind::Retry, seqs, &taken, &days, at))?;
         let sql = "UPDATE dead_letters SET redrive = ?3 WHERE epoch_id = ?1 AND seq = ?2";

@@ -50,15 +50,13 @@ pub(crate) struct Drop {
 
 pub(crate) fn retry(command: &Retry) -> Result<(), Failure> {
     let selected = command.selection.read()?;
-    let Some(by_host) = selected.change(Action::Retry, &command.selection.place)? else {
-        return Ok(());
-    };
-    let when = match (by_host, selected.count) {
+    let changed = selected.change(Action::Retry, &command.selection.place)?;
+    let when = match (changed.by_host, changed.count) {
         (true, 1) => "is being sent again",
         (true, _) => "are being sent again",
         (false, _) => "will be sent again by the next `lockgate start`",
     };
-    print::data(&format!("{} {when}.\n", letters(selected.count)))
+    changed.report(when)
 }
 
 pub(crate) fn drop(command: &Drop) -> Result<(), Failure> {
@@ -66,10 +64,8 @@ pub(crate) fn drop(command: &Drop) -> Result<(), Failure> {
     if selected.count > 0 && !command.yes && !confirmed(selected.count)? {
         return print::data("Nothing was dropped.\n");
     }
-    match selected.change(Action::Drop, &command.selection.place)? {
-        Some(_) => print::data(&format!("{} dropped.\n", letters(selected.count))),
-        None => Ok(()),
-    }
+    let changed = selected.change(Action::Drop, &command.selection.place)?;
+    changed.report("dropped")
 }
 
 fn confirmed(count: u64) -> Result<bool, Failure> {
@@ -158,32 +154,60 @@ impl Selected {
         self.count += u64::from(added);
     }
 
-    /// Whether a running host did it. `None`: there was nothing to do, and that has been said.
-    fn change(&self, action: Action, place: &Place) -> Result<Option<bool>, Failure> {
+    /// Goes on with the next pipeline or stream where one is refused.
+    fn change(&self, action: Action, place: &Place) -> Result<Changed, Failure> {
+        let mut changed = Changed::default();
         if self.count == 0 {
             print::problem("No dead letter matches.");
-            return Ok(None);
+            return Ok(changed);
         }
         let holder = Holder::find(&place.directory()?)?;
-        let mut done = 0;
+        changed.by_host = holder.is_host();
         for ((pipeline, stream), seqs) in &self.groups {
             let seqs: Vec<Seq> = seqs.iter().copied().collect();
             for chunk in seqs.chunks(REDRIVE_ENTRIES) {
-                holder
-                    .change(action, pipeline, stream, chunk)
-                    .map_err(|failure| match done {
-                        0 => failure,
-                        done => failure.hint(format!(
-                            "{} of {} had been changed before this; the command can be run again",
-                            done,
-                            letters(self.count)
-                        )),
-                    })?;
-                done += chunk.len() as u64;
+                let done = holder.change(action, pipeline, stream, chunk);
+                let done = done.map_err(|failure| match changed.count {
+                    0 => failure,
+                    done => failure.hint(format!(
+                        "{} of {} had been changed before this; the command can be run again",
+                        done,
+                        letters(self.count)
+                    )),
+                })?;
+                if let Err(refusal) = done {
+                    if !changed.refusals.contains(&refusal) {
+                        changed.refusals.push(refusal);
+                    }
+                    break;
+                }
+                changed.count += chunk.len() as u64;
             }
         }
-        let by_host = holder.is_host();
         holder.close()?;
-        Ok(Some(by_host))
+        Ok(changed)
+    }
+}
+
+/// What became of the letters that were chosen.
+#[derive(Default)]
+struct Changed {
+    count: u64,
+    /// A running host did it.
+    by_host: bool,
+    /// Why others were not changed: a sentence each.
+    refusals: Vec<String>,
+}
+
+impl Changed {
+    fn report(&self, done: &str) -> Result<(), Failure> {
+        if self.count > 0 {
+            print::data(&format!("{} {done}.\n", letters(self.count)))?;
+        }
+        if self.refusals.is_empty() {
+            Ok(())
+        } else {
+            Err(Failure::failed(self.refusals.join("\nerror: ")))
+        }
     }
 }

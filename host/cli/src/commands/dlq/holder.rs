@@ -55,14 +55,15 @@ impl Holder {
         matches!(self, Holder::Host(_))
     }
 
-    /// All of `seqs` or none of them. Ascending, at most `REDRIVE_ENTRIES`.
+    /// All of `seqs` or none of them. Ascending, at most `REDRIVE_ENTRIES`. The inner error: why
+    /// the holder refused it.
     pub(crate) fn change(
         &self,
         action: Action,
         pipeline: &str,
         stream: &str,
         seqs: &[Seq],
-    ) -> Result<(), Failure> {
+    ) -> Result<Result<(), String>, Failure> {
         match self {
             Holder::Host(directory) => {
                 let (pipeline, stream) = (pipeline.to_owned(), stream.to_owned());
@@ -79,8 +80,8 @@ impl Holder {
                         seqs,
                     },
                 };
-                match call(directory, &request)? {
-                    Some(_) => Ok(()),
+                match answer(directory, &request)? {
+                    Some(done) => Ok(done.map(drop)),
                     None => Err(Failure::failed("The host has stopped.")
                         .hint("run the command again: it does not need a running host")),
                 }
@@ -93,7 +94,7 @@ impl Holder {
                         Action::Drop => store.drop_letters(pipeline, stream, seqs, now).await,
                     }
                 });
-                done.map_err(Failure::failed)
+                Ok(done.map_err(|refusal| format!("{refusal}.")))
             }
         }
     }
@@ -110,10 +111,17 @@ impl Holder {
 
 /// The host's message. `None`: no host is running.
 pub(crate) fn call(directory: &Path, request: &Request) -> Result<Option<String>, Failure> {
+    answer(directory, request)?
+        .transpose()
+        .map_err(Failure::failed)
+}
+
+/// The same, where a refusal is not the end of the command.
+fn answer(directory: &Path, request: &Request) -> Result<Option<Result<String, String>>, Failure> {
     match control::call(directory, request) {
         Ok(None) => Ok(None),
-        Ok(Some(Response::Done { message })) => Ok(Some(message)),
-        Ok(Some(Response::Refused { message })) => Err(Failure::failed(message)),
+        Ok(Some(Response::Done { message })) => Ok(Some(Ok(message))),
+        Ok(Some(Response::Refused { message })) => Ok(Some(Err(message))),
         Ok(Some(Response::Status { .. })) => {
             Err(Failure::failed("The host answered another request."))
         }
