@@ -3,11 +3,13 @@ use std::path::Path;
 use std::process::Command;
 
 use lockgate_tests::{
-    Auth, Receiver, Running, lockgate, quickstart, start, start_and_finish, started, status, until,
+    Auth, Receiver, Running, configuration, lockgate, quickstart, start, start_and_finish, started,
+    status, until,
 };
 use serde_json::{Value, json};
 
 use crate::metrics::get;
+use crate::receiver::LocalReceiver;
 
 #[test]
 fn a_second_start_on_the_same_store_is_refused_and_names_the_holder() {
@@ -131,14 +133,67 @@ fn a_killed_host_is_not_shown_as_running() {
 }
 
 #[test]
+fn a_host_that_is_stopping_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "100"]);
+    let receiver = LocalReceiver::start(dir.path());
+    receiver.control.hang_next(u64::MAX);
+    let sink = receiver.endpoint("events.log");
+    let pipeline = format!("[pipelines.main.sink]\nplugin = \"builtin:fluentd\"\n{sink}\n");
+    let config = configuration(dir.path(), &auth, &pipeline);
+    listen_on_any_port(&config);
+    let host = started(&config);
+    let line = host.line_with("the admin listener answers");
+    let address = line.split_once("address=").unwrap().1.trim();
+    until(
+        "the receiver hangs",
+        || host.stderr(),
+        || receiver.control.holding() > 0,
+    );
+    send(&host, "TERM");
+    host.line_with("SIGTERM: stopping");
+    let ready = get(address, "/readyz");
+    let (seen, shown) = (status(&config), status_text(&config));
+    assert!(
+        ready.starts_with("HTTP/1.1 503")
+            && ready.contains(r#""kind":"stop""#)
+            && ready.contains("it is stopping"),
+        "{ready}"
+    );
+    assert!(seen["host"]["stopping_since"].is_i64(), "{seen}");
+    assert!(shown.contains("\nit is stopping (for "), "{shown}");
+    receiver.recover();
+    host.ended().exits_with(0);
+}
+
+/// The admin listener is off in the tests' configurations.
+fn listen_on_any_port(config: &Path) {
+    let text = fs::read_to_string(config).unwrap();
+    let text = text.replace("listen = \"\"", "listen = \"127.0.0.1:0\"");
+    fs::write(config, text).unwrap();
+}
+
+fn send(host: &Running, signal: &str) {
+    let mut kill = Command::new("kill");
+    kill.args(["-s", signal, &host.pid().to_string()]);
+    assert!(kill.status().unwrap().success());
+}
+
+/// What `lockgate status` prints for people.
+fn status_text(config: &Path) -> String {
+    let mut command = lockgate();
+    command.args(["status", "--config"]).arg(config);
+    let shown = Running::start("status", &mut command).ended();
+    shown.exits_with(0).stdout
+}
+
+#[test]
 fn a_host_that_waits_for_its_store_can_be_asked_why() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "100"]);
     let receiver = Receiver::start(dir.path(), &[]);
     let config = quickstart(dir.path(), &auth, &receiver, "");
-    let text = fs::read_to_string(&config).unwrap();
-    let text = text.replace("listen = \"\"", "listen = \"127.0.0.1:0\"");
-    fs::write(&config, text).unwrap();
+    listen_on_any_port(&config);
     // Too little for any store.
     let host = start_with_a_full_disk(&config, 300);
     let line = host.line_with("the admin listener answers");
@@ -163,11 +218,7 @@ fn a_host_that_waits_for_its_store_can_be_asked_why() {
             .contains("the disk is too full"),
         "{store}"
     );
-    let shown = Running::start(
-        "status",
-        lockgate().args(["status", "--config"]).arg(&config),
-    );
-    let shown = shown.ended().exits_with(0).stdout;
+    let shown = status_text(&config);
     assert!(
         shown.starts_with("running: process ")
             && shown.contains("\nwaiting for the store: the disk is too full"),

@@ -224,6 +224,15 @@ fn readiness(board: &Board) -> Readiness {
     let at = now();
     let status = board.snapshot(at);
     let mut reasons = Vec::new();
+    if let Some(since) = status.stopping_since {
+        reasons.push(Reason {
+            kind: "stop".to_owned(),
+            subject: "host".to_owned(),
+            message: "it is stopping".to_owned(),
+            since,
+            ..Reason::default()
+        });
+    }
     if let Some(store) = &status.store {
         reasons.push(Reason {
             kind: "store".to_owned(),
@@ -298,6 +307,23 @@ mod tests {
         assert!(readiness(&board).ready);
         board.store_closed(StoreStatus::default());
         assert_eq!(kinds(&board), ["store", "start"]);
+    }
+
+    #[test]
+    fn a_host_is_not_ready_from_the_first_request_to_stop_on() {
+        let board = Board::new(0);
+        board.store_opened(std::iter::empty());
+        assert!(readiness(&board).ready);
+        board.stopping(7);
+        board.stopping(9);
+        let expected = Reason {
+            kind: "stop".to_owned(),
+            subject: "host".to_owned(),
+            message: "it is stopping".to_owned(),
+            since: 7,
+            ..Reason::default()
+        };
+        assert_eq!(readiness(&board).reasons, [expected]);
     }
 
     #[test]

@@ -17,6 +17,9 @@ pub struct HostStatus {
     /// Milliseconds since the epoch.
     pub started_at: Millis,
     pub updated_at: Millis,
+    /// When it was asked to stop; absent before.
+    #[serde(default)]
+    pub stopping_since: Option<Millis>,
     /// It answers on the control socket.
     #[serde(default)]
     pub control_socket: bool,
@@ -148,6 +151,11 @@ impl Board {
             let pipeline = status.pipelines.entry(name.to_owned()).or_default();
             pipeline.state = "starting".to_owned();
         }
+    }
+
+    /// The host was asked to stop.
+    pub fn stopping(&self, now: Millis) {
+        self.lock().stopping_since.get_or_insert(now);
     }
 
     pub(crate) fn control_socket(&self, is_bound: bool) {

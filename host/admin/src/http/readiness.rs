@@ -14,8 +14,8 @@ pub struct Readiness {
 pub struct Reason {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pipeline: Option<String>,
-    /// Stable, for alert rules: `store`, `start`, `endpoint`, `documents`, `plugin`, `brake` or
-    /// `stalled`.
+    /// Stable, for alert rules: `store`, `start`, `endpoint`, `documents`, `plugin`, `brake`,
+    /// `stalled` or `stop`.
     pub kind: String,
     /// What it is about: an endpoint, a stage, a file.
     pub subject: String,

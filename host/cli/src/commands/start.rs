@@ -29,18 +29,21 @@ pub(crate) fn run(command: &Start, masks: &Masks) -> Result<(), Failure> {
     super::tokio_runtime()?.block_on(async {
         let mut signals = Signals::new()?;
         let (trigger, stop) = ShutdownTrigger::new();
-        let host = run_host(command, &config, masks, stop);
-        tokio::pin!(host);
+        let host = Host::new(setup::now());
+        let board = host.board().clone();
+        let running = run_host(command, &config, masks, host, stop);
+        tokio::pin!(running);
         loop {
             tokio::select! {
-                result = &mut host => return result,
+                result = &mut running => return result,
                 signal = signals.next() => {
+                    board.stopping(setup::now());
                     tracing::info!("{signal}: stopping; waiting up to 10 s for batches in flight, the rest is delivered after the next start");
                     trigger.drain();
                 }
             }
             tokio::select! {
-                result = &mut host => return result,
+                result = &mut running => return result,
                 signal = signals.next() => {
                     tracing::info!("{signal} again: stopping at once");
                     trigger.abandon();
@@ -56,13 +59,14 @@ async fn run_host(
     command: &Start,
     config: &Config,
     masks: &Masks,
+    host: Host,
     stop: Shutdown,
 ) -> Result<(), Failure> {
     let attempts = Attempts {
         command,
         config,
         masks,
-        host: Host::new(setup::now()),
+        host,
     };
     // Both from the first time that the directory can be locked until the end: also while the store
     // is closed.

@@ -224,6 +224,9 @@ fn table(report: &Report, now: Millis) -> String {
 /// Lines on the host as a whole.
 fn health(host: &HostStatus, now: Millis) -> String {
     let mut text = String::new();
+    if let Some(since) = host.stopping_since {
+        text += &format!("it is stopping (for {})\n", span(now - since));
+    }
     if now - host.updated_at >= LATE {
         let silent = span(now - host.updated_at);
         text += &format!("it does not answer, and has not reported for {silent}\n");
