@@ -133,6 +133,35 @@ fn a_killed_host_is_not_shown_as_running() {
 }
 
 #[test]
+fn a_host_whose_control_socket_is_removed_makes_it_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "100"]);
+    let receiver = Receiver::start(dir.path(), &[]);
+    let config = quickstart(dir.path(), &auth, &receiver, "");
+    let host = started(&config);
+    let store = dir.path().join("store");
+    until(
+        "it runs and has written its status",
+        || host.stderr(),
+        || {
+            let pipeline = &status(&config)["pipelines"]["main"];
+            pipeline["state"]["state"] == "running" && store.join("status.json").exists()
+        },
+    );
+    fs::remove_file(store.join("control.sock")).unwrap();
+    assert_eq!(status(&config)["running"], true);
+    host.line_with("control.sock` was removed or replaced; the host has made it again");
+    let released = Running::start(
+        "dlq release",
+        lockgate()
+            .args(["dlq", "release", "main", "--config"])
+            .arg(&config),
+    );
+    released.ended().exits_with(0);
+    host.stop().exits_with(0);
+}
+
+#[test]
 fn a_host_that_is_stopping_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "100"]);

@@ -10,6 +10,8 @@ pub const ANSWER_BYTES: usize = 16 << 20;
 pub const CONTROL_CONNECTIONS: usize = 16;
 /// A client of the control socket has so long to send its request, and again to take the answer.
 pub const CONTROL_IO: Duration = Duration::from_secs(10);
+/// How often the control socket checks that its file is still there.
+pub const CONTROL_CHECK: Duration = Duration::from_secs(1);
 /// How long a client waits for the answer. A command waits for the store, so this is generous; the
 /// status does not, and is awaited for as long as `CONTROL_IO`.
 pub const CONTROL_ANSWER: Duration = Duration::from_secs(120);

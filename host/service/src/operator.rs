@@ -101,9 +101,14 @@ pub fn running_status(directory: &Path, now: Millis) -> Option<HostStatus> {
         Ok(Some(Response::Status { status })) => serde_json::from_value(status).ok(),
         // It has the socket open and does not answer, so it is there.
         Err(CallError::Lost { .. }) => file(),
-        // Nobody listens there, although the host would.
-        Ok(None) if file().is_some_and(|host| host.control_socket) => None,
-        // It runs without a socket, or this user may not connect, or it is of an older release.
+        // Nobody listens on the socket that a host left behind.
+        Ok(None)
+            if directory.join(control::SOCKET).exists()
+                && file().is_some_and(|host| host.control_socket) =>
+        {
+            None
+        }
+        // It runs without a socket, or the socket was removed and it is about to make it again, or this user may not connect, or it is of an older release.
         _ => file().filter(is_fresh),
     }
 }

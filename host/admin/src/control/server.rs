@@ -53,16 +53,26 @@ impl Socket {
         })
     }
 
-    /// Answers requests until it is dropped.
-    pub async fn serve(self, control: Arc<impl Control>) {
+    /// Answers requests until it is dropped. Binds the socket again where its file was removed or
+    /// replaced.
+    pub async fn serve(mut self, control: Arc<impl Control>) {
         let room = Arc::new(Semaphore::new(limits::CONTROL_CONNECTIONS));
         let mut connections = JoinSet::new();
+        let mut checks = tokio::time::interval(limits::CONTROL_CHECK);
+        let mut is_lost = false;
         loop {
             while connections.try_join_next().is_some() {}
             let Ok(permit) = room.clone().acquire_owned().await else {
                 return;
             };
-            match self.listener.accept().await {
+            let accepted = tokio::select! {
+                accepted = self.listener.accept() => accepted,
+                _ = checks.tick() => {
+                    is_lost = self.check(is_lost);
+                    continue;
+                }
+            };
+            match accepted {
                 Ok((stream, _)) => {
                     let control = control.clone();
                     connections.spawn(async move {
@@ -79,11 +89,40 @@ impl Socket {
             }
         }
     }
+
+    /// Whether the file is gone and cannot be made again, which `was_lost` says of the last time.
+    fn check(&mut self, was_lost: bool) -> bool {
+        if self.is_in_place() {
+            return false;
+        }
+        let directory = self.path.parent().unwrap_or(Path::new(""));
+        let path = self.path.display();
+        match Socket::bind(directory) {
+            Ok(socket) => {
+                tracing::warn!("`{path}` was removed or replaced; the host has made it again");
+                *self = socket;
+                false
+            }
+            Err(error) => {
+                if !was_lost {
+                    tracing::warn!(
+                        "`{path}` was removed or replaced and cannot be made again, so no command \
+                         reaches this host until it can: {error}"
+                    );
+                }
+                true
+            }
+        }
+    }
+
+    fn is_in_place(&self) -> bool {
+        identity(&self.path).is_ok_and(|found| found == self.identity)
+    }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if identity(&self.path).is_ok_and(|found| found == self.identity) {
+        if self.is_in_place() {
             let _ = fs::remove_file(&self.path);
         }
     }

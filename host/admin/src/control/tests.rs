@@ -3,6 +3,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::sync::Barrier;
@@ -129,6 +130,31 @@ async fn files_and_sockets_of_others_are_left_alone() {
     let _second = Socket::bind(directory.path()).unwrap();
     drop(first);
     assert!(path.exists(), "the socket of the second stays");
+}
+
+#[tokio::test]
+async fn a_socket_that_was_removed_or_replaced_is_made_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join(SOCKET);
+    let server = served(&directory);
+    for is_replaced in [false, true] {
+        assert!(ask(directory.path(), Request::Ping).await.is_some());
+        std::fs::remove_file(&path).unwrap();
+        if is_replaced {
+            drop(UnixListener::bind(&path).unwrap());
+        }
+        let answered = async {
+            while ask(directory.path(), Request::Ping).await.is_none() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), answered)
+            .await
+            .unwrap();
+    }
+    server.abort();
+    let _ = server.await;
+    assert!(!path.exists(), "the new one goes with its host, too");
 }
 
 #[tokio::test]
