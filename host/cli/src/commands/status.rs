@@ -261,7 +261,9 @@ fn conditions(state: &RunningPipeline, now: Millis) -> String {
         );
         if let Some(at) = condition.next_attempt.filter(|&at| at > now) {
             text += &format!(", next attempt in {}", span(at - now));
-            text += asked_by(condition, at - now);
+            if let Some(who) = asked_by(condition, at - now) {
+                text += &format!(", as {who}; a restart of the host tries at once");
+            }
         }
         text += ")\n";
     }
@@ -269,13 +271,13 @@ fn conditions(state: &RunningPipeline, now: Millis) -> String {
 }
 
 /// Who asked for a wait that is longer than the host's own.
-fn asked_by(condition: &ConditionStatus, wait: Millis) -> &'static str {
+fn asked_by(condition: &ConditionStatus, wait: Millis) -> Option<&'static str> {
     match &*condition.kind {
-        _ if wait <= OWN_WAIT => "",
-        "endpoint" if condition.message.starts_with("sink (") => ", as the sink asked",
-        "endpoint" => ", as the receiver asked with `Retry-After`",
-        "plugin" => ", as the component asked",
-        _ => "",
+        _ if wait <= OWN_WAIT => None,
+        "endpoint" if condition.message.starts_with("sink (") => Some("the sink asked"),
+        "endpoint" => Some("the receiver asked with `Retry-After`"),
+        "plugin" => Some("the component asked"),
+        _ => None,
     }
 }
 
@@ -315,30 +317,47 @@ mod tests {
     }
 
     #[test]
-    fn a_long_wait_is_said_to_be_asked_for() {
-        let asked = |kind: &str, message: &str, wait| {
+    fn a_long_wait_names_who_asked_for_it_and_how_to_end_it() {
+        let shown = |kind: &str, message: &str, wait| {
             let (kind, message) = (kind.to_owned(), message.to_owned());
             let condition = ConditionStatus {
                 kind,
                 message,
+                next_attempt: Some(wait),
                 ..ConditionStatus::default()
             };
-            asked_by(&condition, wait)
+            let state = RunningPipeline {
+                conditions: vec![condition],
+                ready: true,
+                ..RunningPipeline::default()
+            };
+            conditions(&state, 0)
         };
         let answer = "the receiver answered 429";
-        assert_eq!(asked("endpoint", answer, 30_000), "");
         assert_eq!(
-            asked("endpoint", answer, 3_000_000),
-            ", as the receiver asked with `Retry-After`"
+            shown("endpoint", answer, 30_000),
+            "  endpoint : the receiver answered 429 (for 0ms, next attempt in 30s)\n"
         );
         assert_eq!(
-            asked("endpoint", "sink (builtin:x) says: later", 3_000_000),
-            ", as the sink asked"
+            shown("endpoint", answer, 3_000_000),
+            "  endpoint : the receiver answered 429 (for 0ms, next attempt in 50m 0s, as the \
+             receiver asked with `Retry-After`; a restart of the host tries at once)\n"
         );
-        assert_eq!(
-            asked("plugin", "it asked for a retry: later", 3_000_000),
-            ", as the component asked"
-        );
+        for (kind, message, expected) in [
+            (
+                "endpoint",
+                "sink (builtin:x) says: later",
+                ", as the sink asked;",
+            ),
+            (
+                "plugin",
+                "it asked for a retry: later",
+                ", as the component asked;",
+            ),
+        ] {
+            let shown = shown(kind, message, 3_000_000);
+            assert!(shown.contains(expected), "{shown}");
+        }
     }
 
     #[test]
