@@ -74,6 +74,14 @@ impl Fixture {
     }
 
     fn books(&self, pipeline: &str) -> Books {
+        books(&self.status(), pipeline)
+    }
+
+    fn lag(&self, pipeline: &str) -> Value {
+        self.status()["pipelines"][pipeline]["lag_seconds"].clone()
+    }
+
+    fn status(&self) -> Value {
         let ended = Running::start(
             "status",
             lockgate()
@@ -82,7 +90,7 @@ impl Fixture {
         )
         .ended()
         .exits_with(0);
-        books(&serde_json::from_str(&ended.stdout).unwrap(), pipeline)
+        serde_json::from_str(&ended.stdout).unwrap()
     }
 }
 
@@ -299,6 +307,7 @@ fn without_a_host_letters_are_retried_and_dropped_in_the_store() {
         waiting,
     };
     assert_eq!(fixture.books("siem"), books(3, 0, 0));
+    assert!(fixture.lag("siem").is_null());
 
     let ended = fixture
         .dlq(&["retry", "siem/teleport/audit/3"])
@@ -308,6 +317,10 @@ fn without_a_host_letters_are_retried_and_dropped_in_the_store() {
         "1 dead letter will be sent again by the next `lockgate start`.\n"
     );
     assert_eq!(fixture.books("siem"), books(2, 1, 0));
+    assert!(
+        fixture.lag("siem").is_number(),
+        "an entry that waits again makes the pipeline lag"
+    );
     fixture
         .dlq(&["retry", "siem/teleport/audit/3"])
         .exits_with(1);

@@ -203,6 +203,13 @@ pub fn waiting_times(connection: &Connection, epoch_id: i64) -> rusqlite::Result
     times.collect()
 }
 
+/// When the oldest of the entries of an epoch that wait again was read.
+pub fn waiting_since(connection: &Connection, epoch_id: i64) -> rusqlite::Result<Option<Millis>> {
+    let sql = "SELECT min(read_at) FROM dead_letters WHERE epoch_id = ?1 AND redrive > 0";
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.query_row([epoch_id], |row| row.get(0))
+}
+
 fn kept(filter: &str) -> String {
     format!(
         "SELECT {COLUMNS}, d.checksum, d.rowid, e.pipeline, s.name, s.feed, e.epoch, d.generation, d.at \

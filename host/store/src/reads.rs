@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lockgate_model::{Block, Books, Day, FeedKind, Redrive, Seq, payload_hash};
+use lockgate_model::{Block, Books, Day, FeedKind, Millis, Redrive, Seq, payload_hash};
 use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::watch;
 
@@ -164,6 +164,18 @@ impl Reads {
     /// the last call ended.
     pub fn letter_counts(&self, pipeline: &str) -> Result<LetterCounts, LedgerError> {
         self.count(|connection, tallies| books::letters(connection, tallies, pipeline))
+    }
+
+    /// When the oldest of the pipeline's entries that wait again was read.
+    pub fn redriven_since(&self, pipeline: &str) -> Result<Option<Millis>, LedgerError> {
+        self.read(|connection| {
+            let mut oldest: Option<Millis> = None;
+            for epoch in rows::current_epochs_of(connection, pipeline)? {
+                let since = letters::waiting_since(connection, epoch.id)?;
+                oldest = oldest.into_iter().chain(since).min();
+            }
+            Ok(oldest)
+        })
     }
 
     /// See [`DeadLetters::dead_letters`](crate::DeadLetters::dead_letters).

@@ -103,7 +103,7 @@ fn rows(
             }
         }
         let letters = inspector.letter_counts(&name).map_err(Failure::failed)?;
-        let mut oldest: Option<Millis> = None;
+        let mut oldest = inspector.redriven_since(&name).map_err(Failure::failed)?;
         for (progress, _) in streams {
             let block = inspector
                 .block_at(&progress.stream, progress.watermark)
