@@ -111,6 +111,37 @@ fn a_host_whose_store_is_removed_ends_and_says_which_file_is_gone() {
 }
 
 #[test]
+fn a_store_that_was_moved_is_to_be_moved_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "100"]);
+    let receiver = Receiver::start(dir.path(), &[]);
+    let config = quickstart(dir.path(), &auth, &receiver, "");
+    let host = started(&config);
+    let (store, moved) = (dir.path().join("store"), dir.path().join("store.moved"));
+    fs::rename(&store, &moved).unwrap();
+    let ended = host.ended().exits_with(1);
+    assert!(
+        ended
+            .stderr
+            .contains("If it was moved, move the whole store back"),
+        "{}",
+        ended.stderr
+    );
+    let mut command = lockgate();
+    command.args(["status", "--config"]).arg(&config);
+    let shown = Running::start("status", &mut command).ended().exits_with(1);
+    assert!(
+        shown.stderr.contains("If it was moved, move it back"),
+        "{}",
+        shown.stderr
+    );
+    fs::rename(&moved, &store).unwrap();
+    start_and_finish(&config);
+    let totals = receiver.stop();
+    assert_eq!(totals.distinct, 100);
+}
+
+#[test]
 fn a_killed_host_is_not_shown_as_running() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "100"]);

@@ -44,7 +44,11 @@ pub enum OpenError {
     )]
     Damaged { path: PathBuf, what: String },
     /// There is no store to look into.
-    #[error("there is no store at `{}`. `lockgate start` makes one; `path` in `[store]` says where", path.display())]
+    #[error(
+        "there is no store at `{}`; `path` in `[store]` says where it is. If it was moved, move it back: `lockgate start` makes a new one, \
+         which reads all events from Teleport again, from `start-time` on, and sends them again",
+        path.display()
+    )]
     Missing { path: PathBuf },
     /// The directory or a file in it cannot be used.
     #[error("cannot {doing} `{}`: {source}", path.display())]

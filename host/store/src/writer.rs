@@ -260,9 +260,9 @@ impl Writer {
             Fault::Gone(path) => LedgerError::Closed {
                 cause: format!(
                     "`{}` was removed or replaced while the store was open, so nothing more is written. \
-                     Put the whole store back from a backup and start again; without one, move what is left \
+                     If it was moved, move the whole store back and start again; if not, put the whole store back from a backup; without one, move what is left \
                      of `store.db`, `store.db-wal` and `store.db-shm` aside: a new store then reads the \
-                     events from Teleport again, from `start-time` on",
+                     events from Teleport again, from `start-time` on, and sends them again",
                     path.display()
                 ),
                 full: false,
