@@ -226,6 +226,31 @@ fn a_host_that_is_stopping_says_so() {
     host.ended().exits_with(0);
 }
 
+#[test]
+fn a_host_that_does_not_answer_is_said_not_to() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "100"]);
+    let receiver = Receiver::start(dir.path(), &[]);
+    let config = quickstart(dir.path(), &auth, &receiver, "");
+    let host = started(&config);
+    let file = dir.path().join("store/status.json");
+    until(
+        "it has written its status",
+        || host.stderr(),
+        || file.exists(),
+    );
+    send(&host, "STOP");
+    let (seen, shown) = (status(&config), status_text(&config));
+    send(&host, "CONT");
+    assert_eq!(
+        (&seen["running"], &seen["silent"]),
+        (&json!(true), &json!(true))
+    );
+    let first = format!("not answering: process {}, version ", host.pid());
+    assert!(shown.starts_with(&first), "{shown}");
+    host.stop().exits_with(0);
+}
+
 /// The admin listener is off in the tests' configurations.
 fn listen_on_any_port(config: &Path) {
     let text = fs::read_to_string(config).unwrap();

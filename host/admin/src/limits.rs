@@ -10,10 +10,11 @@ pub const ANSWER_BYTES: usize = 16 << 20;
 pub const CONTROL_CONNECTIONS: usize = 16;
 /// A client of the control socket has so long to send its request, and again to take the answer.
 pub const CONTROL_IO: Duration = Duration::from_secs(10);
+/// How long a client waits for the status, which the host answers at once.
+pub const CONTROL_STATUS: Duration = Duration::from_secs(3);
 /// How often the control socket checks that its file is still there.
 pub const CONTROL_CHECK: Duration = Duration::from_secs(1);
-/// How long a client waits for the answer. A command waits for the store, so this is generous; the
-/// status does not, and is awaited for as long as `CONTROL_IO`.
+/// How long a client waits for the answer. A command waits for the store, so this is generous.
 pub const CONTROL_ANSWER: Duration = Duration::from_secs(120);
 
 /// Connections that the HTTP listener serves at the same time.

@@ -23,7 +23,7 @@ mod status;
 
 pub use build::{BuiltPipeline, PipelineBuilder, Unbuilt};
 pub use host::{Host, HostError, HostOptions};
-pub use operator::{Listeners, running_status};
+pub use operator::{Listeners, RunningHost, running_host};
 pub use plugins::{BoundSink, BoundStage};
 pub use reader::Reader;
 pub use shutdown::{Shutdown, ShutdownTrigger};

@@ -90,17 +90,31 @@ async fn write_status(board: Board, file: PathBuf) {
     }
 }
 
+/// A host that runs.
+pub struct RunningHost {
+    pub status: HostStatus,
+    /// It was asked and did not answer: this is what it wrote last.
+    pub is_silent: bool,
+}
+
 /// What the host that runs on the store in `directory` reports; `None` where none runs. Blocks.
-pub fn running_status(directory: &Path, now: Millis) -> Option<HostStatus> {
+pub fn running_host(directory: &Path, now: Millis) -> Option<RunningHost> {
+    let answered = |status| RunningHost {
+        status,
+        is_silent: false,
+    };
     let file = || -> Option<HostStatus> {
         let text = std::fs::read(status_file(directory)).ok()?;
         serde_json::from_slice(&text).ok()
     };
     let is_fresh = |host: &HostStatus| now - host.updated_at < STALE;
     match control::call(directory, &Request::Status) {
-        Ok(Some(Response::Status { status })) => serde_json::from_value(status).ok(),
+        Ok(Some(Response::Status { status })) => serde_json::from_value(status).ok().map(answered),
         // It has the socket open and does not answer, so it is there.
-        Err(CallError::Lost { .. }) => file(),
+        Err(CallError::Lost { .. }) => file().map(|status| RunningHost {
+            status,
+            is_silent: true,
+        }),
         // Nobody listens on the socket that a host left behind.
         Ok(None)
             if directory.join(control::SOCKET).exists()
@@ -109,7 +123,7 @@ pub fn running_status(directory: &Path, now: Millis) -> Option<HostStatus> {
             None
         }
         // It runs without a socket, or the socket was removed and it is about to make it again, or this user may not connect, or it is of an older release.
-        _ => file().filter(is_fresh),
+        _ => file().filter(is_fresh).map(answered),
     }
 }
 

@@ -55,7 +55,8 @@ pub fn call(directory: &Path, request: &Request) -> Result<Option<Response>, Cal
 fn exchange(mut stream: UnixStream, request: &Request) -> io::Result<Vec<u8>> {
     stream.set_write_timeout(Some(limits::CONTROL_IO))?;
     let answer = match request {
-        Request::Ping | Request::Status => limits::CONTROL_IO,
+        Request::Ping => limits::CONTROL_IO,
+        Request::Status => limits::CONTROL_STATUS,
         _ => limits::CONTROL_ANSWER,
     };
     stream.set_read_timeout(Some(answer))?;

@@ -11,15 +11,14 @@ use crate::args::Status;
 use crate::failure::Failure;
 use crate::{print, setup};
 
-/// A host that has not reported for so long is said to be late.
-const LATE: Millis = 10_000;
-
 /// The longest wait between attempts that nobody asked for.
 const OWN_WAIT: Millis = 30_000;
 
 #[derive(Serialize)]
 struct Report {
     running: bool,
+    /// The host runs and does not answer: `host` is what it reported last.
+    silent: bool,
     host: Option<HostStatus>,
     pipelines: BTreeMap<String, Row>,
 }
@@ -55,8 +54,11 @@ pub(crate) fn run(command: &Status) -> Result<(), Failure> {
         Some(directory) => directory.clone(),
         None => setup::store_path(&command.config)?,
     };
+    let (host, silent) = match lockgate_service::running_host(&directory, setup::now()) {
+        Some(running) => (Some(running.status), running.is_silent),
+        None => (None, false),
+    };
     let now = setup::now();
-    let host = lockgate_service::running_status(&directory, now);
     let pipelines = match Inspector::open(&directory) {
         Ok(inspector) => rows(&inspector, host.as_ref(), now)?,
         // The host is about to make it, or says why it cannot open it either.
@@ -66,6 +68,7 @@ pub(crate) fn run(command: &Status) -> Result<(), Failure> {
     };
     let report = Report {
         running: host.is_some(),
+        silent,
         host,
         pipelines,
     };
@@ -143,12 +146,17 @@ fn rows(
 fn table(report: &Report, now: Millis) -> String {
     let mut text = match &report.host {
         Some(host) => {
-            format!(
-                "running: process {}, version {}, for {}\n",
-                host.pid,
-                host.version,
-                span(now - host.started_at)
-            ) + &health(host, now)
+            let (pid, version) = (host.pid, &host.version);
+            let first = if report.silent {
+                format!(
+                    "not answering: process {pid}, version {version}; its state below is of {} ago\n",
+                    span(now - host.updated_at)
+                )
+            } else {
+                let since = span(now - host.started_at);
+                format!("running: process {pid}, version {version}, for {since}\n")
+            };
+            first + &health(host, now)
         }
         None => "not running; the figures are those of the store\n".to_owned(),
     };
@@ -226,10 +234,6 @@ fn health(host: &HostStatus, now: Millis) -> String {
     let mut text = String::new();
     if let Some(since) = host.stopping_since {
         text += &format!("it is stopping (for {})\n", span(now - since));
-    }
-    if now - host.updated_at >= LATE {
-        let silent = span(now - host.updated_at);
-        text += &format!("it does not answer, and has not reported for {silent}\n");
     }
     if let Some(store) = &host.store {
         text += &format!(
@@ -309,6 +313,7 @@ mod tests {
         };
         let report = Report {
             running: true,
+            silent: false,
             host: Some(host),
             pipelines: BTreeMap::new(),
         };
