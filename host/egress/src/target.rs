@@ -74,8 +74,8 @@ impl Target {
         &self.names
     }
 
-    /// The URL of a request: the operator's path, then `suffix`; the guest's query, then the
-    /// operator's.
+    /// The URL of a request: the operator's path, then `suffix`; the operator's query, then the
+    /// guest's.
     ///
     /// # Errors
     /// Returns the rule that the request breaks. A parameter of the operator's query cannot be
@@ -93,11 +93,10 @@ impl Target {
             suffix
         };
         let path = format!("{}{suffix}", self.path);
-        let query: Vec<String> = query
+        let guests = query
             .iter()
-            .map(|(name, value)| format!("{}={}", percent_encoded(name), percent_encoded(value)))
-            .chain(self.query.clone())
-            .collect();
+            .map(|(name, value)| format!("{}={}", percent_encoded(name), percent_encoded(value)));
+        let query: Vec<String> = self.query.clone().into_iter().chain(guests).collect();
         let mark = if query.is_empty() { "" } else { "?" };
         let url = Url::parse(&format!("{}{path}{mark}{}", self.origin, query.join("&")))
             .map_err(|error| error.to_string())?;
@@ -129,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn suffixes_follow_the_operators_path_and_queries_precede_the_operators() {
+    fn suffixes_and_queries_follow_the_operators() {
         for (base, suffix, query, url) in [
             ("https://h", "", &[][..], "https://h/"),
             ("https://h", "/test.log", &[], "https://h/test.log"),
@@ -152,7 +151,7 @@ mod tests {
                 "https://h/a/?key=t%20k",
                 "b",
                 &[("q", "x y&z=ü"), ("r", "")],
-                "https://h/a/b?q=x%20y%26z%3D%C3%BC&r=&key=t%20k",
+                "https://h/a/b?key=t%20k&q=x%20y%26z%3D%C3%BC&r=",
             ),
             (
                 "http://[::1]:80/a?",
@@ -231,7 +230,7 @@ mod tests {
                 prop_assert!(url.path().starts_with(operator.path()));
                 prop_assert!(url.username().is_empty() && url.fragment().is_none());
                 let pairs: Vec<_> = url.query_pairs().map(|(a, b)| (a.into_owned(), b.into_owned())).collect();
-                prop_assert_eq!(&pairs[..query.len()], &query[..]);
+                prop_assert_eq!(&pairs[pairs.len() - query.len()..], &query[..]);
             }
         }
     }

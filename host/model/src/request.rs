@@ -26,6 +26,9 @@ pub const QUERY_BYTES_MAX: usize = 4 * 1024;
 /// Most pairs of a request's query.
 pub const QUERY_PAIRS_MAX: usize = 64;
 
+/// Longest name of a query parameter, in characters.
+pub const QUERY_NAME_MAX: usize = 128;
+
 /// Longest tag, in bytes.
 pub const TAG_MAX: usize = 1024;
 
@@ -157,8 +160,11 @@ pub enum Violation {
     PathTooLong(usize),
     #[error("the query parameter `{0}` is set by the operator's URL")]
     QueryName(String),
-    #[error("a query parameter has an empty name")]
-    QueryNameEmpty,
+    #[error(
+        "the name `{0}` of a query parameter is not 1 to {QUERY_NAME_MAX} characters of \
+         `[A-Za-z0-9._~-]`"
+    )]
+    QueryNameCharacters(String),
     #[error("the query has {0} parameters, {QUERY_PAIRS_MAX} are allowed")]
     QueryTooManyPairs(usize),
     #[error("the query has {0} bytes, {QUERY_BYTES_MAX} are allowed")]
@@ -231,8 +237,8 @@ impl Request {
         if bytes > QUERY_BYTES_MAX {
             return Err(Violation::QueryTooLong(bytes));
         }
-        if self.query.iter().any(|(name, _)| name.is_empty()) {
-            return Err(Violation::QueryNameEmpty);
+        if let Some((name, _)) = self.query.iter().find(|(name, _)| !is_query_name(name)) {
+            return Err(Violation::QueryNameCharacters(shortened(name)));
         }
         // Some receivers ignore the case of names.
         let is_operators = |name: &str| {
@@ -310,6 +316,12 @@ pub fn is_refused_header(name: &str) -> bool {
     REFUSED.contains(&lower.as_str()) || lower.starts_with("proxy-")
 }
 
+/// Receivers read other names in different ways: some end a name at a NUL or at `[`, or remove
+/// spaces around it, and so take it for a parameter of the operator.
+fn is_query_name(name: &str) -> bool {
+    (1..=QUERY_NAME_MAX).contains(&name.len()) && name.bytes().all(is_unreserved_byte)
+}
+
 fn check_path(suffix: &str) -> Result<(), Violation> {
     if suffix.is_empty() {
         return Ok(());
@@ -317,7 +329,7 @@ fn check_path(suffix: &str) -> Result<(), Violation> {
     if suffix.len() > PATH_SUFFIX_MAX {
         return Err(Violation::PathTooLong(suffix.len()));
     }
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._~/-".contains(&byte);
+    let allowed = |byte: u8| byte == b'/' || is_unreserved_byte(byte);
     let segments = suffix.strip_prefix('/').unwrap_or(suffix);
     let mut segments = segments.strip_suffix('/').unwrap_or(segments).split('/');
     if !suffix.bytes().all(allowed)
@@ -341,6 +353,11 @@ fn pairs_len(pairs: &[(String, String)]) -> usize {
 /// Shortens and escapes text for a message.
 fn shortened(text: &str) -> String {
     crate::escape(text, 120).into_owned()
+}
+
+// RFC 3986 2.3.
+fn is_unreserved_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"._~-".contains(&byte)
 }
 
 // RFC 9110 5.6.2.
@@ -386,6 +403,10 @@ mod tests {
             let suffix = suffix.to_owned();
             request(|r| r.path_suffix = suffix)
         };
+        let query = |name: &str| {
+            let pair = (name.to_owned(), "x".to_owned());
+            request(|r| r.query = vec![pair])
+        };
         let part = |index| request(|r| r.body = Body::Parts(vec![Part::Document(index)]));
         let joined = |indexes: &[u32], separator: &str| {
             let (indexes, separator) = (indexes.to_vec(), separator.to_owned());
@@ -423,9 +444,30 @@ mod tests {
                 request(|r| r.query = vec![(String::new(), String::new()); 30_000]),
                 Violation::QueryTooManyPairs(30_000),
             ),
+            (query(""), Violation::QueryNameCharacters(String::new())),
             (
-                request(|r| r.query = vec![(String::new(), "x".into())]),
-                Violation::QueryNameEmpty,
+                query("token[]"),
+                Violation::QueryNameCharacters("token[]".into()),
+            ),
+            (
+                query("token "),
+                Violation::QueryNameCharacters("token ".into()),
+            ),
+            (
+                query(" token"),
+                Violation::QueryNameCharacters(" token".into()),
+            ),
+            (
+                query("token\0"),
+                Violation::QueryNameCharacters("token\\u{0}".into()),
+            ),
+            (
+                query("t\u{f6}ken"),
+                Violation::QueryNameCharacters("t\u{f6}ken".into()),
+            ),
+            (
+                query(&"q".repeat(129)),
+                Violation::QueryNameCharacters(format!("{}…(+24 bytes)", "q".repeat(105))),
             ),
             (
                 request(|r| r.query = vec![("q".into(), "x".repeat(100_000))]),
@@ -491,6 +533,8 @@ mod tests {
             request(|_| {}),
             path("/a/b/"),
             path("/"),
+            query("_source-type.v~2"),
+            query(&"q".repeat(128)),
             header("X-Splunk-Request-Channel", "c"),
             part(0),
             joined(&[0], ", "),

@@ -3670,8 +3670,9 @@ pub mod exports {
                     /// empty, `.` or `..` segments. It is empty, or begins with `/` or `.`, so that it cannot turn
                     /// `/tenants/1` into `/tenants/12`.
                     pub path_suffix: _rt::String,
-                    /// At most 64 pairs and 4 KiB, unencoded; the host encodes. A name that the operator's URL has,
-                    /// in any case, is refused, as is an empty one.
+                    /// At most 64 pairs and 4 KiB, unencoded; the host encodes. Names are 1 to 128 characters of
+                    /// `[A-Za-z0-9._~-]`. A name that the operator's URL has, in any case, is refused. In the URL,
+                    /// these pairs follow the operator's.
                     pub query: _rt::Vec<Pair>,
                     /// `accept`, `content-encoding`, `content-language`, `content-type`, `idempotency-key`, and
                     /// what the operator allows with `allow-headers = ["x-..."]` in the sink. The rest is refused.
