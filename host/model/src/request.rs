@@ -17,6 +17,9 @@ pub const HEADERS_MAX: usize = 64;
 /// Most bytes of all header names and values of a request.
 pub const HEADER_BYTES_MAX: usize = 16 * 1024;
 
+/// Longest value of a header, in bytes.
+pub const HEADER_VALUE_MAX: usize = 4 * 1024;
+
 /// Longest path suffix, in bytes.
 pub const PATH_SUFFIX_MAX: usize = 2 * 1024;
 
@@ -183,6 +186,10 @@ pub enum Violation {
     HeaderNotAllowed(String),
     #[error("the value of the header `{0}` has a character that is not visible ASCII")]
     HeaderValue(String),
+    #[error("the value of the header `{0}` has {1} bytes, {HEADER_VALUE_MAX} are allowed")]
+    HeaderValueTooLong(String, usize),
+    #[error("the request has the header `{0}` twice")]
+    HeaderTwice(String),
     #[error("`content-encoding: {0}` does not fit the body")]
     ContentEncoding(String),
     #[error("the tag has {0} bytes, {TAG_MAX} are allowed")]
@@ -259,7 +266,7 @@ impl Request {
         if bytes > HEADER_BYTES_MAX {
             return Err(Violation::HeadersTooLong(bytes));
         }
-        for (name, value) in &self.headers {
+        for (at, (name, value)) in self.headers.iter().enumerate() {
             if !is_header_name(name) {
                 return Err(Violation::HeaderName(name.clone()));
             }
@@ -269,6 +276,13 @@ impl Request {
             }
             if !ALLOWED.contains(&lower.as_str()) && !rules.allowed_headers.contains(&lower) {
                 return Err(Violation::HeaderNotAllowed(lower));
+            }
+            let mut before = self.headers[..at].iter();
+            if before.any(|(before, _)| before.eq_ignore_ascii_case(name)) {
+                return Err(Violation::HeaderTwice(lower));
+            }
+            if value.len() > HEADER_VALUE_MAX {
+                return Err(Violation::HeaderValueTooLong(lower, value.len()));
             }
             if !value
                 .bytes()
@@ -515,6 +529,14 @@ mod tests {
                 Violation::TooManyHeaders(65),
             ),
             (
+                header("accept", &"x".repeat(4097)),
+                Violation::HeaderValueTooLong("accept".into(), 4097),
+            ),
+            (
+                request(|r| r.headers.push(("Content-Type".into(), "text/plain".into()))),
+                Violation::HeaderTwice("content-type".into()),
+            ),
+            (
                 request(|r| r.tag = "t".repeat(1025)),
                 Violation::TagTooLong(1025),
             ),
@@ -536,6 +558,7 @@ mod tests {
             query("_source-type.v~2"),
             query(&"q".repeat(128)),
             header("X-Splunk-Request-Channel", "c"),
+            header("accept", &"x".repeat(4096)),
             part(0),
             joined(&[0], ", "),
             request(|r| {

@@ -3675,7 +3675,8 @@ pub mod exports {
                     /// these pairs follow the operator's.
                     pub query: _rt::Vec<Pair>,
                     /// `accept`, `content-encoding`, `content-language`, `content-type`, `idempotency-key`, and
-                    /// what the operator allows with `allow-headers = ["x-..."]` in the sink. The rest is refused.
+                    /// what the operator allows with `allow-headers = ["x-..."]` in the sink. The rest is refused,
+                    /// as is a name that is given twice, in any case. A value has at most 4 KiB.
                     pub headers: _rt::Vec<Pair>,
                     pub body: RequestBody,
                     /// Returned to `classify`, unread. At most 1 KiB.
