@@ -26,7 +26,7 @@ pub enum Metric {
     Histogram(Histogram),
 }
 
-/// Observations of a component. NaN and infinities are not counted.
+/// Observations of a component. All of them, and their sum, are finite.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Histogram {
     pub count: u64,
@@ -42,6 +42,7 @@ pub(crate) enum MetricError {
     Name,
     TooMany,
     OtherKind,
+    Infinite,
 }
 
 #[derive(Debug, Default)]
@@ -65,12 +66,12 @@ impl Metrics {
     }
 
     pub(crate) fn observe(&self, name: &str, value: f64) -> Result<(), MetricError> {
+        if !value.is_finite() {
+            return Err(MetricError::Infinite);
+        }
         let empty = || Metric::Histogram(Histogram::default());
         self.with(name, empty, |metric| match metric {
-            Metric::Histogram(histogram) => {
-                histogram.observe(value);
-                Ok(())
-            }
+            Metric::Histogram(histogram) => histogram.observe(value),
             Metric::Counter(_) => Err(MetricError::OtherKind),
         })
     }
@@ -103,16 +104,18 @@ impl Metrics {
 }
 
 impl Histogram {
-    fn observe(&mut self, value: f64) {
-        if !value.is_finite() {
-            return;
+    fn observe(&mut self, value: f64) -> Result<(), MetricError> {
+        let sum = self.sum + value;
+        if !sum.is_finite() {
+            return Err(MetricError::Infinite);
         }
         self.count += 1;
-        self.sum += value;
+        self.sum = sum;
         let bucket = BUCKETS.partition_point(|&bound| bound < value);
         if let Some(bucket) = self.buckets.get_mut(bucket) {
             *bucket += 1;
         }
+        Ok(())
     }
 }
 
@@ -134,6 +137,7 @@ impl fmt::Display for MetricError {
                  `_count`, `_sum` or `_bucket`",
             ),
             MetricError::TooMany => write!(f, "a stage has at most {METRICS_MAX}"),
+            MetricError::Infinite => f.write_str("values and their sum must be finite"),
             MetricError::OtherKind => f.write_str("it is a counter or a histogram, not both"),
         }
     }
@@ -166,7 +170,7 @@ mod tests {
             (metrics.add("hits", 2), metrics.add("hits", 3)),
             (Ok(()), Ok(()))
         );
-        for value in [0.0, 0.001, 0.3, 7e9, f64::NAN, f64::INFINITY] {
+        for value in [0.0, 0.001, 0.3, 7e9] {
             metrics.observe("seconds", value).unwrap();
         }
         let snapshot = metrics.snapshot();
@@ -177,6 +181,22 @@ mod tests {
         assert_eq!((seconds.count, seconds.sum), (4, 7e9 + 0.301));
         assert_eq!((seconds.buckets[0], seconds.buckets[8]), (2, 1));
         assert_eq!(seconds.buckets.iter().sum::<u64>(), 3);
+    }
+
+    #[test]
+    fn values_that_are_not_finite_leave_no_trace() {
+        let metrics = Metrics::default();
+        for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert_eq!(metrics.observe("size", value), Err(MetricError::Infinite));
+        }
+        assert!(metrics.snapshot().is_empty());
+        metrics.observe("size", f64::MAX).unwrap();
+        let before = metrics.snapshot();
+        assert_eq!(
+            metrics.observe("size", f64::MAX),
+            Err(MetricError::Infinite)
+        );
+        assert_eq!(metrics.snapshot(), before);
     }
 
     #[test]

@@ -370,7 +370,8 @@ pub mod lockgate {
                 }
             }
             #[allow(unused_unsafe, clippy::all)]
-            /// Records an observation in a histogram.
+            /// Records an observation in a histogram. A value that is not finite, or would make the sum
+            /// infinite, is refused.
             #[allow(async_fn_in_trait)]
             pub fn observe(name: &str, value: f64) -> () {
                 unsafe {

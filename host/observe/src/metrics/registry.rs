@@ -104,14 +104,15 @@ impl Plugin {
 // === impl PluginMetric ===
 
 impl PluginMetric {
-    /// Adds what was counted before, unless that is of another kind or has other bounds.
+    /// Adds what was counted before, unless that is of another kind or has other bounds, or the sum
+    /// would be infinite.
     fn after(self, before: &PluginMetric) -> PluginMetric {
         match (self, before) {
             (PluginMetric::Counter(count), PluginMetric::Counter(before)) => {
                 PluginMetric::Counter(count.saturating_add(*before))
             }
             (PluginMetric::Histogram(mut now), PluginMetric::Histogram(before))
-                if now.bounds == before.bounds =>
+                if now.bounds == before.bounds && (now.sum + before.sum).is_finite() =>
             {
                 for (bucket, before) in now.buckets.iter_mut().zip(&before.buckets) {
                     *bucket += before;
@@ -219,6 +220,27 @@ mod tests {
                 "sizes histogram",
                 "sizes_total counter"
             ]
+        );
+    }
+
+    #[test]
+    fn a_histogram_whose_sum_would_be_infinite_starts_over() {
+        let registry = Registry::default();
+        let of = |sum| {
+            let (bounds, buckets) = (&[1.0, 10.0][..], vec![0, 0]);
+            PluginMetric::Histogram(Histogram {
+                bounds,
+                buckets,
+                count: 1,
+                sum,
+            })
+        };
+        registry.attach(place("1", "a"), counting(&[("size", of(f64::MAX))]));
+        registry.attach(place("1", "a"), counting(&[("size", of(f64::MAX))]));
+        let text = rendered(&registry);
+        assert!(
+            text.contains("_count{pipeline=\"siem\",stage=\"1\",plugin=\"a\"} 1\n"),
+            "{text}"
         );
     }
 
