@@ -209,6 +209,10 @@ fn read(
     let names = source::names(&root);
     let pipelines = pipeline::read(&mut r, &mut root, &names, &declared);
     root.finish(&mut r);
+    // A value with an issue was replaced by its default, which is not what the operator wrote.
+    if r.issues.is_empty() {
+        limits::check_state(&mut r, limits, &declared, &pipelines);
+    }
     let known = r.known.into_iter().collect();
     r.secrets.sort_by(|a, b| a.expose().cmp(b.expose()));
     r.secrets.dedup();

@@ -3,8 +3,12 @@
 use std::time::Duration;
 
 use crate::defaults::{COMPILE_MEMORY, COMPILE_TIME, MEMORY};
+use crate::pipeline::Pipeline;
+use crate::plugin::Declared;
 use crate::reading::Reading;
+use crate::report::Issue;
 use crate::table::Table;
+use crate::units::show_size;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HostLimits {
@@ -56,4 +60,34 @@ pub(crate) fn read(r: &mut Reading<'_>, root: &mut Table<'_>) -> HostLimits {
     }
     table.finish(r);
     HostLimits { memory, compile }
+}
+
+/// The state of stages is held in memory, outside `memory`: all of it together may be half as large.
+pub(crate) fn check_state(
+    r: &mut Reading<'_>,
+    limits: HostLimits,
+    declared: &Declared,
+    pipelines: &[Pipeline],
+) {
+    let stages = || pipelines.iter().flat_map(|pipeline| &pipeline.stages);
+    let granted: u64 = stages().filter_map(|stage| stage.plugin.state).sum();
+    let most = limits.memory / 2;
+    // The most state first: its key is the one to change.
+    let largest = declared.state.iter().max_by_key(|(name, _)| {
+        let stages = stages().filter(|stage| stage.plugin.name == *name);
+        stages.filter_map(|stage| stage.plugin.state).sum::<u64>()
+    });
+    let Some((name, span)) = largest.filter(|_| granted > most) else {
+        return;
+    };
+    let message = format!(
+        "`plugins.{name}.state`: the stages of all pipelines may keep {} of state together, which is more than half of `memory` in `[limits]`, {}.",
+        show_size(granted),
+        show_size(most),
+    );
+    let hint = format!(
+        "choose a smaller `state`, or set `memory = \"{}\"` or more in `[limits]`",
+        show_size(granted * 2)
+    );
+    r.issue(Issue::new(span.clone(), message, "too much", hint));
 }

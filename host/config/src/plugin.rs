@@ -86,6 +86,8 @@ impl fmt::Display for PluginSource {
 #[derive(Default)]
 pub(crate) struct Declared {
     pub plugins: Vec<Plugin>,
+    /// The plugins that are granted state, with the spans of `state`.
+    pub state: Vec<(String, Range<usize>)>,
     names: Vec<String>,
 }
 
@@ -100,7 +102,8 @@ pub(crate) fn read(r: &mut Reading<'_>, root: &mut Table<'_>) -> Declared {
     for value in table.named() {
         name::check(r, "plugin", &value);
         declared.names.push(value.name.clone());
-        declared.plugins.extend(plugin(r, &value));
+        let plugin = plugin(r, &value, &mut declared.state);
+        declared.plugins.extend(plugin);
     }
     r.known.insert("plugins.*".into());
     declared
@@ -138,7 +141,11 @@ pub(crate) fn refer(r: &mut Reading<'_>, declared: &Declared, value: &Value<'_>)
     }
 }
 
-fn plugin(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Plugin> {
+fn plugin(
+    r: &mut Reading<'_>,
+    value: &Value<'_>,
+    granted: &mut Vec<(String, Range<usize>)>,
+) -> Option<Plugin> {
     let mut table = value.table(r)?;
     let source_value = table.required("source", "source = \"file:plugins/noise.wasm\"");
     let source = source_value.as_ref().and_then(|value| {
@@ -174,7 +181,10 @@ fn plugin(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Plugin> {
     let (least, most) = PLUGIN_STATE;
     let state = table
         .optional("state")
-        .and_then(|value| value.quantity(r, least, most, None))
+        .and_then(|state| {
+            granted.push((value.name.clone(), state.span()));
+            state.quantity(r, least, most, None)
+        })
         .map(|bytes| bytes.0);
     let wasi = table
         .optional("wasi")
