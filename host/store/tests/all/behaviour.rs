@@ -385,7 +385,7 @@ async fn an_inspector_sees_a_running_store_and_a_stopped_one() {
             .err()
             .unwrap()
             .to_string()
-            .contains("`lockgate start` makes one")
+            .contains("If it was moved, move it back")
     );
     let store = open(directory.path());
     register(&store, "siem", &[AUDIT]).await;
