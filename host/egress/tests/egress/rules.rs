@@ -29,7 +29,6 @@ async fn a_request_arrives_as_the_sink_wrote_it() {
     sent.query = vec![("name".into(), "${secret:token} ${env:TOKEN}".into())];
     sent.headers
         .push(("accept".into(), "${secret:token}".into()));
-    sent.headers.push(("accept".into(), "twice".into()));
     let seen = arrives(
         "/v1?key=1",
         |endpoint| endpoint.auth = Auth::Bearer(Secret::new("hunter22")),
@@ -41,13 +40,13 @@ async fn a_request_arrives_as_the_sink_wrote_it() {
     assert_eq!(seen.method, "PUT");
     assert_eq!(
         seen.uri,
-        "/v1/test.log?name=%24%7Bsecret%3Atoken%7D%20%24%7Benv%3ATOKEN%7D&key=1"
+        "/v1/test.log?key=1&name=%24%7Bsecret%3Atoken%7D%20%24%7Benv%3ATOKEN%7D"
     );
     assert_eq!(
         seen.body, "[{\"user\":\"${secret:token}\"}]",
         "nothing in a document is ever substituted"
     );
-    assert_eq!(seen.header("accept"), ["${secret:token}", "twice"]);
+    assert_eq!(seen.header("accept"), ["${secret:token}"]);
     assert_eq!(seen.header("content-type"), ["application/json"]);
     assert_eq!(
         seen.header("user-agent"),
@@ -123,10 +122,7 @@ async fn the_operators_headers_and_credentials_replace_the_sinks() {
     });
     assert_eq!(client.operator_headers(), ["x-tenant"]);
     let mut sent = request("[]");
-    sent.headers = vec![
-        ("x-tenant".into(), "mine".into()),
-        ("X-TENANT".into(), "mine".into()),
-    ];
+    sent.headers = vec![("X-TENANT".into(), "mine".into())];
     let allowed = ["X-Tenant".to_owned()];
     assert!(sent.clone().check(&client.request_rules(&allowed)).is_err());
     let forgetful = RequestRules {
