@@ -104,7 +104,7 @@ impl Pipeline {
         // costs a wait.
         let suspicion = |id: &RequestId| {
             let request = self.requests.get(*id);
-            request.map(|request| (request.is_single(), request.history.failed_attempts()))
+            request.map(|request| (request.history.failed_attempts(), request.is_single()))
         };
         let queued = requests.queue().take(PROBE_CHOICE).filter(is_in_order);
         let queued = queued.min_by_key(suspicion);
