@@ -1,56 +1,30 @@
 //! Carries out what an engine wants done, and tells it what happened.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
-use lockgate_egress::{EndpointClient, RateLimiter, SendError};
-use lockgate_engine::{
-    Action, ConditionChange, Documents, EndpointIndex, Input, OutgoingRequest, Pipeline,
-    SendFailure, StreamIndex, Uptime,
-};
+use lockgate_engine::{Action, ConditionChange, Input, Pipeline, StreamIndex, Uptime};
 use lockgate_ledger::{Ledger, LedgerError};
-use lockgate_model::{Batch, Commit, FeedKind, Millis, Seq, SeqRange};
-use lockgate_runtime::{MemoryShare, Queue, Reserved};
+use lockgate_model::{Commit, Millis, Seq};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::clock::now;
-use crate::collect;
-use crate::components;
 use crate::condition_log::ConditionLog;
-use crate::generation::Current;
-use crate::plugins::{BoundSink, BoundStage};
+use crate::plugins::BoundStage;
 use crate::shutdown::Shutdown;
 use crate::status::{Board, ConditionStatus};
-
-/// Memory that a batch takes for each byte of its payload: the documents that are made of it, and
-/// the bodies of the requests that are out.
-const MEMORY_FACTOR: usize = 3;
+use crate::worker::{Answer, Done, Worker};
 
 /// Dead letters of one commit that are logged one by one.
 const LOGGED_LETTERS: usize = 16;
 
-/// Events of one redrive.
-const REDRIVE_EVENTS: usize = 500;
-
-/// Bytes of one redrive's payloads.
-const REDRIVE_BYTES: usize = 1 << 20;
-
 /// One pipeline, running.
 pub(crate) struct Driver<L> {
     pub(crate) engine: Pipeline,
-    pub(crate) pipeline: Arc<str>,
-    pub(crate) ledger: L,
-    pub(crate) streams: Vec<Arc<str>>,
-    pub(crate) stages: Vec<lockgate_runtime::Stage>,
-    pub(crate) sink: BoundSink,
-    pub(crate) client: Arc<EndpointClient>,
-    pub(crate) rate: Option<Arc<RateLimiter>>,
-    pub(crate) queue: Queue,
-    pub(crate) memory: MemoryShare,
-    pub(crate) current: Arc<tokio::sync::Mutex<Current>>,
+    pub(crate) worker: Arc<Worker<L>>,
     pub(crate) board: Board,
     /// What the operator asks of this pipeline.
     pub(crate) requests: mpsc::UnboundedReceiver<OperatorRequest>,
@@ -64,45 +38,6 @@ pub(crate) enum OperatorRequest {
     Release(oneshot::Sender<Option<usize>>),
 }
 
-/// The parts of a driver that its tasks share.
-struct Shared<L> {
-    pipeline: Arc<str>,
-    ledger: L,
-    streams: Vec<Arc<str>>,
-    client: Arc<EndpointClient>,
-    rate: Option<Arc<RateLimiter>>,
-    queue: Queue,
-    sink: BoundSink,
-    response_max: usize,
-    memory: MemoryShare,
-    /// Memory of the batches in flight, by stream and first sequence.
-    reserved: Mutex<BTreeMap<(StreamIndex, Seq), Reserved>>,
-    /// Memory of each stream's redrive.
-    reserved_for_redrive: Mutex<BTreeMap<StreamIndex, Reserved>>,
-    /// Streams whose next batch is being collected, and how to say that it is urgent.
-    collecting: Mutex<BTreeMap<StreamIndex, oneshot::Sender<usize>>>,
-    current: Arc<tokio::sync::Mutex<Current>>,
-    stages: Vec<lockgate_runtime::Stage>,
-}
-
-type Done = Result<Answer, LedgerError>;
-
-/// What a task answers the engine.
-struct Answer {
-    input: Input,
-    /// The stages of the generation that the batch in `input` names.
-    stages: Option<Arc<[BoundStage]>>,
-}
-
-impl From<Input> for Answer {
-    fn from(input: Input) -> Answer {
-        Answer {
-            input,
-            stages: None,
-        }
-    }
-}
-
 impl<L: Ledger> Driver<L> {
     /// Runs until stopped, or until the streams have ended and everything is final. Fails only with
     /// the ledger. `ended`: one for each stream.
@@ -113,34 +48,18 @@ impl<L: Ledger> Driver<L> {
     ) -> Result<(), LedgerError> {
         let Driver {
             mut engine,
+            worker,
             board,
             mut requests,
-            pipeline,
-            ..
         } = self;
-        let shared = Arc::new(Shared {
-            response_max: self.sink.sink.setup().max_response_bytes as usize,
-            pipeline: pipeline.clone(),
-            ledger: self.ledger,
-            streams: self.streams,
-            client: self.client,
-            rate: self.rate,
-            queue: self.queue,
-            sink: self.sink,
-            memory: self.memory,
-            reserved: Mutex::default(),
-            reserved_for_redrive: Mutex::default(),
-            collecting: Mutex::default(),
-            current: self.current,
-            stages: self.stages,
-        });
+        let pipeline = worker.pipeline.clone();
         let mut stop_now = stop.clone();
         let began = Instant::now();
         let (notices, mut noticed) = mpsc::unbounded_channel();
         // Both end with this function.
         let mut watchers = JoinSet::new();
         for (index, ended) in ended.into_iter().enumerate() {
-            let head = shared.ledger.head(&shared.streams[index]);
+            let head = worker.ledger.head(&worker.streams[index]);
             watchers.spawn(watch_head(
                 StreamIndex::new(index),
                 head,
@@ -148,12 +67,12 @@ impl<L: Ledger> Driver<L> {
                 notices.clone(),
             ));
         }
-        let mut redriven = shared.ledger.redriven(&pipeline);
-        let mut dead_bytes = shared.ledger.dead_bytes(&pipeline);
+        let mut redriven = worker.ledger.redriven(&pipeline);
+        let mut dead_bytes = worker.ledger.dead_bytes(&pipeline);
         // They may have changed since the pipeline was registered.
         dead_bytes.mark_changed();
         // A stream has one redrive in flight at a time.
-        let mut redriving = vec![true; shared.streams.len()];
+        let mut redriving = vec![true; worker.streams.len()];
         // Of the batches in flight, by generation: all of a batch is looked up in the same content.
         let mut stages: BTreeMap<u32, Arc<[BoundStage]>> = BTreeMap::new();
         let mut tasks: JoinSet<Done> = JoinSet::new();
@@ -161,8 +80,8 @@ impl<L: Ledger> Driver<L> {
         let mut log = ConditionLog::new(pipeline.clone());
         let mut draining = false;
         let mut actions = Vec::new();
-        for index in 0..redriving.len() {
-            redrive(&shared, index, &mut tasks);
+        for stream in (0..redriving.len()).map(StreamIndex::new) {
+            worker.clone().redrive(stream, &mut tasks);
         }
         loop {
             let input = tokio::select! {
@@ -191,7 +110,8 @@ impl<L: Ledger> Driver<L> {
                     redriven.borrow_and_update();
                     for (index, redriving) in redriving.iter_mut().enumerate() {
                         if !std::mem::replace(redriving, true) {
-                            redrive(&shared, index, &mut tasks);
+                            let stream = StreamIndex::new(index);
+                            worker.clone().redrive(stream, &mut tasks);
                         }
                     }
                     continue;
@@ -232,20 +152,18 @@ impl<L: Ledger> Driver<L> {
                         log_letters(&commit);
                         let finished = commit.entries.len();
                         board.pipeline(&pipeline, |status| status.finished += finished);
-                        let shared = shared.clone();
-                        tasks.spawn(async move { shared.commit(batch, *commit).await });
+                        worker.clone().commit(batch, commit, &mut tasks);
                     }
                     Action::BatchEnded {
                         stream,
-                        is_redrive: true,
-                        ..
+                        first,
+                        is_redrive,
                     } => {
-                        lock(&shared.reserved_for_redrive).remove(&stream);
-                        // There may be more of it, or a later one.
-                        redrive(&shared, stream.get(), &mut tasks);
-                    }
-                    Action::BatchEnded { stream, first, .. } => {
-                        lock(&shared.reserved).remove(&(stream, first));
+                        worker.release(stream, first, is_redrive);
+                        if is_redrive {
+                            // There may be more of it, or a later one.
+                            worker.clone().redrive(stream, &mut tasks);
+                        }
                     }
                     Action::RunStages {
                         batch,
@@ -254,13 +172,9 @@ impl<L: Ledger> Driver<L> {
                     } => {
                         let stages = stages.get(&generation).cloned();
                         let stages = stages.expect("a batch in flight keeps its stages");
-                        let shared = shared.clone();
-                        tasks.spawn(async move {
-                            let result = components::run_stages(&shared.queue, stages, run).await;
-                            Ok(Input::StagesRan { batch, result }.into())
-                        });
+                        worker.clone().run_stages(batch, stages, run, &mut tasks);
                     }
-                    action => shared.clone().begin(action, &mut tasks),
+                    action => worker.clone().begin(action, &mut tasks),
                 }
             }
             board.pipeline(&pipeline, |status| {
@@ -324,206 +238,6 @@ async fn watch_head(
     }
 }
 
-/// Memory for a batch of so many bytes, and its bytes: as many once there is room for it, or fewer
-/// as soon as it is urgent.
-async fn memory_for(
-    share: &MemoryShare,
-    bytes: usize,
-    hurried: oneshot::Receiver<usize>,
-) -> (Reserved, usize) {
-    tokio::select! {
-        memory = share.acquire(bytes.saturating_mul(MEMORY_FACTOR)) => (memory, bytes),
-        Ok(fewer) = hurried => (share.take(fewer.saturating_mul(MEMORY_FACTOR)), fewer),
-    }
-}
-
-/// Memory that a batch takes until it is committed.
-fn memory_of(batch: &Batch) -> usize {
-    let payload = batch.rows().map(|(block, row)| block.payload_len(row));
-    payload.sum::<usize>().saturating_mul(MEMORY_FACTOR)
-}
-
-/// Asks for dead letters of a stream that wait again. [`Input::Redrive`] answers, perhaps with none.
-fn redrive<L: Ledger>(shared: &Arc<Shared<L>>, index: usize, tasks: &mut JoinSet<Done>) {
-    let shared = shared.clone();
-    tasks.spawn(async move {
-        let stream = StreamIndex::new(index);
-        let name = &shared.streams[index];
-        let redrive = shared
-            .ledger
-            .redrive(&shared.pipeline, name, REDRIVE_EVENTS, REDRIVE_BYTES)
-            .await?;
-        let (generation, stages) = shared.generation().await?;
-        let batch = redrive.map(|redrive| redrive.batch).unwrap_or_default();
-        // What the operator asks for does not wait, but it counts.
-        let memory = shared.memory.take(memory_of(&batch));
-        lock(&shared.reserved_for_redrive).insert(stream, memory);
-        let input = Input::Redrive {
-            stream,
-            batch,
-            generation,
-        };
-        Ok(Answer {
-            input,
-            stages: Some(stages),
-        })
-    });
-}
-
-impl<L: Ledger> Shared<L> {
-    fn begin(self: Arc<Self>, action: Action, tasks: &mut JoinSet<Done>) {
-        match action {
-            Action::Collect {
-                stream,
-                within,
-                events,
-                bytes,
-            } => {
-                let (hurry, hurried) = oneshot::channel();
-                lock(&self.collecting).insert(stream, hurry);
-                tasks.spawn(async move {
-                    let (memory, bytes) = memory_for(&self.memory, bytes, hurried).await;
-                    self.collect(stream, within, events, bytes, memory).await
-                });
-            }
-            Action::CollectNow { stream, bytes } => {
-                if let Some(hurry) = lock(&self.collecting).remove(&stream) {
-                    // Nobody listens if memory was granted meanwhile.
-                    let _ = hurry.send(bytes);
-                }
-            }
-            Action::Encode { encoding, work } => {
-                tasks.spawn(async move {
-                    let result = components::encode(&self.queue, self.sink.clone(), work).await;
-                    Ok(Input::Encoded { encoding, result }.into())
-                });
-            }
-            Action::Send {
-                request,
-                endpoint,
-                outgoing,
-                documents,
-            } => {
-                tasks.spawn(async move {
-                    let input = match self.send(endpoint, &outgoing, &documents).await {
-                        Ok(response) => Input::Answered { request, response },
-                        Err(failure) => Input::NotSent { request, failure },
-                    };
-                    Ok(input.into())
-                });
-            }
-            Action::Classify {
-                request,
-                info,
-                sent,
-                response,
-            } => {
-                tasks.spawn(async move {
-                    let sink = self.sink.clone();
-                    let result =
-                        components::classify(&self.queue, sink, info, sent, response).await;
-                    Ok(Input::Classified { request, result }.into())
-                });
-            }
-            // The driver's own.
-            Action::RunStages { .. }
-            | Action::WakeAt(_)
-            | Action::Report(_)
-            | Action::Warn(_)
-            | Action::Commit { .. }
-            | Action::BatchEnded { .. }
-            | Action::Drained => {}
-        }
-    }
-
-    async fn collect(
-        &self,
-        stream: StreamIndex,
-        within: Vec<SeqRange>,
-        events: usize,
-        bytes: usize,
-        mut memory: Reserved,
-    ) -> Done {
-        let name = &self.streams[stream.get()];
-        let batch = collect::batch(&self.ledger, name, within, events, bytes).await?;
-        memory.resize(memory_of(&batch));
-        if !batch.is_empty() {
-            lock(&self.reserved).insert((stream, batch.range().start), memory);
-        }
-        let (generation, stages) = self.generation().await?;
-        let input = Input::Batch {
-            stream,
-            batch,
-            generation,
-        };
-        Ok(Answer {
-            input,
-            stages: Some(stages),
-        })
-    }
-
-    /// The generation of a batch that begins now, and its stages.
-    async fn generation(&self) -> Result<(u32, Arc<[BoundStage]>), LedgerError> {
-        let mut current = self.current.lock().await;
-        current.renew(&self.ledger).await?;
-        let (generation, lookups) = (current.generation, current.lookups.clone());
-        drop(current);
-        let bind = |stage: &lockgate_runtime::Stage| BoundStage {
-            stage: stage.clone(),
-            lookups: lookups.clone(),
-        };
-        Ok((generation, self.stages.iter().map(bind).collect()))
-    }
-
-    async fn send(
-        &self,
-        endpoint: EndpointIndex,
-        outgoing: &OutgoingRequest,
-        documents: &Documents,
-    ) -> Result<lockgate_model::request::Response, SendFailure> {
-        if let Some(rate) = &self.rate {
-            rate.take(outgoing.documents.len()).await;
-        }
-        // The second endpoint is `session-url`.
-        let feed = if endpoint.get() == 0 {
-            FeedKind::Audit
-        } else {
-            FeedKind::Sessions
-        };
-        let body = || outgoing.body(documents);
-        let sent = self
-            .client
-            .send(&outgoing.request, body, feed, self.response_max)
-            .await;
-        sent.map_err(|error| {
-            let message = match error.hint() {
-                Some(hint) => format!("{error}; {hint}"),
-                None => error.to_string(),
-            };
-            match error {
-                SendError::Timeout(_) => SendFailure::Timeout(message),
-                SendError::Tls { .. } => SendFailure::Tls(message),
-                SendError::Request(_) => SendFailure::Contract(message),
-                SendError::Connect(_) | SendError::Closed | SendError::Other(_) => {
-                    SendFailure::Connection(message)
-                }
-            }
-        })
-    }
-
-    async fn commit(&self, batch: lockgate_engine::BatchId, mut commit: Commit) -> Done {
-        commit.batch.at = now();
-        let entries = commit.entries.clone();
-        let committed = self.ledger.commit(commit).await?;
-        let input = Input::Committed {
-            batch,
-            entries,
-            dead_bytes: committed.dead_bytes,
-        };
-        Ok(input.into())
-    }
-}
-
 /// A condition in the log and on the board.
 fn report(
     pipeline: &str,
@@ -576,36 +290,5 @@ fn log_letters(commit: &Commit) {
     }
     if let Some(more) = commit.dead.len().checked_sub(LOGGED_LETTERS + 1) {
         tracing::warn!(%pipeline, %stream, "{} more dead letters in this batch", more + 1);
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use std::pin::pin;
-    use std::task::{Context, Poll, Waker};
-
-    use lockgate_runtime::MemoryBudget;
-
-    use super::*;
-
-    #[test]
-    fn an_urgent_batch_does_not_wait_for_memory_that_its_own_pipeline_holds() {
-        let share = MemoryBudget::new(1000).share();
-        let held = share.take(900);
-        let (hurry, hurried) = oneshot::channel();
-        let mut memory = pin!(memory_for(&share, 300, hurried));
-        let mut context = Context::from_waker(Waker::noop());
-        assert!(memory.as_mut().poll(&mut context).is_pending());
-        hurry.send(10).expect("it is waited for");
-        let Poll::Ready((memory, bytes)) = memory.poll(&mut context) else {
-            panic!("an urgent batch waits");
-        };
-        assert_eq!((memory.bytes(), bytes), (10 * MEMORY_FACTOR, 10));
-        drop((memory, held));
-        assert_eq!(share.used(), 0, "nothing of the request for more is left");
     }
 }

@@ -23,6 +23,7 @@ use crate::settings::engine_settings;
 use crate::shutdown::{Shutdown, ShutdownTrigger};
 use crate::starting::build_all;
 use crate::status::Board;
+use crate::worker::{Held, Worker};
 
 /// After a stop was asked for, batches in flight get this long to finish.
 const GRACE: Duration = Duration::from_secs(10);
@@ -279,8 +280,7 @@ impl Host {
         });
         let (sender, requests) = mpsc::unbounded_channel();
         self.running().pipelines.insert(name.to_string(), sender);
-        Ok(Driver {
-            engine: Pipeline::new(settings, Uptime::ZERO),
+        let worker = Worker {
             pipeline: name,
             ledger: store.clone(),
             streams: streams
@@ -297,7 +297,12 @@ impl Host {
             rate: pipeline.rate,
             queue: pipeline.queue,
             memory: pipeline.memory,
-            current: Arc::new(tokio::sync::Mutex::new(current)),
+            current: tokio::sync::Mutex::new(current),
+            held: Held::default(),
+        };
+        Ok(Driver {
+            engine: Pipeline::new(settings, Uptime::ZERO),
+            worker: Arc::new(worker),
             board: self.board.clone(),
             requests,
         })
@@ -316,7 +321,7 @@ fn ended_of(
             .cloned()
             .unwrap_or_else(|| watch::channel(true).1)
     };
-    driver.streams.iter().map(of).collect()
+    driver.worker.streams.iter().map(of).collect()
 }
 
 /// The store closed by itself: also where nobody has anything to write.

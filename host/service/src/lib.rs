@@ -20,6 +20,7 @@ mod settings;
 mod shutdown;
 mod starting;
 mod status;
+mod worker;
 
 pub use build::{BuiltPipeline, PipelineBuilder, Unbuilt};
 pub use host::{Host, HostError, HostOptions};

@@ -1,0 +1,336 @@
+//! Carries out what takes time for an engine: each action in a task of its own.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lockgate_egress::{EndpointClient, RateLimiter, SendError};
+use lockgate_engine::{
+    Action, BatchId, Documents, EndpointIndex, Input, OutgoingRequest, SendFailure, StageRun,
+    StreamIndex,
+};
+use lockgate_ledger::{Ledger, LedgerError};
+use lockgate_model::{Batch, Commit, FeedKind, Seq, SeqRange};
+use lockgate_runtime::{MemoryShare, Queue, Reserved};
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+
+use crate::clock::now;
+use crate::collect;
+use crate::components;
+use crate::generation::Current;
+use crate::plugins::{BoundSink, BoundStage};
+
+/// Memory that a batch takes for each byte of its payload: the documents that are made of it, and
+/// the bodies of the requests that are out.
+const MEMORY_FACTOR: usize = 3;
+
+/// Events of one redrive.
+const REDRIVE_EVENTS: usize = 500;
+
+/// Bytes of one redrive's payloads.
+const REDRIVE_BYTES: usize = 1 << 20;
+
+/// The parts of a pipeline that its tasks share.
+pub(crate) struct Worker<L> {
+    pub(crate) pipeline: Arc<str>,
+    pub(crate) ledger: L,
+    pub(crate) streams: Vec<Arc<str>>,
+    pub(crate) stages: Vec<lockgate_runtime::Stage>,
+    pub(crate) sink: BoundSink,
+    pub(crate) client: Arc<EndpointClient>,
+    pub(crate) rate: Option<Arc<RateLimiter>>,
+    pub(crate) queue: Queue,
+    pub(crate) memory: MemoryShare,
+    pub(crate) current: tokio::sync::Mutex<Current>,
+    pub(crate) held: Held,
+}
+
+/// Memory of the batches in flight.
+#[derive(Default)]
+pub(crate) struct Held {
+    /// By stream and first sequence.
+    batches: Mutex<BTreeMap<(StreamIndex, Seq), Reserved>>,
+    /// Of each stream's redrive.
+    redrives: Mutex<BTreeMap<StreamIndex, Reserved>>,
+    /// Streams whose next batch is being collected, and how to say that it is urgent.
+    collecting: Mutex<BTreeMap<StreamIndex, oneshot::Sender<usize>>>,
+}
+
+pub(crate) type Done = Result<Answer, LedgerError>;
+
+/// What a task answers the engine.
+pub(crate) struct Answer {
+    pub(crate) input: Input,
+    /// The stages of the generation that the batch in `input` names.
+    pub(crate) stages: Option<Arc<[BoundStage]>>,
+}
+
+impl From<Input> for Answer {
+    fn from(input: Input) -> Answer {
+        Answer {
+            input,
+            stages: None,
+        }
+    }
+}
+
+/// Memory for a batch of so many bytes, and its bytes: as many once there is room for it, or fewer
+/// as soon as it is urgent.
+async fn memory_for(
+    share: &MemoryShare,
+    bytes: usize,
+    hurried: oneshot::Receiver<usize>,
+) -> (Reserved, usize) {
+    tokio::select! {
+        memory = share.acquire(bytes.saturating_mul(MEMORY_FACTOR)) => (memory, bytes),
+        Ok(fewer) = hurried => (share.take(fewer.saturating_mul(MEMORY_FACTOR)), fewer),
+    }
+}
+
+/// Memory that a batch takes until it is committed.
+fn memory_of(batch: &Batch) -> usize {
+    let payload = batch.rows().map(|(block, row)| block.payload_len(row));
+    payload.sum::<usize>().saturating_mul(MEMORY_FACTOR)
+}
+
+impl<L: Ledger> Worker<L> {
+    /// Asks for dead letters of a stream that wait again. [`Input::Redrive`] answers, perhaps with
+    /// none.
+    pub(crate) fn redrive(self: Arc<Self>, stream: StreamIndex, tasks: &mut JoinSet<Done>) {
+        tasks.spawn(async move {
+            let name = &self.streams[stream.get()];
+            let redrive = self
+                .ledger
+                .redrive(&self.pipeline, name, REDRIVE_EVENTS, REDRIVE_BYTES)
+                .await?;
+            let (generation, stages) = self.generation().await?;
+            let batch = redrive.map(|redrive| redrive.batch).unwrap_or_default();
+            // What the operator asks for does not wait, but it counts.
+            let memory = self.memory.take(memory_of(&batch));
+            lock(&self.held.redrives).insert(stream, memory);
+            let input = Input::Redrive {
+                stream,
+                batch,
+                generation,
+            };
+            Ok(Answer {
+                input,
+                stages: Some(stages),
+            })
+        });
+    }
+
+    pub(crate) fn run_stages(
+        self: Arc<Self>,
+        batch: BatchId,
+        stages: Arc<[BoundStage]>,
+        run: Box<StageRun>,
+        tasks: &mut JoinSet<Done>,
+    ) {
+        tasks.spawn(async move {
+            let result = components::run_stages(&self.queue, stages, run).await;
+            Ok(Input::StagesRan { batch, result }.into())
+        });
+    }
+
+    pub(crate) fn commit(
+        self: Arc<Self>,
+        batch: BatchId,
+        mut commit: Box<Commit>,
+        tasks: &mut JoinSet<Done>,
+    ) {
+        tasks.spawn(async move {
+            commit.batch.at = now();
+            let entries = commit.entries.clone();
+            let committed = self.ledger.commit(*commit).await?;
+            let input = Input::Committed {
+                batch,
+                entries,
+                dead_bytes: committed.dead_bytes,
+            };
+            Ok(input.into())
+        });
+    }
+
+    /// A batch is over: its memory is free.
+    pub(crate) fn release(&self, stream: StreamIndex, first: Seq, is_redrive: bool) {
+        if is_redrive {
+            lock(&self.held.redrives).remove(&stream);
+        } else {
+            lock(&self.held.batches).remove(&(stream, first));
+        }
+    }
+
+    /// Begins an action that the driver has no part in.
+    pub(crate) fn begin(self: Arc<Self>, action: Action, tasks: &mut JoinSet<Done>) {
+        match action {
+            Action::Collect {
+                stream,
+                within,
+                events,
+                bytes,
+            } => {
+                let (hurry, hurried) = oneshot::channel();
+                lock(&self.held.collecting).insert(stream, hurry);
+                tasks.spawn(async move {
+                    let (memory, bytes) = memory_for(&self.memory, bytes, hurried).await;
+                    self.collect(stream, within, events, bytes, memory).await
+                });
+            }
+            Action::CollectNow { stream, bytes } => {
+                if let Some(hurry) = lock(&self.held.collecting).remove(&stream) {
+                    // Nobody listens if memory was granted meanwhile.
+                    let _ = hurry.send(bytes);
+                }
+            }
+            Action::Encode { encoding, work } => {
+                tasks.spawn(async move {
+                    let result = components::encode(&self.queue, self.sink.clone(), work).await;
+                    Ok(Input::Encoded { encoding, result }.into())
+                });
+            }
+            Action::Send {
+                request,
+                endpoint,
+                outgoing,
+                documents,
+            } => {
+                tasks.spawn(async move {
+                    let input = match self.send(endpoint, &outgoing, &documents).await {
+                        Ok(response) => Input::Answered { request, response },
+                        Err(failure) => Input::NotSent { request, failure },
+                    };
+                    Ok(input.into())
+                });
+            }
+            Action::Classify {
+                request,
+                info,
+                sent,
+                response,
+            } => {
+                tasks.spawn(async move {
+                    let sink = self.sink.clone();
+                    let result =
+                        components::classify(&self.queue, sink, info, sent, response).await;
+                    Ok(Input::Classified { request, result }.into())
+                });
+            }
+            // The driver's own.
+            Action::RunStages { .. }
+            | Action::WakeAt(_)
+            | Action::Report(_)
+            | Action::Warn(_)
+            | Action::Commit { .. }
+            | Action::BatchEnded { .. }
+            | Action::Drained => {}
+        }
+    }
+
+    async fn collect(
+        &self,
+        stream: StreamIndex,
+        within: Vec<SeqRange>,
+        events: usize,
+        bytes: usize,
+        mut memory: Reserved,
+    ) -> Done {
+        let name = &self.streams[stream.get()];
+        let batch = collect::batch(&self.ledger, name, within, events, bytes).await?;
+        memory.resize(memory_of(&batch));
+        if !batch.is_empty() {
+            lock(&self.held.batches).insert((stream, batch.range().start), memory);
+        }
+        let (generation, stages) = self.generation().await?;
+        let input = Input::Batch {
+            stream,
+            batch,
+            generation,
+        };
+        Ok(Answer {
+            input,
+            stages: Some(stages),
+        })
+    }
+
+    /// The generation of a batch that begins now, and its stages.
+    async fn generation(&self) -> Result<(u32, Arc<[BoundStage]>), LedgerError> {
+        let mut current = self.current.lock().await;
+        current.renew(&self.ledger).await?;
+        let (generation, lookups) = (current.generation, current.lookups.clone());
+        drop(current);
+        let bind = |stage: &lockgate_runtime::Stage| BoundStage {
+            stage: stage.clone(),
+            lookups: lookups.clone(),
+        };
+        Ok((generation, self.stages.iter().map(bind).collect()))
+    }
+
+    async fn send(
+        &self,
+        endpoint: EndpointIndex,
+        outgoing: &OutgoingRequest,
+        documents: &Documents,
+    ) -> Result<lockgate_model::request::Response, SendFailure> {
+        if let Some(rate) = &self.rate {
+            rate.take(outgoing.documents.len()).await;
+        }
+        // The second endpoint is `session-url`.
+        let feed = if endpoint.get() == 0 {
+            FeedKind::Audit
+        } else {
+            FeedKind::Sessions
+        };
+        let response_max = self.sink.sink.setup().max_response_bytes as usize;
+        let body = || outgoing.body(documents);
+        let sent = self
+            .client
+            .send(&outgoing.request, body, feed, response_max)
+            .await;
+        sent.map_err(|error| {
+            let message = match error.hint() {
+                Some(hint) => format!("{error}; {hint}"),
+                None => error.to_string(),
+            };
+            match error {
+                SendError::Timeout(_) => SendFailure::Timeout(message),
+                SendError::Tls { .. } => SendFailure::Tls(message),
+                SendError::Request(_) => SendFailure::Contract(message),
+                SendError::Connect(_) | SendError::Closed | SendError::Other(_) => {
+                    SendFailure::Connection(message)
+                }
+            }
+        })
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use lockgate_runtime::MemoryBudget;
+
+    use super::*;
+
+    #[test]
+    fn an_urgent_batch_does_not_wait_for_memory_that_its_own_pipeline_holds() {
+        let share = MemoryBudget::new(1000).share();
+        let held = share.take(900);
+        let (hurry, hurried) = oneshot::channel();
+        let mut memory = pin!(memory_for(&share, 300, hurried));
+        let mut context = Context::from_waker(Waker::noop());
+        assert!(memory.as_mut().poll(&mut context).is_pending());
+        hurry.send(10).expect("it is waited for");
+        let Poll::Ready((memory, bytes)) = memory.poll(&mut context) else {
+            panic!("an urgent batch waits");
+        };
+        assert_eq!((memory.bytes(), bytes), (10 * MEMORY_FACTOR, 10));
+        drop((memory, held));
+        assert_eq!(share.used(), 0, "nothing of the request for more is left");
+    }
+}
