@@ -44,7 +44,7 @@ impl Engaged {
     /// What ends it, without the operator's release.
     pub(crate) fn passes_when(&self) -> &'static str {
         match self {
-            Engaged::InARow(_) | Engaged::Share { .. } => "others are delivered",
+            Engaged::InARow(_) | Engaged::Share { .. } => "more events are delivered",
             Engaged::Bytes(_) => "some are dropped",
         }
     }

@@ -122,7 +122,8 @@ pub fn running_host(directory: &Path, now: Millis) -> Option<RunningHost> {
         {
             None
         }
-        // It runs without a socket, or the socket was removed and it is about to make it again, or this user may not connect, or it is of an older release.
+        // It runs without a socket, or is about to make a removed one again, or this user may not
+        // connect, or it is of an older release.
         _ => file().filter(is_fresh).map(answered),
     }
 }

@@ -149,7 +149,7 @@ fn table(report: &Report, now: Millis) -> String {
             let (pid, version) = (host.pid, &host.version);
             let first = if report.silent {
                 format!(
-                    "not answering: process {pid}, version {version}; its state below is of {} ago\n",
+                    "not answering: process {pid}, version {version}; the state below is {} old\n",
                     span(now - host.updated_at)
                 )
             } else {

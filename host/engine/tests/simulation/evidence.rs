@@ -76,7 +76,7 @@ impl Evidence {
         }
     }
 
-    /// Forgets an event that is redriven: earlier answers are no evidence for the new attempt.
+    /// Forgets an event that is redriven: earlier answers do not count against the new attempt.
     pub fn forget(&mut self, stream: usize, event: &str) {
         self.documents
             .retain(|(of, key), _| *of != stream || key.split('#').next() != Some(event));

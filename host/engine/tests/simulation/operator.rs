@@ -85,7 +85,7 @@ impl Simulation {
             .retry(PIPELINE, &stream, &[seq])
             .expect("it is a dead letter");
         self.redriven.insert((index, seq));
-        // Earlier answers are no evidence for the new attempt.
+        // Earlier answers do not count against the new attempt.
         let key = &letter.letter.key;
         self.evidence.forget(index, key);
         self.acknowledged
