@@ -126,6 +126,16 @@ impl fmt::Debug for Masks {
     }
 }
 
+/// A value for a log line, escaped, and quoted if it could be read as anything but one value.
+pub fn logfmt(text: &str, max_bytes: usize) -> Cow<'_, str> {
+    let escaped = escape(text, max_bytes);
+    if !escaped.is_empty() && !escaped.contains([' ', '"', '=', '\\']) {
+        return escaped;
+    }
+    let text = text.replace('\\', "\\\\").replace('"', "\\\"");
+    Cow::Owned(format!("\"{}\"", escape(&text, max_bytes)))
+}
+
 /// Makes foreign text safe for one line of a log: control characters, line separators and
 /// characters that change the text direction are escaped, and text beyond `max_bytes` is replaced
 /// by a mark with the number of missing bytes.

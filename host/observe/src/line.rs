@@ -5,7 +5,7 @@ use std::fmt;
 use std::fmt::Write;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use lockgate_model::{Day, LINE_MAX, Masks, escape};
+use lockgate_model::{Day, LINE_MAX, Masks, escape, logfmt};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
@@ -13,6 +13,10 @@ use tracing::{Level, Metadata};
 
 /// The longest value in a line, in bytes. Guests' texts are shorter: they are cut on entry.
 const VALUE_MAX: usize = 4 * LINE_MAX;
+
+/// The target of plugins' lines. A plugin chose their messages, so the host's fields come first:
+/// otherwise a message could pass for the host's fields.
+const PLUGIN: &str = "plugin";
 
 /// The field in which `tracing` keeps an event's message.
 const MESSAGE: &str = "message";
@@ -136,7 +140,7 @@ impl Line<'_> {
     }
 
     /// For example `2026-11-20T12:00:00.000Z WARN  the receiver is slow pipeline=siem`, and a line
-    /// feed.
+    /// feed. The message of a plugin comes after the fields.
     pub fn text(self, masks: &Masks, colour: bool) -> String {
         let paint = |code: &str, text: &str| {
             if colour {
@@ -162,15 +166,19 @@ impl Line<'_> {
             let _ = write!(line, "{}: ", self.metadata.target());
         }
         let mut fields = self.fields.masked(masks);
-        line.push_str(&escape(&fields.take_message(), VALUE_MAX));
-        for (name, value) in fields.0 {
-            let _ = write!(
-                line,
-                " {}{}",
-                paint("2", &format!("{name}=")),
-                quoted(&escape(&as_text(&value), VALUE_MAX))
-            );
-        }
+        let message = fields.take_message();
+        let fields = fields.0.iter().map(|(name, value)| {
+            let value = as_text(value);
+            let value = logfmt(&value, VALUE_MAX);
+            format!("{}{value}", paint("2", &format!("{name}=")))
+        });
+        let message = escape(&message, VALUE_MAX).into_owned();
+        let parts: Vec<String> = if self.metadata.target() == PLUGIN {
+            fields.chain([message]).collect()
+        } else {
+            std::iter::once(message).chain(fields).collect()
+        };
+        line.push_str(&parts.join(" "));
         line.push('\n');
         // Mask the whole line again: a secret with a space may be split over two fields.
         masks.mask(&line).into_owned()
@@ -182,15 +190,6 @@ fn as_text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
         value => value.to_string(),
-    }
-}
-
-fn quoted(text: &str) -> String {
-    let plain = !text.is_empty() && !text.contains([' ', '"', '=']);
-    if plain {
-        text.to_owned()
-    } else {
-        format!("\"{}\"", text.replace('"', "\\\""))
     }
 }
 

@@ -182,6 +182,19 @@ mod tests {
     }
 
     #[test]
+    fn a_plugin_cannot_pass_for_another() {
+        let talk = || {
+            let pipeline = "siem\\ x\\";
+            tracing::info!(target: "plugin", pipeline, stage = "a\\", "pipeline=other seen");
+        };
+        assert_eq!(
+            logged(Format::Text, false, &[], talk),
+            "2026-01-06T12:00:00.042Z INFO  plugin: pipeline=\"siem\\\\ x\\\\\" stage=\"a\\\\\" \
+             pipeline=other seen\n"
+        );
+    }
+
+    #[test]
     fn colours_carry_no_meaning_of_their_own() {
         let coloured = logged(Format::Text, true, &[], talk);
         assert!(

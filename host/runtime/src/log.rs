@@ -5,13 +5,16 @@ mod limiter;
 use std::fmt::Write;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use lockgate_model::{LINE_MAX, escape};
+use lockgate_model::{LINE_MAX, escape, logfmt};
 use tracing::Level;
 
 use crate::clock;
 use crate::host::StageIdentity;
 use crate::limits::{LOG_LINES, LOG_LINES_PER_SECOND};
 use limiter::LineLimiter;
+
+/// Longest name of a field, in characters.
+const FIELD_NAME_MAX: usize = 64;
 
 /// Makes foreign text safe for a log or a reason: no control characters, at most 1 KiB.
 pub(crate) fn line(text: &str) -> String {
@@ -72,12 +75,19 @@ impl Lines {
         if !is_written && level != Level::ERROR {
             return;
         }
-        let text = text(message, fields);
+        let fields: Vec<_> = fields.collect();
         if is_written {
-            write(identity, batch, level, &text);
+            let message = cut(message);
+            // A message that looks like fields is quoted.
+            let message = if message.contains(['=', '"']) {
+                logfmt(message, LINE_MAX)
+            } else {
+                message.into()
+            };
+            write(identity, batch, level, &text(&message, "plugin.", &fields));
         }
         if level == Level::ERROR {
-            self.last_error = Some(text);
+            self.last_error = Some(text(message, "", &fields));
         }
     }
 
@@ -97,17 +107,30 @@ fn report(identity: &StageIdentity, batch: &str, dropped: Option<u64>) {
     }
 }
 
-/// Message and fields as one line, escaped and truncated together.
-fn text<'a>(message: &str, fields: impl Iterator<Item = (&'a str, &'a str)>) -> String {
+/// Message and fields as one line, escaped and truncated together. `prefix`: of the names, so that
+/// none is the name of a field of the host.
+fn text(message: &str, prefix: &str, fields: &[(&str, &str)]) -> String {
     let mut text = cut(message).to_owned();
     for (name, value) in fields {
         if text.len() > LINE_MAX {
             break;
         }
         // Writing to a String cannot fail.
-        let _ = write!(text, " {}={}", cut(name), cut(value));
+        let value = logfmt(cut(value), LINE_MAX);
+        let _ = write!(text, " {prefix}{}={value}", field_name(name));
     }
     line(&text)
+}
+
+/// A name that cannot be read as anything else.
+fn field_name(name: &str) -> String {
+    let allowed = |char: char| char.is_ascii_alphanumeric() || "._-".contains(char);
+    let name: String = name
+        .chars()
+        .take(FIELD_NAME_MAX)
+        .map(|char| if allowed(char) { char } else { '_' })
+        .collect();
+    if name.is_empty() { "_".into() } else { name }
 }
 
 /// Truncates text to more than a line needs, before it is copied.
@@ -147,5 +170,31 @@ fn write(identity: &StageIdentity, batch: &str, level: Level, text: &str) {
         Level::TRACE => {
             tracing::trace!(target: TARGET, %pipeline, %stage, %plugin, batch, "{text}")
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_of_a_component_cannot_pass_for_others() {
+        let long = "n".repeat(65);
+        let fields = [
+            ("pipeline", "other"),
+            ("a b=c", "x y=z"),
+            ("", ""),
+            ("stage\n", "\"quoted\" \\"),
+            ("user.name-1_b", "al"),
+            (&long, "1"),
+        ];
+        assert_eq!(
+            text("seen", "plugin.", &fields),
+            format!(
+                "seen plugin.pipeline=other plugin.a_b_c=\"x y=z\" plugin._=\"\" \
+                 plugin.stage_=\"\\\"quoted\\\" \\\\\" plugin.user.name-1_b=al plugin.{}=1",
+                "n".repeat(64)
+            )
+        );
     }
 }

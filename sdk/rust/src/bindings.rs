@@ -267,6 +267,8 @@ pub mod lockgate {
                 }
             }
             #[allow(unused_unsafe, clippy::all)]
+            /// The fields appear as `plugin.NAME`. Names are 1 to 64 characters of `[A-Za-z0-9._-]`; `_`
+            /// replaces other characters.
             #[allow(async_fn_in_trait)]
             pub fn emit(level: Level, message: &str, fields: &[Pair]) -> () {
                 unsafe {

@@ -121,7 +121,7 @@ fn log_lines_name_their_stage_and_are_limited_and_escaped() {
     assert_eq!(
         lines[7],
         "INFO pipeline=siem stage=stage 1 (hostile_filter) plugin=hostile_filter batch=siem/teleport/audit/1-8: \
-         line 7\\r\\nforged: line\\u{1b}[2J\\u{202e} n\\n=\\u{0}"
+         line 7\\r\\nforged: line\\u{1b}[2J\\u{202e} plugin.n_=\"\\u{0}\""
     );
     // More than 200 if the machine is slow.
     let (report, written) = lines.split_last().unwrap();
