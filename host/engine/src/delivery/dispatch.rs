@@ -10,9 +10,6 @@ use crate::index::{BatchId, DocumentIndex, EndpointIndex, EntryIndex, RequestId}
 use crate::io::Action;
 use crate::pipeline::{Pipeline, WorkId};
 
-/// Requests that are looked at to find the one that failed least, for a probe.
-const PROBE_CHOICE: usize = 16;
-
 impl Pipeline {
     pub(crate) fn add_request(
         &mut self,
@@ -93,22 +90,15 @@ impl Pipeline {
 
     /// The request that is least likely to be at fault itself.
     fn probe(&mut self, index: EndpointIndex) -> Option<RequestId> {
-        // Takes requests that are out of order from the queue.
-        self.next_queued(index);
-        let requests = self.requests.of_endpoint(index);
-        let is_in_order = |id: &RequestId| self.is_in_order(*id);
-        if let Some(id) = requests.clean().take(PROBE_CHOICE).find(is_in_order) {
-            return Some(id);
+        while let Some(id) = self.requests.of_endpoint(index).likeliest_accepted() {
+            if self.is_in_order(id) {
+                return Some(id);
+            }
+            self.requests
+                .update(id, |request| request.is_in_order = false);
         }
-        // A refusal of several documents narrows the fault down at once; one of a single document
-        // costs a wait.
-        let suspicion = |id: &RequestId| {
-            let request = self.requests.get(*id);
-            request.map(|request| (request.history.failed_attempts(), request.is_single()))
-        };
-        let queued = requests.queue().take(PROBE_CHOICE).filter(is_in_order);
-        let queued = queued.min_by_key(suspicion);
-        queued.or_else(|| requests.waiting().find(is_in_order))
+        let mut waiting = self.requests.of_endpoint(index).waiting();
+        waiting.find(|&id| self.is_in_order(id))
     }
 
     /// A request with documents of several sessions waits as a whole where one of them does. Where

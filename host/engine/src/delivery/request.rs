@@ -33,6 +33,11 @@ pub(crate) struct Request {
     pub(crate) bytes: u64,
 }
 
+/// What is known against a request, the least first: something at all, the attempts that failed,
+/// and whether it has a single document. A refusal of several documents narrows the fault down at
+/// once; one of a single document costs a wait.
+pub(crate) type FaultRank = (bool, u32, bool);
+
 #[derive(Debug)]
 pub(crate) enum RequestState {
     Queued,
@@ -88,6 +93,13 @@ impl Request {
         let is_tried_again = history.is_suspect() || history.fails_alone();
         let is_delayed = self.wait().is_some() || is_tried_again;
         self.history.since().filter(|_| is_delayed && !self.is_held)
+    }
+
+    pub(crate) fn fault_rank(&self) -> FaultRank {
+        if self.history.is_clean() {
+            return FaultRank::default();
+        }
+        (true, self.history.failed_attempts(), self.is_single())
     }
 
     pub(crate) fn is_single(&self) -> bool {

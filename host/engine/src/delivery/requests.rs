@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::Uptime;
 use crate::delivery::history::OWN_WAITS_AFTER;
-use crate::delivery::request::{Position, Request};
+use crate::delivery::request::{FaultRank, Position, Request};
 use crate::index::{BatchId, EndpointIndex, RequestId};
 
 #[derive(Debug)]
@@ -43,8 +43,8 @@ pub(crate) struct OfEndpoint {
     tally: Tally,
     /// Requests that may be sent, in order.
     queue: BTreeMap<Position, RequestId>,
-    /// Those of the queue with nothing known against them.
-    clean: BTreeMap<Position, RequestId>,
+    /// The same requests, those that are least likely to be at fault first.
+    by_fault_rank: BTreeMap<(FaultRank, Position), RequestId>,
     /// Requests that wait, those that failed least first.
     waiting: BTreeSet<(u32, RequestId)>,
     /// Those that an acceptance lets go.
@@ -150,9 +150,9 @@ impl OfEndpoint {
         self.queue.values().copied()
     }
 
-    /// Requests that may be sent, with nothing known against them.
-    pub(crate) fn clean(&self) -> impl Iterator<Item = RequestId> {
-        self.clean.values().copied()
+    /// The request that may be sent and is least likely to be at fault.
+    pub(crate) fn likeliest_accepted(&self) -> Option<RequestId> {
+        self.by_fault_rank.first_key_value().map(|(_, &id)| id)
     }
 
     /// Those that failed least first.
@@ -201,15 +201,13 @@ impl OfEndpoint {
     fn count(&mut self, id: RequestId, request: &Request, is_added: bool) {
         self.tally.count(request, is_added);
         if request.may_be_sent() {
+            let ranked = (request.fault_rank(), request.position);
             if is_added {
                 self.queue.insert(request.position, id);
+                self.by_fault_rank.insert(ranked, id);
             } else {
                 self.queue.remove(&request.position);
-            }
-            if request.history.is_clean() && is_added {
-                self.clean.insert(request.position, id);
-            } else {
-                self.clean.remove(&request.position);
+                self.by_fault_rank.remove(&ranked);
             }
         }
         if let Some(since) = request.delayed_since() {

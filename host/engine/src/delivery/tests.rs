@@ -645,3 +645,41 @@ fn a_new_batch_is_the_next_probe_of_a_receiver_that_refuses_one_document_after_a
     }
     assert_eq!(pipeline.sent(), ["a b"]);
 }
+
+/// The receiver refuses each request with a document of this name. Answers whatever is sent for so
+/// long, and gives how many entries are final then.
+fn refuse_bad_for(pipeline: &mut TestPipeline, duration: Uptime) -> usize {
+    let end = pipeline.now + duration;
+    while pipeline.now < end {
+        match pipeline.sent().first() {
+            Some(keys) => {
+                let status = if keys.contains("bad") { 400 } else { 200 };
+                pipeline.answer_first(status);
+            }
+            None => pipeline.wait(),
+        }
+    }
+    pipeline.outcomes().len()
+}
+
+/// After a restart, and in a redrive, the first batch may hold nothing but documents that are
+/// refused.
+#[test]
+fn documents_that_are_refused_again_do_not_hold_up_those_after_them() {
+    let mut pipeline = TestPipeline::new(TestSettings {
+        batches_in_flight: 8,
+        documents_in_request: 100,
+        brake: BrakeLimits::default(),
+        ..TestSettings::default()
+    });
+    let key = |number: usize| match number {
+        0..100 => format!("bad{number}"),
+        _ if number % 20 == 0 => format!("bad{number}"),
+        _ => number.to_string(),
+    };
+    let keys: Vec<String> = (0..1000).map(key).collect();
+    let events: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "")).collect();
+    pipeline.read(&events);
+    let delivered = refuse_bad_for(&mut pipeline, Uptime::from_secs(60));
+    assert!(delivered >= 900 / 20 * 19, "{delivered}");
+}
