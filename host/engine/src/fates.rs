@@ -103,16 +103,17 @@ impl Fates {
         Some((&death.cause, &death.reason))
     }
 
-    /// A document becomes final. `cause`: what decided, such as `stage 1 (builtin:filter)`.
+    /// A document becomes final. `cause`: what decided, such as `stage 1 (builtin:filter)`. True
+    /// when its entry is final with it, and is no dead letter.
     pub(crate) fn settle(
         &mut self,
         documents: &Documents,
         document: DocumentIndex,
         cause: &str,
         fate: Fate,
-    ) {
+    ) -> bool {
         if !std::mem::replace(&mut self.open[document.get()], false) {
-            return;
+            return false;
         }
         self.open_documents -= 1;
         let entry = &mut self.entries[documents.entry(document).get()];
@@ -136,6 +137,7 @@ impl Fates {
                 }
             }
         }
+        entry.open == 0 && entry.dead.is_none()
     }
 
     /// Some entries are final and have not been taken to be committed.
@@ -248,10 +250,14 @@ mod tests {
             ("a#0", "a#1")
         );
 
-        fates.settle(&documents, first, "sink", Fate::Delivered);
-        fates.settle(&documents, added, "sink", Fate::Dead("refused".into()));
-        assert!(!fates.all_final());
-        fates.settle(&documents, third, "sink", Fate::Delivered);
+        let mut settle = |document, fate| fates.settle(&documents, document, "sink", fate);
+        let passed = [
+            settle(first, Fate::Delivered),
+            settle(added, Fate::Dead("refused".into())),
+            settle(third, Fate::Delivered),
+            settle(third, Fate::Delivered),
+        ];
+        assert_eq!(passed, [false, false, true, false], "an entry counts once");
         assert!(fates.all_final());
 
         let finished = fates.take_final(&documents, false);

@@ -70,11 +70,12 @@ impl Pipeline {
             return;
         };
         if let Phase::Delivering { documents, fates } = &mut batch.phase {
-            for &document in delivered {
-                fates.settle(documents, document, &label, Fate::Delivered);
-            }
+            let passed = delivered
+                .iter()
+                .filter(|&&document| fates.settle(documents, document, &label, Fate::Delivered))
+                .count();
+            self.brake.passed(&label, passed as u32);
         }
-        self.brake.passed(&label, delivered.len() as u32);
         if !delivered.is_empty() {
             self.restart_stall_timer(now);
         }
