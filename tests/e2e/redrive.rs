@@ -204,7 +204,7 @@ fn a_release_disengages_the_brake_of_a_running_host() {
     fixture.reaches(&host, "the brake holds", |books, conditions| {
         books.read == EVENTS && books.waiting > 0 && is_braked(conditions)
     });
-    let message = "dead letters are 0.1% of the last 1,000 events, and 0.1% is the limit";
+    let message = "1 of the last 1,000 events is a dead letter, and 0.1% is the limit";
     // The reason that the operator decides on.
     let reason = "The next dead letter would say: the receiver refused it 3 times";
     host.line_with_all(&["held: ", message, "lockgate dlq release main", reason]);

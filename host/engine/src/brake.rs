@@ -56,12 +56,15 @@ impl std::fmt::Display for Engaged {
             Engaged::InARow(1) => write!(f, "1 dead letter in a row"),
             Engaged::InARow(count) => write!(f, "{count} dead letters in a row"),
             Engaged::Share { dead, share } => {
-                let percent = |thousandths: &u32| f64::from(*thousandths) / 10.0;
+                let percent = f64::from(*share) / 10.0;
+                let are = if *dead == 1 {
+                    "is a dead letter"
+                } else {
+                    "are dead letters"
+                };
                 write!(
                     f,
-                    "dead letters are {}% of the last 1,000 events, and {}% is the limit",
-                    percent(dead),
-                    percent(share)
+                    "{dead} of the last 1,000 events {are}, and {percent}% is the limit"
                 )
             }
             Engaged::Bytes(bytes) => write!(f, "dead letters fill their quota of {bytes} bytes"),
@@ -247,7 +250,7 @@ mod tests {
             (Engaged::InARow(16), "16 dead letters in a row"),
             (
                 Engaged::Share { dead: 5, share: 5 },
-                "dead letters are 0.5% of the last 1,000 events, and 0.5% is the limit",
+                "5 of the last 1,000 events are dead letters, and 0.5% is the limit",
             ),
             (
                 Engaged::Bytes(1 << 30),
