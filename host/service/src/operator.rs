@@ -302,8 +302,9 @@ fn public(condition: &ConditionStatus) -> String {
         "documents" => "single documents wait while others are sent",
         "plugin" => "a batch waits for this component",
         "brake" => "the brake keeps events from being dead-lettered",
-        // "stalled": the host's own words.
-        _ => return condition.message.clone(),
+        // The host's own words.
+        "stalled" | "start" => return condition.message.clone(),
+        _ => "a condition holds this pipeline",
     };
     format!("{what}; `lockgate status` shows why")
 }
@@ -363,6 +364,7 @@ mod tests {
                 condition("documents", "1 document waits: user alice"),
                 condition("plugin", "it cannot work: user alice"),
                 condition("brake", "16 dead letters in a row … would say: user alice"),
+                condition("of another version", "user alice"),
             ];
         });
         let readiness = readiness(&board);
@@ -378,6 +380,7 @@ mod tests {
                 "single documents wait while others are sent; `lockgate status` shows why",
                 "a batch waits for this component; `lockgate status` shows why",
                 "the brake keeps events from being dead-lettered; `lockgate status` shows why",
+                "a condition holds this pipeline; `lockgate status` shows why",
             ]
         );
     }
