@@ -19,10 +19,15 @@ pub(crate) async fn expire<L: DeadLetters>(ledger: L, ages: Vec<(String, Duratio
     loop {
         ticks.tick().await;
         for (pipeline, age) in &ages {
-            if let Err(error) = expire_pipeline(&ledger, pipeline, *age, now()).await {
-                // The store has closed; the host ends for that.
-                tracing::debug!(pipeline, %error, "old dead letters cannot be removed");
-                return;
+            match expire_pipeline(&ledger, pipeline, *age, now()).await {
+                Ok(_) => {}
+                // The host ends for that, or opens the store again.
+                Err(LedgerError::Closed { .. }) => return,
+                Err(error) => tracing::warn!(
+                    pipeline,
+                    %error,
+                    "old dead letters were not removed; trying again in a minute"
+                ),
             }
         }
     }
@@ -60,9 +65,62 @@ async fn expire_pipeline<L: DeadLetters>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use lockgate_ledger::memory::MemoryLedger;
+    use lockgate_ledger::{KeptLetter, LetterCounts, LetterQuery};
+    use lockgate_model::Seq;
 
     use super::*;
+
+    type Answer<T> = Result<T, LedgerError>;
+
+    /// Refuses the first call and is closed at the third.
+    #[derive(Default)]
+    struct FailingLedger(Arc<AtomicU32>);
+
+    impl DeadLetters for FailingLedger {
+        async fn expire_letters(&self, _: &str, _: Millis, _: Millis) -> Answer<u64> {
+            match self.0.fetch_add(1, Ordering::Relaxed) {
+                0 => Err(LedgerError::Read("busy".to_owned())),
+                1 => Ok(0),
+                _ => Err(LedgerError::Closed {
+                    cause: "the end".to_owned(),
+                    full: false,
+                }),
+            }
+        }
+
+        async fn dead_letters(&self, _: &LetterQuery) -> Answer<Vec<KeptLetter>> {
+            unreachable!()
+        }
+
+        async fn dead_letter(&self, _: &str, _: &str, _: Seq) -> Answer<Option<KeptLetter>> {
+            unreachable!()
+        }
+
+        async fn retry(&self, _: &str, _: &str, _: &[Seq], _: Millis) -> Answer<()> {
+            unreachable!()
+        }
+
+        async fn drop_letters(&self, _: &str, _: &str, _: &[Seq], _: Millis) -> Answer<()> {
+            unreachable!()
+        }
+
+        async fn letter_counts(&self, _: &str) -> Answer<LetterCounts> {
+            unreachable!()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn expiry_goes_on_after_a_failure_that_leaves_the_ledger_open() {
+        let ledger = FailingLedger::default();
+        let calls = ledger.0.clone();
+        let ages = vec![("siem".to_owned(), Duration::from_secs(3600))];
+        expire(ledger, ages).await;
+        assert_eq!(calls.load(Ordering::Relaxed), 3);
+    }
 
     #[tokio::test]
     async fn a_pipeline_that_never_ran_has_nothing_to_expire() {

@@ -86,7 +86,7 @@ impl Writer {
             let unknown = format!("pipeline `{pipeline}`");
             return Ok(Err(LedgerError::Unknown(unknown)));
         }
-        let mut expired = 0;
+        let mut old = Vec::new();
         for index in 0..self.epochs.len() {
             let epoch = &self.epochs[index].row;
             if *epoch.pipeline != *pipeline {
@@ -96,10 +96,13 @@ impl Writer {
             if seqs.is_empty() {
                 continue;
             }
-            let taken = match self.extracts(index, &seqs, false)? {
-                Ok(taken) => taken,
+            match self.extracts(index, &seqs, false)? {
+                Ok(taken) => old.push((index, seqs, taken)),
                 Err(refusal) => return Ok(Err(refusal)),
-            };
+            }
+        }
+        let mut expired = 0;
+        for (index, seqs, taken) in old {
             let days = tallies(&taken, |tally| &mut tally.dead);
             self.link(index, without_batch(Kind::Expire, &seqs, &taken, &days, at))?;
             self.remove_letters(index, &seqs, &taken)?;
