@@ -20,6 +20,12 @@ pub const FAN_OUT_OF_EVENT_MAX: usize = 1000;
 /// Most documents of a batch, per event. A batch may always have [`FAN_OUT_OF_EVENT_MAX`].
 const FAN_OUT_OF_BATCH_MAX: usize = 10;
 
+/// Most bytes that one stage may make of a batch, for each byte of its events. It may always make
+/// [`BYTES_OF_BATCH`].
+const BYTES_OF_BATCH_FACTOR: usize = 8;
+
+const BYTES_OF_BATCH: usize = 4 << 20;
+
 /// A batch on its way through the stages. [`step`](Self::step) makes one call; between two steps it
 /// can move to another thread, and other pipelines have their turn.
 #[derive(Debug)]
@@ -33,6 +39,9 @@ pub struct StageRun {
     states: Vec<StateOverlay>,
     cpu: Duration,
     cpu_budget: Duration,
+    /// Bytes that the stage that works now has made, and the most that it may.
+    made: usize,
+    made_max: usize,
     /// The sink's label and what it wants, until that has been applied.
     sink: Option<(Arc<str>, Arc<TypeLists>)>,
 }
@@ -75,8 +84,8 @@ pub enum Stop {
     Component { label: String, error: CallError },
     /// The components used more CPU time for this batch than one may.
     CpuBudget { label: String, budget: Duration },
-    /// A mapper made more documents than the host keeps for a batch of this size.
-    TooManyDocuments { label: String, documents: usize },
+    /// A mapper made more of a batch of this size than the host keeps, such as `20000 documents`.
+    TooMuch { label: String, made: String },
 }
 
 /// The result of the stages for a batch.
@@ -104,7 +113,11 @@ impl StageRun {
                 fates.settle(&documents, document, "unreadable", Fate::Dead(reason));
             }
         }
+        let bytes = |index| documents.payload(DocumentIndex::new(index)).len();
+        let bytes: usize = (0..documents.len()).map(bytes).sum();
         StageRun {
+            made: 0,
+            made_max: (bytes * BYTES_OF_BATCH_FACTOR).max(BYTES_OF_BATCH),
             documents,
             fates,
             stage: 0,
@@ -118,6 +131,12 @@ impl StageRun {
 
     pub fn documents(&self) -> &Documents {
         &self.documents
+    }
+
+    /// Its batch cannot be halved: whatever mappers make of it is kept.
+    pub(crate) fn without_limit(mut self) -> StageRun {
+        self.made_max = usize::MAX;
+        self
     }
 
     /// The result of the stages, once a step was [`Step::Done`].
@@ -174,6 +193,7 @@ impl StageRun {
         if documents.is_empty() {
             return None;
         }
+        self.made = 0;
         let isolation = match stage.kind() {
             StageKind::Filter => SearchOf::Filter(Isolation::new(documents.len())),
             StageKind::Mapper => SearchOf::Mapper(Isolation::new(documents.len())),
@@ -227,12 +247,20 @@ impl StageRun {
             }
             SearchOf::Mapper(isolation) => {
                 let Called { result, cpu } = stage.transform(info, &events, &mut state, retry);
+                self.made += result.iter().flatten().map(bytes_of).sum::<usize>();
                 (cpu, result.is_ok(), isolation.answer(result))
             }
         };
         self.cpu += cpu;
         if succeeded {
             self.states[self.stage] = state;
+        }
+        // A single event has the limits of a call.
+        if self.made > self.made_max && self.documents.entries() > 1 {
+            return Err(Stop::TooMuch {
+                label: label(),
+                made: format!("{} MiB of documents", self.made >> 20),
+            });
         }
         answered.map_err(|error| Stop::Component {
             label: label(),
@@ -315,9 +343,9 @@ impl StageRun {
         let max = (entries * FAN_OUT_OF_BATCH_MAX).max(FAN_OUT_OF_EVENT_MAX);
         let documents = self.documents.len() - 1 + mapped.len();
         if documents > max && entries > 1 {
-            return Err(Stop::TooManyDocuments {
+            return Err(Stop::TooMuch {
                 label: stage.label().to_owned(),
-                documents,
+                made: format!("{documents} documents"),
             });
         }
         self.fates
@@ -342,5 +370,113 @@ impl StageRun {
     fn fail<S: Stage>(&mut self, stage: &S, document: DocumentIndex, reason: String) {
         self.fates
             .settle(&self.documents, document, stage.label(), Fate::Dead(reason));
+    }
+}
+
+/// Bytes of the documents that were made of an event.
+fn bytes_of(mapped: &Mapped) -> usize {
+    let Mapped::Emit(documents) = mapped else {
+        return 0;
+    };
+    let bytes = |document: &MappedDocument| {
+        let attributes = document.attributes.iter();
+        let attributes: usize = attributes
+            .map(|(name, value)| name.len() + value.len())
+            .sum();
+        document.payload.len() + attributes
+    };
+    documents.iter().map(bytes).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use lockgate_model::contract::{BatchInfo, StageSetup};
+
+    use super::*;
+    use crate::testing;
+
+    /// Makes a document of this size of each event.
+    struct LargeDocuments {
+        setup: StageSetup,
+        bytes: usize,
+    }
+
+    impl Stage for LargeDocuments {
+        fn label(&self) -> &str {
+            "stage 1 (test)"
+        }
+
+        fn kind(&self) -> StageKind {
+            StageKind::Mapper
+        }
+
+        fn setup(&self) -> &StageSetup {
+            &self.setup
+        }
+
+        fn filter(
+            &self,
+            _: &BatchInfo,
+            _: &[EventView<'_>],
+            _: &mut StateOverlay,
+            _: bool,
+        ) -> Called<Vec<Verdict>> {
+            unreachable!("it is a mapper")
+        }
+
+        fn transform(
+            &self,
+            _: &BatchInfo,
+            events: &[EventView<'_>],
+            _: &mut StateOverlay,
+            _: bool,
+        ) -> Called<Vec<Mapped>> {
+            let document = MappedDocument {
+                payload: "x".repeat(self.bytes),
+                attributes: Vec::new(),
+            };
+            let mapped = events.iter().map(|_| Mapped::Emit(vec![document.clone()]));
+            Called::free(Ok(mapped.collect()))
+        }
+    }
+
+    fn run(events: usize, bytes: usize) -> (StageRun, Step) {
+        let keys: Vec<String> = (0..events).map(|event| event.to_string()).collect();
+        let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
+        let documents = testing::documents(&keys);
+        let stage = LargeDocuments {
+            setup: StageSetup {
+                types: TypeLists::default(),
+                access: Access::Payload,
+                reasons: Vec::new(),
+            },
+            bytes,
+        };
+        let mut run = StageRun::new(
+            documents,
+            vec![StateOverlay::default()],
+            Duration::from_secs(1),
+            None,
+        );
+        loop {
+            match run.step(std::slice::from_ref(&stage)) {
+                Step::More => {}
+                step => return (run, step),
+            }
+        }
+    }
+
+    #[test]
+    fn a_batch_of_which_a_mapper_makes_too_many_bytes_is_stopped() {
+        let (_, step) = run(100, 40 << 10);
+        assert_eq!(step, Step::Done);
+        let (_, step) = run(100, 60 << 10);
+        let too_much = Stop::TooMuch {
+            label: "stage 1 (test)".to_owned(),
+            made: "5 MiB of documents".to_owned(),
+        };
+        assert_eq!(step, Step::Stopped(too_much));
+        let (_, step) = run(1, 60 << 20);
+        assert_eq!(step, Step::Done, "an event has the limits of a call");
     }
 }

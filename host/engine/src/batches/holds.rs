@@ -130,11 +130,9 @@ impl Pipeline {
                     Uptime::ZERO,
                 )
             }
-            Stop::TooManyDocuments { label, documents } => (
-                label,
-                format!("it made {documents} documents of a batch"),
-                Uptime::ZERO,
-            ),
+            Stop::TooMuch { label, made } => {
+                (label, format!("it made {made} of a batch"), Uptime::ZERO)
+            }
         };
         let until = self.retry_at(now, held, after);
         let kind = ConditionKind::Plugin;

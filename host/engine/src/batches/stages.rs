@@ -62,7 +62,10 @@ impl Pipeline {
             self.settings.sink.label.clone(),
             self.settings.sink.types.clone(),
         );
-        let run = StageRun::new(documents, states, self.settings.cpu_budget, Some(sink));
+        let mut run = StageRun::new(documents, states, self.settings.cpu_budget, Some(sink));
+        if batch.is_redrive {
+            run = run.without_limit();
+        }
         let generation = batch.generation;
         actions.push(Action::RunStages {
             batch: id,
@@ -85,7 +88,7 @@ impl Pipeline {
             },
             Err(stop) => stop,
         };
-        if let Stop::TooManyDocuments { .. } = stop
+        if let Stop::TooMuch { .. } = stop
             && self.halve(id, actions)
         {
             return;

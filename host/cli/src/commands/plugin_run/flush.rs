@@ -209,9 +209,9 @@ fn with_retries<T>(mut attempt: impl FnMut() -> Result<T, Stop>) -> Result<T, Fa
                     budget.as_millis()
                 )));
             }
-            Err(Stop::TooManyDocuments { documents, .. }) => {
+            Err(Stop::TooMuch { made, .. }) => {
                 return Err(Failure::failed(format!(
-                    "The plugin made {documents} documents of a batch, more than the host allows."
+                    "The plugin made {made} of a batch, more than the host allows."
                 ))
                 .hint("a smaller `--batch` may help"));
             }
