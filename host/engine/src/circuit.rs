@@ -35,6 +35,8 @@ pub(crate) struct Open {
     pub(crate) failures: u32,
     pub(crate) next_probe: Uptime,
     pub(crate) probing: bool,
+    /// A request that failed was split, down to a document that failed alone.
+    pub(crate) is_narrowed_down: bool,
 }
 
 /// The requests that may be sent now.
@@ -85,6 +87,7 @@ impl Circuit {
             failures: 0,
             next_probe: now,
             probing: false,
+            is_narrowed_down: false,
         });
         if !was_probe && open.failures > 0 {
             open.next_probe = open.next_probe.max(now + after);
@@ -95,6 +98,12 @@ impl Circuit {
         open.next_probe = now + after + random.backoff(open.failures);
         open.failures = open.failures.saturating_add(1);
         open.probing = false;
+    }
+
+    pub(crate) fn narrowed_down(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.is_narrowed_down = true;
+        }
     }
 
     /// The probe came back without a word on the endpoint's health: another may go at once.

@@ -252,7 +252,13 @@ impl Pipeline {
             self.stall_timer_from = now;
         }
         if waiting && now >= self.stall_timer_from + STALLED_AFTER {
-            let message = "events wait, and none has become final for a minute";
+            let is_other = |condition: &Condition| condition.kind != ConditionKind::Stalled;
+            let why = if self.conditions.iter().any(is_other) {
+                "the other conditions say why"
+            } else {
+                "a component or the receiver takes long"
+            };
+            let message = &format!("events wait, and none has become final for a minute; {why}");
             let since = Some(self.stall_timer_from);
             self.conditions.set(
                 now,

@@ -491,12 +491,16 @@ impl Sink for TestSink {
         }))
     }
 
-    /// 207: the receiver takes all documents but the first.
+    /// 207: the receiver takes all documents but the first. 208: it takes none.
     fn classify(&self, _: &BatchInfo, sent: &Sent, response: &Response) -> Called<Delivery> {
-        Called::free(Ok(if response.status == 207 {
-            Delivery::Mixed(vec![(sent.carries[0], Disposition::Retry)])
-        } else {
-            Delivery::ByStatus
+        let again = |indexes: &[u32]| {
+            let again = indexes.iter().map(|&index| (index, Disposition::Retry));
+            Delivery::Mixed(again.collect())
+        };
+        Called::free(Ok(match response.status {
+            207 => again(&sent.carries[..1]),
+            208 => again(&sent.carries),
+            _ => Delivery::ByStatus,
         }))
     }
 }

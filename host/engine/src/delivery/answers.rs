@@ -7,7 +7,7 @@ use lockgate_model::contract::{CallError, Inspect};
 use lockgate_model::request::{Delivery, Disposition, Response};
 
 use crate::Uptime;
-use crate::answer::{self, Judgement, SendFailure};
+use crate::answer::{self, Judgement, SendFailure, Suspicion};
 use crate::batches::Hold;
 use crate::circuit::OpenReason;
 use crate::condition::ConditionKind;
@@ -161,12 +161,12 @@ impl Pipeline {
         };
         self.endpoints[request.endpoint.get()].end();
         match judgement {
-            Judgement::Taken(dispositions) => self.taken(now, id, dispositions),
+            Judgement::Taken(dispositions) => self.taken(now, id, dispositions, actions),
             Judgement::AllRejected(reason) => {
                 let rejected = |&index: &u32| (index, Disposition::Rejected(reason.clone()));
                 let carries = request.outgoing.request.carries();
                 let all = carries.iter().map(rejected).collect();
-                self.taken(now, id, all);
+                self.taken(now, id, all, actions);
             }
             Judgement::Refused(message) => self.refused(now, id, &message, false, actions),
             Judgement::TooLarge(message) => self.refused(now, id, &message, true, actions),
@@ -187,7 +187,13 @@ impl Pipeline {
     }
 
     /// The receiver took the request, or some of it.
-    fn taken(&mut self, now: Uptime, id: RequestId, dispositions: Vec<(u32, Disposition)>) {
+    fn taken(
+        &mut self,
+        now: Uptime,
+        id: RequestId,
+        dispositions: Vec<(u32, Disposition)>,
+        actions: &mut Vec<Action>,
+    ) {
         let Some(request) = self.requests.get(id) else {
             return;
         };
@@ -203,7 +209,15 @@ impl Pipeline {
                 Some(Disposition::Retry) => again.push(document),
             }
         }
-        let history = request.history.after_part(now, !delivered.is_empty());
+        let label = &self.settings.sink.label;
+        if delivered.is_empty() && rejected.is_empty() && !again.is_empty() {
+            let message = format!("{label} says that all documents are to be sent again");
+            return self.failed(now, id, message, Suspicion::Error, Uptime::ZERO, actions);
+        }
+        let message = format!("{label} says that some documents are to be sent again");
+        let history = request
+            .history
+            .after_part(now, !delivered.is_empty(), message);
         if delivered.is_empty() {
             // An answer ends an outage, but it is not evidence against another document.
             self.endpoints[index.get()].circuit.succeed();

@@ -88,17 +88,21 @@ impl Pipeline {
         }
     }
 
-    /// The request that is least likely to be at fault itself.
+    /// The request that is least likely to be at fault itself, whether its own wait is over or not.
     fn probe(&mut self, index: EndpointIndex) -> Option<RequestId> {
-        while let Some(id) = self.requests.of_endpoint(index).likeliest_accepted() {
-            if self.is_in_order(id) {
-                return Some(id);
-            }
-            self.requests
-                .update(id, |request| request.is_in_order = false);
-        }
+        let queued = loop {
+            let id = self.requests.of_endpoint(index).likeliest_accepted();
+            match id {
+                Some(id) if !self.is_in_order(id) => self
+                    .requests
+                    .update(id, |request| request.is_in_order = false),
+                _ => break id,
+            };
+        };
         let mut waiting = self.requests.of_endpoint(index).waiting();
-        waiting.find(|&id| self.is_in_order(id))
+        let waiting = waiting.find(|&id| self.is_in_order(id));
+        let rank = |id: &RequestId| self.requests.get(*id).map(Request::fault_rank);
+        queued.into_iter().chain(waiting).min_by_key(rank)
     }
 
     /// A request with documents of several sessions waits as a whole where one of them does. Where

@@ -3,8 +3,8 @@
 use crate::Uptime;
 use crate::answer::Suspicion;
 use crate::batches::{BRAKE_BACKOFF, Hold};
-use crate::circuit::OpenReason;
-use crate::delivery::history::{Evidence, Undeliverable};
+use crate::circuit::{Open, OpenReason};
+use crate::delivery::history::{Evidence, FAILURES_BEFORE_SPLIT, Undeliverable};
 use crate::delivery::request::{Request, Wait};
 use crate::index::{EndpointIndex, RequestId};
 use crate::io::Action;
@@ -72,7 +72,10 @@ impl Pipeline {
             return;
         };
         if self.endpoints[request.endpoint.get()].refuse() {
-            let message = format!("the receiver refuses one document after another: {message}");
+            let message = format!(
+                "one request at a time is tried, since the receiver refused one document after \
+                 another: {message}"
+            );
             self.open_circuit(now, id, OpenReason::RefusesAll, message, Uptime::ZERO);
         }
     }
@@ -109,12 +112,15 @@ impl Pipeline {
             return;
         };
         let sizes = &self.endpoints[request.endpoint.get()].sizes;
+        let index = request.endpoint;
+        let is_narrowed = self.may_narrow_down(request) && after.is_zero();
+        let is_last_half = request.is_single() && request.history.is_untried_half();
         let is_expected = how == Suspicion::Slow && sizes.is_slow() && !request.is_single();
         let (is_single, evidence) = (request.is_single(), self.evidence(request));
         let no_other_can_tell = self.no_other_can_tell(request);
         let fail = |request: &mut Request| {
             message.clone_into(&mut request.history.message);
-            if is_expected {
+            if is_expected || is_narrowed {
                 request.history.expect(how);
             }
             let others_accepted = request.history.fail(now, how, evidence);
@@ -125,7 +131,7 @@ impl Pipeline {
         let Some((others_accepted, often, overdue)) = self.requests.update(id, fail) else {
             return;
         };
-        if !is_single && often && (others_accepted || no_other_can_tell) {
+        if !is_single && often && (others_accepted || no_other_can_tell || is_narrowed) {
             if how == Suspicion::Slow {
                 self.expect_halves(id);
             }
@@ -138,6 +144,9 @@ impl Pipeline {
         }
         if self.is_endpoint_at_fault(id) {
             self.open_circuit(now, id, OpenReason::Unavailable, message, after);
+            if is_last_half {
+                self.endpoints[index.get()].circuit.narrowed_down();
+            }
         }
         let request = self.requests.get(id);
         let failures = request.map_or(0, |request| request.history.failures);
@@ -150,6 +159,15 @@ impl Pipeline {
                 for_evidence,
             },
         );
+    }
+
+    /// Probes have failed for some time, and this one has several documents: it may fail on one of
+    /// them, or for their number. Once that has led to a single document, it is rather an outage.
+    fn may_narrow_down(&self, request: &Request) -> bool {
+        let open = self.endpoints[request.endpoint.get()].circuit.open();
+        let is_long =
+            |open: &Open| open.failures >= FAILURES_BEFORE_SPLIT && !open.is_narrowed_down;
+        request.is_probe && !request.is_single() && open.is_some_and(is_long)
     }
 
     /// A failure is a sign of an outage, unless the request has failed before while others were

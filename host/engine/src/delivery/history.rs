@@ -19,8 +19,6 @@ const FAILING_MAX: Uptime = Uptime::from_secs(600);
 /// A request that failed this often keeps to its own waits when the endpoint recovers.
 pub(crate) const OWN_WAITS_AFTER: u32 = 3;
 
-const TOOK_A_PART: &str = "the receiver took only a part of a request";
-
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {
     /// Answers that may have been its documents' fault.
@@ -71,11 +69,11 @@ pub(crate) fn is_too_long(now: Uptime, since: Uptime) -> bool {
 
 impl History {
     /// Of documents of which the receiver took none, or only others of their request.
-    pub(crate) fn after_part(&self, now: Uptime, took_some: bool) -> History {
+    pub(crate) fn after_part(&self, now: Uptime, took_some: bool, message: String) -> History {
         History {
             failures: if took_some { 0 } else { self.failures + 1 },
             first_failed: self.first_failed.or(Some(now)),
-            message: TOOK_A_PART.to_owned(),
+            message,
             ..History::default()
         }
     }

@@ -30,8 +30,8 @@ impl Pipeline {
                     );
                 } else if open.reason == OpenReason::RefusesAll {
                     message += &format!(
-                        "; if it is right to, `lockgate dlq release {pipeline}` lets what it \
-                         refuses be dead-lettered"
+                        "; `lockgate dlq release {pipeline}` lets what it refuses be dead-lettered \
+                         and the others be sent"
                     );
                 }
                 self.conditions.set(now, kind, name, &message, since, next);

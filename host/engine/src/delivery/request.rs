@@ -33,10 +33,18 @@ pub(crate) struct Request {
     pub(crate) bytes: u64,
 }
 
-/// What is known against a request, the least first: something at all, the attempts that failed,
-/// and whether it has a single document. A refusal of several documents narrows the fault down at
-/// once; one of a single document costs a wait.
-pub(crate) type FaultRank = (bool, u32, bool);
+/// What is known against a request, the least first: its class, the attempts that failed, and
+/// whether it has a single document. A refusal of several documents narrows the fault down at once;
+/// one of a single document costs a wait.
+pub(crate) type FaultRank = (FaultClass, u32, bool);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum FaultClass {
+    /// A part of a request that failed: whatever its answer, it narrows the fault down.
+    UntriedHalf,
+    Clean,
+    Suspect,
+}
 
 #[derive(Debug)]
 pub(crate) enum RequestState {
@@ -96,10 +104,14 @@ impl Request {
     }
 
     pub(crate) fn fault_rank(&self) -> FaultRank {
-        if self.history.is_clean() {
-            return FaultRank::default();
-        }
-        (true, self.history.failed_attempts(), self.is_single())
+        let class = if self.history.is_untried_half() {
+            FaultClass::UntriedHalf
+        } else if self.history.is_clean() {
+            return (FaultClass::Clean, 0, false);
+        } else {
+            FaultClass::Suspect
+        };
+        (class, self.history.failed_attempts(), self.is_single())
     }
 
     pub(crate) fn is_single(&self) -> bool {

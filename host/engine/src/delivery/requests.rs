@@ -45,8 +45,8 @@ pub(crate) struct OfEndpoint {
     queue: BTreeMap<Position, RequestId>,
     /// The same requests, those that are least likely to be at fault first.
     by_fault_rank: BTreeMap<(FaultRank, Position), RequestId>,
-    /// Requests that wait, those that failed least first.
-    waiting: BTreeSet<(u32, RequestId)>,
+    /// Requests that wait, those that are least likely to be at fault first.
+    waiting: BTreeSet<(FaultRank, RequestId)>,
     /// Those that an acceptance lets go.
     for_evidence: BTreeSet<RequestId>,
     /// Those that the end of an outage lets go.
@@ -155,7 +155,7 @@ impl OfEndpoint {
         self.by_fault_rank.first_key_value().map(|(_, &id)| id)
     }
 
-    /// Those that failed least first.
+    /// Those that are least likely to be at fault first.
     pub(crate) fn waiting(&self) -> impl Iterator<Item = RequestId> {
         self.waiting.iter().map(|&(_, id)| id)
     }
@@ -219,11 +219,7 @@ impl OfEndpoint {
             keep(&mut self.failing, (since, id), is_added);
         }
         let Some(wait) = request.wait() else { return };
-        keep(
-            &mut self.waiting,
-            (request.history.failed_attempts(), id),
-            is_added,
-        );
+        keep(&mut self.waiting, (request.fault_rank(), id), is_added);
         if wait.for_evidence && !request.is_held {
             keep(&mut self.for_evidence, id, is_added);
         }

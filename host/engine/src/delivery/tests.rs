@@ -65,8 +65,9 @@ fn a_receiver_that_refuses_every_document_gets_probes_only() {
     assert_eq!(
         pipeline.conditions(Endpoint),
         [
-            "the receiver refuses one document after another: the receiver answered 400; if it is \
-             right to, `lockgate dlq release p` lets what it refuses be dead-lettered"
+            "one request at a time is tried, since the receiver refused one document after \
+             another: the receiver answered 400; `lockgate dlq release p` lets what it refuses be \
+             dead-lettered and the others be sent"
         ]
     );
     for _ in 0..100 {
@@ -318,9 +319,33 @@ fn a_partly_accepted_request_begins_one_condition() {
     pipeline.answer("d", 200);
     assert_eq!(
         pipeline.conditions(Documents),
-        ["the receiver took only a part of a request"]
+        ["sink (test) says that some documents are to be sent again"]
     );
     assert_eq!(pipeline.began(Documents), 1);
+}
+
+#[test]
+fn a_sink_that_wants_everything_again_is_not_ready_and_gets_probes_only() {
+    let mut pipeline = TestPipeline::new(TestSettings {
+        inspect: Inspect::Always,
+        ..TestSettings::default()
+    });
+    pipeline.read(&[("a", ""), ("b", ""), ("c", "")]);
+    for _ in 0..10 {
+        pipeline.wait_until_sent();
+        while pipeline.answer_first(208) {}
+    }
+    assert_eq!(
+        pipeline.conditions(Endpoint),
+        ["sink (test) says that all documents are to be sent again"]
+    );
+    pipeline.wait_until_sent();
+    assert_eq!(pipeline.sent().len(), 1);
+    while pipeline.outcomes().len() < 3 {
+        pipeline.wait_until_sent();
+        pipeline.answer_first(200);
+    }
+    assert_eq!(pipeline.engine.conditions().count(), 0);
 }
 
 /// How often requests are looked at in a run in which the receiver gives each document this answer,
@@ -674,7 +699,7 @@ fn documents_that_are_refused_again_do_not_hold_up_those_after_them() {
     });
     let key = |number: usize| match number {
         0..100 => format!("bad{number}"),
-        _ if number % 20 == 0 => format!("bad{number}"),
+        _ if number.is_multiple_of(20) => format!("bad{number}"),
         _ => number.to_string(),
     };
     let keys: Vec<String> = (0..1000).map(key).collect();
@@ -682,4 +707,64 @@ fn documents_that_are_refused_again_do_not_hold_up_those_after_them() {
     pipeline.read(&events);
     let delivered = refuse_bad_for(&mut pipeline, Uptime::from_secs(60));
     assert!(delivered >= 900 / 20 * 19, "{delivered}");
+}
+
+/// Nothing is accepted that could show whose fault it is, and there are too many requests to wait
+/// for each of them to fail often.
+#[test]
+fn a_slow_receiver_gets_smaller_requests_although_many_wait() {
+    let mut pipeline = TestPipeline::new(TestSettings {
+        batches_in_flight: 24,
+        documents_in_request: 100,
+        ..TestSettings::default()
+    });
+    let keys: Vec<String> = (0..2400).map(|number| number.to_string()).collect();
+    let events: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "")).collect();
+    pipeline.read(&events);
+    let end = pipeline.now + Uptime::from_secs(120);
+    let mut sent_documents = 0;
+    while pipeline.outcomes().len() < 2400 && pipeline.now < end {
+        let Some(keys) = pipeline.sent().first().cloned() else {
+            pipeline.wait();
+            continue;
+        };
+        let documents = keys.split(' ').count();
+        sent_documents += documents;
+        if documents <= 25 {
+            pipeline.answer(&keys, 200);
+        } else {
+            pipeline.now += Uptime::from_secs(1);
+            pipeline.time_out(&keys);
+        }
+    }
+    assert_eq!(pipeline.outcomes().len(), 2400);
+    assert!(sent_documents < 4 * 2400, "{sent_documents}");
+}
+
+/// Requests with one document that fails each: what is accepted is in other requests.
+#[test]
+fn documents_that_fail_in_every_request_do_not_hold_up_the_others() {
+    let mut pipeline = TestPipeline::new(TestSettings {
+        batches_in_flight: 24,
+        documents_in_request: 100,
+        ..TestSettings::default()
+    });
+    let key = |number: usize| match number % 100 {
+        42 => format!("bad{number}"),
+        _ => number.to_string(),
+    };
+    let keys: Vec<String> = (0..2400).map(key).collect();
+    let events: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "")).collect();
+    pipeline.read(&events);
+    let end = pipeline.now + Uptime::from_secs(120);
+    while pipeline.outcomes().len() < 2400 - 24 && pipeline.now < end {
+        match pipeline.sent().first() {
+            Some(keys) => {
+                let status = if keys.contains("bad") { 500 } else { 200 };
+                pipeline.answer_first(status);
+            }
+            None => pipeline.wait(),
+        }
+    }
+    assert_eq!(pipeline.outcomes().len(), 2400 - 24);
 }
