@@ -589,3 +589,27 @@ fn serve(fixture: &Fixture, path: &Path, store: Store) {
     let socket = Socket::bind(path).unwrap();
     fixture.runtime.spawn(socket.serve(Arc::new(Host(store))));
 }
+
+/// Without a host, only the file can tell which pipelines will run.
+#[test]
+fn letters_of_a_pipeline_that_the_file_no_longer_has_are_not_retried() {
+    let fixture = Fixture::new();
+    let config = fixture.dir.path().join("lockgate.toml");
+    std::fs::write(&config, "[store]\npath = \"store\"\n[pipelines.siem]\n").unwrap();
+    let dlq = |command: &str| {
+        let mut started = lockgate();
+        started.args(["dlq", command, "--all", "--config", "lockgate.toml"]);
+        Running::start("dlq", started.current_dir(fixture.dir.path())).ended()
+    };
+    let ended = dlq("retry").exits_with(1);
+    assert_eq!(
+        ended.stdout,
+        "3 dead letters will be sent again by the next `lockgate start`.\n"
+    );
+    assert_eq!(
+        ended.stderr,
+        "error: `lockgate.toml` has no pipeline `archive`, so nobody would send them: configure it \
+         and start the host first, or use `lockgate dlq export`.\n"
+    );
+    assert_eq!(fixture.listed(&[]), ["archive/teleport/audit/4"]);
+}

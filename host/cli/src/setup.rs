@@ -1,6 +1,6 @@
 //! Prepares a host from a configuration file, for `start`, `check` and `demo`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -27,6 +27,12 @@ pub(crate) fn load(file: &Path, masks: &Masks) -> Result<Config, Failure> {
 /// The directory of the store. Reading it does not require the secrets of the configuration.
 pub(crate) fn store_path(file: &Path) -> Result<PathBuf, Failure> {
     lockgate_config::store_path(file, &ProcessEnvironment)
+        .map_err(|report| Failure::report(report.render(print::to_terminal())))
+}
+
+/// The names of the configured pipelines. `None`: the file has no `[pipelines]`.
+pub(crate) fn pipeline_names(file: &Path) -> Result<Option<BTreeSet<String>>, Failure> {
+    lockgate_config::pipeline_names(file, &ProcessEnvironment)
         .map_err(|report| Failure::report(report.render(print::to_terminal())))
 }
 

@@ -38,6 +38,7 @@ mod url;
 mod value;
 mod with;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -134,6 +135,25 @@ pub fn store_path(path: &Path, environment: &dyn Environment) -> Result<PathBuf,
     } else {
         Err(Report::new(document, r.issues))
     }
+}
+
+/// The names under `[pipelines]`, for commands that need nothing else. `None`: the file has no such
+/// table.
+pub fn pipeline_names(
+    path: &Path,
+    environment: &dyn Environment,
+) -> Result<Option<BTreeSet<String>>, Report> {
+    let (_, text) = text_of(path, environment)?;
+    // Whoever reads the rest of the file reports its errors.
+    let (root, _) = DeTable::parse_recoverable(&text);
+    let pipelines = root.get_ref().get("pipelines");
+    let table = pipelines.and_then(|table| table.get_ref().as_table());
+    Ok(table.map(|table| {
+        table
+            .keys()
+            .map(|name| name.get_ref().to_string())
+            .collect()
+    }))
 }
 
 /// The file's name in messages, and its content.

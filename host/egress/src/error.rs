@@ -67,9 +67,10 @@ impl SendError {
             SendError::Connect(_) => {
                 Some("check the host and port of the URL, and that the receiver is running")
             }
-            SendError::Timeout(_) => {
-                Some("check the port of the URL, and any firewalls in between")
-            }
+            SendError::Timeout(_) => Some(
+                "if the receiver is slow, raise `timeout` or lower `events` in `[pipelines.NAME.batch]`; \
+                 else check the port of the URL, and any firewalls in between",
+            ),
             SendError::Tls { .. } | SendError::Request(_) | SendError::Other(_) => None,
         }
     }

@@ -48,7 +48,7 @@ pub(crate) fn run(command: &Dlq) -> Result<(), Failure> {
 
 #[derive(Debug, Args)]
 struct Place {
-    /// The configuration file; only its `[store]` is read.
+    /// The configuration file; only `[store]` and the names of its pipelines are read.
     #[arg(
         short,
         long,
@@ -70,6 +70,23 @@ impl Place {
             Some(directory) => Ok(directory.clone()),
             None => setup::store_path(&self.config),
         }
+    }
+
+    /// Why letters of this pipeline would not be sent again by a host that starts with the
+    /// configuration file. `None`: they would be, or there is no file.
+    fn would_not_run(&self, pipeline: &str) -> Result<Option<String>, Failure> {
+        if self.store.is_some() {
+            return Ok(None);
+        }
+        let names = setup::pipeline_names(&self.config)?;
+        let is_missing = names.is_some_and(|names| !names.contains(pipeline));
+        let file = self.config.display();
+        Ok(is_missing.then(|| {
+            format!(
+                "`{file}` has no pipeline `{pipeline}`, so nobody would send them: configure it \
+                 and start the host first, or use `lockgate dlq export`."
+            )
+        }))
     }
 
     fn inspector(&self) -> Result<Inspector, Failure> {

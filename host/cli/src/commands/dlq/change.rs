@@ -164,6 +164,13 @@ impl Selected {
         let holder = Holder::find(&place.directory()?)?;
         changed.by_host = holder.is_host();
         for ((pipeline, stream), seqs) in &self.groups {
+            if action == Action::Retry
+                && !changed.by_host
+                && let Some(refusal) = place.would_not_run(pipeline)?
+            {
+                changed.refuse(refusal);
+                continue;
+            }
             let seqs: Vec<Seq> = seqs.iter().copied().collect();
             for chunk in seqs.chunks(REDRIVE_ENTRIES) {
                 let done = holder.change(action, pipeline, stream, chunk);
@@ -176,9 +183,7 @@ impl Selected {
                     )),
                 })?;
                 if let Err(refusal) = done {
-                    if !changed.refusals.contains(&refusal) {
-                        changed.refusals.push(refusal);
-                    }
+                    changed.refuse(refusal);
                     break;
                 }
                 changed.count += chunk.len() as u64;
@@ -200,6 +205,12 @@ struct Changed {
 }
 
 impl Changed {
+    fn refuse(&mut self, why: String) {
+        if !self.refusals.contains(&why) {
+            self.refusals.push(why);
+        }
+    }
+
     fn report(&self, done: &str) -> Result<(), Failure> {
         if self.count > 0 {
             print::data(&format!("{} {done}.\n", letters(self.count)))?;
