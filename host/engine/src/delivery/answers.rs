@@ -199,6 +199,7 @@ impl Pipeline {
         };
         let (batch, index) = (request.batch, request.endpoint);
         let (half_of, bytes) = (request.history.half_of(), request.bytes as usize);
+        let is_half = request.history.is_untried_half();
         let mut dispositions: HashMap<u32, Disposition> = dispositions.into_iter().collect();
         let (mut delivered, mut rejected, mut again) = (Vec::new(), Vec::new(), Vec::new());
         let carries = request.outgoing.request.carries();
@@ -222,6 +223,7 @@ impl Pipeline {
             // An answer ends an outage, but it is not evidence against another document.
             self.endpoints[index.get()].circuit.succeed();
         } else {
+            self.endpoints[index.get()].fails_on_some |= is_half;
             self.accepted(now, index);
         }
         if let Some(whole) = half_of

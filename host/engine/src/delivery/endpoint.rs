@@ -29,6 +29,8 @@ pub(crate) struct Endpoint {
     refused_in_a_row: u32,
     /// Requests that failed since one was accepted, and had failed before while others were.
     failing_alone: BTreeSet<RequestId>,
+    /// A part of a request that failed was accepted: the next one that fails is split sooner.
+    pub(crate) fails_on_some: bool,
     pub(crate) sizes: Sizes,
     pub(crate) order: SessionOrder,
 }
@@ -43,6 +45,7 @@ impl Endpoint {
             accepted: 0,
             refused_in_a_row: 0,
             failing_alone: BTreeSet::new(),
+            fails_on_some: false,
             sizes: Sizes::default(),
             order: SessionOrder::default(),
         }

@@ -145,7 +145,9 @@ impl Pipeline {
         if self.is_endpoint_at_fault(id) {
             self.open_circuit(now, id, OpenReason::Unavailable, message, after);
             if is_last_half {
-                self.endpoints[index.get()].circuit.narrowed_down();
+                let endpoint = &mut self.endpoints[index.get()];
+                endpoint.circuit.narrowed_down();
+                endpoint.fails_on_some = false;
             }
         }
         let request = self.requests.get(id);
@@ -164,9 +166,14 @@ impl Pipeline {
     /// Probes have failed for some time, and this one has several documents: it may fail on one of
     /// them, or for their number. Once that has led to a single document, it is rather an outage.
     fn may_narrow_down(&self, request: &Request) -> bool {
-        let open = self.endpoints[request.endpoint.get()].circuit.open();
-        let is_long =
-            |open: &Open| open.failures >= FAILURES_BEFORE_SPLIT && !open.is_narrowed_down;
+        let endpoint = &self.endpoints[request.endpoint.get()];
+        let least = if endpoint.fails_on_some {
+            1
+        } else {
+            FAILURES_BEFORE_SPLIT
+        };
+        let open = endpoint.circuit.open();
+        let is_long = |open: &Open| open.failures >= least && !open.is_narrowed_down;
         request.is_probe && !request.is_single() && open.is_some_and(is_long)
     }
 
