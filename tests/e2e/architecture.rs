@@ -1,5 +1,5 @@
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use lockgate_tests::root;
@@ -147,7 +147,11 @@ fn unsafe_code_is_forbidden_everywhere_but_where_compiled_code_is_loaded() {
             "`{name}` must take the workspace's lints, which forbid unsafe code"
         );
     }
-    let uses = files_with("allow(unsafe_code)");
+    let sources = [rust_files("host"), rust_files("tools")].concat();
+    let uses: Vec<_> = sources
+        .iter()
+        .filter(|file| code(file).contains("allow(unsafe_code)"))
+        .collect();
     assert_eq!(uses.len(), 1, "one module loads compiled code: {uses:?}");
 }
 
@@ -157,16 +161,87 @@ fn only_the_command_line_prints() {
         .into_iter()
         .filter(|(name, _)| !["cli", "guest-build"].contains(&name.as_str()))
     {
-        let source = directory(&name).join("src");
-        let printing = Command::new("grep")
-            .args(["-rnE", r"\b(e?println|e?print|dbg)!"])
-            .arg(&source)
-            .output()
-            .expect("grep runs");
-        let lines = String::from_utf8_lossy(&printing.stdout).into_owned();
-        let lines: Vec<_> = lines.lines().filter(|line| !line.contains("//")).collect();
-        assert!(lines.is_empty(), "{lines:#?}");
+        for file in rust_files(directory(&name).join("src")) {
+            let prints = printing_line(&code(&file)).map(str::to_owned);
+            assert_eq!(prints, None, "{} prints", file.display());
+        }
     }
+}
+
+#[test]
+fn a_line_that_prints_is_found() {
+    for line in [
+        r#"println!("https://example.com");"#,
+        r#"eprint!("…"); // why"#,
+        "dbg!(value)",
+    ] {
+        assert_eq!(
+            printing_line(&format!("fn f() {{\n    {line}\n}}")),
+            Some(line)
+        );
+    }
+    assert_eq!(printing_line("fn f() {}"), None);
+}
+
+/// The first line that writes to the standard output or the standard error.
+fn printing_line(code: &str) -> Option<&str> {
+    let prints = |line: &&str| {
+        ["println!", "print!", "dbg!"]
+            .iter()
+            .any(|name| line.contains(name))
+    };
+    code.lines().map(str::trim).find(prints)
+}
+
+#[test]
+fn no_test_is_ignored() {
+    for place in ["host", "tests", "tools", "plugins", "sdk", "fuzz"] {
+        for file in rust_files(place) {
+            assert!(
+                !ignores_a_test(&code(&file)),
+                "{} ignores a test",
+                file.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn an_ignored_test_is_found() {
+    let attribute = |text: &str| ignores_a_test(&format!("#[{text}]\nfn test() {{}}"));
+    assert!(attribute("ignore"));
+    assert!(attribute("ignore = \"slow\""));
+    assert!(attribute(
+        "cfg_attr(\n    all(unix, feature = \"a[0]\"),\n    ignore\n)"
+    ));
+    assert!(!attribute("test"));
+    assert!(!ignores_a_test(
+        "#[test]\nfn ignore() { let ignore = [0]; }"
+    ));
+}
+
+/// Whether an attribute has the word `ignore`.
+fn ignores_a_test(code: &str) -> bool {
+    let is_ignore = |word| word == "ignore";
+    let is_part = |character: char| character.is_alphanumeric() || character == '_';
+    let attributes = code.split("#[").skip(1).map(attribute);
+    attributes
+        .flat_map(|text| text.split(|character| !is_part(character)))
+        .any(is_ignore)
+}
+
+/// `text` up to the bracket that closes the attribute.
+fn attribute(text: &str) -> &str {
+    let mut depth = 1;
+    let end = text.find(|character| {
+        match character {
+            '[' => depth += 1,
+            ']' => depth -= 1,
+            _ => {}
+        }
+        depth == 0
+    });
+    &text[..end.unwrap_or(text.len())]
 }
 
 /// A crate lies in `host/`, if it is part of the binary, or in `tools/`.
@@ -222,14 +297,28 @@ fn own_name(package: &str) -> Option<String> {
     }
 }
 
-fn files_with(text: &str) -> Vec<String> {
-    let found = Command::new("grep")
-        .args(["-rl", "--include=*.rs", text])
-        .args([root().join("host"), root().join("tools")])
-        .output()
-        .expect("grep runs");
-    String::from_utf8_lossy(&found.stdout)
-        .lines()
-        .map(str::to_owned)
-        .collect()
+/// The Rust files in a directory and those below it; a path is relative to the root.
+fn rust_files(directory: impl AsRef<Path>) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    let mut pending = vec![root().join(directory)];
+    while let Some(directory) = pending.pop() {
+        for entry in std::fs::read_dir(&directory).expect("a directory is readable") {
+            let path = entry.expect("an entry is readable").path();
+            if path.is_dir() && !path.ends_with("target") {
+                pending.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                files.push(path);
+            }
+        }
+    }
+    assert!(!files.is_empty(), "there are Rust files");
+    files
+}
+
+/// A file without the lines that are comments.
+fn code(file: &Path) -> String {
+    let text = std::fs::read_to_string(file).expect("a Rust file is readable");
+    let lines = text.lines();
+    let lines = lines.filter(|line| !line.trim_start().starts_with("//"));
+    lines.flat_map(|line| [line, "\n"]).collect()
 }

@@ -49,7 +49,7 @@ async fn a_component_that_does_not_compile_is_refused_with_the_reason() {
     assert!(error.to_string().contains("out of bounds"), "{error}");
 }
 
-/// Finding 2: 114 s of CPU time and 5.2 GB for one component.
+/// A component once took 114 s of CPU time and 5.2 GB to compile.
 #[tokio::test]
 async fn a_component_that_takes_too_much_to_compile_is_refused_with_a_remedy() {
     let defaults = CompileLimits::default();
@@ -96,7 +96,7 @@ fn a_compiler_exits_when_its_input_is_closed() {
     assert_eq!(ended(child), Some(1));
 }
 
-/// Finding 2: SIGTERM was ignored until the last component was compiled.
+/// SIGTERM used to be ignored until the last component was compiled.
 #[test]
 fn a_host_that_is_compiling_stops_on_sigterm() {
     let dir = tempfile::tempdir().expect("a temporary directory");

@@ -89,8 +89,7 @@ fn the_host_waits_for_a_receiver_that_is_not_up_yet_and_status_says_so() {
 
     let host = start(&config, &["--exit-on-last-event"]);
     host.line_with("held: the receiver cannot be reached");
-    // The books come from the store. The error comes from the host's status file, which is written
-    // once a second.
+    // The books come from the store, the condition from the control socket.
     let shown = || {
         Running::start(
             "status",

@@ -280,7 +280,7 @@ fn a_host_that_waits_for_its_store_can_be_asked_why() {
     let config = quickstart(dir.path(), &auth, &receiver, "");
     listen_on_any_port(&config);
     // Too little for any store.
-    let host = start_with_a_full_disk(&config, 300);
+    let host = start_with_a_full_disk(&config, 300, &[]);
     let line = host.line_with("the admin listener answers");
     let address = line.split_once("address=").unwrap().1.trim();
     let mut seen = Value::Null;
@@ -325,19 +325,19 @@ fn a_host_that_waits_for_its_store_can_be_asked_why() {
     host.stop().exits_with(0);
 }
 
-/// A limit on the size of files, in 512 bytes, stands in for a full disk.
-fn start_with_a_full_disk(config: &Path, blocks: u32) -> Running {
+/// A limit on the size of files, in 512 bytes, stands in for a full disk: writes fail below SQLite.
+fn start_with_a_full_disk(config: &Path, blocks: u32, arguments: &[&str]) -> Running {
     let limited = format!("ulimit -f {blocks}; exec \"$0\" \"$@\"");
     let mut shell = Command::new("sh");
     shell
         .args(["-c", &limited])
         .arg(lockgate().get_program())
         .args(["start", "--config"])
-        .arg(config);
+        .arg(config)
+        .args(arguments);
     Running::start("start with a full disk", &mut shell)
 }
 
-/// A limit on the size of files stands in for a full disk: writes fail below SQLite.
 #[test]
 fn a_full_disk_makes_the_host_wait_and_loses_no_committed_event() {
     for blocks in [300, 900, 1500] {
@@ -345,16 +345,9 @@ fn a_full_disk_makes_the_host_wait_and_loses_no_committed_event() {
         let auth = Auth::start(dir.path(), &["--events", "6000"]);
         let receiver = Receiver::start(dir.path(), &[]);
         let config = quickstart(dir.path(), &auth, &receiver, "");
-        let limited = format!("ulimit -f {blocks}; exec \"$0\" \"$@\"");
-        let mut shell = Command::new("sh");
-        shell
-            .args(["-c", &limited])
-            .arg(lockgate().get_program())
-            .args(["start", "--exit-on-last-event", "--config"])
-            .arg(&config);
-        let host = Running::start("start with a full disk", &mut shell);
+        let host = start_with_a_full_disk(&config, blocks, &["--exit-on-last-event"]);
         host.line_with("too full");
-        host.stop();
+        host.stop().exits_with(0);
         start_and_finish(&config);
         assert_eq!(receiver.stop().distinct, 6000, "with {blocks} blocks");
     }
