@@ -54,10 +54,6 @@ impl Documents {
         &self.info
     }
 
-    pub fn batch(&self) -> &Batch {
-        &self.batch
-    }
-
     /// Sequence of an entry.
     pub fn seq(&self, entry: EntryIndex) -> Seq {
         let (block, row) = self.place(entry);

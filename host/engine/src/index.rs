@@ -35,10 +35,6 @@ index! {
     /// An endpoint that the pipeline sends to, in the order of its settings.
     EndpointIndex
 }
-index! {
-    /// A filter or mapper of the pipeline, in order.
-    StageIndex
-}
 
 macro_rules! id {
     ($(#[$doc:meta])* $name:ident) => {

@@ -34,8 +34,7 @@ pub use documents::Documents;
 pub use encoding::{EncodeOutput, Encoding, OutgoingRequest};
 pub use fates::Fates;
 pub use index::{
-    BatchId, DocumentIndex, EncodingId, EndpointIndex, EntryIndex, RequestId, StageIndex,
-    StreamIndex,
+    BatchId, DocumentIndex, EncodingId, EndpointIndex, EntryIndex, RequestId, StreamIndex,
 };
 pub use io::{Action, Input};
 pub use pipeline::Pipeline;

@@ -6,9 +6,6 @@ pub struct Limits {
     /// CPU time of a call. A suspended or busy machine does not cause a time-out. Checked every
     /// [`TICK`].
     pub time: Duration,
-    /// CPU time of all calls for one batch, including those that search for a faulty event. The
-    /// caller adds it up, see [`Ran::cpu`](crate::Ran::cpu).
-    pub batch_time: Duration,
     /// Bytes of memory, over all linear memories and tables of an instance.
     pub memory: usize,
     /// Bytes that a call may return: the size of its input times this …
@@ -21,7 +18,6 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             time: Duration::from_secs(1),
-            batch_time: Duration::from_secs(10),
             memory: 128 << 20,
             output_factor: 4,
             output_floor: 1 << 20,
