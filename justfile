@@ -12,7 +12,7 @@ demo *arguments:
 test:
     cargo test --workspace
 
-# Check formatting and lints, then run all tests: what a change must pass.
+# Check the formatting and lint the host, then run all tests: what a change must pass.
 check:
     .ci/run
 

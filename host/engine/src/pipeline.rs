@@ -23,8 +23,8 @@ const STALLED_AFTER: Uptime = Uptime::from_secs(60);
 
 /// One pipeline without I/O: the same inputs at the same times give the same actions.
 ///
-/// The caller carries out every action in order and answers those that ask for it. Nothing may be
-/// dropped in between but by dropping the engine: a new one starts from what was committed.
+/// The caller carries out every action in order and sends the answer to each that asks for one. To
+/// stop early, drop the engine; a new one resumes from the last commit.
 #[derive(Debug)]
 pub struct Pipeline {
     pub(crate) settings: Settings,
@@ -96,7 +96,7 @@ impl Pipeline {
         }
     }
 
-    /// Takes in what happened, and says what is to be done. Pure.
+    /// Takes in what happened, and says what is to be done. Deterministic: no clock and no I/O.
     pub fn handle(&mut self, now: Uptime, input: Input, actions: &mut Vec<Action>) {
         match input {
             Input::Head {

@@ -1,4 +1,4 @@
-//! The settings of an engine, from the configuration and the ledger.
+//! An engine's settings, from the configuration and the ledger.
 
 use std::sync::Arc;
 

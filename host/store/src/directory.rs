@@ -109,7 +109,7 @@ fn prepare(directory: &Path) -> Result<(), OpenError> {
 }
 
 /// The lock is on the directory, which nobody removes by mistake, and on the file in it, which
-/// earlier releases lock and which says who holds it.
+/// earlier versions lock and which says who holds it.
 fn lock(directory: &Path, now: Millis) -> Result<DirectoryLock, OpenError> {
     let path = directory.join(LOCK);
     let opened = File::open(directory).map_err(|source| OpenError::Io {

@@ -90,7 +90,8 @@ impl Socket {
         }
     }
 
-    /// Whether the file is gone and cannot be made again, which `was_lost` says of the last time.
+    /// Binds the socket again if its file is gone. Returns true while that fails; `was_lost` is the
+    /// last result, so the warning is logged once.
     fn check(&mut self, was_lost: bool) -> bool {
         if self.is_in_place() {
             return false;

@@ -32,7 +32,7 @@ impl Pipeline {
         self.begin_encoding(encoding, actions);
     }
 
-    /// Documents are encoded again at some time.
+    /// Encodes documents again when the hold ends.
     pub(crate) fn encode_later(
         &mut self,
         id: BatchId,
