@@ -51,7 +51,7 @@ fn a_filter_that_fails_on_one_event_accepts_the_others() {
     for (mode, reason) in [
         (
             "trap",
-            r"it trapped: cannot stand the event k3\u{1b}[31m\nforged: line panic=",
+            r"it trapped: hostile component: trap on k3\u{1b}[31m\nforged: line panic=",
         ),
         (
             "silent-trap",
@@ -178,7 +178,7 @@ fn a_repeated_call_does_not_repeat_its_log_lines() {
         })
     });
     assert_eq!(lines.len(), 1, "{lines:#?}");
-    assert!(lines[0].contains("cannot stand the event k3"));
+    assert!(lines[0].contains("hostile component: trap on k3"));
     assert_eq!(faults[0], faults[2], "the reason is still returned");
 }
 

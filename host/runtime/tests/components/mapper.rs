@@ -41,7 +41,7 @@ fn a_mapper_that_fails_on_one_event_accepts_the_others() {
     for (mode, reason) in [
         (
             "trap",
-            "it trapped: cannot stand the event k3 panic=".to_owned(),
+            "it trapped: hostile component: trap on k3 panic=".to_owned(),
         ),
         ("loop", "it took more than 1000 ms of CPU time".into()),
         (

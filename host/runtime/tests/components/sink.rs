@@ -84,7 +84,7 @@ k2 T1 5 audit None  "" "{\"time\":\"2026-01-05T08:00:00Z\"}"
 #[test]
 fn a_sink_that_cannot_take_one_document_says_why_and_takes_the_others() {
     for (mode, reason) in [
-        ("trap", "it trapped: cannot stand the document k3 panic="),
+        ("trap", "it trapped: hostile component: trap on the document k3 panic="),
         ("loop", "it took more than 1000 ms of CPU time"),
         ("huge", "it wanted more than 16777216 bytes of memory"),
         (
@@ -286,7 +286,7 @@ fn classify_says_what_became_of_a_request() {
         ["trap", "loop", "foreign-index"].map(|mode| classify(mode).unwrap_err().to_string())
     });
     assert!(
-        errors[0].starts_with("it trapped: cannot stand the answer 207 panic="),
+        errors[0].starts_with("it trapped: hostile component: trap on the answer 207 panic="),
         "{}",
         errors[0]
     );

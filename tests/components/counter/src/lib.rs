@@ -40,7 +40,7 @@ impl Mapper for Counter {
         if let Some(key) = &self.config.trap_on
             && events.iter().any(|event| event.key == *key)
         {
-            panic!("cannot stand the event {key}");
+            panic!("hostile component: trap on {key}");
         }
         Ok(outcomes)
     }

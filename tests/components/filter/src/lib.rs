@@ -98,7 +98,7 @@ impl Filter for Hostile {
             Mode::Drop => return Verdict::Drop(0),
             Mode::BadReason => return Verdict::Drop(4_000_000_000),
             Mode::Trap => panic!(
-                "cannot stand the event {}\u{1b}[31m\nforged: line",
+                "hostile component: trap on {}\u{1b}[31m\nforged: line",
                 event.key
             ),
             Mode::SilentTrap => silent_trap(),

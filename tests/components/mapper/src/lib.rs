@@ -114,7 +114,7 @@ impl Mapper for Hostile {
             Mode::BadReason => Outcome::Drop(4_000_000_000),
             Mode::Reject => Outcome::Reject("cannot be mapped\u{1b}[31m\nforged: line".into()),
             Mode::RejectHuge => Outcome::Reject("x".repeat(1 << 20)),
-            Mode::Trap => panic!("cannot stand the event {}", event.key),
+            Mode::Trap => panic!("hostile component: trap on {}", event.key),
             #[allow(clippy::empty_loop)]
             Mode::Loop => loop {
                 std::hint::black_box(());

@@ -130,7 +130,7 @@ impl HttpSink for Hostile {
                     .collect()
             }
             Mode::Trap => panic!(
-                "cannot stand the document {}",
+                "hostile component: trap on the document {}",
                 documents[target as usize].key
             ),
             Mode::Loop => spin(),
@@ -267,7 +267,9 @@ impl HttpSink for Hostile {
                 },
                 response.truncated,
             )),
-            Some(Classify::Trap) => panic!("cannot stand the answer {}", response.status),
+            Some(Classify::Trap) => {
+                panic!("hostile component: trap on the answer {}", response.status)
+            }
             Some(Classify::Loop) => spin(),
         }
     }
