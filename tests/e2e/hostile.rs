@@ -162,7 +162,7 @@ fn a_plugin_that_refuses_its_configuration_stops_its_own_pipeline_only() {
     let stderr = &ended.stderr;
     let number = cases.len();
     assert!(
-        stderr.contains(&format!("{number} of the pipelines could not start")),
+        stderr.contains(&format!("{number} pipelines could not start")),
         "{stderr}"
     );
     for case in &cases {

@@ -133,7 +133,7 @@ fn a_pipeline_whose_database_is_missing_does_not_start_and_the_others_do() {
     for text in [
         "city.mmdb` cannot be read: No such file",
         "city = \"city.mmdb\"",
-        "1 of the pipelines could not start",
+        "1 pipeline could not start",
     ] {
         assert!(
             ended.stderr.contains(text),

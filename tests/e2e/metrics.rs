@@ -28,7 +28,7 @@ fn metrics_of_a_plugin_are_scraped_over_http() {
     std::fs::write(&config, text).unwrap();
 
     let host = start(&config, &[]);
-    let line = host.line_with("the admin listener answers");
+    let line = host.line_with("admin listener started");
     let (_, address) = line.split_once("address=").unwrap();
     let address = address.trim();
     let delivered =

@@ -203,7 +203,7 @@ fn a_host_that_is_stopping_says_so() {
     let config = configuration(dir.path(), &auth, &pipeline);
     listen_on_any_port(&config);
     let host = started(&config);
-    let line = host.line_with("the admin listener answers");
+    let line = host.line_with("admin listener started");
     let address = line.split_once("address=").unwrap().1.trim();
     until(
         "the receiver hangs",
@@ -281,7 +281,7 @@ fn a_host_that_waits_for_its_store_can_be_asked_why() {
     listen_on_any_port(&config);
     // Too little for any store.
     let host = start_with_a_full_disk(&config, 300, &[]);
-    let line = host.line_with("the admin listener answers");
+    let line = host.line_with("admin listener started");
     let address = line.split_once("address=").unwrap().1.trim();
     let mut seen = Value::Null;
     until(

@@ -107,7 +107,7 @@ pub(crate) async fn keep_current(mut databases: Databases, granted: watch::Sende
         databases = back;
         for error in &refreshed.failed {
             tracing::error!(
-                "the database granted as `{}` has changed and cannot be used, the one before stays: {error}",
+                "the database granted as `{}` has changed and cannot be used; keeping the previous one: {error}",
                 error.database
             );
         }

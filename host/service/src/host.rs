@@ -51,11 +51,18 @@ pub enum HostError {
     #[error("the source `{name}` cannot be read: {message}")]
     Source { name: String, message: String },
     /// Their problems have been shown.
-    #[error("{0} of the pipelines could not start, so not everything is delivered")]
+    #[error("{}", not_started(*.0))]
     Pipelines(usize),
     /// Their problems have been shown. There is nothing to read for.
     #[error("no pipeline could start")]
     NoPipeline,
+}
+
+fn not_started(pipelines: usize) -> String {
+    match pipelines {
+        1 => "1 pipeline could not start; its events are not delivered".to_owned(),
+        _ => format!("{pipelines} pipelines could not start; their events are not delivered"),
+    }
 }
 
 /// What an operator can reach, over every time that the store is opened. Clones are one host.
@@ -158,8 +165,7 @@ impl Host {
             result
         };
         trigger.abandon();
-        // After a failure, or the grace: what still runs finds that it may not wait, and leaves
-        // its batch waiting.
+        // Tasks still running stop waiting and leave their batches for the next start.
         let _ = tokio::time::timeout(Duration::from_secs(2), all_ended(&mut tasks)).await;
         tasks.abort_all();
         beside.shutdown().await;

@@ -48,7 +48,7 @@ impl Host {
         if let Some(address) = admin {
             match Listener::bind(address).await {
                 Ok(listener) => {
-                    tracing::info!(address = %listener.address(), "the admin listener answers");
+                    tracing::info!(address = %listener.address(), "admin listener started");
                     let answers = Health { host: self.clone() };
                     tasks.spawn(listener.serve(answers));
                 }
@@ -123,7 +123,7 @@ pub fn running_host(directory: &Path, now: Millis) -> Option<RunningHost> {
             None
         }
         // It runs without a socket, or is about to make a removed one again, or this user may not
-        // connect, or it is of an older release.
+        // connect, or it is of an older version.
         _ => file().filter(is_fresh).map(answered),
     }
 }
@@ -176,7 +176,7 @@ impl Control for Operator {
             Request::Status => match serde_json::to_value(self.host.board.snapshot(now())) {
                 Ok(status) => Response::Status { status },
                 Err(error) => Response::Refused {
-                    message: format!("The status cannot be told: {error}."),
+                    message: format!("The status cannot be serialized: {error}."),
                 },
             },
             Request::Retry {

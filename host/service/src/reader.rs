@@ -116,7 +116,7 @@ pub(crate) async fn run(
     watching.abort();
     match ended {
         Ok(Ended::CaughtUp) => {
-            tracing::info!(source = name, "everything that Teleport has is read");
+            tracing::info!(source = name, "caught up with Teleport");
             board.source(&name, |state| state.state = "finished".into());
             caught_up.send_replace(true);
             Ok(())

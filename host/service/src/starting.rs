@@ -83,7 +83,7 @@ pub(crate) async fn build_all(
         let outcome = match attempt.outcome {
             Ok(pipeline) => {
                 if attempt.waiting_since.is_some() {
-                    tracing::info!(pipeline = name, "its components have found memory");
+                    tracing::info!(pipeline = name, "memory is available; starting");
                 }
                 Some(pipeline)
             }

@@ -137,7 +137,7 @@ impl Pipeline {
         let hold = Hold {
             kind: ConditionKind::Plugin,
             subject: self.settings.sink.label.to_string(),
-            message: format!("a response cannot be judged: {error}"),
+            message: format!("`classify` failed: {error}"),
             since: before.map_or(now, |hold| hold.since),
             until,
         };
