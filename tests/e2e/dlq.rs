@@ -357,7 +357,7 @@ fn without_a_host_letters_are_retried_and_dropped_in_the_store() {
 }
 
 #[test]
-fn letters_that_nobody_would_send_are_not_retried() {
+fn letters_of_a_stream_no_longer_configured_are_not_retried() {
     let fixture = Fixture::new();
     fixture.runtime.block_on(async {
         let store = open(&fixture.store());

@@ -1,4 +1,5 @@
-//! Five pipelines that nobody wants as neighbours. Tests and a benchmark start them.
+//! Five pipelines whose components or receivers misbehave: that loop, burn CPU, trap, hang or compile
+//! slowly. Tests and a benchmark start them.
 
 use std::path::Path;
 

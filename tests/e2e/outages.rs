@@ -284,7 +284,7 @@ fn a_condition_names_the_endpoint_that_fails_and_ends_when_it_recovers() {
 }
 
 #[test]
-fn what_a_sink_says_is_shown_in_its_name() {
+fn a_sinks_reason_is_attributed_to_the_sink() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "100"]);
     let receiver = LocalReceiver::start(dir.path());

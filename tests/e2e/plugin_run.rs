@@ -69,7 +69,7 @@ fn a_filter_prints_what_it_keeps() {
 }
 
 #[test]
-fn what_a_plugin_drops_and_counts_is_said_and_that_it_has_state() {
+fn dropped_events_metrics_and_granted_state_are_reported() {
     let measure = component("hostile_filter");
     let output = run(
         &[measure.to_str().unwrap(), "--with", r#"{"mode":"measure"}"#],

@@ -111,7 +111,7 @@ fn a_host_whose_store_is_removed_ends_and_says_which_file_is_gone() {
 }
 
 #[test]
-fn a_store_that_was_moved_is_to_be_moved_back() {
+fn a_host_whose_store_was_moved_says_to_move_it_back() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "100"]);
     let receiver = Receiver::start(dir.path(), &[]);
@@ -155,7 +155,7 @@ fn a_killed_host_is_not_shown_as_running() {
         status(&config)["running"] == true && file.exists()
     });
     host.kill();
-    assert!(file.exists(), "nobody has tidied up");
+    assert!(file.exists(), "a killed host leaves its status file");
     let status = status(&config);
     assert_eq!(
         (&status["running"], &status["host"]),
@@ -227,7 +227,7 @@ fn a_host_that_is_stopping_says_so() {
 }
 
 #[test]
-fn a_host_that_does_not_answer_is_said_not_to() {
+fn status_says_that_the_host_does_not_answer() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "100"]);
     let receiver = Receiver::start(dir.path(), &[]);

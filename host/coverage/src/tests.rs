@@ -334,7 +334,7 @@ fn check(actual: &str, expected: Expect) {
 }
 
 #[test]
-fn most_events_come_first_and_everything_is_told() {
+fn most_events_come_first_and_everything_is_reported() {
     check(
         &mixed().text(),
         expect![[r#"

@@ -131,9 +131,9 @@ mod tests {
     use super::*;
 
     #[derive(Clone, Default)]
-    struct Sheet(Arc<Mutex<Vec<u8>>>);
+    struct SharedBuffer(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Sheet {
+    impl Write for SharedBuffer {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -142,25 +142,25 @@ mod tests {
         }
     }
 
-    /// The output of `talk`, with these secrets masked.
-    fn logged(format: Format, colour: bool, secrets: &[&str], talk: impl FnOnce()) -> String {
-        let (sheet, masks) = (Sheet::default(), Masks::new());
+    /// What is logged of `events`, with these secrets masked.
+    fn logged(format: Format, colour: bool, secrets: &[&str], events: impl FnOnce()) -> String {
+        let (buffer, masks) = (SharedBuffer::default(), Masks::new());
         let clock = || SystemTime::UNIX_EPOCH + Duration::from_millis(1_767_700_800_042);
         let log = Log {
             format,
             colour,
             masks: masks.clone(),
             clock,
-            out: Mutex::new(sheet.clone()),
+            out: Mutex::new(buffer.clone()),
         };
         let subscriber =
             tracing_subscriber::registry().with(log.with_filter(filter::parse("debug").unwrap()));
         secrets.iter().for_each(|secret| assert!(masks.add(secret)));
-        tracing::subscriber::with_default(subscriber, talk);
-        String::from_utf8(sheet.0.lock().unwrap().clone()).unwrap()
+        tracing::subscriber::with_default(subscriber, events);
+        String::from_utf8(buffer.0.lock().unwrap().clone()).unwrap()
     }
 
-    fn talk() {
+    fn log_sample_events() {
         let span = tracing::info_span!("batch", pipeline = "siem", batch = tracing::field::Empty);
         span.record("batch", 7);
         let _entered = span.enter();
@@ -173,7 +173,7 @@ mod tests {
     #[test]
     fn text_is_one_readable_line_per_event() {
         assert_eq!(
-            logged(Format::Text, false, &[], talk),
+            logged(Format::Text, false, &[], log_sample_events),
             concat!(
                 "2026-01-06T12:00:00.042Z WARN  the receiver is slow reason=\"no answer\" after=2s ratio=0.5 ok=false pipeline=siem batch=7\n",
                 "2026-01-06T12:00:00.042Z ERROR hyper: two\\nlines \\u{1b}[31m pipeline=\"of the event\" text=\"a\\n\\\"b\\\"\" nothing=\"\" batch=7\n",
@@ -183,12 +183,12 @@ mod tests {
 
     #[test]
     fn a_plugin_cannot_pass_for_another() {
-        let talk = || {
+        let events = || {
             let pipeline = "siem\\ x\\";
             tracing::info!(target: "plugin", pipeline, stage = "a\\", "pipeline=other seen");
         };
         assert_eq!(
-            logged(Format::Text, false, &[], talk),
+            logged(Format::Text, false, &[], events),
             "2026-01-06T12:00:00.042Z INFO  plugin: pipeline=\"siem\\\\ x\\\\\" stage=\"a\\\\\" \
              pipeline=other seen\n"
         );
@@ -196,7 +196,7 @@ mod tests {
 
     #[test]
     fn colours_carry_no_meaning_of_their_own() {
-        let coloured = logged(Format::Text, true, &[], talk);
+        let coloured = logged(Format::Text, true, &[], log_sample_events);
         assert!(
             coloured.contains("\x1b[33mWARN \x1b[0m the receiver"),
             "{coloured}"
@@ -205,12 +205,12 @@ mod tests {
         for code in ["\x1b[2m", "\x1b[33m", "\x1b[1;31m", "\x1b[0m"] {
             plain = plain.replace(code, "");
         }
-        assert_eq!(plain, logged(Format::Text, false, &[], talk));
+        assert_eq!(plain, logged(Format::Text, false, &[], log_sample_events));
     }
 
     #[test]
     fn json_is_one_object_per_line() {
-        let lines: Vec<Value> = logged(Format::Json, true, &[], talk)
+        let lines: Vec<Value> = logged(Format::Json, true, &[], log_sample_events)
             .lines()
             .map(|line| serde_json::from_str(line).unwrap())
             .collect();
@@ -240,7 +240,7 @@ mod tests {
     #[test]
     fn secrets_are_masked_in_messages_fields_and_spans() {
         let secrets = ["hunter22", "p\"w\nx", "1234", "true", "two words"];
-        let talk = || {
+        let events = || {
             let span = tracing::info_span!("connection", token = "hunter22");
             let _entered = span.enter();
             let error = io::Error::other("the token hunter22 is wrong");
@@ -254,11 +254,11 @@ mod tests {
             );
         };
         assert_eq!(
-            logged(Format::Text, false, &secrets, talk),
+            logged(Format::Text, false, &secrets, events),
             "2026-01-06T12:00:00.042Z INFO  sent *** as ***, *** error=\"the token *** is wrong\" \
              debug=\"(\\\"***\\\", \\\"***\\\")\" number=*** flag=*** long=***567 token=***\n"
         );
-        let line = logged(Format::Json, false, &secrets, talk);
+        let line = logged(Format::Json, false, &secrets, events);
         let object: Value = serde_json::from_str(&line).expect("a mask does not break the JSON");
         assert_eq!(object["message"], "sent *** as ***, ***");
         assert_eq!(

@@ -137,7 +137,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_cause_of_a_chain_is_told() {
+    fn the_last_cause_of_a_chain_is_reported() {
         let stderr = "info: rolling back\nerror: component download failed\n\nCaused by:\n    0: partial file\n    1: Connection refused (os error 111)\n";
         let told = Some("component download failed (Connection refused (os error 111))");
         assert_eq!(complaint(stderr).as_deref(), told);

@@ -404,7 +404,7 @@ fn a_batch_whose_commit_waits_for_an_earlier_one_lets_the_next_be_sent_as_eviden
 #[test]
 fn a_refusing_endpoint_with_nothing_waiting_has_no_condition() {
     let mut pipeline = pipeline();
-    pipeline.read(&[("bad", ""), ("worse", "")]);
+    pipeline.read(&[("bad", ""), ("bad2", "")]);
     for _ in 0..6 {
         while !pipeline.answer_first(400) {
             pipeline.wait();
@@ -442,7 +442,7 @@ fn a_document_that_fails_while_others_are_accepted_begins_each_condition_once() 
     pipeline.read(&[("bad", "")]);
     let mut failures = 0;
     while failures < 50 && !pipeline.outcomes().contains_key(&1) {
-        // Good events come seldom: the document is often tried twice between them.
+        // Good events are rare: the document is often tried twice between them.
         if failures % 2 == 1 {
             pipeline.read(&[("good", "")]);
         }

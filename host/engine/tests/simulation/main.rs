@@ -83,7 +83,7 @@ fn run(seed: u64) {
     while simulation.now < faults_end {
         if simulation.random.chance(0.03) {
             let count = 1 + simulation.random.below(8);
-            simulation.append(count, simulation.scenario.odd);
+            simulation.append(count, simulation.scenario.bad_share);
         }
         if simulation.random.chance(simulation.scenario.crashes) {
             simulation.crash();
@@ -161,7 +161,7 @@ fn scenario(random: &mut Random) -> Scenario {
         batch_events: 1 + random.below(20) as usize,
         in_flight: 1 + random.below(4) as usize,
         behaviours,
-        odd: random.pick(&[0.0, 0.01, 0.05, 0.5]),
+        bad_share: random.pick(&[0.0, 0.01, 0.05, 0.5]),
         crashes: random.pick(&[0.0, 0.002, 0.02]),
         redrives: random.pick(&[0.0, 0.0, 0.01]),
         releases: random.pick(&[0.0, 0.0, 0.0, 0.002]),

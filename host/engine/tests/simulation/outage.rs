@@ -38,7 +38,7 @@ fn whatever_waits_goes_out_with_the_first_probe_after_an_outage() {
             batch_events: 5,
             in_flight: 4,
             behaviours: vec![[(Duration::ZERO, fault), (OUTAGE, Behaviour::Healthy)].into()],
-            odd: 0.0,
+            bad_share: 0.0,
             crashes: 0.0,
             redrives: 0.0,
             releases: 0.0,

@@ -8,7 +8,7 @@ use lockgate_model::contract::{
     StageSetup, TypeLists, Verdict,
 };
 use lockgate_model::request::{
-    Body, Delivery, Disposition, Part, Request, RequestRules, Response, Sent,
+    Body, Classification, Disposition, Part, Request, RequestRules, Response, Sent,
 };
 use lockgate_model::{DocumentView, EventView, StateOverlay};
 
@@ -205,16 +205,16 @@ impl Sink for ModelSink {
     }
 
     /// The receiver's body names the documents it did not take, by their place in the request.
-    fn classify(&self, _: &BatchInfo, sent: &Sent, response: &Response) -> Called<Delivery> {
+    fn classify(&self, _: &BatchInfo, sent: &Sent, response: &Response) -> Called<Classification> {
         let text = std::str::from_utf8(&response.body).unwrap_or("");
         let Some(places) = text.strip_prefix("again ") else {
-            return called(Ok(Delivery::ByStatus));
+            return called(Ok(Classification::ByStatus));
         };
         let again = |place: &str| {
             let index = sent.carries[place.parse::<usize>().expect("a place")];
             (index, Disposition::Retry)
         };
-        called(Ok(Delivery::Mixed(
+        called(Ok(Classification::Mixed(
             places.split_whitespace().map(again).collect(),
         )))
     }

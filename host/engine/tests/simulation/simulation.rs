@@ -36,7 +36,7 @@ pub struct Scenario {
     pub in_flight: usize,
     pub behaviours: Vec<BTreeMap<Uptime, Behaviour>>,
     /// Per event.
-    pub odd: f64,
+    pub bad_share: f64,
     /// Memory for one batch: others wait for it.
     pub scarce_memory: bool,
     /// Per step.
@@ -263,14 +263,14 @@ impl Simulation {
         }
     }
 
-    /// New events are read. `odd`: the share of those that are not good.
-    pub fn append(&mut self, count: u64, odd: f64) {
+    /// New events are read. `bad_share`: the share of those that are not good.
+    pub fn append(&mut self, count: u64, bad_share: f64) {
         let index = self.random.below(self.scenario.feeds.len() as u64) as usize;
         let feed = self.scenario.feeds[index];
         let mut builder = BlockBuilder::new();
         for _ in 0..count {
             self.events += 1;
-            let event_type = if self.random.chance(odd) {
+            let event_type = if self.random.chance(bad_share) {
                 self.random.pick(&[
                     plugins::DROPPED,
                     plugins::TRAPS,

@@ -1,7 +1,9 @@
 use bytes::Bytes;
 use lockgate_model::DocumentView;
 use lockgate_model::contract::{CallError, Encoded};
-use lockgate_model::request::{Body, Delivery, Disposition, Method, RequestRules, Response, Sent};
+use lockgate_model::request::{
+    Body, Classification, Disposition, Method, RequestRules, Response, Sent,
+};
 use serde_json::json;
 
 use crate::support::{BATCH, KEYS, documents, encode, logged, sink};
@@ -84,7 +86,10 @@ k2 T1 5 audit None  "" "{\"time\":\"2026-01-05T08:00:00Z\"}"
 #[test]
 fn a_sink_that_cannot_take_one_document_says_why_and_takes_the_others() {
     for (mode, reason) in [
-        ("trap", "it trapped: hostile component: trap on the document k3 panic="),
+        (
+            "trap",
+            "it trapped: hostile component: trap on the document k3 panic=",
+        ),
         ("loop", "it took more than 1000 ms of CPU time"),
         ("huge", "it wanted more than 16777216 bytes of memory"),
         (
@@ -249,32 +254,32 @@ fn classify_says_what_became_of_a_request() {
             .result
     };
     for (mode, expected) in [
-        ("by-status", Delivery::ByStatus),
-        ("delivered", Delivery::Delivered),
-        ("hold", Delivery::Hold("the index is missing".into())),
+        ("by-status", Classification::ByStatus),
+        ("delivered", Classification::Delivered),
+        ("hold", Classification::Hold("the index is missing".into())),
         (
             "echo",
-            Delivery::Rejected(
+            Classification::Rejected(
                 r#"siem/teleport/audit/1-8 POST /x "t" 207 [Pair { name: "content-type", value: "text/plain" }] text some were bad false"#
                     .into(),
             ),
         ),
         (
             "mixed-reject",
-            Delivery::Mixed(vec![(4, Disposition::Rejected("the first is bad".into()))]),
+            Classification::Mixed(vec![(4, Disposition::Rejected("the first is bad".into()))]),
         ),
         (
             "mixed-retry",
-            Delivery::Mixed(vec![(4, Disposition::Retry)]),
+            Classification::Mixed(vec![(4, Disposition::Retry)]),
         ),
-        ("split", Delivery::Split("too much at once".into())),
+        ("split", Classification::Split("too much at once".into())),
         (
             "rejected",
-            Delivery::Rejected("none of them is good".into()),
+            Classification::Rejected("none of them is good".into()),
         ),
         (
             "retry",
-            Delivery::Retry {
+            Classification::Retry {
                 message: "not yet".into(),
                 after: Some(10),
             },
@@ -316,7 +321,7 @@ fn a_response_that_is_not_utf8_is_shown_as_bytes() {
     let stage = sink(json!({ "classify": "echo" }));
     assert_eq!(
         stage.classify(&BATCH, &sent, &response).result,
-        Ok(Delivery::Rejected(
+        Ok(Classification::Rejected(
             r#"siem/teleport/audit/1-8 PUT  "" 400 [] bytes [255, 0] true"#.into()
         ))
     );

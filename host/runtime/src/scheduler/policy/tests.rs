@@ -192,7 +192,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn nobody_starves(
+    fn every_queue_gets_its_turn(
         threads in 2usize..9,
         loads in proptest::collection::vec(load(), 1..12),
     ) {
