@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lockgate_model::request::{Delivery, Disposition, RETRY_AFTER_MAX, Response};
+use lockgate_model::request::{Classification, Disposition, RETRY_AFTER_MAX, Response};
 
 /// The meaning of an answer, or of the lack of one, for a request.
 #[derive(Clone, Debug, PartialEq)]
@@ -74,11 +74,11 @@ pub fn by_status(response: &Response) -> Judgement {
 }
 
 /// The judgement by the sink's result. The second value is true where the status overrides it.
-pub fn by_sink(response: &Response, delivery: Delivery) -> (Judgement, bool) {
+pub fn by_sink(response: &Response, classification: Classification) -> (Judgement, bool) {
     let settles = sink_may_settle(response.status);
-    let judgement = match delivery {
-        Delivery::ByStatus => by_status(response),
-        Delivery::Retry { message, after } => {
+    let judgement = match classification {
+        Classification::ByStatus => by_status(response),
+        Classification::Retry { message, after } => {
             let after = Duration::from_millis(after.unwrap_or(0).into()).min(RETRY_AFTER_MAX);
             let after = after.max(retry_after(response));
             Judgement::Wait {
@@ -87,11 +87,11 @@ pub fn by_sink(response: &Response, delivery: Delivery) -> (Judgement, bool) {
                 suspicion: (response.status >= 500).then_some(Suspicion::Error),
             }
         }
-        Delivery::Hold(message) => Judgement::NeedsOperator(message),
-        Delivery::Split(message) if settles => Judgement::Refused(message),
-        Delivery::Delivered if settles => Judgement::Taken(Vec::new()),
-        Delivery::Mixed(dispositions) if settles => Judgement::Taken(dispositions),
-        Delivery::Rejected(reason) if settles => Judgement::AllRejected(reason),
+        Classification::Hold(message) => Judgement::NeedsOperator(message),
+        Classification::Split(message) if settles => Judgement::Refused(message),
+        Classification::Delivered if settles => Judgement::Taken(Vec::new()),
+        Classification::Mixed(dispositions) if settles => Judgement::Taken(dispositions),
+        Classification::Rejected(reason) if settles => Judgement::AllRejected(reason),
         _ => return (by_status(response), true),
     };
     (judgement, false)
@@ -194,10 +194,10 @@ mod tests {
     #[test]
     fn a_sink_cannot_settle_what_a_receiver_did_not_take() {
         let settling = [
-            Delivery::Delivered,
-            Delivery::Rejected("bad".into()),
-            Delivery::Mixed(vec![(0, Disposition::Rejected("bad".into()))]),
-            Delivery::Split("half".into()),
+            Classification::Delivered,
+            Classification::Rejected("bad".into()),
+            Classification::Mixed(vec![(0, Disposition::Rejected("bad".into()))]),
+            Classification::Split("half".into()),
         ];
         for status in [401, 403, 408, 429, 500, 503] {
             for delivery in &settling {
@@ -209,7 +209,10 @@ mod tests {
                     "{status} {delivery:?}"
                 );
             }
-            let hold = by_sink(&response(status), Delivery::Hold("wrong index".into()));
+            let hold = by_sink(
+                &response(status),
+                Classification::Hold("wrong index".into()),
+            );
             assert_eq!(
                 hold,
                 (Judgement::NeedsOperator("wrong index".into()), false)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lockgate_model::contract::{BatchInfo, CallError};
-use lockgate_model::request::{Delivery, Response, Sent};
+use lockgate_model::request::{Classification, Response, Sent};
 use lockgate_model::{Batch, Commit, Entries, Seq, SeqRange};
 
 use crate::Uptime;
@@ -63,7 +63,7 @@ pub enum Input {
     /// The answer to [`Action::Classify`].
     Classified {
         request: RequestId,
-        result: Result<Delivery, CallError>,
+        result: Result<Classification, CallError>,
     },
     /// The answer to [`Action::Commit`]. `dead_bytes`: of the pipeline's dead letters after it.
     Committed {

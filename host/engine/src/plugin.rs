@@ -4,7 +4,7 @@
 use lockgate_model::contract::{
     BatchInfo, Called, Encoded, Mapped, SinkSetup, StageSetup, Verdict,
 };
-use lockgate_model::request::{Delivery, Response, Sent};
+use lockgate_model::request::{Classification, Response, Sent};
 use lockgate_model::{DocumentView, EventView, StateOverlay};
 
 /// The kind of a stage.
@@ -58,5 +58,10 @@ pub trait Sink {
     ) -> Called<Encoded>;
 
     /// Judges a response: the outcome of the documents that the request carried.
-    fn classify(&self, batch: &BatchInfo, sent: &Sent, response: &Response) -> Called<Delivery>;
+    fn classify(
+        &self,
+        batch: &BatchInfo,
+        sent: &Sent,
+        response: &Response,
+    ) -> Called<Classification>;
 }

@@ -9,7 +9,7 @@ use lockgate_model::contract::{
     Access, BatchInfo, Called, Encoded, Inspect, Mapped, SinkSetup, StageSetup, TypeLists, Verdict,
 };
 use lockgate_model::request::{
-    Body, Delivery, Disposition, Part, Request, RequestRules, Response, Sent,
+    Body, Classification, Disposition, Part, Request, RequestRules, Response, Sent,
 };
 use lockgate_model::{
     Batch, Block, BlockBuilder, Commit, DocumentView, EventView, FeedKind, Head, Outcome, Seq,
@@ -492,15 +492,15 @@ impl Sink for TestSink {
     }
 
     /// 207: the receiver takes all documents but the first. 208: it takes none.
-    fn classify(&self, _: &BatchInfo, sent: &Sent, response: &Response) -> Called<Delivery> {
+    fn classify(&self, _: &BatchInfo, sent: &Sent, response: &Response) -> Called<Classification> {
         let again = |indexes: &[u32]| {
             let again = indexes.iter().map(|&index| (index, Disposition::Retry));
-            Delivery::Mixed(again.collect())
+            Classification::Mixed(again.collect())
         };
         Called::free(Ok(match response.status {
             207 => again(&sent.carries[..1]),
             208 => again(&sent.carries),
-            _ => Delivery::ByStatus,
+            _ => Classification::ByStatus,
         }))
     }
 }

@@ -4,11 +4,11 @@
 //! on one.
 
 mod core;
+mod epoch;
 mod handle;
 mod letters;
-mod pass;
 mod retention;
 
 pub use core::{Appended, MemoryCore};
+pub use epoch::Recorded;
 pub use handle::MemoryLedger;
-pub use pass::Recorded;

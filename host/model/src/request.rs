@@ -6,7 +6,7 @@
 mod answer;
 mod body;
 
-pub use answer::{Delivery, Disposition, RETRY_AFTER_MAX, Response, Sent};
+pub use answer::{Classification, Disposition, RETRY_AFTER_MAX, Response, Sent};
 pub use body::{Body, Part};
 
 use thiserror::Error;

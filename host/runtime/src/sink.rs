@@ -6,7 +6,9 @@ use std::sync::Arc;
 use lockgate_lookup::Lookups;
 use lockgate_model::DocumentView;
 use lockgate_model::contract::{Access, BatchInfo, CallError, Called, Encoded, SinkSetup};
-use lockgate_model::request::{Delivery, Request, RequestRules, Response, Sent, check_indexes};
+use lockgate_model::request::{
+    Classification, Request, RequestRules, Response, Sent, check_indexes,
+};
 
 use crate::component::Component;
 use crate::configured::{Call, ConfigureError, Configured, StageOptions};
@@ -111,7 +113,7 @@ impl Sink {
         batch: &BatchInfo,
         sent: &Sent,
         response: &Response,
-    ) -> Called<Delivery> {
+    ) -> Called<Classification> {
         let headers = response.headers.iter();
         let input = response.body.len()
             + headers

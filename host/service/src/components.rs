@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lockgate_engine::{EncodeOutput, Encoding, StageOutput, StageRun, Step, Stop};
 use lockgate_model::contract::{BatchInfo, CallError};
-use lockgate_model::request::{Delivery, Response, Sent};
+use lockgate_model::request::{Classification, Response, Sent};
 use lockgate_runtime::{Queue, SchedulerError};
 
 use crate::plugins::{BoundSink, BoundStage};
@@ -62,22 +62,24 @@ pub(crate) async fn classify(
     info: BatchInfo,
     sent: Sent,
     response: Arc<Response>,
-) -> Result<Delivery, CallError> {
+) -> Result<Classification, CallError> {
     let label = sink.sink.label().to_owned();
     let ran = queue.run(move || sink.sink.classify(&info, &sent, &response).result);
     match ran.await {
-        Ok(ran) => ran.result.map(|delivery| quoted(&label, delivery)),
+        Ok(ran) => ran
+            .result
+            .map(|classification| quoted(&label, classification)),
         Err(error) => Err(CallError::Host(error.to_string())),
     }
 }
 
 /// Why nothing can be sent, as a condition and the log show it: in the sink's words, not in the
 /// host's.
-fn quoted(label: &str, delivery: Delivery) -> Delivery {
+fn quoted(label: &str, classification: Classification) -> Classification {
     let quote = |message: String| format!("{label} says: {message}");
-    match delivery {
-        Delivery::Hold(message) => Delivery::Hold(quote(message)),
-        Delivery::Retry { message, after } => Delivery::Retry {
+    match classification {
+        Classification::Hold(message) => Classification::Hold(quote(message)),
+        Classification::Retry { message, after } => Classification::Retry {
             message: quote(message),
             after,
         },

@@ -9,7 +9,7 @@ use lockgate_lookup::Lookups;
 use lockgate_model::contract::{
     BatchInfo, Called, Encoded, Mapped, SinkSetup, StageSetup, Verdict,
 };
-use lockgate_model::request::{Delivery, RequestRules, Response, Sent};
+use lockgate_model::request::{Classification, RequestRules, Response, Sent};
 use lockgate_model::{DocumentView, EventView, StateOverlay};
 use lockgate_runtime::{CallContext, Kind, Sink, Stage};
 
@@ -93,7 +93,12 @@ impl engine::Sink for BoundSink {
         self.sink.encode(batch, documents, &self.rules, retry)
     }
 
-    fn classify(&self, batch: &BatchInfo, sent: &Sent, response: &Response) -> Called<Delivery> {
+    fn classify(
+        &self,
+        batch: &BatchInfo,
+        sent: &Sent,
+        response: &Response,
+    ) -> Called<Classification> {
         self.sink.classify(batch, sent, response)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use lockgate_model::contract::{CallError, Inspect};
-use lockgate_model::request::{Delivery, Disposition, Response};
+use lockgate_model::request::{Classification, Disposition, Response};
 
 use crate::Uptime;
 use crate::answer::{self, Judgement, SendFailure, Suspicion};
@@ -86,7 +86,7 @@ impl Pipeline {
         &mut self,
         now: Uptime,
         id: RequestId,
-        result: Result<Delivery, CallError>,
+        result: Result<Classification, CallError>,
         actions: &mut Vec<Action>,
     ) {
         let Some(request) = self.requests.get(id) else {

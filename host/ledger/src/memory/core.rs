@@ -7,7 +7,7 @@ use lockgate_model::{
     Append, Block, BlockParts, Books, Commit, Entries, FeedKind, Generation, Seq, payload_hash,
 };
 
-use super::pass::{Pass, Recorded};
+use super::epoch::{Epoch, Recorded};
 use crate::{Committed, LedgerError, Progress, Registration, check_commit, check_streams};
 
 /// All that a ledger keeps, as plain data: what is in it survives a crash, and nothing else does.
@@ -67,14 +67,14 @@ pub(super) struct Pipeline {
     pub(super) epoch: u32,
     pub(super) generations: Vec<String>,
     pub(super) generation: u32,
-    pub(super) passes: BTreeMap<Arc<str>, Pass>,
+    pub(super) epochs: BTreeMap<Arc<str>, Epoch>,
     state: BTreeMap<u32, BTreeMap<String, String>>,
     brake: String,
 }
 
 impl Pipeline {
     pub(super) fn dead_bytes(&self) -> u64 {
-        self.passes.values().map(|pass| pass.dead_bytes).sum()
+        self.epochs.values().map(|epoch| epoch.dead_bytes).sum()
     }
 }
 
@@ -136,22 +136,22 @@ impl MemoryCore {
                 commit.epoch, commit.generation
             )));
         }
-        let Some(pass) = pipeline.passes.get_mut(&commit.stream) else {
+        let Some(epoch) = pipeline.epochs.get_mut(&commit.stream) else {
             return Err(LedgerError::Conflict(format!(
                 "`{name}` is not registered on `{}`",
                 commit.stream
             )));
         };
         match &commit.entries {
-            Entries::Range(range) if range.end > next || pass.progress.touches(range) => {
+            Entries::Range(range) if range.end > next || epoch.progress.touches(range) => {
                 return Err(LedgerError::Conflict(format!(
                     "of the entries {range:?}, some have an outcome or do not exist"
                 )));
             }
             Entries::Range(_) => {}
-            Entries::Redriven(seqs) => pass.check_waiting(seqs)?,
+            Entries::Redriven(seqs) => epoch.check_waiting(seqs)?,
         }
-        pass.record(&commit, &mut self.letters);
+        epoch.record(&commit, &mut self.letters);
         for write in commit.state {
             let state = pipeline.state.entry(write.stage).or_default();
             match write.value {
@@ -191,15 +191,15 @@ impl MemoryCore {
             pipeline.generations.len() - 1
         });
         pipeline.generation = index as u32 + 1;
-        for pass in pipeline.passes.values_mut() {
-            pass.active = false;
+        for epoch in pipeline.epochs.values_mut() {
+            epoch.active = false;
         }
         let mut progress: Vec<Progress> = Vec::new();
         for (name, begin) in begins {
-            let pass = Pass::new(&name, begin);
-            let pass = pipeline.passes.entry(name).or_insert(pass);
-            pass.active = true;
-            progress.push(pass.progress.clone());
+            let epoch = Epoch::new(&name, begin);
+            let epoch = pipeline.epochs.entry(name).or_insert(epoch);
+            epoch.active = true;
+            progress.push(epoch.progress.clone());
         }
         Ok(Registration {
             epoch: pipeline.epoch,
@@ -216,9 +216,9 @@ impl MemoryCore {
         for (name, pipeline) in &mut self.pipelines {
             if !configured.iter().any(|kept| **kept == **name) {
                 pipeline
-                    .passes
+                    .epochs
                     .values_mut()
-                    .for_each(|pass| pass.active = false);
+                    .for_each(|epoch| epoch.active = false);
             }
         }
         let unknown = configured
@@ -270,14 +270,14 @@ impl MemoryCore {
     /// The four figures of each of the pipeline's streams, counted again: outcomes from what is
     /// recorded of each entry, waiting entries from the progress and from the letters.
     pub fn books(&self, pipeline: &str) -> Vec<(String, Books)> {
-        let passes = self
+        let epochs = self
             .pipelines
             .get(pipeline)
-            .map(|pipeline| &pipeline.passes);
-        passes
+            .map(|pipeline| &pipeline.epochs);
+        epochs
             .into_iter()
             .flatten()
-            .map(|(stream, pass)| (stream.to_string(), pass.books(self.next(stream))))
+            .map(|(stream, epoch)| (stream.to_string(), epoch.books(self.next(stream))))
             .collect()
     }
 
@@ -285,8 +285,8 @@ impl MemoryCore {
     /// outcome.
     pub fn outcomes(&self, pipeline: &str, stream: &str, seq: Seq) -> &[Recorded] {
         let pipeline = self.pipelines.get(pipeline);
-        let pass = pipeline.and_then(|pipeline| pipeline.passes.get(stream));
-        pass.map_or(&[], |pass| pass.recorded(seq))
+        let epoch = pipeline.and_then(|pipeline| pipeline.epochs.get(stream));
+        epoch.map_or(&[], |epoch| epoch.recorded(seq))
     }
 
     pub(super) fn stream_names(&self) -> impl Iterator<Item = (&Arc<str>, Seq)> {

@@ -1,4 +1,4 @@
-//! One pass of a pipeline over a stream: its outcomes, redrives and dead letters.
+//! An epoch, which is one pass of a pipeline over a stream: its outcomes, redrives and dead letters.
 
 use std::collections::BTreeMap;
 
@@ -20,7 +20,7 @@ pub enum Recorded {
 
 /// The current epoch of a pipeline on one stream.
 #[derive(Clone, Debug)]
-pub(super) struct Pass {
+pub(super) struct Epoch {
     /// Retention waits for it.
     pub(super) active: bool,
     pub(super) progress: Progress,
@@ -39,9 +39,9 @@ pub(super) struct Letter {
     pub(super) letter: DeadLetter,
 }
 
-impl Pass {
-    pub(super) fn new(stream: &str, begin: Seq) -> Pass {
-        Pass {
+impl Epoch {
+    pub(super) fn new(stream: &str, begin: Seq) -> Epoch {
+        Epoch {
             active: true,
             progress: Progress::new(stream, begin),
             letters: BTreeMap::new(),

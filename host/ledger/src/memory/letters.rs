@@ -5,20 +5,20 @@ use std::sync::Arc;
 use lockgate_model::{DeadLetter, Millis, Redrive, Seq};
 
 use super::core::{MemoryCore, Pipeline};
-use super::pass::{Letter, Pass};
+use super::epoch::{Epoch, Letter};
 use crate::limits::REDRIVE_ENTRIES;
 use crate::{KeptLetter, LedgerError, LetterCounts, LetterId, LetterQuery, check_seqs};
 
 impl MemoryCore {
     /// See [`DeadLetters::dead_letters`](crate::DeadLetters::dead_letters).
     pub fn dead_letters(&self, query: &LetterQuery) -> Vec<KeptLetter> {
-        let passes = self.pipelines.iter().flat_map(|(name, pipeline)| {
-            let passes = pipeline.passes.iter();
-            passes.map(move |(stream, pass)| (name, pipeline, stream, pass))
+        let epochs = self.pipelines.iter().flat_map(|(name, pipeline)| {
+            let epochs = pipeline.epochs.iter();
+            epochs.map(move |(stream, epoch)| (name, pipeline, stream, epoch))
         });
-        let mut found: Vec<KeptLetter> = passes
-            .flat_map(|(name, pipeline, stream, pass)| {
-                let letters = pass.letters.values().filter(|letter| !letter.waits);
+        let mut found: Vec<KeptLetter> = epochs
+            .flat_map(|(name, pipeline, stream, epoch)| {
+                let letters = epoch.letters.values().filter(|letter| !letter.waits);
                 letters.map(move |letter| self.kept(name, pipeline, stream, letter))
             })
             .filter(|kept| query.matches(kept))
@@ -31,21 +31,21 @@ impl MemoryCore {
     /// See [`DeadLetters::dead_letter`](crate::DeadLetters::dead_letter).
     pub fn dead_letter(&self, pipeline: &str, stream: &str, seq: Seq) -> Option<KeptLetter> {
         let (name, pipeline) = self.pipelines.get_key_value(pipeline)?;
-        let (stream, pass) = pipeline.passes.get_key_value(stream)?;
-        let letter = pass.letters.get(&seq).filter(|letter| !letter.waits)?;
+        let (stream, epoch) = pipeline.epochs.get_key_value(stream)?;
+        let letter = epoch.letters.get(&seq).filter(|letter| !letter.waits)?;
         Some(self.kept(name, pipeline, stream, letter))
     }
 
     /// See [`DeadLetters::retry`](crate::DeadLetters::retry).
     pub fn retry(&mut self, pipeline: &str, stream: &str, seqs: &[Seq]) -> Result<(), LedgerError> {
-        let pass = self.dead(pipeline, stream, seqs)?;
-        if !pass.active {
+        let epoch = self.dead(pipeline, stream, seqs)?;
+        if !epoch.active {
             return Err(LedgerError::NotRead {
                 pipeline: pipeline.to_owned(),
                 stream: stream.to_owned(),
             });
         }
-        pass.retry(seqs);
+        epoch.retry(seqs);
         Ok(())
     }
 
@@ -65,9 +65,9 @@ impl MemoryCore {
         let Some(found) = self.pipelines.get_mut(pipeline) else {
             return Err(LedgerError::Unknown(format!("pipeline `{pipeline}`")));
         };
-        let passes = found.passes.values_mut();
-        Ok(passes
-            .map(|pass| pass.expire_letters(before, REDRIVE_ENTRIES))
+        let epochs = found.epochs.values_mut();
+        Ok(epochs
+            .map(|epoch| epoch.expire_letters(before, REDRIVE_ENTRIES))
             .sum())
     }
 
@@ -77,10 +77,10 @@ impl MemoryCore {
             return Err(LedgerError::Unknown(format!("pipeline `{pipeline}`")));
         };
         let mut counts = LetterCounts::default();
-        for pass in found.passes.values().map(Pass::letter_counts) {
-            counts.retried += pass.retried;
-            counts.dropped += pass.dropped;
-            counts.expired += pass.expired;
+        for own in found.epochs.values().map(Epoch::letter_counts) {
+            counts.retried += own.retried;
+            counts.dropped += own.dropped;
+            counts.expired += own.expired;
         }
         Ok(counts)
     }
@@ -92,13 +92,13 @@ impl MemoryCore {
 
     /// See [`Ledger::redriven`](crate::Ledger::redriven).
     pub fn redriven(&self, pipeline: &str) -> u64 {
-        let passes = self
+        let epochs = self
             .pipelines
             .get(pipeline)
-            .map(|pipeline| &pipeline.passes);
-        let passes = passes.into_iter().flat_map(|passes| passes.values());
-        passes
-            .map(|pass| pass.waiting_letters().count() as u64)
+            .map(|pipeline| &pipeline.epochs);
+        let epochs = epochs.into_iter().flat_map(|epochs| epochs.values());
+        epochs
+            .map(|epoch| epoch.waiting_letters().count() as u64)
             .sum()
     }
 
@@ -111,9 +111,9 @@ impl MemoryCore {
         bytes: usize,
     ) -> Option<Redrive> {
         let (name, pipeline) = self.pipelines.get_key_value(pipeline)?;
-        let (stream, pass) = pipeline.passes.get_key_value(stream)?;
+        let (stream, epoch) = pipeline.epochs.get_key_value(stream)?;
         let mut size = 0;
-        let letters: Vec<DeadLetter> = pass
+        let letters: Vec<DeadLetter> = epoch
             .waiting_letters()
             .take_while(|letter| {
                 let first = size == 0;
@@ -137,18 +137,18 @@ impl MemoryCore {
         pipeline: &str,
         stream: &str,
         seqs: &[Seq],
-    ) -> Result<&mut Pass, LedgerError> {
+    ) -> Result<&mut Epoch, LedgerError> {
         check_seqs(seqs)?;
         let Some(found) = self.pipelines.get_mut(pipeline) else {
             return Err(LedgerError::Unknown(format!("pipeline `{pipeline}`")));
         };
-        let Some(pass) = found.passes.get_mut(stream) else {
+        let Some(epoch) = found.epochs.get_mut(stream) else {
             return Err(LedgerError::Unknown(format!(
                 "stream `{stream}` of the pipeline `{pipeline}`"
             )));
         };
-        pass.check_dead(seqs)?;
-        Ok(pass)
+        epoch.check_dead(seqs)?;
+        Ok(epoch)
     }
 
     fn kept(

@@ -37,16 +37,18 @@ impl MemoryCore {
         let Some(end) = stream.blocks.front().map(|block| block.range().end) else {
             return false;
         };
-        let mut passes: Vec<_> = self
+        let mut epochs: Vec<_> = self
             .pipelines
             .values_mut()
-            .filter_map(|pipeline| pipeline.passes.get_mut(name))
-            .filter(|pass| pass.progress.watermark < end)
+            .filter_map(|pipeline| pipeline.epochs.get_mut(name))
+            .filter(|epoch| epoch.progress.watermark < end)
             .collect();
-        if !self.holders.is_empty() || passes.iter().any(|pass| pass.active) {
+        if !self.holders.is_empty() || epochs.iter().any(|epoch| epoch.active) {
             return false;
         }
-        passes.iter_mut().for_each(|pass| pass.drop_unfinished(end));
+        epochs
+            .iter_mut()
+            .for_each(|epoch| epoch.drop_unfinished(end));
         if let Some(block) = stream.blocks.pop_front() {
             stream.bytes -= bytes_of(block.parts());
         }

@@ -40,7 +40,7 @@ pub enum Disposition {
 
 /// The result of `classify` for a response.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Delivery {
+pub enum Classification {
     /// The host decides by the status.
     ByStatus,
     Delivered,
@@ -60,10 +60,10 @@ pub enum Delivery {
     Hold(String),
 }
 
-impl Delivery {
+impl Classification {
     /// Checks that every index of a `mixed` result is one of the request's, and occurs once.
-    pub fn check(self, carries: &[u32]) -> Result<Delivery, Violation> {
-        if let Delivery::Mixed(dispositions) = &self {
+    pub fn check(self, carries: &[u32]) -> Result<Classification, Violation> {
+        if let Classification::Mixed(dispositions) = &self {
             let carried: HashSet<u32> = carries.iter().copied().collect();
             let mut seen = HashSet::new();
             for (index, _) in dispositions {
@@ -88,7 +88,8 @@ mod tests {
     fn a_mixed_answer_of_a_million_entries_is_checked_in_one_pass() {
         let carries: Vec<u32> = (0..1_000_000).collect();
         let entries = carries.iter().rev();
-        let mixed = Delivery::Mixed(entries.map(|&index| (index, Disposition::Retry)).collect());
+        let mixed =
+            Classification::Mixed(entries.map(|&index| (index, Disposition::Retry)).collect());
         assert!(mixed.clone().check(&carries).is_ok());
         assert_eq!(
             mixed.check(&carries[1..]),
@@ -96,7 +97,7 @@ mod tests {
         );
         let twice = vec![(7, Disposition::Delivered); 2];
         assert_eq!(
-            Delivery::Mixed(twice).check(&carries),
+            Classification::Mixed(twice).check(&carries),
             Err(Violation::IndexTwice(7))
         );
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lockgate_model::contract::{BatchInfo, CallError, Mapped, MappedDocument, Verdict};
-use lockgate_model::request::{Body, Delivery, Disposition, Part, Request, Response, Sent};
+use lockgate_model::request::{Body, Classification, Disposition, Part, Request, Response, Sent};
 use lockgate_model::{DocumentView, EventView};
 use wasmtime::Store;
 use wasmtime::component::InstancePre;
@@ -188,7 +188,7 @@ impl Exports {
         stage: &str,
         sent: &Sent,
         response: &Response,
-    ) -> Returned<Delivery> {
+    ) -> Returned<Classification> {
         let Exports::HttpSink(world) = self else {
             return Ok(Err(wrong_world("classify")));
         };
@@ -214,7 +214,7 @@ impl Exports {
             sent,
             response,
         )?;
-        Ok(Ok(delivery(answer)))
+        Ok(Ok(classification(answer)))
     }
 }
 
@@ -303,25 +303,25 @@ fn request(request: http::Request) -> Request {
     }
 }
 
-fn delivery(delivery: http::Delivery) -> Delivery {
+fn classification(delivery: http::Delivery) -> Classification {
     let disposition = |(index, of)| match of {
         http::Disposition::Delivered => (index, Disposition::Delivered),
         http::Disposition::Rejected(reason) => (index, Disposition::Rejected(line(&reason))),
         http::Disposition::Retry => (index, Disposition::Retry),
     };
     match delivery {
-        http::Delivery::ByStatus => Delivery::ByStatus,
-        http::Delivery::Delivered => Delivery::Delivered,
+        http::Delivery::ByStatus => Classification::ByStatus,
+        http::Delivery::Delivered => Classification::Delivered,
         http::Delivery::Mixed(documents) => {
-            Delivery::Mixed(documents.into_iter().map(disposition).collect())
+            Classification::Mixed(documents.into_iter().map(disposition).collect())
         }
-        http::Delivery::Retry(retry) => Delivery::Retry {
+        http::Delivery::Retry(retry) => Classification::Retry {
             message: line(&retry.message),
             after: retry.after,
         },
-        http::Delivery::Split(message) => Delivery::Split(line(&message)),
-        http::Delivery::Rejected(reason) => Delivery::Rejected(line(&reason)),
-        http::Delivery::Hold(message) => Delivery::Hold(line(&message)),
+        http::Delivery::Split(message) => Classification::Split(line(&message)),
+        http::Delivery::Rejected(reason) => Classification::Rejected(line(&reason)),
+        http::Delivery::Hold(message) => Classification::Hold(line(&message)),
     }
 }
 
