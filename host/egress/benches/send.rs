@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use divan::counter::BytesCount;
+use lockgate_egress::Destination;
 use lockgate_egress::{ClientCertificate, Endpoint, EndpointClient, Pem, Secret};
-use lockgate_model::FeedKind;
 use lockgate_model::request::{Body, Part, Request};
 use rcgen::{CertificateParams, KeyPair};
 use rustls::server::WebPkiClientVerifier;
@@ -66,7 +66,7 @@ fn send(bencher: divan::Bencher, connections: usize) {
                             (client.clone(), request.clone(), body.clone());
                         tokio::spawn(async move {
                             client
-                                .send(&request, || body.clone(), FeedKind::Audit, 1024)
+                                .send(&request, || body.clone(), Destination::Url, 1024)
                                 .await
                                 .unwrap()
                                 .status

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use lockgate_model::request::{
     CheckedRequest, Method, RequestRules, Response, is_header_name, is_refused_header,
 };
-use lockgate_model::{FeedKind, Masks, Secret, names_a_secret};
+use lockgate_model::{Masks, Secret, names_a_secret};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use rustls::ClientConfig;
 use tokio::sync::Semaphore;
@@ -25,6 +25,24 @@ use crate::{Auth, Endpoint, EndpointError, SendError};
 /// Fluentd closes idle connections after 10 s without notice, so they are dropped before that.
 const IDLE_MAX: Duration = Duration::from_secs(8);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The URL of an endpoint that a request goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination {
+    Url,
+    /// `url` where the operator gave no `session-url`.
+    SessionUrl,
+}
+
+impl Destination {
+    /// The key in the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Destination::Url => "url",
+            Destination::SessionUrl => "session-url",
+        }
+    }
+}
 
 /// Connections to one endpoint.
 pub struct EndpointClient {
@@ -141,7 +159,7 @@ impl EndpointClient {
         &self,
         request: &CheckedRequest,
         body: impl Fn() -> Bytes,
-        feed: FeedKind,
+        destination: Destination,
         response_max: usize,
     ) -> Result<Response, SendError> {
         // The semaphore is never closed.
@@ -150,9 +168,9 @@ impl EndpointClient {
             .acquire()
             .await
             .map_err(|error| SendError::Other(error.to_string()))?;
-        let target = match feed {
-            FeedKind::Audit => &self.target,
-            FeedKind::Sessions => self.session_target.as_ref().unwrap_or(&self.target),
+        let target = match destination {
+            Destination::Url => &self.target,
+            Destination::SessionUrl => self.session_target.as_ref().unwrap_or(&self.target),
         };
         let method = match request.method() {
             Method::Post => reqwest::Method::POST,

@@ -22,7 +22,7 @@ mod status;
 mod target;
 mod tls;
 
-pub use client::EndpointClient;
+pub use client::{Destination, EndpointClient};
 pub use endpoint::{Auth, ClientCertificate, Endpoint, EndpointError, Pem};
 pub use error::{Party, SendError};
 pub use lockgate_model::Secret;

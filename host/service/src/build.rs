@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use lockgate_config::{Auth, Database, Issue, Lookup, Pipeline, Plugin, Report, Sink, Wasi, With};
 use lockgate_egress::{
-    ClientCertificate, Endpoint, EndpointClient, EndpointError, Pem, RateLimiter,
+    ClientCertificate, Destination, Endpoint, EndpointClient, EndpointError, Pem, RateLimiter,
 };
+use lockgate_engine::EndpointIndex;
 use lockgate_lookup::{DatabaseKind, Databases, Grant};
 use lockgate_model::contract::CallError;
 use lockgate_model::{FeedKind, Masks};
@@ -38,6 +39,8 @@ pub struct BuiltPipeline {
     pub(crate) stages: Vec<BuiltStage>,
     pub(crate) sink: BoundSink,
     pub(crate) client: Arc<EndpointClient>,
+    /// Its endpoints, in the order in which the engine counts them.
+    pub(crate) destinations: &'static [Destination],
     pub(crate) rate: Option<Arc<RateLimiter>>,
     pub(crate) queue: Queue,
     pub(crate) memory: MemoryShare,
@@ -56,14 +59,14 @@ impl BuiltPipeline {
         &self.config.name
     }
 
-    /// Whether recordings have a URL of their own.
-    pub(crate) fn has_session_url(&self) -> bool {
-        self.config.sink.session_url.is_some()
-    }
-
-    /// The endpoint of a feed: 0 is `url`, 1 is `session-url`.
-    pub(crate) fn endpoint_of(&self, feed: FeedKind) -> usize {
-        usize::from(feed == FeedKind::Sessions && self.has_session_url())
+    /// The endpoint of a feed: recordings may have one of their own.
+    pub(crate) fn endpoint_of(&self, feed: FeedKind) -> EndpointIndex {
+        let wanted = match feed {
+            FeedKind::Audit => Destination::Url,
+            FeedKind::Sessions => Destination::SessionUrl,
+        };
+        let found = self.destinations.iter().position(|&other| other == wanted);
+        EndpointIndex::new(found.unwrap_or(0))
     }
 }
 
@@ -291,6 +294,10 @@ impl PipelineBuilder {
                 rules,
             },
             client: Arc::new(client),
+            destinations: match sink.session_url {
+                Some(_) => &[Destination::Url, Destination::SessionUrl],
+                None => &[Destination::Url],
+            },
             rate: sink.rate.events.map(|rate| {
                 Arc::new(RateLimiter::new(
                     rate.events as f64 / rate.per.as_secs_f64(),

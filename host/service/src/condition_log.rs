@@ -15,11 +15,11 @@ const SETTLED_AFTER: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(crate) struct ConditionLog {
     pipeline: Arc<str>,
-    held: BTreeMap<(ConditionKind, String), Held>,
+    held: BTreeMap<(ConditionKind, String), LoggedCondition>,
 }
 
 #[derive(Debug)]
-struct Held {
+struct LoggedCondition {
     since: Uptime,
     /// How often it began.
     times: u32,
@@ -43,7 +43,7 @@ impl ConditionLog {
         }
         let (kind, subject) = (condition.kind.name(), &condition.subject);
         tracing::warn!(pipeline = %self.pipeline, kind, subject, "held: {}", condition.message);
-        let held = Held {
+        let held = LoggedCondition {
             since: condition.since,
             times: 1,
             ended: None,

@@ -174,7 +174,34 @@ impl<L: Ledger> Driver<L> {
                         let stages = stages.expect("a batch in flight keeps its stages");
                         worker.clone().run_stages(batch, stages, run, &mut tasks);
                     }
-                    action => worker.clone().begin(action, &mut tasks),
+                    Action::Collect {
+                        stream,
+                        within,
+                        events,
+                        bytes,
+                    } => worker
+                        .clone()
+                        .collect(stream, within, events, bytes, &mut tasks),
+                    Action::CollectNow { stream, bytes } => worker.hurry(stream, bytes),
+                    Action::Encode { encoding, work } => {
+                        worker.clone().encode(encoding, work, &mut tasks);
+                    }
+                    Action::Send {
+                        request,
+                        endpoint,
+                        outgoing,
+                        documents,
+                    } => worker
+                        .clone()
+                        .send(request, endpoint, outgoing, documents, &mut tasks),
+                    Action::Classify {
+                        request,
+                        info,
+                        sent,
+                        response,
+                    } => worker
+                        .clone()
+                        .classify(request, info, sent, response, &mut tasks),
                 }
             }
             board.pipeline(&pipeline, |status| {

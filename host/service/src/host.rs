@@ -23,7 +23,7 @@ use crate::settings::engine_settings;
 use crate::shutdown::{Shutdown, ShutdownTrigger};
 use crate::starting::build_all;
 use crate::status::Board;
-use crate::worker::{Held, Worker};
+use crate::worker::{BatchMemory, Worker};
 
 /// After a stop was asked for, batches in flight get this long to finish.
 const GRACE: Duration = Duration::from_secs(10);
@@ -300,11 +300,12 @@ impl Host {
                 .collect(),
             sink: pipeline.sink,
             client: pipeline.client,
+            destinations: pipeline.destinations,
             rate: pipeline.rate,
             queue: pipeline.queue,
             memory: pipeline.memory,
             current: tokio::sync::Mutex::new(current),
-            held: Held::default(),
+            batch_memory: BatchMemory::default(),
         };
         Ok(Driver {
             engine: Pipeline::new(settings, Uptime::ZERO),

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use lockgate_config::Order;
 use lockgate_engine::{
-    BatchLimits, BrakeLimits, EndpointIndex, EndpointSettings, Settings, SinkSettings,
-    StageSettings, StreamSettings,
+    BatchLimits, BrakeLimits, EndpointSettings, Settings, SinkSettings, StageSettings,
+    StreamSettings,
 };
 use lockgate_ledger::Registration;
 
@@ -16,11 +16,6 @@ pub(crate) fn engine_settings(pipeline: &BuiltPipeline, registration: &Registrat
     let config = &pipeline.config;
     let setup = pipeline.sink.sink.setup();
     let least = |own: u64, wish: Option<u32>| wish.map_or(own, |wish| own.min(wish.into()));
-    let names: &[&str] = if pipeline.has_session_url() {
-        &["url", "session-url"]
-    } else {
-        &["url"]
-    };
     let streams = config.from.iter().map(|input| {
         let name = format!("{}/{}", input.source, input.feed.name());
         let progress = registration
@@ -28,7 +23,7 @@ pub(crate) fn engine_settings(pipeline: &BuiltPipeline, registration: &Registrat
             .iter()
             .find(|progress| progress.stream == name);
         StreamSettings {
-            endpoint: EndpointIndex::new(pipeline.endpoint_of(input.feed)),
+            endpoint: pipeline.endpoint_of(input.feed),
             source: input.source.as_str().into(),
             in_session_order: input.order == Order::Session,
             watermark: progress.map_or(1, |progress| progress.watermark),
@@ -51,10 +46,11 @@ pub(crate) fn engine_settings(pipeline: &BuiltPipeline, registration: &Registrat
         pipeline: config.name.as_str().into(),
         epoch: registration.epoch,
         streams: streams.collect(),
-        endpoints: names
+        endpoints: pipeline
+            .destinations
             .iter()
-            .map(|&name| EndpointSettings {
-                name: name.into(),
+            .map(|destination| EndpointSettings {
+                name: destination.name().into(),
                 in_flight: config.sink.rate.in_flight,
             })
             .collect(),

@@ -3,13 +3,15 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lockgate_egress::{EndpointClient, RateLimiter, SendError};
+use lockgate_egress::{Destination, EndpointClient, RateLimiter, SendError};
 use lockgate_engine::{
-    Action, BatchId, Documents, EndpointIndex, Input, OutgoingRequest, SendFailure, StageRun,
-    StreamIndex,
+    BatchId, Documents, Encoding, EncodingId, EndpointIndex, Input, OutgoingRequest, RequestId,
+    SendFailure, StageRun, StreamIndex,
 };
 use lockgate_ledger::{Ledger, LedgerError};
-use lockgate_model::{Batch, Commit, FeedKind, Seq, SeqRange};
+use lockgate_model::contract::BatchInfo;
+use lockgate_model::request::{Response, Sent};
+use lockgate_model::{Batch, Commit, Seq, SeqRange};
 use lockgate_runtime::{MemoryShare, Queue, Reserved};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
@@ -38,16 +40,18 @@ pub(crate) struct Worker<L> {
     pub(crate) stages: Vec<lockgate_runtime::Stage>,
     pub(crate) sink: BoundSink,
     pub(crate) client: Arc<EndpointClient>,
+    /// By [`EndpointIndex`].
+    pub(crate) destinations: &'static [Destination],
     pub(crate) rate: Option<Arc<RateLimiter>>,
     pub(crate) queue: Queue,
     pub(crate) memory: MemoryShare,
     pub(crate) current: tokio::sync::Mutex<Current>,
-    pub(crate) held: Held,
+    pub(crate) batch_memory: BatchMemory,
 }
 
 /// Memory of the batches in flight.
 #[derive(Default)]
-pub(crate) struct Held {
+pub(crate) struct BatchMemory {
     /// By stream and first sequence.
     batches: Mutex<BTreeMap<(StreamIndex, Seq), Reserved>>,
     /// Of each stream's redrive.
@@ -107,7 +111,7 @@ impl<L: Ledger> Worker<L> {
             let batch = redrive.map(|redrive| redrive.batch).unwrap_or_default();
             // What the operator asks for does not wait, but it counts.
             let memory = self.memory.take(memory_of(&batch));
-            lock(&self.held.redrives).insert(stream, memory);
+            lock(&self.batch_memory.redrives).insert(stream, memory);
             let input = Input::Redrive {
                 stream,
                 batch,
@@ -155,102 +159,95 @@ impl<L: Ledger> Worker<L> {
     /// A batch is over: its memory is free.
     pub(crate) fn release(&self, stream: StreamIndex, first: Seq, is_redrive: bool) {
         if is_redrive {
-            lock(&self.held.redrives).remove(&stream);
+            lock(&self.batch_memory.redrives).remove(&stream);
         } else {
-            lock(&self.held.batches).remove(&(stream, first));
+            lock(&self.batch_memory.batches).remove(&(stream, first));
         }
     }
 
-    /// Begins an action that the driver has no part in.
-    pub(crate) fn begin(self: Arc<Self>, action: Action, tasks: &mut JoinSet<Done>) {
-        match action {
-            Action::Collect {
-                stream,
-                within,
-                events,
-                bytes,
-            } => {
-                let (hurry, hurried) = oneshot::channel();
-                lock(&self.held.collecting).insert(stream, hurry);
-                tasks.spawn(async move {
-                    let (memory, bytes) = memory_for(&self.memory, bytes, hurried).await;
-                    self.collect(stream, within, events, bytes, memory).await
-                });
-            }
-            Action::CollectNow { stream, bytes } => {
-                if let Some(hurry) = lock(&self.held.collecting).remove(&stream) {
-                    // Nobody listens if memory was granted meanwhile.
-                    let _ = hurry.send(bytes);
-                }
-            }
-            Action::Encode { encoding, work } => {
-                tasks.spawn(async move {
-                    let result = components::encode(&self.queue, self.sink.clone(), work).await;
-                    Ok(Input::Encoded { encoding, result }.into())
-                });
-            }
-            Action::Send {
-                request,
-                endpoint,
-                outgoing,
-                documents,
-            } => {
-                tasks.spawn(async move {
-                    let input = match self.send(endpoint, &outgoing, &documents).await {
-                        Ok(response) => Input::Answered { request, response },
-                        Err(failure) => Input::NotSent { request, failure },
-                    };
-                    Ok(input.into())
-                });
-            }
-            Action::Classify {
-                request,
-                info,
-                sent,
-                response,
-            } => {
-                tasks.spawn(async move {
-                    let sink = self.sink.clone();
-                    let result =
-                        components::classify(&self.queue, sink, info, sent, response).await;
-                    Ok(Input::Classified { request, result }.into())
-                });
-            }
-            // The driver's own.
-            Action::RunStages { .. }
-            | Action::WakeAt(_)
-            | Action::Report(_)
-            | Action::Warn(_)
-            | Action::Commit { .. }
-            | Action::BatchEnded { .. }
-            | Action::Drained => {}
-        }
-    }
-
-    async fn collect(
-        &self,
+    /// Collects a batch, once there is memory for it or [`hurry`](Self::hurry) says that it must not
+    /// wait.
+    pub(crate) fn collect(
+        self: Arc<Self>,
         stream: StreamIndex,
         within: Vec<SeqRange>,
         events: usize,
         bytes: usize,
-        mut memory: Reserved,
-    ) -> Done {
-        let name = &self.streams[stream.get()];
-        let batch = collect::batch(&self.ledger, name, within, events, bytes).await?;
-        memory.resize(memory_of(&batch));
-        if !batch.is_empty() {
-            lock(&self.held.batches).insert((stream, batch.range().start), memory);
+        tasks: &mut JoinSet<Done>,
+    ) {
+        let (hurry, hurried) = oneshot::channel();
+        lock(&self.batch_memory.collecting).insert(stream, hurry);
+        tasks.spawn(async move {
+            let (mut memory, bytes) = memory_for(&self.memory, bytes, hurried).await;
+            let name = &self.streams[stream.get()];
+            let batch = collect::batch(&self.ledger, name, within, events, bytes).await?;
+            memory.resize(memory_of(&batch));
+            if !batch.is_empty() {
+                lock(&self.batch_memory.batches).insert((stream, batch.range().start), memory);
+            }
+            let (generation, stages) = self.generation().await?;
+            let input = Input::Batch {
+                stream,
+                batch,
+                generation,
+            };
+            Ok(Answer {
+                input,
+                stages: Some(stages),
+            })
+        });
+    }
+
+    /// The batch that is being collected must not wait for memory: `bytes` are enough.
+    pub(crate) fn hurry(&self, stream: StreamIndex, bytes: usize) {
+        if let Some(hurry) = lock(&self.batch_memory.collecting).remove(&stream) {
+            // Nobody listens if memory was granted meanwhile.
+            let _ = hurry.send(bytes);
         }
-        let (generation, stages) = self.generation().await?;
-        let input = Input::Batch {
-            stream,
-            batch,
-            generation,
-        };
-        Ok(Answer {
-            input,
-            stages: Some(stages),
-        })
+    }
+
+    pub(crate) fn encode(
+        self: Arc<Self>,
+        encoding: EncodingId,
+        work: Box<Encoding>,
+        tasks: &mut JoinSet<Done>,
+    ) {
+        tasks.spawn(async move {
+            let result = components::encode(&self.queue, self.sink.clone(), work).await;
+            Ok(Input::Encoded { encoding, result }.into())
+        });
+    }
+
+    pub(crate) fn send(
+        self: Arc<Self>,
+        request: RequestId,
+        endpoint: EndpointIndex,
+        outgoing: OutgoingRequest,
+        documents: Arc<Documents>,
+        tasks: &mut JoinSet<Done>,
+    ) {
+        tasks.spawn(async move {
+            let input = match self.attempt(endpoint, &outgoing, &documents).await {
+                Ok(response) => Input::Answered { request, response },
+                Err(failure) => Input::NotSent { request, failure },
+            };
+            Ok(input.into())
+        });
+    }
+
+    pub(crate) fn classify(
+        self: Arc<Self>,
+        request: RequestId,
+        info: BatchInfo,
+        sent: Sent,
+        response: Arc<Response>,
+        tasks: &mut JoinSet<Done>,
+    ) {
+        tasks.spawn(async move {
+            let sink = self.sink.clone();
+            let result = components::classify(&self.queue, sink, info, sent, response).await;
+            Ok(Input::Classified { request, result }.into())
+        });
     }
 
     /// The generation of a batch that begins now, and its stages.
@@ -266,26 +263,22 @@ impl<L: Ledger> Worker<L> {
         Ok((generation, self.stages.iter().map(bind).collect()))
     }
 
-    async fn send(
+    /// Sends a request once.
+    async fn attempt(
         &self,
         endpoint: EndpointIndex,
         outgoing: &OutgoingRequest,
         documents: &Documents,
-    ) -> Result<lockgate_model::request::Response, SendFailure> {
+    ) -> Result<Response, SendFailure> {
         if let Some(rate) = &self.rate {
             rate.take(outgoing.documents.len()).await;
         }
-        // The second endpoint is `session-url`.
-        let feed = if endpoint.get() == 0 {
-            FeedKind::Audit
-        } else {
-            FeedKind::Sessions
-        };
+        let destination = self.destinations[endpoint.get()];
         let response_max = self.sink.sink.setup().max_response_bytes as usize;
         let body = || outgoing.body(documents);
         let sent = self
             .client
-            .send(&outgoing.request, body, feed, response_max)
+            .send(&outgoing.request, body, destination, response_max)
             .await;
         sent.map_err(|error| {
             let message = match error.hint() {

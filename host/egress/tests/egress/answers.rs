@@ -3,8 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use lockgate_egress::Destination;
 use lockgate_egress::{Auth, Secret, StatusClass};
-use lockgate_model::FeedKind;
 use lockgate_model::request::Response;
 
 use crate::receiver::{Answer, Receiver, answer};
@@ -23,7 +23,7 @@ async fn sees(
     post(
         &client,
         &checked(&client, request("[]")),
-        FeedKind::Audit,
+        Destination::Url,
         response_max,
     )
     .await
@@ -57,7 +57,7 @@ async fn redirects_are_not_followed() {
         let response = post(
             &client,
             &checked(&client, request("[]")),
-            FeedKind::Audit,
+            Destination::Url,
             10,
         )
         .await
@@ -144,7 +144,7 @@ async fn the_base64_of_basic_authentication_is_masked_too() {
     let response = post(
         &client,
         &checked(&client, request("[]")),
-        FeedKind::Audit,
+        Destination::Url,
         100,
     )
     .await

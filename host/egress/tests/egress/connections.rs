@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use bytes::Bytes;
+use lockgate_egress::Destination;
 use lockgate_egress::{EndpointClient, SendError};
-use lockgate_model::FeedKind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Barrier, Semaphore, mpsc};
@@ -46,7 +46,7 @@ async fn send(client: &EndpointClient) -> Result<u16, SendError> {
     post(
         client,
         &checked(client, request("[]")),
-        FeedKind::Audit,
+        Destination::Url,
         100,
     )
     .await
@@ -163,7 +163,7 @@ async fn a_body_is_freed_once_it_is_written() {
     let (freed, mut is_freed) = mpsc::unbounded_channel();
     let body = || Bytes::from_owner(Owner(freed.clone()));
     tokio::select! {
-        answer = client.send(&request, body, FeedKind::Audit, 100) => panic!("{answer:?}"),
+        answer = client.send(&request, body, Destination::Url, 100) => panic!("{answer:?}"),
         freed = is_freed.recv() => assert_eq!(freed, Some(())),
         () = tokio::time::sleep(Duration::from_secs(60)) => panic!("it is kept"),
     }
@@ -194,7 +194,7 @@ async fn an_answer_with_an_incomplete_body_is_valid() {
     let response = post(
         &client,
         &checked(&client, request("[]")),
-        FeedKind::Audit,
+        Destination::Url,
         100,
     )
     .await
@@ -226,7 +226,7 @@ async fn an_answer_before_the_end_of_the_request_body_is_read() {
     let response = post(
         &client,
         &checked(&client, request(vec![b'x'; 4 << 20])),
-        FeedKind::Audit,
+        Destination::Url,
         100,
     )
     .await

@@ -9,8 +9,8 @@ mod rules;
 mod tls;
 
 use bytes::Bytes;
+use lockgate_egress::Destination;
 use lockgate_egress::{Endpoint, EndpointClient, Secret, SendError};
-use lockgate_model::FeedKind;
 use lockgate_model::request::{Body, CheckedRequest, Request, Response};
 
 fn request(body: impl Into<Bytes>) -> Request {
@@ -33,11 +33,11 @@ fn checked(client: &EndpointClient, request: Request) -> CheckedRequest {
 async fn post(
     client: &EndpointClient,
     request: &CheckedRequest,
-    feed: FeedKind,
+    destination: Destination,
     response_max: usize,
 ) -> Result<Response, SendError> {
     let body = || request.body().assemble(|_| "");
-    client.send(request, body, feed, response_max).await
+    client.send(request, body, destination, response_max).await
 }
 
 fn client(url: &str, change: impl FnOnce(&mut Endpoint)) -> EndpointClient {

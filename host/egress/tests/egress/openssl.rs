@@ -9,8 +9,8 @@ use std::{io, thread};
 
 use std::io::{BufRead, BufReader, Write};
 
+use lockgate_egress::Destination;
 use lockgate_egress::{ClientCertificate, Pem};
-use lockgate_model::FeedKind;
 use tokio_rustls::TlsConnector;
 
 use crate::certs::{Authority, Leaf};
@@ -127,7 +127,7 @@ async fn openssl_without_a_session_id_context_accepts_several_connections() {
             let sent = post(
                 &client,
                 &checked(&client, request("[]")),
-                FeedKind::Audit,
+                Destination::Url,
                 0,
             )
             .await;

@@ -1,8 +1,8 @@
 //! Which parts of a request the sink controls, and which the operator.
 
+use lockgate_egress::Destination;
 use lockgate_egress::{Auth, Endpoint, EndpointError, SendError};
 use lockgate_egress::{EndpointClient, Secret};
-use lockgate_model::FeedKind;
 use lockgate_model::request::{Request, RequestRules, Violation};
 
 use crate::receiver::{ReceivedRequest, Receiver, answer};
@@ -16,7 +16,7 @@ async fn arrives(
 ) -> Result<ReceivedRequest, SendError> {
     let receiver = Receiver::start(None, async |_| answer(200, "")).await;
     let client = client(&receiver.url("http", path), change);
-    post(&client, &checked(&client, request), FeedKind::Audit, 100).await?;
+    post(&client, &checked(&client, request), Destination::Url, 100).await?;
     let seen = receiver.log().requests[0].clone();
     Ok(seen)
 }
@@ -130,7 +130,7 @@ async fn the_operators_headers_and_credentials_replace_the_sinks() {
         ..RequestRules::default()
     };
     let sent = sent.check(&forgetful).unwrap();
-    post(&client, &sent, FeedKind::Audit, 0).await.unwrap();
+    post(&client, &sent, Destination::Url, 0).await.unwrap();
     assert_eq!(receiver.log().requests[0].header("x-tenant"), ["ours"]);
 }
 
@@ -147,12 +147,12 @@ async fn recordings_go_to_the_session_url() {
     let one = client(&receiver.url("http", "/audit"), |_| {});
     let mut sent = request("{}");
     sent.path_suffix = ".7f3.log".into();
-    for (client, feed) in [
-        (&both, FeedKind::Audit),
-        (&both, FeedKind::Sessions),
-        (&one, FeedKind::Sessions),
+    for (client, destination) in [
+        (&both, Destination::Url),
+        (&both, Destination::SessionUrl),
+        (&one, Destination::SessionUrl),
     ] {
-        post(client, &checked(client, sent.clone()), feed, 0)
+        post(client, &checked(client, sent.clone()), destination, 0)
             .await
             .unwrap();
     }
@@ -192,7 +192,7 @@ async fn a_sink_cannot_replace_the_operators_parameter() {
     // Even if a pipeline does not pass the names, nothing is sent.
     let sent = sent.check(&RequestRules::default()).unwrap();
     assert_eq!(
-        post(&client, &sent, FeedKind::Audit, 0).await,
+        post(&client, &sent, Destination::Url, 0).await,
         Err(SendError::Request(
             "the query parameter `token` is set by the operator".into()
         ))
@@ -209,7 +209,7 @@ async fn the_operator_allows_further_headers() {
     let sent = sent
         .check(&client.request_rules(&["X-SPLUNK-Request-Channel".into()]))
         .unwrap();
-    post(&client, &sent, FeedKind::Audit, 0).await.unwrap();
+    post(&client, &sent, Destination::Url, 0).await.unwrap();
     let log = receiver.log();
     assert_eq!(log.requests[0].header("x-splunk-request-channel"), ["c"]);
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use lockgate_egress::Destination;
 use lockgate_egress::{Endpoint, Party, SendError};
-use lockgate_model::FeedKind;
 use rcgen::date_time_ymd;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -28,7 +28,7 @@ async fn deliver(
     let response = post(
         &client,
         &checked(&client, request(vec![b'x'; body])),
-        FeedKind::Audit,
+        Destination::Url,
         usize::MAX / 2,
     )
     .await?;
@@ -161,7 +161,7 @@ async fn a_port_without_tls_is_recognised() {
     let error = post(
         &client,
         &checked(&client, request("[]")),
-        FeedKind::Audit,
+        Destination::Url,
         0,
     )
     .await
@@ -193,7 +193,7 @@ async fn sessions_are_never_resumed() {
             post(
                 &client,
                 &checked(&client, request("[]")),
-                FeedKind::Audit,
+                Destination::Url,
                 0,
             )
             .await
