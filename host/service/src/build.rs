@@ -94,7 +94,7 @@ struct Place<'a> {
 }
 
 /// A component that has accepted its configuration.
-struct PipelineConfig<T> {
+struct ConfiguredComponent<T> {
     configured: T,
     description: Value,
 }
@@ -242,7 +242,7 @@ impl PipelineBuilder {
                 .component(&queue, place, runtime::Stage::configure, report)
                 .await
             {
-                Ok(PipelineConfig {
+                Ok(ConfiguredComponent {
                     configured,
                     description,
                 }) => {
@@ -321,7 +321,7 @@ impl PipelineBuilder {
         place: Place<'_>,
         configure: Configure<T>,
         report: &mut Report,
-    ) -> Result<PipelineConfig<T>, Unbuilt> {
+    ) -> Result<ConfiguredComponent<T>, Unbuilt> {
         let Place {
             pipeline,
             label,
@@ -398,7 +398,7 @@ impl PipelineBuilder {
             Ok(configured) => {
                 let description =
                     json!({ "plugin": plugin.name, "digest": digest, "with": with.json() });
-                Ok(PipelineConfig {
+                Ok(ConfiguredComponent {
                     configured,
                     description,
                 })

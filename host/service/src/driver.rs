@@ -15,7 +15,7 @@ use crate::clock::now;
 use crate::condition_log::ConditionLog;
 use crate::plugins::BoundStage;
 use crate::shutdown::Shutdown;
-use crate::status::{Board, ConditionStatus};
+use crate::status::{Board, ConditionStatus, PipelineState};
 use crate::worker::{Answer, Done, Worker};
 
 /// Dead letters of one commit that are logged one by one.
@@ -212,7 +212,7 @@ impl<L: Ledger> Driver<L> {
             }
         }
         if !draining {
-            board.pipeline(&pipeline, |status| status.state = "finished".into());
+            board.pipeline(&pipeline, |status| status.state = PipelineState::Finished);
         }
         Ok(())
     }
@@ -290,7 +290,7 @@ fn report(
         }
     };
     let status = ConditionStatus {
-        kind: condition.kind.name().to_owned(),
+        kind: condition.kind.into(),
         subject: condition.subject.clone(),
         message: condition.message.clone(),
         since: wall(condition.since),

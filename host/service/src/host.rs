@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use lockgate_config::{Pipeline as PipelineConfig, Report};
+use lockgate_config::Report;
 use lockgate_engine::{Pipeline, Uptime};
 use lockgate_ledger::{Ledger, LedgerError};
 use lockgate_lookup::{Databases, Lookups};
@@ -22,7 +22,7 @@ use crate::reader::{self, Reader};
 use crate::settings::engine_settings;
 use crate::shutdown::{Shutdown, ShutdownTrigger};
 use crate::starting::build_all;
-use crate::status::Board;
+use crate::status::{Board, PipelineState};
 use crate::worker::{BatchMemory, Worker};
 
 /// After a stop was asked for, batches in flight get this long to finish.
@@ -32,7 +32,7 @@ const GRACE: Duration = Duration::from_secs(10);
 pub struct HostOptions {
     pub readers: Vec<Reader>,
     pub builder: PipelineBuilder,
-    pub pipelines: Vec<PipelineConfig>,
+    pub pipelines: Vec<lockgate_config::Pipeline>,
     /// An empty report on the configuration file, for problems of plugins.
     pub report: Report,
     /// Shows the problems of a pipeline that cannot start.
@@ -281,7 +281,7 @@ impl Host {
         .await?;
         let settings = engine_settings(&pipeline, &registration);
         self.board.pipeline(&name, |status| {
-            status.state = "running".into();
+            status.state = PipelineState::Running;
             status.conditions.clear();
         });
         let (sender, requests) = mpsc::unbounded_channel();

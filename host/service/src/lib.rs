@@ -29,5 +29,6 @@ pub use plugins::{BoundSink, BoundStage};
 pub use reader::Reader;
 pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use status::{
-    Board, ConditionStatus, HostStatus, PipelineStatus, Problem, SourceStatus, StoreStatus,
+    Board, ConditionStatus, ConditionStatusKind, HostStatus, PipelineState, PipelineStatus,
+    Problem, SourceStatus, StoreStatus,
 };

@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::clock::now;
 use crate::host::{Host, Release};
-use crate::status::{Board, ConditionStatus, HostStatus};
+use crate::status::{Board, ConditionStatus, ConditionStatusKind, HostStatus};
 
 /// How often the status file is written.
 const STATUS_EVERY: Duration = Duration::from_secs(1);
@@ -264,7 +264,7 @@ fn readiness(board: &Board) -> Readiness {
         });
     }
     for (name, pipeline) in &status.pipelines {
-        if !matches!(&*pipeline.state, "running" | "finished") && pipeline.conditions.is_empty() {
+        if !pipeline.state.has_started() && pipeline.conditions.is_empty() {
             reasons.push(Reason {
                 pipeline: Some(name.clone()),
                 kind: "start".to_owned(),
@@ -277,10 +277,10 @@ fn readiness(board: &Board) -> Readiness {
         let conditions = pipeline.conditions.iter();
         reasons.extend(
             conditions
-                .filter(|condition| condition.not_ready_from <= at)
+                .filter(|condition| condition.makes_unready(at))
                 .map(|condition| Reason {
                     pipeline: Some(name.clone()),
-                    kind: condition.kind.clone(),
+                    kind: condition.kind.name().to_owned(),
                     subject: condition.subject.clone(),
                     message: public(condition),
                     since: condition.since,
@@ -297,14 +297,15 @@ fn readiness(board: &Board) -> Readiness {
 /// What the listener says of a condition. A receiver's answer and a component's message may quote
 /// an event, and the listener has no authentication: they are shown by `lockgate status` alone.
 fn public(condition: &ConditionStatus) -> String {
-    let what = match &*condition.kind {
-        "endpoint" => "nothing but a probe is sent to this endpoint",
-        "documents" => "single documents wait while others are sent",
-        "plugin" => "a batch waits for this component",
-        "brake" => "the brake keeps events from being dead-lettered",
+    let what = match condition.kind {
+        ConditionStatusKind::Endpoint => "nothing but a probe is sent to this endpoint",
+        ConditionStatusKind::Documents => "single documents wait while others are sent",
+        ConditionStatusKind::Plugin => "a batch waits for this component",
+        ConditionStatusKind::Brake => "the brake keeps events from being dead-lettered",
         // The host's own words.
-        "stalled" | "start" => return condition.message.clone(),
-        _ => "a condition holds this pipeline",
+        ConditionStatusKind::Stalled | ConditionStatusKind::Start => {
+            return condition.message.clone();
+        }
     };
     format!("{what}; `lockgate status` shows why")
 }
@@ -312,7 +313,7 @@ fn public(condition: &ConditionStatus) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::status::StoreStatus;
+    use crate::status::{PipelineState, StoreStatus};
 
     #[test]
     fn a_host_is_not_ready_before_its_store_is_open_and_its_pipelines_run() {
@@ -324,7 +325,9 @@ mod tests {
         assert_eq!(kinds(&board), ["store"]);
         board.store_opened(["siem"].into_iter());
         assert_eq!(kinds(&board), ["start"]);
-        board.pipeline("siem", |pipeline| pipeline.state = "running".to_owned());
+        board.pipeline("siem", |pipeline| {
+            pipeline.state = PipelineState::Running;
+        });
         assert!(readiness(&board).ready);
         board.store_closed(StoreStatus::default());
         assert_eq!(kinds(&board), ["store", "start"]);
@@ -351,20 +354,28 @@ mod tests {
     fn readiness_quotes_neither_a_receiver_nor_a_component() {
         let board = Board::new(0);
         board.store_opened(std::iter::empty());
-        let condition = |kind: &str, message: &str| ConditionStatus {
-            kind: kind.to_owned(),
+        let condition = |kind, message: &str| ConditionStatus {
+            kind,
             subject: "url".to_owned(),
             message: message.to_owned(),
             ..ConditionStatus::default()
         };
         board.pipeline("siem", |pipeline| {
-            pipeline.state = "running".to_owned();
+            pipeline.state = PipelineState::Running;
             pipeline.conditions = vec![
-                condition("endpoint", "the receiver answered 401: user alice"),
-                condition("documents", "1 document waits: user alice"),
-                condition("plugin", "it cannot work: user alice"),
-                condition("brake", "16 dead letters in a row … would say: user alice"),
-                condition("of another version", "user alice"),
+                condition(
+                    ConditionStatusKind::Endpoint,
+                    "the receiver answered 401: user alice",
+                ),
+                condition(
+                    ConditionStatusKind::Documents,
+                    "1 document waits: user alice",
+                ),
+                condition(ConditionStatusKind::Plugin, "it cannot work: user alice"),
+                condition(
+                    ConditionStatusKind::Brake,
+                    "16 dead letters in a row … would say: user alice",
+                ),
             ];
         });
         let readiness = readiness(&board);
@@ -380,7 +391,6 @@ mod tests {
                 "single documents wait while others are sent; `lockgate status` shows why",
                 "a batch waits for this component; `lockgate status` shows why",
                 "the brake keeps events from being dead-lettered; `lockgate status` shows why",
-                "a condition holds this pipeline; `lockgate status` shows why",
             ]
         );
     }

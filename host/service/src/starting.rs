@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 
 use crate::build::{BuiltPipeline, PipelineBuilder, Unbuilt};
 use crate::clock::now;
-use crate::status::{Board, ConditionStatus};
+use crate::status::{Board, ConditionStatus, ConditionStatusKind, PipelineState};
 
 /// Between two attempts to start a pipeline that finds no memory for its components.
 const NEXT_ATTEMPT: Duration = Duration::from_secs(5);
@@ -45,8 +45,12 @@ pub(crate) async fn build_all(
     });
     let mut queue = StartQueue::new(uncompiled.collect());
     for (pipeline, bytes) in queue.waiting() {
-        let state = if bytes > 0 { "compiling" } else { "starting" };
-        board.pipeline(&pipeline.name, |status| status.state = state.into());
+        let state = if bytes > 0 {
+            PipelineState::Compiling
+        } else {
+            PipelineState::Starting
+        };
+        board.pipeline(&pipeline.name, |status| status.state = state);
         if bytes > 0 {
             tracing::info!(
                 pipeline = pipeline.name,
@@ -127,7 +131,7 @@ fn failed(pipeline: &str, board: &Board) {
     tracing::error!(pipeline, "this pipeline does not start; the others do");
     let message = "it cannot start: `lockgate check` shows why";
     board.pipeline(pipeline, |status| {
-        status.state = "failed".into();
+        status.state = PipelineState::Failed;
         status.conditions = vec![condition("configuration", message.into(), now(), None)];
     });
 }
@@ -139,7 +143,7 @@ fn waits(pipeline: &str, why: &str, since: Millis, is_new: bool, board: &Board) 
     }
     let next = now() + NEXT_ATTEMPT.as_millis() as Millis;
     board.pipeline(pipeline, |status| {
-        status.state = "starting".into();
+        status.state = PipelineState::Starting;
         status.conditions = vec![condition("memory", message, since, Some(next))];
     });
 }
@@ -151,7 +155,7 @@ fn condition(
     next_attempt: Option<Millis>,
 ) -> ConditionStatus {
     ConditionStatus {
-        kind: "start".into(),
+        kind: ConditionStatusKind::Start,
         subject: subject.into(),
         message,
         since,

@@ -1,8 +1,10 @@
 //! The state of a running host, as `lockgate status` and the control socket show it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::{Arc, Mutex};
 
+use lockgate_engine::ConditionKind;
 use lockgate_model::Millis;
 use serde::{Deserialize, Serialize};
 
@@ -51,8 +53,7 @@ pub struct SourceStatus {
 /// A pipeline.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PipelineStatus {
-    /// `starting`, `compiling`, `running`, `failed`, `finished`, `waiting for the store`.
-    pub state: String,
+    pub state: PipelineState,
     /// It runs, and nothing keeps it from delivering, or not for long.
     pub ready: bool,
     pub in_flight: usize,
@@ -64,11 +65,44 @@ pub struct PipelineStatus {
     pub next_retry_at: Option<Millis>,
 }
 
+/// How far a pipeline has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum PipelineState {
+    #[default]
+    Starting,
+    Compiling,
+    Running,
+    Failed,
+    Finished,
+    #[serde(rename = "waiting for the store")]
+    WaitingForStore,
+}
+
+impl PipelineState {
+    /// Only its conditions, if any, keep it from delivering.
+    pub fn has_started(self) -> bool {
+        matches!(self, PipelineState::Running | PipelineState::Finished)
+    }
+}
+
+impl fmt::Display for PipelineState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PipelineState::Starting => "starting",
+            PipelineState::Compiling => "compiling",
+            PipelineState::Running => "running",
+            PipelineState::Failed => "failed",
+            PipelineState::Finished => "finished",
+            PipelineState::WaitingForStore => "waiting for the store",
+        })
+    }
+}
+
 /// One reason why a pipeline, or a part of it, does not deliver.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct ConditionStatus {
-    /// `endpoint`, `documents`, `plugin`, `brake`, `stalled`, `start`.
-    pub kind: String,
+    pub kind: ConditionStatusKind,
     /// Which endpoint, component or cause.
     pub subject: String,
     pub message: String,
@@ -76,6 +110,51 @@ pub struct ConditionStatus {
     pub next_attempt: Option<Millis>,
     /// From then on the pipeline is not ready.
     pub not_ready_from: Millis,
+}
+
+impl ConditionStatus {
+    /// The pipeline is not ready because of it.
+    pub(crate) fn makes_unready(&self, now: Millis) -> bool {
+        self.not_ready_from <= now
+    }
+}
+
+/// A kind of condition: one of the engine's, or that the pipeline cannot start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ConditionStatusKind {
+    #[default]
+    Start,
+    Endpoint,
+    Documents,
+    Plugin,
+    Brake,
+    Stalled,
+}
+
+impl ConditionStatusKind {
+    pub fn name(self) -> &'static str {
+        match self {
+            ConditionStatusKind::Start => "start",
+            ConditionStatusKind::Endpoint => ConditionKind::Endpoint.name(),
+            ConditionStatusKind::Documents => ConditionKind::Documents.name(),
+            ConditionStatusKind::Plugin => ConditionKind::Plugin.name(),
+            ConditionStatusKind::Brake => ConditionKind::Brake.name(),
+            ConditionStatusKind::Stalled => ConditionKind::Stalled.name(),
+        }
+    }
+}
+
+impl From<ConditionKind> for ConditionStatusKind {
+    fn from(kind: ConditionKind) -> ConditionStatusKind {
+        match kind {
+            ConditionKind::Endpoint => ConditionStatusKind::Endpoint,
+            ConditionKind::Documents => ConditionStatusKind::Documents,
+            ConditionKind::Plugin => ConditionStatusKind::Plugin,
+            ConditionKind::Brake => ConditionStatusKind::Brake,
+            ConditionKind::Stalled => ConditionStatusKind::Stalled,
+        }
+    }
 }
 
 /// Something that went wrong, and when.
@@ -115,10 +194,10 @@ impl Board {
         status.updated_at = now;
         for pipeline in status.pipelines.values_mut() {
             let conditions = &pipeline.conditions;
-            pipeline.ready = matches!(&*pipeline.state, "running" | "finished")
-                && conditions
+            pipeline.ready = pipeline.state.has_started()
+                && !conditions
                     .iter()
-                    .all(|condition| condition.not_ready_from > now);
+                    .any(|condition| condition.makes_unready(now));
             let attempts = conditions
                 .iter()
                 .filter_map(|condition| condition.next_attempt);
@@ -131,13 +210,13 @@ impl Board {
     pub fn store_closed(&self, store: StoreStatus) {
         let mut status = self.lock();
         status.store = Some(store);
-        let state = || "waiting for the store".to_owned();
+        let state = PipelineState::WaitingForStore;
         for source in status.sources.values_mut() {
-            source.state = state();
+            source.state = state.to_string();
         }
         for pipeline in status.pipelines.values_mut() {
             *pipeline = PipelineStatus {
-                state: state(),
+                state,
                 ..PipelineStatus::default()
             };
         }
@@ -149,7 +228,7 @@ impl Board {
         status.store = None;
         for name in pipelines {
             let pipeline = status.pipelines.entry(name.to_owned()).or_default();
-            pipeline.state = "starting".to_owned();
+            pipeline.state = PipelineState::Starting;
         }
     }
 

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use lockgate_model::{Books, Millis};
-use lockgate_service::{ConditionStatus, HostStatus, PipelineStatus as RunningPipeline};
+use lockgate_service::{
+    ConditionStatus, ConditionStatusKind, HostStatus, PipelineStatus as RunningPipeline,
+};
 use lockgate_store::{Inspector, OpenError, PipelineStatus};
 use serde::Serialize;
 
@@ -212,7 +214,7 @@ fn table(report: &Report, now: Millis) -> String {
             );
         }
         let Some(state) = &row.state else { continue };
-        if !matches!(&*state.state, "running" | "finished") {
+        if !state.state.has_started() {
             text += &format!("  {}\n", state.state);
         }
         text += &conditions(state, now);
@@ -258,7 +260,7 @@ fn conditions(state: &RunningPipeline, now: Millis) -> String {
     for condition in &state.conditions {
         text += &format!(
             "  {} {}: {} (for {}",
-            condition.kind,
+            condition.kind.name(),
             condition.subject,
             condition.message,
             span(now - condition.since)
@@ -276,11 +278,13 @@ fn conditions(state: &RunningPipeline, now: Millis) -> String {
 
 /// Who asked for a wait that is longer than the host's own.
 fn asked_by(condition: &ConditionStatus, wait: Millis) -> Option<&'static str> {
-    match &*condition.kind {
+    match condition.kind {
         _ if wait <= OWN_WAIT => None,
-        "endpoint" if condition.message.starts_with("sink (") => Some("the sink asked"),
-        "endpoint" => Some("the receiver asked with `Retry-After`"),
-        "plugin" => Some("the component asked"),
+        ConditionStatusKind::Endpoint if condition.message.starts_with("sink (") => {
+            Some("the sink asked")
+        }
+        ConditionStatusKind::Endpoint => Some("the receiver asked with `Retry-After`"),
+        ConditionStatusKind::Plugin => Some("the component asked"),
         _ => None,
     }
 }
@@ -299,12 +303,14 @@ fn span(millis: Millis) -> String {
 
 #[cfg(test)]
 mod tests {
+    use lockgate_service::PipelineState;
+
     use super::*;
 
     #[test]
     fn a_pipeline_that_has_never_started_has_its_state_shown_once() {
         let state = RunningPipeline {
-            state: "compiling".to_owned(),
+            state: PipelineState::Compiling,
             ..RunningPipeline::default()
         };
         let host = HostStatus {
@@ -323,8 +329,8 @@ mod tests {
 
     #[test]
     fn a_long_wait_names_who_asked_for_it_and_how_to_end_it() {
-        let shown = |kind: &str, message: &str, wait| {
-            let (kind, message) = (kind.to_owned(), message.to_owned());
+        let shown = |kind, message: &str, wait| {
+            let message = message.to_owned();
             let condition = ConditionStatus {
                 kind,
                 message,
@@ -340,22 +346,22 @@ mod tests {
         };
         let answer = "the receiver answered 429";
         assert_eq!(
-            shown("endpoint", answer, 30_000),
+            shown(ConditionStatusKind::Endpoint, answer, 30_000),
             "  endpoint : the receiver answered 429 (for 0ms, next attempt in 30s)\n"
         );
         assert_eq!(
-            shown("endpoint", answer, 3_000_000),
+            shown(ConditionStatusKind::Endpoint, answer, 3_000_000),
             "  endpoint : the receiver answered 429 (for 0ms, next attempt in 50m 0s, as the \
              receiver asked with `Retry-After`; a restart of the host tries at once)\n"
         );
         for (kind, message, expected) in [
             (
-                "endpoint",
+                ConditionStatusKind::Endpoint,
                 "sink (builtin:x) says: later",
                 ", as the sink asked;",
             ),
             (
-                "plugin",
+                ConditionStatusKind::Plugin,
                 "it asked for a retry: later",
                 ", as the component asked;",
             ),
