@@ -21,7 +21,7 @@ pub enum Judgement {
         /// At least this long.
         after: Duration,
         /// A document in it may be what the receiver fails on.
-        suspicion: Option<Suspicion>,
+        failure: Option<FailureKind>,
     },
     /// Somebody has to fix a setting of this host or of the receiver first.
     NeedsOperator(String),
@@ -29,7 +29,7 @@ pub enum Judgement {
 
 /// How a receiver failed on a request that may itself be the cause.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Suspicion {
+pub enum FailureKind {
     /// 5xx.
     Error,
     /// No answer in time.
@@ -58,17 +58,17 @@ fn sink_may_settle(status: u16) -> bool {
 /// The host's table for a status.
 pub fn by_status(response: &Response) -> Judgement {
     let message = describe(response);
-    let wait = |suspicion| Judgement::Wait {
+    let wait = |failure| Judgement::Wait {
         message: message.clone(),
         after: retry_after(response),
-        suspicion,
+        failure,
     };
     match response.status {
         200..=299 => Judgement::Taken(Vec::new()),
         400 | 422 => Judgement::Refused(message),
         413 => Judgement::TooLarge(message),
         408 | 425 | 429 => wait(None),
-        500.. => wait(Some(Suspicion::Error)),
+        500.. => wait(Some(FailureKind::Error)),
         _ => Judgement::NeedsOperator(message),
     }
 }
@@ -84,7 +84,7 @@ pub fn by_sink(response: &Response, classification: Classification) -> (Judgemen
             Judgement::Wait {
                 message,
                 after,
-                suspicion: (response.status >= 500).then_some(Suspicion::Error),
+                failure: (response.status >= 500).then_some(FailureKind::Error),
             }
         }
         Classification::Hold(message) => Judgement::NeedsOperator(message),
@@ -102,12 +102,12 @@ pub fn by_failure(failure: SendFailure) -> Judgement {
         SendFailure::Connection(message) => Judgement::Wait {
             message,
             after: Duration::ZERO,
-            suspicion: None,
+            failure: None,
         },
         SendFailure::Timeout(message) => Judgement::Wait {
             message,
             after: Duration::ZERO,
-            suspicion: Some(Suspicion::Slow),
+            failure: Some(FailureKind::Slow),
         },
         SendFailure::Tls(message) => Judgement::NeedsOperator(message),
         // As a trap of `encode`: narrowed down to the document.
@@ -160,7 +160,7 @@ mod tests {
             Judgement::Refused(_) => "refused",
             Judgement::TooLarge(_) => "too large",
             Judgement::Wait {
-                suspicion: Some(_), ..
+                failure: Some(_), ..
             } => "suspicious",
             Judgement::Wait { .. } => "wait",
             Judgement::NeedsOperator(_) => "operator",

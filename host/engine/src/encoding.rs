@@ -139,14 +139,14 @@ impl Encoding {
         let Some((chunk, search)) = &mut self.search else {
             return Ok(());
         };
-        let Some(Attempt { range, retry }) = search.next() else {
+        let Some(Attempt { range, fresh }) = search.next() else {
             return Ok(());
         };
         let views: Vec<_> = chunk[range]
             .iter()
             .map(|&document| self.documents.view(document))
             .collect();
-        let called = sink.encode(self.documents.info(), &views, retry);
+        let called = sink.encode(self.documents.info(), &views, fresh);
         self.cpu += called.cpu;
         search
             .answer(called.result)

@@ -12,8 +12,8 @@ pub(crate) const FAILED_IN_A_ROW_MAX: usize = 16;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Attempt {
     pub(crate) range: Range<usize>,
-    /// These events were tried before.
-    pub(crate) retry: bool,
+    /// Use an instance that has made no call: these events were tried before.
+    pub(crate) fresh: bool,
 }
 
 /// The outcome of a part of the range.
@@ -64,7 +64,7 @@ impl<R> Isolation<R> {
                     self.frames.push(Frame::Try(range.clone()));
                     return Some(Attempt {
                         range,
-                        retry: !self.first,
+                        fresh: !self.first,
                     });
                 }
                 // The fault is then in the right half: to call for all of it would teach nothing.
@@ -152,7 +152,7 @@ mod tests {
         let mut calls = 0;
         while let Some(attempt) = isolation.next() {
             assert_eq!(
-                attempt.retry,
+                attempt.fresh,
                 calls > 0,
                 "only the first call may reuse an instance"
             );

@@ -16,9 +16,8 @@ pub enum StageKind {
 
 /// A configured filter or mapper.
 ///
-/// Each method makes one call of the component. `retry` is true where these events were tried
-/// before: the call must then run on an instance that has seen nothing. On success the call's
-/// writes are in `state`; on failure `state` is thrown away.
+/// Each method makes one call of the component. `fresh`: use an instance that has made no call. On
+/// success the call's writes are in `state`; on failure `state` is thrown away.
 pub trait Stage {
     /// Its place in the pipeline, such as `stage 1 (builtin:redact)`: for messages and dead letters.
     fn label(&self) -> &str;
@@ -31,7 +30,7 @@ pub trait Stage {
         batch: &BatchInfo,
         events: &[EventView<'_>],
         state: &mut StateOverlay,
-        retry: bool,
+        fresh: bool,
     ) -> Called<Vec<Verdict>>;
 
     /// One outcome for each event. Called for [`StageKind::Mapper`] only.
@@ -40,7 +39,7 @@ pub trait Stage {
         batch: &BatchInfo,
         events: &[EventView<'_>],
         state: &mut StateOverlay,
-        retry: bool,
+        fresh: bool,
     ) -> Called<Vec<Mapped>>;
 }
 
@@ -54,7 +53,7 @@ pub trait Sink {
         &self,
         batch: &BatchInfo,
         documents: &[DocumentView<'_>],
-        retry: bool,
+        fresh: bool,
     ) -> Called<Encoded>;
 
     /// Judges a response: the outcome of the documents that the request carried.

@@ -230,7 +230,7 @@ impl StageRun {
         let Some(search) = &mut self.search else {
             return Ok(());
         };
-        let Some(Attempt { range, retry }) = search.isolation.next() else {
+        let Some(Attempt { range, fresh }) = search.isolation.next() else {
             return Ok(());
         };
         let events: Vec<EventView<'_>> = search.documents[range]
@@ -242,11 +242,11 @@ impl StageRun {
         let info = self.documents.info();
         let (cpu, succeeded, answered) = match &mut search.isolation {
             SearchOf::Filter(isolation) => {
-                let Called { result, cpu } = stage.filter(info, &events, &mut state, retry);
+                let Called { result, cpu } = stage.filter(info, &events, &mut state, fresh);
                 (cpu, result.is_ok(), isolation.answer(result))
             }
             SearchOf::Mapper(isolation) => {
-                let Called { result, cpu } = stage.transform(info, &events, &mut state, retry);
+                let Called { result, cpu } = stage.transform(info, &events, &mut state, fresh);
                 self.made += result.iter().flatten().map(bytes_of).sum::<usize>();
                 (cpu, result.is_ok(), isolation.answer(result))
             }

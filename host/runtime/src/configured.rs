@@ -90,7 +90,7 @@ pub(crate) struct Call<'a> {
     pub(crate) lookups: Lookups,
     /// Bytes of input.
     pub(crate) input: usize,
-    /// Use a new instance, and do not repeat its log lines.
+    /// Use an instance that has made no call, and do not repeat the log lines.
     pub(crate) fresh: bool,
 }
 

@@ -78,8 +78,8 @@ impl Sink {
 
     /// One call: requests that carry the documents, each of which is carried or rejected once.
     ///
-    /// `fresh`: on an instance that no other call has used, and without its log lines, which a
-    /// first call has shown.
+    /// `fresh`: use an instance that has made no call. Its log lines, which an earlier call has
+    /// written, are suppressed.
     pub fn encode(
         &self,
         batch: &BatchInfo,

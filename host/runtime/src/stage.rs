@@ -106,7 +106,8 @@ impl Stage {
     /// One call of a filter. Returns one verdict per event, in order. A filter with
     /// [`Access::Types`] is not called and keeps every event, because its type lists have decided.
     ///
-    /// `fresh`: use a new instance, and suppress its log lines, which an earlier call has written.
+    /// `fresh`: use an instance that has made no call. Its log lines, which an earlier call has
+    /// written, are suppressed.
     /// `state` is changed only if the call succeeds.
     pub fn filter(
         &self,

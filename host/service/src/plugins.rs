@@ -57,10 +57,10 @@ impl engine::Stage for BoundStage {
         batch: &BatchInfo,
         events: &[EventView<'_>],
         state: &mut StateOverlay,
-        retry: bool,
+        fresh: bool,
     ) -> Called<Vec<Verdict>> {
         self.stage
-            .filter(&self.context(batch), events, state, retry)
+            .filter(&self.context(batch), events, state, fresh)
     }
 
     fn transform(
@@ -68,10 +68,10 @@ impl engine::Stage for BoundStage {
         batch: &BatchInfo,
         events: &[EventView<'_>],
         state: &mut StateOverlay,
-        retry: bool,
+        fresh: bool,
     ) -> Called<Vec<Mapped>> {
         self.stage
-            .transform(&self.context(batch), events, state, retry)
+            .transform(&self.context(batch), events, state, fresh)
     }
 }
 
@@ -88,9 +88,9 @@ impl engine::Sink for BoundSink {
         &self,
         batch: &BatchInfo,
         documents: &[DocumentView<'_>],
-        retry: bool,
+        fresh: bool,
     ) -> Called<Encoded> {
-        self.sink.encode(batch, documents, &self.rules, retry)
+        self.sink.encode(batch, documents, &self.rules, fresh)
     }
 
     fn classify(

@@ -16,7 +16,7 @@ pub(crate) struct PendingEncoding {
     pub(crate) documents: Vec<DocumentIndex>,
     pub(crate) history: History,
     /// Times the call was held in a row.
-    pub(crate) held: u32,
+    pub(crate) holds_in_a_row: u32,
 }
 
 impl Pipeline {
@@ -59,7 +59,7 @@ impl Pipeline {
             batch: id,
             documents,
             history,
-            held: 0,
+            holds_in_a_row: 0,
         };
         self.encodings.insert(encoding, pending);
         encoding
@@ -114,11 +114,11 @@ impl Pipeline {
         let output = match result {
             Ok(output) => output,
             Err(stop) => {
-                let held = pending.held;
-                pending.held += 1;
+                let holds_in_a_row = pending.holds_in_a_row;
+                pending.holds_in_a_row += 1;
                 let before = self.holds.get(WorkId::Encoding(id));
                 let since = before.map_or(now, |hold| hold.since);
-                let hold = self.hold_for(now, stop, held);
+                let hold = self.hold_for(now, stop, holds_in_a_row);
                 return self.hold_encoding(id, Hold { since, ..hold });
             }
         };

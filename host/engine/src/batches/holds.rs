@@ -105,7 +105,7 @@ impl Pipeline {
             return;
         };
         batch.phase = Phase::Held;
-        batch.held += 1;
+        batch.holds_in_a_row += 1;
         let work = WorkId::Batch(id);
         let since = self.holds.get(work).map_or(now, |before| before.since);
         self.timers.insert((hold.until, work));
@@ -113,7 +113,7 @@ impl Pipeline {
     }
 
     /// The hold after a stop of a component: the time of the next call, and the message until then.
-    pub(crate) fn hold_for(&mut self, now: Uptime, stop: Stop, held: u32) -> Hold {
+    pub(crate) fn hold_for(&mut self, now: Uptime, stop: Stop, holds_in_a_row: u32) -> Hold {
         let (label, message, after) = match stop {
             Stop::Component { label, error } => {
                 let after = match &error {
@@ -134,7 +134,7 @@ impl Pipeline {
                 (label, format!("it made {made} of a batch"), Uptime::ZERO)
             }
         };
-        let until = self.retry_at(now, held, after);
+        let until = self.retry_at(now, holds_in_a_row, after);
         let kind = ConditionKind::Plugin;
         Hold {
             kind,
@@ -151,7 +151,7 @@ impl Pipeline {
         cause: String,
         engaged: Engaged,
         reason: &str,
-        held: u32,
+        holds_in_a_row: u32,
     ) -> Hold {
         // The operator decides on what would be lost, so the message says why.
         let reason = lockgate_model::escape(reason, REASON_MAX);
@@ -161,7 +161,7 @@ impl Pipeline {
             engaged.passes_when(),
             self.settings.pipeline
         );
-        let until = self.retry_at(now, held, Uptime::ZERO);
+        let until = self.retry_at(now, holds_in_a_row, Uptime::ZERO);
         Hold {
             kind: ConditionKind::Brake,
             subject: cause,

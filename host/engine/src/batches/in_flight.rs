@@ -23,7 +23,7 @@ pub(crate) struct BatchInFlight {
     pub(crate) info: BatchInfo,
     pub(crate) phase: Phase,
     /// Times it was held in a row.
-    pub(crate) held: u32,
+    pub(crate) holds_in_a_row: u32,
     pub(crate) encodings: usize,
     /// Those that do not wait for a time.
     pub(crate) running_encodings: usize,
@@ -64,7 +64,7 @@ impl BatchInFlight {
             generation,
             info,
             phase: Phase::Queued,
-            held: 0,
+            holds_in_a_row: 0,
             encodings: 0,
             running_encodings: 0,
             commits: 0,

@@ -93,8 +93,11 @@ impl Pipeline {
         {
             return;
         }
-        let held = self.batches.get(&id).map_or(0, |batch| batch.held);
-        let hold = self.hold_for(now, stop, held);
+        let holds_in_a_row = self
+            .batches
+            .get(&id)
+            .map_or(0, |batch| batch.holds_in_a_row);
+        let hold = self.hold_for(now, stop, holds_in_a_row);
         self.hold_batch(now, id, hold);
     }
 
@@ -137,8 +140,8 @@ impl Pipeline {
             if documents.seq(entry) >= released
                 && let Err(engaged) = brake.check(cause, dead_bytes, &self.settings.brake)
             {
-                let (cause, held) = (cause.to_owned(), batch.held);
-                return Err(self.braked(now, cause, engaged, reason, held));
+                let (cause, holds_in_a_row) = (cause.to_owned(), batch.holds_in_a_row);
+                return Err(self.braked(now, cause, engaged, reason, holds_in_a_row));
             }
             brake.died(cause);
         }
@@ -165,7 +168,7 @@ impl Pipeline {
         };
         self.holds.remove(WorkId::Batch(id));
         batch.state = state_writes(&states);
-        batch.held = 0;
+        batch.holds_in_a_row = 0;
         batch.phase = Phase::Delivering {
             documents: Arc::new(documents),
             fates,

@@ -7,7 +7,7 @@ use lockgate_model::contract::{CallError, Inspect};
 use lockgate_model::request::{Classification, Disposition, Response};
 
 use crate::Uptime;
-use crate::answer::{self, Judgement, SendFailure, Suspicion};
+use crate::answer::{self, FailureKind, Judgement, SendFailure};
 use crate::batches::Hold;
 use crate::circuit::OpenReason;
 use crate::condition::ConditionKind;
@@ -173,12 +173,12 @@ impl Pipeline {
             Judgement::Wait {
                 message,
                 after,
-                suspicion: Some(suspicion),
-            } => self.failed(now, id, message, suspicion, after, actions),
+                failure: Some(failure),
+            } => self.failed(now, id, message, failure, after, actions),
             Judgement::Wait {
                 message,
                 after,
-                suspicion: None,
+                failure: None,
             } => self.unavailable(now, id, OpenReason::Unavailable, message, after),
             Judgement::NeedsOperator(message) => {
                 self.unavailable(now, id, OpenReason::Operator, message, Uptime::ZERO);
@@ -213,7 +213,7 @@ impl Pipeline {
         let label = &self.settings.sink.label;
         if delivered.is_empty() && rejected.is_empty() && !again.is_empty() {
             let message = format!("{label} says that all documents are to be sent again");
-            return self.failed(now, id, message, Suspicion::Error, Uptime::ZERO, actions);
+            return self.failed(now, id, message, FailureKind::Error, Uptime::ZERO, actions);
         }
         let message = format!("{label} says that some documents are to be sent again");
         let history = request

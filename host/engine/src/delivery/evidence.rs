@@ -1,10 +1,10 @@
 //! Whether a request or its endpoint is at fault: what else was accepted or refused decides.
 
 use crate::Uptime;
-use crate::answer::Suspicion;
+use crate::answer::FailureKind;
 use crate::batches::{BRAKE_BACKOFF, Hold};
 use crate::circuit::{Open, OpenReason};
-use crate::delivery::history::{Evidence, FAILURES_BEFORE_SPLIT, Undeliverable};
+use crate::delivery::history::{EndpointSnapshot, FAILURES_BEFORE_SPLIT, Undeliverable};
 use crate::delivery::request::{Request, Wait};
 use crate::index::{EndpointIndex, RequestId};
 use crate::io::Action;
@@ -53,16 +53,16 @@ impl Pipeline {
                 .update(id, |request| request.history.refuse_together());
             return self.split(now, id, actions);
         }
-        let evidence = self.evidence(request);
+        let endpoint = self.snapshot(request);
         let refuse = |request: &mut Request| {
             let history = &mut request.history;
-            history.refuse(now, message, is_too_large, evidence)
+            history.refuse(now, message, is_too_large, endpoint)
         };
         let undeliverable = self.requests.update(id, refuse).flatten();
         if undeliverable.is_some_and(|undeliverable| self.give_up(now, id, undeliverable)) {
             return;
         }
-        if evidence.is_released {
+        if endpoint.is_released {
             // The operator has decided that it need not wait for the receiver to be mended.
             self.probe_undecided(now, id);
             return self.requeue(id);
@@ -104,7 +104,7 @@ impl Pipeline {
         now: Uptime,
         id: RequestId,
         message: String,
-        how: Suspicion,
+        how: FailureKind,
         after: Uptime,
         actions: &mut Vec<Action>,
     ) {
@@ -115,15 +115,15 @@ impl Pipeline {
         let index = request.endpoint;
         let is_narrowed = self.may_narrow_down(request) && after.is_zero();
         let is_last_half = request.is_single() && request.history.is_untried_half();
-        let is_expected = how == Suspicion::Slow && sizes.is_slow() && !request.is_single();
-        let (is_single, evidence) = (request.is_single(), self.evidence(request));
+        let is_expected = how == FailureKind::Slow && sizes.is_slow() && !request.is_single();
+        let (is_single, endpoint) = (request.is_single(), self.snapshot(request));
         let no_other_can_tell = self.no_other_can_tell(request);
         let fail = |request: &mut Request| {
             message.clone_into(&mut request.history.message);
             if is_expected || is_narrowed {
                 request.history.expect(how);
             }
-            let others_accepted = request.history.fail(now, how, evidence);
+            let others_accepted = request.history.fail(now, how, endpoint);
             let history = &request.history;
             let overdue = history.failed_for_too_long(now);
             (others_accepted, history.fails_often(), overdue)
@@ -132,7 +132,7 @@ impl Pipeline {
             return;
         };
         if !is_single && often && (others_accepted || no_other_can_tell || is_narrowed) {
-            if how == Suspicion::Slow {
+            if how == FailureKind::Slow {
                 self.expect_halves(id);
             }
             return self.split(now, id, actions);
@@ -205,12 +205,12 @@ impl Pipeline {
         self.requeue(id);
     }
 
-    fn evidence(&self, request: &Request) -> Evidence {
+    fn snapshot(&self, request: &Request) -> EndpointSnapshot {
         let is_released = self.batches.get(&request.batch).is_some_and(|batch| {
             let seq = batch.seq(request.outgoing.documents[0]);
             seq.is_some_and(|seq| seq < self.released[batch.stream.get()])
         });
-        Evidence {
+        EndpointSnapshot {
             accepted: self.endpoints[request.endpoint.get()].accepted(),
             is_released,
         }

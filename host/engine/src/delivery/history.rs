@@ -1,7 +1,7 @@
 //! Earlier refusals and failures of a request's documents, and the evidence against them.
 
 use crate::Uptime;
-use crate::answer::Suspicion;
+use crate::answer::FailureKind;
 use crate::index::RequestId;
 
 /// A document is dead-lettered when it was refused alone this often, with others accepted between.
@@ -28,9 +28,9 @@ pub(crate) struct History {
     /// Others were accepted after it had failed.
     fails_alone: bool,
     /// How it failed last.
-    suspicion: Option<Suspicion>,
+    last_failure: Option<FailureKind>,
     /// The failure to expect, from the request that it was split from.
-    expected: Option<Suspicion>,
+    expected: Option<FailureKind>,
     /// The request that it was split from, where that got no answer in time.
     half_of: Option<RequestId>,
     /// A request that held its documents was refused.
@@ -47,10 +47,10 @@ pub(crate) struct History {
 
 /// The state of an endpoint when it refuses or fails.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Evidence {
+pub(crate) struct EndpointSnapshot {
     /// Answers of the endpoint that accepted documents so far.
     pub(crate) accepted: u64,
-    /// The operator lets documents like this be dead-lettered without evidence.
+    /// The operator lets documents like this be dead-lettered without endpoint.
     pub(crate) is_released: bool,
 }
 
@@ -80,10 +80,10 @@ impl History {
 
     /// Of one half of the documents.
     pub(crate) fn of_half(&self, whole: RequestId) -> History {
-        let expected = self.suspicion.filter(|_| self.fails_often());
+        let expected = self.last_failure.filter(|_| self.fails_often());
         History {
             expected,
-            half_of: (expected == Some(Suspicion::Slow)).then_some(whole),
+            half_of: (expected == Some(FailureKind::Slow)).then_some(whole),
             is_part_of_refused: self.is_part_of_refused,
             first_failed: self.first_failed,
             accepted_at_failure: self.accepted_at_failure,
@@ -123,12 +123,12 @@ impl History {
         now: Uptime,
         message: &str,
         is_too_large: bool,
-        evidence: Evidence,
+        endpoint: EndpointSnapshot,
     ) -> Option<Undeliverable> {
-        let Evidence {
+        let EndpointSnapshot {
             accepted,
             is_released,
-        } = evidence;
+        } = endpoint;
         let since = *self.refused_since.get_or_insert(now);
         self.refusals += 1;
         message.clone_into(&mut self.message);
@@ -161,17 +161,22 @@ impl History {
     }
 
     /// The endpoint failed, perhaps on one of the documents. True where others were accepted since.
-    pub(crate) fn fail(&mut self, now: Uptime, how: Suspicion, evidence: Evidence) -> bool {
-        self.suspicion = Some(how);
+    pub(crate) fn fail(
+        &mut self,
+        now: Uptime,
+        how: FailureKind,
+        endpoint: EndpointSnapshot,
+    ) -> bool {
+        self.last_failure = Some(how);
         // An expectation holds for one kind of failure only.
         self.expected = self.expected.filter(|&expected| expected == how);
         if self.first_failed.is_none() {
             self.first_failed = Some(now);
-            self.accepted_at_failure = evidence.accepted;
+            self.accepted_at_failure = endpoint.accepted;
         }
         self.failures += 1;
-        self.try_again(evidence.accepted);
-        self.fails_alone || evidence.is_released
+        self.try_again(endpoint.accepted);
+        self.fails_alone || endpoint.is_released
     }
 
     /// It is sent again, and the endpoint has accepted so many.
@@ -194,7 +199,7 @@ impl History {
     }
 
     /// Its endpoint is known to fail like this.
-    pub(crate) fn expect(&mut self, how: Suspicion) {
+    pub(crate) fn expect(&mut self, how: FailureKind) {
         self.expected = Some(how);
     }
 

@@ -26,7 +26,7 @@ impl Pipeline {
             Some(OpenReason::Operator) => false,
             // The next batch is a probe, too.
             Some(OpenReason::RefusesAll) => {
-                let set_aside = tally.waiting + tally.blocked + tally.suspected;
+                let set_aside = tally.waiting + tally.blocked + tally.sendable_not_clean;
                 batch.running_encodings == 0 && set_aside == tally.requests
             }
             None => batch.running_encodings == 0 && tally.waiting + tally.blocked == tally.requests,

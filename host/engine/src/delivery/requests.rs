@@ -34,7 +34,7 @@ pub(crate) struct Tally {
     /// Behind an unfinished document of their session.
     pub(crate) blocked: usize,
     /// May be sent, with something known against them.
-    pub(crate) suspected: usize,
+    pub(crate) sendable_not_clean: usize,
 }
 
 /// The requests to one endpoint.
@@ -264,8 +264,8 @@ impl Tally {
         count(&mut self.untried_halves, is_untried);
         count(&mut self.refused, request.history.refusal_count() > 0);
         count(&mut self.blocked, request.is_blocked());
-        let is_suspected = request.may_be_sent() && !request.history.is_clean();
-        count(&mut self.suspected, is_suspected);
+        let is_sendable_not_clean = request.may_be_sent() && !request.history.is_clean();
+        count(&mut self.sendable_not_clean, is_sendable_not_clean);
     }
 }
 

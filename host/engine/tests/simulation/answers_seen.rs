@@ -9,7 +9,7 @@ use lockgate_model::{DeadLetter, Seq};
 
 /// Since the engine started.
 #[derive(Default)]
-pub struct Evidence {
+pub struct AnswersSeen {
     /// Answers of each endpoint that accepted documents.
     accepted: Vec<u64>,
     /// Documents by stream and key.
@@ -27,9 +27,9 @@ struct Observed {
     first_failed: Option<(Uptime, u64)>,
 }
 
-impl Evidence {
-    pub fn new(endpoints: usize, streams: usize) -> Evidence {
-        Evidence {
+impl AnswersSeen {
+    pub fn new(endpoints: usize, streams: usize) -> AnswersSeen {
+        AnswersSeen {
             accepted: vec![0; endpoints],
             documents: HashMap::new(),
             released: vec![0; streams],

@@ -44,7 +44,8 @@ impl Simulation {
     pub fn judge(&mut self, request: RequestId, answer: Result<&Response, &SendFailure>) {
         let carried = &self.out[&request];
         let endpoint = self.endpoint_of(carried[0].0);
-        self.evidence.observe(self.now, endpoint, carried, answer);
+        self.answers_seen
+            .observe(self.now, endpoint, carried, answer);
     }
 
     /// No acknowledged document waits for the next start, which would send it again. A batch that

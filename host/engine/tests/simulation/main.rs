@@ -12,8 +12,8 @@
     reason = "seeds and the number of schedules come from the environment"
 )]
 
+mod answers_seen;
 mod checks;
-mod evidence;
 mod operator;
 mod outage;
 mod plugins;

@@ -87,7 +87,7 @@ impl Simulation {
         self.redriven.insert((index, seq));
         // Earlier answers do not count against the new attempt.
         let key = &letter.letter.key;
-        self.evidence.forget(index, key);
+        self.answers_seen.forget(index, key);
         self.acknowledged
             .retain(|(_, known)| known.split('#').next() != Some(key));
         self.check_books();
@@ -123,7 +123,7 @@ impl Simulation {
     pub fn release(&mut self) {
         self.releases += 1;
         for index in 0..self.scenario.feeds.len() {
-            self.evidence.released[index] = self.core.next(&self.stream(index));
+            self.answers_seen.released[index] = self.core.next(&self.stream(index));
         }
         self.give(Input::Release);
     }

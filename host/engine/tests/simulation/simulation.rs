@@ -18,7 +18,7 @@ use lockgate_model::{
     Append, Batch, BlockBuilder, Commit, FeedKind, Generation, Head, Seq, SeqRange, Slice,
 };
 
-use crate::evidence::Evidence;
+use crate::answers_seen::AnswersSeen;
 use crate::plugins::{self, Grouping, ModelSink, ModelStage};
 use crate::random::Random;
 use crate::receiver::{Behaviour, Receiver};
@@ -103,7 +103,7 @@ pub struct Simulation {
     pub redriven: BTreeSet<(usize, Seq)>,
     pub mapped: u64,
     pub memory: Memory,
-    pub evidence: Evidence,
+    pub answers_seen: AnswersSeen,
     /// The number of the configuration that batches are given.
     pub generation: u32,
     /// The configuration that each entry was last given with.
@@ -145,7 +145,7 @@ impl Simulation {
             redriven: BTreeSet::new(),
             mapped: 0,
             memory: Memory::default(),
-            evidence: Evidence::default(),
+            answers_seen: AnswersSeen::default(),
             generation: 0,
             given: HashMap::new(),
             configurations: 0,
@@ -235,7 +235,8 @@ impl Simulation {
         };
         self.engine = Some(Pipeline::new(settings, self.now));
         self.memory = Memory::default();
-        self.evidence = Evidence::new(self.scenario.behaviours.len(), self.scenario.feeds.len());
+        self.answers_seen =
+            AnswersSeen::new(self.scenario.behaviours.len(), self.scenario.feeds.len());
         self.drained = false;
         self.tell_heads();
     }
@@ -585,7 +586,7 @@ impl Simulation {
         }
         let endpoint = self.endpoint_of(stream);
         for letter in &commit.dead {
-            self.evidence.check(self.now, endpoint, stream, letter);
+            self.answers_seen.check(self.now, endpoint, stream, letter);
         }
         self.commit_durably(commit)
     }
