@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use lockgate_tests::{
-    Auth, Books, Moments, Receiver, books, configuration, kill_again_and_again, kills, quickstart,
-    start_and_finish, started, status, until,
+    Auth, Books, Moments, ReceiverProcess, books, configuration, kill_again_and_again, kills,
+    quickstart, start_and_finish, started, status, until,
 };
 
 use crate::receiver::LocalReceiver;
@@ -22,7 +22,7 @@ fn kill_9_at_random_points_loses_nothing_and_repeats_only_what_was_in_flight() {
     let events = 20_000 + kills * 4000;
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
-    let receiver = Receiver::start(dir.path(), &["--latency", "20ms"]);
+    let receiver = ReceiverProcess::start(dir.path(), &["--latency", "20ms"]);
     let config = quickstart(dir.path(), &auth, &receiver, "");
     let mut moments = Moments::new(0x9e37_79b9_7f4a_7c15);
     kill_again_and_again(&config, kills, &mut moments, Duration::from_millis(400));

@@ -2,8 +2,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use lockgate_tests::{
-    Auth, Books, Receiver, Running, books, lockgate, quickstart, start, start_and_finish, started,
-    status, until,
+    Auth, Books, ReceiverProcess, Running, books, lockgate, quickstart, start, start_and_finish,
+    started, status, until,
 };
 use serde_json::Value;
 
@@ -32,7 +32,7 @@ fn both_ways_of_reading_deliver_every_event_once() {
     for backend in ["export", "search"] {
         let dir = tempfile::tempdir().unwrap();
         let auth = Auth::start(dir.path(), &["--events", "4000", "--backend", backend]);
-        let receiver = Receiver::start(dir.path(), &[]);
+        let receiver = ReceiverProcess::start(dir.path(), &[]);
         let config = quickstart(dir.path(), &auth, &receiver, "");
         start_and_finish(&config);
         assert_eq!(main_books(&config), all_delivered(4000), "{backend}");
@@ -51,7 +51,7 @@ fn both_ways_of_reading_deliver_every_event_once() {
 fn events_that_a_filter_drops_are_on_the_books() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "2000"]);
-    let receiver = Receiver::start(dir.path(), &[]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
     let config = quickstart(dir.path(), &auth, &receiver, FILTER);
     start_and_finish(&config);
     let books = main_books(&config);
@@ -64,7 +64,7 @@ fn events_that_a_filter_drops_are_on_the_books() {
 fn no_event_is_lost_while_a_receiver_fails() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "3000"]);
-    let receiver = Receiver::start(dir.path(), &["--status", "503x4,200"]);
+    let receiver = ReceiverProcess::start(dir.path(), &["--status", "503x4,200"]);
     let config = quickstart(dir.path(), &auth, &receiver, "");
     let ended = start_and_finish(&config);
     assert!(
@@ -80,7 +80,7 @@ fn no_event_is_lost_while_a_receiver_fails() {
 fn the_host_waits_for_a_receiver_that_is_not_up_yet_and_status_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "500"]);
-    let receiver = Receiver::start(dir.path(), &[]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
     let (addr, config) = (
         receiver.addr.clone(),
         quickstart(dir.path(), &auth, &receiver, ""),
@@ -105,7 +105,7 @@ fn the_host_waits_for_a_receiver_that_is_not_up_yet_and_status_says_so() {
     });
     assert_eq!(main_books(&config).waiting, 500);
 
-    let receiver = Receiver::listening(dir.path(), &addr, &[]);
+    let receiver = ReceiverProcess::listening(dir.path(), &addr, &[]);
     host.ended().exits_with(0);
     assert_eq!(main_books(&config), all_delivered(500));
     assert_eq!(receiver.stop().distinct, 500);
@@ -116,7 +116,7 @@ fn recordings_are_sent_to_the_session_url() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "1500"]);
     let capture = dir.path().join("captured.ndjson");
-    let receiver = Receiver::start(dir.path(), &["--capture", capture.to_str().unwrap()]);
+    let receiver = ReceiverProcess::start(dir.path(), &["--capture", capture.to_str().unwrap()]);
     let config = quickstart(dir.path(), &auth, &receiver, "");
     let text = std::fs::read_to_string(&config).unwrap();
     let session_url = format!(
@@ -155,7 +155,7 @@ fn the_events_of_a_recording_arrive_in_order() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "1500"]);
     let capture = dir.path().join("captured.ndjson");
-    let receiver = Receiver::start(
+    let receiver = ReceiverProcess::start(
         dir.path(),
         &["--capture", capture.to_str().unwrap(), "--latency", "5ms"],
     );
@@ -191,7 +191,7 @@ fn the_events_of_a_recording_arrive_in_order() {
 fn sigterm_stops_a_running_host_without_losing_events() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "100000", "--rate", "2000"]);
-    let receiver = Receiver::start(dir.path(), &[]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
     let config = quickstart(dir.path(), &auth, &receiver, "");
     let host = started(&config);
     until(
@@ -218,7 +218,7 @@ fn a_receiver_that_refuses_everything_for_a_while_makes_no_dead_letters() {
     let auth = Auth::start(dir.path(), &["--events", "20"]);
     // One batch at a time, its halves, single events: then only probes are sent, and each waits
     // longer. With several batches in flight all refusals may be of batches and halves.
-    let receiver = Receiver::start(dir.path(), &["--status", "400x8,200"]);
+    let receiver = ReceiverProcess::start(dir.path(), &["--status", "400x8,200"]);
     let config = quickstart(dir.path(), &auth, &receiver, "");
     let text = std::fs::read_to_string(&config).unwrap();
     std::fs::write(

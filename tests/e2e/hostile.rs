@@ -4,7 +4,7 @@ use std::path::Path;
 
 use lockgate_sim::generate::{Generator, GeneratorOptions};
 use lockgate_tests::{
-    Auth, Books, Receiver, books, configuration, endpoint, start, started, status, until,
+    Auth, Books, ReceiverProcess, books, configuration, endpoint, start, started, status, until,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -61,7 +61,7 @@ fn each_hostile_component_is_contained_and_affects_no_other_pipeline() {
     })
     .uid(VICTIM);
     let auth = Auth::start(dir.path(), &["--events", &EVENTS.to_string()]);
-    let receiver = Receiver::start(dir.path(), &[]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
     let mut expected = Vec::new();
     let mut pipelines = hostile_plugins() + &healthy(&receiver);
     for case in cases("hostile") {
@@ -147,7 +147,7 @@ fn each_hostile_component_is_contained_and_affects_no_other_pipeline() {
 fn a_plugin_that_refuses_its_configuration_stops_its_own_pipeline_only() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", &EVENTS.to_string()]);
-    let receiver = Receiver::start(dir.path(), &[]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
     let cases = cases("refused");
     let mut pipelines = hostile_plugins() + &healthy(&receiver);
     for case in &cases {
@@ -262,7 +262,7 @@ fn expectation<T: for<'de> Deserialize<'de>>(case: &Path) -> T {
 }
 
 /// A pipeline without a hostile component.
-fn healthy(receiver: &Receiver) -> String {
+fn healthy(receiver: &ReceiverProcess) -> String {
     format!(
         "[pipelines.healthy.sink]\nplugin = \"builtin:fluentd\"\n{}\n\n",
         endpoint(&receiver.addr, &receiver.dir, "healthy")

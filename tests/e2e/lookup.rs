@@ -1,8 +1,8 @@
 use std::path::Path;
 
 use lockgate_tests::{
-    Auth, Receiver, books, configuration, endpoint, mmdb, quickstart, start, start_and_finish,
-    status, until,
+    Auth, ReceiverProcess, books, configuration, endpoint, mmdb, quickstart, start,
+    start_and_finish, status, until,
 };
 use serde_json::{Value, json};
 
@@ -58,7 +58,7 @@ fn a_replaced_database_is_used_and_begins_a_new_generation() {
     );
     country(&database, "Bhutan");
     let auth = Auth::start(dir.path(), &["--events", "100000", "--rate", "300"]);
-    let receiver = Receiver::start(dir.path(), &["--capture", captured.to_str().unwrap()]);
+    let receiver = ReceiverProcess::start(dir.path(), &["--capture", captured.to_str().unwrap()]);
     let config = quickstart(
         dir.path(),
         &auth,
@@ -114,7 +114,7 @@ fn a_replaced_database_is_used_and_begins_a_new_generation() {
 fn a_pipeline_whose_database_is_missing_does_not_start_and_the_others_do() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "500"]);
-    let receiver = Receiver::start(dir.path(), &[]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
     let sink = |path: &str| {
         format!(
             "plugin = \"builtin:fluentd\"\n{}\n",

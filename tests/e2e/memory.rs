@@ -4,7 +4,7 @@ use std::path::Path;
 
 use lockgate_sim::generate::{Generator, GeneratorOptions};
 use lockgate_tests::{
-    Auth, Receiver, books, configuration, endpoint, lockgate, started, status, until,
+    Auth, ReceiverProcess, books, configuration, endpoint, lockgate, started, status, until,
 };
 
 use crate::components::{component, hostile_plugins};
@@ -18,7 +18,7 @@ fn many_documents_with_a_request_for_each_cost_little_memory() {
     let events = 1000;
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
-    let receiver = Receiver::start(dir.path(), &[]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
     let victim = Generator::new(GeneratorOptions {
         events,
         ..GeneratorOptions::default()
@@ -64,7 +64,7 @@ fn tables_of_components_count_as_their_memory() {
         std::fs::write(file, with_tables(&filter, tables)).unwrap();
     }
     let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
-    let receiver = Receiver::start(dir.path(), &[]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
     let names: Vec<String> = (1..=8).map(|number| format!("eighth-{number}")).collect();
     let mut pipelines = "[limits]\nmemory = \"2 GiB\"\n\n\
          [plugins.large]\nsource = \"file:large.wasm\"\nreuse = true\n\n\
@@ -103,7 +103,7 @@ fn pipelines_whose_components_need_more_memory_than_there_is_take_turns() {
     let events = 2000;
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
-    let receiver = Receiver::start(dir.path(), &[]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
     let names: Vec<String> = (1..=8).map(|number| format!("eighth-{number}")).collect();
     let mut pipelines = "[limits]\nmemory = \"256 MiB\"\n\n".to_owned();
     // 96 MB.
@@ -128,7 +128,7 @@ fn a_pipeline_that_finds_no_memory_says_so_and_the_others_run() {
     let events = 2000;
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
-    let receiver = Receiver::start(dir.path(), &[]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
     let mut pipelines = "[limits]\nmemory = \"208 MiB\"\n\n".to_owned();
     // An instance of 96 MB is kept, which leaves too little for one of 152 MB.
     pipelines += &plugin_with_tables(dir.path(), "large", 60);
@@ -155,7 +155,7 @@ fn a_pipeline_that_finds_no_memory_says_so_and_the_others_run() {
 fn a_component_that_can_never_have_the_memory_it_needs_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "10"]);
-    let receiver = Receiver::start(dir.path(), &[]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
     let mut pipelines = "[limits]\nmemory = \"64 MiB\"\n\n".to_owned();
     pipelines += &plugin_with_tables(dir.path(), "large", 60);
     pipelines += &pipeline("main", "large", &receiver);
@@ -184,7 +184,7 @@ fn plugin_with_tables(dir: &Path, name: &str, tables: u32) -> String {
     )
 }
 
-fn pipeline(name: &str, plugin: &str, receiver: &Receiver) -> String {
+fn pipeline(name: &str, plugin: &str, receiver: &ReceiverProcess) -> String {
     format!(
         "[[pipelines.{name}.stage]]\nplugin = \"{plugin}\"\n\n\
          [pipelines.{name}.sink]\nplugin = \"builtin:fluentd\"\n{}\n\n",

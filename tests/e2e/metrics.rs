@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 
-use lockgate_tests::{Auth, Receiver, configuration, endpoint, start, until};
+use lockgate_tests::{Auth, ReceiverProcess, configuration, endpoint, start, until};
 
 use crate::components::component;
 
@@ -13,7 +13,7 @@ const EVENTS: u64 = 1500;
 fn metrics_of_a_plugin_are_scraped_over_http() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", &EVENTS.to_string()]);
-    let receiver = Receiver::start(dir.path(), &[]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
     let pipelines = format!(
         "[plugins.measure]\nsource = \"file:{}\"\n\n\
          [[pipelines.main.stage]]\nplugin = \"builtin:filter\"\nwith = {{ skip = [\"no.such\"] }}\n\n\

@@ -1,11 +1,11 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use lockgate_tests::{Auth, Ended, Receiver, Running, books, lockgate, root, status};
+use lockgate_tests::{Auth, Ended, ReceiverProcess, Running, books, lockgate, root, status};
 
 /// A copy of examples/quickstart, with the ports that its simulators were given and without the
 /// admin listener, whose port other tests may use.
-fn copy(to: &Path, auth: &Auth, receiver: &Receiver) {
+fn copy(to: &Path, auth: &Auth, receiver: &ReceiverProcess) {
     let text = std::fs::read_to_string(root().join("examples/quickstart/lockgate.toml"))
         .expect("the example's configuration");
     for address in ["127.0.0.1:3025", "127.0.0.1:8888"] {
@@ -27,7 +27,7 @@ fn the_quickstart_works_as_its_readme_says() {
     let dir = tempfile::tempdir().unwrap();
     let capture = dir.path().join("captured.ndjson");
     let auth = Auth::start(dir.path(), &["--events", "3000"]);
-    let receiver = Receiver::start(dir.path(), &["--capture", capture.to_str().unwrap()]);
+    let receiver = ReceiverProcess::start(dir.path(), &["--capture", capture.to_str().unwrap()]);
     copy(dir.path(), &auth, &receiver);
     let run = |arguments: &[&str]| -> Ended {
         Running::start(

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use lockgate_store::Inspector;
 use lockgate_tests::{
-    Auth, Moments, Receiver, books, configuration, endpoint, kill_again_and_again, kills, start,
-    start_and_finish, status,
+    Auth, Moments, ReceiverProcess, books, configuration, endpoint, kill_again_and_again, kills,
+    start, start_and_finish, status,
 };
 
 use crate::components::component;
@@ -22,7 +22,7 @@ fn counts_survive_kills_and_count_each_event_once() {
     let kills = kills(KILLS);
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", &EVENTS.to_string()]);
-    let receiver = Receiver::start(dir.path(), &["--latency", "10ms"]);
+    let receiver = ReceiverProcess::start(dir.path(), &["--latency", "10ms"]);
     let pipelines = format!(
         "[plugins.counter]\nsource = \"file:{}\"\nstate = \"1 MiB\"\n\n\
          [pipelines.main]\nbatch = {{ events = 50 }}\n\
@@ -51,7 +51,7 @@ fn counts_survive_kills_and_count_each_event_once() {
 fn state_that_is_not_granted_holds_the_pipeline() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "100"]);
-    let receiver = Receiver::start(dir.path(), &[]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
     let pipelines = format!(
         "[plugins.counter]\nsource = \"file:{}\"\n\n\
          [[pipelines.main.stage]]\nplugin = \"counter\"\n\n\

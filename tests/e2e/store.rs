@@ -3,8 +3,8 @@ use std::path::Path;
 use std::process::Command;
 
 use lockgate_tests::{
-    Auth, Receiver, Running, configuration, lockgate, quickstart, start, start_and_finish, started,
-    status, until,
+    Auth, ReceiverProcess, Running, configuration, lockgate, quickstart, start, start_and_finish,
+    started, status, until,
 };
 use serde_json::{Value, json};
 
@@ -15,7 +15,7 @@ use crate::receiver::LocalReceiver;
 fn a_second_start_on_the_same_store_is_refused_and_names_the_holder() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "100"]);
-    let receiver = Receiver::start(dir.path(), &[]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
     let config = quickstart(dir.path(), &auth, &receiver, "");
     let first = started(&config);
     let second = start(&config, &[]).ended().exits_with(1);
@@ -31,7 +31,7 @@ fn a_second_start_on_the_same_store_is_refused_and_names_the_holder() {
 fn a_damaged_store_is_refused_and_left_as_it_is() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "3000"]);
-    let receiver = Receiver::start(dir.path(), &[]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
     let config = quickstart(dir.path(), &auth, &receiver, "");
     start_and_finish(&config);
     let file = dir.path().join("store/store.db");
@@ -75,7 +75,7 @@ fn a_damaged_store_is_refused_and_left_as_it_is() {
 fn a_removed_lock_lets_no_second_host_in() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "100"]);
-    let receiver = Receiver::start(dir.path(), &[]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
     let config = quickstart(dir.path(), &auth, &receiver, "");
     let first = started(&config);
     fs::remove_file(dir.path().join("store/lock")).unwrap();
@@ -92,7 +92,7 @@ fn a_removed_lock_lets_no_second_host_in() {
 fn a_host_whose_store_is_removed_ends_and_says_which_file_is_gone() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "100"]);
-    let receiver = Receiver::start(dir.path(), &[]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
     let config = quickstart(dir.path(), &auth, &receiver, "");
     let host = started(&config);
     let file = dir.path().join("store/store.db");
@@ -114,7 +114,7 @@ fn a_host_whose_store_is_removed_ends_and_says_which_file_is_gone() {
 fn a_host_whose_store_was_moved_says_to_move_it_back() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "100"]);
-    let receiver = Receiver::start(dir.path(), &[]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
     let config = quickstart(dir.path(), &auth, &receiver, "");
     let host = started(&config);
     let (store, moved) = (dir.path().join("store"), dir.path().join("store.moved"));
@@ -145,7 +145,7 @@ fn a_host_whose_store_was_moved_says_to_move_it_back() {
 fn a_killed_host_is_not_shown_as_running() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "100"]);
-    let receiver = Receiver::start(dir.path(), &[]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
     let config = quickstart(dir.path(), &auth, &receiver, "");
     let host = started(&config);
     let shown = || format!("{}\n{}", status(&config), host.stderr());
@@ -167,7 +167,7 @@ fn a_killed_host_is_not_shown_as_running() {
 fn a_host_whose_control_socket_is_removed_makes_it_again() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "100"]);
-    let receiver = Receiver::start(dir.path(), &[]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
     let config = quickstart(dir.path(), &auth, &receiver, "");
     let host = started(&config);
     let store = dir.path().join("store");
@@ -230,7 +230,7 @@ fn a_host_that_is_stopping_says_so() {
 fn status_says_that_the_host_does_not_answer() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "100"]);
-    let receiver = Receiver::start(dir.path(), &[]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
     let config = quickstart(dir.path(), &auth, &receiver, "");
     let host = started(&config);
     let file = dir.path().join("store/status.json");
@@ -276,7 +276,7 @@ fn status_text(config: &Path) -> String {
 fn a_host_that_waits_for_its_store_can_be_asked_why() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "100"]);
-    let receiver = Receiver::start(dir.path(), &[]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
     let config = quickstart(dir.path(), &auth, &receiver, "");
     listen_on_any_port(&config);
     // Too little for any store.
@@ -343,7 +343,7 @@ fn a_full_disk_makes_the_host_wait_and_loses_no_committed_event() {
     for blocks in [300, 900, 1500] {
         let dir = tempfile::tempdir().unwrap();
         let auth = Auth::start(dir.path(), &["--events", "6000"]);
-        let receiver = Receiver::start(dir.path(), &[]);
+        let receiver = ReceiverProcess::start(dir.path(), &[]);
         let config = quickstart(dir.path(), &auth, &receiver, "");
         let host = start_with_a_full_disk(&config, blocks, &["--exit-on-last-event"]);
         host.line_with("too full");

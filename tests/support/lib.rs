@@ -16,5 +16,5 @@ pub use host::{start, start_and_finish, started};
 pub use kills::{Moments, kill_again_and_again, kill_once_it_delivers, kills};
 pub use mmdb::{mmdb, mmdb_bytes};
 pub use process::{Ended, Running, until};
-pub use sims::{Auth, Receiver, Totals, configuration, endpoint, quickstart};
+pub use sims::{Auth, ReceiverProcess, Totals, configuration, endpoint, quickstart};
 pub use status::{Books, books, status};

@@ -29,7 +29,7 @@ impl Auth {
 }
 
 /// `lockgate sim receiver`, listening on a port of loopback.
-pub struct Receiver {
+pub struct ReceiverProcess {
     pub process: Running,
     pub addr: String,
     pub dir: PathBuf,
@@ -45,12 +45,12 @@ pub struct Totals {
     pub by_path: BTreeMap<String, u64>,
 }
 
-impl Receiver {
-    pub fn start(dir: &Path, arguments: &[&str]) -> Receiver {
-        Receiver::listening(dir, "127.0.0.1:0", arguments)
+impl ReceiverProcess {
+    pub fn start(dir: &Path, arguments: &[&str]) -> ReceiverProcess {
+        ReceiverProcess::listening(dir, "127.0.0.1:0", arguments)
     }
 
-    pub fn listening(dir: &Path, listen: &str, arguments: &[&str]) -> Receiver {
+    pub fn listening(dir: &Path, listen: &str, arguments: &[&str]) -> ReceiverProcess {
         let dir = dir.join("receiver");
         let process = Running::start(
             "sim receiver",
@@ -60,7 +60,7 @@ impl Receiver {
                 .args(arguments),
         );
         let addr = address(&process);
-        Receiver { process, addr, dir }
+        ReceiverProcess { process, addr, dir }
     }
 
     /// Stops it, and returns the totals that it prints.
@@ -96,7 +96,7 @@ impl Receiver {
 }
 
 /// A configuration for both simulators: one pipeline, no filter. `more` is put at the end.
-pub fn quickstart(dir: &Path, auth: &Auth, receiver: &Receiver, more: &str) -> PathBuf {
+pub fn quickstart(dir: &Path, auth: &Auth, receiver: &ReceiverProcess, more: &str) -> PathBuf {
     let sink = format!(
         "[pipelines.main.sink]\nplugin = \"builtin:fluentd\"\n{}\n{more}",
         endpoint(&receiver.addr, &receiver.dir, "events.log")

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use lockgate_model::Seq;
 use serde::{Deserialize, Serialize};
 
-pub use client::{CallError, call};
+pub use client::{ControlError, call};
 pub use server::Socket;
 
 /// The socket's name in the store's directory.

@@ -1,10 +1,10 @@
 //! The HTTP listener: `/livez`, `/readyz` and `/metrics`. It has no authentication, so it listens
 //! on loopback only.
 
-mod answers;
+mod health_source;
 mod listener;
 mod readiness;
 
-pub use answers::Answers;
+pub use health_source::HealthSource;
 pub use listener::Listener;
 pub use readiness::{Readiness, Reason};

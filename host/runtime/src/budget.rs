@@ -12,14 +12,14 @@ use crate::limits::{
 
 /// The memory that all instances of an engine may use together, in bytes.
 #[derive(Debug)]
-pub(crate) struct Budget {
+pub(crate) struct InstanceMemory {
     total: usize,
     used: AtomicUsize,
 }
 
-impl Budget {
-    pub(crate) fn new(total: usize) -> Arc<Budget> {
-        Arc::new(Budget {
+impl InstanceMemory {
+    pub(crate) fn new(total: usize) -> Arc<InstanceMemory> {
+        Arc::new(InstanceMemory {
             total,
             used: AtomicUsize::new(0),
         })
@@ -59,7 +59,7 @@ pub(crate) enum LimitHit {
 /// with a garbage collector may recover.
 #[derive(Debug)]
 pub(crate) struct Meter {
-    budget: Arc<Budget>,
+    budget: Arc<InstanceMemory>,
     limit: usize,
     held: usize,
     hit: Option<LimitHit>,
@@ -68,7 +68,7 @@ pub(crate) struct Meter {
 impl Meter {
     /// `limit`: bytes. What the component alone would need beyond the total of all instances is
     /// beyond its own limit.
-    pub(crate) fn new(budget: Arc<Budget>, limit: usize) -> Meter {
+    pub(crate) fn new(budget: Arc<InstanceMemory>, limit: usize) -> Meter {
         Meter {
             limit: limit.min(budget.total),
             budget,
@@ -173,7 +173,7 @@ mod tests {
 
     #[test]
     fn growth_counts_against_both_limits_and_is_released() {
-        let budget = Budget::new(100);
+        let budget = InstanceMemory::new(100);
         let mut first = Meter::new(budget.clone(), 70);
         assert!(first.memory_growing(0, 60, None).unwrap());
         assert!(!first.memory_growing(60, 80, None).unwrap());
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn the_total_is_a_limit_of_each_instance() {
-        let budget = Budget::new(100);
+        let budget = InstanceMemory::new(100);
         let mut meter = Meter::new(budget.clone(), 200);
         assert!(!meter.memory_growing(0, 101, None).unwrap());
         assert_eq!(meter.take_limit(), Some(LimitHit::Own));
@@ -213,7 +213,7 @@ mod tests {
     /// Eight pipelines with filled tables once held 2 GB that were not counted.
     #[test]
     fn tables_count_as_memory() {
-        let budget = Budget::new(1 << 30);
+        let budget = InstanceMemory::new(1 << 30);
         let mut meter = Meter::new(budget.clone(), 128 << 20);
         let table = TABLE_ELEMENTS_MAX * TABLE_ELEMENT_BYTES;
         let tables = (0..TABLES_MAX)

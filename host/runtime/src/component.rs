@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::compiled::{Code, text};
 use crate::contract::draft::{Pre, linker};
 use crate::engine::Engine;
-use crate::host::{Host, StageIdentity};
+use crate::host::{InstanceHost, StageIdentity};
 use crate::instance::Instance;
 use crate::interface::{self, CONTRACT_VERSION, Kind};
 use crate::limits::Limits;
@@ -145,7 +145,7 @@ impl Component {
         Instance::start(
             engine,
             &pre,
-            Host::new(engine, identity, limits, Arc::default()),
+            InstanceHost::new(engine, identity, limits, Arc::default()),
         )
         .map_err(|error| match error {
             CallError::Contract(text) => LoadError::Mismatch(text),

@@ -15,7 +15,7 @@ use crate::component::Component;
 use crate::contract::broken;
 use crate::contract::draft::Exports;
 use crate::engine::Engine;
-use crate::host::{Host, StageIdentity};
+use crate::host::{InstanceHost, StageIdentity};
 use crate::instance::Instance;
 use crate::interface::Kind;
 use crate::limits::Limits;
@@ -24,7 +24,7 @@ use crate::setup::{self, ConfigIssue, Setup};
 
 /// The use of a component at one place of one pipeline.
 #[derive(Clone, Debug)]
-pub struct StageOptions {
+pub struct ComponentOptions {
     /// Name of the pipeline.
     pub pipeline: Arc<str>,
     /// Its place there, such as `stage 1 (builtin:redact)` or `sink (builtin:fluentd)`, for
@@ -99,9 +99,9 @@ impl Configured {
     pub(crate) fn new(
         engine: &Engine,
         component: &Component,
-        options: StageOptions,
+        options: ComponentOptions,
     ) -> Result<Configured, ConfigureError> {
-        let StageOptions {
+        let ComponentOptions {
             pipeline,
             label,
             plugin,
@@ -117,7 +117,7 @@ impl Configured {
         };
         let config = config.to_string();
         let services = Arc::new(Services::new(state));
-        let host = Host::new(engine, identity.clone(), &limits, services.clone());
+        let host = InstanceHost::new(engine, identity.clone(), &limits, services.clone());
         let mut instance = Instance::start(engine, component.pre(), host)?;
         let answer = instance.configure(&config, limits.output(config.len()));
         instance.host().end();
@@ -171,7 +171,7 @@ impl Configured {
     pub(crate) fn call<R>(
         &self,
         call: Call<'_>,
-        run: impl FnOnce(&Exports, &mut Store<Host>) -> wasmtime::Result<Result<R, CallError>>,
+        run: impl FnOnce(&Exports, &mut Store<InstanceHost>) -> wasmtime::Result<Result<R, CallError>>,
         check: impl FnOnce(R) -> Result<R, CallError>,
     ) -> Called<R> {
         self.timed(|| {
@@ -186,7 +186,7 @@ impl Configured {
         &self,
         call: Call<'_>,
         state: &mut StateOverlay,
-        run: impl FnOnce(&Exports, &mut Store<Host>) -> wasmtime::Result<Result<R, CallError>>,
+        run: impl FnOnce(&Exports, &mut Store<InstanceHost>) -> wasmtime::Result<Result<R, CallError>>,
         check: impl FnOnce(R) -> Result<R, CallError>,
     ) -> Called<R> {
         if !self.state {
@@ -214,7 +214,7 @@ impl Configured {
         &self,
         call: Call<'_>,
         state: StateOverlay,
-        run: impl FnOnce(&Exports, &mut Store<Host>) -> wasmtime::Result<Result<R, CallError>>,
+        run: impl FnOnce(&Exports, &mut Store<InstanceHost>) -> wasmtime::Result<Result<R, CallError>>,
     ) -> Result<(R, StateOverlay), CallError> {
         let idle = if call.fresh { None } else { self.take_idle() };
         let mut instance = idle.map_or_else(|| self.instance(), Ok)?;
@@ -237,7 +237,7 @@ impl Configured {
     }
 
     fn instance(&self) -> Result<Instance, CallError> {
-        let mut host = Host::new(
+        let mut host = InstanceHost::new(
             &self.engine,
             self.identity.clone(),
             &self.limits,

@@ -7,7 +7,7 @@ use std::thread;
 use thiserror::Error;
 use wasmtime::{Config, InstanceAllocationStrategy};
 
-use crate::budget::Budget;
+use crate::budget::InstanceMemory;
 use crate::compiled::KeptCode;
 use crate::compiler::Compiler;
 use crate::limits::{MEMORY_TOTAL, TICK};
@@ -52,7 +52,7 @@ pub struct Engine {
     pub(crate) compiler: Compiler,
     /// Held while a component compiles.
     pub(crate) compiling: Arc<tokio::sync::Mutex<()>>,
-    pub(crate) budget: Arc<Budget>,
+    pub(crate) budget: Arc<InstanceMemory>,
     pub(crate) fuel: bool,
     scheduler: Scheduler,
 }
@@ -84,7 +84,7 @@ impl Engine {
             kept_code: options.kept_code,
             compiler: options.compiler,
             compiling: Arc::default(),
-            budget: Budget::new(options.memory_total),
+            budget: InstanceMemory::new(options.memory_total),
             fuel: options.fuel,
             scheduler: Scheduler::new(options.threads)?,
         })

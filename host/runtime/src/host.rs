@@ -26,7 +26,7 @@ pub(crate) struct StageIdentity {
 
 /// The host's state of one instance.
 #[derive(Debug)]
-pub(crate) struct Host {
+pub(crate) struct InstanceHost {
     pub(crate) identity: StageIdentity,
     pub(crate) lines: Lines,
     pub(crate) meter: Meter,
@@ -44,14 +44,14 @@ pub(crate) struct Host {
     timed_out: bool,
 }
 
-impl Host {
+impl InstanceHost {
     pub(crate) fn new(
         engine: &Engine,
         identity: StageIdentity,
         limits: &Limits,
         services: Arc<Services>,
-    ) -> Host {
-        Host {
+    ) -> InstanceHost {
+        InstanceHost {
             identity,
             lines: Lines::new(services.log.clone()),
             meter: Meter::new(engine.budget.clone(), limits.memory),
@@ -187,7 +187,7 @@ mod tests {
             time: Duration::from_millis(30),
             ..Limits::default()
         };
-        let mut host = Host::new(&engine, identity, &limits, Arc::default());
+        let mut host = InstanceHost::new(&engine, identity, &limits, Arc::default());
         assert_eq!(host.begin(), 4);
         std::thread::sleep(Duration::from_millis(60));
         assert!(host.check_time().is_some(), "it slept");

@@ -5,19 +5,23 @@ use wasmtime::{PoolConcurrencyLimitError, Store, UpdateDeadline};
 
 use crate::contract::draft::{Exports, Pre};
 use crate::engine::Engine;
-use crate::host::Host;
+use crate::host::InstanceHost;
 use crate::setup::{ConfigIssue, Setup};
 
 /// An instance of a component. After a call that did not return, it must be dropped.
 pub(crate) struct Instance {
-    store: Store<Host>,
+    store: Store<InstanceHost>,
     exports: Exports,
     fuel: bool,
 }
 
 impl Instance {
     /// Starts an instance, under the limits of a call. It is not configured yet.
-    pub(crate) fn start(engine: &Engine, pre: &Pre, host: Host) -> Result<Instance, CallError> {
+    pub(crate) fn start(
+        engine: &Engine,
+        pre: &Pre,
+        host: InstanceHost,
+    ) -> Result<Instance, CallError> {
         let output = host.limits().output(0);
         let mut store = Store::new(&engine.inner, host);
         store.limiter(|host| &mut host.meter);
@@ -58,7 +62,7 @@ impl Instance {
     pub(crate) fn call<R>(
         &mut self,
         output: usize,
-        run: impl FnOnce(&Exports, &mut Store<Host>) -> wasmtime::Result<R>,
+        run: impl FnOnce(&Exports, &mut Store<InstanceHost>) -> wasmtime::Result<R>,
     ) -> Result<R, CallError> {
         begin(&mut self.store, self.fuel, output);
         match run(&self.exports, &mut self.store) {
@@ -67,7 +71,7 @@ impl Instance {
         }
     }
 
-    pub(crate) fn host(&mut self) -> &mut Host {
+    pub(crate) fn host(&mut self) -> &mut InstanceHost {
         self.store.data_mut()
     }
 
@@ -85,7 +89,7 @@ impl fmt::Debug for Instance {
     }
 }
 
-fn begin(store: &mut Store<Host>, fuel: bool, output: usize) {
+fn begin(store: &mut Store<InstanceHost>, fuel: bool, output: usize) {
     let ticks = store.data_mut().begin();
     store.set_epoch_deadline(ticks);
     store.set_hostcall_fuel(output);

@@ -16,11 +16,11 @@ use shares::{ShareId, Shares};
 
 /// Memory for batches in flight. Clones are the same budget.
 #[derive(Clone)]
-pub struct MemoryBudget {
+pub struct BatchMemoryBudget {
     state: Arc<Mutex<State>>,
 }
 
-/// One pipeline's access to a [`MemoryBudget`]. Clones are the same share.
+/// One pipeline's access to a [`BatchMemoryBudget`]. Clones are the same share.
 #[derive(Clone)]
 pub struct MemoryShare {
     inner: Arc<Inner>,
@@ -35,7 +35,7 @@ pub struct Reserved {
 
 struct Inner {
     id: ShareId,
-    budget: MemoryBudget,
+    budget: BatchMemoryBudget,
 }
 
 struct State {
@@ -50,10 +50,10 @@ struct Request {
     share: MemoryShare,
 }
 
-impl MemoryBudget {
+impl BatchMemoryBudget {
     /// `total`: bytes.
-    pub fn new(total: usize) -> MemoryBudget {
-        MemoryBudget {
+    pub fn new(total: usize) -> BatchMemoryBudget {
+        BatchMemoryBudget {
             state: Arc::new(Mutex::new(State {
                 shares: Shares::new(total),
                 waiting: BTreeMap::new(),
@@ -185,7 +185,7 @@ impl Drop for Inner {
 }
 
 /// A request that was given up may have stood before one that fits.
-struct GrantOnDrop<'a>(&'a MemoryBudget);
+struct GrantOnDrop<'a>(&'a BatchMemoryBudget);
 
 impl Drop for GrantOnDrop<'_> {
     fn drop(&mut self) {
@@ -214,9 +214,9 @@ impl State {
     }
 }
 
-impl fmt::Debug for MemoryBudget {
+impl fmt::Debug for BatchMemoryBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryBudget")
+        f.debug_struct("BatchMemoryBudget")
             .field("shares", &self.lock().shares)
             .finish_non_exhaustive()
     }

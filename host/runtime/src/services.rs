@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use lockgate_lookup::{Agent, Network, Place, TEXT_MAX};
 
-use crate::host::Host;
+use crate::host::InstanceHost;
 use crate::log::StageLog;
 use crate::metrics::{MetricError, Metrics};
 
@@ -39,7 +39,7 @@ enum Warning {
     Metric = 32,
 }
 
-impl Host {
+impl InstanceHost {
     fn is_first(&self, warning: Warning) -> bool {
         let bit = warning as u8;
         self.services.warned.fetch_or(bit, Ordering::Relaxed) & bit == 0

@@ -11,7 +11,7 @@ use lockgate_model::request::{
 };
 
 use crate::component::Component;
-use crate::configured::{Call, ConfigureError, Configured, StageOptions};
+use crate::configured::{Call, ComponentOptions, ConfigureError, Configured};
 use crate::engine::Engine;
 use crate::interface::Kind;
 use crate::metrics::Snapshot;
@@ -36,7 +36,7 @@ impl Sink {
     pub fn configure(
         engine: &Engine,
         component: &Component,
-        options: StageOptions,
+        options: ComponentOptions,
     ) -> Result<Sink, ConfigureError> {
         // Before it is asked: it would only find fault with keys that are not its own.
         if component.kind() != Kind::HttpSink {

@@ -10,7 +10,7 @@ use lockgate_model::contract::{
 use lockgate_model::{EventView, StateOverlay, escape};
 
 use crate::component::Component;
-use crate::configured::{Call, ConfigureError, Configured, StageOptions};
+use crate::configured::{Call, ComponentOptions, ConfigureError, Configured};
 use crate::contract::broken;
 use crate::engine::Engine;
 use crate::interface::Kind;
@@ -46,7 +46,7 @@ impl Stage {
     pub fn configure(
         engine: &Engine,
         component: &Component,
-        options: StageOptions,
+        options: ComponentOptions,
     ) -> Result<Stage, ConfigureError> {
         // Before it is asked: it would only find fault with keys that are not its own.
         if component.kind() == Kind::HttpSink {

@@ -13,8 +13,8 @@ use lockgate_model::contract::CallError;
 use lockgate_model::{FeedKind, Masks};
 use lockgate_registry::{Artifact, CodeDir, resolve};
 use lockgate_runtime::{
-    self as runtime, Code, Compiler, Component, ConfigureError, Engine, EngineOptions, KeptCode,
-    Limits, LoadError, MemoryBudget, MemoryShare, Queue, StageOptions,
+    self as runtime, BatchMemoryBudget, Code, Compiler, Component, ComponentOptions,
+    ConfigureError, Engine, EngineOptions, KeptCode, Limits, LoadError, MemoryShare, Queue,
 };
 use lockgate_store::Store;
 use serde_json::{Value, json};
@@ -75,7 +75,7 @@ impl BuiltPipeline {
 pub struct PipelineBuilder {
     engine: Engine,
     masks: Masks,
-    memory: MemoryBudget,
+    memory: BatchMemoryBudget,
     /// Relative paths of plugins begin here.
     base: PathBuf,
     code: Mutex<HashMap<String, Code>>,
@@ -108,7 +108,7 @@ pub enum Unbuilt {
     NoRoom(String),
 }
 
-type Configure<T> = fn(&Engine, &Component, StageOptions) -> Result<T, ConfigureError>;
+type Configure<T> = fn(&Engine, &Component, ComponentOptions) -> Result<T, ConfigureError>;
 
 impl PipelineBuilder {
     /// `memory`: bytes for all instances together, and for all batches in flight. `store`: where
@@ -141,7 +141,7 @@ impl PipelineBuilder {
         Ok(PipelineBuilder {
             engine: Engine::new(options)?,
             masks,
-            memory: MemoryBudget::new(memory),
+            memory: BatchMemoryBudget::new(memory),
             base: base.to_owned(),
             code: Mutex::default(),
             databases: Databases::open(&Grant::default()).ok(),
@@ -377,7 +377,7 @@ impl PipelineBuilder {
                 return Err(Unbuilt::Reported);
             }
         };
-        let options = StageOptions {
+        let options = ComponentOptions {
             pipeline: pipeline.into(),
             label: label.as_str().into(),
             plugin: reporter.as_str().into(),

@@ -16,7 +16,7 @@ use crate::condition_log::ConditionLog;
 use crate::plugins::BoundStage;
 use crate::shutdown::Shutdown;
 use crate::status::{Board, ConditionStatus, PipelineState};
-use crate::worker::{Answer, Done, Worker};
+use crate::worker::{Done, TaskResult, Worker};
 
 /// Dead letters of one commit that are logged one by one.
 const LOGGED_LETTERS: usize = 16;
@@ -220,7 +220,7 @@ impl<L: Ledger> Driver<L> {
 
 /// A task's answer. A panic of one is a bug: it ends the pipeline's run, so that nothing is left
 /// waiting for an answer that cannot come.
-fn finished(done: Result<Done, JoinError>) -> Result<Option<Answer>, LedgerError> {
+fn finished(done: Result<Done, JoinError>) -> Result<Option<TaskResult>, LedgerError> {
     match done {
         Ok(Ok(answer)) => Ok(Some(answer)),
         Ok(Err(error)) => Err(error),

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lockgate_admin::control::{self, CallError, Control, Request, Response, Socket};
-use lockgate_admin::http::{Answers, Listener, Readiness, Reason};
+use lockgate_admin::control::{self, Control, ControlError, Request, Response, Socket};
+use lockgate_admin::http::{HealthSource, Listener, Readiness, Reason};
 use lockgate_ledger::{DeadLetters, LedgerError};
 use lockgate_model::Millis;
 use lockgate_store::Store;
@@ -49,8 +49,8 @@ impl Host {
             match Listener::bind(address).await {
                 Ok(listener) => {
                     tracing::info!(address = %listener.address(), "admin listener started");
-                    let answers = Health { host: self.clone() };
-                    tasks.spawn(listener.serve(answers));
+                    let health = Health { host: self.clone() };
+                    tasks.spawn(listener.serve(health));
                 }
                 Err(error) => tracing::warn!(
                     "the admin listener cannot use {address}, the host runs without it: {error}; \
@@ -111,7 +111,7 @@ pub fn running_host(directory: &Path, now: Millis) -> Option<RunningHost> {
     match control::call(directory, &Request::Status) {
         Ok(Some(Response::Status { status })) => serde_json::from_value(status).ok().map(answered),
         // It has the socket open and does not answer, so it is there.
-        Err(CallError::Lost { .. }) => file().map(|status| RunningHost {
+        Err(ControlError::Lost { .. }) => file().map(|status| RunningHost {
             status,
             is_silent: true,
         }),
@@ -132,7 +132,7 @@ struct Health {
     host: Host,
 }
 
-impl Answers for Health {
+impl HealthSource for Health {
     fn readiness(&self) -> Readiness {
         readiness(&self.host.board)
     }

@@ -60,18 +60,18 @@ pub(crate) struct BatchMemory {
     collecting: Mutex<BTreeMap<StreamIndex, oneshot::Sender<usize>>>,
 }
 
-pub(crate) type Done = Result<Answer, LedgerError>;
+pub(crate) type Done = Result<TaskResult, LedgerError>;
 
 /// What a task answers the engine.
-pub(crate) struct Answer {
+pub(crate) struct TaskResult {
     pub(crate) input: Input,
     /// The stages of the generation that the batch in `input` names.
     pub(crate) stages: Option<Arc<[BoundStage]>>,
 }
 
-impl From<Input> for Answer {
-    fn from(input: Input) -> Answer {
-        Answer {
+impl From<Input> for TaskResult {
+    fn from(input: Input) -> TaskResult {
+        TaskResult {
             input,
             stages: None,
         }
@@ -117,7 +117,7 @@ impl<L: Ledger> Worker<L> {
                 batch,
                 generation,
             };
-            Ok(Answer {
+            Ok(TaskResult {
                 input,
                 stages: Some(stages),
             })
@@ -191,7 +191,7 @@ impl<L: Ledger> Worker<L> {
                 batch,
                 generation,
             };
-            Ok(Answer {
+            Ok(TaskResult {
                 input,
                 stages: Some(stages),
             })
@@ -306,13 +306,13 @@ mod tests {
     use std::pin::pin;
     use std::task::{Context, Poll, Waker};
 
-    use lockgate_runtime::MemoryBudget;
+    use lockgate_runtime::BatchMemoryBudget;
 
     use super::*;
 
     #[test]
     fn an_urgent_batch_does_not_wait_for_memory_that_its_own_pipeline_holds() {
-        let share = MemoryBudget::new(1000).share();
+        let share = BatchMemoryBudget::new(1000).share();
         let held = share.take(900);
         let (hurry, hurried) = oneshot::channel();
         let mut memory = pin!(memory_for(&share, 300, hurried));

@@ -79,23 +79,23 @@ pub struct Committer {
     pub lock: DirectoryLock,
 }
 
-/// Answers that wait for the transaction to be durable.
+/// Replies that wait for the transaction to be durable.
 #[derive(Default)]
-struct Answers {
-    appends: Vec<Answer<Option<Arc<Block>>>>,
-    commits: Vec<Answer<Result<Committed, LedgerError>>>,
-    letters: Vec<Answer<Result<(), LedgerError>>>,
-    expired: Vec<Answer<Result<u64, LedgerError>>>,
-    registrations: Vec<Answer<Result<Registration, LedgerError>>>,
-    others: Vec<Answer<()>>,
+struct Replies {
+    appends: Vec<Reply<Option<Arc<Block>>>>,
+    commits: Vec<Reply<Result<Committed, LedgerError>>>,
+    letters: Vec<Reply<Result<(), LedgerError>>>,
+    expired: Vec<Reply<Result<u64, LedgerError>>>,
+    registrations: Vec<Reply<Result<Registration, LedgerError>>>,
+    others: Vec<Reply<()>>,
 }
 
-struct Answer<T> {
+struct Reply<T> {
     reply: oneshot::Sender<T>,
     value: T,
 }
 
-impl<T> Answer<T> {
+impl<T> Reply<T> {
     fn give(self) {
         // The caller may have gone.
         let _ = self.reply.send(self.value);
@@ -208,7 +208,7 @@ impl Group {
         first: Operation,
         queue: &Receiver<Operation>,
     ) -> Result<Option<oneshot::Sender<()>>, Fault> {
-        let mut answers = Answers::default();
+        let mut replies = Replies::default();
         let mut close = None;
         let (mut operations, mut bytes) = (0, 0);
         let mut next = Some(first);
@@ -219,18 +219,18 @@ impl Group {
                     close = Some(reply);
                     break;
                 }
-                operation => bytes += self.apply(operation, &mut answers)?,
+                operation => bytes += self.apply(operation, &mut replies)?,
             }
             operations += 1;
             if operations < limits::GROUP_OPERATIONS && bytes < limits::GROUP_BYTES {
                 next = queue.try_recv().ok();
             }
         }
-        self.unpark(&mut answers)?;
+        self.unpark(&mut replies)?;
         if self.writer.anything_due() {
             self.writer.remove_old_blocks()?;
         }
-        self.finish(answers)?;
+        self.finish(replies)?;
         Ok(close)
     }
 
@@ -240,15 +240,15 @@ impl Group {
         if self.writer.anything_due() {
             self.writer.begin()?;
             more = self.writer.remove_old_blocks()?;
-            let mut answers = Answers::default();
-            self.unpark(&mut answers)?;
-            self.finish(answers)?;
+            let mut replies = Replies::default();
+            self.unpark(&mut replies)?;
+            self.finish(replies)?;
         }
         Ok(self.writer.vacuum()? || more)
     }
 
     /// Bytes that the operation adds to the transaction, about.
-    fn apply(&mut self, operation: Operation, answers: &mut Answers) -> Result<usize, Fault> {
+    fn apply(&mut self, operation: Operation, replies: &mut Replies) -> Result<usize, Fault> {
         match operation {
             Operation::Append(append) => {
                 let bytes = append
@@ -265,7 +265,7 @@ impl Group {
                     // still wait.
                     Some(line) => line.push_back(append),
                     None => {
-                        if let Some(append) = self.append(append, answers)? {
+                        if let Some(append) = self.append(append, replies)? {
                             self.parked
                                 .entry(append.args.stream.clone())
                                 .or_default()
@@ -277,7 +277,7 @@ impl Group {
             }
             Operation::Commit { encoded, reply, .. } => {
                 let result = self.writer.commit(&encoded)?;
-                answers.commits.push(Answer {
+                replies.commits.push(Reply {
                     reply,
                     value: result,
                 });
@@ -292,7 +292,7 @@ impl Group {
                 let result = self.writer.register(&generation, &streams, at)?;
                 self.warned_unfinished
                     .retain(|(pipeline, _)| *pipeline != generation.pipeline);
-                answers.registrations.push(Answer {
+                replies.registrations.push(Reply {
                     reply,
                     value: result,
                 });
@@ -300,7 +300,7 @@ impl Group {
             }
             Operation::KeepOnly { pipelines, reply } => {
                 self.writer.keep_only(&pipelines)?;
-                answers.others.push(Answer { reply, value: () });
+                replies.others.push(Reply { reply, value: () });
                 Ok(0)
             }
             Operation::Letters {
@@ -317,7 +317,7 @@ impl Group {
                         self.writer.drop_letters(&pipeline, &stream, &seqs, at)?
                     }
                 };
-                answers.letters.push(Answer { reply, value });
+                replies.letters.push(Reply { reply, value });
                 Ok(seqs.len() * 100)
             }
             Operation::ExpireLetters {
@@ -328,7 +328,7 @@ impl Group {
             } => {
                 let value = self.writer.expire_letters(&pipeline, before, at)?;
                 let bytes = value.as_ref().map_or(0, |expired| *expired as usize * 100);
-                answers.expired.push(Answer { reply, value });
+                replies.expired.push(Reply { reply, value });
                 Ok(bytes)
             }
             Operation::KeepCodeDigest {
@@ -338,11 +338,11 @@ impl Group {
                 reply,
             } => {
                 self.writer.keep_code_digest(&key, &digest, at)?;
-                answers.others.push(Answer { reply, value: () });
+                replies.others.push(Reply { reply, value: () });
                 Ok(0)
             }
             Operation::Close { reply } => {
-                answers.others.push(Answer { reply, value: () });
+                replies.others.push(Reply { reply, value: () });
                 Ok(0)
             }
         }
@@ -352,12 +352,12 @@ impl Group {
     fn append(
         &mut self,
         append: QueuedAppend,
-        answers: &mut Answers,
+        replies: &mut Replies,
     ) -> Result<Option<QueuedAppend>, Fault> {
         let QueuedAppend { args, reply, _room } = append;
         match self.writer.append(args)? {
             Appended::Done(block) => {
-                answers.appends.push(Answer {
+                replies.appends.push(Reply {
                     reply,
                     value: block,
                 });
@@ -368,11 +368,11 @@ impl Group {
     }
 
     /// Lets in what waited, as far as commits have made room.
-    fn unpark(&mut self, answers: &mut Answers) -> Result<(), Fault> {
+    fn unpark(&mut self, replies: &mut Replies) -> Result<(), Fault> {
         let mut parked = std::mem::take(&mut self.parked);
         for line in parked.values_mut() {
             while let Some(append) = line.pop_front() {
-                if let Some(append) = self.append(append, answers)? {
+                if let Some(append) = self.append(append, replies)? {
                     line.push_front(append);
                     break;
                 }
@@ -382,9 +382,9 @@ impl Group {
         Ok(())
     }
 
-    fn finish(&mut self, answers: Answers) -> Result<(), Fault> {
+    fn finish(&mut self, replies: Replies) -> Result<(), Fault> {
         self.writer.finish()?;
-        let appended = answers
+        let appended = replies
             .appends
             .iter()
             .filter_map(|answer| answer.value.clone());
@@ -393,12 +393,12 @@ impl Group {
             .publish(appended, removed.into_iter(), self.writer.heads());
         self.shared.publish_redriven(self.writer.redriven());
         self.shared.publish_dead_bytes(self.writer.dead_bytes());
-        answers.appends.into_iter().for_each(Answer::give);
-        answers.commits.into_iter().for_each(Answer::give);
-        answers.letters.into_iter().for_each(Answer::give);
-        answers.expired.into_iter().for_each(Answer::give);
-        answers.registrations.into_iter().for_each(Answer::give);
-        answers.others.into_iter().for_each(Answer::give);
+        replies.appends.into_iter().for_each(Reply::give);
+        replies.commits.into_iter().for_each(Reply::give);
+        replies.letters.into_iter().for_each(Reply::give);
+        replies.expired.into_iter().for_each(Reply::give);
+        replies.registrations.into_iter().for_each(Reply::give);
+        replies.others.into_iter().for_each(Reply::give);
         self.report_full();
         self.report_unfinished();
         Ok(())

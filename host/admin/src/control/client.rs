@@ -11,7 +11,7 @@ use crate::limits;
 
 /// Why a host could not be asked, or its answer is not known.
 #[derive(Debug, Error)]
-pub enum CallError {
+pub enum ControlError {
     /// No host was asked.
     #[error("cannot connect to the control socket `{}`: {source}", path.display())]
     Connect { path: PathBuf, source: io::Error },
@@ -28,8 +28,8 @@ pub enum CallError {
 
 /// Asks the host that runs on the store in `directory`, and waits for its answer. `None`: no host
 /// listens there.
-pub fn call(directory: &Path, request: &Request) -> Result<Option<Response>, CallError> {
-    let connect = |source| CallError::Connect {
+pub fn call(directory: &Path, request: &Request) -> Result<Option<Response>, ControlError> {
+    let connect = |source| ControlError::Connect {
         path: directory.join(super::SOCKET),
         source,
     };
@@ -43,13 +43,13 @@ pub fn call(directory: &Path, request: &Request) -> Result<Option<Response>, Cal
             };
         }
     };
-    let line = exchange(stream, request).map_err(|source| CallError::Lost {
+    let line = exchange(stream, request).map_err(|source| ControlError::Lost {
         path: path.clone(),
         source,
     })?;
     serde_json::from_slice(&line)
         .map(Some)
-        .map_err(|source| CallError::Answer { path, source })
+        .map_err(|source| ControlError::Answer { path, source })
 }
 
 fn exchange(mut stream: UnixStream, request: &Request) -> io::Result<Vec<u8>> {

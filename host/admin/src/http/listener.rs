@@ -15,7 +15,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::{Answers, Readiness};
+use super::{HealthSource, Readiness};
 use crate::limits;
 
 /// Prometheus' text format.
@@ -48,8 +48,8 @@ impl Listener {
     }
 
     /// Answers requests until it is dropped.
-    pub async fn serve(self, answers: impl Answers) {
-        let answers = Arc::new(answers);
+    pub async fn serve(self, source: impl HealthSource) {
+        let source = Arc::new(source);
         let room = Arc::new(Semaphore::new(limits::HTTP_CONNECTIONS));
         let mut connections = JoinSet::new();
         loop {
@@ -65,13 +65,13 @@ impl Listener {
                     continue;
                 }
             };
-            let answers = answers.clone();
+            let source = source.clone();
             connections.spawn(async move {
                 let service = service_fn(|request: Request<Incoming>| {
-                    let answers = answers.clone();
+                    let source = source.clone();
                     async move {
                         let (parts, _body) = request.into_parts();
-                        let response = answer(&parts.method, parts.uri.path(), &*answers).await;
+                        let response = answer(&parts.method, parts.uri.path(), &*source).await;
                         Ok::<_, Infallible>(response)
                     }
                 });
@@ -88,7 +88,7 @@ impl Listener {
     }
 }
 
-async fn answer(method: &Method, path: &str, answers: &impl Answers) -> Response<Full<Bytes>> {
+async fn answer(method: &Method, path: &str, source: &impl HealthSource) -> Response<Full<Bytes>> {
     let reads = matches!(*method, Method::GET | Method::HEAD);
     match path {
         "/livez" | "/readyz" | "/metrics" if !reads => {
@@ -98,9 +98,9 @@ async fn answer(method: &Method, path: &str, answers: &impl Answers) -> Response
             response
         }
         "/livez" => text(StatusCode::OK, "ok\n"),
-        "/readyz" => ready(&answers.readiness()),
+        "/readyz" => ready(&source.readiness()),
         "/metrics" => {
-            let text = answers.metrics().await;
+            let text = source.metrics().await;
             respond(StatusCode::OK, METRICS_TYPE, text.into())
         }
         _ => text(StatusCode::NOT_FOUND, "not found\n"),
@@ -140,7 +140,7 @@ mod tests {
     use tokio::net::TcpStream;
 
     use super::Listener;
-    use crate::http::{Answers, Readiness, Reason};
+    use crate::http::{HealthSource, Readiness, Reason};
 
     /// The status, and the body.
     async fn request(address: SocketAddr, line: &str) -> (u16, String) {
@@ -155,7 +155,7 @@ mod tests {
 
     struct Fixed(Readiness);
 
-    impl Answers for Fixed {
+    impl HealthSource for Fixed {
         fn readiness(&self) -> Readiness {
             self.0.clone()
         }

@@ -11,7 +11,8 @@ use lockgate_coverage::Coverage;
 use lockgate_lookup::{Databases, Grant, Lookups};
 use lockgate_runtime::metrics::{Metric, Snapshot};
 use lockgate_runtime::{
-    Code, Component, ConfigureError, Engine, EngineOptions, Kind, Limits, Sink, Stage, StageOptions,
+    Code, Component, ComponentOptions, ConfigureError, Engine, EngineOptions, Kind, Limits, Sink,
+    Stage,
 };
 use serde_json::Value;
 
@@ -213,7 +214,7 @@ fn configured(command: &PluginRun) -> Result<Plugin, Failure> {
         .block_on(Code::compile(&engine, &artifact.name, &artifact.bytes))
         .and_then(|code| Component::new(&engine, &artifact.name, code, &limits))
         .map_err(Failure::usage)?;
-    let options = StageOptions {
+    let options = ComponentOptions {
         pipeline: "run".into(),
         label: command.component.as_str().into(),
         plugin: command.component.as_str().into(),

@@ -7,7 +7,7 @@ use lockgate_lookup::Lookups;
 use lockgate_model::contract::{BatchInfo, Mapped, Verdict};
 use lockgate_model::{EventView, FeedKind, StateOverlay};
 use lockgate_runtime::{
-    CallContext, Component, Engine, EngineOptions, Limits, Sink, Stage, StageOptions,
+    CallContext, Component, ComponentOptions, Engine, EngineOptions, Limits, Sink, Stage,
 };
 use serde_json::Value;
 
@@ -54,8 +54,8 @@ fn component(plugin: &str) -> Component {
     Component::load(&ENGINE, plugin, &bytes, &Limits::default()).unwrap()
 }
 
-fn options(plugin: &str, config: Value, reuse: bool) -> StageOptions {
-    StageOptions {
+fn options(plugin: &str, config: Value, reuse: bool) -> ComponentOptions {
+    ComponentOptions {
         pipeline: "bench".into(),
         label: plugin.into(),
         plugin: plugin.into(),

@@ -16,7 +16,7 @@ fn now(share: &MemoryShare, bytes: usize) -> Option<Reserved> {
 
 #[test]
 fn a_request_waits_until_there_is_room_and_memory_is_given_back() {
-    let budget = MemoryBudget::new(100);
+    let budget = BatchMemoryBudget::new(100);
     let share = budget.share();
     let first = now(&share, 60).expect("all of it is free");
     let second = now(&share, 40).expect("and the rest");
@@ -31,7 +31,7 @@ fn a_request_waits_until_there_is_room_and_memory_is_given_back() {
 
 #[test]
 fn requests_of_one_pipeline_are_granted_in_order() {
-    let share = MemoryBudget::new(100).share();
+    let share = BatchMemoryBudget::new(100).share();
     let held = now(&share, 90).expect("free");
     let mut large = pin!(share.acquire(50));
     let mut small = pin!(share.acquire(5));
@@ -43,7 +43,7 @@ fn requests_of_one_pipeline_are_granted_in_order() {
 
 #[test]
 fn a_huge_request_of_one_pipeline_keeps_no_other_from_its_own() {
-    let budget = MemoryBudget::new(100);
+    let budget = BatchMemoryBudget::new(100);
     let (greedy, modest) = (budget.share(), budget.share());
     let held = now(&greedy, 70).expect("its own 25 and 45 of the common half");
     let mut huge = pin!(greedy.acquire(1000));
@@ -62,7 +62,7 @@ fn a_huge_request_of_one_pipeline_keeps_no_other_from_its_own() {
 
 #[test]
 fn a_request_that_was_given_up_lets_the_next_one_through() {
-    let share = MemoryBudget::new(100).share();
+    let share = BatchMemoryBudget::new(100).share();
     let _held = now(&share, 90).expect("free");
     let mut small = {
         let mut large = Box::pin(share.acquire(50));
@@ -76,7 +76,7 @@ fn a_request_that_was_given_up_lets_the_next_one_through() {
 
 #[test]
 fn a_batch_that_grows_takes_what_it_needs_and_others_wait_the_longer() {
-    let budget = MemoryBudget::new(100);
+    let budget = BatchMemoryBudget::new(100);
     let (share, other) = (budget.share(), budget.share());
     let mut batch = now(&share, 10).expect("free");
     batch.resize(120);
@@ -91,7 +91,7 @@ fn a_batch_that_grows_takes_what_it_needs_and_others_wait_the_longer() {
 
 #[test]
 fn a_share_that_ended_leaves_its_part_to_the_others() {
-    let budget = MemoryBudget::new(100);
+    let budget = BatchMemoryBudget::new(100);
     let (first, second) = (budget.share(), budget.share());
     let _held = now(&first, 75).expect("free");
     let mut more = pin!(first.acquire(25));

@@ -1,5 +1,5 @@
 use lockgate_model::contract::{CallError, Verdict};
-use lockgate_runtime::{Component, Engine, EngineOptions, Limits, Stage, StageOptions};
+use lockgate_runtime::{Component, ComponentOptions, Engine, EngineOptions, Limits, Stage};
 use serde_json::json;
 
 use crate::support::{ENGINE, call_filter, events, options, wasm};
@@ -33,7 +33,7 @@ fn memory_is_released_and_kept_instances_are_counted() {
     call_filter(&fresh, &events()).unwrap_err();
     assert_eq!(engine.memory_used(), 0);
 
-    let kept = StageOptions {
+    let kept = ComponentOptions {
         reuse: true,
         ..options("f", json!({ "mode": "trap", "on": "k3" }))
     };
@@ -55,7 +55,7 @@ fn any_number_of_stages_may_reuse_instances() {
         memory_total: 4 << 30,
         ..EngineOptions::default()
     });
-    let kept = || StageOptions {
+    let kept = || ComponentOptions {
         reuse: true,
         ..options("f", json!({ "mode": "keep" }))
     };
@@ -76,7 +76,7 @@ fn a_component_is_not_blamed_for_the_memory_of_others() {
         ..EngineOptions::default()
     });
     let configure = |mode, reuse| {
-        let options = StageOptions {
+        let options = ComponentOptions {
             reuse,
             ..options("f", json!({ "mode": mode }))
         };
@@ -99,7 +99,7 @@ fn a_component_is_not_blamed_for_the_memory_of_others() {
 #[test]
 fn an_instance_is_kept_only_while_half_of_the_memory_is_free() {
     let (engine, component) = engine(EngineOptions::default());
-    let kept = StageOptions {
+    let kept = ComponentOptions {
         reuse: true,
         ..options("f", json!({ "mode": "keep" }))
     };
@@ -142,7 +142,7 @@ fn the_operators_limits_apply() {
         memory: 3 << 20,
         ..Limits::default()
     };
-    let stage = StageOptions {
+    let stage = ComponentOptions {
         limits,
         ..options("f", json!({ "mode": "memory" }))
     };
@@ -158,7 +158,7 @@ fn the_operators_limits_apply() {
     let refused = Stage::configure(
         &engine,
         &component,
-        StageOptions {
+        ComponentOptions {
             limits,
             ..options("f", json!({}))
         },

@@ -1,7 +1,7 @@
 use lockgate_lookup::{Databases, Grant, Lookups};
 use lockgate_model::StateOverlay;
 use lockgate_model::contract::Mapped;
-use lockgate_runtime::{CallContext, Limits, Stage, StageOptions};
+use lockgate_runtime::{CallContext, ComponentOptions, Limits, Stage};
 use lockgate_tests::mmdb;
 use serde_json::{Value, json};
 
@@ -59,7 +59,7 @@ fn a_component_looks_up_what_is_granted_for_the_batch() {
 
     let limits = Limits::default();
     let with = json!({ "mode": "look-up" });
-    let reused = StageOptions {
+    let reused = ComponentOptions {
         reuse: true,
         limits,
         ..options("hostile_mapper", with.clone())

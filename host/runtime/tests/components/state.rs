@@ -3,13 +3,13 @@ use std::sync::Arc;
 
 use lockgate_model::contract::{CallError, Mapped};
 use lockgate_model::{EventView, StateOverlay};
-use lockgate_runtime::{Stage, StageOptions};
+use lockgate_runtime::{ComponentOptions, Stage};
 use serde_json::{Value, json};
 
 use crate::support::{COUNTER, ENGINE, context, events, filter, logged, mapper, options};
 
 fn counter(state: bool, config: Value) -> Stage {
-    let options = StageOptions {
+    let options = ComponentOptions {
         state,
         ..options("counter 0.1.0", config)
     };
@@ -111,7 +111,7 @@ fn without_a_grant_the_log_explains_once_how_to_grant_it() {
 #[test]
 fn a_grant_to_a_component_without_state_changes_nothing() {
     let granted = |component: &Stage| {
-        let options = StageOptions {
+        let options = ComponentOptions {
             state: true,
             ..options("x", json!({}))
         };

@@ -10,8 +10,8 @@ use lockgate_model::contract::{BatchInfo, CallError, Encoded, Mapped, Verdict};
 use lockgate_model::request::RequestRules;
 use lockgate_model::{DocumentView, EventView, FeedKind, StateOverlay};
 use lockgate_runtime::{
-    CallContext, Component, ConfigureError, Engine, EngineOptions, Limits, Sink, Stage,
-    StageOptions,
+    CallContext, Component, ComponentOptions, ConfigureError, Engine, EngineOptions, Limits, Sink,
+    Stage,
 };
 use serde_json::Value;
 use tracing::field::{Field, Visit};
@@ -62,8 +62,8 @@ pub fn tight() -> Limits {
     }
 }
 
-pub fn options(plugin: &str, config: Value) -> StageOptions {
-    StageOptions {
+pub fn options(plugin: &str, config: Value) -> ComponentOptions {
+    ComponentOptions {
         pipeline: "siem".into(),
         label: format!("stage 1 ({plugin})").into(),
         plugin: plugin.into(),
@@ -90,7 +90,7 @@ pub fn reused_filter(config: Value) -> Stage {
     Stage::configure(
         &ENGINE,
         &FILTER,
-        StageOptions {
+        ComponentOptions {
             reuse: true,
             ..options("hostile_filter", config)
         },

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
-use lockgate_admin::control::{self, CallError, Request, Response};
+use lockgate_admin::control::{self, ControlError, Request, Response};
 use lockgate_model::Seq;
 use lockgate_store::{DeadLetters, Ledger, OpenError, Options, Retention, Store};
 use tokio::runtime::Runtime;
@@ -125,7 +125,7 @@ fn answer(directory: &Path, request: &Request) -> Result<Option<Result<String, S
         Ok(Some(Response::Status { .. })) => {
             Err(Failure::failed("The host answered another request."))
         }
-        Err(CallError::Connect { source, .. })
+        Err(ControlError::Connect { source, .. })
             if source.kind() == io::ErrorKind::InvalidFilename =>
         {
             // A host cannot have made a socket there either.
@@ -133,13 +133,15 @@ fn answer(directory: &Path, request: &Request) -> Result<Option<Result<String, S
         }
         Err(error) => {
             let hint = match &error {
-                CallError::Connect { source, .. }
+                ControlError::Connect { source, .. }
                     if source.kind() == io::ErrorKind::PermissionDenied =>
                 {
                     "run this command as the user that the host runs as"
                 }
-                CallError::Connect { .. } => "`lockgate status` shows whether the host is running",
-                CallError::Lost { .. } | CallError::Answer { .. } => {
+                ControlError::Connect { .. } => {
+                    "`lockgate status` shows whether the host is running"
+                }
+                ControlError::Lost { .. } | ControlError::Answer { .. } => {
                     "it may have done it all the same: `lockgate dlq list` shows what is left"
                 }
             };

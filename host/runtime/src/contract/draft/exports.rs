@@ -16,7 +16,7 @@ use super::bindings::mapper::exports::lockgate::plugin::mapping;
 use super::bindings::sink::exports::lockgate::plugin::http_encoding as http;
 use super::bindings::{filter, mapper, sink};
 use super::setup;
-use crate::host::Host;
+use crate::host::InstanceHost;
 use crate::interface::Kind;
 use crate::log::line;
 use crate::setup::{ConfigIssue, Setup};
@@ -30,9 +30,9 @@ type Returned<T> = wasmtime::Result<Result<T, CallError>>;
 /// A component whose imports are linked and whose exports are known.
 #[derive(Clone)]
 pub(crate) enum Pre {
-    Filter(filter::FilterPre<Host>),
-    Mapper(mapper::MapperPre<Host>),
-    HttpSink(sink::HttpSinkPre<Host>),
+    Filter(filter::FilterPre<InstanceHost>),
+    Mapper(mapper::MapperPre<InstanceHost>),
+    HttpSink(sink::HttpSinkPre<InstanceHost>),
 }
 
 /// The exports of an instance.
@@ -43,7 +43,7 @@ pub(crate) enum Exports {
 }
 
 impl Pre {
-    pub(crate) fn new(kind: Kind, linked: InstancePre<Host>) -> wasmtime::Result<Pre> {
+    pub(crate) fn new(kind: Kind, linked: InstancePre<InstanceHost>) -> wasmtime::Result<Pre> {
         match kind {
             Kind::Filter => filter::FilterPre::new(linked).map(Pre::Filter),
             Kind::Mapper => mapper::MapperPre::new(linked).map(Pre::Mapper),
@@ -51,7 +51,7 @@ impl Pre {
         }
     }
 
-    pub(crate) fn instantiate(&self, store: &mut Store<Host>) -> wasmtime::Result<Exports> {
+    pub(crate) fn instantiate(&self, store: &mut Store<InstanceHost>) -> wasmtime::Result<Exports> {
         match self {
             Pre::Filter(pre) => pre.instantiate(store).map(Exports::Filter),
             Pre::Mapper(pre) => pre.instantiate(store).map(Exports::Mapper),
@@ -63,7 +63,7 @@ impl Pre {
 impl Exports {
     pub(crate) fn configure(
         &self,
-        store: &mut Store<Host>,
+        store: &mut Store<InstanceHost>,
         config: &str,
     ) -> wasmtime::Result<Result<Setup, Vec<ConfigIssue>>> {
         let answer = match self {
@@ -85,7 +85,7 @@ impl Exports {
 
     pub(crate) fn filter(
         &self,
-        store: &mut Store<Host>,
+        store: &mut Store<InstanceHost>,
         batch: &BatchInfo,
         stage: &str,
         events: &[EventView<'_>],
@@ -111,7 +111,7 @@ impl Exports {
 
     pub(crate) fn transform(
         &self,
-        store: &mut Store<Host>,
+        store: &mut Store<InstanceHost>,
         batch: &BatchInfo,
         stage: &str,
         events: &[EventView<'_>],
@@ -132,7 +132,7 @@ impl Exports {
 
     pub(crate) fn encode(
         &self,
-        store: &mut Store<Host>,
+        store: &mut Store<InstanceHost>,
         batch: &BatchInfo,
         stage: &str,
         documents: &[DocumentView<'_>],
@@ -183,7 +183,7 @@ impl Exports {
 
     pub(crate) fn classify(
         &self,
-        store: &mut Store<Host>,
+        store: &mut Store<InstanceHost>,
         batch: &BatchInfo,
         stage: &str,
         sent: &Sent,

@@ -6,25 +6,25 @@ use wasmtime::Result;
 use wasmtime::component::{HasSelf, Linker};
 
 use super::bindings::filter::lockgate::plugin::{log, lookup, metrics, state, types};
-use crate::host::Host;
+use crate::host::InstanceHost;
 use crate::interface::Kind;
 
 /// All that a component of this kind may import, whether it does or not. What the operator did not
 /// grant says so when it is called.
-pub(crate) fn linker(engine: &wasmtime::Engine, kind: Kind) -> Result<Linker<Host>> {
+pub(crate) fn linker(engine: &wasmtime::Engine, kind: Kind) -> Result<Linker<InstanceHost>> {
     let mut linker = Linker::new(engine);
-    log::add_to_linker::<_, HasSelf<Host>>(&mut linker, |host| host)?;
-    metrics::add_to_linker::<_, HasSelf<Host>>(&mut linker, |host| host)?;
+    log::add_to_linker::<_, HasSelf<InstanceHost>>(&mut linker, |host| host)?;
+    metrics::add_to_linker::<_, HasSelf<InstanceHost>>(&mut linker, |host| host)?;
     if kind != Kind::HttpSink {
-        lookup::add_to_linker::<_, HasSelf<Host>>(&mut linker, |host| host)?;
-        state::add_to_linker::<_, HasSelf<Host>>(&mut linker, |host| host)?;
+        lookup::add_to_linker::<_, HasSelf<InstanceHost>>(&mut linker, |host| host)?;
+        state::add_to_linker::<_, HasSelf<InstanceHost>>(&mut linker, |host| host)?;
     }
     Ok(linker)
 }
 
-impl types::Host for Host {}
+impl types::Host for InstanceHost {}
 
-impl log::Host for Host {
+impl log::Host for InstanceHost {
     fn enabled(&mut self, level: log::Level) -> Result<bool> {
         Ok(self.keeps_lines(of_level(level)))
     }
@@ -38,7 +38,7 @@ impl log::Host for Host {
     }
 }
 
-impl metrics::Host for Host {
+impl metrics::Host for InstanceHost {
     fn add(&mut self, name: String, value: u32) -> Result<()> {
         self.count(&name, value);
         Ok(())
@@ -50,7 +50,7 @@ impl metrics::Host for Host {
     }
 }
 
-impl lookup::Host for Host {
+impl lookup::Host for InstanceHost {
     fn place_of(&mut self, ip: String) -> Result<Option<lookup::Place>> {
         Ok(self.place(&ip).map(|place| {
             let Place {
@@ -106,7 +106,7 @@ impl lookup::Host for Host {
     }
 }
 
-impl state::Host for Host {
+impl state::Host for InstanceHost {
     fn get(&mut self, key: String) -> Result<Result<Option<String>, state::StateError>> {
         let value = self.state.get(&key).map(|value| value.map(str::to_owned));
         Ok(value.map_err(|error| self.refused_state(error)))
@@ -123,7 +123,7 @@ impl state::Host for Host {
     }
 }
 
-impl Host {
+impl InstanceHost {
     fn refused_state(&self, error: StateError) -> state::StateError {
         match error {
             StateError::NotGranted => {
