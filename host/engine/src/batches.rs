@@ -7,6 +7,6 @@ mod outcomes;
 mod stages;
 
 pub(crate) use encodings::PendingEncoding;
-pub(crate) use holds::{BRAKE_BACKOFF, Hold, Holds};
+pub(crate) use holds::{Hold, Holds};
 pub(crate) use in_flight::{BatchInFlight, Phase};
 pub(crate) use outcomes::payload_len;

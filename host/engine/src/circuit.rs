@@ -3,11 +3,7 @@
 use std::time::Duration;
 
 use crate::Uptime;
-
-/// The longest wait between two probes, but for a `Retry-After`.
-pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
-
-const BACKOFF_BASE: Duration = Duration::from_millis(500);
+use crate::limits::{BACKOFF_BASE, BACKOFF_MAX};
 
 /// Why nothing is sent to an endpoint but probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

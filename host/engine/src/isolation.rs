@@ -4,9 +4,7 @@ use std::ops::Range;
 
 use lockgate_model::contract::CallError;
 
-/// After this many events in a row that a component could not take, the component is broken and
-/// not the events. Each may have cost the whole time limit of a call.
-pub(crate) const FAILED_IN_A_ROW_MAX: usize = 16;
+use crate::limits::FAILED_IN_A_ROW_MAX;
 
 /// A call to make.
 #[derive(Clone, Debug, PartialEq, Eq)]

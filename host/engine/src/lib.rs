@@ -17,6 +17,7 @@ mod fates;
 mod index;
 mod io;
 mod isolation;
+mod limits;
 mod pipeline;
 mod plugin;
 mod progress;
@@ -28,7 +29,6 @@ mod testing;
 
 pub use answer::SendFailure;
 pub use brake::{BrakeLimits, Engaged};
-pub use circuit::BACKOFF_MAX;
 pub use condition::{Condition, ConditionChange, ConditionKind};
 pub use documents::Documents;
 pub use encoding::{EncodeOutput, Encoding, OutgoingRequest};
@@ -37,12 +37,13 @@ pub use index::{
     BatchId, DocumentIndex, EncodingId, EndpointIndex, EntryIndex, RequestId, StreamIndex,
 };
 pub use io::{Action, Input};
+pub use limits::{BACKOFF_MAX, FAN_OUT_OF_EVENT_MAX};
 pub use pipeline::Pipeline;
 pub use plugin::{Sink, Stage, StageKind};
 pub use settings::{
     BatchLimits, EndpointSettings, Settings, SinkSettings, StageSettings, StreamSettings,
 };
-pub use stage_run::{FAN_OUT_OF_EVENT_MAX, StageOutput, StageRun, Step, Stop};
+pub use stage_run::{StageOutput, StageRun, Step, Stop};
 
 /// Time since the host started, which never goes back.
 pub type Uptime = std::time::Duration;

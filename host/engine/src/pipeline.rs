@@ -15,11 +15,9 @@ use crate::condition::{Condition, ConditionKind, Conditions};
 use crate::delivery::{Endpoint, Requests};
 use crate::index::{BatchId, EncodingId, EndpointIndex, RequestId, StreamIndex};
 use crate::io::{Action, Input};
+use crate::limits::STALLED_AFTER;
 use crate::settings::Settings;
 use crate::streams::Stream;
-
-/// Entries wait and none has become final for this long: the pipeline is stalled.
-const STALLED_AFTER: Uptime = Uptime::from_secs(60);
 
 /// One pipeline without I/O: the same inputs at the same times give the same actions.
 ///

@@ -12,19 +12,10 @@ use crate::documents::Documents;
 use crate::fates::Fates;
 use crate::index::DocumentIndex;
 use crate::isolation::{Attempt, Isolation, Piece};
+use crate::limits::{
+    BYTES_OF_BATCH, BYTES_OF_BATCH_FACTOR, FAN_OUT_OF_BATCH_MAX, FAN_OUT_OF_EVENT_MAX,
+};
 use crate::plugin::{Stage, StageKind};
-
-/// Documents that a mapper may make of one event.
-pub const FAN_OUT_OF_EVENT_MAX: usize = 1000;
-
-/// Most documents of a batch, per event. A batch may always have [`FAN_OUT_OF_EVENT_MAX`].
-const FAN_OUT_OF_BATCH_MAX: usize = 10;
-
-/// Most bytes that one stage may make of a batch, for each byte of its events. It may always make
-/// [`BYTES_OF_BATCH`].
-const BYTES_OF_BATCH_FACTOR: usize = 8;
-
-const BYTES_OF_BATCH: usize = 4 << 20;
 
 /// A batch on its way through the stages. [`step`](Self::step) makes one call; between two steps it
 /// can move to another thread, and other pipelines have their turn.

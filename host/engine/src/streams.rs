@@ -9,22 +9,10 @@ use crate::Uptime;
 use crate::batches::{BatchInFlight, Phase};
 use crate::index::{BatchId, EndpointIndex, StreamIndex};
 use crate::io::Action;
+use crate::limits::{BATCH_SPAN, DISPATCH_WINDOW, PARKED_BATCHES_MAX, URGENT_BATCH_BYTES};
 use crate::pipeline::Pipeline;
 use crate::progress::Progress;
 use crate::settings::StreamSettings;
-
-/// No batch begins further than this past the watermark: 64 blocks of 512 events. It bounds the
-/// done ranges that a commit saves.
-const WINDOW: Seq = 64 * 512;
-
-/// Entries between the first of a batch and its last, where entries in between are final.
-const BATCH_SPAN: Seq = 8 * 512;
-
-/// Batches that may be open beyond `batches_in_flight`, because their documents wait for evidence.
-const PARKED_BATCHES_MAX: usize = 16;
-
-/// Bytes of a batch that is begun although its pipeline has used up its memory.
-const URGENT_BATCH_BYTES: usize = 64 * 1024;
 
 /// The state of a stream.
 #[derive(Debug)]
@@ -96,7 +84,7 @@ impl Stream {
         }
         let (first, last) = (ranges.first()?.start, ranges.last()?.end);
         let is_full = available >= events as u64 || last < self.head || self.ended;
-        (first < self.progress.watermark() + WINDOW).then_some((ranges, is_full))
+        (first < self.progress.watermark() + DISPATCH_WINDOW).then_some((ranges, is_full))
     }
 }
 

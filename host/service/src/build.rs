@@ -21,11 +21,9 @@ use serde_json::{Value, json};
 
 use crate::code::{CodeFiles, StoredDigests};
 use crate::generation::Description;
+use crate::limits::CODE_CAPACITY;
 use crate::plugins::BoundSink;
 use crate::starting::Uncompiled;
-
-/// Compiled code kept on disk, in bytes.
-const CODE_CAPACITY: u64 = 1 << 30;
 
 const LOAD_HINT: &str = "build it for the package `lockgate:plugin` of this release; `lockgate \
                          plugin run` shows more";

@@ -2,13 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
 
 use lockgate_engine::{Condition, ConditionKind, Uptime};
 
-/// A condition that begins again so soon is the same one in the log: a receiver that fails now and
-/// then must not fill it.
-const SETTLED_AFTER: Duration = Duration::from_secs(10);
+use crate::limits::SETTLED_AFTER;
 
 /// The conditions of a pipeline that the log calls held. Those that have ended are logged when this
 /// is dropped, at the latest.

@@ -13,13 +13,11 @@ use tokio::time::Instant;
 
 use crate::clock::now;
 use crate::condition_log::ConditionLog;
+use crate::limits::LOGGED_LETTERS;
 use crate::plugins::BoundStage;
 use crate::shutdown::Shutdown;
 use crate::status::{Board, ConditionStatus, PipelineState};
 use crate::worker::{Done, TaskResult, Worker};
-
-/// Dead letters of one commit that are logged one by one.
-const LOGGED_LETTERS: usize = 16;
 
 /// One pipeline, running.
 pub(crate) struct Driver<L> {

@@ -7,14 +7,12 @@ use lockgate_ledger::{DeadLetters, LedgerError};
 use lockgate_model::Millis;
 
 use crate::clock::now;
-
-/// Between looks for old letters.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
+use crate::limits::EXPIRY_INTERVAL;
 
 /// Removes old letters for as long as it is polled: at once, and every minute. `ages`: of each
 /// configured pipeline. Letters of other pipelines are kept, since nothing says how long.
 pub(crate) async fn expire<L: DeadLetters>(ledger: L, ages: Vec<(String, Duration)>) {
-    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    let mut ticks = tokio::time::interval(EXPIRY_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;

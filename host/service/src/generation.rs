@@ -9,9 +9,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::clock::now;
-
-/// Between looks at the granted databases. A change is taken when a second look finds the same.
-const LOOK_EVERY: std::time::Duration = std::time::Duration::from_secs(2);
+use crate::limits::DATABASE_CHECK_INTERVAL;
 
 /// All that decides a pipeline's output beside the events.
 #[derive(Clone, Debug)]
@@ -92,7 +90,7 @@ pub(crate) async fn keep_current(mut databases: Databases, granted: watch::Sende
     if databases.is_fixed() {
         return;
     }
-    let mut ticks = tokio::time::interval(LOOK_EVERY);
+    let mut ticks = tokio::time::interval(DATABASE_CHECK_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;

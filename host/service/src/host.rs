@@ -17,6 +17,7 @@ use crate::build::{BuiltPipeline, PipelineBuilder};
 use crate::driver::{Driver, OperatorRequest};
 use crate::expiry;
 use crate::generation::{Current, keep_current};
+use crate::limits::ABANDON_GRACE;
 use crate::metrics;
 use crate::reader::{self, Reader};
 use crate::settings::engine_settings;
@@ -24,9 +25,6 @@ use crate::shutdown::{Shutdown, ShutdownTrigger};
 use crate::starting::build_all;
 use crate::status::{Board, PipelineState};
 use crate::worker::{BatchMemory, Worker};
-
-/// After a stop was asked for, batches in flight get this long to finish.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// What [`Host::run`] needs beside the store.
 pub struct HostOptions {
@@ -128,7 +126,7 @@ impl Host {
     /// Reads every source and runs every pipeline until stopped, until everything is final
     /// (`exit_on_last_event`), or until the store fails.
     ///
-    /// On a stop nothing new is begun; batches in flight finish within [`GRACE`] or stay waiting.
+    /// On a stop nothing new is begun; batches in flight finish within [`ABANDON_GRACE`] or stay waiting.
     /// The store is left open for the caller to close.
     pub async fn run(
         &self,
@@ -158,7 +156,7 @@ impl Host {
             tokio::select! {
                 result = all(&mut tasks) => result,
                 cause = closed(store) => Err(cause.into()),
-                () = tokio::time::sleep(GRACE) => Ok(()),
+                () = tokio::time::sleep(ABANDON_GRACE) => Ok(()),
                 () = stop.abandoned() => Ok(()),
             }
         } else {

@@ -12,6 +12,7 @@ mod driver;
 mod expiry;
 mod generation;
 mod host;
+mod limits;
 mod metrics;
 mod operator;
 mod plugins;

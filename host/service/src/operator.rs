@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use lockgate_admin::control::{self, Control, ControlError, Request, Response, Socket};
 use lockgate_admin::http::{HealthSource, Listener, Readiness, Reason};
@@ -14,13 +13,8 @@ use tokio::task::JoinSet;
 
 use crate::clock::now;
 use crate::host::{Host, Release};
+use crate::limits::{STATUS_INTERVAL, STATUS_STALE_MS};
 use crate::status::{Board, ConditionStatus, ConditionStatusKind, HostStatus};
-
-/// How often the status file is written.
-const STATUS_EVERY: Duration = Duration::from_secs(1);
-
-/// A file older than this is of a host that ended, where there is no socket to ask.
-const STALE: Millis = 10_000;
 
 /// What answers operators, also while the store is closed.
 pub struct Listeners {
@@ -78,7 +72,7 @@ fn status_file(directory: &Path) -> PathBuf {
 /// Best effort: who looks at the status sees how old it is.
 async fn write_status(board: Board, file: PathBuf) {
     let new = file.with_extension("new");
-    let mut ticks = tokio::time::interval(STATUS_EVERY);
+    let mut ticks = tokio::time::interval(STATUS_INTERVAL);
     loop {
         ticks.tick().await;
         let Ok(text) = serde_json::to_vec(&board.snapshot(now())) else {
@@ -107,7 +101,7 @@ pub fn running_host(directory: &Path, now: Millis) -> Option<RunningHost> {
         let text = std::fs::read(status_file(directory)).ok()?;
         serde_json::from_slice(&text).ok()
     };
-    let is_fresh = |host: &HostStatus| now - host.updated_at < STALE;
+    let is_fresh = |host: &HostStatus| now - host.updated_at < STATUS_STALE_MS;
     match control::call(directory, &Request::Status) {
         Ok(Some(Response::Status { status })) => serde_json::from_value(status).ok().map(answered),
         // It has the socket open and does not answer, so it is there.

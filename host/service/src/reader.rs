@@ -1,7 +1,5 @@
 //! Reads one source into the store, and shows its state on the status board.
 
-use std::time::Duration;
-
 use lockgate_config::{Credentials as CredentialsConfig, Source};
 use lockgate_model::Append;
 use lockgate_store::{Ledger, LedgerError, Store};
@@ -12,15 +10,9 @@ use tokio::sync::watch;
 
 use crate::clock::now;
 use crate::host::HostError;
+use crate::limits::{CREDENTIALS_INTERVAL, RECENT_HASHES};
 use crate::shutdown::Shutdown;
 use crate::status::{Board, Problem, SourceStatus};
-
-/// Hashes of recent events, from which duplicates are told after a restart. The reader remembers no
-/// more than this.
-const RECENT_HASHES: usize = 262_144;
-
-/// Between two looks at credentials that cannot be used.
-const CREDENTIALS_WAIT: Duration = Duration::from_secs(10);
 
 /// Reads one source into the store.
 pub struct Reader {
@@ -91,14 +83,14 @@ pub(crate) async fn run(
         let message = format!("the credentials cannot be used: {error}");
         tracing::error!(
             source = name,
-            retry_in_s = CREDENTIALS_WAIT.as_secs(),
+            retry_in_s = CREDENTIALS_INTERVAL.as_secs(),
             "{message}"
         );
         board.source(&name, |state| {
             state.state = "waiting for credentials".into();
             state.last_error = Some(Problem { at: now(), message });
         });
-        if !stop.sleep(CREDENTIALS_WAIT).await {
+        if !stop.sleep(CREDENTIALS_INTERVAL).await {
             return Ok(());
         }
     }

@@ -4,7 +4,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
 
 use lockgate_config::{Pipeline, Report};
 use lockgate_model::Millis;
@@ -13,10 +12,8 @@ use tokio::task::JoinSet;
 
 use crate::build::{BuiltPipeline, PipelineBuilder, Unbuilt};
 use crate::clock::now;
+use crate::limits::START_INTERVAL;
 use crate::status::{Board, ConditionStatus, ConditionStatusKind, PipelineState};
-
-/// Between two attempts to start a pipeline that finds no memory for its components.
-const NEXT_ATTEMPT: Duration = Duration::from_secs(5);
 
 /// Components that are not compiled yet: bytes by digest.
 pub(crate) type Uncompiled = BTreeMap<String, u64>;
@@ -116,7 +113,7 @@ async fn attempt(
     waiting_since: Option<Millis>,
 ) -> Attempt {
     if waiting_since.is_some() {
-        tokio::time::sleep(NEXT_ATTEMPT).await;
+        tokio::time::sleep(START_INTERVAL).await;
     }
     let outcome = builder.build(&pipeline, &mut report).await;
     Attempt {
@@ -141,7 +138,7 @@ fn waits(pipeline: &str, why: &str, since: Millis, is_new: bool, board: &Board) 
     if is_new {
         tracing::warn!(pipeline, "held: {message}; it is tried again");
     }
-    let next = now() + NEXT_ATTEMPT.as_millis() as Millis;
+    let next = now() + START_INTERVAL.as_millis() as Millis;
     board.pipeline(pipeline, |status| {
         status.state = PipelineState::Starting;
         status.conditions = vec![condition("memory", message, since, Some(next))];

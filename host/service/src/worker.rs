@@ -20,17 +20,8 @@ use crate::clock::now;
 use crate::collect;
 use crate::components;
 use crate::generation::Current;
+use crate::limits::{BATCH_MEMORY_FACTOR, REDRIVE_BYTES, REDRIVE_EVENTS};
 use crate::plugins::{BoundSink, BoundStage};
-
-/// Memory that a batch takes for each byte of its payload: the documents that are made of it, and
-/// the bodies of the requests that are out.
-const MEMORY_FACTOR: usize = 3;
-
-/// Events of one redrive.
-const REDRIVE_EVENTS: usize = 500;
-
-/// Bytes of one redrive's payloads.
-const REDRIVE_BYTES: usize = 1 << 20;
 
 /// The parts of a pipeline that its tasks share.
 pub(crate) struct Worker<L> {
@@ -86,15 +77,15 @@ async fn memory_for(
     hurried: oneshot::Receiver<usize>,
 ) -> (Reserved, usize) {
     tokio::select! {
-        memory = share.acquire(bytes.saturating_mul(MEMORY_FACTOR)) => (memory, bytes),
-        Ok(fewer) = hurried => (share.take(fewer.saturating_mul(MEMORY_FACTOR)), fewer),
+        memory = share.acquire(bytes.saturating_mul(BATCH_MEMORY_FACTOR)) => (memory, bytes),
+        Ok(fewer) = hurried => (share.take(fewer.saturating_mul(BATCH_MEMORY_FACTOR)), fewer),
     }
 }
 
 /// Memory that a batch takes until it is committed.
 fn memory_of(batch: &Batch) -> usize {
     let payload = batch.rows().map(|(block, row)| block.payload_len(row));
-    payload.sum::<usize>().saturating_mul(MEMORY_FACTOR)
+    payload.sum::<usize>().saturating_mul(BATCH_MEMORY_FACTOR)
 }
 
 impl<L: Ledger> Worker<L> {
@@ -322,7 +313,7 @@ mod tests {
         let Poll::Ready((memory, bytes)) = memory.poll(&mut context) else {
             panic!("an urgent batch waits");
         };
-        assert_eq!((memory.bytes(), bytes), (10 * MEMORY_FACTOR, 10));
+        assert_eq!((memory.bytes(), bytes), (10 * BATCH_MEMORY_FACTOR, 10));
         drop((memory, held));
         assert_eq!(share.used(), 0, "nothing of the request for more is left");
     }

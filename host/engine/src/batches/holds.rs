@@ -10,14 +10,9 @@ use crate::batches::Phase;
 use crate::brake::Engaged;
 use crate::condition::ConditionKind;
 use crate::index::{BatchId, RequestId};
+use crate::limits::REASON_MAX;
 use crate::pipeline::{Pipeline, WorkId};
 use crate::stage_run::Stop;
-
-/// A document that the brake keeps from being dead-lettered waits as after so many failures.
-pub(crate) const BRAKE_BACKOFF: u32 = 6;
-
-/// Most bytes of a dead letter's reason in a condition.
-const REASON_MAX: usize = 200;
 
 /// Something waits for a reason that a condition shows.
 #[derive(Clone, Debug)]

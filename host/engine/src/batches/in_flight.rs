@@ -8,9 +8,7 @@ use lockgate_model::{Batch, RequestRecord, Seq, StateWrite};
 use crate::documents::Documents;
 use crate::fates::Fates;
 use crate::index::{DocumentIndex, StreamIndex};
-
-/// Requests of a batch that its commit records one by one.
-const RECORDS_MAX: usize = 64;
+use crate::limits::RECORDS_MAX;
 
 /// A batch in flight.
 #[derive(Debug)]

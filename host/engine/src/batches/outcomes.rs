@@ -3,12 +3,13 @@
 use lockgate_model::{BatchRecord, Commit, Entries, Fate};
 
 use crate::Uptime;
-use crate::batches::{BRAKE_BACKOFF, Phase};
+use crate::batches::Phase;
 use crate::brake::Engaged;
 use crate::delivery::History;
 use crate::documents::Documents;
 use crate::index::{BatchId, DocumentIndex, EntryIndex};
 use crate::io::Action;
+use crate::limits::BRAKE_BACKOFF;
 use crate::pipeline::Pipeline;
 
 impl Pipeline {

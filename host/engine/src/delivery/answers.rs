@@ -14,10 +14,8 @@ use crate::condition::ConditionKind;
 use crate::delivery::request::RequestState;
 use crate::index::RequestId;
 use crate::io::Action;
+use crate::limits::CLASSIFY_BACKOFF;
 use crate::pipeline::{Pipeline, WorkId};
-
-/// After a failed `classify` the wait is that after this many failures.
-const CLASSIFY_BACKOFF: u32 = 4;
 
 impl Pipeline {
     pub(crate) fn answered(

@@ -8,14 +8,8 @@ use crate::circuit::{Allowed, Circuit, OpenReason};
 use crate::delivery::order::SessionOrder;
 use crate::delivery::sizes::Sizes;
 use crate::index::RequestId;
+use crate::limits::{FAILING_ALONE_MAX, REFUSED_IN_A_ROW_MAX};
 use crate::settings::EndpointSettings;
-
-/// Single documents that are refused one after another before only probes are sent.
-const REFUSED_IN_A_ROW_MAX: u32 = 2;
-
-/// Requests that fail one after another, none accepted between, before only probes are sent although
-/// each of them may be at fault itself.
-const FAILING_ALONE_MAX: usize = 16;
 
 #[derive(Debug)]
 pub(crate) struct Endpoint {

@@ -2,12 +2,13 @@
 
 use crate::Uptime;
 use crate::answer::FailureKind;
-use crate::batches::{BRAKE_BACKOFF, Hold};
+use crate::batches::Hold;
 use crate::circuit::{Open, OpenReason};
-use crate::delivery::history::{EndpointSnapshot, FAILURES_BEFORE_SPLIT, Undeliverable};
+use crate::delivery::history::{EndpointSnapshot, Undeliverable};
 use crate::delivery::request::{Request, Wait};
 use crate::index::{EndpointIndex, RequestId};
 use crate::io::Action;
+use crate::limits::{BRAKE_BACKOFF, FAILURES_BEFORE_SPLIT};
 use crate::pipeline::{Pipeline, WorkId};
 
 impl Pipeline {

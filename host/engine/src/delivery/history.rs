@@ -3,21 +3,7 @@
 use crate::Uptime;
 use crate::answer::FailureKind;
 use crate::index::RequestId;
-
-/// A document is dead-lettered when it was refused alone this often, with others accepted between.
-const REFUSALS_MAX: u32 = 3;
-
-/// One that is too large needs less: the answer says what is wrong with it.
-const REFUSALS_TOO_LARGE_MAX: u32 = 2;
-
-/// A request that fails this often while others are accepted is split.
-pub(crate) const FAILURES_BEFORE_SPLIT: u32 = 5;
-
-/// A single document that fails for this long while others are accepted is dead-lettered.
-const FAILING_MAX: Uptime = Uptime::from_secs(600);
-
-/// A request that failed this often keeps to its own waits when the endpoint recovers.
-pub(crate) const OWN_WAITS_AFTER: u32 = 3;
+use crate::limits::{FAILING_MAX, FAILURES_BEFORE_SPLIT, REFUSALS_MAX, REFUSALS_TOO_LARGE_MAX};
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {

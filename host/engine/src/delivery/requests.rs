@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::Uptime;
-use crate::delivery::history::OWN_WAITS_AFTER;
 use crate::delivery::request::{FaultRank, Position, Request};
 use crate::index::{BatchId, EndpointIndex, RequestId};
+use crate::limits::OWN_WAITS_AFTER;
 
 #[derive(Debug)]
 pub(crate) struct Requests {

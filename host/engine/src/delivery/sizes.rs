@@ -3,12 +3,7 @@
 use std::collections::BTreeMap;
 
 use crate::index::RequestId;
-
-/// From this size of a request on, an endpoint that once had a limit has none any more.
-const LIMIT_MAX: usize = 1 << 30;
-
-/// Split requests whose halves are awaited. The oldest ones are forgotten.
-const EXPECTED_MAX: usize = 64;
+use crate::limits::{EXPECTED_MAX, SIZE_LIMIT_MAX};
 
 #[derive(Debug, Default)]
 pub(crate) struct Sizes {
@@ -42,7 +37,7 @@ impl Sizes {
         self.limit = self
             .limit
             .map(|bytes| bytes.saturating_add(bytes / 256 + 1))
-            .filter(|&bytes| bytes < LIMIT_MAX);
+            .filter(|&bytes| bytes < SIZE_LIMIT_MAX);
         self.is_slow &= self.limit.is_some();
     }
 

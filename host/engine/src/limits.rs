@@ -1,0 +1,87 @@
+//! Every limit of the engine on one page, but for the brake's window, which its arithmetic depends
+//! on.
+
+use std::time::Duration;
+
+use lockgate_model::Seq;
+
+use crate::Uptime;
+
+/// No batch begins further than this past the watermark: 64 blocks of 512 events. It bounds the
+/// done ranges that a commit saves.
+pub(crate) const DISPATCH_WINDOW: Seq = 64 * 512;
+
+/// Entries between the first of a batch and its last, where entries in between are final.
+pub(crate) const BATCH_SPAN: Seq = 8 * 512;
+
+/// Batches that may be open beyond `batches_in_flight`, because their documents wait for evidence.
+pub(crate) const PARKED_BATCHES_MAX: usize = 16;
+
+/// Bytes of a batch that is begun although its pipeline has used up its memory.
+pub(crate) const URGENT_BATCH_BYTES: usize = 64 * 1024;
+
+/// Entries wait and none has become final for this long: the pipeline is stalled.
+pub(crate) const STALLED_AFTER: Uptime = Uptime::from_secs(60);
+
+/// Documents that a mapper may make of one event.
+pub const FAN_OUT_OF_EVENT_MAX: usize = 1000;
+
+/// Documents of a batch, per event, at most. A batch may always have [`FAN_OUT_OF_EVENT_MAX`].
+pub(crate) const FAN_OUT_OF_BATCH_MAX: usize = 10;
+
+/// Bytes that one stage may make of a batch, for each byte of its events, at most. It may always make
+/// [`BYTES_OF_BATCH`].
+pub(crate) const BYTES_OF_BATCH_FACTOR: usize = 8;
+
+/// Bytes that one stage may make of any batch.
+pub(crate) const BYTES_OF_BATCH: usize = 4 << 20;
+
+/// After this many events in a row that a component could not take, the component is broken and
+/// not the events. Each may have cost the whole time limit of a call.
+pub(crate) const FAILED_IN_A_ROW_MAX: usize = 16;
+
+/// The longest wait between two probes, but for a `Retry-After`.
+pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
+
+/// The longest wait before the first probe; it doubles with each failure.
+pub(crate) const BACKOFF_BASE: Duration = Duration::from_millis(500);
+
+/// Single documents that are refused one after another before only probes are sent.
+pub(crate) const REFUSED_IN_A_ROW_MAX: u32 = 2;
+
+/// Requests that fail one after another, none accepted between, before only probes are sent although
+/// each of them may be at fault itself.
+pub(crate) const FAILING_ALONE_MAX: usize = 16;
+
+/// A document is dead-lettered when it was refused alone this often, with others accepted between.
+pub(crate) const REFUSALS_MAX: u32 = 3;
+
+/// One that is too large needs less: the answer says what is wrong with it.
+pub(crate) const REFUSALS_TOO_LARGE_MAX: u32 = 2;
+
+/// A request that fails this often while others are accepted is split.
+pub(crate) const FAILURES_BEFORE_SPLIT: u32 = 5;
+
+/// A single document that fails for this long while others are accepted is dead-lettered.
+pub(crate) const FAILING_MAX: Uptime = Uptime::from_secs(600);
+
+/// A request that failed this often keeps to its own waits when the endpoint recovers.
+pub(crate) const OWN_WAITS_AFTER: u32 = 3;
+
+/// Bytes of a request from which on an endpoint that once had a limit has none any more.
+pub(crate) const SIZE_LIMIT_MAX: usize = 1 << 30;
+
+/// Split requests whose halves are awaited. The oldest ones are forgotten.
+pub(crate) const EXPECTED_MAX: usize = 64;
+
+/// After a failed `classify` the wait is that after this many failures.
+pub(crate) const CLASSIFY_BACKOFF: u32 = 4;
+
+/// Requests of a batch that its commit records one by one.
+pub(crate) const RECORDS_MAX: usize = 64;
+
+/// A document that the brake keeps from being dead-lettered waits as after so many failures.
+pub(crate) const BRAKE_BACKOFF: u32 = 6;
+
+/// Bytes of a dead letter's reason in a condition, at most.
+pub(crate) const REASON_MAX: usize = 200;

@@ -1,0 +1,52 @@
+//! Every limit of the service on one page. Operators can change none of them.
+
+use std::time::Duration;
+
+use lockgate_model::Millis;
+
+/// Time that batches in flight get to finish after a stop was asked for.
+pub(crate) const ABANDON_GRACE: Duration = Duration::from_secs(10);
+
+/// Hashes of recent events, from which duplicates are told after a restart. The reader remembers no
+/// more than this.
+pub(crate) const RECENT_HASHES: usize = 262_144;
+
+/// Time between two looks at credentials that cannot be used.
+pub(crate) const CREDENTIALS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Time between two attempts to start a pipeline that finds no memory for its components.
+pub(crate) const START_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Bytes of compiled code kept on disk.
+pub(crate) const CODE_CAPACITY: u64 = 1 << 30;
+
+/// Time between two looks at the granted databases. A change is taken when a second look finds the
+/// same.
+pub(crate) const DATABASE_CHECK_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Bytes of memory that a batch takes for each byte of its payload: the documents that are made of
+/// it, and the bodies of the requests that are out.
+pub(crate) const BATCH_MEMORY_FACTOR: usize = 3;
+
+/// Events of one redrive, at most.
+pub(crate) const REDRIVE_EVENTS: usize = 500;
+
+/// Bytes of one redrive's payloads, at most.
+pub(crate) const REDRIVE_BYTES: usize = 1 << 20;
+
+/// Time between two looks for dead letters that are too old.
+pub(crate) const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Dead letters of one commit that are logged one by one.
+pub(crate) const LOGGED_LETTERS: usize = 16;
+
+/// A condition that begins again so soon is the same one in the log: a receiver that fails now and
+/// then must not fill it.
+pub(crate) const SETTLED_AFTER: Duration = Duration::from_secs(10);
+
+/// Time between two writes of the status file.
+pub(crate) const STATUS_INTERVAL: Duration = Duration::from_secs(1);
+
+/// A status file older than this, in milliseconds, is of a host that ended, where there is no socket
+/// to ask.
+pub(crate) const STATUS_STALE_MS: Millis = 10_000;
