@@ -3,16 +3,11 @@
 
 #![allow(clippy::disallowed_methods, reason = "measures real processes")]
 
-#[path = "../e2e/receiver.rs"]
-#[allow(dead_code, reason = "shared with the tests")]
-mod receiver;
-
 use std::time::{Duration, Instant};
 
 use lockgate_sim::receiver::Fault;
+use lockgate_tests::receiver::LocalReceiver;
 use lockgate_tests::{Auth, books, configuration, started, status};
-
-use crate::receiver::LocalReceiver;
 
 const PIPELINES: usize = 30;
 const EVENTS: u64 = 1_000_000;

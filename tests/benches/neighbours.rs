@@ -3,25 +3,11 @@
 
 #![allow(clippy::disallowed_methods, reason = "measures real processes")]
 
-#[path = "../e2e/components.rs"]
-#[allow(dead_code, reason = "shared with the tests")]
-mod components;
-#[path = "../e2e/neighbours.rs"]
-#[allow(dead_code, reason = "shared with the tests")]
-mod neighbours;
-#[path = "../e2e/receiver.rs"]
-#[allow(dead_code, reason = "shared with the tests")]
-mod receiver;
-#[path = "../e2e/wasm.rs"]
-#[allow(dead_code, reason = "shared with the tests")]
-mod wasm;
-
 use std::time::{Duration, Instant};
 
+use lockgate_tests::neighbours::{neighbours, pipeline};
+use lockgate_tests::receiver::LocalReceiver;
 use lockgate_tests::{Auth, configuration, start};
-
-use crate::neighbours::{neighbours, pipeline};
-use crate::receiver::LocalReceiver;
 
 const EVENTS: u64 = 200_000;
 

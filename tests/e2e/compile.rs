@@ -9,9 +9,8 @@ use lockgate_runtime::{
     ChildCompiler, Code, CompileLimits, Compiler, Component, Engine, EngineOptions, Kind, Limits,
     LoadError,
 };
+use lockgate_tests::wasm::slow_to_compile;
 use lockgate_tests::{Auth, Running, configuration, lockgate};
-
-use crate::wasm::slow_to_compile;
 
 fn engine(limits: CompileLimits) -> Engine {
     let program = lockgate().get_program().into();

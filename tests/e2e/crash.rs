@@ -1,11 +1,10 @@
 use std::time::Duration;
 
+use lockgate_tests::receiver::LocalReceiver;
 use lockgate_tests::{
     Auth, Books, Moments, ReceiverProcess, books, configuration, kill_again_and_again, kills,
     quickstart, start_and_finish, started, status, until,
 };
-
-use crate::receiver::LocalReceiver;
 
 /// Kills in the test run. `LOCKGATE_KILLS=50 cargo test --workspace --test e2e crash` does more.
 const KILLS: u64 = 5;

@@ -1,7 +1,6 @@
+use lockgate_tests::neighbours::{NEIGHBOURS, neighbours, pipeline};
+use lockgate_tests::receiver::LocalReceiver;
 use lockgate_tests::{Auth, books, configuration, started, status, until};
-
-use crate::neighbours::{NEIGHBOURS, neighbours, pipeline};
-use crate::receiver::LocalReceiver;
 
 /// How fast it is beside them is a benchmark: `cargo bench --workspace --bench neighbours`.
 #[test]

@@ -2,14 +2,13 @@
 
 use std::path::Path;
 
-use lockgate_sim::generate::{Generator, GeneratorOptions};
+use lockgate_tests::components::{cases, hostile_plugins, pipeline_of};
 use lockgate_tests::{
-    Auth, Books, ReceiverProcess, books, configuration, endpoint, start, started, status, until,
+    Auth, Books, ReceiverProcess, books, configuration, endpoint, start, started, status, uid,
+    until,
 };
 use serde::Deserialize;
 use serde_json::Value;
-
-use crate::components::{cases, hostile_plugins, pipeline_of};
 
 const EVENTS: u64 = 120;
 
@@ -55,11 +54,7 @@ struct Refusal {
 #[test]
 fn each_hostile_component_is_contained_and_affects_no_other_pipeline() {
     let dir = tempfile::tempdir().unwrap();
-    let victim = Generator::new(GeneratorOptions {
-        events: EVENTS,
-        ..GeneratorOptions::default()
-    })
-    .uid(VICTIM);
+    let victim = uid(EVENTS, VICTIM);
     let auth = Auth::start(dir.path(), &["--events", &EVENTS.to_string()]);
     let receiver = ReceiverProcess::start(dir.path(), &[]);
     let mut expected = Vec::new();

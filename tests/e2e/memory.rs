@@ -2,13 +2,11 @@
 
 use std::path::Path;
 
-use lockgate_sim::generate::{Generator, GeneratorOptions};
+use lockgate_tests::components::{component, hostile_plugins};
+use lockgate_tests::wasm::with_tables;
 use lockgate_tests::{
-    Auth, ReceiverProcess, books, configuration, endpoint, lockgate, started, status, until,
+    Auth, ReceiverProcess, books, configuration, endpoint, lockgate, started, status, uid, until,
 };
-
-use crate::components::{component, hostile_plugins};
-use crate::wasm::with_tables;
 
 const MIB: u64 = 1 << 20;
 
@@ -19,11 +17,7 @@ fn many_documents_with_a_request_for_each_cost_little_memory() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
     let receiver = ReceiverProcess::start(dir.path(), &[]);
-    let victim = Generator::new(GeneratorOptions {
-        events,
-        ..GeneratorOptions::default()
-    })
-    .uid(77);
+    let victim = uid(events, 77);
     // Nine for each event are within the limits, 100,000 for one are not.
     let pipelines = format!(
         "{}[[pipelines.main.stage]]\nplugin = \"hostile-mapper\"\n\

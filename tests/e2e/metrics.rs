@@ -1,11 +1,10 @@
 //! `/metrics`, as a monitoring system scrapes it.
 
-use std::io::{Read, Write};
-use std::net::TcpStream;
-
-use lockgate_tests::{Auth, ReceiverProcess, configuration, endpoint, start, until};
-
-use crate::components::component;
+use lockgate_tests::components::component;
+use lockgate_tests::{
+    Auth, ReceiverProcess, admin_address, configuration, endpoint, get, listen_on_any_port, start,
+    until,
+};
 
 const EVENTS: u64 = 1500;
 
@@ -23,14 +22,10 @@ fn metrics_of_a_plugin_are_scraped_over_http() {
         endpoint(&receiver.addr, &receiver.dir, "main")
     );
     let config = configuration(dir.path(), &auth, &pipelines);
-    let text = std::fs::read_to_string(&config).unwrap();
-    let text = text.replace("listen = \"\"", "listen = \"127.0.0.1:0\"");
-    std::fs::write(&config, text).unwrap();
+    listen_on_any_port(&config);
 
     let host = start(&config, &[]);
-    let line = host.line_with("admin listener started");
-    let (_, address) = line.split_once("address=").unwrap();
-    let address = address.trim();
+    let address = &admin_address(&host);
     let delivered =
         format!("lockgate_pipeline_delivered_events_total{{pipeline=\"main\"}} {EVENTS}\n");
     let (mut scraped, mut last) = (String::new(), 0);
@@ -63,15 +58,6 @@ fn metrics_of_a_plugin_are_scraped_over_http() {
         );
     }
     host.stop().exits_with(0);
-}
-
-/// The answer as it comes, with its head.
-pub fn get(address: &str, path: &str) -> String {
-    let mut stream = TcpStream::connect(address).expect("it listens");
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("it is sent");
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).expect("it is answered");
-    answer
 }
 
 /// The value of the first series that begins so; 0 where there is none.

@@ -2,15 +2,13 @@
 
 use std::path::Path;
 
-use lockgate_sim::generate::{self, Generator};
 use lockgate_sim::receiver::{Fault, ReceiverOptions, Rule};
+use lockgate_tests::components::component;
+use lockgate_tests::receiver::LocalReceiver;
 use lockgate_tests::{
-    Auth, Running, books, configuration, start_and_finish, started, status, until,
+    Auth, Running, books, configuration, start_and_finish, started, status, uid, until,
 };
 use serde_json::Value;
-
-use crate::components::component;
-use crate::receiver::LocalReceiver;
 
 /// The pipeline `main` with the built-in sink. `keys` are of the pipeline, `sink` is of the sink.
 fn pipeline(receiver: &LocalReceiver, keys: &str, sink: &str) -> String {
@@ -18,15 +16,6 @@ fn pipeline(receiver: &LocalReceiver, keys: &str, sink: &str) -> String {
         "[pipelines.main]\n{keys}\n[pipelines.main.sink]\nplugin = \"builtin:fluentd\"\n{}\n{sink}\n",
         receiver.endpoint("events")
     )
-}
-
-/// The `uid` of an event, of which the documents of the built-in sink hold a copy.
-fn uid(events: u64, position: u64) -> String {
-    let options = generate::GeneratorOptions {
-        events,
-        ..generate::GeneratorOptions::default()
-    };
-    Generator::new(options).uid(position)
 }
 
 fn state(config: &Path) -> Value {

@@ -2,10 +2,9 @@ use std::io::Write;
 use std::process::{Output, Stdio};
 
 use expect_test::expect_file;
+use lockgate_tests::components::component;
 use lockgate_tests::{lockgate, root};
 use serde_json::Value;
-
-use crate::components::component;
 
 const EVENTS: &str = concat!(
     r#"{"code":"T1000I","ei":0,"event":"user.login","time":"2026-01-05T08:00:00Z","uid":"u-1","user":"alice"}"#,

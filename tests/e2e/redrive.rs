@@ -8,15 +8,14 @@ use std::time::Duration;
 use lockgate_sim::generate::{Generator, GeneratorOptions};
 use lockgate_sim::receiver::ReceiverOptions;
 use lockgate_store::Inspector;
+use lockgate_tests::components::component;
+use lockgate_tests::receiver::LocalReceiver;
 use lockgate_tests::{
     Auth, Books, Ended, Moments, Running, books, configuration, kill_once_it_delivers, kills,
     lockgate, start_and_finish, started, status, until,
 };
 use serde_json::Value;
 use tempfile::TempDir;
-
-use crate::components::component;
-use crate::receiver::LocalReceiver;
 
 /// Kills in the test run. `LOCKGATE_KILLS=50 cargo test --workspace --test e2e redrive` does more.
 const KILLS: u64 = 4;

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use lockgate_store::Inspector;
+use lockgate_tests::components::component;
 use lockgate_tests::{
     Auth, Moments, ReceiverProcess, books, configuration, endpoint, kill_again_and_again, kills,
     start, start_and_finish, status,
 };
-
-use crate::components::component;
 
 const EVENTS: u64 = 6000;
 

@@ -2,14 +2,12 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use lockgate_tests::receiver::LocalReceiver;
 use lockgate_tests::{
-    Auth, ReceiverProcess, Running, configuration, lockgate, quickstart, start, start_and_finish,
-    started, status, until,
+    Auth, ReceiverProcess, Running, Signal, admin_address, configuration, get, listen_on_any_port,
+    lockgate, quickstart, start, start_and_finish, started, status, until,
 };
 use serde_json::{Value, json};
-
-use crate::metrics::get;
-use crate::receiver::LocalReceiver;
 
 #[test]
 fn a_second_start_on_the_same_store_is_refused_and_names_the_holder() {
@@ -203,14 +201,13 @@ fn a_host_that_is_stopping_says_so() {
     let config = configuration(dir.path(), &auth, &pipeline);
     listen_on_any_port(&config);
     let host = started(&config);
-    let line = host.line_with("admin listener started");
-    let address = line.split_once("address=").unwrap().1.trim();
+    let address = &admin_address(&host);
     until(
         "the receiver hangs",
         || host.stderr(),
         || receiver.control.holding() > 0,
     );
-    send(&host, "TERM");
+    host.signal(Signal::TERM);
     host.line_with("SIGTERM: stopping");
     let ready = get(address, "/readyz");
     let (seen, shown) = (status(&config), status_text(&config));
@@ -239,9 +236,9 @@ fn status_says_that_the_host_does_not_answer() {
         || host.stderr(),
         || file.exists(),
     );
-    send(&host, "STOP");
+    host.signal(Signal::STOP);
     let (seen, shown) = (status(&config), status_text(&config));
-    send(&host, "CONT");
+    host.signal(Signal::CONT);
     assert_eq!(
         (&seen["running"], &seen["silent"]),
         (&json!(true), &json!(true))
@@ -249,19 +246,6 @@ fn status_says_that_the_host_does_not_answer() {
     let first = format!("not answering: process {}, version ", host.pid());
     assert!(shown.starts_with(&first), "{shown}");
     host.stop().exits_with(0);
-}
-
-/// The admin listener is off in the tests' configurations.
-fn listen_on_any_port(config: &Path) {
-    let text = fs::read_to_string(config).unwrap();
-    let text = text.replace("listen = \"\"", "listen = \"127.0.0.1:0\"");
-    fs::write(config, text).unwrap();
-}
-
-fn send(host: &Running, signal: &str) {
-    let mut kill = Command::new("kill");
-    kill.args(["-s", signal, &host.pid().to_string()]);
-    assert!(kill.status().unwrap().success());
 }
 
 /// What `lockgate status` prints for people.
@@ -281,8 +265,7 @@ fn a_host_that_waits_for_its_store_can_be_asked_why() {
     listen_on_any_port(&config);
     // Too little for any store.
     let host = start_with_a_full_disk(&config, 300, &[]);
-    let line = host.line_with("admin listener started");
-    let address = line.split_once("address=").unwrap().1.trim();
+    let address = &admin_address(&host);
     let mut seen = Value::Null;
     until(
         "it waits",

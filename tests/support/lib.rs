@@ -3,18 +3,25 @@
 
 #![allow(clippy::disallowed_methods, reason = "waits for real processes")]
 
+mod admin;
 mod binary;
+pub mod components;
 mod host;
 mod kills;
 mod mmdb;
+pub mod neighbours;
 mod process;
+pub mod receiver;
 mod sims;
 mod status;
+pub mod wasm;
 
+pub use admin::{admin_address, get, listen_on_any_port};
 pub use binary::{lockgate, root};
 pub use host::{start, start_and_finish, started};
 pub use kills::{Moments, kill_again_and_again, kill_once_it_delivers, kills};
 pub use mmdb::{mmdb, mmdb_bytes};
 pub use process::{Ended, Running, until};
-pub use sims::{Auth, ReceiverProcess, Totals, configuration, endpoint, quickstart};
+pub use rustix::process::Signal;
+pub use sims::{Auth, ReceiverProcess, Totals, configuration, endpoint, quickstart, uid};
 pub use status::{Books, books, status};

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use lockgate_sim::generate::{Generator, GeneratorOptions};
 use serde_json::Value;
 
 use crate::process::Running;
@@ -139,6 +140,16 @@ pub fn endpoint(addr: &str, dir: &Path, path: &str) -> String {
         r#"url = "https://{addr}/{path}"
 tls = {{ ca = "{dir}/ca.crt", cert = "{dir}/client.crt", key = "{dir}/client.key" }}"#
     )
+}
+
+/// The `uid` of an event of a simulated log of so many, by its position. Documents of the built-in
+/// sink hold a copy.
+pub fn uid(events: u64, position: u64) -> String {
+    let options = GeneratorOptions {
+        events,
+        ..GeneratorOptions::default()
+    };
+    Generator::new(options).uid(position)
 }
 
 fn address(process: &Running) -> String {

@@ -4,13 +4,14 @@ use std::fmt::Write;
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use lockgate_tests::root;
+use crate::root;
 
 /// The file of one of them, such as `hostile_filter`. They are compiled when first asked for.
 pub fn component(name: &str) -> PathBuf {
     static BUILT: OnceLock<Vec<PathBuf>> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
-        let target = lockgate_guest_build::guests_dir(Path::new(env!("CARGO_TARGET_TMPDIR")));
+        let test = std::env::current_exe().expect("a test has a path");
+        let target = lockgate_guest_build::guests_dir(test.parent().unwrap_or(Path::new("")));
         lockgate_guest_build::build(&root().join("tests/components/Cargo.toml"), &target)
             .expect("the components are built")
     });

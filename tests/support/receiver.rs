@@ -2,8 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::{endpoint, until};
 use lockgate_sim::receiver::{Fault, Receiver, ReceiverControl, ReceiverOptions, Rule, Totals};
-use lockgate_tests::{endpoint, until};
 
 pub struct LocalReceiver {
     runtime: tokio::runtime::Runtime,
