@@ -1,3 +1,5 @@
+//! The rules of ARCHITECTURE.md and CONTRIBUTING.md that a test can check.
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;

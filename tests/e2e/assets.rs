@@ -1,3 +1,5 @@
+//! `lockgate assets`.
+
 use std::fs;
 use std::path::Path;
 

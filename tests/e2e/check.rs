@@ -1,3 +1,5 @@
+//! `lockgate check`.
+
 use std::path::{Path, PathBuf};
 
 use expect_test::expect_file;

@@ -1,3 +1,5 @@
+//! Hosts that are killed.
+
 use std::time::Duration;
 
 use lockgate_tests::receiver::LocalReceiver;

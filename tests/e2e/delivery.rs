@@ -1,3 +1,5 @@
+//! Events from Teleport to a receiver, on the books.
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

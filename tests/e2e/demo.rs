@@ -1,3 +1,5 @@
+//! `lockgate demo`.
+
 use lockgate_tests::{Running, lockgate};
 use serde_json::Value;
 

@@ -1,7 +1,8 @@
+//! `lockgate dlq` on stores that the tests make.
+
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use lockgate_admin::control::{Control, Request, Response, Socket};
 use lockgate_model::{
@@ -14,8 +15,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 /// 2026-01-05.
-const DAY: i64 = 1_767_571_200_000;
-const AUDIT: &str = "teleport/audit";
+pub(crate) const DAY: i64 = 1_767_571_200_000;
+pub(crate) const AUDIT: &str = "teleport/audit";
 
 /// A store on which no host runs, with ten events that two pipelines are done with. Dead letters:
 ///
@@ -25,13 +26,13 @@ const AUDIT: &str = "teleport/audit";
 /// | `siem` | 4 | `session.start` | 2026-01-05T00:01:00Z |
 /// | `siem` | 9, not JSON | `user.login` | 2026-01-05T00:01:00Z |
 /// | `archive` | 4 | `session.start` | 2026-01-05T00:02:00Z |
-struct Fixture {
-    dir: TempDir,
-    runtime: tokio::runtime::Runtime,
+pub(crate) struct Fixture {
+    pub(crate) dir: TempDir,
+    pub(crate) runtime: tokio::runtime::Runtime,
 }
 
 impl Fixture {
-    fn new() -> Fixture {
+    pub(crate) fn new() -> Fixture {
         let fixture = Fixture {
             dir: tempfile::tempdir().unwrap(),
             runtime: tokio::runtime::Runtime::new().unwrap(),
@@ -47,7 +48,7 @@ impl Fixture {
         fixture
     }
 
-    fn store(&self) -> PathBuf {
+    pub(crate) fn store(&self) -> PathBuf {
         self.dir.path().join("store")
     }
 
@@ -75,7 +76,7 @@ impl Fixture {
             .collect()
     }
 
-    fn books(&self, pipeline: &str) -> Books {
+    pub(crate) fn books(&self, pipeline: &str) -> Books {
         books(&self.status(), pipeline)
     }
 
@@ -97,7 +98,7 @@ impl Fixture {
 }
 
 /// Without retention: the events are old.
-fn open(path: &Path) -> Store {
+pub(crate) fn open(path: &Path) -> Store {
     let retention = Retention::default();
     Store::open(Options {
         retention,
@@ -106,7 +107,7 @@ fn open(path: &Path) -> Store {
     .unwrap()
 }
 
-async fn append(store: &Store, events: RangeInclusive<usize>, read_at: i64) {
+pub(crate) async fn append(store: &Store, events: RangeInclusive<usize>, read_at: i64) {
     let mut builder = BlockBuilder::new();
     for nth in events {
         let (key, text) = (
@@ -456,61 +457,6 @@ fn a_running_host_removes_old_letters_and_says_how_many() {
         shown.contains("  expired: 3 of the dead are no longer kept\n"),
         "{shown}"
     );
-}
-
-/// `gone` was registered, finished nothing, and is not configured any more. Ten events are older than
-/// the store keeps them, one was just read.
-#[test]
-fn events_that_retention_removes_unfinished_are_logged_and_shown() {
-    let fixture = Fixture::new();
-    fixture.runtime.block_on(async {
-        let store = open(&fixture.store());
-        let generation = Generation {
-            pipeline: "gone".into(),
-            description: "{}".to_owned(),
-        };
-        let streams = [AUDIT.to_owned()];
-        store.register(generation, &streams, DAY).await.unwrap();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-        append(&store, 11..=11, now.as_millis() as i64).await;
-        store.close().await.unwrap();
-    });
-    let auth = Auth::start(fixture.dir.path(), &["--events", "10"]);
-    let sink = "plugin = \"builtin:fluentd\"\nurl = \"http://127.0.0.1:1/\"";
-    let pipelines = format!("[pipelines.siem.sink]\n{sink}\n");
-    let config = configuration(fixture.dir.path(), &auth, &pipelines);
-    let host = start(&config, &[]);
-    let line = host.line_with("retention removed events that this pipeline had not finished");
-    for part in [
-        "pipeline=gone",
-        "stream=teleport/audit",
-        "events=10",
-        "`age` in `retain`",
-    ] {
-        assert!(line.contains(part), "no {part}: {line}");
-    }
-    let ended = host.stop().exits_with(0);
-    assert_eq!(
-        ended.stderr.matches("retention removed events").count(),
-        1,
-        "{}",
-        ended.stderr
-    );
-    // Balanced.
-    assert_eq!(fixture.books("gone").dropped, 10);
-    let figures = status(&config)["pipelines"]["gone"].clone();
-    assert_eq!(figures["removed_unfinished"], 10, "{figures}");
-    let shown = Running::start(
-        "status",
-        lockgate().args(["status", "--store"]).arg(fixture.store()),
-    );
-    let shown = shown.ended().exits_with(0).stdout;
-    let line =
-        "  10 of the dropped were removed by retention before this pipeline had finished them\n";
-    assert!(shown.contains(line), "{shown}");
-    let line =
-        "of the waiting are in streams that this pipeline is not configured to read any more";
-    assert!(shown.contains(line), "{shown}");
 }
 
 #[test]

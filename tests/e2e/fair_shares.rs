@@ -1,3 +1,5 @@
+//! A healthy pipeline beside hostile ones.
+
 use lockgate_tests::neighbours::{NEIGHBOURS, neighbours, pipeline};
 use lockgate_tests::receiver::LocalReceiver;
 use lockgate_tests::{Auth, books, configuration, started, status, until};

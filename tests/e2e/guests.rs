@@ -1,3 +1,5 @@
+//! The tests of the workspaces that are built for wasm.
+
 use std::path::Path;
 use std::process::Command;
 

@@ -1,3 +1,5 @@
+//! The help of every command, as a snapshot.
+
 use std::fmt::Write;
 
 use expect_test::expect_file;

@@ -1,3 +1,5 @@
+//! Databases that components look things up in, and their replacement.
+
 use std::path::Path;
 
 use lockgate_tests::{

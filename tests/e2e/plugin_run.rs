@@ -1,3 +1,5 @@
+//! `lockgate plugin run`.
+
 use std::io::Write;
 use std::process::{Output, Stdio};
 

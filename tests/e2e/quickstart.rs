@@ -1,3 +1,5 @@
+//! The quickstart, as its README describes it.
+
 use std::path::Path;
 use std::process::{Command, Stdio};
 

@@ -1,13 +1,20 @@
+//! The store: its lock, damage, full disks, and what `status` shows of it.
+
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
 
+use lockgate_model::Generation;
+use lockgate_store::Ledger;
 use lockgate_tests::receiver::LocalReceiver;
 use lockgate_tests::{
     Auth, ReceiverProcess, Running, Signal, admin_address, configuration, get, listen_on_any_port,
     lockgate, quickstart, start, start_and_finish, started, status, until,
 };
 use serde_json::{Value, json};
+
+use crate::dlq::{AUDIT, DAY, Fixture, append, open};
 
 #[test]
 fn a_second_start_on_the_same_store_is_refused_and_names_the_holder() {
@@ -334,4 +341,59 @@ fn a_full_disk_makes_the_host_wait_and_loses_no_committed_event() {
         start_and_finish(&config);
         assert_eq!(receiver.stop().distinct, 6000, "with {blocks} blocks");
     }
+}
+
+/// `gone` was registered, finished nothing, and is not configured any more. Ten events are older than
+/// the store keeps them, one was just read.
+#[test]
+fn events_that_retention_removes_unfinished_are_logged_and_shown() {
+    let fixture = Fixture::new();
+    fixture.runtime.block_on(async {
+        let store = open(&fixture.store());
+        let generation = Generation {
+            pipeline: "gone".into(),
+            description: "{}".to_owned(),
+        };
+        let streams = [AUDIT.to_owned()];
+        store.register(generation, &streams, DAY).await.unwrap();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        append(&store, 11..=11, now.as_millis() as i64).await;
+        store.close().await.unwrap();
+    });
+    let auth = Auth::start(fixture.dir.path(), &["--events", "10"]);
+    let sink = "plugin = \"builtin:fluentd\"\nurl = \"http://127.0.0.1:1/\"";
+    let pipelines = format!("[pipelines.siem.sink]\n{sink}\n");
+    let config = configuration(fixture.dir.path(), &auth, &pipelines);
+    let host = start(&config, &[]);
+    let line = host.line_with("retention removed events that this pipeline had not finished");
+    for part in [
+        "pipeline=gone",
+        "stream=teleport/audit",
+        "events=10",
+        "`age` in `retain`",
+    ] {
+        assert!(line.contains(part), "no {part}: {line}");
+    }
+    let ended = host.stop().exits_with(0);
+    assert_eq!(
+        ended.stderr.matches("retention removed events").count(),
+        1,
+        "{}",
+        ended.stderr
+    );
+    // Balanced.
+    assert_eq!(fixture.books("gone").dropped, 10);
+    let figures = status(&config)["pipelines"]["gone"].clone();
+    assert_eq!(figures["removed_unfinished"], 10, "{figures}");
+    let shown = Running::start(
+        "status",
+        lockgate().args(["status", "--store"]).arg(fixture.store()),
+    );
+    let shown = shown.ended().exits_with(0).stdout;
+    let line =
+        "  10 of the dropped were removed by retention before this pipeline had finished them\n";
+    assert!(shown.contains(line), "{shown}");
+    let line =
+        "of the waiting are in streams that this pipeline is not configured to read any more";
+    assert!(shown.contains(line), "{shown}");
 }

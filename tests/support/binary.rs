@@ -1,3 +1,5 @@
+//! The binary `lockgate`, built from the sources as they are.
+
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};

@@ -1,3 +1,5 @@
+//! `lockgate start`.
+
 use std::path::Path;
 
 use crate::lockgate;

@@ -1,3 +1,5 @@
+//! Kills a host again and again.
+
 use std::path::Path;
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! Databases in MaxMind's format.
+
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
 

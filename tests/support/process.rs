@@ -1,3 +1,5 @@
+//! Processes, their output, and how they end.
+
 use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};

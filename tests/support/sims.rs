@@ -1,3 +1,5 @@
+//! The simulators as processes, and configurations for them.
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 

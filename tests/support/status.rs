@@ -1,3 +1,5 @@
+//! `lockgate status`, and the books that it shows.
+
 use std::path::Path;
 
 use serde_json::Value;

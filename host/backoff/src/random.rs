@@ -1,3 +1,5 @@
+//! A small random number generator, for jitter.
+
 use std::hash::{BuildHasher, RandomState};
 
 /// SplitMix64 (Steele, Lea, Flood 2014): small, even, reproducible. Not for secrets.

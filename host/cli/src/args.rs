@@ -1,3 +1,5 @@
+//! The arguments of every command, and their help.
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! A command's failure: message, hint and exit status.
+
 use std::fmt;
 
 /// Why a command failed, and what to do about it.

@@ -1,3 +1,5 @@
+//! Output: data to standard output, everything else to standard error.
+
 use std::io::{IsTerminal, Write};
 
 use crate::failure::Failure;

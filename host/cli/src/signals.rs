@@ -1,3 +1,5 @@
+//! The signals that a host handles.
+
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::failure::Failure;

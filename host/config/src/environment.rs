@@ -1,3 +1,5 @@
+//! Variables and files that a configuration refers to.
+
 use std::env::VarError;
 use std::io::{self, Read};
 use std::path::Path;

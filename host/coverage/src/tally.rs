@@ -1,3 +1,5 @@
+//! Counts for one event type.
+
 use std::collections::HashMap;
 
 use lockgate_model::escape;

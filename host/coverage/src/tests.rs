@@ -1,3 +1,5 @@
+//! Tests of the report, from events and documents.
+
 use expect_test::{Expect, expect};
 use serde_json::{Value, json};
 

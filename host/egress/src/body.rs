@@ -1,3 +1,5 @@
+//! The body of a request, in a form that reqwest does not keep.
+
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};

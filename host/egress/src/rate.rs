@@ -1,3 +1,5 @@
+//! The limit on events per second.
+
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! What the host makes of an answer's status.
+
 /// The meaning of an answer's status, unless the sink overrides it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StatusClass {

@@ -1,3 +1,5 @@
+//! The fates of a batch's documents and entries, until they are committed.
+
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 

@@ -1,3 +1,5 @@
+//! The digests of compiled code, which a ledger keeps.
+
 use lockgate_model::Millis;
 
 use crate::LedgerError;

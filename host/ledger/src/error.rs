@@ -1,3 +1,5 @@
+//! The errors of a ledger.
+
 use thiserror::Error;
 
 /// Why an operation on a ledger failed.

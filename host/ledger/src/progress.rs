@@ -1,3 +1,5 @@
+//! The progress of a pipeline in a stream.
+
 use lockgate_model::{Seq, SeqRange};
 
 /// How far a pipeline is in a stream.

@@ -1,3 +1,5 @@
+//! What a pipeline learns when it registers with a ledger.
+
 use std::collections::BTreeMap;
 
 use crate::Progress;

@@ -1,3 +1,5 @@
+//! The errors of granted databases.
+
 use std::fmt;
 use std::path::PathBuf;
 

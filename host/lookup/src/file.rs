@@ -1,3 +1,5 @@
+//! Reads a file, and notices when it has changed.
+
 use std::fs::{File, Metadata};
 use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;

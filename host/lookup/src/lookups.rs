@@ -1,3 +1,5 @@
+//! The look-ups of a batch: a snapshot of all granted databases.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

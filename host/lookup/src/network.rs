@@ -1,3 +1,5 @@
+//! The network of an address.
+
 use maxminddb::geoip2;
 
 /// The network that an address belongs to.

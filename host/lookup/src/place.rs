@@ -1,3 +1,5 @@
+//! The place of an address.
+
 use maxminddb::geoip2;
 
 /// Where an address is, as far as the database knows. Names are in English.

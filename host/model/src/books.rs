@@ -1,3 +1,5 @@
+//! The books of a pipeline: how many events were read, and their outcomes.
+
 use crate::Day;
 
 /// How many events were read, and how many have which outcome. Each figure is counted; none is

@@ -1,3 +1,5 @@
+//! The cursors of a source, and the transaction that moves them.
+
 use std::sync::Arc;
 
 use crate::event::FeedKind;

@@ -1,3 +1,5 @@
+//! The reasons of a commit, in a table of limited size.
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 

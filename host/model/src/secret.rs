@@ -1,3 +1,5 @@
+//! Texts that are never shown.
+
 use std::fmt;
 
 /// A text that must not appear in logs, messages or dumps. `Debug` and `Display` print `***`.

@@ -1,3 +1,5 @@
+//! Times and days, as numbers.
+
 use std::fmt;
 
 /// Milliseconds since the Unix epoch, UTC. Signed: Teleport sends Go's zero time (year 1).

@@ -1,3 +1,5 @@
+//! The digest of a component.
+
 use std::fmt;
 
 use sha2::Digest as _;

@@ -1,3 +1,5 @@
+//! One instance of a component, and the calls of it.
+
 use std::fmt;
 
 use lockgate_model::contract::CallError;

@@ -1,3 +1,5 @@
+//! Every limit of the runtime on one page.
+
 use std::time::Duration;
 
 /// The limits of one instance, with their defaults.

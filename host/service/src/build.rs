@@ -1,12 +1,14 @@
+//! Builds pipelines out of their configuration: components, endpoints, limits.
+
+mod endpoint;
+
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lockgate_config::{Auth, Database, Issue, Lookup, Pipeline, Plugin, Report, Sink, Wasi, With};
-use lockgate_egress::{
-    ClientCertificate, Destination, Endpoint, EndpointClient, EndpointError, Pem, RateLimiter,
-};
+use lockgate_config::{Database, Issue, Lookup, Pipeline, Plugin, Report, Wasi, With};
+use lockgate_egress::{Destination, EndpointClient, RateLimiter};
 use lockgate_engine::EndpointIndex;
 use lockgate_lookup::{DatabaseKind, Databases, Grant};
 use lockgate_model::contract::CallError;
@@ -276,7 +278,7 @@ impl PipelineBuilder {
         let built_sink = self
             .component(&queue, place, runtime::Sink::configure, report)
             .await;
-        let client = self.client(pipeline, report);
+        let client = endpoint::client(pipeline, &self.masks, report);
         let built_sink = built_sink?;
         let client = client.ok_or(Unbuilt::Reported)?;
         let looks_up = stages.iter().any(|stage| stage.stage.looks_up());
@@ -452,34 +454,6 @@ impl PipelineBuilder {
     fn known_code(&self) -> std::sync::MutexGuard<'_, HashMap<String, Code>> {
         self.code.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn client(&self, pipeline: &Pipeline, report: &mut Report) -> Option<EndpointClient> {
-        let sink = &pipeline.sink;
-        let client = endpoint(pipeline, sink, &self.masks).and_then(EndpointClient::new);
-        client
-            .map_err(|error| {
-                use EndpointError::{Fragment, Scheme, TlsWithoutHttps, Url, Userinfo};
-                let of_url = matches!(
-                    error,
-                    Url(..) | Scheme(..) | Userinfo(..) | Fragment(..) | TlsWithoutHttps(..)
-                );
-                let (span, hint) = if of_url {
-                    (
-                        &sink.url_span,
-                        "write `https://logs.example.com:8443/audit`, for example",
-                    )
-                } else {
-                    (
-                        &sink.tls_span,
-                        "`ca`, `cert` and `key` name PEM files that Lockgate may read; relative \
-                         paths begin at this file's directory",
-                    )
-                };
-                let message = format!("The endpoint cannot be used: {error}.");
-                report.push(Issue::new(span.clone(), message, "this endpoint", hint));
-            })
-            .ok()
-    }
 }
 
 /// For a component that needs more memory than one instance may have.
@@ -497,40 +471,4 @@ fn reporter(plugin: &Plugin, artifact: &Artifact) -> String {
         Some(version) => format!("{} {version}", plugin.name),
         None => plugin.name.clone(),
     }
-}
-
-fn endpoint(pipeline: &Pipeline, sink: &Sink, masks: &Masks) -> Result<Endpoint, EndpointError> {
-    let pem = |file: &Option<PathBuf>| file.as_ref().map(Pem::read).transpose();
-    let certificate = match &sink.tls.client {
-        Some(client) => Some(ClientCertificate {
-            cert: Pem::read(&client.cert)?,
-            key: Pem::read(&client.key)?,
-        }),
-        None => None,
-    };
-    let mut endpoint = Endpoint::new(&pipeline.name, sink.url.clone());
-    endpoint.session_url = sink.session_url.clone();
-    endpoint.ca = pem(&sink.tls.ca)?;
-    endpoint.client_certificate = certificate;
-    endpoint.headers = sink.headers.clone();
-    endpoint.auth = match &sink.auth {
-        None => lockgate_egress::Auth::None,
-        Some(Auth::Bearer(token)) => lockgate_egress::Auth::Bearer(token.clone()),
-        Some(Auth::Basic { user, password }) => lockgate_egress::Auth::Basic {
-            user: user.clone(),
-            password: password.clone(),
-        },
-        Some(Auth::Header { name, value }) => lockgate_egress::Auth::Header {
-            name: name.clone(),
-            value: value.clone(),
-        },
-        Some(Auth::Query { name, value }) => lockgate_egress::Auth::Query {
-            name: name.clone(),
-            value: value.clone(),
-        },
-    };
-    endpoint.timeout = sink.timeout;
-    endpoint.connections = sink.rate.in_flight;
-    endpoint.masks = masks.clone();
-    Ok(endpoint)
 }

@@ -1,3 +1,5 @@
+//! The system's clock and its randomness, which the other modules take as arguments.
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lockgate_model::Millis;

@@ -1,3 +1,5 @@
+//! The running host: readers, pipelines, and how they end.
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;

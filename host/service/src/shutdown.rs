@@ -1,3 +1,5 @@
+//! The stop of a host, in two steps.
+
 use std::time::Duration;
 
 use tokio::sync::watch;

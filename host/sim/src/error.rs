@@ -1,3 +1,5 @@
+//! Why a simulator did not start.
+
 use std::io;
 use std::path::PathBuf;
 

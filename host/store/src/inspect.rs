@@ -1,3 +1,5 @@
+//! Reads a store beside the host that runs on it.
+
 use std::ops::Deref;
 use std::path::Path;
 

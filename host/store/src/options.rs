@@ -1,3 +1,5 @@
+//! The options of a store.
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+//! The clock of a source.
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lockgate_backoff::Random;

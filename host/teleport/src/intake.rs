@@ -1,3 +1,5 @@
+//! Where a source delivers what it has read.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! Every limit of a source on one page.
+
 use std::time::Duration;
 
 /// All time-outs and limits of a source. Tests shorten them; operators cannot configure them.

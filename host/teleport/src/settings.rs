@@ -1,3 +1,5 @@
+//! The settings of a source.
+
 use std::sync::Arc;
 
 use lockgate_model::Millis;

@@ -1,3 +1,5 @@
+//! The status of a source, as it changes.
+
 use std::collections::BTreeMap;
 
 use lockgate_model::Millis;

@@ -1,3 +1,5 @@
+//! Conditions of rules.
+
 use std::fmt;
 
 use lockgate_plugin::json::{self, Malformed};

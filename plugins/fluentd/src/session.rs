@@ -1,3 +1,5 @@
+//! The suffix of a recording's path.
+
 /// Longest name, because many receivers and file systems allow 255 bytes per segment.
 const NAME_MAX: usize = 200;
 

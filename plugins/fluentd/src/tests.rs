@@ -1,3 +1,5 @@
+//! Tests of the sink, natively.
+
 use lockgate_plugin::{RequestBody, test};
 use proptest::prelude::*;
 

@@ -1,3 +1,5 @@
+//! Finds and changes the configured fields of an event.
+
 use std::fmt::Write as _;
 use std::ops::Range;
 

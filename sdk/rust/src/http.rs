@@ -1,3 +1,5 @@
+//! Requests and responses of sinks.
+
 use std::borrow::Cow;
 
 use crate::{

@@ -1,3 +1,5 @@
+//! Why components could not be built.
+
 use std::fmt;
 use std::path::PathBuf;
 

@@ -1,3 +1,5 @@
+//! The toolchain that compiles components.
+
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;

@@ -1,3 +1,5 @@
+//! Tests of the control socket, with its client and server in one process.
+
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};

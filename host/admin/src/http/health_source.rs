@@ -1,3 +1,5 @@
+//! The interface of the program behind the admin listener.
+
 use super::Readiness;
 
 /// What the listener answers. Everything it says can be read by every user of the machine, so it

@@ -1,3 +1,5 @@
+//! The HTTP server for `/livez`, `/readyz` and `/metrics`, on loopback only.
+
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;

@@ -1,3 +1,5 @@
+//! The body of `/readyz`.
+
 use jiff::Timestamp;
 use lockgate_model::Millis;
 use serde::{Serialize, Serializer};

@@ -1,3 +1,5 @@
+//! `lockgate check`: a configuration's problems, without starting anything.
+
 use std::path::PathBuf;
 
 use lockgate_observe::Masks;

@@ -1,3 +1,5 @@
+//! `lockgate compile`, which only the host calls.
+
 use std::time::Duration;
 
 use lockgate_runtime::{ChildError, CompileLimits, compile_in_child};

@@ -1,3 +1,5 @@
+//! `lockgate completions`: completion scripts for shells.
+
 use clap::CommandFactory;
 use clap_complete::Shell;
 

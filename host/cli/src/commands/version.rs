@@ -1,3 +1,5 @@
+//! `lockgate version`.
+
 use crate::failure::Failure;
 use crate::print;
 

@@ -1,3 +1,5 @@
+//! Certificates for the tests.
+
 use lockgate_egress::{ClientCertificate, Pem};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 

@@ -1,3 +1,5 @@
+//! A receiver on a socket of its own, with or without TLS.
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};

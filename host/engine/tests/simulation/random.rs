@@ -1,3 +1,5 @@
+//! The randomness of a schedule.
+
 /// SplitMix64: a schedule is a function of its seed.
 #[derive(Clone, Debug)]
 pub struct Random(u64);

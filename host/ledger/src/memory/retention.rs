@@ -1,3 +1,5 @@
+//! Retention of the ledger in memory.
+
 use std::sync::Arc;
 
 use super::core::{MemoryCore, bytes_of};

@@ -1,3 +1,5 @@
+//! A receiver's answer, and what a sink's `classify` makes of it.
+
 use std::collections::HashSet;
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! Tests of the directory of compiled code.
+
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 

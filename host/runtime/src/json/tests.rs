@@ -1,3 +1,5 @@
+//! Tests of the check of a mapper's documents.
+
 use proptest::prelude::*;
 use serde_json::Value;
 

@@ -1,3 +1,5 @@
+//! Tests of the memory that pipelines share for their batches.
+
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, Waker};
 

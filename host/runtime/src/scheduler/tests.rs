@@ -1,3 +1,5 @@
+//! Tests of the scheduler with real threads.
+
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::sync_channel;
 

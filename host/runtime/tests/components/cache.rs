@@ -1,3 +1,5 @@
+//! Compiled code that is kept for the next start.
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 

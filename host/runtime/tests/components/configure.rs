@@ -1,3 +1,5 @@
+//! `configure`: setups, problems and limits.
+
 use lockgate_model::contract::{Access, CallError, Inspect};
 use lockgate_runtime::{ConfigIssue, ConfigureError};
 use serde_json::json;

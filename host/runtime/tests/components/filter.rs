@@ -1,3 +1,5 @@
+//! Filters, well-behaved and hostile.
+
 #![allow(clippy::disallowed_methods, reason = "a test measures how long it ran")]
 use std::time::{Duration, Instant};
 

@@ -1,3 +1,5 @@
+//! The limits of instances, and instances that are reused.
+
 use lockgate_model::contract::{CallError, Verdict};
 use lockgate_runtime::{Component, ComponentOptions, Engine, EngineOptions, Limits, Stage};
 use serde_json::json;

@@ -1,3 +1,5 @@
+//! Loading of components.
+
 use lockgate_runtime::{Component, Kind, Limits};
 
 use crate::support::{ENGINE, wasm};

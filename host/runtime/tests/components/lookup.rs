@@ -1,3 +1,5 @@
+//! Look-ups of components.
+
 use lockgate_lookup::{Databases, Grant, Lookups};
 use lockgate_model::StateOverlay;
 use lockgate_model::contract::Mapped;

@@ -1,3 +1,5 @@
+//! Mappers, well-behaved and hostile.
+
 use lockgate_model::contract::{CallError, Mapped, MappedDocument};
 use serde_json::json;
 

@@ -1,3 +1,5 @@
+//! Sinks, well-behaved and hostile.
+
 use bytes::Bytes;
 use lockgate_model::DocumentView;
 use lockgate_model::contract::{CallError, Encoded};

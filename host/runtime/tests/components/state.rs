@@ -1,3 +1,5 @@
+//! State of components.
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! Tests of the generated events.
+
 use std::collections::BTreeMap;
 
 use prost::Message;

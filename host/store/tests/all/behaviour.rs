@@ -1,3 +1,5 @@
+//! Appends, commits, dead letters and reads.
+
 use std::collections::BTreeMap;
 
 use lockgate_model::{

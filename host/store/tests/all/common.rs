@@ -1,3 +1,5 @@
+//! What several of the tests use.
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;

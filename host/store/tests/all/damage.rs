@@ -1,3 +1,5 @@
+//! Damaged files, each part of them.
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;

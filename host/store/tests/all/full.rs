@@ -1,3 +1,5 @@
+//! Full disks.
+
 use std::process::Command;
 
 use lockgate_store::{Ledger, Options, Store};

@@ -1,3 +1,5 @@
+//! Kills.
+
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 

@@ -1,3 +1,5 @@
+//! The lock on the store's directory.
+
 use lockgate_store::{DirectoryLock, Inspector, Ledger, LedgerError, OpenError, Store};
 
 use crate::common::*;

@@ -1,3 +1,5 @@
+//! Stores of earlier formats.
+
 use std::sync::Arc;
 
 use lockgate_model::{Books, Outcome};

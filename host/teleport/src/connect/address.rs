@@ -1,3 +1,5 @@
+//! The address of the Auth service.
+
 use std::fmt;
 use std::str::FromStr;
 

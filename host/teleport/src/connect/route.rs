@@ -1,3 +1,5 @@
+//! The way to the Auth service: its own port, or through the proxy.
+
 use std::io::ErrorKind;
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! What is shown of an X.509 certificate.
+
 use jiff::civil::{DateTime, date};
 use lockgate_model::Millis;
 use rustls::server::ParsedCertificate;

@@ -1,3 +1,5 @@
+//! Private keys, in all formats that Teleport writes.
+
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
 

@@ -1,3 +1,5 @@
+//! Tests of identity files.
+
 use std::sync::Arc;
 
 use proptest::prelude::*;

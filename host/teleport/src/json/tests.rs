@@ -1,3 +1,5 @@
+//! Tests of the conversion of Structs to JSON.
+
 use proptest::prelude::*;
 use prost::Message;
 use prost_types::value::Kind;

@@ -1,3 +1,5 @@
+//! The choice between bulk export and polling.
+
 use lockgate_model::Day;
 
 use crate::connect::Failure;

@@ -1,3 +1,5 @@
+//! Suppresses events that were read before.
+
 use std::collections::{HashSet, VecDeque};
 
 /// Hashes of the last events read. They show which events of overlapping windows and repeated pages

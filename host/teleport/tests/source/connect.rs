@@ -1,3 +1,5 @@
+//! Connections, credentials, and how both fail.
+
 use std::time::Duration;
 
 use lockgate_model::FeedKind;

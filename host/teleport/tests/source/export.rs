@@ -1,3 +1,5 @@
+//! Reading by bulk export.
+
 use std::collections::BTreeMap;
 
 use lockgate_model::{Day, FeedKind, Millis};

@@ -1,3 +1,5 @@
+//! Reading by polling.
+
 use std::time::Duration;
 
 use lockgate_model::{FeedKind, Millis};

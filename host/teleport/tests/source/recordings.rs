@@ -1,3 +1,5 @@
+//! Reading session recordings.
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! The address of a dead letter, as `dlq` takes and prints it.
+
 use std::fmt;
 use std::str::FromStr;
 

@@ -1,3 +1,5 @@
+//! `lockgate dlq release`, which asks the running host.
+
 use clap::Args;
 use lockgate_admin::control::Request;
 

@@ -1,3 +1,5 @@
+//! Tests of the order of calls, in simulated time.
+
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 

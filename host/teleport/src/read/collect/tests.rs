@@ -1,3 +1,5 @@
+//! Tests of how events are collected into blocks.
+
 use prost::Message;
 use prost_types::value::Kind;
 use prost_types::{Struct, Timestamp, Value};

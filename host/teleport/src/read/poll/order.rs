@@ -1,3 +1,5 @@
+//! The order of times within a window.
+
 use lockgate_model::Millis;
 
 /// Checks that times do not run backwards within a window.

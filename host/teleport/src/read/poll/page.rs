@@ -1,3 +1,5 @@
+//! Pages of a search.
+
 use lockgate_model::Millis;
 use tonic::Code;
 

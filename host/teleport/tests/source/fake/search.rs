@@ -1,3 +1,5 @@
+//! The searches of the simulated server.
+
 use lockgate_teleport::proto::auditlog::{
     EventUnstructured, EventsUnstructured, GetUnstructuredEventsRequest,
 };

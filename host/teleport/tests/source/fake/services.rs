@@ -1,3 +1,5 @@
+//! The gRPC services of the simulated server.
+
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll};
