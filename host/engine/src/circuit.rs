@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use lockgate_backoff::{Backoff, Random};
+
 use crate::Uptime;
 use crate::limits::{BACKOFF_BASE, BACKOFF_MAX};
 
@@ -91,7 +93,7 @@ impl Circuit {
         }
         open.reason = reason;
         open.message = message;
-        open.next_probe = now + after + random.backoff(open.failures);
+        open.next_probe = now + after + backoff(random, open.failures);
         open.failures = open.failures.saturating_add(1);
         open.probing = false;
     }
@@ -123,30 +125,10 @@ impl Circuit {
     }
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): the engine's only randomness, from a seed it is given.
-#[derive(Clone, Debug)]
-pub(crate) struct Random(u64);
-
-impl Random {
-    pub(crate) fn new(seed: u64) -> Random {
-        Random(seed)
-    }
-
-    pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// Exponential, with full jitter, capped.
-    pub(crate) fn backoff(&mut self, failures: u32) -> Duration {
-        let ceiling = BACKOFF_MAX.min(BACKOFF_BASE * (1 << failures.min(6)));
-        // The upper 53 bits, as a fraction in [0, 1).
-        let fraction = (self.next() >> 11) as f64 / (1u64 << 53) as f64;
-        ceiling.mul_f64(fraction)
-    }
+/// The wait before the next attempt after so many failures in a row, with full jitter.
+pub(crate) fn backoff(random: &mut Random, failures: u32) -> Duration {
+    let backoff = Backoff::new(BACKOFF_BASE, BACKOFF_MAX);
+    backoff.ceiling(failures).mul_f64(random.fraction())
 }
 
 #[cfg(test)]
@@ -154,7 +136,7 @@ mod tests {
     use super::*;
 
     fn fail(circuit: &mut Circuit, now: u64, was_probe: bool) {
-        let mut random = Random::new(now);
+        let mut random = Random::seeded(now);
         let now = Duration::from_secs(now);
         let (message, after) = ("503".to_owned(), Duration::ZERO);
         circuit.fail(
@@ -193,12 +175,12 @@ mod tests {
 
     #[test]
     fn waits_grow_to_half_a_minute() {
-        let mut random = Random::new(7);
+        let mut random = Random::seeded(7);
         for failures in 0..100 {
             let ceiling = Duration::from_millis(500 << failures.min(6)).min(BACKOFF_MAX);
-            assert!(random.backoff(failures) <= ceiling);
+            assert!(backoff(&mut random, failures) <= ceiling);
         }
-        let longest = (0..1000).map(|_| random.backoff(50)).max().unwrap();
+        let longest = (0..1000).map(|_| backoff(&mut random, 50)).max().unwrap();
         assert!(longest > Duration::from_secs(28), "{longest:?}");
     }
 }

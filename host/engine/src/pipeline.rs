@@ -5,12 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use lockgate_backoff::Random;
 use lockgate_model::{Seq, StateOverlay};
 
 use crate::Uptime;
 use crate::batches::{BatchInFlight, Holds, PendingEncoding, Phase};
 use crate::brake::Brake;
-use crate::circuit::{OpenReason, Random};
+use crate::circuit::{self, OpenReason};
 use crate::condition::{Condition, ConditionKind, Conditions};
 use crate::delivery::{Endpoint, Requests};
 use crate::index::{BatchId, EncodingId, EndpointIndex, RequestId, StreamIndex};
@@ -83,7 +84,7 @@ impl Pipeline {
             dead_bytes: settings.dead_bytes,
             states,
             conditions: Conditions::default(),
-            random: Random::new(settings.seed),
+            random: Random::seeded(settings.seed),
             override_reported: false,
             draining: false,
             drained: false,
@@ -350,6 +351,6 @@ impl Pipeline {
 
     /// When something that failed this often is tried again.
     pub(crate) fn retry_at(&mut self, now: Uptime, failures: u32, after: Uptime) -> Uptime {
-        now + after.max(self.random.backoff(failures))
+        now + after.max(circuit::backoff(&mut self.random, failures))
     }
 }

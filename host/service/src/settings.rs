@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use lockgate_backoff::Random;
 use lockgate_config::Order;
 use lockgate_engine::{
     BatchLimits, BrakeLimits, EndpointSettings, Settings, SinkSettings, StageSettings,
@@ -10,7 +11,6 @@ use lockgate_engine::{
 use lockgate_ledger::Registration;
 
 use crate::build::BuiltPipeline;
-use crate::clock::seed;
 
 pub(crate) fn engine_settings(pipeline: &BuiltPipeline, registration: &Registration) -> Settings {
     let config = &pipeline.config;
@@ -76,6 +76,6 @@ pub(crate) fn engine_settings(pipeline: &BuiltPipeline, registration: &Registrat
         },
         brake_text: registration.brake.clone(),
         dead_bytes: registration.dead_bytes,
-        seed: seed(),
+        seed: Random::from_system().next_u64(),
     }
 }

@@ -1,20 +1,16 @@
 //! The randomness of a schedule.
 
-/// SplitMix64: a schedule is a function of its seed.
+/// A schedule is a function of its seed.
 #[derive(Clone, Debug)]
-pub struct Random(u64);
+pub struct Random(lockgate_backoff::Random);
 
 impl Random {
     pub fn new(seed: u64) -> Random {
-        Random(seed)
+        Random(lockgate_backoff::Random::seeded(seed))
     }
 
     pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.next_u64()
     }
 
     pub fn below(&mut self, end: u64) -> u64 {
@@ -22,7 +18,7 @@ impl Random {
     }
 
     pub fn chance(&mut self, share: f64) -> bool {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64 <= share
+        self.0.fraction() < share
     }
 
     pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
