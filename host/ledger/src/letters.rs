@@ -132,7 +132,7 @@ pub trait DeadLetters: Send + Sync {
     ) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
     /// Removes the pipeline's letters that died before `before`, with their events: the oldest,
-    /// at most [`limits::REDRIVE_ENTRIES`](crate::limits::REDRIVE_ENTRIES) of each stream. Answers
+    /// at most [`limits::LETTERS_PER_OPERATION`](crate::limits::LETTERS_PER_OPERATION) of each stream. Answers
     /// how many those are; call it again until there are none. `before` and `at`: milliseconds.
     ///
     /// The entries stay dead and can no longer be retried or dropped. What waits again is not

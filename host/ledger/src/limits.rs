@@ -12,4 +12,4 @@ pub const STATE_VALUE_BYTES: usize = 64 << 10;
 /// Bytes of the engine's brake text.
 pub const BRAKE_BYTES: usize = 64 << 10;
 /// Dead letters of a stream that one operation sends back, drops or removes, and entries of one redrive's commit.
-pub const REDRIVE_ENTRIES: usize = 4096;
+pub const LETTERS_PER_OPERATION: usize = 4096;

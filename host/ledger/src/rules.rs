@@ -14,7 +14,7 @@ pub fn check_commit(commit: &Commit) -> Result<(), LedgerError> {
 }
 
 /// Entries that an operator names: ascending, each once, at most
-/// [`limits::REDRIVE_ENTRIES`].
+/// [`limits::LETTERS_PER_OPERATION`].
 pub fn check_seqs(seqs: &[Seq]) -> Result<(), LedgerError> {
     ascending(seqs).map_err(LedgerError::Invalid)
 }
@@ -61,11 +61,11 @@ fn ascending(seqs: &[Seq]) -> Result<(), String> {
     let (Some(&first), Some(&last)) = (seqs.first(), seqs.last()) else {
         return Err("no entry is named".to_owned());
     };
-    if seqs.len() > limits::REDRIVE_ENTRIES {
+    if seqs.len() > limits::LETTERS_PER_OPERATION {
         return Err(format!(
             "{} entries are more than {}",
             seqs.len(),
-            limits::REDRIVE_ENTRIES
+            limits::LETTERS_PER_OPERATION
         ));
     }
     if let Some(pair) = seqs.windows(2).find(|pair| pair[0] >= pair[1]) {

@@ -9,10 +9,10 @@ use rusqlite::{Connection, params};
 
 use crate::encoded::{batch_text, count_days};
 use crate::error::ReadError;
-use crate::redrives::{Kind, RedriveRow};
+use crate::letter_operations::{Kind, LetterOperationRow};
 use crate::rows::{self, Epoch};
 use crate::writer::retention::{days_in, retention_batch};
-use crate::{blocks, codec, letters, redrives};
+use crate::{blocks, codec, letter_operations, letters};
 
 /// The counts of each epoch up to a commit. Commits are only ever added, so counting goes on
 /// from there.
@@ -22,7 +22,7 @@ pub struct Tallies(HashMap<i64, Tally>);
 #[derive(Default)]
 struct Tally {
     last_commit: i64,
-    last_redrive: i64,
+    last_operation: i64,
     sum: Books,
     days: BTreeMap<Day, Books>,
     letters: LetterCounts,
@@ -51,8 +51,9 @@ impl Tally {
             if !outcomes.covers(&range) {
                 return Err(damaged(&"its outcomes are not its entries'"));
             }
-            let days = redrives::days(row.get_ref(4)?.as_str().map_err(rusqlite::Error::from)?)
-                .map_err(|error| damaged(&error))?;
+            let days =
+                letter_operations::days(row.get_ref(4)?.as_str().map_err(rusqlite::Error::from)?)
+                    .map_err(|error| damaged(&error))?;
             let (delivered, dropped, dead) = outcomes.count();
             self.sum += of(delivered, dropped, dead);
             let batch = row.get_ref(5)?.as_str().map_err(rusqlite::Error::from)?;
@@ -65,15 +66,15 @@ impl Tally {
             }
             self.last_commit = row.get(0)?;
         }
-        while let Some(row) = redrives::after(connection, epoch.id, self.last_redrive)? {
-            self.redrive(&row)?;
-            self.last_redrive = row.id;
+        while let Some(row) = letter_operations::after(connection, epoch.id, self.last_operation)? {
+            self.operation(&row)?;
+            self.last_operation = row.id;
         }
         Ok(())
     }
 
-    /// Counts a redrive: the outcomes it takes back, those it adds, and its dead letters.
-    fn redrive(&mut self, row: &RedriveRow) -> Result<(), ReadError> {
+    /// Counts an operation on dead letters: the outcomes it takes back, those it adds, and its dead letters.
+    fn operation(&mut self, row: &LetterOperationRow) -> Result<(), ReadError> {
         let entries = row.entries()?.len() as u64;
         let mut counted = 0;
         for day in row.tallies()? {

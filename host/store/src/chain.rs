@@ -3,7 +3,7 @@
 
 use lockgate_model::{Millis, SeqRange};
 
-use crate::redrives::RedriveRow;
+use crate::letter_operations::LetterOperationRow;
 use crate::schema::{Checksum, digest};
 
 /// How a verified chain ends. Who keeps it elsewhere can prove later that nothing before it was
@@ -13,7 +13,7 @@ pub struct ChainHead {
     pub stream: String,
     pub commits: u64,
     /// Operations on dead letters that the chain holds beside them.
-    pub redrives: u64,
+    pub letter_operations: u64,
     /// The last commit's hash; zeros where there is none.
     pub hash: [u8; 32],
     /// Of the blocks that the commits name, how many are still kept, and were read and found as
@@ -64,7 +64,7 @@ impl Link<'_> {
     }
 }
 
-impl RedriveRow {
+impl LetterOperationRow {
     /// The hash of the row as a link of its chain. It begins with a word, so it is never a commit's.
     pub fn chained(
         &self,
@@ -75,7 +75,7 @@ impl RedriveRow {
         generation: &Checksum,
     ) -> Checksum {
         digest([
-            "redrive".into(),
+            "letter operation".into(),
             previous.as_slice().into(),
             pipeline.into(),
             stream.into(),

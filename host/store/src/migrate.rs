@@ -4,7 +4,7 @@ use rusqlite::Connection;
 
 use crate::schema::FORMAT;
 
-/// From format 1: state of the brake, redrives, and digests of compiled code. Columns are added and
+/// From format 1: state of the brake, operations on dead letters, and digests of compiled code. Columns are added and
 /// nothing is rewritten, so a large store takes no longer than its dead letters.
 const FROM_1: &str = "
 ALTER TABLE pipelines ADD COLUMN dead_bytes INTEGER NOT NULL DEFAULT 0;
@@ -28,7 +28,7 @@ UPDATE pipelines SET dead_bytes = coalesce((SELECT sum(length(payload)) FROM dea
 /// Tables and indexes that format 1 lacks; the rest of `schema.sql` is there.
 const NEW: [&str; 5] = [
     "CREATE TABLE holders (",
-    "CREATE TABLE redrives (",
+    "CREATE TABLE letter_operations (",
     "CREATE INDEX letters_by_age ",
     "CREATE INDEX waiting_letters ",
     "CREATE TABLE compiled_code (",

@@ -112,7 +112,7 @@ CREATE TABLE commits (
   UNIQUE (epoch_id, first_seq)
 ) STRICT;
 
-CREATE TABLE redrives (
+CREATE TABLE letter_operations (
   -- One row per operation on dead letters: what the commits say of these entries is taken back. Part of the same chain as `commits`.
   id INTEGER PRIMARY KEY, -- In the order of the operations, over all pipelines.
   epoch_id INTEGER NOT NULL, -- `epochs.id`.
@@ -148,7 +148,7 @@ CREATE TABLE dead_letters (
   session TEXT NOT NULL DEFAULT '', -- Session id; empty where the event belongs to none.
   read_at INTEGER NOT NULL DEFAULT 0, -- When the event was read from the source. Milliseconds since 1970, UTC.
   raw INTEGER NOT NULL DEFAULT 0, -- 1 where the event could not be turned into JSON.
-  redrive INTEGER NOT NULL DEFAULT 0, -- 0: it is dead. Else it waits again, and this is the `redrives.id` of the retry.
+  redrive INTEGER NOT NULL DEFAULT 0, -- 0: it is dead. Else it waits again, and this is the `letter_operations.id` of the retry.
   PRIMARY KEY (epoch_id, seq)
 ) STRICT;
 

@@ -9,10 +9,10 @@ use rusqlite::{Connection, Row};
 use crate::chain::{ChainHead, Link};
 use crate::encoded::is_letter;
 use crate::error::ReadError;
-use crate::redrives::{Kind, RedriveRow};
+use crate::letter_operations::{Kind, LetterOperationRow};
 use crate::rows::{self, Epoch};
 use crate::schema::Checksum;
-use crate::{blocks, codec, letters, redrives};
+use crate::{blocks, codec, letter_operations, letters};
 
 /// Computes every hash of a pipeline's commits again, reads every block they name, and replays their
 /// ranges.
@@ -28,7 +28,7 @@ pub fn pipeline(connection: &Connection, pipeline: &str) -> Result<Vec<ChainHead
             heads.push(ChainHead {
                 stream: stream.clone(),
                 commits: 0,
-                redrives: 0,
+                letter_operations: 0,
                 hash: [0; 32],
                 blocks: 0,
             });
@@ -75,9 +75,9 @@ impl<'a> Verification<'a> {
         let mut statement = self.connection.prepare_cached(sql)?;
         let mut rows = statement.query([self.epoch.id])?;
         let mut progress = Progress::new(&self.epoch.progress.stream, self.epoch.progress.begin);
-        let mut redrive = redrives::after(self.connection, self.epoch.id, 0)?;
+        let mut operation = letter_operations::after(self.connection, self.epoch.id, 0)?;
         while let Some(row) = rows.next()? {
-            redrive = self.redrives(redrive, row.get(12)?, head)?;
+            operation = self.operations(operation, row.get(12)?, head)?;
             let range = row.get(1)?..row.get(2)?;
             head.hash = self.commit(row, &range, head)?;
             head.commits += 1;
@@ -89,7 +89,7 @@ impl<'a> Verification<'a> {
             }
             progress.finish(range);
         }
-        self.redrives(redrive, i64::MAX, head)?;
+        self.operations(operation, i64::MAX, head)?;
         if head.hash != self.epoch.chain || progress != self.epoch.progress {
             return Err(ReadError::Damaged(format!(
                 "the commits of `{}` on `{}` do not end where its progress says",
@@ -100,21 +100,25 @@ impl<'a> Verification<'a> {
     }
 
     /// The links that stand before a commit. Answers the first that does not.
-    fn redrives(
+    fn operations(
         &mut self,
-        mut next: Option<RedriveRow>,
+        mut next: Option<LetterOperationRow>,
         commit: i64,
         head: &mut ChainHead,
-    ) -> Result<Option<RedriveRow>, ReadError> {
+    ) -> Result<Option<LetterOperationRow>, ReadError> {
         while let Some(row) = next.take_if(|row| row.after_commit < commit) {
-            head.hash = self.redrive(&row, &head.hash)?;
-            head.redrives += 1;
-            next = redrives::after(self.connection, self.epoch.id, row.id)?;
+            head.hash = self.operation(&row, &head.hash)?;
+            head.letter_operations += 1;
+            next = letter_operations::after(self.connection, self.epoch.id, row.id)?;
         }
         Ok(next)
     }
 
-    fn redrive(&mut self, row: &RedriveRow, previous: &Checksum) -> Result<Checksum, ReadError> {
+    fn operation(
+        &mut self,
+        row: &LetterOperationRow,
+        previous: &Checksum,
+    ) -> Result<Checksum, ReadError> {
         let generation =
             self.known_generation(row.generation, || row.damaged("its generation is gone"))?;
         let epoch = self.epoch;

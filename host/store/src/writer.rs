@@ -6,7 +6,7 @@
 
 mod append;
 mod commit;
-mod redrive;
+mod letters;
 mod register;
 pub mod retention;
 
@@ -22,7 +22,7 @@ pub use append::{AppendArgs, Appended};
 use crate::blocks::{self, Extent};
 use crate::error::ReadError;
 use crate::schema::Checksum;
-use crate::{Clock, LedgerError, Options, Retention, letters, open, progress, rows};
+use crate::{Clock, LedgerError, Options, Retention, open, progress, rows};
 
 /// Why the store has to close.
 pub enum Fault {
@@ -155,7 +155,7 @@ impl Writer {
         self.holders = statement
             .query_map([], |row| row.get(0))?
             .collect::<Result<_, _>>()?;
-        for (epoch_id, count) in letters::waiting(&self.connection)? {
+        for (epoch_id, count) in crate::letters::waiting(&self.connection)? {
             let epoch = self
                 .epochs
                 .iter_mut()

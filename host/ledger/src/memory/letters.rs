@@ -6,7 +6,7 @@ use lockgate_model::{DeadLetter, Millis, Redrive, Seq};
 
 use super::core::{MemoryCore, Pipeline};
 use super::epoch::{Epoch, Letter};
-use crate::limits::REDRIVE_ENTRIES;
+use crate::limits::LETTERS_PER_OPERATION;
 use crate::{KeptLetter, LedgerError, LetterCounts, LetterId, LetterQuery, check_seqs};
 
 impl MemoryCore {
@@ -67,7 +67,7 @@ impl MemoryCore {
         };
         let epochs = found.epochs.values_mut();
         Ok(epochs
-            .map(|epoch| epoch.expire_letters(before, REDRIVE_ENTRIES))
+            .map(|epoch| epoch.expire_letters(before, LETTERS_PER_OPERATION))
             .sum())
     }
 

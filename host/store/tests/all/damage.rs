@@ -245,18 +245,18 @@ async fn every_change_to_the_records_of_dead_letters_breaks_the_chain() {
     store.commit(again).await.unwrap();
     store.retry("siem", AUDIT, &[300], DAY).await.unwrap();
     let heads = store.verify_chain("siem").unwrap();
-    assert_eq!(heads[0].redrives, 4);
+    assert_eq!(heads[0].letter_operations, 4);
     store.close().await.unwrap();
     let path = directory.path().join("store.db");
     let original = fs::read(&path).unwrap();
     for change in [
-        "DELETE FROM redrives WHERE id = 1",
-        "DELETE FROM redrives WHERE id = 4",
-        "UPDATE redrives SET kind = 'drop' WHERE id = 1",
-        "UPDATE redrives SET seqs = x'3201' WHERE id = 1",
-        "UPDATE redrives SET at = 0 WHERE id = 2",
-        "UPDATE redrives SET outcomes = x'0001' WHERE id = 3",
-        "UPDATE redrives SET after_commit = 1 WHERE id = 3",
+        "DELETE FROM letter_operations WHERE id = 1",
+        "DELETE FROM letter_operations WHERE id = 4",
+        "UPDATE letter_operations SET kind = 'drop' WHERE id = 1",
+        "UPDATE letter_operations SET seqs = x'3201' WHERE id = 1",
+        "UPDATE letter_operations SET at = 0 WHERE id = 2",
+        "UPDATE letter_operations SET outcomes = x'0001' WHERE id = 3",
+        "UPDATE letter_operations SET after_commit = 1 WHERE id = 3",
         "UPDATE dead_letters SET redrive = 0 WHERE seq = 100",
         "UPDATE dead_letters SET redrive = 1 WHERE seq = 150",
         "UPDATE dead_letters SET session = 'x' WHERE seq = 100",

@@ -254,7 +254,7 @@ async fn a_store_of_format_1_is_brought_up_to_date_with_its_dead_letters() {
     assert_eq!(keys, ["k5".into(), "k15".into()]);
     assert_eq!(store.books("siem").unwrap()[0].1, books(12, 1, 7));
     let chain = store.verify_chain("siem").unwrap();
-    assert_eq!((chain[0].commits, chain[0].redrives), (1, 1));
+    assert_eq!((chain[0].commits, chain[0].letter_operations), (1, 1));
     store.close().await.unwrap();
     assert!(Inspector::open(directory.path()).is_ok());
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, BufRead, IsTerminal};
 
 use clap::Args;
-use lockgate_ledger::limits::REDRIVE_ENTRIES;
+use lockgate_ledger::limits::LETTERS_PER_OPERATION;
 use lockgate_model::Seq;
 use lockgate_store::Inspector;
 
@@ -172,7 +172,7 @@ impl Selected {
                 continue;
             }
             let seqs: Vec<Seq> = seqs.iter().copied().collect();
-            for chunk in seqs.chunks(REDRIVE_ENTRIES) {
+            for chunk in seqs.chunks(LETTERS_PER_OPERATION) {
                 let done = holder.change(action, pipeline, stream, chunk);
                 let done = done.map_err(|failure| match changed.count {
                     0 => failure,

@@ -55,7 +55,7 @@ impl Holder {
         matches!(self, Holder::Host(_))
     }
 
-    /// All of `seqs` or none of them. Ascending, at most `REDRIVE_ENTRIES`. The inner error: why
+    /// All of `seqs` or none of them. Ascending, at most `LETTERS_PER_OPERATION`. The inner error: why
     /// the holder refused it.
     pub(crate) fn change(
         &self,

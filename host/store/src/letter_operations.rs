@@ -1,6 +1,6 @@
-//! Rows of `redrives`: what happened to dead letters after their commit.
+//! Rows of `letter_operations`: what happened to dead letters after their commit.
 
-use lockgate_ledger::limits::REDRIVE_ENTRIES;
+use lockgate_ledger::limits::LETTERS_PER_OPERATION;
 use lockgate_model::{Day, DayTally, Millis, Seq};
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, Row, params};
@@ -49,7 +49,7 @@ impl FromSql for Kind {
 }
 
 /// One row, its columns as they stand there.
-pub struct RedriveRow {
+pub struct LetterOperationRow {
     pub id: i64,
     pub after_commit: i64,
     pub generation: u32,
@@ -65,9 +65,9 @@ pub struct RedriveRow {
     pub hash: Checksum,
 }
 
-impl RedriveRow {
-    fn read(row: &Row<'_>) -> rusqlite::Result<RedriveRow> {
-        Ok(RedriveRow {
+impl LetterOperationRow {
+    fn read(row: &Row<'_>) -> rusqlite::Result<LetterOperationRow> {
+        Ok(LetterOperationRow {
             id: row.get(0)?,
             after_commit: row.get(1)?,
             generation: row.get(2)?,
@@ -85,7 +85,7 @@ impl RedriveRow {
     }
 
     pub fn insert(&self, connection: &Connection, epoch_id: i64) -> rusqlite::Result<i64> {
-        let sql = "INSERT INTO redrives (epoch_id, after_commit, generation, kind, seqs, outcomes, reasons, days, at, batch, dead, state, \
+        let sql = "INSERT INTO letter_operations (epoch_id, after_commit, generation, kind, seqs, outcomes, reasons, days, at, batch, dead, state, \
                    hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
         connection.prepare_cached(sql)?.execute(params![
             epoch_id,
@@ -106,7 +106,7 @@ impl RedriveRow {
     }
 
     pub fn entries(&self) -> Result<Vec<Seq>, ReadError> {
-        codec::decode_seqs(&self.seqs, REDRIVE_ENTRIES).map_err(|error| self.damaged(error))
+        codec::decode_seqs(&self.seqs, LETTERS_PER_OPERATION).map_err(|error| self.damaged(error))
     }
 
     pub fn tallies(&self) -> Result<Vec<DayTally>, ReadError> {
@@ -114,7 +114,7 @@ impl RedriveRow {
     }
 
     pub fn damaged(&self, what: impl std::fmt::Display) -> ReadError {
-        ReadError::Damaged(format!("the redrive {}: {what}", self.id))
+        ReadError::Damaged(format!("the operation {} on dead letters: {what}", self.id))
     }
 }
 
@@ -135,10 +135,10 @@ pub fn after(
     connection: &Connection,
     epoch_id: i64,
     id: i64,
-) -> rusqlite::Result<Option<RedriveRow>> {
-    let sql = "SELECT id, after_commit, generation, kind, seqs, outcomes, reasons, days, at, batch, dead, state, hash FROM redrives \
+) -> rusqlite::Result<Option<LetterOperationRow>> {
+    let sql = "SELECT id, after_commit, generation, kind, seqs, outcomes, reasons, days, at, batch, dead, state, hash FROM letter_operations \
                WHERE epoch_id = ?1 AND id > ?2 ORDER BY id LIMIT 1";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query(params![epoch_id, id])?;
-    rows.next()?.map(RedriveRow::read).transpose()
+    rows.next()?.map(LetterOperationRow::read).transpose()
 }

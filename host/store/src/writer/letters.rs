@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lockgate_ledger::limits::REDRIVE_ENTRIES;
+use lockgate_ledger::limits::LETTERS_PER_OPERATION;
 use lockgate_ledger::{Committed, DROPPED_BY_OPERATOR, check_seqs};
 use lockgate_model::{Day, DayTally, Millis, Outcome, OutcomeRun, Outcomes, Seq};
 use rusqlite::params;
@@ -11,8 +11,8 @@ use super::{Fault, Writer};
 use crate::LedgerError;
 use crate::codec;
 use crate::encoded::{EncodedCommit, days_text};
+use crate::letter_operations::{Kind, LetterOperationRow};
 use crate::letters::{self, Extract};
-use crate::redrives::{Kind, RedriveRow};
 
 impl Writer {
     /// Makes dead letters wait again. The inner error: refused, nothing was written.
@@ -64,7 +64,7 @@ impl Writer {
                 len: seqs.len() as u32,
             }],
         };
-        let row = RedriveRow {
+        let row = LetterOperationRow {
             outcomes: codec::encode_outcomes(&outcomes),
             reasons: serde_json::json!([DROPPED_BY_OPERATOR]).to_string(),
             ..without_batch(Kind::Drop, seqs, &taken, &days, at)
@@ -92,7 +92,7 @@ impl Writer {
             if *epoch.pipeline != *pipeline {
                 continue;
             }
-            let seqs = letters::older(&self.connection, epoch.id, before, REDRIVE_ENTRIES)?;
+            let seqs = letters::older(&self.connection, epoch.id, before, LETTERS_PER_OPERATION)?;
             if seqs.is_empty() {
                 continue;
             }
@@ -123,7 +123,7 @@ impl Writer {
             Err(refusal) => return Ok(Err(refusal)),
         };
         let commit = &encoded.commit;
-        let row = RedriveRow {
+        let row = LetterOperationRow {
             generation: commit.generation,
             outcomes: encoded.outcomes.clone(),
             reasons: encoded.reasons.clone(),
@@ -199,7 +199,7 @@ impl Writer {
     }
 
     /// Adds a row to the chain of an epoch; returns its id.
-    fn link(&mut self, index: usize, mut row: RedriveRow) -> Result<i64, Fault> {
+    fn link(&mut self, index: usize, mut row: LetterOperationRow) -> Result<i64, Fault> {
         let epoch = &self.epochs[index].row;
         let pipeline = epoch.pipeline.clone();
         if row.generation == 0 {
@@ -251,8 +251,8 @@ fn without_batch(
     taken: &[Extract],
     days: &[DayTally],
     at: Millis,
-) -> RedriveRow {
-    RedriveRow {
+) -> LetterOperationRow {
+    LetterOperationRow {
         days: days_text(days),
         at,
         dead: taken.iter().flat_map(|letter| letter.checksum).collect(),
@@ -260,8 +260,8 @@ fn without_batch(
     }
 }
 
-fn empty(kind: Kind, seqs: &[Seq]) -> RedriveRow {
-    RedriveRow {
+fn empty(kind: Kind, seqs: &[Seq]) -> LetterOperationRow {
+    LetterOperationRow {
         id: 0,
         after_commit: 0,
         generation: 0,
