@@ -89,7 +89,7 @@ fn a_replaced_database_is_used_and_begins_a_new_generation() {
     // A broken one is reported and changes nothing.
     std::fs::write(&database, "not a database").unwrap();
     let line = host.line_with(
-        "the database granted as `city` has changed and cannot be used, the one before stays",
+        "the database granted as `city` has changed and cannot be used; keeping the previous one",
     );
     assert!(
         line.contains("city.mmdb` is not a MaxMind database"),
