@@ -1,6 +1,6 @@
 //! Conditions in the log: one line when a condition begins, and one when it has ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use lockgate_engine::{Condition, ConditionKind, Uptime};
@@ -57,8 +57,21 @@ impl ConditionLog {
 
     /// When [`settle`](Self::settle) has something to log.
     pub(crate) fn settles_at(&self) -> Option<Uptime> {
-        let ended = self.held.values().filter_map(|held| held.ended);
+        let endpoints = self.held_endpoints();
+        let ended = self.held.iter().filter_map(|((kind, subject), held)| {
+            held.ended
+                .filter(|_| !is_covered(&endpoints, *kind, subject))
+        });
         ended.min().map(|ended| ended + SETTLED_AFTER)
+    }
+
+    /// Endpoints that are held as a whole.
+    fn held_endpoints(&self) -> BTreeSet<String> {
+        let held = self
+            .held
+            .iter()
+            .filter(|((kind, _), held)| *kind == ConditionKind::Endpoint && held.ended.is_none());
+        held.map(|((_, subject), _)| subject.clone()).collect()
     }
 
     /// Logs what ended long enough ago.
@@ -68,16 +81,25 @@ impl ConditionLog {
 
     fn log_ended(&mut self, is_settled: impl Fn(Uptime) -> bool) {
         let pipeline = &self.pipeline;
+        let endpoints = self.held_endpoints();
         self.held.retain(|(kind, subject), held| {
             let Some(ended) = held.ended.filter(|&ended| is_settled(ended)) else {
                 return true;
             };
+            if is_covered(&endpoints, *kind, subject) {
+                return true;
+            }
             let (kind, lasted_s) = (kind.name(), ended.saturating_sub(held.since).as_secs());
             let times = held.times;
             tracing::info!(%pipeline, kind, subject, lasted_s, times, "no longer held");
             false
         });
     }
+}
+
+/// Documents that waited by themselves now wait with the rest of their endpoint.
+fn is_covered(held_endpoints: &BTreeSet<String>, kind: ConditionKind, subject: &str) -> bool {
+    kind == ConditionKind::Documents && held_endpoints.contains(subject)
 }
 
 impl Drop for ConditionLog {
@@ -112,6 +134,31 @@ mod tests {
         assert_eq!((held.since, held.times), (seconds(0), 50));
         assert_eq!(log.settles_at(), Some(seconds(109)));
         log.settle(seconds(109));
+        assert!(log.held.is_empty());
+    }
+
+    #[test]
+    fn documents_are_held_as_long_as_their_endpoint() {
+        let condition = |kind| Condition {
+            kind,
+            subject: "url".to_owned(),
+            message: "the receiver answered 400".to_owned(),
+            since: Uptime::ZERO,
+            next_attempt: None,
+            not_ready_from: Uptime::ZERO,
+        };
+        let [documents, endpoint] =
+            [ConditionKind::Documents, ConditionKind::Endpoint].map(condition);
+        let mut log = ConditionLog::new("siem".into());
+        log.began(&documents);
+        log.began(&endpoint);
+        log.ended(Uptime::from_secs(1), &documents);
+        assert_eq!(log.settles_at(), None);
+        log.settle(Uptime::from_secs(60));
+        assert_eq!(log.held.len(), 2);
+        log.ended(Uptime::from_secs(100), &endpoint);
+        assert_eq!(log.settles_at(), Some(Uptime::from_secs(11)));
+        log.settle(Uptime::from_secs(110));
         assert!(log.held.is_empty());
     }
 }
