@@ -25,8 +25,10 @@ struct Report {
     pipelines: BTreeMap<String, Row>,
 }
 
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
 struct Row {
+    /// The running host's configuration has this pipeline. Absent where no host runs.
+    configured: Option<bool>,
     read: u64,
     delivered: u64,
     dropped: u64,
@@ -118,7 +120,11 @@ fn rows(
                 .chain(block.map(|block| block.read_at))
                 .min();
         }
+        let configured = host
+            .filter(|host| !host.pipelines.is_empty())
+            .map(|host| host.pipelines.contains_key(&name));
         let row = Row {
+            configured,
             read: books.read,
             delivered: books.delivered,
             dropped: books.dropped,
@@ -207,7 +213,9 @@ fn table(report: &Report, now: Millis) -> String {
                 row.removed_unfinished
             );
         }
-        if row.abandoned > 0 {
+        if row.configured == Some(false) {
+            text += "  not configured any more: nothing of it is delivered, and retention removes what waits\n";
+        } else if row.abandoned > 0 {
             text += &format!(
                 "  {} of the waiting are in streams that this pipeline is not configured to read any more: retention removes them\n",
                 row.abandoned
@@ -325,6 +333,38 @@ mod tests {
         };
         let shown = table(&report, 0);
         assert_eq!(shown.matches("compiling").count(), 1, "{shown}");
+    }
+
+    #[test]
+    fn a_pipeline_that_is_no_longer_configured_is_marked() {
+        let host = HostStatus {
+            pipelines: [("siem".to_owned(), RunningPipeline::default())].into(),
+            ..HostStatus::default()
+        };
+        let row = |configured| Row {
+            configured,
+            balanced: true,
+            ..Row::default()
+        };
+        let pipelines = [("old", Some(false)), ("siem", Some(true))];
+        let report = Report {
+            running: true,
+            silent: false,
+            host: Some(host),
+            pipelines: pipelines
+                .map(|(name, configured)| (name.to_owned(), row(configured)))
+                .into(),
+        };
+        let shown = table(&report, 0);
+        let lines: Vec<&str> = shown.lines().collect();
+        let marked = |line: &&str| line.starts_with("  not configured any more");
+        assert_eq!(
+            lines.iter().filter(|line| marked(line)).count(),
+            1,
+            "{shown}"
+        );
+        let old = lines.iter().position(|line| line.starts_with("old "));
+        assert!(marked(&lines[old.unwrap() + 1]), "{shown}");
     }
 
     #[test]
