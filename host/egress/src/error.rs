@@ -68,8 +68,9 @@ impl SendError {
                 Some("check the host and port of the URL, and that the receiver is running")
             }
             SendError::Timeout(_) => Some(
-                "if the receiver is slow, raise `timeout` or lower `events` in `[pipelines.NAME.batch]`; \
-                 else check the port of the URL, and any firewalls in between",
+                "if the receiver is slow, raise `timeout` or lower `events` in \
+                 `[pipelines.NAME.batch]`; else check the port of the URL, and any firewalls in \
+                 between",
             ),
             SendError::Tls { .. } | SendError::Request(_) | SendError::Other(_) => None,
         }
@@ -228,8 +229,8 @@ fn certificate(error: &CertificateError) -> String {
     }
 }
 
-/// The first error of this type in the chain of sources. An `io::Error` does not report the error it
-/// wraps as its source; this function looks inside.
+/// The first error of this type in the chain of sources. An `io::Error` does not report the error
+/// it wraps as its source; this function looks inside.
 fn find<'a, E: Error + 'static>(error: &'a (dyn Error + 'static)) -> Option<&'a E> {
     let mut next = Some(error);
     while let Some(error) = next {

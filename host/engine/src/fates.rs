@@ -106,7 +106,7 @@ impl Fates {
     }
 
     /// A document becomes final. `cause`: what decided, such as `stage 1 (builtin:filter)`. True
-    /// when its entry is final with it, and is no dead letter.
+    /// when this makes its entry final, and the entry does not become a dead letter.
     pub(crate) fn settle(
         &mut self,
         documents: &Documents,

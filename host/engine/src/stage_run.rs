@@ -431,7 +431,7 @@ mod tests {
         }
     }
 
-    fn run(events: usize, bytes: usize) -> (StageRun, Step) {
+    fn run(events: usize, bytes: usize) -> Step {
         let keys: Vec<String> = (0..events).map(|event| event.to_string()).collect();
         let keys: Vec<&str> = keys.iter().map(String::as_str).collect();
         let documents = testing::documents(&keys);
@@ -452,22 +452,20 @@ mod tests {
         loop {
             match run.step(std::slice::from_ref(&stage)) {
                 Step::More => {}
-                step => return (run, step),
+                step => return step,
             }
         }
     }
 
     #[test]
     fn a_batch_of_which_a_mapper_makes_too_many_bytes_is_stopped() {
-        let (_, step) = run(100, 40 << 10);
-        assert_eq!(step, Step::Done);
-        let (_, step) = run(100, 60 << 10);
+        assert_eq!(run(100, 40 << 10), Step::Done);
         let too_much = Stop::TooMuch {
             label: "stage 1 (test)".to_owned(),
             made: "5 MiB of documents".to_owned(),
         };
-        assert_eq!(step, Step::Stopped(too_much));
-        let (_, step) = run(1, 60 << 20);
-        assert_eq!(step, Step::Done, "an event has the limits of a call");
+        assert_eq!(run(100, 60 << 10), Step::Stopped(too_much));
+        let one = run(1, 60 << 20);
+        assert_eq!(one, Step::Done, "an event has the limits of a call");
     }
 }

@@ -36,7 +36,7 @@ pub(crate) struct History {
 pub(crate) struct EndpointSnapshot {
     /// Answers of the endpoint that accepted documents so far.
     pub(crate) accepted: u64,
-    /// The operator lets documents like this be dead-lettered without endpoint.
+    /// The operator lets documents like this be dead-lettered without evidence.
     pub(crate) is_released: bool,
 }
 
