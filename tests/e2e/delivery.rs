@@ -31,8 +31,8 @@ fn all_delivered(events: u64) -> Books {
     }
 }
 
-/// The events are of today: a search asks some thirty times for each day without events, so those of
-/// a fixed day would cost more with every day that passes.
+/// The events are of today: a search asks some thirty times for each day without events, so those
+/// of a fixed day would cost more with every day that passes.
 #[test]
 fn both_ways_of_reading_deliver_every_event_once() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();

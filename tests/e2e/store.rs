@@ -343,8 +343,8 @@ fn a_full_disk_makes_the_host_wait_and_loses_no_committed_event() {
     }
 }
 
-/// `gone` was registered, finished nothing, and is not configured any more. Ten events are older than
-/// the store keeps them, one was just read.
+/// `gone` was registered, finished nothing, and is not configured any more. Ten events are older
+/// than the store keeps them, one was just read.
 #[test]
 fn events_that_retention_removes_unfinished_are_logged_and_shown() {
     let fixture = Fixture::new();

@@ -1,5 +1,5 @@
-//! Five pipelines whose components or receivers misbehave: that loop, burn CPU, trap, hang or compile
-//! slowly. Tests and a benchmark start them.
+//! Five pipelines whose components or receivers misbehave: that loop, burn CPU, trap, hang or
+//! compile slowly. Tests and a benchmark start them.
 
 use std::path::Path;
 
@@ -16,8 +16,8 @@ pub const NEIGHBOURS: [&str; 5] = ["loops", "burns", "traps", "hangs", "compiles
 /// every event, a receiver that never answers, and a component that takes minutes to compile. The
 /// configuration, with its `[plugins]`; files go to `dir`.
 ///
-/// `healthy`: the pipeline that has these neighbours. It stands last: the order of the configuration
-/// is not the order in which components are compiled.
+/// `healthy`: the pipeline that has these neighbours. It stands last: the order of the
+/// configuration is not the order in which components are compiled.
 pub fn neighbours(dir: &Path, receiver: &LocalReceiver, healthy: &str) -> String {
     let slow = dir.join("slow.wasm");
     std::fs::write(&slow, slow_to_compile()).expect("it can be written");

@@ -5,8 +5,8 @@
 //! its default, and a configuration with issues is never returned. `reference.toml` documents every
 //! key.
 //!
-//! References (`${env:…}`, `${file:…}`) are resolved after parsing, so their values are never parsed
-//! as TOML. Secrets never appear in a message, an excerpt or a `Debug` text.
+//! References (`${env:…}`, `${file:…}`) are resolved after parsing, so their values are never
+//! parsed as TOML. Secrets never appear in a message, an excerpt or a `Debug` text.
 
 mod admin;
 mod auth;

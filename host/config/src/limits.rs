@@ -62,7 +62,8 @@ pub(crate) fn read(r: &mut Reading<'_>, root: &mut Table<'_>) -> HostLimits {
     HostLimits { memory, compile }
 }
 
-/// The state of stages is held in memory, outside `memory`: all of it together may be half as large.
+/// The state of stages is held in memory, outside `memory`: all of it together may be half as
+/// large.
 pub(crate) fn check_state(
     r: &mut Reading<'_>,
     limits: HostLimits,

@@ -35,8 +35,8 @@ pub struct Plugin {
 pub enum PluginSource {
     /// `builtin:NAME`: ships with Lockgate.
     Builtin(String),
-    /// `file:PATH`, or a path, as written: whoever opens it resolves it against the directory of the
-    /// configuration.
+    /// `file:PATH`, or a path, as written: whoever opens it resolves it against the directory of
+    /// the configuration.
     File(PathBuf),
     /// `oci://REGISTRY/REPOSITORY:TAG`.
     Oci(String),

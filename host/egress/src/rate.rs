@@ -54,8 +54,8 @@ impl RateLimiter {
         }
     }
 
-    /// Waits until `events` more may be sent. First come, first served. Dropping the future does not
-    /// cancel the reservation.
+    /// Waits until `events` more may be sent. First come, first served. Dropping the future does
+    /// not cancel the reservation.
     pub async fn take(&self, events: usize) {
         let now = Instant::now();
         let wait = self

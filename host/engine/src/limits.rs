@@ -29,8 +29,8 @@ pub const FAN_OUT_OF_EVENT_MAX: usize = 1000;
 /// Documents of a batch, per event, at most. A batch may always have [`FAN_OUT_OF_EVENT_MAX`].
 pub(crate) const FAN_OUT_OF_BATCH_MAX: usize = 10;
 
-/// Bytes that one stage may make of a batch, for each byte of its events, at most. It may always make
-/// [`BYTES_OF_BATCH`].
+/// Bytes that one stage may make of a batch, for each byte of its events, at most. It may always
+/// make [`BYTES_OF_BATCH`].
 pub(crate) const BYTES_OF_BATCH_FACTOR: usize = 8;
 
 /// Bytes that one stage may make of any batch.
@@ -49,8 +49,8 @@ pub(crate) const BACKOFF_BASE: Duration = Duration::from_millis(500);
 /// Single documents that are refused one after another before only probes are sent.
 pub(crate) const REFUSED_IN_A_ROW_MAX: u32 = 2;
 
-/// Requests that fail one after another, none accepted between, before only probes are sent although
-/// each of them may be at fault itself.
+/// Requests that fail one after another, none accepted between, before only probes are sent
+/// although each of them may be at fault itself.
 pub(crate) const FAILING_ALONE_MAX: usize = 16;
 
 /// A document is dead-lettered when it was refused alone this often, with others accepted between.

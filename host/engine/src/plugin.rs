@@ -19,7 +19,8 @@ pub enum StageKind {
 /// Each method makes one call of the component. `fresh`: use an instance that has made no call. On
 /// success the call's writes are in `state`; on failure `state` is thrown away.
 pub trait Stage {
-    /// Its place in the pipeline, such as `stage 1 (builtin:redact)`: for messages and dead letters.
+    /// Its place in the pipeline, such as `stage 1 (builtin:redact)`: for messages and dead
+    /// letters.
     fn label(&self) -> &str;
     fn kind(&self) -> StageKind;
     fn setup(&self) -> &StageSetup;

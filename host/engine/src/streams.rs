@@ -176,8 +176,9 @@ impl Pipeline {
         });
     }
 
-    /// Lets the batch that was asked for wait for memory no longer where no other brings the pipeline
-    /// further: memory that is held by batches which wait for that one would never come back.
+    /// Lets the batch that was asked for wait for memory no longer where no other brings the
+    /// pipeline further: memory that is held by batches which wait for that one would never come
+    /// back.
     pub(crate) fn collect_urgently(&mut self, index: StreamIndex, actions: &mut Vec<Action>) {
         let stream = &self.streams[index.get()];
         if !stream.collecting || stream.is_urgent || self.batches.is_empty() {
@@ -231,8 +232,8 @@ impl Pipeline {
         } else {
             self.settings.batches_in_flight
         };
-        // While nothing can be delivered, one batch more is enough of a probe, unless all of it waits
-        // behind documents of its sessions.
+        // While nothing can be delivered, one batch more is enough of a probe, unless all of it
+        // waits behind documents of its sessions.
         let parked_max = if self.is_unavailable(stream) {
             let blocked = of_stream().filter(|&(&id, _)| self.is_blocked(id)).count();
             PARKED_BATCHES_MAX.min(1 + blocked)

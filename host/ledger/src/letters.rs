@@ -76,10 +76,10 @@ pub struct LetterCounts {
 /// Dead letters as operators see them: beside a running host through its control socket, or on a
 /// store that no host has open.
 ///
-/// A dead letter is an entry whose outcome is dead. [`retry`](Self::retry) makes it wait again, with
-/// the same (stream, sequence): its pipeline takes it with
-/// [`Ledger::redrive`](crate::Ledger::redrive), and commits an outcome of that redrive, which may be
-/// dead again. [`drop_letters`](Self::drop_letters) makes it dropped.
+/// A dead letter is an entry whose outcome is dead. [`retry`](Self::retry) makes it wait again,
+/// with the same (stream, sequence): its pipeline takes it with
+/// [`Ledger::redrive`](crate::Ledger::redrive), and commits an outcome of that redrive, which may
+/// be dead again. [`drop_letters`](Self::drop_letters) makes it dropped.
 /// [`expire_letters`](Self::expire_letters) removes what is kept of it, and leaves it dead. Each
 /// writes a record into the pipeline's chain of commits, which says what it takes back; the outcome
 /// committed before stays as it is. So the four figures balance before and after:
@@ -132,8 +132,9 @@ pub trait DeadLetters: Send + Sync {
     ) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
     /// Removes the pipeline's letters that died before `before`, with their events: the oldest,
-    /// at most [`limits::LETTERS_PER_OPERATION`](crate::limits::LETTERS_PER_OPERATION) of each stream. Answers
-    /// how many those are; call it again until there are none. `before` and `at`: milliseconds.
+    /// at most [`limits::LETTERS_PER_OPERATION`](crate::limits::LETTERS_PER_OPERATION) of each
+    /// stream. Answers how many those are; call it again until there are none. `before` and `at`:
+    /// milliseconds.
     ///
     /// The entries stay dead and can no longer be retried or dropped. What waits again is not
     /// touched. [`LedgerError::Unknown`] for a pipeline that was never registered.

@@ -11,5 +11,6 @@ pub const STATE_KEY_BYTES: usize = 1024;
 pub const STATE_VALUE_BYTES: usize = 64 << 10;
 /// Bytes of the engine's brake text.
 pub const BRAKE_BYTES: usize = 64 << 10;
-/// Dead letters of a stream that one operation sends back, drops or removes, and entries of one redrive's commit.
+/// Dead letters of a stream that one operation sends back, drops or removes, and entries of one
+/// redrive's commit.
 pub const LETTERS_PER_OPERATION: usize = 4096;

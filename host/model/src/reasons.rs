@@ -11,7 +11,8 @@ pub const REASONS_MAX: usize = 64;
 pub const REASON_MAX: usize = 200;
 
 /// The table of reasons of one commit. Reasons come from plugins, so it is bounded: a reason is cut
-/// at [`REASON_MAX`], and those after the first [`REASONS_MAX`] share one line, `other reasons (N)`.
+/// at [`REASON_MAX`], and those after the first [`REASONS_MAX`] share one line,
+/// `other reasons (N)`.
 #[derive(Clone, Debug, Default)]
 pub struct Reasons {
     texts: Vec<String>,

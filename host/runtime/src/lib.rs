@@ -1,4 +1,5 @@
-//! Runs components: loads and compiles them, and gives each call its limits and the host's services.
+//! Runs components: loads and compiles them, and gives each call its limits and the host's
+//! services.
 //!
 //! - [`Engine`] exists once: compiler settings, the thread that counts time, the [`Scheduler`] with
 //!   its threads, and the memory that all instances share.

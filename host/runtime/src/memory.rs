@@ -112,8 +112,8 @@ impl BatchMemoryBudget {
 
 impl MemoryShare {
     /// Waits until the budget has room for `bytes`. Requests of one share are granted in order. A
-    /// share that holds nothing gets what it asks for at once, however much it is, and so can exceed
-    /// the budget by one request.
+    /// share that holds nothing gets what it asks for at once, however much it is, and so can
+    /// exceed the budget by one request.
     pub async fn acquire(&self, bytes: usize) -> Reserved {
         let budget = &self.inner.budget;
         let _cancelled = GrantOnDrop(budget);

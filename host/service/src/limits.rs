@@ -47,6 +47,6 @@ pub(crate) const SETTLED_AFTER: Duration = Duration::from_secs(10);
 /// Time between two writes of the status file.
 pub(crate) const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A status file older than this, in milliseconds, is of a host that ended, where there is no socket
-/// to ask.
+/// A status file older than this, in milliseconds, is of a host that ended, where there is no
+/// socket to ask.
 pub(crate) const STATUS_STALE_MS: Millis = 10_000;

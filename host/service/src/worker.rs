@@ -156,8 +156,8 @@ impl<L: Ledger> Worker<L> {
         }
     }
 
-    /// Collects a batch, once there is memory for it or [`hurry`](Self::hurry) says that it must not
-    /// wait.
+    /// Collects a batch, once there is memory for it or [`hurry`](Self::hurry) says that it must
+    /// not wait.
     pub(crate) fn collect(
         self: Arc<Self>,
         stream: StreamIndex,

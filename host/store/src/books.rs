@@ -73,7 +73,8 @@ impl Tally {
         Ok(())
     }
 
-    /// Counts an operation on dead letters: the outcomes it takes back, those it adds, and its dead letters.
+    /// Counts an operation on dead letters: the outcomes it takes back, those it adds, and its dead
+    /// letters.
     fn operation(&mut self, row: &LetterOperationRow) -> Result<(), ReadError> {
         let entries = row.entries()?.len() as u64;
         let mut counted = 0;

@@ -65,7 +65,8 @@ impl Link<'_> {
 }
 
 impl LetterOperationRow {
-    /// The hash of the row as a link of its chain. It begins with a word, so it is never a commit's.
+    /// The hash of the row as a link of its chain. It begins with a word, so it is never a
+    /// commit's.
     pub fn chained(
         &self,
         previous: &Checksum,

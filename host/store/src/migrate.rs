@@ -4,8 +4,9 @@ use rusqlite::Connection;
 
 use crate::schema::FORMAT;
 
-/// From format 1: state of the brake, operations on dead letters, and digests of compiled code. Columns are added and
-/// nothing is rewritten, so a large store takes no longer than its dead letters.
+/// From format 1: state of the brake, operations on dead letters, and digests of compiled code.
+/// Columns are added and nothing is rewritten, so a large store takes no longer than its dead
+/// letters.
 const FROM_1: &str = "
 ALTER TABLE pipelines ADD COLUMN dead_bytes INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE pipelines ADD COLUMN brake TEXT NOT NULL DEFAULT '';

@@ -14,8 +14,8 @@ use crate::rows::{self, Epoch};
 use crate::schema::Checksum;
 use crate::{blocks, codec, letter_operations, letters};
 
-/// Computes every hash of a pipeline's commits again, reads every block they name, and replays their
-/// ranges.
+/// Computes every hash of a pipeline's commits again, reads every block they name, and replays
+/// their ranges.
 pub fn pipeline(connection: &Connection, pipeline: &str) -> Result<Vec<ChainHead>, ReadError> {
     let epochs = rows::epochs_of(connection, pipeline)?;
     if epochs.is_empty() {

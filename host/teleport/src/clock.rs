@@ -7,8 +7,8 @@ use lockgate_model::Millis;
 
 /// Time and randomness, so that tests control both.
 ///
-/// `now` must advance: a reader that ends when it has caught up waits until the lag has passed since
-/// its start.
+/// `now` must advance: a reader that ends when it has caught up waits until the lag has passed
+/// since its start.
 pub trait Clock: Send + Sync + 'static {
     /// Milliseconds since the Unix epoch.
     fn now(&self) -> Millis;

@@ -7,7 +7,8 @@ use std::time::Duration;
 pub struct SourceLimits {
     /// Opening a connection, up to the first answer.
     pub dial: Duration,
-    /// Interval of HTTP/2 pings. Never below 60 s: Auth closes the connection with `too_many_pings`.
+    /// Interval of HTTP/2 pings. Never below 60 s: Auth closes the connection with
+    /// `too_many_pings`.
     pub keepalive: Duration,
     /// The connection is closed if a ping is not answered within this time.
     pub keepalive_timeout: Duration,

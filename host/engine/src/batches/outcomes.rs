@@ -82,8 +82,8 @@ impl Pipeline {
         }
     }
 
-    /// Commits the batches that are finished, and of those that are held up what is final: a restart
-    /// would send it again.
+    /// Commits the batches that are finished, and of those that are held up what is final: a
+    /// restart would send it again.
     pub(crate) fn commit_final(&mut self, actions: &mut Vec<Action>) {
         // State of a batch builds on that of the batch before, and commits with it as a whole.
         let in_order = self.settings.uses_state();

@@ -40,8 +40,8 @@ impl Pipeline {
         }
     }
 
-    /// A document has failed for so long that it would be dead-lettered if others were accepted, and
-    /// no other is there.
+    /// A document has failed for so long that it would be dead-lettered if others were accepted,
+    /// and no other is there.
     pub(crate) fn is_undecided(&self, now: Uptime, index: EndpointIndex) -> bool {
         let is_unavailable =
             self.endpoints[index.get()].open_reason() == Some(OpenReason::Unavailable);

@@ -109,7 +109,8 @@ fn run(seed: u64) {
             simulation.now += Duration::from_secs(simulation.random.below(40));
         }
     }
-    // From here on the receivers are healthy; good events keep coming, as evidence against bad ones.
+    // From here on the receivers are healthy; good events keep coming, as evidence against bad
+    // ones.
     let mut steps = 0;
     while simulation.waiting() > 0 {
         steps += 1;

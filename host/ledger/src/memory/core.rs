@@ -12,8 +12,8 @@ use crate::{Committed, LedgerError, Progress, Registration, check_commit, check_
 
 /// All that a ledger keeps, as plain data: what is in it survives a crash, and nothing else does.
 ///
-/// A clone is an independent ledger. To crash before an operation, do not call it; to crash after it
-/// but before its answer, call it and forget the answer.
+/// A clone is an independent ledger. To crash before an operation, do not call it; to crash after
+/// it but before its answer, call it and forget the answer.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryCore {
     /// Bytes of payload of each stream. Beyond that the oldest blocks go, where no pipeline needs

@@ -1,4 +1,5 @@
-//! An epoch, which is one pass of a pipeline over a stream: its outcomes, redrives and dead letters.
+//! An epoch, which is one pass of a pipeline over a stream: its outcomes, redrives and dead
+//! letters.
 
 use std::collections::BTreeMap;
 

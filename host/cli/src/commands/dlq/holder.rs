@@ -55,8 +55,8 @@ impl Holder {
         matches!(self, Holder::Host(_))
     }
 
-    /// All of `seqs` or none of them. Ascending, at most `LETTERS_PER_OPERATION`. The inner error: why
-    /// the holder refused it.
+    /// All of `seqs` or none of them. Ascending, at most `LETTERS_PER_OPERATION`. The inner error:
+    /// why the holder refused it.
     pub(crate) fn change(
         &self,
         action: Action,
