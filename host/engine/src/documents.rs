@@ -1,5 +1,6 @@
 //! The documents of a batch, and the entries that they belong to.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lockgate_model::contract::{BatchInfo, MappedDocument};
@@ -12,10 +13,13 @@ use crate::index::{DocumentIndex, EntryIndex};
 pub struct Documents {
     info: BatchInfo,
     batch: Batch,
-    /// Where each entry is: slice of the batch, row of its block.
+    /// Where each entry is: slice of the batch, row of its block. [`GONE`] where it has been let go.
     places: Vec<(u32, u32)>,
     documents: Vec<Document>,
 }
+
+/// The place of an entry that nothing needs any more.
+const GONE: (u32, u32) = (u32::MAX, u32::MAX);
 
 /// Without a mapper a document is its event; then nothing is kept but the entry.
 #[derive(Debug)]
@@ -26,21 +30,22 @@ struct Document {
     attributes: Vec<(String, String)>,
 }
 
+impl Document {
+    fn of(entry: EntryIndex) -> Document {
+        Document {
+            entry,
+            key: None,
+            payload: None,
+            attributes: Vec::new(),
+        }
+    }
+}
+
 impl Documents {
     pub fn new(info: BatchInfo, batch: Batch) -> Documents {
-        let places: Vec<_> = batch
-            .slices
-            .iter()
-            .enumerate()
-            .flat_map(|(slice, rows)| rows.rows.clone().map(move |row| (slice as u32, row as u32)))
-            .collect();
+        let places: Vec<_> = places(&batch).collect();
         let documents = (0..places.len())
-            .map(|entry| Document {
-                entry: EntryIndex::new(entry),
-                key: None,
-                payload: None,
-                attributes: Vec::new(),
-            })
+            .map(|entry| Document::of(EntryIndex::new(entry)))
             .collect();
         Documents {
             info,
@@ -154,8 +159,36 @@ impl Documents {
         }
     }
 
+    /// Lets go of whatever the open documents do not need. All other entries must be committed.
+    pub(crate) fn shrink(&mut self, is_open: impl Fn(DocumentIndex) -> bool) {
+        let mut needed = BTreeMap::new();
+        for index in (0..self.documents.len()).map(DocumentIndex::new) {
+            let entry = self.entry(index);
+            if is_open(index) {
+                needed.insert(self.seq(entry), entry);
+            } else {
+                self.documents[index.get()] = Document::of(entry);
+            }
+        }
+        self.batch = self.batch.copy_of(|seq| needed.contains_key(&seq));
+        self.places.fill(GONE);
+        for (entry, place) in needed.values().zip(places(&self.batch)) {
+            self.places[entry.get()] = place;
+        }
+    }
+
+    /// Bytes of its events, as they were read.
+    pub(crate) fn event_bytes(&self) -> usize {
+        self.batch.payload_bytes()
+    }
+
     pub(crate) fn place(&self, entry: EntryIndex) -> (&Arc<Block>, usize) {
         let (slice, row) = self.places[entry.get()];
         (&self.batch.slices[slice as usize].block, row as usize)
     }
+}
+
+fn places(batch: &Batch) -> impl Iterator<Item = (u32, u32)> {
+    let slices = batch.slices.iter().enumerate();
+    slices.flat_map(|(slice, rows)| rows.rows.clone().map(move |row| (slice as u32, row as u32)))
 }

@@ -78,6 +78,14 @@ impl Fates {
         self.open_documents == 0
     }
 
+    pub(crate) fn open_documents(&self) -> usize {
+        self.open_documents
+    }
+
+    pub(crate) fn is_open(&self, document: DocumentIndex) -> bool {
+        self.open[document.get()]
+    }
+
     /// Open documents, in the order of their events.
     pub fn open(&self, documents: &Documents) -> Vec<DocumentIndex> {
         let mut open: Vec<_> = (0..self.open.len())

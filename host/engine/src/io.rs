@@ -129,6 +129,13 @@ pub enum Action {
     /// Make outcomes of a batch durable: of all its entries, or of some where others are held up.
     /// The caller says when it did so: `batch.at` is 0.
     Commit { batch: BatchId, commit: Box<Commit> },
+    /// Most of a batch is final, and what is left may wait for long: the batch takes the memory of
+    /// `bytes` of payload from now on. `first`: its first sequence.
+    BatchShrunk {
+        stream: StreamIndex,
+        first: Seq,
+        bytes: usize,
+    },
     /// A batch has left the engine, which needs its memory no more. `first`: its first sequence.
     BatchEnded {
         stream: StreamIndex,

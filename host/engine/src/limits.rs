@@ -7,15 +7,21 @@ use lockgate_model::Seq;
 
 use crate::Uptime;
 
-/// No batch begins further than this past the watermark: 64 blocks of 512 events. It bounds the
-/// done ranges that a commit saves.
-pub(crate) const DISPATCH_WINDOW: Seq = 64 * 512;
+/// No batch begins further than this past the watermark: 256 blocks of 512 events.
+pub(crate) const DISPATCH_WINDOW: Seq = 256 * 512;
 
 /// Entries between the first of a batch and its last, where entries in between are final.
 pub(crate) const BATCH_SPAN: Seq = 8 * 512;
 
 /// Batches that may be open beyond `batches_in_flight`, because their documents wait for evidence.
-pub(crate) const PARKED_BATCHES_MAX: usize = 16;
+pub(crate) const PARKED_BATCHES_MAX: usize = 256;
+
+/// Documents of such batches, from which on no further batch begins. It also bounds the done ranges
+/// that a commit saves.
+pub(crate) const PARKED_DOCUMENTS_MAX: usize = 16 * 512;
+
+/// A parked batch shrinks to what is left of it when that is one of so many documents, or less.
+pub(crate) const SHRINKS_TO_ONE_OF: usize = 4;
 
 /// Bytes of a batch that is begun although its pipeline has used up its memory.
 pub(crate) const URGENT_BATCH_BYTES: usize = 64 * 1024;

@@ -9,7 +9,9 @@ use crate::Uptime;
 use crate::batches::{BatchInFlight, Phase};
 use crate::index::{BatchId, EndpointIndex, StreamIndex};
 use crate::io::Action;
-use crate::limits::{BATCH_SPAN, DISPATCH_WINDOW, PARKED_BATCHES_MAX, URGENT_BATCH_BYTES};
+use crate::limits::{
+    BATCH_SPAN, DISPATCH_WINDOW, PARKED_BATCHES_MAX, PARKED_DOCUMENTS_MAX, URGENT_BATCH_BYTES,
+};
 use crate::pipeline::Pipeline;
 use crate::progress::Progress;
 use crate::settings::StreamSettings;
@@ -33,6 +35,16 @@ pub(crate) struct Stream {
     pub(crate) close_at: Option<Uptime>,
     /// Halves of batches that were too much at once.
     backlog: VecDeque<(Batch, u32)>,
+}
+
+/// Whether another batch of a stream may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Room {
+    Free,
+    /// As many batches are worked on as may be, or as can be of use.
+    Busy,
+    /// As many documents wait as may.
+    Full,
 }
 
 impl Stream {
@@ -82,9 +94,15 @@ impl Stream {
                 break;
             }
         }
-        let (first, last) = (ranges.first()?.start, ranges.last()?.end);
+        let last = ranges.last()?.end;
         let is_full = available >= events as u64 || last < self.head || self.ended;
-        (first < self.progress.watermark() + DISPATCH_WINDOW).then_some((ranges, is_full))
+        self.is_in_window().then_some((ranges, is_full))
+    }
+
+    /// Its next batch is near enough to the watermark to begin.
+    fn is_in_window(&self) -> bool {
+        let next = self.progress.gaps(self.next).next();
+        next.is_some_and(|gap| gap.start < self.progress.watermark() + DISPATCH_WINDOW)
     }
 }
 
@@ -145,7 +163,7 @@ impl Pipeline {
     /// waited long enough.
     pub(crate) fn collect(&mut self, now: Uptime, index: StreamIndex, actions: &mut Vec<Action>) {
         self.streams[index.get()].close_at = None;
-        if self.streams[index.get()].collecting || !self.has_room(index) {
+        if self.streams[index.get()].collecting || self.room(index) != Room::Free {
             return;
         }
         if let Some((batch, generation)) = self.streams[index.get()].backlog.pop_front() {
@@ -215,32 +233,53 @@ impl Pipeline {
         }
     }
 
-    fn has_room(&self, stream: StreamIndex) -> bool {
+    /// So many documents wait, or one has for so long, that the stream's next batch does not begin
+    /// before some of them are final.
+    pub(crate) fn is_full(&self, index: StreamIndex) -> bool {
+        let stream = &self.streams[index.get()];
+        let next = stream.progress.gaps(stream.next).next();
+        let has_more = next.is_some_and(|gap| gap.start < stream.head);
+        has_more
+            && match self.room(index) {
+                Room::Free => !stream.is_in_window(),
+                Room::Busy => false,
+                Room::Full => true,
+            }
+    }
+
+    fn room(&self, stream: StreamIndex) -> Room {
         let settings = &self.settings.streams[stream.get()];
-        let of_stream = || {
-            self.batches
-                .iter()
-                .filter(|(_, batch)| batch.stream == stream && !batch.is_redrive)
-        };
-        let parked = |id, batch: &BatchInFlight| self.is_parked(id, batch);
-        let active = of_stream()
-            .filter(|&(&id, batch)| !parked(id, batch))
-            .count();
+        let (mut active, mut parked, mut waiting, mut no_probes) = (0, 0, 0, 0);
+        for (&id, batch) in &self.batches {
+            if batch.stream != stream || batch.is_redrive {
+                continue;
+            }
+            if self.is_parked(id, batch) {
+                parked += 1;
+                waiting += batch.open_documents();
+            } else {
+                active += 1;
+            }
+            no_probes += usize::from(self.has_no_probe(id));
+        }
         let one_by_one = settings.in_session_order || self.settings.uses_state();
         let most = if one_by_one {
             1
         } else {
             self.settings.batches_in_flight
         };
-        // While nothing can be delivered, one batch more is enough of a probe, unless all of it
-        // waits behind documents of its sessions.
-        let parked_max = if self.is_unavailable(stream) {
-            let blocked = of_stream().filter(|&(&id, _)| self.is_blocked(id)).count();
-            PARKED_BATCHES_MAX.min(1 + blocked)
-        } else {
-            PARKED_BATCHES_MAX
-        };
-        active < most && of_stream().count() < most + parked_max
+        if active >= most {
+            return Room::Busy;
+        }
+        let are_many = active + parked >= most + PARKED_BATCHES_MAX;
+        if are_many || parked > 0 && waiting >= PARKED_DOCUMENTS_MAX {
+            return Room::Full;
+        }
+        // While nothing can be delivered, one batch more is enough of a probe.
+        if self.is_unavailable(stream) && active + parked > most + no_probes {
+            return Room::Busy;
+        }
+        Room::Free
     }
 }
 

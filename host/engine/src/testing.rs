@@ -76,6 +76,8 @@ pub(crate) struct TestPipeline {
     pub(crate) commits: Vec<Commit>,
     pub(crate) changes: Vec<ConditionChange>,
     pub(crate) drained: bool,
+    /// Bytes of payload of each batch that has shrunk.
+    pub(crate) shrunk: Vec<usize>,
     wake_at: Option<Uptime>,
     /// No memory is left: what is asked for is not collected unless it is urgent.
     pub(crate) memory_is_used_up: bool,
@@ -170,6 +172,7 @@ impl TestPipeline {
             commits: Vec::new(),
             changes: Vec::new(),
             drained: false,
+            shrunk: Vec::new(),
             wake_at: None,
             memory_is_used_up: false,
             collecting: None,
@@ -276,6 +279,7 @@ impl TestPipeline {
                     dead_bytes: 0,
                 });
             }
+            Action::BatchShrunk { bytes, .. } => self.shrunk.push(bytes),
             Action::BatchEnded { .. } => {}
             Action::Drained => self.drained = true,
         }
@@ -305,6 +309,11 @@ impl TestPipeline {
         let at = self.wake_at.take().expect("something waits for a time");
         self.now = self.now.max(at);
         self.give(Input::Elapsed);
+    }
+
+    /// Something is due at some time.
+    pub(crate) fn waits(&self) -> bool {
+        self.wake_at.is_some()
     }
 
     /// Waits until a request is out.

@@ -194,6 +194,33 @@ impl Block {
         self.parts.raw.get(&(row as u32)).map(Vec::as_slice)
     }
 
+    /// A block of these rows alone, which are neighbours.
+    fn copy_of(&self, rows: &[usize]) -> Block {
+        let mut builder = BlockBuilder::new();
+        for &row in rows {
+            let head = Head {
+                key: self.parts.keys.at(row),
+                event_type: self.parts.types.at(row),
+                code: self.parts.codes.at(row),
+                time: self.parts.times[row],
+                index: self.parts.indexes[row],
+                session: self.parts.sessions.at(row),
+            };
+            match self.raw(row) {
+                Some(bytes) => builder.push_raw(head, bytes),
+                None => builder.push(head, self.payload(row)),
+            }
+        }
+        let first_seq = self.first_seq + rows.first().copied().unwrap_or(0) as Seq;
+        Block {
+            stream: self.stream.clone(),
+            feed: self.feed,
+            first_seq,
+            read_at: self.read_at,
+            parts: builder.into_parts(),
+        }
+    }
+
     /// Size of an event's payload in bytes, JSON or raw.
     pub fn payload_len(&self, row: usize) -> usize {
         self.raw(row)
@@ -295,6 +322,12 @@ impl BlockBuilder {
             .reserve(parts.payloads.bytes.len() * 9 / 8);
         self.parts.keys.bytes.reserve(parts.keys.bytes.len());
         parts
+    }
+
+    /// The finished columns of the last block.
+    fn into_parts(mut self) -> BlockParts {
+        self.abandon();
+        self.parts
     }
 
     fn start(&self) -> usize {
@@ -414,6 +447,28 @@ impl Batch {
     pub fn views(&self) -> impl Iterator<Item = EventView<'_>> {
         self.rows().map(|(block, row)| block.view(row))
     }
+
+    /// Bytes of payload, JSON or raw.
+    pub fn payload_bytes(&self) -> usize {
+        self.rows().map(|(block, row)| block.payload_len(row)).sum()
+    }
+
+    /// Copies the events that `keep` names out of their blocks, so that the blocks can go.
+    pub fn copy_of(&self, keep: impl Fn(Seq) -> bool) -> Batch {
+        let mut slices = Vec::new();
+        for Slice { block, rows } in &self.slices {
+            let kept: Vec<usize> = rows
+                .clone()
+                .filter(|&row| keep(block.first_seq + row as Seq))
+                .collect();
+            for run in kept.chunk_by(|&row, &next| row + 1 == next) {
+                let block = Arc::new(block.copy_of(run));
+                let rows = 0..block.len();
+                slices.push(Slice { block, rows });
+            }
+        }
+        Batch { slices }
+    }
 }
 
 #[cfg(test)]
@@ -492,5 +547,45 @@ mod tests {
             batch.views().map(|event| event.key).collect::<Vec<_>>(),
             ["k2", "k3"]
         );
+    }
+
+    #[test]
+    fn a_copy_has_the_same_events_with_the_same_sequences() {
+        let mut builder = BlockBuilder::new();
+        for number in 0..8 {
+            let key = format!("k{number}");
+            let (event_type, session) = (format!("t{}", number % 3), format!("s{}", number % 2));
+            let head = head(&key, &event_type, &session);
+            match number {
+                5 => builder.push_raw(head, b"\xff"),
+                _ => builder.push(head, &format!(r#"{{"n":{number}}}"#)),
+            }
+        }
+        let stream = "teleport/audit".into();
+        let block = Arc::new(Block::new(stream, FeedKind::Audit, 10, 1, builder.take()));
+        let batch = Batch {
+            slices: vec![
+                Slice {
+                    block: block.clone(),
+                    rows: 0..3,
+                },
+                Slice {
+                    block: block.clone(),
+                    rows: 4..8,
+                },
+            ],
+        };
+        let kept = [11, 12, 13, 15, 17];
+        let copy = batch.copy_of(|seq| kept.contains(&seq));
+        let seqs: Vec<Seq> = copy.seqs().collect();
+        assert_eq!(seqs, [11, 12, 15, 17], "13 is not in the batch");
+        for (copied, row) in copy.rows() {
+            let original = (copied.first_seq + row as Seq - 10) as usize;
+            assert_eq!(
+                (copied.view(row), copied.raw(row)),
+                (block.view(original), block.raw(original))
+            );
+        }
+        assert_eq!(copy.payload_bytes(), 7 + 7 + 1 + 7);
     }
 }

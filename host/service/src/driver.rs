@@ -152,6 +152,11 @@ impl<L: Ledger> Driver<L> {
                         board.pipeline(&pipeline, |status| status.finished += finished);
                         worker.clone().commit(batch, commit, &mut tasks);
                     }
+                    Action::BatchShrunk {
+                        stream,
+                        first,
+                        bytes,
+                    } => worker.shrink(stream, first, bytes),
                     Action::BatchEnded {
                         stream,
                         first,

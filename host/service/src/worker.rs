@@ -84,8 +84,7 @@ async fn memory_for(
 
 /// Memory that a batch takes until it is committed.
 fn memory_of(batch: &Batch) -> usize {
-    let payload = batch.rows().map(|(block, row)| block.payload_len(row));
-    payload.sum::<usize>().saturating_mul(BATCH_MEMORY_FACTOR)
+    batch.payload_bytes().saturating_mul(BATCH_MEMORY_FACTOR)
 }
 
 impl<L: Ledger> Worker<L> {
@@ -145,6 +144,13 @@ impl<L: Ledger> Worker<L> {
             };
             Ok(input.into())
         });
+    }
+
+    /// A batch has let go of most of its events: `bytes` of payload are left.
+    pub(crate) fn shrink(&self, stream: StreamIndex, first: Seq, bytes: usize) {
+        if let Some(memory) = lock(&self.batch_memory.batches).get_mut(&(stream, first)) {
+            memory.resize(bytes.saturating_mul(BATCH_MEMORY_FACTOR));
+        }
     }
 
     /// A batch is over: its memory is free.

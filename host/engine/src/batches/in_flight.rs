@@ -15,6 +15,10 @@ use crate::limits::RECORDS_MAX;
 pub(crate) struct BatchInFlight {
     pub(crate) stream: StreamIndex,
     pub(crate) events: Batch,
+    /// The first sequence of its events.
+    pub(crate) first: Seq,
+    /// Nothing is kept but the events whose documents wait.
+    pub(crate) is_shrunk: bool,
     /// Its entries are dead letters that wait again.
     pub(crate) is_redrive: bool,
     pub(crate) generation: u32,
@@ -57,7 +61,9 @@ impl BatchInFlight {
     ) -> BatchInFlight {
         BatchInFlight {
             stream,
+            first: batch.range().start,
             events: batch,
+            is_shrunk: false,
             is_redrive,
             generation,
             info,
@@ -79,6 +85,14 @@ impl BatchInFlight {
         match &self.phase {
             Phase::Delivering { documents, .. } => Some(documents),
             _ => None,
+        }
+    }
+
+    /// Documents that are not final.
+    pub(crate) fn open_documents(&self) -> usize {
+        match &self.phase {
+            Phase::Delivering { fates, .. } => fates.open_documents(),
+            _ => 0,
         }
     }
 

@@ -1,6 +1,8 @@
 //! Documents become final, and entries are committed.
 
-use lockgate_model::{BatchRecord, Commit, Entries, Fate};
+use std::sync::Arc;
+
+use lockgate_model::{Batch, BatchRecord, Commit, Entries, Fate};
 
 use crate::Uptime;
 use crate::batches::Phase;
@@ -9,7 +11,7 @@ use crate::delivery::History;
 use crate::documents::Documents;
 use crate::index::{BatchId, DocumentIndex, EntryIndex};
 use crate::io::Action;
-use crate::limits::BRAKE_BACKOFF;
+use crate::limits::{BRAKE_BACKOFF, SHRINKS_TO_ONE_OF};
 use crate::pipeline::Pipeline;
 
 impl Pipeline {
@@ -93,6 +95,8 @@ impl Pipeline {
                 self.commit_batch(id, actions);
             } else if !in_order && self.is_held_up(id) {
                 self.commit_entries(id, actions);
+            } else {
+                self.shrink(id, actions);
             }
             if in_order {
                 break;
@@ -125,6 +129,40 @@ impl Pipeline {
                     || self.endpoints[endpoint.get()].open_reason().is_some()
                     || self.is_parked(id, batch))
         })
+    }
+
+    /// Lets go of what a batch no longer needs, where few of its documents are left and may wait
+    /// for long.
+    fn shrink(&mut self, id: BatchId, actions: &mut Vec<Action>) {
+        let Some(batch) = self.batches.get(&id) else {
+            return;
+        };
+        let Phase::Delivering { documents, fates } = &batch.phase else {
+            return;
+        };
+        let is_little = fates.open_documents() * SHRINKS_TO_ONE_OF <= documents.len();
+        let is_kept = batch.is_shrunk || batch.is_redrive || batch.commits > 0;
+        if !is_little || is_kept || fates.has_uncommitted() || !self.is_parked(id, batch) {
+            return;
+        }
+        let Some(batch) = self.batches.get_mut(&id) else {
+            return;
+        };
+        let Phase::Delivering { documents, fates } = &mut batch.phase else {
+            return;
+        };
+        // Work that has just ended may still have them.
+        let Some(documents) = Arc::get_mut(documents) else {
+            return;
+        };
+        documents.shrink(|document| fates.is_open(document));
+        batch.is_shrunk = true;
+        batch.events = Batch::default();
+        actions.push(Action::BatchShrunk {
+            stream: batch.stream,
+            first: batch.first,
+            bytes: documents.event_bytes(),
+        });
     }
 
     fn commit_batch(&mut self, id: BatchId, actions: &mut Vec<Action>) {
@@ -187,7 +225,7 @@ impl Pipeline {
         if batch.commits == 0 && matches!(batch.phase, Phase::Committing) {
             actions.push(Action::BatchEnded {
                 stream: batch.stream,
-                first: batch.events.range().start,
+                first: batch.first,
                 is_redrive: batch.is_redrive,
             });
             self.batches.remove(&id);

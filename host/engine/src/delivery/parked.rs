@@ -21,7 +21,7 @@ impl Pipeline {
         match self.endpoints[endpoint.get()].open_reason() {
             // The next batch is a probe: it can show that the requests are at fault.
             Some(OpenReason::Unavailable) => {
-                batch.encodings == 0 && tally.suspect + tally.blocked == tally.requests
+                batch.encodings == 0 && tally.no_probes + tally.blocked == tally.requests
             }
             Some(OpenReason::Operator) => false,
             // The next batch is a probe, too.
@@ -33,10 +33,11 @@ impl Pipeline {
         }
     }
 
-    /// All that is left of the batch waits behind documents of its sessions.
-    pub(crate) fn is_blocked(&self, id: BatchId) -> bool {
+    /// Nothing that is left of the batch can show how the endpoint is: it waits behind documents of
+    /// its sessions, or is likely at fault itself.
+    pub(crate) fn has_no_probe(&self, id: BatchId) -> bool {
         let tally = self.requests.of_batch(id);
-        tally.blocked > 0 && tally.blocked == tally.requests
+        tally.requests > 0 && tally.blocked + tally.likely_at_fault == tally.requests
     }
 
     /// Whether the endpoint of the stream is out of reach, as far as is known.

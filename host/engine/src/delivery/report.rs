@@ -4,7 +4,7 @@ use crate::Uptime;
 use crate::circuit::OpenReason;
 use crate::condition::ConditionKind;
 use crate::delivery::history::is_too_long;
-use crate::index::EndpointIndex;
+use crate::index::{EndpointIndex, StreamIndex};
 use crate::pipeline::Pipeline;
 
 impl Pipeline {
@@ -23,6 +23,10 @@ impl Pipeline {
                 let (since, next) = (Some(open.since), Some(open.next_probe));
                 let mut message = open.message.clone();
                 let pipeline = &self.settings.pipeline;
+                if self.waits_for_documents(index) {
+                    message += "; so many documents fail that no further events are sent before \
+                                some of them are final";
+                }
                 if self.is_undecided(now, index) {
                     message += &format!(
                         "; if the receiver takes other documents, `lockgate dlq release \
@@ -89,10 +93,15 @@ impl Pipeline {
         let history = &request.history;
         let needs_release =
             history.refusal_count() > 0 || history.fails_often() && !history.fails_alone();
-        let message = if others_can_be_sent || !needs_release {
+        let pipeline = &self.settings.pipeline;
+        let message = if self.waits_for_documents(index) {
+            format!(
+                "{documents}, and no further events are sent before some of them are final: \
+                 {answer}; `lockgate dlq release {pipeline}` lets them be dead-lettered sooner"
+            )
+        } else if others_can_be_sent || !needs_release {
             format!("{documents} while others are sent: {answer}")
         } else {
-            let pipeline = &self.settings.pipeline;
             format!(
                 "{documents} for the receiver to accept another: {answer}; `lockgate dlq release \
                  {pipeline}` lets it be dead-lettered without"
@@ -100,5 +109,14 @@ impl Pipeline {
         };
         self.conditions
             .set(now, kind, name, &message, Some(since), next);
+    }
+
+    /// So many documents wait that nothing more is read for the endpoint.
+    fn waits_for_documents(&self, endpoint: EndpointIndex) -> bool {
+        let mut streams = (0..self.streams.len()).map(StreamIndex::new);
+        streams.any(|stream| {
+            let is_its_own = self.settings.streams[stream.get()].endpoint == endpoint;
+            is_its_own && self.is_full(stream)
+        })
     }
 }

@@ -43,6 +43,8 @@ pub(crate) enum FaultClass {
     /// A part of a request that failed: whatever its answer, it narrows the fault down.
     UntriedHalf,
     Clean,
+    FailedBefore,
+    /// A single document that was refused, or failed often: its next failure says nothing.
     Suspect,
 }
 
@@ -108,10 +110,18 @@ impl Request {
             FaultClass::UntriedHalf
         } else if self.history.is_clean() {
             return (FaultClass::Clean, 0, false);
-        } else {
+        } else if self.is_single() && self.history.is_suspect() {
             FaultClass::Suspect
+        } else {
+            FaultClass::FailedBefore
         };
         (class, self.history.failed_attempts(), self.is_single())
+    }
+
+    /// A single document that was refused, or failed although others were accepted.
+    pub(crate) fn is_likely_at_fault(&self) -> bool {
+        let history = &self.history;
+        self.is_single() && (history.fails_alone() || history.refusal_count() > 0)
     }
 
     pub(crate) fn is_single(&self) -> bool {

@@ -33,6 +33,10 @@ pub(crate) struct Tally {
     pub(crate) refused: usize,
     /// Behind an unfinished document of their session.
     pub(crate) blocked: usize,
+    /// Single documents that were refused, or failed although others were accepted.
+    pub(crate) likely_at_fault: usize,
+    /// These, and those that failed often: they cannot show how the endpoint is.
+    pub(crate) no_probes: usize,
     /// May be sent, with something known against them.
     pub(crate) sendable_not_clean: usize,
 }
@@ -264,6 +268,10 @@ impl Tally {
         count(&mut self.untried_halves, is_untried);
         count(&mut self.refused, request.history.refusal_count() > 0);
         count(&mut self.blocked, request.is_blocked());
+        let is_likely_at_fault = request.is_likely_at_fault() && !request.is_blocked();
+        count(&mut self.likely_at_fault, is_likely_at_fault);
+        let is_suspect = request.history.is_suspect() && !request.is_blocked();
+        count(&mut self.no_probes, is_suspect || is_likely_at_fault);
         let is_sendable_not_clean = request.may_be_sent() && !request.history.is_clean();
         count(&mut self.sendable_not_clean, is_sendable_not_clean);
     }

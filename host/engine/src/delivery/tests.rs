@@ -768,3 +768,93 @@ fn documents_that_fail_in_every_request_do_not_hold_up_the_others() {
     }
     assert_eq!(pipeline.outcomes().len(), 2400 - 24);
 }
+
+/// Events of which one in a hundred is bad, in batches of a hundred.
+fn read_hundreds(pipeline: &mut TestPipeline, hundreds: usize) {
+    let key = |number: usize| match number % 100 {
+        42 => format!("bad{number}"),
+        _ => number.to_string(),
+    };
+    let keys: Vec<String> = (0..100 * hundreds).map(key).collect();
+    let events: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "")).collect();
+    pipeline.read(&events);
+}
+
+/// The receiver fails on requests with a bad document, and accepts all others.
+fn fail_on_bad_for(pipeline: &mut TestPipeline, duration: Uptime) {
+    let end = pipeline.now + duration;
+    while pipeline.now < end {
+        match pipeline.sent().first() {
+            Some(keys) => {
+                let status = if keys.contains("bad") { 500 } else { 200 };
+                pipeline.answer_first(status);
+            }
+            None if pipeline.waits() => pipeline.wait(),
+            None => return,
+        }
+    }
+}
+
+#[test]
+fn a_batch_of_which_one_document_waits_makes_room_for_others() {
+    let mut pipeline = TestPipeline::new(TestSettings {
+        batches_in_flight: 8,
+        documents_in_request: 100,
+        ..TestSettings::default()
+    });
+    read_hundreds(&mut pipeline, 80);
+    fail_on_bad_for(&mut pipeline, Uptime::from_secs(300));
+    assert_eq!(pipeline.outcomes().len(), 80 * 99);
+    let one_event = "{}".len();
+    assert_eq!(pipeline.shrunk, [one_event; 80]);
+
+    // What is left can still become dead letters.
+    for _ in 0..20 {
+        pipeline.read(&[("later", "")]);
+        fail_on_bad_for(&mut pipeline, Uptime::from_secs(60));
+    }
+    let letters = pipeline.commits.iter().flat_map(|commit| &commit.dead);
+    let keys: Vec<&str> = letters.map(|letter| letter.key.as_str()).collect();
+    assert_eq!(keys.len(), 80);
+    assert!(keys.iter().all(|key| key.starts_with("bad")), "{keys:?}");
+}
+
+#[test]
+fn a_pipeline_that_reads_no_further_for_documents_that_wait_says_so() {
+    let mut pipeline = TestPipeline::new(TestSettings {
+        batches_in_flight: 8,
+        batch_events: 2,
+        ..TestSettings::default()
+    });
+    let key = |number: usize| match number % 2 {
+        0 => format!("bad{number}"),
+        _ => number.to_string(),
+    };
+    let keys: Vec<String> = (0..600).map(key).collect();
+    let events: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "")).collect();
+    pipeline.read(&events);
+    fail_on_bad_for(&mut pipeline, Uptime::from_secs(300));
+    let conditions = pipeline.conditions(Endpoint);
+    assert!(
+        conditions[0].contains("no further events are sent"),
+        "{conditions:?}"
+    );
+}
+
+/// Each batch has one document that fails, as on a quiet day.
+#[test]
+fn documents_that_fail_do_not_keep_new_ones_from_being_probes() {
+    let mut pipeline = pipeline();
+    for number in 0..20 {
+        pipeline.read(&[
+            (&format!("good{number}"), ""),
+            (&format!("bad{number}"), ""),
+        ]);
+        fail_on_bad_for(&mut pipeline, Uptime::from_secs(15));
+    }
+    fail_on_bad_for(&mut pipeline, Uptime::from_secs(90));
+    assert_ne!(pipeline.conditions(Endpoint), Vec::<&str>::new());
+    pipeline.read(&[("good", "")]);
+    fail_on_bad_for(&mut pipeline, Uptime::from_secs(60));
+    assert_eq!(pipeline.outcomes().len(), 21);
+}

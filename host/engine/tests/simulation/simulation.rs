@@ -435,21 +435,26 @@ impl Simulation {
             Action::Commit { batch, commit } => {
                 self.pend(soon, Work::Commit { batch, commit });
             }
+            Action::BatchShrunk { stream, first, .. } => self.free_memory(stream, first),
             Action::BatchEnded {
                 stream,
                 first,
                 is_redrive,
             } => {
                 if !is_redrive {
-                    self.memory.held.remove(&(stream, first));
-                }
-                if self.memory.held.is_empty()
-                    && let Some((stream, collect)) = self.memory.waiting.pop_first()
-                {
-                    self.collect(stream, collect);
+                    self.free_memory(stream, first);
                 }
             }
             Action::Drained => self.drained = true,
+        }
+    }
+
+    fn free_memory(&mut self, stream: StreamIndex, first: Seq) {
+        self.memory.held.remove(&(stream, first));
+        if self.memory.held.is_empty()
+            && let Some((stream, collect)) = self.memory.waiting.pop_first()
+        {
+            self.collect(stream, collect);
         }
     }
 
