@@ -133,6 +133,11 @@ pub(crate) fn refer(r: &mut Reading<'_>, declared: &Declared, value: &Value<'_>)
             let names: Vec<&str> = declared.names.iter().map(String::as_str).collect();
             let hint = match nearest(&text, &names) {
                 Some(near) => format!("did you mean `{near}`?"),
+                // Not where `shown` hides a value from the environment.
+                None if is_name(&value.shown()) => format!(
+                    "write `\"builtin:{text}\"` for a plugin that comes with Lockgate, or declare \
+                     it as `[plugins.{text}]`"
+                ),
                 None => format!("use a name from `[plugins]`, {SOURCE_HINT}"),
             };
             r.issue(Issue::new(value.span(), message, "unknown", hint));
@@ -218,13 +223,12 @@ pub(crate) fn key_hint(key: &str, component: Option<&str>) -> Option<String> {
     )
 }
 
+fn is_name(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    !text.is_empty() && bytes.all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
+}
+
 fn parse_source(text: &str) -> Option<PluginSource> {
-    let is_name = |name: &str| {
-        !name.is_empty()
-            && name
-                .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
-    };
     let is_path = |path: &str| !path.is_empty() && !path.contains(char::is_control);
     if let Some(name) = text.strip_prefix("builtin:") {
         return is_name(name).then(|| PluginSource::Builtin(name.to_owned()));

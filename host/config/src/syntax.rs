@@ -15,6 +15,19 @@ pub(crate) fn is_harmless(error: &Error) -> bool {
 /// At most one issue per line: further errors of the parser are mostly consequences of the first.
 pub(crate) fn issues(document: &Document, errors: &[Error]) -> Vec<Issue> {
     let mut issues: Vec<Issue> = Vec::new();
+    if let Some((open, end)) = open_list(&document.text, errors) {
+        // Everything after it was read as part of the list.
+        let mut before: Vec<Error> = errors.to_vec();
+        before.retain(|error| error.span().is_some_and(|span| span.end <= open));
+        issues = self::issues(document, &before);
+        issues.push(Issue::new(
+            open..end,
+            "This is not TOML: this list is not closed.",
+            "opened here",
+            "close the list with `]`",
+        ));
+        return issues;
+    }
     let mut lines: Vec<usize> = Vec::new();
     // An open string swallows closing brackets, which the parser then misses: report the string.
     let (strings, others): (Vec<_>, Vec<_>) =
@@ -28,6 +41,40 @@ pub(crate) fn issues(document: &Document, errors: &[Error]) -> Vec<Issue> {
         }
     }
     issues
+}
+
+/// The bracket of a list that was not closed before the next key or header, as a span: the parser
+/// misses a comma at the beginning of that line.
+fn open_list(text: &str, errors: &[Error]) -> Option<(usize, usize)> {
+    let error = errors
+        .iter()
+        .find(|error| error.message().contains("missing comma"))?;
+    let at = error.span()?.start;
+    let begins_line = text[..at].rsplit('\n').next()?.trim().is_empty();
+    let line = text[at..].lines().next()?;
+    let key = line.split_once('=').map(|(key, _)| key.trim());
+    let is_key = key.is_some_and(|key| !key.is_empty() && !key.contains(['"', '\'', ',']));
+    let is_header = line.starts_with('[') && text[..at].ends_with('\n');
+    if !begins_line || !(is_key || is_header) {
+        return None;
+    }
+    let mut open = Vec::new();
+    let mut quote = None;
+    let mut characters = text[..at].char_indices();
+    while let Some((index, character)) = characters.next() {
+        match (quote, character) {
+            (Some('"'), '\\') => drop(characters.next()),
+            (Some('#'), '\n') => quote = None,
+            (Some(opened), closed) if opened == closed => quote = None,
+            (Some(_), _) => {}
+            (None, '"' | '\'' | '#') => quote = Some(character),
+            (None, '[') => open.push(index),
+            (None, ']') => drop(open.pop()),
+            (None, _) => {}
+        }
+    }
+    let open = open.pop()?;
+    Some((open, open + 1))
 }
 
 fn is_open_string(error: &Error) -> bool {
