@@ -96,7 +96,7 @@ impl ResolveError {
             }
             Self::Unknown { builtin: Some(name), .. } => Some(format!("did you mean `builtin:{name}`?")),
             Self::Unknown { .. } => Some("write `builtin:NAME`, `file:PATH`, or a path that ends in `.wasm`".into()),
-            Self::Missing { .. } => Some("relative paths start at the directory of the configuration file".into()),
+            Self::Missing { .. } => Some("a relative path in a configuration file starts at the directory of that file".into()),
             Self::CoreModule { .. } => Some("`wasm-tools component new` turns a module into a component".into()),
             Self::NotWasm { .. } => Some("a plugin is a file of compiled WebAssembly, not source code".into()),
             Self::Read { .. } | Self::NotAFile { .. } | Self::TooLarge { .. } => None,
@@ -255,7 +255,7 @@ mod tests {
                 "`good.component` is not a plugin source.".into(),
                 "write `builtin:NAME`, `file:PATH`, or a path that ends in `.wasm`",
             ),
-            ("nope.wasm", format!("`{at}/nope.wasm` does not exist."), "relative paths start at the directory of the configuration file"),
+            ("nope.wasm", format!("`{at}/nope.wasm` does not exist."), "a relative path in a configuration file starts at the directory of that file"),
             ("sub.wasm", format!("`{at}/sub.wasm` is not a file."), ""),
             ("large.wasm", format!("`{at}/large.wasm` is larger than 64 MiB, the limit for plugins."), ""),
             (

@@ -263,7 +263,7 @@ fn health(host: &HostStatus, now: Millis) -> String {
 fn conditions(state: &RunningPipeline, now: Millis) -> String {
     let mut text = String::new();
     if !state.ready && !state.conditions.is_empty() {
-        text += "  not ready: needs your attention, or the receiver's\n";
+        text += "  not ready, for the reasons below\n";
     }
     for condition in &state.conditions {
         text += &format!(
