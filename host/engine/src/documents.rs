@@ -15,6 +15,7 @@ pub struct Documents {
     batch: Batch,
     /// Where each entry is: slice of the batch, row of its block. [`GONE`] where it has been let go.
     places: Vec<(u32, u32)>,
+    rows_in_memory: usize,
     documents: Vec<Document>,
 }
 
@@ -49,6 +50,7 @@ impl Documents {
             .collect();
         Documents {
             info,
+            rows_in_memory: rows_in_memory(&batch),
             batch,
             places,
             documents,
@@ -171,15 +173,22 @@ impl Documents {
             }
         }
         self.batch = self.batch.copy_of(|seq| needed.contains_key(&seq));
+        self.rows_in_memory = self.batch.len();
         self.places.fill(GONE);
         for (entry, place) in needed.values().zip(places(&self.batch)) {
             self.places[entry.get()] = place;
         }
     }
 
-    /// Bytes of its events, as they were read.
-    pub(crate) fn event_bytes(&self) -> usize {
-        self.batch.payload_bytes()
+    /// Bytes of its events as they were read, and of what mappers made of them.
+    pub(crate) fn payload_bytes(&self) -> usize {
+        let mapped = self.documents.iter().filter_map(|one| one.payload.as_ref());
+        self.batch.payload_bytes() + mapped.map(String::len).sum::<usize>()
+    }
+
+    /// Events that it keeps in memory, its own and others of their blocks.
+    pub(crate) fn rows_in_memory(&self) -> usize {
+        self.rows_in_memory
     }
 
     pub(crate) fn place(&self, entry: EntryIndex) -> (&Arc<Block>, usize) {
@@ -191,4 +200,10 @@ impl Documents {
 fn places(batch: &Batch) -> impl Iterator<Item = (u32, u32)> {
     let slices = batch.slices.iter().enumerate();
     slices.flat_map(|(slice, rows)| rows.rows.clone().map(move |row| (slice as u32, row as u32)))
+}
+
+fn rows_in_memory(batch: &Batch) -> usize {
+    let mut blocks: Vec<&Arc<Block>> = batch.slices.iter().map(|slice| &slice.block).collect();
+    blocks.dedup_by(|left, right| Arc::ptr_eq(left, right));
+    blocks.iter().map(|block| block.len()).sum()
 }

@@ -7,7 +7,8 @@ use lockgate_model::Seq;
 
 use crate::Uptime;
 
-/// No batch begins further than this past the watermark: 256 blocks of 512 events.
+/// No batch begins further than this past the watermark: 256 blocks of 512 events, as many as may
+/// each have a batch that is parked.
 pub(crate) const DISPATCH_WINDOW: Seq = 256 * 512;
 
 /// Entries between the first of a batch and its last, where entries in between are final.
@@ -20,7 +21,8 @@ pub(crate) const PARKED_BATCHES_MAX: usize = 256;
 /// that a commit saves.
 pub(crate) const PARKED_DOCUMENTS_MAX: usize = 16 * 512;
 
-/// A parked batch shrinks to what is left of it when that is one of so many documents, or less.
+/// A parked batch shrinks to what is left of it when that is one of so many events in memory, or
+/// less.
 pub(crate) const SHRINKS_TO_ONE_OF: usize = 4;
 
 /// Bytes of a batch that is begun although its pipeline has used up its memory.

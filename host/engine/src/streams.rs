@@ -260,7 +260,7 @@ impl Pipeline {
             } else {
                 active += 1;
             }
-            no_probes += usize::from(self.has_no_probe(id));
+            no_probes += usize::from(self.has_no_probe(id, batch));
         }
         let one_by_one = settings.in_session_order || self.settings.uses_state();
         let most = if one_by_one {
@@ -272,7 +272,7 @@ impl Pipeline {
             return Room::Busy;
         }
         let are_many = active + parked >= most + PARKED_BATCHES_MAX;
-        if are_many || parked > 0 && waiting >= PARKED_DOCUMENTS_MAX {
+        if are_many || parked > 1 && waiting >= PARKED_DOCUMENTS_MAX {
             return Room::Full;
         }
         // While nothing can be delivered, one batch more is enough of a probe.

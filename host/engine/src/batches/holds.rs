@@ -1,5 +1,6 @@
 //! Whatever waits for a component or the brake, and the conditions that show it.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use lockgate_model::contract::CallError;
@@ -9,7 +10,7 @@ use crate::Uptime;
 use crate::batches::Phase;
 use crate::brake::Engaged;
 use crate::condition::ConditionKind;
-use crate::index::{BatchId, RequestId};
+use crate::index::{BatchId, RequestId, StreamIndex};
 use crate::limits::REASON_MAX;
 use crate::pipeline::{Pipeline, WorkId};
 use crate::stage_run::Stop;
@@ -178,9 +179,13 @@ impl Pipeline {
         let is_shown = |hold: &&Hold| hold.kind != ConditionKind::Documents;
         for hold in self.holds.first_of_each().filter(is_shown) {
             let (since, until) = (Some(hold.since), Some(hold.until));
-            let (subject, message) = (&hold.subject, &hold.message);
+            let (subject, mut message) = (&hold.subject, Cow::from(&hold.message));
+            let mut streams = (0..self.streams.len()).map(StreamIndex::new);
+            if hold.kind == ConditionKind::Brake && streams.any(|stream| self.is_full(stream)) {
+                message += "; no further events are sent before that";
+            }
             self.conditions
-                .set(now, hold.kind, subject, message, since, until);
+                .set(now, hold.kind, subject, &message, since, until);
         }
         for kind in [ConditionKind::Plugin, ConditionKind::Brake] {
             let holds = &self.holds;

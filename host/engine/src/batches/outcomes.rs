@@ -140,9 +140,11 @@ impl Pipeline {
         let Phase::Delivering { documents, fates } = &batch.phase else {
             return;
         };
-        let is_little = fates.open_documents() * SHRINKS_TO_ONE_OF <= documents.len();
-        let is_kept = batch.is_shrunk || batch.is_redrive || batch.commits > 0;
-        if !is_little || is_kept || fates.has_uncommitted() || !self.is_parked(id, batch) {
+        let is_little = fates.open_documents() * SHRINKS_TO_ONE_OF <= documents.rows_in_memory();
+        let has_commits = batch.commits > 0 || fates.has_uncommitted();
+        // The caller keeps the memory of both halves with the first one.
+        let may_shrink = !batch.is_shrunk && !batch.is_redrive && !batch.is_half;
+        if !is_little || has_commits || !may_shrink || !self.is_parked(id, batch) {
             return;
         }
         let Some(batch) = self.batches.get_mut(&id) else {
@@ -161,7 +163,7 @@ impl Pipeline {
         actions.push(Action::BatchShrunk {
             stream: batch.stream,
             first: batch.first,
-            bytes: documents.event_bytes(),
+            bytes: documents.payload_bytes(),
         });
     }
 

@@ -188,6 +188,7 @@ impl Pipeline {
         let (first, second) = split(&batch.events);
         let (stream, generation) = (batch.stream, batch.generation);
         batch.events = first;
+        batch.is_half = true;
         self.put_back(stream, second, generation);
         self.run_stages(id, actions);
         true

@@ -230,9 +230,9 @@ impl Pipeline {
     /// No other request could show whether the endpoint or this request is at fault.
     fn no_other_can_tell(&self, request: &Request) -> bool {
         let tally = self.requests.of_endpoint(request.endpoint).tally();
-        let history = &request.history;
-        let itself = usize::from(history.is_suspect() || history.is_untried_half());
-        let cannot_tell = tally.suspect + tally.untried_halves + tally.blocked;
+        let is_untried_half = request.history.is_untried_half();
+        let itself = usize::from(request.is_poor_probe() || is_untried_half);
+        let cannot_tell = tally.poor_probes + tally.untried_halves + tally.blocked;
         tally.requests - 1 == cannot_tell - itself
     }
 

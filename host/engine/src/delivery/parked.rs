@@ -21,7 +21,7 @@ impl Pipeline {
         match self.endpoints[endpoint.get()].open_reason() {
             // The next batch is a probe: it can show that the requests are at fault.
             Some(OpenReason::Unavailable) => {
-                batch.encodings == 0 && tally.no_probes + tally.blocked == tally.requests
+                batch.running_encodings == 0 && tally.poor_probes + tally.blocked == tally.requests
             }
             Some(OpenReason::Operator) => false,
             // The next batch is a probe, too.
@@ -34,10 +34,12 @@ impl Pipeline {
     }
 
     /// Nothing that is left of the batch can show how the endpoint is: it waits behind documents of
-    /// its sessions, or is likely at fault itself.
-    pub(crate) fn has_no_probe(&self, id: BatchId) -> bool {
+    /// its sessions or for a hold, or is likely at fault itself.
+    pub(crate) fn has_no_probe(&self, id: BatchId, batch: &BatchInFlight) -> bool {
         let tally = self.requests.of_batch(id);
-        tally.requests > 0 && tally.blocked + tally.likely_at_fault == tally.requests
+        batch.encodings + tally.requests > 0
+            && batch.running_encodings == 0
+            && tally.poor_single_probes + tally.blocked == tally.requests
     }
 
     /// Whether the endpoint of the stream is out of reach, as far as is known.

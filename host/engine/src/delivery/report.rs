@@ -23,9 +23,11 @@ impl Pipeline {
                 let (since, next) = (Some(open.since), Some(open.next_probe));
                 let mut message = open.message.clone();
                 let pipeline = &self.settings.pipeline;
-                if self.waits_for_documents(index) {
-                    message += "; so many documents fail that no further events are sent before \
-                                some of them are final";
+                let tally = self.requests.of_endpoint(index).tally();
+                let only_failing = tally.poor_single_probes + tally.blocked == tally.requests;
+                if only_failing && self.waits_for_documents(index) {
+                    message += "; no further events are sent before some of those that fail are \
+                                final";
                 }
                 if self.is_undecided(now, index) {
                     message += &format!(
@@ -94,13 +96,13 @@ impl Pipeline {
         let needs_release =
             history.refusal_count() > 0 || history.fails_often() && !history.fails_alone();
         let pipeline = &self.settings.pipeline;
-        let message = if self.waits_for_documents(index) {
-            format!(
-                "{documents}, and no further events are sent before some of them are final: \
-                 {answer}; `lockgate dlq release {pipeline}` lets them be dead-lettered sooner"
-            )
-        } else if others_can_be_sent || !needs_release {
-            format!("{documents} while others are sent: {answer}")
+        let message = if others_can_be_sent || !needs_release {
+            let meanwhile = if self.waits_for_documents(index) {
+                ", and no further events are sent before that ends"
+            } else {
+                " while others are sent"
+            };
+            format!("{documents}{meanwhile}: {answer}")
         } else {
             format!(
                 "{documents} for the receiver to accept another: {answer}; `lockgate dlq release \

@@ -43,9 +43,10 @@ pub(crate) enum FaultClass {
     /// A part of a request that failed: whatever its answer, it narrows the fault down.
     UntriedHalf,
     Clean,
-    FailedBefore,
-    /// A single document that was refused, or failed often: its next failure says nothing.
-    Suspect,
+    /// It failed, or is a part of a request that was refused.
+    Doubtful,
+    /// A single document that is likely at fault itself: its next failure says nothing.
+    PoorProbe,
 }
 
 #[derive(Debug)]
@@ -110,18 +111,19 @@ impl Request {
             FaultClass::UntriedHalf
         } else if self.history.is_clean() {
             return (FaultClass::Clean, 0, false);
-        } else if self.is_single() && self.history.is_suspect() {
-            FaultClass::Suspect
+        } else if self.is_single() && self.is_poor_probe() {
+            FaultClass::PoorProbe
         } else {
-            FaultClass::FailedBefore
+            FaultClass::Doubtful
         };
         (class, self.history.failed_attempts(), self.is_single())
     }
 
-    /// A single document that was refused, or failed although others were accepted.
-    pub(crate) fn is_likely_at_fault(&self) -> bool {
+    /// It is likely at fault itself, so that it cannot show how the endpoint is: it failed often or
+    /// was refused, or is a single document that failed although others were accepted.
+    pub(crate) fn is_poor_probe(&self) -> bool {
         let history = &self.history;
-        self.is_single() && (history.fails_alone() || history.refusal_count() > 0)
+        history.is_suspect() || self.is_single() && history.fails_alone()
     }
 
     pub(crate) fn is_single(&self) -> bool {

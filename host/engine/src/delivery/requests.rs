@@ -25,18 +25,16 @@ pub(crate) struct Tally {
     pub(crate) under_way: usize,
     /// For a time, or for another to be accepted.
     pub(crate) waiting: usize,
-    /// Failed often, or refused alone: they cannot show how the endpoint is.
-    pub(crate) suspect: usize,
     /// Halves of requests that failed often, not tried yet.
     pub(crate) untried_halves: usize,
     /// Refused alone.
     pub(crate) refused: usize,
     /// Behind an unfinished document of their session.
     pub(crate) blocked: usize,
-    /// Single documents that were refused, or failed although others were accepted.
-    pub(crate) likely_at_fault: usize,
-    /// These, and those that failed often: they cannot show how the endpoint is.
-    pub(crate) no_probes: usize,
+    /// Not blocked, but likely at fault themselves: they cannot show how the endpoint is.
+    pub(crate) poor_probes: usize,
+    /// Single documents among these.
+    pub(crate) poor_single_probes: usize,
     /// May be sent, with something known against them.
     pub(crate) sendable_not_clean: usize,
 }
@@ -183,7 +181,7 @@ impl OfEndpoint {
     /// longest. Gives since when it does.
     pub(crate) fn undecided_since(&self) -> Option<Uptime> {
         let &(since, _) = self.failing.first()?;
-        let can_tell = self.tally.requests > self.tally.suspect + self.tally.blocked;
+        let can_tell = self.tally.requests > self.tally.poor_probes + self.tally.blocked;
         (!can_tell).then_some(since)
     }
 
@@ -262,16 +260,15 @@ impl Tally {
         count(&mut self.requests, true);
         count(&mut self.under_way, request.is_under_way());
         count(&mut self.waiting, request.wait().is_some());
-        count(&mut self.suspect, request.history.is_suspect());
         // A half may be blocked, too; it counts once.
         let is_untried = request.history.is_untried_half() && !request.is_blocked();
         count(&mut self.untried_halves, is_untried);
         count(&mut self.refused, request.history.refusal_count() > 0);
         count(&mut self.blocked, request.is_blocked());
-        let is_likely_at_fault = request.is_likely_at_fault() && !request.is_blocked();
-        count(&mut self.likely_at_fault, is_likely_at_fault);
-        let is_suspect = request.history.is_suspect() && !request.is_blocked();
-        count(&mut self.no_probes, is_suspect || is_likely_at_fault);
+        let is_poor_probe = request.is_poor_probe() && !request.is_blocked();
+        count(&mut self.poor_probes, is_poor_probe);
+        let is_single = request.is_single();
+        count(&mut self.poor_single_probes, is_poor_probe && is_single);
         let is_sendable_not_clean = request.may_be_sent() && !request.history.is_clean();
         count(&mut self.sendable_not_clean, is_sendable_not_clean);
     }

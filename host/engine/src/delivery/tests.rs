@@ -858,3 +858,59 @@ fn documents_that_fail_do_not_keep_new_ones_from_being_probes() {
     fail_on_bad_for(&mut pipeline, Uptime::from_secs(60));
     assert_eq!(pipeline.outcomes().len(), 21);
 }
+
+/// After a restart nothing has been accepted yet, and what is left is far apart.
+#[test]
+fn documents_that_failed_before_a_restart_do_not_keep_new_ones_from_being_probes() {
+    let bad = |number: u64| 1 + 5000 * number;
+    let mut pipeline = TestPipeline::new(TestSettings {
+        batches_in_flight: 8,
+        documents_in_request: 100,
+        done: (0..10)
+            .map(|number| bad(number) + 1..bad(number + 1))
+            .collect(),
+        ..TestSettings::default()
+    });
+    let keys: Vec<String> = (1..=50_100)
+        .map(|seq| match seq % 5000 {
+            1 if seq < 50_000 => format!("bad{seq}"),
+            _ => seq.to_string(),
+        })
+        .collect();
+    let events: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "")).collect();
+    pipeline.read(&events);
+    fail_on_bad_for(&mut pipeline, Uptime::from_secs(3600));
+    assert_eq!(
+        pipeline.outcomes().len(),
+        100 + 10,
+        "the bad ones are dead letters"
+    );
+}
+
+/// The oldest event that is not final bounds how far others may be ahead.
+#[test]
+fn a_document_that_waits_while_nothing_more_may_be_sent_says_so() {
+    let mut pipeline = TestPipeline::new(TestSettings {
+        batches_in_flight: 8,
+        batch_events: 1000,
+        documents_in_request: 1000,
+        ..TestSettings::default()
+    });
+    let keys: Vec<String> = (1..=140_000)
+        .map(|seq| match seq {
+            1 => "bad".to_owned(),
+            _ => seq.to_string(),
+        })
+        .collect();
+    let events: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "")).collect();
+    pipeline.read(&events);
+    fail_on_bad_for(&mut pipeline, Uptime::from_secs(120));
+    assert_eq!(
+        pipeline.conditions(Documents),
+        [
+            "1 document waits, and no further events are sent before that ends: the receiver \
+             answered 500"
+        ]
+    );
+    assert_eq!(pipeline.engine.waiting_for_release(pipeline.now), None);
+}
