@@ -134,7 +134,7 @@ pub(crate) fn refer(r: &mut Reading<'_>, declared: &Declared, value: &Value<'_>)
             let hint = match nearest(&text, &names) {
                 Some(near) => format!("did you mean `{near}`?"),
                 // Not where `shown` hides a value from the environment.
-                None if is_name(&value.shown()) => format!(
+                None if is_name(value.shown()) => format!(
                     "write `\"builtin:{text}\"` for a plugin that comes with Lockgate, or declare \
                      it as `[plugins.{text}]`"
                 ),

@@ -54,8 +54,15 @@ fn open_list(text: &str, errors: &[Error]) -> Option<(usize, usize)> {
     let line = text[at..].lines().next()?;
     let key = line.split_once('=').map(|(key, _)| key.trim());
     let is_key = key.is_some_and(|key| !key.is_empty() && !key.contains(['"', '\'', ',']));
-    let is_header = line.starts_with('[') && text[..at].ends_with('\n');
-    if !begins_line || !(is_key || is_header) {
+    let is_header = |line: &str| {
+        let name = line
+            .trim_start_matches('[')
+            .trim_end()
+            .trim_end_matches(']');
+        let is_bare = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+        line.starts_with('[') && name.chars().all(is_bare) && name.contains(char::is_alphabetic)
+    };
+    if !begins_line || !(is_key || is_header(line)) {
         return None;
     }
     let mut open = Vec::new();
