@@ -296,6 +296,7 @@ fn public(condition: &ConditionStatus) -> String {
         ConditionStatusKind::Documents => "single documents wait while others are sent",
         ConditionStatusKind::Plugin => "a batch waits for this component",
         ConditionStatusKind::Brake => "the brake keeps events from being dead-lettered",
+        ConditionStatusKind::Unknown => "something keeps it from delivering",
         // The host's own words.
         ConditionStatusKind::Stalled | ConditionStatusKind::Start => {
             return condition.message.clone();

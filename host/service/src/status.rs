@@ -77,6 +77,9 @@ pub enum PipelineState {
     Finished,
     #[serde(rename = "waiting for the store")]
     WaitingForStore,
+    /// Of a host that is newer than the reader.
+    #[serde(other, rename = "unknown")]
+    Unknown,
 }
 
 impl PipelineState {
@@ -95,6 +98,7 @@ impl fmt::Display for PipelineState {
             PipelineState::Failed => "failed",
             PipelineState::Finished => "finished",
             PipelineState::WaitingForStore => "waiting for the store",
+            PipelineState::Unknown => "unknown",
         })
     }
 }
@@ -130,6 +134,9 @@ pub enum ConditionStatusKind {
     Plugin,
     Brake,
     Stalled,
+    /// Of a host that is newer than the reader.
+    #[serde(other, rename = "unknown")]
+    Unknown,
 }
 
 impl ConditionStatusKind {
@@ -141,6 +148,7 @@ impl ConditionStatusKind {
             ConditionStatusKind::Plugin => ConditionKind::Plugin.name(),
             ConditionStatusKind::Brake => ConditionKind::Brake.name(),
             ConditionStatusKind::Stalled => ConditionKind::Stalled.name(),
+            ConditionStatusKind::Unknown => "unknown",
         }
     }
 }
@@ -254,5 +262,24 @@ impl Board {
         self.status
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_status_of_a_newer_host_can_be_read() {
+        let newer = r#"{"state":"resting","ready":false,"in_flight":0,"finished":0,"conditions":[
+            {"kind":"tired","subject":"sink","message":"later","since":1,"next_attempt":null,
+             "not_ready_from":1,"mood":"bad"}],"next_retry_at":null}"#;
+        let status: PipelineStatus = serde_json::from_str(newer).expect("it can be read");
+        assert_eq!(status.state, PipelineState::Unknown);
+        let condition = &status.conditions[0];
+        assert_eq!(
+            (condition.kind.name(), condition.message.as_str()),
+            ("unknown", "later")
+        );
     }
 }
