@@ -169,7 +169,7 @@ pub enum CallError {
     Memory { limit: usize },
     #[error("it returned {got} results for {expected} events")]
     WrongCount { expected: usize, got: usize },
-    #[error("it returned more than {limit} bytes")]
+    #[error("it gave the host more than {limit} bytes at once, as a result or an argument")]
     Output { limit: usize },
     #[error("it broke the contract: {0}")]
     Contract(String),

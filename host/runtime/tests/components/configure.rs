@@ -67,7 +67,7 @@ fn a_component_that_cannot_be_configured_is_refused_in_time() {
         ),
         (
             "setup-huge",
-            "the plugin cannot be configured: it returned more than 10",
+            "the plugin cannot be configured: it gave the host more than 10",
         ),
     ] {
         let error = try_filter(json!({ "mode": mode })).unwrap_err();

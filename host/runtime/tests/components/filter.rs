@@ -73,7 +73,7 @@ fn a_filter_that_fails_on_one_event_accepts_the_others() {
             "huge-failure",
             "it wanted more than 16777216 bytes of memory",
         ),
-        ("log-huge", "it returned more than 10"),
+        ("log-huge", "it gave the host more than 10"),
         (
             "fail",
             "it cannot process something in the batch: this batch cannot be filtered",

@@ -55,7 +55,7 @@ fn a_mapper_that_fails_on_one_event_accepts_the_others() {
             "huge",
             "it wanted more than 16777216 bytes of memory".into(),
         ),
-        ("many", "it returned more than 10".into()),
+        ("many", "it gave the host more than 10".into()),
         ("too-few", "it returned 0 results for 1 events".into()),
         ("too-many", "it returned 2 results for 1 events".into()),
         (
