@@ -15,13 +15,13 @@ pub(crate) fn is_harmless(error: &Error) -> bool {
 /// At most one issue per line: further errors of the parser are mostly consequences of the first.
 pub(crate) fn issues(document: &Document, errors: &[Error]) -> Vec<Issue> {
     let mut issues: Vec<Issue> = Vec::new();
-    if let Some((open, end)) = open_list(&document.text, errors) {
+    if let Some(open) = open_list(&document.text, errors) {
         // Everything after it was read as part of the list.
-        let mut before: Vec<Error> = errors.to_vec();
-        before.retain(|error| error.span().is_some_and(|span| span.end <= open));
+        let is_before = |error: &&Error| error.span().is_some_and(|span| span.end <= open);
+        let before: Vec<Error> = errors.iter().filter(is_before).cloned().collect();
         issues = self::issues(document, &before);
         issues.push(Issue::new(
-            open..end,
+            open..open + 1,
             "This is not TOML: this list is not closed.",
             "opened here",
             "close the list with `]`",
@@ -43,9 +43,9 @@ pub(crate) fn issues(document: &Document, errors: &[Error]) -> Vec<Issue> {
     issues
 }
 
-/// The bracket of a list that was not closed before the next key or header, as a span: the parser
-/// misses a comma at the beginning of that line.
-fn open_list(text: &str, errors: &[Error]) -> Option<(usize, usize)> {
+/// The bracket of a list that was not closed before the next key or header: the parser misses a
+/// comma at the beginning of that line.
+fn open_list(text: &str, errors: &[Error]) -> Option<usize> {
     let error = errors
         .iter()
         .find(|error| error.message().contains("missing comma"))?;
@@ -80,8 +80,7 @@ fn open_list(text: &str, errors: &[Error]) -> Option<(usize, usize)> {
             (None, _) => {}
         }
     }
-    let open = open.pop()?;
-    Some((open, open + 1))
+    open.pop()
 }
 
 fn is_open_string(error: &Error) -> bool {
