@@ -21,7 +21,7 @@ fn the_tests_of_the_plugins_and_of_the_sdk_pass() {
         cargo
             .env("CARGO_PROFILE_DEV_OPT_LEVEL", "1")
             .env("CARGO_PROFILE_DEV_DEBUG", "false");
-        // It lints, and what it denies is for the host.
+        // A wrapper lints what it compiles, and these crates do not follow the lints of the host.
         cargo.env_remove("RUSTC_WORKSPACE_WRAPPER");
         let output = cargo.output().expect("cargo runs");
         let (stdout, stderr) = (
