@@ -15,6 +15,7 @@ pub struct Documents {
     batch: Batch,
     /// Where each entry is: slice of the batch, row of its block. [`GONE`] where it has been let go.
     places: Vec<(u32, u32)>,
+    /// Events that it keeps in memory, its own and others of their blocks.
     rows_in_memory: usize,
     documents: Vec<Document>,
 }
@@ -186,7 +187,6 @@ impl Documents {
         self.batch.payload_bytes() + mapped.map(String::len).sum::<usize>()
     }
 
-    /// Events that it keeps in memory, its own and others of their blocks.
     pub(crate) fn rows_in_memory(&self) -> usize {
         self.rows_in_memory
     }

@@ -194,6 +194,13 @@ impl TestPipeline {
         });
     }
 
+    /// Events of no session are there.
+    pub(crate) fn read_keys(&mut self, keys: impl Iterator<Item = String>) {
+        let keys: Vec<String> = keys.collect();
+        let events: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "")).collect();
+        self.read(&events);
+    }
+
     fn next_seq(&self) -> Seq {
         self.events.last_key_value().map_or(1, |(seq, _)| seq + 1)
     }

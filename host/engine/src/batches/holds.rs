@@ -182,7 +182,7 @@ impl Pipeline {
             let (subject, mut message) = (&hold.subject, Cow::from(&hold.message));
             let mut streams = (0..self.streams.len()).map(StreamIndex::new);
             if hold.kind == ConditionKind::Brake && streams.any(|stream| self.is_full(stream)) {
-                message += "; no further events are sent before that";
+                message = format!("no further events are sent; {message}").into();
             }
             self.conditions
                 .set(now, hold.kind, subject, &message, since, until);

@@ -26,8 +26,8 @@ impl Pipeline {
                 let tally = self.requests.of_endpoint(index).tally();
                 let only_failing = tally.poor_single_probes + tally.blocked == tally.requests;
                 if only_failing && self.waits_for_documents(index) {
-                    message += "; no further events are sent before some of those that fail are \
-                                final";
+                    message += "; no further events are sent until some of the documents that fail \
+                                are final";
                 }
                 if self.is_undecided(now, index) {
                     message += &format!(
@@ -97,10 +97,10 @@ impl Pipeline {
             history.refusal_count() > 0 || history.fails_often() && !history.fails_alone();
         let pipeline = &self.settings.pipeline;
         let message = if others_can_be_sent || !needs_release {
-            let meanwhile = if self.waits_for_documents(index) {
-                ", and no further events are sent before that ends"
-            } else {
-                " while others are sent"
+            let meanwhile = match requests.delayed_documents() {
+                _ if !self.waits_for_documents(index) => " while others are sent",
+                1 => ", and no further events are sent until it is final",
+                _ => ", and no further events are sent until some of them are final",
             };
             format!("{documents}{meanwhile}: {answer}")
         } else {

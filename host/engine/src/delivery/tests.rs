@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lockgate_model::contract::Inspect;
 
-use crate::ConditionKind::{Documents, Endpoint};
+use crate::ConditionKind::{Brake, Documents, Endpoint};
 use crate::brake::BrakeLimits;
 use crate::testing::{TestPipeline, TestSettings};
 use crate::{Input, Uptime};
@@ -358,9 +358,7 @@ fn visits_with(documents: usize, status: u16) -> u64 {
         brake: BrakeLimits::default(),
         ..TestSettings::default()
     });
-    let keys: Vec<String> = (0..documents).map(|number| number.to_string()).collect();
-    let events: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "")).collect();
-    pipeline.read(&events);
+    pipeline.read_keys((0..documents).map(|number| number.to_string()));
     let mut answers = 0;
     // One answer of 64 is an acceptance, so that requests are not only probes.
     while pipeline.engine.batches_in_flight() > 0 {
@@ -524,9 +522,8 @@ fn a_document_that_always_fails_and_that_nothing_follows_waits_for_the_operators
 /// document arrived until all entries are final.
 fn arrivals_at_slow_receiver(pipeline: &mut TestPipeline, batch: usize) -> Vec<usize> {
     let keys: Vec<String> = (0..100).map(|number| format!("{batch}-{number}")).collect();
-    let events: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "")).collect();
     let mut arrivals = vec![0; 100];
-    pipeline.read(&events);
+    pipeline.read_keys(keys.iter().cloned());
     while pipeline.outcomes().len() < (batch + 1) * 100 {
         let Some(sent) = pipeline.sent().first().cloned() else {
             pipeline.wait();
@@ -616,9 +613,7 @@ fn entries_that_were_held_up_are_one_batch_after_a_restart() {
         done: vec![2..5, 6..9],
         ..TestSettings::default()
     });
-    let keys: Vec<String> = (1..=10).map(|number| number.to_string()).collect();
-    let events: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "")).collect();
-    pipeline.read(&events);
+    pipeline.read_keys((1..=10).map(|number| number.to_string()));
     assert_eq!(pipeline.engine.batches_in_flight(), 1);
     while pipeline.answer_first(200) {}
     let delivered: Vec<u64> = pipeline.outcomes().into_keys().collect();
@@ -671,20 +666,26 @@ fn a_new_batch_is_the_next_probe_of_a_receiver_that_refuses_one_document_after_a
     assert_eq!(pipeline.sent(), ["a b"]);
 }
 
-/// The receiver refuses each request with a document of this name. Answers whatever is sent for so
-/// long, and gives how many entries are final then.
-fn refuse_bad_for(pipeline: &mut TestPipeline, duration: Uptime) -> usize {
+/// The key of an event that the receiver does not take, or of another.
+fn key(number: u64, is_bad: bool) -> String {
+    let prefix = if is_bad { "bad" } else { "" };
+    format!("{prefix}{number}")
+}
+
+/// The receiver gives this answer where a request has a bad document, and accepts all others. Goes
+/// on for so long, or until nothing waits.
+fn answer_bad_for(pipeline: &mut TestPipeline, status: u16, duration: Uptime) {
     let end = pipeline.now + duration;
     while pipeline.now < end {
         match pipeline.sent().first() {
             Some(keys) => {
-                let status = if keys.contains("bad") { 400 } else { 200 };
+                let status = if keys.contains("bad") { status } else { 200 };
                 pipeline.answer_first(status);
             }
-            None => pipeline.wait(),
+            None if pipeline.waits() => pipeline.wait(),
+            None => return,
         }
     }
-    pipeline.outcomes().len()
 }
 
 /// After a restart, and in a redrive, the first batch may hold nothing but documents that are
@@ -697,15 +698,10 @@ fn documents_that_are_refused_again_do_not_hold_up_those_after_them() {
         brake: BrakeLimits::default(),
         ..TestSettings::default()
     });
-    let key = |number: usize| match number {
-        0..100 => format!("bad{number}"),
-        _ if number.is_multiple_of(20) => format!("bad{number}"),
-        _ => number.to_string(),
-    };
-    let keys: Vec<String> = (0..1000).map(key).collect();
-    let events: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "")).collect();
-    pipeline.read(&events);
-    let delivered = refuse_bad_for(&mut pipeline, Uptime::from_secs(60));
+    let is_bad = |number: u64| number < 100 || number.is_multiple_of(20);
+    pipeline.read_keys((0..1000).map(|number| key(number, is_bad(number))));
+    answer_bad_for(&mut pipeline, 400, Uptime::from_secs(60));
+    let delivered = pipeline.outcomes().len();
     assert!(delivered >= 900 / 20 * 19, "{delivered}");
 }
 
@@ -718,9 +714,7 @@ fn a_slow_receiver_gets_smaller_requests_although_many_wait() {
         documents_in_request: 100,
         ..TestSettings::default()
     });
-    let keys: Vec<String> = (0..2400).map(|number| number.to_string()).collect();
-    let events: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "")).collect();
-    pipeline.read(&events);
+    pipeline.read_keys((0..2400).map(|number| number.to_string()));
     let end = pipeline.now + Uptime::from_secs(120);
     let mut sent_documents = 0;
     while pipeline.outcomes().len() < 2400 && pipeline.now < end {
@@ -749,50 +743,9 @@ fn documents_that_fail_in_every_request_do_not_hold_up_the_others() {
         documents_in_request: 100,
         ..TestSettings::default()
     });
-    let key = |number: usize| match number % 100 {
-        42 => format!("bad{number}"),
-        _ => number.to_string(),
-    };
-    let keys: Vec<String> = (0..2400).map(key).collect();
-    let events: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "")).collect();
-    pipeline.read(&events);
-    let end = pipeline.now + Uptime::from_secs(120);
-    while pipeline.outcomes().len() < 2400 - 24 && pipeline.now < end {
-        match pipeline.sent().first() {
-            Some(keys) => {
-                let status = if keys.contains("bad") { 500 } else { 200 };
-                pipeline.answer_first(status);
-            }
-            None => pipeline.wait(),
-        }
-    }
+    pipeline.read_keys((0..2400).map(|number| key(number, number % 100 == 42)));
+    answer_bad_for(&mut pipeline, 500, Uptime::from_secs(120));
     assert_eq!(pipeline.outcomes().len(), 2400 - 24);
-}
-
-/// Events of which one in a hundred is bad, in batches of a hundred.
-fn read_hundreds(pipeline: &mut TestPipeline, hundreds: usize) {
-    let key = |number: usize| match number % 100 {
-        42 => format!("bad{number}"),
-        _ => number.to_string(),
-    };
-    let keys: Vec<String> = (0..100 * hundreds).map(key).collect();
-    let events: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "")).collect();
-    pipeline.read(&events);
-}
-
-/// The receiver fails on requests with a bad document, and accepts all others.
-fn fail_on_bad_for(pipeline: &mut TestPipeline, duration: Uptime) {
-    let end = pipeline.now + duration;
-    while pipeline.now < end {
-        match pipeline.sent().first() {
-            Some(keys) => {
-                let status = if keys.contains("bad") { 500 } else { 200 };
-                pipeline.answer_first(status);
-            }
-            None if pipeline.waits() => pipeline.wait(),
-            None => return,
-        }
-    }
 }
 
 #[test]
@@ -802,8 +755,8 @@ fn a_batch_of_which_one_document_waits_makes_room_for_others() {
         documents_in_request: 100,
         ..TestSettings::default()
     });
-    read_hundreds(&mut pipeline, 80);
-    fail_on_bad_for(&mut pipeline, Uptime::from_secs(300));
+    pipeline.read_keys((0..8000).map(|number| key(number, number % 100 == 42)));
+    answer_bad_for(&mut pipeline, 500, Uptime::from_secs(300));
     assert_eq!(pipeline.outcomes().len(), 80 * 99);
     let one_event = "{}".len();
     assert_eq!(pipeline.shrunk, [one_event; 80]);
@@ -811,7 +764,7 @@ fn a_batch_of_which_one_document_waits_makes_room_for_others() {
     // What is left can still become dead letters.
     for _ in 0..20 {
         pipeline.read(&[("later", "")]);
-        fail_on_bad_for(&mut pipeline, Uptime::from_secs(60));
+        answer_bad_for(&mut pipeline, 500, Uptime::from_secs(60));
     }
     let letters = pipeline.commits.iter().flat_map(|commit| &commit.dead);
     let keys: Vec<&str> = letters.map(|letter| letter.key.as_str()).collect();
@@ -826,14 +779,8 @@ fn a_pipeline_that_reads_no_further_for_documents_that_wait_says_so() {
         batch_events: 2,
         ..TestSettings::default()
     });
-    let key = |number: usize| match number % 2 {
-        0 => format!("bad{number}"),
-        _ => number.to_string(),
-    };
-    let keys: Vec<String> = (0..600).map(key).collect();
-    let events: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "")).collect();
-    pipeline.read(&events);
-    fail_on_bad_for(&mut pipeline, Uptime::from_secs(300));
+    pipeline.read_keys((0..600).map(|number| key(number, number % 2 == 0)));
+    answer_bad_for(&mut pipeline, 500, Uptime::from_secs(300));
     let conditions = pipeline.conditions(Endpoint);
     assert!(
         conditions[0].contains("no further events are sent"),
@@ -850,12 +797,12 @@ fn documents_that_fail_do_not_keep_new_ones_from_being_probes() {
             (&format!("good{number}"), ""),
             (&format!("bad{number}"), ""),
         ]);
-        fail_on_bad_for(&mut pipeline, Uptime::from_secs(15));
+        answer_bad_for(&mut pipeline, 500, Uptime::from_secs(15));
     }
-    fail_on_bad_for(&mut pipeline, Uptime::from_secs(90));
+    answer_bad_for(&mut pipeline, 500, Uptime::from_secs(90));
     assert_ne!(pipeline.conditions(Endpoint), Vec::<&str>::new());
     pipeline.read(&[("good", "")]);
-    fail_on_bad_for(&mut pipeline, Uptime::from_secs(60));
+    answer_bad_for(&mut pipeline, 500, Uptime::from_secs(60));
     assert_eq!(pipeline.outcomes().len(), 21);
 }
 
@@ -871,15 +818,9 @@ fn documents_that_failed_before_a_restart_do_not_keep_new_ones_from_being_probes
             .collect(),
         ..TestSettings::default()
     });
-    let keys: Vec<String> = (1..=50_100)
-        .map(|seq| match seq % 5000 {
-            1 if seq < 50_000 => format!("bad{seq}"),
-            _ => seq.to_string(),
-        })
-        .collect();
-    let events: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "")).collect();
-    pipeline.read(&events);
-    fail_on_bad_for(&mut pipeline, Uptime::from_secs(3600));
+    let is_bad = |seq: u64| seq < 50_000 && seq % 5000 == 1;
+    pipeline.read_keys((1..=50_100).map(|seq| key(seq, is_bad(seq))));
+    answer_bad_for(&mut pipeline, 500, Uptime::from_secs(3600));
     assert_eq!(
         pipeline.outcomes().len(),
         100 + 10,
@@ -896,21 +837,31 @@ fn a_document_that_waits_while_nothing_more_may_be_sent_says_so() {
         documents_in_request: 1000,
         ..TestSettings::default()
     });
-    let keys: Vec<String> = (1..=140_000)
-        .map(|seq| match seq {
-            1 => "bad".to_owned(),
-            _ => seq.to_string(),
-        })
-        .collect();
-    let events: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "")).collect();
-    pipeline.read(&events);
-    fail_on_bad_for(&mut pipeline, Uptime::from_secs(120));
+    pipeline.read_keys((1..=140_000).map(|seq| key(seq, seq == 1)));
+    answer_bad_for(&mut pipeline, 500, Uptime::from_secs(120));
     assert_eq!(
         pipeline.conditions(Documents),
         [
-            "1 document waits, and no further events are sent before that ends: the receiver \
+            "1 document waits, and no further events are sent until it is final: the receiver \
              answered 500"
         ]
     );
     assert_eq!(pipeline.engine.waiting_for_release(pipeline.now), None);
+}
+
+#[test]
+fn a_brake_that_keeps_further_events_from_being_sent_says_so() {
+    let mut pipeline = TestPipeline::new(TestSettings {
+        batches_in_flight: 8,
+        batch_events: 2,
+        brake: BrakeLimits::default(),
+        ..TestSettings::default()
+    });
+    pipeline.read_keys((0..600).map(|number| key(number, number % 2 == 0)));
+    answer_bad_for(&mut pipeline, 400, Uptime::from_secs(300));
+    let conditions = pipeline.conditions(Brake);
+    assert!(
+        conditions[0].starts_with("no further events are sent; "),
+        "{conditions:?}"
+    );
 }
