@@ -12,7 +12,7 @@ use lockgate_tests::components::component;
 use lockgate_tests::receiver::LocalReceiver;
 use lockgate_tests::{
     Auth, Books, Ended, Moments, Running, books, configuration, kill_once_it_delivers, kills,
-    lockgate, start_and_finish, started, status, until,
+    lockgate, start, start_and_finish, started, status, until,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -421,4 +421,15 @@ impl Fixture {
             "kill {kill}: {books:?}, {retried} sent again"
         );
     }
+}
+
+#[test]
+fn a_host_that_ends_with_the_last_event_says_that_documents_wait_for_a_release() {
+    let fixture = Fixture::new(3000, "", r#"dead-letters = { share = "0.1%" }"#, "");
+    fixture.receiver.refuse(r#""uid":"0a"#);
+    let host = start(&fixture.config, &["--exit-on-last-event"]);
+    host.line_with_all(&["everything is read", "lockgate dlq release main"]);
+    fixture.dlq(&["release", "main"]).ended().exits_with(0);
+    host.ended().exits_with(0);
+    assert_eq!(fixture.books().waiting, 0);
 }

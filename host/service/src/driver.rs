@@ -56,7 +56,7 @@ impl<L: Ledger> Driver<L> {
         let (notices, mut noticed) = mpsc::unbounded_channel();
         // Both end with this function.
         let mut watchers = JoinSet::new();
-        for (index, ended) in ended.into_iter().enumerate() {
+        for (index, ended) in ended.iter().cloned().enumerate() {
             let head = worker.ledger.head(&worker.streams[index]);
             watchers.spawn(watch_head(
                 StreamIndex::new(index),
@@ -77,6 +77,8 @@ impl<L: Ledger> Driver<L> {
         let mut alarm: Option<Uptime> = None;
         let mut log = ConditionLog::new(pipeline.clone());
         let mut draining = false;
+        // Said once.
+        let mut waits_at_end = false;
         let mut actions = Vec::new();
         for stream in (0..redriving.len()).map(StreamIndex::new) {
             worker.clone().redrive(stream, &mut tasks);
@@ -129,6 +131,7 @@ impl<L: Ledger> Driver<L> {
                 }
                 () = stop_now.abandoned() => return Ok(()),
             };
+            let mut may_wait_at_end = matches!(input, Input::Head { ended: true, .. });
             let input = match input {
                 // No retried entries are left in this stream.
                 Input::Redrive { stream, batch, .. } if batch.is_empty() => {
@@ -143,7 +146,10 @@ impl<L: Ledger> Driver<L> {
             for action in actions.drain(..) {
                 match action {
                     Action::WakeAt(at) => alarm = at,
-                    Action::Report(change) => report(&pipeline, &board, &mut log, began, &change),
+                    Action::Report(change) => {
+                        may_wait_at_end = true;
+                        report(&pipeline, &board, &mut log, began, &change);
+                    }
                     Action::Warn(message) => tracing::warn!(%pipeline, "{message}"),
                     Action::Drained => drained = true,
                     Action::Commit { batch, commit } => {
@@ -212,6 +218,17 @@ impl<L: Ledger> Driver<L> {
             });
             if drained || engine.is_finished() && tasks.is_empty() {
                 break;
+            }
+            if may_wait_at_end && !waits_at_end && ended.iter().all(|ended| *ended.borrow()) {
+                let documents = engine.waiting_for_release(began.elapsed());
+                if let Some(documents) = documents.filter(|&documents| documents > 0) {
+                    waits_at_end = true;
+                    tracing::warn!(
+                        %pipeline, documents,
+                        "everything is read, but this pipeline only ends when all of it is final: documents \
+                         wait until others are delivered, or for `lockgate dlq release {pipeline}`"
+                    );
+                }
             }
         }
         if !draining {

@@ -26,6 +26,7 @@ use crate::settings::engine_settings;
 use crate::shutdown::{Shutdown, ShutdownTrigger};
 use crate::starting::build_all;
 use crate::status::{Board, PipelineState};
+use crate::unconfigured;
 use crate::worker::{BatchMemory, Worker};
 
 /// What [`Host::run`] needs beside the store.
@@ -197,6 +198,7 @@ impl Host {
             .collect();
         // Before anything is read: those that start later hold back retention, too.
         store.keep_only(&configured).await?;
+        beside.spawn(unconfigured::announce(store.clone(), configured));
         let ages = pipelines.iter().map(|pipeline| {
             let age = pipeline.dead_letters.age;
             (pipeline.name.clone(), age)

@@ -21,6 +21,7 @@ mod settings;
 mod shutdown;
 mod starting;
 mod status;
+mod unconfigured;
 mod worker;
 
 pub use build::{BuiltPipeline, PipelineBuilder, Unbuilt};
