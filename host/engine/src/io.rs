@@ -136,6 +136,12 @@ pub enum Action {
         first: Seq,
         bytes: usize,
     },
+    /// A batch was too much at once, and its halves are two batches from now on, each with the
+    /// memory of its payload. Each half: its first sequence, and bytes of payload.
+    BatchHalved {
+        stream: StreamIndex,
+        halves: [(Seq, usize); 2],
+    },
     /// A batch has left the engine, which needs its memory no more. `first`: its first sequence.
     BatchEnded {
         stream: StreamIndex,

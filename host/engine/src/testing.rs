@@ -24,7 +24,7 @@ use crate::settings::{
 };
 use crate::{
     Action, ConditionChange, ConditionKind, Input, OutgoingRequest, Pipeline, SendFailure, Sink,
-    Stage, StageKind, Step, Uptime,
+    Stage, StageKind, Step, Stop, Uptime,
 };
 
 /// One event for each key, sequences from 1.
@@ -76,8 +76,9 @@ pub(crate) struct TestPipeline {
     pub(crate) commits: Vec<Commit>,
     pub(crate) changes: Vec<ConditionChange>,
     pub(crate) drained: bool,
-    /// Bytes of payload of each batch that has shrunk.
-    pub(crate) shrunk: Vec<usize>,
+    /// Bytes of payload that each batch holds, by its first sequence.
+    pub(crate) memory: BTreeMap<Seq, usize>,
+    max_events_in_stages: usize,
     wake_at: Option<Uptime>,
     /// No memory is left: what is asked for is not collected unless it is urgent.
     pub(crate) memory_is_used_up: bool,
@@ -90,6 +91,8 @@ pub(crate) struct TestSettings {
     pub(crate) batches_in_flight: usize,
     pub(crate) requests_in_flight: usize,
     pub(crate) documents_in_request: usize,
+    /// A batch of more is too much for a stage.
+    pub(crate) max_events_in_stages: usize,
     pub(crate) brake: BrakeLimits,
     pub(crate) inspect: Inspect,
     /// Batches build on the state of those before.
@@ -107,6 +110,7 @@ impl Default for TestSettings {
             batches_in_flight: 1,
             requests_in_flight: 4,
             documents_in_request: 1,
+            max_events_in_stages: usize::MAX,
             brake: BrakeLimits {
                 in_a_row: u32::MAX,
                 share: u32::MAX,
@@ -172,7 +176,8 @@ impl TestPipeline {
             commits: Vec::new(),
             changes: Vec::new(),
             drained: false,
-            shrunk: Vec::new(),
+            memory: BTreeMap::new(),
+            max_events_in_stages: settings.max_events_in_stages,
             wake_at: None,
             memory_is_used_up: false,
             collecting: None,
@@ -249,7 +254,16 @@ impl TestPipeline {
             Action::CollectNow { .. } => return self.collect(),
             Action::RunStages { batch, mut run, .. } => {
                 while run.step::<NoStage>(&[]) == Step::More {}
-                let result = Ok(run.into_output());
+                let output = run.into_output();
+                let is_too_much = output.documents.entries() > self.max_events_in_stages;
+                let result = if is_too_much {
+                    Err(Stop::TooMuch {
+                        label: "mapper".to_owned(),
+                        made: String::new(),
+                    })
+                } else {
+                    Ok(output)
+                };
                 return Some(Input::StagesRan { batch, result });
             }
             Action::Encode { encoding, mut work } => {
@@ -286,8 +300,13 @@ impl TestPipeline {
                     dead_bytes: 0,
                 });
             }
-            Action::BatchShrunk { bytes, .. } => self.shrunk.push(bytes),
-            Action::BatchEnded { .. } => {}
+            Action::BatchShrunk { first, bytes, .. } => {
+                self.memory.insert(first, bytes);
+            }
+            Action::BatchHalved { halves, .. } => self.memory.extend(halves),
+            Action::BatchEnded { first, .. } => {
+                self.memory.remove(&first);
+            }
             Action::Drained => self.drained = true,
         }
         None
@@ -297,6 +316,8 @@ impl TestPipeline {
     fn collect(&mut self) -> Option<Input> {
         let (within, events) = self.collecting.take()?;
         let batch = self.batch(within.into_iter().flatten().take(events));
+        self.memory
+            .insert(batch.range().start, batch.payload_bytes());
         let stream = StreamIndex::new(0);
         let generation = 1;
         Some(Input::Batch {

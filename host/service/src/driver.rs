@@ -163,6 +163,7 @@ impl<L: Ledger> Driver<L> {
                         first,
                         bytes,
                     } => worker.shrink(stream, first, bytes),
+                    Action::BatchHalved { stream, halves } => worker.halve(stream, halves),
                     Action::BatchEnded {
                         stream,
                         first,

@@ -153,6 +153,16 @@ impl<L: Ledger> Worker<L> {
         }
     }
 
+    /// Two batches have taken the place of the one that the first begins with.
+    pub(crate) fn halve(&self, stream: StreamIndex, halves: [(Seq, usize); 2]) {
+        let halves = halves.map(|(first, bytes)| {
+            let memory = self.memory.take(bytes.saturating_mul(BATCH_MEMORY_FACTOR));
+            ((stream, first), memory)
+        });
+        // Frees that of the whole.
+        lock(&self.batch_memory.batches).extend(halves);
+    }
+
     /// A batch is over: its memory is free.
     pub(crate) fn release(&self, stream: StreamIndex, first: Seq, is_redrive: bool) {
         if is_redrive {

@@ -17,8 +17,6 @@ pub(crate) struct BatchInFlight {
     pub(crate) events: Batch,
     /// The first sequence of its events.
     pub(crate) first: Seq,
-    /// It was too much at once: another batch has its other half.
-    pub(crate) is_half: bool,
     /// Nothing is kept but the events whose documents wait.
     pub(crate) is_shrunk: bool,
     /// Its entries are dead letters that wait again.
@@ -65,7 +63,6 @@ impl BatchInFlight {
             stream,
             first: batch.range().start,
             events: batch,
-            is_half: false,
             is_shrunk: false,
             is_redrive,
             generation,

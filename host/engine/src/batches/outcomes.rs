@@ -142,8 +142,7 @@ impl Pipeline {
         };
         let is_little = fates.open_documents() * SHRINKS_TO_ONE_OF <= documents.rows_in_memory();
         let has_commits = batch.commits > 0 || fates.has_uncommitted();
-        // The caller keeps the memory of both halves with the first one.
-        let may_shrink = !batch.is_shrunk && !batch.is_redrive && !batch.is_half;
+        let may_shrink = !batch.is_shrunk && !batch.is_redrive;
         if !is_little || has_commits || !may_shrink || !self.is_parked(id, batch) {
             return;
         }

@@ -187,8 +187,9 @@ impl Pipeline {
         };
         let (first, second) = split(&batch.events);
         let (stream, generation) = (batch.stream, batch.generation);
+        let halves = [&first, &second].map(|half| (half.range().start, half.payload_bytes()));
+        actions.push(Action::BatchHalved { stream, halves });
         batch.events = first;
-        batch.is_half = true;
         self.put_back(stream, second, generation);
         self.run_stages(id, actions);
         true

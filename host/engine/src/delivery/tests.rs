@@ -759,7 +759,8 @@ fn a_batch_of_which_one_document_waits_makes_room_for_others() {
     answer_bad_for(&mut pipeline, 500, Uptime::from_secs(300));
     assert_eq!(pipeline.outcomes().len(), 80 * 99);
     let one_event = "{}".len();
-    assert_eq!(pipeline.shrunk, [one_event; 80]);
+    let memory: Vec<usize> = pipeline.memory.values().copied().collect();
+    assert_eq!(memory, [one_event; 80]);
 
     // What is left can still become dead letters.
     for _ in 0..20 {
@@ -770,6 +771,25 @@ fn a_batch_of_which_one_document_waits_makes_room_for_others() {
     let keys: Vec<&str> = letters.map(|letter| letter.key.as_str()).collect();
     assert_eq!(keys.len(), 80);
     assert!(keys.iter().all(|key| key.starts_with("bad")), "{keys:?}");
+}
+
+#[test]
+fn each_half_of_a_batch_keeps_its_own_memory() {
+    let mut pipeline = TestPipeline::new(TestSettings {
+        batches_in_flight: 8,
+        documents_in_request: 100,
+        max_events_in_stages: 50,
+        ..TestSettings::default()
+    });
+    pipeline.read_keys((0..800).map(|number| key(number, number % 50 == 42)));
+    answer_bad_for(&mut pipeline, 500, Uptime::from_secs(120));
+    assert_eq!(pipeline.outcomes().len(), 16 * 49);
+    let one_event = "{}".len();
+    let memory: Vec<usize> = pipeline.memory.values().copied().collect();
+    assert_eq!(memory, [one_event; 16]);
+    answer_bad_for(&mut pipeline, 200, Uptime::from_secs(1200));
+    assert_eq!(pipeline.outcomes().len(), 800);
+    assert!(pipeline.memory.is_empty(), "{:?}", pipeline.memory);
 }
 
 #[test]

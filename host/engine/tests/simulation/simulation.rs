@@ -436,6 +436,10 @@ impl Simulation {
                 self.pend(soon, Work::Commit { batch, commit });
             }
             Action::BatchShrunk { stream, first, .. } => self.free_memory(stream, first),
+            Action::BatchHalved { stream, halves } => {
+                let batches = halves.map(|(first, _)| (stream, first));
+                self.memory.held.extend(batches);
+            }
             Action::BatchEnded {
                 stream,
                 first,
