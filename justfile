@@ -45,6 +45,7 @@ update-ecs:
 crash kills="50":
     LOCKGATE_KILLS={{kills}} cargo test --workspace --test e2e crash
     LOCKGATE_KILLS={{kills}} cargo test --workspace --test e2e redrive
+    LOCKGATE_KILLS={{kills}} cargo test --workspace --test e2e state
 
 # Run the benchmarks.
 bench:

@@ -185,7 +185,11 @@ fn a_host_whose_control_socket_is_removed_makes_it_again() {
         },
     );
     fs::remove_file(store.join("control.sock")).unwrap();
-    assert_eq!(status(&config)["running"], true);
+    until(
+        "the host is seen without the socket, or with a new one",
+        || host.stderr(),
+        || status(&config)["running"] == true,
+    );
     host.line_with("control.sock` was removed or replaced; the host has made it again");
     let released = Running::start(
         "dlq release",
@@ -217,14 +221,13 @@ fn a_host_that_is_stopping_says_so() {
     host.signal(Signal::TERM);
     host.line_with("SIGTERM: stopping");
     let ready = get(address, "/readyz");
-    let (seen, shown) = (status(&config), status_text(&config));
+    let shown = status_text(&config);
     assert!(
         ready.starts_with("HTTP/1.1 503")
             && ready.contains(r#""kind":"stop""#)
             && ready.contains("it is stopping"),
         "{ready}"
     );
-    assert!(seen["host"]["stopping_since"].is_i64(), "{seen}");
     assert!(shown.contains("\nit is stopping (for "), "{shown}");
     receiver.recover();
     host.ended().exits_with(0);
@@ -244,7 +247,7 @@ fn status_says_that_the_host_does_not_answer() {
         || file.exists(),
     );
     host.signal(Signal::STOP);
-    let (seen, shown) = (status(&config), status_text(&config));
+    let shown = status_text(&config);
     host.signal(Signal::CONT);
     assert_eq!(
         (&seen["running"], &seen["silent"]),

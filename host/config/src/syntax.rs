@@ -14,12 +14,11 @@ pub(crate) fn is_harmless(error: &Error) -> bool {
 
 /// At most one issue per line: further errors of the parser are mostly consequences of the first.
 pub(crate) fn issues(document: &Document, errors: &[Error]) -> Vec<Issue> {
-    let mut issues: Vec<Issue> = Vec::new();
     if let Some(open) = open_list(&document.text, errors) {
         // Everything after it was read as part of the list.
         let is_before = |error: &&Error| error.span().is_some_and(|span| span.end <= open);
         let before: Vec<Error> = errors.iter().filter(is_before).cloned().collect();
-        issues = self::issues(document, &before);
+        let mut issues = self::issues(document, &before);
         issues.push(Issue::new(
             open..open + 1,
             "This is not TOML: this list is not closed.",
@@ -28,6 +27,7 @@ pub(crate) fn issues(document: &Document, errors: &[Error]) -> Vec<Issue> {
         ));
         return issues;
     }
+    let mut issues: Vec<Issue> = Vec::new();
     let mut lines: Vec<usize> = Vec::new();
     // An open string swallows closing brackets, which the parser then misses: report the string.
     let (strings, others): (Vec<_>, Vec<_>) =
@@ -46,21 +46,26 @@ pub(crate) fn issues(document: &Document, errors: &[Error]) -> Vec<Issue> {
 /// The bracket of a list that was not closed before the next key or header: the parser misses a
 /// comma at the beginning of that line.
 fn open_list(text: &str, errors: &[Error]) -> Option<usize> {
-    let error = errors
-        .iter()
-        .find(|error| error.message().contains("missing comma"))?;
+    let error = errors.iter().find(|error| {
+        error
+            .message()
+            .contains("missing comma between array elements")
+    })?;
     let at = error.span()?.start;
     let begins_line = text[..at].rsplit('\n').next()?.trim().is_empty();
     let line = text[at..].lines().next()?;
     let key = line.split_once('=').map(|(key, _)| key.trim());
-    let is_key = key.is_some_and(|key| !key.is_empty() && !key.contains(['"', '\'', ',']));
+    let is_key =
+        key.is_some_and(|key| !key.is_empty() && !key.contains(['"', '\'', ',', '{', '[']));
     let is_header = |line: &str| {
         let name = line
             .trim_start_matches('[')
             .trim_end()
             .trim_end_matches(']');
         let is_bare = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        line.starts_with('[') && name.chars().all(is_bare) && name.contains(char::is_alphabetic)
+        let is_value = ["true", "false", "inf", "nan"].contains(&name);
+        let is_name = name.contains(char::is_alphabetic) && !is_value;
+        line.starts_with('[') && name.chars().all(is_bare) && is_name
     };
     if !begins_line || !(is_key || is_header(line)) {
         return None;
@@ -70,13 +75,13 @@ fn open_list(text: &str, errors: &[Error]) -> Option<usize> {
     let mut characters = text[..at].char_indices();
     while let Some((index, character)) = characters.next() {
         match (quote, character) {
-            (Some('"'), '\\') => drop(characters.next()),
+            (Some('"'), '\\') => _ = characters.next(),
             (Some('#'), '\n') => quote = None,
             (Some(opened), closed) if opened == closed => quote = None,
             (Some(_), _) => {}
             (None, '"' | '\'' | '#') => quote = Some(character),
             (None, '[') => open.push(index),
-            (None, ']') => drop(open.pop()),
+            (None, ']') => _ = open.pop(),
             (None, _) => {}
         }
     }

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use crate::Uptime;
 
-/// The subject of a condition.
+/// What keeps a pipeline, or a part of it, from delivering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ConditionKind {
     /// Nothing but probes is sent to an endpoint.
     Endpoint,
-    /// Single documents wait while others are sent.
+    /// Single documents wait: for evidence, for their next attempt, or for a release.
     Documents,
     /// A component cannot process a batch.
     Plugin,

@@ -1,5 +1,5 @@
-//! Every limit of the engine on one page, but for the brake's window, which its arithmetic depends
-//! on.
+//! The limits of the engine that an operator could run into, on one page, but for the brake's, whose
+//! arithmetic depends on them.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub(crate) const DISPATCH_WINDOW: Seq = 256 * 512;
 /// Entries between the first of a batch and its last, where entries in between are final.
 pub(crate) const BATCH_SPAN: Seq = 8 * 512;
 
-/// Batches that may be open beyond `batches_in_flight`, because their documents wait for evidence.
+/// Batches that may be open beyond `batches_in_flight`, because they are parked.
 pub(crate) const PARKED_BATCHES_MAX: usize = 256;
 
 /// Documents of such batches, from which on no further batch begins. It also bounds the done ranges

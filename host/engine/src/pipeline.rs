@@ -208,7 +208,7 @@ impl Pipeline {
             self.dispatch(now, endpoint, actions);
             self.close_idle_circuit(endpoint);
         }
-        self.commit_final(actions);
+        self.commit_or_shrink(actions);
         if !self.draining {
             for stream in (0..self.streams.len()).map(StreamIndex::new) {
                 self.collect(now, stream, actions);

@@ -24,14 +24,14 @@ pub(crate) struct Stream {
     pub(crate) head: Seq,
     /// Where the next batch begins, at the earliest.
     next: Seq,
-    ended: bool,
+    is_ended: bool,
     /// A batch has been asked for.
-    collecting: bool,
-    /// It may not wait for memory.
+    is_collecting: bool,
+    /// It must not wait for memory.
     is_urgent: bool,
-    /// Events that are too few for a batch wait since.
+    /// Since when events that are too few for a batch have waited.
     waiting_since: Option<Uptime>,
-    /// When they become a batch all the same.
+    /// When those become a batch, however few they are.
     pub(crate) close_at: Option<Uptime>,
     /// Halves of batches that were too much at once.
     backlog: VecDeque<(Batch, u32)>,
@@ -44,7 +44,7 @@ enum Room {
     /// As many batches are worked on as may be, or as can be of use.
     Busy,
     /// As many documents wait as may.
-    Full,
+    TooManyWait,
 }
 
 impl Stream {
@@ -54,8 +54,8 @@ impl Stream {
             next: progress.watermark(),
             head: progress.watermark(),
             progress,
-            ended: false,
-            collecting: false,
+            is_ended: false,
+            is_collecting: false,
             is_urgent: false,
             waiting_since: None,
             close_at: None,
@@ -74,7 +74,7 @@ impl Stream {
     }
 
     pub(crate) fn is_finished(&self) -> bool {
-        self.ended && !self.has_waiting()
+        self.is_ended && !self.has_waiting()
     }
 
     /// Where the events of the next batch are, and whether it need not wait for more. None where
@@ -95,8 +95,8 @@ impl Stream {
             }
         }
         let last = ranges.last()?.end;
-        let is_full = available >= events as u64 || last < self.head || self.ended;
-        self.is_in_window().then_some((ranges, is_full))
+        let is_complete = available >= events as u64 || last < self.head || self.is_ended;
+        self.is_in_window().then_some((ranges, is_complete))
     }
 
     /// Its next batch is near enough to the watermark to begin.
@@ -111,7 +111,7 @@ impl Pipeline {
         let had_waiting = self.streams.iter().any(Stream::has_waiting);
         let stream = &mut self.streams[stream.get()];
         stream.head = stream.head.max(next);
-        stream.ended = ended;
+        stream.is_ended = ended;
         if !had_waiting {
             self.restart_stall_timer(now);
         }
@@ -119,7 +119,7 @@ impl Pipeline {
 
     pub(crate) fn batch_collected(&mut self, index: StreamIndex, batch: Batch, generation: u32) {
         let stream = &mut self.streams[index.get()];
-        stream.collecting = false;
+        stream.is_collecting = false;
         stream.is_urgent = false;
         if batch.is_empty() {
             return;
@@ -163,7 +163,7 @@ impl Pipeline {
     /// waited long enough.
     pub(crate) fn collect(&mut self, now: Uptime, index: StreamIndex, actions: &mut Vec<Action>) {
         self.streams[index.get()].close_at = None;
-        if self.streams[index.get()].collecting || self.room(index) != Room::Free {
+        if self.streams[index.get()].is_collecting || self.room(index) != Room::Free {
             return;
         }
         if let Some((batch, generation)) = self.streams[index.get()].backlog.pop_front() {
@@ -176,15 +176,15 @@ impl Pipeline {
             .sizes
             .below_limit(limits.bytes);
         let stream = &mut self.streams[index.get()];
-        let Some((within, is_full)) = stream.next_ranges(limits.events) else {
+        let Some((within, is_complete)) = stream.next_ranges(limits.events) else {
             return;
         };
         let since = *stream.waiting_since.get_or_insert(now);
-        if !is_full && now < since + limits.age {
+        if !is_complete && now < since + limits.age {
             stream.close_at = Some(since + limits.age);
             return;
         }
-        stream.collecting = true;
+        stream.is_collecting = true;
         actions.push(Action::Collect {
             stream: index,
             within,
@@ -199,7 +199,7 @@ impl Pipeline {
     /// back.
     pub(crate) fn collect_urgently(&mut self, index: StreamIndex, actions: &mut Vec<Action>) {
         let stream = &self.streams[index.get()];
-        if !stream.collecting || stream.is_urgent || self.batches.is_empty() {
+        if !stream.is_collecting || stream.is_urgent || self.batches.is_empty() {
             return;
         }
         let endpoint = self.settings.streams[index.get()].endpoint;
@@ -235,7 +235,7 @@ impl Pipeline {
 
     /// So many documents wait, or one has for so long, that the stream's next batch does not begin
     /// before some of them are final.
-    pub(crate) fn is_full(&self, index: StreamIndex) -> bool {
+    pub(crate) fn reached_a_limit(&self, index: StreamIndex) -> bool {
         let stream = &self.streams[index.get()];
         let next = stream.progress.gaps(stream.next).next();
         let has_more = next.is_some_and(|gap| gap.start < stream.head);
@@ -243,7 +243,7 @@ impl Pipeline {
             && match self.room(index) {
                 Room::Free => !stream.is_in_window(),
                 Room::Busy => false,
-                Room::Full => true,
+                Room::TooManyWait => true,
             }
     }
 
@@ -273,7 +273,7 @@ impl Pipeline {
         }
         let are_many = active + parked >= most + PARKED_BATCHES_MAX;
         if are_many || parked > 1 && waiting >= PARKED_DOCUMENTS_MAX {
-            return Room::Full;
+            return Room::TooManyWait;
         }
         // While nothing can be delivered, one batch more is enough of a probe.
         if self.is_unavailable(stream) && active + parked > most + no_probes {

@@ -199,7 +199,7 @@ impl TestPipeline {
         });
     }
 
-    /// Events of no session are there.
+    /// Reads events without a session.
     pub(crate) fn read_keys(&mut self, keys: impl Iterator<Item = String>) {
         let keys: Vec<String> = keys.collect();
         let events: Vec<(&str, &str)> = keys.iter().map(|key| (key.as_str(), "")).collect();

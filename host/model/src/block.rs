@@ -1,6 +1,7 @@
 //! Blocks: consecutive events of one stream, in columns.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use crate::event::{EventView, FeedKind, Head};
@@ -194,10 +195,11 @@ impl Block {
         self.parts.raw.get(&(row as u32)).map(Vec::as_slice)
     }
 
-    /// A block of these rows alone, which are neighbours.
-    fn copy_of(&self, rows: &[usize]) -> Block {
+    /// A block of these rows alone.
+    fn copy_of(&self, rows: Range<usize>) -> Block {
+        let first_seq = self.first_seq + rows.start as Seq;
         let mut builder = BlockBuilder::new();
-        for &row in rows {
+        for row in rows {
             let head = Head {
                 key: self.parts.keys.at(row),
                 event_type: self.parts.types.at(row),
@@ -211,7 +213,6 @@ impl Block {
                 None => builder.push(head, self.payload(row)),
             }
         }
-        let first_seq = self.first_seq + rows.first().copied().unwrap_or(0) as Seq;
         Block {
             stream: self.stream.clone(),
             feed: self.feed,
@@ -404,7 +405,7 @@ fn hash(text: &str) -> usize {
 #[derive(Clone, Debug)]
 pub struct Slice {
     pub block: Arc<Block>,
-    pub rows: std::ops::Range<usize>,
+    pub rows: Range<usize>,
 }
 
 /// Consecutive events of one stream that a pipeline processes together, as views into blocks.
@@ -462,7 +463,7 @@ impl Batch {
                 .filter(|&row| keep(block.first_seq + row as Seq))
                 .collect();
             for run in kept.chunk_by(|&row, &next| row + 1 == next) {
-                let block = Arc::new(block.copy_of(run));
+                let block = Arc::new(block.copy_of(run[0]..run[0] + run.len()));
                 let rows = 0..block.len();
                 slices.push(Slice { block, rows });
             }

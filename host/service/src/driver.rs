@@ -54,7 +54,7 @@ impl<L: Ledger> Driver<L> {
         let mut stop_now = stop.clone();
         let began = Instant::now();
         let (notices, mut noticed) = mpsc::unbounded_channel();
-        // Both end with this function.
+        // They end with this function.
         let mut watchers = JoinSet::new();
         for (index, ended) in ended.iter().cloned().enumerate() {
             let head = worker.ledger.head(&worker.streams[index]);
@@ -169,7 +169,7 @@ impl<L: Ledger> Driver<L> {
                         first,
                         is_redrive,
                     } => {
-                        worker.release(stream, first, is_redrive);
+                        worker.free(stream, first, is_redrive);
                         if is_redrive {
                             // There may be more of it, or a later one.
                             worker.clone().redrive(stream, &mut tasks);

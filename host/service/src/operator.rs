@@ -276,7 +276,7 @@ fn readiness(board: &Board) -> Readiness {
                     pipeline: Some(name.clone()),
                     kind: condition.kind.name().to_owned(),
                     subject: condition.subject.clone(),
-                    message: public(condition),
+                    message: public_message(condition),
                     since: condition.since,
                     next_attempt: condition.next_attempt,
                 }),
@@ -290,10 +290,10 @@ fn readiness(board: &Board) -> Readiness {
 
 /// What the listener says of a condition. A receiver's answer and a component's message may quote
 /// an event, and the listener has no authentication: they are shown by `lockgate status` alone.
-fn public(condition: &ConditionStatus) -> String {
+fn public_message(condition: &ConditionStatus) -> String {
     let what = match condition.kind {
         ConditionStatusKind::Endpoint => "nothing but a probe is sent to this endpoint",
-        ConditionStatusKind::Documents => "single documents wait while others are sent",
+        ConditionStatusKind::Documents => "single documents wait",
         ConditionStatusKind::Plugin => "a batch waits for this component",
         ConditionStatusKind::Brake => "the brake keeps events from being dead-lettered",
         ConditionStatusKind::Unknown => "something keeps it from delivering",
@@ -383,7 +383,7 @@ mod tests {
             messages,
             [
                 "nothing but a probe is sent to this endpoint; `lockgate status` shows why",
-                "single documents wait while others are sent; `lockgate status` shows why",
+                "single documents wait; `lockgate status` shows why",
                 "a batch waits for this component; `lockgate status` shows why",
                 "the brake keeps events from being dead-lettered; `lockgate status` shows why",
             ]

@@ -164,7 +164,7 @@ impl<L: Ledger> Worker<L> {
     }
 
     /// A batch is over: its memory is free.
-    pub(crate) fn release(&self, stream: StreamIndex, first: Seq, is_redrive: bool) {
+    pub(crate) fn free(&self, stream: StreamIndex, first: Seq, is_redrive: bool) {
         if is_redrive {
             lock(&self.batch_memory.redrives).remove(&stream);
         } else {

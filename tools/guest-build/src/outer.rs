@@ -1,7 +1,9 @@
 //! Finds out whether the cargo that runs a build script compiles code.
 
 use std::env;
+use std::ffi::OsString;
 use std::fs;
+use std::path::PathBuf;
 
 /// Whether the build that runs this build script generates code. Not so under `cargo check`, clippy
 /// and `cargo doc`, which do not use the compiled guests.
@@ -12,7 +14,8 @@ use std::fs;
 /// is asked again.
 pub fn generates_code() -> bool {
     let clippy = env::var_os("RUSTC_WORKSPACE_WRAPPER")
-        .is_some_and(|wrapper| wrapper.to_string_lossy().contains("clippy"));
+        .and_then(|wrapper| PathBuf::from(wrapper).file_name().map(OsString::from))
+        .is_some_and(|name| name.to_string_lossy().contains("clippy"));
     !clippy && !only_looks(&parent_command())
 }
 

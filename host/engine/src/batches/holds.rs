@@ -181,7 +181,9 @@ impl Pipeline {
             let (since, until) = (Some(hold.since), Some(hold.until));
             let (subject, mut message) = (&hold.subject, Cow::from(&hold.message));
             let mut streams = (0..self.streams.len()).map(StreamIndex::new);
-            if hold.kind == ConditionKind::Brake && streams.any(|stream| self.is_full(stream)) {
+            if hold.kind == ConditionKind::Brake
+                && streams.any(|stream| self.reached_a_limit(stream))
+            {
                 message = format!("no further events are sent; {message}").into();
             }
             self.conditions

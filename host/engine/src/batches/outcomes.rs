@@ -84,9 +84,9 @@ impl Pipeline {
         }
     }
 
-    /// Commits the batches that are finished, and of those that are held up what is final: a
-    /// restart would send it again.
-    pub(crate) fn commit_final(&mut self, actions: &mut Vec<Action>) {
+    /// Commits finished batches, and the final entries of batches that are held up, which a restart
+    /// would send again. Shrinks the other parked ones.
+    pub(crate) fn commit_or_shrink(&mut self, actions: &mut Vec<Action>) {
         // State of a batch builds on that of the batch before, and commits with it as a whole.
         let in_order = self.settings.uses_state();
         let ids: Vec<BatchId> = self.batches.keys().copied().collect();

@@ -89,12 +89,11 @@ impl Pipeline {
             .get(id)
             .map(|request| request.history.refusal_count());
         let until = self.retry_at(now, refusals.unwrap_or(0) + 2, Uptime::ZERO);
-        let for_evidence = true;
         self.wait(
             id,
             Wait {
                 until,
-                for_evidence,
+                for_evidence: true,
             },
         );
     }
@@ -154,12 +153,11 @@ impl Pipeline {
         let request = self.requests.get(id);
         let failures = request.map_or(0, |request| request.history.failures);
         let until = self.retry_at(now, failures, after);
-        let for_evidence = false;
         self.wait(
             id,
             Wait {
                 until,
-                for_evidence,
+                for_evidence: false,
             },
         );
     }

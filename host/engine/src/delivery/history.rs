@@ -48,7 +48,7 @@ pub(crate) struct Undeliverable {
     pub(crate) since: Uptime,
 }
 
-/// A single document that fails since then has failed for too long.
+/// Whether a document that has been failing since then has failed for too long.
 pub(crate) fn is_too_long(now: Uptime, since: Uptime) -> bool {
     now >= since + FAILING_MAX
 }

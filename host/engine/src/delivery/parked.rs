@@ -6,8 +6,8 @@ use crate::index::{BatchId, StreamIndex};
 use crate::pipeline::Pipeline;
 
 impl Pipeline {
-    /// All that is left of the batch waits for itself alone, or behind a document of its session
-    /// that does, so that the stream may go on: another batch can bring evidence.
+    /// Everything left of the batch waits by itself, or behind such a document of its session, so
+    /// that the stream may go on: another batch can bring evidence.
     pub(crate) fn is_parked(&self, id: BatchId, batch: &BatchInFlight) -> bool {
         if !matches!(batch.phase, Phase::Delivering { .. }) {
             return false;

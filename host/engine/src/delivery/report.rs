@@ -98,15 +98,22 @@ impl Pipeline {
         let pipeline = &self.settings.pipeline;
         let message = if others_can_be_sent || !needs_release {
             let meanwhile = match requests.delayed_documents() {
-                _ if !self.waits_for_documents(index) => " while others are sent",
+                _ if others_can_be_sent && !self.waits_for_documents(index) => {
+                    " while others are sent"
+                }
+                _ if !self.waits_for_documents(index) => "",
                 1 => ", and no further events are sent until it is final",
                 _ => ", and no further events are sent until some of them are final",
             };
             format!("{documents}{meanwhile}: {answer}")
         } else {
+            let them = match requests.delayed_documents() {
+                1 => "it",
+                _ => "them",
+            };
             format!(
                 "{documents} for the receiver to accept another: {answer}; `lockgate dlq release \
-                 {pipeline}` lets it be dead-lettered without"
+                 {pipeline}` lets {them} be dead-lettered without waiting"
             )
         };
         self.conditions
@@ -118,7 +125,7 @@ impl Pipeline {
         let mut streams = (0..self.streams.len()).map(StreamIndex::new);
         streams.any(|stream| {
             let is_its_own = self.settings.streams[stream.get()].endpoint == endpoint;
-            is_its_own && self.is_full(stream)
+            is_its_own && self.reached_a_limit(stream)
         })
     }
 }

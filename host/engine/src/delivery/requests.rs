@@ -53,7 +53,7 @@ pub(crate) struct OfEndpoint {
     for_evidence: BTreeSet<RequestId>,
     /// Those that the end of an outage lets go.
     for_recovery: BTreeSet<RequestId>,
-    /// Requests with a single document that failed often, by when it first did.
+    /// Requests with a single document that failed often, by the time of the first failure.
     failing: BTreeSet<(Uptime, RequestId)>,
     delayed: Delayed,
 }
@@ -177,8 +177,8 @@ impl OfEndpoint {
         self.tally.requests > self.delayed.requests + self.tally.blocked
     }
 
-    /// Nothing could show whether the endpoint is at fault, or the single document that fails for
-    /// longest. Gives since when it does.
+    /// Nothing could show whether the endpoint is at fault, or the single document that has failed
+    /// longest. Returns when that began.
     pub(crate) fn undecided_since(&self) -> Option<Uptime> {
         let &(since, _) = self.failing.first()?;
         let can_tell = self.tally.requests > self.tally.poor_probes + self.tally.blocked;
@@ -190,7 +190,7 @@ impl OfEndpoint {
         self.delayed.documents
     }
 
-    /// The request that is delayed for longest.
+    /// The request that has been delayed longest.
     pub(crate) fn delayed_first(&self) -> Option<(Uptime, RequestId)> {
         self.delayed.since.first().copied()
     }

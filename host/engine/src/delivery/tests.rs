@@ -14,10 +14,10 @@ fn pipeline() -> TestPipeline {
     TestPipeline::new(TestSettings::default())
 }
 
-const RELEASE: &str = "1 document waits for the receiver to accept another: the receiver answered \
-                       400; `lockgate dlq release p` lets it be dead-lettered without";
+const WAITS_FOR_RELEASE: &str = "1 document waits for the receiver to accept another: the receiver answered \
+                       400; `lockgate dlq release p` lets it be dead-lettered without waiting";
 
-/// One batch in flight, and a document in each request.
+/// A pipeline that keeps sessions in order.
 fn in_session_order() -> TestPipeline {
     TestPipeline::new(TestSettings {
         in_session_order: true,
@@ -227,7 +227,7 @@ fn a_document_refused_in_the_only_session_waits_until_the_operator_releases_it()
     for _ in 0..10 {
         refuse_next(&mut pipeline, "bad");
     }
-    assert_eq!(pipeline.conditions(Documents), [RELEASE]);
+    assert_eq!(pipeline.conditions(Documents), [WAITS_FOR_RELEASE]);
     assert!(pipeline.commits.is_empty());
     let minute = Uptime::from_secs(60);
     assert!(!pipeline.engine.is_ready(pipeline.now + minute));
@@ -273,7 +273,7 @@ fn a_document_that_nothing_follows_waits_until_the_operator_releases_it() {
     for _ in 0..3 {
         refuse_next(&mut pipeline, "bad");
     }
-    assert_eq!(pipeline.conditions(Documents), [RELEASE]);
+    assert_eq!(pipeline.conditions(Documents), [WAITS_FOR_RELEASE]);
     pipeline.give(Input::Release);
     refuse_next(&mut pipeline, "bad");
     assert!(pipeline.outcomes()[&1].contains("it was released"));
@@ -749,7 +749,7 @@ fn documents_that_fail_in_every_request_do_not_hold_up_the_others() {
 }
 
 #[test]
-fn a_batch_of_which_one_document_waits_makes_room_for_others() {
+fn a_batch_with_one_waiting_document_makes_room_for_others() {
     let mut pipeline = TestPipeline::new(TestSettings {
         batches_in_flight: 8,
         documents_in_request: 100,
@@ -793,7 +793,7 @@ fn each_half_of_a_batch_keeps_its_own_memory() {
 }
 
 #[test]
-fn a_pipeline_that_reads_no_further_for_documents_that_wait_says_so() {
+fn a_pipeline_that_stops_at_its_limit_of_waiting_documents_says_so() {
     let mut pipeline = TestPipeline::new(TestSettings {
         batches_in_flight: 8,
         batch_events: 2,
