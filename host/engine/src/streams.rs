@@ -31,6 +31,9 @@ pub(crate) struct Stream {
     is_urgent: bool,
     /// Since when events that are too few for a batch have waited.
     waiting_since: Option<Uptime>,
+    /// Events before it wait for no others: they have waited long enough, or were asked for with a
+    /// batch that was too large for all of them.
+    due_to: Seq,
     /// When those become a batch, however few they are.
     pub(crate) close_at: Option<Uptime>,
     /// Halves of batches that were too much at once.
@@ -58,6 +61,7 @@ impl Stream {
             is_collecting: false,
             is_urgent: false,
             waiting_since: None,
+            due_to: 0,
             close_at: None,
             backlog: VecDeque::new(),
         }
@@ -77,7 +81,8 @@ impl Stream {
         self.is_ended && !self.has_waiting()
     }
 
-    /// Where the events of the next batch are, and whether it need not wait for more. None where
+    /// Where the events of the next batch are, so many at most, and whether it need not wait for
+    /// more. None where
     /// there are no events for one, or it may not begin yet.
     fn next_ranges(&self, events: usize) -> Option<(Vec<SeqRange>, bool)> {
         let mut ranges: Vec<SeqRange> = Vec::new();
@@ -87,15 +92,17 @@ impl Stream {
             if gap.start >= self.head || gap.start > first + BATCH_SPAN {
                 break;
             }
-            let range = gap.start..gap.end.min(self.head);
+            let wanted = events as u64 - available;
+            let range = gap.start..gap.end.min(self.head).min(gap.start + wanted);
             available += range.end - range.start;
             ranges.push(range);
-            if available >= events as u64 {
+            if available == events as u64 {
                 break;
             }
         }
-        let last = ranges.last()?.end;
-        let is_complete = available >= events as u64 || last < self.head || self.is_ended;
+        let (first, last) = (ranges.first()?.start, ranges.last()?.end);
+        let is_complete =
+            available == events as u64 || last < self.head || first < self.due_to || self.is_ended;
         self.is_in_window().then_some((ranges, is_complete))
     }
 
@@ -185,6 +192,7 @@ impl Pipeline {
             return;
         }
         stream.is_collecting = true;
+        stream.due_to = within.last().map_or(0, |range| range.end);
         actions.push(Action::Collect {
             stream: index,
             within,

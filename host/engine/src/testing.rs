@@ -82,12 +82,14 @@ pub(crate) struct TestPipeline {
     wake_at: Option<Uptime>,
     /// No memory is left: what is asked for is not collected unless it is urgent.
     pub(crate) memory_is_used_up: bool,
-    collecting: Option<(Vec<SeqRange>, usize)>,
+    /// The ranges, events and bytes that were asked for.
+    collecting: Option<(Vec<SeqRange>, usize, usize)>,
 }
 
 pub(crate) struct TestSettings {
     pub(crate) in_session_order: bool,
     pub(crate) batch_events: usize,
+    pub(crate) batch_age: Duration,
     pub(crate) batches_in_flight: usize,
     pub(crate) requests_in_flight: usize,
     pub(crate) documents_in_request: usize,
@@ -107,6 +109,7 @@ impl Default for TestSettings {
         TestSettings {
             in_session_order: false,
             batch_events: 100,
+            batch_age: Duration::ZERO,
             batches_in_flight: 1,
             requests_in_flight: 4,
             documents_in_request: 1,
@@ -150,7 +153,7 @@ impl TestPipeline {
             batch: BatchLimits {
                 events: settings.batch_events,
                 bytes: 1 << 30,
-                age: Duration::ZERO,
+                age: settings.batch_age,
             },
             batches_in_flight: settings.batches_in_flight,
             sink: SinkSettings {
@@ -248,9 +251,12 @@ impl TestPipeline {
 
     fn carry_out(&mut self, action: Action) -> Option<Input> {
         match action {
-            Action::Collect { within, events, .. } => {
-                self.collecting = Some((within, events));
-            }
+            Action::Collect {
+                within,
+                events,
+                bytes,
+                ..
+            } => self.collecting = Some((within, events, bytes)),
             Action::CollectNow { .. } => return self.collect(),
             Action::RunStages { batch, mut run, .. } => {
                 while run.step::<NoStage>(&[]) == Step::More {}
@@ -314,7 +320,8 @@ impl TestPipeline {
 
     /// The batch that was asked for, where one was.
     fn collect(&mut self) -> Option<Input> {
-        let (within, events) = self.collecting.take()?;
+        let (within, events, bytes) = self.collecting.take()?;
+        let events = events.min(bytes / "{}".len()).max(1);
         let batch = self.batch(within.into_iter().flatten().take(events));
         self.memory
             .insert(batch.range().start, batch.payload_bytes());

@@ -184,7 +184,7 @@ impl Pipeline {
             if hold.kind == ConditionKind::Brake
                 && streams.any(|stream| self.reached_a_limit(stream))
             {
-                message = format!("no further events are sent; {message}").into();
+                message = format!("no new batch begins; {message}").into();
             }
             self.conditions
                 .set(now, hold.kind, subject, &message, since, until);

@@ -127,7 +127,8 @@ impl Pipeline {
         })
     }
 
-    /// The endpoint, and these documents in their sessions, where sessions keep their order.
+    /// The endpoint, and those of these documents that belong to a session, where sessions keep
+    /// their order.
     fn in_sessions(
         &self,
         id: BatchId,
@@ -137,9 +138,10 @@ impl Pipeline {
         let stream = &self.settings.streams[batch.stream.get()];
         let documents = batch.documents().filter(|_| stream.in_session_order)?;
         let place = |&document: &DocumentIndex| {
-            let session = Session::new(batch.stream, documents.session(document));
-            (session, (id, documents.entry(document), document))
+            let session = documents.session(document);
+            let place = (id, documents.entry(document), document);
+            (!session.is_empty()).then(|| (Session::new(batch.stream, session), place))
         };
-        Some((stream.endpoint.get(), of.iter().map(place).collect()))
+        Some((stream.endpoint.get(), of.iter().filter_map(place).collect()))
     }
 }

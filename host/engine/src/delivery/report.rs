@@ -26,7 +26,7 @@ impl Pipeline {
                 let tally = self.requests.of_endpoint(index).tally();
                 let only_failing = tally.poor_single_probes + tally.blocked == tally.requests;
                 if only_failing && self.waits_for_documents(index) {
-                    message += "; no further events are sent until some of the documents that fail \
+                    message += "; no new batch begins until some of the documents that fail \
                                 are final";
                 }
                 if self.is_undecided(now, index) {
@@ -102,8 +102,8 @@ impl Pipeline {
                     " while others are sent"
                 }
                 _ if !self.waits_for_documents(index) => "",
-                1 => ", and no further events are sent until it is final",
-                _ => ", and no further events are sent until some of them are final",
+                1 => ", and no new batch begins until it is final",
+                _ => ", and no new batch begins until some of them are final",
             };
             format!("{documents}{meanwhile}: {answer}")
         } else {

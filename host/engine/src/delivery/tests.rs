@@ -803,7 +803,7 @@ fn a_pipeline_that_stops_at_its_limit_of_waiting_documents_says_so() {
     answer_bad_for(&mut pipeline, 500, Uptime::from_secs(300));
     let conditions = pipeline.conditions(Endpoint);
     assert!(
-        conditions[0].contains("no further events are sent"),
+        conditions[0].contains("no new batch begins"),
         "{conditions:?}"
     );
 }
@@ -862,7 +862,7 @@ fn a_document_that_waits_while_nothing_more_may_be_sent_says_so() {
     assert_eq!(
         pipeline.conditions(Documents),
         [
-            "1 document waits, and no further events are sent until it is final: the receiver \
+            "1 document waits, and no new batch begins until it is final: the receiver \
              answered 500"
         ]
     );
@@ -881,7 +881,40 @@ fn a_brake_that_keeps_further_events_from_being_sent_says_so() {
     answer_bad_for(&mut pipeline, 400, Uptime::from_secs(300));
     let conditions = pipeline.conditions(Brake);
     assert!(
-        conditions[0].starts_with("no further events are sent; "),
+        conditions[0].starts_with("no new batch begins; "),
         "{conditions:?}"
     );
+}
+
+#[test]
+fn what_a_small_limit_leaves_of_a_batch_does_not_wait_for_more_events() {
+    let mut pipeline = TestPipeline::new(TestSettings {
+        batch_age: Duration::from_secs(1),
+        documents_in_request: 100,
+        ..TestSettings::default()
+    });
+    let began = pipeline.now;
+    // The receiver takes one document at a time.
+    for round in 0..2 {
+        pipeline.read_keys((0..50).map(|number| format!("{round}-{number}")));
+        while pipeline.outcomes().len() < (round + 1) * 50 {
+            match pipeline.sent().first() {
+                Some(keys) if keys.contains(' ') => pipeline.answer_first(413),
+                Some(_) => pipeline.answer_first(200),
+                None => {
+                    pipeline.wait();
+                    true
+                }
+            };
+        }
+    }
+    let took = pipeline.now - began;
+    assert!(took < Uptime::from_secs(5), "{took:?}");
+}
+
+#[test]
+fn events_without_a_session_do_not_wait_for_each_other() {
+    let mut pipeline = in_session_order();
+    pipeline.read(&[("a", "s"), ("b", "s"), ("c", ""), ("d", "")]);
+    assert_eq!(pipeline.sent(), ["a", "c", "d"]);
 }
