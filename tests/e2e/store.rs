@@ -247,7 +247,7 @@ fn status_says_that_the_host_does_not_answer() {
         || file.exists(),
     );
     host.signal(Signal::STOP);
-    let shown = status_text(&config);
+    let (seen, shown) = (status(&config), status_text(&config));
     host.signal(Signal::CONT);
     assert_eq!(
         (&seen["running"], &seen["silent"]),
