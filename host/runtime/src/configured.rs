@@ -276,6 +276,9 @@ impl Configured {
 impl Drop for Configured {
     fn drop(&mut self) {
         self.services.log.finish(&self.identity);
+        if let Some(line) = self.services.refusals.rest() {
+            self.identity.warn(&line);
+        }
     }
 }
 

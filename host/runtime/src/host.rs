@@ -24,6 +24,15 @@ pub(crate) struct StageIdentity {
     pub(crate) plugin: Arc<str>,
 }
 
+impl StageIdentity {
+    pub(crate) fn warn(&self, text: &str) {
+        tracing::warn!(
+            pipeline = %self.pipeline, stage = %self.stage, plugin = %self.plugin,
+            "{text}"
+        );
+    }
+}
+
 /// The host's state of one instance.
 #[derive(Debug)]
 pub(crate) struct InstanceHost {

@@ -93,3 +93,9 @@ pub(crate) const REASON_BYTES_MAX: usize = 200;
 
 /// Distinct metric names of a stage.
 pub(crate) const METRICS_MAX: usize = 64;
+
+/// Refused metrics of a stage that are logged, by name and problem, …
+pub(crate) const REFUSALS_LOGGED: usize = 16;
+
+/// … and that are counted.
+pub(crate) const REFUSALS_COUNTED: usize = 1024;

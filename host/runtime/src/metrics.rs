@@ -1,10 +1,11 @@
 //! Counters and histograms of one stage's component.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, PoisonError};
 
-use crate::limits::METRICS_MAX;
+use crate::limits::{METRICS_MAX, REFUSALS_COUNTED, REFUSALS_LOGGED};
 
 /// Upper bounds of a histogram's buckets, three per decade. The range is wide, because the host
 /// does not know the unit.
@@ -37,7 +38,7 @@ pub struct Histogram {
 }
 
 /// Why a component's metric was not counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum MetricError {
     Name,
     TooMany,
@@ -125,6 +126,69 @@ impl Default for Histogram {
             count: 0,
             sum: 0.0,
             buckets: [0; BUCKETS.len()],
+        }
+    }
+}
+
+/// What was refused of a stage, so that each name is logged once per kind of problem.
+#[derive(Debug, Default)]
+pub(crate) struct Refusals {
+    refused: Mutex<Refused>,
+}
+
+#[derive(Debug, Default)]
+struct Refused {
+    /// Hashes of names and problems: names may be long.
+    seen: BTreeSet<u64>,
+    /// More than [`METRICS_MAX`].
+    too_many: bool,
+}
+
+impl Refusals {
+    /// The line to log for a refused metric, unless it has been logged or enough others have.
+    pub(crate) fn line(&self, name: &str, error: MetricError) -> Option<String> {
+        let mut refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        if error == MetricError::TooMany {
+            let was_logged = std::mem::replace(&mut refused.too_many, true);
+            let name = || crate::log::line(name);
+            return (!was_logged).then(|| {
+                format!(
+                    "a stage has at most {METRICS_MAX} metrics: `{}` and other further ones are refused (logged once)",
+                    name()
+                )
+            });
+        }
+        let mut hasher = DefaultHasher::new();
+        (name, error).hash(&mut hasher);
+        if refused.seen.len() == REFUSALS_COUNTED || !refused.seen.insert(hasher.finish()) {
+            return None;
+        }
+        let more = match refused.seen.len() {
+            ..REFUSALS_LOGGED => "",
+            REFUSALS_LOGGED => "; further refused metrics are only counted",
+            _ => return None,
+        };
+        let name = crate::log::line(name);
+        Some(format!(
+            "the metric `{name}` is refused: {error} (logged once{more})"
+        ))
+    }
+
+    /// The last line, for those that [`Refusals::line`] left out.
+    pub(crate) fn rest(&self) -> Option<String> {
+        let refused = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = refused.seen.len();
+        let at_least = if count == REFUSALS_COUNTED {
+            "at least "
+        } else {
+            ""
+        };
+        match count.saturating_sub(REFUSALS_LOGGED) {
+            0 => None,
+            1 => Some("1 further refused metric is not shown".to_owned()),
+            rest => Some(format!(
+                "{at_least}{rest} further refused metrics are not shown"
+            )),
         }
     }
 }
@@ -221,5 +285,54 @@ mod tests {
             .count();
         assert_eq!(accepted, METRICS_MAX - 1);
         assert_eq!(metrics.observe("one_more", 1.0), Err(MetricError::TooMany));
+    }
+
+    #[test]
+    fn each_refused_name_is_logged_once_per_problem_and_the_rest_is_counted() {
+        let refusals = Refusals::default();
+        let line = |name: &str, error| refusals.line(name, error);
+        let first = line("a b", MetricError::Name).expect("a line");
+        assert!(
+            first.starts_with("the metric `a b` is refused: a name is ")
+                && first.ends_with("(logged once)"),
+            "{first}"
+        );
+        assert_eq!(line("a b", MetricError::Name), None);
+        assert!(line("a b", MetricError::Infinite).is_some());
+        assert!(line("hits", MetricError::Infinite).is_some());
+        // Not one of the 16.
+        assert_eq!(
+            line("m64", MetricError::TooMany).as_deref(),
+            Some(
+                "a stage has at most 64 metrics: `m64` and other further ones are refused (logged once)"
+            )
+        );
+        assert_eq!(line("m65", MetricError::TooMany), None);
+        let mut last = None;
+        for n in 3..16 {
+            assert_eq!(refusals.rest(), None);
+            last = line(&format!("x{n}!"), MetricError::Name);
+        }
+        let last = last.expect("a line");
+        assert!(
+            last.ends_with("(logged once; further refused metrics are only counted)"),
+            "{last}"
+        );
+        for (n, rest) in [
+            (16, "1 further refused metric is not shown"),
+            (17, "2 further refused metrics are not shown"),
+        ] {
+            for _ in 0..2 {
+                assert_eq!(line(&format!("x{n}!"), MetricError::Name), None);
+            }
+            assert_eq!(refusals.rest().as_deref(), Some(rest));
+        }
+        for n in 0..10_000 {
+            assert_eq!(line(&format!("y{n}!"), MetricError::Name), None);
+        }
+        assert_eq!(
+            refusals.rest().as_deref(),
+            Some("at least 1008 further refused metrics are not shown")
+        );
     }
 }

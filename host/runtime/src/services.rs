@@ -7,12 +7,13 @@ use lockgate_lookup::{Agent, Network, Place, TEXT_MAX};
 
 use crate::host::InstanceHost;
 use crate::log::StageLog;
-use crate::metrics::{MetricError, Metrics};
+use crate::metrics::{MetricError, Metrics, Refusals};
 
 /// The state that all instances of a stage share.
 #[derive(Debug, Default)]
 pub(crate) struct Services {
     pub(crate) metrics: Metrics,
+    pub(crate) refusals: Refusals,
     pub(crate) log: Arc<StageLog>,
     /// The operator granted state. It is available in calls, but not in `configure`.
     state_is_granted: bool,
@@ -36,7 +37,6 @@ enum Warning {
     Agent = 4,
     AgentText = 8,
     State = 16,
-    Metric = 32,
 }
 
 impl InstanceHost {
@@ -47,11 +47,7 @@ impl InstanceHost {
 
     fn refuse(&self, warning: Warning, text: &str) {
         if self.is_first(warning) {
-            let identity = &self.identity;
-            tracing::warn!(
-                pipeline = %identity.pipeline, stage = %identity.stage, plugin = %identity.plugin,
-                "{text} (logged once)"
-            );
+            self.identity.warn(&format!("{text} (logged once)"));
         }
     }
 
@@ -102,12 +98,10 @@ impl InstanceHost {
     }
 
     fn measured(&self, name: &str, result: Result<(), MetricError>) {
-        if let Err(error) = result {
-            let name = crate::log::line(name);
-            self.refuse(
-                Warning::Metric,
-                &format!("the metric `{name}` is refused: {error}"),
-            );
+        if let Err(error) = result
+            && let Some(line) = self.services.refusals.line(name, error)
+        {
+            self.identity.warn(&line);
         }
     }
 
