@@ -82,6 +82,15 @@ fn dropped_events_metrics_and_granted_state_are_reported() {
         assert!(stderr.contains(line), "no `{line}`:\n{stderr}");
     }
 
+    let flood = r#"{"mode":"metric-flood"}"#;
+    let output = run(&[measure.to_str().unwrap(), "--with", flood], EVENTS);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(stderr.matches(" is refused: ").count(), 16, "{stderr}");
+    assert!(
+        stderr.contains("further refused metrics are not shown"),
+        "{stderr}"
+    );
+
     let output = run(
         &["builtin:filter", "--with", r#"{"skip":["user.login"]}"#],
         EVENTS,
@@ -378,6 +387,10 @@ fn errors_name_the_argument_or_line_at_fault() {
         assert!(
             stderr.contains(text),
             "{arguments:?} names `{text}`: {stderr}"
+        );
+        assert!(
+            !stderr.contains("configuration file"),
+            "{arguments:?}: there is none: {stderr}"
         );
     }
 }

@@ -9,7 +9,8 @@ use std::path::Path;
 
 use lockgate_coverage::Coverage;
 use lockgate_lookup::{Databases, Grant, Lookups};
-use lockgate_runtime::metrics::{Metric, Snapshot};
+use lockgate_registry::ResolveError;
+use lockgate_runtime::metrics::Metric;
 use lockgate_runtime::{
     Code, Component, ComponentOptions, ConfigureError, Engine, EngineOptions, Kind, Limits, Sink,
     Stage,
@@ -71,11 +72,14 @@ pub(crate) fn run(command: &PluginRun) -> Result<(), Failure> {
     }
     let last = coverage.as_mut();
     flush(&plugin, &mut batch, &mut problems, &mut drops, last)?;
-    drops.print();
-    print_metrics(match &plugin {
+    drops.lines().for_each(|line| print::problem(&line));
+    let metrics = match &plugin {
         Plugin::Stage(stage) => stage.metrics(),
         Plugin::Sink(sink) => sink.metrics(),
-    });
+    };
+    for (name, metric) in metrics {
+        print::problem(&metric_line(&name, &metric));
+    }
     if let Some(coverage) = coverage {
         report(command, coverage, &problems)?;
     }
@@ -113,27 +117,34 @@ impl Drops {
         }
     }
 
-    fn print(&self) {
-        for (reason, (count, line)) in &self.0 {
-            print::problem(&match count {
-                1 => format!("1 event dropped, on line {line}: {reason}"),
-                _ => format!("{count} events dropped, the first on line {line}: {reason}"),
-            });
-        }
+    fn lines(&self) -> impl Iterator<Item = String> {
+        self.0.iter().map(|(reason, (count, line))| {
+            let why = match reason.as_str() {
+                "" => " (without a reason)".to_owned(),
+                _ => format!(": {reason}"),
+            };
+            match count {
+                1 => format!("1 event dropped, on line {line}{why}"),
+                _ => format!("{count} events dropped, the first on line {line}{why}"),
+            }
+        })
     }
 }
 
-/// Prints the plugin's metrics.
-fn print_metrics(metrics: Snapshot) {
-    for (name, metric) in metrics {
-        print::problem(&match metric {
-            Metric::Counter(count) => format!("metric {name}: {count}"),
-            Metric::Histogram(histogram) => format!(
-                "metric {name}: {} observations, sum {}",
-                histogram.count, histogram.sum
-            ),
-        });
-    }
+/// A metric of the plugin, as it is printed.
+fn metric_line(name: &str, metric: &Metric) -> String {
+    let (count, sum) = match metric {
+        Metric::Counter(count) => return format!("metric {name}: {count}"),
+        Metric::Histogram(histogram) => (histogram.count, histogram.sum),
+    };
+    let plural = if count == 1 { "" } else { "s" };
+    let is_short = sum == 0.0 || (1e-6..=1e15).contains(&sum.abs());
+    let sum = if is_short {
+        format!("{sum}")
+    } else {
+        format!("{sum:e}")
+    };
+    format!("metric {name}: {count} observation{plural}, sum {sum}")
 }
 
 /// The look-ups: user agents always; places and networks if their databases are given.
@@ -195,6 +206,8 @@ fn configured(command: &PluginRun) -> Result<Plugin, Failure> {
         lockgate_registry::resolve(&command.component, Path::new("")).map_err(|error| {
             let failure = Failure::usage(&error);
             match error.hint() {
+                // It is about paths in a configuration file.
+                Some(_) if matches!(error, ResolveError::Missing { .. }) => failure,
                 Some(hint) => failure.hint(hint),
                 None => failure,
             }
@@ -246,4 +259,48 @@ fn configured(command: &PluginRun) -> Result<Plugin, Failure> {
         }
         other => Failure::usage(other),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use lockgate_runtime::metrics::{Histogram, Metric};
+
+    use super::{Drops, metric_line};
+
+    #[test]
+    fn metrics_are_printed_on_short_lines() {
+        assert_eq!(metric_line("hits", &Metric::Counter(1)), "metric hits: 1");
+        for (count, sum, expected) in [
+            (1, 72.0, "metric m: 1 observation, sum 72"),
+            (2, 0.5, "metric m: 2 observations, sum 0.5"),
+            (2, 0.0, "metric m: 2 observations, sum 0"),
+            (2, 1e15, "metric m: 2 observations, sum 1000000000000000"),
+            (1, 1e308, "metric m: 1 observation, sum 1e308"),
+            (1, -1e308, "metric m: 1 observation, sum -1e308"),
+            (1, 5e-324, "metric m: 1 observation, sum 5e-324"),
+        ] {
+            let histogram = Histogram {
+                count,
+                sum,
+                ..Histogram::default()
+            };
+            assert_eq!(metric_line("m", &Metric::Histogram(histogram)), expected);
+        }
+    }
+
+    #[test]
+    fn drops_are_counted_by_reason() {
+        let mut drops = Drops::default();
+        for (reason, line) in [("noise", 2), ("", 5), ("noise", 7)] {
+            drops.add(reason, line);
+        }
+        let lines: Vec<_> = drops.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "1 event dropped, on line 5 (without a reason)",
+                "2 events dropped, the first on line 2: noise",
+            ]
+        );
+    }
 }
