@@ -468,6 +468,26 @@ fn a_release_needs_a_running_host() {
         "{}",
         ended.stderr
     );
+    // Nothing but the store and the pipelines' names is read.
+    let config =
+        "[store]\npath = \"store\"\n[pipelines.siem]\n[pipelines.lake]\n[pipelines.splunk]\n";
+    std::fs::write(fixture.dir.path().join("lockgate.toml"), config).unwrap();
+    let release = |pipeline: &str| {
+        let mut started = lockgate();
+        started.args(["dlq", "release", pipeline, "--config", "lockgate.toml"]);
+        Running::start("dlq", started.current_dir(fixture.dir.path())).ended()
+    };
+    assert_eq!(
+        release("seim").exits_with(1).stderr,
+        "error: `lockgate.toml` has no pipeline `seim`.\n\
+         hint: its pipelines are `lake`, `siem` and `splunk`\n"
+    );
+    let ended = release("siem").exits_with(1);
+    assert!(
+        ended.stderr.contains("No host is running"),
+        "{}",
+        ended.stderr
+    );
 }
 
 /// Holds the store, as a running host does.

@@ -9,6 +9,7 @@ mod release;
 mod select;
 mod show;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
@@ -72,20 +73,41 @@ impl Place {
         }
     }
 
-    /// Why letters of this pipeline would not be sent again by a host that starts with the
-    /// configuration file. `None`: they would be, or there is no file.
-    fn would_not_run(&self, pipeline: &str) -> Result<Option<String>, Failure> {
+    /// The names of the pipelines in the configuration file, if it has some and `pipeline` is none
+    /// of them.
+    fn others(&self, pipeline: &str) -> Result<Option<BTreeSet<String>>, Failure> {
         if self.store.is_some() {
             return Ok(None);
         }
         let names = setup::pipeline_names(&self.config)?;
-        let is_missing = names.is_some_and(|names| !names.contains(pipeline));
+        Ok(names.filter(|names| !names.contains(pipeline)))
+    }
+
+    /// Why letters of this pipeline would not be sent again by a host that starts with the
+    /// configuration file. `None`: they would be, or there is no file.
+    fn would_not_run(&self, pipeline: &str) -> Result<Option<String>, Failure> {
         let file = self.config.display();
-        Ok(is_missing.then(|| {
+        Ok(self.others(pipeline)?.map(|_| {
             format!(
                 "`{file}` has no pipeline `{pipeline}`, so nobody would send them: configure it \
                  and start the host first, or use `lockgate dlq export`."
             )
+        }))
+    }
+
+    /// The failure of a command that names a pipeline which the configuration file does not have.
+    fn missing(&self, pipeline: &str) -> Result<Option<Failure>, Failure> {
+        let file = self.config.display();
+        Ok(self.others(pipeline)?.map(|others| {
+            let failure = Failure::failed(format!("`{file}` has no pipeline `{pipeline}`."));
+            let others: Vec<_> = others.iter().map(|name| format!("`{name}`")).collect();
+            match others.as_slice() {
+                [] => failure,
+                [one] => failure.hint(format!("its only pipeline is {one}")),
+                [rest @ .., last] => {
+                    failure.hint(format!("its pipelines are {} and {last}", rest.join(", ")))
+                }
+            }
         }))
     }
 

@@ -23,13 +23,16 @@ pub(crate) fn run(command: &Release) -> Result<(), Failure> {
     };
     match holder::call(&directory, &request)? {
         Some(message) => print::data(&format!("{message}\n")),
-        None => Err(Failure::failed(format!(
-            "No host is running on the store `{}`.",
-            directory.display()
-        ))
-        .hint(format!(
-            "start it with `lockgate start`, then release `{}`",
-            command.pipeline
-        ))),
+        None => match command.place.missing(&command.pipeline)? {
+            Some(failure) => Err(failure),
+            None => Err(Failure::failed(format!(
+                "No host is running on the store `{}`.",
+                directory.display()
+            ))
+            .hint(format!(
+                "start it with `lockgate start`, then release `{}`",
+                command.pipeline
+            ))),
+        },
     }
 }
