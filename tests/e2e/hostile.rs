@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use lockgate_tests::components::{cases, hostile_plugins, pipeline_of};
+use lockgate_tests::receiver::LocalReceiver;
 use lockgate_tests::{
     Auth, Books, ReceiverProcess, books, configuration, endpoint, start, started, status, uid,
     until,
@@ -56,14 +57,14 @@ fn each_hostile_component_is_contained_and_affects_no_other_pipeline() {
     let dir = tempfile::tempdir().unwrap();
     let victim = uid(EVENTS, VICTIM);
     let auth = Auth::start(dir.path(), &["--events", &EVENTS.to_string()]);
-    let receiver = ReceiverProcess::start(dir.path(), &[]);
+    let receiver = LocalReceiver::start(dir.path());
     let mut expected = Vec::new();
-    let mut pipelines = hostile_plugins() + &healthy(&receiver);
+    let mut pipelines = hostile_plugins() + &healthy(&receiver.endpoint("healthy"));
     for case in cases("hostile") {
         let mut case_expected: Expected = expectation(&case);
         case_expected.name = name(&case);
         expected.push(case_expected);
-        pipelines += &pipeline_of(&case, &receiver.addr, &victim);
+        pipelines += &pipeline_of(&case, &receiver.address(), &victim);
     }
     let config = configuration(dir.path(), &auth, &pipelines);
     let host = started(&config);
@@ -82,16 +83,13 @@ fn each_hostile_component_is_contained_and_affects_no_other_pipeline() {
 
     let status = status(&config);
     let received = receiver.stop();
-    assert_eq!(received.by_path.get("/healthy"), Some(&EVENTS));
+    let arrived = |path: &str| received.by_path.get(path).map_or(0, |path| path.documents);
+    assert_eq!(arrived("/healthy"), EVENTS);
     for case in &expected {
         let name = &case.name;
         assert_eq!(books(&status, name), case.books(), "{name}: after the stop");
         assert_eq!(
-            received
-                .by_path
-                .get(&format!("/{name}"))
-                .copied()
-                .unwrap_or(0),
+            arrived(&format!("/{name}")),
             case.arrives.unwrap_or(case.books.delivered),
             "{name}: the receiver has what is on the books"
         );
@@ -144,7 +142,8 @@ fn a_plugin_that_refuses_its_configuration_stops_its_own_pipeline_only() {
     let auth = Auth::start(dir.path(), &["--events", &EVENTS.to_string()]);
     let receiver = ReceiverProcess::start(dir.path(), &[]);
     let cases = cases("refused");
-    let mut pipelines = hostile_plugins() + &healthy(&receiver);
+    let endpoint = endpoint(&receiver.addr, &receiver.dir, "healthy");
+    let mut pipelines = hostile_plugins() + &healthy(&endpoint);
     for case in &cases {
         pipelines += &pipeline_of(case, &receiver.addr, "");
     }
@@ -257,9 +256,6 @@ fn expectation<T: for<'de> Deserialize<'de>>(case: &Path) -> T {
 }
 
 /// A pipeline without a hostile component.
-fn healthy(receiver: &ReceiverProcess) -> String {
-    format!(
-        "[pipelines.healthy.sink]\nplugin = \"builtin:fluentd\"\n{}\n\n",
-        endpoint(&receiver.addr, &receiver.dir, "healthy")
-    )
+fn healthy(endpoint: &str) -> String {
+    format!("[pipelines.healthy.sink]\nplugin = \"builtin:fluentd\"\n{endpoint}\n\n")
 }

@@ -9,6 +9,9 @@ use crate::failure::Failure;
 use crate::print;
 use crate::signals::Signals;
 
+/// Paths that a receiver prints one by one. Each session recording has its own.
+const PATHS_PRINTED: usize = 20;
+
 /// Serves until SIGTERM or SIGINT. The first line on standard output contains the address.
 pub(crate) fn auth(command: SimAuth) -> Result<(), Failure> {
     let options = auth::AuthOptions {
@@ -56,7 +59,7 @@ pub(crate) fn receiver(command: SimReceiver) -> Result<(), Failure> {
             stopped()?,
         )
         .await;
-        let totals = served.map_err(Failure::failed)?;
+        let totals = served.map_err(Failure::failed)?.with_paths(PATHS_PRINTED);
         print::data(&format!(
             "{}\n",
             serde_json::to_string(&totals).map_err(Failure::failed)?

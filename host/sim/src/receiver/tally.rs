@@ -1,5 +1,6 @@
 //! The counts of a receiver.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -9,7 +10,7 @@ use super::documents::hash;
 
 /// Paths counted one by one; documents of further ones are counted under [`OTHER`].
 const PATHS_MAX: usize = 100_000;
-const OTHER: &str = "(other)";
+const OTHER: &str = "(other paths)";
 
 /// Counts since the start.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -33,6 +34,23 @@ pub struct PathTotals {
     pub requests: u64,
     pub documents: u64,
     pub refused: u64,
+}
+
+impl Totals {
+    /// The same with so many paths, those with the most documents, and one entry for all others.
+    pub fn with_paths(mut self, number: usize) -> Totals {
+        let mut paths: Vec<_> = std::mem::take(&mut self.by_path).into_iter().collect();
+        paths.sort_by_key(|(_, totals)| Reverse(totals.documents));
+        let others = paths.split_off(number.min(paths.len()));
+        self.by_path = paths.into_iter().collect();
+        for (_, totals) in others {
+            let other = self.by_path.entry(OTHER.to_owned()).or_default();
+            other.requests += totals.requests;
+            other.documents += totals.documents;
+            other.refused += totals.refused;
+        }
+        self
+    }
 }
 
 #[derive(Default)]
@@ -106,5 +124,43 @@ impl Hasher for IdHasher {
 
     fn write_u128(&mut self, id: u128) {
         self.0 = id as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{PathTotals, Tally, Totals};
+
+    fn path(requests: u64, documents: u64, refused: u64) -> PathTotals {
+        PathTotals {
+            requests,
+            documents,
+            refused,
+        }
+    }
+
+    #[test]
+    fn paths_with_few_documents_are_counted_together() {
+        let mut tally = Tally::default();
+        tally.accept("/a", &[1]);
+        tally.accept("/b", &[1, 2, 3]);
+        tally.accept("/c", &[1, 2]);
+        tally.accept("/d", &[1]);
+        tally.refuse("/d");
+        let all = tally.totals();
+        assert_eq!(all.clone().with_paths(4), *all);
+        let few = all.clone().with_paths(2);
+        let expected = [
+            ("/b", path(1, 3, 0)),
+            ("/c", path(1, 2, 0)),
+            ("(other paths)", path(3, 2, 1)),
+        ];
+        assert_eq!(
+            few,
+            Totals {
+                by_path: expected.map(|(name, of)| (name.to_owned(), of)).into(),
+                ..all.clone()
+            }
+        );
     }
 }
