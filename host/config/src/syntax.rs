@@ -7,6 +7,10 @@ use toml::de::Error;
 use crate::document::Document;
 use crate::report::Issue;
 
+/// What editors and chat programs make of `"` and `'`.
+const TYPOGRAPHIC_QUOTES: [char; 8] = ['“', '”', '„', '‟', '‘', '’', '‚', '‛'];
+const STRAIGHT_QUOTES: &str = "TOML wants straight quotes: `key = \"value\"`";
+
 /// Whether the text was understood nevertheless, so that its other problems are real.
 pub(crate) fn is_harmless(error: &Error) -> bool {
     error.message().starts_with("duplicate key")
@@ -111,16 +115,23 @@ fn issue(text: &str, error: &Error) -> Issue {
     let is_scalar = ["boolean", "integer", "float", "date", "time", "number"]
         .iter()
         .any(|kind| message.contains(&format!("invalid {kind}")));
-    let (problem, hint) =
-        if word.trim().is_empty() && message.contains("string values must be quoted") {
-            ("there is no value", "write `key = \"value\"`")
-        } else if is_scalar && word.starts_with(|c: char| c.is_alphabetic() || "/.:".contains(c)) {
-            ("this string has no quotes", "write `key = \"value\"`")
-        } else if is_open_string(error) {
-            ("this string is not closed", hint(message))
-        } else {
-            (message, hint(message))
-        };
+    let rest = text[span.start..]
+        .find('\n')
+        .unwrap_or(text.len() - span.start);
+    let line = text[..span.start + rest].trim_end();
+    let (problem, hint) = if word.starts_with(TYPOGRAPHIC_QUOTES) {
+        ("these quotes are typographic", STRAIGHT_QUOTES)
+    } else if is_open_string(error) && line.ends_with(TYPOGRAPHIC_QUOTES) {
+        ("this string ends with a typographic quote", STRAIGHT_QUOTES)
+    } else if word.trim().is_empty() && message.contains("string values must be quoted") {
+        ("there is no value", "write `key = \"value\"`")
+    } else if is_scalar && word.starts_with(|c: char| c.is_alphabetic() || "/.:".contains(c)) {
+        ("this string has no quotes", "write `key = \"value\"`")
+    } else if is_open_string(error) {
+        ("this string is not closed", hint(message))
+    } else {
+        (message, hint(message))
+    };
     Issue::new(
         visible(text, span),
         format!("This is not TOML: {problem}."),
