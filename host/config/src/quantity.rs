@@ -31,6 +31,10 @@ pub(crate) trait Quantity: Copy + PartialOrd {
     /// The units that messages list. Empty: the quantity is a plain number.
     const UNITS: &'static str;
     fn of_number(number: u64) -> Option<Self>;
+    /// What a number with a fraction may have been meant as.
+    fn of_fraction(_: f64) -> Vec<Self> {
+        Vec::new()
+    }
     fn of_text(text: &str) -> Result<Self, UnitIssue>;
     /// As TOML writes it.
     fn show(self) -> String;
@@ -72,6 +76,14 @@ impl Quantity for Share {
     const UNITS: &'static str = units::SHARE_UNITS;
     fn of_number(_: u64) -> Option<Self> {
         None
+    }
+    /// Of one, or of a hundred: `0.5` may stand for `"50%"` or `"0.5%"`.
+    fn of_fraction(number: f64) -> Vec<Self> {
+        let thousandths = [number * 1000.0, number * 10.0].map(|it| (it, it.round()));
+        let shares = thousandths.into_iter().filter(|(exact, round)| {
+            (1.0..=1000.0).contains(round) && (exact - round).abs() < 1e-6
+        });
+        shares.map(|(_, round)| Share(round as u32)).collect()
     }
     fn of_text(text: &str) -> Result<Self, UnitIssue> {
         units::share(text).map(Share)

@@ -184,6 +184,19 @@ impl<'a> Value<'a> {
                     }
                 }
             }
+            DeValue::Float(number) => {
+                let meant = number.as_str().parse().map_or(vec![], Q::of_fraction);
+                let meant = meant.into_iter().filter(|it| (least..=most).contains(it));
+                let meant: Vec<_> = meant
+                    .map(|it| format!("`{} = {}`", self.name, it.show()))
+                    .collect();
+                let hint = match meant.as_slice() {
+                    [] => default,
+                    meant => format!("did you mean {}?", meant.join(" or ")),
+                };
+                self.wrong_type(r, Q::WHAT, hint);
+                return None;
+            }
             _ => {
                 self.wrong_type(r, Q::WHAT, default);
                 return None;
