@@ -149,6 +149,8 @@ enum Place {
     Sink,
     With,
     Hidden,
+    /// Hidden, but for the scheme.
+    Url,
 }
 
 impl Place {
@@ -165,11 +167,12 @@ impl Place {
     /// The place of the value of `key` in a table at this place.
     fn below(self, key: &str) -> Place {
         match self {
-            Place::Hidden => Place::Hidden,
+            Place::Hidden | Place::Url => Place::Hidden,
             Place::Pipelines => Place::Pipeline,
             Place::Pipeline if key == "sink" => Place::Sink,
             // Names, not values.
             Place::Sink if key == "allow-headers" => Place::Elsewhere,
+            Place::Sink if ["url", "session-url"].contains(&key) => Place::Url,
             Place::Sink if !PLAIN_SINK_KEYS.contains(&key) => Place::Hidden,
             Place::With => {
                 let lower = key.to_ascii_lowercase();
@@ -212,7 +215,14 @@ fn walk(
         // The key itself, in PEM, where its path belongs.
         DeValue::String(content) if content.contains("-----BEGIN") => hidden.push(span.clone()),
         DeValue::String(_) if place == Place::Hidden => hidden.extend(literal_parts(text, span)),
-        _ if place == Place::Hidden => hidden.push(span.clone()),
+        DeValue::String(_) if place == Place::Url => {
+            let mut parts = literal_parts(text, span);
+            if let Some(first) = parts.first_mut() {
+                first.start += scheme(&text[first.clone()]);
+            }
+            hidden.extend(parts);
+        }
+        _ if [Place::Hidden, Place::Url].contains(&place) => hidden.push(span.clone()),
         _ => {}
     }
 }
@@ -239,6 +249,21 @@ fn literal_parts(text: &str, span: &Range<usize>) -> Vec<Range<usize>> {
     parts
 }
 
+/// The length of the scheme of a URL and what follows up to the host, misspelt or not. The host
+/// stays hidden: where the slash after it is missing, a token in the path is a part of it.
+fn scheme(url: &str) -> usize {
+    let letters = url.bytes().take_while(u8::is_ascii_alphabetic).count();
+    let (name, rest) = url.split_at(letters);
+    let name = name.to_ascii_lowercase();
+    let is_near = |known: &&str| strsim::damerau_levenshtein(&name, known) <= 2;
+    let separators = rest.bytes().take_while(|byte| b":/".contains(byte)).count();
+    if separators > 0 && letters <= 7 && ["http", "https"].iter().any(is_near) {
+        letters + separators
+    } else {
+        0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -255,7 +280,7 @@ mod tests {
         for (text, expected) in [
             (
                 "[pipelines.a.sink]\nurl = \"https://x/${env:T}?k=v\"\nplugin = \"p\"",
-                "[pipelines.a.sink]\nurl = \"***${env:T}***\"\nplugin = \"p\"",
+                "[pipelines.a.sink]\nurl = \"https://***${env:T}***\"\nplugin = \"p\"",
             ),
             (
                 "pipelines.a.sink.auth = { basic = { user = 'u', pasword = 1234 } }",
@@ -276,6 +301,14 @@ mod tests {
             (
                 "[teleport]\nidentity = \"-----BEGIN PRIVATE KEY-----\"\ntypes = \"a\"",
                 "[teleport]\nidentity = ***\ntypes = \"a\"",
+            ),
+            (
+                "[pipelines.a.sink]\nurl = 'htps:/x'\nsession-url = \"token:x\"",
+                "[pipelines.a.sink]\nurl = 'htps:/***'\nsession-url = \"***\"",
+            ),
+            (
+                "[pipelines.a.sink]\nurl = [\"https\", \"${env:T}://x\", { https = \"https://x\" }, 7]",
+                "[pipelines.a.sink]\nurl = [\"***\", \"${env:T}***\", { https = \"***\" }, ***]",
             ),
             (
                 "[[pipelines.a.stage]]\nwith = { url = \"a\", password = \"b\" }",
