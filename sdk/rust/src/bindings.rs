@@ -3741,7 +3741,8 @@ pub mod exports {
                     pub status: u16,
                     /// The headers on the host's allow-list, names in lower case.
                     pub headers: _rt::Vec<Pair>,
-                    /// Known secrets are masked.
+                    /// Known secrets are masked as they are, and as JSON and URLs write them; not in a body that is
+                    /// compressed or encoded otherwise.
                     pub body: ResponseBody,
                     /// There was more than `max-response-bytes`.
                     pub truncated: bool,
