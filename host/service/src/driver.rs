@@ -220,7 +220,9 @@ impl<L: Ledger> Driver<L> {
             if drained || engine.is_finished() && tasks.is_empty() {
                 break;
             }
-            if may_wait_at_end && !waits_at_end && ended.iter().all(|ended| *ended.borrow()) {
+            let has_ended = || ended.iter().all(|ended| *ended.borrow());
+            if may_wait_at_end && !waits_at_end && !engine.is_ready(began.elapsed()) && has_ended()
+            {
                 let documents = engine.waiting_for_release(began.elapsed());
                 if let Some(documents) = documents.filter(|&documents| documents > 0) {
                     waits_at_end = true;
