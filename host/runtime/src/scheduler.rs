@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 use crate::clock;
 use crate::limits::SLOW_NICE;
-use policy::{Class, Policy, QueueId};
+use policy::{Class, Policy, Purpose, QueueId};
 
 /// A fixed number of threads that serve all queues. They end when the last clone and the last queue
 /// are dropped.
@@ -55,7 +55,10 @@ pub enum SchedulerError {
     Ended,
 }
 
-type Job = Box<dyn FnOnce() -> Finished + Send>;
+struct Job {
+    purpose: Purpose,
+    run: Box<dyn FnOnce() -> Finished + Send>,
+}
 
 /// Delivers the result, after the policy has been updated: the receiver may queue its next call at
 /// once, when this one must no longer count as running.
@@ -166,9 +169,9 @@ impl Queue {
         self.inner.shared().lock().policy.is_slow(self.inner.id)
     }
 
-    /// Queues a job at once; the future returns its result. A job should be one call of a
-    /// component, so that other pipelines wait no longer than that. If the future is dropped before
-    /// a thread takes the job, the job is not run.
+    /// Queues a job for a batch at once; the future returns its result. A job should be one call of
+    /// a component, so that other pipelines wait no longer than that. If the future is dropped
+    /// before a thread takes the job, the job is not run.
     pub fn run<T, F>(
         &self,
         job: F,
@@ -177,8 +180,33 @@ impl Queue {
         T: Send + 'static,
         F: FnOnce() -> T + Send + 'static,
     {
+        self.submit(Purpose::Batch, job)
+    }
+
+    /// Like [`run`](Queue::run), for a job that loads or configures a component. Such a job can
+    /// make the queue slow; that it is quick does not show that batches are.
+    pub fn prepare<T, F>(
+        &self,
+        job: F,
+    ) -> impl Future<Output = Result<Ran<T>, SchedulerError>> + Send + 'static + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
+        self.submit(Purpose::Preparation, job)
+    }
+
+    fn submit<T, F>(
+        &self,
+        purpose: Purpose,
+        job: F,
+    ) -> impl Future<Output = Result<Ran<T>, SchedulerError>> + Send + 'static + use<T, F>
+    where
+        T: Send + 'static,
+        F: FnOnce() -> T + Send + 'static,
+    {
         let (sender, result) = oneshot::channel();
-        let job: Job = Box::new(move || {
+        let run = Box::new(move || -> Finished {
             let outcome = catch_unwind(AssertUnwindSafe(job));
             Box::new(move |cpu| {
                 let outcome = outcome
@@ -188,6 +216,7 @@ impl Queue {
                 let _ = sender.send(outcome);
             })
         });
+        let job = Job { purpose, run };
         let number = self.inner.shared().submit(self.inner.id, job);
         let waiting = Waiting {
             queue: self.inner.clone(),
@@ -292,15 +321,16 @@ impl Shared {
                 continue;
             };
             let jobs = state.jobs.get_mut(&turn.queue);
-            let job = jobs.and_then(BTreeMap::pop_first);
+            let job = jobs.and_then(BTreeMap::pop_first).map(|(_, job)| job);
+            let purpose = job.as_ref().map_or(Purpose::Batch, |job| job.purpose);
             self.wake(&state);
             drop(state);
             TIMED_OUT.set(false);
             let began = clock::thread_time();
-            let finished = job.map(|(_, job)| job());
+            let finished = job.map(|job| (job.run)());
             let cpu = clock::thread_time().saturating_sub(began);
             let mut after = self.lock();
-            after.policy.finish(turn, cpu, TIMED_OUT.get());
+            after.policy.finish(turn, purpose, cpu, TIMED_OUT.get());
             drop(after);
             if let Some(finished) = finished {
                 finished(cpu);

@@ -388,7 +388,7 @@ impl PipelineBuilder {
         };
         let engine = self.engine.clone();
         let configured = queue
-            .run(move || configure(&engine, &component, options))
+            .prepare(move || configure(&engine, &component, options))
             .await;
         let configured = match configured {
             Ok(ran) => ran.result,
@@ -444,7 +444,7 @@ impl PipelineBuilder {
         self.known_code().insert(digest.to_owned(), code.clone());
         let (engine, name, limits) = (self.engine.clone(), artifact.name.clone(), limits.clone());
         // It runs the component's own code.
-        let loaded = queue.run(move || Component::new(&engine, &name, code, &limits));
+        let loaded = queue.prepare(move || Component::new(&engine, &name, code, &limits));
         match loaded.await {
             Ok(ran) => ran.result,
             Err(error) => Err(LoadError::Start(error.to_string())),

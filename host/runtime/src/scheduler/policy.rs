@@ -24,6 +24,14 @@ pub(super) enum Class {
     Slow,
 }
 
+/// What a job is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// It loads or configures a component. It says little about how long a batch takes.
+    Preparation,
+    Batch,
+}
+
 /// A running call. Returned to [`Policy::finish`].
 #[derive(Debug)]
 #[must_use]
@@ -59,7 +67,7 @@ struct Queue {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Pace {
-    /// No call has returned yet.
+    /// No call with a batch has returned yet.
     Unknown,
     Quick,
     Slow {
@@ -149,14 +157,14 @@ impl Policy {
         })
     }
 
-    pub(super) fn finish(&mut self, turn: Turn, cpu: Duration, timed_out: bool) {
+    pub(super) fn finish(&mut self, turn: Turn, purpose: Purpose, cpu: Duration, timed_out: bool) {
         self.running -= 1;
         self.running_slow -= usize::from(turn.class == Class::Slow);
         if let Some(queue) = self.queues.get_mut(&turn.queue) {
             queue.running -= 1;
             queue.used = queue.used.saturating_sub(turn.charged) + cpu;
             queue.last_call = cpu;
-            queue.pace = queue.pace.after(timed_out || cpu > SLOW_CALL);
+            queue.pace = queue.pace.after(purpose, timed_out || cpu > SLOW_CALL);
         }
     }
 
@@ -204,9 +212,10 @@ impl Queue {
 }
 
 impl Pace {
-    fn after(self, slow: bool) -> Pace {
+    fn after(self, purpose: Purpose, slow: bool) -> Pace {
         match self {
             _ if slow => Pace::Slow { quick_calls: 0 },
+            _ if purpose == Purpose::Preparation => self,
             Pace::Slow { quick_calls } if quick_calls + 1 < QUICK_CALLS => Pace::Slow {
                 quick_calls: quick_calls + 1,
             },

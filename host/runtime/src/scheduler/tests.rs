@@ -99,6 +99,39 @@ async fn after_a_time_out_calls_run_one_at_a_time_until_they_are_quick() {
     assert!(!queue.is_slow());
 }
 
+/// Loading and configuring is quick, and once made the first batches of a looping component take
+/// all threads.
+#[tokio::test]
+async fn the_first_batches_of_a_prepared_pipeline_run_one_at_a_time() {
+    static RUNNING: AtomicUsize = AtomicUsize::new(0);
+    let scheduler = Scheduler::new(2).unwrap();
+    let healthy = quick(&scheduler);
+    result(healthy.run(|| ()).await);
+    let burner = scheduler.queue("burner");
+    for _ in 0..10 {
+        result(burner.prepare(|| ()).await);
+    }
+    let (release, held) = sync_channel::<()>(0);
+    let held = Arc::new(Mutex::new(held));
+    let first: Vec<_> = (0..8)
+        .map(|_| {
+            let held = held.clone();
+            burner.run(move || {
+                RUNNING.fetch_add(1, Ordering::SeqCst);
+                held.lock().unwrap().recv()
+            })
+        })
+        .collect();
+    for number in 0..100 {
+        assert_eq!(result(healthy.run(move || number).await), number);
+    }
+    assert!(RUNNING.load(Ordering::SeqCst) <= 1);
+    drop(release);
+    for job in first {
+        result(job.await).unwrap_err();
+    }
+}
+
 /// A component that never returned in time once stopped all pipelines.
 #[tokio::test]
 async fn a_pipeline_that_uses_its_whole_limit_leaves_a_thread_to_others() {

@@ -61,7 +61,7 @@ fn simulate(threads: usize, loads: &[Load], time: Duration) -> Vec<Served> {
         served.cpu += loads[load].call;
         served.gap = served.gap.max(now - served.last_end);
         served.last_end = now;
-        policy.finish(turn, loads[load].call, false);
+        policy.finish(turn, Purpose::Batch, loads[load].call, false);
         policy.submit(ids[load]);
     }
     served
@@ -117,10 +117,33 @@ fn a_new_pipeline_is_slow_until_its_first_call_returned() {
     (0..3).for_each(|_| policy.submit(id));
     let turn = policy.take(Class::Slow).expect("the first call");
     assert_eq!(policy.next_class(), None, "one at a time");
-    policy.finish(turn, MS, false);
+    policy.finish(turn, Purpose::Batch, MS, false);
     assert!(!policy.is_slow(id));
     let _first = policy.take(Class::Quick).expect("quick now");
     let _second = policy.take(Class::Quick).expect("and two at a time");
+}
+
+#[test]
+fn only_a_batch_shows_that_a_pipeline_is_quick() {
+    let mut policy = Policy::new(4);
+    let id = policy.add();
+    let call = |policy: &mut Policy, purpose, cpu| {
+        policy.submit(id);
+        let class = policy.next_class().unwrap();
+        let turn = policy.take(class).unwrap();
+        policy.finish(turn, purpose, cpu, false);
+    };
+    (0..10).for_each(|_| call(&mut policy, Purpose::Preparation, MS));
+    (0..3).for_each(|_| policy.submit(id));
+    let first = policy.take(Class::Slow).expect("the first batch");
+    assert_eq!(policy.next_class(), None, "alone");
+    policy.finish(first, Purpose::Batch, MS, false);
+    assert_eq!(policy.next_class(), Some(Class::Quick));
+
+    call(&mut policy, Purpose::Preparation, 51 * MS);
+    assert!(policy.is_slow(id), "a slow preparation counts");
+    (0..10).for_each(|_| call(&mut policy, Purpose::Preparation, MS));
+    assert!(policy.is_slow(id), "quick ones do not");
 }
 
 #[test]
@@ -132,7 +155,7 @@ fn a_time_out_or_a_slow_call_is_forgotten_after_eight_quick_calls() {
             policy.submit(id);
             let class = policy.next_class().unwrap();
             let turn = policy.take(class).unwrap();
-            policy.finish(turn, cpu, timed_out);
+            policy.finish(turn, Purpose::Batch, cpu, timed_out);
             policy.is_slow(id)
         };
         assert!(!call(50 * MS, false));
@@ -154,7 +177,7 @@ fn idle_time_is_not_saved_up() {
         let class = policy.next_class().unwrap();
         let turn = policy.take(class).unwrap();
         let id = turn.queue;
-        policy.finish(turn, 10 * MS, false);
+        policy.finish(turn, Purpose::Batch, 10 * MS, false);
         id
     };
     for _ in 0..1000 {
@@ -179,7 +202,7 @@ fn a_removed_queue_leaves_no_calls() {
     let turn = policy.take(Class::Slow).unwrap();
     policy.remove(id);
     assert_eq!(policy.next_class(), None);
-    policy.finish(turn, MS, false);
+    policy.finish(turn, Purpose::Batch, MS, false);
     assert_eq!((policy.running, policy.running_slow), (0, 0));
 }
 
