@@ -79,6 +79,7 @@ struct Shared {
     state: Mutex<State>,
     quick: Condvar,
     slow: Condvar,
+    new: Condvar,
 }
 
 struct State {
@@ -100,8 +101,9 @@ pub(crate) fn call_timed_out() {
 }
 
 impl Scheduler {
-    /// Starts the threads. `threads`: calls that may run at the same time, at least one. Slow calls
-    /// run on separate threads, at a lower priority, and count, too.
+    /// Starts the threads. `threads`: quick and slow calls that may run at the same time, at least
+    /// one. Slow calls run on separate threads, at a lower priority. One more thread is for new
+    /// queues: those that no call with a batch has returned to.
     pub fn new(threads: usize) -> io::Result<Scheduler> {
         let policy = Policy::new(threads);
         let shared = Arc::new(Shared {
@@ -114,6 +116,7 @@ impl Scheduler {
             }),
             quick: Condvar::new(),
             slow: Condvar::new(),
+            new: Condvar::new(),
         });
         // Also ends the threads if not all of them can be started.
         let handle = Arc::new(Handle { shared });
@@ -121,10 +124,11 @@ impl Scheduler {
         let slow_threads = shared.lock().policy.slow_threads();
         let quick = (0..shared.threads).map(|number| (Class::Quick, number));
         let slow = (0..slow_threads).map(|number| (Class::Slow, number));
-        for (class, number) in quick.chain(slow) {
+        for (class, number) in quick.chain(slow).chain([(Class::New, 0)]) {
             let name = match class {
                 Class::Quick => format!("component-{number}"),
                 Class::Slow => format!("component-slow-{number}"),
+                Class::New => format!("component-new-{number}"),
             };
             let shared = shared.clone();
             thread::Builder::new()
@@ -134,7 +138,7 @@ impl Scheduler {
         Ok(Scheduler { handle })
     }
 
-    /// Calls that may run at the same time.
+    /// Calls that may run at the same time, except for those of new queues.
     pub fn threads(&self) -> usize {
         self.handle.shared.threads
     }
@@ -272,6 +276,7 @@ impl Drop for Handle {
         self.shared.lock().ended = true;
         self.shared.quick.notify_all();
         self.shared.slow.notify_all();
+        self.shared.new.notify_all();
     }
 }
 
@@ -290,21 +295,23 @@ impl Shared {
         number
     }
 
-    /// Wakes a thread for the next call, if there is one. That thread wakes the next one.
+    /// Wakes a thread for each class that has a call to run. That thread wakes the next one.
     fn wake(&self, state: &State) {
-        match state.policy.next_class() {
-            Some(Class::Quick) => self.quick.notify_one(),
-            Some(Class::Slow) => self.slow.notify_one(),
-            None => {}
+        for class in state.policy.next_classes() {
+            self.condition(class).notify_one();
+        }
+    }
+
+    fn condition(&self, class: Class) -> &Condvar {
+        match class {
+            Class::Quick => &self.quick,
+            Class::Slow => &self.slow,
+            Class::New => &self.new,
         }
     }
 
     /// The main loop of a thread.
     fn work(&self, class: Class) {
-        let condition = match class {
-            Class::Quick => &self.quick,
-            Class::Slow => &self.slow,
-        };
         if class == Class::Slow
             && let Err(error) = nice(SLOW_NICE)
         {
@@ -313,8 +320,9 @@ impl Shared {
         let mut state = self.lock();
         while !state.ended {
             let Some(turn) = state.policy.take(class) else {
-                // The next call may need a thread of the other class.
+                // The next call may need a thread of another class.
                 self.wake(&state);
+                let condition = self.condition(class);
                 state = condition
                     .wait(state)
                     .unwrap_or_else(PoisonError::into_inner);

@@ -8,6 +8,11 @@
 //!
 //! Queues with slow calls run one call at a time, and all of them together on at most half of the
 //! threads.
+//!
+//! Of a new queue nobody knows how long its calls take, and it must neither occupy the threads nor
+//! wait for the slow calls of others. New queues have a thread of their own, and run one call at a
+//! time over all of them. Their virtual times are compared only among themselves: once a queue is
+//! no longer new, its time counts from the lowest of the busy queues.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,11 +22,12 @@ use crate::limits::{QUICK_CALLS, SLOW_CALL};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct QueueId(u64);
 
-/// The two classes of threads, with different priorities.
+/// The classes of threads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Class {
     Quick,
     Slow,
+    New,
 }
 
 /// What a job is for.
@@ -50,8 +56,10 @@ pub(super) struct Policy {
     turns: u64,
     /// The virtual time at which an idle queue starts. Never decreases.
     floor: Duration,
+    /// Quick and slow calls.
     running: usize,
     running_slow: usize,
+    running_new: bool,
 }
 
 #[derive(Debug)]
@@ -86,6 +94,7 @@ impl Policy {
             floor: Duration::ZERO,
             running: 0,
             running_slow: 0,
+            running_new: false,
         }
     }
 
@@ -100,7 +109,7 @@ impl Policy {
         let queue = Queue {
             waiting: 0,
             running: 0,
-            used: self.floor,
+            used: Duration::ZERO,
             last_call: Duration::ZERO,
             last_turn: 0,
             pace: Pace::Unknown,
@@ -118,7 +127,7 @@ impl Policy {
     pub(super) fn submit(&mut self, id: QueueId) {
         let floor = self.advance_floor();
         if let Some(queue) = self.queues.get_mut(&id) {
-            if queue.is_idle() {
+            if queue.is_idle() && queue.class() != Class::New {
                 queue.used = queue.used.max(floor);
             }
             queue.waiting += 1;
@@ -132,14 +141,22 @@ impl Policy {
         }
     }
 
-    /// The class of thread that the next call needs, if one may run now.
-    pub(super) fn next_class(&self) -> Option<Class> {
-        self.next().map(|(_, class)| class)
+    /// The classes of threads that have a call to run now: quick or slow, and new.
+    pub(super) fn next_classes(&self) -> impl Iterator<Item = Class> {
+        let shared = self.next_shared().map(|(_, class)| class);
+        let new = self.next_new().map(|_| Class::New);
+        shared.into_iter().chain(new)
     }
 
-    /// Begins the next call, if it is for this class of threads.
-    pub(super) fn take(&mut self, of: Class) -> Option<Turn> {
-        let (id, class) = self.next().filter(|&(_, class)| class == of)?;
+    /// Begins the next call for this class of threads, if there is one.
+    pub(super) fn take(&mut self, class: Class) -> Option<Turn> {
+        let id = match class {
+            Class::New => self.next_new()?,
+            Class::Quick | Class::Slow => {
+                let (id, next) = self.next_shared()?;
+                (next == class).then_some(id)?
+            }
+        };
         self.advance_floor();
         self.turns += 1;
         let queue = self.queues.get_mut(&id)?;
@@ -148,7 +165,10 @@ impl Policy {
         queue.running += 1;
         queue.used += charged;
         queue.last_turn = self.turns;
-        self.running += 1;
+        match class {
+            Class::New => self.running_new = true,
+            Class::Quick | Class::Slow => self.running += 1,
+        }
         self.running_slow += usize::from(class == Class::Slow);
         Some(Turn {
             queue: id,
@@ -158,13 +178,20 @@ impl Policy {
     }
 
     pub(super) fn finish(&mut self, turn: Turn, purpose: Purpose, cpu: Duration, timed_out: bool) {
-        self.running -= 1;
+        match turn.class {
+            Class::New => self.running_new = false,
+            Class::Quick | Class::Slow => self.running -= 1,
+        }
         self.running_slow -= usize::from(turn.class == Class::Slow);
+        let floor = self.advance_floor();
         if let Some(queue) = self.queues.get_mut(&turn.queue) {
             queue.running -= 1;
             queue.used = queue.used.saturating_sub(turn.charged) + cpu;
             queue.last_call = cpu;
             queue.pace = queue.pace.after(purpose, timed_out || cpu > SLOW_CALL);
+            if turn.class == Class::New && queue.class() != Class::New {
+                queue.used += floor;
+            }
         }
     }
 
@@ -174,24 +201,40 @@ impl Policy {
             .is_some_and(|queue| matches!(queue.pace, Pace::Slow { .. }))
     }
 
-    fn next(&self) -> Option<(QueueId, Class)> {
+    /// The next call of the threads that quick and slow queues share.
+    fn next_shared(&self) -> Option<(QueueId, Class)> {
         if self.running == self.threads {
             return None;
         }
         let slow_may_run = self.running_slow < self.slow_threads();
+        let id = self.first_waiting(|queue| match queue.class() {
+            Class::Quick => true,
+            Class::Slow => slow_may_run && queue.running == 0,
+            Class::New => false,
+        })?;
+        Some((id, self.queues[&id].class()))
+    }
+
+    /// The next call of the thread for new queues.
+    fn next_new(&self) -> Option<QueueId> {
+        if self.running_new {
+            return None;
+        }
+        self.first_waiting(|queue| queue.class() == Class::New)
+    }
+
+    fn first_waiting(&self, may_run: impl Fn(&Queue) -> bool) -> Option<QueueId> {
         self.queues
             .iter()
-            .filter(|(_, queue)| queue.waiting > 0)
-            .filter(|(_, queue)| match queue.class() {
-                Class::Quick => true,
-                Class::Slow => slow_may_run && queue.running == 0,
-            })
+            .filter(|(_, queue)| queue.waiting > 0 && may_run(queue))
             .min_by_key(|(_, queue)| (queue.used, queue.last_turn))
-            .map(|(&id, queue)| (id, queue.class()))
+            .map(|(&id, _)| id)
     }
 
     fn advance_floor(&mut self) -> Duration {
-        let busy = self.queues.values().filter(|queue| !queue.is_idle());
+        let known = |queue: &&Queue| queue.class() != Class::New;
+        let busy = self.queues.values().filter(known);
+        let busy = busy.filter(|queue| !queue.is_idle());
         let least = busy.map(|queue| queue.used).min();
         self.floor = self.floor.max(least.unwrap_or_default());
         self.floor
@@ -206,7 +249,8 @@ impl Queue {
     fn class(&self) -> Class {
         match self.pace {
             Pace::Quick => Class::Quick,
-            Pace::Unknown | Pace::Slow { .. } => Class::Slow,
+            Pace::Slow { .. } => Class::Slow,
+            Pace::Unknown => Class::New,
         }
     }
 }

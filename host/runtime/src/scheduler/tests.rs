@@ -157,6 +157,27 @@ async fn a_pipeline_that_uses_its_whole_limit_leaves_a_thread_to_others() {
     }
 }
 
+/// A pipeline that started once waited for the slow calls of all others, call by call.
+#[tokio::test]
+async fn a_new_pipeline_runs_while_a_slow_call_of_another_does() {
+    let scheduler = Scheduler::new(2).unwrap();
+    let burner = scheduler.queue("burner");
+    result(burner.run(call_timed_out).await);
+    let (running, runs) = sync_channel::<()>(1);
+    let (release, held) = sync_channel::<()>(0);
+    let stuck = burner.run(move || {
+        running.send(()).unwrap();
+        held.recv()
+    });
+    runs.recv().unwrap();
+    let new = scheduler.queue("new");
+    assert_eq!(result(new.prepare(|| 1).await), 1);
+    assert_eq!(result(new.run(|| 2).await), 2);
+    assert_eq!(result(new.run(|| 3).await), 3);
+    drop(release);
+    result(stuck.await).unwrap_err();
+}
+
 /// No thread misses a job in a mix of quick and slow queues.
 #[tokio::test]
 async fn every_job_of_many_queues_is_run() {
