@@ -9,8 +9,9 @@ use lockgate_runtime::{
     ChildCompiler, Code, CompileLimits, Compiler, Component, Engine, EngineOptions, Kind, Limits,
     LoadError,
 };
+use lockgate_tests::components::hostile_plugins;
 use lockgate_tests::wasm::slow_to_compile;
-use lockgate_tests::{Auth, Running, configuration, lockgate};
+use lockgate_tests::{Auth, Running, configuration, lockgate, status, until};
 
 fn engine(limits: CompileLimits) -> Engine {
     let program = lockgate().get_program().into();
@@ -124,6 +125,41 @@ url = "http://127.0.0.1:1/"
     host.line_with_all(&["compiling", "slow.wasm"]);
     let stderr = host.stop().exits_with(0).stderr;
     assert!(!stderr.contains("cannot be loaded"), "{stderr}");
+}
+
+/// `status` used to say `compiling` until the pipeline ran, however long it was configured.
+#[test]
+fn a_pipeline_of_which_everything_is_compiled_is_shown_as_starting() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let auth = Auth::start(dir.path(), &["--events", "10"]);
+    // The pipeline with less to compile starts first, so the sink of the other is compiled then.
+    let pipelines = hostile_plugins()
+        + r#"
+[[pipelines.configures.stage]]
+plugin = "hostile-filter"
+with = { mode = "configure-loop" }
+
+[pipelines.configures.sink]
+plugin = "builtin:fluentd"
+url = "http://127.0.0.1:1/"
+
+[pipelines.other.sink]
+plugin = "builtin:fluentd"
+url = "http://127.0.0.1:1/"
+"#;
+    let config = configuration(dir.path(), &auth, &pipelines);
+    let mut command = lockgate();
+    let host = Running::start(
+        "lockgate",
+        command.arg("start").arg("--config").arg(&config),
+    );
+    host.line_with_all(&["compiling", "configures"]);
+    until(
+        "it is shown as starting",
+        || host.stderr(),
+        || status(&config)["host"]["pipelines"]["configures"]["state"] == "starting",
+    );
+    host.stop().exits_with(0);
 }
 
 fn ended(mut child: Child) -> Option<i32> {

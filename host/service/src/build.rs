@@ -210,11 +210,13 @@ impl PipelineBuilder {
         uncompiled
     }
 
-    /// One pipeline, or its problems in the report.
+    /// One pipeline, or its problems in the report. `compiled` gets the digest of each component
+    /// that no longer has to be compiled, before it is loaded.
     pub async fn build(
         &self,
         pipeline: &Pipeline,
         report: &mut Report,
+        compiled: &mut (dyn FnMut(&str) + Send),
     ) -> Result<BuiltPipeline, Unbuilt> {
         let queue = self.engine.scheduler().queue(pipeline.name.as_str());
         let mut stages = Vec::new();
@@ -239,7 +241,7 @@ impl PipelineBuilder {
             };
             cpu_budget = cpu_budget.max(stage.plugin.limits.batch_time);
             match self
-                .component(&queue, place, runtime::Stage::configure, report)
+                .component(&queue, place, runtime::Stage::configure, report, compiled)
                 .await
             {
                 Ok(ConfiguredComponent {
@@ -276,7 +278,7 @@ impl PipelineBuilder {
         };
         cpu_budget = cpu_budget.max(sink.plugin.limits.batch_time);
         let built_sink = self
-            .component(&queue, place, runtime::Sink::configure, report)
+            .component(&queue, place, runtime::Sink::configure, report, compiled)
             .await;
         let client = endpoint::client(pipeline, &self.masks, report);
         let built_sink = built_sink?;
@@ -321,6 +323,7 @@ impl PipelineBuilder {
         place: Place<'_>,
         configure: Configure<T>,
         report: &mut Report,
+        compiled: &mut (dyn FnMut(&str) + Send),
     ) -> Result<ConfiguredComponent<T>, Unbuilt> {
         let Place {
             pipeline,
@@ -360,7 +363,13 @@ impl PipelineBuilder {
             memory: plugin.limits.memory as usize,
             ..Limits::default()
         };
-        let component = match self.load(queue, &artifact, &digest, &limits).await {
+        let code = self.code(&artifact, &digest).await;
+        compiled(&digest);
+        let loaded = match code {
+            Ok(code) => self.load(queue, &artifact, code, &limits).await,
+            Err(error) => Err(error),
+        };
+        let component = match loaded {
             Ok(component) => component,
             Err(LoadError::NoRoom(why)) => return Err(Unbuilt::NoRoom(why)),
             Err(error) => {
@@ -429,19 +438,23 @@ impl PipelineBuilder {
         }
     }
 
-    async fn load(
-        &self,
-        queue: &Queue,
-        artifact: &Artifact,
-        digest: &str,
-        limits: &Limits,
-    ) -> Result<Component, LoadError> {
+    async fn code(&self, artifact: &Artifact, digest: &str) -> Result<Code, LoadError> {
         let known = self.known_code().get(digest).cloned();
         let code = match known {
             Some(code) => code,
             None => Code::compile(&self.engine, &artifact.name, &artifact.bytes).await?,
         };
         self.known_code().insert(digest.to_owned(), code.clone());
+        Ok(code)
+    }
+
+    async fn load(
+        &self,
+        queue: &Queue,
+        artifact: &Artifact,
+        code: Code,
+        limits: &Limits,
+    ) -> Result<Component, LoadError> {
         let (engine, name, limits) = (self.engine.clone(), artifact.name.clone(), limits.clone());
         // It runs the component's own code.
         let loaded = queue.prepare(move || Component::new(&engine, &name, code, &limits));

@@ -58,16 +58,18 @@ pub(crate) async fn build_all(
     }
     let builder = Arc::new(builder);
     let mut attempts = JoinSet::new();
-    let begin = |attempts: &mut JoinSet<Attempt>, pipeline, waiting_since: Option<Millis>| {
+    let begin = |attempts: &mut JoinSet<Attempt>, pipeline, uncompiled, waiting_since| {
         attempts.spawn(attempt(
             builder.clone(),
             pipeline,
             report.clone(),
+            board.clone(),
+            uncompiled,
             waiting_since,
         ));
     };
-    if let Some(pipeline) = queue.next() {
-        begin(&mut attempts, pipeline, None);
+    if let Some((pipeline, uncompiled)) = queue.next() {
+        begin(&mut attempts, pipeline, uncompiled, None);
     }
     while let Some(ended) = attempts.join_next().await {
         let attempt = match ended {
@@ -76,9 +78,9 @@ pub(crate) async fn build_all(
             Err(_) => return,
         };
         if attempt.waiting_since.is_none()
-            && let Some(pipeline) = queue.next()
+            && let Some((pipeline, uncompiled)) = queue.next()
         {
-            begin(&mut attempts, pipeline, None);
+            begin(&mut attempts, pipeline, uncompiled, None);
         }
         let name = &attempt.pipeline.name;
         let outcome = match attempt.outcome {
@@ -96,7 +98,8 @@ pub(crate) async fn build_all(
             Err(Unbuilt::NoRoom(why)) => {
                 let since = attempt.waiting_since.unwrap_or_else(now);
                 waits(name, &why, since, attempt.waiting_since.is_none(), &board);
-                begin(&mut attempts, attempt.pipeline, Some(since));
+                let uncompiled = Uncompiled::new();
+                begin(&mut attempts, attempt.pipeline, uncompiled, Some(since));
                 continue;
             }
         };
@@ -110,12 +113,22 @@ async fn attempt(
     builder: Arc<PipelineBuilder>,
     pipeline: Pipeline,
     mut report: Report,
+    board: Board,
+    mut uncompiled: Uncompiled,
     waiting_since: Option<Millis>,
 ) -> Attempt {
     if waiting_since.is_some() {
         tokio::time::sleep(START_INTERVAL).await;
     }
-    let outcome = builder.build(&pipeline, &mut report).await;
+    let mut compiled = |digest: &str| {
+        uncompiled.remove(digest);
+        if uncompiled.is_empty() {
+            board.pipeline(&pipeline.name, |status| {
+                status.state = PipelineState::Starting;
+            });
+        }
+    };
+    let outcome = builder.build(&pipeline, &mut report, &mut compiled).await;
     Attempt {
         pipeline,
         report,
@@ -184,13 +197,15 @@ impl<P> StartQueue<P> {
             .map(move |(pipeline, uncompiled)| (pipeline, bytes(uncompiled)))
     }
 
-    /// The pipeline with the least to compile; among several, the first of the configuration.
-    fn next(&mut self) -> Option<P> {
+    /// The pipeline with the least to compile, and what that is; among several, the first of the
+    /// configuration.
+    fn next(&mut self) -> Option<(P, Uncompiled)> {
         let bytes = self.waiting().map(|(_, bytes)| bytes).enumerate();
         let (index, _) = bytes.min_by_key(|&(_, bytes)| bytes)?;
-        let (pipeline, uncompiled) = self.waiting.remove(index);
-        self.compiled.extend(uncompiled.into_keys());
-        Some(pipeline)
+        let (pipeline, mut uncompiled) = self.waiting.remove(index);
+        uncompiled.retain(|digest, _| !self.compiled.contains(digest));
+        self.compiled.extend(uncompiled.keys().cloned());
+        Some((pipeline, uncompiled))
     }
 }
 
@@ -219,7 +234,9 @@ mod tests {
                 .map(|&(name, components)| (name, uncompiled(components)))
                 .collect(),
         );
-        std::iter::from_fn(|| queue.next()).collect()
+        std::iter::from_fn(|| queue.next())
+            .map(|(pipeline, _)| pipeline)
+            .collect()
     }
 
     #[test]
