@@ -79,6 +79,7 @@ struct Shared {
     state: Mutex<State>,
     quick: Condvar,
     slow: Condvar,
+    preparation: Condvar,
     new: Condvar,
 }
 
@@ -102,8 +103,9 @@ pub(crate) fn call_timed_out() {
 
 impl Scheduler {
     /// Starts the threads. `threads`: quick and slow calls that may run at the same time, at least
-    /// one. Slow calls run on separate threads, at a lower priority. One more thread is for new
-    /// queues: those that no call with a batch has returned to.
+    /// one. Slow calls run on separate threads, at a lower priority. Two more threads are for new
+    /// queues, of which no call with a batch has returned: one loads and configures components, one
+    /// runs first batches.
     pub fn new(threads: usize) -> io::Result<Scheduler> {
         let policy = Policy::new(threads);
         let shared = Arc::new(Shared {
@@ -116,6 +118,7 @@ impl Scheduler {
             }),
             quick: Condvar::new(),
             slow: Condvar::new(),
+            preparation: Condvar::new(),
             new: Condvar::new(),
         });
         // Also ends the threads if not all of them can be started.
@@ -124,11 +127,13 @@ impl Scheduler {
         let slow_threads = shared.lock().policy.slow_threads();
         let quick = (0..shared.threads).map(|number| (Class::Quick, number));
         let slow = (0..slow_threads).map(|number| (Class::Slow, number));
-        for (class, number) in quick.chain(slow).chain([(Class::New, 0)]) {
+        let new = [(Class::Preparation, 0), (Class::New, 0)];
+        for (class, number) in quick.chain(slow).chain(new) {
             let name = match class {
                 Class::Quick => format!("component-{number}"),
                 Class::Slow => format!("component-slow-{number}"),
-                Class::New => format!("component-new-{number}"),
+                Class::Preparation => "component-start".to_owned(),
+                Class::New => "component-new".to_owned(),
             };
             let shared = shared.clone();
             thread::Builder::new()
@@ -144,11 +149,12 @@ impl Scheduler {
     }
 
     /// A new queue, even if another one has the same name. `name`: the pipeline's name, for
-    /// messages.
-    pub fn queue(&self, name: impl Into<Arc<str>>) -> Queue {
+    /// messages. `limit`: the time limit of its calls; of several new queues, the one with the
+    /// lowest runs its first batch first.
+    pub fn queue(&self, name: impl Into<Arc<str>>, limit: Duration) -> Queue {
         let id = {
             let mut state = self.handle.shared.lock();
-            let id = state.policy.add();
+            let id = state.policy.add(limit);
             state.jobs.insert(id, BTreeMap::new());
             id
         };
@@ -276,6 +282,7 @@ impl Drop for Handle {
         self.shared.lock().ended = true;
         self.shared.quick.notify_all();
         self.shared.slow.notify_all();
+        self.shared.preparation.notify_all();
         self.shared.new.notify_all();
     }
 }
@@ -289,8 +296,8 @@ impl Shared {
         let mut state = self.lock();
         let number = state.next_job;
         state.next_job += 1;
+        state.policy.submit(id, job.purpose);
         state.jobs.entry(id).or_default().insert(number, job);
-        state.policy.submit(id);
         self.wake(&state);
         number
     }
@@ -306,6 +313,7 @@ impl Shared {
         match class {
             Class::Quick => &self.quick,
             Class::Slow => &self.slow,
+            Class::Preparation => &self.preparation,
             Class::New => &self.new,
         }
     }

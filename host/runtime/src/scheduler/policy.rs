@@ -10,9 +10,11 @@
 //! threads.
 //!
 //! Of a new queue nobody knows how long its calls take, and it must neither occupy the threads nor
-//! wait for the slow calls of others. New queues have a thread of their own, and run one call at a
-//! time over all of them. Their virtual times are compared only among themselves: once a queue is
-//! no longer new, its time counts from the lowest of the busy queues.
+//! wait for the slow calls of others. New queues have two threads of their own, one for jobs that
+//! load or configure components and one for first batches, and each runs one job at a time. The
+//! first batch with the lowest time limit goes first: the first batches of components that loop
+//! take long. Virtual times of new queues are compared only among themselves: once a queue is no
+//! longer new, its time counts from the lowest of the busy queues.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -27,7 +29,17 @@ pub(super) struct QueueId(u64);
 pub(super) enum Class {
     Quick,
     Slow,
+    /// Jobs that load or configure components of new queues.
+    Preparation,
+    /// First batches of new queues.
     New,
+}
+
+impl Class {
+    /// Whether it has a thread of its own, in addition to those that quick and slow calls share.
+    fn is_of_new_queues(self) -> bool {
+        matches!(self, Class::Preparation | Class::New)
+    }
 }
 
 /// What a job is for.
@@ -59,11 +71,16 @@ pub(super) struct Policy {
     /// Quick and slow calls.
     running: usize,
     running_slow: usize,
+    preparing: bool,
     running_new: bool,
 }
 
 #[derive(Debug)]
 struct Queue {
+    /// The time limit of its calls.
+    limit: Duration,
+    /// Of the last job that was submitted. A pipeline runs batches after all preparations.
+    purpose: Purpose,
     waiting: usize,
     running: usize,
     /// Virtual time, including the charges of running calls.
@@ -94,6 +111,7 @@ impl Policy {
             floor: Duration::ZERO,
             running: 0,
             running_slow: 0,
+            preparing: false,
             running_new: false,
         }
     }
@@ -103,10 +121,13 @@ impl Policy {
         (self.threads / 2).max(1)
     }
 
-    pub(super) fn add(&mut self) -> QueueId {
+    /// `limit`: the time limit of its calls.
+    pub(super) fn add(&mut self, limit: Duration) -> QueueId {
         let id = QueueId(self.next_id);
         self.next_id += 1;
         let queue = Queue {
+            limit,
+            purpose: Purpose::Preparation,
             waiting: 0,
             running: 0,
             used: Duration::ZERO,
@@ -124,10 +145,11 @@ impl Policy {
     }
 
     /// Adds a waiting call.
-    pub(super) fn submit(&mut self, id: QueueId) {
+    pub(super) fn submit(&mut self, id: QueueId, purpose: Purpose) {
         let floor = self.advance_floor();
         if let Some(queue) = self.queues.get_mut(&id) {
-            if queue.is_idle() && queue.class() != Class::New {
+            queue.purpose = purpose;
+            if queue.is_idle() && !queue.is_new() {
                 queue.used = queue.used.max(floor);
             }
             queue.waiting += 1;
@@ -141,17 +163,18 @@ impl Policy {
         }
     }
 
-    /// The classes of threads that have a call to run now: quick or slow, and new.
+    /// The classes of threads that have a call to run now.
     pub(super) fn next_classes(&self) -> impl Iterator<Item = Class> {
         let shared = self.next_shared().map(|(_, class)| class);
-        let new = self.next_new().map(|_| Class::New);
-        shared.into_iter().chain(new)
+        let of_new = [Class::Preparation, Class::New].into_iter();
+        let of_new = of_new.filter(|&class| self.next_new(class).is_some());
+        shared.into_iter().chain(of_new)
     }
 
     /// Begins the next call for this class of threads, if there is one.
     pub(super) fn take(&mut self, class: Class) -> Option<Turn> {
         let id = match class {
-            Class::New => self.next_new()?,
+            Class::Preparation | Class::New => self.next_new(class)?,
             Class::Quick | Class::Slow => {
                 let (id, next) = self.next_shared()?;
                 (next == class).then_some(id)?
@@ -166,6 +189,7 @@ impl Policy {
         queue.used += charged;
         queue.last_turn = self.turns;
         match class {
+            Class::Preparation => self.preparing = true,
             Class::New => self.running_new = true,
             Class::Quick | Class::Slow => self.running += 1,
         }
@@ -179,6 +203,7 @@ impl Policy {
 
     pub(super) fn finish(&mut self, turn: Turn, purpose: Purpose, cpu: Duration, timed_out: bool) {
         match turn.class {
+            Class::Preparation => self.preparing = false,
             Class::New => self.running_new = false,
             Class::Quick | Class::Slow => self.running -= 1,
         }
@@ -189,7 +214,7 @@ impl Policy {
             queue.used = queue.used.saturating_sub(turn.charged) + cpu;
             queue.last_call = cpu;
             queue.pace = queue.pace.after(purpose, timed_out || cpu > SLOW_CALL);
-            if turn.class == Class::New && queue.class() != Class::New {
+            if turn.class.is_of_new_queues() && !queue.is_new() {
                 queue.used += floor;
             }
         }
@@ -210,31 +235,37 @@ impl Policy {
         let id = self.first_waiting(|queue| match queue.class() {
             Class::Quick => true,
             Class::Slow => slow_may_run && queue.running == 0,
-            Class::New => false,
+            Class::Preparation | Class::New => false,
         })?;
         Some((id, self.queues[&id].class()))
     }
 
-    /// The next call of the thread for new queues.
-    fn next_new(&self) -> Option<QueueId> {
-        if self.running_new {
+    /// The next call of a thread for new queues.
+    fn next_new(&self, class: Class) -> Option<QueueId> {
+        let is_busy = match class {
+            Class::Preparation => self.preparing,
+            _ => self.running_new,
+        };
+        if is_busy {
             return None;
         }
-        self.first_waiting(|queue| queue.class() == Class::New)
+        self.first_waiting(|queue| queue.class() == class)
     }
 
     fn first_waiting(&self, may_run: impl Fn(&Queue) -> bool) -> Option<QueueId> {
         self.queues
             .iter()
             .filter(|(_, queue)| queue.waiting > 0 && may_run(queue))
-            .min_by_key(|(_, queue)| (queue.used, queue.last_turn))
+            .min_by_key(|(_, queue)| {
+                let limit = (queue.class() == Class::New).then_some(queue.limit);
+                (limit, queue.used, queue.last_turn)
+            })
             .map(|(&id, _)| id)
     }
 
     fn advance_floor(&mut self) -> Duration {
-        let known = |queue: &&Queue| queue.class() != Class::New;
-        let busy = self.queues.values().filter(known);
-        let busy = busy.filter(|queue| !queue.is_idle());
+        let queues = self.queues.values();
+        let busy = queues.filter(|queue| !queue.is_idle() && !queue.is_new());
         let least = busy.map(|queue| queue.used).min();
         self.floor = self.floor.max(least.unwrap_or_default());
         self.floor
@@ -246,11 +277,16 @@ impl Queue {
         self.waiting == 0 && self.running == 0
     }
 
+    fn is_new(&self) -> bool {
+        self.pace == Pace::Unknown
+    }
+
     fn class(&self) -> Class {
-        match self.pace {
-            Pace::Quick => Class::Quick,
-            Pace::Slow { .. } => Class::Slow,
-            Pace::Unknown => Class::New,
+        match (self.pace, self.purpose) {
+            (Pace::Quick, _) => Class::Quick,
+            (Pace::Slow { .. }, _) => Class::Slow,
+            (Pace::Unknown, Purpose::Preparation) => Class::Preparation,
+            (Pace::Unknown, Purpose::Batch) => Class::New,
         }
     }
 }

@@ -9,6 +9,9 @@ use super::*;
 
 const MS: Duration = Duration::from_millis(1);
 
+/// The time limit of calls.
+const LIMIT: Duration = Duration::from_secs(10);
+
 /// A pipeline that always has a batch ready.
 #[derive(Clone, Copy, Debug)]
 struct Load {
@@ -42,8 +45,8 @@ fn call(policy: &mut Policy, purpose: Purpose, cpu: Duration) -> QueueId {
 
 /// A queue that has shown that it is quick.
 fn quick(policy: &mut Policy) -> QueueId {
-    let id = policy.add();
-    policy.submit(id);
+    let id = policy.add(LIMIT);
+    policy.submit(id, Purpose::Batch);
     assert_eq!(call(policy, Purpose::Batch, MS), id);
     id
 }
@@ -52,9 +55,9 @@ fn quick(policy: &mut Policy) -> QueueId {
 /// got.
 fn simulate(threads: usize, loads: &[Load], time: Duration) -> Vec<Served> {
     let mut policy = Policy::new(threads);
-    let ids: Vec<_> = loads.iter().map(|_| policy.add()).collect();
+    let ids: Vec<_> = loads.iter().map(|_| policy.add(LIMIT)).collect();
     for (&id, load) in ids.iter().zip(loads) {
-        (0..load.in_flight).for_each(|_| policy.submit(id));
+        (0..load.in_flight).for_each(|_| policy.submit(id, Purpose::Batch));
     }
     let mut served = vec![Served::default(); loads.len()];
     let mut ends = BinaryHeap::new();
@@ -83,7 +86,7 @@ fn simulate(threads: usize, loads: &[Load], time: Duration) -> Vec<Served> {
         served.gap = served.gap.max(now - served.last_end);
         served.last_end = now;
         policy.finish(turn, Purpose::Batch, loads[load].call, false);
-        policy.submit(ids[load]);
+        policy.submit(ids[load], Purpose::Batch);
     }
     served
 }
@@ -143,8 +146,8 @@ fn a_quick_pipeline_keeps_a_thread_beside_three_that_use_their_whole_limit() {
 #[test]
 fn a_new_pipeline_runs_one_call_at_a_time_until_its_first_call_returned() {
     let mut policy = Policy::new(4);
-    let id = policy.add();
-    (0..3).for_each(|_| policy.submit(id));
+    let id = policy.add(LIMIT);
+    (0..3).for_each(|_| policy.submit(id, Purpose::Batch));
     let turn = policy.take(Class::New).expect("the first call");
     assert_eq!(next_class(&policy), None, "one at a time");
     policy.finish(turn, Purpose::Batch, MS, false);
@@ -156,13 +159,13 @@ fn a_new_pipeline_runs_one_call_at_a_time_until_its_first_call_returned() {
 #[test]
 fn only_a_batch_shows_that_a_pipeline_is_quick() {
     let mut policy = Policy::new(4);
-    let id = policy.add();
+    let id = policy.add(LIMIT);
     let prepare = |policy: &mut Policy, cpu| {
-        policy.submit(id);
+        policy.submit(id, Purpose::Preparation);
         call(policy, Purpose::Preparation, cpu);
     };
     (0..10).for_each(|_| prepare(&mut policy, MS));
-    (0..3).for_each(|_| policy.submit(id));
+    (0..3).for_each(|_| policy.submit(id, Purpose::Batch));
     let first = policy.take(Class::New).expect("the first batch");
     assert_eq!(next_class(&policy), None, "alone");
     policy.finish(first, Purpose::Batch, MS, false);
@@ -178,9 +181,9 @@ fn only_a_batch_shows_that_a_pipeline_is_quick() {
 fn a_time_out_or_a_slow_call_is_forgotten_after_eight_quick_calls() {
     for (cpu, timed_out) in [(51 * MS, false), (MS, true)] {
         let mut policy = Policy::new(2);
-        let id = policy.add();
+        let id = policy.add(LIMIT);
         let mut call = |cpu, timed_out| {
-            policy.submit(id);
+            policy.submit(id, Purpose::Batch);
             let class = next_class(&policy).unwrap();
             let turn = policy.take(class).unwrap();
             policy.finish(turn, Purpose::Batch, cpu, timed_out);
@@ -203,12 +206,12 @@ fn idle_time_is_not_saved_up() {
     let (busy, idle) = (quick(&mut policy), quick(&mut policy));
     let call = |policy: &mut Policy| call(policy, Purpose::Batch, 10 * MS);
     for _ in 0..1000 {
-        policy.submit(busy);
+        policy.submit(busy, Purpose::Batch);
         assert_eq!(call(&mut policy), busy);
     }
     for _ in 0..10 {
-        policy.submit(idle);
-        policy.submit(busy);
+        policy.submit(idle, Purpose::Batch);
+        policy.submit(busy, Purpose::Batch);
     }
     let order: Vec<_> = (0..10).map(|_| call(&mut policy)).collect();
     let of_idle = order.iter().filter(|&&id| id == idle).count();
@@ -218,41 +221,64 @@ fn idle_time_is_not_saved_up() {
 #[test]
 fn a_new_pipeline_does_not_wait_for_the_slow_calls_of_others() {
     let mut policy = Policy::new(2);
-    let slow: Vec<_> = (0..6).map(|_| policy.add()).collect();
+    let slow: Vec<_> = (0..6).map(|_| policy.add(LIMIT)).collect();
     for &id in &slow {
-        policy.submit(id);
+        policy.submit(id, Purpose::Batch);
         call(&mut policy, Purpose::Batch, 10_000 * MS);
     }
     for &id in &slow {
-        (0..8).for_each(|_| policy.submit(id));
+        (0..8).for_each(|_| policy.submit(id, Purpose::Batch));
     }
     let _slow = policy.take(Class::Slow).expect("a slow call");
-    let healthy = policy.add();
-    policy.submit(healthy);
-    (0..4).for_each(|_| {
+    let healthy = policy.add(LIMIT);
+    for _ in 0..4 {
+        policy.submit(healthy, Purpose::Preparation);
         assert_eq!(call(&mut policy, Purpose::Preparation, MS), healthy);
-        policy.submit(healthy);
-    });
+    }
+    policy.submit(healthy, Purpose::Batch);
     assert_eq!(call(&mut policy, Purpose::Batch, MS), healthy);
-    policy.submit(healthy);
+    policy.submit(healthy, Purpose::Batch);
     assert_eq!(next_class(&policy), Some(Class::Quick));
+}
+
+#[test]
+fn a_new_pipeline_waits_for_the_first_batch_of_one_other_at_most() {
+    let mut policy = Policy::new(2);
+    for _ in 0..6 {
+        let looping = policy.add(LIMIT);
+        policy.submit(looping, Purpose::Batch);
+    }
+    let looping = policy.take(Class::New).expect("the first batch of one");
+    let healthy = policy.add(1000 * MS);
+    for _ in 0..4 {
+        policy.submit(healthy, Purpose::Preparation);
+        let turn = policy.take(Class::Preparation).expect("it does not wait");
+        assert_eq!(turn.queue, healthy);
+        policy.finish(turn, Purpose::Preparation, MS, false);
+    }
+    policy.submit(healthy, Purpose::Batch);
+    assert!(policy.take(Class::New).is_none(), "one at a time");
+    policy.finish(looping, Purpose::Batch, LIMIT, true);
+    let next = policy.take(Class::New).expect("another first batch");
+    assert_eq!(next.queue, healthy, "its time limit is lower");
+    policy.finish(next, Purpose::Batch, MS, false);
 }
 
 #[test]
 fn a_pipeline_that_is_no_longer_new_takes_turns_with_the_others() {
     let mut policy = Policy::new(1);
     let busy = quick(&mut policy);
-    let new = policy.add();
-    policy.submit(new);
+    let new = policy.add(LIMIT);
+    policy.submit(new, Purpose::Batch);
     let turn = policy.take(Class::New).unwrap();
     for _ in 0..1000 {
-        policy.submit(busy);
+        policy.submit(busy, Purpose::Batch);
         assert_eq!(call(&mut policy, Purpose::Batch, 10 * MS), busy);
     }
-    policy.submit(busy);
+    policy.submit(busy, Purpose::Batch);
     policy.finish(turn, Purpose::Batch, MS, false);
-    (0..10).for_each(|_| policy.submit(new));
-    (0..10).for_each(|_| policy.submit(busy));
+    (0..10).for_each(|_| policy.submit(new, Purpose::Batch));
+    (0..10).for_each(|_| policy.submit(busy, Purpose::Batch));
     let order: Vec<_> = (0..10)
         .map(|_| call(&mut policy, Purpose::Batch, 10 * MS))
         .collect();
@@ -264,10 +290,10 @@ fn a_pipeline_that_is_no_longer_new_takes_turns_with_the_others() {
 fn a_removed_queue_leaves_no_calls() {
     let mut policy = Policy::new(1);
     let known = quick(&mut policy);
-    let new = policy.add();
+    let new = policy.add(LIMIT);
     for id in [known, new] {
-        policy.submit(id);
-        policy.submit(id);
+        policy.submit(id, Purpose::Batch);
+        policy.submit(id, Purpose::Batch);
     }
     let turns = [Class::Quick, Class::New].map(|class| policy.take(class).unwrap());
     policy.remove(known);
@@ -277,7 +303,7 @@ fn a_removed_queue_leaves_no_calls() {
         policy.finish(turn, Purpose::Batch, MS, false);
     }
     assert_eq!((policy.running, policy.running_slow), (0, 0));
-    assert!(!policy.running_new);
+    assert!(!policy.running_new && !policy.preparing);
 }
 
 fn load() -> impl Strategy<Value = Load> {
