@@ -368,8 +368,8 @@ fn events_that_retention_removes_unfinished_are_logged_and_shown() {
     let pipelines = format!("[pipelines.siem.sink]\n{sink}\n");
     let config = configuration(fixture.dir.path(), &auth, &pipelines);
     let host = start(&config, &[]);
-    let line = host.line_with("events wait for a pipeline that is not configured any more");
-    assert!(line.contains("pipeline=gone"), "{line}");
+    let waiting = "events wait for a pipeline that is not configured any more";
+    host.line_with_all(&[waiting, "pipeline=gone"]);
     let line = host.line_with("retention removed events that this pipeline had not finished");
     for part in [
         "pipeline=gone",
