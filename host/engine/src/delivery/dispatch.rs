@@ -106,11 +106,15 @@ impl Pipeline {
     }
 
     /// A request with documents of several sessions waits as a whole where one of them does. Where
-    /// nothing else can be sent, those that need not wait are sent without the others.
+    /// nothing else can be sent, but for single documents that are likely at fault, those that need
+    /// not wait are sent without the others.
     fn separate_blocked(&mut self, index: EndpointIndex, actions: &mut Vec<Action>) {
         let requests = self.requests.of_endpoint(index);
+        let best = requests
+            .likeliest_accepted()
+            .and_then(|id| self.requests.get(id));
         let is_idle = self.endpoints[index.get()].is_quiet()
-            && requests.queue().next().is_none()
+            && best.is_none_or(|request| request.is_poor_probe() && request.is_single())
             && self
                 .batches
                 .values()

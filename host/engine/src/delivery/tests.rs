@@ -918,3 +918,29 @@ fn events_without_a_session_do_not_wait_for_each_other() {
     pipeline.read(&[("a", "s"), ("b", "s"), ("c", ""), ("d", "")]);
     assert_eq!(pipeline.sent(), ["a", "c", "d"]);
 }
+
+#[test]
+fn documents_that_fail_from_the_start_hold_up_their_own_sessions_only() {
+    let mut pipeline = TestPipeline::new(TestSettings {
+        in_session_order: true,
+        batch_events: 10,
+        documents_in_request: 100,
+        ..TestSettings::default()
+    });
+    // The first batch is nothing but those, and each later one has an event behind one of them.
+    let session = |number: u64| match number {
+        0..10 => format!("bad{number}"),
+        _ if number.is_multiple_of(10) => format!("bad{}", number / 10 % 10),
+        _ => format!("good{number}"),
+    };
+    let events: Vec<(String, String)> = (0..1000)
+        .map(|number| (key(number, number < 10), session(number)))
+        .collect();
+    let events: Vec<(&str, &str)> = events
+        .iter()
+        .map(|(key, session)| (key.as_str(), session.as_str()))
+        .collect();
+    pipeline.read(&events);
+    answer_bad_for(&mut pipeline, 500, Uptime::from_secs(540));
+    assert_eq!(pipeline.outcomes().len(), 990 - 99);
+}
