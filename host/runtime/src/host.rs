@@ -10,7 +10,7 @@ use lockgate_model::contract::CallError;
 use crate::budget::{LimitHit, Meter};
 use crate::clock;
 use crate::engine::Engine;
-use crate::limits::{Limits, TICK};
+use crate::limits::{Limits, SLOW_CALL, TICK};
 use crate::log::Lines;
 use crate::scheduler;
 use crate::services::Services;
@@ -85,7 +85,7 @@ impl InstanceHost {
         self.timed_out = false;
         self.meter.take_limit();
         self.lines.take_last_error();
-        ticks(self.limits.time)
+        ticks(self.limits.time.min(SLOW_CALL))
     }
 
     /// Does work for all components that must not count as time of the current call.
@@ -101,7 +101,13 @@ impl InstanceHost {
     pub(crate) fn check_time(&mut self) -> Option<u64> {
         let used = clock::thread_time().saturating_sub(self.began);
         match self.limits.time.checked_sub(used) {
-            Some(left) if !left.is_zero() => Some(ticks(left)),
+            Some(left) if !left.is_zero() => match SLOW_CALL.checked_sub(used) {
+                Some(still_quick) if !still_quick.is_zero() => Some(ticks(left.min(still_quick))),
+                _ => {
+                    scheduler::call_is_slow();
+                    Some(ticks(left))
+                }
+            },
             _ => {
                 self.timed_out = true;
                 scheduler::call_timed_out();

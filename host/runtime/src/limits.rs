@@ -48,6 +48,10 @@ pub(crate) const SLOW_CALL: Duration = Duration::from_millis(50);
 /// A slow pipeline is quick again after this many quick calls in a row.
 pub(crate) const QUICK_CALLS: u32 = 8;
 
+/// Calls that turned out to be slow and run beside those of the threads. Further ones keep their
+/// places.
+pub(crate) const HANDED_OVER_MAX: usize = 32;
+
 /// How much the priority of the threads for slow calls is lowered.
 pub(crate) const SLOW_NICE: i32 = 10;
 

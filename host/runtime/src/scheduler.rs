@@ -6,7 +6,7 @@
 mod policy;
 
 use std::any::Any;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
@@ -21,7 +21,7 @@ use tokio::sync::oneshot;
 
 use crate::clock;
 use crate::limits::SLOW_NICE;
-use policy::{Class, Policy, Purpose, QueueId};
+use policy::{Class, Policy, Purpose, QueueId, Turn};
 
 /// A fixed number of threads that serve all queues. They end when the last clone and the last queue
 /// are dropped.
@@ -93,6 +93,14 @@ struct State {
 thread_local! {
     /// A call of this thread's job has timed out.
     static TIMED_OUT: Cell<bool> = const { Cell::new(false) };
+
+    /// The call that this thread runs.
+    static RUNNING: RefCell<Option<Running>> = const { RefCell::new(None) };
+}
+
+struct Running {
+    shared: Arc<Shared>,
+    turn: Turn,
 }
 
 /// Tells the scheduler that a call on this thread timed out. Its queue counts as slow, even if its
@@ -101,11 +109,22 @@ pub(crate) fn call_timed_out() {
     TIMED_OUT.set(true);
 }
 
+/// Tells the scheduler that a call on this thread has turned out to be slow. Another thread takes
+/// the place of this one, which goes on at a lower priority and ends with the call.
+pub(crate) fn call_is_slow() {
+    RUNNING.with_borrow_mut(|running| {
+        if let Some(Running { shared, turn }) = running {
+            shared.hand_over(turn);
+        }
+    });
+}
+
 impl Scheduler {
     /// Starts the threads. `threads`: quick and slow calls that may run at the same time, at least
     /// one. Slow calls run on separate threads, at a lower priority. Two more threads are for new
     /// queues, of which no call with a batch has returned: one loads and configures components, one
-    /// runs first batches.
+    /// runs first batches. A call that turns out to be slow goes on beside all of these, and a new
+    /// thread takes the place of its own.
     pub fn new(threads: usize) -> io::Result<Scheduler> {
         let policy = Policy::new(threads);
         let shared = Arc::new(Shared {
@@ -133,7 +152,7 @@ impl Scheduler {
                 Class::Quick => format!("component-{number}"),
                 Class::Slow => format!("component-slow-{number}"),
                 Class::Preparation => "component-start".to_owned(),
-                Class::New => "component-new".to_owned(),
+                Class::New | Class::HandedOver => "component-new".to_owned(),
             };
             let shared = shared.clone();
             thread::Builder::new()
@@ -315,15 +334,15 @@ impl Shared {
             Class::Slow => &self.slow,
             Class::Preparation => &self.preparation,
             Class::New => &self.new,
+            // No thread waits for these.
+            Class::HandedOver => &self.quick,
         }
     }
 
     /// The main loop of a thread.
-    fn work(&self, class: Class) {
-        if class == Class::Slow
-            && let Err(error) = nice(SLOW_NICE)
-        {
-            tracing::debug!("slow components run at the usual priority: {error}");
+    fn work(self: Arc<Shared>, class: Class) {
+        if class == Class::Slow {
+            lower_priority();
         }
         let mut state = self.lock();
         while !state.ended {
@@ -342,17 +361,59 @@ impl Shared {
             self.wake(&state);
             drop(state);
             TIMED_OUT.set(false);
+            let shared = self.clone();
+            RUNNING.set(Some(Running { shared, turn }));
             let began = clock::thread_time();
             let finished = job.map(|job| (job.run)());
             let cpu = clock::thread_time().saturating_sub(began);
+            let running = RUNNING.take();
             let mut after = self.lock();
-            after.policy.finish(turn, purpose, cpu, TIMED_OUT.get());
+            let mut is_replaced = false;
+            if let Some(Running { turn, .. }) = running {
+                is_replaced = turn.class == Class::HandedOver;
+                after.policy.finish(turn, purpose, cpu, TIMED_OUT.get());
+            }
+            // A queue that had to wait for this call may have a thread now.
+            self.wake(&after);
             drop(after);
             if let Some(finished) = finished {
                 finished(cpu);
             }
+            if is_replaced {
+                return;
+            }
             state = self.lock();
         }
+    }
+
+    /// Starts a thread in the place of this one, whose call is slow. Where none can be started, the
+    /// call keeps its place.
+    fn hand_over(self: &Arc<Shared>, turn: &mut Turn) {
+        let mut state = self.lock();
+        if state.ended || !state.policy.may_hand_over(turn) {
+            return;
+        }
+        let (shared, class) = (self.clone(), turn.class);
+        let name = thread::current().name().unwrap_or("component").to_owned();
+        // It waits for the lock.
+        let started = thread::Builder::new()
+            .name(name)
+            .spawn(move || shared.work(class));
+        if let Err(error) = started {
+            tracing::debug!("a slow call keeps its thread: {error}");
+            return;
+        }
+        state.policy.hand_over(turn);
+        self.wake(&state);
+        drop(state);
+        lower_priority();
+    }
+}
+
+/// Of this thread.
+fn lower_priority() {
+    if let Err(error) = nice(SLOW_NICE) {
+        tracing::debug!("slow components run at the usual priority: {error}");
     }
 }
 

@@ -7,7 +7,8 @@
 //! its own time is known; otherwise a quick queue would look idle while it occupies every thread.
 //!
 //! Queues with slow calls run one call at a time, and all of them together on at most half of the
-//! threads.
+//! threads. A call that turns out to be slow while it runs gives its place to another one: it goes
+//! on, but counts no longer, except that its queue does not begin a further slow call.
 //!
 //! Of a new queue nobody knows how long its calls take, and it must neither occupy the threads nor
 //! wait for the slow calls of others. New queues have two threads of their own, one for jobs that
@@ -19,7 +20,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::limits::{QUICK_CALLS, SLOW_CALL};
+use crate::limits::{HANDED_OVER_MAX, QUICK_CALLS, SLOW_CALL};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct QueueId(u64);
@@ -33,6 +34,8 @@ pub(super) enum Class {
     Preparation,
     /// First batches of new queues.
     New,
+    /// Calls that turned out to be slow and gave their place to others.
+    HandedOver,
 }
 
 impl Class {
@@ -73,6 +76,7 @@ pub(super) struct Policy {
     running_slow: usize,
     preparing: bool,
     running_new: bool,
+    handed_over: usize,
 }
 
 #[derive(Debug)]
@@ -113,6 +117,7 @@ impl Policy {
             running_slow: 0,
             preparing: false,
             running_new: false,
+            handed_over: 0,
         }
     }
 
@@ -175,6 +180,7 @@ impl Policy {
     pub(super) fn take(&mut self, class: Class) -> Option<Turn> {
         let id = match class {
             Class::Preparation | Class::New => self.next_new(class)?,
+            Class::HandedOver => return None,
             Class::Quick | Class::Slow => {
                 let (id, next) = self.next_shared()?;
                 (next == class).then_some(id)?
@@ -192,6 +198,7 @@ impl Policy {
             Class::Preparation => self.preparing = true,
             Class::New => self.running_new = true,
             Class::Quick | Class::Slow => self.running += 1,
+            Class::HandedOver => {}
         }
         self.running_slow += usize::from(class == Class::Slow);
         Some(Turn {
@@ -201,13 +208,42 @@ impl Policy {
         })
     }
 
-    pub(super) fn finish(&mut self, turn: Turn, purpose: Purpose, cpu: Duration, timed_out: bool) {
-        match turn.class {
+    /// Whether a running call that turned out to be slow may give its place to another one.
+    pub(super) fn may_hand_over(&self, turn: &Turn) -> bool {
+        let has_place = !matches!(turn.class, Class::Slow | Class::HandedOver);
+        has_place && self.handed_over < HANDED_OVER_MAX
+    }
+
+    /// A running call turned out to be slow: another one may run in its place.
+    pub(super) fn hand_over(&mut self, turn: &mut Turn) {
+        self.free_place(turn.class);
+        let was_new = turn.class.is_of_new_queues();
+        turn.class = Class::HandedOver;
+        self.handed_over += 1;
+        let floor = self.advance_floor();
+        if let Some(queue) = self.queues.get_mut(&turn.queue) {
+            queue.pace = Pace::Slow { quick_calls: 0 };
+            if was_new {
+                queue.used += floor;
+            }
+        }
+    }
+
+    fn free_place(&mut self, class: Class) {
+        match class {
             Class::Preparation => self.preparing = false,
             Class::New => self.running_new = false,
-            Class::Quick | Class::Slow => self.running -= 1,
+            Class::Quick => self.running -= 1,
+            Class::Slow => {
+                self.running -= 1;
+                self.running_slow -= 1;
+            }
+            Class::HandedOver => self.handed_over -= 1,
         }
-        self.running_slow -= usize::from(turn.class == Class::Slow);
+    }
+
+    pub(super) fn finish(&mut self, turn: Turn, purpose: Purpose, cpu: Duration, timed_out: bool) {
+        self.free_place(turn.class);
         let floor = self.advance_floor();
         if let Some(queue) = self.queues.get_mut(&turn.queue) {
             queue.running -= 1;
@@ -235,7 +271,7 @@ impl Policy {
         let id = self.first_waiting(|queue| match queue.class() {
             Class::Quick => true,
             Class::Slow => slow_may_run && queue.running == 0,
-            Class::Preparation | Class::New => false,
+            Class::Preparation | Class::New | Class::HandedOver => false,
         })?;
         Some((id, self.queues[&id].class()))
     }

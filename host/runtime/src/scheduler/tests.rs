@@ -204,3 +204,50 @@ async fn every_job_of_many_queues_is_run() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_call_that_turns_out_to_be_slow_gives_its_place_to_others() {
+    let scheduler = Scheduler::new(1).unwrap();
+    let (proven, other) = (quick(&scheduler), quick(&scheduler));
+    for queue in [&proven, &other] {
+        result(queue.run(|| ()).await);
+    }
+    for _ in 0..3 {
+        let (release, held) = sync_channel::<()>(0);
+        let slow = proven.run(move || {
+            call_is_slow();
+            let _ = held.recv();
+        });
+        for _ in 0..100 {
+            assert_eq!(result(other.run(|| 7).await), 7);
+        }
+        assert!(proven.is_slow());
+        drop(release);
+        result(slow.await);
+        // It becomes quick again.
+        for _ in 0..QUICK_CALLS {
+            result(proven.run(|| ()).await);
+        }
+        assert!(!proven.is_slow());
+    }
+}
+
+#[tokio::test]
+async fn the_first_call_of_a_new_queue_gives_its_place_to_those_of_others() {
+    let scheduler = Scheduler::new(1).unwrap();
+    let mut held_up = Vec::new();
+    for _ in 0..5 {
+        let (release, held) = sync_channel::<()>(0);
+        let burning = scheduler.queue("burning", LIMIT);
+        let slow = burning.run(move || {
+            call_is_slow();
+            let _ = held.recv();
+        });
+        held_up.push((burning, slow, release));
+    }
+    assert_eq!(result(quick(&scheduler).run(|| 7).await), 7);
+    for (_, slow, release) in held_up {
+        drop(release);
+        result(slow.await);
+    }
+}

@@ -51,6 +51,13 @@ fn quick(policy: &mut Policy) -> QueueId {
     id
 }
 
+/// What happens to a running call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Event {
+    IsSlow,
+    Returns,
+}
+
 /// Runs the loads on simulated threads, checks every step, and returns the service that each load
 /// got.
 fn simulate(threads: usize, loads: &[Load], time: Duration) -> Vec<Served> {
@@ -60,7 +67,7 @@ fn simulate(threads: usize, loads: &[Load], time: Duration) -> Vec<Served> {
         (0..load.in_flight).for_each(|_| policy.submit(id, Purpose::Batch));
     }
     let mut served = vec![Served::default(); loads.len()];
-    let mut ends = BinaryHeap::new();
+    let mut steps = BinaryHeap::new();
     let mut turns = BTreeMap::new();
     let mut now = Duration::ZERO;
     for number in 0u64.. {
@@ -68,16 +75,27 @@ fn simulate(threads: usize, loads: &[Load], time: Duration) -> Vec<Served> {
             let turn = policy.take(class).expect("it was the next");
             let load = ids.iter().position(|&id| id == turn.queue).unwrap();
             let key = number * 1000 + turns.len() as u64;
-            ends.push(Reverse((now + loads[load].call, key)));
+            let call = loads[load].call;
+            if call > SLOW_CALL {
+                steps.push(Reverse((now + SLOW_CALL, key, Event::IsSlow)));
+            }
+            steps.push(Reverse((now + call, key, Event::Returns)));
             turns.insert(key, (turn, load));
         }
         check(&policy, &turns, loads, &ids);
-        let Some(Reverse((end, key))) = ends.pop() else {
+        let Some(Reverse((at, key, event))) = steps.pop() else {
             break;
         };
-        now = end;
+        now = at;
         if now > time {
             break;
+        }
+        if event == Event::IsSlow {
+            let (turn, _) = turns.get_mut(&key).unwrap();
+            if policy.may_hand_over(turn) {
+                policy.hand_over(turn);
+            }
+            continue;
         }
         let (turn, load) = turns.remove(&key).unwrap();
         let served = &mut served[load];
