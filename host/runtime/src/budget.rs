@@ -34,8 +34,9 @@ impl InstanceMemory {
         self.used.load(Ordering::Relaxed)
     }
 
-    fn reserve(&self, bytes: usize) -> bool {
-        let fits = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= self.total);
+    /// `most`: bytes in use afterwards.
+    fn reserve(&self, bytes: usize, most: usize) -> bool {
+        let fits = |used: usize| used.checked_add(bytes).filter(|&sum| sum <= most);
         self.used
             .try_update(Ordering::Relaxed, Ordering::Relaxed, fits)
             .is_ok()
@@ -61,6 +62,8 @@ pub(crate) enum LimitHit {
 pub(crate) struct Meter {
     budget: Arc<InstanceMemory>,
     limit: usize,
+    /// It does not grow while all instances use more.
+    total: usize,
     held: usize,
     hit: Option<LimitHit>,
 }
@@ -71,6 +74,7 @@ impl Meter {
     pub(crate) fn new(budget: Arc<InstanceMemory>, limit: usize) -> Meter {
         Meter {
             limit: limit.min(budget.total),
+            total: budget.total,
             budget,
             held: 0,
             hit: None,
@@ -80,6 +84,18 @@ impl Meter {
     /// Bytes that the instance may hold.
     pub(crate) fn limit(&self) -> usize {
         self.limit
+    }
+
+    /// A call begins.
+    pub(crate) fn begin(&mut self) {
+        self.total = self.budget.total;
+        self.hit = None;
+    }
+
+    /// The current call runs beside the threads, where there can be many: half of the total is left
+    /// to the others.
+    pub(crate) fn leave_half(&mut self) {
+        self.total = self.budget.total / 2;
     }
 
     /// The limit reached since the last call of this method.
@@ -109,7 +125,7 @@ impl Meter {
         {
             return Err(LimitHit::Own);
         }
-        if !self.budget.reserve(bytes) {
+        if !self.budget.reserve(bytes, self.total) {
             return Err(LimitHit::Total);
         }
         self.held += bytes;
@@ -208,6 +224,21 @@ mod tests {
         assert!(!meter.memory_growing(0, 101, None).unwrap());
         assert_eq!(meter.take_limit(), Some(LimitHit::Own));
         assert_eq!((meter.limit(), budget.used()), (100, 0));
+    }
+
+    #[test]
+    fn a_call_that_runs_beside_the_threads_leaves_half_of_the_total_to_others() {
+        let budget = InstanceMemory::new(100);
+        let mut beside = Meter::new(budget.clone(), 70);
+        beside.leave_half();
+        assert!(beside.memory_growing(0, 50, None).unwrap());
+        assert!(!beside.memory_growing(50, 60, None).unwrap());
+        assert_eq!(beside.take_limit(), Some(LimitHit::Total));
+        let mut other = Meter::new(budget.clone(), 70);
+        assert!(other.memory_growing(0, 40, None).unwrap());
+        // Its next call has a thread's place.
+        beside.begin();
+        assert!(beside.memory_growing(50, 60, None).unwrap());
     }
 
     /// Eight pipelines with filled tables once held 2 GB that were not counted.

@@ -83,7 +83,7 @@ impl InstanceHost {
     pub(crate) fn begin(&mut self) -> u64 {
         self.began = clock::thread_time();
         self.timed_out = false;
-        self.meter.take_limit();
+        self.meter.begin();
         self.lines.take_last_error();
         ticks(self.limits.time.min(SLOW_CALL))
     }
@@ -104,7 +104,9 @@ impl InstanceHost {
             Some(left) if !left.is_zero() => match SLOW_CALL.checked_sub(used) {
                 Some(still_quick) if !still_quick.is_zero() => Some(ticks(left.min(still_quick))),
                 _ => {
-                    scheduler::call_is_slow();
+                    if scheduler::call_is_slow() {
+                        self.meter.leave_half();
+                    }
                     Some(ticks(left))
                 }
             },

@@ -110,13 +110,14 @@ pub(crate) fn call_timed_out() {
 }
 
 /// Tells the scheduler that a call on this thread has turned out to be slow. Another thread takes
-/// the place of this one, which goes on at a lower priority and ends with the call.
-pub(crate) fn call_is_slow() {
+/// the place of this one, which goes on at a lower priority and ends with the call. False where the
+/// call keeps its place.
+pub(crate) fn call_is_slow() -> bool {
     RUNNING.with_borrow_mut(|running| {
-        if let Some(Running { shared, turn }) = running {
-            shared.hand_over(turn);
-        }
-    });
+        running
+            .as_mut()
+            .is_some_and(|Running { shared, turn }| shared.hand_over(turn))
+    })
 }
 
 impl Scheduler {
@@ -388,10 +389,10 @@ impl Shared {
 
     /// Starts a thread in the place of this one, whose call is slow. Where none can be started, the
     /// call keeps its place.
-    fn hand_over(self: &Arc<Shared>, turn: &mut Turn) {
+    fn hand_over(self: &Arc<Shared>, turn: &mut Turn) -> bool {
         let mut state = self.lock();
         if state.ended || !state.policy.may_hand_over(turn) {
-            return;
+            return false;
         }
         let (shared, class) = (self.clone(), turn.class);
         let name = thread::current().name().unwrap_or("component").to_owned();
@@ -401,12 +402,13 @@ impl Shared {
             .spawn(move || shared.work(class));
         if let Err(error) = started {
             tracing::debug!("a slow call keeps its thread: {error}");
-            return;
+            return false;
         }
         state.policy.hand_over(turn);
         self.wake(&state);
         drop(state);
         lower_priority();
+        true
     }
 }
 
