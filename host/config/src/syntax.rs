@@ -9,7 +9,7 @@ use crate::report::Issue;
 
 /// What editors and chat programs make of `"` and `'`.
 const TYPOGRAPHIC_QUOTES: [char; 8] = ['“', '”', '„', '‟', '‘', '’', '‚', '‛'];
-const STRAIGHT_QUOTES: &str = "TOML wants straight quotes: `key = \"value\"`";
+const STRAIGHT_QUOTES: &str = "TOML needs straight quotes: `key = \"value\"`";
 
 /// Whether the text was understood nevertheless, so that its other problems are real.
 pub(crate) fn is_harmless(error: &Error) -> bool {

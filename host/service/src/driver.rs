@@ -228,8 +228,8 @@ impl<L: Ledger> Driver<L> {
                     waits_at_end = true;
                     tracing::warn!(
                         %pipeline, documents,
-                        "everything is read, but this pipeline only ends when all of it is final: documents \
-                         wait until others are delivered, or for `lockgate dlq release {pipeline}`"
+                        "everything is read, but this pipeline ends only once all of it is final: documents \
+                         wait for others to be delivered, or for `lockgate dlq release {pipeline}`"
                     );
                 }
             }

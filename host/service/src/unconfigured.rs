@@ -16,8 +16,8 @@ pub(crate) async fn announce(store: Store, configured: Vec<String>) {
         tracing::warn!(
             pipeline,
             events,
-            "events wait for a pipeline that is not configured any more: nothing of it is \
-             delivered, and retention removes them. If it was renamed, give it its old name again"
+            "events wait for a pipeline that is not configured any more: they are not \
+             delivered, and retention removes them. If it was renamed, give it back its old name"
         );
     }
 }

@@ -73,8 +73,8 @@ impl Place {
         }
     }
 
-    /// The names of the pipelines in the configuration file, if it has some and `pipeline` is none
-    /// of them.
+    /// The names of the pipelines in the configuration file, if there are any and `pipeline` is not
+    /// among them.
     fn others(&self, pipeline: &str) -> Result<Option<BTreeSet<String>>, Failure> {
         if self.store.is_some() {
             return Ok(None);
