@@ -79,7 +79,6 @@ struct Shared {
     state: Mutex<State>,
     quick: Condvar,
     slow: Condvar,
-    preparation: Condvar,
     new: Condvar,
 }
 
@@ -122,10 +121,9 @@ pub(crate) fn call_is_slow() -> bool {
 
 impl Scheduler {
     /// Starts the threads. `threads`: quick and slow calls that may run at the same time, at least
-    /// one. Slow calls run on separate threads, at a lower priority. Two more threads are for new
-    /// queues, of which no call with a batch has returned: one loads and configures components, one
-    /// runs first batches. A call that turns out to be slow goes on beside all of these, and a new
-    /// thread takes the place of its own.
+    /// one. Slow calls run on separate threads, at a lower priority. One more thread is for new
+    /// queues: those of which no call with a batch has returned. A call that turns out to be slow
+    /// goes on beside all of these, and a new thread takes the place of its own.
     pub fn new(threads: usize) -> io::Result<Scheduler> {
         let policy = Policy::new(threads);
         let shared = Arc::new(Shared {
@@ -138,7 +136,6 @@ impl Scheduler {
             }),
             quick: Condvar::new(),
             slow: Condvar::new(),
-            preparation: Condvar::new(),
             new: Condvar::new(),
         });
         // Also ends the threads if not all of them can be started.
@@ -147,13 +144,11 @@ impl Scheduler {
         let slow_threads = shared.lock().policy.slow_threads();
         let quick = (0..shared.threads).map(|number| (Class::Quick, number));
         let slow = (0..slow_threads).map(|number| (Class::Slow, number));
-        let new = [(Class::Preparation, 0), (Class::New, 0)];
-        for (class, number) in quick.chain(slow).chain(new) {
+        for (class, number) in quick.chain(slow).chain([(Class::New, 0)]) {
             let name = match class {
                 Class::Quick => format!("component-{number}"),
                 Class::Slow => format!("component-slow-{number}"),
-                Class::Preparation => "component-start".to_owned(),
-                Class::New | Class::HandedOver => "component-new".to_owned(),
+                Class::New => "component-new".to_owned(),
             };
             let shared = shared.clone();
             thread::Builder::new()
@@ -169,12 +164,11 @@ impl Scheduler {
     }
 
     /// A new queue, even if another one has the same name. `name`: the pipeline's name, for
-    /// messages. `limit`: the time limit of its calls; of several new queues, the one with the
-    /// lowest runs its first batch first.
-    pub fn queue(&self, name: impl Into<Arc<str>>, limit: Duration) -> Queue {
+    /// messages.
+    pub fn queue(&self, name: impl Into<Arc<str>>) -> Queue {
         let id = {
             let mut state = self.handle.shared.lock();
-            let id = state.policy.add(limit);
+            let id = state.policy.add();
             state.jobs.insert(id, BTreeMap::new());
             id
         };
@@ -302,7 +296,6 @@ impl Drop for Handle {
         self.shared.lock().ended = true;
         self.shared.quick.notify_all();
         self.shared.slow.notify_all();
-        self.shared.preparation.notify_all();
         self.shared.new.notify_all();
     }
 }
@@ -316,8 +309,8 @@ impl Shared {
         let mut state = self.lock();
         let number = state.next_job;
         state.next_job += 1;
-        state.policy.submit(id, job.purpose);
         state.jobs.entry(id).or_default().insert(number, job);
+        state.policy.submit(id);
         self.wake(&state);
         number
     }
@@ -333,10 +326,7 @@ impl Shared {
         match class {
             Class::Quick => &self.quick,
             Class::Slow => &self.slow,
-            Class::Preparation => &self.preparation,
             Class::New => &self.new,
-            // No thread waits for these.
-            Class::HandedOver => &self.quick,
         }
     }
 
@@ -371,11 +361,13 @@ impl Shared {
             let mut after = self.lock();
             let mut is_replaced = false;
             if let Some(Running { turn, .. }) = running {
-                is_replaced = turn.class == Class::HandedOver;
+                is_replaced = turn.handed_over;
                 after.policy.finish(turn, purpose, cpu, TIMED_OUT.get());
             }
-            // A queue that had to wait for this call may have a thread now.
-            self.wake(&after);
+            if is_replaced {
+                // Its queue may go on, and this thread does not look for the next call.
+                self.wake(&after);
+            }
             drop(after);
             if let Some(finished) = finished {
                 finished(cpu);

@@ -218,13 +218,7 @@ impl PipelineBuilder {
         report: &mut Report,
         compiled: &mut (dyn FnMut(&str) + Send),
     ) -> Result<BuiltPipeline, Unbuilt> {
-        let plugins = pipeline.stages.iter().map(|stage| &stage.plugin);
-        let plugins = plugins.chain([&pipeline.sink.plugin]);
-        let limit = plugins.map(|plugin| plugin.limits.time).max();
-        let queue = self
-            .engine
-            .scheduler()
-            .queue(pipeline.name.as_str(), limit.unwrap_or_default());
+        let queue = self.engine.scheduler().queue(pipeline.name.as_str());
         let mut stages = Vec::new();
         let mut descriptions = Vec::new();
         let mut complete = true;

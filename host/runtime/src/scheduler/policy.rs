@@ -11,11 +11,9 @@
 //! on, but counts no longer, except that its queue does not begin a further slow call.
 //!
 //! Of a new queue nobody knows how long its calls take, and it must neither occupy the threads nor
-//! wait for the slow calls of others. New queues have two threads of their own, one for jobs that
-//! load or configure components and one for first batches, and each runs one job at a time. The
-//! first batch with the lowest time limit goes first: the first batches of components that loop
-//! take long. Virtual times of new queues are compared only among themselves: once a queue is no
-//! longer new, its time counts from the lowest of the busy queues.
+//! wait for the slow calls of others. New queues have a thread of their own, and run one call at a
+//! time over all of them. Their virtual times are compared only among themselves: once a queue is
+//! no longer new, its time counts from the lowest of the busy queues.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -30,19 +28,7 @@ pub(super) struct QueueId(u64);
 pub(super) enum Class {
     Quick,
     Slow,
-    /// Jobs that load or configure components of new queues.
-    Preparation,
-    /// First batches of new queues.
     New,
-    /// Calls that turned out to be slow and gave their place to others.
-    HandedOver,
-}
-
-impl Class {
-    /// Whether it has a thread of its own, in addition to those that quick and slow calls share.
-    fn is_of_new_queues(self) -> bool {
-        matches!(self, Class::Preparation | Class::New)
-    }
 }
 
 /// What a job is for.
@@ -59,6 +45,8 @@ pub(super) enum Purpose {
 pub(super) struct Turn {
     pub(super) queue: QueueId,
     pub(super) class: Class,
+    /// It turned out to be slow, and gave its place to another call.
+    pub(super) handed_over: bool,
     charged: Duration,
 }
 
@@ -74,17 +62,12 @@ pub(super) struct Policy {
     /// Quick and slow calls.
     running: usize,
     running_slow: usize,
-    preparing: bool,
     running_new: bool,
     handed_over: usize,
 }
 
 #[derive(Debug)]
 struct Queue {
-    /// The time limit of its calls.
-    limit: Duration,
-    /// Of the last job that was submitted. A pipeline runs batches after all preparations.
-    purpose: Purpose,
     waiting: usize,
     running: usize,
     /// Virtual time, including the charges of running calls.
@@ -115,7 +98,6 @@ impl Policy {
             floor: Duration::ZERO,
             running: 0,
             running_slow: 0,
-            preparing: false,
             running_new: false,
             handed_over: 0,
         }
@@ -126,13 +108,10 @@ impl Policy {
         (self.threads / 2).max(1)
     }
 
-    /// `limit`: the time limit of its calls.
-    pub(super) fn add(&mut self, limit: Duration) -> QueueId {
+    pub(super) fn add(&mut self) -> QueueId {
         let id = QueueId(self.next_id);
         self.next_id += 1;
         let queue = Queue {
-            limit,
-            purpose: Purpose::Preparation,
             waiting: 0,
             running: 0,
             used: Duration::ZERO,
@@ -150,11 +129,10 @@ impl Policy {
     }
 
     /// Adds a waiting call.
-    pub(super) fn submit(&mut self, id: QueueId, purpose: Purpose) {
+    pub(super) fn submit(&mut self, id: QueueId) {
         let floor = self.advance_floor();
         if let Some(queue) = self.queues.get_mut(&id) {
-            queue.purpose = purpose;
-            if queue.is_idle() && !queue.is_new() {
+            if queue.is_idle() && queue.class() != Class::New {
                 queue.used = queue.used.max(floor);
             }
             queue.waiting += 1;
@@ -168,19 +146,17 @@ impl Policy {
         }
     }
 
-    /// The classes of threads that have a call to run now.
+    /// The classes of threads that have a call to run now: quick or slow, and new.
     pub(super) fn next_classes(&self) -> impl Iterator<Item = Class> {
         let shared = self.next_shared().map(|(_, class)| class);
-        let of_new = [Class::Preparation, Class::New].into_iter();
-        let of_new = of_new.filter(|&class| self.next_new(class).is_some());
-        shared.into_iter().chain(of_new)
+        let new = self.next_new().map(|_| Class::New);
+        shared.into_iter().chain(new)
     }
 
     /// Begins the next call for this class of threads, if there is one.
     pub(super) fn take(&mut self, class: Class) -> Option<Turn> {
         let id = match class {
-            Class::Preparation | Class::New => self.next_new(class)?,
-            Class::HandedOver => return None,
+            Class::New => self.next_new()?,
             Class::Quick | Class::Slow => {
                 let (id, next) = self.next_shared()?;
                 (next == class).then_some(id)?
@@ -195,65 +171,67 @@ impl Policy {
         queue.used += charged;
         queue.last_turn = self.turns;
         match class {
-            Class::Preparation => self.preparing = true,
             Class::New => self.running_new = true,
             Class::Quick | Class::Slow => self.running += 1,
-            Class::HandedOver => {}
         }
         self.running_slow += usize::from(class == Class::Slow);
         Some(Turn {
             queue: id,
             class,
+            handed_over: false,
             charged,
         })
     }
 
-    /// Whether a running call that turned out to be slow may give its place to another one.
+    /// Whether a running call that turned out to be slow may give its place to another one. The
+    /// threads for slow calls are for just that.
     pub(super) fn may_hand_over(&self, turn: &Turn) -> bool {
-        let has_place = !matches!(turn.class, Class::Slow | Class::HandedOver);
-        has_place && self.handed_over < HANDED_OVER_MAX
+        turn.class != Class::Slow && !turn.handed_over && self.handed_over < HANDED_OVER_MAX
     }
 
     /// A running call turned out to be slow: another one may run in its place.
     pub(super) fn hand_over(&mut self, turn: &mut Turn) {
-        self.free_place(turn.class);
-        let was_new = turn.class.is_of_new_queues();
-        turn.class = Class::HandedOver;
+        self.free_place(turn);
+        turn.handed_over = true;
         self.handed_over += 1;
+        self.change_pace(turn.queue, |pace| pace.after(Purpose::Batch, true));
+    }
+
+    fn change_pace(&mut self, id: QueueId, change: impl FnOnce(Pace) -> Pace) {
         let floor = self.advance_floor();
-        if let Some(queue) = self.queues.get_mut(&turn.queue) {
-            queue.pace = Pace::Slow { quick_calls: 0 };
-            if was_new {
+        if let Some(queue) = self.queues.get_mut(&id) {
+            let was_new = queue.class() == Class::New;
+            queue.pace = change(queue.pace);
+            if was_new && queue.class() != Class::New {
                 queue.used += floor;
             }
         }
     }
 
-    fn free_place(&mut self, class: Class) {
-        match class {
-            Class::Preparation => self.preparing = false,
+    fn free_place(&mut self, turn: &Turn) {
+        if turn.handed_over {
+            self.handed_over -= 1;
+            return;
+        }
+        match turn.class {
             Class::New => self.running_new = false,
             Class::Quick => self.running -= 1,
             Class::Slow => {
                 self.running -= 1;
                 self.running_slow -= 1;
             }
-            Class::HandedOver => self.handed_over -= 1,
         }
     }
 
     pub(super) fn finish(&mut self, turn: Turn, purpose: Purpose, cpu: Duration, timed_out: bool) {
-        self.free_place(turn.class);
-        let floor = self.advance_floor();
+        self.free_place(&turn);
         if let Some(queue) = self.queues.get_mut(&turn.queue) {
             queue.running -= 1;
             queue.used = queue.used.saturating_sub(turn.charged) + cpu;
             queue.last_call = cpu;
-            queue.pace = queue.pace.after(purpose, timed_out || cpu > SLOW_CALL);
-            if turn.class.is_of_new_queues() && !queue.is_new() {
-                queue.used += floor;
-            }
         }
+        let is_slow = timed_out || cpu > SLOW_CALL;
+        self.change_pace(turn.queue, |pace| pace.after(purpose, is_slow));
     }
 
     pub(super) fn is_slow(&self, id: QueueId) -> bool {
@@ -271,37 +249,31 @@ impl Policy {
         let id = self.first_waiting(|queue| match queue.class() {
             Class::Quick => true,
             Class::Slow => slow_may_run && queue.running == 0,
-            Class::Preparation | Class::New | Class::HandedOver => false,
+            Class::New => false,
         })?;
         Some((id, self.queues[&id].class()))
     }
 
-    /// The next call of a thread for new queues.
-    fn next_new(&self, class: Class) -> Option<QueueId> {
-        let is_busy = match class {
-            Class::Preparation => self.preparing,
-            _ => self.running_new,
-        };
-        if is_busy {
+    /// The next call of the thread for new queues.
+    fn next_new(&self) -> Option<QueueId> {
+        if self.running_new {
             return None;
         }
-        self.first_waiting(|queue| queue.class() == class)
+        self.first_waiting(|queue| queue.class() == Class::New)
     }
 
     fn first_waiting(&self, may_run: impl Fn(&Queue) -> bool) -> Option<QueueId> {
         self.queues
             .iter()
             .filter(|(_, queue)| queue.waiting > 0 && may_run(queue))
-            .min_by_key(|(_, queue)| {
-                let limit = (queue.class() == Class::New).then_some(queue.limit);
-                (limit, queue.used, queue.last_turn)
-            })
+            .min_by_key(|(_, queue)| (queue.used, queue.last_turn))
             .map(|(&id, _)| id)
     }
 
     fn advance_floor(&mut self) -> Duration {
-        let queues = self.queues.values();
-        let busy = queues.filter(|queue| !queue.is_idle() && !queue.is_new());
+        let known = |queue: &&Queue| queue.class() != Class::New;
+        let busy = self.queues.values().filter(known);
+        let busy = busy.filter(|queue| !queue.is_idle());
         let least = busy.map(|queue| queue.used).min();
         self.floor = self.floor.max(least.unwrap_or_default());
         self.floor
@@ -313,16 +285,11 @@ impl Queue {
         self.waiting == 0 && self.running == 0
     }
 
-    fn is_new(&self) -> bool {
-        self.pace == Pace::Unknown
-    }
-
     fn class(&self) -> Class {
-        match (self.pace, self.purpose) {
-            (Pace::Quick, _) => Class::Quick,
-            (Pace::Slow { .. }, _) => Class::Slow,
-            (Pace::Unknown, Purpose::Preparation) => Class::Preparation,
-            (Pace::Unknown, Purpose::Batch) => Class::New,
+        match self.pace {
+            Pace::Quick => Class::Quick,
+            Pace::Slow { .. } => Class::Slow,
+            Pace::Unknown => Class::New,
         }
     }
 }

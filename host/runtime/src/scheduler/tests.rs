@@ -6,10 +6,8 @@ use std::sync::mpsc::sync_channel;
 use super::*;
 use crate::limits::QUICK_CALLS;
 
-const LIMIT: Duration = Duration::from_secs(1);
-
 fn quick(scheduler: &Scheduler) -> Queue {
-    scheduler.queue("quick", LIMIT)
+    scheduler.queue("quick")
 }
 
 /// Uses CPU time of its thread until `time` is over.
@@ -109,7 +107,7 @@ async fn the_first_batches_of_a_prepared_pipeline_run_one_at_a_time() {
     let scheduler = Scheduler::new(2).unwrap();
     let healthy = quick(&scheduler);
     result(healthy.run(|| ()).await);
-    let burner = scheduler.queue("burner", LIMIT);
+    let burner = scheduler.queue("burner");
     for _ in 0..10 {
         result(burner.prepare(|| ()).await);
     }
@@ -140,7 +138,7 @@ async fn a_pipeline_that_uses_its_whole_limit_leaves_a_thread_to_others() {
     let scheduler = Scheduler::new(2).unwrap();
     let healthy = quick(&scheduler);
     result(healthy.run(|| ()).await);
-    let burner = scheduler.queue("burner", LIMIT);
+    let burner = scheduler.queue("burner");
     let (release, held) = sync_channel::<()>(0);
     let held = Arc::new(Mutex::new(held));
     // Eight batches in flight, whose calls do not end before the test releases them.
@@ -163,7 +161,7 @@ async fn a_pipeline_that_uses_its_whole_limit_leaves_a_thread_to_others() {
 #[tokio::test]
 async fn a_new_pipeline_runs_while_a_slow_call_of_another_does() {
     let scheduler = Scheduler::new(2).unwrap();
-    let burner = scheduler.queue("burner", LIMIT);
+    let burner = scheduler.queue("burner");
     result(burner.run(call_timed_out).await);
     let (running, runs) = sync_channel::<()>(1);
     let (release, held) = sync_channel::<()>(0);
@@ -172,7 +170,7 @@ async fn a_new_pipeline_runs_while_a_slow_call_of_another_does() {
         held.recv()
     });
     runs.recv().unwrap();
-    let new = scheduler.queue("new", LIMIT);
+    let new = scheduler.queue("new");
     assert_eq!(result(new.prepare(|| 1).await), 1);
     assert_eq!(result(new.run(|| 2).await), 2);
     assert_eq!(result(new.run(|| 3).await), 3);
@@ -238,7 +236,7 @@ async fn the_first_call_of_a_new_queue_gives_its_place_to_those_of_others() {
     let mut held_up = Vec::new();
     for _ in 0..5 {
         let (release, held) = sync_channel::<()>(0);
-        let burning = scheduler.queue("burning", LIMIT);
+        let burning = scheduler.queue("burning");
         let slow = burning.run(move || {
             call_is_slow();
             let _ = held.recv();

@@ -250,7 +250,7 @@ fn a_component_of_another_world_is_refused() {
 
 #[tokio::test]
 async fn a_call_reports_its_cpu_time_and_a_time_out_makes_its_queue_slow() {
-    let queue = ENGINE.scheduler().queue("siem", tight().time);
+    let queue = ENGINE.scheduler().queue("siem");
     let call = |mode| {
         let stage = filter(json!({ "mode": mode }));
         queue.run(move || call_filter(&stage, &events()))

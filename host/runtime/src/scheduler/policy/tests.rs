@@ -9,9 +9,6 @@ use super::*;
 
 const MS: Duration = Duration::from_millis(1);
 
-/// The time limit of calls.
-const LIMIT: Duration = Duration::from_secs(10);
-
 /// A pipeline that always has a batch ready.
 #[derive(Clone, Copy, Debug)]
 struct Load {
@@ -45,8 +42,8 @@ fn call(policy: &mut Policy, purpose: Purpose, cpu: Duration) -> QueueId {
 
 /// A queue that has shown that it is quick.
 fn quick(policy: &mut Policy) -> QueueId {
-    let id = policy.add(LIMIT);
-    policy.submit(id, Purpose::Batch);
+    let id = policy.add();
+    policy.submit(id);
     assert_eq!(call(policy, Purpose::Batch, MS), id);
     id
 }
@@ -62,9 +59,9 @@ enum Event {
 /// got.
 fn simulate(threads: usize, loads: &[Load], time: Duration) -> Vec<Served> {
     let mut policy = Policy::new(threads);
-    let ids: Vec<_> = loads.iter().map(|_| policy.add(LIMIT)).collect();
+    let ids: Vec<_> = loads.iter().map(|_| policy.add()).collect();
     for (&id, load) in ids.iter().zip(loads) {
-        (0..load.in_flight).for_each(|_| policy.submit(id, Purpose::Batch));
+        (0..load.in_flight).for_each(|_| policy.submit(id));
     }
     let mut served = vec![Served::default(); loads.len()];
     let mut steps = BinaryHeap::new();
@@ -104,22 +101,23 @@ fn simulate(threads: usize, loads: &[Load], time: Duration) -> Vec<Served> {
         served.gap = served.gap.max(now - served.last_end);
         served.last_end = now;
         policy.finish(turn, Purpose::Batch, loads[load].call, false);
-        policy.submit(ids[load], Purpose::Batch);
+        policy.submit(ids[load]);
     }
     served
 }
 
 fn check(policy: &Policy, turns: &BTreeMap<u64, (Turn, usize)>, loads: &[Load], ids: &[QueueId]) {
     let running = |class| {
-        let of_class = turns.values().filter(|(turn, _)| turn.class == class);
-        of_class.count()
+        let has_place = |turn: &Turn| turn.class == class && !turn.handed_over;
+        turns.values().filter(|(turn, _)| has_place(turn)).count()
     };
     let shared = running(Class::Quick) + running(Class::Slow);
     assert!(shared <= policy.threads, "as many calls as threads");
     assert!(running(Class::Slow) <= policy.slow_threads());
     assert!(running(Class::New) <= 1, "one call of all new pipelines");
     for &id in ids {
-        let own = |turn: &&Turn| turn.queue == id && turn.class != Class::Quick;
+        let own =
+            |turn: &&Turn| turn.queue == id && (turn.handed_over || turn.class != Class::Quick);
         let running = turns.values().map(|(turn, _)| turn).filter(own).count();
         assert!(
             running <= 1,
@@ -164,8 +162,8 @@ fn a_quick_pipeline_keeps_a_thread_beside_three_that_use_their_whole_limit() {
 #[test]
 fn a_new_pipeline_runs_one_call_at_a_time_until_its_first_call_returned() {
     let mut policy = Policy::new(4);
-    let id = policy.add(LIMIT);
-    (0..3).for_each(|_| policy.submit(id, Purpose::Batch));
+    let id = policy.add();
+    (0..3).for_each(|_| policy.submit(id));
     let turn = policy.take(Class::New).expect("the first call");
     assert_eq!(next_class(&policy), None, "one at a time");
     policy.finish(turn, Purpose::Batch, MS, false);
@@ -177,13 +175,13 @@ fn a_new_pipeline_runs_one_call_at_a_time_until_its_first_call_returned() {
 #[test]
 fn only_a_batch_shows_that_a_pipeline_is_quick() {
     let mut policy = Policy::new(4);
-    let id = policy.add(LIMIT);
+    let id = policy.add();
     let prepare = |policy: &mut Policy, cpu| {
-        policy.submit(id, Purpose::Preparation);
+        policy.submit(id);
         call(policy, Purpose::Preparation, cpu);
     };
     (0..10).for_each(|_| prepare(&mut policy, MS));
-    (0..3).for_each(|_| policy.submit(id, Purpose::Batch));
+    (0..3).for_each(|_| policy.submit(id));
     let first = policy.take(Class::New).expect("the first batch");
     assert_eq!(next_class(&policy), None, "alone");
     policy.finish(first, Purpose::Batch, MS, false);
@@ -199,9 +197,9 @@ fn only_a_batch_shows_that_a_pipeline_is_quick() {
 fn a_time_out_or_a_slow_call_is_forgotten_after_eight_quick_calls() {
     for (cpu, timed_out) in [(51 * MS, false), (MS, true)] {
         let mut policy = Policy::new(2);
-        let id = policy.add(LIMIT);
+        let id = policy.add();
         let mut call = |cpu, timed_out| {
-            policy.submit(id, Purpose::Batch);
+            policy.submit(id);
             let class = next_class(&policy).unwrap();
             let turn = policy.take(class).unwrap();
             policy.finish(turn, Purpose::Batch, cpu, timed_out);
@@ -224,12 +222,12 @@ fn idle_time_is_not_saved_up() {
     let (busy, idle) = (quick(&mut policy), quick(&mut policy));
     let call = |policy: &mut Policy| call(policy, Purpose::Batch, 10 * MS);
     for _ in 0..1000 {
-        policy.submit(busy, Purpose::Batch);
+        policy.submit(busy);
         assert_eq!(call(&mut policy), busy);
     }
     for _ in 0..10 {
-        policy.submit(idle, Purpose::Batch);
-        policy.submit(busy, Purpose::Batch);
+        policy.submit(idle);
+        policy.submit(busy);
     }
     let order: Vec<_> = (0..10).map(|_| call(&mut policy)).collect();
     let of_idle = order.iter().filter(|&&id| id == idle).count();
@@ -239,64 +237,73 @@ fn idle_time_is_not_saved_up() {
 #[test]
 fn a_new_pipeline_does_not_wait_for_the_slow_calls_of_others() {
     let mut policy = Policy::new(2);
-    let slow: Vec<_> = (0..6).map(|_| policy.add(LIMIT)).collect();
+    let slow: Vec<_> = (0..6).map(|_| policy.add()).collect();
     for &id in &slow {
-        policy.submit(id, Purpose::Batch);
+        policy.submit(id);
         call(&mut policy, Purpose::Batch, 10_000 * MS);
     }
     for &id in &slow {
-        (0..8).for_each(|_| policy.submit(id, Purpose::Batch));
+        (0..8).for_each(|_| policy.submit(id));
     }
     let _slow = policy.take(Class::Slow).expect("a slow call");
-    let healthy = policy.add(LIMIT);
-    for _ in 0..4 {
-        policy.submit(healthy, Purpose::Preparation);
+    let healthy = policy.add();
+    policy.submit(healthy);
+    (0..4).for_each(|_| {
         assert_eq!(call(&mut policy, Purpose::Preparation, MS), healthy);
-    }
-    policy.submit(healthy, Purpose::Batch);
+        policy.submit(healthy);
+    });
     assert_eq!(call(&mut policy, Purpose::Batch, MS), healthy);
-    policy.submit(healthy, Purpose::Batch);
+    policy.submit(healthy);
     assert_eq!(next_class(&policy), Some(Class::Quick));
 }
 
 #[test]
-fn a_new_pipeline_waits_for_the_first_batch_of_one_other_at_most() {
+fn a_new_pipeline_starts_while_the_first_batches_of_others_run() {
     let mut policy = Policy::new(2);
     for _ in 0..6 {
-        let looping = policy.add(LIMIT);
-        policy.submit(looping, Purpose::Batch);
+        let looping = policy.add();
+        policy.submit(looping);
     }
-    let looping = policy.take(Class::New).expect("the first batch of one");
-    let healthy = policy.add(1000 * MS);
-    for _ in 0..4 {
-        policy.submit(healthy, Purpose::Preparation);
-        let turn = policy.take(Class::Preparation).expect("it does not wait");
-        assert_eq!(turn.queue, healthy);
-        policy.finish(turn, Purpose::Preparation, MS, false);
+    let healthy = policy.add();
+    let mut looping = Vec::new();
+    // Its preparations and its first batch.
+    for purpose in [Purpose::Preparation, Purpose::Preparation, Purpose::Batch] {
+        policy.submit(healthy);
+        let turn = loop {
+            let mut turn = policy.take(Class::New).expect("it does not wait");
+            if turn.queue == healthy {
+                break turn;
+            }
+            assert!(policy.take(Class::New).is_none(), "one at a time");
+            policy.hand_over(&mut turn);
+            looping.push(turn);
+        };
+        policy.finish(turn, purpose, MS, false);
     }
-    policy.submit(healthy, Purpose::Batch);
-    assert!(policy.take(Class::New).is_none(), "one at a time");
-    policy.finish(looping, Purpose::Batch, LIMIT, true);
-    let next = policy.take(Class::New).expect("another first batch");
-    assert_eq!(next.queue, healthy, "its time limit is lower");
-    policy.finish(next, Purpose::Batch, MS, false);
+    assert_eq!(
+        looping.len(),
+        6,
+        "each gave its place, and none has returned"
+    );
+    policy.submit(healthy);
+    assert_eq!(next_class(&policy), Some(Class::Quick));
 }
 
 #[test]
 fn a_pipeline_that_is_no_longer_new_takes_turns_with_the_others() {
     let mut policy = Policy::new(1);
     let busy = quick(&mut policy);
-    let new = policy.add(LIMIT);
-    policy.submit(new, Purpose::Batch);
+    let new = policy.add();
+    policy.submit(new);
     let turn = policy.take(Class::New).unwrap();
     for _ in 0..1000 {
-        policy.submit(busy, Purpose::Batch);
+        policy.submit(busy);
         assert_eq!(call(&mut policy, Purpose::Batch, 10 * MS), busy);
     }
-    policy.submit(busy, Purpose::Batch);
+    policy.submit(busy);
     policy.finish(turn, Purpose::Batch, MS, false);
-    (0..10).for_each(|_| policy.submit(new, Purpose::Batch));
-    (0..10).for_each(|_| policy.submit(busy, Purpose::Batch));
+    (0..10).for_each(|_| policy.submit(new));
+    (0..10).for_each(|_| policy.submit(busy));
     let order: Vec<_> = (0..10)
         .map(|_| call(&mut policy, Purpose::Batch, 10 * MS))
         .collect();
@@ -308,10 +315,10 @@ fn a_pipeline_that_is_no_longer_new_takes_turns_with_the_others() {
 fn a_removed_queue_leaves_no_calls() {
     let mut policy = Policy::new(1);
     let known = quick(&mut policy);
-    let new = policy.add(LIMIT);
+    let new = policy.add();
     for id in [known, new] {
-        policy.submit(id, Purpose::Batch);
-        policy.submit(id, Purpose::Batch);
+        policy.submit(id);
+        policy.submit(id);
     }
     let turns = [Class::Quick, Class::New].map(|class| policy.take(class).unwrap());
     policy.remove(known);
@@ -321,7 +328,7 @@ fn a_removed_queue_leaves_no_calls() {
         policy.finish(turn, Purpose::Batch, MS, false);
     }
     assert_eq!((policy.running, policy.running_slow), (0, 0));
-    assert!(!policy.running_new && !policy.preparing);
+    assert!(!policy.running_new);
 }
 
 fn load() -> impl Strategy<Value = Load> {
