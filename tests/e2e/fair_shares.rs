@@ -1,5 +1,6 @@
 //! A healthy pipeline beside hostile ones.
 
+use lockgate_tests::components::hostile_plugins;
 use lockgate_tests::neighbours::{NEIGHBOURS, neighbours, pipeline};
 use lockgate_tests::receiver::LocalReceiver;
 use lockgate_tests::{Auth, books, configuration, started, status, until};
@@ -40,5 +41,36 @@ fn a_healthy_pipeline_delivers_everything_beside_five_bad_neighbours() {
     for name in NEIGHBOURS {
         assert_eq!(books(&status, name).dead, 0, "{name}: nothing is given up");
     }
+    assert_eq!(receiver.stop().by_path["/healthy"].documents, events);
+}
+
+/// Pipelines once waited for the `configure` of all that started before them. Each of these takes
+/// its limit of 60 s.
+#[test]
+fn a_pipeline_starts_while_those_before_it_are_still_configured() {
+    let events = 500;
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
+    let receiver = LocalReceiver::start(dir.path());
+    let mut pipelines = hostile_plugins();
+    for n in 1..=6 {
+        pipelines += &format!(
+            "[[pipelines.loops-{n}.stage]]\nplugin = \"hostile-filter\"\n\
+             with = {{ mode = \"configure-loop\" }}\n\n\
+             [pipelines.loops-{n}.sink]\nplugin = \"builtin:fluentd\"\n\
+             url = \"http://127.0.0.1:1/\"\n\n"
+        );
+    }
+    // It has the most to compile, so it starts last.
+    pipelines += "[[pipelines.healthy.stage]]\nplugin = \"builtin:ecs\"\n";
+    pipelines += &pipeline("healthy", &receiver);
+    let config = configuration(dir.path(), &auth, &pipelines);
+    let host = started(&config);
+    until(
+        "the healthy pipeline delivers everything",
+        || host.stderr(),
+        || books(&status(&config), "healthy").delivered == events,
+    );
+    host.stop().exits_with(0);
     assert_eq!(receiver.stop().by_path["/healthy"].documents, events);
 }

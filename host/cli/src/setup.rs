@@ -42,7 +42,7 @@ pub(crate) async fn dry_run(file: &Path, config: &Config, masks: &Masks) -> Resu
     let mut report = config.report();
     let builder = builder(file, config, masks, None, &mut report)?;
     for pipeline in &config.pipelines {
-        if let Err(Unbuilt::NoRoom(why)) = builder.build(pipeline, &mut report, &mut |_| {}).await {
+        if let Err(Unbuilt::NoRoom(why)) = builder.build(pipeline, &mut report, || {}).await {
             // No other pipeline takes any: its own components keep each other out.
             report.push(Issue::new(
                 pipeline.span.clone(),

@@ -88,9 +88,18 @@ struct Place<'a> {
     pipeline: &'a str,
     label: String,
     plugin: &'a Plugin,
+    /// `None` where there is nothing to load, for a problem in the report.
+    compiled: Option<CompiledComponent>,
     with: &'a With,
     /// Reported where the component is of a world that does not belong here.
     misplaced: Issue,
+}
+
+/// A component whose code can be loaded, or that could not be compiled.
+struct CompiledComponent {
+    artifact: Artifact,
+    digest: String,
+    code: Result<Code, LoadError>,
 }
 
 /// A component that has accepted its configuration.
@@ -210,24 +219,31 @@ impl PipelineBuilder {
         uncompiled
     }
 
-    /// One pipeline, or its problems in the report. `compiled` gets the digest of each component
-    /// that no longer has to be compiled, before it is loaded.
+    /// One pipeline, or its problems in the report. `compiled` is called once nothing of it has to
+    /// be compiled any more; its components are configured after that.
     pub async fn build(
         &self,
         pipeline: &Pipeline,
         report: &mut Report,
-        compiled: &mut (dyn FnMut(&str) + Send),
+        compiled: impl FnOnce(),
     ) -> Result<BuiltPipeline, Unbuilt> {
+        let mut components = Vec::new();
+        for stage in &pipeline.stages {
+            components.push(self.compile(&stage.plugin, report).await);
+        }
+        let compiled_sink = self.compile(&pipeline.sink.plugin, report).await;
+        compiled();
         let queue = self.engine.scheduler().queue(pipeline.name.as_str());
         let mut stages = Vec::new();
         let mut descriptions = Vec::new();
         let mut complete = true;
         let mut cpu_budget = Duration::ZERO;
-        for (index, stage) in pipeline.stages.iter().enumerate() {
+        for (index, (stage, compiled)) in pipeline.stages.iter().zip(components).enumerate() {
             let place = Place {
                 pipeline: &pipeline.name,
                 label: format!("stage {} ({})", index + 1, stage.plugin.name),
                 plugin: &stage.plugin,
+                compiled,
                 with: &stage.with,
                 misplaced: Issue::new(
                     stage.plugin.span.clone(),
@@ -241,7 +257,7 @@ impl PipelineBuilder {
             };
             cpu_budget = cpu_budget.max(stage.plugin.limits.batch_time);
             match self
-                .component(&queue, place, runtime::Stage::configure, report, compiled)
+                .component(&queue, place, runtime::Stage::configure, report)
                 .await
             {
                 Ok(ConfiguredComponent {
@@ -265,6 +281,7 @@ impl PipelineBuilder {
             pipeline: &pipeline.name,
             label: format!("sink ({})", sink.plugin.name),
             plugin: &sink.plugin,
+            compiled: compiled_sink,
             with: &sink.with,
             misplaced: Issue::new(
                 sink.plugin.span.clone(),
@@ -278,7 +295,7 @@ impl PipelineBuilder {
         };
         cpu_budget = cpu_budget.max(sink.plugin.limits.batch_time);
         let built_sink = self
-            .component(&queue, place, runtime::Sink::configure, report, compiled)
+            .component(&queue, place, runtime::Sink::configure, report)
             .await;
         let client = endpoint::client(pipeline, &self.masks, report);
         let built_sink = built_sink?;
@@ -316,22 +333,8 @@ impl PipelineBuilder {
         })
     }
 
-    /// Resolves, compiles, loads and configures one component.
-    async fn component<T: Send + 'static>(
-        &self,
-        queue: &Queue,
-        place: Place<'_>,
-        configure: Configure<T>,
-        report: &mut Report,
-        compiled: &mut (dyn FnMut(&str) + Send),
-    ) -> Result<ConfiguredComponent<T>, Unbuilt> {
-        let Place {
-            pipeline,
-            label,
-            plugin,
-            with,
-            misplaced,
-        } = place;
+    /// Resolves and compiles one component. `None`: the report says why there is none.
+    async fn compile(&self, plugin: &Plugin, report: &mut Report) -> Option<CompiledComponent> {
         if plugin.wasi == Wasi::Stub {
             report.push(Issue::new(
                 plugin.span.clone(),
@@ -339,7 +342,7 @@ impl PipelineBuilder {
                 "this plugin",
                 "remove `wasi`, and build the component without WASI imports",
             ));
-            return Err(Unbuilt::Reported);
+            return None;
         }
         let artifact = match resolve(&plugin.source.to_string(), &self.base) {
             Ok(artifact) => artifact,
@@ -353,18 +356,45 @@ impl PipelineBuilder {
                     "this plugin",
                     hint,
                 ));
-                return Err(Unbuilt::Reported);
+                return None;
             }
         };
         let digest = artifact.digest.to_string();
+        let code = self.code(&artifact, &digest).await;
+        Some(CompiledComponent {
+            artifact,
+            digest,
+            code,
+        })
+    }
+
+    /// Loads and configures one component.
+    async fn component<T: Send + 'static>(
+        &self,
+        queue: &Queue,
+        place: Place<'_>,
+        configure: Configure<T>,
+        report: &mut Report,
+    ) -> Result<ConfiguredComponent<T>, Unbuilt> {
+        let Place {
+            pipeline,
+            label,
+            plugin,
+            compiled,
+            with,
+            misplaced,
+        } = place;
+        let CompiledComponent {
+            artifact,
+            digest,
+            code,
+        } = compiled.ok_or(Unbuilt::Reported)?;
         let reporter = reporter(plugin, &artifact);
         let limits = Limits {
             time: plugin.limits.time,
             memory: plugin.limits.memory as usize,
             ..Limits::default()
         };
-        let code = self.code(&artifact, &digest).await;
-        compiled(&digest);
         let loaded = match code {
             Ok(code) => self.load(queue, &artifact, code, &limits).await,
             Err(error) => Err(error),

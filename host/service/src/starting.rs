@@ -1,6 +1,7 @@
 //! The order in which pipelines start. Components are compiled one at a time, so a pipeline that
-//! needs no compiling starts first, and of the others the one with the least to compile. A pipeline
-//! that finds no memory for its components is tried again, and the others do not wait for it.
+//! needs no compiling starts first, and of the others the one with the least to compile. Nobody
+//! waits for a pipeline whose components take long to accept their configuration, or find no memory
+//! and are tried again.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -27,7 +28,8 @@ struct Attempt {
     waiting_since: Option<Millis>,
 }
 
-/// Builds pipelines one after the other, and hands over each, or `None` where it cannot start.
+/// Compiles pipelines one after the other, configures each once it is compiled, and hands it over,
+/// or `None` where it cannot start.
 pub(crate) async fn build_all(
     builder: PipelineBuilder,
     pipelines: Vec<Pipeline>,
@@ -58,30 +60,36 @@ pub(crate) async fn build_all(
     }
     let builder = Arc::new(builder);
     let mut attempts = JoinSet::new();
-    let begin = |attempts: &mut JoinSet<Attempt>, pipeline, uncompiled, waiting_since| {
+    let (compiled, mut to_compile) = mpsc::unbounded_channel();
+    let begin = |attempts: &mut JoinSet<Attempt>, pipeline, waiting_since| {
         attempts.spawn(attempt(
             builder.clone(),
             pipeline,
             report.clone(),
             board.clone(),
-            uncompiled,
+            compiled.clone(),
             waiting_since,
         ));
     };
-    if let Some((pipeline, uncompiled)) = queue.next() {
-        begin(&mut attempts, pipeline, uncompiled, None);
-    }
-    while let Some(ended) = attempts.join_next().await {
-        let attempt = match ended {
-            Ok(attempt) => attempt,
-            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => return,
+    let _ = compiled.send(());
+    loop {
+        let ended = tokio::select! {
+            // First: an attempt says that it is compiled before it ends.
+            biased;
+            Some(()) = to_compile.recv() => {
+                if let Some(pipeline) = queue.next() {
+                    begin(&mut attempts, pipeline, None);
+                }
+                continue;
+            }
+            ended = attempts.join_next() => ended,
         };
-        if attempt.waiting_since.is_none()
-            && let Some((pipeline, uncompiled)) = queue.next()
-        {
-            begin(&mut attempts, pipeline, uncompiled, None);
-        }
+        let attempt = match ended {
+            None => return,
+            Some(Ok(attempt)) => attempt,
+            Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            Some(Err(_)) => return,
+        };
         let name = &attempt.pipeline.name;
         let outcome = match attempt.outcome {
             Ok(pipeline) => {
@@ -98,8 +106,7 @@ pub(crate) async fn build_all(
             Err(Unbuilt::NoRoom(why)) => {
                 let since = attempt.waiting_since.unwrap_or_else(now);
                 waits(name, &why, since, attempt.waiting_since.is_none(), &board);
-                let uncompiled = Uncompiled::new();
-                begin(&mut attempts, attempt.pipeline, uncompiled, Some(since));
+                begin(&mut attempts, attempt.pipeline, Some(since));
                 continue;
             }
         };
@@ -109,26 +116,27 @@ pub(crate) async fn build_all(
     }
 }
 
+/// The first attempt of a pipeline tells `compiled` when the next may be compiled.
 async fn attempt(
     builder: Arc<PipelineBuilder>,
     pipeline: Pipeline,
     mut report: Report,
     board: Board,
-    mut uncompiled: Uncompiled,
+    compiled: mpsc::UnboundedSender<()>,
     waiting_since: Option<Millis>,
 ) -> Attempt {
     if waiting_since.is_some() {
         tokio::time::sleep(START_INTERVAL).await;
     }
-    let mut compiled = |digest: &str| {
-        uncompiled.remove(digest);
-        if uncompiled.is_empty() {
-            board.pipeline(&pipeline.name, |status| {
-                status.state = PipelineState::Starting;
-            });
+    let is_compiled = || {
+        board.pipeline(&pipeline.name, |status| {
+            status.state = PipelineState::Starting;
+        });
+        if waiting_since.is_none() {
+            let _ = compiled.send(());
         }
     };
-    let outcome = builder.build(&pipeline, &mut report, &mut compiled).await;
+    let outcome = builder.build(&pipeline, &mut report, is_compiled).await;
     Attempt {
         pipeline,
         report,
@@ -197,15 +205,13 @@ impl<P> StartQueue<P> {
             .map(move |(pipeline, uncompiled)| (pipeline, bytes(uncompiled)))
     }
 
-    /// The pipeline with the least to compile, and what that is; among several, the first of the
-    /// configuration.
-    fn next(&mut self) -> Option<(P, Uncompiled)> {
+    /// The pipeline with the least to compile; among several, the first of the configuration.
+    fn next(&mut self) -> Option<P> {
         let bytes = self.waiting().map(|(_, bytes)| bytes).enumerate();
         let (index, _) = bytes.min_by_key(|&(_, bytes)| bytes)?;
-        let (pipeline, mut uncompiled) = self.waiting.remove(index);
-        uncompiled.retain(|digest, _| !self.compiled.contains(digest));
-        self.compiled.extend(uncompiled.keys().cloned());
-        Some((pipeline, uncompiled))
+        let (pipeline, uncompiled) = self.waiting.remove(index);
+        self.compiled.extend(uncompiled.into_keys());
+        Some(pipeline)
     }
 }
 
@@ -234,9 +240,7 @@ mod tests {
                 .map(|&(name, components)| (name, uncompiled(components)))
                 .collect(),
         );
-        std::iter::from_fn(|| queue.next())
-            .map(|(pipeline, _)| pipeline)
-            .collect()
+        std::iter::from_fn(|| queue.next()).collect()
     }
 
     #[test]
