@@ -253,9 +253,9 @@ impl Pipeline {
         if waiting && now >= self.stall_timer_from + STALLED_AFTER {
             let is_other = |condition: &Condition| condition.kind != ConditionKind::Stalled;
             let why = if self.conditions.iter().any(is_other) {
-                "the other conditions say why"
+                "the other conditions say why".to_owned()
             } else {
-                "a component or the receiver takes long"
+                self.under_way()
             };
             let message = &format!("events wait, and none has become final for a minute; {why}");
             let since = Some(self.stall_timer_from);
@@ -276,6 +276,40 @@ impl Pipeline {
                 .into_iter()
                 .map(Action::Report),
         );
+    }
+
+    /// What has begun and not ended, in words.
+    fn under_way(&self) -> String {
+        let in_component = |batch: &BatchInFlight| {
+            matches!(batch.phase, Phase::InStages) || batch.running_encodings > 0
+        };
+        let parts = [
+            (
+                self.batches.values().any(in_component),
+                "a component is at work or waits for a thread",
+            ),
+            (
+                self.endpoints.iter().any(|endpoint| !endpoint.is_quiet()),
+                "the receiver has not answered",
+            ),
+            (
+                self.batches.values().any(|batch| batch.commits > 0),
+                "the store has not committed",
+            ),
+            (
+                self.streams.iter().any(Stream::is_collecting),
+                "a batch is being read or waits for memory",
+            ),
+        ];
+        let parts: Vec<&str> = parts
+            .into_iter()
+            .filter_map(|(is_under_way, part)| is_under_way.then_some(part))
+            .collect();
+        if parts.is_empty() {
+            "nothing is under way".to_owned()
+        } else {
+            parts.join(", ")
+        }
     }
 
     fn set_wake(&mut self, now: Uptime, actions: &mut Vec<Action>) {

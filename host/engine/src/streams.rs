@@ -77,13 +77,16 @@ impl Stream {
         self.backlog.iter().any(|&(_, of)| of == generation)
     }
 
+    pub(crate) fn is_collecting(&self) -> bool {
+        self.is_collecting
+    }
+
     pub(crate) fn is_finished(&self) -> bool {
         self.is_ended && !self.has_waiting()
     }
 
     /// Where the events of the next batch are, so many at most, and whether it need not wait for
-    /// more. None where
-    /// there are no events for one, or it may not begin yet.
+    /// more. None where there are no events for one, or it may not begin yet.
     fn next_ranges(&self, events: usize) -> Option<(Vec<SeqRange>, bool)> {
         let mut ranges: Vec<SeqRange> = Vec::new();
         let mut available = 0;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lockgate_model::contract::Inspect;
 
-use crate::ConditionKind::{Brake, Documents, Endpoint};
+use crate::ConditionKind::{Brake, Documents, Endpoint, Stalled};
 use crate::brake::BrakeLimits;
 use crate::testing::{TestPipeline, TestSettings};
 use crate::{Input, Uptime};
@@ -943,4 +943,17 @@ fn documents_that_fail_from_the_start_hold_up_their_own_sessions_only() {
     pipeline.read(&events);
     answer_bad_for(&mut pipeline, 500, Uptime::from_secs(540));
     assert_eq!(pipeline.outcomes().len(), 990 - 99);
+}
+
+#[test]
+fn a_stalled_pipeline_says_what_takes_long() {
+    let mut pipeline = pipeline();
+    pipeline.read(&[("a", "")]);
+    pipeline.wait();
+    assert_eq!(
+        pipeline.conditions(Stalled),
+        ["events wait, and none has become final for a minute; the receiver has not answered"]
+    );
+    pipeline.answer("a", 200);
+    assert!(pipeline.conditions(Stalled).is_empty());
 }
