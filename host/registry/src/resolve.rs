@@ -97,7 +97,10 @@ impl ResolveError {
             Self::Unknown { builtin: Some(name), .. } => Some(format!("did you mean `builtin:{name}`?")),
             Self::Unknown { .. } => Some("write `builtin:NAME`, `file:PATH`, or a path that ends in `.wasm`".into()),
             Self::Missing { .. } => Some("a relative path in a configuration file starts at the directory of that file".into()),
-            Self::CoreModule { .. } => Some("`wasm-tools component new` turns a module into a component".into()),
+            Self::CoreModule { .. } => Some(
+                "build it with `wasm-component-ld` as the linker, as the README of `sdk/rust` shows, or make a component of it with `wasm-tools component new`"
+                    .into(),
+            ),
             Self::NotWasm { .. } => Some("a plugin is a file of compiled WebAssembly, not source code".into()),
             Self::Read { .. } | Self::NotAFile { .. } | Self::TooLarge { .. } => None,
         }
@@ -261,7 +264,7 @@ mod tests {
             (
                 "module.wasm",
                 format!("`{at}/module.wasm` is a WebAssembly module, not a component."),
-                "`wasm-tools component new` turns a module into a component",
+                "build it with `wasm-component-ld` as the linker, as the README of `sdk/rust` shows, or make a component of it with `wasm-tools component new`",
             ),
             ("text.wasm", format!("`{at}/text.wasm` is not WebAssembly."), "a plugin is a file of compiled WebAssembly, not source code"),
             ("empty.wasm", format!("`{at}/empty.wasm` is not WebAssembly."), "a plugin is a file of compiled WebAssembly, not source code"),

@@ -38,7 +38,7 @@ pub enum LoadError {
     NotWasm,
     /// A core module.
     #[error(
-        "it is a core module, not a component; build it with `wasm-component-ld` as the linker or for the target `wasm32-wasip2`, \
+        "it is a core module, not a component; build it with `wasm-component-ld` as the linker, \
          or make a component of it with `wasm-tools component new`"
     )]
     CoreModule,
