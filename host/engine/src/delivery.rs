@@ -20,4 +20,5 @@ mod tests;
 
 pub(crate) use endpoint::Endpoint;
 pub(crate) use history::History;
+pub(crate) use request::RequestState;
 pub(crate) use requests::Requests;

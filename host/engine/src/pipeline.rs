@@ -13,7 +13,7 @@ use crate::batches::{BatchInFlight, Holds, PendingEncoding, Phase};
 use crate::brake::Brake;
 use crate::circuit::{self, OpenReason};
 use crate::condition::{Condition, ConditionKind, Conditions};
-use crate::delivery::{Endpoint, Requests};
+use crate::delivery::{Endpoint, RequestState, Requests};
 use crate::index::{BatchId, EncodingId, EndpointIndex, RequestId, StreamIndex};
 use crate::io::{Action, Input};
 use crate::limits::STALLED_AFTER;
@@ -283,14 +283,19 @@ impl Pipeline {
         let in_component = |batch: &BatchInFlight| {
             matches!(batch.phase, Phase::InStages) || batch.running_encodings > 0
         };
+        let request_is = |is: fn(&RequestState) -> bool| {
+            let mut requests = self.requests.iter();
+            requests.any(|(_, request)| is(&request.state))
+        };
         let parts = [
             (
-                self.batches.values().any(in_component),
+                self.batches.values().any(in_component)
+                    || request_is(|state| matches!(state, RequestState::Classifying(_))),
                 "a component is at work or waits for a thread",
             ),
             (
-                self.endpoints.iter().any(|endpoint| !endpoint.is_quiet()),
-                "the receiver has not answered",
+                request_is(|state| matches!(state, RequestState::Sending)),
+                "a request is being sent or waits for its answer",
             ),
             (
                 self.batches.values().any(|batch| batch.commits > 0),

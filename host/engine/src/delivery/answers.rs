@@ -214,9 +214,11 @@ impl Pipeline {
             return self.failed(now, id, message, FailureKind::Error, Uptime::ZERO, actions);
         }
         let message = format!("{label} says that some documents are to be sent again");
+        let took_some = !delivered.is_empty();
+        let accepted = self.endpoints[index.get()].accepted() + u64::from(took_some);
         let history = request
             .history
-            .after_part(now, !delivered.is_empty(), message);
+            .after_part(now, took_some, accepted, message);
         if delivered.is_empty() {
             // An answer ends an outage, but it is not evidence against another document.
             self.endpoints[index.get()].circuit.succeed();

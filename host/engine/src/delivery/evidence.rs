@@ -113,14 +113,14 @@ impl Pipeline {
         };
         let sizes = &self.endpoints[request.endpoint.get()].sizes;
         let index = request.endpoint;
-        let is_narrowed = self.may_narrow_down(request) && after.is_zero();
+        let narrows_down = self.may_narrow_down(request) && after.is_zero();
         let is_last_half = request.is_single() && request.history.is_untried_half();
         let is_expected = how == FailureKind::Slow && sizes.is_slow() && !request.is_single();
         let (is_single, endpoint) = (request.is_single(), self.snapshot(request));
         let no_other_can_tell = self.no_other_can_tell(request);
         let fail = |request: &mut Request| {
             message.clone_into(&mut request.history.message);
-            if is_expected || is_narrowed {
+            if is_expected || narrows_down {
                 request.history.expect(how);
             }
             let others_accepted = request.history.fail(now, how, endpoint);
@@ -131,7 +131,7 @@ impl Pipeline {
         let Some((others_accepted, often, overdue)) = self.requests.update(id, fail) else {
             return;
         };
-        if !is_single && often && (others_accepted || no_other_can_tell || is_narrowed) {
+        if !is_single && often && (others_accepted || no_other_can_tell || narrows_down) {
             if how == FailureKind::Slow {
                 self.expect_halves(id);
             }

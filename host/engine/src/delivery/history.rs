@@ -54,11 +54,23 @@ pub(crate) fn is_too_long(now: Uptime, since: Uptime) -> bool {
 }
 
 impl History {
-    /// Of documents of which the receiver took none, or only others of their request.
-    pub(crate) fn after_part(&self, now: Uptime, took_some: bool, message: String) -> History {
+    /// Of documents of which the receiver took none, or only others of their request. `accepted`:
+    /// answers of the endpoint that accepted documents, with this one.
+    pub(crate) fn after_part(
+        &self,
+        now: Uptime,
+        took_some: bool,
+        accepted: u64,
+        message: String,
+    ) -> History {
+        let (first_failed, accepted_at_failure) = match self.first_failed {
+            Some(first) => (first, self.accepted_at_failure),
+            None => (now, accepted),
+        };
         History {
             failures: if took_some { 0 } else { self.failures + 1 },
-            first_failed: self.first_failed.or(Some(now)),
+            first_failed: Some(first_failed),
+            accepted_at_failure,
             message,
             ..History::default()
         }
@@ -191,7 +203,7 @@ impl History {
 
     /// A half of a request that failed often, which has not been tried yet.
     pub(crate) fn is_untried_half(&self) -> bool {
-        self.expected.is_some() && self.failures == 0
+        self.expected.is_some() && self.failed_attempts() == 0
     }
 
     pub(crate) fn half_of(&self) -> Option<RequestId> {

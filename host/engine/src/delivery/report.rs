@@ -24,7 +24,8 @@ impl Pipeline {
                 let mut message = open.message.clone();
                 let pipeline = &self.settings.pipeline;
                 let tally = self.requests.of_endpoint(index).tally();
-                let only_failing = tally.poor_single_probes + tally.blocked == tally.requests;
+                let only_failing = tally.requests > 0
+                    && tally.poor_single_probes + tally.blocked == tally.requests;
                 if only_failing && self.waits_for_documents(index) {
                     message += "; no new batch begins until some of the documents that fail \
                                 are final";

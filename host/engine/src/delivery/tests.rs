@@ -952,8 +952,55 @@ fn a_stalled_pipeline_says_what_takes_long() {
     pipeline.wait();
     assert_eq!(
         pipeline.conditions(Stalled),
-        ["events wait, and none has become final for a minute; the receiver has not answered"]
+        [
+            "events wait, and none has become final for a minute; a request is being sent or \
+             waits for its answer"
+        ]
     );
     pipeline.answer("a", 200);
     assert!(pipeline.conditions(Stalled).is_empty());
+}
+
+/// The receiver's own outage once counted as a failure of the document "while others were
+/// accepted", although nothing was accepted after it had failed.
+#[test]
+fn what_a_receiver_wants_again_is_not_given_up_in_an_outage() {
+    let mut pipeline = TestPipeline::new(TestSettings {
+        documents_in_request: 3,
+        inspect: Inspect::Always,
+        ..TestSettings::default()
+    });
+    pipeline.read(&[("a", ""), ("b", ""), ("c", "")]);
+    pipeline.answer("a b c", 207);
+    let end = pipeline.now + Duration::from_secs(3600);
+    while pipeline.now < end {
+        pipeline.wait_until_sent();
+        pipeline.answer("a", 503);
+        assert_eq!(pipeline.conditions(Endpoint).len(), 1, "it is an outage");
+    }
+    pipeline.wait_until_sent();
+    pipeline.answer("a", 200);
+    let outcomes: Vec<String> = pipeline.outcomes().into_values().collect();
+    assert_eq!(outcomes, ["delivered", "delivered", "delivered"]);
+}
+
+/// Each was an untried half for ever, and those are probed first.
+#[test]
+fn a_new_batch_is_probed_before_halves_that_were_refused() {
+    let mut pipeline = TestPipeline::new(TestSettings {
+        documents_in_request: 2,
+        ..TestSettings::default()
+    });
+    pipeline.read(&[("a1", ""), ("a2", "")]);
+    while pipeline.sent().is_empty() || pipeline.sent() == ["a1 a2"] {
+        pipeline.wait_until_sent();
+        pipeline.answer("a1 a2", 500);
+    }
+    for half in ["a1", "a2"] {
+        pipeline.wait_until_sent();
+        pipeline.answer(half, 400);
+    }
+    pipeline.read(&[("b", "")]);
+    pipeline.wait_until_sent();
+    assert_eq!(pipeline.sent(), ["b"]);
 }
