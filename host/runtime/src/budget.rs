@@ -2,7 +2,7 @@
 //! against a total of all instances.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use wasmtime::ResourceLimiter;
 
@@ -15,6 +15,8 @@ use crate::limits::{
 pub(crate) struct InstanceMemory {
     total: usize,
     used: AtomicUsize,
+    /// One of the calls that run beside the threads may use all of it.
+    one_beside_has_all: AtomicBool,
 }
 
 impl InstanceMemory {
@@ -22,6 +24,7 @@ impl InstanceMemory {
         Arc::new(InstanceMemory {
             total,
             used: AtomicUsize::new(0),
+            one_beside_has_all: AtomicBool::new(false),
         })
     }
 
@@ -54,6 +57,17 @@ pub(crate) enum LimitHit {
     Own,
     /// The total of all instances, which is not its fault.
     Total,
+    /// Half of that, which calls beside the threads leave to the others.
+    Half,
+}
+
+/// How much of the total may be in use when an instance grows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Share {
+    All,
+    /// The call runs beside the threads, and is the one that may use all.
+    AllBeside,
+    Half,
 }
 
 /// Counts the memory of one instance. Growth beyond a limit fails without a trap, because a guest
@@ -62,8 +76,7 @@ pub(crate) enum LimitHit {
 pub(crate) struct Meter {
     budget: Arc<InstanceMemory>,
     limit: usize,
-    /// It does not grow while all instances use more.
-    total: usize,
+    share: Share,
     held: usize,
     hit: Option<LimitHit>,
 }
@@ -74,8 +87,8 @@ impl Meter {
     pub(crate) fn new(budget: Arc<InstanceMemory>, limit: usize) -> Meter {
         Meter {
             limit: limit.min(budget.total),
-            total: budget.total,
             budget,
+            share: Share::All,
             held: 0,
             hit: None,
         }
@@ -88,14 +101,30 @@ impl Meter {
 
     /// A call begins.
     pub(crate) fn begin(&mut self) {
-        self.total = self.budget.total;
+        self.end();
         self.hit = None;
     }
 
-    /// The current call runs beside the threads, where there can be many: half of the total is left
-    /// to the others.
-    pub(crate) fn leave_half(&mut self) {
-        self.total = self.budget.total / 2;
+    /// The current call runs beside the threads, where there can be many. One of them may use as
+    /// much as any call; the others leave half of the total to the calls of the threads.
+    pub(crate) fn run_beside(&mut self) {
+        if self.share == Share::All {
+            let taken = &self.budget.one_beside_has_all;
+            self.share = if taken.swap(true, Ordering::Relaxed) {
+                Share::Half
+            } else {
+                Share::AllBeside
+            };
+        }
+    }
+
+    /// A call has ended.
+    pub(crate) fn end(&mut self) {
+        if self.share == Share::AllBeside {
+            let taken = &self.budget.one_beside_has_all;
+            taken.store(false, Ordering::Relaxed);
+        }
+        self.share = Share::All;
     }
 
     /// The limit reached since the last call of this method.
@@ -108,8 +137,8 @@ impl Meter {
         match self.grow(bytes) {
             Ok(()) => true,
             Err(refused) => {
-                // The total must not be overwritten: it means that the component is not at fault.
-                if self.hit != Some(LimitHit::Total) {
+                // Others must not be overwritten: they mean that the component is not at fault.
+                if matches!(self.hit, None | Some(LimitHit::Own)) {
                     self.hit = Some(refused);
                 }
                 false
@@ -125,8 +154,12 @@ impl Meter {
         {
             return Err(LimitHit::Own);
         }
-        if !self.budget.reserve(bytes, self.total) {
-            return Err(LimitHit::Total);
+        let (most, refused) = match self.share {
+            Share::All | Share::AllBeside => (self.budget.total, LimitHit::Total),
+            Share::Half => (self.budget.total / 2, LimitHit::Half),
+        };
+        if !self.budget.reserve(bytes, most) {
+            return Err(refused);
         }
         self.held += bytes;
         Ok(())
@@ -135,6 +168,7 @@ impl Meter {
 
 impl Drop for Meter {
     fn drop(&mut self) {
+        self.end();
         self.budget.release(self.held);
     }
 }
@@ -227,18 +261,30 @@ mod tests {
     }
 
     #[test]
-    fn a_call_that_runs_beside_the_threads_leaves_half_of_the_total_to_others() {
+    fn calls_beside_the_threads_leave_half_of_the_total_to_others_but_one() {
         let budget = InstanceMemory::new(100);
-        let mut beside = Meter::new(budget.clone(), 70);
-        beside.leave_half();
-        assert!(beside.memory_growing(0, 50, None).unwrap());
-        assert!(!beside.memory_growing(50, 60, None).unwrap());
-        assert_eq!(beside.take_limit(), Some(LimitHit::Total));
-        let mut other = Meter::new(budget.clone(), 70);
+        let meter = || Meter::new(budget.clone(), 90);
+        let (mut first, mut second) = (meter(), meter());
+        first.run_beside();
+        second.run_beside();
+        assert!(first.memory_growing(0, 20, None).unwrap());
+        assert!(second.memory_growing(0, 30, None).unwrap());
+        assert!(!second.memory_growing(30, 40, None).unwrap());
+        assert_eq!(second.take_limit(), Some(LimitHit::Half));
+        let mut other = meter();
         assert!(other.memory_growing(0, 40, None).unwrap());
-        // Its next call has a thread's place.
-        beside.begin();
-        assert!(beside.memory_growing(50, 60, None).unwrap());
+        drop(other);
+        assert!(first.memory_growing(20, 70, None).unwrap());
+        drop(first);
+        // Now it is the one.
+        second.begin();
+        second.run_beside();
+        assert!(second.memory_growing(30, 90, None).unwrap());
+        // A call on a thread is none of them.
+        second.begin();
+        let mut third = meter();
+        third.run_beside();
+        assert!(third.memory_growing(0, 10, None).unwrap());
     }
 
     /// Eight pipelines with filled tables once held 2 GB that were not counted.

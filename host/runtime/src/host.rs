@@ -84,16 +84,11 @@ impl InstanceHost {
         self.began = clock::thread_time();
         self.timed_out = false;
         self.meter.begin();
+        if scheduler::has_handed_over() {
+            self.meter.run_beside();
+        }
         self.lines.take_last_error();
         ticks(self.limits.time.min(SLOW_CALL))
-    }
-
-    /// Does work for all components that must not count as time of the current call.
-    pub(crate) fn off_the_clock<R>(&mut self, work: impl FnOnce() -> R) -> R {
-        let began = clock::thread_time();
-        let result = work();
-        self.began += clock::thread_time().saturating_sub(began);
-        result
     }
 
     /// Called when the ticks of a call are over. Returns the number of further ticks, or `None` if
@@ -104,15 +99,15 @@ impl InstanceHost {
             Some(left) if !left.is_zero() => match SLOW_CALL.checked_sub(used) {
                 Some(still_quick) if !still_quick.is_zero() => Some(ticks(left.min(still_quick))),
                 _ => {
-                    if scheduler::call_is_slow() {
-                        self.meter.leave_half();
+                    if scheduler::hand_over_slow_call() {
+                        self.meter.run_beside();
                     }
                     Some(ticks(left))
                 }
             },
             _ => {
                 self.timed_out = true;
-                scheduler::call_timed_out();
+                scheduler::note_time_out();
                 None
             }
         }
@@ -120,15 +115,16 @@ impl InstanceHost {
 
     /// Called after a call that returned.
     pub(crate) fn check(&mut self) -> Result<(), CallError> {
-        match self.meter.take_limit() {
-            // With more memory it might have returned another result, so the result cannot be used.
-            Some(LimitHit::Total) => Err(no_memory_left()),
-            _ => Ok(()),
+        // With more memory it might have returned another result, so the result cannot be used.
+        match self.meter.take_limit().and_then(no_memory_left) {
+            Some(error) => Err(error),
+            None => Ok(()),
         }
     }
 
     /// Called after each call, whether it failed or not.
     pub(crate) fn end(&mut self) {
+        self.meter.end();
         self.lines.finish(&self.identity, &self.batch);
     }
 
@@ -140,14 +136,10 @@ impl InstanceHost {
                 limit: self.limits.time,
             };
         }
-        match self.meter.take_limit() {
-            Some(LimitHit::Total) => return no_memory_left(),
-            Some(LimitHit::Own) => {
-                return CallError::Memory {
-                    limit: self.meter.limit(),
-                };
-            }
-            None => {}
+        if let Some(hit) = self.meter.take_limit() {
+            return no_memory_left(hit).unwrap_or(CallError::Memory {
+                limit: self.meter.limit(),
+            });
         }
         let text = format!("{error:#}");
         // Wasmtime has no type for this error. A test checks the wording.
@@ -168,8 +160,17 @@ impl InstanceHost {
     }
 }
 
-fn no_memory_left() -> CallError {
-    CallError::Host("all components together have reached `memory` in `[limits]`".into())
+/// For a limit that is not the component's own.
+fn no_memory_left(hit: LimitHit) -> Option<CallError> {
+    let message = match hit {
+        LimitHit::Own => return None,
+        LimitHit::Total => "all components together have reached `memory` in `[limits]`",
+        LimitHit::Half => {
+            "slow calls of several components have reached half of `memory` in `[limits]`, and the \
+             other half is for quick calls"
+        }
+    };
+    Some(CallError::Host(message.into()))
 }
 
 /// Rounds up, and adds one for the current tick.

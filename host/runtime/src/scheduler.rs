@@ -23,8 +23,8 @@ use crate::clock;
 use crate::limits::SLOW_NICE;
 use policy::{Class, Policy, Purpose, QueueId, Turn};
 
-/// A fixed number of threads that serve all queues. They end when the last clone and the last queue
-/// are dropped.
+/// The threads that serve all queues, and more for calls that turned out to be slow. They end when
+/// the last clone and the last queue are dropped.
 #[derive(Clone)]
 pub struct Scheduler {
     handle: Arc<Handle>,
@@ -79,7 +79,7 @@ struct Shared {
     state: Mutex<State>,
     quick: Condvar,
     slow: Condvar,
-    new: Condvar,
+    for_new: Condvar,
 }
 
 struct State {
@@ -100,22 +100,31 @@ thread_local! {
 struct Running {
     shared: Arc<Shared>,
     turn: Turn,
+    purpose: Purpose,
 }
 
-/// Tells the scheduler that a call on this thread timed out. Its queue counts as slow, even if its
-/// limit was short.
-pub(crate) fn call_timed_out() {
+/// Notes that a call on this thread timed out. Its queue counts as slow, even if its limit was
+/// short.
+pub(crate) fn note_time_out() {
     TIMED_OUT.set(true);
 }
 
-/// Tells the scheduler that a call on this thread has turned out to be slow. Another thread takes
-/// the place of this one, which goes on at a lower priority and ends with the call. False where the
-/// call keeps its place.
-pub(crate) fn call_is_slow() -> bool {
+/// Hands the place of this thread's call, which turned out to be slow, over to another thread. This
+/// one goes on at a lower priority and ends with the job. False where the call keeps its place.
+pub(crate) fn hand_over_slow_call() -> bool {
     RUNNING.with_borrow_mut(|running| {
         running
             .as_mut()
-            .is_some_and(|Running { shared, turn }| shared.hand_over(turn))
+            .is_some_and(|running| running.shared.hand_over(&mut running.turn, running.purpose))
+    })
+}
+
+/// Whether this thread's job has handed over its place.
+pub(crate) fn has_handed_over() -> bool {
+    RUNNING.with_borrow(|running| {
+        running
+            .as_ref()
+            .is_some_and(|running| running.turn.handed_over)
     })
 }
 
@@ -136,7 +145,7 @@ impl Scheduler {
             }),
             quick: Condvar::new(),
             slow: Condvar::new(),
-            new: Condvar::new(),
+            for_new: Condvar::new(),
         });
         // Also ends the threads if not all of them can be started.
         let handle = Arc::new(Handle { shared });
@@ -158,7 +167,8 @@ impl Scheduler {
         Ok(Scheduler { handle })
     }
 
-    /// Calls that may run at the same time, except for those of new queues.
+    /// Calls that may run at the same time, except for those of new queues and those that have
+    /// handed over their places.
     pub fn threads(&self) -> usize {
         self.handle.shared.threads
     }
@@ -207,8 +217,8 @@ impl Queue {
         self.submit(Purpose::Batch, job)
     }
 
-    /// Like [`run`](Queue::run), for a job that loads or configures a component. Such a job can
-    /// make the queue slow; that it is quick does not show that batches are.
+    /// Like [`run`](Queue::run), for a job that loads or configures a component. How long it takes
+    /// does not show how long batches take.
     pub fn prepare<T, F>(
         &self,
         job: F,
@@ -296,7 +306,7 @@ impl Drop for Handle {
         self.shared.lock().ended = true;
         self.shared.quick.notify_all();
         self.shared.slow.notify_all();
-        self.shared.new.notify_all();
+        self.shared.for_new.notify_all();
     }
 }
 
@@ -326,7 +336,7 @@ impl Shared {
         match class {
             Class::Quick => &self.quick,
             Class::Slow => &self.slow,
-            Class::New => &self.new,
+            Class::New => &self.for_new,
         }
     }
 
@@ -347,32 +357,32 @@ impl Shared {
                 continue;
             };
             let jobs = state.jobs.get_mut(&turn.queue);
-            let job = jobs.and_then(BTreeMap::pop_first).map(|(_, job)| job);
-            let purpose = job.as_ref().map_or(Purpose::Batch, |job| job.purpose);
+            let job = jobs.and_then(BTreeMap::pop_first);
+            let (_, Job { purpose, run }) = job.expect("a turn is for a job that waits");
             self.wake(&state);
             drop(state);
             TIMED_OUT.set(false);
-            let shared = self.clone();
-            RUNNING.set(Some(Running { shared, turn }));
+            RUNNING.set(Some(Running {
+                shared: self.clone(),
+                turn,
+                purpose,
+            }));
             let began = clock::thread_time();
-            let finished = job.map(|job| (job.run)());
+            let finished = run();
             let cpu = clock::thread_time().saturating_sub(began);
-            let running = RUNNING.take();
-            let mut after = self.lock();
-            let mut is_replaced = false;
-            if let Some(Running { turn, .. }) = running {
-                is_replaced = turn.handed_over;
-                after.policy.finish(turn, purpose, cpu, TIMED_OUT.get());
-            }
-            if is_replaced {
+            let running = RUNNING.take().expect("it was set before the job");
+            let handed_over = running.turn.handed_over;
+            state = self.lock();
+            state
+                .policy
+                .finish(running.turn, purpose, cpu, TIMED_OUT.get());
+            if handed_over {
                 // Its queue may go on, and this thread does not look for the next call.
-                self.wake(&after);
+                self.wake(&state);
             }
-            drop(after);
-            if let Some(finished) = finished {
-                finished(cpu);
-            }
-            if is_replaced {
+            drop(state);
+            finished(cpu);
+            if handed_over {
                 return;
             }
             state = self.lock();
@@ -381,7 +391,7 @@ impl Shared {
 
     /// Starts a thread in the place of this one, whose call is slow. Where none can be started, the
     /// call keeps its place.
-    fn hand_over(self: &Arc<Shared>, turn: &mut Turn) -> bool {
+    fn hand_over(self: &Arc<Shared>, turn: &mut Turn, purpose: Purpose) -> bool {
         let mut state = self.lock();
         if state.ended || !state.policy.may_hand_over(turn) {
             return false;
@@ -396,7 +406,7 @@ impl Shared {
             tracing::debug!("a slow call keeps its thread: {error}");
             return false;
         }
-        state.policy.hand_over(turn);
+        state.policy.hand_over(turn, purpose);
         self.wake(&state);
         drop(state);
         lower_priority();

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use lockgate_lookup::{Agent, Network, Place, TEXT_MAX};
 
+use crate::clock;
 use crate::host::InstanceHost;
 use crate::log::StageLog;
 use crate::metrics::{MetricError, Metrics, Refusals};
@@ -131,7 +132,7 @@ impl InstanceHost {
 
     pub(crate) fn user_agent(&mut self, text: &str) -> Option<Agent> {
         if self.lookups.knows_user_agents() && !lockgate_lookup::is_ready() {
-            self.off_the_clock(lockgate_lookup::prepare);
+            clock::uncounted(lockgate_lookup::prepare);
         }
         let Ok(agent) = self.lookups.user_agent(text) else {
             self.not_granted(

@@ -34,7 +34,7 @@ pub(super) enum Class {
 /// What a job is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// It loads or configures a component. It says little about how long a batch takes.
+    /// It loads or configures a component. It says nothing about how long a batch takes.
     Preparation,
     Batch,
 }
@@ -190,11 +190,11 @@ impl Policy {
     }
 
     /// A running call turned out to be slow: another one may run in its place.
-    pub(super) fn hand_over(&mut self, turn: &mut Turn) {
+    pub(super) fn hand_over(&mut self, turn: &mut Turn, purpose: Purpose) {
         self.free_place(turn);
         turn.handed_over = true;
         self.handed_over += 1;
-        self.change_pace(turn.queue, |pace| pace.after(Purpose::Batch, true));
+        self.change_pace(turn.queue, |pace| pace.after(purpose, true));
     }
 
     fn change_pace(&mut self, id: QueueId, change: impl FnOnce(Pace) -> Pace) {
@@ -259,7 +259,7 @@ impl Policy {
         if self.running_new {
             return None;
         }
-        self.first_waiting(|queue| queue.class() == Class::New)
+        self.first_waiting(|queue| queue.class() == Class::New && queue.running == 0)
     }
 
     fn first_waiting(&self, may_run: impl Fn(&Queue) -> bool) -> Option<QueueId> {
@@ -297,8 +297,8 @@ impl Queue {
 impl Pace {
     fn after(self, purpose: Purpose, slow: bool) -> Pace {
         match self {
-            _ if slow => Pace::Slow { quick_calls: 0 },
             _ if purpose == Purpose::Preparation => self,
+            _ if slow => Pace::Slow { quick_calls: 0 },
             Pace::Slow { quick_calls } if quick_calls + 1 < QUICK_CALLS => Pace::Slow {
                 quick_calls: quick_calls + 1,
             },

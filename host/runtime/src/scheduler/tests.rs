@@ -80,21 +80,33 @@ async fn the_cpu_time_of_a_job_is_reported_and_waiting_does_not_count() {
 
 #[tokio::test]
 async fn after_a_time_out_calls_run_one_at_a_time_until_they_are_quick() {
-    static RUNNING: AtomicUsize = AtomicUsize::new(0);
-    let queue = quick(&Scheduler::new(2).unwrap());
-    result(queue.run(|| ()).await);
+    static BEGUN: AtomicUsize = AtomicUsize::new(0);
+    let scheduler = Scheduler::new(2).unwrap();
+    let (queue, other) = (quick(&scheduler), quick(&scheduler));
+    for queue in [&queue, &other] {
+        result(queue.run(|| ()).await);
+    }
     assert!(!queue.is_slow());
-    result(queue.run(call_timed_out).await);
+    result(queue.run(note_time_out).await);
     assert!(queue.is_slow(), "even if the limit was short");
-    let alone = || {
-        let before = RUNNING.fetch_add(1, Ordering::SeqCst);
-        thread::yield_now();
-        RUNNING.fetch_sub(1, Ordering::SeqCst);
-        before
-    };
-    let jobs: Vec<_> = (0..QUICK_CALLS).map(|_| queue.run(alone)).collect();
+    let (release, held) = sync_channel::<()>(0);
+    let held = Arc::new(Mutex::new(held));
+    let jobs: Vec<_> = (0..QUICK_CALLS)
+        .map(|_| {
+            let held = held.clone();
+            queue.run(move || {
+                BEGUN.fetch_add(1, Ordering::SeqCst);
+                held.lock().unwrap().recv()
+            })
+        })
+        .collect();
+    for number in 0..100 {
+        assert_eq!(result(other.run(move || number).await), number);
+    }
+    assert!(BEGUN.load(Ordering::SeqCst) <= 1);
+    drop(release);
     for job in jobs {
-        assert_eq!(result(job.await), 0);
+        result(job.await).unwrap_err();
     }
     assert!(!queue.is_slow());
 }
@@ -139,6 +151,8 @@ async fn a_pipeline_that_uses_its_whole_limit_leaves_a_thread_to_others() {
     let healthy = quick(&scheduler);
     result(healthy.run(|| ()).await);
     let burner = scheduler.queue("burner");
+    // It is no longer new, and runs on the threads that all share.
+    result(burner.run(note_time_out).await);
     let (release, held) = sync_channel::<()>(0);
     let held = Arc::new(Mutex::new(held));
     // Eight batches in flight, whose calls do not end before the test releases them.
@@ -162,7 +176,7 @@ async fn a_pipeline_that_uses_its_whole_limit_leaves_a_thread_to_others() {
 async fn a_new_pipeline_runs_while_a_slow_call_of_another_does() {
     let scheduler = Scheduler::new(2).unwrap();
     let burner = scheduler.queue("burner");
-    result(burner.run(call_timed_out).await);
+    result(burner.run(note_time_out).await);
     let (running, runs) = sync_channel::<()>(1);
     let (release, held) = sync_channel::<()>(0);
     let stuck = burner.run(move || {
@@ -188,7 +202,7 @@ async fn every_job_of_many_queues_is_run() {
             queues[number % 7].run(move || {
                 // Some queues become slow from time to time.
                 if number % 97 == 0 {
-                    call_timed_out();
+                    note_time_out();
                 }
                 number
             })
@@ -213,7 +227,7 @@ async fn a_call_that_turns_out_to_be_slow_gives_its_place_to_others() {
     for _ in 0..3 {
         let (release, held) = sync_channel::<()>(0);
         let slow = proven.run(move || {
-            call_is_slow();
+            hand_over_slow_call();
             let _ = held.recv();
         });
         for _ in 0..100 {
@@ -238,7 +252,7 @@ async fn the_first_call_of_a_new_queue_gives_its_place_to_those_of_others() {
         let (release, held) = sync_channel::<()>(0);
         let burning = scheduler.queue("burning");
         let slow = burning.run(move || {
-            call_is_slow();
+            hand_over_slow_call();
             let _ = held.recv();
         });
         held_up.push((burning, slow, release));

@@ -90,7 +90,7 @@ fn simulate(threads: usize, loads: &[Load], time: Duration) -> Vec<Served> {
         if event == Event::IsSlow {
             let (turn, _) = turns.get_mut(&key).unwrap();
             if policy.may_hand_over(turn) {
-                policy.hand_over(turn);
+                policy.hand_over(turn, Purpose::Batch);
             }
             continue;
         }
@@ -181,16 +181,25 @@ fn only_a_batch_shows_that_a_pipeline_is_quick() {
         call(policy, Purpose::Preparation, cpu);
     };
     (0..10).for_each(|_| prepare(&mut policy, MS));
+    // Nor does one that takes long make it slow.
+    prepare(&mut policy, 10_000 * MS);
     (0..3).for_each(|_| policy.submit(id));
     let first = policy.take(Class::New).expect("the first batch");
     assert_eq!(next_class(&policy), None, "alone");
     policy.finish(first, Purpose::Batch, MS, false);
     assert_eq!(next_class(&policy), Some(Class::Quick));
+}
 
-    prepare(&mut policy, 51 * MS);
-    assert!(policy.is_slow(id), "a slow preparation counts");
-    (0..10).for_each(|_| prepare(&mut policy, MS));
-    assert!(policy.is_slow(id), "quick ones do not");
+#[test]
+fn a_new_pipeline_that_is_slow_to_prepare_runs_one_call_at_a_time() {
+    let mut policy = Policy::new(4);
+    let id = policy.add();
+    (0..2).for_each(|_| policy.submit(id));
+    let mut turn = policy.take(Class::New).expect("the first call");
+    policy.hand_over(&mut turn, Purpose::Preparation);
+    assert_eq!(next_class(&policy), None, "its next call waits");
+    policy.finish(turn, Purpose::Preparation, 1000 * MS, false);
+    assert_eq!(next_class(&policy), Some(Class::New));
 }
 
 #[test]
@@ -275,7 +284,7 @@ fn a_new_pipeline_starts_while_the_first_batches_of_others_run() {
                 break turn;
             }
             assert!(policy.take(Class::New).is_none(), "one at a time");
-            policy.hand_over(&mut turn);
+            policy.hand_over(&mut turn, Purpose::Batch);
             looping.push(turn);
         };
         policy.finish(turn, purpose, MS, false);
