@@ -69,7 +69,15 @@ fn a_pipeline_starts_while_those_before_it_are_still_configured() {
     until(
         "the healthy pipeline delivers everything",
         || host.stderr(),
-        || books(&status(&config), "healthy").delivered == events,
+        || {
+            let status = status(&config);
+            let is_delivered = books(&status, "healthy").delivered == events;
+            if is_delivered {
+                let state = &status["host"]["pipelines"]["loops-6"]["state"];
+                assert_eq!(state, "starting", "{}", host.stderr());
+            }
+            is_delivered
+        },
     );
     host.stop().exits_with(0);
     assert_eq!(receiver.stop().by_path["/healthy"].documents, events);

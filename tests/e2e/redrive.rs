@@ -12,7 +12,7 @@ use lockgate_tests::components::component;
 use lockgate_tests::receiver::LocalReceiver;
 use lockgate_tests::{
     Auth, Books, Ended, Moments, Running, books, configuration, kill_once_it_delivers, kills,
-    lockgate, start, start_and_finish, started, status, until,
+    lockgate, start, start_and_finish, started, status, uid, until,
 };
 use serde_json::Value;
 use tempfile::TempDir;
@@ -436,5 +436,34 @@ fn a_host_that_ends_with_the_last_event_says_that_documents_wait_for_a_release()
         released.stdout.contains("may dead-letter")
     });
     host.ended().exits_with(0);
+    assert_eq!(fixture.books().waiting, 0);
+}
+
+/// The command said that they were being sent again, and nothing was sent.
+#[test]
+fn a_pipeline_that_has_finished_sends_retried_letters_while_another_goes_on() {
+    let other = "[pipelines.other.sink]\nplugin = \"builtin:fluentd\"\n\
+                 url = \"http://127.0.0.1:1/\"\n";
+    let fixture = Fixture::new(1000, other, NO_BRAKE, "");
+    fixture.receiver.refuse(&uid(1000, 10));
+    let host = start(&fixture.config, &["--exit-on-last-event"]);
+    host.line_with("started");
+    let finished = || status(&fixture.config)["host"]["pipelines"]["main"]["state"] == "finished";
+    until(
+        "its letter is given up, and it has finished",
+        || host.stderr(),
+        || {
+            fixture.dlq(&["release", "main"]).ended();
+            finished()
+        },
+    );
+    assert_eq!(fixture.books().dead, 1);
+    fixture.receiver.recover();
+    fixture.dlq(&["retry", "--all"]).ended().exits_with(0);
+    fixture.reaches(&host, "all is delivered", |books, _| {
+        books.delivered == 1000
+    });
+    until("it has finished again", || host.stderr(), finished);
+    host.stop().exits_with(0);
     assert_eq!(fixture.books().waiting, 0);
 }

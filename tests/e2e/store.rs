@@ -346,7 +346,7 @@ fn a_full_disk_makes_the_host_wait_and_loses_no_committed_event() {
     }
 }
 
-/// `gone` was registered, finished nothing, and is not configured any more. Ten events are older
+/// `gone` was registered, finished nothing, and is no longer configured. Ten events are older
 /// than the store keeps them, one was just read.
 #[test]
 fn events_that_retention_removes_unfinished_are_logged_and_shown() {
@@ -368,7 +368,7 @@ fn events_that_retention_removes_unfinished_are_logged_and_shown() {
     let pipelines = format!("[pipelines.siem.sink]\n{sink}\n");
     let config = configuration(fixture.dir.path(), &auth, &pipelines);
     let host = start(&config, &[]);
-    let waiting = "events wait for a pipeline that is not configured any more";
+    let waiting = "events wait for a pipeline that is no longer configured";
     host.line_with_all(&[waiting, "pipeline=gone"]);
     let line = host.line_with("retention removed events that this pipeline had not finished");
     for part in [

@@ -44,7 +44,7 @@ pub(crate) struct Stream {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Room {
     Free,
-    /// As many batches are worked on as may be, or as can be of use.
+    /// The limit of batches in flight is reached, or another would not help.
     Busy,
     /// As many documents wait as may.
     TooManyWait,

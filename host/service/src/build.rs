@@ -89,15 +89,16 @@ struct Place<'a> {
     label: String,
     plugin: &'a Plugin,
     /// `None` where there is nothing to load, for a problem in the report.
-    compiled: Option<CompiledComponent>,
+    resolved: Option<ResolvedComponent>,
     with: &'a With,
     /// Reported where the component is of a world that does not belong here.
     misplaced: Issue,
 }
 
-/// A component whose code can be loaded, or that could not be compiled.
-struct CompiledComponent {
-    artifact: Artifact,
+/// A component that was found, and its code, or why it has none.
+struct ResolvedComponent {
+    name: String,
+    version: Option<&'static str>,
     digest: String,
     code: Result<Code, LoadError>,
 }
@@ -219,31 +220,32 @@ impl PipelineBuilder {
         uncompiled
     }
 
-    /// One pipeline, or its problems in the report. `compiled` is called once nothing of it has to
-    /// be compiled any more; its components are configured after that.
+    /// One pipeline, or its problems in the report. `on_compiled` is called once nothing of it has
+    /// to be compiled any more; its components are configured after that.
     pub async fn build(
         &self,
         pipeline: &Pipeline,
         report: &mut Report,
-        compiled: impl FnOnce(),
+        on_compiled: impl FnOnce(),
     ) -> Result<BuiltPipeline, Unbuilt> {
         let mut components = Vec::new();
         for stage in &pipeline.stages {
             components.push(self.compile(&stage.plugin, report).await);
         }
-        let compiled_sink = self.compile(&pipeline.sink.plugin, report).await;
-        compiled();
+        let resolved_sink = self.compile(&pipeline.sink.plugin, report).await;
+        on_compiled();
         let queue = self.engine.scheduler().queue(pipeline.name.as_str());
         let mut stages = Vec::new();
         let mut descriptions = Vec::new();
         let mut complete = true;
+        let mut no_room = None;
         let mut cpu_budget = Duration::ZERO;
-        for (index, (stage, compiled)) in pipeline.stages.iter().zip(components).enumerate() {
+        for (index, (stage, resolved)) in pipeline.stages.iter().zip(components).enumerate() {
             let place = Place {
                 pipeline: &pipeline.name,
                 label: format!("stage {} ({})", index + 1, stage.plugin.name),
                 plugin: &stage.plugin,
-                compiled,
+                resolved,
                 with: &stage.with,
                 misplaced: Issue::new(
                     stage.plugin.span.clone(),
@@ -273,7 +275,7 @@ impl PipelineBuilder {
                     descriptions.push(description);
                 }
                 Err(Unbuilt::Reported) => complete = false,
-                Err(no_room) => return Err(no_room),
+                Err(Unbuilt::NoRoom(why)) => no_room = Some(why),
             }
         }
         let sink = &pipeline.sink;
@@ -281,7 +283,7 @@ impl PipelineBuilder {
             pipeline: &pipeline.name,
             label: format!("sink ({})", sink.plugin.name),
             plugin: &sink.plugin,
-            compiled: compiled_sink,
+            resolved: resolved_sink,
             with: &sink.with,
             misplaced: Issue::new(
                 sink.plugin.span.clone(),
@@ -298,11 +300,15 @@ impl PipelineBuilder {
             .component(&queue, place, runtime::Sink::configure, report)
             .await;
         let client = endpoint::client(pipeline, &self.masks, report);
-        let built_sink = built_sink?;
-        let client = client.ok_or(Unbuilt::Reported)?;
         let looks_up = stages.iter().any(|stage| stage.stage.looks_up());
         if !complete || looks_up && self.databases.is_none() {
             return Err(Unbuilt::Reported);
+        }
+        let client = client.ok_or(Unbuilt::Reported)?;
+        let built_sink = built_sink?;
+        // Only where nothing else is wrong: another attempt would not mend it.
+        if let Some(why) = no_room {
+            return Err(Unbuilt::NoRoom(why));
         }
         let rules = Arc::new(client.request_rules(&sink.allow_headers));
         let components = json!({ "stages": descriptions, "sink": built_sink.description });
@@ -334,7 +340,7 @@ impl PipelineBuilder {
     }
 
     /// Resolves and compiles one component. `None`: the report says why there is none.
-    async fn compile(&self, plugin: &Plugin, report: &mut Report) -> Option<CompiledComponent> {
+    async fn compile(&self, plugin: &Plugin, report: &mut Report) -> Option<ResolvedComponent> {
         if plugin.wasi == Wasi::Stub {
             report.push(Issue::new(
                 plugin.span.clone(),
@@ -361,8 +367,9 @@ impl PipelineBuilder {
         };
         let digest = artifact.digest.to_string();
         let code = self.code(&artifact, &digest).await;
-        Some(CompiledComponent {
-            artifact,
+        Some(ResolvedComponent {
+            name: artifact.name,
+            version: artifact.version,
             digest,
             code,
         })
@@ -380,23 +387,24 @@ impl PipelineBuilder {
             pipeline,
             label,
             plugin,
-            compiled,
+            resolved,
             with,
             misplaced,
         } = place;
-        let CompiledComponent {
-            artifact,
+        let ResolvedComponent {
+            name,
+            version,
             digest,
             code,
-        } = compiled.ok_or(Unbuilt::Reported)?;
-        let reporter = reporter(plugin, &artifact);
+        } = resolved.ok_or(Unbuilt::Reported)?;
+        let reporter = reporter(plugin, version);
         let limits = Limits {
             time: plugin.limits.time,
             memory: plugin.limits.memory as usize,
             ..Limits::default()
         };
         let loaded = match code {
-            Ok(code) => self.load(queue, &artifact, code, &limits).await,
+            Ok(code) => self.load(queue, name, code, &limits).await,
             Err(error) => Err(error),
         };
         let component = match loaded {
@@ -481,11 +489,11 @@ impl PipelineBuilder {
     async fn load(
         &self,
         queue: &Queue,
-        artifact: &Artifact,
+        name: String,
         code: Code,
         limits: &Limits,
     ) -> Result<Component, LoadError> {
-        let (engine, name, limits) = (self.engine.clone(), artifact.name.clone(), limits.clone());
+        let (engine, limits) = (self.engine.clone(), limits.clone());
         // It runs the component's own code.
         let loaded = queue.prepare(move || Component::new(&engine, &name, code, &limits));
         match loaded.await {
@@ -509,8 +517,8 @@ fn memory_hint(plugin: &Plugin, limit: usize) -> &'static str {
 }
 
 /// `builtin:filter 0.1.0`.
-fn reporter(plugin: &Plugin, artifact: &Artifact) -> String {
-    match artifact.version {
+fn reporter(plugin: &Plugin, version: Option<&str>) -> String {
+    match version {
         Some(version) => format!("{} {version}", plugin.name),
         None => plugin.name.clone(),
     }

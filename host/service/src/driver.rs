@@ -26,6 +26,32 @@ pub(crate) struct Driver<L> {
     pub(crate) board: Board,
     /// What the operator asks of this pipeline.
     pub(crate) requests: mpsc::UnboundedReceiver<OperatorRequest>,
+    pub(crate) unfinished: Unfinished,
+}
+
+/// How many pipelines of the host have not finished. One that has goes on, until all have: its dead
+/// letters may be retried.
+#[derive(Clone)]
+pub(crate) struct Unfinished(watch::Sender<usize>);
+
+impl Unfinished {
+    pub(crate) fn new(pipelines: usize) -> Unfinished {
+        Unfinished(watch::Sender::new(pipelines))
+    }
+
+    pub(crate) fn one_less(&self) {
+        self.0.send_modify(|pipelines| *pipelines -= 1);
+    }
+
+    fn one_more(&self) {
+        self.0.send_modify(|pipelines| *pipelines += 1);
+    }
+
+    async fn none(&self) {
+        let mut pipelines = self.0.subscribe();
+        // It cannot fail: the sender is here.
+        let _ = pipelines.wait_for(|&pipelines| pipelines == 0).await;
+    }
 }
 
 /// What an operator asks of a running pipeline.
@@ -49,6 +75,7 @@ impl<L: Ledger> Driver<L> {
             worker,
             board,
             mut requests,
+            unfinished,
         } = self;
         let pipeline = worker.pipeline.clone();
         let mut stop_now = stop.clone();
@@ -71,14 +98,14 @@ impl<L: Ledger> Driver<L> {
         dead_bytes.mark_changed();
         // A stream has one redrive in flight at a time.
         let mut redriving = vec![true; worker.streams.len()];
-        // Of the batches in flight, by generation: all of a batch is looked up in the same content.
+        // The stages of each generation in flight: a batch keeps the databases that it began with.
         let mut stages: BTreeMap<u32, Arc<[BoundStage]>> = BTreeMap::new();
         let mut tasks: JoinSet<Done> = JoinSet::new();
         let mut alarm: Option<Uptime> = None;
         let mut log = ConditionLog::new(pipeline.clone());
         let mut draining = false;
-        // Said once.
-        let mut waits_at_end = false;
+        let mut finished_before = false;
+        let mut has_warned_at_end = false;
         let mut actions = Vec::new();
         for stream in (0..redriving.len()).map(StreamIndex::new) {
             worker.clone().redrive(stream, &mut tasks);
@@ -114,7 +141,7 @@ impl<L: Ledger> Driver<L> {
                             worker.clone().redrive(stream, &mut tasks);
                         }
                     }
-                    continue;
+                    Input::Elapsed
                 }
                 Ok(()) = dead_bytes.changed() => Input::DeadBytes(*dead_bytes.borrow_and_update()),
                 () = sleep_until(began, alarm), if alarm.is_some() => {
@@ -130,8 +157,9 @@ impl<L: Ledger> Driver<L> {
                     Input::Drain
                 }
                 () = stop_now.abandoned() => return Ok(()),
+                () = unfinished.none(), if finished_before => break,
             };
-            let mut may_wait_at_end = matches!(input, Input::Head { ended: true, .. });
+            let mut checks_end = matches!(input, Input::Head { ended: true, .. });
             let input = match input {
                 // No retried entries are left in this stream.
                 Input::Redrive { stream, batch, .. } if batch.is_empty() => {
@@ -147,7 +175,7 @@ impl<L: Ledger> Driver<L> {
                 match action {
                     Action::WakeAt(at) => alarm = at,
                     Action::Report(change) => {
-                        may_wait_at_end = true;
+                        checks_end = true;
                         report(&pipeline, &board, &mut log, began, &change);
                     }
                     Action::Warn(message) => tracing::warn!(%pipeline, "{message}"),
@@ -217,15 +245,27 @@ impl<L: Ledger> Driver<L> {
             board.pipeline(&pipeline, |status| {
                 status.in_flight = engine.batches_in_flight()
             });
-            if drained || engine.is_finished() && tasks.is_empty() {
+            if drained {
                 break;
             }
+            let is_finished = engine.is_finished() && tasks.is_empty();
+            if is_finished != finished_before {
+                finished_before = is_finished;
+                let state = if is_finished {
+                    unfinished.one_less();
+                    PipelineState::Finished
+                } else {
+                    unfinished.one_more();
+                    PipelineState::Running
+                };
+                board.pipeline(&pipeline, |status| status.state = state);
+            }
             let has_ended = || ended.iter().all(|ended| *ended.borrow());
-            if may_wait_at_end && !waits_at_end && !engine.is_ready(began.elapsed()) && has_ended()
+            if checks_end && !has_warned_at_end && !engine.is_ready(began.elapsed()) && has_ended()
             {
                 let documents = engine.waiting_for_release(began.elapsed());
                 if let Some(documents) = documents.filter(|&documents| documents > 0) {
-                    waits_at_end = true;
+                    has_warned_at_end = true;
                     tracing::warn!(
                         %pipeline, documents,
                         "everything is read, but this pipeline ends only once all of it is final: documents \
@@ -233,9 +273,6 @@ impl<L: Ledger> Driver<L> {
                     );
                 }
             }
-        }
-        if !draining {
-            board.pipeline(&pipeline, |status| status.state = PipelineState::Finished);
         }
         Ok(())
     }

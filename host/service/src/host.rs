@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::build::{BuiltPipeline, PipelineBuilder};
-use crate::driver::{Driver, OperatorRequest};
+use crate::driver::{Driver, OperatorRequest, Unfinished};
 use crate::expiry;
 use crate::generation::{Current, keep_current};
 use crate::limits::ABANDON_GRACE;
@@ -54,7 +54,7 @@ pub enum HostError {
     /// Their problems have been shown.
     #[error("{}", not_started(*.0))]
     Pipelines(usize),
-    /// Their problems have been shown. There is nothing to read for.
+    /// Their problems have been shown. Without a pipeline there is nothing to do.
     #[error("no pipeline could start")]
     NoPipeline,
 }
@@ -66,7 +66,8 @@ fn not_started(pipelines: usize) -> String {
     }
 }
 
-/// What an operator can reach, over every time that the store is opened. Clones are one host.
+/// What an operator can reach. It outlives the store, which may close and open again. Clones are one
+/// host.
 #[derive(Clone)]
 pub struct Host {
     pub(crate) board: Board,
@@ -226,6 +227,7 @@ impl Host {
                 stop.clone(),
             ));
         }
+        let unfinished = Unfinished::new(pipelines.len());
         let (built, mut ready) = mpsc::unbounded_channel();
         let building = build_all(builder, pipelines, report, show, board.clone(), built);
         let building = tokio::spawn(building);
@@ -238,16 +240,24 @@ impl Host {
                     Some(Some(pipeline)) => {
                         started += 1;
                         metrics::attach(&self.metrics, &pipeline);
-                        let driver = self.start(pipeline, store, &lookups).await?;
+                        let driver = self.start(pipeline, store, &lookups, &unfinished).await?;
                         let ended = ended_of(&driver, &ended);
                         let stop = stop.clone();
                         tasks.spawn(async move { Ok(driver.run(ended, stop).await?) });
                     }
-                    Some(None) => failed += 1,
+                    Some(None) => {
+                        failed += 1;
+                        unfinished.one_less();
+                    }
                     None => break,
                 },
                 Some(task) = tasks.join_next() => task_ended(task)?,
             }
+        }
+        if let Err(error) = building.await
+            && error.is_panic()
+        {
+            std::panic::resume_unwind(error.into_panic());
         }
         if started == 0 {
             return Err(HostError::NoPipeline);
@@ -266,6 +276,7 @@ impl Host {
         pipeline: BuiltPipeline,
         store: &Store,
         lookups: &watch::Receiver<Lookups>,
+        unfinished: &Unfinished,
     ) -> Result<Driver<Store>, LedgerError> {
         let name: Arc<str> = pipeline.name().into();
         let inputs = &pipeline.config.from;
@@ -314,6 +325,7 @@ impl Host {
             worker: Arc::new(worker),
             board: self.board.clone(),
             requests,
+            unfinished: unfinished.clone(),
         })
     }
 }

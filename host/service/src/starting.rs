@@ -60,23 +60,23 @@ pub(crate) async fn build_all(
     }
     let builder = Arc::new(builder);
     let mut attempts = JoinSet::new();
-    let (compiled, mut to_compile) = mpsc::unbounded_channel();
+    let (next_may_compile, mut may_compile) = mpsc::unbounded_channel();
     let begin = |attempts: &mut JoinSet<Attempt>, pipeline, waiting_since| {
         attempts.spawn(attempt(
             builder.clone(),
             pipeline,
             report.clone(),
             board.clone(),
-            compiled.clone(),
+            next_may_compile.clone(),
             waiting_since,
         ));
     };
-    let _ = compiled.send(());
+    let _ = next_may_compile.send(());
     loop {
         let ended = tokio::select! {
             // First: an attempt says that it is compiled before it ends.
             biased;
-            Some(()) = to_compile.recv() => {
+            Some(()) = may_compile.recv() => {
                 if let Some(pipeline) = queue.next() {
                     begin(&mut attempts, pipeline, None);
                 }
@@ -116,27 +116,27 @@ pub(crate) async fn build_all(
     }
 }
 
-/// The first attempt of a pipeline tells `compiled` when the next may be compiled.
+/// The first attempt of a pipeline says when the next pipeline may compile.
 async fn attempt(
     builder: Arc<PipelineBuilder>,
     pipeline: Pipeline,
     mut report: Report,
     board: Board,
-    compiled: mpsc::UnboundedSender<()>,
+    next_may_compile: mpsc::UnboundedSender<()>,
     waiting_since: Option<Millis>,
 ) -> Attempt {
     if waiting_since.is_some() {
         tokio::time::sleep(START_INTERVAL).await;
     }
-    let is_compiled = || {
+    let on_compiled = || {
         board.pipeline(&pipeline.name, |status| {
             status.state = PipelineState::Starting;
         });
         if waiting_since.is_none() {
-            let _ = compiled.send(());
+            let _ = next_may_compile.send(());
         }
     };
-    let outcome = builder.build(&pipeline, &mut report, is_compiled).await;
+    let outcome = builder.build(&pipeline, &mut report, on_compiled).await;
     Attempt {
         pipeline,
         report,

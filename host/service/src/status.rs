@@ -54,7 +54,7 @@ pub struct SourceStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct PipelineStatus {
     pub state: PipelineState,
-    /// It runs, and nothing keeps it from delivering, or not for long.
+    /// It runs, and no condition has lasted long enough to make it unready.
     pub ready: bool,
     pub in_flight: usize,
     /// Entries that became final since the host started.

@@ -16,8 +16,8 @@ pub(crate) async fn announce(store: Store, configured: Vec<String>) {
         tracing::warn!(
             pipeline,
             events,
-            "events wait for a pipeline that is not configured any more: they are not \
-             delivered, and retention removes them. If it was renamed, give it back its old name"
+            "events wait for a pipeline that is no longer configured: they are not \
+             delivered, and retention will remove them. If you renamed it, restore the old name"
         );
     }
 }

@@ -99,7 +99,7 @@ impl<L: Ledger> Worker<L> {
                 .await?;
             let (generation, stages) = self.generation().await?;
             let batch = redrive.map(|redrive| redrive.batch).unwrap_or_default();
-            // What the operator asks for does not wait, but it counts.
+            // A redrive does not wait for memory, but its memory is counted.
             let memory = self.memory.take(memory_of(&batch));
             lock(&self.batch_memory.redrives).insert(stream, memory);
             let input = Input::Redrive {

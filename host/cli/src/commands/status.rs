@@ -214,7 +214,7 @@ fn table(report: &Report, now: Millis) -> String {
             );
         }
         if row.configured == Some(false) {
-            text += "  not configured any more: nothing of it is delivered, and retention removes what waits\n";
+            text += "  no longer configured: nothing of it is delivered, and retention removes what waits\n";
         } else if row.abandoned > 0 {
             text += &format!(
                 "  {} of the waiting are in streams that this pipeline is not configured to read any more: retention removes them\n",
@@ -357,7 +357,7 @@ mod tests {
         };
         let shown = table(&report, 0);
         let lines: Vec<&str> = shown.lines().collect();
-        let marked = |line: &&str| line.starts_with("  not configured any more");
+        let marked = |line: &&str| line.starts_with("  no longer configured");
         assert_eq!(
             lines.iter().filter(|line| marked(line)).count(),
             1,

@@ -127,7 +127,7 @@ impl Epoch {
         counts
     }
 
-    /// Drops the entries that retention removes, for a pipeline that is not configured any more.
+    /// Drops the entries that retention removes, for a pipeline that is no longer configured.
     pub(super) fn drop_unfinished(&mut self, end: Seq) {
         for range in self.progress.waiting(end) {
             let range: SeqRange = range.start..range.end.min(end);
