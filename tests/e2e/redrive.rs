@@ -409,7 +409,7 @@ impl Fixture {
             .unwrap_or_else(|error| panic!("kill {kill}: {error}"));
         let state = inspector.state("main").unwrap();
         let counted: u64 = state
-            .get(&0)
+            .get("counter")
             .into_iter()
             .flat_map(|counts| counts.values())
             .map(|count| count.parse::<u64>().expect("a number"))

@@ -1,12 +1,15 @@
 //! State of a component, kept with the batches that changed it.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
+use lockgate_sim::receiver::{Fault, Rule};
 use lockgate_store::Inspector;
 use lockgate_tests::components::component;
+use lockgate_tests::receiver::LocalReceiver;
 use lockgate_tests::{
-    Auth, Moments, ReceiverProcess, books, configuration, endpoint, kill_again_and_again, kills,
-    start, start_and_finish, status,
+    Auth, Moments, ReceiverProcess, books, configuration, endpoint, kill_again_and_again,
+    kill_once_it_delivers, kills, start, start_and_finish, started, status, until,
 };
 
 const EVENTS: u64 = 6000;
@@ -38,11 +41,95 @@ fn counts_survive_kills_and_count_each_event_once() {
     assert_eq!(books(&shown, "main").delivered, EVENTS);
     let inspector = Inspector::open(dir.path().join("store")).unwrap();
     let state = inspector.state("main").unwrap();
-    let counted: u64 = state[&0]
+    let counted: u64 = state["counter"]
         .values()
         .map(|count| count.parse::<u64>().expect("a number"))
         .sum();
-    assert_eq!(counted, EVENTS, "{} users", state[&0].len());
+    assert_eq!(counted, EVENTS, "{} users", state["counter"].len());
+}
+
+/// A filter is put before the counter, which goes on counting; another plugin in its place begins
+/// anew, and the log says what is kept of the first.
+#[test]
+fn state_stays_with_its_plugin_when_stages_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", &EVENTS.to_string()]);
+    let receiver = LocalReceiver::start(dir.path());
+    let configured = |stages: &[&str]| {
+        let mut pipelines = "[pipelines.main]\nbatch = { events = 50 }\n".to_owned();
+        for plugin in stages {
+            writeln!(pipelines, "[[pipelines.main.stage]]\nplugin = \"{plugin}\"").unwrap();
+        }
+        for plugin in stages.iter().filter(|plugin| !plugin.contains(':')) {
+            let file = component("counter");
+            let source = format!("source = \"file:{}\"", file.display());
+            writeln!(pipelines, "[plugins.{plugin}]\n{source}\nstate = \"1 MiB\"").unwrap();
+        }
+        let endpoint = receiver.endpoint("main");
+        let sink = format!("[pipelines.main.sink]\nplugin = \"builtin:fluentd\"\n{endpoint}\n");
+        configuration(dir.path(), &auth, &(pipelines + &sink))
+    };
+    let counted = |plugin: &str| -> u64 {
+        let state = Inspector::open(dir.path().join("store"))
+            .unwrap()
+            .state("main")
+            .unwrap();
+        let counts = state
+            .get(plugin)
+            .into_iter()
+            .flat_map(|counts| counts.values());
+        counts
+            .map(|count| count.parse::<u64>().expect("a number"))
+            .sum()
+    };
+
+    // State is committed in the order of the events: the first event of that number holds it up.
+    let hang_at = |count: u64| {
+        receiver.control.set_rules(vec![Rule {
+            body: format!("\"count\":{count}}}"),
+            ..Rule::new(Fault::Hang)
+        }]);
+    };
+
+    hang_at(60);
+    let config = configured(&["counter"]);
+    kill_once_it_delivers(&config);
+    let alone = counted("counter");
+    assert!(alone > 0 && alone < EVENTS, "{alone}");
+
+    hang_at(150);
+    let config = configured(&["builtin:filter", "counter"]);
+    let host = started(&config);
+    until(
+        "more is delivered",
+        || host.stderr(),
+        || books(&status(&config), "main").delivered > alone,
+    );
+    let ended = host.kill();
+    assert!(
+        !ended.stderr.contains("keeping the state"),
+        "{}",
+        ended.stderr
+    );
+    let behind_a_filter = counted("counter");
+    assert_eq!(behind_a_filter, books(&status(&config), "main").delivered);
+    assert!(behind_a_filter < EVENTS);
+
+    receiver.recover();
+    let config = configured(&["builtin:filter", "tally"]);
+    let ended = start_and_finish(&config);
+    assert_eq!(books(&status(&config), "main").delivered, EVENTS);
+    assert_eq!(counted("tally"), EVENTS - behind_a_filter);
+    assert_eq!(counted("counter"), behind_a_filter);
+    let kept: Vec<&str> = ended
+        .stderr
+        .lines()
+        .filter(|line| line.contains("keeping the state of `counter`"))
+        .collect();
+    assert_eq!(kept.len(), 1, "{}", ended.stderr);
+    for figure in ["pipeline=main", "keys=", "bytes="] {
+        assert!(kept[0].contains(figure), "{}", kept[0]);
+    }
 }
 
 /// Without the grant the component holds its pipeline rather than lose its counts.

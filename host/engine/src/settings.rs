@@ -95,6 +95,8 @@ pub struct SinkSettings {
 pub struct StageSettings {
     /// Such as `stage 1 (builtin:redact)`.
     pub label: Arc<str>,
+    /// Whose state it keeps, see [`state_owners`](lockgate_model::state_owners).
+    pub state_owner: Arc<str>,
     /// Bytes of state that the operator granted. `None`: none.
     pub state_quota: Option<usize>,
     /// Its durable state.

@@ -132,6 +132,7 @@ impl TestPipeline {
         let now = Uptime::from_secs(1000);
         let stage = StageSettings {
             label: "stage 1 (test)".into(),
+            state_owner: "counter".into(),
             state_quota: Some(1024),
             state: Arc::default(),
         };

@@ -13,8 +13,9 @@ pub struct Registration {
     pub generation: u32,
     /// In the order asked for.
     pub streams: Vec<Progress>,
-    /// Key-value state of each stage that has any, by the number of the stage.
-    pub state: BTreeMap<u32, BTreeMap<String, String>>,
+    /// All key-value state that the pipeline keeps, by
+    /// [owner](lockgate_model::state_owners): also that of plugins that it no longer uses.
+    pub state: BTreeMap<String, BTreeMap<String, String>>,
     /// [`Commit::brake`](lockgate_model::Commit) of the pipeline's latest commit; empty before the
     /// first.
     pub brake: String,

@@ -240,7 +240,7 @@ mod tests {
 
     fn state(key: usize, value: usize) -> StateWrite {
         StateWrite {
-            stage: 0,
+            owner: "counter".into(),
             key: "k".repeat(key),
             value: Some("v".repeat(value)),
         }

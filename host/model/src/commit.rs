@@ -193,10 +193,11 @@ impl DeadLetter {
     }
 }
 
-/// A change of a stage's key-value state. `None` removes the key.
+/// A change of a plugin's key-value state. `None` removes the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StateWrite {
-    pub stage: u32,
+    /// See [`state_owners`](crate::state_owners).
+    pub owner: Arc<str>,
     pub key: String,
     pub value: Option<String>,
 }

@@ -22,6 +22,24 @@ pub enum StateError {
     TooLarge,
 }
 
+/// Whose state each stage of a pipeline keeps, from the names of its stages' plugins: `NAME`, and
+/// `NAME#2` where the pipeline uses the plugin for the second time.
+///
+/// So state stays with its plugin when stages are added, removed or moved. No plugin's name has a
+/// `#`.
+pub fn state_owners<'a>(plugins: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    let mut uses: BTreeMap<&str, u32> = BTreeMap::new();
+    let owner = |name| {
+        let nth = uses.entry(name).or_default();
+        *nth += 1;
+        match nth {
+            1 => name.to_owned(),
+            nth => format!("{name}#{nth}"),
+        }
+    };
+    plugins.into_iter().map(owner).collect()
+}
+
 /// A stage's key-value state during one batch: the durable state, and the batch's writes.
 ///
 /// Clones are cheap and independent: a call works on a clone, which replaces the original only if
@@ -140,6 +158,19 @@ mod tests {
 
     fn overlay(quota: usize) -> StateOverlay {
         StateOverlay::new(Arc::new(BTreeMap::from([("a".into(), "1".into())])), quota)
+    }
+
+    #[test]
+    fn each_use_of_a_plugin_has_state_of_its_own() {
+        let owners = state_owners(["counter", "builtin:filter", "counter", "other", "counter"]);
+        let expected = [
+            "counter",
+            "builtin:filter",
+            "counter#2",
+            "other",
+            "counter#3",
+        ];
+        assert_eq!(owners, expected);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use crate::generation::{Current, keep_current};
 use crate::limits::ABANDON_GRACE;
 use crate::metrics;
 use crate::reader::{self, Reader};
-use crate::settings::engine_settings;
+use crate::settings::{engine_settings, log_unused_state};
 use crate::shutdown::{Shutdown, ShutdownTrigger};
 use crate::starting::build_all;
 use crate::status::{Board, PipelineState};
@@ -292,6 +292,7 @@ impl Host {
             lookups.clone(),
         )
         .await?;
+        log_unused_state(&pipeline, &registration);
         let settings = engine_settings(&pipeline, &registration);
         self.board.pipeline(&name, |status| {
             status.state = PipelineState::Running;

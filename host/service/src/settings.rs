@@ -9,6 +9,7 @@ use lockgate_engine::{
     StreamSettings,
 };
 use lockgate_ledger::Registration;
+use lockgate_model::state_owners;
 
 use crate::build::BuiltPipeline;
 
@@ -33,10 +34,12 @@ pub(crate) fn engine_settings(pipeline: &BuiltPipeline, registration: &Registrat
             name: name.into(),
         }
     });
-    let stages = pipeline.stages.iter().enumerate().map(|(index, stage)| {
-        let state = registration.state.get(&(index as u32)).cloned();
+    let stages = pipeline.stages.iter().zip(owners(pipeline));
+    let stages = stages.map(|(stage, owner)| {
+        let state = registration.state.get(&owner).cloned();
         StageSettings {
             label: stage.stage.label().into(),
+            state_owner: owner.into(),
             state_quota: stage.state_quota,
             state: Arc::new(state.unwrap_or_default()),
         }
@@ -78,4 +81,34 @@ pub(crate) fn engine_settings(pipeline: &BuiltPipeline, registration: &Registrat
         dead_bytes: registration.dead_bytes,
         seed: Random::from_system().next_u64(),
     }
+}
+
+/// Says which state of the pipeline is kept although no stage uses it: counts and quotas must be
+/// explainable.
+pub(crate) fn log_unused_state(pipeline: &BuiltPipeline, registration: &Registration) {
+    let stages = pipeline.stages.iter().zip(owners(pipeline));
+    let used: Vec<String> = stages
+        .filter(|(stage, _)| stage.state_quota.is_some())
+        .map(|(_, owner)| owner)
+        .collect();
+    for (owner, state) in &registration.state {
+        if !used.contains(owner) {
+            let bytes: usize = state
+                .iter()
+                .map(|(key, value)| key.len() + value.len())
+                .sum();
+            tracing::info!(
+                pipeline = pipeline.name(),
+                keys = state.len(),
+                bytes,
+                "keeping the state of `{owner}`, which no stage uses"
+            );
+        }
+    }
+}
+
+/// Whose state each stage keeps.
+fn owners(pipeline: &BuiltPipeline) -> Vec<String> {
+    let stages = pipeline.config.stages.iter();
+    state_owners(stages.map(|stage| stage.plugin.name.as_str()))
 }

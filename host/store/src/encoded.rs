@@ -220,7 +220,7 @@ fn state_digest(writes: &[StateWrite]) -> Vec<u8> {
     for write in writes {
         let value = write.value.as_deref();
         hasher.update(digest([
-            write.stage.into(),
+            (&*write.owner).into(),
             write.key.as_str().into(),
             i64::from(value.is_some()).into(),
             value.unwrap_or("").into(),

@@ -1,8 +1,13 @@
 //! Brings a store of an earlier format up to date, in one transaction.
 
-use rusqlite::Connection;
+use std::collections::HashMap;
 
-use crate::schema::FORMAT;
+use lockgate_model::state_owners;
+use rusqlite::{Connection, Transaction, TransactionBehavior, params};
+use serde_json::Value;
+
+use crate::rows;
+use crate::schema::{FORMAT, row_checksum};
 
 /// From format 1: state of the brake, operations on dead letters, and digests of compiled code.
 /// Columns are added and nothing is rewritten, so a large store takes no longer than its dead
@@ -47,17 +52,81 @@ pub fn up_to_date(connection: &Connection) -> rusqlite::Result<()> {
         to = FORMAT,
         "the store is brought up to date"
     );
-    let new: String = crate::schema::TABLES
+    // One that fails is rolled back.
+    let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+    if format < 2 {
+        transaction.execute_batch(&format!("{FROM_1} {}", statements(&NEW)))?;
+    }
+    name_state(&transaction)?;
+    transaction.pragma_update(None, "user_version", FORMAT)?;
+    transaction.commit()
+}
+
+/// From format 2: state belongs to a plugin, not to the number of a stage. It gets the name that
+/// the stage's plugin has in the configuration that ran last. State of a stage that this
+/// configuration does not have is kept as `stage N`, counted from 1, which is no plugin's name.
+fn name_state(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(&format!(
+        "ALTER TABLE state RENAME TO numbered_state; {}",
+        statements(&["CREATE TABLE state ("])
+    ))?;
+    let sql = "SELECT g.pipeline, g.description FROM generations g \
+               JOIN pipelines p ON p.name = g.pipeline AND p.generation = g.generation";
+    let owners: HashMap<String, Vec<String>> = connection
+        .prepare(sql)?
+        .query_map([], |row| {
+            Ok((row.get(0)?, owners(&row.get::<_, String>(1)?)))
+        })?
+        .collect::<Result<_, _>>()?;
+    let mut statement =
+        connection.prepare("SELECT pipeline, stage, key, value, checksum FROM numbered_state")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let (pipeline, stage): (String, u32) = (row.get(0)?, row.get(1)?);
+        let (key, value): (String, String) = (row.get(2)?, row.get(3)?);
+        let owner = owners
+            .get(&pipeline)
+            .and_then(|owners| owners.get(stage as usize).cloned())
+            .unwrap_or_else(|| format!("stage {}", u64::from(stage) + 1));
+        let numbered = [
+            pipeline.as_str().into(),
+            stage.into(),
+            key.as_str().into(),
+            value.as_str().into(),
+        ];
+        let mut checksum: Vec<u8> = row.get(4)?;
+        // A row that is not what was written must not become one that is.
+        if checksum == row_checksum(numbered) {
+            checksum = rows::state_checksum(&pipeline, &owner, &key, &value).to_vec();
+        }
+        connection
+            .prepare_cached("INSERT INTO state VALUES (?1, ?2, ?3, ?4, ?5)")?
+            .execute(params![pipeline, owner, key, value, checksum])?;
+    }
+    drop(rows);
+    drop(statement);
+    connection.execute_batch("DROP TABLE numbered_state;")
+}
+
+/// Of the stages in a generation's description.
+fn owners(description: &str) -> Vec<String> {
+    let description: Value = serde_json::from_str(description).unwrap_or_default();
+    let stages = description["stages"].as_array();
+    // Every stage was described by its plugin's name.
+    let name = |stage: &Value| stage["plugin"].as_str().map(str::to_owned);
+    let names: Option<Vec<String>> = stages.into_iter().flatten().map(name).collect();
+    state_owners(names.unwrap_or_default().iter().map(String::as_str))
+}
+
+/// Statements of `schema.sql`, by how they begin.
+fn statements(begin: &[&str]) -> String {
+    crate::schema::TABLES
         .split_inclusive(";\n")
         .filter(|statement| {
-            NEW.iter()
-                .any(|new| statement.trim_start().starts_with(new))
+            let statement = statement.trim_start();
+            begin.iter().any(|begin| statement.starts_with(begin))
         })
-        .collect();
-    // One that fails is rolled back with its connection, which the caller drops.
-    connection.execute_batch(&format!(
-        "BEGIN IMMEDIATE; {FROM_1} {new} PRAGMA user_version = {FORMAT}; COMMIT;"
-    ))
+        .collect()
 }
 
 #[cfg(test)]

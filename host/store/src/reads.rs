@@ -204,11 +204,11 @@ impl Reads {
         self.read(|connection| letters::redrive(connection, pipeline, stream, events, bytes))
     }
 
-    /// The key-value state of each stage of a pipeline that has any.
+    /// All key-value state that a pipeline keeps, by owner.
     pub fn state(
         &self,
         pipeline: &str,
-    ) -> Result<BTreeMap<u32, BTreeMap<String, String>>, LedgerError> {
+    ) -> Result<BTreeMap<String, BTreeMap<String, String>>, LedgerError> {
         self.read(|connection| rows::state(connection, pipeline))
     }
 

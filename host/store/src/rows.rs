@@ -10,8 +10,8 @@ use crate::error::ReadError;
 use crate::schema::{Checksum, row_checksum};
 use crate::{Progress, progress};
 
-/// Key-value state by stage.
-pub type State = BTreeMap<u32, BTreeMap<String, String>>;
+/// Key-value state by owner.
+pub type State = BTreeMap<String, BTreeMap<String, String>>;
 
 pub struct Stream {
     pub id: i64,
@@ -213,25 +213,25 @@ pub fn cursors(
     Ok(cursors)
 }
 
-pub fn state_checksum(pipeline: &str, stage: u32, key: &str, value: &str) -> [u8; 16] {
-    row_checksum([pipeline.into(), stage.into(), key.into(), value.into()])
+pub fn state_checksum(pipeline: &str, owner: &str, key: &str, value: &str) -> [u8; 16] {
+    row_checksum([pipeline.into(), owner.into(), key.into(), value.into()])
 }
 
-/// The state of each stage of a pipeline that has any.
+/// All state that a pipeline keeps.
 pub fn state(connection: &Connection, pipeline: &str) -> Result<State, ReadError> {
     let mut statement = connection
-        .prepare_cached("SELECT stage, key, value, checksum FROM state WHERE pipeline = ?1")?;
+        .prepare_cached("SELECT owner, key, value, checksum FROM state WHERE pipeline = ?1")?;
     let mut rows = statement.query([pipeline])?;
     let mut state = State::new();
     while let Some(row) = rows.next()? {
-        let stage: u32 = row.get(0)?;
+        let owner: String = row.get(0)?;
         let (key, value): (String, String) = (row.get(1)?, row.get(2)?);
-        if row.get::<_, Vec<u8>>(3)? != state_checksum(pipeline, stage, &key, &value) {
+        if row.get::<_, Vec<u8>>(3)? != state_checksum(pipeline, &owner, &key, &value) {
             return Err(ReadError::Damaged(format!(
-                "the state `{key}` of stage {stage} of `{pipeline}` is not what was written"
+                "the state `{key}` of `{owner}` in `{pipeline}` is not what was written"
             )));
         }
-        state.entry(stage).or_default().insert(key, value);
+        state.entry(owner).or_default().insert(key, value);
     }
     Ok(state)
 }

@@ -157,13 +157,13 @@ CREATE INDEX letters_by_age ON dead_letters (epoch_id, at) WHERE redrive = 0;
 CREATE INDEX waiting_letters ON dead_letters (epoch_id, seq) WHERE redrive > 0;
 
 CREATE TABLE state (
-  -- Key-value state of the stages that import it. Changes together with the outcomes of the batch that changed it.
+  -- Key-value state of the plugins that import it. Changes together with the outcomes of the batch that changed it.
   pipeline TEXT NOT NULL, -- `pipelines.name`.
-  stage INTEGER NOT NULL, -- Number of the stage in the pipeline, from 0.
+  owner TEXT NOT NULL, -- Name of the plugin in the configuration. `NAME#2` where the pipeline uses the plugin for the second time. `stage N`: left of a stage that had no plugin when a store of format 2 was brought up to date.
   key TEXT NOT NULL, -- The plugin's own.
   value TEXT NOT NULL, -- The plugin's own.
   checksum BLOB NOT NULL, -- First 16 bytes of the SHA-256 over the other columns.
-  PRIMARY KEY (pipeline, stage, key)
+  PRIMARY KEY (pipeline, owner, key)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE compiled_code (

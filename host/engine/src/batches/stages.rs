@@ -11,6 +11,7 @@ use crate::documents::Documents;
 use crate::index::{BatchId, EntryIndex};
 use crate::io::Action;
 use crate::pipeline::{Pipeline, WorkId};
+use crate::settings::StageSettings;
 use crate::stage_run::{StageOutput, StageRun, Stop};
 
 impl Pipeline {
@@ -167,7 +168,7 @@ impl Pipeline {
             return;
         };
         self.holds.remove(WorkId::Batch(id));
-        batch.state = state_writes(&states);
+        batch.state = state_writes(&self.settings.stages, &states);
         batch.holds_in_a_row = 0;
         batch.phase = Phase::Delivering {
             documents: Arc::new(documents),
@@ -196,18 +197,18 @@ impl Pipeline {
     }
 }
 
-fn state_writes(states: &[StateOverlay]) -> Vec<StateWrite> {
-    let of_stage = |(stage, state): (usize, &StateOverlay)| {
+fn state_writes(stages: &[StageSettings], states: &[StateOverlay]) -> Vec<StateWrite> {
+    let of_stage = |(stage, state): (&StageSettings, &StateOverlay)| {
         let writes = state.writes().iter();
         writes
             .map(|(key, value)| StateWrite {
-                stage: stage as u32,
+                owner: stage.state_owner.clone(),
                 key: key.clone(),
                 value: value.clone(),
             })
             .collect::<Vec<_>>()
     };
-    states.iter().enumerate().flat_map(of_stage).collect()
+    stages.iter().zip(states).flat_map(of_stage).collect()
 }
 
 fn split(batch: &Batch) -> (Batch, Batch) {

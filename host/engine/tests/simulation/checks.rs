@@ -156,7 +156,7 @@ impl Simulation {
                 .expect("it can register");
             let count = registration
                 .state
-                .get(&1)
+                .get("mapper")
                 .and_then(|state| state.get("count"));
             let count: u64 = count.map_or(0, |count| count.parse().expect("a number"));
             assert_eq!(count, self.mapped, "state counts each event once");

@@ -170,16 +170,11 @@ impl Simulation {
             .collect();
         let registration = self.register(&streams);
         let two_endpoints = self.scenario.behaviours.len() > 1;
-        let stage = |index: usize, label: &str, quota: Option<usize>| StageSettings {
+        let stage = |owner: &str, label: &str, quota: Option<usize>| StageSettings {
             label: label.into(),
+            state_owner: owner.into(),
             state_quota: quota,
-            state: Arc::new(
-                registration
-                    .state
-                    .get(&(index as u32))
-                    .cloned()
-                    .unwrap_or_default(),
-            ),
+            state: Arc::new(registration.state.get(owner).cloned().unwrap_or_default()),
         };
         let settings = Settings {
             pipeline: PIPELINE.into(),
@@ -220,9 +215,9 @@ impl Simulation {
                 max_bytes: 1 << 20,
             },
             stages: vec![
-                stage(0, "stage 1 (filter)", None),
+                stage("filter", "stage 1 (filter)", None),
                 stage(
-                    1,
+                    "mapper",
                     "stage 2 (mapper)",
                     self.scenario.with_state.then_some(1 << 20),
                 ),

@@ -38,7 +38,7 @@ pub async fn a_refused_commit_changes_nothing<S: Subject>() {
     let before = register(&ledger, SIEM).await;
     let good = Commit {
         brake: "kept by nobody".to_owned(),
-        state: vec![write(0, "a", Some("1"))],
+        state: vec![write("counter", "a", Some("1"))],
         ..commit(&ledger, SIEM, 1..6, dead).await
     };
     let change = |change: &dyn Fn(&mut Commit)| {
@@ -91,7 +91,7 @@ pub async fn progress_state_and_brake_survive<S: Subject>() {
     for range in [21..26, 1..11, 12..14] {
         let commit = Commit {
             brake: format!("after {range:?}"),
-            state: vec![write(1, "last", Some(&range.start.to_string()))],
+            state: vec![write("counter", "last", Some(&range.start.to_string()))],
             ..commit(&ledger, SIEM, range, fate).await
         };
         bytes += commit
@@ -113,19 +113,19 @@ pub async fn progress_state_and_brake_survive<S: Subject>() {
     assert_eq!(again.streams[0].done, [12..14, 21..26]);
     assert_eq!(again.brake, "after 12..14");
     assert_eq!(again.dead_bytes, bytes);
-    assert_eq!(again.state, BTreeMap::from([(1, one("last", "12"))]));
+    assert_eq!(again.state, owned("counter", one("last", "12")));
 }
 
-pub async fn state_belongs_to_a_stage_and_can_be_removed<S: Subject>() {
+pub async fn state_belongs_to_a_plugin_and_can_be_removed<S: Subject>() {
     let mut subject = S::new(None);
     let ledger = subject.open();
     append(&ledger, 10).await;
     for pipeline in [SIEM, "archive"] {
         register(&ledger, pipeline).await;
         let writes = vec![
-            write(0, "a", Some(pipeline)),
-            write(2, "a", Some("x")),
-            write(2, "b", Some("y")),
+            write("counter", "a", Some(pipeline)),
+            write("counter#2", "a", Some("x")),
+            write("counter#2", "b", Some("y")),
         ];
         let commit = commit(&ledger, pipeline, 1..2, delivered).await;
         ledger
@@ -137,11 +137,11 @@ pub async fn state_belongs_to_a_stage_and_can_be_removed<S: Subject>() {
             .unwrap();
     }
     let writes = vec![
-        write(2, "a", None),
-        write(2, "never there", None),
-        write(2, "b", Some("z")),
-        write(2, "b", Some("last of the batch")),
-        write(0, "a", None),
+        write("counter#2", "a", None),
+        write("counter#2", "never there", None),
+        write("counter#2", "b", Some("z")),
+        write("counter#2", "b", Some("last of the batch")),
+        write("counter", "a", None),
     ];
     let commit = commit(&ledger, SIEM, 2..3, delivered).await;
     ledger
@@ -154,10 +154,39 @@ pub async fn state_belongs_to_a_stage_and_can_be_removed<S: Subject>() {
     subject.end(ledger).await;
     let ledger = subject.open();
     let state = register(&ledger, SIEM).await.state;
-    assert_eq!(state, BTreeMap::from([(2, one("b", "last of the batch"))]));
+    assert_eq!(state, owned("counter#2", one("b", "last of the batch")));
     let state = register(&ledger, "archive").await.state;
-    assert_eq!(state[&0], one("a", "archive"));
-    assert_eq!(state[&2].len(), 2);
+    assert_eq!(state["counter"], one("a", "archive"));
+    assert_eq!(state["counter#2"].len(), 2);
+}
+
+pub async fn state_stays_when_the_configuration_changes<S: Subject>() {
+    let mut subject = S::new(None);
+    let ledger = subject.open();
+    append(&ledger, 10).await;
+    register(&ledger, SIEM).await;
+    let first = Commit {
+        state: vec![write("counter", "n", Some("1"))],
+        ..commit(&ledger, SIEM, 1..2, delivered).await
+    };
+    ledger.commit(first).await.unwrap();
+    let streams = [AUDIT.to_owned()];
+    let other = || generation(SIEM, r#"{"stages":["other"]}"#);
+    let changed = ledger.register(other(), &streams, DAY).await.unwrap();
+    assert_eq!(changed.state, owned("counter", one("n", "1")));
+    let second = Commit {
+        generation: changed.generation,
+        state: vec![write("other", "n", Some("5"))],
+        ..commit(&ledger, SIEM, 2..3, delivered).await
+    };
+    ledger.commit(second).await.unwrap();
+    subject.end(ledger).await;
+    let ledger = subject.open();
+    let kept = register(&ledger, SIEM).await.state;
+    assert_eq!(
+        (&kept["counter"]["n"][..], &kept["other"]["n"][..]),
+        ("1", "5")
+    );
 }
 
 pub async fn the_brake_is_that_of_the_latest_commit<S: Subject>() {
@@ -247,12 +276,19 @@ pub async fn a_pipeline_registers_on_named_streams<S: Subject>() {
     assert_eq!(names, streams);
 }
 
-fn write(stage: u32, key: &str, value: Option<&str>) -> StateWrite {
+fn write(owner: &str, key: &str, value: Option<&str>) -> StateWrite {
     StateWrite {
-        stage,
+        owner: owner.into(),
         key: key.to_owned(),
         value: value.map(str::to_owned),
     }
+}
+
+fn owned(
+    owner: &str,
+    state: BTreeMap<String, String>,
+) -> BTreeMap<String, BTreeMap<String, String>> {
+    BTreeMap::from([(owner.to_owned(), state)])
 }
 
 fn one(key: &str, value: &str) -> BTreeMap<String, String> {

@@ -152,7 +152,7 @@ pub async fn a_retried_letter_waits_until_its_redrive_is_committed<S: Subject>()
     let commit_again = Commit {
         brake: "after a redrive".to_owned(),
         state: vec![StateWrite {
-            stage: 0,
+            owner: "counter".into(),
             key: "n".to_owned(),
             value: Some("1".to_owned()),
         }],
@@ -173,7 +173,7 @@ pub async fn a_retried_letter_waits_until_its_redrive_is_committed<S: Subject>()
     let ledger = subject.open();
     let again = register(&ledger, SIEM).await;
     assert_eq!(again.brake, "after a redrive");
-    assert_eq!(again.state[&0]["n"], "1");
+    assert_eq!(again.state["counter"]["n"], "1");
     assert_eq!(again.dead_bytes, bytes as u64);
     assert_eq!(*ledger.redriven(SIEM).borrow(), 0);
     // A letter that died again can be sent back again.

@@ -68,7 +68,7 @@ pub(super) struct Pipeline {
     pub(super) generations: Vec<String>,
     pub(super) generation: u32,
     pub(super) epochs: BTreeMap<Arc<str>, Epoch>,
-    state: BTreeMap<u32, BTreeMap<String, String>>,
+    state: BTreeMap<String, BTreeMap<String, String>>,
     brake: String,
 }
 
@@ -153,7 +153,7 @@ impl MemoryCore {
         }
         epoch.record(&commit, &mut self.letters);
         for write in commit.state {
-            let state = pipeline.state.entry(write.stage).or_default();
+            let state = pipeline.state.entry(write.owner.to_string()).or_default();
             match write.value {
                 Some(value) => drop(state.insert(write.key, value)),
                 None => drop(state.remove(&write.key)),

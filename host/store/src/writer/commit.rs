@@ -161,22 +161,22 @@ impl Writer {
             match &write.value {
                 Some(value) => {
                     let checksum =
-                        rows::state_checksum(&commit.pipeline, write.stage, &write.key, value);
-                    let sql = "INSERT INTO state (pipeline, stage, key, value, checksum) VALUES (?1, ?2, ?3, ?4, ?5) \
+                        rows::state_checksum(&commit.pipeline, &write.owner, &write.key, value);
+                    let sql = "INSERT INTO state (pipeline, owner, key, value, checksum) VALUES (?1, ?2, ?3, ?4, ?5) \
                                ON CONFLICT DO UPDATE SET value = ?4, checksum = ?5";
                     self.connection.prepare_cached(sql)?.execute(params![
                         commit.pipeline,
-                        write.stage,
+                        write.owner,
                         write.key,
                         value,
                         checksum
                     ])?;
                 }
                 None => {
-                    let sql = "DELETE FROM state WHERE pipeline = ?1 AND stage = ?2 AND key = ?3";
+                    let sql = "DELETE FROM state WHERE pipeline = ?1 AND owner = ?2 AND key = ?3";
                     self.connection.prepare_cached(sql)?.execute(params![
                         commit.pipeline,
-                        write.stage,
+                        write.owner,
                         write.key
                     ])?;
                 }

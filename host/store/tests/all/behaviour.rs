@@ -266,7 +266,7 @@ async fn progress_books_letters_and_state_outlive_the_process() {
     };
     let mut commit = commit_of(&store, "siem", 41..51, fate);
     commit.state = vec![StateWrite {
-        stage: 1,
+        owner: "counter".into(),
         key: "a".into(),
         value: Some("1".into()),
     }];
@@ -285,12 +285,12 @@ async fn progress_books_letters_and_state_outlive_the_process() {
     let mut commit = commit_of(&store, "siem", 21..26, fate);
     commit.state = vec![
         StateWrite {
-            stage: 1,
+            owner: "counter".into(),
             key: "a".into(),
             value: None,
         },
         StateWrite {
-            stage: 1,
+            owner: "counter".into(),
             key: "b".into(),
             value: Some("2".into()),
         },
@@ -341,7 +341,10 @@ async fn progress_books_letters_and_state_outlive_the_process() {
     assert_eq!(letters_of(store.reads(), "siem", 100).unwrap(), letters);
     assert_eq!(
         again.state,
-        BTreeMap::from([(1, BTreeMap::from([("b".to_owned(), "2".to_owned())]))])
+        BTreeMap::from([(
+            "counter".to_owned(),
+            BTreeMap::from([("b".to_owned(), "2".to_owned())])
+        )])
     );
     assert_eq!(store.verify_chain("siem").unwrap(), chain);
 
@@ -476,7 +479,7 @@ async fn the_file_has_the_documented_form() {
     for (name, value) in [
         ("page_size", 16_384),
         ("auto_vacuum", 2),
-        ("user_version", 2),
+        ("user_version", 3),
         ("application_id", 0x4C4B_4754),
     ] {
         assert_eq!(pragma(name), value.into(), "{name}");

@@ -136,7 +136,7 @@ async fn a_newer_format_is_refused_with_what_to_do() {
     let path = directory.path().join("store.db");
     rusqlite::Connection::open(&path)
         .unwrap()
-        .pragma_update(None, "user_version", 3)
+        .pragma_update(None, "user_version", 4)
         .unwrap();
     let before = std::fs::read(&path).unwrap();
     for refusal in [
@@ -147,8 +147,8 @@ async fn a_newer_format_is_refused_with_what_to_do() {
             matches!(
                 refusal,
                 OpenError::Newer {
-                    found: 3,
-                    known: 2,
+                    found: 4,
+                    known: 3,
                     ..
                 }
             ),

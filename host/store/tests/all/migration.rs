@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use lockgate_model::{Books, Outcome};
-use lockgate_store::{DeadLetters, Inspector, Ledger, LetterQuery, OpenError};
+use lockgate_model::{Books, Generation, Outcome};
+use lockgate_store::{
+    DeadLetters, Inspector, Ledger, LedgerError, LetterQuery, OpenError, Registration, Store,
+};
 use rusqlite::{Connection, params};
 use sha2::{Digest, Sha256};
 
@@ -198,7 +200,7 @@ async fn a_store_of_format_1_is_brought_up_to_date_with_its_dead_letters() {
             older,
             OpenError::Older {
                 found: 1,
-                known: 2,
+                known: 3,
                 ..
             }
         ),
@@ -257,4 +259,99 @@ async fn a_store_of_format_1_is_brought_up_to_date_with_its_dead_letters() {
     assert_eq!((chain[0].commits, chain[0].letter_operations), (1, 1));
     store.close().await.unwrap();
     assert!(Inspector::open(directory.path()).is_ok());
+}
+
+/// Turns a store that this release wrote into what the release before it would have written of
+/// these (stage, key, value) of `siem`.
+fn to_format_2(path: &std::path::Path, state: &[(i64, &str, &str)]) {
+    let store = Connection::open(path).unwrap();
+    store
+        .execute_batch(
+            "DROP TABLE state;
+             CREATE TABLE state (
+               pipeline TEXT NOT NULL, stage INTEGER NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, checksum BLOB NOT NULL,
+               PRIMARY KEY (pipeline, stage, key)
+             ) STRICT, WITHOUT ROWID;
+             PRAGMA user_version = 2;",
+        )
+        .unwrap();
+    for &(stage, key, value) in state {
+        let checksum = format_1_checksum(&[
+            Value::Bytes(b"siem"),
+            Value::Int(stage),
+            Value::Bytes(key.as_bytes()),
+            Value::Bytes(value.as_bytes()),
+        ]);
+        let sql = "INSERT INTO state VALUES ('siem', ?1, ?2, ?3, ?4)";
+        store
+            .execute(sql, params![stage, key, value, &checksum[..16]])
+            .unwrap();
+    }
+}
+
+/// Registers `siem` with stages of these plugins.
+async fn register_stages(store: &Store, plugins: &[&str]) -> Registration {
+    let stages: Vec<_> = plugins
+        .iter()
+        .map(|plugin| serde_json::json!({ "plugin": plugin, "digest": "d", "with": {} }))
+        .collect();
+    let generation = Generation {
+        pipeline: "siem".into(),
+        description: serde_json::json!({ "stages": stages, "sink": {} }).to_string(),
+    };
+    let streams = [AUDIT.to_owned()];
+    store.register(generation, &streams, DAY).await.unwrap()
+}
+
+#[tokio::test]
+async fn state_of_format_2_goes_to_the_plugins_of_the_configuration_that_ran_last() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    let store = open(directory.path());
+    register_stages(&store, &["other", "other", "other", "other"]).await;
+    register_stages(&store, &["counter", "builtin:filter", "counter"]).await;
+    store.close().await.unwrap();
+    let numbered = [(0, "a", "1"), (0, "b", "2"), (2, "a", "3"), (3, "a", "4")];
+    to_format_2(&path, &numbered);
+
+    let store = open(directory.path());
+    // Whatever is configured now.
+    let state = register_stages(&store, &["counter"]).await.state;
+    let found: Vec<(&str, &str, &str)> = state
+        .iter()
+        .flat_map(|(owner, state)| {
+            let of_owner =
+                |(key, value)| (owner.as_str(), String::as_str(key), String::as_str(value));
+            state.iter().map(of_owner)
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("counter", "a", "1"),
+            ("counter", "b", "2"),
+            ("counter#2", "a", "3"),
+            ("stage 4", "a", "4")
+        ]
+    );
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn state_that_is_damaged_in_format_2_stays_damaged() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    let store = open(directory.path());
+    register_stages(&store, &["counter"]).await;
+    store.close().await.unwrap();
+    to_format_2(&path, &[(0, "a", "1")]);
+    let damaged = Connection::open(&path).unwrap();
+    damaged.execute("UPDATE state SET value = '7'", []).unwrap();
+    drop(damaged);
+    let store = open(directory.path());
+    let read = store.reads().state("siem");
+    assert!(
+        matches!(&read, Err(LedgerError::Damaged(what)) if what.contains("the state `a` of `counter`")),
+        "{read:?}"
+    );
 }
