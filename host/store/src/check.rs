@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use rusqlite::Connection;
@@ -67,6 +68,10 @@ pub fn before_open(database: &Path) -> Result<(), OpenError> {
     Ok(())
 }
 
+/// Bytes of the header of a write-ahead log, and of a frame in it.
+const LOG_HEADER: u64 = 32;
+const LOG_FRAME: u64 = 24 + PAGE_SIZE as u64;
+
 /// The pages in a write-ahead log (SQLite's file format 4.1).
 fn log_pages(log: &Path) -> io::Result<HashSet<u32>> {
     let mut pages = HashSet::new();
@@ -76,16 +81,35 @@ fn log_pages(log: &Path) -> io::Result<HashSet<u32>> {
     };
     let len = file.metadata()?.len();
     let mut file = BufReader::with_capacity(32, file);
-    let frame = 24 + u64::from(PAGE_SIZE);
-    let mut at = 32;
-    while at + frame <= len {
+    let mut at = LOG_HEADER;
+    while at + LOG_FRAME <= len {
         file.seek(SeekFrom::Start(at))?;
         let mut page = [0; 4];
         file.read_exact(&mut page)?;
         pages.insert(u32::from_be_bytes(page));
-        at += frame;
+        at += LOG_FRAME;
     }
     Ok(pages)
+}
+
+/// Whether a write-ahead log has the frames that its index counts, and the last is of the log that
+/// its header begins. True where the log cannot be read.
+pub fn is_log_whole(log: &Path, frames: u64) -> bool {
+    let Some(before) = frames.checked_sub(1) else {
+        return true;
+    };
+    let last = LOG_HEADER + before * LOG_FRAME;
+    let is_whole = || -> io::Result<bool> {
+        let file = File::open(log)?;
+        if file.metadata()?.len() < last + LOG_FRAME {
+            return Ok(false);
+        }
+        let (mut of_log, mut of_frame) = ([0; 8], [0; 8]);
+        file.read_exact_at(&mut of_log, 16)?;
+        file.read_exact_at(&mut of_frame, last + 8)?;
+        Ok(of_log == of_frame)
+    };
+    is_whole().unwrap_or(true)
 }
 
 /// The same through SQLite, so that the log counts: format, structure, the rows that guard

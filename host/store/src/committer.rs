@@ -188,9 +188,7 @@ impl Group {
                 queue.recv_timeout(limits::TICK)
             };
             // Before anything else is acknowledged: nobody would find it again.
-            if let Some(path) = self.files.missing() {
-                return Err(Fault::Gone(path.to_owned()));
-            }
+            self.files.check(&self.writer)?;
             again = match first {
                 Ok(first) => match self.group(first, queue)? {
                     Some(close) => return Ok(Some(close)),

@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use lockgate_model::{Day, Millis};
 
-use crate::OpenError;
 use crate::error::is_full;
+use crate::schema::PAGE_SIZE;
+use crate::writer::{Fault, Writer};
+use crate::{OpenError, check};
 
 pub const DATABASE: &str = "store.db";
 const LOCK: &str = "lock";
@@ -44,10 +46,22 @@ impl DirectoryLock {
     }
 }
 
-/// The files of an open store, by device and inode. What is written after they were removed or
-/// replaced would be lost.
+/// The files of an open store. What is written after they were removed, replaced or truncated would
+/// be lost.
+///
+/// `store.db` and `store.db-shm` are never opened here: closing any handle of a file releases all
+/// locks that SQLite holds on it in this process.
 #[derive(Debug)]
-pub struct Files(Vec<(PathBuf, (u64, u64))>);
+pub struct Files {
+    /// By device and inode.
+    found: Vec<(PathBuf, (u64, u64))>,
+    database: PathBuf,
+    log: PathBuf,
+    /// Bytes that `store.db` has at least, until a transaction makes the database smaller.
+    least: u64,
+    /// Bytes of all pages, at the last look.
+    pages: u64,
+}
 
 impl Files {
     /// As they are now; the store is open.
@@ -58,13 +72,45 @@ impl Files {
             let identity = identity(&path)?;
             Some((path, identity))
         });
-        Files(found.collect())
+        Files {
+            found: found.collect(),
+            log: beside(&database, "-wal"),
+            database,
+            least: 0,
+            pages: u64::MAX,
+        }
     }
 
     /// The first that is not there any more.
     pub fn missing(&self) -> Option<&Path> {
         let is_missing = |(path, before): &&(PathBuf, (u64, u64))| identity(path) != Some(*before);
-        self.0.iter().find(is_missing).map(|(path, _)| &**path)
+        self.found.iter().find(is_missing).map(|(path, _)| &**path)
+    }
+
+    /// Whether somebody else removed, replaced, truncated or overwrote one of them; between
+    /// transactions.
+    ///
+    /// Checkpoints, also those of other processes, are no reason: the log holds what its index
+    /// counts, and `store.db` only becomes shorter than it was where the database has become
+    /// smaller.
+    pub fn check(&mut self, writer: &Writer) -> Result<(), Fault> {
+        if let Some(path) = self.missing() {
+            return Err(Fault::Gone(path.to_owned()));
+        }
+        let frames = writer.log_frames();
+        // A checkpoint that empties the log changes the index first.
+        if !check::is_log_whole(&self.log, frames) && writer.log_frames() == frames {
+            return Err(Fault::Overwritten(self.log.clone()));
+        }
+        let pages = writer.pages()? * u64::from(PAGE_SIZE);
+        let len = fs::metadata(&self.database).map_or(0, |file| file.len());
+        if len < self.least.min(pages) {
+            return Err(Fault::Overwritten(self.database.clone()));
+        }
+        // A checkpoint of another process may be about to cut it to the pages of the last look.
+        self.least = len.min(pages).min(self.pages);
+        self.pages = pages;
+        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@ mod register;
 pub mod retention;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lockgate_model::{FeedKind, Millis, Seq};
@@ -30,6 +30,8 @@ pub enum Fault {
     Damaged(String),
     /// A file of the store was removed or replaced.
     Gone(PathBuf),
+    /// A file of the store was truncated or overwritten.
+    Overwritten(PathBuf),
 }
 
 impl From<rusqlite::Error> for Fault {
@@ -201,6 +203,22 @@ impl Writer {
             .map(|(name, pipeline)| (name, pipeline.dead_bytes))
     }
 
+    /// How many frames the log's index counts. 0 where it is not known.
+    pub fn log_frames(&self) -> u64 {
+        let count = || -> rusqlite::Result<i64> {
+            let sql = "PRAGMA wal_checkpoint(NOOP)";
+            let mut statement = self.connection.prepare_cached(sql)?;
+            statement.query_row([], |row| row.get(1))
+        };
+        count().map_or(0, |frames| frames.max(0) as u64)
+    }
+
+    /// How many pages the database has, in file and log together.
+    pub fn pages(&self) -> Result<u64, Fault> {
+        let mut statement = self.connection.prepare_cached("PRAGMA page_count")?;
+        Ok(statement.query_row([], |row| row.get(0))?)
+    }
+
     pub fn begin(&mut self) -> Result<(), Fault> {
         self.connection
             .prepare_cached("BEGIN IMMEDIATE")?
@@ -257,16 +275,12 @@ impl Writer {
                 LedgerError::Closed { cause, full }
             }
             Fault::Damaged(cause) => LedgerError::Closed { cause, full: false },
-            Fault::Gone(path) => LedgerError::Closed {
-                cause: format!(
-                    "`{}` was removed or replaced while the store was open, so nothing more is written. \
-                     If it was moved, move the whole store back and start again; if not, put the whole store back from a backup; without one, move what is left \
-                     of `store.db`, `store.db-wal` and `store.db-shm` aside: a new store then reads the \
-                     events from Teleport again, from `start-time` on, and sends them again",
-                    path.display()
-                ),
-                full: false,
-            },
+            Fault::Gone(path) => closed_by_others(
+                &path,
+                "removed or replaced",
+                "If it was moved, move the whole store back and start again; if not, put",
+            ),
+            Fault::Overwritten(path) => closed_by_others(&path, "truncated or overwritten", "Put"),
         }
     }
 
@@ -327,5 +341,18 @@ impl Writer {
             redriven: 0,
             dirty: false,
         });
+    }
+}
+
+/// `put` is how the sentence begins that says what to do.
+fn closed_by_others(path: &Path, harm: &str, put: &str) -> LedgerError {
+    LedgerError::Closed {
+        cause: format!(
+            "`{}` was {harm} while the store was open, so nothing more is written. {put} the whole store back from a backup; without one, \
+             move what is left of `store.db`, `store.db-wal` and `store.db-shm` aside: a new store then reads the events from Teleport \
+             again, from `start-time` on, and sends them again",
+            path.display()
+        ),
+        full: false,
     }
 }

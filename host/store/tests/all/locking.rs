@@ -1,6 +1,13 @@
 //! The lock on the store's directory.
 
-use lockgate_store::{DirectoryLock, Inspector, Ledger, LedgerError, OpenError, Store};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use lockgate_store::{
+    DirectoryLock, Inspector, Ledger, LedgerError, OpenError, Options, Retention, Store,
+};
 
 use crate::common::*;
 
@@ -84,13 +91,117 @@ async fn a_store_whose_files_are_removed_or_replaced_closes_and_names_the_file()
     }
 }
 
+/// The same inode, so that the path leads to the store's own file.
+#[tokio::test]
+async fn a_store_whose_files_are_truncated_or_overwritten_closes_and_names_the_file() {
+    for (name, len) in [
+        ("store.db", Some(0)),
+        ("store.db", Some(40_960)),
+        ("store.db-wal", Some(0)),
+        ("store.db-wal", Some(4096)),
+        ("store.db-wal", None),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join(name);
+        let store = open(directory.path());
+        append(&store, 3).await;
+        let older = std::fs::read(&path).unwrap();
+        append(&store, 3).await;
+        match len {
+            Some(len) => truncate(&path, len),
+            None => std::fs::write(&path, older).unwrap(),
+        }
+        let append = store.append(append_of(numbered(7..8), &[])).await;
+        let message = append.unwrap_err().to_string();
+        for part in [
+            &format!("`{}` was truncated or overwritten", path.display()),
+            "Put the whole store back from a backup",
+        ] {
+            assert!(message.contains(part), "{name} {len:?}: {message}");
+        }
+        assert!(store.close().await.is_err());
+    }
+}
+
+fn truncate(path: &Path, len: u64) {
+    let file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    file.set_len(len).unwrap();
+}
+
+#[tokio::test]
+async fn an_idle_store_notices_that_its_log_was_truncated() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    append(&store, 3).await;
+    let mut failed = store.failed();
+    truncate(&directory.path().join("store.db-wal"), 0);
+    let deadline = Duration::from_secs(60);
+    let closed = tokio::time::timeout(deadline, failed.wait_for(Option::is_some)).await;
+    let cause = closed.expect("it is noticed").unwrap().clone();
+    let message = cause.unwrap().to_string();
+    assert!(message.contains("store.db-wal` was truncated"), "{message}");
+}
+
+/// Each of them makes a file shorter, or writes to it, and nothing is lost.
+#[tokio::test]
+async fn readers_checkpoints_and_retention_leave_the_store_open() {
+    let directory = tempfile::tempdir().unwrap();
+    let database = directory.path().join("store.db");
+    let now = Arc::new(AtomicI64::new(DAY));
+    let clock = now.clone();
+    let store = Store::open(Options {
+        retention: Retention {
+            age: Some(Duration::from_secs(3600)),
+            bytes: None,
+        },
+        clock: Arc::new(move || clock.load(Ordering::SeqCst)),
+        ..options(directory.path())
+    })
+    .unwrap();
+    let other = rusqlite::Connection::open(&database).unwrap();
+    let len = || std::fs::metadata(&database).unwrap().len();
+    let checkpoint = |round: u64| {
+        let mode = ["PASSIVE", "FULL", "RESTART", "TRUNCATE", "TRUNCATE"][round as usize % 5];
+        let inspector = Inspector::open(directory.path()).unwrap();
+        assert_eq!(inspector.streams().unwrap().len(), 1);
+        let sql = format!("PRAGMA wal_checkpoint({mode})");
+        other.query_row(&sql, [], |_| Ok(())).unwrap();
+    };
+    for round in 0..24 {
+        let keys: Vec<String> = (0..20).map(|nth| format!("{}", round * 20 + nth)).collect();
+        let parts = events(&keys, |key| {
+            // It does not compress.
+            let mut dice = Dice(key.parse().unwrap());
+            let text: String = (0..80_000)
+                .map(|_| (b'a' + dice.roll(26) as u8) as char)
+                .collect();
+            format!(r#"{{"uid":"{key}","text":"{text}"}}"#)
+        });
+        store.append(append_of(parts, &[])).await.unwrap();
+        checkpoint(round);
+    }
+    let before = len();
+    now.store(DAY + 9_000_000, Ordering::SeqCst);
+    let mut round = 0;
+    // The file keeps some free pages for what is written next.
+    while len() > before - (4 << 20) {
+        assert!(round < 100_000, "{} of {before}", len());
+        append(&store, 1).await;
+        checkpoint(round);
+        round += 1;
+    }
+    append(&store, 1).await;
+    assert_eq!(*store.failed().borrow(), None);
+    store.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn an_idle_store_notices_that_its_file_is_gone() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
     let mut failed = store.failed();
     std::fs::remove_file(directory.path().join("store.db")).unwrap();
-    let deadline = std::time::Duration::from_secs(60);
+    let deadline = Duration::from_secs(60);
     let closed = tokio::time::timeout(deadline, failed.wait_for(Option::is_some)).await;
     let cause = closed.expect("it is noticed").unwrap().clone();
     assert!(cause.unwrap().to_string().contains("store.db` was removed"));
