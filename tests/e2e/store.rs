@@ -6,12 +6,13 @@ use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lockgate_model::Generation;
-use lockgate_store::Ledger;
+use lockgate_store::{DirectoryLock, Ledger};
 use lockgate_tests::receiver::LocalReceiver;
 use lockgate_tests::{
     Auth, ReceiverProcess, Running, Signal, admin_address, configuration, get, listen_on_any_port,
     lockgate, quickstart, start, start_and_finish, started, status, until,
 };
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::{Value, json};
 
 use crate::dlq::{AUDIT, DAY, Fixture, append, open};
@@ -30,6 +31,33 @@ fn a_second_start_on_the_same_store_is_refused_and_names_the_holder() {
         second.stderr
     );
     first.stop().exits_with(0);
+}
+
+/// The lock says who holds it: here in the name of another command.
+#[test]
+fn a_start_waits_for_a_dlq_command_that_has_the_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "100"]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
+    let config = quickstart(dir.path(), &auth, &receiver, "");
+    let store = dir.path().join("store");
+    let lock = DirectoryLock::take(&store, DAY).unwrap();
+    let holder = |command: &str| {
+        let text = format!("process 4711 (`/opt/my tools/lockgate {command}`) since 12:00\n");
+        fs::write(store.join("lock"), text).unwrap();
+    };
+    holder("start --config dlq");
+    let refused = start(&config, &[]).ended().exits_with(1);
+    assert!(refused.stderr.contains("4711"), "{}", refused.stderr);
+    holder("--log info dlq retry --all");
+    let host = start(&config, &["--exit-on-last-event"]);
+    let line = host.line_with("waiting up to 30 s");
+    assert!(line.contains("4711"), "{line}");
+    drop(lock);
+    let ended = host.ended().exits_with(0);
+    let waiting = ended.stderr.matches("waiting up to 30 s").count();
+    assert_eq!(waiting, 1, "{}", ended.stderr);
+    assert_eq!(receiver.stop().distinct, 100);
 }
 
 #[test]
@@ -320,7 +348,7 @@ fn a_host_that_waits_for_its_store_can_be_asked_why() {
 
 /// A limit on the size of files, in 512 bytes, stands in for a full disk: writes fail below SQLite.
 fn start_with_a_full_disk(config: &Path, blocks: u32, arguments: &[&str]) -> Running {
-    let limited = format!("ulimit -f {blocks}; exec \"$0\" \"$@\"");
+    let limited = format!("ulimit -S -f {blocks}; exec \"$0\" \"$@\"");
     let mut shell = Command::new("sh");
     shell
         .args(["-c", &limited])
@@ -344,6 +372,31 @@ fn a_full_disk_makes_the_host_wait_and_loses_no_committed_event() {
         start_and_finish(&config);
         assert_eq!(receiver.stop().distinct, 6000, "with {blocks} blocks");
     }
+}
+
+/// Where the store was opened for a moment, all pipelines would send, and could not commit.
+#[test]
+fn a_store_is_opened_again_only_where_commits_have_room() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "6000"]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
+    let config = quickstart(dir.path(), &auth, &receiver, "");
+    let host = start_with_a_full_disk(&config, 1500, &["--exit-on-last-event"]);
+    host.line_with("started");
+    host.line_with_all(&["too full", "retry_in_s=1"]);
+    let line = host.line_with_all(&["too full", "retry_in_s=15"]);
+    assert!(line.contains("32 MiB that have to be free"), "{line}");
+    let started = host.stderr().matches(" started").count();
+    assert_eq!(started, 1, "{}", host.stderr());
+    // There is room.
+    let pid = Pid::from_raw(host.pid() as i32).unwrap();
+    let none = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    prlimit(Some(pid), Resource::Fsize, none).unwrap();
+    host.ended().exits_with(0);
+    assert_eq!(receiver.stop().distinct, 6000);
 }
 
 /// `gone` was registered, finished nothing, and is no longer configured. Ten events are older

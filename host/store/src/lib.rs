@@ -40,6 +40,7 @@ pub use lockgate_ledger::{
     CodeDigests, Committed, DeadLetters, KeptLetter, Ledger, LedgerError, LetterCounts, LetterId,
     LetterQuery, Progress, Registration,
 };
+pub use open::check_room;
 pub use options::{Clock, Options, Retention};
 pub use reads::{PipelineStatus, Reads, StreamStatus};
 pub use store::Store;

@@ -12,6 +12,9 @@ pub const TAIL_BYTES: usize = 32 << 20;
 pub const APPEND_QUEUE: usize = 8 << 20;
 /// Bytes of commits that may wait for the committer, over all pipelines.
 pub const COMMIT_QUEUE: usize = 16 << 20;
+/// Bytes that have to be free before a store that a full disk closed is opened again: all commits
+/// that may wait, once for the write-ahead log and once for the file.
+pub const ROOM_TO_REOPEN: usize = 2 * COMMIT_QUEUE;
 /// One transaction holds at most this many operations …
 pub const GROUP_OPERATIONS: usize = 256;
 /// … and closes after this many bytes.

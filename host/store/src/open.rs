@@ -86,13 +86,24 @@ pub fn is_disk_full(error: &rusqlite::Error, directory: &Path) -> bool {
 
 /// Whether the store could not grow.
 pub fn no_room(directory: &Path) -> bool {
-    probe(directory).is_err_and(|error| is_full(&error))
+    probe(directory, 8 * PAGE_SIZE as usize).is_err_and(|error| is_full(&error))
+}
+
+/// Refuses a directory without room for the commits of what is sent once the store is open: a
+/// store that was closed by a full disk would have it sent again and again. Blocks while it writes.
+pub fn check_room(directory: &Path) -> Result<(), OpenError> {
+    probe(directory, limits::ROOM_TO_REOPEN).map_err(|source| OpenError::Io {
+        doing: "write the 32 MiB that have to be free into",
+        path: directory.to_owned(),
+        source,
+    })
 }
 
 /// Bytes of a store without events, about.
 const NEW_STORE: u64 = 512 * 1024;
 
-fn probe(directory: &Path) -> io::Result<()> {
+/// Writes so many bytes where the store's own files would grow, and removes them.
+fn probe(directory: &Path, bytes: usize) -> io::Result<()> {
     let database = directory::database(directory);
     let len = |path: &Path| path.metadata().map_or(0, |file| file.len());
     // A new store, and the index of a log, need room before they have a length.
@@ -105,20 +116,20 @@ fn probe(directory: &Path) -> io::Result<()> {
         .max(len(&beside(&database, "-wal")))
         .max(least);
     let path = directory.join("probe");
-    let write = || -> io::Result<()> {
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&path)?;
-        file.seek(SeekFrom::Start(end))?;
-        file.write_all(&vec![0; 8 * PAGE_SIZE as usize])?;
-        file.sync_data()
-    };
-    let result = write();
-    let _ = fs::remove_file(&path);
-    result
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&path)?;
+    // Before it is large: nothing is left of it where the process ends.
+    fs::remove_file(&path)?;
+    file.seek(SeekFrom::Start(end))?;
+    let page = [0; PAGE_SIZE as usize];
+    for _ in 0..bytes / page.len() {
+        file.write_all(&page)?;
+    }
+    file.sync_data()
 }
 
 /// Under another name first: a file called `store.db` is a whole store from its first moment, so an

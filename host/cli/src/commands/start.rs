@@ -1,12 +1,14 @@
 //! `lockgate start`: opens the store and runs the host, again after a full disk.
 
+use std::path::Path;
 use std::time::Duration;
 
 use lockgate_config::Config;
 use lockgate_model::Millis;
 use lockgate_observe::Masks;
 use lockgate_service::{Host, HostError, Listeners, Shutdown, ShutdownTrigger, StoreStatus};
-use lockgate_store::{DirectoryLock, Ledger, Store};
+use lockgate_store::{DirectoryLock, Ledger, OpenError, Store};
+use tokio::time::Instant;
 
 use crate::args::Start;
 use crate::failure::Failure;
@@ -20,6 +22,9 @@ const FULL_WAIT: [Duration; 4] = [
     Duration::from_secs(15),
     Duration::from_secs(30),
 ];
+
+/// How long to wait for a `lockgate dlq` that has the store.
+const DLQ_WAIT: Duration = Duration::from_secs(30);
 
 /// A host that ran for so long before the disk was full again had recovered.
 const RECOVERED: Millis = 60_000;
@@ -96,7 +101,8 @@ impl Attempts<'_> {
         let mut outage: Option<Outage> = None;
         loop {
             let began = setup::now();
-            let Some(message) = self.attempt(&stop, lock, listeners).await? else {
+            let again = outage.is_some();
+            let Some(message) = self.attempt(again, &stop, lock, listeners).await? else {
                 return Ok(());
             };
             let now = setup::now();
@@ -130,6 +136,7 @@ impl Attempts<'_> {
     /// Runs the host until it ends. What keeps the store from being open, where the disk is full.
     async fn attempt(
         &self,
+        again: bool,
         stop: &Shutdown,
         lock: &mut Option<DirectoryLock>,
         listeners: &mut Option<Listeners>,
@@ -138,8 +145,9 @@ impl Attempts<'_> {
         let directory = &self.config.store.path;
         let lock = match lock {
             Some(lock) => lock,
-            None => match DirectoryLock::take(directory, setup::now()) {
-                Ok(taken) => lock.insert(taken),
+            None => match take_lock(directory, stop.clone()).await {
+                Ok(Some(taken)) => lock.insert(taken),
+                Ok(None) => return Ok(None),
                 Err(error) if error.is_full() => return Ok(Some(error.to_string())),
                 Err(error) => return Err(Failure::failed(error)),
             },
@@ -148,7 +156,12 @@ impl Attempts<'_> {
             let admin = self.config.admin.listen;
             *listeners = Some(self.host.listen(directory, admin).await);
         }
-        let store = match Store::open_locked(options, lock.clone()) {
+        let room = if again {
+            lockgate_store::check_room(directory)
+        } else {
+            Ok(())
+        };
+        let store = match room.and_then(|()| Store::open_locked(options, lock.clone())) {
             Ok(store) => store,
             Err(error) if error.is_full() => return Ok(Some(error.to_string())),
             Err(error) => return Err(Failure::failed(error)),
@@ -166,6 +179,41 @@ impl Attempts<'_> {
             Err(error) => Err(Failure::failed(error)),
         }
     }
+}
+
+/// Waits for a `dlq` command that has the store. `None`: the host is to stop.
+async fn take_lock(
+    directory: &Path,
+    mut stop: Shutdown,
+) -> Result<Option<DirectoryLock>, OpenError> {
+    let deadline = Instant::now() + DLQ_WAIT;
+    let mut logged = false;
+    loop {
+        match DirectoryLock::take(directory, setup::now()) {
+            Err(OpenError::Held { holder, .. }) if is_dlq(&holder) && Instant::now() < deadline => {
+                if !logged {
+                    let seconds = DLQ_WAIT.as_secs();
+                    tracing::info!(
+                        "the store is in use by {holder}: waiting up to {seconds} s for it"
+                    );
+                    logged = true;
+                }
+            }
+            taken => return taken.map(Some),
+        }
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_millis(100)) => {}
+            () = stop.draining() => return Ok(None),
+        }
+    }
+}
+
+/// Whether the text of the lock names a `lockgate dlq`. Options may stand before the command.
+fn is_dlq(holder: &str) -> bool {
+    let mut commands = holder
+        .split_whitespace()
+        .filter(|word| matches!(*word, "start" | "demo" | "dlq"));
+    commands.next() == Some("dlq")
 }
 
 /// A time in which the disk is full.

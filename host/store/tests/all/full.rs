@@ -52,6 +52,13 @@ async fn nothing_acknowledged_is_lost_when_the_disk_is_full() {
     assert!(acknowledged.len() > 100);
 }
 
+#[test]
+fn the_check_for_room_leaves_nothing_behind() {
+    let directory = tempfile::tempdir().unwrap();
+    lockgate_store::check_room(directory.path()).unwrap();
+    assert_eq!(directory.path().read_dir().unwrap().count(), 0);
+}
+
 #[tokio::test]
 async fn a_full_store_closes_says_so_and_goes_on_when_there_is_room() {
     let directory = tempfile::tempdir().unwrap();
