@@ -276,11 +276,11 @@ mod tests {
         drop(other);
         assert!(first.memory_growing(20, 70, None).unwrap());
         drop(first);
-        // Now it is the one.
+        // Now it may use all.
         second.begin();
         second.run_beside();
         assert!(second.memory_growing(30, 90, None).unwrap());
-        // A call on a thread is none of them.
+        // A call on a thread does not count among them.
         second.begin();
         let mut third = meter();
         third.run_beside();

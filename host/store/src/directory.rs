@@ -90,9 +90,8 @@ impl Files {
     /// Whether somebody else removed, replaced, truncated or overwrote one of them; between
     /// transactions.
     ///
-    /// Checkpoints, also those of other processes, are no reason: the log holds what its index
-    /// counts, and `store.db` only becomes shorter than it was where the database has become
-    /// smaller.
+    /// Checkpoints do not trigger it, whichever process runs them: the log still holds what its
+    /// index counts, and `store.db` becomes shorter only where the database has become smaller.
     pub fn check(&mut self, writer: &Writer) -> Result<(), Fault> {
         if let Some(path) = self.missing() {
             return Err(Fault::Gone(path.to_owned()));

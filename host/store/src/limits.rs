@@ -15,6 +15,8 @@ pub const COMMIT_QUEUE: usize = 16 << 20;
 /// Bytes that have to be free before a store that a full disk closed is opened again: all commits
 /// that may wait, once for the write-ahead log and once for the file.
 pub const ROOM_TO_REOPEN: usize = 2 * COMMIT_QUEUE;
+// The message of a directory without room says so.
+const _: () = assert!(ROOM_TO_REOPEN == 32 << 20);
 /// One transaction holds at most this many operations …
 pub const GROUP_OPERATIONS: usize = 256;
 /// … and closes after this many bytes.

@@ -64,7 +64,7 @@ pub fn up_to_date(connection: &Connection) -> rusqlite::Result<()> {
 
 /// From format 2: state belongs to a plugin, not to the number of a stage. It gets the name that
 /// the stage's plugin has in the configuration that ran last. State of a stage that this
-/// configuration does not have is kept as `stage N`, counted from 1, which is no plugin's name.
+/// configuration does not have is kept as `stage N`, counted from 1, which cannot name a plugin.
 fn name_state(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(&format!(
         "ALTER TABLE state RENAME TO numbered_state; {}",

@@ -306,8 +306,8 @@ fn a_document_that_is_refused_again_and_again_begins_one_condition() {
     assert_eq!(pipeline.began(Endpoint), 1);
 }
 
-#[test]
-fn a_partly_accepted_request_begins_one_condition() {
+/// Of `a b c`, the receiver took all but `a`.
+fn with_one_document_to_send_again() -> TestPipeline {
     let mut pipeline = TestPipeline::new(TestSettings {
         documents_in_request: 3,
         inspect: Inspect::Always,
@@ -315,6 +315,12 @@ fn a_partly_accepted_request_begins_one_condition() {
     });
     pipeline.read(&[("a", ""), ("b", ""), ("c", "")]);
     pipeline.answer("a b c", 207);
+    pipeline
+}
+
+#[test]
+fn a_partly_accepted_request_begins_one_condition() {
+    let mut pipeline = with_one_document_to_send_again();
     pipeline.read(&[("d", "")]);
     pipeline.answer("d", 200);
     assert_eq!(
@@ -946,7 +952,7 @@ fn documents_that_fail_from_the_start_hold_up_their_own_sessions_only() {
 }
 
 #[test]
-fn a_stalled_pipeline_says_what_takes_long() {
+fn a_stalled_pipeline_says_what_it_waits_for() {
     let mut pipeline = pipeline();
     pipeline.read(&[("a", "")]);
     pipeline.wait();
@@ -965,13 +971,7 @@ fn a_stalled_pipeline_says_what_takes_long() {
 /// accepted", although nothing was accepted after it had failed.
 #[test]
 fn what_a_receiver_wants_again_is_not_given_up_in_an_outage() {
-    let mut pipeline = TestPipeline::new(TestSettings {
-        documents_in_request: 3,
-        inspect: Inspect::Always,
-        ..TestSettings::default()
-    });
-    pipeline.read(&[("a", ""), ("b", ""), ("c", "")]);
-    pipeline.answer("a b c", 207);
+    let mut pipeline = with_one_document_to_send_again();
     let end = pipeline.now + Duration::from_secs(3600);
     while pipeline.now < end {
         pipeline.wait_until_sent();

@@ -7,7 +7,7 @@
 //! its own time is known; otherwise a quick queue would look idle while it occupies every thread.
 //!
 //! Queues with slow calls run one call at a time, and all of them together on at most half of the
-//! threads. A call that turns out to be slow while it runs gives its place to another one: it goes
+//! threads. A call that turns out to be slow while it runs hands over its place to another: it goes
 //! on, but counts no longer, except that its queue does not begin a further slow call.
 //!
 //! Of a new queue nobody knows how long its calls take, and it must neither occupy the threads nor
@@ -45,7 +45,7 @@ pub(super) enum Purpose {
 pub(super) struct Turn {
     pub(super) queue: QueueId,
     pub(super) class: Class,
-    /// It turned out to be slow, and gave its place to another call.
+    /// It turned out to be slow, and handed over its place to another call.
     pub(super) handed_over: bool,
     charged: Duration,
 }

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
 
 use lockgate_model::{
     Append, BatchRecord, Block, BlockBuilder, BlockParts, Commit, CursorUpdate, Day, DayTally,
@@ -25,6 +27,21 @@ pub fn options(path: &Path) -> Options {
 
 pub fn open(path: &Path) -> Store {
     Store::open(options(path)).unwrap()
+}
+
+/// A store that keeps events for an hour, and its clock.
+pub fn open_with_an_hour_of_retention(path: &Path) -> (Store, Arc<AtomicI64>) {
+    let now = Arc::new(AtomicI64::new(DAY));
+    let clock = now.clone();
+    let store = Store::open(Options {
+        retention: Retention {
+            age: Some(Duration::from_secs(3600)),
+            bytes: None,
+        },
+        clock: Arc::new(move || clock.load(Ordering::SeqCst)),
+        ..options(path)
+    });
+    (store.unwrap(), now)
 }
 
 /// Events by key; the time is the key's place in the list, in hours.

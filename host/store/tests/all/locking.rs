@@ -1,13 +1,10 @@
 //! The lock on the store's directory.
 
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use lockgate_store::{
-    DirectoryLock, Inspector, Ledger, LedgerError, OpenError, Options, Retention, Store,
-};
+use lockgate_store::{DirectoryLock, Inspector, Ledger, LedgerError, OpenError, Store};
 
 use crate::common::*;
 
@@ -147,17 +144,7 @@ async fn an_idle_store_notices_that_its_log_was_truncated() {
 async fn readers_checkpoints_and_retention_leave_the_store_open() {
     let directory = tempfile::tempdir().unwrap();
     let database = directory.path().join("store.db");
-    let now = Arc::new(AtomicI64::new(DAY));
-    let clock = now.clone();
-    let store = Store::open(Options {
-        retention: Retention {
-            age: Some(Duration::from_secs(3600)),
-            bytes: None,
-        },
-        clock: Arc::new(move || clock.load(Ordering::SeqCst)),
-        ..options(directory.path())
-    })
-    .unwrap();
+    let (store, now) = open_with_an_hour_of_retention(directory.path());
     let other = rusqlite::Connection::open(&database).unwrap();
     let len = || std::fs::metadata(&database).unwrap().len();
     let checkpoint = |round: u64| {

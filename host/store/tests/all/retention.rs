@@ -1,8 +1,6 @@
 //! Retention.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::Ordering;
 
 use lockgate_model::{Append, BlockParts, Books, FeedKind, Outcome};
 use lockgate_store::{Ledger, Options, Retention, Store};
@@ -212,17 +210,7 @@ async fn a_store_closes_while_a_reader_waits_for_room() {
 #[tokio::test]
 async fn old_blocks_go_once_they_are_finished_and_never_before() {
     let directory = tempfile::tempdir().unwrap();
-    let now = Arc::new(AtomicI64::new(DAY));
-    let clock = now.clone();
-    let store = Store::open(Options {
-        retention: Retention {
-            age: Some(Duration::from_secs(3600)),
-            bytes: None,
-        },
-        clock: Arc::new(move || clock.load(Ordering::SeqCst)),
-        ..options(directory.path())
-    })
-    .unwrap();
+    let (store, now) = open_with_an_hour_of_retention(directory.path());
     register(&store, "siem", &[AUDIT]).await;
     append(&store, 10).await;
     let later = Append {

@@ -292,7 +292,7 @@ fn a_new_pipeline_starts_while_the_first_batches_of_others_run() {
     assert_eq!(
         looping.len(),
         6,
-        "each gave its place, and none has returned"
+        "each handed over its place, and none has returned"
     );
     policy.submit(healthy);
     assert_eq!(next_class(&policy), Some(Class::Quick));
