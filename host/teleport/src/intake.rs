@@ -31,6 +31,7 @@ impl<I: Intake> Intake for Arc<I> {
 pub struct Resume {
     /// Cursors as this source wrote them:
     /// - `start`: time of the first event to read;
+    /// - `types`: the types read until now, separated by commas;
     /// - `export/<date>`, `export/<date>/<chunk>`: bulk export;
     /// - `export-from`: where polling ended before bulk export began;
     /// - `poll/until`: everything before this time was read;

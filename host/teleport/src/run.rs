@@ -1,5 +1,7 @@
 //! Runs a source until it ends.
 
+use std::collections::BTreeSet;
+
 use lockgate_model::{Append, BlockParts, CursorUpdate, FeedKind, Millis};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
@@ -12,6 +14,8 @@ use crate::time::{parse_time, time};
 use crate::{Closed, Intake, LoadError, ReaderKind, ReaderStatus, Resume, SourceSettings};
 
 const START: &str = "start";
+/// The types that were read until now, separated by commas; empty for all.
+const TYPES: &str = "types";
 
 /// Why a source ended without an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,11 +85,30 @@ async fn work<I: Intake>(
     intake: I,
     status: StatusReporter,
 ) -> Result<(), Closed> {
+    let mut cursors = Vec::new();
     if let Start::New(at) = start {
-        let cursors = vec![CursorUpdate {
+        cursors.push(CursorUpdate {
             key: START.to_owned(),
             value: Some(time(at)),
-        }];
+        });
+    }
+    let types = stored_types(&settings);
+    if resume.cursors.get(TYPES) != Some(&types) {
+        if let Some(before) = resume.cursors.get(TYPES)
+            && let Some(added) = added_types(before, &types)
+        {
+            status.report(format!(
+                "`types` of this source now admits {added}; earlier events of these types were \
+                 skipped when they were read, and are not read again. To get them, read the \
+                 source into a new store with an earlier `start-time`"
+            ));
+        }
+        cursors.push(CursorUpdate {
+            key: TYPES.to_owned(),
+            value: Some(types),
+        });
+    }
+    if !cursors.is_empty() {
         let source = settings.source.clone();
         let (feed, read_at) = (FeedKind::Audit, settings.clock.now());
         intake
@@ -132,6 +155,29 @@ async fn work<I: Intake>(
         }
     };
     tokio::try_join!(read, recordings).map(|_| ())
+}
+
+/// The configured types as their cursor.
+fn stored_types(settings: &SourceSettings) -> String {
+    let types: BTreeSet<&str> = settings.types.iter().map(String::as_str).collect();
+    let types: Vec<&str> = types.into_iter().filter(|name| !name.is_empty()).collect();
+    types.join(",")
+}
+
+/// What `now` admits and `before` did not, in words.
+fn added_types(before: &str, now: &str) -> Option<String> {
+    if before.is_empty() {
+        return None;
+    }
+    if now.is_empty() {
+        return Some(format!("every type, and was limited to {before} before"));
+    }
+    let before: BTreeSet<&str> = before.split(',').collect();
+    let added: Vec<&str> = now
+        .split(',')
+        .filter(|name| !before.contains(name))
+        .collect();
+    (!added.is_empty()).then(|| added.join(", "))
 }
 
 /// The time of the first event to read.

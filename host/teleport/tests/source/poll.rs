@@ -436,3 +436,39 @@ async fn types_are_requested_and_checked() {
         );
     }
 }
+
+#[tokio::test]
+async fn types_that_are_admitted_later_are_reported_once() {
+    let two = |name: &str, before: Millis| event(name, name, NOW - before, 0, &[]);
+    let events = vec![two("user.login", DAY), two("user.create", DAY)];
+    let (mut fixture, fake) = fixture(with_events(events)).await;
+    let intake = MemoryIntake::new();
+    let mut read = async |types: &[&str]| {
+        fixture.settings.types = types.iter().map(|&name| name.to_owned()).collect();
+        fixture.clock.advance(60_000);
+        fixture.read(&intake).await
+    };
+    for (types, reported) in [
+        (&["user.login"][..], None),
+        (
+            &["user.create", "user.login"],
+            Some("now admits user.create;"),
+        ),
+        (&["user.login", "user.create", ""], None),
+        (&["user.create"], None),
+        (
+            &[],
+            Some("now admits every type, and was limited to user.create before;"),
+        ),
+        (&["user.login"], None),
+    ] {
+        let status = read(types).await;
+        let report = status.last_report.unwrap_or_default();
+        match reported {
+            Some(words) => assert!(report.contains(words), "{types:?}: {report}"),
+            None => assert_eq!((status.reports, report.as_str()), (0, ""), "{types:?}"),
+        }
+    }
+    assert_eq!(intake.keys(FeedKind::Audit), ["user.login"]);
+    drop(fake);
+}
