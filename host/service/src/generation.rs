@@ -8,6 +8,7 @@ use lockgate_model::{Day, Generation};
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use crate::blocking::blocking;
 use crate::clock::now;
 use crate::limits::DATABASE_CHECK_INTERVAL;
 
@@ -94,15 +95,12 @@ pub(crate) async fn keep_current(mut databases: Databases, granted: watch::Sende
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let looked = tokio::task::spawn_blocking(move || {
+        let refreshed;
+        (databases, refreshed) = blocking(move || {
             let refreshed = databases.refresh();
             (databases, refreshed)
-        });
-        // It ends with a panic, or with the runtime.
-        let Ok((back, refreshed)) = looked.await else {
-            return;
-        };
-        databases = back;
+        })
+        .await;
         for error in &refreshed.failed {
             tracing::error!(
                 "the database granted as `{}` has changed and cannot be used; keeping the previous one: {error}",

@@ -252,6 +252,7 @@ impl Host {
                     None => break,
                 },
                 Some(task) = tasks.join_next() => task_ended(task)?,
+                () = panicked(beside) => {}
             }
         }
         if let Err(error) = building.await
@@ -262,7 +263,10 @@ impl Host {
         if started == 0 {
             return Err(HostError::NoPipeline);
         }
-        all(tasks).await?;
+        tokio::select! {
+            result = all(tasks) => result?,
+            () = panicked(beside) => {}
+        }
         if failed > 0 {
             Err(HostError::Pipelines(failed))
         } else {
@@ -376,6 +380,18 @@ fn task_ended(
     }
 }
 
+/// Never returns. A panic of one of the tasks goes on here.
+async fn panicked(tasks: &mut JoinSet<()>) {
+    while let Some(task) = tasks.join_next().await {
+        if let Err(error) = task
+            && let Ok(panic) = error.try_into_panic()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+    std::future::pending().await
+}
+
 async fn all_ended(tasks: &mut JoinSet<Result<(), HostError>>) {
     while tasks.join_next().await.is_some() {}
 }
@@ -385,5 +401,19 @@ struct AbortOnDrop(tokio::task::AbortHandle);
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
         self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    #[should_panic(expected = "a defect")]
+    async fn a_panic_beside_the_host_ends_it() {
+        let mut beside = JoinSet::new();
+        beside.spawn(async {});
+        beside.spawn(async { panic!("a defect") });
+        panicked(&mut beside).await;
     }
 }

@@ -2,6 +2,7 @@
 //! carried out here with component threads, HTTP clients and the ledger. It decides nothing about
 //! delivery; [`lockgate_engine`] does.
 
+mod blocking;
 mod build;
 mod clock;
 mod code;

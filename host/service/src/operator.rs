@@ -11,6 +11,7 @@ use lockgate_model::Millis;
 use lockgate_store::Store;
 use tokio::task::JoinSet;
 
+use crate::blocking::blocking;
 use crate::clock::now;
 use crate::host::{Host, Release};
 use crate::limits::{STATUS_INTERVAL, STATUS_STALE_MS};
@@ -135,14 +136,7 @@ impl HealthSource for Health {
         let host = self.host.clone();
         let status = host.board.snapshot(now());
         let render = move || crate::metrics::render(&host.metrics, host.store().as_ref(), &status);
-        match tokio::task::spawn_blocking(render).await {
-            Ok(text) => text,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // The program is ending.
-                Err(_) => String::new(),
-            },
-        }
+        blocking(render).await
     }
 }
 

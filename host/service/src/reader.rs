@@ -8,6 +8,7 @@ use lockgate_teleport::{
 };
 use tokio::sync::watch;
 
+use crate::blocking::blocking;
 use crate::clock::now;
 use crate::host::HostError;
 use crate::limits::{CREDENTIALS_INTERVAL, RECENT_HASHES};
@@ -67,16 +68,14 @@ pub(crate) async fn run(
     let Reader { name, mut settings } = reader;
     settings.exit_on_last_event = exit_on_last_event;
     let (reads, source) = (store.clone(), name.clone());
-    let resume = tokio::task::spawn_blocking(move || -> Result<Resume, LedgerError> {
+    let resume = blocking(move || -> Result<Resume, LedgerError> {
         let stream = format!("{source}/audit");
         Ok(Resume {
             cursors: reads.reads().cursors(&source)?,
             recent_hashes: reads.reads().recent_hashes(&stream, RECENT_HASHES)?,
         })
-    });
-    let resume = resume
-        .await
-        .unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+    })
+    .await?;
     // One source's missing credentials stop neither the other sources nor the pipelines, which have
     // events to deliver.
     while let Err(error) = settings.credentials.load() {

@@ -4,11 +4,12 @@ use lockgate_ledger::LedgerError;
 use lockgate_model::Books;
 use lockgate_store::Store;
 
+use crate::blocking::blocking;
+
 /// Logs each pipeline that is not among `configured` and still has events to finish. It may have
 /// been renamed by mistake: nobody delivers these events, and retention removes them.
 pub(crate) async fn announce(store: Store, configured: Vec<String>) {
-    let found = tokio::task::spawn_blocking(move || waiting(&store, &configured)).await;
-    let Ok(Ok(pipelines)) = found else {
+    let Ok(pipelines) = blocking(move || waiting(&store, &configured)).await else {
         // The store has failed, which ends the host and is said there.
         return;
     };
