@@ -15,7 +15,7 @@ use crate::limits::{
 pub(crate) struct InstanceMemory {
     total: usize,
     used: AtomicUsize,
-    /// One of the calls that run beside the threads may use all of it.
+    /// One of the calls that run beside the threads uses what half of it cannot hold. No other may.
     one_beside_has_all: AtomicBool,
 }
 
@@ -65,9 +65,10 @@ pub(crate) enum LimitHit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Share {
     All,
-    /// The call runs beside the threads, and is the one that may use all.
-    AllBeside,
+    /// The call runs beside the threads.
     Half,
+    /// Such a call that needed more, and is the one that may use all.
+    AllBeside,
 }
 
 /// Counts the memory of one instance. Growth beyond a limit fails without a trap, because a guest
@@ -109,12 +110,7 @@ impl Meter {
     /// much as any call; the others leave half of the total to the calls of the threads.
     pub(crate) fn run_beside(&mut self) {
         if self.share == Share::All {
-            let taken = &self.budget.one_beside_has_all;
-            self.share = if taken.swap(true, Ordering::Relaxed) {
-                Share::Half
-            } else {
-                Share::AllBeside
-            };
+            self.share = Share::Half;
         }
     }
 
@@ -154,12 +150,17 @@ impl Meter {
         {
             return Err(LimitHit::Own);
         }
-        let (most, refused) = match self.share {
-            Share::All | Share::AllBeside => (self.budget.total, LimitHit::Total),
-            Share::Half => (self.budget.total / 2, LimitHit::Half),
-        };
-        if !self.budget.reserve(bytes, most) {
-            return Err(refused);
+        let budget = &self.budget;
+        if self.share == Share::Half && !budget.reserve(bytes, budget.total / 2) {
+            // Only now, so that a call that needs little memory does not keep it from one that
+            // needs much.
+            if budget.one_beside_has_all.swap(true, Ordering::Relaxed) {
+                return Err(LimitHit::Half);
+            }
+            self.share = Share::AllBeside;
+        }
+        if self.share != Share::Half && !budget.reserve(bytes, budget.total) {
+            return Err(LimitHit::Total);
         }
         self.held += bytes;
         Ok(())
@@ -264,27 +265,28 @@ mod tests {
     fn calls_beside_the_threads_leave_half_of_the_total_to_others_but_one() {
         let budget = InstanceMemory::new(100);
         let meter = || Meter::new(budget.clone(), 90);
-        let (mut first, mut second) = (meter(), meter());
-        first.run_beside();
-        second.run_beside();
-        assert!(first.memory_growing(0, 20, None).unwrap());
-        assert!(second.memory_growing(0, 30, None).unwrap());
-        assert!(!second.memory_growing(30, 40, None).unwrap());
+        let (mut small, mut first, mut second) = (meter(), meter(), meter());
+        for meter in [&mut small, &mut first, &mut second] {
+            meter.run_beside();
+        }
+        assert!(small.memory_growing(0, 5, None).unwrap());
+        assert!(second.memory_growing(0, 20, None).unwrap());
+        // More than half of the total: one may, whichever began first.
+        assert!(first.memory_growing(0, 50, None).unwrap());
+        assert!(!second.memory_growing(20, 30, None).unwrap());
         assert_eq!(second.take_limit(), Some(LimitHit::Half));
         let mut other = meter();
-        assert!(other.memory_growing(0, 40, None).unwrap());
+        assert!(other.memory_growing(0, 25, None).unwrap());
         drop(other);
-        assert!(first.memory_growing(20, 70, None).unwrap());
         drop(first);
         // Now it may use all.
-        second.begin();
-        second.run_beside();
-        assert!(second.memory_growing(30, 90, None).unwrap());
+        assert!(second.memory_growing(20, 90, None).unwrap());
         // A call on a thread does not count among them.
         second.begin();
         let mut third = meter();
         third.run_beside();
-        assert!(third.memory_growing(0, 10, None).unwrap());
+        assert!(!third.memory_growing(0, 10, None).unwrap());
+        assert_eq!(third.take_limit(), Some(LimitHit::Total));
     }
 
     /// Eight pipelines with filled tables once held 2 GB that were not counted.
