@@ -11,7 +11,7 @@ use crate::documents::Documents;
 use crate::index::DocumentIndex;
 use crate::isolation::{Attempt, Isolation, Piece};
 use crate::plugin::Sink;
-use crate::stage_run::{Step, Stop};
+use crate::stage_run::{FailedCall, Step, Stop};
 
 /// Documents on their way through `encode`. As [`StageRun`](crate::StageRun), it takes a step at a
 /// time.
@@ -24,6 +24,8 @@ pub struct Encoding {
     made: EncodeOutput,
     cpu: Duration,
     cpu_budget: Duration,
+    /// The latest call, where it failed.
+    failed: Option<FailedCall>,
 }
 
 /// Requests, and documents that the sink refused.
@@ -87,6 +89,7 @@ impl Encoding {
             made: EncodeOutput::default(),
             cpu: Duration::ZERO,
             cpu_budget,
+            failed: None,
         }
     }
 
@@ -104,6 +107,11 @@ impl Encoding {
             Ok(()) if self.advance() => Step::More,
             Ok(()) => Step::Done,
         }
+    }
+
+    /// The call of the latest step, where it failed.
+    pub fn take_failed_call(&mut self) -> Option<FailedCall> {
+        self.failed.take()
     }
 
     /// Up to the next call. False where there is none.
@@ -148,6 +156,7 @@ impl Encoding {
             .collect();
         let called = sink.encode(self.documents.info(), &views, fresh);
         self.cpu += called.cpu;
+        self.failed = FailedCall::of(sink.label(), &called.result);
         search
             .answer(called.result)
             .map_err(|error| Stop::Component {

@@ -12,7 +12,7 @@ use crate::condition::ConditionChange;
 use crate::documents::Documents;
 use crate::encoding::{EncodeOutput, Encoding, OutgoingRequest};
 use crate::index::{BatchId, EncodingId, EndpointIndex, RequestId, StreamIndex};
-use crate::stage_run::{StageOutput, StageRun, Stop};
+use crate::stage_run::{FailedCall, StageOutput, StageRun, Stop};
 
 /// A report of the caller. Each [`Action`] that asks for an answer gets exactly one.
 #[derive(Debug)]
@@ -45,10 +45,17 @@ pub enum Input {
         batch: BatchId,
         result: Result<StageOutput, Stop>,
     },
+    /// A call for the batch failed, and [`Action::RunStages`] is not answered yet.
+    StageFailed { batch: BatchId, call: FailedCall },
     /// The answer to [`Action::Encode`].
     Encoded {
         encoding: EncodingId,
         result: Result<EncodeOutput, Stop>,
+    },
+    /// A call of the sink failed, and [`Action::Encode`] is not answered yet.
+    EncodeFailed {
+        encoding: EncodingId,
+        call: FailedCall,
     },
     /// An answer to [`Action::Send`].
     Answered {

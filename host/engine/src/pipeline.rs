@@ -9,7 +9,7 @@ use lockgate_backoff::Random;
 use lockgate_model::{Seq, StateOverlay};
 
 use crate::Uptime;
-use crate::batches::{BatchInFlight, Holds, PendingEncoding, Phase};
+use crate::batches::{BatchInFlight, Failing, Holds, PendingEncoding, Phase};
 use crate::brake::Brake;
 use crate::circuit::{self, OpenReason};
 use crate::condition::{Condition, ConditionKind, Conditions};
@@ -33,6 +33,7 @@ pub struct Pipeline {
     pub(crate) requests: Requests,
     pub(crate) encodings: HashMap<EncodingId, PendingEncoding>,
     pub(crate) holds: Holds,
+    pub(crate) failing: Failing,
     /// What is tried again at which time.
     pub(crate) timers: BTreeSet<(Uptime, WorkId)>,
     pub(crate) brake: Brake,
@@ -78,6 +79,7 @@ impl Pipeline {
             requests: Requests::new(settings.endpoints.len()),
             encodings: HashMap::new(),
             holds: Holds::default(),
+            failing: Failing::default(),
             timers: BTreeSet::new(),
             brake: Brake::parse(&settings.brake_text),
             released: vec![0; settings.streams.len()],
@@ -117,8 +119,27 @@ impl Pipeline {
             } => {
                 self.begin_redrive(stream, batch, generation);
             }
-            Input::StagesRan { batch, result } => self.stages_ran(now, batch, result, actions),
-            Input::Encoded { encoding, result } => self.encoded(now, encoding, result),
+            Input::StageFailed { batch, call } => {
+                // It may come after the answer.
+                let batches = &self.batches;
+                let is_in_stages = |batch: &BatchInFlight| matches!(batch.phase, Phase::InStages);
+                if batches.get(&batch).is_some_and(is_in_stages) {
+                    self.failing.add(now, WorkId::Batch(batch), call);
+                }
+            }
+            Input::StagesRan { batch, result } => {
+                self.failing.ended(WorkId::Batch(batch));
+                self.stages_ran(now, batch, result, actions);
+            }
+            Input::EncodeFailed { encoding, call } => {
+                if self.encodings.contains_key(&encoding) {
+                    self.failing.add(now, WorkId::Encoding(encoding), call);
+                }
+            }
+            Input::Encoded { encoding, result } => {
+                self.failing.ended(WorkId::Encoding(encoding));
+                self.encoded(now, encoding, result);
+            }
             Input::Answered { request, response } => {
                 self.answered(now, request, response, actions);
             }
@@ -335,6 +356,7 @@ impl Pipeline {
             .chain(endpoints)
             .chain(streams)
             .chain(stalled)
+            .chain(self.failing.next_shown(now))
             .min();
         if next != self.wake_at {
             self.wake_at = next;

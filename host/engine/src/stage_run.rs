@@ -35,6 +35,8 @@ pub struct StageRun {
     made_max: usize,
     /// The sink's label and what it wants, until that has been applied.
     sink: Option<(Arc<str>, Arc<TypeLists>)>,
+    /// The latest call, where it failed.
+    failed: Option<FailedCall>,
 }
 
 #[derive(Debug)]
@@ -79,6 +81,25 @@ pub enum Stop {
     TooMuch { label: String, made: String },
 }
 
+/// A call that failed, although the work goes on: with fewer events, or once more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FailedCall {
+    pub label: String,
+    /// As part of a sentence, such as `it took more than 1000 ms of CPU time`.
+    pub reason: String,
+}
+
+impl FailedCall {
+    /// `None` where the call did not fail, or the work ends with it.
+    pub(crate) fn of<R>(label: &str, result: &Result<R, CallError>) -> Option<FailedCall> {
+        let error = result.as_ref().err()?;
+        error.may_be_one_event().then(|| FailedCall {
+            label: label.to_owned(),
+            reason: error.to_string(),
+        })
+    }
+}
+
 /// The result of the stages for a batch.
 #[derive(Debug)]
 pub struct StageOutput {
@@ -117,6 +138,7 @@ impl StageRun {
             cpu: Duration::ZERO,
             cpu_budget,
             sink,
+            failed: None,
         }
     }
 
@@ -153,6 +175,11 @@ impl StageRun {
             Ok(false) => Step::Done,
             Err(stop) => Step::Stopped(stop),
         }
+    }
+
+    /// The call of the latest step, where it failed.
+    pub fn take_failed_call(&mut self) -> Option<FailedCall> {
+        self.failed.take()
     }
 
     /// Does the host's part up to the next call. False where there is none.
@@ -234,10 +261,12 @@ impl StageRun {
         let (cpu, succeeded, answered) = match &mut search.isolation {
             SearchOf::Filter(isolation) => {
                 let Called { result, cpu } = stage.filter(info, &events, &mut state, fresh);
+                self.failed = FailedCall::of(stage.label(), &result);
                 (cpu, result.is_ok(), isolation.answer(result))
             }
             SearchOf::Mapper(isolation) => {
                 let Called { result, cpu } = stage.transform(info, &events, &mut state, fresh);
+                self.failed = FailedCall::of(stage.label(), &result);
                 self.made += result.iter().flatten().map(bytes_of).sum::<usize>();
                 (cpu, result.is_ok(), isolation.answer(result))
             }

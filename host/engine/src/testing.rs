@@ -18,13 +18,13 @@ use lockgate_model::{
 
 use crate::brake::BrakeLimits;
 use crate::documents::Documents;
-use crate::index::{EndpointIndex, RequestId, StreamIndex};
+use crate::index::{BatchId, EndpointIndex, RequestId, StreamIndex};
 use crate::settings::{
     BatchLimits, EndpointSettings, Settings, SinkSettings, StageSettings, StreamSettings,
 };
 use crate::{
-    Action, ConditionChange, ConditionKind, Input, OutgoingRequest, Pipeline, SendFailure, Sink,
-    Stage, StageKind, Step, Stop, Uptime,
+    Action, ConditionChange, ConditionKind, FailedCall, Input, OutgoingRequest, Pipeline,
+    SendFailure, Sink, Stage, StageKind, StageOutput, Step, Stop, Uptime,
 };
 
 /// One event for each key, sequences from 1.
@@ -79,6 +79,9 @@ pub(crate) struct TestPipeline {
     /// Bytes of payload that each batch holds, by its first sequence.
     pub(crate) memory: BTreeMap<Seq, usize>,
     max_events_in_stages: usize,
+    stays_in_stages: bool,
+    /// Batches that stay in the stages, with what the stages made of them.
+    in_stages: Vec<(BatchId, StageOutput)>,
     wake_at: Option<Uptime>,
     /// No memory is left: what is asked for is not collected unless it is urgent.
     pub(crate) memory_is_used_up: bool,
@@ -95,6 +98,8 @@ pub(crate) struct TestSettings {
     pub(crate) documents_in_request: usize,
     /// A batch of more is too much for a stage.
     pub(crate) max_events_in_stages: usize,
+    /// Batches leave the stages with [`TestPipeline::leave_stages`].
+    pub(crate) stays_in_stages: bool,
     pub(crate) brake: BrakeLimits,
     pub(crate) inspect: Inspect,
     /// Batches build on the state of those before.
@@ -114,6 +119,7 @@ impl Default for TestSettings {
             requests_in_flight: 4,
             documents_in_request: 1,
             max_events_in_stages: usize::MAX,
+            stays_in_stages: false,
             brake: BrakeLimits {
                 in_a_row: u32::MAX,
                 share: u32::MAX,
@@ -182,6 +188,8 @@ impl TestPipeline {
             drained: false,
             memory: BTreeMap::new(),
             max_events_in_stages: settings.max_events_in_stages,
+            stays_in_stages: settings.stays_in_stages,
+            in_stages: Vec::new(),
             wake_at: None,
             memory_is_used_up: false,
             collecting: None,
@@ -262,6 +270,10 @@ impl TestPipeline {
             Action::RunStages { batch, mut run, .. } => {
                 while run.step::<NoStage>(&[]) == Step::More {}
                 let output = run.into_output();
+                if self.stays_in_stages {
+                    self.in_stages.push((batch, output));
+                    return None;
+                }
                 let is_too_much = output.documents.entries() > self.max_events_in_stages;
                 let result = if is_too_much {
                     Err(Stop::TooMuch {
@@ -345,6 +357,24 @@ impl TestPipeline {
         let at = self.wake_at.take().expect("something waits for a time");
         self.now = self.now.max(at);
         self.give(Input::Elapsed);
+    }
+
+    /// A call for the oldest batch in the stages has failed.
+    pub(crate) fn fail_call(&mut self, label: &str, reason: &str) {
+        let (batch, _) = &self.in_stages[0];
+        let (label, reason) = (label.to_owned(), reason.to_owned());
+        let call = FailedCall { label, reason };
+        self.give(Input::StageFailed {
+            batch: *batch,
+            call,
+        });
+    }
+
+    /// The oldest batch in the stages has passed them.
+    pub(crate) fn leave_stages(&mut self) {
+        let (batch, output) = self.in_stages.remove(0);
+        let result = Ok(output);
+        self.give(Input::StagesRan { batch, result });
     }
 
     /// Something is due at some time.

@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 
-use lockgate_engine::{EncodeOutput, Encoding, StageOutput, StageRun, Step, Stop};
+use lockgate_engine::{EncodeOutput, Encoding, FailedCall, StageOutput, StageRun, Step, Stop};
 use lockgate_model::contract::{BatchInfo, CallError};
 use lockgate_model::request::{Classification, Response, Sent};
 use lockgate_runtime::{Queue, SchedulerError};
 
 use crate::plugins::{BoundSink, BoundStage};
 
-/// Takes a batch through the stages.
+/// Takes a batch through the stages. `failed` is told of calls that fail on the way.
 pub(crate) async fn run_stages(
     queue: &Queue,
     stages: Arc<[BoundStage]>,
     mut run: Box<StageRun>,
+    failed: impl Fn(FailedCall),
 ) -> Result<StageOutput, Stop> {
     if stages.is_empty() {
         return Ok(run.into_output());
@@ -27,18 +28,23 @@ pub(crate) async fn run_stages(
         let (stepped, step) = ran.await.map_err(stop_for)?.result;
         run = stepped;
         match step {
-            Step::More => {}
+            Step::More => {
+                if let Some(call) = run.take_failed_call() {
+                    failed(call);
+                }
+            }
             Step::Done => return Ok(run.into_output()),
             Step::Stopped(stop) => return Err(stop),
         }
     }
 }
 
-/// Asks the sink for requests.
+/// Asks the sink for requests. `failed` is told of calls that fail on the way.
 pub(crate) async fn encode(
     queue: &Queue,
     sink: BoundSink,
     mut encoding: Box<Encoding>,
+    failed: impl Fn(FailedCall),
 ) -> Result<EncodeOutput, Stop> {
     loop {
         let sink = sink.clone();
@@ -49,7 +55,11 @@ pub(crate) async fn encode(
         let (stepped, step) = ran.await.map_err(stop_for)?.result;
         encoding = stepped;
         match step {
-            Step::More => {}
+            Step::More => {
+                if let Some(call) = encoding.take_failed_call() {
+                    failed(call);
+                }
+            }
             Step::Done => return Ok(encoding.into_output()),
             Step::Stopped(stop) => return Err(stop),
         }

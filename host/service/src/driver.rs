@@ -210,7 +210,10 @@ impl<L: Ledger> Driver<L> {
                     } => {
                         let stages = stages.get(&generation).cloned();
                         let stages = stages.expect("a batch in flight keeps its stages");
-                        worker.clone().run_stages(batch, stages, run, &mut tasks);
+                        let notices = notices.clone();
+                        worker
+                            .clone()
+                            .run_stages(batch, stages, run, notices, &mut tasks);
                     }
                     Action::Collect {
                         stream,
@@ -222,7 +225,8 @@ impl<L: Ledger> Driver<L> {
                         .collect(stream, within, events, bytes, &mut tasks),
                     Action::CollectNow { stream, bytes } => worker.hurry(stream, bytes),
                     Action::Encode { encoding, work } => {
-                        worker.clone().encode(encoding, work, &mut tasks);
+                        let notices = notices.clone();
+                        worker.clone().encode(encoding, work, notices, &mut tasks);
                     }
                     Action::Send {
                         request,

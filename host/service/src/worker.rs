@@ -13,7 +13,7 @@ use lockgate_model::contract::BatchInfo;
 use lockgate_model::request::{Response, Sent};
 use lockgate_model::{Batch, Commit, Seq, SeqRange};
 use lockgate_runtime::{MemoryShare, Queue, Reserved};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use crate::clock::now;
@@ -119,10 +119,15 @@ impl<L: Ledger> Worker<L> {
         batch: BatchId,
         stages: Arc<[BoundStage]>,
         run: Box<StageRun>,
+        notices: mpsc::UnboundedSender<Input>,
         tasks: &mut JoinSet<Done>,
     ) {
         tasks.spawn(async move {
-            let result = components::run_stages(&self.queue, stages, run).await;
+            let failed = |call| {
+                // Nobody listens while the pipeline ends.
+                let _ = notices.send(Input::StageFailed { batch, call });
+            };
+            let result = components::run_stages(&self.queue, stages, run, failed).await;
             Ok(Input::StagesRan { batch, result }.into())
         });
     }
@@ -217,10 +222,15 @@ impl<L: Ledger> Worker<L> {
         self: Arc<Self>,
         encoding: EncodingId,
         work: Box<Encoding>,
+        notices: mpsc::UnboundedSender<Input>,
         tasks: &mut JoinSet<Done>,
     ) {
         tasks.spawn(async move {
-            let result = components::encode(&self.queue, self.sink.clone(), work).await;
+            let failed = |call| {
+                // Nobody listens while the pipeline ends.
+                let _ = notices.send(Input::EncodeFailed { encoding, call });
+            };
+            let result = components::encode(&self.queue, self.sink.clone(), work, failed).await;
             Ok(Input::Encoded { encoding, result }.into())
         });
     }

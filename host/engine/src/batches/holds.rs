@@ -82,7 +82,7 @@ impl Holds {
         self.held.get(work)
     }
 
-    fn has(&self, kind: ConditionKind, subject: &str) -> bool {
+    pub(crate) fn has(&self, kind: ConditionKind, subject: &str) -> bool {
         self.by_subject.contains_key(&(kind, subject.to_owned()))
     }
 
@@ -189,10 +189,13 @@ impl Pipeline {
             self.conditions
                 .set(now, hold.kind, subject, &message, since, until);
         }
+        let failing = self.report_failing(now);
         for kind in [ConditionKind::Plugin, ConditionKind::Brake] {
             let holds = &self.holds;
-            self.conditions
-                .keep(kind, |subject| holds.has(kind, subject));
+            self.conditions.keep(kind, |subject| {
+                let is_failing = kind == ConditionKind::Plugin && failing.contains(subject);
+                is_failing || holds.has(kind, subject)
+            });
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use lockgate_model::contract::Inspect;
 
-use crate::ConditionKind::{Brake, Documents, Endpoint, Stalled};
+use crate::ConditionKind::{Brake, Documents, Endpoint, Plugin, Stalled};
 use crate::brake::BrakeLimits;
 use crate::testing::{TestPipeline, TestSettings};
 use crate::{Input, Uptime};
@@ -965,6 +965,37 @@ fn a_stalled_pipeline_says_what_it_waits_for() {
     );
     pipeline.answer("a", 200);
     assert!(pipeline.conditions(Stalled).is_empty());
+}
+
+/// A pipeline whose component used up its limit of time in every call was ready for a minute, and
+/// then said that a component was at work.
+#[test]
+fn calls_that_fail_for_ten_seconds_are_shown_before_the_batch_is_through() {
+    let mut pipeline = TestPipeline::new(TestSettings {
+        stays_in_stages: true,
+        ..TestSettings::default()
+    });
+    pipeline.read(&[("a", ""), ("b", "")]);
+    for _ in 0..2 {
+        pipeline.now += Duration::from_secs(4);
+        pipeline.fail_call("stage 1 (test)", "it took more than 4000 ms of CPU time");
+    }
+    assert!(
+        pipeline.conditions(Plugin).is_empty(),
+        "it may soon be over"
+    );
+    pipeline.wait();
+    assert!(!pipeline.engine.is_ready(pipeline.now));
+    assert_eq!(
+        pipeline.conditions(Plugin),
+        [
+            "2 calls for a batch failed, the last one because it took more than 4000 ms of CPU \
+             time; its events are tried in smaller calls"
+        ]
+    );
+    pipeline.leave_stages();
+    assert!(pipeline.conditions(Plugin).is_empty());
+    assert!(pipeline.engine.is_ready(pipeline.now));
 }
 
 /// The receiver's own outage once counted as a failure of the document "while others were
