@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use crate::directory::beside;
 use crate::error::ReadError;
 use crate::schema::{APPLICATION_ID, FORMAT, PAGE_SIZE};
-use crate::{OpenError, blocks, limits, rows};
+use crate::{OpenError, blocks, limits, rows, schema};
 
 /// Reads the first page's header (SQLite's file format 1.3) and the length, without SQLite.
 pub fn before_open(database: &Path) -> Result<(), OpenError> {
@@ -124,6 +124,11 @@ pub fn after_open(connection: &Connection, database: &Path, full: u64) -> Result
         let format: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
         if format > FORMAT {
             return Err(Refusal::Newer(format));
+        }
+        if format == FORMAT
+            && let Some(column) = schema::missing_column(connection)?
+        {
+            return Err(Refusal::Damaged(format!("it has no `{column}`")));
         }
         let pages: u64 = connection.pragma_query_value(None, "page_count", |row| row.get(0))?;
         let small = pages * u64::from(PAGE_SIZE) <= full;

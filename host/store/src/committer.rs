@@ -148,7 +148,7 @@ impl Committer {
                 let gone = files.missing().map(|path| Fault::Gone(path.to_owned()));
                 let cause = writer.closed_by(gone.unwrap_or(fault));
                 drop(writer);
-                tracing::error!(error = %cause, "the store has closed itself; what was acknowledged is on disk");
+                tracing::error!(error = %cause, "the store has closed itself");
                 (cause, None)
             }
         };

@@ -6,8 +6,9 @@ use lockgate_model::state_owners;
 use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use serde_json::Value;
 
+use crate::error::ReadError;
 use crate::rows;
-use crate::schema::{FORMAT, row_checksum};
+use crate::schema::{self, FORMAT, row_checksum};
 
 /// From format 1: state of the brake, operations on dead letters, and digests of compiled code.
 /// Columns are added and nothing is rewritten, so a large store takes no longer than its dead
@@ -42,7 +43,7 @@ const NEW: [&str; 5] = [
 
 /// Migrates the store, unless it has this format already. The caller holds the lock of the
 /// directory and has checked the store.
-pub fn up_to_date(connection: &Connection) -> rusqlite::Result<()> {
+pub fn up_to_date(connection: &Connection) -> Result<(), ReadError> {
     let format: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if format == FORMAT {
         return Ok(());
@@ -58,8 +59,15 @@ pub fn up_to_date(connection: &Connection) -> rusqlite::Result<()> {
         transaction.execute_batch(&format!("{FROM_1} {}", statements(&NEW)))?;
     }
     name_state(&transaction)?;
+    // A development build may have written it.
+    if let Some(column) = schema::missing_column(&transaction)? {
+        return Err(ReadError::Damaged(format!(
+            "it was not written by a release: brought up to date from format {format}, it would \
+             have no `{column}`"
+        )));
+    }
     transaction.pragma_update(None, "user_version", FORMAT)?;
-    transaction.commit()
+    Ok(transaction.commit()?)
 }
 
 /// From format 2: state belongs to a plugin, not to the number of a stage. It gets the name that

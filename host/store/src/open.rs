@@ -9,7 +9,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::directory::{self, beside};
-use crate::error::{is_damage, is_full};
+use crate::error::{ReadError, is_damage, is_full};
 use crate::schema::{APPLICATION_ID, FORMAT, PAGE_SIZE, TABLES};
 use crate::{OpenError, check, limits, migrate};
 
@@ -47,7 +47,7 @@ pub fn writer(directory: &Path, size_max: Option<u64>) -> Result<Connection, Ope
     })?;
     drop(connection);
     let writer = open_writer(&database, size_max).map_err(|error| failed(&database, &error))?;
-    migrate::up_to_date(&writer).map_err(|error| failed(&database, &error))?;
+    migrate::up_to_date(&writer).map_err(|error| unreadable(directory, error))?;
     Ok(writer)
 }
 
@@ -205,6 +205,19 @@ fn keep_log(connection: &Connection) -> rusqlite::Result<()> {
     connection
         .set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)
         .map(drop)
+}
+
+/// Why a store that is there was not opened.
+pub fn unreadable(directory: &Path, error: ReadError) -> OpenError {
+    let path = directory::database(directory);
+    match error {
+        ReadError::Damaged(what) => OpenError::Damaged { path, what },
+        ReadError::Failed(cause) | ReadError::Unknown(cause) => OpenError::Failed {
+            path,
+            cause,
+            full: no_room(directory),
+        },
+    }
 }
 
 pub fn failed(database: &Path, error: &rusqlite::Error) -> OpenError {

@@ -1,5 +1,8 @@
 //! The format of `store.db`, and the digests that guard its rows.
 
+use std::collections::BTreeSet;
+
+use rusqlite::Connection;
 use sha2::{Digest, Sha256};
 
 /// `LKGT`: tells a store from any other SQLite database (`PRAGMA application_id`).
@@ -69,6 +72,24 @@ pub fn digest<'a>(values: impl IntoIterator<Item = Value<'a>>) -> Checksum {
 /// Guards a small row against a disk that lies; not against a person.
 pub fn row_checksum<'a>(values: impl IntoIterator<Item = Value<'a>>) -> [u8; 16] {
     *digest(values).first_chunk().expect("32 bytes")
+}
+
+/// A column that this format has and the database lacks, such as `state.owner`.
+pub fn missing_column(connection: &Connection) -> rusqlite::Result<Option<String>> {
+    let of_format = Connection::open_in_memory()?;
+    of_format.execute_batch(TABLES)?;
+    let there = columns(connection)?;
+    let expected = columns(&of_format)?;
+    Ok(expected.into_iter().find(|column| !there.contains(column)))
+}
+
+fn columns(connection: &Connection) -> rusqlite::Result<BTreeSet<String>> {
+    let sql = "SELECT m.name || '.' || c.name FROM sqlite_schema m, pragma_table_info(m.name) c \
+               WHERE m.type = 'table'";
+    connection
+        .prepare(sql)?
+        .query_map([], |row| row.get(0))?
+        .collect()
 }
 
 #[cfg(test)]

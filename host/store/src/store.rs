@@ -12,7 +12,6 @@ use tokio::sync::{Semaphore, oneshot, watch};
 use crate::committer::{Committer, LettersAction, Operation, QueuedAppend};
 use crate::directory::{DirectoryLock, Files};
 use crate::encoded::{EncodedBlock, EncodedCommit};
-use crate::error::ReadError;
 use crate::reads::Reads;
 use crate::tail::Tail;
 use crate::writer::{AppendArgs, Writer};
@@ -47,18 +46,16 @@ impl Store {
     pub fn open_locked(options: Options, lock: DirectoryLock) -> Result<Store, OpenError> {
         let database = directory::database(&options.path);
         let connection = open::writer(&options.path, options.size_max)?;
-        let writer = Writer::load(connection, &options).map_err(|error| match error {
-            ReadError::Damaged(what) => OpenError::Damaged {
-                path: database.clone(),
-                what,
-            },
-            ReadError::Failed(cause) | ReadError::Unknown(cause) => OpenError::Failed {
-                path: database.clone(),
-                cause,
-                full: open::no_room(&options.path),
-            },
-        })?;
-
+        let writer = Writer::load(connection, &options)
+            .map_err(|error| open::unreadable(&options.path, error))?;
+        if let Some(harm) = directory::take_harm(&options.path) {
+            tracing::warn!(
+                "when this store was last open, {harm}. Unless all of it was put back from a \
+                 backup since, what was written shortly before is gone: those events are read \
+                 again, documents that were delivered may be sent again, and dead letters that \
+                 were dropped or retried may be back"
+            );
+        }
         let shared = Arc::new(Shared::new(
             Reads::new(database.clone()),
             options.tail_bytes,

@@ -15,14 +15,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use lockgate_model::{FeedKind, Millis, Seq};
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, ErrorCode, params};
 
 pub use append::{AppendArgs, Appended};
 
 use crate::blocks::{self, Extent};
 use crate::error::ReadError;
 use crate::schema::Checksum;
-use crate::{Clock, LedgerError, Options, Retention, open, progress, rows};
+use crate::{Clock, LedgerError, Options, Retention, directory, open, progress, rows};
 
 /// Why the store has to close.
 pub enum Fault {
@@ -267,20 +267,41 @@ impl Writer {
         match fault {
             Fault::Sqlite(error) => {
                 let full = open::is_disk_full(&error, &self.directory);
-                let cause = if full {
-                    format!("there is no room on the disk ({error})")
-                } else {
-                    format!("a write failed ({error})")
+                let cause = match error.sqlite_error_code() {
+                    _ if full => format!("there is no room on the disk ({error})"),
+                    Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => format!(
+                        "another program has a write lock on `store.db` ({error}). End it, then \
+                         start again"
+                    ),
+                    _ => format!("a write failed ({error})"),
                 };
                 LedgerError::Closed { cause, full }
             }
             Fault::Damaged(cause) => LedgerError::Closed { cause, full: false },
-            Fault::Gone(path) => closed_by_others(
+            Fault::Gone(path) => self.closed_by_others(
                 &path,
                 "removed or replaced",
                 "If it was moved, move the whole store back and start again; if not, put",
             ),
-            Fault::Overwritten(path) => closed_by_others(&path, "truncated or overwritten", "Put"),
+            Fault::Overwritten(path) => {
+                self.closed_by_others(&path, "truncated or overwritten", "Put")
+            }
+        }
+    }
+
+    /// `put` is how the sentence begins that says what to do.
+    fn closed_by_others(&self, path: &Path, harm: &str, put: &str) -> LedgerError {
+        let harm = format!("`{}` was {harm}", path.display());
+        directory::keep_harm(&self.directory, &harm);
+        LedgerError::Closed {
+            cause: format!(
+                "{harm} while the store was open, so nothing more is written, and what was written \
+                 shortly before may be gone. {put} the whole store back from a backup; without one, \
+                 move what is left of `store.db`, `store.db-wal` and `store.db-shm` aside: a new \
+                 store then reads the events from Teleport again, from `start-time` on, and sends \
+                 them again"
+            ),
+            full: false,
         }
     }
 
@@ -341,18 +362,5 @@ impl Writer {
             redriven: 0,
             dirty: false,
         });
-    }
-}
-
-/// `put` is how the sentence begins that says what to do.
-fn closed_by_others(path: &Path, harm: &str, put: &str) -> LedgerError {
-    LedgerError::Closed {
-        cause: format!(
-            "`{}` was {harm} while the store was open, so nothing more is written. {put} the whole store back from a backup; without one, \
-             move what is left of `store.db`, `store.db-wal` and `store.db-shm` aside: a new store then reads the events from Teleport \
-             again, from `start-time` on, and sends them again",
-            path.display()
-        ),
-        full: false,
     }
 }

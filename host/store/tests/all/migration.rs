@@ -355,3 +355,30 @@ async fn state_that_is_damaged_in_format_2_stays_damaged() {
         "{read:?}"
     );
 }
+
+/// Such a store was brought up to date, and then `status` and `dlq` could not read it.
+#[tokio::test]
+async fn a_store_that_would_lack_a_table_is_refused_as_it_is() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    open(directory.path()).close().await.unwrap();
+    let lacking = Connection::open(&path).unwrap();
+    let rename = "ALTER TABLE letter_operations RENAME TO redrives";
+    lacking.execute_batch(rename).unwrap();
+    drop(lacking);
+    let is_refused = || match Store::open(options(directory.path())) {
+        Err(OpenError::Damaged { what, .. }) => what.contains("no `letter_operations."),
+        _ => false,
+    };
+    assert!(is_refused(), "of this format");
+    to_format_2(&path, &[(0, "a", "1")]);
+    assert!(is_refused(), "of the format before");
+    let store = Connection::open(&path).unwrap();
+    let format: i64 = store
+        .pragma_query_value(None, "user_version", |row| row.get(0))
+        .unwrap();
+    let stage: i64 = store
+        .query_row("SELECT stage FROM state", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!((format, stage), (2, 0), "nothing was written to it");
+}
