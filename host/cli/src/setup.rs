@@ -52,7 +52,24 @@ pub(crate) async fn dry_run(file: &Path, config: &Config, masks: &Masks) -> Resu
             ));
         }
     }
+    let store = &config.store;
+    if store.path.exists() && !store.path.is_dir() {
+        report.push(Issue::new(
+            store.path_span.clone(),
+            format!("`{}` is not a directory.", store.path.display()),
+            "the directory of the store",
+            "name a directory: `start` makes it where it does not exist",
+        ));
+    }
     for source in &config.sources {
+        if source.start_time.is_some_and(|start| start > now()) {
+            report.push(Issue::new(
+                source.start_time_span.clone(),
+                "This time is in the future: no event would be read until then.",
+                "the time of the first event",
+                "leave out `start-time` to begin with the first start, or name a time of the past",
+            ));
+        }
         if let Err(message) = Reader::new(source, false).check() {
             let hint = "`tctl auth sign --user=lockgate --out=identity` writes an identity file, \
                         and so does Machine ID";

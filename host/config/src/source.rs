@@ -27,6 +27,8 @@ pub struct Source {
     pub types: Vec<String>,
     /// `start-time`: older events are not read. Default: the time of the first start.
     pub start_time: Option<Millis>,
+    /// The span of its value in the TOML text.
+    pub start_time_span: Range<usize>,
     /// `window`: the longest time range of one query of the polling reader. Default 24 h.
     pub window: Duration,
     /// `concurrency`: session recordings downloaded at the same time. Default 5.
@@ -122,6 +124,7 @@ fn source(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Source> {
         .optional("types")
         .map(|value| types(r, &value))
         .unwrap_or_default();
+    let start_time_span = table.span_of("start-time").unwrap_or_default();
     let start_time = table
         .optional("start-time")
         .and_then(|value| time(r, &value));
@@ -141,6 +144,7 @@ fn source(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Source> {
         credentials: credentials?,
         types,
         start_time,
+        start_time_span,
         window,
         concurrency,
         span: value.key_span.clone(),

@@ -1,5 +1,6 @@
 //! `[store]`: where events are kept and for how long.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,6 +14,8 @@ use crate::table::Table;
 pub struct Store {
     /// `path`: a directory. Relative to the directory of the configuration.
     pub path: PathBuf,
+    /// The span of `path`'s value in the TOML text.
+    pub path_span: Range<usize>,
     /// `retain`, overridden by `retain.audit`. Per stream.
     pub audit: Retention,
     /// `retain`, overridden by `retain.sessions`. Per stream.
@@ -50,12 +53,14 @@ pub(crate) fn read(r: &mut Reading<'_>, root: &mut Table<'_>) -> Store {
     let Some(mut table) = value.table(r) else {
         return Store::default();
     };
+    let path_span = table.span_of("path").unwrap_or_default();
     let path = table
         .required("path", "path = \"/var/lib/lockgate\"")
         .and_then(|value| value.path(r))
         .unwrap_or_default();
     let mut store = Store {
         path,
+        path_span,
         ..Store::default()
     };
     if let Some(mut retain) = table.optional("retain").and_then(|value| value.table(r)) {

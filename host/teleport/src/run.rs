@@ -85,6 +85,13 @@ async fn work<I: Intake>(
     intake: I,
     status: StatusReporter,
 ) -> Result<(), Closed> {
+    let now = settings.clock.now();
+    if start.at() > now {
+        status.report(format!(
+            "`start-time` is {}, in the future by this host's clock: no event before it is read",
+            time(start.at())
+        ));
+    }
     let mut cursors = Vec::new();
     if let Start::New(at) = start {
         cursors.push(CursorUpdate {
@@ -110,7 +117,7 @@ async fn work<I: Intake>(
     }
     if !cursors.is_empty() {
         let source = settings.source.clone();
-        let (feed, read_at) = (FeedKind::Audit, settings.clock.now());
+        let (feed, read_at) = (FeedKind::Audit, now);
         intake
             .append(Append {
                 source,
