@@ -15,13 +15,16 @@ const PATIENCE: Duration = Duration::from_secs(300);
 #[track_caller]
 pub fn until(what: &str, shown: impl Fn() -> String, mut holds: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
+    // To ask takes CPU time from what is waited for: most questions start a process.
+    let mut pause = Duration::from_millis(50);
     while !holds() {
         assert!(
             Instant::now() < deadline,
             "waited in vain until {what}\n{}",
             shown()
         );
-        std::thread::sleep(Duration::from_millis(50));
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(400));
     }
 }
 
