@@ -464,6 +464,8 @@ fn a_pipeline_that_has_finished_sends_retried_letters_while_another_goes_on() {
         books.delivered == 1000
     });
     until("it has finished again", || host.stderr(), finished);
-    host.stop().exits_with(0);
+    let stopped = host.stop().exits_with(1);
+    let told = "stopped before every event was delivered, dropped or dead-lettered";
+    assert!(stopped.stderr.contains(told), "{}", stopped.stderr);
     assert_eq!(fixture.books().waiting, 0);
 }

@@ -114,7 +114,8 @@ pub(crate) struct Start {
     )]
     pub(crate) config: PathBuf,
 
-    /// Stop when every event that Teleport has at the start has been delivered.
+    /// Stop when every event that Teleport has at the start has been delivered, dropped or
+    /// dead-lettered. Ends with status 1 where a signal comes first.
     #[arg(long)]
     pub(crate) exit_on_last_event: bool,
 }

@@ -57,6 +57,9 @@ pub enum HostError {
     /// Their problems have been shown. Without a pipeline there is nothing to do.
     #[error("no pipeline could start")]
     NoPipeline,
+    /// It was to go on until everything was final.
+    #[error("stopped before every event was delivered, dropped or dead-lettered")]
+    StoppedEarly,
 }
 
 fn not_started(pipelines: usize) -> String {
@@ -138,6 +141,7 @@ impl Host {
         store: &Store,
         mut stop: Shutdown,
     ) -> Result<(), HostError> {
+        let until_final = options.exit_on_last_event;
         // An inner stop ends the tasks also where the host ends by itself.
         let (trigger, inner) = ShutdownTrigger::new();
         self.running().store = Some(store.clone());
@@ -172,10 +176,14 @@ impl Host {
         tasks.abort_all();
         beside.shutdown().await;
         *self.running() = Running::default();
-        result
+        match result {
+            Ok(()) if until_final && stop.is_draining() => Err(HostError::StoppedEarly),
+            result => result,
+        }
     }
 
-    /// Until everything has ended.
+    /// Until all of `tasks` have ended. Those `beside` them end with the host; a panic of one of them
+    /// ends the host, too.
     async fn run_all(
         &self,
         options: HostOptions,

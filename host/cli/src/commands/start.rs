@@ -118,8 +118,8 @@ impl Attempts<'_> {
             });
             tracing::error!(
                 retry_in_s = wait.as_secs(),
-                "the disk is too full for the store: {message}. Free some disk space; nothing is lost, \
-                 because Teleport keeps the events that have not been read"
+                "the disk is too full for the store: {message}. Free some disk space, or raise the \
+                 limit on the size of files where one is set; nothing is lost, because Teleport keeps the events that have not been read"
             );
             self.host.board().store_closed(StoreStatus {
                 message: format!("the disk is too full for the store: {message}"),
@@ -149,6 +149,10 @@ impl Attempts<'_> {
                 Ok(Some(taken)) => lock.insert(taken),
                 Ok(None) => return Ok(None),
                 Err(error) if error.is_full() => return Ok(Some(error.to_string())),
+                Err(error @ OpenError::Io { .. }) => {
+                    let hint = "`path` in `[store]` names the directory of the store";
+                    return Err(Failure::failed(error).hint(hint));
+                }
                 Err(error) => return Err(Failure::failed(error)),
             },
         };
