@@ -18,16 +18,18 @@ pub(crate) fn is_harmless(error: &Error) -> bool {
 
 /// At most one issue per line: further errors of the parser are mostly consequences of the first.
 pub(crate) fn issues(document: &Document, errors: &[Error]) -> Vec<Issue> {
-    if let Some(open) = open_list(&document.text, errors) {
-        // Everything after it was read as part of the list.
+    let open_list = open_list(&document.text, errors).map(|open| (open, "list", "]"));
+    let open_table = || open_table(&document.text, errors).map(|open| (open, "table", "}"));
+    if let Some((open, kind, bracket)) = open_list.or_else(open_table) {
+        // Everything after it was read as part of it.
         let is_before = |error: &&Error| error.span().is_some_and(|span| span.end <= open);
         let before: Vec<Error> = errors.iter().filter(is_before).cloned().collect();
         let mut issues = self::issues(document, &before);
         issues.push(Issue::new(
             open..open + 1,
-            "This is not TOML: this list is not closed.",
+            format!("This is not TOML: this {kind} is not closed."),
             "opened here",
-            "close the list with `]`",
+            format!("close the {kind} with `{bracket}`"),
         ));
         return issues;
     }
@@ -50,33 +52,61 @@ pub(crate) fn issues(document: &Document, errors: &[Error]) -> Vec<Issue> {
 /// The bracket of a list that was not closed before the next key or header: the parser misses a
 /// comma at the beginning of that line.
 fn open_list(text: &str, errors: &[Error]) -> Option<usize> {
-    let error = errors.iter().find(|error| {
-        error
-            .message()
-            .contains("missing comma between array elements")
-    })?;
-    let at = error.span()?.start;
-    let begins_line = text[..at].rsplit('\n').next()?.trim().is_empty();
+    let at = line_of(text, errors, "missing comma between array elements")?;
     let line = text[at..].lines().next()?;
     let key = line.split_once('=').map(|(key, _)| key.trim());
     let is_key =
         key.is_some_and(|key| !key.is_empty() && !key.contains(['"', '\'', ',', '{', '[']));
-    let is_header = |line: &str| {
-        let name = line
-            .trim_start_matches('[')
-            .trim_end()
-            .trim_end_matches(']');
-        let is_bare = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
-        let is_value = ["true", "false", "inf", "nan"].contains(&name);
-        let is_name = name.contains(char::is_alphabetic) && !is_value;
-        line.starts_with('[') && name.chars().all(is_bare) && is_name
-    };
-    if !begins_line || !(is_key || is_header(line)) {
+    if !(is_key || is_header(line)) {
         return None;
     }
+    let mut open = open_brackets(text, at);
+    open.retain(|&(_, bracket)| bracket == '[');
+    open.pop().map(|(index, _)| index)
+}
+
+/// The bracket of an inline table that was not closed before the next header or the end. Its
+/// entries may stand on lines of their own, so that a key does not end it.
+fn open_table(text: &str, errors: &[Error]) -> Option<usize> {
+    let at = line_of(text, errors, "missing comma between key-value pairs")
+        .or_else(|| line_of(text, errors, "missing key for inline table element"))?;
+    let (open, bracket) = open_brackets(text, at).pop()?;
+    let mut end = at;
+    for line in text[at..].split_inclusive('\n') {
+        if is_header(line) {
+            break;
+        }
+        end += line.len();
+    }
+    let is_open = open_brackets(text, end).contains(&(open, bracket));
+    (bracket == '{' && is_open).then_some(open)
+}
+
+/// Where the parser found this at the beginning of a line.
+fn line_of(text: &str, errors: &[Error], message: &str) -> Option<usize> {
+    let is_found = |error: &&Error| error.message().contains(message);
+    let at = errors.iter().find(is_found)?.span()?.start;
+    let before = text[..at].rsplit('\n').next()?;
+    before.trim().is_empty().then_some(at)
+}
+
+/// Whether the line is that of a table, not an element of a list.
+fn is_header(line: &str) -> bool {
+    let name = line
+        .trim_start_matches('[')
+        .trim_end()
+        .trim_end_matches(']');
+    let is_bare = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
+    let is_value = ["true", "false", "inf", "nan"].contains(&name);
+    let is_name = name.contains(char::is_alphabetic) && !is_value;
+    line.starts_with('[') && name.chars().all(is_bare) && is_name
+}
+
+/// The brackets of `text[..end]` that are not closed there.
+fn open_brackets(text: &str, end: usize) -> Vec<(usize, char)> {
     let mut open = Vec::new();
     let mut quote = None;
-    let mut characters = text[..at].char_indices();
+    let mut characters = text[..end].char_indices();
     while let Some((index, character)) = characters.next() {
         match (quote, character) {
             (Some('"'), '\\') => _ = characters.next(),
@@ -84,12 +114,12 @@ fn open_list(text: &str, errors: &[Error]) -> Option<usize> {
             (Some(opened), closed) if opened == closed => quote = None,
             (Some(_), _) => {}
             (None, '"' | '\'' | '#') => quote = Some(character),
-            (None, '[') => open.push(index),
-            (None, ']') => _ = open.pop(),
+            (None, '[' | '{') => open.push((index, character)),
+            (None, ']' | '}') => _ = open.pop(),
             (None, _) => {}
         }
     }
-    open.pop()
+    open
 }
 
 fn is_open_string(error: &Error) -> bool {
