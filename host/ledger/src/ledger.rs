@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lockgate_model::{Append, Block, Commit, Generation, Millis, Redrive, Seq};
+use lockgate_model::{Append, Block, Commit, Generation, KnownEvents, Millis, Redrive, Seq};
 use tokio::sync::watch;
 
 use crate::{Committed, LedgerError, Registration};
@@ -12,8 +12,8 @@ use crate::{Committed, LedgerError, Registration};
 ///
 /// The order of calls:
 ///
-/// 1. A reader calls [`cursors`](Self::cursors) and [`recent_hashes`](Self::recent_hashes) once,
-///    then [`append`](Self::append) as often as it has events.
+/// 1. A reader calls [`cursors`](Self::cursors) once, then [`append`](Self::append) as often as it has
+///    events, and [`known_events`](Self::known_events) before it reads a time again.
 /// 2. A pipeline calls [`register`](Self::register) before anything else, and again when its
 ///    configuration changes. When every pipeline that can start has done so, the host calls
 ///    [`keep_only`](Self::keep_only) once.
@@ -132,13 +132,15 @@ pub trait Ledger: Clone + Send + Sync + 'static {
         source: &str,
     ) -> impl Future<Output = Result<BTreeMap<String, String>, LedgerError>> + Send;
 
-    /// [`payload_hash`](lockgate_model::payload_hash) of the newest events of a stream, oldest
-    /// first, at most `max`.
-    fn recent_hashes(
+    /// The events of a stream with times in `from..=to` that are kept. The range is shortened where
+    /// there are more than `max`.
+    fn known_events(
         &self,
         stream: &str,
+        from: Millis,
+        to: Millis,
         max: usize,
-    ) -> impl Future<Output = Result<Vec<u64>, LedgerError>> + Send;
+    ) -> impl Future<Output = Result<KnownEvents, LedgerError>> + Send;
 
     /// Becomes `Some` when the ledger has closed: by itself because a write failed, or by
     /// [`close`](Self::close). It may be opened again from then on.

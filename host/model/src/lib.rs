@@ -9,6 +9,7 @@ mod commit;
 pub mod contract;
 mod cursor;
 mod event;
+mod known;
 mod mask;
 mod outcome;
 mod reasons;
@@ -26,6 +27,7 @@ pub use commit::{
 };
 pub use cursor::{Append, CursorUpdate};
 pub use event::{DocumentView, EventView, FeedKind, FeedRef, Head, key_of, payload_hash};
+pub use known::{KnownEvents, KnownEventsBuilder};
 pub use mask::{LINE_MAX, MASK, MASKED_MIN_CHARS, Masks, escape, logfmt, percent_encoded};
 pub use outcome::{Fate, Outcome, OutcomeRun, Outcomes, ReasonIndex};
 pub use reasons::{REASON_MAX, REASONS_MAX, Reasons};

@@ -176,6 +176,32 @@ pub fn extents(
     found.collect()
 }
 
+/// The blocks that may hold events with times in `from..=to`: the earliest time of each, and its
+/// first sequence. Earliest first.
+pub fn between(
+    connection: &Connection,
+    stream_id: i64,
+    from: Millis,
+    to: Millis,
+) -> rusqlite::Result<Vec<(Millis, Seq)>> {
+    let sql = "SELECT min_time, first_seq FROM blocks WHERE stream_id = ?1 AND max_time >= ?2 AND min_time <= ?3 ORDER BY min_time";
+    let mut statement = connection.prepare_cached(sql)?;
+    let found = statement.query_map((stream_id, from, to), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    found.collect()
+}
+
+/// The earliest and the latest time of each of the newest blocks, newest block first.
+pub fn recent_times(
+    connection: &Connection,
+    stream_id: i64,
+    max: usize,
+) -> rusqlite::Result<Vec<(Millis, Millis)>> {
+    let sql = "SELECT min_time, max_time FROM blocks WHERE stream_id = ?1 ORDER BY first_seq DESC LIMIT ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let found = statement.query_map((stream_id, max), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    found.collect()
+}
+
 pub fn oldest(connection: &Connection, stream_id: i64) -> rusqlite::Result<Option<Extent>> {
     let sql = "SELECT first_seq, count, read_at, min_time, max_time, bytes, checksum FROM blocks WHERE stream_id = ?1 ORDER BY first_seq LIMIT 1";
     let mut statement = connection.prepare_cached(sql)?;

@@ -45,8 +45,10 @@ const NEW: [&str; 5] = [
 /// directory and has checked the store.
 pub fn up_to_date(connection: &Connection) -> Result<(), ReadError> {
     let format: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    // An index changes nothing for other releases, so it needs no format of its own.
+    let index = statements(&["CREATE INDEX IF NOT EXISTS blocks_by_time "]);
     if format == FORMAT {
-        return Ok(());
+        return Ok(connection.execute_batch(&index)?);
     }
     tracing::info!(
         from = format,
@@ -58,6 +60,7 @@ pub fn up_to_date(connection: &Connection) -> Result<(), ReadError> {
     if format < 2 {
         transaction.execute_batch(&format!("{FROM_1} {}", statements(&NEW)))?;
     }
+    transaction.execute_batch(&index)?;
     name_state(&transaction)?;
     // A development build may have written it.
     if let Some(column) = schema::missing_column(&transaction)? {

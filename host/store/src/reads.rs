@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use lockgate_model::{Block, Books, Day, FeedKind, Millis, Redrive, Seq, payload_hash};
+use lockgate_model::{
+    Block, Books, Day, FeedKind, KnownEvents, KnownEventsBuilder, Millis, Redrive, Seq,
+    payload_hash,
+};
 use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::watch;
 
@@ -112,6 +115,50 @@ impl Reads {
             }
             hashes.reverse();
             Ok(hashes)
+        })
+    }
+
+    /// See [`Ledger::known_events`](crate::Ledger::known_events).
+    pub fn known_events(
+        &self,
+        stream: &str,
+        from: Millis,
+        to: Millis,
+        max: usize,
+    ) -> Result<KnownEvents, LedgerError> {
+        self.read(|connection| {
+            let mut known = KnownEventsBuilder::new(from, to, max);
+            let Some(stream) = rows::stream(connection, stream)? else {
+                return Ok(known.finish(true));
+            };
+            for (min_time, first_seq) in blocks::between(connection, stream.id, from, to)? {
+                if min_time > known.until() {
+                    break;
+                }
+                if let Some(stored) = blocks::at(connection, &stream, first_seq)? {
+                    known.add(&stored.block(&stream)?);
+                }
+            }
+            let (first, last) = (Day::of(from), Day::of(known.until()));
+            let sql = "SELECT EXISTS (SELECT 1 FROM stream_days WHERE stream_id = ?1 AND day BETWEEN ?2 AND ?3 AND removed > 0)";
+            let mut statement = connection.prepare_cached(sql)?;
+            let is_removed: bool = statement.query_row((stream.id, first.0, last.0), |row| row.get(0))?;
+            Ok(known.finish(!is_removed))
+        })
+    }
+
+    /// The times of the earliest and of the latest event of the newest blocks of a stream, newest
+    /// block first, at most `max`.
+    pub fn recent_times(
+        &self,
+        stream: &str,
+        max: usize,
+    ) -> Result<Vec<(Millis, Millis)>, LedgerError> {
+        self.read(|connection| {
+            let Some(stream) = rows::stream(connection, stream)? else {
+                return Ok(Vec::new());
+            };
+            Ok(blocks::recent_times(connection, stream.id, max)?)
         })
     }
 

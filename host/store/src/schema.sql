@@ -27,6 +27,8 @@ CREATE TABLE blocks (
   UNIQUE (stream_id, first_seq)
 ) STRICT;
 
+CREATE INDEX IF NOT EXISTS blocks_by_time ON blocks (stream_id, max_time, min_time, first_seq);
+
 CREATE TABLE stream_days (
   -- Events of a stream by the UTC day of the event's time.
   stream_id INTEGER NOT NULL, -- `streams.id`.

@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lockgate_ledger::check_seqs;
-use lockgate_model::{Append, Block, Commit, Generation, Millis, Redrive, Seq};
+use lockgate_model::{Append, Block, Commit, Generation, KnownEvents, Millis, Redrive, Seq};
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::committer::{Committer, LettersAction, Operation, QueuedAppend};
@@ -298,9 +298,15 @@ impl Ledger for Store {
         self.read(move |reads| reads.cursors(&source)).await
     }
 
-    async fn recent_hashes(&self, stream: &str, max: usize) -> Result<Vec<u64>, LedgerError> {
+    async fn known_events(
+        &self,
+        stream: &str,
+        from: Millis,
+        to: Millis,
+        max: usize,
+    ) -> Result<KnownEvents, LedgerError> {
         let stream = stream.to_owned();
-        self.read(move |reads| reads.recent_hashes(&stream, max))
+        self.read(move |reads| reads.known_events(&stream, from, to, max))
             .await
     }
 

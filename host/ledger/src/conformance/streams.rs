@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lockgate_model::{Append, BlockParts, CursorUpdate, payload_hash};
+use lockgate_model::{Append, BlockParts, CursorUpdate, Millis, payload_hash};
 
 use super::Subject;
 use super::support::*;
@@ -59,22 +59,37 @@ pub async fn cursors_move_without_events<S: Subject>() {
     assert_eq!(*ledger.head(AUDIT).borrow(), 2);
 }
 
-pub async fn recent_hashes_are_those_of_the_newest_events<S: Subject>() {
+pub async fn known_events_are_those_of_a_range_of_time<S: Subject>() {
     let mut subject = S::new(None);
     let ledger = subject.open();
     append(&ledger, 5).await;
     append(&ledger, 5).await;
-    let expected: Vec<u64> = (7..11)
-        .map(|nth| match nth {
-            9 => payload_hash("k9", b"raw 9"),
-            _ => payload_hash(
-                &format!("k{nth}"),
-                format!(r#"{{"uid":"k{nth}","filler":""}}"#).as_bytes(),
-            ),
+    let time = |nth: i64| DAY + nth * 3_600_000;
+    let expected: Vec<(Millis, u64)> = (4..11)
+        .map(|nth| {
+            let payload = match nth {
+                9 => "raw 9".to_owned(),
+                _ => format!(r#"{{"uid":"k{nth}","filler":""}}"#),
+            };
+            (
+                time(nth),
+                payload_hash(&format!("k{nth}"), payload.as_bytes()),
+            )
         })
         .collect();
-    assert_eq!(ledger.recent_hashes(AUDIT, 4).await.unwrap(), expected);
-    assert_eq!(ledger.recent_hashes(AUDIT, 99).await.unwrap().len(), 10);
+    for (from, to, max, until, listed) in [
+        (time(4), Millis::MAX, 99, Millis::MAX, 0..7),
+        (time(4), time(8), 99, time(8), 0..5),
+        (time(4), time(8), 3, time(7) - 1, 0..3),
+        (time(10) + 1, Millis::MAX, 3, Millis::MAX, 0..0),
+    ] {
+        let mut known = ledger.known_events(AUDIT, from, to, max).await.unwrap();
+        known.events.sort_unstable();
+        assert_eq!(known.events, expected[listed]);
+        assert_eq!((known.until, known.is_complete), (until, true));
+    }
+    let none = ledger.known_events("other/audit", 0, 1, 1).await.unwrap();
+    assert!(none.events.is_empty() && none.is_complete);
 }
 
 pub async fn a_closed_ledger_accepts_nothing<S: Subject>() {

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use lockgate_model::{
-    Append, Block, BlockParts, Books, Commit, Entries, FeedKind, Generation, Seq, payload_hash,
+    Append, Block, BlockParts, Books, Commit, Entries, FeedKind, Generation, KnownEvents,
+    KnownEventsBuilder, Millis, Seq,
 };
 
 use super::epoch::{Epoch, Recorded};
@@ -246,17 +247,16 @@ impl MemoryCore {
         self.cursors.get(source).cloned().unwrap_or_default()
     }
 
-    pub fn recent_hashes(&self, stream: &str, max: usize) -> Vec<u64> {
+    pub fn known_events(&self, stream: &str, from: Millis, to: Millis, max: usize) -> KnownEvents {
+        let mut known = KnownEventsBuilder::new(from, to, max);
         let blocks = self.streams.get(stream).map(|stream| &stream.blocks);
-        let mut hashes: Vec<u64> = blocks
-            .into_iter()
-            .flatten()
-            .rev()
-            .flat_map(|block| (0..block.len()).rev().map(move |row| hash(block, row)))
-            .take(max)
-            .collect();
-        hashes.reverse();
-        hashes
+        let mut oldest = None;
+        for block in blocks.into_iter().flatten() {
+            oldest = oldest.or(Some(block.first_seq));
+            known.add(block);
+        }
+        let removed = oldest.unwrap_or(self.next(stream)) > 1;
+        known.finish(!removed)
     }
 
     pub fn code_digest(&self, key: &str) -> Option<[u8; 32]> {
@@ -305,12 +305,4 @@ impl MemoryCore {
 
 pub(super) fn bytes_of(parts: &BlockParts) -> u64 {
     (parts.payloads.bytes.len() + parts.raw.values().map(Vec::len).sum::<usize>()) as u64
-}
-
-fn hash(block: &Block, row: usize) -> u64 {
-    let event = block.view(row);
-    payload_hash(
-        event.key,
-        block.raw(row).unwrap_or(event.payload.as_bytes()),
-    )
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use lockgate_model::{Append, Block, Commit, Generation, Millis, Redrive, Seq};
+use lockgate_model::{Append, Block, Commit, Generation, KnownEvents, Millis, Redrive, Seq};
 use tokio::sync::watch;
 
 use super::core::{Appended, MemoryCore};
@@ -236,8 +236,14 @@ impl Ledger for MemoryLedger {
         self.read(|core| core.cursors(source))
     }
 
-    async fn recent_hashes(&self, stream: &str, max: usize) -> Result<Vec<u64>, LedgerError> {
-        self.read(|core| core.recent_hashes(stream, max))
+    async fn known_events(
+        &self,
+        stream: &str,
+        from: Millis,
+        to: Millis,
+        max: usize,
+    ) -> Result<KnownEvents, LedgerError> {
+        self.read(|core| core.known_events(stream, from, to, max))
     }
 
     fn failed(&self) -> watch::Receiver<Option<LedgerError>> {

@@ -178,7 +178,10 @@ async fn a_changed_event_is_found_when_it_is_read() {
     assert!(
         store.heads_at(AUDIT, 300).is_err()
             && store.verify_chain("siem").is_err()
-            && store.reads().recent_hashes(AUDIT, 9999).is_err()
+            && store
+                .reads()
+                .known_events(AUDIT, 0, i64::MAX, 9999)
+                .is_err()
     );
 }
 

@@ -64,6 +64,14 @@ async fn finished_blocks_go_when_there_are_too_many_bytes() {
             .first_seq,
         stream.oldest
     );
+    // They cover three days, and events of each are gone.
+    let complete = |from, to| {
+        let known = store.reads().known_events(AUDIT, from, to, 9).unwrap();
+        known.is_complete
+    };
+    assert!(!complete(DAY, DAY + 1) && !complete(DAY - 9, DAY) && complete(DAY - 9, DAY - 1));
+    let hours = (DAY, DAY + 49 * 3_600_000);
+    assert_eq!(store.reads().recent_times(AUDIT, 2).unwrap(), [hours; 2]);
     // Removed events still count, its letters are kept, and the chain still holds.
     let all = Books {
         read: 1000,
