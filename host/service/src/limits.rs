@@ -7,9 +7,8 @@ use lockgate_model::Millis;
 /// Time that batches in flight get to finish after a stop was asked for.
 pub(crate) const ABANDON_GRACE: Duration = Duration::from_secs(10);
 
-/// Hashes of recent events, from which duplicates are told after a restart. The reader remembers no
-/// more than this.
-pub(crate) const RECENT_HASHES: usize = 262_144;
+/// Recent blocks whose times a reader gets: they show where it was when the clock was wrong.
+pub(crate) const RECENT_BLOCKS: usize = 1024;
 
 /// Time between two looks at credentials that cannot be used.
 pub(crate) const CREDENTIALS_INTERVAL: Duration = Duration::from_secs(10);

@@ -1,17 +1,18 @@
 //! Reads one source into the store, and shows its state on the status board.
 
 use lockgate_config::{Credentials as CredentialsConfig, Source};
-use lockgate_model::Append;
+use lockgate_model::{Append, KnownEvents, Millis};
 use lockgate_store::{Ledger, LedgerError, Store};
 use lockgate_teleport::{
     Closed, Credentials, Ended, Intake, Phase, ReaderKind, ReaderStatus, Resume, SourceSettings,
+    Sweep,
 };
 use tokio::sync::watch;
 
 use crate::blocking::blocking;
 use crate::clock::now;
 use crate::host::HostError;
-use crate::limits::{CREDENTIALS_INTERVAL, RECENT_HASHES};
+use crate::limits::{CREDENTIALS_INTERVAL, RECENT_BLOCKS};
 use crate::shutdown::Shutdown;
 use crate::status::{Board, Problem, SourceStatus};
 
@@ -72,7 +73,7 @@ pub(crate) async fn run(
         let stream = format!("{source}/audit");
         Ok(Resume {
             cursors: reads.reads().cursors(&source)?,
-            recent_hashes: reads.reads().recent_hashes(&stream, RECENT_HASHES)?,
+            recent_times: reads.reads().recent_times(&stream, RECENT_BLOCKS)?,
         })
     })
     .await?;
@@ -99,7 +100,10 @@ pub(crate) async fn run(
     let ended = lockgate_teleport::run(
         settings,
         resume,
-        StoreIntake(store.clone()),
+        StoreIntake {
+            stream: format!("{name}/audit"),
+            store: store.clone(),
+        },
         status,
         shutdown,
     )
@@ -131,17 +135,29 @@ pub(crate) async fn run(
     }
 }
 
-struct StoreIntake(Store);
+struct StoreIntake {
+    store: Store,
+    /// The source's audit log.
+    stream: String,
+}
 
 impl Intake for StoreIntake {
     async fn append(&self, append: Append) -> Result<(), Closed> {
-        match self.0.append(append).await {
+        match self.store.append(append).await {
             Ok(_) => Ok(()),
             Err(error) => {
                 tracing::error!("an append failed: {error}");
                 Err(Closed)
             }
         }
+    }
+
+    async fn known(&self, from: Millis, to: Millis, max: usize) -> Result<KnownEvents, Closed> {
+        let known = self.store.known_events(&self.stream, from, to, max).await;
+        known.map_err(|error| {
+            tracing::error!("the events read before cannot be listed: {error}");
+            Closed
+        })
     }
 }
 

@@ -7,7 +7,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use lockgate_model::{
     Block, Books, Day, FeedKind, KnownEvents, KnownEventsBuilder, Millis, Redrive, Seq,
-    payload_hash,
 };
 use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::watch;
@@ -87,35 +86,6 @@ impl Reads {
         found
             .map(|(stream, stored)| Ok((stored.first_seq, stored.heads(&stream)?)))
             .transpose()
-    }
-
-    /// [`payload_hash`] (of key and payload) of the newest events of a stream, oldest first, at
-    /// most `max`.
-    pub fn recent_hashes(&self, stream: &str, max: usize) -> Result<Vec<u64>, LedgerError> {
-        self.read(|connection| {
-            let Some(stream) = rows::stream(connection, stream)? else {
-                return Ok(Vec::new());
-            };
-            let mut hashes = Vec::with_capacity(max.min(stream.next as usize));
-            let mut next = stream.next;
-            while hashes.len() < max
-                && let Some(stored) = blocks::at(connection, &stream, next - 1)?
-            {
-                let block = stored.block(&stream)?;
-                let hash = |row| {
-                    payload_hash(
-                        block.parts().keys.at(row),
-                        block
-                            .raw(row)
-                            .unwrap_or(block.parts().payloads.at(row).as_bytes()),
-                    )
-                };
-                hashes.extend((0..block.len()).rev().map(hash).take(max - hashes.len()));
-                next = block.first_seq;
-            }
-            hashes.reverse();
-            Ok(hashes)
-        })
     }
 
     /// See [`Ledger::known_events`](crate::Ledger::known_events).

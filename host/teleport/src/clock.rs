@@ -1,17 +1,28 @@
 //! The clock of a source.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::pin::Pin;
+use std::sync::LazyLock;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lockgate_backoff::Random;
 use lockgate_model::Millis;
+use tokio::time::Instant;
 
 /// Time and randomness, so that tests control both.
-///
-/// `now` must advance: a reader that ends when it has caught up waits until the lag has passed
-/// since its start.
 pub trait Clock: Send + Sync + 'static {
-    /// Milliseconds since the Unix epoch.
+    /// Milliseconds since the Unix epoch. An operator, or NTP, may set it forwards and backwards.
     fn now(&self) -> Millis;
+
+    /// Time since some moment, which nobody can set.
+    fn elapsed(&self) -> Duration {
+        static BEGUN: LazyLock<Instant> = LazyLock::new(Instant::now);
+        BEGUN.elapsed()
+    }
+
+    /// Waits. [`elapsed`](Self::elapsed) advances by at least as much.
+    fn sleep(&self, time: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(tokio::time::sleep(time))
+    }
 
     /// A random number from 0 up to, not including, 1, for jitter.
     fn chance(&self) -> f64 {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lockgate_model::Append;
+use lockgate_model::{Append, KnownEvents, Millis};
 use thiserror::Error;
 
 /// The intake is closed; the source ends.
@@ -18,11 +18,24 @@ pub struct Closed;
 /// dropped before it returns; it then may or may not take effect.
 pub trait Intake: Send + Sync + 'static {
     fn append(&self, append: Append) -> impl Future<Output = Result<(), Closed>> + Send;
+
+    /// The stored events of this source's audit log with times in `from..=to`. The range is
+    /// shortened where there are more than `max`.
+    fn known(
+        &self,
+        from: Millis,
+        to: Millis,
+        max: usize,
+    ) -> impl Future<Output = Result<KnownEvents, Closed>> + Send;
 }
 
 impl<I: Intake> Intake for Arc<I> {
     async fn append(&self, append: Append) -> Result<(), Closed> {
         I::append(self, append).await
+    }
+
+    async fn known(&self, from: Millis, to: Millis, max: usize) -> Result<KnownEvents, Closed> {
+        I::known(self, from, to, max).await
     }
 }
 
@@ -34,10 +47,10 @@ pub struct Resume {
     /// - `types`: the types read until now, separated by commas;
     /// - `export/<date>`, `export/<date>/<chunk>`: bulk export;
     /// - `export-from`: where polling ended before bulk export began;
-    /// - `poll/until`: everything before this time was read;
+    /// - `poll/until`: the events before this time were read;
     /// - `session/<sid>`: a recording to download.
     pub cursors: BTreeMap<String, String>,
-    /// [`payload_hash`](lockgate_model::payload_hash) of the last events of the audit log, oldest
-    /// first.
-    pub recent_hashes: Vec<u64>,
+    /// The times of the earliest and of the latest event of the newest blocks of the audit log,
+    /// newest block first.
+    pub recent_times: Vec<(Millis, Millis)>,
 }

@@ -20,7 +20,7 @@ mod time;
 pub use clock::{Clock, SystemClock};
 pub use identity::{Credentials, LoadError};
 pub use intake::{Closed, Intake, Resume};
-pub use limits::SourceLimits;
+pub use limits::{SourceLimits, Sweep};
 pub use run::{Ended, SourceError, run};
 pub use settings::SourceSettings;
 pub use status::{Phase, ReaderKind, ReaderStatus};

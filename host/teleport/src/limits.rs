@@ -33,16 +33,26 @@ pub struct SourceLimits {
 
     /// Interval between two reads of the end of the log.
     pub poll: Duration,
-    /// Longest window of one query. Windows also end at midnight, UTC.
+    /// Longest window of one query where there are events. Windows also end at midnight, UTC.
     pub window: Duration,
+    /// Windows grow up to this where there are no events.
+    pub window_max: Duration,
     /// Events to request in a page.
     pub page: i32,
-    /// Windows end this long before now, because events with equal times change their order while
-    /// Teleport's file grows.
+    /// Reading that is to end goes over the end of the log once more after this time, because
+    /// events with equal times change their order while Teleport's file grows.
     pub lag: Duration,
-    /// Windows start this long before the end of the last one, because events arrive late.
+    /// The end of the log is read up to this long after now, because Teleport's clock may be ahead.
+    pub ahead: Duration,
+    /// Interval between two requests for the newest event.
+    pub newest: Duration,
+    /// Each round starts this long before the newest event, because events arrive late.
     /// Repetitions are suppressed.
-    pub overlap: Duration,
+    pub reread: Duration,
+    /// What is swept for events that became visible late, and how often.
+    pub sweeps: Vec<Sweep>,
+    /// Stored events in one slice of a sweep.
+    pub slice: usize,
     /// Hashes of events kept to detect repetitions.
     pub hashes: usize,
     /// Longest wait if a server refuses to answer and nothing shows that its log is at fault.
@@ -59,6 +69,31 @@ pub struct SourceLimits {
     pub recording_patience: Duration,
     /// A recording that cannot be read to its end is abandoned after this many attempts.
     pub recording_attempts: u32,
+}
+
+/// A stretch before the newest event that is read again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sweep {
+    pub span: Duration,
+    pub every: Duration,
+}
+
+impl Sweep {
+    /// The overlap and, with `late`, the last hour and the last two days. What is late by less than
+    /// a day is in the last two days when it is looked for, once a day.
+    pub fn stretches(overlap: Duration, late: bool) -> Vec<Sweep> {
+        let hours = |hours: u64| Duration::from_secs(hours * 3600);
+        let stretches = [
+            (overlap, Duration::from_secs(30)),
+            (hours(1), Duration::from_secs(600)),
+            (hours(48), hours(24)),
+        ];
+        stretches
+            .into_iter()
+            .take(if late { 3 } else { 1 })
+            .map(|(span, every)| Sweep { span, every })
+            .collect()
+    }
 }
 
 impl Default for SourceLimits {
@@ -78,9 +113,14 @@ impl Default for SourceLimits {
             export_attempts: 5,
             poll: secs(5),
             window: secs(24 * 3600),
+            window_max: secs(31 * 24 * 3600),
             page: 5000,
             lag: secs(5),
-            overlap: secs(10),
+            ahead: secs(2 * 3600),
+            newest: secs(60),
+            reread: secs(10),
+            sweeps: Sweep::stretches(secs(300), true),
+            slice: 8192,
             hashes: 262_144,
             hold: secs(600),
             page_attempts: 3,

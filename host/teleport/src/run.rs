@@ -106,7 +106,7 @@ async fn work<I: Intake>(
         {
             status.report(format!(
                 "`types` of this source now admits {added}; earlier events of these types were \
-                 skipped when they were read, and are not read again. To get them, read the \
+                 skipped when they were read, and are not read again unless a sweep finds them. To get them, read the \
                  source into a new store with an earlier `start-time`"
             ));
         }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lockgate_backoff::Backoff;
-use lockgate_model::{Append, BlockParts, CursorUpdate, FeedKind, Millis};
+use lockgate_model::{Append, BlockParts, CursorUpdate, FeedKind, KnownEvents, Millis};
 use tokio::sync::mpsc::UnboundedSender;
 use tonic::Status;
 
@@ -78,12 +78,14 @@ impl<I: Intake> Source<I> {
 
     /// Waits before the next attempt.
     pub(crate) async fn pause(&self, backoff: &mut Backoff) {
-        tokio::time::sleep(backoff.next(self.settings.clock.chance())).await;
+        let wait = backoff.next(self.settings.clock.chance());
+        self.settings.clock.sleep(wait).await;
     }
 
     /// Waits for `full`, or up to a seventh less.
     pub(crate) async fn rest(&self, full: Duration) {
-        tokio::time::sleep(full.mul_f64(1.0 - self.settings.clock.chance() / 7.0)).await;
+        let wait = full.mul_f64(1.0 - self.settings.clock.chance() / 7.0);
+        self.settings.clock.sleep(wait).await;
     }
 
     /// Runs a call with the time-out of all calls.
@@ -138,6 +140,16 @@ impl<I: Intake> Source<I> {
             }
         }
         Ok(())
+    }
+
+    /// See [`Intake::known`].
+    pub(crate) async fn known(
+        &self,
+        from: Millis,
+        to: Millis,
+        max: usize,
+    ) -> Result<KnownEvents, Closed> {
+        self.intake.known(from, to, max).await
     }
 
     /// The reader has ended: no more recordings will be announced.

@@ -46,8 +46,13 @@ pub struct ReaderStatus {
     pub unreadable: u64,
     /// Windows in which Teleport's answers were not ordered by time.
     pub backwards: u64,
-    /// Polling: everything before this time has been read.
+    /// Polling: the events before this time have been read.
     pub read_until: Option<Millis>,
+    /// Polling: events that became visible only after later ones had been read.
+    pub late: u64,
+    /// Polling: by how many milliseconds Teleport's clock is ahead of ours, or behind it if
+    /// negative. `None` until enough new events have been seen.
+    pub skew: Option<Millis>,
     pub recordings_pending: u64,
     pub recordings_done: u64,
     /// Abandoned, each with a report.
@@ -74,6 +79,12 @@ impl StatusReporter {
 
     pub(crate) fn update(&self, change: impl FnOnce(&mut ReaderStatus)) {
         self.status.send_modify(change);
+    }
+
+    pub(crate) fn set_skew(&self, skew: Option<Millis>) {
+        if self.status.borrow().skew != skew {
+            self.update(|status| status.skew = skew);
+        }
     }
 
     /// Records a failure. It is logged when it is new at this place, not at each attempt.

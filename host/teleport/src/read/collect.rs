@@ -132,6 +132,11 @@ impl Collector {
         }
     }
 
+    /// Events that are read again on purpose are not counted.
+    pub(crate) fn forget_duplicates(&mut self) {
+        self.duplicates = 0;
+    }
+
     /// Called before the payload is read (`original` is `None`) and after. An event of a type that
     /// the server does not know is matched by its original type.
     fn wants(&self, event_type: &str, original: Option<&str>) -> bool {
@@ -173,7 +178,7 @@ impl Collector {
             ),
         };
         if let Some(seen) = seen
-            && !seen.insert(payload_hash(&key, payload))
+            && !seen.insert(time, payload_hash(&key, payload))
         {
             self.block.abandon();
             self.duplicates += 1;

@@ -44,7 +44,7 @@ pub(crate) async fn run<I: Intake>(source: Arc<Source<I>>, resume: &Resume) -> R
         .and_then(|text| parse_time(text));
     if let Some(polled) = polled {
         let overlap = if waiting.is_empty() {
-            source.settings.limits.overlap.as_millis() as Millis
+            source.settings.limits.reread.as_millis() as Millis
         } else {
             0
         };

@@ -1,10 +1,14 @@
 //! Polling: the log as pages of a search, in time windows, oldest first.
 //!
-//! The only cursor is a time, `poll/until`: everything before it has been read. The server's keys
-//! are followed only among events of the same time, and never stored: events with equal times
-//! change their order between pages, and a server answers a key that it does not know, or that lies
-//! outside the window, with an empty page, as at the end of the log. Pages and windows overlap
-//! instead, and duplicates are recognised by their hash.
+//! The only cursor is a time, `poll/until`: the events before it have been read. It moves to times
+//! of events that the server has shown, never because time has passed here. Each round begins a
+//! little before it and reads on to well after now, so it does not matter which clock is ahead.
+//! Sweeps find what becomes visible later.
+//!
+//! The server's keys are followed only among events of the same time, and never stored: events with
+//! equal times change their order between pages, and a server answers a key that it does not know,
+//! or that lies outside the window, with an empty page, as at the end of the log. Pages and windows
+//! overlap instead, and duplicates are recognised by their hash.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,99 +19,310 @@ use super::{Collector, Seen};
 use crate::source::Source;
 use crate::status::Phase;
 use crate::time::{parse_time, time};
-use crate::{Closed, Intake, Resume};
+use crate::{Clock, Closed, Intake, Resume};
 
+mod horizon;
 mod order;
 mod page;
 mod step;
+mod sweep;
 mod window;
 
-use window::Window;
+use horizon::{Horizon, Skew};
+use page::Query;
+use sweep::Sweeps;
+use window::{Aim, Window};
 
 pub(crate) const UNTIL: &str = "poll/until";
 const PLACE: &str = "poll";
+const CLOCK: &str = "clock";
+/// How far after the end of the log the newest event is looked for.
+const FAR: Millis = 31 * Day::MILLIS;
+/// Windows without events grow by this factor …
+const GROWTH: Millis = 4;
+/// … unless the server took longer than this for one.
+const QUICK: Duration = Duration::from_secs(5);
+/// A difference of the clocks that is reported.
+const SKEW_MAX: Millis = 15_000;
 
 /// The state that lasts from window to window.
 struct Poller<I> {
     source: Arc<Source<I>>,
     collector: Collector,
     seen: Seen,
-    /// Everything before this time has been read.
+    /// The events before this time have been read.
     until: Millis,
+    /// As stored.
+    stored: Option<Millis>,
+    /// The time of the newest event that the server has shown, as far as it is credible.
+    shown: Millis,
+    /// The newest event of any type, and when to ask again.
+    newest: Option<Millis>,
+    newest_due: Duration,
     /// Events before this time are not requested: the start, or the time after an event that the
     /// server could not send.
     floor: Millis,
     /// The time after which the server could not send an event, once that has been reported.
     unsent: Option<Millis>,
+    horizon: Horizon,
+    skew: Skew,
+    is_skewed: bool,
+    /// The newest new event of the round.
+    latest: Option<Millis>,
+    /// When the last round began.
+    began: Option<Duration>,
+    sweeps: Sweeps,
 }
 
 /// Reads forever, or, if the settings say so, until everything that was in the log at the start has
 /// been read.
 pub(crate) async fn run<I: Intake>(source: Arc<Source<I>>, resume: &Resume) -> Result<(), Closed> {
-    let goal = source.now();
-    let stored = resume.cursors.get(UNTIL).and_then(|text| parse_time(text));
-    let mut poller = Poller {
-        collector: Collector::audit(&source),
-        seen: Seen::new(source.settings.limits.hashes, &resume.recent_hashes),
-        until: stored.unwrap_or(source.start()).max(source.start()),
-        floor: source.start(),
-        unsent: None,
-        source: source.clone(),
-    };
-    let limits = &source.settings.limits;
+    let clock = source.settings.clock.clone();
+    let goal = clock.elapsed() + source.settings.limits.lag;
+    let mut poller = Poller::new(source.clone(), resume);
     loop {
-        let end = source.now() - limits.lag.as_millis() as Millis;
-        let to = window_end(poller.until, limits.window.as_millis() as Millis, end);
-        if to > poller.until {
-            let from = (poller.until - limits.overlap.as_millis() as Millis).max(poller.floor);
-            let fresh = Window::new(&mut poller, from, to - 1).read().await?;
-            poller.until = poller.until.max(to);
-            poller.store(poller.until).await?;
-            if to < end {
-                continue;
-            }
-            if source.settings.exit_on_last_event && to >= goal {
-                source
-                    .status
-                    .update(|status| status.phase = Phase::CaughtUp);
-                return Ok(());
-            }
-            if fresh == 0 {
-                source
-                    .status
-                    .update(|status| status.phase = Phase::CaughtUp);
-            }
+        let began = clock.elapsed();
+        let fresh = poller.round().await?;
+        poller.measure_skew(began);
+        let is_last = source.settings.exit_on_last_event && began >= goal;
+        if fresh == 0 || is_last {
+            source
+                .status
+                .update(|status| status.phase = Phase::CaughtUp);
         }
-        let wait = if source.settings.exit_on_last_event {
-            // Wait no longer than until the lag has passed since the start.
-            let left = (goal - end).clamp(0, limits.poll.as_millis() as Millis);
-            Duration::from_millis(left as u64 + 1).min(limits.poll)
+        if is_last {
+            return Ok(());
+        }
+        if source.settings.exit_on_last_event {
+            clock.sleep(goal.saturating_sub(clock.elapsed())).await;
         } else {
-            limits.poll
-        };
-        source.rest(wait).await;
+            poller.rest().await?;
+        }
     }
 }
 
-/// The end of a window: after `size`, at midnight, or at `end`.
-fn window_end(from: Millis, size: Millis, end: Millis) -> Millis {
-    let midnight = Day(Day::of(from).0.saturating_add(1)).start();
-    end.min(midnight).min(from.saturating_add(size.max(1)))
-}
-
 impl<I: Intake> Poller<I> {
-    /// Stores the collected events. Everything before `until` has been read.
+    fn new(source: Arc<Source<I>>, resume: &Resume) -> Poller<I> {
+        let clock = &*source.settings.clock;
+        let horizon = Horizon::new(clock, &resume.recent_times);
+        let start = source.start();
+        let stored = resume.cursors.get(UNTIL).and_then(|text| parse_time(text));
+        let mut until = stored.unwrap_or(start).max(start);
+        let limit = horizon.limit(clock);
+        if until > limit && until > start {
+            let latest = resume.recent_times.iter().map(|&(_, latest)| latest);
+            let read = latest.clone().filter(|&time| time <= limit).max();
+            let read = read.unwrap_or(start).max(start);
+            if latest.max().is_none_or(|latest| until > latest) {
+                source.status.report(format!(
+                    "the stored position {} lies in the future, probably because the clock of this machine was wrong. Reading continues \
+                     at {}, after the newest event in the store",
+                    time(until),
+                    time(read)
+                ));
+            }
+            until = read;
+        }
+        Poller {
+            collector: Collector::audit(&source),
+            seen: Seen::new(source.settings.limits.hashes),
+            until,
+            stored,
+            shown: until,
+            newest: None,
+            newest_due: Duration::ZERO,
+            floor: start,
+            unsent: None,
+            horizon,
+            skew: Skew::default(),
+            is_skewed: false,
+            latest: None,
+            began: None,
+            sweeps: Sweeps::new(&source.settings.limits.sweeps),
+            source,
+        }
+    }
+
+    /// Reads from shortly before the cursor to well after now. Returns how many events were new.
+    async fn round(&mut self) -> Result<u64, Closed> {
+        let source = self.source.clone();
+        let (clock, limits) = (&*source.settings.clock, &source.settings.limits);
+        // Newer events showed that earlier ones had a time in the future.
+        self.until = self.until.min(self.limit());
+        self.shown = self.shown.min(self.limit());
+        self.latest = None;
+        let is_asked = self.ask_newest().await;
+        let newest = self.newest.unwrap_or(Millis::MIN);
+        let mut end = self.local().max(self.until).max(newest) + millis(limits.ahead);
+        if !is_asked && end - self.until > Day::MILLIS && self.is_quiet(end).await {
+            // Nothing but the overlap has to be read.
+            end = self.until + 1;
+        }
+        let (reread, base) = (millis(limits.reread), millis(limits.window));
+        let (mut at, mut size, mut fresh) = (self.until, base, 0);
+        let mut from = (at - reread).max(self.floor);
+        while at < end {
+            let to = window_end(at, size, base, end) - 1;
+            let to = self.cover(from, to).await?;
+            let asked = clock.elapsed();
+            let is_tail = to >= newest.max(self.shown).min(self.limit());
+            let read = Window::new(self, from, to, Aim::Log { is_tail })
+                .read()
+                .await?;
+            if read.refusal.is_some() {
+                // Several days. Then the day that is at fault is found.
+                size = base;
+                continue;
+            }
+            fresh += read.fresh;
+            let next = (read.to + 1).max(self.floor.min(end));
+            self.advance(next);
+            if !self.collector.is_empty() || self.stored != Some(self.until) {
+                self.store(self.until).await?;
+            }
+            let is_quick = clock.elapsed().saturating_sub(asked) < QUICK;
+            size = if read.is_empty && is_quick {
+                size.saturating_mul(GROWTH)
+                    .min(millis(limits.window_max))
+                    .max(base)
+            } else {
+                base
+            };
+            from = if next > at { next - reread } else { next };
+            from = from.max(self.floor);
+            at = at.max(next);
+        }
+        if fresh == 0 {
+            self.collector.forget_duplicates();
+        }
+        Ok(fresh)
+    }
+
+    /// Asks for the newest event of any type from time to time, so that a server is noticed whose
+    /// clock is far ahead, and a log of which only some types are read. Returns whether it asked.
+    async fn ask_newest(&mut self) -> bool {
+        let now = self.clock().elapsed();
+        if now < self.newest_due {
+            return false;
+        }
+        self.newest_due = now + self.source.settings.limits.newest;
+        let query = Query {
+            from: self.until,
+            to: self.local().max(self.until) + FAR,
+            any_type: true,
+            ..Query::default()
+        };
+        self.newest = step::newest(&self.source, &query).await.ok().flatten();
+        true
+    }
+
+    /// Whether the server says that there are no events after the cursor.
+    async fn is_quiet(&self, end: Millis) -> bool {
+        let query = Query {
+            from: self.until + 1,
+            to: end,
+            ..Query::default()
+        };
+        matches!(step::newest(&self.source, &query).await, Ok(None))
+    }
+
+    /// Moves the cursor: the windows before `to` have been read. It stays where the server has not
+    /// shown a later event.
+    fn advance(&mut self, to: Millis) {
+        let limit = self.limit();
+        let newest = self.newest.filter(|&newest| newest <= limit);
+        let floor = (self.floor <= limit).then_some(self.floor);
+        let shown = newest
+            .into_iter()
+            .chain(floor)
+            .fold(self.shown, Millis::max);
+        self.until = self.until.max(to.min(shown));
+    }
+
+    /// Makes sure that the stored events from `from` on are known. Returns up to when they are, at
+    /// most `to`.
+    async fn cover(&mut self, from: Millis, to: Millis) -> Result<Millis, Closed> {
+        let max = self.source.settings.limits.hashes;
+        self.seen.forget_before(from);
+        if let Some(end) = self.seen.end_from(from) {
+            return Ok(to.min(end));
+        }
+        let known = self.source.known(from, Millis::MAX, max).await?;
+        let end = known.until;
+        self.seen = Seen::of(from, known).with_max(max);
+        Ok(to.min(end))
+    }
+
+    /// Stores the collected events. The events before `until` have been read.
     async fn store(&mut self, until: Millis) -> Result<(), Closed> {
         let moved = vec![CursorUpdate {
             key: UNTIL.to_owned(),
             value: Some(time(until)),
         }];
         self.source.store(&mut self.collector, moved).await?;
+        self.stored = Some(until);
         self.source
             .status
             .update(|status| status.read_until = Some(until));
         Ok(())
     }
+
+    /// Compares Teleport's clock with ours, after a round of a log that is read as it grows.
+    fn measure_skew(&mut self, began: Duration) {
+        let usual = self.source.settings.limits.poll * 3 + QUICK;
+        let before = self.began.replace(began);
+        let is_live = before.is_some_and(|before| began - before < usual);
+        if let Some(latest) = self.latest.filter(|_| is_live) {
+            self.skew.note(latest, self.clock().now());
+        }
+        let skew = self.skew.measured();
+        let status = &self.source.status;
+        status.set_skew(skew);
+        let is_skewed = skew.is_some_and(|skew| skew.abs() > SKEW_MAX);
+        match (is_skewed, self.is_skewed) {
+            (true, false) => {
+                let skew = skew.unwrap_or_default();
+                let side = if skew > 0 { "ahead of" } else { "behind" };
+                status.set_failure(
+                    CLOCK,
+                    format!(
+                        "Teleport's clock is {} s {side} the clock of this machine, or all of its events arrive late",
+                        skew.abs() / 1000
+                    ),
+                );
+            }
+            (false, true) => status.clear_failure(CLOCK),
+            _ => {}
+        }
+        self.is_skewed = is_skewed;
+    }
+
+    fn clock(&self) -> &dyn Clock {
+        &*self.source.settings.clock
+    }
+
+    fn local(&self) -> Millis {
+        self.horizon.local(self.clock())
+    }
+
+    /// The latest time of an event that may move the cursor.
+    fn limit(&self) -> Millis {
+        self.horizon.limit(self.clock())
+    }
+}
+
+/// The end of a window: after `size` or at `end`, and at midnight unless it is larger than usual.
+fn window_end(from: Millis, size: Millis, usual: Millis, end: Millis) -> Millis {
+    let midnight = |time: Millis| Day(Day::of(time).0.saturating_add(1)).start();
+    let to = from.saturating_add(size.max(1));
+    if size > usual.max(Day::MILLIS) {
+        return end.min(midnight(to));
+    }
+    end.min(midnight(from)).min(to)
+}
+
+fn millis(duration: Duration) -> Millis {
+    duration.as_millis() as Millis
 }
 
 #[cfg(test)]
@@ -124,13 +339,15 @@ mod tests {
             (day - 5, 100, 10 * day, day),
             (day, day, day + 7, day + 7),
             (-5, day, 10 * day, 0),
+            (5, 2 * day, 10 * day, 3 * day),
+            (5, 20 * day, 10 * day, 10 * day),
         ] {
-            assert_eq!(window_end(from, size, end), to, "{from} {size} {end}");
+            assert_eq!(window_end(from, size, day, end), to, "{from} {size} {end}");
         }
         // A week: seven slices.
         let mut at = 3;
         let slices = std::iter::from_fn(|| {
-            at = window_end(at, 30 * day, 7 * day);
+            at = window_end(at, 30 * day, 30 * day, 7 * day);
             (at < 7 * day).then_some(at)
         });
         assert_eq!(slices.count(), 6);

@@ -29,7 +29,7 @@ use crate::fixture::Authority;
 mod search;
 mod services;
 
-pub use search::{PAGE_BYTES, Search, file_backend, search};
+pub use search::{PAGE_BYTES, Planned, Search, file_backend, growing, search};
 
 /// How a chunk behaves.
 #[derive(Clone, Debug, Default)]

@@ -6,6 +6,7 @@
 )]
 
 use std::path::PathBuf;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
@@ -50,6 +51,65 @@ impl TestClock {
 impl Clock for TestClock {
     fn now(&self) -> Millis {
         self.base.load(Ordering::SeqCst) + self.begun.elapsed().as_millis() as Millis
+    }
+}
+
+/// Advances only when a source sleeps and when the server answers, so that hours pass at once.
+pub struct SimulatedClock {
+    elapsed: watch::Sender<Millis>,
+    wrong_by: AtomicI64,
+}
+
+impl SimulatedClock {
+    pub fn new() -> Arc<SimulatedClock> {
+        Arc::new(SimulatedClock {
+            elapsed: watch::Sender::default(),
+            wrong_by: AtomicI64::new(0),
+        })
+    }
+
+    /// The right time, whatever the clock shows.
+    pub fn time(&self) -> Millis {
+        NOW + *self.elapsed.borrow()
+    }
+
+    /// Sets the clock to a time that is wrong by this much.
+    pub fn set_wrong_by(&self, by: Millis) {
+        self.wrong_by.store(by, Ordering::SeqCst);
+    }
+
+    pub fn pass(&self, millis: Millis) {
+        self.elapsed.send_modify(|elapsed| *elapsed += millis);
+    }
+
+    /// Waits until the right time is at least this.
+    pub async fn reaches(&self, time: Millis) {
+        in_time(
+            self.elapsed
+                .subscribe()
+                .wait_for(|elapsed| NOW + elapsed >= time),
+        )
+        .await
+        .expect("the clock is there");
+    }
+}
+
+impl Clock for SimulatedClock {
+    fn now(&self) -> Millis {
+        self.time() + self.wrong_by.load(Ordering::SeqCst)
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_millis(*self.elapsed.borrow() as u64)
+    }
+
+    fn sleep(&self, time: Duration) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        self.pass(time.as_millis().max(1) as Millis);
+        Box::pin(tokio::task::yield_now())
+    }
+
+    fn chance(&self) -> f64 {
+        0.5
     }
 }
 
@@ -125,7 +185,7 @@ impl Fixture {
             export_poll: ms(20),
             poll: ms(10),
             lag: ms(50),
-            overlap: ms(1000),
+            reread: ms(1000),
             hold: ms(40),
             recording_wait: (ms(10), ms(60)),
             ..SourceLimits::default()

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use lockgate_model::{Append, FeedKind, payload_hash};
+use lockgate_model::{Append, FeedKind, KnownEvents, Millis, payload_hash};
 use lockgate_teleport::{Closed, Intake, Resume};
 use tokio::sync::watch;
 
@@ -12,6 +12,7 @@ use crate::fixture::in_time;
 #[derive(Clone, Debug, PartialEq)]
 pub struct StoredEvent {
     pub feed: FeedKind,
+    pub time: Millis,
     pub key: String,
     pub event_type: String,
     pub session: String,
@@ -27,6 +28,8 @@ pub struct Contents {
     pub duplicates: u64,
     /// Sizes of the blocks.
     pub blocks: Vec<usize>,
+    /// The earliest and the latest time of each block of the audit log.
+    pub times: Vec<(Millis, Millis)>,
     /// Keys of the events, and the cursors, of each append.
     pub appends: Vec<(Vec<String>, Vec<String>)>,
 }
@@ -70,16 +73,9 @@ impl MemoryIntake {
 
     pub fn resume(&self) -> Resume {
         let contents = self.contents.borrow();
-        let audit = contents
-            .events
-            .iter()
-            .filter(|event| event.feed == FeedKind::Audit);
-        let recent_hashes = audit
-            .map(|event| payload_hash(&event.key, event.payload.as_bytes()))
-            .collect();
         Resume {
             cursors: contents.cursors.clone(),
-            recent_hashes,
+            recent_times: contents.times.iter().rev().copied().collect(),
         }
     }
 
@@ -129,6 +125,7 @@ impl Intake for MemoryIntake {
                 let raw = parts.raw.get(&(row as u32));
                 contents.events.push(StoredEvent {
                     feed: append.feed,
+                    time: parts.times[row],
                     key: parts.keys.at(row).to_owned(),
                     event_type: parts.types.at(row).to_owned(),
                     session: parts.sessions.at(row).to_owned(),
@@ -149,6 +146,10 @@ impl Intake for MemoryIntake {
             contents.duplicates += append.duplicates;
             if len > 0 {
                 contents.blocks.push(len);
+                if append.feed == FeedKind::Audit {
+                    let times = parts.times.iter().copied();
+                    contents.times.extend(times.clone().min().zip(times.max()));
+                }
             }
             for cursor in append.cursors {
                 match cursor.value {
@@ -158,5 +159,30 @@ impl Intake for MemoryIntake {
             }
         });
         Ok(())
+    }
+
+    async fn known(&self, from: Millis, to: Millis, max: usize) -> Result<KnownEvents, Closed> {
+        let contents = self.contents.borrow();
+        let events = contents
+            .events
+            .iter()
+            .filter(|event| event.feed == FeedKind::Audit && (from..=to).contains(&event.time));
+        let mut events: Vec<(Millis, u64)> = events
+            .map(|event| {
+                let hash = payload_hash(&event.key, event.payload.as_bytes());
+                (event.time, hash)
+            })
+            .collect();
+        events.sort_unstable();
+        let until = match (events.get(max - 1), events.get(max)) {
+            (Some((last, _)), Some((next, _))) => *last.max(&(next - 1)),
+            _ => to,
+        };
+        events.retain(|&(time, _)| time <= until);
+        Ok(KnownEvents {
+            events,
+            until,
+            is_complete: true,
+        })
     }
 }

@@ -1,6 +1,7 @@
 //! A source against a Teleport that is simulated here: gRPC over mutual TLS on a loopback socket,
 //! with the behaviour and the faults of real servers. Each test starts its own server.
 
+mod clocks;
 mod connect;
 mod export;
 mod fake;
@@ -8,3 +9,4 @@ mod fixture;
 mod intake;
 mod poll;
 mod recordings;
+mod simulation;

@@ -1,5 +1,6 @@
 //! Tests of how events are collected into blocks.
 
+use lockgate_model::KnownEvents;
 use prost::Message;
 use prost_types::value::Kind;
 use prost_types::{Struct, Timestamp, Value};
@@ -93,7 +94,7 @@ fn types_and_start_filter_events_and_an_unknown_event_is_matched_by_its_original
 
 #[test]
 fn a_duplicate_has_the_same_key_and_payload() {
-    let mut seen = Seen::new(9, &[]);
+    let mut seen = Seen::new(9);
     let mut collector = audit(&[], 0);
     let one = event("a", 1, &[("uid", "u-1"), ("n", "1")]);
     let same_uid = event("a", 1, &[("uid", "u-1"), ("n", "2")]);
@@ -106,7 +107,11 @@ fn a_duplicate_has_the_same_key_and_payload() {
     collector.push(&one, None);
     let parts = collector.take().events;
     let hash = payload_hash(parts.keys.at(0), parts.payloads.at(0).as_bytes());
-    assert!(!collector.push(&one, Some(&mut Seen::new(9, &[hash]))));
+    let known = KnownEvents {
+        events: vec![(of_proto(one.time.as_ref()), hash)],
+        ..KnownEvents::default()
+    };
+    assert!(!collector.push(&one, Some(&mut Seen::of(0, known))));
 }
 
 #[test]

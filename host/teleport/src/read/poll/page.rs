@@ -1,6 +1,6 @@
 //! Pages of a search.
 
-use lockgate_model::Millis;
+use lockgate_model::{Day, Millis};
 use tonic::Code;
 
 use super::PLACE;
@@ -29,6 +29,8 @@ pub(super) struct Query {
     /// Empty for the first page of the window.
     pub(super) key: String,
     pub(super) direction: Direction,
+    /// Events of every type, not only of the configured ones.
+    pub(super) any_type: bool,
 }
 
 /// The server's own error answer. It is the same each time.
@@ -50,7 +52,11 @@ pub(super) async fn fetch<I: Intake>(
             namespace: "default".to_owned(),
             start_date: Some(to_proto(query.from)),
             end_date: Some(end(query.to)),
-            event_types: source.settings.types.clone(),
+            event_types: if query.any_type {
+                Vec::new()
+            } else {
+                source.settings.types.clone()
+            },
             limit: query.limit,
             start_key: query.key.clone(),
             order: query.direction as i32,
@@ -64,6 +70,15 @@ pub(super) async fn fetch<I: Intake>(
             Err(Failure::Refused { code, message }) => return Err(Refusal { code, message }),
             Err(failure) => {
                 source.connector.failed(connection.id, &failure).await;
+                // Several days may be too much to search at once.
+                if let Failure::Lost { reason } = &failure
+                    && query.to - query.from > Day::MILLIS
+                {
+                    return Err(Refusal {
+                        code: Code::DeadlineExceeded,
+                        message: reason.clone(),
+                    });
+                }
                 source.status.set_failure(PLACE, failure.to_string());
                 source.pause(&mut backoff).await;
             }

@@ -1,8 +1,8 @@
 //! Finding the next time from which the server sends events, past one that it cannot send.
 
-use lockgate_model::Millis;
+use lockgate_model::{Day, Millis};
 
-use super::page::{Direction, Query, fetch};
+use super::page::{Direction, Query, Refusal, fetch};
 use crate::Intake;
 use crate::source::Source;
 use crate::time::of_proto;
@@ -65,30 +65,42 @@ pub(super) async fn past_silence<I: Intake>(
 
 /// A time from which the server sends events, if it sends none from `silent` on.
 async fn beyond<I: Intake>(source: &Source<I>, silent: Millis, to: Millis) -> Option<Millis> {
-    let newest = Query {
+    let query = Query {
         direction: Direction::NewestFirst,
         ..one(silent, to)
     };
-    if let Ok(page) = fetch(source, &newest).await
-        && let Some(time) = page
-            .items
-            .iter()
-            .map(|event| of_proto(event.time.as_ref()))
-            .max()
+    if let Ok(Some(time)) = newest(source, &query).await
         && (silent + 1..=to).contains(&time)
         && sends(source, time, to).await
     {
         return Some(time);
     }
-    // The newest event may be the one that cannot be sent. The next event is usually close.
+    // The newest event may be the one that cannot be sent. The next event is usually close. Several
+    // days are searched only where there seem to be no events.
+    let factor = if to - silent > Day::MILLIS { 8 } else { 2 };
     let mut stride = 1;
     loop {
         let next = silent.checked_add(stride).filter(|&next| next <= to)?;
         if sends(source, next, to).await {
             return Some(next);
         }
-        stride *= 2;
+        stride *= factor;
     }
+}
+
+/// The time of the newest event. `None` if there is none, or it is too large to be sent.
+pub(super) async fn newest<I: Intake>(
+    source: &Source<I>,
+    query: &Query,
+) -> Result<Option<Millis>, Refusal> {
+    let query = Query {
+        limit: 1,
+        direction: Direction::NewestFirst,
+        ..query.clone()
+    };
+    let page = fetch(source, &query).await?;
+    let times = page.items.iter().map(|event| of_proto(event.time.as_ref()));
+    Ok(times.max())
 }
 
 /// Whether the server answers at all.

@@ -7,7 +7,7 @@ use lockgate_model::{Day, Millis};
 
 use super::order::Order;
 use super::page::{Query, Refusal, fetch};
-use super::{PLACE, Poller, step};
+use super::{PLACE, Poller, millis, step, window_end};
 use crate::proto::auditlog::EventsUnstructured;
 use crate::time::{of_proto, time};
 use crate::{Closed, Intake};
@@ -19,11 +19,40 @@ const PAGE_MAX: i32 = 10_000;
 /// Successful pages before a lowered limit is raised again.
 const STEADY: u32 = 4;
 
+/// What a window is read for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Aim {
+    /// The log, for the first time but for an overlap. `is_tail`: no later event is known.
+    Log { is_tail: bool },
+    /// Late events. The cursor does not move, and what cannot be read is not reported as missing:
+    /// that was done when it was read for the first time.
+    Sweep,
+}
+
+/// A window that was read.
+#[derive(Debug)]
+pub(super) struct Read {
+    /// New events.
+    pub(super) fresh: u64,
+    /// The server sent no events at all.
+    pub(super) is_empty: bool,
+    /// The last millisecond that was read.
+    pub(super) to: Millis,
+    /// Why the window was not read to its end: only of several days, or in a sweep.
+    pub(super) refusal: Option<Refusal>,
+    /// Time and hash of what a sweep found.
+    pub(super) late: Vec<(Millis, u64)>,
+}
+
 /// Reads one window.
 pub(super) struct Window<'a, I> {
     poller: &'a mut Poller<I>,
+    aim: Aim,
     query: Query,
     order: Order,
+    /// The window is larger than usual.
+    is_grown: bool,
+    late: Vec<(Millis, u64)>,
     /// New events so far.
     fresh: u64,
     /// The last page came with a key although it had fewer events than requested.
@@ -48,10 +77,16 @@ pub(super) struct Window<'a, I> {
 enum Next {
     Page,
     End,
+    Refused(Refusal),
 }
 
 impl<'a, I: Intake> Window<'a, I> {
-    pub(super) fn new(poller: &'a mut Poller<I>, from: Millis, to: Millis) -> Window<'a, I> {
+    pub(super) fn new(
+        poller: &'a mut Poller<I>,
+        from: Millis,
+        to: Millis,
+        aim: Aim,
+    ) -> Window<'a, I> {
         let limit = poller.source.settings.limits.page.max(1);
         let backoff = poller.source.backoff();
         let hold = Backoff::new(
@@ -59,6 +94,9 @@ impl<'a, I: Intake> Window<'a, I> {
             poller.source.settings.limits.hold,
         );
         Window {
+            aim,
+            is_grown: to - from > Day::MILLIS + millis(poller.source.settings.limits.reread),
+            late: Vec::new(),
             query: Query {
                 from,
                 to,
@@ -79,17 +117,26 @@ impl<'a, I: Intake> Window<'a, I> {
         }
     }
 
-    /// Reads the window to its end. Returns how many of its events were new.
-    pub(super) async fn read(mut self) -> Result<u64, Closed> {
-        loop {
+    /// Reads the window to its end.
+    pub(super) async fn read(mut self) -> Result<Read, Closed> {
+        let refusal = loop {
             let next = match fetch(&self.poller.source, &self.query).await {
                 Ok(page) => self.take(page).await?,
                 Err(refusal) => self.refused(refusal).await,
             };
-            if let Next::End = next {
-                return Ok(self.fresh);
+            match next {
+                Next::Page => {}
+                Next::End => break None,
+                Next::Refused(refusal) => break Some(refusal),
             }
-        }
+        };
+        Ok(Read {
+            fresh: self.fresh,
+            is_empty: self.order.latest().is_none(),
+            to: self.query.to,
+            refusal,
+            late: self.late,
+        })
     }
 
     async fn take(&mut self, page: EventsUnstructured) -> Result<Next, Closed> {
@@ -98,23 +145,23 @@ impl<'a, I: Intake> Window<'a, I> {
         self.hold.reset();
         self.raise_limit();
         let before = (self.fresh, self.order.latest());
+        let horizon = self.poller.limit();
         for event in &page.items {
-            if self.order.note(of_proto(event.time.as_ref())) {
+            if self.order.note(of_proto(event.time.as_ref()), horizon) {
                 self.report_disorder();
             }
             let poller = &mut *self.poller;
             if poller.collector.push(event, Some(&mut poller.seen)) {
                 self.fresh += 1;
                 if self.poller.collector.is_full() {
-                    let position = self.position();
-                    self.poller.store(position).await?;
+                    self.store().await?;
                 }
             }
         }
         if !self.poller.collector.is_empty() {
-            let position = self.position();
-            self.poller.store(position).await?;
+            self.store().await?;
         }
+        self.note_added();
         let is_stale = before == (self.fresh, self.order.latest());
         self.stale = if is_stale { self.stale + 1 } else { 0 };
 
@@ -125,6 +172,32 @@ impl<'a, I: Intake> Window<'a, I> {
         }
     }
 
+    async fn store(&mut self) -> Result<(), Closed> {
+        if self.aim == Aim::Sweep {
+            let poller = &mut *self.poller;
+            return poller.source.store(&mut poller.collector, Vec::new()).await;
+        }
+        let position = self.position();
+        self.poller.store(position).await
+    }
+
+    /// Takes note of the times of the page's new events.
+    fn note_added(&mut self) {
+        let poller = &mut *self.poller;
+        let added = poller.seen.take_added();
+        let times: Vec<Millis> = added.iter().map(|&(time, _)| time).collect();
+        if self.aim == Aim::Sweep {
+            self.late.extend(added);
+        } else {
+            poller.latest = poller.latest.max(times.iter().max().copied());
+            poller.shown = poller
+                .shown
+                .max(self.order.credible().unwrap_or(poller.shown));
+        }
+        let clock = poller.source.settings.clock.clone();
+        poller.horizon.note(&*clock, times);
+    }
+
     /// Continues with the next page. It begins at the time where this one ended and repeats the
     /// events of that time: events with equal times may be in another order in the next answer, so
     /// some would be missing after a key. The key is followed only if all events have the same
@@ -132,7 +205,13 @@ impl<'a, I: Intake> Window<'a, I> {
     fn turn(&mut self, key: String, events: usize) -> Next {
         let here = self.here();
         self.has_more = (events as i32) < self.query.limit;
+        if self.is_grown {
+            // The log is not as quiet here as it was before.
+            let base = millis(self.poller.source.settings.limits.window);
+            self.query.to = window_end(here, base, base, self.query.to + 1) - 1;
+        }
         if here > self.query.from && self.order.is_kept() {
+            self.poller.seen.forget_before(here);
             self.query.limit = self.query.limit.min(self.page());
             self.query.from = here;
             self.query.key.clear();
@@ -155,8 +234,8 @@ impl<'a, I: Intake> Window<'a, I> {
     /// The time before which everything has been read, as far as the order of the events shows it.
     fn position(&self) -> Millis {
         let until = self.poller.until;
-        match self.order.latest() {
-            Some(latest) if self.order.is_kept() => until.max(latest.min(self.query.to)),
+        match self.order.credible() {
+            Some(credible) if self.order.is_kept() => until.max(credible.min(self.query.to)),
             _ => until,
         }
     }
@@ -171,7 +250,6 @@ impl<'a, I: Intake> Window<'a, I> {
     /// Restarts the search from a time, without a key.
     fn restart(&mut self, from: Millis) -> Next {
         if from > self.query.to {
-            self.poller.until = self.poller.until.max(from);
             return Next::End;
         }
         self.query.from = from;
@@ -200,10 +278,15 @@ impl<'a, I: Intake> Window<'a, I> {
             return self.restart(here);
         }
         let (from, to) = (self.query.from, self.query.to);
-        // A short window without events looks like the end of the log, and the next window overlaps
-        // it.
-        let overlap = self.poller.source.settings.limits.overlap.as_millis() as Millis;
-        if !after_key && self.restarted.is_none() && to - from <= 2 * overlap {
+        if self.aim == Aim::Sweep {
+            return Next::End;
+        }
+        // Usually, the log ends here.
+        if !after_key
+            && self.restarted.is_none()
+            && self.aim == (Aim::Log { is_tail: true })
+            && let Ok(None) = step::newest(&self.poller.source, &self.query).await
+        {
             return Next::End;
         }
         let silent_from = if after_key { here } else { from - 1 };
@@ -247,6 +330,9 @@ impl<'a, I: Intake> Window<'a, I> {
             tracing::warn!(at = %time(here), "Teleport sends the same page again; restarting the search");
             return self.restart(here);
         }
+        if self.aim == Aim::Sweep {
+            return Next::End;
+        }
         self.poller.source.status.report(format!(
             "Teleport keeps sending the same page of events at {}; continuing after that millisecond, and events in it may be \
              missing",
@@ -258,6 +344,9 @@ impl<'a, I: Intake> Window<'a, I> {
     /// Handles a refusal: retries, then requests smaller pages, then skips the time that the server
     /// cannot answer for.
     async fn refused(&mut self, refusal: Refusal) -> Next {
+        if self.is_grown || self.aim == Aim::Sweep {
+            return Next::Refused(refusal);
+        }
         let times = match &self.refusal {
             Some((last, times)) if *last == refusal => times + 1,
             _ => 1,
@@ -283,16 +372,20 @@ impl<'a, I: Intake> Window<'a, I> {
         }
         let here = self.here();
         let midnight = Day(Day::of(self.query.to).0.saturating_add(1)).start();
-        let lag = source.settings.limits.lag.as_millis() as Millis;
-        let end = (midnight - 1).min(source.now() - lag).max(self.query.to);
+        let local = self.poller.local();
+        let end = (midnight - 1).min(local).max(self.query.to);
         // Skip only a fault in the log: the server must answer for other times.
         let next = match step::past_refusal(&source, here, end).await {
             Some(next) => next,
-            None if end == midnight - 1 && step::answers(&source, midnight, midnight + 1).await => {
+            None if end == midnight - 1
+                && midnight <= local
+                && step::answers(&source, midnight, midnight + 1).await =>
+            {
                 midnight
             }
             None => {
-                tokio::time::sleep(self.hold.next(source.settings.clock.chance())).await;
+                let wait = self.hold.next(source.settings.clock.chance());
+                source.settings.clock.sleep(wait).await;
                 return Next::Page;
             }
         };

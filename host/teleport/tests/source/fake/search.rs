@@ -1,11 +1,15 @@
 //! The searches of the simulated server.
 
+use std::sync::Arc;
+
+use lockgate_model::Millis;
 use lockgate_teleport::proto::auditlog::{
     EventUnstructured, EventsUnstructured, GetUnstructuredEventsRequest,
 };
 use prost_types::Timestamp;
 
 use super::{Page, time_of};
+use crate::fixture::SimulatedClock;
 
 /// Answers a search; given the events, and how many searches there were before.
 pub type Search =
@@ -19,6 +23,24 @@ pub const PAGE_BYTES: usize = 100_000;
 /// empty page.
 pub fn file_backend() -> Search {
     Box::new(|request, events, calls| Ok(search(request, events, calls)))
+}
+
+/// An event that becomes visible at some time.
+#[derive(Clone)]
+pub struct Planned {
+    pub visible: Millis,
+    pub event: EventUnstructured,
+}
+
+/// A log that grows by a plan, while each answer takes some time.
+pub fn growing(clock: Arc<SimulatedClock>, plan: Vec<Planned>, answer: Millis) -> Search {
+    Box::new(move |request, _, calls| {
+        clock.pass(answer);
+        let now = clock.time();
+        let visible = plan.iter().filter(|planned| planned.visible <= now);
+        let visible: Vec<_> = visible.map(|planned| planned.event.clone()).collect();
+        Ok(search(request, &visible, calls))
+    })
 }
 
 /// The answer of [`file_backend`].

@@ -1,0 +1,206 @@
+//! Reading the last hours again, for events that became visible only after later ones.
+
+use std::time::Duration;
+
+use lockgate_model::Millis;
+
+use super::{Poller, millis, window_end};
+use crate::limits::Sweep;
+use crate::read::Seen;
+use crate::read::poll::window::{Aim, Window};
+use crate::{Closed, Intake};
+
+/// Of the time, one part is spent with sweeping and this many without.
+const OTHER: u32 = 9;
+
+/// The sweeps of a source, by turns.
+#[derive(Debug)]
+pub(super) struct Sweeps {
+    turns: Vec<Turn>,
+    /// The one whose turn it is.
+    next: usize,
+    /// No slice is read before this time.
+    pause: Duration,
+}
+
+#[derive(Debug)]
+struct Turn {
+    sweep: Sweep,
+    due: Duration,
+    pass: Option<Pass>,
+}
+
+/// One pass over the whole stretch.
+#[derive(Debug)]
+struct Pass {
+    began: Duration,
+    at: Millis,
+    /// Inclusive.
+    end: Millis,
+    found: u64,
+    /// How late the latest of them was.
+    late: Millis,
+    problem: Option<String>,
+}
+
+impl Sweeps {
+    pub(super) fn new(sweeps: &[Sweep]) -> Sweeps {
+        let turn = |&sweep| Turn {
+            sweep,
+            due: Duration::ZERO,
+            pass: None,
+        };
+        Sweeps {
+            turns: sweeps.iter().map(turn).collect(),
+            next: 0,
+            pause: Duration::ZERO,
+        }
+    }
+
+    /// When the next slice may be read. `None` if nothing is swept.
+    fn wake(&self) -> Option<Duration> {
+        let due = self.turns.iter().map(Turn::due).min();
+        due.map(|due| due.max(self.pause))
+    }
+
+    /// The sweep to read a slice of now.
+    fn turn(&mut self, now: Duration) -> Option<usize> {
+        let count = self.turns.len();
+        let turn = (0..count)
+            .map(|step| (self.next + step) % count)
+            .find(|&turn| self.turns[turn].due() <= now)?;
+        self.next = turn + 1;
+        Some(turn)
+    }
+}
+
+impl Turn {
+    fn due(&self) -> Duration {
+        if self.pass.is_some() {
+            Duration::ZERO
+        } else {
+            self.due
+        }
+    }
+}
+
+impl<I: Intake> Poller<I> {
+    /// Waits for the next round, and sweeps meanwhile.
+    pub(super) async fn rest(&mut self) -> Result<(), Closed> {
+        let clock = self.source.settings.clock.clone();
+        let poll = self.source.settings.limits.poll;
+        let round = clock.elapsed() + poll.mul_f64(1.0 - clock.chance() / 7.0);
+        loop {
+            let now = clock.elapsed();
+            if now >= round {
+                return Ok(());
+            }
+            let wake = self.sweeps.wake().unwrap_or(round);
+            if wake <= now
+                && let Some(turn) = self.sweeps.turn(now)
+            {
+                self.sweep(turn).await?;
+                let done = clock.elapsed();
+                self.sweeps.pause = done + (done - now) * OTHER;
+            } else {
+                clock.sleep(wake.clamp(now, round) - now).await;
+            }
+        }
+    }
+
+    /// Reads the next slice of a sweep.
+    async fn sweep(&mut self, turn: usize) -> Result<(), Closed> {
+        let source = self.source.clone();
+        let clock = &*source.settings.clock;
+        let Sweep { span, every } = self.sweeps.turns[turn].sweep;
+        let mut pass = self.sweeps.turns[turn].pass.take().unwrap_or(Pass {
+            began: clock.elapsed(),
+            at: (self.until.min(self.local()) - millis(span)).max(source.start()),
+            end: self.until,
+            found: 0,
+            late: 0,
+            problem: None,
+        });
+        if pass.at <= pass.end {
+            self.sweep_slice(&mut pass).await?;
+        }
+        let now = clock.elapsed();
+        let place = format!("sweep of {}", words(span));
+        if now - pass.began > span.max(every) {
+            pass.problem = Some(format!(
+                "looking for late events of the last {0} takes longer than {0}, so some may not be found: Teleport answers too slowly",
+                words(span)
+            ));
+        }
+        if let Some(problem) = &pass.problem {
+            source.status.set_failure(&place, problem.clone());
+        }
+        if pass.at <= pass.end {
+            self.sweeps.turns[turn].pass = Some(pass);
+            return Ok(());
+        }
+        if pass.problem.is_none() {
+            source.status.clear_failure(&place);
+        }
+        if pass.found > 0 {
+            tracing::info!(
+                events = pass.found,
+                latest_s = pass.late / 1000,
+                "found events that became visible late in the last {}",
+                words(span)
+            );
+        }
+        self.sweeps.turns[turn].due = (pass.began + every).max(now);
+        Ok(())
+    }
+
+    async fn sweep_slice(&mut self, pass: &mut Pass) -> Result<(), Closed> {
+        let source = self.source.clone();
+        let limits = &source.settings.limits;
+        let from = pass.at;
+        let base = millis(limits.window);
+        let mut to = window_end(from, base, base, pass.end + 1) - 1;
+        let read = if let Some(end) = self.seen.end_from(from) {
+            to = self.seen.bound(from, to.min(end), limits.slice);
+            Window::new(self, from, to, Aim::Sweep).read().await?
+        } else {
+            let known = source.known(from, to, limits.slice).await?;
+            to = known.until;
+            if !known.is_complete {
+                // Retention has removed events, which would seem to be new.
+                pass.at = to + 1;
+                return Ok(());
+            }
+            let main = std::mem::replace(&mut self.seen, Seen::of(from, known));
+            let read = Window::new(self, from, to, Aim::Sweep).read().await?;
+            self.seen = main;
+            self.seen.note(&read.late);
+            read
+        };
+        self.collector.forget_duplicates();
+        pass.at = read.to + 1;
+        pass.found += read.late.len() as u64;
+        let earliest = read.late.iter().map(|&(time, _)| time).min();
+        pass.late = pass.late.max(earliest.map_or(0, |time| self.shown - time));
+        if let Some(refusal) = read.refusal {
+            pass.problem = Some(format!(
+                "late events cannot be looked for everywhere: Teleport answers {:?} `{}`",
+                refusal.code, refusal.message
+            ));
+        }
+        source
+            .status
+            .update(|status| status.late += read.late.len() as u64);
+        Ok(())
+    }
+}
+
+/// A span as an operator says it.
+fn words(span: Duration) -> String {
+    let secs = span.as_secs();
+    match secs {
+        _ if secs > 0 && secs.is_multiple_of(3600) => format!("{} h", secs / 3600),
+        _ if secs > 0 && secs.is_multiple_of(60) => format!("{} min", secs / 60),
+        _ => format!("{} s", span.as_secs_f64()),
+    }
+}

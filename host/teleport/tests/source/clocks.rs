@@ -1,0 +1,211 @@
+//! Polling while clocks are wrong, and events become visible late.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lockgate_model::{FeedKind, Millis};
+use lockgate_teleport::{Clock, Resume, SourceLimits};
+
+use crate::fake::{Fake, Planned, Script, event, growing};
+use crate::fixture::{DAY, Fixture, NOW, Running, SimulatedClock};
+use crate::intake::MemoryIntake;
+
+const SECOND: Millis = 1_000;
+const MINUTE: Millis = 60_000;
+const HOUR: Millis = 3_600_000;
+
+/// An event by the clock of Teleport, which is ahead by `skew`.
+fn planned(name: &str, at: Millis, late: Millis, skew: Millis) -> Planned {
+    Planned {
+        visible: NOW + at + late,
+        event: event(name, "user.login", NOW + at + skew, 0, &[]),
+    }
+}
+
+/// An event every so often.
+fn regular(count: i64, every: Millis, late: Millis, skew: Millis) -> Vec<Planned> {
+    (1..=count)
+        .map(|nth| planned(&format!("e{nth}"), nth * every, late, skew))
+        .collect()
+}
+
+/// A source with the default limits and a simulated clock.
+struct Simulated {
+    fixture: Fixture,
+    clock: Arc<SimulatedClock>,
+    intake: Arc<MemoryIntake>,
+    fake: Fake,
+    expected: Vec<String>,
+}
+
+impl Simulated {
+    async fn new(plan: Vec<Planned>) -> Simulated {
+        let mut fixture = Fixture::new();
+        let clock = SimulatedClock::new();
+        let expected = plan
+            .iter()
+            .map(|planned| planned.event.id.clone())
+            .collect();
+        let script = Script {
+            search: growing(clock.clone(), plan, 50),
+            ..Script::default()
+        };
+        let fake = Fake::start(&fixture.authority, script).await;
+        fixture.settings.address = fake.address.to_string();
+        fixture.settings.start_time = Some(NOW - 3 * DAY);
+        fixture.settings.exit_on_last_event = false;
+        fixture.settings.limits = SourceLimits::default();
+        fixture.settings.clock = clock.clone();
+        Simulated {
+            fixture,
+            clock,
+            intake: MemoryIntake::new(),
+            fake,
+            expected,
+        }
+    }
+
+    fn start(&self) -> Running {
+        self.fixture.start(self.intake.resume(), &self.intake)
+    }
+
+    /// All events are there at this time, each once.
+    async fn has_all_at(&self, at: Millis) {
+        self.clock.reaches(NOW + at).await;
+        self.intake
+            .assert_each_once(FeedKind::Audit, self.expected.iter().cloned());
+    }
+}
+
+#[tokio::test]
+async fn events_are_read_in_time_and_once_whichever_clock_is_wrong() {
+    // By how much the local clock is ahead, and by how much all events are late.
+    for (wrong_by, late, shown) in [
+        (0, 0, ""),
+        (20 * SECOND, 0, "20 s behind"),
+        (MINUTE, 0, "60 s behind"),
+        (HOUR, 0, "3600 s behind"),
+        (3 * DAY, 0, "s behind"),
+        (-MINUTE, 0, "55 s ahead of"),
+        (-HOUR, 0, "3595 s ahead of"),
+        (-3 * DAY, 0, "s ahead of"),
+        // The clock of an agent is slow.
+        (0, 40 * SECOND, "s behind"),
+    ] {
+        let simulated = Simulated::new(regular(60, 10 * SECOND, late, 0)).await;
+        simulated.clock.set_wrong_by(wrong_by);
+        let mut running = simulated.start();
+        simulated
+            .has_all_at(600 * SECOND + late + 90 * SECOND)
+            .await;
+        let status = running.shows(|status| status.skew.is_some()).await;
+        let failure = status.failures.get("clock").cloned().unwrap_or_default();
+        assert_eq!(
+            shown.is_empty(),
+            failure.is_empty(),
+            "{wrong_by}: {failure}"
+        );
+        let side = shown.split(' ').next_back().expect("a word");
+        assert!(failure.contains(side), "{wrong_by}: {failure}");
+        assert_eq!(status.reports, 0);
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_neither_stops_reading_nor_skips_anything() {
+    for (jump, is_restarted) in [
+        (2 * DAY, false),
+        (2 * DAY, true),
+        (-2 * DAY, false),
+        (-2 * DAY, true),
+    ] {
+        let simulated = Simulated::new(regular(100, 10 * SECOND, 0, 0)).await;
+        let mut running = simulated.start();
+        for (at, wrong_by) in [(200, jump), (400, 0), (600, jump), (610, 0)] {
+            simulated.clock.reaches(NOW + at * SECOND).await;
+            simulated.clock.set_wrong_by(wrong_by);
+            if is_restarted {
+                running.stop().await;
+                running = simulated.start();
+            }
+        }
+        simulated.has_all_at(1_030 * SECOND).await;
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_stored_position_in_the_future_is_pulled_back_and_reported_once() {
+    let simulated = Simulated::new(regular(60, 10 * SECOND, 0, 0)).await;
+    let running = simulated.start();
+    simulated.clock.reaches(NOW + 200 * SECOND).await;
+    running.stop().await;
+    // As an earlier release left it after a jump of the clock.
+    let mut resume = simulated.intake.resume();
+    let future = "2026-01-10T12:00:00Z";
+    resume.cursors.insert("poll/until".into(), future.into());
+    let running = simulated.fixture.start(resume, &simulated.intake);
+    simulated.clock.reaches(NOW + 400 * SECOND).await;
+    let status = running.status.borrow().clone();
+    assert_eq!(status.reports, 1);
+    let report = status.last_report.expect("a report");
+    assert!(
+        report.contains(future) && report.contains("lies in the future"),
+        "{report}"
+    );
+    running.stop().await;
+    let running = simulated.start();
+    simulated.has_all_at(620 * SECOND).await;
+    assert_eq!(running.status.borrow().reports, 0);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn an_event_with_a_time_in_the_future_does_not_carry_the_position_with_it() {
+    let mut plan = regular(60, 10 * SECOND, 0, 0);
+    plan.push(planned("in an hour", 100 * SECOND, 0, HOUR));
+    plan.push(planned("in a week", 105 * SECOND, 0, 7 * DAY));
+    let simulated = Simulated::new(plan).await;
+    let running = simulated.start();
+    simulated.has_all_at(630 * SECOND).await;
+    let until = running.status.borrow().read_until.expect("it is read");
+    assert!((NOW + 590 * SECOND..=simulated.clock.now()).contains(&until));
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn an_event_that_becomes_visible_long_after_its_time_is_found() {
+    for (late, within) in [
+        (4 * MINUTE, 40 * SECOND),
+        (50 * MINUTE, 11 * MINUTE),
+        (3 * HOUR, 25 * HOUR),
+        (22 * HOUR, 25 * HOUR),
+    ] {
+        let mut plan = regular(30, late / 20, 0, 0);
+        plan.push(planned("late", late / 4, late, 0));
+        let mut simulated = Simulated::new(plan).await;
+        // Long between the rounds: the test is about the sweeps.
+        let poll = (late / 60).max(MINUTE);
+        simulated.fixture.settings.limits.poll = Duration::from_millis(poll as u64);
+        let running = simulated.start();
+        simulated
+            .has_all_at(late / 4 + late + within + 2 * poll)
+            .await;
+        assert_eq!(running.status.borrow().late, 1, "{late}");
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_start_time_long_before_the_first_event_costs_few_requests() {
+    let mut simulated = Simulated::new(regular(3, 10 * SECOND, 0, 0)).await;
+    simulated.fixture.settings.start_time = Some(NOW - 6 * 365 * DAY);
+    let running = simulated
+        .fixture
+        .start(Resume::default(), &simulated.intake);
+    simulated.has_all_at(10 * MINUTE).await;
+    let requests = simulated.fake.script().searches.len();
+    assert!(requests < 1_200, "{requests}");
+    running.stop().await;
+}
