@@ -17,11 +17,17 @@ const GIB: u64 = 1 << 30;
 pub(crate) const ADMIN_LISTEN: SocketAddr =
     SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8686));
 
-/// Longest time range of one query of the polling reader.
+/// Time range of one query of the polling reader, where there are events.
 pub(crate) const WINDOW: Bounds<Duration> = Bounds {
     default: DAY,
     least: Duration::from_secs(60),
     most: Duration::from_secs(31 * 86_400),
+};
+/// What the polling reader reads again all the time, for events that arrive late.
+pub(crate) const OVERLAP: Bounds<Duration> = Bounds {
+    default: Duration::from_secs(300),
+    least: Duration::from_secs(10),
+    most: HOUR,
 };
 /// Session recordings downloaded at the same time.
 pub(crate) const CONCURRENCY: Bounds<Count> = Bounds {

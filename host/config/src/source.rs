@@ -29,8 +29,12 @@ pub struct Source {
     pub start_time: Option<Millis>,
     /// The span of its value in the TOML text.
     pub start_time_span: Range<usize>,
-    /// `window`: the longest time range of one query of the polling reader. Default 24 h.
+    /// `window`: the time range of one query of the polling reader. Default 24 h.
     pub window: Duration,
+    /// `overlap`: what is read again every 30 s, for events that arrive late. Default 5 min.
+    pub overlap: Duration,
+    /// `sweep`: also read the last hour and the last two days again. Default true.
+    pub sweep: bool,
     /// `concurrency`: session recordings downloaded at the same time. Default 5.
     pub concurrency: usize,
     /// The span of the name in the TOML text.
@@ -129,6 +133,9 @@ fn source(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Source> {
         .optional("start-time")
         .and_then(|value| time(r, &value));
     let window = table.quantity(r, "window", defaults::WINDOW);
+    let overlap = table.quantity(r, "overlap", defaults::OVERLAP);
+    let sweep = table.optional("sweep");
+    let sweep = sweep.and_then(|value| value.flag(r)).unwrap_or(true);
     let concurrency = table.quantity(r, "concurrency", defaults::CONCURRENCY).0 as usize;
     table.finish_with(r, |key| match key {
         "window-size" => Some("the key is called `window`".into()),
@@ -146,6 +153,8 @@ fn source(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Source> {
         start_time,
         start_time_span,
         window,
+        overlap,
+        sweep,
         concurrency,
         span: value.key_span.clone(),
         credentials_span,

@@ -122,7 +122,15 @@ fn the_reference_shows_the_defaults() {
     };
     let reference = good(REFERENCE, &environment);
     let smallest = good(SMALLEST, &environment);
-    let source = |config: &Config| (config.sources[0].window, config.sources[0].concurrency);
+    let source = |config: &Config| {
+        let source = &config.sources[0];
+        (
+            source.window,
+            source.overlap,
+            source.sweep,
+            source.concurrency,
+        )
+    };
     assert_eq!(source(&reference), source(&smallest));
     assert_eq!(
         (reference.store.audit, reference.store.sessions),

@@ -34,6 +34,7 @@ impl Reader {
         settings.start_time = source.start_time;
         settings.sessions = sessions;
         settings.limits.window = source.window;
+        settings.limits.sweeps = Sweep::stretches(source.overlap, source.sweep);
         settings.limits.recordings = source.concurrency;
         Reader {
             name: source.name.clone(),
