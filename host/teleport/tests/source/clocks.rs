@@ -187,7 +187,9 @@ async fn an_event_that_becomes_visible_long_after_its_time_is_found() {
         let mut simulated = Simulated::new(plan).await;
         // Long between the rounds: the test is about the sweeps.
         let poll = (late / 60).max(MINUTE);
-        simulated.fixture.settings.limits.poll = Duration::from_millis(poll as u64);
+        let limits = &mut simulated.fixture.settings.limits;
+        limits.poll = Duration::from_millis(poll as u64);
+        limits.reread = limits.poll / 2;
         let running = simulated.start();
         simulated
             .has_all_at(late / 4 + late + within + 2 * poll)
