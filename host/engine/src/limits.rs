@@ -32,7 +32,7 @@ pub(crate) const URGENT_BATCH_BYTES: usize = 64 * 1024;
 pub(crate) const STALLED_AFTER: Uptime = Uptime::from_secs(60);
 
 /// Calls of a component for a batch fail for this long: that is shown before their end.
-pub(crate) const FAILING_AFTER: Uptime = Uptime::from_secs(10);
+pub(crate) const FAILING_AFTER: Uptime = Uptime::from_secs(5);
 
 /// Documents that a mapper may make of one event.
 pub const FAN_OUT_OF_EVENT_MAX: usize = 1000;

@@ -16,7 +16,7 @@ use crate::{OpenError, check};
 pub const DATABASE: &str = "store.db";
 const LOCK: &str = "lock";
 /// What somebody else did to the files of an open store, until it is opened again.
-const HARM: &str = "harm";
+const CHANGED_FILES: &str = "changed-files";
 
 /// Held until the last clone is dropped. The kernel releases it when the process ends, however it
 /// ends.
@@ -232,17 +232,17 @@ fn try_lock(file: &File, path: &Path) -> Result<bool, OpenError> {
 }
 
 /// Keeps what happened to the files of the open store for who opens it next.
-pub fn keep_harm(directory: &Path, harm: &str) {
+pub fn keep_change(directory: &Path, change: &str) {
     // It was logged. The directory itself may be gone.
-    let _ = fs::write(directory.join(HARM), harm);
+    let _ = fs::write(directory.join(CHANGED_FILES), change);
 }
 
-/// What [`keep_harm`] kept.
-pub fn take_harm(directory: &Path) -> Option<String> {
-    let path = directory.join(HARM);
-    let harm = fs::read_to_string(&path).ok()?;
+/// What [`keep_change`] kept.
+pub fn take_change(directory: &Path) -> Option<String> {
+    let path = directory.join(CHANGED_FILES);
+    let change = fs::read_to_string(&path).ok()?;
     let _ = fs::remove_file(&path);
-    Some(harm)
+    Some(change)
 }
 
 pub fn database(directory: &Path) -> PathBuf {

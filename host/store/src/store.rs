@@ -48,9 +48,9 @@ impl Store {
         let connection = open::writer(&options.path, options.size_max)?;
         let writer = Writer::load(connection, &options)
             .map_err(|error| open::unreadable(&options.path, error))?;
-        if let Some(harm) = directory::take_harm(&options.path) {
+        if let Some(change) = directory::take_change(&options.path) {
             tracing::warn!(
-                "when this store was last open, {harm}. Unless all of it was put back from a \
+                "when this store was last open, {change}. Unless all of it was put back from a \
                  backup since, what was written shortly before is gone: those events are read \
                  again, documents that were delivered may be sent again, and dead letters that \
                  were dropped or retried may be back"

@@ -291,11 +291,11 @@ impl Writer {
 
     /// `put` is how the sentence begins that says what to do.
     fn closed_by_others(&self, path: &Path, harm: &str, put: &str) -> LedgerError {
-        let harm = format!("`{}` was {harm}", path.display());
-        directory::keep_harm(&self.directory, &harm);
+        let change = format!("`{}` was {harm}", path.display());
+        directory::keep_change(&self.directory, &change);
         LedgerError::Closed {
             cause: format!(
-                "{harm} while the store was open, so nothing more is written, and what was written \
+                "{change} while the store was open, so nothing more is written, and what was written \
                  shortly before may be gone. {put} the whole store back from a backup; without one, \
                  move what is left of `store.db`, `store.db-wal` and `store.db-shm` aside: a new \
                  store then reads the events from Teleport again, from `start-time` on, and sends \

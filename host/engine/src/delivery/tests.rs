@@ -970,7 +970,7 @@ fn a_stalled_pipeline_says_what_it_waits_for() {
 /// A pipeline whose component used up its limit of time in every call was ready for a minute, and
 /// then said that a component was at work.
 #[test]
-fn calls_that_fail_for_ten_seconds_are_shown_before_the_batch_is_through() {
+fn calls_that_fail_for_five_seconds_are_shown_before_the_batch_is_through() {
     let mut pipeline = TestPipeline::new(TestSettings {
         stays_in_stages: true,
         ..TestSettings::default()

@@ -139,14 +139,14 @@ async fn an_idle_store_notices_that_its_log_was_truncated() {
     assert!(message.contains("store.db-wal` was truncated"), "{message}");
     assert!(!message.contains("is on disk"), "{message}");
     // For the next start, which finds a store that is older and whole.
-    let harm = directory.path().join("harm");
-    let kept = std::fs::read_to_string(&harm).unwrap();
+    let change = directory.path().join("changed-files");
+    let kept = std::fs::read_to_string(&change).unwrap();
     assert!(
         kept.ends_with("store.db-wal` was truncated or overwritten"),
         "{kept}"
     );
     drop(open(directory.path()));
-    assert!(!harm.exists(), "it is logged once");
+    assert!(!change.exists(), "it is logged once");
 }
 
 /// Each of them makes a file shorter, or writes to it, and nothing is lost.
