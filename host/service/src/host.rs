@@ -19,7 +19,7 @@ use crate::build::{BuiltPipeline, PipelineBuilder};
 use crate::driver::{Driver, OperatorRequest, Unfinished};
 use crate::expiry;
 use crate::generation::{Current, keep_current};
-use crate::limits::ABANDON_GRACE;
+use crate::limits::{ABANDON_GRACE, CLOSE_NOTICED};
 use crate::metrics;
 use crate::reader::{self, Reader};
 use crate::settings::{engine_settings, log_unused_state};
@@ -177,6 +177,11 @@ impl Host {
         beside.shutdown().await;
         *self.running() = Running::default();
         match result {
+            // A file of the store may be gone. The store notices, and says so better.
+            Err(HostError::Ledger(LedgerError::Read(what))) => {
+                let cause = tokio::time::timeout(CLOSE_NOTICED, closed(store)).await;
+                Err(cause.unwrap_or(LedgerError::Read(what)).into())
+            }
             Ok(()) if until_final && stop.is_draining() => Err(HostError::StoppedEarly),
             result => result,
         }

@@ -7,6 +7,9 @@ use lockgate_model::Millis;
 /// Time that batches in flight get to finish after a stop was asked for.
 pub(crate) const ABANDON_GRACE: Duration = Duration::from_secs(10);
 
+/// Within this time a store has noticed that one of its files is gone.
+pub(crate) const CLOSE_NOTICED: Duration = Duration::from_secs(10);
+
 /// Recent blocks whose times a reader gets: they show where it was when the clock was wrong.
 pub(crate) const RECENT_BLOCKS: usize = 1024;
 
