@@ -195,14 +195,35 @@ fn describe(status: &ReaderStatus) -> SourceStatus {
         Phase::Reading => format!("reading {reader}"),
         Phase::CaughtUp => format!("caught up, reading {reader}"),
     };
-    let failure = status
-        .failures
-        .iter()
-        .next()
-        .map(|(place, message)| format!("{place}: {message}"));
-    let message = failure.or_else(|| status.last_report.clone());
+    // The clock's is lasting and keeps nothing from being read: it must not hide others.
+    let is_clock = |(place, _): &(&String, &String)| *place == "clock";
+    let words = |(place, message): (&String, &String)| format!("{place}: {message}");
+    let (clock, others): (Vec<_>, Vec<_>) = status.failures.iter().partition(is_clock);
+    let failure = others.into_iter().next().map(words);
+    let message = failure
+        .or_else(|| status.last_report.clone())
+        .or_else(|| clock.into_iter().next().map(words));
     SourceStatus {
         state: state.trim_end().to_owned(),
         last_error: message.map(|message| Problem { at: now(), message }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// It is lasting, and was the first by name.
+    #[test]
+    fn a_wrong_clock_hides_no_other_problem() {
+        let mut status = ReaderStatus::default();
+        let shown = |status: &ReaderStatus| describe(status).last_error.map(|last| last.message);
+        let failure = |place: &str| (place.to_owned(), "wrong".to_owned());
+        status.failures.extend([failure("clock")]);
+        assert_eq!(shown(&status).as_deref(), Some("clock: wrong"));
+        status.last_report = Some("events are missing".into());
+        assert_eq!(shown(&status).as_deref(), Some("events are missing"));
+        status.failures.extend([failure("connection")]);
+        assert_eq!(shown(&status).as_deref(), Some("connection: wrong"));
     }
 }

@@ -112,11 +112,16 @@ impl<I: Intake> Poller<I> {
         if until > limit && until > start {
             let latest = resume.recent_times.iter().map(|&(_, latest)| latest);
             let read = latest.clone().filter(|&time| time <= limit).max();
-            let read = read.unwrap_or(start).max(start);
+            let from = match read {
+                Some(_) => "after the newest event in the store",
+                None => "a day earlier, since the store has no earlier event",
+            };
+            // What was read before that may have been removed from the store.
+            let read = read.unwrap_or(limit - Day::MILLIS).max(start);
             if latest.max().is_none_or(|latest| until > latest) {
                 source.status.report(format!(
-                    "the stored position {} lies in the future, probably because the clock of this machine was wrong. Reading continues \
-                     at {}, after the newest event in the store",
+                    "the stored position {} lies in the future: the clock of this machine is wrong, or was when it was stored. Reading \
+                     continues at {}, {from}",
                     time(until),
                     time(read)
                 ));
@@ -163,7 +168,7 @@ impl<I: Intake> Poller<I> {
         let mut from = (at - reread).max(self.floor);
         while at < end {
             let to = window_end(at, size, base, end) - 1;
-            let to = self.cover(from, to).await?;
+            let to = self.cover(&mut from, to).await?;
             let asked = clock.elapsed();
             let is_tail = to >= newest.max(self.shown).min(self.limit());
             let read = Window::new(self, from, to, Aim::Log { is_tail })
@@ -240,16 +245,20 @@ impl<I: Intake> Poller<I> {
     }
 
     /// Makes sure that the stored events from `from` on are known. Returns up to when they are, at
-    /// most `to`.
-    async fn cover(&mut self, from: Millis, to: Millis) -> Result<Millis, Closed> {
+    /// most `to`. Where the store has removed them, `from` is moved to the cursor: they would seem
+    /// to be new.
+    async fn cover(&mut self, from: &mut Millis, to: Millis) -> Result<Millis, Closed> {
         let max = self.source.settings.limits.hashes;
-        self.seen.forget_before(from);
-        if let Some(end) = self.seen.end_from(from) {
+        self.seen.forget_before(*from);
+        if let Some(end) = self.seen.end_from(*from) {
             return Ok(to.min(end));
         }
-        let known = self.source.known(from, Millis::MAX, max).await?;
+        let known = self.source.known(*from, Millis::MAX, max).await?;
         let end = known.until;
-        self.seen = Seen::of(from, known).with_max(max);
+        if !known.is_complete && known.events.is_empty() {
+            *from = (*from).max(self.until.min(to));
+        }
+        self.seen = Seen::of(*from, known).with_max(max);
         Ok(to.min(end))
     }
 

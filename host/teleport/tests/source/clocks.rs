@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use lockgate_model::{FeedKind, Millis};
 use lockgate_teleport::{Clock, Resume, SourceLimits};
+use tonic::Status;
 
-use crate::fake::{Fake, Planned, Script, event, growing};
+use crate::fake::{Fake, Planned, Script, event, file_backend, growing};
 use crate::fixture::{DAY, Fixture, NOW, Running, SimulatedClock};
 use crate::intake::MemoryIntake;
 
@@ -171,6 +172,56 @@ async fn an_event_with_a_time_in_the_future_does_not_carry_the_position_with_it(
     simulated.has_all_at(630 * SECOND).await;
     let until = running.status.borrow().read_until.expect("it is read");
     assert!((NOW + 590 * SECOND..=simulated.clock.now()).contains(&until));
+    running.stop().await;
+}
+
+/// After a restart, its times were those of every block, and so believed.
+#[tokio::test]
+async fn one_agent_that_is_always_ahead_does_not_carry_the_position_with_it() {
+    let mut plan = regular(1_200, SECOND / 2, 0, 0);
+    for nth in 1..=200 {
+        let at = nth * 3 * SECOND;
+        plan.push(planned(&format!("ahead {nth}"), at, 0, 2 * HOUR));
+    }
+    let simulated = Simulated::new(plan).await;
+    let mut running = simulated.start();
+    for at in [200, 400] {
+        simulated.clock.reaches(NOW + at * SECOND).await;
+        let until = running.status.borrow().read_until.expect("it is read");
+        assert!(until <= simulated.clock.now(), "{until}");
+        running.stop().await;
+        running = simulated.start();
+    }
+    simulated.has_all_at(630 * SECOND).await;
+    let skewed = running.status.borrow().failures.get("clock").cloned();
+    assert_eq!(skewed, None, "both clocks are right");
+    running.stop().await;
+}
+
+/// A sweep tried again for ever, and the log waited for it.
+#[tokio::test]
+async fn a_sweep_that_gets_no_answer_does_not_hold_up_the_log() {
+    let mut simulated = Simulated::new(regular(100, 10 * SECOND, 0, 0)).await;
+    let clock = simulated.clock.clone();
+    let mut answers = std::mem::replace(&mut simulated.fake.script().search, file_backend());
+    simulated.fake.script().search = Box::new(move |request, events, calls| {
+        let from = request.start_date.map_or(0, |from| from.seconds * 1000);
+        if clock.now() > NOW + 300 * SECOND && from < clock.now() - HOUR {
+            clock.pass(50);
+            return Err(Status::unavailable("too much to search"));
+        }
+        answers(request, events, calls)
+    });
+    simulated.fixture.settings.start_time = Some(NOW - 2 * HOUR);
+    let running = simulated.start();
+    simulated.clock.reaches(NOW + 350 * SECOND).await;
+    running.stop().await;
+    let mut running = simulated.start();
+    simulated.has_all_at(1_030 * SECOND).await;
+    let told = |place: &String| place.starts_with("sweep of");
+    running
+        .shows(|status| status.failures.keys().any(told))
+        .await;
     running.stop().await;
 }
 

@@ -24,9 +24,10 @@ pub(super) struct Horizon {
 impl Horizon {
     /// `recent_times` are those of [`Resume`](crate::Resume).
     pub(super) fn new(clock: &dyn Clock, recent_times: &[(Millis, Millis)]) -> Horizon {
-        // What was read before the restart shows the time, too.
+        // What was read before the restart shows the time, too: the earliest events, since one bad
+        // clock among many agents has a time in the future in every block.
         let read = recent_times.get(..EVIDENCE).into_iter().flatten();
-        let read = read.map(|&(_, latest)| latest).min();
+        let read = read.map(|&(earliest, _)| earliest).min();
         Horizon {
             began: (
                 clock.now().max(read.unwrap_or(Millis::MIN)),
@@ -52,12 +53,11 @@ impl Horizon {
         self.local(clock) + ahead.map_or(0, |&ahead| ahead.max(0))
     }
 
-    /// Takes note of the times of the new events of a page.
-    pub(super) fn note(&mut self, clock: &dyn Clock, mut times: Vec<Millis>) {
+    /// Takes note of the times of the new events of a page, in order.
+    pub(super) fn note(&mut self, clock: &dyn Clock, times: Vec<Millis>) {
         if times.is_empty() {
             return;
         }
-        times.sort_unstable();
         self.ahead.truncate(EVIDENCE - 1);
         self.ahead
             .push_front(times[times.len() / 2] - self.local(clock));
@@ -116,26 +116,26 @@ mod tests {
         let clock = Fixed::default();
         let mut horizon = Horizon::new(&clock, &[]);
         for _ in 0..EVIDENCE - 1 {
-            horizon.note(&clock, vec![500, -9, 90_000]);
+            horizon.note(&clock, vec![-9, 500, 90_000]);
         }
         assert_eq!(horizon.limit(&clock), 0);
         horizon.note(&clock, vec![400]);
         assert_eq!(horizon.limit(&clock), 400);
         horizon.note(&clock, vec![]);
-        horizon.note(&clock, vec![-3, 90_000, -4]);
+        horizon.note(&clock, vec![-4, -3, 90_000]);
         assert_eq!(horizon.limit(&clock), 0, "most of its events are not ahead");
     }
 
     #[test]
     fn a_clock_that_is_set_back_or_was_wrong_at_the_start_does_not_move_the_horizon_back() {
         let clock = Fixed::default();
-        let horizon = Horizon::new(&clock, &[(0, 90); EVIDENCE - 1]);
+        let horizon = Horizon::new(&clock, &[(90, 95); EVIDENCE - 1]);
         clock.now.store(-5_000, Ordering::SeqCst);
         clock.elapsed.store(70, Ordering::SeqCst);
         assert_eq!(horizon.limit(&clock), 70);
         clock.now.store(5_000, Ordering::SeqCst);
         assert_eq!(horizon.limit(&clock), 5_000);
-        let horizon = Horizon::new(&clock, &[(0, 9_000); EVIDENCE]);
+        let horizon = Horizon::new(&clock, &[(9_000, 90_000); EVIDENCE]);
         assert_eq!(horizon.limit(&clock), 9_000);
     }
 

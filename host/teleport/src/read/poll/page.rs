@@ -31,6 +31,8 @@ pub(super) struct Query {
     pub(super) direction: Direction,
     /// Events of every type, not only of the configured ones.
     pub(super) any_type: bool,
+    /// A lost call is a refusal, as it is for windows of several days: the log must not wait.
+    pub(super) gives_up: bool,
 }
 
 /// The server's own error answer. It is the same each time.
@@ -72,7 +74,7 @@ pub(super) async fn fetch<I: Intake>(
                 source.connector.failed(connection.id, &failure).await;
                 // Several days may be too much to search at once.
                 if let Failure::Lost { reason } = &failure
-                    && query.to - query.from > Day::MILLIS
+                    && (query.gives_up || query.to - query.from > Day::MILLIS)
                 {
                     return Err(Refusal {
                         code: Code::DeadlineExceeded,

@@ -101,6 +101,7 @@ impl<'a, I: Intake> Window<'a, I> {
                 from,
                 to,
                 limit,
+                gives_up: aim == Aim::Sweep,
                 ..Query::default()
             },
             order: Order::default(),
@@ -185,16 +186,22 @@ impl<'a, I: Intake> Window<'a, I> {
     fn note_added(&mut self) {
         let poller = &mut *self.poller;
         let added = poller.seen.take_added();
-        let times: Vec<Millis> = added.iter().map(|&(time, _)| time).collect();
         if self.aim == Aim::Sweep {
             self.late.extend(added);
-        } else {
-            poller.latest = poller.latest.max(times.iter().max().copied());
-            poller.shown = poller
-                .shown
-                .max(self.order.credible().unwrap_or(poller.shown));
+            return;
         }
+        let mut times: Vec<Millis> = added.iter().map(|&(time, _)| time).collect();
+        times.sort_unstable();
         let clock = poller.source.settings.clock.clone();
+        // The median where the log is ahead of this clock: a few events in the future show nothing.
+        let now = clock.now();
+        let median = times.get(times.len() / 2).copied();
+        let past = times.iter().rev().find(|&&time| time <= now).copied();
+        let latest = median.filter(|&time| time > now).or(past);
+        poller.latest = poller.latest.max(latest);
+        poller.shown = poller
+            .shown
+            .max(self.order.credible().unwrap_or(poller.shown));
         poller.horizon.note(&*clock, times);
     }
 
