@@ -115,7 +115,7 @@ pub(crate) struct Start {
     pub(crate) config: PathBuf,
 
     /// Stop when every event that Teleport has at the start has been delivered, dropped or
-    /// dead-lettered. Ends with status 1 where a signal comes first.
+    /// dead-lettered. Exits with status 1 if a signal stops it before that.
     #[arg(long)]
     pub(crate) exit_on_last_event: bool,
 }

@@ -121,9 +121,11 @@ impl Pipeline {
             }
             Input::StageFailed { batch, call } => {
                 // It may come after the answer.
-                let batches = &self.batches;
-                let is_in_stages = |batch: &BatchInFlight| matches!(batch.phase, Phase::InStages);
-                if batches.get(&batch).is_some_and(is_in_stages) {
+                if self
+                    .batches
+                    .get(&batch)
+                    .is_some_and(BatchInFlight::is_in_stages)
+                {
                     self.failing.add(now, WorkId::Batch(batch), call);
                 }
             }
@@ -301,9 +303,8 @@ impl Pipeline {
 
     /// What has begun and not ended, in words.
     fn under_way(&self) -> String {
-        let in_component = |batch: &BatchInFlight| {
-            matches!(batch.phase, Phase::InStages) || batch.running_encodings > 0
-        };
+        let in_component =
+            |batch: &BatchInFlight| batch.is_in_stages() || batch.running_encodings > 0;
         let request_is = |is: fn(&RequestState) -> bool| {
             let mut requests = self.requests.iter();
             requests.any(|(_, request)| is(&request.state))
@@ -368,8 +369,7 @@ impl Pipeline {
     /// batch that is being collected would not be begun any more.
     fn is_quiet(&self) -> bool {
         let works = |batch: &BatchInFlight| {
-            let is_in_stages = matches!(batch.phase, Phase::InStages);
-            is_in_stages || batch.running_encodings > 0 || batch.commits > 0
+            batch.is_in_stages() || batch.running_encodings > 0 || batch.commits > 0
         };
         !self.batches.values().any(works)
             && self.endpoints.iter().all(|endpoint| endpoint.is_quiet())

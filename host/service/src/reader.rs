@@ -195,17 +195,10 @@ fn describe(status: &ReaderStatus) -> SourceStatus {
         Phase::Reading => format!("reading {reader}"),
         Phase::CaughtUp => format!("caught up, reading {reader}"),
     };
-    // The clock's is lasting and keeps nothing from being read: it must not hide others.
-    let is_clock = |(place, _): &(&String, &String)| *place == "clock";
-    let words = |(place, message): (&String, &String)| format!("{place}: {message}");
-    let (clock, others): (Vec<_>, Vec<_>) = status.failures.iter().partition(is_clock);
-    let failure = others.into_iter().next().map(words);
-    let message = failure
-        .or_else(|| status.last_report.clone())
-        .or_else(|| clock.into_iter().next().map(words));
+    let problem = status.problem();
     SourceStatus {
         state: state.trim_end().to_owned(),
-        last_error: message.map(|message| Problem { at: now(), message }),
+        last_error: problem.map(|message| Problem { at: now(), message }),
     }
 }
 

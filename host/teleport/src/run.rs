@@ -88,7 +88,8 @@ async fn work<I: Intake>(
     let now = settings.clock.now();
     if start.at() > now {
         status.report(format!(
-            "`start-time` is {}, in the future by this host's clock: no event before it is read",
+            "the first event to read is that of {}, which is in the future by the clock of this \
+             machine. If the clock was wrong when this was stored, use a new store",
             time(start.at())
         ));
     }

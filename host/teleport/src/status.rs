@@ -8,6 +8,9 @@ use tokio::sync::watch;
 /// Most failures shown at the same time; further ones are only logged.
 const FAILURES_MAX: usize = 64;
 
+/// The place of the failure that says that a clock is wrong.
+pub(crate) const CLOCK: &str = "clock";
+
 /// The activity of a source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Phase {
@@ -62,6 +65,21 @@ pub struct ReaderStatus {
     /// Reports of lost events and other lasting problems: how many, and the last one.
     pub reports: u64,
     pub last_report: Option<String>,
+}
+
+impl ReaderStatus {
+    /// What is wrong, worst first: a failure, else the last report, else a wrong clock, which keeps
+    /// nothing from being read.
+    pub fn problem(&self) -> Option<String> {
+        let words = |(place, message): (&String, &String)| format!("{place}: {message}");
+        let mut failures = self.failures.iter().filter(|&(place, _)| place != CLOCK);
+        let clock = self.failures.get_key_value(CLOCK);
+        failures
+            .next()
+            .map(words)
+            .or_else(|| self.last_report.clone())
+            .or_else(|| clock.map(words))
+    }
 }
 
 /// Updates the status of a source, from all its tasks.

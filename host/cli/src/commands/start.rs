@@ -119,7 +119,8 @@ impl Attempts<'_> {
             tracing::error!(
                 retry_in_s = wait.as_secs(),
                 "the disk is too full for the store: {message}. Free some disk space, or raise the \
-                 limit on the size of files where one is set; nothing is lost, because Teleport keeps the events that have not been read"
+                 limit on the size of files if one is set; nothing is lost, because Teleport keeps \
+                 the events that have not been read"
             );
             self.host.board().store_closed(StoreStatus {
                 message: format!("the disk is too full for the store: {message}"),

@@ -22,14 +22,11 @@ struct FailedCalls {
 
 impl Failing {
     pub(crate) fn add(&mut self, now: Uptime, work: WorkId, failed: FailedCall) {
-        let calls = self.0.get(&work).map_or(0, |before| before.calls);
-        let since = self.0.get(&work).map_or(now, |before| before.since);
-        let failed = FailedCalls {
-            calls: calls + 1,
-            last: failed,
-            since,
-        };
-        self.0.insert(work, failed);
+        let before = self.0.remove(&work);
+        let calls = before.as_ref().map_or(0, |before| before.calls) + 1;
+        let since = before.map_or(now, |before| before.since);
+        let last = failed;
+        self.0.insert(work, FailedCalls { calls, last, since });
     }
 
     pub(crate) fn ended(&mut self, work: WorkId) {
@@ -52,10 +49,12 @@ impl Pipeline {
             if now < *since + FAILING_AFTER || is_held || !shown.insert(last.label.clone()) {
                 continue;
             }
-            let plural = if *calls == 1 { "call" } else { "calls" };
+            let failed = match calls {
+                1 => "a call for a batch failed because".to_owned(),
+                _ => format!("{calls} calls for a batch failed, the last one because"),
+            };
             let message = format!(
-                "{calls} {plural} for a batch failed, the last one because {}; its events are tried \
-                 in smaller calls",
+                "{failed} {}; its events are tried in smaller calls",
                 last.reason
             );
             let (kind, since) = (ConditionKind::Plugin, Some(*since));

@@ -88,6 +88,10 @@ impl BatchInFlight {
         }
     }
 
+    pub(crate) fn is_in_stages(&self) -> bool {
+        matches!(self.phase, Phase::InStages)
+    }
+
     /// Documents that are not final.
     pub(crate) fn open_documents(&self) -> usize {
         match &self.phase {

@@ -976,16 +976,24 @@ fn calls_that_fail_for_five_seconds_are_shown_before_the_batch_is_through() {
         ..TestSettings::default()
     });
     pipeline.read(&[("a", ""), ("b", "")]);
-    for _ in 0..2 {
-        pipeline.now += Duration::from_secs(4);
+    let fail = |pipeline: &mut TestPipeline| {
         pipeline.fail_call("stage 1 (test)", "it took more than 4000 ms of CPU time");
-    }
+    };
+    fail(&mut pipeline);
     assert!(
         pipeline.conditions(Plugin).is_empty(),
         "it may soon be over"
     );
     pipeline.wait();
     assert!(!pipeline.engine.is_ready(pipeline.now));
+    assert_eq!(
+        pipeline.conditions(Plugin),
+        [
+            "a call for a batch failed because it took more than 4000 ms of CPU time; its events \
+             are tried in smaller calls"
+        ]
+    );
+    fail(&mut pipeline);
     assert_eq!(
         pipeline.conditions(Plugin),
         [

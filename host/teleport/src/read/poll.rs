@@ -17,7 +17,7 @@ use lockgate_model::{CursorUpdate, Day, Millis};
 
 use super::{Collector, Seen};
 use crate::source::Source;
-use crate::status::Phase;
+use crate::status::{CLOCK, Phase};
 use crate::time::{parse_time, time};
 use crate::{Clock, Closed, Intake, Resume};
 
@@ -35,7 +35,6 @@ use window::{Aim, Window};
 
 pub(crate) const UNTIL: &str = "poll/until";
 const PLACE: &str = "poll";
-const CLOCK: &str = "clock";
 /// How far after the end of the log the newest event is looked for.
 const FAR: Millis = 31 * Day::MILLIS;
 /// Windows without events grow by this factor …
