@@ -244,8 +244,8 @@ impl<I: Intake> Poller<I> {
     }
 
     /// Makes sure that the stored events from `from` on are known. Returns up to when they are, at
-    /// most `to`. Where the store has removed them, `from` is moved to the cursor: they would seem
-    /// to be new.
+    /// most `to`. Where the store may have removed some, `from` is moved to the first that it still
+    /// has, or to the cursor: the ones before would seem to be new.
     async fn cover(&mut self, from: &mut Millis, to: Millis) -> Result<Millis, Closed> {
         let max = self.source.settings.limits.hashes;
         self.seen.forget_before(*from);
@@ -254,8 +254,9 @@ impl<I: Intake> Poller<I> {
         }
         let known = self.source.known(*from, Millis::MAX, max).await?;
         let end = known.until;
-        if !known.is_complete && known.events.is_empty() {
-            *from = (*from).max(self.until.min(to));
+        if !known.is_complete {
+            let first = known.events.iter().map(|&(time, _)| time).min();
+            *from = (*from).max(first.unwrap_or(Millis::MAX).min(self.until).min(to));
         }
         self.seen = Seen::of(*from, known).with_max(max);
         Ok(to.min(end))

@@ -198,6 +198,23 @@ async fn one_agent_that_is_always_ahead_does_not_carry_the_position_with_it() {
     running.stop().await;
 }
 
+/// They would seem to be new.
+#[tokio::test]
+async fn what_retention_has_removed_is_not_read_again_after_a_restart() {
+    let simulated = Simulated::new(regular(61, 10 * SECOND, 0, 0)).await;
+    let running = simulated.start();
+    simulated.clock.reaches(NOW + 605 * SECOND).await;
+    running.stop().await;
+    let read = simulated.intake.keys(FeedKind::Audit);
+    assert_eq!(read.len(), 60);
+    simulated.intake.remove_all();
+    let running = simulated.start();
+    simulated.clock.reaches(NOW + 2 * HOUR).await;
+    // Others of the time of the last event may be new.
+    assert_eq!(simulated.intake.keys(FeedKind::Audit), ["e60", "e61"]);
+    running.stop().await;
+}
+
 /// A sweep tried again for ever, and the log waited for it.
 #[tokio::test]
 async fn a_sweep_that_gets_no_answer_does_not_hold_up_the_log() {

@@ -30,6 +30,8 @@ pub struct Contents {
     pub blocks: Vec<usize>,
     /// The earliest and the latest time of each block of the audit log.
     pub times: Vec<(Millis, Millis)>,
+    /// The time of the latest event that was removed.
+    pub removed: Option<Millis>,
     /// Keys of the events, and the cursors, of each append.
     pub appends: Vec<(Vec<String>, Vec<String>)>,
 }
@@ -77,6 +79,15 @@ impl MemoryIntake {
             cursors: contents.cursors.clone(),
             recent_times: contents.times.iter().rev().copied().collect(),
         }
+    }
+
+    /// Removes all events, as retention does. The cursors stay.
+    pub fn remove_all(&self) {
+        self.contents.send_modify(|contents| {
+            contents.removed = contents.events.iter().map(|event| event.time).max();
+            contents.events.clear();
+            contents.times.clear();
+        });
     }
 
     pub async fn holds(&self, what: impl FnMut(&Contents) -> bool) {
@@ -182,7 +193,7 @@ impl Intake for MemoryIntake {
         Ok(KnownEvents {
             events,
             until,
-            is_complete: true,
+            is_complete: contents.removed.is_none_or(|removed| removed < from),
         })
     }
 }
