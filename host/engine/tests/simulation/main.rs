@@ -2,7 +2,7 @@
 //! between any two actions, restarts and redrives. A schedule is a function of its seed.
 //!
 //! ```sh
-//! LOCKGATE_SCHEDULES=1000000 cargo test --release -p lockgate-engine --test simulation
+//! LOCKGATE_SCHEDULES=1000000 cargo test --release -p lockgate-engine --test simulation -- --nocapture
 //! LOCKGATE_FIRST_SEED=10000 cargo test -p lockgate-engine --test simulation   # other schedules
 //! LOCKGATE_SEED=4711 cargo test -p lockgate-engine --test simulation      # one schedule again
 //! ```
@@ -23,6 +23,7 @@ mod simulation;
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lockgate_engine::Uptime;
@@ -36,6 +37,9 @@ use crate::simulation::{Scenario, Simulation};
 
 /// Schedules of an ordinary test run.
 const SCHEDULES: u64 = 10_000;
+
+/// After how many a long run says that it goes on.
+const PROGRESS: u64 = 50_000;
 
 /// Steps until everything must be final once the receivers are healthy.
 const STEPS_MAX: u64 = 200_000;
@@ -53,12 +57,21 @@ fn nothing_is_lost_doubled_or_overtaken_in_any_schedule() {
     let schedules = number("LOCKGATE_SCHEDULES").unwrap_or(SCHEDULES);
     let first = number("LOCKGATE_FIRST_SEED").unwrap_or(0);
     let threads = std::thread::available_parallelism().map_or(1, usize::from) as u64;
+    let done = AtomicU64::new(0);
+    let run_one = |seed| {
+        run(seed);
+        let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+        if done.is_multiple_of(PROGRESS) {
+            println!("{done} schedules kept every rule");
+        }
+    };
+    let run_one = &run_one;
     let failed: Vec<u64> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
             .map(|thread| {
                 scope.spawn(move || {
                     let mut seeds = (first + thread..first + schedules).step_by(threads as usize);
-                    seeds.find(|&seed| catch_unwind(AssertUnwindSafe(|| run(seed))).is_err())
+                    seeds.find(|&seed| catch_unwind(AssertUnwindSafe(|| run_one(seed))).is_err())
                 })
             })
             .collect();
