@@ -14,6 +14,7 @@ mod read;
 mod run;
 mod settings;
 mod source;
+mod start;
 mod status;
 mod time;
 

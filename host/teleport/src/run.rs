@@ -2,18 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use lockgate_model::{Append, BlockParts, CursorUpdate, FeedKind, Millis};
+use lockgate_model::{Append, BlockParts, CursorUpdate, FeedKind};
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
 use crate::connect::{Address, AddressError, Connector};
 use crate::read::{self, PendingRecording};
 use crate::source::Source;
+use crate::start::Start;
 use crate::status::StatusReporter;
-use crate::time::{parse_time, time};
+use crate::time::time;
 use crate::{Closed, Intake, LoadError, ReaderKind, ReaderStatus, Resume, SourceSettings};
 
-const START: &str = "start";
 /// The types that were read until now, separated by commas; empty for all.
 const TYPES: &str = "types";
 
@@ -61,7 +61,7 @@ pub async fn run<I: Intake>(
 ) -> Result<Ended, SourceError> {
     let address: Address = settings.address.parse()?;
     settings.credentials.load()?;
-    let start = start(&settings, &resume)?;
+    let start = Start::new(&settings, &resume)?;
     let work = work(
         settings,
         address,
@@ -86,20 +86,14 @@ async fn work<I: Intake>(
     status: StatusReporter,
 ) -> Result<(), Closed> {
     let now = settings.clock.now();
-    if start.at() > now {
+    if start.at > now {
         status.report(format!(
             "the first event to read is that of {}, which is in the future by the clock of this \
              machine. If the clock was wrong when this was stored, use a new store",
-            time(start.at())
+            time(start.at)
         ));
     }
-    let mut cursors = Vec::new();
-    if let Start::New(at) = start {
-        cursors.push(CursorUpdate {
-            key: START.to_owned(),
-            value: Some(time(at)),
-        });
-    }
+    let mut cursors = start.cursors();
     let types = stored_types(&settings);
     if resume.cursors.get(TYPES) != Some(&types) {
         if let Some(before) = resume.cursors.get(TYPES)
@@ -135,7 +129,7 @@ async fn work<I: Intake>(
     let wanted = settings.sessions;
     let source = Source::new(
         settings,
-        start.at(),
+        start.at,
         status,
         connector,
         intake,
@@ -146,6 +140,7 @@ async fn work<I: Intake>(
         let resume = &resume;
         async move {
             let kind = read::choose(&source, resume).await;
+            start.confirm(&source).await?;
             source.status.update(|status| status.reader = Some(kind));
             match kind {
                 ReaderKind::Export => read::export::run(source.clone(), resume).await?,
@@ -186,37 +181,4 @@ fn added_types(before: &str, now: &str) -> Option<String> {
         .filter(|name| !before.contains(name))
         .collect();
     (!added.is_empty()).then(|| added.join(", "))
-}
-
-/// The time of the first event to read.
-enum Start {
-    Stored(Millis),
-    New(Millis),
-}
-
-impl Start {
-    fn at(&self) -> Millis {
-        match self {
-            Start::Stored(at) | Start::New(at) => *at,
-        }
-    }
-}
-
-fn start(settings: &SourceSettings, resume: &Resume) -> Result<Start, SourceError> {
-    let Some(value) = resume.cursors.get(START) else {
-        return Ok(Start::New(
-            settings.start_time.unwrap_or_else(|| settings.clock.now()),
-        ));
-    };
-    let stored = parse_time(value).ok_or_else(|| SourceError::Cursor {
-        key: START.to_owned(),
-        value: value.clone(),
-    })?;
-    match settings.start_time {
-        Some(configured) if configured != stored => Err(SourceError::StartChanged {
-            stored: time(stored),
-            configured: time(configured),
-        }),
-        _ => Ok(Start::Stored(stored)),
-    }
 }

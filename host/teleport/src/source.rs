@@ -71,6 +71,10 @@ impl<I: Intake> Source<I> {
         self.start.fetch_max(start, Ordering::Relaxed);
     }
 
+    pub(crate) fn start_at_most(&self, start: Millis) {
+        self.start.fetch_min(start, Ordering::Relaxed);
+    }
+
     pub(crate) fn backoff(&self) -> Backoff {
         let (first, max) = self.settings.limits.backoff;
         Backoff::new(first, max)

@@ -29,7 +29,7 @@ mod sweep;
 mod window;
 
 use horizon::{Horizon, Skew};
-use page::Query;
+use page::{Query, Refusal};
 use sweep::Sweeps;
 use window::{Aim, Window};
 
@@ -71,6 +71,21 @@ struct Poller<I> {
     /// When the last round began.
     began: Option<Duration>,
     sweeps: Sweeps,
+}
+
+/// The time of the newest event of any type between two times.
+pub(crate) async fn newest_event<I: Intake>(
+    source: &Source<I>,
+    from: Millis,
+    to: Millis,
+) -> Result<Option<Millis>, Refusal> {
+    let query = Query {
+        from,
+        to,
+        any_type: true,
+        ..Query::default()
+    };
+    step::newest(source, &query).await
 }
 
 /// Reads forever, or, if the settings say so, until everything that was in the log at the start has

@@ -198,6 +198,24 @@ async fn one_agent_that_is_always_ahead_does_not_carry_the_position_with_it() {
     running.stop().await;
 }
 
+/// Its time was stored as the start, and the events of the next hour were before it.
+#[tokio::test]
+async fn a_first_start_without_a_start_time_misses_nothing_while_the_clock_is_ahead() {
+    for before in [None, Some(-20 * SECOND), Some(-2 * HOUR)] {
+        let mut plan = regular(60, 10 * SECOND, 0, 0);
+        plan.extend(before.map(|at| planned("before", at, 0, 0)));
+        let mut simulated = Simulated::new(plan).await;
+        simulated.fixture.settings.start_time = None;
+        simulated.clock.set_wrong_by(HOUR);
+        let running = simulated.start();
+        simulated.clock.reaches(NOW + 100 * SECOND).await;
+        running.stop().await;
+        let running = simulated.start();
+        simulated.has_all_at(690 * SECOND).await;
+        running.stop().await;
+    }
+}
+
 /// They would seem to be new.
 #[tokio::test]
 async fn what_retention_has_removed_is_not_read_again_after_a_restart() {

@@ -37,9 +37,9 @@ pub(super) struct Query {
 
 /// The server's own error answer. It is the same each time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Refusal {
-    pub(super) code: Code,
-    pub(super) message: String,
+pub(crate) struct Refusal {
+    pub(crate) code: Code,
+    pub(crate) message: String,
 }
 
 /// Requests a page, retrying after every interruption, until the server returns a page or refuses.
