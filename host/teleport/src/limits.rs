@@ -65,9 +65,9 @@ pub struct SourceLimits {
     /// First and longest wait before a missing recording is requested again; it triples each time.
     /// Each request makes Teleport write an event.
     pub recording_wait: (Duration, Duration),
-    /// A recording that is still missing this long after its upload was announced is abandoned.
+    /// A recording that is still missing this long after its upload was announced is given up.
     pub recording_patience: Duration,
-    /// A recording that cannot be read to its end is abandoned after this many attempts.
+    /// Attempts after which it is reported that a recording cannot be read to its end.
     pub recording_attempts: u32,
 }
 

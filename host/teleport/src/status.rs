@@ -58,7 +58,7 @@ pub struct ReaderStatus {
     pub skew: Option<Millis>,
     pub recordings_pending: u64,
     pub recordings_done: u64,
-    /// Abandoned, each with a report.
+    /// Given up, each with a report.
     pub recordings_lost: u64,
     /// Current failures, by place.
     pub failures: BTreeMap<String, String>,

@@ -55,6 +55,8 @@ pub enum Failure {
     Unimplemented { message: String },
     #[error("Teleport did not find it: `{message}`")]
     NotFound { message: String },
+    #[error("Teleport limits how much it is asked for: `{message}`")]
+    Throttled { message: String },
     /// The server's own answer. It is the same each time, so retrying does not help.
     #[error("Teleport answered with an error: {code:?} `{message}`")]
     Refused { code: Code, message: String },
@@ -83,6 +85,10 @@ impl Failure {
             }
             Code::NotFound => Failure::NotFound { message },
             Code::Unimplemented => Failure::Unimplemented { message },
+            // The same code stands for an answer that is too large, and a smaller one helps.
+            Code::ResourceExhausted if !message.contains("larger than max") => {
+                Failure::Throttled { message }
+            }
             Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Aborted => {
                 Failure::Lost { reason: message }
             }

@@ -261,6 +261,28 @@ async fn a_sweep_that_gets_no_answer_does_not_hold_up_the_log() {
 }
 
 #[tokio::test]
+async fn a_server_that_limits_requests_is_asked_again_and_nothing_is_skipped() {
+    let simulated = Simulated::new(regular(100, 10 * SECOND, 0, 0)).await;
+    let clock = simulated.clock.clone();
+    let mut answers = std::mem::replace(&mut simulated.fake.script().search, file_backend());
+    let mut calls_so_far = 0;
+    simulated.fake.script().search = Box::new(move |request, events, calls| {
+        calls_so_far += 1;
+        let is_busy = (NOW + 200 * SECOND..NOW + 400 * SECOND).contains(&clock.time());
+        if is_busy && calls_so_far % 8 != 0 {
+            clock.pass(50);
+            return Err(Status::resource_exhausted("rate limit exceeded"));
+        }
+        answers(request, events, calls)
+    });
+    let mut running = simulated.start();
+    simulated.has_all_at(1_030 * SECOND).await;
+    let status = running.shows(|status| status.failures.is_empty()).await;
+    assert_eq!(status.reports, 0, "{status:?}");
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn an_event_that_becomes_visible_long_after_its_time_is_found() {
     for (late, within) in [
         (4 * MINUTE, 40 * SECOND),

@@ -170,7 +170,7 @@ async fn a_missing_recording_is_requested_again() {
 }
 
 #[tokio::test]
-async fn a_recording_that_never_appears_is_abandoned_with_a_report() {
+async fn a_recording_that_never_appears_is_given_up_with_a_report() {
     let (mut fixture, fake) = fixture([(
         "s-1",
         Recording {
@@ -297,42 +297,50 @@ async fn a_pending_recording_is_downloaded_after_a_restart() {
     assert!(has_no_pending(&intake.contents().cursors));
 }
 
+/// Teleport's rate limit made the first attempt the last, too.
 #[tokio::test]
-async fn the_readable_part_of_a_damaged_recording_is_kept() {
-    let cut = || (3, Status::unknown("unexpected EOF"));
-    let breaks = vec![cut(), (0, cut().1), (0, cut().1), (0, cut().1)];
-    let odd = Recording {
-        breaks: vec![(
-            0,
-            Status::invalid_argument("unsupported protocol version 9"),
-        )],
-        ..recording("s-2", 5)
-    };
-    let (fixture, fake) = fixture([
+async fn a_recording_that_cannot_be_read_is_reported_once_and_stays_pending() {
+    let cut = |events| (events, Status::unknown("unexpected EOF"));
+    let odd = Status::invalid_argument("unsupported protocol version 9");
+    let busy = Status::resource_exhausted("rate limit exceeded");
+    let broken = |sid, breaks| {
         (
-            "s-1",
+            sid,
             Recording {
                 breaks,
-                ..recording("s-1", 9)
+                ..recording(sid, 9)
             },
+        )
+    };
+    let (fixture, _fake) = fixture([
+        broken("s-1", vec![cut(3), cut(0), cut(0), cut(0), cut(0)]),
+        broken("s-2", vec![(0, odd)]),
+        broken(
+            "s-3",
+            vec![
+                (0, busy.clone()),
+                (0, busy.clone()),
+                (0, busy.clone()),
+                (0, busy),
+            ],
         ),
-        ("s-2", odd),
     ])
     .await;
     let intake = MemoryIntake::new();
     let mut running = fixture.start(Resume::default(), &intake);
-    let status = running.shows(|status| status.recordings_lost == 2).await;
-    assert_eq!(status.reports, 2);
-    running.stop().await;
-    assert_eq!(intake.keys(FeedKind::Sessions), keys("s-1", 3));
-    assert_eq!(
-        fake.script()
-            .opened
-            .iter()
-            .filter(|(sid, _)| sid == "s-2")
-            .count(),
-        1
+    let status = running.shows(|status| status.recordings_done == 3).await;
+    assert_eq!((status.reports, status.recordings_lost), (1, 0));
+    let report = status.last_report.expect("a report");
+    assert!(
+        report.contains("`s-1` cannot be read past event 3"),
+        "{report}"
     );
+    running.stop().await;
+    intake.assert_each_once(
+        FeedKind::Sessions,
+        ["s-1", "s-2", "s-3"].iter().flat_map(|sid| keys(sid, 9)),
+    );
+    assert!(has_no_pending(&intake.contents().cursors));
 }
 
 #[tokio::test]

@@ -31,7 +31,8 @@ pub(super) struct Query {
     pub(super) direction: Direction,
     /// Events of every type, not only of the configured ones.
     pub(super) any_type: bool,
-    /// A lost call is a refusal, as it is for windows of several days: the log must not wait.
+    /// A call that is lost or throttled is a refusal, as it is for windows of several days: the log
+    /// must not wait.
     pub(super) gives_up: bool,
 }
 
@@ -73,18 +74,26 @@ pub(super) async fn fetch<I: Intake>(
             Err(failure) => {
                 source.connector.failed(connection.id, &failure).await;
                 // Several days may be too much to search at once.
-                if let Failure::Lost { reason } = &failure
-                    && (query.gives_up || query.to - query.from > Day::MILLIS)
+                let is_large = query.to - query.from > Day::MILLIS;
+                if let Some((code, message)) = of_asking_for_too_much(&failure)
+                    && (query.gives_up || is_large)
                 {
-                    return Err(Refusal {
-                        code: Code::DeadlineExceeded,
-                        message: reason.clone(),
-                    });
+                    let message = message.clone();
+                    return Err(Refusal { code, message });
                 }
                 source.status.set_failure(PLACE, failure.to_string());
                 source.pause(&mut backoff).await;
             }
         }
+    }
+}
+
+/// A failure that may come of asking for too much.
+fn of_asking_for_too_much(failure: &Failure) -> Option<(Code, &String)> {
+    match failure {
+        Failure::Lost { reason } => Some((Code::DeadlineExceeded, reason)),
+        Failure::Throttled { message } => Some((Code::ResourceExhausted, message)),
+        _ => None,
     }
 }
 

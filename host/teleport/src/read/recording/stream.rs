@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use lockgate_model::Millis;
 use tokio::time::Instant;
-use tonic::{Code, Status, Streaming};
+use tonic::{Status, Streaming};
 
 use super::{PendingRecording, wait};
 use crate::connect::Failure;
@@ -16,7 +16,7 @@ use crate::{Closed, Intake};
 
 /// How a download ended.
 pub(super) enum DownloadEnd {
-    /// Read to its end, or abandoned with a report.
+    /// Read to its end, or given up with a report.
     Done,
     /// To be retried, at the time in its cursor.
     Later(PendingRecording),
@@ -63,26 +63,30 @@ pub(super) async fn read<I: Intake>(
     if let Failure::Unimplemented { .. } = failure {
         return Ok(DownloadEnd::Unsupported(pending, connection.id));
     }
-    if let Some(reason) = hopeless(source, &pending, &failure) {
+    if is_final(source, &pending, &failure) {
         source.store(&mut collector, vec![pending.done()]).await?;
         source.status.clear_failure(&place);
         source.status.update(|status| status.recordings_lost += 1);
         source.status.report(format!(
-            "the recording of session `{}` is abandoned after {} events: {reason}: {failure}",
+            "the recording of session `{}` is given up after {} events, because it did not appear in time: {failure}",
             pending.sid, pending.state.next
         ));
         return Ok(DownloadEnd::Done);
     }
     let (first, max) = source.settings.limits.recording_wait;
-    // A missing recording may take a long time to appear; other failures may end soon.
-    let max = if matches!(failure, Failure::NotFound { .. }) {
-        max
-    } else {
-        max.min(first * 10)
-    };
+    // What is missing or damaged may be so for a long time; other failures may end soon.
+    let is_lasting = matches!(failure, Failure::NotFound { .. } | Failure::Refused { .. });
+    let max = if is_lasting { max } else { max.min(first * 10) };
     let pause = wait(pending.state.attempts, (first, max));
     pending.state.not_before = source.now() + pause.as_millis() as Millis;
     pending.state.attempts += 1;
+    let is_refused = matches!(failure, Failure::Refused { .. });
+    if is_refused && pending.state.attempts == source.settings.limits.recording_attempts {
+        source.status.report(format!(
+            "the recording of session `{}` cannot be read past event {}. It stays pending and is tried again every few hours: {failure}",
+            pending.sid, pending.state.next
+        ));
+    }
     source.status.set_failure(
         &place,
         format!(
@@ -95,30 +99,13 @@ pub(super) async fn read<I: Intake>(
     Ok(DownloadEnd::Later(pending))
 }
 
-/// Why another attempt is useless, if it is.
-fn hopeless<I: Intake>(
-    source: &Source<I>,
-    pending: &PendingRecording,
-    failure: &Failure,
-) -> Option<&'static str> {
-    let limits = &source.settings.limits;
+/// Whether a recording that is missing will not appear any more.
+fn is_final<I: Intake>(source: &Source<I>, pending: &PendingRecording, failure: &Failure) -> bool {
+    let age = source.now() - pending.state.uploaded;
+    let patience = source.settings.limits.recording_patience.as_millis() as Millis;
     // This attempt counts.
-    let attempts = pending.state.attempts + 1;
-    match failure {
-        Failure::NotFound { .. } => {
-            let age = source.now() - pending.state.uploaded;
-            (attempts >= 2 && age > limits.recording_patience.as_millis() as Millis)
-                .then_some("it did not appear in time")
-        }
-        Failure::Refused {
-            code: Code::InvalidArgument | Code::ResourceExhausted | Code::OutOfRange,
-            ..
-        } => Some("it cannot be read"),
-        Failure::Refused { .. } => {
-            (attempts >= limits.recording_attempts).then_some("it cannot be read to its end")
-        }
-        _ => None,
-    }
+    let is_repeated = pending.state.attempts > 0;
+    matches!(failure, Failure::NotFound { .. }) && is_repeated && age > patience
 }
 
 /// Reads one stream. Returns `None` at its end.
