@@ -232,6 +232,7 @@ fn read(
     // A value with an issue was replaced by its default, which is not what the operator wrote.
     if r.issues.is_empty() {
         limits::check_state(&mut r, limits, &declared, &pipelines);
+        source::check_types(&mut r, &sources, &pipelines);
     }
     let known = r.known.into_iter().collect();
     r.secrets.sort_by(|a, b| a.expose().cmp(b.expose()));

@@ -4,11 +4,12 @@ use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use lockgate_model::Millis;
+use lockgate_model::{FeedKind, Millis};
 use toml::de::DeValue;
 
 use crate::defaults;
 use crate::name;
+use crate::pipeline::Pipeline;
 use crate::reading::Reading;
 use crate::report::Issue;
 use crate::table::{Table, list};
@@ -25,6 +26,8 @@ pub struct Source {
     pub credentials: Credentials,
     /// `types`: the event types to read. Empty: all.
     pub types: Vec<String>,
+    /// The span of its key in the TOML text.
+    pub types_span: Range<usize>,
     /// `start-time`: older events are not read. Default: the time of the first start.
     pub start_time: Option<Millis>,
     /// The span of its value in the TOML text.
@@ -56,6 +59,8 @@ pub enum Credentials {
     },
 }
 
+/// The type of the events that announce recordings.
+const UPLOAD: &str = "session.upload";
 const IDENTITY_EXAMPLE: &str = "identity = \"/var/lib/lockgate/identity\"";
 
 /// Reads both spellings, in the order of the text.
@@ -111,6 +116,31 @@ pub(crate) fn names(root: &Table<'_>) -> Vec<String> {
     names
 }
 
+/// Recordings are announced by events: without those, a pipeline that reads recordings gets none.
+pub(crate) fn check_types(r: &mut Reading<'_>, sources: &[Source], pipelines: &[Pipeline]) {
+    for source in sources {
+        let wants = |pipeline: &&Pipeline| {
+            let mut inputs = pipeline.from.iter();
+            inputs.any(|input| input.source == source.name && input.feed == FeedKind::Sessions)
+        };
+        let is_limited =
+            !source.types.is_empty() && !source.types.iter().any(|name| name == UPLOAD);
+        if let Some(pipeline) = pipelines.iter().find(wants).filter(|_| is_limited) {
+            let message = format!(
+                "`types` lacks `{UPLOAD}`, the event that announces a session recording: the \
+                 pipeline `{}` would get no recordings.",
+                pipeline.name
+            );
+            let hint =
+                format!("add \"{UPLOAD}\", or remove `sessions` from `from` of the pipeline");
+            r.issue(
+                Issue::new(source.types_span.clone(), message, "lacks it", hint)
+                    .also(pipeline.span.clone(), "reads recordings"),
+            );
+        }
+    }
+}
+
 fn source(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Source> {
     let mut table = value.table(r)?;
     // `[teleport]` is short for `[sources.teleport]`: one set of keys.
@@ -124,6 +154,7 @@ fn source(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Source> {
         .find_map(|key| table.span_of(key))
         .unwrap_or_else(|| value.key_span.clone());
     let credentials = credentials(r, &mut table);
+    let types_span = table.span_of("types").unwrap_or_default();
     let types = table
         .optional("types")
         .map(|value| types(r, &value))
@@ -150,6 +181,7 @@ fn source(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Source> {
         addr,
         credentials: credentials?,
         types,
+        types_span,
         start_time,
         start_time_span,
         window,

@@ -2,8 +2,8 @@
 //!
 //! [`Route`] is the transport; TLS and gRPC on top of it are the same for every route.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use lockgate_backoff::Backoff;
@@ -58,6 +58,9 @@ pub(crate) struct Connector {
     route: Route,
     settings: SourceSettings,
     status: StatusReporter,
+    /// The name of the cluster whose events are read: the first that answers, unless the store
+    /// knows it.
+    cluster: OnceLock<String>,
     state: Mutex<State>,
     newest: AtomicU64,
 }
@@ -78,12 +81,14 @@ impl Connector {
         address: Address,
         settings: SourceSettings,
         status: StatusReporter,
+        cluster: Option<&str>,
     ) -> Connector {
         Connector {
             address,
             route: Route::Direct,
             settings,
             status,
+            cluster: cluster.map_or_else(OnceLock::new, |name| name.to_owned().into()),
             state: Mutex::default(),
             newest: AtomicU64::new(0),
         }
@@ -120,6 +125,11 @@ impl Connector {
                 }
             }
         }
+    }
+
+    /// The cluster that is read, once it is known.
+    pub(crate) fn cluster(&self) -> Option<&str> {
+        self.cluster.get().map(String::as_str)
     }
 
     /// Number of the newest connection; 0 before the first.
@@ -249,6 +259,19 @@ impl Connector {
             .max_decoding_message_size(self.settings.limits.message_bytes))
     }
 
+    /// The cursors of one cluster would skip the events of another.
+    fn is_same(&self, found: &str) -> Result<(), Failure> {
+        let expected = self.cluster.get_or_init(|| found.to_owned());
+        if expected == found {
+            return Ok(());
+        }
+        Err(Failure::OtherCluster {
+            address: self.address.to_string(),
+            found: found.to_owned(),
+            expected: expected.clone(),
+        })
+    }
+
     /// The first call. It shows whether a TLS 1.3 server accepts the client certificate, and its
     /// answer contains the server's version. All later calls claim that version: newer servers
     /// refuse clients whose `version` is too old, measured by Teleport's own version numbers.
@@ -263,6 +286,7 @@ impl Connector {
                     "connected to Teleport"
                 );
                 let version = Version::of(&answer.server_version);
+                self.is_same(&answer.cluster_name)?;
                 self.status.update(|status| {
                     status.cluster = Some(answer.cluster_name);
                     status.server_version = Some(answer.server_version);

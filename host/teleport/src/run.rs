@@ -12,8 +12,10 @@ use crate::source::Source;
 use crate::start::Start;
 use crate::status::StatusReporter;
 use crate::time::time;
-use crate::{Closed, Intake, LoadError, ReaderKind, ReaderStatus, Resume, SourceSettings};
+use crate::{Closed, Intake, ReaderKind, ReaderStatus, Resume, SourceSettings};
 
+/// The name of the cluster whose events are in the store.
+const CLUSTER: &str = "cluster";
 /// The types that were read until now, separated by commas; empty for all.
 const TYPES: &str = "types";
 
@@ -33,8 +35,6 @@ pub enum Ended {
 pub enum SourceError {
     #[error(transparent)]
     Address(#[from] AddressError),
-    #[error(transparent)]
-    Credentials(#[from] LoadError),
     /// Refused, as in Teleport's Event Handler: events that were skipped before would stay skipped.
     #[error(
         "`start-time` cannot be changed: the store starts at {stored}, the configuration says {configured}. Change it back, remove it, or use \
@@ -60,7 +60,6 @@ pub async fn run<I: Intake>(
     shutdown: impl Future<Output = ()>,
 ) -> Result<Ended, SourceError> {
     let address: Address = settings.address.parse()?;
-    settings.credentials.load()?;
     let start = Start::new(&settings, &resume)?;
     let work = work(
         settings,
@@ -124,7 +123,8 @@ async fn work<I: Intake>(
             })
             .await?;
     }
-    let connector = Connector::new(address, settings.clone(), status.clone());
+    let cluster = resume.cursors.get(CLUSTER).map(String::as_str);
+    let connector = Connector::new(address, settings.clone(), status.clone(), cluster);
     let (announce, announced) = mpsc::unbounded_channel();
     let wanted = settings.sessions;
     let source = Source::new(
@@ -140,6 +140,14 @@ async fn work<I: Intake>(
         let resume = &resume;
         async move {
             let kind = read::choose(&source, resume).await;
+            if !resume.cursors.contains_key(CLUSTER)
+                && let Some(name) = source.connector.cluster()
+            {
+                let key = CLUSTER.to_owned();
+                let value = Some(name.to_owned());
+                let cursors = vec![CursorUpdate { key, value }];
+                source.move_cursors(FeedKind::Audit, cursors).await?;
+            }
             start.confirm(&source).await?;
             source.status.update(|status| status.reader = Some(kind));
             match kind {

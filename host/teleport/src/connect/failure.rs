@@ -51,6 +51,15 @@ pub enum Failure {
          `list` and `read` on `event` and `session`"
     )]
     AccessDenied { message: String },
+    #[error(
+        "the cluster at `{address}` is `{found}`, and the store has the events of `{expected}`. Change `addr` and the credentials back; \
+         to read another cluster, give it a source of its own (`[sources.NAME]`) or a new store"
+    )]
+    OtherCluster {
+        address: String,
+        found: String,
+        expected: String,
+    },
     #[error("this version of Teleport does not support the call: `{message}`")]
     Unimplemented { message: String },
     #[error("Teleport did not find it: `{message}`")]
@@ -105,6 +114,7 @@ impl Failure {
                 | Failure::Tls { .. }
                 | Failure::Credentials { .. }
                 | Failure::Expired { .. }
+                | Failure::OtherCluster { .. }
         )
     }
 }

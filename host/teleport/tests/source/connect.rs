@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use lockgate_model::FeedKind;
-use lockgate_teleport::{Credentials, Ended, ReaderStatus, Resume, SourceError};
+use lockgate_teleport::{Ended, ReaderStatus, Resume, SourceError};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use tokio::sync::watch;
@@ -223,6 +223,48 @@ async fn denied_access_is_reported_and_retried() {
     }
 }
 
+/// The host ended when the file was half-written between its check and this.
+#[tokio::test]
+async fn credentials_that_cannot_be_used_at_the_start_are_waited_for() {
+    let mut fixture = Fixture::new();
+    let fake = Fake::start(&fixture.authority, script()).await;
+    fixture.settings.address = fake.address.to_string();
+    let whole = std::fs::read(fixture.identity_path()).expect("a file");
+    std::fs::write(fixture.identity_path(), &whole[..whole.len() / 2]).expect("a file");
+    let intake = MemoryIntake::new();
+    let mut running = fixture.start(Resume::default(), &intake);
+    running
+        .shows(|status| status.failures.contains_key("credentials"))
+        .await;
+    std::fs::write(fixture.identity_path(), &whole).expect("a file");
+    assert_eq!(running.ended().await, Ended::CaughtUp);
+    assert_eq!(intake.keys(FeedKind::Audit), ["e"]);
+}
+
+/// The cursors of the first cluster skipped the events of the second.
+#[tokio::test]
+async fn another_cluster_at_the_address_is_not_read_into_the_same_streams() {
+    let mut fixture = Fixture::new();
+    let fake = Fake::start(&fixture.authority, script()).await;
+    fixture.settings.address = fake.address.to_string();
+    let intake = MemoryIntake::new();
+    fixture.read(&intake).await;
+    assert_eq!(
+        intake.resume().cursors.get("cluster").map(String::as_str),
+        Some("example.com")
+    );
+    fake.script().cluster = "other.example.com".to_owned();
+    let mut running = fixture.start(intake.resume(), &intake);
+    let message = running.fails_with("other.example.com").await;
+    assert!(
+        message.contains("the store has the events of `example.com`"),
+        "{message}"
+    );
+    fake.script().cluster = "example.com".to_owned();
+    assert_eq!(running.ended().await, Ended::CaughtUp);
+    assert_eq!(intake.keys(FeedKind::Audit), ["e"]);
+}
+
 #[tokio::test]
 async fn a_source_that_cannot_start_says_why() {
     let fixture = Fixture::new();
@@ -241,7 +283,6 @@ async fn a_source_that_cannot_start_says_why() {
         cursors: [("start".to_owned(), value.to_owned())].into(),
         ..Resume::default()
     };
-    let missing = fixture.dir.path().join("missing");
 
     let error = run(
         &|settings| settings.address = "teleport.example.com".into(),
@@ -249,12 +290,6 @@ async fn a_source_that_cannot_start_says_why() {
     )
     .await;
     assert!(error.to_string().contains("`host:port`"), "{error}");
-    let error = run(
-        &|settings| settings.credentials = Credentials::identity_file(&missing),
-        Resume::default(),
-    )
-    .await;
-    assert!(error.to_string().contains("missing"), "{error}");
     let error = run(&|_| {}, stored("2020-01-01T00:00:00Z")).await;
     assert!(
         error.to_string().contains(

@@ -61,6 +61,7 @@ pub struct Script {
     /// `None`: the server does not support the call.
     pub recordings: Option<HashMap<String, Recording>>,
     pub ping: Result<(), Status>,
+    pub cluster: String,
     pub searches: Vec<GetUnstructuredEventsRequest>,
     /// Dates whose chunks were requested.
     pub lists: Vec<String>,
@@ -82,6 +83,7 @@ impl Default for Script {
             search: file_backend(),
             recordings: Some(HashMap::new()),
             ping: Ok(()),
+            cluster: "example.com".to_owned(),
             searches: Vec::new(),
             lists: Vec::new(),
             opened: Vec::new(),

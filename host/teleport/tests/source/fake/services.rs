@@ -211,9 +211,10 @@ impl AuthService for Services {
             request.metadata().get("version").is_none(),
             "the server's version is not known yet"
         );
-        self.script.lock().expect("no panic").ping.clone()?;
+        let script = self.script.lock().expect("no panic");
+        script.ping.clone()?;
         Ok(Response::new(PingResponse {
-            cluster_name: "example.com".into(),
+            cluster_name: script.cluster.clone(),
             server_version: "17.2.1".into(),
         }))
     }
