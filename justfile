@@ -47,6 +47,23 @@ crash kills="50":
     LOCKGATE_KILLS={{kills}} cargo test --workspace --test e2e redrive
     LOCKGATE_KILLS={{kills}} cargo test --workspace --test e2e state
 
+# Run the engine through random schedules of answers, crashes and restarts.
+simulate schedules="1000000":
+    LOCKGATE_SCHEDULES={{schedules}} cargo test --release -p lockgate-engine --test simulation -- --nocapture
+
+# Poll simulated logs whose clocks are wrong, some hours for each seed.
+simulate-polling seeds="0..1000":
+    LOCKGATE_SEEDS={{seeds}} cargo test --release -p lockgate-teleport --test source simulation
+
+# Deliver two million events, and show the memory used.
+demo-memory:
+    cargo run --release -- demo --events 2000000 --json
+
+# Fuzz one of the targets in `fuzz/`. Needs nightly Rust and cargo-fuzz.
+fuzz target:
+    mkdir -p fuzz/corpus/{{target}}
+    cargo +nightly fuzz run {{target}} fuzz/corpus/{{target}} fuzz/seeds/{{target}}
+
 # Run the benchmarks.
 bench:
     cargo bench --workspace

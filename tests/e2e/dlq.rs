@@ -373,7 +373,7 @@ fn letters_of_a_stream_no_longer_configured_are_not_retried() {
     );
     assert_eq!(
         ended.stderr,
-        "error: `archive` is not configured to read `teleport/audit`, so nobody would send them: \
+        "error: `archive` is not configured to read `teleport/audit`, so they would never be sent: \
          configure it and start the host first, or use `lockgate dlq export`.\n"
     );
     assert_eq!(fixture.listed(&[]), ["archive/teleport/audit/4"]);
@@ -575,7 +575,7 @@ fn letters_of_a_pipeline_that_the_file_no_longer_has_are_not_retried() {
     );
     assert_eq!(
         ended.stderr,
-        "error: `lockgate.toml` has no pipeline `archive`, so nobody would send them: configure it \
+        "error: `lockgate.toml` has no pipeline `archive`, so they would never be sent: configure it \
          and start the host first, or use `lockgate dlq export`.\n"
     );
     assert_eq!(fixture.listed(&[]), ["archive/teleport/audit/4"]);

@@ -205,7 +205,7 @@ fn a_release_disengages_the_brake_of_a_running_host() {
     });
     let message = "1 of the last 1,000 events is a dead letter, and 0.1% is the limit";
     // The reason that the operator decides on.
-    let reason = "The next dead letter would say: the receiver refused it 3 times";
+    let reason = "The next one would say: the receiver refused it 3 times";
     host.line_with_all(&["held: ", message, "lockgate dlq release main", reason]);
 
     let unknown = fixture.dlq(&["release", "other"]).ended().exits_with(1);

@@ -125,7 +125,7 @@ impl Circuit {
     }
 }
 
-/// The wait before the next attempt after so many failures in a row, with full jitter.
+/// The wait before the next attempt after this many failures in a row, with full jitter.
 pub(crate) fn backoff(random: &mut Random, failures: u32) -> Duration {
     let backoff = Backoff::new(BACKOFF_BASE, BACKOFF_MAX);
     backoff.ceiling(failures).mul_f64(random.fraction())

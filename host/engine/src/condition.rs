@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use crate::Uptime;
+use crate::limits::DOCUMENTS_TOLERATED;
 
 /// What keeps a pipeline, or a part of it, from delivering.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,7 +35,7 @@ impl ConditionKind {
     /// How long it may last before the pipeline is not ready.
     fn tolerated(self) -> Duration {
         match self {
-            ConditionKind::Documents => Duration::from_secs(60),
+            ConditionKind::Documents => DOCUMENTS_TOLERATED,
             _ => Duration::ZERO,
         }
     }

@@ -1,4 +1,4 @@
-//! The limits of the engine that an operator could run into, on one page, but for the brake's, whose
+//! The limits of the engine that an operator could run into. The brake has its own, because its
 //! arithmetic depends on them.
 
 use std::time::Duration;
@@ -21,6 +21,8 @@ pub(crate) const PARKED_BATCHES_MAX: usize = 256;
 /// that a commit saves.
 pub(crate) const PARKED_DOCUMENTS_MAX: usize = 16 * 512;
 
+/// A pipeline is ready although single documents wait, for this long.
+pub(crate) const DOCUMENTS_TOLERATED: Duration = Duration::from_secs(60);
 /// A parked batch shrinks to what is left of it when that is one of so many events in memory, or
 /// less.
 pub(crate) const SHRINKS_TO_ONE_OF: usize = 4;
@@ -91,7 +93,7 @@ pub(crate) const CLASSIFY_BACKOFF: u32 = 4;
 /// Requests of a batch that its commit records one by one.
 pub(crate) const RECORDS_MAX: usize = 64;
 
-/// A document that the brake keeps from being dead-lettered waits as after so many failures.
+/// A document that the brake keeps from being dead-lettered waits as after this many failures.
 pub(crate) const BRAKE_BACKOFF: u32 = 6;
 
 /// Bytes of a dead letter's reason in a condition, at most.

@@ -9,7 +9,7 @@ use lockgate_backoff::Random;
 use lockgate_model::{Seq, StateOverlay};
 
 use crate::Uptime;
-use crate::batches::{BatchInFlight, Failing, Holds, PendingEncoding, Phase};
+use crate::batches::{BatchInFlight, Failing, Holds, PendingEncoding};
 use crate::brake::Brake;
 use crate::circuit::{self, OpenReason};
 use crate::condition::{Condition, ConditionKind, Conditions};
@@ -167,7 +167,7 @@ impl Pipeline {
         self.conditions.iter()
     }
 
-    /// Nothing keeps it from delivering, or not for long.
+    /// No condition has lasted longer than its kind tolerates.
     pub fn is_ready(&self, now: Uptime) -> bool {
         self.conditions.are_ready(now)
     }
@@ -209,7 +209,7 @@ impl Pipeline {
         self.batches.len()
     }
 
-    /// Some batch that it has is mapped with this configuration and databases.
+    /// Whether a batch in flight, or a queued half of one, uses this generation.
     pub fn has_generation(&self, generation: u32) -> bool {
         let mut in_flight = self.batches.values();
         in_flight.any(|batch| batch.generation == generation)

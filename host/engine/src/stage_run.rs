@@ -344,7 +344,7 @@ impl StageRun {
             Mapped::Emit(mapped) if mapped.len() > FAN_OUT_OF_EVENT_MAX => {
                 let made = mapped.len();
                 let reason = format!(
-                    "the mapper made {made} documents of it, {FAN_OUT_OF_EVENT_MAX} are allowed"
+                    "the mapper made {made} documents from it; the limit is {FAN_OUT_OF_EVENT_MAX}"
                 );
                 self.fail(stage, document, reason);
             }

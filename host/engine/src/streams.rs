@@ -72,7 +72,7 @@ impl Stream {
         self.progress.watermark() < self.head
     }
 
-    /// Of a half that waits for its turn.
+    /// Whether a queued half of a batch uses this generation.
     pub(crate) fn has_generation(&self, generation: u32) -> bool {
         self.backlog.iter().any(|&(_, of)| of == generation)
     }
@@ -85,7 +85,7 @@ impl Stream {
         self.is_ended && !self.has_waiting()
     }
 
-    /// Where the events of the next batch are, so many at most, and whether it need not wait for
+    /// Where the events of the next batch are, at most this many, and whether it need not wait for
     /// more. None where there are no events for one, or it may not begin yet.
     fn next_ranges(&self, events: usize) -> Option<(Vec<SeqRange>, bool)> {
         let mut ranges: Vec<SeqRange> = Vec::new();
@@ -244,8 +244,8 @@ impl Pipeline {
         }
     }
 
-    /// So many documents wait, or one has for so long, that the stream's next batch does not begin
-    /// before some of them are final.
+    /// Whether the stream's next batch waits until some documents are final, because too many of them
+    /// wait, or one has waited too long.
     pub(crate) fn reached_a_limit(&self, index: StreamIndex) -> bool {
         let stream = &self.streams[index.get()];
         let next = stream.progress.gaps(stream.next).next();

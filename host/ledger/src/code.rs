@@ -4,12 +4,12 @@ use lockgate_model::Millis;
 
 use crate::LedgerError;
 
-/// SHA-256 digests of compiled components, kept apart from the compiled code itself: who can
-/// overwrite a file of compiled code cannot make it trusted.
+/// SHA-256 digests of compiled components, kept apart from the compiled code itself, so that
+/// overwriting a file of compiled code does not make it trusted.
 ///
 /// Call [`code_digest`](Self::code_digest) before compiled code is loaded, and load it only when
 /// the digest is that of the file. Call [`keep_code_digest`](Self::keep_code_digest) after
-/// compiling and before the file is written, so that a file never stands without its digest.
+/// compiling. A file whose digest is not durable yet is not trusted, and is compiled again.
 pub trait CodeDigests: Send + Sync {
     /// The digest kept for a key; `None` where nothing was compiled under it.
     ///

@@ -19,7 +19,7 @@ pub enum LedgerError {
     /// The pipeline is not configured to read the stream any more, so what would wait again would
     /// never be sent. It changed nothing; the ledger goes on.
     #[error(
-        "`{pipeline}` is not configured to read `{stream}`, so nobody would send them: configure \
+        "`{pipeline}` is not configured to read `{stream}`, so they would never be sent: configure \
          it and start the host first, or use `lockgate dlq export`"
     )]
     NotRead { pipeline: String, stream: String },

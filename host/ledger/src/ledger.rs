@@ -12,15 +12,15 @@ use crate::{Committed, LedgerError, Registration};
 ///
 /// The order of calls:
 ///
-/// 1. A reader calls [`cursors`](Self::cursors) once, then [`append`](Self::append) as often as it has
+/// 1. The host calls [`keep_only`](Self::keep_only) once, with the names of all configured pipelines.
+/// 2. A reader calls [`cursors`](Self::cursors) once, then [`append`](Self::append) as often as it has
 ///    events, and [`known_events`](Self::known_events) before it reads a time again.
-/// 2. A pipeline calls [`register`](Self::register) before anything else, and again when its
-///    configuration changes. When every pipeline that can start has done so, the host calls
-///    [`keep_only`](Self::keep_only) once.
-/// 3. A pipeline follows [`head`](Self::head), reads blocks from its watermark on with
+/// 3. A pipeline calls [`register`](Self::register) before anything else, and again when its
+///    configuration changes.
+/// 4. A pipeline follows [`head`](Self::head), reads blocks from its watermark on with
 ///    [`cached`](Self::cached) or [`block_at`](Self::block_at), and calls [`commit`](Self::commit)
 ///    for runs of entries that are final, in any order. It skips the ranges that are done already.
-/// 4. Where [`redriven`](Self::redriven) is not zero, it takes those entries with
+/// 5. Where [`redriven`](Self::redriven) is not zero, it takes those entries with
 ///    [`redrive`](Self::redrive) and commits them the same way.
 ///
 /// Every ledger guarantees:
@@ -78,7 +78,7 @@ pub trait Ledger: Clone + Send + Sync + 'static {
     /// Retention waits for these pipelines and stops waiting for every other that was ever
     /// registered: what it removes that such a one has not finished becomes dropped, with the
     /// reason `retention`. A configured pipeline that was never registered holds every event of
-    /// every stream until it is. Call it once, after the pipelines that can start are registered.
+    /// every stream until it is. Call it before anything is appended or registered.
     fn keep_only(
         &self,
         configured: &[String],
@@ -96,8 +96,8 @@ pub trait Ledger: Clone + Send + Sync + 'static {
     fn cached(&self, stream: &str, seq: Seq) -> Option<Arc<Block>>;
 
     /// The sequence that the stream's next event will get; changes with every append. 1 for a
-    /// stream that nobody has appended to. It stands still when the ledger closes: who waits for it
-    /// waits for [`failed`](Self::failed) as well.
+    /// stream without events. It does not change any more once the ledger has closed, so wait for
+    /// [`failed`](Self::failed) as well.
     fn head(&self, stream: &str) -> watch::Receiver<Seq>;
 
     /// True while appends to the stream wait for room.

@@ -69,7 +69,10 @@ fn ascending(seqs: &[Seq]) -> Result<(), String> {
         ));
     }
     if let Some(pair) = seqs.windows(2).find(|pair| pair[0] >= pair[1]) {
-        return Err(format!("entry {} stands before {}", pair[0], pair[1]));
+        return Err(format!(
+            "entries are not in ascending order: {}, then {}",
+            pair[0], pair[1]
+        ));
     }
     if first == 0 || i64::try_from(last).is_err() {
         return Err(format!("there are no such entries as {first} to {last}"));
@@ -205,7 +208,7 @@ mod tests {
                 Box::new(|c| c.entries = Entries::Redriven(vec![])),
             ),
             (
-                "before",
+                "ascending order: 5, then 5",
                 Box::new(|c| c.entries = Entries::Redriven(vec![3, 5, 5])),
             ),
             (

@@ -159,7 +159,7 @@ pub enum Violation {
     Path(String),
     #[error("the path suffix `{0}` must begin with `/` or `.`, so that it cannot extend a name")]
     PathBoundary(String),
-    #[error("the path suffix has {0} bytes, {PATH_SUFFIX_MAX} are allowed")]
+    #[error("the path suffix has {0} bytes; the limit is {PATH_SUFFIX_MAX}")]
     PathTooLong(usize),
     #[error("the query parameter `{0}` is set by the operator's URL")]
     QueryName(String),
@@ -168,13 +168,13 @@ pub enum Violation {
          `[A-Za-z0-9._~-]`"
     )]
     QueryNameCharacters(String),
-    #[error("the query has {0} parameters, {QUERY_PAIRS_MAX} are allowed")]
+    #[error("the query has {0} parameters; the limit is {QUERY_PAIRS_MAX}")]
     QueryTooManyPairs(usize),
-    #[error("the query has {0} bytes, {QUERY_BYTES_MAX} are allowed")]
+    #[error("the query has {0} bytes; the limit is {QUERY_BYTES_MAX}")]
     QueryTooLong(usize),
-    #[error("the request has {0} headers, {HEADERS_MAX} are allowed")]
+    #[error("the request has {0} headers; the limit is {HEADERS_MAX}")]
     TooManyHeaders(usize),
-    #[error("the headers have {0} bytes, {HEADER_BYTES_MAX} are allowed")]
+    #[error("the headers have {0} bytes; the limit is {HEADER_BYTES_MAX}")]
     HeadersTooLong(usize),
     #[error("the header name `{0}` is not a token")]
     HeaderName(String),
@@ -186,13 +186,13 @@ pub enum Violation {
     HeaderNotAllowed(String),
     #[error("the value of the header `{0}` has a character that is not visible ASCII")]
     HeaderValue(String),
-    #[error("the value of the header `{0}` has {1} bytes, {HEADER_VALUE_MAX} are allowed")]
+    #[error("the value of the header `{0}` has {1} bytes; the limit is {HEADER_VALUE_MAX}")]
     HeaderValueTooLong(String, usize),
     #[error("the request has the header `{0}` twice")]
     HeaderTwice(String),
     #[error("`content-encoding: {0}` does not fit the body")]
     ContentEncoding(String),
-    #[error("the tag has {0} bytes, {TAG_MAX} are allowed")]
+    #[error("the tag has {0} bytes; the limit is {TAG_MAX}")]
     TagTooLong(usize),
     #[error("a request carries no document")]
     CarriesNothing,
@@ -200,7 +200,7 @@ pub enum Violation {
     NotCarried(u32),
     #[error("the body has document {0} twice")]
     DocumentTwice(u32),
-    #[error("the separator of joined documents has {0} bytes, 64 are allowed")]
+    #[error("the separator of joined documents has {0} bytes; the limit is 64")]
     SeparatorTooLong(usize),
     #[error("index {0} is not in the batch of {1}")]
     NoSuchIndex(u32, usize),

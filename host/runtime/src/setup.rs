@@ -46,7 +46,7 @@ fn check_stage(kind: Kind, setup: StageSetup) -> Result<StageSetup, CallError> {
     let reasons = &setup.reasons;
     if reasons.len() > REASONS_MAX {
         return Err(broken(format!(
-            "it declares {} reasons, {REASONS_MAX} are allowed",
+            "it declares {} reasons; the limit is {REASONS_MAX}",
             reasons.len()
         )));
     }
@@ -82,7 +82,7 @@ fn check_sink(setup: SinkSetup) -> Result<SinkSetup, CallError> {
     }
     if setup.max_response_bytes > RESPONSE_MAX {
         return Err(broken(format!(
-            "`max-response-bytes` is {}, {RESPONSE_MAX} are allowed",
+            "`max-response-bytes` is {}; the limit is {RESPONSE_MAX}",
             setup.max_response_bytes
         )));
     }
@@ -191,7 +191,7 @@ mod tests {
             ),
             (
                 stage(Kind::Filter, |setup| setup.reasons = vec!["r".into(); 65]),
-                Some("it declares 65 reasons, 64 are allowed"),
+                Some("it declares 65 reasons; the limit is 64"),
             ),
             (sink(|_| {}), None),
             (
@@ -200,7 +200,7 @@ mod tests {
             ),
             (
                 sink(|setup| setup.max_response_bytes += 1),
-                Some("`max-response-bytes` is 4194305, 4194304 are allowed"),
+                Some("`max-response-bytes` is 4194305; the limit is 4194304"),
             ),
             (
                 sink(|setup| setup.max_response_bytes = 0),

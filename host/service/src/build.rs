@@ -306,7 +306,7 @@ impl PipelineBuilder {
         }
         let client = client.ok_or(Unbuilt::Reported)?;
         let built_sink = built_sink?;
-        // Only where nothing else is wrong: another attempt would not mend it.
+        // Only where nothing else is wrong: another attempt would not help.
         if let Some(why) = no_room {
             return Err(Unbuilt::NoRoom(why));
         }

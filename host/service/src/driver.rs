@@ -272,8 +272,8 @@ impl<L: Ledger> Driver<L> {
                     has_warned_at_end = true;
                     tracing::warn!(
                         %pipeline, documents,
-                        "everything is read, but this pipeline ends only once all of it is final: documents \
-                         wait for others to be delivered, or for `lockgate dlq release {pipeline}`"
+                        "everything is read, but this pipeline has not finished: documents wait until \
+                         others are delivered, or for `lockgate dlq release {pipeline}`"
                     );
                 }
             }

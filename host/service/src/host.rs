@@ -19,7 +19,7 @@ use crate::build::{BuiltPipeline, PipelineBuilder};
 use crate::driver::{Driver, OperatorRequest, Unfinished};
 use crate::expiry;
 use crate::generation::{Current, keep_current};
-use crate::limits::{ABANDON_GRACE, CLOSE_NOTICED};
+use crate::limits::{ABANDON_GRACE, ABORT_GRACE, CLOSE_NOTICED};
 use crate::metrics;
 use crate::reader::{self, Reader};
 use crate::settings::{engine_settings, log_unused_state};
@@ -172,7 +172,7 @@ impl Host {
         };
         trigger.abandon();
         // Tasks still running stop waiting and leave their batches for the next start.
-        let _ = tokio::time::timeout(Duration::from_secs(2), all_ended(&mut tasks)).await;
+        let _ = tokio::time::timeout(ABORT_GRACE, all_ended(&mut tasks)).await;
         tasks.abort_all();
         beside.shutdown().await;
         *self.running() = Running::default();

@@ -7,6 +7,9 @@ use lockgate_model::Millis;
 /// Time that batches in flight get to finish after a stop was asked for.
 pub(crate) const ABANDON_GRACE: Duration = Duration::from_secs(10);
 
+/// Time that tasks get to return what they hold after that, before they are aborted.
+pub(crate) const ABORT_GRACE: Duration = Duration::from_secs(2);
+
 /// Within this time a store has noticed that one of its files is gone.
 pub(crate) const CLOSE_NOTICED: Duration = Duration::from_secs(10);
 

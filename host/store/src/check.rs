@@ -53,7 +53,7 @@ pub fn before_open(database: &Path) -> Result<(), OpenError> {
         });
     }
     if u32::from(u16::from_be_bytes([header[16], header[17]])) != PAGE_SIZE {
-        return damaged("its pages have another size".to_owned());
+        return damaged(format!("its pages do not have {PAGE_SIZE} bytes"));
     }
     // The header counts pages only where both change counters agree.
     let (pages, there) = (u64::from(int(28)), len / u64::from(PAGE_SIZE));

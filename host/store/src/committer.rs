@@ -414,8 +414,8 @@ impl Group {
                 tracing::warn!(
                     %pipeline, %stream, events = removed.events,
                     "retention removed events that this pipeline had not finished, because no pipeline of this name is configured to \
-                     read the stream any more. They count as dropped, and `lockgate status` says how many there are. Others follow \
-                     unless such a pipeline is configured again; a larger `{}` in `retain` of `[store]` keeps them for longer",
+                     read the stream any more. They count as dropped, and `lockgate status` says how many there are. More will be \
+                     removed until such a pipeline is configured again; a larger `{}` in `retain` of `[store]` keeps them for longer",
                     removed.key
                 );
                 self.warned_unfinished.insert(key);

@@ -1,4 +1,4 @@
-//! Every limit of a source on one page.
+//! The time-outs and limits of a source that tests shorten. Those of one algorithm are beside it.
 
 use std::time::Duration;
 

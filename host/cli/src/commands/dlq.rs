@@ -32,7 +32,7 @@ pub(crate) enum Dlq {
     Retry(change::Retry),
     /// Remove dead letters for good. They count as dropped from then on.
     Drop(change::Drop),
-    /// Let a pipeline go on that holds because of too many dead letters.
+    /// Let a pipeline dead-letter what it holds back.
     Release(release::Release),
 }
 
@@ -89,7 +89,7 @@ impl Place {
         let file = self.config.display();
         Ok(self.others(pipeline)?.map(|_| {
             format!(
-                "`{file}` has no pipeline `{pipeline}`, so nobody would send them: configure it \
+                "`{file}` has no pipeline `{pipeline}`, so they would never be sent: configure it \
                  and start the host first, or use `lockgate dlq export`."
             )
         }))

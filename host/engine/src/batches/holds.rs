@@ -126,9 +126,11 @@ impl Pipeline {
                     Uptime::ZERO,
                 )
             }
-            Stop::TooMuch { label, made } => {
-                (label, format!("it made {made} of a batch"), Uptime::ZERO)
-            }
+            Stop::TooMuch { label, made } => (
+                label,
+                format!("it made too much of one batch: {made}"),
+                Uptime::ZERO,
+            ),
         };
         let until = self.retry_at(now, holds_in_a_row, after);
         let kind = ConditionKind::Plugin;
@@ -152,8 +154,8 @@ impl Pipeline {
         // The operator decides on what would be lost, so the message says why.
         let reason = lockgate_model::escape(reason, REASON_MAX);
         let message = format!(
-            "{engaged}: no more until {}, or until `lockgate dlq release {}`. The next dead letter \
-             would say: {reason}",
+            "{engaged}; further ones are held back until {}, or until you run \
+             `lockgate dlq release {}`. The next one would say: {reason}",
             engaged.passes_when(),
             self.settings.pipeline
         );

@@ -114,7 +114,7 @@ impl Pipeline {
         })
     }
 
-    /// None of its documents is about to become final, and some have.
+    /// Some of its documents are final, and none of the others is being worked on.
     fn is_held_up(&self, id: BatchId) -> bool {
         self.batches.get(&id).is_some_and(|batch| {
             let Phase::Delivering { fates, .. } = &batch.phase else {

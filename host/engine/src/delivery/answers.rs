@@ -99,8 +99,8 @@ impl Pipeline {
                 let (judgement, is_overridden) = answer::by_sink(&response, delivery);
                 if is_overridden && !std::mem::replace(&mut self.override_reported, true) {
                     actions.push(Action::Warn(format!(
-                        "{} settles documents on a response with status {}; the host's table \
-                         decides such responses, here and from now on",
+                        "{} reported results for a response with status {}, which a sink cannot \
+                         decide on: they are ignored, here and from now on",
                         self.settings.sink.label, response.status
                     )));
                 }

@@ -64,7 +64,7 @@ impl Pipeline {
             return;
         }
         if endpoint.is_released {
-            // The operator has decided that it need not wait for the receiver to be mended.
+            // The operator has decided that it need not wait for the receiver to be repaired.
             self.probe_undecided(now, id);
             return self.requeue(id);
         }
@@ -74,15 +74,15 @@ impl Pipeline {
         };
         if self.endpoints[request.endpoint.get()].refuse() {
             let message = format!(
-                "one request at a time is tried, since the receiver refused one document after \
-                 another: {message}"
+                "one request is sent at a time, because the receiver refused several documents in a \
+                 row: {message}"
             );
             self.open_circuit(now, id, OpenReason::RefusesAll, message, Uptime::ZERO);
         }
     }
 
     /// Waits for another document to be accepted, and is tried now and then: the receiver may be
-    /// mended.
+    /// repaired.
     fn wait_for_evidence(&mut self, now: Uptime, id: RequestId) {
         let refusals = self
             .requests

@@ -54,8 +54,8 @@ pub(crate) fn is_too_long(now: Uptime, since: Uptime) -> bool {
 }
 
 impl History {
-    /// Of documents of which the receiver took none, or only others of their request. `accepted`:
-    /// answers of the endpoint that accepted documents, with this one.
+    /// The history of documents that the sink wants sent again. `accepted`: how many answers of the
+    /// endpoint accepted documents, this one included.
     pub(crate) fn after_part(
         &self,
         now: Uptime,
@@ -177,7 +177,7 @@ impl History {
         self.fails_alone || endpoint.is_released
     }
 
-    /// It is sent again, and the endpoint has accepted so many.
+    /// It is sent again. `accepted`: how many answers of the endpoint have accepted documents.
     pub(crate) fn try_again(&mut self, accepted: u64) {
         self.fails_alone |= self.failures > 0 && accepted > self.accepted_at_failure;
     }

@@ -65,8 +65,8 @@ fn a_receiver_that_refuses_every_document_gets_probes_only() {
     assert_eq!(
         pipeline.conditions(Endpoint),
         [
-            "one request at a time is tried, since the receiver refused one document after \
-             another: the receiver answered 400; `lockgate dlq release p` lets what it refuses be \
+            "one request is sent at a time, because the receiver refused several documents in a \
+             row: the receiver answered 400; `lockgate dlq release p` lets what it refuses be \
              dead-lettered and the others be sent"
         ]
     );

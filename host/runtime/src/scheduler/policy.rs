@@ -10,7 +10,7 @@
 //! threads. A call that turns out to be slow while it runs hands over its place to another: it goes
 //! on, but counts no longer, except that its queue does not begin a further slow call.
 //!
-//! Of a new queue nobody knows how long its calls take, and it must neither occupy the threads nor
+//! It is not known how long the calls of a new queue take, and it must neither occupy the threads nor
 //! wait for the slow calls of others. New queues have a thread of their own, and run one call at a
 //! time over all of them. Their virtual times are compared only among themselves: once a queue is
 //! no longer new, its time counts from the lowest of the busy queues.

@@ -124,11 +124,11 @@ fn a_sink_that_cannot_take_one_document_says_why_and_takes_the_others() {
         ),
         (
             "many-headers",
-            "it broke the contract: the request has 1001 headers, 64 are allowed",
+            "it broke the contract: the request has 1001 headers; the limit is 64",
         ),
         (
             "long-tag",
-            "it broke the contract: the tag has 1025 bytes, 1024 are allowed",
+            "it broke the contract: the tag has 1025 bytes; the limit is 1024",
         ),
         (
             "carries-nothing",

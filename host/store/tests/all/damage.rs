@@ -376,7 +376,11 @@ fn a_file_that_is_not_a_store_is_never_overwritten() {
         ("store.db", b"hello", "it has 5 bytes"),
         ("store.db", &[b'x'; 5000], "it is not a SQLite database"),
         ("store.db", &foreign, "not one of Lockgate's"),
-        ("store.db", &other_pages, "its pages have another size"),
+        (
+            "store.db",
+            &other_pages,
+            "its pages do not have 16384 bytes",
+        ),
         ("store.db-wal", &[7; 500], "it is gone, and its log"),
     ] {
         let directory = tempfile::tempdir().unwrap();

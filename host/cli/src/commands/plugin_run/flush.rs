@@ -211,7 +211,7 @@ fn with_retries<T>(mut attempt: impl FnMut() -> Result<T, Stop>) -> Result<T, Fa
             }
             Err(Stop::TooMuch { made, .. }) => {
                 return Err(Failure::failed(format!(
-                    "The plugin made {made} of a batch, more than the host allows."
+                    "The plugin made too much of one batch: {made}."
                 ))
                 .hint("a smaller `--batch` may help"));
             }

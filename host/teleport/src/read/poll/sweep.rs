@@ -10,7 +10,7 @@ use crate::read::Seen;
 use crate::read::poll::window::{Aim, Window};
 use crate::{Closed, Intake};
 
-/// Of the time, one part is spent with sweeping and this many without.
+/// For each second of sweeping, this many are left for everything else.
 const OTHER: u32 = 9;
 
 /// The sweeps of a source, by turns.
