@@ -11,7 +11,7 @@ use crate::documents::Documents;
 use crate::index::DocumentIndex;
 use crate::isolation::{Attempt, Isolation, Piece};
 use crate::plugin::Sink;
-use crate::stage_run::{FailedCall, Step, Stop};
+use crate::stage_run::{BatchError, FailedCall, Step};
 
 /// Documents on their way through `encode`. As [`StageRun`](crate::StageRun), it takes a step at a
 /// time.
@@ -103,7 +103,7 @@ impl Encoding {
             return Step::Done;
         }
         match self.call(sink) {
-            Err(stop) => Step::Stopped(stop),
+            Err(error) => Step::Failed(error),
             Ok(()) if self.advance() => Step::More,
             Ok(()) => Step::Done,
         }
@@ -136,10 +136,10 @@ impl Encoding {
         }
     }
 
-    fn call<S: Sink>(&mut self, sink: &S) -> Result<(), Stop> {
+    fn call<S: Sink>(&mut self, sink: &S) -> Result<(), BatchError> {
         let label = || sink.label().to_owned();
         if self.cpu > self.cpu_budget {
-            return Err(Stop::CpuBudget {
+            return Err(BatchError::CpuBudget {
                 label: label(),
                 budget: self.cpu_budget,
             });
@@ -159,7 +159,7 @@ impl Encoding {
         self.failed = FailedCall::of(sink.label(), &called.result);
         search
             .answer(called.result)
-            .map_err(|error| Stop::Component {
+            .map_err(|error| BatchError::Component {
                 label: label(),
                 error,
             })

@@ -12,7 +12,7 @@ use crate::condition::ConditionChange;
 use crate::documents::Documents;
 use crate::encoding::{EncodeOutput, Encoding, OutgoingRequest};
 use crate::index::{BatchId, EncodingId, EndpointIndex, RequestId, StreamIndex};
-use crate::stage_run::{FailedCall, StageOutput, StageRun, Stop};
+use crate::stage_run::{BatchError, FailedCall, StageOutput, StageRun};
 
 /// A report of the caller. Each [`Action`] that asks for an answer gets exactly one.
 #[derive(Debug)]
@@ -43,14 +43,14 @@ pub enum Input {
     /// The answer to [`Action::RunStages`].
     StagesRan {
         batch: BatchId,
-        result: Result<StageOutput, Stop>,
+        result: Result<StageOutput, BatchError>,
     },
     /// A call for the batch failed, and [`Action::RunStages`] is not answered yet.
     StageFailed { batch: BatchId, call: FailedCall },
     /// The answer to [`Action::Encode`].
     Encoded {
         encoding: EncodingId,
-        result: Result<EncodeOutput, Stop>,
+        result: Result<EncodeOutput, BatchError>,
     },
     /// A call of the sink failed, and [`Action::Encode`] is not answered yet.
     EncodeFailed {

@@ -43,7 +43,7 @@ pub use plugin::{Sink, Stage, StageKind};
 pub use settings::{
     BatchLimits, EndpointSettings, Settings, SinkSettings, StageSettings, StreamSettings,
 };
-pub use stage_run::{FailedCall, StageOutput, StageRun, Step, Stop};
+pub use stage_run::{BatchError, FailedCall, StageOutput, StageRun, Step};
 
 /// Time since the host started, which never goes back.
 pub type Uptime = std::time::Duration;

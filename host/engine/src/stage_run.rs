@@ -67,12 +67,12 @@ pub enum Step {
     More,
     Done,
     /// Nothing of the batch is final: it passes again later.
-    Stopped(Stop),
+    Failed(BatchError),
 }
 
 /// Why a batch cannot go on.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Stop {
+pub enum BatchError {
     /// A component asked for a retry or a hold, failed on everything, or the host could not run it.
     Component { label: String, error: CallError },
     /// The components used more CPU time for this batch than one may.
@@ -173,7 +173,7 @@ impl StageRun {
         match more {
             Ok(true) => Step::More,
             Ok(false) => Step::Done,
-            Err(stop) => Step::Stopped(stop),
+            Err(error) => Step::Failed(error),
         }
     }
 
@@ -183,7 +183,7 @@ impl StageRun {
     }
 
     /// Does the host's part up to the next call. False where there is none.
-    fn advance<S: Stage>(&mut self, stages: &[S]) -> Result<bool, Stop> {
+    fn advance<S: Stage>(&mut self, stages: &[S]) -> Result<bool, BatchError> {
         while let Some(stage) = stages.get(self.stage) {
             if let Some(mut search) = self.search.take().or_else(|| self.begin(stage)) {
                 if search.isolation.next().is_some() {
@@ -237,10 +237,10 @@ impl StageRun {
         }
     }
 
-    fn call<S: Stage>(&mut self, stage: &S) -> Result<(), Stop> {
+    fn call<S: Stage>(&mut self, stage: &S) -> Result<(), BatchError> {
         let label = || stage.label().to_owned();
         if self.cpu > self.cpu_budget {
-            return Err(Stop::CpuBudget {
+            return Err(BatchError::CpuBudget {
                 label: label(),
                 budget: self.cpu_budget,
             });
@@ -277,18 +277,18 @@ impl StageRun {
         }
         // A single event has the limits of a call.
         if self.made > self.made_max && self.documents.entries() > 1 {
-            return Err(Stop::TooMuch {
+            return Err(BatchError::TooMuch {
                 label: label(),
                 made: format!("{} MiB of documents", self.made >> 20),
             });
         }
-        answered.map_err(|error| Stop::Component {
+        answered.map_err(|error| BatchError::Component {
             label: label(),
             error,
         })
     }
 
-    fn settle<S: Stage>(&mut self, stage: &S, search: Search) -> Result<(), Stop> {
+    fn settle<S: Stage>(&mut self, stage: &S, search: Search) -> Result<(), BatchError> {
         let Search {
             documents: searched,
             isolation,
@@ -332,7 +332,7 @@ impl StageRun {
         stage: &S,
         document: DocumentIndex,
         mapped: Mapped,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), BatchError> {
         match mapped {
             Mapped::Drop(reason) => self.drop(stage, document, reason),
             Mapped::Reject(reason) => self.fail(stage, document, reason),
@@ -358,12 +358,12 @@ impl StageRun {
         stage: &S,
         document: DocumentIndex,
         mapped: Vec<MappedDocument>,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), BatchError> {
         let entries = self.documents.entries();
         let max = (entries * FAN_OUT_OF_BATCH_MAX).max(FAN_OUT_OF_EVENT_MAX);
         let documents = self.documents.len() - 1 + mapped.len();
         if documents > max && entries > 1 {
-            return Err(Stop::TooMuch {
+            return Err(BatchError::TooMuch {
                 label: stage.label().to_owned(),
                 made: format!("{documents} documents"),
             });
@@ -489,11 +489,11 @@ mod tests {
     #[test]
     fn a_batch_of_which_a_mapper_makes_too_many_bytes_is_stopped() {
         assert_eq!(run(100, 40 << 10), Step::Done);
-        let too_much = Stop::TooMuch {
+        let too_much = BatchError::TooMuch {
             label: "stage 1 (test)".to_owned(),
             made: "5 MiB of documents".to_owned(),
         };
-        assert_eq!(run(100, 60 << 10), Step::Stopped(too_much));
+        assert_eq!(run(100, 60 << 10), Step::Failed(too_much));
         let one = run(1, 60 << 20);
         assert_eq!(one, Step::Done, "an event has the limits of a call");
     }

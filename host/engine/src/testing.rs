@@ -23,8 +23,8 @@ use crate::settings::{
     BatchLimits, EndpointSettings, Settings, SinkSettings, StageSettings, StreamSettings,
 };
 use crate::{
-    Action, ConditionChange, ConditionKind, FailedCall, Input, OutgoingRequest, Pipeline,
-    SendFailure, Sink, Stage, StageKind, StageOutput, Step, Stop, Uptime,
+    Action, BatchError, ConditionChange, ConditionKind, FailedCall, Input, OutgoingRequest,
+    Pipeline, SendFailure, Sink, Stage, StageKind, StageOutput, Step, Uptime,
 };
 
 /// One event for each key, sequences from 1.
@@ -276,7 +276,7 @@ impl TestPipeline {
                 }
                 let is_too_much = output.documents.entries() > self.max_events_in_stages;
                 let result = if is_too_much {
-                    Err(Stop::TooMuch {
+                    Err(BatchError::TooMuch {
                         label: "mapper".to_owned(),
                         made: String::new(),
                     })

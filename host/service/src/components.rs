@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use lockgate_engine::{EncodeOutput, Encoding, FailedCall, StageOutput, StageRun, Step, Stop};
+use lockgate_engine::{
+    BatchError, EncodeOutput, Encoding, FailedCall, StageOutput, StageRun, Step,
+};
 use lockgate_model::contract::{BatchInfo, CallError};
 use lockgate_model::request::{Classification, Response, Sent};
 use lockgate_runtime::{Queue, SchedulerError};
@@ -15,7 +17,7 @@ pub(crate) async fn run_stages(
     stages: Arc<[BoundStage]>,
     mut run: Box<StageRun>,
     failed: impl Fn(FailedCall),
-) -> Result<StageOutput, Stop> {
+) -> Result<StageOutput, BatchError> {
     if stages.is_empty() {
         return Ok(run.into_output());
     }
@@ -34,7 +36,7 @@ pub(crate) async fn run_stages(
                 }
             }
             Step::Done => return Ok(run.into_output()),
-            Step::Stopped(stop) => return Err(stop),
+            Step::Failed(error) => return Err(error),
         }
     }
 }
@@ -45,7 +47,7 @@ pub(crate) async fn encode(
     sink: BoundSink,
     mut encoding: Box<Encoding>,
     failed: impl Fn(FailedCall),
-) -> Result<EncodeOutput, Stop> {
+) -> Result<EncodeOutput, BatchError> {
     loop {
         let sink = sink.clone();
         let ran = queue.run(move || {
@@ -61,7 +63,7 @@ pub(crate) async fn encode(
                 }
             }
             Step::Done => return Ok(encoding.into_output()),
-            Step::Stopped(stop) => return Err(stop),
+            Step::Failed(error) => return Err(error),
         }
     }
 }
@@ -98,9 +100,9 @@ fn quoted(label: &str, classification: Classification) -> Classification {
 }
 
 /// A call that the scheduler could not run: the batch is held and tried again.
-fn stop_for(error: SchedulerError) -> Stop {
+fn stop_for(error: SchedulerError) -> BatchError {
     let error = CallError::Host(error.to_string());
-    Stop::Component {
+    BatchError::Component {
         label: "the host".to_owned(),
         error,
     }

@@ -7,7 +7,7 @@ use crate::encoding::{EncodeOutput, Encoding};
 use crate::index::{BatchId, DocumentIndex, EncodingId};
 use crate::io::Action;
 use crate::pipeline::{Pipeline, WorkId};
-use crate::stage_run::Stop;
+use crate::stage_run::BatchError;
 
 /// Documents that are being encoded, or will be.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl Pipeline {
         &mut self,
         now: Uptime,
         id: EncodingId,
-        result: Result<EncodeOutput, Stop>,
+        result: Result<EncodeOutput, BatchError>,
     ) {
         let Some(pending) = self.encodings.get_mut(&id) else {
             return;
@@ -113,12 +113,12 @@ impl Pipeline {
         }
         let output = match result {
             Ok(output) => output,
-            Err(stop) => {
+            Err(error) => {
                 let holds_in_a_row = pending.holds_in_a_row;
                 pending.holds_in_a_row += 1;
                 let before = self.holds.get(WorkId::Encoding(id));
                 let since = before.map_or(now, |hold| hold.since);
-                let hold = self.hold_for(now, stop, holds_in_a_row);
+                let hold = self.hold_for(now, error, holds_in_a_row);
                 return self.hold_encoding(id, Hold { since, ..hold });
             }
         };

@@ -13,7 +13,7 @@ use crate::condition::ConditionKind;
 use crate::index::{BatchId, RequestId, StreamIndex};
 use crate::limits::REASON_MAX;
 use crate::pipeline::{Pipeline, WorkId};
-use crate::stage_run::Stop;
+use crate::stage_run::BatchError;
 
 /// Something waits for a reason that a condition shows.
 #[derive(Clone, Debug)]
@@ -108,17 +108,17 @@ impl Pipeline {
         self.holds.insert(work, Hold { since, ..hold });
     }
 
-    /// The hold after a stop of a component: the time of the next call, and the message until then.
-    pub(crate) fn hold_for(&mut self, now: Uptime, stop: Stop, holds_in_a_row: u32) -> Hold {
-        let (label, message, after) = match stop {
-            Stop::Component { label, error } => {
+    /// The hold after an error: the time of the next call, and the message until then.
+    pub(crate) fn hold_for(&mut self, now: Uptime, error: BatchError, holds_in_a_row: u32) -> Hold {
+        let (label, message, after) = match error {
+            BatchError::Component { label, error } => {
                 let after = match &error {
                     CallError::Retry { after, .. } => after.unwrap_or_default(),
                     _ => Uptime::ZERO,
                 };
                 (label, error.to_string(), after.min(RETRY_AFTER_MAX))
             }
-            Stop::CpuBudget { label, budget } => {
+            BatchError::CpuBudget { label, budget } => {
                 let budget = budget.as_millis();
                 (
                     label,
@@ -126,7 +126,7 @@ impl Pipeline {
                     Uptime::ZERO,
                 )
             }
-            Stop::TooMuch { label, made } => (
+            BatchError::TooMuch { label, made } => (
                 label,
                 format!("it made too much of one batch: {made}"),
                 Uptime::ZERO,

@@ -12,7 +12,7 @@ use crate::index::{BatchId, EntryIndex};
 use crate::io::Action;
 use crate::pipeline::{Pipeline, WorkId};
 use crate::settings::StageSettings;
-use crate::stage_run::{StageOutput, StageRun, Stop};
+use crate::stage_run::{BatchError, StageOutput, StageRun};
 
 impl Pipeline {
     pub(crate) fn add_batch(&mut self, batch: BatchInFlight) {
@@ -79,17 +79,17 @@ impl Pipeline {
         &mut self,
         now: Uptime,
         id: BatchId,
-        result: Result<StageOutput, Stop>,
+        result: Result<StageOutput, BatchError>,
         actions: &mut Vec<Action>,
     ) {
-        let stop = match result {
+        let error = match result {
             Ok(passed) => match self.count_deaths(now, id, &passed) {
                 Ok(()) => return self.begin_delivery(id, passed, actions),
                 Err(hold) => return self.hold_batch(now, id, hold),
             },
-            Err(stop) => stop,
+            Err(error) => error,
         };
-        if let Stop::TooMuch { .. } = stop
+        if let BatchError::TooMuch { .. } = error
             && self.halve(id, actions)
         {
             return;
@@ -98,7 +98,7 @@ impl Pipeline {
             .batches
             .get(&id)
             .map_or(0, |batch| batch.holds_in_a_row);
-        let hold = self.hold_for(now, stop, holds_in_a_row);
+        let hold = self.hold_for(now, error, holds_in_a_row);
         self.hold_batch(now, id, hold);
     }
 

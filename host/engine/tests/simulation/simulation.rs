@@ -345,7 +345,7 @@ impl Simulation {
                     match run.step(&self.stages) {
                         Step::More => {}
                         Step::Done => break Ok(run.into_output()),
-                        Step::Stopped(stop) => break Err(stop),
+                        Step::Failed(error) => break Err(error),
                     }
                 };
                 self.pend(soon, Work::Answer(Input::StagesRan { batch, result }));
@@ -355,7 +355,7 @@ impl Simulation {
                     match work.step(&self.sink) {
                         Step::More => {}
                         Step::Done => break Ok(work.into_output()),
-                        Step::Stopped(stop) => break Err(stop),
+                        Step::Failed(error) => break Err(error),
                     }
                 };
                 self.pend(soon, Work::Answer(Input::Encoded { encoding, result }));

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockgate_engine::{
-    DocumentIndex, Documents, Encoding, EntryIndex, Fates, OutgoingRequest, StageRun, Step, Stop,
+    BatchError, DocumentIndex, Documents, Encoding, EntryIndex, Fates, OutgoingRequest, StageRun,
+    Step,
 };
 use lockgate_model::contract::{BatchInfo, CallError};
 use lockgate_model::request::RequestRules;
@@ -187,29 +188,29 @@ fn batch_info(number: u64, now: Millis) -> BatchInfo {
 }
 
 /// Repeats a step until it is done.
-fn step(mut next: impl FnMut() -> Step) -> Result<(), Stop> {
+fn step(mut next: impl FnMut() -> Step) -> Result<(), BatchError> {
     loop {
         match next() {
             Step::More => {}
             Step::Done => return Ok(()),
-            Step::Stopped(stop) => return Err(stop),
+            Step::Failed(error) => return Err(error),
         }
     }
 }
 
 /// Retries like a pipeline, but only a few times.
-fn with_retries<T>(mut attempt: impl FnMut() -> Result<T, Stop>) -> Result<T, Failure> {
+fn with_retries<T>(mut attempt: impl FnMut() -> Result<T, BatchError>) -> Result<T, Failure> {
     for left in (0..ATTEMPTS).rev() {
         let error = match attempt() {
             Ok(result) => return Ok(result),
-            Err(Stop::Component { error, .. }) => error,
-            Err(Stop::CpuBudget { budget, .. }) => {
+            Err(BatchError::Component { error, .. }) => error,
+            Err(BatchError::CpuBudget { budget, .. }) => {
                 return Err(Failure::failed(format!(
                     "The plugin used more than {} ms of CPU time for a batch.",
                     budget.as_millis()
                 )));
             }
-            Err(Stop::TooMuch { made, .. }) => {
+            Err(BatchError::TooMuch { made, .. }) => {
                 return Err(Failure::failed(format!(
                     "The plugin made too much of one batch: {made}."
                 ))
