@@ -27,3 +27,4 @@ mod redrive;
 mod regression_table;
 mod state;
 mod store;
+mod truth;

@@ -232,7 +232,7 @@ pub(crate) struct SimReceiver {
 
 #[derive(Debug, Args)]
 pub(crate) struct Status {
-    /// The configuration file; only its `[store]` is read.
+    /// The configuration file; only its `[store]` and the names of its pipelines are read.
     #[arg(
         short,
         long,
@@ -247,8 +247,12 @@ pub(crate) struct Status {
     pub(crate) store: Option<PathBuf>,
 
     /// Print one JSON object instead of a table.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "watch")]
     pub(crate) json: bool,
+
+    /// Show the status on the whole terminal and update it every second, until Ctrl-C.
+    #[arg(short, long)]
+    pub(crate) watch: bool,
 }
 
 #[derive(Debug, Subcommand)]

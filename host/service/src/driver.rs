@@ -272,7 +272,7 @@ impl<L: Ledger> Driver<L> {
                     has_warned_at_end = true;
                     tracing::warn!(
                         %pipeline, documents,
-                        "everything is read, but this pipeline ends only once all of it is final: documents \
+                        "nothing more is read, but this pipeline ends only once all of it is final: documents \
                          wait for others to be delivered, or for `lockgate dlq release {pipeline}`"
                     );
                 }
@@ -359,7 +359,8 @@ fn report(
         message: condition.message.clone(),
         since: wall(condition.since),
         next_attempt: condition.next_attempt.map(wall),
-        not_ready_from: wall(condition.not_ready_from),
+        not_ready_from: Some(wall(condition.not_ready_from)),
+        stops: false,
     };
     board.pipeline(pipeline, |pipeline| {
         pipeline

@@ -57,6 +57,9 @@ pub enum HostError {
     /// Their problems have been shown. Without a pipeline there is nothing to do.
     #[error("no pipeline could start")]
     NoPipeline,
+    /// It was to go on until everything was read and final, and something cannot be read now.
+    #[error("not everything was read from {}", unread(.0))]
+    Unread(Vec<(String, String)>),
     /// It was to go on until everything was final.
     #[error("stopped before every event was delivered, dropped or dead-lettered")]
     StoppedEarly,
@@ -67,6 +70,11 @@ fn not_started(pipelines: usize) -> String {
         1 => "1 pipeline could not start; its events are not delivered".to_owned(),
         _ => format!("{pipelines} pipelines could not start; their events are not delivered"),
     }
+}
+
+fn unread(sources: &[(String, String)]) -> String {
+    let source = |(name, unread): &(String, String)| format!("the source `{name}`: {unread}");
+    sources.iter().map(source).collect::<Vec<_>>().join("; ")
 }
 
 /// What an operator can reach. It outlives the store, which may close and open again. Clones are one
@@ -212,6 +220,7 @@ impl Host {
             .collect();
         // Before anything is read: those that start later hold back retention, too.
         store.keep_only(&configured).await?;
+        let names = configured.clone();
         beside.spawn(unconfigured::announce(store.clone(), configured));
         let ages = pipelines.iter().map(|pipeline| {
             let age = pipeline.dead_letters.age;
@@ -233,6 +242,7 @@ impl Host {
             ended.insert(reader.name().to_owned(), receiver);
             tasks.spawn(reader::run(
                 reader,
+                names.clone(),
                 store.clone(),
                 board.clone(),
                 exit_on_last_event,
@@ -280,8 +290,14 @@ impl Host {
             result = all(tasks) => result?,
             () = panicked(beside) => {}
         }
+        let unread = match exit_on_last_event {
+            true => self.board.unread(),
+            false => Vec::new(),
+        };
         if failed > 0 {
             Err(HostError::Pipelines(failed))
+        } else if !unread.is_empty() {
+            Err(HostError::Unread(unread))
         } else {
             Ok(())
         }

@@ -88,6 +88,20 @@ impl Reads {
             .transpose()
     }
 
+    /// When the event was read, and its own time.
+    pub fn times_at(
+        &self,
+        stream: &str,
+        seq: Seq,
+    ) -> Result<Option<(Millis, Millis)>, LedgerError> {
+        let Some((stream, stored)) = self.stored(stream, seq)? else {
+            return Ok(None);
+        };
+        let row = seq.saturating_sub(stored.first_seq) as usize;
+        let time = stored.heads(&stream)?.times.get(row).copied();
+        Ok(time.map(|time| (stored.read_at, time)))
+    }
+
     /// See [`Ledger::known_events`](crate::Ledger::known_events).
     pub fn known_events(
         &self,

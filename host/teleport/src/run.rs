@@ -62,14 +62,8 @@ pub async fn run<I: Intake>(
     let address: Address = settings.address.parse()?;
     settings.credentials.load()?;
     let start = start(&settings, &resume)?;
-    let work = work(
-        settings,
-        address,
-        start,
-        resume,
-        intake,
-        StatusReporter::new(status),
-    );
+    let reporter = StatusReporter::new(status, &settings);
+    let work = work(settings, address, start, resume, intake, reporter);
     tokio::select! {
         biased;
         () = shutdown => Ok(Ended::Stopped),
@@ -162,7 +156,10 @@ async fn work<I: Intake>(
             Ok(())
         }
     };
-    tokio::try_join!(read, recordings).map(|_| ())
+    tokio::select! {
+        result = async { tokio::try_join!(read, recordings) } => result.map(|_| ()),
+        never = source.connector.watch() => match never {},
+    }
 }
 
 /// The configured types as their cursor.
