@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use lockgate_engine::{EncodeOutput, Encoding, FailedCall, StageOutput, StageRun, Step, Stop};
+use lockgate_engine::{
+    EncodeOutput, Encoding, FailedCall, Sink, StageOutput, StageRun, Step, Stop,
+};
 use lockgate_model::contract::{BatchInfo, CallError};
 use lockgate_model::request::{Classification, Response, Sent};
 use lockgate_runtime::{Queue, SchedulerError};
@@ -74,7 +76,7 @@ pub(crate) async fn classify(
     response: Arc<Response>,
 ) -> Result<Classification, CallError> {
     let label = sink.sink.label().to_owned();
-    let ran = queue.run(move || sink.sink.classify(&info, &sent, &response).result);
+    let ran = queue.run(move || Sink::classify(&sink, &info, &sent, &response).result);
     match ran.await {
         Ok(ran) => ran
             .result

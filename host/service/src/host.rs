@@ -9,7 +9,7 @@ use lockgate_engine::{Pipeline, Uptime};
 use lockgate_ledger::{Ledger, LedgerError};
 use lockgate_lookup::{Databases, Lookups};
 use lockgate_model::Millis;
-use lockgate_observe::metrics::Registry;
+use lockgate_observe::metrics::{Recorder, Registry};
 use lockgate_store::Store;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -21,13 +21,14 @@ use crate::expiry;
 use crate::generation::{Current, keep_current};
 use crate::limits::{ABANDON_GRACE, CLOSE_NOTICED};
 use crate::metrics;
+use crate::plugins::{BoundSink, CallMeter};
 use crate::reader::{self, Reader};
 use crate::settings::{engine_settings, log_unused_state};
 use crate::shutdown::{Shutdown, ShutdownTrigger};
 use crate::starting::build_all;
 use crate::status::{Board, PipelineState};
 use crate::unconfigured;
-use crate::worker::{BatchMemory, Worker};
+use crate::worker::{BatchMemory, PlacedStage, Worker};
 
 /// What [`Host::run`] needs beside the store.
 pub struct HostOptions {
@@ -83,6 +84,7 @@ fn unread(sources: &[(String, String)]) -> String {
 pub struct Host {
     pub(crate) board: Board,
     pub(crate) metrics: Registry,
+    pub(crate) recorder: Recorder,
     running: Arc<Mutex<Running>>,
 }
 
@@ -106,6 +108,7 @@ impl Host {
         Host {
             board: Board::new(started_at),
             metrics: Registry::default(),
+            recorder: Recorder::default(),
             running: Arc::default(),
         }
     }
@@ -227,6 +230,7 @@ impl Host {
             (pipeline.name.clone(), age)
         });
         beside.spawn(expiry::expire(store.clone(), ages.collect()));
+        builder.record(self.recorder.clone());
         let databases = builder.take_databases();
         let granted = databases
             .as_ref()
@@ -331,6 +335,21 @@ impl Host {
             status.state = PipelineState::Running;
             status.conditions.clear();
         });
+        let places = metrics::places(&pipeline.config);
+        let mut meters = places.into_iter().map(|place| CallMeter {
+            recorder: self.recorder.clone(),
+            place: Arc::new(place),
+        });
+        let stages = pipeline.stages.into_iter().zip(meters.by_ref());
+        let stages = stages.map(|(built, meter)| PlacedStage {
+            stage: built.stage,
+            meter,
+        });
+        let stages = stages.collect();
+        let sink = BoundSink {
+            meter: meters.next(),
+            ..pipeline.sink
+        };
         let (sender, requests) = mpsc::unbounded_channel();
         self.running().pipelines.insert(name.to_string(), sender);
         let worker = Worker {
@@ -340,12 +359,8 @@ impl Host {
                 .iter()
                 .map(|stream| stream.as_str().into())
                 .collect(),
-            stages: pipeline
-                .stages
-                .into_iter()
-                .map(|stage| stage.stage)
-                .collect(),
-            sink: pipeline.sink,
+            stages,
+            sink,
             client: pipeline.client,
             destinations: pipeline.destinations,
             rate: pipeline.rate,
@@ -353,6 +368,7 @@ impl Host {
             memory: pipeline.memory,
             current: tokio::sync::Mutex::new(current),
             batch_memory: BatchMemory::default(),
+            recorder: self.recorder.clone(),
         };
         Ok(Driver {
             engine: Pipeline::new(settings, Uptime::ZERO),

@@ -31,7 +31,7 @@ pub use build::{BuiltPipeline, PipelineBuilder, Unbuilt};
 pub use host::{Host, HostError, HostOptions};
 pub use lag::{Lag, lag};
 pub use operator::{Listeners, RunningHost, readiness, running_host};
-pub use plugins::{BoundSink, BoundStage};
+pub use plugins::{BoundSink, BoundStage, CallMeter};
 pub use reader::Reader;
 pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use status::{

@@ -136,7 +136,7 @@ impl HealthSource for Health {
     async fn metrics(&self) -> String {
         let host = self.host.clone();
         let status = host.board.snapshot(now());
-        let render = move || crate::metrics::render(&host.metrics, host.store().as_ref(), &status);
+        let render = move || crate::metrics::render(&host, &status, now());
         blocking(render).await
     }
 }

@@ -281,6 +281,23 @@ pub enum ConditionStatusKind {
 }
 
 impl ConditionStatusKind {
+    pub(crate) const OF_SOURCES: [ConditionStatusKind; 6] = [
+        ConditionStatusKind::Connection,
+        ConditionStatusKind::Credentials,
+        ConditionStatusKind::Reading,
+        ConditionStatusKind::Recordings,
+        ConditionStatusKind::Retention,
+        ConditionStatusKind::Clock,
+    ];
+    pub(crate) const OF_PIPELINES: [ConditionStatusKind; 6] = [
+        ConditionStatusKind::Start,
+        ConditionStatusKind::Endpoint,
+        ConditionStatusKind::Documents,
+        ConditionStatusKind::Plugin,
+        ConditionStatusKind::Brake,
+        ConditionStatusKind::Stalled,
+    ];
+
     pub fn name(self) -> &'static str {
         match self {
             ConditionStatusKind::Start => "start",
