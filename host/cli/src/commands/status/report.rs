@@ -171,3 +171,130 @@ fn state(host: Option<&HostStatus>, name: &str, now: Millis) -> Option<RunningPi
     state.next_retry_at = state.next_retry_at.filter(|&at| at > now);
     Some(state)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use lockgate_service::{ConditionStatus, Problem, ReaderFigures, SourceStatus, StoreStatus};
+    use serde_json::Value;
+
+    use super::*;
+
+    /// Members and types of a value: none of them may be `null`.
+    fn members(place: &str, value: &Value, found: &mut BTreeMap<String, &'static str>) {
+        let kind = match value {
+            Value::Null => panic!("{place} has no value"),
+            Value::Bool(_) => "boolean",
+            Value::Number(number) if number.is_f64() => "number",
+            Value::Number(_) => "integer",
+            Value::String(_) => "string",
+            Value::Array(_) => "list",
+            Value::Object(_) => "object",
+        };
+        if !place.is_empty() {
+            found.insert(place.to_owned(), kind);
+        }
+        // Described once, or not by Lockgate.
+        if [
+            "host.pipelines",
+            "pipelines.NAME.description",
+            "host.sources.NAME.conditions[]",
+        ]
+        .contains(&place)
+        {
+            return;
+        }
+        match value {
+            Value::Array(list) => members(&format!("{place}[]"), &list[0], found),
+            Value::Object(object) => {
+                for (name, value) in object {
+                    let dot = if place.is_empty() { "" } else { "." };
+                    members(&format!("{place}{dot}{name}"), value, found);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Everything that can be there is there.
+    fn full() -> Report {
+        let condition = || ConditionStatus {
+            next_attempt: Some(1),
+            not_ready_from: Some(1),
+            ..ConditionStatus::default()
+        };
+        let reader = ReaderFigures {
+            cluster: Some(String::new()),
+            server_version: Some(String::new()),
+            credentials_until: Some(1),
+            read_until: Some(1),
+            newest: Some(1),
+            complete_at: Some(1),
+            resumed_at: Some(1),
+            skew_ms: Some(1),
+            ..ReaderFigures::default()
+        };
+        let source = SourceStatus {
+            conditions: vec![condition()],
+            next_retry_at: Some(1),
+            unknown_since: Some(1),
+            behind_seconds: Some(0.5),
+            last_report: Some(Problem {
+                at: 1,
+                message: String::new(),
+            }),
+            reader,
+            ..SourceStatus::default()
+        };
+        let state = RunningPipeline {
+            conditions: vec![condition()],
+            next_retry_at: Some(1),
+            ..RunningPipeline::default()
+        };
+        let host = HostStatus {
+            stopping_since: Some(1),
+            store: Some(StoreStatus {
+                next_attempt: Some(1),
+                ..StoreStatus::default()
+            }),
+            sources: [("NAME".to_owned(), source)].into(),
+            pipelines: [("NAME".to_owned(), state.clone())].into(),
+            ..HostStatus::default()
+        };
+        let row = Row {
+            configured: Some(true),
+            lag_seconds: Some(0.5),
+            lag_unknown_since: Some(1),
+            lag_unknown_sources: vec![String::new()],
+            description: serde_json::json!({}),
+            state: Some(state),
+            ..Row::default()
+        };
+        Report {
+            version: VERSION,
+            ready: true,
+            running: true,
+            silent: false,
+            host: Some(host),
+            pipelines: [("NAME".to_owned(), row)].into(),
+        }
+    }
+
+    #[test]
+    fn the_document_describes_every_member_with_its_type() {
+        let value = serde_json::to_value(full()).expect("it is JSON");
+        let mut found = BTreeMap::new();
+        members("", &value, &mut found);
+        let document = include_str!("../../../STATUS.md");
+        let rows = document.lines().filter_map(|line| {
+            let mut cells = line.strip_prefix("| `")?.split(" | ");
+            let member = cells.next()?.trim_end_matches('`');
+            let kind = cells.next()?.trim_end_matches('?');
+            Some((member.to_owned(), kind))
+        });
+        let documented: BTreeMap<String, &str> = rows.collect();
+        assert_eq!(documented, found);
+        assert!(document.contains(&format!("Version of this schema: {VERSION} |")));
+    }
+}
