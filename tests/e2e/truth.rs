@@ -1,8 +1,12 @@
 //! What `status`, `/readyz` and the log say when something is not well: never that it is.
 
 use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use lockgate_model::{Append, BlockBuilder, CursorUpdate, FeedKind, Generation, Head};
+use lockgate_sim::auth::{AuthOptions, issue_identity};
 use lockgate_sim::receiver::Fault;
+use lockgate_store::{Ledger, Options, Retention, Store};
 use lockgate_tests::receiver::LocalReceiver;
 use lockgate_tests::{
     Auth, Running, Signal, admin_address, books, configuration, get, listen_on_any_port, lockgate,
@@ -93,6 +97,67 @@ impl Watched {
     }
 }
 
+/// A store that holds so many bytes of events, which cannot be compressed, for a pipeline.
+fn fill(directory: &Path, holder: &str, bytes: u64) {
+    const EVENT: usize = 700_000;
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let options = Options {
+            retention: Retention::default(),
+            ..Options::new(directory)
+        };
+        let store = Store::open(options).unwrap();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+        let generation = Generation {
+            pipeline: holder.into(),
+            description: "{}".to_owned(),
+        };
+        let streams = ["teleport/audit".to_owned()];
+        store.register(generation, &streams, 1).await.unwrap();
+        let mut random = 1_u64;
+        let mut text = String::new();
+        for nth in 0.. {
+            let streams = store.reads().streams().unwrap();
+            if streams.first().is_some_and(|stream| stream.bytes > bytes) {
+                break;
+            }
+            text.clear();
+            text.push_str("{\"x\":\"");
+            text.extend((0..EVENT).map(|_| {
+                random = random
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
+                // 64 characters that JSON does not escape.
+                char::from(
+                    b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ-_"
+                        [(random >> 58) as usize],
+                )
+            }));
+            text.push_str("\"}");
+            let mut block = BlockBuilder::new();
+            let head = Head {
+                key: &format!("large-{nth}"),
+                event_type: "large",
+                code: "",
+                time: 1_767_225_600_000,
+                index: nth,
+                session: "",
+            };
+            block.push(head, &text);
+            let append = Append {
+                source: "teleport".into(),
+                feed: FeedKind::Audit,
+                read_at: now.as_millis() as i64,
+                events: block.take(),
+                cursors: Vec::new(),
+                duplicates: 0,
+            };
+            store.append(append).await.unwrap();
+        }
+        store.close().await.unwrap();
+    });
+}
+
 #[test]
 fn an_outage_of_teleport_is_shown_while_it_lasts_and_no_longer() {
     for backend in ["export", "search"] {
@@ -168,16 +233,19 @@ fn a_teleport_that_no_longer_answers_is_shown() {
 #[test]
 fn reading_that_waits_for_one_dead_pipeline_is_shown_for_all() {
     let dir = tempfile::tempdir().unwrap();
-    let auth = Auth::start(dir.path(), &["--events", "30000"]);
+    let auth = Auth::start(dir.path(), &["--events", "1000"]);
     let receiver = LocalReceiver::start(dir.path());
     let dead_dir = tempfile::tempdir().unwrap();
     let dead = LocalReceiver::start(dead_dir.path());
     dead.always(Fault::Status(503));
-    let pipelines = pipeline("main", &receiver, "") + &pipeline("dead", &dead, "");
+    let filter =
+        "[[pipelines.main.stage]]\nplugin = \"builtin:filter\"\nwith = { skip = [\"large\"] }\n";
+    let pipelines = pipeline("main", &receiver, "") + filter + &pipeline("dead", &dead, "");
     let config = configuration(dir.path(), &auth, &pipelines);
     let text = std::fs::read_to_string(&config).unwrap();
-    let text = text.replace("[admin]", "retain = { bytes = \"1 MiB\" }\n\n[admin]");
+    let text = text.replace("[admin]", "retain = { bytes = \"64 MiB\" }\n\n[admin]");
     std::fs::write(&config, text).unwrap();
+    fill(&dir.path().join("store"), "dead", 65 << 20);
     let watched = Watched::start(&config);
     let seen = watched.until_source_is_not_ready(&config, "retention");
     let condition = condition(&seen, "retention").unwrap();
@@ -203,7 +271,7 @@ fn reading_that_waits_for_one_dead_pipeline_is_shown_for_all() {
     watched.until_ready(&config);
     until("everything is delivered", shown, || {
         let seen = status(&config);
-        ["main", "dead"].map(|name| books(&seen, name).delivered) == [30_000; 2]
+        books(&seen, "main").delivered == 1000 && books(&seen, "dead").waiting == 0
     });
     let stderr = watched.host.stop().exits_with(0).stderr;
     assert!(stderr.contains("at its retention limit"), "{stderr}");
@@ -224,6 +292,11 @@ fn a_pipeline_that_cannot_start_and_one_that_is_gone_are_listed_as_such() {
     let config = configuration(dir.path(), &auth, &both);
     let watched = Watched::start(&config);
     watched.until_ready(&config);
+    let shown = || status(&config).to_string();
+    until("everything is delivered", shown, || {
+        let seen = status(&config);
+        ["main", "gone"].map(|name| books(&seen, name).delivered) == [100; 2]
+    });
     watched.host.stop().exits_with(0);
 
     let pipelines = pipeline("main", &receiver, "") + &broken;
@@ -291,4 +364,91 @@ fn credentials_that_are_missing_hold_the_source_until_they_are_there() {
     let lines = |text: &str| stderr.lines().filter(|line| line.contains(text)).count();
     assert_eq!(lines("the credentials cannot be used"), 1, "{stderr}");
     assert_eq!(lines("the credentials can be used"), 1, "{stderr}");
+}
+
+/// The store names a recording that Teleport does not have.
+#[test]
+fn a_run_that_ends_without_all_recordings_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "100"]);
+    let receiver = LocalReceiver::start(dir.path());
+    let keys = "from = [\"audit\", \"sessions\"]";
+    let config = configuration(dir.path(), &auth, &pipeline("main", &receiver, keys));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let store = Store::open(Options::new(dir.path().join("store"))).unwrap();
+        let pending = CursorUpdate {
+            key: "session/5c0e".to_owned(),
+            value: Some(format!(
+                r#"{{"next":0,"uploaded":{},"attempts":0,"not_before":0}}"#,
+                i64::MAX / 2
+            )),
+        };
+        let append = Append {
+            source: "teleport".into(),
+            feed: FeedKind::Sessions,
+            read_at: 1,
+            events: BlockBuilder::new().take(),
+            cursors: vec![pending],
+            duplicates: 0,
+        };
+        store.append(append).await.unwrap();
+        store.close().await.unwrap();
+    });
+    let ended = start(&config, &["--exit-on-last-event"])
+        .ended()
+        .exits_with(1);
+    let message =
+        "not everything was read from the source `teleport`: 1 recording is still to be downloaded";
+    assert!(ended.stderr.contains(message), "{}", ended.stderr);
+    assert!(
+        !ended.stderr.contains("caught up with Teleport"),
+        "{}",
+        ended.stderr
+    );
+    let books = books(&status(&config), "main");
+    assert!(books.waiting == 0 && books.delivered >= 100, "{books:?}");
+
+    // A host that goes on shows what is pending, and why.
+    let host = start(&config, &[]);
+    let shown = || format!("{}\n{}", status(&config), host.stderr());
+    until("the recording is shown as pending", shown, || {
+        let shown = status(&config);
+        shown["host"]["sources"]["teleport"]["reader"]["recordings_pending"] == 1
+    });
+    let text = status_text(&config);
+    assert!(
+        text.contains("recordings: 0 downloaded, 1 pending, 0 given up"),
+        "{text}"
+    );
+    host.stop().exits_with(0);
+}
+
+#[test]
+fn credentials_that_have_expired_make_the_source_unready_until_they_are_renewed() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "100"]);
+    let receiver = LocalReceiver::start(dir.path());
+    let config = configuration(dir.path(), &auth, &pipeline("main", &receiver, ""));
+    let watched = Watched::start(&config);
+    watched.until_ready(&config);
+    let issue = |expires| {
+        let options = AuthOptions {
+            out: auth.dir.clone(),
+            identity_expires: expires,
+            ..AuthOptions::default()
+        };
+        issue_identity(&options).unwrap();
+    };
+    issue(Some(SystemTime::now() - Duration::from_secs(3600)));
+    let seen = watched.until_source_is_not_ready(&config, "credentials");
+    let condition = condition(&seen, "credentials").unwrap();
+    let message = condition["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("the credentials expired at "),
+        "{message}"
+    );
+    issue(None);
+    watched.until_ready(&config);
+    watched.host.stop().exits_with(0);
 }
