@@ -28,3 +28,4 @@ mod regression_table;
 mod state;
 mod store;
 mod truth;
+mod watch;

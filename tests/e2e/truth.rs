@@ -452,3 +452,50 @@ fn credentials_that_have_expired_make_the_source_unready_until_they_are_renewed(
     watched.until_ready(&config);
     watched.host.stop().exits_with(0);
 }
+
+/// Events of types that were skipped are not read again: a report says so, and stays.
+#[test]
+fn reports_and_filtered_events_are_shown_and_do_not_make_unready_for_ever() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "1000"]);
+    let receiver = LocalReceiver::start(dir.path());
+    let config = configuration(dir.path(), &auth, &pipeline("main", &receiver, ""));
+    let all = std::fs::read_to_string(&config).unwrap();
+    let logins = all.replace("[store]", "types = [\"user.login\"]\n\n[store]");
+    std::fs::write(&config, logins).unwrap();
+    let watched = Watched::start(&config);
+    watched.until_ready(&config);
+    let shown = || status(&config).to_string();
+    until("all is filtered", shown, || {
+        let reader = &status(&config)["host"]["sources"]["teleport"]["reader"];
+        let figure = |name: &str| reader[name].as_u64().unwrap_or_default();
+        let (read, filtered) = (figure("audit_events"), figure("filtered"));
+        read > 0 && filtered > 0 && read + filtered == 1000
+    });
+    assert!(status_text(&config).contains(" filtered\n"));
+    watched.host.stop().exits_with(0);
+
+    std::fs::write(&config, &all).unwrap();
+    let watched = Watched::start(&config);
+    watched.until_ready(&config);
+    let source = status(&config)["host"]["sources"]["teleport"].clone();
+    assert_eq!(
+        (&source["reports"], &source["ready"]),
+        (&1.into(), &true.into()),
+        "{source}"
+    );
+    let text = status_text(&config);
+    let line = text
+        .lines()
+        .find(|line| line.starts_with("  1 report, the last "));
+    assert!(
+        line.is_some_and(|line| line.contains("now admits every type")),
+        "{text}"
+    );
+    let stderr = watched.host.stop().exits_with(0).stderr;
+    assert_eq!(
+        stderr.matches("now admits every type").count(),
+        1,
+        "{stderr}"
+    );
+}
