@@ -103,7 +103,7 @@ fn alert_rules_pass_their_tests() {
 fn metrics_of_a_run_are_complete_and_well_formed() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "1000", "--backend", "search"]);
-    let receiver = ReceiverProcess::start(dir.path(), &[]);
+    let receiver = ReceiverProcess::start(dir.path(), &["--status", "500x3,200"]);
     let pipelines = format!(
         "[plugins.odd]\nsource = \"file:{}\"\n\n[pipelines.main]\nfrom = [\"audit\", \"sessions\"]\n\n\
          [[pipelines.main.stage]]\nplugin = \"builtin:filter\"\nwith = {{ skip = [\"user.login\"] }}\n\n\
@@ -140,20 +140,22 @@ fn metrics_of_a_run_are_complete_and_well_formed() {
     assert!(outcomes[0] > 0 && outcomes[1] > 0, "{scraped}");
     assert_eq!(outcomes[0] + outcomes[1], read, "{scraped}");
     let endpoint = "{pipeline=\"main\",endpoint=\"url\"";
-    let answered = figure(
-        &scraped,
-        &format!("lockgate_endpoint_requests_total{endpoint},status=\"200\""),
+    let of_endpoint = |name: &str, more: &str| figure(&scraped, &format!("{name}{endpoint}{more}"));
+    let requests = |more: &str| of_endpoint("lockgate_endpoint_requests_total", more);
+    assert_eq!(requests(",status=\"500\""), 3, "{scraped}");
+    let timed = of_endpoint("lockgate_endpoint_request_seconds_count", "");
+    assert!(requests("") > 3 && requests("") == timed, "{scraped}");
+    assert!(
+        of_endpoint("lockgate_endpoint_retries_total", "") > 0,
+        "{scraped}"
     );
-    let timed = figure(
-        &scraped,
-        &format!("lockgate_endpoint_request_seconds_count{endpoint}"),
+    assert!(
+        of_endpoint("lockgate_endpoint_holds_total", "") > 0,
+        "{scraped}"
     );
-    assert!(answered > 0 && answered == timed, "{scraped}");
-    let sent = figure(
-        &scraped,
-        &format!("lockgate_endpoint_request_documents_total{endpoint}"),
-    );
-    assert_eq!(sent, outcomes[0], "{scraped}");
+    assert_eq!(of_endpoint("lockgate_endpoint_held", ""), 0, "{scraped}");
+    let sent = of_endpoint("lockgate_endpoint_request_documents_total", "");
+    assert!(sent > outcomes[0], "{scraped}");
     for series in [
         "lockgate_source_reachable{source=\"teleport\"} 1",
         "lockgate_source_lag_seconds{source=\"teleport\"} 0",
@@ -163,6 +165,7 @@ fn metrics_of_a_run_are_complete_and_well_formed() {
         "lockgate_source_complete_timestamp_seconds{",
         "lockgate_stage_call_cpu_seconds_count{pipeline=\"main\",stage=\"2\",plugin=\"odd\"}",
         "lockgate_stage_call_cpu_seconds_count{pipeline=\"main\",stage=\"sink\",plugin=\"builtin:fluentd\"}",
+        "lockgate_stage_memory_peak_bytes{pipeline=\"main\",stage=\"2\",plugin=\"odd\"}",
         "lockgate_component_compile_seconds_count{",
         "lockgate_store_stream_bytes{stream=\"teleport/audit\"}",
         "lockgate_store_file_bytes ",

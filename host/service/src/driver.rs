@@ -239,9 +239,15 @@ impl<L: Ledger> Driver<L> {
                         endpoint,
                         outgoing,
                         documents,
-                    } => worker
-                        .clone()
-                        .send(request, endpoint, outgoing, documents, &mut tasks),
+                        is_retry,
+                    } => {
+                        if is_retry {
+                            worker.record_retry(endpoint);
+                        }
+                        worker
+                            .clone()
+                            .send(request, endpoint, outgoing, documents, &mut tasks);
+                    }
                     Action::Classify {
                         request,
                         info,

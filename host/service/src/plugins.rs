@@ -42,12 +42,14 @@ pub struct CallMeter {
 }
 
 impl CallMeter {
-    fn note<T>(&self, called: &Called<T>) {
+    fn note<T>(&self, called: &Called<T>, memory_peak: usize) {
         let place = &*self.place;
         let labels = [&*place.pipeline, &*place.stage, &*place.plugin];
         let seconds = called.cpu.as_secs_f64();
         self.recorder
             .observe(&catalogue::STAGE_CALL_CPU_SECONDS, &labels, seconds);
+        self.recorder
+            .set(&catalogue::STAGE_MEMORY, &labels, memory_peak as f64);
         if let Err(error) = &called.result {
             let cause = cause(error);
             let labels = [labels[0], labels[1], labels[2], cause];
@@ -72,9 +74,9 @@ fn cause(error: &CallError) -> &'static str {
     }
 }
 
-fn metered<T>(meter: Option<&CallMeter>, called: Called<T>) -> Called<T> {
+fn metered<T>(meter: Option<&CallMeter>, memory_peak: usize, called: Called<T>) -> Called<T> {
     if let Some(meter) = meter {
-        meter.note(&called);
+        meter.note(&called, memory_peak);
     }
     called
 }
@@ -113,7 +115,7 @@ impl engine::Stage for BoundStage {
     ) -> Called<Vec<Verdict>> {
         let context = self.context(batch);
         let called = self.stage.filter(&context, events, state, fresh);
-        metered(self.meter.as_ref(), called)
+        metered(self.meter.as_ref(), self.stage.memory_peak(), called)
     }
 
     fn transform(
@@ -125,7 +127,7 @@ impl engine::Stage for BoundStage {
     ) -> Called<Vec<Mapped>> {
         let context = self.context(batch);
         let called = self.stage.transform(&context, events, state, fresh);
-        metered(self.meter.as_ref(), called)
+        metered(self.meter.as_ref(), self.stage.memory_peak(), called)
     }
 }
 
@@ -145,7 +147,7 @@ impl engine::Sink for BoundSink {
         fresh: bool,
     ) -> Called<Encoded> {
         let called = self.sink.encode(batch, documents, &self.rules, fresh);
-        metered(self.meter.as_ref(), called)
+        metered(self.meter.as_ref(), self.sink.memory_peak(), called)
     }
 
     fn classify(
@@ -155,6 +157,6 @@ impl engine::Sink for BoundSink {
         response: &Response,
     ) -> Called<Classification> {
         let called = self.sink.classify(batch, sent, response);
-        metered(self.meter.as_ref(), called)
+        metered(self.meter.as_ref(), self.sink.memory_peak(), called)
     }
 }

@@ -245,6 +245,12 @@ impl<L: Ledger> Worker<L> {
         });
     }
 
+    /// Counts a request whose documents were sent before.
+    pub(crate) fn record_retry(&self, endpoint: EndpointIndex) {
+        let labels = [&*self.pipeline, self.destinations[endpoint.get()].name()];
+        self.recorder.add(&catalogue::REQUEST_RETRIES, &labels, 1);
+    }
+
     pub(crate) fn send(
         self: Arc<Self>,
         request: RequestId,

@@ -61,6 +61,15 @@ impl Recorder {
         });
     }
 
+    /// Sets a gauge.
+    pub fn set(&self, metric: &'static Metric, labels: &[&str], now: f64) {
+        self.change(metric, labels, |value| {
+            if let Value::Gauge(value) = value {
+                *value = now;
+            }
+        });
+    }
+
     /// Adds an observation to a histogram.
     pub fn observe(&self, metric: &'static Metric, labels: &[&str], observed: f64) {
         self.change(metric, labels, |value| {

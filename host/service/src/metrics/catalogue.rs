@@ -81,11 +81,14 @@ catalogue! {
     REQUEST_SECONDS = HISTOGRAM ENDPOINT, "lockgate_endpoint_request_seconds", "Time from a request to the end of its answer, waits for a free connection included.";
     REQUEST_BYTES = COUNTER ENDPOINT, "lockgate_endpoint_request_bytes_total", "Bytes of the bodies of requests.";
     REQUEST_DOCUMENTS = COUNTER ENDPOINT, "lockgate_endpoint_request_documents_total", "Documents in requests. Those that are sent again count again.";
+    REQUEST_RETRIES = COUNTER ENDPOINT, "lockgate_endpoint_retries_total", "Requests whose documents were sent before, whole or as a part of a larger request.";
     ENDPOINT_HOLDS = COUNTER ENDPOINT, "lockgate_endpoint_holds_total", "How often the endpoint was held: nothing but probes is sent then.";
     ENDPOINT_HELD = GAUGE ENDPOINT, "lockgate_endpoint_held", "1 while nothing but probes is sent to the endpoint, else 0.";
 
     STAGE_CALL_CPU_SECONDS = HISTOGRAM STAGE, "lockgate_stage_call_cpu_seconds", "CPU time of the calls of a plugin.";
     STAGE_FAILED_CALLS = COUNTER &["pipeline", "stage", "plugin", "cause"], "lockgate_stage_failed_calls_total", "Calls of a plugin that failed, by cause.";
+
+    STAGE_MEMORY = GAUGE STAGE, "lockgate_stage_memory_peak_bytes", "The most memory that an instance of a plugin has had since it was configured.";
 
     PROCESS_CPU = COUNTER HOST, "process_cpu_seconds_total", "CPU time of the process, user and system.";
     PROCESS_MEMORY = GAUGE HOST, "process_resident_memory_bytes", "Resident memory of the process.";
