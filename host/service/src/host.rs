@@ -26,7 +26,7 @@ use crate::reader::{self, Reader};
 use crate::settings::{engine_settings, log_unused_state};
 use crate::shutdown::{Shutdown, ShutdownTrigger};
 use crate::starting::build_all;
-use crate::status::{Board, PipelineState};
+use crate::status::{Board, PipelineState, ReaderFigures};
 use crate::unconfigured;
 use crate::worker::{BatchMemory, PlacedStage, Worker};
 
@@ -244,6 +244,12 @@ impl Host {
         for reader in readers {
             let (caught_up, receiver) = watch::channel(false);
             ended.insert(reader.name().to_owned(), receiver);
+            // Before it reports: what waits at Teleport is not known yet.
+            board.source(reader.name(), |shown| {
+                shown.state = "connecting".to_owned();
+                shown.conditions.clear();
+                shown.reader = ReaderFigures::default();
+            });
             tasks.spawn(reader::run(
                 reader,
                 names.clone(),

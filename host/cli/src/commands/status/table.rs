@@ -109,8 +109,8 @@ fn sourced(name: &str, source: &SourceStatus, now: Millis) -> String {
     let reader = &source.reader;
     match (source.unknown_since, source.behind_seconds) {
         (Some(since), _) => line(format!(
-            "what waits at Teleport is not known since {} ago",
-            span(now - since)
+            "what waits at Teleport is unknown since {}",
+            moment(since, now)
         )),
         (None, Some(behind)) if behind > 0.0 => line(format!(
             "behind Teleport's newest event by {}",
@@ -183,8 +183,8 @@ fn remarks(row: &Row, now: Millis) -> String {
     {
         let sources = row.lag_unknown_sources.join("`, `");
         text += &format!(
-            "  lag unknown since {} ago: it is not known what waits at Teleport for `{sources}`\n",
-            span(now - since)
+            "  lag unknown since {}: it is not known what waits at Teleport for `{sources}`\n",
+            moment(since, now)
         );
     }
     if !row.balanced {
@@ -253,6 +253,13 @@ fn asked_by(condition: &ConditionStatus, wait: Millis) -> Option<&'static str> {
         ConditionStatusKind::Plugin => Some("the component asked"),
         _ => None,
     }
+}
+
+/// `2026-01-05T07:42:03Z (12s ago)`.
+fn moment(at: Millis, now: Millis) -> String {
+    let time = jiff::Timestamp::from_millisecond(at / 1000 * 1000);
+    let time = time.map_or_else(|_| format!("{at} ms"), |time| time.to_string());
+    format!("{time} ({} ago)", span(now - at))
 }
 
 fn seconds(seconds: f64) -> String {
