@@ -1,5 +1,6 @@
 //! `lockgate assets`.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
@@ -9,6 +10,92 @@ use serde_json::Value;
 fn run(dir: &Path, arguments: &[&str]) -> Ended {
     let arguments = ["assets", "elasticsearch"].iter().chain(arguments);
     Running::start("lockgate", lockgate().args(arguments).current_dir(dir)).ended()
+}
+
+/// A document of monitoring, and the metrics of the host that it names.
+fn metrics_in(text: &str) -> BTreeSet<String> {
+    let words = text.split(|letter: char| !letter.is_ascii_alphanumeric() && letter != '_');
+    let named = words.filter(|word| {
+        ["lockgate_", "process_"]
+            .iter()
+            .any(|start| word.starts_with(start))
+    });
+    let family = |word: &str| {
+        let suffixes = ["_bucket", "_sum", "_count"];
+        let stripped = suffixes.iter().find_map(|suffix| word.strip_suffix(suffix));
+        stripped.unwrap_or(word).to_owned()
+    };
+    named.map(family).collect()
+}
+
+#[test]
+fn rules_and_dashboard_name_only_metrics_that_the_host_has() {
+    let read = |path: &str| fs::read_to_string(root().join(path)).unwrap();
+    let document = read("host/service/METRICS.md");
+    let rows = document.lines().filter_map(|line| line.strip_prefix("| `"));
+    let known: BTreeSet<&str> = rows.filter_map(|row| row.split('`').next()).collect();
+    for file in [
+        "assets/prometheus/alerts.yml",
+        "assets/prometheus/alerts_test.yml",
+        "assets/grafana/dashboard.json",
+    ] {
+        let named = metrics_in(&read(file));
+        assert!(named.len() > 10, "{file}: {named:?}");
+        for name in named {
+            assert!(
+                known.contains(&*name),
+                "{file} names `{name}`, which the host does not have"
+            );
+        }
+    }
+    let dashboard: Value = serde_json::from_str(&read("assets/grafana/dashboard.json")).unwrap();
+    let panels = dashboard["panels"].as_array().unwrap();
+    let ids: BTreeSet<u64> = panels
+        .iter()
+        .map(|panel| panel["id"].as_u64().unwrap())
+        .collect();
+    assert_eq!(ids.len(), panels.len(), "each panel has an id of its own");
+}
+
+#[test]
+fn every_alert_says_what_to_do_and_is_tested() {
+    let read =
+        |name: &str| fs::read_to_string(root().join("assets/prometheus").join(name)).unwrap();
+    let (rules, tests) = (read("alerts.yml"), read("alerts_test.yml"));
+    let alerts: Vec<&str> = rules.split("- alert: ").skip(1).collect();
+    assert!(alerts.len() > 10);
+    for alert in alerts {
+        let name = alert.lines().next().unwrap();
+        for part in ["severity: ", "summary: ", "description: "] {
+            assert!(alert.contains(part), "{name} has no {part}");
+        }
+        assert!(
+            tests.contains(&format!("alertname: {name}\n")),
+            "{name} is not tested"
+        );
+    }
+}
+
+#[test]
+fn the_files_for_monitoring_are_written() {
+    let dir = tempfile::tempdir().unwrap();
+    for target in ["prometheus", "grafana"] {
+        let arguments = ["assets", target, "--out", target];
+        let mut command = lockgate();
+        let command = command.args(arguments).current_dir(dir.path());
+        let ended = Running::start("lockgate", command).ended().exits_with(0);
+        let ours = root().join("assets").join(target);
+        assert_eq!(
+            names(&dir.path().join(target)),
+            names(&ours),
+            "{}",
+            ended.stdout
+        );
+        for name in names(&ours) {
+            let written = fs::read(dir.path().join(target).join(&name)).unwrap();
+            assert!(written == fs::read(ours.join(&name)).unwrap(), "{name}");
+        }
+    }
 }
 
 fn names(dir: &Path) -> Vec<String> {

@@ -6,7 +6,7 @@ use expect_test::expect_file;
 use lockgate_tests::{Ended, Running, lockgate, root};
 
 /// Every command, in the order of the document.
-const COMMANDS: [&str; 21] = [
+const COMMANDS: [&str; 23] = [
     "",
     "start",
     "check",
@@ -26,6 +26,8 @@ const COMMANDS: [&str; 21] = [
     "plugin run",
     "assets",
     "assets elasticsearch",
+    "assets prometheus",
+    "assets grafana",
     "version",
     "completions",
 ];

@@ -27,3 +27,5 @@ mod redrive;
 mod regression_table;
 mod state;
 mod store;
+mod truth;
+mod watch;

@@ -428,7 +428,7 @@ fn a_host_that_ends_with_the_last_event_says_that_documents_wait_for_a_release()
     let fixture = Fixture::new(3000, "", r#"dead-letters = { share = "0.1%" }"#, "");
     fixture.receiver.refuse(r#""uid":"0a"#);
     let host = start(&fixture.config, &["--exit-on-last-event"]);
-    host.line_with_all(&["everything is read", "lockgate dlq release main"]);
+    host.line_with_all(&["nothing more is read", "lockgate dlq release main"]);
     // What waited then may have been tried again since.
     let shown = || host.stderr();
     until("something is released", shown, || {

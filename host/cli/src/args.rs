@@ -72,7 +72,7 @@ pub(crate) enum Command {
     /// Work with plugins.
     #[command(subcommand)]
     Plugin(Plugin),
-    /// Write files for the systems behind sinks: templates, dashboards, pipelines.
+    /// Write files for the systems behind sinks and for monitoring: templates, dashboards, alerts.
     #[command(subcommand)]
     Assets(Assets),
     /// Print the version and the built-in plugins.
@@ -232,7 +232,7 @@ pub(crate) struct SimReceiver {
 
 #[derive(Debug, Args)]
 pub(crate) struct Status {
-    /// The configuration file; only its `[store]` is read.
+    /// The configuration file; only its `[store]` and the names of its pipelines are read.
     #[arg(
         short,
         long,
@@ -247,8 +247,12 @@ pub(crate) struct Status {
     pub(crate) store: Option<PathBuf>,
 
     /// Print one JSON object instead of a table.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "watch")]
     pub(crate) json: bool,
+
+    /// Show the status on the whole terminal and update it every second, until Ctrl-C.
+    #[arg(short, long)]
+    pub(crate) watch: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -315,11 +319,15 @@ pub(crate) struct PluginRun {
 pub(crate) enum Assets {
     /// Write index template, lifecycle policy, Kibana dashboard and Logstash pipeline for
     /// `builtin:ecs`, with instructions.
-    Elasticsearch(AssetsElasticsearch),
+    Elasticsearch(AssetsTarget),
+    /// Write alert rules for the metrics of a host and tests of them, with instructions.
+    Prometheus(AssetsTarget),
+    /// Write a dashboard of the metrics of a host, with instructions.
+    Grafana(AssetsTarget),
 }
 
 #[derive(Debug, Args)]
-pub(crate) struct AssetsElasticsearch {
+pub(crate) struct AssetsTarget {
     /// Directory for the files. Created if missing.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,

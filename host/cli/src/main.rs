@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use crate::args::{Arguments, Assets, Command, LogFormat, Plugin, Sim};
+use crate::args::{Arguments, Command, LogFormat, Plugin, Sim};
 use crate::failure::Failure;
 
 fn main() -> ExitCode {
@@ -47,9 +47,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Status(command) => commands::status::run(&command),
         Command::Dlq(command) => commands::dlq::run(&command),
         Command::Plugin(Plugin::Run(command)) => commands::plugin_run::run(&command),
-        Command::Assets(Assets::Elasticsearch(command)) => {
-            commands::assets::elasticsearch(&command)
-        }
+        Command::Assets(command) => commands::assets::run(&command),
         Command::Version => commands::version::run(),
         Command::Completions { shell } => commands::completions::run(shell),
     }

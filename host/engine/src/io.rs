@@ -119,6 +119,8 @@ pub enum Action {
         endpoint: EndpointIndex,
         outgoing: OutgoingRequest,
         documents: Arc<Documents>,
+        /// Its documents, or those that it was split from, were sent before.
+        is_retry: bool,
     },
     /// Ask the sink what the response means.
     Classify {

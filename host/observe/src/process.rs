@@ -24,6 +24,13 @@ pub fn cpu_micros() -> Option<u64> {
     None
 }
 
+/// Open file descriptors of this process.
+pub fn open_fds() -> Option<u64> {
+    let fds = std::fs::read_dir("/proc/self/fd").ok()?;
+    // One is that of the directory.
+    Some((fds.count() as u64).saturating_sub(1))
+}
+
 fn rss(status: &str) -> Option<u64> {
     let kibibytes = status
         .lines()

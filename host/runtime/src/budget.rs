@@ -100,6 +100,11 @@ impl Meter {
         self.limit
     }
 
+    /// Bytes that the instance holds.
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
     /// A call begins.
     pub(crate) fn begin(&mut self) {
         self.end();

@@ -1,7 +1,7 @@
 //! A component of any world with an operator's configuration: its instances, calls and metrics.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lockgate_lookup::Lookups;
@@ -82,6 +82,8 @@ pub(crate) struct Configured {
     services: Arc<Services>,
     idle: Mutex<Vec<Instance>>,
     fuel: AtomicU64,
+    /// The most bytes that an instance has held.
+    memory_peak: AtomicUsize,
 }
 
 /// One call of a component.
@@ -140,6 +142,7 @@ impl Configured {
             services,
             idle,
             fuel: AtomicU64::new(0),
+            memory_peak: AtomicUsize::new(0),
         })
     }
 
@@ -165,6 +168,10 @@ impl Configured {
 
     pub(crate) fn fuel_used(&self) -> u64 {
         self.fuel.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn memory_peak(&self) -> usize {
+        self.memory_peak.load(Ordering::Relaxed)
     }
 
     /// One call without state.
@@ -226,6 +233,8 @@ impl Configured {
         let result = instance.call(self.limits.output(call.input), run);
         let host = instance.host();
         host.end();
+        self.memory_peak
+            .fetch_max(host.meter.held(), Ordering::Relaxed);
         let state = std::mem::take(&mut host.state);
         if self.engine.fuel {
             self.fuel.fetch_add(instance.fuel_used(), Ordering::Relaxed);

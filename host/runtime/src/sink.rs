@@ -76,6 +76,11 @@ impl Sink {
         self.inner.configured.metrics()
     }
 
+    /// The most bytes of memory that an instance has held in a call.
+    pub fn memory_peak(&self) -> usize {
+        self.inner.configured.memory_peak()
+    }
+
     /// One call: requests that carry the documents, each of which is carried or rejected once.
     ///
     /// `fresh`: use an instance that has made no call. Its log lines, which an earlier call has

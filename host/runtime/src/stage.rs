@@ -97,6 +97,11 @@ impl Stage {
         self.inner.configured.metrics()
     }
 
+    /// The most bytes of memory that an instance has held in a call.
+    pub fn memory_peak(&self) -> usize {
+        self.inner.configured.memory_peak()
+    }
+
     /// Units of fuel (about one per instruction) that the calls have used so far, not counting
     /// start and configuration. 0 if the engine does not count fuel.
     pub fn fuel_used(&self) -> u64 {

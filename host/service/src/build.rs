@@ -13,6 +13,7 @@ use lockgate_engine::EndpointIndex;
 use lockgate_lookup::{DatabaseKind, Databases, Grant};
 use lockgate_model::contract::CallError;
 use lockgate_model::{FeedKind, Masks};
+use lockgate_observe::metrics::Recorder;
 use lockgate_registry::{Artifact, CodeDir, resolve};
 use lockgate_runtime::{
     self as runtime, BatchMemoryBudget, Code, Compiler, Component, ComponentOptions,
@@ -20,10 +21,12 @@ use lockgate_runtime::{
 };
 use lockgate_store::Store;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::code::{CodeFiles, StoredDigests};
 use crate::generation::Description;
 use crate::limits::CODE_CAPACITY;
+use crate::metrics::catalogue;
 use crate::plugins::BoundSink;
 use crate::starting::Uncompiled;
 
@@ -81,6 +84,8 @@ pub struct PipelineBuilder {
     code: Mutex<HashMap<String, Code>>,
     /// `None` where what was granted cannot be opened.
     databases: Option<Databases>,
+    /// Where compilations are counted.
+    recorder: Recorder,
 }
 
 /// A component in its place, as the operator configured it.
@@ -155,7 +160,13 @@ impl PipelineBuilder {
             base: base.to_owned(),
             code: Mutex::default(),
             databases: Databases::open(&Grant::default()).ok(),
+            recorder: Recorder::default(),
         })
+    }
+
+    /// Counts compilations in `recorder` from now on.
+    pub(crate) fn record(&mut self, recorder: Recorder) {
+        self.recorder = recorder;
     }
 
     /// Opens what components may look up, or reports what cannot be opened; pipelines that look
@@ -317,6 +328,7 @@ impl PipelineBuilder {
             sink: BoundSink {
                 sink: built_sink.configured,
                 rules,
+                meter: None,
             },
             client: Arc::new(client),
             destinations: match sink.session_url {
@@ -480,7 +492,16 @@ impl PipelineBuilder {
         let known = self.known_code().get(digest).cloned();
         let code = match known {
             Some(code) => code,
-            None => Code::compile(&self.engine, &artifact.name, &artifact.bytes).await?,
+            None => {
+                let began = Instant::now();
+                let code = Code::compile(&self.engine, &artifact.name, &artifact.bytes).await?;
+                let seconds = began.elapsed().as_secs_f64();
+                // Code that an earlier start compiled is read in no time, and counts as well.
+                let labels = [&*artifact.name];
+                let metric = &catalogue::LOAD_SECONDS;
+                self.recorder.observe(metric, &labels, seconds);
+                code
+            }
         };
         self.known_code().insert(digest.to_owned(), code.clone());
         Ok(code)

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lockgate_engine::{
-    BatchError, EncodeOutput, Encoding, FailedCall, StageOutput, StageRun, Step,
+    BatchError, EncodeOutput, Encoding, FailedCall, Sink, StageOutput, StageRun, Step,
 };
 use lockgate_model::contract::{BatchInfo, CallError};
 use lockgate_model::request::{Classification, Response, Sent};
@@ -76,7 +76,7 @@ pub(crate) async fn classify(
     response: Arc<Response>,
 ) -> Result<Classification, CallError> {
     let label = sink.sink.label().to_owned();
-    let ran = queue.run(move || sink.sink.classify(&info, &sent, &response).result);
+    let ran = queue.run(move || Sink::classify(&sink, &info, &sent, &response).result);
     match ran.await {
         Ok(ran) => ran
             .result

@@ -4,9 +4,12 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lockgate_engine::{Action, ConditionChange, Input, Pipeline, StreamIndex, Uptime};
+use lockgate_engine::{
+    Action, ConditionChange, ConditionKind, Input, Pipeline, StreamIndex, Uptime,
+};
 use lockgate_ledger::{Ledger, LedgerError};
-use lockgate_model::{Commit, Millis, Seq};
+use lockgate_model::{Commit, Millis, Outcome, Seq};
+use lockgate_observe::metrics::Recorder;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
@@ -14,6 +17,7 @@ use tokio::time::Instant;
 use crate::clock::now;
 use crate::condition_log::ConditionLog;
 use crate::limits::LOGGED_LETTERS;
+use crate::metrics::catalogue;
 use crate::plugins::BoundStage;
 use crate::shutdown::Shutdown;
 use crate::status::{Board, ConditionStatus, PipelineState};
@@ -176,12 +180,14 @@ impl<L: Ledger> Driver<L> {
                     Action::WakeAt(at) => alarm = at,
                     Action::Report(change) => {
                         checks_end = true;
+                        record_condition(&worker.recorder, &pipeline, &change);
                         report(&pipeline, &board, &mut log, began, &change);
                     }
                     Action::Warn(message) => tracing::warn!(%pipeline, "{message}"),
                     Action::Drained => drained = true,
                     Action::Commit { batch, commit } => {
                         log_letters(&commit);
+                        record_commit(&worker.recorder, &commit);
                         let finished = commit.entries.len();
                         board.pipeline(&pipeline, |status| status.finished += finished);
                         worker.clone().commit(batch, commit, &mut tasks);
@@ -233,9 +239,15 @@ impl<L: Ledger> Driver<L> {
                         endpoint,
                         outgoing,
                         documents,
-                    } => worker
-                        .clone()
-                        .send(request, endpoint, outgoing, documents, &mut tasks),
+                        is_retry,
+                    } => {
+                        if is_retry {
+                            worker.record_retry(endpoint);
+                        }
+                        worker
+                            .clone()
+                            .send(request, endpoint, outgoing, documents, &mut tasks);
+                    }
                     Action::Classify {
                         request,
                         info,
@@ -272,7 +284,7 @@ impl<L: Ledger> Driver<L> {
                     has_warned_at_end = true;
                     tracing::warn!(
                         %pipeline, documents,
-                        "everything is read, but this pipeline has not finished: documents wait until \
+                        "nothing more is read, but this pipeline has not finished: documents wait until \
                          others are delivered, or for `lockgate dlq release {pipeline}`"
                     );
                 }
@@ -359,7 +371,8 @@ fn report(
         message: condition.message.clone(),
         since: wall(condition.since),
         next_attempt: condition.next_attempt.map(wall),
-        not_ready_from: wall(condition.not_ready_from),
+        not_ready_from: Some(wall(condition.not_ready_from)),
+        stops: false,
     };
     board.pipeline(pipeline, |pipeline| {
         pipeline
@@ -369,6 +382,55 @@ fn report(
             pipeline.conditions.push(status);
         }
     });
+}
+
+/// Counts conditions that begin.
+fn record_condition(recorder: &Recorder, pipeline: &str, change: &ConditionChange) {
+    let ConditionChange::Began(condition) = change else {
+        return;
+    };
+    let kind = condition.kind.name();
+    recorder.add(&catalogue::PIPELINE_CONDITIONS_BEGUN, &[pipeline, kind], 1);
+    if condition.kind == ConditionKind::Endpoint {
+        let labels = [pipeline, &*condition.subject];
+        recorder.add(&catalogue::ENDPOINT_HOLDS, &labels, 1);
+    }
+}
+
+/// Counts outcomes with their reasons. What a receiver or a component says of one event is not
+/// among them: who rejected it is.
+fn record_commit(recorder: &Recorder, commit: &Commit) {
+    let pipeline = &*commit.pipeline;
+    recorder.add(&catalogue::PIPELINE_BATCHES, &[pipeline], 1);
+    let mut dead = 0;
+    for run in &commit.outcomes.runs {
+        let (outcome, reason) = match run.outcome {
+            Outcome::Delivered => ("delivered", ""),
+            Outcome::Dropped(reason) => {
+                let reason = commit.reasons.get(reason as usize);
+                ("dropped", reason.map_or("", String::as_str))
+            }
+            Outcome::Dead(_) => {
+                dead += u64::from(run.len);
+                continue;
+            }
+        };
+        let labels = [pipeline, outcome, reason];
+        recorder.add(&catalogue::PIPELINE_OUTCOMES, &labels, run.len.into());
+    }
+    for letter in &commit.dead {
+        let labels = [pipeline, "dead", &*letter.cause];
+        recorder.add(&catalogue::PIPELINE_OUTCOMES, &labels, 1);
+        dead = dead.saturating_sub(1);
+    }
+    if dead > 0 {
+        // Dead letters that were retried and have died again.
+        recorder.add(
+            &catalogue::PIPELINE_OUTCOMES,
+            &[pipeline, "dead", "redriven"],
+            dead,
+        );
+    }
 }
 
 fn log_letters(commit: &Commit) {

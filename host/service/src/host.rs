@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
 
 use lockgate_config::Report;
 use lockgate_engine::{Pipeline, Uptime};
 use lockgate_ledger::{Ledger, LedgerError};
 use lockgate_lookup::{Databases, Lookups};
 use lockgate_model::Millis;
-use lockgate_observe::metrics::Registry;
+use lockgate_observe::metrics::{Recorder, Registry};
 use lockgate_store::Store;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -21,13 +20,14 @@ use crate::expiry;
 use crate::generation::{Current, keep_current};
 use crate::limits::{ABANDON_GRACE, ABORT_GRACE, CLOSE_NOTICED};
 use crate::metrics;
+use crate::plugins::{BoundSink, CallMeter};
 use crate::reader::{self, Reader};
 use crate::settings::{engine_settings, log_unused_state};
 use crate::shutdown::{Shutdown, ShutdownTrigger};
 use crate::starting::build_all;
-use crate::status::{Board, PipelineState};
+use crate::status::{Board, PipelineState, ReaderFigures};
 use crate::unconfigured;
-use crate::worker::{BatchMemory, Worker};
+use crate::worker::{BatchMemory, PlacedStage, Worker};
 
 /// What [`Host::run`] needs beside the store.
 pub struct HostOptions {
@@ -57,6 +57,9 @@ pub enum HostError {
     /// Their problems have been shown. Without a pipeline there is nothing to do.
     #[error("no pipeline could start")]
     NoPipeline,
+    /// It was to go on until everything was read and final, and something cannot be read now.
+    #[error("not everything was read from {}", unread(.0))]
+    Unread(Vec<(String, String)>),
     /// It was to go on until everything was final.
     #[error("stopped before every event was delivered, dropped or dead-lettered")]
     StoppedEarly,
@@ -69,12 +72,18 @@ fn not_started(pipelines: usize) -> String {
     }
 }
 
+fn unread(sources: &[(String, String)]) -> String {
+    let source = |(name, unread): &(String, String)| format!("the source `{name}`: {unread}");
+    sources.iter().map(source).collect::<Vec<_>>().join("; ")
+}
+
 /// What an operator can reach. It outlives the store, which may close and open again. Clones are one
 /// host.
 #[derive(Clone)]
 pub struct Host {
     pub(crate) board: Board,
     pub(crate) metrics: Registry,
+    pub(crate) recorder: Recorder,
     running: Arc<Mutex<Running>>,
 }
 
@@ -98,6 +107,7 @@ impl Host {
         Host {
             board: Board::new(started_at),
             metrics: Registry::default(),
+            recorder: Recorder::default(),
             running: Arc::default(),
         }
     }
@@ -212,12 +222,14 @@ impl Host {
             .collect();
         // Before anything is read: those that start later hold back retention, too.
         store.keep_only(&configured).await?;
+        let names = configured.clone();
         beside.spawn(unconfigured::announce(store.clone(), configured));
         let ages = pipelines.iter().map(|pipeline| {
             let age = pipeline.dead_letters.age;
             (pipeline.name.clone(), age)
         });
         beside.spawn(expiry::expire(store.clone(), ages.collect()));
+        builder.record(self.recorder.clone());
         let databases = builder.take_databases();
         let granted = databases
             .as_ref()
@@ -231,8 +243,15 @@ impl Host {
         for reader in readers {
             let (caught_up, receiver) = watch::channel(false);
             ended.insert(reader.name().to_owned(), receiver);
+            // Before it reports: what waits at Teleport is not known yet.
+            board.source(reader.name(), |shown| {
+                shown.state = "connecting".to_owned();
+                shown.conditions.clear();
+                shown.reader = ReaderFigures::default();
+            });
             tasks.spawn(reader::run(
                 reader,
+                names.clone(),
                 store.clone(),
                 board.clone(),
                 exit_on_last_event,
@@ -280,8 +299,14 @@ impl Host {
             result = all(tasks) => result?,
             () = panicked(beside) => {}
         }
+        let unread = match exit_on_last_event {
+            true => self.board.unread(),
+            false => Vec::new(),
+        };
         if failed > 0 {
             Err(HostError::Pipelines(failed))
+        } else if !unread.is_empty() {
+            Err(HostError::Unread(unread))
         } else {
             Ok(())
         }
@@ -315,6 +340,21 @@ impl Host {
             status.state = PipelineState::Running;
             status.conditions.clear();
         });
+        let places = metrics::places(&pipeline.config);
+        let mut meters = places.into_iter().map(|place| CallMeter {
+            recorder: self.recorder.clone(),
+            place: Arc::new(place),
+        });
+        let stages = pipeline.stages.into_iter().zip(meters.by_ref());
+        let stages = stages.map(|(built, meter)| PlacedStage {
+            stage: built.stage,
+            meter,
+        });
+        let stages = stages.collect();
+        let sink = BoundSink {
+            meter: meters.next(),
+            ..pipeline.sink
+        };
         let (sender, requests) = mpsc::unbounded_channel();
         self.running().pipelines.insert(name.to_string(), sender);
         let worker = Worker {
@@ -324,12 +364,8 @@ impl Host {
                 .iter()
                 .map(|stream| stream.as_str().into())
                 .collect(),
-            stages: pipeline
-                .stages
-                .into_iter()
-                .map(|stage| stage.stage)
-                .collect(),
-            sink: pipeline.sink,
+            stages,
+            sink,
             client: pipeline.client,
             destinations: pipeline.destinations,
             rate: pipeline.rate,
@@ -337,6 +373,7 @@ impl Host {
             memory: pipeline.memory,
             current: tokio::sync::Mutex::new(current),
             batch_memory: BatchMemory::default(),
+            recorder: self.recorder.clone(),
         };
         Ok(Driver {
             engine: Pipeline::new(settings, Uptime::ZERO),

@@ -13,6 +13,7 @@ mod driver;
 mod expiry;
 mod generation;
 mod host;
+mod lag;
 mod limits;
 mod metrics;
 mod operator;
@@ -20,6 +21,7 @@ mod plugins;
 mod reader;
 mod settings;
 mod shutdown;
+mod source;
 mod starting;
 mod status;
 mod unconfigured;
@@ -27,11 +29,12 @@ mod worker;
 
 pub use build::{BuiltPipeline, PipelineBuilder, Unbuilt};
 pub use host::{Host, HostError, HostOptions};
-pub use operator::{Listeners, RunningHost, running_host};
-pub use plugins::{BoundSink, BoundStage};
+pub use lag::{Lag, lag};
+pub use operator::{Listeners, RunningHost, readiness, running_host};
+pub use plugins::{BoundSink, BoundStage, CallMeter};
 pub use reader::Reader;
 pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use status::{
     Board, ConditionStatus, ConditionStatusKind, HostStatus, PipelineState, PipelineStatus,
-    Problem, SourceStatus, StoreStatus,
+    Problem, ReaderFigures, SourceStatus, StoreStatus,
 };

@@ -17,7 +17,23 @@ pub(crate) const CLOSE_NOTICED: Duration = Duration::from_secs(10);
 pub(crate) const RECENT_BLOCKS: usize = 1024;
 
 /// Time between two looks at credentials that cannot be used.
-pub(crate) const CREDENTIALS_INTERVAL: Duration = Duration::from_secs(10);
+pub(crate) const CREDENTIALS_INTERVAL: Duration = Duration::from_secs(2);
+
+/// Credentials that expire within this time, in milliseconds, are shown; those that are valid for a
+/// shorter time, once so small a part of it is left.
+pub(crate) const EXPIRY_SHOWN_MS: Millis = 7 * 24 * 3_600_000;
+pub(crate) const EXPIRY_SHOWN_PART: Millis = 5;
+
+/// All of the log has been read where that was so at most this many milliseconds ago: it is listed
+/// every few seconds.
+pub(crate) const COMPLETE_MS: Millis = 60_000;
+
+/// A recording that cannot be downloaded, or a late event that cannot be looked for, makes its
+/// source unready after this many milliseconds: Teleport may need some time to store a recording.
+pub(crate) const PART_TOLERATED_MS: Millis = 600_000;
+
+/// Time between two looks at which pipelines keep a stream at its retention limit.
+pub(crate) const SOURCE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Time between two attempts to start a pipeline that finds no memory for its components.
 pub(crate) const START_INTERVAL: Duration = Duration::from_secs(5);

@@ -129,13 +129,14 @@ struct Health {
 
 impl HealthSource for Health {
     fn readiness(&self) -> Readiness {
-        readiness(&self.host.board)
+        let at = now();
+        readiness(&self.host.board.snapshot(at), at)
     }
 
     async fn metrics(&self) -> String {
         let host = self.host.clone();
         let status = host.board.snapshot(now());
-        let render = move || crate::metrics::render(&host.metrics, host.store().as_ref(), &status);
+        let render = move || crate::metrics::render(&host, &status, now());
         blocking(render).await
     }
 }
@@ -228,9 +229,8 @@ fn answer(result: Result<(), LedgerError>, message: &str) -> Response {
     }
 }
 
-fn readiness(board: &Board) -> Readiness {
-    let at = now();
-    let status = board.snapshot(at);
+/// Whether everything is well, and if not, what is not. `status` is of the moment `at`.
+pub fn readiness(status: &HostStatus, at: Millis) -> Readiness {
     let mut reasons = Vec::new();
     if let Some(since) = status.stopping_since {
         reasons.push(Reason {
@@ -251,6 +251,17 @@ fn readiness(board: &Board) -> Readiness {
             ..Reason::default()
         });
     }
+    for (name, source) in &status.sources {
+        let conditions = source.conditions.iter();
+        reasons.extend(
+            conditions
+                .filter(|condition| condition.makes_unready(at))
+                .map(|condition| Reason {
+                    source: Some(name.clone()),
+                    ..reason(condition)
+                }),
+        );
+    }
     for (name, pipeline) in &status.pipelines {
         if !pipeline.state.has_started() && pipeline.conditions.is_empty() {
             reasons.push(Reason {
@@ -259,7 +270,7 @@ fn readiness(board: &Board) -> Readiness {
                 subject: "pipeline".to_owned(),
                 message: format!("it is {}", pipeline.state),
                 since: status.started_at,
-                next_attempt: None,
+                ..Reason::default()
             });
         }
         let conditions = pipeline.conditions.iter();
@@ -268,17 +279,24 @@ fn readiness(board: &Board) -> Readiness {
                 .filter(|condition| condition.makes_unready(at))
                 .map(|condition| Reason {
                     pipeline: Some(name.clone()),
-                    kind: condition.kind.name().to_owned(),
-                    subject: condition.subject.clone(),
-                    message: public_message(condition),
-                    since: condition.since,
-                    next_attempt: condition.next_attempt,
+                    ..reason(condition)
                 }),
         );
     }
     Readiness {
         ready: reasons.is_empty(),
         reasons,
+    }
+}
+
+fn reason(condition: &ConditionStatus) -> Reason {
+    Reason {
+        kind: condition.kind.name().to_owned(),
+        subject: condition.subject.clone(),
+        message: public_message(condition),
+        since: condition.since,
+        next_attempt: condition.next_attempt,
+        ..Reason::default()
     }
 }
 
@@ -290,11 +308,16 @@ fn public_message(condition: &ConditionStatus) -> String {
         ConditionStatusKind::Documents => "single documents wait",
         ConditionStatusKind::Plugin => "a batch waits for this component",
         ConditionStatusKind::Brake => "the brake keeps events from being dead-lettered",
+        ConditionStatusKind::Connection => "Teleport cannot be reached, so nothing is read",
+        ConditionStatusKind::Reading => "a part of the audit log cannot be read",
+        ConditionStatusKind::Recordings => "recordings cannot be downloaded",
+        ConditionStatusKind::Clock => "Teleport's clock and the clock of this machine differ",
         ConditionStatusKind::Unknown => "something keeps it from delivering",
         // The host's own words.
-        ConditionStatusKind::Stalled | ConditionStatusKind::Start => {
-            return condition.message.clone();
-        }
+        ConditionStatusKind::Stalled
+        | ConditionStatusKind::Start
+        | ConditionStatusKind::Credentials
+        | ConditionStatusKind::Retention => return condition.message.clone(),
     };
     format!("{what}; `lockgate status` shows why")
 }
@@ -304,11 +327,15 @@ mod tests {
     use super::*;
     use crate::status::{PipelineState, StoreStatus};
 
+    fn ready(board: &Board) -> Readiness {
+        readiness(&board.snapshot(9), 9)
+    }
+
     #[test]
     fn a_host_is_not_ready_before_its_store_is_open_and_its_pipelines_run() {
         let board = Board::new(0);
         let kinds = |board: &Board| -> Vec<String> {
-            let reasons = readiness(board).reasons.into_iter();
+            let reasons = ready(board).reasons.into_iter();
             reasons.map(|reason| reason.kind).collect()
         };
         assert_eq!(kinds(&board), ["store"]);
@@ -317,7 +344,7 @@ mod tests {
         board.pipeline("siem", |pipeline| {
             pipeline.state = PipelineState::Running;
         });
-        assert!(readiness(&board).ready);
+        assert!(ready(&board).ready);
         board.store_closed(StoreStatus::default());
         assert_eq!(kinds(&board), ["store", "start"]);
     }
@@ -326,7 +353,7 @@ mod tests {
     fn a_host_is_not_ready_from_the_first_request_to_stop_on() {
         let board = Board::new(0);
         board.store_opened(std::iter::empty());
-        assert!(readiness(&board).ready);
+        assert!(ready(&board).ready);
         board.stopping(7);
         board.stopping(9);
         let expected = Reason {
@@ -336,7 +363,7 @@ mod tests {
             since: 7,
             ..Reason::default()
         };
-        assert_eq!(readiness(&board).reasons, [expected]);
+        assert_eq!(ready(&board).reasons, [expected]);
     }
 
     #[test]
@@ -347,6 +374,7 @@ mod tests {
             kind,
             subject: "url".to_owned(),
             message: message.to_owned(),
+            not_ready_from: Some(0),
             ..ConditionStatus::default()
         };
         board.pipeline("siem", |pipeline| {
@@ -367,7 +395,7 @@ mod tests {
                 ),
             ];
         });
-        let readiness = readiness(&board);
+        let readiness = ready(&board);
         let messages: Vec<&str> = readiness
             .reasons
             .iter()

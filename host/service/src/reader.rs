@@ -4,8 +4,7 @@ use lockgate_config::{Credentials as CredentialsConfig, Source};
 use lockgate_model::{Append, KnownEvents, Millis};
 use lockgate_store::{Ledger, LedgerError, Store};
 use lockgate_teleport::{
-    Closed, Credentials, Ended, Intake, Phase, ReaderKind, ReaderStatus, Resume, SourceSettings,
-    Sweep,
+    Closed, Credentials, Ended, Intake, ReaderStatus, Resume, SourceSettings, Sweep,
 };
 use tokio::sync::watch;
 
@@ -14,7 +13,8 @@ use crate::clock::now;
 use crate::host::HostError;
 use crate::limits::{CREDENTIALS_INTERVAL, RECENT_BLOCKS};
 use crate::shutdown::Shutdown;
-use crate::status::{Board, Problem, SourceStatus};
+use crate::source;
+use crate::status::Board;
 
 /// Reads one source into the store.
 pub struct Reader {
@@ -58,9 +58,10 @@ impl Reader {
 }
 
 /// Runs until stopped, or until the source is caught up where that was asked for. `caught_up` is
-/// then set.
+/// then set. `configured`: every pipeline.
 pub(crate) async fn run(
     reader: Reader,
+    configured: Vec<String>,
     store: Store,
     board: Board,
     exit_on_last_event: bool,
@@ -80,25 +81,35 @@ pub(crate) async fn run(
     .await?;
     // One source's missing credentials stop neither the other sources nor the pipelines, which have
     // events to deliver.
+    let mut waiting_since = None;
     while let Err(error) = settings.credentials.load() {
         let message = format!("the credentials cannot be used: {error}");
-        tracing::error!(
-            source = name,
-            retry_in_s = CREDENTIALS_INTERVAL.as_secs(),
-            "{message}"
-        );
-        board.source(&name, |state| {
-            state.state = "waiting for credentials".into();
-            state.last_error = Some(Problem { at: now(), message });
+        let since = *waiting_since.get_or_insert_with(|| {
+            tracing::error!(source = name, "{message}; waiting for others");
+            now()
         });
+        let next = now() + CREDENTIALS_INTERVAL.as_millis() as Millis;
+        let waiting = source::without_credentials(message, since, next);
+        board.source(&name, |shown| *shown = waiting);
         if !stop.sleep(CREDENTIALS_INTERVAL).await {
             return Ok(());
         }
     }
+    if let Some(since) = waiting_since {
+        let lasted_s = (now() - since) / 1000;
+        tracing::info!(source = name, lasted_s, "the credentials can be used");
+    }
     let (status, watched) = watch::channel(ReaderStatus::default());
-    let watching = tokio::spawn(show(name.clone(), board.clone(), watched));
+    let last = watched.clone();
+    let watching = source::watch(
+        name.clone(),
+        configured,
+        store.clone(),
+        board.clone(),
+        watched,
+    );
     let shutdown = async move { stop.draining().await };
-    let ended = lockgate_teleport::run(
+    let reading = lockgate_teleport::run(
         settings,
         resume,
         StoreIntake {
@@ -107,13 +118,19 @@ pub(crate) async fn run(
         },
         status,
         shutdown,
-    )
-    .await;
-    watching.abort();
+    );
+    let ended = tokio::select! {
+        ended = reading => ended,
+        never = watching => match never {},
+    };
     match ended {
         Ok(Ended::CaughtUp) => {
-            tracing::info!(source = name, "caught up with Teleport");
-            board.source(&name, |state| state.state = "finished".into());
+            let finished = source::finished(&last.borrow());
+            match finished.unread() {
+                None => tracing::info!(source = name, "caught up with Teleport"),
+                Some(unread) => tracing::warn!(source = name, "not everything was read: {unread}"),
+            }
+            board.source(&name, |shown| *shown = finished);
             caught_up.send_replace(true);
             Ok(())
         }
@@ -159,64 +176,5 @@ impl Intake for StoreIntake {
             tracing::error!("the events read before cannot be listed: {error}");
             Closed
         })
-    }
-}
-
-/// Keeps the board as the source describes itself.
-async fn show(name: String, board: Board, mut status: watch::Receiver<ReaderStatus>) {
-    loop {
-        let described = describe(&status.borrow_and_update());
-        board.source(&name, |state| {
-            state.state = described.state;
-            // An error stays to be seen after it has passed.
-            if let Some(problem) = described.last_error
-                && state
-                    .last_error
-                    .as_ref()
-                    .is_none_or(|last| last.message != problem.message)
-            {
-                state.last_error = Some(problem);
-            }
-        });
-        if status.changed().await.is_err() {
-            return;
-        }
-    }
-}
-
-fn describe(status: &ReaderStatus) -> SourceStatus {
-    let reader = match status.reader {
-        Some(ReaderKind::Export) => "by bulk export",
-        Some(ReaderKind::Poll) => "by polling",
-        None => "",
-    };
-    let state = match status.phase {
-        Phase::Connecting => "connecting".to_owned(),
-        Phase::Reading => format!("reading {reader}"),
-        Phase::CaughtUp => format!("caught up, reading {reader}"),
-    };
-    let problem = status.problem();
-    SourceStatus {
-        state: state.trim_end().to_owned(),
-        last_error: problem.map(|message| Problem { at: now(), message }),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// It is lasting, and was the first by name.
-    #[test]
-    fn a_wrong_clock_hides_no_other_problem() {
-        let mut status = ReaderStatus::default();
-        let shown = |status: &ReaderStatus| describe(status).last_error.map(|last| last.message);
-        let failure = |place: &str| (place.to_owned(), "wrong".to_owned());
-        status.failures.extend([failure("clock")]);
-        assert_eq!(shown(&status).as_deref(), Some("clock: wrong"));
-        status.last_report = Some("events are missing".into());
-        assert_eq!(shown(&status).as_deref(), Some("events are missing"));
-        status.failures.extend([failure("connection")]);
-        assert_eq!(shown(&status).as_deref(), Some("connection: wrong"));
     }
 }

@@ -178,7 +178,8 @@ fn condition(
         message,
         since,
         next_attempt,
-        not_ready_from: since,
+        not_ready_from: Some(since),
+        stops: false,
     }
 }
 

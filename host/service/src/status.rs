@@ -8,6 +8,13 @@ use lockgate_engine::ConditionKind;
 use lockgate_model::Millis;
 use serde::{Deserialize, Serialize};
 
+use crate::limits::COMPLETE_MS;
+
+/// The state of a source that has read everything and is not read any more.
+pub(crate) const FINISHED: &str = "finished";
+/// The state of a source and of a pipeline while the store is closed.
+const WAITING_FOR_STORE: &str = "waiting for the store";
+
 /// A running host's report on itself, on the control socket; where that cannot be opened,
 /// `lockgate status` reads it from a file in the store's directory.
 ///
@@ -44,10 +51,129 @@ pub struct StoreStatus {
 /// A source's reader.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SourceStatus {
-    /// `connecting`, `reading by polling`, `caught up, reading by bulk export`, `finished`,
-    /// `waiting for credentials`, `waiting for the store`.
+    /// `connecting`, `reading by polling`, `caught up, reading by bulk export`, `not reading`,
+    /// `finished`, `waiting for credentials`, `waiting for the store`.
     pub state: String,
-    pub last_error: Option<Problem>,
+    /// No condition has lasted long enough to make it unready.
+    #[serde(default)]
+    pub ready: bool,
+    /// The conditions that keep it from reading, or from reading everything.
+    #[serde(default)]
+    pub conditions: Vec<ConditionStatus>,
+    /// The earliest next attempt of all conditions.
+    #[serde(default)]
+    pub next_retry_at: Option<Millis>,
+    /// Since when it is not known what waits at Teleport; absent while that is known.
+    #[serde(default)]
+    pub unknown_since: Option<Millis>,
+    /// How far it is behind Teleport's newest event, in seconds; absent where that is not known.
+    #[serde(default)]
+    pub behind_seconds: Option<f64>,
+    /// Reports of lost events and other lasting problems since the host started, and the last one.
+    #[serde(default)]
+    pub reports: u64,
+    #[serde(default)]
+    pub last_report: Option<Problem>,
+    /// Counts since the reader started, and its position.
+    #[serde(default)]
+    pub reader: ReaderFigures,
+}
+
+/// The figures of a source's reader. Counts begin at zero when it starts.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ReaderFigures {
+    pub cluster: Option<String>,
+    pub server_version: Option<String>,
+    /// End of validity of the credentials in use.
+    pub credentials_until: Option<Millis>,
+    /// Events read, by feed.
+    pub audit_events: u64,
+    pub session_events: u64,
+    /// Events left out because they had been read before, and because of their type or time.
+    pub duplicates: u64,
+    pub filtered: u64,
+    /// Events stored as raw bytes because they could not be converted to JSON.
+    pub unreadable: u64,
+    /// Events that became visible only after later ones had been read.
+    pub late: u64,
+    /// Polling: the events before this time have been read.
+    pub read_until: Option<Millis>,
+    /// The time of the newest event that Teleport has shown.
+    pub newest: Option<Millis>,
+    /// The last time of which it is known that all that was in the log has been read.
+    pub complete_at: Option<Millis>,
+    /// When reading went on after the last outage.
+    pub resumed_at: Option<Millis>,
+    /// Polling: by how many milliseconds Teleport's clock is ahead of ours, or behind it if
+    /// negative.
+    pub skew_ms: Option<Millis>,
+    pub recordings_pending: u64,
+    pub recordings_done: u64,
+    /// Given up, each with a report.
+    pub recordings_lost: u64,
+}
+
+impl SourceStatus {
+    /// What a source that has read everything has not read, in words.
+    pub(crate) fn unread(&self) -> Option<String> {
+        let reader = &self.reader;
+        let count = |number: u64, one: &str, many: &str| match number {
+            0 => None,
+            1 => Some(format!("1 {one}")),
+            _ => Some(format!("{number} {many}")),
+        };
+        let report = self.last_report.as_ref().map(|last| &last.message);
+        let parts = [
+            count(
+                reader.recordings_pending,
+                "recording is still to be downloaded",
+                "recordings are still to be downloaded",
+            ),
+            count(
+                reader.recordings_lost,
+                "recording was given up",
+                "recordings were given up",
+            ),
+            report.map(|report| match self.reports {
+                1 => report.clone(),
+                reports => format!("{reports} reports, the last of which is: {report}"),
+            }),
+        ];
+        let parts: Vec<String> = parts.into_iter().flatten().collect();
+        (!parts.is_empty()).then(|| parts.join("; "))
+    }
+
+    /// A condition keeps the audit log from being read.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.conditions.iter().any(|condition| condition.stops)
+    }
+
+    /// The time-dependent members. Waiting events that Teleport has not shown are not known.
+    fn refresh(&mut self, started_at: Millis, now: Millis) {
+        let conditions = self.conditions.iter();
+        self.ready = !conditions
+            .clone()
+            .any(|condition| condition.makes_unready(now));
+        self.next_retry_at = conditions
+            .filter_map(|condition| condition.next_attempt)
+            .min();
+        let reader = &self.reader;
+        let complete_at = reader.complete_at;
+        let is_current =
+            complete_at.is_none_or(|at| reader.resumed_at.is_none_or(|since| since <= at));
+        let is_complete = complete_at.is_some_and(|at| is_current && now - at <= COMPLETE_MS);
+        let behind = reader.newest.zip(reader.read_until);
+        let behind = behind.map(|(newest, until)| (newest - until).max(0) as f64 / 1000.0);
+        let unknown_since = Some(complete_at.unwrap_or(started_at));
+        (self.behind_seconds, self.unknown_since) = match behind {
+            _ if self.state == FINISHED || is_complete && !self.is_stopped() => (Some(0.0), None),
+            _ if self.is_stopped() || self.state == WAITING_FOR_STORE => (None, unknown_since),
+            Some(behind) if is_current => (Some(behind), None),
+            // Newer events may have come during the outage.
+            behind => (behind, unknown_since),
+        };
+    }
 }
 
 /// A pipeline.
@@ -97,7 +223,7 @@ impl fmt::Display for PipelineState {
             PipelineState::Running => "running",
             PipelineState::Failed => "failed",
             PipelineState::Finished => "finished",
-            PipelineState::WaitingForStore => "waiting for the store",
+            PipelineState::WaitingForStore => WAITING_FOR_STORE,
             PipelineState::Unknown => "unknown",
         })
     }
@@ -112,18 +238,21 @@ pub struct ConditionStatus {
     pub message: String,
     pub since: Millis,
     pub next_attempt: Option<Millis>,
-    /// From then on the pipeline is not ready.
-    pub not_ready_from: Millis,
+    /// From then on the pipeline or the source is not ready. `None`: it stays ready.
+    pub not_ready_from: Option<Millis>,
+    /// Of a source: nothing of the audit log is read while it lasts.
+    #[serde(default)]
+    pub stops: bool,
 }
 
 impl ConditionStatus {
-    /// The pipeline is not ready because of it.
+    /// The pipeline or the source is not ready because of it.
     pub(crate) fn makes_unready(&self, now: Millis) -> bool {
-        self.not_ready_from <= now
+        self.not_ready_from.is_some_and(|from| from <= now)
     }
 }
 
-/// A kind of condition: one of the engine's, or that the pipeline cannot start.
+/// A kind of condition: one of the engine's, that the pipeline cannot start, or one of a source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ConditionStatusKind {
@@ -134,12 +263,41 @@ pub enum ConditionStatusKind {
     Plugin,
     Brake,
     Stalled,
+    /// Teleport cannot be reached.
+    Connection,
+    /// The credentials for Teleport cannot be used, or expire soon.
+    Credentials,
+    /// Teleport is reached, and the audit log or a part of it cannot be read.
+    Reading,
+    /// Recordings cannot be downloaded.
+    Recordings,
+    /// A stream is at its retention limit, so reading waits.
+    Retention,
+    /// Teleport's clock and ours differ.
+    Clock,
     /// Of a host that is newer than the reader.
     #[serde(other, rename = "unknown")]
     Unknown,
 }
 
 impl ConditionStatusKind {
+    pub(crate) const OF_SOURCES: [ConditionStatusKind; 6] = [
+        ConditionStatusKind::Connection,
+        ConditionStatusKind::Credentials,
+        ConditionStatusKind::Reading,
+        ConditionStatusKind::Recordings,
+        ConditionStatusKind::Retention,
+        ConditionStatusKind::Clock,
+    ];
+    pub(crate) const OF_PIPELINES: [ConditionStatusKind; 6] = [
+        ConditionStatusKind::Start,
+        ConditionStatusKind::Endpoint,
+        ConditionStatusKind::Documents,
+        ConditionStatusKind::Plugin,
+        ConditionStatusKind::Brake,
+        ConditionStatusKind::Stalled,
+    ];
+
     pub fn name(self) -> &'static str {
         match self {
             ConditionStatusKind::Start => "start",
@@ -148,6 +306,12 @@ impl ConditionStatusKind {
             ConditionStatusKind::Plugin => ConditionKind::Plugin.name(),
             ConditionStatusKind::Brake => ConditionKind::Brake.name(),
             ConditionStatusKind::Stalled => ConditionKind::Stalled.name(),
+            ConditionStatusKind::Connection => "connection",
+            ConditionStatusKind::Credentials => "credentials",
+            ConditionStatusKind::Reading => "reading",
+            ConditionStatusKind::Recordings => "recordings",
+            ConditionStatusKind::Retention => "retention",
+            ConditionStatusKind::Clock => "clock",
             ConditionStatusKind::Unknown => "unknown",
         }
     }
@@ -200,6 +364,10 @@ impl Board {
     pub fn snapshot(&self, now: Millis) -> HostStatus {
         let mut status = self.lock();
         status.updated_at = now;
+        let started_at = status.started_at;
+        for source in status.sources.values_mut() {
+            source.refresh(started_at, now);
+        }
         for pipeline in status.pipelines.values_mut() {
             let conditions = &pipeline.conditions;
             pipeline.ready = pipeline.state.has_started()
@@ -221,6 +389,7 @@ impl Board {
         let state = PipelineState::WaitingForStore;
         for source in status.sources.values_mut() {
             source.state = state.to_string();
+            source.conditions.clear();
         }
         for pipeline in status.pipelines.values_mut() {
             *pipeline = PipelineStatus {
@@ -247,6 +416,14 @@ impl Board {
 
     pub(crate) fn control_socket(&self, is_bound: bool) {
         self.lock().control_socket = is_bound;
+    }
+
+    /// What the sources have not read, in words.
+    pub(crate) fn unread(&self) -> Vec<(String, String)> {
+        let status = self.lock();
+        let sources = status.sources.iter();
+        let unread = sources.filter_map(|(name, source)| Some((name.clone(), source.unread()?)));
+        unread.collect()
     }
 
     pub fn source(&self, name: &str, change: impl FnOnce(&mut SourceStatus)) {

@@ -12,23 +12,26 @@ use lockgate_ledger::{Ledger, LedgerError};
 use lockgate_model::contract::BatchInfo;
 use lockgate_model::request::{Response, Sent};
 use lockgate_model::{Batch, Commit, Seq, SeqRange};
+use lockgate_observe::metrics::Recorder;
 use lockgate_runtime::{MemoryShare, Queue, Reserved};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::clock::now;
 use crate::collect;
 use crate::components;
 use crate::generation::Current;
 use crate::limits::{BATCH_MEMORY_FACTOR, REDRIVE_BYTES, REDRIVE_EVENTS};
-use crate::plugins::{BoundSink, BoundStage};
+use crate::metrics::catalogue;
+use crate::plugins::{BoundSink, BoundStage, CallMeter};
 
 /// The parts of a pipeline that its tasks share.
 pub(crate) struct Worker<L> {
     pub(crate) pipeline: Arc<str>,
     pub(crate) ledger: L,
     pub(crate) streams: Vec<Arc<str>>,
-    pub(crate) stages: Vec<lockgate_runtime::Stage>,
+    pub(crate) stages: Vec<PlacedStage>,
     pub(crate) sink: BoundSink,
     pub(crate) client: Arc<EndpointClient>,
     /// By [`EndpointIndex`].
@@ -38,6 +41,13 @@ pub(crate) struct Worker<L> {
     pub(crate) memory: MemoryShare,
     pub(crate) current: tokio::sync::Mutex<Current>,
     pub(crate) batch_memory: BatchMemory,
+    pub(crate) recorder: Recorder,
+}
+
+/// A stage, and where its calls are counted.
+pub(crate) struct PlacedStage {
+    pub(crate) stage: lockgate_runtime::Stage,
+    pub(crate) meter: CallMeter,
 }
 
 /// Memory of the batches in flight.
@@ -235,6 +245,12 @@ impl<L: Ledger> Worker<L> {
         });
     }
 
+    /// Counts a request whose documents were sent before.
+    pub(crate) fn record_retry(&self, endpoint: EndpointIndex) {
+        let labels = [&*self.pipeline, self.destinations[endpoint.get()].name()];
+        self.recorder.add(&catalogue::REQUEST_RETRIES, &labels, 1);
+    }
+
     pub(crate) fn send(
         self: Arc<Self>,
         request: RequestId,
@@ -273,9 +289,10 @@ impl<L: Ledger> Worker<L> {
         current.renew(&self.ledger).await?;
         let (generation, lookups) = (current.generation, current.lookups.clone());
         drop(current);
-        let bind = |stage: &lockgate_runtime::Stage| BoundStage {
-            stage: stage.clone(),
+        let bind = |placed: &PlacedStage| BoundStage {
+            stage: placed.stage.clone(),
             lookups: lookups.clone(),
+            meter: Some(placed.meter.clone()),
         };
         Ok((generation, self.stages.iter().map(bind).collect()))
     }
@@ -293,10 +310,33 @@ impl<L: Ledger> Worker<L> {
         let destination = self.destinations[endpoint.get()];
         let response_max = self.sink.sink.setup().max_response_bytes as usize;
         let body = || outgoing.body(documents);
+        let began = Instant::now();
         let sent = self
             .client
             .send(&outgoing.request, body, destination, response_max)
             .await;
+        let labels = [&*self.pipeline, destination.name()];
+        let seconds = began.elapsed().as_secs_f64();
+        self.recorder
+            .observe(&catalogue::REQUEST_SECONDS, &labels, seconds);
+        let bytes = outgoing.body_len(documents) as u64;
+        self.recorder.add(&catalogue::REQUEST_BYTES, &labels, bytes);
+        let documents = outgoing.documents.len() as u64;
+        self.recorder
+            .add(&catalogue::REQUEST_DOCUMENTS, &labels, documents);
+        let code;
+        let status = match &sent {
+            Ok(response) => {
+                code = response.status.to_string();
+                &*code
+            }
+            Err(SendError::Timeout(_)) => "timeout",
+            Err(SendError::Tls { .. }) => "tls",
+            Err(SendError::Request(_)) => "contract",
+            Err(SendError::Connect(_) | SendError::Closed | SendError::Other(_)) => "connection",
+        };
+        let labels = [labels[0], labels[1], status];
+        self.recorder.add(&catalogue::REQUESTS, &labels, 1);
         sent.map_err(|error| {
             let message = match error.hint() {
                 Some(hint) => format!("{error}; {hint}"),

@@ -88,6 +88,29 @@ impl Reads {
             .transpose()
     }
 
+    /// Bytes of the database and of its log, as far as they can be found.
+    pub fn file_bytes(&self) -> u64 {
+        let mut log = self.database.clone().into_os_string();
+        log.push("-wal");
+        let files = [self.database.clone(), log.into()];
+        let bytes = |file: &PathBuf| std::fs::metadata(file).map_or(0, |found| found.len());
+        files.iter().map(bytes).sum()
+    }
+
+    /// When the event was read, and its own time.
+    pub fn times_at(
+        &self,
+        stream: &str,
+        seq: Seq,
+    ) -> Result<Option<(Millis, Millis)>, LedgerError> {
+        let Some((stream, stored)) = self.stored(stream, seq)? else {
+            return Ok(None);
+        };
+        let row = seq.saturating_sub(stored.first_seq) as usize;
+        let time = stored.heads(&stream)?.times.get(row).copied();
+        Ok(time.map(|time| (stored.read_at, time)))
+    }
+
     /// See [`Ledger::known_events`](crate::Ledger::known_events).
     pub fn known_events(
         &self,

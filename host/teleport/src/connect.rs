@@ -2,14 +2,17 @@
 //!
 //! [`Route`] is the transport; TLS and gRPC on top of it are the same for every route.
 
+use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use lockgate_backoff::Backoff;
+use lockgate_model::Millis;
 use rustls_pki_types::ServerName;
 use tokio::io::AsyncBufReadExt;
 use tokio::sync::Mutex;
+use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
@@ -19,7 +22,7 @@ use crate::identity::{Identity, Stamp};
 use crate::proto::auditlog::audit_log_service_client::AuditLogServiceClient;
 use crate::proto::authservice::PingRequest;
 use crate::proto::authservice::auth_service_client::AuthServiceClient;
-use crate::status::StatusReporter;
+use crate::status::{CONNECTION, CREDENTIALS, StatusReporter};
 use crate::time::time;
 
 mod address;
@@ -40,13 +43,20 @@ pub const SERVER_NAME: &str = "teleport.cluster.local";
 /// How long to wait for the server's first bytes. A server that does not speak first is fine.
 const FIRST_BYTES: Duration = Duration::from_secs(1);
 
-const PLACE: &str = "connection";
-
 pub(crate) type AuditLog = AuditLogServiceClient<InterceptedService<Channel, Version>>;
+type Auth = AuthServiceClient<Channel>;
+
+/// The clients of one connection.
+#[derive(Clone)]
+struct Clients {
+    audit: AuditLog,
+    auth: Auth,
+}
 
 /// A connection with its client of the audit log service. It may have broken in the meantime.
 pub(crate) struct Connection {
     pub(crate) audit: AuditLog,
+    auth: Auth,
     /// Number of the connection: 1 is the first that the [`Connector`] made.
     pub(crate) id: u64,
 }
@@ -67,7 +77,7 @@ pub(crate) struct Connector {
 
 #[derive(Default)]
 struct State {
-    connected: Option<AuditLog>,
+    connected: Option<Clients>,
     /// Number of the newest connection.
     id: u64,
     identity: Option<Identity>,
@@ -100,27 +110,28 @@ impl Connector {
         let mut state = self.state.lock().await;
         loop {
             self.reload(&mut state);
-            if let Some(audit) = &state.connected {
-                return Connection {
-                    audit: audit.clone(),
-                    id: state.id,
-                };
+            if let Some(Clients { audit, auth }) = state.connected.clone() {
+                let id = state.id;
+                return Connection { audit, auth, id };
             }
             match self.connect(&state).await {
-                Ok(audit) => {
-                    state.connected = Some(audit);
+                Ok(clients) => {
+                    state.connected = Some(clients);
                     state.id += 1;
                     self.newest.store(state.id, Ordering::Relaxed);
                     state.failures = None;
-                    self.status.clear_failure(PLACE);
+                    self.status.clear_failure(CONNECTION);
                 }
                 Err(failure) => {
-                    self.status.set_failure(PLACE, failure.to_string());
                     let (first, max) = self.settings.limits.backoff;
+                    let max = max.min(self.settings.limits.reconnect);
                     let failures = state
                         .failures
                         .get_or_insert_with(|| Backoff::new(first, max));
                     let wait = failures.next(self.settings.clock.chance());
+                    let next = self.settings.clock.now() + wait.as_millis() as Millis;
+                    self.status
+                        .set_failure_until(CONNECTION, failure.to_string(), Some(next));
                     tokio::time::sleep(wait).await;
                 }
             }
@@ -145,6 +156,37 @@ impl Connector {
         }
     }
 
+    /// Checks from time to time that Teleport answers and that the credentials can be used, and
+    /// connects again where it does not: an outage shows also while nothing is to be read.
+    pub(crate) async fn watch(&self) -> Infallible {
+        let limits = &self.settings.limits;
+        // Grows where Teleport is slow, so that it is not shown as away again and again.
+        let mut patience = limits.answer;
+        loop {
+            tokio::time::sleep(limits.check).await;
+            let mut connection = self.connection().await;
+            let asked = Instant::now();
+            let answer = connection.auth.ping(PingRequest {});
+            match tokio::time::timeout(patience, answer).await {
+                Ok(Err(status)) => {
+                    let failure = Failure::of(&self.address.to_string(), &status);
+                    self.failed(connection.id, &failure).await;
+                }
+                Ok(Ok(_)) if asked.elapsed() < limits.answer / 2 => patience = limits.answer,
+                Ok(Ok(_)) => {}
+                Err(_) => {
+                    let address = &self.address;
+                    let seconds = patience.as_secs();
+                    let message = format!("{address} has not answered for {seconds} s");
+                    self.status.set_failure(CONNECTION, message);
+                    patience = (patience * 2).min(limits.dial);
+                    let reason = "no answer".to_owned();
+                    self.failed(connection.id, &Failure::Lost { reason }).await;
+                }
+            }
+        }
+    }
+
     /// Reads the credentials again if their files have changed. Running streams stay on their
     /// connection, which outlives the old certificate; new calls get a connection with the new
     /// certificate. A half-written file changes nothing.
@@ -156,15 +198,17 @@ impl Connector {
         state.stamp = stamp;
         match self.settings.credentials.load() {
             Ok(identity) => {
-                let until = identity.not_after;
+                let (from, until) = (identity.not_before, identity.not_after);
                 if state.identity.replace(identity).is_some() {
                     tracing::info!(until = %time(until), "using new credentials");
                 }
                 state.connected = None;
                 state.failures = None;
-                self.status.clear_failure("credentials");
-                self.status
-                    .update(|status| status.credentials_until = Some(until));
+                self.status.clear_failure(CREDENTIALS);
+                self.status.update(|status| {
+                    status.credentials_from = Some(from);
+                    status.credentials_until = Some(until);
+                });
             }
             Err(error) => {
                 let kept = if state.identity.is_some() {
@@ -173,12 +217,12 @@ impl Connector {
                     ""
                 };
                 self.status
-                    .set_failure("credentials", format!("{error}{kept}"));
+                    .set_failure(CREDENTIALS, format!("{error}{kept}"));
             }
         }
     }
 
-    async fn connect(&self, state: &State) -> Result<AuditLog, Failure> {
+    async fn connect(&self, state: &State) -> Result<Clients, Failure> {
         let identity = state
             .identity
             .as_ref()
@@ -211,7 +255,7 @@ impl Connector {
         }
     }
 
-    async fn dial(&self, identity: &Identity) -> Result<AuditLog, Failure> {
+    async fn dial(&self, identity: &Identity) -> Result<Clients, Failure> {
         let address = self.address.to_string();
         let pipe = self
             .route
@@ -255,8 +299,11 @@ impl Connector {
                 reason: failure::chain(&error),
             })?;
         let version = self.greet(channel.clone()).await?;
-        Ok(AuditLogServiceClient::with_interceptor(channel, version)
-            .max_decoding_message_size(self.settings.limits.message_bytes))
+        Ok(Clients {
+            auth: AuthServiceClient::new(channel.clone()),
+            audit: AuditLogServiceClient::with_interceptor(channel, version)
+                .max_decoding_message_size(self.settings.limits.message_bytes),
+        })
     }
 
     /// The cursors of one cluster would skip the events of another.

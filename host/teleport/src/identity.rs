@@ -48,7 +48,8 @@ pub struct Identity {
     pub ssh_certificate: Option<String>,
     /// `@cert-authority` lines.
     pub ssh_authorities: Vec<String>,
-    /// When the client certificate expires.
+    /// When the client certificate begins to be valid, and when it expires.
+    pub not_before: Millis,
     pub not_after: Millis,
 }
 
@@ -185,14 +186,15 @@ impl Identity {
         certificates: Vec<CertificateDer<'static>>,
         authorities: Vec<CertificateDer<'static>>,
     ) -> Result<Identity, IdentityError> {
-        let not_after =
-            certificate::not_after(certificates.first().ok_or(IdentityError::NoCertificate)?)?;
+        let first = certificates.first().ok_or(IdentityError::NoCertificate)?;
+        let (not_before, not_after) = certificate::valid(first)?;
         Ok(Identity {
             key,
             certificates,
             authorities,
             ssh_certificate: None,
             ssh_authorities: Vec::new(),
+            not_before,
             not_after,
         })
     }

@@ -24,4 +24,5 @@ pub use intake::{Closed, Intake, Resume};
 pub use limits::{SourceLimits, Sweep};
 pub use run::{Ended, SourceError, run};
 pub use settings::SourceSettings;
-pub use status::{Phase, ReaderKind, ReaderStatus};
+pub use status::{FailureKind, Phase, ReaderKind, ReaderStatus, SourceFailure};
+pub use time::rfc3339;

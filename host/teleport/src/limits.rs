@@ -19,6 +19,13 @@ pub struct SourceLimits {
     pub message_bytes: usize,
     /// First and longest wait between attempts.
     pub backoff: (Duration, Duration),
+    /// Longest wait between two attempts to connect. Short, so that reading goes on soon after an
+    /// outage.
+    pub reconnect: Duration,
+    /// Interval between two checks of whether Teleport answers.
+    pub check: Duration,
+    /// Teleport is shown as not answering after this time.
+    pub answer: Duration,
     /// An incomplete block is stored after this time.
     pub flush: Duration,
 
@@ -106,6 +113,9 @@ impl Default for SourceLimits {
             call: secs(180),
             message_bytes: 64 * 1024 * 1024,
             backoff: (secs(1), secs(90)),
+            reconnect: secs(4),
+            check: secs(2),
+            answer: secs(3),
             flush: Duration::from_millis(200),
             export_poll: secs(16),
             export_chunks: 4,

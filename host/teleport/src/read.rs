@@ -8,7 +8,8 @@ mod recording;
 mod seen;
 
 pub(crate) use collect::{Collector, Feed};
+pub(crate) use export::PREFIX as EXPORT_PREFIX;
 pub(crate) use poll::newest_event;
 pub(crate) use probe::choose;
-pub(crate) use recording::{PendingRecording, download};
+pub(crate) use recording::{PREFIX as SESSION_PREFIX, PendingRecording, download};
 pub(crate) use seen::Seen;

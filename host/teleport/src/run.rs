@@ -61,14 +61,8 @@ pub async fn run<I: Intake>(
 ) -> Result<Ended, SourceError> {
     let address: Address = settings.address.parse()?;
     let start = Start::new(&settings, &resume)?;
-    let work = work(
-        settings,
-        address,
-        start,
-        resume,
-        intake,
-        StatusReporter::new(status),
-    );
+    let reporter = StatusReporter::new(status, &settings);
+    let work = work(settings, address, start, resume, intake, reporter);
     tokio::select! {
         biased;
         () = shutdown => Ok(Ended::Stopped),
@@ -165,7 +159,10 @@ async fn work<I: Intake>(
             Ok(())
         }
     };
-    tokio::try_join!(read, recordings).map(|_| ())
+    tokio::select! {
+        result = async { tokio::try_join!(read, recordings) } => result.map(|_| ()),
+        never = source.connector.watch() => match never {},
+    }
 }
 
 /// The configured types as their cursor.

@@ -120,19 +120,29 @@ impl<I: Intake> Source<I> {
         };
         cursors.extend(announced.iter().map(PendingRecording::cursor));
         let events = taken.events.times.len() as u64;
+        let feed = collector.feed();
+        let now = self.now();
+        let past = taken.events.times.iter().filter(|&&time| time <= now);
+        let newest = past.max().copied().filter(|_| feed == FeedKind::Audit);
         if events > 0 || !cursors.is_empty() || taken.duplicates > 0 {
-            self.append(collector.feed(), taken.events, cursors, taken.duplicates)
+            self.append(feed, taken.events, cursors, taken.duplicates)
                 .await?;
         }
         self.status.update(|status| {
             status.events += events;
+            if feed == FeedKind::Sessions {
+                status.recorded_events += events;
+            }
             status.duplicates += taken.duplicates;
             status.filtered += taken.filtered;
             status.unreadable += taken.unreadable;
-            if events > 0 {
+            if events > 0 && feed == FeedKind::Audit {
                 status.phase = Phase::Reading;
             }
         });
+        if let Some(newest) = newest {
+            self.status.set_newest(newest);
+        }
         if let Some(recordings) = &*self
             .recordings
             .lock()

@@ -1,15 +1,26 @@
 //! The status of a source, as it changes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use lockgate_model::Millis;
 use tokio::sync::watch;
+
+use crate::{Clock, SourceSettings, read};
 
 /// Most failures shown at the same time; further ones are only logged.
 const FAILURES_MAX: usize = 64;
 
 /// The place of the failure that says that a clock is wrong.
 pub(crate) const CLOCK: &str = "clock";
+/// The place of failures to reach Teleport.
+pub(crate) const CONNECTION: &str = "connection";
+/// The place of failures to read the credentials' files.
+pub(crate) const CREDENTIALS: &str = "credentials";
+/// The place of failures that concern all recordings.
+pub(crate) const RECORDINGS: &str = "recordings";
+/// The places of sweeps begin so.
+pub(crate) const SWEEP: &str = "sweep of";
 
 /// The activity of a source.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,6 +41,58 @@ pub enum ReaderKind {
     Poll,
 }
 
+/// What a failure keeps from being read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FailureKind {
+    /// Everything: Teleport cannot be reached.
+    Connection,
+    /// Nothing yet: new credentials cannot be used.
+    Credentials,
+    /// The audit log.
+    Log,
+    /// One chunk of a bulk export; the others are read.
+    Chunk,
+    /// Recordings.
+    Recordings,
+    /// Events that become visible late.
+    Sweep,
+    /// Nothing: a clock is wrong.
+    Clock,
+}
+
+impl FailureKind {
+    fn of(place: &str) -> FailureKind {
+        match place {
+            CONNECTION => FailureKind::Connection,
+            CREDENTIALS => FailureKind::Credentials,
+            RECORDINGS => FailureKind::Recordings,
+            CLOCK => FailureKind::Clock,
+            _ if place.starts_with(read::SESSION_PREFIX) => FailureKind::Recordings,
+            _ if place.starts_with(SWEEP) => FailureKind::Sweep,
+            // `export/<date>/<chunk>`
+            _ if place.starts_with(read::EXPORT_PREFIX) && place.matches('/').count() > 1 => {
+                FailureKind::Chunk
+            }
+            _ => FailureKind::Log,
+        }
+    }
+
+    /// Whether nothing of the audit log is read while it lasts.
+    pub fn stops_the_log(self) -> bool {
+        matches!(self, FailureKind::Connection | FailureKind::Log)
+    }
+}
+
+/// Something that fails now and is tried again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceFailure {
+    pub kind: FailureKind,
+    pub message: String,
+    pub since: Millis,
+    /// `None` where it is not known.
+    pub next_attempt: Option<Millis>,
+}
+
 /// The state of a source's reader. Counts begin at zero when it starts.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ReaderStatus {
@@ -37,10 +100,21 @@ pub struct ReaderStatus {
     pub reader: Option<ReaderKind>,
     pub cluster: Option<String>,
     pub server_version: Option<String>,
-    /// End of validity of the credentials in use.
+    /// Validity of the credentials in use.
+    pub credentials_from: Option<Millis>,
     pub credentials_until: Option<Millis>,
     /// Events passed to the store, of both feeds.
     pub events: u64,
+    /// Of these, events of recordings.
+    pub recorded_events: u64,
+    /// The time of the newest event of the audit log that Teleport has shown, as far as its time is
+    /// credible.
+    pub newest: Option<Millis>,
+    /// The last time, by the clock of this machine, of which it is known that all that was in the
+    /// log has been read.
+    pub complete_at: Option<Millis>,
+    /// When the last failure ended that had kept the log from being read.
+    pub resumed_at: Option<Millis>,
     /// Events skipped because they had been read before.
     pub duplicates: u64,
     /// Events skipped because of their type or time.
@@ -61,37 +135,31 @@ pub struct ReaderStatus {
     /// Given up, each with a report.
     pub recordings_lost: u64,
     /// Current failures, by place.
-    pub failures: BTreeMap<String, String>,
-    /// Reports of lost events and other lasting problems: how many, and the last one.
+    pub failures: BTreeMap<String, SourceFailure>,
+    /// Reports of lost events and other lasting problems: how many, and the last one, with its
+    /// time.
     pub reports: u64,
     pub last_report: Option<String>,
-}
-
-impl ReaderStatus {
-    /// What is wrong, worst first: a failure, else the last report, else a wrong clock, which keeps
-    /// nothing from being read.
-    pub fn problem(&self) -> Option<String> {
-        let words = |(place, message): (&String, &String)| format!("{place}: {message}");
-        let mut failures = self.failures.iter().filter(|&(place, _)| place != CLOCK);
-        let clock = self.failures.get_key_value(CLOCK);
-        failures
-            .next()
-            .map(words)
-            .or_else(|| self.last_report.clone())
-            .or_else(|| clock.map(words))
-    }
+    pub last_report_at: Option<Millis>,
 }
 
 /// Updates the status of a source, from all its tasks.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct StatusReporter {
-    status: std::sync::Arc<watch::Sender<ReaderStatus>>,
+    status: Arc<watch::Sender<ReaderStatus>>,
+    source: Arc<str>,
+    clock: Arc<dyn Clock>,
 }
 
 impl StatusReporter {
-    pub(crate) fn new(status: watch::Sender<ReaderStatus>) -> StatusReporter {
+    pub(crate) fn new(
+        status: watch::Sender<ReaderStatus>,
+        settings: &SourceSettings,
+    ) -> StatusReporter {
         StatusReporter {
-            status: std::sync::Arc::new(status),
+            status: Arc::new(status),
+            source: settings.source.clone(),
+            clock: settings.clock.clone(),
         }
     }
 
@@ -105,33 +173,102 @@ impl StatusReporter {
         }
     }
 
-    /// Records a failure. It is logged when it is new at this place, not at each attempt.
-    pub(crate) fn set_failure(&self, place: &str, message: String) {
-        if self.status.borrow().failures.get(place) != Some(&message) {
-            tracing::warn!(place, "{message}");
-            self.update(|status| {
-                if status.failures.len() < FAILURES_MAX || status.failures.contains_key(place) {
-                    status.failures.insert(place.to_owned(), message);
-                }
-            });
+    /// The newest event of the audit log that Teleport has shown. Times of the future are not
+    /// credible by themselves.
+    pub(crate) fn set_newest(&self, newest: Millis) {
+        if self
+            .status
+            .borrow()
+            .newest
+            .is_none_or(|known| known < newest)
+        {
+            self.update(|status| status.newest = Some(newest));
         }
     }
 
-    pub(crate) fn clear_failure(&self, place: &str) {
-        if self.status.borrow().failures.contains_key(place) {
-            tracing::info!(place, "recovered");
-            self.update(|status| {
-                status.failures.remove(place);
-            });
+    /// All that was in the log at `at` has been read.
+    pub(crate) fn set_complete(&self, at: Millis) {
+        if !self.stops_the_log() {
+            self.update(|status| status.complete_at = Some(at));
         }
+    }
+
+    /// Whether a failure keeps the audit log from being read.
+    fn stops_the_log(&self) -> bool {
+        let status = self.status.borrow();
+        let mut failures = status.failures.values();
+        failures.any(|failure| failure.kind.stops_the_log())
+    }
+
+    /// Records a failure, or what it is now. It is logged when it begins, not at each attempt.
+    pub(crate) fn set_failure(&self, place: &str, message: String) {
+        self.set_failure_until(place, message, None);
+    }
+
+    /// The same, with the time of the next attempt.
+    pub(crate) fn set_failure_until(
+        &self,
+        place: &str,
+        message: String,
+        next_attempt: Option<Millis>,
+    ) {
+        let now = self.clock.now();
+        let since = match self.status.borrow().failures.get(place) {
+            Some(known) if known.message == message && known.next_attempt == next_attempt => return,
+            known => known.map(|known| known.since),
+        };
+        let source = &*self.source;
+        if since.is_none() {
+            tracing::warn!(source, place, "{message}");
+        } else {
+            tracing::debug!(source, place, "still failing: {message}");
+        }
+        let failure = SourceFailure {
+            kind: FailureKind::of(place),
+            message,
+            since: since.unwrap_or(now),
+            next_attempt,
+        };
+        self.update(|status| {
+            if failure.kind == FailureKind::Connection {
+                status.phase = Phase::Connecting;
+            }
+            if status.failures.len() < FAILURES_MAX || status.failures.contains_key(place) {
+                status.failures.insert(place.to_owned(), failure);
+            }
+        });
+    }
+
+    pub(crate) fn clear_failure(&self, place: &str) {
+        let since = match self.status.borrow().failures.get(place) {
+            Some(failure) => failure.since,
+            None => return,
+        };
+        let now = self.clock.now();
+        let lasted_s = (now - since).max(0) / 1000;
+        tracing::info!(source = &*self.source, place, lasted_s, "recovered");
+        self.update(|status| {
+            let ended = status.failures.remove(place).map(|ended| ended.kind);
+            if ended.is_some_and(FailureKind::stops_the_log) {
+                status.resumed_at = Some(now);
+            }
+            if ended == Some(FailureKind::Connection)
+                && status.phase == Phase::Connecting
+                && status.reader.is_some()
+            {
+                status.phase = Phase::Reading;
+            }
+        });
     }
 
     /// Records a lasting problem, which trying again does not repair.
     pub(crate) fn report(&self, message: String) {
-        tracing::error!("{message}");
+        tracing::error!(source = &*self.source, "{message}");
+        let at = self.clock.now();
         self.update(|status| {
             status.reports += 1;
             status.last_report = Some(message);
+            status.last_report_at = Some(at);
         });
     }
 }

@@ -2,6 +2,11 @@
 
 use lockgate_model::Millis;
 
+/// A time as people read it, in RFC 3339, in UTC.
+pub fn rfc3339(millis: Millis) -> String {
+    time(millis)
+}
+
 /// Formats a time as the store keeps it.
 pub(crate) fn time(millis: Millis) -> String {
     jiff::Timestamp::from_millisecond(millis)

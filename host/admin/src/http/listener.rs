@@ -220,6 +220,7 @@ mod tests {
                     message: "nothing but a probe is sent".to_owned(),
                     since: 1_767_225_600_250,
                     next_attempt: Some(1_767_225_630_250),
+                    ..Reason::default()
                 },
                 Reason {
                     kind: "store".to_owned(),

@@ -16,8 +16,11 @@ pub struct Readiness {
 pub struct Reason {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pipeline: Option<String>,
-    /// Stable, for alert rules: `store`, `start`, `endpoint`, `documents`, `plugin`, `brake`,
-    /// `stalled` or `stop`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// Stable, for alert rules: `store` and `stop` of the host; `start`, `endpoint`, `documents`,
+    /// `plugin`, `brake` and `stalled` of a pipeline; `connection`, `credentials`, `reading`,
+    /// `recordings` and `retention` of a source.
     pub kind: String,
     /// What it is about: an endpoint, a stage, a file.
     pub subject: String,

@@ -1,10 +1,10 @@
-//! `lockgate assets`: writes the files for the systems behind sinks.
+//! `lockgate assets`: writes the files for the systems behind sinks, and for monitoring.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use crate::args::AssetsElasticsearch;
+use crate::args::Assets;
 use crate::failure::Failure;
 use crate::print;
 
@@ -40,11 +40,44 @@ const ELASTICSEARCH: [(&str, &str); 7] = [
     ),
 ];
 
-pub(crate) fn elasticsearch(command: &AssetsElasticsearch) -> Result<(), Failure> {
-    let mut text = write(&command.out, &ELASTICSEARCH, command.force)?;
+/// The files of `assets/prometheus`.
+const PROMETHEUS: [(&str, &str); 3] = [
+    (
+        "README.md",
+        include_str!("../../../../assets/prometheus/README.md"),
+    ),
+    (
+        "alerts.yml",
+        include_str!("../../../../assets/prometheus/alerts.yml"),
+    ),
+    (
+        "alerts_test.yml",
+        include_str!("../../../../assets/prometheus/alerts_test.yml"),
+    ),
+];
+
+/// The files of `assets/grafana`.
+const GRAFANA: [(&str, &str); 2] = [
+    (
+        "README.md",
+        include_str!("../../../../assets/grafana/README.md"),
+    ),
+    (
+        "dashboard.json",
+        include_str!("../../../../assets/grafana/dashboard.json"),
+    ),
+];
+
+pub(crate) fn run(command: &Assets) -> Result<(), Failure> {
+    let (files, target): (&[(&str, &str)], _) = match command {
+        Assets::Elasticsearch(target) => (&ELASTICSEARCH, target),
+        Assets::Prometheus(target) => (&PROMETHEUS, target),
+        Assets::Grafana(target) => (&GRAFANA, target),
+    };
+    let mut text = write(&target.out, files, target.force)?;
     text += &format!(
         "`{}` explains how to install them, step by step.\n",
-        command.out.join("README.md").display()
+        target.out.join("README.md").display()
     );
     print::data(&text)
 }

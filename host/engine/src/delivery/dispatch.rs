@@ -164,6 +164,7 @@ impl Pipeline {
                 endpoint: request.endpoint,
                 outgoing: request.outgoing.clone(),
                 documents: documents.clone(),
+                is_retry: request.attempts > 0 || request.history.failed_attempts() > 0,
             });
         }
         self.requests.update(id, |request| {

@@ -365,6 +365,7 @@ impl Simulation {
                 endpoint,
                 outgoing,
                 documents,
+                ..
             } => {
                 let carried: Vec<(usize, String, Seq)> = outgoing
                     .documents

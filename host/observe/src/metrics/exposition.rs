@@ -24,6 +24,8 @@ struct Family {
 pub enum Value {
     /// Only ever grows, until its process ends.
     Counter(u64),
+    /// A counter of seconds.
+    Seconds(f64),
     Gauge(f64),
     Histogram(Histogram),
 }
@@ -82,7 +84,7 @@ impl Exposition {
 impl Value {
     fn kind(&self) -> &'static str {
         match self {
-            Value::Counter(_) => "counter",
+            Value::Counter(_) | Value::Seconds(_) => "counter",
             Value::Gauge(_) => "gauge",
             Value::Histogram(_) => "histogram",
         }
@@ -99,7 +101,7 @@ impl Value {
         };
         match self {
             Value::Counter(count) => line("", labels, &count.to_string()),
-            Value::Gauge(value) => line("", labels, &number(*value)),
+            Value::Gauge(value) | Value::Seconds(value) => line("", labels, &number(*value)),
             Value::Histogram(histogram) => {
                 let comma = if labels.is_empty() { "" } else { "," };
                 let mut below = 0;

@@ -15,14 +15,17 @@ const GENERALIZED_TIME: u8 = 0x18;
 /// The version, absent in version 1.
 const VERSION: u8 = 0xa0;
 
-/// End of a certificate's validity.
-pub(super) fn not_after(certificate: &CertificateDer<'_>) -> Result<Millis, IdentityError> {
+/// Begin and end of a certificate's validity.
+pub(super) fn valid(certificate: &CertificateDer<'_>) -> Result<(Millis, Millis), IdentityError> {
     // Rustls parses the whole certificate but does not expose its validity.
     ParsedCertificate::try_from(certificate).map_err(|_| IdentityError::Certificate)?;
-    let (tag, time) = validity(certificate)
-        .and_then(|mut validity| take(&mut validity).and_then(|_| take(&mut validity)))
-        .ok_or(IdentityError::Certificate)?;
-    time_of(tag, time).ok_or(IdentityError::Certificate)
+    let times = validity(certificate).and_then(|mut validity| {
+        let (tag, from) = take(&mut validity)?;
+        let from = time_of(tag, from)?;
+        let (tag, until) = take(&mut validity)?;
+        Some((from, time_of(tag, until)?))
+    });
+    times.ok_or(IdentityError::Certificate)
 }
 
 /// The field `validity` (RFC 5280, section 4.1): two times.

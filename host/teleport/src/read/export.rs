@@ -116,6 +116,7 @@ pub(crate) async fn run<I: Intake>(source: Arc<Source<I>>, resume: &Resume) -> R
             source
                 .status
                 .update(|status| status.phase = Phase::CaughtUp);
+            source.status.set_complete(source.now());
             if source.settings.exit_on_last_event {
                 return Ok(());
             }

@@ -95,8 +95,9 @@ pub(crate) async fn run<I: Intake>(source: Arc<Source<I>>, resume: &Resume) -> R
     let goal = clock.elapsed() + source.settings.limits.lag;
     let mut poller = Poller::new(source.clone(), resume);
     loop {
-        let began = clock.elapsed();
+        let (began, began_at) = (clock.elapsed(), clock.now());
         let fresh = poller.round().await?;
+        source.status.set_complete(began_at);
         poller.measure_skew(began);
         let is_last = source.settings.exit_on_last_event && began >= goal;
         if fresh == 0 || is_last {
@@ -232,6 +233,10 @@ impl<I: Intake> Poller<I> {
             ..Query::default()
         };
         self.newest = step::newest(&self.source, &query).await.ok().flatten();
+        let limit = self.limit();
+        if let Some(newest) = self.newest.filter(|&newest| newest <= limit) {
+            self.source.status.set_newest(newest);
+        }
         true
     }
 
@@ -304,7 +309,8 @@ impl<I: Intake> Poller<I> {
         status.set_skew(skew);
         let is_skewed = skew.is_some_and(|skew| skew.abs() > SKEW_MAX);
         match (is_skewed, self.is_skewed) {
-            (true, false) => {
+            // It may have changed since it was shown.
+            (true, _) => {
                 let skew = skew.unwrap_or_default();
                 let side = if skew > 0 { "ahead of" } else { "behind" };
                 status.set_failure(

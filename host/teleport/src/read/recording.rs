@@ -12,6 +12,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 
 use crate::source::Source;
+use crate::status::RECORDINGS;
 use crate::{Closed, Intake, Resume};
 
 mod stream;
@@ -152,6 +153,10 @@ pub(crate) async fn download<I: Intake>(
                 DownloadEnd::Unsupported(pending, connection) => {
                     enqueue(&mut queue, pending);
                     too_old = Some(connection);
+                    source.status.set_failure(
+                        RECORDINGS,
+                        "this version of Teleport cannot send session recordings".to_owned(),
+                    );
                     if !std::mem::replace(&mut reported, true) {
                         source.status.report(
                             "this version of Teleport cannot send session recordings (it lacks `StreamUnstructuredSessionEvents`). They stay \
@@ -165,6 +170,7 @@ pub(crate) async fn download<I: Intake>(
         }
         if too_old.is_some() && too_old != Some(source.connector.newest()) {
             too_old = None;
+            source.status.clear_failure(RECORDINGS);
         }
     }
 }

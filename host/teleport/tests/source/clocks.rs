@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockgate_model::{FeedKind, Millis};
-use lockgate_teleport::{Clock, Resume, SourceLimits};
+use lockgate_teleport::{Clock, ReaderStatus, Resume, SourceLimits};
 use tonic::Status;
 
 use crate::fake::{Fake, Planned, Script, event, file_backend, growing};
@@ -100,7 +100,8 @@ async fn events_are_read_in_time_and_once_whichever_clock_is_wrong() {
             .has_all_at(600 * SECOND + late + 90 * SECOND)
             .await;
         let status = running.shows(|status| status.skew.is_some()).await;
-        let failure = status.failures.get("clock").cloned().unwrap_or_default();
+        let failure = status.failures.get("clock");
+        let failure = failure.map_or("", |failure| &*failure.message);
         assert_eq!(
             shown.is_empty(),
             failure.is_empty(),
@@ -111,6 +112,35 @@ async fn events_are_read_in_time_and_once_whichever_clock_is_wrong() {
         assert_eq!(status.reports, 0);
         running.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_difference_of_the_clocks_is_shown_as_it_is_now() {
+    let simulated = Simulated::new(regular(120, 10 * SECOND, 0, 0)).await;
+    simulated.clock.set_wrong_by(-HOUR);
+    let mut running = simulated.start();
+    simulated.clock.reaches(NOW + 600 * SECOND).await;
+    let shows = |minutes: Millis| {
+        move |status: &ReaderStatus| {
+            let failure = status.failures.get("clock");
+            let skew = status.skew.unwrap_or_default();
+            skew / MINUTE == minutes - 1
+                && failure.is_some_and(|failure| {
+                    failure
+                        .message
+                        .contains(&format!(" {} s ahead", skew / 1000))
+                })
+        }
+    };
+    let since = running.shows(shows(60)).await.failures["clock"].since;
+    simulated.clock.set_wrong_by(-30 * MINUTE);
+    simulated.has_all_at(1_300 * SECOND).await;
+    let status = running.shows(shows(30)).await;
+    assert_eq!(
+        status.failures["clock"].since, since,
+        "it is the same failure"
+    );
+    running.stop().await;
 }
 
 #[tokio::test]

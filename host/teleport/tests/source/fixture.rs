@@ -270,16 +270,12 @@ impl Running {
 
     /// Waits for a failure that contains `text`, and returns its message.
     pub async fn fails_with(&mut self, text: &str) -> String {
-        let has = |message: &&String| message.contains(text);
-        let status = self
-            .shows(|status| status.failures.values().any(|message| has(&message)))
-            .await;
-        status
-            .failures
-            .values()
-            .find(has)
-            .cloned()
-            .expect("it was there")
+        let found = |status: &ReaderStatus| {
+            let mut messages = status.failures.values().map(|failure| &failure.message);
+            messages.find(|message| message.contains(text)).cloned()
+        };
+        let status = self.shows(|status| found(status).is_some()).await;
+        found(&status).expect("it was there")
     }
 }
 

@@ -56,6 +56,7 @@ pub(super) fn flush(
             let bound = [BoundStage {
                 stage: stage.clone(),
                 lookups: batch.lookups.clone(),
+                meter: None,
             }];
             let passed = with_retries(|| {
                 let states = vec![batch.state.continued()];
@@ -96,6 +97,7 @@ pub(super) fn flush(
             let bound = BoundSink {
                 sink: sink.clone(),
                 rules: Arc::new(RequestRules::default()),
+                meter: None,
             };
             let most = sink
                 .setup()

@@ -8,6 +8,7 @@ use super::{Poller, millis, window_end};
 use crate::limits::Sweep;
 use crate::read::Seen;
 use crate::read::poll::window::{Aim, Window};
+use crate::status::SWEEP;
 use crate::{Closed, Intake};
 
 /// For each second of sweeping, this many are left for everything else.
@@ -125,7 +126,7 @@ impl<I: Intake> Poller<I> {
             self.sweep_slice(&mut pass).await?;
         }
         let now = clock.elapsed();
-        let place = format!("sweep of {}", words(span));
+        let place = format!("{SWEEP} {}", words(span));
         if now - pass.began > span.max(every) {
             pass.problem = Some(format!(
                 "looking for late events of the last {0} takes longer than {0}, so some may not be found: Teleport answers too slowly",

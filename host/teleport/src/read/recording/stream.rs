@@ -11,7 +11,6 @@ use crate::connect::Failure;
 use crate::proto::auditlog::{EventUnstructured, StreamUnstructuredSessionEventsRequest};
 use crate::read::{Collector, Feed};
 use crate::source::Source;
-use crate::time::time;
 use crate::{Closed, Intake};
 
 /// How a download ended.
@@ -87,13 +86,13 @@ pub(super) async fn read<I: Intake>(
             pending.sid, pending.state.next
         ));
     }
-    source.status.set_failure(
+    source.status.set_failure_until(
         &place,
         format!(
-            "the recording of session `{}` cannot be read, next attempt at {}: {failure}",
-            pending.sid,
-            time(pending.state.not_before)
+            "the recording of session `{}` cannot be read: {failure}",
+            pending.sid
         ),
+        Some(pending.state.not_before),
     );
     source.store(&mut collector, vec![pending.cursor()]).await?;
     Ok(DownloadEnd::Later(pending))

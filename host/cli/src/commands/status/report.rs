@@ -1,0 +1,300 @@
+//! The status as data: what `--json` prints. STATUS.md describes each member.
+
+use std::collections::BTreeMap;
+
+use lockgate_model::{Books, Millis};
+use lockgate_service::{HostStatus, Lag, PipelineStatus as RunningPipeline, readiness};
+use lockgate_store::{Inspector, OpenError, PipelineStatus};
+use serde::Serialize;
+
+use super::Place;
+use crate::failure::Failure;
+
+/// The version of the schema. It grows when a member is removed, or means something else.
+const VERSION: u32 = 1;
+
+/// Figures are counted from the store; how the host is comes from the host itself.
+#[derive(Serialize)]
+pub(super) struct Report {
+    pub(super) version: u32,
+    /// A host runs, answers, and `/readyz` would say that it is ready.
+    pub(super) ready: bool,
+    pub(super) running: bool,
+    /// The host runs and does not answer: `host` is what it reported last.
+    pub(super) silent: bool,
+    pub(super) host: Option<HostStatus>,
+    pub(super) pipelines: BTreeMap<String, Row>,
+}
+
+/// A pipeline.
+#[derive(Default, Serialize)]
+pub(super) struct Row {
+    /// The running host's configuration has this pipeline; where none runs, the configuration file.
+    /// Absent where neither is known.
+    pub(super) configured: Option<bool>,
+    /// It has run on this store: its figures are those of the store.
+    pub(super) registered: bool,
+    pub(super) read: u64,
+    pub(super) delivered: u64,
+    pub(super) dropped: u64,
+    pub(super) dead: u64,
+    pub(super) waiting: u64,
+    /// Of the dead: removed because of their age.
+    pub(super) expired: u64,
+    /// Of the dropped: removed by retention before the pipeline had finished them.
+    pub(super) removed_unfinished: u64,
+    /// Of the waiting: in streams that the pipeline is not configured to read any more. Retention
+    /// removes them.
+    pub(super) abandoned: u64,
+    /// How far it is behind, as far as that is known; absent where nothing is known to wait.
+    pub(super) lag_seconds: Option<f64>,
+    /// All that waits is known.
+    pub(super) lag_known: bool,
+    pub(super) lag_unknown_since: Option<Millis>,
+    /// The sources of which it is not known what waits at Teleport.
+    pub(super) lag_unknown_sources: Vec<String>,
+    pub(super) balanced: bool,
+    /// Another number when a component, its `with` table or a database that it looks things up in
+    /// is another one.
+    pub(super) generation: u32,
+    /// The generation's digests and tables.
+    pub(super) description: serde_json::Value,
+    pub(super) state: Option<RunningPipeline>,
+}
+
+impl Report {
+    pub(super) fn of(place: &Place, now: Millis) -> Result<Report, Failure> {
+        let running = lockgate_service::running_host(&place.store, now);
+        let silent = running.as_ref().is_some_and(|running| running.is_silent);
+        let host = running.map(|running| running.status);
+        let mut pipelines = match Inspector::open(&place.store) {
+            Ok(inspector) => rows(&inspector, host.as_ref(), place, now)?,
+            // The host is about to make it, or says why it cannot open it either.
+            Err(OpenError::Missing { .. }) if host.is_some() => BTreeMap::new(),
+            Err(_) if host.as_ref().is_some_and(|host| host.store.is_some()) => BTreeMap::new(),
+            Err(error) => return Err(Failure::failed(error)),
+        };
+        // Those that have never run on this store.
+        let running = host.iter().flat_map(|host| host.pipelines.keys());
+        let file = place.configured.iter().flatten();
+        for name in running.chain(file.filter(|_| host.is_none())) {
+            let row = || Row {
+                configured: Some(true),
+                balanced: true,
+                state: state(host.as_ref(), name, now),
+                ..Row::default()
+            };
+            pipelines.entry(name.clone()).or_insert_with(row);
+        }
+        let ready = |host: &HostStatus| readiness(host, now).ready;
+        Ok(Report {
+            version: VERSION,
+            ready: !silent && host.as_ref().is_some_and(ready),
+            running: host.is_some(),
+            silent,
+            host,
+            pipelines,
+        })
+    }
+}
+
+/// The figures of each pipeline, counted from the store.
+fn rows(
+    inspector: &Inspector,
+    host: Option<&HostStatus>,
+    place: &Place,
+    now: Millis,
+) -> Result<BTreeMap<String, Row>, Failure> {
+    let mut pipelines = BTreeMap::new();
+    for pipeline in inspector.pipelines().map_err(Failure::failed)? {
+        let row = row(inspector, &pipeline, host, place, now)?;
+        pipelines.insert(pipeline.name, row);
+    }
+    Ok(pipelines)
+}
+
+fn row(
+    inspector: &Inspector,
+    pipeline: &PipelineStatus,
+    host: Option<&HostStatus>,
+    place: &Place,
+    now: Millis,
+) -> Result<Row, Failure> {
+    let name = &pipeline.name;
+    let mut books = Books::default();
+    let mut abandoned = 0;
+    for (stream, figures) in inspector.books(name).map_err(Failure::failed)? {
+        books += figures;
+        let mut known = pipeline.streams.iter();
+        if known.any(|(progress, is_read)| progress.stream == stream && !is_read) {
+            abandoned += figures.waiting;
+        }
+    }
+    let letters = inspector.letter_counts(name).map_err(Failure::failed)?;
+    let configured = match host {
+        Some(host) => Some(&host.pipelines)
+            .filter(|pipelines| !pipelines.is_empty())
+            .map(|pipelines| pipelines.contains_key(name)),
+        None => place.configured.as_ref().map(|names| names.contains(name)),
+    };
+    let lag = match configured {
+        // Nothing delivers it, so nothing of it is late.
+        Some(false) => Lag::default(),
+        _ => lockgate_service::lag(inspector, pipeline, host, now).map_err(Failure::failed)?,
+    };
+    Ok(Row {
+        configured,
+        registered: true,
+        read: books.read,
+        delivered: books.delivered,
+        dropped: books.dropped,
+        dead: books.dead,
+        waiting: books.waiting,
+        expired: letters.expired,
+        removed_unfinished: inspector
+            .removed_unfinished(name)
+            .map_err(Failure::failed)?,
+        abandoned,
+        lag_seconds: lag.seconds,
+        lag_known: lag.is_known(),
+        lag_unknown_since: lag.unknown_since,
+        lag_unknown_sources: lag.unknown,
+        balanced: books.balance(),
+        generation: pipeline.generation,
+        description: serde_json::from_str(&pipeline.description).map_err(Failure::failed)?,
+        state: state(host, name, now),
+    })
+}
+
+fn state(host: Option<&HostStatus>, name: &str, now: Millis) -> Option<RunningPipeline> {
+    let mut state = host?.pipelines.get(name).cloned()?;
+    state.next_retry_at = state.next_retry_at.filter(|&at| at > now);
+    Some(state)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use lockgate_service::{ConditionStatus, Problem, ReaderFigures, SourceStatus, StoreStatus};
+    use serde_json::Value;
+
+    use super::*;
+
+    /// Members and types of a value: none of them may be `null`.
+    fn members(place: &str, value: &Value, found: &mut BTreeMap<String, &'static str>) {
+        let kind = match value {
+            Value::Null => panic!("{place} has no value"),
+            Value::Bool(_) => "boolean",
+            Value::Number(number) if number.is_f64() => "number",
+            Value::Number(_) => "integer",
+            Value::String(_) => "string",
+            Value::Array(_) => "list",
+            Value::Object(_) => "object",
+        };
+        if !place.is_empty() {
+            found.insert(place.to_owned(), kind);
+        }
+        // Described once, or not by Lockgate.
+        if [
+            "host.pipelines",
+            "pipelines.NAME.description",
+            "host.sources.NAME.conditions[]",
+        ]
+        .contains(&place)
+        {
+            return;
+        }
+        match value {
+            Value::Array(list) => members(&format!("{place}[]"), &list[0], found),
+            Value::Object(object) => {
+                for (name, value) in object {
+                    let dot = if place.is_empty() { "" } else { "." };
+                    members(&format!("{place}{dot}{name}"), value, found);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Everything that can be there is there.
+    fn full() -> Report {
+        let condition = || ConditionStatus {
+            next_attempt: Some(1),
+            not_ready_from: Some(1),
+            ..ConditionStatus::default()
+        };
+        let reader = ReaderFigures {
+            cluster: Some(String::new()),
+            server_version: Some(String::new()),
+            credentials_until: Some(1),
+            read_until: Some(1),
+            newest: Some(1),
+            complete_at: Some(1),
+            resumed_at: Some(1),
+            skew_ms: Some(1),
+            ..ReaderFigures::default()
+        };
+        let source = SourceStatus {
+            conditions: vec![condition()],
+            next_retry_at: Some(1),
+            unknown_since: Some(1),
+            behind_seconds: Some(0.5),
+            last_report: Some(Problem {
+                at: 1,
+                message: String::new(),
+            }),
+            reader,
+            ..SourceStatus::default()
+        };
+        let state = RunningPipeline {
+            conditions: vec![condition()],
+            next_retry_at: Some(1),
+            ..RunningPipeline::default()
+        };
+        let host = HostStatus {
+            stopping_since: Some(1),
+            store: Some(StoreStatus {
+                next_attempt: Some(1),
+                ..StoreStatus::default()
+            }),
+            sources: [("NAME".to_owned(), source)].into(),
+            pipelines: [("NAME".to_owned(), state.clone())].into(),
+            ..HostStatus::default()
+        };
+        let row = Row {
+            configured: Some(true),
+            lag_seconds: Some(0.5),
+            lag_unknown_since: Some(1),
+            lag_unknown_sources: vec![String::new()],
+            description: serde_json::json!({}),
+            state: Some(state),
+            ..Row::default()
+        };
+        Report {
+            version: VERSION,
+            ready: true,
+            running: true,
+            silent: false,
+            host: Some(host),
+            pipelines: [("NAME".to_owned(), row)].into(),
+        }
+    }
+
+    #[test]
+    fn the_document_describes_every_member_with_its_type() {
+        let value = serde_json::to_value(full()).expect("it is JSON");
+        let mut found = BTreeMap::new();
+        members("", &value, &mut found);
+        let document = include_str!("../../../STATUS.md");
+        let rows = document.lines().filter_map(|line| {
+            let mut cells = line.strip_prefix("| `")?.split(" | ");
+            let member = cells.next()?.trim_end_matches('`');
+            let kind = cells.next()?.trim_end_matches('?');
+            Some((member.to_owned(), kind))
+        });
+        let documented: BTreeMap<String, &str> = rows.collect();
+        assert_eq!(documented, found);
+        assert!(document.contains(&format!("Version of this schema: {VERSION} |")));
+    }
+}

@@ -1,0 +1,403 @@
+//! The status as text.
+
+use lockgate_model::Millis;
+use lockgate_service::{
+    ConditionStatus, ConditionStatusKind, HostStatus, PipelineStatus as RunningPipeline,
+    SourceStatus,
+};
+
+use super::report::{Report, Row};
+
+/// The longest wait between attempts that nobody asked for.
+const OWN_WAIT: Millis = 30_000;
+/// A difference of the clocks that is worth a word, in milliseconds.
+const SKEW_SHOWN: Millis = 1_000;
+
+pub(super) fn table(report: &Report, now: Millis) -> String {
+    let mut text = head(report, now);
+    for (name, source) in report.host.iter().flat_map(|host| &host.sources) {
+        text += &sourced(name, source, now);
+    }
+    let width = report
+        .pipelines
+        .keys()
+        .map(String::len)
+        .max()
+        .unwrap_or(0)
+        .max("pipeline".len());
+    text += &format!(
+        "\n{:width$}  {:>12} {:>12} {:>12} {:>8} {:>12}  {:>9}\n",
+        "pipeline", "read", "delivered", "dropped", "dead", "waiting", "lag"
+    );
+    for (name, row) in &report.pipelines {
+        if row.registered {
+            text += &format!(
+                "{name:width$}  {:>12} {:>12} {:>12} {:>8} {:>12}  {:>9}\n",
+                row.read,
+                row.delivered,
+                row.dropped,
+                row.dead,
+                row.waiting,
+                lag(row)
+            );
+            text += &remarks(row, now);
+        } else {
+            let state = row.state.as_ref().map(|state| state.state.to_string());
+            let state = state.unwrap_or_else(|| "has never run".to_owned());
+            text += &format!("{name:width$}  {state}; it has read nothing yet\n");
+        }
+        if let Some(state) = &row.state {
+            if row.registered && !state.state.has_started() {
+                text += &format!("  {}\n", state.state);
+            }
+            text += &conditions(state, now);
+        }
+    }
+    if report.pipelines.is_empty() && report.host.is_none() {
+        text += "no pipeline has run on this store\n";
+    }
+    text
+}
+
+/// Lines on the host as a whole.
+fn head(report: &Report, now: Millis) -> String {
+    let Some(host) = &report.host else {
+        return "not running; the figures are those of the store, and what waits at Teleport is not known\n"
+            .to_owned();
+    };
+    let (pid, version) = (host.pid, &host.version);
+    let mut text = if report.silent {
+        format!(
+            "not answering: process {pid}, version {version}; the state below is {} old\n",
+            span(now - host.updated_at)
+        )
+    } else {
+        let since = span(now - host.started_at);
+        format!("running: process {pid}, version {version}, for {since}\n")
+    };
+    text += if report.ready {
+        "ready: everything works\n"
+    } else {
+        "NOT READY\n"
+    };
+    text + &health(host, now)
+}
+
+fn health(host: &HostStatus, now: Millis) -> String {
+    let mut text = String::new();
+    if let Some(since) = host.stopping_since {
+        text += &format!("it is stopping (for {})\n", span(now - since));
+    }
+    if let Some(store) = &host.store {
+        text += &format!(
+            "waiting for the store: {} (for {}",
+            store.message,
+            span(now - store.since)
+        );
+        if let Some(at) = store.next_attempt.filter(|&at| at > now) {
+            text += &format!(", next attempt in {}", span(at - now));
+        }
+        text += ")\n";
+    }
+    text
+}
+
+/// The lines of a source.
+fn sourced(name: &str, source: &SourceStatus, now: Millis) -> String {
+    let mut text = format!("source {name}: {}\n", source.state);
+    let mut line = |line: String| text += &format!("  {line}\n");
+    let reader = &source.reader;
+    match (source.unknown_since, source.behind_seconds) {
+        (Some(since), _) => line(format!(
+            "what waits at Teleport is unknown since {}",
+            moment(since, now)
+        )),
+        (None, Some(behind)) if behind > 0.0 => line(format!(
+            "behind Teleport's newest event by {}",
+            seconds(behind)
+        )),
+        _ => {}
+    }
+    let read = reader.audit_events + reader.session_events;
+    let mut counts = vec![format!("{read} events read")];
+    for (count, what) in [
+        (reader.session_events, "of recordings"),
+        (reader.filtered, "filtered"),
+        (reader.duplicates, "read before"),
+        (reader.late, "late"),
+        (reader.unreadable, "not readable as JSON"),
+    ] {
+        if count > 0 {
+            counts.push(format!("{count} {what}"));
+        }
+    }
+    line(counts.join(", "));
+    if reader.recordings_pending + reader.recordings_done + reader.recordings_lost > 0 {
+        line(format!(
+            "recordings: {} downloaded, {} pending, {} given up",
+            reader.recordings_done, reader.recordings_pending, reader.recordings_lost
+        ));
+    }
+    if let Some(skew) = reader.skew_ms.filter(|skew| skew.abs() >= SKEW_SHOWN) {
+        let side = if skew > 0 { "ahead" } else { "behind" };
+        line(format!("Teleport's clock is {} {side}", span(skew.abs())));
+    }
+    if let Some(until) = reader.credentials_until {
+        line(match until - now {
+            left if left > 0 => format!("the credentials are valid for {}", span(left)),
+            left => format!("the credentials expired {} ago", span(-left)),
+        });
+    }
+    if let Some(report) = &source.last_report {
+        let (count, ago) = (source.reports, span(now - report.at));
+        let reports = if count == 1 { "report" } else { "reports" };
+        line(format!(
+            "{count} {reports}, the last {ago} ago: {}",
+            report.message
+        ));
+    }
+    if !source.ready && !source.conditions.is_empty() {
+        line("not ready, for the reasons below".to_owned());
+    }
+    for condition in &source.conditions {
+        text += &described(condition, now);
+    }
+    text
+}
+
+fn lag(row: &Row) -> String {
+    match row.lag_seconds {
+        _ if row.configured == Some(false) => "-".to_owned(),
+        Some(known) if row.lag_known => seconds(known),
+        Some(known) => format!("> {}", seconds(known)),
+        None if row.lag_known => "none".to_owned(),
+        None => "unknown".to_owned(),
+    }
+}
+
+/// Lines on a pipeline that do not depend on a running host.
+fn remarks(row: &Row, now: Millis) -> String {
+    let mut text = String::new();
+    if !row.lag_known
+        && let Some(since) = row.lag_unknown_since
+    {
+        let sources = row.lag_unknown_sources.join("`, `");
+        text += &format!(
+            "  lag unknown since {}: it is not known what waits at Teleport for `{sources}`\n",
+            moment(since, now)
+        );
+    }
+    if !row.balanced {
+        text += "  the books do not balance: read is not delivered + dropped + dead + waiting. Please report this as a bug\n";
+    }
+    if row.expired > 0 {
+        text += &format!(
+            "  expired: {} of the dead are no longer kept\n",
+            row.expired
+        );
+    }
+    if row.removed_unfinished > 0 {
+        text += &format!(
+            "  {} of the dropped were removed by retention before this pipeline had finished them\n",
+            row.removed_unfinished
+        );
+    }
+    if row.configured == Some(false) {
+        text += "  no longer configured: nothing of it is delivered, and retention removes what waits\n";
+    } else if row.abandoned > 0 {
+        text += &format!(
+            "  {} of the waiting are in streams that this pipeline is not configured to read any more: retention removes them\n",
+            row.abandoned
+        );
+    }
+    text
+}
+
+/// The conditions of a pipeline, a line each.
+fn conditions(state: &RunningPipeline, now: Millis) -> String {
+    let mut text = String::new();
+    if !state.ready && !state.conditions.is_empty() {
+        text += "  not ready, for the reasons below\n";
+    }
+    for condition in &state.conditions {
+        text += &described(condition, now);
+    }
+    text
+}
+
+fn described(condition: &ConditionStatus, now: Millis) -> String {
+    let kind = condition.kind.name();
+    let subject = match condition.subject.as_str() {
+        same if same == kind => String::new(),
+        subject => format!(" {subject}"),
+    };
+    let (message, since) = (&condition.message, span(now - condition.since));
+    let mut text = format!("  {kind}{subject}: {message} (for {since}");
+    if let Some(at) = condition.next_attempt.filter(|&at| at > now) {
+        text += &format!(", next attempt in {}", span(at - now));
+        if let Some(who) = asked_by(condition, at - now) {
+            text += &format!(", as {who}; a restart of the host tries at once");
+        }
+    }
+    text + ")\n"
+}
+
+/// Who asked for a wait that is longer than the host's own.
+fn asked_by(condition: &ConditionStatus, wait: Millis) -> Option<&'static str> {
+    match condition.kind {
+        _ if wait <= OWN_WAIT => None,
+        ConditionStatusKind::Endpoint if condition.message.starts_with("sink (") => {
+            Some("the sink asked")
+        }
+        ConditionStatusKind::Endpoint => Some("the receiver asked with `Retry-After`"),
+        ConditionStatusKind::Plugin => Some("the component asked"),
+        _ => None,
+    }
+}
+
+/// `2026-01-05T07:42:03Z (12s ago)`.
+fn moment(at: Millis, now: Millis) -> String {
+    let time = jiff::Timestamp::from_millisecond(at / 1000 * 1000);
+    let time = time.map_or_else(|_| format!("{at} ms"), |time| time.to_string());
+    format!("{time} ({} ago)", span(now - at))
+}
+
+fn seconds(seconds: f64) -> String {
+    span((seconds * 1000.0) as Millis)
+}
+
+/// `830ms`, `12s`, `3m 5s`, `2h 10m`, `4d 3h`.
+fn span(millis: Millis) -> String {
+    let seconds = millis.max(0) / 1000;
+    match seconds {
+        0 => format!("{}ms", millis.max(0)),
+        1..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m {}s", seconds / 60, seconds % 60),
+        3600..86_400 => format!("{}h {}m", seconds / 3600, seconds / 60 % 60),
+        _ => format!("{}d {}h", seconds / 86_400, seconds / 3600 % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use lockgate_service::PipelineState;
+
+    use super::*;
+
+    fn report(host: HostStatus, pipelines: BTreeMap<String, Row>) -> Report {
+        Report {
+            version: 1,
+            ready: false,
+            running: true,
+            silent: false,
+            host: Some(host),
+            pipelines,
+        }
+    }
+
+    #[test]
+    fn a_pipeline_that_has_never_started_has_its_state_shown_once() {
+        let state = RunningPipeline {
+            state: PipelineState::Compiling,
+            ..RunningPipeline::default()
+        };
+        let host = HostStatus {
+            pipelines: [("siem".to_owned(), state)].into(),
+            ..HostStatus::default()
+        };
+        let row = Row {
+            state: host.pipelines.get("siem").cloned(),
+            ..Row::default()
+        };
+        let report = report(host, [("siem".to_owned(), row)].into());
+        let shown = table(&report, 0);
+        assert_eq!(shown.matches("compiling").count(), 1, "{shown}");
+    }
+
+    #[test]
+    fn a_pipeline_that_is_no_longer_configured_is_marked() {
+        let host = HostStatus {
+            pipelines: [("siem".to_owned(), RunningPipeline::default())].into(),
+            ..HostStatus::default()
+        };
+        let row = |configured| Row {
+            configured,
+            registered: true,
+            balanced: true,
+            ..Row::default()
+        };
+        let pipelines = [("old", Some(false)), ("siem", Some(true))];
+        let rows = pipelines.map(|(name, configured)| (name.to_owned(), row(configured)));
+        let report = report(host, rows.into());
+        let shown = table(&report, 0);
+        let lines: Vec<&str> = shown.lines().collect();
+        let marked = |line: &&str| line.starts_with("  no longer configured");
+        assert_eq!(
+            lines.iter().filter(|line| marked(line)).count(),
+            1,
+            "{shown}"
+        );
+        let old = lines.iter().position(|line| line.starts_with("old "));
+        assert!(marked(&lines[old.unwrap() + 1]), "{shown}");
+    }
+
+    #[test]
+    fn a_long_wait_names_who_asked_for_it_and_how_to_end_it() {
+        let shown = |kind, message: &str, wait| {
+            let message = message.to_owned();
+            let condition = ConditionStatus {
+                kind,
+                message,
+                next_attempt: Some(wait),
+                ..ConditionStatus::default()
+            };
+            let state = RunningPipeline {
+                conditions: vec![condition],
+                ready: true,
+                ..RunningPipeline::default()
+            };
+            conditions(&state, 0)
+        };
+        let answer = "the receiver answered 429";
+        assert_eq!(
+            shown(ConditionStatusKind::Endpoint, answer, 30_000),
+            "  endpoint : the receiver answered 429 (for 0ms, next attempt in 30s)\n"
+        );
+        assert_eq!(
+            shown(ConditionStatusKind::Endpoint, answer, 3_000_000),
+            "  endpoint : the receiver answered 429 (for 0ms, next attempt in 50m 0s, as the \
+             receiver asked with `Retry-After`; a restart of the host tries at once)\n"
+        );
+        for (kind, message, expected) in [
+            (
+                ConditionStatusKind::Endpoint,
+                "sink (builtin:x) says: later",
+                ", as the sink asked;",
+            ),
+            (
+                ConditionStatusKind::Plugin,
+                "it asked for a retry: later",
+                ", as the component asked;",
+            ),
+        ] {
+            let shown = shown(kind, message, 3_000_000);
+            assert!(shown.contains(expected), "{shown}");
+        }
+    }
+
+    #[test]
+    fn spans_have_two_units_at_most() {
+        for (millis, text) in [
+            (-5, "0ms"),
+            (830, "830ms"),
+            (12_400, "12s"),
+            (185_000, "3m 5s"),
+            (7_800_000, "2h 10m"),
+            (356_400_000, "4d 3h"),
+        ] {
+            assert_eq!(span(millis), text);
+        }
+    }
+}

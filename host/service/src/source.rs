@@ -1,0 +1,408 @@
+//! What the status board shows of a source: its reader's status, and the streams it waits for.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+
+use lockgate_ledger::LedgerError;
+use lockgate_model::Millis;
+use lockgate_store::{Ledger, Store};
+use lockgate_teleport::{FailureKind, Phase, ReaderKind, ReaderStatus, SourceFailure};
+use tokio::sync::watch;
+use tokio::time::interval;
+
+use crate::blocking::blocking;
+use crate::clock::now;
+use crate::limits::{EXPIRY_SHOWN_MS, EXPIRY_SHOWN_PART, PART_TOLERATED_MS, SOURCE_INTERVAL};
+use crate::status::{
+    Board, ConditionStatus, ConditionStatusKind, Problem, ReaderFigures, SourceStatus,
+};
+
+/// A stream at its retention limit: reading waits until these pipelines have finished its oldest
+/// events.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct FullStream {
+    since: Millis,
+    pipelines: Vec<String>,
+}
+
+/// Keeps the board as the source is.
+pub(crate) async fn watch(
+    name: String,
+    configured: Vec<String>,
+    store: Store,
+    board: Board,
+    mut status: watch::Receiver<ReaderStatus>,
+) -> Infallible {
+    let streams = ["audit", "sessions"].map(|feed| format!("{name}/{feed}"));
+    let mut full: BTreeMap<String, FullStream> = BTreeMap::new();
+    let mut ticks = interval(SOURCE_INTERVAL);
+    loop {
+        for stream in &streams {
+            if *store.retention_full(stream).borrow() {
+                let pipelines = holders(&store, stream, &configured).await;
+                let full = full.entry(stream.clone()).or_insert_with(|| FullStream {
+                    since: now(),
+                    pipelines: Vec::new(),
+                });
+                // Where they cannot be counted, the store has failed, which ends the host.
+                full.pipelines = pipelines.unwrap_or_default();
+            } else {
+                full.remove(stream);
+            }
+        }
+        let described = describe(&status.borrow_and_update(), &full, now());
+        board.source(&name, |shown| *shown = described);
+        tokio::select! {
+            changed = status.changed() => if changed.is_err() {
+                std::future::pending::<Infallible>().await;
+            },
+            _ = ticks.tick() => {}
+        }
+    }
+}
+
+/// The source as its reader left it.
+pub(crate) fn finished(status: &ReaderStatus) -> SourceStatus {
+    SourceStatus {
+        state: crate::status::FINISHED.to_owned(),
+        conditions: Vec::new(),
+        ..describe(status, &BTreeMap::new(), now())
+    }
+}
+
+/// A condition of a source whose credentials cannot be used at all.
+pub(crate) fn without_credentials(
+    message: String,
+    since: Millis,
+    next_attempt: Millis,
+) -> SourceStatus {
+    SourceStatus {
+        state: "waiting for credentials".to_owned(),
+        conditions: vec![ConditionStatus {
+            kind: ConditionStatusKind::Credentials,
+            subject: "credentials".to_owned(),
+            message,
+            since,
+            next_attempt: Some(next_attempt),
+            not_ready_from: Some(since),
+            stops: true,
+        }],
+        ..SourceStatus::default()
+    }
+}
+
+/// The configured pipelines that have not finished the oldest events of a stream.
+async fn holders(
+    store: &Store,
+    stream: &str,
+    configured: &[String],
+) -> Result<Vec<String>, LedgerError> {
+    let (store, stream) = (store.clone(), stream.to_owned());
+    let configured = configured.to_owned();
+    blocking(move || {
+        let reads = store.reads();
+        let streams = reads.streams()?;
+        let oldest = streams.iter().find(|found| found.name == stream);
+        let oldest = oldest.map_or(1, |found| found.oldest);
+        let block = reads.heads_at(&stream, oldest)?;
+        let end = block.map_or(oldest, |(first, heads)| first + heads.len() as u64);
+        let registered = reads.pipelines()?;
+        let holds = |name: &&String| {
+            let Some(pipeline) = registered.iter().find(|found| found.name == **name) else {
+                // It has never started, and keeps every event until it has.
+                return true;
+            };
+            let mut streams = pipeline.streams.iter();
+            streams.any(|(progress, is_read)| {
+                *is_read && progress.stream == stream && progress.watermark < end
+            })
+        };
+        Ok(configured.iter().filter(holds).cloned().collect())
+    })
+    .await
+}
+
+fn describe(
+    status: &ReaderStatus,
+    full: &BTreeMap<String, FullStream>,
+    now: Millis,
+) -> SourceStatus {
+    let reader = match status.reader {
+        Some(ReaderKind::Export) => "by bulk export",
+        Some(ReaderKind::Poll) => "by polling",
+        None => "",
+    };
+    let mut described = SourceStatus {
+        state: match status.phase {
+            Phase::Connecting => "connecting".to_owned(),
+            Phase::Reading => format!("reading {reader}").trim_end().to_owned(),
+            Phase::CaughtUp => format!("caught up, reading {reader}"),
+        },
+        conditions: conditions(status, full, now),
+        reports: status.reports,
+        last_report: status.last_report.clone().map(|message| Problem {
+            at: status.last_report_at.unwrap_or_default(),
+            message,
+        }),
+        reader: figures(status),
+        ..SourceStatus::default()
+    };
+    if described.is_stopped() {
+        described.state = "not reading".to_owned();
+    }
+    described
+}
+
+fn figures(status: &ReaderStatus) -> ReaderFigures {
+    ReaderFigures {
+        cluster: status.cluster.clone(),
+        server_version: status.server_version.clone(),
+        credentials_until: status.credentials_until,
+        audit_events: status.events - status.recorded_events,
+        session_events: status.recorded_events,
+        duplicates: status.duplicates,
+        filtered: status.filtered,
+        unreadable: status.unreadable,
+        late: status.late,
+        read_until: status.read_until,
+        newest: status.newest,
+        complete_at: status.complete_at,
+        resumed_at: status.resumed_at,
+        skew_ms: status.skew,
+        recordings_pending: status.recordings_pending,
+        recordings_done: status.recordings_done,
+        recordings_lost: status.recordings_lost,
+    }
+}
+
+fn conditions(
+    status: &ReaderStatus,
+    full: &BTreeMap<String, FullStream>,
+    now: Millis,
+) -> Vec<ConditionStatus> {
+    let is_of_recordings = |failure: &SourceFailure| failure.kind == FailureKind::Recordings;
+    let places = status.failures.iter();
+    let others = places.filter(|(_, failure)| !is_of_recordings(failure));
+    let mut conditions: Vec<ConditionStatus> = others
+        .map(|(place, failure)| condition(place, failure, status))
+        .collect();
+    conditions.extend(full.iter().map(|(stream, full)| at_its_limit(stream, full)));
+    conditions.extend(recordings(status));
+    conditions.extend(expiry(status, now));
+    conditions.sort_by_key(|condition| {
+        (
+            condition.kind != ConditionStatusKind::Connection,
+            condition.since,
+        )
+    });
+    conditions
+}
+
+fn condition(place: &str, failure: &SourceFailure, status: &ReaderStatus) -> ConditionStatus {
+    let since = failure.since;
+    let (kind, not_ready_from) = match failure.kind {
+        FailureKind::Connection => (ConditionStatusKind::Connection, Some(since)),
+        // Those before stay in use.
+        FailureKind::Credentials => (
+            ConditionStatusKind::Credentials,
+            Some(status.credentials_until.unwrap_or(since)),
+        ),
+        FailureKind::Log | FailureKind::Chunk => (ConditionStatusKind::Reading, Some(since)),
+        FailureKind::Sweep | FailureKind::Recordings => (
+            ConditionStatusKind::Reading,
+            Some(since + PART_TOLERATED_MS),
+        ),
+        // It keeps nothing from being read.
+        FailureKind::Clock => (ConditionStatusKind::Clock, None),
+    };
+    ConditionStatus {
+        kind,
+        subject: place.to_owned(),
+        message: failure.message.clone(),
+        since,
+        next_attempt: failure.next_attempt,
+        not_ready_from,
+        stops: failure.kind.stops_the_log(),
+    }
+}
+
+fn at_its_limit(stream: &str, full: &FullStream) -> ConditionStatus {
+    let who = match full.pipelines.as_slice() {
+        [] => "a pipeline".to_owned(),
+        names => format!("`{}`", names.join("`, `")),
+    };
+    ConditionStatus {
+        kind: ConditionStatusKind::Retention,
+        subject: stream.to_owned(),
+        message: format!(
+            "the stream is at its retention limit: reading waits, for every pipeline, until {who} has \
+             finished its oldest events. Repair what keeps it, or raise `bytes` in `retain` of `[store]`"
+        ),
+        since: full.since,
+        next_attempt: None,
+        not_ready_from: Some(full.since),
+        stops: stream.ends_with("/audit"),
+    }
+}
+
+/// One condition for all recordings that fail: there may be many.
+fn recordings(status: &ReaderStatus) -> Option<ConditionStatus> {
+    let failures = status.failures.values();
+    let failures = failures.filter(|failure| failure.kind == FailureKind::Recordings);
+    let first = failures.clone().min_by_key(|failure| failure.since)?;
+    let count = failures.clone().count();
+    let message = match count {
+        1 => first.message.clone(),
+        _ => format!(
+            "{count} recordings cannot be read; of the first, {}",
+            first.message
+        ),
+    };
+    Some(ConditionStatus {
+        kind: ConditionStatusKind::Recordings,
+        subject: "recordings".to_owned(),
+        message,
+        since: first.since,
+        next_attempt: failures.filter_map(|failure| failure.next_attempt).min(),
+        not_ready_from: Some(first.since + PART_TOLERATED_MS),
+        stops: false,
+    })
+}
+
+/// The credentials expire soon, or have expired.
+fn expiry(status: &ReaderStatus, now: Millis) -> Option<ConditionStatus> {
+    let until = status.credentials_until?;
+    let lifetime = status.credentials_from.map_or(0, |from| until - from);
+    let since = until - EXPIRY_SHOWN_MS.min(lifetime / EXPIRY_SHOWN_PART);
+    let (verb, what) = if until <= now {
+        (
+            "expired",
+            "no new connection to Teleport can be made with them",
+        )
+    } else {
+        (
+            "expire",
+            "from then on no new connection to Teleport can be made",
+        )
+    };
+    (since <= now).then(|| ConditionStatus {
+        kind: ConditionStatusKind::Credentials,
+        subject: "expiry".to_owned(),
+        message: format!(
+            "the credentials {verb} at {}; {what}. Renew the identity file: the host takes the new \
+             one without a restart",
+            lockgate_teleport::rfc3339(until)
+        ),
+        since,
+        next_attempt: None,
+        not_ready_from: Some(until),
+        stops: false,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DAY: Millis = 24 * 3_600_000;
+
+    fn shown(status: &ReaderStatus, now: Millis) -> Vec<(&'static str, bool)> {
+        let conditions = conditions(status, &BTreeMap::new(), now);
+        let unready = |condition: &ConditionStatus| condition.makes_unready(now);
+        let shown = |condition: &ConditionStatus| (condition.kind.name(), unready(condition));
+        conditions.iter().map(shown).collect()
+    }
+
+    #[test]
+    fn credentials_are_shown_before_they_expire_and_make_unready_once_they_have() {
+        for (lifetime, left, expected) in [
+            (365 * DAY, 8 * DAY, &[][..]),
+            (365 * DAY, 6 * DAY, &[("credentials", false)]),
+            (365 * DAY, 0, &[("credentials", true)]),
+            // Machine ID renews the credentials of an hour after 20 minutes.
+            (3_600_000, 40 * 60_000, &[]),
+            (3_600_000, 10 * 60_000, &[("credentials", false)]),
+        ] {
+            let status = ReaderStatus {
+                credentials_from: Some(1_000 * DAY - lifetime),
+                credentials_until: Some(1_000 * DAY),
+                ..ReaderStatus::default()
+            };
+            assert_eq!(
+                shown(&status, 1_000 * DAY - left),
+                expected,
+                "{lifetime} {left}"
+            );
+        }
+    }
+
+    #[test]
+    fn recordings_that_fail_are_one_condition_and_make_unready_after_a_while() {
+        let failure = |kind, since| SourceFailure {
+            kind,
+            message: "not found".to_owned(),
+            since,
+            next_attempt: Some(since + 5),
+        };
+        let mut status = ReaderStatus::default();
+        for (place, since) in [("session/a", 7), ("session/b", 9)] {
+            let failure = failure(FailureKind::Recordings, since);
+            status.failures.insert(place.to_owned(), failure);
+        }
+        assert_eq!(shown(&status, 10), [("recordings", false)]);
+        assert_eq!(
+            shown(&status, 7 + PART_TOLERATED_MS),
+            [("recordings", true)]
+        );
+        let clock = failure(FailureKind::Clock, 0);
+        status.failures.insert("clock".to_owned(), clock);
+        let later = shown(&status, 2 * PART_TOLERATED_MS);
+        assert_eq!(later, [("clock", false), ("recordings", true)]);
+    }
+
+    #[test]
+    fn what_waits_at_teleport_is_unknown_while_its_source_is_not_read() {
+        let mut status = ReaderStatus {
+            phase: Phase::CaughtUp,
+            reader: Some(ReaderKind::Poll),
+            complete_at: Some(100_000),
+            newest: Some(90_000),
+            read_until: Some(90_000),
+            ..ReaderStatus::default()
+        };
+        let board = Board::new(5);
+        let shown = |status: &ReaderStatus, now| {
+            board.source("teleport", |source| {
+                *source = describe(status, &BTreeMap::new(), now);
+            });
+            let source = board.snapshot(now).sources["teleport"].clone();
+            (source.state, source.behind_seconds, source.unknown_since)
+        };
+        let reading = || "caught up, reading by polling".to_owned();
+        assert_eq!(shown(&status, 101_000), (reading(), Some(0.0), None));
+        status.failures.insert(
+            "connection".to_owned(),
+            SourceFailure {
+                kind: FailureKind::Connection,
+                message: "refused".to_owned(),
+                since: 102_000,
+                next_attempt: None,
+            },
+        );
+        let not_reading = ("not reading".to_owned(), None, Some(100_000));
+        assert_eq!(shown(&status, 103_000), not_reading);
+        // It is reached again, and what came meanwhile is not known yet.
+        status.failures.clear();
+        status.resumed_at = Some(104_000);
+        let reading_again = (reading(), Some(0.0), Some(100_000));
+        assert_eq!(shown(&status, 105_000), reading_again);
+        status.complete_at = Some(106_000);
+        assert_eq!(shown(&status, 107_000), (reading(), Some(0.0), None));
+        // Behind.
+        status.newest = Some(400_000);
+        assert_eq!(shown(&status, 900_000), (reading(), Some(310.0), None));
+        // Bulk export does not say how much is left.
+        status.read_until = None;
+        assert_eq!(shown(&status, 900_000), (reading(), None, Some(106_000)));
+    }
+}
