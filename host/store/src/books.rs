@@ -204,20 +204,30 @@ pub fn days(
             let (day, read): (Day, u64) = row?;
             all.entry(day).or_default().read += read;
         }
-        for (day, waiting) in count_days(&letters::waiting_times(connection, epoch.id)?) {
+        for (day, waiting) in waiting_days(connection, &epoch, &stream)? {
             all.entry(day).or_default().waiting += waiting;
-        }
-        for range in epoch.progress.waiting(stream.next) {
-            for block in blocks::extents(connection, stream.id, range.start, range.end)? {
-                let part = range.start.max(block.first_seq)..range.end.min(block.end());
-                for (day, waiting) in days_in(connection, &stream, &block, &part)? {
-                    all.entry(day).or_default().waiting += waiting;
-                }
-            }
         }
     }
     all.retain(|_, books| *books != Books::default());
     Ok(all.into_iter().collect())
+}
+
+/// The entries without an outcome by day, those that wait again among them.
+pub fn waiting_days(
+    connection: &Connection,
+    epoch: &Epoch,
+    stream: &rows::Stream,
+) -> Result<BTreeMap<Day, u64>, ReadError> {
+    let mut days = count_days(&letters::waiting_times(connection, epoch.id)?);
+    for range in epoch.progress.waiting(stream.next) {
+        for block in blocks::extents(connection, stream.id, range.start, range.end)? {
+            let part = range.start.max(block.first_seq)..range.end.min(block.end());
+            for (day, waiting) in days_in(connection, stream, &block, &part)? {
+                *days.entry(day).or_default() += waiting;
+            }
+        }
+    }
+    Ok(days)
 }
 
 fn stream(connection: &Connection, epoch: &Epoch) -> Result<rows::Stream, ReadError> {

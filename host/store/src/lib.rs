@@ -5,6 +5,7 @@
 //! that is queued into one transaction. What the tables and columns mean stands in `SCHEMA.md`: an
 //! auditor can open the file with any SQLite client.
 
+mod audit;
 mod blocks;
 mod books;
 mod chain;
@@ -16,6 +17,7 @@ mod directory;
 mod encoded;
 mod error;
 mod inspect;
+mod kept_blocks;
 mod letter_operations;
 mod letters;
 mod limits;
@@ -31,6 +33,7 @@ mod tail;
 mod verify;
 mod writer;
 
+pub use audit::{Audit, AuditQuery, Counted, DayAudit, EpochAudit, Finding, PipelineAudit};
 pub use chain::ChainHead;
 pub use codec::Heads;
 pub use directory::DirectoryLock;

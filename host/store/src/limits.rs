@@ -40,3 +40,7 @@ pub const NEWEST_CHECKED: usize = 16;
 pub const IDLE_READERS: usize = 4;
 /// The write-ahead log is cut back to this after a checkpoint.
 pub const WAL_KEPT: u64 = 64 << 20;
+/// Blocks that an audit reads in one transaction.
+pub const AUDIT_SLICE: usize = 64;
+/// Findings that an audit keeps; more are counted.
+pub const FINDINGS: usize = 100;

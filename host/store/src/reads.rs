@@ -11,13 +11,14 @@ use lockgate_model::{
 use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::watch;
 
+use crate::audit::{self, Audit, AuditQuery};
 use crate::blocks::{self, StoredBlock};
 use crate::books::{self, Tallies};
 use crate::chain::ChainHead;
 use crate::error::ReadError;
 use crate::{
     Heads, KeptLetter, LedgerError, LetterCounts, LetterQuery, Progress, letters, limits, open,
-    rows, verify,
+    rows,
 };
 
 /// A stream as it stands.
@@ -239,13 +240,27 @@ impl Reads {
         })
     }
 
-    /// Proves that no commit of the pipeline, and no event kept that they speak of, was changed:
-    /// computes every hash again.
+    /// Recounts the books from events and outcomes, and verifies chains and blocks. Goes on after
+    /// what does not hold: the answer names every place.
     ///
-    /// Reads every block that the pipeline has finished. [`LedgerError::Damaged`] names the first
-    /// place that is not what was written.
+    /// Reads every block. Those are read a few at a time, so that no snapshot is held for long.
+    pub fn audit(&self, query: &AuditQuery) -> Result<Audit, LedgerError> {
+        audit::run(self, query)
+    }
+
+    /// Proves that no commit of the pipeline, and no event kept of its streams, was changed:
+    /// [`audit`](Self::audit), where [`LedgerError::Damaged`] names the first place that is not
+    /// what was written.
     pub fn verify_chain(&self, pipeline: &str) -> Result<Vec<ChainHead>, LedgerError> {
-        self.read(|connection| verify::pipeline(connection, pipeline))
+        let audit = self.audit(&AuditQuery {
+            pipeline: Some(pipeline.to_owned()),
+            day: None,
+        })?;
+        if let Some(finding) = audit.findings.first() {
+            return Err(LedgerError::Damaged(finding.to_string()));
+        }
+        let epochs = audit.pipelines.into_iter().flat_map(|found| found.epochs);
+        Ok(epochs.map(|epoch| epoch.chain).collect())
     }
 
     pub(crate) fn check_open(&self) -> Result<(), LedgerError> {
@@ -287,7 +302,7 @@ impl Reads {
         self.read(|connection| f(connection, &mut tallies))
     }
 
-    fn read<T>(
+    pub(crate) fn read<T>(
         &self,
         f: impl FnOnce(&Connection) -> Result<T, ReadError>,
     ) -> Result<T, LedgerError> {
