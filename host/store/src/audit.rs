@@ -17,7 +17,9 @@ use crate::encoded::count_days;
 use crate::error::ReadError;
 use crate::kept_blocks::KeptBlocks;
 use crate::reads::Reads;
+use crate::report::ChainName;
 use crate::rows::{self, Epoch};
+use crate::verify::Mark;
 use crate::{LedgerError, books, limits, verify};
 
 /// What to audit. The default is everything.
@@ -51,7 +53,11 @@ pub struct PipelineAudit {
 pub struct EpochAudit {
     pub epoch: u32,
     pub chain: ChainHead,
+    /// Where links were folded: how many there were up to then, and the hash of the last of them.
+    pub anchors: Vec<(u64, [u8; 32])>,
     pub days: Vec<DayAudit>,
+    /// Where the chain stood after as many links as a report has.
+    pub(crate) mark: Option<Mark>,
 }
 
 /// The equation of one day.
@@ -69,6 +75,8 @@ pub enum Counted {
     Events,
     /// Retention has removed events: the outcomes were counted as the commits have them by day.
     Outcomes,
+    /// Commits of the day were folded: at least a part of it stands in the tallies alone.
+    Tallies,
 }
 
 impl Counted {
@@ -76,6 +84,7 @@ impl Counted {
         match self {
             Counted::Events => "events",
             Counted::Outcomes => "outcomes",
+            Counted::Tallies => "tallies",
         }
     }
 }
@@ -136,10 +145,13 @@ struct StreamDay {
     removed: u64,
 }
 
-pub fn run(reads: &Reads, query: &AuditQuery) -> Result<Audit, LedgerError> {
+/// After how many links the state of a chain is noted.
+pub type Marks = BTreeMap<ChainName, u64>;
+
+pub fn run(reads: &Reads, query: &AuditQuery, marks: &Marks) -> Result<Audit, LedgerError> {
     let mut findings = Findings::default();
     let (mut pipelines, streams) =
-        reads.read(|connection| snapshot(connection, query, &mut findings))?;
+        reads.read(|connection| snapshot(connection, query, marks, &mut findings))?;
     let mut blocks = 0;
     for stream in &streams {
         blocks += read_blocks(reads, stream, query, &mut findings)?;
@@ -161,6 +173,7 @@ pub fn run(reads: &Reads, query: &AuditQuery) -> Result<Audit, LedgerError> {
 fn snapshot(
     connection: &Connection,
     query: &AuditQuery,
+    marks: &Marks,
     findings: &mut Findings,
 ) -> Result<(Vec<PipelineAudit>, Vec<StreamSnapshot>), ReadError> {
     let mut streams: BTreeMap<i64, StreamSnapshot> = BTreeMap::new();
@@ -175,7 +188,9 @@ fn snapshot(
                     place.insert(stream_snapshot(connection, &epoch, findings)?)
                 }
             };
-            epochs.push(audit_epoch(connection, &epoch, stream, findings)?);
+            let chain = (name.clone(), epoch.progress.stream.clone(), epoch.epoch);
+            let mark = marks.get(&chain).copied();
+            epochs.push(audit_epoch(connection, &epoch, stream, mark, findings)?);
             let sql =
                 "SELECT coalesce(sum(length(payload)), 0) FROM dead_letters WHERE epoch_id = ?1";
             letter_bytes += connection
@@ -273,9 +288,10 @@ fn audit_epoch(
     connection: &Connection,
     epoch: &Epoch,
     stream: &mut StreamSnapshot,
+    mark: Option<u64>,
     findings: &mut Findings,
 ) -> Result<EpochAudit, ReadError> {
-    let walk = verify::walk(connection, epoch, &mut stream.kept, findings)?;
+    let walk = verify::walk(connection, epoch, &mut stream.kept, mark, findings)?;
     let mut days = walk.days;
     let mut counted: BTreeMap<Day, Counted> = walk
         .events_gone
@@ -290,6 +306,7 @@ fn audit_epoch(
             counted.insert(day, Counted::Outcomes);
         }
     }
+    counted.extend(walk.folded.into_iter().map(|day| (day, Counted::Tallies)));
     let mut report = |day: Option<Day>, place: &str, what: String| {
         findings.push(Finding {
             pipeline: Some(epoch.pipeline.to_string()),
@@ -331,6 +348,8 @@ fn audit_epoch(
     Ok(EpochAudit {
         epoch: epoch.epoch,
         chain: walk.head,
+        anchors: walk.anchors,
+        mark: walk.mark,
         days: days
             .into_iter()
             .map(|(day, books)| DayAudit {

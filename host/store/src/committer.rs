@@ -228,16 +228,20 @@ impl Group {
         if self.writer.anything_due() {
             self.writer.remove_old_blocks()?;
         }
+        if self.writer.is_fold_due(limits::FOLD_BLOCKS) {
+            self.writer.fold()?;
+        }
         self.finish(replies)?;
         Ok(close)
     }
 
-    /// Retention and vacuum. True where there is more to do.
+    /// Retention, folding and vacuum. True where there is more to do.
     fn run_retention(&mut self) -> Result<bool, Fault> {
         let mut more = false;
-        if self.writer.anything_due() {
+        if self.writer.anything_due() || self.writer.is_fold_due(1) {
             self.writer.begin()?;
             more = self.writer.remove_old_blocks()?;
+            more |= self.writer.fold()?;
             let mut replies = Replies::default();
             self.unpark(&mut replies)?;
             self.finish(replies)?;

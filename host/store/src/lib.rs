@@ -5,6 +5,7 @@
 //! that is queued into one transaction. What the tables and columns mean stands in `SCHEMA.md`: an
 //! auditor can open the file with any SQLite client.
 
+mod anchors;
 mod audit;
 mod blocks;
 mod books;
@@ -21,15 +22,18 @@ mod kept_blocks;
 mod letter_operations;
 mod letters;
 mod limits;
+mod links;
 mod migrate;
 mod open;
 mod options;
 mod progress;
 mod reads;
+mod report;
 mod rows;
 mod schema;
 mod store;
 mod tail;
+mod tallies;
 mod verify;
 mod writer;
 
@@ -46,4 +50,5 @@ pub use lockgate_ledger::{
 pub use open::check_room;
 pub use options::{Clock, Options, Retention};
 pub use reads::{PipelineStatus, Reads, StreamStatus};
+pub use report::{AuditReport, Comparison, ReportError};
 pub use store::Store;

@@ -1,21 +1,23 @@
 //! Walks the chain of one pass: computes every hash again, replays what the links say of each entry
 //! and counts it by day. Goes on after what does not hold, so that every place is named.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use lockgate_ledger::Progress;
-use lockgate_model::{Books, Day, DayTally, Outcome, Outcomes, Seq, SeqRange};
-use rusqlite::{Connection, Row};
+use lockgate_model::{Books, Day, Seq, SeqRange};
+use rusqlite::Connection;
 
+use crate::anchors::{self, Anchor};
 use crate::audit::{Finding, Findings};
-use crate::chain::{ChainHead, Link};
+use crate::chain::ChainHead;
 use crate::encoded::is_letter;
 use crate::error::ReadError;
 use crate::kept_blocks::KeptBlocks;
-use crate::letter_operations::{self, Kind, LetterOperationRow};
+use crate::links::{self, CommitRow, Link, Links};
 use crate::rows::{self, Epoch};
 use crate::schema::Checksum;
-use crate::{codec, letters};
+use crate::tallies::{self, Counts, OTHER_REASONS, TallyRow};
+use crate::{letter_operations, letters};
 
 /// What the chain of one pass says.
 pub struct Walk {
@@ -23,14 +25,29 @@ pub struct Walk {
     /// Delivered, dropped and dead, by the day of the event.
     pub days: BTreeMap<Day, Books>,
     /// Days with outcomes whose events are gone: they cannot be counted by event any more.
-    pub events_gone: Vec<Day>,
+    pub events_gone: BTreeSet<Day>,
+    /// Days with outcomes whose commits are gone: they stand in the tallies alone.
+    pub folded: BTreeSet<Day>,
+    /// Anchors by the number of links, oldest first, with their hashes.
+    pub anchors: Vec<(u64, Checksum)>,
+    /// The chain and its counts after as many links as were asked for.
+    pub mark: Option<Mark>,
 }
 
-/// Walks the chain. `Err` only where the store could not be read.
+/// A chain after some of its links.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    pub hash: Checksum,
+    pub days: BTreeMap<Day, Books>,
+}
+
+/// Walks the chain. `Err` only where the store could not be read. `mark`: after how many links to
+/// note where the chain stands.
 pub fn walk(
     connection: &Connection,
     epoch: &Epoch,
     blocks: &mut KeptBlocks,
+    mark: Option<u64>,
     findings: &mut Findings,
 ) -> Result<Walk, ReadError> {
     let mut verification = Verification {
@@ -39,19 +56,27 @@ pub fn walk(
         blocks,
         findings,
         generations: HashMap::new(),
+        anchor: Anchor::of_nothing(epoch),
         progress: Progress::new(&epoch.progress.stream, epoch.progress.begin),
         dead: BTreeMap::new(),
         waiting: BTreeMap::new(),
+        tallies: Vec::new(),
+        counts: Counts::new(),
+        asked_mark: mark,
         walk: Walk {
             head: ChainHead {
                 stream: epoch.progress.stream.clone(),
                 commits: 0,
                 letter_operations: 0,
+                folded: 0,
                 hash: [0; 32],
                 blocks: 0,
             },
             days: BTreeMap::new(),
-            events_gone: Vec::new(),
+            events_gone: BTreeSet::new(),
+            folded: BTreeSet::new(),
+            anchors: Vec::new(),
+            mark: None,
         },
         last_block: None,
     };
@@ -69,289 +94,281 @@ struct Verification<'a> {
     blocks: &'a mut KeptBlocks,
     findings: &'a mut Findings,
     generations: HashMap<u32, Option<Checksum>>,
+    /// Where the kept part of the chain begins.
+    anchor: Anchor,
     progress: Progress,
     /// Entries that are dead so far, with the checksums of their letters.
     dead: BTreeMap<Seq, Checksum>,
     /// Entries that wait again.
     waiting: BTreeMap<Seq, Checksum>,
+    tallies: Vec<TallyRow>,
+    /// What the links that are kept add to the tallies.
+    counts: Counts,
+    asked_mark: Option<u64>,
     walk: Walk,
     /// The last block that was counted: neighbours name the same one.
     last_block: Option<Seq>,
 }
 
-/// The columns of a commit, as they stand there.
-struct CommitRow {
-    generation: u32,
-    range: SeqRange,
-    outcomes: Vec<u8>,
-    reasons: String,
-    days: String,
-    at: i64,
-    batch: String,
-    blocks: Vec<u8>,
-    dead: Vec<u8>,
-    state: Vec<u8>,
-    hash: Checksum,
-    id: i64,
-}
-
-impl CommitRow {
-    fn read(row: &Row<'_>) -> rusqlite::Result<CommitRow> {
-        Ok(CommitRow {
-            generation: row.get(0)?,
-            range: row.get(1)?..row.get(2)?,
-            outcomes: row.get(3)?,
-            reasons: row.get(4)?,
-            days: row.get(5)?,
-            at: row.get(6)?,
-            batch: row.get(7)?,
-            blocks: row.get(8)?,
-            dead: row.get(9)?,
-            state: row.get(10)?,
-            hash: row.get(11)?,
-            id: row.get(12)?,
-        })
-    }
-}
+const HASH_DIFFERS: &str =
+    "its hash differs: it was changed, or the link before it is not the one that was there";
 
 impl Verification<'_> {
     fn run(&mut self) -> Result<(), ReadError> {
-        let connection = self.connection;
-        let sql = "SELECT generation, first_seq, end_seq, outcomes, reasons, days, at, batch, blocks, dead, state, hash, id FROM commits \
-                   WHERE epoch_id = ?1 ORDER BY id";
-        let mut statement = connection.prepare_cached(sql)?;
-        let mut rows = statement.query([self.epoch.id])?;
-        let mut operation = letter_operations::after(connection, self.epoch.id, 0)?;
-        while let Some(row) = rows.next()? {
-            let row = CommitRow::read(row)?;
-            operation = self.operations(operation, row.id)?;
-            self.commit(&row)?;
+        self.tallies = tallies::rows(self.connection, self.epoch.id)?;
+        self.anchors()?;
+        self.mark();
+        let (connection, epoch_id) = (self.connection, self.epoch.id);
+        let (commit, operation) = (self.anchor.last_commit, self.anchor.last_operation);
+        let mut links = Links::after(connection, epoch_id, commit, operation)?;
+        while let Some(link) = links.next(connection)? {
+            self.link(&link)?;
+            self.mark();
         }
-        self.operations(operation, i64::MAX)?;
         self.end();
+        self.tallies();
         self.letters()
     }
 
-    /// The links that stand before a commit. Answers the first that does not.
-    fn operations(
-        &mut self,
-        mut next: Option<LetterOperationRow>,
-        commit: i64,
-    ) -> Result<Option<LetterOperationRow>, ReadError> {
-        while let Some(row) = next.take_if(|row| row.after_commit < commit) {
-            self.operation(&row)?;
-            next = letter_operations::after(self.connection, self.epoch.id, row.id)?;
-        }
-        Ok(next)
-    }
-
-    fn commit(&mut self, row: &CommitRow) -> Result<(), ReadError> {
-        let range = &row.range;
-        let place = format!("the commit for entries {}..{}", range.start, range.end);
-        let days = letter_operations::days(&row.days).unwrap_or_default();
-        let day = self.day_of(range.start).or(days.first().map(|day| day.day));
-        match self.generation(row.generation)? {
-            None => self.find(day, &place, "its generation is gone"),
-            Some(generation) => {
-                let hash = Link {
-                    previous: self.walk.head.hash,
-                    pipeline: &self.epoch.pipeline,
-                    stream: &self.epoch.progress.stream,
-                    epoch: self.epoch.epoch,
-                    generation: (row.generation, generation),
-                    range: range.clone(),
-                    outcomes: &row.outcomes,
-                    reasons: &row.reasons,
-                    days: &row.days,
-                    at: row.at,
-                    batch: &row.batch,
-                    blocks: &row.blocks,
-                    dead: &row.dead,
-                    state: &row.state,
-                }
-                .hash();
-                if hash != row.hash {
-                    self.find(
-                        day,
-                        &place,
-                        "its hash differs: it was changed, or the link before it is another one",
-                    );
-                }
+    /// What stands for the part of the chain that was folded.
+    fn anchors(&mut self) -> Result<(), ReadError> {
+        let mut previous = [0; 32];
+        let anchors = anchors::of(self.connection, self.epoch)?;
+        for (anchor, written) in anchors {
+            if anchor.checksum(self.epoch.id, &previous) != written {
+                let place = format!("the anchor after {} links", anchor.links);
+                let what = "it is not what was written, or the anchor before it is another one";
+                self.find(Some(Day::of(anchor.at)), &place, what);
             }
+            previous = written;
+            self.walk.anchors.push((anchor.links, anchor.hash));
+            self.anchor = anchor;
         }
-        // From what stands there, so that one change is one finding.
-        self.walk.head.hash = row.hash;
-        self.walk.head.commits += 1;
-        self.named_blocks(&row.blocks, day, &place);
-        if range.is_empty() || range.end > self.blocks.next() || self.progress.touches(range) {
-            self.find(
-                day,
-                &place,
-                "some entry has two outcomes, or was never read",
-            );
-            return Ok(());
+        let anchor = self.anchor.clone();
+        let place = format!("the anchor after {} links", anchor.links);
+        let at = (anchor.links > 0).then(|| Day::of(anchor.at));
+        if tallies::folded_digest(&self.tallies) != anchor.tallies {
+            let what = "the folded tallies are not those that it stands for";
+            self.find(at, &place, what);
         }
-        self.progress.finish(range.clone());
-        let outcomes = match codec::decode_outcomes(&row.outcomes) {
-            Ok(outcomes) if outcomes.covers(range) => outcomes,
-            Ok(_) => {
-                self.find(day, &place, "its outcomes are not its entries'");
-                return Ok(());
-            }
-            Err(error) => {
-                self.find(day, &place, error);
-                return Ok(());
-            }
-        };
-        self.count(range, &outcomes, &days, day, &place)?;
-        if let Err(what) = self.die(range.clone(), &outcomes, &row.dead) {
-            self.find(day, &place, what);
+        let mut sum = [0; 32];
+        for letter in anchors::letters(self.connection, self.epoch.id)? {
+            letter.toggle(&mut sum);
+            let known = if letter.waits {
+                &mut self.waiting
+            } else {
+                &mut self.dead
+            };
+            known.insert(letter.seq, letter.letter);
         }
+        if sum != anchor.letters {
+            let what = "the folded letters are not those that it stands for";
+            self.find(at, &place, what);
+        }
+        let folded = self.tallies.iter().filter(|row| row.folded > 0);
+        let folded: Vec<_> = folded.map(|row| (row.day, row.kind, row.folded)).collect();
+        let mut entries = self.waiting.len() as u64;
+        for (day, books) in tallies::books(folded.into_iter()) {
+            let Some(books) = books else {
+                let what = "more was taken back than was dead";
+                self.find(Some(day), "the folded tallies of the day", what);
+                continue;
+            };
+            entries += books.delivered + books.dropped + books.dead;
+            self.walk.days.insert(day, books);
+            self.walk.folded.insert(day);
+        }
+        let done = anchor
+            .progress
+            .done
+            .iter()
+            .map(|range| range.end - range.start);
+        let finished = anchor.progress.watermark - anchor.progress.begin + done.sum::<u64>();
+        if entries != finished {
+            let what = format!("it stands for {finished} entries, and the tallies have {entries}");
+            self.find(at, &place, what);
+        }
+        let head = &mut self.walk.head;
+        head.hash = anchor.hash;
+        head.commits = anchor.commits;
+        head.letter_operations = anchor.links - anchor.commits;
+        head.folded = anchor.links;
+        self.progress = anchor.progress;
         Ok(())
     }
 
-    /// Counts outcomes by day: by the events where they are kept, else by what the commit says.
-    fn count(
-        &mut self,
-        range: &SeqRange,
-        outcomes: &Outcomes,
-        days: &[DayTally],
-        day: Option<Day>,
-        place: &str,
-    ) -> Result<(), ReadError> {
-        let mut said: BTreeMap<Day, Books> = BTreeMap::new();
-        for day in days {
-            add(said.entry(day.day).or_default(), day);
+    /// Notes where the chain stands, where that was asked for.
+    fn mark(&mut self) {
+        let head = &self.walk.head;
+        if self.asked_mark == Some(head.links()) {
+            self.walk.mark = Some(Mark {
+                hash: head.hash,
+                days: self.walk.days.clone(),
+            });
         }
-        let counted = match self.blocks.count(self.connection, range, outcomes) {
-            Err(ReadError::Damaged(what)) => {
-                self.find(day, place, what);
-                None
-            }
-            counted => counted?,
-        };
-        if counted.is_none() {
-            self.walk.events_gone.extend(said.keys());
-        }
-        let mut sum = Books::default();
-        said.values().for_each(|books| sum += *books);
-        let (delivered, dropped, dead) = outcomes.count();
-        if (sum.delivered, sum.dropped, sum.dead) != (delivered, dropped, dead) {
-            self.find(day, place, "its days are not its outcomes'");
-        } else if let Some(counted) = &counted
-            && *counted != said
-        {
-            self.find(
-                day,
-                place,
-                "counted by the times of its events, its days differ",
-            );
-        }
-        for (day, books) in counted.unwrap_or(said) {
-            *self.walk.days.entry(day).or_default() += books;
-        }
-        Ok(())
     }
 
-    fn operation(&mut self, row: &LetterOperationRow) -> Result<(), ReadError> {
-        let place = format!(
-            "the operation {} on dead letters (`{}`)",
-            row.id,
-            row.kind.name()
-        );
-        let days = letter_operations::days(&row.days).unwrap_or_default();
-        let day = days.first().map(|day| day.day);
-        match self.generation(row.generation)? {
+    fn link(&mut self, link: &Link) -> Result<(), ReadError> {
+        let (place, days) = match link {
+            Link::Commit(row) => (
+                format!(
+                    "the commit for entries {}..{}",
+                    row.range.start, row.range.end
+                ),
+                &row.days,
+            ),
+            Link::Operation(row) => (
+                format!(
+                    "the operation {} on dead letters (`{}`)",
+                    row.id,
+                    row.kind.name()
+                ),
+                &row.days,
+            ),
+        };
+        let said = letter_operations::days(days).unwrap_or_default();
+        let mut day = said.first().map(|day| day.day);
+        if let Link::Commit(row) = link {
+            day = self.day_of(row.range.start).or(day);
+        }
+        match self.generation(link.generation())? {
             None => self.find(day, &place, "its generation is gone"),
             Some(generation) => {
                 let (pipeline, stream) = (&self.epoch.pipeline, &self.epoch.progress.stream);
                 let previous = &self.walk.head.hash;
-                let hash = row.chained(previous, pipeline, stream, self.epoch.epoch, &generation);
-                if hash != row.hash {
-                    self.find(
-                        day,
-                        &place,
-                        "its hash differs: it was changed, or the link before it is another one",
-                    );
+                let hash = link.hash(previous, pipeline, stream, self.epoch.epoch, &generation);
+                if hash != *link.stored_hash() {
+                    self.find(day, &place, HASH_DIFFERS);
                 }
             }
         }
-        self.walk.head.hash = row.hash;
-        self.walk.head.letter_operations += 1;
-        if let Err(what) = self.replay(row, &days) {
+        // From what stands there, so that one change is one finding.
+        self.walk.head.hash = *link.stored_hash();
+        match link {
+            Link::Commit(row) => {
+                self.walk.head.commits += 1;
+                self.named_blocks(&row.blocks, day, &place);
+                if let Err(what) = links::finish(&mut self.progress, &row.range, self.blocks.next())
+                {
+                    self.find(day, &place, what);
+                }
+                self.count_events(row, &place, day)?;
+            }
+            Link::Operation(_) => self.walk.head.letter_operations += 1,
+        }
+        if let Err(what) = self.count(link).and_then(|()| self.replay(link)) {
             self.find(day, &place, what);
         }
         Ok(())
     }
 
-    /// Takes back what an operation takes back, and adds what it adds.
-    fn replay(&mut self, row: &LetterOperationRow, days: &[DayTally]) -> Result<(), String> {
-        let text = |error: &dyn std::fmt::Display| error.to_string();
-        let seqs = row.entries().map_err(|error| match error {
-            ReadError::Damaged(what) | ReadError::Failed(what) | ReadError::Unknown(what) => what,
-        })?;
-        let outcomes = codec::decode_outcomes(&row.outcomes).map_err(|error| text(&error))?;
-        let taken = match row.kind {
-            Kind::Retry | Kind::Drop | Kind::Expire => &mut self.dead,
-            Kind::Commit => &mut self.waiting,
-        };
-        let mut taken_back = Vec::new();
-        for seq in &seqs {
-            let letter = taken.remove(seq);
-            taken_back
-                .push(letter.ok_or_else(|| format!("entry {seq} was not there to take back"))?);
-        }
-        let entries: u64 = days
-            .iter()
-            .map(|day| day.delivered + day.dropped + day.dead)
-            .sum();
-        if entries != seqs.len() as u64 {
-            return Err("its days are not its entries'".to_owned());
-        }
-        if row.kind != Kind::Commit && row.dead != taken_back.as_flattened() {
-            return Err("it takes back other letters".to_owned());
-        }
-        for day in days {
-            let books = self.walk.days.entry(day.day).or_default();
-            match row.kind {
-                Kind::Expire => {}
-                Kind::Commit => add(books, day),
-                Kind::Retry | Kind::Drop => {
-                    let total = day.delivered + day.dropped + day.dead;
-                    let left = books.dead.checked_sub(total);
-                    books.dead = left.ok_or("it takes back more than was dead")?;
-                    books.dropped += day.dropped;
-                }
-            }
-        }
-        match row.kind {
-            Kind::Retry => self.waiting.extend(seqs.into_iter().zip(taken_back)),
-            Kind::Drop | Kind::Expire => {}
-            Kind::Commit => self.die(seqs.into_iter(), &outcomes, &row.dead)?,
+    /// Counts what a link says by day.
+    fn count(&mut self, link: &Link) -> Result<(), String> {
+        let mut counts = Counts::new();
+        link.tally(&mut counts)?;
+        for ((day, kind, reason), count) in counts {
+            let books = self.walk.days.entry(day).or_default();
+            kind.apply(books, count)
+                .ok_or("it takes back more than was dead")?;
+            *self.counts.entry((day, kind, reason)).or_default() += count;
         }
         Ok(())
     }
 
-    /// Notes which entries died.
-    fn die(
+    /// Counts the outcomes of a commit by the times of its events, where they are kept.
+    fn count_events(
         &mut self,
-        seqs: impl Iterator<Item = Seq>,
-        outcomes: &Outcomes,
-        letters: &[u8],
-    ) -> Result<(), &'static str> {
-        let (letters, rest) = letters.as_chunks::<32>();
-        let mut letters = letters.iter();
-        let dead = seqs
-            .zip(outcomes.iter())
-            .filter(|(_, outcome)| matches!(outcome, Outcome::Dead(_)));
-        for (seq, _) in dead {
-            let letter = letters.next().ok_or("it lacks a dead letter")?;
-            self.dead.insert(seq, *letter);
-        }
-        if letters.next().is_some() || !rest.is_empty() {
-            return Err("it has a dead letter too many");
+        row: &CommitRow,
+        place: &str,
+        day: Option<Day>,
+    ) -> Result<(), ReadError> {
+        // Counting what it says will name those.
+        let (Ok(outcomes), Ok(days)) = (row.outcomes(), letter_operations::days(&row.days)) else {
+            return Ok(());
+        };
+        let said: BTreeMap<Day, Books> = days
+            .iter()
+            .map(|day| {
+                let books = Books {
+                    delivered: day.delivered,
+                    dropped: day.dropped,
+                    dead: day.dead,
+                    ..Books::default()
+                };
+                (day.day, books)
+            })
+            .collect();
+        match self.blocks.count(self.connection, &row.range, &outcomes) {
+            Ok(None) => self.walk.events_gone.extend(said.keys()),
+            Ok(Some(counted)) if counted != said => {
+                let what = "counted by the times of its events, its days differ";
+                self.find(day, place, what);
+            }
+            Ok(Some(_)) => {}
+            Err(ReadError::Damaged(what)) => self.find(day, place, what),
+            Err(error) => return Err(error),
         }
         Ok(())
+    }
+
+    /// Takes back what an operation takes back, and adds what died.
+    fn replay(&mut self, link: &Link) -> Result<(), String> {
+        let changes = link.letters()?;
+        let taken = if changes.waited {
+            &mut self.waiting
+        } else {
+            &mut self.dead
+        };
+        for (seq, named) in changes.taken {
+            let letter = taken.remove(&seq);
+            let letter = letter.ok_or_else(|| format!("entry {seq} was not there to take back"))?;
+            if named.is_some_and(|named| named != letter) {
+                return Err("it takes back other letters".to_owned());
+            }
+        }
+        self.waiting.extend(changes.retried);
+        self.dead.extend(changes.died);
+        Ok(())
+    }
+
+    /// The running counts are those of the anchor and of the links that are kept.
+    fn tallies(&mut self) {
+        let mut counts = std::mem::take(&mut self.counts);
+        let known: BTreeSet<_> = self
+            .tallies
+            .iter()
+            .map(|row| (row.day, row.kind, row.reason.clone()))
+            .collect();
+        // Reasons past the limit share a row.
+        let others: Vec<_> = counts
+            .extract_if(.., |key, _| !known.contains(key))
+            .collect();
+        for ((day, kind, _), count) in others {
+            *counts
+                .entry((day, kind, OTHER_REASONS.to_owned()))
+                .or_default() += count;
+        }
+        for row in std::mem::take(&mut self.tallies) {
+            let place = format!("the tally `{}` of the day", row.kind.name());
+            let counted = counts.remove(&(row.day, row.kind, row.reason.clone()));
+            let total = row.folded + counted.unwrap_or(0);
+            if !row.is_sound {
+                self.find(Some(row.day), &place, "it is not what was written");
+            }
+            if total != row.count {
+                let said = row.count;
+                let what = format!(
+                    "it says {said} for the reason `{}`, and {total} were counted",
+                    row.reason
+                );
+                self.find(Some(row.day), &place, what);
+            }
+        }
+        for ((day, kind, reason), count) in counts {
+            let place = format!("the tally `{}` of the day", kind.name());
+            let what = format!("it is gone: {count} were counted for the reason `{reason}`");
+            self.find(Some(day), &place, what);
+        }
     }
 
     fn generation(&mut self, number: u32) -> Result<Option<Checksum>, ReadError> {
@@ -488,12 +505,6 @@ impl Verification<'_> {
             what: what.to_string(),
         });
     }
-}
-
-fn add(books: &mut Books, day: &DayTally) {
-    books.delivered += day.delivered;
-    books.dropped += day.dropped;
-    books.dead += day.dead;
 }
 
 /// The parts of `ranges` that lie in none of `others`. Both ascending.

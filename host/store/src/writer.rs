@@ -6,6 +6,7 @@
 
 mod append;
 mod commit;
+mod fold;
 mod letters;
 mod register;
 pub mod retention;
@@ -21,8 +22,11 @@ pub use append::{AppendArgs, Appended};
 
 use crate::blocks::{self, Extent};
 use crate::error::ReadError;
+use crate::links::Link;
 use crate::schema::Checksum;
-use crate::{Clock, LedgerError, Options, Retention, directory, open, progress, rows};
+use crate::tallies::{self, Columns, Counts};
+use crate::{Clock, LedgerError, Options, Retention, anchors, directory, open, progress, rows};
+use fold::Folding;
 
 /// Why the store has to close.
 pub enum Fault {
@@ -71,6 +75,13 @@ pub struct Writer {
     /// Entries that retention removed since the last report, by pipelines that had not finished
     /// them.
     pub unfinished: BTreeMap<EpochKey, Unfinished>,
+    /// What this transaction adds to the tallies, by the id of the pass.
+    tallies: BTreeMap<i64, Counts>,
+    folding: Folding,
+    /// The ids that the next commit and the next operation on dead letters get. None is used twice,
+    /// also when the rows are gone.
+    next_commit: i64,
+    next_operation: i64,
 }
 
 /// The pipeline and the stream of an epoch.
@@ -124,6 +135,10 @@ impl Writer {
             generations: HashMap::new(),
             removed: Vec::new(),
             unfinished: BTreeMap::new(),
+            tallies: BTreeMap::new(),
+            folding: Folding::default(),
+            next_commit: 1,
+            next_operation: 1,
         };
         for row in rows::streams(&writer.connection)? {
             writer.add_stream(row)?;
@@ -132,6 +147,15 @@ impl Writer {
             writer.add_epoch(row);
         }
         writer.load_pipelines()?;
+        let (commit, operation) = anchors::last_ids(&writer.connection)?;
+        let last = |sql, folded: i64| -> rusqlite::Result<i64> {
+            let kept: i64 = writer.connection.query_row(sql, [], |row| row.get(0))?;
+            Ok(kept.max(folded) + 1)
+        };
+        let next_commit = last("SELECT coalesce(max(id), 0) FROM commits", commit)?;
+        let sql = "SELECT coalesce(max(id), 0) FROM letter_operations";
+        writer.next_operation = last(sql, operation)?;
+        writer.next_commit = next_commit;
         Ok(writer)
     }
 
@@ -258,8 +282,22 @@ impl Writer {
                 .execute(params![name, pipeline.dead_bytes, pipeline.brake])?;
             pipeline.dirty = false;
         }
+        self.write_tallies()?;
         self.connection.prepare_cached("COMMIT")?.execute([])?;
         Ok(())
+    }
+
+    fn write_tallies(&mut self) -> Result<(), Fault> {
+        for (epoch_id, counts) in std::mem::take(&mut self.tallies) {
+            tallies::add(&self.connection, epoch_id, &counts, Columns::Count)?;
+        }
+        Ok(())
+    }
+
+    /// Counts a link that this transaction writes.
+    fn tally(&mut self, epoch_id: i64, link: &Link) -> Result<(), Fault> {
+        let counts = self.tallies.entry(epoch_id).or_default();
+        link.tally(counts).map_err(Fault::Damaged)
     }
 
     /// The answer to all who wait. The store is not written to any more.

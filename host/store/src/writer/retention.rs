@@ -142,6 +142,7 @@ impl Writer {
         stream.dirty = true;
         self.removed
             .push((stream.row.name.clone(), block.first_seq));
+        self.folding.removed_blocks += 1;
         Ok(true)
     }
 
