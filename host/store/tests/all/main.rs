@@ -13,3 +13,4 @@ mod migration;
 mod model;
 mod retention;
 mod worker;
+mod year;
