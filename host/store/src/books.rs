@@ -10,8 +10,9 @@ use rusqlite::{Connection, params};
 use crate::encoded::count_days;
 use crate::error::ReadError;
 use crate::rows::{self, Epoch};
+use crate::tallies::{self, Tallied};
 use crate::writer::retention::days_in;
-use crate::{blocks, letters, tallies};
+use crate::{blocks, letters};
 
 /// For each stream of the pipeline's current epoch.
 pub fn books(connection: &Connection, pipeline: &str) -> Result<Vec<(String, Books)>, ReadError> {
@@ -19,8 +20,9 @@ pub fn books(connection: &Connection, pipeline: &str) -> Result<Vec<(String, Boo
     for epoch in rows::current_epochs_of(connection, pipeline)? {
         let head = stream(connection, &epoch)?.next;
         let mut sum = Books::default();
-        for books in outcomes(connection, &epoch)?.into_values() {
-            sum += books;
+        for (kind, count) in tallies::totals(connection, epoch.id)? {
+            kind.apply(&mut sum, count)
+                .ok_or_else(|| more_taken_back(&epoch))?;
         }
         let unfinished: u64 = epoch
             .progress
@@ -47,12 +49,15 @@ pub fn letters(connection: &Connection, pipeline: &str) -> Result<(LetterCounts,
     let mut counts = LetterCounts::default();
     let mut removed = 0;
     for epoch in rows::current_epochs_of(connection, pipeline)? {
-        let rows = tallies::sound_rows(connection, epoch.id)?;
-        let (letters, removed_here) = tallies::letters(&rows);
-        counts.retried += letters.retried;
-        counts.dropped += letters.dropped;
-        counts.expired += letters.expired;
-        removed += removed_here;
+        for (kind, count) in tallies::totals(connection, epoch.id)? {
+            match kind {
+                Tallied::Retried => counts.retried += count,
+                Tallied::Discarded => counts.dropped += count,
+                Tallied::Expired => counts.expired += count,
+                Tallied::Removed => removed += count,
+                Tallied::Delivered | Tallied::Dropped | Tallied::Dead => {}
+            }
+        }
     }
     Ok((counts, removed))
 }
@@ -88,15 +93,16 @@ fn outcomes(connection: &Connection, epoch: &Epoch) -> Result<BTreeMap<Day, Book
     let counts = rows.iter().map(|row| (row.day, row.kind, row.count));
     let mut days = BTreeMap::new();
     for (day, books) in tallies::books(counts) {
-        let books = books.ok_or_else(|| {
-            ReadError::Damaged(format!(
-                "of the dead of {day}, `{}` has taken back more than there were",
-                epoch.pipeline
-            ))
-        })?;
-        days.insert(day, books);
+        days.insert(day, books.ok_or_else(|| more_taken_back(epoch))?);
     }
     Ok(days)
+}
+
+fn more_taken_back(epoch: &Epoch) -> ReadError {
+    ReadError::Damaged(format!(
+        "the tallies of `{}` on `{}` have taken back more dead letters than there were",
+        epoch.pipeline, epoch.progress.stream
+    ))
 }
 
 /// The entries without an outcome by day, those that wait again among them.

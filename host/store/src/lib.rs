@@ -51,4 +51,4 @@ pub use open::check_room;
 pub use options::{Clock, Options, Retention};
 pub use reads::{PipelineStatus, Reads, StreamStatus};
 pub use report::{AuditReport, Comparison, ReportError};
-pub use store::Store;
+pub use store::{PinnedLog, Store};

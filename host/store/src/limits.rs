@@ -50,3 +50,5 @@ pub const FOLD_LINKS: usize = 4096;
 pub const FOLD_BLOCKS: usize = 64;
 /// Distinct reasons that are counted for a pass, day and outcome; more share one row.
 pub const REASONS_PER_DAY: usize = 32;
+/// Bytes of the write-ahead log that are unusual: a reader keeps it from being folded into the file.
+pub const LOG_LIMIT: u64 = 128 << 20;

@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use lockgate_ledger::LetterCounts;
 use lockgate_model::{Books, Day, DayTally, Outcome, Outcomes};
 use rusqlite::types::{FromSql, FromSqlError, FromSqlResult, ToSql, ToSqlOutput, ValueRef};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -312,18 +311,15 @@ pub fn books(counts: impl Iterator<Item = (Day, Tallied, u64)>) -> BTreeMap<Day,
     days.into_iter().map(sum).collect()
 }
 
-/// Of the dead, and those that retention removed.
-pub fn letters(rows: &[TallyRow]) -> (LetterCounts, u64) {
-    let sum = |kind| {
-        let rows = rows.iter().filter(|row| row.kind == kind);
-        rows.map(|row| row.count).sum()
-    };
-    let counts = LetterCounts {
-        retried: sum(Tallied::Retried),
-        dropped: sum(Tallied::Discarded),
-        expired: sum(Tallied::Expired),
-    };
-    (counts, sum(Tallied::Removed))
+/// The counts of a pass over all days and reasons, the dead before what is taken back of them.
+/// Without the checksums of the rows, which an audit verifies: this is what `status` waits for.
+pub fn totals(connection: &Connection, epoch_id: i64) -> rusqlite::Result<Vec<(Tallied, u64)>> {
+    let sql = "SELECT outcome, sum(count) FROM tallies WHERE epoch_id = ?1 GROUP BY outcome";
+    let mut statement = connection.prepare_cached(sql)?;
+    let totals = statement.query_map([epoch_id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let mut totals: Vec<(Tallied, u64)> = totals.collect::<Result<_, _>>()?;
+    totals.sort_unstable();
+    Ok(totals)
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ pub use append::{AppendArgs, Appended};
 use crate::blocks::{self, Extent};
 use crate::error::ReadError;
 use crate::links::Link;
-use crate::schema::Checksum;
+use crate::schema::{Checksum, PAGE_SIZE};
 use crate::tallies::{self, Columns, Counts};
 use crate::{Clock, LedgerError, Options, Retention, anchors, directory, open, progress, rows};
 use fold::Folding;
@@ -69,6 +69,10 @@ pub struct Writer {
     pipelines: HashMap<Arc<str>, Pipeline>,
     /// Configured pipelines that never ran: retention waits for them in every stream.
     holders: BTreeSet<String>,
+    /// Pipelines that have started since the store was opened.
+    registered: BTreeSet<Arc<str>>,
+    /// Retention may begin: what is configured has been said, or somebody works without saying it.
+    is_configured: bool,
     generations: HashMap<(Arc<str>, u32), Checksum>,
     /// Blocks that retention removed in this transaction.
     pub removed: Vec<(Arc<str>, Seq)>,
@@ -132,6 +136,8 @@ impl Writer {
             current: HashMap::new(),
             pipelines: HashMap::new(),
             holders: BTreeSet::new(),
+            registered: BTreeSet::new(),
+            is_configured: false,
             generations: HashMap::new(),
             removed: Vec::new(),
             unfinished: BTreeMap::new(),
@@ -235,6 +241,18 @@ impl Writer {
             statement.query_row([], |row| row.get(1))
         };
         count().map_or(0, |frames| frames.max(0) as u64)
+    }
+
+    /// Bytes of the log, and whether all of it is folded into the file.
+    pub fn log(&self) -> (u64, bool) {
+        let count = || -> rusqlite::Result<(i64, i64)> {
+            let sql = "PRAGMA wal_checkpoint(NOOP)";
+            let mut statement = self.connection.prepare_cached(sql)?;
+            statement.query_row([], |row| Ok((row.get(1)?, row.get(2)?)))
+        };
+        let (frames, folded) = count().unwrap_or_default();
+        let bytes = frames.max(0) as u64 * u64::from(PAGE_SIZE);
+        (bytes, folded >= frames)
     }
 
     /// How many pages the database has, in file and log together.

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lockgate_model::{
-    BatchRecord, Commit, Day, DayTally, Entries, Outcome, OutcomeRun, Outcomes, Seq, SeqRange,
+    BatchRecord, Commit, Day, DayTally, Entries, Millis, Outcome, OutcomeRun, Outcomes, Seq,
+    SeqRange,
 };
 use rusqlite::params;
 
@@ -49,7 +50,14 @@ impl Writer {
         Ok(false)
     }
 
+    pub fn now(&self) -> Millis {
+        (self.clock)()
+    }
+
     pub fn anything_due(&self) -> bool {
+        if !self.is_configured {
+            return false;
+        }
         let now = (self.clock)();
         (0..self.streams.len())
             .any(|stream| self.due(stream, now).is_some() && self.holders(stream).next().is_none())
