@@ -26,6 +26,7 @@ use crate::settings::{engine_settings, log_unused_state};
 use crate::shutdown::{Shutdown, ShutdownTrigger};
 use crate::starting::build_all;
 use crate::status::{Board, PipelineState};
+use crate::store_log;
 use crate::unconfigured;
 use crate::worker::{BatchMemory, Worker};
 
@@ -213,6 +214,7 @@ impl Host {
         // Before anything is read: those that start later hold back retention, too.
         store.keep_only(&configured).await?;
         beside.spawn(unconfigured::announce(store.clone(), configured));
+        beside.spawn(store_log::show(store.clone(), self.board.clone()));
         let ages = pipelines.iter().map(|pipeline| {
             let age = pipeline.dead_letters.age;
             (pipeline.name.clone(), age)

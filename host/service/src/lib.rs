@@ -22,6 +22,7 @@ mod settings;
 mod shutdown;
 mod starting;
 mod status;
+mod store_log;
 mod unconfigured;
 mod worker;
 
@@ -33,5 +34,5 @@ pub use reader::Reader;
 pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use status::{
     Board, ConditionStatus, ConditionStatusKind, HostStatus, PipelineState, PipelineStatus,
-    Problem, SourceStatus, StoreStatus,
+    Problem, SourceStatus, StoreLogStatus, StoreStatus,
 };
