@@ -69,7 +69,7 @@ fn an_audit_holds_after_kills_and_counts_what_status_counts() {
 #[test]
 fn a_report_agrees_with_the_running_store_and_with_no_other() {
     let dir = tempfile::tempdir().unwrap();
-    let auth = Auth::start(dir.path(), &["--events", "3000", "--rate", "200"]);
+    let auth = Auth::start(dir.path(), &["--events", "200000", "--rate", "200"]);
     let receiver = ReceiverProcess::start(dir.path(), &[]);
     let config = quickstart(dir.path(), &auth, &receiver, "");
     let host = started(&config);

@@ -35,6 +35,9 @@ impl Writer {
 
     /// Removes what is too old or too much now. True where more is left to remove.
     pub fn remove_old_blocks(&mut self) -> Result<bool, Fault> {
+        if !self.is_configured {
+            return Ok(false);
+        }
         let now = (self.clock)();
         for stream in 0..self.streams.len() {
             let mut steps = 0;

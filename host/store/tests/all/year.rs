@@ -215,8 +215,10 @@ async fn the_store_does_not_grow_with_its_age() {
         );
         sizes.push(size);
     }
-    let (early, last) = (sizes[1], sizes[sizes.len() - 1]);
-    assert!(last <= early + early / 4 + (4 << 20), "{sizes:?}");
+    // From when the week is full.
+    if let [_, early, .., last] = sizes[..] {
+        assert!(last <= early + early / 4 + (4 << 20), "{sizes:?}");
+    }
     let books = store.books("siem").unwrap()[0].1;
     assert!(
         books.balance() && books.read == days as u64 * steps && books.waiting == 0,
