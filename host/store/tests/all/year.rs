@@ -189,7 +189,9 @@ async fn the_store_does_not_grow_with_its_age() {
         if (day + 1) % 20 != 0 && day + 1 != days {
             continue;
         }
+        let begun = Instant::now();
         let audit = store.audit(&AuditQuery::default()).unwrap();
+        let audited = begun.elapsed();
         assert!(audit.findings.is_empty(), "day {day}: {:?}", audit.findings);
         let chain = audit.pipelines[0].epochs[0].chain.clone();
         store.close().await.unwrap();
@@ -198,13 +200,14 @@ async fn the_store_does_not_grow_with_its_age() {
         store = open_at(path, &now, fold_links);
         let opened = begun.elapsed();
         println!(
-            "day {:4}: {:9} links, {:7} kept, {:7} KiB, status {:.1} ms, open {:.1} ms",
+            "day {:4}: {:9} links, {:7} kept, {:7} KiB, status {:.1} ms, open {:.1} ms, audit {:.1} s",
             day + 1,
             chain.links(),
             chain.links() - chain.folded,
             size >> 10,
             status(path).as_secs_f64() * 1e3,
             opened.as_secs_f64() * 1e3,
+            audited.as_secs_f64(),
         );
         // A week of events, what waits for the next run, and letters for their time.
         let most = steps * 8 + fold_links as u64 + 2 * LETTER_DAYS as u64;
