@@ -356,17 +356,14 @@ impl Verification<'_> {
                 self.find(Some(row.day), &place, "it is not what was written");
             }
             if total != row.count {
-                let said = row.count;
-                let what = format!(
-                    "it says {said} for the reason `{}`, and {total} were counted",
-                    row.reason
-                );
+                let (said, of) = (row.count, of_reason(&row.reason));
+                let what = format!("it says {said}{of}, and {total} were counted");
                 self.find(Some(row.day), &place, what);
             }
         }
         for ((day, kind, reason), count) in counts {
             let place = format!("the tally `{}` of the day", kind.name());
-            let what = format!("it is gone: {count} were counted for the reason `{reason}`");
+            let what = format!("it is gone: {count} were counted{}", of_reason(&reason));
             self.find(Some(day), &place, what);
         }
     }
@@ -504,6 +501,15 @@ impl Verification<'_> {
             place: place.to_owned(),
             what: what.to_string(),
         });
+    }
+}
+
+/// For a message. What was delivered has no reason.
+fn of_reason(reason: &str) -> String {
+    if reason.is_empty() {
+        String::new()
+    } else {
+        format!(" for the reason `{reason}`")
     }
 }
 

@@ -146,13 +146,18 @@ fn table(audit: &Audited, comparison: Option<&Comparison>) -> String {
         for finding in &comparison.findings {
             let _ = writeln!(text, "differs from the report: {finding}");
         }
-        let _ = writeln!(
-            text,
-            "compared with the report: {} link by link; {} by anchors and closed days, because the \
-             end of the report has been folded into tallies since",
-            chains(comparison.exact),
-            chains(comparison.by_anchor)
-        );
+        if comparison.exact > 0 {
+            let exact = chains(comparison.exact);
+            let _ = writeln!(text, "{exact} compared with the report link by link");
+        }
+        if comparison.by_anchor > 0 {
+            let _ = writeln!(
+                text,
+                "{} compared with the report by anchors and closed days: the end of the report has \
+                 been folded into tallies since",
+                chains(comparison.by_anchor)
+            );
+        }
         if comparison.findings.is_empty() {
             text += "the store agrees with the report\n";
         }
