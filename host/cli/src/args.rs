@@ -66,6 +66,15 @@ pub(crate) enum Command {
     Sim(Sim),
     /// Show what became of every event, per pipeline, whether or not the host is running.
     Status(Status),
+    /// Recount the books and verify the store, whether or not the host is running.
+    ///
+    /// Counts events and outcomes again, prints read = delivered + dropped + dead + waiting for each
+    /// pipeline and day, computes every hash of the chains of commits again, and reads every block.
+    /// Exits with status 1 if anything does not hold, and names each place.
+    ///
+    /// A day is counted from its events, or from its outcomes alone where retention has removed events,
+    /// or from tallies where commits were folded into them as well.
+    Audit(Audit),
     /// List, show, export, retry and drop dead letters, whether or not the host is running.
     #[command(subcommand)]
     Dlq(Dlq),
@@ -253,6 +262,49 @@ pub(crate) struct Status {
     /// Show the status on the whole terminal and update it every second, until Ctrl-C.
     #[arg(short, long)]
     pub(crate) watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Audit {
+    /// The configuration file; only its `[store]` is read.
+    #[arg(
+        short,
+        long,
+        default_value = "lockgate.toml",
+        env = "LOCKGATE_CONFIG",
+        value_name = "FILE"
+    )]
+    pub(crate) config: PathBuf,
+
+    /// The store's directory, instead of a configuration file.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
+
+    /// Only this pipeline.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["export", "verify"])]
+    pub(crate) pipeline: Option<String>,
+
+    /// Print only this day (UTC, by the time of the events), such as 2026-01-31, and read only the
+    /// blocks with events of it. The chains are verified as a whole all the same.
+    #[arg(long, value_name = "DAY", value_parser = crate::commands::audit::day, conflicts_with_all = ["export", "verify"])]
+    pub(crate) day: Option<lockgate_model::Day>,
+
+    /// Print one JSON object instead of text.
+    #[arg(long)]
+    pub(crate) json: bool,
+
+    /// Also write a report with counts and chain heads to this new file, if the audit holds.
+    ///
+    /// The report is JSON with a SHA-256 digest over itself. Keep it, or at least its digest, where
+    /// nobody who can write to the store can change it: then `--verify` proves later that nothing
+    /// the report counts was changed. The digest is not a signature: it does not prove who made the
+    /// report.
+    #[arg(long, value_name = "FILE", conflicts_with = "verify")]
+    pub(crate) export: Option<PathBuf>,
+
+    /// Also compare the store with a report of an earlier `--export`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) verify: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

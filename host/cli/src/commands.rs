@@ -1,6 +1,7 @@
 //! One file per command.
 
 pub(crate) mod assets;
+pub(crate) mod audit;
 pub(crate) mod check;
 pub(crate) mod compile;
 pub(crate) mod completions;

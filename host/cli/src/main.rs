@@ -45,6 +45,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Sim(Sim::Auth(command)) => commands::sim::auth(command),
         Command::Sim(Sim::Receiver(command)) => commands::sim::receiver(command),
         Command::Status(command) => commands::status::run(&command),
+        Command::Audit(command) => commands::audit::run(&command),
         Command::Dlq(command) => commands::dlq::run(&command),
         Command::Plugin(Plugin::Run(command)) => commands::plugin_run::run(&command),
         Command::Assets(command) => commands::assets::run(&command),

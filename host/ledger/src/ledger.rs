@@ -78,7 +78,9 @@ pub trait Ledger: Clone + Send + Sync + 'static {
     /// Retention waits for these pipelines and stops waiting for every other that was ever
     /// registered: what it removes that such a one has not finished becomes dropped, with the
     /// reason `retention`. A configured pipeline that was never registered holds every event of
-    /// every stream until it is. Call it before anything is appended or registered.
+    /// every stream until it is; one that was, but not since the ledger was opened, may hold what it
+    /// has not finished of every stream it ever read. Nothing is removed before this call or the
+    /// first append. Call it before anything is appended or registered.
     fn keep_only(
         &self,
         configured: &[String],

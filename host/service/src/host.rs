@@ -26,6 +26,7 @@ use crate::settings::{engine_settings, log_unused_state};
 use crate::shutdown::{Shutdown, ShutdownTrigger};
 use crate::starting::build_all;
 use crate::status::{Board, PipelineState, ReaderFigures};
+use crate::store_log;
 use crate::unconfigured;
 use crate::worker::{BatchMemory, PlacedStage, Worker};
 
@@ -224,6 +225,7 @@ impl Host {
         store.keep_only(&configured).await?;
         let names = configured.clone();
         beside.spawn(unconfigured::announce(store.clone(), configured));
+        beside.spawn(store_log::show(store.clone(), self.board.clone()));
         let ages = pipelines.iter().map(|pipeline| {
             let age = pipeline.dead_letters.age;
             (pipeline.name.clone(), age)

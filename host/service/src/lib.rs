@@ -24,6 +24,7 @@ mod shutdown;
 mod source;
 mod starting;
 mod status;
+mod store_log;
 mod unconfigured;
 mod worker;
 
@@ -36,5 +37,5 @@ pub use reader::Reader;
 pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use status::{
     Board, ConditionStatus, ConditionStatusKind, HostStatus, PipelineState, PipelineStatus,
-    Problem, ReaderFigures, SourceStatus, StoreStatus,
+    Problem, ReaderFigures, SourceStatus, StoreLogStatus, StoreStatus,
 };

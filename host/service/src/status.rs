@@ -35,6 +35,9 @@ pub struct HostStatus {
     /// Why the store is closed; absent while it is open.
     #[serde(default)]
     pub store: Option<StoreStatus>,
+    /// The store's log, while another process keeps it from being folded into the file.
+    #[serde(default)]
+    pub store_log: Option<StoreLogStatus>,
     pub sources: BTreeMap<String, SourceStatus>,
     pub pipelines: BTreeMap<String, PipelineStatus>,
 }
@@ -46,6 +49,13 @@ pub struct StoreStatus {
     pub since: Millis,
     /// `None`: it is being opened.
     pub next_attempt: Option<Millis>,
+}
+
+/// A log that grows until whoever reads from the store ends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StoreLogStatus {
+    pub bytes: u64,
+    pub since: Millis,
 }
 
 /// A source's reader.
@@ -386,6 +396,7 @@ impl Board {
     pub fn store_closed(&self, store: StoreStatus) {
         let mut status = self.lock();
         status.store = Some(store);
+        status.store_log = None;
         let state = PipelineState::WaitingForStore;
         for source in status.sources.values_mut() {
             source.state = state.to_string();
@@ -407,6 +418,10 @@ impl Board {
             let pipeline = status.pipelines.entry(name.to_owned()).or_default();
             pipeline.state = PipelineState::Starting;
         }
+    }
+
+    pub(crate) fn store_log(&self, log: Option<StoreLogStatus>) {
+        self.lock().store_log = log;
     }
 
     /// The host was asked to stop.

@@ -14,11 +14,19 @@ pub struct ChainHead {
     pub commits: u64,
     /// Operations on dead letters that the chain holds beside them.
     pub letter_operations: u64,
+    /// Of commits and operations together, how many were folded into tallies.
+    pub folded: u64,
     /// The last commit's hash; zeros where there is none.
     pub hash: [u8; 32],
-    /// Of the blocks that the commits name, how many are still kept, and were read and found as
-    /// they were.
+    /// Of the blocks that the commits name, how many are still kept.
     pub blocks: u64,
+}
+
+impl ChainHead {
+    /// Commits and operations since the chain began.
+    pub fn links(&self) -> u64 {
+        self.commits + self.letter_operations
+    }
 }
 
 /// The input of a commit's hash, in this order: integers as 8 bytes, texts and blobs after

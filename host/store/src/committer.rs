@@ -10,7 +10,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use crate::directory::{DirectoryLock, Files};
 use crate::encoded::EncodedCommit;
-use crate::store::Shared;
+use crate::store::{PinnedLog, Shared};
 use crate::writer::{AppendArgs, Appended, EpochKey, Fault, Writer};
 use crate::{Committed, LedgerError, Registration, limits};
 
@@ -77,6 +77,7 @@ pub struct Committer {
     pub queue: Receiver<Operation>,
     pub shared: Arc<Shared>,
     pub lock: DirectoryLock,
+    pub log_limit: u64,
 }
 
 /// Replies that wait for the transaction to be durable.
@@ -110,6 +111,7 @@ impl Committer {
             queue,
             shared,
             lock,
+            log_limit,
         } = self;
         // Also where this thread panics, so that no caller waits for ever.
         let _close = CloseOnDrop(shared.clone());
@@ -120,6 +122,7 @@ impl Committer {
             warned: HashMap::new(),
             warned_unfinished: HashSet::new(),
             shared: shared.clone(),
+            log_limit,
         };
         let end = group.serve(&queue);
         let Group {
@@ -172,6 +175,8 @@ struct Group {
     /// Whose unfinished events retention removes, where that has been reported.
     warned_unfinished: HashSet<EpochKey>,
     shared: Arc<Shared>,
+    /// Bytes of the log beyond which a reader that pins it is reported.
+    log_limit: u64,
 }
 
 impl Group {
@@ -189,6 +194,7 @@ impl Group {
             };
             // Before anything else is acknowledged: nobody would find it again.
             self.files.check(&self.writer)?;
+            self.report_log();
             again = match first {
                 Ok(first) => match self.group(first, queue)? {
                     Some(close) => return Ok(Some(close)),
@@ -228,16 +234,20 @@ impl Group {
         if self.writer.anything_due() {
             self.writer.remove_old_blocks()?;
         }
+        if self.writer.is_fold_due(limits::FOLD_BLOCKS) {
+            self.writer.fold()?;
+        }
         self.finish(replies)?;
         Ok(close)
     }
 
-    /// Retention and vacuum. True where there is more to do.
+    /// Retention, folding and vacuum. True where there is more to do.
     fn run_retention(&mut self) -> Result<bool, Fault> {
         let mut more = false;
-        if self.writer.anything_due() {
+        if self.writer.anything_due() || self.writer.is_fold_due(1) {
             self.writer.begin()?;
             more = self.writer.remove_old_blocks()?;
+            more |= self.writer.fold()?;
             let mut replies = Replies::default();
             self.unpark(&mut replies)?;
             self.finish(replies)?;
@@ -420,6 +430,31 @@ impl Group {
                 );
                 self.warned_unfinished.insert(key);
             }
+        }
+    }
+
+    /// Once when a reader begins to keep the log from being folded into the file, and once when that
+    /// ends.
+    fn report_log(&mut self) {
+        let (bytes, is_folded) = self.writer.log();
+        let is_pinned = bytes >= self.log_limit && !is_folded;
+        let since = self.shared.pinned_log().map(|pinned| pinned.since);
+        match (since, is_pinned) {
+            (None, true) => tracing::warn!(
+                bytes,
+                "a process has been reading from the store for so long that its log `store.db-wal` \
+                 cannot be folded into `store.db`, and grows: end long queries of other programs on \
+                 `store.db`, or let them read a copy"
+            ),
+            (Some(_), false) => {
+                tracing::info!("the log of the store was folded into its file again");
+            }
+            _ => {}
+        }
+        if is_pinned || since.is_some() {
+            let since = since.unwrap_or_else(|| self.writer.now());
+            self.shared
+                .set_pinned_log(is_pinned.then_some(PinnedLog { bytes, since }));
         }
     }
 

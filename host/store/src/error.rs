@@ -86,6 +86,15 @@ pub(crate) enum ReadError {
     Unknown(String),
 }
 
+impl ReadError {
+    /// Its words, without its kind.
+    pub(crate) fn what(self) -> String {
+        match self {
+            ReadError::Damaged(what) | ReadError::Failed(what) | ReadError::Unknown(what) => what,
+        }
+    }
+}
+
 impl From<ReadError> for LedgerError {
     fn from(error: ReadError) -> LedgerError {
         match error {

@@ -84,9 +84,9 @@ impl LetterOperationRow {
         })
     }
 
-    pub fn insert(&self, connection: &Connection, epoch_id: i64) -> rusqlite::Result<i64> {
+    pub fn insert(&self, connection: &Connection, epoch_id: i64) -> rusqlite::Result<()> {
         let sql = "INSERT INTO letter_operations (epoch_id, after_commit, generation, kind, seqs, outcomes, reasons, days, at, batch, dead, state, \
-                   hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+                   hash, id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
         connection.prepare_cached(sql)?.execute(params![
             epoch_id,
             self.after_commit,
@@ -100,9 +100,10 @@ impl LetterOperationRow {
             self.batch,
             self.dead,
             self.state,
-            self.hash
+            self.hash,
+            self.id
         ])?;
-        Ok(connection.last_insert_rowid())
+        Ok(())
     }
 
     pub fn entries(&self) -> Result<Vec<Seq>, ReadError> {

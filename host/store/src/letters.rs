@@ -195,6 +195,13 @@ pub fn waiting(connection: &Connection) -> rusqlite::Result<Vec<(i64, u64)>> {
     counts.collect()
 }
 
+/// How many entries of an epoch wait again.
+pub fn waiting_count(connection: &Connection, epoch_id: i64) -> rusqlite::Result<u64> {
+    let sql = "SELECT count(*) FROM dead_letters WHERE epoch_id = ?1 AND redrive > 0";
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.query_row([epoch_id], |row| row.get(0))
+}
+
 /// The event times of the entries of an epoch that wait again.
 pub fn waiting_times(connection: &Connection, epoch_id: i64) -> rusqlite::Result<Vec<Millis>> {
     let sql = "SELECT time FROM dead_letters WHERE epoch_id = ?1 AND redrive > 0";

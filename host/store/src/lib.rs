@@ -5,6 +5,8 @@
 //! that is queued into one transaction. What the tables and columns mean stands in `SCHEMA.md`: an
 //! auditor can open the file with any SQLite client.
 
+mod anchors;
+mod audit;
 mod blocks;
 mod books;
 mod chain;
@@ -16,21 +18,26 @@ mod directory;
 mod encoded;
 mod error;
 mod inspect;
+mod kept_blocks;
 mod letter_operations;
 mod letters;
 mod limits;
+mod links;
 mod migrate;
 mod open;
 mod options;
 mod progress;
 mod reads;
+mod report;
 mod rows;
 mod schema;
 mod store;
 mod tail;
+mod tallies;
 mod verify;
 mod writer;
 
+pub use audit::{Audit, AuditQuery, Counted, DayAudit, EpochAudit, Finding, PipelineAudit};
 pub use chain::ChainHead;
 pub use codec::Heads;
 pub use directory::DirectoryLock;
@@ -43,4 +50,5 @@ pub use lockgate_ledger::{
 pub use open::check_room;
 pub use options::{Clock, Options, Retention};
 pub use reads::{PipelineStatus, Reads, StreamStatus};
-pub use store::Store;
+pub use report::{AuditReport, Comparison, ReportError};
+pub use store::{PinnedLog, Store};

@@ -40,3 +40,15 @@ pub const NEWEST_CHECKED: usize = 16;
 pub const IDLE_READERS: usize = 4;
 /// The write-ahead log is cut back to this after a checkpoint.
 pub const WAL_KEPT: u64 = 64 << 20;
+/// Blocks that an audit reads in one transaction.
+pub const AUDIT_SLICE: usize = 64;
+/// Findings that an audit keeps; more are counted.
+pub const FINDINGS: usize = 100;
+/// Links of a chain that one transaction folds, and that may wait for it.
+pub const FOLD_LINKS: usize = 4096;
+/// Blocks that retention removes before a busy store looks for links to fold.
+pub const FOLD_BLOCKS: usize = 64;
+/// Distinct reasons that are counted for a pass, day and outcome; more share one row.
+pub const REASONS_PER_DAY: usize = 32;
+/// Bytes of the write-ahead log that are unusual: a reader keeps it from being folded into the file.
+pub const LOG_LIMIT: u64 = 128 << 20;

@@ -7,8 +7,10 @@ use rusqlite::{Connection, Transaction, TransactionBehavior, params};
 use serde_json::Value;
 
 use crate::error::ReadError;
+use crate::links::Links;
 use crate::rows;
 use crate::schema::{self, FORMAT, row_checksum};
+use crate::tallies::{self, Columns, Counts};
 
 /// From format 1: state of the brake, operations on dead letters, and digests of compiled code.
 /// Columns are added and nothing is rewritten, so a large store takes no longer than its dead
@@ -41,6 +43,14 @@ const NEW: [&str; 5] = [
     "CREATE TABLE compiled_code (",
 ];
 
+/// Tables that format 3 lacks.
+const FROM_3: [&str; 4] = [
+    "CREATE TABLE tallies (",
+    "CREATE TABLE anchors (",
+    "CREATE TABLE folded_letters (",
+    "CREATE TABLE identity (",
+];
+
 /// Migrates the store, unless it has this format already. The caller holds the lock of the
 /// directory and has checked the store.
 pub fn up_to_date(connection: &Connection) -> Result<(), ReadError> {
@@ -61,7 +71,10 @@ pub fn up_to_date(connection: &Connection) -> Result<(), ReadError> {
         transaction.execute_batch(&format!("{FROM_1} {}", statements(&NEW)))?;
     }
     transaction.execute_batch(&index)?;
-    name_state(&transaction)?;
+    if format < 3 {
+        name_state(&transaction)?;
+    }
+    transaction.execute_batch(&statements(&FROM_3))?;
     // A development build may have written it.
     if let Some(column) = schema::missing_column(&transaction)? {
         return Err(ReadError::Damaged(format!(
@@ -69,6 +82,7 @@ pub fn up_to_date(connection: &Connection) -> Result<(), ReadError> {
              have no `{column}`"
         )));
     }
+    tally_outcomes(&transaction)?;
     transaction.pragma_update(None, "user_version", FORMAT)?;
     Ok(transaction.commit()?)
 }
@@ -117,6 +131,26 @@ fn name_state(connection: &Connection) -> rusqlite::Result<()> {
     drop(rows);
     drop(statement);
     connection.execute_batch("DROP TABLE numbered_state;")
+}
+
+/// From format 3: running tallies of outcomes, and what chains need whose oldest commits are folded
+/// into them. Reads every commit once.
+fn tally_outcomes(connection: &Connection) -> Result<(), ReadError> {
+    connection.execute_batch(schema::IDENTIFY)?;
+    let epochs: Vec<i64> = connection
+        .prepare("SELECT id FROM epochs")?
+        .query_map([], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    for epoch_id in epochs {
+        let mut counts = Counts::default();
+        let mut links = Links::after(connection, epoch_id, 0, 0)?;
+        while let Some(link) = links.next(connection)? {
+            // What cannot be counted stays for `lockgate audit` to name.
+            let _ = link.tally(&mut counts);
+        }
+        tallies::add(connection, epoch_id, &counts, Columns::Count)?;
+    }
+    Ok(())
 }
 
 /// Of the stages in a generation's description.

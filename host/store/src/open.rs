@@ -10,7 +10,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use crate::directory::{self, beside};
 use crate::error::{ReadError, is_damage, is_full};
-use crate::schema::{APPLICATION_ID, FORMAT, PAGE_SIZE, TABLES};
+use crate::schema::{APPLICATION_ID, FORMAT, IDENTIFY, PAGE_SIZE, TABLES};
 use crate::{OpenError, check, limits, migrate};
 
 /// Opens the store in the directory for writing, or creates it. The caller holds the lock of the
@@ -163,7 +163,7 @@ fn create(directory: &Path, database: &Path) -> Result<(), OpenError> {
         connection.pragma_update(None, "auto_vacuum", "incremental")?;
         connection.pragma_update(None, "synchronous", "full")?;
         connection
-            .execute_batch(&format!("BEGIN; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; {TABLES} COMMIT;"))?;
+            .execute_batch(&format!("BEGIN; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; {TABLES} {IDENTIFY} COMMIT;"))?;
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.close().map_err(|(_, error)| error)
     };

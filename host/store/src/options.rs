@@ -25,6 +25,12 @@ pub struct Options {
     pub tail_bytes: usize,
     /// The file never grows beyond so many bytes: as though the disk were full.
     pub size_max: Option<u64>,
+    /// Bytes of the write-ahead log beyond which a reader that keeps it from being folded into the
+    /// file is reported.
+    pub log_limit: u64,
+    /// How many of the oldest commits of a pipeline and stream are folded into its tallies at a
+    /// time, once their events are gone.
+    pub fold_links: usize,
     pub clock: Clock,
 }
 
@@ -56,6 +62,8 @@ impl Options {
             streams: BTreeMap::new(),
             tail_bytes: limits::TAIL_BYTES,
             size_max: None,
+            log_limit: limits::LOG_LIMIT,
+            fold_links: limits::FOLD_LINKS,
             clock: Arc::new(|| {
                 SystemTime::now()
                     .duration_since(SystemTime::UNIX_EPOCH)

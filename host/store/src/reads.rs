@@ -11,13 +11,15 @@ use lockgate_model::{
 use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::watch;
 
+use crate::audit::{self, Audit, AuditQuery};
 use crate::blocks::{self, StoredBlock};
-use crate::books::{self, Tallies};
+use crate::books;
 use crate::chain::ChainHead;
 use crate::error::ReadError;
+use crate::report::{self, AuditReport, Comparison, ReportError};
 use crate::{
     Heads, KeptLetter, LedgerError, LetterCounts, LetterQuery, Progress, letters, limits, open,
-    rows, verify,
+    rows,
 };
 
 /// A stream as it stands.
@@ -52,7 +54,6 @@ pub struct PipelineStatus {
 pub struct Reads {
     database: PathBuf,
     idle: Mutex<Vec<Connection>>,
-    tallies: Mutex<Tallies>,
     pub(crate) closed: watch::Sender<Option<LedgerError>>,
 }
 
@@ -61,7 +62,6 @@ impl Reads {
         Reads {
             database,
             idle: Mutex::default(),
-            tallies: Mutex::default(),
             closed: watch::Sender::new(None),
         }
     }
@@ -183,27 +183,24 @@ impl Reads {
         })
     }
 
-    /// The four figures of the pipeline's current epoch for each stream, counted. Goes on from
-    /// where the last call ended.
+    /// The four figures of the pipeline's current epoch for each stream, counted.
     pub fn books(&self, pipeline: &str) -> Result<Vec<(String, Books)>, LedgerError> {
-        self.count(|connection, tallies| books::books(connection, tallies, pipeline))
+        self.read(|connection| books::books(connection, pipeline))
     }
 
     /// The four figures by UTC day of the event's time, over all streams of the pipeline.
     pub fn days(&self, pipeline: &str) -> Result<Vec<(Day, Books)>, LedgerError> {
-        self.count(|connection, tallies| books::days(connection, tallies, pipeline))
+        self.read(|connection| books::days(connection, pipeline))
     }
 
-    /// Of the dropped: events that retention removed before the pipeline had finished them. Goes on
-    /// from where the last call ended.
+    /// Of the dropped: events that retention removed before the pipeline had finished them.
     pub fn removed_unfinished(&self, pipeline: &str) -> Result<u64, LedgerError> {
-        self.count(|connection, tallies| books::removed(connection, tallies, pipeline))
+        self.read(|connection| Ok(books::letters(connection, pipeline)?.1))
     }
 
-    /// See [`DeadLetters::letter_counts`](crate::DeadLetters::letter_counts). Goes on from where
-    /// the last call ended.
+    /// See [`DeadLetters::letter_counts`](crate::DeadLetters::letter_counts).
     pub fn letter_counts(&self, pipeline: &str) -> Result<LetterCounts, LedgerError> {
-        self.count(|connection, tallies| books::letters(connection, tallies, pipeline))
+        self.read(|connection| Ok(books::letters(connection, pipeline)?.0))
     }
 
     /// When the oldest of the pipeline's entries that wait again was read.
@@ -262,13 +259,49 @@ impl Reads {
         })
     }
 
-    /// Proves that no commit of the pipeline, and no event kept that they speak of, was changed:
-    /// computes every hash again.
+    /// Recounts the books from events and outcomes, and verifies chains and blocks. Goes on after
+    /// what does not hold: the answer names every place.
     ///
-    /// Reads every block that the pipeline has finished. [`LedgerError::Damaged`] names the first
-    /// place that is not what was written.
+    /// Reads every block. Those are read a few at a time, so that no snapshot is held for long.
+    pub fn audit(&self, query: &AuditQuery) -> Result<Audit, LedgerError> {
+        audit::run(self, query, &audit::Marks::new())
+    }
+
+    /// What tells this store from every other: 16 bytes.
+    pub fn identity(&self) -> Result<Vec<u8>, LedgerError> {
+        self.read(|connection| {
+            let sql = "SELECT id FROM identity";
+            Ok(connection.query_row(sql, [], |row| row.get(0))?)
+        })
+    }
+
+    /// The report of an audit of this store that holds, to be kept elsewhere.
+    pub fn audit_report(&self, audit: &Audit, made_at: Millis) -> Result<String, LedgerError> {
+        Ok(report::write(audit, &self.identity()?, made_at))
+    }
+
+    /// Audits the store and compares it with an earlier report. The inner error: it is of another
+    /// store.
+    pub fn compare(
+        &self,
+        report: &AuditReport,
+    ) -> Result<Result<(Audit, Comparison), ReportError>, LedgerError> {
+        report.compare(self)
+    }
+
+    /// Proves that no commit of the pipeline, and no event kept of its streams, was changed:
+    /// [`audit`](Self::audit), where [`LedgerError::Damaged`] names the first place that is not
+    /// what was written.
     pub fn verify_chain(&self, pipeline: &str) -> Result<Vec<ChainHead>, LedgerError> {
-        self.read(|connection| verify::pipeline(connection, pipeline))
+        let audit = self.audit(&AuditQuery {
+            pipeline: Some(pipeline.to_owned()),
+            day: None,
+        })?;
+        if let Some(finding) = audit.findings.first() {
+            return Err(LedgerError::Damaged(finding.to_string()));
+        }
+        let epochs = audit.pipelines.into_iter().flat_map(|found| found.epochs);
+        Ok(epochs.map(|epoch| epoch.chain).collect())
     }
 
     pub(crate) fn check_open(&self) -> Result<(), LedgerError> {
@@ -300,17 +333,7 @@ impl Reads {
         })
     }
 
-    /// The lock on the tallies comes before the snapshot, so that they never know more than it
-    /// shows.
-    fn count<T>(
-        &self,
-        f: impl FnOnce(&Connection, &mut Tallies) -> Result<T, ReadError>,
-    ) -> Result<T, LedgerError> {
-        let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
-        self.read(|connection| f(connection, &mut tallies))
-    }
-
-    fn read<T>(
+    pub(crate) fn read<T>(
         &self,
         f: impl FnOnce(&Connection) -> Result<T, ReadError>,
     ) -> Result<T, LedgerError> {

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 pub const APPLICATION_ID: i64 = 0x4C4B_4754;
 /// `PRAGMA user_version`. A release brings an older store up to date, see `migrate.rs`, and refuses
 /// a newer one.
-pub const FORMAT: i64 = 3;
+pub const FORMAT: i64 = 4;
 /// Bytes. A block of 66 kB takes four pages and a bit.
 pub const PAGE_SIZE: u32 = 16_384;
 pub const TABLES: &str = include_str!("schema.sql");
@@ -73,6 +73,9 @@ pub fn digest<'a>(values: impl IntoIterator<Item = Value<'a>>) -> Checksum {
 pub fn row_checksum<'a>(values: impl IntoIterator<Item = Value<'a>>) -> [u8; 16] {
     *digest(values).first_chunk().expect("32 bytes")
 }
+
+/// Gives a new store, or one of an earlier format, what tells it from every other.
+pub const IDENTIFY: &str = "INSERT INTO identity (id) VALUES (randomblob(16));";
 
 /// A column that this format has and the database lacks, such as `state.owner`.
 pub fn missing_column(connection: &Connection) -> rusqlite::Result<Option<String>> {

@@ -81,7 +81,7 @@ CREATE TABLE epochs (
   begin_seq INTEGER NOT NULL, -- The first sequence it counts.
   watermark INTEGER NOT NULL, -- Every entry from `begin_seq` to below it has its outcome.
   done TEXT NOT NULL, -- Finished entries above the watermark: JSON, `[[first, end], …]`, the end excluded.
-  chain BLOB NOT NULL, -- `commits.hash` of the last commit; 32 zero bytes before the first.
+  chain BLOB NOT NULL, -- `hash` of the last commit or operation on dead letters; 32 zero bytes before the first.
   active INTEGER NOT NULL, -- 1 where the pipeline is configured to read the stream: retention waits for it.
   checksum BLOB NOT NULL, -- First 16 bytes of the SHA-256 over the other columns.
   UNIQUE (pipeline, stream_id, epoch)
@@ -96,7 +96,7 @@ CREATE TABLE epoch_days (
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE commits (
-  -- One row per run of entries that became final together: a batch, or a part of one that was held up. Kept when the events are gone.
+  -- One row per run of entries that became final together: a batch, or a part of one that was held up. Some time after their events are gone, the oldest are folded into `tallies`, see `anchors`.
   id INTEGER PRIMARY KEY, -- In the order of commits, over all pipelines.
   epoch_id INTEGER NOT NULL, -- `epochs.id`.
   generation INTEGER NOT NULL, -- `generations.generation` of the pipeline.
@@ -113,6 +113,49 @@ CREATE TABLE commits (
   hash BLOB NOT NULL, -- SHA-256 over the hash before it in the same pipeline and stream, and this row: see `chain.rs`.
   UNIQUE (epoch_id, first_seq)
 ) STRICT;
+
+CREATE TABLE tallies (
+  -- Outcomes of a pass, counted by UTC day of the event's time and by reason. The counts grow with each commit; those of commits that are gone stand only here.
+  epoch_id INTEGER NOT NULL, -- `epochs.id`.
+  day INTEGER NOT NULL, -- Days since 1970.
+  outcome TEXT NOT NULL, -- `delivered`, `dropped`, `removed` (dropped by retention), `dead`; and of the dead: `retried` (they wait again), `discarded` (dropped by the operator), `expired` (they stay dead).
+  reason TEXT NOT NULL, -- Why it was dropped or is dead. `other reasons`: those after the first 32 of a day and outcome. Where a commit has several days, its reasons count for these days in the order of the sequences.
+  count INTEGER NOT NULL, -- Entries ever.
+  folded INTEGER NOT NULL, -- Of these, those of commits and operations that are gone.
+  checksum BLOB NOT NULL, -- First 16 bytes of the SHA-256 over the other columns.
+  PRIMARY KEY (epoch_id, day, outcome, reason)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE anchors (
+  -- One row each time the oldest links of a chain were folded into `tallies` and removed. The first commit or operation that is kept follows the newest anchor.
+  epoch_id INTEGER NOT NULL, -- `epochs.id`.
+  links INTEGER NOT NULL, -- Commits and operations up to here, since the chain began.
+  commits INTEGER NOT NULL, -- Of these, commits.
+  last_commit INTEGER NOT NULL, -- The largest `commits.id` among them.
+  last_operation INTEGER NOT NULL, -- The largest `letter_operations.id` among them.
+  watermark INTEGER NOT NULL, -- Every entry from `epochs.begin_seq` to below it has its outcome by them.
+  done TEXT NOT NULL, -- Such entries above it, as in `epochs`.
+  tallies BLOB NOT NULL, -- SHA-256 over `day`, `outcome`, `reason` and `folded` of every row of `tallies` that has any, in their order.
+  letters BLOB NOT NULL, -- Exclusive or of the SHA-256 over `seq`, `waits` and `letter` of every row of `folded_letters`.
+  at INTEGER NOT NULL, -- When they were folded. Milliseconds since 1970, UTC.
+  hash BLOB NOT NULL, -- The hash of the last of them: the next link is chained to it.
+  checksum BLOB NOT NULL, -- SHA-256 over the checksum of the anchor before it (32 zero bytes for the first) and the other columns.
+  PRIMARY KEY (epoch_id, links)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE folded_letters (
+  -- One row per dead letter that is kept, or waits again, by what the newest anchor stands for.
+  epoch_id INTEGER NOT NULL, -- `epochs.id`.
+  seq INTEGER NOT NULL, -- The entry.
+  waits INTEGER NOT NULL, -- 1 where it waits again.
+  letter BLOB NOT NULL, -- `dead_letters.checksum`.
+  PRIMARY KEY (epoch_id, seq)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE identity (
+  -- One row: what tells this store from every other.
+  id BLOB PRIMARY KEY -- 16 random bytes.
+) STRICT, WITHOUT ROWID;
 
 CREATE TABLE letter_operations (
   -- One row per operation on dead letters: what the commits say of these entries is taken back. Part of the same chain as `commits`.

@@ -70,6 +70,7 @@ impl Store {
             queue,
             shared: shared.clone(),
             lock,
+            log_limit: options.log_limit,
         };
         std::thread::Builder::new()
             .name("store".to_owned())
@@ -95,6 +96,11 @@ impl Store {
                 Ok(read.map(|block| self.share(block)))
             }
         }
+    }
+
+    /// The log, where a reader keeps it from being folded into the file and it has grown for that.
+    pub fn pinned_log(&self) -> Option<PinnedLog> {
+        self.shared.pinned_log()
     }
 
     /// Reads, for callers that may block.
@@ -413,6 +419,14 @@ impl Deref for Store {
     }
 }
 
+/// A write-ahead log that grows, because another process reads from the store and does not end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PinnedLog {
+    pub bytes: u64,
+    /// Since when it is larger than it should be. Milliseconds.
+    pub since: Millis,
+}
+
 /// State that the committer shares with all handles.
 pub struct Shared {
     reads: Reads,
@@ -420,6 +434,7 @@ pub struct Shared {
     streams: Mutex<HashMap<Arc<str>, Channels>>,
     redriven: Mutex<HashMap<Arc<str>, watch::Sender<u64>>>,
     dead_bytes: Mutex<HashMap<Arc<str>, watch::Sender<u64>>>,
+    pinned_log: Mutex<Option<PinnedLog>>,
 }
 
 #[derive(Clone)]
@@ -439,6 +454,7 @@ impl Shared {
             streams: Mutex::default(),
             redriven: Mutex::default(),
             dead_bytes: Mutex::default(),
+            pinned_log: Mutex::default(),
         }
     }
 
@@ -479,6 +495,14 @@ impl Shared {
             };
             channel.send_if_modified(|bytes| std::mem::replace(bytes, now) != now);
         }
+    }
+
+    pub fn pinned_log(&self) -> Option<PinnedLog> {
+        *lock(&self.pinned_log)
+    }
+
+    pub fn set_pinned_log(&self, pinned: Option<PinnedLog>) {
+        *lock(&self.pinned_log) = pinned;
     }
 
     pub fn set_full(&self, stream: &str, full: bool) {

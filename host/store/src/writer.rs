@@ -6,6 +6,7 @@
 
 mod append;
 mod commit;
+mod fold;
 mod letters;
 mod register;
 pub mod retention;
@@ -21,8 +22,11 @@ pub use append::{AppendArgs, Appended};
 
 use crate::blocks::{self, Extent};
 use crate::error::ReadError;
-use crate::schema::Checksum;
-use crate::{Clock, LedgerError, Options, Retention, directory, open, progress, rows};
+use crate::links::Link;
+use crate::schema::{Checksum, PAGE_SIZE};
+use crate::tallies::{self, Columns, Counts};
+use crate::{Clock, LedgerError, Options, Retention, anchors, directory, open, progress, rows};
+use fold::Folding;
 
 /// Why the store has to close.
 pub enum Fault {
@@ -65,12 +69,23 @@ pub struct Writer {
     pipelines: HashMap<Arc<str>, Pipeline>,
     /// Configured pipelines that never ran: retention waits for them in every stream.
     holders: BTreeSet<String>,
+    /// Pipelines that have started since the store was opened.
+    registered: BTreeSet<Arc<str>>,
+    /// Retention may begin: what is configured has been said, or somebody works without saying it.
+    is_configured: bool,
     generations: HashMap<(Arc<str>, u32), Checksum>,
     /// Blocks that retention removed in this transaction.
     pub removed: Vec<(Arc<str>, Seq)>,
     /// Entries that retention removed since the last report, by pipelines that had not finished
     /// them.
     pub unfinished: BTreeMap<EpochKey, Unfinished>,
+    /// What this transaction adds to the tallies, by the id of the pass.
+    tallies: BTreeMap<i64, Counts>,
+    folding: Folding,
+    /// The ids that the next commit and the next operation on dead letters get. None is used twice,
+    /// also when the rows are gone.
+    next_commit: i64,
+    next_operation: i64,
 }
 
 /// The pipeline and the stream of an epoch.
@@ -121,9 +136,15 @@ impl Writer {
             current: HashMap::new(),
             pipelines: HashMap::new(),
             holders: BTreeSet::new(),
+            registered: BTreeSet::new(),
+            is_configured: false,
             generations: HashMap::new(),
             removed: Vec::new(),
             unfinished: BTreeMap::new(),
+            tallies: BTreeMap::new(),
+            folding: Folding::default(),
+            next_commit: 1,
+            next_operation: 1,
         };
         for row in rows::streams(&writer.connection)? {
             writer.add_stream(row)?;
@@ -132,6 +153,15 @@ impl Writer {
             writer.add_epoch(row);
         }
         writer.load_pipelines()?;
+        let (commit, operation) = anchors::last_ids(&writer.connection)?;
+        let last = |sql, folded: i64| -> rusqlite::Result<i64> {
+            let kept: i64 = writer.connection.query_row(sql, [], |row| row.get(0))?;
+            Ok(kept.max(folded) + 1)
+        };
+        let next_commit = last("SELECT coalesce(max(id), 0) FROM commits", commit)?;
+        let sql = "SELECT coalesce(max(id), 0) FROM letter_operations";
+        writer.next_operation = last(sql, operation)?;
+        writer.next_commit = next_commit;
         Ok(writer)
     }
 
@@ -213,6 +243,18 @@ impl Writer {
         count().map_or(0, |frames| frames.max(0) as u64)
     }
 
+    /// Bytes of the log, and whether all of it is folded into the file.
+    pub fn log(&self) -> (u64, bool) {
+        let count = || -> rusqlite::Result<(i64, i64)> {
+            let sql = "PRAGMA wal_checkpoint(NOOP)";
+            let mut statement = self.connection.prepare_cached(sql)?;
+            statement.query_row([], |row| Ok((row.get(1)?, row.get(2)?)))
+        };
+        let (frames, folded) = count().unwrap_or_default();
+        let bytes = frames.max(0) as u64 * u64::from(PAGE_SIZE);
+        (bytes, folded >= frames)
+    }
+
     /// How many pages the database has, in file and log together.
     pub fn pages(&self) -> Result<u64, Fault> {
         let mut statement = self.connection.prepare_cached("PRAGMA page_count")?;
@@ -258,8 +300,22 @@ impl Writer {
                 .execute(params![name, pipeline.dead_bytes, pipeline.brake])?;
             pipeline.dirty = false;
         }
+        self.write_tallies()?;
         self.connection.prepare_cached("COMMIT")?.execute([])?;
         Ok(())
+    }
+
+    fn write_tallies(&mut self) -> Result<(), Fault> {
+        for (epoch_id, counts) in std::mem::take(&mut self.tallies) {
+            tallies::add(&self.connection, epoch_id, &counts, Columns::Count)?;
+        }
+        Ok(())
+    }
+
+    /// Counts a link that this transaction writes.
+    fn tally(&mut self, epoch_id: i64, link: &Link) -> Result<(), Fault> {
+        let counts = self.tallies.entry(epoch_id).or_default();
+        link.tally(counts).map_err(Fault::Damaged)
     }
 
     /// The answer to all who wait. The store is not written to any more.

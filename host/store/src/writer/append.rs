@@ -28,6 +28,7 @@ pub enum Appended {
 
 impl Writer {
     pub fn append(&mut self, args: AppendArgs) -> Result<Appended, Fault> {
+        self.is_configured = true;
         let index = self.stream(&args.stream, args.feed)?;
         if let Some(block) = &args.block
             && !self.make_room(index, block.bytes())?

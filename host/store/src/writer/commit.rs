@@ -3,10 +3,11 @@
 use lockgate_model::{Commit, Entries, SeqRange};
 use rusqlite::params;
 
+use super::retention::retention_batch;
 use super::{Fault, Writer};
 use crate::encoded::EncodedCommit;
 use crate::schema::Checksum;
-use crate::{Committed, LedgerError, blocks, chain, letters, rows};
+use crate::{Committed, LedgerError, blocks, chain, letters, rows, tallies};
 
 impl Writer {
     /// The inner error: refused, nothing was written.
@@ -93,8 +94,9 @@ impl Writer {
             state: &encoded.state,
         }
         .hash();
+        let id = self.next_commit;
         let sql = "INSERT INTO commits (epoch_id, generation, first_seq, end_seq, outcomes, reasons, days, at, batch, blocks, dead, state, \
-                   hash) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+                   hash, id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
         self.connection.prepare_cached(sql)?.execute(params![
             epoch.id,
             commit.generation,
@@ -108,8 +110,15 @@ impl Writer {
             touched,
             encoded.dead,
             encoded.state,
-            hash
+            hash,
+            id
         ])?;
+        self.next_commit += 1;
+        let counts = self.tallies.entry(epoch.id).or_default();
+        let by_retention = commit.batch.id == retention_batch(range.start);
+        let (outcomes, reasons) = (&commit.outcomes, &commit.reasons);
+        tallies::of_outcomes(outcomes, reasons, &commit.days, by_retention, counts)
+            .map_err(|what| Fault::Damaged(what.to_owned()))?;
         let epoch = &mut self.epochs[index];
         epoch.row.progress.finish(range.clone());
         epoch.row.chain = hash;

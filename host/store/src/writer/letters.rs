@@ -13,6 +13,7 @@ use crate::codec;
 use crate::encoded::{EncodedCommit, days_text};
 use crate::letter_operations::{Kind, LetterOperationRow};
 use crate::letters::{self, Extract};
+use crate::links::Link;
 
 impl Writer {
     /// Makes dead letters wait again. The inner error: refused, nothing was written.
@@ -209,17 +210,17 @@ impl Writer {
             .generations
             .get(&(pipeline.clone(), row.generation))
             .ok_or_else(|| Fault::Damaged(format!("`{pipeline}` has lost its generation")))?;
-        row.after_commit =
-            self.connection
-                .query_row("SELECT coalesce(max(id), 0) FROM commits", [], |row| {
-                    row.get(0)
-                })?;
+        row.id = self.next_operation;
+        row.after_commit = self.next_commit - 1;
         let stream = &self.streams[self.epochs[index].stream].row.name;
         row.hash = row.chained(&epoch.chain, &pipeline, stream, epoch.epoch, generation);
-        let id = row.insert(&self.connection, epoch.id)?;
+        row.insert(&self.connection, epoch.id)?;
+        self.next_operation += 1;
         let epoch = &mut self.epochs[index];
         epoch.row.chain = row.hash;
         epoch.dirty = true;
+        let (id, epoch_id) = (row.id, epoch.row.id);
+        self.tally(epoch_id, &Link::Operation(row))?;
         Ok(id)
     }
 

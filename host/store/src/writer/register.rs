@@ -25,6 +25,7 @@ impl Writer {
             Ok(feeds) => feeds,
             Err(refusal) => return Ok(Err(refusal)),
         };
+        self.registered.insert(name.clone());
         let epoch = self
             .pipelines
             .get(name)
@@ -70,16 +71,20 @@ impl Writer {
         }))
     }
 
-    /// Retention waits for these pipelines, also for those that never ran, and for no others.
+    /// Retention waits for these pipelines, also for those that never ran, and for no others. Those
+    /// that have not started yet hold what they have not finished of every stream they ever read.
     pub fn keep_only(&mut self, configured: &[String]) -> Result<(), Fault> {
         for index in 0..self.epochs.len() {
-            if !configured
-                .iter()
-                .any(|name| **name == *self.epochs[index].row.pipeline)
-            {
+            let pipeline = self.epochs[index].row.pipeline.clone();
+            if !configured.iter().any(|name| **name == *pipeline) {
                 self.activate(index, false);
+            } else if !self.registered.contains(&pipeline) {
+                // It may have been taken out of the configuration for a while. Which streams it
+                // reads is not known before it starts.
+                self.activate(index, true);
             }
         }
+        self.is_configured = true;
         let never_ran = configured
             .iter()
             .filter(|name| !self.pipelines.contains_key(name.as_str()));

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lockgate_model::{
-    BatchRecord, Commit, Day, DayTally, Entries, Outcome, OutcomeRun, Outcomes, Seq, SeqRange,
+    BatchRecord, Commit, Day, DayTally, Entries, Millis, Outcome, OutcomeRun, Outcomes, Seq,
+    SeqRange,
 };
 use rusqlite::params;
 
@@ -34,6 +35,9 @@ impl Writer {
 
     /// Removes what is too old or too much now. True where more is left to remove.
     pub fn remove_old_blocks(&mut self) -> Result<bool, Fault> {
+        if !self.is_configured {
+            return Ok(false);
+        }
         let now = (self.clock)();
         for stream in 0..self.streams.len() {
             let mut steps = 0;
@@ -49,7 +53,14 @@ impl Writer {
         Ok(false)
     }
 
+    pub fn now(&self) -> Millis {
+        (self.clock)()
+    }
+
     pub fn anything_due(&self) -> bool {
+        if !self.is_configured {
+            return false;
+        }
         let now = (self.clock)();
         (0..self.streams.len())
             .any(|stream| self.due(stream, now).is_some() && self.holders(stream).next().is_none())
@@ -142,6 +153,7 @@ impl Writer {
         stream.dirty = true;
         self.removed
             .push((stream.row.name.clone(), block.first_seq));
+        self.folding.removed_blocks += 1;
         Ok(true)
     }
 

@@ -89,7 +89,7 @@ async fn damage_at_any_place_is_refused_or_reported_and_never_overwritten() {
     let original = fs::read(directory.path().join("store.db")).unwrap();
     let mut dice = Dice(42);
     let (mut refused, mut reported, mut harmless) = (0, 0, 0);
-    for round in 0..60 {
+    for round in 0..75 {
         let mut bytes = original.clone();
         let at = dice.roll(bytes.len() as u64) as usize;
         let what = if round % 3 == 0 {

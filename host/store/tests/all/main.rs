@@ -1,6 +1,7 @@
 //! The store as its users see it: on real files, with real processes that are killed or run out of
 //! disk. One binary, because every one of them links SQLite.
 
+mod audit;
 mod behaviour;
 mod common;
 mod conformance;
@@ -12,3 +13,4 @@ mod migration;
 mod model;
 mod retention;
 mod worker;
+mod year;

@@ -200,7 +200,7 @@ async fn a_store_of_format_1_is_brought_up_to_date_with_its_dead_letters() {
             older,
             OpenError::Older {
                 found: 1,
-                known: 3,
+                known: 4,
                 ..
             }
         ),
@@ -267,7 +267,8 @@ fn to_format_2(path: &std::path::Path, state: &[(i64, &str, &str)]) {
     let store = Connection::open(path).unwrap();
     store
         .execute_batch(
-            "DROP TABLE state;
+            "DROP TABLE state; DROP TABLE tallies; DROP TABLE anchors;
+             DROP TABLE folded_letters; DROP TABLE identity;
              CREATE TABLE state (
                pipeline TEXT NOT NULL, stage INTEGER NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, checksum BLOB NOT NULL,
                PRIMARY KEY (pipeline, stage, key)
@@ -381,4 +382,55 @@ async fn a_store_that_would_lack_a_table_is_refused_as_it_is() {
         .query_row("SELECT stage FROM state", [], |row| row.get(0))
         .unwrap();
     assert_eq!((format, stage), (2, 0), "nothing was written to it");
+}
+
+#[tokio::test]
+async fn the_outcomes_of_a_store_of_format_3_are_tallied() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("store.db");
+    let store = open(directory.path());
+    register(&store, "siem", &[AUDIT]).await;
+    // Events of two days in one commit, with two reasons.
+    append(&store, 40).await;
+    let fate = |seq| match seq % 4 {
+        0 => Outcome::Dead(0),
+        1 => Outcome::Dropped(0),
+        2 => Outcome::Dropped(1),
+        _ => Outcome::Delivered,
+    };
+    for range in [1..30, 30..36] {
+        let commit = commit_of(&store, "siem", range, fate);
+        store.commit(commit).await.unwrap();
+    }
+    store.retry("siem", AUDIT, &[4, 8], DAY).await.unwrap();
+    store.drop_letters("siem", AUDIT, &[12], DAY).await.unwrap();
+    let (days, counts) = (store.days("siem"), store.letter_counts("siem").await);
+    store.close().await.unwrap();
+    let tallies = || {
+        let store = Connection::open(&path).unwrap();
+        let sql = "SELECT day, outcome, reason, count, folded FROM tallies ORDER BY 1, 2, 3";
+        let mut statement = store.prepare(sql).unwrap();
+        let rows = statement.query_map([], |row| {
+            let (day, outcome): (i64, String) = (row.get(0)?, row.get(1)?);
+            let (reason, count): (String, i64) = (row.get(2)?, row.get(3)?);
+            Ok((day, outcome, reason, count, row.get::<_, i64>(4)?))
+        });
+        rows.unwrap().collect::<Result<Vec<_>, _>>().unwrap()
+    };
+    let before = tallies();
+    assert!(before.len() > 8, "{before:?}");
+    let to_format_3 = "DROP TABLE tallies; DROP TABLE anchors; DROP TABLE folded_letters;
+                       DROP TABLE identity; PRAGMA user_version = 3;";
+    Connection::open(&path)
+        .unwrap()
+        .execute_batch(to_format_3)
+        .unwrap();
+    let store = open(directory.path());
+    assert_eq!(
+        (store.days("siem"), store.letter_counts("siem").await),
+        (days, counts)
+    );
+    store.verify_chain("siem").unwrap();
+    store.close().await.unwrap();
+    assert_eq!(tallies(), before);
 }

@@ -272,3 +272,90 @@ async fn old_blocks_go_once_they_are_finished_and_never_before() {
     let back = register(&store, "siem", &[AUDIT]).await;
     assert_eq!((back.epoch, back.streams[0].watermark), (1, 21));
 }
+
+/// A host that was away for long must not remove anything before it knows what is configured.
+#[tokio::test]
+async fn nothing_is_removed_before_the_pipelines_are_known() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, now) = open_with_an_hour_of_retention(directory.path());
+    register(&store, "siem", &[AUDIT]).await;
+    append(&store, 10).await;
+    append(&store, 10).await;
+    deliver(&store, "siem", 1..21).await.unwrap();
+    store.close().await.unwrap();
+    now.store(DAY + 9_000_000, Ordering::SeqCst);
+    let reopen = || {
+        let now = now.clone();
+        Store::open(Options {
+            retention: Retention {
+                age: Some(std::time::Duration::from_secs(3600)),
+                bytes: None,
+            },
+            clock: std::sync::Arc::new(move || now.load(Ordering::SeqCst)),
+            ..options(directory.path())
+        })
+        .unwrap()
+    };
+    let names = |names: &[&str]| {
+        names
+            .iter()
+            .map(|&name| name.to_owned())
+            .collect::<Vec<_>>()
+    };
+    let store = reopen();
+    store.keep_only(&names(&["siem", "new"])).await.unwrap();
+    let nudge = async |store: &Store| {
+        let nothing = append_of(Default::default(), &[("c", "x")]);
+        store.append(nothing).await.unwrap();
+        store.streams().unwrap()[0].oldest
+    };
+    assert_eq!(nudge(&store).await, 1, "`new` has never started");
+    let new = register(&store, "new", &[AUDIT]).await;
+    assert_eq!(new.streams[0].watermark, 1);
+    deliver(&store, "new", 1..11).await.unwrap();
+    assert_eq!(nudge(&store).await, 11);
+
+    // Taken out of the configuration and put back, it holds again before it has started.
+    store.close().await.unwrap();
+    now.store(DAY, Ordering::SeqCst);
+    let store = reopen();
+    store.keep_only(&names(&["siem"])).await.unwrap();
+    store.close().await.unwrap();
+    now.store(DAY + 9_000_000, Ordering::SeqCst);
+    let store = reopen();
+    store.keep_only(&names(&["siem", "new"])).await.unwrap();
+    assert_eq!(nudge(&store).await, 11);
+    assert_eq!(store.removed_unfinished("new"), Ok(0));
+}
+
+#[tokio::test]
+async fn a_reader_that_pins_the_log_is_noticed() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(Options {
+        log_limit: 18 << 20,
+        ..options(directory.path())
+    })
+    .unwrap();
+    store.append(append_of(bulky(1), &[])).await.unwrap();
+    let reader = rusqlite::Connection::open(directory.path().join("store.db")).unwrap();
+    reader
+        .execute_batch("BEGIN; SELECT count(*) FROM blocks")
+        .unwrap();
+    let mut first = 51;
+    let mut fill = async |until: fn(&Store) -> bool| {
+        // Each append is a transaction of two pages at least.
+        for _ in 0..4000 {
+            if until(&store) {
+                return true;
+            }
+            store.append(append_of(bulky(first), &[])).await.unwrap();
+            first += 50;
+        }
+        false
+    };
+    assert!(fill(|store| store.pinned_log().is_some()).await, "noticed");
+    let pinned = store.pinned_log().unwrap();
+    assert!(pinned.bytes >= 18 << 20, "{pinned:?}");
+    reader.execute_batch("COMMIT").unwrap();
+    assert!(fill(|store| store.pinned_log().is_none()).await, "over");
+}

@@ -10,9 +10,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use lockgate_model::Outcome;
-use lockgate_store::{Inspector, Ledger, LedgerError, Options, Store};
+use lockgate_store::{DeadLetters, Inspector, Ledger, LedgerError, Options, Retention, Store};
 
 use crate::common::*;
 
@@ -28,6 +30,73 @@ fn child_process() {
             .build()
             .unwrap();
         runtime.block_on(work(Path::new(&directory)));
+    }
+}
+
+pub const FOLDING: &str = "LOCKGATE_STORE_TEST_FOLDING";
+
+/// The same: events are removed as soon as they are finished, and their commits folded.
+#[test]
+fn folding_child_process() {
+    if let Some(directory) = std::env::var_os(FOLDING) {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_time()
+            .build()
+            .unwrap();
+        runtime.block_on(fold(Path::new(&directory)));
+    }
+}
+
+/// Keeps nothing that is finished.
+pub fn forgetful(directory: &Path) -> Options {
+    Options {
+        retention: Retention {
+            age: Some(Duration::from_secs(3600)),
+            bytes: None,
+        },
+        clock: Arc::new(|| DAY + 7_200_000),
+        fold_links: 8,
+        ..options(directory)
+    }
+}
+
+/// Appends and finishes, and does what an operator does to letters, with pauses in which the store
+/// folds.
+async fn fold(directory: &Path) {
+    let store = Store::open(forgetful(directory)).unwrap();
+    let mut next = register(&store, "siem", &[AUDIT]).await.streams[0].watermark;
+    let mut dice = Dice(next);
+    // What a kill left unfinished.
+    let head = *store.head(AUDIT).borrow();
+    loop {
+        if next >= head.max(*store.head(AUDIT).borrow()) {
+            append(&store, dice.roll(30) + 1).await;
+        }
+        let end = (next + dice.roll(12) + 1).min(*store.head(AUDIT).borrow());
+        let fate = |seq: u64| {
+            if seq.is_multiple_of(7) {
+                Outcome::Dead(1)
+            } else {
+                Outcome::Dropped((seq % 2) as u16)
+            }
+        };
+        store
+            .commit(commit_of(&store, "siem", next..end, fate))
+            .await
+            .unwrap();
+        next = end;
+        let letters = letters_of(store.reads(), "siem", 50).unwrap();
+        if let Some(letter) = letters.last().filter(|_| dice.roll(3) == 0) {
+            let seqs = [letter.letter.seq];
+            match dice.roll(3) {
+                0 => store.drop_letters("siem", AUDIT, &seqs, DAY).await.unwrap(),
+                1 => drop(store.expire_letters("siem", DAY + 1, DAY).await.unwrap()),
+                _ => store.retry("siem", AUDIT, &seqs, DAY).await.unwrap(),
+            }
+        }
+        say(&format!("F {end}"));
+        tokio::time::sleep(Duration::from_millis(dice.roll(3))).await;
     }
 }
 

@@ -176,7 +176,9 @@ fn state(host: Option<&HostStatus>, name: &str, now: Millis) -> Option<RunningPi
 mod tests {
     use std::collections::BTreeMap;
 
-    use lockgate_service::{ConditionStatus, Problem, ReaderFigures, SourceStatus, StoreStatus};
+    use lockgate_service::{
+        ConditionStatus, Problem, ReaderFigures, SourceStatus, StoreLogStatus, StoreStatus,
+    };
     use serde_json::Value;
 
     use super::*;
@@ -258,6 +260,7 @@ mod tests {
                 next_attempt: Some(1),
                 ..StoreStatus::default()
             }),
+            store_log: Some(StoreLogStatus::default()),
             sources: [("NAME".to_owned(), source)].into(),
             pipelines: [("NAME".to_owned(), state.clone())].into(),
             ..HostStatus::default()

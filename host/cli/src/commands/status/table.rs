@@ -99,6 +99,13 @@ fn health(host: &HostStatus, now: Millis) -> String {
         }
         text += ")\n";
     }
+    if let Some(log) = &host.store_log {
+        text += &format!(
+            "the store's log has {} MiB and grows, because another program reads from `store.db` (for {}): end it, or let it read a copy\n",
+            log.bytes >> 20,
+            span(now - log.since)
+        );
+    }
     text
 }
 
