@@ -160,6 +160,8 @@ pub fn batch_text(id: &str, requests: &[RequestRecord]) -> String {
         .iter()
         .map(|request| {
             json!({
+                "method": request.method, "endpoint": request.endpoint, "path": request.path,
+                "entries": request.entries.iter().map(|range| [range.start, range.end]).collect::<Vec<_>>(),
                 "status": request.status, "documents": request.documents, "bytes": request.bytes,
                 "attempts": request.attempts, "excerpt": request.excerpt,
             })
