@@ -6,7 +6,7 @@ use expect_test::expect_file;
 use lockgate_tests::{Ended, Running, lockgate, root};
 
 /// Every command, in the order of the document.
-const COMMANDS: [&str; 21] = [
+const COMMANDS: [&str; 22] = [
     "",
     "start",
     "check",
@@ -15,6 +15,7 @@ const COMMANDS: [&str; 21] = [
     "sim auth",
     "sim receiver",
     "status",
+    "explain",
     "dlq",
     "dlq list",
     "dlq show",

@@ -13,6 +13,7 @@ mod demo;
 mod dependencies;
 mod dlq;
 mod ecs;
+mod explain;
 mod fair_shares;
 mod guests;
 mod help;

@@ -18,6 +18,7 @@ mod metrics;
 mod operator;
 mod plugins;
 mod reader;
+mod replay;
 mod settings;
 mod shutdown;
 mod starting;
@@ -30,6 +31,7 @@ pub use host::{Host, HostError, HostOptions};
 pub use operator::{Listeners, RunningHost, running_host};
 pub use plugins::{BoundSink, BoundStage};
 pub use reader::Reader;
+pub use replay::{ReplayedDocument, ReplayedResult, ReplayedStage};
 pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use status::{
     Board, ConditionStatus, ConditionStatusKind, HostStatus, PipelineState, PipelineStatus,

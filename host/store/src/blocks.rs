@@ -143,6 +143,21 @@ pub fn before(
     Ok(rows.next()?.map(StoredBlock::read).transpose()?)
 }
 
+/// The newest blocks that begin before a sequence, newest first.
+pub fn newest_before(
+    connection: &Connection,
+    stream: &Stream,
+    seq: Seq,
+    max: usize,
+) -> Result<Vec<StoredBlock>, ReadError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM blocks WHERE stream_id = ?1 AND first_seq < ?2 ORDER BY first_seq DESC LIMIT ?3"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let found = statement.query_map((stream.id, seq, max), StoredBlock::read)?;
+    Ok(found.collect::<Result<_, _>>()?)
+}
+
 /// Where a block lies and when it was read: what can be known without touching its columns.
 #[derive(Clone, Copy)]
 pub struct Extent {

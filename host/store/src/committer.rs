@@ -232,7 +232,7 @@ impl Group {
         Ok(close)
     }
 
-    /// Retention and vacuum. True where there is more to do.
+    /// Retention, vacuum, and filters of old blocks. True where there is more to do.
     fn run_retention(&mut self) -> Result<bool, Fault> {
         let mut more = false;
         if self.writer.anything_due() {
@@ -242,7 +242,8 @@ impl Group {
             self.unpark(&mut replies)?;
             self.finish(replies)?;
         }
-        Ok(self.writer.vacuum()? || more)
+        let vacuums = self.writer.vacuum()?;
+        Ok(self.writer.make_filters()? || vacuums || more)
     }
 
     /// Bytes that the operation adds to the transaction, about.

@@ -15,6 +15,10 @@ mod committer;
 mod directory;
 mod encoded;
 mod error;
+#[doc(hidden)]
+pub mod filter;
+mod find;
+mod history;
 mod inspect;
 mod letter_operations;
 mod letters;
@@ -35,6 +39,8 @@ pub use chain::ChainHead;
 pub use codec::Heads;
 pub use directory::DirectoryLock;
 pub use error::OpenError;
+pub use find::{Coverage, EntryQuery, FoundEntry, Search};
+pub use history::{Change, EntryHistory, EntryState, HistoryStep};
 pub use inspect::Inspector;
 pub use lockgate_ledger::{
     CodeDigests, Committed, DeadLetters, KeptLetter, Ledger, LedgerError, LetterCounts, LetterId,

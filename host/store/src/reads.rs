@@ -15,6 +15,8 @@ use crate::blocks::{self, StoredBlock};
 use crate::books::{self, Tallies};
 use crate::chain::ChainHead;
 use crate::error::ReadError;
+use crate::find::{self, Coverage, EntryQuery, Search};
+use crate::history::{self, EntryHistory};
 use crate::{
     Heads, KeptLetter, LedgerError, LetterCounts, LetterQuery, Progress, letters, limits, open,
     rows, verify,
@@ -193,6 +195,22 @@ impl Reads {
             }
             Ok(oldest)
         })
+    }
+
+    /// Finds entries, at most `max`.
+    pub fn find(&self, query: &EntryQuery, max: usize) -> Result<Search, LedgerError> {
+        self.read(|connection| find::find(connection, query, max))
+    }
+
+    /// What is kept of each stream.
+    pub fn coverage(&self) -> Result<Vec<Coverage>, LedgerError> {
+        self.read(find::coverage)
+    }
+
+    /// What became of an entry in each pipeline that ever read its stream, by name; also after
+    /// retention has removed its event.
+    pub fn history(&self, stream: &str, seq: Seq) -> Result<Vec<EntryHistory>, LedgerError> {
+        self.read(|connection| history::of_entry(connection, stream, seq))
     }
 
     /// See [`DeadLetters::dead_letters`](crate::DeadLetters::dead_letters).

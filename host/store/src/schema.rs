@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 pub const APPLICATION_ID: i64 = 0x4C4B_4754;
 /// `PRAGMA user_version`. A release brings an older store up to date, see `migrate.rs`, and refuses
 /// a newer one.
-pub const FORMAT: i64 = 3;
+pub const FORMAT: i64 = 4;
 /// Bytes. A block of 66 kB takes four pages and a bit.
 pub const PAGE_SIZE: u32 = 16_384;
 pub const TABLES: &str = include_str!("schema.sql");

@@ -6,6 +6,7 @@
 
 mod append;
 mod commit;
+mod filters;
 mod letters;
 mod register;
 pub mod retention;
@@ -88,6 +89,8 @@ struct Stream {
     limit: Retention,
     /// The oldest block kept.
     front: Option<Extent>,
+    /// Blocks from here on have their filters.
+    filtered_from: Seq,
     dirty: bool,
 }
 
@@ -336,7 +339,10 @@ impl Writer {
         let limit = self.options.retention_of(&row.name);
         let front = blocks::oldest(&self.connection, row.id)?;
         self.by_name.insert(row.name.clone(), self.streams.len());
+        let sql = "SELECT min(first_seq) FROM block_filters WHERE stream_id = ?1";
+        let filtered: Option<Seq> = self.connection.query_row(sql, [row.id], |row| row.get(0))?;
         self.streams.push(Stream {
+            filtered_from: filtered.unwrap_or(row.next),
             row,
             limit,
             front,

@@ -130,10 +130,14 @@ impl Writer {
                 .prepare_cached(sql)?
                 .execute(params![id, day.0, count])?;
         }
-        let sql = "DELETE FROM blocks WHERE stream_id = ?1 AND first_seq = ?2";
-        self.connection
-            .prepare_cached(sql)?
-            .execute(params![id, block.first_seq])?;
+        for sql in [
+            "DELETE FROM blocks WHERE stream_id = ?1 AND first_seq = ?2",
+            "DELETE FROM block_filters WHERE stream_id = ?1 AND first_seq = ?2",
+        ] {
+            self.connection
+                .prepare_cached(sql)?
+                .execute(params![id, block.first_seq])?;
+        }
         let next = blocks::oldest(&self.connection, id)?;
         let stream = &mut self.streams[stream];
         stream.row.bytes = stream.row.bytes.saturating_sub(block.bytes);

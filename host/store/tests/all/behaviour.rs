@@ -484,7 +484,7 @@ async fn the_file_has_the_documented_form() {
     for (name, value) in [
         ("page_size", 16_384),
         ("auto_vacuum", 2),
-        ("user_version", 3),
+        ("user_version", 4),
         ("application_id", 0x4C4B_4754),
     ] {
         assert_eq!(pragma(name), value.into(), "{name}");

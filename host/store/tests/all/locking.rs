@@ -244,7 +244,7 @@ async fn a_newer_format_is_refused_with_what_to_do() {
     let path = directory.path().join("store.db");
     rusqlite::Connection::open(&path)
         .unwrap()
-        .pragma_update(None, "user_version", 4)
+        .pragma_update(None, "user_version", 5)
         .unwrap();
     let before = std::fs::read(&path).unwrap();
     for refusal in [
@@ -255,8 +255,8 @@ async fn a_newer_format_is_refused_with_what_to_do() {
             matches!(
                 refusal,
                 OpenError::Newer {
-                    found: 4,
-                    known: 3,
+                    found: 5,
+                    known: 4,
                     ..
                 }
             ),

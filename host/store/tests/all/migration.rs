@@ -200,7 +200,7 @@ async fn a_store_of_format_1_is_brought_up_to_date_with_its_dead_letters() {
             older,
             OpenError::Older {
                 found: 1,
-                known: 3,
+                known: 4,
                 ..
             }
         ),
@@ -267,7 +267,9 @@ fn to_format_2(path: &std::path::Path, state: &[(i64, &str, &str)]) {
     let store = Connection::open(path).unwrap();
     store
         .execute_batch(
-            "DROP TABLE state;
+            "DROP TABLE block_filters;
+             DROP INDEX letters_by_key;
+             DROP TABLE state;
              CREATE TABLE state (
                pipeline TEXT NOT NULL, stage INTEGER NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, checksum BLOB NOT NULL,
                PRIMARY KEY (pipeline, stage, key)
