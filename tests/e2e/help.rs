@@ -6,7 +6,7 @@ use expect_test::expect_file;
 use lockgate_tests::{Ended, Running, lockgate, root};
 
 /// Every command, in the order of the document.
-const COMMANDS: [&str; 22] = [
+const COMMANDS: [&str; 26] = [
     "",
     "start",
     "check",
@@ -23,6 +23,10 @@ const COMMANDS: [&str; 22] = [
     "dlq retry",
     "dlq drop",
     "dlq release",
+    "store",
+    "store verify",
+    "store backup",
+    "store repair",
     "plugin",
     "plugin run",
     "assets",

@@ -15,6 +15,7 @@ mod dlq;
 mod ecs;
 mod explain;
 mod fair_shares;
+mod fencing;
 mod guests;
 mod help;
 mod hostile;

@@ -8,6 +8,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::dlq::Dlq;
 use crate::commands::explain::Explain;
+use crate::commands::store::Store;
 
 /// A WASM plugin host for Teleport audit events.
 ///
@@ -80,6 +81,9 @@ pub(crate) enum Command {
     /// List, show, export, retry and drop dead letters, whether or not the host is running.
     #[command(subcommand)]
     Dlq(Dlq),
+    /// Check, copy and repair the store.
+    #[command(subcommand)]
+    Store(Store),
     /// Work with plugins.
     #[command(subcommand)]
     Plugin(Plugin),

@@ -11,6 +11,7 @@ pub(crate) mod plugin_run;
 pub(crate) mod sim;
 pub(crate) mod start;
 pub(crate) mod status;
+pub(crate) mod store;
 pub(crate) mod version;
 
 use crate::failure::Failure;

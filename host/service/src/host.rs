@@ -337,6 +337,7 @@ impl Host {
             memory: pipeline.memory,
             current: tokio::sync::Mutex::new(current),
             batch_memory: BatchMemory::default(),
+            board: self.board.clone(),
         };
         Ok(Driver {
             engine: Pipeline::new(settings, Uptime::ZERO),

@@ -9,6 +9,7 @@ mod code;
 mod collect;
 mod components;
 mod condition_log;
+mod damage;
 mod driver;
 mod expiry;
 mod generation;

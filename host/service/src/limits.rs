@@ -19,6 +19,9 @@ pub(crate) const CREDENTIALS_INTERVAL: Duration = Duration::from_secs(10);
 /// Time between two attempts to start a pipeline that finds no memory for its components.
 pub(crate) const START_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Time between two looks at a block of the store that is damaged.
+pub(crate) const DAMAGE_INTERVAL: Duration = Duration::from_secs(30);
+
 /// Bytes of compiled code kept on disk.
 pub(crate) const CODE_CAPACITY: u64 = 1 << 30;
 

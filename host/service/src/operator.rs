@@ -292,7 +292,7 @@ fn public_message(condition: &ConditionStatus) -> String {
         ConditionStatusKind::Brake => "the brake keeps events from being dead-lettered",
         ConditionStatusKind::Unknown => "something keeps it from delivering",
         // The host's own words.
-        ConditionStatusKind::Stalled | ConditionStatusKind::Start => {
+        ConditionStatusKind::Stalled | ConditionStatusKind::Start | ConditionStatusKind::Store => {
             return condition.message.clone();
         }
     };

@@ -97,8 +97,9 @@ pub(crate) async fn run(
     }
     let (status, watched) = watch::channel(ReaderStatus::default());
     let watching = tokio::spawn(show(name.clone(), board.clone(), watched));
+    let mut ended = stop.clone();
     let shutdown = async move { stop.draining().await };
-    let ended = lockgate_teleport::run(
+    let result = lockgate_teleport::run(
         settings,
         resume,
         StoreIntake {
@@ -110,7 +111,7 @@ pub(crate) async fn run(
     )
     .await;
     watching.abort();
-    match ended {
+    match result {
         Ok(Ended::CaughtUp) => {
             tracing::info!(source = name, "caught up with Teleport");
             board.source(&name, |state| state.state = "finished".into());
@@ -129,10 +130,25 @@ pub(crate) async fn run(
                 HostError::from,
             ))
         }
-        Err(error) => Err(HostError::Source {
+        // Nobody would hear of it later.
+        Err(error) if exit_on_last_event => Err(HostError::Source {
             name,
             message: error.to_string(),
         }),
+        Err(error) => {
+            let message = format!("this source cannot be read: {error}");
+            tracing::error!(
+                source = name,
+                "{message}. The other sources and all pipelines go on; restart the host once this \
+                 is mended"
+            );
+            board.source(&name, |state| {
+                state.state = "failed".into();
+                state.last_error = Some(Problem { at: now(), message });
+            });
+            ended.draining().await;
+            Ok(())
+        }
     }
 }
 

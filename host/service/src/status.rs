@@ -45,7 +45,7 @@ pub struct StoreStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SourceStatus {
     /// `connecting`, `reading by polling`, `caught up, reading by bulk export`, `finished`,
-    /// `waiting for credentials`, `waiting for the store`.
+    /// `waiting for credentials`, `waiting for the store`, `failed`.
     pub state: String,
     pub last_error: Option<Problem>,
 }
@@ -134,6 +134,8 @@ pub enum ConditionStatusKind {
     Plugin,
     Brake,
     Stalled,
+    /// Events cannot be read from the store.
+    Store,
     /// Of a host that is newer than the reader.
     #[serde(other, rename = "unknown")]
     Unknown,
@@ -148,6 +150,7 @@ impl ConditionStatusKind {
             ConditionStatusKind::Plugin => ConditionKind::Plugin.name(),
             ConditionStatusKind::Brake => ConditionKind::Brake.name(),
             ConditionStatusKind::Stalled => ConditionKind::Stalled.name(),
+            ConditionStatusKind::Store => "store",
             ConditionStatusKind::Unknown => "unknown",
         }
     }

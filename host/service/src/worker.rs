@@ -19,9 +19,11 @@ use tokio::task::JoinSet;
 use crate::clock::now;
 use crate::collect;
 use crate::components;
+use crate::damage::Damage;
 use crate::generation::Current;
-use crate::limits::{BATCH_MEMORY_FACTOR, REDRIVE_BYTES, REDRIVE_EVENTS};
+use crate::limits::{BATCH_MEMORY_FACTOR, DAMAGE_INTERVAL, REDRIVE_BYTES, REDRIVE_EVENTS};
 use crate::plugins::{BoundSink, BoundStage};
+use crate::status::Board;
 
 /// The parts of a pipeline that its tasks share.
 pub(crate) struct Worker<L> {
@@ -38,6 +40,7 @@ pub(crate) struct Worker<L> {
     pub(crate) memory: MemoryShare,
     pub(crate) current: tokio::sync::Mutex<Current>,
     pub(crate) batch_memory: BatchMemory,
+    pub(crate) board: Board,
 }
 
 /// Memory of the batches in flight.
@@ -192,7 +195,23 @@ impl<L: Ledger> Worker<L> {
         tasks.spawn(async move {
             let (mut memory, bytes) = memory_for(&self.memory, bytes, hurried).await;
             let name = &self.streams[stream.get()];
-            let batch = collect::batch(&self.ledger, name, within, events, bytes).await?;
+            let mut damage = None;
+            let batch = loop {
+                let within = within.clone();
+                match collect::batch(&self.ledger, name, within, events, bytes).await {
+                    Err(LedgerError::Damaged(what)) => {
+                        // It may wait for ever.
+                        memory.resize(0);
+                        let damage = damage.get_or_insert_with(|| {
+                            Damage::new(self.board.clone(), self.pipeline.clone(), name.clone())
+                        });
+                        damage.found(&what);
+                        tokio::time::sleep(DAMAGE_INTERVAL).await;
+                    }
+                    batch => break batch?,
+                }
+            };
+            drop(damage);
             memory.resize(memory_of(&batch));
             if !batch.is_empty() {
                 lock(&self.batch_memory.batches).insert((stream, batch.range().start), memory);

@@ -47,6 +47,12 @@ pub enum Operation {
         at: Millis,
         reply: oneshot::Sender<Result<u64, LedgerError>>,
     },
+    WriteOff {
+        stream: String,
+        seq: Seq,
+        at: Millis,
+        reply: oneshot::Sender<Result<u64, LedgerError>>,
+    },
     KeepCodeDigest {
         key: String,
         digest: [u8; 32],
@@ -327,6 +333,17 @@ impl Group {
             } => {
                 let value = self.writer.expire_letters(&pipeline, before, at)?;
                 let bytes = value.as_ref().map_or(0, |expired| *expired as usize * 100);
+                replies.expired.push(Reply { reply, value });
+                Ok(bytes)
+            }
+            Operation::WriteOff {
+                stream,
+                seq,
+                at,
+                reply,
+            } => {
+                let value = self.writer.write_off(&stream, seq, at)?;
+                let bytes = value.as_ref().map_or(0, |letters| *letters as usize * 200);
                 replies.expired.push(Reply { reply, value });
                 Ok(bytes)
             }

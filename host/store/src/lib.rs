@@ -5,6 +5,7 @@
 //! that is queued into one transaction. What the tables and columns mean stands in `SCHEMA.md`: an
 //! auditor can open the file with any SQLite client.
 
+mod backup;
 mod blocks;
 mod books;
 mod chain;
@@ -20,6 +21,7 @@ pub mod filter;
 mod find;
 mod history;
 mod inspect;
+mod integrity;
 mod letter_operations;
 mod letters;
 mod limits;
@@ -35,6 +37,7 @@ mod tail;
 mod verify;
 mod writer;
 
+pub use backup::BackupError;
 pub use chain::ChainHead;
 pub use codec::Heads;
 pub use directory::DirectoryLock;
@@ -42,6 +45,7 @@ pub use error::OpenError;
 pub use find::{Coverage, EntryQuery, FoundEntry, Search};
 pub use history::{Change, EntryHistory, EntryState, HistoryStep};
 pub use inspect::Inspector;
+pub use integrity::{DamagedBlock, Integrity};
 pub use lockgate_ledger::{
     CodeDigests, Committed, DeadLetters, KeptLetter, Ledger, LedgerError, LetterCounts, LetterId,
     LetterQuery, Progress, Registration,

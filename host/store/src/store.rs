@@ -97,6 +97,21 @@ impl Store {
         }
     }
 
+    /// Gives up the events of the damaged block that holds an entry: they become dead letters,
+    /// without their events, of every pipeline that has not finished them. Answers how many.
+    ///
+    /// [`LedgerError::Conflict`] where the block is sound, or not there.
+    pub async fn write_off(&self, stream: &str, seq: Seq, at: Millis) -> Result<u64, LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Operation::WriteOff {
+            stream: stream.to_owned(),
+            seq,
+            at,
+            reply,
+        })?;
+        self.answer(answer).await?
+    }
+
     /// Reads, for callers that may block.
     pub fn reads(&self) -> &Reads {
         &self.shared.reads

@@ -10,11 +10,13 @@ mod filters;
 mod letters;
 mod register;
 pub mod retention;
+mod write_off;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use lockgate_ledger::START_ANEW;
 use lockgate_model::{FeedKind, Millis, Seq};
 use rusqlite::{Connection, ErrorCode, params};
 
@@ -91,6 +93,7 @@ struct Stream {
     front: Option<Extent>,
     /// Blocks from here on have their filters.
     filtered_from: Seq,
+    has_warned_of_damage: bool,
     dirty: bool,
 }
 
@@ -299,10 +302,7 @@ impl Writer {
         LedgerError::Closed {
             cause: format!(
                 "{change} while the store was open, so nothing more is written, and what was written \
-                 shortly before may be gone. {put} the whole store back from a backup; without one, \
-                 move what is left of `store.db`, `store.db-wal` and `store.db-shm` aside: a new \
-                 store then reads the events from Teleport again, from `start-time` on, and sends \
-                 them again"
+                 shortly before may be gone. {put} the whole store back from a backup. {START_ANEW}"
             ),
             full: false,
         }
@@ -343,6 +343,7 @@ impl Writer {
         let filtered: Option<Seq> = self.connection.query_row(sql, [row.id], |row| row.get(0))?;
         self.streams.push(Stream {
             filtered_from: filtered.unwrap_or(row.next),
+            has_warned_of_damage: false,
             row,
             limit,
             front,

@@ -112,13 +112,10 @@ fn rows(
         let letters = inspector.letter_counts(&name).map_err(Failure::failed)?;
         let mut oldest = inspector.redriven_since(&name).map_err(Failure::failed)?;
         for (progress, _) in streams {
-            let block = inspector
-                .block_at(&progress.stream, progress.watermark)
+            let read_at = inspector
+                .read_at(&progress.stream, progress.watermark)
                 .map_err(Failure::failed)?;
-            oldest = oldest
-                .into_iter()
-                .chain(block.map(|block| block.read_at))
-                .min();
+            oldest = oldest.into_iter().chain(read_at).min();
         }
         let configured = host
             .filter(|host| !host.pipelines.is_empty())

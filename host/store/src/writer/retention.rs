@@ -115,6 +115,13 @@ impl Writer {
         let Some(block) = self.streams[stream].front else {
             return Ok(false);
         };
+        let days = match self.days_in(stream, &block, &(block.first_seq..block.end())) {
+            Err(Fault::Damaged(what)) => {
+                self.keep_damaged(stream, &what);
+                return Ok(false);
+            }
+            days => days?,
+        };
         let unfinished = |epoch: &super::Epoch| {
             epoch.stream == stream && epoch.row.progress.watermark < block.end()
         };
@@ -123,7 +130,7 @@ impl Writer {
                 self.drop_for(index, &block, key)?;
             }
         }
-        for (day, count) in self.days_in(stream, &block, &(block.first_seq..block.end()))? {
+        for (day, count) in days {
             let sql =
                 "UPDATE stream_days SET removed = removed + ?3 WHERE stream_id = ?1 AND day = ?2";
             self.connection
@@ -147,6 +154,17 @@ impl Writer {
         self.removed
             .push((stream.row.name.clone(), block.first_seq));
         Ok(true)
+    }
+
+    /// Its events cannot be counted by day any more, so the books would not balance without it.
+    fn keep_damaged(&mut self, stream: usize, what: &str) {
+        let stream = &mut self.streams[stream];
+        if !std::mem::replace(&mut stream.has_warned_of_damage, true) {
+            tracing::error!(
+                stream = %stream.row.name,
+                "retention cannot remove a damaged block, nor what is newer: {what}"
+            );
+        }
     }
 
     /// Drops the entries that a pipeline never finished and is not configured to read any more: its

@@ -1,0 +1,70 @@
+//! A damaged block of the store holds the pipelines that need it, and nobody else.
+
+use std::sync::Arc;
+
+use lockgate_model::Millis;
+
+use crate::clock::now;
+use crate::limits::DAMAGE_INTERVAL;
+use crate::status::{Board, ConditionStatus, ConditionStatusKind};
+
+/// The condition of a pipeline that waits for events which cannot be read. It ends with this value.
+pub(crate) struct Damage {
+    board: Board,
+    pipeline: Arc<str>,
+    stream: Arc<str>,
+    since: Millis,
+    /// What is logged already.
+    logged: Option<String>,
+}
+
+impl Damage {
+    pub(crate) fn new(board: Board, pipeline: Arc<str>, stream: Arc<str>) -> Damage {
+        Damage {
+            board,
+            pipeline,
+            stream,
+            since: now(),
+            logged: None,
+        }
+    }
+
+    /// `what` is wrong, and where.
+    pub(crate) fn found(&mut self, what: &str) {
+        let message = format!(
+            "the store is damaged: {what}. This pipeline holds there, and delivers nothing that is \
+             newer in this stream. Stop the host, then restore a backup, or give the events up as \
+             dead letters with `lockgate store repair --write-off`; `lockgate store verify` says \
+             what else is damaged"
+        );
+        if self.logged.as_ref() != Some(&message) {
+            tracing::error!(pipeline = %self.pipeline, stream = %self.stream, "{message}");
+            self.logged = Some(message.clone());
+        }
+        let status = ConditionStatus {
+            kind: ConditionStatusKind::Store,
+            subject: self.stream.to_string(),
+            message,
+            since: self.since,
+            next_attempt: Some(now() + DAMAGE_INTERVAL.as_millis() as Millis),
+            not_ready_from: self.since,
+        };
+        self.clear();
+        self.board
+            .pipeline(&self.pipeline, |pipeline| pipeline.conditions.push(status));
+    }
+
+    fn clear(&self) {
+        self.board.pipeline(&self.pipeline, |pipeline| {
+            pipeline.conditions.retain(|condition| {
+                condition.kind != ConditionStatusKind::Store || condition.subject != *self.stream
+            });
+        });
+    }
+}
+
+impl Drop for Damage {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
