@@ -46,7 +46,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Sim(Sim::Receiver(command)) => commands::sim::receiver(command),
         Command::Status(command) => commands::status::run(&command),
         Command::Explain(command) => commands::explain::run(&command, &masks),
-        Command::Store(command) => commands::store::run(&command),
+        Command::Store(command) => commands::store::run(&command, &masks),
         Command::Dlq(command) => commands::dlq::run(&command),
         Command::Plugin(Plugin::Run(command)) => commands::plugin_run::run(&command),
         Command::Assets(Assets::Elasticsearch(command)) => {

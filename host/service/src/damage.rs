@@ -33,9 +33,9 @@ impl Damage {
     pub(crate) fn found(&mut self, what: &str) {
         let message = format!(
             "the store is damaged: {what}. This pipeline holds there, and delivers nothing that is \
-             newer in this stream. Stop the host, then restore a backup, or give the events up as \
-             dead letters with `lockgate store repair --write-off`; `lockgate store verify` says \
-             what else is damaged"
+             newer in this stream. Stop the host, then run `lockgate store repair`, which reads the \
+             events from Teleport again, or restore a backup; `lockgate store verify` says what \
+             else is damaged"
         );
         if self.logged.as_ref() != Some(&message) {
             tracing::error!(pipeline = %self.pipeline, stream = %self.stream, "{message}");

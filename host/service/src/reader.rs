@@ -42,6 +42,10 @@ impl Reader {
         }
     }
 
+    pub(crate) fn into_settings(self) -> SourceSettings {
+        self.settings
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }

@@ -17,7 +17,7 @@ pub struct StoredBlock {
     pub times: (Millis, Millis),
     pub bytes: u64,
     codec: i64,
-    checksum: Checksum,
+    pub checksum: Checksum,
     heads: Vec<u8>,
     payload: Vec<u8>,
 }

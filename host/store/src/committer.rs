@@ -47,6 +47,12 @@ pub enum Operation {
         at: Millis,
         reply: oneshot::Sender<Result<u64, LedgerError>>,
     },
+    Restore {
+        stream: String,
+        seq: Seq,
+        events: Box<Block>,
+        reply: oneshot::Sender<Result<(), LedgerError>>,
+    },
     WriteOff {
         stream: String,
         seq: Seq,
@@ -335,6 +341,16 @@ impl Group {
                 let bytes = value.as_ref().map_or(0, |expired| *expired as usize * 100);
                 replies.expired.push(Reply { reply, value });
                 Ok(bytes)
+            }
+            Operation::Restore {
+                stream,
+                seq,
+                events,
+                reply,
+            } => {
+                let value = self.writer.restore(&stream, seq, &events)?;
+                replies.letters.push(Reply { reply, value });
+                Ok(events.memory())
             }
             Operation::WriteOff {
                 stream,

@@ -1,6 +1,6 @@
 //! Checks everything in a store: structure, rows, blocks, filters, chains.
 
-use lockgate_model::{Seq, SeqRange};
+use lockgate_model::{Millis, Seq, SeqRange};
 use rusqlite::Connection;
 
 use crate::error::ReadError;
@@ -31,6 +31,8 @@ pub struct Integrity {
 pub struct DamagedBlock {
     pub stream: String,
     pub entries: SeqRange,
+    /// The earliest and the latest time of its events.
+    pub times: (Millis, Millis),
 }
 
 impl Reads {
@@ -82,11 +84,15 @@ impl Integrity {
             self.blocks += step.blocks;
             self.events += step.events;
             self.problems.extend(step.problems);
-            self.damaged
-                .extend(step.damaged.into_iter().map(|entries| DamagedBlock {
-                    stream: known.name.to_string(),
-                    entries,
-                }));
+            self.damaged.extend(
+                step.damaged
+                    .into_iter()
+                    .map(|(entries, times)| DamagedBlock {
+                        stream: known.name.to_string(),
+                        entries,
+                        times,
+                    }),
+            );
             if step.next <= next {
                 return Ok(());
             }
@@ -122,7 +128,7 @@ struct Step {
     blocks: u64,
     events: u64,
     problems: Vec<String>,
-    damaged: Vec<SeqRange>,
+    damaged: Vec<(SeqRange, (Millis, Millis))>,
     /// Where the next step begins.
     next: Seq,
 }
@@ -147,8 +153,11 @@ fn step(connection: &Connection, name: &str, from: Seq) -> Result<Option<Step>, 
                 step.blocks += 1;
                 let (seq, end) = (step.next, step.next + 1);
                 let extents = blocks::extents(connection, stream.id, seq, end)?;
-                step.damaged
-                    .extend(extents.iter().map(|block| block.first_seq..block.end()));
+                step.damaged.extend(
+                    extents
+                        .iter()
+                        .map(|block| (block.first_seq..block.end(), block.times)),
+                );
                 match blocks::first_after(connection, stream.id, step.next)? {
                     Some(next) => step.next = next,
                     None => step.next = stream.next,
@@ -163,7 +172,8 @@ fn step(connection: &Connection, name: &str, from: Seq) -> Result<Option<Step>, 
         match block.block(&stream).and_then(|_| block.heads(&stream)) {
             Err(ReadError::Damaged(what)) => {
                 step.problems.push(what);
-                step.damaged.push(block.first_seq..block.end());
+                step.damaged
+                    .push((block.first_seq..block.end(), block.times));
             }
             Err(error) => return Err(error),
             Ok(heads) => {

@@ -9,6 +9,7 @@ mod commit;
 mod filters;
 mod letters;
 mod register;
+mod restore;
 pub mod retention;
 mod write_off;
 

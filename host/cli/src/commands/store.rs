@@ -7,6 +7,7 @@ mod verify;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
+use lockgate_observe::Masks;
 use lockgate_store::{Inspector, Integrity};
 
 use crate::failure::Failure;
@@ -20,22 +21,25 @@ pub(crate) enum Store {
     /// Write a consistent copy of the store to a new file, beside a running host or without one,
     /// and verify the copy.
     Backup(backup::Backup),
-    /// Give up the events of damaged blocks, so that pipelines go on behind them. The host must not
-    /// run.
+    /// Read the events of damaged blocks from Teleport again, or give them up as dead letters, so
+    /// that pipelines go on behind them. The host must not run.
+    ///
+    /// A block is restored only if it is then exactly what its checksum was taken of. Blocks of
+    /// session recordings are not read again.
     Repair(repair::Repair),
 }
 
-pub(crate) fn run(command: &Store) -> Result<(), Failure> {
+pub(crate) fn run(command: &Store, masks: &Masks) -> Result<(), Failure> {
     match command {
         Store::Verify(command) => verify::run(command),
         Store::Backup(command) => backup::run(command),
-        Store::Repair(command) => repair::run(command),
+        Store::Repair(command) => repair::run(command, masks),
     }
 }
 
 #[derive(Debug, Args)]
 struct Place {
-    /// The configuration file; only its `[store]` is read.
+    /// The configuration file; `repair` reads its sources, the others only `[store]`.
     #[arg(
         short,
         long,

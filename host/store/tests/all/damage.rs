@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use lockgate_model::{Block, Books, Entries, Outcome};
+use lockgate_model::{Block, Books, Entries, FeedKind, Outcome};
 use lockgate_store::{
     ChainHead, DeadLetters, Inspector, KeptLetter, Ledger, LedgerError, OpenError, Reads, Store,
 };
@@ -247,6 +247,47 @@ async fn a_damaged_block_in_any_place_is_named_and_can_be_given_up() {
             let history = store.history(AUDIT, letter.seq).unwrap();
             assert_eq!(history[0].steps.len(), 1);
         }
+        store.close().await.unwrap();
+    }
+}
+
+/// Whatever is left of its columns.
+#[tokio::test]
+async fn a_damaged_block_gets_its_events_back_and_no_others() {
+    for (first_seq, column) in [(1, "payload"), (101, "heads"), (201, "payload")] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = with_a_damaged_block(directory.path(), first_seq).await;
+        store.close().await.unwrap();
+        let database = rusqlite::Connection::open(directory.path().join("store.db")).unwrap();
+        let sql =
+            format!("UPDATE blocks SET {column} = zeroblob(length({column})) WHERE first_seq = ?1");
+        database.execute(&sql, [first_seq]).unwrap();
+        drop(database);
+        let store = open(directory.path());
+        let events = |parts| Block::new(AUDIT.into(), FeedKind::Audit, 1, 0, parts);
+        let right = numbered(first_seq..first_seq + 50);
+        let keys: Vec<String> = (first_seq..first_seq + 50)
+            .map(|nth| format!("k{nth}"))
+            .collect();
+        let wrong = crate::common::events(&keys, |key| format!(r#"{{"uid":"{key}","x":1}}"#));
+        for refused in [numbered(first_seq..first_seq + 49), wrong] {
+            let refused = store.restore(AUDIT, first_seq, events(refused)).await;
+            assert!(
+                matches!(refused, Err(LedgerError::Conflict(_))),
+                "{refused:?}"
+            );
+            assert!(store.block_at(AUDIT, first_seq).is_err());
+        }
+        store
+            .restore(AUDIT, first_seq, events(right.clone()))
+            .await
+            .unwrap();
+        let block = store.block_at(AUDIT, first_seq).unwrap().unwrap();
+        assert_eq!(block.parts(), &right);
+        let integrity = store.reads().integrity().unwrap();
+        assert_eq!(integrity.problems, [] as [String; 0]);
+        let again = store.restore(AUDIT, first_seq, events(right)).await;
+        assert!(again.is_err_and(|error| error.to_string().contains("is not damaged")));
         store.close().await.unwrap();
     }
 }

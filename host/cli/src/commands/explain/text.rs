@@ -186,8 +186,8 @@ fn of_step(step: &Step) -> String {
         .iter()
         .all(|request| request.is_known_to_carry_it);
     if !is_known {
-        text += "    one of the requests of its batch carried it; this release's predecessor did \
-                 not note which:\n";
+        text += "    one of these requests of its batch carried it; the release that made the \
+                 commit did not note which:\n";
     }
     for request in &step.requests {
         text += &of_request(request);

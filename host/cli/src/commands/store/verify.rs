@@ -15,9 +15,9 @@ pub(crate) struct Verify {
 pub(super) fn run(command: &Verify) -> Result<(), Failure> {
     let inspector = command.place.inspector()?;
     let integrity = inspector.integrity().map_err(Failure::failed)?;
-    let hint = "pipelines that need a damaged block hold there. Restore a backup; where there is \
-                none, `lockgate store repair --write-off` gives the events of damaged blocks up as \
-                dead letters";
+    let hint = "pipelines that need a damaged block hold there. Stop the host, then run `lockgate \
+                store repair`, which reads the events of damaged blocks from Teleport again; or \
+                restore a backup";
     problems("The store", &integrity, hint)?;
     print::data(&format!("The store is sound: {}.\n", checked(&integrity)))
 }
