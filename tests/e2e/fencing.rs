@@ -11,7 +11,7 @@ use lockgate_tests::{
     status, until,
 };
 
-use crate::dlq::AUDIT;
+use crate::dlq::{AUDIT, Fixture};
 
 const EVENTS: u64 = 3000;
 
@@ -146,6 +146,41 @@ fn hold_at_a_damaged_block(seq: u64) {
         }
     );
     assert_eq!(books_of("main").delivered, EVENTS);
+}
+
+/// The fixture's letter of entry 3 waits again and is not what was written; new events come.
+#[test]
+fn a_damaged_dead_letter_holds_only_what_waits_again() {
+    let fixture = Fixture::new();
+    let auth = Auth::start(fixture.dir.path(), &["--events", "300"]);
+    let receiver = LocalReceiver::start(fixture.dir.path());
+    let sink = "[pipelines.siem.sink]\nplugin = \"builtin:fluentd\"\n".to_owned();
+    let config = configuration(
+        fixture.dir.path(),
+        &auth,
+        &(sink + &receiver.endpoint("siem")),
+    );
+    let mut retry = lockgate();
+    retry.args(["dlq", "retry", "siem/teleport/audit/3", "--store"]);
+    let retried = Running::start("retry", retry.arg(fixture.store()));
+    retried.ended().exits_with(0);
+    let file = fixture.store().join("store.db");
+    let mut bytes = fs::read(&file).unwrap();
+    let letter = br#"{"uid":"k3","ei":3.50}"#;
+    let mut places = (0..bytes.len()).filter(|&at| bytes[at..].starts_with(letter));
+    let at = places.next().expect("the letter is in the file");
+    drop(places);
+    bytes[at + 9] = b'x';
+    fs::write(&file, bytes).unwrap();
+    let host = started(&config);
+    let shown = || format!("{}\n{}", status(&config), host.stderr());
+    until("the new events are delivered", shown, || {
+        let status = status(&config);
+        books(&status, "siem").delivered == 307 && condition(&status, "siem").contains("store")
+    });
+    let shown = condition(&status(&config), "siem");
+    assert!(shown.contains("the dead letter of entry 3"), "{shown}");
+    host.stop().exits_with(0);
 }
 
 #[test]

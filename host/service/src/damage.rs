@@ -12,18 +12,40 @@ use crate::status::{Board, ConditionStatus, ConditionStatusKind};
 pub(crate) struct Damage {
     board: Board,
     pipeline: Arc<str>,
-    stream: Arc<str>,
+    /// The events that cannot be read: those of a stream, or its dead letters.
+    subject: String,
+    /// What to do.
+    advice: &'static str,
     since: Millis,
     /// What is logged already.
     logged: Option<String>,
 }
 
 impl Damage {
-    pub(crate) fn new(board: Board, pipeline: Arc<str>, stream: Arc<str>) -> Damage {
+    /// Blocks of the stream cannot be read.
+    pub(crate) fn of_blocks(board: Board, pipeline: Arc<str>, stream: &str) -> Damage {
+        let advice = "This pipeline holds there, and delivers nothing that is newer in this \
+                      stream. Stop the host, then run `lockgate store repair`, which reads the \
+                      events from Teleport again, or restore a backup; `lockgate store verify` \
+                      says what else is damaged";
+        Damage::new(board, pipeline, stream.to_owned(), advice)
+    }
+
+    /// Dead letters that wait again cannot be read.
+    pub(crate) fn of_letters(board: Board, pipeline: Arc<str>, stream: &str) -> Damage {
+        let advice = "No dead letter of this stream is sent again; new events are delivered. Stop \
+                      the host, then restore a backup; `lockgate store verify` says what else is \
+                      damaged";
+        let subject = format!("{stream}, dead letters");
+        Damage::new(board, pipeline, subject, advice)
+    }
+
+    fn new(board: Board, pipeline: Arc<str>, subject: String, advice: &'static str) -> Damage {
         Damage {
             board,
             pipeline,
-            stream,
+            subject,
+            advice,
             since: now(),
             logged: None,
         }
@@ -31,19 +53,14 @@ impl Damage {
 
     /// `what` is wrong, and where.
     pub(crate) fn found(&mut self, what: &str) {
-        let message = format!(
-            "the store is damaged: {what}. This pipeline holds there, and delivers nothing that is \
-             newer in this stream. Stop the host, then run `lockgate store repair`, which reads the \
-             events from Teleport again, or restore a backup; `lockgate store verify` says what \
-             else is damaged"
-        );
+        let message = format!("the store is damaged: {what}. {}", self.advice);
         if self.logged.as_ref() != Some(&message) {
-            tracing::error!(pipeline = %self.pipeline, stream = %self.stream, "{message}");
+            tracing::error!(pipeline = %self.pipeline, "{message}");
             self.logged = Some(message.clone());
         }
         let status = ConditionStatus {
             kind: ConditionStatusKind::Store,
-            subject: self.stream.to_string(),
+            subject: self.subject.clone(),
             message,
             since: self.since,
             next_attempt: Some(now() + DAMAGE_INTERVAL.as_millis() as Millis),
@@ -57,7 +74,7 @@ impl Damage {
     fn clear(&self) {
         self.board.pipeline(&self.pipeline, |pipeline| {
             pipeline.conditions.retain(|condition| {
-                condition.kind != ConditionStatusKind::Store || condition.subject != *self.stream
+                condition.kind != ConditionStatusKind::Store || condition.subject != self.subject
             });
         });
     }

@@ -96,10 +96,22 @@ impl<L: Ledger> Worker<L> {
     pub(crate) fn redrive(self: Arc<Self>, stream: StreamIndex, tasks: &mut JoinSet<Done>) {
         tasks.spawn(async move {
             let name = &self.streams[stream.get()];
-            let redrive = self
-                .ledger
-                .redrive(&self.pipeline, name, REDRIVE_EVENTS, REDRIVE_BYTES)
-                .await?;
+            let mut damage = None;
+            let redrive = loop {
+                let (events, bytes) = (REDRIVE_EVENTS, REDRIVE_BYTES);
+                let redrive = self.ledger.redrive(&self.pipeline, name, events, bytes);
+                match redrive.await {
+                    Err(LedgerError::Damaged(what)) => {
+                        let damage = damage.get_or_insert_with(|| {
+                            Damage::of_letters(self.board.clone(), self.pipeline.clone(), name)
+                        });
+                        damage.found(&what);
+                        tokio::time::sleep(DAMAGE_INTERVAL).await;
+                    }
+                    redrive => break redrive?,
+                }
+            };
+            drop(damage);
             let (generation, stages) = self.generation().await?;
             let batch = redrive.map(|redrive| redrive.batch).unwrap_or_default();
             // A redrive does not wait for memory, but its memory is counted.
@@ -203,7 +215,7 @@ impl<L: Ledger> Worker<L> {
                         // It may wait for ever.
                         memory.resize(0);
                         let damage = damage.get_or_insert_with(|| {
-                            Damage::new(self.board.clone(), self.pipeline.clone(), name.clone())
+                            Damage::of_blocks(self.board.clone(), self.pipeline.clone(), name)
                         });
                         damage.found(&what);
                         tokio::time::sleep(DAMAGE_INTERVAL).await;

@@ -95,7 +95,7 @@ pub(crate) fn run(command: &Explain, masks: &Masks) -> Result<(), Failure> {
     let mut report = Report::new(&question, &search, &surroundings);
     let replayer = match &config {
         Some(config) if !question.is_list() && !search.found.is_empty() => {
-            Replayer::new(&command.config, config, masks, &inspector)?
+            Some(Replayer::new(&command.config, config, masks, &inspector)?)
         }
         _ => None,
     };

@@ -27,25 +27,24 @@ pub(super) struct Replayer {
 }
 
 impl Replayer {
-    /// `None`, after saying why, where components cannot run.
     pub(super) fn new(
         file: &Path,
         config: &Config,
         masks: &Masks,
         inspector: &Arc<Inspector>,
-    ) -> Result<Option<Replayer>, Failure> {
+    ) -> Result<Replayer, Failure> {
         let mut report = config.report();
         let store = inspector.clone();
         let builder = setup::builder_beside_host(file, config, masks, store, &mut report)?;
         if !report.is_empty() {
             print::problem(&report.render(print::to_terminal()));
         }
-        Ok(Some(Replayer {
+        Ok(Replayer {
             config: config.clone(),
             lookups: builder.lookups(),
             builder,
             runtime: commands::tokio_runtime()?,
-        }))
+        })
     }
 
     /// Adds what the stages of a pipeline make of an event now, or why that cannot be said.
