@@ -6,7 +6,7 @@ use expect_test::expect_file;
 use lockgate_tests::{Ended, Running, lockgate, root};
 
 /// Every command, in the order of the document.
-const COMMANDS: [&str; 24] = [
+const COMMANDS: [&str; 29] = [
     "",
     "start",
     "check",
@@ -16,6 +16,7 @@ const COMMANDS: [&str; 24] = [
     "sim receiver",
     "status",
     "audit",
+    "explain",
     "dlq",
     "dlq list",
     "dlq show",
@@ -23,6 +24,10 @@ const COMMANDS: [&str; 24] = [
     "dlq retry",
     "dlq drop",
     "dlq release",
+    "store",
+    "store verify",
+    "store backup",
+    "store repair",
     "plugin",
     "plugin run",
     "assets",

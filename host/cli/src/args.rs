@@ -7,6 +7,8 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::commands::dlq::Dlq;
+use crate::commands::explain::Explain;
+use crate::commands::store::Store;
 
 /// A WASM plugin host for Teleport audit events.
 ///
@@ -28,15 +30,18 @@ pub(crate) struct Arguments {
     pub(crate) log_format: LogFormat,
 
     /// What to log: a level, or directives such as `info,lockgate_teleport=debug`. The default is
-    /// `info`, and `warn` for `check` and `demo`.
+    /// `info`, and `warn` for `check`, `demo` and `explain`.
     #[arg(long, global = true, env = "LOCKGATE_LOG", value_name = "FILTER")]
     pub(crate) log: Option<String>,
 }
 
 impl Arguments {
-    /// The log filter. `check` and `demo` print their own lines, so they log less by default.
+    /// The log filter. Some commands print their own lines, so they log less by default.
     pub(crate) fn log_filter(&self) -> &str {
-        let default = if matches!(self.command, Command::Check(_) | Command::Demo(_)) {
+        let default = if matches!(
+            self.command,
+            Command::Check(_) | Command::Demo(_) | Command::Explain(_)
+        ) {
             "warn"
         } else {
             "info"
@@ -75,9 +80,19 @@ pub(crate) enum Command {
     /// A day is counted from its events, or from its outcomes alone where retention has removed events,
     /// or from tallies where commits were folded into them as well.
     Audit(Audit),
+    /// Show when an event was read, what each pipeline made of it, and which request carried it.
+    ///
+    /// Works whether or not the host is running. The stages of each pipeline are shown as they work
+    /// now: the event passes through the components of the configuration again, and nothing is sent.
+    /// The exit status is 0 if the event was found, and 1 if not; then standard output says what
+    /// the store covers.
+    Explain(Explain),
     /// List, show, export, retry and drop dead letters, whether or not the host is running.
     #[command(subcommand)]
     Dlq(Dlq),
+    /// Check, copy and repair the store.
+    #[command(subcommand)]
+    Store(Store),
     /// Work with plugins.
     #[command(subcommand)]
     Plugin(Plugin),

@@ -7,10 +7,12 @@ pub(crate) mod compile;
 pub(crate) mod completions;
 pub(crate) mod demo;
 pub(crate) mod dlq;
+pub(crate) mod explain;
 pub(crate) mod plugin_run;
 pub(crate) mod sim;
 pub(crate) mod start;
 pub(crate) mod status;
+pub(crate) mod store;
 pub(crate) mod version;
 
 use crate::failure::Failure;

@@ -46,6 +46,8 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Sim(Sim::Receiver(command)) => commands::sim::receiver(command),
         Command::Status(command) => commands::status::run(&command),
         Command::Audit(command) => commands::audit::run(&command),
+        Command::Explain(command) => commands::explain::run(&command, &masks),
+        Command::Store(command) => commands::store::run(&command, &masks),
         Command::Dlq(command) => commands::dlq::run(&command),
         Command::Plugin(Plugin::Run(command)) => commands::plugin_run::run(&command),
         Command::Assets(command) => commands::assets::run(&command),

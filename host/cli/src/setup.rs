@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lockgate_config::{Config, Issue, ProcessEnvironment, Report};
@@ -9,7 +10,7 @@ use lockgate_model::{FeedKind, Millis};
 use lockgate_observe::Masks;
 use lockgate_runtime::{ChildCompiler, CompileLimits, Compiler};
 use lockgate_service::{HostOptions, PipelineBuilder, Reader, Unbuilt};
-use lockgate_store::{Options, Retention, Store};
+use lockgate_store::{Inspector, Options, Retention, Store};
 
 use crate::failure::Failure;
 use crate::print;
@@ -118,6 +119,27 @@ pub(crate) fn plan(
         show: Box::new(show),
         exit_on_last_event,
     })
+}
+
+/// Builds pipelines that are not run, beside a host or without one.
+pub(crate) fn builder_beside_host(
+    file: &Path,
+    config: &Config,
+    masks: &Masks,
+    store: Arc<Inspector>,
+    report: &mut Report,
+) -> Result<PipelineBuilder, Failure> {
+    let mut builder = PipelineBuilder::beside_host(
+        file.parent().unwrap_or(Path::new("")),
+        compiler(config.limits.compile)?,
+        config.limits.memory,
+        masks.clone(),
+        store,
+        &config.store.path.join("code"),
+    )
+    .map_err(Failure::failed)?;
+    builder.grant(&config.lookup, report);
+    Ok(builder)
 }
 
 fn builder(

@@ -49,6 +49,17 @@ pub enum SendFailure {
     Contract(String),
 }
 
+impl SendFailure {
+    pub fn message(&self) -> &str {
+        match self {
+            SendFailure::Connection(message)
+            | SendFailure::Timeout(message)
+            | SendFailure::Tls(message)
+            | SendFailure::Contract(message) => message,
+        }
+    }
+}
+
 /// Whether the sink may decide on this status. No plugin can declare delivered, or discard, what a
 /// receiver did not accept.
 fn sink_may_settle(status: u16) -> bool {

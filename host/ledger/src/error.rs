@@ -2,6 +2,15 @@
 
 use thiserror::Error;
 
+/// What to do with a store that cannot be used and of which there is no backup. Without
+/// `start-time` a new store begins at the present.
+pub const START_ANEW: &str = "Without one, first set `start-time` of every source to a time before \
+                              the oldest event that may not have been delivered: a new store begins \
+                              at the present otherwise, and what is older is never read. Then move \
+                              `store.db`, `store.db-wal` and `store.db-shm` aside and start: events \
+                              are read from Teleport again from that time on, and those delivered \
+                              before are sent again";
+
 /// Why an operation on a ledger failed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum LedgerError {
@@ -25,9 +34,8 @@ pub enum LedgerError {
     NotRead { pipeline: String, stream: String },
     /// The data that was read differs from what was written.
     #[error(
-        "the store is damaged: {0}. Stop Lockgate, then restore a backup; or move `store.db`, \
-         `store.db-wal` and `store.db-shm` aside and start anew: events are then read from \
-         Teleport again, from `start-time` on"
+        "the store is damaged: {0}. `lockgate store verify` says what else is. To mend it, stop \
+         Lockgate and restore a backup. {START_ANEW}"
     )]
     Damaged(String),
     /// Reading failed for another reason.

@@ -17,7 +17,7 @@ mod registration;
 mod rules;
 
 pub use code::CodeDigests;
-pub use error::LedgerError;
+pub use error::{LedgerError, START_ANEW};
 pub use ledger::Ledger;
 pub use letters::{
     DROPPED_BY_OPERATOR, DeadLetters, KeptLetter, LetterCounts, LetterId, LetterQuery,

@@ -88,9 +88,17 @@ pub struct BatchRecord {
 }
 
 /// The result of one request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RequestRecord {
-    /// HTTP status of the last answer.
+    /// Such as `POST`.
+    pub method: String,
+    /// Which of the sink's URLs it went to: `url` or `session-url`.
+    pub endpoint: String,
+    /// Path below the endpoint, without the query, as the sink asked for it.
+    pub path: String,
+    /// The entries of whose documents it carried one. Ascending, apart from each other.
+    pub entries: Vec<SeqRange>,
+    /// HTTP status of the last answer; 0 where there was none.
     pub status: u16,
     /// Number of documents in it.
     pub documents: u32,
@@ -98,8 +106,49 @@ pub struct RequestRecord {
     pub bytes: u64,
     /// Number of attempts.
     pub attempts: u32,
-    /// The first bytes of the last answer's body, masked. Empty for a 2xx.
+    /// The first bytes of the last answer's body, masked, or why there was none. Empty for a 2xx.
     pub excerpt: String,
+}
+
+impl RequestRecord {
+    /// Whether it carried a document of one of the entries.
+    pub fn carried_any(&self, entries: &Entries) -> bool {
+        self.entries.iter().any(|carried| match entries {
+            Entries::Range(range) => carried.start < range.end && range.start < carried.end,
+            Entries::Redriven(seqs) => {
+                let next = seqs.partition_point(|&seq| seq < carried.start);
+                seqs.get(next).is_some_and(|&seq| seq < carried.end)
+            }
+        })
+    }
+
+    /// Makes this the record of two requests: what they differ in is left empty.
+    pub fn merge(&mut self, other: RequestRecord) {
+        for (own, others) in [
+            (&mut self.method, other.method),
+            (&mut self.endpoint, other.endpoint),
+            (&mut self.path, other.path),
+        ] {
+            if *own != others {
+                own.clear();
+            }
+        }
+        self.entries.extend(other.entries);
+        self.entries = ranges(self.entries.iter().cloned().flatten());
+        self.documents += other.documents;
+        self.bytes += other.bytes;
+        self.attempts += other.attempts;
+    }
+}
+
+/// Sequences as ranges: ascending, apart from each other.
+pub fn ranges(seqs: impl Iterator<Item = Seq>) -> Vec<SeqRange> {
+    let mut seqs: Vec<Seq> = seqs.collect();
+    seqs.sort_unstable();
+    seqs.dedup();
+    seqs.chunk_by(|left, right| left + 1 == *right)
+        .map(|run| run[0]..run[0] + run.len() as Seq)
+        .collect()
 }
 
 /// An entry that cannot be delivered, with its original event. Retention does not remove it.

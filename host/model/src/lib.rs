@@ -24,6 +24,7 @@ pub use block::{
 pub use books::{Books, DayTally};
 pub use commit::{
     BatchRecord, Commit, DeadLetter, Entries, Generation, Redrive, RequestRecord, StateWrite,
+    ranges,
 };
 pub use cursor::{Append, CursorUpdate};
 pub use event::{DocumentView, EventView, FeedKind, FeedRef, Head, key_of, payload_hash};

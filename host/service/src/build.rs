@@ -10,7 +10,7 @@ use std::time::Duration;
 use lockgate_config::{Database, Issue, Lookup, Pipeline, Plugin, Report, Wasi, With};
 use lockgate_egress::{Destination, EndpointClient, RateLimiter};
 use lockgate_engine::EndpointIndex;
-use lockgate_lookup::{DatabaseKind, Databases, Grant};
+use lockgate_lookup::{DatabaseKind, Databases, Grant, Lookups};
 use lockgate_model::contract::CallError;
 use lockgate_model::{FeedKind, Masks};
 use lockgate_observe::metrics::Recorder;
@@ -19,11 +19,11 @@ use lockgate_runtime::{
     self as runtime, BatchMemoryBudget, Code, Compiler, Component, ComponentOptions,
     ConfigureError, Engine, EngineOptions, KeptCode, Limits, LoadError, MemoryShare, Queue,
 };
-use lockgate_store::Store;
+use lockgate_store::{Inspector, Store};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use crate::code::{CodeFiles, StoredDigests};
+use crate::code::{CodeFiles, ReadOnlyDigests, ReadOnlyFiles, StoredDigests};
 use crate::generation::Description;
 use crate::limits::CODE_CAPACITY;
 use crate::metrics::catalogue;
@@ -146,6 +146,35 @@ impl PipelineBuilder {
                 None
             }
         });
+        PipelineBuilder::with_code(base, compiler, memory, masks, kept_code)
+    }
+
+    /// For pipelines that are not run: it uses the compiled code that a host has kept in the
+    /// directory `code`, and adds none.
+    pub fn beside_host(
+        base: &Path,
+        compiler: Compiler,
+        memory: u64,
+        masks: Masks,
+        store: Arc<Inspector>,
+        code: &Path,
+    ) -> Result<PipelineBuilder, runtime::EngineError> {
+        // Opening it would make it.
+        let files = code.is_dir().then(|| CodeDir::open(code, CODE_CAPACITY));
+        let kept_code = files.and_then(Result::ok).map(|files| KeptCode {
+            files: Arc::new(ReadOnlyFiles(files)),
+            digests: Arc::new(ReadOnlyDigests(store)),
+        });
+        PipelineBuilder::with_code(base, compiler, memory, masks, kept_code)
+    }
+
+    fn with_code(
+        base: &Path,
+        compiler: Compiler,
+        memory: u64,
+        masks: Masks,
+        kept_code: Option<KeptCode>,
+    ) -> Result<PipelineBuilder, runtime::EngineError> {
         let memory = usize::try_from(memory).unwrap_or(usize::MAX);
         let options = EngineOptions {
             kept_code,
@@ -194,6 +223,12 @@ impl PipelineBuilder {
             }
         });
         self.databases = opened.ok();
+    }
+
+    /// The databases that were granted, as they are now.
+    pub fn lookups(&self) -> Lookups {
+        let opened = self.databases.as_ref();
+        opened.map(Databases::lookups).unwrap_or_default()
     }
 
     /// What was granted.

@@ -1,9 +1,11 @@
 //! Compiled code: files in the store's directory, and their digests in the store itself.
 
+use std::sync::Arc;
+
 use lockgate_ledger::CodeDigests;
 use lockgate_registry::CodeDir;
 use lockgate_runtime::{CodeCache, TrustedDigests};
-use lockgate_store::Store;
+use lockgate_store::{Inspector, Store};
 
 use crate::clock::now;
 
@@ -44,4 +46,26 @@ impl TrustedDigests for StoredDigests {
             }
         });
     }
+}
+
+/// The same files, for a process that is not the host.
+pub(crate) struct ReadOnlyFiles(pub(crate) CodeDir);
+
+impl CodeCache for ReadOnlyFiles {
+    fn load(&self, key: &str) -> Option<Vec<u8>> {
+        self.0.load(key)
+    }
+
+    fn save(&self, _: &str, _: &[u8]) {}
+}
+
+/// The same digests, for a process that is not the host.
+pub(crate) struct ReadOnlyDigests(pub(crate) Arc<Inspector>);
+
+impl TrustedDigests for ReadOnlyDigests {
+    fn get(&self, key: &str) -> Option<[u8; 32]> {
+        self.0.code_digest(key).ok().flatten()
+    }
+
+    fn put(&self, _: &str, _: [u8; 32]) {}
 }

@@ -20,7 +20,13 @@ pub(crate) async fn batch<L: Ledger>(
         while seq < range.end {
             let block = match ledger.cached(stream, seq) {
                 Some(block) => Some(block),
-                None => ledger.block_at(stream, seq).await?,
+                None => match ledger.block_at(stream, seq).await {
+                    // What is before a damaged block goes on; the next call begins with it.
+                    Err(LedgerError::Damaged(_)) if collected.events > 0 => {
+                        return Ok(collected.batch);
+                    }
+                    block => block?,
+                },
             };
             let Some(block) = block else {
                 return Ok(collected.batch);

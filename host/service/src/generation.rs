@@ -23,7 +23,7 @@ pub(crate) struct Description {
 
 impl Description {
     /// Equal text is the same generation.
-    fn text(&self, lookups: &Lookups) -> String {
+    pub(crate) fn text(&self, lookups: &Lookups) -> String {
         let mut all = self.components.clone();
         if self.looks_up {
             all["lookup"] = json!(lookups.digests());

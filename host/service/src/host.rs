@@ -376,6 +376,7 @@ impl Host {
             current: tokio::sync::Mutex::new(current),
             batch_memory: BatchMemory::default(),
             recorder: self.recorder.clone(),
+            board: self.board.clone(),
         };
         Ok(Driver {
             engine: Pipeline::new(settings, Uptime::ZERO),

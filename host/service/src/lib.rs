@@ -9,6 +9,7 @@ mod code;
 mod collect;
 mod components;
 mod condition_log;
+mod damage;
 mod driver;
 mod expiry;
 mod generation;
@@ -18,7 +19,9 @@ mod limits;
 mod metrics;
 mod operator;
 mod plugins;
+mod read_again;
 mod reader;
+mod replay;
 mod settings;
 mod shutdown;
 mod source;
@@ -33,7 +36,9 @@ pub use host::{Host, HostError, HostOptions};
 pub use lag::{Lag, lag};
 pub use operator::{Listeners, RunningHost, readiness, running_host};
 pub use plugins::{BoundSink, BoundStage, CallMeter};
+pub use read_again::read_again;
 pub use reader::Reader;
+pub use replay::{ReplayedDocument, ReplayedResult, ReplayedStage};
 pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use status::{
     Board, ConditionStatus, ConditionStatusKind, HostStatus, PipelineState, PipelineStatus,

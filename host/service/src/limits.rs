@@ -38,6 +38,12 @@ pub(crate) const SOURCE_INTERVAL: Duration = Duration::from_secs(1);
 /// Time between two attempts to start a pipeline that finds no memory for its components.
 pub(crate) const START_INTERVAL: Duration = Duration::from_secs(5);
 
+/// Time to read a part of an audit log again, to repair a block.
+pub(crate) const READ_AGAIN_MAX: Duration = Duration::from_secs(600);
+
+/// Time between two looks at a block of the store that is damaged.
+pub(crate) const DAMAGE_INTERVAL: Duration = Duration::from_secs(30);
+
 /// Bytes of compiled code kept on disk.
 pub(crate) const CODE_CAPACITY: u64 = 1 << 30;
 

@@ -316,6 +316,7 @@ fn public_message(condition: &ConditionStatus) -> String {
         // The host's own words.
         ConditionStatusKind::Stalled
         | ConditionStatusKind::Start
+        | ConditionStatusKind::Store
         | ConditionStatusKind::Credentials
         | ConditionStatusKind::Retention => return condition.message.clone(),
     };

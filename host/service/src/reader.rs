@@ -42,6 +42,10 @@ impl Reader {
         }
     }
 
+    pub(crate) fn into_settings(self) -> SourceSettings {
+        self.settings
+    }
+
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -108,6 +112,7 @@ pub(crate) async fn run(
         board.clone(),
         watched,
     );
+    let mut stopped = stop.clone();
     let shutdown = async move { stop.draining().await };
     let reading = lockgate_teleport::run(
         settings,
@@ -146,10 +151,22 @@ pub(crate) async fn run(
                 HostError::from,
             ))
         }
-        Err(error) => Err(HostError::Source {
+        // Nobody would hear of it later.
+        Err(error) if exit_on_last_event => Err(HostError::Source {
             name,
             message: error.to_string(),
         }),
+        Err(error) => {
+            let message = format!("this source cannot be read: {error}");
+            tracing::error!(
+                source = name,
+                "{message}. The other sources and all pipelines go on; restart the host once this \
+                 is fixed"
+            );
+            board.source(&name, |shown| *shown = source::failed(message));
+            stopped.draining().await;
+            Ok(())
+        }
     }
 }
 

@@ -108,7 +108,7 @@ pub(crate) fn log_unused_state(pipeline: &BuiltPipeline, registration: &Registra
 }
 
 /// Whose state each stage keeps.
-fn owners(pipeline: &BuiltPipeline) -> Vec<String> {
+pub(crate) fn owners(pipeline: &BuiltPipeline) -> Vec<String> {
     let stages = pipeline.config.stages.iter();
     state_owners(stages.map(|stage| stage.plugin.name.as_str()))
 }

@@ -91,6 +91,24 @@ pub(crate) fn without_credentials(
     }
 }
 
+/// A source that cannot be read until the host is started again.
+pub(crate) fn failed(message: String) -> SourceStatus {
+    let since = now();
+    SourceStatus {
+        state: "failed".to_owned(),
+        conditions: vec![ConditionStatus {
+            kind: ConditionStatusKind::Start,
+            subject: "source".to_owned(),
+            message,
+            since,
+            next_attempt: None,
+            not_ready_from: Some(since),
+            stops: true,
+        }],
+        ..SourceStatus::default()
+    }
+}
+
 /// The configured pipelines that have not finished the oldest events of a stream.
 async fn holders(
     store: &Store,

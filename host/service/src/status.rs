@@ -62,7 +62,7 @@ pub struct StoreLogStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct SourceStatus {
     /// `connecting`, `reading by polling`, `caught up, reading by bulk export`, `not reading`,
-    /// `finished`, `waiting for credentials`, `waiting for the store`.
+    /// `finished`, `waiting for credentials`, `waiting for the store`, `failed`.
     pub state: String,
     /// No condition has lasted long enough to make it unready.
     #[serde(default)]
@@ -285,6 +285,8 @@ pub enum ConditionStatusKind {
     Retention,
     /// Teleport's clock and ours differ.
     Clock,
+    /// Events cannot be read from the store.
+    Store,
     /// Of a host that is newer than the reader.
     #[serde(other, rename = "unknown")]
     Unknown,
@@ -322,6 +324,7 @@ impl ConditionStatusKind {
             ConditionStatusKind::Recordings => "recordings",
             ConditionStatusKind::Retention => "retention",
             ConditionStatusKind::Clock => "clock",
+            ConditionStatusKind::Store => "store",
             ConditionStatusKind::Unknown => "unknown",
         }
     }

@@ -21,10 +21,12 @@ use tokio::time::Instant;
 use crate::clock::now;
 use crate::collect;
 use crate::components;
+use crate::damage::Damage;
 use crate::generation::Current;
-use crate::limits::{BATCH_MEMORY_FACTOR, REDRIVE_BYTES, REDRIVE_EVENTS};
+use crate::limits::{BATCH_MEMORY_FACTOR, DAMAGE_INTERVAL, REDRIVE_BYTES, REDRIVE_EVENTS};
 use crate::metrics::catalogue;
 use crate::plugins::{BoundSink, BoundStage, CallMeter};
+use crate::status::Board;
 
 /// The parts of a pipeline that its tasks share.
 pub(crate) struct Worker<L> {
@@ -42,6 +44,7 @@ pub(crate) struct Worker<L> {
     pub(crate) current: tokio::sync::Mutex<Current>,
     pub(crate) batch_memory: BatchMemory,
     pub(crate) recorder: Recorder,
+    pub(crate) board: Board,
 }
 
 /// A stage, and where its calls are counted.
@@ -103,10 +106,22 @@ impl<L: Ledger> Worker<L> {
     pub(crate) fn redrive(self: Arc<Self>, stream: StreamIndex, tasks: &mut JoinSet<Done>) {
         tasks.spawn(async move {
             let name = &self.streams[stream.get()];
-            let redrive = self
-                .ledger
-                .redrive(&self.pipeline, name, REDRIVE_EVENTS, REDRIVE_BYTES)
-                .await?;
+            let mut damage = None;
+            let redrive = loop {
+                let (events, bytes) = (REDRIVE_EVENTS, REDRIVE_BYTES);
+                let redrive = self.ledger.redrive(&self.pipeline, name, events, bytes);
+                match redrive.await {
+                    Err(LedgerError::Damaged(what)) => {
+                        let damage = damage.get_or_insert_with(|| {
+                            Damage::of_letters(self.board.clone(), self.pipeline.clone(), name)
+                        });
+                        damage.found(&what);
+                        tokio::time::sleep(DAMAGE_INTERVAL).await;
+                    }
+                    redrive => break redrive?,
+                }
+            };
+            drop(damage);
             let (generation, stages) = self.generation().await?;
             let batch = redrive.map(|redrive| redrive.batch).unwrap_or_default();
             // A redrive does not wait for memory, but its memory is counted.
@@ -202,7 +217,23 @@ impl<L: Ledger> Worker<L> {
         tasks.spawn(async move {
             let (mut memory, bytes) = memory_for(&self.memory, bytes, hurried).await;
             let name = &self.streams[stream.get()];
-            let batch = collect::batch(&self.ledger, name, within, events, bytes).await?;
+            let mut damage = None;
+            let batch = loop {
+                let within = within.clone();
+                match collect::batch(&self.ledger, name, within, events, bytes).await {
+                    Err(LedgerError::Damaged(what)) => {
+                        // It may wait for ever.
+                        memory.resize(0);
+                        let damage = damage.get_or_insert_with(|| {
+                            Damage::of_blocks(self.board.clone(), self.pipeline.clone(), name)
+                        });
+                        damage.found(&what);
+                        tokio::time::sleep(DAMAGE_INTERVAL).await;
+                    }
+                    batch => break batch?,
+                }
+            };
+            drop(damage);
             memory.resize(memory_of(&batch));
             if !batch.is_empty() {
                 lock(&self.batch_memory.batches).insert((stream, batch.range().start), memory);

@@ -1,7 +1,7 @@
 //! Blocks as rows: read, and held against their checksums.
 
 use lockgate_model::{Block, Millis, Seq};
-use rusqlite::{Connection, Row};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::encoded::{block_checksum, content_digest};
 use crate::error::ReadError;
@@ -17,7 +17,7 @@ pub struct StoredBlock {
     pub times: (Millis, Millis),
     pub bytes: u64,
     codec: i64,
-    checksum: Checksum,
+    pub checksum: Checksum,
     heads: Vec<u8>,
     payload: Vec<u8>,
 }
@@ -72,6 +72,16 @@ impl StoredBlock {
         } else {
             Err(self.damaged(stream, "its count differs"))
         }
+    }
+
+    pub fn into_payload(self) -> Vec<u8> {
+        self.payload
+    }
+
+    /// What can still be made out of a block that is damaged.
+    pub fn damaged_heads(&self) -> Option<Heads> {
+        let heads = codec::decode_heads(&self.heads).ok()?;
+        (heads.len() as u64 == self.count).then_some(heads)
     }
 
     pub fn block(&self, stream: &Stream) -> Result<Block, ReadError> {
@@ -141,6 +151,44 @@ pub fn before(
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query((stream.id, seq))?;
     Ok(rows.next()?.map(StoredBlock::read).transpose()?)
+}
+
+/// The newest blocks that begin before a sequence, newest first.
+pub fn newest_before(
+    connection: &Connection,
+    stream: &Stream,
+    seq: Seq,
+    max: usize,
+) -> Result<Vec<StoredBlock>, ReadError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM blocks WHERE stream_id = ?1 AND first_seq < ?2 ORDER BY first_seq DESC LIMIT ?3"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let found = statement.query_map((stream.id, seq, max), StoredBlock::read)?;
+    Ok(found.collect::<Result<_, _>>()?)
+}
+
+/// Where the first block behind a sequence begins.
+pub fn first_after(
+    connection: &Connection,
+    stream_id: i64,
+    seq: Seq,
+) -> rusqlite::Result<Option<Seq>> {
+    let sql = "SELECT min(first_seq) FROM blocks WHERE stream_id = ?1 AND first_seq > ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.query_row((stream_id, seq), |row| row.get(0))
+}
+
+/// The filter of a block. `None`: it has none.
+pub fn filter(
+    connection: &Connection,
+    stream_id: i64,
+    first_seq: Seq,
+) -> rusqlite::Result<Option<Vec<u8>>> {
+    let sql = "SELECT filter FROM block_filters WHERE stream_id = ?1 AND first_seq = ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let filter = statement.query_row((stream_id, first_seq), |row| row.get(0));
+    filter.optional()
 }
 
 /// Where a block lies and when it was read: what can be known without touching its columns.

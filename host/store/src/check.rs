@@ -117,8 +117,15 @@ pub fn is_log_whole(log: &Path, frames: u64) -> bool {
 ///
 /// The whole structure up to `full` bytes; beyond that it would keep a host from starting for too
 /// long.
-pub fn after_open(connection: &Connection, database: &Path, full: u64) -> Result<(), OpenError> {
-    let check = || -> Result<(), Refusal> {
+///
+/// A block that cannot be read does not make the store one that cannot be opened: it concerns who
+/// needs its events. Answers what is wrong with such blocks.
+pub fn after_open(
+    connection: &Connection,
+    database: &Path,
+    full: u64,
+) -> Result<Vec<String>, OpenError> {
+    let check = || -> Result<Vec<String>, Refusal> {
         // One snapshot: a host may be writing beside us.
         let _snapshot = connection.unchecked_transaction()?;
         let format: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
@@ -144,17 +151,28 @@ pub fn after_open(connection: &Connection, database: &Path, full: u64) -> Result
         for source in sources.query_map([], |row| row.get::<_, String>(0))? {
             rows::cursors(connection, &source?)?;
         }
+        let mut damaged = Vec::new();
         for stream in rows::streams(connection)? {
             let mut seq = stream.next.saturating_sub(1);
             for _ in 0..limits::NEWEST_CHECKED {
-                let Some(block) = blocks::at(connection, &stream, seq)? else {
-                    break;
+                let block = match blocks::at(connection, &stream, seq) {
+                    Ok(Some(block)) => block,
+                    Ok(None) => break,
+                    Err(ReadError::Damaged(what)) => {
+                        damaged.push(what);
+                        break;
+                    }
+                    Err(error) => return Err(error.into()),
                 };
-                block.verify(&stream)?;
+                match block.verify(&stream) {
+                    Ok(_) => {}
+                    Err(ReadError::Damaged(what)) => damaged.push(what),
+                    Err(error) => return Err(error.into()),
+                }
                 seq = block.first_seq.saturating_sub(1);
             }
         }
-        Ok(())
+        Ok(damaged)
     };
     check().map_err(|refusal| match refusal {
         Refusal::Newer(found) => OpenError::Newer {

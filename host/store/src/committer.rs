@@ -47,6 +47,18 @@ pub enum Operation {
         at: Millis,
         reply: oneshot::Sender<Result<u64, LedgerError>>,
     },
+    Restore {
+        stream: String,
+        seq: Seq,
+        events: Box<Block>,
+        reply: oneshot::Sender<Result<(), LedgerError>>,
+    },
+    WriteOff {
+        stream: String,
+        seq: Seq,
+        at: Millis,
+        reply: oneshot::Sender<Result<u64, LedgerError>>,
+    },
     KeepCodeDigest {
         key: String,
         digest: [u8; 32],
@@ -241,7 +253,7 @@ impl Group {
         Ok(close)
     }
 
-    /// Retention, folding and vacuum. True where there is more to do.
+    /// Retention, folding, vacuum, and filters of old blocks. True where there is more to do.
     fn run_retention(&mut self) -> Result<bool, Fault> {
         let mut more = false;
         if self.writer.anything_due() || self.writer.is_fold_due(1) {
@@ -252,7 +264,8 @@ impl Group {
             self.unpark(&mut replies)?;
             self.finish(replies)?;
         }
-        Ok(self.writer.vacuum()? || more)
+        let vacuums = self.writer.vacuum()?;
+        Ok(self.writer.make_filters()? || vacuums || more)
     }
 
     /// Bytes that the operation adds to the transaction, about.
@@ -336,6 +349,27 @@ impl Group {
             } => {
                 let value = self.writer.expire_letters(&pipeline, before, at)?;
                 let bytes = value.as_ref().map_or(0, |expired| *expired as usize * 100);
+                replies.expired.push(Reply { reply, value });
+                Ok(bytes)
+            }
+            Operation::Restore {
+                stream,
+                seq,
+                events,
+                reply,
+            } => {
+                let value = self.writer.restore(&stream, seq, &events)?;
+                replies.letters.push(Reply { reply, value });
+                Ok(events.memory())
+            }
+            Operation::WriteOff {
+                stream,
+                seq,
+                at,
+                reply,
+            } => {
+                let value = self.writer.write_off(&stream, seq, at)?;
+                let bytes = value.as_ref().map_or(0, |letters| *letters as usize * 200);
                 replies.expired.push(Reply { reply, value });
                 Ok(bytes)
             }

@@ -10,7 +10,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 
 use crate::schema::{Checksum, digest};
-use crate::{LedgerError, codec};
+use crate::{LedgerError, codec, filter};
 
 /// A block but for its sequence.
 pub struct EncodedBlock {
@@ -20,6 +20,8 @@ pub struct EncodedBlock {
     pub min_time: Millis,
     pub max_time: Millis,
     pub days: BTreeMap<Day, u64>,
+    /// See `filter.rs`.
+    pub filter: Vec<u8>,
     content: Checksum,
 }
 
@@ -39,6 +41,7 @@ impl EncodedBlock {
         let days = count_days(&parts.times);
         let content = content_digest(&heads, &payload);
         Ok(Some(EncodedBlock {
+            filter: filter::of_parts(&parts),
             parts,
             heads,
             payload,
@@ -160,6 +163,8 @@ pub fn batch_text(id: &str, requests: &[RequestRecord]) -> String {
         .iter()
         .map(|request| {
             json!({
+                "method": request.method, "endpoint": request.endpoint, "path": request.path,
+                "entries": request.entries.iter().map(|range| [range.start, range.end]).collect::<Vec<_>>(),
                 "status": request.status, "documents": request.documents, "bytes": request.bytes,
                 "attempts": request.attempts, "excerpt": request.excerpt,
             })

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
-use lockgate_ledger::LedgerError;
+use lockgate_ledger::{LedgerError, START_ANEW};
 use thiserror::Error;
 
 /// Why a store was not opened. Whatever was there is as it was.
@@ -38,15 +38,14 @@ pub enum OpenError {
     },
     /// It cannot be trusted.
     #[error(
-        "the store `{}` is damaged: {what}. Nothing was written to it. Restore a backup; or move `store.db`, `store.db-wal` and \
-         `store.db-shm` aside and start anew: events are then read from Teleport again, from `start-time` on",
+        "the store `{}` is damaged: {what}. Nothing was written to it. Restore a backup. {START_ANEW}",
         path.display()
     )]
     Damaged { path: PathBuf, what: String },
     /// There is no store to look into.
     #[error(
         "there is no store at `{}`; `path` in `[store]` says where it is. If it was moved, move it back: `lockgate start` makes a new one, \
-         which reads all events from Teleport again, from `start-time` on, and sends them again",
+         which reads events from Teleport again from `start-time` on, or from the present where that is not set, and sends them again",
         path.display()
     )]
     Missing { path: PathBuf },

@@ -147,6 +147,50 @@ pub fn one(
     rows.next()?.map(kept_letter).transpose()
 }
 
+/// The letters of all pipelines with an event's key, dead or waiting again.
+pub fn with_key(connection: &Connection, key: &str) -> Result<Vec<KeptLetter>, ReadError> {
+    let mut statement = connection.prepare_cached(&kept("d.key = ?1"))?;
+    let mut rows = statement.query([key])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(kept_letter(row)?);
+    }
+    Ok(found)
+}
+
+/// The letters of one entry in all pipelines.
+pub fn of_entry(
+    connection: &Connection,
+    stream: &str,
+    seq: Seq,
+) -> Result<Vec<KeptLetter>, ReadError> {
+    let mut statement = connection.prepare_cached(&kept("s.name = ?1 AND d.seq = ?2"))?;
+    let mut rows = statement.query(params![stream, seq])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(kept_letter(row)?);
+    }
+    Ok(found)
+}
+
+/// The letter of one entry in a pass of a pipeline, dead or waiting again.
+pub fn of_epoch(
+    connection: &Connection,
+    epoch_id: i64,
+    seq: Seq,
+) -> Result<Option<KeptLetter>, ReadError> {
+    let mut statement = connection.prepare_cached(&kept("d.epoch_id = ?1 AND d.seq = ?2"))?;
+    let mut rows = statement.query(params![epoch_id, seq])?;
+    rows.next()?.map(kept_letter).transpose()
+}
+
+/// How many entries of a pass wait again and stand before one.
+pub fn waiting_before(connection: &Connection, epoch_id: i64, seq: Seq) -> rusqlite::Result<u64> {
+    let sql = "SELECT count(*) FROM dead_letters WHERE epoch_id = ?1 AND redrive > 0 AND seq < ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.query_row(params![epoch_id, seq], |row| row.get(0))
+}
+
 /// The first entries that wait again.
 pub fn redrive(
     connection: &Connection,

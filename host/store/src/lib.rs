@@ -7,6 +7,7 @@
 
 mod anchors;
 mod audit;
+mod backup;
 mod blocks;
 mod books;
 mod chain;
@@ -17,7 +18,12 @@ mod committer;
 mod directory;
 mod encoded;
 mod error;
+#[doc(hidden)]
+pub mod filter;
+mod find;
+mod history;
 mod inspect;
+mod integrity;
 mod kept_blocks;
 mod letter_operations;
 mod letters;
@@ -38,11 +44,15 @@ mod verify;
 mod writer;
 
 pub use audit::{Audit, AuditQuery, Counted, DayAudit, EpochAudit, Finding, PipelineAudit};
+pub use backup::BackupError;
 pub use chain::ChainHead;
 pub use codec::Heads;
 pub use directory::DirectoryLock;
 pub use error::OpenError;
+pub use find::{Coverage, EntryQuery, FoundEntry, Search};
+pub use history::{Change, EntryHistory, EntryState, HistoryStep};
 pub use inspect::Inspector;
+pub use integrity::{DamagedBlock, Integrity};
 pub use lockgate_ledger::{
     CodeDigests, Committed, DeadLetters, KeptLetter, Ledger, LedgerError, LetterCounts, LetterId,
     LetterQuery, Progress, Registration,

@@ -36,6 +36,8 @@ pub const FULL_CHECK: u64 = 1 << 30;
 pub const FULL_CHECK_INSPECTOR: u64 = 64 << 20;
 /// In a larger one the checksums of this many newest blocks of each stream.
 pub const NEWEST_CHECKED: usize = 16;
+/// Blocks of an earlier release that get their filters in one transaction.
+pub const FILTER_STEP: usize = 32;
 /// Connections for reading that are kept open between reads.
 pub const IDLE_READERS: usize = 4;
 /// The write-ahead log is cut back to this after a checkpoint.

@@ -75,6 +75,7 @@ pub fn up_to_date(connection: &Connection) -> Result<(), ReadError> {
         name_state(&transaction)?;
     }
     transaction.execute_batch(&statements(&FROM_3))?;
+    add_filters(&transaction)?;
     // A development build may have written it.
     if let Some(column) = schema::missing_column(&transaction)? {
         return Err(ReadError::Damaged(format!(
@@ -85,6 +86,15 @@ pub fn up_to_date(connection: &Connection) -> Result<(), ReadError> {
     tally_outcomes(&transaction)?;
     transaction.pragma_update(None, "user_version", FORMAT)?;
     Ok(transaction.commit()?)
+}
+
+/// From format 3: filters of blocks, and an index on the keys of dead letters. The filters are made
+/// later, by `writer/filters`, so a large store takes no longer than its dead letters.
+fn add_filters(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(&statements(&[
+        "CREATE TABLE block_filters (",
+        "CREATE INDEX letters_by_key ",
+    ]))
 }
 
 /// From format 2: state belongs to a plugin, not to the number of a stage. It gets the name that

@@ -36,7 +36,8 @@ pub fn writer(directory: &Path, size_max: Option<u64>) -> Result<Connection, Ope
     // Checked through a connection that cannot write, so that a refusal leaves every byte as it
     // was.
     let connection = reader(&database).map_err(|error| failed(&database, &error))?;
-    check::after_open(&connection, &database, limits::FULL_CHECK).map_err(|error| match error {
+    let checked = check::after_open(&connection, &database, limits::FULL_CHECK);
+    let damaged = checked.map_err(|error| match error {
         // Even a reader needs room, for the log's index.
         OpenError::Failed { path, cause, .. } => OpenError::Failed {
             path,
@@ -45,6 +46,12 @@ pub fn writer(directory: &Path, size_max: Option<u64>) -> Result<Connection, Ope
         },
         other => other,
     })?;
+    for what in damaged {
+        tracing::error!(
+            "the store is damaged: {what}. Pipelines that need these events hold there, the others \
+             go on; `lockgate store verify` checks everything"
+        );
+    }
     drop(connection);
     let writer = open_writer(&database, size_max).map_err(|error| failed(&database, &error))?;
     migrate::up_to_date(&writer).map_err(|error| unreadable(directory, error))?;

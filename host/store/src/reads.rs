@@ -16,6 +16,8 @@ use crate::blocks::{self, StoredBlock};
 use crate::books;
 use crate::chain::ChainHead;
 use crate::error::ReadError;
+use crate::find::{self, Coverage, EntryQuery, Search};
+use crate::history::{self, EntryHistory};
 use crate::report::{self, AuditReport, Comparison, ReportError};
 use crate::{
     Heads, KeptLetter, LedgerError, LetterCounts, LetterQuery, Progress, letters, limits, open,
@@ -79,6 +81,26 @@ impl Reads {
             .transpose()
     }
 
+    /// When the block that holds a sequence was read from the source, also where the block is
+    /// damaged. `None`: not appended yet, or removed by retention.
+    pub fn read_at(&self, stream: &str, seq: Seq) -> Result<Option<Millis>, LedgerError> {
+        self.read(|connection| {
+            let Some(stream) = rows::stream(connection, stream)? else {
+                return Ok(None);
+            };
+            let end = seq.saturating_add(1);
+            let extents = blocks::extents(connection, stream.id, seq, end)?;
+            Ok(extents.first().map(|block| block.read_at))
+        })
+    }
+
+    /// The column `payload` of the block that holds a sequence, as it stands in the file.
+    #[doc(hidden)]
+    pub fn stored_payload(&self, stream: &str, seq: Seq) -> Result<Option<Vec<u8>>, LedgerError> {
+        let found = self.stored(stream, seq)?;
+        Ok(found.map(|(_, stored)| stored.into_payload()))
+    }
+
     /// The first sequence of the block that holds `seq`, and its columns but for the payloads,
     /// which are not decompressed.
     pub fn heads_at(&self, stream: &str, seq: Seq) -> Result<Option<(Seq, Heads)>, LedgerError> {
@@ -124,19 +146,24 @@ impl Reads {
             let Some(stream) = rows::stream(connection, stream)? else {
                 return Ok(known.finish(true));
             };
+            let mut is_readable = true;
             for (min_time, first_seq) in blocks::between(connection, stream.id, from, to)? {
                 if min_time > known.until() {
                     break;
                 }
-                if let Some(stored) = blocks::at(connection, &stream, first_seq)? {
-                    known.add(&stored.block(&stream)?);
+                let stored = blocks::at(connection, &stream, first_seq);
+                match stored.and_then(|stored| stored.map(|row| row.block(&stream)).transpose()) {
+                    Ok(block) => block.iter().for_each(|block| known.add(block)),
+                    // A reader goes on: its events may be read once more.
+                    Err(ReadError::Damaged(_)) => is_readable = false,
+                    Err(error) => return Err(error),
                 }
             }
             let (first, last) = (Day::of(from), Day::of(known.until()));
             let sql = "SELECT EXISTS (SELECT 1 FROM stream_days WHERE stream_id = ?1 AND day BETWEEN ?2 AND ?3 AND removed > 0)";
             let mut statement = connection.prepare_cached(sql)?;
             let is_removed: bool = statement.query_row((stream.id, first.0, last.0), |row| row.get(0))?;
-            Ok(known.finish(!is_removed))
+            Ok(known.finish(!is_removed && is_readable))
         })
     }
 
@@ -213,6 +240,22 @@ impl Reads {
             }
             Ok(oldest)
         })
+    }
+
+    /// Finds entries, at most `max`.
+    pub fn find(&self, query: &EntryQuery, max: usize) -> Result<Search, LedgerError> {
+        self.read(|connection| find::find(connection, query, max))
+    }
+
+    /// What is kept of each stream.
+    pub fn coverage(&self) -> Result<Vec<Coverage>, LedgerError> {
+        self.read(find::coverage)
+    }
+
+    /// What became of an entry in each pipeline that ever read its stream, by name; also after
+    /// retention has removed its event.
+    pub fn history(&self, stream: &str, seq: Seq) -> Result<Vec<EntryHistory>, LedgerError> {
+        self.read(|connection| history::of_entry(connection, stream, seq))
     }
 
     /// See [`DeadLetters::dead_letters`](crate::DeadLetters::dead_letters).
@@ -331,6 +374,13 @@ impl Reads {
             };
             Ok(blocks::at(connection, &stream, seq)?.map(|block| (stream, block)))
         })
+    }
+
+    /// Without a snapshot, on a connection of its own.
+    pub(crate) fn alone<T>(&self, f: impl FnOnce(&Connection) -> T) -> Result<T, LedgerError> {
+        self.check_open()?;
+        let connection = open::reader(&self.database).map_err(ReadError::from)?;
+        Ok(f(&connection))
     }
 
     pub(crate) fn read<T>(

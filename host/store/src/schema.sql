@@ -29,6 +29,15 @@ CREATE TABLE blocks (
 
 CREATE INDEX IF NOT EXISTS blocks_by_time ON blocks (stream_id, max_time, min_time, first_seq);
 
+CREATE TABLE block_filters (
+  -- One row per block: which ids of events and sessions it may hold. Blocks that an earlier release wrote get theirs while the host has nothing else to write.
+  stream_id INTEGER NOT NULL, -- `streams.id`.
+  first_seq INTEGER NOT NULL, -- `blocks.first_seq`.
+  filter BLOB NOT NULL, -- A Bloom filter with 16 bits for each id: see `filter.rs`.
+  checksum BLOB NOT NULL, -- First 16 bytes of the SHA-256 over the other columns.
+  PRIMARY KEY (stream_id, first_seq)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE stream_days (
   -- Events of a stream by the UTC day of the event's time.
   stream_id INTEGER NOT NULL, -- `streams.id`.
@@ -200,6 +209,8 @@ CREATE TABLE dead_letters (
 CREATE INDEX letters_by_age ON dead_letters (epoch_id, at) WHERE redrive = 0;
 
 CREATE INDEX waiting_letters ON dead_letters (epoch_id, seq) WHERE redrive > 0;
+
+CREATE INDEX letters_by_key ON dead_letters (key);
 
 CREATE TABLE state (
   -- Key-value state of the plugins that import it. Changes together with the outcomes of the batch that changed it.

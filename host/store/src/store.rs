@@ -103,6 +103,37 @@ impl Store {
         self.shared.pinned_log()
     }
 
+    /// Puts events that were read from the source again into the damaged block that holds an entry:
+    /// those that it had, found by what can still be read of it.
+    ///
+    /// [`LedgerError::Conflict`] where the block would not be exactly what it was, is sound, or is
+    /// not there.
+    pub async fn restore(&self, stream: &str, seq: Seq, events: Block) -> Result<(), LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Operation::Restore {
+            stream: stream.to_owned(),
+            seq,
+            events: Box::new(events),
+            reply,
+        })?;
+        self.answer(answer).await?
+    }
+
+    /// Gives up the events of the damaged block that holds an entry: they become dead letters,
+    /// without their events, of every pipeline that has not finished them. Answers how many.
+    ///
+    /// [`LedgerError::Conflict`] where the block is sound, or not there.
+    pub async fn write_off(&self, stream: &str, seq: Seq, at: Millis) -> Result<u64, LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Operation::WriteOff {
+            stream: stream.to_owned(),
+            seq,
+            at,
+            reply,
+        })?;
+        self.answer(answer).await?
+    }
+
     /// Reads, for callers that may block.
     pub fn reads(&self) -> &Reads {
         &self.shared.reads

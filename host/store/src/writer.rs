@@ -6,15 +6,19 @@
 
 mod append;
 mod commit;
+mod filters;
 mod fold;
 mod letters;
 mod register;
+mod restore;
 pub mod retention;
+mod write_off;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use lockgate_ledger::START_ANEW;
 use lockgate_model::{FeedKind, Millis, Seq};
 use rusqlite::{Connection, ErrorCode, params};
 
@@ -103,6 +107,9 @@ struct Stream {
     limit: Retention,
     /// The oldest block kept.
     front: Option<Extent>,
+    /// Blocks from here on have their filters.
+    filtered_from: Seq,
+    has_warned_of_damage: bool,
     dirty: bool,
 }
 
@@ -352,10 +359,7 @@ impl Writer {
         LedgerError::Closed {
             cause: format!(
                 "{change} while the store was open, so nothing more is written, and what was written \
-                 shortly before may be gone. {put} the whole store back from a backup; without one, \
-                 move what is left of `store.db`, `store.db-wal` and `store.db-shm` aside: a new \
-                 store then reads the events from Teleport again, from `start-time` on, and sends \
-                 them again"
+                 shortly before may be gone. {put} the whole store back from a backup. {START_ANEW}"
             ),
             full: false,
         }
@@ -392,7 +396,11 @@ impl Writer {
         let limit = self.options.retention_of(&row.name);
         let front = blocks::oldest(&self.connection, row.id)?;
         self.by_name.insert(row.name.clone(), self.streams.len());
+        let sql = "SELECT min(first_seq) FROM block_filters WHERE stream_id = ?1";
+        let filtered: Option<Seq> = self.connection.query_row(sql, [row.id], |row| row.get(0))?;
         self.streams.push(Stream {
+            filtered_from: filtered.unwrap_or(row.next),
+            has_warned_of_damage: false,
             row,
             limit,
             front,

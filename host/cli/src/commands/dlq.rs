@@ -117,7 +117,7 @@ impl Place {
 }
 
 /// RFC 3339, with milliseconds.
-fn rfc3339(at: Millis) -> String {
+pub(crate) fn rfc3339(at: Millis) -> String {
     match Timestamp::from_millisecond(at) {
         Ok(time) => format!("{time:.3}"),
         // A year that RFC 3339 cannot write.

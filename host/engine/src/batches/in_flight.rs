@@ -113,9 +113,7 @@ impl BatchInFlight {
         }
         // The last one stands for all that follow.
         if let Some(last) = self.records.last_mut() {
-            last.documents += record.documents;
-            last.bytes += record.bytes;
-            last.attempts += record.attempts;
+            last.merge(record);
             last.excerpt = "and further requests".to_owned();
         }
     }

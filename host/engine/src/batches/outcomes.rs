@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lockgate_model::{Batch, BatchRecord, Commit, Entries, Fate};
+use lockgate_model::{Batch, BatchRecord, Commit, Entries, Fate, RequestRecord, ranges};
 
 use crate::Uptime;
 use crate::batches::Phase;
@@ -181,6 +181,8 @@ impl Pipeline {
             return;
         };
         for finished in fates.take_final(documents, batch.is_redrive) {
+            let carried = |record: &&RequestRecord| record.carried_any(&finished.entries);
+            let requests = batch.records.iter().filter(carried).cloned().collect();
             let commit = Commit {
                 pipeline: self.settings.pipeline.clone(),
                 stream: self.settings.streams[batch.stream.get()].name.clone(),
@@ -193,7 +195,7 @@ impl Pipeline {
                 batch: BatchRecord {
                     id: batch.info.id.to_string(),
                     at: 0,
-                    requests: std::mem::take(&mut batch.records),
+                    requests,
                 },
                 dead: finished.dead,
                 state: std::mem::take(&mut batch.state),
@@ -205,6 +207,11 @@ impl Pipeline {
                 commit: Box::new(commit),
             });
         }
+        // A request that was split is part of what happened to each of its entries.
+        let open = fates.open(documents).into_iter();
+        let open = open.map(|document| documents.seq(documents.entry(document)));
+        let open = Entries::Redriven(ranges(open).into_iter().flatten().collect());
+        batch.records.retain(|record| record.carried_any(&open));
     }
 
     pub(crate) fn committed(

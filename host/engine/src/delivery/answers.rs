@@ -76,7 +76,10 @@ impl Pipeline {
         failure: SendFailure,
         actions: &mut Vec<Action>,
     ) {
-        self.requests.update(id, |request| request.status = 0);
+        self.requests.update(id, |request| {
+            request.status = 0;
+            request.excerpt = failure.message().to_owned();
+        });
         self.judge(now, id, answer::by_failure(failure), actions);
     }
 

@@ -1,5 +1,7 @@
 //! Which requests go out, and when.
 
+use lockgate_model::ranges;
+
 use crate::Uptime;
 use crate::batches::BatchInFlight;
 use crate::circuit::Allowed;
@@ -231,8 +233,11 @@ impl Pipeline {
         };
         let batch = request.batch;
         self.order_end(batch, WorkId::Request(id), &request.outgoing.documents);
+        let endpoint = &self.endpoints[request.endpoint.get()].name;
         if let Some(batch) = self.batches.get_mut(&batch) {
-            batch.record(request.into_record());
+            let carried = request.outgoing.documents.iter();
+            let entries = ranges(carried.filter_map(|&document| batch.seq(document)));
+            batch.record(request.into_record(endpoint, entries));
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use lockgate_model::RequestRecord;
 use lockgate_model::request::Response;
+use lockgate_model::{RequestRecord, SeqRange, escape};
 
 use crate::Uptime;
 use crate::delivery::history::History;
@@ -68,6 +68,9 @@ pub(crate) struct Wait {
     pub(crate) for_evidence: bool,
 }
 
+/// Bytes of a path in the record of a request, at most.
+const PATH_MAX: usize = 200;
+
 impl Request {
     pub(crate) fn wait(&self) -> Option<Wait> {
         match self.state {
@@ -130,8 +133,13 @@ impl Request {
         self.outgoing.documents.len() == 1
     }
 
-    pub(crate) fn into_record(self) -> RequestRecord {
+    /// `endpoint`: its name. `entries`: those that it carried documents of.
+    pub(crate) fn into_record(self, endpoint: &str, entries: Vec<SeqRange>) -> RequestRecord {
         RequestRecord {
+            method: self.outgoing.request.method().as_str().to_owned(),
+            endpoint: endpoint.to_owned(),
+            path: escape(self.outgoing.request.path_suffix(), PATH_MAX).into_owned(),
+            entries,
             status: self.status,
             documents: self.outgoing.documents.len() as u32,
             bytes: self.bytes,

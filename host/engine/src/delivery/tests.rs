@@ -45,6 +45,43 @@ fn a_document_refused_alone_is_dead_lettered_after_three_refusals_with_others_ac
 }
 
 #[test]
+fn a_commit_has_the_requests_that_carried_its_entries_and_no_others() {
+    let mut pipeline = pipeline();
+    pipeline.read(&[("bad", ""), ("a", ""), ("b", "")]);
+    for good in ["c", "d", "e", "f"] {
+        pipeline.read(&[(good, "")]);
+        for _ in 0..20 {
+            match pipeline.sent().first() {
+                Some(keys) if keys.contains("bad") => pipeline.answer(&keys.clone(), 400),
+                Some(keys) => pipeline.answer(&keys.clone(), 200),
+                None => break,
+            }
+        }
+        if pipeline.waits() {
+            pipeline.wait();
+        }
+    }
+    assert_eq!(pipeline.outcomes()[&1], REFUSED);
+    for commit in &pipeline.commits {
+        for request in &commit.batch.requests {
+            assert!(request.carried_any(&commit.entries), "{commit:?}");
+            assert_eq!(request.method, "POST");
+        }
+    }
+    let of = |seq| {
+        let mut commits = pipeline.commits.iter();
+        let commit = commits.find(|commit| commit.entries.iter().any(|other| other == seq));
+        let requests = commit.expect("it is final").batch.requests.iter();
+        let requests = requests.map(|request| (request.status, request.entries.clone()));
+        requests.collect::<Vec<_>>()
+    };
+    let own = |seq: u64| lockgate_model::ranges(std::iter::once(seq));
+    assert!(of(1).contains(&(400, own(1))), "{:?}", of(1));
+    assert!(of(2).contains(&(200, own(2))), "{:?}", of(2));
+    assert_eq!(of(4), [(200, own(4))]);
+}
+
+#[test]
 fn a_document_refused_alone_lets_the_next_batch_be_sent_as_a_probe() {
     let mut pipeline = pipeline();
     pipeline.read(&[("bad", "")]);

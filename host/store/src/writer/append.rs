@@ -74,7 +74,7 @@ impl Writer {
         read_at: Millis,
         block: EncodedBlock,
     ) -> Result<Arc<Block>, Fault> {
-        let stream = &mut self.streams[index];
+        let stream = &self.streams[index];
         let (id, first_seq) = (stream.row.id, stream.row.next);
         let checksum = block.checksum(&stream.row.name, first_seq, read_at);
         let sql = "INSERT INTO blocks (stream_id, first_seq, count, read_at, min_time, max_time, codec, bytes, checksum, heads, payload) \
@@ -93,6 +93,7 @@ impl Writer {
             block.heads,
             block.payload
         ])?;
+        self.insert_filter(id, first_seq, &block.filter)?;
         for (day, count) in &block.days {
             let sql = "INSERT INTO stream_days (stream_id, day, appended, removed) VALUES (?1, ?2, ?3, 0) \
                        ON CONFLICT DO UPDATE SET appended = appended + ?3";
@@ -100,6 +101,7 @@ impl Writer {
                 .prepare_cached(sql)?
                 .execute(params![id, day.0, count])?;
         }
+        let stream = &mut self.streams[index];
         stream.row.next += count;
         stream.row.bytes += bytes;
         let times = (block.min_time, block.max_time);

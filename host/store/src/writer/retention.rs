@@ -126,6 +126,13 @@ impl Writer {
         let Some(block) = self.streams[stream].front else {
             return Ok(false);
         };
+        let days = match self.days_in(stream, &block, &(block.first_seq..block.end())) {
+            Err(Fault::Damaged(what)) => {
+                self.keep_damaged(stream, &what);
+                return Ok(false);
+            }
+            days => days?,
+        };
         let unfinished = |epoch: &super::Epoch| {
             epoch.stream == stream && epoch.row.progress.watermark < block.end()
         };
@@ -134,17 +141,21 @@ impl Writer {
                 self.drop_for(index, &block, key)?;
             }
         }
-        for (day, count) in self.days_in(stream, &block, &(block.first_seq..block.end()))? {
+        for (day, count) in days {
             let sql =
                 "UPDATE stream_days SET removed = removed + ?3 WHERE stream_id = ?1 AND day = ?2";
             self.connection
                 .prepare_cached(sql)?
                 .execute(params![id, day.0, count])?;
         }
-        let sql = "DELETE FROM blocks WHERE stream_id = ?1 AND first_seq = ?2";
-        self.connection
-            .prepare_cached(sql)?
-            .execute(params![id, block.first_seq])?;
+        for sql in [
+            "DELETE FROM blocks WHERE stream_id = ?1 AND first_seq = ?2",
+            "DELETE FROM block_filters WHERE stream_id = ?1 AND first_seq = ?2",
+        ] {
+            self.connection
+                .prepare_cached(sql)?
+                .execute(params![id, block.first_seq])?;
+        }
         let next = blocks::oldest(&self.connection, id)?;
         let stream = &mut self.streams[stream];
         stream.row.bytes = stream.row.bytes.saturating_sub(block.bytes);
@@ -155,6 +166,17 @@ impl Writer {
             .push((stream.row.name.clone(), block.first_seq));
         self.folding.removed_blocks += 1;
         Ok(true)
+    }
+
+    /// Its events cannot be counted by day any more, so the books would not balance without it.
+    fn keep_damaged(&mut self, stream: usize, what: &str) {
+        let stream = &mut self.streams[stream];
+        if !std::mem::replace(&mut stream.has_warned_of_damage, true) {
+            tracing::error!(
+                stream = %stream.row.name,
+                "retention cannot remove a damaged block, nor what is newer: {what}"
+            );
+        }
     }
 
     /// Drops the entries that a pipeline never finished and is not configured to read any more: its

@@ -280,6 +280,7 @@ async fn progress_books_letters_and_state_outlive_the_process() {
         bytes: 99,
         attempts: 2,
         excerpt: "\"bad\"\n".into(),
+        ..RequestRecord::default()
     }];
     store.commit(commit).await.unwrap();
     store

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use lockgate_model::{Block, Books, Entries, Outcome};
+use lockgate_model::{Block, Books, Entries, FeedKind, Outcome};
 use lockgate_store::{
     ChainHead, DeadLetters, Inspector, KeptLetter, Ledger, LedgerError, OpenError, Reads, Store,
 };
@@ -175,14 +175,157 @@ async fn a_changed_event_is_found_when_it_is_read() {
         "block 201..401 of `teleport/audit`: its checksum differs"
     );
     assert!(store.block_at(AUDIT, 401).is_ok());
-    assert!(
-        store.heads_at(AUDIT, 300).is_err()
-            && store.verify_chain("siem").is_err()
-            && store
-                .reads()
-                .known_events(AUDIT, 0, i64::MAX, 9999)
-                .is_err()
-    );
+    assert!(store.heads_at(AUDIT, 300).is_err() && store.verify_chain("siem").is_err());
+    let known = store.reads().known_events(AUDIT, 0, i64::MAX, 9999);
+    let known = known.unwrap();
+    assert!(!known.is_complete, "a reader goes on without its events");
+    assert!(known.events.len() > 1000, "those of the other blocks");
+}
+
+/// Five blocks of fifty events; `siem` is done with the first two. The block that begins at
+/// `first_seq` is damaged below SQLite's notice.
+async fn with_a_damaged_block(directory: &Path, first_seq: u64) -> Store {
+    let store = open(directory);
+    for _ in 0..5 {
+        append(&store, 50).await;
+    }
+    register(&store, "siem", &[AUDIT]).await;
+    deliver(&store, "siem", 1..101).await.unwrap();
+    store.close().await.unwrap();
+    let database = rusqlite::Connection::open(directory.join("store.db")).unwrap();
+    let sql = "UPDATE blocks SET payload = zeroblob(length(payload)) WHERE first_seq = ?1";
+    assert_eq!(database.execute(sql, [first_seq]).unwrap(), 1);
+    drop(database);
+    open(directory)
+}
+
+#[tokio::test]
+async fn a_damaged_block_in_any_place_is_named_and_can_be_given_up() {
+    for (first_seq, unfinished) in [(1, 0), (101, 50), (151, 50), (201, 50)] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = with_a_damaged_block(directory.path(), first_seq).await;
+        append(&store, 50).await;
+        for seq in (1..301).step_by(50) {
+            let is_damaged = seq == first_seq;
+            assert_eq!(store.block_at(AUDIT, seq).is_err(), is_damaged, "{seq}");
+        }
+        let integrity = store.reads().integrity().unwrap();
+        let damaged: Vec<_> = integrity
+            .damaged
+            .iter()
+            .map(|block| &block.entries)
+            .collect();
+        assert_eq!(damaged, [&(first_seq..first_seq + 50)]);
+        assert!(
+            integrity.problems[0].contains(&format!("block {first_seq}..")),
+            "{integrity:?}"
+        );
+        assert_eq!((integrity.blocks, integrity.events), (6, 300));
+
+        let refused = store.write_off(AUDIT, 51, DAY).await.unwrap_err();
+        assert!(matches!(refused, LedgerError::Conflict(_)), "{refused}");
+        let written_off = store.write_off(AUDIT, first_seq, DAY).await.unwrap();
+        assert_eq!(written_off, unfinished);
+        let books = store.books("siem").unwrap()[0].1;
+        let expected = Books {
+            read: 300,
+            delivered: 100,
+            dropped: 0,
+            dead: unfinished,
+            waiting: 200 - unfinished,
+        };
+        assert_eq!(books, expected);
+        let days = store.days("siem").unwrap();
+        assert!(days.iter().all(|(_, books)| books.balance()), "{days:?}");
+        let letters = letters_of(store.reads(), "siem", 100).unwrap();
+        assert_eq!(letters.len() as u64, unfinished);
+        if let Some(kept) = letters.first() {
+            let letter = &kept.letter;
+            assert_eq!(letter.key, format!("k{}", letter.seq));
+            assert!(letter.payload.is_empty() && letter.raw);
+            assert!(letter.reason.contains("is damaged"), "{}", letter.reason);
+            let history = store.history(AUDIT, letter.seq).unwrap();
+            assert_eq!(history[0].steps.len(), 1);
+        }
+        store.close().await.unwrap();
+    }
+}
+
+/// Whatever is left of its columns.
+#[tokio::test]
+async fn a_damaged_block_gets_its_events_back_and_no_others() {
+    for (first_seq, column) in [(1, "payload"), (101, "heads"), (201, "payload")] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = with_a_damaged_block(directory.path(), first_seq).await;
+        store.close().await.unwrap();
+        let database = rusqlite::Connection::open(directory.path().join("store.db")).unwrap();
+        let sql =
+            format!("UPDATE blocks SET {column} = zeroblob(length({column})) WHERE first_seq = ?1");
+        database.execute(&sql, [first_seq]).unwrap();
+        drop(database);
+        let store = open(directory.path());
+        let events = |parts| Block::new(AUDIT.into(), FeedKind::Audit, 1, 0, parts);
+        let right = numbered(first_seq..first_seq + 50);
+        let keys: Vec<String> = (first_seq..first_seq + 50)
+            .map(|nth| format!("k{nth}"))
+            .collect();
+        let wrong = crate::common::events(&keys, |key| format!(r#"{{"uid":"{key}","x":1}}"#));
+        for refused in [numbered(first_seq..first_seq + 49), wrong] {
+            let refused = store.restore(AUDIT, first_seq, events(refused)).await;
+            assert!(
+                matches!(refused, Err(LedgerError::Conflict(_))),
+                "{refused:?}"
+            );
+            assert!(store.block_at(AUDIT, first_seq).is_err());
+        }
+        store
+            .restore(AUDIT, first_seq, events(right.clone()))
+            .await
+            .unwrap();
+        let block = store.block_at(AUDIT, first_seq).unwrap().unwrap();
+        assert_eq!(block.parts(), &right);
+        let integrity = store.reads().integrity().unwrap();
+        assert_eq!(integrity.problems, [] as [String; 0]);
+        let again = store.restore(AUDIT, first_seq, events(right)).await;
+        assert!(again.is_err_and(|error| error.to_string().contains("is not damaged")));
+        store.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_sound_store_is_verified_and_copied_beside_the_host() {
+    let directory = tempfile::tempdir().unwrap();
+    sample(directory.path()).await;
+    let store = open(directory.path());
+    let inspector = Inspector::open(directory.path()).unwrap();
+    let integrity = inspector.integrity().unwrap();
+    assert_eq!(integrity.problems, [] as [String; 0]);
+    assert!(integrity.commits > 0 && integrity.blocks > 0);
+    let target = tempfile::tempdir().unwrap();
+    let file = target.path().join("store.db");
+    assert_eq!(inspector.backup(&file).unwrap(), integrity);
+    let before = fs::read(&file).unwrap();
+    let again = inspector.backup(&file).unwrap_err();
+    assert!(again.to_string().contains("never overwrites"), "{again}");
+    assert_eq!(fs::read(&file).unwrap(), before);
+    assert_eq!(fs::read_dir(target.path()).unwrap().count(), 1);
+
+    let expected = contents(store.reads()).unwrap();
+    let copy = open(target.path());
+    assert_eq!(contents(copy.reads()).unwrap(), expected);
+    append(&copy, 10).await;
+    copy.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_copy_of_a_damaged_store_is_said_to_be_damaged() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = with_a_damaged_block(directory.path(), 51).await;
+    let target = tempfile::tempdir().unwrap();
+    let inspector = Inspector::open(directory.path()).unwrap();
+    let integrity = inspector.backup(&target.path().join("copy.db")).unwrap();
+    assert_eq!(integrity.damaged.len(), 1);
+    store.close().await.unwrap();
 }
 
 #[tokio::test]

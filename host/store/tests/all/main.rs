@@ -6,6 +6,7 @@ mod behaviour;
 mod common;
 mod conformance;
 mod damage;
+mod find;
 mod full;
 mod kill;
 mod locking;

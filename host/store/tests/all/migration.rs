@@ -267,7 +267,8 @@ fn to_format_2(path: &std::path::Path, state: &[(i64, &str, &str)]) {
     let store = Connection::open(path).unwrap();
     store
         .execute_batch(
-            "DROP TABLE state; DROP TABLE tallies; DROP TABLE anchors;
+            "DROP TABLE block_filters; DROP INDEX letters_by_key;
+             DROP TABLE state; DROP TABLE tallies; DROP TABLE anchors;
              DROP TABLE folded_letters; DROP TABLE identity;
              CREATE TABLE state (
                pipeline TEXT NOT NULL, stage INTEGER NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, checksum BLOB NOT NULL,

@@ -115,6 +115,10 @@ fn commit(seq: u64, time: i64) -> Commit {
             id: format!("siem/{seq}"),
             at: time,
             requests: vec![RequestRecord {
+                method: "POST".into(),
+                endpoint: "url".into(),
+                path: String::new(),
+                entries: vec![seq..seq + 1],
                 status: 200,
                 documents: 1,
                 bytes: 700,

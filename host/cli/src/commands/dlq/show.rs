@@ -67,6 +67,7 @@ fn text(address: &Address, kept: &KeptLetter) -> String {
     };
     match event {
         Some(event) => text += &format!("{event:#}\n"),
+        None if letter.payload.is_empty() => text += "The event is not kept.\n",
         None => {
             text += &format!(
                 "The event is not JSON. `lockgate dlq export` writes its {} bytes as base64.\n",

@@ -1,0 +1,94 @@
+//! `lockgate store`: the store as a whole.
+
+mod backup;
+mod repair;
+mod verify;
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use lockgate_observe::Masks;
+use lockgate_store::{Inspector, Integrity};
+
+use crate::failure::Failure;
+use crate::setup;
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Store {
+    /// Read everything in the store and compute every checksum again, beside a running host or
+    /// without one. Exits with status 1 if anything is damaged.
+    Verify(verify::Verify),
+    /// Write a consistent copy of the store to a new file, beside a running host or without one,
+    /// and verify the copy.
+    Backup(backup::Backup),
+    /// Read the events of damaged blocks from Teleport again, or give them up as dead letters, so
+    /// that pipelines go on behind them. The host must not run.
+    ///
+    /// A block is restored only if it is then exactly what its checksum was taken of. Blocks of
+    /// session recordings are not read again.
+    Repair(repair::Repair),
+}
+
+pub(crate) fn run(command: &Store, masks: &Masks) -> Result<(), Failure> {
+    match command {
+        Store::Verify(command) => verify::run(command),
+        Store::Backup(command) => backup::run(command),
+        Store::Repair(command) => repair::run(command, masks),
+    }
+}
+
+#[derive(Debug, Args)]
+struct Place {
+    /// The configuration file; `repair` reads its sources, the others only `[store]`.
+    #[arg(
+        short,
+        long,
+        default_value = "lockgate.toml",
+        env = "LOCKGATE_CONFIG",
+        value_name = "FILE"
+    )]
+    config: PathBuf,
+
+    /// The store's directory, instead of a configuration file.
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+}
+
+impl Place {
+    fn directory(&self) -> Result<PathBuf, Failure> {
+        match &self.store {
+            Some(directory) => Ok(directory.clone()),
+            None => setup::store_path(&self.config),
+        }
+    }
+
+    fn inspector(&self) -> Result<Inspector, Failure> {
+        Inspector::open(self.directory()?).map_err(Failure::failed)
+    }
+}
+
+/// Where the integrity is not perfect: what is damaged, as a failure with this hint.
+fn problems(what: &str, integrity: &Integrity, hint: &str) -> Result<(), Failure> {
+    let mut lines: Vec<&str> = integrity.problems.iter().map(String::as_str).collect();
+    lines.dedup();
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let places: String = lines.iter().map(|line| format!("\n  {line}")).collect();
+    Err(Failure::failed(format!("{what} is damaged:{places}")).hint(hint))
+}
+
+/// `3 blocks with 1200 events, 7 commits and 0 operations on dead letters`
+fn checked(integrity: &Integrity) -> String {
+    let count = |number: u64, noun: &str| match number {
+        1 => format!("1 {noun}"),
+        _ => format!("{number} {noun}s"),
+    };
+    format!(
+        "{} with {}, {}, and {} on dead letters",
+        count(integrity.blocks, "block"),
+        count(integrity.events, "event"),
+        count(integrity.commits, "commit"),
+        count(integrity.letter_operations, "operation"),
+    )
+}

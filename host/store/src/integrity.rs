@@ -1,0 +1,199 @@
+//! Checks everything in a store: structure, rows, blocks, filters, chains.
+
+use lockgate_model::{Millis, Seq, SeqRange};
+use rusqlite::Connection;
+
+use crate::error::ReadError;
+use crate::reads::Reads;
+use crate::rows::Stream;
+use crate::{AuditQuery, Finding, LedgerError, blocks, filter, rows};
+
+/// Blocks that are read in one snapshot: a long one keeps the log of a running host from being cut
+/// back.
+const STEP: usize = 64;
+
+/// What was checked, and what is wrong.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Integrity {
+    pub blocks: u64,
+    pub events: u64,
+    /// Of all chains.
+    pub commits: u64,
+    pub letter_operations: u64,
+    /// A sentence for each place that is not what was written.
+    pub problems: Vec<String>,
+    /// The blocks among them.
+    pub damaged: Vec<DamagedBlock>,
+}
+
+/// A block whose events cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DamagedBlock {
+    pub stream: String,
+    pub entries: SeqRange,
+    /// The earliest and the latest time of its events.
+    pub times: (Millis, Millis),
+}
+
+impl Reads {
+    /// Reads everything in the store, and computes every checksum and every hash again.
+    ///
+    /// # Errors
+    /// The store cannot be read for another reason than damage.
+    pub fn integrity(&self) -> Result<Integrity, LedgerError> {
+        let mut integrity = Integrity::default();
+        integrity.note(self.read(|connection| Ok(structure(connection)?)))?;
+        let streams = integrity.note(self.read(rows::streams))?;
+        for stream in streams.unwrap_or_default() {
+            integrity.stream(self, &stream)?;
+        }
+        integrity.note(self.read(small_rows))?;
+        let pipelines = integrity.note(self.pipelines())?.unwrap_or_default();
+        for pipeline in pipelines {
+            integrity.note(self.state(&pipeline.name))?;
+        }
+        let audit = integrity.note(self.audit(&AuditQuery::default()))?;
+        let audit = audit.unwrap_or_default();
+        // Blocks were checked above.
+        let of_chains = |finding: &&Finding| finding.pipeline.is_some();
+        let found = audit.findings.iter().filter(of_chains);
+        integrity.problems.extend(found.map(Finding::to_string));
+        for epoch in audit.pipelines.iter().flat_map(|found| &found.epochs) {
+            integrity.commits += epoch.chain.commits;
+            integrity.letter_operations += epoch.chain.letter_operations;
+        }
+        Ok(integrity)
+    }
+}
+
+impl Integrity {
+    /// Damage is a problem, and the check goes on.
+    fn note<T>(&mut self, result: Result<T, LedgerError>) -> Result<Option<T>, LedgerError> {
+        match result {
+            Ok(value) => Ok(Some(value)),
+            Err(LedgerError::Damaged(what)) => {
+                self.problems.push(what);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn stream(&mut self, reads: &Reads, known: &Stream) -> Result<(), LedgerError> {
+        let mut next = known.oldest;
+        while next < known.next {
+            let step = reads.read(|connection| Ok(step(connection, &known.name, next)));
+            let Some(Some(step)) = self.note(step.and_then(|step| Ok(step?)))? else {
+                return Ok(());
+            };
+            self.blocks += step.blocks;
+            self.events += step.events;
+            self.problems.extend(step.problems);
+            self.damaged.extend(
+                step.damaged
+                    .into_iter()
+                    .map(|(entries, times)| DamagedBlock {
+                        stream: known.name.to_string(),
+                        entries,
+                        times,
+                    }),
+            );
+            if step.next <= next {
+                return Ok(());
+            }
+            next = step.next;
+        }
+        Ok(())
+    }
+}
+
+/// SQLite's own check of every page and index.
+fn structure(connection: &Connection) -> rusqlite::Result<()> {
+    let verdict: String =
+        connection.query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))?;
+    if verdict == "ok" {
+        return Ok(());
+    }
+    let corrupt = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_CORRUPT);
+    Err(rusqlite::Error::SqliteFailure(corrupt, Some(verdict)))
+}
+
+/// Rows that guard themselves.
+fn small_rows(connection: &Connection) -> Result<(), ReadError> {
+    rows::epochs(connection)?;
+    let mut sources = connection.prepare("SELECT DISTINCT source FROM cursors")?;
+    for source in sources.query_map([], |row| row.get::<_, String>(0))? {
+        rows::cursors(connection, &source?)?;
+    }
+    Ok(())
+}
+
+#[derive(Default)]
+struct Step {
+    blocks: u64,
+    events: u64,
+    problems: Vec<String>,
+    damaged: Vec<(SeqRange, (Millis, Millis))>,
+    /// Where the next step begins.
+    next: Seq,
+}
+
+/// Checks the next few blocks of a stream. `None`: it is gone.
+fn step(connection: &Connection, name: &str, from: Seq) -> Result<Option<Step>, ReadError> {
+    let Some(stream) = rows::stream(connection, name)? else {
+        return Err(ReadError::Damaged(format!("the stream `{name}` is gone")));
+    };
+    let mut step = Step {
+        // Retention may have removed some since the last step.
+        next: from.max(stream.oldest),
+        ..Step::default()
+    };
+    while step.blocks < STEP as u64 && step.next < stream.next {
+        let block = match blocks::at(connection, &stream, step.next) {
+            Ok(Some(block)) => block,
+            Ok(None) => break,
+            Err(ReadError::Damaged(what)) => {
+                // Go on behind it.
+                step.problems.push(what);
+                step.blocks += 1;
+                let (seq, end) = (step.next, step.next + 1);
+                let extents = blocks::extents(connection, stream.id, seq, end)?;
+                step.damaged.extend(
+                    extents
+                        .iter()
+                        .map(|block| (block.first_seq..block.end(), block.times)),
+                );
+                match blocks::first_after(connection, stream.id, step.next)? {
+                    Some(next) => step.next = next,
+                    None => step.next = stream.next,
+                }
+                continue;
+            }
+            Err(error) => return Err(error),
+        };
+        step.blocks += 1;
+        step.events += block.count;
+        step.next = block.end();
+        match block.block(&stream).and_then(|_| block.heads(&stream)) {
+            Err(ReadError::Damaged(what)) => {
+                step.problems.push(what);
+                step.damaged
+                    .push((block.first_seq..block.end(), block.times));
+            }
+            Err(error) => return Err(error),
+            Ok(heads) => {
+                let found = blocks::filter(connection, stream.id, block.first_seq)?;
+                // Without a filter it is read for each search.
+                if found.is_some_and(|found| found != filter::of_heads(&heads)) {
+                    step.problems.push(format!(
+                        "the filter of block {}..{} of `{name}` is not what was written; events in \
+                         it may not be found by `lockgate explain`",
+                        block.first_seq,
+                        block.end()
+                    ));
+                }
+            }
+        }
+    }
+    Ok(Some(step))
+}
