@@ -9,7 +9,7 @@ use lockgate_backoff::Random;
 use lockgate_model::{Seq, StateOverlay};
 
 use crate::Uptime;
-use crate::batches::{BatchInFlight, Failing, Holds, PendingEncoding, Phase};
+use crate::batches::{BatchInFlight, Failing, Holds, PendingEncoding};
 use crate::brake::Brake;
 use crate::circuit::{self, OpenReason};
 use crate::condition::{Condition, ConditionKind, Conditions};
