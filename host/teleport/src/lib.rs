@@ -21,6 +21,6 @@ pub use clock::{Clock, SystemClock};
 pub use identity::{Credentials, LoadError};
 pub use intake::{Closed, Intake, Resume};
 pub use limits::{SourceLimits, Sweep};
-pub use run::{Ended, SourceError, run};
+pub use run::{Ended, SourceError, check, run};
 pub use settings::SourceSettings;
 pub use status::{Phase, ReaderKind, ReaderStatus};
