@@ -6,7 +6,7 @@ use expect_test::expect_file;
 use lockgate_tests::{Ended, Running, lockgate, root};
 
 /// Every command, in the order of the document.
-const COMMANDS: [&str; 21] = [
+const COMMANDS: [&str; 22] = [
     "",
     "start",
     "check",
@@ -14,6 +14,7 @@ const COMMANDS: [&str; 21] = [
     "sim",
     "sim auth",
     "sim receiver",
+    "reload",
     "status",
     "dlq",
     "dlq list",

@@ -15,8 +15,8 @@ use crate::{Committed, LedgerError, Registration};
 /// 1. A reader calls [`cursors`](Self::cursors) once, then [`append`](Self::append) as often as it has
 ///    events, and [`known_events`](Self::known_events) before it reads a time again.
 /// 2. A pipeline calls [`register`](Self::register) before anything else, and again when its
-///    configuration changes. When every pipeline that can start has done so, the host calls
-///    [`keep_only`](Self::keep_only) once.
+///    configuration changes. The host calls [`keep_only`](Self::keep_only) before the first of them,
+///    and whenever others are configured.
 /// 3. A pipeline follows [`head`](Self::head), reads blocks from its watermark on with
 ///    [`cached`](Self::cached) or [`block_at`](Self::block_at), and calls [`commit`](Self::commit)
 ///    for runs of entries that are final, in any order. It skips the ranges that are done already.
@@ -78,7 +78,7 @@ pub trait Ledger: Clone + Send + Sync + 'static {
     /// Retention waits for these pipelines and stops waiting for every other that was ever
     /// registered: what it removes that such a one has not finished becomes dropped, with the
     /// reason `retention`. A configured pipeline that was never registered holds every event of
-    /// every stream until it is. Call it once, after the pipelines that can start are registered.
+    /// every stream until it is.
     fn keep_only(
         &self,
         configured: &[String],

@@ -13,25 +13,30 @@ mod driver;
 mod expiry;
 mod generation;
 mod host;
+mod identity;
 mod limits;
 mod metrics;
 mod operator;
 mod plugins;
 mod reader;
+mod reload;
 mod settings;
 mod shutdown;
 mod starting;
 mod status;
+mod supervisor;
 mod unconfigured;
 mod worker;
 
-pub use build::{BuiltPipeline, PipelineBuilder, Unbuilt};
-pub use host::{Host, HostError, HostOptions};
+pub use build::{BuiltPipeline, PipelineBuilder, Unbuilt, open_databases};
+pub use host::{Host, HostError, HostEvent, HostOptions, LoadConfig, Observer};
 pub use operator::{Listeners, RunningHost, running_host};
 pub use plugins::{BoundSink, BoundStage};
-pub use reader::Reader;
+pub use reader::check_source;
+pub use reload::ReloadOutcome;
+pub use settings::retention;
 pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use status::{
-    Board, ConditionStatus, ConditionStatusKind, HostStatus, PipelineState, PipelineStatus,
-    Problem, SourceStatus, StoreStatus,
+    Board, ConditionStatus, ConditionStatusKind, ConfigurationStatus, HostStatus, PipelineState,
+    PipelineStatus, Problem, RefusedConfiguration, SourceStatus, StoreStatus,
 };

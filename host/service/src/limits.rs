@@ -7,6 +7,12 @@ use lockgate_model::Millis;
 /// Time that batches in flight get to finish after a stop was asked for.
 pub(crate) const ABANDON_GRACE: Duration = Duration::from_secs(10);
 
+/// Time that a pipeline which a reload replaces or removes gets to finish its batches in flight: the
+/// sink's `timeout`, but not less than this …
+pub(crate) const EXCHANGE_LEAST: Duration = Duration::from_secs(10);
+/// … and not more than this.
+pub(crate) const EXCHANGE_MOST: Duration = Duration::from_secs(60);
+
 /// Within this time a store has noticed that one of its files is gone.
 pub(crate) const CLOSE_NOTICED: Duration = Duration::from_secs(10);
 

@@ -28,8 +28,36 @@ pub struct HostStatus {
     /// Why the store is closed; absent while it is open.
     #[serde(default)]
     pub store: Option<StoreStatus>,
+    /// Absent where the host does not read its configuration again.
+    #[serde(default)]
+    pub configuration: Option<ConfigurationStatus>,
     pub sources: BTreeMap<String, SourceStatus>,
     pub pipelines: BTreeMap<String, PipelineStatus>,
+}
+
+/// The configuration that is in force, and what became of later ones.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ConfigurationStatus {
+    /// When the file was read.
+    pub loaded_at: Millis,
+    /// Since when a later content of the file is being prepared.
+    #[serde(default)]
+    pub reloading_since: Option<Millis>,
+    /// Why a later content of the file was refused; absent after the next that is not.
+    #[serde(default)]
+    pub refused: Option<RefusedConfiguration>,
+    /// Keys whose values are in force only after a restart, such as `listen` in `[admin]`.
+    #[serde(default)]
+    pub needs_restart: Vec<String>,
+}
+
+/// A content of the configuration file that could not be used.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RefusedConfiguration {
+    /// When the first such content was read after the last good one.
+    pub since: Millis,
+    /// Each begins with the place: `lockgate.toml:7:1: `.
+    pub problems: Vec<String>,
 }
 
 /// A store that is closed until the host opens it again.
@@ -247,6 +275,24 @@ impl Board {
 
     pub(crate) fn control_socket(&self, is_bound: bool) {
         self.lock().control_socket = is_bound;
+    }
+
+    pub(crate) fn configuration<T>(&self, change: impl FnOnce(&mut ConfigurationStatus) -> T) -> T {
+        change(
+            self.lock()
+                .configuration
+                .get_or_insert_with(ConfigurationStatus::default),
+        )
+    }
+
+    /// A reload has removed the source.
+    pub(crate) fn forget_source(&self, name: &str) {
+        self.lock().sources.remove(name);
+    }
+
+    /// A reload has removed the pipeline.
+    pub(crate) fn forget_pipeline(&self, name: &str) {
+        self.lock().pipelines.remove(name);
     }
 
     pub fn source(&self, name: &str, change: impl FnOnce(&mut SourceStatus)) {

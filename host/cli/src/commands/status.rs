@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use lockgate_model::{Books, Millis};
 use lockgate_service::{
-    ConditionStatus, ConditionStatusKind, HostStatus, PipelineStatus as RunningPipeline,
+    ConditionStatus, ConditionStatusKind, ConfigurationStatus, HostStatus,
+    PipelineStatus as RunningPipeline,
 };
 use lockgate_store::{Inspector, OpenError, PipelineStatus};
 use serde::Serialize;
@@ -255,6 +256,35 @@ fn health(host: &HostStatus, now: Millis) -> String {
             text += &format!(", next attempt in {}", span(at - now));
         }
         text += ")\n";
+    }
+    if let Some(configuration) = &host.configuration {
+        text += &configuration_lines(configuration, now);
+    }
+    text
+}
+
+/// What an operator should know about the configuration file.
+fn configuration_lines(configuration: &ConfigurationStatus, now: Millis) -> String {
+    let mut text = String::new();
+    if let Some(since) = configuration.reloading_since {
+        text += &format!("loading the configuration (for {})\n", span(now - since));
+    }
+    if let Some(refused) = &configuration.refused {
+        text += &format!(
+            "the configuration file has problems (for {}); the host runs with that of {} ago\n",
+            span(now - refused.since),
+            span(now - configuration.loaded_at)
+        );
+        for problem in &refused.problems {
+            text += &format!("  {problem}\n");
+        }
+    }
+    if !configuration.needs_restart.is_empty() {
+        text += &format!(
+            "needs a restart: {} in the configuration file changed, and the host runs with the \
+             value before\n",
+            configuration.needs_restart.join(", ")
+        );
     }
     text
 }
