@@ -47,6 +47,10 @@ crash kills="50":
     LOCKGATE_KILLS={{kills}} cargo test --workspace --test e2e redrive
     LOCKGATE_KILLS={{kills}} cargo test --workspace --test e2e state
 
+# Reload a host under load, every second time with a broken file.
+reload reloads="100":
+    LOCKGATE_RELOADS={{reloads}} cargo test --workspace --test e2e reload_load
+
 # Run the benchmarks.
 bench:
     cargo bench --workspace

@@ -31,6 +31,7 @@ fn a_changed_file_is_loaded_without_being_asked() {
     };
     let config = configuration(dir.path(), &auth, &pipelines(""));
     let host = start(&config, &["--watch"]);
+    host.line_with("started");
     let reloads = || {
         host.stderr()
             .matches("reloaded: pipelines: 1 changed")

@@ -88,6 +88,15 @@ impl Notifier {
         said.status = status;
     }
 
+    /// A reload was asked for and has to wait for the store. Whoever asked must not.
+    pub(crate) fn put_off(&self, host: &HostStatus) {
+        let is_ready = |manager: &Arc<Manager>| manager.said().is_ready;
+        if self.0.as_ref().is_some_and(is_ready) {
+            self.reloading();
+            self.ready(host);
+        }
+    }
+
     pub(crate) fn reloading(&self) {
         let Some(manager) = &self.0 else { return };
         let now = clock_gettime(ClockId::Monotonic);

@@ -50,6 +50,14 @@ fn plugin_metrics(snapshot: Snapshot) -> PluginMetrics {
 pub(crate) fn render(registry: &Registry, store: Option<&Store>, status: &HostStatus) -> String {
     let mut exposition = Exposition::default();
     registry.expose(&mut exposition);
+    let configuration = status.configuration.as_ref();
+    let refused = configuration.and_then(|configuration| configuration.refused.as_ref());
+    exposition.add(
+        "lockgate_configuration_problems",
+        "Problems of the configuration file; the host runs with the one before. 0 where it is loaded.",
+        &[],
+        Value::Gauge(refused.map_or(0, |refused| refused.problems.len()) as f64),
+    );
     for (name, pipeline) in &status.pipelines {
         exposition.add(
             "lockgate_pipeline_ready",

@@ -95,6 +95,8 @@ pub(crate) struct Prepared {
     pub(crate) built: HashMap<String, BuiltPipeline>,
     /// In place of those that are granted.
     pub(crate) databases: Option<Databases>,
+    /// Tables and keys beside them that are changed, too.
+    pub(crate) others: Vec<&'static str>,
     pub(crate) needs_restart: Vec<String>,
 }
 
@@ -173,7 +175,17 @@ pub(crate) async fn prepare(
     if !report.is_empty() {
         return Err(Refusal::Problems(report));
     }
+    let retained = |config: &Config| (config.store.audit, config.store.sessions);
+    let others = [
+        (databases.is_some(), "`[lookup]`"),
+        (
+            retained(&config) != retained(&before.config),
+            "`retain` in `[store]`",
+        ),
+    ];
+    let others = others.into_iter().filter(|(is_changed, _)| *is_changed);
     Ok(Prepared {
+        others: others.map(|(_, key)| key).collect(),
         needs_restart: needs_restart(&before.fixed, &config),
         sources,
         pipelines,
@@ -242,6 +254,9 @@ impl Prepared {
             self.pipeline_changes.describe(),
             self.source_changes.describe()
         );
+        if !self.others.is_empty() {
+            text += &format!("\nalso changed: {}", self.others.join(", "));
+        }
         if !self.needs_restart.is_empty() {
             text += &format!("\nneeds a restart: {}", self.needs_restart.join(", "));
         }

@@ -42,6 +42,11 @@ impl ShutdownTrigger {
         self.raise(2);
     }
 
+    /// Everything that would be told has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.level.is_closed()
+    }
+
     fn raise(&self, to: u8) {
         self.level.send_if_modified(|level| {
             let higher = to > *level;
@@ -116,10 +121,13 @@ mod tests {
         let (_second, mut of_second) = stop.part();
         first.drain();
         of_first.draining().await;
+        assert!(!first.is_over());
         assert!(of_first.is_draining() && !of_second.is_draining() && !stop.is_draining());
         assert!(!of_first.of_host().is_draining());
         host.abandon();
         of_second.abandoned().await;
         assert!(of_second.is_draining() && of_first.of_host().is_draining());
+        drop(of_first);
+        assert!(first.is_over());
     }
 }

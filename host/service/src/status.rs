@@ -262,9 +262,12 @@ impl Board {
     pub(crate) fn store_opened<'p>(&self, pipelines: impl Iterator<Item = &'p str>) {
         let mut status = self.lock();
         status.store = None;
+        // Others were removed by a reload that the store's failure interrupted.
+        let mut before = std::mem::take(&mut status.pipelines);
         for name in pipelines {
-            let pipeline = status.pipelines.entry(name.to_owned()).or_default();
+            let mut pipeline = before.remove(name).unwrap_or_default();
             pipeline.state = PipelineState::Starting;
+            status.pipelines.insert(name.to_owned(), pipeline);
         }
     }
 

@@ -61,18 +61,17 @@ pub(crate) struct Supervisor<'a> {
     unfinished: Unfinished,
     /// By source: it has been read to its end. They outlive the readers.
     caught_up: BTreeMap<String, watch::Sender<bool>>,
-    sources: BTreeMap<String, SourceTask>,
+    /// That are to be read.
+    sources: BTreeMap<String, SourceIdentity>,
+    /// That are being read, also those that are about to end.
+    reading: BTreeMap<String, ShutdownTrigger>,
+    /// What is read once the reader before has ended.
+    next: BTreeMap<String, (Source, SourceIdentity)>,
     pipelines: BTreeMap<String, PipelineTask>,
     cancel_start: mpsc::UnboundedSender<String>,
     has_started_any: bool,
     reload: Option<Reload>,
     preparing: Preparing,
-}
-
-struct SourceTask {
-    identity: SourceIdentity,
-    stop: ShutdownTrigger,
-    has_ended: bool,
 }
 
 enum PipelineTask {
@@ -180,6 +179,8 @@ impl<'a> Supervisor<'a> {
             watching: None,
             caught_up: BTreeMap::new(),
             sources: BTreeMap::new(),
+            reading: BTreeMap::new(),
+            next: BTreeMap::new(),
             pipelines: starting.collect(),
             unfinished,
             cancel_start,
@@ -200,7 +201,10 @@ impl<'a> Supervisor<'a> {
         }
         for source in supervisor.config.sources.clone() {
             let identity = SourceIdentity::of(&source, &supervisor.config);
-            supervisor.read(&source, identity);
+            supervisor
+                .sources
+                .insert(source.name.clone(), identity.clone());
+            supervisor.read(&source, &identity);
         }
         supervisor.beside.spawn(build_all(Starting {
             builder,
@@ -253,8 +257,8 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Reads a source from now on.
-    fn read(&mut self, source: &Source, identity: SourceIdentity) {
+    /// Reads a source that nobody reads.
+    fn read(&mut self, source: &Source, identity: &SourceIdentity) {
         let name = source.name.clone();
         let caught_up = self.caught_up.entry(name.clone()).or_default();
         caught_up.send_replace(false);
@@ -267,15 +271,28 @@ impl<'a> Supervisor<'a> {
             caught_up.clone(),
             stop,
         );
-        let ended = Ended::Source(name.clone());
-        self.tasks
-            .spawn(async move { reading.await.map(|()| ended) });
-        let task = SourceTask {
-            identity,
-            stop: trigger,
-            has_ended: false,
-        };
-        self.sources.insert(name, task);
+        self.reading.insert(name.clone(), trigger);
+        self.tasks.spawn(async move {
+            reading.await?;
+            Ok(Ended::Source(name))
+        });
+    }
+
+    fn source_ended(&mut self, name: &str) {
+        self.reading.remove(name);
+        if let Some((source, identity)) = self.next.remove(name) {
+            self.read(&source, &identity);
+        } else if !self.sources.contains_key(name) {
+            self.forget_source(name);
+        }
+    }
+
+    /// A reload has removed the source.
+    fn forget_source(&self, name: &str) {
+        if let Some(caught_up) = self.caught_up.get(name) {
+            caught_up.send_replace(true);
+        }
+        self.host.board.forget_source(name);
     }
 
     /// A pipeline of those that started with the host can run now.
@@ -351,7 +368,10 @@ impl<'a> Supervisor<'a> {
         task: Result<Result<Ended, HostError>, JoinError>,
     ) -> Result<(), HostError> {
         match task_ended(task)? {
-            Some(Ended::Source(name)) => self.source_ended(&name).await,
+            Some(Ended::Source(name)) => {
+                self.source_ended(&name);
+                Ok(())
+            }
             Some(Ended::Pipeline(name)) => self.pipeline_ended(&name).await,
             None => Ok(()),
         }

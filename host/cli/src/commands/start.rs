@@ -91,9 +91,7 @@ fn hang_up(host: &Host, notifier: &Notifier) {
             "SIGHUP: the configuration is loaded once the store is open: {}",
             store.message
         );
-        // Who asked must not wait for that.
-        notifier.reloading();
-        notifier.ready(&status);
+        notifier.put_off(&status);
     } else {
         tracing::info!("SIGHUP: loading the configuration");
     }

@@ -20,21 +20,15 @@ use crate::settings::retention;
 use crate::shutdown::ShutdownTrigger;
 use crate::status::RefusedConfiguration;
 
-use super::{PipelineTask, Reload, SourceTask, Supervisor, expire, names};
+use super::{PipelineTask, Reload, Supervisor, expire, names};
 
 /// What is being exchanged. What comes after each that has not ended yet; `None`: it is removed.
 pub(super) struct Exchange {
     replies: Vec<oneshot::Sender<ReloadOutcome>>,
     changes: String,
-    needs_restart: Vec<String>,
-    sources: BTreeMap<String, LeavingSource>,
+    /// Pipelines were added or removed.
+    has_other_names: bool,
     pipelines: BTreeMap<String, Option<NextPipeline>>,
-}
-
-struct LeavingSource {
-    next: Option<(Source, SourceIdentity)>,
-    /// Dropping it would have the reader end at once.
-    _stop: ShutdownTrigger,
 }
 
 struct NextPipeline {
@@ -50,15 +44,12 @@ impl Supervisor<'_> {
         self.host
             .board
             .configuration(|status| status.reloading_since = Some(at));
-        let sources = self.sources.iter();
         let pipelines = self.pipelines.iter();
         let before = Before {
             config: self.config.clone(),
-            sources: sources
-                .map(|(name, task)| (name.clone(), task.identity.clone()))
-                .collect(),
+            sources: self.sources.clone(),
             pipelines: pipelines
-                .map(|(name, task)| (name.clone(), task.identity().cloned()))
+                .map(|(name, task)| (name.clone(), self.identity(task).cloned()))
                 .collect(),
             can_look_up: self.can_look_up,
             fixed: self.fixed.clone(),
@@ -125,8 +116,15 @@ impl Supervisor<'_> {
             mut built,
             databases,
             needs_restart,
+            others: _,
         } = prepared;
         self.host.in_force(config.clone());
+        let at = now();
+        self.host.board.configuration(|status| {
+            status.loaded_at = at;
+            status.refused = None;
+            status.needs_restart = needs_restart;
+        });
         let before = std::mem::replace(&mut self.config, config);
         self.store.retain(retention(&self.config)).await?;
         // Those that are removed may still commit.
@@ -142,8 +140,7 @@ impl Supervisor<'_> {
         self.reload = Some(Reload::Exchanging(Exchange {
             replies,
             changes,
-            needs_restart,
-            sources: BTreeMap::new(),
+            has_other_names: names(&before) != names(&self.config),
             pipelines: BTreeMap::new(),
         }));
         for name in source_changes
@@ -151,11 +148,8 @@ impl Supervisor<'_> {
             .iter()
             .chain(source_changes.to_build())
         {
-            let source = self
-                .config
-                .sources
-                .iter()
-                .find(|source| source.name == *name);
+            let mut configured = self.config.sources.iter();
+            let source = configured.find(|source| source.name == *name);
             let next = source.cloned().zip(sources.remove(name));
             self.replace_source(name, next);
         }
@@ -177,33 +171,24 @@ impl Supervisor<'_> {
         self.finish_exchange().await
     }
 
+    /// A reader ends once its appends are answered. One that waits for room in the store must not
+    /// hold up a reload, which may be what makes room: so none waits for a reader.
     fn replace_source(&mut self, name: &str, next: Option<(Source, SourceIdentity)>) {
-        match self.sources.remove(name) {
-            Some(SourceTask {
-                stop,
-                has_ended: false,
-                ..
-            }) => {
-                stop.drain();
-                if let Some(Reload::Exchanging(exchange)) = &mut self.reload {
-                    let leaving = LeavingSource { next, _stop: stop };
-                    exchange.sources.insert(name.to_owned(), leaving);
-                }
-            }
-            _ => self.source_after(name, next),
-        }
-    }
-
-    /// The reader before has ended.
-    fn source_after(&mut self, name: &str, next: Option<(Source, SourceIdentity)>) {
-        match next {
-            Some((source, identity)) => self.read(&source, identity),
+        match &next {
+            Some((_, identity)) => _ = self.sources.insert(name.to_owned(), identity.clone()),
             None => {
-                if let Some(caught_up) = self.caught_up.get(name) {
-                    caught_up.send_replace(true);
-                }
-                self.host.board.forget_source(name);
+                self.sources.remove(name);
+                self.next.remove(name);
+                self.forget_source(name);
             }
+        }
+        match (self.reading.get(name), next) {
+            (Some(stop), next) => {
+                stop.drain();
+                self.next.extend(next.map(|next| (name.to_owned(), next)));
+            }
+            (None, Some((source, identity))) => self.read(&source, &identity),
+            (None, None) => {}
         }
     }
 
@@ -216,7 +201,8 @@ impl Supervisor<'_> {
         match self.pipelines.remove(name) {
             Some(PipelineTask::Running { stop, .. }) => {
                 stop.drain();
-                self.beside.spawn(abandon_after(grace, stop));
+                self.beside
+                    .spawn(abandon_after(name.to_owned(), grace, stop));
                 if let Some(Reload::Exchanging(exchange)) = &mut self.reload {
                     exchange.pipelines.insert(name.to_owned(), next);
                 }
@@ -250,25 +236,6 @@ impl Supervisor<'_> {
         }
     }
 
-    pub(super) async fn source_ended(&mut self, name: &str) -> Result<(), HostError> {
-        let leaving = match &mut self.reload {
-            Some(Reload::Exchanging(exchange)) => exchange.sources.remove(name),
-            _ => None,
-        };
-        match leaving {
-            Some(leaving) => {
-                self.source_after(name, leaving.next);
-                self.finish_exchange().await
-            }
-            None => {
-                if let Some(task) = self.sources.get_mut(name) {
-                    task.has_ended = true;
-                }
-                Ok(())
-            }
-        }
-    }
-
     pub(super) async fn pipeline_ended(&mut self, name: &str) -> Result<(), HostError> {
         let leaving = match &mut self.reload {
             Some(Reload::Exchanging(exchange)) => exchange.pipelines.remove(name),
@@ -289,11 +256,7 @@ impl Supervisor<'_> {
     /// Once nothing of the configuration before runs any more.
     async fn finish_exchange(&mut self) -> Result<(), HostError> {
         let exchange = match self.reload.take() {
-            Some(Reload::Exchanging(exchange))
-                if exchange.sources.is_empty() && exchange.pipelines.is_empty() =>
-            {
-                exchange
-            }
+            Some(Reload::Exchanging(exchange)) if exchange.pipelines.is_empty() => exchange,
             other => {
                 self.reload = other;
                 return Ok(());
@@ -302,23 +265,30 @@ impl Supervisor<'_> {
         self.store.keep_only(&names(&self.config)).await?;
         self.expiry.abort();
         self.expiry = self.beside.spawn(expire(self.store, &self.config));
-        self.announce_unconfigured();
+        if exchange.has_other_names {
+            self.announce_unconfigured();
+        }
         let tasks = self.pipelines.values();
-        let identities = tasks.filter_map(PipelineTask::identity);
+        let identities = tasks.filter_map(|task| self.identity(task));
         let used = identities.flat_map(PipelineIdentity::components).collect();
         self.builder.keep_code(&used);
-        let at = now();
-        self.host.board.configuration(|status| {
-            status.loaded_at = at;
-            status.refused = None;
-            status.needs_restart = exchange.needs_restart;
-        });
         let changes = exchange.changes;
         tracing::info!("reloaded: {}", changes.replace('\n', "; "));
         let file = self.config.report().name().to_owned();
         let outcome = ReloadOutcome::Done(format!("`{file}` is in force.\n{changes}"));
         self.reloaded(exchange.replies, &outcome);
         Ok(())
+    }
+
+    /// `None`: it does not run, or will not.
+    fn identity<'t>(&self, task: &'t PipelineTask) -> Option<&'t PipelineIdentity> {
+        match task {
+            PipelineTask::Running { identity, .. } => Some(identity),
+            // Where it looks something up, it is about to fail.
+            PipelineTask::Starting { .. } if !self.can_look_up => None,
+            PipelineTask::Starting { identity, .. } => Some(identity),
+            PipelineTask::Ended | PipelineTask::Failed => None,
+        }
     }
 
     fn reloaded(&self, replies: Vec<oneshot::Sender<ReloadOutcome>>, outcome: &ReloadOutcome) {
@@ -329,18 +299,6 @@ impl Supervisor<'_> {
         for reply in replies {
             // Who asked may have gone.
             let _ = reply.send(outcome.clone());
-        }
-    }
-}
-
-impl PipelineTask {
-    /// `None`: it does not run.
-    fn identity(&self) -> Option<&PipelineIdentity> {
-        match self {
-            PipelineTask::Starting { identity, .. } | PipelineTask::Running { identity, .. } => {
-                Some(identity)
-            }
-            PipelineTask::Ended | PipelineTask::Failed => None,
         }
     }
 }
@@ -365,7 +323,48 @@ fn grace_of(config: &Config, pipeline: &str) -> Duration {
     timeout.clamp(EXCHANGE_LEAST, EXCHANGE_MOST)
 }
 
-async fn abandon_after(grace: Duration, stop: ShutdownTrigger) {
+async fn abandon_after(pipeline: String, grace: Duration, stop: ShutdownTrigger) {
     tokio::time::sleep(grace).await;
-    stop.abandon();
+    if !stop.is_over() {
+        tracing::warn!(
+            pipeline,
+            after_s = grace.as_secs(),
+            "a reload waits no longer for its batches in flight; what is left of them is delivered \
+             with the new configuration, and what the receiver has of it arrives again"
+        );
+        stop.abandon();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pipeline_that_does_not_end_is_abandoned_after_its_time() {
+        let (trigger, mut stop) = ShutdownTrigger::new();
+        let began = tokio::time::Instant::now();
+        let grace = Duration::from_secs(10);
+        let abandoning = tokio::spawn(abandon_after("siem".to_owned(), grace, trigger));
+        stop.abandoned().await;
+        assert_eq!(began.elapsed(), grace);
+        abandoning.await.unwrap();
+    }
+
+    #[test]
+    fn a_request_that_is_out_is_waited_for_within_limits() {
+        let text = |timeout: &str| {
+            format!(
+                "[teleport]\naddr = \"localhost:3025\"\nidentity = \"i\"\n[store]\npath = \"s\"\n\
+                 [pipelines.siem.sink]\nplugin = \"builtin:fluentd\"\n\
+                 url = \"https://localhost\"\ntimeout = \"{timeout}\"\n"
+            )
+        };
+        for (timeout, expected) in [("1s", 10), ("30s", 30), ("10m", 60)] {
+            let environment = lockgate_config::ProcessEnvironment;
+            let config = lockgate_config::parse("x", &text(timeout), "".as_ref(), &environment);
+            let grace = grace_of(&config.unwrap(), "siem");
+            assert_eq!(grace.as_secs(), expected, "{timeout}");
+        }
+    }
 }
