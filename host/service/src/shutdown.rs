@@ -87,16 +87,24 @@ impl Shutdown {
         self.reached(2).await;
     }
 
-    /// A trigger that is gone stops everything.
+    /// A host whose trigger is gone stops. A part of it goes on until the host stops.
     async fn reached(&mut self, wanted: u8) {
-        match &mut self.host {
+        let Shutdown { level, host } = self;
+        match host {
             None => {
-                let _ = self.level.wait_for(|level| *level >= wanted).await;
+                let _ = level.wait_for(|level| *level >= wanted).await;
             }
-            Some(host) => tokio::select! {
-                _ = self.level.wait_for(|level| *level >= wanted) => {}
-                _ = host.wait_for(|level| *level >= wanted) => {}
-            },
+            Some(host) => {
+                let by_itself = async {
+                    if level.wait_for(|level| *level >= wanted).await.is_err() {
+                        std::future::pending().await
+                    }
+                };
+                tokio::select! {
+                    () = by_itself => {}
+                    _ = host.wait_for(|level| *level >= wanted) => {}
+                }
+            }
         }
     }
 
@@ -112,7 +120,33 @@ impl Shutdown {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
     use super::*;
+
+    /// When the host stops, whoever starts and replaces its parts is gone first.
+    #[tokio::test]
+    async fn a_part_whose_trigger_is_gone_drains_with_the_host() {
+        let (host, stop) = ShutdownTrigger::new();
+        let (part, mut of_part) = stop.part();
+        drop(part);
+        let mut context = Context::from_waker(Waker::noop());
+        assert_eq!(
+            pin!(of_part.draining()).poll(&mut context),
+            Poll::Pending,
+            "it goes on"
+        );
+        host.drain();
+        of_part.draining().await;
+        assert_eq!(
+            pin!(of_part.abandoned()).poll(&mut context),
+            Poll::Pending,
+            "what is in flight may finish"
+        );
+        host.abandon();
+        of_part.abandoned().await;
+    }
 
     #[tokio::test]
     async fn a_part_stops_with_the_host_and_by_itself() {
