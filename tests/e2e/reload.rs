@@ -529,7 +529,7 @@ fn a_reload_on_a_full_disk_is_made_up_for_when_there_is_room() {
     host.line_with("SIGHUP: the configuration is loaded once the store is open");
     let refused = reload(&config).exits_with(1).stderr;
     assert!(
-        refused.contains("the configuration is loaded once the store is open"),
+        refused.contains("The configuration is loaded once the store is open"),
         "{refused}"
     );
     empty_disk(&host);

@@ -169,8 +169,8 @@ impl Operator {
         let answer = self.host.reload();
         if let Err(closed) = self.store() {
             return refused(format!(
-                "{closed}: the configuration is loaded once the store is open, and `lockgate \
-                 status` shows what became of it."
+                "{closed}. The configuration is loaded once the store is open; `lockgate status` \
+                 shows what becomes of it."
             ));
         }
         match answer.await {
