@@ -64,6 +64,10 @@ fuzz target:
     mkdir -p fuzz/corpus/{{target}}
     cargo +nightly fuzz run {{target}} fuzz/corpus/{{target}} fuzz/seeds/{{target}}
 
+# Reload a host under load, every second time with a broken file.
+reload reloads="100":
+    LOCKGATE_RELOADS={{reloads}} cargo test --workspace --test e2e reload_load
+
 # Run the benchmarks.
 bench:
     cargo bench --workspace

@@ -2,17 +2,16 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lockgate_model::Generation;
 use lockgate_store::{DirectoryLock, Ledger};
 use lockgate_tests::receiver::LocalReceiver;
 use lockgate_tests::{
-    Auth, ReceiverProcess, Running, Signal, admin_address, configuration, get, listen_on_any_port,
-    lockgate, quickstart, start, start_and_finish, started, status, until,
+    Auth, ReceiverProcess, Running, Signal, admin_address, configuration, empty_disk, get,
+    listen_on_any_port, lockgate, quickstart, start, start_and_finish, start_with_a_full_disk,
+    started, status, until,
 };
-use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use serde_json::{Value, json};
 
 use crate::dlq::{AUDIT, DAY, Fixture, append, open};
@@ -346,19 +345,6 @@ fn a_host_that_waits_for_its_store_can_be_asked_why() {
     host.stop().exits_with(0);
 }
 
-/// A limit on the size of files, in 512 bytes, stands in for a full disk: writes fail below SQLite.
-fn start_with_a_full_disk(config: &Path, blocks: u32, arguments: &[&str]) -> Running {
-    let limited = format!("ulimit -S -f {blocks}; exec \"$0\" \"$@\"");
-    let mut shell = Command::new("sh");
-    shell
-        .args(["-c", &limited])
-        .arg(lockgate().get_program())
-        .args(["start", "--config"])
-        .arg(config)
-        .args(arguments);
-    Running::start("start with a full disk", &mut shell)
-}
-
 #[test]
 fn a_full_disk_makes_the_host_wait_and_loses_no_committed_event() {
     for blocks in [300, 900, 1500] {
@@ -389,12 +375,7 @@ fn a_store_is_opened_again_only_where_commits_have_room() {
     let started = host.stderr().matches(" started").count();
     assert_eq!(started, 1, "{}", host.stderr());
     // There is room.
-    let pid = Pid::from_raw(host.pid() as i32).unwrap();
-    let none = Rlimit {
-        current: None,
-        maximum: None,
-    };
-    prlimit(Some(pid), Resource::Fsize, none).unwrap();
+    empty_disk(&host);
     host.ended().exits_with(0);
     assert_eq!(receiver.stop().distinct, 6000);
 }

@@ -1,6 +1,9 @@
 //! `lockgate start`.
 
 use std::path::Path;
+use std::process::Command;
+
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 use crate::lockgate;
 use crate::process::{Ended, Running};
@@ -26,4 +29,41 @@ pub fn start_and_finish(config: &Path) -> Ended {
     start(config, &["--exit-on-last-event"])
         .ended()
         .exits_with(0)
+}
+
+/// `lockgate reload`, until it has its answer.
+#[track_caller]
+pub fn reload(config: &Path) -> Ended {
+    let mut command = lockgate();
+    command.args(["reload", "--config"]).arg(config);
+    Running::start("reload", &mut command).ended()
+}
+
+/// `lockgate start` on a disk that is too full: a limit on the size of files, in 512 bytes, makes
+/// writes fail below SQLite.
+pub fn start_with_a_full_disk(config: &Path, blocks: u32, arguments: &[&str]) -> Running {
+    let mut command = on_a_full_disk(config, blocks);
+    Running::start("start with a full disk", command.args(arguments))
+}
+
+/// The command for that.
+pub fn on_a_full_disk(config: &Path, blocks: u32) -> Command {
+    let limited = format!("ulimit -S -f {blocks}; exec \"$0\" \"$@\"");
+    let mut shell = Command::new("sh");
+    shell
+        .args(["-c", &limited])
+        .arg(lockgate().get_program())
+        .args(["start", "--config"])
+        .arg(config);
+    shell
+}
+
+/// There is room on that disk again.
+pub fn empty_disk(host: &Running) {
+    let pid = Pid::from_raw(host.pid() as i32).expect("a child has a pid");
+    let none = Rlimit {
+        current: None,
+        maximum: None,
+    };
+    prlimit(Some(pid), Resource::Fsize, none).expect("its limit can be raised");
 }

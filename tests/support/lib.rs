@@ -18,7 +18,9 @@ pub mod wasm;
 
 pub use admin::{admin_address, get, listen_on_any_port};
 pub use binary::{lockgate, root};
-pub use host::{start, start_and_finish, started};
+pub use host::{
+    empty_disk, on_a_full_disk, reload, start, start_and_finish, start_with_a_full_disk, started,
+};
 pub use kills::{Moments, kill_again_and_again, kill_once_it_delivers, kills};
 pub use mmdb::{mmdb, mmdb_bytes};
 pub use process::{Ended, Running, until};

@@ -43,6 +43,8 @@ pub enum Request {
     },
     /// Let a pipeline dead-letter everything read so far, without the brake and without evidence.
     Release { pipeline: String },
+    /// Read the configuration file again. Answered once it is in force or refused.
+    Reload,
 }
 
 /// The host's answer. Messages are whole sentences.
@@ -55,6 +57,11 @@ pub enum Response {
     /// Nothing was changed.
     Refused {
         message: String,
+    },
+    /// The configuration file has problems, and nothing was changed. `report`: as `lockgate check`
+    /// prints it.
+    Problems {
+        report: String,
     },
     /// The service's report.
     Status {

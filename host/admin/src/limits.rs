@@ -12,6 +12,8 @@ pub const CONTROL_CONNECTIONS: usize = 16;
 pub const CONTROL_IO: Duration = Duration::from_secs(10);
 /// How long a client waits for the status, which the host answers at once.
 pub const CONTROL_STATUS: Duration = Duration::from_secs(3);
+/// How long a client waits for a reload: components may have to be compiled first.
+pub const CONTROL_RELOAD: Duration = Duration::from_secs(1800);
 /// How often the control socket checks that its file is still there.
 pub const CONTROL_CHECK: Duration = Duration::from_secs(1);
 /// How long a client waits for the answer. A command waits for the store, so this is generous.

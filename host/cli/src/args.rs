@@ -69,6 +69,12 @@ pub(crate) enum Command {
     /// Run simulated servers to try a configuration against.
     #[command(subcommand)]
     Sim(Sim),
+    /// Have the running host read its configuration file again.
+    ///
+    /// Waits until the file is in force, and prints what changed. Where the file has problems, the
+    /// host goes on with the configuration it has: the problems are printed as by `check`, and the
+    /// exit status is 1. SIGHUP does the same without an answer; the host's log has it.
+    Reload(Reload),
     /// Show what became of every event, per pipeline, whether or not the host is running.
     Status(Status),
     /// Recount the books and verify the store, whether or not the host is running.
@@ -142,6 +148,11 @@ pub(crate) struct Start {
     /// dead-lettered. Exits with status 1 if a signal stops it before that.
     #[arg(long)]
     pub(crate) exit_on_last_event: bool,
+
+    /// Reload when the configuration file changes, or a file that it names: a secret, a certificate,
+    /// a key or a component.
+    #[arg(long)]
+    pub(crate) watch: bool,
 }
 
 #[derive(Debug, Args)]
@@ -252,6 +263,24 @@ pub(crate) struct SimReceiver {
     /// Stop capturing after this many documents.
     #[arg(long, value_name = "N", requires = "capture")]
     pub(crate) capture_max: Option<u64>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Reload {
+    /// The configuration file; only the store's directory is read. The host reads the file that it
+    /// was started with.
+    #[arg(
+        short,
+        long,
+        default_value = "lockgate.toml",
+        env = "LOCKGATE_CONFIG",
+        value_name = "FILE"
+    )]
+    pub(crate) config: PathBuf,
+
+    /// The store's directory, instead of a configuration file.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]

@@ -9,6 +9,7 @@ pub(crate) mod demo;
 pub(crate) mod dlq;
 pub(crate) mod explain;
 pub(crate) mod plugin_run;
+pub(crate) mod reload;
 pub(crate) mod sim;
 pub(crate) mod start;
 pub(crate) mod status;

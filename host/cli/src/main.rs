@@ -6,9 +6,11 @@
 mod args;
 mod commands;
 mod failure;
+mod notify;
 mod print;
 mod setup;
 mod signals;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -44,6 +46,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Command::Demo(command) => commands::demo::run(command, &masks),
         Command::Sim(Sim::Auth(command)) => commands::sim::auth(command),
         Command::Sim(Sim::Receiver(command)) => commands::sim::receiver(command),
+        Command::Reload(command) => commands::reload::run(&command),
         Command::Status(command) => commands::status::run(&command),
         Command::Audit(command) => commands::audit::run(&command),
         Command::Explain(command) => commands::explain::run(&command, &masks),

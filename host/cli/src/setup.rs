@@ -1,24 +1,40 @@
 //! Prepares a host from a configuration file, for `start`, `check` and `demo`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use lockgate_config::{Config, Issue, ProcessEnvironment, Report};
-use lockgate_model::{FeedKind, Millis};
+use lockgate_config::{Config, Environment, Issue, ProcessEnvironment, Report};
+use lockgate_model::Millis;
 use lockgate_observe::Masks;
 use lockgate_runtime::{ChildCompiler, CompileLimits, Compiler};
-use lockgate_service::{HostOptions, PipelineBuilder, Reader, Unbuilt};
-use lockgate_store::{Inspector, Options, Retention, Store};
+use lockgate_service::{
+    HostOptions, LoadConfig, PipelineBuilder, Unbuilt, check_source, open_databases, retention,
+};
+use lockgate_store::{Inspector, Options, Store};
 
 use crate::failure::Failure;
 use crate::print;
 
 /// Loads and checks the configuration, and masks the values of its references from now on.
 pub(crate) fn load(file: &Path, masks: &Masks) -> Result<Config, Failure> {
-    let config = lockgate_config::load(file, &ProcessEnvironment)
-        .map_err(|report| Failure::report(report.render(print::to_terminal())))?;
+    load_with(file, masks, &ProcessEnvironment).map_err(refused)
+}
+
+/// A configuration that has problems.
+#[allow(clippy::needless_pass_by_value, reason = "what `map_err` passes to it")]
+pub(crate) fn refused(report: Report) -> Failure {
+    Failure::report(report.render(print::to_terminal()))
+}
+
+/// The same, with the environment that the references of the file are read from.
+pub(crate) fn load_with(
+    file: &Path,
+    masks: &Masks,
+    environment: &dyn Environment,
+) -> Result<Config, Report> {
+    let config = lockgate_config::load(file, environment)?;
     for secret in config.secrets() {
         masks.add(secret.expose());
     }
@@ -41,9 +57,11 @@ pub(crate) fn pipeline_names(file: &Path) -> Result<Option<BTreeSet<String>>, Fa
 /// does not show.
 pub(crate) async fn dry_run(file: &Path, config: &Config, masks: &Masks) -> Result<(), Failure> {
     let mut report = config.report();
-    let builder = builder(file, config, masks, None, &mut report)?;
+    let builder = builder(file, config, masks, None)?;
+    let can_look_up = open_databases(&config.lookup, &mut report).is_some();
     for pipeline in &config.pipelines {
-        if let Err(Unbuilt::NoRoom(why)) = builder.build(pipeline, &mut report, || {}).await {
+        let built = builder.build(pipeline, can_look_up, &mut report, || {});
+        if let Err(Unbuilt::NoRoom(why)) = built.await {
             // No other pipeline takes any: its own components keep each other out.
             report.push(Issue::new(
                 pipeline.span.clone(),
@@ -63,24 +81,7 @@ pub(crate) async fn dry_run(file: &Path, config: &Config, masks: &Masks) -> Resu
         ));
     }
     for source in &config.sources {
-        if source.start_time.is_some_and(|start| start > now()) {
-            report.push(Issue::new(
-                source.start_time_span.clone(),
-                "This time is in the future: no event would be read until then.",
-                "the time of the first event",
-                "leave out `start-time` to begin with the first start, or name a time of the past",
-            ));
-        }
-        if let Err(message) = Reader::new(source, false).check() {
-            let hint = "`tctl auth sign --user=lockgate --out=identity` writes an identity file, \
-                        and so does Machine ID";
-            report.push(Issue::new(
-                source.credentials_span.clone(),
-                message,
-                "the credentials of this source",
-                hint,
-            ));
-        }
+        check_source(source, &mut report);
     }
     if report.is_empty() {
         Ok(())
@@ -90,33 +91,29 @@ pub(crate) async fn dry_run(file: &Path, config: &Config, masks: &Masks) -> Resu
 }
 
 /// The plan that `start` runs. A pipeline whose plugin refuses its configuration does not start,
-/// and its problem is shown; the others run.
+/// and its problem is shown; the others run. `load` reads the file again for a reload.
 pub(crate) fn plan(
     file: &Path,
     config: &Config,
     masks: &Masks,
     store: &Store,
+    load: LoadConfig,
     exit_on_last_event: bool,
 ) -> Result<HostOptions, Failure> {
     let mut report = config.report();
-    let builder = builder(file, config, masks, Some(store), &mut report)?;
+    let builder = builder(file, config, masks, Some(store))?;
+    let databases = open_databases(&config.lookup, &mut report);
     let show = |report: &Report| print::problem(&report.render(print::to_terminal()));
     if !report.is_empty() {
         show(&report);
     }
-    let readers = config.sources.iter().map(|source| {
-        let wants = |feed| {
-            let mut inputs = config.pipelines.iter().flat_map(|pipeline| &pipeline.from);
-            inputs.any(|input| input.source == source.name && input.feed == feed)
-        };
-        Reader::new(source, wants(FeedKind::Sessions))
-    });
     Ok(HostOptions {
-        readers: readers.collect(),
+        config: config.clone(),
         builder,
-        pipelines: config.pipelines.clone(),
-        report: config.report(),
-        show: Box::new(show),
+        databases,
+        show: Arc::new(show),
+        load,
+        observer: None,
         exit_on_last_event,
     })
 }
@@ -127,9 +124,8 @@ pub(crate) fn builder_beside_host(
     config: &Config,
     masks: &Masks,
     store: Arc<Inspector>,
-    report: &mut Report,
 ) -> Result<PipelineBuilder, Failure> {
-    let mut builder = PipelineBuilder::beside_host(
+    PipelineBuilder::beside_host(
         file.parent().unwrap_or(Path::new("")),
         compiler(config.limits.compile)?,
         config.limits.memory,
@@ -137,9 +133,7 @@ pub(crate) fn builder_beside_host(
         store,
         &config.store.path.join("code"),
     )
-    .map_err(Failure::failed)?;
-    builder.grant(&config.lookup, report);
-    Ok(builder)
+    .map_err(Failure::failed)
 }
 
 fn builder(
@@ -147,9 +141,8 @@ fn builder(
     config: &Config,
     masks: &Masks,
     store: Option<&Store>,
-    report: &mut Report,
 ) -> Result<PipelineBuilder, Failure> {
-    let mut builder = PipelineBuilder::new(
+    PipelineBuilder::new(
         file.parent().unwrap_or(Path::new("")),
         compiler(config.limits.compile)?,
         config.limits.memory,
@@ -157,9 +150,7 @@ fn builder(
         store,
         &config.store.path.join("code"),
     )
-    .map_err(Failure::failed)?;
-    builder.grant(&config.lookup, report);
-    Ok(builder)
+    .map_err(Failure::failed)
 }
 
 /// Components are compiled in child processes of this binary.
@@ -185,23 +176,8 @@ pub(crate) fn compiler(limits: lockgate_config::CompileLimits) -> Result<Compile
 }
 
 pub(crate) fn store_options(config: &Config) -> Options {
-    let retention = |kept: lockgate_config::Retention| Retention {
-        age: Some(kept.age),
-        bytes: Some(kept.bytes),
-    };
-    let streams: BTreeMap<_, _> = config
-        .sources
-        .iter()
-        .flat_map(|source| {
-            [
-                (FeedKind::Audit, config.store.audit),
-                (FeedKind::Sessions, config.store.sessions),
-            ]
-            .map(|(feed, kept)| (format!("{}/{}", source.name, feed.name()), retention(kept)))
-        })
-        .collect();
     Options {
-        streams,
+        streams: retention(config),
         ..Options::new(&config.store.path)
     }
 }

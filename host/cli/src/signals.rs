@@ -34,3 +34,21 @@ impl Signals {
         }
     }
 }
+
+/// SIGHUP, which asks for a reload. Without this it ends the process.
+pub(crate) struct Hangups(Signal);
+
+impl Hangups {
+    pub(crate) fn new() -> Result<Hangups, Failure> {
+        let listening = signal(SignalKind::hangup());
+        listening
+            .map(Hangups)
+            .map_err(|error| Failure::failed(format!("Signals cannot be received: {error}.")))
+    }
+
+    pub(crate) async fn next(&mut self) {
+        if self.0.recv().await.is_none() {
+            std::future::pending().await
+        }
+    }
+}

@@ -34,6 +34,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 mod units;
+mod unplaced;
 mod url;
 mod value;
 mod with;

@@ -15,11 +15,11 @@ use crate::value::{Value, type_name};
 /// The `with` table of a stage or a sink.
 #[derive(Clone, PartialEq)]
 pub struct With {
-    json: Json,
+    pub(crate) json: Json,
     /// Dotted path to the span of key and value.
-    places: BTreeMap<String, Range<usize>>,
+    pub(crate) places: BTreeMap<String, Range<usize>>,
     /// The span of the table, or of the text to point at if there is no table.
-    span: Range<usize>,
+    pub(crate) span: Range<usize>,
 }
 
 impl With {

@@ -104,6 +104,11 @@ impl Pem {
         })?;
         Ok(Pem::new(file, text))
     }
+
+    /// The content of the file. A private key may be in it.
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
 }
 
 impl fmt::Debug for Pem {

@@ -12,7 +12,8 @@ use crate::{Committed, LedgerError, Registration};
 ///
 /// The order of calls:
 ///
-/// 1. The host calls [`keep_only`](Self::keep_only) once, with the names of all configured pipelines.
+/// 1. The host calls [`keep_only`](Self::keep_only) with the names of all configured pipelines, and
+///    again whenever others are configured.
 /// 2. A reader calls [`cursors`](Self::cursors) once, then [`append`](Self::append) as often as it has
 ///    events, and [`known_events`](Self::known_events) before it reads a time again.
 /// 3. A pipeline calls [`register`](Self::register) before anything else, and again when its
@@ -80,7 +81,8 @@ pub trait Ledger: Clone + Send + Sync + 'static {
     /// reason `retention`. A configured pipeline that was never registered holds every event of
     /// every stream until it is; one that was, but not since the ledger was opened, may hold what it
     /// has not finished of every stream it ever read. Nothing is removed before this call or the
-    /// first append. Call it before anything is appended or registered.
+    /// first append. Call it before anything is appended or registered, and
+    /// whenever others are configured.
     fn keep_only(
         &self,
         configured: &[String],

@@ -2,7 +2,7 @@
 
 mod endpoint;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use lockgate_config::{Database, Issue, Lookup, Pipeline, Plugin, Report, Wasi, With};
 use lockgate_egress::{Destination, EndpointClient, RateLimiter};
 use lockgate_engine::EndpointIndex;
-use lockgate_lookup::{DatabaseKind, Databases, Grant, Lookups};
+use lockgate_lookup::{DatabaseKind, Databases, Grant};
 use lockgate_model::contract::CallError;
 use lockgate_model::{FeedKind, Masks};
 use lockgate_observe::metrics::Recorder;
@@ -82,10 +82,10 @@ pub struct PipelineBuilder {
     /// Relative paths of plugins begin here.
     base: PathBuf,
     code: Mutex<HashMap<String, Code>>,
-    /// `None` where what was granted cannot be opened.
-    databases: Option<Databases>,
     /// Where compilations are counted.
     recorder: Recorder,
+    /// Held while a component is compiled: one at a time.
+    compiling: tokio::sync::Mutex<()>,
 }
 
 /// A component in its place, as the operator configured it.
@@ -121,6 +121,32 @@ pub enum Unbuilt {
     Reported,
     /// The host has no room for its components now, for this reason. Another attempt may succeed.
     NoRoom(String),
+}
+
+/// Opens what components may look up. `None`: the report says what cannot be opened.
+pub fn open_databases(lookup: &Lookup, report: &mut Report) -> Option<Databases> {
+    let path =
+        |database: &Option<Database>| database.as_ref().map(|database| database.path.clone());
+    let grant = Grant {
+        city: path(&lookup.city),
+        asn: path(&lookup.asn),
+        user_agents: lookup.user_agents,
+    };
+    let opened = Databases::open(&grant).map_err(|errors| {
+        for error in errors {
+            let database = match error.database {
+                DatabaseKind::City => &lookup.city,
+                DatabaseKind::Asn => &lookup.asn,
+            };
+            let span = database
+                .as_ref()
+                .map_or(0..0, |database| database.span.clone());
+            let hint = "name a database in MaxMind's format, such as `geoipupdate` fetches: \
+                        GeoLite2 City for `city`, GeoLite2 ASN for `asn`";
+            report.push(Issue::new(span, format!("{error}."), "granted here", hint));
+        }
+    });
+    opened.ok()
 }
 
 type Configure<T> = fn(&Engine, &Component, ComponentOptions) -> Result<T, ConfigureError>;
@@ -188,8 +214,8 @@ impl PipelineBuilder {
             memory: BatchMemoryBudget::new(memory),
             base: base.to_owned(),
             code: Mutex::default(),
-            databases: Databases::open(&Grant::default()).ok(),
             recorder: Recorder::default(),
+            compiling: tokio::sync::Mutex::default(),
         })
     }
 
@@ -198,47 +224,15 @@ impl PipelineBuilder {
         self.recorder = recorder;
     }
 
-    /// Opens what components may look up, or reports what cannot be opened; pipelines that look
-    /// something up cannot be built then.
-    pub fn grant(&mut self, lookup: &Lookup, report: &mut Report) {
-        let path =
-            |database: &Option<Database>| database.as_ref().map(|database| database.path.clone());
-        let grant = Grant {
-            city: path(&lookup.city),
-            asn: path(&lookup.asn),
-            user_agents: lookup.user_agents,
-        };
-        let opened = Databases::open(&grant).map_err(|errors| {
-            for error in errors {
-                let database = match error.database {
-                    DatabaseKind::City => &lookup.city,
-                    DatabaseKind::Asn => &lookup.asn,
-                };
-                let span = database
-                    .as_ref()
-                    .map_or(0..0, |database| database.span.clone());
-                let hint = "name a database in MaxMind's format, such as `geoipupdate` fetches: \
-                            GeoLite2 City for `city`, GeoLite2 ASN for `asn`";
-                report.push(Issue::new(span, format!("{error}."), "granted here", hint));
-            }
-        });
-        self.databases = opened.ok();
+    /// Where relative paths of plugins begin.
+    pub(crate) fn base(&self) -> &Path {
+        &self.base
     }
 
-    /// The databases that were granted, as they are now.
-    pub fn lookups(&self) -> Lookups {
-        let opened = self.databases.as_ref();
-        opened.map(Databases::lookups).unwrap_or_default()
-    }
-
-    /// What was granted.
-    pub(crate) fn take_databases(&mut self) -> Option<Databases> {
-        let granted = self.databases.take();
-        // Pipelines that look something up are built after this, too.
-        self.databases = Databases::open(&Grant::default())
-            .ok()
-            .filter(|_| granted.is_some());
-        granted
+    /// Lets go of the code of all other components.
+    pub(crate) fn keep_code(&self, digests: &BTreeSet<&str>) {
+        self.known_code()
+            .retain(|digest, _| digests.contains(digest.as_str()));
     }
 
     /// The components of the pipeline that have to be compiled first.
@@ -267,10 +261,13 @@ impl PipelineBuilder {
     }
 
     /// One pipeline, or its problems in the report. `on_compiled` is called once nothing of it has
-    /// to be compiled any more; its components are configured after that.
+    /// to be compiled any more; its components are configured after that. `can_look_up`: all
+    /// databases that are granted could be opened; pipelines that look something up are not built
+    /// otherwise.
     pub async fn build(
         &self,
         pipeline: &Pipeline,
+        can_look_up: bool,
         report: &mut Report,
         on_compiled: impl FnOnce(),
     ) -> Result<BuiltPipeline, Unbuilt> {
@@ -347,7 +344,7 @@ impl PipelineBuilder {
             .await;
         let client = endpoint::client(pipeline, &self.masks, report);
         let looks_up = stages.iter().any(|stage| stage.stage.looks_up());
-        if !complete || looks_up && self.databases.is_none() {
+        if !complete || looks_up && !can_look_up {
             return Err(Unbuilt::Reported);
         }
         let client = client.ok_or(Unbuilt::Reported)?;
@@ -524,6 +521,7 @@ impl PipelineBuilder {
     }
 
     async fn code(&self, artifact: &Artifact, digest: &str) -> Result<Code, LoadError> {
+        let _only_one = self.compiling.lock().await;
         let known = self.known_code().get(digest).cloned();
         let code = match known {
             Some(code) => code,

@@ -30,31 +30,53 @@ pub(crate) struct Driver<L> {
     pub(crate) board: Board,
     /// What the operator asks of this pipeline.
     pub(crate) requests: mpsc::UnboundedReceiver<OperatorRequest>,
-    pub(crate) unfinished: Unfinished,
+    pub(crate) unfinished: UnfinishedPipeline,
 }
 
 /// How many pipelines of the host have not finished. One that has goes on, until all have: its dead
 /// letters may be retried.
-#[derive(Clone)]
+#[derive(Clone, Default)]
 pub(crate) struct Unfinished(watch::Sender<usize>);
 
+/// What one pipeline counts among the unfinished: at first 1, and 0 once this is dropped.
+pub(crate) struct UnfinishedPipeline {
+    pipelines: Unfinished,
+    counts: bool,
+}
+
 impl Unfinished {
-    pub(crate) fn new(pipelines: usize) -> Unfinished {
-        Unfinished(watch::Sender::new(pipelines))
-    }
-
-    pub(crate) fn one_less(&self) {
-        self.0.send_modify(|pipelines| *pipelines -= 1);
-    }
-
-    fn one_more(&self) {
+    pub(crate) fn add(&self) -> UnfinishedPipeline {
         self.0.send_modify(|pipelines| *pipelines += 1);
+        UnfinishedPipeline {
+            pipelines: self.clone(),
+            counts: true,
+        }
+    }
+}
+
+impl UnfinishedPipeline {
+    fn set(&mut self, is_unfinished: bool) {
+        if std::mem::replace(&mut self.counts, is_unfinished) != is_unfinished {
+            self.pipelines
+                .0
+                .send_modify(|pipelines| match is_unfinished {
+                    true => *pipelines += 1,
+                    false => *pipelines -= 1,
+                });
+        }
     }
 
-    async fn none(&self) {
-        let mut pipelines = self.0.subscribe();
+    /// Returns once every pipeline has finished.
+    async fn all_finished(&self) {
+        let mut pipelines = self.pipelines.0.subscribe();
         // It cannot fail: the sender is here.
         let _ = pipelines.wait_for(|&pipelines| pipelines == 0).await;
+    }
+}
+
+impl Drop for UnfinishedPipeline {
+    fn drop(&mut self) {
+        self.set(false);
     }
 }
 
@@ -79,7 +101,7 @@ impl<L: Ledger> Driver<L> {
             worker,
             board,
             mut requests,
-            unfinished,
+            mut unfinished,
         } = self;
         let pipeline = worker.pipeline.clone();
         let mut stop_now = stop.clone();
@@ -161,7 +183,7 @@ impl<L: Ledger> Driver<L> {
                     Input::Drain
                 }
                 () = stop_now.abandoned() => return Ok(()),
-                () = unfinished.none(), if finished_before => break,
+                () = unfinished.all_finished(), if finished_before => break,
             };
             let mut checks_end = matches!(input, Input::Head { ended: true, .. });
             let input = match input {
@@ -267,11 +289,10 @@ impl<L: Ledger> Driver<L> {
             let is_finished = engine.is_finished() && tasks.is_empty();
             if is_finished != finished_before {
                 finished_before = is_finished;
+                unfinished.set(!is_finished);
                 let state = if is_finished {
-                    unfinished.one_less();
                     PipelineState::Finished
                 } else {
-                    unfinished.one_more();
                     PipelineState::Running
                 };
                 board.pipeline(&pipeline, |status| status.state = state);

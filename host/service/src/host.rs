@@ -1,9 +1,11 @@
 //! The running host: readers, pipelines, and how they end.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use lockgate_config::Report;
+use lockgate_config::{Config, Report};
 use lockgate_engine::{Pipeline, Uptime};
 use lockgate_ledger::{Ledger, LedgerError};
 use lockgate_lookup::{Databases, Lookups};
@@ -15,32 +17,55 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::build::{BuiltPipeline, PipelineBuilder};
-use crate::driver::{Driver, OperatorRequest, Unfinished};
-use crate::expiry;
-use crate::generation::{Current, keep_current};
+use crate::clock::now;
+use crate::driver::{Driver, OperatorRequest, UnfinishedPipeline};
+use crate::generation::Current;
 use crate::limits::{ABANDON_GRACE, ABORT_GRACE, CLOSE_NOTICED};
 use crate::metrics;
 use crate::plugins::{BoundSink, CallMeter};
-use crate::reader::{self, Reader};
+use crate::reload::{ReloadOutcome, ReloadQueue};
 use crate::settings::{engine_settings, log_unused_state};
 use crate::shutdown::{Shutdown, ShutdownTrigger};
-use crate::starting::build_all;
-use crate::status::{Board, PipelineState, ReaderFigures};
-use crate::store_log;
-use crate::unconfigured;
+use crate::status::{Board, PipelineState};
+use crate::supervisor::{self, Tasks, task_ended};
 use crate::worker::{BatchMemory, PlacedStage, Worker};
+
+/// Reads and checks the configuration file, as a reload does. It may block.
+pub type LoadConfig = Arc<dyn Fn() -> Result<Config, Report> + Send + Sync>;
 
 /// What [`Host::run`] needs beside the store.
 pub struct HostOptions {
-    pub readers: Vec<Reader>,
+    pub config: Config,
     pub builder: PipelineBuilder,
-    pub pipelines: Vec<lockgate_config::Pipeline>,
-    /// An empty report on the configuration file, for problems of plugins.
-    pub report: Report,
-    /// Shows the problems of a pipeline that cannot start.
-    pub show: Box<dyn Fn(&Report) + Send>,
+    /// What components may look up. `None` where it cannot be opened.
+    pub databases: Option<Databases>,
+    /// Shows the problems of a pipeline that cannot start, or of a file that is not loaded.
+    pub show: Arc<dyn Fn(&Report) + Send + Sync>,
+    pub load: LoadConfig,
+    pub observer: Option<Observer>,
     /// End once the sources are caught up and everything is final.
     pub exit_on_last_event: bool,
+}
+
+/// Who is told what the host does. `tell` must not block.
+#[derive(Clone)]
+pub struct Observer {
+    pub tell: Arc<dyn Fn(HostEvent) + Send + Sync>,
+    /// Time between two beats.
+    pub interval: Duration,
+}
+
+/// What an [`Observer`] is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostEvent {
+    /// The host reads its sources.
+    Running,
+    /// The loop that starts and replaces readers and pipelines has its turn.
+    Beat,
+    /// A reload begins.
+    Reloading,
+    /// It has ended, with success or without.
+    Reloaded,
 }
 
 /// Why a host ended by itself.
@@ -85,7 +110,18 @@ pub struct Host {
     pub(crate) board: Board,
     pub(crate) metrics: Registry,
     pub(crate) recorder: Recorder,
+    pub(crate) reloads: ReloadQueue,
     running: Arc<Mutex<Running>>,
+    configuration: Arc<Mutex<Configuration>>,
+}
+
+/// Stays while the store is closed.
+#[derive(Default)]
+struct Configuration {
+    /// In force.
+    config: Option<Config>,
+    /// Where the admin listener listens, or tries to.
+    listen: Option<SocketAddr>,
 }
 
 /// `None` and empty while the store is closed.
@@ -109,8 +145,47 @@ impl Host {
             board: Board::new(started_at),
             metrics: Registry::default(),
             recorder: Recorder::default(),
+            reloads: ReloadQueue::default(),
             running: Arc::default(),
+            configuration: Arc::default(),
         }
+    }
+
+    /// Reads the configuration file again, at once or when the store is open. The answer may be
+    /// dropped.
+    pub fn reload(&self) -> oneshot::Receiver<ReloadOutcome> {
+        self.reloads.ask()
+    }
+
+    /// The configuration in force: that of the last reload. `None` before the first
+    /// [`run`](Self::run).
+    pub fn config(&self) -> Option<Config> {
+        self.configuration().config.clone()
+    }
+
+    pub(crate) fn in_force(&self, config: Config) {
+        self.configuration().config = Some(config);
+    }
+
+    pub(crate) fn listens_on(&self) -> Option<SocketAddr> {
+        self.configuration().listen
+    }
+
+    pub(crate) fn set_listen(&self, listen: Option<SocketAddr>) {
+        self.configuration().listen = listen;
+    }
+
+    fn configuration(&self) -> MutexGuard<'_, Configuration> {
+        self.configuration
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A pipeline that a reload has removed.
+    pub(crate) fn forget(&self, pipeline: &str) {
+        self.running().pipelines.remove(pipeline);
+        self.board.forget_pipeline(pipeline);
+        self.metrics.detach(pipeline);
     }
 
     pub fn board(&self) -> &Board {
@@ -156,15 +231,20 @@ impl Host {
         // An inner stop ends the tasks also where the host ends by itself.
         let (trigger, inner) = ShutdownTrigger::new();
         self.running().store = Some(store.clone());
-        let names = options
-            .pipelines
-            .iter()
-            .map(|pipeline| pipeline.name.as_str());
+        self.in_force(options.config.clone());
+        let pipelines = options.config.pipelines.iter();
+        let names = pipelines.map(|pipeline| pipeline.name.as_str());
         self.board.store_opened(names);
+        self.board.configuration(|status| {
+            // Of the first start; a reload sets its own.
+            if status.loaded_at == 0 {
+                status.loaded_at = now();
+            }
+        });
         // They end with this function, however it returns.
         let mut beside = JoinSet::new();
-        let mut tasks: JoinSet<Result<(), HostError>> = JoinSet::new();
-        let running = self.run_all(options, store, inner, &mut tasks, &mut beside);
+        let mut tasks = Tasks::new();
+        let running = supervisor::run(self, options, store, inner, &mut tasks, &mut beside);
         let result = tokio::select! {
             result = running => result,
             cause = closed(store) => Err(cause.into()),
@@ -198,129 +278,13 @@ impl Host {
         }
     }
 
-    /// Until all of `tasks` have ended. Those `beside` them end with the host; a panic of one of them
-    /// ends the host, too.
-    async fn run_all(
-        &self,
-        options: HostOptions,
-        store: &Store,
-        stop: Shutdown,
-        tasks: &mut JoinSet<Result<(), HostError>>,
-        beside: &mut JoinSet<()>,
-    ) -> Result<(), HostError> {
-        let HostOptions {
-            readers,
-            mut builder,
-            pipelines,
-            report,
-            show,
-            exit_on_last_event,
-        } = options;
-        let board = self.board.clone();
-        let configured: Vec<String> = pipelines
-            .iter()
-            .map(|pipeline| pipeline.name.clone())
-            .collect();
-        // Before anything is read: those that start later hold back retention, too.
-        store.keep_only(&configured).await?;
-        let names = configured.clone();
-        beside.spawn(unconfigured::announce(store.clone(), configured));
-        beside.spawn(store_log::show(store.clone(), self.board.clone()));
-        let ages = pipelines.iter().map(|pipeline| {
-            let age = pipeline.dead_letters.age;
-            (pipeline.name.clone(), age)
-        });
-        beside.spawn(expiry::expire(store.clone(), ages.collect()));
-        builder.record(self.recorder.clone());
-        let databases = builder.take_databases();
-        let granted = databases
-            .as_ref()
-            .map(Databases::lookups)
-            .unwrap_or_default();
-        let (granted, lookups) = watch::channel(granted);
-        if let Some(databases) = databases {
-            beside.spawn(keep_current(databases, granted));
-        }
-        let mut ended = BTreeMap::new();
-        for reader in readers {
-            let (caught_up, receiver) = watch::channel(false);
-            ended.insert(reader.name().to_owned(), receiver);
-            // Before it reports: what waits at Teleport is not known yet.
-            board.source(reader.name(), |shown| {
-                shown.state = "connecting".to_owned();
-                shown.conditions.clear();
-                shown.reader = ReaderFigures::default();
-            });
-            tasks.spawn(reader::run(
-                reader,
-                names.clone(),
-                store.clone(),
-                board.clone(),
-                exit_on_last_event,
-                caught_up,
-                stop.clone(),
-            ));
-        }
-        let unfinished = Unfinished::new(pipelines.len());
-        let (built, mut ready) = mpsc::unbounded_channel();
-        let building = build_all(builder, pipelines, report, show, board.clone(), built);
-        let building = tokio::spawn(building);
-        // Dropping this function ends it, with the process that may be compiling.
-        let _ends = AbortOnDrop(building.abort_handle());
-        let (mut started, mut failed) = (0, 0);
-        loop {
-            tokio::select! {
-                pipeline = ready.recv() => match pipeline {
-                    Some(Some(pipeline)) => {
-                        started += 1;
-                        metrics::attach(&self.metrics, &pipeline);
-                        let driver = self.start(pipeline, store, &lookups, &unfinished).await?;
-                        let ended = ended_of(&driver, &ended);
-                        let stop = stop.clone();
-                        tasks.spawn(async move { Ok(driver.run(ended, stop).await?) });
-                    }
-                    Some(None) => {
-                        failed += 1;
-                        unfinished.one_less();
-                    }
-                    None => break,
-                },
-                Some(task) = tasks.join_next() => task_ended(task)?,
-                () = panicked(beside) => {}
-            }
-        }
-        if let Err(error) = building.await
-            && error.is_panic()
-        {
-            std::panic::resume_unwind(error.into_panic());
-        }
-        if started == 0 {
-            return Err(HostError::NoPipeline);
-        }
-        tokio::select! {
-            result = all(tasks) => result?,
-            () = panicked(beside) => {}
-        }
-        let unread = match exit_on_last_event {
-            true => self.board.unread(),
-            false => Vec::new(),
-        };
-        if failed > 0 {
-            Err(HostError::Pipelines(failed))
-        } else if !unread.is_empty() {
-            Err(HostError::Unread(unread))
-        } else {
-            Ok(())
-        }
-    }
-
     /// Makes the pipeline known to the ledger, and an engine for it.
-    async fn start(
+    pub(crate) async fn start(
         &self,
         pipeline: BuiltPipeline,
         store: &Store,
         lookups: &watch::Receiver<Lookups>,
-        unfinished: &Unfinished,
+        unfinished: UnfinishedPipeline,
     ) -> Result<Driver<Store>, LedgerError> {
         let name: Arc<str> = pipeline.name().into();
         let inputs = &pipeline.config.from;
@@ -383,24 +347,9 @@ impl Host {
             worker: Arc::new(worker),
             board: self.board.clone(),
             requests,
-            unfinished: unfinished.clone(),
+            unfinished,
         })
     }
-}
-
-/// Which streams of the pipeline have ended. A stream whose source is no longer configured has.
-fn ended_of(
-    driver: &Driver<Store>,
-    ended: &BTreeMap<String, watch::Receiver<bool>>,
-) -> Vec<watch::Receiver<bool>> {
-    let of = |stream: &Arc<str>| {
-        let source = stream.rsplit_once('/').map_or("", |(source, _)| source);
-        ended
-            .get(source)
-            .cloned()
-            .unwrap_or_else(|| watch::channel(true).1)
-    };
-    driver.worker.streams.iter().map(of).collect()
 }
 
 /// The store closed by itself: also where nobody has anything to write.
@@ -416,57 +365,13 @@ async fn closed(store: &Store) -> LedgerError {
     }
 }
 
-async fn all(tasks: &mut JoinSet<Result<(), HostError>>) -> Result<(), HostError> {
+async fn all(tasks: &mut Tasks) -> Result<(), HostError> {
     while let Some(task) = tasks.join_next().await {
         task_ended(task)?;
     }
     Ok(())
 }
 
-fn task_ended(
-    task: Result<Result<(), HostError>, tokio::task::JoinError>,
-) -> Result<(), HostError> {
-    match task {
-        Ok(result) => result,
-        Err(panic) if panic.is_panic() => std::panic::resume_unwind(panic.into_panic()),
-        Err(_) => Ok(()),
-    }
-}
-
-/// Never returns. A panic of one of the tasks goes on here.
-async fn panicked(tasks: &mut JoinSet<()>) {
-    while let Some(task) = tasks.join_next().await {
-        if let Err(error) = task
-            && let Ok(panic) = error.try_into_panic()
-        {
-            std::panic::resume_unwind(panic);
-        }
-    }
-    std::future::pending().await
-}
-
-async fn all_ended(tasks: &mut JoinSet<Result<(), HostError>>) {
+async fn all_ended(tasks: &mut Tasks) {
     while tasks.join_next().await.is_some() {}
-}
-
-struct AbortOnDrop(tokio::task::AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    #[should_panic(expected = "a defect")]
-    async fn a_panic_beside_the_host_ends_it() {
-        let mut beside = JoinSet::new();
-        beside.spawn(async {});
-        beside.spawn(async { panic!("a defect") });
-        panicked(&mut beside).await;
-    }
 }

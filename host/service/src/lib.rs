@@ -14,6 +14,7 @@ mod driver;
 mod expiry;
 mod generation;
 mod host;
+mod identity;
 mod lag;
 mod limits;
 mod metrics;
@@ -21,6 +22,7 @@ mod operator;
 mod plugins;
 mod read_again;
 mod reader;
+mod reload;
 mod replay;
 mod settings;
 mod shutdown;
@@ -28,19 +30,23 @@ mod source;
 mod starting;
 mod status;
 mod store_log;
+mod supervisor;
 mod unconfigured;
 mod worker;
 
-pub use build::{BuiltPipeline, PipelineBuilder, Unbuilt};
-pub use host::{Host, HostError, HostOptions};
+pub use build::{BuiltPipeline, PipelineBuilder, Unbuilt, open_databases};
+pub use host::{Host, HostError, HostEvent, HostOptions, LoadConfig, Observer};
 pub use lag::{Lag, lag};
 pub use operator::{Listeners, RunningHost, readiness, running_host};
 pub use plugins::{BoundSink, BoundStage, CallMeter};
 pub use read_again::read_again;
-pub use reader::Reader;
+pub use reader::check_source;
+pub use reload::ReloadOutcome;
 pub use replay::{ReplayedDocument, ReplayedResult, ReplayedStage};
+pub use settings::retention;
 pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use status::{
-    Board, ConditionStatus, ConditionStatusKind, HostStatus, PipelineState, PipelineStatus,
-    Problem, ReaderFigures, SourceStatus, StoreLogStatus, StoreStatus,
+    Board, ConditionStatus, ConditionStatusKind, ConfigurationStatus, HostStatus, PipelineState,
+    PipelineStatus, Problem, ReaderFigures, RefusedConfiguration, SourceStatus, StoreLogStatus,
+    StoreStatus,
 };

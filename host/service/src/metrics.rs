@@ -77,6 +77,10 @@ pub(crate) fn render(host: &Host, status: &HostStatus, now: Millis) -> String {
     gauge(&catalogue::BUILD_INFO, &[&status.version], 1.0);
     let is_ready = readiness(status, now).ready;
     gauge(&catalogue::READY, &[], flag(is_ready));
+    let configuration = status.configuration.as_ref();
+    let refused = configuration.and_then(|configuration| configuration.refused.as_ref());
+    let problems = refused.map_or(0, |refused| refused.problems.len());
+    gauge(&catalogue::CONFIGURATION_PROBLEMS, &[], problems as f64);
     gauge(&catalogue::STORE_OPEN, &[], flag(status.store.is_none()));
     gauge(&catalogue::PROCESS_START, &[], seconds(status.started_at));
     if let Some(bytes) = process::rss_bytes() {

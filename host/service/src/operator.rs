@@ -15,6 +15,7 @@ use crate::blocking::blocking;
 use crate::clock::now;
 use crate::host::{Host, Release};
 use crate::limits::{STATUS_INTERVAL, STATUS_STALE_MS};
+use crate::reload::ReloadOutcome;
 use crate::status::{Board, ConditionStatus, ConditionStatusKind, HostStatus};
 
 /// What answers operators, also while the store is closed.
@@ -28,6 +29,7 @@ impl Host {
     /// opened: neither keeps events from being delivered. The caller holds the store's lock.
     pub async fn listen(&self, directory: &Path, admin: Option<SocketAddr>) -> Listeners {
         let mut tasks = JoinSet::new();
+        self.set_listen(admin);
         let socket = Socket::bind(directory);
         self.board.control_socket(socket.is_ok());
         match socket {
@@ -158,6 +160,35 @@ impl Operator {
     }
 }
 
+impl Operator {
+    async fn reload(&self) -> Response {
+        let refused = |message: String| Response::Refused { message };
+        let status = self.host.board.snapshot(now());
+        if status.stopping_since.is_some() {
+            return refused("The host is stopping: the configuration is not loaded.".to_owned());
+        }
+        let answer = self.host.reload();
+        if let Err(closed) = self.store() {
+            return refused(format!(
+                "{closed}. The configuration is loaded once the store is open; `lockgate status` \
+                 shows what becomes of it."
+            ));
+        }
+        match answer.await {
+            Ok(ReloadOutcome::Done(message)) => done(&message),
+            Ok(ReloadOutcome::Refused(report)) => Response::Problems {
+                report: report.render(false),
+            },
+            Ok(ReloadOutcome::NotNow(message)) => refused(message),
+            Err(_) => refused(
+                "The host stopped, or its store closed, before the reload was complete: `lockgate \
+                 status` shows how the host is."
+                    .to_owned(),
+            ),
+        }
+    }
+}
+
 impl Control for Operator {
     async fn handle(&self, request: Request) -> Response {
         match request {
@@ -193,7 +224,7 @@ impl Control for Operator {
             Request::Release { pipeline } => match self.host.release(&pipeline).await {
                 Release::Released(documents) => done(&format!(
                     "`{pipeline}` may dead-letter everything read so far{}, until this host \
-                     stops. The brake applies again to later events.",
+                     stops or a reload changes the pipeline. The brake applies again to later events.",
                     match documents {
                         0 => String::new(),
                         1 => ", including 1 document that was held".to_owned(),
@@ -210,6 +241,7 @@ impl Control for Operator {
                     },
                 },
             },
+            Request::Reload => self.reload().await,
         }
     }
 }

@@ -1,12 +1,14 @@
 //! Reads one source into the store, and shows its state on the status board.
 
-use lockgate_config::{Credentials as CredentialsConfig, Source};
+use std::collections::BTreeMap;
+
+use lockgate_config::{Credentials as CredentialsConfig, Issue, Report, Source};
 use lockgate_model::{Append, KnownEvents, Millis};
 use lockgate_store::{Ledger, LedgerError, Store};
 use lockgate_teleport::{
     Closed, Credentials, Ended, Intake, ReaderStatus, Resume, SourceSettings, Sweep,
 };
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::blocking::blocking;
 use crate::clock::now;
@@ -46,26 +48,52 @@ impl Reader {
         self.settings
     }
 
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     /// Checks its credentials as `start` does, and gives the fault as a sentence. Connects to
     /// nothing.
-    pub fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), String> {
         self.settings
             .credentials
             .load()
             .map(drop)
             .map_err(|error| error.to_string())
     }
+
+    /// Checks that it can go on from these cursors.
+    pub(crate) fn check_resume(&self, cursors: BTreeMap<String, String>) -> Result<(), String> {
+        let resume = Resume {
+            cursors,
+            ..Resume::default()
+        };
+        lockgate_teleport::check(&self.settings, &resume).map_err(|error| error.to_string())
+    }
+}
+
+/// Reports the problems of a source that its text does not show. Connects to nothing.
+pub fn check_source(source: &Source, report: &mut Report) {
+    if source.start_time.is_some_and(|start| start > now()) {
+        report.push(Issue::new(
+            source.start_time_span.clone(),
+            "This time is in the future: no event would be read until then.",
+            "the time of the first event",
+            "leave out `start-time` to begin with the first start, or name a time of the past",
+        ));
+    }
+    if let Err(message) = Reader::new(source, false).check() {
+        let hint = "`tctl auth sign --user=lockgate --out=identity` writes an identity file, \
+                    and so does Machine ID";
+        report.push(Issue::new(
+            source.credentials_span.clone(),
+            message,
+            "the credentials of this source",
+            hint,
+        ));
+    }
 }
 
 /// Runs until stopped, or until the source is caught up where that was asked for. `caught_up` is
-/// then set. `configured`: every pipeline.
+/// then set.
 pub(crate) async fn run(
     reader: Reader,
-    configured: Vec<String>,
     store: Store,
     board: Board,
     exit_on_last_event: bool,
@@ -105,21 +133,18 @@ pub(crate) async fn run(
     }
     let (status, watched) = watch::channel(ReaderStatus::default());
     let last = watched.clone();
-    let watching = source::watch(
-        name.clone(),
-        configured,
-        store.clone(),
-        board.clone(),
-        watched,
-    );
+    let watching = source::watch(name.clone(), store.clone(), board.clone(), watched);
     let mut stopped = stop.clone();
+    let mut host_stop = stop.of_host();
     let shutdown = async move { stop.draining().await };
+    let (appending, mut appended) = mpsc::channel(1);
     let reading = lockgate_teleport::run(
         settings,
         resume,
         StoreIntake {
             stream: format!("{name}/audit"),
             store: store.clone(),
+            appending,
         },
         status,
         shutdown,
@@ -128,6 +153,14 @@ pub(crate) async fn run(
         ended = reading => ended,
         never = watching => match never {},
     };
+    if matches!(ended, Ok(Ended::Stopped)) {
+        // The next reader of the source goes on from its cursors: what is being appended must be in
+        // them, also where it waits for room in the stream.
+        tokio::select! {
+            _ = appended.recv() => {}
+            () = host_stop.draining() => {}
+        }
+    }
     match ended {
         Ok(Ended::CaughtUp) => {
             let finished = source::finished(&last.borrow());
@@ -174,16 +207,30 @@ struct StoreIntake {
     store: Store,
     /// The source's audit log.
     stream: String,
+    /// Closed once nothing is being appended.
+    appending: mpsc::Sender<()>,
 }
 
 impl Intake for StoreIntake {
     async fn append(&self, append: Append) -> Result<(), Closed> {
-        match self.store.append(append).await {
-            Ok(_) => Ok(()),
-            Err(error) => {
+        let (store, appending) = (self.store.clone(), self.appending.clone());
+        // It goes on where the reader is stopped meanwhile.
+        let appended = tokio::spawn(async move {
+            let appended = store.append(append).await;
+            drop(appending);
+            appended
+        });
+        match appended.await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => {
                 tracing::error!("an append failed: {error}");
                 Err(Closed)
             }
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The program is ending.
+                Err(_) => Err(Closed),
+            },
         }
     }
 

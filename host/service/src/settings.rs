@@ -1,17 +1,35 @@
-//! An engine's settings, from the configuration and the ledger.
+//! The settings of engines and of the store, from the configuration and the ledger.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lockgate_backoff::Random;
-use lockgate_config::Order;
+use lockgate_config::{Config, Order};
 use lockgate_engine::{
     BatchLimits, BrakeLimits, EndpointSettings, Settings, SinkSettings, StageSettings,
     StreamSettings,
 };
 use lockgate_ledger::Registration;
-use lockgate_model::state_owners;
+use lockgate_model::{FeedKind, state_owners};
+use lockgate_store::Retention;
 
 use crate::build::BuiltPipeline;
+
+/// How long the store keeps the events of each stream.
+pub fn retention(config: &Config) -> BTreeMap<String, Retention> {
+    let retention = |kept: lockgate_config::Retention| Retention {
+        age: Some(kept.age),
+        bytes: Some(kept.bytes),
+    };
+    let sources = config.sources.iter().flat_map(|source| {
+        [
+            (FeedKind::Audit, config.store.audit),
+            (FeedKind::Sessions, config.store.sessions),
+        ]
+        .map(|(feed, kept)| (format!("{}/{}", source.name, feed.name()), retention(kept)))
+    });
+    sources.collect()
+}
 
 pub(crate) fn engine_settings(pipeline: &BuiltPipeline, registration: &Registration) -> Settings {
     let config = &pipeline.config;

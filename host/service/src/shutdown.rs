@@ -10,6 +10,8 @@ use tokio::time::Instant;
 #[derive(Clone, Debug)]
 pub struct Shutdown {
     level: watch::Receiver<u8>,
+    /// Of the host, where `level` is of one of its parts.
+    host: Option<watch::Receiver<u8>>,
 }
 
 /// The end that [`Shutdown`]s listen to.
@@ -23,7 +25,10 @@ impl ShutdownTrigger {
         let (sender, receiver) = watch::channel(0);
         (
             ShutdownTrigger { level: sender },
-            Shutdown { level: receiver },
+            Shutdown {
+                level: receiver,
+                host: None,
+            },
         )
     }
 
@@ -37,6 +42,11 @@ impl ShutdownTrigger {
         self.raise(2);
     }
 
+    /// Everything that would be told has ended.
+    pub(crate) fn is_over(&self) -> bool {
+        self.level.is_closed()
+    }
+
     fn raise(&self, to: u8) {
         self.level.send_if_modified(|level| {
             let higher = to > *level;
@@ -47,19 +57,55 @@ impl ShutdownTrigger {
 }
 
 impl Shutdown {
+    /// For a part of the host, which stops with the host or by its own trigger.
+    pub(crate) fn part(&self) -> (ShutdownTrigger, Shutdown) {
+        let (trigger, mut part) = ShutdownTrigger::new();
+        part.host = Some(self.level.clone());
+        (trigger, part)
+    }
+
+    /// The stop of the host as a whole.
+    pub(crate) fn of_host(&self) -> Shutdown {
+        Shutdown {
+            level: self.host.as_ref().unwrap_or(&self.level).clone(),
+            host: None,
+        }
+    }
+
     pub fn is_draining(&self) -> bool {
-        *self.level.borrow() >= 1
+        let draining = |level: &watch::Receiver<u8>| *level.borrow() >= 1;
+        draining(&self.level) || self.host.as_ref().is_some_and(draining)
     }
 
     /// Returns once nothing new may be begun.
     pub async fn draining(&mut self) {
-        // A trigger that is gone stops everything.
-        let _ = self.level.wait_for(|level| *level >= 1).await;
+        self.reached(1).await;
     }
 
     /// Returns once nothing may be waited for.
     pub async fn abandoned(&mut self) {
-        let _ = self.level.wait_for(|level| *level >= 2).await;
+        self.reached(2).await;
+    }
+
+    /// A host whose trigger is gone stops. A part of it goes on until the host stops.
+    async fn reached(&mut self, wanted: u8) {
+        let Shutdown { level, host } = self;
+        match host {
+            None => {
+                let _ = level.wait_for(|level| *level >= wanted).await;
+            }
+            Some(host) => {
+                let by_itself = async {
+                    if level.wait_for(|level| *level >= wanted).await.is_err() {
+                        std::future::pending().await
+                    }
+                };
+                tokio::select! {
+                    () = by_itself => {}
+                    _ = host.wait_for(|level| *level >= wanted) => {}
+                }
+            }
+        }
     }
 
     /// Waits; false when a drain began meanwhile: a held request is then left waiting.
@@ -69,5 +115,53 @@ impl Shutdown {
             () = tokio::time::sleep_until(deadline) => true,
             () = self.draining() => false,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Poll, Waker};
+
+    use super::*;
+
+    /// When the host stops, whoever starts and replaces its parts is gone first.
+    #[tokio::test]
+    async fn a_part_whose_trigger_is_gone_drains_with_the_host() {
+        let (host, stop) = ShutdownTrigger::new();
+        let (part, mut of_part) = stop.part();
+        drop(part);
+        let mut context = Context::from_waker(Waker::noop());
+        assert_eq!(
+            pin!(of_part.draining()).poll(&mut context),
+            Poll::Pending,
+            "it goes on"
+        );
+        host.drain();
+        of_part.draining().await;
+        assert_eq!(
+            pin!(of_part.abandoned()).poll(&mut context),
+            Poll::Pending,
+            "what is in flight may finish"
+        );
+        host.abandon();
+        of_part.abandoned().await;
+    }
+
+    #[tokio::test]
+    async fn a_part_stops_with_the_host_and_by_itself() {
+        let (host, stop) = ShutdownTrigger::new();
+        let (first, mut of_first) = stop.part();
+        let (_second, mut of_second) = stop.part();
+        first.drain();
+        of_first.draining().await;
+        assert!(!first.is_over());
+        assert!(of_first.is_draining() && !of_second.is_draining() && !stop.is_draining());
+        assert!(!of_first.of_host().is_draining());
+        host.abandon();
+        of_second.abandoned().await;
+        assert!(of_second.is_draining() && of_first.of_host().is_draining());
+        drop(of_first);
+        assert!(first.is_over());
     }
 }

@@ -28,7 +28,6 @@ struct FullStream {
 /// Keeps the board as the source is.
 pub(crate) async fn watch(
     name: String,
-    configured: Vec<String>,
     store: Store,
     board: Board,
     mut status: watch::Receiver<ReaderStatus>,
@@ -39,7 +38,7 @@ pub(crate) async fn watch(
     loop {
         for stream in &streams {
             if *store.retention_full(stream).borrow() {
-                let pipelines = holders(&store, stream, &configured).await;
+                let pipelines = holders(&store, stream, board.pipeline_names()).await;
                 let full = full.entry(stream.clone()).or_insert_with(|| FullStream {
                     since: now(),
                     pipelines: Vec::new(),
@@ -113,10 +112,9 @@ pub(crate) fn failed(message: String) -> SourceStatus {
 async fn holders(
     store: &Store,
     stream: &str,
-    configured: &[String],
+    configured: Vec<String>,
 ) -> Result<Vec<String>, LedgerError> {
     let (store, stream) = (store.clone(), stream.to_owned());
-    let configured = configured.to_owned();
     blocking(move || {
         let reads = store.reads();
         let streams = reads.streams()?;
@@ -135,7 +133,7 @@ async fn holders(
                 *is_read && progress.stream == stream && progress.watermark < end
             })
         };
-        Ok(configured.iter().filter(holds).cloned().collect())
+        Ok(configured.into_iter().filter(|name| holds(&name)).collect())
     })
     .await
 }

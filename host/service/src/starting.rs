@@ -9,7 +9,7 @@ use std::sync::Arc;
 use lockgate_config::{Pipeline, Report};
 use lockgate_model::Millis;
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use crate::build::{BuiltPipeline, PipelineBuilder, Unbuilt};
 use crate::clock::now;
@@ -28,16 +28,35 @@ struct Attempt {
     waiting_since: Option<Millis>,
 }
 
-/// Compiles pipelines one after the other, configures each once it is compiled, and hands it over,
-/// or `None` where it cannot start.
-pub(crate) async fn build_all(
-    builder: PipelineBuilder,
-    pipelines: Vec<Pipeline>,
-    report: Report,
-    show: Box<dyn Fn(&Report) + Send>,
-    board: Board,
-    built: mpsc::UnboundedSender<Option<BuiltPipeline>>,
-) {
+/// What [`build_all`] needs.
+pub(crate) struct Starting {
+    pub(crate) builder: Arc<PipelineBuilder>,
+    pub(crate) can_look_up: bool,
+    pub(crate) pipelines: Vec<Pipeline>,
+    /// An empty report on the configuration file.
+    pub(crate) report: Report,
+    pub(crate) show: Arc<dyn Fn(&Report) + Send + Sync>,
+    pub(crate) board: Board,
+    /// Names of pipelines that are not to start any more.
+    pub(crate) cancelled: mpsc::UnboundedReceiver<String>,
+    pub(crate) built: mpsc::UnboundedSender<Started>,
+}
+
+/// A pipeline that can start, or the name of one that cannot.
+pub(crate) type Started = Result<Box<BuiltPipeline>, String>;
+
+/// Compiles pipelines one after the other, configures each once it is compiled, and hands it over.
+pub(crate) async fn build_all(starting: Starting) {
+    let Starting {
+        builder,
+        can_look_up,
+        pipelines,
+        report,
+        show,
+        board,
+        mut cancelled,
+        built,
+    } = starting;
     let uncompiled = pipelines.into_iter().map(|pipeline| {
         let uncompiled = builder.uncompiled(&pipeline);
         (pipeline, uncompiled)
@@ -58,19 +77,22 @@ pub(crate) async fn build_all(
             );
         }
     }
-    let builder = Arc::new(builder);
     let mut attempts = JoinSet::new();
+    let mut running: BTreeMap<String, AbortHandle> = BTreeMap::new();
     let (next_may_compile, mut may_compile) = mpsc::unbounded_channel();
-    let begin = |attempts: &mut JoinSet<Attempt>, pipeline, waiting_since| {
-        attempts.spawn(attempt(
-            builder.clone(),
-            pipeline,
-            report.clone(),
-            board.clone(),
-            next_may_compile.clone(),
-            waiting_since,
-        ));
-    };
+    let begin =
+        |attempts: &mut JoinSet<Attempt>, pipeline: Pipeline, waiting_since: Option<Millis>| {
+            attempts.spawn(attempt(
+                builder.clone(),
+                can_look_up,
+                pipeline,
+                report.clone(),
+                board.clone(),
+                // An attempt that is cancelled sends it, too.
+                MayCompile(waiting_since.is_none().then(|| next_may_compile.clone())),
+                waiting_since,
+            ))
+        };
     let _ = next_may_compile.send(());
     loop {
         let ended = tokio::select! {
@@ -78,7 +100,15 @@ pub(crate) async fn build_all(
             biased;
             Some(()) = may_compile.recv() => {
                 if let Some(pipeline) = queue.next() {
-                    begin(&mut attempts, pipeline, None);
+                    let name = pipeline.name.clone();
+                    running.insert(name, begin(&mut attempts, pipeline, None));
+                }
+                continue;
+            }
+            Some(name) = cancelled.recv() => {
+                queue.remove(|pipeline| pipeline.name == name);
+                if let Some(attempt) = running.remove(&name) {
+                    attempt.abort();
                 }
                 continue;
             }
@@ -88,25 +118,31 @@ pub(crate) async fn build_all(
             None => return,
             Some(Ok(attempt)) => attempt,
             Some(Err(error)) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            Some(Err(_)) => return,
+            // It was cancelled.
+            Some(Err(_)) => continue,
         };
-        let name = &attempt.pipeline.name;
+        let name = attempt.pipeline.name.clone();
+        // It ended while it was being cancelled.
+        if running.remove(&name).is_none() {
+            continue;
+        }
         let outcome = match attempt.outcome {
             Ok(pipeline) => {
                 if attempt.waiting_since.is_some() {
                     tracing::info!(pipeline = name, "memory is available; starting");
                 }
-                Some(pipeline)
+                Ok(Box::new(pipeline))
             }
             Err(Unbuilt::Reported) => {
                 show(&attempt.report);
-                failed(name, &board);
-                None
+                failed(&name, &board);
+                Err(name)
             }
             Err(Unbuilt::NoRoom(why)) => {
                 let since = attempt.waiting_since.unwrap_or_else(now);
-                waits(name, &why, since, attempt.waiting_since.is_none(), &board);
-                begin(&mut attempts, attempt.pipeline, Some(since));
+                waits(&name, &why, since, attempt.waiting_since.is_none(), &board);
+                let again = begin(&mut attempts, attempt.pipeline, Some(since));
+                running.insert(name, again);
                 continue;
             }
         };
@@ -116,13 +152,31 @@ pub(crate) async fn build_all(
     }
 }
 
+/// Says that the next pipeline may compile: when it is told so, or dropped.
+struct MayCompile(Option<mpsc::UnboundedSender<()>>);
+
+impl MayCompile {
+    fn say(&mut self) {
+        if let Some(next) = self.0.take() {
+            let _ = next.send(());
+        }
+    }
+}
+
+impl Drop for MayCompile {
+    fn drop(&mut self) {
+        self.say();
+    }
+}
+
 /// The first attempt of a pipeline says when the next pipeline may compile.
 async fn attempt(
     builder: Arc<PipelineBuilder>,
+    can_look_up: bool,
     pipeline: Pipeline,
     mut report: Report,
     board: Board,
-    next_may_compile: mpsc::UnboundedSender<()>,
+    mut next_may_compile: MayCompile,
     waiting_since: Option<Millis>,
 ) -> Attempt {
     if waiting_since.is_some() {
@@ -132,11 +186,11 @@ async fn attempt(
         board.pipeline(&pipeline.name, |status| {
             status.state = PipelineState::Starting;
         });
-        if waiting_since.is_none() {
-            let _ = next_may_compile.send(());
-        }
+        next_may_compile.say();
     };
-    let outcome = builder.build(&pipeline, &mut report, on_compiled).await;
+    let outcome = builder
+        .build(&pipeline, can_look_up, &mut report, on_compiled)
+        .await;
     Attempt {
         pipeline,
         report,
@@ -204,6 +258,10 @@ impl<P> StartQueue<P> {
         self.waiting
             .iter()
             .map(move |(pipeline, uncompiled)| (pipeline, bytes(uncompiled)))
+    }
+
+    fn remove(&mut self, which: impl Fn(&P) -> bool) {
+        self.waiting.retain(|(pipeline, _)| !which(pipeline));
     }
 
     /// The pipeline with the least to compile; among several, the first of the configuration.

@@ -38,8 +38,36 @@ pub struct HostStatus {
     /// The store's log, while another process keeps it from being folded into the file.
     #[serde(default)]
     pub store_log: Option<StoreLogStatus>,
+    /// Absent where the host does not read its configuration again.
+    #[serde(default)]
+    pub configuration: Option<ConfigurationStatus>,
     pub sources: BTreeMap<String, SourceStatus>,
     pub pipelines: BTreeMap<String, PipelineStatus>,
+}
+
+/// The configuration that is in force, and what became of later ones.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ConfigurationStatus {
+    /// When the file was read.
+    pub loaded_at: Millis,
+    /// Since when a later content of the file is being prepared.
+    #[serde(default)]
+    pub reloading_since: Option<Millis>,
+    /// Why a later content of the file was refused; absent after the next that is not.
+    #[serde(default)]
+    pub refused: Option<RefusedConfiguration>,
+    /// Keys whose values are in force only after a restart, such as `listen` in `[admin]`.
+    #[serde(default)]
+    pub needs_restart: Vec<String>,
+}
+
+/// A content of the configuration file that could not be used.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RefusedConfiguration {
+    /// When the first such content was read after the last good one.
+    pub since: Millis,
+    /// Each begins with the place: `lockgate.toml:7:1: `.
+    pub problems: Vec<String>,
 }
 
 /// A store that is closed until the host opens it again.
@@ -417,9 +445,12 @@ impl Board {
     pub(crate) fn store_opened<'p>(&self, pipelines: impl Iterator<Item = &'p str>) {
         let mut status = self.lock();
         status.store = None;
+        // Others were removed by a reload that the store's failure interrupted.
+        let mut before = std::mem::take(&mut status.pipelines);
         for name in pipelines {
-            let pipeline = status.pipelines.entry(name.to_owned()).or_default();
+            let mut pipeline = before.remove(name).unwrap_or_default();
             pipeline.state = PipelineState::Starting;
+            status.pipelines.insert(name.to_owned(), pipeline);
         }
     }
 
@@ -442,6 +473,29 @@ impl Board {
         let sources = status.sources.iter();
         let unread = sources.filter_map(|(name, source)| Some((name.clone(), source.unread()?)));
         unread.collect()
+    }
+
+    /// Every pipeline that is configured.
+    pub(crate) fn pipeline_names(&self) -> Vec<String> {
+        self.lock().pipelines.keys().cloned().collect()
+    }
+
+    pub(crate) fn configuration<T>(&self, change: impl FnOnce(&mut ConfigurationStatus) -> T) -> T {
+        change(
+            self.lock()
+                .configuration
+                .get_or_insert_with(ConfigurationStatus::default),
+        )
+    }
+
+    /// A reload has removed the source.
+    pub(crate) fn forget_source(&self, name: &str) {
+        self.lock().sources.remove(name);
+    }
+
+    /// A reload has removed the pipeline.
+    pub(crate) fn forget_pipeline(&self, name: &str) {
+        self.lock().pipelines.remove(name);
     }
 
     pub fn source(&self, name: &str, change: impl FnOnce(&mut SourceStatus)) {

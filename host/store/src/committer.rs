@@ -1,7 +1,7 @@
 //! One thread that writes. What is queued while it writes becomes the next transaction: under load
 //! many operations share one sync.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 
@@ -12,7 +12,7 @@ use crate::directory::{DirectoryLock, Files};
 use crate::encoded::EncodedCommit;
 use crate::store::{PinnedLog, Shared};
 use crate::writer::{AppendArgs, Appended, EpochKey, Fault, Writer};
-use crate::{Committed, LedgerError, Registration, limits};
+use crate::{Committed, LedgerError, Registration, Retention, limits};
 
 /// Dropping a reply tells its waiter that the store has closed; why, stands in `Shared`.
 pub enum Operation {
@@ -30,6 +30,10 @@ pub enum Operation {
     },
     KeepOnly {
         pipelines: Vec<String>,
+        reply: oneshot::Sender<()>,
+    },
+    Retain {
+        streams: BTreeMap<String, Retention>,
         reply: oneshot::Sender<()>,
     },
     /// An operator's action on dead letters.
@@ -321,6 +325,11 @@ impl Group {
             }
             Operation::KeepOnly { pipelines, reply } => {
                 self.writer.keep_only(&pipelines)?;
+                replies.others.push(Reply { reply, value: () });
+                Ok(0)
+            }
+            Operation::Retain { streams, reply } => {
+                self.writer.retain(streams);
                 replies.others.push(Reply { reply, value: () });
                 Ok(0)
             }

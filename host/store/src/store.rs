@@ -17,7 +17,7 @@ use crate::tail::Tail;
 use crate::writer::{AppendArgs, Writer};
 use crate::{
     CodeDigests, Committed, DeadLetters, KeptLetter, Ledger, LedgerError, LetterCounts,
-    LetterQuery, OpenError, Options, Registration, directory, limits, open,
+    LetterQuery, OpenError, Options, Registration, Retention, directory, limits, open,
 };
 
 /// The store of this process. Cheap to clone; all clones are one store. What can be read stands at
@@ -184,6 +184,13 @@ impl Store {
             reply,
         })?;
         self.answer(answer).await?
+    }
+
+    /// Keeps the events of these streams for so long from now on; `streams` as in [`Options`].
+    pub async fn retain(&self, streams: BTreeMap<String, Retention>) -> Result<(), LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Operation::Retain { streams, reply })?;
+        self.answer(answer).await
     }
 
     async fn answer<T>(&self, answer: oneshot::Receiver<T>) -> Result<T, LedgerError> {

@@ -70,6 +70,12 @@ pub async fn run<I: Intake>(
     }
 }
 
+/// Whether [`run`] would start, but for the credentials. Connects to nothing.
+pub fn check(settings: &SourceSettings, resume: &Resume) -> Result<(), SourceError> {
+    let _: Address = settings.address.parse()?;
+    Start::new(settings, resume).map(drop)
+}
+
 async fn work<I: Intake>(
     settings: SourceSettings,
     address: Address,

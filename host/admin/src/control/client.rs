@@ -57,6 +57,7 @@ fn exchange(mut stream: UnixStream, request: &Request) -> io::Result<Vec<u8>> {
     let answer = match request {
         Request::Ping => limits::CONTROL_IO,
         Request::Status => limits::CONTROL_STATUS,
+        Request::Reload => limits::CONTROL_RELOAD,
         _ => limits::CONTROL_ANSWER,
     };
     stream.set_read_timeout(Some(answer))?;

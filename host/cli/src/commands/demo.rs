@@ -2,8 +2,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::Duration;
 
+use lockgate_config::ProcessEnvironment;
 use lockgate_model::Books;
 use lockgate_observe::{Masks, process};
 use lockgate_service::{Board, Host, ShutdownTrigger};
@@ -128,7 +130,11 @@ async fn demo(command: &Demo, dir: &Path, masks: &Masks) -> Result<(), Failure> 
     let config = setup::load(&file, masks)?;
 
     let store = Store::open(setup::store_options(&config)).map_err(Failure::failed)?;
-    let plan = setup::plan(&file, &config, masks, &store, true)?;
+    let load = {
+        let (file, masks) = (file.clone(), masks.clone());
+        Arc::new(move || setup::load_with(&file, &masks, &ProcessEnvironment))
+    };
+    let plan = setup::plan(&file, &config, masks, &store, load, true)?;
     let (begun, cpu_before) = (Instant::now(), process::cpu_micros().unwrap_or(0));
     let (_stopper, stop) = ShutdownTrigger::new();
     let host = Host::new(setup::now());

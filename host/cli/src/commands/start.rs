@@ -1,6 +1,7 @@
 //! `lockgate start`: opens the store and runs the host, again after a full disk.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lockgate_config::Config;
@@ -8,12 +9,15 @@ use lockgate_model::Millis;
 use lockgate_observe::Masks;
 use lockgate_service::{Host, HostError, Listeners, Shutdown, ShutdownTrigger, StoreStatus};
 use lockgate_store::{DirectoryLock, Ledger, OpenError, Store};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::args::Start;
 use crate::failure::Failure;
+use crate::notify::Notifier;
 use crate::setup;
-use crate::signals::Signals;
+use crate::signals::{Hangups, Signals};
+use crate::watch::WatchedFiles;
 
 /// Waits between attempts to continue after the disk was full.
 const FULL_WAIT: [Duration; 4] = [
@@ -30,25 +34,47 @@ const DLQ_WAIT: Duration = Duration::from_secs(30);
 const RECOVERED: Millis = 60_000;
 
 pub(crate) fn run(command: &Start, masks: &Masks) -> Result<(), Failure> {
-    let config = setup::load(&command.config, masks)?;
     super::tokio_runtime()?.block_on(async {
+        // First: a signal that comes while the file is read must not end the process.
         let mut signals = Signals::new()?;
+        let mut hangups = Hangups::new()?;
+        let files = WatchedFiles::default();
+        let config = files.load(&command.config, masks).map_err(setup::refused)?;
+        let notifier = Notifier::from_environment();
         let (trigger, stop) = ShutdownTrigger::new();
         let host = Host::new(setup::now());
-        let board = host.board().clone();
-        let running = run_host(command, &config, masks, host, stop);
+        let attempts = Attempts {
+            command,
+            config: &config,
+            masks,
+            host: host.clone(),
+            files: files.clone(),
+            notifier: notifier.clone(),
+        };
+        let running = run_host(attempts, stop);
         tokio::pin!(running);
+        // It ends with this function.
+        let mut watching = JoinSet::new();
+        if command.watch {
+            watching.spawn(files.watch(host.clone()));
+        }
         loop {
             tokio::select! {
                 result = &mut running => return result,
+                () = hangups.next() => hang_up(&host, &notifier),
                 signal = signals.next() => {
-                    board.stopping(setup::now());
+                    host.board().stopping(setup::now());
+                    notifier.stopping();
                     tracing::info!("{signal}: stopping; waiting up to 10 s for batches in flight, the rest is delivered after the next start");
                     trigger.drain();
+                    break;
                 }
             }
+        }
+        loop {
             tokio::select! {
                 result = &mut running => return result,
+                () = hangups.next() => tracing::info!("SIGHUP: the host is stopping; the configuration is not loaded"),
                 signal = signals.next() => {
                     tracing::info!("{signal} again: stopping at once");
                     trigger.abandon();
@@ -58,21 +84,24 @@ pub(crate) fn run(command: &Start, masks: &Masks) -> Result<(), Failure> {
     })
 }
 
+fn hang_up(host: &Host, notifier: &Notifier) {
+    let status = host.board().snapshot(setup::now());
+    if let Some(store) = &status.store {
+        tracing::info!(
+            "SIGHUP: the configuration is loaded once the store is open: {}",
+            store.message
+        );
+        notifier.put_off(&status);
+    } else {
+        tracing::info!("SIGHUP: loading the configuration");
+    }
+    // The host logs what becomes of it.
+    drop(host.reload());
+}
+
 /// Opens the store and runs the host. Repeats that if the disk was full; acknowledged data
 /// survives.
-async fn run_host(
-    command: &Start,
-    config: &Config,
-    masks: &Masks,
-    host: Host,
-    stop: Shutdown,
-) -> Result<(), Failure> {
-    let attempts = Attempts {
-        command,
-        config,
-        masks,
-        host,
-    };
+async fn run_host(attempts: Attempts<'_>, stop: Shutdown) -> Result<(), Failure> {
     // Both from the first time that the directory can be locked until the end: also while the store
     // is closed.
     let mut lock = None;
@@ -89,6 +118,8 @@ struct Attempts<'a> {
     config: &'a Config,
     masks: &'a Masks,
     host: Host,
+    files: WatchedFiles,
+    notifier: Notifier,
 }
 
 impl Attempts<'_> {
@@ -128,8 +159,20 @@ impl Attempts<'_> {
                 next_attempt: Some(now + wait.as_millis() as Millis),
             });
             tokio::select! {
-                () = tokio::time::sleep(wait) => {}
+                () = self.beating(tokio::time::sleep(wait)) => {}
                 () = stop.draining() => return Ok(()),
+            }
+        }
+    }
+
+    /// Tells the service manager while this takes time.
+    async fn beating<T>(&self, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        let mut beats = tokio::time::interval(self.notifier.interval());
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                _ = beats.tick() => self.notifier.beat(&self.host.board().snapshot(setup::now())),
             }
         }
     }
@@ -142,11 +185,13 @@ impl Attempts<'_> {
         lock: &mut Option<DirectoryLock>,
         listeners: &mut Option<Listeners>,
     ) -> Result<Option<String>, Failure> {
-        let options = setup::store_options(self.config);
-        let directory = &self.config.store.path;
+        // A reload may have changed it before the store closed.
+        let config = self.host.config().unwrap_or_else(|| self.config.clone());
+        let options = setup::store_options(&config);
+        let directory = &config.store.path;
         let lock = match lock {
             Some(lock) => lock,
-            None => match take_lock(directory, stop.clone()).await {
+            None => match self.beating(take_lock(directory, stop.clone())).await {
                 Ok(Some(taken)) => lock.insert(taken),
                 Ok(None) => return Ok(None),
                 Err(error) if error.is_full() => return Ok(Some(error.to_string())),
@@ -158,7 +203,7 @@ impl Attempts<'_> {
             },
         };
         if listeners.is_none() {
-            let admin = self.config.admin.listen;
+            let admin = config.admin.listen;
             *listeners = Some(self.host.listen(directory, admin).await);
         }
         let room = if again {
@@ -166,14 +211,29 @@ impl Attempts<'_> {
         } else {
             Ok(())
         };
-        let store = match room.and_then(|()| Store::open_locked(options, lock.clone())) {
+        let lock = lock.clone();
+        let opening = tokio::task::spawn_blocking(move || {
+            room.and_then(|()| Store::open_locked(options, lock))
+        });
+        let opened = match self.beating(opening).await {
+            Ok(opened) => opened,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        let store = match opened {
             Ok(store) => store,
             Err(error) if error.is_full() => return Ok(Some(error.to_string())),
             Err(error) => return Err(Failure::failed(error)),
         };
         let exit = self.command.exit_on_last_event;
-        let plan = setup::plan(&self.command.config, self.config, self.masks, &store, exit)?;
-        let pipelines = plan.pipelines.len();
+        let (file, masks) = (self.command.config.clone(), self.masks.clone());
+        let files = self.files.clone();
+        let load = Arc::new(move || files.load(&file, &masks));
+        let file = &self.command.config;
+        let mut plan = setup::plan(file, &config, self.masks, &store, load, exit)?;
+        let board = self.host.board().clone();
+        let status = move || board.snapshot(setup::now());
+        plan.observer = self.notifier.observer(status);
+        let pipelines = config.pipelines.len();
         tracing::info!(version = env!("CARGO_PKG_VERSION"), pipelines, "started");
         let result = self.host.run(plan, &store, stop.clone()).await;
         let closed = store.close().await;

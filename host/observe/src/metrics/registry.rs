@@ -40,7 +40,8 @@ pub struct Registry {
 struct Plugin {
     /// The counts of earlier plugins at this place.
     carried: PluginMetrics,
-    read: Box<dyn Fn() -> PluginMetrics + Send>,
+    /// `None`: it is not configured any more. It may be again.
+    read: Option<Box<dyn Fn() -> PluginMetrics + Send>>,
 }
 
 impl Registry {
@@ -51,9 +52,20 @@ impl Registry {
         let carried = plugins.remove(&place).map(|before| before.metrics());
         let plugin = Plugin {
             carried: carried.unwrap_or_default(),
-            read: Box::new(read),
+            read: Some(Box::new(read)),
         };
         plugins.insert(place, plugin);
+    }
+
+    /// Shows nothing of this pipeline's plugins until they are attached again, and lets go of them.
+    pub fn detach(&self, pipeline: &str) {
+        let mut plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
+        for (place, plugin) in plugins.iter_mut() {
+            if place.pipeline == pipeline {
+                plugin.carried = plugin.metrics();
+                plugin.read = None;
+            }
+        }
     }
 
     /// Adds what all plugins have counted until now.
@@ -63,7 +75,7 @@ impl Registry {
     /// those.
     pub fn expose(&self, exposition: &mut Exposition) {
         let plugins = self.plugins.lock().unwrap_or_else(PoisonError::into_inner);
-        for (place, plugin) in plugins.iter() {
+        for (place, plugin) in plugins.iter().filter(|(_, plugin)| plugin.read.is_some()) {
             let labels = [
                 ("pipeline", &*place.pipeline),
                 ("stage", &*place.stage),
@@ -90,7 +102,7 @@ impl Registry {
 impl Plugin {
     fn metrics(&self) -> PluginMetrics {
         let mut metrics = self.carried.clone();
-        for (name, metric) in (self.read)() {
+        for (name, metric) in self.read.iter().flat_map(|read| read()) {
             let sum = match metrics.remove(&name) {
                 Some(carried) => metric.after(&carried),
                 None => metric,
@@ -194,6 +206,27 @@ mod tests {
             lockgate_plugin_hits_total{pipeline="siem",stage="2",plugin="noise"} 100
         "#]]
         .assert_eq(&rendered(&registry));
+    }
+
+    /// Its place may be another after a reload, and the component must be let go of.
+    #[test]
+    fn a_detached_plugin_is_not_shown_and_goes_on_counting_when_it_is_back() {
+        let registry = Registry::default();
+        let hits = |count| counting(&[("hits", PluginMetric::Counter(count))]);
+        let held = Arc::new(());
+        let (read, component) = (hits(5), held.clone());
+        registry.attach(place("1", "noise"), move || {
+            let _held = &component;
+            read()
+        });
+        registry.detach("other");
+        assert!(rendered(&registry).contains("} 5\n"));
+        registry.detach("siem");
+        assert_eq!(rendered(&registry), "");
+        assert_eq!(Arc::strong_count(&held), 1);
+        registry.detach("siem");
+        registry.attach(place("1", "noise"), hits(2));
+        assert!(rendered(&registry).contains("} 7\n"));
     }
 
     #[test]

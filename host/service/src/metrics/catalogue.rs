@@ -36,6 +36,7 @@ macro_rules! catalogue {
 catalogue! {
     BUILD_INFO = GAUGE &["version"], "lockgate_build_info", "1, with the version of the host.";
     READY = GAUGE HOST, "lockgate_ready", "1 where `/readyz` says that everything is well, else 0.";
+    CONFIGURATION_PROBLEMS = GAUGE HOST, "lockgate_configuration_problems", "Problems of the configuration file; the host runs with the one before. 0 where it is loaded.";
     STORE_OPEN = GAUGE HOST, "lockgate_store_open", "1 where the store is open, 0 while the host waits for it.";
     STORE_STREAM_BYTES = GAUGE STREAM, "lockgate_store_stream_bytes", "Bytes of the compressed events of a stream that the store keeps.";
     STORE_STREAM_EVENTS = GAUGE STREAM, "lockgate_store_stream_events", "Events of a stream that the store keeps.";

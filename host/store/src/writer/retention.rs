@@ -14,9 +14,17 @@ use super::{Fault, Unfinished, Writer};
 use crate::blocks::{self, Extent};
 use crate::encoded::{EncodedCommit, count_days};
 use crate::error::ReadError;
-use crate::limits;
+use crate::{Retention, limits};
 
 impl Writer {
+    /// Limits by the names of streams, in place of those that were given before.
+    pub fn retain(&mut self, streams: BTreeMap<String, Retention>) {
+        self.options.streams = streams;
+        for stream in &mut self.streams {
+            stream.limit = self.options.retention_of(&stream.row.name);
+        }
+    }
+
     /// Makes room for a block in its stream, as far as that is allowed. An empty stream takes a
     /// block of any size.
     pub(super) fn make_room(&mut self, stream: usize, bytes: u64) -> Result<bool, Fault> {

@@ -186,6 +186,36 @@ async fn at_the_limit_the_reader_of_that_stream_waits_and_no_other() {
     full.wait_for(|full| !*full).await.unwrap();
 }
 
+/// As a reload does with a changed `retain`.
+#[tokio::test]
+async fn a_raised_limit_lets_in_what_waits() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(by_bytes(directory.path(), 100_000)).unwrap();
+    register(&store, "siem", &[AUDIT]).await;
+    let waiting = {
+        let store = store.clone();
+        tokio::spawn(async move {
+            for nth in 0..20 {
+                let events = bulky(nth * 50 + 1);
+                store.append(append_of(events, &[])).await.unwrap();
+            }
+        })
+    };
+    let mut full = store.retention_full(AUDIT);
+    full.wait_for(|&full| full).await.unwrap();
+    let larger = Retention {
+        age: None,
+        bytes: Some(10_000_000),
+    };
+    store
+        .retain([(AUDIT.to_owned(), larger)].into())
+        .await
+        .unwrap();
+    waiting.await.unwrap();
+    assert_eq!(store.streams().unwrap().remove(0).next, 1001);
+    assert!(!*full.borrow_and_update());
+}
+
 #[tokio::test]
 async fn a_store_closes_while_a_reader_waits_for_room() {
     let directory = tempfile::tempdir().unwrap();

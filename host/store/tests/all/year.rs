@@ -118,7 +118,7 @@ fn commit(seq: u64, time: i64) -> Commit {
                 method: "POST".into(),
                 endpoint: "url".into(),
                 path: String::new(),
-                entries: vec![seq..seq + 1],
+                entries: std::iter::once(seq..seq + 1).collect(),
                 status: 200,
                 documents: 1,
                 bytes: 700,

@@ -122,7 +122,7 @@ fn answer(directory: &Path, request: &Request) -> Result<Option<Result<String, S
         Ok(None) => Ok(None),
         Ok(Some(Response::Done { message })) => Ok(Some(Ok(message))),
         Ok(Some(Response::Refused { message })) => Ok(Some(Err(message))),
-        Ok(Some(Response::Status { .. })) => {
+        Ok(Some(Response::Status { .. } | Response::Problems { .. })) => {
             Err(Failure::failed("The host answered another request."))
         }
         Err(ControlError::Connect { source, .. })

@@ -9,6 +9,7 @@ use lockgate_model::{Block, BlockBuilder, Head};
 use lockgate_observe::Masks;
 use lockgate_service::{
     BuiltPipeline, PipelineBuilder, ReplayedDocument, ReplayedResult, ReplayedStage, Unbuilt,
+    open_databases,
 };
 use lockgate_store::{FoundEntry, Inspector};
 use serde_json::Value;
@@ -22,6 +23,7 @@ use crate::{commands, print, setup};
 pub(super) struct Replayer {
     config: Config,
     builder: PipelineBuilder,
+    can_look_up: bool,
     lookups: Lookups,
     runtime: Runtime,
 }
@@ -35,13 +37,17 @@ impl Replayer {
     ) -> Result<Replayer, Failure> {
         let mut report = config.report();
         let store = inspector.clone();
-        let builder = setup::builder_beside_host(file, config, masks, store, &mut report)?;
+        let builder = setup::builder_beside_host(file, config, masks, store)?;
+        let databases = open_databases(&config.lookup, &mut report);
         if !report.is_empty() {
             print::problem(&report.render(print::to_terminal()));
         }
         Ok(Replayer {
             config: config.clone(),
-            lookups: builder.lookups(),
+            can_look_up: databases.is_some(),
+            lookups: databases
+                .map(|databases| databases.lookups())
+                .unwrap_or_default(),
             builder,
             runtime: commands::tokio_runtime()?,
         })
@@ -61,7 +67,9 @@ impl Replayer {
             return Ok(());
         };
         let mut report = self.config.report();
-        let building = self.builder.build(configured, &mut report, || {});
+        let building = self
+            .builder
+            .build(configured, self.can_look_up, &mut report, || {});
         let built = match self.runtime.block_on(building) {
             Ok(built) => built,
             Err(unbuilt) => {

@@ -177,7 +177,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use lockgate_service::{
-        ConditionStatus, Problem, ReaderFigures, SourceStatus, StoreLogStatus, StoreStatus,
+        ConditionStatus, ConfigurationStatus, Problem, ReaderFigures, RefusedConfiguration,
+        SourceStatus, StoreLogStatus, StoreStatus,
     };
     use serde_json::Value;
 
@@ -261,6 +262,15 @@ mod tests {
                 ..StoreStatus::default()
             }),
             store_log: Some(StoreLogStatus::default()),
+            configuration: Some(ConfigurationStatus {
+                reloading_since: Some(1),
+                refused: Some(RefusedConfiguration {
+                    problems: vec![String::new()],
+                    ..RefusedConfiguration::default()
+                }),
+                needs_restart: vec![String::new()],
+                ..ConfigurationStatus::default()
+            }),
             sources: [("NAME".to_owned(), source)].into(),
             pipelines: [("NAME".to_owned(), state.clone())].into(),
             ..HostStatus::default()

@@ -2,8 +2,8 @@
 
 use lockgate_model::Millis;
 use lockgate_service::{
-    ConditionStatus, ConditionStatusKind, HostStatus, PipelineStatus as RunningPipeline,
-    SourceStatus,
+    ConditionStatus, ConditionStatusKind, ConfigurationStatus, HostStatus,
+    PipelineStatus as RunningPipeline, SourceStatus,
 };
 
 use super::report::{Report, Row};
@@ -104,6 +104,35 @@ fn health(host: &HostStatus, now: Millis) -> String {
             "the store's log has {} MiB and grows, because another program reads from `store.db` (for {}): end it, or let it read a copy\n",
             log.bytes >> 20,
             span(now - log.since)
+        );
+    }
+    if let Some(configuration) = &host.configuration {
+        text += &configuration_lines(configuration, now);
+    }
+    text
+}
+
+/// What an operator should know about the configuration file.
+fn configuration_lines(configuration: &ConfigurationStatus, now: Millis) -> String {
+    let mut text = String::new();
+    if let Some(since) = configuration.reloading_since {
+        text += &format!("loading the configuration (for {})\n", span(now - since));
+    }
+    if let Some(refused) = &configuration.refused {
+        text += &format!(
+            "the configuration file has problems (for {}); the host runs with that of {} ago\n",
+            span(now - refused.since),
+            span(now - configuration.loaded_at)
+        );
+        for problem in &refused.problems {
+            text += &format!("  {problem}\n");
+        }
+    }
+    if !configuration.needs_restart.is_empty() {
+        text += &format!(
+            "needs a restart: {} in the configuration file changed, and the host runs with the \
+             value before\n",
+            configuration.needs_restart.join(", ")
         );
     }
     text

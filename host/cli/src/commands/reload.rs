@@ -1,0 +1,55 @@
+//! `lockgate reload`, which asks the running host to read its configuration file again.
+
+use std::io;
+
+use lockgate_admin::control::{self, ControlError, Request, Response};
+
+use crate::args::Reload;
+use crate::failure::{Failure, FailureKind};
+use crate::{print, setup};
+
+/// Waits until the file is in force, and prints what changed. Fails with the file's problems where
+/// the host goes on with the configuration it has.
+pub(crate) fn run(command: &Reload) -> Result<(), Failure> {
+    let directory = match &command.store {
+        Some(directory) => directory.clone(),
+        None => setup::store_path(&command.config).map_err(|mut failure| {
+            failure.kind = FailureKind::Failed;
+            failure.hint(
+                "the host was not asked, because this file does not say where its store is: it \
+                 goes on with the configuration it has",
+            )
+        })?,
+    };
+    match control::call(&directory, &Request::Reload) {
+        Ok(Some(Response::Done { message })) => print::data(&format!("{message}\n")),
+        Ok(Some(Response::Problems { report })) => {
+            let mut failure = Failure::report(report);
+            failure.kind = FailureKind::Failed;
+            Err(failure.hint("the host goes on with the configuration it has"))
+        }
+        Ok(Some(Response::Refused { message })) => Err(Failure::failed(message)),
+        Ok(Some(Response::Status { .. })) => {
+            Err(Failure::failed("The host answered another request."))
+        }
+        Ok(None) => Err(Failure::failed(format!(
+            "No host is running on the store `{}`.",
+            directory.display()
+        ))
+        .hint("start it with `lockgate start`, which reads the configuration file")),
+        Err(error) => {
+            let hint = match &error {
+                ControlError::Connect { source, .. }
+                    if source.kind() == io::ErrorKind::PermissionDenied =>
+                {
+                    "run this command as the user that the host runs as"
+                }
+                ControlError::Connect { .. } => "send SIGHUP to the host instead",
+                ControlError::Lost { .. } | ControlError::Answer { .. } => {
+                    "`lockgate status` shows whether the file was loaded"
+                }
+            };
+            Err(Failure::failed(format!("{error}.")).hint(hint))
+        }
+    }
+}

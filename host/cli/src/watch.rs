@@ -1,0 +1,216 @@
+//! The files of a configuration, and whether one of them has changed: the file itself, those of its
+//! secrets, certificates and keys, and its components.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::env::VarError;
+use std::fs::Metadata;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use lockgate_config::{Config, Environment, PluginSource, ProcessEnvironment, Report};
+use lockgate_observe::Masks;
+use lockgate_service::Host;
+
+use crate::setup;
+
+/// Time between two looks. A change is taken when a second look finds the same: by then whoever
+/// writes several files, or one slowly, has mostly finished.
+const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The files as they were when the configuration was read last. Clones are the same.
+#[derive(Clone, Default)]
+pub(crate) struct WatchedFiles(Arc<Mutex<Stamps>>);
+
+/// `None` for a file that is not there.
+type Stamps = BTreeMap<PathBuf, Option<Stamp>>;
+
+/// Another content has another stamp. Links are followed, so that a link which is made to point
+/// elsewhere, as Kubernetes does, is a change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    file: (u64, u64),
+    bytes: u64,
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl WatchedFiles {
+    /// Loads and checks the configuration, and remembers its files.
+    pub(crate) fn load(&self, file: &Path, masks: &Masks) -> Result<Config, Report> {
+        let recorder = Recorder::default();
+        let loaded = setup::load_with(file, masks, &recorder);
+        // Each was looked at before it was read: a change after that is seen.
+        let mut stamps = recorder.stamps.into_inner();
+        let mut watched = self.lock();
+        match &loaded {
+            Ok(config) => {
+                for named in files_of(config, file.parent().unwrap_or(Path::new(""))) {
+                    let stamp = stamp(&named);
+                    stamps.entry(named).or_insert(stamp);
+                }
+            }
+            // What a broken file names is not known.
+            Err(_) => {
+                for named in watched.keys() {
+                    stamps.entry(named.clone()).or_insert_with(|| stamp(named));
+                }
+            }
+        }
+        *watched = stamps;
+        loaded
+    }
+
+    /// Asks the host for a reload after each change, for as long as it is polled.
+    pub(crate) async fn watch(self, host: Host) {
+        let mut changed_to = None;
+        loop {
+            tokio::time::sleep(INTERVAL).await;
+            let files = self.clone();
+            let found = tokio::task::spawn_blocking(move || files.changed()).await;
+            let Ok(Some(found)) = found else {
+                changed_to = None;
+                continue;
+            };
+            if changed_to.as_ref() != Some(&found) {
+                changed_to = Some(found);
+                continue;
+            }
+            changed_to = None;
+            tracing::info!("the configuration file, or a file that it names, has changed");
+            let _ = host.reload().await;
+        }
+    }
+
+    /// What is there now, where that is something else than what was read.
+    fn changed(&self) -> Option<Stamps> {
+        let read = self.lock().clone();
+        let found = read.keys().map(|file| (file.clone(), stamp(file)));
+        Some(found.collect()).filter(|found| *found != read)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Stamps> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Certificates, keys and components. Identity files and databases are not among them: the host
+/// picks up renewed ones without a reload.
+fn files_of(config: &Config, base: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for pipeline in &config.pipelines {
+        let stages = pipeline.stages.iter().map(|stage| &stage.plugin);
+        for plugin in stages.chain([&pipeline.sink.plugin]) {
+            if let PluginSource::File(path) = &plugin.source {
+                files.push(base.join(path));
+            }
+        }
+        let tls = &pipeline.sink.tls;
+        files.extend(tls.ca.clone());
+        if let Some(client) = &tls.client {
+            files.extend([client.cert.clone(), client.key.clone()]);
+        }
+    }
+    files
+}
+
+fn stamp(file: &Path) -> Option<Stamp> {
+    let of = |metadata: Metadata| Stamp {
+        file: (metadata.dev(), metadata.ino()),
+        bytes: metadata.len(),
+        modified: (metadata.mtime(), metadata.mtime_nsec()),
+        changed: (metadata.ctime(), metadata.ctime_nsec()),
+    };
+    std::fs::metadata(file).ok().map(of)
+}
+
+/// The environment of this process. Remembers which files were read.
+#[derive(Default)]
+struct Recorder {
+    stamps: RefCell<Stamps>,
+}
+
+impl Environment for Recorder {
+    fn variable(&self, name: &str) -> Result<String, VarError> {
+        ProcessEnvironment.variable(name)
+    }
+
+    fn read_file(&self, path: &Path) -> io::Result<Vec<u8>> {
+        let mut stamps = self.stamps.borrow_mut();
+        stamps.entry(path.to_owned()).or_insert_with(|| stamp(path));
+        ProcessEnvironment.read_file(path)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    const CONFIG: &str = r#"
+        [teleport]
+        addr = "localhost:3025"
+        identity = "identity"
+        [store]
+        path = "store"
+        [pipelines.siem.sink]
+        plugin = "sink.wasm"
+        url = "https://localhost/${file:secrets/token}"
+        tls = { ca = "ca.crt" }
+    "#;
+
+    #[test]
+    fn every_file_that_the_configuration_names_is_watched() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = |name: &str| dir.path().join(name);
+        // Kubernetes mounts secrets so: `..data` is exchanged.
+        for version in ["1", "2"] {
+            fs::create_dir(path(version)).unwrap();
+            fs::write(path(version).join("token"), "secret").unwrap();
+        }
+        symlink("1", path("..data")).unwrap();
+        symlink("..data", path("secrets")).unwrap();
+        for name in ["sink.wasm", "ca.crt", "identity"] {
+            fs::write(path(name), "text").unwrap();
+        }
+        let file = path("lockgate.toml");
+        fs::write(&file, CONFIG).unwrap();
+        let files = WatchedFiles::default();
+        let read = || files.load(&file, &Masks::default());
+        let changes = |what: &str, change: &dyn Fn()| {
+            assert!(files.changed().is_none(), "before {what}");
+            change();
+            assert!(files.changed().is_some(), "{what}");
+        };
+        read().unwrap();
+        changes("a secret", &|| {
+            symlink("2", path("..new")).unwrap();
+            fs::rename(path("..new"), path("..data")).unwrap();
+        });
+        read().unwrap();
+        changes("a certificate", &|| {
+            fs::write(path("ca.crt"), "other").unwrap()
+        });
+        read().unwrap();
+        changes("a component", &|| {
+            fs::remove_file(path("sink.wasm")).unwrap()
+        });
+        read().unwrap();
+        changes("the file", &|| fs::write(&file, "broken = ").unwrap());
+        read().unwrap_err();
+        // A broken file names nothing; what the one before named still counts.
+        changes("a component that is back", &|| {
+            fs::write(path("sink.wasm"), "text").unwrap();
+        });
+        read().unwrap_err();
+        changes("the mended file", &|| fs::write(&file, CONFIG).unwrap());
+        read().unwrap();
+        fs::write(path("identity"), "renewed").unwrap();
+        assert!(files.changed().is_none(), "a reader sees that by itself");
+    }
+}

@@ -1,0 +1,268 @@
+//! A reload: reads the configuration file again, checks it, and builds everything that is new in
+//! it. Nothing that runs is touched until all of that has succeeded.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lockgate_config::{Config, HostLimits, Issue, Pipeline, Report};
+use lockgate_ledger::LedgerError;
+use lockgate_lookup::Databases;
+use lockgate_store::Store;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::JoinSet;
+
+use crate::blocking::blocking;
+use crate::build::{BuiltPipeline, PipelineBuilder, Unbuilt, open_databases};
+use crate::host::LoadConfig;
+use crate::identity::{Difference, PipelineIdentity, SourceIdentity};
+use crate::reader::{Reader, check_source};
+
+/// What became of a reload.
+#[derive(Clone, Debug)]
+pub enum ReloadOutcome {
+    /// The file is in force. Sentences on what changed.
+    Done(String),
+    /// The file has problems, and nothing was changed.
+    Refused(Report),
+    /// Nothing was changed, or not everything yet, for a reason that is not in the file.
+    NotNow(String),
+}
+
+/// Who waits for a reload. Clones are one queue.
+#[derive(Clone, Default)]
+pub(crate) struct ReloadQueue(Arc<Queue>);
+
+#[derive(Default)]
+struct Queue {
+    waiting: Mutex<Vec<oneshot::Sender<ReloadOutcome>>>,
+    arrived: Notify,
+}
+
+impl ReloadQueue {
+    /// Asks for a reload that reads the file after now. The answer may be dropped.
+    pub(crate) fn ask(&self) -> oneshot::Receiver<ReloadOutcome> {
+        let (reply, answer) = oneshot::channel();
+        self.lock().push(reply);
+        self.0.arrived.notify_one();
+        answer
+    }
+
+    /// Everybody who has asked, once somebody has.
+    pub(crate) async fn next(&self) -> Vec<oneshot::Sender<ReloadOutcome>> {
+        loop {
+            let waiting = std::mem::take(&mut *self.lock());
+            if !waiting.is_empty() {
+                return waiting;
+            }
+            self.0.arrived.notified().await;
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<oneshot::Sender<ReloadOutcome>>> {
+        self.0
+            .waiting
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What runs when a reload begins.
+pub(crate) struct Before {
+    pub(crate) config: Config,
+    pub(crate) sources: BTreeMap<String, SourceIdentity>,
+    /// `None` for a pipeline that could not start.
+    pub(crate) pipelines: BTreeMap<String, Option<PipelineIdentity>>,
+    pub(crate) can_look_up: bool,
+    /// What a reload cannot change.
+    pub(crate) fixed: Fixed,
+}
+
+/// What is in force until a restart, whatever the file says.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Fixed {
+    pub(crate) limits: HostLimits,
+    pub(crate) listen: Option<SocketAddr>,
+}
+
+/// A configuration without problems, and everything that is new in it, built.
+pub(crate) struct Prepared {
+    pub(crate) config: Config,
+    pub(crate) sources: BTreeMap<String, SourceIdentity>,
+    pub(crate) pipelines: BTreeMap<String, PipelineIdentity>,
+    pub(crate) source_changes: Difference,
+    pub(crate) pipeline_changes: Difference,
+    pub(crate) built: HashMap<String, BuiltPipeline>,
+    /// In place of those that are granted.
+    pub(crate) databases: Option<Databases>,
+    /// Tables and keys beside them that are changed, too.
+    pub(crate) others: Vec<&'static str>,
+    pub(crate) needs_restart: Vec<String>,
+}
+
+/// Why nothing is changed.
+pub(crate) enum Refusal {
+    Problems(Report),
+    Ledger(LedgerError),
+}
+
+/// Reads the file, checks it, and builds what is new.
+pub(crate) async fn prepare(
+    before: Before,
+    load: LoadConfig,
+    builder: Arc<PipelineBuilder>,
+    store: Store,
+) -> Result<Prepared, Refusal> {
+    let config = blocking(move || load()).await.map_err(Refusal::Problems)?;
+    let mut report = config.report();
+    if config.store.path != before.config.store.path {
+        report.push(Issue::new(
+            config.store.path_span.clone(),
+            "A reload cannot move the store.",
+            "another directory than that of the running host",
+            "change it back, or restart the host",
+        ));
+    }
+    let named = config.sources.iter().map(|source| {
+        let identity = SourceIdentity::of(source, &config);
+        (source.name.clone(), identity)
+    });
+    let sources: BTreeMap<_, _> = named.collect();
+    let runs = before.sources.into_iter();
+    let runs = runs.map(|(name, identity)| (name, Some(identity)));
+    let source_changes = Difference::between(&runs.collect(), &sources);
+    let (base, configured) = (builder.base().to_owned(), config.pipelines.clone());
+    let pipelines = blocking(move || -> BTreeMap<_, _> {
+        let identity = |pipeline: &Pipeline| {
+            let identity = PipelineIdentity::of(pipeline, &base);
+            (pipeline.name.clone(), identity)
+        };
+        configured.iter().map(identity).collect()
+    })
+    .await;
+    let pipeline_changes = Difference::between(&before.pipelines, &pipelines);
+    let new: BTreeSet<&String> = source_changes.to_build().collect();
+    for source in config.sources.iter().filter(|one| new.contains(&one.name)) {
+        check_source(source, &mut report);
+        let cursors = lockgate_store::Reads::cursors(&store, &source.name);
+        let cursors = cursors.map_err(Refusal::Ledger)?;
+        if let Err(message) = Reader::new(source, false).check_resume(cursors) {
+            report.push(Issue::new(
+                source.span.clone(),
+                format!("This source cannot be read: {message}."),
+                "this source",
+                "change it back, or use a new store",
+            ));
+        }
+    }
+    let mut databases = None;
+    let mut can_look_up = before.can_look_up;
+    if !can_look_up || config.lookup.unplaced() != before.config.lookup.unplaced() {
+        let lookup = config.lookup.clone();
+        let opened;
+        (report, opened) = blocking(move || {
+            let opened = open_databases(&lookup, &mut report);
+            (report, opened)
+        })
+        .await;
+        can_look_up = opened.is_some();
+        databases = opened;
+    }
+    let new: BTreeSet<&String> = pipeline_changes.to_build().collect();
+    let pipelines_of = config.pipelines.iter();
+    let new = pipelines_of.filter(|pipeline| new.contains(&pipeline.name));
+    let built = build(new, can_look_up, &builder, &mut report).await;
+    if !report.is_empty() {
+        return Err(Refusal::Problems(report));
+    }
+    let retained = |config: &Config| (config.store.audit, config.store.sessions);
+    let others = [
+        (databases.is_some(), "`[lookup]`"),
+        (
+            retained(&config) != retained(&before.config),
+            "`retain` in `[store]`",
+        ),
+    ];
+    let others = others.into_iter().filter(|(is_changed, _)| *is_changed);
+    Ok(Prepared {
+        others: others.map(|(_, key)| key).collect(),
+        needs_restart: needs_restart(&before.fixed, &config),
+        sources,
+        pipelines,
+        source_changes,
+        pipeline_changes,
+        built,
+        databases,
+        config,
+    })
+}
+
+/// Builds them one after the other: nobody waits for them, and those that run need the processor.
+async fn build(
+    pipelines: impl Iterator<Item = &Pipeline>,
+    can_look_up: bool,
+    builder: &PipelineBuilder,
+    report: &mut Report,
+) -> HashMap<String, BuiltPipeline> {
+    let mut built = HashMap::new();
+    for pipeline in pipelines {
+        match builder.build(pipeline, can_look_up, report, || {}).await {
+            Ok(one) => _ = built.insert(pipeline.name.clone(), one),
+            Err(Unbuilt::Reported) => {}
+            Err(Unbuilt::NoRoom(why)) => report.push(Issue::new(
+                pipeline.span.clone(),
+                format!("This pipeline cannot be prepared beside those that run: {why}."),
+                "its components",
+                "restart the host, raise `memory` in `[limits]`, or remove `reuse` from plugins",
+            )),
+        }
+    }
+    built
+}
+
+/// The keys whose new values a reload does not put in force.
+pub(crate) fn needs_restart(fixed: &Fixed, config: &Config) -> Vec<String> {
+    let keys = [
+        (
+            fixed.limits.memory != config.limits.memory,
+            "`memory` in `[limits]`",
+        ),
+        (
+            fixed.limits.compile != config.limits.compile,
+            "`compile` in `[limits]`",
+        ),
+        (fixed.listen != config.admin.listen, "`listen` in `[admin]`"),
+    ];
+    let changed = keys.into_iter().filter(|(is_changed, _)| *is_changed);
+    changed.map(|(_, key)| key.to_owned()).collect()
+}
+
+/// The problems of a report, each with its place.
+pub(crate) fn lines(report: &Report) -> Vec<String> {
+    let line = |issue: &Issue| {
+        let (line, column) = report.position(issue);
+        format!("{}:{line}:{column}: {}", report.name(), issue.message)
+    };
+    report.issues().iter().map(line).collect()
+}
+
+impl Prepared {
+    /// What changes, for the operator: a line each.
+    pub(crate) fn describe(&self) -> String {
+        let mut text = format!(
+            "pipelines: {}\nsources: {}",
+            self.pipeline_changes.describe(),
+            self.source_changes.describe()
+        );
+        if !self.others.is_empty() {
+            text += &format!("\nalso changed: {}", self.others.join(", "));
+        }
+        if !self.needs_restart.is_empty() {
+            text += &format!("\nneeds a restart: {}", self.needs_restart.join(", "));
+        }
+        text
+    }
+}
+
+/// Tasks that end with this.
+pub(crate) type Preparing = JoinSet<Result<Prepared, Refusal>>;
