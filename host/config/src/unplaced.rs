@@ -9,6 +9,7 @@ impl Source {
     /// The same source without its places in the text.
     pub fn unplaced(&self) -> Source {
         Source {
+            types_span: 0..0,
             start_time_span: 0..0,
             span: 0..0,
             credentials_span: 0..0,
