@@ -12,6 +12,7 @@ use lockgate_model::{CursorUpdate, Day, FeedKind, Millis};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
+use crate::read::newest_event;
 use crate::read::poll::UNTIL;
 use crate::source::Source;
 use crate::status::Phase;
@@ -28,6 +29,11 @@ use date::{DateProgress, work};
 
 /// Cursor key: where polling ended, if the log was polled before it was exported.
 const FROM: &str = "export-from";
+
+/// How far after our time the newest event is looked for.
+const FAR: Millis = 31 * Day::MILLIS;
+/// Dates after that of the newest event that are opened where our clock says that they have begun.
+const AHEAD: i32 = 2;
 
 /// The open dates, with the progress that their tasks report.
 type Dates = BTreeMap<Day, DateProgress>;
@@ -70,6 +76,9 @@ pub(crate) async fn run<I: Intake>(source: Arc<Source<I>>, resume: &Resume) -> R
     if waiting.is_empty() {
         waiting.insert(Day::of(source.start()), Chunks::default());
     }
+    let mut newest = NewestDay::default();
+    newest.ask(&source).await;
+    reopen(&source, resume, &newest, &mut waiting);
     let (progress, mut dates) = watch::channel(Dates::new());
     let mut closing = BTreeMap::new();
     let mut tasks = JoinSet::new();
@@ -81,7 +90,8 @@ pub(crate) async fn run<I: Intake>(source: Arc<Source<I>>, resume: &Resume) -> R
         begin(&source, day, chunks, &progress, &mut closing, &mut tasks);
     }
     loop {
-        let today = Day::of(source.now());
+        newest.ask(&source).await;
+        let today = newest.last_to_open(Day::of(source.now()));
         let (latest, is_idle, is_complete) = {
             let dates = dates.borrow_and_update();
             let (latest, progress) = dates
@@ -100,12 +110,9 @@ pub(crate) async fn run<I: Intake>(source: Arc<Source<I>>, resume: &Resume) -> R
             begin(&source, day, chunks, &progress, &mut closing, &mut tasks);
             continue;
         }
-        for (_, close) in closing.extract_if(
-            ..Day(latest
-                .0
-                .saturating_sub(source.settings.limits.export_backlog)),
-            |_, _| true,
-        ) {
+        let backlog = source.settings.limits.export_backlog;
+        let expected = Day(newest.of(latest).0.saturating_sub(backlog));
+        for (_, close) in closing.extract_if(..expected, |_, _| true) {
             close.notify_one();
         }
         if latest >= today && !removed.is_empty() {
@@ -132,6 +139,75 @@ pub(crate) async fn run<I: Intake>(source: Arc<Source<I>>, resume: &Resume) -> R
             // A new day may have begun.
             () = tokio::time::sleep(source.settings.limits.export_poll.min(Duration::from_secs(60))) => {}
         }
+    }
+}
+
+/// The date of the newest event that Teleport has: our own clock may be ahead, and a date that is
+/// closed too early is not read again.
+#[derive(Default)]
+struct NewestDay {
+    /// `None` where Teleport has not said.
+    day: Option<Day>,
+    due: Duration,
+}
+
+impl NewestDay {
+    /// Asks from time to time.
+    async fn ask<I: Intake>(&mut self, source: &Source<I>) {
+        let clock = &source.settings.clock;
+        if clock.elapsed() < self.due {
+            return;
+        }
+        self.due = clock.elapsed() + source.settings.limits.newest;
+        let to = source.now().max(source.start()) + FAR;
+        if let Ok(Some(newest)) = newest_event(source, source.start(), to).await {
+            self.day = Some(Day::of(newest));
+        }
+    }
+
+    /// The newest event's date, at most `latest`.
+    fn of(&self, latest: Day) -> Day {
+        self.day.map_or(latest, |day| day.min(latest))
+    }
+
+    /// The last date to open: today or the newest event's. Where the clock is far ahead of that, the
+    /// dates between have no events yet.
+    fn last_to_open(&self, today: Day) -> Day {
+        let last = |day: Day| today.min(Day(day.0 + AHEAD)).max(day);
+        self.day.map_or(today, last)
+    }
+}
+
+/// Opens the dates that were closed while the clock was wrong: where all that are open lie after
+/// the newest event, no event of now would be read.
+fn reopen<I: Intake>(
+    source: &Source<I>,
+    resume: &Resume,
+    newest: &NewestDay,
+    waiting: &mut BTreeMap<Day, Chunks>,
+) {
+    let Some((&first, day)) = waiting
+        .first_key_value()
+        .map(|(first, _)| first)
+        .zip(newest.day)
+    else {
+        return;
+    };
+    if first <= day || first <= Day::of(source.start()) {
+        return;
+    }
+    let read = resume
+        .recent_times
+        .iter()
+        .map(|&(_, latest)| Day::of(latest));
+    let from = read.filter(|&read| read <= day).max();
+    let from = from.unwrap_or(day).max(Day::of(source.start()));
+    source.status.report(format!(
+        "the dates that were being read begin with {first}, after the date of Teleport's newest event, {day}: the clock of this machine \
+         is wrong, or was. Reading continues at {from}, and events of {from} that were read before are stored twice"
+    ));
+    for date in from.0..first.0 {
+        waiting.entry(Day(date)).or_default();
     }
 }
 

@@ -235,6 +235,69 @@ async fn a_date_closes_in_the_transaction_that_opens_another() {
     assert!(appends < opened + closed, "{appends}");
 }
 
+/// A chunk of today, in the answers to searches, too.
+fn add_today(fake: &Fake, name: &str) {
+    let (name, chunk) = chunk(name, NOW - 3_600_000, 3);
+    let mut script = fake.script();
+    script.events.extend(chunk.events.iter().cloned());
+    let chunks = script.chunks.get_or_insert_default();
+    chunks.entry(date(NOW)).or_default().insert(name, chunk);
+}
+
+/// Today was closed, and never opened again.
+#[tokio::test]
+async fn a_clock_that_is_ahead_for_a_while_closes_no_date_that_has_events_to_come() {
+    let (mut fixture, fake) = fixture(Script::default()).await;
+    fixture.settings.exit_on_last_event = false;
+    fixture.settings.limits.newest = std::time::Duration::from_millis(20);
+    add_today(&fake, "first");
+    fixture.clock.advance(8 * DAY);
+    let intake = MemoryIntake::new();
+    let mut running = fixture.start(intake.resume(), &intake);
+    running
+        .shows(|status| status.phase == Phase::CaughtUp)
+        .await;
+    let open = intake.contents().cursors;
+    assert!(
+        open.contains_key(&format!("export/{}", date(NOW))),
+        "{open:?}"
+    );
+    fixture.clock.advance(-8 * DAY);
+    add_today(&fake, "second");
+    intake.holds(|contents| contents.events.len() == 6).await;
+    let status = running.status.borrow().clone();
+    assert_eq!(status.reports, 0, "{:?}", status.last_report);
+    running.stop().await;
+}
+
+/// As an earlier release left them.
+#[tokio::test]
+async fn dates_that_were_opened_in_the_future_are_reported_and_reading_goes_back() {
+    let (mut fixture, fake) = fixture(Script::default()).await;
+    add_today(&fake, "first");
+    let intake = MemoryIntake::new();
+    fixture.read(&intake).await;
+    add_today(&fake, "second");
+    let mut resume = intake.resume();
+    resume.cursors.retain(|key, _| !key.starts_with("export/"));
+    for days in [6, 7, 8] {
+        let key = format!("export/{}", date(NOW + days * DAY));
+        resume.cursors.insert(key, "open".to_owned());
+    }
+    fixture.settings.start_time = None;
+    let running = fixture.start(resume, &intake);
+    let status = running.status.clone();
+    assert_eq!(running.ended().await, Ended::CaughtUp);
+    let keys = intake.keys(FeedKind::Audit);
+    assert!(keys.contains(&"second-0".to_owned()), "{keys:?}");
+    let report = status.borrow().last_report.clone();
+    let report = format!("{report:?}");
+    assert!(
+        report.contains("the clock of this machine is wrong"),
+        "{report}"
+    );
+}
+
 #[tokio::test]
 async fn types_and_start_time_are_applied_locally_and_the_cursor_still_moves() {
     let time = NOW - 5_000;
