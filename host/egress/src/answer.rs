@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use lockgate_model::Masks;
 use lockgate_model::request::{RETRY_AFTER_MAX, Response};
+use reqwest::StatusCode;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use tokio::time::{Instant, timeout_at};
 
@@ -29,7 +30,7 @@ impl ResponseReader<'_> {
     pub async fn read(self, mut response: reqwest::Response) -> Response {
         let status = response.status().as_u16();
         let headers = headers(response.headers(), self.masks);
-        let retry_after = self.retry_after(response.headers());
+        let retry_after = self.retry_after(response.status(), response.headers());
         // Read a little more, to recognise a secret that lies across the cut.
         let wanted = self.body_max.saturating_add(self.masks.longest());
         let mut body = Vec::new();
@@ -78,9 +79,9 @@ impl ResponseReader<'_> {
         let _ = timeout_at(self.deadline.min(Instant::now() + DISCARD_TIME), read_on).await;
     }
 
-    fn retry_after(&self, headers: &HeaderMap) -> Option<u64> {
+    fn retry_after(&self, status: StatusCode, headers: &HeaderMap) -> Option<u64> {
         let wait = parse_retry_after(headers.get(RETRY_AFTER)?.to_str().ok()?, self.now)?;
-        if wait > RETRY_AFTER_MAX {
+        if wait > RETRY_AFTER_MAX && !status.is_success() {
             tracing::warn!(
                 pipeline = self.name,
                 seconds = wait.as_secs(),

@@ -103,6 +103,22 @@ impl Conditions {
         self.current.insert(key, condition);
     }
 
+    /// Whether it keeps the pipeline from working at all: nothing of that is tolerated.
+    pub(crate) fn set_stopping(&mut self, kind: ConditionKind, subject: &str, is_stopping: bool) {
+        if let Some(condition) = self.current.get_mut(&(kind, subject.to_owned())) {
+            let tolerated = match is_stopping {
+                true => Duration::ZERO,
+                false => kind.tolerated(),
+            };
+            let from = condition.since + tolerated;
+            if condition.not_ready_from != from {
+                condition.not_ready_from = from;
+                self.changes
+                    .push(ConditionChange::Changed(condition.clone()));
+            }
+        }
+    }
+
     pub(crate) fn has(&self, kind: ConditionKind, subject: &str) -> bool {
         self.current.contains_key(&(kind, subject.to_owned()))
     }
@@ -136,5 +152,24 @@ impl Conditions {
         self.current
             .values()
             .all(|condition| condition.not_ready_from > now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two documents waited, no new batch began, and the pipeline was ready for a minute.
+    #[test]
+    fn documents_that_wait_are_tolerated_only_while_others_are_sent() {
+        let (kind, now) = (ConditionKind::Documents, Uptime::from_secs(5));
+        let mut conditions = Conditions::default();
+        conditions.set(now, kind, "url", "1 document waits", None, None);
+        assert!(conditions.are_ready(now));
+        conditions.set_stopping(kind, "url", true);
+        assert!(!conditions.are_ready(now));
+        conditions.set_stopping(kind, "url", false);
+        assert!(conditions.are_ready(now));
+        assert!(!conditions.are_ready(now + DOCUMENTS_TOLERATED));
     }
 }

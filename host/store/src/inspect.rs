@@ -21,8 +21,16 @@ impl Inspector {
     /// except that it may be in use.
     pub fn open(path: impl AsRef<Path>) -> Result<Inspector, OpenError> {
         let database = directory::database(path.as_ref());
-        if !database.exists() {
-            return Err(OpenError::Missing { path: database });
+        match database.try_exists() {
+            Ok(true) => {}
+            Ok(false) => return Err(OpenError::Missing { path: database }),
+            Err(source) => {
+                return Err(OpenError::Io {
+                    doing: "open",
+                    path: database,
+                    source,
+                });
+            }
         }
         check::before_open(&database)?;
         let connection =

@@ -347,9 +347,10 @@ fn summary(report: &DemoReport, samples: &Path, kept: Option<&Path>) -> Result<S
          The receiver counted {} distinct ids in {} documents.\n\
          {:.1} s, {} events/s; this process alone: {:.1} µs of CPU time per event, {:.0} MB resident.\n\n\
          Try next (`lockgate` is {program}):\n{again}  \
+         cd examples/quickstart\n  \
          lockgate sim auth --out auth                              a cluster to read from\n  \
          lockgate sim receiver --out receiver --capture got.ndjson a receiver to deliver to\n  \
-         lockgate start --config examples/quickstart/lockgate.toml the pipeline between them\n",
+         lockgate start --config lockgate.toml                     the pipeline between them\n",
         grouped(report.read),
         grouped(report.delivered),
         grouped(report.dropped),

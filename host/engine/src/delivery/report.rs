@@ -119,9 +119,11 @@ impl Pipeline {
         };
         self.conditions
             .set(now, kind, name, &message, Some(since), next);
+        let is_stopping = self.waits_for_documents(index);
+        self.conditions.set_stopping(kind, name, is_stopping);
     }
 
-    /// So many documents wait that nothing more is read for the endpoint.
+    /// Too many documents wait, so nothing more is read for the endpoint.
     fn waits_for_documents(&self, endpoint: EndpointIndex) -> bool {
         let mut streams = (0..self.streams.len()).map(StreamIndex::new);
         streams.any(|stream| {

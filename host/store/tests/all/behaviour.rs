@@ -498,3 +498,14 @@ async fn the_file_has_the_documented_form() {
     names.sort();
     assert_eq!(names, ["lock", "store.db"]);
 }
+
+/// It was said to be missing, with the advice for a store that is gone.
+#[test]
+fn a_store_that_cannot_be_looked_at_is_not_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    std::fs::write(&file, "").unwrap();
+    let error = lockgate_store::Inspector::open(&file).err().unwrap();
+    let error = error.to_string();
+    assert!(error.starts_with("cannot open"), "{error}");
+}
