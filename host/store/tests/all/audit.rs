@@ -322,8 +322,8 @@ const TAMPERING: [(&str, Option<i64>, &str); 27] = [
     ),
     (
         "DELETE FROM blocks WHERE first_seq = 181",
-        Some(9),
-        "entry 200 of `teleport/audit` is missing",
+        Some(10),
+        "their block is gone",
     ),
 ];
 

@@ -420,7 +420,7 @@ async fn the_outcomes_of_a_store_of_format_3_are_tallied() {
     };
     let before = tallies();
     assert!(before.len() > 8, "{before:?}");
-    let to_format_3 = "DROP TABLE tallies; DROP TABLE anchors; DROP TABLE folded_letters;
+    let to_format_3 = "DROP TABLE block_filters; DROP INDEX letters_by_key; DROP TABLE tallies; DROP TABLE anchors; DROP TABLE folded_letters;
                        DROP TABLE identity; PRAGMA user_version = 3;";
     Connection::open(&path)
         .unwrap()
