@@ -81,19 +81,6 @@ impl Reads {
             .transpose()
     }
 
-    /// When the block that holds a sequence was read from the source, also where the block is
-    /// damaged. `None`: not appended yet, or removed by retention.
-    pub fn read_at(&self, stream: &str, seq: Seq) -> Result<Option<Millis>, LedgerError> {
-        self.read(|connection| {
-            let Some(stream) = rows::stream(connection, stream)? else {
-                return Ok(None);
-            };
-            let end = seq.saturating_add(1);
-            let extents = blocks::extents(connection, stream.id, seq, end)?;
-            Ok(extents.first().map(|block| block.read_at))
-        })
-    }
-
     /// The column `payload` of the block that holds a sequence, as it stands in the file.
     #[doc(hidden)]
     pub fn stored_payload(&self, stream: &str, seq: Seq) -> Result<Option<Vec<u8>>, LedgerError> {
@@ -119,8 +106,27 @@ impl Reads {
         files.iter().map(bytes).sum()
     }
 
-    /// When the event was read, and its own time.
+    /// When the event was read, and its own time; of a damaged block, the time of its earliest
+    /// event.
     pub fn times_at(
+        &self,
+        stream: &str,
+        seq: Seq,
+    ) -> Result<Option<(Millis, Millis)>, LedgerError> {
+        match self.sound_times_at(stream, seq) {
+            Err(LedgerError::Damaged(_)) => self.read(|connection| {
+                let Some(stream) = rows::stream(connection, stream)? else {
+                    return Ok(None);
+                };
+                let end = seq.saturating_add(1);
+                let extents = blocks::extents(connection, stream.id, seq, end)?;
+                Ok(extents.first().map(|block| (block.read_at, block.times.0)))
+            }),
+            times => times,
+        }
+    }
+
+    fn sound_times_at(
         &self,
         stream: &str,
         seq: Seq,
