@@ -195,7 +195,7 @@ fn sources_are_added_changed_and_removed() {
     let sources = || status(&config)["host"]["sources"].clone();
     let shown = || format!("{}\n{}", sources(), host.stderr());
     until("its address fails", shown, || {
-        sources()["other"]["last_error"].is_object()
+        sources()["other"]["conditions"][0]["kind"] == "connection"
     });
 
     fixture.write(&(source(&other.addr, "") + &both));
