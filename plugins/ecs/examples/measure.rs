@@ -1,6 +1,8 @@
 //! Measures nanoseconds per event by event type, natively and without look-ups: `cargo run
 //! --release --example measure < events.ndjson`.
 
+#![allow(clippy::disallowed_methods, reason = "it measures time")]
+
 use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::io::Read as _;

@@ -29,6 +29,10 @@ fn mapping(with: &Value) -> Mapping<support::Table> {
 }
 
 /// Compares line by line, or writes what was found.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the documents are written on demand"
+)]
 fn check(name: &str, found: &[Value]) {
     if std::env::var_os("LOCKGATE_BLESS").is_some() {
         let mut text = String::new();

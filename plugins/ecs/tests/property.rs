@@ -122,6 +122,10 @@ fn event() -> impl Strategy<Value = Value> {
 }
 
 #[test]
+#[allow(
+    clippy::disallowed_methods,
+    reason = "how many cases is a choice of who runs it"
+)]
 fn any_event_becomes_a_document() {
     let given = std::env::var("PROPTEST_CASES")
         .ok()

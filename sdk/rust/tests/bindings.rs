@@ -22,6 +22,7 @@ world all { include filter; include mapper; include http-sink; }
 ";
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "the file is written on demand")]
 fn the_bindings_are_those_of_the_contract() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let contract = std::fs::read_to_string(root.join("../../wit/plugin.wit")).unwrap();

@@ -68,6 +68,7 @@ fn layers() -> Vec<(Value, Value)> {
 }
 
 #[test]
+#[allow(clippy::disallowed_methods, reason = "the file is written on demand")]
 fn the_file_matches_the_table_of_panels() {
     if std::env::var_os("LOCKGATE_BLESS").is_some() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR"))
