@@ -9,13 +9,12 @@
 //! `lockgate assets elasticsearch` does not declare there.
 //! - A field is a leaf; a list is one leaf. Maps whose keys are users' own, such as labels, are one
 //!   field too, else each key would be.
-//! - What is empty (null, `""`, `{}`, `[]`) is no field, and makes no difference inside of one.
-//! - A key with a dot may also stand nested: `"addr.local"` as `addr.local`.
-//! - A value that a mapper has moved away and written there anew, the same, cannot be told from one
-//!   that stayed.
-//! - Where no document has `teleport.audit`, nothing can be said.
+//! - What is empty (null, `""`, `{}`, `[]`) does not count as a field, nor inside one.
+//! - A key with a dot may also be nested: `"addr.local"` as `addr.local`.
+//! - A value that a mapper moved away and wrote back unchanged looks like one that stayed.
+//! - Without `teleport.audit` in any document, nothing can be reported.
 //!
-//! Memory is bounded, whatever the events are: see [`TYPES`], [`FIELDS`] and the lengths beside
+//! Memory is bounded, whatever the events are: see [`TYPES`], [`FIELDS`] and the lengths next to
 //! them.
 
 mod report;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::tally::{TOLD, Tally};
+use super::tally::{SHOWN, Tally};
 use super::{Coverage, table};
 
 /// The counts, in the order in which they are shown. Its JSON is the answer of `--coverage
@@ -143,7 +143,7 @@ impl Counts {
             dropped: tally.dropped,
             no_result: tally.no_result,
             pipeline_errors: tally.pipeline_errors,
-            has: TOLD.into_iter().zip(tally.has).collect(),
+            has: SHOWN.into_iter().zip(tally.has).collect(),
         }
     }
 }

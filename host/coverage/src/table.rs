@@ -3,11 +3,11 @@
 use std::fmt::Write;
 
 use super::report::{Counts, Report, Type};
-use super::tally::TOLD;
+use super::tally::SHOWN;
 use super::{FIELDS, TYPES};
 
-/// Headings of the columns of [`TOLD`], and their widths.
-const COLUMNS: [(&str, usize); TOLD.len()] = [
+/// Headings of the columns of [`SHOWN`], and their widths.
+const COLUMNS: [(&str, usize); SHOWN.len()] = [
     ("category", 8),
     ("type", 4),
     ("outcome", 7),
@@ -20,8 +20,8 @@ const COLUMNS: [(&str, usize); TOLD.len()] = [
 /// Headings above groups of columns, with the width of each group.
 const GROUPS: [(&str, usize); 3] = [("event.", 23), ("user.", 5), ("related.", 17)];
 
-/// A type is told in a column of this width at most, so that the table fits 120 columns; what is
-/// longer pushes its own row.
+/// Widest column of event types, so that the table fits 120 columns. A longer type pushes its own
+/// row to the right.
 const TYPE_WIDTH: usize = 44;
 
 pub(super) fn render(report: &Report) -> String {
@@ -121,7 +121,7 @@ fn shares(out: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(out, "  {:>8}", "fields")?;
     let mut row = |name: &str, counts: &Counts, fields: &str| {
         write!(out, "{name:width$}  {:>digits$}", counts.events)?;
-        for (field, (_, width)) in TOLD.iter().zip(COLUMNS) {
+        for (field, (_, width)) in SHOWN.iter().zip(COLUMNS) {
             write!(out, "  {:>width$}", share(counts.has[field], counts.mapped))?;
         }
         if fields.is_empty() {

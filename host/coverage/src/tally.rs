@@ -8,8 +8,8 @@ use serde_json::Value;
 use super::unmapped::{at, empty};
 use super::{FIELDS, MESSAGE};
 
-/// The ECS fields whose share is told.
-pub(super) const TOLD: [&str; 7] = [
+/// The ECS fields whose share of documents the report shows.
+pub(super) const SHOWN: [&str; 7] = [
     "event.category",
     "event.type",
     "event.outcome",
@@ -26,8 +26,8 @@ pub(super) struct Tally {
     pub(super) mapped: u64,
     pub(super) dropped: u64,
     pub(super) no_result: u64,
-    /// Events with each of [`TOLD`].
-    pub(super) has: [u64; TOLD.len()],
+    /// Events with each of [`SHOWN`].
+    pub(super) has: [u64; SHOWN.len()],
     pub(super) pipeline_errors: u64,
     pub(super) first_error: Option<String>,
     /// Unmapped fields by path.
@@ -48,7 +48,7 @@ impl Tally {
     /// One more event, with its documents.
     pub(super) fn add(&mut self, documents: &[Value]) {
         self.mapped += 1;
-        for (count, field) in self.has.iter_mut().zip(TOLD) {
+        for (count, field) in self.has.iter_mut().zip(SHOWN) {
             let held = documents
                 .iter()
                 .any(|document| at(document, field).is_some_and(|value| !empty(value)));

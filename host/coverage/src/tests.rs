@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-/// An event and its one document, as `event` and what stands in it beside `teleport.audit`.
+/// The report of events with one document each; a document is given without `teleport.audit`.
 fn report(pairs: &[(Value, Value)]) -> Report {
     let mut coverage = Coverage::default();
     for (event, document) in pairs {
@@ -256,13 +256,13 @@ fn limits_are_kept_and_told() {
     );
     assert_eq!(report.total.events, TYPES as u64 + 6);
     let text = report.text();
-    for told in [
+    for shown in [
         "(other types)",
         "further ones occurred 7 times",
         ">100",
         "the first 1000 event types",
     ] {
-        assert!(text.contains(told), "`{told}` is told");
+        assert!(text.contains(shown), "no `{shown}`");
     }
     assert!(
         text.lines().all(|line| line.len() < 200),

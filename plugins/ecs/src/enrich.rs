@@ -108,7 +108,7 @@ pub fn enrich<L: Lookup>(
     action: Option<&str>,
 ) -> Result<(), Fault> {
     for role in &ROLES {
-        locate(document, lookup, role, rules.mended)?;
+        locate(document, lookup, role, rules.corrected)?;
     }
     if rules.later {
         split_email(document, rules)?;
@@ -126,7 +126,7 @@ pub fn enrich<L: Lookup>(
             relate(document, rules, path, &RELATED_USER)?;
         }
     }
-    if rules.mended && action.is_some_and(|action| action.starts_with("user.")) {
+    if rules.corrected && action.is_some_and(|action| action.starts_with("user.")) {
         // Q12: the `name` of every event has been moved, so `.resource.name` never exists.
         relate(document, rules, &RESOURCE_NAME, &RELATED_USER)?;
     }
@@ -135,12 +135,12 @@ pub fn enrich<L: Lookup>(
             continue;
         };
         let users = value.as_list().ok_or("this is not a list")?.clone();
-        if document.at(&RELATED_USER).is_none() && !rules.mended {
+        if document.at(&RELATED_USER).is_none() && !rules.corrected {
             return Err("no user is known yet");
         }
         for user in users {
             // Q13: appended even if the list already contains it.
-            document.add(rules, &RELATED_USER, user, rules.mended)?;
+            document.add(rules, &RELATED_USER, user, rules.corrected)?;
         }
     }
     if certificate {
@@ -161,7 +161,7 @@ fn locate<L: Lookup>(
     document: &mut Document<'_>,
     lookup: &L,
     role: &Role,
-    mended: bool,
+    corrected: bool,
 ) -> Result<(), Fault> {
     if document.root.position(role.key).is_none() {
         return Ok(());
@@ -175,7 +175,7 @@ fn locate<L: Lookup>(
             .ok_or(INSIDE)?;
         if address::is_ip(&text) {
             object.put(IP, Value::Text(text));
-        } else if address::is_host_name(&text, mended) {
+        } else if address::is_host_name(&text, corrected) {
             object.put(DOMAIN, Value::Text(text));
         } else if role.strict {
             return Err("this is neither an IP address nor a host name");

@@ -1,7 +1,7 @@
 //! `event.category` and `event.type` by event type. **This is the other file to edit**.
 //!
 //! Rows marked `later` are Lockgate's own, for event types newer than Elastic's tables. Rows marked
-//! `mended` correct mistakes in those tables, such as `scp.` instead of `scp`.
+//! `corrected` correct mistakes in those tables, such as `scp.` instead of `scp`.
 //!
 //! A pattern is an event type, or one with a `*` for any text. The last row that matches wins.
 
@@ -43,11 +43,11 @@ pub const CATEGORIES: &[Kinds] = &[
     kinds(&["user_login.*"], &["authentication", "iam"]).later(),
     kinds(&["git.*"], &["process"]).later(),
     kinds(&["mcp.*"], &["session"]).later(),
-    kinds(&["scp"], &["file"]).mended(),
-    kinds(&["device"], &["configuration", "iam"]).mended(),
-    kinds(&["mfa_auth_challenge.*"], &["authentication"]).mended(),
-    kinds(&["trusted_cluster_token.create"], &["network", "host"]).mended(),
-    kinds(&["upgradewindowstart.update"], &["configuration"]).mended(),
+    kinds(&["scp"], &["file"]).corrected(),
+    kinds(&["device"], &["configuration", "iam"]).corrected(),
+    kinds(&["mfa_auth_challenge.*"], &["authentication"]).corrected(),
+    kinds(&["trusted_cluster_token.create"], &["network", "host"]).corrected(),
+    kinds(&["upgradewindowstart.update"], &["configuration"]).corrected(),
     kinds(&["access_list.*"], &["configuration", "iam"]),
     kinds(&["access_request.*"], &["session", "iam"]),
     kinds(&["app.*"], &["process", "configuration"]),
@@ -157,12 +157,12 @@ pub const TYPES: &[Kinds] = &[
         &["upgradewindowstart.update", "okta.user.sync"],
         &["change"],
     )
-    .mended(),
-    kinds(&["access_list.member.add"], &["creation"]).mended(),
-    kinds(&["db.session.mysql.*"], &["info"]).mended(),
-    kinds(&["okta.sync.failure"], &["error"]).mended(),
-    kinds(&["port.*"], &["start"]).mended(),
-    kinds(&["scp"], &["access"]).mended(),
+    .corrected(),
+    kinds(&["access_list.member.add"], &["creation"]).corrected(),
+    kinds(&["db.session.mysql.*"], &["info"]).corrected(),
+    kinds(&["okta.sync.failure"], &["error"]).corrected(),
+    kinds(&["port.*"], &["start"]).corrected(),
+    kinds(&["scp"], &["access"]).corrected(),
     kinds(
         &[
             "access_list.create",

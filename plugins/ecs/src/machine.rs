@@ -60,12 +60,14 @@ impl<L: Lookup> Machine<'_, L> {
         let (from, to) = (&ready.from, &ready.to);
         match ready.row.op {
             // Q11: a failure of one field must not prevent the others.
-            Op::Move if self.rules.mended => self.swallow(document.relocate(self.rules, from, to)),
+            Op::Move if self.rules.corrected => {
+                self.swallow(document.relocate(self.rules, from, to))
+            }
             Op::Move => document.relocate(self.rules, from, to),
             Op::TryMove => self.swallow(document.relocate(self.rules, from, to)),
             Op::Claim => {
                 let moved = document.relocate(self.rules, from, to);
-                if moved.is_err() && !self.rules.mended {
+                if moved.is_err() && !self.rules.corrected {
                     document.take(from);
                 }
                 Ok(())
@@ -212,7 +214,7 @@ impl<L: Lookup> Machine<'_, L> {
             Ok(Value::text(text_form::plain(value).into_owned()))
         })?;
         let moved = document.relocate(self.rules, from, to);
-        if self.rules.mended { Ok(()) } else { moved }
+        if self.rules.corrected { Ok(()) } else { moved }
     }
 
     fn members<'a, const N: usize>(
@@ -240,7 +242,7 @@ impl<L: Lookup> Machine<'_, L> {
         let Some(text) = text_at(document, from) else {
             return Ok(());
         };
-        let Some(found) = address::parse(&text, self.rules.mended) else {
+        let Some(found) = address::parse(&text, self.rules.corrected) else {
             return Ok(());
         };
         let name = if found.bracketed { IP } else { ADDRESS };
@@ -253,7 +255,7 @@ impl<L: Lookup> Machine<'_, L> {
                 (PORT, found.port.map(|_| port_of(&text))),
             ],
         )?;
-        if self.rules.mended {
+        if self.rules.corrected {
             // Q9: leaves out the row that deletes the source even if it could not be parsed.
             document.take(from);
         }

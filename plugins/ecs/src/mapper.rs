@@ -133,7 +133,7 @@ impl<L: Lookup> Mapping<L> {
         }
         // A failure of the enrichment is silent.
         let _ = enrich(document, &self.rules, &self.lookup, action);
-        if self.rules.mended {
+        if self.rules.corrected {
             single_outcome(&mut document.root);
         }
         true

@@ -261,10 +261,10 @@ pub const GROUPS: &[Row] = &[
     row("G105", Move, ".version", ".network.tcp_version").quirk("Q2"),
     row("G105", Move, ".version", ".network.tcp_version")
         .only(Action("session.network"))
-        .mended("Q2"),
+        .corrected("Q2"),
     row("G105", Move, ".version", ".sec_report.version")
         .only(Action("secreports.report.run"))
-        .mended("Q2"),
+        .corrected("Q2"),
     row("G106", Set("ipv4"), "", "network.type").only(Number(".network.tcp_version", 4)),
     row("G107", Set("ipv6"), "", "network.type").only(Number(".network.tcp_version", 6)),
     row("G108", Delete, ".network.tcp_version", "").only(Number(".network.tcp_version", 4)),
@@ -282,21 +282,21 @@ pub const GROUPS: &[Row] = &[
     row("G114", Set("observed"), "", ".network.action")
         .only(Number(".action", 0))
         .only(Action("session.network"))
-        .mended("Q1"),
+        .corrected("Q1"),
     row("G115", Set("denied"), "", ".network.action")
         .only(Number(".action", 1))
         .quirk("Q1"),
     row("G115", Set("denied"), "", ".network.action")
         .only(Number(".action", 1))
         .only(Action("session.network"))
-        .mended("Q1"),
+        .corrected("Q1"),
     row("G116", Delete, ".action", "")
         .only(Has(".network.action"))
         .quirk("Q1"),
     row("G116", Delete, ".action", "")
         .only(Has(".network.action"))
         .only(Action("session.network"))
-        .mended("Q1"),
+        .corrected("Q1"),
     row("G117", Move, ".tx", "source.bytes"),
     row("G118", Move, ".rx", "destination.bytes"),
     // Resource, login, MFA
@@ -338,7 +338,7 @@ pub const GROUPS: &[Row] = &[
     row("G132", Move, ".roles", ".access_request.roles").quirk("Q4"),
     row("G132", Move, ".roles", ".access_request.roles")
         .only(ActionStarts("access_request."))
-        .mended("Q4"),
+        .corrected("Q4"),
     row(
         "G132",
         Move,
@@ -346,13 +346,13 @@ pub const GROUPS: &[Row] = &[
         ".access_list.membership_requirements_changed.roles",
     )
     .only(Action("access_list.review"))
-    .mended("Q4"),
+    .corrected("Q4"),
     row("G132", Move, ".roles", ".database.roles")
         .only(ActionStarts("db.session."))
-        .mended("Q4"),
+        .corrected("Q4"),
     row("G132", Move, ".roles", ".user.roles")
         .only(ActionStarts("user."))
-        .mended("Q4"),
+        .corrected("Q4"),
     row("G133", Move, ".id", ".access_request.id"),
     row("G134", Move, ".state", ".access_request.state"),
     row("G135", Move, ".delegator", ".access_request.delegator"),
@@ -477,7 +477,7 @@ pub const GROUPS: &[Row] = &[
     row("G186", Set("aws"), "", "cloud.provider")
         .only(Has(".db_aws_redshift_cluster_id"))
         .only(No("cloud.provider"))
-        .mended("Q14"),
+        .corrected("Q14"),
     row(
         "G187",
         Move,
@@ -529,7 +529,7 @@ pub const GROUPS: &[Row] = &[
     // moved it.
     row("G201", Move, ".query", ".audit_query.query")
         .only(Action("secreports.audit.query.run"))
-        .mended("Q3"),
+        .corrected("Q3"),
     row("G201", Move, ".query", ".database.query"),
     row(
         "G202",
@@ -599,7 +599,7 @@ pub const GROUPS: &[Row] = &[
     row("G239", Delete, ".os_type", "").only(Has(".device.os_type")),
     // Q5: the rows above read a number at a path to which it has not been moved yet; only a nested
     // `device` has it there.
-    row("G240", Label(OS), ".os_type", ".device.os_type").mended("Q5"),
+    row("G240", Label(OS), ".os_type", ".device.os_type").corrected("Q5"),
     row("G240", Str, ".os_type", ".os_type"),
     row("G241", Move, ".os_type", ".device.os_type").only(No(".device.os_type")),
     row("G242", Move, ".asset_tag", ".device.asset_tag"),

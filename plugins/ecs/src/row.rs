@@ -83,7 +83,7 @@ pub struct Edition {
     /// `Some(false)`: `compat = "0.1.0"`; `Some(true)`: `compat = "1.6"`.
     pub later: Option<bool>,
     /// `Some(false)`: `quirks = true`; `Some(true)`: `quirks = false`.
-    pub mended: Option<bool>,
+    pub corrected: Option<bool>,
 }
 
 /// Values for some event types.
@@ -103,7 +103,7 @@ pub const fn row(id: &'static str, op: Op, from: &'static str, to: &'static str)
         only: [Test::Always; 2],
         edition: Edition {
             later: None,
-            mended: None,
+            corrected: None,
         },
     }
 }
@@ -114,7 +114,7 @@ pub const fn kinds(actions: &'static [&'static str], values: &'static [&'static 
         values,
         edition: Edition {
             later: None,
-            mended: None,
+            corrected: None,
         },
     }
 }
@@ -149,13 +149,13 @@ impl Row {
 
     /// With `quirks = true`. The quirk's id is for the reader.
     pub const fn quirk(mut self, _id: &str) -> Row {
-        self.edition.mended = Some(false);
+        self.edition.corrected = Some(false);
         self
     }
 
     /// With `quirks = false`.
-    pub const fn mended(mut self, _id: &str) -> Row {
-        self.edition.mended = Some(true);
+    pub const fn corrected(mut self, _id: &str) -> Row {
+        self.edition.corrected = Some(true);
         self
     }
 
@@ -188,9 +188,9 @@ impl Test {
 }
 
 impl Edition {
-    pub fn holds(self, later: bool, mended: bool) -> bool {
+    pub fn holds(self, later: bool, corrected: bool) -> bool {
         self.later.is_none_or(|wanted| wanted == later)
-            && self.mended.is_none_or(|wanted| wanted == mended)
+            && self.corrected.is_none_or(|wanted| wanted == corrected)
     }
 }
 
@@ -200,8 +200,8 @@ impl Kinds {
         self
     }
 
-    pub const fn mended(mut self) -> Kinds {
-        self.edition.mended = Some(true);
+    pub const fn corrected(mut self) -> Kinds {
+        self.edition.corrected = Some(true);
         self
     }
 

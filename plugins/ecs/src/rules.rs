@@ -41,7 +41,7 @@ pub struct Rules {
     /// `compat = "1.6"`.
     pub later: bool,
     /// `quirks = false`.
-    pub mended: bool,
+    pub corrected: bool,
     /// Rows that fail if there is no action.
     without_action: Active,
     /// The rows that keys trigger, key by key.
@@ -56,8 +56,8 @@ pub struct Rules {
 const CACHE_MAX: usize = 512;
 
 impl Rules {
-    pub fn new(later: bool, mended: bool) -> Rules {
-        let wanted = |ready: &&Ready| ready.row.edition.holds(later, mended);
+    pub fn new(later: bool, corrected: bool) -> Rules {
+        let wanted = |ready: &&Ready| ready.row.edition.holds(later, corrected);
         let mut rows: Vec<&'static Ready> = READY_GROUPS.iter().filter(wanted).collect();
         let leftovers = rows.len();
         rows.extend(READY_LEFTOVERS.iter().filter(wanted));
@@ -86,7 +86,7 @@ impl Rules {
             rows,
             leftovers,
             later,
-            mended,
+            corrected,
             without_action,
             woken,
             starts,
@@ -119,7 +119,7 @@ impl Rules {
             let row = table
                 .iter()
                 .rev()
-                .find(|row| row.edition.holds(self.later, self.mended) && row.matches(action));
+                .find(|row| row.edition.holds(self.later, self.corrected) && row.matches(action));
             row.map(|row| row.values)
                 .filter(|values| !values.is_empty())
         };
@@ -212,8 +212,8 @@ mod tests {
 
     #[test]
     fn the_tables_fit_and_every_row_can_be_triggered() {
-        for (later, mended) in [(false, false), (false, true), (true, false), (true, true)] {
-            let rules = Rules::new(later, mended);
+        for (later, corrected) in [(false, false), (false, true), (true, false), (true, true)] {
+            let rules = Rules::new(later, corrected);
             assert!(rules.rows.len() < 512, "{}", rules.rows.len());
             for (number, ready) in rules.rows.iter().enumerate() {
                 let row = ready.row;
