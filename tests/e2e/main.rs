@@ -3,6 +3,7 @@
 
 #![allow(clippy::disallowed_methods, reason = "real processes take real time")]
 
+mod alerts;
 mod architecture;
 mod assets;
 mod audit;

@@ -14,7 +14,7 @@ use lockgate_tests::{
 };
 use serde_json::Value;
 
-fn pipeline(name: &str, receiver: &LocalReceiver, keys: &str) -> String {
+pub(crate) fn pipeline(name: &str, receiver: &LocalReceiver, keys: &str) -> String {
     format!(
         "[pipelines.{name}]\n{keys}\n[pipelines.{name}.sink]\nplugin = \"builtin:fluentd\"\n{}\n",
         receiver.endpoint(name)
@@ -98,7 +98,7 @@ impl Watched {
 }
 
 /// A store that holds so many bytes of events, which cannot be compressed, for a pipeline.
-fn fill(directory: &Path, holder: &str, bytes: u64) {
+pub(crate) fn fill(directory: &Path, holder: &str, bytes: u64) {
     const EVENT: usize = 700_000;
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {

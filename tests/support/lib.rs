@@ -8,6 +8,7 @@ mod binary;
 pub mod components;
 mod host;
 mod kills;
+mod local_auth;
 mod mmdb;
 pub mod neighbours;
 mod process;
@@ -22,6 +23,7 @@ pub use host::{
     empty_disk, on_a_full_disk, reload, start, start_and_finish, start_with_a_full_disk, started,
 };
 pub use kills::{Moments, kill_again_and_again, kill_once_it_delivers, kills};
+pub use local_auth::LocalAuth;
 pub use mmdb::{mmdb, mmdb_bytes};
 pub use process::{Ended, Running, until};
 pub use rustix::process::Signal;

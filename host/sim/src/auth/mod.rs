@@ -17,10 +17,11 @@ mod ssh;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 pub use identity::User;
+pub use tonic::Code;
 
 use crate::SimError;
 use crate::generate;
@@ -50,6 +51,9 @@ pub struct AuthOptions {
     /// Events per second that appear from the start of the server on; their times follow the wall
     /// clock. Without it all events are there from the start, with the times of [`Self::events`].
     pub rate: Option<f64>,
+    /// Seconds by which the server's clock is ahead of this machine's. With [`Self::rate`] the times
+    /// of events follow it.
+    pub clock_ahead: u64,
     /// The version that `Ping` returns.
     pub server_version: String,
     pub user: User,
@@ -70,6 +74,7 @@ impl Default for AuthOptions {
             backend: Backend::default(),
             events: generate::GeneratorOptions::default(),
             rate: None,
+            clock_ahead: 0,
             server_version: "17.4.2".to_owned(),
             user: User::default(),
             identity_expires: None,
@@ -95,6 +100,15 @@ pub struct Late {
     /// How many, counted from the first.
     pub chunks: u64,
     pub after: Duration,
+}
+
+/// What a server answers instead of events, until it is changed. `None` is the event.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Faults {
+    /// To each call that reads the audit log.
+    pub audit_log: Option<Code>,
+    /// To each call that reads a recording.
+    pub recordings: Option<Code>,
 }
 
 /// The counts of a server.
@@ -136,8 +150,22 @@ impl AuthServer {
         self.service.generator()
     }
 
+    /// How many events have appeared so far.
+    pub fn visible(&self) -> u64 {
+        self.service.visible()
+    }
+
     pub fn served(&self) -> Served {
         self.service.served()
+    }
+
+    /// From here on. Streams that have begun are not affected.
+    pub fn set_faults(&self, faults: Faults) {
+        *self
+            .service
+            .faults
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = faults;
     }
 
     /// Cuts every connection; new ones are accepted.

@@ -1,8 +1,8 @@
 //! The calls of one connection, dispatched by path.
 
 use std::convert::Infallible;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use http::{Request, Response, StatusCode};
@@ -19,13 +19,13 @@ use prost::Message;
 use prost_types::Timestamp;
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
-use tonic::Status;
+use tonic::{Code, Status};
 
 use super::export::{Export, row};
 use super::log::AuditLog;
 use super::reply::{self, Reply};
 use super::search::Search;
-use super::{AuthOptions, Backend, Flaky, Served};
+use super::{AuthOptions, Backend, Faults, Flaky, Served};
 use crate::generate::Generator;
 use crate::generate::rng::Rng;
 
@@ -41,6 +41,7 @@ pub(super) struct Service {
     backend: Backend,
     ping: Vec<u8>,
     flaky: Option<Flaky>,
+    pub(super) faults: Mutex<Faults>,
     calls: AtomicU64,
     events: Arc<AtomicU64>,
     recordings: AtomicU64,
@@ -53,17 +54,19 @@ impl Service {
         reason = "a simulated server starts when it is created"
     )]
     pub(super) fn new(options: &AuthOptions) -> Service {
+        let ahead = Duration::from_secs(options.clock_ahead);
         let ping = PingResponse {
             cluster_name: options.events.cluster.clone(),
             server_version: options.server_version.clone(),
         };
         Service {
-            log: AuditLog::new(options, SystemTime::now()),
+            log: AuditLog::new(options, SystemTime::now() + ahead),
             started: Instant::now(),
             search: Arc::default(),
             backend: options.backend,
             ping: ping.encode_to_vec(),
             flaky: options.flaky,
+            faults: Mutex::default(),
             calls: AtomicU64::new(0),
             events: Arc::default(),
             recordings: AtomicU64::new(0),
@@ -73,6 +76,10 @@ impl Service {
 
     pub(super) fn generator(&self) -> &Generator {
         &self.log.generator
+    }
+
+    pub(super) fn visible(&self) -> u64 {
+        self.log.visible(self.now())
     }
 
     pub(super) fn served(&self) -> Served {
@@ -100,6 +107,7 @@ impl Service {
             ))),
         };
         let export = self.backend == Backend::Export;
+        self.fault(method)?;
         match (service, method) {
             (AUTH, "Ping") => {
                 reply::request::<PingRequest>(body).await?;
@@ -138,6 +146,21 @@ impl Service {
             ))),
             _ => Err(Status::unimplemented(format!("unknown service {service}"))),
         }
+    }
+
+    /// The answer that a call of this name gets in place of its own.
+    fn fault(&self, method: &str) -> Result<(), Status> {
+        let faults = *self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        let code = match method {
+            "StreamUnstructuredSessionEvents" => faults.recordings,
+            "GetUnstructuredEvents" | "GetEventExportChunks" | "ExportUnstructuredEvents" => {
+                faults.audit_log
+            }
+            _ => None,
+        };
+        code.map_or(Ok(()), |code: Code| {
+            Err(Status::new(code, "the simulator fails on purpose"))
+        })
     }
 
     async fn page(&self, request: GetUnstructuredEventsRequest) -> Result<Reply, Status> {

@@ -1,0 +1,395 @@
+//! Each alert of `assets/prometheus`, in a real Prometheus, over hosts that are in its situation.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, SystemTime};
+
+use lockgate_sim::auth::{AuthOptions, Backend, Code, Faults, issue_identity};
+use lockgate_sim::generate::GeneratorOptions;
+use lockgate_sim::receiver::Fault;
+use lockgate_tests::components::component;
+use lockgate_tests::receiver::LocalReceiver;
+use lockgate_tests::{
+    Auth, LocalAuth, Running, admin_address, configuration, empty_disk, listen_on_any_port, reload,
+    root, start, start_with_a_full_disk, until,
+};
+use serde_json::Value;
+
+use crate::truth::{fill, pipeline};
+
+/// The rules, with waits and ranges that a test can wait for.
+fn quick_rules() -> String {
+    let text = fs::read_to_string(root().join("assets/prometheus/alerts.yml")).unwrap();
+    let lines = text.lines().map(|line| match line.split_once("for: ") {
+        Some((indent, _)) if indent.trim().is_empty() => format!("{indent}for: 1s\n"),
+        _ => {
+            let line = line.replace("[1h]", "[20s]").replace("[15m]", "[1m]");
+            line.replace("> 900", "> 10") + "\n"
+        }
+    });
+    lines.collect()
+}
+
+/// A Prometheus that scrapes hosts, each with the label `situation`.
+struct Prometheus {
+    process: Running,
+    address: String,
+}
+
+impl Prometheus {
+    /// `None` where it is not installed.
+    fn start(dir: &Path, targets: &[(&str, &str)]) -> Option<Prometheus> {
+        match Command::new("prometheus").arg("--version").output() {
+            Err(error) if error.kind() == ErrorKind::NotFound => return None,
+            found => assert!(found.unwrap().status.success()),
+        }
+        fs::write(dir.join("alerts.yml"), quick_rules()).unwrap();
+        let mut configuration =
+            "global: { scrape_interval: 500ms, scrape_timeout: 500ms, evaluation_interval: 500ms }\n\
+             rule_files: [alerts.yml]\nscrape_configs:\n- job_name: lockgate\n  static_configs:\n"
+                .to_owned();
+        for (situation, address) in targets {
+            let target = format!("targets: [\"{address}\"], labels: {{ situation: {situation} }}");
+            configuration += &format!("  - {{ {target} }}\n");
+        }
+        fs::write(dir.join("prometheus.yml"), configuration).unwrap();
+        let free = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = free.local_addr().unwrap().to_string();
+        drop(free);
+        let mut command = Command::new("prometheus");
+        command
+            .current_dir(dir)
+            .args(["--config.file=prometheus.yml", "--storage.tsdb.path=data"])
+            .arg(format!("--web.listen-address={address}"));
+        let process = Running::start("prometheus", &mut command);
+        process.line_with("Server is ready");
+        Some(Prometheus { process, address })
+    }
+
+    fn get(&self, path: &str) -> Value {
+        let mut stream = TcpStream::connect(&self.address).expect("it listens");
+        let request = format!("GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n");
+        stream.write_all(request.as_bytes()).expect("it is sent");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("it is answered");
+        let (_, body) = answer.split_once("\r\n\r\n").expect("it has a body");
+        serde_json::from_str(body).expect("it is JSON")
+    }
+
+    /// The alerts that fire, with their situations.
+    fn firing(&self) -> BTreeSet<(String, String)> {
+        let answer = self.get("/api/v1/alerts");
+        let alerts = answer["data"]["alerts"].as_array().expect("alerts").iter();
+        let firing = alerts.filter(|alert| alert["state"] == "firing");
+        firing
+            .map(|alert| {
+                let label = |name: &str| alert["labels"][name].as_str().unwrap().to_owned();
+                (label("alertname"), label("situation"))
+            })
+            .collect()
+    }
+}
+
+/// The names of all rules.
+fn names() -> BTreeSet<String> {
+    let rules = quick_rules();
+    let names = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- alert: "));
+    names.map(str::to_owned).collect()
+}
+
+/// A host of many sources and pipelines, each of which gets into one situation.
+struct Many {
+    config: PathBuf,
+    text: String,
+    host: Option<Running>,
+    gone: LocalAuth,
+    unreadable: LocalAuth,
+    expired: LocalAuth,
+    ahead: LocalAuth,
+    recorded: LocalAuth,
+    live: LocalAuth,
+    good: LocalReceiver,
+    held: LocalReceiver,
+    behind: LocalReceiver,
+    braked: LocalReceiver,
+    refuses: LocalReceiver,
+}
+
+/// Events per second of the logs that go on.
+const RATE: u64 = 40;
+
+impl Many {
+    fn start(dir: &Path) -> Many {
+        let auth = |name: &str, options: AuthOptions| LocalAuth::start(&dir.join(name), options);
+        let log = |events| GeneratorOptions {
+            events,
+            ..GeneratorOptions::default()
+        };
+        let short = || AuthOptions {
+            events: log(100),
+            ..AuthOptions::default()
+        };
+        let live = |backend| AuthOptions {
+            events: log(1_000_000),
+            rate: Some(RATE as f64),
+            backend,
+            ..AuthOptions::default()
+        };
+        let receiver = |name: &str| {
+            let dir = dir.join(name);
+            fs::create_dir_all(&dir).unwrap();
+            LocalReceiver::start(&dir)
+        };
+        let mut many = Many {
+            config: dir.join("lockgate.toml"),
+            text: String::new(),
+            host: None,
+            gone: auth("gone", short()),
+            unreadable: auth("unreadable", live(Backend::Search)),
+            expired: auth("expired", short()),
+            ahead: auth("ahead", live(Backend::Search)),
+            recorded: auth(
+                "recorded",
+                AuthOptions {
+                    events: log(2000),
+                    ..AuthOptions::default()
+                },
+            ),
+            live: auth("live", live(Backend::Search)),
+            good: receiver("good"),
+            held: receiver("held"),
+            behind: receiver("behind"),
+            braked: receiver("braked"),
+            refuses: receiver("refuses"),
+        };
+        many.recorded.set_faults(Faults {
+            recordings: Some(Code::ResourceExhausted),
+            ..Faults::default()
+        });
+        // What is behind from the start on is behind by the age of its events.
+        many.behind.always(Fault::Status(503));
+        many.text = many.configuration(dir);
+        fs::write(&many.config, &many.text).unwrap();
+        many.host = Some(start(&many.config, &[]));
+        many
+    }
+
+    fn configuration(&self, dir: &Path) -> String {
+        let mut text = format!(
+            "[store]\npath = \"{}/store\"\n[admin]\nlisten = \"127.0.0.1:0\"\n",
+            dir.display()
+        );
+        for (name, auth, keys) in [
+            ("gone", &self.gone, ""),
+            ("unreadable", &self.unreadable, ""),
+            ("expired", &self.expired, ""),
+            ("ahead", &self.ahead, ""),
+            ("recorded", &self.recorded, ""),
+            ("live", &self.live, "types = \"*\"\n"),
+        ] {
+            let (addr, identity) = (&auth.addr, auth.dir.join("identity"));
+            text += &format!(
+                "[sources.{name}]\naddr = \"{addr}\"\nidentity = \"{}\"\n\
+                 start-time = \"2026-01-01T00:00:00Z\"\n{keys}",
+                identity.display()
+            );
+        }
+        let text = text.replace("types = \"*\"\n", "");
+        let from = |streams: &str| format!("from = [{streams}]");
+        let failing = format!(
+            "[plugins.odd]\nsource = \"file:{}\"\n[[pipelines.failing.stage]]\nplugin = \"odd\"\n\
+             with = {{ mode = \"keep\" }}\n",
+            component("hostile_filter").display()
+        );
+        let quiet = "\"unreadable/audit\", \"expired/audit\", \"ahead/audit\"";
+        [
+            text,
+            pipeline("quiet", &self.good, &from(quiet)),
+            pipeline("unknown", &self.good, &from("\"gone/audit\"")),
+            pipeline(
+                "recordings",
+                &self.good,
+                &from("\"recorded/audit\", \"recorded/sessions\""),
+            ),
+            pipeline("behind", &self.behind, &from("\"gone/audit\"")),
+            pipeline("held", &self.held, &from("\"live/audit\"")),
+            pipeline("braked", &self.braked, &from("\"live/audit\"")),
+            pipeline("refused", &self.refuses, &from("\"live/audit\"")),
+            pipeline("failing", &self.good, &from("\"live/audit\"")),
+            failing,
+        ]
+        .concat()
+    }
+
+    fn configure(&self, from: &str, to: &str) {
+        let text = fs::read_to_string(&self.config).unwrap();
+        assert!(text.contains(from), "{from}:\n{text}");
+        fs::write(&self.config, text.replace(from, to)).unwrap();
+        reload(&self.config).exits_with(0);
+    }
+
+    fn begin(&mut self) {
+        self.gone.stop();
+        self.unreadable.set_faults(Faults {
+            audit_log: Some(Code::Internal),
+            ..Faults::default()
+        });
+        self.issue(Some(SystemTime::now() - Duration::from_secs(3600)));
+        self.ahead
+            .restart_with(|options| options.clock_ahead = 45);
+        self.held.always(Fault::Status(503));
+        self.braked.refuse("user.login");
+        let next = self.live.visible() + 2 * RATE;
+        self.refuses.refuse(&self.live.uid(next));
+        self.configure("mode = \"keep\"", "mode = \"fail-retry\"");
+        // A report: what is admitted from here on was not before.
+        self.configure(
+            "[sources.live]\n",
+            "[sources.live]\ntypes = [\"user.login\"]\n",
+        );
+        self.configure("types = [\"user.login\"]\n", "");
+    }
+
+    fn end(&mut self) {
+        self.gone.go_on();
+        self.unreadable.set_faults(Faults::default());
+        self.recorded.set_faults(Faults::default());
+        self.issue(None);
+        self.ahead.restart_with(|options| options.clock_ahead = 0);
+        for receiver in [&self.held, &self.behind, &self.braked, &self.refuses] {
+            receiver.recover();
+        }
+        self.configure("mode = \"fail-retry\"", "mode = \"keep\"");
+    }
+
+    fn issue(&self, expires: Option<SystemTime>) {
+        let options = AuthOptions {
+            out: self.expired.dir.clone(),
+            identity_expires: expires,
+            ..AuthOptions::default()
+        };
+        issue_identity(&options).unwrap();
+    }
+}
+
+/// A host with one pipeline and a listener.
+fn host(dir: &Path, auth: &Auth, receiver: &LocalReceiver) -> PathBuf {
+    let config = configuration(dir, auth, &pipeline("main", receiver, ""));
+    listen_on_any_port(&config);
+    config
+}
+
+#[test]
+fn every_alert_fires_in_its_situation_and_resolves() {
+    let dirs = ["many", "down", "disk", "full"].map(|_| tempfile::tempdir().unwrap());
+    let [many, down, disk, full] = dirs.each_ref().map(|dir| dir.path());
+
+    // Hosts that are well, and two that are not from the start on.
+    let mut many = Many::start(many);
+    let many_address = admin_address(many.host.as_ref().unwrap());
+    let down_auth = Auth::start(down, &["--events", "100"]);
+    let down_receiver = LocalReceiver::start(down);
+    let down_config = host(down, &down_auth, &down_receiver);
+    let down_host = start(&down_config, &[]);
+    let down_address = admin_address(&down_host);
+    let text = fs::read_to_string(&down_config).unwrap();
+    fs::write(&down_config, text.replace("127.0.0.1:0", &down_address)).unwrap();
+    let disk_auth = Auth::start(disk, &["--events", "100"]);
+    let disk_receiver = LocalReceiver::start(disk);
+    let disk_host = start_with_a_full_disk(&host(disk, &disk_auth, &disk_receiver), 300, &[]);
+    let disk_address = admin_address(&disk_host);
+    let full_auth = Auth::start(full, &["--events", "100"]);
+    let full_receiver = LocalReceiver::start(full);
+    full_receiver.always(Fault::Status(503));
+    let full_config = host(full, &full_auth, &full_receiver);
+    let text = fs::read_to_string(&full_config).unwrap();
+    let text = text.replace("[admin]", "retain = { bytes = \"64 MiB\" }\n\n[admin]");
+    fs::write(&full_config, text).unwrap();
+    fill(&full.join("store"), "main", 65 << 20);
+    let full_host = start(&full_config, &[]);
+    let full_address = admin_address(&full_host);
+
+    let dir = tempfile::tempdir().unwrap();
+    let targets = [
+        ("many", &*many_address),
+        ("down", &down_address),
+        ("disk", &disk_address),
+        ("full", &full_address),
+    ];
+    let Some(prometheus) = Prometheus::start(dir.path(), &targets) else {
+        eprintln!("skipped: `prometheus` is not installed, so no alert was raised");
+        return;
+    };
+    let shown = || {
+        format!(
+            "{:?}\n{}\n{}",
+            prometheus.firing(),
+            many.host.as_ref().unwrap().stderr(),
+            prometheus.process.stderr()
+        )
+    };
+    until("every host was scraped twice", shown, || {
+        let counted = prometheus.get("/api/v1/query?query=count_over_time(up[1m])");
+        let results = counted["data"]["result"].as_array().expect("results");
+        let count = |result: &Value| result["value"][1].as_str().unwrap().parse::<u64>().unwrap();
+        results.len() == targets.len() && results.iter().all(|result| count(result) >= 2)
+    });
+    let early = prometheus.firing();
+    let is_well = early.iter().all(|(_, situation)| situation != "down");
+    assert!(is_well, "{early:?}");
+
+    many.begin();
+    down_host.stop().exits_with(0);
+    let expected: BTreeSet<(String, String)> = [
+        ("LockgateDown", "down"),
+        ("LockgateStoreClosed", "disk"),
+        ("LockgateReadingWaits", "full"),
+    ]
+    .into_iter()
+    .map(|(alert, situation)| (alert.to_owned(), situation.to_owned()))
+    .chain(
+        names()
+            .into_iter()
+            .filter(|name| {
+                name != "LockgateRecordingsLost"
+                    && ![
+                        "LockgateDown",
+                        "LockgateStoreClosed",
+                        "LockgateReadingWaits",
+                    ]
+                    .contains(&name.as_str())
+            })
+            .map(|name| (name, "many".to_owned())),
+    )
+    .collect();
+    let mut fired = BTreeSet::new();
+    let host = many.host.as_ref().unwrap();
+    let missing = std::cell::RefCell::new(expected.clone());
+    let shown = || format!("never fired: {:?}\n{}", missing.borrow(), host.stderr());
+    until("every alert has fired", shown, || {
+        fired.extend(prometheus.firing());
+        missing.borrow_mut().retain(|alert| !fired.contains(alert));
+        missing.borrow().is_empty()
+    });
+
+    many.end();
+    let down_host = start(&down_config, &[]);
+    empty_disk(&disk_host);
+    full_receiver.recover();
+    let host = many.host.as_ref().unwrap();
+    let shown = || format!("{:?}\n{}", prometheus.firing(), host.stderr());
+    until("every alert is resolved", shown, || {
+        prometheus.firing().is_empty()
+    });
+
+    for host in [down_host, disk_host, full_host, many.host.take().unwrap()] {
+        host.stop().exits_with(0);
+    }
+    prometheus.process.stop();
+}

@@ -1,0 +1,78 @@
+//! A simulated Teleport inside the test, which can change its behaviour while the host runs.
+
+use std::path::{Path, PathBuf};
+
+use lockgate_sim::auth::{AuthOptions, AuthServer, Faults};
+use tokio::runtime::Runtime;
+
+pub struct LocalAuth {
+    runtime: Runtime,
+    options: AuthOptions,
+    server: Option<AuthServer>,
+    pub addr: String,
+    pub dir: PathBuf,
+}
+
+impl LocalAuth {
+    pub fn start(dir: &Path, options: AuthOptions) -> LocalAuth {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        let dir = dir.join("auth");
+        let options = AuthOptions {
+            out: dir.clone(),
+            ..options
+        };
+        let mut auth = LocalAuth {
+            runtime,
+            options,
+            server: None,
+            addr: String::new(),
+            dir,
+        };
+        auth.go_on();
+        auth
+    }
+
+    /// From here on.
+    pub fn set_faults(&self, faults: Faults) {
+        let server = self.server.as_ref().expect("it runs");
+        server.set_faults(faults);
+    }
+
+    /// How many events have appeared.
+    pub fn visible(&self) -> u64 {
+        self.server.as_ref().expect("it runs").visible()
+    }
+
+    /// The `uid` of an event by its position.
+    pub fn uid(&self, position: u64) -> String {
+        let server = self.server.as_ref().expect("it runs");
+        server.generator().uid(position)
+    }
+
+    /// Closes the port and all connections.
+    pub fn stop(&mut self) {
+        if let Some(server) = self.server.take() {
+            self.runtime.block_on(server.stop());
+        }
+    }
+
+    /// Ends, and begins with other options.
+    pub fn restart_with(&mut self, change: impl FnOnce(&mut AuthOptions)) {
+        self.stop();
+        change(&mut self.options);
+        self.go_on();
+    }
+
+    /// Listens, again at the address of before if there was one.
+    pub fn go_on(&mut self) {
+        let started = AuthServer::start(self.options.clone());
+        let server = self.runtime.block_on(started).expect("it starts");
+        self.addr = server.address().to_string();
+        self.options.listen.clone_from(&self.addr);
+        self.server = Some(server);
+    }
+}
