@@ -15,6 +15,7 @@ mod defaults;
 mod document;
 mod environment;
 mod event_handler;
+mod event_types;
 mod limits;
 mod lookup;
 mod mask;
@@ -85,6 +86,7 @@ pub struct Config {
     /// `[pipelines.NAME]`. At least one.
     pub pipelines: Vec<Pipeline>,
     secrets: Vec<Secret>,
+    warnings: Vec<Issue>,
     document: Arc<Document>,
 }
 
@@ -94,6 +96,11 @@ impl Config {
     /// as `teleport` must stay readable in log lines.
     pub fn secrets(&self) -> &[Secret] {
         &self.secrets
+    }
+
+    /// What an operator should look at, although the configuration can be used.
+    pub fn warnings(&self) -> Report {
+        Report::new(self.document.clone(), self.warnings.clone())
     }
 
     /// An empty report on this file, for problems that are found when plugins are loaded.
@@ -251,6 +258,7 @@ fn read(
             plugins: declared.plugins,
             pipelines,
             secrets: r.secrets,
+            warnings: r.warnings,
             document,
         }),
         known,

@@ -30,6 +30,8 @@ use crate::metrics::catalogue;
 use crate::plugins::BoundSink;
 use crate::starting::Uncompiled;
 
+pub use endpoint::check_certificate;
+
 const LOAD_HINT: &str = "build it for the package `lockgate:plugin` of this release; `lockgate \
                          plugin run` shows more";
 const START_HINT: &str = "the component is at fault, not this configuration: `lockgate plugin run` \
