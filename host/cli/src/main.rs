@@ -24,7 +24,8 @@ use crate::signals::EarlyHangups;
 fn main() -> ExitCode {
     // First thing: a hangup from then on asks for a reload, and does not end the process.
     let hangups = signals::EarlyHangups::of_start();
-    let arguments = Arguments::try_parse().unwrap_or_else(|error| misplaced::with_hint(error).exit());
+    let arguments =
+        Arguments::try_parse().unwrap_or_else(|error| misplaced::with_hint(error).exit());
     match run(arguments, hangups) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {

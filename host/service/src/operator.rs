@@ -93,7 +93,12 @@ async fn write_private(file: &Path, text: &[u8]) -> std::io::Result<()> {
     // An earlier version may have left one that others may read.
     let _ = tokio::fs::remove_file(file).await;
     let mut options = tokio::fs::OpenOptions::new();
-    let mut opened = options.write(true).create_new(true).mode(0o600).open(file).await?;
+    let mut opened = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(file)
+        .await?;
     opened.write_all(text).await?;
     opened.flush().await
 }

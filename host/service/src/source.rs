@@ -173,6 +173,7 @@ fn figures(status: &ReaderStatus) -> ReaderFigures {
     ReaderFigures {
         cluster: status.cluster.clone(),
         server_version: status.server_version.clone(),
+        reads_from: status.reads_from,
         credentials_until: status.credentials_until,
         audit_events: status.events - status.recorded_events,
         session_events: status.recorded_events,

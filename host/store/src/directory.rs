@@ -257,7 +257,14 @@ fn try_lock(file: &File, path: &Path) -> Result<bool, OpenError> {
 /// Keeps what happened to the files of the open store for who opens it next.
 pub fn keep_change(directory: &Path, change: &str) {
     // It was logged. The directory itself may be gone.
-    let _ = fs::write(directory.join(CHANGED_FILES), change);
+    let path = directory.join(CHANGED_FILES);
+    let _ = fs::remove_file(&path);
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
+    let _ = file.and_then(|mut file| file.write_all(change.as_bytes()));
 }
 
 /// What [`keep_change`] kept.

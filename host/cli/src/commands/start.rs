@@ -247,8 +247,9 @@ impl Attempts<'_> {
         match result {
             Ok(()) => closed.map(|()| None).map_err(Failure::failed),
             Err(HostError::Ledger(error)) if error.is_full() => Ok(Some(error.to_string())),
-            Err(HostError::NoPipeline) => Err(Failure::usage("No pipeline could start.")
-                .hint("`lockgate check` shows why")),
+            Err(HostError::NoPipeline) => {
+                Err(Failure::usage("No pipeline could start.").hint("`lockgate check` shows why"))
+            }
             Err(error) => Err(Failure::failed(error)),
         }
     }

@@ -230,6 +230,7 @@ mod tests {
         let reader = ReaderFigures {
             cluster: Some(String::new()),
             server_version: Some(String::new()),
+            reads_from: Some(1),
             credentials_until: Some(1),
             read_until: Some(1),
             newest: Some(1),
