@@ -52,7 +52,7 @@ pub use auth::Auth;
 pub use environment::{Environment, ProcessEnvironment};
 pub use limits::{CompileLimits, HostLimits};
 pub use lookup::{Database, Lookup};
-pub use pipeline::{BatchLimits, DeadLetterLimits, Input, Order, Pipeline, Stage};
+pub use pipeline::{BatchLimits, DeadLetterLimits, Input, LagLimit, Order, Pipeline, Stage};
 pub use plugin::{Limits, Plugin, PluginSource, Wasi};
 pub use report::{Issue, Report};
 pub use sink::{ClientCertificate, Rate, Sink, Tls};
@@ -241,6 +241,7 @@ fn read(
     if r.issues.is_empty() {
         limits::check_state(&mut r, limits, &declared, &pipelines);
         source::check_types(&mut r, &sources, &pipelines);
+        pipeline::check_lag_limits(&mut r, &store, &pipelines);
     }
     let known = r.known.into_iter().collect();
     r.secrets.sort_by(|a, b| a.expose().cmp(b.expose()));

@@ -38,7 +38,8 @@ const START_HINT: &str = "the component is at fault, not this configuration: `lo
                           shows its log";
 
 /// A pipeline that can run: its components are configured, its endpoint is checked. Nothing has
-/// been connected.
+/// been connected. Clones share everything.
+#[derive(Clone)]
 pub struct BuiltPipeline {
     pub(crate) config: Pipeline,
     pub(crate) stages: Vec<BuiltStage>,
@@ -53,6 +54,7 @@ pub struct BuiltPipeline {
     pub(crate) description: Description,
 }
 
+#[derive(Clone)]
 pub(crate) struct BuiltStage {
     pub(crate) stage: runtime::Stage,
     /// Bytes of state that the operator granted.

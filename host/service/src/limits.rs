@@ -64,6 +64,10 @@ pub(crate) const REDRIVE_BYTES: usize = 1 << 20;
 /// Time between two looks for dead letters that are too old.
 pub(crate) const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
 
+/// How long what a pipeline has in flight may take to finish once the store has given up events of
+/// it: those that are left must not wait for a receiver that hangs.
+pub(crate) const OVERTAKEN_GRACE: Duration = Duration::from_secs(10);
+
 /// Dead letters of one commit that are logged one by one.
 pub(crate) const LOGGED_LETTERS: usize = 16;
 

@@ -59,7 +59,7 @@ pub use lockgate_ledger::{
     LetterQuery, Progress, Registration,
 };
 pub use open::check_room;
-pub use options::{Clock, Options, Retention};
+pub use options::{Clock, LagLimit, Options, Retention};
 pub use reads::{PipelineStatus, Reads, StreamStatus};
 pub use report::{AuditReport, Comparison, ReportError};
 pub use store::{PinnedLog, Store};

@@ -244,6 +244,12 @@ fn remarks(row: &Row, now: Millis) -> String {
             row.removed_unfinished
         );
     }
+    if row.given_up > 0 {
+        text += &format!(
+            "  {} of the dropped were given up, because this pipeline had reached its `lag-limit`\n",
+            row.given_up
+        );
+    }
     if row.configured == Some(false) {
         text += "  no longer configured: nothing of it is delivered, and retention removes what waits\n";
     } else if row.abandoned > 0 {
