@@ -139,6 +139,9 @@ pub(crate) const DEAD_AGE: Bounds<Duration> = Bounds {
     least: HOUR,
     most: Duration::from_secs(3650 * 86_400),
 };
+/// How far a pipeline may hold retention back: least and most. There is no limit by default.
+pub(crate) const LAG_AGE: (Duration, Duration) = (HOUR, Duration::from_secs(3650 * 86_400));
+pub(crate) const LAG_BYTES: (Bytes, Bytes) = (Bytes(16 * MIB), Bytes(1024 * GIB));
 /// Requests to one receiver at the same time: least and most. The default is the pipeline's
 /// `in-flight`.
 pub(crate) const RATE_IN_FLIGHT: (Count, Count) = (Count(1), Count(256));

@@ -8,6 +8,7 @@ use lockgate_model::{FeedKind, Millis};
 use toml::de::DeValue;
 
 use crate::defaults;
+use crate::event_types;
 use crate::name;
 use crate::pipeline::Pipeline;
 use crate::reading::Reading;
@@ -291,12 +292,16 @@ fn types(r: &mut Reading<'_>, value: &Value<'_>) -> Vec<String> {
     let listed = match value.node() {
         DeValue::String(_) => {
             let text = value.text(r).unwrap_or_default();
-            return text
-                .split(',')
-                .map(str::trim)
+            let names = text.split(',').map(str::trim);
+            let names: Vec<String> = names
                 .filter(|name| !name.is_empty())
                 .map(str::to_owned)
                 .collect();
+            for name in &names {
+                let span = r.reference_span(value, name);
+                r.warnings.extend(event_types::check(name, name, span));
+            }
+            return names;
         }
         DeValue::Array(_) => value.texts(r, example).unwrap_or_default(),
         _ => {
@@ -324,6 +329,7 @@ fn types(r: &mut Reading<'_>, value: &Value<'_>) -> Vec<String> {
                 "name each type once".to_owned(),
             )
         } else {
+            r.warnings.extend(event_types::check(&name, &shown, span));
             types.push(name);
             continue;
         };

@@ -77,11 +77,40 @@ pub fn by_status(response: &Response) -> Judgement {
     match response.status {
         200..=299 => Judgement::Taken(Vec::new()),
         400 | 422 => Judgement::Refused(message),
-        413 => Judgement::TooLarge(message),
+        413 => Judgement::TooLarge(format!("{message}; {TOO_LARGE}")),
         408 | 425 | 429 => wait(None),
         500.. => wait(Some(FailureKind::Error)),
-        _ => Judgement::NeedsOperator(message),
+        status => Judgement::NeedsOperator(match remedy(status) {
+            Some(remedy) => format!("{message}; {remedy}"),
+            None => message,
+        }),
     }
+}
+
+const TOO_LARGE: &str = "raise the receiver's limit on the size of a request";
+
+/// The way out, where an operator has to act.
+fn remedy(status: u16) -> Option<&'static str> {
+    Some(match status {
+        300..=399 => {
+            "redirects are not followed: set `url` to the address that the receiver names in \
+             `Location`"
+        }
+        401 => "check the credentials in `auth` or `headers` of this sink",
+        403 => {
+            "the receiver knows these credentials, or wants others: allow them to write there, or \
+             check `auth`, `headers` and `tls` of this sink"
+        }
+        404 | 405 | 410 => {
+            "check the path of `url`, and that the receiver accepts the plugin's requests there"
+        }
+        411 | 415 | 406 => {
+            "this receiver does not understand the requests of this sink's plugin: check `plugin` and `url`"
+        }
+        407 => "a proxy wants credentials: name the receiver itself in `url`",
+        421 => "the server is not responsible for this host: check the host in `url`",
+        _ => return None,
+    })
 }
 
 /// The judgement by the sink's result. The second value is true where the status overrides it.
@@ -199,6 +228,28 @@ mod tests {
             (503, "suspicious"),
         ] {
             assert_eq!(word(&by_status(&response(status))), expected, "{status}");
+        }
+    }
+
+    #[test]
+    fn an_answer_that_needs_the_operator_names_the_way_out() {
+        for (status, way_out) in [
+            (301, "set `url` to the address"),
+            (401, "check the credentials in `auth`"),
+            (403, "allow them to write there"),
+            (404, "check the path of `url`"),
+            (413, "raise the receiver's limit"),
+        ] {
+            let (Judgement::NeedsOperator(message) | Judgement::TooLarge(message)) =
+                by_status(&response(status))
+            else {
+                panic!("{status}");
+            };
+            let begin = format!("the receiver answered {status}: no; ");
+            assert!(
+                message.starts_with(&begin) && message.contains(way_out),
+                "{message}"
+            );
         }
     }
 

@@ -8,6 +8,7 @@ mod books;
 mod commit;
 pub mod contract;
 mod cursor;
+pub mod der;
 mod event;
 mod known;
 mod mask;
@@ -17,6 +18,7 @@ pub mod request;
 mod secret;
 mod state;
 mod time;
+mod validity;
 
 pub use block::{
     BLOCK_BYTES, BLOCK_EVENTS, Batch, Block, BlockBuilder, BlockParts, Dictionary, Slice, Texts,
@@ -34,7 +36,8 @@ pub use outcome::{Fate, Outcome, OutcomeRun, Outcomes, ReasonIndex};
 pub use reasons::{REASON_MAX, REASONS_MAX, Reasons};
 pub use secret::{Secret, names_a_secret};
 pub use state::{STATE_KEY_MAX, STATE_VALUE_MAX, StateError, StateOverlay, state_owners};
-pub use time::{Day, Millis};
+pub use time::{Day, Millis, utc};
+pub use validity::Validity;
 
 /// Position of an event in its stream. Starts at 1, increases by 1, is never reused.
 pub type Seq = u64;

@@ -30,13 +30,16 @@ use crate::metrics::catalogue;
 use crate::plugins::BoundSink;
 use crate::starting::Uncompiled;
 
+pub use endpoint::check_certificate;
+
 const LOAD_HINT: &str = "build it for the package `lockgate:plugin` of this release; `lockgate \
                          plugin run` shows more";
 const START_HINT: &str = "the component is at fault, not this configuration: `lockgate plugin run` \
                           shows its log";
 
 /// A pipeline that can run: its components are configured, its endpoint is checked. Nothing has
-/// been connected.
+/// been connected. Clones share everything.
+#[derive(Clone)]
 pub struct BuiltPipeline {
     pub(crate) config: Pipeline,
     pub(crate) stages: Vec<BuiltStage>,
@@ -51,6 +54,7 @@ pub struct BuiltPipeline {
     pub(crate) description: Description,
 }
 
+#[derive(Clone)]
 pub(crate) struct BuiltStage {
     pub(crate) stage: runtime::Stage,
     /// Bytes of state that the operator granted.

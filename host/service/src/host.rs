@@ -292,6 +292,9 @@ impl Host {
             .iter()
             .map(|input| format!("{}/{}", input.source, input.feed.name()))
             .collect();
+        // Before it is registered: nothing that is given up later is missed.
+        let mut overtaken = store.overtaken(&name);
+        overtaken.mark_unchanged();
         let (current, registration) = Current::register(
             store,
             name.clone(),
@@ -347,6 +350,7 @@ impl Host {
             worker: Arc::new(worker),
             board: self.board.clone(),
             requests,
+            overtaken,
             unfinished,
         })
     }

@@ -34,7 +34,7 @@ mod supervisor;
 mod unconfigured;
 mod worker;
 
-pub use build::{BuiltPipeline, PipelineBuilder, Unbuilt, open_databases};
+pub use build::{BuiltPipeline, PipelineBuilder, Unbuilt, check_certificate, open_databases};
 pub use host::{Host, HostError, HostEvent, HostOptions, LoadConfig, Observer};
 pub use lag::{Lag, lag};
 pub use operator::{Listeners, RunningHost, readiness, running_host};

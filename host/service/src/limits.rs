@@ -24,11 +24,6 @@ pub(crate) const RECENT_BLOCKS: usize = 1024;
 /// Time between two looks at credentials that cannot be used.
 pub(crate) const CREDENTIALS_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Credentials that expire within this time, in milliseconds, are shown; those that are valid for a
-/// shorter time, once so small a part of it is left.
-pub(crate) const EXPIRY_SHOWN_MS: Millis = 7 * 24 * 3_600_000;
-pub(crate) const EXPIRY_SHOWN_PART: Millis = 5;
-
 /// All of the log has been read where that was so at most this many milliseconds ago: it is listed
 /// every few seconds.
 pub(crate) const COMPLETE_MS: Millis = 60_000;
@@ -68,6 +63,10 @@ pub(crate) const REDRIVE_BYTES: usize = 1 << 20;
 
 /// Time between two looks for dead letters that are too old.
 pub(crate) const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How long what a pipeline has in flight may take to finish once the store has given up events of
+/// it: those that are left must not wait for a receiver that hangs.
+pub(crate) const OVERTAKEN_GRACE: Duration = Duration::from_secs(10);
 
 /// Dead letters of one commit that are logged one by one.
 pub(crate) const LOGGED_LETTERS: usize = 16;

@@ -200,7 +200,10 @@ async fn attempt(
 }
 
 fn failed(pipeline: &str, board: &Board) {
-    tracing::error!(pipeline, "this pipeline does not start; the others do");
+    tracing::error!(
+        pipeline,
+        "this pipeline cannot start: `lockgate check` shows why"
+    );
     let message = "it cannot start: `lockgate check` shows why";
     board.pipeline(pipeline, |status| {
         status.state = PipelineState::Failed;

@@ -123,6 +123,8 @@ pub struct SourceStatus {
 pub struct ReaderFigures {
     pub cluster: Option<String>,
     pub server_version: Option<String>,
+    /// Without a `start-time`: the time of the first event that is read.
+    pub reads_from: Option<Millis>,
     /// End of validity of the credentials in use.
     pub credentials_until: Option<Millis>,
     /// Events read, by feed.

@@ -19,6 +19,7 @@ use crate::kept_blocks::KeptBlocks;
 use crate::reads::Reads;
 use crate::report::ChainName;
 use crate::rows::{self, Epoch};
+use crate::tallies::{self, Tallied};
 use crate::verify::Mark;
 use crate::{LedgerError, books, limits, verify};
 
@@ -65,6 +66,8 @@ pub struct EpochAudit {
 pub struct DayAudit {
     pub day: Day,
     pub books: Books,
+    /// Of the dropped: given up because the pipeline had reached its lag limit.
+    pub given_up: u64,
     pub counted: Counted,
 }
 
@@ -345,6 +348,13 @@ fn audit_epoch(
             );
         }
     }
+    // What was counted again above includes them.
+    let mut given_up: BTreeMap<Day, u64> = BTreeMap::new();
+    for row in tallies::rows(connection, epoch.id)? {
+        if row.kind == Tallied::GivenUp {
+            *given_up.entry(row.day).or_default() += row.count;
+        }
+    }
     Ok(EpochAudit {
         epoch: epoch.epoch,
         chain: walk.head,
@@ -355,6 +365,7 @@ fn audit_epoch(
             .map(|(day, books)| DayAudit {
                 day,
                 books,
+                given_up: given_up.get(&day).copied().unwrap_or(0),
                 counted: counted.get(&day).copied().unwrap_or(Counted::Events),
             })
             .collect(),

@@ -48,6 +48,7 @@ pub use backup::BackupError;
 pub use chain::ChainHead;
 pub use codec::Heads;
 pub use directory::DirectoryLock;
+pub use directory::check_directory;
 pub use error::OpenError;
 pub use find::{Coverage, EntryQuery, FoundEntry, Search};
 pub use history::{Change, EntryHistory, EntryState, HistoryStep};
@@ -58,7 +59,7 @@ pub use lockgate_ledger::{
     LetterQuery, Progress, Registration,
 };
 pub use open::check_room;
-pub use options::{Clock, Options, Retention};
+pub use options::{Clock, LagLimit, Options, Retention};
 pub use reads::{PipelineStatus, Reads, StreamStatus};
 pub use report::{AuditReport, Comparison, ReportError};
 pub use store::{PinnedLog, Store};

@@ -46,6 +46,27 @@ pub struct Retention {
     pub bytes: Option<u64>,
 }
 
+/// How far a pipeline may hold retention back; `None`: no such limit. Past it, retention removes
+/// blocks that the pipeline has not finished, once they are due.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LagLimit {
+    /// That it reads.
+    pub streams: Vec<String>,
+    /// Of its oldest unfinished block, since it was read.
+    pub age: Option<Duration>,
+    /// Of compressed blocks of the stream, from its oldest unfinished one on.
+    pub bytes: Option<u64>,
+}
+
+impl LagLimit {
+    /// `bytes`: from the block on that was read at `read_at`.
+    pub(crate) fn is_exceeded(&self, read_at: Millis, bytes: u64, now: Millis) -> bool {
+        let age = u128::try_from(now.saturating_sub(read_at)).unwrap_or(0);
+        let is_old = self.age.is_some_and(|limit| age > limit.as_millis());
+        is_old || self.bytes.is_some_and(|limit| bytes > limit)
+    }
+}
+
 impl Options {
     /// Seven days, 8 GiB a stream, the system's clock.
     #[allow(

@@ -228,7 +228,12 @@ impl Reads {
 
     /// Of the dropped: events that retention removed before the pipeline had finished them.
     pub fn removed_unfinished(&self, pipeline: &str) -> Result<u64, LedgerError> {
-        self.read(|connection| Ok(books::letters(connection, pipeline)?.1))
+        self.read(|connection| Ok(books::letters(connection, pipeline)?.1.removed))
+    }
+
+    /// Of the dropped: events that were given up because the pipeline had reached its lag limit.
+    pub fn given_up(&self, pipeline: &str) -> Result<u64, LedgerError> {
+        self.read(|connection| Ok(books::letters(connection, pipeline)?.1.given_up))
     }
 
     /// See [`DeadLetters::letter_counts`](crate::DeadLetters::letter_counts).

@@ -16,7 +16,7 @@ use crate::reads::Reads;
 use crate::tail::Tail;
 use crate::writer::{AppendArgs, Writer};
 use crate::{
-    CodeDigests, Committed, DeadLetters, KeptLetter, Ledger, LedgerError, LetterCounts,
+    CodeDigests, Committed, DeadLetters, KeptLetter, LagLimit, Ledger, LedgerError, LetterCounts,
     LetterQuery, OpenError, Options, Registration, Retention, directory, limits, open,
 };
 
@@ -191,6 +191,23 @@ impl Store {
         let (reply, answer) = oneshot::channel();
         self.send(Operation::Retain { streams, reply })?;
         self.answer(answer).await
+    }
+
+    /// How far each pipeline may hold retention back, by name, in place of what was given before.
+    /// What is removed of a pipeline that has not finished it becomes dropped, with the reason
+    /// `lag-limit`: also of one that never ran. One that runs has to be registered again where
+    /// [`overtaken`](Self::overtaken) changes.
+    pub async fn limit_lag(&self, limits: BTreeMap<String, LagLimit>) -> Result<(), LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Operation::LimitLag { limits, reply })?;
+        self.answer(answer).await
+    }
+
+    /// How many entries of the pipeline were given up since it was registered for the first time
+    /// after the store was opened. Its commits of these entries are refused.
+    pub fn overtaken(&self, pipeline: &str) -> watch::Receiver<u64> {
+        let mut counts = lock(&self.shared.overtaken);
+        counts.entry(pipeline.into()).or_default().subscribe()
     }
 
     async fn answer<T>(&self, answer: oneshot::Receiver<T>) -> Result<T, LedgerError> {
@@ -471,6 +488,8 @@ pub struct Shared {
     tail: Mutex<Tail>,
     streams: Mutex<HashMap<Arc<str>, Channels>>,
     redriven: Mutex<HashMap<Arc<str>, watch::Sender<u64>>>,
+    /// Entries that were given up under pipelines that run.
+    overtaken: Mutex<HashMap<Arc<str>, watch::Sender<u64>>>,
     dead_bytes: Mutex<HashMap<Arc<str>, watch::Sender<u64>>>,
     pinned_log: Mutex<Option<PinnedLog>>,
 }
@@ -491,6 +510,7 @@ impl Shared {
             tail: Mutex::new(Tail::new(tail_bytes)),
             streams: Mutex::default(),
             redriven: Mutex::default(),
+            overtaken: Mutex::default(),
             dead_bytes: Mutex::default(),
             pinned_log: Mutex::default(),
         }
@@ -515,6 +535,14 @@ impl Shared {
     }
 
     /// How many entries of each pipeline wait again.
+    pub fn publish_overtaken(&self, counts: HashMap<Arc<str>, u64>) {
+        let mut channels = lock(&self.overtaken);
+        for (pipeline, count) in counts {
+            let channel = channels.entry(pipeline).or_default();
+            channel.send_if_modified(|before| std::mem::replace(before, count) != count);
+        }
+    }
+
     pub fn publish_redriven(&self, counts: HashMap<Arc<str>, u64>) {
         let mut channels = lock(&self.redriven);
         for (pipeline, now) in counts {

@@ -29,7 +29,9 @@ use crate::error::ReadError;
 use crate::links::Link;
 use crate::schema::{Checksum, PAGE_SIZE};
 use crate::tallies::{self, Columns, Counts};
-use crate::{Clock, LedgerError, Options, Retention, anchors, directory, open, progress, rows};
+use crate::{
+    Clock, LagLimit, LedgerError, Options, Retention, anchors, directory, open, progress, rows,
+};
 use fold::Folding;
 
 /// Why the store has to close.
@@ -83,6 +85,13 @@ pub struct Writer {
     /// Entries that retention removed since the last report, by pipelines that had not finished
     /// them.
     pub unfinished: BTreeMap<EpochKey, Unfinished>,
+    /// By the names of pipelines.
+    lag_limits: BTreeMap<String, LagLimit>,
+    /// Entries that were given up since the last report, because their pipeline had reached its lag
+    /// limit.
+    pub given_up: BTreeMap<EpochKey, u64>,
+    /// The same of pipelines that have started since the store was opened, in all.
+    overtaken: HashMap<Arc<str>, u64>,
     /// What this transaction adds to the tallies, by the id of the pass.
     tallies: BTreeMap<i64, Counts>,
     folding: Folding,
@@ -148,6 +157,9 @@ impl Writer {
             generations: HashMap::new(),
             removed: Vec::new(),
             unfinished: BTreeMap::new(),
+            lag_limits: BTreeMap::new(),
+            given_up: BTreeMap::new(),
+            overtaken: HashMap::new(),
             tallies: BTreeMap::new(),
             folding: Folding::default(),
             next_commit: 1,
@@ -225,6 +237,11 @@ impl Writer {
     }
 
     /// How many entries of each pipeline wait again.
+    /// Entries that were given up under a pipeline that runs, by pipeline.
+    pub fn overtaken(&self) -> HashMap<Arc<str>, u64> {
+        self.overtaken.clone()
+    }
+
     pub fn redriven(&self) -> HashMap<Arc<str>, u64> {
         let mut counts = HashMap::new();
         for epoch in &self.epochs {

@@ -198,7 +198,7 @@ impl Connector {
         state.stamp = stamp;
         match self.settings.credentials.load() {
             Ok(identity) => {
-                let (from, until) = (identity.not_before, identity.not_after);
+                let (from, until) = (identity.validity.not_before, identity.validity.not_after);
                 if state.identity.replace(identity).is_some() {
                     tracing::info!(until = %time(until), "using new credentials");
                 }
@@ -234,7 +234,7 @@ impl Connector {
                     .display()
                     .to_string(),
             })?;
-        if identity.not_after <= self.settings.clock.now() {
+        if identity.validity.not_after <= self.settings.clock.now() {
             return Err(Failure::Expired {
                 path: self
                     .settings
@@ -242,7 +242,7 @@ impl Connector {
                     .certificate_path()
                     .display()
                     .to_string(),
-                until: time(identity.not_after),
+                until: time(identity.validity.not_after),
             });
         }
         let limit = self.settings.limits.dial;

@@ -149,7 +149,11 @@ async fn work<I: Intake>(
                 source.move_cursors(FeedKind::Audit, cursors).await?;
             }
             start.confirm(&source).await?;
-            source.status.update(|status| status.reader = Some(kind));
+            let has_start_time = source.settings.start_time.is_some();
+            source.status.update(|status| {
+                status.reader = Some(kind);
+                status.reads_from = (!has_start_time).then(|| source.start());
+            });
             match kind {
                 ReaderKind::Export => read::export::run(source.clone(), resume).await?,
                 ReaderKind::Poll => read::poll::run(source.clone(), resume).await?,

@@ -100,6 +100,8 @@ pub struct ReaderStatus {
     pub reader: Option<ReaderKind>,
     pub cluster: Option<String>,
     pub server_version: Option<String>,
+    /// Without a `start-time`: the time of the first event that is read.
+    pub reads_from: Option<Millis>,
     /// Validity of the credentials in use.
     pub credentials_from: Option<Millis>,
     pub credentials_until: Option<Millis>,

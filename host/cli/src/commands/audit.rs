@@ -178,20 +178,33 @@ fn chain(text: &mut String, pipeline: &str, epoch: &EpochAudit) {
         chain.stream, epoch.epoch, chain.commits, chain.letter_operations, chain.folded
     );
     let _ = writeln!(text, "  chain head {}", hex(&chain.hash));
+    // A column of its own where a lag limit was reached.
+    let has_given_up = epoch.days.iter().any(|row| row.given_up > 0);
+    let given_up = |column: String| match has_given_up {
+        true => format!("{column:>12} + "),
+        false => String::new(),
+    };
     let _ = writeln!(
         text,
-        "  {:10}  {:>12} = {:>12} + {:>12} + {:>8} + {:>12}  counted from",
-        "day", "read", "delivered", "dropped", "dead", "waiting"
+        "  {:10}  {:>12} = {:>12} + {:>12} + {}{:>8} + {:>12}  counted from",
+        "day",
+        "read",
+        "delivered",
+        "dropped",
+        given_up("given up".to_owned()),
+        "dead",
+        "waiting"
     );
     for row in &epoch.days {
         let (books, sign) = (row.books, if row.books.balance() { '=' } else { '≠' });
         let _ = writeln!(
             text,
-            "  {:10}  {:>12} {sign} {:>12} + {:>12} + {:>8} + {:>12}  {}",
+            "  {:10}  {:>12} {sign} {:>12} + {:>12} + {}{:>8} + {:>12}  {}",
             row.day.to_string(),
             books.read,
             books.delivered,
-            books.dropped,
+            books.dropped.saturating_sub(row.given_up),
+            given_up(row.given_up.to_string()),
             books.dead,
             books.waiting,
             row.counted.name()
@@ -207,7 +220,7 @@ fn document(audit: &Audited, comparison: Option<&Comparison>) -> Value {
                 let books = row.books;
                 json!({
                     "day": row.day.to_string(), "read": books.read, "delivered": books.delivered,
-                    "dropped": books.dropped, "dead": books.dead, "waiting": books.waiting,
+                    "dropped": books.dropped, "given_up": row.given_up, "dead": books.dead, "waiting": books.waiting,
                     "balanced": books.balance(), "counted_from": row.counted.name(),
                 })
             });

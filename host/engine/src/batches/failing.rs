@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Uptime;
-use crate::condition::ConditionKind;
+use crate::condition::{ConditionKind, Found};
 use crate::limits::FAILING_AFTER;
 use crate::pipeline::{Pipeline, WorkId};
 use crate::stage_run::FailedCall;
@@ -57,9 +57,13 @@ impl Pipeline {
                 "{failed} {}; its events are tried in smaller calls",
                 last.reason
             );
-            let (kind, since) = (ConditionKind::Plugin, Some(*since));
-            self.conditions
-                .set(now, kind, &last.label, &message, since, None);
+            self.conditions.set(Found {
+                kind: ConditionKind::Plugin,
+                subject: &last.label,
+                message: &message,
+                since: *since,
+                next_attempt: None,
+            });
         }
         shown
     }

@@ -43,6 +43,8 @@ pub(super) struct Row {
     pub(super) expired: u64,
     /// Of the dropped: removed by retention before the pipeline had finished them.
     pub(super) removed_unfinished: u64,
+    /// Of the dropped: given up because the pipeline had reached its lag limit.
+    pub(super) given_up: u64,
     /// Of the waiting: in streams that the pipeline is not configured to read any more. Retention
     /// removes them.
     pub(super) abandoned: u64,
@@ -154,6 +156,7 @@ fn row(
         removed_unfinished: inspector
             .removed_unfinished(name)
             .map_err(Failure::failed)?,
+        given_up: inspector.given_up(name).map_err(Failure::failed)?,
         abandoned,
         lag_seconds: lag.seconds,
         lag_known: lag.is_known(),
@@ -230,6 +233,7 @@ mod tests {
         let reader = ReaderFigures {
             cluster: Some(String::new()),
             server_version: Some(String::new()),
+            reads_from: Some(1),
             credentials_until: Some(1),
             read_until: Some(1),
             newest: Some(1),

@@ -1,6 +1,6 @@
 //! The status as text.
 
-use lockgate_model::Millis;
+use lockgate_model::{Millis, utc};
 use lockgate_service::{
     ConditionStatus, ConditionStatusKind, ConfigurationStatus, HostStatus,
     PipelineStatus as RunningPipeline, SourceStatus,
@@ -168,6 +168,12 @@ fn sourced(name: &str, source: &SourceStatus, now: Millis) -> String {
         }
     }
     line(counts.join(", "));
+    if let Some(from) = reader.reads_from {
+        line(format!(
+            "reading from {} on: older events are left out (`start-time` was not set)",
+            utc(from)
+        ));
+    }
     if reader.recordings_pending + reader.recordings_done + reader.recordings_lost > 0 {
         line(format!(
             "recordings: {} downloaded, {} pending, {} given up",
@@ -236,6 +242,12 @@ fn remarks(row: &Row, now: Millis) -> String {
         text += &format!(
             "  {} of the dropped were removed by retention before this pipeline had finished them\n",
             row.removed_unfinished
+        );
+    }
+    if row.given_up > 0 {
+        text += &format!(
+            "  {} of the dropped were given up, because this pipeline had reached its `lag-limit`\n",
+            row.given_up
         );
     }
     if row.configured == Some(false) {

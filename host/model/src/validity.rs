@@ -1,12 +1,7 @@
-//! What is shown of an X.509 certificate.
+//! When an X.509 certificate begins to be valid, and when it expires.
 
-use jiff::civil::{DateTime, date};
-use lockgate_model::Millis;
-use rustls::server::ParsedCertificate;
-use rustls_pki_types::CertificateDer;
-
-use super::IdentityError;
-use super::der::{expect, take};
+use crate::der::{expect, take};
+use crate::{Day, Millis};
 
 const INTEGER: u8 = 0x02;
 const SEQUENCE: u8 = 0x30;
@@ -15,21 +10,40 @@ const GENERALIZED_TIME: u8 = 0x18;
 /// The version, absent in version 1.
 const VERSION: u8 = 0xa0;
 
+/// A certificate is said to expire within this time, in milliseconds. One that is valid for a
+/// shorter time is, once so small a part of that is left.
+const SOON: Millis = 7 * Day::MILLIS;
+const SOON_PART: Millis = 5;
+
 /// Begin and end of a certificate's validity.
-pub(super) fn valid(certificate: &CertificateDer<'_>) -> Result<(Millis, Millis), IdentityError> {
-    // Rustls parses the whole certificate but does not expose its validity.
-    ParsedCertificate::try_from(certificate).map_err(|_| IdentityError::Certificate)?;
-    let times = validity(certificate).and_then(|mut validity| {
-        let (tag, from) = take(&mut validity)?;
-        let from = time_of(tag, from)?;
-        let (tag, until) = take(&mut validity)?;
-        Some((from, time_of(tag, until)?))
-    });
-    times.ok_or(IdentityError::Certificate)
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Validity {
+    pub not_before: Millis,
+    pub not_after: Millis,
 }
 
-/// The field `validity` (RFC 5280, section 4.1): two times.
-fn validity(mut certificate: &[u8]) -> Option<&[u8]> {
+impl Validity {
+    /// Reads the field `validity` (RFC 5280, section 4.1) of a certificate in DER. Checks nothing
+    /// else. `None`: it is not where a certificate has it.
+    pub fn of_der(certificate: &[u8]) -> Option<Validity> {
+        let mut times = field(certificate)?;
+        let (tag, from) = take(&mut times)?;
+        let not_before = time_of(tag, from)?;
+        let (tag, until) = take(&mut times)?;
+        Some(Validity {
+            not_before,
+            not_after: time_of(tag, until)?,
+        })
+    }
+
+    /// The time from which an operator should know that it expires.
+    pub fn expires_soon_from(&self) -> Millis {
+        let lifetime = self.not_after.saturating_sub(self.not_before);
+        self.not_after - SOON.min(lifetime / SOON_PART)
+    }
+}
+
+fn field(mut certificate: &[u8]) -> Option<&[u8]> {
     let mut fields = expect(&mut certificate, SEQUENCE)?;
     let mut signed = expect(&mut fields, SEQUENCE)?;
     if signed.first() == Some(&VERSION) {
@@ -56,7 +70,7 @@ fn time_of(tag: u8, text: &[u8]) -> Option<Millis> {
     let number = |digits: &[u8]| {
         digits
             .iter()
-            .fold(0i16, |number, &digit| number * 10 + i16::from(digit - b'0'))
+            .fold(0, |number, &digit| number * 10 + i64::from(digit - b'0'))
     };
     let year = match (tag, number(year)) {
         (UTC_TIME, year @ 50..) => 1900 + year,
@@ -64,12 +78,13 @@ fn time_of(tag: u8, text: &[u8]) -> Option<Millis> {
         (_, year) => year,
     };
     let [month, day, hour, minute, second] =
-        std::array::from_fn(|at| number(&rest[at * 2..at * 2 + 2]) as i8);
-    let time = DateTime::new(year, month, day, hour, minute, second, 0).ok()?;
-    let since = time.duration_since(date(1970, 1, 1).at(0, 0, 0, 0));
-    Millis::try_from(since.as_millis())
-        .ok()
-        .filter(|&time| time >= 0)
+        std::array::from_fn(|at| number(&rest[at * 2..at * 2 + 2]));
+    if hour > 23 || minute > 59 || second > 59 {
+        return None;
+    }
+    let day = Day::from_date(year, month as u8, day as u8)?;
+    let time = day.start() + ((hour * 60 + minute) * 60 + second) * 1000;
+    (time >= 0).then_some(time)
 }
 
 #[cfg(test)]
@@ -87,6 +102,8 @@ mod tests {
             (GENERALIZED_TIME, "99991231235959Z", Some(253_402_300_799)),
             (UTC_TIME, "691231235959Z", None),
             (UTC_TIME, "20990101000000Z", None),
+            (UTC_TIME, "260230000000Z", None),
+            (UTC_TIME, "260101240000Z", None),
             (GENERALIZED_TIME, "20990101000000+", None),
             (GENERALIZED_TIME, "20991301000000Z", None),
             (GENERALIZED_TIME, "2099010100000xZ", None),
@@ -95,6 +112,19 @@ mod tests {
         ] {
             let millis = seconds.map(|seconds: Millis| seconds * 1000);
             assert_eq!(time_of(tag, text.as_bytes()), millis, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_week_or_a_fifth_of_its_life_before_its_end_a_certificate_expires_soon() {
+        const HOUR: Millis = 3_600_000;
+        for (hours, left) in [(365 * 24, 7 * 24), (5, 1), (0, 0)] {
+            let validity = Validity {
+                not_before: 1_000 * HOUR,
+                not_after: (1_000 + hours) * HOUR,
+            };
+            let soon = (1_000 + hours - left) * HOUR;
+            assert_eq!(validity.expires_soon_from(), soon, "{hours}");
         }
     }
 }
