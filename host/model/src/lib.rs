@@ -9,6 +9,7 @@ mod commit;
 pub mod contract;
 mod cursor;
 mod event;
+mod gap;
 mod known;
 mod mask;
 mod outcome;
@@ -28,6 +29,7 @@ pub use commit::{
 };
 pub use cursor::{Append, CursorUpdate};
 pub use event::{DocumentView, EventView, FeedKind, FeedRef, Head, key_of, payload_hash};
+pub use gap::{Gap, GapState};
 pub use known::{KnownEvents, KnownEventsBuilder};
 pub use mask::{LINE_MAX, MASK, MASKED_MIN_CHARS, Masks, escape, logfmt, percent_encoded};
 pub use outcome::{Fate, Outcome, OutcomeRun, Outcomes, ReasonIndex};

@@ -6,14 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lockgate_backoff::Backoff;
-use lockgate_model::{Append, BlockParts, CursorUpdate, FeedKind, KnownEvents, Millis};
+use lockgate_model::{Append, BlockParts, CursorUpdate, FeedKind, Gap, KnownEvents, Millis};
 use tokio::sync::mpsc::UnboundedSender;
 use tonic::Status;
 
 use crate::connect::{Connector, Failure};
+use crate::gaps::Gaps;
 use crate::read::{Collector, PendingRecording};
 use crate::status::{Phase, StatusReporter};
-use crate::{Closed, Intake, SourceSettings};
+use crate::{Closed, Intake, Resume, SourceSettings};
 
 /// A running source: what all its tasks share.
 pub(crate) struct Source<I> {
@@ -23,6 +24,7 @@ pub(crate) struct Source<I> {
     /// The time of the first event to read.
     start: AtomicI64,
     pub(crate) types: Arc<HashSet<String>>,
+    pub(crate) gaps: Gaps,
     intake: I,
     /// `None` if recordings are not wanted, or if no more will be announced.
     recordings: Mutex<Option<UnboundedSender<PendingRecording>>>,
@@ -37,6 +39,7 @@ impl<I: Intake> Source<I> {
         connector: Connector,
         intake: I,
         recordings: Option<UnboundedSender<PendingRecording>>,
+        resume: &Resume,
     ) -> Arc<Source<I>> {
         let types = Arc::new(
             settings
@@ -52,6 +55,7 @@ impl<I: Intake> Source<I> {
             status,
             start: AtomicI64::new(start),
             types,
+            gaps: Gaps::new(&resume.gaps),
             intake,
             wants_recordings: recordings.is_some(),
             recordings: Mutex::new(recordings),
@@ -125,7 +129,7 @@ impl<I: Intake> Source<I> {
         let past = taken.events.times.iter().filter(|&&time| time <= now);
         let newest = past.max().copied().filter(|_| feed == FeedKind::Audit);
         if events > 0 || !cursors.is_empty() || taken.duplicates > 0 {
-            self.append(feed, taken.events, cursors, taken.duplicates)
+            self.append(feed, taken.events, cursors, taken.duplicates, Vec::new())
                 .await?;
         }
         self.status.update(|status| {
@@ -180,7 +184,15 @@ impl<I: Intake> Source<I> {
         feed: FeedKind,
         cursors: Vec<CursorUpdate>,
     ) -> Result<(), Closed> {
-        self.append(feed, BlockParts::default(), cursors, 0).await
+        self.append(feed, BlockParts::default(), cursors, 0, Vec::new())
+            .await
+    }
+
+    /// Stores a gap without events.
+    pub(crate) async fn append_gap(&self, gap: Gap) -> Result<(), Closed> {
+        let (feed, gaps) = (gap.feed, vec![gap]);
+        self.append(feed, BlockParts::default(), Vec::new(), 0, gaps)
+            .await
     }
 
     async fn append(
@@ -189,6 +201,7 @@ impl<I: Intake> Source<I> {
         events: BlockParts,
         cursors: Vec<CursorUpdate>,
         duplicates: u64,
+        gaps: Vec<Gap>,
     ) -> Result<(), Closed> {
         let source = self.settings.source.clone();
         self.intake
@@ -198,6 +211,7 @@ impl<I: Intake> Source<I> {
                 read_at: self.now(),
                 events,
                 cursors,
+                gaps,
                 duplicates,
             })
             .await

@@ -41,6 +41,8 @@ pub(crate) struct Collector {
     duplicates: u64,
     filtered: u64,
     unreadable: u64,
+    /// Events collected so far.
+    total: u64,
 }
 
 /// Everything collected since the last call of [`Collector::take`].
@@ -62,6 +64,7 @@ impl Collector {
             duplicates: 0,
             filtered: 0,
             unreadable: 0,
+            total: 0,
         }
     }
 
@@ -81,6 +84,11 @@ impl Collector {
 
     pub(crate) fn is_full(&self) -> bool {
         self.block.is_full()
+    }
+
+    /// How many events it has collected so far.
+    pub(crate) fn total(&self) -> u64 {
+        self.total
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -196,6 +204,7 @@ impl Collector {
             index: event.index,
             session,
         };
+        self.total += 1;
         if readable {
             self.block.finish(head);
         } else {
