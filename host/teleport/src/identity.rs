@@ -48,6 +48,8 @@ pub struct Identity {
     pub ssh_certificate: Option<String>,
     /// `@cert-authority` lines.
     pub ssh_authorities: Vec<String>,
+    /// The user that the client certificate names.
+    pub user: Option<String>,
     /// When the client certificate begins to be valid, and when it expires.
     pub not_before: Millis,
     pub not_after: Millis,
@@ -188,7 +190,9 @@ impl Identity {
     ) -> Result<Identity, IdentityError> {
         let first = certificates.first().ok_or(IdentityError::NoCertificate)?;
         let (not_before, not_after) = certificate::valid(first)?;
+        let user = certificate::common_name(first);
         Ok(Identity {
+            user,
             key,
             certificates,
             authorities,

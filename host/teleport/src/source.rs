@@ -12,7 +12,7 @@ use tonic::Status;
 
 use crate::connect::{Connector, Failure};
 use crate::gaps::Gaps;
-use crate::read::{Collector, PendingRecording};
+use crate::read::{Announced, Collector, KnownRecordings, PendingRecording};
 use crate::status::{Phase, StatusReporter};
 use crate::{Closed, Intake, Resume, SourceSettings};
 
@@ -25,6 +25,7 @@ pub(crate) struct Source<I> {
     start: AtomicI64,
     pub(crate) types: Arc<HashSet<String>>,
     pub(crate) gaps: Gaps,
+    pub(crate) known_recordings: Arc<KnownRecordings>,
     intake: I,
     /// `None` if recordings are not wanted, or if no more will be announced.
     recordings: Mutex<Option<UnboundedSender<PendingRecording>>>,
@@ -56,6 +57,7 @@ impl<I: Intake> Source<I> {
             start: AtomicI64::new(start),
             types,
             gaps: Gaps::new(&resume.gaps),
+            known_recordings: Arc::new(KnownRecordings::new(resume)),
             intake,
             wants_recordings: recordings.is_some(),
             recordings: Mutex::new(recordings),
@@ -117,12 +119,19 @@ impl<I: Intake> Source<I> {
         mut cursors: Vec<CursorUpdate>,
     ) -> Result<(), Closed> {
         let taken = collector.take();
-        let announced = if self.wants_recordings {
-            taken.announced
-        } else {
-            Vec::new()
-        };
-        cursors.extend(announced.iter().map(PendingRecording::cursor));
+        let mut announced = Vec::new();
+        for pending in taken.announced {
+            if !self.wants_recordings {
+                break;
+            }
+            match self.known_recordings.announce(pending) {
+                Announced::Download(pending) => {
+                    cursors.push(pending.cursor());
+                    announced.push(pending);
+                }
+                Announced::Again(cursor) => cursors.push(cursor),
+            }
+        }
         let events = taken.events.times.len() as u64;
         let feed = collector.feed();
         let now = self.now();
@@ -139,6 +148,7 @@ impl<I: Intake> Source<I> {
             }
             status.duplicates += taken.duplicates;
             status.filtered += taken.filtered;
+            status.own_accesses += taken.own_accesses;
             status.unreadable += taken.unreadable;
             if events > 0 && feed == FeedKind::Audit {
                 status.phase = Phase::Reading;

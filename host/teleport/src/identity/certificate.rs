@@ -29,7 +29,12 @@ pub(super) fn valid(certificate: &CertificateDer<'_>) -> Result<(Millis, Millis)
 }
 
 /// The field `validity` (RFC 5280, section 4.1): two times.
-fn validity(mut certificate: &[u8]) -> Option<&[u8]> {
+fn validity(certificate: &[u8]) -> Option<&[u8]> {
+    expect(&mut after_issuer(certificate)?, SEQUENCE)
+}
+
+/// What follows the issuer: validity and subject first.
+fn after_issuer(mut certificate: &[u8]) -> Option<&[u8]> {
     let mut fields = expect(&mut certificate, SEQUENCE)?;
     let mut signed = expect(&mut fields, SEQUENCE)?;
     if signed.first() == Some(&VERSION) {
@@ -38,7 +43,25 @@ fn validity(mut certificate: &[u8]) -> Option<&[u8]> {
     let _serial = expect(&mut signed, INTEGER)?;
     let _algorithm = expect(&mut signed, SEQUENCE)?;
     let _issuer = expect(&mut signed, SEQUENCE)?;
-    expect(&mut signed, SEQUENCE)
+    Some(signed)
+}
+
+/// The common name of the subject: in Teleport's certificates, the user.
+pub(super) fn common_name(certificate: &CertificateDer<'_>) -> Option<String> {
+    /// 2.5.4.3, as an OBJECT IDENTIFIER.
+    const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
+    let mut after = after_issuer(certificate)?;
+    let _validity = expect(&mut after, SEQUENCE)?;
+    let mut names = expect(&mut after, SEQUENCE)?;
+    while let Some((_, mut set)) = take(&mut names) {
+        let mut name = expect(&mut set, SEQUENCE)?;
+        let (_, kind) = take(&mut name)?;
+        let (_, value) = take(&mut name)?;
+        if kind == COMMON_NAME {
+            return String::from_utf8(value.to_vec()).ok();
+        }
+    }
+    None
 }
 
 /// `YYMMDDHHMMSSZ` from 1950 to 2049, or `YYYYMMDDHHMMSSZ`.
