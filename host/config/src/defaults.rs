@@ -29,6 +29,12 @@ pub(crate) const OVERLAP: Bounds<Duration> = Bounds {
     least: Duration::from_secs(10),
     most: HOUR,
 };
+/// How long reading waits at a part of the log that Teleport does not return.
+pub(crate) const GAP_AFTER: Bounds<Duration> = Bounds {
+    default: Duration::from_secs(600),
+    least: SECOND,
+    most: Duration::from_secs(30 * 86_400),
+};
 /// Session recordings downloaded at the same time.
 pub(crate) const CONCURRENCY: Bounds<Count> = Bounds {
     default: Count(5),

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use lockgate_config::Pipeline;
 use lockgate_ledger::LedgerError;
-use lockgate_model::{Books, Millis};
+use lockgate_model::{Books, FeedKind, Gap, Millis};
 use lockgate_observe::metrics::{
     Exposition, Histogram, Metric, PluginMetric, PluginMetrics, PluginPlace, Registry, Value,
 };
@@ -214,6 +214,26 @@ fn expose_store(
     }
     let bytes = Value::Gauge(reads.file_bytes() as f64);
     exposition.put(&catalogue::STORE_FILE_BYTES, &[], bytes);
+    let gaps = reads.gaps()?;
+    for source in status.sources.keys() {
+        let gaps = gaps
+            .iter()
+            .filter(|(of, _)| of == source)
+            .map(|(_, gap)| gap);
+        let open = gaps.clone().filter(|gap| gap.is_open());
+        let lost = gaps.filter(|gap| gap.is_missing() && !gap.is_open());
+        let of_log = open.clone().filter(|gap| gap.feed == FeedKind::Audit);
+        for (metric, value) in [
+            (&catalogue::SOURCE_GAPS_OPEN, open.count() as f64),
+            (&catalogue::SOURCE_GAPS_LOST, lost.count() as f64),
+            (
+                &catalogue::SOURCE_GAP_SECONDS,
+                seconds(of_log.map(Gap::millis).sum()),
+            ),
+        ] {
+            exposition.put(metric, &[source], Value::Gauge(value));
+        }
+    }
     for pipeline in reads.pipelines()? {
         // One that is not configured any more delivers nothing.
         if status.pipelines.contains_key(&pipeline.name) {

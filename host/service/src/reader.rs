@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use lockgate_config::{Credentials as CredentialsConfig, Issue, Report, Source};
-use lockgate_model::{Append, KnownEvents, Millis, Validity, utc};
+use lockgate_model::{Append, Gap, KnownEvents, Millis, Validity, utc};
 use lockgate_store::{Ledger, LedgerError, Store};
 use lockgate_teleport::{
     Closed, Credentials, Ended, Intake, ReaderStatus, Resume, SourceSettings, Sweep,
@@ -38,6 +38,8 @@ impl Reader {
         settings.sessions = sessions;
         settings.limits.window = source.window;
         settings.limits.sweeps = Sweep::stretches(source.overlap, source.sweep);
+        settings.limits.gap_after = source.gap_after;
+        settings.keep_own_access = source.keep_own_access;
         settings.limits.recordings = source.concurrency;
         Reader {
             name: source.name.clone(),
@@ -136,6 +138,7 @@ pub(crate) async fn run(
         Ok(Resume {
             cursors: reads.reads().cursors(&source)?,
             recent_times: reads.reads().recent_times(&stream, RECENT_BLOCKS)?,
+            gaps: gaps_of(&reads, &source)?,
         })
     })
     .await?;
@@ -229,6 +232,13 @@ pub(crate) async fn run(
             Ok(())
         }
     }
+}
+
+/// The gaps of a source on the books.
+fn gaps_of(store: &Store, source: &str) -> Result<Vec<Gap>, LedgerError> {
+    let gaps = store.reads().gaps()?.into_iter();
+    let gaps = gaps.filter(|(of, _)| of == source);
+    Ok(gaps.map(|(_, gap)| gap).collect())
 }
 
 struct StoreIntake {

@@ -179,6 +179,8 @@ fn figures(status: &ReaderStatus) -> ReaderFigures {
         session_events: status.recorded_events,
         duplicates: status.duplicates,
         filtered: status.filtered,
+        own_accesses: status.own_accesses,
+        gaps_open: status.gaps_open,
         unreadable: status.unreadable,
         late: status.late,
         read_until: status.read_until,

@@ -133,6 +133,10 @@ pub struct ReaderFigures {
     /// Events left out because they had been read before, and because of their type or time.
     pub duplicates: u64,
     pub filtered: u64,
+    /// Of the filtered: what Teleport wrote about the downloads of this source.
+    pub own_accesses: u64,
+    /// Gaps on the books that are tried again.
+    pub gaps_open: u64,
     /// Events stored as raw bytes because they could not be converted to JSON.
     pub unreadable: u64,
     /// Events that became visible only after later ones had been read.
@@ -175,6 +179,7 @@ impl SourceStatus {
                 "recording was given up",
                 "recordings were given up",
             ),
+            count(reader.gaps_open, "gap is open", "gaps are open"),
             report.map(|report| match self.reports {
                 1 => report.clone(),
                 reports => format!("{reports} reports, the last of which is: {report}"),

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use lockgate_model::{Books, Day};
+use lockgate_model::{Books, Day, Gap};
 use rusqlite::{Connection, params};
 
 use crate::blocks::{self, Extent};
@@ -21,7 +21,7 @@ use crate::report::ChainName;
 use crate::rows::{self, Epoch};
 use crate::tallies::{self, Tallied};
 use crate::verify::Mark;
-use crate::{LedgerError, books, limits, verify};
+use crate::{LedgerError, books, gaps, limits, verify};
 
 /// What to audit. The default is everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -36,6 +36,9 @@ pub struct AuditQuery {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Audit {
     pub pipelines: Vec<PipelineAudit>,
+    /// Parts of Teleport's logs that could not be read, with the names of their sources: the books say
+    /// nothing about their events. Those that were read later are among them.
+    pub gaps: Vec<(String, Gap)>,
     /// Blocks that were read and found as they were written.
     pub blocks: u64,
     pub findings: Vec<Finding>,
@@ -153,8 +156,10 @@ pub type Marks = BTreeMap<ChainName, u64>;
 
 pub fn run(reads: &Reads, query: &AuditQuery, marks: &Marks) -> Result<Audit, LedgerError> {
     let mut findings = Findings::default();
-    let (mut pipelines, streams) =
-        reads.read(|connection| snapshot(connection, query, marks, &mut findings))?;
+    let (mut pipelines, streams, mut gaps) = reads.read(|connection| {
+        let (pipelines, streams) = snapshot(connection, query, marks, &mut findings)?;
+        Ok((pipelines, streams, gaps::all(connection)?))
+    })?;
     let mut blocks = 0;
     for stream in &streams {
         blocks += read_blocks(reads, stream, query, &mut findings)?;
@@ -163,9 +168,11 @@ pub fn run(reads: &Reads, query: &AuditQuery, marks: &Marks) -> Result<Audit, Le
         for epoch in pipelines.iter_mut().flat_map(|found| &mut found.epochs) {
             epoch.days.retain(|row| row.day == day);
         }
+        gaps.retain(|(_, gap)| (Day::of(gap.from)..=Day::of(gap.to)).contains(&day));
     }
     Ok(Audit {
         pipelines,
+        gaps,
         blocks,
         findings: findings.list,
         findings_total: findings.total,

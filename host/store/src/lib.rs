@@ -21,6 +21,7 @@ mod error;
 #[doc(hidden)]
 pub mod filter;
 mod find;
+mod gaps;
 mod history;
 mod inspect;
 mod integrity;

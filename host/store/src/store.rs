@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lockgate_ledger::check_seqs;
-use lockgate_model::{Append, Block, Commit, Generation, KnownEvents, Millis, Redrive, Seq};
+use lockgate_model::{Append, Block, Commit, Gap, Generation, KnownEvents, Millis, Redrive, Seq};
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::committer::{Committer, LettersAction, Operation, QueuedAppend};
@@ -234,6 +234,7 @@ impl Ledger for Store {
             read_at,
             events,
             cursors,
+            gaps,
             duplicates,
         } = append;
         let block = EncodedBlock::new(events)?;
@@ -257,6 +258,7 @@ impl Ledger for Store {
             read_at,
             block: block.map(Box::new),
             cursors,
+            gaps,
             duplicates,
         };
         self.send(Operation::Append(QueuedAppend {
@@ -352,6 +354,13 @@ impl Ledger for Store {
         let (pipeline, stream) = (pipeline.to_owned(), stream.to_owned());
         self.read(move |reads| reads.redrive(&pipeline, &stream, events, bytes))
             .await
+    }
+
+    async fn gaps(&self, source: &str) -> Result<Vec<Gap>, LedgerError> {
+        let source = source.to_owned();
+        let gaps = self.read(move |reads| reads.gaps()).await?;
+        let gaps = gaps.into_iter().filter(|(of, _)| *of == source);
+        Ok(gaps.map(|(_, gap)| gap).collect())
     }
 
     async fn cursors(&self, source: &str) -> Result<BTreeMap<String, String>, LedgerError> {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use lockgate_model::Validity;
+use lockgate_model::{Validity, common_name};
 use rustls::ClientConfig;
 use rustls::server::ParsedCertificate;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -48,6 +48,8 @@ pub struct Identity {
     pub ssh_certificate: Option<String>,
     /// `@cert-authority` lines.
     pub ssh_authorities: Vec<String>,
+    /// The user that the client certificate names.
+    pub user: Option<String>,
     /// Of the client certificate.
     pub validity: Validity,
 }
@@ -189,7 +191,9 @@ impl Identity {
         // Rustls parses the whole certificate but does not expose its validity.
         ParsedCertificate::try_from(first).map_err(|_| IdentityError::Certificate)?;
         let validity = Validity::of_der(first).ok_or(IdentityError::Certificate)?;
+        let user = common_name(first);
         Ok(Identity {
+            user,
             key,
             certificates,
             authorities,

@@ -119,6 +119,7 @@ async fn work<I: Intake>(
                 read_at,
                 events: BlockParts::default(),
                 cursors,
+                gaps: Vec::new(),
                 duplicates: 0,
             })
             .await?;
@@ -134,7 +135,9 @@ async fn work<I: Intake>(
         connector,
         intake,
         wanted.then_some(announce),
+        &resume,
     );
+    source.show_gaps();
     let read = {
         let source = source.clone();
         let resume = &resume;

@@ -136,6 +136,10 @@ pub struct ReaderStatus {
     pub recordings_done: u64,
     /// Given up, each with a report.
     pub recordings_lost: u64,
+    /// Gaps on the books that are tried again.
+    pub gaps_open: u64,
+    /// Events of Teleport on the downloads of this source, which are left out.
+    pub own_accesses: u64,
     /// Current failures, by place.
     pub failures: BTreeMap<String, SourceFailure>,
     /// Reports of lost events and other lasting problems: how many, and the last one, with its

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use lockgate_model::Day;
+use lockgate_model::{Day, Gap};
 use lockgate_store::{
     Audit as Audited, AuditQuery, AuditReport, Comparison, EpochAudit, Finding, Inspector,
 };
@@ -142,6 +142,7 @@ fn table(audit: &Audited, comparison: Option<&Comparison>) -> String {
     if audit.findings_total == 0 {
         text += "the audit holds\n";
     }
+    text += &gaps(&audit.gaps);
     if let Some(comparison) = comparison {
         for finding in &comparison.findings {
             let _ = writeln!(text, "differs from the report: {finding}");
@@ -161,6 +162,38 @@ fn table(audit: &Audited, comparison: Option<&Comparison>) -> String {
         if comparison.findings.is_empty() {
             text += "the store agrees with the report\n";
         }
+    }
+    text
+}
+
+/// Events that the books say nothing about.
+fn gaps(gaps: &[(String, Gap)]) -> String {
+    let missing: Vec<_> = gaps.iter().filter(|(_, gap)| gap.is_missing()).collect();
+    let mut text = String::new();
+    if missing.is_empty() {
+        return text;
+    }
+    let _ = writeln!(
+        text,
+        "it says nothing about what Teleport did not return: {} {} on the books",
+        missing.len(),
+        if missing.len() == 1 {
+            "gap is"
+        } else {
+            "gaps are"
+        }
+    );
+    for (source, gap) in missing {
+        let _ = writeln!(
+            text,
+            "  {}, source {source}: {} from {} to {} could not be read in {} attempts: {}",
+            gap.state.name(),
+            gap.what,
+            crate::commands::dlq::rfc3339(gap.from),
+            crate::commands::dlq::rfc3339(gap.to),
+            gap.attempts,
+            gap.error
+        );
     }
     text
 }
@@ -252,6 +285,7 @@ fn document(audit: &Audited, comparison: Option<&Comparison>) -> Value {
         "holds": audit.findings_total == 0 && comparison.is_none_or(|found| found.findings.is_empty()),
         "blocks": audit.blocks,
         "chains": chains.collect::<Vec<_>>(),
+        "gaps": super::status::gap_rows(&audit.gaps),
         "findings": findings(&audit.findings),
         "findings_total": audit.findings_total,
         "report": compared,

@@ -301,6 +301,7 @@ impl Simulation {
             read_at: 0,
             events: builder.take(),
             cursors: Vec::new(),
+            gaps: Vec::new(),
             duplicates: 0,
         };
         let appended = self.core.append(append);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use lockgate_model::{
-    Append, Block, BlockParts, Books, Commit, Entries, FeedKind, Generation, KnownEvents,
+    Append, Block, BlockParts, Books, Commit, Entries, FeedKind, Gap, Generation, KnownEvents,
     KnownEventsBuilder, Millis, Seq,
 };
 
@@ -26,6 +26,7 @@ pub struct MemoryCore {
     pub(super) holders: BTreeSet<String>,
     pub(super) letters: u64,
     cursors: BTreeMap<String, BTreeMap<String, String>>,
+    gaps: BTreeMap<String, BTreeMap<String, Gap>>,
     digests: BTreeMap<String, [u8; 32]>,
 }
 
@@ -103,6 +104,8 @@ impl MemoryCore {
                 None => drop(cursors.remove(&cursor.key)),
             }
         }
+        let gaps = self.gaps.entry(append.source.to_string()).or_default();
+        gaps.extend(append.gaps.into_iter().map(|gap| (gap.key.clone(), gap)));
         let Some(stream) = self
             .streams
             .get_mut(&stream)
@@ -241,6 +244,11 @@ impl MemoryCore {
     /// The sequence that the stream's next event will get.
     pub fn next(&self, stream: &str) -> Seq {
         self.streams.get(stream).map_or(1, |stream| stream.next)
+    }
+
+    pub fn gaps(&self, source: &str) -> Vec<Gap> {
+        let gaps = self.gaps.get(source).into_iter();
+        gaps.flat_map(BTreeMap::values).cloned().collect()
     }
 
     pub fn cursors(&self, source: &str) -> BTreeMap<String, String> {

@@ -50,6 +50,9 @@ catalogue! {
     SOURCE_EVENTS = COUNTER &["source", "feed"], "lockgate_source_events_total", "Events read into the store.";
     SOURCE_DUPLICATES = COUNTER SOURCE, "lockgate_source_duplicate_events_total", "Events left out because they had been read before.";
     SOURCE_FILTERED = COUNTER SOURCE, "lockgate_source_filtered_events_total", "Events left out because of `types` or `start-time` of the source.";
+    SOURCE_GAPS_OPEN = GAUGE SOURCE, "lockgate_source_gaps_open", "Gaps: parts of Teleport's log that could not be read and are tried again.";
+    SOURCE_GAPS_LOST = GAUGE SOURCE, "lockgate_source_gaps_lost", "Gaps that cannot be read any more, such as recordings that were given up.";
+    SOURCE_GAP_SECONDS = GAUGE SOURCE, "lockgate_source_gap_seconds", "Length of all open gaps of the audit log together.";
     SOURCE_UNREADABLE = COUNTER SOURCE, "lockgate_source_unreadable_events_total", "Events stored as raw bytes because they could not be converted to JSON.";
     SOURCE_LATE = COUNTER SOURCE, "lockgate_source_late_events_total", "Events that became visible only after later ones had been read.";
     SOURCE_REPORTS = COUNTER SOURCE, "lockgate_source_reports_total", "Reports of lost events and other lasting problems.";

@@ -80,6 +80,7 @@ pub fn append_of(parts: BlockParts, cursors: &[(&str, &str)]) -> Append {
         read_at: DAY,
         events: parts,
         cursors,
+        gaps: Vec::new(),
         duplicates: 0,
     }
 }

@@ -72,6 +72,7 @@ fn event(nth: u64, time: i64) -> Append {
         read_at: time,
         events: builder.take(),
         cursors: Vec::new(),
+        gaps: Vec::new(),
         duplicates: 0,
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use lockgate_model::{Append, FeedKind, KnownEvents, Millis, payload_hash};
+use lockgate_model::{Append, FeedKind, Gap, KnownEvents, Millis, payload_hash};
 use lockgate_teleport::{Closed, Intake, Resume};
 use tokio::sync::watch;
 
@@ -25,6 +25,7 @@ pub struct StoredEvent {
 pub struct Contents {
     pub events: Vec<StoredEvent>,
     pub cursors: BTreeMap<String, String>,
+    pub gaps: BTreeMap<String, Gap>,
     pub duplicates: u64,
     /// Sizes of the blocks.
     pub blocks: Vec<usize>,
@@ -78,6 +79,7 @@ impl MemoryIntake {
         Resume {
             cursors: contents.cursors.clone(),
             recent_times: contents.times.iter().rev().copied().collect(),
+            gaps: contents.gaps.values().cloned().collect(),
         }
     }
 
@@ -88,6 +90,13 @@ impl MemoryIntake {
             contents.events.clear();
             contents.times.clear();
         });
+    }
+
+    /// The gaps on the books, in the order of their times.
+    pub fn gaps(&self) -> Vec<Gap> {
+        let mut gaps: Vec<Gap> = self.contents.borrow().gaps.values().cloned().collect();
+        gaps.sort_by_key(|gap| gap.from);
+        gaps
     }
 
     pub async fn holds(&self, what: impl FnMut(&Contents) -> bool) {
@@ -161,6 +170,9 @@ impl Intake for MemoryIntake {
                     let times = parts.times.iter().copied();
                     contents.times.extend(times.clone().min().zip(times.max()));
                 }
+            }
+            for gap in append.gaps {
+                contents.gaps.insert(gap.key.clone(), gap);
             }
             for cursor in append.cursors {
                 match cursor.value {

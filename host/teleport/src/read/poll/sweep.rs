@@ -58,6 +58,11 @@ impl Sweeps {
         }
     }
 
+    /// Whether a slice may be read now.
+    pub(super) fn is_free(&self, now: Duration) -> bool {
+        self.pause <= now
+    }
+
     /// When the next slice may be read. `None` if nothing is swept.
     fn wake(&self) -> Option<Duration> {
         let due = self.turns.iter().map(Turn::due).min();
@@ -96,8 +101,16 @@ impl<I: Intake> Poller<I> {
             if now >= round {
                 return Ok(());
             }
-            let wake = self.sweeps.wake().unwrap_or(round);
-            if wake <= now
+            let wake = self
+                .sweeps
+                .wake()
+                .unwrap_or(round)
+                .min(self.retry_wake().max(self.sweeps.pause));
+            if self.retry_due(now) {
+                self.retry().await?;
+                let done = clock.elapsed();
+                self.sweeps.pause = done + (done - now) * OTHER;
+            } else if wake <= now
                 && let Some(turn) = self.sweeps.turn(now)
             {
                 self.sweep(turn).await?;
@@ -159,8 +172,14 @@ impl<I: Intake> Poller<I> {
         let source = self.source.clone();
         let limits = &source.settings.limits;
         let from = pass.at;
+        if let Some(end) = source.end_of_gap(from) {
+            // It is tried again by itself.
+            pass.at = end + 1;
+            return Ok(());
+        }
         let base = millis(limits.window);
         let mut to = window_end(from, base, base, pass.end + 1) - 1;
+        to = to.min(source.next_gap(from).map_or(to, |gap| gap - 1));
         let read = if let Some(end) = self.seen.end_from(from) {
             to = self.seen.bound(from, to.min(end), limits.slice);
             Window::new(self, from, to, Aim::Sweep).read().await?

@@ -1,4 +1,4 @@
-//! When an X.509 certificate begins to be valid, and when it expires.
+//! What an X.509 certificate says of its validity and its subject.
 
 use crate::der::{expect, take};
 use crate::{Day, Millis};
@@ -26,7 +26,7 @@ impl Validity {
     /// Reads the field `validity` (RFC 5280, section 4.1) of a certificate in DER. Checks nothing
     /// else. `None`: it is not where a certificate has it.
     pub fn of_der(certificate: &[u8]) -> Option<Validity> {
-        let mut times = field(certificate)?;
+        let mut times = expect(&mut after_issuer(certificate)?, SEQUENCE)?;
         let (tag, from) = take(&mut times)?;
         let not_before = time_of(tag, from)?;
         let (tag, until) = take(&mut times)?;
@@ -43,7 +43,8 @@ impl Validity {
     }
 }
 
-fn field(mut certificate: &[u8]) -> Option<&[u8]> {
+/// What follows the issuer: validity and subject first.
+fn after_issuer(mut certificate: &[u8]) -> Option<&[u8]> {
     let mut fields = expect(&mut certificate, SEQUENCE)?;
     let mut signed = expect(&mut fields, SEQUENCE)?;
     if signed.first() == Some(&VERSION) {
@@ -52,7 +53,25 @@ fn field(mut certificate: &[u8]) -> Option<&[u8]> {
     let _serial = expect(&mut signed, INTEGER)?;
     let _algorithm = expect(&mut signed, SEQUENCE)?;
     let _issuer = expect(&mut signed, SEQUENCE)?;
-    expect(&mut signed, SEQUENCE)
+    Some(signed)
+}
+
+/// The common name of the subject of a certificate in DER: in Teleport's certificates, the user.
+pub fn common_name(certificate: &[u8]) -> Option<String> {
+    /// 2.5.4.3, as an OBJECT IDENTIFIER.
+    const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
+    let mut after = after_issuer(certificate)?;
+    let _validity = expect(&mut after, SEQUENCE)?;
+    let mut names = expect(&mut after, SEQUENCE)?;
+    while let Some((_, mut set)) = take(&mut names) {
+        let mut name = expect(&mut set, SEQUENCE)?;
+        let (_, kind) = take(&mut name)?;
+        let (_, value) = take(&mut name)?;
+        if kind == COMMON_NAME {
+            return String::from_utf8(value.to_vec()).ok();
+        }
+    }
+    None
 }
 
 /// `YYMMDDHHMMSSZ` from 1950 to 2049, or `YYYYMMDDHHMMSSZ`.
