@@ -3,7 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::{Duration, SystemTime};
 
+use lockgate_sim::auth::{AuthOptions, issue_identity};
 use lockgate_tests::{
     Auth, Ended, ReceiverProcess, Running, Signal, lockgate, quickstart, start, status, until,
 };
@@ -55,6 +57,39 @@ fn a_first_start_without_a_start_time_says_what_it_leaves_out() {
     let shown = run(&["status", "--config", config.to_str().unwrap()]).exits_with(0);
     let line = "older events are left out (`start-time` was not set)";
     assert!(shown.stdout.contains(line), "{}", shown.stdout);
+    host.stop().exits_with(0);
+}
+
+#[test]
+fn a_client_certificate_that_has_expired_is_named_by_start_and_status() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "100"]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
+    let config = quickstart(dir.path(), &auth, &receiver, "");
+    // The simulator issues a certificate to Teleport's bot; here the bot is a client of a receiver.
+    let other = tempfile::tempdir().unwrap();
+    for entry in fs::read_dir(&auth.dir).unwrap().map(Result::unwrap) {
+        fs::copy(entry.path(), other.path().join(entry.file_name())).unwrap();
+    }
+    let options = AuthOptions {
+        out: other.path().to_owned(),
+        identity_expires: Some(SystemTime::now() - Duration::from_secs(3600)),
+        ..AuthOptions::default()
+    };
+    issue_identity(&options).unwrap();
+    for file in ["client.crt", "client.key"] {
+        fs::copy(other.path().join(file), receiver.dir.join(file)).unwrap();
+    }
+    let host = start(&config, &[]);
+    host.line_with_all(&["error: The client certificate", "client.crt` expired at "]);
+    let conditions = || status(&config)["pipelines"]["main"]["state"]["conditions"].to_string();
+    let shown = || format!("{}\n{}", conditions(), host.stderr());
+    until("both conditions name it", shown, || {
+        let conditions = conditions();
+        conditions.contains("the receiver refused the connection: the client certificate")
+            && conditions.contains("\"kind\":\"credentials\"")
+            && conditions.contains("renew it, and have `lockgate reload` read it")
+    });
     host.stop().exits_with(0);
 }
 

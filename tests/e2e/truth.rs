@@ -283,6 +283,35 @@ fn a_dead_pipeline_past_its_lag_limit_loses_the_oldest_and_stops_nobody() {
 }
 
 #[test]
+fn a_running_pipeline_past_its_lag_limit_begins_again_at_what_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--rate", "2000"]);
+    let receiver = LocalReceiver::start(dir.path());
+    receiver.always(Fault::Status(503));
+    let limit = "lag-limit = { bytes = \"16 MiB\" }";
+    let config = configuration(dir.path(), &auth, &pipeline("main", &receiver, limit));
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text = text.replace("[admin]", "retain = { bytes = \"64 MiB\" }\n\n[admin]");
+    std::fs::write(&config, text).unwrap();
+    fill(&dir.path().join("store"), "main", 64 << 20);
+    let watched = Watched::start(&config);
+    let again = "has reached its `lag-limit`: it goes on with those that are left";
+    let line = watched.host.line_with(again);
+    assert!(line.contains("pipeline=main"), "{line}");
+    receiver.recover();
+    let shown = || format!("{}\n{}", status(&config), watched.host.stderr());
+    until("it delivers what is left", shown, || {
+        books(&status(&config), "main").delivered > 1000
+    });
+    let figures = books(&status(&config), "main");
+    assert!(figures.dropped > 0, "{figures:?}");
+    watched.host.stop().exits_with(0);
+    let mut audit = lockgate();
+    audit.args(["audit", "--config"]).arg(&config);
+    Running::start("audit", &mut audit).ended().exits_with(0);
+}
+
+#[test]
 fn reading_that_waits_for_one_dead_pipeline_is_shown_for_all() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "1000"]);

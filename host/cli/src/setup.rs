@@ -116,6 +116,9 @@ pub(crate) fn plan(
     let mut report = config.warnings();
     let builder = builder(file, config, masks, Some(store))?;
     let databases = open_databases(&config.lookup, &mut report);
+    for pipeline in &config.pipelines {
+        check_certificate(pipeline, &mut report);
+    }
     let show = |report: &Report| print::problem(&report.render(print::to_terminal()));
     if !report.is_empty() {
         show(&report);

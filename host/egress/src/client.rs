@@ -1,5 +1,6 @@
 //! HTTP connections to one endpoint, and one attempt to send a request.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use lockgate_model::request::{
     CheckedRequest, Method, RequestRules, Response, is_header_name, is_refused_header,
 };
-use lockgate_model::{MASKED_MIN_CHARS, Masks, Millis, Secret, names_a_secret};
+use lockgate_model::{MASKED_MIN_CHARS, Masks, Millis, Secret, Validity, names_a_secret};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use rustls::ClientConfig;
 use tokio::sync::Semaphore;
@@ -109,6 +110,12 @@ impl EndpointClient {
             answered: AtomicBool::new(false),
             name: endpoint.name,
         })
+    }
+
+    /// The file of the client certificate, and when that is valid.
+    pub fn client_certificate(&self) -> Option<(&Path, Validity)> {
+        let certificate = self.client_certificate.as_ref()?;
+        Some((&certificate.file, certificate.validity?))
     }
 
     /// The pipeline's name.

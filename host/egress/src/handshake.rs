@@ -19,6 +19,7 @@ const SELF_SIGNED: &str = "give the receiver a certificate that an authority has
 const RENEW_RECEIVER: &str = "renew the certificate at the receiver, or correct this machine's \
     clock if it is wrong";
 const RENEW_CLIENT: &str = "renew the certificate, and have `lockgate reload` read it";
+const REPLACE: &str = "give the receiver another certificate";
 const CLOCKS: &str = "check the clocks of the receiver and of this machine";
 const NAME: &str = "use a host name in the URL that the certificate has, or give the receiver a \
     certificate for the host in the URL";
@@ -167,6 +168,10 @@ fn certificate(error: &CertificateError) -> (String, Option<&'static str>) {
     use CertificateError as Invalid;
     match error {
         Invalid::UnknownIssuer => ("its authority is not trusted".into(), Some(AUTHORITY)),
+        Invalid::BadSignature => (
+            "another authority of the same name has signed it".into(),
+            Some(AUTHORITY),
+        ),
         Invalid::NotValidForName => ("it is for another host name".into(), Some(NAME)),
         // rustls' own message contains the host.
         Invalid::NotValidForNameContext { presented, .. } => (names(presented), Some(NAME)),
@@ -185,7 +190,7 @@ fn certificate(error: &CertificateError) -> (String, Option<&'static str>) {
             "it is the certificate of an authority (`CA:TRUE`), not of a server".into(),
             Some(SELF_SIGNED),
         ),
-        error => (error.to_string(), None),
+        error => (error.to_string(), Some(REPLACE)),
     }
 }
 

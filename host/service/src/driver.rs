@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
+use crate::certificate;
 use crate::clock::now;
 use crate::condition_log::ConditionLog;
 use crate::limits::{LOGGED_LETTERS, OVERTAKEN_GRACE};
@@ -140,6 +141,7 @@ impl<L: Ledger> Driver<L> {
                 notices.clone(),
             ));
         }
+        watchers.spawn(certificate::watch(worker.clone(), board.clone()));
         let mut redriven = worker.ledger.redriven(&pipeline);
         let mut dead_bytes = worker.ledger.dead_bytes(&pipeline);
         // They may have changed since the pipeline was registered.

@@ -4,6 +4,7 @@
 
 mod blocking;
 mod build;
+mod certificate;
 mod clock;
 mod code;
 mod collect;

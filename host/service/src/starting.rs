@@ -202,7 +202,7 @@ async fn attempt(
 fn failed(pipeline: &str, board: &Board) {
     tracing::error!(
         pipeline,
-        "this pipeline cannot start: `lockgate check` shows why"
+        "this pipeline does not start: `lockgate check` shows why"
     );
     let message = "it cannot start: `lockgate check` shows why";
     board.pipeline(pipeline, |status| {

@@ -310,7 +310,8 @@ pub enum ConditionStatusKind {
     Stalled,
     /// Teleport cannot be reached.
     Connection,
-    /// The credentials for Teleport cannot be used, or expire soon.
+    /// The credentials for Teleport cannot be used, or expire soon; of a pipeline: the client
+    /// certificate does.
     Credentials,
     /// Teleport is reached, and the audit log or a part of it cannot be read.
     Reading,
@@ -336,7 +337,8 @@ impl ConditionStatusKind {
         ConditionStatusKind::Retention,
         ConditionStatusKind::Clock,
     ];
-    pub(crate) const OF_PIPELINES: [ConditionStatusKind; 6] = [
+    pub(crate) const OF_PIPELINES: [ConditionStatusKind; 7] = [
+        ConditionStatusKind::Credentials,
         ConditionStatusKind::Start,
         ConditionStatusKind::Endpoint,
         ConditionStatusKind::Documents,

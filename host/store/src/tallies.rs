@@ -345,7 +345,7 @@ mod tests {
         let reasons = ["noise".to_owned(), "other reasons (3)".to_owned()];
         let mut counts = Counts::default();
         let days = [day(1, 0, 1), day(2, 1, 2)];
-        of_outcomes(&outcomes, &reasons, &days, false, &mut counts).unwrap();
+        of_outcomes(&outcomes, &reasons, &days, Tallied::Dropped, &mut counts).unwrap();
         let expected = [
             ((Day(1), Tallied::Dropped, "noise".to_owned()), 1),
             ((Day(2), Tallied::Delivered, String::new()), 1),
@@ -354,10 +354,16 @@ mod tests {
         ];
         assert_eq!(counts, expected.into());
         for days in [vec![day(1, 0, 1)], vec![day(1, 2, 3)], vec![]] {
-            let wrong = of_outcomes(&outcomes, &reasons, &days, false, &mut counts);
+            let wrong = of_outcomes(&outcomes, &reasons, &days, Tallied::Dropped, &mut counts);
             assert_eq!(wrong, Err("its days are not its outcomes'"));
         }
-        let nameless = of_outcomes(&outcomes, &reasons[..1], &days, false, &mut counts);
+        let nameless = of_outcomes(
+            &outcomes,
+            &reasons[..1],
+            &days,
+            Tallied::Dropped,
+            &mut counts,
+        );
         assert_eq!(nameless, Err("a reason has no text"));
     }
 }

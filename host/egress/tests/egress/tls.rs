@@ -115,7 +115,13 @@ async fn a_receiver_with_an_invalid_certificate_gets_nothing() {
         let more = CertificateParams::new(more).unwrap().subject_alt_names;
         params.subject_alt_names.extend(more);
     });
+    let namesake = Authority::new("known");
     for (leaf, words, way_out) in [
+        (
+            namesake.server(),
+            "another authority of the same name has signed it",
+            "set `tls.ca`",
+        ),
         (
             unknown.server(),
             "its authority is not trusted",
