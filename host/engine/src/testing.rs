@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lockgate_model::contract::{
-    Access, BatchInfo, Called, Encoded, Inspect, Mapped, SinkSetup, StageSetup, TypeLists, Verdict,
+    Access, BatchInfo, Called, Encoded, Inspect, Mapped, Shortage, SinkSetup, StageSetup,
+    TypeLists, Verdict,
 };
 use lockgate_model::request::{
     Body, Classification, Disposition, Part, Request, RequestRules, Response, Sent,
@@ -361,13 +362,25 @@ impl TestPipeline {
 
     /// A call for the oldest batch in the stages has failed.
     pub(crate) fn fail_call(&mut self, label: &str, reason: &str) {
-        let (batch, _) = &self.in_stages[0];
-        let (label, reason) = (label.to_owned(), reason.to_owned());
-        let call = FailedCall { label, reason };
-        self.give(Input::StageFailed {
-            batch: *batch,
-            call,
+        self.report_failed_call(FailedCall {
+            label: label.to_owned(),
+            reason: reason.to_owned(),
+            shortage: None,
         });
+    }
+
+    /// The same for want of memory.
+    pub(crate) fn fail_call_for(&mut self, shortage: Shortage, label: &str) {
+        self.report_failed_call(FailedCall {
+            label: label.to_owned(),
+            reason: shortage.to_string(),
+            shortage: Some(shortage),
+        });
+    }
+
+    fn report_failed_call(&mut self, call: FailedCall) {
+        let (batch, _) = self.in_stages[0];
+        self.give(Input::StageFailed { batch, call });
     }
 
     /// The oldest batch in the stages has passed them.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lockgate_lookup::Lookups;
 use lockgate_model::contract::{
-    Access, BatchInfo, CallError, Called, Mapped, MappedDocument, StageSetup, Verdict,
+    Access, BatchInfo, CallError, Called, Mapped, MappedDocument, Shortage, StageSetup, Verdict,
 };
 use lockgate_model::{EventView, StateOverlay, escape};
 
@@ -95,6 +95,11 @@ impl Stage {
     /// The component's metrics since it was configured.
     pub fn metrics(&self) -> Snapshot {
         self.inner.configured.metrics()
+    }
+
+    /// Waits until there is memory for what a call of it could not have.
+    pub async fn room_for(&self, shortage: Shortage) {
+        self.inner.configured.engine().room_for(shortage).await;
     }
 
     /// The most bytes of memory that an instance has held in a call.
