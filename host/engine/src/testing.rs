@@ -14,7 +14,7 @@ use lockgate_model::request::{
 };
 use lockgate_model::{
     Batch, Block, BlockBuilder, Commit, DocumentView, EventView, FeedKind, Head, Outcome, Seq,
-    SeqRange, Slice, StateOverlay,
+    SeqRange, Slice, StateMap, StateOverlay,
 };
 
 use crate::brake::BrakeLimits;
@@ -141,7 +141,7 @@ impl TestPipeline {
             label: "stage 1 (test)".into(),
             state_owner: "counter".into(),
             state_quota: Some(1024),
-            state: Arc::default(),
+            state: StateMap::default(),
         };
         let engine = Settings {
             pipeline: "p".into(),

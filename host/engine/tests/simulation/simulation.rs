@@ -15,7 +15,7 @@ use lockgate_ledger::memory::{Appended, MemoryCore};
 use lockgate_model::contract::Inspect;
 use lockgate_model::request::Response;
 use lockgate_model::{
-    Append, Batch, BlockBuilder, Commit, FeedKind, Generation, Head, Seq, SeqRange, Slice,
+    Append, Batch, BlockBuilder, Commit, FeedKind, Generation, Head, Seq, SeqRange, Slice, StateMap,
 };
 
 use crate::answers_seen::AnswersSeen;
@@ -174,7 +174,11 @@ impl Simulation {
             label: label.into(),
             state_owner: owner.into(),
             state_quota: quota,
-            state: Arc::new(registration.state.get(owner).cloned().unwrap_or_default()),
+            state: registration
+                .state
+                .get(owner)
+                .map(StateMap::from)
+                .unwrap_or_default(),
         };
         let settings = Settings {
             pipeline: PIPELINE.into(),
