@@ -1,7 +1,5 @@
 //! Collects events from lines of JSON.
 
-use std::sync::Arc;
-
 use lockgate_lookup::Lookups;
 use lockgate_model::{BlockBuilder, BlockParts, FeedRef, Head, StateMap, StateOverlay, key_of};
 use lockgate_runtime::{check_object, put_on_one_line};
