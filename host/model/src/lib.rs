@@ -38,7 +38,10 @@ pub use mask::{LINE_MAX, MASK, MASKED_MIN_CHARS, Masks, escape, logfmt, percent_
 pub use outcome::{Fate, Outcome, OutcomeRun, Outcomes, ReasonIndex};
 pub use reasons::{REASON_MAX, REASONS_MAX, Reasons};
 pub use secret::{Secret, names_a_secret};
-pub use state::{STATE_KEY_MAX, STATE_VALUE_MAX, StateError, StateOverlay, state_owners};
+pub use state::{
+    STATE_ENTRY_BYTES, STATE_KEY_MAX, STATE_VALUE_MAX, StateError, StateMap, StateOverlay,
+    StateSize, state_owners,
+};
 pub use time::{Day, Millis, utc};
 
 /// Position of an event in its stream. Starts at 1, increases by 1, is never reused.

@@ -20,6 +20,7 @@ use crate::condition_log::ConditionLog;
 use crate::limits::{LOGGED_LETTERS, OVERTAKEN_GRACE};
 use crate::metrics::catalogue;
 use crate::plugins::BoundStage;
+use crate::replaced::ReplacedComponents;
 use crate::shutdown::Shutdown;
 use crate::status::{Board, ConditionStatus, PipelineState};
 use crate::worker::{Done, TaskResult, Worker};
@@ -33,6 +34,7 @@ pub(crate) struct Driver<L> {
     pub(crate) requests: mpsc::UnboundedReceiver<OperatorRequest>,
     /// Changes where the store gives up events that this pipeline has not finished.
     pub(crate) overtaken: watch::Receiver<u64>,
+    pub(crate) replaced: ReplacedComponents,
     pub(crate) unfinished: UnfinishedPipeline,
 }
 
@@ -124,6 +126,7 @@ impl<L: Ledger> Driver<L> {
             board,
             mut requests,
             mut overtaken,
+            mut replaced,
             mut unfinished,
         } = self;
         let pipeline = worker.pipeline.clone();
@@ -246,11 +249,12 @@ impl<L: Ledger> Driver<L> {
                     Action::Report(change) => {
                         checks_end = true;
                         record_condition(&worker.recorder, &pipeline, &change);
-                        report(&pipeline, &board, &mut log, began, &change);
+                        report(&pipeline, &board, &mut log, began, change, &replaced);
                     }
                     Action::Warn(message) => tracing::warn!(%pipeline, "{message}"),
                     Action::Drained => drained = true,
                     Action::Commit { batch, commit } => {
+                        replaced.finished();
                         log_letters(&commit);
                         record_commit(&worker.recorder, &commit);
                         let finished = commit.entries.len();
@@ -425,14 +429,21 @@ fn report(
     board: &Board,
     log: &mut ConditionLog,
     began: Instant,
-    change: &ConditionChange,
+    mut change: ConditionChange,
+    replaced: &ReplacedComponents,
 ) {
     let wall = |at: Uptime| -> Millis {
         let elapsed = began.elapsed();
         let millis = |span: Duration| span.as_millis() as Millis;
         now() - millis(elapsed) + millis(at)
     };
-    let (condition, is_over) = match change {
+    let (ConditionChange::Began(condition)
+    | ConditionChange::Changed(condition)
+    | ConditionChange::Ended(condition)) = &mut change;
+    if condition.kind == ConditionKind::Plugin {
+        condition.message = replaced.explain(&condition.subject, &condition.message);
+    }
+    let (condition, is_over) = match &change {
         ConditionChange::Began(condition) => {
             log.began(condition);
             (condition, false)

@@ -24,6 +24,7 @@ use crate::limits::{ABANDON_GRACE, ABORT_GRACE, CLOSE_NOTICED};
 use crate::metrics;
 use crate::plugins::{BoundSink, CallMeter};
 use crate::reload::{ReloadOutcome, ReloadQueue};
+use crate::replaced::ReplacedComponents;
 use crate::settings::{engine_settings, log_unused_state};
 use crate::shutdown::{Shutdown, ShutdownTrigger};
 use crate::status::{Board, PipelineState};
@@ -305,6 +306,8 @@ impl Host {
         .await?;
         log_unused_state(&pipeline, &registration);
         let settings = engine_settings(&pipeline, &registration);
+        let last = registration.last_description.as_deref();
+        let replaced = ReplacedComponents::of(&pipeline, last);
         self.board.pipeline(&name, |status| {
             status.state = PipelineState::Running;
             status.conditions.clear();
@@ -351,6 +354,7 @@ impl Host {
             board: self.board.clone(),
             requests,
             overtaken,
+            replaced,
             unfinished,
         })
     }

@@ -24,6 +24,7 @@ mod plugins;
 mod read_again;
 mod reader;
 mod reload;
+mod replaced;
 mod replay;
 mod settings;
 mod shutdown;

@@ -35,7 +35,11 @@ pub(crate) const PART_TOLERATED_MS: Millis = 600_000;
 /// Time between two looks at which pipelines keep a stream at its retention limit.
 pub(crate) const SOURCE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Time between two attempts to start a pipeline that finds no memory for its components.
+/// How long the classification of an answer waits for memory before that is a condition.
+pub(crate) const ROOM_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A pipeline that finds no memory for its components is started again when others have released
+/// some, and after this time at the latest.
 pub(crate) const START_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Time to read a part of an audit log again, to repair a block.

@@ -10,7 +10,7 @@ use lockgate_engine::{
     StreamSettings,
 };
 use lockgate_ledger::Registration;
-use lockgate_model::{FeedKind, state_owners};
+use lockgate_model::{FeedKind, StateMap, state_owners};
 use lockgate_store::{LagLimit, Retention};
 
 use crate::build::BuiltPipeline;
@@ -72,12 +72,12 @@ pub(crate) fn engine_settings(pipeline: &BuiltPipeline, registration: &Registrat
     });
     let stages = pipeline.stages.iter().zip(owners(pipeline));
     let stages = stages.map(|(stage, owner)| {
-        let state = registration.state.get(&owner).cloned();
+        let state = registration.state.get(&owner).map(StateMap::from);
         StageSettings {
             label: stage.stage.label().into(),
             state_owner: owner.into(),
             state_quota: stage.state_quota,
-            state: Arc::new(state.unwrap_or_default()),
+            state: state.unwrap_or_default(),
         }
     });
     let events = least(config.batch.events as u64, setup.max_documents).max(1) as usize;

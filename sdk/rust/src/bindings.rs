@@ -977,7 +977,8 @@ pub mod lockgate {
             pub enum StateError {
                 /// The operator grants state with `state = "1 MiB"` in the plugin's table.
                 NotGranted,
-                /// Keys and values together would exceed what the operator granted.
+                /// Keys and values together would exceed what the operator granted. Each key counts 64 bytes
+                /// more than its own and its value's. What does not grow the state is never refused for that.
                 QuotaExceeded,
                 /// A key is at most 1 KiB, a value at most 64 KiB.
                 TooLarge,

@@ -53,10 +53,11 @@ impl Pipeline {
                 1 => "a call for a batch failed because".to_owned(),
                 _ => format!("{calls} calls for a batch failed, the last one because"),
             };
-            let message = format!(
-                "{failed} {}; its events are tried in smaller calls",
-                last.reason
-            );
+            let next = match last.shortage {
+                Some(_) => "it is made again when others have released memory",
+                None => "its events are tried in smaller calls",
+            };
+            let message = format!("{failed} {}; {next}", last.reason);
             self.conditions.set(Found {
                 kind: ConditionKind::Plugin,
                 subject: &last.label,

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use lockgate_model::contract::Inspect;
+use lockgate_model::contract::{Inspect, SharedMemory, Shortage};
 
 use crate::ConditionKind::{Brake, Documents, Endpoint, Plugin, Stalled};
 use crate::brake::BrakeLimits;
@@ -1036,6 +1036,22 @@ fn calls_that_fail_for_five_seconds_are_shown_before_the_batch_is_through() {
         [
             "2 calls for a batch failed, the last one because it took more than 4000 ms of CPU \
              time; its events are tried in smaller calls"
+        ]
+    );
+    let shortage = Shortage {
+        needs: 60 << 20,
+        of: SharedMemory::SlowCalls,
+        taken: 200 << 20,
+        limit: 256 << 20,
+    };
+    pipeline.fail_call_for(shortage, "stage 1 (test)");
+    assert_eq!(
+        pipeline.conditions(Plugin),
+        [
+            "3 calls for a batch failed, the last one because it needs 60 MiB of memory, and slow \
+             calls of other components have 200 MiB of the 256 MiB that slow calls may have \
+             together, half of `memory` in `[limits]`; it is made again when others have released \
+             memory"
         ]
     );
     pipeline.leave_stages();

@@ -69,6 +69,8 @@ pub(super) struct Pipeline {
     pub(super) epoch: u32,
     pub(super) generations: Vec<String>,
     pub(super) generation: u32,
+    /// That of the latest commit.
+    last_generation: Option<u32>,
     pub(super) epochs: BTreeMap<Arc<str>, Epoch>,
     state: BTreeMap<String, BTreeMap<String, String>>,
     brake: String,
@@ -165,6 +167,7 @@ impl MemoryCore {
         }
         pipeline.state.retain(|_, state| !state.is_empty());
         pipeline.brake = commit.brake;
+        pipeline.last_generation = Some(commit.generation);
         let dead_bytes = pipeline.dead_bytes();
         self.remove_old_blocks();
         Ok(Committed { dead_bytes })
@@ -208,6 +211,9 @@ impl MemoryCore {
         Ok(Registration {
             epoch: pipeline.epoch,
             generation: pipeline.generation,
+            last_description: pipeline
+                .last_generation
+                .map(|last| pipeline.generations[last as usize - 1].clone()),
             streams: progress,
             state: pipeline.state.clone(),
             brake: pipeline.brake.clone(),
