@@ -133,6 +133,7 @@ pub(crate) async fn append(store: &Store, events: RangeInclusive<usize>, read_at
         read_at,
         events: builder.take(),
         cursors: Vec::new(),
+        gaps: Vec::new(),
         duplicates: 0,
     };
     store.append(append).await.unwrap();

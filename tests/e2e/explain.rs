@@ -95,6 +95,7 @@ async fn append_recording(store: &Store) {
         read_at: DAY,
         events: builder.take(),
         cursors: Vec::new(),
+        gaps: Vec::new(),
         duplicates: 0,
     };
     store.append(append).await.unwrap();

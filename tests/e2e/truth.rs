@@ -150,6 +150,7 @@ fn fill(directory: &Path, holder: &str, bytes: u64) {
                 read_at: now.as_millis() as i64,
                 events: block.take(),
                 cursors: Vec::new(),
+                gaps: Vec::new(),
                 duplicates: 0,
             };
             store.append(append).await.unwrap();
@@ -471,6 +472,7 @@ fn a_run_that_ends_without_all_recordings_says_so() {
             read_at: 1,
             events: BlockBuilder::new().take(),
             cursors: vec![pending],
+            gaps: Vec::new(),
             duplicates: 0,
         };
         store.append(append).await.unwrap();

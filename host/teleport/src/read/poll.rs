@@ -238,7 +238,7 @@ impl<I: Intake> Poller<I> {
             any_type: true,
             ..Query::default()
         };
-        self.newest = step::newest(&self.source, &query).await.ok().flatten();
+        self.newest = step::newest_readable(&self.source, query).await;
         let limit = self.limit();
         if let Some(newest) = self.newest.filter(|&newest| newest <= limit) {
             self.source.status.set_newest(newest);

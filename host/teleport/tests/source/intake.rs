@@ -105,6 +105,30 @@ impl MemoryIntake {
             .expect("it is there");
     }
 
+    /// Asserts that each key is there once or, where its time is in `fault`, in an open gap.
+    pub fn assert_each_once_or_in_a_gap(
+        &self,
+        expected: &[(String, Millis)],
+        fault: std::ops::RangeInclusive<Millis>,
+    ) -> usize {
+        let keys: std::collections::HashSet<String> =
+            self.keys(FeedKind::Audit).into_iter().collect();
+        let gaps = self.gaps();
+        let is_told = |time: Millis| {
+            let mut open = gaps.iter().filter(|gap| gap.is_open());
+            fault.contains(&time) && open.any(|gap| gap.contains(time))
+        };
+        let missing = expected.iter().filter(|(key, _)| !keys.contains(key));
+        let (told, lost): (Vec<_>, Vec<_>) = missing.partition(|(_, time)| is_told(*time));
+        assert!(
+            lost.is_empty(),
+            "missing, and in no gap: {lost:?}; {gaps:?}"
+        );
+        let there = expected.iter().filter(|(key, _)| keys.contains(key));
+        self.assert_each_once(FeedKind::Audit, there.map(|(key, _)| key.clone()));
+        told.len()
+    }
+
     /// Asserts that each key is there once, in any order.
     pub fn assert_each_once(&self, feed: FeedKind, expected: impl IntoIterator<Item = String>) {
         let mut expected: Vec<String> = expected.into_iter().collect();

@@ -7,6 +7,7 @@ use lockgate_model::{Gap, GapState, Millis};
 
 use super::{GAP, Poller};
 use crate::read::Seen;
+use crate::read::poll::sweep::ATTEMPTS;
 use crate::read::poll::window::{Aim, Window};
 use crate::{Closed, Intake};
 
@@ -33,6 +34,8 @@ struct Turn {
 struct Pass {
     at: Millis,
     found: u64,
+    /// Attempts at the slice at `at` that were refused.
+    attempts: u32,
     /// The part that the server still refuses, with the reason.
     refused: Option<(Millis, Millis, String)>,
     is_doubtful: bool,
@@ -71,6 +74,7 @@ impl<I: Intake> Poller<I> {
         let mut pass = pass.and_then(|turn| turn.pass.take()).unwrap_or(Pass {
             at: gap.from,
             found: 0,
+            attempts: 0,
             refused: None,
             is_doubtful: false,
         });
@@ -105,8 +109,18 @@ impl<I: Intake> Poller<I> {
         pass.found += read.late.len() as u64;
         pass.is_doubtful |= read.is_doubtful;
         match read.refusal {
-            None => pass.at = read.to + 1,
+            None => {
+                pass.at = read.to + 1;
+                pass.attempts = 0;
+            }
+            // Teleport may be busy.
+            Some(_) if read.reached > from => {
+                pass.at = read.reached;
+                pass.attempts = 0;
+            }
+            Some(_) if pass.attempts + 1 < ATTEMPTS => pass.attempts += 1,
             Some(refusal) => {
+                pass.attempts = 0;
                 let error = format!("it answers {:?} `{}`", refusal.code, refusal.message);
                 let begin = pass.refused.take().map_or(from, |(begin, ..)| begin);
                 pass.refused = Some((begin, to, error));

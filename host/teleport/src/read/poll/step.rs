@@ -142,6 +142,43 @@ pub(super) async fn newest<I: Intake>(
     Ok(times.max())
 }
 
+/// The time of the newest event, also where the server refuses a part of the log: then of what is
+/// after that part or, if nothing is, before it.
+pub(super) async fn newest_readable<I: Intake>(
+    source: &Source<I>,
+    mut query: Query,
+) -> Option<Millis> {
+    /// Milliseconds. It need not be found exactly where the server refuses.
+    const NEAR: Millis = 1_000;
+    if let Ok(newest) = newest(source, &query).await {
+        return newest;
+    }
+    let (from, to) = (query.from, query.to);
+    let (mut refused, mut quiet) = (from, to);
+    while quiet - refused > NEAR {
+        let middle = refused + (quiet - refused) / 2;
+        query.from = middle;
+        match newest(source, &query).await {
+            Ok(Some(newest)) => return Some(newest),
+            Ok(None) => quiet = middle,
+            Err(_) => refused = middle,
+        }
+    }
+    query.from = from;
+    let (mut answered, mut refused, mut found) = (from, to, None);
+    while refused - answered > NEAR {
+        query.to = answered + (refused - answered) / 2;
+        match newest(source, &query).await {
+            Ok(newest) => {
+                found = newest.or(found);
+                answered = query.to;
+            }
+            Err(_) => refused = query.to,
+        }
+    }
+    found
+}
+
 /// Whether the server answers at all.
 pub(super) async fn answers<I: Intake>(source: &Source<I>, from: Millis, to: Millis) -> bool {
     fetch(source, &one(from, to)).await.is_ok()

@@ -11,6 +11,8 @@ use crate::read::poll::window::{Aim, Window};
 use crate::status::SWEEP;
 use crate::{Closed, Intake};
 
+/// Attempts at one place of a sweep before it goes on after the slice.
+pub(super) const ATTEMPTS: u32 = 8;
 /// For each second of sweeping, this many are left for everything else.
 const OTHER: u32 = 9;
 
@@ -41,6 +43,8 @@ struct Pass {
     found: u64,
     /// How late the latest of them was.
     late: Millis,
+    /// Attempts at the slice at `at` that were refused.
+    refused: u32,
     problem: Option<String>,
 }
 
@@ -133,6 +137,7 @@ impl<I: Intake> Poller<I> {
             end: self.until,
             found: 0,
             late: 0,
+            refused: 0,
             problem: None,
         });
         if pass.at <= pass.end {
@@ -198,11 +203,20 @@ impl<I: Intake> Poller<I> {
             read
         };
         self.collector.forget_duplicates();
-        pass.at = read.to + 1;
         pass.found += read.late.len() as u64;
         let earliest = read.late.iter().map(|&(time, _)| time).min();
         pass.late = pass.late.max(earliest.map_or(0, |time| self.shown - time));
-        if let Some(refusal) = read.refusal {
+        pass.refused = match read.refusal {
+            Some(_) if read.reached == from => pass.refused + 1,
+            _ => 0,
+        };
+        pass.at = match read.refusal {
+            // Teleport may be busy: it goes on here later.
+            Some(_) if pass.refused < ATTEMPTS => read.reached,
+            _ => read.to + 1,
+        };
+        if let Some(refusal) = read.refusal.filter(|_| pass.refused == ATTEMPTS) {
+            pass.refused = 0;
             pass.problem = Some(format!(
                 "late events cannot be looked for everywhere: Teleport answers {:?} `{}`",
                 refusal.code, refusal.message

@@ -8,7 +8,7 @@ use lockgate_model::{Day, FeedKind, Millis};
 
 use super::order::Order;
 use super::page::{Query, Refusal, fetch};
-use super::{GAP, PLACE, Poller, millis, step, window_end};
+use super::{FAR, GAP, PLACE, Poller, millis, step, window_end};
 use crate::proto::auditlog::EventsUnstructured;
 use crate::time::{of_proto, time};
 use crate::{Closed, Intake};
@@ -39,6 +39,8 @@ pub(super) struct Read {
     pub(super) is_empty: bool,
     /// The last millisecond that was read.
     pub(super) to: Millis,
+    /// The time up to which it has been read, where it was not read to its end.
+    pub(super) reached: Millis,
     /// Why the window was not read to its end: only of several days, or in a sweep.
     pub(super) refusal: Option<Refusal>,
     /// Time and hash of what a sweep found.
@@ -52,6 +54,8 @@ pub(super) struct Window<'a, I> {
     poller: &'a mut Poller<I>,
     aim: Aim,
     query: Query,
+    /// Where the window begins.
+    first: Millis,
     order: Order,
     /// The window is larger than usual.
     is_grown: bool,
@@ -101,6 +105,7 @@ impl<'a, I: Intake> Window<'a, I> {
         );
         Window {
             aim,
+            first: from,
             is_grown: to - from > Day::MILLIS + millis(poller.source.settings.limits.reread),
             late: Vec::new(),
             query: Query {
@@ -142,6 +147,10 @@ impl<'a, I: Intake> Window<'a, I> {
         Ok(Read {
             fresh: self.fresh,
             is_empty: self.order.latest().is_none(),
+            reached: match self.order.is_kept() {
+                true => self.here(),
+                false => self.first,
+            },
             to: self.query.to,
             refusal,
             late: self.late,
@@ -433,8 +442,7 @@ impl<'a, I: Intake> Window<'a, I> {
             source.settings.clock.sleep(wait).await;
             return Ok(Next::Page);
         }
-        // Skip only a fault in the log: the server must answer for later times, up to now.
-        let Some(next) = step::past_refusal(&source, here, self.poller.local()).await else {
+        let Some(next) = self.past(here).await else {
             let wait = self.hold.next(source.settings.clock.chance());
             source.settings.clock.sleep(wait).await;
             return Ok(Next::Page);
@@ -450,6 +458,25 @@ impl<'a, I: Intake> Window<'a, I> {
             .await?;
         self.query.limit = self.page();
         Ok(self.step_to(next))
+    }
+
+    /// The time from which reading can go on after what is refused from `here` on. `None` where
+    /// nothing shows that only a part of the log is at fault: the server must answer for later
+    /// times, up to now or, since our clock may be behind, with a later event.
+    async fn past(&self, here: Millis) -> Option<Millis> {
+        let source = &self.poller.source;
+        if let Some(next) = step::past_refusal(source, here, self.poller.local()).await {
+            return Some(next);
+        }
+        let next = step::past_refusal(source, here, here + FAR).await?;
+        let later = Query {
+            from: next,
+            to: next + FAR,
+            any_type: true,
+            ..Query::default()
+        };
+        let newest = step::newest(source, &later).await;
+        matches!(newest, Ok(Some(_))).then_some(next)
     }
 
     /// How long to wait before the next attempt at what the server refuses to return. `None`: it
