@@ -37,6 +37,7 @@ mod reads;
 mod report;
 mod rows;
 mod schema;
+mod shown_time;
 mod store;
 mod tail;
 mod tallies;
@@ -58,7 +59,7 @@ pub use lockgate_ledger::{
     LetterQuery, Progress, Registration,
 };
 pub use open::check_room;
-pub use options::{Clock, Options, Retention};
+pub use options::{Clock, Elapsed, Options, Retention};
 pub use reads::{PipelineStatus, Reads, StreamStatus};
 pub use report::{AuditReport, Comparison, ReportError};
 pub use store::{PinnedLog, Store};

@@ -46,7 +46,7 @@ impl Writer {
         if !self.is_configured {
             return Ok(false);
         }
-        let now = (self.clock)();
+        let now = self.shown_now((self.clock)());
         for stream in 0..self.streams.len() {
             let mut steps = 0;
             while let Some(key) = self.due(stream, now)
@@ -65,11 +65,17 @@ impl Writer {
         (self.clock)()
     }
 
+    /// The time by which age is measured: the local one as far as events show that it has been
+    /// reached.
+    pub(super) fn shown_now(&self, local: Millis) -> Option<Millis> {
+        self.shown_time.now(local, (self.elapsed)())
+    }
+
     pub fn anything_due(&self) -> bool {
         if !self.is_configured {
             return false;
         }
-        let now = (self.clock)();
+        let now = self.shown_now((self.clock)());
         (0..self.streams.len())
             .any(|stream| self.due(stream, now).is_some() && self.holders(stream).next().is_none())
     }
@@ -113,12 +119,15 @@ impl Writer {
             .chain(self.holders.iter().map(String::as_str))
     }
 
-    /// The key in `retain` whose limit the oldest block has reached.
-    fn due(&self, stream: usize, now: i64) -> Option<&'static str> {
+    /// The key in `retain` whose limit the oldest block has reached. `now`: as far as it is shown.
+    fn due(&self, stream: usize, now: Option<Millis>) -> Option<&'static str> {
         let stream = &self.streams[stream];
         let block = stream.front?;
-        let old = stream.limit.age.is_some_and(|age| {
-            now.saturating_sub(block.read_at) > age.as_millis().min(i64::MAX as u128) as i64
+        let age = stream.limit.age.zip(now);
+        let old = age.is_some_and(|(age, now)| {
+            // A block that was read before its own events was read by a clock that was behind.
+            let read_at = block.read_at.max(block.times.0);
+            now.saturating_sub(read_at) > age.as_millis().min(i64::MAX as u128) as i64
         });
         let many = stream.limit.bytes;
         let many = many.is_some_and(|limit| stream.row.bytes > limit);
