@@ -60,10 +60,16 @@ impl SendFailure {
     }
 }
 
-/// Whether the sink may decide on this status. No plugin can declare delivered, or discard, what a
-/// receiver did not accept.
+/// Whether the sink may decide on this status: the receiver has looked at the documents. After all
+/// others no plugin can declare delivered, or discard, what a receiver did not take.
 fn sink_may_settle(status: u16) -> bool {
-    !matches!(status, 401 | 403 | 408 | 429 | 500..)
+    matches!(status, 200..=299 | 400 | 409 | 412 | 422)
+}
+
+/// Whether the sink may say that all documents were delivered. A receiver that answers 409 may have
+/// them already.
+fn sink_may_accept_all(status: u16) -> bool {
+    matches!(status, 200..=299 | 409)
 }
 
 /// The host's table for a status.
@@ -116,6 +122,9 @@ fn remedy(status: u16) -> Option<&'static str> {
 /// The judgement by the sink's result. The second value is true where the status overrides it.
 pub fn by_sink(response: &Response, classification: Classification) -> (Judgement, bool) {
     let settles = sink_may_settle(response.status);
+    let accepts_all = sink_may_accept_all(response.status);
+    let is_accepted =
+        |(_, disposition): &(u32, Disposition)| *disposition == Disposition::Delivered;
     let judgement = match classification {
         Classification::ByStatus => by_status(response),
         Classification::Retry { message, after } => {
@@ -129,8 +138,12 @@ pub fn by_sink(response: &Response, classification: Classification) -> (Judgemen
         }
         Classification::Hold(message) => Judgement::NeedsOperator(message),
         Classification::Split(message) if settles => Judgement::Refused(message),
-        Classification::Delivered if settles => Judgement::Taken(Vec::new()),
-        Classification::Mixed(dispositions) if settles => Judgement::Taken(dispositions),
+        Classification::Delivered if accepts_all => Judgement::Taken(Vec::new()),
+        Classification::Mixed(dispositions)
+            if settles && (accepts_all || !dispositions.iter().all(is_accepted)) =>
+        {
+            Judgement::Taken(dispositions)
+        }
         Classification::Rejected(reason) if settles => Judgement::AllRejected(reason),
         _ => return (by_status(response), true),
     };
@@ -261,7 +274,9 @@ mod tests {
             Classification::Mixed(vec![(0, Disposition::Rejected("bad".into()))]),
             Classification::Split("half".into()),
         ];
-        for status in [401, 403, 408, 429, 500, 503] {
+        for status in [
+            301, 401, 402, 403, 404, 405, 407, 408, 410, 413, 425, 429, 500, 503,
+        ] {
             for delivery in &settling {
                 let (judgement, disbelieved) = by_sink(&response(status), delivery.clone());
                 assert!(disbelieved, "{status} {delivery:?}");
@@ -286,6 +301,26 @@ mod tests {
         {
             let (judgement, disbelieved) = by_sink(&response(409), delivery);
             assert_eq!((word(&judgement), disbelieved), (expected, false));
+        }
+        for status in [400, 412, 422] {
+            for classification in [
+                Classification::Delivered,
+                Classification::Mixed(Vec::new()),
+                Classification::Mixed(vec![(0, Disposition::Delivered)]),
+            ] {
+                let (judgement, disbelieved) = by_sink(&response(status), classification);
+                assert_eq!(
+                    (judgement, disbelieved),
+                    (by_status(&response(status)), true)
+                );
+            }
+            let part = vec![(1, Disposition::Rejected("bad".into()))];
+            let judged = by_sink(&response(status), Classification::Mixed(part.clone()));
+            assert_eq!(
+                judged,
+                (Judgement::Taken(part), false),
+                "it took the others"
+            );
         }
     }
 }

@@ -38,6 +38,7 @@ mod reads;
 mod report;
 mod rows;
 mod schema;
+mod shown_time;
 mod store;
 mod tail;
 mod tallies;
@@ -60,7 +61,7 @@ pub use lockgate_ledger::{
     LetterQuery, Progress, Registration,
 };
 pub use open::check_room;
-pub use options::{Clock, LagLimit, Options, Retention};
+pub use options::{Clock, Elapsed, LagLimit, Options, Retention};
 pub use reads::{PipelineStatus, Reads, StreamStatus};
 pub use report::{AuditReport, Comparison, ReportError};
 pub use store::{PinnedLog, Store};

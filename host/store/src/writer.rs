@@ -27,7 +27,9 @@ pub use append::{AppendArgs, Appended};
 use crate::blocks::{self, Extent};
 use crate::error::ReadError;
 use crate::links::Link;
+use crate::options::Elapsed;
 use crate::schema::{Checksum, PAGE_SIZE};
+use crate::shown_time::{self, NewestBlocks, ShownTime};
 use crate::tallies::{self, Columns, Counts};
 use crate::{
     Clock, LagLimit, LedgerError, Options, Retention, anchors, directory, open, progress, rows,
@@ -66,6 +68,9 @@ pub struct Writer {
     connection: Connection,
     directory: PathBuf,
     clock: Clock,
+    elapsed: Elapsed,
+    shown_time: ShownTime,
+    has_warned_of_clock: bool,
     options: Options,
     streams: Vec<Stream>,
     by_name: HashMap<Arc<str>, usize>,
@@ -116,6 +121,7 @@ struct Stream {
     limit: Retention,
     /// The oldest block kept.
     front: Option<Extent>,
+    newest: NewestBlocks,
     /// Blocks from here on have their filters.
     filtered_from: Seq,
     has_warned_of_damage: bool,
@@ -145,6 +151,9 @@ impl Writer {
             connection,
             directory: options.path.clone(),
             clock: options.clock.clone(),
+            elapsed: options.elapsed.clone(),
+            shown_time: ShownTime::default(),
+            has_warned_of_clock: false,
             options: options.clone(),
             streams: Vec::new(),
             by_name: HashMap::new(),
@@ -412,6 +421,9 @@ impl Writer {
     fn add_stream(&mut self, row: rows::Stream) -> rusqlite::Result<usize> {
         let limit = self.options.retention_of(&row.name);
         let front = blocks::oldest(&self.connection, row.id)?;
+        let newest = blocks::recent_times(&self.connection, row.id, shown_time::BLOCKS)?;
+        let newest = NewestBlocks::new(newest.into_iter().map(|(earliest, _)| earliest));
+        self.shown_time.note(&newest, (self.elapsed)());
         self.by_name.insert(row.name.clone(), self.streams.len());
         let sql = "SELECT min(first_seq) FROM block_filters WHERE stream_id = ?1";
         let filtered: Option<Seq> = self.connection.query_row(sql, [row.id], |row| row.get(0))?;
@@ -421,6 +433,7 @@ impl Writer {
             row,
             limit,
             front,
+            newest,
             dirty: false,
         });
         Ok(self.streams.len() - 1)

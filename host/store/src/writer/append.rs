@@ -109,6 +109,8 @@ impl Writer {
         stream.row.next += count;
         stream.row.bytes += bytes;
         let times = (block.min_time, block.max_time);
+        stream.newest.push(block.min_time);
+        self.shown_time.note(&stream.newest, (self.elapsed)());
         stream.front.get_or_insert(Extent {
             first_seq,
             count,

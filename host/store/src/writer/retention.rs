@@ -52,7 +52,7 @@ impl Writer {
         if !self.is_configured {
             return Ok(false);
         }
-        let now = (self.clock)();
+        let now = self.shown_now((self.clock)());
         for stream in 0..self.streams.len() {
             let mut steps = 0;
             while let Some(key) = self.due(stream, now)
@@ -71,11 +71,17 @@ impl Writer {
         (self.clock)()
     }
 
+    /// The time by which age is measured: the local one as far as events show that it has been
+    /// reached.
+    pub(super) fn shown_now(&self, local: Millis) -> Option<Millis> {
+        self.shown_time.now(local, (self.elapsed)())
+    }
+
     pub fn anything_due(&self) -> bool {
         if !self.is_configured {
             return false;
         }
-        let now = (self.clock)();
+        let now = self.shown_now((self.clock)());
         (0..self.streams.len()).any(|stream| {
             self.due(stream, now).is_some() && self.holders(stream, 0).next().is_none()
         })
@@ -133,10 +139,14 @@ impl Writer {
         if !has_run && !limit.streams.iter().any(|name| **name == *stream.row.name) {
             return true;
         }
-        let now = (self.clock)();
+        let now = self.shown_now((self.clock)());
         let front = stream.front;
         let bytes = stream.row.bytes.saturating_add(adding);
-        front.is_some_and(|block| limit.is_exceeded(block.read_at, bytes, now))
+        front.is_some_and(|block| {
+            // As for retention: a clock that was behind made it look older.
+            let read_at = block.read_at.max(block.times.0);
+            limit.is_exceeded(read_at, bytes, now)
+        })
     }
 
     /// Opens the books of pipelines that never ran, for what is given up of them.
@@ -162,12 +172,15 @@ impl Writer {
         Ok(())
     }
 
-    /// The key in `retain` whose limit the oldest block has reached.
-    fn due(&self, stream: usize, now: i64) -> Option<&'static str> {
+    /// The key in `retain` whose limit the oldest block has reached. `now`: as far as it is shown.
+    fn due(&self, stream: usize, now: Option<Millis>) -> Option<&'static str> {
         let stream = &self.streams[stream];
         let block = stream.front?;
-        let old = stream.limit.age.is_some_and(|age| {
-            now.saturating_sub(block.read_at) > age.as_millis().min(i64::MAX as u128) as i64
+        let age = stream.limit.age.zip(now);
+        let old = age.is_some_and(|(age, now)| {
+            // A block that was read before its own events was read by a clock that was behind.
+            let read_at = block.read_at.max(block.times.0);
+            now.saturating_sub(read_at) > age.as_millis().min(i64::MAX as u128) as i64
         });
         let many = stream.limit.bytes;
         let many = many.is_some_and(|limit| stream.row.bytes > limit);

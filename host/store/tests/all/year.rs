@@ -41,6 +41,7 @@ fn open_at(path: &Path, now: &Arc<AtomicI64>, fold_links: usize) -> Store {
             age: Some(Duration::from_secs(7 * 86_400)),
             bytes: None,
         },
+        elapsed: elapsed(now),
         clock: Arc::new(move || clock.load(Ordering::SeqCst)),
         fold_links,
         ..options(path)
