@@ -72,7 +72,7 @@ reload reloads="100":
 bench:
     cargo bench --workspace
 
-# Measure a healthy pipeline beside five bad neighbours.
+# Measure a healthy pipeline beside bad neighbours.
 bench-neighbours:
     cargo bench --workspace --bench neighbours
 

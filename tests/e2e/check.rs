@@ -1,8 +1,10 @@
 //! `lockgate check`.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use expect_test::expect_file;
+use lockgate_sim::auth::{AuthOptions, issue_identity};
 use lockgate_tests::{Auth, Ended, Running, lockgate, root};
 use tempfile::TempDir;
 
@@ -99,6 +101,109 @@ fn several_files_are_checked_at_once_and_the_correct_ones_are_named() {
             ended.stderr
         );
     }
+}
+
+/// A configuration with these tables, and an identity and a client certificate that the simulator
+/// issues until then. Its certificates are valid for a day at least.
+fn with_credentials(dir: &TempDir, expires: SystemTime, more: &str) -> Ended {
+    let options = AuthOptions {
+        out: dir.path().to_owned(),
+        identity_expires: Some(expires),
+        ..AuthOptions::default()
+    };
+    issue_identity(&options).unwrap();
+    let text = format!(
+        r#"[teleport]
+addr = "teleport.example.com:443"
+identity = "identity"
+{more}
+
+[store]
+path = "store"
+
+[pipelines.siem.sink]
+plugin = "builtin:fluentd"
+url = "https://logs.example.com:8443/audit"
+tls = {{ cert = "client.crt", key = "client.key" }}
+"#
+    );
+    std::fs::write(dir.path().join("lockgate.toml"), text).unwrap();
+    check(dir.path(), &[Path::new("lockgate.toml")])
+}
+
+#[test]
+fn credentials_that_have_expired_are_refused_with_the_date_and_the_way_out() {
+    let dir = auth_directory();
+    let ended = with_credentials(&dir, hours_from_now(-24), "").exits_with(2);
+    let day = lockgate_model::Day::of(millis(hours_from_now(-24)));
+    for text in [
+        format!("error: The certificate for Teleport expired at {day}T"),
+        "lockgate.toml:3:12".to_owned(),
+        "`tctl auth sign --user=lockgate --out=identity`".to_owned(),
+        "(`tbot`)".to_owned(),
+        format!("error: The client certificate `client.crt` expired at {day}T"),
+        "lockgate.toml:12:1".to_owned(),
+        "2 problems in lockgate.toml".to_owned(),
+    ] {
+        assert!(
+            ended.stderr.contains(&text),
+            "no `{text}` in:\n{}",
+            ended.stderr
+        );
+    }
+    assert_eq!(ended.stdout, "");
+}
+
+#[test]
+fn credentials_that_expire_soon_and_unknown_event_types_are_warnings() {
+    let dir = auth_directory();
+    // A fifth of a day is 4.8 hours.
+    let types = "types = [\"user.logn\"]";
+    let ended = with_credentials(&dir, hours_from_now(4), types);
+    let ended = ended.exits_with(0);
+    for text in [
+        "warning: The certificate for Teleport expires at ",
+        "warning: The client certificate `client.crt` expires at ",
+        "warning: No event type `user.logn` is known: it may never occur.",
+        "did you mean `user.login`?",
+        "3 warnings in lockgate.toml",
+    ] {
+        assert!(
+            ended.stderr.contains(text),
+            "no `{text}` in:\n{}",
+            ended.stderr
+        );
+    }
+    assert_eq!(
+        ended.stdout,
+        "lockgate.toml: no problems, 3 warnings, 1 pipeline.\n"
+    );
+    assert!(
+        !dir.path().join("store").exists(),
+        "`check` leaves nothing behind"
+    );
+}
+
+/// A directory with the authority of a simulated cluster.
+fn auth_directory() -> TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "1"]);
+    for entry in std::fs::read_dir(&auth.dir).unwrap().map(Result::unwrap) {
+        std::fs::copy(entry.path(), dir.path().join(entry.file_name())).unwrap();
+    }
+    dir
+}
+
+fn hours_from_now(hours: i64) -> SystemTime {
+    let now = SystemTime::now();
+    let span = Duration::from_secs(hours.unsigned_abs() * 3600);
+    if hours < 0 { now - span } else { now + span }
+}
+
+fn millis(time: SystemTime) -> i64 {
+    time.duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap()
+        .as_millis() as i64
 }
 
 /// A copy of a directory of cases, with the `identity` that its configurations name, and the cases.

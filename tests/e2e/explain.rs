@@ -13,7 +13,7 @@ use lockgate_tests::receiver::LocalReceiver;
 use lockgate_tests::{Auth, Ended, Running, configuration, lockgate, root, started, status, until};
 use serde_json::{Value, json};
 
-use crate::dlq::{AUDIT, DAY, append, open};
+use crate::dlq::{AUDIT, DAY, append};
 
 const SESSION: &str = "5d0f7a1e-0000-4000-8000-000000000001";
 
@@ -38,7 +38,12 @@ fn explain(place: &[&str], arguments: &[&str]) -> Ended {
 fn sample(directory: &Path) {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
-        let store = open(directory);
+        let store = Store::open(Options {
+            retention: Retention::default(),
+            elapsed: hours_at_each_look(),
+            ..Options::new(directory)
+        });
+        let store = store.unwrap();
         append(&store, 1..=8, DAY).await;
         append_recording(&store).await;
         let component = |name: &str| json!({ "plugin": name, "digest": "d1", "with": {} });
@@ -95,6 +100,7 @@ async fn append_recording(store: &Store) {
         read_at: DAY,
         events: builder.take(),
         cursors: Vec::new(),
+        gaps: Vec::new(),
         duplicates: 0,
     };
     store.append(append).await.unwrap();
@@ -251,6 +257,7 @@ fn an_event_that_is_not_there_is_explained_by_what_the_store_covers() {
                 age: Some(std::time::Duration::from_secs(3600)),
                 bytes: None,
             },
+            elapsed: hours_at_each_look(),
             ..Options::new(dir.path())
         });
         let store = store.unwrap();
@@ -408,4 +415,12 @@ plugin = "builtin:fluentd"
     let never = explain(&place, &["no-such-event"]).exits_with(1).stdout;
     let types = "the source reads only these types: user.login; others are never read\n";
     assert!(never.contains(types), "{never}");
+}
+
+fn hours_at_each_look() -> lockgate_store::Elapsed {
+    let hours = std::sync::atomic::AtomicU64::new(0);
+    std::sync::Arc::new(move || {
+        let hours = hours.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        std::time::Duration::from_secs(hours * 3600)
+    })
 }

@@ -1,9 +1,12 @@
 //! A healthy pipeline beside hostile ones.
 
 use lockgate_tests::components::hostile_plugins;
-use lockgate_tests::neighbours::{NEIGHBOURS, neighbours, pipeline};
+use lockgate_tests::neighbours::Neighbour::{Burns, Compiles, Hangs, Hoards, Loops, Traps};
+use lockgate_tests::neighbours::{neighbours, pipeline};
 use lockgate_tests::receiver::LocalReceiver;
-use lockgate_tests::{Auth, books, configuration, started, status, until};
+use lockgate_tests::{
+    Auth, admin_address, books, configuration, get, listen_on_any_port, started, status, until,
+};
 
 /// How fast it is beside them is a benchmark: `cargo bench --workspace --bench neighbours`.
 #[test]
@@ -12,7 +15,9 @@ fn a_healthy_pipeline_delivers_everything_beside_five_bad_neighbours() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
     let receiver = LocalReceiver::start(dir.path());
-    let pipelines = neighbours(dir.path(), &receiver, &pipeline("healthy", &receiver));
+    let healthy = pipeline("healthy", &receiver);
+    let beside = [Loops, Burns, Traps, Hangs, Compiles];
+    let pipelines = neighbours(dir.path(), &receiver, &beside, &healthy);
     let config = configuration(dir.path(), &auth, &pipelines);
     let host = started(&config);
     let shown = || host.stderr();
@@ -38,8 +43,42 @@ fn a_healthy_pipeline_delivers_everything_beside_five_bad_neighbours() {
     }
     host.stop().exits_with(0);
     let status = status(&config);
-    for name in NEIGHBOURS {
-        assert_eq!(books(&status, name).dead, 0, "{name}: nothing is given up");
+    for name in beside.iter().flat_map(|neighbour| neighbour.pipelines()) {
+        assert_eq!(books(&status, &name).dead, 0, "{name}: nothing is given up");
+    }
+    assert_eq!(receiver.stop().by_path["/healthy"].documents, events);
+}
+
+/// They once took all memory before their calls were slow, and kept it while they burned their time
+/// limits. The healthy pipeline then waited for longer and longer, also when memory was free.
+#[test]
+fn ten_components_that_hoard_memory_leave_enough_to_a_healthy_pipeline() {
+    let events = 5000;
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
+    let receiver = LocalReceiver::start(dir.path());
+    let healthy = pipeline("healthy", &receiver);
+    let pipelines = neighbours(dir.path(), &receiver, &[Hoards], &healthy);
+    let config = configuration(dir.path(), &auth, &pipelines);
+    listen_on_any_port(&config);
+    let host = started(&config);
+    let address = &admin_address(&host);
+    until(
+        "the healthy pipeline delivers everything",
+        || host.stderr(),
+        || books(&status(&config), "healthy").delivered == events,
+    );
+    let found_no_room = |line: &str| {
+        line.starts_with("lockgate_stage_failed_calls_total") && line.contains("cause=\"no-room\"")
+    };
+    let shown = || format!("{}\n{}", get(address, "/metrics"), host.stderr());
+    until("some of them are kept from hoarding", shown, || {
+        get(address, "/metrics").lines().any(found_no_room)
+    });
+    host.stop().exits_with(0);
+    let status = status(&config);
+    for name in Hoards.pipelines() {
+        assert_eq!(books(&status, &name).dead, 0, "{name}: nothing is given up");
     }
     assert_eq!(receiver.stop().by_path["/healthy"].documents, events);
 }

@@ -18,6 +18,7 @@ mod ecs;
 mod explain;
 mod fair_shares;
 mod fencing;
+mod first_steps;
 mod guests;
 mod help;
 mod hostile;

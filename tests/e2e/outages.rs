@@ -106,6 +106,39 @@ fn one_event_that_always_gets_500_does_not_hold_up_the_others() {
     assert_eq!(receiver.stop().distinct, events);
 }
 
+/// The search for what is at fault must not flood a receiver that is in trouble: a batch of 5,000
+/// events once cost 10,000 requests within seconds.
+#[test]
+fn a_receiver_that_answers_everything_with_an_error_gets_few_requests() {
+    let events = 5000;
+    for (status, requests) in [(500, 8), (400, 20), (413, 20)] {
+        let dir = tempfile::tempdir().unwrap();
+        let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
+        let receiver = LocalReceiver::start(dir.path());
+        receiver.always(Fault::Status(status));
+        let keys = "batch = { events = 5000 }";
+        let config = configuration(dir.path(), &auth, &pipeline(&receiver, keys, ""));
+        let host = started(&config);
+        // By then the first requests have been split.
+        receiver.wait_for_requests(requests);
+        let from = std::time::Instant::now();
+        until_held(&host, &config, "endpoint", "url", &status.to_string());
+        let meanwhile = receiver.control.totals().requests;
+        let seconds = from.elapsed().as_secs();
+        assert!(
+            meanwhile <= 50 + 2 * seconds,
+            "{status}: {meanwhile} in {seconds} s"
+        );
+
+        receiver.recover();
+        until_delivered(&host, &config, events);
+        until_ready(&host, &config);
+        host.stop().exits_with(0);
+        let totals = receiver.stop();
+        assert_eq!((totals.distinct, totals.duplicates), (events, 0));
+    }
+}
+
 #[test]
 fn a_batch_that_makes_the_receiver_time_out_is_split_until_it_answers_in_time() {
     let dir = tempfile::tempdir().unwrap();

@@ -557,3 +557,58 @@ fn without_a_host_there_is_nothing_to_reload() {
         "{refused}"
     );
 }
+
+/// The operator sees which content worked, and how to go back to it.
+#[test]
+fn a_plugin_that_fails_after_its_file_was_replaced_says_how_to_go_back() {
+    let mut fixture = Fixture::new();
+    // There are always more to come.
+    let endless = ["--events", "1000000", "--rate", "500"];
+    fixture.auth = Auth::start(&fixture.dir.path().join("endless"), &endless);
+    let file = fixture.dir.path().join("noise.wasm");
+    let mut content = fs::read(component("hostile_filter")).unwrap();
+    fs::write(&file, &content).unwrap();
+    let pipeline = |mode: &str| {
+        let plugin = format!("[plugins.noise]\nsource = \"file:{}\"\n", file.display());
+        let stage = format!("stage = [{{ plugin = \"noise\", with = {{ mode = \"{mode}\" }} }}]");
+        format!("{plugin}\n{}", fixture.pipeline("main", &stage))
+    };
+    let config = fixture.write(&pipeline("keep"));
+    let host = started(&config);
+    let delivered = || books(&status(&config), "main").delivered;
+    until("it delivers", || host.stderr(), || delivered() > 0);
+    host.stop().exits_with(0);
+
+    // Another content, which does not work: it has a section of the name `note`.
+    content.extend(*b"\0\x05\x04note");
+    fs::write(&file, &content).unwrap();
+    fixture.write(&pipeline("trap"));
+    let host = started(&config);
+    let message = || {
+        let conditions = &status(&config)["pipelines"]["main"]["state"]["conditions"];
+        conditions[0]["message"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let shown = || format!("{}\n{}", message(), host.stderr());
+    until("the condition names both contents", shown, || {
+        let source = format!("file:{}", file.display());
+        let message = message();
+        message.contains("it trapped")
+            && message.contains(&format!("`{source}` was replaced: sha256:"))
+            && message.ends_with(&format!(
+                "to go back, put the earlier content of `{source}` back and run `lockgate reload`"
+            ))
+    });
+    // As it says.
+    content.truncate(content.len() - 7);
+    fs::write(&file, &content).unwrap();
+    fixture.write(&pipeline("keep"));
+    let before = delivered();
+    reload(&config).exits_with(0);
+    until("it delivers again", shown, || {
+        delivered() > before && message().is_empty()
+    });
+    host.stop().exits_with(0);
+}

@@ -381,7 +381,7 @@ fn a_store_is_opened_again_only_where_commits_have_room() {
 }
 
 /// `gone` was registered, finished nothing, and is no longer configured. Ten events are older
-/// than the store keeps them, one was just read.
+/// than the store keeps them, as the events that Teleport has show; one was just read.
 #[test]
 fn events_that_retention_removes_unfinished_are_logged_and_shown() {
     let fixture = Fixture::new();
@@ -397,9 +397,9 @@ fn events_that_retention_removes_unfinished_are_logged_and_shown() {
         append(&store, 11..=11, now.as_millis() as i64).await;
         store.close().await.unwrap();
     });
-    let auth = Auth::start(fixture.dir.path(), &["--events", "10"]);
+    let auth = Auth::start(fixture.dir.path(), &["--events", "6000"]);
     let sink = "plugin = \"builtin:fluentd\"\nurl = \"http://127.0.0.1:1/\"";
-    let pipelines = format!("[pipelines.siem.sink]\n{sink}\n");
+    let pipelines = format!("[store.retain]\nage = \"1h\"\n[pipelines.siem.sink]\n{sink}\n");
     let config = configuration(fixture.dir.path(), &auth, &pipelines);
     let host = start(&config, &[]);
     let waiting = "events wait for a pipeline that is no longer configured";

@@ -150,6 +150,7 @@ pub(crate) fn fill(directory: &Path, holder: &str, bytes: u64) {
                 read_at: now.as_millis() as i64,
                 events: block.take(),
                 cursors: Vec::new(),
+                gaps: Vec::new(),
                 duplicates: 0,
             };
             store.append(append).await.unwrap();
@@ -228,6 +229,87 @@ fn a_teleport_that_no_longer_answers_is_shown() {
     auth.process.signal(Signal::CONT);
     watched.until_ready(&config);
     watched.host.stop().exits_with(0);
+}
+
+#[test]
+fn a_dead_pipeline_past_its_lag_limit_loses_the_oldest_and_stops_nobody() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "8000"]);
+    let receiver = LocalReceiver::start(dir.path());
+    let dead_dir = tempfile::tempdir().unwrap();
+    let dead = LocalReceiver::start(dead_dir.path());
+    dead.always(Fault::Status(503));
+    let filter =
+        "[[pipelines.main.stage]]\nplugin = \"builtin:filter\"\nwith = { skip = [\"large\"] }\n";
+    let limit = "lag-limit = { bytes = \"16 MiB\" }";
+    let pipelines = pipeline("main", &receiver, "") + filter + &pipeline("dead", &dead, limit);
+    let config = configuration(dir.path(), &auth, &pipelines);
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text = text.replace("[admin]", "retain = { bytes = \"64 MiB\" }\n\n[admin]");
+    std::fs::write(&config, text).unwrap();
+    fill(&dir.path().join("store"), "dead", 65 << 20);
+    let watched = Watched::start(&config);
+    let shown = || format!("{}\n{}", status(&config), watched.host.stderr());
+    until("the healthy one has delivered everything", shown, || {
+        books(&status(&config), "main").delivered == 8000
+    });
+    let line = watched
+        .host
+        .line_with("because it has reached its `lag-limit`");
+    assert!(line.contains("pipeline=dead"), "{line}");
+    let given_up = status(&config)["pipelines"]["dead"]["given_up"].as_u64();
+    let given_up = given_up.expect("a count");
+    let figures = books(&status(&config), "dead");
+    assert!(given_up > 0 && figures.dropped == given_up, "{figures:?}");
+    let metrics = get(&watched.admin, "/metrics");
+    for line in [
+        format!("lockgate_pipeline_given_up_events_total{{pipeline=\"dead\"}} {given_up}"),
+        "lockgate_store_stream_limit_bytes{stream=\"teleport/audit\"} 67108864".to_owned(),
+    ] {
+        assert!(metrics.contains(&line), "no `{line}` in:\n{metrics}");
+    }
+    let remark = format!("  {given_up} of the dropped were given up");
+    let text = status_text(&config);
+    assert!(text.contains(&remark), "{text}");
+    // It goes on with what is left.
+    dead.recover();
+    until("the dead one has caught up", shown, || {
+        books(&status(&config), "dead").waiting == 0
+    });
+    watched.host.stop().exits_with(0);
+    let mut audit = lockgate();
+    audit.args(["audit", "--config"]).arg(&config);
+    let audit = Running::start("audit", &mut audit).ended().exits_with(0);
+    assert!(audit.stdout.contains("given up"), "{}", audit.stdout);
+}
+
+#[test]
+fn a_running_pipeline_past_its_lag_limit_begins_again_at_what_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--rate", "2000"]);
+    let receiver = LocalReceiver::start(dir.path());
+    receiver.always(Fault::Status(503));
+    let limit = "lag-limit = { bytes = \"16 MiB\" }";
+    let config = configuration(dir.path(), &auth, &pipeline("main", &receiver, limit));
+    let text = std::fs::read_to_string(&config).unwrap();
+    let text = text.replace("[admin]", "retain = { bytes = \"64 MiB\" }\n\n[admin]");
+    std::fs::write(&config, text).unwrap();
+    fill(&dir.path().join("store"), "main", 64 << 20);
+    let watched = Watched::start(&config);
+    let again = "has reached its `lag-limit`: it goes on with those that are left";
+    let line = watched.host.line_with(again);
+    assert!(line.contains("pipeline=main"), "{line}");
+    receiver.recover();
+    let shown = || format!("{}\n{}", status(&config), watched.host.stderr());
+    until("it delivers what is left", shown, || {
+        books(&status(&config), "main").delivered > 1000
+    });
+    let figures = books(&status(&config), "main");
+    assert!(figures.dropped > 0, "{figures:?}");
+    watched.host.stop().exits_with(0);
+    let mut audit = lockgate();
+    audit.args(["audit", "--config"]).arg(&config);
+    Running::start("audit", &mut audit).ended().exits_with(0);
 }
 
 #[test]
@@ -390,6 +472,7 @@ fn a_run_that_ends_without_all_recordings_says_so() {
             read_at: 1,
             events: BlockBuilder::new().take(),
             cursors: vec![pending],
+            gaps: Vec::new(),
             duplicates: 0,
         };
         store.append(append).await.unwrap();

@@ -1,5 +1,5 @@
-//! Five pipelines whose components or receivers misbehave: that loop, burn CPU, trap, hang or
-//! compile slowly. Tests and a benchmark start them.
+//! Pipelines whose components or receivers misbehave: that loop, burn CPU, trap, hang, compile
+//! slowly or hoard memory. Tests and a benchmark start them.
 
 use std::path::Path;
 
@@ -9,42 +9,100 @@ use crate::components::{component, hostile_plugins};
 use crate::receiver::LocalReceiver;
 use crate::wasm::slow_to_compile;
 
-/// Names of the pipelines that [`neighbours`] makes.
-pub const NEIGHBOURS: [&str; 5] = ["loops", "burns", "traps", "hangs", "compiles"];
+/// A way to misbehave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Neighbour {
+    /// A component that never ends.
+    Loops,
+    /// One that takes most of a second for each call.
+    Burns,
+    /// One that traps on every event.
+    Traps,
+    /// A receiver that never answers.
+    Hangs,
+    /// A component that takes minutes to compile.
+    Compiles,
+    /// Ten components that take 125 MB each as soon as they are called, and never end.
+    Hoards,
+}
 
-/// A component that never ends, one that takes most of a second for each call, one that traps on
-/// every event, a receiver that never answers, and a component that takes minutes to compile. The
-/// configuration, with its `[plugins]`; files go to `dir`.
+impl Neighbour {
+    pub const ALL: [Neighbour; 6] = [
+        Neighbour::Loops,
+        Neighbour::Burns,
+        Neighbour::Traps,
+        Neighbour::Hangs,
+        Neighbour::Compiles,
+        Neighbour::Hoards,
+    ];
+
+    /// The names of its pipelines.
+    pub fn pipelines(self) -> Vec<String> {
+        let name = match self {
+            Neighbour::Loops => "loops",
+            Neighbour::Burns => "burns",
+            Neighbour::Traps => "traps",
+            Neighbour::Hangs => "hangs",
+            Neighbour::Compiles => "compiles",
+            Neighbour::Hoards => return (1..=10).map(|n| format!("hoards-{n}")).collect(),
+        };
+        vec![name.to_owned()]
+    }
+
+    fn stage(self) -> &'static str {
+        match self {
+            Neighbour::Loops => "plugin = \"short\"\nwith = { mode = \"loop\" }",
+            Neighbour::Burns => {
+                "plugin = \"hostile-filter\"\nwith = { mode = \"burn\", rounds = 1_000_000_000 }"
+            }
+            Neighbour::Traps => "plugin = \"hostile-filter\"\nwith = { mode = \"trap\" }",
+            Neighbour::Hangs => {
+                "plugin = \"builtin:filter\"\nwith = { skip = [\"no.such.event\"] }"
+            }
+            Neighbour::Compiles => "plugin = \"compiles\"",
+            Neighbour::Hoards => {
+                "plugin = \"short\"\nwith = { mode = \"hoard\", bytes = 125_000_000 }"
+            }
+        }
+    }
+}
+
+/// A configuration with these neighbours, and with its `[plugins]`; files go to `dir`.
 ///
-/// `healthy`: the pipeline that has these neighbours. It stands last: the order of the
-/// configuration is not the order in which components are compiled.
-pub fn neighbours(dir: &Path, receiver: &LocalReceiver, healthy: &str) -> String {
-    let slow = dir.join("slow.wasm");
-    std::fs::write(&slow, slow_to_compile()).expect("it can be written");
+/// `healthy`: the pipeline that has them. It stands last: the order of the configuration is not the
+/// order in which components are compiled.
+pub fn neighbours(
+    dir: &Path,
+    receiver: &LocalReceiver,
+    neighbours: &[Neighbour],
+    healthy: &str,
+) -> String {
     receiver.control.set_rules(vec![Rule {
         path: "/hangs".into(),
         ..Rule::new(Fault::Hang)
     }]);
     let mut text = hostile_plugins();
     text += &format!(
-        "[plugins.loops]\nsource = \"file:{}\"\nlimits = {{ time = \"1s\" }}\n\n\
-         [plugins.compiles]\nsource = \"file:{}\"\n\n\
+        "[plugins.short]\nsource = \"file:{}\"\nlimits = {{ time = \"1s\" }}\n\n\
          [limits]\ncompile = {{ time = \"1h\" }}\n\n",
         component("hostile_filter").display(),
-        slow.display(),
     );
-    for (name, stage) in NEIGHBOURS.into_iter().zip([
-        "plugin = \"loops\"\nwith = { mode = \"loop\" }",
-        "plugin = \"hostile-filter\"\nwith = { mode = \"burn\", rounds = 1_000_000_000 }",
-        "plugin = \"hostile-filter\"\nwith = { mode = \"trap\" }",
-        "plugin = \"builtin:filter\"\nwith = { skip = [\"no.such.event\"] }",
-        "plugin = \"compiles\"",
-    ]) {
-        text += &format!("[[pipelines.{name}.stage]]\n{stage}\n\n");
-        text += &pipeline(name, receiver);
-        if name == "hangs" {
-            // The others use all the CPU time there is until its first request has failed.
-            text += "timeout = \"2s\"\n\n";
+    if neighbours.contains(&Neighbour::Compiles) {
+        let slow = dir.join("slow.wasm");
+        std::fs::write(&slow, slow_to_compile()).expect("it can be written");
+        text += &format!(
+            "[plugins.compiles]\nsource = \"file:{}\"\n\n",
+            slow.display()
+        );
+    }
+    for neighbour in neighbours {
+        for name in neighbour.pipelines() {
+            text += &format!("[[pipelines.{name}.stage]]\n{}\n\n", neighbour.stage());
+            text += &pipeline(&name, receiver);
+            if *neighbour == Neighbour::Hangs {
+                // The others use all the CPU time there is until its first request has failed.
+                text += "timeout = \"2s\"\n\n";
+            }
         }
     }
     text += healthy;

@@ -19,7 +19,7 @@ pub(crate) mod version;
 use crate::failure::Failure;
 
 /// The tokio runtime of commands that use sockets.
-fn tokio_runtime() -> Result<tokio::runtime::Runtime, Failure> {
+pub(crate) fn tokio_runtime() -> Result<tokio::runtime::Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

@@ -6,6 +6,7 @@
 mod args;
 mod commands;
 mod failure;
+mod misplaced;
 mod notify;
 mod print;
 mod setup;
@@ -18,10 +19,14 @@ use clap::Parser;
 
 use crate::args::{Arguments, Command, LogFormat, Plugin, Sim};
 use crate::failure::Failure;
+use crate::signals::EarlyHangups;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
-    match run(arguments) {
+    // First thing: a hangup from then on asks for a reload, and does not end the process.
+    let hangups = signals::EarlyHangups::of_start();
+    let arguments =
+        Arguments::try_parse().unwrap_or_else(|error| misplaced::with_hint(error).exit());
+    match run(arguments, hangups) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             print::problem(&failure.to_string());
@@ -30,7 +35,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments) -> Result<(), Failure> {
+fn run(arguments: Arguments, hangups: Option<EarlyHangups>) -> Result<(), Failure> {
     let masks = lockgate_observe::Masks::default();
     let format = match arguments.log_format {
         LogFormat::Text => lockgate_observe::Format::Text,
@@ -40,7 +45,7 @@ fn run(arguments: Arguments) -> Result<(), Failure> {
         Failure::usage(error).hint("set `--log` to a level, such as `debug`, or to directives, such as `info,lockgate_teleport=debug`")
     })?;
     match arguments.command {
-        Command::Start(command) => commands::start::run(&command, &masks),
+        Command::Start(command) => commands::start::run(&command, hangups, &masks),
         Command::Check(command) => commands::check::run(command, &masks),
         Command::Compile(command) => commands::compile::run(&command),
         Command::Demo(command) => commands::demo::run(command, &masks),

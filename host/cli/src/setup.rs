@@ -10,7 +10,8 @@ use lockgate_model::Millis;
 use lockgate_observe::Masks;
 use lockgate_runtime::{ChildCompiler, CompileLimits, Compiler};
 use lockgate_service::{
-    HostOptions, LoadConfig, PipelineBuilder, Unbuilt, check_source, open_databases, retention,
+    HostOptions, LoadConfig, PipelineBuilder, Unbuilt, check_certificate, check_source,
+    open_databases, retention,
 };
 use lockgate_store::{Inspector, Options, Store};
 
@@ -54,9 +55,13 @@ pub(crate) fn pipeline_names(file: &Path) -> Result<Option<BTreeSet<String>>, Fa
 }
 
 /// Builds every pipeline, loads every credential and discards them, to find problems that the text
-/// does not show.
-pub(crate) async fn dry_run(file: &Path, config: &Config, masks: &Masks) -> Result<(), Failure> {
-    let mut report = config.report();
+/// does not show. What is left are warnings.
+pub(crate) async fn dry_run(
+    file: &Path,
+    config: &Config,
+    masks: &Masks,
+) -> Result<Report, Failure> {
+    let mut report = config.warnings();
     let builder = builder(file, config, masks, None)?;
     let can_look_up = open_databases(&config.lookup, &mut report).is_some();
     for pipeline in &config.pipelines {
@@ -72,21 +77,29 @@ pub(crate) async fn dry_run(file: &Path, config: &Config, masks: &Masks) -> Resu
         }
     }
     let store = &config.store;
-    if store.path.exists() && !store.path.is_dir() {
+    if let Err(error) = lockgate_store::check_directory(&store.path) {
+        let path = store.path.display();
+        let message = match store.path.exists() && !store.path.is_dir() {
+            true => format!("`{path}` is not a directory."),
+            false => format!("The store cannot be kept in `{path}`: {error}."),
+        };
         report.push(Issue::new(
             store.path_span.clone(),
-            format!("`{}` is not a directory.", store.path.display()),
+            message,
             "the directory of the store",
-            "name a directory: `start` makes it where it does not exist",
+            "name a directory that this user may write to: `start` makes it where it does not exist",
         ));
     }
     for source in &config.sources {
         check_source(source, &mut report);
     }
-    if report.is_empty() {
-        Ok(())
+    for pipeline in &config.pipelines {
+        check_certificate(pipeline, &mut report);
+    }
+    if report.has_problems() {
+        Err(refused(report))
     } else {
-        Err(Failure::report(report.render(print::to_terminal())))
+        Ok(report)
     }
 }
 
@@ -100,9 +113,12 @@ pub(crate) fn plan(
     load: LoadConfig,
     exit_on_last_event: bool,
 ) -> Result<HostOptions, Failure> {
-    let mut report = config.report();
+    let mut report = config.warnings();
     let builder = builder(file, config, masks, Some(store))?;
     let databases = open_databases(&config.lookup, &mut report);
+    for pipeline in &config.pipelines {
+        check_certificate(pipeline, &mut report);
+    }
     let show = |report: &Report| print::problem(&report.render(print::to_terminal()));
     if !report.is_empty() {
         show(&report);

@@ -1,5 +1,6 @@
 //! The signals that a host handles.
 
+use tokio::runtime::Runtime;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::failure::Failure;
@@ -32,6 +33,29 @@ impl Signals {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
         }
+    }
+}
+
+/// The hangups of `lockgate start` from its first moments on, before its arguments are read, and
+/// the threads that receive them.
+pub(crate) struct EarlyHangups {
+    pub(crate) runtime: Runtime,
+    pub(crate) hangups: Hangups,
+}
+
+impl EarlyHangups {
+    /// `None` for all other commands, and where it is not possible: `start` says why.
+    pub(crate) fn of_start() -> Option<EarlyHangups> {
+        if !std::env::args_os().any(|argument| argument == "start") {
+            return None;
+        }
+        EarlyHangups::new().ok()
+    }
+
+    pub(crate) fn new() -> Result<EarlyHangups, Failure> {
+        let runtime = crate::commands::tokio_runtime()?;
+        let hangups = runtime.block_on(async { Hangups::new() })?;
+        Ok(EarlyHangups { runtime, hangups })
     }
 }
 

@@ -29,6 +29,12 @@ pub(crate) const OVERLAP: Bounds<Duration> = Bounds {
     least: Duration::from_secs(10),
     most: HOUR,
 };
+/// How long reading waits at a part of the log that Teleport does not return.
+pub(crate) const GAP_AFTER: Bounds<Duration> = Bounds {
+    default: Duration::from_secs(600),
+    least: SECOND,
+    most: Duration::from_secs(30 * 86_400),
+};
 /// Session recordings downloaded at the same time.
 pub(crate) const CONCURRENCY: Bounds<Count> = Bounds {
     default: Count(5),
@@ -139,6 +145,9 @@ pub(crate) const DEAD_AGE: Bounds<Duration> = Bounds {
     least: HOUR,
     most: Duration::from_secs(3650 * 86_400),
 };
+/// How far a pipeline may hold retention back: least and most. There is no limit by default.
+pub(crate) const LAG_AGE: (Duration, Duration) = (HOUR, Duration::from_secs(3650 * 86_400));
+pub(crate) const LAG_BYTES: (Bytes, Bytes) = (Bytes(16 * MIB), Bytes(1024 * GIB));
 /// Requests to one receiver at the same time: least and most. The default is the pipeline's
 /// `in-flight`.
 pub(crate) const RATE_IN_FLIGHT: (Count, Count) = (Count(1), Count(256));

@@ -15,6 +15,7 @@ mod defaults;
 mod document;
 mod environment;
 mod event_handler;
+mod event_types;
 mod limits;
 mod lookup;
 mod mask;
@@ -51,7 +52,7 @@ pub use auth::Auth;
 pub use environment::{Environment, ProcessEnvironment};
 pub use limits::{CompileLimits, HostLimits};
 pub use lookup::{Database, Lookup};
-pub use pipeline::{BatchLimits, DeadLetterLimits, Input, Order, Pipeline, Stage};
+pub use pipeline::{BatchLimits, DeadLetterLimits, Input, LagLimit, Order, Pipeline, Stage};
 pub use plugin::{Limits, Plugin, PluginSource, Wasi};
 pub use report::{Issue, Report};
 pub use sink::{ClientCertificate, Rate, Sink, Tls};
@@ -85,6 +86,7 @@ pub struct Config {
     /// `[pipelines.NAME]`. At least one.
     pub pipelines: Vec<Pipeline>,
     secrets: Vec<Secret>,
+    warnings: Vec<Issue>,
     document: Arc<Document>,
 }
 
@@ -94,6 +96,11 @@ impl Config {
     /// as `teleport` must stay readable in log lines.
     pub fn secrets(&self) -> &[Secret] {
         &self.secrets
+    }
+
+    /// What an operator should look at, although the configuration can be used.
+    pub fn warnings(&self) -> Report {
+        Report::new(self.document.clone(), self.warnings.clone())
     }
 
     /// An empty report on this file, for problems that are found when plugins are loaded.
@@ -234,6 +241,7 @@ fn read(
     if r.issues.is_empty() {
         limits::check_state(&mut r, limits, &declared, &pipelines);
         source::check_types(&mut r, &sources, &pipelines);
+        pipeline::check_lag_limits(&mut r, &store, &pipelines);
     }
     let known = r.known.into_iter().collect();
     r.secrets.sort_by(|a, b| a.expose().cmp(b.expose()));
@@ -251,6 +259,7 @@ fn read(
             plugins: declared.plugins,
             pipelines,
             secrets: r.secrets,
+            warnings: r.warnings,
             document,
         }),
         known,

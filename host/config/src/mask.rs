@@ -21,8 +21,8 @@ const PLAIN_SINK_KEYS: [&str; 6] = [
 
 /// Keys whose values are shown in a text that was not understood, unless a value contains a suspicious word.
 #[rustfmt::skip]
-const PLAIN_KEYS: [&str; 40] = [
-    "addr", "identity", "cert", "ca", "types", "start-time", "window", "overlap", "sweep", "concurrency", // sources
+const PLAIN_KEYS: [&str; 42] = [
+    "addr", "identity", "cert", "ca", "types", "start-time", "window", "overlap", "sweep", "gap-after", "keep-own-access", "concurrency", // sources
     "path", "retain", "age", "bytes", "audit", "sessions", // the store
     "source", "limits", "time", "batch-time", "memory", "reuse", "state", "wasi", // plugins
     "compile", // limits

@@ -9,13 +9,15 @@ use toml::de::DeValue;
 
 use crate::defaults::{
     self, BATCH_AGE, BATCH_BYTES, BATCH_EVENTS, DEAD_AGE, DEAD_BYTES, DEAD_IN_A_ROW, DEAD_SHARE,
-    IN_FLIGHT,
+    IN_FLIGHT, LAG_AGE, LAG_BYTES,
 };
 use crate::name;
 use crate::plugin::{Declared, Plugin, key_hint, refer};
+use crate::quantity::{Bytes, Quantity};
 use crate::reading::Reading;
 use crate::report::Issue;
 use crate::sink::{self, Sink};
+use crate::store::Store;
 use crate::table::{Table, list, suggest};
 use crate::value::{Item, Value};
 use crate::with::With;
@@ -29,6 +31,7 @@ pub struct Pipeline {
     /// `in-flight`: batches processed at the same time. Default 8.
     pub in_flight: usize,
     pub dead_letters: DeadLetterLimits,
+    pub lag_limit: LagLimit,
     /// In the order of the text.
     pub stages: Vec<Stage>,
     pub sink: Sink,
@@ -76,6 +79,18 @@ pub struct DeadLetterLimits {
     pub bytes: u64,
     /// Default 90 days.
     pub age: Duration,
+}
+
+/// `lag-limit`: how far the pipeline may hold retention back, per stream. Default: as far as it
+/// needs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LagLimit {
+    /// Of the oldest unfinished event, since it was read.
+    pub age: Option<Duration>,
+    /// Of the events in the store, from the oldest unfinished one on.
+    pub bytes: Option<u64>,
+    /// The span of `bytes` in the TOML text.
+    pub bytes_span: Range<usize>,
 }
 
 /// `[[pipelines.NAME.stage]]`: a filter or a mapper.
@@ -166,6 +181,7 @@ fn pipeline(
     }
     let in_flight = table.quantity(r, "in-flight", IN_FLIGHT).0 as usize;
     let dead_letters = dead_letters(r, &mut table);
+    let lag_limit = lag_limit(r, &mut table);
     let stages = table
         .optional("stage")
         .map(|value| value.tables(r))
@@ -197,6 +213,7 @@ fn pipeline(
         batch,
         in_flight,
         dead_letters,
+        lag_limit,
         stages,
         sink: sink?,
         span: value.key_span.clone(),
@@ -216,6 +233,61 @@ fn dead_letters(r: &mut Reading<'_>, table: &mut Table<'_>) -> DeadLetterLimits 
     };
     table.finish(r);
     limits
+}
+
+fn lag_limit(r: &mut Reading<'_>, table: &mut Table<'_>) -> LagLimit {
+    let value = table.optional("lag-limit");
+    let Some((value, mut table)) =
+        value.and_then(|value| Some((value.whole_span(), value.table(r)?)))
+    else {
+        return LagLimit::default();
+    };
+    let (least, most) = LAG_AGE;
+    let age = table
+        .optional("age")
+        .map(|value| value.quantity(r, least, most, None));
+    let (least, most) = LAG_BYTES;
+    let bytes_span = table.span_of("bytes").unwrap_or_default();
+    let bytes = table
+        .optional("bytes")
+        .map(|value| value.quantity(r, least, most, None));
+    if age.is_none() && bytes.is_none() {
+        r.issue(Issue::new(
+            value,
+            "`lag-limit` has neither `age` nor `bytes`.",
+            "no limit",
+            "write `lag-limit = { age = \"3d\" }`, for example, or leave it out",
+        ));
+    }
+    table.finish(r);
+    LagLimit {
+        age: age.flatten(),
+        bytes: bytes.flatten().map(|bytes| bytes.0),
+        bytes_span,
+    }
+}
+
+/// Warns of limits that are never reached, because a stream does not become so large.
+pub(crate) fn check_lag_limits(r: &mut Reading<'_>, store: &Store, pipelines: &[Pipeline]) {
+    for pipeline in pipelines {
+        let kept = |input: &Input| match input.feed {
+            FeedKind::Audit => store.audit.bytes,
+            FeedKind::Sessions => store.sessions.bytes,
+        };
+        let most = pipeline.from.iter().map(kept).max().unwrap_or(u64::MAX);
+        let limit = &pipeline.lag_limit;
+        if limit.bytes.is_some_and(|bytes| bytes >= most) {
+            r.warnings.push(Issue::warning(
+                limit.bytes_span.clone(),
+                format!(
+                    "This limit is never reached: a stream keeps at most {}.",
+                    Bytes(most).show()
+                ),
+                "not below `bytes` in `retain`",
+                "choose a smaller one, or raise `bytes` in `retain` of `[store]`",
+            ));
+        }
+    }
 }
 
 fn stage(r: &mut Reading<'_>, mut table: Table<'_>, declared: &Declared) -> Option<Stage> {

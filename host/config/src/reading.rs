@@ -18,6 +18,8 @@ pub(crate) struct Reading<'a> {
     environment: &'a dyn Environment,
     base_dir: &'a Path,
     pub issues: Vec<Issue>,
+    /// What does not keep the configuration from being used.
+    pub warnings: Vec<Issue>,
     /// Every secret that was read, for masking.
     pub secrets: Vec<Secret>,
     /// Every key that was read, with `*` for names that the operator chooses.
@@ -46,6 +48,7 @@ impl<'a> Reading<'a> {
             environment,
             base_dir,
             issues: Vec::new(),
+            warnings: Vec::new(),
             secrets: Vec::new(),
             known: BTreeSet::new(),
         }

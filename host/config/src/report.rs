@@ -26,6 +26,8 @@ pub struct Issue {
     pub hint: String,
     /// A second place that matters, with a few words for it.
     pub also: Option<(Range<usize>, String)>,
+    /// The configuration can be used all the same.
+    pub is_warning: bool,
 }
 
 /// All problems of one file, in the order of the text.
@@ -50,6 +52,20 @@ impl Issue {
             label: label.into(),
             hint: hint.into(),
             also: None,
+            is_warning: false,
+        }
+    }
+
+    /// An issue that does not keep the configuration from being used.
+    pub fn warning(
+        span: Range<usize>,
+        message: impl Into<String>,
+        label: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Issue {
+        Issue {
+            is_warning: true,
+            ..Issue::new(span, message, label, hint)
         }
     }
 
@@ -82,6 +98,16 @@ impl Report {
 
     pub fn is_empty(&self) -> bool {
         self.issues.is_empty()
+    }
+
+    /// Whether anything in it keeps the configuration from being used.
+    pub fn has_problems(&self) -> bool {
+        self.issues.iter().any(|issue| !issue.is_warning)
+    }
+
+    /// The number of its warnings.
+    pub fn warnings(&self) -> usize {
+        self.issues.iter().filter(|issue| issue.is_warning).count()
     }
 
     /// Line and column of an issue, both from 1; columns count characters.
@@ -131,18 +157,27 @@ impl Report {
             text.push_str(self.render_issue(&renderer, issue).trim_end());
             text.push_str("\n\n");
         }
-        let count = self.issues.len();
+        let warnings = self.warnings();
+        let counts = [
+            (self.issues.len() - warnings, "problem"),
+            (warnings, "warning"),
+        ];
+        let counts = counts.iter().filter(|(count, _)| *count > 0);
+        let counts: Vec<String> = counts
+            .map(|(count, what)| format!("{count} {what}{}", if *count == 1 { "" } else { "s" }))
+            .collect();
         let name = normalize_untrusted_str(&self.document.name);
-        text.push_str(&format!(
-            "{count} problem{} in {name}\n",
-            if count == 1 { "" } else { "s" }
-        ));
+        text.push_str(&format!("{} in {name}\n", counts.join(", ")));
         text
     }
 
     fn render_issue(&self, renderer: &Renderer, issue: &Issue) -> String {
         let document = &*self.document;
-        let title = Level::ERROR.primary_title(&issue.message);
+        let level = match issue.is_warning {
+            true => Level::WARNING,
+            false => Level::ERROR,
+        };
+        let title = level.primary_title(&issue.message);
         let hint = Group::with_title(
             Level::HELP
                 .with_name("hint")

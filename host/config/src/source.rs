@@ -8,8 +8,10 @@ use lockgate_model::{FeedKind, Millis};
 use toml::de::DeValue;
 
 use crate::defaults;
+use crate::event_types;
 use crate::name;
 use crate::pipeline::Pipeline;
+use crate::quantity::Bounds;
 use crate::reading::Reading;
 use crate::report::Issue;
 use crate::table::{Table, list};
@@ -21,7 +23,7 @@ use crate::value::{Item, Value};
 pub struct Source {
     /// First half of the names of its streams. `[teleport]` is named `teleport`.
     pub name: String,
-    /// `addr`: host and port of a Proxy or Auth Service.
+    /// `addr`: host and port of the Auth Service.
     pub addr: String,
     pub credentials: Credentials,
     /// `types`: the event types to read. Empty: all.
@@ -38,6 +40,11 @@ pub struct Source {
     pub overlap: Duration,
     /// `sweep`: also read the last hour and the last two days again. Default true.
     pub sweep: bool,
+    /// `gap-after`: how long reading waits at a part of the log that Teleport does not return, before
+    /// it goes on after it. `None`: for ever. Default 10 min.
+    pub gap_after: Option<Duration>,
+    /// `keep-own-access`: keep the events that Teleport writes about our own downloads. Default false.
+    pub keep_own_access: bool,
     /// `concurrency`: session recordings downloaded at the same time. Default 5.
     pub concurrency: usize,
     /// The span of the name in the TOML text.
@@ -167,6 +174,11 @@ fn source(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Source> {
     let overlap = table.quantity(r, "overlap", defaults::OVERLAP);
     let sweep = table.optional("sweep");
     let sweep = sweep.and_then(|value| value.flag(r)).unwrap_or(true);
+    let gap_after = gap_after(r, &mut table);
+    let keep_own_access = table.optional("keep-own-access");
+    let keep_own_access = keep_own_access
+        .and_then(|value| value.flag(r))
+        .unwrap_or(false);
     let concurrency = table.quantity(r, "concurrency", defaults::CONCURRENCY).0 as usize;
     table.finish_with(r, |key| match key {
         "window-size" => Some("the key is called `window`".into()),
@@ -187,10 +199,30 @@ fn source(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Source> {
         window,
         overlap,
         sweep,
+        gap_after,
+        keep_own_access,
         concurrency,
         span: value.key_span.clone(),
         credentials_span,
     })
+}
+
+/// A duration, or `never`.
+fn gap_after(r: &mut Reading<'_>, table: &mut Table<'_>) -> Option<Duration> {
+    let Bounds {
+        default,
+        least,
+        most,
+    } = defaults::GAP_AFTER;
+    let Some(value) = table.optional("gap-after") else {
+        return Some(default);
+    };
+    if let DeValue::String(text) = value.node()
+        && text.as_ref() == "never"
+    {
+        return None;
+    }
+    value.quantity(r, least, most, Some(default))
 }
 
 fn addr(r: &mut Reading<'_>, value: &Value<'_>) -> Option<String> {
@@ -291,12 +323,16 @@ fn types(r: &mut Reading<'_>, value: &Value<'_>) -> Vec<String> {
     let listed = match value.node() {
         DeValue::String(_) => {
             let text = value.text(r).unwrap_or_default();
-            return text
-                .split(',')
-                .map(str::trim)
+            let names = text.split(',').map(str::trim);
+            let names: Vec<String> = names
                 .filter(|name| !name.is_empty())
                 .map(str::to_owned)
                 .collect();
+            for name in &names {
+                let span = r.reference_span(value, name);
+                r.warnings.extend(event_types::check(name, name, span));
+            }
+            return names;
         }
         DeValue::Array(_) => value.texts(r, example).unwrap_or_default(),
         _ => {
@@ -324,6 +360,7 @@ fn types(r: &mut Reading<'_>, value: &Value<'_>) -> Vec<String> {
                 "name each type once".to_owned(),
             )
         } else {
+            r.warnings.extend(event_types::check(&name, &shown, span));
             types.push(name);
             continue;
         };

@@ -128,6 +128,8 @@ fn the_reference_shows_the_defaults() {
             source.window,
             source.overlap,
             source.sweep,
+            source.gap_after,
+            source.keep_own_access,
             source.concurrency,
         )
     };

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{Database, Lookup, Pipeline, Plugin, Sink, Source, Stage, With};
+use crate::{Database, LagLimit, Lookup, Pipeline, Plugin, Sink, Source, Stage, With};
 
 impl Source {
     /// The same source without its places in the text.
@@ -48,6 +48,10 @@ impl Pipeline {
                 url_span: 0..0,
                 tls_span: 0..0,
                 ..self.sink.clone()
+            },
+            lag_limit: LagLimit {
+                bytes_span: 0..0,
+                ..self.lag_limit.clone()
             },
             span: 0..0,
             ..self.clone()

@@ -1,5 +1,6 @@
 //! HTTP connections to one endpoint, and one attempt to send a request.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use lockgate_model::request::{
     CheckedRequest, Method, RequestRules, Response, is_header_name, is_refused_header,
 };
-use lockgate_model::{Masks, Secret, names_a_secret};
+use lockgate_model::{MASKED_MIN_CHARS, Masks, Millis, Secret, Validity, names_a_secret};
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue};
 use rustls::ClientConfig;
 use tokio::sync::Semaphore;
@@ -17,7 +18,8 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::answer::ResponseReader;
 use crate::body::UnkeptBody;
-use crate::error::classify;
+use crate::error::{Attempt, classify};
+use crate::handshake::Presented;
 use crate::target::Target;
 use crate::tls::{self, Authorities};
 use crate::{Auth, Endpoint, EndpointError, SendError};
@@ -52,7 +54,7 @@ pub struct EndpointClient {
     /// The operator's headers and credentials, which replace the sink's.
     headers: HeaderMap,
     operator_headers: Vec<String>,
-    has_certificate: bool,
+    client_certificate: Option<Presented>,
     timeout: Duration,
     masks: Masks,
     clock: fn() -> SystemTime,
@@ -86,6 +88,10 @@ impl EndpointClient {
             ("url", Some(&target)),
             ("session-url", session_target.as_ref()),
         ])?;
+        let client_certificate = endpoint.client_certificate.as_ref();
+        let client_certificate = client_certificate
+            .map(|client| tls::presented(&client.cert))
+            .transpose()?;
         Ok(EndpointClient {
             pooled: http_client(config.clone(), endpoint.connections)?,
             fresh: http_client(config, 0)?,
@@ -96,7 +102,7 @@ impl EndpointClient {
             headers,
             target,
             session_target,
-            has_certificate: endpoint.client_certificate.is_some(),
+            client_certificate,
             timeout: endpoint.timeout,
             masks: endpoint.masks,
             clock: endpoint.clock,
@@ -104,6 +110,12 @@ impl EndpointClient {
             answered: AtomicBool::new(false),
             name: endpoint.name,
         })
+    }
+
+    /// The file of the client certificate, and when that is valid.
+    pub fn client_certificate(&self) -> Option<(&Path, Validity)> {
+        let certificate = self.client_certificate.as_ref()?;
+        Some((&certificate.file, certificate.validity?))
     }
 
     /// The pipeline's name.
@@ -188,7 +200,9 @@ impl EndpointClient {
             http
         };
         let deadline = Instant::now() + self.timeout;
-        let mut result = self.attempt(&self.pooled, http(), deadline).await;
+        let is_https = target.is_https();
+        let attempt = |client| self.attempt(client, http(), is_https, deadline);
+        let mut result = attempt(&self.pooled).await;
         if let Err(error) = &result
             && error.is_stale_connection()
             && self.answered.load(Relaxed)
@@ -197,7 +211,7 @@ impl EndpointClient {
                 pipeline = self.name,
                 "the receiver closed an idle connection; sending again on a fresh one"
             );
-            result = self.attempt(&self.fresh, http(), deadline).await;
+            result = attempt(&self.fresh).await;
         }
         let response = result?;
         self.answered.store(true, Relaxed);
@@ -215,16 +229,21 @@ impl EndpointClient {
         &self,
         client: &reqwest::Client,
         request: reqwest::Request,
+        is_https: bool,
         deadline: Instant,
     ) -> Result<reqwest::Response, SendError> {
         match timeout_at(deadline, client.execute(request)).await {
             Ok(Ok(response)) => Ok(response),
-            Ok(Err(error)) => Err(classify(
-                &error,
-                self.has_certificate,
-                self.timeout.min(CONNECT_TIMEOUT),
-                &self.masks,
-            )),
+            Ok(Err(error)) => {
+                let attempt = Attempt {
+                    is_https,
+                    client: self.client_certificate.as_ref().filter(|_| is_https),
+                    timeout: self.timeout.min(CONNECT_TIMEOUT),
+                    masks: &self.masks,
+                    now: millis((self.clock)()),
+                };
+                Err(classify(&error, &attempt))
+            }
             Err(_) => Err(SendError::Timeout(self.timeout)),
         }
     }
@@ -255,7 +274,7 @@ impl Endpoint {
     /// Masks the credentials in all output from here on. The code that resolves `${env:…}` and
     /// `${file:…}` masks their values, whatever their names.
     fn mask_credentials(&self) {
-        let mask = |secret: &Secret| {
+        let mask = |key: &str, secret: &Secret| {
             // In `Splunk TOKEN` and `Bearer TOKEN`, the token alone is a secret, too.
             let value = secret.expose();
             let token = value.split_once(' ').map(|(_, token)| token);
@@ -266,32 +285,34 @@ impl Endpoint {
             {
                 tracing::warn!(
                     pipeline = self.name,
-                    "a credential is too short to be masked in logs and messages"
+                    key,
+                    "this credential is too short to be masked in logs and messages: it has, or a \
+                     word of it has, fewer than {MASKED_MIN_CHARS} characters"
                 );
             }
         };
         match &self.auth {
             Auth::None => {}
-            Auth::Bearer(value) | Auth::Header { value, .. } | Auth::Query { value, .. } => {
-                mask(value)
-            }
+            Auth::Bearer(value) => mask("auth.bearer", value),
+            Auth::Header { value, .. } => mask("auth.header.value", value),
+            Auth::Query { value, .. } => mask("auth.query.value", value),
             Auth::Basic { user, password } => {
-                mask(password);
+                mask("auth.basic.password", password);
                 self.masks.add(&basic(user, password));
             }
         }
-        for (_, value) in self.headers.iter().filter(|(name, _)| names_a_secret(name)) {
-            mask(value);
+        for (name, value) in self.headers.iter().filter(|(name, _)| names_a_secret(name)) {
+            mask(&format!("headers.{name}"), value);
         }
-        for url in [Some(&self.url), self.session_url.as_ref()]
-            .into_iter()
-            .flatten()
-        {
-            let Ok(url) = reqwest::Url::parse(url.expose()) else {
+        for (key, url) in [
+            ("url", Some(&self.url)),
+            ("session-url", self.session_url.as_ref()),
+        ] {
+            let Some(Ok(url)) = url.map(|url| reqwest::Url::parse(url.expose())) else {
                 continue;
             };
             for (_, value) in url.query_pairs().filter(|(name, _)| names_a_secret(name)) {
-                mask(&Secret::new(value));
+                mask(key, &Secret::new(value));
             }
         }
     }
@@ -385,6 +406,11 @@ fn header(name: &str, value: &str) -> Result<(HeaderName, HeaderValue), Endpoint
     // Keeps the value out of the client's own traces.
     value.set_sensitive(true);
     Ok((header, value))
+}
+
+fn millis(time: SystemTime) -> Millis {
+    let since = time.duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, |since| since.as_millis() as Millis)
 }
 
 fn basic(user: &str, password: &Secret) -> String {

@@ -5,8 +5,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use lockgate_model::{Masks, Secret};
+use lockgate_model::{Masks, Secret, Validity};
 use thiserror::Error;
+
+use crate::tls;
 
 /// Where a pipeline's documents go and with which credentials: the operator's `url`, `session-url`,
 /// `tls`, `headers` and `auth`.
@@ -103,6 +105,11 @@ impl Pem {
             reason: error.to_string(),
         })?;
         Ok(Pem::new(file, text))
+    }
+
+    /// The time in which its first certificate is valid. `None`: it has none that can be read.
+    pub fn validity(&self) -> Option<Validity> {
+        tls::presented(self).ok()?.validity
     }
 
     /// The content of the file. A private key may be in it.

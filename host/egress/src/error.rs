@@ -4,9 +4,14 @@ use std::error::Error;
 use std::io;
 use std::time::Duration;
 
-use lockgate_model::{LINE_MAX, Masks, escape};
-use rustls::{AlertDescription, CertificateError, InvalidMessage, PeerIncompatible};
+use lockgate_model::{LINE_MAX, Masks, Millis, escape};
 use thiserror::Error;
+
+use crate::handshake::{self, Presented};
+
+const NOT_HTTP: &str =
+    "check the port of the URL: something else than an HTTP server listens there";
+const NOT_PLAIN: &str = "write `https://` in the URL";
 
 /// Why there is no answer. Except after [`SendError::Request`], a pipeline holds and tries again.
 ///
@@ -18,7 +23,11 @@ pub enum SendError {
     Connect(String),
     /// The TLS handshake failed, even if TLS 1.3 reports it only after the client's last message.
     #[error("{message}")]
-    Tls { refused_by: Party, message: String },
+    Tls {
+        refused_by: Party,
+        message: String,
+        hint: Option<&'static str>,
+    },
     #[error("the receiver did not answer within {} s", .0.as_secs_f64())]
     Timeout(Duration),
     /// The connection ended before an answer. Some servers refuse a client certificate, or the lack
@@ -46,23 +55,11 @@ impl SendError {
     /// The way out for an operator.
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            SendError::Tls {
-                refused_by: Party::Us,
-                ..
-            } => Some(
-                "set `tls.ca` to the certificate of the authority that signed the receiver's \
-                 certificate, and use a host name in `url` that the certificate contains",
-            ),
-            SendError::Tls {
-                refused_by: Party::Receiver,
-                ..
-            } => Some(
-                "set `tls.cert` and `tls.key` to a client certificate signed by an authority that \
-                 the receiver trusts",
-            ),
+            SendError::Tls { hint, .. } => *hint,
             SendError::Closed => Some(
-                "some receivers close the connection if they do not accept the client certificate: \
-                 check `tls`",
+                "check that the port of the URL is the receiver's, and speaks TLS if the URL begins \
+                 with `https://`; some receivers close the connection if they do not accept the \
+                 client certificate (`tls`)",
             ),
             SendError::Connect(_) => {
                 Some("check the host and port of the URL, and that the receiver is running")
@@ -72,7 +69,7 @@ impl SendError {
                  `[pipelines.NAME.batch]`; else check the port of the URL, and any firewalls in \
                  between",
             ),
-            SendError::Tls { .. } | SendError::Request(_) | SendError::Other(_) => None,
+            SendError::Request(_) | SendError::Other(_) => None,
         }
     }
 
@@ -82,19 +79,36 @@ impl SendError {
     }
 }
 
+/// What is known of an attempt that failed.
+pub struct Attempt<'a> {
+    pub is_https: bool,
+    /// Shown to a receiver that asks for it.
+    pub client: Option<&'a Presented>,
+    pub timeout: Duration,
+    pub masks: &'a Masks,
+    pub now: Millis,
+}
+
 /// Converts an error of the HTTP client.
-pub fn classify(
-    error: &reqwest::Error,
-    has_certificate: bool,
-    timeout: Duration,
-    masks: &Masks,
-) -> SendError {
+pub fn classify(error: &reqwest::Error, attempt: &Attempt<'_>) -> SendError {
+    let Attempt {
+        client,
+        timeout,
+        masks,
+        now,
+        ..
+    } = *attempt;
     if let Some(error) = find::<rustls::Error>(error) {
-        return tls(error, has_certificate);
+        return handshake::failure(error, client, now);
     }
     if error.is_timeout() {
         return SendError::Timeout(timeout);
     }
+    let closed = || {
+        let what = SendError::Closed.to_string();
+        let outdated = client.and_then(|client| handshake::outdated(&what, client, now));
+        outdated.unwrap_or(SendError::Closed)
+    };
     let io = find::<io::Error>(error);
     if error.is_connect() {
         let reason = io.map_or_else(|| innermost(error).to_string(), io::Error::to_string);
@@ -102,7 +116,7 @@ pub fn classify(
         return if io.is_some_and(|io| io.kind() == io::ErrorKind::TimedOut) {
             SendError::Timeout(timeout)
         } else if io.is_some_and(is_closed) {
-            SendError::Closed
+            closed()
         } else {
             SendError::Connect(text(&reason, masks))
         };
@@ -113,7 +127,22 @@ pub fn classify(
             hyper.is_incomplete_message() || hyper.is_canceled() || hyper.is_closed()
         })
     {
-        return SendError::Closed;
+        return closed();
+    }
+    if hyper.is_some_and(hyper::Error::is_parse) {
+        // A TLS server answers a plain request with an alert, which is no HTTP.
+        let (message, hint) = match attempt.is_https {
+            true => ("the receiver's answer is not HTTP", NOT_HTTP),
+            false => (
+                "the receiver's answer is not HTTP: the port probably speaks TLS",
+                NOT_PLAIN,
+            ),
+        };
+        return SendError::Tls {
+            refused_by: Party::Unknown,
+            message: message.to_owned(),
+            hint: Some(hint),
+        };
     }
     SendError::Other(text(&innermost(error).to_string(), masks))
 }
@@ -130,103 +159,6 @@ fn is_closed(error: &io::Error) -> bool {
 
 fn text(reason: &str, masks: &Masks) -> String {
     escape(&masks.mask(reason), LINE_MAX).into_owned()
-}
-
-fn tls(error: &rustls::Error, has_certificate: bool) -> SendError {
-    use rustls::Error::{AlertReceived, InvalidCertificate};
-    let (refused_by, message) = match error {
-        AlertReceived(alert) => return alerted(*alert, has_certificate),
-        InvalidCertificate(error) => (
-            Party::Us,
-            format!(
-                "the receiver's certificate is not accepted: {}",
-                certificate(error)
-            ),
-        ),
-        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => (
-            Party::Unknown,
-            "the receiver does not speak TLS on this port".into(),
-        ),
-        rustls::Error::PeerIncompatible(PeerIncompatible::ServerDoesNotSupportTls12Or13) => (
-            Party::Unknown,
-            "the receiver supports neither TLS 1.2 nor 1.3".into(),
-        ),
-        error => (
-            Party::Unknown,
-            format!("the TLS connection failed: {error}"),
-        ),
-    };
-    SendError::Tls {
-        refused_by,
-        message,
-    }
-}
-
-fn alerted(alert: AlertDescription, has_certificate: bool) -> SendError {
-    use AlertDescription as Alert;
-    let (refused_by, message) = match alert {
-        Alert::CertificateRequired => (
-            Party::Receiver,
-            "the receiver requires a client certificate".into(),
-        ),
-        // Before TLS 1.3, the alert for a missing client certificate.
-        Alert::HandshakeFailure if !has_certificate => (
-            Party::Receiver,
-            "the receiver ended the TLS handshake; it probably requires a client certificate"
-                .into(),
-        ),
-        Alert::BadCertificate
-        | Alert::UnsupportedCertificate
-        | Alert::CertificateRevoked
-        | Alert::CertificateExpired
-        | Alert::CertificateUnknown
-        | Alert::UnknownCA
-        | Alert::AccessDenied
-        | Alert::DecryptError
-        | Alert::HandshakeFailure => {
-            let whom = if has_certificate {
-                "the client certificate"
-            } else {
-                "a connection without a client certificate"
-            };
-            (
-                Party::Receiver,
-                format!("the receiver refused {whom} (TLS alert `{alert:?}`)"),
-            )
-        }
-        Alert::ProtocolVersion => (
-            Party::Unknown,
-            "the receiver accepts neither TLS 1.2 nor 1.3".into(),
-        ),
-        Alert::UnrecognisedName => (
-            Party::Unknown,
-            "the receiver has no certificate for the host of the URL".into(),
-        ),
-        alert => (
-            Party::Unknown,
-            format!("the receiver ended the TLS connection (alert `{alert:?}`)"),
-        ),
-    };
-    SendError::Tls {
-        refused_by,
-        message,
-    }
-}
-
-fn certificate(error: &CertificateError) -> String {
-    use CertificateError as Invalid;
-    match error {
-        Invalid::UnknownIssuer => "its authority is not trusted".into(),
-        // rustls' own messages contain the host.
-        Invalid::NotValidForName | Invalid::NotValidForNameContext { .. } => {
-            "it is for another host name".into()
-        }
-        Invalid::Expired | Invalid::ExpiredContext { .. } => "it has expired".into(),
-        Invalid::NotValidYet | Invalid::NotValidYetContext { .. } => {
-            "it is not valid yet; check this machine's clock".into()
-        }
-        error => error.to_string(),
-    }
 }
 
 /// The first error of this type in the chain of sources. An `io::Error` does not report the error

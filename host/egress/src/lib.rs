@@ -17,6 +17,7 @@ mod body;
 mod client;
 mod endpoint;
 mod error;
+mod handshake;
 mod rate;
 mod status;
 mod target;

@@ -8,6 +8,9 @@ use rustls::{ClientConfig, Error, RootCertStore};
 use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
+use lockgate_model::Validity;
+
+use crate::handshake::Presented;
 use crate::{ClientCertificate, EndpointError, Pem};
 
 /// The authorities that may sign a receiver's certificate.
@@ -66,6 +69,15 @@ fn roots(authorities: Authorities<'_>) -> Result<RootCertStore, EndpointError> {
         Authorities::None => {}
     }
     Ok(roots)
+}
+
+/// What a receiver that asks for a certificate is shown: the first one of the file.
+pub fn presented(pem: &Pem) -> Result<Presented, EndpointError> {
+    let certificates = certificates(pem)?;
+    Ok(Presented {
+        file: pem.file.clone(),
+        validity: Validity::of_der(&certificates[0]),
+    })
 }
 
 fn certificates(pem: &Pem) -> Result<Vec<CertificateDer<'static>>, EndpointError> {

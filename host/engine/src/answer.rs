@@ -60,10 +60,16 @@ impl SendFailure {
     }
 }
 
-/// Whether the sink may decide on this status. No plugin can declare delivered, or discard, what a
-/// receiver did not accept.
+/// Whether the sink may decide on this status: the receiver has looked at the documents. After all
+/// others no plugin can declare delivered, or discard, what a receiver did not take.
 fn sink_may_settle(status: u16) -> bool {
-    !matches!(status, 401 | 403 | 408 | 429 | 500..)
+    matches!(status, 200..=299 | 400 | 409 | 412 | 422)
+}
+
+/// Whether the sink may say that all documents were delivered. A receiver that answers 409 may have
+/// them already.
+fn sink_may_accept_all(status: u16) -> bool {
+    matches!(status, 200..=299 | 409)
 }
 
 /// The host's table for a status.
@@ -77,16 +83,48 @@ pub fn by_status(response: &Response) -> Judgement {
     match response.status {
         200..=299 => Judgement::Taken(Vec::new()),
         400 | 422 => Judgement::Refused(message),
-        413 => Judgement::TooLarge(message),
+        413 => Judgement::TooLarge(format!("{message}; {TOO_LARGE}")),
         408 | 425 | 429 => wait(None),
         500.. => wait(Some(FailureKind::Error)),
-        _ => Judgement::NeedsOperator(message),
+        status => Judgement::NeedsOperator(match remedy(status) {
+            Some(remedy) => format!("{message}; {remedy}"),
+            None => message,
+        }),
     }
+}
+
+const TOO_LARGE: &str = "raise the receiver's limit on the size of a request";
+
+/// The way out, where an operator has to act.
+fn remedy(status: u16) -> Option<&'static str> {
+    Some(match status {
+        300..=399 => {
+            "redirects are not followed: set `url` to the address that the receiver names in \
+             `Location`"
+        }
+        401 => "check the credentials in `auth` or `headers` of this sink",
+        403 => {
+            "the receiver knows these credentials, or wants others: allow them to write there, or \
+             check `auth`, `headers` and `tls` of this sink"
+        }
+        404 | 405 | 410 => {
+            "check the path of `url`, and that the receiver accepts the plugin's requests there"
+        }
+        411 | 415 | 406 => {
+            "this receiver does not understand the requests of this sink's plugin: check `plugin` and `url`"
+        }
+        407 => "a proxy wants credentials: name the receiver itself in `url`",
+        421 => "the server is not responsible for this host: check the host in `url`",
+        _ => return None,
+    })
 }
 
 /// The judgement by the sink's result. The second value is true where the status overrides it.
 pub fn by_sink(response: &Response, classification: Classification) -> (Judgement, bool) {
     let settles = sink_may_settle(response.status);
+    let accepts_all = sink_may_accept_all(response.status);
+    let is_accepted =
+        |(_, disposition): &(u32, Disposition)| *disposition == Disposition::Delivered;
     let judgement = match classification {
         Classification::ByStatus => by_status(response),
         Classification::Retry { message, after } => {
@@ -100,8 +138,12 @@ pub fn by_sink(response: &Response, classification: Classification) -> (Judgemen
         }
         Classification::Hold(message) => Judgement::NeedsOperator(message),
         Classification::Split(message) if settles => Judgement::Refused(message),
-        Classification::Delivered if settles => Judgement::Taken(Vec::new()),
-        Classification::Mixed(dispositions) if settles => Judgement::Taken(dispositions),
+        Classification::Delivered if accepts_all => Judgement::Taken(Vec::new()),
+        Classification::Mixed(dispositions)
+            if settles && (accepts_all || !dispositions.iter().all(is_accepted)) =>
+        {
+            Judgement::Taken(dispositions)
+        }
         Classification::Rejected(reason) if settles => Judgement::AllRejected(reason),
         _ => return (by_status(response), true),
     };
@@ -203,6 +245,28 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_that_needs_the_operator_names_the_way_out() {
+        for (status, way_out) in [
+            (301, "set `url` to the address"),
+            (401, "check the credentials in `auth`"),
+            (403, "allow them to write there"),
+            (404, "check the path of `url`"),
+            (413, "raise the receiver's limit"),
+        ] {
+            let (Judgement::NeedsOperator(message) | Judgement::TooLarge(message)) =
+                by_status(&response(status))
+            else {
+                panic!("{status}");
+            };
+            let begin = format!("the receiver answered {status}: no; ");
+            assert!(
+                message.starts_with(&begin) && message.contains(way_out),
+                "{message}"
+            );
+        }
+    }
+
+    #[test]
     fn a_sink_cannot_settle_what_a_receiver_did_not_take() {
         let settling = [
             Classification::Delivered,
@@ -210,7 +274,9 @@ mod tests {
             Classification::Mixed(vec![(0, Disposition::Rejected("bad".into()))]),
             Classification::Split("half".into()),
         ];
-        for status in [401, 403, 408, 429, 500, 503] {
+        for status in [
+            301, 401, 402, 403, 404, 405, 407, 408, 410, 413, 425, 429, 500, 503,
+        ] {
             for delivery in &settling {
                 let (judgement, disbelieved) = by_sink(&response(status), delivery.clone());
                 assert!(disbelieved, "{status} {delivery:?}");
@@ -235,6 +301,26 @@ mod tests {
         {
             let (judgement, disbelieved) = by_sink(&response(409), delivery);
             assert_eq!((word(&judgement), disbelieved), (expected, false));
+        }
+        for status in [400, 412, 422] {
+            for classification in [
+                Classification::Delivered,
+                Classification::Mixed(Vec::new()),
+                Classification::Mixed(vec![(0, Disposition::Delivered)]),
+            ] {
+                let (judgement, disbelieved) = by_sink(&response(status), classification);
+                assert_eq!(
+                    (judgement, disbelieved),
+                    (by_status(&response(status)), true)
+                );
+            }
+            let part = vec![(1, Disposition::Rejected("bad".into()))];
+            let judged = by_sink(&response(status), Classification::Mixed(part.clone()));
+            assert_eq!(
+                judged,
+                (Judgement::Taken(part), false),
+                "it took the others"
+            );
         }
     }
 }

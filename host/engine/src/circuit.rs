@@ -5,7 +5,7 @@ use std::time::Duration;
 use lockgate_backoff::{Backoff, Random};
 
 use crate::Uptime;
-use crate::limits::{BACKOFF_BASE, BACKOFF_MAX};
+use crate::limits::{BACKOFF_BASE, BACKOFF_MAX, NARROWING_BACKOFF};
 
 /// Why nothing is sent to an endpoint but probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,8 +33,22 @@ pub(crate) struct Open {
     pub(crate) failures: u32,
     pub(crate) next_probe: Uptime,
     pub(crate) probing: bool,
-    /// A request that failed was split, down to a document that failed alone.
+    /// The last probe was a part of a request that had failed or had been refused. True at first:
+    /// a request of which nothing is known goes before the parts.
+    has_probed_part: bool,
+    /// Probes that were split, one after the other.
+    narrowing_steps: u32,
+    /// They led to a document that failed alone.
     pub(crate) is_narrowed_down: bool,
+}
+
+/// What an answer says of its endpoint.
+#[derive(Clone, Debug)]
+pub(crate) struct Failure {
+    pub(crate) reason: OpenReason,
+    pub(crate) message: String,
+    /// The receiver asked for a wait of this long.
+    pub(crate) after: Duration,
 }
 
 /// The requests that may be sent now.
@@ -61,9 +75,10 @@ impl Circuit {
         }
     }
 
-    pub(crate) fn begin_probe(&mut self) {
+    pub(crate) fn begin_probe(&mut self, is_part: bool) {
         if let Some(open) = &mut self.open {
             open.probing = true;
+            open.has_probed_part = is_part;
         }
     }
 
@@ -72,12 +87,15 @@ impl Circuit {
     pub(crate) fn fail(
         &mut self,
         now: Uptime,
-        reason: OpenReason,
-        message: String,
-        after: Duration,
+        failure: Failure,
         was_probe: bool,
         random: &mut Random,
     ) {
+        let Failure {
+            reason,
+            message,
+            after,
+        } = failure;
         let open = self.open.get_or_insert_with(|| Open {
             reason,
             message: String::new(),
@@ -85,6 +103,8 @@ impl Circuit {
             failures: 0,
             next_probe: now,
             probing: false,
+            has_probed_part: true,
+            narrowing_steps: 0,
             is_narrowed_down: false,
         });
         if !was_probe && open.failures > 0 {
@@ -96,6 +116,26 @@ impl Circuit {
         open.next_probe = now + after + backoff(random, open.failures);
         open.failures = open.failures.saturating_add(1);
         open.probing = false;
+    }
+
+    /// A probe failed and is sent again in halves. As long as nothing was accepted, it may be the
+    /// endpoint that fails: a half waits for its turn as any other probe does. The first search for
+    /// a document that is at fault has shorter waits, because it ends after few halves.
+    pub(crate) fn narrow(&mut self, now: Uptime, failure: Failure, random: &mut Random) {
+        let Some(open) = &mut self.open else { return };
+        if open.is_narrowed_down {
+            return self.fail(now, failure, true, random);
+        }
+        let step = open.narrowing_steps.min(NARROWING_BACKOFF);
+        open.narrowing_steps += 1;
+        open.reason = failure.reason;
+        open.message = failure.message;
+        open.next_probe = now + failure.after + backoff(random, step);
+        open.probing = false;
+    }
+
+    pub(crate) fn has_probed_part(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.has_probed_part)
     }
 
     pub(crate) fn narrowed_down(&mut self) {
@@ -135,15 +175,19 @@ pub(crate) fn backoff(random: &mut Random, failures: u32) -> Duration {
 mod tests {
     use super::*;
 
+    fn unavailable() -> Failure {
+        Failure {
+            reason: OpenReason::Unavailable,
+            message: "503".to_owned(),
+            after: Duration::ZERO,
+        }
+    }
+
     fn fail(circuit: &mut Circuit, now: u64, was_probe: bool) {
         let mut random = Random::seeded(now);
-        let now = Duration::from_secs(now);
-        let (message, after) = ("503".to_owned(), Duration::ZERO);
         circuit.fail(
-            now,
-            OpenReason::Unavailable,
-            message,
-            after,
+            Duration::from_secs(now),
+            unavailable(),
             was_probe,
             &mut random,
         );
@@ -156,7 +200,7 @@ mod tests {
         fail(&mut circuit, 10, false);
         let later = Duration::from_secs(100);
         assert_eq!(circuit.allowed(later), Allowed::Probe);
-        circuit.begin_probe();
+        circuit.begin_probe(false);
         assert_eq!(circuit.allowed(later), Allowed::Nothing);
         fail(&mut circuit, 100, true);
         assert!(matches!(circuit.allowed(later), Allowed::NothingUntil(_)));

@@ -63,6 +63,16 @@ pub enum ConditionChange {
     Ended(Condition),
 }
 
+/// A condition as it is now. Of one that is known, only the message and the next attempt change.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Found<'a> {
+    pub(crate) kind: ConditionKind,
+    pub(crate) subject: &'a str,
+    pub(crate) message: &'a str,
+    pub(crate) since: Uptime,
+    pub(crate) next_attempt: Option<Uptime>,
+}
+
 /// The conditions of one pipeline at a time.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Conditions {
@@ -71,15 +81,14 @@ pub(crate) struct Conditions {
 }
 
 impl Conditions {
-    pub(crate) fn set(
-        &mut self,
-        now: Uptime,
-        kind: ConditionKind,
-        subject: &str,
-        message: &str,
-        since: Option<Uptime>,
-        next_attempt: Option<Uptime>,
-    ) {
+    pub(crate) fn set(&mut self, found: Found<'_>) {
+        let Found {
+            kind,
+            subject,
+            message,
+            since,
+            next_attempt,
+        } = found;
         let key = (kind, subject.to_owned());
         if let Some(condition) = self.current.get_mut(&key) {
             if condition.message != message || condition.next_attempt != next_attempt {
@@ -90,7 +99,6 @@ impl Conditions {
             }
             return;
         }
-        let since = since.unwrap_or(now);
         let condition = Condition {
             kind,
             subject: subject.to_owned(),
@@ -164,7 +172,13 @@ mod tests {
     fn documents_that_wait_are_tolerated_only_while_others_are_sent() {
         let (kind, now) = (ConditionKind::Documents, Uptime::from_secs(5));
         let mut conditions = Conditions::default();
-        conditions.set(now, kind, "url", "1 document waits", None, None);
+        conditions.set(Found {
+            kind,
+            subject: "url",
+            message: "1 document waits",
+            since: now,
+            next_attempt: None,
+        });
         assert!(conditions.are_ready(now));
         conditions.set_stopping(kind, "url", true);
         assert!(!conditions.are_ready(now));

@@ -155,8 +155,12 @@ impl Encoding {
             .map(|&document| self.documents.view(document))
             .collect();
         let called = sink.encode(self.documents.info(), &views, fresh);
-        self.cpu += called.cpu;
         self.failed = FailedCall::of(sink.label(), &called.result);
+        // What is lost for want of memory is not the component's.
+        let failed = self.failed.as_ref();
+        if failed.is_none_or(|call| call.shortage.is_none()) {
+            self.cpu += called.cpu;
+        }
         search
             .answer(called.result)
             .map_err(|error| BatchError::Component {

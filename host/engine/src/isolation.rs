@@ -90,6 +90,12 @@ impl<R> Isolation<R> {
                 self.pieces.push((range, Piece::Result(result)));
                 return Ok(());
             }
+            // The same call again, once there is room.
+            Err(CallError::NoRoom(_)) => {
+                self.first = was_first;
+                self.frames.push(Frame::Try(range));
+                return Ok(());
+            }
             Err(error) if !error.may_be_one_event() => return Err(error),
             Err(error) => error,
         };
@@ -130,6 +136,7 @@ impl<R> Isolation<R> {
 mod tests {
     use std::collections::BTreeSet;
 
+    use lockgate_model::contract::{SharedMemory, Shortage};
     use proptest::prelude::*;
 
     use super::*;
@@ -221,6 +228,37 @@ mod tests {
         ] {
             assert_eq!(run(3, |_| Err(error.clone())), (Err(error.clone()), 1));
         }
+    }
+
+    #[test]
+    fn a_call_that_finds_no_memory_is_made_again_as_it_was() {
+        let shortage = Shortage {
+            needs: 2,
+            of: SharedMemory::All,
+            taken: 9,
+            limit: 10,
+        };
+        let no_room = || Err(CallError::NoRoom(shortage));
+        let mut isolation = Isolation::new(4);
+        let first = isolation.next().unwrap();
+        assert_eq!(isolation.answer(no_room()), Ok(()));
+        assert_eq!(isolation.next().unwrap(), first, "not even the instance");
+        isolation.answer(Err(trap())).unwrap();
+        isolation.next().unwrap();
+        isolation.answer(Err(trap())).unwrap();
+        let half = isolation.next().unwrap();
+        assert_eq!((half.range.clone(), half.fresh), (0..2, true));
+        assert_eq!(isolation.answer(no_room()), Ok(()));
+        assert_eq!(isolation.next().unwrap(), half);
+        while isolation.next().is_some() {
+            isolation.answer(Ok(())).unwrap();
+        }
+        let pieces: Vec<_> = isolation
+            .into_pieces()
+            .into_iter()
+            .map(|(range, _)| range)
+            .collect();
+        assert_eq!(pieces, [0..2, 2..3, 3..4]);
     }
 
     #[test]

@@ -62,9 +62,14 @@ pub(crate) const BACKOFF_BASE: Duration = Duration::from_millis(500);
 /// Single documents that are refused one after another before only probes are sent.
 pub(crate) const REFUSED_IN_A_ROW_MAX: u32 = 2;
 
-/// Requests that fail one after another, none accepted between, before only probes are sent
-/// although each of them may be at fault itself.
-pub(crate) const FAILING_ALONE_MAX: usize = 16;
+/// Requests that fail or are split one after another, none accepted between, before only probes are
+/// sent although each of them may be at fault itself. More than it takes to find one document among
+/// 5,000, where none of the halves without it was sent before.
+pub(crate) const SUSPECTS_IN_A_ROW_MAX: usize = 16;
+
+/// While probes are split for the first time, the wait between them grows as after this many
+/// failures at most.
+pub(crate) const NARROWING_BACKOFF: u32 = 3;
 
 /// A document is dead-lettered when it was refused alone this often, with others accepted between.
 pub(crate) const REFUSALS_MAX: u32 = 3;

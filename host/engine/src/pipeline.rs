@@ -12,7 +12,7 @@ use crate::Uptime;
 use crate::batches::{BatchInFlight, Failing, Holds, PendingEncoding};
 use crate::brake::Brake;
 use crate::circuit::{self, OpenReason};
-use crate::condition::{Condition, ConditionKind, Conditions};
+use crate::condition::{Condition, ConditionKind, Conditions, Found};
 use crate::delivery::{Endpoint, RequestState, Requests};
 use crate::index::{BatchId, EncodingId, EndpointIndex, RequestId, StreamIndex};
 use crate::io::{Action, Input};
@@ -281,15 +281,13 @@ impl Pipeline {
                 self.under_way()
             };
             let message = &format!("events wait, and none has become final for a minute; {why}");
-            let since = Some(self.stall_timer_from);
-            self.conditions.set(
-                now,
-                ConditionKind::Stalled,
-                "pipeline",
+            self.conditions.set(Found {
+                kind: ConditionKind::Stalled,
+                subject: "pipeline",
                 message,
-                since,
-                None,
-            );
+                since: self.stall_timer_from,
+                next_attempt: None,
+            });
         } else {
             self.conditions.clear(ConditionKind::Stalled, "pipeline");
         }

@@ -1,11 +1,10 @@
 //! All that an engine is told when it starts.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use lockgate_model::contract::{Inspect, TypeLists};
-use lockgate_model::{Seq, SeqRange};
+use lockgate_model::{Seq, SeqRange, StateMap};
 
 use crate::brake::BrakeLimits;
 use crate::index::EndpointIndex;
@@ -100,5 +99,5 @@ pub struct StageSettings {
     /// Bytes of state that the operator granted. `None`: none.
     pub state_quota: Option<usize>,
     /// Its durable state.
-    pub state: Arc<BTreeMap<String, String>>,
+    pub state: StateMap,
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockgate_model::contract::{
-    Access, CallError, Called, Mapped, MappedDocument, TypeLists, Verdict,
+    Access, CallError, Called, Mapped, MappedDocument, Shortage, StageKind, TypeLists, Verdict,
 };
 use lockgate_model::{EventView, Fate, StateOverlay};
 
@@ -15,7 +15,7 @@ use crate::isolation::{Attempt, Isolation, Piece};
 use crate::limits::{
     BYTES_OF_BATCH, BYTES_OF_BATCH_FACTOR, FAN_OUT_OF_BATCH_MAX, FAN_OUT_OF_EVENT_MAX,
 };
-use crate::plugin::{Stage, StageKind};
+use crate::plugin::Stage;
 
 /// A batch on its way through the stages. [`step`](Self::step) makes one call; between two steps it
 /// can move to another thread, and other pipelines have their turn.
@@ -87,15 +87,24 @@ pub struct FailedCall {
     pub label: String,
     /// As part of a sentence, such as `it took more than 1000 ms of CPU time`.
     pub reason: String,
+    /// The component is not at fault: the next step makes the same call, and should wait until
+    /// there is room for it.
+    pub shortage: Option<Shortage>,
 }
 
 impl FailedCall {
     /// `None` where the call did not fail, or the work ends with it.
     pub(crate) fn of<R>(label: &str, result: &Result<R, CallError>) -> Option<FailedCall> {
         let error = result.as_ref().err()?;
-        error.may_be_one_event().then(|| FailedCall {
+        let shortage = match error {
+            CallError::NoRoom(shortage) => Some(*shortage),
+            error if error.may_be_one_event() => None,
+            _ => return None,
+        };
+        Some(FailedCall {
             label: label.to_owned(),
             reason: error.to_string(),
+            shortage,
         })
     }
 }
@@ -271,7 +280,11 @@ impl StageRun {
                 (cpu, result.is_ok(), isolation.answer(result))
             }
         };
-        self.cpu += cpu;
+        // What is lost for want of memory is not the component's.
+        let failed = self.failed.as_ref();
+        if failed.is_none_or(|call| call.shortage.is_none()) {
+            self.cpu += cpu;
+        }
         if succeeded {
             self.states[self.stage] = state;
         }

@@ -6,14 +6,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lockgate_model::contract::{
-    Access, BatchInfo, Called, Encoded, Inspect, Mapped, SinkSetup, StageSetup, TypeLists, Verdict,
+    Access, BatchInfo, Called, Encoded, Inspect, Mapped, Shortage, SinkSetup, StageKind,
+    StageSetup, TypeLists, Verdict,
 };
 use lockgate_model::request::{
     Body, Classification, Disposition, Part, Request, RequestRules, Response, Sent,
 };
 use lockgate_model::{
     Batch, Block, BlockBuilder, Commit, DocumentView, EventView, FeedKind, Head, Outcome, Seq,
-    SeqRange, Slice, StateOverlay,
+    SeqRange, Slice, StateMap, StateOverlay,
 };
 
 use crate::brake::BrakeLimits;
@@ -24,7 +25,7 @@ use crate::settings::{
 };
 use crate::{
     Action, BatchError, ConditionChange, ConditionKind, FailedCall, Input, OutgoingRequest,
-    Pipeline, SendFailure, Sink, Stage, StageKind, StageOutput, Step, Uptime,
+    Pipeline, SendFailure, Sink, Stage, StageOutput, Step, Uptime,
 };
 
 /// One event for each key, sequences from 1.
@@ -140,7 +141,7 @@ impl TestPipeline {
             label: "stage 1 (test)".into(),
             state_owner: "counter".into(),
             state_quota: Some(1024),
-            state: Arc::default(),
+            state: StateMap::default(),
         };
         let engine = Settings {
             pipeline: "p".into(),
@@ -361,13 +362,25 @@ impl TestPipeline {
 
     /// A call for the oldest batch in the stages has failed.
     pub(crate) fn fail_call(&mut self, label: &str, reason: &str) {
-        let (batch, _) = &self.in_stages[0];
-        let (label, reason) = (label.to_owned(), reason.to_owned());
-        let call = FailedCall { label, reason };
-        self.give(Input::StageFailed {
-            batch: *batch,
-            call,
+        self.report_failed_call(FailedCall {
+            label: label.to_owned(),
+            reason: reason.to_owned(),
+            shortage: None,
         });
+    }
+
+    /// The same for want of memory.
+    pub(crate) fn fail_call_for(&mut self, shortage: Shortage, label: &str) {
+        self.report_failed_call(FailedCall {
+            label: label.to_owned(),
+            reason: shortage.to_string(),
+            shortage: Some(shortage),
+        });
+    }
+
+    fn report_failed_call(&mut self, call: FailedCall) {
+        let (batch, _) = self.in_stages[0];
+        self.give(Input::StageFailed { batch, call });
     }
 
     /// The oldest batch in the stages has passed them.

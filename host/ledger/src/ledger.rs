@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lockgate_model::{Append, Block, Commit, Generation, KnownEvents, Millis, Redrive, Seq};
+use lockgate_model::{Append, Block, Commit, Gap, Generation, KnownEvents, Millis, Redrive, Seq};
 use tokio::sync::watch;
 
 use crate::{Committed, LedgerError, Registration};
@@ -27,7 +27,7 @@ use crate::{Committed, LedgerError, Registration};
 /// Every ledger guarantees:
 ///
 /// - An operation that returned `Ok` is durable: it is there after a kill at any later moment.
-/// - An operation is atomic: events and cursors of an append; outcomes, dead letters, state and
+/// - An operation is atomic: events, cursors and gaps of an append; outcomes, dead letters, state and
 ///   brake of a commit stand together or not at all.
 /// - Per pipeline and stream, at every moment: read = delivered + dropped + dead + waiting. An
 ///   outcome that was committed is never edited. What an operator does to a dead letter is a record
@@ -39,8 +39,8 @@ use crate::{Committed, LedgerError, Registration};
 ///   one. A repeated commit is refused as a conflict.
 /// - Nothing is retried inside.
 pub trait Ledger: Clone + Send + Sync + 'static {
-    /// Adds events to the stream `source/feed` and moves the source's cursors. Called by readers,
-    /// as often as they have events.
+    /// Adds events to the stream `source/feed`, moves the source's cursors and notes its gaps. Called
+    /// by readers, as often as they have events.
     ///
     /// Sequences are given in the order of the calls: the first event of a stream has 1, none is
     /// ever used twice, also when the events are gone. `None` where there were no events. Waits
@@ -135,6 +135,9 @@ pub trait Ledger: Clone + Send + Sync + 'static {
         &self,
         source: &str,
     ) -> impl Future<Output = Result<BTreeMap<String, String>, LedgerError>> + Send;
+
+    /// The source's gaps, as the last appends left them.
+    fn gaps(&self, source: &str) -> impl Future<Output = Result<Vec<Gap>, LedgerError>> + Send;
 
     /// The events of a stream with times in `from..=to` that are kept. The range is shortened where
     /// there are more than `max`.

@@ -11,6 +11,9 @@ pub struct Registration {
     pub epoch: u32,
     /// The number of its configuration: give it in every commit.
     pub generation: u32,
+    /// The description of the generation in which it last finished entries. `None`: no commit is
+    /// kept that says so.
+    pub last_description: Option<String>,
     /// In the order asked for.
     pub streams: Vec<Progress>,
     /// All key-value state that the pipeline keeps, by

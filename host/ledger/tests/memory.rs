@@ -56,6 +56,7 @@ fn sample() -> MemoryCore {
         read_at: 0,
         events: builder.take(),
         cursors: Vec::new(),
+        gaps: Vec::new(),
         duplicates: 0,
     });
     assert!(matches!(appended, Appended::Done(Some(_))));

@@ -3,6 +3,7 @@
 //! the errors of calls. `wit/plugin.wit` documents the fields for plugin authors.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -63,6 +64,15 @@ impl TypeLists {
             .is_none_or(|only| only.contains(event_type));
         (!wanted).then_some("type not wanted")
     }
+}
+
+/// What a stage does with events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StageKind {
+    /// It keeps or drops them.
+    Filter,
+    /// It makes documents of them.
+    Mapper,
 }
 
 /// The setup that a filter or a mapper returned from its configuration.
@@ -185,9 +195,54 @@ pub enum CallError {
     /// `failure.hold`: the plugin cannot work until the operator acts.
     #[error("it cannot work: {0}")]
     Hold(String),
+    /// Other components have the memory that it needs. Not its fault: the same call is made again
+    /// once there is room.
+    #[error("{0}")]
+    NoRoom(Shortage),
     /// Not the component's fault. The call can be repeated.
     #[error("the host could not run it: {0}")]
     Host(String),
+}
+
+/// Memory that a call needed when the instances of all components had too little left for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shortage {
+    /// Bytes that its instance would have had.
+    pub needs: usize,
+    pub of: SharedMemory,
+    /// Bytes that other instances had of it.
+    pub taken: usize,
+    /// Bytes that there are of it.
+    pub limit: usize,
+}
+
+/// The memory that instances share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharedMemory {
+    /// Of all instances.
+    All,
+    /// Of those with a slow call: half of it.
+    SlowCalls,
+}
+
+impl fmt::Display for Shortage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [needs, taken, limit] =
+            [self.needs, self.taken, self.limit].map(|bytes| bytes.div_ceil(1 << 20));
+        match self.of {
+            SharedMemory::All => write!(
+                f,
+                "it needs {needs} MiB of memory, and other components have {taken} MiB of the \
+                 {limit} MiB that `memory` in `[limits]` allows"
+            ),
+            SharedMemory::SlowCalls => write!(
+                f,
+                "it needs {needs} MiB of memory, and slow calls of other components have {taken} \
+                 MiB of the {limit} MiB that slow calls may have together, half of `memory` in \
+                 `[limits]`"
+            ),
+        }
+    }
 }
 
 impl CallError {
@@ -195,7 +250,10 @@ impl CallError {
     pub fn may_be_one_event(&self) -> bool {
         !matches!(
             self,
-            CallError::Retry { .. } | CallError::Hold(_) | CallError::Host(_)
+            CallError::Retry { .. }
+                | CallError::Hold(_)
+                | CallError::NoRoom(_)
+                | CallError::Host(_)
         )
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::event::FeedKind;
-use crate::{BlockParts, Millis};
+use crate::{BlockParts, Gap, Millis};
 
 /// A change of one of a source's cursors. The source defines keys and values; the store keeps them
 /// unchanged.
@@ -14,7 +14,7 @@ pub struct CursorUpdate {
     pub value: Option<String>,
 }
 
-/// The transaction in which a reader stores events together with their cursors.
+/// The transaction in which a reader stores events together with its cursors and gaps.
 #[derive(Clone, Debug)]
 pub struct Append {
     /// Name of the source, such as `teleport`. Cursors are kept per source.
@@ -24,6 +24,8 @@ pub struct Append {
     /// May be empty, if only the cursors move.
     pub events: BlockParts,
     pub cursors: Vec<CursorUpdate>,
+    /// Gaps as they are from now on: a new one, or one that replaces that with the same key.
+    pub gaps: Vec<Gap>,
     /// Events that the reader skipped because they had been read before. Counted per stream.
     pub duplicates: u64,
 }

@@ -5,10 +5,13 @@
 
 mod block;
 mod books;
+mod certificate;
 mod commit;
 pub mod contract;
 mod cursor;
+pub mod der;
 mod event;
+mod gap;
 mod known;
 mod mask;
 mod outcome;
@@ -22,19 +25,24 @@ pub use block::{
     BLOCK_BYTES, BLOCK_EVENTS, Batch, Block, BlockBuilder, BlockParts, Dictionary, Slice, Texts,
 };
 pub use books::{Books, DayTally};
+pub use certificate::{Validity, common_name};
 pub use commit::{
     BatchRecord, Commit, DeadLetter, Entries, Generation, Redrive, RequestRecord, StateWrite,
     ranges,
 };
 pub use cursor::{Append, CursorUpdate};
 pub use event::{DocumentView, EventView, FeedKind, FeedRef, Head, key_of, payload_hash};
+pub use gap::{Gap, GapState};
 pub use known::{KnownEvents, KnownEventsBuilder};
 pub use mask::{LINE_MAX, MASK, MASKED_MIN_CHARS, Masks, escape, logfmt, percent_encoded};
 pub use outcome::{Fate, Outcome, OutcomeRun, Outcomes, ReasonIndex};
 pub use reasons::{REASON_MAX, REASONS_MAX, Reasons};
 pub use secret::{Secret, names_a_secret};
-pub use state::{STATE_KEY_MAX, STATE_VALUE_MAX, StateError, StateOverlay, state_owners};
-pub use time::{Day, Millis};
+pub use state::{
+    STATE_ENTRY_BYTES, STATE_KEY_MAX, STATE_VALUE_MAX, StateError, StateMap, StateOverlay,
+    StateSize, state_owners,
+};
+pub use time::{Day, Millis, utc};
 
 /// Position of an event in its stream. Starts at 1, increases by 1, is never reused.
 pub type Seq = u64;

@@ -1,15 +1,22 @@
 //! Key-value state of a stage during a batch.
 
+mod map;
+
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use thiserror::Error;
+
+pub use map::StateMap;
 
 /// Longest key of a stage's state, in bytes.
 pub const STATE_KEY_MAX: usize = 1024;
 
 /// Longest value of a stage's state, in bytes.
 pub const STATE_VALUE_MAX: usize = 64 * 1024;
+
+/// Bytes that each key counts against the quota, besides its own and those of its value. In memory
+/// an entry takes less, but it exists several times while a batch changes it, and in the store.
+pub const STATE_ENTRY_BYTES: usize = 64;
 
 /// Why a component's state call failed.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
@@ -46,12 +53,47 @@ pub fn state_owners<'a>(plugins: impl IntoIterator<Item = &'a str>) -> Vec<Strin
 /// the call succeeds. The writes are committed with the batch.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StateOverlay {
-    durable: Arc<BTreeMap<String, String>>,
-    writes: BTreeMap<String, Option<String>>,
-    /// Bytes of keys and values, writes included.
-    bytes: usize,
+    durable: StateMap,
+    writes: StateMap,
+    /// What all of it counts against the quota, writes included.
+    size: StateSize,
     /// Most bytes. `None`: state is not granted.
     quota: Option<usize>,
+}
+
+/// What state counts against its quota.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StateSize {
+    pub keys: usize,
+    /// Of keys and values.
+    pub text_bytes: usize,
+}
+
+impl StateSize {
+    /// Its own bytes and [`STATE_ENTRY_BYTES`] for each key.
+    pub fn counted(self) -> usize {
+        self.text_bytes + self.keys * STATE_ENTRY_BYTES
+    }
+
+    fn add(&mut self, key: &str, value: &str) {
+        self.keys += 1;
+        self.text_bytes += key.len() + value.len();
+    }
+
+    fn subtract(&mut self, key: &str, value: &str) {
+        self.keys -= 1;
+        self.text_bytes -= key.len() + value.len();
+    }
+}
+
+impl<'a> FromIterator<(&'a str, &'a str)> for StateSize {
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a str)>>(entries: I) -> StateSize {
+        let mut size = StateSize::default();
+        for (key, value) in entries {
+            size.add(key, value);
+        }
+        size
+    }
 }
 
 impl StateOverlay {
@@ -60,21 +102,32 @@ impl StateOverlay {
         StateOverlay::default()
     }
 
-    pub fn new(durable: Arc<BTreeMap<String, String>>, quota: usize) -> StateOverlay {
-        let bytes = durable
-            .iter()
-            .map(|(key, value)| key.len() + value.len())
-            .sum();
+    /// `quota`: bytes, see [`StateSize::counted`]. Where the durable state has more already, it can
+    /// be read and removed, but not grow.
+    pub fn new(durable: StateMap, quota: usize) -> StateOverlay {
+        let entries = durable.iter();
+        let size = entries
+            .filter_map(|(key, value)| Some((key, value?)))
+            .collect();
         StateOverlay {
             durable,
-            writes: BTreeMap::new(),
-            bytes,
+            writes: StateMap::default(),
+            size,
             quota: Some(quota),
         }
     }
 
     pub fn is_granted(&self) -> bool {
         self.quota.is_some()
+    }
+
+    /// Bytes. `None`: state is not granted.
+    pub fn quota(&self) -> Option<usize> {
+        self.quota
+    }
+
+    pub fn size(&self) -> StateSize {
+        self.size
     }
 
     pub fn get(&self, key: &str) -> Result<Option<&str>, StateError> {
@@ -87,26 +140,34 @@ impl StateOverlay {
         if key.len() > STATE_KEY_MAX || value.len() > STATE_VALUE_MAX {
             return Err(StateError::TooLarge);
         }
-        let bytes = self.bytes - self.size(key) + key.len() + value.len();
-        if bytes > quota {
+        let mut size = self.size;
+        if let Some(before) = self.value(key) {
+            size.subtract(key, before);
+        }
+        size.add(key, value);
+        // State that is over its quota may become smaller.
+        if size.counted() > quota && size.counted() > self.size.counted() {
             return Err(StateError::QuotaExceeded);
         }
-        self.bytes = bytes;
-        self.writes.insert(key.to_owned(), Some(value.to_owned()));
+        self.size = size;
+        self.writes.insert(key, Some(value));
         Ok(())
     }
 
     pub fn remove(&mut self, key: &str) -> Result<(), StateError> {
         self.quota.ok_or(StateError::NotGranted)?;
-        if self.value(key).is_some() {
-            self.bytes -= self.size(key);
-            if self.durable.contains_key(key) {
-                self.writes.insert(key.to_owned(), None);
-            } else {
-                // Nothing durable is to be removed. Without an entry, keys that come and go inside
-                // a batch take no memory.
-                self.writes.remove(key);
-            }
+        let Some(before) = self.value(key) else {
+            return Ok(());
+        };
+        let mut size = self.size;
+        size.subtract(key, before);
+        self.size = size;
+        if self.durable.get(key).is_some() {
+            self.writes.insert(key, None);
+        } else {
+            // Nothing durable is to be removed. Without an entry, keys that come and go inside a
+            // batch take no memory.
+            self.writes.forget(key);
         }
         Ok(())
     }
@@ -114,41 +175,26 @@ impl StateOverlay {
     /// The state for the next batch, which sees these writes but does not commit them.
     pub fn continued(&self) -> StateOverlay {
         StateOverlay {
-            durable: self.clone().into_durable(),
-            writes: BTreeMap::new(),
-            bytes: self.bytes,
+            durable: self.with_writes(),
+            writes: StateMap::default(),
+            size: self.size,
             quota: self.quota,
         }
     }
 
     /// The changes of the batch. `None` removes the key.
-    pub fn writes(&self) -> &BTreeMap<String, Option<String>> {
+    pub fn writes(&self) -> &StateMap {
         &self.writes
     }
 
     /// The durable state after the writes have been committed.
-    pub fn into_durable(mut self) -> Arc<BTreeMap<String, String>> {
-        if !self.writes.is_empty() {
-            let durable = Arc::make_mut(&mut self.durable);
-            for (key, value) in self.writes {
-                match value {
-                    Some(value) => _ = durable.insert(key, value),
-                    None => _ = durable.remove(&key),
-                }
-            }
-        }
-        self.durable
+    pub fn with_writes(&self) -> StateMap {
+        self.durable.with(&self.writes)
     }
 
     fn value(&self, key: &str) -> Option<&str> {
-        match self.writes.get(key) {
-            Some(value) => value.as_deref(),
-            None => self.durable.get(key).map(String::as_str),
-        }
-    }
-
-    fn size(&self, key: &str) -> usize {
-        self.value(key).map_or(0, |value| key.len() + value.len())
+        let written = self.writes.get(key);
+        written.unwrap_or_else(|| self.durable.get(key).flatten())
     }
 }
 
@@ -157,7 +203,7 @@ mod tests {
     use super::*;
 
     fn overlay(quota: usize) -> StateOverlay {
-        StateOverlay::new(Arc::new(BTreeMap::from([("a".into(), "1".into())])), quota)
+        StateOverlay::new([("a", "1")].into_iter().collect(), quota)
     }
 
     #[test]
@@ -175,17 +221,16 @@ mod tests {
 
     #[test]
     fn writes_are_visible_at_once_and_become_durable_together() {
-        let mut state = overlay(100);
+        let mut state = overlay(1000);
         state.put("b", "22").unwrap();
         state.remove("a").unwrap();
         assert_eq!((state.get("a"), state.get("b")), (Ok(None), Ok(Some("22"))));
-        let durable = state.into_durable();
-        assert_eq!(*durable, BTreeMap::from([("b".into(), "22".into())]));
+        assert_eq!(state.with_writes(), [("b", "22")].into_iter().collect());
     }
 
     #[test]
-    fn the_quota_counts_keys_and_values_and_removal_frees_it() {
-        let mut state = overlay(6);
+    fn the_quota_counts_keys_and_values_and_entries_and_removal_frees_it() {
+        let mut state = overlay(6 + 2 * STATE_ENTRY_BYTES);
         assert_eq!(state.put("b", "1234"), Err(StateError::QuotaExceeded));
         state.put("b", "123").unwrap();
         state.put("b", "124").unwrap();
@@ -194,18 +239,41 @@ mod tests {
         state.put("c", "1").unwrap();
         let long = "x".repeat(STATE_VALUE_MAX + 1);
         assert_eq!(state.put("b", &long), Err(StateError::TooLarge));
+        let size = StateSize {
+            keys: 2,
+            text_bytes: 6,
+        };
+        assert_eq!((state.size(), state.continued().size()), (size, size));
+    }
+
+    /// As after an update from a version that did not count entries, or a smaller grant.
+    #[test]
+    fn state_over_its_quota_can_be_read_and_made_smaller_but_does_not_grow() {
+        let durable = [("a", "12"), ("b", "12"), ("c", "12")];
+        let mut state = StateOverlay::new(durable.into_iter().collect(), STATE_ENTRY_BYTES + 10);
+        assert_eq!(state.get("b"), Ok(Some("12")));
+        assert_eq!(state.put("d", ""), Err(StateError::QuotaExceeded));
+        assert_eq!(state.put("b", "123"), Err(StateError::QuotaExceeded));
+        state.put("b", "34").unwrap();
+        state.put("b", "5").unwrap();
+        state.remove("a").unwrap();
+        assert_eq!(state.put("a", ""), Err(StateError::QuotaExceeded));
+        state.remove("c").unwrap();
+        state.put("b", "123").unwrap();
+        assert_eq!(state.with_writes(), [("b", "123")].into_iter().collect());
     }
 
     #[test]
     fn keys_that_come_and_go_leave_nothing_behind() {
-        let mut state = overlay(100);
+        let mut state = overlay(1000);
         for n in 0..1000 {
             let key = format!("key {n}");
             state.put(&key, "").unwrap();
             state.remove(&key).unwrap();
         }
         state.remove("a").unwrap();
-        assert_eq!(*state.writes(), BTreeMap::from([("a".into(), None)]));
+        let writes: Vec<_> = state.writes().iter().collect();
+        assert_eq!(writes, [("a", None)]);
     }
 
     #[test]

@@ -89,9 +89,10 @@ pub enum LoadError {
         "it does not match `lockgate:plugin` {CONTRACT_VERSION}; build it against the host's `wit/plugin.wit`: {0}"
     )]
     Mismatch(String),
-    /// The host has no room for another instance now. Not the component's fault.
+    /// The host has no room for another instance now: [`CallError::NoRoom`] or [`CallError::Host`].
+    /// Not the component's fault.
     #[error("{0}")]
-    NoRoom(String),
+    NoRoom(CallError),
     /// An instance needs more than its limit from the start.
     #[error("it cannot be started: it wanted more than {limit} bytes of memory")]
     Memory { limit: usize },
@@ -149,7 +150,7 @@ impl Component {
         )
         .map_err(|error| match error {
             CallError::Contract(text) => LoadError::Mismatch(text),
-            CallError::Host(why) => LoadError::NoRoom(why),
+            CallError::NoRoom(_) | CallError::Host(_) => LoadError::NoRoom(error),
             CallError::Memory { limit } => LoadError::Memory { limit },
             error => LoadError::Start(error.to_string()),
         })?;

@@ -19,6 +19,7 @@ use crate::host::{InstanceHost, StageIdentity};
 use crate::instance::Instance;
 use crate::interface::Kind;
 use crate::limits::Limits;
+use crate::scheduler;
 use crate::services::Services;
 use crate::setup::{self, ConfigIssue, Setup};
 
@@ -49,9 +50,10 @@ pub enum ConfigureError {
     /// The plugin reports at least one problem.
     #[error("the plugin refuses its configuration: {}", .0.iter().map(|issue| issue.message.as_str()).collect::<Vec<_>>().join(" "))]
     Issues(Vec<ConfigIssue>),
-    /// The host has no room for another instance now. Not the component's fault.
+    /// The host has no room for another instance now: [`CallError::NoRoom`] or [`CallError::Host`].
+    /// Not the component's fault.
     #[error("{0}")]
-    NoRoom(String),
+    NoRoom(CallError),
     /// The call of `configure` failed.
     #[error("the plugin cannot be configured: {0}")]
     Call(CallError),
@@ -63,7 +65,7 @@ pub enum ConfigureError {
 impl From<CallError> for ConfigureError {
     fn from(error: CallError) -> ConfigureError {
         match error {
-            CallError::Host(why) => ConfigureError::NoRoom(why),
+            CallError::NoRoom(_) | CallError::Host(_) => ConfigureError::NoRoom(error),
             error => ConfigureError::Call(error),
         }
     }
@@ -150,6 +152,10 @@ impl Configured {
         &self.setup
     }
 
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
     pub(crate) fn component(&self) -> &Component {
         &self.component
     }
@@ -225,6 +231,16 @@ impl Configured {
     ) -> Result<(R, StateOverlay), CallError> {
         let idle = if call.fresh { None } else { self.take_idle() };
         let mut instance = idle.map_or_else(|| self.instance(), Ok)?;
+        // One that is reused may have too much memory for a slow call now. Then it is not thrown
+        // away: to start another takes longer than to wait.
+        if scheduler::runs_slow_call()
+            && let Err(shortage) = instance.host().meter.enter_slow()
+        {
+            if self.reuse {
+                self.put_idle(instance);
+            }
+            return Err(CallError::NoRoom(shortage));
+        }
         let host = instance.host();
         host.batch = call.batch.id.to_string();
         host.lookups = call.lookups;

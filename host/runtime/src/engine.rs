@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::thread;
 
+use lockgate_model::contract::Shortage;
 use thiserror::Error;
 use wasmtime::{Config, InstanceAllocationStrategy};
 
@@ -101,6 +102,12 @@ impl Engine {
         self.inner
             .pooling_allocator_metrics()
             .is_some_and(|metrics| metrics.memories() as u64 > half)
+    }
+
+    /// Waits until there is memory for what a call could not have. Then the call can be made again;
+    /// others may have been faster.
+    pub async fn room_for(&self, shortage: Shortage) {
+        self.budget.room_for(shortage).await;
     }
 
     /// Current memory use of all instances, in bytes.

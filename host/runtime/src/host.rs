@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use lockgate_lookup::Lookups;
 use lockgate_model::StateOverlay;
-use lockgate_model::contract::CallError;
+use lockgate_model::contract::{CallError, Shortage};
 
-use crate::budget::{LimitHit, Meter};
 use crate::clock;
 use crate::engine::Engine;
 use crate::limits::{Limits, SLOW_CALL, TICK};
 use crate::log::Lines;
+use crate::meter::{LimitHit, Meter};
 use crate::scheduler;
 use crate::services::Services;
 
@@ -80,28 +80,32 @@ impl InstanceHost {
 
     /// Called before each call of the component. Returns the number of ticks until its time must be
     /// checked.
-    pub(crate) fn begin(&mut self) -> u64 {
+    ///
+    /// # Errors
+    /// The call is slow from its beginning, and the instance has more memory than slow calls may
+    /// have now.
+    pub(crate) fn begin(&mut self) -> Result<u64, Shortage> {
         self.began = clock::thread_time();
         self.timed_out = false;
         self.meter.begin();
-        if scheduler::has_handed_over() {
-            self.meter.run_beside();
+        if scheduler::runs_slow_call() {
+            self.meter.enter_slow()?;
         }
         self.lines.take_last_error();
-        ticks(self.limits.time.min(SLOW_CALL))
+        Ok(ticks(self.limits.time.min(SLOW_CALL)))
     }
 
     /// Called when the ticks of a call are over. Returns the number of further ticks, or `None` if
-    /// its time is up.
+    /// its time is up, or if it turned out to be slow and has too much memory for that.
     pub(crate) fn check_time(&mut self) -> Option<u64> {
         let used = clock::thread_time().saturating_sub(self.began);
         match self.limits.time.checked_sub(used) {
             Some(left) if !left.is_zero() => match SLOW_CALL.checked_sub(used) {
                 Some(still_quick) if !still_quick.is_zero() => Some(ticks(left.min(still_quick))),
                 _ => {
-                    if scheduler::hand_over_slow_call() {
-                        self.meter.run_beside();
-                    }
+                    // First: a call that ends needs no thread in its place.
+                    self.meter.enter_slow().ok()?;
+                    scheduler::hand_over_slow_call();
                     Some(ticks(left))
                 }
             },
@@ -116,9 +120,9 @@ impl InstanceHost {
     /// Called after a call that returned.
     pub(crate) fn check(&mut self) -> Result<(), CallError> {
         // With more memory it might have returned another result, so the result cannot be used.
-        match self.meter.take_limit().and_then(no_memory_left) {
-            Some(error) => Err(error),
-            None => Ok(()),
+        match self.meter.take_limit() {
+            Some(LimitHit::Shared(shortage)) => Err(CallError::NoRoom(shortage)),
+            Some(LimitHit::Own) | None => Ok(()),
         }
     }
 
@@ -136,10 +140,14 @@ impl InstanceHost {
                 limit: self.limits.time,
             };
         }
-        if let Some(hit) = self.meter.take_limit() {
-            return no_memory_left(hit).unwrap_or(CallError::Memory {
-                limit: self.meter.limit(),
-            });
+        match self.meter.take_limit() {
+            Some(LimitHit::Shared(shortage)) => return CallError::NoRoom(shortage),
+            Some(LimitHit::Own) => {
+                return CallError::Memory {
+                    limit: self.meter.limit(),
+                };
+            }
+            None => {}
         }
         let text = format!("{error:#}");
         // Wasmtime has no type for this error. A test checks the wording.
@@ -158,19 +166,6 @@ impl InstanceHost {
             message: crate::log::line(&message),
         }
     }
-}
-
-/// For a limit that is not the component's own.
-fn no_memory_left(hit: LimitHit) -> Option<CallError> {
-    let message = match hit {
-        LimitHit::Own => return None,
-        LimitHit::Total => "all components together have reached `memory` in `[limits]`",
-        LimitHit::Half => {
-            "slow calls of several components have reached half of `memory` in `[limits]`, and the \
-             other half is for quick calls"
-        }
-    };
-    Some(CallError::Host(message.into()))
 }
 
 /// Rounds up, and adds one for the current tick.
@@ -206,7 +201,7 @@ mod tests {
             ..Limits::default()
         };
         let mut host = InstanceHost::new(&engine, identity, &limits, Arc::default());
-        assert_eq!(host.begin(), 4);
+        assert_eq!(host.begin(), Ok(4));
         std::thread::sleep(Duration::from_millis(60));
         assert!(host.check_time().is_some(), "it slept");
         let began = Instant::now();

@@ -31,7 +31,7 @@ impl Instance {
             Some(ticks) => Ok(UpdateDeadline::Continue(ticks)),
             None => Ok(UpdateDeadline::Interrupt),
         });
-        begin(&mut store, engine.fuel, output);
+        begin(&mut store, engine.fuel, output)?;
         match pre.instantiate(&mut store) {
             Ok(exports) => Ok(Instance {
                 store,
@@ -66,7 +66,7 @@ impl Instance {
         output: usize,
         run: impl FnOnce(&Exports, &mut Store<InstanceHost>) -> wasmtime::Result<R>,
     ) -> Result<R, CallError> {
-        begin(&mut self.store, self.fuel, output);
+        begin(&mut self.store, self.fuel, output)?;
         match run(&self.exports, &mut self.store) {
             Ok(result) => self.store.data_mut().check().map(|()| result),
             Err(error) => Err(self.store.data_mut().explain(&error, output)),
@@ -91,12 +91,13 @@ impl fmt::Debug for Instance {
     }
 }
 
-fn begin(store: &mut Store<InstanceHost>, fuel: bool, output: usize) {
-    let ticks = store.data_mut().begin();
+fn begin(store: &mut Store<InstanceHost>, fuel: bool, output: usize) -> Result<(), CallError> {
+    let ticks = store.data_mut().begin().map_err(CallError::NoRoom)?;
     store.set_epoch_deadline(ticks);
     store.set_hostcall_fuel(output);
     if fuel {
         // Fuel is counted, not limited. This fails only if fuel is off.
         let _ = store.set_fuel(u64::MAX);
     }
+    Ok(())
 }

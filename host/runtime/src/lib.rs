@@ -27,6 +27,7 @@ mod json;
 mod limits;
 mod log;
 mod memory;
+mod meter;
 pub mod metrics;
 mod scheduler;
 mod services;

@@ -110,21 +110,21 @@ pub(crate) fn note_time_out() {
 }
 
 /// Hands the place of this thread's call, which turned out to be slow, over to another thread. This
-/// one goes on at a lower priority and ends with the job. False where the call keeps its place.
-pub(crate) fn hand_over_slow_call() -> bool {
+/// one goes on at a lower priority and ends with the job. Some calls keep their place: those on a
+/// thread for slow calls, and those that would be too many.
+pub(crate) fn hand_over_slow_call() {
     RUNNING.with_borrow_mut(|running| {
-        running
-            .as_mut()
-            .is_some_and(|running| running.shared.hand_over(&mut running.turn, running.purpose))
-    })
+        if let Some(running) = running {
+            running.shared.hand_over(&mut running.turn, running.purpose);
+        }
+    });
 }
 
-/// Whether this thread's job has handed over its place.
-pub(crate) fn has_handed_over() -> bool {
+/// Whether this thread's job is one of a slow pipeline, or has handed over its place.
+pub(crate) fn runs_slow_call() -> bool {
     RUNNING.with_borrow(|running| {
-        running
-            .as_ref()
-            .is_some_and(|running| running.turn.handed_over)
+        let turn = running.as_ref().map(|running| &running.turn);
+        turn.is_some_and(|turn| turn.class == Class::Slow || turn.handed_over)
     })
 }
 
@@ -391,10 +391,10 @@ impl Shared {
 
     /// Starts a thread in the place of this one, whose call is slow. Where none can be started, the
     /// call keeps its place.
-    fn hand_over(self: &Arc<Shared>, turn: &mut Turn, purpose: Purpose) -> bool {
+    fn hand_over(self: &Arc<Shared>, turn: &mut Turn, purpose: Purpose) {
         let mut state = self.lock();
         if state.ended || !state.policy.may_hand_over(turn) {
-            return false;
+            return;
         }
         let (shared, class) = (self.clone(), turn.class);
         let name = thread::current().name().unwrap_or("component").to_owned();
@@ -404,13 +404,12 @@ impl Shared {
             .spawn(move || shared.work(class));
         if let Err(error) = started {
             tracing::debug!("a slow call keeps its thread: {error}");
-            return false;
+            return;
         }
         state.policy.hand_over(turn, purpose);
         self.wake(&state);
         drop(state);
         lower_priority();
-        true
     }
 }
 

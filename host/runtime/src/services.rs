@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use lockgate_lookup::{Agent, Network, Place, TEXT_MAX};
+use lockgate_model::STATE_ENTRY_BYTES;
 
 use crate::clock;
 use crate::host::InstanceHost;
@@ -38,6 +39,7 @@ enum Warning {
     Agent = 4,
     AgentText = 8,
     State = 16,
+    Quota = 32,
 }
 
 impl InstanceHost {
@@ -72,6 +74,25 @@ impl InstanceHost {
                 "it keeps state, which is not granted, so every answer is `not-granted`; `state = \"1 MiB\"` in `[plugins.{name}]` grants it (logged once)"
             );
         }
+    }
+
+    pub(crate) fn state_is_full(&self) {
+        let (size, quota) = (self.state.size(), self.state.quota().unwrap_or_default());
+        let name = self.identity.plugin.split(' ').next().unwrap_or_default();
+        let keys = match size.keys {
+            1 => "1 key counts".to_owned(),
+            keys => format!("{keys} keys count"),
+        };
+        self.refuse(
+            Warning::Quota,
+            &format!(
+                "its state is full: {keys} {} of the {quota} bytes that `state` in \
+                 `[plugins.{name}]` grants, {STATE_ENTRY_BYTES} of them for the key itself; what \
+                 would grow it is answered `quota-exceeded`, until the plugin removes keys or you \
+                 raise `state`",
+                size.counted()
+            ),
+        );
     }
 
     /// Whether lines of this level are needed. Errors always are, because the last one explains a

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use lockgate_lookup::Lookups;
 use lockgate_model::DocumentView;
-use lockgate_model::contract::{Access, BatchInfo, CallError, Called, Encoded, SinkSetup};
+use lockgate_model::contract::{
+    Access, BatchInfo, CallError, Called, Encoded, Shortage, SinkSetup,
+};
 use lockgate_model::request::{
     Classification, Request, RequestRules, Response, Sent, check_indexes,
 };
@@ -74,6 +76,11 @@ impl Sink {
     /// The metrics of the component since it was configured.
     pub fn metrics(&self) -> Snapshot {
         self.inner.configured.metrics()
+    }
+
+    /// Waits until there is memory for what a call of it could not have.
+    pub async fn room_for(&self, shortage: Shortage) {
+        self.inner.configured.engine().room_for(shortage).await;
     }
 
     /// The most bytes of memory that an instance has held in a call.

@@ -11,7 +11,7 @@ use lockgate_config::{Database, Issue, Lookup, Pipeline, Plugin, Report, Wasi, W
 use lockgate_egress::{Destination, EndpointClient, RateLimiter};
 use lockgate_engine::EndpointIndex;
 use lockgate_lookup::{DatabaseKind, Databases, Grant};
-use lockgate_model::contract::CallError;
+use lockgate_model::contract::{CallError, Shortage};
 use lockgate_model::{FeedKind, Masks};
 use lockgate_observe::metrics::Recorder;
 use lockgate_registry::{Artifact, CodeDir, resolve};
@@ -30,13 +30,16 @@ use crate::metrics::catalogue;
 use crate::plugins::BoundSink;
 use crate::starting::Uncompiled;
 
+pub use endpoint::check_certificate;
+
 const LOAD_HINT: &str = "build it for the package `lockgate:plugin` of this release; `lockgate \
                          plugin run` shows more";
 const START_HINT: &str = "the component is at fault, not this configuration: `lockgate plugin run` \
                           shows its log";
 
 /// A pipeline that can run: its components are configured, its endpoint is checked. Nothing has
-/// been connected.
+/// been connected. Clones share everything.
+#[derive(Clone)]
 pub struct BuiltPipeline {
     pub(crate) config: Pipeline,
     pub(crate) stages: Vec<BuiltStage>,
@@ -51,6 +54,7 @@ pub struct BuiltPipeline {
     pub(crate) description: Description,
 }
 
+#[derive(Clone)]
 pub(crate) struct BuiltStage {
     pub(crate) stage: runtime::Stage,
     /// Bytes of state that the operator granted.
@@ -119,8 +123,9 @@ struct ConfiguredComponent<T> {
 pub enum Unbuilt {
     /// Its problems are in the report.
     Reported,
-    /// The host has no room for its components now, for this reason. Another attempt may succeed.
-    NoRoom(String),
+    /// The host has no room for its components now: [`CallError::NoRoom`] or [`CallError::Host`].
+    /// Another attempt may succeed.
+    NoRoom(CallError),
 }
 
 /// Opens what components may look up. `None`: the report says what cannot be opened.
@@ -227,6 +232,11 @@ impl PipelineBuilder {
     /// Where relative paths of plugins begin.
     pub(crate) fn base(&self) -> &Path {
         &self.base
+    }
+
+    /// Waits until there is memory for what a component could not have.
+    pub(crate) async fn room_for(&self, shortage: Shortage) {
+        self.engine.room_for(shortage).await;
     }
 
     /// Lets go of the code of all other components.

@@ -102,6 +102,7 @@ mod tests {
                 read_at: 0,
                 events: builder.take(),
                 cursors: Vec::new(),
+                gaps: Vec::new(),
                 duplicates: 0,
             };
             ledger.append(append).await.unwrap();

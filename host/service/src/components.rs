@@ -8,7 +8,9 @@ use lockgate_engine::{
 use lockgate_model::contract::{BatchInfo, CallError};
 use lockgate_model::request::{Classification, Response, Sent};
 use lockgate_runtime::{Queue, SchedulerError};
+use tokio::time::timeout;
 
+use crate::limits::ROOM_PATIENCE;
 use crate::plugins::{BoundSink, BoundStage};
 
 /// Takes a batch through the stages. `failed` is told of calls that fail on the way.
@@ -22,9 +24,9 @@ pub(crate) async fn run_stages(
         return Ok(run.into_output());
     }
     loop {
-        let stages = stages.clone();
+        let bound = stages.clone();
         let ran = queue.run(move || {
-            let step = run.step(&stages);
+            let step = run.step(&bound);
             (run, step)
         });
         let (stepped, step) = ran.await.map_err(stop_for)?.result;
@@ -32,7 +34,12 @@ pub(crate) async fn run_stages(
         match step {
             Step::More => {
                 if let Some(call) = run.take_failed_call() {
+                    let shortage = call.shortage;
                     failed(call);
+                    if let Some(shortage) = shortage {
+                        // All stages share the same memory.
+                        stages[0].stage.room_for(shortage).await;
+                    }
                 }
             }
             Step::Done => return Ok(run.into_output()),
@@ -49,9 +56,9 @@ pub(crate) async fn encode(
     failed: impl Fn(FailedCall),
 ) -> Result<EncodeOutput, BatchError> {
     loop {
-        let sink = sink.clone();
+        let bound = sink.clone();
         let ran = queue.run(move || {
-            let step = encoding.step(&sink);
+            let step = encoding.step(&bound);
             (encoding, step)
         });
         let (stepped, step) = ran.await.map_err(stop_for)?.result;
@@ -59,7 +66,11 @@ pub(crate) async fn encode(
         match step {
             Step::More => {
                 if let Some(call) = encoding.take_failed_call() {
+                    let shortage = call.shortage;
                     failed(call);
+                    if let Some(shortage) = shortage {
+                        sink.sink.room_for(shortage).await;
+                    }
                 }
             }
             Step::Done => return Ok(encoding.into_output()),
@@ -75,13 +86,28 @@ pub(crate) async fn classify(
     sent: Sent,
     response: Arc<Response>,
 ) -> Result<Classification, CallError> {
-    let label = sink.sink.label().to_owned();
-    let ran = queue.run(move || Sink::classify(&sink, &info, &sent, &response).result);
-    match ran.await {
-        Ok(ran) => ran
-            .result
-            .map(|classification| quoted(&label, classification)),
-        Err(error) => Err(CallError::Host(error.to_string())),
+    let call = Arc::new((sink, info, sent, response));
+    let sink = &call.0.sink;
+    loop {
+        let same = call.clone();
+        let ran = queue.run(move || {
+            let (sink, info, sent, response) = &*same;
+            Sink::classify(sink, info, sent, response).result
+        });
+        let classified = match ran.await {
+            Ok(ran) => ran.result,
+            Err(error) => Err(CallError::Host(error.to_string())),
+        };
+        match classified {
+            // After that time, the engine says in a condition what it waits for.
+            Err(CallError::NoRoom(shortage))
+                if timeout(ROOM_PATIENCE, sink.room_for(shortage))
+                    .await
+                    .is_ok() => {}
+            classified => {
+                return classified.map(|classification| quoted(sink.label(), classification));
+            }
+        }
     }
 }
 

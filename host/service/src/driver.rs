@@ -14,11 +14,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
+use crate::certificate;
 use crate::clock::now;
 use crate::condition_log::ConditionLog;
-use crate::limits::LOGGED_LETTERS;
+use crate::limits::{LOGGED_LETTERS, OVERTAKEN_GRACE};
 use crate::metrics::catalogue;
 use crate::plugins::BoundStage;
+use crate::replaced::ReplacedComponents;
 use crate::shutdown::Shutdown;
 use crate::status::{Board, ConditionStatus, PipelineState};
 use crate::worker::{Done, TaskResult, Worker};
@@ -30,7 +32,29 @@ pub(crate) struct Driver<L> {
     pub(crate) board: Board,
     /// What the operator asks of this pipeline.
     pub(crate) requests: mpsc::UnboundedReceiver<OperatorRequest>,
+    /// Changes where the store gives up events that this pipeline has not finished.
+    pub(crate) overtaken: watch::Receiver<u64>,
+    pub(crate) replaced: ReplacedComponents,
     pub(crate) unfinished: UnfinishedPipeline,
+}
+
+/// Why a pipeline does not run any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum DriverEnd {
+    /// It was stopped, or has finished.
+    Ended,
+    /// The store has given up events that it had not finished: it has to be registered again.
+    Overtaken,
+}
+
+impl DriverEnd {
+    /// One that is asked to stop is not registered again.
+    fn of_overtaken(stop: &Shutdown) -> DriverEnd {
+        match stop.is_draining() {
+            true => DriverEnd::Ended,
+            false => DriverEnd::Overtaken,
+        }
+    }
 }
 
 /// How many pipelines of the host have not finished. One that has goes on, until all have: its dead
@@ -95,12 +119,14 @@ impl<L: Ledger> Driver<L> {
         self,
         ended: Vec<watch::Receiver<bool>>,
         mut stop: Shutdown,
-    ) -> Result<(), LedgerError> {
+    ) -> Result<DriverEnd, LedgerError> {
         let Driver {
             mut engine,
             worker,
             board,
             mut requests,
+            mut overtaken,
+            mut replaced,
             mut unfinished,
         } = self;
         let pipeline = worker.pipeline.clone();
@@ -118,6 +144,7 @@ impl<L: Ledger> Driver<L> {
                 notices.clone(),
             ));
         }
+        watchers.spawn(certificate::watch(worker.clone(), board.clone()));
         let mut redriven = worker.ledger.redriven(&pipeline);
         let mut dead_bytes = worker.ledger.dead_bytes(&pipeline);
         // They may have changed since the pipeline was registered.
@@ -130,6 +157,8 @@ impl<L: Ledger> Driver<L> {
         let mut alarm: Option<Uptime> = None;
         let mut log = ConditionLog::new(pipeline.clone());
         let mut draining = false;
+        // Until when what is in flight may finish, once it is overtaken.
+        let mut overtaken_until: Option<Instant> = None;
         let mut finished_before = false;
         let mut has_warned_at_end = false;
         let mut actions = Vec::new();
@@ -138,17 +167,25 @@ impl<L: Ledger> Driver<L> {
         }
         loop {
             let input = tokio::select! {
-                Some(done) = tasks.join_next(), if !tasks.is_empty() => match finished(done)? {
-                    Some(answer) => {
-                        if let Input::Batch { generation, .. } | Input::Redrive { generation, .. } =
-                            answer.input
+                Some(done) = tasks.join_next(), if !tasks.is_empty() => {
+                    let answer = match finished(done) {
+                        // Of events that were given up.
+                        Err(LedgerError::Conflict(_))
+                            if is_overtaken(&overtaken, overtaken_until) =>
                         {
-                            stages.extend(answer.stages.map(|stages| (generation, stages)));
+                            return Ok(DriverEnd::of_overtaken(&stop));
                         }
+                        Err(error) => return Err(error),
+                        Ok(None) => continue,
+                        Ok(Some(answer)) => answer,
+                    };
+                    if let Input::Batch { generation, .. } | Input::Redrive { generation, .. } =
                         answer.input
+                    {
+                        stages.extend(answer.stages.map(|stages| (generation, stages)));
                     }
-                    None => continue,
-                },
+                    answer.input
+                }
                 Some(notice) = noticed.recv() => notice,
                 Some(OperatorRequest::Release(reply)) = requests.recv() => {
                     let released = engine.waiting_for_release(began.elapsed());
@@ -182,7 +219,16 @@ impl<L: Ledger> Driver<L> {
                     draining = true;
                     Input::Drain
                 }
-                () = stop_now.abandoned() => return Ok(()),
+                Ok(()) = overtaken.changed(), if !draining => {
+                    overtaken.borrow_and_update();
+                    draining = true;
+                    overtaken_until = Some(Instant::now() + OVERTAKEN_GRACE);
+                    Input::Drain
+                }
+                () = sleep_until_instant(overtaken_until), if overtaken_until.is_some() => {
+                    return Ok(DriverEnd::of_overtaken(&stop));
+                }
+                () = stop_now.abandoned() => return Ok(DriverEnd::Ended),
                 () = unfinished.all_finished(), if finished_before => break,
             };
             let mut checks_end = matches!(input, Input::Head { ended: true, .. });
@@ -203,11 +249,12 @@ impl<L: Ledger> Driver<L> {
                     Action::Report(change) => {
                         checks_end = true;
                         record_condition(&worker.recorder, &pipeline, &change);
-                        report(&pipeline, &board, &mut log, began, &change);
+                        report(&pipeline, &board, &mut log, began, change, &replaced);
                     }
                     Action::Warn(message) => tracing::warn!(%pipeline, "{message}"),
                     Action::Drained => drained = true,
                     Action::Commit { batch, commit } => {
+                        replaced.finished();
                         log_letters(&commit);
                         record_commit(&worker.recorder, &commit);
                         let finished = commit.entries.len();
@@ -311,7 +358,10 @@ impl<L: Ledger> Driver<L> {
                 }
             }
         }
-        Ok(())
+        Ok(match overtaken_until {
+            Some(_) => DriverEnd::of_overtaken(&stop),
+            None => DriverEnd::Ended,
+        })
     }
 }
 
@@ -323,6 +373,17 @@ fn finished(done: Result<Done, JoinError>) -> Result<Option<TaskResult>, LedgerE
         Ok(Err(error)) => Err(error),
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         Err(_) => Ok(None),
+    }
+}
+
+/// Whether the store has given up events of the pipeline, perhaps only a moment ago.
+fn is_overtaken(overtaken: &watch::Receiver<u64>, until: Option<Instant>) -> bool {
+    until.is_some() || overtaken.has_changed().unwrap_or(false)
+}
+
+async fn sleep_until_instant(at: Option<Instant>) {
+    if let Some(at) = at {
+        tokio::time::sleep_until(at).await;
     }
 }
 
@@ -368,14 +429,21 @@ fn report(
     board: &Board,
     log: &mut ConditionLog,
     began: Instant,
-    change: &ConditionChange,
+    mut change: ConditionChange,
+    replaced: &ReplacedComponents,
 ) {
     let wall = |at: Uptime| -> Millis {
         let elapsed = began.elapsed();
         let millis = |span: Duration| span.as_millis() as Millis;
         now() - millis(elapsed) + millis(at)
     };
-    let (condition, is_over) = match change {
+    let (ConditionChange::Began(condition)
+    | ConditionChange::Changed(condition)
+    | ConditionChange::Ended(condition)) = &mut change;
+    if condition.kind == ConditionKind::Plugin {
+        condition.message = replaced.explain(&condition.subject, &condition.message);
+    }
+    let (condition, is_over) = match &change {
         ConditionChange::Began(condition) => {
             log.began(condition);
             (condition, false)

@@ -5,14 +5,16 @@ use std::time::Duration;
 use lockgate_config::show_duration;
 use lockgate_ledger::{DeadLetters, LedgerError};
 use lockgate_model::Millis;
+use tokio::time::Instant;
 
 use crate::clock::now;
 use crate::limits::EXPIRY_INTERVAL;
 
-/// Removes old letters for as long as it is polled: at once, and every minute. `ages`: of each
+/// Removes old letters for as long as it is polled, every minute: the first after a minute, in which
+/// whoever started the host by mistake can stop it. `ages`: of each
 /// configured pipeline. Letters of other pipelines are kept, since nothing says how long.
 pub(crate) async fn expire<L: DeadLetters>(ledger: L, ages: Vec<(String, Duration)>) {
-    let mut ticks = tokio::time::interval(EXPIRY_INTERVAL);
+    let mut ticks = tokio::time::interval_at(Instant::now() + EXPIRY_INTERVAL, EXPIRY_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
@@ -127,12 +129,12 @@ mod tests {
         assert_eq!(expired, Ok(0));
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn expiry_ends_when_the_ledger_is_closed() {
         let ledger = MemoryLedger::default();
         ledger.crash();
         let ages = vec![("siem".to_owned(), Duration::from_secs(3600))];
-        let ended = tokio::time::timeout(Duration::from_secs(60), expire(ledger, ages)).await;
+        let ended = tokio::time::timeout(Duration::from_secs(600), expire(ledger, ages)).await;
         assert!(ended.is_ok(), "it goes on");
     }
 }

@@ -24,6 +24,7 @@ use crate::limits::{ABANDON_GRACE, ABORT_GRACE, CLOSE_NOTICED};
 use crate::metrics;
 use crate::plugins::{BoundSink, CallMeter};
 use crate::reload::{ReloadOutcome, ReloadQueue};
+use crate::replaced::ReplacedComponents;
 use crate::settings::{engine_settings, log_unused_state};
 use crate::shutdown::{Shutdown, ShutdownTrigger};
 use crate::status::{Board, PipelineState};
@@ -292,6 +293,9 @@ impl Host {
             .iter()
             .map(|input| format!("{}/{}", input.source, input.feed.name()))
             .collect();
+        // Before it is registered: nothing that is given up later is missed.
+        let mut overtaken = store.overtaken(&name);
+        overtaken.mark_unchanged();
         let (current, registration) = Current::register(
             store,
             name.clone(),
@@ -302,6 +306,8 @@ impl Host {
         .await?;
         log_unused_state(&pipeline, &registration);
         let settings = engine_settings(&pipeline, &registration);
+        let last = registration.last_description.as_deref();
+        let replaced = ReplacedComponents::of(&pipeline, last);
         self.board.pipeline(&name, |status| {
             status.state = PipelineState::Running;
             status.conditions.clear();
@@ -347,6 +353,8 @@ impl Host {
             worker: Arc::new(worker),
             board: self.board.clone(),
             requests,
+            overtaken,
+            replaced,
             unfinished,
         })
     }

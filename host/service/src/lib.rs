@@ -4,6 +4,7 @@
 
 mod blocking;
 mod build;
+mod certificate;
 mod clock;
 mod code;
 mod collect;
@@ -23,6 +24,7 @@ mod plugins;
 mod read_again;
 mod reader;
 mod reload;
+mod replaced;
 mod replay;
 mod settings;
 mod shutdown;
@@ -34,7 +36,7 @@ mod supervisor;
 mod unconfigured;
 mod worker;
 
-pub use build::{BuiltPipeline, PipelineBuilder, Unbuilt, open_databases};
+pub use build::{BuiltPipeline, PipelineBuilder, Unbuilt, check_certificate, open_databases};
 pub use host::{Host, HostError, HostEvent, HostOptions, LoadConfig, Observer};
 pub use lag::{Lag, lag};
 pub use operator::{Listeners, RunningHost, readiness, running_host};

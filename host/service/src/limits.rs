@@ -24,11 +24,6 @@ pub(crate) const RECENT_BLOCKS: usize = 1024;
 /// Time between two looks at credentials that cannot be used.
 pub(crate) const CREDENTIALS_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Credentials that expire within this time, in milliseconds, are shown; those that are valid for a
-/// shorter time, once so small a part of it is left.
-pub(crate) const EXPIRY_SHOWN_MS: Millis = 7 * 24 * 3_600_000;
-pub(crate) const EXPIRY_SHOWN_PART: Millis = 5;
-
 /// All of the log has been read where that was so at most this many milliseconds ago: it is listed
 /// every few seconds.
 pub(crate) const COMPLETE_MS: Millis = 60_000;
@@ -40,7 +35,11 @@ pub(crate) const PART_TOLERATED_MS: Millis = 600_000;
 /// Time between two looks at which pipelines keep a stream at its retention limit.
 pub(crate) const SOURCE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Time between two attempts to start a pipeline that finds no memory for its components.
+/// How long the classification of an answer waits for memory before that is a condition.
+pub(crate) const ROOM_PATIENCE: Duration = Duration::from_secs(5);
+
+/// A pipeline that finds no memory for its components is started again when others have released
+/// some, and after this time at the latest.
 pub(crate) const START_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Time to read a part of an audit log again, to repair a block.
@@ -68,6 +67,10 @@ pub(crate) const REDRIVE_BYTES: usize = 1 << 20;
 
 /// Time between two looks for dead letters that are too old.
 pub(crate) const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
+
+/// How long what a pipeline has in flight may take to finish once the store has given up events of
+/// it: those that are left must not wait for a receiver that hangs.
+pub(crate) const OVERTAKEN_GRACE: Duration = Duration::from_secs(10);
 
 /// Dead letters of one commit that are logged one by one.
 pub(crate) const LOGGED_LETTERS: usize = 16;

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use lockgate_config::Pipeline;
 use lockgate_ledger::LedgerError;
-use lockgate_model::{Books, Millis};
+use lockgate_model::{Books, FeedKind, Gap, Millis};
 use lockgate_observe::metrics::{
     Exposition, Histogram, Metric, PluginMetric, PluginMetrics, PluginPlace, Registry, Value,
 };
@@ -18,6 +18,7 @@ use crate::build::BuiltPipeline;
 use crate::host::Host;
 use crate::lag::lag;
 use crate::operator::readiness;
+use crate::settings::retention;
 use crate::status::{
     ConditionStatus, ConditionStatusKind, HostStatus, PipelineStatus, SourceStatus,
 };
@@ -100,7 +101,7 @@ pub(crate) fn render(host: &Host, status: &HostStatus, now: Millis) -> String {
         expose_pipeline(&mut exposition, name, pipeline);
     }
     if let Some(store) = host.store()
-        && let Err(error) = expose_store(&mut exposition, &store, status, now)
+        && let Err(error) = expose_store(&mut exposition, host, &store, status, now)
     {
         tracing::warn!(%error, "the store's figures cannot be counted for `/metrics`");
     }
@@ -192,13 +193,20 @@ fn expose_pipeline(exposition: &mut Exposition, name: &str, pipeline: &PipelineS
 
 fn expose_store(
     exposition: &mut Exposition,
+    host: &Host,
     store: &Store,
     status: &HostStatus,
     now: Millis,
 ) -> Result<(), LedgerError> {
     let reads = store.reads();
+    let limits = host.config().map(|config| retention(&config));
     for stream in reads.streams()? {
         let labels = [&*stream.name];
+        let limit = limits.as_ref().and_then(|limits| limits.get(&*stream.name));
+        if let Some(bytes) = limit.and_then(|limit| limit.bytes) {
+            let bytes = Value::Gauge(bytes as f64);
+            exposition.put(&catalogue::STORE_STREAM_LIMIT, &labels, bytes);
+        }
         let bytes = Value::Gauge(stream.bytes as f64);
         exposition.put(&catalogue::STORE_STREAM_BYTES, &labels, bytes);
         let events = Value::Gauge((stream.next - stream.oldest) as f64);
@@ -206,6 +214,26 @@ fn expose_store(
     }
     let bytes = Value::Gauge(reads.file_bytes() as f64);
     exposition.put(&catalogue::STORE_FILE_BYTES, &[], bytes);
+    let gaps = reads.gaps()?;
+    for source in status.sources.keys() {
+        let gaps = gaps
+            .iter()
+            .filter(|(of, _)| of == source)
+            .map(|(_, gap)| gap);
+        let open = gaps.clone().filter(|gap| gap.is_open());
+        let lost = gaps.filter(|gap| gap.is_missing() && !gap.is_open());
+        let of_log = open.clone().filter(|gap| gap.feed == FeedKind::Audit);
+        for (metric, value) in [
+            (&catalogue::SOURCE_GAPS_OPEN, open.count() as f64),
+            (&catalogue::SOURCE_GAPS_LOST, lost.count() as f64),
+            (
+                &catalogue::SOURCE_GAP_SECONDS,
+                seconds(of_log.map(Gap::millis).sum()),
+            ),
+        ] {
+            exposition.put(metric, &[source], Value::Gauge(value));
+        }
+    }
     for pipeline in reads.pipelines()? {
         // One that is not configured any more delivers nothing.
         if status.pipelines.contains_key(&pipeline.name) {
@@ -228,6 +256,7 @@ fn expose_figures(
         books += stream;
     }
     let letters = store.reads().letter_counts(name)?;
+    let given_up = store.reads().given_up(name)?;
     let lag = lag(store.reads(), pipeline, Some(status), now)?;
     for (metric, value) in [
         (&catalogue::PIPELINE_READ, Value::Counter(books.read)),
@@ -245,6 +274,7 @@ fn expose_figures(
             &catalogue::PIPELINE_EXPIRED,
             Value::Counter(letters.expired),
         ),
+        (&catalogue::PIPELINE_GIVEN_UP, Value::Counter(given_up)),
         (
             &catalogue::PIPELINE_LAG_KNOWN,
             Value::Gauge(flag(lag.is_known())),

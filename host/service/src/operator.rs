@@ -9,6 +9,7 @@ use lockgate_admin::http::{HealthSource, Listener, Readiness, Reason};
 use lockgate_ledger::{DeadLetters, LedgerError};
 use lockgate_model::Millis;
 use lockgate_store::Store;
+use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
 
 use crate::blocking::blocking;
@@ -81,10 +82,25 @@ async fn write_status(board: Board, file: PathBuf) {
         let Ok(text) = serde_json::to_vec(&board.snapshot(now())) else {
             continue;
         };
-        if tokio::fs::write(&new, text).await.is_ok() {
+        if write_private(&new, &text).await.is_ok() {
             let _ = tokio::fs::rename(&new, &file).await;
         }
     }
+}
+
+/// Like everything in the store, it is for its owner only: it quotes what receivers answer.
+async fn write_private(file: &Path, text: &[u8]) -> std::io::Result<()> {
+    // An earlier version may have left one that others may read.
+    let _ = tokio::fs::remove_file(file).await;
+    let mut options = tokio::fs::OpenOptions::new();
+    let mut opened = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(file)
+        .await?;
+    opened.write_all(text).await?;
+    opened.flush().await
 }
 
 /// A host that runs.

@@ -1,6 +1,7 @@
 //! Reads a part of a source's audit log once more, to repair a damaged block of the store.
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use lockgate_config::Source;
 use lockgate_model::{
@@ -23,6 +24,8 @@ pub async fn read_again(source: &Source, from: Millis, to: Millis) -> Result<Blo
     let mut settings = Reader::new(source, false).into_settings();
     settings.start_time = Some(from);
     settings.exit_on_last_event = true;
+    // What cannot be read is not waited for here.
+    settings.limits.gap_after = Some(Duration::ZERO);
     let collected = Arc::new(Collected {
         range: (from, to),
         builder: Mutex::new(BlockBuilder::new()),

@@ -1,9 +1,10 @@
 //! Reads one source into the store, and shows its state on the status board.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use lockgate_config::{Credentials as CredentialsConfig, Issue, Report, Source};
-use lockgate_model::{Append, KnownEvents, Millis};
+use lockgate_model::{Append, Gap, KnownEvents, Millis, Validity, utc};
 use lockgate_store::{Ledger, LedgerError, Store};
 use lockgate_teleport::{
     Closed, Credentials, Ended, Intake, ReaderStatus, Resume, SourceSettings, Sweep,
@@ -37,6 +38,8 @@ impl Reader {
         settings.sessions = sessions;
         settings.limits.window = source.window;
         settings.limits.sweeps = Sweep::stretches(source.overlap, source.sweep);
+        settings.limits.gap_after = source.gap_after;
+        settings.keep_own_access = source.keep_own_access;
         settings.limits.recordings = source.concurrency;
         Reader {
             name: source.name.clone(),
@@ -48,13 +51,12 @@ impl Reader {
         self.settings
     }
 
-    /// Checks its credentials as `start` does, and gives the fault as a sentence. Connects to
-    /// nothing.
-    fn check(&self) -> Result<(), String> {
-        self.settings
-            .credentials
-            .load()
-            .map(drop)
+    /// Checks its credentials as `start` does: the time in which they are valid, or the fault as a
+    /// sentence. Connects to nothing.
+    fn check(&self) -> Result<Validity, String> {
+        let identity = self.settings.credentials.load();
+        identity
+            .map(|identity| identity.validity)
             .map_err(|error| error.to_string())
     }
 
@@ -78,15 +80,43 @@ pub fn check_source(source: &Source, report: &mut Report) {
             "leave out `start-time` to begin with the first start, or name a time of the past",
         ));
     }
-    if let Err(message) = Reader::new(source, false).check() {
-        let hint = "`tctl auth sign --user=lockgate --out=identity` writes an identity file, \
-                    and so does Machine ID";
-        report.push(Issue::new(
-            source.credentials_span.clone(),
-            message,
-            "the credentials of this source",
-            hint,
-        ));
+    let span = || source.credentials_span.clone();
+    let label = "the credentials of this source";
+    let sign = "`tctl auth sign --user=lockgate --out=identity` writes an identity file, and so \
+                does Machine ID (`tbot`)";
+    match Reader::new(source, false).check() {
+        Err(message) => report.push(Issue::new(span(), message, label, sign)),
+        Ok(validity) => {
+            let what = "The certificate for Teleport";
+            report_validity(what, validity, span(), label, sign, report);
+        }
+    }
+}
+
+/// Reports a certificate that has expired, or will soon. `renew`: how to get another.
+pub(crate) fn report_validity(
+    what: &str,
+    validity: Validity,
+    span: Range<usize>,
+    label: &str,
+    renew: &str,
+    report: &mut Report,
+) {
+    let now = now();
+    let Validity {
+        not_before,
+        not_after,
+    } = validity;
+    if not_after <= now {
+        let message = format!("{what} expired at {}.", utc(not_after));
+        report.push(Issue::new(span, message, label, renew));
+    } else if now < not_before {
+        let message = format!("{what} is not valid before {}.", utc(not_before));
+        let hint = "check this machine's clock";
+        report.push(Issue::warning(span, message, label, hint));
+    } else if validity.expires_soon_from() <= now {
+        let message = format!("{what} expires at {}.", utc(not_after));
+        report.push(Issue::warning(span, message, label, renew));
     }
 }
 
@@ -108,6 +138,7 @@ pub(crate) async fn run(
         Ok(Resume {
             cursors: reads.reads().cursors(&source)?,
             recent_times: reads.reads().recent_times(&stream, RECENT_BLOCKS)?,
+            gaps: gaps_of(&reads, &source)?,
         })
     })
     .await?;
@@ -201,6 +232,13 @@ pub(crate) async fn run(
             Ok(())
         }
     }
+}
+
+/// The gaps of a source on the books.
+fn gaps_of(store: &Store, source: &str) -> Result<Vec<Gap>, LedgerError> {
+    let gaps = store.reads().gaps()?.into_iter();
+    let gaps = gaps.filter(|(of, _)| of == source);
+    Ok(gaps.map(|(_, gap)| gap).collect())
 }
 
 struct StoreIntake {

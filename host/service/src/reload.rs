@@ -172,7 +172,7 @@ pub(crate) async fn prepare(
     let pipelines_of = config.pipelines.iter();
     let new = pipelines_of.filter(|pipeline| new.contains(&pipeline.name));
     let built = build(new, can_look_up, &builder, &mut report).await;
-    if !report.is_empty() {
+    if report.has_problems() {
         return Err(Refusal::Problems(report));
     }
     let retained = |config: &Config| (config.store.audit, config.store.sessions);

@@ -9,7 +9,7 @@ use lockgate_engine::{
 };
 use lockgate_lookup::Lookups;
 use lockgate_model::contract::{BatchInfo, TypeLists};
-use lockgate_model::{Batch, Block, Slice, StateOverlay};
+use lockgate_model::{Batch, Block, Slice, StateMap, StateOverlay};
 use serde_json::Value;
 
 use crate::build::BuiltPipeline;
@@ -65,8 +65,8 @@ impl BuiltPipeline {
             }],
         };
         let states = self.stages.iter().zip(owners(self)).map(|(stage, owner)| {
-            let kept = state.get(&owner).cloned().unwrap_or_default();
-            let overlay = |quota| StateOverlay::new(Arc::new(kept), quota);
+            let kept = state.get(&owner).map(StateMap::from).unwrap_or_default();
+            let overlay = |quota| StateOverlay::new(kept, quota);
             let not_granted = StateOverlay::not_granted();
             stage.state_quota.map_or(not_granted, overlay)
         });

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lockgate_backoff::Random;
-use lockgate_config::{Config, Order};
+use lockgate_config::{Config, Order, Pipeline};
 use lockgate_engine::{
     BatchLimits, BrakeLimits, EndpointSettings, Settings, SinkSettings, StageSettings,
     StreamSettings,
 };
 use lockgate_ledger::Registration;
-use lockgate_model::{FeedKind, state_owners};
-use lockgate_store::Retention;
+use lockgate_model::{FeedKind, StateMap, state_owners};
+use lockgate_store::{LagLimit, Retention};
 
 use crate::build::BuiltPipeline;
 
@@ -29,6 +29,24 @@ pub fn retention(config: &Config) -> BTreeMap<String, Retention> {
         .map(|(feed, kept)| (format!("{}/{}", source.name, feed.name()), retention(kept)))
     });
     sources.collect()
+}
+
+/// How far each pipeline may hold retention back, where that is limited.
+pub(crate) fn lag_limits(config: &Config) -> BTreeMap<String, LagLimit> {
+    let limit = |pipeline: &Pipeline| {
+        let limit = &pipeline.lag_limit;
+        let streams = pipeline.from.iter().map(ToString::to_string);
+        LagLimit {
+            streams: streams.collect(),
+            age: limit.age,
+            bytes: limit.bytes,
+        }
+    };
+    let pipelines = config.pipelines.iter();
+    let limits = pipelines.map(|pipeline| (pipeline.name.clone(), limit(pipeline)));
+    limits
+        .filter(|(_, limit)| limit.age.is_some() || limit.bytes.is_some())
+        .collect()
 }
 
 pub(crate) fn engine_settings(pipeline: &BuiltPipeline, registration: &Registration) -> Settings {
@@ -54,12 +72,12 @@ pub(crate) fn engine_settings(pipeline: &BuiltPipeline, registration: &Registrat
     });
     let stages = pipeline.stages.iter().zip(owners(pipeline));
     let stages = stages.map(|(stage, owner)| {
-        let state = registration.state.get(&owner).cloned();
+        let state = registration.state.get(&owner).map(StateMap::from);
         StageSettings {
             label: stage.stage.label().into(),
             state_owner: owner.into(),
             state_quota: stage.state_quota,
-            state: Arc::new(state.unwrap_or_default()),
+            state: state.unwrap_or_default(),
         }
     });
     let events = least(config.batch.events as u64, setup.max_documents).max(1) as usize;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 
 use lockgate_ledger::LedgerError;
-use lockgate_model::Millis;
+use lockgate_model::{Millis, Validity};
 use lockgate_store::{Ledger, Store};
 use lockgate_teleport::{FailureKind, Phase, ReaderKind, ReaderStatus, SourceFailure};
 use tokio::sync::watch;
@@ -12,7 +12,7 @@ use tokio::time::interval;
 
 use crate::blocking::blocking;
 use crate::clock::now;
-use crate::limits::{EXPIRY_SHOWN_MS, EXPIRY_SHOWN_PART, PART_TOLERATED_MS, SOURCE_INTERVAL};
+use crate::limits::{PART_TOLERATED_MS, SOURCE_INTERVAL};
 use crate::status::{
     Board, ConditionStatus, ConditionStatusKind, Problem, ReaderFigures, SourceStatus,
 };
@@ -173,11 +173,14 @@ fn figures(status: &ReaderStatus) -> ReaderFigures {
     ReaderFigures {
         cluster: status.cluster.clone(),
         server_version: status.server_version.clone(),
+        reads_from: status.reads_from,
         credentials_until: status.credentials_until,
         audit_events: status.events - status.recorded_events,
         session_events: status.recorded_events,
         duplicates: status.duplicates,
         filtered: status.filtered,
+        own_accesses: status.own_accesses,
+        gaps_open: status.gaps_open,
         unreadable: status.unreadable,
         late: status.late,
         read_until: status.read_until,
@@ -288,8 +291,11 @@ fn recordings(status: &ReaderStatus) -> Option<ConditionStatus> {
 /// The credentials expire soon, or have expired.
 fn expiry(status: &ReaderStatus, now: Millis) -> Option<ConditionStatus> {
     let until = status.credentials_until?;
-    let lifetime = status.credentials_from.map_or(0, |from| until - from);
-    let since = until - EXPIRY_SHOWN_MS.min(lifetime / EXPIRY_SHOWN_PART);
+    let validity = Validity {
+        not_before: status.credentials_from.unwrap_or(until),
+        not_after: until,
+    };
+    let since = validity.expires_soon_from();
     let (verb, what) = if until <= now {
         (
             "expired",

@@ -8,8 +8,10 @@ use std::sync::Arc;
 
 use lockgate_config::{Pipeline, Report};
 use lockgate_model::Millis;
+use lockgate_model::contract::CallError;
 use tokio::sync::mpsc;
 use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::timeout;
 
 use crate::build::{BuiltPipeline, PipelineBuilder, Unbuilt};
 use crate::clock::now;
@@ -24,8 +26,14 @@ struct Attempt {
     pipeline: Pipeline,
     report: Report,
     outcome: Result<BuiltPipeline, Unbuilt>,
-    /// Since when it has found no memory. `None`: it is the first attempt.
+    /// It has found no memory before: since when. `None`: it was the first attempt.
     waiting_since: Option<Millis>,
+}
+
+/// Of a pipeline that has found no memory for its components.
+struct Waiting {
+    since: Millis,
+    why: CallError,
 }
 
 /// What [`build_all`] needs.
@@ -80,19 +88,18 @@ pub(crate) async fn build_all(starting: Starting) {
     let mut attempts = JoinSet::new();
     let mut running: BTreeMap<String, AbortHandle> = BTreeMap::new();
     let (next_may_compile, mut may_compile) = mpsc::unbounded_channel();
-    let begin =
-        |attempts: &mut JoinSet<Attempt>, pipeline: Pipeline, waiting_since: Option<Millis>| {
-            attempts.spawn(attempt(
-                builder.clone(),
-                can_look_up,
-                pipeline,
-                report.clone(),
-                board.clone(),
-                // An attempt that is cancelled sends it, too.
-                MayCompile(waiting_since.is_none().then(|| next_may_compile.clone())),
-                waiting_since,
-            ))
-        };
+    let begin = |attempts: &mut JoinSet<Attempt>, pipeline: Pipeline, waiting: Option<Waiting>| {
+        attempts.spawn(attempt(
+            builder.clone(),
+            can_look_up,
+            pipeline,
+            report.clone(),
+            board.clone(),
+            // An attempt that is cancelled sends it, too.
+            MayCompile(waiting.is_none().then(|| next_may_compile.clone())),
+            waiting,
+        ))
+    };
     let _ = next_may_compile.send(());
     loop {
         let ended = tokio::select! {
@@ -141,7 +148,8 @@ pub(crate) async fn build_all(starting: Starting) {
             Err(Unbuilt::NoRoom(why)) => {
                 let since = attempt.waiting_since.unwrap_or_else(now);
                 waits(&name, &why, since, attempt.waiting_since.is_none(), &board);
-                let again = begin(&mut attempts, attempt.pipeline, Some(since));
+                let waiting = Waiting { since, why };
+                let again = begin(&mut attempts, attempt.pipeline, Some(waiting));
                 running.insert(name, again);
                 continue;
             }
@@ -177,10 +185,15 @@ async fn attempt(
     mut report: Report,
     board: Board,
     mut next_may_compile: MayCompile,
-    waiting_since: Option<Millis>,
+    waiting: Option<Waiting>,
 ) -> Attempt {
-    if waiting_since.is_some() {
-        tokio::time::sleep(START_INTERVAL).await;
+    if let Some(Waiting { why, .. }) = &waiting {
+        match why {
+            CallError::NoRoom(shortage) => {
+                let _ = timeout(START_INTERVAL, builder.room_for(*shortage)).await;
+            }
+            _ => tokio::time::sleep(START_INTERVAL).await,
+        }
     }
     let on_compiled = || {
         board.pipeline(&pipeline.name, |status| {
@@ -195,12 +208,15 @@ async fn attempt(
         pipeline,
         report,
         outcome,
-        waiting_since,
+        waiting_since: waiting.map(|waiting| waiting.since),
     }
 }
 
 fn failed(pipeline: &str, board: &Board) {
-    tracing::error!(pipeline, "this pipeline does not start; the others do");
+    tracing::error!(
+        pipeline,
+        "this pipeline does not start: `lockgate check` shows why"
+    );
     let message = "it cannot start: `lockgate check` shows why";
     board.pipeline(pipeline, |status| {
         status.state = PipelineState::Failed;
@@ -208,7 +224,7 @@ fn failed(pipeline: &str, board: &Board) {
     });
 }
 
-fn waits(pipeline: &str, why: &str, since: Millis, is_new: bool, board: &Board) {
+fn waits(pipeline: &str, why: &CallError, since: Millis, is_new: bool, board: &Board) {
     let message = format!("it cannot start yet: {why}");
     if is_new {
         tracing::warn!(pipeline, "held: {message}; it is tried again");

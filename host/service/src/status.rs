@@ -123,6 +123,8 @@ pub struct SourceStatus {
 pub struct ReaderFigures {
     pub cluster: Option<String>,
     pub server_version: Option<String>,
+    /// Without a `start-time`: the time of the first event that is read.
+    pub reads_from: Option<Millis>,
     /// End of validity of the credentials in use.
     pub credentials_until: Option<Millis>,
     /// Events read, by feed.
@@ -131,6 +133,10 @@ pub struct ReaderFigures {
     /// Events left out because they had been read before, and because of their type or time.
     pub duplicates: u64,
     pub filtered: u64,
+    /// Of the filtered: what Teleport wrote about the downloads of this source.
+    pub own_accesses: u64,
+    /// Gaps on the books that are tried again.
+    pub gaps_open: u64,
     /// Events stored as raw bytes because they could not be converted to JSON.
     pub unreadable: u64,
     /// Events that became visible only after later ones had been read.
@@ -173,6 +179,7 @@ impl SourceStatus {
                 "recording was given up",
                 "recordings were given up",
             ),
+            count(reader.gaps_open, "gap is open", "gaps are open"),
             report.map(|report| match self.reports {
                 1 => report.clone(),
                 reports => format!("{reports} reports, the last of which is: {report}"),
@@ -303,7 +310,8 @@ pub enum ConditionStatusKind {
     Stalled,
     /// Teleport cannot be reached.
     Connection,
-    /// The credentials for Teleport cannot be used, or expire soon.
+    /// The credentials for Teleport cannot be used, or expire soon; of a pipeline: the client
+    /// certificate does.
     Credentials,
     /// Teleport is reached, and the audit log or a part of it cannot be read.
     Reading,
@@ -329,7 +337,8 @@ impl ConditionStatusKind {
         ConditionStatusKind::Retention,
         ConditionStatusKind::Clock,
     ];
-    pub(crate) const OF_PIPELINES: [ConditionStatusKind; 6] = [
+    pub(crate) const OF_PIPELINES: [ConditionStatusKind; 7] = [
+        ConditionStatusKind::Credentials,
         ConditionStatusKind::Start,
         ConditionStatusKind::Endpoint,
         ConditionStatusKind::Documents,

@@ -14,7 +14,7 @@ use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::build::{BuiltPipeline, PipelineBuilder};
-use crate::driver::{Driver, Unfinished, UnfinishedPipeline};
+use crate::driver::{Driver, DriverEnd, Unfinished, UnfinishedPipeline};
 use crate::expiry;
 use crate::generation::keep_current;
 use crate::host::{Host, HostError, HostEvent, HostOptions, LoadConfig, Observer};
@@ -22,6 +22,7 @@ use crate::identity::{PipelineIdentity, SourceIdentity};
 use crate::metrics;
 use crate::reader::{self, Reader};
 use crate::reload::{Fixed, Preparing, ReloadOutcome, needs_restart};
+use crate::settings::lag_limits;
 use crate::shutdown::{Shutdown, ShutdownTrigger};
 use crate::starting::{Started, Starting, build_all};
 use crate::status::ReaderFigures;
@@ -37,6 +38,9 @@ pub(crate) type Tasks = JoinSet<Result<Ended, HostError>>;
 pub(crate) enum Ended {
     Source(String),
     Pipeline(String),
+    /// A pipeline that has to begin again where the store says: events that it had not finished
+    /// were given up.
+    Overtaken(String),
 }
 
 /// A host that runs, until everything in it has ended.
@@ -85,6 +89,8 @@ enum PipelineTask {
     Running {
         identity: PipelineIdentity,
         stop: ShutdownTrigger,
+        /// To start it again.
+        built: Box<BuiltPipeline>,
     },
     /// It had finished everything, with `exit_on_last_event`.
     Ended,
@@ -108,6 +114,7 @@ pub(crate) async fn run(
 ) -> Result<(), HostError> {
     let names = names(&options.config);
     // Before anything is read: those that start later hold back retention, too.
+    store.limit_lag(lag_limits(&options.config)).await?;
     store.keep_only(&names).await?;
     let base = options.builder.base().to_owned();
     let pipelines = options.config.pipelines.clone();
@@ -351,6 +358,7 @@ impl<'a> Supervisor<'a> {
         self.host.metrics.detach(&name);
         metrics::attach(&self.host.metrics, &pipeline);
         let lookups = self.granted.subscribe();
+        let built = Box::new(pipeline.clone());
         let driver = self
             .host
             .start(pipeline, self.store, &lookups, unfinished)
@@ -358,14 +366,17 @@ impl<'a> Supervisor<'a> {
         let ended = self.ends_of(&driver);
         let (trigger, stop) = self.stop.part();
         let running = driver.run(ended, stop);
-        let tag = Ended::Pipeline(name.clone());
+        let tag = name.clone();
         self.tasks.spawn(async move {
-            running.await?;
-            Ok(tag)
+            Ok(match running.await? {
+                DriverEnd::Ended => Ended::Pipeline(tag),
+                DriverEnd::Overtaken => Ended::Overtaken(tag),
+            })
         });
         let task = PipelineTask::Running {
             identity,
             stop: trigger,
+            built,
         };
         self.pipelines.insert(name, task);
         Ok(())
@@ -394,7 +405,31 @@ impl<'a> Supervisor<'a> {
                 Ok(())
             }
             Some(Ended::Pipeline(name)) => self.pipeline_ended(&name).await,
+            Some(Ended::Overtaken(name)) => self.begin_again(&name).await,
             None => Ok(()),
+        }
+    }
+
+    /// Starts a pipeline at the first event that the store has for it.
+    async fn begin_again(&mut self, name: &str) -> Result<(), HostError> {
+        match self.pipelines.remove(name) {
+            Some(PipelineTask::Running {
+                identity, built, ..
+            }) => {
+                tracing::warn!(
+                    pipeline = name,
+                    "events that this pipeline had not finished were given up, because it has \
+                     reached its `lag-limit`: it goes on with those that are left"
+                );
+                let unfinished = self.unfinished.add();
+                self.launch(*built, identity, unfinished).await
+            }
+            // A reload is replacing it.
+            other => {
+                self.pipelines
+                    .extend(other.map(|task| (name.to_owned(), task)));
+                self.pipeline_ended(name).await
+            }
         }
     }
 

@@ -44,6 +44,7 @@ fn main() {
             read_at: number as i64,
             events: parts,
             cursors: vec![],
+            gaps: Vec::new(),
             duplicates: 0,
         };
         let began = Instant::now();

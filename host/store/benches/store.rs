@@ -80,6 +80,7 @@ fn append(parts: BlockParts) -> Append {
         read_at: 0,
         events: parts,
         cursors: vec![],
+        gaps: Vec::new(),
         duplicates: 0,
     }
 }

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use lockgate_model::{Books, Day};
+use lockgate_model::{Books, Day, Gap};
 use rusqlite::{Connection, params};
 
 use crate::blocks::{self, Extent};
@@ -19,8 +19,9 @@ use crate::kept_blocks::KeptBlocks;
 use crate::reads::Reads;
 use crate::report::ChainName;
 use crate::rows::{self, Epoch};
+use crate::tallies::{self, Tallied};
 use crate::verify::Mark;
-use crate::{LedgerError, books, limits, verify};
+use crate::{LedgerError, books, gaps, limits, verify};
 
 /// What to audit. The default is everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +36,9 @@ pub struct AuditQuery {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Audit {
     pub pipelines: Vec<PipelineAudit>,
+    /// Parts of Teleport's logs that could not be read, with the names of their sources: the books say
+    /// nothing about their events. Those that were read later are among them.
+    pub gaps: Vec<(String, Gap)>,
     /// Blocks that were read and found as they were written.
     pub blocks: u64,
     pub findings: Vec<Finding>,
@@ -65,6 +69,8 @@ pub struct EpochAudit {
 pub struct DayAudit {
     pub day: Day,
     pub books: Books,
+    /// Of the dropped: given up because the pipeline had reached its lag limit.
+    pub given_up: u64,
     pub counted: Counted,
 }
 
@@ -150,8 +156,10 @@ pub type Marks = BTreeMap<ChainName, u64>;
 
 pub fn run(reads: &Reads, query: &AuditQuery, marks: &Marks) -> Result<Audit, LedgerError> {
     let mut findings = Findings::default();
-    let (mut pipelines, streams) =
-        reads.read(|connection| snapshot(connection, query, marks, &mut findings))?;
+    let (mut pipelines, streams, mut gaps) = reads.read(|connection| {
+        let (pipelines, streams) = snapshot(connection, query, marks, &mut findings)?;
+        Ok((pipelines, streams, gaps::all(connection)?))
+    })?;
     let mut blocks = 0;
     for stream in &streams {
         blocks += read_blocks(reads, stream, query, &mut findings)?;
@@ -160,9 +168,11 @@ pub fn run(reads: &Reads, query: &AuditQuery, marks: &Marks) -> Result<Audit, Le
         for epoch in pipelines.iter_mut().flat_map(|found| &mut found.epochs) {
             epoch.days.retain(|row| row.day == day);
         }
+        gaps.retain(|(_, gap)| (Day::of(gap.from)..=Day::of(gap.to)).contains(&day));
     }
     Ok(Audit {
         pipelines,
+        gaps,
         blocks,
         findings: findings.list,
         findings_total: findings.total,
@@ -345,6 +355,13 @@ fn audit_epoch(
             );
         }
     }
+    // What was counted again above includes them.
+    let mut given_up: BTreeMap<Day, u64> = BTreeMap::new();
+    for row in tallies::rows(connection, epoch.id)? {
+        if row.kind == Tallied::GivenUp {
+            *given_up.entry(row.day).or_default() += row.count;
+        }
+    }
     Ok(EpochAudit {
         epoch: epoch.epoch,
         chain: walk.head,
@@ -355,6 +372,7 @@ fn audit_epoch(
             .map(|(day, books)| DayAudit {
                 day,
                 books,
+                given_up: given_up.get(&day).copied().unwrap_or(0),
                 counted: counted.get(&day).copied().unwrap_or(Counted::Events),
             })
             .collect(),

@@ -43,23 +43,33 @@ pub fn books(connection: &Connection, pipeline: &str) -> Result<Vec<(String, Boo
     Ok(all)
 }
 
+/// Events that retention removed before the pipeline had finished them; they are dropped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// It was not configured to read them any more.
+    pub removed: u64,
+    /// It had reached its lag limit.
+    pub given_up: u64,
+}
+
 /// Counts of the pipeline's dead letters in its current epoch, over all streams; and the events
 /// that retention removed before the pipeline had finished them, which are among the dropped.
-pub fn letters(connection: &Connection, pipeline: &str) -> Result<(LetterCounts, u64), ReadError> {
+pub fn letters(connection: &Connection, pipeline: &str) -> Result<(LetterCounts, Lost), ReadError> {
     let mut counts = LetterCounts::default();
-    let mut removed = 0;
+    let mut lost = Lost::default();
     for epoch in rows::current_epochs_of(connection, pipeline)? {
         for (kind, count) in tallies::totals(connection, epoch.id)? {
             match kind {
                 Tallied::Retried => counts.retried += count,
                 Tallied::Discarded => counts.dropped += count,
                 Tallied::Expired => counts.expired += count,
-                Tallied::Removed => removed += count,
+                Tallied::Removed => lost.removed += count,
+                Tallied::GivenUp => lost.given_up += count,
                 Tallied::Delivered | Tallied::Dropped | Tallied::Dead => {}
             }
         }
     }
-    Ok((counts, removed))
+    Ok((counts, lost))
 }
 
 /// The four figures by the UTC day of the event's time, over all streams of the pipeline.

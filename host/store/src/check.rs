@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use crate::directory::beside;
 use crate::error::ReadError;
 use crate::schema::{APPLICATION_ID, FORMAT, PAGE_SIZE};
-use crate::{OpenError, blocks, limits, rows, schema};
+use crate::{OpenError, blocks, gaps, limits, rows, schema};
 
 /// Reads the first page's header (SQLite's file format 1.3) and the length, without SQLite.
 pub fn before_open(database: &Path) -> Result<(), OpenError> {
@@ -150,6 +150,9 @@ pub fn after_open(
         let mut sources = connection.prepare("SELECT DISTINCT source FROM cursors")?;
         for source in sources.query_map([], |row| row.get::<_, String>(0))? {
             rows::cursors(connection, &source?)?;
+        }
+        if format == FORMAT {
+            gaps::all(connection)?;
         }
         let mut damaged = Vec::new();
         for stream in rows::streams(connection)? {

@@ -12,7 +12,7 @@ use crate::directory::{DirectoryLock, Files};
 use crate::encoded::EncodedCommit;
 use crate::store::{PinnedLog, Shared};
 use crate::writer::{AppendArgs, Appended, EpochKey, Fault, Writer};
-use crate::{Committed, LedgerError, Registration, Retention, limits};
+use crate::{Committed, LagLimit, LedgerError, Registration, Retention, limits};
 
 /// Dropping a reply tells its waiter that the store has closed; why, stands in `Shared`.
 pub enum Operation {
@@ -34,6 +34,11 @@ pub enum Operation {
     },
     Retain {
         streams: BTreeMap<String, Retention>,
+        reply: oneshot::Sender<()>,
+    },
+    /// See [`Store::limit_lag`](crate::Store::limit_lag).
+    LimitLag {
+        limits: BTreeMap<String, LagLimit>,
         reply: oneshot::Sender<()>,
     },
     /// An operator's action on dead letters.
@@ -333,6 +338,11 @@ impl Group {
                 replies.others.push(Reply { reply, value: () });
                 Ok(0)
             }
+            Operation::LimitLag { limits, reply } => {
+                self.writer.limit_lag(limits);
+                replies.others.push(Reply { reply, value: () });
+                Ok(0)
+            }
             Operation::Letters {
                 action,
                 pipeline,
@@ -443,6 +453,7 @@ impl Group {
         self.shared
             .publish(appended, removed.into_iter(), self.writer.heads());
         self.shared.publish_redriven(self.writer.redriven());
+        self.shared.publish_overtaken(self.writer.overtaken());
         self.shared.publish_dead_bytes(self.writer.dead_bytes());
         replies.appends.into_iter().for_each(Reply::give);
         replies.commits.into_iter().for_each(Reply::give);
@@ -470,6 +481,19 @@ impl Group {
                      read the stream any more. They count as dropped, and `lockgate status` says how many there are. More will be \
                      removed until such a pipeline is configured again; a larger `{}` in `retain` of `[store]` keeps them for longer",
                     removed.key
+                );
+                self.warned_unfinished.insert(key);
+            }
+        }
+        for (key, events) in std::mem::take(&mut self.writer.given_up) {
+            let (pipeline, stream) = &key;
+            if !self.warned_unfinished.contains(&key) {
+                tracing::warn!(
+                    %pipeline, %stream, events,
+                    "retention removed events that this pipeline had not finished, because it has \
+                     reached its `lag-limit`. They count as dropped, with the reason `lag-limit`, and \
+                     `lockgate status` says how many there are. More will be given up until the \
+                     pipeline has caught up"
                 );
                 self.warned_unfinished.insert(key);
             }

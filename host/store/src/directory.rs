@@ -115,6 +115,29 @@ impl Files {
     }
 }
 
+/// Whether a store can be kept in this directory, which need not exist. Makes what is missing, and
+/// leaves nothing behind.
+pub fn check_directory(directory: &Path) -> std::io::Result<()> {
+    let ancestors = directory.ancestors().filter(|path| *path != Path::new(""));
+    let missing: Vec<&Path> = ancestors.take_while(|path| !path.exists()).collect();
+    // In a directory of others, no name of theirs.
+    let probe = directory.join(format!(".lockgate-check-{}", std::process::id()));
+    let mut made: Vec<&Path> = Vec::new();
+    let mut checked = Ok(());
+    for path in missing.into_iter().rev().chain([&*probe]) {
+        checked = DirBuilder::new().mode(0o700).create(path);
+        if checked.is_err() {
+            break;
+        }
+        made.push(path);
+    }
+    for path in made.into_iter().rev() {
+        // Somebody else may have put something into it meanwhile.
+        let _ = fs::remove_dir(path);
+    }
+    checked
+}
+
 fn identity(path: &Path) -> Option<(u64, u64)> {
     let file = fs::metadata(path).ok()?;
     Some((file.dev(), file.ino()))
@@ -234,7 +257,14 @@ fn try_lock(file: &File, path: &Path) -> Result<bool, OpenError> {
 /// Keeps what happened to the files of the open store for who opens it next.
 pub fn keep_change(directory: &Path, change: &str) {
     // It was logged. The directory itself may be gone.
-    let _ = fs::write(directory.join(CHANGED_FILES), change);
+    let path = directory.join(CHANGED_FILES);
+    let _ = fs::remove_file(&path);
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path);
+    let _ = file.and_then(|mut file| file.write_all(change.as_bytes()));
 }
 
 /// What [`keep_change`] kept.
@@ -268,4 +298,25 @@ fn holder(now: Millis) -> String {
         std::process::id(),
         Day::of(now)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_checked_and_nothing_is_left_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let left = || fs::read_dir(dir.path()).unwrap().count();
+        assert!(check_directory(&dir.path().join("a/b/store")).is_ok());
+        assert!(check_directory(dir.path()).is_ok());
+        assert_eq!(left(), 0);
+        fs::write(dir.path().join("file"), "").unwrap();
+        for path in ["file", "file/store"] {
+            let error = check_directory(&dir.path().join(path)).unwrap_err();
+            assert_eq!(error.kind(), std::io::ErrorKind::NotADirectory, "{path}");
+        }
+        assert!(check_directory(Path::new("/proc/lockgate/store")).is_err());
+        assert_eq!(left(), 1);
+    }
 }

@@ -8,7 +8,8 @@ use serde::Deserialize;
 use crate::error::ReadError;
 use crate::letter_operations::{Kind, LetterOperationRow};
 use crate::rows::{self, Epoch};
-use crate::writer::retention::retention_batch;
+use crate::tallies::Tallied;
+use crate::writer::retention::{LAG_LIMIT, RETENTION, drops_of};
 use crate::{codec, letter_operations, letters};
 
 /// An entry in the current epoch of a pipeline.
@@ -62,6 +63,8 @@ pub enum Change {
     Outcome(Fate),
     /// Retention removed its event before the pipeline had finished it.
     RemovedByRetention,
+    /// Retention removed its event, because the pipeline had reached its lag limit.
+    GivenUp,
     /// An operator sent the dead letter back.
     Retried,
     /// The dead letter became dropped, for this reason.
@@ -103,9 +106,8 @@ fn of_epoch(connection: &Connection, epoch: &Epoch, seq: Seq) -> Result<EntryHis
             ahead: waiting_before(progress, seq),
         },
         Some(Change::Outcome(fate)) => EntryState::Final(fate.clone()),
-        Some(Change::RemovedByRetention) => {
-            EntryState::Final(Fate::Dropped("retention".to_owned()))
-        }
+        Some(Change::RemovedByRetention) => EntryState::Final(Fate::Dropped(RETENTION.to_owned())),
+        Some(Change::GivenUp) => EntryState::Final(Fate::Dropped(LAG_LIMIT.to_owned())),
         Some(Change::Retried) => EntryState::WaitingAgain {
             ahead: letters::waiting_before(connection, epoch.id, seq)?,
         },
@@ -160,10 +162,10 @@ fn commit(
     };
     let fate = fate(&outcomes, &reasons, (seq - range.start) as usize).map_err(|e| damaged(&e))?;
     let record = Batch::read(&batch).map_err(|error| damaged(&error))?;
-    let is_retention = record.id == retention_batch(range.start) && record.requests.is_empty();
-    let change = match fate {
-        Fate::Dropped(_) if is_retention => Change::RemovedByRetention,
-        fate => Change::Outcome(fate),
+    let change = match (fate, drops_of(&record.id, range.start)) {
+        (Fate::Dropped(_), Tallied::Removed) => Change::RemovedByRetention,
+        (Fate::Dropped(_), Tallied::GivenUp) => Change::GivenUp,
+        (fate, _) => Change::Outcome(fate),
     };
     step(connection, epoch, (at, generation), change, record, seq).map(Some)
 }

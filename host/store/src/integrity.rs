@@ -6,7 +6,7 @@ use rusqlite::Connection;
 use crate::error::ReadError;
 use crate::reads::Reads;
 use crate::rows::Stream;
-use crate::{AuditQuery, Finding, LedgerError, blocks, filter, rows};
+use crate::{AuditQuery, Finding, LedgerError, blocks, filter, gaps, rows};
 
 /// Blocks that are read in one snapshot: a long one keeps the log of a running host from being cut
 /// back.
@@ -125,6 +125,7 @@ fn small_rows(connection: &Connection) -> Result<(), ReadError> {
     for source in sources.query_map([], |row| row.get::<_, String>(0))? {
         rows::cursors(connection, &source?)?;
     }
+    gaps::all(connection)?;
     Ok(())
 }
 

@@ -21,6 +21,7 @@ mod error;
 #[doc(hidden)]
 pub mod filter;
 mod find;
+mod gaps;
 mod history;
 mod inspect;
 mod integrity;
@@ -37,6 +38,7 @@ mod reads;
 mod report;
 mod rows;
 mod schema;
+mod shown_time;
 mod store;
 mod tail;
 mod tallies;
@@ -48,6 +50,7 @@ pub use backup::BackupError;
 pub use chain::ChainHead;
 pub use codec::Heads;
 pub use directory::DirectoryLock;
+pub use directory::check_directory;
 pub use error::OpenError;
 pub use find::{Coverage, EntryQuery, FoundEntry, Search};
 pub use history::{Change, EntryHistory, EntryState, HistoryStep};
@@ -58,7 +61,7 @@ pub use lockgate_ledger::{
     LetterQuery, Progress, Registration,
 };
 pub use open::check_room;
-pub use options::{Clock, Options, Retention};
+pub use options::{Clock, Elapsed, LagLimit, Options, Retention};
 pub use reads::{PipelineStatus, Reads, StreamStatus};
 pub use report::{AuditReport, Comparison, ReportError};
 pub use store::{PinnedLog, Store};

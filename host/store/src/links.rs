@@ -11,7 +11,7 @@ use crate::error::ReadError;
 use crate::letter_operations::{self, Kind, LetterOperationRow};
 use crate::schema::Checksum;
 use crate::tallies::{self, Counts, Tallied};
-use crate::writer::retention::retention_batch;
+use crate::writer::retention::{drops_of, lag_limit_batch, retention_batch};
 
 /// The columns of a commit, as they stand there.
 pub struct CommitRow {
@@ -131,9 +131,11 @@ impl Link {
             Link::Commit(row) => {
                 let days = letter_operations::days(&row.days).map_err(text)?;
                 let reasons: Vec<String> = serde_json::from_str(&row.reasons).map_err(text)?;
-                // A pipeline's own batches have other ids, with slashes.
-                let by_retention = row.batch == batch_text(&retention_batch(row.range.start), &[]);
-                tallies::of_outcomes(&row.outcomes()?, &reasons, &days, by_retention, counts)?;
+                let start = row.range.start;
+                let ids = [retention_batch(start), lag_limit_batch(start)];
+                let id = ids.iter().find(|id| row.batch == batch_text(id, &[]));
+                let drops = drops_of(id.map_or("", String::as_str), start);
+                tallies::of_outcomes(&row.outcomes()?, &reasons, &days, drops, counts)?;
             }
             Link::Operation(row) => {
                 let days = letter_operations::days(&row.days).map_err(text)?;
@@ -142,7 +144,7 @@ impl Link {
                     Kind::Commit => {
                         let outcomes = codec::decode_outcomes(&row.outcomes)
                             .map_err(|error| error.to_string())?;
-                        tallies::of_outcomes(&outcomes, &reasons, &days, false, counts)?;
+                        tallies::of_outcomes(&outcomes, &reasons, &days, Tallied::Dropped, counts)?;
                         return Ok(());
                     }
                     Kind::Retry => Tallied::Retried,

@@ -44,7 +44,8 @@ const NEW: [&str; 5] = [
 ];
 
 /// Tables that format 3 lacks.
-const FROM_3: [&str; 4] = [
+const FROM_3: [&str; 5] = [
+    "CREATE TABLE gaps (",
     "CREATE TABLE tallies (",
     "CREATE TABLE anchors (",
     "CREATE TABLE folded_letters (",

@@ -32,6 +32,16 @@ pub fn writer(directory: &Path, size_max: Option<u64>) -> Result<Connection, Ope
         }
         create(directory, &database)?;
     }
+    // SQLite removes both when it closes the store. A kill leaves both.
+    let [log, index] = ["-wal", "-shm"].map(|suffix| beside(&database, suffix));
+    if index.exists() && !log.exists() {
+        tracing::error!(
+            log = %log.display(),
+            "the log of the store was removed after a host was killed: what it held is lost. Events \
+             that were acknowledged only there are read from Teleport again, and events whose \
+             outcomes were recorded only there are delivered again"
+        );
+    }
     check::before_open(&database)?;
     // Checked through a connection that cannot write, so that a refusal leaves every byte as it
     // was.

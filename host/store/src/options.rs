@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use lockgate_model::Millis;
 
@@ -11,6 +11,9 @@ use crate::limits;
 
 /// Where the store takes the time from: milliseconds since the Unix epoch.
 pub type Clock = Arc<dyn Fn() -> Millis + Send + Sync>;
+
+/// How long the process has been running, by a clock that nobody can set.
+pub type Elapsed = Arc<dyn Fn() -> Duration + Send + Sync>;
 
 /// How to open a store.
 #[derive(Clone)]
@@ -32,13 +35,14 @@ pub struct Options {
     /// time, once their events are gone.
     pub fold_links: usize,
     pub clock: Clock,
+    pub elapsed: Elapsed,
 }
 
 /// How long events are kept that every pipeline is done with. Whichever limit comes first; `None`:
 /// no such limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Retention {
-    /// Since they were read. It never removes what a pipeline has not finished, and never stops a
+    /// Since they were read, as far as the times of newer events show that. It never removes what a pipeline has not finished, and never stops a
     /// reader: waiting would free nothing.
     pub age: Option<Duration>,
     /// Of compressed blocks, for each stream. Where it is reached and a pipeline still needs the
@@ -46,13 +50,36 @@ pub struct Retention {
     pub bytes: Option<u64>,
 }
 
+/// How far a pipeline may hold retention back; `None`: no such limit. Past it, retention removes
+/// blocks that the pipeline has not finished, once they are due.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LagLimit {
+    /// That it reads.
+    pub streams: Vec<String>,
+    /// Of its oldest unfinished block, since it was read.
+    pub age: Option<Duration>,
+    /// Of compressed blocks of the stream, from its oldest unfinished one on.
+    pub bytes: Option<u64>,
+}
+
+impl LagLimit {
+    /// `bytes`: from the block on that was read at `read_at`. `now`: as far as it is shown.
+    pub(crate) fn is_exceeded(&self, read_at: Millis, bytes: u64, now: Option<Millis>) -> bool {
+        let is_old = self.age.zip(now).is_some_and(|(limit, now)| {
+            u128::try_from(now.saturating_sub(read_at)).is_ok_and(|age| age > limit.as_millis())
+        });
+        is_old || self.bytes.is_some_and(|limit| bytes > limit)
+    }
+}
+
 impl Options {
     /// Seven days, 8 GiB a stream, the system's clock.
     #[allow(
         clippy::disallowed_methods,
-        reason = "the default of the field `clock`"
+        reason = "the defaults of the fields `clock` and `elapsed`"
     )]
     pub fn new(path: impl Into<PathBuf>) -> Options {
+        let start = Instant::now();
         Options {
             path: path.into(),
             retention: Retention {
@@ -69,6 +96,7 @@ impl Options {
                     .duration_since(SystemTime::UNIX_EPOCH)
                     .map_or(0, |since| since.as_millis() as Millis)
             }),
+            elapsed: Arc::new(move || start.elapsed()),
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lockgate_model::{
-    Block, Books, Day, FeedKind, KnownEvents, KnownEventsBuilder, Millis, Redrive, Seq,
+    Block, Books, Day, FeedKind, Gap, KnownEvents, KnownEventsBuilder, Millis, Redrive, Seq,
 };
 use rusqlite::{Connection, OptionalExtension};
 use tokio::sync::watch;
@@ -17,6 +17,7 @@ use crate::books;
 use crate::chain::ChainHead;
 use crate::error::ReadError;
 use crate::find::{self, Coverage, EntryQuery, Search};
+use crate::gaps;
 use crate::history::{self, EntryHistory};
 use crate::report::{self, AuditReport, Comparison, ReportError};
 use crate::{
@@ -66,6 +67,11 @@ impl Reads {
             idle: Mutex::default(),
             closed: watch::Sender::new(None),
         }
+    }
+
+    /// The gaps of all sources, each with the name of its source, in the order of their times.
+    pub fn gaps(&self) -> Result<Vec<(String, Gap)>, LedgerError> {
+        self.read(gaps::all)
     }
 
     /// The source's cursors, as the last appends left them.
@@ -228,7 +234,12 @@ impl Reads {
 
     /// Of the dropped: events that retention removed before the pipeline had finished them.
     pub fn removed_unfinished(&self, pipeline: &str) -> Result<u64, LedgerError> {
-        self.read(|connection| Ok(books::letters(connection, pipeline)?.1))
+        self.read(|connection| Ok(books::letters(connection, pipeline)?.1.removed))
+    }
+
+    /// Of the dropped: events that were given up because the pipeline had reached its lag limit.
+    pub fn given_up(&self, pipeline: &str) -> Result<u64, LedgerError> {
+        self.read(|connection| Ok(books::letters(connection, pipeline)?.1.given_up))
     }
 
     /// See [`DeadLetters::letter_counts`](crate::DeadLetters::letter_counts).

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use lockgate_model::{Books, Day, Millis};
+use lockgate_model::{Books, Day, Gap, Millis};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -77,9 +77,18 @@ pub fn write(audit: &Audit, store: &[u8], made_at: Millis) -> String {
         "store": hex(store),
         "made-at": made_at,
         "chains": chains,
+        "gaps": audit.gaps.iter().map(|(source, gap)| of_gap(source, gap)).collect::<Vec<_>>(),
     });
     let digest = hex(&Sha256::digest(canonical(&report)));
     format!("{}\n", json!({ "report": report, "sha256": digest }))
+}
+
+fn of_gap(source: &str, gap: &Gap) -> Value {
+    json!({
+        "source": source, "feed": gap.feed.name(), "from": gap.from, "to": gap.to,
+        "since": gap.since, "attempts": gap.attempts, "what": gap.what, "error": gap.error,
+        "state": gap.state.name(), "ended-at": gap.state.at(), "events": gap.state.events(),
+    })
 }
 
 fn chain(pipeline: &str, epoch: &EpochAudit) -> Value {

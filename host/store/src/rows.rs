@@ -217,6 +217,21 @@ pub fn state_checksum(pipeline: &str, owner: &str, key: &str, value: &str) -> [u
     row_checksum([pipeline.into(), owner.into(), key.into(), value.into()])
 }
 
+/// The description of the generation in which a pipeline last finished entries, where a commit is
+/// kept that says so.
+pub fn last_description(
+    connection: &Connection,
+    pipeline: &str,
+) -> Result<Option<String>, rusqlite::Error> {
+    // The latest of each stream is the one with the latest entries, but for what was held up.
+    let sql = "SELECT g.description FROM epochs e \
+               JOIN commits c ON c.id = (SELECT id FROM commits WHERE epoch_id = e.id ORDER BY first_seq DESC LIMIT 1) \
+               JOIN generations g ON g.pipeline = e.pipeline AND g.generation = c.generation \
+               WHERE e.pipeline = ?1 ORDER BY c.id DESC LIMIT 1";
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.query_row([pipeline], |row| row.get(0)).optional()
+}
+
 /// All state that a pipeline keeps.
 pub fn state(connection: &Connection, pipeline: &str) -> Result<State, ReadError> {
     let mut statement = connection

@@ -56,6 +56,24 @@ CREATE TABLE cursors (
   PRIMARY KEY (source, key)
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE gaps (
+  -- Parts of a source's log that could not be read. Changes in the transaction that moves the source's cursors past them.
+  source TEXT NOT NULL, -- Name of the source, such as `teleport`.
+  key TEXT NOT NULL, -- The source's own name for the gap.
+  feed TEXT NOT NULL, -- `audit` or `sessions`.
+  from_time INTEGER NOT NULL, -- Milliseconds since 1970: events of this time and later ones may be missing, ...
+  to_time INTEGER NOT NULL, -- ... up to this time, inclusive.
+  since INTEGER NOT NULL, -- When the first attempt failed.
+  attempts INTEGER NOT NULL, -- Attempts so far.
+  what TEXT NOT NULL, -- What cannot be read, such as "the events".
+  error TEXT NOT NULL, -- The reason at the last attempt.
+  state TEXT NOT NULL, -- `open`: it is tried again. `lost`: it cannot be read any more. `read`: it was read later.
+  ended_at INTEGER, -- When it was lost or read. NULL while it is open.
+  events INTEGER NOT NULL, -- Events that were found in it when it was read.
+  checksum BLOB NOT NULL, -- First 16 bytes of the SHA-256 over the other columns; NULL counts as 0.
+  PRIMARY KEY (source, key)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE pipelines (
   -- One row per pipeline that ever ran.
   name TEXT PRIMARY KEY, -- As in the configuration.

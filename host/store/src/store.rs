@@ -6,7 +6,7 @@ use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lockgate_ledger::check_seqs;
-use lockgate_model::{Append, Block, Commit, Generation, KnownEvents, Millis, Redrive, Seq};
+use lockgate_model::{Append, Block, Commit, Gap, Generation, KnownEvents, Millis, Redrive, Seq};
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::committer::{Committer, LettersAction, Operation, QueuedAppend};
@@ -16,7 +16,7 @@ use crate::reads::Reads;
 use crate::tail::Tail;
 use crate::writer::{AppendArgs, Writer};
 use crate::{
-    CodeDigests, Committed, DeadLetters, KeptLetter, Ledger, LedgerError, LetterCounts,
+    CodeDigests, Committed, DeadLetters, KeptLetter, LagLimit, Ledger, LedgerError, LetterCounts,
     LetterQuery, OpenError, Options, Registration, Retention, directory, limits, open,
 };
 
@@ -193,6 +193,23 @@ impl Store {
         self.answer(answer).await
     }
 
+    /// How far each pipeline may hold retention back, by name, in place of what was given before.
+    /// What is removed of a pipeline that has not finished it becomes dropped, with the reason
+    /// `lag-limit`: also of one that never ran. One that runs has to be registered again where
+    /// [`overtaken`](Self::overtaken) changes.
+    pub async fn limit_lag(&self, limits: BTreeMap<String, LagLimit>) -> Result<(), LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Operation::LimitLag { limits, reply })?;
+        self.answer(answer).await
+    }
+
+    /// How many entries of the pipeline were given up since it was registered for the first time
+    /// after the store was opened. Its commits of these entries are refused.
+    pub fn overtaken(&self, pipeline: &str) -> watch::Receiver<u64> {
+        let mut counts = lock(&self.shared.overtaken);
+        counts.entry(pipeline.into()).or_default().subscribe()
+    }
+
     async fn answer<T>(&self, answer: oneshot::Receiver<T>) -> Result<T, LedgerError> {
         match answer.await {
             Ok(answer) => Ok(answer),
@@ -217,6 +234,7 @@ impl Ledger for Store {
             read_at,
             events,
             cursors,
+            gaps,
             duplicates,
         } = append;
         let block = EncodedBlock::new(events)?;
@@ -240,6 +258,7 @@ impl Ledger for Store {
             read_at,
             block: block.map(Box::new),
             cursors,
+            gaps,
             duplicates,
         };
         self.send(Operation::Append(QueuedAppend {
@@ -335,6 +354,13 @@ impl Ledger for Store {
         let (pipeline, stream) = (pipeline.to_owned(), stream.to_owned());
         self.read(move |reads| reads.redrive(&pipeline, &stream, events, bytes))
             .await
+    }
+
+    async fn gaps(&self, source: &str) -> Result<Vec<Gap>, LedgerError> {
+        let source = source.to_owned();
+        let gaps = self.read(move |reads| reads.gaps()).await?;
+        let gaps = gaps.into_iter().filter(|(of, _)| *of == source);
+        Ok(gaps.map(|(_, gap)| gap).collect())
     }
 
     async fn cursors(&self, source: &str) -> Result<BTreeMap<String, String>, LedgerError> {
@@ -471,6 +497,8 @@ pub struct Shared {
     tail: Mutex<Tail>,
     streams: Mutex<HashMap<Arc<str>, Channels>>,
     redriven: Mutex<HashMap<Arc<str>, watch::Sender<u64>>>,
+    /// Entries that were given up under pipelines that run.
+    overtaken: Mutex<HashMap<Arc<str>, watch::Sender<u64>>>,
     dead_bytes: Mutex<HashMap<Arc<str>, watch::Sender<u64>>>,
     pinned_log: Mutex<Option<PinnedLog>>,
 }
@@ -491,6 +519,7 @@ impl Shared {
             tail: Mutex::new(Tail::new(tail_bytes)),
             streams: Mutex::default(),
             redriven: Mutex::default(),
+            overtaken: Mutex::default(),
             dead_bytes: Mutex::default(),
             pinned_log: Mutex::default(),
         }
@@ -515,6 +544,14 @@ impl Shared {
     }
 
     /// How many entries of each pipeline wait again.
+    pub fn publish_overtaken(&self, counts: HashMap<Arc<str>, u64>) {
+        let mut channels = lock(&self.overtaken);
+        for (pipeline, count) in counts {
+            let channel = channels.entry(pipeline).or_default();
+            channel.send_if_modified(|before| std::mem::replace(before, count) != count);
+        }
+    }
+
     pub fn publish_redriven(&self, counts: HashMap<Arc<str>, u64>) {
         let mut channels = lock(&self.redriven);
         for (pipeline, now) in counts {

@@ -19,8 +19,10 @@ pub const OTHER_REASONS: &str = "other reasons";
 pub enum Tallied {
     Delivered,
     Dropped,
-    /// Dropped by retention.
+    /// Dropped by retention, because the pipeline is not configured to read it any more.
     Removed,
+    /// Dropped by retention, because the pipeline had reached its lag limit.
+    GivenUp,
     Dead,
     /// Dead letters that were sent back.
     Retried,
@@ -31,10 +33,11 @@ pub enum Tallied {
 }
 
 impl Tallied {
-    const ALL: [Tallied; 7] = [
+    const ALL: [Tallied; 8] = [
         Tallied::Delivered,
         Tallied::Dropped,
         Tallied::Removed,
+        Tallied::GivenUp,
         Tallied::Dead,
         Tallied::Retried,
         Tallied::Discarded,
@@ -46,6 +49,7 @@ impl Tallied {
             Tallied::Delivered => "delivered",
             Tallied::Dropped => "dropped",
             Tallied::Removed => "removed",
+            Tallied::GivenUp => "given up",
             Tallied::Dead => "dead",
             Tallied::Retried => "retried",
             Tallied::Discarded => "discarded",
@@ -59,7 +63,7 @@ impl Tallied {
     pub fn apply(self, books: &mut Books, count: u64) -> Option<()> {
         match self {
             Tallied::Delivered => books.delivered += count,
-            Tallied::Dropped | Tallied::Removed => books.dropped += count,
+            Tallied::Dropped | Tallied::Removed | Tallied::GivenUp => books.dropped += count,
             Tallied::Dead => books.dead += count,
             Tallied::Retried => books.dead = books.dead.checked_sub(count)?,
             Tallied::Discarded => {
@@ -90,20 +94,15 @@ impl FromSql for Tallied {
 /// Entries by day, outcome and reason.
 pub type Counts = BTreeMap<(Day, Tallied, String), u64>;
 
-/// Adds the outcomes of a commit. Its reasons count for its days in the order of the sequences.
+/// Adds the outcomes of a commit, those dropped as `dropped`. Its reasons count for its days in the order of the sequences.
 /// `Err`: what contradicts itself.
 pub fn of_outcomes(
     outcomes: &Outcomes,
     reasons: &[String],
     days: &[DayTally],
-    by_retention: bool,
+    dropped: Tallied,
     counts: &mut Counts,
 ) -> Result<(), &'static str> {
-    let dropped = if by_retention {
-        Tallied::Removed
-    } else {
-        Tallied::Dropped
-    };
     // How many of each day are left to give a reason, latest day first.
     let left = |column: fn(&DayTally) -> u64| -> Vec<(Day, u64)> {
         let days = days.iter().rev().map(|day| (day.day, column(day)));
@@ -346,7 +345,7 @@ mod tests {
         let reasons = ["noise".to_owned(), "other reasons (3)".to_owned()];
         let mut counts = Counts::default();
         let days = [day(1, 0, 1), day(2, 1, 2)];
-        of_outcomes(&outcomes, &reasons, &days, false, &mut counts).unwrap();
+        of_outcomes(&outcomes, &reasons, &days, Tallied::Dropped, &mut counts).unwrap();
         let expected = [
             ((Day(1), Tallied::Dropped, "noise".to_owned()), 1),
             ((Day(2), Tallied::Delivered, String::new()), 1),
@@ -355,10 +354,16 @@ mod tests {
         ];
         assert_eq!(counts, expected.into());
         for days in [vec![day(1, 0, 1)], vec![day(1, 2, 3)], vec![]] {
-            let wrong = of_outcomes(&outcomes, &reasons, &days, false, &mut counts);
+            let wrong = of_outcomes(&outcomes, &reasons, &days, Tallied::Dropped, &mut counts);
             assert_eq!(wrong, Err("its days are not its outcomes'"));
         }
-        let nameless = of_outcomes(&outcomes, &reasons[..1], &days, false, &mut counts);
+        let nameless = of_outcomes(
+            &outcomes,
+            &reasons[..1],
+            &days,
+            Tallied::Dropped,
+            &mut counts,
+        );
         assert_eq!(nameless, Err("a reason has no text"));
     }
 }

@@ -27,9 +27,13 @@ pub use append::{AppendArgs, Appended};
 use crate::blocks::{self, Extent};
 use crate::error::ReadError;
 use crate::links::Link;
+use crate::options::Elapsed;
 use crate::schema::{Checksum, PAGE_SIZE};
+use crate::shown_time::{self, NewestBlocks, ShownTime};
 use crate::tallies::{self, Columns, Counts};
-use crate::{Clock, LedgerError, Options, Retention, anchors, directory, open, progress, rows};
+use crate::{
+    Clock, LagLimit, LedgerError, Options, Retention, anchors, directory, open, progress, rows,
+};
 use fold::Folding;
 
 /// Why the store has to close.
@@ -64,6 +68,9 @@ pub struct Writer {
     connection: Connection,
     directory: PathBuf,
     clock: Clock,
+    elapsed: Elapsed,
+    shown_time: ShownTime,
+    has_warned_of_clock: bool,
     options: Options,
     streams: Vec<Stream>,
     by_name: HashMap<Arc<str>, usize>,
@@ -83,6 +90,13 @@ pub struct Writer {
     /// Entries that retention removed since the last report, by pipelines that had not finished
     /// them.
     pub unfinished: BTreeMap<EpochKey, Unfinished>,
+    /// By the names of pipelines.
+    lag_limits: BTreeMap<String, LagLimit>,
+    /// Entries that were given up since the last report, because their pipeline had reached its lag
+    /// limit.
+    pub given_up: BTreeMap<EpochKey, u64>,
+    /// The same of pipelines that have started since the store was opened, in all.
+    overtaken: HashMap<Arc<str>, u64>,
     /// What this transaction adds to the tallies, by the id of the pass.
     tallies: BTreeMap<i64, Counts>,
     folding: Folding,
@@ -107,6 +121,7 @@ struct Stream {
     limit: Retention,
     /// The oldest block kept.
     front: Option<Extent>,
+    newest: NewestBlocks,
     /// Blocks from here on have their filters.
     filtered_from: Seq,
     has_warned_of_damage: bool,
@@ -136,6 +151,9 @@ impl Writer {
             connection,
             directory: options.path.clone(),
             clock: options.clock.clone(),
+            elapsed: options.elapsed.clone(),
+            shown_time: ShownTime::default(),
+            has_warned_of_clock: false,
             options: options.clone(),
             streams: Vec::new(),
             by_name: HashMap::new(),
@@ -148,6 +166,9 @@ impl Writer {
             generations: HashMap::new(),
             removed: Vec::new(),
             unfinished: BTreeMap::new(),
+            lag_limits: BTreeMap::new(),
+            given_up: BTreeMap::new(),
+            overtaken: HashMap::new(),
             tallies: BTreeMap::new(),
             folding: Folding::default(),
             next_commit: 1,
@@ -225,6 +246,11 @@ impl Writer {
     }
 
     /// How many entries of each pipeline wait again.
+    /// Entries that were given up under a pipeline that runs, by pipeline.
+    pub fn overtaken(&self) -> HashMap<Arc<str>, u64> {
+        self.overtaken.clone()
+    }
+
     pub fn redriven(&self) -> HashMap<Arc<str>, u64> {
         let mut counts = HashMap::new();
         for epoch in &self.epochs {
@@ -395,6 +421,9 @@ impl Writer {
     fn add_stream(&mut self, row: rows::Stream) -> rusqlite::Result<usize> {
         let limit = self.options.retention_of(&row.name);
         let front = blocks::oldest(&self.connection, row.id)?;
+        let newest = blocks::recent_times(&self.connection, row.id, shown_time::BLOCKS)?;
+        let newest = NewestBlocks::new(newest.into_iter().map(|(earliest, _)| earliest));
+        self.shown_time.note(&newest, (self.elapsed)());
         self.by_name.insert(row.name.clone(), self.streams.len());
         let sql = "SELECT min(first_seq) FROM block_filters WHERE stream_id = ?1";
         let filtered: Option<Seq> = self.connection.query_row(sql, [row.id], |row| row.get(0))?;
@@ -404,6 +433,7 @@ impl Writer {
             row,
             limit,
             front,
+            newest,
             dirty: false,
         });
         Ok(self.streams.len() - 1)

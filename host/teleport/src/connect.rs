@@ -4,7 +4,7 @@
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError};
 use std::time::Duration;
 
 use lockgate_backoff::Backoff;
@@ -73,6 +73,8 @@ pub(crate) struct Connector {
     cluster: OnceLock<String>,
     state: Mutex<State>,
     newest: AtomicU64,
+    /// The user of the credentials.
+    user: Arc<std::sync::Mutex<Option<String>>>,
 }
 
 #[derive(Default)]
@@ -101,6 +103,7 @@ impl Connector {
             cluster: cluster.map_or_else(OnceLock::new, |name| name.to_owned().into()),
             state: Mutex::default(),
             newest: AtomicU64::new(0),
+            user: Arc::default(),
         }
     }
 
@@ -141,6 +144,11 @@ impl Connector {
     /// The cluster that is read, once it is known.
     pub(crate) fn cluster(&self) -> Option<&str> {
         self.cluster.get().map(String::as_str)
+    }
+
+    /// The user of the credentials, once they have been read.
+    pub(crate) fn user(&self) -> Arc<std::sync::Mutex<Option<String>>> {
+        self.user.clone()
     }
 
     /// Number of the newest connection; 0 before the first.
@@ -198,7 +206,9 @@ impl Connector {
         state.stamp = stamp;
         match self.settings.credentials.load() {
             Ok(identity) => {
-                let (from, until) = (identity.not_before, identity.not_after);
+                let (from, until) = (identity.validity.not_before, identity.validity.not_after);
+                let user = identity.user.clone();
+                *self.user.lock().unwrap_or_else(PoisonError::into_inner) = user;
                 if state.identity.replace(identity).is_some() {
                     tracing::info!(until = %time(until), "using new credentials");
                 }
@@ -234,7 +244,7 @@ impl Connector {
                     .display()
                     .to_string(),
             })?;
-        if identity.not_after <= self.settings.clock.now() {
+        if identity.validity.not_after <= self.settings.clock.now() {
             return Err(Failure::Expired {
                 path: self
                     .settings
@@ -242,7 +252,7 @@ impl Connector {
                     .certificate_path()
                     .display()
                     .to_string(),
-                until: time(identity.not_after),
+                until: time(identity.validity.not_after),
             });
         }
         let limit = self.settings.limits.dial;

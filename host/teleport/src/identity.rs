@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use lockgate_model::Millis;
+use lockgate_model::{Validity, common_name};
 use rustls::ClientConfig;
+use rustls::server::ParsedCertificate;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
 
-mod certificate;
 mod der;
 mod key;
 mod openssh;
@@ -48,9 +48,10 @@ pub struct Identity {
     pub ssh_certificate: Option<String>,
     /// `@cert-authority` lines.
     pub ssh_authorities: Vec<String>,
-    /// When the client certificate begins to be valid, and when it expires.
-    pub not_before: Millis,
-    pub not_after: Millis,
+    /// The user that the client certificate names.
+    pub user: Option<String>,
+    /// Of the client certificate.
+    pub validity: Validity,
 }
 
 /// Why a file does not contain usable credentials.
@@ -187,15 +188,18 @@ impl Identity {
         authorities: Vec<CertificateDer<'static>>,
     ) -> Result<Identity, IdentityError> {
         let first = certificates.first().ok_or(IdentityError::NoCertificate)?;
-        let (not_before, not_after) = certificate::valid(first)?;
+        // Rustls parses the whole certificate but does not expose its validity.
+        ParsedCertificate::try_from(first).map_err(|_| IdentityError::Certificate)?;
+        let validity = Validity::of_der(first).ok_or(IdentityError::Certificate)?;
+        let user = common_name(first);
         Ok(Identity {
+            user,
             key,
             certificates,
             authorities,
             ssh_certificate: None,
             ssh_authorities: Vec::new(),
-            not_before,
-            not_after,
+            validity,
         })
     }
 
@@ -222,7 +226,7 @@ impl Identity {
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Identity")
-            .field("not_after", &self.not_after)
+            .field("validity", &self.validity)
             .finish_non_exhaustive()
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lockgate_model::{Append, KnownEvents, Millis};
+use lockgate_model::{Append, Gap, KnownEvents, Millis};
 use thiserror::Error;
 
 /// The intake is closed; the source ends.
@@ -13,8 +13,8 @@ pub struct Closed;
 
 /// Receives the blocks of a source.
 ///
-/// `append` is called from several tasks at once. It returns when both the events and the cursors
-/// are durable. A source waits for that, so a slow intake slows the source down. A call may be
+/// `append` is called from several tasks at once. It returns when the events, the cursors and the
+/// gaps are durable. A source waits for that, so a slow intake slows the source down. A call may be
 /// dropped before it returns; it then may or may not take effect.
 pub trait Intake: Send + Sync + 'static {
     fn append(&self, append: Append) -> impl Future<Output = Result<(), Closed>> + Send;
@@ -48,9 +48,12 @@ pub struct Resume {
     /// - `export/<date>`, `export/<date>/<chunk>`: bulk export;
     /// - `export-from`: where polling ended before bulk export began;
     /// - `poll/until`: the events before this time were read;
-    /// - `session/<sid>`: a recording to download.
+    /// - `session/<sid>`: a recording to download, or one that was downloaded;
+    /// - `again/<sid>`: a recording that was announced once more.
     pub cursors: BTreeMap<String, String>,
     /// The times of the earliest and of the latest event of the newest blocks of the audit log,
     /// newest block first.
     pub recent_times: Vec<(Millis, Millis)>,
+    /// The gaps of the source.
+    pub gaps: Vec<Gap>,
 }

@@ -38,6 +38,7 @@ pub struct Captured<'a> {
     pub code: &'a str,
     pub sid: &'a str,
     pub uid: &'a str,
+    pub user: &'a str,
     /// The original type of an event that the server does not know and calls `unknown`.
     pub unknown_event: &'a str,
 }
@@ -102,6 +103,7 @@ impl Converter {
             code: field(captured.code)?,
             sid: field(captured.sid)?,
             uid: field(captured.uid)?,
+            user: field(captured.user)?,
             unknown_event: field(captured.unknown_event)?,
         })
     }
@@ -203,6 +205,7 @@ struct Raw<'a> {
     code: &'a [u8],
     sid: &'a [u8],
     uid: &'a [u8],
+    user: &'a [u8],
     unknown_event: &'a [u8],
 }
 
@@ -212,6 +215,7 @@ impl<'a> Raw<'a> {
             b"code" => self.code = value,
             b"sid" => self.sid = value,
             b"uid" => self.uid = value,
+            b"user" => self.user = value,
             b"unknown_event" => self.unknown_event = value,
             _ => {}
         }

@@ -5,6 +5,7 @@
 
 mod clock;
 pub mod connect;
+mod gaps;
 pub mod identity;
 mod intake;
 pub mod json;

@@ -35,7 +35,7 @@ pub struct SourceLimits {
     pub export_chunks: usize,
     /// Dates before the current one that are kept open for late chunks.
     pub export_backlog: i32,
-    /// Failures of a chunk without progress before the other dates continue without it.
+    /// Failures of a chunk without progress before the next date begins without it.
     pub export_attempts: u32,
 
     /// Interval between two reads of the end of the log.
@@ -66,6 +66,12 @@ pub struct SourceLimits {
     pub hold: Duration,
     /// Failures of a page with the same answer before smaller pages are tried.
     pub page_attempts: u32,
+
+    /// Reading waits this long at a part of the log that Teleport does not return, and then goes on
+    /// after it. `None`: for ever.
+    pub gap_after: Option<Duration>,
+    /// First and longest wait before a gap is tried again; it triples each time.
+    pub gap_wait: (Duration, Duration),
 
     /// Recordings downloaded at the same time.
     pub recordings: usize,
@@ -134,6 +140,8 @@ impl Default for SourceLimits {
             hashes: 262_144,
             hold: secs(600),
             page_attempts: 3,
+            gap_after: Some(secs(600)),
+            gap_wait: (secs(60), secs(3600)),
             recordings: 5,
             recording_wait: (secs(60), secs(6 * 3600)),
             recording_patience: secs(48 * 3600),

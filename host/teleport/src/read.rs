@@ -9,7 +9,9 @@ mod seen;
 
 pub(crate) use collect::{Collector, Feed};
 pub(crate) use export::PREFIX as EXPORT_PREFIX;
-pub(crate) use poll::newest_event;
+pub(crate) use poll::{GAP as POLL_GAP, newest_event};
 pub(crate) use probe::choose;
-pub(crate) use recording::{PREFIX as SESSION_PREFIX, PendingRecording, download};
+pub(crate) use recording::{
+    Announced, KnownRecordings, PREFIX as SESSION_PREFIX, PendingRecording, download,
+};
 pub(crate) use seen::Seen;

@@ -119,6 +119,7 @@ async fn work<I: Intake>(
                 read_at,
                 events: BlockParts::default(),
                 cursors,
+                gaps: Vec::new(),
                 duplicates: 0,
             })
             .await?;
@@ -134,7 +135,9 @@ async fn work<I: Intake>(
         connector,
         intake,
         wanted.then_some(announce),
+        &resume,
     );
+    source.show_gaps();
     let read = {
         let source = source.clone();
         let resume = &resume;
@@ -149,7 +152,11 @@ async fn work<I: Intake>(
                 source.move_cursors(FeedKind::Audit, cursors).await?;
             }
             start.confirm(&source).await?;
-            source.status.update(|status| status.reader = Some(kind));
+            let has_start_time = source.settings.start_time.is_some();
+            source.status.update(|status| {
+                status.reader = Some(kind);
+                status.reads_from = (!has_start_time).then(|| source.start());
+            });
             match kind {
                 ReaderKind::Export => read::export::run(source.clone(), resume).await?,
                 ReaderKind::Poll => read::poll::run(source.clone(), resume).await?,

@@ -20,6 +20,8 @@ pub struct SourceSettings {
     pub start_time: Option<Millis>,
     /// Whether session recordings are wanted.
     pub sessions: bool,
+    /// Keep the events that Teleport writes about the downloads of this source.
+    pub keep_own_access: bool,
     /// End when everything that was in the log at the start has been read.
     pub exit_on_last_event: bool,
     pub limits: SourceLimits,
@@ -35,6 +37,7 @@ impl SourceSettings {
             types: Vec::new(),
             start_time: None,
             sessions: false,
+            keep_own_access: false,
             exit_on_last_event: false,
             limits: SourceLimits::default(),
             clock: Arc::new(SystemClock),

@@ -6,14 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lockgate_backoff::Backoff;
-use lockgate_model::{Append, BlockParts, CursorUpdate, FeedKind, KnownEvents, Millis};
+use lockgate_model::{Append, BlockParts, CursorUpdate, FeedKind, Gap, KnownEvents, Millis};
 use tokio::sync::mpsc::UnboundedSender;
 use tonic::Status;
 
 use crate::connect::{Connector, Failure};
-use crate::read::{Collector, PendingRecording};
+use crate::gaps::Gaps;
+use crate::read::{Announced, Collector, KnownRecordings, PendingRecording};
 use crate::status::{Phase, StatusReporter};
-use crate::{Closed, Intake, SourceSettings};
+use crate::{Closed, Intake, Resume, SourceSettings};
 
 /// A running source: what all its tasks share.
 pub(crate) struct Source<I> {
@@ -23,6 +24,8 @@ pub(crate) struct Source<I> {
     /// The time of the first event to read.
     start: AtomicI64,
     pub(crate) types: Arc<HashSet<String>>,
+    pub(crate) gaps: Gaps,
+    pub(crate) known_recordings: Arc<KnownRecordings>,
     intake: I,
     /// `None` if recordings are not wanted, or if no more will be announced.
     recordings: Mutex<Option<UnboundedSender<PendingRecording>>>,
@@ -37,6 +40,7 @@ impl<I: Intake> Source<I> {
         connector: Connector,
         intake: I,
         recordings: Option<UnboundedSender<PendingRecording>>,
+        resume: &Resume,
     ) -> Arc<Source<I>> {
         let types = Arc::new(
             settings
@@ -52,6 +56,8 @@ impl<I: Intake> Source<I> {
             status,
             start: AtomicI64::new(start),
             types,
+            gaps: Gaps::new(&resume.gaps),
+            known_recordings: Arc::new(KnownRecordings::new(resume)),
             intake,
             wants_recordings: recordings.is_some(),
             recordings: Mutex::new(recordings),
@@ -113,19 +119,26 @@ impl<I: Intake> Source<I> {
         mut cursors: Vec<CursorUpdate>,
     ) -> Result<(), Closed> {
         let taken = collector.take();
-        let announced = if self.wants_recordings {
-            taken.announced
-        } else {
-            Vec::new()
-        };
-        cursors.extend(announced.iter().map(PendingRecording::cursor));
+        let mut announced = Vec::new();
+        for pending in taken.announced {
+            if !self.wants_recordings {
+                break;
+            }
+            match self.known_recordings.announce(pending) {
+                Announced::Download(pending) => {
+                    cursors.push(pending.cursor());
+                    announced.push(pending);
+                }
+                Announced::Again(cursor) => cursors.push(cursor),
+            }
+        }
         let events = taken.events.times.len() as u64;
         let feed = collector.feed();
         let now = self.now();
         let past = taken.events.times.iter().filter(|&&time| time <= now);
         let newest = past.max().copied().filter(|_| feed == FeedKind::Audit);
         if events > 0 || !cursors.is_empty() || taken.duplicates > 0 {
-            self.append(feed, taken.events, cursors, taken.duplicates)
+            self.append(feed, taken.events, cursors, taken.duplicates, Vec::new())
                 .await?;
         }
         self.status.update(|status| {
@@ -135,6 +148,7 @@ impl<I: Intake> Source<I> {
             }
             status.duplicates += taken.duplicates;
             status.filtered += taken.filtered;
+            status.own_accesses += taken.own_accesses;
             status.unreadable += taken.unreadable;
             if events > 0 && feed == FeedKind::Audit {
                 status.phase = Phase::Reading;
@@ -180,7 +194,15 @@ impl<I: Intake> Source<I> {
         feed: FeedKind,
         cursors: Vec<CursorUpdate>,
     ) -> Result<(), Closed> {
-        self.append(feed, BlockParts::default(), cursors, 0).await
+        self.append(feed, BlockParts::default(), cursors, 0, Vec::new())
+            .await
+    }
+
+    /// Stores a gap without events.
+    pub(crate) async fn append_gap(&self, gap: Gap) -> Result<(), Closed> {
+        let (feed, gaps) = (gap.feed, vec![gap]);
+        self.append(feed, BlockParts::default(), Vec::new(), 0, gaps)
+            .await
     }
 
     async fn append(
@@ -189,6 +211,7 @@ impl<I: Intake> Source<I> {
         events: BlockParts,
         cursors: Vec<CursorUpdate>,
         duplicates: u64,
+        gaps: Vec<Gap>,
     ) -> Result<(), Closed> {
         let source = self.settings.source.clone();
         self.intake
@@ -198,6 +221,7 @@ impl<I: Intake> Source<I> {
                 read_at: self.now(),
                 events,
                 cursors,
+                gaps,
                 duplicates,
             })
             .await

@@ -74,7 +74,9 @@ impl Start {
                 let at = newest.unwrap_or(self.at - AROUND).min(self.at);
                 tracing::info!(
                     source = &*source.settings.source,
-                    "reading starts after what was in Teleport's log, at {}",
+                    "reading from Teleport's newest event on, at {}: older events are left out. To \
+                     read them, set `start-time`, and begin with a new store or a new name of the \
+                     source",
                     time(at)
                 );
                 source.start_at_most(at);

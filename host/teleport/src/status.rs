@@ -100,6 +100,8 @@ pub struct ReaderStatus {
     pub reader: Option<ReaderKind>,
     pub cluster: Option<String>,
     pub server_version: Option<String>,
+    /// Without a `start-time`: the time of the first event that is read.
+    pub reads_from: Option<Millis>,
     /// Validity of the credentials in use.
     pub credentials_from: Option<Millis>,
     pub credentials_until: Option<Millis>,
@@ -134,6 +136,10 @@ pub struct ReaderStatus {
     pub recordings_done: u64,
     /// Given up, each with a report.
     pub recordings_lost: u64,
+    /// Gaps on the books that are tried again.
+    pub gaps_open: u64,
+    /// Events of Teleport on the downloads of this source, which are left out.
+    pub own_accesses: u64,
     /// Current failures, by place.
     pub failures: BTreeMap<String, SourceFailure>,
     /// Reports of lost events and other lasting problems: how many, and the last one, with its

@@ -977,7 +977,8 @@ pub mod lockgate {
             pub enum StateError {
                 /// The operator grants state with `state = "1 MiB"` in the plugin's table.
                 NotGranted,
-                /// Keys and values together would exceed what the operator granted.
+                /// Keys and values together would exceed what the operator granted. Each key counts 64 bytes
+                /// more than its own and its value's. What does not grow the state is never refused for that.
                 QuotaExceeded,
                 /// A key is at most 1 KiB, a value at most 64 KiB.
                 TooLarge,
@@ -5723,9 +5724,10 @@ pub mod exports {
                         batch: Batch,
                         documents: _rt::Vec<Document>,
                     ) -> ::core::result::Result<Encoded, Failure>;
-                    /// What a response means. After 401, 403, 408, 429 and 5xx the host honours `retry`, `hold` and
-                    /// `by-status` alone: no plugin can declare delivered, or throw away, what a receiver did not
-                    /// take.
+                    /// What a response means. The host honours `delivered` after 2xx and 409 alone; `mixed`,
+                    /// `rejected` and `split` after these and 400, 412 and 422, where `mixed` names a document that
+                    /// was not delivered; `retry`, `hold` and `by-status` after any status. So no plugin can declare
+                    /// delivered, or throw away, what a receiver did not look at.
                     #[allow(async_fn_in_trait)]
                     fn classify(
                         batch: Batch,

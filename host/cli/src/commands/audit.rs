@@ -8,7 +8,7 @@ use std::path::Path;
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
-use lockgate_model::Day;
+use lockgate_model::{Day, Gap};
 use lockgate_store::{
     Audit as Audited, AuditQuery, AuditReport, Comparison, EpochAudit, Finding, Inspector,
 };
@@ -142,6 +142,7 @@ fn table(audit: &Audited, comparison: Option<&Comparison>) -> String {
     if audit.findings_total == 0 {
         text += "the audit holds\n";
     }
+    text += &gaps(&audit.gaps);
     if let Some(comparison) = comparison {
         for finding in &comparison.findings {
             let _ = writeln!(text, "differs from the report: {finding}");
@@ -165,6 +166,38 @@ fn table(audit: &Audited, comparison: Option<&Comparison>) -> String {
     text
 }
 
+/// Events that the books say nothing about.
+fn gaps(gaps: &[(String, Gap)]) -> String {
+    let missing: Vec<_> = gaps.iter().filter(|(_, gap)| gap.is_missing()).collect();
+    let mut text = String::new();
+    if missing.is_empty() {
+        return text;
+    }
+    let _ = writeln!(
+        text,
+        "it says nothing about what Teleport did not return: {} {} on the books",
+        missing.len(),
+        if missing.len() == 1 {
+            "gap is"
+        } else {
+            "gaps are"
+        }
+    );
+    for (source, gap) in missing {
+        let _ = writeln!(
+            text,
+            "  {}, source {source}: {} from {} to {} could not be read in {} attempts: {}",
+            gap.state.name(),
+            gap.what,
+            crate::commands::dlq::rfc3339(gap.from),
+            crate::commands::dlq::rfc3339(gap.to),
+            gap.attempts,
+            gap.error
+        );
+    }
+    text
+}
+
 fn chains(count: u64) -> String {
     format!("{count} chain{}", if count == 1 { "" } else { "s" })
 }
@@ -178,20 +211,33 @@ fn chain(text: &mut String, pipeline: &str, epoch: &EpochAudit) {
         chain.stream, epoch.epoch, chain.commits, chain.letter_operations, chain.folded
     );
     let _ = writeln!(text, "  chain head {}", hex(&chain.hash));
+    // A column of its own where a lag limit was reached.
+    let has_given_up = epoch.days.iter().any(|row| row.given_up > 0);
+    let given_up = |column: String| match has_given_up {
+        true => format!("{column:>12} + "),
+        false => String::new(),
+    };
     let _ = writeln!(
         text,
-        "  {:10}  {:>12} = {:>12} + {:>12} + {:>8} + {:>12}  counted from",
-        "day", "read", "delivered", "dropped", "dead", "waiting"
+        "  {:10}  {:>12} = {:>12} + {:>12} + {}{:>8} + {:>12}  counted from",
+        "day",
+        "read",
+        "delivered",
+        "dropped",
+        given_up("given up".to_owned()),
+        "dead",
+        "waiting"
     );
     for row in &epoch.days {
         let (books, sign) = (row.books, if row.books.balance() { '=' } else { '≠' });
         let _ = writeln!(
             text,
-            "  {:10}  {:>12} {sign} {:>12} + {:>12} + {:>8} + {:>12}  {}",
+            "  {:10}  {:>12} {sign} {:>12} + {:>12} + {}{:>8} + {:>12}  {}",
             row.day.to_string(),
             books.read,
             books.delivered,
-            books.dropped,
+            books.dropped.saturating_sub(row.given_up),
+            given_up(row.given_up.to_string()),
             books.dead,
             books.waiting,
             row.counted.name()
@@ -207,7 +253,7 @@ fn document(audit: &Audited, comparison: Option<&Comparison>) -> Value {
                 let books = row.books;
                 json!({
                     "day": row.day.to_string(), "read": books.read, "delivered": books.delivered,
-                    "dropped": books.dropped, "dead": books.dead, "waiting": books.waiting,
+                    "dropped": books.dropped, "given_up": row.given_up, "dead": books.dead, "waiting": books.waiting,
                     "balanced": books.balance(), "counted_from": row.counted.name(),
                 })
             });
@@ -239,6 +285,7 @@ fn document(audit: &Audited, comparison: Option<&Comparison>) -> Value {
         "holds": audit.findings_total == 0 && comparison.is_none_or(|found| found.findings.is_empty()),
         "blocks": audit.blocks,
         "chains": chains.collect::<Vec<_>>(),
+        "gaps": super::status::gap_rows(&audit.gaps),
         "findings": findings(&audit.findings),
         "findings_total": audit.findings_total,
         "report": compared,

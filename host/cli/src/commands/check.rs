@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use lockgate_config::{Config, Report};
 use lockgate_observe::Masks;
 
 use crate::args::Check;
@@ -10,19 +11,27 @@ use crate::print;
 use crate::setup;
 
 /// Reports at once everything that `start` would refuse: syntax, values, secrets, plugins, and the
-/// problems that plugins find in their own tables.
+/// problems that plugins find in their own tables; and what would fail later, such as a certificate
+/// that has expired.
 pub(crate) fn run(command: Check, masks: &Masks) -> Result<(), Failure> {
     let files: Vec<PathBuf> = command.config.map_or(command.files, |file| vec![file]);
     let runtime = super::tokio_runtime()?;
     let mut broken = 0;
     for file in &files {
         match checked(file, masks, &runtime) {
-            Ok(config) => {
-                let pipelines = config.pipelines.len();
+            Ok((config, report)) => {
+                let counted = |count: usize, what: &str| {
+                    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+                };
+                let mut found = "no problems".to_owned();
+                if !report.is_empty() {
+                    print::problem(&report.render(print::to_terminal()));
+                    found += &format!(", {}", counted(report.warnings(), "warning"));
+                }
                 print::data(&format!(
-                    "{}: no problems, {pipelines} pipeline{}.\n",
+                    "{}: {found}, {}.\n",
                     file.display(),
-                    if pipelines == 1 { "" } else { "s" }
+                    counted(config.pipelines.len(), "pipeline")
                 ))?;
             }
             Err(failure) => {
@@ -44,8 +53,8 @@ fn checked(
     file: &std::path::Path,
     masks: &Masks,
     runtime: &tokio::runtime::Runtime,
-) -> Result<lockgate_config::Config, Failure> {
+) -> Result<(Config, Report), Failure> {
     let config = setup::load(file, masks)?;
-    runtime.block_on(setup::dry_run(file, &config, masks))?;
-    Ok(config)
+    let report = runtime.block_on(setup::dry_run(file, &config, masks))?;
+    Ok((config, report))
 }

@@ -44,7 +44,8 @@ struct DemoReport {
     waiting: u64,
     seconds: f64,
     events_per_second: f64,
-    cpu_us_per_event: f64,
+    /// `null` where no event was read.
+    cpu_us_per_event: Option<f64>,
     /// Resident memory at the end.
     rss_mb: f64,
     /// Documents that the receiver accepted, and the number of distinct ids.
@@ -180,7 +181,7 @@ async fn demo(command: &Demo, dir: &Path, masks: &Masks) -> Result<(), Failure> 
         waiting: books.waiting,
         seconds,
         events_per_second: books.read as f64 / seconds,
-        cpu_us_per_event: cpu as f64 / books.read.max(1) as f64,
+        cpu_us_per_event: (books.read > 0).then(|| cpu as f64 / books.read as f64),
         rss_mb: rss as f64 / 1e6,
         receiver_documents: totals.documents,
         receiver_distinct: totals.distinct,
@@ -341,11 +342,14 @@ fn summary(report: &DemoReport, samples: &Path, kept: Option<&Path>) -> Result<S
         ),
         None => "  lockgate demo --keep demo                                 the same, keeping its files in the directory `demo`\n".into(),
     };
+    let cpu = report.cpu_us_per_event.map_or(String::new(), |micros| {
+        format!("{micros:.1} µs of CPU time per event, ")
+    });
     Ok(format!(
         "\nThree of the documents that arrived:\n{samples}\n\
          {} read = {} delivered + {} dropped + {} dead + {} waiting\n\
          The receiver counted {} distinct ids in {} documents.\n\
-         {:.1} s, {} events/s; this process alone: {:.1} µs of CPU time per event, {:.0} MB resident.\n\n\
+         {:.1} s, {} events/s; this process alone: {cpu}{:.0} MB resident.\n\n\
          Try next (`lockgate` is {program}):\n{again}  \
          cd examples/quickstart\n  \
          lockgate sim auth --out auth                              a cluster to read from\n  \
@@ -360,7 +364,6 @@ fn summary(report: &DemoReport, samples: &Path, kept: Option<&Path>) -> Result<S
         grouped(report.receiver_documents),
         report.seconds,
         grouped(report.events_per_second as u64),
-        report.cpu_us_per_event,
         report.rss_mb,
     ))
 }

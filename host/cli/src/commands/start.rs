@@ -16,7 +16,7 @@ use crate::args::Start;
 use crate::failure::Failure;
 use crate::notify::Notifier;
 use crate::setup;
-use crate::signals::{Hangups, Signals};
+use crate::signals::{EarlyHangups, Signals};
 use crate::watch::WatchedFiles;
 
 /// Waits between attempts to continue after the disk was full.
@@ -33,11 +33,18 @@ const DLQ_WAIT: Duration = Duration::from_secs(30);
 /// A host that ran for so long before the disk was full again had recovered.
 const RECOVERED: Millis = 60_000;
 
-pub(crate) fn run(command: &Start, masks: &Masks) -> Result<(), Failure> {
-    super::tokio_runtime()?.block_on(async {
+pub(crate) fn run(
+    command: &Start,
+    hangups: Option<EarlyHangups>,
+    masks: &Masks,
+) -> Result<(), Failure> {
+    let EarlyHangups {
+        runtime,
+        mut hangups,
+    } = hangups.map_or_else(EarlyHangups::new, Ok)?;
+    runtime.block_on(async {
         // First: a signal that comes while the file is read must not end the process.
         let mut signals = Signals::new()?;
-        let mut hangups = Hangups::new()?;
         let files = WatchedFiles::default();
         let config = files.load(&command.config, masks).map_err(setup::refused)?;
         let notifier = Notifier::from_environment();
@@ -240,7 +247,9 @@ impl Attempts<'_> {
         match result {
             Ok(()) => closed.map(|()| None).map_err(Failure::failed),
             Err(HostError::Ledger(error)) if error.is_full() => Ok(Some(error.to_string())),
-            Err(HostError::NoPipeline) => Err(Failure::usage("No pipeline could start.")),
+            Err(HostError::NoPipeline) => {
+                Err(Failure::usage("No pipeline could start.").hint("`lockgate check` shows why"))
+            }
             Err(error) => Err(Failure::failed(error)),
         }
     }

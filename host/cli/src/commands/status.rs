@@ -11,6 +11,7 @@ use crate::args::Status;
 use crate::failure::Failure;
 use crate::{print, setup};
 use report::Report;
+pub(super) use report::gap_rows;
 
 pub(crate) fn run(command: &Status) -> Result<(), Failure> {
     let place = Place::of(command)?;

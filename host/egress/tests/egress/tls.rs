@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use lockgate_egress::Destination;
-use lockgate_egress::{Endpoint, Party, SendError};
-use rcgen::date_time_ymd;
+use lockgate_egress::{ClientCertificate, Destination, Endpoint, Party, Pem, SendError};
+use rcgen::{BasicConstraints, CertificateParams, IsCa, date_time_ymd};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::rustls::{
@@ -104,13 +103,56 @@ async fn a_receiver_with_an_invalid_certificate_gets_nothing() {
         params.not_before = date_time_ymd(2020, 1, 1);
         params.not_after = date_time_ymd(2020, 2, 1);
     });
-    for (leaf, words) in [
-        (unknown.server(), "its authority is not trusted"),
+    let early = known.sign("localhost", |params| {
+        params.not_before = date_time_ymd(2998, 1, 1);
+        params.not_after = date_time_ymd(2999, 1, 1);
+    });
+    let authority = known.sign("localhost", |params| {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    });
+    let named = known.sign("elsewhere.example", |params| {
+        let more = ["one", "two", "three", "four", "five"].map(|name| format!("{name}.example"));
+        let more = CertificateParams::new(more).unwrap().subject_alt_names;
+        params.subject_alt_names.extend(more);
+    });
+    let namesake = Authority::new("known");
+    for (leaf, words, way_out) in [
+        (
+            namesake.server(),
+            "another authority of the same name has signed it",
+            "set `tls.ca`",
+        ),
+        (
+            unknown.server(),
+            "its authority is not trusted",
+            "set `tls.ca`",
+        ),
         (
             known.sign("elsewhere.example", |_| {}),
-            "it is for another host name",
+            "it is for `elsewhere.example`, not for the host of the URL",
+            "use a host name in the URL that the certificate has",
         ),
-        (expired, "it has expired"),
+        (
+            named,
+            "it is for `elsewhere.example`, `one.example`, `two.example`, `three.example`, \
+             `four.example` and 1 more, not for the host of the URL",
+            "use a host name in the URL that the certificate has",
+        ),
+        (
+            expired,
+            "it expired at 2020-02-01T00:00:00Z",
+            "renew the certificate at the receiver",
+        ),
+        (
+            early,
+            "it is not valid before 2998-01-01T00:00:00Z",
+            "check the clocks",
+        ),
+        (
+            authority,
+            "it is the certificate of an authority (`CA:TRUE`), not of a server",
+            "CA:FALSE",
+        ),
     ] {
         let error = deliver(
             server_config(&leaf, None, BOTH),
@@ -130,7 +172,30 @@ async fn a_receiver_with_an_invalid_certificate_gets_nothing() {
             "{error:?}"
         );
         assert!(error.to_string().ends_with(words), "{error}");
-        assert!(error.hint().unwrap().contains("tls.ca"));
+        assert!(error.hint().unwrap().contains(way_out), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_certificate_that_has_expired_is_named_with_its_end() {
+    let (ours, theirs) = (Authority::new("clients"), Authority::new("servers"));
+    let leaf = ours.sign("lockgate", |params| {
+        params.not_before = date_time_ymd(2020, 1, 1);
+        params.not_after = date_time_ymd(2020, 2, 1);
+    });
+    for versions in VERSIONS {
+        let tls = server_config(&theirs.server(), Some(&ours), versions);
+        let change = |endpoint: &mut Endpoint| {
+            endpoint.ca = Some(theirs.ca());
+            endpoint.client_certificate = Some(ClientCertificate {
+                cert: Pem::new("client.crt", leaf.cert.as_str()),
+                key: Pem::new("client.key", leaf.key.as_str()),
+            });
+        };
+        let error = deliver(tls, change, 2).await.unwrap_err();
+        let words = "the client certificate `client.crt` expired at 2020-02-01T00:00:00Z";
+        assert!(error.to_string().ends_with(words), "{error}");
+        assert!(error.hint().unwrap().contains("renew"), "{error:?}");
     }
 }
 
@@ -170,6 +235,27 @@ async fn a_port_without_tls_is_recognised() {
         error.to_string(),
         "the receiver does not speak TLS on this port"
     );
+    assert!(error.hint().unwrap().contains("`http://`"), "{error:?}");
+}
+
+#[tokio::test]
+async fn a_port_with_tls_is_recognised() {
+    let tls = server_config(&Authority::new("any").server(), None, BOTH);
+    let receiver = Receiver::start(Some(tls), async |_| answer(200, "")).await;
+    let client = client(&receiver.url("http", "/"), |_| {});
+    let error = post(
+        &client,
+        &checked(&client, request("[]")),
+        Destination::Url,
+        0,
+    )
+    .await
+    .unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the receiver's answer is not HTTP: the port probably speaks TLS"
+    );
+    assert!(error.hint().unwrap().contains("`https://`"), "{error:?}");
 }
 
 #[tokio::test]

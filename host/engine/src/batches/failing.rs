@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::Uptime;
-use crate::condition::ConditionKind;
+use crate::condition::{ConditionKind, Found};
 use crate::limits::FAILING_AFTER;
 use crate::pipeline::{Pipeline, WorkId};
 use crate::stage_run::FailedCall;
@@ -53,13 +53,18 @@ impl Pipeline {
                 1 => "a call for a batch failed because".to_owned(),
                 _ => format!("{calls} calls for a batch failed, the last one because"),
             };
-            let message = format!(
-                "{failed} {}; its events are tried in smaller calls",
-                last.reason
-            );
-            let (kind, since) = (ConditionKind::Plugin, Some(*since));
-            self.conditions
-                .set(now, kind, &last.label, &message, since, None);
+            let next = match last.shortage {
+                Some(_) => "it is made again when others have released memory",
+                None => "its events are tried in smaller calls",
+            };
+            let message = format!("{failed} {}; {next}", last.reason);
+            self.conditions.set(Found {
+                kind: ConditionKind::Plugin,
+                subject: &last.label,
+                message: &message,
+                since: *since,
+                next_attempt: None,
+            });
         }
         shown
     }

@@ -9,7 +9,7 @@ use lockgate_model::request::RETRY_AFTER_MAX;
 use crate::Uptime;
 use crate::batches::Phase;
 use crate::brake::Engaged;
-use crate::condition::ConditionKind;
+use crate::condition::{ConditionKind, Found};
 use crate::index::{BatchId, RequestId, StreamIndex};
 use crate::limits::REASON_MAX;
 use crate::pipeline::{Pipeline, WorkId};
@@ -180,16 +180,20 @@ impl Pipeline {
     pub(crate) fn report_holds(&mut self, now: Uptime) {
         let is_shown = |hold: &&Hold| hold.kind != ConditionKind::Documents;
         for hold in self.holds.first_of_each().filter(is_shown) {
-            let (since, until) = (Some(hold.since), Some(hold.until));
-            let (subject, mut message) = (&hold.subject, Cow::from(&hold.message));
+            let mut message = Cow::from(&hold.message);
             let mut streams = (0..self.streams.len()).map(StreamIndex::new);
             if hold.kind == ConditionKind::Brake
                 && streams.any(|stream| self.reached_a_limit(stream))
             {
                 message = format!("no new batch begins; {message}").into();
             }
-            self.conditions
-                .set(now, hold.kind, subject, &message, since, until);
+            self.conditions.set(Found {
+                kind: hold.kind,
+                subject: &hold.subject,
+                message: &message,
+                since: hold.since,
+                next_attempt: Some(hold.until),
+            });
         }
         let failing = self.report_failing(now);
         for kind in [ConditionKind::Plugin, ConditionKind::Brake] {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lockgate_model::contract::BatchInfo;
-use lockgate_model::{Batch, RequestRecord, Seq, StateWrite};
+use lockgate_model::{Batch, RequestRecord, Seq, StateMap};
 
 use crate::documents::Documents;
 use crate::fates::Fates;
@@ -32,7 +32,8 @@ pub(crate) struct BatchInFlight {
     /// Commits of its entries that are not durable yet.
     pub(crate) commits: usize,
     pub(crate) records: Vec<RequestRecord>,
-    pub(crate) state: Vec<StateWrite>,
+    /// What it changes of the state of each stage. It commits once.
+    pub(crate) state: Vec<StateMap>,
 }
 
 #[derive(Debug)]

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use lockgate_model::{Batch, BatchRecord, Commit, Entries, Fate, RequestRecord, ranges};
+use lockgate_model::{
+    Batch, BatchRecord, Commit, Entries, Fate, RequestRecord, StateMap, StateWrite, ranges,
+};
 
 use crate::Uptime;
 use crate::batches::Phase;
@@ -13,6 +15,7 @@ use crate::index::{BatchId, DocumentIndex, EntryIndex};
 use crate::io::Action;
 use crate::limits::{BRAKE_BACKOFF, SHRINKS_TO_ONE_OF};
 use crate::pipeline::Pipeline;
+use crate::settings::StageSettings;
 
 impl Pipeline {
     /// The sink rejected documents, when it encoded them or by a response. They are encoded again
@@ -198,7 +201,7 @@ impl Pipeline {
                     requests,
                 },
                 dead: finished.dead,
-                state: std::mem::take(&mut batch.state),
+                state: state_writes(&self.settings.stages, std::mem::take(&mut batch.state)),
                 brake: self.brake.text(),
             };
             batch.commits += 1;
@@ -246,4 +249,16 @@ impl Pipeline {
 pub(crate) fn payload_len(documents: &Documents, entry: EntryIndex) -> u64 {
     let payload = documents.original(entry).payload.len();
     documents.raw(entry).map_or(payload, <[u8]>::len) as u64
+}
+
+fn state_writes(stages: &[StageSettings], changes: Vec<StateMap>) -> Vec<StateWrite> {
+    let mut writes = Vec::new();
+    for (stage, changes) in stages.iter().zip(&changes) {
+        writes.extend(changes.iter().map(|(key, value)| StateWrite {
+            owner: stage.state_owner.clone(),
+            key: key.to_owned(),
+            value: value.map(str::to_owned),
+        }));
+    }
+    writes
 }

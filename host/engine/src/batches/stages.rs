@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lockgate_model::{Batch, Slice, StateOverlay, StateWrite};
+use lockgate_model::{Batch, Slice, StateOverlay};
 
 use crate::Uptime;
 use crate::batches::{BatchInFlight, Hold, Phase, payload_len};
@@ -11,7 +11,6 @@ use crate::documents::Documents;
 use crate::index::{BatchId, EntryIndex};
 use crate::io::Action;
 use crate::pipeline::{Pipeline, WorkId};
-use crate::settings::StageSettings;
 use crate::stage_run::{BatchError, StageOutput, StageRun};
 
 impl Pipeline {
@@ -168,7 +167,7 @@ impl Pipeline {
             return;
         };
         self.holds.remove(WorkId::Batch(id));
-        batch.state = state_writes(&self.settings.stages, &states);
+        batch.state = states.iter().map(|state| state.writes().clone()).collect();
         batch.holds_in_a_row = 0;
         batch.phase = Phase::Delivering {
             documents: Arc::new(documents),
@@ -195,20 +194,6 @@ impl Pipeline {
         self.run_stages(id, actions);
         true
     }
-}
-
-fn state_writes(stages: &[StageSettings], states: &[StateOverlay]) -> Vec<StateWrite> {
-    let of_stage = |(stage, state): (&StageSettings, &StateOverlay)| {
-        let writes = state.writes().iter();
-        writes
-            .map(|(key, value)| StateWrite {
-                owner: stage.state_owner.clone(),
-                key: key.clone(),
-                value: value.clone(),
-            })
-            .collect::<Vec<_>>()
-    };
-    stages.iter().zip(states).flat_map(of_stage).collect()
 }
 
 fn split(batch: &Batch) -> (Batch, Batch) {

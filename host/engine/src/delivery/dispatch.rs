@@ -7,6 +7,7 @@ use crate::batches::BatchInFlight;
 use crate::circuit::Allowed;
 use crate::delivery::history::History;
 use crate::delivery::request::{Request, RequestState, Wait};
+use crate::delivery::requests::OfEndpoint;
 use crate::encoding::OutgoingRequest;
 use crate::index::{BatchId, DocumentIndex, EndpointIndex, EntryIndex, RequestId};
 use crate::io::Action;
@@ -67,7 +68,9 @@ impl Pipeline {
     ) {
         while self.endpoints[index.get()].has_room() {
             let next = match self.endpoints[index.get()].circuit.allowed(now) {
-                Allowed::Everything => self.next_queued(index),
+                Allowed::Everything => {
+                    self.first_in_order(index, |requests| requests.queue().next())
+                }
                 // Requests that are held while the host stops stay for the next start.
                 Allowed::Probe if !self.is_draining() => self.probe(index),
                 _ => None,
@@ -78,9 +81,52 @@ impl Pipeline {
         self.separate_blocked(index, actions);
     }
 
-    fn next_queued(&mut self, index: EndpointIndex) -> Option<RequestId> {
+    /// The request that is least likely to be at fault itself, whether its own wait is over or not.
+    fn probe(&mut self, index: EndpointIndex) -> Option<RequestId> {
+        // The search in one batch may be for a fault that all of the batch has, so it takes turns
+        // with other requests.
+        let clean = self.endpoints[index.get()]
+            .circuit
+            .has_probed_part()
+            .then(|| self.first_in_order(index, OfEndpoint::first_clean))
+            .flatten();
+        let queued = clean
+            .or_else(|| self.part(index))
+            .or_else(|| self.first_in_order(index, OfEndpoint::likeliest_accepted));
+        let mut waiting = self.requests.of_endpoint(index).waiting();
+        let waiting = waiting.find(|&id| self.is_in_order(id));
+        let class = |id: &RequestId| Some(self.requests.get(*id)?.fault_rank());
+        queued.into_iter().chain(waiting).min_by_key(class)
+    }
+
+    /// A part of a request that failed or was refused, of another batch than the last search where
+    /// there is one. The smallest is the likeliest to be accepted; while a refusal costs no wait,
+    /// the largest brings most.
+    fn part(&mut self, index: EndpointIndex) -> Option<RequestId> {
+        let endpoint = &self.endpoints[index.get()];
+        let (last, is_free) = (endpoint.last_searched, endpoint.may_be_refused());
+        let of = |is_wanted: &dyn Fn(BatchId) -> bool, requests: &OfEndpoint| {
+            let wanted = |&(_, batch): &(RequestId, BatchId)| is_wanted(batch);
+            let found = if is_free {
+                requests.parts().rfind(wanted)
+            } else {
+                requests.parts().find(wanted)
+            };
+            found.map(|(id, _)| id)
+        };
+        let is_of_another = |batch| last != Some(batch);
+        self.first_in_order(index, |requests| of(&is_of_another, requests))
+            .or_else(|| self.first_in_order(index, |requests| of(&|_| true, requests)))
+    }
+
+    /// The request that `first` gives, once those that have to wait for their sessions are set aside.
+    fn first_in_order(
+        &mut self,
+        index: EndpointIndex,
+        first: impl Fn(&OfEndpoint) -> Option<RequestId>,
+    ) -> Option<RequestId> {
         loop {
-            let id = self.requests.of_endpoint(index).queue().next()?;
+            let id = first(self.requests.of_endpoint(index))?;
             if self.is_in_order(id) {
                 return Some(id);
             }
@@ -88,23 +134,6 @@ impl Pipeline {
             self.requests
                 .update(id, |request| request.is_in_order = false);
         }
-    }
-
-    /// The request that is least likely to be at fault itself, whether its own wait is over or not.
-    fn probe(&mut self, index: EndpointIndex) -> Option<RequestId> {
-        let queued = loop {
-            let id = self.requests.of_endpoint(index).likeliest_accepted();
-            match id {
-                Some(id) if !self.is_in_order(id) => self
-                    .requests
-                    .update(id, |request| request.is_in_order = false),
-                _ => break id,
-            };
-        };
-        let mut waiting = self.requests.of_endpoint(index).waiting();
-        let waiting = waiting.find(|&id| self.is_in_order(id));
-        let rank = |id: &RequestId| self.requests.get(*id).map(Request::fault_rank);
-        queued.into_iter().chain(waiting).min_by_key(rank)
     }
 
     /// A request with documents of several sessions waits as a whole where one of them does. Where
@@ -158,7 +187,9 @@ impl Pipeline {
         let endpoint = &mut self.endpoints[request.endpoint.get()];
         endpoint.begin();
         let (is_probe, accepted) = (endpoint.open_reason().is_some(), endpoint.accepted());
-        endpoint.circuit.begin_probe();
+        endpoint
+            .circuit
+            .begin_probe(request.history.is_untried_part());
         let batch = self.batches.get(&request.batch);
         if let Some(documents) = batch.and_then(BatchInFlight::documents) {
             actions.push(Action::Send {
@@ -209,8 +240,9 @@ impl Pipeline {
             .update(id, |request| request.state = RequestState::Queued);
     }
 
-    /// Sends the documents of a request again in halves.
-    pub(crate) fn split(&mut self, now: Uptime, id: RequestId, actions: &mut Vec<Action>) {
+    /// Sends the documents of a request again in halves. While the circuit is open, they go out as
+    /// probes.
+    pub(crate) fn split(&mut self, id: RequestId, actions: &mut Vec<Action>) {
         let Some(request) = self.requests.get(id) else {
             return;
         };
@@ -218,8 +250,6 @@ impl Pipeline {
         let mut documents = request.outgoing.documents.to_vec();
         let right = documents.split_off(documents.len() / 2);
         let history = request.history.of_half(id);
-        // The halves narrow the fault down. While the circuit is open, they go out as probes.
-        self.probe_undecided(now, id);
         self.encode(batch, documents, history.clone(), actions);
         self.encode(batch, right, history, actions);
         self.end(id);

@@ -7,8 +7,8 @@ use crate::Uptime;
 use crate::circuit::{Allowed, Circuit, OpenReason};
 use crate::delivery::order::SessionOrder;
 use crate::delivery::sizes::Sizes;
-use crate::index::RequestId;
-use crate::limits::{FAILING_ALONE_MAX, REFUSED_IN_A_ROW_MAX};
+use crate::index::{BatchId, RequestId};
+use crate::limits::{REFUSED_IN_A_ROW_MAX, SUSPECTS_IN_A_ROW_MAX};
 use crate::settings::EndpointSettings;
 
 #[derive(Debug)]
@@ -21,8 +21,12 @@ pub(crate) struct Endpoint {
     accepted: u64,
     /// Single documents refused since one was accepted.
     refused_in_a_row: u32,
-    /// Requests that failed since one was accepted, and had failed before while others were.
-    failing_alone: BTreeSet<RequestId>,
+    /// Requests that were split since one was accepted, or failed and had failed before while
+    /// others were accepted.
+    suspects: BTreeSet<RequestId>,
+    /// The batch that the last document that was refused or failed as a half belongs to: the others of its
+    /// batch may be like it.
+    pub(crate) last_searched: Option<BatchId>,
     /// A part of a request that failed was accepted: the next one that fails is split sooner.
     pub(crate) fails_on_some: bool,
     pub(crate) sizes: Sizes,
@@ -38,7 +42,8 @@ impl Endpoint {
             circuit: Circuit::default(),
             accepted: 0,
             refused_in_a_row: 0,
-            failing_alone: BTreeSet::new(),
+            suspects: BTreeSet::new(),
+            last_searched: None,
             fails_on_some: false,
             sizes: Sizes::default(),
             order: SessionOrder::default(),
@@ -58,8 +63,12 @@ impl Endpoint {
         self.in_flight == 0
     }
 
+    /// The more requests fail one after another, the fewer are sent at once: the answer to one of
+    /// them may show that the others need not be sent.
     pub(crate) fn has_room(&self) -> bool {
-        self.in_flight < self.max_in_flight
+        let halvings = self.suspects.len().saturating_sub(1);
+        let at_once = self.max_in_flight >> halvings.min(SUSPECTS_IN_A_ROW_MAX);
+        self.in_flight < at_once.max(1)
     }
 
     /// A request is out, or its answer is looked at.
@@ -84,7 +93,7 @@ impl Endpoint {
     pub(crate) fn accept(&mut self) -> bool {
         self.accepted += 1;
         self.refused_in_a_row = 0;
-        self.failing_alone.clear();
+        self.suspects.clear();
         self.sizes.accept();
         self.circuit.succeed()
     }
@@ -95,12 +104,19 @@ impl Endpoint {
         self.refused_in_a_row >= REFUSED_IN_A_ROW_MAX || self.circuit.open().is_some()
     }
 
-    /// A request failed that may be at fault itself. True once so many of them failed in a row that
-    /// the endpoint is more likely at fault.
-    pub(crate) fn fail_alone(&mut self, id: RequestId) -> bool {
-        if self.failing_alone.len() < FAILING_ALONE_MAX {
-            self.failing_alone.insert(id);
+    /// While only probes are sent, a refusal of several documents costs no wait: the endpoint has
+    /// accepted some not long ago.
+    pub(crate) fn may_be_refused(&self) -> bool {
+        self.open_reason() == Some(OpenReason::RefusesAll)
+            && self.suspects.len() < SUSPECTS_IN_A_ROW_MAX
+    }
+
+    /// A request failed or was refused that may be at fault itself. True once there were so many in
+    /// a row that the endpoint is more likely at fault.
+    pub(crate) fn suspect(&mut self, id: RequestId) -> bool {
+        if self.suspects.len() < SUSPECTS_IN_A_ROW_MAX {
+            self.suspects.insert(id);
         }
-        self.failing_alone.len() >= FAILING_ALONE_MAX
+        self.suspects.len() >= SUSPECTS_IN_A_ROW_MAX
     }
 }

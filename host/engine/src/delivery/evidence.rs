@@ -3,7 +3,7 @@
 use crate::Uptime;
 use crate::answer::FailureKind;
 use crate::batches::Hold;
-use crate::circuit::{Open, OpenReason};
+use crate::circuit::{Failure, Open, OpenReason};
 use crate::delivery::history::{EndpointSnapshot, Undeliverable};
 use crate::delivery::request::{Request, Wait};
 use crate::index::{EndpointIndex, RequestId};
@@ -50,10 +50,18 @@ impl Pipeline {
             if is_too_large {
                 endpoint.sizes.refuse(request.bytes as usize);
             }
+            let is_released = self.snapshot(request).is_released;
             self.requests
                 .update(id, |request| request.history.refuse_together());
-            return self.split(now, id, actions);
+            if is_released {
+                // The operator has decided that it need not wait for the receiver to be repaired.
+                self.probe_undecided(now, id);
+            } else {
+                self.narrow(now, id, refuses_all(message));
+            }
+            return self.split(id, actions);
         }
+        self.endpoints[request.endpoint.get()].last_searched = Some(request.batch);
         let endpoint = self.snapshot(request);
         let refuse = |request: &mut Request| {
             let history = &mut request.history;
@@ -73,11 +81,8 @@ impl Pipeline {
             return;
         };
         if self.endpoints[request.endpoint.get()].refuse() {
-            let message = format!(
-                "one request is sent at a time, because the receiver refused several documents in a \
-                 row: {message}"
-            );
-            self.open_circuit(now, id, OpenReason::RefusesAll, message, Uptime::ZERO);
+            self.open_circuit(now, id, refuses_all(message));
+            self.narrowed_down(id);
         }
     }
 
@@ -112,7 +117,7 @@ impl Pipeline {
             return;
         };
         let sizes = &self.endpoints[request.endpoint.get()].sizes;
-        let index = request.endpoint;
+        let (batch, index) = (request.batch, request.endpoint);
         let narrows_down = self.may_narrow_down(request) && after.is_zero();
         let is_last_half = request.is_single() && request.history.is_untried_half();
         let is_expected = how == FailureKind::Slow && sizes.is_slow() && !request.is_single();
@@ -131,11 +136,17 @@ impl Pipeline {
         let Some((others_accepted, often, overdue)) = self.requests.update(id, fail) else {
             return;
         };
+        let failure = Failure {
+            reason: OpenReason::Unavailable,
+            message,
+            after,
+        };
         if !is_single && often && (others_accepted || no_other_can_tell || narrows_down) {
             if how == FailureKind::Slow {
                 self.expect_halves(id);
             }
-            return self.split(now, id, actions);
+            self.narrow(now, id, failure);
+            return self.split(id, actions);
         }
         if let Some(overdue) = overdue.filter(|_| is_single && others_accepted)
             && self.give_up(now, id, overdue)
@@ -143,10 +154,11 @@ impl Pipeline {
             return;
         }
         if self.is_endpoint_at_fault(id) {
-            self.open_circuit(now, id, OpenReason::Unavailable, message, after);
+            self.open_circuit(now, id, failure);
             if is_last_half {
+                self.narrowed_down(id);
                 let endpoint = &mut self.endpoints[index.get()];
-                endpoint.circuit.narrowed_down();
+                endpoint.last_searched = Some(batch);
                 endpoint.fails_on_some = false;
             }
         }
@@ -186,7 +198,7 @@ impl Pipeline {
         if !request.history.fails_alone() {
             return true;
         }
-        let are_many = endpoint.fail_alone(id);
+        let are_many = endpoint.suspect(id);
         // The answer to a probe decides when the next one goes out.
         are_many || request.is_probe && endpoint.open_reason().is_some()
     }
@@ -200,7 +212,12 @@ impl Pipeline {
         message: String,
         after: Uptime,
     ) {
-        self.open_circuit(now, id, reason, message, after);
+        let failure = Failure {
+            reason,
+            message,
+            after,
+        };
+        self.open_circuit(now, id, failure);
         self.requeue(id);
     }
 
@@ -257,20 +274,41 @@ impl Pipeline {
     }
 
     /// Only probes are sent to the endpoint.
-    fn open_circuit(
-        &mut self,
-        now: Uptime,
-        id: RequestId,
-        reason: OpenReason,
-        message: String,
-        after: Uptime,
-    ) {
+    fn open_circuit(&mut self, now: Uptime, id: RequestId, failure: Failure) {
         let Some(request) = self.requests.get(id) else {
             return;
         };
         let circuit = &mut self.endpoints[request.endpoint.get()].circuit;
-        let random = &mut self.random;
-        circuit.fail(now, reason, message, after, request.is_probe, random);
+        circuit.fail(now, failure, request.is_probe, &mut self.random);
+    }
+
+    /// A request with several documents failed or was refused, and is to be split. After many of
+    /// them in a row without an acceptance, it may be the endpoint that takes nothing: then its
+    /// halves wait for their turn as probes. So they do after a failure while the circuit is open.
+    fn narrow(&mut self, now: Uptime, id: RequestId, failure: Failure) {
+        let Some(request) = self.requests.get(id) else {
+            return;
+        };
+        let endpoint = &mut self.endpoints[request.endpoint.get()];
+        let are_many = endpoint.suspect(id);
+        let (circuit, random) = (&mut endpoint.circuit, &mut self.random);
+        let is_refused = failure.reason == OpenReason::RefusesAll;
+        if circuit.open().is_none() && are_many {
+            circuit.fail(now, failure, request.is_probe, random);
+        } else if request.is_probe && is_refused && !are_many {
+            circuit.probe_undecided(now);
+        } else if request.is_probe {
+            circuit.narrow(now, failure, random);
+        }
+    }
+
+    /// The halves of a probe have led to a single document.
+    fn narrowed_down(&mut self, id: RequestId) {
+        if let Some(request) = self.requests.get(id) {
+            self.endpoints[request.endpoint.get()]
+                .circuit
+                .narrowed_down();
+        }
     }
 
     /// Where nothing waits for an endpoint, nothing would probe it either: the next batch shows
@@ -296,5 +334,16 @@ impl Pipeline {
             let circuit = &mut self.endpoints[request.endpoint.get()].circuit;
             circuit.probe_undecided(now);
         }
+    }
+}
+
+fn refuses_all(message: &str) -> Failure {
+    Failure {
+        reason: OpenReason::RefusesAll,
+        message: format!(
+            "one request is sent at a time, because the receiver refused several documents in a \
+             row: {message}"
+        ),
+        after: Uptime::ZERO,
     }
 }

@@ -206,6 +206,11 @@ impl History {
         self.expected.is_some() && self.failed_attempts() == 0
     }
 
+    /// A part of a request that failed often or was refused, which has not been tried yet.
+    pub(crate) fn is_untried_part(&self) -> bool {
+        (self.expected.is_some() || self.is_part_of_refused) && self.failed_attempts() == 0
+    }
+
     pub(crate) fn half_of(&self) -> Option<RequestId> {
         self.half_of
     }

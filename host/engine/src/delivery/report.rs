@@ -2,7 +2,7 @@
 
 use crate::Uptime;
 use crate::circuit::OpenReason;
-use crate::condition::ConditionKind;
+use crate::condition::{ConditionKind, Found};
 use crate::delivery::history::is_too_long;
 use crate::index::{EndpointIndex, StreamIndex};
 use crate::pipeline::Pipeline;
@@ -20,7 +20,7 @@ impl Pipeline {
         let (kind, name) = (ConditionKind::Endpoint, &endpoint.name);
         match endpoint.circuit.open() {
             Some(open) => {
-                let (since, next) = (Some(open.since), Some(open.next_probe));
+                let (since, next) = (open.since, Some(open.next_probe));
                 let mut message = open.message.clone();
                 let pipeline = &self.settings.pipeline;
                 let tally = self.requests.of_endpoint(index).tally();
@@ -41,7 +41,13 @@ impl Pipeline {
                          and the others be sent"
                     );
                 }
-                self.conditions.set(now, kind, name, &message, since, next);
+                self.conditions.set(Found {
+                    kind,
+                    subject: name,
+                    message: &message,
+                    since,
+                    next_attempt: next,
+                });
             }
             None => self.conditions.clear(kind, name),
         }
@@ -74,11 +80,13 @@ impl Pipeline {
             first.and_then(|(since, id)| Some((since, self.requests.get(id)?)))
         else {
             return match self.holds.first(kind, name) {
-                Some(hold) => {
-                    let (since, next) = (Some(hold.since), Some(hold.until));
-                    self.conditions
-                        .set(now, kind, name, &hold.message, since, next);
-                }
+                Some(hold) => self.conditions.set(Found {
+                    kind,
+                    subject: name,
+                    message: &hold.message,
+                    since: hold.since,
+                    next_attempt: Some(hold.until),
+                }),
                 None => self.conditions.clear(kind, name),
             };
         };
@@ -117,8 +125,13 @@ impl Pipeline {
                  {pipeline}` lets {them} be dead-lettered without waiting"
             )
         };
-        self.conditions
-            .set(now, kind, name, &message, Some(since), next);
+        self.conditions.set(Found {
+            kind,
+            subject: name,
+            message: &message,
+            since,
+            next_attempt: next,
+        });
         let is_stopping = self.waits_for_documents(index);
         self.conditions.set_stopping(kind, name, is_stopping);
     }

@@ -33,17 +33,17 @@ pub(crate) struct Request {
     pub(crate) bytes: u64,
 }
 
-/// What is known against a request, the least first: its class, the attempts that failed, and
-/// whether it has a single document. A refusal of several documents narrows the fault down at once;
-/// one of a single document costs a wait.
-pub(crate) type FaultRank = (FaultClass, u32, bool);
+/// What is known against a request, the least first: its class, the attempts that failed, and its
+/// documents, where that makes a difference. The fewer, the likelier none of them is at fault.
+pub(crate) type FaultRank = (FaultClass, u32, usize);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum FaultClass {
-    /// A part of a request that failed: whatever its answer, it narrows the fault down.
-    UntriedHalf,
+    /// A part of a request that failed or was refused: whatever its answer, it narrows the fault
+    /// down.
+    UntriedPart,
     Clean,
-    /// It failed, or is a part of a request that was refused.
+    /// It failed.
     Doubtful,
     /// A single document that is likely at fault itself: its next failure says nothing.
     PoorProbe,
@@ -110,16 +110,17 @@ impl Request {
     }
 
     pub(crate) fn fault_rank(&self) -> FaultRank {
-        let class = if self.history.is_untried_half() {
-            FaultClass::UntriedHalf
+        let class = if self.history.is_untried_part() {
+            FaultClass::UntriedPart
         } else if self.history.is_clean() {
-            return (FaultClass::Clean, 0, false);
+            return (FaultClass::Clean, 0, 0);
         } else if self.is_single() && self.is_poor_probe() {
             FaultClass::PoorProbe
         } else {
             FaultClass::Doubtful
         };
-        (class, self.history.failed_attempts(), self.is_single())
+        let documents = self.outgoing.documents.len();
+        (class, self.history.failed_attempts(), documents)
     }
 
     /// It is likely at fault itself, so that it cannot show how the endpoint is: it failed often or

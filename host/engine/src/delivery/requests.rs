@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crate::Uptime;
-use crate::delivery::request::{FaultRank, Position, Request};
-use crate::index::{BatchId, EndpointIndex, RequestId};
+use crate::delivery::request::{FaultClass, FaultRank, Position, Request};
+use crate::index::{BatchId, DocumentIndex, EndpointIndex, EntryIndex, RequestId};
 use crate::limits::OWN_WAITS_AFTER;
 
 #[derive(Debug)]
@@ -157,6 +157,21 @@ impl OfEndpoint {
         self.by_fault_rank.first_key_value().map(|(_, &id)| id)
     }
 
+    /// Parts of requests that failed or were refused, the smallest first.
+    pub(crate) fn parts(&self) -> impl DoubleEndedIterator<Item = (RequestId, BatchId)> {
+        let clean = (FaultClass::Clean, 0, 0);
+        let parts = self.by_fault_rank.range(..(clean, first_position()));
+        parts.map(|((_, position), &id)| (id, position.0))
+    }
+
+    /// The first one that may be sent and of which nothing is known.
+    pub(crate) fn first_clean(&self) -> Option<RequestId> {
+        let clean = (FaultClass::Clean, 0, 0);
+        let mut ranked = self.by_fault_rank.range((clean, first_position())..);
+        let first = ranked.next().filter(|((rank, _), _)| *rank == clean);
+        first.map(|(_, &id)| id)
+    }
+
     /// Those that are least likely to be at fault first.
     pub(crate) fn waiting(&self) -> impl Iterator<Item = RequestId> {
         self.waiting.iter().map(|&(_, id)| id)
@@ -272,6 +287,11 @@ impl Tally {
         let is_sendable_not_clean = request.may_be_sent() && !request.history.is_clean();
         count(&mut self.sendable_not_clean, is_sendable_not_clean);
     }
+}
+
+fn first_position() -> Position {
+    let (entry, document) = (EntryIndex::new(0), DocumentIndex::new(0));
+    (BatchId(0), entry, document, RequestId(0))
 }
 
 fn keep<T: Ord>(set: &mut BTreeSet<T>, key: T, is_added: bool) {

@@ -1,9 +1,11 @@
 //! The rules of delivery, one after the other. Each test plays the receiver. They are in one file,
 //! to be read beside "Rules of delivery" in ARCHITECTURE.md.
 
+mod narrowing;
+
 use std::time::Duration;
 
-use lockgate_model::contract::Inspect;
+use lockgate_model::contract::{Inspect, SharedMemory, Shortage};
 
 use crate::ConditionKind::{Brake, Documents, Endpoint, Plugin, Stalled};
 use crate::brake::BrakeLimits;
@@ -1038,6 +1040,22 @@ fn calls_that_fail_for_five_seconds_are_shown_before_the_batch_is_through() {
              time; its events are tried in smaller calls"
         ]
     );
+    let shortage = Shortage {
+        needs: 60 << 20,
+        of: SharedMemory::SlowCalls,
+        taken: 200 << 20,
+        limit: 256 << 20,
+    };
+    pipeline.fail_call_for(shortage, "stage 1 (test)");
+    assert_eq!(
+        pipeline.conditions(Plugin),
+        [
+            "3 calls for a batch failed, the last one because it needs 60 MiB of memory, and slow \
+             calls of other components have 200 MiB of the 256 MiB that slow calls may have \
+             together, half of `memory` in `[limits]`; it is made again when others have released \
+             memory"
+        ]
+    );
     pipeline.leave_stages();
     assert!(pipeline.conditions(Plugin).is_empty());
     assert!(pipeline.engine.is_ready(pipeline.now));
@@ -1068,9 +1086,10 @@ fn a_new_batch_is_probed_before_halves_that_were_refused() {
         ..TestSettings::default()
     });
     pipeline.read(&[("a1", ""), ("a2", "")]);
-    while pipeline.sent().is_empty() || pipeline.sent() == ["a1 a2"] {
-        pipeline.wait_until_sent();
+    pipeline.wait_until_sent();
+    while pipeline.sent() == ["a1 a2"] {
         pipeline.answer("a1 a2", 500);
+        pipeline.wait_until_sent();
     }
     for half in ["a1", "a2"] {
         pipeline.wait_until_sent();

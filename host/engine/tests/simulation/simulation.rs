@@ -7,15 +7,14 @@ use std::time::Duration;
 
 use lockgate_engine::{
     Action, BatchLimits, BrakeLimits, EndpointIndex, EndpointSettings, Input, Pipeline, RequestId,
-    Settings, Sink, SinkSettings, StageKind, StageSettings, Step, StreamIndex, StreamSettings,
-    Uptime,
+    Settings, Sink, SinkSettings, StageSettings, Step, StreamIndex, StreamSettings, Uptime,
 };
 use lockgate_ledger::Registration;
 use lockgate_ledger::memory::{Appended, MemoryCore};
-use lockgate_model::contract::Inspect;
+use lockgate_model::contract::{Inspect, StageKind};
 use lockgate_model::request::Response;
 use lockgate_model::{
-    Append, Batch, BlockBuilder, Commit, FeedKind, Generation, Head, Seq, SeqRange, Slice,
+    Append, Batch, BlockBuilder, Commit, FeedKind, Generation, Head, Seq, SeqRange, Slice, StateMap,
 };
 
 use crate::answers_seen::AnswersSeen;
@@ -174,7 +173,11 @@ impl Simulation {
             label: label.into(),
             state_owner: owner.into(),
             state_quota: quota,
-            state: Arc::new(registration.state.get(owner).cloned().unwrap_or_default()),
+            state: registration
+                .state
+                .get(owner)
+                .map(StateMap::from)
+                .unwrap_or_default(),
         };
         let settings = Settings {
             pipeline: PIPELINE.into(),
@@ -301,6 +304,7 @@ impl Simulation {
             read_at: 0,
             events: builder.take(),
             cursors: Vec::new(),
+            gaps: Vec::new(),
             duplicates: 0,
         };
         let appended = self.core.append(append);

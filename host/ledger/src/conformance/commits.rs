@@ -164,7 +164,7 @@ pub async fn state_stays_when_the_configuration_changes<S: Subject>() {
     let mut subject = S::new(None);
     let ledger = subject.open();
     append(&ledger, 10).await;
-    register(&ledger, SIEM).await;
+    assert_eq!(register(&ledger, SIEM).await.last_description, None);
     let first = Commit {
         state: vec![write("counter", "n", Some("1"))],
         ..commit(&ledger, SIEM, 1..2, delivered).await
@@ -174,6 +174,8 @@ pub async fn state_stays_when_the_configuration_changes<S: Subject>() {
     let other = || generation(SIEM, r#"{"stages":["other"]}"#);
     let changed = ledger.register(other(), &streams, DAY).await.unwrap();
     assert_eq!(changed.state, owned("counter", one("n", "1")));
+    // Registering does not finish anything.
+    assert_eq!(changed.last_description.as_deref(), Some("{}"));
     let second = Commit {
         generation: changed.generation,
         state: vec![write("other", "n", Some("5"))],
@@ -182,7 +184,10 @@ pub async fn state_stays_when_the_configuration_changes<S: Subject>() {
     ledger.commit(second).await.unwrap();
     subject.end(ledger).await;
     let ledger = subject.open();
-    let kept = register(&ledger, SIEM).await.state;
+    let kept = register(&ledger, SIEM).await;
+    let last = other().description;
+    assert_eq!(kept.last_description, Some(last));
+    let kept = kept.state;
     assert_eq!(
         (&kept["counter"]["n"][..], &kept["other"]["n"][..]),
         ("1", "5")

@@ -43,6 +43,7 @@ pub(super) fn events(first: Seq, count: u64, filler: usize) -> Append {
             key: "next".to_owned(),
             value: Some((first + count).to_string()),
         }],
+        gaps: Vec::new(),
         duplicates: 0,
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use lockgate_model::{
-    Append, Block, BlockParts, Books, Commit, Entries, FeedKind, Generation, KnownEvents,
+    Append, Block, BlockParts, Books, Commit, Entries, FeedKind, Gap, Generation, KnownEvents,
     KnownEventsBuilder, Millis, Seq,
 };
 
@@ -26,6 +26,7 @@ pub struct MemoryCore {
     pub(super) holders: BTreeSet<String>,
     pub(super) letters: u64,
     cursors: BTreeMap<String, BTreeMap<String, String>>,
+    gaps: BTreeMap<String, BTreeMap<String, Gap>>,
     digests: BTreeMap<String, [u8; 32]>,
 }
 
@@ -68,6 +69,8 @@ pub(super) struct Pipeline {
     pub(super) epoch: u32,
     pub(super) generations: Vec<String>,
     pub(super) generation: u32,
+    /// That of the latest commit.
+    last_generation: Option<u32>,
     pub(super) epochs: BTreeMap<Arc<str>, Epoch>,
     state: BTreeMap<String, BTreeMap<String, String>>,
     brake: String,
@@ -103,6 +106,8 @@ impl MemoryCore {
                 None => drop(cursors.remove(&cursor.key)),
             }
         }
+        let gaps = self.gaps.entry(append.source.to_string()).or_default();
+        gaps.extend(append.gaps.into_iter().map(|gap| (gap.key.clone(), gap)));
         let Some(stream) = self
             .streams
             .get_mut(&stream)
@@ -162,6 +167,7 @@ impl MemoryCore {
         }
         pipeline.state.retain(|_, state| !state.is_empty());
         pipeline.brake = commit.brake;
+        pipeline.last_generation = Some(commit.generation);
         let dead_bytes = pipeline.dead_bytes();
         self.remove_old_blocks();
         Ok(Committed { dead_bytes })
@@ -205,6 +211,9 @@ impl MemoryCore {
         Ok(Registration {
             epoch: pipeline.epoch,
             generation: pipeline.generation,
+            last_description: pipeline
+                .last_generation
+                .map(|last| pipeline.generations[last as usize - 1].clone()),
             streams: progress,
             state: pipeline.state.clone(),
             brake: pipeline.brake.clone(),
@@ -241,6 +250,11 @@ impl MemoryCore {
     /// The sequence that the stream's next event will get.
     pub fn next(&self, stream: &str) -> Seq {
         self.streams.get(stream).map_or(1, |stream| stream.next)
+    }
+
+    pub fn gaps(&self, source: &str) -> Vec<Gap> {
+        let gaps = self.gaps.get(source).into_iter();
+        gaps.flat_map(BTreeMap::values).cloned().collect()
     }
 
     pub fn cursors(&self, source: &str) -> BTreeMap<String, String> {

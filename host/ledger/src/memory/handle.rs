@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use lockgate_model::{Append, Block, Commit, Generation, KnownEvents, Millis, Redrive, Seq};
+use lockgate_model::{Append, Block, Commit, Gap, Generation, KnownEvents, Millis, Redrive, Seq};
 use tokio::sync::watch;
 
 use super::core::{Appended, MemoryCore};
@@ -230,6 +230,10 @@ impl Ledger for MemoryLedger {
         bytes: usize,
     ) -> Result<Option<Redrive>, LedgerError> {
         self.read(|core| core.redrive(pipeline, stream, events, bytes))
+    }
+
+    async fn gaps(&self, source: &str) -> Result<Vec<Gap>, LedgerError> {
+        self.read(|core| core.gaps(source))
     }
 
     async fn cursors(&self, source: &str) -> Result<BTreeMap<String, String>, LedgerError> {

@@ -1,5 +1,8 @@
 //! The limits of instances, and instances that are reused.
 
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
 use lockgate_model::contract::{CallError, Verdict};
 use lockgate_runtime::{Component, ComponentOptions, Engine, EngineOptions, Limits, Stage};
 use serde_json::json;
@@ -88,8 +91,17 @@ fn a_component_is_not_blamed_for_the_memory_of_others() {
     let other = configure("keep", true);
     assert!(engine.memory_used() > 64 << 10, "it keeps its instance");
     let result = call_filter(&hungry, &events());
-    assert!(matches!(result, Err(CallError::Host(_))), "{result:?}");
+    let Err(CallError::NoRoom(shortage)) = result else {
+        panic!("{result:?}");
+    };
+    let message = shortage.to_string();
+    let taken = "and other components have 2 MiB of the 17 MiB that `memory` in `[limits]` allows";
+    assert!(message.ends_with(taken), "{message}");
     drop(other);
+    // It is told at once that there is room now.
+    let mut room = pin!(hungry.room_for(shortage));
+    let mut waits = Context::from_waker(Waker::noop());
+    assert_eq!(room.as_mut().poll(&mut waits), Poll::Ready(()));
     let limit = 16 << 20;
     assert_eq!(
         call_filter(&hungry, &events()),

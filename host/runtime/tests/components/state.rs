@@ -1,10 +1,9 @@
 //! State of components.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use lockgate_model::contract::{CallError, Mapped};
-use lockgate_model::{EventView, StateOverlay};
+use lockgate_model::{EventView, StateMap, StateOverlay};
 use lockgate_runtime::{ComponentOptions, Stage};
 use serde_json::{Value, json};
 
@@ -46,7 +45,7 @@ fn counts(mapped: Vec<Mapped>) -> Vec<u64> {
 fn a_call_sees_the_state_that_an_earlier_one_wrote() {
     let stage = counter(true, json!({}));
     assert!(stage.uses_state());
-    let mut state = StateOverlay::new(Arc::default(), 1000);
+    let mut state = StateOverlay::new(StateMap::default(), 1000);
     let mut call = |users: &[&'static str]| {
         let called = stage.transform(&context(), &of_users(users), &mut state, false);
         counts(called.result.unwrap())
@@ -56,7 +55,7 @@ fn a_call_sees_the_state_that_an_earlier_one_wrote() {
     let writes: BTreeMap<&str, &str> = state
         .writes()
         .iter()
-        .map(|(key, value)| (key.as_str(), value.as_deref().unwrap()))
+        .map(|(key, value)| (key, value.unwrap()))
         .collect();
     assert_eq!(
         writes,
@@ -66,7 +65,7 @@ fn a_call_sees_the_state_that_an_earlier_one_wrote() {
 
 #[test]
 fn a_failed_call_does_not_change_the_state() {
-    let mut state = StateOverlay::new(Arc::default(), 1000);
+    let mut state = StateOverlay::new(StateMap::default(), 1000);
     state.put("count/alice", "7").unwrap();
     let before = state.clone();
     let stage = counter(true, json!({ "trap-on": "k0" }));
@@ -74,9 +73,23 @@ fn a_failed_call_does_not_change_the_state() {
     assert!(matches!(called.result, Err(CallError::Trap { .. })));
     assert_eq!(state, before);
 
-    let mut small = StateOverlay::new(Arc::default(), 15);
+    let mut small = StateOverlay::new(StateMap::default(), 80);
     let stage = counter(true, json!({}));
-    let called = stage.transform(&context(), &of_users(&["alice", "bob"]), &mut small, false);
+    let (called, lines) = logged(|| {
+        let events = of_users(&["alice", "bob"]);
+        [false, true].map(|fresh| stage.transform(&context(), &events, &mut small, fresh))
+    });
+    assert_eq!(lines.len(), 1, "{lines:#?}");
+    assert!(
+        lines[0].starts_with("WARN")
+            && lines[0].contains(
+                "its state is full: 1 key counts 76 of the 80 bytes that `state` in \
+                 `[plugins.counter]` grants, 64 of them for the key itself"
+            ),
+        "{}",
+        lines[0]
+    );
+    let [called, _] = called;
     assert_eq!(
         called.result,
         Err(CallError::Hold(
@@ -90,7 +103,7 @@ fn a_failed_call_does_not_change_the_state() {
 fn without_a_grant_the_log_explains_once_how_to_grant_it() {
     let stage = counter(false, json!({}));
     assert!(!stage.uses_state(), "nothing makes its pipeline serial");
-    let mut state = StateOverlay::new(Arc::default(), 1000);
+    let mut state = StateOverlay::new(StateMap::default(), 1000);
     let (results, lines) = logged(|| {
         [false, false].map(|fresh| {
             stage

@@ -6,52 +6,92 @@ use lockgate_config::{Auth, Issue, Pipeline, Report, Sink};
 use lockgate_egress::{ClientCertificate, Endpoint, EndpointClient, EndpointError, Pem};
 use lockgate_model::Masks;
 
-/// A client for the pipeline's endpoint, or its problems in the report.
+use crate::reader::report_validity;
+
+/// A client for the pipeline's endpoint, or all of its problems in the report.
 pub(super) fn client(
     pipeline: &Pipeline,
     masks: &Masks,
     report: &mut Report,
 ) -> Option<EndpointClient> {
     let sink = &pipeline.sink;
-    let client = endpoint(pipeline, sink, masks).and_then(EndpointClient::new);
+    let client = endpoint(pipeline, sink, masks)
+        .and_then(|endpoint| EndpointClient::new(endpoint).map_err(|error| vec![error]));
     client
-        .map_err(|error| {
-            use EndpointError::{Fragment, Scheme, TlsWithoutHttps, Url, Userinfo};
-            let of_url = matches!(
-                error,
-                Url(..) | Scheme(..) | Userinfo(..) | Fragment(..) | TlsWithoutHttps(..)
-            );
-            let (span, hint) = if of_url {
-                (
-                    &sink.url_span,
-                    "write `https://logs.example.com:8443/audit`, for example",
-                )
-            } else {
-                (
-                    &sink.tls_span,
-                    "`ca`, `cert` and `key` name PEM files that Lockgate may read; relative \
-                     paths begin at this file's directory",
-                )
-            };
-            let message = format!("The endpoint cannot be used: {error}.");
-            report.push(Issue::new(span.clone(), message, "this endpoint", hint));
+        .map_err(|errors| {
+            for error in errors {
+                report.push(issue(sink, &error));
+            }
         })
         .ok()
 }
 
-fn endpoint(pipeline: &Pipeline, sink: &Sink, masks: &Masks) -> Result<Endpoint, EndpointError> {
-    let pem = |file: &Option<PathBuf>| file.as_ref().map(Pem::read).transpose();
-    let certificate = match &sink.tls.client {
-        Some(client) => Some(ClientCertificate {
-            cert: Pem::read(&client.cert)?,
-            key: Pem::read(&client.key)?,
-        }),
-        None => None,
+/// Reports a client certificate that has expired, or will soon.
+pub fn check_certificate(pipeline: &Pipeline, report: &mut Report) {
+    let sink = &pipeline.sink;
+    let Some(client) = &sink.tls.client else {
+        return;
     };
+    // Files that cannot be read are reported when the pipeline is built.
+    let Some(validity) = Pem::read(&client.cert).ok().and_then(|pem| pem.validity()) else {
+        return;
+    };
+    let what = format!("The client certificate `{}`", client.cert.display());
+    let renew = "have the certificate renewed by the authority that the receiver trusts";
+    let label = "presented to this receiver";
+    report_validity(&what, validity, sink.tls_span.clone(), label, renew, report);
+}
+
+fn issue(sink: &Sink, error: &EndpointError) -> Issue {
+    use EndpointError::{Fragment, Scheme, TlsWithoutHttps, Url, Userinfo};
+    let of_url = matches!(
+        error,
+        Url(..) | Scheme(..) | Userinfo(..) | Fragment(..) | TlsWithoutHttps(..)
+    );
+    let (span, hint) = if of_url {
+        (
+            &sink.url_span,
+            "write `https://logs.example.com:8443/audit`, for example",
+        )
+    } else {
+        (
+            &sink.tls_span,
+            "`ca`, `cert` and `key` name PEM files that Lockgate may read; relative paths begin at \
+             this file's directory",
+        )
+    };
+    let message = format!("The endpoint cannot be used: {error}.");
+    Issue::new(span.clone(), message, "this endpoint", hint)
+}
+
+fn endpoint(
+    pipeline: &Pipeline,
+    sink: &Sink,
+    masks: &Masks,
+) -> Result<Endpoint, Vec<EndpointError>> {
+    let mut errors = Vec::new();
+    let mut pem = |file: &PathBuf| match Pem::read(file) {
+        Ok(pem) => Some(pem),
+        Err(error) => {
+            errors.push(error);
+            None
+        }
+    };
+    let ca = sink.tls.ca.as_ref().and_then(&mut pem);
+    let client = sink.tls.client.as_ref();
+    let client = client.map(|client| (pem(&client.cert), pem(&client.key)));
+    if !errors.is_empty() {
+        return Err(errors);
+    }
     let mut endpoint = Endpoint::new(&pipeline.name, sink.url.clone());
     endpoint.session_url = sink.session_url.clone();
-    endpoint.ca = pem(&sink.tls.ca)?;
-    endpoint.client_certificate = certificate;
+    endpoint.ca = ca;
+    endpoint.client_certificate = client.and_then(|(cert, key)| {
+        Some(ClientCertificate {
+            cert: cert?,
+            key: key?,
+        })
+    });
     endpoint.headers = sink.headers.clone();
     endpoint.auth = match &sink.auth {
         None => lockgate_egress::Auth::None,

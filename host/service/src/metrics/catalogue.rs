@@ -39,6 +39,7 @@ catalogue! {
     CONFIGURATION_PROBLEMS = GAUGE HOST, "lockgate_configuration_problems", "Problems of the configuration file; the host runs with the one before. 0 where it is loaded.";
     STORE_OPEN = GAUGE HOST, "lockgate_store_open", "1 where the store is open, 0 while the host waits for it.";
     STORE_STREAM_BYTES = GAUGE STREAM, "lockgate_store_stream_bytes", "Bytes of the compressed events of a stream that the store keeps.";
+    STORE_STREAM_LIMIT = GAUGE STREAM, "lockgate_store_stream_limit_bytes", "Bytes of the compressed events of a stream that the store keeps at most: `bytes` in `retain`.";
     STORE_STREAM_EVENTS = GAUGE STREAM, "lockgate_store_stream_events", "Events of a stream that the store keeps.";
     STORE_FILE_BYTES = GAUGE HOST, "lockgate_store_file_bytes", "Size of the store's database and its log on disk.";
     LOAD_SECONDS = HISTOGRAM &["component"], "lockgate_component_compile_seconds", "Time to compile a component, or to find the code that an earlier start compiled.";
@@ -49,6 +50,9 @@ catalogue! {
     SOURCE_EVENTS = COUNTER &["source", "feed"], "lockgate_source_events_total", "Events read into the store.";
     SOURCE_DUPLICATES = COUNTER SOURCE, "lockgate_source_duplicate_events_total", "Events left out because they had been read before.";
     SOURCE_FILTERED = COUNTER SOURCE, "lockgate_source_filtered_events_total", "Events left out because of `types` or `start-time` of the source.";
+    SOURCE_GAPS_OPEN = GAUGE SOURCE, "lockgate_source_gaps_open", "Gaps: parts of Teleport's log that could not be read and are tried again.";
+    SOURCE_GAPS_LOST = GAUGE SOURCE, "lockgate_source_gaps_lost", "Gaps that cannot be read any more, such as recordings that were given up.";
+    SOURCE_GAP_SECONDS = GAUGE SOURCE, "lockgate_source_gap_seconds", "Length of all open gaps of the audit log together.";
     SOURCE_UNREADABLE = COUNTER SOURCE, "lockgate_source_unreadable_events_total", "Events stored as raw bytes because they could not be converted to JSON.";
     SOURCE_LATE = COUNTER SOURCE, "lockgate_source_late_events_total", "Events that became visible only after later ones had been read.";
     SOURCE_REPORTS = COUNTER SOURCE, "lockgate_source_reports_total", "Reports of lost events and other lasting problems.";
@@ -72,6 +76,7 @@ catalogue! {
     PIPELINE_DEAD = GAUGE PIPELINE, "lockgate_pipeline_dead_events", "Events whose outcome is dead, expired dead letters included.";
     PIPELINE_WAITING = GAUGE PIPELINE, "lockgate_pipeline_waiting_events", "Events without an outcome, and dead letters that were sent back.";
     PIPELINE_EXPIRED = COUNTER PIPELINE, "lockgate_pipeline_expired_dead_letters_total", "Dead letters that were removed because of their age.";
+    PIPELINE_GIVEN_UP = COUNTER PIPELINE, "lockgate_pipeline_given_up_events_total", "Of the dropped: events that were given up because the pipeline had reached its `lag-limit`.";
     PIPELINE_OUTCOMES = COUNTER &["pipeline", "outcome", "reason"], "lockgate_pipeline_outcomes_total", "Outcomes since the process started: of those dropped, with the reason that the plugin declared, and of those dead, with who rejected them.";
     PIPELINE_LAG_KNOWN = GAUGE PIPELINE, "lockgate_pipeline_lag_known", "1 where it is known what waits at Teleport, so that the lag is complete, else 0.";
     PIPELINE_LAG = GAUGE PIPELINE, "lockgate_pipeline_lag_seconds", "How far the pipeline is behind Teleport's newest event, or how long its oldest event has waited if that is longer. 0 where nothing is known to wait.";

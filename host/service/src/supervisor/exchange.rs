@@ -16,7 +16,7 @@ use crate::host::{HostError, HostEvent};
 use crate::identity::{PipelineIdentity, SourceIdentity};
 use crate::limits::{EXCHANGE_LEAST, EXCHANGE_MOST};
 use crate::reload::{self, Before, Prepared, Refusal, ReloadOutcome};
-use crate::settings::retention;
+use crate::settings::{lag_limits, retention};
 use crate::shutdown::ShutdownTrigger;
 use crate::status::RefusedConfiguration;
 
@@ -127,6 +127,7 @@ impl Supervisor<'_> {
         });
         let before = std::mem::replace(&mut self.config, config);
         self.store.retain(retention(&self.config)).await?;
+        self.store.limit_lag(lag_limits(&self.config)).await?;
         // Those that are removed may still commit.
         let both: BTreeSet<String> = names(&before)
             .into_iter()

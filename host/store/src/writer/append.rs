@@ -1,14 +1,14 @@
-//! Appends blocks and moves source cursors, in one transaction.
+//! Appends blocks, moves source cursors and notes gaps, in one transaction.
 
 use std::sync::Arc;
 
-use lockgate_model::{Block, CursorUpdate, FeedKind, Millis};
+use lockgate_model::{Block, CursorUpdate, FeedKind, Gap, Millis};
 use rusqlite::params;
 
 use super::{Fault, Writer};
 use crate::blocks::Extent;
 use crate::encoded::EncodedBlock;
-use crate::{codec, rows};
+use crate::{codec, gaps, rows};
 
 pub struct AppendArgs {
     pub source: Arc<str>,
@@ -17,6 +17,7 @@ pub struct AppendArgs {
     pub read_at: Millis,
     pub block: Option<Box<EncodedBlock>>,
     pub cursors: Vec<CursorUpdate>,
+    pub gaps: Vec<Gap>,
     pub duplicates: u64,
 }
 
@@ -55,6 +56,9 @@ impl Writer {
                         .execute(params![args.source, cursor.key])?;
                 }
             }
+        }
+        for gap in &args.gaps {
+            gaps::put(&self.connection, &args.source, gap)?;
         }
         if args.duplicates > 0 {
             self.streams[index].row.duplicates += args.duplicates;
@@ -105,6 +109,8 @@ impl Writer {
         stream.row.next += count;
         stream.row.bytes += bytes;
         let times = (block.min_time, block.max_time);
+        stream.newest.push(block.min_time);
+        self.shown_time.note(&stream.newest, (self.elapsed)());
         stream.front.get_or_insert(Extent {
             first_seq,
             count,

@@ -3,7 +3,7 @@
 use lockgate_model::{Commit, Entries, SeqRange};
 use rusqlite::params;
 
-use super::retention::retention_batch;
+use super::retention::drops_of;
 use super::{Fault, Writer};
 use crate::encoded::EncodedCommit;
 use crate::schema::Checksum;
@@ -115,9 +115,9 @@ impl Writer {
         ])?;
         self.next_commit += 1;
         let counts = self.tallies.entry(epoch.id).or_default();
-        let by_retention = commit.batch.id == retention_batch(range.start);
+        let drops = drops_of(&commit.batch.id, range.start);
         let (outcomes, reasons) = (&commit.outcomes, &commit.reasons);
-        tallies::of_outcomes(outcomes, reasons, &commit.days, by_retention, counts)
+        tallies::of_outcomes(outcomes, reasons, &commit.days, drops, counts)
             .map_err(|what| Fault::Damaged(what.to_owned()))?;
         let epoch = &mut self.epochs[index];
         epoch.row.progress.finish(range.clone());

@@ -76,7 +76,7 @@ impl Writer {
     }
 
     /// Removes letters that died before a time, and leaves their entries dead: the oldest, at most
-    /// so many of each stream. Answers how many. The inner error: refused, nothing was written.
+    /// so many of each stream, as far as events show that the time has passed. Answers how many. The inner error: refused, nothing was written.
     pub fn expire_letters(
         &mut self,
         pipeline: &str,
@@ -87,14 +87,21 @@ impl Writer {
             let unknown = format!("pipeline `{pipeline}`");
             return Ok(Err(LedgerError::Unknown(unknown)));
         }
+        // The local clock may be ahead of what events show, and letters are kept for longer by that.
+        let now = self.shown_now(at).unwrap_or(Millis::MIN);
+        let shown_before = before.saturating_sub(at.saturating_sub(now));
         let mut old = Vec::new();
         for index in 0..self.epochs.len() {
             let epoch = &self.epochs[index].row;
             if *epoch.pipeline != *pipeline {
                 continue;
             }
-            let seqs = letters::older(&self.connection, epoch.id, before, LETTERS_PER_OPERATION)?;
+            let id = epoch.id;
+            let seqs = letters::older(&self.connection, id, shown_before, LETTERS_PER_OPERATION)?;
             if seqs.is_empty() {
+                if !letters::older(&self.connection, id, before, 1)?.is_empty() {
+                    self.warn_of_clock(pipeline);
+                }
                 continue;
             }
             match self.extracts(index, &seqs, false)? {
@@ -110,6 +117,16 @@ impl Writer {
             expired += seqs.len() as u64;
         }
         Ok(Ok(expired))
+    }
+
+    fn warn_of_clock(&mut self, pipeline: &str) {
+        if !std::mem::replace(&mut self.has_warned_of_clock, true) {
+            tracing::warn!(
+                pipeline,
+                "dead letters that are too old by this machine's clock are kept: no newer event \
+                 shows that so much time has passed. Is the clock right?"
+            );
+        }
     }
 
     /// The outcomes of a redrive. The inner error: refused, nothing was written.

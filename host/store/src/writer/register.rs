@@ -64,6 +64,7 @@ impl Writer {
         Ok(Ok(Registration {
             epoch,
             generation: number,
+            last_description: rows::last_description(&self.connection, name)?,
             streams,
             state: rows::state(&self.connection, name)?,
             brake,

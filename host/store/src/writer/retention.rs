@@ -1,12 +1,12 @@
 //! Removes the oldest blocks, by age and by bytes. Never one that a configured pipeline has not
-//! finished.
+//! finished, unless that has reached its lag limit.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use lockgate_model::{
-    BatchRecord, Commit, Day, DayTally, Entries, Millis, Outcome, OutcomeRun, Outcomes, Seq,
-    SeqRange,
+    BatchRecord, Commit, Day, DayTally, Entries, Generation, Millis, Outcome, OutcomeRun, Outcomes,
+    Seq, SeqRange,
 };
 use rusqlite::params;
 
@@ -14,7 +14,8 @@ use super::{Fault, Unfinished, Writer};
 use crate::blocks::{self, Extent};
 use crate::encoded::{EncodedCommit, count_days};
 use crate::error::ReadError;
-use crate::{Retention, limits};
+use crate::tallies::Tallied;
+use crate::{LagLimit, Retention, limits};
 
 impl Writer {
     /// Limits by the names of streams, in place of those that were given before.
@@ -23,6 +24,11 @@ impl Writer {
         for stream in &mut self.streams {
             stream.limit = self.options.retention_of(&stream.row.name);
         }
+    }
+
+    /// By the names of pipelines, in place of those that were given before.
+    pub fn limit_lag(&mut self, limits: BTreeMap<String, LagLimit>) {
+        self.lag_limits = limits;
     }
 
     /// Makes room for a block in its stream, as far as that is allowed. An empty stream takes a
@@ -34,7 +40,7 @@ impl Writer {
         while self.streams[stream].row.bytes > 0
             && self.streams[stream].row.bytes.saturating_add(bytes) > limit
         {
-            if !self.evict(stream, "bytes")? {
+            if !self.evict(stream, "bytes", bytes)? {
                 return Ok(false);
             }
         }
@@ -46,11 +52,11 @@ impl Writer {
         if !self.is_configured {
             return Ok(false);
         }
-        let now = (self.clock)();
+        let now = self.shown_now((self.clock)());
         for stream in 0..self.streams.len() {
             let mut steps = 0;
             while let Some(key) = self.due(stream, now)
-                && self.evict(stream, key)?
+                && self.evict(stream, key, 0)?
             {
                 steps += 1;
                 if steps == limits::RETENTION_STEP {
@@ -65,13 +71,20 @@ impl Writer {
         (self.clock)()
     }
 
+    /// The time by which age is measured: the local one as far as events show that it has been
+    /// reached.
+    pub(super) fn shown_now(&self, local: Millis) -> Option<Millis> {
+        self.shown_time.now(local, (self.elapsed)())
+    }
+
     pub fn anything_due(&self) -> bool {
         if !self.is_configured {
             return false;
         }
-        let now = (self.clock)();
-        (0..self.streams.len())
-            .any(|stream| self.due(stream, now).is_some() && self.holders(stream).next().is_none())
+        let now = self.shown_now((self.clock)());
+        (0..self.streams.len()).any(|stream| {
+            self.due(stream, now).is_some() && self.holders(stream, 0).next().is_none()
+        })
     }
 
     /// Gives pages back to the disk, a few at a time. True where more are left.
@@ -99,10 +112,11 @@ impl Writer {
         let Some(&stream) = self.by_name.get(stream) else {
             return Vec::new();
         };
-        self.holders(stream).map(str::to_owned).collect()
+        self.holders(stream, 0).map(str::to_owned).collect()
     }
 
-    fn holders(&self, stream: usize) -> impl Iterator<Item = &str> {
+    /// `adding`: bytes that are about to be appended.
+    fn holders(&self, stream: usize, adding: u64) -> impl Iterator<Item = &str> {
         let end = self.streams[stream].front.map_or(0, |block| block.end());
         self.epochs
             .iter()
@@ -111,14 +125,62 @@ impl Writer {
             })
             .map(|epoch| &*epoch.row.pipeline)
             .chain(self.holders.iter().map(String::as_str))
+            .filter(move |pipeline| !self.is_past_lag_limit(stream, pipeline, adding))
     }
 
-    /// The key in `retain` whose limit the oldest block has reached.
-    fn due(&self, stream: usize, now: i64) -> Option<&'static str> {
+    /// Whether retention does not wait for the pipeline to finish the oldest block.
+    fn is_past_lag_limit(&self, stream: usize, pipeline: &str, adding: u64) -> bool {
+        let Some(limit) = self.lag_limits.get(pipeline) else {
+            return false;
+        };
+        let stream = &self.streams[stream];
+        let has_run = self.pipelines.contains_key(pipeline);
+        // Which streams it reads is known even of one that never ran.
+        if !has_run && !limit.streams.iter().any(|name| **name == *stream.row.name) {
+            return true;
+        }
+        let now = self.shown_now((self.clock)());
+        let front = stream.front;
+        let bytes = stream.row.bytes.saturating_add(adding);
+        front.is_some_and(|block| {
+            // As for retention: a clock that was behind made it look older.
+            let read_at = block.read_at.max(block.times.0);
+            limit.is_exceeded(read_at, bytes, now)
+        })
+    }
+
+    /// Opens the books of pipelines that never ran, for what is given up of them.
+    fn open_books(&mut self, stream: usize) -> Result<(), Fault> {
+        let name = self.streams[stream].row.name.clone();
+        let reads = |pipeline: &String| {
+            let limit = self.lag_limits.get(pipeline)?;
+            let reads = limit.streams.iter().any(|stream| **stream == *name);
+            reads.then(|| (pipeline.clone(), limit.streams.clone()))
+        };
+        let opened: Vec<(String, Vec<String>)> = self.holders.iter().filter_map(reads).collect();
+        for (pipeline, streams) in opened {
+            let generation = Generation {
+                pipeline: pipeline.as_str().into(),
+                description: "{}".to_owned(),
+            };
+            let at = (self.clock)();
+            // A refusal is of names that cannot be read: nothing is given up then.
+            if self.register(&generation, &streams, at)?.is_ok() {
+                self.registered.remove(&generation.pipeline);
+            }
+        }
+        Ok(())
+    }
+
+    /// The key in `retain` whose limit the oldest block has reached. `now`: as far as it is shown.
+    fn due(&self, stream: usize, now: Option<Millis>) -> Option<&'static str> {
         let stream = &self.streams[stream];
         let block = stream.front?;
-        let old = stream.limit.age.is_some_and(|age| {
-            now.saturating_sub(block.read_at) > age.as_millis().min(i64::MAX as u128) as i64
+        let age = stream.limit.age.zip(now);
+        let old = age.is_some_and(|(age, now)| {
+            // A block that was read before its own events was read by a clock that was behind.
+            let read_at = block.read_at.max(block.times.0);
+            now.saturating_sub(read_at) > age.as_millis().min(i64::MAX as u128) as i64
         });
         let many = stream.limit.bytes;
         let many = many.is_some_and(|limit| stream.row.bytes > limit);
@@ -126,8 +188,8 @@ impl Writer {
     }
 
     /// Removes the oldest block, if every configured pipeline is done with it.
-    fn evict(&mut self, stream: usize, key: &'static str) -> Result<bool, Fault> {
-        if self.holders(stream).next().is_some() {
+    fn evict(&mut self, stream: usize, key: &'static str, adding: u64) -> Result<bool, Fault> {
+        if self.holders(stream, adding).next().is_some() {
             return Ok(false);
         }
         let id = self.streams[stream].row.id;
@@ -141,6 +203,7 @@ impl Writer {
             }
             days => days?,
         };
+        self.open_books(stream)?;
         let unfinished = |epoch: &super::Epoch| {
             epoch.stream == stream && epoch.row.progress.watermark < block.end()
         };
@@ -187,8 +250,8 @@ impl Writer {
         }
     }
 
-    /// Drops the entries that a pipeline never finished and is not configured to read any more: its
-    /// books must balance all the same.
+    /// Drops the entries that a pipeline has not finished, because it is not configured to read them
+    /// any more, or has reached its lag limit: its books must balance all the same.
     fn drop_for(&mut self, index: usize, block: &Extent, key: &'static str) -> Result<(), Fault> {
         let epoch = &self.epochs[index];
         let stream = epoch.stream;
@@ -200,6 +263,7 @@ impl Writer {
         {
             let days = self.days_in(stream, block, &range)?;
             let epoch = &self.epochs[index].row;
+            let is_given_up = epoch.active;
             let len = u32::try_from(range.end - range.start)
                 .map_err(|_| Fault::Damaged(format!("a block of {range:?}")))?;
             let commit = Commit {
@@ -213,7 +277,7 @@ impl Writer {
                         len,
                     }],
                 },
-                reasons: vec!["retention".to_owned()],
+                reasons: vec![if is_given_up { LAG_LIMIT } else { RETENTION }.to_owned()],
                 days: days
                     .into_iter()
                     .map(|(day, dropped)| DayTally {
@@ -224,7 +288,10 @@ impl Writer {
                     })
                     .collect(),
                 batch: BatchRecord {
-                    id: retention_batch(range.start),
+                    id: match is_given_up {
+                        true => lag_limit_batch(range.start),
+                        false => retention_batch(range.start),
+                    },
                     at: (self.clock)(),
                     requests: Vec::new(),
                 },
@@ -233,6 +300,13 @@ impl Writer {
             };
             let pass = (commit.pipeline.clone(), commit.stream.clone());
             self.apply(&EncodedCommit::new(commit)?)??;
+            if is_given_up {
+                *self.given_up.entry(pass.clone()).or_default() += u64::from(len);
+                if self.registered.contains(&pass.0) {
+                    *self.overtaken.entry(pass.0).or_default() += u64::from(len);
+                }
+                continue;
+            }
             let unfinished = Unfinished { events: 0, key };
             let unfinished = self.unfinished.entry(pass).or_insert(unfinished);
             unfinished.events += u64::from(len);
@@ -249,6 +323,28 @@ impl Writer {
     ) -> Result<BTreeMap<Day, u64>, Fault> {
         let row = &self.streams[stream].row;
         days_in(&self.connection, row, block, range).map_err(Fault::from)
+    }
+}
+
+/// The reasons of what retention drops.
+pub const RETENTION: &str = "retention";
+pub const LAG_LIMIT: &str = "lag-limit";
+
+/// The id of the batch that records what was given up of a block by a lag limit, from this sequence
+/// on.
+pub fn lag_limit_batch(first: Seq) -> String {
+    format!("lag-limit-{first}")
+}
+
+/// As what the dropped entries of a batch count, by its id. A pipeline's own batches have other
+/// ids, with slashes.
+pub fn drops_of(batch: &str, first: Seq) -> Tallied {
+    if batch == retention_batch(first) {
+        Tallied::Removed
+    } else if batch == lag_limit_batch(first) {
+        Tallied::GivenUp
+    } else {
+        Tallied::Dropped
     }
 }
 

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use lockgate_model::{
-    Append, BlockBuilder, Books, CursorUpdate, Day, Entries, Generation, Head, Millis, Outcome,
-    RequestRecord, StateWrite, payload_hash,
+    Append, BlockBuilder, Books, CursorUpdate, Day, Entries, FeedKind, Gap, GapState, Generation,
+    Head, Millis, Outcome, RequestRecord, StateWrite, payload_hash,
 };
 use lockgate_store::{Inspector, Ledger, LedgerError};
 
@@ -90,6 +90,59 @@ async fn what_was_appended_is_read_from_memory_and_from_disk() {
             .iter()
             .all(|&hash| known.events.iter().any(|&(_, other)| other == hash))
     );
+}
+
+#[tokio::test]
+async fn gaps_are_kept_with_what_became_of_them() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let gap = |key: &str, from, state| Gap {
+        key: key.into(),
+        feed: FeedKind::Audit,
+        from,
+        to: from + 9,
+        since: 5,
+        attempts: 3,
+        what: "the events".into(),
+        error: "Unknown `x`".into(),
+        state,
+    };
+    let append = |gaps: &[Gap]| Append {
+        gaps: gaps.to_vec(),
+        ..append_of(Default::default(), &[])
+    };
+    let day = 86_400_000;
+    let open_gap = gap("a", 20, GapState::Open);
+    let lost = gap("b", 10, GapState::Lost(7));
+    let old = gap("c", 30, GapState::Read { at: 8, events: 2 });
+    let gaps = [open_gap.clone(), lost.clone(), old.clone()];
+    store.append(append(&gaps)).await.unwrap();
+    let of = |gaps: &[Gap]| -> Vec<(String, Gap)> {
+        let gaps = gaps.iter().cloned();
+        gaps.map(|gap| ("teleport".to_owned(), gap)).collect()
+    };
+    assert_eq!(
+        store.reads().gaps().unwrap(),
+        of(&[lost.clone(), open_gap, old])
+    );
+    // It is read, and those that were read long before are forgotten. What is lost stays.
+    let at = 91 * day;
+    let read = gap("a", 20, GapState::Read { at, events: 4 });
+    store
+        .append(append(std::slice::from_ref(&read)))
+        .await
+        .unwrap();
+    store.close().await.unwrap();
+    let store = open(directory.path());
+    assert_eq!(
+        store.reads().gaps().unwrap(),
+        of(&[lost.clone(), read.clone()])
+    );
+    assert_eq!(
+        Ledger::gaps(&store, "teleport").await.unwrap(),
+        [lost, read]
+    );
+    assert!(Ledger::gaps(&store, "other").await.unwrap().is_empty());
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use lockgate_model::{
@@ -38,10 +38,26 @@ pub fn open_with_an_hour_of_retention(path: &Path) -> (Store, Arc<AtomicI64>) {
             age: Some(Duration::from_secs(3600)),
             bytes: None,
         },
+        elapsed: elapsed(&now),
         clock: Arc::new(move || clock.load(Ordering::SeqCst)),
         ..options(path)
     });
     (store.unwrap(), now)
+}
+
+/// Time of which an hour passes at each look.
+pub fn hours_at_each_call() -> lockgate_store::Elapsed {
+    let hours = AtomicU64::new(0);
+    Arc::new(move || {
+        let hours = hours.fetch_add(1, Ordering::SeqCst);
+        Duration::from_secs(hours * 3600)
+    })
+}
+
+/// Time that passes as this clock says.
+pub fn elapsed(now: &Arc<AtomicI64>) -> lockgate_store::Elapsed {
+    let now = now.clone();
+    Arc::new(move || Duration::from_millis((now.load(Ordering::SeqCst) - DAY).max(0) as u64))
 }
 
 /// Events by key; the time is the key's place in the list, in hours.
@@ -80,6 +96,7 @@ pub fn append_of(parts: BlockParts, cursors: &[(&str, &str)]) -> Append {
         read_at: DAY,
         events: parts,
         cursors,
+        gaps: Vec::new(),
         duplicates: 0,
     }
 }

@@ -161,7 +161,7 @@ async fn blocks_of_format_3_are_searched_before_and_after_they_have_filters() {
     let database = Connection::open(&path).unwrap();
     database
         .execute_batch(
-            "DROP TABLE block_filters; DROP INDEX letters_by_key; DROP TABLE tallies; DROP TABLE anchors; DROP TABLE folded_letters; DROP TABLE identity; PRAGMA user_version = 3;",
+            "DROP TABLE block_filters; DROP INDEX letters_by_key; DROP TABLE tallies; DROP TABLE anchors; DROP TABLE folded_letters; DROP TABLE gaps; DROP TABLE identity; PRAGMA user_version = 3;",
         )
         .unwrap();
     drop(database);

@@ -9,6 +9,7 @@ mod damage;
 mod find;
 mod full;
 mod kill;
+mod lag_limit;
 mod locking;
 mod migration;
 mod model;

@@ -269,7 +269,7 @@ fn to_format_2(path: &std::path::Path, state: &[(i64, &str, &str)]) {
         .execute_batch(
             "DROP TABLE block_filters; DROP INDEX letters_by_key;
              DROP TABLE state; DROP TABLE tallies; DROP TABLE anchors;
-             DROP TABLE folded_letters; DROP TABLE identity;
+             DROP TABLE folded_letters; DROP TABLE gaps; DROP TABLE identity;
              CREATE TABLE state (
                pipeline TEXT NOT NULL, stage INTEGER NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, checksum BLOB NOT NULL,
                PRIMARY KEY (pipeline, stage, key)
@@ -420,7 +420,7 @@ async fn the_outcomes_of_a_store_of_format_3_are_tallied() {
     };
     let before = tallies();
     assert!(before.len() > 8, "{before:?}");
-    let to_format_3 = "DROP TABLE block_filters; DROP INDEX letters_by_key; DROP TABLE tallies; DROP TABLE anchors; DROP TABLE folded_letters;
+    let to_format_3 = "DROP TABLE block_filters; DROP INDEX letters_by_key; DROP TABLE tallies; DROP TABLE anchors; DROP TABLE folded_letters; DROP TABLE gaps;
                        DROP TABLE identity; PRAGMA user_version = 3;";
     Connection::open(&path)
         .unwrap()

@@ -1,9 +1,11 @@
 //! Retention.
 
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
 
-use lockgate_model::{Append, BlockParts, Books, FeedKind, Outcome};
-use lockgate_store::{Ledger, Options, Retention, Store};
+use lockgate_model::{Append, BlockBuilder, BlockParts, Books, FeedKind, Head, Outcome};
+use lockgate_store::{DeadLetters, Ledger, Options, Retention, Store};
 
 use crate::common::*;
 
@@ -322,6 +324,7 @@ async fn nothing_is_removed_before_the_pipelines_are_known() {
                 bytes: None,
             },
             clock: std::sync::Arc::new(move || now.load(Ordering::SeqCst)),
+            elapsed: hours_at_each_call(),
             ..options(directory.path())
         })
         .unwrap()
@@ -388,4 +391,91 @@ async fn a_reader_that_pins_the_log_is_noticed() {
     assert!(pinned.bytes >= 18 << 20, "{pinned:?}");
     reader.execute_batch("COMMIT").unwrap();
     assert!(fill(|store| store.pinned_log().is_none()).await, "over");
+}
+
+/// Ten blocks of one event, a day apart, the first at `DAY`. All are delivered.
+async fn a_block_a_day(store: &Store, days: std::ops::Range<i64>) {
+    for day in days {
+        let time = DAY + day * 86_400_000;
+        let mut builder = BlockBuilder::new();
+        let head = Head {
+            key: &format!("day {day}"),
+            event_type: "user.login",
+            code: "T1000I",
+            time,
+            index: 0,
+            session: "",
+        };
+        builder.push(head, "{}");
+        let block = Append {
+            read_at: time,
+            ..append_of(builder.take(), &[])
+        };
+        let block = store.append(block).await.unwrap().unwrap();
+        let mut commit = commit_of(store, "siem", block.first_seq..block.first_seq + 1, |seq| {
+            if seq % 2 == 0 {
+                Outcome::Dead(0)
+            } else {
+                Outcome::Delivered
+            }
+        });
+        commit.batch.at = time;
+        store.commit(commit).await.unwrap();
+    }
+}
+
+/// Neither of a host that starts with a wrong clock, nor of one whose clock is set while it runs.
+#[tokio::test]
+async fn a_clock_that_is_far_ahead_removes_neither_events_nor_dead_letters() {
+    const A_DAY: i64 = 86_400_000;
+    let directory = tempfile::tempdir().unwrap();
+    let now = Arc::new(AtomicI64::new(DAY + 10 * A_DAY));
+    let elapsed = Arc::new(AtomicU64::new(0));
+    let reopen = || {
+        let (now, elapsed) = (now.clone(), elapsed.clone());
+        Store::open(Options {
+            retention: Retention {
+                age: Some(Duration::from_secs(30 * 86_400)),
+                bytes: None,
+            },
+            clock: Arc::new(move || now.load(Ordering::SeqCst)),
+            elapsed: Arc::new(move || Duration::from_secs(elapsed.load(Ordering::SeqCst))),
+            ..options(directory.path())
+        })
+        .unwrap()
+    };
+    let expired = async |store: &Store| {
+        let at = now.load(Ordering::SeqCst);
+        let nothing = append_of(Default::default(), &[("c", "x")]);
+        store.append(nothing).await.unwrap();
+        let expired = store.expire_letters("siem", at - 30 * A_DAY, at).await;
+        (expired.unwrap(), store.streams().unwrap()[0].oldest)
+    };
+    let store = reopen();
+    register(&store, "siem", &[AUDIT]).await;
+    a_block_a_day(&store, 0..10).await;
+    now.store(DAY + 110 * A_DAY, Ordering::SeqCst);
+    assert_eq!(
+        expired(&store).await,
+        (0, 1),
+        "it jumps while the host runs"
+    );
+    store.close().await.unwrap();
+    let store = reopen();
+    register(&store, "siem", &[AUDIT]).await;
+    assert_eq!(expired(&store).await, (0, 1), "it is ahead at the start");
+    // One event with such a time is an agent with a bad clock.
+    a_block_a_day(&store, 100..101).await;
+    assert_eq!(expired(&store).await, (0, 1), "one event agrees with it");
+
+    // 30 days pass, in which the host runs and nothing happens.
+    elapsed.fetch_add(30 * 86_400, Ordering::SeqCst);
+    assert_eq!(expired(&store).await, (2, 6), "the first five days");
+    // And newer events show that the clock is right.
+    a_block_a_day(&store, 101..110).await;
+    let (letters, oldest) = expired(&store).await;
+    assert_eq!((letters > 0, oldest), (true, 11));
+    let books = store.books("siem").unwrap()[0].1;
+    assert!(books.balance() && books.dead == 10, "{books:?}");
+    assert!(store.verify_chain("siem").is_ok());
 }

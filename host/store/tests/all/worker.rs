@@ -56,6 +56,7 @@ pub fn forgetful(directory: &Path) -> Options {
             bytes: None,
         },
         clock: Arc::new(|| DAY + 7_200_000),
+        elapsed: hours_at_each_call(),
         fold_links: 8,
         ..options(directory)
     }

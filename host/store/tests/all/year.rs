@@ -41,6 +41,7 @@ fn open_at(path: &Path, now: &Arc<AtomicI64>, fold_links: usize) -> Store {
             age: Some(Duration::from_secs(7 * 86_400)),
             bytes: None,
         },
+        elapsed: elapsed(now),
         clock: Arc::new(move || clock.load(Ordering::SeqCst)),
         fold_links,
         ..options(path)
@@ -72,6 +73,7 @@ fn event(nth: u64, time: i64) -> Append {
         read_at: time,
         events: builder.take(),
         cursors: Vec::new(),
+        gaps: Vec::new(),
         duplicates: 0,
     }
 }

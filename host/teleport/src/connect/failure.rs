@@ -3,6 +3,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 
+use rustls::{AlertDescription, InvalidMessage};
 use thiserror::Error;
 use tonic::{Code, Status};
 
@@ -38,6 +39,12 @@ pub enum Failure {
         side: Side,
         reason: String,
     },
+    /// The handshake shows that neither Teleport's Auth Service nor its Proxy Service listens there.
+    #[error(
+        "`{address}` {found}: another service listens there, not Teleport's Auth Service. Check the host and the port in `addr`; the port of \
+         the Auth Service is usually 3025"
+    )]
+    OtherService { address: String, found: String },
     #[error(
         "`{address}` does not support HTTP/2 (it chose {}). Use the address of Teleport's Auth Service, usually port 3025",
         negotiated.as_deref().map_or("nothing".to_owned(), |name| format!("`{name}`"))
@@ -112,6 +119,7 @@ impl Failure {
             Failure::Lost { .. }
                 | Failure::Unreachable { .. }
                 | Failure::Tls { .. }
+                | Failure::OtherService { .. }
                 | Failure::Credentials { .. }
                 | Failure::Expired { .. }
                 | Failure::OtherCluster { .. }
@@ -136,6 +144,20 @@ pub(super) fn of_io(address: &str, error: &std::io::Error) -> Failure {
 }
 
 fn of_tls(address: &str, error: &rustls::Error) -> Failure {
+    let other = |found: &str| Failure::OtherService {
+        address: address.to_owned(),
+        found: found.to_owned(),
+    };
+    match error {
+        rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)
+        | rustls::Error::NoApplicationProtocol => {
+            return other("speaks TLS, but not HTTP/2 (`NoApplicationProtocol`)");
+        }
+        rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
+            return other("does not speak TLS");
+        }
+        _ => {}
+    }
     let side = if matches!(error, rustls::Error::AlertReceived(_)) {
         Side::Theirs
     } else {
@@ -261,6 +283,28 @@ mod tests {
             Failure::of("auth:3025", &status),
             Failure::Lost { .. }
         ));
+    }
+
+    #[test]
+    fn a_port_of_another_service_is_not_blamed_on_the_credentials() {
+        for (error, found) in [
+            (
+                rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol),
+                "speaks TLS, but not HTTP/2",
+            ),
+            (
+                rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType),
+                "does not speak TLS",
+            ),
+        ] {
+            let message = of_tls("auth:443", &error).to_string();
+            assert!(
+                message.starts_with(&format!("`auth:443` {found}")),
+                "{message}"
+            );
+            assert!(message.contains("another service") && message.contains("`addr`"));
+            assert!(!message.contains("credentials"), "{message}");
+        }
     }
 
     #[test]

@@ -134,7 +134,7 @@ fn a_handshake_succeeds_with_every_kind_of_key() {
                 parse(&file(&fixture(name), &certificate, &authority.pem())).expect(name);
             assert_eq!(identity.ssh_certificate.as_deref(), Some(SSH_CERTIFICATE));
             assert_eq!(identity.ssh_authorities, [SSH_AUTHORITY]);
-            assert_eq!(identity.not_after, 4_070_908_800_000, "2099-01-01");
+            assert_eq!(identity.validity.not_after, 4_070_908_800_000, "2099-01-01");
             handshake(&identity, &authority);
         }
     }

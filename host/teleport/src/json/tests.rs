@@ -263,6 +263,7 @@ fn the_fields_a_reader_needs_are_captured() {
         Ok(Captured {
             code: "T1000I",
             sid: "",
+            user: "",
             uid: "u-\"1",
             unknown_event: ""
         })

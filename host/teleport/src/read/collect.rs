@@ -2,13 +2,13 @@
 
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use lockgate_model::{
     BlockBuilder, BlockParts, FeedKind, FeedRef, Head, Millis, key_of, payload_hash,
 };
 
-use super::{PendingRecording, Seen};
+use super::{KnownRecordings, PendingRecording, Seen};
 use crate::Intake;
 use crate::json::{Captured, Converter};
 use crate::proto::auditlog::EventUnstructured;
@@ -16,6 +16,7 @@ use crate::source::Source;
 use crate::time::of_proto;
 
 const UPLOAD: &str = "session.upload";
+const ACCESS: &str = "session.recording.access";
 /// The type that a server gives to an event whose type it does not know.
 const UNKNOWN: &str = "unknown";
 
@@ -26,9 +27,28 @@ pub(crate) enum Feed {
     Audit {
         types: Arc<HashSet<String>>,
         start: Millis,
+        /// What Teleport writes about our own downloads is left out. `None`: it is kept.
+        own: Option<OwnAccess>,
     },
     /// The complete recording of this session.
     Recording { sid: String },
+}
+
+/// Tells the events that Teleport writes when this source opens a recording.
+#[derive(Clone, Debug)]
+pub(crate) struct OwnAccess {
+    /// The user of the credentials.
+    pub(crate) user: Arc<Mutex<Option<String>>>,
+    pub(crate) recordings: Arc<KnownRecordings>,
+}
+
+impl OwnAccess {
+    fn is(&self, event_type: &str, captured: &Captured<'_>) -> bool {
+        event_type == ACCESS && self.recordings.has(captured.sid) && {
+            let user = self.user.lock().unwrap_or_else(PoisonError::into_inner);
+            user.as_deref().is_some_and(|user| user == captured.user)
+        }
+    }
 }
 
 /// Collects events into a block: filters them, converts them to JSON, suppresses duplicates, and
@@ -41,6 +61,9 @@ pub(crate) struct Collector {
     duplicates: u64,
     filtered: u64,
     unreadable: u64,
+    own_accesses: u64,
+    /// Events collected so far.
+    total: u64,
 }
 
 /// Everything collected since the last call of [`Collector::take`].
@@ -50,6 +73,7 @@ pub(crate) struct Collected {
     pub(crate) duplicates: u64,
     pub(crate) filtered: u64,
     pub(crate) unreadable: u64,
+    pub(crate) own_accesses: u64,
 }
 
 impl Collector {
@@ -62,6 +86,8 @@ impl Collector {
             duplicates: 0,
             filtered: 0,
             unreadable: 0,
+            own_accesses: 0,
+            total: 0,
         }
     }
 
@@ -69,6 +95,12 @@ impl Collector {
         Collector::new(Feed::Audit {
             types: source.types.clone(),
             start: source.start(),
+            own: (!source.settings.keep_own_access && source.settings.sessions).then(|| {
+                OwnAccess {
+                    user: source.connector.user(),
+                    recordings: source.known_recordings.clone(),
+                }
+            }),
         })
     }
 
@@ -81,6 +113,11 @@ impl Collector {
 
     pub(crate) fn is_full(&self) -> bool {
         self.block.is_full()
+    }
+
+    /// How many events it has collected so far.
+    pub(crate) fn total(&self) -> u64 {
+        self.total
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -110,6 +147,14 @@ impl Collector {
             self.filtered += 1;
             return false;
         }
+        if let Feed::Audit { own: Some(own), .. } = &self.feed
+            && own.is(&event.r#type, &captured)
+        {
+            self.block.abandon();
+            self.filtered += 1;
+            self.own_accesses += 1;
+            return false;
+        }
         if let Err(error) = converted {
             tracing::warn!(
                 id = event.id,
@@ -129,6 +174,7 @@ impl Collector {
             duplicates: std::mem::take(&mut self.duplicates),
             filtered: std::mem::take(&mut self.filtered),
             unreadable: std::mem::take(&mut self.unreadable),
+            own_accesses: std::mem::take(&mut self.own_accesses),
         }
     }
 
@@ -196,6 +242,7 @@ impl Collector {
             index: event.index,
             session,
         };
+        self.total += 1;
         if readable {
             self.block.finish(head);
         } else {

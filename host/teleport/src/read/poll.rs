@@ -24,16 +24,20 @@ use crate::{Clock, Closed, Intake, Resume};
 mod horizon;
 mod order;
 mod page;
+mod retry;
 mod step;
 mod sweep;
 mod window;
 
 use horizon::{Horizon, Skew};
 use page::{Query, Refusal};
+use retry::Retries;
 use sweep::Sweeps;
 use window::{Aim, Window};
 
 pub(crate) const UNTIL: &str = "poll/until";
+/// The keys of gaps that polling found begin so.
+pub(crate) const GAP: &str = "poll/";
 const PLACE: &str = "poll";
 /// How far after the end of the log the newest event is looked for.
 const FAR: Millis = 31 * Day::MILLIS;
@@ -61,8 +65,9 @@ struct Poller<I> {
     /// Events before this time are not requested: the start, or the time after an event that the
     /// server could not send.
     floor: Millis,
-    /// The time after which the server could not send an event, once that has been reported.
-    unsent: Option<Millis>,
+    /// When the server first refused to return a part of the log, and last.
+    refusing: Option<(Duration, Duration)>,
+    retries: Retries,
     horizon: Horizon,
     skew: Skew,
     is_skewed: bool,
@@ -152,7 +157,8 @@ impl<I: Intake> Poller<I> {
             newest: None,
             newest_due: Duration::ZERO,
             floor: start,
-            unsent: None,
+            refusing: None,
+            retries: Retries::default(),
             horizon,
             skew: Skew::default(),
             is_skewed: false,
@@ -232,7 +238,7 @@ impl<I: Intake> Poller<I> {
             any_type: true,
             ..Query::default()
         };
-        self.newest = step::newest(&self.source, &query).await.ok().flatten();
+        self.newest = step::newest_readable(&self.source, query).await;
         let limit = self.limit();
         if let Some(newest) = self.newest.filter(|&newest| newest <= limit) {
             self.source.status.set_newest(newest);

@@ -1,12 +1,13 @@
 //! Session recordings. Each `session.upload` event is stored together with a cursor,
-//! `session/<sid>`. The recording is downloaded later, and its cursor is removed when the download
-//! is complete. Teleport writes an event each time a recording is opened, so retries are slow.
+//! `session/<sid>`. The recording is downloaded later. Its cursor then says how far, for the case that
+//! it is announced again: an upload that was interrupted is made up for. Teleport writes an event
+//! each time a recording is opened, so retries are slow.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lockgate_model::{CursorUpdate, Millis};
+use lockgate_model::{CursorUpdate, FeedKind, Millis};
 use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
@@ -15,11 +16,16 @@ use crate::source::Source;
 use crate::status::RECORDINGS;
 use crate::{Closed, Intake, Resume};
 
+mod known;
 mod stream;
 
+pub(crate) use known::{Announced, KnownRecordings};
 use stream::DownloadEnd;
 
 pub(crate) const PREFIX: &str = "session/";
+
+/// Time between two looks for recordings that were downloaded long ago.
+const FORGET: Duration = Duration::from_secs(3600);
 
 /// Interval of checks whether an outdated server has been replaced.
 const IDLE: Duration = Duration::from_secs(5);
@@ -42,6 +48,12 @@ struct RecordingCursor {
     attempts: u32,
     /// The next attempt must not begin before this time.
     not_before: Millis,
+    /// One more than the highest index read.
+    #[serde(default)]
+    top: i64,
+    /// It was downloaded to its end, or given up.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    done: bool,
 }
 
 impl PendingRecording {
@@ -63,29 +75,62 @@ impl PendingRecording {
         }
     }
 
-    /// The recordings in the store. One whose cursor cannot be parsed is downloaded from its start.
+    /// From an index on.
+    fn after(self, next: i64) -> PendingRecording {
+        PendingRecording {
+            state: RecordingCursor {
+                next,
+                top: next,
+                uploaded: self.state.uploaded,
+                ..RecordingCursor::default()
+            },
+            ..self
+        }
+    }
+
+    /// The recordings in the store that are still to be downloaded, or to be looked at again.
     pub(crate) fn stored(resume: &Resume) -> Vec<PendingRecording> {
+        PendingRecording::all(resume)
+            .filter(|recording| !recording.state.done || known::is_again(resume, &recording.sid))
+            .map(|recording| match recording.state.done {
+                true => {
+                    let next = recording.state.next;
+                    recording.after(next)
+                }
+                false => recording,
+            })
+            .collect()
+    }
+
+    /// The recordings in the store. One whose cursor cannot be parsed is downloaded from its start.
+    fn all(resume: &Resume) -> impl Iterator<Item = PendingRecording> + '_ {
         let entries = resume
             .cursors
             .range(PREFIX.to_owned()..)
             .take_while(|(key, _)| key.starts_with(PREFIX));
-        entries
-            .map(|(key, value)| PendingRecording {
-                sid: key[PREFIX.len()..].to_owned(),
-                state: serde_json::from_str(value).unwrap_or_default(),
-            })
-            .collect()
+        entries.map(|(key, value)| PendingRecording {
+            sid: key[PREFIX.len()..].to_owned(),
+            state: serde_json::from_str(value).unwrap_or_default(),
+        })
     }
 
     fn key(&self) -> String {
         format!("{PREFIX}{}", self.sid)
     }
 
+    /// Its cursor from now on.
     fn done(&self) -> CursorUpdate {
-        CursorUpdate {
-            key: self.key(),
-            value: None,
-        }
+        let state = RecordingCursor {
+            next: self.state.next.max(self.state.top),
+            uploaded: self.state.uploaded,
+            done: true,
+            ..RecordingCursor::default()
+        };
+        let done = PendingRecording {
+            sid: self.sid.clone(),
+            state,
+        };
+        done.cursor()
     }
 }
 
@@ -110,7 +155,15 @@ pub(crate) async fn download<I: Intake>(
     // server.
     let mut too_old: Option<u64> = None;
     let mut reported = false;
+    let mut forget_at = Duration::ZERO;
     loop {
+        if source.settings.clock.elapsed() >= forget_at {
+            forget_at = source.settings.clock.elapsed() + FORGET;
+            let removed = source.known_recordings.forget(source.now());
+            if !removed.is_empty() {
+                source.move_cursors(FeedKind::Sessions, removed).await?;
+            }
+        }
         source
             .status
             .update(|status| status.recordings_pending = (queue.len() + running.len()) as u64);
@@ -196,6 +249,8 @@ mod tests {
                 uploaded: 6,
                 attempts: 2,
                 not_before: 9,
+                top: 47,
+                done: false,
             },
         };
         let mut resume = Resume::default();
@@ -210,13 +265,12 @@ mod tests {
             .cursors
             .insert("start".into(), "2026-01-05T00:00:00Z".into());
         assert_eq!(PendingRecording::stored(&resume), [fresh, begun.clone()]);
-        assert_eq!(
-            begun.done(),
-            CursorUpdate {
-                key: "session/a/b".into(),
-                value: None
-            }
-        );
+        let done = begun.done();
+        assert_eq!(done.key, "session/a/b");
+        resume
+            .cursors
+            .insert(done.key, done.value.expect("a value"));
+        assert_eq!(PendingRecording::stored(&resume).len(), 1);
     }
 
     #[test]

@@ -337,15 +337,26 @@ async fn an_event_that_becomes_visible_long_after_its_time_is_found() {
     }
 }
 
+/// Each of its windows cost fourteen.
 #[tokio::test]
 async fn a_start_time_long_before_the_first_event_costs_few_requests() {
-    let mut simulated = Simulated::new(regular(3, 10 * SECOND, 0, 0)).await;
-    simulated.fixture.settings.start_time = Some(NOW - 6 * 365 * DAY);
-    let running = simulated
-        .fixture
-        .start(Resume::default(), &simulated.intake);
-    simulated.has_all_at(10 * MINUTE).await;
-    let requests = simulated.fake.script().searches.len();
-    assert!(requests < 1_200, "{requests}");
-    running.stop().await;
+    for (days, most) in [(1, 12), (30, 24), (365, 72), (6 * 365, 310)] {
+        let mut simulated = Simulated::new(regular(3, 10 * SECOND, 0, 0)).await;
+        simulated.fixture.settings.start_time = Some(NOW - days * DAY);
+        let running = simulated
+            .fixture
+            .start(Resume::default(), &simulated.intake);
+        simulated.has_all_at(MINUTE).await;
+        running.stop().await;
+        let script = simulated.fake.script();
+        let until = |time: Option<prost_types::Timestamp>| time.expect("a time").seconds * 1000;
+        let is_before = |until: Millis| until < NOW - 2 * SECOND;
+        let of_the_past = script
+            .searches
+            .iter()
+            .filter(|search| is_before(until(search.end_date)));
+        let requests = of_the_past.count();
+        assert!(requests <= most, "{days} days: {requests}");
+        println!("{days} days without events: {requests} requests");
+    }
 }

@@ -391,11 +391,12 @@ async fn a_missing_chunk_is_reported_and_stops_nothing_else() {
         .expect("a date")
         .insert("gone".into(), broken);
     let expected = keys(&chunks);
-    let (fixture, fake) = fixture(Script {
+    let (mut fixture, fake) = fixture(Script {
         chunks: Some(chunks),
         ..Script::default()
     })
     .await;
+    fixture.settings.limits.gap_after = None;
     let intake = MemoryIntake::new();
     let mut running = fixture.start(intake.resume(), &intake);
     intake
@@ -415,9 +416,63 @@ async fn a_missing_chunk_is_reported_and_stops_nothing_else() {
     assert!(
         status
             .last_report
-            .is_some_and(|report| report.contains("`gone`") && report.contains("missing"))
+            .is_some_and(|report| report.contains("`gone`") && report.contains("as lost"))
     );
     running.ended().await;
+}
+
+/// It kept its date open and the reading from ending, for ever.
+#[tokio::test]
+async fn a_chunk_that_cannot_be_read_is_a_gap_until_it_can() {
+    let mut chunks = week(2, 2);
+    let (name, mut bad) = chunk("bad", NOW - 4 * DAY, 5);
+    bad.breaks_after = Some((3, tonic::Status::unknown("the object is damaged")));
+    let day = date(NOW - 4 * DAY);
+    chunks.get_mut(&day).expect("a date").insert(name, bad);
+    let expected = keys(&chunks);
+    let (fixture, fake) = fixture(Script {
+        chunks: Some(chunks),
+        ..Script::default()
+    })
+    .await;
+    let intake = MemoryIntake::new();
+    let status = fixture.read(&intake).await;
+    assert_eq!((status.gaps_open, status.reports), (1, 1), "{status:?}");
+    assert!(status.failures.is_empty(), "{status:?}");
+    let is_read = |key: &String| *key != "bad-3" && *key != "bad-4";
+    intake.assert_each_once(
+        FeedKind::Audit,
+        expected.iter().filter(|key| is_read(key)).cloned(),
+    );
+    let gap = intake.gaps().remove(0);
+    assert_eq!(Day::of(gap.from).to_string(), day);
+    assert!(
+        gap.what.contains("`bad`") && gap.error.contains("damaged"),
+        "{gap:?}"
+    );
+    // The same after a restart.
+    let status = fixture.read(&intake).await;
+    assert_eq!((status.gaps_open, status.reports), (1, 0), "{status:?}");
+    let mut settings = fixture.settings.clone();
+    settings.exit_on_last_event = false;
+    let fixture = Fixture {
+        settings,
+        ..fixture
+    };
+    let mut running = fixture.start(intake.resume(), &intake);
+    {
+        let mut script = fake.script();
+        let chunks = script.chunks.as_mut().expect("export");
+        let chunks = chunks.get_mut(&day).expect("a date");
+        chunks.get_mut("bad").expect("a chunk").breaks_after = None;
+    }
+    intake
+        .holds(|contents| contents.gaps.values().all(|gap| !gap.is_open()))
+        .await;
+    running.shows(|status| status.gaps_open == 0).await;
+    running.stop().await;
+    intake.assert_each_once(FeedKind::Audit, expected);
+    assert_eq!(intake.gaps()[0].state.events(), 2);
 }
 
 #[tokio::test]

@@ -38,6 +38,8 @@ pub struct Chunk {
     /// Falls silent after this many events.
     pub hangs_after: Option<usize>,
     pub is_missing: bool,
+    /// The status with which each stream ends at this position.
+    pub breaks_after: Option<(usize, Status)>,
 }
 
 /// How a recording behaves.

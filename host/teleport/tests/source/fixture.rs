@@ -187,6 +187,8 @@ impl Fixture {
             lag: ms(50),
             reread: ms(1000),
             hold: ms(40),
+            gap_after: Some(ms(100)),
+            gap_wait: (ms(50), ms(200)),
             recording_wait: (ms(10), ms(60)),
             ..SourceLimits::default()
         };

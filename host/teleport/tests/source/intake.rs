@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use lockgate_model::{Append, FeedKind, KnownEvents, Millis, payload_hash};
+use lockgate_model::{Append, FeedKind, Gap, KnownEvents, Millis, payload_hash};
 use lockgate_teleport::{Closed, Intake, Resume};
 use tokio::sync::watch;
 
@@ -25,6 +25,7 @@ pub struct StoredEvent {
 pub struct Contents {
     pub events: Vec<StoredEvent>,
     pub cursors: BTreeMap<String, String>,
+    pub gaps: BTreeMap<String, Gap>,
     pub duplicates: u64,
     /// Sizes of the blocks.
     pub blocks: Vec<usize>,
@@ -78,6 +79,7 @@ impl MemoryIntake {
         Resume {
             cursors: contents.cursors.clone(),
             recent_times: contents.times.iter().rev().copied().collect(),
+            gaps: contents.gaps.values().cloned().collect(),
         }
     }
 
@@ -90,10 +92,41 @@ impl MemoryIntake {
         });
     }
 
+    /// The gaps on the books, in the order of their times.
+    pub fn gaps(&self) -> Vec<Gap> {
+        let mut gaps: Vec<Gap> = self.contents.borrow().gaps.values().cloned().collect();
+        gaps.sort_by_key(|gap| gap.from);
+        gaps
+    }
+
     pub async fn holds(&self, what: impl FnMut(&Contents) -> bool) {
         in_time(self.contents.subscribe().wait_for(what))
             .await
             .expect("it is there");
+    }
+
+    /// Asserts that each key is there once or, where its time is in `fault`, in an open gap.
+    pub fn assert_each_once_or_in_a_gap(
+        &self,
+        expected: &[(String, Millis)],
+        fault: std::ops::RangeInclusive<Millis>,
+    ) -> usize {
+        let keys: std::collections::HashSet<String> =
+            self.keys(FeedKind::Audit).into_iter().collect();
+        let gaps = self.gaps();
+        let is_told = |time: Millis| {
+            let mut open = gaps.iter().filter(|gap| gap.is_open());
+            fault.contains(&time) && open.any(|gap| gap.contains(time))
+        };
+        let missing = expected.iter().filter(|(key, _)| !keys.contains(key));
+        let (told, lost): (Vec<_>, Vec<_>) = missing.partition(|(_, time)| is_told(*time));
+        assert!(
+            lost.is_empty(),
+            "missing, and in no gap: {lost:?}; {gaps:?}"
+        );
+        let there = expected.iter().filter(|(key, _)| keys.contains(key));
+        self.assert_each_once(FeedKind::Audit, there.map(|(key, _)| key.clone()));
+        told.len()
     }
 
     /// Asserts that each key is there once, in any order.
@@ -161,6 +194,9 @@ impl Intake for MemoryIntake {
                     let times = parts.times.iter().copied();
                     contents.times.extend(times.clone().min().zip(times.max()));
                 }
+            }
+            for gap in append.gaps {
+                contents.gaps.insert(gap.key.clone(), gap);
             }
             for cursor in append.cursors {
                 match cursor.value {

@@ -1,5 +1,7 @@
 //! Reading by polling.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lockgate_model::{FeedKind, Millis};
@@ -232,7 +234,7 @@ async fn an_event_larger_than_a_page_is_stepped_over_and_reported() {
         assert_eq!(status.reports, oversized.len() as u64, "{status:?}");
         let report = status.last_report.expect("a report");
         assert!(
-            report.contains("larger than a page") && report.contains("is missing"),
+            report.contains("larger than a page") && report.contains("on the books as a gap"),
             "{report}"
         );
     }
@@ -257,6 +259,7 @@ async fn only_the_event_that_the_server_cannot_convert_is_lost_and_it_is_reporte
         let events = log(200, 1);
         let mut expected = keys(&events);
         let gone = expected.remove(at);
+        let lost = events[at].clone();
         let (fixture, _fake) = fixture(Script {
             search: refuses(gone),
             ..with_events(events)
@@ -268,11 +271,106 @@ async fn only_the_event_that_the_server_cannot_convert_is_lost_and_it_is_reporte
         assert_eq!(status.reports, 1, "{status:?}");
         let report = status.last_report.expect("a report");
         assert!(
-            report.contains("readUint64") && report.contains("are missing"),
+            report.contains("readUint64") && report.contains("on the books as a gap"),
             "{report}"
         );
         assert!(status.failures.is_empty());
+        let gaps = intake.gaps();
+        let lost = time_of(&lost);
+        assert_eq!(
+            (gaps.len(), gaps[0].from, gaps[0].to),
+            (1, lost, lost),
+            "{at}"
+        );
     }
+}
+
+/// What a server answers for a window that has a part of the log that it cannot read.
+fn refuses_between(from: Millis, to: Millis, until: Arc<AtomicBool>) -> crate::fake::Search {
+    Box::new(move |request, events, calls| {
+        let time = |time: Option<prost_types::Timestamp>| {
+            let time = time.expect("a time");
+            time.seconds * 1000 + i64::from(time.nanos) / 1_000_000
+        };
+        let (begin, end) = (time(request.start_date), time(request.end_date));
+        match until.load(Ordering::SeqCst) || end < from || begin > to {
+            true => Ok(search(request, events, calls)),
+            false => Err(Status::internal("the partition cannot be read")),
+        }
+    })
+}
+
+#[tokio::test]
+async fn what_cannot_be_read_is_a_gap_as_small_as_it_is_and_is_closed_once_it_can_be_read() {
+    let events = log(200, 1);
+    let all = keys(&events);
+    let (from, to) = (time_of(&events[50]) - 77, time_of(&events[60]) + 5);
+    let is_repaired = Arc::new(AtomicBool::new(false));
+    let (mut fixture, _fake) = fixture(Script {
+        search: refuses_between(from, to, is_repaired.clone()),
+        ..with_events(events)
+    })
+    .await;
+    fixture.settings.exit_on_last_event = false;
+    let intake = MemoryIntake::new();
+    let mut running = fixture.start(intake.resume(), &intake);
+    let rest = [&all[..50], &all[61..]].concat();
+    intake
+        .holds(|contents| contents.events.len() == rest.len())
+        .await;
+    intake.assert_each_once(FeedKind::Audit, rest.clone());
+    running
+        .shows(|status| status.gaps_open == 1 && status.failures.is_empty())
+        .await;
+    let gap = intake.gaps().remove(0);
+    assert_eq!(
+        (gap.from, gap.to, gap.is_open()),
+        (from, to, true),
+        "{gap:?}"
+    );
+    assert!(
+        gap.error.contains("the partition cannot be read"),
+        "{gap:?}"
+    );
+    // It is tried again, and known after a restart.
+    intake
+        .holds(|contents| contents.gaps.values().all(|gap| gap.attempts > 2))
+        .await;
+    running.stop().await;
+    let mut running = fixture.start(intake.resume(), &intake);
+    running
+        .shows(|status| status.gaps_open == 1 && status.phase == Phase::CaughtUp)
+        .await;
+    assert_eq!(running.status.borrow().reports, 0, "it was reported before");
+    intake.assert_each_once(FeedKind::Audit, rest);
+    is_repaired.store(true, Ordering::SeqCst);
+    running.shows(|status| status.gaps_open == 0).await;
+    intake.assert_each_once(FeedKind::Audit, all);
+    let gap = intake.gaps().remove(0);
+    assert_eq!(gap.state.events(), 11, "{gap:?}");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn reading_waits_for_ever_at_what_cannot_be_read_if_that_is_wanted() {
+    let events = log(200, 1);
+    let all = keys(&events);
+    let (from, to) = (time_of(&events[50]), time_of(&events[60]));
+    let is_repaired = Arc::new(AtomicBool::new(false));
+    let (mut fixture, _fake) = fixture(Script {
+        search: refuses_between(from, to, is_repaired.clone()),
+        ..with_events(events)
+    })
+    .await;
+    fixture.settings.limits.gap_after = None;
+    let intake = MemoryIntake::new();
+    let mut running = fixture.start(intake.resume(), &intake);
+    running.fails_with("gap-after = \"never\"").await;
+    assert_eq!(intake.keys(FeedKind::Audit), all[..50]);
+    assert!(intake.gaps().is_empty());
+    is_repaired.store(true, Ordering::SeqCst);
+    assert_eq!(running.ended().await, lockgate_teleport::Ended::CaughtUp);
+    assert_eq!(intake.keys(FeedKind::Audit), all);
 }
 
 #[tokio::test]

@@ -73,8 +73,10 @@ async fn fixture(
     (fixture, fake)
 }
 
+/// What was downloaded is remembered, in case it is announced again.
 fn has_no_pending(cursors: &BTreeMap<String, String>) -> bool {
-    !cursors.keys().any(|key| key.starts_with("session/"))
+    let mut cursors = cursors.iter();
+    !cursors.any(|(key, value)| key.starts_with("session/") && !value.contains(r#""done":true"#))
 }
 
 #[tokio::test]
@@ -332,7 +334,7 @@ async fn a_recording_that_cannot_be_read_is_reported_once_and_stays_pending() {
     assert_eq!((status.reports, status.recordings_lost), (1, 0));
     let report = status.last_report.expect("a report");
     assert!(
-        report.contains("`s-1` cannot be read past event 3"),
+        report.contains("`s-1` from event 3 on") && report.contains("unexpected EOF"),
         "{report}"
     );
     running.stop().await;
@@ -353,7 +355,124 @@ async fn an_empty_recording_is_reported() {
     assert!(
         status
             .last_report
-            .is_some_and(|report| report.contains("`s-1` is empty"))
+            .is_some_and(|report| report.contains("`s-1`") && report.contains("it is empty"))
     );
     running.stop().await;
+}
+
+/// The second announcement delivered the whole recording once more.
+#[tokio::test]
+async fn a_recording_that_is_announced_again_is_read_once_and_only_continued() {
+    for (longer, is_restarted) in [(0, false), (0, true), (3, false), (3, true)] {
+        let (fixture, fake) = fixture([("s-1", recording("s-1", 5))]).await;
+        let intake = MemoryIntake::new();
+        let mut running = fixture.start(intake.resume(), &intake);
+        running.shows(|status| status.recordings_done == 1).await;
+        running.shows(|status| status.recordings_pending == 0).await;
+        if is_restarted {
+            running.stop().await;
+            // Retention.
+            intake.remove_all();
+            running = fixture.start(intake.resume(), &intake);
+        }
+        let before = intake.keys(FeedKind::Sessions).len();
+        {
+            let mut script = fake.script();
+            script.events.push(event(
+                "up-again",
+                "session.upload",
+                NOW - 60_000,
+                i64::from(i32::MAX),
+                &[("sid", "s-1")],
+            ));
+            let recordings = script.recordings.as_mut().expect("recordings");
+            recordings.insert("s-1".to_owned(), recording("s-1", 5 + longer));
+        }
+        let new = longer as usize;
+        intake
+            .holds(|contents| {
+                let is_recorded =
+                    |event: &&crate::intake::StoredEvent| event.feed == FeedKind::Sessions;
+                let cursor = &contents.cursors["session/s-1"];
+                contents.events.iter().any(|event| event.key == "up-again")
+                    && contents.events.iter().filter(is_recorded).count() == before + new
+                    && cursor.contains("done")
+                    && !contents.cursors.contains_key("again/s-1")
+                    && fake.script().opened.len() > 1
+            })
+            .await;
+        assert_eq!(
+            intake.keys(FeedKind::Sessions)[before..],
+            keys("s-1", 5 + longer)[5..]
+        );
+        let starts: Vec<i32> = fake
+            .script()
+            .opened
+            .iter()
+            .map(|(_, start)| *start)
+            .collect();
+        // Where retention has removed it, the first announcement is read again, too.
+        let opened = if is_restarted { 1..3 } else { 1..2 };
+        assert!(opened.contains(&(starts.len() - 1)), "{starts:?}");
+        assert!(starts[1..].iter().all(|&start| start >= 5), "{starts:?}");
+        running.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn a_recording_that_cannot_be_read_is_a_gap_until_it_can() {
+    let cut = || (3, Status::unknown("unexpected EOF"));
+    let breaks = vec![cut(), (0, cut().1), (0, cut().1), (0, cut().1)];
+    let damaged = Recording {
+        breaks,
+        ..recording("s-1", 9)
+    };
+    let (fixture, _fake) = fixture([("s-1", damaged)]).await;
+    let intake = MemoryIntake::new();
+    let mut running = fixture.start(intake.resume(), &intake);
+    running.shows(|status| status.gaps_open == 1).await;
+    let gap = intake.gaps().remove(0);
+    assert_eq!((&*gap.key, gap.feed), ("session/s-1", FeedKind::Sessions));
+    running.shows(|status| status.recordings_done == 1).await;
+    running.shows(|status| status.gaps_open == 0).await;
+    let gap = intake.gaps().remove(0);
+    assert_eq!(gap.state.name(), "read", "{gap:?}");
+    running.stop().await;
+    assert_eq!(intake.keys(FeedKind::Sessions), keys("s-1", 9));
+}
+
+/// Teleport writes an event whenever a recording is opened: each download made one more event.
+#[tokio::test]
+async fn what_teleport_writes_about_our_own_downloads_is_left_out() {
+    let access = |uid: &str, sid: &str, user: &str| {
+        let fields = [("sid", sid), ("user", user)];
+        event(uid, "session.recording.access", NOW - 60_000, 0, &fields)
+    };
+    // The name in the certificates of these tests.
+    let us = "rcgen self signed cert";
+    for keep in [false, true] {
+        let (mut fixture, fake) = fixture([("s-1", recording("s-1", 3))]).await;
+        fixture.settings.keep_own_access = keep;
+        let intake = MemoryIntake::new();
+        let mut running = fixture.start(intake.resume(), &intake);
+        running.shows(|status| status.recordings_done == 1).await;
+        fake.script().events.extend([
+            access("ours", "s-1", us),
+            access("ours, of another session", "s-9", us),
+            access("theirs", "s-1", "alice"),
+            event("last", "user.login", NOW - 59_000, 0, &[]),
+        ]);
+        intake
+            .holds(|contents| contents.events.iter().any(|event| event.key == "last"))
+            .await;
+        let keys = intake.keys(FeedKind::Audit);
+        let has = |key: &str| keys.iter().any(|found| found == key);
+        assert!(has("theirs") && has("ours, of another session"), "{keys:?}");
+        assert_eq!(has("ours"), keep, "{keys:?}");
+        let status = running
+            .shows(|status| keep || status.own_accesses > 0)
+            .await;
+        assert_eq!(status.own_accesses > 0, !keep);
+        running.stop().await;
+    }
 }

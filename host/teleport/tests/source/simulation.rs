@@ -1,13 +1,17 @@
-//! Polling a server that lies about time: simulated days with wrong clocks, late events, ties,
-//! restarts and a log that grows meanwhile. `LOCKGATE_SEEDS=0..1000` tries that many of them.
+//! Both readers and a server that lies about time: simulated days with wrong clocks, late events,
+//! ties, restarts, limits, cut connections, a part of the log that cannot be read, and a log that
+//! grows meanwhile. `LOCKGATE_SEEDS=0..1000` tries that many of them.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lockgate_backoff::Random;
-use lockgate_model::{FeedKind, Millis};
+use lockgate_model::{Day, FeedKind, Millis};
 use lockgate_teleport::{SourceLimits, Sweep};
+use tonic::Status;
 
-use crate::fake::{Fake, Planned, Script, event, growing};
+use crate::fake::{Chunk, Fake, Planned, Script, Search, event, growing, time_of};
 use crate::fixture::{DAY, Fixture, NOW, SimulatedClock};
 use crate::intake::MemoryIntake;
 
@@ -61,13 +65,13 @@ fn plan(dice: &mut Dice) -> Vec<Planned> {
 }
 
 /// What happens to the machine, and when: the clock is wrong from then on, or it is restarted.
-fn accidents(dice: &mut Dice) -> Vec<(Millis, Option<Millis>)> {
+fn accidents(dice: &mut Dice, most: Millis) -> Vec<(Millis, Option<Millis>)> {
     let mut accidents: Vec<_> = (0..dice.between(0, 6))
         .map(|_| {
             let at = NOW + dice.between(0, SPAN + 2 * HOUR);
             let wrong_by = match dice.between(0, 3) {
                 0 => None,
-                1 => Some(dice.between(-5 * DAY, 5 * DAY)),
+                1 => Some(dice.between(-most, most)),
                 _ => Some(0),
             };
             (at, wrong_by)
@@ -77,19 +81,79 @@ fn accidents(dice: &mut Dice) -> Vec<(Millis, Option<Millis>)> {
     accidents
 }
 
+/// A part of the log that the server cannot read, until some time.
+#[derive(Clone, Copy)]
+struct Fault {
+    from: Millis,
+    to: Millis,
+    until: Millis,
+}
+
+fn fault(dice: &mut Dice) -> Option<Fault> {
+    if dice.one_in(2) {
+        return None;
+    }
+    let from = NOW + dice.between(-HOUR, SPAN);
+    let until = match dice.one_in(2) {
+        true => Millis::MAX,
+        false => from + dice.between(0, SPAN),
+    };
+    Some(Fault {
+        from,
+        to: from + dice.between(0, 2 * HOUR),
+        until,
+    })
+}
+
+/// A server that has a fault, limits how much it is asked for, and cuts connections.
+fn failing(
+    clock: Arc<SimulatedClock>,
+    fault: Option<Fault>,
+    mut dice: Dice,
+    mut answers: Search,
+) -> Search {
+    let (is_limited, is_cut) = (dice.one_in(3), dice.one_in(3));
+    Box::new(move |request, events, calls| {
+        let time = |time: Option<prost_types::Timestamp>| {
+            let time = time.unwrap_or_default();
+            time.seconds * 1000 + i64::from(time.nanos) / 1_000_000
+        };
+        let (begin, end) = (time(request.start_date), time(request.end_date));
+        let is_hit =
+            |fault: Fault| clock.time() < fault.until && begin <= fault.to && end >= fault.from;
+        let answer = answers(request, events, calls);
+        if is_limited && dice.one_in(6) {
+            return Err(Status::resource_exhausted("rate limit exceeded"));
+        }
+        if is_cut && dice.one_in(200) {
+            return Err(Status::unavailable("the connection is closing"));
+        }
+        if fault.is_some_and(is_hit) {
+            return Err(Status::unknown("the partition cannot be read"));
+        }
+        answer
+    })
+}
+
 async fn run(seed: u64) {
     let mut dice = Dice(Random::seeded(seed));
     let plan = plan(&mut dice);
     let clock = SimulatedClock::new();
-    let expected: Vec<String> = plan
+    let expected: Vec<(String, Millis)> = plan
         .iter()
-        .map(|planned| planned.event.id.clone())
+        .map(|planned| (planned.event.id.clone(), time_of(&planned.event)))
         .collect();
+    let fault = fault(&mut dice);
     let last = plan.iter().map(|planned| planned.visible).max();
     let last = last.expect("there are events");
     let mut fixture = Fixture::new();
     let script = Script {
-        search: growing(clock.clone(), plan, 200),
+        search: failing(
+            clock.clone(),
+            fault,
+            Dice(Random::seeded(seed + 1_000_000)),
+            growing(clock.clone(), plan, 200),
+        ),
         ..Script::default()
     };
     let fake = Fake::start(&fixture.authority, script).await;
@@ -115,7 +179,10 @@ async fn run(seed: u64) {
     };
     let intake = MemoryIntake::new();
     let mut running = fixture.start(intake.resume(), &intake);
-    for (at, wrong_by) in accidents(&mut dice) {
+    // Where the clock is days behind and a part of the log cannot be read either, nothing shows what
+    // is after that part.
+    let most = if fault.is_some() { HOUR } else { 5 * DAY };
+    for (at, wrong_by) in accidents(&mut dice, most) {
         clock.reaches(at).await;
         if let Some(wrong_by) = wrong_by {
             clock.set_wrong_by(wrong_by);
@@ -127,12 +194,140 @@ async fn run(seed: u64) {
     }
     clock.reaches(last + 5 * HOUR).await;
     running.stop().await;
-    println!("seed {seed}: {} requests", fake.script().searches.len());
-    intake.assert_each_once(FeedKind::Audit, expected);
+    // What can be read again was read again.
+    let lasting = fault.filter(|fault| fault.until == Millis::MAX);
+    let part = lasting.map_or(0..=0, |fault| fault.from..=fault.to);
+    let told = intake.assert_each_once_or_in_a_gap(&expected, part);
+    println!(
+        "seed {seed}: {} events, {told} of them in {} gaps, {} requests",
+        expected.len(),
+        intake.gaps().len(),
+        fake.script().searches.len()
+    );
+}
+
+/// A bulk export of some days, whose chunks come late, are cut, or cannot be read.
+async fn export(seed: u64) {
+    let mut dice = Dice(Random::seeded(seed));
+    let mut fixture = Fixture::new();
+    let mut script = Script {
+        chunks: Some(BTreeMap::new()),
+        is_flaky: dice.one_in(2),
+        ..Script::default()
+    };
+    fixture.settings.start_time = Some(NOW - 4 * DAY);
+    fixture.settings.exit_on_last_event = false;
+    fixture.settings.limits.newest = Duration::from_millis(5);
+    let mut expected: Vec<(String, Millis)> = Vec::new();
+    let mut add = |script: &mut Script, dice: &mut Dice, day: Millis, name: String| {
+        let mut chunk = Chunk::default();
+        for nth in 0..dice.between(1, 20) {
+            let id = format!("{name}-{nth}");
+            let time = (NOW - day * DAY).div_euclid(DAY) * DAY + dice.between(0, 12 * HOUR);
+            let event = event(&id, "user.login", time, 0, &[]);
+            script.events.push(event.clone());
+            chunk.events.push(event);
+            expected.push((id, time));
+        }
+        let date = Day::of(NOW - day * DAY).to_string();
+        let chunks = script.chunks.get_or_insert_default();
+        chunks.entry(date).or_default().insert(name, chunk);
+    };
+    for day in 0..4 {
+        for nth in 0..dice.between(0, 4) {
+            add(&mut script, &mut dice, day, format!("d{day}c{nth}"));
+        }
+    }
+    add(&mut script, &mut dice, 0, "today".to_owned());
+    // One of them cannot be read to its end.
+    let (mut broken, is_lasting) = (None, dice.one_in(2));
+    if dice.one_in(2) {
+        let chunks = script.chunks.iter_mut().flat_map(BTreeMap::values_mut);
+        let mut chunks: Vec<_> = chunks.flat_map(BTreeMap::iter_mut).collect();
+        let nth = dice.between(0, chunks.len() as Millis) as usize;
+        let (name, chunk) = &mut chunks[nth];
+        let after = dice.between(0, chunk.events.len() as Millis) as usize;
+        let status = match dice.between(0, 3) {
+            0 => Status::unknown("the object is damaged"),
+            1 => Status::not_found("chunk not found"),
+            _ => Status::unavailable("the stream broke"),
+        };
+        chunk.breaks_after = Some((after, status));
+        let rest = chunk.events[after..].iter().map(|event| event.id.clone());
+        broken = Some((name.clone(), rest.collect::<Vec<_>>()));
+    }
+    let fake = Fake::start(&fixture.authority, script).await;
+    fixture.settings.address = fake.address.to_string();
+    let intake = MemoryIntake::new();
+    let mut running = fixture.start(intake.resume(), &intake);
+    let mut wrong_by = 0;
+    for nth in 0..dice.between(0, 5) {
+        let at_least = intake.contents().events.len().min(1);
+        intake
+            .holds(|contents| contents.events.len() >= at_least)
+            .await;
+        let jump = match dice.one_in(3) {
+            true => -wrong_by,
+            false => dice.between(-5 * DAY, 5 * DAY) - wrong_by,
+        };
+        wrong_by += jump;
+        fixture.clock.advance(jump);
+        // A chunk that comes late.
+        add(&mut fake.script(), &mut dice, nth % 2, format!("late{nth}"));
+        if dice.one_in(2) {
+            running.stop().await;
+            running = fixture.start(intake.resume(), &intake);
+        }
+    }
+    fixture.clock.advance(-wrong_by);
+    let rest = match &broken {
+        Some((name, _)) if !is_lasting => {
+            let mut script = fake.script();
+            let chunks = script.chunks.iter_mut().flat_map(BTreeMap::values_mut);
+            chunks
+                .flatten()
+                .filter(|(found, _)| *found == name)
+                .for_each(|(_, chunk)| {
+                    chunk.breaks_after = None;
+                });
+            Vec::new()
+        }
+        Some((_, rest)) => rest.clone(),
+        None => Vec::new(),
+    };
+    let wanted = expected.len() - rest.len();
+    intake
+        .holds(|contents| contents.events.len() >= wanted)
+        .await;
+    let is_told = |contents: &crate::intake::Contents| {
+        let open = contents.gaps.values().filter(|gap| gap.is_open()).count();
+        open == usize::from(!rest.is_empty())
+    };
+    intake.holds(is_told).await;
+    running.stop().await;
+    let read = expected
+        .iter()
+        .map(|(id, _)| id)
+        .filter(|id| !rest.contains(id));
+    intake.assert_each_once(FeedKind::Audit, read.cloned());
+    println!(
+        "seed {seed} of the export: {} events, {} of them in a gap",
+        expected.len(),
+        rest.len()
+    );
 }
 
 #[test]
-fn every_event_is_read_once_whatever_the_clocks_say() {
+fn every_event_is_polled_once_or_in_a_gap_whatever_the_clocks_and_the_server_say() {
+    for_each_seed(run);
+}
+
+#[test]
+fn every_event_is_exported_once_or_in_a_gap_whatever_the_clocks_and_the_server_say() {
+    for_each_seed(export);
+}
+
+fn for_each_seed<F: Future<Output = ()>>(run: impl Fn(u64) -> F + Copy + Send + Sync) {
     #[allow(
         clippy::disallowed_methods,
         reason = "how long to test is not a setting of the program"

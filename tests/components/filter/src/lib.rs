@@ -16,6 +16,9 @@ struct Config {
     /// Of `burn`: how long each call takes.
     #[serde(default)]
     rounds: u64,
+    /// Of `hoard`: how much memory each call takes before it loops.
+    #[serde(default)]
+    bytes: usize,
 }
 
 #[derive(Clone, Copy, Default, Deserialize, PartialEq)]
@@ -28,6 +31,7 @@ enum Mode {
     SilentTrap,
     Loop,
     Memory,
+    Hoard,
     Stack,
     TooFew,
     TooMany,
@@ -53,6 +57,7 @@ struct Hostile {
     mode: Mode,
     on: Option<String>,
     rounds: u64,
+    bytes: usize,
 }
 
 impl Filter for Hostile {
@@ -85,6 +90,7 @@ impl Filter for Hostile {
                 mode: config.mode,
                 on: config.on,
                 rounds: config.rounds,
+                bytes: config.bytes,
             },
             setup,
         ))
@@ -104,6 +110,7 @@ impl Filter for Hostile {
             Mode::SilentTrap => silent_trap(),
             Mode::Loop => spin(),
             Mode::Memory => devour(),
+            Mode::Hoard => hoard(self.bytes),
             Mode::Stack => {
                 deep(1);
             }
@@ -172,6 +179,16 @@ fn devour() -> ! {
     loop {
         taken.push(std::hint::black_box(vec![1u8; 1 << 20]));
     }
+}
+
+/// Takes memory at once, in less time than a call needs to be slow, and never ends.
+fn hoard(bytes: usize) -> ! {
+    #[cfg(target_arch = "wasm32")]
+    if core::arch::wasm32::memory_grow(0, bytes.div_ceil(1 << 16)) == usize::MAX {
+        panic!("no memory");
+    }
+    std::hint::black_box(bytes);
+    spin()
 }
 
 fn silent_trap() -> ! {

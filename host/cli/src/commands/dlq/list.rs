@@ -12,7 +12,7 @@ use crate::failure::Failure;
 use crate::{print, setup};
 
 /// Characters of a reason in the table. `show` prints all of it.
-const REASON_CHARS: usize = 80;
+const REASON_CHARS: usize = 240;
 
 #[derive(Debug, Args)]
 pub(crate) struct List {

@@ -74,7 +74,7 @@ impl Replayer {
             Ok(built) => built,
             Err(unbuilt) => {
                 let why = match unbuilt {
-                    Unbuilt::NoRoom(why) => why,
+                    Unbuilt::NoRoom(why) => why.to_string(),
                     Unbuilt::Reported => {
                         print::problem(&report.render(print::to_terminal()));
                         "this pipeline cannot start with the configuration".to_owned()

@@ -130,7 +130,7 @@ pub(super) struct Letter {
 #[derive(Debug, Serialize)]
 pub(super) struct Step {
     pub(super) at: String,
-    /// `delivered`, `dropped`, `dead`, `removed by retention`, `retried`, `dead letter dropped`,
+    /// `delivered`, `dropped`, `dead`, `removed by retention`, `given up`, `retried`, `dead letter dropped`,
     /// `dead letter expired`.
     pub(super) change: &'static str,
     pub(super) reason: Option<String>,
@@ -402,6 +402,7 @@ fn step(step: &HistoryStep) -> Step {
     let (change, reason) = match &step.change {
         Change::Outcome(fate) => of_fate(fate),
         Change::RemovedByRetention => ("removed by retention", None),
+        Change::GivenUp => ("given up", None),
         Change::Retried => ("retried", None),
         Change::LetterDropped(reason) => ("dead letter dropped", Some(reason.clone())),
         Change::LetterExpired => ("dead letter expired", None),

@@ -1,9 +1,7 @@
 //! Collects events from lines of JSON.
 
-use std::sync::Arc;
-
 use lockgate_lookup::Lookups;
-use lockgate_model::{BlockBuilder, BlockParts, FeedRef, Head, StateOverlay, key_of};
+use lockgate_model::{BlockBuilder, BlockParts, FeedRef, Head, StateMap, StateOverlay, key_of};
 use lockgate_runtime::{check_object, put_on_one_line};
 use serde::Deserialize;
 
@@ -46,7 +44,7 @@ impl Batch<'_> {
         Batch {
             command,
             lookups,
-            state: StateOverlay::new(Arc::default(), STATE_MAX),
+            state: StateOverlay::new(StateMap::default(), STATE_MAX),
             builder: BlockBuilder::new(),
             lines: Vec::new(),
             number: 0,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lockgate_model::{Books, Millis};
+use lockgate_model::{Books, Gap, Millis};
 use lockgate_service::{HostStatus, Lag, PipelineStatus as RunningPipeline, readiness};
 use lockgate_store::{Inspector, OpenError, PipelineStatus};
 use serde::Serialize;
@@ -24,6 +24,44 @@ pub(super) struct Report {
     pub(super) silent: bool,
     pub(super) host: Option<HostStatus>,
     pub(super) pipelines: BTreeMap<String, Row>,
+    /// Parts of Teleport's logs that could not be read, also where they were read later.
+    pub(super) gaps: Vec<GapRow>,
+}
+
+/// A gap of a source.
+#[derive(Serialize)]
+pub(crate) struct GapRow {
+    pub(super) source: String,
+    pub(super) feed: &'static str,
+    /// The times between which events may be missing, both inclusive.
+    pub(super) from: Millis,
+    pub(super) to: Millis,
+    pub(super) since: Millis,
+    pub(super) attempts: u64,
+    pub(super) what: String,
+    pub(super) error: String,
+    /// `open`, `lost` or `read`.
+    pub(super) state: &'static str,
+    pub(super) ended_at: Option<Millis>,
+    /// That were found when it was read.
+    pub(super) events: u64,
+}
+
+pub(crate) fn gap_rows(gaps: &[(String, Gap)]) -> Vec<GapRow> {
+    let row = |(source, gap): &(String, Gap)| GapRow {
+        source: source.clone(),
+        feed: gap.feed.name(),
+        from: gap.from,
+        to: gap.to,
+        since: gap.since,
+        attempts: gap.attempts,
+        what: gap.what.clone(),
+        error: gap.error.clone(),
+        state: gap.state.name(),
+        ended_at: gap.state.at(),
+        events: gap.state.events(),
+    };
+    gaps.iter().map(row).collect()
 }
 
 /// A pipeline.
@@ -43,6 +81,8 @@ pub(super) struct Row {
     pub(super) expired: u64,
     /// Of the dropped: removed by retention before the pipeline had finished them.
     pub(super) removed_unfinished: u64,
+    /// Of the dropped: given up because the pipeline had reached its lag limit.
+    pub(super) given_up: u64,
     /// Of the waiting: in streams that the pipeline is not configured to read any more. Retention
     /// removes them.
     pub(super) abandoned: u64,
@@ -67,8 +107,12 @@ impl Report {
         let running = lockgate_service::running_host(&place.store, now);
         let silent = running.as_ref().is_some_and(|running| running.is_silent);
         let host = running.map(|running| running.status);
+        let mut gaps = Vec::new();
         let mut pipelines = match Inspector::open(&place.store) {
-            Ok(inspector) => rows(&inspector, host.as_ref(), place, now)?,
+            Ok(inspector) => {
+                gaps = gap_rows(&inspector.gaps().map_err(Failure::failed)?);
+                rows(&inspector, host.as_ref(), place, now)?
+            }
             // The host is about to make it, or says why it cannot open it either.
             Err(OpenError::Missing { .. }) if host.is_some() => BTreeMap::new(),
             Err(_) if host.as_ref().is_some_and(|host| host.store.is_some()) => BTreeMap::new(),
@@ -94,6 +138,7 @@ impl Report {
             silent,
             host,
             pipelines,
+            gaps,
         })
     }
 }
@@ -154,6 +199,7 @@ fn row(
         removed_unfinished: inspector
             .removed_unfinished(name)
             .map_err(Failure::failed)?,
+        given_up: inspector.given_up(name).map_err(Failure::failed)?,
         abandoned,
         lag_seconds: lag.seconds,
         lag_known: lag.is_known(),
@@ -230,6 +276,7 @@ mod tests {
         let reader = ReaderFigures {
             cluster: Some(String::new()),
             server_version: Some(String::new()),
+            reads_from: Some(1),
             credentials_until: Some(1),
             read_until: Some(1),
             newest: Some(1),
@@ -291,6 +338,19 @@ mod tests {
             silent: false,
             host: Some(host),
             pipelines: [("NAME".to_owned(), row)].into(),
+            gaps: vec![GapRow {
+                source: String::new(),
+                feed: "audit",
+                from: 1,
+                to: 1,
+                since: 1,
+                attempts: 1,
+                what: String::new(),
+                error: String::new(),
+                state: "read",
+                ended_at: Some(1),
+                events: 1,
+            }],
         }
     }
 

@@ -1,15 +1,19 @@
 //! The status as text.
 
-use lockgate_model::Millis;
+use lockgate_model::{Millis, utc};
 use lockgate_service::{
     ConditionStatus, ConditionStatusKind, ConfigurationStatus, HostStatus,
     PipelineStatus as RunningPipeline, SourceStatus,
 };
 
-use super::report::{Report, Row};
+use super::report::{GapRow, Report, Row};
 
 /// The longest wait between attempts that nobody asked for.
 const OWN_WAIT: Millis = 30_000;
+/// Gaps that are listed for each source.
+const GAPS_SHOWN: usize = 10;
+/// How long a host is not called well after events were lost, in milliseconds.
+const LOST_SHOWN: Millis = 7 * 24 * 3_600_000;
 /// A difference of the clocks that is worth a word, in milliseconds.
 const SKEW_SHOWN: Millis = 1_000;
 
@@ -18,6 +22,7 @@ pub(super) fn table(report: &Report, now: Millis) -> String {
     for (name, source) in report.host.iter().flat_map(|host| &host.sources) {
         text += &sourced(name, source, now);
     }
+    text += &gaps(&report.gaps, now);
     let width = report
         .pipelines
         .keys()
@@ -59,6 +64,49 @@ pub(super) fn table(report: &Report, now: Millis) -> String {
     text
 }
 
+/// The gaps that are open or lost, by source.
+fn gaps(gaps: &[GapRow], now: Millis) -> String {
+    let mut text = String::new();
+    for of_source in gaps.chunk_by(|a, b| a.source == b.source) {
+        let missing: Vec<&GapRow> = of_source.iter().filter(|gap| gap.state != "read").collect();
+        if missing.is_empty() {
+            continue;
+        }
+        let open = missing.iter().filter(|gap| gap.state == "open").count();
+        text += &format!(
+            "gaps of source {}: {open} open, {} lost; Teleport did not return these events\n",
+            of_source[0].source,
+            missing.len() - open
+        );
+        for gap in missing.iter().take(GAPS_SHOWN) {
+            text += &format!(
+                "  {}, {} from {} to {}: {} (for {}, {} attempts)\n",
+                gap.state,
+                gap.what,
+                crate::commands::dlq::rfc3339(gap.from),
+                crate::commands::dlq::rfc3339(gap.to),
+                gap.error,
+                span(now - gap.since),
+                gap.attempts
+            );
+        }
+        if missing.len() > GAPS_SHOWN {
+            let more = missing.len() - GAPS_SHOWN;
+            text += &format!("  {more} more: `lockgate status --json` lists all\n");
+        }
+    }
+    text
+}
+
+/// It is open, or was lost not long ago.
+fn is_recent(gap: &GapRow, now: Millis) -> bool {
+    match gap.state {
+        "open" => true,
+        "lost" => gap.ended_at.is_none_or(|at| now - at < LOST_SHOWN),
+        _ => false,
+    }
+}
+
 /// Lines on the host as a whole.
 fn head(report: &Report, now: Millis) -> String {
     let Some(host) = &report.host else {
@@ -75,10 +123,13 @@ fn head(report: &Report, now: Millis) -> String {
         let since = span(now - host.started_at);
         format!("running: process {pid}, version {version}, for {since}\n")
     };
-    text += if report.ready {
-        "ready: everything works\n"
-    } else {
-        "NOT READY\n"
+    let is_whole = !report.gaps.iter().any(|gap| is_recent(gap, now));
+    text += match (report.ready, is_whole) {
+        (true, true) => "ready: everything works\n",
+        (true, false) => {
+            "ready, but a part of Teleport's log could not be read: see the gaps below\n"
+        }
+        (false, _) => "NOT READY\n",
     };
     text + &health(host, now)
 }
@@ -159,6 +210,7 @@ fn sourced(name: &str, source: &SourceStatus, now: Millis) -> String {
     for (count, what) in [
         (reader.session_events, "of recordings"),
         (reader.filtered, "filtered"),
+        (reader.own_accesses, "of them on our own downloads"),
         (reader.duplicates, "read before"),
         (reader.late, "late"),
         (reader.unreadable, "not readable as JSON"),
@@ -168,6 +220,12 @@ fn sourced(name: &str, source: &SourceStatus, now: Millis) -> String {
         }
     }
     line(counts.join(", "));
+    if let Some(from) = reader.reads_from {
+        line(format!(
+            "reading from {} on: older events are left out (`start-time` was not set)",
+            utc(from)
+        ));
+    }
     if reader.recordings_pending + reader.recordings_done + reader.recordings_lost > 0 {
         line(format!(
             "recordings: {} downloaded, {} pending, {} given up",
@@ -236,6 +294,12 @@ fn remarks(row: &Row, now: Millis) -> String {
         text += &format!(
             "  {} of the dropped were removed by retention before this pipeline had finished them\n",
             row.removed_unfinished
+        );
+    }
+    if row.given_up > 0 {
+        text += &format!(
+            "  {} of the dropped were given up, because this pipeline had reached its `lag-limit`\n",
+            row.given_up
         );
     }
     if row.configured == Some(false) {
@@ -330,6 +394,7 @@ mod tests {
             silent: false,
             host: Some(host),
             pipelines,
+            gaps: Vec::new(),
         }
     }
 
@@ -350,6 +415,44 @@ mod tests {
         let report = report(host, [("siem".to_owned(), row)].into());
         let shown = table(&report, 0);
         assert_eq!(shown.matches("compiling").count(), 1, "{shown}");
+    }
+
+    #[test]
+    fn a_source_with_a_gap_is_not_shown_as_well() {
+        let gap = |state, ended_at| GapRow {
+            source: "teleport".to_owned(),
+            feed: "audit",
+            from: 0,
+            to: 999,
+            since: 0,
+            attempts: 4,
+            what: "events".to_owned(),
+            error: "it answers Unknown `x`".to_owned(),
+            state,
+            ended_at,
+            events: 0,
+        };
+        let mut report = report(HostStatus::default(), BTreeMap::new());
+        report.ready = true;
+        report.gaps = vec![
+            gap("open", None),
+            gap("lost", Some(1)),
+            gap("read", Some(2)),
+        ];
+        let shown = table(&report, 60_000);
+        assert!(
+            shown.contains("\nready, but a part of Teleport's log could not be read"),
+            "{shown}"
+        );
+        let lines = "gaps of source teleport: 1 open, 1 lost; Teleport did not return these events\n  \
+                     open, events from 1970-01-01T00:00:00.000Z to 1970-01-01T00:00:00.999Z: it answers \
+                     Unknown `x` (for 1m 0s, 4 attempts)\n  lost, events from";
+        assert!(shown.contains(lines), "{shown}");
+        // What was lost long ago does not hide what is wrong now.
+        report.gaps.remove(0);
+        let shown = table(&report, 10 * LOST_SHOWN);
+        assert!(shown.contains("\nready: everything works\n"), "{shown}");
+        assert!(shown.contains("0 open, 1 lost"), "{shown}");
     }
 
     #[test]

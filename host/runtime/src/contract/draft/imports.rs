@@ -130,7 +130,10 @@ impl InstanceHost {
                 self.state_is_not_granted();
                 state::StateError::NotGranted
             }
-            StateError::QuotaExceeded => state::StateError::QuotaExceeded,
+            StateError::QuotaExceeded => {
+                self.state_is_full();
+                state::StateError::QuotaExceeded
+            }
             StateError::TooLarge => state::StateError::TooLarge,
         }
     }

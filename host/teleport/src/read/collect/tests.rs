@@ -34,6 +34,7 @@ fn audit(types: &[&str], start: Millis) -> Collector {
     Collector::new(Feed::Audit {
         types: Arc::new(types),
         start,
+        own: None,
     })
 }
 

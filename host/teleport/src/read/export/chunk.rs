@@ -16,17 +16,21 @@ use crate::{Closed, Intake};
 
 /// How reading a chunk ended.
 pub(super) enum ChunkEnd {
-    Read,
-    /// It failed so often at this cursor of the server that the other dates should not wait for it.
-    Stuck(String),
+    /// With so many events.
+    Read(u64),
+    /// It failed so often at this cursor of the server that other chunks and dates should not wait
+    /// for it: with the cursor and the failure.
+    Stuck(String, Failure),
 }
 
-/// Reads a chunk from a cursor to its end, resuming after every interruption.
+/// Reads a chunk from a cursor to its end, resuming after every interruption. Where it is a gap, it
+/// is tried once.
 pub(super) async fn read<I: Intake>(
     source: &Arc<Source<I>>,
     day: Day,
     chunk: &str,
     mut cursor: String,
+    is_gap: bool,
 ) -> Result<ChunkEnd, Closed> {
     let place = chunk_key(day, chunk);
     let mut collector = Collector::audit(source);
@@ -49,7 +53,7 @@ pub(super) async fn read<I: Intake>(
                 .store(&mut collector, vec![update(day, chunk, &Position::Read)])
                 .await?;
             source.status.clear_failure(&place);
-            return Ok(ChunkEnd::Read);
+            return Ok(ChunkEnd::Read(collector.total()));
         };
         // The events before the failure are complete.
         flush(source, day, chunk, &mut collector, &cursor).await?;
@@ -57,13 +61,20 @@ pub(super) async fn read<I: Intake>(
         if cursor != before {
             backoff.reset();
         }
+        if is_gap && cursor == before {
+            return Ok(ChunkEnd::Stuck(cursor, failure));
+        }
         source.status.set_failure(
             &place,
             format!("the chunk `{chunk}` of {day} cannot be read: {failure}"),
         );
-        let is_permanent = matches!(failure, Failure::NotFound { .. } | Failure::Refused { .. });
-        if is_permanent && backoff.failures() + 1 >= source.settings.limits.export_attempts {
-            return Ok(ChunkEnd::Stuck(cursor));
+        // A stream that is cut at the same place each time is not at fault for the connection.
+        let is_of_chunk = matches!(
+            failure,
+            Failure::NotFound { .. } | Failure::Refused { .. } | Failure::Lost { .. }
+        );
+        if is_of_chunk && backoff.failures() + 1 >= source.settings.limits.export_attempts {
+            return Ok(ChunkEnd::Stuck(cursor, failure));
         }
         source.pause(&mut backoff).await;
     }

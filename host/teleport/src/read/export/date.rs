@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use lockgate_backoff::Backoff;
-use lockgate_model::{CursorUpdate, Day, FeedKind};
+use lockgate_model::{CursorUpdate, Day, FeedKind, Gap, GapState};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -22,7 +23,7 @@ use crate::{Closed, Intake};
 pub(super) struct DateProgress {
     /// There was no chunk left to begin.
     idle: bool,
-    /// Chunks that could not be read and will be retried later.
+    /// Chunks that could not be read, are tried again, and are not on the books as gaps yet.
     stuck: usize,
 }
 
@@ -41,6 +42,24 @@ impl DateProgress {
 struct Stuck {
     until: Instant,
     backoff: Backoff,
+    /// When it failed first.
+    since: Duration,
+    /// It is on the books, and nothing waits for it.
+    is_gap: bool,
+}
+
+impl Stuck {
+    /// A chunk that is on the books.
+    fn gap<I: Intake>(source: &Source<I>, since: Duration) -> Stuck {
+        let (first, longest) = source.settings.limits.gap_wait;
+        let mut backoff = Backoff::new(first, longest);
+        Stuck {
+            until: Instant::now() + backoff.next(source.settings.clock.chance()),
+            backoff,
+            since,
+            is_gap: true,
+        }
+    }
 }
 
 /// Lists the chunks of a date and reads new ones, repeatedly, until the date is closed. Returns the
@@ -53,7 +72,13 @@ pub(super) async fn work<I: Intake>(
     close: Arc<Notify>,
 ) -> Result<(Day, Vec<String>), Closed> {
     let limits = &source.settings.limits;
-    let mut stuck: HashMap<String, Stuck> = HashMap::new();
+    let now = source.settings.clock.elapsed();
+    let on_the_books = source.gaps.beginning(&chunk_key(day, ""));
+    let mut stuck: HashMap<String, Stuck> = on_the_books
+        .iter()
+        .filter_map(|gap| gap.key.strip_prefix(&chunk_key(day, "")))
+        .map(|chunk| (chunk.to_owned(), Stuck::gap(&source, now)))
+        .collect();
     let mut failures = source.backoff();
     let place = date_key(day);
     let mut first = true;
@@ -93,7 +118,8 @@ pub(super) async fn work<I: Intake>(
                 .cloned(),
         );
         if todo.is_empty() {
-            report(true, stuck.len());
+            let waiting = stuck.values().filter(|stuck| !stuck.is_gap).count();
+            report(true, waiting);
             if closing && stuck.is_empty() {
                 let keys = chunks
                     .keys()
@@ -111,13 +137,22 @@ pub(super) async fn work<I: Intake>(
                 limits.export_poll
             };
             first = false;
+            // Only gaps keep the date open.
+            let gaps = stuck.values().map(|stuck| stuck.until).min();
+            let pause = match gaps.filter(|_| closing && waiting == 0) {
+                Some(next) => pause.max(next.saturating_duration_since(now)),
+                None => pause,
+            };
             tokio::select! {
                 () = source.rest(pause) => {}
-                () = close.notified() => closing = true,
+                () = close.notified(), if !closing => closing = true,
             }
             continue;
         }
-        report(false, stuck.len());
+        let waiting = stuck.values().filter(|stuck| !stuck.is_gap).count();
+        // Chunks that are on the books keep nothing waiting.
+        let is_idle = todo.iter().all(|chunk| is_gap(&stuck, chunk));
+        report(is_idle, waiting);
         read(&source, day, todo, &mut chunks, &mut stuck).await?;
     }
 }
@@ -141,8 +176,9 @@ async fn read<I: Intake>(
                 _ => String::new(),
             };
             let source = source.clone();
+            let is_gap = is_gap(stuck, &name);
             running.spawn(async move {
-                let end = chunk::read(&source, day, &name, cursor).await;
+                let end = chunk::read(&source, day, &name, cursor, is_gap).await;
                 (name, end)
             });
         }
@@ -151,22 +187,68 @@ async fn read<I: Intake>(
         };
         let (name, end) = ended.expect("a chunk's task neither panics nor is aborted");
         match end? {
-            ChunkEnd::Read => {
+            ChunkEnd::Read(events) => {
                 stuck.remove(&name);
+                if let Some(gap) = source.gaps.of(&chunk_key(day, &name)) {
+                    let at = source.now();
+                    let state = GapState::Read { at, events };
+                    source.note_gap(Gap { state, ..gap }).await?;
+                }
                 chunks.insert(name, Position::Read);
             }
-            ChunkEnd::Stuck(cursor) => {
+            ChunkEnd::Stuck(cursor, failure) => {
+                let clock = &source.settings.clock;
                 let kept = stuck.entry(name.clone()).or_insert_with(|| Stuck {
                     until: Instant::now(),
                     backoff: source.backoff(),
+                    since: clock.elapsed(),
+                    is_gap: false,
                 });
-                kept.until = Instant::now() + kept.backoff.next(source.settings.clock.chance());
+                let waited = clock.elapsed() - kept.since;
+                if kept.is_gap
+                    || source
+                        .settings
+                        .limits
+                        .gap_after
+                        .is_some_and(|limit| waited >= limit)
+                {
+                    note(source, day, &name, &failure).await?;
+                    if !kept.is_gap {
+                        *kept = Stuck::gap(source, kept.since);
+                    }
+                }
+                kept.until = Instant::now() + kept.backoff.next(clock.chance());
                 if !cursor.is_empty() {
                     chunks.insert(name, Position::At(cursor));
                 }
             }
         }
     }
+}
+
+fn is_gap(stuck: &HashMap<String, Stuck>, chunk: &str) -> bool {
+    stuck.get(chunk).is_some_and(|stuck| stuck.is_gap)
+}
+
+/// Puts the rest of a chunk on the books. It is the smallest part that can be told: the server's
+/// cursor cannot be moved past what it does not send.
+async fn note<I: Intake>(
+    source: &Arc<Source<I>>,
+    day: Day,
+    chunk: &str,
+    failure: &Failure,
+) -> Result<(), Closed> {
+    let key = chunk_key(day, chunk);
+    let gap = source.gap(
+        key.clone(),
+        FeedKind::Audit,
+        (day.start(), Day(day.0 + 1).start() - 1),
+        format!("the events in the rest of the chunk `{chunk}`"),
+        failure.to_string(),
+    );
+    source.note_gap(gap).await?;
+    source.status.clear_failure(&key);
+    Ok(())
 }
 
 /// Gives up stuck chunks that are no longer in the list.
@@ -186,9 +268,15 @@ async fn drop_vanished<I: Intake>(
         stuck.remove(&chunk);
         let place = chunk_key(day, &chunk);
         source.status.clear_failure(&place);
-        source.status.report(format!(
-            "the chunk `{chunk}` of {day} could not be read to its end, and Teleport no longer lists it: events may be missing"
-        ));
+        let gap = source.gap(
+            place.clone(),
+            FeedKind::Audit,
+            (day.start(), Day(day.0 + 1).start() - 1),
+            format!("the events in the rest of the chunk `{chunk}`"),
+            "it could not be read to its end, and Teleport no longer lists it".to_owned(),
+        );
+        let state = GapState::Lost(source.now());
+        source.note_gap(Gap { state, ..gap }).await?;
         if chunks.remove(&chunk).is_some() {
             source
                 .move_cursors(

@@ -10,6 +10,9 @@ use crate::proto::auditlog::{EventsUnstructured, GetUnstructuredEventsRequest};
 use crate::source::Source;
 use crate::time::to_proto;
 
+/// Calls for a window that are lost before a shorter one is tried.
+const LOSSES_MAX: u32 = 8;
+
 /// The order of a page. The names in Teleport's proto file say the opposite of what the values
 /// mean.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,6 +52,7 @@ pub(super) async fn fetch<I: Intake>(
     query: &Query,
 ) -> Result<EventsUnstructured, Refusal> {
     let mut backoff = source.backoff();
+    let mut losses = 0;
     loop {
         let mut connection = source.connector.connection().await;
         let request = GetUnstructuredEventsRequest {
@@ -75,8 +79,10 @@ pub(super) async fn fetch<I: Intake>(
                 source.connector.failed(connection.id, &failure).await;
                 // Several days may be too much to search at once.
                 let is_large = query.to - query.from > Day::MILLIS;
+                losses += u32::from(matches!(failure, Failure::Lost { .. }));
+                let is_lost = losses >= LOSSES_MAX && query.to > query.from;
                 if let Some((code, message)) = of_asking_for_too_much(&failure)
-                    && (query.gives_up || is_large)
+                    && (query.gives_up || is_large || is_lost)
                 {
                     let message = message.clone();
                     return Err(Refusal { code, message });

@@ -11,6 +11,8 @@ use crate::read::poll::window::{Aim, Window};
 use crate::status::SWEEP;
 use crate::{Closed, Intake};
 
+/// Attempts at one place of a sweep before it goes on after the slice.
+pub(super) const ATTEMPTS: u32 = 8;
 /// For each second of sweeping, this many are left for everything else.
 const OTHER: u32 = 9;
 
@@ -41,6 +43,8 @@ struct Pass {
     found: u64,
     /// How late the latest of them was.
     late: Millis,
+    /// Attempts at the slice at `at` that were refused.
+    refused: u32,
     problem: Option<String>,
 }
 
@@ -56,6 +60,11 @@ impl Sweeps {
             next: 0,
             pause: Duration::ZERO,
         }
+    }
+
+    /// Whether a slice may be read now.
+    pub(super) fn is_free(&self, now: Duration) -> bool {
+        self.pause <= now
     }
 
     /// When the next slice may be read. `None` if nothing is swept.
@@ -96,8 +105,16 @@ impl<I: Intake> Poller<I> {
             if now >= round {
                 return Ok(());
             }
-            let wake = self.sweeps.wake().unwrap_or(round);
-            if wake <= now
+            let wake = self
+                .sweeps
+                .wake()
+                .unwrap_or(round)
+                .min(self.retry_wake().max(self.sweeps.pause));
+            if self.retry_due(now) {
+                self.retry().await?;
+                let done = clock.elapsed();
+                self.sweeps.pause = done + (done - now) * OTHER;
+            } else if wake <= now
                 && let Some(turn) = self.sweeps.turn(now)
             {
                 self.sweep(turn).await?;
@@ -120,6 +137,7 @@ impl<I: Intake> Poller<I> {
             end: self.until,
             found: 0,
             late: 0,
+            refused: 0,
             problem: None,
         });
         if pass.at <= pass.end {
@@ -159,8 +177,14 @@ impl<I: Intake> Poller<I> {
         let source = self.source.clone();
         let limits = &source.settings.limits;
         let from = pass.at;
+        if let Some(end) = source.end_of_gap(from) {
+            // It is tried again by itself.
+            pass.at = end + 1;
+            return Ok(());
+        }
         let base = millis(limits.window);
         let mut to = window_end(from, base, base, pass.end + 1) - 1;
+        to = to.min(source.next_gap(from).map_or(to, |gap| gap - 1));
         let read = if let Some(end) = self.seen.end_from(from) {
             to = self.seen.bound(from, to.min(end), limits.slice);
             Window::new(self, from, to, Aim::Sweep).read().await?
@@ -179,11 +203,20 @@ impl<I: Intake> Poller<I> {
             read
         };
         self.collector.forget_duplicates();
-        pass.at = read.to + 1;
         pass.found += read.late.len() as u64;
         let earliest = read.late.iter().map(|&(time, _)| time).min();
         pass.late = pass.late.max(earliest.map_or(0, |time| self.shown - time));
-        if let Some(refusal) = read.refusal {
+        pass.refused = match read.refusal {
+            Some(_) if read.reached == from => pass.refused + 1,
+            _ => 0,
+        };
+        pass.at = match read.refusal {
+            // Teleport may be busy: it goes on here later.
+            Some(_) if pass.refused < ATTEMPTS => read.reached,
+            _ => read.to + 1,
+        };
+        if let Some(refusal) = read.refusal.filter(|_| pass.refused == ATTEMPTS) {
+            pass.refused = 0;
             pass.problem = Some(format!(
                 "late events cannot be looked for everywhere: Teleport answers {:?} `{}`",
                 refusal.code, refusal.message

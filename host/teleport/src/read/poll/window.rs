@@ -1,13 +1,14 @@
 //! One window of time, read page by page.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use lockgate_backoff::Backoff;
-use lockgate_model::{Day, Millis};
+use lockgate_model::{Day, FeedKind, Millis};
 
 use super::order::Order;
 use super::page::{Query, Refusal, fetch};
-use super::{PLACE, Poller, millis, step, window_end};
+use super::{FAR, GAP, PLACE, Poller, millis, step, window_end};
 use crate::proto::auditlog::EventsUnstructured;
 use crate::time::{of_proto, time};
 use crate::{Closed, Intake};
@@ -24,8 +25,8 @@ const STEADY: u32 = 4;
 pub(super) enum Aim {
     /// The log, for the first time but for an overlap. `is_tail`: no later event is known.
     Log { is_tail: bool },
-    /// Late events. The cursor does not move, and what cannot be read is not reported as missing:
-    /// that was done when it was read for the first time.
+    /// Late events, or the events of a gap. The cursor does not move, and what cannot be read does
+    /// not become a gap: it did when it was read for the first time.
     Sweep,
 }
 
@@ -38,10 +39,14 @@ pub(super) struct Read {
     pub(super) is_empty: bool,
     /// The last millisecond that was read.
     pub(super) to: Millis,
+    /// The time up to which it has been read, where it was not read to its end.
+    pub(super) reached: Millis,
     /// Why the window was not read to its end: only of several days, or in a sweep.
     pub(super) refusal: Option<Refusal>,
     /// Time and hash of what a sweep found.
     pub(super) late: Vec<(Millis, u64)>,
+    /// The server repeated itself, so some may be missing.
+    pub(super) is_doubtful: bool,
 }
 
 /// Reads one window.
@@ -49,6 +54,8 @@ pub(super) struct Window<'a, I> {
     poller: &'a mut Poller<I>,
     aim: Aim,
     query: Query,
+    /// Where the window begins.
+    first: Millis,
     order: Order,
     /// The window is larger than usual.
     is_grown: bool,
@@ -68,6 +75,9 @@ pub(super) struct Window<'a, I> {
     refusal: Option<(Refusal, u32)>,
     /// Successful pages in a row since the limit was lowered.
     steady: u32,
+    /// Where the end of the window was moved, because it could not be read further: from and to.
+    narrowed: Option<(Millis, Millis)>,
+    is_doubtful: bool,
     backoff: Backoff,
     /// Waits while the server refuses and nothing shows that its log is at fault.
     hold: Backoff,
@@ -95,6 +105,7 @@ impl<'a, I: Intake> Window<'a, I> {
         );
         Window {
             aim,
+            first: from,
             is_grown: to - from > Day::MILLIS + millis(poller.source.settings.limits.reread),
             late: Vec::new(),
             query: Query {
@@ -112,6 +123,8 @@ impl<'a, I: Intake> Window<'a, I> {
             restarted: None,
             refusal: None,
             steady: 0,
+            narrowed: None,
+            is_doubtful: false,
             backoff,
             hold,
             poller,
@@ -123,7 +136,7 @@ impl<'a, I: Intake> Window<'a, I> {
         let refusal = loop {
             let next = match fetch(&self.poller.source, &self.query).await {
                 Ok(page) => self.take(page).await?,
-                Err(refusal) => self.refused(refusal).await,
+                Err(refusal) => self.refused(refusal).await?,
             };
             match next {
                 Next::Page => {}
@@ -134,9 +147,14 @@ impl<'a, I: Intake> Window<'a, I> {
         Ok(Read {
             fresh: self.fresh,
             is_empty: self.order.latest().is_none(),
+            reached: match self.order.is_kept() {
+                true => self.here(),
+                false => self.first,
+            },
             to: self.query.to,
             refusal,
             late: self.late,
+            is_doubtful: self.is_doubtful,
         })
     }
 
@@ -167,9 +185,9 @@ impl<'a, I: Intake> Window<'a, I> {
         self.stale = if is_stale { self.stale + 1 } else { 0 };
 
         match (page.last_key, page.items.is_empty()) {
-            (key, true) if key.is_empty() => Ok(self.silent().await),
+            (key, true) if key.is_empty() => self.silent().await,
             (key, false) if key.is_empty() => Ok(Next::End),
-            (key, _) => Ok(self.turn(key, page.items.len())),
+            (key, _) => self.turn(key, page.items.len()).await,
         }
     }
 
@@ -209,7 +227,7 @@ impl<'a, I: Intake> Window<'a, I> {
     /// events of that time: events with equal times may be in another order in the next answer, so
     /// some would be missing after a key. The key is followed only if all events have the same
     /// time, and only after larger pages have been tried.
-    fn turn(&mut self, key: String, events: usize) -> Next {
+    async fn turn(&mut self, key: String, events: usize) -> Result<Next, Closed> {
         let here = self.here();
         self.has_more = (events as i32) < self.query.limit;
         if self.is_grown {
@@ -224,18 +242,18 @@ impl<'a, I: Intake> Window<'a, I> {
             self.query.key.clear();
             self.keys.clear();
             self.stale = 0;
-            return Next::Page;
+            return Ok(Next::Page);
         }
         let is_full = self.query.key.is_empty() && events as i32 >= self.query.limit;
         if is_full && self.order.is_kept() && (self.page()..PAGE_MAX).contains(&self.query.limit) {
             self.query.limit = self.query.limit.saturating_mul(4).min(PAGE_MAX);
-            return Next::Page;
+            return Ok(Next::Page);
         }
         if self.stale >= STALE_MAX || !self.keys.insert(key.clone()) {
-            return self.repeats();
+            return self.repeats().await;
         }
         self.query.key = key;
-        Next::Page
+        Ok(Next::Page)
     }
 
     /// The time before which everything has been read, as far as the order of the events shows it.
@@ -267,7 +285,7 @@ impl<'a, I: Intake> Window<'a, I> {
         Next::Page
     }
 
-    /// Restarts the search after events that were reported as missing. They are not requested
+    /// Restarts the search after a gap, or after events that were reported as missing. They are not requested
     /// again.
     fn step_to(&mut self, from: Millis) -> Next {
         self.poller.floor = self.poller.floor.max(from);
@@ -276,17 +294,18 @@ impl<'a, I: Intake> Window<'a, I> {
 
     /// Handles an empty page without a key: the end, a key that the server lost, or an event that
     /// does not fit into a page.
-    async fn silent(&mut self) -> Next {
+    async fn silent(&mut self) -> Result<Next, Closed> {
         let here = self.here();
         let after_key = !self.query.key.is_empty();
         if after_key && (self.restarted != Some(here) || self.query.limit < PAGE_MAX) {
             // With a larger page, no key may be needed.
             self.query.limit = self.query.limit.saturating_mul(4).min(PAGE_MAX);
-            return self.restart(here);
+            return Ok(self.restart(here));
         }
         let (from, to) = (self.query.from, self.query.to);
         if self.aim == Aim::Sweep {
-            return Next::End;
+            self.is_doubtful |= after_key;
+            return Ok(Next::End);
         }
         // Usually, the log ends here.
         if !after_key
@@ -294,65 +313,92 @@ impl<'a, I: Intake> Window<'a, I> {
             && self.aim == (Aim::Log { is_tail: true })
             && let Ok(None) = step::newest(&self.poller.source, &self.query).await
         {
-            return Next::End;
+            return Ok(Next::End);
+        }
+        if !after_key
+            && self.restarted.is_none()
+            && self.order.latest().is_none()
+            && step::seems_empty(&self.poller.source, from, to).await
+        {
+            return Ok(Next::End);
         }
         let silent_from = if after_key { here } else { from - 1 };
         match step::past_silence(&self.poller.source, silent_from, to).await {
             None => {
                 // The last page was not full, so the next event did not fit, and no event after it
                 // can be found.
-                if after_key && self.has_more && self.poller.unsent.replace(here) != Some(here) {
-                    self.poller.source.status.report(format!(
-                        "Teleport did not send the next event after {}, probably because it is larger than a page (1 MiB). The event \
-                         is missing",
-                        time(here)
-                    ));
+                if after_key && self.has_more {
+                    self.missing("unsent", here, (here, here), &too_large(here))
+                        .await?;
                 }
-                Next::End
+                Ok(Next::End)
             }
-            Some(next) if next == from && self.query.limit == 1 => Next::End,
+            Some(next) if next == from && self.query.limit == 1 => Ok(Next::End),
             Some(next) => {
                 // An event found with a limit of one may not fit into a page with a higher limit.
                 self.query.limit = 1;
                 self.steady = 0;
                 if next == silent_from + 1 {
-                    return self.restart(next);
+                    return Ok(self.restart(next));
                 }
-                self.poller.source.status.report(format!(
-                    "Teleport did not send the events between {} and {}, probably because one is larger than a page (1 MiB). It \
-                     is missing; reading continues after it",
-                    time(silent_from + 1),
-                    time(next - 1)
-                ));
-                self.step_to(next)
+                let gap = (silent_from + 1, next - 1);
+                self.missing("unsent", silent_from, gap, &too_large(silent_from))
+                    .await?;
+                Ok(self.step_to(next))
             }
         }
     }
 
     /// Handles a server that sends the same page again and again. The first time, the search
     /// restarts at the current time; the second time, one millisecond later.
-    fn repeats(&mut self) -> Next {
+    async fn repeats(&mut self) -> Result<Next, Closed> {
         let here = self.here();
         if self.restarted != Some(here) {
             tracing::warn!(at = %time(here), "Teleport sends the same page again; restarting the search");
-            return self.restart(here);
+            return Ok(self.restart(here));
         }
         if self.aim == Aim::Sweep {
-            return Next::End;
+            self.is_doubtful = true;
+            return Ok(Next::End);
         }
-        self.poller.source.status.report(format!(
-            "Teleport keeps sending the same page of events at {}; continuing after that millisecond, and events in it may be \
-             missing",
-            time(here)
-        ));
-        self.step_to(here + 1)
+        let error = "it keeps sending the same page of events of that millisecond";
+        self.missing("repeated", here, (here, here), error).await?;
+        Ok(self.step_to(here + 1))
     }
 
-    /// Handles a refusal: retries, then requests smaller pages, then skips the time that the server
-    /// cannot answer for.
-    async fn refused(&mut self, refusal: Refusal) -> Next {
+    /// Puts events that may be missing on the books. `at` tells the gap from others.
+    async fn missing(
+        &self,
+        kind: &str,
+        at: Millis,
+        span: (Millis, Millis),
+        error: &str,
+    ) -> Result<(), Closed> {
+        let source = &self.poller.source;
+        let key = format!("{GAP}{kind}/{}", time(at));
+        if source
+            .gaps
+            .of(&key)
+            .is_some_and(|known| (known.from, known.to) == span)
+        {
+            return Ok(());
+        }
+        let gap = source.gap(
+            key,
+            FeedKind::Audit,
+            span,
+            "events".to_owned(),
+            error.to_owned(),
+        );
+        source.note_gap(gap).await
+    }
+
+    /// Handles a refusal: retries, then requests smaller pages and shorter windows. What is left is
+    /// the smallest part that the server does not return. After a while it becomes a gap, and
+    /// reading goes on after it.
+    async fn refused(&mut self, refusal: Refusal) -> Result<Next, Closed> {
         if self.is_grown || self.aim == Aim::Sweep {
-            return Next::Refused(refusal);
+            return Ok(Next::Refused(refusal));
         }
         let times = match &self.refusal {
             Some((last, times)) if *last == refusal => times + 1,
@@ -361,53 +407,108 @@ impl<'a, I: Intake> Window<'a, I> {
         let Refusal { code, message } = refusal.clone();
         self.refusal = Some((refusal, times));
         let source = self.poller.source.clone();
-        source.status.set_failure(
-            PLACE,
-            format!(
-                "Teleport answered with an error at {}: {code:?} `{message}`",
-                time(self.here())
-            ),
+        let here = self.here();
+        if let Some(end) = source.end_of_gap(here) {
+            // It is on the books already.
+            self.query.limit = self.page();
+            return Ok(self.step_to(end + 1));
+        }
+        let problem = format!(
+            "Teleport answered with an error at {}: {code:?} `{message}`",
+            time(here)
         );
+        source.status.set_failure(PLACE, problem.clone());
         if times < source.settings.limits.page_attempts {
             source.pause(&mut self.backoff).await;
-            return Next::Page;
+            return Ok(Next::Page);
         }
         self.steady = 0;
         if self.query.limit > 1 {
             self.query.limit /= 2;
-            return Next::Page;
+            return Ok(Next::Page);
         }
-        let here = self.here();
-        let midnight = Day(Day::of(self.query.to).0.saturating_add(1)).start();
-        let local = self.poller.local();
-        let end = (midnight - 1).min(local).max(self.query.to);
-        // Skip only a fault in the log: the server must answer for other times.
-        let next = match step::past_refusal(&source, here, end).await {
-            Some(next) => next,
-            None if end == midnight - 1
-                && midnight <= local
-                && step::answers(&source, midnight, midnight + 1).await =>
-            {
-                midnight
-            }
-            None => {
-                let wait = self.hold.next(source.settings.clock.chance());
-                source.settings.clock.sleep(wait).await;
-                return Next::Page;
-            }
+        if let Some(to) = step::readable(&source, here, self.query.to, self.page()).await
+            && self.narrowed.replace((here, to)) != Some((here, to))
+        {
+            self.query.to = to;
+            self.query.from = here;
+            self.query.key.clear();
+            self.query.limit = self.page();
+            self.keys.clear();
+            self.stale = 0;
+            return Ok(Next::Page);
+        }
+        if let Some(wait) = self.patience(&problem) {
+            source.settings.clock.sleep(wait).await;
+            return Ok(Next::Page);
+        }
+        let Some(next) = self.past(here).await else {
+            let wait = self.hold.next(source.settings.clock.chance());
+            source.settings.clock.sleep(wait).await;
+            return Ok(Next::Page);
         };
         let Err(Refusal { code, message }) = fetch(&source, &self.query).await else {
             // The server answers again: the log is not damaged.
-            return Next::Page;
+            return Ok(Next::Page);
         };
-        source.status.report(format!(
-            "Teleport cannot return the events from {} to {} ({code:?} `{message}`). They are missing; reading continues after them. A \
-             `types` list without the type of the damaged event may help",
-            time(here),
-            time(next - 1)
-        ));
+        let error = format!(
+            "it answers {code:?} `{message}`. A `types` list without the type of a damaged event may help"
+        );
+        self.missing("refused", here, (here, next - 1), &error)
+            .await?;
         self.query.limit = self.page();
-        self.step_to(next)
+        Ok(self.step_to(next))
+    }
+
+    /// The time from which reading can go on after what is refused from `here` on. `None` where
+    /// nothing shows that only a part of the log is at fault: the server must answer for later
+    /// times, up to now or, since our clock may be behind, with a later event.
+    async fn past(&self, here: Millis) -> Option<Millis> {
+        let source = &self.poller.source;
+        if let Some(next) = step::past_refusal(source, here, self.poller.local()).await {
+            return Some(next);
+        }
+        let next = step::past_refusal(source, here, here + FAR).await?;
+        let later = Query {
+            from: next,
+            to: next + FAR,
+            any_type: true,
+            ..Query::default()
+        };
+        let newest = step::newest(source, &later).await;
+        matches!(newest, Ok(Some(_))).then_some(next)
+    }
+
+    /// How long to wait before the next attempt at what the server refuses to return. `None`: it
+    /// has been waited for long enough.
+    ///
+    /// One wait serves for all that it refuses until it has not refused anything for as long.
+    fn patience(&mut self, problem: &str) -> Option<Duration> {
+        let source = self.poller.source.clone();
+        let clock = &source.settings.clock;
+        let now = clock.elapsed();
+        let limit = source.settings.limits.gap_after;
+        let (since, _) = (self.poller.refusing)
+            .filter(|&(_, last)| limit.is_none_or(|limit| now - last <= limit))
+            .unwrap_or((now, now));
+        self.poller.refusing = Some((since, now));
+        let wait = self.hold.next(clock.chance());
+        let wait = match limit {
+            Some(limit) if now - since >= limit => return None,
+            Some(limit) => wait.min(limit - (now - since)),
+            None => wait,
+        };
+        let next = clock.now() + millis(wait);
+        let then = match limit {
+            Some(limit) => format!(
+                "at {} reading goes on after it, and it is on the books as a gap (`gap-after`)",
+                time(clock.now() + millis(limit - (now - since)))
+            ),
+            None => "reading waits for it (`gap-after = \"never\"`)".to_owned(),
+        };
+        let problem = format!("{problem}. It is tried again; {then}");
+        source.status.set_failure_until(PLACE, problem, Some(next));
+        Some(wait)
     }
 
     /// The page size to request normally.
@@ -438,4 +539,11 @@ impl<'a, I: Intake> Window<'a, I> {
             .status
             .update(|status| status.backwards += 1);
     }
+}
+
+fn too_large(after: Millis) -> String {
+    format!(
+        "it did not send the next event after {}, which is probably larger than a page (1 MiB)",
+        time(after)
+    )
 }

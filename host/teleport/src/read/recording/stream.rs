@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use lockgate_model::Millis;
+use lockgate_model::{FeedKind, Gap, GapState, Millis};
 use tokio::time::Instant;
 use tonic::{Status, Streaming};
 
+use super::known::seen_again;
 use super::{PendingRecording, wait};
 use crate::connect::Failure;
 use crate::proto::auditlog::{EventUnstructured, StreamUnstructuredSessionEventsRequest};
@@ -29,6 +30,7 @@ pub(super) async fn read<I: Intake>(
     mut pending: PendingRecording,
 ) -> Result<DownloadEnd, Closed> {
     let place = pending.key();
+    let opened_at = pending.state.next;
     let mut connection = source.connector.connection().await;
     let mut collector = Collector::new(Feed::Recording {
         sid: pending.sid.clone(),
@@ -46,12 +48,22 @@ pub(super) async fn read<I: Intake>(
     let Some(failure) = failure else {
         source.store(&mut collector, vec![pending.done()]).await?;
         source.status.clear_failure(&place);
-        source.status.update(|status| status.recordings_done += 1);
+        if let Some(gap) = source.gaps.of(&place) {
+            let (at, events) = (source.now(), collector.total());
+            let state = GapState::Read { at, events };
+            source.note_gap(Gap { state, ..gap }).await?;
+        }
+        // It may have been announced again without a new event.
+        if opened_at == 0 || collector.total() > 0 {
+            source.status.update(|status| status.recordings_done += 1);
+        }
         if pending.state.next == 0 {
-            source.status.report(format!(
-                "the recording of session `{}` is empty",
-                pending.sid
-            ));
+            lose(source, &pending, "it is empty".to_owned()).await?;
+        }
+        if let Some(again) = source.known_recordings.finish(&pending) {
+            let cursors = vec![again.cursor(), seen_again(&again.sid)];
+            source.move_cursors(FeedKind::Sessions, cursors).await?;
+            return Ok(DownloadEnd::Later(again));
         }
         return Ok(DownloadEnd::Done);
     };
@@ -66,10 +78,9 @@ pub(super) async fn read<I: Intake>(
         source.store(&mut collector, vec![pending.done()]).await?;
         source.status.clear_failure(&place);
         source.status.update(|status| status.recordings_lost += 1);
-        source.status.report(format!(
-            "the recording of session `{}` is given up after {} events, because it did not appear in time: {failure}",
-            pending.sid, pending.state.next
-        ));
+        let error = format!("it did not appear in time: {failure}");
+        lose(source, &pending, error).await?;
+        let _ = source.known_recordings.finish(&pending);
         return Ok(DownloadEnd::Done);
     }
     let (first, max) = source.settings.limits.recording_wait;
@@ -80,11 +91,10 @@ pub(super) async fn read<I: Intake>(
     pending.state.not_before = source.now() + pause.as_millis() as Millis;
     pending.state.attempts += 1;
     let is_refused = matches!(failure, Failure::Refused { .. });
-    if is_refused && pending.state.attempts == source.settings.limits.recording_attempts {
-        source.status.report(format!(
-            "the recording of session `{}` cannot be read past event {}. It stays pending and is tried again every few hours: {failure}",
-            pending.sid, pending.state.next
-        ));
+    if is_refused && pending.state.attempts >= source.settings.limits.recording_attempts {
+        source
+            .note_gap(gap(source, &pending, failure.to_string()))
+            .await?;
     }
     source.status.set_failure_until(
         &place,
@@ -96,6 +106,35 @@ pub(super) async fn read<I: Intake>(
     );
     source.store(&mut collector, vec![pending.cursor()]).await?;
     Ok(DownloadEnd::Later(pending))
+}
+
+/// What is missing of a recording.
+fn gap<I: Intake>(source: &Source<I>, pending: &PendingRecording, error: String) -> Gap {
+    let what = match pending.state.next {
+        0 => format!("the recording of session `{}`", pending.sid),
+        next => format!(
+            "the recording of session `{}` from event {next} on",
+            pending.sid
+        ),
+    };
+    let uploaded = pending.state.uploaded;
+    source.gap(
+        pending.key(),
+        FeedKind::Sessions,
+        (uploaded, uploaded),
+        what,
+        error,
+    )
+}
+
+async fn lose<I: Intake>(
+    source: &Source<I>,
+    pending: &PendingRecording,
+    error: String,
+) -> Result<(), Closed> {
+    let state = GapState::Lost(source.now());
+    let gap = gap(source, pending, error);
+    source.note_gap(Gap { state, ..gap }).await
 }
 
 /// Whether a recording that is missing will not appear any more.
@@ -148,6 +187,7 @@ async fn pump<I: Intake>(
         }
         collector.push(&event, None);
         pending.state.next = event.index.saturating_add(1);
+        pending.state.top = pending.state.top.max(pending.state.next);
         if collector.is_full() {
             source.store(collector, vec![pending.cursor()]).await?;
             silence.as_mut().reset(Instant::now() + limits.call);

@@ -189,7 +189,12 @@ impl AuditLogService for Services {
                 cursor: format!("a1:{}", at + 1),
             })
             .collect();
+        let broken = chunk.breaks_after.clone();
+        if let Some((after, _)) = broken {
+            items.truncate(after.saturating_sub(start));
+        }
         let last = match chunk.hangs_after {
+            _ if broken.is_some() => Last::Error(broken.map(|(_, status)| status)),
             Some(after) => {
                 items.truncate(after.saturating_sub(start));
                 Last::Silence

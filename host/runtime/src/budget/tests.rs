@@ -1,0 +1,175 @@
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
+
+use wasmtime::ResourceLimiter;
+
+use super::*;
+use crate::meter::{LimitHit, Meter};
+
+fn is_ready(future: Pin<&mut impl Future<Output = ()>>) -> bool {
+    future.poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(())
+}
+
+/// What kept the instance from growing, or its call from being slow.
+fn shortage(meter: &mut Meter) -> Shortage {
+    match meter.take_limit() {
+        Some(LimitHit::Shared(shortage)) => shortage,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn slow_calls_leave_half_of_the_total_to_others_but_one() {
+    let memory = InstanceMemory::new(100);
+    let meter = || Meter::new(memory.clone(), 90);
+    let (mut small, mut first, mut second) = (meter(), meter(), meter());
+    for meter in [&mut small, &mut first, &mut second] {
+        meter.enter_slow().unwrap();
+    }
+    assert!(small.memory_growing(0, 5, None).unwrap());
+    assert!(second.memory_growing(0, 30, None).unwrap());
+    // More than what is left of the half: one may, whichever began first.
+    assert!(first.memory_growing(0, 46, None).unwrap());
+    assert!(!second.memory_growing(30, 46, None).unwrap());
+    let expected = Shortage {
+        needs: 46,
+        of: SharedMemory::SlowCalls,
+        taken: 5,
+        limit: 50,
+    };
+    assert_eq!(shortage(&mut second), expected);
+    let mut quick = meter();
+    assert!(quick.memory_growing(0, 15, None).unwrap());
+    drop(quick);
+    drop(first);
+    // Now it may have all.
+    assert!(second.memory_growing(30, 90, None).unwrap());
+    // Once its call has ended, what its instance keeps is not memory of a slow call.
+    second.end();
+    let mut third = meter();
+    third.enter_slow().unwrap();
+    assert!(!third.memory_growing(0, 10, None).unwrap());
+    let expected = Shortage {
+        needs: 10,
+        of: SharedMemory::All,
+        taken: 95,
+        limit: 100,
+    };
+    assert_eq!(shortage(&mut third), expected);
+}
+
+/// Ten filters once took their memory before their calls were slow, and kept it all while they
+/// burned their time limits.
+#[test]
+fn memory_from_before_a_call_was_slow_counts_as_well() {
+    let memory = InstanceMemory::new(100);
+    let mut meters: Vec<Meter> = (0..4).map(|_| Meter::new(memory.clone(), 90)).collect();
+    for meter in &mut meters {
+        assert!(meter.memory_growing(0, 24, None).unwrap());
+    }
+    let entered: Vec<bool> = meters
+        .iter_mut()
+        .map(|meter| meter.enter_slow().is_ok())
+        .collect();
+    assert_eq!(entered, [true, true, true, false]);
+    let expected = Shortage {
+        needs: 24,
+        of: SharedMemory::SlowCalls,
+        taken: 48,
+        limit: 50,
+    };
+    assert_eq!(shortage(&mut meters[3]), expected);
+    meters.pop();
+    let mut quick = Meter::new(memory.clone(), 90);
+    assert!(quick.memory_growing(0, 28, None).unwrap());
+    drop((quick, meters));
+    assert_eq!(memory.used(), 0);
+    let mut again = Meter::new(memory, 50);
+    again.enter_slow().unwrap();
+    assert!(
+        again.memory_growing(0, 50, None).unwrap(),
+        "nothing is left over"
+    );
+}
+
+#[test]
+fn a_call_that_waits_for_memory_is_woken_when_there_is_enough() {
+    let memory = InstanceMemory::new(100);
+    let (mut first, mut second) = (
+        Meter::new(memory.clone(), 90),
+        Meter::new(memory.clone(), 90),
+    );
+    assert!(first.memory_growing(0, 60, None).unwrap());
+    assert!(second.memory_growing(0, 30, None).unwrap());
+    let needs = |bytes| {
+        let mut meter = Meter::new(memory.clone(), 90);
+        assert!(!meter.memory_growing(0, bytes, None).unwrap());
+        memory.room_for(shortage(&mut meter))
+    };
+    let (mut large, mut small) = (pin!(needs(80)), pin!(needs(20)));
+    assert!(!is_ready(large.as_mut()) && !is_ready(small.as_mut()));
+    drop(second);
+    assert!(!is_ready(large.as_mut()), "there is room for 40");
+    assert!(
+        is_ready(small.as_mut()),
+        "it does not wait for the large one"
+    );
+    drop(first);
+    assert!(is_ready(large.as_mut()));
+    let shortage = Shortage {
+        needs: 80,
+        of: SharedMemory::All,
+        taken: 50,
+        limit: 100,
+    };
+    assert!(
+        is_ready(pin!(memory.room_for(shortage))),
+        "it is free already"
+    );
+}
+
+#[test]
+fn what_quick_calls_wait_for_is_not_given_to_slow_ones() {
+    let memory = InstanceMemory::new(100);
+    let mut holder = Meter::new(memory.clone(), 100);
+    assert!(holder.memory_growing(0, 100, None).unwrap());
+    let room = |of, needs| {
+        memory.room_for(Shortage {
+            needs,
+            of,
+            taken: 0,
+            limit: 0,
+        })
+    };
+    let mut slow = [40, 50, 60].map(|needs| Box::pin(room(SharedMemory::SlowCalls, needs)));
+    let mut quick = pin!(room(SharedMemory::All, 30));
+    let mut woken = || slow.each_mut().map(|slow| is_ready(slow.as_mut()));
+    assert_eq!(woken(), [false, false, false]);
+    assert!(!is_ready(quick.as_mut()));
+    drop(holder);
+    assert!(is_ready(quick.as_mut()), "it comes first");
+    // 30 are spoken for; 40 fit into the half. One may exceed it, but not the total.
+    assert_eq!(woken(), [true, false, false]);
+}
+
+#[test]
+fn a_call_that_no_longer_waits_takes_no_room() {
+    let memory = InstanceMemory::new(100);
+    let mut holder = Meter::new(memory.clone(), 100);
+    assert!(holder.memory_growing(0, 100, None).unwrap());
+    let shortage = Shortage {
+        needs: 80,
+        of: SharedMemory::All,
+        taken: 100,
+        limit: 100,
+    };
+    {
+        let mut gone = pin!(memory.room_for(shortage));
+        assert!(!is_ready(gone.as_mut()));
+    }
+    let mut waits = pin!(memory.room_for(shortage));
+    assert!(!is_ready(waits.as_mut()));
+    drop(holder);
+    assert!(is_ready(waits.as_mut()));
+}

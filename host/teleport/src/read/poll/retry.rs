@@ -1,0 +1,160 @@
+//! Trying to read gaps again.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use lockgate_model::{Gap, GapState, Millis};
+
+use super::{GAP, Poller};
+use crate::read::Seen;
+use crate::read::poll::sweep::ATTEMPTS;
+use crate::read::poll::window::{Aim, Window};
+use crate::{Closed, Intake};
+
+/// A long gap is read in this many slices ...
+const SLICES: Millis = 8;
+/// ... of at least an hour.
+const SLICE_MIN: Millis = 3_600_000;
+
+/// The gaps that polling found, and when each is tried again.
+#[derive(Debug, Default)]
+pub(super) struct Retries {
+    turns: BTreeMap<String, Turn>,
+}
+
+#[derive(Debug, Default)]
+struct Turn {
+    due: Duration,
+    failures: u32,
+    pass: Option<Pass>,
+}
+
+/// One attempt to read a gap.
+#[derive(Clone, Debug)]
+struct Pass {
+    at: Millis,
+    found: u64,
+    /// Attempts at the slice at `at` that were refused.
+    attempts: u32,
+    /// The part that the server still refuses, with the reason.
+    refused: Option<(Millis, Millis, String)>,
+    is_doubtful: bool,
+}
+
+impl<I: Intake> Poller<I> {
+    /// When the next gap is tried again, at most in an hour.
+    pub(super) fn retry_wake(&mut self) -> Duration {
+        let (first, longest) = self.source.settings.limits.gap_wait;
+        let now = self.source.settings.clock.elapsed();
+        let open = self.source.gaps.beginning(GAP);
+        let turns = &mut self.retries.turns;
+        turns.retain(|key, _| open.iter().any(|gap| gap.key == *key));
+        let due = open.into_iter().map(|gap| {
+            let turn = turns.entry(gap.key).or_insert_with(|| Turn {
+                due: now + first,
+                ..Turn::default()
+            });
+            turn.due
+        });
+        due.min().unwrap_or(now + longest)
+    }
+
+    pub(super) fn retry_due(&mut self, now: Duration) -> bool {
+        self.retry_wake() <= now && self.sweeps.is_free(now)
+    }
+
+    /// Reads the next slice of the gap that is due first.
+    pub(super) async fn retry(&mut self) -> Result<(), Closed> {
+        let source = self.source.clone();
+        let first = self.retries.turns.iter().min_by_key(|(_, turn)| turn.due);
+        let Some(gap) = first.and_then(|(key, _)| source.gaps.of(key)) else {
+            return Ok(());
+        };
+        let pass = self.retries.turns.get_mut(&gap.key);
+        let mut pass = pass.and_then(|turn| turn.pass.take()).unwrap_or(Pass {
+            at: gap.from,
+            found: 0,
+            attempts: 0,
+            refused: None,
+            is_doubtful: false,
+        });
+        self.retry_slice(&gap, &mut pass).await?;
+        let turn = self.retries.turns.entry(gap.key.clone()).or_default();
+        if pass.at <= gap.to {
+            turn.pass = Some(pass);
+            return Ok(());
+        }
+        turn.failures += 1;
+        let (first, longest) = source.settings.limits.gap_wait;
+        let wait = first.saturating_mul(3u32.saturating_pow(turn.failures.min(10)));
+        turn.due = source.settings.clock.elapsed() + wait.min(longest);
+        source.note_gap(outcome(gap, &pass, source.now())).await
+    }
+
+    async fn retry_slice(&mut self, gap: &Gap, pass: &mut Pass) -> Result<(), Closed> {
+        let source = self.source.clone();
+        let size = (gap.millis() / SLICES).max(SLICE_MIN);
+        let from = pass.at;
+        let to = gap.to.min(from.saturating_add(size - 1));
+        // Retention may have removed events of this time. They are not of the gap, of which none
+        // was read.
+        let known = source.known(from, to, source.settings.limits.slice).await?;
+        let to = known.until.min(to);
+        let main = std::mem::replace(&mut self.seen, Seen::of(from, known));
+        let read = Window::new(self, from, to, Aim::Sweep).read().await;
+        self.seen = main;
+        let read = read?;
+        self.seen.note(&read.late);
+        self.collector.forget_duplicates();
+        pass.found += read.late.len() as u64;
+        pass.is_doubtful |= read.is_doubtful;
+        match read.refusal {
+            None => {
+                pass.at = read.to + 1;
+                pass.attempts = 0;
+            }
+            // Teleport may be busy.
+            Some(_) if read.reached > from => {
+                pass.at = read.reached;
+                pass.attempts = 0;
+            }
+            Some(_) if pass.attempts + 1 < ATTEMPTS => pass.attempts += 1,
+            Some(refusal) => {
+                pass.attempts = 0;
+                let error = format!("it answers {:?} `{}`", refusal.code, refusal.message);
+                let begin = pass.refused.take().map_or(from, |(begin, ..)| begin);
+                pass.refused = Some((begin, to, error));
+                pass.at = to + 1;
+            }
+        }
+        let found = read.late.len() as u64;
+        source.status.update(|status| status.late += found);
+        Ok(())
+    }
+}
+
+/// The gap after an attempt. What could be read of it at its begin and its end is no longer a part of
+/// it.
+fn outcome(gap: Gap, pass: &Pass, now: Millis) -> Gap {
+    let attempts = gap.attempts + 1;
+    // Where the server leaves something out, an answer without it proves nothing.
+    let is_proven = gap.key.starts_with(&format!("{GAP}refused/")) || pass.found > 0;
+    match &pass.refused {
+        Some((from, to, error)) => Gap {
+            from: *from,
+            to: *to,
+            error: error.clone(),
+            attempts,
+            ..gap
+        },
+        None if pass.is_doubtful || !is_proven => Gap { attempts, ..gap },
+        None => Gap {
+            attempts,
+            state: GapState::Read {
+                at: now,
+                events: pass.found,
+            },
+            ..gap
+        },
+    }
+}
