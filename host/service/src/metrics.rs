@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use lockgate_config::Pipeline;
 use lockgate_ledger::LedgerError;
-use lockgate_model::{Books, FeedKind, Gap, Millis};
+use lockgate_model::{Books, FeedKind, Gap, GapState, Millis};
 use lockgate_observe::metrics::{
     Exposition, Histogram, Metric, PluginMetric, PluginMetrics, PluginPlace, Registry, Value,
 };
@@ -143,6 +143,10 @@ fn expose_source(exposition: &mut Exposition, name: &str, source: &SourceStatus)
         (&catalogue::SOURCE_COMPLETE, reader.complete_at.map(seconds)),
         (&catalogue::SOURCE_NEWEST, reader.newest.map(seconds)),
         (&catalogue::SOURCE_POSITION, reader.read_until.map(seconds)),
+        (
+            &catalogue::SOURCE_REPORTED_AT,
+            source.last_report.as_ref().map(|report| seconds(report.at)),
+        ),
         (&catalogue::SOURCE_SKEW, reader.skew_ms.map(seconds)),
         (
             &catalogue::SOURCE_CREDENTIALS,
@@ -221,7 +225,17 @@ fn expose_store(
             .filter(|(of, _)| of == source)
             .map(|(_, gap)| gap);
         let open = gaps.clone().filter(|gap| gap.is_open());
-        let lost = gaps.filter(|gap| gap.is_missing() && !gap.is_open());
+        let lost = gaps
+            .clone()
+            .filter(|gap| gap.is_missing() && !gap.is_open());
+        let lost_at = gaps.clone().filter_map(|gap| match gap.state {
+            GapState::Lost(at) => Some(at),
+            GapState::Open | GapState::Read { .. } => None,
+        });
+        if let Some(at) = lost_at.max() {
+            let at = Value::Gauge(seconds(at));
+            exposition.put(&catalogue::SOURCE_GAP_LOST_AT, &[source], at);
+        }
         let of_log = open.clone().filter(|gap| gap.feed == FeedKind::Audit);
         for (metric, value) in [
             (&catalogue::SOURCE_GAPS_OPEN, open.count() as f64),

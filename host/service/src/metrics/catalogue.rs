@@ -52,10 +52,12 @@ catalogue! {
     SOURCE_FILTERED = COUNTER SOURCE, "lockgate_source_filtered_events_total", "Events left out because of `types` or `start-time` of the source.";
     SOURCE_GAPS_OPEN = GAUGE SOURCE, "lockgate_source_gaps_open", "Gaps: parts of Teleport's log that could not be read and are tried again.";
     SOURCE_GAPS_LOST = GAUGE SOURCE, "lockgate_source_gaps_lost", "Gaps that cannot be read any more, such as recordings that were given up.";
+    SOURCE_GAP_LOST_AT = GAUGE SOURCE, "lockgate_source_gap_lost_timestamp_seconds", "When a gap was last found that cannot be read any more. Absent without one.";
     SOURCE_GAP_SECONDS = GAUGE SOURCE, "lockgate_source_gap_seconds", "Length of all open gaps of the audit log together.";
     SOURCE_UNREADABLE = COUNTER SOURCE, "lockgate_source_unreadable_events_total", "Events stored as raw bytes because they could not be converted to JSON.";
     SOURCE_LATE = COUNTER SOURCE, "lockgate_source_late_events_total", "Events that became visible only after later ones had been read.";
     SOURCE_REPORTS = COUNTER SOURCE, "lockgate_source_reports_total", "Reports of lost events and other lasting problems.";
+    SOURCE_REPORTED_AT = GAUGE SOURCE, "lockgate_source_last_report_timestamp_seconds", "When the last report was made. Absent without one since the start.";
     SOURCE_LAG_KNOWN = GAUGE SOURCE, "lockgate_source_lag_known", "1 where it is known what waits at Teleport, else 0.";
     SOURCE_LAG = GAUGE SOURCE, "lockgate_source_lag_seconds", "How far reading is behind Teleport's newest event. Absent while that is not known.";
     SOURCE_COMPLETE = GAUGE SOURCE, "lockgate_source_complete_timestamp_seconds", "The last time of which it is known that all that was in the audit log has been read.";
