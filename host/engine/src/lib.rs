@@ -39,7 +39,7 @@ pub use index::{
 pub use io::{Action, Input};
 pub use limits::{BACKOFF_MAX, FAN_OUT_OF_EVENT_MAX};
 pub use pipeline::Pipeline;
-pub use plugin::{Sink, Stage, StageKind};
+pub use plugin::{Sink, Stage};
 pub use settings::{
     BatchLimits, EndpointSettings, Settings, SinkSettings, StageSettings, StreamSettings,
 };

@@ -2,17 +2,10 @@
 //! without retry.
 
 use lockgate_model::contract::{
-    BatchInfo, Called, Encoded, Mapped, SinkSetup, StageSetup, Verdict,
+    BatchInfo, Called, Encoded, Mapped, SinkSetup, StageKind, StageSetup, Verdict,
 };
 use lockgate_model::request::{Classification, Response, Sent};
 use lockgate_model::{DocumentView, EventView, StateOverlay};
-
-/// The kind of a stage.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum StageKind {
-    Filter,
-    Mapper,
-}
 
 /// A configured filter or mapper.
 ///

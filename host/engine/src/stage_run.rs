@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockgate_model::contract::{
-    Access, CallError, Called, Mapped, MappedDocument, Shortage, TypeLists, Verdict,
+    Access, CallError, Called, Mapped, MappedDocument, Shortage, StageKind, TypeLists, Verdict,
 };
 use lockgate_model::{EventView, Fate, StateOverlay};
 
@@ -15,7 +15,7 @@ use crate::isolation::{Attempt, Isolation, Piece};
 use crate::limits::{
     BYTES_OF_BATCH, BYTES_OF_BATCH_FACTOR, FAN_OUT_OF_BATCH_MAX, FAN_OUT_OF_EVENT_MAX,
 };
-use crate::plugin::{Stage, StageKind};
+use crate::plugin::Stage;
 
 /// A batch on its way through the stages. [`step`](Self::step) makes one call; between two steps it
 /// can move to another thread, and other pipelines have their turn.

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lockgate_model::contract::{
-    Access, BatchInfo, Called, Encoded, Inspect, Mapped, Shortage, SinkSetup, StageSetup,
-    TypeLists, Verdict,
+    Access, BatchInfo, Called, Encoded, Inspect, Mapped, Shortage, SinkSetup, StageKind,
+    StageSetup, TypeLists, Verdict,
 };
 use lockgate_model::request::{
     Body, Classification, Disposition, Part, Request, RequestRules, Response, Sent,
@@ -25,7 +25,7 @@ use crate::settings::{
 };
 use crate::{
     Action, BatchError, ConditionChange, ConditionKind, FailedCall, Input, OutgoingRequest,
-    Pipeline, SendFailure, Sink, Stage, StageKind, StageOutput, Step, Uptime,
+    Pipeline, SendFailure, Sink, Stage, StageOutput, Step, Uptime,
 };
 
 /// One event for each key, sequences from 1.

@@ -66,6 +66,15 @@ impl TypeLists {
     }
 }
 
+/// What a stage does with events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StageKind {
+    /// It keeps or drops them.
+    Filter,
+    /// It makes documents of them.
+    Mapper,
+}
+
 /// The setup that a filter or a mapper returned from its configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StageSetup {

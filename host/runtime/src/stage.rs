@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use lockgate_lookup::Lookups;
 use lockgate_model::contract::{
-    Access, BatchInfo, CallError, Called, Mapped, MappedDocument, Shortage, StageSetup, Verdict,
+    Access, BatchInfo, CallError, Called, Mapped, MappedDocument, Shortage, StageKind, StageSetup,
+    Verdict,
 };
 use lockgate_model::{EventView, StateOverlay, escape};
 
@@ -30,6 +31,7 @@ pub struct Stage {
 
 struct Inner {
     configured: Configured,
+    kind: StageKind,
     setup: StageSetup,
 }
 
@@ -49,15 +51,22 @@ impl Stage {
         options: ComponentOptions,
     ) -> Result<Stage, ConfigureError> {
         // Before it is asked: it would only find fault with keys that are not its own.
-        if component.kind() == Kind::HttpSink {
-            return Err(ConfigureError::World(component.kind()));
-        }
+        let kind = match component.kind() {
+            Kind::Filter => StageKind::Filter,
+            Kind::Mapper => StageKind::Mapper,
+            Kind::HttpSink => return Err(ConfigureError::World(component.kind())),
+        };
         let configured = Configured::new(engine, component, options)?;
         match configured.setup() {
             Setup::Stage(setup) => {
                 let setup = setup.clone();
+                let inner = Inner {
+                    configured,
+                    kind,
+                    setup,
+                };
                 Ok(Stage {
-                    inner: Arc::new(Inner { configured, setup }),
+                    inner: Arc::new(inner),
                 })
             }
             Setup::Sink(_) => Err(ConfigureError::World(component.kind())),
@@ -68,9 +77,8 @@ impl Stage {
         self.inner.configured.label()
     }
 
-    /// [`Kind::Filter`] or [`Kind::Mapper`].
-    pub fn kind(&self) -> Kind {
-        self.component().kind()
+    pub fn kind(&self) -> StageKind {
+        self.inner.kind
     }
 
     pub fn setup(&self) -> &StageSetup {

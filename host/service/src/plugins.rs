@@ -4,15 +4,14 @@
 use std::sync::Arc;
 
 use lockgate_engine as engine;
-use lockgate_engine::StageKind;
 use lockgate_lookup::Lookups;
 use lockgate_model::contract::{
-    BatchInfo, CallError, Called, Encoded, Mapped, SinkSetup, StageSetup, Verdict,
+    BatchInfo, CallError, Called, Encoded, Mapped, SinkSetup, StageKind, StageSetup, Verdict,
 };
 use lockgate_model::request::{Classification, RequestRules, Response, Sent};
 use lockgate_model::{DocumentView, EventView, StateOverlay};
 use lockgate_observe::metrics::{PluginPlace, Recorder};
-use lockgate_runtime::{CallContext, Kind, Sink, Stage};
+use lockgate_runtime::{CallContext, Sink, Stage};
 
 use crate::metrics::catalogue;
 
@@ -97,10 +96,7 @@ impl engine::Stage for BoundStage {
     }
 
     fn kind(&self) -> StageKind {
-        match self.stage.kind() {
-            Kind::Filter => StageKind::Filter,
-            Kind::Mapper | Kind::HttpSink => StageKind::Mapper,
-        }
+        self.stage.kind()
     }
 
     fn setup(&self) -> &StageSetup {

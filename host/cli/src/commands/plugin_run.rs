@@ -9,6 +9,7 @@ use std::path::Path;
 
 use lockgate_coverage::Coverage;
 use lockgate_lookup::{Databases, Grant, Lookups};
+use lockgate_model::contract::StageKind;
 use lockgate_registry::ResolveError;
 use lockgate_runtime::metrics::Metric;
 use lockgate_runtime::{
@@ -168,7 +169,7 @@ fn lookups(command: &PluginRun) -> Result<Lookups, Failure> {
 fn coverage_for(command: &PluginRun, plugin: &Plugin) -> Result<Option<Coverage>, Failure> {
     let other = match plugin {
         _ if !command.coverage => return Ok(None),
-        Plugin::Stage(stage) if stage.kind() == Kind::Mapper => {
+        Plugin::Stage(stage) if stage.kind() == StageKind::Mapper => {
             return Ok(Some(Coverage::default()));
         }
         Plugin::Stage(_) => "filter",

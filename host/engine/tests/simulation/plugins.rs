@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use lockgate_engine::{Sink, Stage, StageKind};
+use lockgate_engine::{Sink, Stage};
 use lockgate_model::contract::{
     Access, BatchInfo, CallError, Called, Encoded, Inspect, Mapped, MappedDocument, SinkSetup,
-    StageSetup, TypeLists, Verdict,
+    StageKind, StageSetup, TypeLists, Verdict,
 };
 use lockgate_model::request::{
     Body, Classification, Disposition, Part, Request, RequestRules, Response, Sent,

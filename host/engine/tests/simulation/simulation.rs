@@ -7,12 +7,11 @@ use std::time::Duration;
 
 use lockgate_engine::{
     Action, BatchLimits, BrakeLimits, EndpointIndex, EndpointSettings, Input, Pipeline, RequestId,
-    Settings, Sink, SinkSettings, StageKind, StageSettings, Step, StreamIndex, StreamSettings,
-    Uptime,
+    Settings, Sink, SinkSettings, StageSettings, Step, StreamIndex, StreamSettings, Uptime,
 };
 use lockgate_ledger::Registration;
 use lockgate_ledger::memory::{Appended, MemoryCore};
-use lockgate_model::contract::Inspect;
+use lockgate_model::contract::{Inspect, StageKind};
 use lockgate_model::request::Response;
 use lockgate_model::{
     Append, Batch, BlockBuilder, Commit, FeedKind, Generation, Head, Seq, SeqRange, Slice, StateMap,

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use lockgate_model::StateOverlay;
-use lockgate_model::contract::{CallError, Verdict};
+use lockgate_model::contract::{CallError, StageKind, Verdict};
 use lockgate_runtime::metrics::Metric;
 use lockgate_runtime::{ConfigureError, Kind, Sink, Stage};
 use serde_json::json;
@@ -19,7 +19,7 @@ fn a_filter_gives_one_verdict_for_each_event() {
     let keeps = filter(json!({}));
     assert_eq!(
         (keeps.kind(), keeps.label()),
-        (Kind::Filter, "stage 1 (hostile_filter)")
+        (StageKind::Filter, "stage 1 (hostile_filter)")
     );
     assert_eq!(call_filter(&keeps, &events()), Ok(vec![Verdict::Keep; 8]));
     assert_eq!(call_filter(&keeps, &[]), Ok(vec![]));
