@@ -102,7 +102,7 @@ fn a_call_that_waits_for_memory_is_woken_when_there_is_enough() {
     );
     assert!(first.memory_growing(0, 60, None).unwrap());
     assert!(second.memory_growing(0, 30, None).unwrap());
-    let mut needs = |bytes| {
+    let needs = |bytes| {
         let mut meter = Meter::new(memory.clone(), 90);
         assert!(!meter.memory_growing(0, bytes, None).unwrap());
         memory.room_for(shortage(&mut meter))
