@@ -245,6 +245,13 @@ impl<'a, I: Intake> Window<'a, I> {
             return Ok(Next::Page);
         }
         let is_full = self.query.key.is_empty() && events as i32 >= self.query.limit;
+        if is_full && self.query.limit < self.page() && self.query.to > here {
+            // The limit was lowered for a refusal. All events of this millisecond are needed in one
+            // page: the refusal may be of later ones.
+            self.query.to = here;
+            self.query.limit = self.page();
+            return Ok(Next::Page);
+        }
         if is_full && self.order.is_kept() && (self.page()..PAGE_MAX).contains(&self.query.limit) {
             self.query.limit = self.query.limit.saturating_mul(4).min(PAGE_MAX);
             return Ok(Next::Page);
