@@ -244,12 +244,15 @@ impl Many {
 
     fn begin(&mut self) {
         self.gone.stop();
-        for auth in [&self.unreadable, &self.gaps] {
-            auth.set_faults(Faults {
-                audit_log: Some(Code::Internal),
-                ..Faults::default()
-            });
-        }
+        self.unreadable.set_faults(Faults {
+            audit_log: Some(Code::Internal),
+            ..Faults::default()
+        });
+        let soon = self.gaps.time_of(self.gaps.visible() + 2 * RATE);
+        self.gaps.set_faults(Faults {
+            unreadable: Some((soon, soon + 100)),
+            ..Faults::default()
+        });
         self.issue(Some(SystemTime::now() - Duration::from_secs(3600)));
         self.ahead.restart_with(|options| options.clock_ahead = 45);
         self.held.always(Fault::Status(503));

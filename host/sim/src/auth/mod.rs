@@ -23,6 +23,8 @@ use std::time::{Duration, SystemTime};
 pub use identity::User;
 pub use tonic::Code;
 
+use lockgate_model::Millis;
+
 use crate::SimError;
 use crate::generate;
 use crate::listener::Listener;
@@ -109,6 +111,9 @@ pub struct Faults {
     pub audit_log: Option<Code>,
     /// To each call that reads a recording.
     pub recordings: Option<Code>,
+    /// A search whose page would have an event of these times, both inclusive, is answered with
+    /// `Unknown`.
+    pub unreadable: Option<(Millis, Millis)>,
 }
 
 /// The counts of a server.

@@ -148,9 +148,13 @@ impl Service {
         }
     }
 
+    fn faults(&self) -> Faults {
+        *self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The answer that a call of this name gets in place of its own.
     fn fault(&self, method: &str) -> Result<(), Status> {
-        let faults = *self.faults.lock().unwrap_or_else(PoisonError::into_inner);
+        let faults = self.faults();
         let code = match method {
             "StreamUnstructuredSessionEvents" => faults.recordings,
             "GetUnstructuredEvents" | "GetEventExportChunks" | "ExportUnstructuredEvents" => {
@@ -169,8 +173,11 @@ impl Service {
             self.log.generator.clone(),
             self.log.visible(self.now()),
         );
-        let page =
-            tokio::task::spawn_blocking(move || search.page(&generator, visible, &request)).await;
+        let unreadable = self.faults().unreadable;
+        let page = tokio::task::spawn_blocking(move || {
+            search.page(&generator, visible, unreadable, &request)
+        });
+        let page = page.await;
         let page = page.map_err(|error| Status::internal(error.to_string()))??;
         self.events.fetch_add(page.events, Ordering::Relaxed);
         Ok(self.once(page.message))

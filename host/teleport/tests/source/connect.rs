@@ -130,7 +130,7 @@ async fn connection_failures_name_their_cause() {
                 alpn: vec![b"foo".to_vec()],
                 ..Tls::default()
             },
-            "refused the TLS handshake",
+            "speaks TLS, but not HTTP/2 (`NoApplicationProtocol`)",
         ),
         (
             &other,
