@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::certificate;
 use crate::clock::now;
 use crate::condition_log::ConditionLog;
-use crate::limits::{LOGGED_LETTERS, OVERTAKEN_GRACE};
+use crate::limits::{LAG_LIMIT_GRACE, LOGGED_LETTERS};
 use crate::metrics::catalogue;
 use crate::plugins::BoundStage;
 use crate::replaced::ReplacedComponents;
@@ -33,7 +33,7 @@ pub(crate) struct Driver<L> {
     /// What the operator asks of this pipeline.
     pub(crate) requests: mpsc::UnboundedReceiver<OperatorRequest>,
     /// Changes where the store gives up events that this pipeline has not finished.
-    pub(crate) overtaken: watch::Receiver<u64>,
+    pub(crate) room_wanted: watch::Receiver<u64>,
     pub(crate) replaced: ReplacedComponents,
     pub(crate) unfinished: UnfinishedPipeline,
 }
@@ -43,16 +43,16 @@ pub(crate) struct Driver<L> {
 pub(crate) enum DriverEnd {
     /// It was stopped, or has finished.
     Ended,
-    /// The store has given up events that it had not finished: it has to be registered again.
-    Overtaken,
+    /// Its oldest events are to be given up: it has reached its lag limit, and the store wants room.
+    PastLagLimit,
 }
 
 impl DriverEnd {
     /// One that is asked to stop is not registered again.
-    fn of_overtaken(stop: &Shutdown) -> DriverEnd {
+    fn past_lag_limit(stop: &Shutdown) -> DriverEnd {
         match stop.is_draining() {
             true => DriverEnd::Ended,
-            false => DriverEnd::Overtaken,
+            false => DriverEnd::PastLagLimit,
         }
     }
 }
@@ -125,7 +125,7 @@ impl<L: Ledger> Driver<L> {
             worker,
             board,
             mut requests,
-            mut overtaken,
+            mut room_wanted,
             mut replaced,
             mut unfinished,
         } = self;
@@ -157,8 +157,8 @@ impl<L: Ledger> Driver<L> {
         let mut alarm: Option<Uptime> = None;
         let mut log = ConditionLog::new(pipeline.clone());
         let mut draining = false;
-        // Until when what is in flight may finish, once it is overtaken.
-        let mut overtaken_until: Option<Instant> = None;
+        // Until when what is in flight may finish, once it is room_wanted.
+        let mut drains_until: Option<Instant> = None;
         let mut finished_before = false;
         let mut has_warned_at_end = false;
         let mut actions = Vec::new();
@@ -171,9 +171,9 @@ impl<L: Ledger> Driver<L> {
                     let answer = match finished(done) {
                         // Of events that were given up.
                         Err(LedgerError::Conflict(_))
-                            if is_overtaken(&overtaken, overtaken_until) =>
+                            if is_past_lag_limit(&room_wanted, drains_until) =>
                         {
-                            return Ok(DriverEnd::of_overtaken(&stop));
+                            return Ok(DriverEnd::past_lag_limit(&stop));
                         }
                         Err(error) => return Err(error),
                         Ok(None) => continue,
@@ -219,14 +219,14 @@ impl<L: Ledger> Driver<L> {
                     draining = true;
                     Input::Drain
                 }
-                Ok(()) = overtaken.changed(), if !draining => {
-                    overtaken.borrow_and_update();
+                Ok(()) = room_wanted.changed(), if !draining => {
+                    room_wanted.borrow_and_update();
                     draining = true;
-                    overtaken_until = Some(Instant::now() + OVERTAKEN_GRACE);
+                    drains_until = Some(Instant::now() + LAG_LIMIT_GRACE);
                     Input::Drain
                 }
-                () = sleep_until_instant(overtaken_until), if overtaken_until.is_some() => {
-                    return Ok(DriverEnd::of_overtaken(&stop));
+                () = sleep_until_instant(drains_until), if drains_until.is_some() => {
+                    return Ok(DriverEnd::past_lag_limit(&stop));
                 }
                 () = stop_now.abandoned() => return Ok(DriverEnd::Ended),
                 () = unfinished.all_finished(), if finished_before => break,
@@ -358,8 +358,8 @@ impl<L: Ledger> Driver<L> {
                 }
             }
         }
-        Ok(match overtaken_until {
-            Some(_) => DriverEnd::of_overtaken(&stop),
+        Ok(match drains_until {
+            Some(_) => DriverEnd::past_lag_limit(&stop),
             None => DriverEnd::Ended,
         })
     }
@@ -377,8 +377,8 @@ fn finished(done: Result<Done, JoinError>) -> Result<Option<TaskResult>, LedgerE
 }
 
 /// Whether the store has given up events of the pipeline, perhaps only a moment ago.
-fn is_overtaken(overtaken: &watch::Receiver<u64>, until: Option<Instant>) -> bool {
-    until.is_some() || overtaken.has_changed().unwrap_or(false)
+fn is_past_lag_limit(room_wanted: &watch::Receiver<u64>, until: Option<Instant>) -> bool {
+    until.is_some() || room_wanted.has_changed().unwrap_or(false)
 }
 
 async fn sleep_until_instant(at: Option<Instant>) {

@@ -294,8 +294,8 @@ impl Host {
             .map(|input| format!("{}/{}", input.source, input.feed.name()))
             .collect();
         // Before it is registered: nothing that is given up later is missed.
-        let mut overtaken = store.overtaken(&name);
-        overtaken.mark_unchanged();
+        let mut room_wanted = store.room_wanted(&name);
+        room_wanted.mark_unchanged();
         let (current, registration) = Current::register(
             store,
             name.clone(),
@@ -353,7 +353,7 @@ impl Host {
             worker: Arc::new(worker),
             board: self.board.clone(),
             requests,
-            overtaken,
+            room_wanted,
             replaced,
             unfinished,
         })

@@ -70,7 +70,7 @@ pub(crate) const EXPIRY_INTERVAL: Duration = Duration::from_secs(60);
 
 /// How long what a pipeline has in flight may take to finish once the store has given up events of
 /// it: those that are left must not wait for a receiver that hangs.
-pub(crate) const OVERTAKEN_GRACE: Duration = Duration::from_secs(10);
+pub(crate) const LAG_LIMIT_GRACE: Duration = Duration::from_secs(10);
 
 /// Dead letters of one commit that are logged one by one.
 pub(crate) const LOGGED_LETTERS: usize = 16;

@@ -230,6 +230,9 @@ pub struct PipelineStatus {
     pub in_flight: usize,
     /// Entries that became final since the host started.
     pub finished: u64,
+    /// When it last gave up events past its `lag-limit`, since the host started.
+    #[serde(default)]
+    pub given_up_at: Option<Millis>,
     /// The conditions that keep it from delivering, or from delivering everything.
     pub conditions: Vec<ConditionStatus>,
     /// The earliest next attempt of all conditions.

@@ -14,6 +14,7 @@ use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{Interval, MissedTickBehavior};
 
 use crate::build::{BuiltPipeline, PipelineBuilder};
+use crate::clock::now;
 use crate::driver::{Driver, DriverEnd, Unfinished, UnfinishedPipeline};
 use crate::expiry;
 use crate::generation::keep_current;
@@ -40,7 +41,7 @@ pub(crate) enum Ended {
     Pipeline(String),
     /// A pipeline that has to begin again where the store says: events that it had not finished
     /// were given up.
-    Overtaken(String),
+    PastLagLimit(String),
 }
 
 /// A host that runs, until everything in it has ended.
@@ -370,7 +371,7 @@ impl<'a> Supervisor<'a> {
         self.tasks.spawn(async move {
             Ok(match running.await? {
                 DriverEnd::Ended => Ended::Pipeline(tag),
-                DriverEnd::Overtaken => Ended::Overtaken(tag),
+                DriverEnd::PastLagLimit => Ended::PastLagLimit(tag),
             })
         });
         let task = PipelineTask::Running {
@@ -405,7 +406,7 @@ impl<'a> Supervisor<'a> {
                 Ok(())
             }
             Some(Ended::Pipeline(name)) => self.pipeline_ended(&name).await,
-            Some(Ended::Overtaken(name)) => self.begin_again(&name).await,
+            Some(Ended::PastLagLimit(name)) => self.begin_again(&name).await,
             None => Ok(()),
         }
     }
@@ -418,9 +419,13 @@ impl<'a> Supervisor<'a> {
             }) => {
                 tracing::warn!(
                     pipeline = name,
-                    "events that this pipeline had not finished were given up, because it has \
+                    "the oldest events that this pipeline has not finished are given up, because it has \
                      reached its `lag-limit`: it goes on with those that are left"
                 );
+                self.store.give_up(name).await?;
+                self.host
+                    .board
+                    .pipeline(name, |status| status.given_up_at = Some(now()));
                 let unfinished = self.unfinished.add();
                 self.launch(*built, identity, unfinished).await
             }

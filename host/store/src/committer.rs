@@ -41,6 +41,11 @@ pub enum Operation {
         limits: BTreeMap<String, LagLimit>,
         reply: oneshot::Sender<()>,
     },
+    /// What a pipeline has not finished past its lag limit.
+    GiveUp {
+        pipeline: String,
+        reply: oneshot::Sender<()>,
+    },
     /// An operator's action on dead letters.
     Letters {
         action: LettersAction,
@@ -265,7 +270,8 @@ impl Group {
     /// Retention, folding, vacuum, and filters of old blocks. True where there is more to do.
     fn run_retention(&mut self) -> Result<bool, Fault> {
         let mut more = false;
-        if self.writer.anything_due() || self.writer.is_fold_due(1) {
+        let waits_in_vain = self.writer.waits_in_vain() && !self.parked.is_empty();
+        if waits_in_vain || self.writer.anything_due() || self.writer.is_fold_due(1) {
             self.writer.begin()?;
             more = self.writer.remove_old_blocks()?;
             more |= self.writer.fold()?;
@@ -340,6 +346,11 @@ impl Group {
             }
             Operation::LimitLag { limits, reply } => {
                 self.writer.limit_lag(limits);
+                replies.others.push(Reply { reply, value: () });
+                Ok(0)
+            }
+            Operation::GiveUp { pipeline, reply } => {
+                self.writer.give_up(&pipeline)?;
                 replies.others.push(Reply { reply, value: () });
                 Ok(0)
             }
@@ -453,7 +464,7 @@ impl Group {
         self.shared
             .publish(appended, removed.into_iter(), self.writer.heads());
         self.shared.publish_redriven(self.writer.redriven());
-        self.shared.publish_overtaken(self.writer.overtaken());
+        self.shared.publish_room_wanted(self.writer.room_wanted());
         self.shared.publish_dead_bytes(self.writer.dead_bytes());
         replies.appends.into_iter().for_each(Reply::give);
         replies.commits.into_iter().for_each(Reply::give);

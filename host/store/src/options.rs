@@ -63,6 +63,16 @@ pub struct LagLimit {
 }
 
 impl LagLimit {
+    /// A little less: what a pipeline is brought back to, so that it is not at the limit again at
+    /// once.
+    pub(crate) fn with_margin(&self) -> LagLimit {
+        LagLimit {
+            streams: self.streams.clone(),
+            age: self.age.map(|age| age - age / 8),
+            bytes: self.bytes.map(|bytes| bytes - bytes / 8),
+        }
+    }
+
     /// `bytes`: from the block on that was read at `read_at`. `now`: as far as it is shown.
     pub(crate) fn is_exceeded(&self, read_at: Millis, bytes: u64, now: Option<Millis>) -> bool {
         let is_old = self.age.zip(now).is_some_and(|(limit, now)| {

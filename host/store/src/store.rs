@@ -195,18 +195,30 @@ impl Store {
 
     /// How far each pipeline may hold retention back, by name, in place of what was given before.
     /// What is removed of a pipeline that has not finished it becomes dropped, with the reason
-    /// `lag-limit`: also of one that never ran. One that runs has to be registered again where
-    /// [`overtaken`](Self::overtaken) changes.
+    /// `lag-limit`: also of one that never ran. One that runs is asked first, by
+    /// [`room_wanted`](Self::room_wanted).
     pub async fn limit_lag(&self, limits: BTreeMap<String, LagLimit>) -> Result<(), LedgerError> {
         let (reply, answer) = oneshot::channel();
         self.send(Operation::LimitLag { limits, reply })?;
         self.answer(answer).await
     }
 
-    /// How many entries of the pipeline were given up since it was registered for the first time
-    /// after the store was opened. Its commits of these entries are refused.
-    pub fn overtaken(&self, pipeline: &str) -> watch::Receiver<u64> {
-        let mut counts = lock(&self.shared.overtaken);
+    /// Gives up what a pipeline has not finished and what is past its lag limit, and an eighth of
+    /// the limit more, so that it is not there again at once. Nothing of it may be in flight, and it
+    /// has to be registered again.
+    pub async fn give_up(&self, pipeline: &str) -> Result<(), LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        let pipeline = pipeline.to_owned();
+        self.send(Operation::GiveUp { pipeline, reply })?;
+        self.answer(answer).await
+    }
+
+    /// How often retention has asked the running pipeline for room: it is past its lag limit, and
+    /// nothing else holds the oldest block. What it has in flight may be committed until it calls
+    /// [`give_up`](Self::give_up), or for half a minute: after that the block is removed, and
+    /// commits of its entries are refused.
+    pub fn room_wanted(&self, pipeline: &str) -> watch::Receiver<u64> {
+        let mut counts = lock(&self.shared.room_wanted);
         counts.entry(pipeline.into()).or_default().subscribe()
     }
 
@@ -498,7 +510,7 @@ pub struct Shared {
     streams: Mutex<HashMap<Arc<str>, Channels>>,
     redriven: Mutex<HashMap<Arc<str>, watch::Sender<u64>>>,
     /// Entries that were given up under pipelines that run.
-    overtaken: Mutex<HashMap<Arc<str>, watch::Sender<u64>>>,
+    room_wanted: Mutex<HashMap<Arc<str>, watch::Sender<u64>>>,
     dead_bytes: Mutex<HashMap<Arc<str>, watch::Sender<u64>>>,
     pinned_log: Mutex<Option<PinnedLog>>,
 }
@@ -519,7 +531,7 @@ impl Shared {
             tail: Mutex::new(Tail::new(tail_bytes)),
             streams: Mutex::default(),
             redriven: Mutex::default(),
-            overtaken: Mutex::default(),
+            room_wanted: Mutex::default(),
             dead_bytes: Mutex::default(),
             pinned_log: Mutex::default(),
         }
@@ -544,8 +556,8 @@ impl Shared {
     }
 
     /// How many entries of each pipeline wait again.
-    pub fn publish_overtaken(&self, counts: HashMap<Arc<str>, u64>) {
-        let mut channels = lock(&self.overtaken);
+    pub fn publish_room_wanted(&self, counts: HashMap<Arc<str>, u64>) {
+        let mut channels = lock(&self.room_wanted);
         for (pipeline, count) in counts {
             let channel = channels.entry(pipeline).or_default();
             channel.send_if_modified(|before| std::mem::replace(before, count) != count);

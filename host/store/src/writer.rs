@@ -17,6 +17,7 @@ mod write_off;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use lockgate_ledger::START_ANEW;
 use lockgate_model::{FeedKind, Millis, Seq};
@@ -95,8 +96,10 @@ pub struct Writer {
     /// Entries that were given up since the last report, because their pipeline had reached its lag
     /// limit.
     pub given_up: BTreeMap<EpochKey, u64>,
-    /// The same of pipelines that have started since the store was opened, in all.
-    overtaken: HashMap<Arc<str>, u64>,
+    /// Running pipelines that retention has asked to give up their oldest events, and when.
+    asked: HashMap<Arc<str>, Duration>,
+    /// How often each has been asked.
+    room_wanted: HashMap<Arc<str>, u64>,
     /// What this transaction adds to the tallies, by the id of the pass.
     tallies: BTreeMap<i64, Counts>,
     folding: Folding,
@@ -168,7 +171,8 @@ impl Writer {
             unfinished: BTreeMap::new(),
             lag_limits: BTreeMap::new(),
             given_up: BTreeMap::new(),
-            overtaken: HashMap::new(),
+            asked: HashMap::new(),
+            room_wanted: HashMap::new(),
             tallies: BTreeMap::new(),
             folding: Folding::default(),
             next_commit: 1,
@@ -245,12 +249,12 @@ impl Writer {
             .map(|stream| (&stream.row.name, stream.row.next))
     }
 
-    /// How many entries of each pipeline wait again.
-    /// Entries that were given up under a pipeline that runs, by pipeline.
-    pub fn overtaken(&self) -> HashMap<Arc<str>, u64> {
-        self.overtaken.clone()
+    /// How often each running pipeline has been asked to give up its oldest events.
+    pub fn room_wanted(&self) -> HashMap<Arc<str>, u64> {
+        self.room_wanted.clone()
     }
 
+    /// How many entries of each pipeline wait again.
     pub fn redriven(&self) -> HashMap<Arc<str>, u64> {
         let mut counts = HashMap::new();
         for epoch in &self.epochs {

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use lockgate_model::{
     BatchRecord, Commit, Day, DayTally, Entries, Generation, Millis, Outcome, OutcomeRun, Outcomes,
@@ -16,6 +17,10 @@ use crate::encoded::{EncodedCommit, count_days};
 use crate::error::ReadError;
 use crate::tallies::Tallied;
 use crate::{LagLimit, Retention, limits};
+
+/// How long a running pipeline that is past its lag limit may take to finish what it has in flight.
+/// Longer than the host gives it.
+const YIELD_PATIENCE: Duration = Duration::from_secs(30);
 
 impl Writer {
     /// Limits by the names of streams, in place of those that were given before.
@@ -83,7 +88,8 @@ impl Writer {
         }
         let now = self.shown_now((self.clock)());
         (0..self.streams.len()).any(|stream| {
-            self.due(stream, now).is_some() && self.holders(stream, 0).next().is_none()
+            self.due(stream, now).is_some()
+                && (self.holders(stream, 0).next().is_none() || !self.to_ask(stream, 0).is_empty())
         })
     }
 
@@ -125,7 +131,84 @@ impl Writer {
             })
             .map(|epoch| &*epoch.row.pipeline)
             .chain(self.holders.iter().map(String::as_str))
-            .filter(move |pipeline| !self.is_past_lag_limit(stream, pipeline, adding))
+            .filter(move |pipeline| {
+                self.is_waited_for(pipeline) || !self.is_past_lag_limit(stream, pipeline, adding)
+            })
+    }
+
+    /// Whether it runs, so that what it has in flight may finish before its events are given up. One
+    /// that does not answer is not waited for any longer.
+    fn is_waited_for(&self, pipeline: &str) -> bool {
+        let asked = self.asked.get(pipeline);
+        let is_patient = |&at: &Duration| (self.elapsed)().saturating_sub(at) < YIELD_PATIENCE;
+        self.registered.contains(pipeline) && asked.is_none_or(is_patient)
+    }
+
+    /// A pipeline that was asked for room does not answer.
+    pub fn waits_in_vain(&self) -> bool {
+        let mut asked = self.asked.keys();
+        asked.any(|pipeline| !self.is_waited_for(pipeline))
+    }
+
+    /// The pipelines that have to give up events so that the oldest block can go, unless they have
+    /// been asked. None where another one holds it anyway.
+    fn to_ask(&self, stream: usize, adding: u64) -> Vec<Arc<str>> {
+        let mut names = Vec::new();
+        for pipeline in self.holders(stream, adding) {
+            if !self.is_past_lag_limit(stream, pipeline, adding) {
+                return Vec::new();
+            }
+            if !self.asked.contains_key(pipeline) {
+                names.push(Arc::from(pipeline));
+            }
+        }
+        names
+    }
+
+    fn ask(&mut self, stream: usize, adding: u64) {
+        let at = (self.elapsed)();
+        for pipeline in self.to_ask(stream, adding) {
+            *self.room_wanted.entry(pipeline.clone()).or_default() += 1;
+            self.asked.insert(pipeline, at);
+        }
+    }
+
+    /// Gives up what a pipeline has not finished and what is past its lag limit, and some more. It
+    /// has nothing in flight, and is registered again before it goes on.
+    pub fn give_up(&mut self, pipeline: &str) -> Result<(), Fault> {
+        self.asked.remove(pipeline);
+        self.registered.remove(pipeline);
+        let Some(limit) = self.lag_limits.get(pipeline).map(LagLimit::with_margin) else {
+            return Ok(());
+        };
+        let now = self.shown_now((self.clock)());
+        for index in 0..self.epochs.len() {
+            let epoch = &self.epochs[index];
+            if *epoch.row.pipeline != *pipeline || !epoch.row.active {
+                continue;
+            }
+            let stream = epoch.stream;
+            let row = &self.streams[stream].row;
+            let (id, mut left) = (row.id, row.bytes);
+            for block in blocks::extents(&self.connection, id, row.oldest, row.next)? {
+                let read_at = block.read_at.max(block.times.0);
+                if !limit.is_exceeded(read_at, left, now) {
+                    break;
+                }
+                left = left.saturating_sub(block.bytes);
+                if self.epochs[index].row.progress.watermark >= block.end() {
+                    continue;
+                }
+                match self.drop_for(index, &block, "") {
+                    Err(Fault::Damaged(what)) => {
+                        self.keep_damaged(stream, &what);
+                        break;
+                    }
+                    dropped => dropped?,
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Whether retention does not wait for the pipeline to finish the oldest block.
@@ -190,6 +273,7 @@ impl Writer {
     /// Removes the oldest block, if every configured pipeline is done with it.
     fn evict(&mut self, stream: usize, key: &'static str, adding: u64) -> Result<bool, Fault> {
         if self.holders(stream, adding).next().is_some() {
+            self.ask(stream, adding);
             return Ok(false);
         }
         let id = self.streams[stream].row.id;
@@ -301,10 +385,7 @@ impl Writer {
             let pass = (commit.pipeline.clone(), commit.stream.clone());
             self.apply(&EncodedCommit::new(commit)?)??;
             if is_given_up {
-                *self.given_up.entry(pass.clone()).or_default() += u64::from(len);
-                if self.registered.contains(&pass.0) {
-                    *self.overtaken.entry(pass.0).or_default() += u64::from(len);
-                }
+                *self.given_up.entry(pass).or_default() += u64::from(len);
                 continue;
             }
             let unfinished = Unfinished { events: 0, key };

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use lockgate_model::{Books, Fate};
@@ -53,51 +55,94 @@ async fn is_audited(store: &Store, pipeline: &str) {
 }
 
 #[tokio::test]
-async fn a_running_pipeline_past_its_limit_loses_the_oldest_on_the_books() {
+async fn a_running_pipeline_past_its_limit_finishes_what_is_in_flight_and_loses_the_oldest() {
     let directory = tempfile::tempdir().unwrap();
     let store = Store::open(small(directory.path())).unwrap();
     store
-        .limit_lag(limited("slow", Some(40_000), None))
+        .limit_lag(limited("slow", Some(20_000), None))
         .await
         .unwrap();
     store.keep_only(&["slow".to_owned()]).await.unwrap();
     register(&store, "slow", &[AUDIT]).await;
-    let mut overtaken = store.overtaken("slow");
-    overtaken.mark_unchanged();
-    fill(&store, 20).await;
-    let stream = store.streams().unwrap().remove(0);
-    assert!(stream.bytes <= 60_000 && stream.oldest > 500, "{stream:?}");
-    let given_up = stream.oldest - 1;
+    let mut room_wanted = store.room_wanted("slow");
+    room_wanted.mark_unchanged();
+    let filling = store.clone();
+    let mut filled = tokio::spawn(async move { fill(&filling, 20).await });
+    room_wanted.changed().await.unwrap();
+    // Nothing is given up before it agrees, and what it has in flight is accepted.
+    assert_eq!(store.reads().given_up("slow").unwrap(), 0);
+    deliver(&store, "slow", 1..51).await.unwrap();
+    store.give_up("slow").await.unwrap();
+    let mut first = register(&store, "slow", &[AUDIT]).await.streams[0].watermark;
+    assert!(first > 51, "{first}");
+    let mut asked = 1;
+    loop {
+        tokio::select! {
+            () = async { (&mut filled).await.unwrap() } => break,
+            changed = room_wanted.changed() => changed.unwrap(),
+        }
+        asked += 1;
+        store.give_up("slow").await.unwrap();
+        let again = register(&store, "slow", &[AUDIT]).await;
+        assert!(again.streams[0].watermark > first, "{again:?}");
+        first = again.streams[0].watermark;
+    }
+    // Each time it goes back a little below its limit: not once for each block.
+    assert!(asked <= 12, "{asked}");
+    let given_up = store.reads().given_up("slow").unwrap();
     let expected = Books {
         read: 1000,
+        delivered: 50,
         dropped: given_up,
-        waiting: 1000 - given_up,
+        waiting: 950 - given_up,
         ..Books::default()
     };
     assert_eq!(store.books("slow").unwrap()[0].1, expected);
-    let reads = store.reads();
-    assert_eq!(reads.given_up("slow").unwrap(), given_up);
-    assert_eq!(reads.removed_unfinished("slow").unwrap(), 0);
-    assert!(overtaken.has_changed().unwrap());
-    assert_eq!(*overtaken.borrow(), given_up);
+    assert_eq!(store.reads().removed_unfinished("slow").unwrap(), 0);
     is_audited(&store, "slow").await;
-    let history = reads.history(AUDIT, 1).unwrap();
+    let history = store.reads().history(AUDIT, 60).unwrap();
     assert_eq!(
         history[0].state,
         EntryState::Final(Fate::Dropped("lag-limit".to_owned()))
     );
-    // What it had in flight of them is refused, and it goes on with what is left.
-    let late = deliver(&store, "slow", 1..51).await;
-    assert!(matches!(late, Err(LedgerError::Conflict(_))), "{late:?}");
-    let again = register(&store, "slow", &[AUDIT]).await;
-    assert_eq!(again.streams[0].watermark, stream.oldest);
-    deliver(&store, "slow", stream.oldest..1001).await.unwrap();
+    deliver(&store, "slow", first..1001).await.unwrap();
     assert_eq!(store.books("slow").unwrap()[0].1.waiting, 0);
 
     // All of it stands after a restart.
     store.close().await.unwrap();
     let store = Store::open(small(directory.path())).unwrap();
     assert_eq!(store.reads().given_up("slow").unwrap(), given_up);
+    is_audited(&store, "slow").await;
+}
+
+/// Its host hangs, for example.
+#[tokio::test]
+async fn a_running_pipeline_that_does_not_answer_is_not_waited_for_for_ever() {
+    let directory = tempfile::tempdir().unwrap();
+    let seconds = Arc::new(AtomicU64::new(0));
+    let elapsed = seconds.clone();
+    let options = Options {
+        elapsed: Arc::new(move || Duration::from_secs(elapsed.load(Ordering::Relaxed))),
+        ..small(directory.path())
+    };
+    let store = Store::open(options).unwrap();
+    store
+        .limit_lag(limited("slow", Some(40_000), None))
+        .await
+        .unwrap();
+    store.keep_only(&["slow".to_owned()]).await.unwrap();
+    register(&store, "slow", &[AUDIT]).await;
+    let mut room_wanted = store.room_wanted("slow");
+    room_wanted.mark_unchanged();
+    let filling = store.clone();
+    let filled = tokio::spawn(async move { fill(&filling, 20).await });
+    room_wanted.changed().await.unwrap();
+    seconds.store(60, Ordering::Relaxed);
+    filled.await.unwrap();
+    let oldest = store.streams().unwrap()[0].oldest;
+    assert_eq!(store.reads().given_up("slow").unwrap(), oldest - 1);
+    let late = deliver(&store, "slow", 1..51).await;
+    assert!(matches!(late, Err(LedgerError::Conflict(_))), "{late:?}");
     is_audited(&store, "slow").await;
 }
 

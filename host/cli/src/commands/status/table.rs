@@ -124,7 +124,14 @@ fn head(report: &Report, now: Millis) -> String {
         format!("running: process {pid}, version {version}, for {since}\n")
     };
     let is_whole = !report.gaps.iter().any(|gap| is_recent(gap, now));
+    let gives_up = host.pipelines.values().any(|pipeline| {
+        let at = pipeline.given_up_at;
+        at.is_some_and(|at| now - at < LOST_SHOWN)
+    });
     text += match (report.ready, is_whole) {
+        (true, true) if gives_up => {
+            "ready, but events were given up because a pipeline had reached its `lag-limit`\n"
+        }
         (true, true) => "ready: everything works\n",
         (true, false) => {
             "ready, but a part of Teleport's log could not be read: see the gaps below\n"
