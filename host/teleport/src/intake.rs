@@ -48,6 +48,7 @@ pub struct Resume {
     /// - `export/<date>`, `export/<date>/<chunk>`: bulk export;
     /// - `export-from`: where polling ended before bulk export began;
     /// - `poll/until`: the events before this time were read;
+    /// - `poll/refused`: since when the server refuses to return what comes next;
     /// - `session/<sid>`: a recording to download, or one that was downloaded;
     /// - `again/<sid>`: a recording that was announced once more.
     pub cursors: BTreeMap<String, String>,

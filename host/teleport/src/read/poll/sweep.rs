@@ -96,10 +96,9 @@ impl Turn {
 
 impl<I: Intake> Poller<I> {
     /// Waits for the next round, and sweeps meanwhile.
-    pub(super) async fn rest(&mut self) -> Result<(), Closed> {
+    pub(super) async fn rest(&mut self, wait: Duration) -> Result<(), Closed> {
         let clock = self.source.settings.clock.clone();
-        let poll = self.source.settings.limits.poll;
-        let round = clock.elapsed() + poll.mul_f64(1.0 - clock.chance() / 7.0);
+        let round = clock.elapsed() + wait;
         loop {
             let now = clock.elapsed();
             if now >= round {
