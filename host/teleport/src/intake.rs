@@ -46,6 +46,7 @@ pub struct Resume {
     /// - `start`: time of the first event to read;
     /// - `types`: the types read until now, separated by commas;
     /// - `export/<date>`, `export/<date>/<chunk>`: bulk export;
+    /// - `refused/export/<date>/<chunk>`: since when a chunk cannot be read;
     /// - `export-from`: where polling ended before bulk export began;
     /// - `poll/until`: the events before this time were read;
     /// - `poll/refused`: since when the server refuses to return what comes next;

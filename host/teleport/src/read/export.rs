@@ -23,8 +23,8 @@ mod chunk;
 mod cursor;
 mod date;
 
-pub(crate) use cursor::PREFIX;
 use cursor::{Chunks, stored};
+pub(crate) use cursor::{PREFIX, refused};
 use date::{DateProgress, work};
 
 /// Cursor key: where polling ended, if the log was polled before it was exported.
