@@ -53,6 +53,12 @@ impl LocalAuth {
         server.generator().uid(position)
     }
 
+    /// The time of an event by its position, in milliseconds since the Unix epoch.
+    pub fn time(&self, position: u64) -> i64 {
+        let server = self.server.as_ref().expect("it runs");
+        server.generator().time(position)
+    }
+
     /// Closes the port and all connections.
     pub fn stop(&mut self) {
         if let Some(server) = self.server.take() {

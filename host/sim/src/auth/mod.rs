@@ -23,6 +23,8 @@ use std::time::{Duration, SystemTime};
 pub use identity::User;
 pub use tonic::Code;
 
+use lockgate_model::Millis;
+
 use crate::SimError;
 use crate::generate;
 use crate::listener::Listener;
@@ -109,6 +111,9 @@ pub struct Faults {
     pub audit_log: Option<Code>,
     /// To each call that reads a recording.
     pub recordings: Option<Code>,
+    /// A stretch of time of the audit log that cannot be read, both ends inclusive. A search that
+    /// touches it gets an error, and an export ends with one before the first event of it.
+    pub unreadable: Option<(Millis, Millis)>,
 }
 
 /// The counts of a server.
