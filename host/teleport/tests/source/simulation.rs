@@ -332,6 +332,12 @@ async fn late_events_are_found_where_nothing_shows_that_the_log_goes_on() {
     run(38).await;
 }
 
+/// The position is pulled back by a clock that is set back, to long before a gap.
+#[tokio::test]
+async fn late_events_before_a_gap_are_found_although_the_clock_was_set_back() {
+    run(330).await;
+}
+
 fn for_each_seed<F: Future<Output = ()>>(run: impl Fn(u64) -> F + Copy + Send + Sync) {
     #[allow(
         clippy::disallowed_methods,
