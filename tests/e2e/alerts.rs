@@ -248,7 +248,7 @@ impl Many {
             audit_log: Some(Code::Internal),
             ..Faults::default()
         });
-        let soon = self.gaps.time_of(self.gaps.visible() + 2 * RATE);
+        let soon = self.gaps.time(self.gaps.visible() + 2 * RATE);
         self.gaps.set_faults(Faults {
             unreadable: Some((soon, soon + 100)),
             ..Faults::default()

@@ -19,6 +19,7 @@ mod explain;
 mod fair_shares;
 mod fencing;
 mod first_steps;
+mod gaps;
 mod guests;
 mod help;
 mod hostile;

@@ -53,8 +53,8 @@ impl LocalAuth {
         server.generator().uid(position)
     }
 
-    /// The time of an event, in milliseconds.
-    pub fn time_of(&self, position: u64) -> i64 {
+    /// The time of an event by its position, in milliseconds since the Unix epoch.
+    pub fn time(&self, position: u64) -> i64 {
         let server = self.server.as_ref().expect("it runs");
         server.generator().time(position)
     }

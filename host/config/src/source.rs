@@ -95,7 +95,7 @@ pub(crate) fn read(r: &mut Reading<'_>, root: &mut Table<'_>) -> Vec<Source> {
     }
     if short.is_none() && values.is_empty() {
         let hint =
-            "add `[teleport]` with `addr = \"teleport.example.com:443\"` and `identity = \"…\"`";
+            "add `[teleport]` with `addr = \"auth.example.com:3025\"` and `identity = \"…\"`";
         r.issue(Issue::new(0..0, "No source is configured.", "", hint));
     }
     for value in &values {
@@ -153,7 +153,7 @@ fn source(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Source> {
     // `[teleport]` is short for `[sources.teleport]`: one set of keys.
     table.pattern = "sources.*".into();
     let addr = table
-        .required("addr", "addr = \"teleport.example.com:443\"")
+        .required("addr", "addr = \"auth.example.com:3025\"")
         .and_then(|value| addr(r, &value))
         .unwrap_or_default();
     let credentials_span = ["identity", "cert"]
@@ -228,7 +228,7 @@ fn gap_after(r: &mut Reading<'_>, table: &mut Table<'_>) -> Option<Duration> {
 fn addr(r: &mut Reading<'_>, value: &Value<'_>) -> Option<String> {
     let addr = value.text(r)?;
     let (host, port) = split_port(&addr);
-    let hint = "write a host and a port, for example `addr = \"teleport.example.com:443\"`";
+    let hint = "write host and port of Teleport's Auth Service, for example `addr = \"auth.example.com:3025\"`";
     let (problem, label) = if addr.contains("://") {
         ("is a URL", "only host and port")
     } else if port.is_none() {

@@ -189,6 +189,7 @@ fn figures(status: &ReaderStatus) -> ReaderFigures {
         resumed_at: status.resumed_at,
         skew_ms: status.skew,
         recordings_pending: status.recordings_pending,
+        recordings_failing: status.recordings_failing,
         recordings_done: status.recordings_done,
         recordings_lost: status.recordings_lost,
     }
@@ -269,7 +270,9 @@ fn recordings(status: &ReaderStatus) -> Option<ConditionStatus> {
     let failures = status.failures.values();
     let failures = failures.filter(|failure| failure.kind == FailureKind::Recordings);
     let first = failures.clone().min_by_key(|failure| failure.since)?;
-    let count = failures.clone().count();
+    let count = status
+        .recordings_failing
+        .max(failures.clone().count() as u64);
     let message = match count {
         1 => first.message.clone(),
         _ => format!(

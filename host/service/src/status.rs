@@ -153,6 +153,8 @@ pub struct ReaderFigures {
     /// negative.
     pub skew_ms: Option<Millis>,
     pub recordings_pending: u64,
+    /// Of these, those whose last attempt failed.
+    pub recordings_failing: u64,
     pub recordings_done: u64,
     /// Given up, each with a report.
     pub recordings_lost: u64,

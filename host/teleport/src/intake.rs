@@ -46,8 +46,10 @@ pub struct Resume {
     /// - `start`: time of the first event to read;
     /// - `types`: the types read until now, separated by commas;
     /// - `export/<date>`, `export/<date>/<chunk>`: bulk export;
+    /// - `refused/export/<date>/<chunk>`: since when a chunk cannot be read;
     /// - `export-from`: where polling ended before bulk export began;
     /// - `poll/until`: the events before this time were read;
+    /// - `poll/refused`: since when the server refuses to return what comes next;
     /// - `session/<sid>`: a recording to download, or one that was downloaded;
     /// - `again/<sid>`: a recording that was announced once more.
     pub cursors: BTreeMap<String, String>,

@@ -8,7 +8,7 @@ mod recording;
 mod seen;
 
 pub(crate) use collect::{Collector, Feed};
-pub(crate) use export::PREFIX as EXPORT_PREFIX;
+pub(crate) use export::{PREFIX as EXPORT_PREFIX, refused as refused_chunks};
 pub(crate) use poll::{GAP as POLL_GAP, newest_event};
 pub(crate) use probe::choose;
 pub(crate) use recording::{

@@ -1,6 +1,6 @@
 //! The state that all tasks of a running source share.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tonic::Status;
 
 use crate::connect::{Connector, Failure};
 use crate::gaps::Gaps;
-use crate::read::{Announced, Collector, KnownRecordings, PendingRecording};
+use crate::read::{self, Announced, Collector, KnownRecordings, PendingRecording};
 use crate::status::{Phase, StatusReporter};
 use crate::{Closed, Intake, Resume, SourceSettings};
 
@@ -26,6 +26,8 @@ pub(crate) struct Source<I> {
     pub(crate) types: Arc<HashSet<String>>,
     pub(crate) gaps: Gaps,
     pub(crate) known_recordings: Arc<KnownRecordings>,
+    /// How long chunks could not be read when the source was started, by the keys of their cursors.
+    pub(crate) refused: BTreeMap<String, Duration>,
     intake: I,
     /// `None` if recordings are not wanted, or if no more will be announced.
     recordings: Mutex<Option<UnboundedSender<PendingRecording>>>,
@@ -50,7 +52,11 @@ impl<I: Intake> Source<I> {
                 .cloned()
                 .collect(),
         );
+        let now = settings.clock.now();
+        let waited = |since: Millis| Duration::from_millis((now - since).max(0) as u64);
+        let refused = read::refused_chunks(resume).into_iter();
         Arc::new(Source {
+            refused: refused.map(|(key, since)| (key, waited(since))).collect(),
             settings,
             connector,
             status,

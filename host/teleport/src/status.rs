@@ -1,7 +1,7 @@
 //! The status of a source, as it changes.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use lockgate_model::Millis;
 use tokio::sync::watch;
@@ -140,6 +140,8 @@ pub struct ReaderStatus {
     pub gaps_open: u64,
     /// Events of Teleport on the downloads of this source, which are left out.
     pub own_accesses: u64,
+    /// Recordings that fail now. Not all of them are in `failures`.
+    pub recordings_failing: u64,
     /// Current failures, by place.
     pub failures: BTreeMap<String, SourceFailure>,
     /// Reports of lost events and other lasting problems: how many, and the last one, with its
@@ -155,6 +157,8 @@ pub(crate) struct StatusReporter {
     status: Arc<watch::Sender<ReaderStatus>>,
     source: Arc<str>,
     clock: Arc<dyn Clock>,
+    /// The places of the recordings that fail.
+    failing: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl StatusReporter {
@@ -166,6 +170,7 @@ impl StatusReporter {
             status: Arc::new(status),
             source: settings.source.clone(),
             clock: settings.clock.clone(),
+            failing: Arc::default(),
         }
     }
 
@@ -224,7 +229,9 @@ impl StatusReporter {
             known => known.map(|known| known.since),
         };
         let source = &*self.source;
-        if since.is_none() {
+        if place.starts_with(read::SESSION_PREFIX) {
+            self.note_failing(place, &message);
+        } else if since.is_none() {
             tracing::warn!(source, place, "{message}");
         } else {
             tracing::debug!(source, place, "still failing: {message}");
@@ -245,14 +252,55 @@ impl StatusReporter {
         });
     }
 
+    /// Records that a recording fails. Teleport may limit how many it sends, and then many fail at
+    /// once: the first is logged for all.
+    fn note_failing(&self, place: &str, message: &str) {
+        let mut failing = self.failing();
+        let is_first = failing.is_empty();
+        failing.insert(place.to_owned());
+        let count = failing.len() as u64;
+        let source = &*self.source;
+        if is_first {
+            tracing::warn!(
+                source,
+                "{message}. It is tried again; others that fail meanwhile are counted by `lockgate status`"
+            );
+        } else {
+            tracing::debug!(source, place, "failing: {message}");
+        }
+        self.update(|status| status.recordings_failing = count);
+    }
+
+    /// Records that a recording does not fail any more.
+    fn clear_failing(&self, place: &str) {
+        let mut failing = self.failing();
+        if !failing.remove(place) {
+            return;
+        }
+        let count = failing.len() as u64;
+        if count == 0 {
+            tracing::info!(source = &*self.source, "no recording fails any more");
+        }
+        self.update(|status| status.recordings_failing = count);
+    }
+
+    fn failing(&self) -> MutexGuard<'_, BTreeSet<String>> {
+        self.failing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(crate) fn clear_failure(&self, place: &str) {
+        self.clear_failing(place);
         let since = match self.status.borrow().failures.get(place) {
             Some(failure) => failure.since,
             None => return,
         };
         let now = self.clock.now();
         let lasted_s = (now - since).max(0) / 1000;
-        tracing::info!(source = &*self.source, place, lasted_s, "recovered");
+        if place.starts_with(read::SESSION_PREFIX) {
+            tracing::debug!(source = &*self.source, place, lasted_s, "recovered");
+        } else {
+            tracing::info!(source = &*self.source, place, lasted_s, "recovered");
+        }
         self.update(|status| {
             let ended = status.failures.remove(place).map(|ended| ended.kind);
             if ended.is_some_and(FailureKind::stops_the_log) {

@@ -111,8 +111,8 @@ pub struct Faults {
     pub audit_log: Option<Code>,
     /// To each call that reads a recording.
     pub recordings: Option<Code>,
-    /// A search whose page would have an event of these times, both inclusive, is answered with
-    /// `Unknown`.
+    /// A stretch of time of the audit log that cannot be read, both ends inclusive. A search that
+    /// touches it gets an error, and an export ends with one before the first event of it.
     pub unreadable: Option<(Millis, Millis)>,
 }
 

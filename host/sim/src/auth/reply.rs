@@ -41,8 +41,8 @@ impl Messages for std::vec::IntoIter<Vec<u8>> {
 pub(super) struct Reply {
     messages: Option<Box<dyn Messages>>,
     sent: u64,
-    /// The stream breaks before this message.
-    breaks_at: Option<u64>,
+    /// The stream ends before this message, with this status.
+    breaks: Option<(u64, Status)>,
     counter: Arc<AtomicU64>,
     status: Option<Status>,
 }
@@ -52,12 +52,12 @@ impl Reply {
     pub(super) fn new(
         messages: impl Messages + 'static,
         counter: &Arc<AtomicU64>,
-        breaks_at: Option<u64>,
+        breaks: Option<(u64, Status)>,
     ) -> Reply {
         Reply {
             messages: Some(Box::new(messages)),
             sent: 0,
-            breaks_at,
+            breaks,
             counter: Arc::clone(counter),
             status: None,
         }
@@ -94,13 +94,12 @@ impl Body for Reply {
             out.reserve(FRAME + 4096);
             let before = self.sent;
             let status = loop {
+                let sent = self.sent;
                 if out.len() >= FRAME {
                     break None;
                 }
-                if self.breaks_at == Some(self.sent) {
-                    break Some(Status::unavailable(
-                        "the simulator broke this stream on purpose",
-                    ));
+                if let Some((_, status)) = self.breaks.take_if(|(at, _)| *at == sent) {
+                    break Some(status);
                 }
                 if !messages.write(&mut out) {
                     break Some(Status::ok(""));

@@ -43,12 +43,11 @@ struct RenderedEvent {
 }
 
 impl Search {
-    /// One page of the first `visible` events. None with an event of `unreadable` times.
+    /// One page of the first `visible` events.
     pub(super) fn page(
         &self,
         generator: &Generator,
         visible: u64,
-        unreadable: Option<(Millis, Millis)>,
         request: &GetUnstructuredEventsRequest,
     ) -> Result<Page, Status> {
         let limit = match request.limit {
@@ -134,10 +133,6 @@ impl Search {
             let event = chunk.event(position);
             if !matches(event.event_type) {
                 continue;
-            }
-            let time = generator.time(position);
-            if unreadable.is_some_and(|(from, to)| (from..=to).contains(&time)) {
-                return Err(Status::unknown("an event cannot be decoded"));
             }
             size += event.json;
             if size >= PAGE_BYTES {

@@ -1,6 +1,7 @@
 //! The calls of one connection, dispatched by path.
 
 use std::convert::Infallible;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
@@ -9,7 +10,7 @@ use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use lockgate_model::Day;
+use lockgate_model::{Day, Millis};
 use lockgate_teleport::proto::auditlog::{
     EventExportChunk, ExportUnstructuredEventsRequest, GetEventExportChunksRequest,
     GetUnstructuredEventsRequest, StreamUnstructuredSessionEventsRequest,
@@ -134,7 +135,7 @@ impl Service {
                 Ok(Reply::new(
                     messages.into_iter(),
                     &self.uncounted,
-                    self.breaks_at(call),
+                    self.breaks(call),
                 ))
             }
             (AUDIT_LOG, "ExportUnstructuredEvents") if export => {
@@ -146,10 +147,6 @@ impl Service {
             ))),
             _ => Err(Status::unimplemented(format!("unknown service {service}"))),
         }
-    }
-
-    fn faults(&self) -> Faults {
-        *self.faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The answer that a call of this name gets in place of its own.
@@ -168,16 +165,19 @@ impl Service {
     }
 
     async fn page(&self, request: GetUnstructuredEventsRequest) -> Result<Reply, Status> {
+        if let Some((from, to)) = self.faults().unreadable
+            && time(request.start_date.as_ref()) <= to
+            && from <= time(request.end_date.as_ref())
+        {
+            return Err(unreadable());
+        }
         let (search, generator, visible) = (
             Arc::clone(&self.search),
             self.log.generator.clone(),
             self.log.visible(self.now()),
         );
-        let unreadable = self.faults().unreadable;
-        let page = tokio::task::spawn_blocking(move || {
-            search.page(&generator, visible, unreadable, &request)
-        });
-        let page = page.await;
+        let page =
+            tokio::task::spawn_blocking(move || search.page(&generator, visible, &request)).await;
         let page = page.map_err(|error| Status::internal(error.to_string()))??;
         self.events.fetch_add(page.events, Ordering::Relaxed);
         Ok(self.once(page.message))
@@ -195,8 +195,16 @@ impl Service {
             Status::not_found(format!("event export chunk {:?} not found", request.chunk))
         })?;
         let row = row(&request.cursor)?.min(range.end - range.start);
-        let export = Export::new(self.log.generator.from(range.start + row), range.end, row);
-        Ok(Reply::new(export, &self.events, self.breaks_at(call)))
+        let first = range.start + row;
+        let export = Export::new(self.log.generator.from(first), range.end, row);
+        let refused = self.unreadable();
+        let is_refused = first.max(refused.start) < range.end.min(refused.end);
+        let breaks = is_refused.then(|| (refused.start.saturating_sub(first), unreadable()));
+        Ok(Reply::new(
+            export,
+            &self.events,
+            breaks.or_else(|| self.breaks(call)),
+        ))
     }
 
     fn recording(
@@ -223,7 +231,7 @@ impl Service {
         Ok(Reply::new(
             events.into_iter(),
             &self.events,
-            self.breaks_at(call),
+            self.breaks(call),
         ))
     }
 
@@ -231,11 +239,26 @@ impl Service {
         Reply::new(vec![message].into_iter(), &self.uncounted, None)
     }
 
-    fn breaks_at(&self, call: u64) -> Option<u64> {
+    /// Before which message a stream ends, and how.
+    fn breaks(&self, call: u64) -> Option<(u64, Status)> {
         let flaky = self.flaky?;
         let mut rng = Rng::new(flaky.seed, call);
-        rng.chance(flaky.probability)
-            .then(|| rng.below(flaky.within.max(1)))
+        rng.chance(flaky.probability).then(|| {
+            let status = Status::unavailable("the simulator broke this stream on purpose");
+            (rng.below(flaky.within.max(1)), status)
+        })
+    }
+
+    fn faults(&self) -> Faults {
+        *self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The events that cannot be read, by their positions.
+    fn unreadable(&self) -> Range<u64> {
+        let generator = &self.log.generator;
+        self.faults().unreadable.map_or(0..0, |(from, to)| {
+            generator.position_at(from)..generator.position_at(to.saturating_add(1))
+        })
     }
 }
 
@@ -293,6 +316,18 @@ fn plain(status: StatusCode) -> Response<Reply> {
     let mut response = Response::new(Reply::default());
     *response.status_mut() = status;
     response
+}
+
+fn unreadable() -> Status {
+    Status::unknown("the simulator cannot read this part of the log on purpose")
+}
+
+/// In milliseconds. An absent time is the epoch.
+fn time(time: Option<&Timestamp>) -> Millis {
+    time.map_or(0, |time| {
+        let seconds = time.seconds.saturating_mul(1000);
+        seconds.saturating_add(i64::from(time.nanos) / 1_000_000)
+    })
 }
 
 /// The UTC day of a time. An absent time is the epoch.

@@ -13,7 +13,7 @@ use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 
 use crate::read::newest_event;
-use crate::read::poll::UNTIL;
+use crate::read::poll::{REFUSED, UNTIL};
 use crate::source::Source;
 use crate::status::Phase;
 use crate::time::{parse_time, time};
@@ -23,8 +23,8 @@ mod chunk;
 mod cursor;
 mod date;
 
-pub(crate) use cursor::PREFIX;
 use cursor::{Chunks, stored};
+pub(crate) use cursor::{PREFIX, refused};
 use date::{DateProgress, work};
 
 /// Cursor key: where polling ended, if the log was polled before it was exported.
@@ -63,13 +63,17 @@ pub(crate) async fn run<I: Intake>(source: Arc<Source<I>>, resume: &Resume) -> R
             key: UNTIL.to_owned(),
             value: None,
         };
+        let refused = CursorUpdate {
+            key: REFUSED.to_owned(),
+            value: None,
+        };
         let open = CursorUpdate {
             key: cursor::date_key(Day::of(source.start())),
             value: Some(cursor::OPEN.to_owned()),
         };
         if waiting.is_empty() {
             source
-                .move_cursors(FeedKind::Audit, vec![from, until, open])
+                .move_cursors(FeedKind::Audit, vec![from, until, refused, open])
                 .await?;
         }
     }

@@ -21,6 +21,7 @@ use crate::status::{CLOCK, Phase};
 use crate::time::{parse_time, time};
 use crate::{Clock, Closed, Intake, Resume};
 
+mod hold;
 mod horizon;
 mod order;
 mod page;
@@ -29,6 +30,8 @@ mod step;
 mod sweep;
 mod window;
 
+use hold::Hold;
+pub(crate) use hold::REFUSED;
 use horizon::{Horizon, Skew};
 use page::{Query, Refusal};
 use retry::Retries;
@@ -65,8 +68,7 @@ struct Poller<I> {
     /// Events before this time are not requested: the start, or the time after an event that the
     /// server could not send.
     floor: Millis,
-    /// When the server first refused to return a part of the log, and last.
-    refusing: Option<(Duration, Duration)>,
+    hold: Hold,
     retries: Retries,
     horizon: Horizon,
     skew: Skew,
@@ -76,6 +78,14 @@ struct Poller<I> {
     /// When the last round began.
     began: Option<Duration>,
     sweeps: Sweeps,
+}
+
+/// A round that has ended.
+struct Round {
+    /// New events.
+    fresh: u64,
+    /// The wait before the next one, where the server refuses to return a part of the log.
+    held: Option<Duration>,
 }
 
 /// The time of the newest event of any type between two times.
@@ -101,11 +111,15 @@ pub(crate) async fn run<I: Intake>(source: Arc<Source<I>>, resume: &Resume) -> R
     let mut poller = Poller::new(source.clone(), resume);
     loop {
         let (began, began_at) = (clock.elapsed(), clock.now());
-        let fresh = poller.round().await?;
+        let round = poller.round().await?;
+        if let Some(wait) = round.held {
+            poller.rest(wait).await?;
+            continue;
+        }
         source.status.set_complete(began_at);
         poller.measure_skew(began);
         let is_last = source.settings.exit_on_last_event && began >= goal;
-        if fresh == 0 || is_last {
+        if round.fresh == 0 || is_last {
             source
                 .status
                 .update(|status| status.phase = Phase::CaughtUp);
@@ -116,7 +130,10 @@ pub(crate) async fn run<I: Intake>(source: Arc<Source<I>>, resume: &Resume) -> R
         if source.settings.exit_on_last_event {
             clock.sleep(goal.saturating_sub(clock.elapsed())).await;
         } else {
-            poller.rest().await?;
+            let poll = source.settings.limits.poll;
+            poller
+                .rest(poll.mul_f64(1.0 - clock.chance() / 7.0))
+                .await?;
         }
     }
 }
@@ -157,7 +174,7 @@ impl<I: Intake> Poller<I> {
             newest: None,
             newest_due: Duration::ZERO,
             floor: start,
-            refusing: None,
+            hold: Hold::new(&source.settings.limits, clock, resume),
             retries: Retries::default(),
             horizon,
             skew: Skew::default(),
@@ -169,8 +186,8 @@ impl<I: Intake> Poller<I> {
         }
     }
 
-    /// Reads from shortly before the cursor to well after now. Returns how many events were new.
-    async fn round(&mut self) -> Result<u64, Closed> {
+    /// Reads from shortly before the cursor to well after now, or to where it has to wait.
+    async fn round(&mut self) -> Result<Round, Closed> {
         let source = self.source.clone();
         let (clock, limits) = (&*source.settings.clock, &source.settings.limits);
         // Newer events showed that earlier ones had a time in the future.
@@ -188,7 +205,11 @@ impl<I: Intake> Poller<I> {
         let (mut at, mut size, mut fresh) = (self.until, base, 0);
         let mut from = (at - reread).max(self.floor);
         while at < end {
-            let to = window_end(at, size, base, end) - 1;
+            let mut to = window_end(at, size, base, end) - 1;
+            if let Some(held) = self.hold.after(from) {
+                // Up to there, the server may answer.
+                to = to.min(held - 1);
+            }
             let to = self.cover(&mut from, to).await?;
             let asked = clock.elapsed();
             let is_tail = to >= newest.max(self.shown).min(self.limit());
@@ -201,6 +222,11 @@ impl<I: Intake> Poller<I> {
                 continue;
             }
             fresh += read.fresh;
+            if read.held.is_some() {
+                let held = read.held;
+                return Ok(Round { fresh, held });
+            }
+            self.note_read(read.to);
             let next = (read.to + 1).max(self.floor.min(end));
             self.advance(next);
             if !self.collector.is_empty() || self.stored != Some(self.until) {
@@ -218,10 +244,11 @@ impl<I: Intake> Poller<I> {
             from = from.max(self.floor);
             at = at.max(next);
         }
+        self.note_all_read().await?;
         if fresh == 0 {
             self.collector.forget_duplicates();
         }
-        Ok(fresh)
+        Ok(Round { fresh, held: None })
     }
 
     /// Asks for the newest event of any type from time to time, so that a server is noticed whose

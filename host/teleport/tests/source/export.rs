@@ -476,6 +476,36 @@ async fn a_chunk_that_cannot_be_read_is_a_gap_until_it_can() {
 }
 
 #[tokio::test]
+async fn the_wait_for_a_chunk_does_not_begin_again_after_a_restart() {
+    let mut chunks = week(2, 2);
+    let (name, mut bad) = chunk("bad", NOW - 4 * DAY, 5);
+    bad.breaks_after = Some((3, tonic::Status::unknown("the object is damaged")));
+    let day = date(NOW - 4 * DAY);
+    chunks.get_mut(&day).expect("a date").insert(name, bad);
+    let (mut fixture, _fake) = fixture(Script {
+        chunks: Some(chunks),
+        ..Script::default()
+    })
+    .await;
+    fixture.settings.exit_on_last_event = false;
+    fixture.settings.limits.gap_after = Some(std::time::Duration::from_secs(3600));
+    let intake = MemoryIntake::new();
+    let is_waiting = |contents: &crate::intake::Contents| {
+        let mut cursors = contents.cursors.keys();
+        cursors.any(|key| key.starts_with("refused/"))
+    };
+    let running = fixture.start(intake.resume(), &intake);
+    intake.holds(is_waiting).await;
+    running.stop().await;
+    assert!(intake.gaps().is_empty());
+    fixture.clock.advance(3_600_000);
+    let running = fixture.start(intake.resume(), &intake);
+    intake.holds(|contents| contents.gaps.len() == 1).await;
+    intake.holds(|contents| !is_waiting(contents)).await;
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn an_event_that_cannot_be_converted_is_stored_raw() {
     let mut odd = event("odd", "user.login", NOW - 1000, 0, &[]);
     odd.unstructured = b"\x0a\x05\x0a".to_vec().into();

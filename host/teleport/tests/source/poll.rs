@@ -374,6 +374,70 @@ async fn reading_waits_for_ever_at_what_cannot_be_read_if_that_is_wanted() {
 }
 
 #[tokio::test]
+async fn late_events_are_found_while_reading_waits_at_what_cannot_be_read() {
+    let events = log(200, 1);
+    let all = keys(&events);
+    let late = event("late", "user.login", time_of(&events[40]) + 1, 0, &[]);
+    let (from, to) = (time_of(&events[50]), time_of(&events[60]));
+    let (mut fixture, fake) = fixture(Script {
+        search: refuses_between(from, to, Arc::default()),
+        ..with_events(events)
+    })
+    .await;
+    fixture.settings.exit_on_last_event = false;
+    fixture.settings.limits.gap_after = None;
+    fixture.settings.limits.sweeps = vec![lockgate_teleport::Sweep {
+        span: Duration::from_secs(7 * 24 * 3600),
+        every: Duration::from_millis(20),
+    }];
+    let intake = MemoryIntake::new();
+    let mut running = fixture.start(intake.resume(), &intake);
+    running.fails_with("gap-after = \"never\"").await;
+    fake.script().events.push(late);
+    intake.holds(|contents| contents.events.len() == 51).await;
+    let expected = [&all[..50], &["late".to_owned()]].concat();
+    intake.assert_each_once(FeedKind::Audit, expected);
+    running
+        .shows(|status| status.failures.keys().any(|place| place == "poll/held"))
+        .await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn the_wait_at_what_cannot_be_read_does_not_begin_again_after_a_restart() {
+    const HOUR: u64 = 3600;
+    let events = log(200, 1);
+    let all = keys(&events);
+    let (from, to) = (time_of(&events[50]), time_of(&events[60]));
+    let is_repaired = Arc::new(AtomicBool::new(false));
+    let (mut fixture, _fake) = fixture(Script {
+        search: refuses_between(from, to, is_repaired.clone()),
+        ..with_events(events)
+    })
+    .await;
+    fixture.settings.exit_on_last_event = false;
+    fixture.settings.limits.gap_after = Some(Duration::from_secs(HOUR));
+    let intake = MemoryIntake::new();
+    let mut running = fixture.start(intake.resume(), &intake);
+    running.fails_with("reading goes on after it").await;
+    running.stop().await;
+    assert!(intake.gaps().is_empty() && intake.contents().cursors.contains_key("poll/refused"));
+    fixture.clock.advance(HOUR as Millis * 1000);
+    let running = fixture.start(intake.resume(), &intake);
+    intake.holds(|contents| contents.gaps.len() == 1).await;
+    let rest = [&all[..50], &all[61..]].concat();
+    intake
+        .holds(|contents| contents.events.len() == rest.len())
+        .await;
+    intake.assert_each_once(FeedKind::Audit, rest);
+    // What is refused later is waited for anew.
+    intake
+        .holds(|contents| !contents.cursors.contains_key("poll/refused"))
+        .await;
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn a_day_that_cannot_be_searched_is_left_out_with_a_report() {
     // The file backend converts a day from its beginning, so no event of the day can be read.
     let events = log(200, 1);

@@ -476,3 +476,22 @@ async fn what_teleport_writes_about_our_own_downloads_is_left_out() {
         running.stop().await;
     }
 }
+
+#[tokio::test]
+async fn all_recordings_that_fail_are_counted() {
+    const COUNT: usize = 80;
+    let sids: Vec<&'static str> = (0..COUNT).map(|nth| &*format!("s-{nth}").leak()).collect();
+    let limited = || Recording {
+        breaks: vec![(0, Status::resource_exhausted("rate limit exceeded"))],
+        ..recording("s-1", 2)
+    };
+    let (mut fixture, _fake) = fixture(sids.iter().map(|&sid| (sid, limited()))).await;
+    fixture.settings.limits.recording_wait = (Duration::from_secs(3600), Duration::from_secs(3600));
+    let intake = MemoryIntake::new();
+    let mut running = fixture.start(intake.resume(), &intake);
+    let status = running
+        .shows(|status| status.recordings_failing == COUNT as u64)
+        .await;
+    assert!(status.failures.len() <= 64, "{status:?}");
+    running.stop().await;
+}

@@ -38,7 +38,7 @@ fn page(
     log: &Generator,
     request: &GetUnstructuredEventsRequest,
 ) -> Result<(Vec<u64>, String), (Code, String)> {
-    let page = Search::default().page(log, log.count(), None, request);
+    let page = Search::default().page(log, log.count(), request);
     let page = page.map_err(|status| (status.code(), status.message().to_owned()))?;
     let read = EventsUnstructured::decode(page.message.as_slice()).expect("a page");
     assert_eq!(page.events, read.items.len() as u64);
@@ -175,7 +175,7 @@ fn limits_default_to_500_and_pages_stay_below_one_mebibyte() {
         ..window(&log, 0, 9_000)
     };
     let message = Search::default()
-        .page(&log, log.count(), None, &request)
+        .page(&log, log.count(), &request)
         .expect("a page")
         .message;
     let page = EventsUnstructured::decode(message.as_slice()).expect("a page");
@@ -218,7 +218,7 @@ fn following_the_keys_gives_every_event_once() {
     let (search, mut found) = (Search::default(), Vec::new());
     loop {
         let message = search
-            .page(&log, log.count(), None, &request)
+            .page(&log, log.count(), &request)
             .expect("a page")
             .message;
         let page = EventsUnstructured::decode(message.as_slice()).expect("a page");
@@ -293,7 +293,7 @@ fn types_match_exactly_and_empty_ones_do_not_count() {
 fn only_events_that_have_appeared_are_found() {
     let log = log();
     let message = Search::default()
-        .page(&log, 102, None, &window(&log, 100, 110))
+        .page(&log, 102, &window(&log, 100, 110))
         .expect("a page")
         .message;
     assert_eq!(

@@ -9,6 +9,8 @@ use crate::time::parse_time;
 
 /// Prefix of the cursor keys of bulk export.
 pub(crate) const PREFIX: &str = "export/";
+/// Prefix of the keys that say since when a chunk cannot be read.
+const REFUSED: &str = "refused/";
 /// The value of a date's cursor.
 pub(super) const OPEN: &str = "open";
 const READ: &str = "read";
@@ -31,6 +33,20 @@ pub(super) fn date_key(day: Day) -> String {
 
 pub(super) fn chunk_key(day: Day, chunk: &str) -> String {
     format!("{PREFIX}{day}/{chunk}")
+}
+
+/// The key that says since when a chunk cannot be read, by the key of the chunk.
+pub(super) fn refused_key(chunk_key: &str) -> String {
+    format!("{REFUSED}{chunk_key}")
+}
+
+/// Since when chunks cannot be read, by their keys.
+pub(crate) fn refused(resume: &Resume) -> BTreeMap<String, Millis> {
+    let stored = resume.cursors.range(REFUSED.to_owned()..);
+    stored
+        .map_while(|(key, value)| Some((key.strip_prefix(REFUSED)?, value)))
+        .filter_map(|(key, value)| Some((key.to_owned(), parse_time(value)?)))
+        .collect()
 }
 
 pub(super) fn update(day: Day, chunk: &str, position: &Position) -> CursorUpdate {

@@ -5,17 +5,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lockgate_backoff::Backoff;
-use lockgate_model::{CursorUpdate, Day, FeedKind, Gap, GapState};
+use lockgate_model::{CursorUpdate, Day, FeedKind, Gap, GapState, Millis};
 use tokio::sync::{Notify, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::chunk::{self, ChunkEnd};
-use super::cursor::{Chunks, Position, chunk_key, date_key};
+use super::cursor::{Chunks, Position, chunk_key, date_key, refused_key};
 use crate::connect::Failure;
 use crate::proto::auditlog::GetEventExportChunksRequest;
 use crate::source::Source;
-use crate::time::to_proto;
+use crate::time::{time, to_proto};
 use crate::{Closed, Intake};
 
 /// The progress of a date when its chunks were last listed.
@@ -42,8 +42,10 @@ impl DateProgress {
 struct Stuck {
     until: Instant,
     backoff: Backoff,
-    /// When it failed first.
+    /// When it failed first since the source was started.
     since: Duration,
+    /// How long it had failed before.
+    before: Duration,
     /// It is on the books, and nothing waits for it.
     is_gap: bool,
 }
@@ -57,6 +59,7 @@ impl Stuck {
             until: Instant::now() + backoff.next(source.settings.clock.chance()),
             backoff,
             since,
+            before: Duration::ZERO,
             is_gap: true,
         }
     }
@@ -121,10 +124,14 @@ pub(super) async fn work<I: Intake>(
             let waiting = stuck.values().filter(|stuck| !stuck.is_gap).count();
             report(true, waiting);
             if closing && stuck.is_empty() {
+                let prefix = chunk_key(day, "");
+                let refused = source.refused.keys();
+                let refused = refused.filter(|chunk| chunk.starts_with(&prefix));
                 let keys = chunks
                     .keys()
                     .map(|chunk| chunk_key(day, chunk))
                     .chain([date_key(day)])
+                    .chain(refused.map(|chunk| refused_key(chunk)))
                     .collect();
                 return Ok((day, keys));
             }
@@ -188,7 +195,9 @@ async fn read<I: Intake>(
         let (name, end) = ended.expect("a chunk's task neither panics nor is aborted");
         match end? {
             ChunkEnd::Read(events) => {
-                stuck.remove(&name);
+                if stuck.remove(&name).is_some_and(|stuck| !stuck.is_gap) {
+                    store_refused(source, day, &name, None).await?;
+                }
                 if let Some(gap) = source.gaps.of(&chunk_key(day, &name)) {
                     let at = source.now();
                     let state = GapState::Read { at, events };
@@ -198,23 +207,28 @@ async fn read<I: Intake>(
             }
             ChunkEnd::Stuck(cursor, failure) => {
                 let clock = &source.settings.clock;
-                let kept = stuck.entry(name.clone()).or_insert_with(|| Stuck {
-                    until: Instant::now(),
-                    backoff: source.backoff(),
-                    since: clock.elapsed(),
-                    is_gap: false,
-                });
-                let waited = clock.elapsed() - kept.since;
-                if kept.is_gap
-                    || source
-                        .settings
-                        .limits
-                        .gap_after
-                        .is_some_and(|limit| waited >= limit)
-                {
+                if !stuck.contains_key(&name) {
+                    let before = source.refused.get(&chunk_key(day, &name)).copied();
+                    if before.is_none() {
+                        store_refused(source, day, &name, Some(source.now())).await?;
+                    }
+                    let failing = Stuck {
+                        until: Instant::now(),
+                        backoff: source.backoff(),
+                        since: clock.elapsed(),
+                        before: before.unwrap_or_default(),
+                        is_gap: false,
+                    };
+                    stuck.insert(name.clone(), failing);
+                }
+                let kept = stuck.get_mut(&name).expect("it was inserted");
+                let waited = kept.before + (clock.elapsed() - kept.since);
+                let limit = source.settings.limits.gap_after;
+                if kept.is_gap || limit.is_some_and(|limit| waited >= limit) {
                     note(source, day, &name, &failure).await?;
                     if !kept.is_gap {
                         *kept = Stuck::gap(source, kept.since);
+                        store_refused(source, day, &name, None).await?;
                     }
                 }
                 kept.until = Instant::now() + kept.backoff.next(clock.chance());
@@ -224,6 +238,20 @@ async fn read<I: Intake>(
             }
         }
     }
+}
+
+/// Keeps the time since when a chunk cannot be read, so that a restart does not begin the wait again.
+async fn store_refused<I: Intake>(
+    source: &Source<I>,
+    day: Day,
+    chunk: &str,
+    since: Option<Millis>,
+) -> Result<(), Closed> {
+    let moved = CursorUpdate {
+        key: refused_key(&chunk_key(day, chunk)),
+        value: since.map(time),
+    };
+    source.move_cursors(FeedKind::Audit, vec![moved]).await
 }
 
 fn is_gap(stuck: &HashMap<String, Stuck>, chunk: &str) -> bool {
@@ -265,7 +293,9 @@ async fn drop_vanished<I: Intake>(
         .cloned()
         .collect();
     for chunk in gone {
-        stuck.remove(&chunk);
+        if stuck.remove(&chunk).is_some_and(|stuck| !stuck.is_gap) {
+            store_refused(source, day, &chunk, None).await?;
+        }
         let place = chunk_key(day, &chunk);
         source.status.clear_failure(&place);
         let gap = source.gap(

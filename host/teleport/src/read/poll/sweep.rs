@@ -96,10 +96,9 @@ impl Turn {
 
 impl<I: Intake> Poller<I> {
     /// Waits for the next round, and sweeps meanwhile.
-    pub(super) async fn rest(&mut self) -> Result<(), Closed> {
+    pub(super) async fn rest(&mut self, wait: Duration) -> Result<(), Closed> {
         let clock = self.source.settings.clock.clone();
-        let poll = self.source.settings.limits.poll;
-        let round = clock.elapsed() + poll.mul_f64(1.0 - clock.chance() / 7.0);
+        let round = clock.elapsed() + wait;
         loop {
             let now = clock.elapsed();
             if now >= round {
@@ -134,7 +133,9 @@ impl<I: Intake> Poller<I> {
         let mut pass = self.sweeps.turns[turn].pass.take().unwrap_or(Pass {
             began: clock.elapsed(),
             at: (self.until.min(self.local()) - millis(span)).max(source.start()),
-            end: self.until,
+            // Rounds do not read before the floor, also where the position is before it because the
+            // clock was set back.
+            end: self.until.max(self.floor),
             found: 0,
             late: 0,
             refused: 0,

@@ -43,6 +43,8 @@ pub(super) struct Read {
     pub(super) reached: Millis,
     /// Why the window was not read to its end: only of several days, or in a sweep.
     pub(super) refusal: Option<Refusal>,
+    /// The wait before the next attempt, where the log is not read past what the server refuses.
+    pub(super) held: Option<Duration>,
     /// Time and hash of what a sweep found.
     pub(super) late: Vec<(Millis, u64)>,
     /// The server repeated itself, so some may be missing.
@@ -79,8 +81,6 @@ pub(super) struct Window<'a, I> {
     narrowed: Option<(Millis, Millis)>,
     is_doubtful: bool,
     backoff: Backoff,
-    /// Waits while the server refuses and nothing shows that its log is at fault.
-    hold: Backoff,
 }
 
 /// The next step after a page.
@@ -88,6 +88,7 @@ enum Next {
     Page,
     End,
     Refused(Refusal),
+    Held(Duration),
 }
 
 impl<'a, I: Intake> Window<'a, I> {
@@ -97,12 +98,12 @@ impl<'a, I: Intake> Window<'a, I> {
         to: Millis,
         aim: Aim,
     ) -> Window<'a, I> {
-        let limit = poller.source.settings.limits.page.max(1);
+        let limit = match aim {
+            // Smaller pages were tried before.
+            Aim::Log { .. } if poller.hold.is_at(from) => 1,
+            _ => poller.source.settings.limits.page.max(1),
+        };
         let backoff = poller.source.backoff();
-        let hold = Backoff::new(
-            poller.source.settings.limits.backoff.0,
-            poller.source.settings.limits.hold,
-        );
         Window {
             aim,
             first: from,
@@ -126,22 +127,22 @@ impl<'a, I: Intake> Window<'a, I> {
             narrowed: None,
             is_doubtful: false,
             backoff,
-            hold,
             poller,
         }
     }
 
     /// Reads the window to its end.
     pub(super) async fn read(mut self) -> Result<Read, Closed> {
-        let refusal = loop {
+        let (refusal, held) = loop {
             let next = match fetch(&self.poller.source, &self.query).await {
                 Ok(page) => self.take(page).await?,
                 Err(refusal) => self.refused(refusal).await?,
             };
             match next {
                 Next::Page => {}
-                Next::End => break None,
-                Next::Refused(refusal) => break Some(refusal),
+                Next::End => break (None, None),
+                Next::Refused(refusal) => break (Some(refusal), None),
+                Next::Held(wait) => break (None, Some(wait)),
             }
         };
         Ok(Read {
@@ -153,6 +154,7 @@ impl<'a, I: Intake> Window<'a, I> {
             },
             to: self.query.to,
             refusal,
+            held,
             late: self.late,
             is_doubtful: self.is_doubtful,
         })
@@ -161,7 +163,6 @@ impl<'a, I: Intake> Window<'a, I> {
     async fn take(&mut self, page: EventsUnstructured) -> Result<Next, Closed> {
         self.refusal = None;
         self.backoff.reset();
-        self.hold.reset();
         self.raise_limit();
         let before = (self.fresh, self.order.latest());
         let horizon = self.poller.limit();
@@ -415,6 +416,7 @@ impl<'a, I: Intake> Window<'a, I> {
         self.refusal = Some((refusal, times));
         let source = self.poller.source.clone();
         let here = self.here();
+        let is_known = self.poller.hold.is_at(here);
         if let Some(end) = source.end_of_gap(here) {
             // It is on the books already.
             self.query.limit = self.page();
@@ -424,8 +426,10 @@ impl<'a, I: Intake> Window<'a, I> {
             "Teleport answered with an error at {}: {code:?} `{message}`",
             time(here)
         );
-        source.status.set_failure(PLACE, problem.clone());
-        if times < source.settings.limits.page_attempts {
+        if !is_known {
+            source.status.set_failure(PLACE, problem.clone());
+        }
+        if times < source.settings.limits.page_attempts && !is_known {
             source.pause(&mut self.backoff).await;
             return Ok(Next::Page);
         }
@@ -445,14 +449,12 @@ impl<'a, I: Intake> Window<'a, I> {
             self.stale = 0;
             return Ok(Next::Page);
         }
-        if let Some(wait) = self.patience(&problem) {
-            source.settings.clock.sleep(wait).await;
-            return Ok(Next::Page);
+        if let Some(wait) = self.poller.patience(here, &problem).await? {
+            return Ok(Next::Held(wait));
         }
         let Some(next) = self.past(here).await else {
-            let wait = self.hold.next(source.settings.clock.chance());
-            source.settings.clock.sleep(wait).await;
-            return Ok(Next::Page);
+            let then = "nothing shows that Teleport can return what comes after it";
+            return Ok(Next::Held(self.poller.wait_at(here, &problem, then, None)));
         };
         let Err(Refusal { code, message }) = fetch(&source, &self.query).await else {
             // The server answers again: the log is not damaged.
@@ -484,38 +486,6 @@ impl<'a, I: Intake> Window<'a, I> {
         };
         let newest = step::newest(source, &later).await;
         matches!(newest, Ok(Some(_))).then_some(next)
-    }
-
-    /// How long to wait before the next attempt at what the server refuses to return. `None`: it
-    /// has been waited for long enough.
-    ///
-    /// One wait serves for all that it refuses until it has not refused anything for as long.
-    fn patience(&mut self, problem: &str) -> Option<Duration> {
-        let source = self.poller.source.clone();
-        let clock = &source.settings.clock;
-        let now = clock.elapsed();
-        let limit = source.settings.limits.gap_after;
-        let (since, _) = (self.poller.refusing)
-            .filter(|&(_, last)| limit.is_none_or(|limit| now - last <= limit))
-            .unwrap_or((now, now));
-        self.poller.refusing = Some((since, now));
-        let wait = self.hold.next(clock.chance());
-        let wait = match limit {
-            Some(limit) if now - since >= limit => return None,
-            Some(limit) => wait.min(limit - (now - since)),
-            None => wait,
-        };
-        let next = clock.now() + millis(wait);
-        let then = match limit {
-            Some(limit) => format!(
-                "at {} reading goes on after it, and it is on the books as a gap (`gap-after`)",
-                time(clock.now() + millis(limit - (now - since)))
-            ),
-            None => "reading waits for it (`gap-after = \"never\"`)".to_owned(),
-        };
-        let problem = format!("{problem}. It is tried again; {then}");
-        source.status.set_failure_until(PLACE, problem, Some(next));
-        Some(wait)
     }
 
     /// The page size to request normally.
