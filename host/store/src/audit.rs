@@ -5,7 +5,7 @@
 //! the events themselves. The blocks are read after that, a few at a time, so that a long audit
 //! does not keep a running host from folding its log into the file.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use lockgate_model::{Books, Day, Gap};
@@ -416,7 +416,7 @@ fn read_blocks(
         .collect();
     let mut found: BTreeMap<Day, u64> = BTreeMap::new();
     // Days that cannot be counted: a block is broken, or was removed meanwhile.
-    let mut unknown: BTreeSet<Day> = BTreeSet::new();
+    let mut unknown: Vec<std::ops::RangeInclusive<Day>> = Vec::new();
     let mut sound = 0;
     for slice in wanted.chunks(limits::AUDIT_SLICE) {
         reads.read(|connection| {
@@ -453,7 +453,7 @@ fn read_blocks(
                             *found.entry(day).or_default() += count;
                         }
                     }
-                    None => unknown.extend((first.0..=last.0).map(Day)),
+                    None => unknown.push(first..=last),
                 }
             }
             Ok(())
@@ -462,8 +462,8 @@ fn read_blocks(
     for (day, said) in &stream.days {
         let counted = found.get(day).copied().unwrap_or(0);
         let kept = said.appended.saturating_sub(said.removed);
-        if counted != kept && !unknown.contains(day) && query.day.is_none_or(|asked| asked == *day)
-        {
+        let is_unknown = unknown.iter().any(|days| days.contains(day));
+        if counted != kept && !is_unknown && query.day.is_none_or(|asked| asked == *day) {
             find(
                 Some(*day),
                 "the events of the day".to_owned(),

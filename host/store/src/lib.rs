@@ -15,6 +15,7 @@ mod check;
 #[doc(hidden)]
 pub mod codec;
 mod committer;
+mod damage;
 mod directory;
 mod encoded;
 mod error;
