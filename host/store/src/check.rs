@@ -147,6 +147,10 @@ pub fn after_open(
             }
         }
         rows::epochs(connection)?;
+        if let Some((name, what)) = rows::pipeline_problems(connection)?.into_iter().next() {
+            let what = format!("the row of pipeline `{name}`: {what}");
+            return Err(Refusal::Damaged(what));
+        }
         let mut sources = connection.prepare("SELECT DISTINCT source FROM cursors")?;
         for source in sources.query_map([], |row| row.get::<_, String>(0))? {
             rows::cursors(connection, &source?)?;
@@ -154,7 +158,7 @@ pub fn after_open(
         if format == FORMAT {
             gaps::all(connection)?;
         }
-        let mut damaged = Vec::new();
+        let mut damaged = rows::cursor_problems(connection)?;
         for stream in rows::streams(connection)? {
             let mut seq = stream.next.saturating_sub(1);
             for _ in 0..limits::NEWEST_CHECKED {

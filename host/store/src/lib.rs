@@ -46,7 +46,9 @@ mod tallies;
 mod verify;
 mod writer;
 
-pub use audit::{Audit, AuditQuery, Counted, DayAudit, EpochAudit, Finding, PipelineAudit};
+pub use audit::{
+    Audit, AuditQuery, Counted, DayAudit, EpochAudit, Finding, PipelineAudit, StreamAudit,
+};
 pub use backup::BackupError;
 pub use chain::ChainHead;
 pub use codec::Heads;
