@@ -59,6 +59,7 @@ pub use find::{Coverage, EntryQuery, FoundEntry, Search};
 pub use history::{Change, EntryHistory, EntryState, HistoryStep};
 pub use inspect::Inspector;
 pub use integrity::{DamagedBlock, Integrity};
+pub use letters::DamagedLetter;
 pub use lockgate_ledger::{
     CodeDigests, Committed, DeadLetters, KeptLetter, Ledger, LedgerError, LetterCounts, LetterId,
     LetterQuery, Progress, Registration,

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use lockgate_model::{Block, Books, Entries, FeedKind, Outcome};
 use lockgate_store::{
-    ChainHead, DeadLetters, Inspector, KeptLetter, Ledger, LedgerError, OpenError, Reads, Store,
+    ChainHead, DeadLetters, Inspector, KeptLetter, Ledger, LedgerError, LetterQuery, OpenError,
+    Reads, Store,
 };
 
 use crate::common::*;
@@ -480,6 +481,9 @@ async fn every_change_to_what_was_committed_breaks_the_chain() {
         "DELETE FROM commits WHERE id = 8",
         "UPDATE dead_letters SET payload = x'7b7d' WHERE seq = 50",
         "UPDATE dead_letters SET reason = 'nothing' WHERE seq = 50",
+        "UPDATE dead_letters SET checksum = zeroblob(32) WHERE seq = 50",
+        "UPDATE dead_letters SET at = at - 1 WHERE seq = 50",
+        "UPDATE dead_letters SET generation = 2 WHERE seq = 50",
         "UPDATE generations SET description = '{}'",
         "DELETE FROM blocks WHERE first_seq = 201",
     ] {
@@ -505,6 +509,42 @@ async fn every_change_to_what_was_committed_breaks_the_chain() {
         .unwrap()
         .verify_chain("siem")
         .unwrap();
+}
+
+/// Nothing guards the column itself; the commit that made the letter says when.
+#[tokio::test]
+async fn a_letter_that_says_that_it_is_older_than_its_commit_does_not_expire() {
+    let directory = tempfile::tempdir().unwrap();
+    sample(directory.path()).await;
+    let store = open(directory.path());
+    let sql = "UPDATE dead_letters SET at = 5 WHERE seq = 50";
+    let store = changed(directory.path(), store, sql).await;
+    let kept = letters_of(store.reads(), "siem", 100).unwrap().len();
+    assert_eq!(store.expire_letters("siem", 10, DAY).await, Ok(0));
+    let found = letters_of(store.reads(), "siem", 100).unwrap();
+    assert_eq!(found.len(), kept);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn other_letters_are_read_beside_a_damaged_one() {
+    let directory = tempfile::tempdir().unwrap();
+    sample(directory.path()).await;
+    let store = open(directory.path());
+    let sql = "UPDATE dead_letters SET checksum = zeroblob(32) WHERE seq = 100";
+    let store = changed(directory.path(), store, sql).await;
+    let query = LetterQuery {
+        limit: 100,
+        ..LetterQuery::default()
+    };
+    let found = store.reads().all_dead_letters(&query).unwrap();
+    let damaged: Vec<_> = found
+        .iter()
+        .filter_map(|found| found.as_ref().err())
+        .collect();
+    assert_eq!((damaged.len(), damaged[0].seq), (1, 100));
+    assert!(found.len() > 10);
+    store.close().await.unwrap();
 }
 
 #[tokio::test]
