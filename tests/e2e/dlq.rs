@@ -187,6 +187,32 @@ async fn finish(store: &Store, pipeline: &str, dead: &[u64], reason: &str, at: i
 }
 
 #[test]
+fn a_damaged_letter_is_named_and_keeps_no_other_from_being_read() {
+    let fixture = Fixture::new();
+    let file = fixture.store().join("store.db");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let text = b"\xffnot JSON";
+    let found = bytes.windows(text.len()).rposition(|part| part == text);
+    let at = found.expect("the payload is in the file");
+    bytes[at + 1] = b'N';
+    std::fs::write(&file, bytes).unwrap();
+    for (arguments, said) in [
+        (&["list"][..], "siem/teleport/audit/3"),
+        (&["export"], r#""seq":3"#),
+        (&["drop", "--all", "--yes"], "3 dead letters dropped"),
+    ] {
+        let ended = fixture.dlq(arguments).exits_with(1);
+        assert!(ended.stdout.contains(said), "{}", ended.stdout);
+        for said in [
+            "The dead letter `siem/teleport/audit/9` is not what was written",
+            "1 dead letter was left out",
+        ] {
+            assert!(ended.stderr.contains(said), "{}", ended.stderr);
+        }
+    }
+}
+
+#[test]
 fn dead_letters_are_listed_newest_first_and_by_filter() {
     let fixture = Fixture::new();
     let [archive, nine, four, three] = [

@@ -39,6 +39,7 @@ mod worker;
 pub use build::{BuiltPipeline, PipelineBuilder, Unbuilt, check_certificate, open_databases};
 pub use host::{Host, HostError, HostEvent, HostOptions, LoadConfig, Observer};
 pub use lag::{Lag, lag};
+pub use limits::READ_AGAIN_MAX;
 pub use operator::{Listeners, RunningHost, readiness, running_host};
 pub use plugins::{BoundSink, BoundStage, CallMeter};
 pub use read_again::read_again;

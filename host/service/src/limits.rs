@@ -43,7 +43,7 @@ pub(crate) const ROOM_PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) const START_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Time to read a part of an audit log again, to repair a block.
-pub(crate) const READ_AGAIN_MAX: Duration = Duration::from_secs(600);
+pub const READ_AGAIN_MAX: Duration = Duration::from_secs(600);
 
 /// Time between two looks at a block of the store that is damaged.
 pub(crate) const DAMAGE_INTERVAL: Duration = Duration::from_secs(30);

@@ -5,10 +5,10 @@
 //! the events themselves. The blocks are read after that, a few at a time, so that a long audit
 //! does not keep a running host from folding its log into the file.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
-use lockgate_model::{Books, Day, Gap};
+use lockgate_model::{Books, Day, Gap, Seq, SeqRange};
 use rusqlite::{Connection, params};
 
 use crate::blocks::{self, Extent};
@@ -19,6 +19,7 @@ use crate::kept_blocks::KeptBlocks;
 use crate::reads::Reads;
 use crate::report::ChainName;
 use crate::rows::{self, Epoch};
+use crate::schema::Checksum;
 use crate::tallies::{self, Tallied};
 use crate::verify::Mark;
 use crate::{LedgerError, books, gaps, limits, verify};
@@ -36,6 +37,8 @@ pub struct AuditQuery {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Audit {
     pub pipelines: Vec<PipelineAudit>,
+    /// Every stream, whether a pipeline reads it or not.
+    pub streams: Vec<StreamAudit>,
     /// Parts of Teleport's logs that could not be read, with the names of their sources: the books say
     /// nothing about their events. Those that were read later are among them.
     pub gaps: Vec<(String, Gap)>,
@@ -62,6 +65,18 @@ pub struct EpochAudit {
     pub days: Vec<DayAudit>,
     /// Where the chain stood after as many links as a report has.
     pub(crate) mark: Option<Mark>,
+}
+
+/// What a stream holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StreamAudit {
+    pub name: String,
+    /// The oldest event kept, and the sequence that the next one gets.
+    pub kept: SeqRange,
+    /// Events ever read, by the day of their time.
+    pub read: BTreeMap<Day, u64>,
+    /// Where each block that is kept begins, and its checksum, in their order.
+    pub(crate) blocks: Vec<(Seq, Checksum)>,
 }
 
 /// The equation of one day.
@@ -145,6 +160,21 @@ struct StreamSnapshot {
     days: BTreeMap<Day, StreamDay>,
 }
 
+impl StreamSnapshot {
+    fn audit(&self) -> StreamAudit {
+        let days = self.days.iter();
+        let blocks = self.kept.extents.iter();
+        StreamAudit {
+            name: self.kept.stream.name.to_string(),
+            kept: self.kept.oldest()..self.kept.next(),
+            read: days.map(|(&day, counts)| (day, counts.appended)).collect(),
+            blocks: blocks
+                .map(|block| (block.first_seq, block.checksum))
+                .collect(),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Default)]
 struct StreamDay {
     appended: u64,
@@ -160,6 +190,7 @@ pub fn run(reads: &Reads, query: &AuditQuery, marks: &Marks) -> Result<Audit, Le
         let (pipelines, streams) = snapshot(connection, query, marks, &mut findings)?;
         Ok((pipelines, streams, gaps::all(connection)?))
     })?;
+    let held = streams.iter().map(StreamSnapshot::audit).collect();
     let mut blocks = 0;
     for stream in &streams {
         blocks += read_blocks(reads, stream, query, &mut findings)?;
@@ -172,6 +203,7 @@ pub fn run(reads: &Reads, query: &AuditQuery, marks: &Marks) -> Result<Audit, Le
     }
     Ok(Audit {
         pipelines,
+        streams: held,
         gaps,
         blocks,
         findings: findings.list,
@@ -188,6 +220,22 @@ fn snapshot(
 ) -> Result<(Vec<PipelineAudit>, Vec<StreamSnapshot>), ReadError> {
     let mut streams: BTreeMap<i64, StreamSnapshot> = BTreeMap::new();
     let mut pipelines = Vec::new();
+    // Also those that no pipeline reads.
+    if query.pipeline.is_none() {
+        for stream in rows::streams(connection)? {
+            let snapshot = stream_snapshot(connection, &stream.name, findings)?;
+            streams.insert(stream.id, snapshot);
+        }
+        for (pipeline, what) in rows::pipeline_problems(connection)? {
+            findings.push(Finding {
+                pipeline: Some(pipeline),
+                stream: None,
+                day: None,
+                place: "its row".to_owned(),
+                what,
+            });
+        }
+    }
     for name in names(connection, query)? {
         let mut epochs = Vec::new();
         let mut letter_bytes = 0u64;
@@ -195,7 +243,8 @@ fn snapshot(
             let stream = match streams.entry(epoch.stream_id) {
                 std::collections::btree_map::Entry::Occupied(found) => found.into_mut(),
                 std::collections::btree_map::Entry::Vacant(place) => {
-                    place.insert(stream_snapshot(connection, &epoch, findings)?)
+                    let name = &epoch.progress.stream;
+                    place.insert(stream_snapshot(connection, name, findings)?)
                 }
             };
             let chain = (name.clone(), epoch.progress.stream.clone(), epoch.epoch);
@@ -236,10 +285,9 @@ fn names(connection: &Connection, query: &AuditQuery) -> Result<Vec<String>, Rea
 
 fn stream_snapshot(
     connection: &Connection,
-    epoch: &Epoch,
+    name: &str,
     findings: &mut Findings,
 ) -> Result<StreamSnapshot, ReadError> {
-    let name = &epoch.progress.stream;
     let stream = rows::stream(connection, name)?
         .ok_or_else(|| ReadError::Damaged(format!("the stream `{name}` is gone")))?;
     let sql = "SELECT day, appended, removed FROM stream_days WHERE stream_id = ?1";
@@ -252,7 +300,7 @@ fn stream_snapshot(
     let mut find = |day, place: &str, what: String| {
         findings.push(Finding {
             pipeline: None,
-            stream: Some(name.clone()),
+            stream: Some(name.to_owned()),
             day,
             place: place.to_owned(),
             what,
@@ -416,7 +464,7 @@ fn read_blocks(
         .collect();
     let mut found: BTreeMap<Day, u64> = BTreeMap::new();
     // Days that cannot be counted: a block is broken, or was removed meanwhile.
-    let mut unknown: BTreeSet<Day> = BTreeSet::new();
+    let mut unknown: Vec<std::ops::RangeInclusive<Day>> = Vec::new();
     let mut sound = 0;
     for slice in wanted.chunks(limits::AUDIT_SLICE) {
         reads.read(|connection| {
@@ -453,7 +501,7 @@ fn read_blocks(
                             *found.entry(day).or_default() += count;
                         }
                     }
-                    None => unknown.extend((first.0..=last.0).map(Day)),
+                    None => unknown.push(first..=last),
                 }
             }
             Ok(())
@@ -462,8 +510,8 @@ fn read_blocks(
     for (day, said) in &stream.days {
         let counted = found.get(day).copied().unwrap_or(0);
         let kept = said.appended.saturating_sub(said.removed);
-        if counted != kept && !unknown.contains(day) && query.day.is_none_or(|asked| asked == *day)
-        {
+        let is_unknown = unknown.iter().any(|days| days.contains(day));
+        if counted != kept && !is_unknown && query.day.is_none_or(|asked| asked == *day) {
             find(
                 Some(*day),
                 "the events of the day".to_owned(),

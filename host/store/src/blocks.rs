@@ -1,6 +1,6 @@
 //! Blocks as rows: read, and held against their checksums.
 
-use lockgate_model::{Block, Millis, Seq};
+use lockgate_model::{Block, BlockParts, Millis, Seq};
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use crate::encoded::{block_checksum, content_digest};
@@ -11,6 +11,8 @@ use crate::{Heads, codec};
 
 /// A block's row, its columns still encoded.
 pub struct StoredBlock {
+    /// The row's number, of no meaning otherwise.
+    pub id: i64,
     pub first_seq: Seq,
     pub count: u64,
     pub read_at: Millis,
@@ -23,7 +25,7 @@ pub struct StoredBlock {
 }
 
 const COLUMNS: &str =
-    "first_seq, count, read_at, min_time, max_time, bytes, codec, checksum, heads, payload";
+    "first_seq, count, read_at, min_time, max_time, bytes, codec, checksum, heads, payload, id";
 
 impl StoredBlock {
     pub fn end(&self) -> Seq {
@@ -32,15 +34,16 @@ impl StoredBlock {
 
     fn read(row: &Row<'_>) -> rusqlite::Result<StoredBlock> {
         Ok(StoredBlock {
-            first_seq: row.get(0)?,
-            count: row.get(1)?,
+            first_seq: unsigned(row, 0)?,
+            count: unsigned(row, 1)?,
             read_at: row.get(2)?,
             times: (row.get(3)?, row.get(4)?),
-            bytes: row.get(5)?,
+            bytes: unsigned(row, 5)?,
             codec: row.get(6)?,
-            checksum: row.get(7)?,
+            checksum: checksum(row, 7)?,
             heads: row.get(8)?,
             payload: row.get(9)?,
+            id: row.get(10)?,
         })
     }
 
@@ -80,8 +83,24 @@ impl StoredBlock {
 
     /// What can still be made out of a block that is damaged.
     pub fn damaged_heads(&self) -> Option<Heads> {
-        let heads = codec::decode_heads(&self.heads).ok()?;
-        (heads.len() as u64 == self.count).then_some(heads)
+        codec::decode_heads(&self.heads).ok()
+    }
+
+    /// The same of heads and payload together.
+    pub fn damaged_parts(&self) -> Option<BlockParts> {
+        codec::decode(&self.heads, &self.payload).ok()
+    }
+
+    pub fn content_digest(&self) -> Checksum {
+        content_digest(&self.heads, &self.payload)
+    }
+
+    pub fn encoded_heads(&self) -> &[u8] {
+        &self.heads
+    }
+
+    pub fn encoded_payload(&self) -> &[u8] {
+        &self.payload
     }
 
     pub fn block(&self, stream: &Stream) -> Result<Block, ReadError> {
@@ -153,6 +172,28 @@ pub fn before(
     Ok(rows.next()?.map(StoredBlock::read).transpose()?)
 }
 
+/// The oldest block that begins behind a sequence.
+pub fn after(
+    connection: &Connection,
+    stream: &Stream,
+    seq: Seq,
+) -> Result<Option<StoredBlock>, ReadError> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM blocks WHERE stream_id = ?1 AND first_seq > ?2 ORDER BY first_seq LIMIT 1"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query((stream.id, seq))?;
+    Ok(rows.next()?.map(StoredBlock::read).transpose()?)
+}
+
+/// The block in a row.
+pub fn in_row(connection: &Connection, id: i64) -> Result<Option<StoredBlock>, ReadError> {
+    let sql = format!("SELECT {COLUMNS} FROM blocks WHERE id = ?1");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query([id])?;
+    Ok(rows.next()?.map(StoredBlock::read).transpose()?)
+}
+
 /// The newest blocks that begin before a sequence, newest first.
 pub fn newest_before(
     connection: &Connection,
@@ -166,17 +207,6 @@ pub fn newest_before(
     let mut statement = connection.prepare_cached(&sql)?;
     let found = statement.query_map((stream.id, seq, max), StoredBlock::read)?;
     Ok(found.collect::<Result<_, _>>()?)
-}
-
-/// Where the first block behind a sequence begins.
-pub fn first_after(
-    connection: &Connection,
-    stream_id: i64,
-    seq: Seq,
-) -> rusqlite::Result<Option<Seq>> {
-    let sql = "SELECT min(first_seq) FROM blocks WHERE stream_id = ?1 AND first_seq > ?2";
-    let mut statement = connection.prepare_cached(sql)?;
-    statement.query_row((stream_id, seq), |row| row.get(0))
 }
 
 /// The filter of a block. `None`: it has none.
@@ -215,7 +245,7 @@ pub fn extents(
     start: Seq,
     end: Seq,
 ) -> rusqlite::Result<Vec<Extent>> {
-    let sql = "SELECT first_seq, count, read_at, min_time, max_time, bytes, checksum FROM blocks WHERE stream_id = ?1 AND first_seq < ?3 AND \
+    let sql = "SELECT first_seq, count, read_at, min_time, max_time, bytes, checksum FROM blocks WHERE stream_id = ?1 AND first_seq > 0 AND first_seq < ?3 AND \
                first_seq >= (SELECT coalesce(max(first_seq), 0) FROM blocks WHERE stream_id = ?1 AND first_seq <= ?2) ORDER BY first_seq";
     let mut statement = connection.prepare_cached(sql)?;
     let found = statement
@@ -232,7 +262,7 @@ pub fn between(
     from: Millis,
     to: Millis,
 ) -> rusqlite::Result<Vec<(Millis, Seq)>> {
-    let sql = "SELECT min_time, first_seq FROM blocks WHERE stream_id = ?1 AND max_time >= ?2 AND min_time <= ?3 ORDER BY min_time";
+    let sql = "SELECT min_time, first_seq FROM blocks WHERE stream_id = ?1 AND max_time >= ?2 AND min_time <= ?3 AND first_seq > 0 ORDER BY min_time";
     let mut statement = connection.prepare_cached(sql)?;
     let found = statement.query_map((stream_id, from, to), |row| Ok((row.get(0)?, row.get(1)?)))?;
     found.collect()
@@ -251,7 +281,7 @@ pub fn recent_times(
 }
 
 pub fn oldest(connection: &Connection, stream_id: i64) -> rusqlite::Result<Option<Extent>> {
-    let sql = "SELECT first_seq, count, read_at, min_time, max_time, bytes, checksum FROM blocks WHERE stream_id = ?1 ORDER BY first_seq LIMIT 1";
+    let sql = "SELECT first_seq, count, read_at, min_time, max_time, bytes, checksum FROM blocks WHERE stream_id = ?1 AND first_seq > 0 ORDER BY first_seq LIMIT 1";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([stream_id])?;
     rows.next()?.map(extent).transpose()
@@ -259,11 +289,25 @@ pub fn oldest(connection: &Connection, stream_id: i64) -> rusqlite::Result<Optio
 
 fn extent(row: &Row<'_>) -> rusqlite::Result<Extent> {
     Ok(Extent {
-        first_seq: row.get(0)?,
-        count: row.get(1)?,
+        first_seq: unsigned(row, 0)?,
+        count: unsigned(row, 1)?,
         read_at: row.get(2)?,
         times: (row.get(3)?, row.get(4)?),
-        bytes: row.get(5)?,
-        checksum: row.get(6)?,
+        bytes: unsigned(row, 5)?,
+        checksum: checksum(row, 6)?,
     })
+}
+
+/// A negative number is one that was never written: the block's checksum tells it, and what is
+/// sound beside it can be read.
+fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+    Ok(row.get::<_, i64>(column)?.cast_unsigned())
+}
+
+/// Of another length, it is that of no block.
+fn checksum(row: &Row<'_>, column: usize) -> rusqlite::Result<Checksum> {
+    Ok(row
+        .get::<_, Vec<u8>>(column)?
+        .try_into()
+        .unwrap_or_default())
 }

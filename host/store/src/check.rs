@@ -147,6 +147,10 @@ pub fn after_open(
             }
         }
         rows::epochs(connection)?;
+        if let Some((name, what)) = rows::pipeline_problems(connection)?.into_iter().next() {
+            let what = format!("the row of pipeline `{name}`: {what}");
+            return Err(Refusal::Damaged(what));
+        }
         let mut sources = connection.prepare("SELECT DISTINCT source FROM cursors")?;
         for source in sources.query_map([], |row| row.get::<_, String>(0))? {
             rows::cursors(connection, &source?)?;

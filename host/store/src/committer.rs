@@ -67,6 +67,12 @@ pub enum Operation {
         events: Box<Block>,
         reply: oneshot::Sender<Result<(), LedgerError>>,
     },
+    /// See [`Store::mend`](crate::Store::mend).
+    Mend {
+        stream: String,
+        seq: Seq,
+        reply: oneshot::Sender<Result<bool, LedgerError>>,
+    },
     WriteOff {
         stream: String,
         seq: Seq,
@@ -113,6 +119,7 @@ struct Replies {
     commits: Vec<Reply<Result<Committed, LedgerError>>>,
     letters: Vec<Reply<Result<(), LedgerError>>>,
     expired: Vec<Reply<Result<u64, LedgerError>>>,
+    mended: Vec<Reply<Result<bool, LedgerError>>>,
     registrations: Vec<Reply<Result<Registration, LedgerError>>>,
     others: Vec<Reply<()>>,
 }
@@ -392,6 +399,11 @@ impl Group {
                 replies.letters.push(Reply { reply, value });
                 Ok(events.memory())
             }
+            Operation::Mend { stream, seq, reply } => {
+                let value = Ok(self.writer.mend(&stream, seq)?);
+                replies.mended.push(Reply { reply, value });
+                Ok(0)
+            }
             Operation::WriteOff {
                 stream,
                 seq,
@@ -470,6 +482,7 @@ impl Group {
         replies.commits.into_iter().for_each(Reply::give);
         replies.letters.into_iter().for_each(Reply::give);
         replies.expired.into_iter().for_each(Reply::give);
+        replies.mended.into_iter().for_each(Reply::give);
         replies.registrations.into_iter().for_each(Reply::give);
         replies.others.into_iter().for_each(Reply::give);
         self.report_full();

@@ -22,7 +22,7 @@ pub struct EncodedBlock {
     pub days: BTreeMap<Day, u64>,
     /// See `filter.rs`.
     pub filter: Vec<u8>,
-    content: Checksum,
+    pub content: Checksum,
 }
 
 impl EncodedBlock {

@@ -3,10 +3,11 @@
 use lockgate_model::{Millis, Seq, SeqRange};
 use rusqlite::Connection;
 
+use crate::blocks::StoredBlock;
 use crate::error::ReadError;
 use crate::reads::Reads;
 use crate::rows::Stream;
-use crate::{AuditQuery, Finding, LedgerError, blocks, filter, gaps, rows};
+use crate::{AuditQuery, Finding, LedgerError, blocks, damage, filter, gaps, rows};
 
 /// Blocks that are read in one snapshot: a long one keeps the log of a running host from being cut
 /// back.
@@ -24,6 +25,8 @@ pub struct Integrity {
     pub problems: Vec<String>,
     /// The blocks among them.
     pub damaged: Vec<DamagedBlock>,
+    /// The filters of blocks among them: the stream, and where the block begins.
+    pub damaged_filters: Vec<(String, Seq)>,
 }
 
 /// A block whose events cannot be read.
@@ -48,6 +51,8 @@ impl Reads {
             integrity.stream(self, &stream)?;
         }
         integrity.note(self.read(small_rows))?;
+        let cursors = integrity.note(self.read(|found| Ok(rows::cursor_problems(found)?)))?;
+        integrity.problems.extend(cursors.unwrap_or_default());
         let pipelines = integrity.note(self.pipelines())?.unwrap_or_default();
         for pipeline in pipelines {
             integrity.note(self.state(&pipeline.name))?;
@@ -89,6 +94,9 @@ impl Integrity {
             self.blocks += step.blocks;
             self.events += step.events;
             self.problems.extend(step.problems);
+            let filters = step.filters.into_iter();
+            let filters = filters.map(|first| (known.name.to_string(), first));
+            self.damaged_filters.extend(filters);
             self.damaged.extend(
                 step.damaged
                     .into_iter()
@@ -102,6 +110,17 @@ impl Integrity {
                 return Ok(());
             }
             next = step.next;
+        }
+        let misplaced = reads.read(|connection| {
+            let now = rows::stream(connection, &known.name)?;
+            now.map_or(Ok(Vec::new()), |now| damage::misplaced(connection, &now))
+        });
+        let misplaced = self.note(misplaced)?.unwrap_or_default().len();
+        if misplaced > 0 {
+            self.problems.push(format!(
+                "{misplaced} rows of blocks of `{}` lie where no entry is missing",
+                known.name
+            ));
         }
         Ok(())
     }
@@ -135,6 +154,8 @@ struct Step {
     events: u64,
     problems: Vec<String>,
     damaged: Vec<(SeqRange, (Millis, Millis))>,
+    /// Where the blocks begin whose filters are damaged.
+    filters: Vec<Seq>,
     /// Where the next step begins.
     next: Seq,
 }
@@ -150,50 +171,55 @@ fn step(connection: &Connection, name: &str, from: Seq) -> Result<Option<Step>, 
         ..Step::default()
     };
     while step.blocks < STEP as u64 && step.next < stream.next {
-        let block = match blocks::at(connection, &stream, step.next) {
-            Ok(Some(block)) => block,
-            Ok(None) => break,
-            Err(ReadError::Damaged(what)) => {
-                // Go on behind it.
-                step.problems.push(what);
-                step.blocks += 1;
-                let (seq, end) = (step.next, step.next + 1);
-                let extents = blocks::extents(connection, stream.id, seq, end)?;
-                step.damaged.extend(
-                    extents
-                        .iter()
-                        .map(|block| (block.first_seq..block.end(), block.times)),
-                );
-                match blocks::first_after(connection, stream.id, step.next)? {
-                    Some(next) => step.next = next,
-                    None => step.next = stream.next,
-                }
-                continue;
-            }
-            Err(error) => return Err(error),
+        let found = blocks::before(connection, &stream, step.next)?;
+        let holds = |block: &StoredBlock| (block.first_seq..block.end()).contains(&step.next);
+        let (what, heads) = match found.filter(holds) {
+            Some(block) => match block.block(&stream).and_then(|_| block.heads(&stream)) {
+                Ok(heads) => (None, Some((block.first_seq..block.end(), heads))),
+                Err(ReadError::Damaged(what)) => (Some(what), None),
+                Err(error) => return Err(error),
+            },
+            None => (None, None),
         };
-        step.blocks += 1;
-        step.events += block.count;
-        step.next = block.end();
-        match block.block(&stream).and_then(|_| block.heads(&stream)) {
-            Err(ReadError::Damaged(what)) => {
-                step.problems.push(what);
-                step.damaged
-                    .push((block.first_seq..block.end(), block.times));
+        if let Some((entries, heads)) = heads {
+            step.blocks += 1;
+            step.events += entries.end - entries.start;
+            step.next = entries.end;
+            let found = blocks::filter(connection, stream.id, entries.start)?;
+            // Without a filter it is read for each search.
+            if found.is_some_and(|found| found != filter::of_heads(&heads)) {
+                step.filters.push(entries.start);
+                step.problems.push(format!(
+                    "the filter of block {}..{} of `{name}` is not what was written; events in it \
+                     may not be found by `lockgate explain`",
+                    entries.start, entries.end
+                ));
             }
-            Err(error) => return Err(error),
-            Ok(heads) => {
-                let found = blocks::filter(connection, stream.id, block.first_seq)?;
-                // Without a filter it is read for each search.
-                if found.is_some_and(|found| found != filter::of_heads(&heads)) {
-                    step.problems.push(format!(
-                        "the filter of block {}..{} of `{name}` is not what was written; events in \
-                         it may not be found by `lockgate explain`",
-                        block.first_seq,
-                        block.end()
-                    ));
+            continue;
+        }
+        let parts = damage::around(connection, &stream, step.next)?;
+        let Some(last) = parts.last() else {
+            // A damaged row lies over a sound one.
+            let what = what.unwrap_or_else(|| format!("entry {} of `{name}`", step.next));
+            step.problems.push(what);
+            step.next += 1;
+            continue;
+        };
+        step.next = last.entries.end;
+        for part in parts {
+            let (start, end) = (part.entries.start, part.entries.end);
+            step.problems.push(match (part.row, &what) {
+                (None, _) => format!("entries {start}..{end} of `{name}` are missing"),
+                (Some(_), Some(what)) if what.contains(&format!("block {start}..{end} ")) => {
+                    what.clone()
                 }
+                _ => format!("block {start}..{end} of `{name}`: its checksum differs"),
+            });
+            if part.row.is_some() {
+                step.blocks += 1;
+                step.events += end - start;
             }
+            step.damaged.push((part.entries, part.times));
         }
     }
     Ok(Some(step))

@@ -89,14 +89,19 @@ pub fn extract(
     extract.optional()
 }
 
-/// The oldest dead letters of an epoch that died before a time, ascending by sequence.
+/// The oldest dead letters of an epoch that died before a time, ascending by sequence. None that
+/// was read later than that, or whose entry became final later: nothing guards the column that says
+/// when it died.
 pub fn older(
     connection: &Connection,
     epoch_id: i64,
     before: Millis,
     max: usize,
 ) -> rusqlite::Result<Vec<Seq>> {
-    let sql = "SELECT seq FROM dead_letters WHERE epoch_id = ?1 AND redrive = 0 AND at < ?2 ORDER BY at, rowid LIMIT ?3";
+    let sql = "SELECT seq FROM dead_letters d WHERE epoch_id = ?1 AND redrive = 0 AND at < ?2 AND read_at < ?2 \
+               AND NOT EXISTS (SELECT 1 FROM commits c WHERE c.epoch_id = d.epoch_id AND c.end_seq > d.seq AND c.at >= ?2 \
+               AND c.first_seq = (SELECT max(first_seq) FROM commits WHERE epoch_id = d.epoch_id AND first_seq <= d.seq)) \
+               ORDER BY at, rowid LIMIT ?3";
     let mut statement = connection.prepare_cached(sql)?;
     let found = statement.query_map(params![epoch_id, before, max], |row| row.get(0))?;
     let mut seqs: Vec<Seq> = found.collect::<Result<_, _>>()?;
@@ -104,8 +109,28 @@ pub fn older(
     Ok(seqs)
 }
 
+/// A letter that is not what was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DamagedLetter {
+    pub id: LetterId,
+    pub pipeline: String,
+    pub stream: String,
+    pub seq: Seq,
+}
+
 /// Dead letters, newest first.
 pub fn query(connection: &Connection, query: &LetterQuery) -> Result<Vec<KeptLetter>, ReadError> {
+    let found = query_all(connection, query)?.into_iter();
+    found
+        .map(|found| found.map_err(|damaged| damaged.into()))
+        .collect()
+}
+
+/// The same, with those that are damaged.
+pub fn query_all(
+    connection: &Connection,
+    query: &LetterQuery,
+) -> Result<Vec<Result<KeptLetter, DamagedLetter>>, ReadError> {
     let sql = kept(
         "d.redrive = 0 AND (?1 IS NULL OR e.pipeline = ?1) AND (?2 IS NULL OR s.name = ?2) \
          AND (?3 IS NULL OR instr(d.cause, ?3) OR instr(d.reason, ?3)) AND (?4 IS NULL OR d.event_type = ?4) \
@@ -126,7 +151,7 @@ pub fn query(connection: &Connection, query: &LetterQuery) -> Result<Vec<KeptLet
     ])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        found.push(kept_letter(row)?);
+        found.push(checked_letter(row)?);
     }
     Ok(found)
 }
@@ -269,9 +294,13 @@ fn kept(filter: &str) -> String {
 }
 
 fn kept_letter(row: &Row<'_>) -> Result<KeptLetter, ReadError> {
+    checked_letter(row)?.map_err(ReadError::from)
+}
+
+fn checked_letter(row: &Row<'_>) -> Result<Result<KeptLetter, DamagedLetter>, ReadError> {
     let feed: String = row.get(COUNT + 4)?;
-    Ok(KeptLetter {
-        letter: checked(read(row)?, &row.get::<_, Checksum>(COUNT)?)?,
+    let kept = KeptLetter {
+        letter: read(row)?,
         id: LetterId(row.get(COUNT + 1)?),
         pipeline: row.get(COUNT + 2)?,
         stream: row.get(COUNT + 3)?,
@@ -283,7 +312,30 @@ fn kept_letter(row: &Row<'_>) -> Result<KeptLetter, ReadError> {
         epoch: row.get(COUNT + 5)?,
         generation: row.get(COUNT + 6)?,
         at: row.get(COUNT + 7)?,
-    })
+    };
+    if is_letter(&kept.letter, &row.get::<_, Vec<u8>>(COUNT)?) {
+        return Ok(Ok(kept));
+    }
+    Ok(Err(DamagedLetter {
+        id: kept.id,
+        pipeline: kept.pipeline,
+        stream: kept.stream,
+        seq: kept.letter.seq,
+    }))
+}
+
+impl From<DamagedLetter> for ReadError {
+    fn from(damaged: DamagedLetter) -> ReadError {
+        let DamagedLetter {
+            pipeline,
+            stream,
+            seq,
+            ..
+        } = damaged;
+        ReadError::Damaged(format!(
+            "the dead letter `{pipeline}/{stream}/{seq}` is not what was written"
+        ))
+    }
 }
 
 fn checked(letter: DeadLetter, checksum: &Checksum) -> Result<DeadLetter, ReadError> {

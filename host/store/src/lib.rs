@@ -15,6 +15,7 @@ mod check;
 #[doc(hidden)]
 pub mod codec;
 mod committer;
+mod damage;
 mod directory;
 mod encoded;
 mod error;
@@ -45,7 +46,9 @@ mod tallies;
 mod verify;
 mod writer;
 
-pub use audit::{Audit, AuditQuery, Counted, DayAudit, EpochAudit, Finding, PipelineAudit};
+pub use audit::{
+    Audit, AuditQuery, Counted, DayAudit, EpochAudit, Finding, PipelineAudit, StreamAudit,
+};
 pub use backup::BackupError;
 pub use chain::ChainHead;
 pub use codec::Heads;
@@ -56,6 +59,7 @@ pub use find::{Coverage, EntryQuery, FoundEntry, Search};
 pub use history::{Change, EntryHistory, EntryState, HistoryStep};
 pub use inspect::Inspector;
 pub use integrity::{DamagedBlock, Integrity};
+pub use letters::DamagedLetter;
 pub use lockgate_ledger::{
     CodeDigests, Committed, DeadLetters, KeptLetter, Ledger, LedgerError, LetterCounts, LetterId,
     LetterQuery, Progress, Registration,

@@ -54,3 +54,11 @@ pub const FOLD_BLOCKS: usize = 64;
 pub const REASONS_PER_DAY: usize = 32;
 /// Bytes of the write-ahead log that are unusual: a reader keeps it from being folded into the file.
 pub const LOG_LIMIT: u64 = 128 << 20;
+
+/// A checksum that differs in no more bits from the one of its row was damaged itself: two checksums
+/// of different content differ in about half of their 256.
+pub const CHECKSUM_BITS: u32 = 8;
+
+/// How many times of reading, one a millisecond, are tried for a block that was read between its
+/// neighbours.
+pub const READ_AT_TRIED: i64 = 4_000_000;

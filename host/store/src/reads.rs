@@ -19,6 +19,7 @@ use crate::error::ReadError;
 use crate::find::{self, Coverage, EntryQuery, Search};
 use crate::gaps;
 use crate::history::{self, EntryHistory};
+use crate::letters::DamagedLetter;
 use crate::report::{self, AuditReport, Comparison, ReportError};
 use crate::{
     Heads, KeptLetter, LedgerError, LetterCounts, LetterQuery, Progress, letters, limits, open,
@@ -278,6 +279,14 @@ impl Reads {
     /// See [`DeadLetters::dead_letters`](crate::DeadLetters::dead_letters).
     pub fn dead_letters(&self, query: &LetterQuery) -> Result<Vec<KeptLetter>, LedgerError> {
         self.read(|connection| letters::query(connection, query))
+    }
+
+    /// The same, with those that are not what was written.
+    pub fn all_dead_letters(
+        &self,
+        query: &LetterQuery,
+    ) -> Result<Vec<Result<KeptLetter, DamagedLetter>>, LedgerError> {
+        self.read(|connection| letters::query_all(connection, query))
     }
 
     /// See [`DeadLetters::dead_letter`](crate::DeadLetters::dead_letter).

@@ -7,17 +7,22 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use lockgate_model::{Books, Day, Gap, Millis};
+use lockgate_model::{Books, Day, Gap, Millis, Seq, SeqRange};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::LedgerError;
-use crate::audit::{Audit, AuditQuery, EpochAudit, Finding};
+use crate::audit::{Audit, AuditQuery, EpochAudit, Finding, StreamAudit};
 use crate::reads::Reads;
+use crate::schema::Checksum;
 use crate::verify::Mark;
 
-/// The form of the document.
-const VERSION: u64 = 1;
+/// The form of the document. Version 1 had no streams: their blocks cannot be compared with it.
+const VERSION: u64 = 2;
+
+/// Blocks whose checksums one digest in a report is taken of. Retention removes whole blocks: those
+/// that share a digest with a removed one cannot be compared any more.
+const BLOCKS_PER_DIGEST: usize = 16;
 
 /// The place of a chain in a report: pipeline, stream, epoch.
 pub type ChainName = (String, String, u32);
@@ -41,6 +46,51 @@ pub struct AuditReport {
     pub made_at: Millis,
     store: String,
     chains: BTreeMap<ChainName, ReportedChain>,
+    /// By name. `None`: the report is of version 1.
+    streams: Option<BTreeMap<String, ReportedStream>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct ReportedStream {
+    kept: SeqRange,
+    read: BTreeMap<Day, u64>,
+    blocks: Vec<BlockDigest>,
+}
+
+/// The blocks that begin in a part of a stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct BlockDigest {
+    entries: SeqRange,
+    count: u64,
+    digest: String,
+}
+
+impl BlockDigest {
+    fn of(blocks: &[(Seq, Checksum)], end: Seq) -> BlockDigest {
+        let mut hasher = Sha256::new();
+        for (first, checksum) in blocks {
+            hasher.update(first.to_be_bytes());
+            hasher.update(checksum);
+        }
+        BlockDigest {
+            entries: blocks.first().map_or(end, |(first, _)| *first)..end,
+            count: blocks.len() as u64,
+            digest: hex(&hasher.finalize()),
+        }
+    }
+
+    fn all(stream: &StreamAudit) -> Vec<BlockDigest> {
+        let slices: Vec<_> = stream.blocks.chunks(BLOCKS_PER_DIGEST).collect();
+        let ends = slices
+            .iter()
+            .skip(1)
+            .filter_map(|slice| Some(slice.first()?.0));
+        let ends = ends.chain([stream.kept.end]);
+        let digests = slices.iter().zip(ends);
+        digests
+            .map(|(slice, end)| BlockDigest::of(slice, end))
+            .collect()
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -60,6 +110,13 @@ pub struct Comparison {
     /// Chains whose reported end was folded since: compared at the anchors, and by the counts of
     /// days that can no longer change.
     pub by_anchor: u64,
+    /// Blocks whose checksums are those in the report.
+    pub blocks: u64,
+    /// Blocks of the report that cannot be compared: retention has removed them since, or one
+    /// beside them.
+    pub removed_blocks: u64,
+    /// The report is of version 1, which says nothing about blocks.
+    pub is_without_blocks: bool,
 }
 
 /// Writes the report of an audit that holds.
@@ -77,6 +134,7 @@ pub fn write(audit: &Audit, store: &[u8], made_at: Millis) -> String {
         "store": hex(store),
         "made-at": made_at,
         "chains": chains,
+        "streams": audit.streams.iter().map(of_stream).collect::<Vec<_>>(),
         "gaps": audit.gaps.iter().map(|(source, gap)| of_gap(source, gap)).collect::<Vec<_>>(),
     });
     let digest = hex(&Sha256::digest(canonical(&report)));
@@ -88,6 +146,24 @@ fn of_gap(source: &str, gap: &Gap) -> Value {
         "source": source, "feed": gap.feed.name(), "from": gap.from, "to": gap.to,
         "since": gap.since, "attempts": gap.attempts, "what": gap.what, "error": gap.error,
         "state": gap.state.name(), "ended-at": gap.state.at(), "events": gap.state.events(),
+    })
+}
+
+fn of_stream(stream: &StreamAudit) -> Value {
+    let read = stream.read.iter();
+    let blocks = BlockDigest::all(stream);
+    let blocks = blocks.iter().map(|blocks| {
+        json!([
+            blocks.entries.start,
+            blocks.entries.end,
+            blocks.count,
+            blocks.digest
+        ])
+    });
+    json!({
+        "stream": stream.name, "oldest": stream.kept.start, "next": stream.kept.end,
+        "read": read.map(|(day, read)| json!([day.0, read])).collect::<Vec<_>>(),
+        "blocks": blocks.collect::<Vec<_>>(),
     })
 }
 
@@ -176,7 +252,8 @@ impl AuditReport {
         let report = report
             .as_object()
             .ok_or_else(|| not("`report` is not an object"))?;
-        if report.get("version").and_then(Value::as_u64) != Some(VERSION) {
+        let version = report.get("version").and_then(Value::as_u64);
+        if !version.is_some_and(|version| (1..=VERSION).contains(&version)) {
             return Err(not("its version is unknown to this release"));
         }
         let read = || -> Option<AuditReport> {
@@ -186,6 +263,13 @@ impl AuditReport {
                 made_at: report.get("made-at")?.as_i64()?,
                 store: text_of(report, "store")?.to_owned(),
                 chains: chains.map(reported).collect::<Option<_>>()?,
+                streams: match version {
+                    Some(1) => None,
+                    _ => {
+                        let streams = report.get("streams")?.as_array()?.iter();
+                        Some(streams.map(reported_stream).collect::<Option<_>>()?)
+                    }
+                },
             })
         };
         read().ok_or_else(|| not("a member is missing, or of another type"))
@@ -209,7 +293,13 @@ impl AuditReport {
             .map(|(name, chain)| (name.clone(), chain.links))
             .collect();
         let audit = crate::audit::run(reads, &AuditQuery::default(), &marks)?;
-        let mut comparison = Comparison::default();
+        let mut comparison = Comparison {
+            is_without_blocks: self.streams.is_none(),
+            ..Comparison::default()
+        };
+        for (name, reported) in self.streams.iter().flatten() {
+            reported.compare(name, &audit, &mut comparison);
+        }
         for ((pipeline, stream, epoch), reported) in &self.chains {
             let mut find = |day, place: &str, what: String| {
                 comparison.findings.push(Finding {
@@ -242,6 +332,59 @@ impl AuditReport {
     }
 }
 
+impl ReportedStream {
+    fn compare(&self, name: &str, audit: &Audit, comparison: &mut Comparison) {
+        let findings = &mut comparison.findings;
+        let mut find = |day, place: String, what: String| {
+            findings.push(Finding {
+                pipeline: None,
+                stream: Some(name.to_owned()),
+                day,
+                place,
+                what,
+            });
+        };
+        let Some(now) = audit.streams.iter().find(|now| now.name == name) else {
+            let what = "the report has it, and the store does not".to_owned();
+            return find(None, "the stream".to_owned(), what);
+        };
+        let (said, found) = (&self.kept, &now.kept);
+        if found.start < said.start || found.end < said.end {
+            let what = format!(
+                "the report has entries {}..{}, and the store {}..{}: the end of the stream was \
+                 removed, or the store is an older copy",
+                said.start, said.end, found.start, found.end
+            );
+            find(None, "the end of the stream".to_owned(), what);
+        }
+        for (&day, &said) in &self.read {
+            let found = now.read.get(&day).copied().unwrap_or(0);
+            if found < said {
+                let what = format!("the report has {said}, and the store {found}");
+                find(Some(day), "the events read of the day".to_owned(), what);
+            }
+        }
+        for said in &self.blocks {
+            if said.entries.start < found.start {
+                comparison.removed_blocks += said.count;
+                continue;
+            }
+            let from = |seq| now.blocks.partition_point(|(first, _)| *first < seq);
+            let blocks = &now.blocks[from(said.entries.start)..from(said.entries.end)];
+            if BlockDigest::of(blocks, said.entries.end) == *said {
+                comparison.blocks += said.count;
+                continue;
+            }
+            let place = format!(
+                "the blocks of entries {}..{}",
+                said.entries.start, said.entries.end
+            );
+            let what = "they are not those in the report: events were replaced or removed";
+            find(None, place, what.to_owned());
+        }
+    }
+}
+
 enum Compared {
     Exactly,
     ByAnchor,
@@ -266,6 +409,15 @@ impl ReportedChain {
                     find(None, &place, "it is not the one in the report".to_owned());
                 }
                 Some(_) => {}
+            }
+        }
+        // Nothing that was read is ever read less.
+        for (&day, said) in &self.days {
+            let found = now.days.iter().find(|found| found.day == day);
+            let found = found.map_or(0, |found| found.books.read);
+            if found < said.read {
+                let what = format!("the report has read {}, and the store {found}", said.read);
+                find(Some(day), "the events read of the day", what);
             }
         }
         match &now.mark {
@@ -323,9 +475,7 @@ impl ReportedChain {
         let days: BTreeMap<Day, Books> = now.days.iter().map(|row| (row.day, row.books)).collect();
         for (&day, said) in &self.days {
             let found = days.get(&day).copied().unwrap_or_default();
-            let grew = found.read >= said.read
-                && found.delivered >= said.delivered
-                && found.dropped >= said.dropped;
+            let grew = found.delivered >= said.delivered && found.dropped >= said.dropped;
             let is_closed = said.waiting == 0 && said.dead == 0 && found.read == said.read;
             if !grew || (is_closed && found != *said) {
                 let what = format!("the report has {said:?}, and the store {found:?}");
@@ -375,6 +525,35 @@ fn reported(value: &Value) -> Option<(ChainName, ReportedChain)> {
             .collect::<Option<_>>()?,
     };
     Some((name, chain))
+}
+
+fn reported_stream(value: &Value) -> Option<(String, ReportedStream)> {
+    let members = value.as_object()?;
+    let day = |value: &Value| {
+        let day = Day(i32::try_from(value.get(0)?.as_i64()?).ok()?);
+        Some((day, value.get(1)?.as_u64()?))
+    };
+    let blocks = |value: &Value| {
+        Some(BlockDigest {
+            entries: value.get(0)?.as_u64()?..value.get(1)?.as_u64()?,
+            count: value.get(2)?.as_u64()?,
+            digest: value.get(3)?.as_str()?.to_owned(),
+        })
+    };
+    let of = |name: &str| members.get(name)?.as_array().map(|values| values.iter());
+    let stream = ReportedStream {
+        kept: members.get("oldest")?.as_u64()?..members.get("next")?.as_u64()?,
+        read: of("read")?.map(day).collect::<Option<_>>()?,
+        blocks: of("blocks")?.map(blocks).collect::<Option<_>>()?,
+    };
+    // A stretch that ends before it begins would be compared with nothing.
+    let is_sound = stream
+        .blocks
+        .iter()
+        .all(|blocks| !blocks.entries.is_empty());
+    is_sound
+        .then(|| (text_of(members, "stream").map(str::to_owned), stream))
+        .and_then(|(name, stream)| Some((name?, stream)))
 }
 
 fn text_of<'a>(members: &'a Map<String, Value>, name: &str) -> Option<&'a str> {

@@ -189,6 +189,58 @@ fn collect(
     Ok(epochs)
 }
 
+/// Pipelines whose row is gone or does not go with their passes: the name, and what is wrong. From
+/// such a row, a start would send every event again.
+pub fn pipeline_problems(connection: &Connection) -> rusqlite::Result<Vec<(String, String)>> {
+    let sql = "SELECT n.pipeline, p.epoch, (SELECT max(e.epoch) FROM epochs e WHERE e.pipeline = n.pipeline), \
+               p.generation, (SELECT max(g.generation) FROM generations g WHERE g.pipeline = n.pipeline) \
+               FROM (SELECT name AS pipeline FROM pipelines UNION SELECT pipeline FROM epochs UNION SELECT pipeline FROM generations) n \
+               LEFT JOIN pipelines p ON p.name = n.pipeline ORDER BY n.pipeline";
+    let mut statement = connection.prepare(sql)?;
+    let mut rows = statement.query([])?;
+    let mut problems = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (epoch, newest): (Option<i64>, Option<i64>) = (row.get(1)?, row.get(2)?);
+        let (generation, last): (Option<i64>, Option<i64>) = (row.get(3)?, row.get(4)?);
+        let what = match (epoch, generation) {
+            (Some(epoch), _) if Some(epoch) != newest => match newest {
+                Some(newest) => format!("it says epoch {epoch}, and the newest is {newest}"),
+                None => format!("it says epoch {epoch}, and that is gone"),
+            },
+            (_, Some(generation))
+                if last.is_none_or(|last| generation < 1 || generation > last) =>
+            {
+                format!("it says generation {generation}, and that is gone")
+            }
+            (None, _) => "it is gone, and its commits are there".to_owned(),
+            _ => continue,
+        };
+        problems.push((row.get(0)?, what));
+    }
+    Ok(problems)
+}
+
+/// Streams with events whose source has no cursor: it would be read from the beginning again.
+pub fn without_cursors(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let sql = "SELECT name FROM streams WHERE next_seq > 1 AND NOT EXISTS \
+               (SELECT 1 FROM cursors c WHERE c.source = substr(name, 1, length(name) - length(feed) - 1)) ORDER BY name";
+    let mut statement = connection.prepare(sql)?;
+    let names = statement.query_map([], |row| row.get(0))?;
+    names.collect()
+}
+
+/// A sentence for each of [`without_cursors`].
+pub fn cursor_problems(connection: &Connection) -> rusqlite::Result<Vec<String>> {
+    let streams = without_cursors(connection)?.into_iter();
+    let problem = |stream| {
+        format!(
+            "the stream `{stream}` has events, and its source has no cursor: it does not know how \
+             far it has read"
+        )
+    };
+    Ok(streams.map(problem).collect())
+}
+
 pub fn cursor_checksum(source: &str, key: &str, value: &str) -> [u8; 16] {
     row_checksum([source.into(), key.into(), value.into()])
 }

@@ -119,6 +119,18 @@ impl Store {
         self.answer(answer).await?
     }
 
+    /// Corrects what the row of the damaged block that holds an entry says beside its events, where
+    /// these are as they were; or the block's filter. False where that is not enough.
+    pub async fn mend(&self, stream: &str, seq: Seq) -> Result<bool, LedgerError> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Operation::Mend {
+            stream: stream.to_owned(),
+            seq,
+            reply,
+        })?;
+        self.answer(answer).await?
+    }
+
     /// Gives up the events of the damaged block that holds an entry: they become dead letters,
     /// without their events, of every pipeline that has not finished them. Answers how many.
     ///

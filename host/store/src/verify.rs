@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use lockgate_ledger::Progress;
-use lockgate_model::{Books, Day, Seq, SeqRange};
+use lockgate_model::{Books, Day, Millis, Seq, SeqRange};
 use rusqlite::Connection;
 
 use crate::anchors::{self, Anchor};
@@ -60,6 +60,7 @@ pub fn walk(
         progress: Progress::new(&epoch.progress.stream, epoch.progress.begin),
         dead: BTreeMap::new(),
         waiting: BTreeMap::new(),
+        made: HashMap::new(),
         tallies: Vec::new(),
         counts: Counts::new(),
         asked_mark: mark,
@@ -101,6 +102,8 @@ struct Verification<'a> {
     dead: BTreeMap<Seq, Checksum>,
     /// Entries that wait again.
     waiting: BTreeMap<Seq, Checksum>,
+    /// When the dead letters died that the links name, and in which generation.
+    made: HashMap<Seq, (Millis, u32)>,
     tallies: Vec<TallyRow>,
     /// What the links that are kept add to the tallies.
     counts: Counts,
@@ -327,6 +330,15 @@ impl Verification<'_> {
             }
         }
         self.waiting.extend(changes.retried);
+        let at = match link {
+            Link::Commit(row) => row.at,
+            Link::Operation(row) => row.at,
+        };
+        let made = changes
+            .died
+            .iter()
+            .map(|(seq, _)| (*seq, (at, link.generation())));
+        self.made.extend(made);
         self.dead.extend(changes.died);
         Ok(())
     }
@@ -446,7 +458,7 @@ impl Verification<'_> {
     /// Every letter that is dead or waits again is there, as it was written, and no other.
     fn letters(&mut self) -> Result<(), ReadError> {
         let sql = format!(
-            "SELECT {}, d.redrive > 0 FROM dead_letters d WHERE d.epoch_id = ?1",
+            "SELECT {}, d.redrive > 0, d.checksum, d.at, d.generation FROM dead_letters d WHERE d.epoch_id = ?1",
             letters::COLUMNS
         );
         let connection = self.connection;
@@ -461,12 +473,30 @@ impl Verification<'_> {
                 &mut self.dead
             };
             let known = known.remove(&letter.seq);
-            if !known.is_some_and(|known| is_letter(&letter, &known)) {
-                self.find(
-                    Some(Day::of(letter.time)),
-                    &format!("the dead letter {}", letter.seq),
-                    "it is not what was written",
-                );
+            let written: Vec<u8> = row.get(letters::COUNT + 1)?;
+            let is_it = |known: Checksum| is_letter(&letter, &known) && written == known;
+            let (day, place) = (
+                Some(Day::of(letter.time)),
+                format!("the dead letter {}", letter.seq),
+            );
+            if !known.is_some_and(is_it) {
+                self.find(day, &place, "it is not what was written");
+            }
+            let made: (Millis, u32) = (
+                row.get(letters::COUNT + 2)?,
+                row.get::<_, i64>(letters::COUNT + 3)?
+                    .try_into()
+                    .unwrap_or(0),
+            );
+            // Of a commit that was folded, the letter itself is all that is left.
+            let is_other = self
+                .made
+                .get(&letter.seq)
+                .is_some_and(|found| *found != made);
+            if is_other {
+                let what =
+                    "it does not say when or in which generation it died, as its commit does";
+                self.find(day, &place, what);
             }
         }
         for seq in std::mem::take(&mut self.waiting).into_keys() {

@@ -159,6 +159,24 @@ fn table(audit: &Audited, comparison: Option<&Comparison>) -> String {
                 chains(comparison.by_anchor)
             );
         }
+        if comparison.is_without_blocks {
+            text += "the report is of an earlier release and has no digests of blocks: events that \
+                     waited then are not compared\n";
+        } else {
+            let _ = writeln!(
+                text,
+                "blocks that are those of the report: {}",
+                comparison.blocks
+            );
+        }
+        if comparison.removed_blocks > 0 {
+            let _ = writeln!(
+                text,
+                "blocks of the report that are not compared, because retention has removed them or \
+                 one beside them: {}",
+                comparison.removed_blocks
+            );
+        }
         if comparison.findings.is_empty() {
             text += "the store agrees with the report\n";
         }
@@ -278,6 +296,8 @@ fn document(audit: &Audited, comparison: Option<&Comparison>) -> Value {
     let compared = comparison.map(|comparison| {
         json!({
             "link_by_link": comparison.exact, "by_anchor": comparison.by_anchor,
+            "blocks": comparison.blocks, "removed_blocks": comparison.removed_blocks,
+            "without_blocks": comparison.is_without_blocks,
             "findings": findings(&comparison.findings),
         })
     });

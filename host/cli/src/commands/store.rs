@@ -21,11 +21,14 @@ pub(crate) enum Store {
     /// Write a consistent copy of the store to a new file, beside a running host or without one,
     /// and verify the copy.
     Backup(backup::Backup),
-    /// Read the events of damaged blocks from Teleport again, or give them up as dead letters, so
-    /// that pipelines go on behind them. The host must not run.
+    /// Read the events of damaged and missing blocks from Teleport again, or give them up as dead
+    /// letters, so that pipelines go on behind them. The host must not run.
     ///
-    /// A block is restored only if it is then exactly what its checksum was taken of. Blocks of
-    /// session recordings are not read again.
+    /// A block is restored only if it is then exactly what its checksum was taken of. Where neither
+    /// the block nor a commit has a checksum left, Teleport must have exactly as many events of its
+    /// days as are missing. Where only the row or the filter of a block is damaged and not its
+    /// events, these are corrected without Teleport. Blocks of session recordings are not read
+    /// again.
     Repair(repair::Repair),
 }
 
@@ -66,6 +69,9 @@ impl Place {
         Inspector::open(self.directory()?).map_err(Failure::failed)
     }
 }
+
+const BACKUP_HINT: &str = "restore a backup: `lockgate store repair` repairs blocks and their filters \
+                           alone";
 
 /// Where the integrity is not perfect: what is damaged, as a failure with this hint.
 fn problems(what: &str, integrity: &Integrity, hint: &str) -> Result<(), Failure> {

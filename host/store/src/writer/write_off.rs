@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 
 use lockgate_model::{
     BatchRecord, Commit, Day, DayTally, DeadLetter, Entries, Millis, Outcome, OutcomeRun, Outcomes,
-    Seq,
+    Seq, SeqRange,
 };
 
 use super::{Fault, Writer};
-use crate::blocks::Extent;
+use crate::blocks::StoredBlock;
+use crate::damage;
 use crate::encoded::EncodedCommit;
+use crate::error::ReadError;
 use crate::{Heads, LedgerError, blocks};
 
 impl Writer {
@@ -30,49 +32,69 @@ impl Writer {
             return refused("is not there");
         };
         let row = &self.streams[index].row;
-        let extents = blocks::extents(&self.connection, row.id, seq, seq.saturating_add(1))?;
-        let Some(block) = extents.first().copied() else {
+        if !(row.oldest..row.next).contains(&seq) {
             return refused("is not there");
-        };
-        let stored = blocks::at(&self.connection, row, block.first_seq);
-        let stored = stored.ok().flatten();
-        if stored
-            .as_ref()
-            .is_some_and(|stored| stored.block(row).is_ok())
-        {
-            return refused("is not damaged");
         }
-        let heads = stored.and_then(|stored| stored.damaged_heads());
+        // What lies beside it is sound, or damaged for itself.
+        let part = match damage::at(&self.connection, row, seq) {
+            Err(ReadError::Damaged(what)) => return refused(&format!("cannot be read: {what}")),
+            part => part?,
+        };
+        let Some(part) = part else {
+            return refused("is not damaged");
+        };
+        let stored = match part.row {
+            Some(id) => blocks::in_row(&self.connection, id)?,
+            None => None,
+        };
+        let count = part.entries.end - part.entries.start;
+        let heads = stored.as_ref().and_then(StoredBlock::damaged_heads);
+        let mut block = GivenUp {
+            read_at: stored.as_ref().map_or(at, |stored| stored.read_at),
+            times: stored
+                .as_ref()
+                .map(|stored| stored.times)
+                .filter(|(first, last)| first <= last)
+                .unwrap_or(part.times),
+            heads: heads.filter(|heads| heads.len() as u64 == count),
+            missing: Vec::new(),
+            missing_before: 0,
+            entries: part.entries,
+        };
+        if part.row.is_none() {
+            let missing = damage::missing_days(&self.connection, row)?;
+            block.missing = missing.into_iter().collect();
+            let start = block.entries.start;
+            let before = blocks::extents(&self.connection, row.id, row.oldest, start)?;
+            let there: u64 = before
+                .iter()
+                .map(|extent| extent.end().min(start).saturating_sub(extent.first_seq))
+                .sum();
+            block.missing_before = (start - row.oldest).saturating_sub(there);
+        }
         let mut written_off = 0;
         for epoch in 0..self.epochs.len() {
             if self.epochs[epoch].stream == index {
-                written_off += self.write_off_for(epoch, &block, heads.as_ref(), at)?;
+                written_off += self.write_off_for(epoch, &block, at)?;
             }
         }
         Ok(Ok(written_off))
     }
 
-    fn write_off_for(
-        &mut self,
-        index: usize,
-        block: &Extent,
-        heads: Option<&Heads>,
-        at: Millis,
-    ) -> Result<u64, Fault> {
-        let waiting = self.epochs[index].row.progress.waiting(block.end());
+    fn write_off_for(&mut self, index: usize, block: &GivenUp, at: Millis) -> Result<u64, Fault> {
+        let waiting = self.epochs[index].row.progress.waiting(block.entries.end);
         let mut written_off = 0;
         for range in waiting
             .into_iter()
-            .map(|range| range.start.max(block.first_seq)..range.end.min(block.end()))
+            .map(|range| range.start.max(block.entries.start)..range.end.min(block.entries.end))
             .filter(|range| !range.is_empty())
         {
             let epoch = &self.epochs[index].row;
             let reason = format!(
                 "its block {}..{} in the store is damaged, and was given up",
-                block.first_seq,
-                block.end()
+                block.entries.start, block.entries.end
             );
-            let letter = |seq: Seq| letter(seq, block, heads, &reason);
+            let letter = |seq: Seq| block.letter(seq, &reason);
             let dead: Vec<DeadLetter> = range.clone().map(letter).collect();
             let commit = Commit {
                 pipeline: epoch.pipeline.clone(),
@@ -103,30 +125,57 @@ impl Writer {
     }
 }
 
-/// Without its event. What the damaged columns say of it may be wrong.
-fn letter(seq: Seq, block: &Extent, heads: Option<&Heads>, reason: &str) -> DeadLetter {
-    let letter = DeadLetter {
-        seq,
-        time: block.times.0,
-        read_at: block.read_at,
-        cause: "store".to_owned(),
-        reason: reason.to_owned(),
-        raw: true,
-        ..DeadLetter::default()
-    };
-    let row = (seq - block.first_seq) as usize;
-    match heads {
-        None => letter,
-        Some(heads) => DeadLetter {
-            key: heads.keys.at(row).to_owned(),
-            event_type: heads.types.at(row).to_owned(),
-            code: heads.codes.at(row).to_owned(),
-            session: heads.sessions.at(row).to_owned(),
-            index: heads.indexes[row],
-            // The days of the block are those of the books.
-            time: heads.times[row].clamp(block.times.0, block.times.1),
-            ..letter
-        },
+/// A block without its events.
+struct GivenUp {
+    entries: SeqRange,
+    read_at: Millis,
+    /// The earliest and the latest time of its events.
+    times: (Millis, Millis),
+    heads: Option<Heads>,
+    /// Where its row is gone: the days of the events that are missing, with their numbers.
+    missing: Vec<(Day, u64)>,
+    /// How many of these are of blocks before this one.
+    missing_before: u64,
+}
+
+impl GivenUp {
+    /// Without its event. What the damaged columns say of it may be wrong.
+    fn letter(&self, seq: Seq, reason: &str) -> DeadLetter {
+        let nth = seq - self.entries.start;
+        let letter = DeadLetter {
+            seq,
+            time: self.missing_at(nth).unwrap_or(self.times.0),
+            read_at: self.read_at,
+            cause: "store".to_owned(),
+            reason: reason.to_owned(),
+            raw: true,
+            ..DeadLetter::default()
+        };
+        let row = nth as usize;
+        match &self.heads {
+            None => letter,
+            Some(heads) => DeadLetter {
+                key: heads.keys.at(row).to_owned(),
+                event_type: heads.types.at(row).to_owned(),
+                code: heads.codes.at(row).to_owned(),
+                session: heads.sessions.at(row).to_owned(),
+                index: heads.indexes[row],
+                // The days of the block are those of the books.
+                time: heads.times[row].clamp(self.times.0, self.times.1),
+                ..letter
+            },
+        }
+    }
+
+    /// A time in the day of the missing event of this number.
+    fn missing_at(&self, nth: u64) -> Option<Millis> {
+        let mut left = self.missing_before.saturating_add(nth);
+        let day = self.missing.iter().find(|(_, count)| {
+            let is_in_it = left < *count;
+            left = left.saturating_sub(*count);
+            is_in_it
+        });
+        day.map(|(day, _)| day.start())
     }
 }
 

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use lockgate_model::{Block, Books, Entries, FeedKind, Outcome};
 use lockgate_store::{
-    ChainHead, DeadLetters, Inspector, KeptLetter, Ledger, LedgerError, OpenError, Reads, Store,
+    ChainHead, DeadLetters, Inspector, KeptLetter, Ledger, LedgerError, LetterQuery, OpenError,
+    Reads, Store,
 };
 
 use crate::common::*;
@@ -292,6 +293,141 @@ async fn a_damaged_block_gets_its_events_back_and_no_others() {
     }
 }
 
+/// Changes one row below SQLite's notice, while the store is closed.
+async fn changed(directory: &Path, store: Store, sql: &str) -> Store {
+    store.close().await.unwrap();
+    let database = rusqlite::Connection::open(directory.join("store.db")).unwrap();
+    assert_eq!(database.execute(sql, []).unwrap(), 1, "{sql}");
+    drop(database);
+    open(directory)
+}
+
+/// Five sound blocks of fifty events; `siem` is done with the first two.
+async fn sound(directory: &Path) -> Store {
+    let store = open(directory);
+    for _ in 0..5 {
+        append(&store, 50).await;
+    }
+    register(&store, "siem", &[AUDIT]).await;
+    deliver(&store, "siem", 1..101).await.unwrap();
+    store
+}
+
+#[tokio::test]
+async fn a_row_whose_events_are_sound_is_mended_without_the_source() {
+    for first_seq in [51, 151, 201] {
+        for change in [
+            "count = count | 256",
+            "count = count | 1 << 20",
+            "count = 3",
+            "count = -1",
+            "codec = codec + 4",
+            "read_at = read_at | 1 << 40",
+            "min_time = min_time + 1",
+            "max_time = max_time | 1 << 62",
+            "bytes = bytes + 1",
+            "first_seq = first_seq + 1",
+            "first_seq = first_seq + 10000",
+            "first_seq = -first_seq",
+            "stream_id = 99",
+            "checksum = CAST(substr(checksum, 1, 31) || x'00' AS BLOB)",
+        ] {
+            let directory = tempfile::tempdir().unwrap();
+            let store = sound(directory.path()).await;
+            let before = store.block_at(AUDIT, first_seq).unwrap();
+            let sql = format!("UPDATE blocks SET {change} WHERE first_seq = {first_seq}");
+            let store = changed(directory.path(), store, &sql).await;
+            let place = format!("{first_seq}, {change}");
+            let integrity = store.reads().integrity().unwrap();
+            let damaged: Vec<_> = integrity
+                .damaged
+                .iter()
+                .map(|block| &block.entries)
+                .collect();
+            assert_eq!(damaged, [&(first_seq..first_seq + 50)], "{place}");
+            assert_eq!(store.mend(AUDIT, first_seq).await, Ok(true), "{place}");
+            assert_eq!(store.block_at(AUDIT, first_seq).unwrap(), before, "{place}");
+            let integrity = store.reads().integrity().unwrap();
+            assert_eq!(integrity.problems, [] as [String; 0], "{place}");
+            assert_eq!(store.mend(AUDIT, first_seq).await, Ok(false), "{place}");
+            store.close().await.unwrap();
+        }
+    }
+}
+
+/// Its row says that it reaches into the next one, and its events are damaged, too.
+#[tokio::test]
+async fn entries_of_a_sound_neighbour_are_never_given_up() {
+    for count in ["count | 256", "count | 1 << 20", "-1"] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = sound(directory.path()).await;
+        let sql = format!(
+            "UPDATE blocks SET count = {count}, payload = zeroblob(length(payload)) WHERE first_seq = 101"
+        );
+        let store = changed(directory.path(), store, &sql).await;
+        assert_eq!(store.mend(AUDIT, 101).await, Ok(false));
+        assert!(store.write_off(AUDIT, 151, DAY).await.is_err());
+        assert_eq!(store.write_off(AUDIT, 101, DAY).await, Ok(50), "{count}");
+        let books = store.books("siem").unwrap()[0].1;
+        assert_eq!((books.dead, books.waiting), (50, 100), "{count}");
+        assert_eq!(
+            store.block_at(AUDIT, 151).unwrap().unwrap().range(),
+            151..201
+        );
+        store.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_block_whose_row_is_gone_is_restored_or_given_up() {
+    for (first_seq, unfinished) in [(1, 0), (51, 0), (101, 50), (201, 50)] {
+        let directory = tempfile::tempdir().unwrap();
+        let store = sound(directory.path()).await;
+        let before = store.block_at(AUDIT, first_seq).unwrap();
+        let sql = format!("DELETE FROM blocks WHERE first_seq = {first_seq}");
+        let store = changed(directory.path(), store, &sql).await;
+        let integrity = store.reads().integrity().unwrap();
+        assert_eq!(integrity.damaged[0].entries, first_seq..first_seq + 50);
+        assert_eq!(integrity.damaged.len(), 1, "{integrity:?}");
+        let times = integrity.damaged[0].times;
+        assert!(times.0 <= DAY && times.1 >= DAY + 49 * 3_600_000);
+        assert_eq!(store.mend(AUDIT, first_seq).await, Ok(false));
+        // The source still has the events of the others, too.
+        let events = |range| Block::new(AUDIT.into(), FeedKind::Audit, 1, 0, numbered(range));
+        let fewer = store
+            .restore(AUDIT, first_seq, events(first_seq..first_seq + 49))
+            .await;
+        assert!(fewer.is_err());
+        let written_off = store.write_off(AUDIT, first_seq, DAY).await;
+        assert_eq!(written_off, Ok(unfinished));
+        let days = store.days("siem").unwrap();
+        assert!(days.iter().all(|(_, books)| books.balance()), "{days:?}");
+        store
+            .restore(AUDIT, first_seq, events(first_seq..first_seq + 50))
+            .await
+            .unwrap();
+        let after = store.block_at(AUDIT, first_seq).unwrap();
+        assert_eq!(after.unwrap().parts(), before.unwrap().parts());
+        let integrity = store.reads().integrity().unwrap();
+        assert_eq!(integrity.problems, [] as [String; 0]);
+        store.close().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_filter_is_made_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = sound(directory.path()).await;
+    let sql = "UPDATE block_filters SET filter = zeroblob(length(filter)) WHERE first_seq = 51";
+    let store = changed(directory.path(), store, sql).await;
+    let integrity = store.reads().integrity().unwrap();
+    assert_eq!(integrity.damaged_filters, [(AUDIT.to_owned(), 51)]);
+    assert_eq!(store.mend(AUDIT, 51).await, Ok(true));
+    let integrity = store.reads().integrity().unwrap();
+    assert_eq!(integrity.problems, [] as [String; 0]);
+    store.close().await.unwrap();
+}
+
 #[tokio::test]
 async fn a_sound_store_is_verified_and_copied_beside_the_host() {
     let directory = tempfile::tempdir().unwrap();
@@ -345,6 +481,9 @@ async fn every_change_to_what_was_committed_breaks_the_chain() {
         "DELETE FROM commits WHERE id = 8",
         "UPDATE dead_letters SET payload = x'7b7d' WHERE seq = 50",
         "UPDATE dead_letters SET reason = 'nothing' WHERE seq = 50",
+        "UPDATE dead_letters SET checksum = zeroblob(32) WHERE seq = 50",
+        "UPDATE dead_letters SET at = at - 1 WHERE seq = 50",
+        "UPDATE dead_letters SET generation = 2 WHERE seq = 50",
         "UPDATE generations SET description = '{}'",
         "DELETE FROM blocks WHERE first_seq = 201",
     ] {
@@ -370,6 +509,42 @@ async fn every_change_to_what_was_committed_breaks_the_chain() {
         .unwrap()
         .verify_chain("siem")
         .unwrap();
+}
+
+/// Nothing guards the column itself; the commit that made the letter says when.
+#[tokio::test]
+async fn a_letter_that_says_that_it_is_older_than_its_commit_does_not_expire() {
+    let directory = tempfile::tempdir().unwrap();
+    sample(directory.path()).await;
+    let store = open(directory.path());
+    let sql = "UPDATE dead_letters SET at = 5 WHERE seq = 50";
+    let store = changed(directory.path(), store, sql).await;
+    let kept = letters_of(store.reads(), "siem", 100).unwrap().len();
+    assert_eq!(store.expire_letters("siem", 10, DAY).await, Ok(0));
+    let found = letters_of(store.reads(), "siem", 100).unwrap();
+    assert_eq!(found.len(), kept);
+    store.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn other_letters_are_read_beside_a_damaged_one() {
+    let directory = tempfile::tempdir().unwrap();
+    sample(directory.path()).await;
+    let store = open(directory.path());
+    let sql = "UPDATE dead_letters SET checksum = zeroblob(32) WHERE seq = 100";
+    let store = changed(directory.path(), store, sql).await;
+    let query = LetterQuery {
+        limit: 100,
+        ..LetterQuery::default()
+    };
+    let found = store.reads().all_dead_letters(&query).unwrap();
+    let damaged: Vec<_> = found
+        .iter()
+        .filter_map(|found| found.as_ref().err())
+        .collect();
+    assert_eq!((damaged.len(), damaged[0].seq), (1, 100));
+    assert!(found.len() > 10);
+    store.close().await.unwrap();
 }
 
 #[tokio::test]

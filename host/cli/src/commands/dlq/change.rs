@@ -10,7 +10,7 @@ use lockgate_store::Inspector;
 
 use super::address::Address;
 use super::holder::{Action, Holder};
-use super::select::{self, Filter};
+use super::select::{self, Filter, Found};
 use super::{Place, letters, show};
 use crate::failure::Failure;
 use crate::{print, setup};
@@ -56,7 +56,8 @@ pub(crate) fn retry(command: &Retry) -> Result<(), Failure> {
         (true, _) => "are being sent again",
         (false, _) => "will be sent again by the next `lockgate start`",
     };
-    changed.report(when)
+    changed.report(when)?;
+    selected.found.end()
 }
 
 pub(crate) fn drop(command: &Drop) -> Result<(), Failure> {
@@ -65,7 +66,8 @@ pub(crate) fn drop(command: &Drop) -> Result<(), Failure> {
         return print::data("Nothing was dropped.\n");
     }
     let changed = selected.change(Action::Drop, &command.selection.place)?;
-    changed.report("dropped")
+    changed.report("dropped")?;
+    selected.found.end()
 }
 
 fn confirmed(count: u64) -> Result<bool, Failure> {
@@ -89,6 +91,8 @@ fn confirmed(count: u64) -> Result<bool, Failure> {
 struct Selected {
     groups: BTreeMap<(String, String), BTreeSet<Seq>>,
     count: u64,
+    /// Chosen by a filter.
+    found: Found,
 }
 
 impl Selection {
@@ -115,6 +119,7 @@ impl Selection {
         let mut selected = Selected {
             groups: BTreeMap::new(),
             count: 0,
+            found: Found::default(),
         };
         if self.addresses.is_empty() {
             self.by_filter(&inspector, &mut selected)?;
@@ -137,12 +142,13 @@ impl Selection {
             .map(|pipeline| (pipeline.name.as_str(), pipeline.epoch))
             .collect();
         let query = self.filter.query(setup::now());
-        select::each(inspector, query, usize::MAX, |kept| {
+        let found = select::each(inspector, query, usize::MAX, |kept| {
             if epochs.get(kept.pipeline.as_str()) == Some(&kept.epoch) {
                 selected.add(Address::of(&kept));
             }
             Ok(())
         })?;
+        selected.found = found;
         Ok(())
     }
 }

@@ -55,7 +55,7 @@ pub(crate) fn run(command: &Export) -> Result<(), Failure> {
     };
     let mut count = 0;
     let query = command.filter.query(setup::now());
-    select::each(&inspector, query, usize::MAX, |kept| {
+    let found = select::each(&inspector, query, usize::MAX, |kept| {
         count += 1;
         let line = line(&kept)?;
         match &mut out {
@@ -72,7 +72,7 @@ pub(crate) fn run(command: &Export) -> Result<(), Failure> {
             .map_err(|error| cannot_write(path, &error))?;
     }
     print::problem(&format!("Exported {}.", letters(count)));
-    Ok(())
+    found.end()
 }
 
 fn line(kept: &KeptLetter) -> Result<String, Failure> {

@@ -76,18 +76,19 @@ pub(crate) fn run(command: &List) -> Result<(), Failure> {
         let found = found.map_err(Failure::failed)?;
         query.before = Some(found.ok_or_else(|| show::missing(address))?.id);
     }
-    let more = select::each(&inspector, query, command.limit.into(), |kept| {
+    let found = select::each(&inspector, query, command.limit.into(), |kept| {
         dead_letters.push(row(&kept));
         Ok(())
     })?;
     let report = Report {
         dead_letters,
-        more,
+        more: found.more,
         expired: expired(&inspector, &command.filter)?,
     };
     if command.json {
         let json = serde_json::to_string(&report).map_err(Failure::failed)?;
-        return print::data(&format!("{json}\n"));
+        print::data(&format!("{json}\n"))?;
+        return found.end();
     }
     if !report.dead_letters.is_empty() {
         print::data(&table(&report.dead_letters))?;
@@ -111,7 +112,7 @@ pub(crate) fn run(command: &List) -> Result<(), Failure> {
             "{count} dead letters expired earlier and are no longer kept."
         )),
     }
-    Ok(())
+    found.end()
 }
 
 fn expired(inspector: &Inspector, filter: &Filter) -> Result<u64, Failure> {

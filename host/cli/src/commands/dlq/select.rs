@@ -7,7 +7,9 @@ use jiff::Timestamp;
 use lockgate_model::Millis;
 use lockgate_store::{Inspector, KeptLetter, LetterQuery};
 
+use super::address::Address;
 use crate::failure::Failure;
+use crate::print;
 
 /// Letters read at once. Each comes with its event, so a page is small.
 const PAGE: usize = 64;
@@ -64,29 +66,74 @@ impl Filter {
     }
 }
 
-/// Calls `each` for every letter that matches, newest first, at most `limit` of them. Returns
-/// whether there are more.
+/// What was found, beside the letters themselves.
+#[derive(Debug, Default)]
+pub(crate) struct Found {
+    /// There are more than the limit.
+    pub(crate) more: bool,
+    /// Letters that are not what was written. Each was named.
+    damaged: u64,
+}
+
+impl Found {
+    /// The command did what it could, and fails all the same where letters are damaged.
+    pub(crate) fn end(&self) -> Result<(), Failure> {
+        match self.damaged {
+            0 => Ok(()),
+            damaged => Err(Failure::failed(format!(
+                "The store is damaged: {} left out.",
+                match damaged {
+                    1 => "1 dead letter was".to_owned(),
+                    _ => format!("{damaged} dead letters were"),
+                }
+            ))
+            .hint("`lockgate store verify` says what else is damaged; restore a backup")),
+        }
+    }
+}
+
+/// Calls `each` for every letter that matches, newest first, at most `limit` of them. Names those
+/// that are damaged, and goes on.
 pub(crate) fn each(
     inspector: &Inspector,
     mut query: LetterQuery,
     limit: usize,
     mut each: impl FnMut(KeptLetter) -> Result<(), Failure>,
-) -> Result<bool, Failure> {
-    let mut left = limit;
+) -> Result<Found, Failure> {
+    let (mut left, mut found) = (limit, Found::default());
     loop {
         query.limit = PAGE.min(left.saturating_add(1));
-        let page = inspector.dead_letters(&query).map_err(Failure::failed)?;
+        let page = inspector
+            .all_dead_letters(&query)
+            .map_err(Failure::failed)?;
         let full = page.len() == query.limit;
         for kept in page {
             if left == 0 {
-                return Ok(true);
+                found.more = true;
+                return Ok(found);
             }
             left -= 1;
-            query.before = Some(kept.id);
-            each(kept)?;
+            match kept {
+                Ok(kept) => {
+                    query.before = Some(kept.id);
+                    each(kept)?;
+                }
+                Err(damaged) => {
+                    query.before = Some(damaged.id);
+                    found.damaged += 1;
+                    let address = Address {
+                        pipeline: damaged.pipeline,
+                        stream: damaged.stream,
+                        seq: damaged.seq,
+                    };
+                    print::problem(&format!(
+                        "The dead letter `{address}` is not what was written."
+                    ));
+                }
+            }
         }
         if !full {
-            return Ok(false);
+            return Ok(found);
         }
     }
 }

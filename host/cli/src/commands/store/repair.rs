@@ -1,8 +1,10 @@
 //! `lockgate store repair`.
 
+use std::collections::BTreeMap;
+
 use clap::Args;
 use lockgate_config::{Config, Source};
-use lockgate_model::FeedKind;
+use lockgate_model::{FeedKind, Seq};
 use lockgate_observe::Masks;
 use lockgate_store::{DamagedBlock, Ledger, OpenError, Options, Retention, Store};
 use tokio::runtime::Runtime;
@@ -42,14 +44,23 @@ pub(super) fn run(command: &Repair, masks: &Masks) -> Result<(), Failure> {
         OpenError::Held { .. } => Failure::failed(error).hint("stop the host first"),
         error => Failure::failed(error),
     })?;
-    let repair = Repairing {
+    let mut repair = Repairing {
         runtime: commands::tokio_runtime()?,
         store,
         config,
+        unreadable: BTreeMap::new(),
     };
     let integrity = repair.store.reads().integrity().map_err(Failure::failed)?;
-    if integrity.damaged.is_empty() {
-        print::problem("No block is damaged.");
+    for (stream, first) in &integrity.damaged_filters {
+        let what = match repair.mend(stream, *first)? {
+            true => "was made again from its events",
+            false => "is as it was, because its events cannot be read",
+        };
+        let line = format!("The filter of the block from entry {first} of `{stream}` {what}.\n");
+        print::data(&line)?;
+    }
+    if integrity.damaged.is_empty() && integrity.damaged_filters.is_empty() {
+        print::problem("No block is damaged or missing.");
     }
     let mut left = 0;
     for block in &integrity.damaged {
@@ -59,7 +70,12 @@ pub(super) fn run(command: &Repair, masks: &Masks) -> Result<(), Failure> {
             block.entries.end - 1,
             block.stream
         );
-        match repair.restore(block) {
+        if repair.mend(&block.stream, block.entries.start)? {
+            let what = "their events are as they were, and the row of their block was corrected";
+            print::data(&format!("{place}: {what}.\n"))?;
+            continue;
+        }
+        match repair.restore(block, &place) {
             Ok(()) => print::data(&format!("{place}: restored from Teleport.\n"))?,
             Err(why) if command.write_off => {
                 print::problem(&format!("{place} are not restored: {why}."));
@@ -72,10 +88,16 @@ pub(super) fn run(command: &Repair, masks: &Masks) -> Result<(), Failure> {
             }
         }
     }
+    // Of other things than blocks: those need a backup.
+    let integrity = repair.store.reads().integrity().map_err(Failure::failed)?;
+    let others = match left == 0 && !command.write_off {
+        true => super::problems("The store", &integrity, super::BACKUP_HINT),
+        false => Ok(()),
+    };
     let Repairing { runtime, store, .. } = repair;
     runtime.block_on(store.close()).map_err(Failure::failed)?;
     match left {
-        0 => Ok(()),
+        0 => others,
         _ => Err(Failure::failed(format!(
             "{left} of {} damaged blocks are as they were.",
             integrity.damaged.len()
@@ -91,21 +113,41 @@ struct Repairing {
     runtime: Runtime,
     store: Store,
     config: Option<Config>,
+    /// Sources that could not be read, and why: they are not tried for each block.
+    unreadable: BTreeMap<String, String>,
 }
 
 impl Repairing {
+    /// Corrects what is damaged beside the events. False where that is not enough.
+    fn mend(&self, stream: &str, first: Seq) -> Result<bool, Failure> {
+        let mended = self.runtime.block_on(self.store.mend(stream, first));
+        mended.map_err(Failure::failed)
+    }
+
     /// Reads the events of a block again. The error: why it is not restored.
-    fn restore(&self, block: &DamagedBlock) -> Result<(), String> {
-        let source = self.source(&block.stream)?;
+    fn restore(&mut self, block: &DamagedBlock, place: &str) -> Result<(), String> {
+        let source = self.source(&block.stream)?.clone();
+        if let Some(why) = self.unreadable.get(&source.name) {
+            return Err(why.clone());
+        }
+        print::problem(&format!(
+            "{place}: reading them from Teleport again, for at most {} minutes; no host can use the \
+             store meanwhile.",
+            lockgate_service::READ_AGAIN_MAX.as_secs() / 60
+        ));
         let (from, to) = block.times;
         let (stream, first) = (&block.stream, block.entries.start);
-        self.runtime.block_on(async {
-            let events = lockgate_service::read_again(source, from, to).await;
-            let events =
-                events.map_err(|error| format!("Teleport's audit log cannot be read: {error}"))?;
-            let restored = self.store.restore(stream, first, events).await;
-            restored.map_err(|error| error.to_string())
-        })
+        let events = self
+            .runtime
+            .block_on(lockgate_service::read_again(&source, from, to));
+        let events = events.map_err(|error| {
+            let why = format!("Teleport's audit log cannot be read: {error}");
+            self.unreadable.insert(source.name.clone(), why.clone());
+            why
+        })?;
+        let restored = self.store.restore(stream, first, events);
+        let restored = self.runtime.block_on(restored);
+        restored.map_err(|error| error.to_string())
     }
 
     fn source(&self, stream: &str) -> Result<&Source, String> {

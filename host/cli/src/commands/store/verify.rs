@@ -15,9 +15,16 @@ pub(crate) struct Verify {
 pub(super) fn run(command: &Verify) -> Result<(), Failure> {
     let inspector = command.place.inspector()?;
     let integrity = inspector.integrity().map_err(Failure::failed)?;
-    let hint = "pipelines that need a damaged block hold there. Stop the host, then run `lockgate \
-                store repair`, which reads the events of damaged blocks from Teleport again; or \
-                restore a backup";
+    // `repair` helps with blocks and their filters, and with nothing else.
+    let is_of_blocks = !integrity.damaged.is_empty() || !integrity.damaged_filters.is_empty();
+    let hint = match is_of_blocks {
+        true => {
+            "pipelines that need a damaged block hold there. Stop the host, then run `lockgate \
+             store repair`, which reads the events of damaged blocks from Teleport again; or \
+             restore a backup"
+        }
+        false => super::BACKUP_HINT,
+    };
     problems("The store", &integrity, hint)?;
     print::data(&format!("The store is sound: {}.\n", checked(&integrity)))
 }
