@@ -300,6 +300,7 @@ mod tests {
         let state = RunningPipeline {
             conditions: vec![condition()],
             next_retry_at: Some(1),
+            given_up_at: Some(1),
             ..RunningPipeline::default()
         };
         let host = HostStatus {
