@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use lockgate_sim::receiver::{Fault, Rule};
 use lockgate_tests::components::component;
@@ -611,4 +612,23 @@ fn a_plugin_that_fails_after_its_file_was_replaced_says_how_to_go_back() {
         delivered() > before && message().is_empty()
     });
     host.stop().exits_with(0);
+}
+
+/// A file that is never read to its end, such as a named pipe that nobody writes to.
+#[test]
+fn a_configuration_that_cannot_be_read_to_its_end_does_not_keep_the_host_from_stopping() {
+    let fixture = Fixture::new();
+    let config = fixture.write(&fixture.pipeline("main", ""));
+    let host = started(&config);
+    until_finished(&host, &config, "main", EVENTS);
+    let text = fs::read(&config).unwrap();
+    fs::remove_file(&config).unwrap();
+    let made = Command::new("mkfifo").arg(&config).status().unwrap();
+    assert!(made.success());
+    host.signal(Signal::HUP);
+    host.line_with("SIGHUP: loading the configuration");
+    let ended = host.stop();
+    fs::remove_file(&config).unwrap();
+    fs::write(&config, text).unwrap();
+    ended.exits_with(0);
 }

@@ -41,6 +41,7 @@ mod value;
 mod with;
 
 use std::collections::BTreeSet;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -176,10 +177,12 @@ fn text_of(path: &Path, environment: &dyn Environment) -> Result<(String, String
             "The configuration cannot be read: {}.",
             environment::reason(&error)
         );
-        alone(
-            "",
-            Issue::new(0..0, message, "", "create the file, or name another one"),
-        )
+        let hint = match error.kind() {
+            io::ErrorKind::NotFound => "create the file, or name another one",
+            io::ErrorKind::PermissionDenied => "let this user read the file, or name another one",
+            _ => "name another file",
+        };
+        alone("", Issue::new(0..0, message, "", hint))
     })?;
     let text = String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();

@@ -30,6 +30,10 @@ const FULL_WAIT: [Duration; 4] = [
 /// How long to wait for a `lockgate dlq` that has the store.
 const DLQ_WAIT: Duration = Duration::from_secs(30);
 
+/// How long to wait, once the host has ended, for work in threads that cannot be ended: reading a
+/// file that never ends, such as a named pipe.
+const LAST_WORK: Duration = Duration::from_millis(500);
+
 /// A host that ran for so long before the disk was full again had recovered.
 const RECOVERED: Millis = 60_000;
 
@@ -42,7 +46,7 @@ pub(crate) fn run(
         runtime,
         mut hangups,
     } = hangups.map_or_else(EarlyHangups::new, Ok)?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         // First: a signal that comes while the file is read must not end the process.
         let mut signals = Signals::new()?;
         let files = WatchedFiles::default();
@@ -88,7 +92,9 @@ pub(crate) fn run(
                 }
             }
         }
-    })
+    });
+    runtime.shutdown_timeout(LAST_WORK);
+    ended
 }
 
 fn hang_up(host: &Host, notifier: &Notifier) {
