@@ -26,6 +26,8 @@ impl Writer {
             Err(refusal) => return Ok(Err(refusal)),
         };
         self.registered.insert(name.clone());
+        // Whoever was asked for room before may be gone.
+        self.asked.remove(name);
         let epoch = self
             .pipelines
             .get(name)

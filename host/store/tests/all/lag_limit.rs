@@ -146,6 +146,33 @@ async fn a_running_pipeline_that_does_not_answer_is_not_waited_for_for_ever() {
     is_audited(&store, "slow").await;
 }
 
+/// A reload, for example, in the moment in which it is asked.
+#[tokio::test]
+async fn a_pipeline_that_is_registered_again_is_asked_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(small(directory.path())).unwrap();
+    store
+        .limit_lag(limited("slow", Some(40_000), None))
+        .await
+        .unwrap();
+    store.keep_only(&["slow".to_owned()]).await.unwrap();
+    register(&store, "slow", &[AUDIT]).await;
+    let mut room_wanted = store.room_wanted("slow");
+    room_wanted.mark_unchanged();
+    let filling = store.clone();
+    let filled = tokio::spawn(async move { fill(&filling, 20).await });
+    room_wanted.changed().await.unwrap();
+    // Who was asked does not answer any more; the next one has not seen that.
+    let mut room_wanted = store.room_wanted("slow");
+    room_wanted.mark_unchanged();
+    register(&store, "slow", &[AUDIT]).await;
+    let asked = tokio::time::timeout(Duration::from_secs(60), room_wanted.changed());
+    asked.await.expect("it is asked again").unwrap();
+    assert_eq!(store.reads().given_up("slow").unwrap(), 0);
+    deliver(&store, "slow", 1..51).await.unwrap();
+    filled.abort();
+}
+
 #[tokio::test]
 async fn a_pipeline_that_never_started_loses_the_oldest_on_books_of_its_own() {
     let directory = tempfile::tempdir().unwrap();
