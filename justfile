@@ -72,7 +72,7 @@ reload reloads="100":
 bench:
     cargo bench --workspace
 
-# Measure a healthy pipeline beside bad neighbours.
+# Measure a healthy pipeline next to bad neighbours.
 bench-neighbours:
     cargo bench --workspace --bench neighbours
 

@@ -1,4 +1,4 @@
-//! `lockgate audit`: after kills, beside a running host, and against an earlier report.
+//! `lockgate audit`: after kills, while a host runs, and against an earlier report.
 
 use std::fs;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! `lockgate explain`: on a store that the tests make, and beside a running host.
+//! `lockgate explain`: on a store that the tests make, and while a host runs.
 
 use std::fs;
 use std::path::Path;
@@ -217,7 +217,7 @@ fn events_of_a_recording_are_found_by_their_session() {
     let by_index = explain(&place, &["--session", SESSION, "--index", "1"]).exits_with(0);
     let key = format!("event {SESSION}/r1\n");
     assert!(by_index.stdout.starts_with(&key), "{}", by_index.stdout);
-    // Where only the event's own id is known.
+    // If only the event's own id is known.
     let by_id = explain(&place, &["r1"]).exits_with(0);
     assert_eq!(by_id.stdout, by_index.stdout);
     let missing = explain(&place, &["--session", SESSION, "--index", "7"]).exits_with(1);
@@ -290,7 +290,7 @@ fn an_event_that_is_not_there_is_explained_by_what_the_store_covers() {
 
 /// `main` filters and delivers, and one of its events is refused; `held` cannot reach its receiver.
 #[test]
-fn events_are_explained_beside_a_running_host_and_after_it() {
+fn events_are_explained_while_a_host_runs_and_after_it() {
     const EVENTS: u64 = 1000;
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", &EVENTS.to_string()]);

@@ -1,4 +1,4 @@
-//! A healthy pipeline beside hostile ones.
+//! A healthy pipeline next to hostile ones.
 
 use lockgate_tests::components::hostile_plugins;
 use lockgate_tests::neighbours::Neighbour::{Burns, Compiles, Hangs, Hoards, Loops, Traps};
@@ -8,16 +8,16 @@ use lockgate_tests::{
     Auth, admin_address, books, configuration, get, listen_on_any_port, started, status, until,
 };
 
-/// How fast it is beside them is a benchmark: `cargo bench --workspace --bench neighbours`.
+/// How fast it is next to them is a benchmark: `cargo bench --workspace --bench neighbours`.
 #[test]
-fn a_healthy_pipeline_delivers_everything_beside_five_bad_neighbours() {
+fn a_healthy_pipeline_delivers_everything_next_to_five_bad_neighbours() {
     let events = 5000;
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
     let receiver = LocalReceiver::start(dir.path());
     let healthy = pipeline("healthy", &receiver);
-    let beside = [Loops, Burns, Traps, Hangs, Compiles];
-    let pipelines = neighbours(dir.path(), &receiver, &beside, &healthy);
+    let hostile = [Loops, Burns, Traps, Hangs, Compiles];
+    let pipelines = neighbours(dir.path(), &receiver, &hostile, &healthy);
     let config = configuration(dir.path(), &auth, &pipelines);
     let host = started(&config);
     let shown = || host.stderr();
@@ -43,7 +43,7 @@ fn a_healthy_pipeline_delivers_everything_beside_five_bad_neighbours() {
     }
     host.stop().exits_with(0);
     let status = status(&config);
-    for name in beside.iter().flat_map(|neighbour| neighbour.pipelines()) {
+    for name in hostile.iter().flat_map(|neighbour| neighbour.pipelines()) {
         assert_eq!(books(&status, &name).dead, 0, "{name}: nothing is given up");
     }
     assert_eq!(receiver.stop().by_path["/healthy"].documents, events);

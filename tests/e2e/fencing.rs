@@ -151,7 +151,7 @@ fn hold_at_a_damaged_block(seq: u64) {
 /// Polling compares what it reads again with what it has: here it cannot know what the newest block
 /// had.
 #[test]
-fn a_polling_reader_goes_on_where_the_newest_block_is_damaged() {
+fn a_polling_reader_goes_on_although_the_newest_block_is_damaged() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "1000", "--backend", "search"]);
     let receiver = LocalReceiver::start(dir.path());
@@ -215,7 +215,7 @@ fn a_damaged_dead_letter_holds_only_what_waits_again() {
 }
 
 #[test]
-fn a_store_is_verified_and_copied_beside_a_running_host() {
+fn a_store_is_verified_and_copied_while_its_host_runs() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "1000"]);
     let receiver = LocalReceiver::start(dir.path());

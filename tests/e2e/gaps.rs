@@ -99,7 +99,7 @@ fn what_teleport_does_not_return_is_on_the_books_until_it_does() {
         });
     }
 
-    // Polling tells it to the millisecond. Of a chunk, the rest is told, by its day.
+    // Polling narrows the gap down to the millisecond. Of a chunk, it is the rest, by its day.
     let (polled, exported) = (gap(&config, "polled"), gap(&config, "exported"));
     let (polled, exported) = (polled.unwrap(), exported.unwrap());
     let auth = &sources[0].1;
@@ -171,9 +171,7 @@ fn what_teleport_does_not_return_is_on_the_books_until_it_does() {
         });
     }
     let stderr = host.stderr();
-    let closed = stderr
-        .lines()
-        .filter(|line| line.contains("a gap is closed"));
+    let closed = stderr.lines().filter(|line| line.contains("closed a gap"));
     assert_eq!(closed.count(), sources.len(), "{stderr}");
     let said = said(&config, &["audit"]);
     assert!(!said.contains("could not be read"), "{said}");

@@ -64,7 +64,7 @@ fn metrics_of_a_plugin_are_scraped_over_http() {
     host.stop().exits_with(0);
 }
 
-/// Prometheus' own tool, where it is installed.
+/// Prometheus' own tool, if it is installed.
 fn promtool(arguments: &[&str], directory: &Path, input: &str) -> Option<Output> {
     let mut command = Command::new("promtool");
     command.args(arguments).current_dir(directory);

@@ -132,7 +132,7 @@ fn every_command_in_the_readme_is_accepted() {
             .expect("sh runs")
             .stdout;
         let arguments = String::from_utf8(arguments).expect("arguments are text");
-        // The help is printed only where everything before it is understood.
+        // The help is printed only if everything before it is understood.
         let ended = Running::start(
             command,
             lockgate().args(arguments.lines().skip(1)).arg("--help"),

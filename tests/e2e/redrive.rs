@@ -367,7 +367,7 @@ fn kill_9_while_dead_letters_are_sent_again_loses_and_repeats_no_outcome() {
     }
 
     let between_kills = fixture.inspector().letter_counts("main").unwrap().retried;
-    // Enough dead letters for the end, also where the kills left none.
+    // Enough dead letters for the end, also if the kills left none.
     let host = started(&fixture.config);
     fixture.reaches(&host, "some are dead", |books, _| {
         books.read == events && books.dead > 0
@@ -465,7 +465,7 @@ fn a_pipeline_that_has_finished_sends_retried_letters_while_another_goes_on() {
     });
     until("it has finished again", || host.stderr(), finished);
     let stopped = host.stop().exits_with(1);
-    let told = "stopped before every event was delivered, dropped or dead-lettered";
-    assert!(stopped.stderr.contains(told), "{}", stopped.stderr);
+    let message = "stopped before every event was delivered, dropped or dead-lettered";
+    assert!(stopped.stderr.contains(message), "{}", stopped.stderr);
     assert_eq!(fixture.books().waiting, 0);
 }

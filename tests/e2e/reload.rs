@@ -355,7 +355,7 @@ fn a_host_that_ends_after_the_last_event_ends_after_a_reload_too() {
 }
 
 #[test]
-fn a_pipeline_that_could_not_start_starts_with_the_mended_file() {
+fn a_pipeline_that_could_not_start_starts_with_the_corrected_file() {
     let fixture = Fixture::new();
     let bad = fixture
         .pipeline("bad", "")

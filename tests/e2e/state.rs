@@ -124,7 +124,7 @@ fn state_stays_with_its_plugin_when_stages_change() {
     let kept: Vec<&str> = ended
         .stderr
         .lines()
-        .filter(|line| line.contains("keeping the state of `counter`"))
+        .filter(|line| line.contains("the state of `counter` is kept"))
         .collect();
     assert_eq!(kept.len(), 1, "{}", ended.stderr);
     for figure in ["pipeline=main", "keys=", "bytes="] {

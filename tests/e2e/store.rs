@@ -368,9 +368,9 @@ fn a_full_disk_makes_the_host_wait_and_loses_no_committed_event() {
     }
 }
 
-/// Where the store was opened for a moment, all pipelines would send, and could not commit.
+/// If the store was opened for a moment, all pipelines would send, and could not commit.
 #[test]
-fn a_store_is_opened_again_only_where_commits_have_room() {
+fn a_store_is_opened_again_only_if_commits_have_room() {
     let dir = tempfile::tempdir().unwrap();
     let auth = Auth::start(dir.path(), &["--events", "6000"]);
     let receiver = ReceiverProcess::start(dir.path(), &[]);

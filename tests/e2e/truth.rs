@@ -296,7 +296,7 @@ fn a_running_pipeline_past_its_lag_limit_begins_again_at_what_is_left() {
     std::fs::write(&config, text).unwrap();
     fill(&dir.path().join("store"), "main", 64 << 20);
     let watched = Watched::start(&config);
-    let again = "has reached its `lag-limit`: it goes on with those that are left";
+    let again = "this pipeline has reached its `lag-limit`: the oldest events";
     let line = watched.host.line_with(again);
     assert!(line.contains("pipeline=main"), "{line}");
     receiver.recover();
@@ -572,12 +572,12 @@ fn reports_and_filtered_events_are_shown_and_do_not_make_unready_for_ever() {
         .lines()
         .find(|line| line.starts_with("  1 report, the last "));
     assert!(
-        line.is_some_and(|line| line.contains("now admits every type")),
+        line.is_some_and(|line| line.contains("now includes every type")),
         "{text}"
     );
     let stderr = watched.host.stop().exits_with(0).stderr;
     assert_eq!(
-        stderr.matches("now admits every type").count(),
+        stderr.matches("now includes every type").count(),
         1,
         "{stderr}"
     );

@@ -8,7 +8,7 @@ use lockgate_tests::{
 };
 use rustix::process::{Pid, kill_process};
 
-/// The program of util-linux that gives a command a terminal; where there is none, the test is
+/// The program of util-linux that gives a command a terminal; if there is none, the test is
 /// skipped.
 fn has_script() -> bool {
     let found = Command::new("script").arg("--version").output().is_ok();

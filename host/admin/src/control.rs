@@ -77,7 +77,7 @@ pub trait Control: Send + Sync + 'static {
     fn handle(&self, request: Request) -> impl Future<Output = Response> + Send;
 }
 
-/// The path of the socket. An error where it is too long: the system allows about 100 bytes.
+/// The path of the socket. An error if it is too long: the system allows about 100 bytes.
 fn path_in(directory: &Path) -> io::Result<PathBuf> {
     let path = directory.join(SOCKET);
     match SocketAddr::from_pathname(&path) {

@@ -71,7 +71,7 @@ pub(crate) enum Command {
     Sim(Sim),
     /// Have the running host read its configuration file again.
     ///
-    /// Waits until the file is in force, and prints what changed. Where the file has problems, the
+    /// Waits until the file is in force, and prints what changed. If the file has problems, the
     /// host goes on with the configuration it has: the problems are printed as by `check`, and the
     /// exit status is 1. SIGHUP does the same without an answer; the host's log has it.
     Reload(Reload),
@@ -83,8 +83,8 @@ pub(crate) enum Command {
     /// pipeline and day, computes every hash of the chains of commits again, and reads every block.
     /// Exits with status 1 if anything does not hold, and names each place.
     ///
-    /// A day is counted from its events, or from its outcomes alone where retention has removed events,
-    /// or from tallies where commits were folded into them as well.
+    /// A day is counted from its events, or from its outcomes alone if retention has removed events,
+    /// or from tallies if commits were folded into them as well.
     Audit(Audit),
     /// Show when an event was read, what each pipeline made of it, and which request carried it.
     ///

@@ -5,7 +5,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::args::Arguments;
 
-/// Adds how to name the file, where a command that takes `--config` was given a bare argument.
+/// Adds how to name the file, if a command that takes `--config` was given a bare argument.
 pub(crate) fn with_hint(mut error: clap::Error) -> clap::Error {
     let given = match error.get(ContextKind::InvalidArg) {
         Some(ContextValue::String(given)) if error.kind() == ErrorKind::UnknownArgument => given,

@@ -1,4 +1,4 @@
-//! Messages to systemd, where it has started the host with `Type=notify`: sd_notify(3).
+//! Messages to systemd, if it has started the host with `Type=notify`: sd_notify(3).
 
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
@@ -19,14 +19,14 @@ const START_EXTENSION: Duration = Duration::from_secs(60);
 /// A manager that cannot take a message must not hold up the host.
 const SEND_TIMEOUT: Duration = Duration::from_millis(200);
 
-/// Tells the service manager how the host is. Does nothing where there is none. Clones are the same.
+/// Tells the service manager how the host is. Does nothing if there is none. Clones are the same.
 #[derive(Clone, Default)]
 pub(crate) struct Notifier(Option<Arc<Manager>>);
 
 struct Manager {
     socket: UnixDatagram,
     address: SocketAddr,
-    /// It ends the service where it hears nothing for so long.
+    /// It ends the service if it hears nothing for so long.
     watchdog: Option<Duration>,
     said: Mutex<Said>,
 }
@@ -70,7 +70,7 @@ impl Notifier {
             }))),
             Err(error) => {
                 tracing::warn!(
-                    "the service manager cannot be told anything: `NOTIFY_SOCKET` is {}: {error}",
+                    "cannot notify the service manager at {}, named by `NOTIFY_SOCKET`: {error}",
                     name.display()
                 );
                 Notifier::default()
@@ -152,7 +152,7 @@ impl Notifier {
         let notifier = self.clone();
         Some(Observer {
             interval: self.interval(),
-            tell: Arc::new(move |event| match event {
+            notify: Arc::new(move |event| match event {
                 HostEvent::Beat => notifier.beat(&status()),
                 HostEvent::Reloading => notifier.reloading(),
                 HostEvent::Running | HostEvent::Reloaded => notifier.ready(&status()),
@@ -167,7 +167,7 @@ impl Manager {
         if let Err(error) = sent
             && !std::mem::replace(&mut self.said().has_failed, true)
         {
-            tracing::warn!("a message to the service manager was not sent: {error}");
+            tracing::warn!("cannot send a message to the service manager: {error}");
         }
     }
 

@@ -87,7 +87,7 @@ pub(crate) async fn dry_run(
             store.path_span.clone(),
             message,
             "the directory of the store",
-            "name a directory that this user may write to: `start` makes it where it does not exist",
+            "name a directory that this user may write to: `start` creates it if it does not exist",
         ));
     }
     for source in &config.sources {
@@ -134,14 +134,14 @@ pub(crate) fn plan(
     })
 }
 
-/// Builds pipelines that are not run, beside a host or without one.
-pub(crate) fn builder_beside_host(
+/// Builds pipelines that are not run, whether or not a host runs.
+pub(crate) fn replay_builder(
     file: &Path,
     config: &Config,
     masks: &Masks,
     store: Arc<Inspector>,
 ) -> Result<PipelineBuilder, Failure> {
-    PipelineBuilder::beside_host(
+    PipelineBuilder::for_replay(
         file.parent().unwrap_or(Path::new("")),
         compiler(config.limits.compile)?,
         config.limits.memory,

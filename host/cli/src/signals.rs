@@ -44,7 +44,7 @@ pub(crate) struct EarlyHangups {
 }
 
 impl EarlyHangups {
-    /// `None` for all other commands, and where it is not possible: `start` says why.
+    /// `None` for all other commands, and if it is not possible: `start` says why.
     pub(crate) fn of_start() -> Option<EarlyHangups> {
         if !std::env::args_os().any(|argument| argument == "start") {
             return None;

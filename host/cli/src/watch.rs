@@ -85,7 +85,7 @@ impl WatchedFiles {
         }
     }
 
-    /// What is there now, where that is something else than what was read.
+    /// What is there now, if that is something else than what was read.
     fn changed(&self) -> Option<Stamps> {
         let read = self.lock().clone();
         let found = read.keys().map(|file| (file.clone(), stamp(file)));

@@ -17,7 +17,7 @@ const GIB: u64 = 1 << 30;
 pub(crate) const ADMIN_LISTEN: SocketAddr =
     SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8686));
 
-/// Time range of one query of the polling reader, where there are events.
+/// Time range of one query of the polling reader, if there are events.
 pub(crate) const WINDOW: Bounds<Duration> = Bounds {
     default: DAY,
     least: Duration::from_secs(60),

@@ -8,7 +8,7 @@ use crate::table::nearest;
 /// One in a line, sorted.
 const KNOWN: &str = include_str!("event_types.txt");
 
-/// A warning where no known event type has this name. `shown`: as the operator wrote it.
+/// A warning if no known event type has this name. `shown`: as the operator wrote it.
 pub(crate) fn check(name: &str, shown: &str, span: Range<usize>) -> Option<Issue> {
     let known: Vec<&str> = KNOWN.lines().collect();
     if known.binary_search(&name).is_ok() {

@@ -250,7 +250,7 @@ fn literal_parts(text: &str, span: &Range<usize>) -> Vec<Range<usize>> {
 }
 
 /// The length of the scheme of a URL and what follows up to the host, misspelt or not. The host
-/// stays hidden: where the slash after it is missing, a token in the path is a part of it.
+/// stays hidden: if the slash after it is missing, a token in the path is a part of it.
 fn scheme(url: &str) -> usize {
     let letters = url.bytes().take_while(u8::is_ascii_alphabetic).count();
     let (name, rest) = url.split_at(letters);

@@ -361,7 +361,7 @@ fn from(
     inputs
 }
 
-/// `audit` or `sessions` where there is one source, `NAME/audit` or `NAME/sessions` always.
+/// `audit` or `sessions` if there is one source, `NAME/audit` or `NAME/sessions` always.
 fn input(
     r: &mut Reading<'_>,
     item: &Item,

@@ -14,7 +14,7 @@ use crate::value::Value;
 /// A credential of a sink: its key as messages show it, and its span.
 pub(crate) type Credential = (String, Range<usize>);
 
-/// The header, where it holds a credential: by its name, or because its value is a reference.
+/// The header, if it holds a credential: by its name, or because its value is a reference.
 pub(crate) fn header(value: &Value<'_>) -> Option<Credential> {
     let is_secret = names_a_secret(&value.name) || !references(value.shown()).is_empty();
     is_secret.then(|| (value.path.clone(), value.key_span.clone()))
@@ -39,7 +39,7 @@ pub(crate) fn check(
         None => return,
     };
     let message = format!("`{}` would send {subject} unencrypted.", value.path);
-    let hint = "write `https://`; or, where the whole way to the receiver is trusted, set `allow-plaintext = true` in this sink";
+    let hint = "write `https://`; or, if the whole way to the receiver is trusted, set `allow-plaintext = true` in this sink";
     let issue = Issue::new(value.key_span.clone(), message, "`http://`", hint);
     r.issue(match also {
         Some(span) => issue.also(span, "a credential"),

@@ -133,7 +133,7 @@ pub(crate) fn refer(r: &mut Reading<'_>, declared: &Declared, value: &Value<'_>)
             let names: Vec<&str> = declared.names.iter().map(String::as_str).collect();
             let hint = match nearest(&text, &names) {
                 Some(near) => format!("did you mean `{near}`?"),
-                // Not where `shown` hides a value from the environment.
+                // Not if `shown` hides a value from the environment.
                 None if is_name(value.shown()) => format!(
                     "write `\"builtin:{text}\"` for a plugin that comes with Lockgate, or declare \
                      it as `[plugins.{text}]`"
@@ -207,7 +207,7 @@ fn plugin(
     })
 }
 
-/// The hint for a key of `[plugins.NAME]` that stands beside `plugin` in a stage or a sink.
+/// The hint for a key of `[plugins.NAME]` that stands next to `plugin` in a stage or a sink.
 /// `component`: the value of `plugin`.
 pub(crate) fn key_hint(key: &str, component: Option<&str>) -> Option<String> {
     if !["source", "state", "limits", "reuse", "wasi"].contains(&key) {

@@ -104,7 +104,7 @@ fn the_reference_documents_every_key() {
         "",
         &mut documented,
     );
-    // The short form of `[sources.teleport]` cannot be used beside it.
+    // The short form of `[sources.teleport]` cannot be used together with it.
     documented.insert("teleport".into());
     assert_eq!(documented, known.into_iter().collect());
 }

@@ -1,5 +1,5 @@
-//! Each `tests/cases/config/*.toml` is a broken configuration, and the `.stderr` beside it holds the
-//! expected messages. Each `valid/*.toml` is correct, and the `.config` beside it holds the expected
+//! Each `tests/cases/config/*.toml` is a broken configuration, and the `.stderr` next to it holds the
+//! expected messages. Each `valid/*.toml` is correct, and the `.config` next to it holds the expected
 //! result. `UPDATE_EXPECT=1` rewrites the expected files.
 
 use std::env::VarError;

@@ -1,7 +1,7 @@
 //! How much of what events say a mapper carries over to ECS: events and their documents in, a
 //! report out.
 //!
-//! **Shares** are of the events that became documents. An event has a field where one of its
+//! **Shares** are of the events that became documents. An event has a field if one of its
 //! documents has it, nested or with dots in its name, and it is not empty.
 //!
 //! **Unmapped** is a source field that still stands where a mapper leaves what it does not know:

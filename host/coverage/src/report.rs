@@ -42,7 +42,7 @@ pub(super) struct Counts {
 
 #[derive(Debug, Serialize)]
 pub(super) struct Type {
-    /// Empty where events have none.
+    /// Empty if events have none.
     #[serde(rename = "type")]
     pub(super) name: String,
     #[serde(flatten)]

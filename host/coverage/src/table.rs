@@ -186,7 +186,7 @@ fn unmapped(out: &mut String, report: &Report) -> std::fmt::Result {
     )
 }
 
-/// Nothing where no type has anything to say.
+/// Nothing if no type has anything to say.
 fn section(
     out: &mut String,
     report: &Report,

@@ -67,7 +67,7 @@ fn a_field_is_unmapped_where_it_stands_as_it_did() {
             &[],
         ),
         (
-            "beside what the mapper wrote",
+            "next to what the mapper wrote",
             json!({"session": {"x": 1}}),
             json!({"session": {"id": "s", "x": 1}}),
             &["session.x"],
@@ -515,7 +515,7 @@ fn the_json_has_the_same_as_counts() {
 }
 
 #[test]
-fn nothing_is_said_of_unmapped_fields_where_no_document_has_their_place() {
+fn unmapped_fields_are_left_out_if_no_document_can_show_them() {
     let text = report(&[(json!({"event": "exec", "a": 1}), json!({"a": 1}))]).text();
     assert!(
         text.contains("unmapped fields are not known: no document has `teleport.audit`"),

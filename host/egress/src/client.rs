@@ -32,7 +32,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Destination {
     Url,
-    /// `url` where the operator gave no `session-url`.
+    /// `url` if the operator gave no `session-url`.
     SessionUrl,
 }
 

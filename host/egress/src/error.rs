@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::handshake::{self, Presented};
 
 const NOT_HTTP: &str =
-    "check the port of the URL: something else than an HTTP server listens there";
+    "check the port of the URL: something other than an HTTP server listens there";
 const NOT_PLAIN: &str = "write `https://` in the URL";
 
 /// Why there is no answer. Except after [`SendError::Request`], a pipeline holds and tries again.
@@ -57,8 +57,8 @@ impl SendError {
         match self {
             SendError::Tls { hint, .. } => *hint,
             SendError::Closed => Some(
-                "check that the port of the URL is the receiver's, and speaks TLS if the URL begins \
-                 with `https://`; some receivers close the connection if they do not accept the \
+                "check that the port in the URL is the receiver's, and that it speaks TLS if the URL \
+                 begins with `https://`; some receivers close the connection if they do not accept the \
                  client certificate (`tls`)",
             ),
             SendError::Connect(_) => {

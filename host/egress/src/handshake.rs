@@ -14,7 +14,7 @@ const NAMES_SHOWN: usize = 5;
 const AUTHORITY: &str = "set `tls.ca` to the certificate of the authority that signed the \
     receiver's certificate";
 const SELF_SIGNED: &str = "give the receiver a certificate that an authority has signed, and set \
-    `tls.ca` to that of the authority; where it signs its own, it must not be an authority itself \
+    `tls.ca` to that of the authority; if it signs its own, it must not be an authority itself \
     (`openssl req -x509 -addext basicConstraints=critical,CA:FALSE`)";
 const RENEW_RECEIVER: &str = "renew the certificate at the receiver, or correct this machine's \
     clock if it is wrong";

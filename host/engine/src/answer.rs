@@ -95,7 +95,7 @@ pub fn by_status(response: &Response) -> Judgement {
 
 const TOO_LARGE: &str = "raise the receiver's limit on the size of a request";
 
-/// The way out, where an operator has to act.
+/// The way out, if an operator has to act.
 fn remedy(status: u16) -> Option<&'static str> {
     Some(match status {
         300..=399 => {
@@ -104,14 +104,14 @@ fn remedy(status: u16) -> Option<&'static str> {
         }
         401 => "check the credentials in `auth` or `headers` of this sink",
         403 => {
-            "the receiver knows these credentials, or wants others: allow them to write there, or \
+            "the receiver does not accept these credentials there: allow them to write there, or \
              check `auth`, `headers` and `tls` of this sink"
         }
         404 | 405 | 410 => {
             "check the path of `url`, and that the receiver accepts the plugin's requests there"
         }
         411 | 415 | 406 => {
-            "this receiver does not understand the requests of this sink's plugin: check `plugin` and `url`"
+            "the receiver does not understand this sink's requests: check `plugin` and `url`"
         }
         407 => "a proxy wants credentials: name the receiver itself in `url`",
         421 => "the server is not responsible for this host: check the host in `url`",
@@ -119,7 +119,7 @@ fn remedy(status: u16) -> Option<&'static str> {
     })
 }
 
-/// The judgement by the sink's result. The second value is true where the status overrides it.
+/// The judgement by the sink's result. The second value is true if the status overrides it.
 pub fn by_sink(response: &Response, classification: Classification) -> (Judgement, bool) {
     let settles = sink_may_settle(response.status);
     let accepts_all = sink_may_accept_all(response.status);
@@ -249,7 +249,7 @@ mod tests {
         for (status, way_out) in [
             (301, "set `url` to the address"),
             (401, "check the credentials in `auth`"),
-            (403, "allow them to write there"),
+            (403, "allow them to write there, or"),
             (404, "check the path of `url`"),
             (413, "raise the receiver's limit"),
         ] {

@@ -1,4 +1,4 @@
-//! Stops dead-lettering where too much of a stream would end there.
+//! Stops dead-lettering if too much of a stream would end there.
 
 use std::collections::{BTreeMap, VecDeque};
 

@@ -159,7 +159,7 @@ impl Circuit {
         }
     }
 
-    /// A request succeeded, or none waits. True where the circuit was open.
+    /// A request succeeded, or none waits. True if the circuit was open.
     pub(crate) fn succeed(&mut self) -> bool {
         self.open.take().is_some()
     }

@@ -121,7 +121,7 @@ impl Documents {
         })
     }
 
-    /// The session of the event that the document was made of; empty where there is none.
+    /// The session of the event that the document was made of; empty if there is none.
     pub(crate) fn session(&self, document: DocumentIndex) -> &str {
         let (block, row) = self.place(self.documents[document.get()].entry);
         block.session(row)

@@ -24,7 +24,7 @@ pub struct Encoding {
     made: EncodeOutput,
     cpu: Duration,
     cpu_budget: Duration,
-    /// The latest call, where it failed.
+    /// The latest call, if it failed.
     failed: Option<FailedCall>,
 }
 
@@ -109,12 +109,12 @@ impl Encoding {
         }
     }
 
-    /// The call of the latest step, where it failed.
+    /// The call of the latest step, if it failed.
     pub fn take_failed_call(&mut self) -> Option<FailedCall> {
         self.failed.take()
     }
 
-    /// Up to the next call. False where there is none.
+    /// Up to the next call. False if there is none.
     fn advance(&mut self) -> bool {
         loop {
             match self.search.take() {

@@ -99,7 +99,7 @@ impl Fates {
         open
     }
 
-    /// Why an entry is dropped. `None` where it is not, or a document of it is not.
+    /// Why an entry is dropped. `None` if it is not, or a document of it is not.
     pub fn drop_reason(&self, entry: EntryIndex) -> Option<Cow<'_, str>> {
         let entry = &self.entries[entry.get()];
         let reason = entry.dropped?;

@@ -135,7 +135,7 @@ pub enum Action {
     Report(ConditionChange),
     /// For the log, once.
     Warn(String),
-    /// Make outcomes of a batch durable: of all its entries, or of some where others are held up.
+    /// Make outcomes of a batch durable: of all its entries, or of some if others are held up.
     /// The caller says when it did so: `batch.at` is 0.
     Commit { batch: BatchId, commit: Box<Commit> },
     /// Most of a batch is final, and what is left may wait for long: the batch takes the memory of

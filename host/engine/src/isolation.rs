@@ -22,7 +22,7 @@ pub(crate) enum Piece<R> {
     Failed(String),
 }
 
-/// Calls for the whole range; where that fails, once more; then for halves, down to single events.
+/// Calls for the whole range; if that fails, once more; then for halves, down to single events.
 /// Ranges come in order, and each event is in one successful call or failed alone.
 #[derive(Debug)]
 pub(crate) struct Isolation<R> {
@@ -54,7 +54,7 @@ impl<R> Isolation<R> {
         }
     }
 
-    /// The next call, or `None` where every event has its piece.
+    /// The next call, or `None` if every event has its piece.
     pub(crate) fn next(&mut self) -> Option<Attempt> {
         loop {
             match self.frames.pop()? {

@@ -11,7 +11,7 @@ use crate::Uptime;
 /// each have a batch that is parked.
 pub(crate) const DISPATCH_WINDOW: Seq = 256 * 512;
 
-/// Entries between the first of a batch and its last, where entries in between are final.
+/// Entries between the first of a batch and its last, if entries in between are final.
 pub(crate) const BATCH_SPAN: Seq = 8 * 512;
 
 /// Batches that may be open beyond `batches_in_flight`, because they are parked.
@@ -64,7 +64,7 @@ pub(crate) const REFUSED_IN_A_ROW_MAX: u32 = 2;
 
 /// Requests that fail or are split one after another, none accepted between, before only probes are
 /// sent although each of them may be at fault itself. More than it takes to find one document among
-/// 5,000, where none of the halves without it was sent before.
+/// 5,000, if none of the halves without it was sent before.
 pub(crate) const SUSPECTS_IN_A_ROW_MAX: usize = 16;
 
 /// While probes are split for the first time, the wait between them grows as after this many

@@ -173,7 +173,7 @@ impl Pipeline {
     }
 
     /// Whether [`Input::Release`] would let anything go, and the documents known to wait for it, or
-    /// events where they are not documents yet.
+    /// events if they are not documents yet.
     pub fn waiting_for_release(&self, now: Uptime) -> Option<usize> {
         let by_brake = self.holds.by_brake().map(|work| match work {
             WorkId::Batch(id) => self.batches.get(&id).map_or(0, |batch| batch.events.len()),

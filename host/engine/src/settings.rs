@@ -1,4 +1,4 @@
-//! All that an engine is told when it starts.
+//! The settings that an engine starts with.
 
 use std::sync::Arc;
 use std::time::Duration;

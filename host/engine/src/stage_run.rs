@@ -35,7 +35,7 @@ pub struct StageRun {
     made_max: usize,
     /// The sink's label and what it wants, until that has been applied.
     sink: Option<(Arc<str>, Arc<TypeLists>)>,
-    /// The latest call, where it failed.
+    /// The latest call, if it failed.
     failed: Option<FailedCall>,
 }
 
@@ -93,7 +93,7 @@ pub struct FailedCall {
 }
 
 impl FailedCall {
-    /// `None` where the call did not fail, or the work ends with it.
+    /// `None` if the call did not fail, or the work ends with it.
     pub(crate) fn of<R>(label: &str, result: &Result<R, CallError>) -> Option<FailedCall> {
         let error = result.as_ref().err()?;
         let shortage = match error {
@@ -186,12 +186,12 @@ impl StageRun {
         }
     }
 
-    /// The call of the latest step, where it failed.
+    /// The call of the latest step, if it failed.
     pub fn take_failed_call(&mut self) -> Option<FailedCall> {
         self.failed.take()
     }
 
-    /// Does the host's part up to the next call. False where there is none.
+    /// Does the host's part up to the next call. False if there is none.
     fn advance<S: Stage>(&mut self, stages: &[S]) -> Result<bool, BatchError> {
         while let Some(stage) = stages.get(self.stage) {
             if let Some(mut search) = self.search.take().or_else(|| self.begin(stage)) {
@@ -209,7 +209,7 @@ impl StageRun {
         Ok(false)
     }
 
-    /// The host's part of a stage; the search where the component has a part too.
+    /// The host's part of a stage; the search if the component has a part too.
     fn begin<S: Stage>(&mut self, stage: &S) -> Option<Search> {
         let setup = stage.setup();
         self.apply_types(&setup.types, stage.label());

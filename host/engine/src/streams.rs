@@ -86,7 +86,7 @@ impl Stream {
     }
 
     /// Where the events of the next batch are, at most this many, and whether it need not wait for
-    /// more. None where there are no events for one, or it may not begin yet.
+    /// more. None if there are no events for one, or it may not begin yet.
     fn next_ranges(&self, events: usize) -> Option<(Vec<SeqRange>, bool)> {
         let mut ranges: Vec<SeqRange> = Vec::new();
         let mut available = 0;
@@ -169,7 +169,7 @@ impl Pipeline {
             .push_front((batch, generation));
     }
 
-    /// Asks for the next batch where there is room for one and enough events, or where they have
+    /// Asks for the next batch if there is room for one and enough events, or if they have
     /// waited long enough.
     pub(crate) fn collect(&mut self, now: Uptime, index: StreamIndex, actions: &mut Vec<Action>) {
         self.streams[index.get()].close_at = None;
@@ -205,7 +205,7 @@ impl Pipeline {
         });
     }
 
-    /// Lets the batch that was asked for wait for memory no longer where no other brings the
+    /// Lets the batch that was asked for wait for memory no longer if no other brings the
     /// pipeline further: memory that is held by batches which wait for that one would never come
     /// back.
     pub(crate) fn collect_urgently(&mut self, index: StreamIndex, actions: &mut Vec<Action>) {

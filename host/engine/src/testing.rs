@@ -332,7 +332,7 @@ impl TestPipeline {
         None
     }
 
-    /// The batch that was asked for, where one was.
+    /// The batch that was asked for, if one was.
     fn collect(&mut self) -> Option<Input> {
         let (within, events, bytes) = self.collecting.take()?;
         let events = events.min(bytes / "{}".len()).max(1);
@@ -424,7 +424,7 @@ impl TestPipeline {
         self.answer_request(request, status);
     }
 
-    /// The receiver answers the first request that is out. False where none is.
+    /// The receiver answers the first request that is out. False if none is.
     pub(crate) fn answer_first(&mut self, status: u16) -> bool {
         let first = self.sent.keys().next().copied();
         if let Some(request) = first {

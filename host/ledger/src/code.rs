@@ -11,7 +11,7 @@ use crate::LedgerError;
 /// the digest is that of the file. Call [`keep_code_digest`](Self::keep_code_digest) after
 /// compiling. A file whose digest is not durable yet is not trusted, and is compiled again.
 pub trait CodeDigests: Send + Sync {
-    /// The digest kept for a key; `None` where nothing was compiled under it.
+    /// The digest kept for a key; `None` if nothing was compiled under it.
     ///
     /// `key`: all that decides the code: the component's digest, the compiler, its settings.
     fn code_digest(

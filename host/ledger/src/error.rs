@@ -34,8 +34,8 @@ pub enum LedgerError {
     NotRead { pipeline: String, stream: String },
     /// The data that was read differs from what was written.
     #[error(
-        "the store is damaged: {0}. `lockgate store verify` says what else is. To mend it, stop \
-         Lockgate and restore a backup. {START_ANEW}"
+        "the store is damaged: {0}. `lockgate store verify` shows what else is damaged. To repair \
+         it, stop Lockgate and restore a backup. {START_ANEW}"
     )]
     Damaged(String),
     /// Reading failed for another reason.
@@ -47,7 +47,7 @@ pub enum LedgerError {
 }
 
 impl LedgerError {
-    /// True where the ledger closed because there is no room on the disk: wait, then open it again.
+    /// True if the ledger closed because there is no room on the disk: wait, then open it again.
     pub fn is_full(&self) -> bool {
         matches!(self, LedgerError::Closed { full: true, .. })
     }

@@ -21,7 +21,7 @@ use crate::{Committed, LedgerError, Registration};
 /// 4. A pipeline follows [`head`](Self::head), reads blocks from its watermark on with
 ///    [`cached`](Self::cached) or [`block_at`](Self::block_at), and calls [`commit`](Self::commit)
 ///    for runs of entries that are final, in any order. It skips the ranges that are done already.
-/// 5. Where [`redriven`](Self::redriven) is not zero, it takes those entries with
+/// 5. If [`redriven`](Self::redriven) is not zero, it takes those entries with
 ///    [`redrive`](Self::redrive) and commits them the same way.
 ///
 /// Every ledger guarantees:
@@ -33,7 +33,7 @@ use crate::{Committed, LedgerError, Registration};
 ///   outcome that was committed is never edited. What an operator does to a dead letter is a record
 ///   of its own, see [`DeadLetters`](crate::DeadLetters).
 /// - After [`LedgerError::Closed`] nothing is accepted any more, and the same value may be given
-///   again once the ledger has been reopened. Where the call was cancelled or the process died
+///   again once the ledger has been reopened. If the call was cancelled or the process died
 ///   before the answer, the operation may or may not have happened. A repeated append repeats
 ///   events: a reader starts again from the cursors of the reopened ledger, so it does not repeat
 ///   one. A repeated commit is refused as a conflict.
@@ -43,7 +43,7 @@ pub trait Ledger: Clone + Send + Sync + 'static {
     /// by readers, as often as they have events.
     ///
     /// Sequences are given in the order of the calls: the first event of a stream has 1, none is
-    /// ever used twice, also when the events are gone. `None` where there were no events. Waits
+    /// ever used twice, also when the events are gone. `None` if there were no events. Waits
     /// while too much is queued, and while the stream is at its retention limit in bytes and a
     /// pipeline needs the oldest block; appends to other streams do not. A cursor whose updates
     /// depend on each other must be moved by calls one after another.
@@ -57,9 +57,9 @@ pub trait Ledger: Clone + Send + Sync + 'static {
     /// entries that is final while others are held up. Waits while too much is queued.
     ///
     /// Refused with [`LedgerError::Conflict`], without any change and without an effect on others,
-    /// where an entry has an outcome already or does not exist (of a redrive: does not wait again),
-    /// or where the pipeline, its epoch or its generation is not registered. Refused with
-    /// [`LedgerError::Invalid`] where [`check_commit`](crate::check_commit) refuses it.
+    /// if an entry has an outcome already or does not exist (of a redrive: does not wait again),
+    /// or if the pipeline, its epoch or its generation is not registered. Refused with
+    /// [`LedgerError::Invalid`] if [`check_commit`](crate::check_commit) refuses it.
     fn commit(&self, commit: Commit)
     -> impl Future<Output = Result<Committed, LedgerError>> + Send;
 
@@ -88,7 +88,7 @@ pub trait Ledger: Clone + Send + Sync + 'static {
         configured: &[String],
     ) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
-    /// The block that holds a sequence, from memory where it is recent. `None`: not appended yet,
+    /// The block that holds a sequence, from memory if it is recent. `None`: not appended yet,
     /// or removed by retention.
     fn block_at(
         &self,
@@ -117,7 +117,7 @@ pub trait Ledger: Clone + Send + Sync + 'static {
     fn dead_bytes(&self, pipeline: &str) -> watch::Receiver<u64>;
 
     /// The first entries of the stream that wait again, at most `events` of them and about `bytes`
-    /// of payload, at least one; `None` where none does. Their order is that of the stream.
+    /// of payload, at least one; `None` if none does. Their order is that of the stream.
     ///
     /// Changes nothing: the same entries are answered until they are committed as
     /// [`Entries::Redriven`](lockgate_model::Entries), so a pipeline has one redrive of a stream in
@@ -139,7 +139,7 @@ pub trait Ledger: Clone + Send + Sync + 'static {
     /// The source's gaps, as the last appends left them.
     fn gaps(&self, source: &str) -> impl Future<Output = Result<Vec<Gap>, LedgerError>> + Send;
 
-    /// The events of a stream with times in `from..=to` that are kept. The range is shortened where
+    /// The events of a stream with times in `from..=to` that are kept. The range is shortened if
     /// there are more than `max`.
     fn known_events(
         &self,

@@ -73,7 +73,7 @@ pub struct LetterCounts {
     pub expired: u64,
 }
 
-/// Dead letters as operators see them: beside a running host through its control socket, or on a
+/// Dead letters as operators see them: through the control socket of a running host, or in a
 /// store that no host has open.
 ///
 /// A dead letter is an entry whose outcome is dead. [`retry`](Self::retry) makes it wait again,
@@ -110,8 +110,8 @@ pub trait DeadLetters: Send + Sync {
 
     /// Sends dead letters back to their pipeline: from now on they wait. `at`: milliseconds.
     ///
-    /// All or none: [`LedgerError::Conflict`] where one of them is not a dead letter of the
-    /// pipeline's current epoch, [`LedgerError::Invalid`] where
+    /// All or none: [`LedgerError::Conflict`] if one of them is not a dead letter of the
+    /// pipeline's current epoch, [`LedgerError::Invalid`] if
     /// [`check_seqs`](crate::check_seqs) refuses them.
     fn retry(
         &self,

@@ -1,4 +1,4 @@
-//! Durable storage as pipelines need it: the trait [`Ledger`], and traits beside it for operators
+//! Durable storage as pipelines need it: the trait [`Ledger`], and more traits for operators
 //! ([`DeadLetters`]) and for compiled components ([`CodeDigests`]).
 //!
 //! `lockgate-store` keeps a ledger in SQLite, [`memory`] keeps one in memory for simulations and

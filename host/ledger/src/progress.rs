@@ -25,7 +25,7 @@ impl Progress {
         }
     }
 
-    /// True where any entry of the range has its outcome (or lies before the epoch).
+    /// True if any entry of the range has its outcome (or lies before the epoch).
     pub fn touches(&self, range: &SeqRange) -> bool {
         range.start < self.watermark
             || self

@@ -34,7 +34,7 @@ fn locked_version() -> String {
     entry.split('"').next().expect("a version").to_owned()
 }
 
-/// Upstream's file in cargo's cache. There is none where dependencies are vendored.
+/// Upstream's file in cargo's cache. There is none if dependencies are vendored.
 fn original() -> Option<String> {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| env::home_dir().map(|home| home.join(".cargo")))?;

@@ -176,7 +176,7 @@ impl Block {
         self.parts.times[row]
     }
 
-    /// The JSON text of an event; empty where it could not be converted.
+    /// The JSON text of an event; empty if it could not be converted.
     pub fn payload(&self, row: usize) -> &str {
         self.parts.payloads.at(row)
     }
@@ -385,7 +385,7 @@ impl Interner {
     }
 }
 
-/// Of its ends and its length, which tell types, codes and ids apart.
+/// Of its ends and its length: enough to distinguish types, codes and ids.
 fn hash(text: &str) -> usize {
     let bytes = text.as_bytes();
     let (start, end) = match (bytes.first_chunk::<8>(), bytes.last_chunk::<8>()) {
@@ -428,7 +428,7 @@ impl Batch {
         self.rows().map(|(block, row)| block.first_seq + row as u64)
     }
 
-    /// From its first sequence to its last. Where entries in between are final already, or were
+    /// From its first sequence to its last. If entries in between are final already, or were
     /// never dead letters, it has gaps.
     pub fn range(&self) -> SeqRange {
         let seq = |slice: &Slice, row: usize| slice.block.first_seq + row as Seq;

@@ -98,7 +98,7 @@ pub struct RequestRecord {
     pub path: String,
     /// The entries of whose documents it carried one. Ascending, apart from each other.
     pub entries: Vec<SeqRange>,
-    /// HTTP status of the last answer; 0 where there was none.
+    /// HTTP status of the last answer; 0 if there was none.
     pub status: u16,
     /// Number of documents in it.
     pub documents: u32,

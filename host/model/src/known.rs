@@ -13,7 +13,7 @@ pub struct KnownEvents {
     pub is_complete: bool,
 }
 
-/// Lists stored events, block by block. Where there are too many it shortens the range, so that
+/// Lists stored events, block by block. If there are too many it shortens the range, so that
 /// memory is bounded.
 #[derive(Debug)]
 pub struct KnownEventsBuilder {

@@ -30,7 +30,7 @@ pub enum StateError {
 }
 
 /// Whose state each stage of a pipeline keeps, from the names of its stages' plugins: `NAME`, and
-/// `NAME#2` where the pipeline uses the plugin for the second time.
+/// `NAME#2` if the pipeline uses the plugin for the second time.
 ///
 /// So state stays with its plugin when stages are added, removed or moved. No plugin's name has a
 /// `#`.
@@ -102,7 +102,7 @@ impl StateOverlay {
         StateOverlay::default()
     }
 
-    /// `quota`: bytes, see [`StateSize::counted`]. Where the durable state has more already, it can
+    /// `quota`: bytes, see [`StateSize::counted`]. If the durable state has more already, it can
     /// be read and removed, but not grow.
     pub fn new(durable: StateMap, quota: usize) -> StateOverlay {
         let entries = durable.iter();

@@ -1,5 +1,5 @@
 //! A cache of compiled code in files. It checks who may write the files, but not their content: the
-//! caller compares it with a digest, which must not be stored beside the code.
+//! caller compares it with a digest, which must not be stored next to the code.
 
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io::{self, Read, Write};

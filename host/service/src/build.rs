@@ -97,10 +97,10 @@ struct Place<'a> {
     pipeline: &'a str,
     label: String,
     plugin: &'a Plugin,
-    /// `None` where there is nothing to load, for a problem in the report.
+    /// `None` if there is nothing to load, for a problem in the report.
     resolved: Option<ResolvedComponent>,
     with: &'a With,
-    /// Reported where the component is of a world that does not belong here.
+    /// Reported if the component is of a world that does not belong here.
     misplaced: Issue,
 }
 
@@ -182,7 +182,7 @@ impl PipelineBuilder {
 
     /// For pipelines that are not run: it uses the compiled code that a host has kept in the
     /// directory `code`, and adds none.
-    pub fn beside_host(
+    pub fn for_replay(
         base: &Path,
         compiler: Compiler,
         memory: u64,
@@ -359,7 +359,7 @@ impl PipelineBuilder {
         }
         let client = client.ok_or(Unbuilt::Reported)?;
         let built_sink = built_sink?;
-        // Only where nothing else is wrong: another attempt would not help.
+        // Only if nothing else is wrong: another attempt would not help.
         if let Some(why) = no_room {
             return Err(Unbuilt::NoRoom(why));
         }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use lockgate_ledger::{Ledger, LedgerError};
 use lockgate_model::{Batch, Block, SeqRange, Slice};
 
-/// The next batch out of `within`, ranges without finished entries. Stops early where the stream
+/// The next batch out of `within`, ranges without finished entries. Stops early if the stream
 /// ends. `bytes`: of payload; a single larger event is a batch of its own.
 pub(crate) async fn batch<L: Ledger>(
     ledger: &L,

@@ -13,7 +13,7 @@ use tokio::time::timeout;
 use crate::limits::ROOM_PATIENCE;
 use crate::plugins::{BoundSink, BoundStage};
 
-/// Takes a batch through the stages. `failed` is told of calls that fail on the way.
+/// Takes a batch through the stages. `failed` is called for each call that fails on the way.
 pub(crate) async fn run_stages(
     queue: &Queue,
     stages: Arc<[BoundStage]>,
@@ -48,7 +48,7 @@ pub(crate) async fn run_stages(
     }
 }
 
-/// Asks the sink for requests. `failed` is told of calls that fail on the way.
+/// Asks the sink for requests. `failed` is called for each call that fails on the way.
 pub(crate) async fn encode(
     queue: &Queue,
     sink: BoundSink,

@@ -27,14 +27,14 @@ impl Damage {
         let advice = "This pipeline holds there, and delivers nothing that is newer in this \
                       stream. Stop the host, then run `lockgate store repair`, which reads the \
                       events from Teleport again, or restore a backup; `lockgate store verify` \
-                      says what else is damaged";
+                      shows what else is damaged";
         Damage::new(board, pipeline, stream.to_owned(), advice)
     }
 
     /// Dead letters that wait again cannot be read.
     pub(crate) fn of_letters(board: Board, pipeline: Arc<str>, stream: &str) -> Damage {
         let advice = "No dead letter of this stream is sent again; new events are delivered. Stop \
-                      the host, then restore a backup; `lockgate store verify` says what else is \
+                      the host, then restore a backup; `lockgate store verify` shows what else is \
                       damaged";
         let subject = format!("{stream}, dead letters");
         Damage::new(board, pipeline, subject, advice)

@@ -12,7 +12,7 @@ use crate::blocking::blocking;
 use crate::clock::now;
 use crate::limits::DATABASE_CHECK_INTERVAL;
 
-/// All that decides a pipeline's output beside the events.
+/// All that decides a pipeline's output besides the events.
 #[derive(Clone, Debug)]
 pub(crate) struct Description {
     /// Digests and `with` tables of its components.
@@ -86,7 +86,7 @@ impl Current {
     }
 }
 
-/// Looks at the granted files for as long as it is polled, and tells everybody of a new content.
+/// Looks at the granted files for as long as it is polled, and publishes new content.
 pub(crate) async fn keep_current(mut databases: Databases, granted: watch::Sender<Lookups>) {
     if databases.is_fixed() {
         return;
@@ -110,7 +110,7 @@ pub(crate) async fn keep_current(mut databases: Databases, granted: watch::Sende
         for replaced in &refreshed.replaced {
             tracing::info!(
                 sha256 = replaced.digest,
-                "the database granted as `{}` was replaced by a `{}` of {}; what is mapped with it is a new generation",
+                "the database granted as `{}` was replaced by a `{}` of {}; batches from now on are a new generation",
                 replaced.database,
                 replaced.kind,
                 Day::of(replaced.built.saturating_mul(1000) as i64)

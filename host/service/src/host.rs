@@ -34,11 +34,11 @@ use crate::worker::{BatchMemory, PlacedStage, Worker};
 /// Reads and checks the configuration file, as a reload does. It may block.
 pub type LoadConfig = Arc<dyn Fn() -> Result<Config, Report> + Send + Sync>;
 
-/// What [`Host::run`] needs beside the store.
+/// What [`Host::run`] needs besides the store.
 pub struct HostOptions {
     pub config: Config,
     pub builder: PipelineBuilder,
-    /// What components may look up. `None` where it cannot be opened.
+    /// What components may look up. `None` if it cannot be opened.
     pub databases: Option<Databases>,
     /// Shows the problems of a pipeline that cannot start, or of a file that is not loaded.
     pub show: Arc<dyn Fn(&Report) + Send + Sync>,
@@ -48,15 +48,15 @@ pub struct HostOptions {
     pub exit_on_last_event: bool,
 }
 
-/// Who is told what the host does. `tell` must not block.
+/// Gets notice of what the host does. `notify` must not block.
 #[derive(Clone)]
 pub struct Observer {
-    pub tell: Arc<dyn Fn(HostEvent) + Send + Sync>,
+    pub notify: Arc<dyn Fn(HostEvent) + Send + Sync>,
     /// Time between two beats.
     pub interval: Duration,
 }
 
-/// What an [`Observer`] is told.
+/// What an [`Observer`] gets notice of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostEvent {
     /// The host reads its sources.
@@ -202,7 +202,7 @@ impl Host {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets a pipeline dead-letter everything read so far, where anything waits for that.
+    /// Lets a pipeline dead-letter everything read so far, if anything waits for that.
     pub(crate) async fn release(&self, pipeline: &str) -> Release {
         let (reply, answer) = oneshot::channel();
         let sender = self.running().pipelines.get(pipeline).cloned();
@@ -229,7 +229,7 @@ impl Host {
         mut stop: Shutdown,
     ) -> Result<(), HostError> {
         let until_final = options.exit_on_last_event;
-        // An inner stop ends the tasks also where the host ends by itself.
+        // An inner stop ends the tasks also if the host ends by itself.
         let (trigger, inner) = ShutdownTrigger::new();
         self.running().store = Some(store.clone());
         self.in_force(options.config.clone());
@@ -243,9 +243,9 @@ impl Host {
             }
         });
         // They end with this function, however it returns.
-        let mut beside = JoinSet::new();
+        let mut background = JoinSet::new();
         let mut tasks = Tasks::new();
-        let running = supervisor::run(self, options, store, inner, &mut tasks, &mut beside);
+        let running = supervisor::run(self, options, store, inner, &mut tasks, &mut background);
         let result = tokio::select! {
             result = running => result,
             cause = closed(store) => Err(cause.into()),
@@ -266,7 +266,7 @@ impl Host {
         // Tasks still running stop waiting and leave their batches for the next start.
         let _ = tokio::time::timeout(ABORT_GRACE, all_ended(&mut tasks)).await;
         tasks.abort_all();
-        beside.shutdown().await;
+        background.shutdown().await;
         *self.running() = Running::default();
         match result {
             // A file of the store may be gone. The store notices, and says so better.
@@ -360,7 +360,7 @@ impl Host {
     }
 }
 
-/// The store closed by itself: also where nobody has anything to write.
+/// The store closed by itself: also if nobody has anything to write.
 async fn closed(store: &Store) -> LedgerError {
     let mut failed = store.failed();
     loop {

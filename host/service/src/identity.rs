@@ -1,4 +1,4 @@
-//! What tells whether a reload changes a pipeline or a source.
+//! What decides whether a reload changes a pipeline or a source.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -37,7 +37,7 @@ impl Lag {
     }
 }
 
-/// The lag of a pipeline over the streams that it is configured to read. `host`: `None` where none
+/// The lag of a pipeline over the streams that it is configured to read. `host`: `None` if none
 /// runs. Blocks.
 pub fn lag(
     reads: &Reads,

@@ -24,7 +24,7 @@ pub(crate) const RECENT_BLOCKS: usize = 1024;
 /// Time between two looks at credentials that cannot be used.
 pub(crate) const CREDENTIALS_INTERVAL: Duration = Duration::from_secs(2);
 
-/// All of the log has been read where that was so at most this many milliseconds ago: it is listed
+/// All of the log has been read if that was so at most this many milliseconds ago: it is listed
 /// every few seconds.
 pub(crate) const COMPLETE_MS: Millis = 60_000;
 
@@ -82,6 +82,6 @@ pub(crate) const SETTLED_AFTER: Duration = Duration::from_secs(10);
 /// Time between two writes of the status file.
 pub(crate) const STATUS_INTERVAL: Duration = Duration::from_secs(1);
 
-/// A status file older than this, in milliseconds, is of a host that ended, where there is no
+/// A status file older than this, in milliseconds, is of a host that ended, if there is no
 /// socket to ask.
 pub(crate) const STATUS_STALE_MS: Millis = 10_000;

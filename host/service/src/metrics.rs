@@ -66,7 +66,7 @@ fn plugin_metrics(snapshot: Snapshot) -> PluginMetrics {
 }
 
 /// The body of `/metrics`. Blocks: the figures of pipelines are counted from the store, from where
-/// the last scrape ended. They hold for a pipeline's current pass over its streams. Where the store
+/// the last scrape ended. They hold for a pipeline's current pass over its streams. If the store
 /// cannot be read, what is known without it is shown.
 pub(crate) fn render(host: &Host, status: &HostStatus, now: Millis) -> String {
     let mut exposition = Exposition::default();

@@ -26,7 +26,7 @@ pub struct Listeners {
 }
 
 impl Host {
-    /// Opens the control socket in the store's directory and the admin listener, where they can be
+    /// Opens the control socket in the store's directory and the admin listener, if they can be
     /// opened: neither keeps events from being delivered. The caller holds the store's lock.
     pub async fn listen(&self, directory: &Path, admin: Option<SocketAddr>) -> Listeners {
         let mut tasks = JoinSet::new();
@@ -40,7 +40,7 @@ impl Host {
             }
             Err(error) => tracing::warn!(
                 "the control socket cannot be opened, so `lockgate dlq` cannot change anything \
-                 beside this host: {error}"
+                 while this host runs: {error}"
             ),
         }
         if let Some(address) = admin {
@@ -110,7 +110,7 @@ pub struct RunningHost {
     pub is_silent: bool,
 }
 
-/// What the host that runs on the store in `directory` reports; `None` where none runs. Blocks.
+/// What the host that runs on the store in `directory` reports; `None` if none runs. Blocks.
 pub fn running_host(directory: &Path, now: Millis) -> Option<RunningHost> {
     let answered = |status| RunningHost {
         status,

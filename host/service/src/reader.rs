@@ -77,7 +77,7 @@ pub fn check_source(source: &Source, report: &mut Report) {
             source.start_time_span.clone(),
             "This time is in the future: no event would be read until then.",
             "the time of the first event",
-            "leave out `start-time` to begin with the first start, or name a time of the past",
+            "leave out `start-time` to begin with the first start, or choose a time in the past",
         ));
     }
     let span = || source.credentials_span.clone();
@@ -120,7 +120,7 @@ pub(crate) fn report_validity(
     }
 }
 
-/// Runs until stopped, or until the source is caught up where that was asked for. `caught_up` is
+/// Runs until stopped, or until the source is caught up if that was asked for. `caught_up` is
 /// then set.
 pub(crate) async fn run(
     reader: Reader,
@@ -148,7 +148,7 @@ pub(crate) async fn run(
     while let Err(error) = settings.credentials.load() {
         let message = format!("the credentials cannot be used: {error}");
         let since = *waiting_since.get_or_insert_with(|| {
-            tracing::error!(source = name, "{message}; waiting for others");
+            tracing::error!(source = name, "{message}; waiting for other credentials");
             now()
         });
         let next = now() + CREDENTIALS_INTERVAL.as_millis() as Millis;
@@ -186,7 +186,7 @@ pub(crate) async fn run(
     };
     if matches!(ended, Ok(Ended::Stopped)) {
         // The next reader of the source goes on from its cursors: what is being appended must be in
-        // them, also where it waits for room in the stream.
+        // them, also if it waits for room in the stream.
         tokio::select! {
             _ = appended.recv() => {}
             () = host_stop.draining() => {}
@@ -252,7 +252,7 @@ struct StoreIntake {
 impl Intake for StoreIntake {
     async fn append(&self, append: Append) -> Result<(), Closed> {
         let (store, appending) = (self.store.clone(), self.appending.clone());
-        // It goes on where the reader is stopped meanwhile.
+        // It goes on if the reader is stopped meanwhile.
         let appended = tokio::spawn(async move {
             let appended = store.append(append).await;
             drop(appending);

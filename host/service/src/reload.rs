@@ -95,7 +95,7 @@ pub(crate) struct Prepared {
     pub(crate) built: HashMap<String, BuiltPipeline>,
     /// In place of those that are granted.
     pub(crate) databases: Option<Databases>,
-    /// Tables and keys beside them that are changed, too.
+    /// Other tables and keys that are changed.
     pub(crate) others: Vec<&'static str>,
     pub(crate) needs_restart: Vec<String>,
 }
@@ -211,7 +211,7 @@ async fn build(
             Err(Unbuilt::Reported) => {}
             Err(Unbuilt::NoRoom(why)) => report.push(Issue::new(
                 pipeline.span.clone(),
-                format!("This pipeline cannot be prepared beside those that run: {why}."),
+                format!("This pipeline cannot be prepared while the others run: {why}."),
                 "its components",
                 "restart the host, raise `memory` in `[limits]`, or remove `reuse` from plugins",
             )),

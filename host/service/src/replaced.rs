@@ -1,4 +1,4 @@
-//! Components of a pipeline that are other ones than those that last finished events. Where one of
+//! Components of a pipeline that are other ones than those that last finished events. If one of
 //! them fails, its condition says so, and how to go back.
 
 use std::collections::BTreeMap;
@@ -46,7 +46,7 @@ impl ReplacedComponents {
         self.0.clear();
     }
 
-    /// A condition's message, and where the component was replaced, how to go back.
+    /// A condition's message, and if the component was replaced, how to go back.
     pub(crate) fn explain(&self, label: &str, message: &str) -> String {
         match self.0.get(label) {
             Some(hint) => format!("{message}; {hint}"),
@@ -55,7 +55,7 @@ impl ReplacedComponents {
     }
 }
 
-/// The digest that a plugin had. Where the pipeline used it several times, that was the same.
+/// The digest that a plugin had. If the pipeline used it several times, that was the same.
 fn digest_of<'a>(described: impl IntoIterator<Item = &'a Value>, name: &str) -> Option<&'a str> {
     let mut described = described.into_iter();
     let component = described.find(|component| component["plugin"] == name)?;

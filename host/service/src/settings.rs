@@ -31,7 +31,7 @@ pub fn retention(config: &Config) -> BTreeMap<String, Retention> {
     sources.collect()
 }
 
-/// How far each pipeline may hold retention back, where that is limited.
+/// How far each pipeline may hold retention back, if that is limited.
 pub(crate) fn lag_limits(config: &Config) -> BTreeMap<String, LagLimit> {
     let limit = |pipeline: &Pipeline| {
         let limit = &pipeline.lag_limit;
@@ -137,7 +137,7 @@ pub(crate) fn log_unused_state(pipeline: &BuiltPipeline, registration: &Registra
                 pipeline = pipeline.name(),
                 keys = state.len(),
                 bytes,
-                "keeping the state of `{owner}`, which no stage uses"
+                "the state of `{owner}` is kept, although no stage uses it"
             );
         }
     }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 #[derive(Clone, Debug)]
 pub struct Shutdown {
     level: watch::Receiver<u8>,
-    /// Of the host, where `level` is of one of its parts.
+    /// Of the host, if `level` is of one of its parts.
     host: Option<watch::Receiver<u8>>,
 }
 
@@ -42,7 +42,7 @@ impl ShutdownTrigger {
         self.raise(2);
     }
 
-    /// Everything that would be told has ended.
+    /// Everything that was to be shut down has ended.
     pub(crate) fn is_over(&self) -> bool {
         self.level.is_closed()
     }

@@ -43,7 +43,7 @@ pub(crate) async fn watch(
                     since: now(),
                     pipelines: Vec::new(),
                 });
-                // Where they cannot be counted, the store has failed, which ends the host.
+                // If they cannot be counted, the store has failed, which ends the host.
                 full.pipelines = pipelines.unwrap_or_default();
             } else {
                 full.remove(stream);

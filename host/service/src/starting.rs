@@ -160,7 +160,7 @@ pub(crate) async fn build_all(starting: Starting) {
     }
 }
 
-/// Says that the next pipeline may compile: when it is told so, or dropped.
+/// Lets the next pipeline compile, at the latest when it is dropped.
 struct MayCompile(Option<mpsc::UnboundedSender<()>>);
 
 impl MayCompile {
@@ -227,7 +227,7 @@ fn failed(pipeline: &str, board: &Board) {
 fn waits(pipeline: &str, why: &CallError, since: Millis, is_new: bool, board: &Board) {
     let message = format!("it cannot start yet: {why}");
     if is_new {
-        tracing::warn!(pipeline, "held: {message}; it is tried again");
+        tracing::warn!(pipeline, "held: {message}; trying again");
     }
     let next = now() + START_INTERVAL.as_millis() as Millis;
     board.pipeline(pipeline, |status| {

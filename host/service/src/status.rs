@@ -15,7 +15,7 @@ pub(crate) const FINISHED: &str = "finished";
 /// The state of a source and of a pipeline while the store is closed.
 const WAITING_FOR_STORE: &str = "waiting for the store";
 
-/// A running host's report on itself, on the control socket; where that cannot be opened,
+/// A running host's report on itself, on the control socket; if that cannot be opened,
 /// `lockgate status` reads it from a file in the store's directory.
 ///
 /// The figures are not in it: those are counted from the store, also when no host runs.
@@ -38,7 +38,7 @@ pub struct HostStatus {
     /// The store's log, while another process keeps it from being folded into the file.
     #[serde(default)]
     pub store_log: Option<StoreLogStatus>,
-    /// Absent where the host does not read its configuration again.
+    /// Absent if the host does not read its configuration again.
     #[serde(default)]
     pub configuration: Option<ConfigurationStatus>,
     pub sources: BTreeMap<String, SourceStatus>,
@@ -104,7 +104,7 @@ pub struct SourceStatus {
     /// Since when it is not known what waits at Teleport; absent while that is known.
     #[serde(default)]
     pub unknown_since: Option<Millis>,
-    /// How far it is behind Teleport's newest event, in seconds; absent where that is not known.
+    /// How far it is behind Teleport's newest event, in seconds; absent if that is not known.
     #[serde(default)]
     pub behind_seconds: Option<f64>,
     /// Reports of lost events and other lasting problems since the host started, and the last one.

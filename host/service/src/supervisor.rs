@@ -51,7 +51,7 @@ pub(crate) struct Supervisor<'a> {
     stop: Shutdown,
     tasks: &'a mut Tasks,
     /// They end with the host; a panic of one of them ends the host, too.
-    beside: &'a mut JoinSet<()>,
+    background: &'a mut JoinSet<()>,
     builder: Arc<PipelineBuilder>,
     show: Arc<dyn Fn(&Report) + Send + Sync>,
     load: LoadConfig,
@@ -111,7 +111,7 @@ pub(crate) async fn run(
     store: &Store,
     stop: Shutdown,
     tasks: &mut Tasks,
-    beside: &mut JoinSet<()>,
+    background: &mut JoinSet<()>,
 ) -> Result<(), HostError> {
     let names = names(&options.config);
     // Before anything is read: those that start later hold back retention, too.
@@ -128,7 +128,7 @@ pub(crate) async fn run(
     })
     .await;
     let (supervisor, built) =
-        Supervisor::start(host, options, store, stop, tasks, beside, identities);
+        Supervisor::start(host, options, store, stop, tasks, background, identities);
     supervisor.supervise(built).await
 }
 
@@ -144,7 +144,7 @@ impl<'a> Supervisor<'a> {
         store: &'a Store,
         stop: Shutdown,
         tasks: &'a mut Tasks,
-        beside: &'a mut JoinSet<()>,
+        background: &'a mut JoinSet<()>,
         identities: Vec<(String, PipelineIdentity)>,
     ) -> (Supervisor<'a>, mpsc::UnboundedReceiver<Started>) {
         let HostOptions {
@@ -176,7 +176,7 @@ impl<'a> Supervisor<'a> {
             store,
             stop,
             tasks,
-            expiry: beside.spawn(expire(store, &config)),
+            expiry: background.spawn(expire(store, &config)),
             builder: builder.clone(),
             show: show.clone(),
             load,
@@ -199,7 +199,7 @@ impl<'a> Supervisor<'a> {
             has_started_any: false,
             reload: None,
             preparing: Preparing::new(),
-            beside,
+            background,
             config,
         };
         let needs_restart = needs_restart(&supervisor.fixed, &supervisor.config);
@@ -209,7 +209,7 @@ impl<'a> Supervisor<'a> {
         });
         supervisor.announce_unconfigured();
         let log = store_log::show(store.clone(), host.board.clone());
-        supervisor.beside.spawn(log);
+        supervisor.background.spawn(log);
         if let Some(databases) = databases {
             supervisor.grant(databases);
         }
@@ -220,7 +220,7 @@ impl<'a> Supervisor<'a> {
                 .insert(source.name.clone(), identity.clone());
             supervisor.read(&source, &identity);
         }
-        supervisor.beside.spawn(build_all(Starting {
+        supervisor.background.spawn(build_all(Starting {
             builder,
             can_look_up,
             pipelines: supervisor.config.pipelines.clone(),
@@ -237,7 +237,7 @@ impl<'a> Supervisor<'a> {
         mut self,
         mut built: mpsc::UnboundedReceiver<Started>,
     ) -> Result<(), HostError> {
-        self.tell(HostEvent::Running);
+        self.notify(HostEvent::Running);
         let mut beats = self.observer.as_ref().map(beats);
         let mut all_built = false;
         let reloads = self.host.reloads.clone();
@@ -249,10 +249,10 @@ impl<'a> Supervisor<'a> {
                     None => all_built = true,
                 },
                 Some(task) = self.tasks.join_next() => self.has_ended(task).await?,
-                () = panicked(self.beside) => {}
+                () = panicked(self.background) => {}
                 replies = reloads.next(), if self.reload.is_none() => self.begin_reload(replies),
                 Some(prepared) = self.preparing.join_next() => self.has_prepared(prepared).await?,
-                () = next_beat(&mut beats) => self.tell(HostEvent::Beat),
+                () = next_beat(&mut beats) => self.notify(HostEvent::Beat),
             }
             if all_built && !self.has_started_any && self.reload.is_none() {
                 return Err(HostError::NoPipeline);
@@ -274,9 +274,9 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    fn tell(&self, event: HostEvent) {
+    fn notify(&self, event: HostEvent) {
         if let Some(observer) = &self.observer {
-            (observer.tell)(event);
+            (observer.notify)(event);
         }
     }
 
@@ -419,8 +419,8 @@ impl<'a> Supervisor<'a> {
             }) => {
                 tracing::warn!(
                     pipeline = name,
-                    "the oldest events that this pipeline has not finished are given up, because it has \
-                     reached its `lag-limit`: it goes on with those that are left"
+                    "this pipeline has reached its `lag-limit`: the oldest events that it has not finished are \
+                     given up, and it goes on with those that are left"
                 );
                 self.store.give_up(name).await?;
                 self.host
@@ -446,12 +446,12 @@ impl<'a> Supervisor<'a> {
         self.can_look_up = true;
         self.granted.send_replace(databases.lookups());
         let watching = keep_current(databases, self.granted.clone());
-        self.watching = Some(self.beside.spawn(watching));
+        self.watching = Some(self.background.spawn(watching));
     }
 
     fn announce_unconfigured(&mut self) {
         let names = names(&self.config);
-        self.beside
+        self.background
             .spawn(unconfigured::announce(self.store.clone(), names));
     }
 }
@@ -504,10 +504,10 @@ mod tests {
 
     #[tokio::test]
     #[should_panic(expected = "a defect")]
-    async fn a_panic_beside_the_host_ends_it() {
-        let mut beside = JoinSet::new();
-        beside.spawn(async {});
-        beside.spawn(async { panic!("a defect") });
-        panicked(&mut beside).await;
+    async fn a_panic_in_background_work_ends_the_host() {
+        let mut background = JoinSet::new();
+        background.spawn(async {});
+        background.spawn(async { panic!("a defect") });
+        panicked(&mut background).await;
     }
 }

@@ -23,7 +23,7 @@ pub(crate) async fn announce(store: Store, configured: Vec<String>) {
     }
 }
 
-/// How many events wait for each of them, where any do.
+/// How many events wait for each of them, if any do.
 fn waiting(store: &Store, configured: &[String]) -> Result<Vec<(String, u64)>, LedgerError> {
     let mut waiting = Vec::new();
     for pipeline in store.pipelines()? {

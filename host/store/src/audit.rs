@@ -33,7 +33,7 @@ pub struct AuditQuery {
     pub day: Option<Day>,
 }
 
-/// The result of an audit. It holds where there is no finding.
+/// The result of an audit. It holds if there is no finding.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Audit {
     pub pipelines: Vec<PipelineAudit>,
@@ -60,7 +60,7 @@ pub struct PipelineAudit {
 pub struct EpochAudit {
     pub epoch: u32,
     pub chain: ChainHead,
-    /// Where links were folded: how many there were up to then, and the hash of the last of them.
+    /// If links were folded: how many there were up to then, and the hash of the last of them.
     pub anchors: Vec<(u64, [u8; 32])>,
     pub days: Vec<DayAudit>,
     /// Where the chain stood after as many links as a report has.
@@ -115,7 +115,7 @@ impl Counted {
 pub struct Finding {
     pub pipeline: Option<String>,
     pub stream: Option<String>,
-    /// The day of the event's time, where it is known.
+    /// The day of the event's time, if it is known.
     pub day: Option<Day>,
     /// Such as `the commit for entries 1..501`.
     pub place: String,

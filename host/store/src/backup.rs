@@ -1,4 +1,4 @@
-//! A consistent copy of a store, beside the host that runs on it.
+//! A consistent copy of a store, also while a host runs on it.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags};
 use thiserror::Error;
 
-use crate::directory::beside;
+use crate::directory::sibling;
 use crate::integrity::Integrity;
 use crate::reads::Reads;
 use crate::{Inspector, LedgerError};
@@ -39,7 +39,7 @@ impl Inspector {
         if file.try_exists().map_err(io)? {
             return Err(BackupError::Exists(file.to_owned()));
         }
-        let new = beside(file, ".new");
+        let new = sibling(file, ".new");
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(0o600);
         options.open(&new).map_err(|source| BackupError::Io {
@@ -47,7 +47,7 @@ impl Inspector {
             source,
         })?;
         let written = self.write(&new).and_then(|integrity| {
-            // Unlike renaming, this fails where somebody has made the file meanwhile.
+            // Unlike renaming, this fails if somebody has made the file meanwhile.
             fs::hard_link(&new, file).map_err(|source| match source.kind() {
                 io::ErrorKind::AlreadyExists => BackupError::Exists(file.to_owned()),
                 _ => io(source),
@@ -59,7 +59,7 @@ impl Inspector {
         });
         for suffix in ["", "-wal", "-shm", "-journal"] {
             // Some were never there.
-            let _ = fs::remove_file(beside(&new, suffix));
+            let _ = fs::remove_file(sibling(&new, suffix));
         }
         written
     }

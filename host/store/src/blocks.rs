@@ -47,7 +47,7 @@ impl StoredBlock {
         })
     }
 
-    /// The checksum, computed again; an error where it is not the one written.
+    /// The checksum, computed again; an error if it is not the one written.
     pub fn verify(&self, stream: &Stream) -> Result<Checksum, ReadError> {
         let content = content_digest(&self.heads, &self.payload);
         let found = block_checksum(
@@ -298,8 +298,8 @@ fn extent(row: &Row<'_>) -> rusqlite::Result<Extent> {
     })
 }
 
-/// A negative number is one that was never written: the block's checksum tells it, and what is
-/// sound beside it can be read.
+/// A negative number was never written. The block's checksum shows the damage; what is
+/// sound next to it can be read.
 fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     Ok(row.get::<_, i64>(column)?.cast_unsigned())
 }

@@ -12,11 +12,11 @@ use crate::schema::{Checksum, digest};
 pub struct ChainHead {
     pub stream: String,
     pub commits: u64,
-    /// Operations on dead letters that the chain holds beside them.
+    /// Operations on dead letters that the chain holds besides the commits.
     pub letter_operations: u64,
     /// Of commits and operations together, how many were folded into tallies.
     pub folded: u64,
-    /// The last commit's hash; zeros where there is none.
+    /// The last commit's hash; zeros if there is none.
     pub hash: [u8; 32],
     /// Of the blocks that the commits name, how many are still kept.
     pub blocks: u64,

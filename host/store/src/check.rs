@@ -8,7 +8,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
-use crate::directory::beside;
+use crate::directory::sibling;
 use crate::error::ReadError;
 use crate::schema::{APPLICATION_ID, FORMAT, PAGE_SIZE};
 use crate::{OpenError, blocks, gaps, limits, rows, schema};
@@ -55,10 +55,10 @@ pub fn before_open(database: &Path) -> Result<(), OpenError> {
     if u32::from(u16::from_be_bytes([header[16], header[17]])) != PAGE_SIZE {
         return damaged(format!("its pages do not have {PAGE_SIZE} bytes"));
     }
-    // The header counts pages only where both change counters agree.
+    // The header counts pages only if both change counters agree.
     let (pages, there) = (u64::from(int(28)), len / u64::from(PAGE_SIZE));
     if int(24) == int(92) && pages > there {
-        let log = log_pages(&beside(database, "-wal")).map_err(io)?;
+        let log = log_pages(&sibling(database, "-wal")).map_err(io)?;
         // A kill in the middle of a checkpoint leaves a short file; what it lacks still stands in
         // the log.
         if (there + 1..=pages).any(|page| !log.contains(&(page as u32))) {
@@ -93,7 +93,7 @@ fn log_pages(log: &Path) -> io::Result<HashSet<u32>> {
 }
 
 /// Whether a write-ahead log has the frames that its index counts, and the last is of the log that
-/// its header begins. True where the log cannot be read.
+/// its header begins. True if the log cannot be read.
 pub fn is_log_whole(log: &Path, frames: u64) -> bool {
     let Some(before) = frames.checked_sub(1) else {
         return true;
@@ -126,7 +126,7 @@ pub fn after_open(
     full: u64,
 ) -> Result<Vec<String>, OpenError> {
     let check = || -> Result<Vec<String>, Refusal> {
-        // One snapshot: a host may be writing beside us.
+        // One snapshot: a host may be writing meanwhile.
         let _snapshot = connection.unchecked_transaction()?;
         let format: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
         if format > FORMAT {

@@ -8,7 +8,7 @@
 //!   (each: number of values, values, a value for each row); times and indexes as differences;
 //!   keys; lengths of the payloads; number of raw events, each as (difference of rows, length).
 //! - `payload`: for each 128 rows, then for all raw events together: compressed length, zstd frame
-//!   (nothing where there is no byte).
+//!   (nothing if there is no byte).
 
 mod bytes;
 mod frames;

@@ -14,7 +14,7 @@ use crate::store::{PinnedLog, Shared};
 use crate::writer::{AppendArgs, Appended, EpochKey, Fault, Writer};
 use crate::{Committed, LagLimit, LedgerError, Registration, Retention, limits};
 
-/// Dropping a reply tells its waiter that the store has closed; why, stands in `Shared`.
+/// A reply that is dropped shows its waiter that the store has closed; `Shared` has the reason.
 pub enum Operation {
     Append(QueuedAppend),
     Commit {
@@ -146,7 +146,7 @@ impl Committer {
             lock,
             log_limit,
         } = self;
-        // Also where this thread panics, so that no caller waits for ever.
+        // Also if this thread panics, so that no caller waits for ever.
         let _close = CloseOnDrop(shared.clone());
         let mut group = Group {
             writer,
@@ -205,7 +205,7 @@ struct Group {
     parked: HashMap<Arc<str>, VecDeque<QueuedAppend>>,
     /// Streams whose full state has been reported.
     warned: HashMap<Arc<str>, bool>,
-    /// Whose unfinished events retention removes, where that has been reported.
+    /// Whose unfinished events retention removes, if that has been reported.
     warned_unfinished: HashSet<EpochKey>,
     shared: Arc<Shared>,
     /// Bytes of the log beyond which a reader that pins it is reported.
@@ -274,7 +274,7 @@ impl Group {
         Ok(close)
     }
 
-    /// Retention, folding, vacuum, and filters of old blocks. True where there is more to do.
+    /// Retention, folding, vacuum, and filters of old blocks. True if there is more to do.
     fn run_retention(&mut self) -> Result<bool, Fault> {
         let mut more = false;
         let waits_in_vain = self.writer.waits_in_vain() && !self.parked.is_empty();
@@ -432,7 +432,7 @@ impl Group {
         }
     }
 
-    /// Gives it back where there is no room.
+    /// Gives it back if there is no room.
     fn append(
         &mut self,
         append: QueuedAppend,

@@ -1,5 +1,5 @@
 //! Parts of a stream whose events cannot be read: what lies between the blocks that are as they
-//! were written. Nothing that a damaged row says is believed where a sound one says otherwise.
+//! were written. Nothing that a damaged row says is believed if a sound one says otherwise.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,7 +22,7 @@ pub struct DamagedPart {
     pub times: (Millis, Millis),
 }
 
-/// The damaged parts between the sound blocks around an entry, in their order. None where its
+/// The damaged parts between the sound blocks around an entry, in their order. None if its
 /// block is sound.
 pub fn around(
     connection: &Connection,
@@ -194,7 +194,7 @@ pub fn is_sound(block: &StoredBlock, stream: &Stream) -> Result<bool, ReadError>
 struct DamagedRow {
     id: i64,
     first_seq: Seq,
-    /// By its heads, or where they cannot be read by its column.
+    /// By its heads, or if they cannot be read by its column.
     count: u64,
     times: (Millis, Millis),
 }
@@ -222,7 +222,7 @@ fn split(gap: &SeqRange, rows: &[DamagedRow]) -> Vec<DamagedPart> {
     };
     for (nth, row) in rows.iter().enumerate() {
         let limit = rows.get(nth + 1).map_or(gap.end, |row| row.first_seq);
-        // A row that fits in where it does not say that it is, is there.
+        // A row that fits in if it does not say that it is, is there.
         let fits = next.saturating_add(row.count) == limit;
         let first = if fits { next } else { row.first_seq.max(next) };
         if first > next {

@@ -41,7 +41,7 @@ impl Drop for Held {
 }
 
 impl DirectoryLock {
-    /// Makes the directory where it does not exist, and takes its lock or says who has it.
+    /// Makes the directory if it does not exist, and takes its lock or says who has it.
     pub fn take(directory: &Path, now: Millis) -> Result<DirectoryLock, OpenError> {
         prepare(directory)?;
         lock(directory, now)
@@ -69,14 +69,14 @@ impl Files {
     /// As they are now; the store is open.
     pub fn of(directory: &Path) -> Files {
         let database = database(directory);
-        let paths = ["", "-wal", "-shm"].map(|suffix| beside(&database, suffix));
+        let paths = ["", "-wal", "-shm"].map(|suffix| sibling(&database, suffix));
         let found = paths.into_iter().filter_map(|path| {
             let identity = identity(&path)?;
             Some((path, identity))
         });
         Files {
             found: found.collect(),
-            log: beside(&database, "-wal"),
+            log: sibling(&database, "-wal"),
             database,
             least: 0,
             pages: u64::MAX,
@@ -93,7 +93,7 @@ impl Files {
     /// transactions.
     ///
     /// Checkpoints do not trigger it, whichever process runs them: the log still holds what its
-    /// index counts, and `store.db` becomes shorter only where the database has become smaller.
+    /// index counts, and `store.db` becomes shorter only if the database has become smaller.
     pub fn check(&mut self, writer: &Writer) -> Result<(), Fault> {
         if let Some(path) = self.missing() {
             return Err(Fault::Gone(path.to_owned()));
@@ -172,7 +172,7 @@ fn prepare(directory: &Path) -> Result<(), OpenError> {
                 .map_err(io("restrict the mode of the directory"))?;
         } else {
             // Others may need what else is in it. The store's own files are 0600 in any case.
-            tracing::warn!(directory = %directory.display(), "other users may look into the store's directory (mode {mode:04o}); `chmod 700` prevents that");
+            tracing::warn!(directory = %directory.display(), "other users can look into the store's directory (mode {mode:04o}); `chmod 700` prevents that");
         }
     }
     Ok(())
@@ -212,7 +212,7 @@ fn lock(directory: &Path, now: Millis) -> Result<DirectoryLock, OpenError> {
     }
     if !is_free {
         let mut holder = String::new();
-        // It is empty where the file was removed, or its holder was stopped before it wrote.
+        // It is empty if the file was removed, or its holder was stopped before it wrote.
         let _ = file.map(|mut file| file.read_to_string(&mut holder));
         let holder = if holder.trim().is_empty() {
             "another process".to_owned()
@@ -231,7 +231,7 @@ fn lock(directory: &Path, now: Millis) -> Result<DirectoryLock, OpenError> {
     });
     // The lock counts, its text is for people.
     if let Some(Err(error)) = written {
-        tracing::warn!(lock = %path.display(), %error, "the lock does not say who holds it");
+        tracing::warn!(lock = %path.display(), %error, "cannot write into the lock file which process holds it");
     }
     Ok(DirectoryLock {
         _held: Arc::new(Held {
@@ -241,7 +241,7 @@ fn lock(directory: &Path, now: Millis) -> Result<DirectoryLock, OpenError> {
     })
 }
 
-/// False where another process has it.
+/// False if another process has it.
 fn try_lock(file: &File, path: &Path) -> Result<bool, OpenError> {
     match file.try_lock() {
         Ok(()) => Ok(true),
@@ -279,7 +279,7 @@ pub fn database(directory: &Path) -> PathBuf {
     directory.join(DATABASE)
 }
 
-pub fn beside(database: &Path, suffix: &str) -> PathBuf {
+pub fn sibling(database: &Path, suffix: &str) -> PathBuf {
     let mut name = database.as_os_str().to_owned();
     name.push(suffix);
     name.into()

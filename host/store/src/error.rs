@@ -45,7 +45,7 @@ pub enum OpenError {
     /// There is no store to look into.
     #[error(
         "there is no store at `{}`; `path` in `[store]` says where it is. If it was moved, move it back: `lockgate start` makes a new one, \
-         which reads events from Teleport again from `start-time` on, or from the present where that is not set, and sends them again",
+         which reads events from Teleport again from `start-time` on, or from the present if that is not set, and sends them again",
         path.display()
     )]
     Missing { path: PathBuf },
@@ -57,7 +57,7 @@ pub enum OpenError {
         source: io::Error,
     },
     /// SQLite could not open it, for a reason other than damage.
-    #[error("cannot open the store `{}`: {cause}{}", path.display(), if *full { ". The disk is full: make room on it" } else { "" })]
+    #[error("cannot open the store `{}`: {cause}{}", path.display(), if *full { ". The disk is full: free some space" } else { "" })]
     Failed {
         path: PathBuf,
         cause: String,
@@ -66,7 +66,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    /// True where there is no room on the disk: wait, then open again.
+    /// True if there is no room on the disk: wait, then open again.
     pub fn is_full(&self) -> bool {
         match self {
             OpenError::Failed { full, .. } => *full,
@@ -76,7 +76,7 @@ impl OpenError {
     }
 }
 
-/// Why something could not be read: what goes wrong below [`LedgerError`], where nothing is refused
+/// Why something could not be read: what goes wrong below [`LedgerError`], if nothing is refused
 /// and nothing closes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ReadError {

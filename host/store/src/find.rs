@@ -33,7 +33,7 @@ pub struct FoundEntry {
     pub time: Millis,
     /// Teleport's `ei`.
     pub index: i64,
-    /// Empty where the event belongs to no session.
+    /// Empty if the event belongs to no session.
     pub session: String,
     /// When it was read from the source.
     pub read_at: Millis,
@@ -67,7 +67,7 @@ pub struct Search {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Coverage {
     pub stream: String,
-    /// The oldest entry kept, and the one that comes next; equal where none is kept.
+    /// The oldest entry kept, and the one that comes next; equal if none is kept.
     pub entries: SeqRange,
     /// Events that retention has removed.
     pub removed: u64,

@@ -16,12 +16,12 @@ use crate::{codec, letter_operations, letters};
 #[derive(Clone, Debug, PartialEq)]
 pub struct EntryHistory {
     pub pipeline: String,
-    /// False where the pipeline was not configured to read the stream when it last ran.
+    /// False if the pipeline was not configured to read the stream when it last ran.
     pub active: bool,
     pub state: EntryState,
     /// What happened to it, oldest first.
     pub steps: Vec<HistoryStep>,
-    /// Its dead letter, also where it waits again.
+    /// Its dead letter, also if it waits again.
     pub letter: Option<KeptLetter>,
 }
 
@@ -49,7 +49,7 @@ pub struct HistoryStep {
     /// The generation's digests and tables, as JSON.
     pub description: String,
     pub change: Change,
-    /// Id of the batch; empty where none did it.
+    /// Id of the batch; empty if none did it.
     pub batch: String,
     /// The requests that carried a document of the entry. Releases up to 0.1 did not note which
     /// did: then all of the batch.

@@ -1,4 +1,4 @@
-//! Reads a store beside the host that runs on it.
+//! Reads a store, also while a host runs on it.
 
 use std::ops::Deref;
 use std::path::Path;
@@ -7,10 +7,10 @@ use crate::reads::Reads;
 use crate::schema::FORMAT;
 use crate::{OpenError, check, directory, limits, open};
 
-/// Looks into a store without changing it: beside a running host, or when none runs. Takes no lock.
+/// Looks into a store without changing it, whether or not a host runs. Takes no lock.
 /// See [`Reads`] for what can be read.
 ///
-/// SQLite's readers need to write `store.db-shm`, so the directory has to be writable where no host
+/// SQLite's readers need to write `store.db-shm`, so the directory has to be writable if no host
 /// runs.
 pub struct Inspector {
     reads: Reads,

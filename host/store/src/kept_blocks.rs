@@ -46,7 +46,7 @@ impl KeptBlocks {
         at.ok().map(|at| self.extents[at].checksum)
     }
 
-    /// Outcomes by the days of the events. `None` where an event is not kept.
+    /// Outcomes by the days of the events. `None` if an event is not kept.
     pub fn count(
         &mut self,
         connection: &Connection,
@@ -86,7 +86,7 @@ impl KeptBlocks {
         Ok(Some(days))
     }
 
-    /// The day of an entry. `None` where it is not kept.
+    /// The day of an entry. `None` if it is not kept.
     pub fn day_of(&mut self, connection: &Connection, seq: Seq) -> Result<Option<Day>, ReadError> {
         let Some(extent) = self.holding(seq) else {
             return Ok(None);
@@ -128,7 +128,7 @@ impl KeptBlocks {
     }
 }
 
-/// The day of all events of a block, where they have one: most have.
+/// The day of all events of a block, if they have one: most have.
 fn one_day(extent: &Extent) -> Option<Day> {
     let (first, last) = (Day::of(extent.times.0), Day::of(extent.times.1));
     (first == last).then_some(first)

@@ -69,7 +69,7 @@ pub type Letter = (Seq, Checksum);
 /// What a link changes of dead letters.
 #[derive(Default)]
 pub struct LetterChanges {
-    /// Entries taken back, and their letters where the link names them.
+    /// Entries taken back, and their letters if the link names them.
     pub taken: Vec<(Seq, Option<Checksum>)>,
     /// What they were: waiting again, or dead.
     pub waited: bool,
@@ -280,7 +280,7 @@ fn commit_after(
         .optional()
 }
 
-/// Marks the range of a commit done. `Err` where it cannot be.
+/// Marks the range of a commit done. `Err` if it cannot be.
 pub fn finish(progress: &mut Progress, range: &SeqRange, next: Seq) -> Result<(), &'static str> {
     if range.is_empty() || range.end > next || progress.touches(range) {
         return Err("some entry has two outcomes, or was never read");

@@ -8,7 +8,7 @@ use std::path::Path;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use crate::directory::{self, beside};
+use crate::directory::{self, sibling};
 use crate::error::{ReadError, is_damage, is_full};
 use crate::schema::{APPLICATION_ID, FORMAT, IDENTIFY, PAGE_SIZE, TABLES};
 use crate::{OpenError, check, limits, migrate};
@@ -23,7 +23,7 @@ pub fn writer(directory: &Path, size_max: Option<u64>) -> Result<Connection, Ope
         source,
     })? {
         // A log without its database is what is left of a store: not a place for a new one.
-        let log = beside(&database, "-wal");
+        let log = sibling(&database, "-wal");
         if log.metadata().is_ok_and(|log| log.len() > 0) {
             return Err(OpenError::Damaged {
                 path: database,
@@ -33,7 +33,7 @@ pub fn writer(directory: &Path, size_max: Option<u64>) -> Result<Connection, Ope
         create(directory, &database)?;
     }
     // SQLite removes both when it closes the store. A kill leaves both.
-    let [log, index] = ["-wal", "-shm"].map(|suffix| beside(&database, suffix));
+    let [log, index] = ["-wal", "-shm"].map(|suffix| sibling(&database, suffix));
     if index.exists() && !log.exists() {
         tracing::error!(
             log = %log.display(),
@@ -92,7 +92,7 @@ pub fn close_writer(connection: Connection) -> rusqlite::Result<()> {
 
 /// Whether a failed operation failed for want of room. SQLite says so only of `ENOSPC`; a quota and
 /// a limit on the size of files are faults like any other to it, so the disk is asked: can a file
-/// beside the store grow as far as the store's own?
+/// next to the store grow as far as the store's own?
 pub fn is_disk_full(error: &rusqlite::Error, directory: &Path) -> bool {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => true,
@@ -130,7 +130,7 @@ fn probe(directory: &Path, bytes: usize) -> io::Result<()> {
         NEW_STORE
     };
     let end = len(&database)
-        .max(len(&beside(&database, "-wal")))
+        .max(len(&sibling(&database, "-wal")))
         .max(least);
     let path = directory.join("probe");
     let mut file = OpenOptions::new()
@@ -139,7 +139,7 @@ fn probe(directory: &Path, bytes: usize) -> io::Result<()> {
         .truncate(true)
         .mode(0o600)
         .open(&path)?;
-    // Before it is large: nothing is left of it where the process ends.
+    // Before it is large: nothing is left of it if the process ends.
     fs::remove_file(&path)?;
     file.seek(SeekFrom::Start(end))?;
     let page = [0; PAGE_SIZE as usize];
@@ -152,7 +152,7 @@ fn probe(directory: &Path, bytes: usize) -> io::Result<()> {
 /// Under another name first: a file called `store.db` is a whole store from its first moment, so an
 /// empty one is a damaged one.
 fn create(directory: &Path, database: &Path) -> Result<(), OpenError> {
-    let new = beside(database, ".new");
+    let new = sibling(database, ".new");
     let io = |doing| {
         move |source| OpenError::Io {
             doing,
@@ -160,7 +160,7 @@ fn create(directory: &Path, database: &Path) -> Result<(), OpenError> {
             source,
         }
     };
-    for leftover in [&new, &beside(&new, "-journal")] {
+    for leftover in [&new, &sibling(&new, "-journal")] {
         match fs::remove_file(leftover) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 return Err(io("clear")(error));

@@ -18,7 +18,7 @@ pub type Elapsed = Arc<dyn Fn() -> Duration + Send + Sync>;
 /// How to open a store.
 #[derive(Clone)]
 pub struct Options {
-    /// The directory. Made, with mode 0700, where it does not exist.
+    /// The directory. Made, with mode 0700, if it does not exist.
     pub path: PathBuf,
     /// For every stream that `streams` does not name.
     pub retention: Retention,
@@ -45,7 +45,7 @@ pub struct Retention {
     /// Since they were read, as far as the times of newer events show that. It never removes what a pipeline has not finished, and never stops a
     /// reader: waiting would free nothing.
     pub age: Option<Duration>,
-    /// Of compressed blocks, for each stream. Where it is reached and a pipeline still needs the
+    /// Of compressed blocks, for each stream. If it is reached and a pipeline still needs the
     /// oldest block, appends wait.
     pub bytes: Option<u64>,
 }

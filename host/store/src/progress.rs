@@ -13,7 +13,7 @@ pub fn done_text(progress: &Progress) -> String {
     format!("[{}]", pairs.join(","))
 }
 
-/// `None` where the text is not what [`done_text`] writes, or breaks the order.
+/// `None` if the text is not what [`done_text`] writes, or breaks the order.
 pub fn parse(stream: &str, begin: Seq, watermark: Seq, done: &str) -> Option<Progress> {
     let pairs: Vec<(Seq, Seq)> = serde_json::from_str(done).ok()?;
     let mut last = watermark;

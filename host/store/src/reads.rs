@@ -33,7 +33,7 @@ pub struct StreamStatus {
     pub feed: FeedKind,
     /// The sequence that the next event gets.
     pub next: Seq,
-    /// The oldest event kept; equal to `next` where none is.
+    /// The oldest event kept; equal to `next` if none is.
     pub oldest: Seq,
     /// Of compressed blocks kept.
     pub bytes: u64,
@@ -49,7 +49,7 @@ pub struct PipelineStatus {
     pub generation: u32,
     /// The generation's digests and tables, as JSON.
     pub description: String,
-    /// How far it is in each stream it ever read; false where it is not configured to read it any
+    /// How far it is in each stream it ever read; false if it is not configured to read it any
     /// more.
     pub streams: Vec<(Progress, bool)>,
 }
@@ -336,7 +336,7 @@ impl Reads {
         audit::run(self, query, &audit::Marks::new())
     }
 
-    /// What tells this store from every other: 16 bytes.
+    /// The identity of this store, unlike that of any other: 16 bytes.
     pub fn identity(&self) -> Result<Vec<u8>, LedgerError> {
         self.read(|connection| {
             let sql = "SELECT id FROM identity";
@@ -359,7 +359,7 @@ impl Reads {
     }
 
     /// Proves that no commit of the pipeline, and no event kept of its streams, was changed:
-    /// [`audit`](Self::audit), where [`LedgerError::Damaged`] names the first place that is not
+    /// [`audit`](Self::audit), if [`LedgerError::Damaged`] names the first place that is not
     /// what was written.
     pub fn verify_chain(&self, pipeline: &str) -> Result<Vec<ChainHead>, LedgerError> {
         let audit = self.audit(&AuditQuery {

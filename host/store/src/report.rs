@@ -113,7 +113,7 @@ pub struct Comparison {
     /// Blocks whose checksums are those in the report.
     pub blocks: u64,
     /// Blocks of the report that cannot be compared: retention has removed them since, or one
-    /// beside them.
+    /// next to them.
     pub removed_blocks: u64,
     /// The report is of version 1, which says nothing about blocks.
     pub is_without_blocks: bool,

@@ -269,7 +269,7 @@ pub fn state_checksum(pipeline: &str, owner: &str, key: &str, value: &str) -> [u
     row_checksum([pipeline.into(), owner.into(), key.into(), value.into()])
 }
 
-/// The description of the generation in which a pipeline last finished entries, where a commit is
+/// The description of the generation in which a pipeline last finished entries, if a commit is
 /// kept that says so.
 pub fn last_description(
     connection: &Connection,

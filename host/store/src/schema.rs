@@ -74,7 +74,7 @@ pub fn row_checksum<'a>(values: impl IntoIterator<Item = Value<'a>>) -> [u8; 16]
     *digest(values).first_chunk().expect("32 bytes")
 }
 
-/// Gives a new store, or one of an earlier format, what tells it from every other.
+/// Gives a new store, or one of an earlier format, its identity.
 pub const IDENTIFY: &str = "INSERT INTO identity (id) VALUES (randomblob(16));";
 
 /// A column that this format has and the database lacks, such as `state.owner`.

@@ -4,7 +4,7 @@ CREATE TABLE streams (
   name TEXT NOT NULL UNIQUE, -- `source/feed`, such as `teleport/audit`.
   feed TEXT NOT NULL, -- `audit` or `sessions`.
   next_seq INTEGER NOT NULL, -- The sequence that the next event gets.
-  oldest_seq INTEGER NOT NULL, -- The oldest event kept; equal to `next_seq` where none is.
+  oldest_seq INTEGER NOT NULL, -- The oldest event kept; equal to `next_seq` if none is.
   bytes INTEGER NOT NULL, -- Sum of `blocks.bytes` of the blocks kept.
   duplicates INTEGER NOT NULL, -- Events that the reader left out because it had read them before.
   checksum BLOB NOT NULL -- First 16 bytes of the SHA-256 over the other columns, see below.
@@ -109,7 +109,7 @@ CREATE TABLE epochs (
   watermark INTEGER NOT NULL, -- Every entry from `begin_seq` to below it has its outcome.
   done TEXT NOT NULL, -- Finished entries above the watermark: JSON, `[[first, end], …]`, the end excluded.
   chain BLOB NOT NULL, -- `hash` of the last commit or operation on dead letters; 32 zero bytes before the first.
-  active INTEGER NOT NULL, -- 1 where the pipeline is configured to read the stream: retention waits for it.
+  active INTEGER NOT NULL, -- 1 if the pipeline is configured to read the stream: retention waits for it.
   checksum BLOB NOT NULL, -- First 16 bytes of the SHA-256 over the other columns.
   UNIQUE (pipeline, stream_id, epoch)
 ) STRICT;
@@ -136,7 +136,7 @@ CREATE TABLE commits (
   batch TEXT NOT NULL, -- The batch's id and its requests as they ended: JSON.
   blocks BLOB NOT NULL, -- For each block that the batch has events of: first sequence (8 bytes, big-endian) and its checksum (32 bytes).
   dead BLOB NOT NULL, -- `dead_letters.checksum` of its dead letters, in the order of their sequences.
-  state BLOB NOT NULL, -- SHA-256 over its changes of state; empty where it has none.
+  state BLOB NOT NULL, -- SHA-256 over its changes of state; empty if it has none.
   hash BLOB NOT NULL, -- SHA-256 over the hash before it in the same pipeline and stream, and this row: see `chain.rs`.
   UNIQUE (epoch_id, first_seq)
 ) STRICT;
@@ -146,7 +146,7 @@ CREATE TABLE tallies (
   epoch_id INTEGER NOT NULL, -- `epochs.id`.
   day INTEGER NOT NULL, -- Days since 1970.
   outcome TEXT NOT NULL, -- `delivered`, `dropped`, `removed` (dropped by retention), `dead`; and of the dead: `retried` (they wait again), `discarded` (dropped by the operator), `expired` (they stay dead).
-  reason TEXT NOT NULL, -- Why it was dropped or is dead. `other reasons`: those after the first 32 of a day and outcome. Where a commit has several days, its reasons count for these days in the order of the sequences.
+  reason TEXT NOT NULL, -- Why it was dropped or is dead. `other reasons`: those after the first 32 of a day and outcome. If a commit has several days, its reasons count for these days in the order of the sequences.
   count INTEGER NOT NULL, -- Entries ever.
   folded INTEGER NOT NULL, -- Of these, those of commits and operations that are gone.
   checksum BLOB NOT NULL, -- First 16 bytes of the SHA-256 over the other columns.
@@ -174,13 +174,13 @@ CREATE TABLE folded_letters (
   -- One row per dead letter that is kept, or waits again, by what the newest anchor stands for.
   epoch_id INTEGER NOT NULL, -- `epochs.id`.
   seq INTEGER NOT NULL, -- The entry.
-  waits INTEGER NOT NULL, -- 1 where it waits again.
+  waits INTEGER NOT NULL, -- 1 if it waits again.
   letter BLOB NOT NULL, -- `dead_letters.checksum`.
   PRIMARY KEY (epoch_id, seq)
 ) STRICT, WITHOUT ROWID;
 
 CREATE TABLE identity (
-  -- One row: what tells this store from every other.
+  -- One row: the identity of this store, unlike that of any other.
   id BLOB PRIMARY KEY -- 16 random bytes.
 ) STRICT, WITHOUT ROWID;
 
@@ -196,7 +196,7 @@ CREATE TABLE letter_operations (
   reasons TEXT NOT NULL, -- As in `commits`.
   days TEXT NOT NULL, -- As in `commits`; for `retry` the entries that were dead, for `expire` those that stay so.
   at INTEGER NOT NULL, -- When it happened. Milliseconds since 1970, UTC.
-  batch TEXT NOT NULL, -- As in `commits`; the id is empty where no batch did it.
+  batch TEXT NOT NULL, -- As in `commits`; the id is empty if no batch did it.
   dead BLOB NOT NULL, -- `dead_letters.checksum` in the order of the entries: of new letters for `commit`, of the letters taken back or removed otherwise.
   state BLOB NOT NULL, -- As in `commits`.
   hash BLOB NOT NULL -- SHA-256 over the hash before it in the same pipeline and stream, and this row: see `chain.rs`.
@@ -213,13 +213,13 @@ CREATE TABLE dead_letters (
   time INTEGER NOT NULL, -- The event's time. Milliseconds since 1970, UTC.
   cause TEXT NOT NULL, -- What refused it, such as `sink (builtin:fluentd)`.
   reason TEXT NOT NULL, -- Why.
-  payload BLOB NOT NULL, -- The event: JSON text, or its bytes where it could not be turned into JSON.
+  payload BLOB NOT NULL, -- The event: JSON text, or its bytes if it could not be turned into JSON.
   checksum BLOB NOT NULL, -- SHA-256, see `encoded.rs`; in rows of format 1 over `seq`, `key`, `event_type`, `time`, `cause`, `reason` and `payload`.
   code TEXT NOT NULL DEFAULT '', -- Teleport's event code.
   event_index INTEGER NOT NULL DEFAULT 0, -- Teleport's `ei`.
-  session TEXT NOT NULL DEFAULT '', -- Session id; empty where the event belongs to none.
+  session TEXT NOT NULL DEFAULT '', -- Session id; empty if the event belongs to none.
   read_at INTEGER NOT NULL DEFAULT 0, -- When the event was read from the source. Milliseconds since 1970, UTC.
-  raw INTEGER NOT NULL DEFAULT 0, -- 1 where the event could not be turned into JSON.
+  raw INTEGER NOT NULL DEFAULT 0, -- 1 if the event could not be turned into JSON.
   redrive INTEGER NOT NULL DEFAULT 0, -- 0: it is dead. Else it waits again, and this is the `letter_operations.id` of the retry.
   PRIMARY KEY (epoch_id, seq)
 ) STRICT;
@@ -233,7 +233,7 @@ CREATE INDEX letters_by_key ON dead_letters (key);
 CREATE TABLE state (
   -- Key-value state of the plugins that import it. Changes together with the outcomes of the batch that changed it.
   pipeline TEXT NOT NULL, -- `pipelines.name`.
-  owner TEXT NOT NULL, -- Name of the plugin in the configuration. `NAME#2` where the pipeline uses the plugin for the second time. `stage N`: left of a stage that had no plugin when a store of format 2 was brought up to date.
+  owner TEXT NOT NULL, -- Name of the plugin in the configuration. `NAME#2` if the pipeline uses the plugin for the second time. `stage N`: left of a stage that had no plugin when a store of format 2 was brought up to date.
   key TEXT NOT NULL, -- The plugin's own.
   value TEXT NOT NULL, -- The plugin's own.
   checksum BLOB NOT NULL, -- First 16 bytes of the SHA-256 over the other columns.

@@ -1,4 +1,4 @@
-//! The time by which the store tells what is old: what events show, and not the local clock alone,
+//! The time by which the store decides what is old: by what events show, not by the local clock alone,
 //! which may be wrong and may jump.
 
 use std::collections::VecDeque;
@@ -54,8 +54,8 @@ impl ShownTime {
         }
     }
 
-    /// The time now, by which age is measured: the local one, or an earlier one where nothing shows
-    /// that so much time has passed. `None` where no event has shown any time.
+    /// The time now, by which age is measured: the local one, or an earlier one if nothing shows
+    /// that so much time has passed. `None` if no event has shown any time.
     pub(crate) fn now(&self, local: Millis, elapsed: Duration) -> Option<Millis> {
         Some(self.reached(elapsed)?.min(local))
     }

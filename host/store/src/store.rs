@@ -23,7 +23,7 @@ use crate::{
 /// The store of this process. Cheap to clone; all clones are one store. What can be read stands at
 /// [`Reads`].
 ///
-/// Where the last clone is dropped without [`close`](Self::close), the store closes in the
+/// If the last clone is dropped without [`close`](Self::close), the store closes in the
 /// background.
 #[derive(Clone)]
 pub struct Store {
@@ -98,7 +98,7 @@ impl Store {
         }
     }
 
-    /// The log, where a reader keeps it from being folded into the file and it has grown for that.
+    /// The log, if a reader keeps it from being folded into the file and it has grown for that.
     pub fn pinned_log(&self) -> Option<PinnedLog> {
         self.shared.pinned_log()
     }
@@ -106,7 +106,7 @@ impl Store {
     /// Puts events that were read from the source again into the damaged block that holds an entry:
     /// those that it had, found by what can still be read of it.
     ///
-    /// [`LedgerError::Conflict`] where the block would not be exactly what it was, is sound, or is
+    /// [`LedgerError::Conflict`] if the block would not be exactly what it was, is sound, or is
     /// not there.
     pub async fn restore(&self, stream: &str, seq: Seq, events: Block) -> Result<(), LedgerError> {
         let (reply, answer) = oneshot::channel();
@@ -119,8 +119,8 @@ impl Store {
         self.answer(answer).await?
     }
 
-    /// Corrects what the row of the damaged block that holds an entry says beside its events, where
-    /// these are as they were; or the block's filter. False where that is not enough.
+    /// Corrects what the row of the damaged block that holds an entry says besides its events, if
+    /// these are as they were; or the block's filter. False if that is not enough.
     pub async fn mend(&self, stream: &str, seq: Seq) -> Result<bool, LedgerError> {
         let (reply, answer) = oneshot::channel();
         self.send(Operation::Mend {
@@ -134,7 +134,7 @@ impl Store {
     /// Gives up the events of the damaged block that holds an entry: they become dead letters,
     /// without their events, of every pipeline that has not finished them. Answers how many.
     ///
-    /// [`LedgerError::Conflict`] where the block is sound, or not there.
+    /// [`LedgerError::Conflict`] if the block is sound, or not there.
     pub async fn write_off(&self, stream: &str, seq: Seq, at: Millis) -> Result<u64, LedgerError> {
         let (reply, answer) = oneshot::channel();
         self.send(Operation::WriteOff {
@@ -531,7 +531,7 @@ pub struct Shared {
 struct Channels {
     head: watch::Sender<Seq>,
     full: watch::Sender<bool>,
-    /// Bytes that may still be queued. Of its own for each stream: where one waits for room,
+    /// Bytes that may still be queued. Of its own for each stream: if one waits for room,
     /// others do not.
     room: Arc<Semaphore>,
 }

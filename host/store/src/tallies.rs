@@ -59,7 +59,7 @@ impl Tallied {
 }
 
 impl Tallied {
-    /// Adds so many entries to the books. `None` where fewer are dead than are taken back.
+    /// Adds so many entries to the books. `None` if fewer are dead than are taken back.
     pub fn apply(self, books: &mut Books, count: u64) -> Option<()> {
         match self {
             Tallied::Delivered => books.delivered += count,
@@ -293,7 +293,7 @@ pub fn folded_digest(rows: &[TallyRow]) -> Checksum {
     }))
 }
 
-/// Delivered, dropped and dead by day. `None` where fewer were dead than were taken back.
+/// Delivered, dropped and dead by day. `None` if fewer were dead than were taken back.
 pub fn books(counts: impl Iterator<Item = (Day, Tallied, u64)>) -> BTreeMap<Day, Option<Books>> {
     let mut days: BTreeMap<Day, Vec<(Tallied, u64)>> = BTreeMap::new();
     for (day, kind, count) in counts {

@@ -41,7 +41,7 @@ pub struct Mark {
     pub days: BTreeMap<Day, Books>,
 }
 
-/// Walks the chain. `Err` only where the store could not be read. `mark`: after how many links to
+/// Walks the chain. `Err` only if the store could not be read. `mark`: after how many links to
 /// note where the chain stands.
 pub fn walk(
     connection: &Connection,
@@ -200,7 +200,7 @@ impl Verification<'_> {
         Ok(())
     }
 
-    /// Notes where the chain stands, where that was asked for.
+    /// Notes where the chain stands, if that was asked for.
     fn mark(&mut self) {
         let head = &self.walk.head;
         if self.asked_mark == Some(head.links()) {
@@ -278,7 +278,7 @@ impl Verification<'_> {
         Ok(())
     }
 
-    /// Counts the outcomes of a commit by the times of its events, where they are kept.
+    /// Counts the outcomes of a commit by the times of its events, if they are kept.
     fn count_events(
         &mut self,
         row: &CommitRow,
@@ -518,7 +518,7 @@ impl Verification<'_> {
         Ok(())
     }
 
-    /// The day of an entry, where its block is kept. Only for naming a place.
+    /// The day of an entry, if its block is kept. Only for naming a place.
     fn day_of(&mut self, seq: Seq) -> Option<Day> {
         self.blocks.day_of(self.connection, seq).ok().flatten()
     }

@@ -270,7 +270,7 @@ impl Writer {
             .map(|(name, pipeline)| (name, pipeline.dead_bytes))
     }
 
-    /// How many frames the log's index counts. 0 where it is not known.
+    /// How many frames the log's index counts. 0 if it is not known.
     pub fn log_frames(&self) -> u64 {
         let count = || -> rusqlite::Result<i64> {
             let sql = "PRAGMA wal_checkpoint(NOOP)";

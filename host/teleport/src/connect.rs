@@ -165,10 +165,10 @@ impl Connector {
     }
 
     /// Checks from time to time that Teleport answers and that the credentials can be used, and
-    /// connects again where it does not: an outage shows also while nothing is to be read.
+    /// connects again if it does not: an outage shows also while nothing is to be read.
     pub(crate) async fn watch(&self) -> Infallible {
         let limits = &self.settings.limits;
-        // Grows where Teleport is slow, so that it is not shown as away again and again.
+        // Grows if Teleport is slow, so that it is not shown as away again and again.
         let mut patience = limits.answer;
         loop {
             tokio::time::sleep(limits.check).await;

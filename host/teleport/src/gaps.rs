@@ -51,8 +51,8 @@ impl<I: Intake> Source<I> {
                 self.gaps.open().insert(gap.key.clone(), gap.clone());
                 if known.is_none() {
                     self.status.report(format!(
-                        "Teleport does not return {} {span}: {}. They are on the books as a gap, and \
-                         it is tried again to read them; reading continues after them",
+                        "Teleport does not return {} {span}: {}. This is on the books as a gap; \
+                         reading continues after it, and Lockgate keeps trying to read it",
                         gap.what, gap.error
                     ));
                 }
@@ -60,8 +60,8 @@ impl<I: Intake> Source<I> {
             GapState::Lost(_) => {
                 self.gaps.open().remove(&gap.key);
                 self.status.report(format!(
-                    "Teleport does not return {} {span}: {}. It is not tried again: they are on the \
-                     books as lost",
+                    "Teleport does not return {} {span}: {}. Lockgate has stopped trying to read this; \
+                     it is on the books as lost",
                     gap.what, gap.error
                 ));
             }
@@ -71,7 +71,7 @@ impl<I: Intake> Source<I> {
                     source = &*self.settings.source,
                     events,
                     open_s = (at - gap.since) / 1000,
-                    "a gap is closed: {} {span} could be read",
+                    "closed a gap: {} {span} could be read",
                     gap.what
                 );
             }

@@ -20,7 +20,7 @@ pub trait Intake: Send + Sync + 'static {
     fn append(&self, append: Append) -> impl Future<Output = Result<(), Closed>> + Send;
 
     /// The stored events of this source's audit log with times in `from..=to`. The range is
-    /// shortened where there are more than `max`.
+    /// shortened if there are more than `max`.
     fn known(
         &self,
         from: Millis,

@@ -1,4 +1,4 @@
-//! The time-outs and limits of a source that tests shorten. Those of one algorithm are beside it.
+//! The time-outs and limits of a source that tests shorten. Those of one algorithm are next to it.
 
 use std::time::Duration;
 
@@ -40,9 +40,9 @@ pub struct SourceLimits {
 
     /// Interval between two reads of the end of the log.
     pub poll: Duration,
-    /// Longest window of one query where there are events. Windows also end at midnight, UTC.
+    /// Longest window of one query if there are events. Windows also end at midnight, UTC.
     pub window: Duration,
-    /// Windows grow up to this where there are no events.
+    /// Windows grow up to this if there are no events.
     pub window_max: Duration,
     /// Events to request in a page.
     pub page: i32,

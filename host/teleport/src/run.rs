@@ -99,8 +99,8 @@ async fn work<I: Intake>(
             && let Some(added) = added_types(before, &types)
         {
             status.report(format!(
-                "`types` of this source now admits {added}; earlier events of these types were \
-                 skipped when they were read, and are not read again unless a sweep finds them. To get them, read the \
+                "`types` of this source now includes {added}. Earlier events of these types were \
+                 skipped, and are not read now unless a sweep finds them. To get them, read the \
                  source into a new store with an earlier `start-time`"
             ));
         }
@@ -185,13 +185,13 @@ fn stored_types(settings: &SourceSettings) -> String {
     types.join(",")
 }
 
-/// What `now` admits and `before` did not, in words.
+/// The types in `now` that were not in `before`, in words.
 fn added_types(before: &str, now: &str) -> Option<String> {
     if before.is_empty() {
         return None;
     }
     if now.is_empty() {
-        return Some(format!("every type, and was limited to {before} before"));
+        return Some(format!("every type; before, only {before}"));
     }
     let before: BTreeSet<&str> = before.split(',').collect();
     let added: Vec<&str> = now

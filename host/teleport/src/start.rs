@@ -70,7 +70,7 @@ impl Start {
         let mut cursors = vec![cursor(BY_OWN_CLOCK, None)];
         match newest {
             Ok(newest) => {
-                // Where there is none, what comes next is new, whatever its time.
+                // If there is none, what comes next is new, whatever its time.
                 let at = newest.unwrap_or(self.at - AROUND).min(self.at);
                 tracing::info!(
                     source = &*source.settings.source,

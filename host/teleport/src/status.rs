@@ -89,7 +89,7 @@ pub struct SourceFailure {
     pub kind: FailureKind,
     pub message: String,
     pub since: Millis,
-    /// `None` where it is not known.
+    /// `None` if it is not known.
     pub next_attempt: Option<Millis>,
 }
 

@@ -62,13 +62,13 @@ fn drain(pipe: Option<impl Read + Send + 'static>) -> mpsc::Receiver<String> {
             // Output before an error is still worth showing.
             let _ = pipe.read_to_end(&mut bytes);
         }
-        // The receiver is gone where the program was stopped.
+        // The receiver is gone if the program was stopped.
         let _ = sender.send(String::from_utf8_lossy(&bytes).into_owned());
     });
     receiver
 }
 
-/// The first line marked as an error and, where there is a chain of causes, the last of them.
+/// The first line marked as an error and, if there is a chain of causes, the last of them.
 fn complaint(stderr: &str) -> Option<String> {
     let lines: Vec<&str> = stderr
         .lines()

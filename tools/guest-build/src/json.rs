@@ -14,7 +14,7 @@ pub(crate) enum Value {
 }
 
 impl Value {
-    /// Parses one JSON text; `None` where it is none.
+    /// Parses one JSON text; `None` if it is none.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let mut chars = text.chars().peekable();
         let value = value(&mut chars, 0)?;
@@ -39,7 +39,7 @@ impl Value {
         }
     }
 
-    /// The elements of the list under `name`; none where there is no list.
+    /// The elements of the list under `name`; none if there is no list.
     pub(crate) fn list(&self, name: &str) -> &[Self] {
         match self.field(name) {
             Some(Self::List(items)) => items,

@@ -48,7 +48,7 @@ pub fn build(manifest: &Path, target_dir: &Path) -> Result<Vec<PathBuf>, BuildEr
 /// `inside` is a path somewhere in the target directory, such as `OUT_DIR` of a build script or
 /// `CARGO_TARGET_TMPDIR` of a test.
 pub fn guests_dir(inside: &Path) -> PathBuf {
-    // Cargo marks the directory itself. Where it did not, `inside` serves: less is shared, but
+    // Cargo marks the directory itself. If it did not, `inside` serves: less is shared, but
     // everything works.
     let target = inside
         .ancestors()

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 /// and `cargo doc`, which do not use the compiled guests.
 ///
 /// Cargo does not tell a build script; this looks at the environment and at the parent's command
-/// line where the system shows it, and answers yes where it cannot know. Cargo keeps a build
+/// line if the system shows it, and answers yes if it cannot know. Cargo keeps a build
 /// script's answer for both kinds of build, so a caller that acts on a no has to see to it that it
 /// is asked again.
 pub fn generates_code() -> bool {
@@ -19,7 +19,7 @@ pub fn generates_code() -> bool {
     !clippy && !only_looks(&parent_command())
 }
 
-/// Empty where the system does not show it.
+/// Empty if the system does not show it.
 fn parent_command() -> Vec<String> {
     #[cfg(unix)]
     let line = fs::read(format!(

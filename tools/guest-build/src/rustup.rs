@@ -15,7 +15,7 @@ pub(crate) struct Rustup {
 }
 
 impl Rustup {
-    /// In cargo's home, where rustup installs itself, else on the PATH.
+    /// In cargo's home, if rustup installs itself, else on the PATH.
     pub(crate) fn find() -> Self {
         let name = format!("rustup{}", std::env::consts::EXE_SUFFIX);
         let home = std::env::var_os("CARGO_HOME").map(PathBuf::from);

@@ -28,7 +28,7 @@ pub struct Toolchain {
 }
 
 impl Toolchain {
-    /// The compiler that cargo uses. Where it lacks the target, rustup installs it. Processes that
+    /// The compiler that cargo uses. If it lacks the target, rustup installs it. Processes that
     /// do so at the same time and pass the same `home` wait for each other.
     ///
     /// # Errors
@@ -42,7 +42,7 @@ impl Toolchain {
         let [linker, wasm_ld] = linkers(&rustc)?;
         if !installed(&rustc)? {
             let _lock = lock(home)?;
-            // Another process may have installed it meanwhile, beside rustup's own lock too.
+            // Another process may have installed it while we waited for the lock.
             if !installed(&rustc)? {
                 let added = rustup.add_target();
                 if !installed(&rustc)? {
@@ -82,7 +82,7 @@ fn installed(rustc: &Path) -> Result<bool, BuildError> {
 
 /// The linkers that come with Rust, for any target.
 fn linkers(rustc: &Path) -> Result<[PathBuf; 2], BuildError> {
-    // `<sysroot>/lib/rustlib/<host>/lib`, and the programs beside it.
+    // `<sysroot>/lib/rustlib/<host>/lib`, and the programs next to it.
     let libraries = ask(rustc, &["--print", "target-libdir"])?;
     let programs = libraries.with_file_name("bin");
     let find = |name: &'static str, place: PathBuf| {

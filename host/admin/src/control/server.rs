@@ -53,7 +53,7 @@ impl Socket {
         })
     }
 
-    /// Answers requests until it is dropped. Binds the socket again where its file was removed or
+    /// Answers requests until it is dropped. Binds the socket again if its file was removed or
     /// replaced.
     pub async fn serve(mut self, control: Arc<impl Control>) {
         let room = Arc::new(Semaphore::new(limits::CONTROL_CONNECTIONS));

@@ -35,7 +35,7 @@ impl Control for Echo {
     }
 }
 
-/// A blocking client beside the runtime.
+/// A blocking client on a thread of its own.
 async fn ask(directory: &Path, request: Request) -> Option<Response> {
     let directory = directory.to_owned();
     tokio::task::spawn_blocking(move || call(&directory, &request).unwrap())

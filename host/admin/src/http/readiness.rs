@@ -29,7 +29,7 @@ pub struct Reason {
     /// Milliseconds since the epoch; in JSON, RFC 3339.
     #[serde(serialize_with = "rfc3339")]
     pub since: Millis,
-    /// Milliseconds since the epoch; in JSON, RFC 3339. `None` where the next attempt depends on
+    /// Milliseconds since the epoch; in JSON, RFC 3339. `None` if the next attempt depends on
     /// something else than time.
     #[serde(
         serialize_with = "optional_rfc3339",

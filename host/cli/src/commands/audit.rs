@@ -160,20 +160,16 @@ fn table(audit: &Audited, comparison: Option<&Comparison>) -> String {
             );
         }
         if comparison.is_without_blocks {
-            text += "the report is of an earlier release and has no digests of blocks: events that \
-                     waited then are not compared\n";
+            text += "the report was written by an earlier release and has no digests of blocks: \
+                     events that waited then are not compared\n";
         } else {
-            let _ = writeln!(
-                text,
-                "blocks that are those of the report: {}",
-                comparison.blocks
-            );
+            let _ = writeln!(text, "blocks that match the report: {}", comparison.blocks);
         }
         if comparison.removed_blocks > 0 {
             let _ = writeln!(
                 text,
                 "blocks of the report that are not compared, because retention has removed them or \
-                 one beside them: {}",
+                 one next to them: {}",
                 comparison.removed_blocks
             );
         }
@@ -229,7 +225,7 @@ fn chain(text: &mut String, pipeline: &str, epoch: &EpochAudit) {
         chain.stream, epoch.epoch, chain.commits, chain.letter_operations, chain.folded
     );
     let _ = writeln!(text, "  chain head {}", hex(&chain.hash));
-    // A column of its own where a lag limit was reached.
+    // A column of its own if a lag limit was reached.
     let has_given_up = epoch.days.iter().any(|row| row.given_up > 0);
     let given_up = |column: String| match has_given_up {
         true => format!("{column:>12} + "),

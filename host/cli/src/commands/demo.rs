@@ -44,7 +44,7 @@ struct DemoReport {
     waiting: u64,
     seconds: f64,
     events_per_second: f64,
-    /// `null` where no event was read.
+    /// `null` if no event was read.
     cpu_us_per_event: Option<f64>,
     /// Resident memory at the end.
     rss_mb: f64,

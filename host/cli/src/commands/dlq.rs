@@ -1,4 +1,4 @@
-//! `lockgate dlq`: dead letters, beside a running host or without one.
+//! `lockgate dlq`: dead letters, whether or not a host runs.
 
 mod address;
 mod change;

@@ -19,7 +19,7 @@ use query::Question;
 use replay::Replayer;
 use report::{Entry, Report, Surroundings};
 
-/// Entries that are explained in full. More than one have the same id only where an agent chose it.
+/// Entries that are explained in full. More than one have the same id only if an agent chose it.
 const EXPLAINED_MAX: usize = 10;
 
 #[derive(Debug, Args)]
@@ -122,7 +122,7 @@ pub(crate) fn run(command: &Explain, masks: &Masks) -> Result<(), Failure> {
 }
 
 impl Explain {
-    /// `None`, after saying why, where the stages cannot be shown.
+    /// `None`, after saying why, if the stages cannot be shown.
     fn configuration(&self, masks: &Masks) -> Option<Config> {
         if self.store.is_some() {
             return None;

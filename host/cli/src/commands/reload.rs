@@ -8,7 +8,7 @@ use crate::args::Reload;
 use crate::failure::{Failure, FailureKind};
 use crate::{print, setup};
 
-/// Waits until the file is in force, and prints what changed. Fails with the file's problems where
+/// Waits until the file is in force, and prints what changed. Fails with the file's problems if
 /// the host goes on with the configuration it has.
 pub(crate) fn run(command: &Reload) -> Result<(), Failure> {
     let directory = match &command.store {
@@ -16,8 +16,8 @@ pub(crate) fn run(command: &Reload) -> Result<(), Failure> {
         None => setup::store_path(&command.config).map_err(|mut failure| {
             failure.kind = FailureKind::Failed;
             failure.hint(
-                "the host was not asked, because this file does not say where its store is: it \
-                 goes on with the configuration it has",
+                "the host was not asked, because this file does not say where its store is; the \
+                 host keeps its configuration",
             )
         })?,
     };

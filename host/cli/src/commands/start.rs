@@ -85,7 +85,7 @@ pub(crate) fn run(
         loop {
             tokio::select! {
                 result = &mut running => return result,
-                () = hangups.next() => tracing::info!("SIGHUP: the host is stopping; the configuration is not loaded"),
+                () = hangups.next() => tracing::info!("SIGHUP: the host is stopping and does not load the configuration"),
                 signal = signals.next() => {
                     tracing::info!("{signal} again: stopping at once");
                     trigger.abandon();
@@ -190,7 +190,7 @@ impl Attempts<'_> {
         }
     }
 
-    /// Runs the host until it ends. What keeps the store from being open, where the disk is full.
+    /// Runs the host until it ends. What keeps the store from being open, if the disk is full.
     async fn attempt(
         &self,
         again: bool,

@@ -30,7 +30,7 @@ pub(crate) fn run(command: &Status) -> Result<(), Failure> {
 /// Where a status is read.
 struct Place {
     store: PathBuf,
-    /// The configuration file has these pipelines. `None` where there is no file, or it cannot be
+    /// The configuration file has these pipelines. `None` if there is no file, or it cannot be
     /// read: `start` says why.
     configured: Option<BTreeSet<String>>,
 }

@@ -15,18 +15,18 @@ use crate::setup;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Store {
-    /// Read everything in the store and compute every checksum again, beside a running host or
-    /// without one. Exits with status 1 if anything is damaged.
+    /// Read everything in the store and compute every checksum again, whether or not a
+    /// host runs. Exits with status 1 if anything is damaged.
     Verify(verify::Verify),
-    /// Write a consistent copy of the store to a new file, beside a running host or without one,
-    /// and verify the copy.
+    /// Write a consistent copy of the store to a new file and verify the copy, whether or
+    /// not a host runs.
     Backup(backup::Backup),
     /// Read the events of damaged and missing blocks from Teleport again, or give them up as dead
     /// letters, so that pipelines go on behind them. The host must not run.
     ///
-    /// A block is restored only if it is then exactly what its checksum was taken of. Where neither
+    /// A block is restored only if it is then exactly what its checksum was taken of. If neither
     /// the block nor a commit has a checksum left, Teleport must have exactly as many events of its
-    /// days as are missing. Where only the row or the filter of a block is damaged and not its
+    /// days as are missing. If only the row or the filter of a block is damaged and not its
     /// events, these are corrected without Teleport. Blocks of session recordings are not read
     /// again.
     Repair(repair::Repair),
@@ -70,10 +70,10 @@ impl Place {
     }
 }
 
-const BACKUP_HINT: &str = "restore a backup: `lockgate store repair` repairs blocks and their filters \
-                           alone";
+const BACKUP_HINT: &str = "restore a backup: `lockgate store repair` repairs only blocks and \
+                           their filters";
 
-/// Where the integrity is not perfect: what is damaged, as a failure with this hint.
+/// If the integrity is not perfect: what is damaged, as a failure with this hint.
 fn problems(what: &str, integrity: &Integrity, hint: &str) -> Result<(), Failure> {
     let mut lines: Vec<&str> = integrity.problems.iter().map(String::as_str).collect();
     lines.dedup();

@@ -60,7 +60,7 @@ impl Holds {
         }
     }
 
-    /// Where the work is held, it is tried again at another time.
+    /// If the work is held, it is tried again at another time.
     pub(crate) fn delay(&mut self, work: WorkId, until: Uptime) {
         if let Some(hold) = self.held.get(&work).cloned() {
             self.insert(work, Hold { until, ..hold });

@@ -19,7 +19,7 @@ use crate::settings::StageSettings;
 
 impl Pipeline {
     /// The sink rejected documents, when it encoded them or by a response. They are encoded again
-    /// later where the brake holds.
+    /// later if the brake holds.
     pub(crate) fn reject(
         &mut self,
         now: Uptime,
@@ -134,7 +134,7 @@ impl Pipeline {
         })
     }
 
-    /// Lets go of what a batch no longer needs, where few of its documents are left and may wait
+    /// Lets go of what a batch no longer needs, if few of its documents are left and may wait
     /// for long.
     fn shrink(&mut self, id: BatchId, actions: &mut Vec<Action>) {
         let Some(batch) = self.batches.get(&id) else {

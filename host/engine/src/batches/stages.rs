@@ -1,4 +1,4 @@
-//! A batch passes the stages: all batches at once, or one after the other where they keep state.
+//! A batch passes the stages: all batches at once, or one after the other if they keep state.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ impl Pipeline {
         self.batches.insert(id, batch);
     }
 
-    /// Sends queued batches through the stages: all of them, or one at a time where state of one
+    /// Sends queued batches through the stages: all of them, or one at a time if state of one
     /// builds on that of the one before.
     pub(crate) fn run_queued(&mut self, actions: &mut Vec<Action>) {
         let one_by_one = self.settings.uses_state();
@@ -101,7 +101,7 @@ impl Pipeline {
         self.hold_batch(now, id, hold);
     }
 
-    /// The stages' dead letters, as the brake sees them. Nothing is counted where it engages.
+    /// The stages' dead letters, as the brake sees them. Nothing is counted if it engages.
     pub(crate) fn count_deaths(
         &mut self,
         now: Uptime,

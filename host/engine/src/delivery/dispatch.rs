@@ -99,7 +99,7 @@ impl Pipeline {
         queued.into_iter().chain(waiting).min_by_key(class)
     }
 
-    /// A part of a request that failed or was refused, of another batch than the last search where
+    /// A part of a request that failed or was refused, of another batch than the last search if
     /// there is one. The smallest is the likeliest to be accepted; while a refusal costs no wait,
     /// the largest brings most.
     fn part(&mut self, index: EndpointIndex) -> Option<RequestId> {
@@ -136,7 +136,7 @@ impl Pipeline {
         }
     }
 
-    /// A request with documents of several sessions waits as a whole where one of them does. Where
+    /// A request with documents of several sessions waits as a whole if one of them does. If
     /// nothing else can be sent, but for single documents that are likely at fault, those that need
     /// not wait are sent without the others.
     fn separate_blocked(&mut self, index: EndpointIndex, actions: &mut Vec<Action>) {

@@ -89,7 +89,7 @@ impl Endpoint {
         self.accepted
     }
 
-    /// It took documents. True where the circuit was open.
+    /// It took documents. True if the circuit was open.
     pub(crate) fn accept(&mut self) -> bool {
         self.accepted += 1;
         self.refused_in_a_row = 0;
@@ -98,7 +98,7 @@ impl Endpoint {
         self.circuit.succeed()
     }
 
-    /// It refused a single document. True where it seems to refuse every one.
+    /// It refused a single document. True if it seems to refuse every one.
     pub(crate) fn refuse(&mut self) -> bool {
         self.refused_in_a_row += 1;
         self.refused_in_a_row >= REFUSED_IN_A_ROW_MAX || self.circuit.open().is_some()

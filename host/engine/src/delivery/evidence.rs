@@ -232,7 +232,7 @@ impl Pipeline {
         }
     }
 
-    /// A request gets no answer in time and is split: where all of its documents are accepted in
+    /// A request gets no answer in time and is split: if all of its documents are accepted in
     /// smaller requests, it was too large.
     fn expect_halves(&mut self, id: RequestId) {
         if let Some(request) = self.requests.get(id) {
@@ -251,7 +251,7 @@ impl Pipeline {
         tally.requests - 1 == cannot_tell - itself
     }
 
-    /// Makes the one document of a request a dead letter. False where the brake holds.
+    /// Makes the one document of a request a dead letter. False if the brake holds.
     fn give_up(&mut self, now: Uptime, id: RequestId, undeliverable: Undeliverable) -> bool {
         let Some(request) = self.requests.get(id) else {
             return true;
@@ -311,7 +311,7 @@ impl Pipeline {
         }
     }
 
-    /// Where nothing waits for an endpoint, nothing would probe it either: the next batch shows
+    /// If nothing waits for an endpoint, nothing would probe it either: the next batch shows
     /// how it is.
     pub(crate) fn close_idle_circuit(&mut self, index: EndpointIndex) {
         let circuit = &self.endpoints[index.get()].circuit;
@@ -328,7 +328,7 @@ impl Pipeline {
         }
     }
 
-    /// Where the request was a probe, its answer says nothing of the endpoint: another may go.
+    /// If the request was a probe, its answer says nothing of the endpoint: another may go.
     pub(crate) fn probe_undecided(&mut self, now: Uptime, id: RequestId) {
         if let Some(request) = self.requests.get(id).filter(|request| request.is_probe) {
             let circuit = &mut self.endpoints[request.endpoint.get()].circuit;

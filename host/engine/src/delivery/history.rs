@@ -17,7 +17,7 @@ pub(crate) struct History {
     last_failure: Option<FailureKind>,
     /// The failure to expect, from the request that it was split from.
     expected: Option<FailureKind>,
-    /// The request that it was split from, where that got no answer in time.
+    /// The request that it was split from, if that got no answer in time.
     half_of: Option<RequestId>,
     /// A request that held its documents was refused.
     is_part_of_refused: bool,
@@ -158,7 +158,7 @@ impl History {
         Some(Undeliverable { reason, since })
     }
 
-    /// The endpoint failed, perhaps on one of the documents. True where others were accepted since.
+    /// The endpoint failed, perhaps on one of the documents. True if others were accepted since.
     pub(crate) fn fail(
         &mut self,
         now: Uptime,
@@ -187,7 +187,7 @@ impl History {
         self.fails_alone
     }
 
-    /// True after a single failure where that was expected.
+    /// True after a single failure if that was expected.
     pub(crate) fn fails_often(&self) -> bool {
         let most = match self.expected {
             Some(_) => 1,
@@ -220,7 +220,7 @@ impl History {
         self.fails_often() || self.refusals > 0
     }
 
-    /// Since when it fails, where that is often.
+    /// Since when it fails, if that is often.
     pub(crate) fn failing_since(&self) -> Option<Uptime> {
         self.first_failed.filter(|_| self.fails_often())
     }

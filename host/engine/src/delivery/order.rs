@@ -127,7 +127,7 @@ impl Pipeline {
         })
     }
 
-    /// The endpoint, and those of these documents that belong to a session, where sessions keep
+    /// The endpoint, and those of these documents that belong to a session, if sessions keep
     /// their order.
     fn in_sessions(
         &self,

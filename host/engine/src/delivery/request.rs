@@ -34,7 +34,7 @@ pub(crate) struct Request {
 }
 
 /// What is known against a request, the least first: its class, the attempts that failed, and its
-/// documents, where that makes a difference. The fewer, the likelier none of them is at fault.
+/// documents, if that makes a difference. The fewer, the likelier none of them is at fault.
 pub(crate) type FaultRank = (FaultClass, u32, usize);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

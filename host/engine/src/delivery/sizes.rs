@@ -53,7 +53,7 @@ impl Sizes {
         }
     }
 
-    /// Documents of that request were accepted in a smaller one. Where none is left it was too
+    /// Documents of that request were accepted in a smaller one. If none is left it was too
     /// large, or else one of its documents is at fault.
     pub(crate) fn half_accepted(&mut self, whole: RequestId, documents: usize, bytes: usize) {
         let Some(halves) = self.expected.get_mut(&whole) else {

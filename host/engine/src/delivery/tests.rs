@@ -1,5 +1,5 @@
 //! The rules of delivery, one after the other. Each test plays the receiver. They are in one file,
-//! to be read beside "Rules of delivery" in ARCHITECTURE.md.
+//! to be read next to "Rules of delivery" in ARCHITECTURE.md.
 
 mod narrowing;
 
@@ -717,7 +717,7 @@ fn key(number: u64, is_bad: bool) -> String {
     format!("{prefix}{number}")
 }
 
-/// The receiver gives this answer where a request has a bad document, and accepts all others. Goes
+/// The receiver gives this answer if a request has a bad document, and accepts all others. Goes
 /// on for so long, or until nothing waits.
 fn answer_bad_for(pipeline: &mut TestPipeline, status: u16, duration: Uptime) {
     let end = pipeline.now + duration;

@@ -178,7 +178,7 @@ impl Simulation {
             .any(|receiver| receiver.has_behaviours(at_random))
     }
 
-    /// A receiver that takes parts of a request breaks the order by itself. And where a process
+    /// A receiver that takes parts of a request breaks the order by itself. And if a process
     /// ends after it gave an event up and before that was durable, the event is tried again, after
     /// those that followed it.
     pub fn may_reorder(&self) -> bool {

@@ -29,7 +29,7 @@ pub enum Behaviour {
     RefusesAtRandom(f64),
     /// Takes a request, but the answer is lost.
     LosesAnswers,
-    /// Takes every request, and answers too late where it has more than so many documents.
+    /// Takes every request, and answers too late if it has more than so many documents.
     SlowAbove(usize),
     /// Takes a part of each request, where the sink looks.
     TakesParts,

@@ -72,7 +72,7 @@ pub enum Work {
 /// The request for a batch: sequences, events, bytes.
 type Collect = (Vec<SeqRange>, usize, usize);
 
-/// Memory of the batches in flight, where it is scarce.
+/// Memory of the batches in flight, if it is scarce.
 #[derive(Default)]
 pub struct Memory {
     pub held: BTreeSet<(StreamIndex, Seq)>,
@@ -514,7 +514,7 @@ impl Simulation {
         batch
     }
 
-    /// One step of the schedule: an answer arrives, or time passes. False where nothing is left to
+    /// One step of the schedule: an answer arrives, or time passes. False if nothing is left to
     /// happen.
     pub fn step(&mut self) -> bool {
         let ready: Vec<usize> = (0..self.pending.len())

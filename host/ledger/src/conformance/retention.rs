@@ -6,7 +6,7 @@ use super::Subject;
 use super::support::*;
 use crate::Ledger;
 
-/// Bytes of a stream. A block below has 25 kB, or 15 where it is compressed.
+/// Bytes of a stream. A block below has 25 kB, or 15 if it is compressed.
 const LIMIT: u64 = 60_000;
 const EVENTS: u64 = 50;
 

@@ -17,7 +17,7 @@ use crate::{Committed, LedgerError, Progress, Registration, check_commit, check_
 /// it but before its answer, call it and forget the answer.
 #[derive(Clone, Debug, Default)]
 pub struct MemoryCore {
-    /// Bytes of payload of each stream. Beyond that the oldest blocks go, where no pipeline needs
+    /// Bytes of payload of each stream. Beyond that the oldest blocks go, if no pipeline needs
     /// them; else appends have no room.
     pub(super) retention: Option<u64>,
     pub(super) streams: BTreeMap<Arc<str>, Stream>,
@@ -295,7 +295,7 @@ impl MemoryCore {
             .collect()
     }
 
-    /// All that was ever recorded of an entry, oldest first; empty where it waits for its first
+    /// All that was ever recorded of an entry, oldest first; empty if it waits for its first
     /// outcome.
     pub fn outcomes(&self, pipeline: &str, stream: &str, seq: Seq) -> &[Recorded] {
         let pipeline = self.pipelines.get(pipeline);

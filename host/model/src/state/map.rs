@@ -62,7 +62,7 @@ impl StateMap {
     /// `None` notes that the key is removed.
     ///
     /// # Panics
-    /// Where a key and its value have 4 GiB or more.
+    /// If a key and its value have 4 GiB or more.
     pub fn insert(&mut self, key: &str, value: Option<&str>) {
         let Some(at) = self.chunk_of(key) else {
             self.len = 1;
@@ -343,7 +343,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn it_is_the_map_of_the_standard_library(
+        fn it_behaves_like_the_map_of_the_standard_library(
             first in changes(300),
             second in changes(300),
         ) {

@@ -46,7 +46,7 @@ impl Exposition {
     /// Adds one series, or replaces it. `name`: `[a-z][a-z0-9_]*`; of a counter it ends in
     /// `_total`. Labels in the order in which they are shown, with names like that of a family.
     ///
-    /// Returns false, and leaves the series out, where the family has another kind.
+    /// Returns false, and leaves the series out, if the family has another kind.
     pub fn add(&mut self, name: &str, help: &str, labels: &[(&str, &str)], value: Value) -> bool {
         let kind = value.kind();
         let family = self.families.entry(name.to_owned());

@@ -35,17 +35,17 @@ macro_rules! catalogue {
 
 catalogue! {
     BUILD_INFO = GAUGE &["version"], "lockgate_build_info", "1, with the version of the host.";
-    READY = GAUGE HOST, "lockgate_ready", "1 where `/readyz` says that everything is well, else 0.";
-    CONFIGURATION_PROBLEMS = GAUGE HOST, "lockgate_configuration_problems", "Problems of the configuration file; the host runs with the one before. 0 where it is loaded.";
-    STORE_OPEN = GAUGE HOST, "lockgate_store_open", "1 where the store is open, 0 while the host waits for it.";
+    READY = GAUGE HOST, "lockgate_ready", "1 if `/readyz` says that everything is well, else 0.";
+    CONFIGURATION_PROBLEMS = GAUGE HOST, "lockgate_configuration_problems", "Problems of the configuration file; the host runs with the one before. 0 if it is loaded.";
+    STORE_OPEN = GAUGE HOST, "lockgate_store_open", "1 if the store is open, 0 while the host waits for it.";
     STORE_STREAM_BYTES = GAUGE STREAM, "lockgate_store_stream_bytes", "Bytes of the compressed events of a stream that the store keeps.";
     STORE_STREAM_LIMIT = GAUGE STREAM, "lockgate_store_stream_limit_bytes", "Bytes of the compressed events of a stream that the store keeps at most: `bytes` in `retain`.";
     STORE_STREAM_EVENTS = GAUGE STREAM, "lockgate_store_stream_events", "Events of a stream that the store keeps.";
     STORE_FILE_BYTES = GAUGE HOST, "lockgate_store_file_bytes", "Size of the store's database and its log on disk.";
     LOAD_SECONDS = HISTOGRAM &["component"], "lockgate_component_compile_seconds", "Time to compile a component, or to find the code that an earlier start compiled.";
 
-    SOURCE_READY = GAUGE SOURCE, "lockgate_source_ready", "1 where nothing keeps the source from being read completely, else 0.";
-    SOURCE_REACHABLE = GAUGE SOURCE, "lockgate_source_reachable", "1 where Teleport answers, else 0.";
+    SOURCE_READY = GAUGE SOURCE, "lockgate_source_ready", "1 if nothing keeps the source from being read completely, else 0.";
+    SOURCE_REACHABLE = GAUGE SOURCE, "lockgate_source_reachable", "1 if Teleport answers, else 0.";
     SOURCE_CONDITIONS = GAUGE &["source", "kind"], "lockgate_source_conditions", "Conditions of the source now, by kind.";
     SOURCE_EVENTS = COUNTER &["source", "feed"], "lockgate_source_events_total", "Events read into the store.";
     SOURCE_DUPLICATES = COUNTER SOURCE, "lockgate_source_duplicate_events_total", "Events left out because they had been read before.";
@@ -58,7 +58,7 @@ catalogue! {
     SOURCE_LATE = COUNTER SOURCE, "lockgate_source_late_events_total", "Events that became visible only after later ones had been read.";
     SOURCE_REPORTS = COUNTER SOURCE, "lockgate_source_reports_total", "Reports of lost events and other lasting problems.";
     SOURCE_REPORTED_AT = GAUGE SOURCE, "lockgate_source_last_report_timestamp_seconds", "When the last report was made. Absent without one since the start.";
-    SOURCE_LAG_KNOWN = GAUGE SOURCE, "lockgate_source_lag_known", "1 where it is known what waits at Teleport, else 0.";
+    SOURCE_LAG_KNOWN = GAUGE SOURCE, "lockgate_source_lag_known", "1 if it is known what waits at Teleport, else 0.";
     SOURCE_LAG = GAUGE SOURCE, "lockgate_source_lag_seconds", "How far reading is behind Teleport's newest event. Absent while that is not known.";
     SOURCE_COMPLETE = GAUGE SOURCE, "lockgate_source_complete_timestamp_seconds", "The last time of which it is known that all that was in the audit log has been read.";
     SOURCE_NEWEST = GAUGE SOURCE, "lockgate_source_newest_event_timestamp_seconds", "Time of the newest event that Teleport has shown.";
@@ -69,7 +69,7 @@ catalogue! {
     RECORDINGS_DONE = COUNTER SOURCE, "lockgate_source_recordings_downloaded_total", "Recordings that were downloaded to their end.";
     RECORDINGS_LOST = COUNTER SOURCE, "lockgate_source_recordings_lost_total", "Recordings that were given up.";
 
-    PIPELINE_READY = GAUGE PIPELINE, "lockgate_pipeline_ready", "1 where the pipeline runs and nothing keeps it from delivering, else 0.";
+    PIPELINE_READY = GAUGE PIPELINE, "lockgate_pipeline_ready", "1 if the pipeline runs and nothing keeps it from delivering, else 0.";
     PIPELINE_CONDITIONS = GAUGE &["pipeline", "kind"], "lockgate_pipeline_conditions", "Conditions of the pipeline now, by kind.";
     PIPELINE_CONDITIONS_BEGUN = COUNTER &["pipeline", "kind"], "lockgate_pipeline_conditions_begun_total", "Conditions of the pipeline that have begun, by kind.";
     PIPELINE_READ = COUNTER PIPELINE, "lockgate_pipeline_read_events_total", "Events of the pipeline's streams that were read.";
@@ -80,8 +80,8 @@ catalogue! {
     PIPELINE_EXPIRED = COUNTER PIPELINE, "lockgate_pipeline_expired_dead_letters_total", "Dead letters that were removed because of their age.";
     PIPELINE_GIVEN_UP = COUNTER PIPELINE, "lockgate_pipeline_given_up_events_total", "Of the dropped: events that were given up because the pipeline had reached its `lag-limit`.";
     PIPELINE_OUTCOMES = COUNTER &["pipeline", "outcome", "reason"], "lockgate_pipeline_outcomes_total", "Outcomes since the process started: of those dropped, with the reason that the plugin declared, and of those dead, with who rejected them.";
-    PIPELINE_LAG_KNOWN = GAUGE PIPELINE, "lockgate_pipeline_lag_known", "1 where it is known what waits at Teleport, so that the lag is complete, else 0.";
-    PIPELINE_LAG = GAUGE PIPELINE, "lockgate_pipeline_lag_seconds", "How far the pipeline is behind Teleport's newest event, or how long its oldest event has waited if that is longer. 0 where nothing is known to wait.";
+    PIPELINE_LAG_KNOWN = GAUGE PIPELINE, "lockgate_pipeline_lag_known", "1 if it is known what waits at Teleport, so that the lag is complete, else 0.";
+    PIPELINE_LAG = GAUGE PIPELINE, "lockgate_pipeline_lag_seconds", "How far the pipeline is behind Teleport's newest event, or how long its oldest event has waited if that is longer. 0 if nothing is known to wait.";
     PIPELINE_BATCHES = COUNTER PIPELINE, "lockgate_pipeline_batches_total", "Commits of batches and of parts of batches.";
     PIPELINE_IN_FLIGHT = GAUGE PIPELINE, "lockgate_pipeline_in_flight_batches", "Batches in flight.";
 

@@ -39,7 +39,7 @@ struct NextPipeline {
 
 impl Supervisor<'_> {
     pub(super) fn begin_reload(&mut self, replies: Vec<oneshot::Sender<ReloadOutcome>>) {
-        self.tell(HostEvent::Reloading);
+        self.notify(HostEvent::Reloading);
         let at = now();
         self.host
             .board
@@ -202,7 +202,7 @@ impl Supervisor<'_> {
         match self.pipelines.remove(name) {
             Some(PipelineTask::Running { stop, .. }) => {
                 stop.drain();
-                self.beside
+                self.background
                     .spawn(abandon_after(name.to_owned(), grace, stop));
                 if let Some(Reload::Exchanging(exchange)) = &mut self.reload {
                     exchange.pipelines.insert(name.to_owned(), next);
@@ -265,7 +265,7 @@ impl Supervisor<'_> {
         };
         self.store.keep_only(&names(&self.config)).await?;
         self.expiry.abort();
-        self.expiry = self.beside.spawn(expire(self.store, &self.config));
+        self.expiry = self.background.spawn(expire(self.store, &self.config));
         if exchange.has_other_names {
             self.announce_unconfigured();
         }
@@ -285,7 +285,7 @@ impl Supervisor<'_> {
     fn identity<'t>(&self, task: &'t PipelineTask) -> Option<&'t PipelineIdentity> {
         match task {
             PipelineTask::Running { identity, .. } => Some(identity),
-            // Where it looks something up, it is about to fail.
+            // If it looks something up, it is about to fail.
             PipelineTask::Starting { .. } if !self.can_look_up => None,
             PipelineTask::Starting { identity, .. } => Some(identity),
             PipelineTask::Ended | PipelineTask::Failed => None,
@@ -296,7 +296,7 @@ impl Supervisor<'_> {
         self.host
             .board
             .configuration(|status| status.reloading_since = None);
-        self.tell(HostEvent::Reloaded);
+        self.notify(HostEvent::Reloaded);
         for reply in replies {
             // Who asked may have gone.
             let _ = reply.send(outcome.clone());
@@ -330,8 +330,8 @@ async fn abandon_after(pipeline: String, grace: Duration, stop: ShutdownTrigger)
         tracing::warn!(
             pipeline,
             after_s = grace.as_secs(),
-            "a reload waits no longer for its batches in flight; what is left of them is delivered \
-             with the new configuration, and what the receiver has of it arrives again"
+            "the reload stops waiting for batches in flight; what is left of them is delivered \
+             with the new configuration, and the receiver may get some of it twice"
         );
         stop.abandon();
     }

@@ -13,7 +13,7 @@ use crate::limits::BLOCK_MAX;
 pub struct Heads {
     pub types: Dictionary,
     pub codes: Dictionary,
-    /// Session ids; empty where an event has none.
+    /// Session ids; empty if an event has none.
     pub sessions: Dictionary,
     pub times: Vec<Millis>,
     pub indexes: Vec<i64>,

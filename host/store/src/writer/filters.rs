@@ -7,7 +7,7 @@ use crate::error::ReadError;
 use crate::{blocks, filter, limits};
 
 impl Writer {
-    /// Makes the filters of a few blocks, the newest first. True where more are to be made.
+    /// Makes the filters of a few blocks, the newest first. True if more are to be made.
     ///
     /// A block that is damaged gets none, so whoever searches reads it and says so.
     pub fn make_filters(&mut self) -> Result<bool, Fault> {

@@ -34,7 +34,7 @@ impl Writer {
         self.folding.removed_blocks >= blocks
     }
 
-    /// Folds one run of links, where there is one that is due. False where there is none.
+    /// Folds one run of links, if there is one that is due. False if there is none.
     pub fn fold(&mut self) -> Result<bool, Fault> {
         for index in 0..self.epochs.len() {
             if self.fold_epoch(index)? {
@@ -77,7 +77,7 @@ impl Writer {
                 tracing::error!(
                     pipeline = %epoch.pipeline, stream = %epoch.progress.stream, %what,
                     "the oldest commits are not what was written, so they are kept and not folded: \
-                     the store grows. `lockgate audit` names what else is damaged"
+                     the store grows. `lockgate audit` shows what else is damaged"
                 );
                 self.folding.damaged.insert(epoch.id);
                 Ok(false)

@@ -16,9 +16,9 @@ use crate::schema::Checksum;
 use crate::{Heads, LedgerError, blocks, codec, filter, limits};
 
 impl Writer {
-    /// Corrects what a block's row says beside its events, where these are as they were: the events
-    /// tell most of it, and the checksum tells whether it is right. The same for the block's
-    /// filter. False where the events themselves are damaged.
+    /// Corrects what a block's row says besides its events, if these are as they were: most of it
+    /// follows from the events, and the checksum shows whether it is right. The same for the block's
+    /// filter. False if the events themselves are damaged.
     pub fn mend(&mut self, stream: &str, seq: Seq) -> Result<bool, Fault> {
         let Some(&index) = self.by_name.get(stream) else {
             return Ok(false);
@@ -53,8 +53,8 @@ impl Writer {
         Ok(false)
     }
 
-    /// Only where the block is then, bit by bit, what its checksum was taken of: so the chains that
-    /// name the checksum stay as they are. Where the row is gone and no commit names its checksum,
+    /// Only if the block is then, bit by bit, what its checksum was taken of: so the chains that
+    /// name the checksum stay as they are. If the row is gone and no commit names its checksum,
     /// the source must have as many events of its time as are missing, and no others. The inner
     /// error: refused, nothing was written.
     pub fn restore(

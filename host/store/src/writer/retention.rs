@@ -52,7 +52,7 @@ impl Writer {
         Ok(true)
     }
 
-    /// Removes what is too old or too much now. True where more is left to remove.
+    /// Removes what is too old or too much now. True if more is left to remove.
     pub fn remove_old_blocks(&mut self) -> Result<bool, Fault> {
         if !self.is_configured {
             return Ok(false);
@@ -93,7 +93,7 @@ impl Writer {
         })
     }
 
-    /// Gives pages back to the disk, a few at a time. True where more are left.
+    /// Gives pages back to the disk, a few at a time. True if more are left.
     pub fn vacuum(&mut self) -> Result<bool, Fault> {
         let free: u32 = self
             .connection
@@ -151,7 +151,7 @@ impl Writer {
     }
 
     /// The pipelines that have to give up events so that the oldest block can go, unless they have
-    /// been asked. None where another one holds it anyway.
+    /// been asked. None if another one holds it anyway.
     fn to_ask(&self, stream: usize, adding: u64) -> Vec<Arc<str>> {
         let mut names = Vec::new();
         for pipeline in self.holders(stream, adding) {
@@ -329,7 +329,7 @@ impl Writer {
         if !std::mem::replace(&mut stream.has_warned_of_damage, true) {
             tracing::error!(
                 stream = %stream.row.name,
-                "retention cannot remove a damaged block, nor what is newer: {what}"
+                "retention cannot remove a damaged block, nor anything newer: {what}"
             );
         }
     }

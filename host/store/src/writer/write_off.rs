@@ -35,7 +35,7 @@ impl Writer {
         if !(row.oldest..row.next).contains(&seq) {
             return refused("is not there");
         }
-        // What lies beside it is sound, or damaged for itself.
+        // What lies next to it is sound, or has damage of its own.
         let part = match damage::at(&self.connection, row, seq) {
             Err(ReadError::Damaged(what)) => return refused(&format!("cannot be read: {what}")),
             part => part?,
@@ -132,7 +132,7 @@ struct GivenUp {
     /// The earliest and the latest time of its events.
     times: (Millis, Millis),
     heads: Option<Heads>,
-    /// Where its row is gone: the days of the events that are missing, with their numbers.
+    /// If its row is gone: the days of the events that are missing, with their numbers.
     missing: Vec<(Day, u64)>,
     /// How many of these are of blocks before this one.
     missing_before: u64,

@@ -314,7 +314,7 @@ async fn sound(directory: &Path) -> Store {
 }
 
 #[tokio::test]
-async fn a_row_whose_events_are_sound_is_mended_without_the_source() {
+async fn a_row_whose_events_are_sound_is_repaired_without_the_source() {
     for first_seq in [51, 151, 201] {
         for change in [
             "count = count | 256",
@@ -429,7 +429,7 @@ async fn a_damaged_filter_is_made_again() {
 }
 
 #[tokio::test]
-async fn a_sound_store_is_verified_and_copied_beside_the_host() {
+async fn a_sound_store_is_verified_and_copied_while_a_host_runs() {
     let directory = tempfile::tempdir().unwrap();
     sample(directory.path()).await;
     let store = open(directory.path());
@@ -527,7 +527,7 @@ async fn a_letter_that_says_that_it_is_older_than_its_commit_does_not_expire() {
 }
 
 #[tokio::test]
-async fn other_letters_are_read_beside_a_damaged_one() {
+async fn a_damaged_letter_does_not_hide_the_others() {
     let directory = tempfile::tempdir().unwrap();
     sample(directory.path()).await;
     let store = open(directory.path());

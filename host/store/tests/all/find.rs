@@ -1,4 +1,4 @@
-//! Entries are found by id, and what became of them is told.
+//! Entries are found by id, with what became of them.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -131,7 +131,7 @@ async fn a_filter_that_lies_hides_no_event() {
 }
 
 #[tokio::test]
-async fn a_damaged_block_is_named_where_the_event_may_be_in_it() {
+async fn a_damaged_block_that_may_hold_the_event_is_named() {
     let directory = tempfile::tempdir().unwrap();
     let store = open(directory.path());
     blocks(&store, 40).await;

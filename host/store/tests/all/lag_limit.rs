@@ -117,7 +117,7 @@ async fn a_running_pipeline_past_its_limit_finishes_what_is_in_flight_and_loses_
 
 /// Its host hangs, for example.
 #[tokio::test]
-async fn a_running_pipeline_that_does_not_answer_is_not_waited_for_for_ever() {
+async fn nothing_waits_for_ever_for_a_running_pipeline_that_does_not_answer() {
     let directory = tempfile::tempdir().unwrap();
     let seconds = Arc::new(AtomicU64::new(0));
     let elapsed = seconds.clone();

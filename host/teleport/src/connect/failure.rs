@@ -1,4 +1,4 @@
-//! Why a connection or a call failed, told from the error that tonic reports.
+//! Why a connection or a call failed, derived from the error that tonic reports.
 
 use std::error::Error as StdError;
 use std::fmt;

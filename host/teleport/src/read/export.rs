@@ -32,7 +32,7 @@ const FROM: &str = "export-from";
 
 /// How far after our time the newest event is looked for.
 const FAR: Millis = 31 * Day::MILLIS;
-/// Dates after that of the newest event that are opened where our clock says that they have begun.
+/// Dates after that of the newest event that are opened if our clock says that they have begun.
 const AHEAD: i32 = 2;
 
 /// The open dates, with the progress that their tasks report.
@@ -150,7 +150,7 @@ pub(crate) async fn run<I: Intake>(source: Arc<Source<I>>, resume: &Resume) -> R
 /// closed too early is not read again.
 #[derive(Default)]
 struct NewestDay {
-    /// `None` where Teleport has not said.
+    /// `None` if Teleport has not said.
     day: Option<Day>,
     due: Duration,
 }
@@ -174,7 +174,7 @@ impl NewestDay {
         self.day.map_or(latest, |day| day.min(latest))
     }
 
-    /// The last date to open: today or the newest event's. Where the clock is far ahead of that, the
+    /// The last date to open: today or the newest event's. If the clock is far ahead of that, the
     /// dates between have no events yet.
     fn last_to_open(&self, today: Day) -> Day {
         let last = |day: Day| today.min(Day(day.0 + AHEAD)).max(day);
@@ -182,7 +182,7 @@ impl NewestDay {
     }
 }
 
-/// Opens the dates that were closed while the clock was wrong: where all that are open lie after
+/// Opens the dates that were closed while the clock was wrong: if all that are open lie after
 /// the newest event, no event of now would be read.
 fn reopen<I: Intake>(
     source: &Source<I>,

@@ -84,7 +84,7 @@ struct Poller<I> {
 struct Round {
     /// New events.
     fresh: u64,
-    /// The wait before the next one, where the server refuses to return a part of the log.
+    /// The wait before the next one, if the server refuses to return a part of the log.
     held: Option<Duration>,
 }
 
@@ -283,7 +283,7 @@ impl<I: Intake> Poller<I> {
         matches!(step::newest(&self.source, &query).await, Ok(None))
     }
 
-    /// Moves the cursor: the windows before `to` have been read. It stays where the server has not
+    /// Moves the cursor: the windows before `to` have been read. It stays if the server has not
     /// shown a later event.
     fn advance(&mut self, to: Millis) {
         let limit = self.limit();
@@ -297,7 +297,7 @@ impl<I: Intake> Poller<I> {
     }
 
     /// Makes sure that the stored events from `from` on are known. Returns up to when they are, at
-    /// most `to`. Where the store may have removed some, `from` is moved to the first that it still
+    /// most `to`. If the store may have removed some, `from` is moved to the first that it still
     /// has, or to the cursor: the ones before would seem to be new.
     async fn cover(&mut self, from: &mut Millis, to: Millis) -> Result<Millis, Closed> {
         let max = self.source.settings.limits.hashes;

@@ -39,7 +39,7 @@ impl Seen {
         }
     }
 
-    /// Keeps the range where at most `max` events are in it.
+    /// Keeps the range if at most `max` events are in it.
     pub(crate) fn with_max(self, max: usize) -> Seen {
         Seen { max, ..self }
     }

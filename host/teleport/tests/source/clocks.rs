@@ -283,9 +283,9 @@ async fn a_sweep_that_gets_no_answer_does_not_hold_up_the_log() {
     running.stop().await;
     let mut running = simulated.start();
     simulated.has_all_at(1_030 * SECOND).await;
-    let told = |place: &String| place.starts_with("sweep of");
+    let is_sweep = |place: &String| place.starts_with("sweep of");
     running
-        .shows(|status| status.failures.keys().any(told))
+        .shows(|status| status.failures.keys().any(is_sweep))
         .await;
     running.stop().await;
 }

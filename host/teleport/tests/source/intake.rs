@@ -105,7 +105,7 @@ impl MemoryIntake {
             .expect("it is there");
     }
 
-    /// Asserts that each key is there once or, where its time is in `fault`, in an open gap.
+    /// Asserts that each key is there once or, if its time is in `fault`, in an open gap.
     pub fn assert_each_once_or_in_a_gap(
         &self,
         expected: &[(String, Millis)],
@@ -114,19 +114,20 @@ impl MemoryIntake {
         let keys: std::collections::HashSet<String> =
             self.keys(FeedKind::Audit).into_iter().collect();
         let gaps = self.gaps();
-        let is_told = |time: Millis| {
+        let is_in_open_gap = |time: Millis| {
             let mut open = gaps.iter().filter(|gap| gap.is_open());
             fault.contains(&time) && open.any(|gap| gap.contains(time))
         };
         let missing = expected.iter().filter(|(key, _)| !keys.contains(key));
-        let (told, lost): (Vec<_>, Vec<_>) = missing.partition(|(_, time)| is_told(*time));
+        let (in_gaps, lost): (Vec<_>, Vec<_>) =
+            missing.partition(|(_, time)| is_in_open_gap(*time));
         assert!(
             lost.is_empty(),
             "missing, and in no gap: {lost:?}; {gaps:?}"
         );
         let there = expected.iter().filter(|(key, _)| keys.contains(key));
         self.assert_each_once(FeedKind::Audit, there.map(|(key, _)| key.clone()));
-        told.len()
+        in_gaps.len()
     }
 
     /// Asserts that each key is there once, in any order.

@@ -616,13 +616,13 @@ async fn types_that_are_admitted_later_are_reported_once() {
         (&["user.login"][..], None),
         (
             &["user.create", "user.login"],
-            Some("now admits user.create;"),
+            Some("now includes user.create."),
         ),
         (&["user.login", "user.create", ""], None),
         (&["user.create"], None),
         (
             &[],
-            Some("now admits every type, and was limited to user.create before;"),
+            Some("now includes every type; before, only user.create."),
         ),
         (&["user.login"], None),
     ] {

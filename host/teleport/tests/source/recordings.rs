@@ -411,7 +411,7 @@ async fn a_recording_that_is_announced_again_is_read_once_and_only_continued() {
             .iter()
             .map(|(_, start)| *start)
             .collect();
-        // Where retention has removed it, the first announcement is read again, too.
+        // If retention has removed it, the first announcement is read again, too.
         let opened = if is_restarted { 1..3 } else { 1..2 };
         assert!(opened.contains(&(starts.len() - 1)), "{starts:?}");
         assert!(starts[1..].iter().all(|&start| start >= 5), "{starts:?}");

@@ -96,11 +96,11 @@ fn bits(ip: IpAddr) -> u128 {
     }
 }
 
-/// The directory with material of other projects: beside the checkout, or set by `LOCKGATE_SHARED`.
+/// The directory with material of other projects: next to the checkout, or set by `LOCKGATE_SHARED`.
 /// If it is missing, the output of the test run names the skipped test.
 #[allow(clippy::disallowed_methods, reason = "a test's own environment")]
 pub fn shared() -> Option<PathBuf> {
-    let beside = || {
+    let sibling = || {
         PathBuf::from(env!("CARGO_MANIFEST_DIR"))
             .ancestors()
             .nth(3)
@@ -108,7 +108,7 @@ pub fn shared() -> Option<PathBuf> {
     };
     let found = std::env::var_os("LOCKGATE_SHARED")
         .map(PathBuf::from)
-        .or_else(beside)
+        .or_else(sibling)
         .filter(|directory| directory.join("data/ecs-golden").is_dir());
     if found.is_none() {
         let test = std::thread::current();

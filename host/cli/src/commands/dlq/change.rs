@@ -43,7 +43,7 @@ pub(crate) struct Drop {
     #[command(flatten)]
     selection: Selection,
 
-    /// Do not ask. Required where standard input is not a terminal.
+    /// Do not ask. Required if standard input is not a terminal.
     #[arg(long)]
     yes: bool,
 }
@@ -160,7 +160,7 @@ impl Selected {
         self.count += u64::from(added);
     }
 
-    /// Goes on with the next pipeline or stream where one is refused.
+    /// Goes on with the next pipeline or stream if one is refused.
     fn change(&self, action: Action, place: &Place) -> Result<Changed, Failure> {
         let mut changed = Changed::default();
         if self.count == 0 {

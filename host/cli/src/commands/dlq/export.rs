@@ -42,7 +42,7 @@ struct Line<'a> {
     /// The event as Teleport's JSON …
     #[serde(skip_serializing_if = "Option::is_none")]
     event: Option<Box<RawValue>>,
-    /// … or its bytes where they could not be turned into JSON.
+    /// … or its bytes if they could not be turned into JSON.
     #[serde(skip_serializing_if = "Option::is_none")]
     event_base64: Option<String>,
 }

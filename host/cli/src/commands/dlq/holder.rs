@@ -116,7 +116,7 @@ pub(crate) fn call(directory: &Path, request: &Request) -> Result<Option<String>
         .map_err(Failure::failed)
 }
 
-/// The same, where a refusal is not the end of the command.
+/// The same, if a refusal is not the end of the command.
 fn answer(directory: &Path, request: &Request) -> Result<Option<Result<String, String>>, Failure> {
     match control::call(directory, request) {
         Ok(None) => Ok(None),
@@ -142,7 +142,7 @@ fn answer(directory: &Path, request: &Request) -> Result<Option<Result<String, S
                     "`lockgate status` shows whether the host is running"
                 }
                 ControlError::Lost { .. } | ControlError::Answer { .. } => {
-                    "it may have done it all the same: `lockgate dlq list` shows what is left"
+                    "the host may have done it all the same: `lockgate dlq list` shows what is left"
                 }
             };
             Err(Failure::failed(format!("{error}.")).hint(hint))

@@ -66,7 +66,7 @@ impl Filter {
     }
 }
 
-/// What was found, beside the letters themselves.
+/// What was found besides the letters themselves.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     /// There are more than the limit.
@@ -76,7 +76,7 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// The command did what it could, and fails all the same where letters are damaged.
+    /// The command did what it could, and fails all the same if letters are damaged.
     pub(crate) fn end(&self) -> Result<(), Failure> {
         match self.damaged {
             0 => Ok(()),
@@ -87,7 +87,7 @@ impl Found {
                     _ => format!("{damaged} dead letters were"),
                 }
             ))
-            .hint("`lockgate store verify` says what else is damaged; restore a backup")),
+            .hint("`lockgate store verify` shows what else is damaged; restore a backup")),
         }
     }
 }
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn a_filter_is_empty_only_where_nothing_is_asked() {
+    fn a_filter_matches_everything_only_if_it_asks_for_nothing() {
         assert!(Filter::default().is_empty());
         let since = Filter {
             since: Some(Moment::At(0)),

@@ -37,7 +37,7 @@ impl Replayer {
     ) -> Result<Replayer, Failure> {
         let mut report = config.report();
         let store = inspector.clone();
-        let builder = setup::builder_beside_host(file, config, masks, store)?;
+        let builder = setup::replay_builder(file, config, masks, store)?;
         let databases = open_databases(&config.lookup, &mut report);
         if !report.is_empty() {
             print::problem(&report.render(print::to_terminal()));

@@ -23,7 +23,7 @@ pub(super) struct Report {
     pub(super) found: Vec<Entry>,
     /// More match than were asked for.
     pub(super) more: bool,
-    /// The entry that was asked for, where retention has removed its event.
+    /// The entry that was asked for, if retention has removed its event.
     pub(super) removed: Option<Removed>,
     /// Blocks that could not be searched, and why.
     pub(super) unreadable: Vec<String>,
@@ -54,7 +54,7 @@ pub(super) struct StreamCoverage {
     /// When the oldest and the newest of them were read.
     pub(super) read_from: Option<String>,
     pub(super) read_to: Option<String>,
-    /// The event types that the source reads; absent where it reads all, or where no configuration
+    /// The event types that the source reads; absent if it reads all, or if no configuration
     /// says so.
     pub(super) types: Option<Vec<String>>,
 }
@@ -107,11 +107,11 @@ pub(super) struct PipelineHistory {
     pub(super) configured: Option<bool>,
     /// The pipeline was configured to read the stream when it last ran.
     pub(super) reads_stream: bool,
-    /// Of a waiting entry, where a host runs: what keeps the pipeline from delivering.
+    /// Of a waiting entry, if a host runs: what keeps the pipeline from delivering.
     pub(super) conditions: Vec<ConditionStatus>,
     pub(super) dead_letter: Option<Letter>,
     pub(super) history: Vec<Step>,
-    /// What the stages make of it now. Absent where they were not run.
+    /// What the stages make of it now. Absent if they were not run.
     pub(super) replay: Option<Replay>,
     /// Why they were not run.
     pub(super) not_replayed: Option<String>,
@@ -146,7 +146,7 @@ pub(super) struct Request {
     pub(super) method: String,
     pub(super) endpoint: String,
     pub(super) path: String,
-    /// Of the last answer; 0 where there was none.
+    /// Of the last answer; 0 if there was none.
     pub(super) status: u16,
     pub(super) answer: String,
     pub(super) documents: u32,
@@ -160,7 +160,7 @@ pub(super) struct Request {
 #[derive(Debug, Serialize)]
 pub(super) struct Replay {
     /// The components, their tables and databases are those of the generation that processed it.
-    /// Absent where none has.
+    /// Absent if none has.
     pub(super) same_generation: Option<bool>,
     pub(super) stages: Vec<ReplayStage>,
 }
@@ -169,7 +169,7 @@ pub(super) struct Replay {
 pub(super) struct ReplayStage {
     pub(super) label: String,
     pub(super) digest: String,
-    /// The digest of the stage at this place when the event was processed, where it is another.
+    /// The digest of the stage at this place when the event was processed, if it is another.
     pub(super) digest_then: Option<String>,
     /// The plugin's table is another one than then.
     pub(super) with_differs: bool,
@@ -192,7 +192,7 @@ pub(super) struct ReplayDocument {
     pub(super) payload: Option<String>,
 }
 
-/// What an answer needs to know beside the entry.
+/// What an answer needs to know besides the entry.
 pub(super) struct Surroundings<'a> {
     pub(super) coverage: Vec<Coverage>,
     pub(super) host: Option<HostStatus>,
@@ -212,7 +212,7 @@ impl<'a> Surroundings<'a> {
         })
     }
 
-    /// The types of a stream's source, where not all are read.
+    /// The types of a stream's source, if not all are read.
     fn types(&self, stream: &str) -> Option<Vec<String>> {
         let (source, feed) = stream.rsplit_once('/')?;
         let source = self

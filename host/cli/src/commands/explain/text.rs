@@ -227,10 +227,10 @@ fn of_request(request: &Request) -> String {
 }
 
 fn of_replay(replay: &Replay) -> String {
-    let mut text = "  passed again through the components of the configuration".to_owned();
+    let mut text = "  passed again through the configured components".to_owned();
     text += match replay.same_generation {
         Some(true) => ", which are those that processed it:\n",
-        Some(false) => ". They are not the generation that processed it:\n",
+        Some(false) => ". A different generation processed it:\n",
         None => ", which have not processed it yet:\n",
     };
     for stage in &replay.stages {
@@ -241,13 +241,13 @@ fn of_replay(replay: &Replay) -> String {
         };
         text += &format!("    {}, {}: {result}\n", stage.label, short(&stage.digest));
         if let Some(then) = &stage.digest_then {
-            text += &format!("      then it was {}\n", short(then));
+            text += &format!("      it was {} then\n", short(then));
         }
         if stage.with_differs {
-            text += "      then its table in the configuration was another one\n";
+            text += "      its table in the configuration was different then\n";
         }
         if stage.uses_state {
-            text += "      it keeps state, and this is the state of now\n";
+            text += "      it keeps state; this result is from its present state\n";
         }
         for document in &stage.documents {
             if let Some(payload) = &document.payload {

@@ -24,7 +24,7 @@ pub(super) struct Report {
     pub(super) silent: bool,
     pub(super) host: Option<HostStatus>,
     pub(super) pipelines: BTreeMap<String, Row>,
-    /// Parts of Teleport's logs that could not be read, also where they were read later.
+    /// Parts of Teleport's logs that could not be read, also if they were read later.
     pub(super) gaps: Vec<GapRow>,
 }
 
@@ -67,8 +67,8 @@ pub(crate) fn gap_rows(gaps: &[(String, Gap)]) -> Vec<GapRow> {
 /// A pipeline.
 #[derive(Default, Serialize)]
 pub(super) struct Row {
-    /// The running host's configuration has this pipeline; where none runs, the configuration file.
-    /// Absent where neither is known.
+    /// The running host's configuration has this pipeline; if none runs, the configuration file.
+    /// Absent if neither is known.
     pub(super) configured: Option<bool>,
     /// It has run on this store: its figures are those of the store.
     pub(super) registered: bool,
@@ -86,7 +86,7 @@ pub(super) struct Row {
     /// Of the waiting: in streams that the pipeline is not configured to read any more. Retention
     /// removes them.
     pub(super) abandoned: u64,
-    /// How far it is behind, as far as that is known; absent where nothing is known to wait.
+    /// How far it is behind, as far as that is known; absent if nothing is known to wait.
     pub(super) lag_seconds: Option<f64>,
     /// All that waits is known.
     pub(super) lag_known: bool,

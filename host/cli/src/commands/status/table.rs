@@ -425,7 +425,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_with_a_gap_is_not_shown_as_well() {
+    fn a_source_with_a_gap_is_not_shown_as_healthy() {
         let gap = |state, ended_at| GapRow {
             source: "teleport".to_owned(),
             feed: "audit",

@@ -118,7 +118,7 @@ struct Repairing {
 }
 
 impl Repairing {
-    /// Corrects what is damaged beside the events. False where that is not enough.
+    /// Corrects what is damaged of a block besides its events. False if that is not enough.
     fn mend(&self, stream: &str, first: Seq) -> Result<bool, Failure> {
         let mended = self.runtime.block_on(self.store.mend(stream, first));
         mended.map_err(Failure::failed)

@@ -23,7 +23,7 @@ pub(super) enum ChunkEnd {
     Stuck(String, Failure),
 }
 
-/// Reads a chunk from a cursor to its end, resuming after every interruption. Where it is a gap, it
+/// Reads a chunk from a cursor to its end, resuming after every interruption. If it is a gap, it
 /// is tried once.
 pub(super) async fn read<I: Intake>(
     source: &Arc<Source<I>>,

@@ -258,7 +258,7 @@ fn is_gap(stuck: &HashMap<String, Stuck>, chunk: &str) -> bool {
     stuck.get(chunk).is_some_and(|stuck| stuck.is_gap)
 }
 
-/// Puts the rest of a chunk on the books. It is the smallest part that can be told: the server's
+/// Puts the rest of a chunk on the books. It cannot be narrowed down further: the server's
 /// cursor cannot be moved past what it does not send.
 async fn note<I: Intake>(
     source: &Arc<Source<I>>,

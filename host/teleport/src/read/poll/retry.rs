@@ -137,7 +137,7 @@ impl<I: Intake> Poller<I> {
 /// it.
 fn outcome(gap: Gap, pass: &Pass, now: Millis) -> Gap {
     let attempts = gap.attempts + 1;
-    // Where the server leaves something out, an answer without it proves nothing.
+    // If the server leaves something out, an answer without it proves nothing.
     let is_proven = gap.key.starts_with(&format!("{GAP}refused/")) || pass.found > 0;
     match &pass.refused {
         Some((from, to, error)) => Gap {

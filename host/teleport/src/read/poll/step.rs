@@ -115,7 +115,7 @@ async fn beyond<I: Intake>(source: &Source<I>, silent: Millis, to: Millis) -> Op
         return Some(time);
     }
     // The newest event may be the one that cannot be sent. The next event is usually close. Several
-    // days are searched only where there seem to be no events.
+    // days are searched only if there seem to be no events.
     let factor = if to - silent > Day::MILLIS { 8 } else { 2 };
     let mut stride = 1;
     loop {
@@ -142,13 +142,13 @@ pub(super) async fn newest<I: Intake>(
     Ok(times.max())
 }
 
-/// The time of the newest event, also where the server refuses a part of the log: then of what is
+/// The time of the newest event, also if the server refuses a part of the log: then of what is
 /// after that part or, if nothing is, before it.
 pub(super) async fn newest_readable<I: Intake>(
     source: &Source<I>,
     mut query: Query,
 ) -> Option<Millis> {
-    /// Milliseconds. It need not be found exactly where the server refuses.
+    /// Milliseconds. It need not be found exactly if the server refuses.
     const NEAR: Millis = 1_000;
     if let Ok(newest) = newest(source, &query).await {
         return newest;

@@ -133,7 +133,7 @@ impl<I: Intake> Poller<I> {
         let mut pass = self.sweeps.turns[turn].pass.take().unwrap_or(Pass {
             began: clock.elapsed(),
             at: (self.until.min(self.local()) - millis(span)).max(source.start()),
-            // Rounds do not read before the floor, also where the position is before it because the
+            // Rounds do not read before the floor, also if the position is before it because the
             // clock was set back.
             end: self.until.max(self.floor),
             found: 0,

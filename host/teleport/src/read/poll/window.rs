@@ -39,11 +39,11 @@ pub(super) struct Read {
     pub(super) is_empty: bool,
     /// The last millisecond that was read.
     pub(super) to: Millis,
-    /// The time up to which it has been read, where it was not read to its end.
+    /// The time up to which it has been read, if it was not read to its end.
     pub(super) reached: Millis,
     /// Why the window was not read to its end: only of several days, or in a sweep.
     pub(super) refusal: Option<Refusal>,
-    /// The wait before the next attempt, where the log is not read past what the server refuses.
+    /// The wait before the next attempt, if the log is not read past what the server refuses.
     pub(super) held: Option<Duration>,
     /// Time and hash of what a sweep found.
     pub(super) late: Vec<(Millis, u64)>,
@@ -212,7 +212,7 @@ impl<'a, I: Intake> Window<'a, I> {
         let mut times: Vec<Millis> = added.iter().map(|&(time, _)| time).collect();
         times.sort_unstable();
         let clock = poller.source.settings.clock.clone();
-        // The median where the log is ahead of this clock: a few events in the future show nothing.
+        // The median if the log is ahead of this clock: a few events in the future show nothing.
         let now = clock.now();
         let median = times.get(times.len() / 2).copied();
         let past = times.iter().rev().find(|&&time| time <= now).copied();
@@ -374,7 +374,7 @@ impl<'a, I: Intake> Window<'a, I> {
         Ok(self.step_to(here + 1))
     }
 
-    /// Puts events that may be missing on the books. `at` tells the gap from others.
+    /// Puts events that may be missing on the books. `at` identifies the gap.
     async fn missing(
         &self,
         kind: &str,
@@ -469,7 +469,7 @@ impl<'a, I: Intake> Window<'a, I> {
         Ok(self.step_to(next))
     }
 
-    /// The time from which reading can go on after what is refused from `here` on. `None` where
+    /// The time from which reading can go on after what is refused from `here` on. `None` if
     /// nothing shows that only a part of the log is at fault: the server must answer for later
     /// times, up to now or, since our clock may be behind, with a later event.
     async fn past(&self, here: Millis) -> Option<Millis> {

@@ -72,7 +72,7 @@ impl KnownRecordings {
         }
     }
 
-    /// A recording was downloaded, and that is stored. Returns it where it has to be looked at again.
+    /// A recording was downloaded, and that is stored. Returns it if it has to be looked at again.
     pub(crate) fn finish(&self, done: &PendingRecording) -> Option<PendingRecording> {
         let next = done.state.next.max(done.state.top);
         let mut recordings = self.known();
