@@ -41,7 +41,6 @@ macro_rules! conformance {
             $subject;
             appends_number_their_events_and_move_cursors,
             cursors_move_without_events,
-            known_events_are_those_of_a_range_of_time,
             a_closed_ledger_accepts_nothing,
             code_digests_are_kept_and_replaced,
             an_entry_gets_its_outcome_once,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use lockgate_model::{Append, Block, Commit, Gap, Generation, KnownEvents, Millis, Redrive, Seq};
+use lockgate_model::{Append, Block, Commit, Generation, Millis, Redrive, Seq};
 use tokio::sync::watch;
 
 use crate::{Committed, LedgerError, Registration};
@@ -15,7 +15,7 @@ use crate::{Committed, LedgerError, Registration};
 /// 1. The host calls [`keep_only`](Self::keep_only) with the names of all configured pipelines, and
 ///    again whenever others are configured.
 /// 2. A reader calls [`cursors`](Self::cursors) once, then [`append`](Self::append) as often as it has
-///    events, and [`known_events`](Self::known_events) before it reads a time again.
+///    events.
 /// 3. A pipeline calls [`register`](Self::register) before anything else, and again when its
 ///    configuration changes.
 /// 4. A pipeline follows [`head`](Self::head), reads blocks from its watermark on with
@@ -135,19 +135,6 @@ pub trait Ledger: Clone + Send + Sync + 'static {
         &self,
         source: &str,
     ) -> impl Future<Output = Result<BTreeMap<String, String>, LedgerError>> + Send;
-
-    /// The source's gaps, as the last appends left them.
-    fn gaps(&self, source: &str) -> impl Future<Output = Result<Vec<Gap>, LedgerError>> + Send;
-
-    /// The events of a stream with times in `from..=to` that are kept. The range is shortened if
-    /// there are more than `max`.
-    fn known_events(
-        &self,
-        stream: &str,
-        from: Millis,
-        to: Millis,
-        max: usize,
-    ) -> impl Future<Output = Result<KnownEvents, LedgerError>> + Send;
 
     /// Becomes `Some` when the ledger has closed: by itself because a write failed, or by
     /// [`close`](Self::close). It may be opened again from then on.

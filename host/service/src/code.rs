@@ -32,9 +32,7 @@ pub(crate) struct StoredDigests(pub(crate) Store);
 impl TrustedDigests for StoredDigests {
     fn get(&self, key: &str) -> Option<[u8; 32]> {
         // The read does not wait: it is a look at one row.
-        lockgate_store::Reads::code_digest(&self.0, key)
-            .ok()
-            .flatten()
+        self.0.reads().code_digest(key).ok().flatten()
     }
 
     fn put(&self, key: &str, digest: [u8; 32]) {

@@ -144,7 +144,7 @@ pub(crate) async fn prepare(
     let new: BTreeSet<&String> = source_changes.to_build().collect();
     for source in config.sources.iter().filter(|one| new.contains(&one.name)) {
         check_source(source, &mut report);
-        let cursors = lockgate_store::Reads::cursors(&store, &source.name);
+        let cursors = store.reads().cursors(&source.name);
         let cursors = cursors.map_err(Refusal::Ledger)?;
         if let Err(message) = Reader::new(source, false).check_resume(cursors) {
             report.push(Issue::new(

@@ -26,12 +26,12 @@ pub(crate) async fn announce(store: Store, configured: Vec<String>) {
 /// How many events wait for each of them, if any do.
 fn waiting(store: &Store, configured: &[String]) -> Result<Vec<(String, u64)>, LedgerError> {
     let mut waiting = Vec::new();
-    for pipeline in store.pipelines()? {
+    for pipeline in store.reads().pipelines()? {
         if configured.contains(&pipeline.name) {
             continue;
         }
         let mut books = Books::default();
-        for (_, figures) in store.books(&pipeline.name)? {
+        for (_, figures) in store.reads().books(&pipeline.name)? {
             books += figures;
         }
         if books.waiting > 0 {

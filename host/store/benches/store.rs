@@ -166,7 +166,8 @@ fn scan_heads_mb_per_s(bencher: Bencher) {
         .counter(BytesCount::new(bytes(&parts) * BLOCKS))
         .bench(|| {
             let mut seq = 1;
-            while let Some((first_seq, heads)) = store.heads_at(STREAM, seq).expect("a sound store")
+            while let Some((first_seq, heads)) =
+                store.reads().heads_at(STREAM, seq).expect("a sound store")
             {
                 seq = first_seq + heads.len() as u64;
             }

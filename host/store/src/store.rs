@@ -1,12 +1,11 @@
 //! The public handle of the store: opens it, and passes operations to the committer.
 
 use std::collections::{BTreeMap, HashMap};
-use std::ops::Deref;
 use std::sync::mpsc::{self, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lockgate_ledger::check_seqs;
-use lockgate_model::{Append, Block, Commit, Gap, Generation, KnownEvents, Millis, Redrive, Seq};
+use lockgate_model::{Append, Block, Commit, Generation, KnownEvents, Millis, Redrive, Seq};
 use tokio::sync::{Semaphore, oneshot, watch};
 
 use crate::committer::{Committer, LettersAction, Operation, QueuedAppend};
@@ -20,8 +19,8 @@ use crate::{
     LetterQuery, OpenError, Options, Registration, Retention, directory, limits, open,
 };
 
-/// The store of this process. Cheap to clone; all clones are one store. What can be read stands at
-/// [`Reads`].
+/// The store of this process. Cheap to clone; all clones are one store. [`reads`](Self::reads) has
+/// what can be read by callers that may block.
 ///
 /// If the last clone is dropped without [`close`](Self::close), the store closes in the
 /// background.
@@ -96,6 +95,19 @@ impl Store {
                 Ok(read.map(|block| self.share(block)))
             }
         }
+    }
+
+    /// See [`Reads::known_events`], which blocks.
+    pub async fn known_events(
+        &self,
+        stream: &str,
+        from: Millis,
+        to: Millis,
+        max: usize,
+    ) -> Result<KnownEvents, LedgerError> {
+        let stream = stream.to_owned();
+        self.read(move |reads| reads.known_events(&stream, from, to, max))
+            .await
     }
 
     /// The log, if a reader keeps it from being folded into the file and it has grown for that.
@@ -380,28 +392,9 @@ impl Ledger for Store {
             .await
     }
 
-    async fn gaps(&self, source: &str) -> Result<Vec<Gap>, LedgerError> {
-        let source = source.to_owned();
-        let gaps = self.read(move |reads| reads.gaps()).await?;
-        let gaps = gaps.into_iter().filter(|(of, _)| *of == source);
-        Ok(gaps.map(|(_, gap)| gap).collect())
-    }
-
     async fn cursors(&self, source: &str) -> Result<BTreeMap<String, String>, LedgerError> {
         let source = source.to_owned();
         self.read(move |reads| reads.cursors(&source)).await
-    }
-
-    async fn known_events(
-        &self,
-        stream: &str,
-        from: Millis,
-        to: Millis,
-        max: usize,
-    ) -> Result<KnownEvents, LedgerError> {
-        let stream = stream.to_owned();
-        self.read(move |reads| reads.known_events(&stream, from, to, max))
-            .await
     }
 
     fn failed(&self) -> watch::Receiver<Option<LedgerError>> {
@@ -499,14 +492,6 @@ impl CodeDigests for Store {
     }
 }
 
-impl Deref for Store {
-    type Target = Reads;
-
-    fn deref(&self) -> &Reads {
-        &self.shared.reads
-    }
-}
-
 /// A write-ahead log that grows, because another process reads from the store and does not end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PinnedLog {
@@ -521,7 +506,7 @@ pub struct Shared {
     tail: Mutex<Tail>,
     streams: Mutex<HashMap<Arc<str>, Channels>>,
     redriven: Mutex<HashMap<Arc<str>, watch::Sender<u64>>>,
-    /// Entries that were given up under pipelines that run.
+    /// See [`Store::room_wanted`].
     room_wanted: Mutex<HashMap<Arc<str>, watch::Sender<u64>>>,
     dead_bytes: Mutex<HashMap<Arc<str>, watch::Sender<u64>>>,
     pinned_log: Mutex<Option<PinnedLog>>,
@@ -567,7 +552,7 @@ impl Shared {
         }
     }
 
-    /// How many entries of each pipeline wait again.
+    /// How often retention has asked each running pipeline for room.
     pub fn publish_room_wanted(&self, counts: HashMap<Arc<str>, u64>) {
         let mut channels = lock(&self.room_wanted);
         for (pipeline, count) in counts {
@@ -576,6 +561,7 @@ impl Shared {
         }
     }
 
+    /// How many entries of each pipeline wait again.
     pub fn publish_redriven(&self, counts: HashMap<Arc<str>, u64>) {
         let mut channels = lock(&self.redriven);
         for (pipeline, now) in counts {

@@ -167,7 +167,7 @@ async fn demo(command: &Demo, dir: &Path, masks: &Masks) -> Result<(), Failure> 
     ran.map_err(Failure::failed)?;
 
     let mut books = Books::default();
-    for (_, stream) in store.books("siem").map_err(Failure::failed)? {
+    for (_, stream) in store.reads().books("siem").map_err(Failure::failed)? {
         books += stream;
     }
     store.close().await.map_err(Failure::failed)?;

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use lockgate_model::{Append, BlockParts, CursorUpdate, Millis, payload_hash};
+use lockgate_model::{Append, BlockParts, CursorUpdate};
 
 use super::Subject;
 use super::support::*;
@@ -57,39 +57,6 @@ pub async fn cursors_move_without_events<S: Subject>() {
     let cursors = BTreeMap::from([("other".to_owned(), "7".to_owned())]);
     assert_eq!(ledger.cursors("teleport").await.unwrap(), cursors);
     assert_eq!(*ledger.head(AUDIT).borrow(), 2);
-}
-
-pub async fn known_events_are_those_of_a_range_of_time<S: Subject>() {
-    let mut subject = S::new(None);
-    let ledger = subject.open();
-    append(&ledger, 5).await;
-    append(&ledger, 5).await;
-    let time = |nth: i64| DAY + nth * 3_600_000;
-    let expected: Vec<(Millis, u64)> = (4..11)
-        .map(|nth| {
-            let payload = match nth {
-                9 => "raw 9".to_owned(),
-                _ => format!(r#"{{"uid":"k{nth}","filler":""}}"#),
-            };
-            (
-                time(nth),
-                payload_hash(&format!("k{nth}"), payload.as_bytes()),
-            )
-        })
-        .collect();
-    for (from, to, max, until, listed) in [
-        (time(4), Millis::MAX, 99, Millis::MAX, 0..7),
-        (time(4), time(8), 99, time(8), 0..5),
-        (time(4), time(8), 3, time(7) - 1, 0..3),
-        (time(10) + 1, Millis::MAX, 3, Millis::MAX, 0..0),
-    ] {
-        let mut known = ledger.known_events(AUDIT, from, to, max).await.unwrap();
-        known.events.sort_unstable();
-        assert_eq!(known.events, expected[listed]);
-        assert_eq!((known.until, known.is_complete), (until, true));
-    }
-    let none = ledger.known_events("other/audit", 0, 1, 1).await.unwrap();
-    assert!(none.events.is_empty() && none.is_complete);
 }
 
 pub async fn a_closed_ledger_accepts_nothing<S: Subject>() {

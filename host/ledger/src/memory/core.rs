@@ -4,8 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use lockgate_model::{
-    Append, Block, BlockParts, Books, Commit, Entries, FeedKind, Gap, Generation, KnownEvents,
-    KnownEventsBuilder, Millis, Seq,
+    Append, Block, BlockParts, Books, Commit, Entries, FeedKind, Generation, Seq,
 };
 
 use super::epoch::{Epoch, Recorded};
@@ -26,7 +25,6 @@ pub struct MemoryCore {
     pub(super) holders: BTreeSet<String>,
     pub(super) letters: u64,
     cursors: BTreeMap<String, BTreeMap<String, String>>,
-    gaps: BTreeMap<String, BTreeMap<String, Gap>>,
     digests: BTreeMap<String, [u8; 32]>,
 }
 
@@ -106,8 +104,6 @@ impl MemoryCore {
                 None => drop(cursors.remove(&cursor.key)),
             }
         }
-        let gaps = self.gaps.entry(append.source.to_string()).or_default();
-        gaps.extend(append.gaps.into_iter().map(|gap| (gap.key.clone(), gap)));
         let Some(stream) = self
             .streams
             .get_mut(&stream)
@@ -252,25 +248,8 @@ impl MemoryCore {
         self.streams.get(stream).map_or(1, |stream| stream.next)
     }
 
-    pub fn gaps(&self, source: &str) -> Vec<Gap> {
-        let gaps = self.gaps.get(source).into_iter();
-        gaps.flat_map(BTreeMap::values).cloned().collect()
-    }
-
     pub fn cursors(&self, source: &str) -> BTreeMap<String, String> {
         self.cursors.get(source).cloned().unwrap_or_default()
-    }
-
-    pub fn known_events(&self, stream: &str, from: Millis, to: Millis, max: usize) -> KnownEvents {
-        let mut known = KnownEventsBuilder::new(from, to, max);
-        let blocks = self.streams.get(stream).map(|stream| &stream.blocks);
-        let mut oldest = None;
-        for block in blocks.into_iter().flatten() {
-            oldest = oldest.or(Some(block.first_seq));
-            known.add(block);
-        }
-        let removed = oldest.unwrap_or(self.next(stream)) > 1;
-        known.finish(!removed)
     }
 
     pub fn code_digest(&self, key: &str) -> Option<[u8; 32]> {

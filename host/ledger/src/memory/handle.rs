@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use lockgate_model::{Append, Block, Commit, Gap, Generation, KnownEvents, Millis, Redrive, Seq};
+use lockgate_model::{Append, Block, Commit, Generation, Millis, Redrive, Seq};
 use tokio::sync::watch;
 
 use super::core::{Appended, MemoryCore};
@@ -232,22 +232,8 @@ impl Ledger for MemoryLedger {
         self.read(|core| core.redrive(pipeline, stream, events, bytes))
     }
 
-    async fn gaps(&self, source: &str) -> Result<Vec<Gap>, LedgerError> {
-        self.read(|core| core.gaps(source))
-    }
-
     async fn cursors(&self, source: &str) -> Result<BTreeMap<String, String>, LedgerError> {
         self.read(|core| core.cursors(source))
-    }
-
-    async fn known_events(
-        &self,
-        stream: &str,
-        from: Millis,
-        to: Millis,
-        max: usize,
-    ) -> Result<KnownEvents, LedgerError> {
-        self.read(|core| core.known_events(stream, from, to, max))
     }
 
     fn failed(&self) -> watch::Receiver<Option<LedgerError>> {

@@ -60,7 +60,7 @@ async fn commit_day(store: &Store, nth: i64) {
 /// Until the store has nothing left to fold. It folds when it has nothing else to do.
 async fn folded(store: &Store, links: u64) -> Audit {
     for _ in 0..3000 {
-        let audit = store.audit(&AuditQuery::default()).unwrap();
+        let audit = store.reads().audit(&AuditQuery::default()).unwrap();
         if audit.pipelines[0].epochs[0].chain.folded == links {
             return audit;
         }
@@ -100,7 +100,7 @@ async fn history(path: &Path) -> Store {
         commit_day(&store, nth).await;
     }
     store.retry("siem", AUDIT, &[190], DAY).await.unwrap();
-    assert_eq!(store.verify_chain("siem").unwrap()[0].folded, 0);
+    assert_eq!(store.reads().verify_chain("siem").unwrap()[0].folded, 0);
     now.store(DAY + GONE * A_DAY + 1_800_000, Ordering::SeqCst);
     let nudge = append_of(Default::default(), &[("c", "x")]);
     store.append(nudge).await.unwrap();
@@ -113,7 +113,7 @@ async fn history(path: &Path) -> Store {
 async fn an_audit_holds_through_retention_folding_redrives_and_expiry() {
     let directory = tempfile::tempdir().unwrap();
     let store = history(directory.path()).await;
-    let audit = store.audit(&AuditQuery::default()).unwrap();
+    let audit = store.reads().audit(&AuditQuery::default()).unwrap();
     assert!(audit.findings.is_empty(), "{:?}", audit.findings);
     assert_eq!(audit.blocks, (DAYS - GONE) as u64);
     let epoch = &audit.pipelines[0].epochs[0];
@@ -153,7 +153,7 @@ async fn an_audit_holds_through_retention_folding_redrives_and_expiry() {
     assert_eq!(books(2), of(12, 6, 1, 1));
     assert_eq!(books(9).waiting, 1);
     // Status counts the same from its running tallies.
-    let days = store.days("siem").unwrap();
+    let days = store.reads().days("siem").unwrap();
     assert!(
         days.iter()
             .zip(&epoch.days)
@@ -161,7 +161,7 @@ async fn an_audit_holds_through_retention_folding_redrives_and_expiry() {
     );
     let mut sum = Books::default();
     days.iter().for_each(|(_, books)| sum += *books);
-    assert_eq!(store.books("siem").unwrap()[0].1, sum);
+    assert_eq!(store.reads().books("siem").unwrap()[0].1, sum);
     let counts = store.letter_counts("siem").await.unwrap();
     assert_eq!((counts.retried, counts.dropped, counts.expired), (3, 1, 2));
 
@@ -171,19 +171,19 @@ async fn an_audit_holds_through_retention_folding_redrives_and_expiry() {
     let seqs: Vec<u64> = redrive.unwrap().unwrap().batch.seqs().collect();
     assert_eq!(seqs, [50, 60, 190]);
     store.drop_letters("siem", AUDIT, &[70], DAY).await.unwrap();
-    store.verify_chain("siem").unwrap();
+    store.reads().verify_chain("siem").unwrap();
     store.close().await.unwrap();
     let now = Arc::new(AtomicI64::new(DAY + GONE * A_DAY + 1_800_000));
     let store = Store::open(folding(directory.path(), &now)).unwrap();
     // The next commit and operation follow those that were folded.
     append(&store, 20).await;
     commit_day(&store, DAYS).await;
-    assert_eq!(store.verify_chain("siem").unwrap()[0].commits, 13);
+    assert_eq!(store.reads().verify_chain("siem").unwrap()[0].commits, 13);
     let only = AuditQuery {
         day: Some(day(9)),
         ..AuditQuery::default()
     };
-    let audit = store.audit(&only).unwrap();
+    let audit = store.reads().audit(&only).unwrap();
     assert_eq!(
         (audit.pipelines[0].epochs[0].days.len(), audit.blocks),
         (1, 1)
@@ -404,14 +404,14 @@ async fn a_report_is_compared_with_the_store_later() {
     let directory = tempfile::tempdir().unwrap();
     let store = history(directory.path()).await;
     let report_of = |store: &Store| {
-        let audit = store.audit(&AuditQuery::default()).unwrap();
+        let audit = store.reads().audit(&AuditQuery::default()).unwrap();
         assert!(audit.findings.is_empty());
-        store.audit_report(&audit, DAY).unwrap()
+        store.reads().audit_report(&audit, DAY).unwrap()
     };
     let text = report_of(&store);
     let report = AuditReport::parse(&text).unwrap();
     let compare = |store: &Store, report: &AuditReport| {
-        let found = store.compare(report).unwrap().unwrap().1;
+        let found = store.reads().compare(report).unwrap().unwrap().1;
         assert!(!found.is_without_blocks);
         // A test of their own is about blocks.
         Comparison {
@@ -453,7 +453,7 @@ async fn a_report_is_compared_with_the_store_later() {
     store.close().await.unwrap();
     let other = tempfile::tempdir().unwrap();
     let another = history(other.path()).await;
-    let refused = another.compare(&report).unwrap();
+    let refused = another.reads().compare(&report).unwrap();
     assert!(matches!(refused, Err(ReportError::AnotherStore { .. })));
     let is_found = |change: &str, report: &AuditReport, said: &str| {
         let original = fs::read(&path).unwrap();
@@ -518,12 +518,12 @@ async fn a_report_vouches_for_events_that_wait() {
         append(&store, 20).await;
     }
     register(&store, "siem", &[AUDIT]).await;
-    let audit = store.audit(&AuditQuery::default()).unwrap();
+    let audit = store.reads().audit(&AuditQuery::default()).unwrap();
     assert!(audit.findings.is_empty(), "{:?}", audit.findings);
-    let text = store.audit_report(&audit, DAY).unwrap();
+    let text = store.reads().audit_report(&audit, DAY).unwrap();
     let report = AuditReport::parse(&text).unwrap();
     append(&store, 20).await;
-    let compare = |store: &Store| store.compare(&report).unwrap().unwrap().1;
+    let compare = |store: &Store| store.reads().compare(&report).unwrap().unwrap().1;
     let found = compare(&store);
     assert_eq!((found.blocks, found.findings.len()), (40, 0), "{found:?}");
     store.close().await.unwrap();
@@ -600,7 +600,7 @@ async fn a_report_vouches_for_events_that_wait() {
             .await
             .unwrap();
     }
-    let (audit, found) = store.compare(&report).unwrap().unwrap();
+    let (audit, found) = store.reads().compare(&report).unwrap().unwrap();
     assert!(audit.findings.is_empty(), "{:?}", audit.findings);
     let said = "the blocks of entries 641..801: they are not those in the report";
     assert!(found.findings[0].to_string().contains(said), "{found:?}");
@@ -612,8 +612,8 @@ async fn a_report_vouches_for_events_that_wait() {
 async fn a_report_of_an_earlier_release_is_compared_as_far_as_it_goes() {
     let directory = tempfile::tempdir().unwrap();
     let store = history(directory.path()).await;
-    let audit = store.audit(&AuditQuery::default()).unwrap();
-    let text = store.audit_report(&audit, DAY).unwrap();
+    let audit = store.reads().audit(&AuditQuery::default()).unwrap();
+    let text = store.reads().audit_report(&audit, DAY).unwrap();
     let mut document: serde_json::Value = serde_json::from_str(&text).unwrap();
     let report = document["report"].as_object_mut().unwrap();
     report.insert("version".to_owned(), 1.into());
@@ -625,7 +625,7 @@ async fn a_report_of_an_earlier_release_is_compared_as_far_as_it_goes() {
         .collect();
     document["sha256"] = digest.into();
     let report = AuditReport::parse(&document.to_string()).unwrap();
-    let found = store.compare(&report).unwrap().unwrap().1;
+    let found = store.reads().compare(&report).unwrap().unwrap().1;
     let expected = Comparison {
         exact: 1,
         is_without_blocks: true,
@@ -748,8 +748,8 @@ async fn reasons_past_the_limit_share_a_tally() {
         };
         store.commit(commit).await.unwrap();
     }
-    store.verify_chain("siem").unwrap();
-    assert_eq!(store.books("siem").unwrap()[0].1.dropped, 40);
+    store.reads().verify_chain("siem").unwrap();
+    assert_eq!(store.reads().books("siem").unwrap()[0].1.dropped, 40);
     let database = Connection::open(directory.path().join("store.db")).unwrap();
     let sql = "SELECT count(*), max(count) FILTER (WHERE reason = 'other reasons') FROM tallies";
     let found: (u64, u64) = database

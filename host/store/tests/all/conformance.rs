@@ -42,16 +42,16 @@ impl Subject for OnDisk {
 
     /// Counted, checked by day, and held against the chain.
     fn books(&self, store: &Store, pipeline: &str, stream: &str) -> Books {
-        let all = store.books(pipeline).unwrap();
+        let all = store.reads().books(pipeline).unwrap();
         let mut by_day = Books::default();
-        for (day, books) in store.days(pipeline).unwrap() {
+        for (day, books) in store.reads().days(pipeline).unwrap() {
             assert!(books.balance(), "{day}: {books:?}");
             by_day += books;
         }
         let mut sum = Books::default();
         all.iter().for_each(|(_, books)| sum += *books);
         assert_eq!(by_day, sum);
-        store.verify_chain(pipeline).unwrap();
+        store.reads().verify_chain(pipeline).unwrap();
         let (_, books) = all.into_iter().find(|(name, _)| name == stream).unwrap();
         assert!(books.balance(), "{books:?}");
         books

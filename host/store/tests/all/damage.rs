@@ -78,7 +78,7 @@ async fn sample(directory: &Path) -> Contents {
             .await
             .unwrap();
     }
-    let contents = contents(&store).unwrap();
+    let contents = contents(store.reads()).unwrap();
     store.close().await.unwrap();
     contents
 }
@@ -121,7 +121,7 @@ async fn damage_at_any_place_is_refused_or_reported_and_never_overwritten() {
                 continue;
             }
             Ok(store) => {
-                let result = contents(&store);
+                let result = contents(store.reads());
                 store.close().await.unwrap();
                 result
             }
@@ -176,7 +176,9 @@ async fn a_changed_event_is_found_when_it_is_read() {
         "block 201..401 of `teleport/audit`: its checksum differs"
     );
     assert!(store.block_at(AUDIT, 401).is_ok());
-    assert!(store.heads_at(AUDIT, 300).is_err() && store.verify_chain("siem").is_err());
+    assert!(
+        store.reads().heads_at(AUDIT, 300).is_err() && store.reads().verify_chain("siem").is_err()
+    );
     let known = store.reads().known_events(AUDIT, 0, i64::MAX, 9999);
     let known = known.unwrap();
     assert!(!known.is_complete, "a reader goes on without its events");
@@ -227,7 +229,7 @@ async fn a_damaged_block_in_any_place_is_named_and_can_be_given_up() {
         assert!(matches!(refused, LedgerError::Conflict(_)), "{refused}");
         let written_off = store.write_off(AUDIT, first_seq, DAY).await.unwrap();
         assert_eq!(written_off, unfinished);
-        let books = store.books("siem").unwrap()[0].1;
+        let books = store.reads().books("siem").unwrap()[0].1;
         let expected = Books {
             read: 300,
             delivered: 100,
@@ -236,7 +238,7 @@ async fn a_damaged_block_in_any_place_is_named_and_can_be_given_up() {
             waiting: 200 - unfinished,
         };
         assert_eq!(books, expected);
-        let days = store.days("siem").unwrap();
+        let days = store.reads().days("siem").unwrap();
         assert!(days.iter().all(|(_, books)| books.balance()), "{days:?}");
         let letters = letters_of(store.reads(), "siem", 100).unwrap();
         assert_eq!(letters.len() as u64, unfinished);
@@ -245,7 +247,7 @@ async fn a_damaged_block_in_any_place_is_named_and_can_be_given_up() {
             assert_eq!(letter.key, format!("k{}", letter.seq));
             assert!(letter.payload.is_empty() && letter.raw);
             assert!(letter.reason.contains("is damaged"), "{}", letter.reason);
-            let history = store.history(AUDIT, letter.seq).unwrap();
+            let history = store.reads().history(AUDIT, letter.seq).unwrap();
             assert_eq!(history[0].steps.len(), 1);
         }
         store.close().await.unwrap();
@@ -368,7 +370,7 @@ async fn entries_of_a_sound_neighbour_are_never_given_up() {
         assert_eq!(store.mend(AUDIT, 101).await, Ok(false));
         assert!(store.write_off(AUDIT, 151, DAY).await.is_err());
         assert_eq!(store.write_off(AUDIT, 101, DAY).await, Ok(50), "{count}");
-        let books = store.books("siem").unwrap()[0].1;
+        let books = store.reads().books("siem").unwrap()[0].1;
         assert_eq!((books.dead, books.waiting), (50, 100), "{count}");
         assert_eq!(
             store.block_at(AUDIT, 151).unwrap().unwrap().range(),
@@ -400,7 +402,7 @@ async fn a_block_whose_row_is_gone_is_restored_or_given_up() {
         assert!(fewer.is_err());
         let written_off = store.write_off(AUDIT, first_seq, DAY).await;
         assert_eq!(written_off, Ok(unfinished));
-        let days = store.days("siem").unwrap();
+        let days = store.reads().days("siem").unwrap();
         assert!(days.iter().all(|(_, books)| books.balance()), "{days:?}");
         store
             .restore(AUDIT, first_seq, events(first_seq..first_seq + 50))
@@ -565,7 +567,7 @@ async fn every_change_to_the_records_of_dead_letters_breaks_the_chain() {
     again.entries = Entries::Redriven(vec![50]);
     store.commit(again).await.unwrap();
     store.retry("siem", AUDIT, &[300], DAY).await.unwrap();
-    let heads = store.verify_chain("siem").unwrap();
+    let heads = store.reads().verify_chain("siem").unwrap();
     assert_eq!(heads[0].letter_operations, 4);
     store.close().await.unwrap();
     let path = directory.path().join("store.db");

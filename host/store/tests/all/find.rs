@@ -58,10 +58,10 @@ async fn events_with_one_id_are_all_found_up_to_the_limit() {
         let parts = numbered(1..4);
         store.append(append_of(parts, &[])).await.unwrap();
     }
-    let search = by_id(&store, "k2");
+    let search = by_id(store.reads(), "k2");
     assert_eq!((seqs(&search), search.more), (vec![2, 5, 8], false));
     let query = EntryQuery::Id("k2".to_owned());
-    let search = store.find(&query, 2).unwrap();
+    let search = store.reads().find(&query, 2).unwrap();
     assert_eq!((seqs(&search), search.more), (vec![2, 5], true));
 }
 
@@ -94,7 +94,7 @@ async fn events_of_a_session_are_found_in_both_feeds() {
             id: id.to_owned(),
             index,
         };
-        let search = store.find(&query, 10).unwrap();
+        let search = store.reads().find(&query, 10).unwrap();
         let keys = search.found.into_iter().map(|found| found.key);
         keys.collect::<Vec<_>>()
     };
@@ -105,8 +105,8 @@ async fn events_of_a_session_are_found_in_both_feeds() {
     assert_eq!(find("s-1", Some(1)), ["e1", "s-1/e1"]);
     assert!(find("s-3", None).is_empty());
     // Without the session, which is not always known.
-    assert_eq!(by_id(&store, "e1").found.len(), 2);
-    assert_eq!(by_id(&store, "s-1/e1").found.len(), 1);
+    assert_eq!(by_id(store.reads(), "e1").found.len(), 2);
+    assert_eq!(by_id(store.reads(), "s-1/e1").found.len(), 1);
 }
 
 #[tokio::test]
@@ -166,14 +166,14 @@ async fn blocks_of_format_3_are_searched_before_and_after_they_have_filters() {
         .unwrap();
     drop(database);
     let store = open(directory.path());
-    assert_eq!(seqs(&by_id(&store, "k777")), [777]);
+    assert_eq!(seqs(&by_id(store.reads(), "k777")), [777]);
     append(&store, 50).await;
     let deadline = Instant::now() + Duration::from_secs(120);
-    while by_id(&store, "k1").without_filter > 0 {
+    while by_id(store.reads(), "k1").without_filter > 0 {
         assert!(Instant::now() < deadline, "the filters are not made");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    let search = by_id(&store, "k3550");
+    let search = by_id(store.reads(), "k3550");
     assert_eq!((seqs(&search), search.blocks), (vec![3550], 71));
     assert!(search.read < 5, "{} blocks were read", search.read);
 }
@@ -206,7 +206,7 @@ async fn the_history_of_an_entry_says_what_happened_to_it_in_each_pipeline() {
     ];
     store.commit(commit).await.unwrap();
     let history = |seq| {
-        let mut history = store.history(AUDIT, seq).unwrap();
+        let mut history = store.reads().history(AUDIT, seq).unwrap();
         assert_eq!(history[0].pipeline, "archive");
         history.remove(1)
     };

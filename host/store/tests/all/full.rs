@@ -102,7 +102,7 @@ async fn a_full_store_closes_says_so_and_goes_on_when_there_is_room() {
             .unwrap_err(),
         error
     );
-    assert_eq!(store.books("siem").unwrap_err(), error);
+    assert_eq!(store.reads().books("siem").unwrap_err(), error);
 
     // At once, while the failed one is still held by somebody.
     let reopened = open(directory.path());
@@ -113,5 +113,5 @@ async fn a_full_store_closes_says_so_and_goes_on_when_there_is_room() {
     );
     append(&reopened, 5).await;
     deliver(&reopened, "siem", 1..next).await.unwrap();
-    assert_eq!(reopened.books("siem").unwrap()[0].1.waiting, 5);
+    assert_eq!(reopened.reads().books("siem").unwrap()[0].1.waiting, 5);
 }

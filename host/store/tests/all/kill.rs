@@ -84,8 +84,8 @@ async fn an_audit_holds_after_kill_9_at_any_moment() {
         folded = chain.folded;
         drop(inspector);
         let store = Store::open(forgetful(directory.path())).unwrap();
-        store.verify_chain("siem").unwrap();
-        let books = store.books("siem").unwrap()[0].1;
+        store.reads().verify_chain("siem").unwrap();
+        let books = store.reads().books("siem").unwrap()[0].1;
         let finished = books.read - books.waiting;
         assert!(
             books.balance() && finished + books.waiting >= acknowledged - 1,

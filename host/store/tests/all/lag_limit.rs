@@ -48,9 +48,9 @@ async fn fill(store: &Store, blocks: u64) {
 }
 
 async fn is_audited(store: &Store, pipeline: &str) {
-    let days = store.days(pipeline).unwrap();
+    let days = store.reads().days(pipeline).unwrap();
     assert!(days.iter().all(|(_, books)| books.balance()), "{days:?}");
-    let chains = store.verify_chain(pipeline).unwrap();
+    let chains = store.reads().verify_chain(pipeline).unwrap();
     assert!(chains.iter().all(|chain| chain.commits > 0), "{chains:?}");
 }
 
@@ -97,7 +97,7 @@ async fn a_running_pipeline_past_its_limit_finishes_what_is_in_flight_and_loses_
         waiting: 950 - given_up,
         ..Books::default()
     };
-    assert_eq!(store.books("slow").unwrap()[0].1, expected);
+    assert_eq!(store.reads().books("slow").unwrap()[0].1, expected);
     assert_eq!(store.reads().removed_unfinished("slow").unwrap(), 0);
     is_audited(&store, "slow").await;
     let history = store.reads().history(AUDIT, 60).unwrap();
@@ -106,7 +106,7 @@ async fn a_running_pipeline_past_its_limit_finishes_what_is_in_flight_and_loses_
         EntryState::Final(Fate::Dropped("lag-limit".to_owned()))
     );
     deliver(&store, "slow", first..1001).await.unwrap();
-    assert_eq!(store.books("slow").unwrap()[0].1.waiting, 0);
+    assert_eq!(store.reads().books("slow").unwrap()[0].1.waiting, 0);
 
     // All of it stands after a restart.
     store.close().await.unwrap();
@@ -139,7 +139,7 @@ async fn nothing_waits_for_ever_for_a_running_pipeline_that_does_not_answer() {
     room_wanted.changed().await.unwrap();
     seconds.store(60, Ordering::Relaxed);
     filled.await.unwrap();
-    let oldest = store.streams().unwrap()[0].oldest;
+    let oldest = store.reads().streams().unwrap()[0].oldest;
     assert_eq!(store.reads().given_up("slow").unwrap(), oldest - 1);
     let late = deliver(&store, "slow", 1..51).await;
     assert!(matches!(late, Err(LedgerError::Conflict(_))), "{late:?}");
@@ -183,10 +183,10 @@ async fn a_pipeline_that_never_started_loses_the_oldest_on_books_of_its_own() {
         .unwrap();
     store.keep_only(&["never".to_owned()]).await.unwrap();
     fill(&store, 20).await;
-    let oldest = store.streams().unwrap()[0].oldest;
+    let oldest = store.reads().streams().unwrap()[0].oldest;
     assert!(oldest > 500, "{oldest}");
     assert_eq!(store.reads().given_up("never").unwrap(), oldest - 1);
-    let books = store.books("never").unwrap()[0].1;
+    let books = store.reads().books("never").unwrap()[0].1;
     assert_eq!((books.read, books.dropped), (1000, oldest - 1), "{books:?}");
     is_audited(&store, "never").await;
     let first = register(&store, "never", &[AUDIT]).await;
@@ -211,7 +211,7 @@ async fn below_its_limit_and_without_one_a_pipeline_holds_retention_back() {
         let mut full = store.retention_full(AUDIT);
         full.wait_for(|full| *full).await.unwrap();
         assert_eq!(store.reads().given_up("slow").unwrap(), 0);
-        assert_eq!(store.streams().unwrap()[0].oldest, 1);
+        assert_eq!(store.reads().streams().unwrap()[0].oldest, 1);
         filled.abort();
     }
 }

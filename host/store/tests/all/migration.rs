@@ -213,7 +213,7 @@ async fn a_store_of_format_1_is_brought_up_to_date_with_its_dead_letters() {
     );
 
     let store = open(directory.path());
-    store.verify_chain("siem").unwrap();
+    store.reads().verify_chain("siem").unwrap();
     let books = |delivered, dead, waiting| Books {
         read: 20,
         delivered,
@@ -221,7 +221,7 @@ async fn a_store_of_format_1_is_brought_up_to_date_with_its_dead_letters() {
         dead,
         waiting,
     };
-    assert_eq!(store.books("siem").unwrap()[0].1, books(12, 3, 5));
+    assert_eq!(store.reads().books("siem").unwrap()[0].1, books(12, 3, 5));
     let again = register(&store, "siem", &[AUDIT]).await;
     let query = LetterQuery {
         limit: 9,
@@ -254,8 +254,8 @@ async fn a_store_of_format_1_is_brought_up_to_date_with_its_dead_letters() {
         .map(|event| event.key.into())
         .collect();
     assert_eq!(keys, ["k5".into(), "k15".into()]);
-    assert_eq!(store.books("siem").unwrap()[0].1, books(12, 1, 7));
-    let chain = store.verify_chain("siem").unwrap();
+    assert_eq!(store.reads().books("siem").unwrap()[0].1, books(12, 1, 7));
+    let chain = store.reads().verify_chain("siem").unwrap();
     assert_eq!((chain[0].commits, chain[0].letter_operations), (1, 1));
     store.close().await.unwrap();
     assert!(Inspector::open(directory.path()).is_ok());
@@ -405,7 +405,10 @@ async fn the_outcomes_of_a_store_of_format_3_are_tallied() {
     }
     store.retry("siem", AUDIT, &[4, 8], DAY).await.unwrap();
     store.drop_letters("siem", AUDIT, &[12], DAY).await.unwrap();
-    let (days, counts) = (store.days("siem"), store.letter_counts("siem").await);
+    let (days, counts) = (
+        store.reads().days("siem"),
+        store.letter_counts("siem").await,
+    );
     store.close().await.unwrap();
     let tallies = || {
         let store = Connection::open(&path).unwrap();
@@ -428,10 +431,13 @@ async fn the_outcomes_of_a_store_of_format_3_are_tallied() {
         .unwrap();
     let store = open(directory.path());
     assert_eq!(
-        (store.days("siem"), store.letter_counts("siem").await),
+        (
+            store.reads().days("siem"),
+            store.letter_counts("siem").await
+        ),
         (days, counts)
     );
-    store.verify_chain("siem").unwrap();
+    store.reads().verify_chain("siem").unwrap();
     store.close().await.unwrap();
     assert_eq!(tallies(), before);
 }

@@ -83,7 +83,7 @@ impl Model {
         }
         for (&pipeline, outcomes) in &self.outcomes {
             assert_eq!(
-                store.books(pipeline).unwrap(),
+                store.reads().books(pipeline).unwrap(),
                 [(AUDIT.to_owned(), self.books(pipeline, None))]
             );
             let mut days: Vec<Day> = self.events.iter().map(|(_, time)| Day::of(*time)).collect();
@@ -93,7 +93,7 @@ impl Model {
                 .into_iter()
                 .map(|day| (day, self.books(pipeline, Some(day))))
                 .collect();
-            assert_eq!(store.days(pipeline).unwrap(), days);
+            assert_eq!(store.reads().days(pipeline).unwrap(), days);
             let mut dead: Vec<u64> = letters_of(store.reads(), pipeline, 10_000)
                 .unwrap()
                 .into_iter()
@@ -106,7 +106,7 @@ impl Model {
                 .map(|(seq, _)| *seq)
                 .collect();
             assert_eq!(dead, expected);
-            store.verify_chain(pipeline).unwrap();
+            store.reads().verify_chain(pipeline).unwrap();
         }
     }
 

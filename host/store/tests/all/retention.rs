@@ -51,7 +51,7 @@ async fn finished_blocks_go_when_there_are_too_many_bytes() {
             .await
             .unwrap();
     }
-    let stream = store.streams().unwrap().remove(0);
+    let stream = store.reads().streams().unwrap().remove(0);
     assert!(
         stream.bytes <= 100_000 && stream.oldest > 500 && stream.next == 1001,
         "{stream:?}"
@@ -82,7 +82,7 @@ async fn finished_blocks_go_when_there_are_too_many_bytes() {
         dead: 100,
         waiting: 0,
     };
-    assert_eq!(store.books("siem").unwrap()[0].1, all);
+    assert_eq!(store.reads().books("siem").unwrap()[0].1, all);
     assert_eq!(
         letters_of(store.reads(), "siem", 1000)
             .unwrap()
@@ -92,8 +92,8 @@ async fn finished_blocks_go_when_there_are_too_many_bytes() {
             .seq,
         10
     );
-    assert_eq!(store.verify_chain("siem").unwrap()[0].commits, 20);
-    let days = store.days("siem").unwrap();
+    assert_eq!(store.reads().verify_chain("siem").unwrap()[0].commits, 20);
+    let days = store.reads().days("siem").unwrap();
     assert!(
         days.iter().all(|(_, books)| books.balance())
             && days.iter().map(|(_, books)| books.read).sum::<u64>() == 1000,
@@ -106,12 +106,12 @@ async fn finished_blocks_go_when_there_are_too_many_bytes() {
     deliver(&store, "late", stream.oldest..stream.oldest + 60)
         .await
         .unwrap();
-    let books = store.books("late").unwrap()[0].1;
+    let books = store.reads().books("late").unwrap()[0].1;
     assert_eq!(
         (books.read, books.delivered, books.balance()),
         (1001 - stream.oldest, 60, true)
     );
-    let days = store.days("late").unwrap();
+    let days = store.reads().days("late").unwrap();
     let mut sum = Books::default();
     days.iter().for_each(|(_, books)| sum += *books);
     assert!(
@@ -123,7 +123,7 @@ async fn finished_blocks_go_when_there_are_too_many_bytes() {
     store.close().await.unwrap();
     let store = Store::open(by_bytes(directory.path(), 1)).unwrap();
     store.keep_only(&[]).await.unwrap();
-    let stream = store.streams().unwrap().remove(0);
+    let stream = store.reads().streams().unwrap().remove(0);
     assert_eq!((stream.oldest, stream.next, stream.bytes), (1001, 1001, 0));
     assert_eq!(
         store
@@ -214,7 +214,7 @@ async fn a_raised_limit_lets_in_what_waits() {
         .await
         .unwrap();
     waiting.await.unwrap();
-    assert_eq!(store.streams().unwrap().remove(0).next, 1001);
+    assert_eq!(store.reads().streams().unwrap().remove(0).next, 1001);
     assert!(!*full.borrow_and_update());
 }
 
@@ -264,7 +264,7 @@ async fn old_blocks_go_once_they_are_finished_and_never_before() {
             .append(append_of(Default::default(), &[("c", "x")]))
             .await
             .unwrap();
-        store.streams().unwrap()[0].oldest
+        store.reads().streams().unwrap()[0].oldest
     };
     assert_eq!(oldest().await, 1, "unfinished");
     deliver(&store, "siem", 1..10).await.unwrap();
@@ -277,13 +277,13 @@ async fn old_blocks_go_once_they_are_finished_and_never_before() {
     );
     now.store(DAY + 9_000_000, Ordering::SeqCst);
     assert_eq!(oldest().await, 11);
-    assert_eq!(store.removed_unfinished("siem"), Ok(0));
+    assert_eq!(store.reads().removed_unfinished("siem"), Ok(0));
 
     // A pipeline that is configured no longer is not waited for; its books balance.
     store.keep_only(&[]).await.unwrap();
     assert_eq!(oldest().await, 21);
     assert_eq!(
-        store.books("siem").unwrap()[0].1,
+        store.reads().books("siem").unwrap()[0].1,
         Books {
             read: 20,
             delivered: 12,
@@ -292,15 +292,16 @@ async fn old_blocks_go_once_they_are_finished_and_never_before() {
             waiting: 0
         }
     );
-    assert_eq!(store.removed_unfinished("siem"), Ok(8));
+    assert_eq!(store.reads().removed_unfinished("siem"), Ok(8));
     assert!(
         store
+            .reads()
             .days("siem")
             .unwrap()
             .iter()
             .all(|(_, books)| books.balance())
     );
-    assert!(store.verify_chain("siem").is_ok());
+    assert!(store.reads().verify_chain("siem").is_ok());
     let back = register(&store, "siem", &[AUDIT]).await;
     assert_eq!((back.epoch, back.streams[0].watermark), (1, 21));
 }
@@ -340,7 +341,7 @@ async fn nothing_is_removed_before_the_pipelines_are_known() {
     let nudge = async |store: &Store| {
         let nothing = append_of(Default::default(), &[("c", "x")]);
         store.append(nothing).await.unwrap();
-        store.streams().unwrap()[0].oldest
+        store.reads().streams().unwrap()[0].oldest
     };
     assert_eq!(nudge(&store).await, 1, "`new` has never started");
     let new = register(&store, "new", &[AUDIT]).await;
@@ -358,7 +359,7 @@ async fn nothing_is_removed_before_the_pipelines_are_known() {
     let store = reopen();
     store.keep_only(&names(&["siem", "new"])).await.unwrap();
     assert_eq!(nudge(&store).await, 11);
-    assert_eq!(store.removed_unfinished("new"), Ok(0));
+    assert_eq!(store.reads().removed_unfinished("new"), Ok(0));
 }
 
 #[tokio::test]
@@ -449,7 +450,7 @@ async fn a_clock_that_is_far_ahead_removes_neither_events_nor_dead_letters() {
         let nothing = append_of(Default::default(), &[("c", "x")]);
         store.append(nothing).await.unwrap();
         let expired = store.expire_letters("siem", at - 30 * A_DAY, at).await;
-        (expired.unwrap(), store.streams().unwrap()[0].oldest)
+        (expired.unwrap(), store.reads().streams().unwrap()[0].oldest)
     };
     let store = reopen();
     register(&store, "siem", &[AUDIT]).await;
@@ -475,7 +476,7 @@ async fn a_clock_that_is_far_ahead_removes_neither_events_nor_dead_letters() {
     a_block_a_day(&store, 101..110).await;
     let (letters, oldest) = expired(&store).await;
     assert_eq!((letters > 0, oldest), (true, 11));
-    let books = store.books("siem").unwrap()[0].1;
+    let books = store.reads().books("siem").unwrap()[0].1;
     assert!(books.balance() && books.dead == 10, "{books:?}");
-    assert!(store.verify_chain("siem").is_ok());
+    assert!(store.reads().verify_chain("siem").is_ok());
 }

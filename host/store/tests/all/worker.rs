@@ -254,7 +254,7 @@ impl Acknowledged {
             ..options(directory)
         })
         .unwrap();
-        assert_eq!(store.streams().unwrap(), before);
+        assert_eq!(store.reads().streams().unwrap(), before);
         // 1: a cursor never passes an event that is not on disk, and none is there twice.
         let mut seen: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
         let (mut seq, head) = (1, *store.head(AUDIT).borrow());
@@ -294,7 +294,7 @@ impl Acknowledged {
                     "{start}..{end}: {again:?}"
                 );
             }
-            let books = store.books("siem").unwrap()[0].1;
+            let books = store.reads().books("siem").unwrap()[0].1;
             assert!(
                 books.balance() && books.read == head - 1,
                 "{books:?} at {head}"
@@ -308,9 +308,9 @@ impl Acknowledged {
                 letters_of(store.reads(), "siem", usize::MAX).unwrap().len() as u64,
                 books.dead
             );
-            let days = store.days("siem").unwrap();
+            let days = store.reads().days("siem").unwrap();
             assert!(days.iter().all(|(_, books)| books.balance()), "{days:?}");
-            store.verify_chain("siem").unwrap();
+            store.reads().verify_chain("siem").unwrap();
         }
         store.close().await.unwrap();
     }

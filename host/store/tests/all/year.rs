@@ -196,7 +196,7 @@ async fn the_store_does_not_grow_with_its_age() {
             continue;
         }
         let begun = Instant::now();
-        let audit = store.audit(&AuditQuery::default()).unwrap();
+        let audit = store.reads().audit(&AuditQuery::default()).unwrap();
         let audited = begun.elapsed();
         assert!(audit.findings.is_empty(), "day {day}: {:?}", audit.findings);
         let chain = audit.pipelines[0].epochs[0].chain.clone();
@@ -228,7 +228,7 @@ async fn the_store_does_not_grow_with_its_age() {
     if let [_, early, .., last] = sizes[..] {
         assert!(last <= early + early / 4 + (4 << 20), "{sizes:?}");
     }
-    let books = store.books("siem").unwrap()[0].1;
+    let books = store.reads().books("siem").unwrap()[0].1;
     assert!(
         books.balance() && books.read == days as u64 * steps && books.waiting == 0,
         "{books:?}"
