@@ -1,139 +1,27 @@
 //! One thread that writes. What is queued while it writes becomes the next transaction: under load
 //! many operations share one sync.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+mod report;
+
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 
-use lockgate_model::{Block, Generation, Millis, Seq};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 
 use crate::directory::{DirectoryLock, Files};
-use crate::encoded::EncodedCommit;
-use crate::store::{PinnedLog, Shared};
-use crate::writer::{AppendArgs, Appended, EpochKey, Fault, Writer};
-use crate::{Committed, LagLimit, LedgerError, Registration, Retention, limits};
-
-/// A reply that is dropped shows its waiter that the store has closed; `Shared` has the reason.
-pub enum Operation {
-    Append(QueuedAppend),
-    Commit {
-        encoded: Box<EncodedCommit>,
-        reply: oneshot::Sender<Result<Committed, LedgerError>>,
-        _room: OwnedSemaphorePermit,
-    },
-    Register {
-        generation: Generation,
-        streams: Vec<String>,
-        at: Millis,
-        reply: oneshot::Sender<Result<Registration, LedgerError>>,
-    },
-    KeepOnly {
-        pipelines: Vec<String>,
-        reply: oneshot::Sender<()>,
-    },
-    Retain {
-        streams: BTreeMap<String, Retention>,
-        reply: oneshot::Sender<()>,
-    },
-    /// See [`Store::limit_lag`](crate::Store::limit_lag).
-    LimitLag {
-        limits: BTreeMap<String, LagLimit>,
-        reply: oneshot::Sender<()>,
-    },
-    /// What a pipeline has not finished past its lag limit.
-    GiveUp {
-        pipeline: String,
-        reply: oneshot::Sender<()>,
-    },
-    /// An operator's action on dead letters.
-    Letters {
-        action: LettersAction,
-        pipeline: String,
-        stream: String,
-        seqs: Vec<Seq>,
-        at: Millis,
-        reply: oneshot::Sender<Result<(), LedgerError>>,
-    },
-    ExpireLetters {
-        pipeline: String,
-        before: Millis,
-        at: Millis,
-        reply: oneshot::Sender<Result<u64, LedgerError>>,
-    },
-    Restore {
-        stream: String,
-        seq: Seq,
-        events: Box<Block>,
-        reply: oneshot::Sender<Result<(), LedgerError>>,
-    },
-    /// See [`Store::mend`](crate::Store::mend).
-    Mend {
-        stream: String,
-        seq: Seq,
-        reply: oneshot::Sender<Result<bool, LedgerError>>,
-    },
-    WriteOff {
-        stream: String,
-        seq: Seq,
-        at: Millis,
-        reply: oneshot::Sender<Result<u64, LedgerError>>,
-    },
-    KeepCodeDigest {
-        key: String,
-        digest: [u8; 32],
-        at: Millis,
-        reply: oneshot::Sender<()>,
-    },
-    Close {
-        reply: oneshot::Sender<()>,
-    },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LettersAction {
-    Retry,
-    Drop,
-}
-
-pub struct QueuedAppend {
-    pub args: AppendArgs,
-    pub reply: oneshot::Sender<Option<Arc<Block>>>,
-    /// Its part of the queue, given back when it is done.
-    pub _room: OwnedSemaphorePermit,
-}
+use crate::operation::{LettersAction, Operation, Queued, QueuedAppend, Replies};
+use crate::store::Shared;
+use crate::writer::{Appended, EpochKey, Fault, Writer};
+use crate::{LedgerError, limits};
 
 pub struct Committer {
     pub writer: Writer,
     pub files: Files,
-    pub queue: Receiver<Operation>,
+    pub queue: Receiver<Queued>,
     pub shared: Arc<Shared>,
     pub lock: DirectoryLock,
     pub log_limit: u64,
-}
-
-/// Replies that wait for the transaction to be durable.
-#[derive(Default)]
-struct Replies {
-    appends: Vec<Reply<Option<Arc<Block>>>>,
-    commits: Vec<Reply<Result<Committed, LedgerError>>>,
-    letters: Vec<Reply<Result<(), LedgerError>>>,
-    expired: Vec<Reply<Result<u64, LedgerError>>>,
-    mended: Vec<Reply<Result<bool, LedgerError>>>,
-    registrations: Vec<Reply<Result<Registration, LedgerError>>>,
-    others: Vec<Reply<()>>,
-}
-
-struct Reply<T> {
-    reply: oneshot::Sender<T>,
-    value: T,
-}
-
-impl<T> Reply<T> {
-    fn give(self) {
-        // The caller may have gone.
-        let _ = self.reply.send(self.value);
-    }
 }
 
 impl Committer {
@@ -151,7 +39,7 @@ impl Committer {
         let mut group = Group {
             writer,
             files,
-            parked: HashMap::new(),
+            waiting: HashMap::new(),
             warned: HashMap::new(),
             warned_unfinished: HashSet::new(),
             shared: shared.clone(),
@@ -161,7 +49,7 @@ impl Committer {
         let Group {
             writer,
             files,
-            parked,
+            waiting,
             ..
         } = group;
         shared.retire_readers();
@@ -191,7 +79,7 @@ impl Committer {
         drop(lock);
         shared.close(cause);
         // Last: whoever learns of it may open the store again at once.
-        drop((parked, queue));
+        drop((waiting, queue));
         if let Some(reply) = reply {
             let _ = reply.send(());
         }
@@ -202,7 +90,7 @@ struct Group {
     writer: Writer,
     files: Files,
     /// Appends that wait for room in their stream, in their order.
-    parked: HashMap<Arc<str>, VecDeque<QueuedAppend>>,
+    waiting: HashMap<Arc<str>, VecDeque<QueuedAppend>>,
     /// Streams whose full state has been reported.
     warned: HashMap<Arc<str>, bool>,
     /// Whose unfinished events retention removes, if that has been reported.
@@ -214,7 +102,7 @@ struct Group {
 
 impl Group {
     /// Until it is closed, or a write fails.
-    fn serve(&mut self, queue: &Receiver<Operation>) -> Result<Option<oneshot::Sender<()>>, Fault> {
+    fn serve(&mut self, queue: &Receiver<Queued>) -> Result<Option<oneshot::Sender<()>>, Fault> {
         let mut again = true;
         loop {
             let first = if again {
@@ -242,8 +130,8 @@ impl Group {
 
     fn group(
         &mut self,
-        first: Operation,
-        queue: &Receiver<Operation>,
+        first: Queued,
+        queue: &Receiver<Queued>,
     ) -> Result<Option<oneshot::Sender<()>>, Fault> {
         let mut replies = Replies::default();
         let mut close = None;
@@ -252,18 +140,18 @@ impl Group {
         self.writer.begin()?;
         while let Some(operation) = next.take() {
             match operation {
-                Operation::Close { reply } => {
+                Queued::Close { reply } => {
                     close = Some(reply);
                     break;
                 }
-                operation => bytes += self.apply(operation, &mut replies)?,
+                Queued::Operation(operation) => bytes += self.apply(operation, &mut replies)?,
             }
             operations += 1;
             if operations < limits::GROUP_OPERATIONS && bytes < limits::GROUP_BYTES {
                 next = queue.try_recv().ok();
             }
         }
-        self.unpark(&mut replies)?;
+        self.admit_waiting(&mut replies)?;
         if self.writer.anything_due() {
             self.writer.remove_old_blocks()?;
         }
@@ -277,13 +165,13 @@ impl Group {
     /// Retention, folding, vacuum, and filters of old blocks. True if there is more to do.
     fn run_retention(&mut self) -> Result<bool, Fault> {
         let mut more = false;
-        let waits_in_vain = self.writer.waits_in_vain() && !self.parked.is_empty();
+        let waits_in_vain = self.writer.waits_in_vain() && !self.waiting.is_empty();
         if waits_in_vain || self.writer.anything_due() || self.writer.is_fold_due(1) {
             self.writer.begin()?;
             more = self.writer.remove_old_blocks()?;
             more |= self.writer.fold()?;
             let mut replies = Replies::default();
-            self.unpark(&mut replies)?;
+            self.admit_waiting(&mut replies)?;
             self.finish(replies)?;
         }
         let vacuums = self.writer.vacuum()?;
@@ -300,7 +188,7 @@ impl Group {
                     .as_ref()
                     .map_or(0, |block| block.bytes() as usize);
                 let line = self
-                    .parked
+                    .waiting
                     .get_mut(&append.args.stream)
                     .filter(|line| !line.is_empty());
                 match line {
@@ -309,7 +197,7 @@ impl Group {
                     Some(line) => line.push_back(append),
                     None => {
                         if let Some(append) = self.append(append, replies)? {
-                            self.parked
+                            self.waiting
                                 .entry(append.args.stream.clone())
                                 .or_default()
                                 .push_back(append);
@@ -320,10 +208,7 @@ impl Group {
             }
             Operation::Commit { encoded, reply, .. } => {
                 let result = self.writer.commit(&encoded)?;
-                replies.commits.push(Reply {
-                    reply,
-                    value: result,
-                });
+                replies.add(reply, result);
                 Ok(encoded.bytes())
             }
             Operation::Register {
@@ -335,30 +220,27 @@ impl Group {
                 let result = self.writer.register(&generation, &streams, at)?;
                 self.warned_unfinished
                     .retain(|(pipeline, _)| *pipeline != generation.pipeline);
-                replies.registrations.push(Reply {
-                    reply,
-                    value: result,
-                });
+                replies.add(reply, result);
                 Ok(0)
             }
             Operation::KeepOnly { pipelines, reply } => {
                 self.writer.keep_only(&pipelines)?;
-                replies.others.push(Reply { reply, value: () });
+                replies.add(reply, ());
                 Ok(0)
             }
             Operation::Retain { streams, reply } => {
                 self.writer.retain(streams);
-                replies.others.push(Reply { reply, value: () });
+                replies.add(reply, ());
                 Ok(0)
             }
             Operation::LimitLag { limits, reply } => {
                 self.writer.limit_lag(limits);
-                replies.others.push(Reply { reply, value: () });
+                replies.add(reply, ());
                 Ok(0)
             }
             Operation::GiveUp { pipeline, reply } => {
                 self.writer.give_up(&pipeline)?;
-                replies.others.push(Reply { reply, value: () });
+                replies.add(reply, ());
                 Ok(0)
             }
             Operation::Letters {
@@ -375,7 +257,7 @@ impl Group {
                         self.writer.drop_letters(&pipeline, &stream, &seqs, at)?
                     }
                 };
-                replies.letters.push(Reply { reply, value });
+                replies.add(reply, value);
                 Ok(seqs.len() * 100)
             }
             Operation::ExpireLetters {
@@ -386,7 +268,7 @@ impl Group {
             } => {
                 let value = self.writer.expire_letters(&pipeline, before, at)?;
                 let bytes = value.as_ref().map_or(0, |expired| *expired as usize * 100);
-                replies.expired.push(Reply { reply, value });
+                replies.add(reply, value);
                 Ok(bytes)
             }
             Operation::Restore {
@@ -396,12 +278,12 @@ impl Group {
                 reply,
             } => {
                 let value = self.writer.restore(&stream, seq, &events)?;
-                replies.letters.push(Reply { reply, value });
+                replies.add(reply, value);
                 Ok(events.memory())
             }
             Operation::Mend { stream, seq, reply } => {
                 let value = Ok(self.writer.mend(&stream, seq)?);
-                replies.mended.push(Reply { reply, value });
+                replies.add(reply, value);
                 Ok(0)
             }
             Operation::WriteOff {
@@ -412,7 +294,7 @@ impl Group {
             } => {
                 let value = self.writer.write_off(&stream, seq, at)?;
                 let bytes = value.as_ref().map_or(0, |letters| *letters as usize * 200);
-                replies.expired.push(Reply { reply, value });
+                replies.add(reply, value);
                 Ok(bytes)
             }
             Operation::KeepCodeDigest {
@@ -422,11 +304,7 @@ impl Group {
                 reply,
             } => {
                 self.writer.keep_code_digest(&key, &digest, at)?;
-                replies.others.push(Reply { reply, value: () });
-                Ok(0)
-            }
-            Operation::Close { reply } => {
-                replies.others.push(Reply { reply, value: () });
+                replies.add(reply, ());
                 Ok(0)
             }
         }
@@ -441,20 +319,18 @@ impl Group {
         let QueuedAppend { args, reply, _room } = append;
         match self.writer.append(args)? {
             Appended::Done(block) => {
-                replies.appends.push(Reply {
-                    reply,
-                    value: block,
-                });
+                replies.appended.extend(block.clone());
+                replies.add(reply, block);
                 Ok(None)
             }
             Appended::NoRoom(args) => Ok(Some(QueuedAppend { args, reply, _room })),
         }
     }
 
-    /// Lets in what waited, as far as commits have made room.
-    fn unpark(&mut self, replies: &mut Replies) -> Result<(), Fault> {
-        let mut parked = std::mem::take(&mut self.parked);
-        for line in parked.values_mut() {
+    /// Carries out appends that waited for room, as far as there is some now.
+    fn admit_waiting(&mut self, replies: &mut Replies) -> Result<(), Fault> {
+        let mut waiting = std::mem::take(&mut self.waiting);
+        for line in waiting.values_mut() {
             while let Some(append) = line.pop_front() {
                 if let Some(append) = self.append(append, replies)? {
                     line.push_front(append);
@@ -462,111 +338,23 @@ impl Group {
                 }
             }
         }
-        self.parked = parked;
+        self.waiting = waiting;
         Ok(())
     }
 
-    fn finish(&mut self, replies: Replies) -> Result<(), Fault> {
+    fn finish(&mut self, mut replies: Replies) -> Result<(), Fault> {
         self.writer.finish()?;
-        let appended = replies
-            .appends
-            .iter()
-            .filter_map(|answer| answer.value.clone());
+        let appended = std::mem::take(&mut replies.appended).into_iter();
         let removed = std::mem::take(&mut self.writer.removed);
         self.shared
             .publish(appended, removed.into_iter(), self.writer.heads());
         self.shared.publish_redriven(self.writer.redriven());
         self.shared.publish_room_wanted(self.writer.room_wanted());
         self.shared.publish_dead_bytes(self.writer.dead_bytes());
-        replies.appends.into_iter().for_each(Reply::give);
-        replies.commits.into_iter().for_each(Reply::give);
-        replies.letters.into_iter().for_each(Reply::give);
-        replies.expired.into_iter().for_each(Reply::give);
-        replies.mended.into_iter().for_each(Reply::give);
-        replies.registrations.into_iter().for_each(Reply::give);
-        replies.others.into_iter().for_each(Reply::give);
+        replies.give();
         self.report_full();
         self.report_unfinished();
         Ok(())
-    }
-
-    /// Once for each pipeline and stream, when retention has removed all that was due, until the
-    /// pipeline runs again.
-    fn report_unfinished(&mut self) {
-        if self.writer.anything_due() {
-            return;
-        }
-        for (key, removed) in std::mem::take(&mut self.writer.unfinished) {
-            let (pipeline, stream) = &key;
-            if !self.warned_unfinished.contains(&key) {
-                tracing::warn!(
-                    %pipeline, %stream, events = removed.events,
-                    "retention removed events that this pipeline had not finished, because no pipeline of this name is configured to \
-                     read the stream any more. They count as dropped, and `lockgate status` says how many there are. More will be \
-                     removed until such a pipeline is configured again; a larger `{}` in `retain` of `[store]` keeps them for longer",
-                    removed.key
-                );
-                self.warned_unfinished.insert(key);
-            }
-        }
-        for (key, events) in std::mem::take(&mut self.writer.given_up) {
-            let (pipeline, stream) = &key;
-            if !self.warned_unfinished.contains(&key) {
-                tracing::warn!(
-                    %pipeline, %stream, events,
-                    "retention removed events that this pipeline had not finished, because it has \
-                     reached its `lag-limit`. They count as dropped, with the reason `lag-limit`, and \
-                     `lockgate status` says how many there are. More will be given up until the \
-                     pipeline has caught up"
-                );
-                self.warned_unfinished.insert(key);
-            }
-        }
-    }
-
-    /// Once when a reader begins to keep the log from being folded into the file, and once when that
-    /// ends.
-    fn report_log(&mut self) {
-        let (bytes, is_folded) = self.writer.log();
-        let is_pinned = bytes >= self.log_limit && !is_folded;
-        let since = self.shared.pinned_log().map(|pinned| pinned.since);
-        match (since, is_pinned) {
-            (None, true) => tracing::warn!(
-                bytes,
-                "a process has been reading from the store for so long that its log `store.db-wal` \
-                 cannot be folded into `store.db`, and grows: end long queries of other programs on \
-                 `store.db`, or let them read a copy"
-            ),
-            (Some(_), false) => {
-                tracing::info!("the log of the store was folded into its file again");
-            }
-            _ => {}
-        }
-        if is_pinned || since.is_some() {
-            let since = since.unwrap_or_else(|| self.writer.now());
-            self.shared
-                .set_pinned_log(is_pinned.then_some(PinnedLog { bytes, since }));
-        }
-    }
-
-    fn report_full(&mut self) {
-        for (stream, line) in &self.parked {
-            let full = !line.is_empty();
-            let before = self.warned.insert(stream.clone(), full).unwrap_or(false);
-            if full == before {
-                continue;
-            }
-            self.shared.set_full(stream, full);
-            if full {
-                tracing::warn!(
-                    %stream, pipelines = %self.writer.holders_of(stream).join(", "),
-                    "the stream is at its retention limit, and these pipelines have not finished its oldest events: reading waits. \
-                     Repair them, or raise `bytes` in `retain` of `[store]`"
-                );
-            } else {
-                tracing::info!(%stream, "there is room in the stream again: reading goes on");
-            }
-        }
     }
 }
 

@@ -33,6 +33,7 @@ mod limits;
 mod links;
 mod migrate;
 mod open;
+mod operation;
 mod options;
 mod progress;
 mod reads;

@@ -8,9 +8,10 @@ use lockgate_ledger::check_seqs;
 use lockgate_model::{Append, Block, Commit, Generation, KnownEvents, Millis, Redrive, Seq};
 use tokio::sync::{Semaphore, oneshot, watch};
 
-use crate::committer::{Committer, LettersAction, Operation, QueuedAppend};
+use crate::committer::Committer;
 use crate::directory::{DirectoryLock, Files};
 use crate::encoded::{EncodedBlock, EncodedCommit};
+use crate::operation::{LettersAction, Operation, Queued, QueuedAppend};
 use crate::reads::Reads;
 use crate::tail::Tail;
 use crate::writer::{AppendArgs, Writer};
@@ -26,7 +27,7 @@ use crate::{
 /// background.
 #[derive(Clone)]
 pub struct Store {
-    queue: Sender<Operation>,
+    queue: Sender<Queued>,
     shared: Arc<Shared>,
     commits: Arc<Semaphore>,
 }
@@ -168,9 +169,13 @@ impl Store {
     }
 
     fn send(&self, operation: Operation) -> Result<(), LedgerError> {
+        self.enqueue(Queued::Operation(operation))
+    }
+
+    fn enqueue(&self, queued: Queued) -> Result<(), LedgerError> {
         self.shared.reads.check_open()?;
         self.queue
-            .send(operation)
+            .send(queued)
             .map_err(|_| self.shared.reads.cause())
     }
 
@@ -403,7 +408,7 @@ impl Ledger for Store {
 
     async fn close(self) -> Result<(), LedgerError> {
         let (reply, answer) = oneshot::channel();
-        self.send(Operation::Close { reply })?;
+        self.enqueue(Queued::Close { reply })?;
         self.answer(answer).await
     }
 }
