@@ -1,29 +1,31 @@
-//! Carries out what an engine wants done, and tells it what happened.
+//! Carries out an engine's actions, and reports their results to it.
+
+mod records;
+mod unfinished;
 
 use std::collections::BTreeMap;
+use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use lockgate_engine::{
     Action, ConditionChange, ConditionKind, Input, Pipeline, StreamIndex, Uptime,
 };
 use lockgate_ledger::{Ledger, LedgerError};
-use lockgate_model::{Commit, Millis, Outcome, Seq};
-use lockgate_observe::metrics::Recorder;
+use lockgate_model::Seq;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::certificate;
-use crate::clock::now;
 use crate::condition_log::ConditionLog;
-use crate::limits::{LAG_LIMIT_GRACE, LOGGED_LETTERS};
-use crate::metrics::catalogue;
+use crate::limits::LAG_LIMIT_GRACE;
 use crate::plugins::BoundStage;
 use crate::replaced::ReplacedComponents;
 use crate::shutdown::Shutdown;
-use crate::status::{Board, ConditionStatus, PipelineState};
+use crate::status::{Board, PipelineState};
 use crate::worker::{Done, TaskResult, Worker};
+
+pub(crate) use unfinished::{Unfinished, UnfinishedPipeline};
 
 /// One pipeline, running.
 pub(crate) struct Driver<L> {
@@ -32,7 +34,7 @@ pub(crate) struct Driver<L> {
     pub(crate) board: Board,
     /// What the operator asks of this pipeline.
     pub(crate) requests: mpsc::UnboundedReceiver<OperatorRequest>,
-    /// Changes where the store gives up events that this pipeline has not finished.
+    /// Changes if the store gives up events that this pipeline has not finished.
     pub(crate) room_wanted: watch::Receiver<u64>,
     pub(crate) replaced: ReplacedComponents,
     pub(crate) unfinished: UnfinishedPipeline,
@@ -57,57 +59,10 @@ impl DriverEnd {
     }
 }
 
-/// How many pipelines of the host have not finished. One that has goes on, until all have: its dead
-/// letters may be retried.
-#[derive(Clone, Default)]
-pub(crate) struct Unfinished(watch::Sender<usize>);
-
-/// What one pipeline counts among the unfinished: at first 1, and 0 once this is dropped.
-pub(crate) struct UnfinishedPipeline {
-    pipelines: Unfinished,
-    counts: bool,
-}
-
-impl Unfinished {
-    pub(crate) fn add(&self) -> UnfinishedPipeline {
-        self.0.send_modify(|pipelines| *pipelines += 1);
-        UnfinishedPipeline {
-            pipelines: self.clone(),
-            counts: true,
-        }
-    }
-}
-
-impl UnfinishedPipeline {
-    fn set(&mut self, is_unfinished: bool) {
-        if std::mem::replace(&mut self.counts, is_unfinished) != is_unfinished {
-            self.pipelines
-                .0
-                .send_modify(|pipelines| match is_unfinished {
-                    true => *pipelines += 1,
-                    false => *pipelines -= 1,
-                });
-        }
-    }
-
-    /// Returns once every pipeline has finished.
-    async fn all_finished(&self) {
-        let mut pipelines = self.pipelines.0.subscribe();
-        // It cannot fail: the sender is here.
-        let _ = pipelines.wait_for(|&pipelines| pipelines == 0).await;
-    }
-}
-
-impl Drop for UnfinishedPipeline {
-    fn drop(&mut self) {
-        self.set(false);
-    }
-}
-
 /// What an operator asks of a running pipeline.
 #[derive(Debug)]
 pub(crate) enum OperatorRequest {
-    /// [`Input::Release`], where anything waits for that. Answered with how many documents do;
+    /// [`Input::Release`], if anything waits for that. Answered with how many documents do;
     /// `None`: nothing.
     Release(oneshot::Sender<Option<usize>>),
 }
@@ -118,77 +73,116 @@ impl<L: Ledger> Driver<L> {
     pub(crate) async fn run(
         self,
         ended: Vec<watch::Receiver<bool>>,
-        mut stop: Shutdown,
+        stop: Shutdown,
     ) -> Result<DriverEnd, LedgerError> {
-        let Driver {
-            mut engine,
-            worker,
-            board,
-            mut requests,
-            mut room_wanted,
-            mut replaced,
-            mut unfinished,
-        } = self;
+        let mut run = Run::start(self, ended, stop);
+        loop {
+            let input = match run.next_input().await? {
+                ControlFlow::Continue(input) => input,
+                ControlFlow::Break(end) => return Ok(end),
+            };
+            if let ControlFlow::Break(end) = run.handle(input) {
+                return Ok(end);
+            }
+        }
+    }
+}
+
+/// What a running pipeline needs from one input to the next.
+struct Run<L> {
+    driver: Driver<L>,
+    pipeline: Arc<str>,
+    began: Instant,
+    /// Of the reader, for each stream: it reads nothing more.
+    ended: Vec<watch::Receiver<bool>>,
+    stop: Shutdown,
+    stop_now: Shutdown,
+    notices: mpsc::UnboundedSender<Input>,
+    noticed: mpsc::UnboundedReceiver<Input>,
+    redriven: watch::Receiver<u64>,
+    dead_bytes: watch::Receiver<u64>,
+    /// By stream: it has one redrive in flight at a time.
+    redriving: Vec<bool>,
+    /// The stages of each generation in flight: a batch keeps the databases that it began with.
+    stages: BTreeMap<u32, Arc<[BoundStage]>>,
+    tasks: JoinSet<Done>,
+    /// When the engine wants to be woken.
+    alarm: Option<Uptime>,
+    log: ConditionLog,
+    draining: bool,
+    /// Until when what is in flight may finish, once the store wants room.
+    drains_until: Option<Instant>,
+    finished: bool,
+    has_warned_at_end: bool,
+    /// Empty between two inputs.
+    actions: Vec<Action>,
+    /// They end with the run.
+    _watchers: JoinSet<()>,
+}
+
+impl<L: Ledger> Run<L> {
+    fn start(driver: Driver<L>, ended: Vec<watch::Receiver<bool>>, stop: Shutdown) -> Run<L> {
+        let worker = &driver.worker;
         let pipeline = worker.pipeline.clone();
-        let mut stop_now = stop.clone();
-        let began = Instant::now();
-        let (notices, mut noticed) = mpsc::unbounded_channel();
-        // They end with this function.
+        let (notices, noticed) = mpsc::unbounded_channel();
         let mut watchers = JoinSet::new();
         for (index, ended) in ended.iter().cloned().enumerate() {
             let head = worker.ledger.head(&worker.streams[index]);
-            watchers.spawn(watch_head(
-                StreamIndex::new(index),
-                head,
-                ended,
-                notices.clone(),
-            ));
+            let stream = StreamIndex::new(index);
+            watchers.spawn(watch_head(stream, head, ended, notices.clone()));
         }
-        watchers.spawn(certificate::watch(worker.clone(), board.clone()));
-        let mut redriven = worker.ledger.redriven(&pipeline);
+        watchers.spawn(certificate::watch(worker.clone(), driver.board.clone()));
+        let redriven = worker.ledger.redriven(&pipeline);
         let mut dead_bytes = worker.ledger.dead_bytes(&pipeline);
         // They may have changed since the pipeline was registered.
         dead_bytes.mark_changed();
-        // A stream has one redrive in flight at a time.
-        let mut redriving = vec![true; worker.streams.len()];
-        // The stages of each generation in flight: a batch keeps the databases that it began with.
-        let mut stages: BTreeMap<u32, Arc<[BoundStage]>> = BTreeMap::new();
-        let mut tasks: JoinSet<Done> = JoinSet::new();
-        let mut alarm: Option<Uptime> = None;
-        let mut log = ConditionLog::new(pipeline.clone());
-        let mut draining = false;
-        // Until when what is in flight may finish, once it is room_wanted.
-        let mut drains_until: Option<Instant> = None;
-        let mut finished_before = false;
-        let mut has_warned_at_end = false;
-        let mut actions = Vec::new();
-        for stream in (0..redriving.len()).map(StreamIndex::new) {
+        let mut tasks = JoinSet::new();
+        for stream in (0..worker.streams.len()).map(StreamIndex::new) {
             worker.clone().redrive(stream, &mut tasks);
         }
+        Run {
+            redriving: vec![true; worker.streams.len()],
+            log: ConditionLog::new(pipeline.clone()),
+            pipeline,
+            driver,
+            began: Instant::now(),
+            ended,
+            stop_now: stop.clone(),
+            stop,
+            notices,
+            noticed,
+            redriven,
+            dead_bytes,
+            stages: BTreeMap::new(),
+            tasks,
+            alarm: None,
+            draining: false,
+            drains_until: None,
+            finished: false,
+            has_warned_at_end: false,
+            actions: Vec::new(),
+            _watchers: watchers,
+        }
+    }
+
+    /// Waits for what the engine has to know next.
+    async fn next_input(&mut self) -> Result<ControlFlow<DriverEnd, Input>, LedgerError> {
         loop {
             let input = tokio::select! {
-                Some(done) = tasks.join_next(), if !tasks.is_empty() => {
-                    let answer = match finished(done) {
+                Some(done) = self.tasks.join_next(), if !self.tasks.is_empty() => {
+                    match finished(done) {
                         // Of events that were given up.
-                        Err(LedgerError::Conflict(_))
-                            if is_past_lag_limit(&room_wanted, drains_until) =>
-                        {
-                            return Ok(DriverEnd::past_lag_limit(&stop));
+                        Err(LedgerError::Conflict(_)) if self.is_past_lag_limit() => {
+                            return Ok(ControlFlow::Break(DriverEnd::past_lag_limit(&self.stop)));
                         }
                         Err(error) => return Err(error),
                         Ok(None) => continue,
-                        Ok(Some(answer)) => answer,
-                    };
-                    if let Input::Batch { generation, .. } | Input::Redrive { generation, .. } =
-                        answer.input
-                    {
-                        stages.extend(answer.stages.map(|stages| (generation, stages)));
+                        Ok(Some(answer)) => self.take(answer),
                     }
-                    answer.input
                 }
-                Some(notice) = noticed.recv() => notice,
-                Some(OperatorRequest::Release(reply)) = requests.recv() => {
-                    let released = engine.waiting_for_release(began.elapsed());
+                Some(notice) = self.noticed.recv() => notice,
+                Some(OperatorRequest::Release(reply)) = self.driver.requests.recv() => {
+                    let released = self.driver.engine.waiting_for_release(self.began.elapsed());
                     // Who asked may have gone.
                     let _ = reply.send(released);
                     if released.is_none() {
@@ -196,172 +190,243 @@ impl<L: Ledger> Driver<L> {
                     }
                     Input::Release
                 }
-                Ok(()) = redriven.changed() => {
-                    redriven.borrow_and_update();
-                    for (index, redriving) in redriving.iter_mut().enumerate() {
-                        if !std::mem::replace(redriving, true) {
-                            let stream = StreamIndex::new(index);
-                            worker.clone().redrive(stream, &mut tasks);
-                        }
-                    }
+                Ok(()) = self.redriven.changed() => {
+                    self.redrive_all();
                     Input::Elapsed
                 }
-                Ok(()) = dead_bytes.changed() => Input::DeadBytes(*dead_bytes.borrow_and_update()),
-                () = sleep_until(began, alarm), if alarm.is_some() => {
-                    alarm = None;
+                Ok(()) = self.dead_bytes.changed() => {
+                    Input::DeadBytes(*self.dead_bytes.borrow_and_update())
+                }
+                () = sleep_until(self.began, self.alarm), if self.alarm.is_some() => {
+                    self.alarm = None;
                     Input::Elapsed
                 }
-                () = sleep_until(began, log.settles_at()), if log.settles_at().is_some() => {
-                    log.settle(began.elapsed());
+                () = sleep_until(self.began, self.log.settles_at()),
+                    if self.log.settles_at().is_some() =>
+                {
+                    self.log.settle(self.began.elapsed());
                     continue;
                 }
-                () = stop.draining(), if !draining => {
-                    draining = true;
+                () = self.stop.draining(), if !self.draining => {
+                    self.draining = true;
                     Input::Drain
                 }
-                Ok(()) = room_wanted.changed(), if !draining => {
-                    room_wanted.borrow_and_update();
-                    draining = true;
-                    drains_until = Some(Instant::now() + LAG_LIMIT_GRACE);
+                Ok(()) = self.driver.room_wanted.changed(), if !self.draining => {
+                    self.driver.room_wanted.borrow_and_update();
+                    self.draining = true;
+                    self.drains_until = Some(Instant::now() + LAG_LIMIT_GRACE);
                     Input::Drain
                 }
-                () = sleep_until_instant(drains_until), if drains_until.is_some() => {
-                    return Ok(DriverEnd::past_lag_limit(&stop));
+                () = sleep_until_instant(self.drains_until), if self.drains_until.is_some() => {
+                    return Ok(ControlFlow::Break(DriverEnd::past_lag_limit(&self.stop)));
                 }
-                () = stop_now.abandoned() => return Ok(DriverEnd::Ended),
-                () = unfinished.all_finished(), if finished_before => break,
+                () = self.stop_now.abandoned() => return Ok(ControlFlow::Break(DriverEnd::Ended)),
+                () = self.driver.unfinished.all_finished(), if self.finished => {
+                    return Ok(ControlFlow::Break(self.end()));
+                }
             };
-            let mut checks_end = matches!(input, Input::Head { ended: true, .. });
-            let input = match input {
-                // No retried entries are left in this stream.
-                Input::Redrive { stream, batch, .. } if batch.is_empty() => {
-                    redriving[stream.get()] = false;
-                    Input::Elapsed
-                }
-                input => input,
-            };
-            engine.handle(began.elapsed(), input, &mut actions);
-            let mut drained = false;
-            stages.retain(|&generation, _| engine.has_generation(generation));
-            for action in actions.drain(..) {
-                match action {
-                    Action::WakeAt(at) => alarm = at,
-                    Action::Report(change) => {
-                        checks_end = true;
-                        record_condition(&worker.recorder, &pipeline, &change);
-                        report(&pipeline, &board, &mut log, began, change, &replaced);
-                    }
-                    Action::Warn(message) => tracing::warn!(%pipeline, "{message}"),
-                    Action::Drained => drained = true,
-                    Action::Commit { batch, commit } => {
-                        replaced.finished();
-                        log_letters(&commit);
-                        record_commit(&worker.recorder, &commit);
-                        let finished = commit.entries.len();
-                        board.pipeline(&pipeline, |status| status.finished += finished);
-                        worker.clone().commit(batch, commit, &mut tasks);
-                    }
-                    Action::BatchShrunk {
-                        stream,
-                        first,
-                        bytes,
-                    } => worker.shrink(stream, first, bytes),
-                    Action::BatchHalved { stream, halves } => worker.halve(stream, halves),
-                    Action::BatchEnded {
-                        stream,
-                        first,
-                        is_redrive,
-                    } => {
-                        worker.free(stream, first, is_redrive);
-                        if is_redrive {
-                            // There may be more of it, or a later one.
-                            worker.clone().redrive(stream, &mut tasks);
-                        }
-                    }
-                    Action::RunStages {
-                        batch,
-                        generation,
-                        run,
-                    } => {
-                        let stages = stages.get(&generation).cloned();
-                        let stages = stages.expect("a batch in flight keeps its stages");
-                        let notices = notices.clone();
-                        worker
-                            .clone()
-                            .run_stages(batch, stages, run, notices, &mut tasks);
-                    }
-                    Action::Collect {
-                        stream,
-                        within,
-                        events,
-                        bytes,
-                    } => worker
-                        .clone()
-                        .collect(stream, within, events, bytes, &mut tasks),
-                    Action::CollectNow { stream, bytes } => worker.hurry(stream, bytes),
-                    Action::Encode { encoding, work } => {
-                        let notices = notices.clone();
-                        worker.clone().encode(encoding, work, notices, &mut tasks);
-                    }
-                    Action::Send {
-                        request,
-                        endpoint,
-                        outgoing,
-                        documents,
-                        is_retry,
-                    } => {
-                        if is_retry {
-                            worker.record_retry(endpoint);
-                        }
-                        worker
-                            .clone()
-                            .send(request, endpoint, outgoing, documents, &mut tasks);
-                    }
-                    Action::Classify {
-                        request,
-                        info,
-                        sent,
-                        response,
-                    } => worker
-                        .clone()
-                        .classify(request, info, sent, response, &mut tasks),
+            return Ok(ControlFlow::Continue(input));
+        }
+    }
+
+    /// Gives an input to the engine, and carries out what it wants done.
+    fn handle(&mut self, input: Input) -> ControlFlow<DriverEnd> {
+        let mut checks_end = matches!(input, Input::Head { ended: true, .. });
+        let mut drained = false;
+        let mut actions = std::mem::take(&mut self.actions);
+        let engine = &mut self.driver.engine;
+        engine.handle(self.began.elapsed(), input, &mut actions);
+        self.stages
+            .retain(|&generation, _| engine.has_generation(generation));
+        for action in actions.drain(..) {
+            checks_end |= matches!(action, Action::Report(_));
+            drained |= matches!(action, Action::Drained);
+            self.carry_out(action);
+        }
+        self.actions = actions;
+        let in_flight = self.driver.engine.batches_in_flight();
+        let board = &self.driver.board;
+        board.pipeline(&self.pipeline, |status| status.in_flight = in_flight);
+        if drained {
+            return ControlFlow::Break(self.end());
+        }
+        self.note_whether_finished();
+        if checks_end {
+            self.warn_at_end();
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        let worker = self.driver.worker.clone();
+        let tasks = &mut self.tasks;
+        match action {
+            Action::WakeAt(at) => self.alarm = at,
+            Action::Report(change) => self.report(change),
+            Action::Warn(message) => {
+                tracing::warn!(pipeline = %self.pipeline, "{message}");
+            }
+            // The caller ends the run.
+            Action::Drained => {}
+            Action::Commit { batch, commit } => {
+                self.driver.replaced.finished();
+                records::log_letters(&commit);
+                records::count_commit(&worker.recorder, &commit);
+                let entries = commit.entries.len();
+                let board = &self.driver.board;
+                board.pipeline(&self.pipeline, |status| status.finished += entries);
+                worker.commit(batch, commit, tasks);
+            }
+            Action::BatchShrunk {
+                stream,
+                first,
+                bytes,
+            } => worker.shrink(stream, first, bytes),
+            Action::BatchHalved { stream, halves } => worker.halve(stream, halves),
+            Action::BatchEnded {
+                stream,
+                first,
+                is_redrive,
+            } => {
+                worker.free(stream, first, is_redrive);
+                if is_redrive {
+                    // There may be more of it, or a later one.
+                    worker.redrive(stream, tasks);
                 }
             }
-            board.pipeline(&pipeline, |status| {
-                status.in_flight = engine.batches_in_flight()
-            });
-            if drained {
-                break;
+            Action::RunStages {
+                batch,
+                generation,
+                run,
+            } => {
+                let stages = self.stages.get(&generation).cloned();
+                let stages = stages.expect("a batch in flight keeps its stages");
+                worker.run_stages(batch, stages, run, self.notices.clone(), tasks);
             }
-            let is_finished = engine.is_finished() && tasks.is_empty();
-            if is_finished != finished_before {
-                finished_before = is_finished;
-                unfinished.set(!is_finished);
-                let state = if is_finished {
-                    PipelineState::Finished
-                } else {
-                    PipelineState::Running
-                };
-                board.pipeline(&pipeline, |status| status.state = state);
+            Action::Collect {
+                stream,
+                within,
+                events,
+                bytes,
+            } => worker.collect(stream, within, events, bytes, tasks),
+            Action::CollectNow { stream, bytes } => worker.hurry(stream, bytes),
+            Action::Encode { encoding, work } => {
+                worker.encode(encoding, work, self.notices.clone(), tasks);
             }
-            let has_ended = || ended.iter().all(|ended| *ended.borrow());
-            if checks_end && !has_warned_at_end && !engine.is_ready(began.elapsed()) && has_ended()
-            {
-                let documents = engine.waiting_for_release(began.elapsed());
-                if let Some(documents) = documents.filter(|&documents| documents > 0) {
-                    has_warned_at_end = true;
-                    tracing::warn!(
-                        %pipeline, documents,
-                        "nothing more is read, but this pipeline has not finished: documents wait until \
-                         others are delivered, or for `lockgate dlq release {pipeline}`"
-                    );
+            Action::Send {
+                request,
+                endpoint,
+                outgoing,
+                documents,
+                is_retry,
+            } => {
+                if is_retry {
+                    worker.record_retry(endpoint);
                 }
+                worker.send(request, endpoint, outgoing, documents, tasks);
+            }
+            Action::Classify {
+                request,
+                info,
+                sent,
+                response,
+            } => worker.classify(request, info, sent, response, tasks),
+        }
+    }
+
+    /// The input that a task has answered.
+    fn take(&mut self, answer: TaskResult) -> Input {
+        if let Input::Batch { generation, .. } | Input::Redrive { generation, .. } = answer.input {
+            let stages = answer.stages.map(|stages| (generation, stages));
+            self.stages.extend(stages);
+        }
+        match answer.input {
+            // No retried entries are left in this stream.
+            Input::Redrive { stream, batch, .. } if batch.is_empty() => {
+                self.redriving[stream.get()] = false;
+                Input::Elapsed
+            }
+            input => input,
+        }
+    }
+
+    /// Asks for retried entries of each stream that has no redrive in flight.
+    fn redrive_all(&mut self) {
+        self.redriven.borrow_and_update();
+        for (index, redriving) in self.redriving.iter_mut().enumerate() {
+            if !std::mem::replace(redriving, true) {
+                let worker = self.driver.worker.clone();
+                worker.redrive(StreamIndex::new(index), &mut self.tasks);
             }
         }
-        Ok(match drains_until {
-            Some(_) => DriverEnd::past_lag_limit(&stop),
+    }
+
+    /// A condition in the log, on the board and in the metrics.
+    fn report(&mut self, mut change: ConditionChange) {
+        records::count_condition(&self.driver.worker.recorder, &self.pipeline, &change);
+        let (ConditionChange::Began(condition)
+        | ConditionChange::Changed(condition)
+        | ConditionChange::Ended(condition)) = &mut change;
+        if condition.kind == ConditionKind::Plugin {
+            let replaced = &self.driver.replaced;
+            condition.message = replaced.explain(&condition.subject, &condition.message);
+        }
+        let elapsed = self.began.elapsed();
+        match &change {
+            ConditionChange::Began(condition) => self.log.began(condition),
+            ConditionChange::Changed(_) => {}
+            ConditionChange::Ended(condition) => self.log.ended(elapsed, condition),
+        }
+        records::show_condition(&self.driver.board, &self.pipeline, elapsed, &change);
+    }
+
+    fn note_whether_finished(&mut self) {
+        let finished = self.driver.engine.is_finished() && self.tasks.is_empty();
+        if finished == self.finished {
+            return;
+        }
+        self.finished = finished;
+        self.driver.unfinished.set(!finished);
+        let state = match finished {
+            true => PipelineState::Finished,
+            false => PipelineState::Running,
+        };
+        let board = &self.driver.board;
+        board.pipeline(&self.pipeline, |status| status.state = state);
+    }
+
+    /// Warns once if only the operator can let this pipeline finish.
+    fn warn_at_end(&mut self) {
+        let now = self.began.elapsed();
+        let engine = &self.driver.engine;
+        let nothing_more = || self.ended.iter().all(|ended| *ended.borrow());
+        if self.has_warned_at_end || engine.is_ready(now) || !nothing_more() {
+            return;
+        }
+        let documents = engine.waiting_for_release(now);
+        let Some(documents) = documents.filter(|&documents| documents > 0) else {
+            return;
+        };
+        self.has_warned_at_end = true;
+        let pipeline = &self.pipeline;
+        tracing::warn!(
+            %pipeline, documents,
+            "nothing more is read, but this pipeline has not finished: its documents wait until \
+             others are delivered or you run `lockgate dlq release {pipeline}`"
+        );
+    }
+
+    /// Whether the store has given up events of the pipeline, perhaps only a moment ago.
+    fn is_past_lag_limit(&self) -> bool {
+        self.drains_until.is_some() || self.driver.room_wanted.has_changed().unwrap_or(false)
+    }
+
+    /// How a run ends that has nothing left to do.
+    fn end(&self) -> DriverEnd {
+        match self.drains_until {
+            Some(_) => DriverEnd::past_lag_limit(&self.stop),
             None => DriverEnd::Ended,
-        })
+        }
     }
 }
 
@@ -374,11 +439,6 @@ fn finished(done: Result<Done, JoinError>) -> Result<Option<TaskResult>, LedgerE
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         Err(_) => Ok(None),
     }
-}
-
-/// Whether the store has given up events of the pipeline, perhaps only a moment ago.
-fn is_past_lag_limit(room_wanted: &watch::Receiver<u64>, until: Option<Instant>) -> bool {
-    until.is_some() || room_wanted.has_changed().unwrap_or(false)
 }
 
 async fn sleep_until_instant(at: Option<Instant>) {
@@ -420,117 +480,5 @@ async fn watch_head(
         if !changed {
             return;
         }
-    }
-}
-
-/// A condition in the log and on the board.
-fn report(
-    pipeline: &str,
-    board: &Board,
-    log: &mut ConditionLog,
-    began: Instant,
-    mut change: ConditionChange,
-    replaced: &ReplacedComponents,
-) {
-    let wall = |at: Uptime| -> Millis {
-        let elapsed = began.elapsed();
-        let millis = |span: Duration| span.as_millis() as Millis;
-        now() - millis(elapsed) + millis(at)
-    };
-    let (ConditionChange::Began(condition)
-    | ConditionChange::Changed(condition)
-    | ConditionChange::Ended(condition)) = &mut change;
-    if condition.kind == ConditionKind::Plugin {
-        condition.message = replaced.explain(&condition.subject, &condition.message);
-    }
-    let (condition, is_over) = match &change {
-        ConditionChange::Began(condition) => {
-            log.began(condition);
-            (condition, false)
-        }
-        ConditionChange::Changed(condition) => (condition, false),
-        ConditionChange::Ended(condition) => {
-            log.ended(began.elapsed(), condition);
-            (condition, true)
-        }
-    };
-    let status = ConditionStatus {
-        kind: condition.kind.into(),
-        subject: condition.subject.clone(),
-        message: condition.message.clone(),
-        since: wall(condition.since),
-        next_attempt: condition.next_attempt.map(wall),
-        not_ready_from: Some(wall(condition.not_ready_from)),
-        stops: false,
-    };
-    board.pipeline(pipeline, |pipeline| {
-        pipeline
-            .conditions
-            .retain(|other| (&other.kind, &other.subject) != (&status.kind, &status.subject));
-        if !is_over {
-            pipeline.conditions.push(status);
-        }
-    });
-}
-
-/// Counts conditions that begin.
-fn record_condition(recorder: &Recorder, pipeline: &str, change: &ConditionChange) {
-    let ConditionChange::Began(condition) = change else {
-        return;
-    };
-    let kind = condition.kind.name();
-    recorder.add(&catalogue::PIPELINE_CONDITIONS_BEGUN, &[pipeline, kind], 1);
-    if condition.kind == ConditionKind::Endpoint {
-        let labels = [pipeline, &*condition.subject];
-        recorder.add(&catalogue::ENDPOINT_HOLDS, &labels, 1);
-    }
-}
-
-/// Counts outcomes with their reasons. What a receiver or a component says of one event is not
-/// among them: who rejected it is.
-fn record_commit(recorder: &Recorder, commit: &Commit) {
-    let pipeline = &*commit.pipeline;
-    recorder.add(&catalogue::PIPELINE_BATCHES, &[pipeline], 1);
-    let mut dead = 0;
-    for run in &commit.outcomes.runs {
-        let (outcome, reason) = match run.outcome {
-            Outcome::Delivered => ("delivered", ""),
-            Outcome::Dropped(reason) => {
-                let reason = commit.reasons.get(reason as usize);
-                ("dropped", reason.map_or("", String::as_str))
-            }
-            Outcome::Dead(_) => {
-                dead += u64::from(run.len);
-                continue;
-            }
-        };
-        let labels = [pipeline, outcome, reason];
-        recorder.add(&catalogue::PIPELINE_OUTCOMES, &labels, run.len.into());
-    }
-    for letter in &commit.dead {
-        let labels = [pipeline, "dead", &*letter.cause];
-        recorder.add(&catalogue::PIPELINE_OUTCOMES, &labels, 1);
-        dead = dead.saturating_sub(1);
-    }
-    if dead > 0 {
-        // Dead letters that were retried and have died again.
-        recorder.add(
-            &catalogue::PIPELINE_OUTCOMES,
-            &[pipeline, "dead", "redriven"],
-            dead,
-        );
-    }
-}
-
-fn log_letters(commit: &Commit) {
-    let (pipeline, stream) = (&commit.pipeline, &commit.stream);
-    for letter in commit.dead.iter().take(LOGGED_LETTERS) {
-        tracing::warn!(
-            %pipeline, %stream, seq = letter.seq, key = letter.key, cause = letter.cause,
-            "dead letter: {}", letter.reason
-        );
-    }
-    if let Some(more) = commit.dead.len().checked_sub(LOGGED_LETTERS + 1) {
-        tracing::warn!(%pipeline, %stream, "{} more dead letters in this batch", more + 1);
     }
 }
