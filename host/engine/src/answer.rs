@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use lockgate_model::request::{Classification, Disposition, RETRY_AFTER_MAX, Response};
 
+use crate::condition::WaitRequester;
+
 /// The meaning of an answer, or of the lack of one, for a request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Judgement {
@@ -18,13 +20,42 @@ pub enum Judgement {
     /// The receiver cannot take it now.
     Wait {
         message: String,
-        /// At least this long.
-        after: Duration,
+        asked: RequestedWait,
         /// A document in it may be what the receiver fails on.
         failure: Option<FailureKind>,
     },
     /// Somebody has to fix a setting of this host or of the receiver first.
     NeedsOperator(String),
+}
+
+/// A wait before the next attempt that somebody asked for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RequestedWait {
+    pub at_least: Duration,
+    /// `None`: nobody asked.
+    pub by: Option<WaitRequester>,
+}
+
+impl RequestedWait {
+    pub(crate) const NONE: RequestedWait = RequestedWait {
+        at_least: Duration::ZERO,
+        by: None,
+    };
+
+    fn new(millis: u64, by: WaitRequester) -> RequestedWait {
+        let at_least = Duration::from_millis(millis).min(RETRY_AFTER_MAX);
+        RequestedWait {
+            at_least,
+            by: (!at_least.is_zero()).then_some(by),
+        }
+    }
+
+    fn longer(self, other: RequestedWait) -> RequestedWait {
+        match other.at_least > self.at_least {
+            true => other,
+            false => self,
+        }
+    }
 }
 
 /// How a receiver failed on a request that may itself be the cause.
@@ -77,7 +108,7 @@ pub fn by_status(response: &Response) -> Judgement {
     let message = describe(response);
     let wait = |failure| Judgement::Wait {
         message: message.clone(),
-        after: retry_after(response),
+        asked: retry_after(response),
         failure,
     };
     match response.status {
@@ -128,11 +159,10 @@ pub fn by_sink(response: &Response, classification: Classification) -> (Judgemen
     let judgement = match classification {
         Classification::ByStatus => by_status(response),
         Classification::Retry { message, after } => {
-            let after = Duration::from_millis(after.unwrap_or(0).into()).min(RETRY_AFTER_MAX);
-            let after = after.max(retry_after(response));
+            let asked = RequestedWait::new(after.unwrap_or(0).into(), WaitRequester::Sink);
             Judgement::Wait {
                 message,
-                after,
+                asked: asked.longer(retry_after(response)),
                 failure: (response.status >= 500).then_some(FailureKind::Error),
             }
         }
@@ -154,12 +184,12 @@ pub fn by_failure(failure: SendFailure) -> Judgement {
     match failure {
         SendFailure::Connection(message) => Judgement::Wait {
             message,
-            after: Duration::ZERO,
+            asked: RequestedWait::NONE,
             failure: None,
         },
         SendFailure::Timeout(message) => Judgement::Wait {
             message,
-            after: Duration::ZERO,
+            asked: RequestedWait::NONE,
             failure: Some(FailureKind::Slow),
         },
         SendFailure::Tls(message) => Judgement::NeedsOperator(message),
@@ -185,8 +215,9 @@ fn describe(response: &Response) -> String {
     }
 }
 
-fn retry_after(response: &Response) -> Duration {
-    Duration::from_millis(response.retry_after.unwrap_or(0)).min(RETRY_AFTER_MAX)
+fn retry_after(response: &Response) -> RequestedWait {
+    let millis = response.retry_after.unwrap_or(0);
+    RequestedWait::new(millis, WaitRequester::Receiver)
 }
 
 #[cfg(test)]

@@ -5,6 +5,8 @@ use std::time::Duration;
 use lockgate_backoff::{Backoff, Random};
 
 use crate::Uptime;
+use crate::answer::RequestedWait;
+use crate::condition::WaitRequester;
 use crate::limits::{BACKOFF_BASE, BACKOFF_MAX, NARROWING_BACKOFF};
 
 /// Why nothing is sent to an endpoint but probes.
@@ -32,6 +34,8 @@ pub(crate) struct Open {
     pub(crate) since: Uptime,
     pub(crate) failures: u32,
     pub(crate) next_probe: Uptime,
+    /// Who asked for the wait until then.
+    pub(crate) asked_by: Option<WaitRequester>,
     pub(crate) probing: bool,
     /// The last probe was a part of a request that had failed or had been refused. True at first:
     /// a request of which nothing is known goes before the parts.
@@ -47,8 +51,7 @@ pub(crate) struct Open {
 pub(crate) struct Failure {
     pub(crate) reason: OpenReason,
     pub(crate) message: String,
-    /// The receiver asked for a wait of this long.
-    pub(crate) after: Duration,
+    pub(crate) asked: RequestedWait,
 }
 
 /// The requests that may be sent now.
@@ -94,7 +97,7 @@ impl Circuit {
         let Failure {
             reason,
             message,
-            after,
+            asked,
         } = failure;
         let open = self.open.get_or_insert_with(|| Open {
             reason,
@@ -102,18 +105,23 @@ impl Circuit {
             since: now,
             failures: 0,
             next_probe: now,
+            asked_by: None,
             probing: false,
             has_probed_part: true,
             narrowing_steps: 0,
             is_narrowed_down: false,
         });
         if !was_probe && open.failures > 0 {
-            open.next_probe = open.next_probe.max(now + after);
+            if now + asked.at_least > open.next_probe {
+                open.next_probe = now + asked.at_least;
+                open.asked_by = asked.by;
+            }
             return;
         }
         open.reason = reason;
         open.message = message;
-        open.next_probe = now + after + backoff(random, open.failures);
+        open.next_probe = now + asked.at_least + backoff(random, open.failures);
+        open.asked_by = asked.by;
         open.failures = open.failures.saturating_add(1);
         open.probing = false;
     }
@@ -130,7 +138,8 @@ impl Circuit {
         open.narrowing_steps += 1;
         open.reason = failure.reason;
         open.message = failure.message;
-        open.next_probe = now + failure.after + backoff(random, step);
+        open.next_probe = now + failure.asked.at_least + backoff(random, step);
+        open.asked_by = failure.asked.by;
         open.probing = false;
     }
 
@@ -179,7 +188,7 @@ mod tests {
         Failure {
             reason: OpenReason::Unavailable,
             message: "503".to_owned(),
-            after: Duration::ZERO,
+            asked: RequestedWait::NONE,
         }
     }
 

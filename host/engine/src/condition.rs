@@ -41,6 +41,15 @@ impl ConditionKind {
     }
 }
 
+/// Who asked for the wait until the next attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WaitRequester {
+    /// By `Retry-After`.
+    Receiver,
+    /// By what it made of the receiver's answer.
+    Sink,
+}
+
 /// One reason why a pipeline, or a part of it, does not deliver.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Condition {
@@ -51,6 +60,8 @@ pub struct Condition {
     pub message: String,
     pub since: Uptime,
     pub next_attempt: Option<Uptime>,
+    /// Of an endpoint.
+    pub asked_by: Option<WaitRequester>,
     /// From then on the pipeline is not ready.
     pub not_ready_from: Uptime,
 }
@@ -71,6 +82,7 @@ pub(crate) struct Found<'a> {
     pub(crate) message: &'a str,
     pub(crate) since: Uptime,
     pub(crate) next_attempt: Option<Uptime>,
+    pub(crate) asked_by: Option<WaitRequester>,
 }
 
 /// The conditions of one pipeline at a time.
@@ -88,12 +100,14 @@ impl Conditions {
             message,
             since,
             next_attempt,
+            asked_by,
         } = found;
         let key = (kind, subject.to_owned());
         if let Some(condition) = self.current.get_mut(&key) {
             if condition.message != message || condition.next_attempt != next_attempt {
                 condition.message = message.to_owned();
                 condition.next_attempt = next_attempt;
+                condition.asked_by = asked_by;
                 self.changes
                     .push(ConditionChange::Changed(condition.clone()));
             }
@@ -105,6 +119,7 @@ impl Conditions {
             message: message.to_owned(),
             since,
             next_attempt,
+            asked_by,
             not_ready_from: since + kind.tolerated(),
         };
         self.changes.push(ConditionChange::Began(condition.clone()));
@@ -178,6 +193,7 @@ mod tests {
             message: "1 document waits",
             since: now,
             next_attempt: None,
+            asked_by: None,
         });
         assert!(conditions.are_ready(now));
         conditions.set_stopping(kind, "url", true);

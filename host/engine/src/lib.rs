@@ -29,7 +29,7 @@ mod testing;
 
 pub use answer::SendFailure;
 pub use brake::{BrakeLimits, Engaged};
-pub use condition::{Condition, ConditionChange, ConditionKind};
+pub use condition::{Condition, ConditionChange, ConditionKind, WaitRequester};
 pub use documents::Documents;
 pub use encoding::{EncodeOutput, Encoding, OutgoingRequest};
 pub use fates::Fates;

@@ -287,6 +287,7 @@ impl Pipeline {
                 message,
                 since: self.stall_timer_from,
                 next_attempt: None,
+                asked_by: None,
             });
         } else {
             self.conditions.clear(ConditionKind::Stalled, "pipeline");

@@ -52,6 +52,7 @@ fn expiry(file: &Path, validity: Validity, now: Millis) -> Option<ConditionStatu
         ),
         since,
         next_attempt: None,
+        asked_by: None,
         not_ready_from: None,
         stops: false,
     })

@@ -121,6 +121,7 @@ mod tests {
             message: "the receiver answered 503".to_owned(),
             since,
             next_attempt: None,
+            asked_by: None,
             not_ready_from: since,
         };
         let mut log = ConditionLog::new("siem".into());
@@ -145,6 +146,7 @@ mod tests {
             message: "the receiver answered 400".to_owned(),
             since: Uptime::ZERO,
             next_attempt: None,
+            asked_by: None,
             not_ready_from: Uptime::ZERO,
         };
         let [documents, endpoint] =

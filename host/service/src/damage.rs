@@ -64,6 +64,7 @@ impl Damage {
             message,
             since: self.since,
             next_attempt: Some(now() + DAMAGE_INTERVAL.as_millis() as Millis),
+            asked_by: None,
             not_ready_from: Some(self.since),
             stops: true,
         };

@@ -49,7 +49,7 @@ pub use replay::{ReplayedDocument, ReplayedResult, ReplayedStage};
 pub use settings::retention;
 pub use shutdown::{Shutdown, ShutdownTrigger};
 pub use status::{
-    Board, ConditionStatus, ConditionStatusKind, ConfigurationStatus, HostStatus, PipelineState,
-    PipelineStatus, Problem, ReaderFigures, RefusedConfiguration, SourceStatus, StoreLogStatus,
-    StoreStatus,
+    AskedBy, Board, ConditionStatus, ConditionStatusKind, ConfigurationStatus, HostStatus,
+    PipelineState, PipelineStatus, Problem, ReaderFigures, RefusedConfiguration, SourceStatus,
+    StoreLogStatus, StoreStatus,
 };

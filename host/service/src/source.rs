@@ -83,6 +83,7 @@ pub(crate) fn without_credentials(
             message,
             since,
             next_attempt: Some(next_attempt),
+            asked_by: None,
             not_ready_from: Some(since),
             stops: true,
         }],
@@ -101,6 +102,7 @@ pub(crate) fn failed(message: String) -> SourceStatus {
             message,
             since,
             next_attempt: None,
+            asked_by: None,
             not_ready_from: Some(since),
             stops: true,
         }],
@@ -241,6 +243,7 @@ fn condition(place: &str, failure: &SourceFailure, status: &ReaderStatus) -> Con
         message: failure.message.clone(),
         since,
         next_attempt: failure.next_attempt,
+        asked_by: None,
         not_ready_from,
         stops: failure.kind.stops_the_log(),
     }
@@ -260,6 +263,7 @@ fn at_its_limit(stream: &str, full: &FullStream) -> ConditionStatus {
         ),
         since: full.since,
         next_attempt: None,
+        asked_by: None,
         not_ready_from: Some(full.since),
         stops: stream.ends_with("/audit"),
     }
@@ -286,6 +290,7 @@ fn recordings(status: &ReaderStatus) -> Option<ConditionStatus> {
         message,
         since: first.since,
         next_attempt: failures.filter_map(|failure| failure.next_attempt).min(),
+        asked_by: None,
         not_ready_from: Some(first.since + PART_TOLERATED_MS),
         stops: false,
     })
@@ -320,6 +325,7 @@ fn expiry(status: &ReaderStatus, now: Millis) -> Option<ConditionStatus> {
         ),
         since,
         next_attempt: None,
+        asked_by: None,
         not_ready_from: Some(until),
         stops: false,
     })

@@ -248,6 +248,7 @@ fn condition(
         message,
         since,
         next_attempt,
+        asked_by: None,
         not_ready_from: Some(since),
         stops: false,
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex};
 
-use lockgate_engine::ConditionKind;
+use lockgate_engine::{ConditionKind, WaitRequester};
 use lockgate_model::Millis;
 use serde::{Deserialize, Serialize};
 
@@ -288,6 +288,9 @@ pub struct ConditionStatus {
     pub message: String,
     pub since: Millis,
     pub next_attempt: Option<Millis>,
+    /// Who asked for the wait until then. Of an endpoint.
+    #[serde(default)]
+    pub asked_by: Option<AskedBy>,
     /// From then on the pipeline or the source is not ready. `None`: it stays ready.
     pub not_ready_from: Option<Millis>,
     /// Of a source: nothing of the audit log is read while it lasts.
@@ -299,6 +302,28 @@ impl ConditionStatus {
     /// The pipeline or the source is not ready because of it.
     pub(crate) fn makes_unready(&self, now: Millis) -> bool {
         self.not_ready_from.is_some_and(|from| from <= now)
+    }
+}
+
+/// Who asked for the wait until the next attempt at an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AskedBy {
+    /// By `Retry-After`.
+    Receiver,
+    /// By what it made of the receiver's answer.
+    Sink,
+    /// Of a host that is newer than the reader.
+    #[serde(other, rename = "unknown")]
+    Unknown,
+}
+
+impl From<WaitRequester> for AskedBy {
+    fn from(requester: WaitRequester) -> AskedBy {
+        match requester {
+            WaitRequester::Receiver => AskedBy::Receiver,
+            WaitRequester::Sink => AskedBy::Sink,
+        }
     }
 }
 

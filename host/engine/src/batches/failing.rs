@@ -64,6 +64,7 @@ impl Pipeline {
                 message: &message,
                 since: *since,
                 next_attempt: None,
+                asked_by: None,
             });
         }
         shown

@@ -193,6 +193,7 @@ impl Pipeline {
                 message: &message,
                 since: hold.since,
                 next_attempt: Some(hold.until),
+                asked_by: None,
             });
         }
         let failing = self.report_failing(now);

@@ -7,7 +7,7 @@ use lockgate_model::contract::{CallError, Inspect};
 use lockgate_model::request::{Classification, Disposition, Response};
 
 use crate::Uptime;
-use crate::answer::{self, FailureKind, Judgement, SendFailure};
+use crate::answer::{self, FailureKind, Judgement, RequestedWait, SendFailure};
 use crate::batches::Hold;
 use crate::circuit::OpenReason;
 use crate::condition::ConditionKind;
@@ -173,16 +173,16 @@ impl Pipeline {
             Judgement::TooLarge(message) => self.refused(now, id, &message, true, actions),
             Judgement::Wait {
                 message,
-                after,
+                asked,
                 failure: Some(failure),
-            } => self.failed(now, id, message, failure, after, actions),
+            } => self.failed(now, id, message, failure, asked, actions),
             Judgement::Wait {
                 message,
-                after,
+                asked,
                 failure: None,
-            } => self.unavailable(now, id, OpenReason::Unavailable, message, after),
+            } => self.unavailable(now, id, OpenReason::Unavailable, message, asked),
             Judgement::NeedsOperator(message) => {
-                self.unavailable(now, id, OpenReason::Operator, message, Uptime::ZERO);
+                self.unavailable(now, id, OpenReason::Operator, message, RequestedWait::NONE);
             }
         }
     }
@@ -214,7 +214,8 @@ impl Pipeline {
         let label = &self.settings.sink.label;
         if delivered.is_empty() && rejected.is_empty() && !again.is_empty() {
             let message = format!("{label} says that all documents are to be sent again");
-            return self.failed(now, id, message, FailureKind::Error, Uptime::ZERO, actions);
+            let asked = RequestedWait::NONE;
+            return self.failed(now, id, message, FailureKind::Error, asked, actions);
         }
         let message = format!("{label} says that some documents are to be sent again");
         let took_some = !delivered.is_empty();

@@ -1,7 +1,7 @@
 //! Whether a request or its endpoint is at fault: what else was accepted or refused decides.
 
 use crate::Uptime;
-use crate::answer::FailureKind;
+use crate::answer::{FailureKind, RequestedWait};
 use crate::batches::Hold;
 use crate::circuit::{Failure, Open, OpenReason};
 use crate::delivery::history::{EndpointSnapshot, Undeliverable};
@@ -110,7 +110,7 @@ impl Pipeline {
         id: RequestId,
         message: String,
         how: FailureKind,
-        after: Uptime,
+        asked: RequestedWait,
         actions: &mut Vec<Action>,
     ) {
         let Some(request) = self.requests.get(id) else {
@@ -118,7 +118,7 @@ impl Pipeline {
         };
         let sizes = &self.endpoints[request.endpoint.get()].sizes;
         let (batch, index) = (request.batch, request.endpoint);
-        let narrows_down = self.may_narrow_down(request) && after.is_zero();
+        let narrows_down = self.may_narrow_down(request) && asked.at_least.is_zero();
         let is_last_half = request.is_single() && request.history.is_untried_half();
         let is_expected = how == FailureKind::Slow && sizes.is_slow() && !request.is_single();
         let (is_single, endpoint) = (request.is_single(), self.snapshot(request));
@@ -139,7 +139,7 @@ impl Pipeline {
         let failure = Failure {
             reason: OpenReason::Unavailable,
             message,
-            after,
+            asked,
         };
         if !is_single && often && (others_accepted || no_other_can_tell || narrows_down) {
             if how == FailureKind::Slow {
@@ -164,7 +164,7 @@ impl Pipeline {
         }
         let request = self.requests.get(id);
         let failures = request.map_or(0, |request| request.history.failures);
-        let until = self.retry_at(now, failures, after);
+        let until = self.retry_at(now, failures, asked.at_least);
         self.wait(
             id,
             Wait {
@@ -210,12 +210,12 @@ impl Pipeline {
         id: RequestId,
         reason: OpenReason,
         message: String,
-        after: Uptime,
+        asked: RequestedWait,
     ) {
         let failure = Failure {
             reason,
             message,
-            after,
+            asked,
         };
         self.open_circuit(now, id, failure);
         self.requeue(id);
@@ -344,6 +344,6 @@ fn refuses_all(message: &str) -> Failure {
             "one request is sent at a time, because the receiver refused several documents in a \
              row: {message}"
         ),
-        after: Uptime::ZERO,
+        asked: RequestedWait::NONE,
     }
 }

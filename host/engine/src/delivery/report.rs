@@ -47,6 +47,7 @@ impl Pipeline {
                     message: &message,
                     since,
                     next_attempt: next,
+                    asked_by: open.asked_by,
                 });
             }
             None => self.conditions.clear(kind, name),
@@ -86,6 +87,7 @@ impl Pipeline {
                     message: &hold.message,
                     since: hold.since,
                     next_attempt: Some(hold.until),
+                    asked_by: None,
                 }),
                 None => self.conditions.clear(kind, name),
             };
@@ -131,6 +133,7 @@ impl Pipeline {
             message: &message,
             since,
             next_attempt: next,
+            asked_by: None,
         });
         let is_stopping = self.waits_for_documents(index);
         self.conditions.set_stopping(kind, name, is_stopping);

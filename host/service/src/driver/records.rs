@@ -29,6 +29,7 @@ pub(super) fn show_condition(
         message: condition.message.clone(),
         since: wall(condition.since),
         next_attempt: condition.next_attempt.map(wall),
+        asked_by: condition.asked_by.map(Into::into),
         not_ready_from: Some(wall(condition.not_ready_from)),
         stops: false,
     };

@@ -223,8 +223,8 @@ mod tests {
     use std::collections::BTreeMap;
 
     use lockgate_service::{
-        ConditionStatus, ConfigurationStatus, Problem, ReaderFigures, RefusedConfiguration,
-        SourceStatus, StoreLogStatus, StoreStatus,
+        AskedBy, ConditionStatus, ConfigurationStatus, Problem, ReaderFigures,
+        RefusedConfiguration, SourceStatus, StoreLogStatus, StoreStatus,
     };
     use serde_json::Value;
 
@@ -270,6 +270,7 @@ mod tests {
     fn full() -> Report {
         let condition = || ConditionStatus {
             next_attempt: Some(1),
+            asked_by: Some(AskedBy::Receiver),
             not_ready_from: Some(1),
             ..ConditionStatus::default()
         };

@@ -2,7 +2,7 @@
 
 use lockgate_model::{Millis, utc};
 use lockgate_service::{
-    ConditionStatus, ConditionStatusKind, ConfigurationStatus, HostStatus,
+    AskedBy, ConditionStatus, ConditionStatusKind, ConfigurationStatus, HostStatus,
     PipelineStatus as RunningPipeline, SourceStatus,
 };
 
@@ -353,12 +353,12 @@ fn described(condition: &ConditionStatus, now: Millis) -> String {
 fn asked_by(condition: &ConditionStatus, wait: Millis) -> Option<&'static str> {
     match condition.kind {
         _ if wait <= OWN_WAIT => None,
-        ConditionStatusKind::Endpoint if condition.message.starts_with("sink (") => {
-            Some("the sink asked")
-        }
-        ConditionStatusKind::Endpoint => Some("the receiver asked with `Retry-After`"),
         ConditionStatusKind::Plugin => Some("the component asked"),
-        _ => None,
+        _ => match condition.asked_by? {
+            AskedBy::Receiver => Some("the receiver asked with `Retry-After`"),
+            AskedBy::Sink => Some("the sink asked"),
+            AskedBy::Unknown => None,
+        },
     }
 }
 
@@ -491,12 +491,13 @@ mod tests {
 
     #[test]
     fn a_long_wait_names_who_asked_for_it_and_how_to_end_it() {
-        let shown = |kind, message: &str, wait| {
+        let shown = |kind, message: &str, asked_by, wait| {
             let message = message.to_owned();
             let condition = ConditionStatus {
                 kind,
                 message,
                 next_attempt: Some(wait),
+                asked_by,
                 ..ConditionStatus::default()
             };
             let state = RunningPipeline {
@@ -507,28 +508,31 @@ mod tests {
             conditions(&state, 0)
         };
         let answer = "the receiver answered 429";
+        let receiver = Some(AskedBy::Receiver);
         assert_eq!(
-            shown(ConditionStatusKind::Endpoint, answer, 30_000),
+            shown(ConditionStatusKind::Endpoint, answer, receiver, 30_000),
             "  endpoint : the receiver answered 429 (for 0ms, next attempt in 30s)\n"
         );
         assert_eq!(
-            shown(ConditionStatusKind::Endpoint, answer, 3_000_000),
+            shown(ConditionStatusKind::Endpoint, answer, receiver, 3_000_000),
             "  endpoint : the receiver answered 429 (for 0ms, next attempt in 50m 0s, as the \
              receiver asked with `Retry-After`; a restart of the host tries at once)\n"
         );
-        for (kind, message, expected) in [
+        for (kind, message, asked_by, expected) in [
             (
                 ConditionStatusKind::Endpoint,
                 "sink (builtin:x) says: later",
+                Some(AskedBy::Sink),
                 ", as the sink asked;",
             ),
             (
                 ConditionStatusKind::Plugin,
                 "it asked for a retry: later",
+                None,
                 ", as the component asked;",
             ),
         ] {
-            let shown = shown(kind, message, 3_000_000);
+            let shown = shown(kind, message, asked_by, 3_000_000);
             assert!(shown.contains(expected), "{shown}");
         }
     }
