@@ -132,6 +132,31 @@ tls = {{ cert = "client.crt", key = "client.key" }}
 }
 
 #[test]
+fn a_session_order_of_audit_events_gets_a_note_on_bulk_export() {
+    let dir = auth_directory();
+    let with_order = |from: &str| {
+        let order = format!("[pipelines.siem]\nfrom = [{from}]\norder = \"session\"\n");
+        let ended = with_credentials(&dir, hours_from_now(24 * 30), &order).exits_with(0);
+        (ended.stderr, ended.stdout)
+    };
+    let (stderr, stdout) = with_order("\"audit\", \"sessions\"");
+    for text in [
+        "note: The events of a session are delivered in the order in which Teleport serves \
+         `teleport/audit`.",
+        "that is not the order of their times",
+        "lockgate.toml:6:9",
+        "1 note in lockgate.toml",
+    ] {
+        assert!(stderr.contains(text), "no `{text}` in:\n{stderr}");
+    }
+    assert_eq!(stdout, "lockgate.toml: no problems, 1 note, 1 pipeline.\n");
+    // Recordings have the order of the recording.
+    let (stderr, stdout) = with_order("\"sessions\"");
+    assert_eq!(stderr, "");
+    assert_eq!(stdout, "lockgate.toml: no problems, 1 pipeline.\n");
+}
+
+#[test]
 fn credentials_that_have_expired_are_refused_with_the_date_and_the_way_out() {
     let dir = auth_directory();
     let ended = with_credentials(&dir, hours_from_now(-24), "").exits_with(2);

@@ -55,13 +55,13 @@ pub(crate) fn pipeline_names(file: &Path) -> Result<Option<BTreeSet<String>>, Fa
 }
 
 /// Builds every pipeline, loads every credential and discards them, to find problems that the text
-/// does not show. What is left are warnings.
+/// does not show. What is left are warnings and notes.
 pub(crate) async fn dry_run(
     file: &Path,
     config: &Config,
     masks: &Masks,
 ) -> Result<Report, Failure> {
-    let mut report = config.warnings();
+    let mut report = config.remarks();
     let builder = builder(file, config, masks, None)?;
     let can_look_up = open_databases(&config.lookup, &mut report).is_some();
     for pipeline in &config.pipelines {

@@ -30,6 +30,7 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+    use crate::report::Severity;
 
     #[test]
     fn a_misspelling_gets_the_closest_known_type() {
@@ -44,7 +45,7 @@ mod tests {
             if let Some(warning) = warning {
                 let near = near.expect("it is some");
                 assert!(
-                    warning.is_warning && warning.hint.contains(near),
+                    warning.severity == Severity::Warning && warning.hint.contains(near),
                     "{warning:?}"
                 );
             }

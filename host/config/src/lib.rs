@@ -55,7 +55,7 @@ pub use limits::{CompileLimits, HostLimits};
 pub use lookup::{Database, Lookup};
 pub use pipeline::{BatchLimits, DeadLetterLimits, Input, LagLimit, Order, Pipeline, Stage};
 pub use plugin::{Limits, Plugin, PluginSource, Wasi};
-pub use report::{Issue, Report};
+pub use report::{Issue, Report, Severity};
 pub use sink::{ClientCertificate, Rate, Sink, Tls};
 pub use source::{Credentials, Source};
 pub use store::{Retention, Store};
@@ -88,6 +88,7 @@ pub struct Config {
     pub pipelines: Vec<Pipeline>,
     secrets: Vec<Secret>,
     warnings: Vec<Issue>,
+    notes: Vec<Issue>,
     document: Arc<Document>,
 }
 
@@ -102,6 +103,12 @@ impl Config {
     /// What an operator should look at, although the configuration can be used.
     pub fn warnings(&self) -> Report {
         Report::new(self.document.clone(), self.warnings.clone())
+    }
+
+    /// The same, and what the operator should know about a configuration that may be just right.
+    pub fn remarks(&self) -> Report {
+        let remarks = self.warnings.iter().chain(&self.notes).cloned();
+        Report::new(self.document.clone(), remarks.collect())
     }
 
     /// An empty report on this file, for problems that are found when plugins are loaded.
@@ -263,6 +270,7 @@ fn read(
             pipelines,
             secrets: r.secrets,
             warnings: r.warnings,
+            notes: r.notes,
             document,
         }),
         known,

@@ -168,10 +168,14 @@ fn pipeline(
 ) -> Option<Pipeline> {
     name::check(r, "pipeline", value);
     let mut table = value.table(r)?;
-    let order = table
-        .optional("order")
+    let order = table.optional("order");
+    let order_span = order.as_ref().map(Value::span);
+    let order = order
         .and_then(|value| value.choice(r, &[("none", Order::None), ("session", Order::Session)]));
     let from = from(r, &mut table, sources, order);
+    if let (Some(Order::Session), Some(span)) = (order, order_span) {
+        note_order(r, &from, span);
+    }
     let mut batch = BatchLimits::default();
     if let Some(mut table) = table.optional("batch").and_then(|value| value.table(r)) {
         batch.events = table.quantity(r, "events", BATCH_EVENTS).0 as usize;
@@ -288,6 +292,29 @@ pub(crate) fn check_lag_limits(r: &mut Reading<'_>, store: &Store, pipelines: &[
             ));
         }
     }
+}
+
+/// Says what the order of an audit stream is not.
+fn note_order(r: &mut Reading<'_>, from: &[Input], span: Range<usize>) {
+    let audit: Vec<String> = from
+        .iter()
+        .filter(|input| input.feed == FeedKind::Audit)
+        .map(ToString::to_string)
+        .collect();
+    if audit.is_empty() {
+        return;
+    }
+    let audit: Vec<&str> = audit.iter().map(String::as_str).collect();
+    r.notes.push(Issue::note(
+        span,
+        format!(
+            "The events of a session are delivered in the order in which Teleport serves {}. If \
+             the cluster uses bulk export, as with Athena, that is not the order of their times.",
+            list(&audit)
+        ),
+        "in the order of reading",
+        "if the receiver needs the order of their times, sort there by the times of the events",
+    ));
 }
 
 fn stage(r: &mut Reading<'_>, mut table: Table<'_>, declared: &Declared) -> Option<Stage> {

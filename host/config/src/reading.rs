@@ -20,6 +20,7 @@ pub(crate) struct Reading<'a> {
     pub issues: Vec<Issue>,
     /// What does not keep the configuration from being used.
     pub warnings: Vec<Issue>,
+    pub notes: Vec<Issue>,
     /// Every secret that was read, for masking.
     pub secrets: Vec<Secret>,
     /// Every key that was read, with `*` for names that the operator chooses.
@@ -49,6 +50,7 @@ impl<'a> Reading<'a> {
             base_dir,
             issues: Vec::new(),
             warnings: Vec::new(),
+            notes: Vec::new(),
             secrets: Vec::new(),
             known: BTreeSet::new(),
         }

@@ -26,8 +26,17 @@ pub struct Issue {
     pub hint: String,
     /// A second place that matters, with a few words for it.
     pub also: Option<(Range<usize>, String)>,
-    /// The configuration can be used all the same.
-    pub is_warning: bool,
+    pub severity: Severity,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// The configuration cannot be used.
+    Problem,
+    /// It can be used, but is probably not what the operator meant.
+    Warning,
+    /// It may be just right; only `check` shows this.
+    Note,
 }
 
 /// All problems of one file, in the order of the text.
@@ -52,7 +61,7 @@ impl Issue {
             label: label.into(),
             hint: hint.into(),
             also: None,
-            is_warning: false,
+            severity: Severity::Problem,
         }
     }
 
@@ -64,7 +73,20 @@ impl Issue {
         hint: impl Into<String>,
     ) -> Issue {
         Issue {
-            is_warning: true,
+            severity: Severity::Warning,
+            ..Issue::new(span, message, label, hint)
+        }
+    }
+
+    /// What the operator should know about a configuration that may be just right.
+    pub fn note(
+        span: Range<usize>,
+        message: impl Into<String>,
+        label: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Issue {
+        Issue {
+            severity: Severity::Note,
             ..Issue::new(span, message, label, hint)
         }
     }
@@ -102,12 +124,28 @@ impl Report {
 
     /// Whether anything in it keeps the configuration from being used.
     pub fn has_problems(&self) -> bool {
-        self.issues.iter().any(|issue| !issue.is_warning)
+        self.counts(Severity::Problem) > 0
     }
 
-    /// The number of its warnings.
-    pub fn warnings(&self) -> usize {
-        self.issues.iter().filter(|issue| issue.is_warning).count()
+    /// The number of its warnings and notes in words, such as `, 2 warnings`.
+    pub fn remarks(&self) -> String {
+        let mut text = String::new();
+        for (severity, what) in [(Severity::Warning, "warning"), (Severity::Note, "note")] {
+            match self.counts(severity) {
+                0 => {}
+                1 => text += &format!(", 1 {what}"),
+                count => text += &format!(", {count} {what}s"),
+            }
+        }
+        text
+    }
+
+    fn counts(&self, severity: Severity) -> usize {
+        let of_it = self
+            .issues
+            .iter()
+            .filter(|issue| issue.severity == severity);
+        of_it.count()
     }
 
     /// Line and column of an issue, both from 1; columns count characters.
@@ -157,25 +195,23 @@ impl Report {
             text.push_str(self.render_issue(&renderer, issue).trim_end());
             text.push_str("\n\n");
         }
-        let warnings = self.warnings();
-        let counts = [
-            (self.issues.len() - warnings, "problem"),
-            (warnings, "warning"),
-        ];
-        let counts = counts.iter().filter(|(count, _)| *count > 0);
-        let counts: Vec<String> = counts
-            .map(|(count, what)| format!("{count} {what}{}", if *count == 1 { "" } else { "s" }))
-            .collect();
+        let problems = match self.counts(Severity::Problem) {
+            0 => String::new(),
+            1 => ", 1 problem".to_owned(),
+            count => format!(", {count} problems"),
+        };
+        let counts = problems + &self.remarks();
         let name = normalize_untrusted_str(&self.document.name);
-        text.push_str(&format!("{} in {name}\n", counts.join(", ")));
+        text.push_str(&format!("{} in {name}\n", counts.trim_start_matches(", ")));
         text
     }
 
     fn render_issue(&self, renderer: &Renderer, issue: &Issue) -> String {
         let document = &*self.document;
-        let level = match issue.is_warning {
-            true => Level::WARNING,
-            false => Level::ERROR,
+        let level = match issue.severity {
+            Severity::Problem => Level::ERROR,
+            Severity::Warning => Level::WARNING,
+            Severity::Note => Level::NOTE,
         };
         let title = level.primary_title(&issue.message);
         let hint = Group::with_title(

@@ -20,19 +20,16 @@ pub(crate) fn run(command: Check, masks: &Masks) -> Result<(), Failure> {
     for file in &files {
         match checked(file, masks, &runtime) {
             Ok((config, report)) => {
-                let counted = |count: usize, what: &str| {
-                    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+                let pipelines = match config.pipelines.len() {
+                    1 => "1 pipeline".to_owned(),
+                    count => format!("{count} pipelines"),
                 };
                 let mut found = "no problems".to_owned();
                 if !report.is_empty() {
                     print::problem(&report.render(print::to_terminal()));
-                    found += &format!(", {}", counted(report.warnings(), "warning"));
+                    found += &report.remarks();
                 }
-                print::data(&format!(
-                    "{}: {found}, {}.\n",
-                    file.display(),
-                    counted(config.pipelines.len(), "pipeline")
-                ))?;
+                print::data(&format!("{}: {found}, {}.\n", file.display(), pipelines))?;
             }
             Err(failure) => {
                 broken += 1;
