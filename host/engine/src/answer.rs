@@ -93,7 +93,7 @@ impl SendFailure {
 
 /// Whether the sink may decide on this status: the receiver has looked at the documents. After all
 /// others no plugin can declare delivered, or discard, what a receiver did not take.
-fn sink_may_settle(status: u16) -> bool {
+fn sink_may_decide(status: u16) -> bool {
     matches!(status, 200..=299 | 400 | 409 | 412 | 422)
 }
 
@@ -152,7 +152,7 @@ fn remedy(status: u16) -> Option<&'static str> {
 
 /// The judgement by the sink's result. The second value is true if the status overrides it.
 pub fn by_sink(response: &Response, classification: Classification) -> (Judgement, bool) {
-    let settles = sink_may_settle(response.status);
+    let decides = sink_may_decide(response.status);
     let accepts_all = sink_may_accept_all(response.status);
     let is_accepted =
         |(_, disposition): &(u32, Disposition)| *disposition == Disposition::Delivered;
@@ -167,14 +167,14 @@ pub fn by_sink(response: &Response, classification: Classification) -> (Judgemen
             }
         }
         Classification::Hold(message) => Judgement::NeedsOperator(message),
-        Classification::Split(message) if settles => Judgement::Refused(message),
+        Classification::Split(message) if decides => Judgement::Refused(message),
         Classification::Delivered if accepts_all => Judgement::Taken(Vec::new()),
         Classification::Mixed(dispositions)
-            if settles && (accepts_all || !dispositions.iter().all(is_accepted)) =>
+            if decides && (accepts_all || !dispositions.iter().all(is_accepted)) =>
         {
             Judgement::Taken(dispositions)
         }
-        Classification::Rejected(reason) if settles => Judgement::AllRejected(reason),
+        Classification::Rejected(reason) if decides => Judgement::AllRejected(reason),
         _ => return (by_status(response), true),
     };
     (judgement, false)
@@ -298,8 +298,8 @@ mod tests {
     }
 
     #[test]
-    fn a_sink_cannot_settle_what_a_receiver_did_not_take() {
-        let settling = [
+    fn a_sink_cannot_decide_on_what_a_receiver_did_not_take() {
+        let deciding = [
             Classification::Delivered,
             Classification::Rejected("bad".into()),
             Classification::Mixed(vec![(0, Disposition::Rejected("bad".into()))]),
@@ -308,7 +308,7 @@ mod tests {
         for status in [
             301, 401, 402, 403, 404, 405, 407, 408, 410, 413, 425, 429, 500, 503,
         ] {
-            for delivery in &settling {
+            for delivery in &deciding {
                 let (judgement, disbelieved) = by_sink(&response(status), delivery.clone());
                 assert!(disbelieved, "{status} {delivery:?}");
                 assert_eq!(
@@ -326,7 +326,7 @@ mod tests {
                 (Judgement::NeedsOperator("wrong index".into()), false)
             );
         }
-        for (delivery, expected) in settling
+        for (delivery, expected) in deciding
             .into_iter()
             .zip(["taken", "rejected", "taken", "refused"])
         {

@@ -9,11 +9,11 @@ mod dispatch;
 mod endpoint;
 mod evidence;
 mod history;
-mod order;
 mod parked;
 mod report;
 mod request;
 mod requests;
+mod session_order;
 mod sizes;
 #[cfg(test)]
 mod tests;

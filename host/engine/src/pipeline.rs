@@ -44,7 +44,7 @@ pub struct Pipeline {
     pub(crate) states: Vec<StateOverlay>,
     pub(crate) conditions: Conditions,
     pub(crate) random: Random,
-    /// It has been reported that the sink settled documents on a response for which it may not.
+    /// It has been reported that the sink decided on a response on which it may not.
     pub(crate) override_reported: bool,
     draining: bool,
     drained: bool,

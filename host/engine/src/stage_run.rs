@@ -199,7 +199,7 @@ impl StageRun {
                     self.search = Some(search);
                     return Ok(true);
                 }
-                self.settle(stage, search)?;
+                self.apply_results(stage, search)?;
             }
             self.stage += 1;
         }
@@ -301,7 +301,7 @@ impl StageRun {
         })
     }
 
-    fn settle<S: Stage>(&mut self, stage: &S, search: Search) -> Result<(), BatchError> {
+    fn apply_results<S: Stage>(&mut self, stage: &S, search: Search) -> Result<(), BatchError> {
         let Search {
             documents: searched,
             isolation,

@@ -7,19 +7,19 @@ use lockgate_model::{Batch, Seq, SeqRange};
 
 use crate::Uptime;
 use crate::batches::{BatchInFlight, Phase};
+use crate::finished::FinishedEntries;
 use crate::index::{BatchId, EndpointIndex, StreamIndex};
 use crate::io::Action;
 use crate::limits::{
     BATCH_SPAN, DISPATCH_WINDOW, PARKED_BATCHES_MAX, PARKED_DOCUMENTS_MAX, URGENT_BATCH_BYTES,
 };
 use crate::pipeline::Pipeline;
-use crate::progress::Progress;
 use crate::settings::StreamSettings;
 
 /// The state of a stream.
 #[derive(Debug)]
 pub(crate) struct Stream {
-    pub(crate) progress: Progress,
+    pub(crate) finished: FinishedEntries,
     /// The sequence that the next event will get.
     pub(crate) head: Seq,
     /// Where the next batch begins, at the earliest.
@@ -52,11 +52,11 @@ enum Room {
 
 impl Stream {
     pub(crate) fn new(settings: &StreamSettings) -> Stream {
-        let progress = Progress::new(settings.watermark, settings.done.iter().cloned());
+        let finished = FinishedEntries::new(settings.watermark, settings.done.iter().cloned());
         Stream {
-            next: progress.watermark(),
-            head: progress.watermark(),
-            progress,
+            next: finished.watermark(),
+            head: finished.watermark(),
+            finished,
             is_ended: false,
             is_collecting: false,
             is_urgent: false,
@@ -69,7 +69,7 @@ impl Stream {
 
     pub(crate) fn has_waiting(&self) -> bool {
         // The entry at the watermark has no outcome.
-        self.progress.watermark() < self.head
+        self.finished.watermark() < self.head
     }
 
     /// Whether a queued half of a batch uses this generation.
@@ -90,13 +90,13 @@ impl Stream {
     fn next_ranges(&self, events: usize) -> Option<(Vec<SeqRange>, bool)> {
         let mut ranges: Vec<SeqRange> = Vec::new();
         let mut available = 0;
-        for gap in self.progress.gaps(self.next) {
-            let first = ranges.first().map_or(gap.start, |range| range.start);
-            if gap.start >= self.head || gap.start > first + BATCH_SPAN {
+        for range in self.finished.unfinished(self.next) {
+            let first = ranges.first().map_or(range.start, |range| range.start);
+            if range.start >= self.head || range.start > first + BATCH_SPAN {
                 break;
             }
             let wanted = events as u64 - available;
-            let range = gap.start..gap.end.min(self.head).min(gap.start + wanted);
+            let range = range.start..range.end.min(self.head).min(range.start + wanted);
             available += range.end - range.start;
             ranges.push(range);
             if available == events as u64 {
@@ -111,8 +111,8 @@ impl Stream {
 
     /// Its next batch is near enough to the watermark to begin.
     fn is_in_window(&self) -> bool {
-        let next = self.progress.gaps(self.next).next();
-        next.is_some_and(|gap| gap.start < self.progress.watermark() + DISPATCH_WINDOW)
+        let next = self.finished.unfinished(self.next).next();
+        next.is_some_and(|range| range.start < self.finished.watermark() + DISPATCH_WINDOW)
     }
 }
 
@@ -248,8 +248,8 @@ impl Pipeline {
     /// wait, or one has waited too long.
     pub(crate) fn reached_a_limit(&self, index: StreamIndex) -> bool {
         let stream = &self.streams[index.get()];
-        let next = stream.progress.gaps(stream.next).next();
-        let has_more = next.is_some_and(|gap| gap.start < stream.head);
+        let next = stream.finished.unfinished(stream.next).next();
+        let has_more = next.is_some_and(|range| range.start < stream.head);
         has_more
             && match self.room(index) {
                 Room::Free => !stream.is_in_window(),

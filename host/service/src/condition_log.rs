@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use lockgate_engine::{Condition, ConditionKind, Uptime};
 
-use crate::limits::SETTLED_AFTER;
+use crate::limits::ENDED_LOGGED_AFTER;
 
 /// The conditions of a pipeline that the log calls held. Those that have ended are logged when this
 /// is dropped, at the latest.
@@ -55,14 +55,14 @@ impl ConditionLog {
         }
     }
 
-    /// When [`settle`](Self::settle) has something to log.
-    pub(crate) fn settles_at(&self) -> Option<Uptime> {
+    /// When [`log_due`](Self::log_due) has something to log.
+    pub(crate) fn log_due_at(&self) -> Option<Uptime> {
         let endpoints = self.held_endpoints();
         let ended = self.held.iter().filter_map(|((kind, subject), held)| {
             held.ended
                 .filter(|_| !is_covered(&endpoints, *kind, subject))
         });
-        ended.min().map(|ended| ended + SETTLED_AFTER)
+        ended.min().map(|ended| ended + ENDED_LOGGED_AFTER)
     }
 
     /// Endpoints that are held as a whole.
@@ -75,15 +75,15 @@ impl ConditionLog {
     }
 
     /// Logs what ended long enough ago.
-    pub(crate) fn settle(&mut self, now: Uptime) {
-        self.log_ended(|ended| ended + SETTLED_AFTER <= now);
+    pub(crate) fn log_due(&mut self, now: Uptime) {
+        self.log_ended(|ended| ended + ENDED_LOGGED_AFTER <= now);
     }
 
-    fn log_ended(&mut self, is_settled: impl Fn(Uptime) -> bool) {
+    fn log_ended(&mut self, is_due: impl Fn(Uptime) -> bool) {
         let pipeline = &self.pipeline;
         let endpoints = self.held_endpoints();
         self.held.retain(|(kind, subject), held| {
-            let Some(ended) = held.ended.filter(|&ended| is_settled(ended)) else {
+            let Some(ended) = held.ended.filter(|&ended| is_due(ended)) else {
                 return true;
             };
             if is_covered(&endpoints, *kind, subject) {
@@ -127,14 +127,14 @@ mod tests {
         let mut log = ConditionLog::new("siem".into());
         for at in (0..100).step_by(2) {
             log.began(&condition(seconds(at)));
-            assert_eq!(log.settles_at(), None);
+            assert_eq!(log.log_due_at(), None);
             log.ended(seconds(at + 1), &condition(seconds(at)));
-            log.settle(seconds(at + 1));
+            log.log_due(seconds(at + 1));
         }
         let held = &log.held[&(ConditionKind::Endpoint, "url".to_owned())];
         assert_eq!((held.since, held.times), (seconds(0), 50));
-        assert_eq!(log.settles_at(), Some(seconds(109)));
-        log.settle(seconds(109));
+        assert_eq!(log.log_due_at(), Some(seconds(109)));
+        log.log_due(seconds(109));
         assert!(log.held.is_empty());
     }
 
@@ -155,12 +155,12 @@ mod tests {
         log.began(&documents);
         log.began(&endpoint);
         log.ended(Uptime::from_secs(1), &documents);
-        assert_eq!(log.settles_at(), None);
-        log.settle(Uptime::from_secs(60));
+        assert_eq!(log.log_due_at(), None);
+        log.log_due(Uptime::from_secs(60));
         assert_eq!(log.held.len(), 2);
         log.ended(Uptime::from_secs(100), &endpoint);
-        assert_eq!(log.settles_at(), Some(Uptime::from_secs(11)));
-        log.settle(Uptime::from_secs(110));
+        assert_eq!(log.log_due_at(), Some(Uptime::from_secs(11)));
+        log.log_due(Uptime::from_secs(110));
         assert!(log.held.is_empty());
     }
 }

@@ -201,10 +201,10 @@ impl<L: Ledger> Run<L> {
                     self.alarm = None;
                     Input::Elapsed
                 }
-                () = sleep_until(self.began, self.log.settles_at()),
-                    if self.log.settles_at().is_some() =>
+                () = sleep_until(self.began, self.log.log_due_at()),
+                    if self.log.log_due_at().is_some() =>
                 {
-                    self.log.settle(self.began.elapsed());
+                    self.log.log_due(self.began.elapsed());
                     continue;
                 }
                 () = self.stop.draining(), if !self.draining => {

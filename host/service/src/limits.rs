@@ -77,7 +77,7 @@ pub(crate) const LOGGED_LETTERS: usize = 16;
 
 /// A condition that begins again so soon is the same one in the log: a receiver that fails now and
 /// then must not fill it.
-pub(crate) const SETTLED_AFTER: Duration = Duration::from_secs(10);
+pub(crate) const ENDED_LOGGED_AFTER: Duration = Duration::from_secs(10);
 
 /// Time between two writes of the status file.
 pub(crate) const STATUS_INTERVAL: Duration = Duration::from_secs(1);

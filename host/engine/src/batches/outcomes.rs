@@ -231,7 +231,7 @@ impl Pipeline {
         };
         batch.commits -= 1;
         if let Entries::Range(range) = entries {
-            self.streams[batch.stream.get()].progress.finish(range);
+            self.streams[batch.stream.get()].finished.finish(range);
         }
         if batch.commits == 0 && matches!(batch.phase, Phase::Committing) {
             actions.push(Action::BatchEnded {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::Uptime;
 use crate::circuit::{Allowed, Circuit, OpenReason};
-use crate::delivery::order::SessionOrder;
+use crate::delivery::session_order::SessionOrder;
 use crate::delivery::sizes::Sizes;
 use crate::index::{BatchId, RequestId};
 use crate::limits::{REFUSED_IN_A_ROW_MAX, SUSPECTS_IN_A_ROW_MAX};

@@ -23,11 +23,11 @@ use crate::{Clock, Closed, Intake, Resume};
 
 mod hold;
 mod horizon;
-mod order;
 mod page;
 mod retry;
 mod step;
 mod sweep;
+mod time_order;
 mod window;
 
 use hold::Hold;
@@ -145,7 +145,7 @@ impl<I: Intake> Poller<I> {
         let start = source.start();
         let stored = resume.cursors.get(UNTIL).and_then(|text| parse_time(text));
         let mut until = stored.unwrap_or(start).max(start);
-        let limit = horizon.limit(clock);
+        let limit = horizon.latest(clock);
         if until > limit && until > start {
             let latest = resume.recent_times.iter().map(|&(_, latest)| latest);
             let read = latest.clone().filter(|&time| time <= limit).max();
@@ -191,8 +191,8 @@ impl<I: Intake> Poller<I> {
         let source = self.source.clone();
         let (clock, limits) = (&*source.settings.clock, &source.settings.limits);
         // Newer events showed that earlier ones had a time in the future.
-        self.until = self.until.min(self.limit());
-        self.shown = self.shown.min(self.limit());
+        self.until = self.until.min(self.horizon());
+        self.shown = self.shown.min(self.horizon());
         self.latest = None;
         let is_asked = self.ask_newest().await;
         let newest = self.newest.unwrap_or(Millis::MIN);
@@ -212,7 +212,7 @@ impl<I: Intake> Poller<I> {
             }
             let to = self.cover(&mut from, to).await?;
             let asked = clock.elapsed();
-            let is_tail = to >= newest.max(self.shown).min(self.limit());
+            let is_tail = to >= newest.max(self.shown).min(self.horizon());
             let read = Window::new(self, from, to, Aim::Log { is_tail })
                 .read()
                 .await?;
@@ -266,8 +266,8 @@ impl<I: Intake> Poller<I> {
             ..Query::default()
         };
         self.newest = step::newest_readable(&self.source, query).await;
-        let limit = self.limit();
-        if let Some(newest) = self.newest.filter(|&newest| newest <= limit) {
+        let horizon = self.horizon();
+        if let Some(newest) = self.newest.filter(|&newest| newest <= horizon) {
             self.source.status.set_newest(newest);
         }
         true
@@ -286,9 +286,9 @@ impl<I: Intake> Poller<I> {
     /// Moves the cursor: the windows before `to` have been read. It stays if the server has not
     /// shown a later event.
     fn advance(&mut self, to: Millis) {
-        let limit = self.limit();
-        let newest = self.newest.filter(|&newest| newest <= limit);
-        let floor = (self.floor <= limit).then_some(self.floor);
+        let horizon = self.horizon();
+        let newest = self.newest.filter(|&newest| newest <= horizon);
+        let floor = (self.floor <= horizon).then_some(self.floor);
         let shown = newest
             .into_iter()
             .chain(floor)
@@ -369,8 +369,8 @@ impl<I: Intake> Poller<I> {
     }
 
     /// The latest time of an event that may move the cursor.
-    fn limit(&self) -> Millis {
-        self.horizon.limit(self.clock())
+    fn horizon(&self) -> Millis {
+        self.horizon.latest(self.clock())
     }
 }
 

@@ -44,7 +44,7 @@ impl Horizon {
         clock.now().max(began + since.as_millis() as Millis)
     }
 
-    pub(super) fn limit(&self, clock: &dyn Clock) -> Millis {
+    pub(super) fn latest(&self, clock: &dyn Clock) -> Millis {
         let ahead = self
             .ahead
             .iter()
@@ -118,12 +118,16 @@ mod tests {
         for _ in 0..EVIDENCE - 1 {
             horizon.note(&clock, vec![-9, 500, 90_000]);
         }
-        assert_eq!(horizon.limit(&clock), 0);
+        assert_eq!(horizon.latest(&clock), 0);
         horizon.note(&clock, vec![400]);
-        assert_eq!(horizon.limit(&clock), 400);
+        assert_eq!(horizon.latest(&clock), 400);
         horizon.note(&clock, vec![]);
         horizon.note(&clock, vec![-4, -3, 90_000]);
-        assert_eq!(horizon.limit(&clock), 0, "most of its events are not ahead");
+        assert_eq!(
+            horizon.latest(&clock),
+            0,
+            "most of its events are not ahead"
+        );
     }
 
     #[test]
@@ -132,11 +136,11 @@ mod tests {
         let horizon = Horizon::new(&clock, &[(90, 95); EVIDENCE - 1]);
         clock.now.store(-5_000, Ordering::SeqCst);
         clock.elapsed.store(70, Ordering::SeqCst);
-        assert_eq!(horizon.limit(&clock), 70);
+        assert_eq!(horizon.latest(&clock), 70);
         clock.now.store(5_000, Ordering::SeqCst);
-        assert_eq!(horizon.limit(&clock), 5_000);
+        assert_eq!(horizon.latest(&clock), 5_000);
         let horizon = Horizon::new(&clock, &[(9_000, 90_000); EVIDENCE]);
-        assert_eq!(horizon.limit(&clock), 9_000);
+        assert_eq!(horizon.latest(&clock), 9_000);
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub(super) struct Query {
     pub(super) from: Millis,
     /// The last millisecond of the window, inclusive.
     pub(super) to: Millis,
-    pub(super) limit: i32,
+    pub(super) page_size: i32,
     /// Empty for the first page of the window.
     pub(super) key: String,
     pub(super) direction: Direction,
@@ -64,7 +64,7 @@ pub(super) async fn fetch<I: Intake>(
             } else {
                 source.settings.types.clone()
             },
-            limit: query.limit,
+            limit: query.page_size,
             start_key: query.key.clone(),
             order: query.direction as i32,
         };

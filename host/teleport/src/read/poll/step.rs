@@ -17,7 +17,7 @@ pub(super) async fn readable<I: Intake>(
 ) -> Option<Millis> {
     let answers = async |to: Millis| {
         let query = Query {
-            limit: page,
+            page_size: page,
             ..one(from, to)
         };
         fetch(source, &query).await.is_ok()
@@ -133,7 +133,7 @@ pub(super) async fn newest<I: Intake>(
     query: &Query,
 ) -> Result<Option<Millis>, Refusal> {
     let query = Query {
-        limit: 1,
+        page_size: 1,
         direction: Direction::NewestFirst,
         ..query.clone()
     };
@@ -194,7 +194,7 @@ fn one(from: Millis, to: Millis) -> Query {
     Query {
         from,
         to,
-        limit: 1,
+        page_size: 1,
         ..Query::default()
     }
 }

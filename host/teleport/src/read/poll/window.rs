@@ -6,8 +6,8 @@ use std::time::Duration;
 use lockgate_backoff::Backoff;
 use lockgate_model::{Day, FeedKind, Millis};
 
-use super::order::Order;
 use super::page::{Query, Refusal, fetch};
+use super::time_order::TimeOrder;
 use super::{FAR, GAP, PLACE, Poller, millis, step, window_end};
 use crate::proto::auditlog::EventsUnstructured;
 use crate::time::{of_proto, time};
@@ -17,7 +17,7 @@ use crate::{Closed, Intake};
 const STALE_MAX: u32 = 16;
 /// The largest page that Teleport allows.
 const PAGE_MAX: i32 = 10_000;
-/// Successful pages before a lowered limit is raised again.
+/// Successful pages before a lowered page size is raised again.
 const STEADY: u32 = 4;
 
 /// What a window is read for.
@@ -58,7 +58,7 @@ pub(super) struct Window<'a, I> {
     query: Query,
     /// Where the window begins.
     first: Millis,
-    order: Order,
+    order: TimeOrder,
     /// The window is larger than usual.
     is_grown: bool,
     late: Vec<(Millis, u64)>,
@@ -75,7 +75,7 @@ pub(super) struct Window<'a, I> {
     restarted: Option<Millis>,
     /// The last refusal, and how often it was repeated.
     refusal: Option<(Refusal, u32)>,
-    /// Successful pages in a row since the limit was lowered.
+    /// Successful pages in a row since the page size was lowered.
     steady: u32,
     /// Where the end of the window was moved, because it could not be read further: from and to.
     narrowed: Option<(Millis, Millis)>,
@@ -98,7 +98,7 @@ impl<'a, I: Intake> Window<'a, I> {
         to: Millis,
         aim: Aim,
     ) -> Window<'a, I> {
-        let limit = match aim {
+        let page_size = match aim {
             // Smaller pages were tried before.
             Aim::Log { .. } if poller.hold.is_at(from) => 1,
             _ => poller.source.settings.limits.page.max(1),
@@ -112,11 +112,11 @@ impl<'a, I: Intake> Window<'a, I> {
             query: Query {
                 from,
                 to,
-                limit,
+                page_size,
                 gives_up: aim == Aim::Sweep,
                 ..Query::default()
             },
-            order: Order::default(),
+            order: TimeOrder::default(),
             fresh: 0,
             has_more: false,
             keys: HashSet::new(),
@@ -163,9 +163,9 @@ impl<'a, I: Intake> Window<'a, I> {
     async fn take(&mut self, page: EventsUnstructured) -> Result<Next, Closed> {
         self.refusal = None;
         self.backoff.reset();
-        self.raise_limit();
+        self.raise_page_size();
         let before = (self.fresh, self.order.latest());
-        let horizon = self.poller.limit();
+        let horizon = self.poller.horizon();
         for event in &page.items {
             if self.order.note(of_proto(event.time.as_ref()), horizon) {
                 self.report_disorder();
@@ -230,7 +230,7 @@ impl<'a, I: Intake> Window<'a, I> {
     /// time, and only after larger pages have been tried.
     async fn turn(&mut self, key: String, events: usize) -> Result<Next, Closed> {
         let here = self.here();
-        self.has_more = (events as i32) < self.query.limit;
+        self.has_more = (events as i32) < self.query.page_size;
         if self.is_grown {
             // The log is not as quiet here as it was before.
             let base = millis(self.poller.source.settings.limits.window);
@@ -238,23 +238,26 @@ impl<'a, I: Intake> Window<'a, I> {
         }
         if here > self.query.from && self.order.is_kept() {
             self.poller.seen.forget_before(here);
-            self.query.limit = self.query.limit.min(self.page());
+            self.query.page_size = self.query.page_size.min(self.page());
             self.query.from = here;
             self.query.key.clear();
             self.keys.clear();
             self.stale = 0;
             return Ok(Next::Page);
         }
-        let is_full = self.query.key.is_empty() && events as i32 >= self.query.limit;
-        if is_full && self.query.limit < self.page() && self.query.to > here {
-            // The limit was lowered for a refusal. All events of this millisecond are needed in one
+        let is_full = self.query.key.is_empty() && events as i32 >= self.query.page_size;
+        if is_full && self.query.page_size < self.page() && self.query.to > here {
+            // The page size was lowered for a refusal. All events of this millisecond are needed in one
             // page: the refusal may be of later ones.
             self.query.to = here;
-            self.query.limit = self.page();
+            self.query.page_size = self.page();
             return Ok(Next::Page);
         }
-        if is_full && self.order.is_kept() && (self.page()..PAGE_MAX).contains(&self.query.limit) {
-            self.query.limit = self.query.limit.saturating_mul(4).min(PAGE_MAX);
+        if is_full
+            && self.order.is_kept()
+            && (self.page()..PAGE_MAX).contains(&self.query.page_size)
+        {
+            self.query.page_size = self.query.page_size.saturating_mul(4).min(PAGE_MAX);
             return Ok(Next::Page);
         }
         if self.stale >= STALE_MAX || !self.keys.insert(key.clone()) {
@@ -305,9 +308,9 @@ impl<'a, I: Intake> Window<'a, I> {
     async fn silent(&mut self) -> Result<Next, Closed> {
         let here = self.here();
         let after_key = !self.query.key.is_empty();
-        if after_key && (self.restarted != Some(here) || self.query.limit < PAGE_MAX) {
+        if after_key && (self.restarted != Some(here) || self.query.page_size < PAGE_MAX) {
             // With a larger page, no key may be needed.
-            self.query.limit = self.query.limit.saturating_mul(4).min(PAGE_MAX);
+            self.query.page_size = self.query.page_size.saturating_mul(4).min(PAGE_MAX);
             return Ok(self.restart(here));
         }
         let (from, to) = (self.query.from, self.query.to);
@@ -341,10 +344,10 @@ impl<'a, I: Intake> Window<'a, I> {
                 }
                 Ok(Next::End)
             }
-            Some(next) if next == from && self.query.limit == 1 => Ok(Next::End),
+            Some(next) if next == from && self.query.page_size == 1 => Ok(Next::End),
             Some(next) => {
-                // An event found with a limit of one may not fit into a page with a higher limit.
-                self.query.limit = 1;
+                // An event found with a page of one may not fit into a larger page.
+                self.query.page_size = 1;
                 self.steady = 0;
                 if next == silent_from + 1 {
                     return Ok(self.restart(next));
@@ -419,7 +422,7 @@ impl<'a, I: Intake> Window<'a, I> {
         let is_known = self.poller.hold.is_at(here);
         if let Some(end) = source.end_of_gap(here) {
             // It is on the books already.
-            self.query.limit = self.page();
+            self.query.page_size = self.page();
             return Ok(self.step_to(end + 1));
         }
         let problem = format!(
@@ -434,8 +437,8 @@ impl<'a, I: Intake> Window<'a, I> {
             return Ok(Next::Page);
         }
         self.steady = 0;
-        if self.query.limit > 1 {
-            self.query.limit /= 2;
+        if self.query.page_size > 1 {
+            self.query.page_size /= 2;
             return Ok(Next::Page);
         }
         if let Some(to) = step::readable(&source, here, self.query.to, self.page()).await
@@ -444,7 +447,7 @@ impl<'a, I: Intake> Window<'a, I> {
             self.query.to = to;
             self.query.from = here;
             self.query.key.clear();
-            self.query.limit = self.page();
+            self.query.page_size = self.page();
             self.keys.clear();
             self.stale = 0;
             return Ok(Next::Page);
@@ -465,7 +468,7 @@ impl<'a, I: Intake> Window<'a, I> {
         );
         self.missing("refused", here, (here, next - 1), &error)
             .await?;
-        self.query.limit = self.page();
+        self.query.page_size = self.page();
         Ok(self.step_to(next))
     }
 
@@ -493,13 +496,13 @@ impl<'a, I: Intake> Window<'a, I> {
         self.poller.source.settings.limits.page.max(1)
     }
 
-    fn raise_limit(&mut self) {
+    fn raise_page_size(&mut self) {
         let page = self.page();
-        if self.query.limit < page {
+        if self.query.page_size < page {
             self.steady += 1;
             if self.steady >= STEADY {
                 self.steady = 0;
-                self.query.limit = (self.query.limit * 2).min(page);
+                self.query.page_size = (self.query.page_size * 2).min(page);
             }
         }
     }

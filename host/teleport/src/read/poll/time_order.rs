@@ -4,13 +4,13 @@ use lockgate_model::Millis;
 
 /// Checks that times do not run backwards within a window.
 #[derive(Debug, Default)]
-pub(super) struct Order {
+pub(super) struct TimeOrder {
     latest: Option<Millis>,
     credible: Option<Millis>,
     backwards: bool,
 }
 
-impl Order {
+impl TimeOrder {
     /// True the first time that an event is older than one before it. `horizon`: the time of a
     /// later event is not credible.
     pub(super) fn note(&mut self, time: Millis, horizon: Millis) -> bool {
@@ -44,7 +44,7 @@ mod tests {
 
     #[test]
     fn equal_times_are_in_order_and_going_backwards_is_reported_once() {
-        let mut order = Order::default();
+        let mut order = TimeOrder::default();
         assert!(![1, 2, 2, 5].into_iter().any(|time| order.note(time, 3)) && order.is_kept());
         assert_eq!(order.credible(), Some(2));
         assert_eq!(
