@@ -9,6 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use crate::commands::dlq::Dlq;
 use crate::commands::explain::Explain;
 use crate::commands::store::Store;
+use crate::place::Place;
 
 /// A WASM plugin host for Teleport audit events.
 ///
@@ -74,6 +75,8 @@ pub(crate) enum Command {
     /// Waits until the file is in force, and prints what changed. If the file has problems, the
     /// host goes on with the configuration it has: the problems are printed as by `check`, and the
     /// exit status is 1. SIGHUP does the same without an answer; the host's log has it.
+    ///
+    /// The host reads the file that it was started with; `--config` only names its store.
     Reload(Reload),
     /// Show what became of every event, per pipeline, whether or not the host is running.
     Status(Status),
@@ -90,8 +93,8 @@ pub(crate) enum Command {
     ///
     /// Works whether or not the host is running. The stages of each pipeline are shown as they work
     /// now: the event passes through the components of the configuration again, and nothing is sent.
-    /// The exit status is 0 if the event was found, and 1 if not; then standard output says what
-    /// the store covers.
+    /// With `--store` they are not shown. The exit status is 0 if the event was found, and 1 if not;
+    /// then standard output says what the store covers.
     Explain(Explain),
     /// List, show, export, retry and drop dead letters, whether or not the host is running.
     #[command(subcommand)]
@@ -267,37 +270,14 @@ pub(crate) struct SimReceiver {
 
 #[derive(Debug, Args)]
 pub(crate) struct Reload {
-    /// The configuration file; only the store's directory is read. The host reads the file that it
-    /// was started with.
-    #[arg(
-        short,
-        long,
-        default_value = "lockgate.toml",
-        env = "LOCKGATE_CONFIG",
-        value_name = "FILE"
-    )]
-    pub(crate) config: PathBuf,
-
-    /// The store's directory, instead of a configuration file.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) store: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) place: Place,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct Status {
-    /// The configuration file; only its `[store]` and the names of its pipelines are read.
-    #[arg(
-        short,
-        long,
-        default_value = "lockgate.toml",
-        env = "LOCKGATE_CONFIG",
-        value_name = "FILE"
-    )]
-    pub(crate) config: PathBuf,
-
-    /// The store's directory, instead of a configuration file.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) store: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) place: Place,
 
     /// Print one JSON object instead of a table.
     #[arg(long, conflicts_with = "watch")]
@@ -310,19 +290,8 @@ pub(crate) struct Status {
 
 #[derive(Debug, Args)]
 pub(crate) struct Audit {
-    /// The configuration file; only its `[store]` is read.
-    #[arg(
-        short,
-        long,
-        default_value = "lockgate.toml",
-        env = "LOCKGATE_CONFIG",
-        value_name = "FILE"
-    )]
-    pub(crate) config: PathBuf,
-
-    /// The store's directory, instead of a configuration file.
-    #[arg(long, value_name = "DIR")]
-    pub(crate) store: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) place: Place,
 
     /// Only this pipeline.
     #[arg(long, value_name = "NAME", conflicts_with_all = ["export", "verify"])]

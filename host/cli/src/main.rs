@@ -8,6 +8,7 @@ mod commands;
 mod failure;
 mod misplaced;
 mod notify;
+mod place;
 mod print;
 mod setup;
 mod signals;

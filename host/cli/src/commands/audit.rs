@@ -19,11 +19,7 @@ use crate::failure::Failure;
 use crate::{print, setup};
 
 pub(crate) fn run(command: &Audit) -> Result<(), Failure> {
-    let directory = match &command.store {
-        Some(directory) => directory.clone(),
-        None => setup::store_path(&command.config)?,
-    };
-    let inspector = Inspector::open(&directory).map_err(Failure::failed)?;
+    let inspector = command.place.inspector()?;
     let report = command.verify.as_deref().map(read).transpose()?;
     let (audit, comparison) = match &report {
         None => {

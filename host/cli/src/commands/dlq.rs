@@ -10,14 +10,13 @@ mod select;
 mod show;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use jiff::Timestamp;
 use lockgate_model::Millis;
-use lockgate_store::Inspector;
 
 use crate::failure::Failure;
+use crate::place::Place;
 use crate::setup;
 
 #[derive(Debug, Subcommand)]
@@ -47,32 +46,7 @@ pub(crate) fn run(command: &Dlq) -> Result<(), Failure> {
     }
 }
 
-#[derive(Debug, Args)]
-struct Place {
-    /// The configuration file; only `[store]` and the names of its pipelines are read.
-    #[arg(
-        short,
-        long,
-        default_value = "lockgate.toml",
-        env = "LOCKGATE_CONFIG",
-        value_name = "FILE"
-    )]
-    config: PathBuf,
-
-    /// The store's directory, instead of a configuration file.
-    #[arg(long, value_name = "DIR")]
-    store: Option<PathBuf>,
-}
-
 impl Place {
-    /// The store's directory.
-    fn directory(&self) -> Result<PathBuf, Failure> {
-        match &self.store {
-            Some(directory) => Ok(directory.clone()),
-            None => setup::store_path(&self.config),
-        }
-    }
-
     /// The names of the pipelines in the configuration file, if there are any and `pipeline` is not
     /// among them.
     fn others(&self, pipeline: &str) -> Result<Option<BTreeSet<String>>, Failure> {
@@ -109,10 +83,6 @@ impl Place {
                 }
             }
         }))
-    }
-
-    fn inspector(&self) -> Result<Inspector, Failure> {
-        Inspector::open(self.directory()?).map_err(Failure::failed)
     }
 }
 

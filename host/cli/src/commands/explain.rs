@@ -5,7 +5,6 @@ mod replay;
 mod report;
 mod text;
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
@@ -14,6 +13,7 @@ use lockgate_observe::Masks;
 use lockgate_store::{FoundEntry, Inspector};
 
 use crate::failure::Failure;
+use crate::place::Place;
 use crate::{print, setup};
 use query::Question;
 use replay::Replayer;
@@ -50,19 +50,8 @@ pub(crate) struct Explain {
     )]
     limit: u16,
 
-    /// The configuration file.
-    #[arg(
-        short,
-        long,
-        default_value = "lockgate.toml",
-        env = "LOCKGATE_CONFIG",
-        value_name = "FILE"
-    )]
-    config: PathBuf,
-
-    /// The store's directory, instead of a configuration file. The stages are not shown then.
-    #[arg(long, value_name = "DIR")]
-    store: Option<PathBuf>,
+    #[command(flatten)]
+    place: Place,
 
     /// Also print the event, and the documents that each stage makes of it now.
     #[arg(long)]
@@ -74,10 +63,7 @@ pub(crate) struct Explain {
 }
 
 pub(crate) fn run(command: &Explain, masks: &Masks) -> Result<(), Failure> {
-    let directory = match &command.store {
-        Some(directory) => directory.clone(),
-        None => setup::store_path(&command.config)?,
-    };
+    let directory = command.place.directory()?;
     let config = command.configuration(masks);
     let inspector = Arc::new(Inspector::open(&directory).map_err(Failure::failed)?);
     let question = Question::new(
@@ -94,9 +80,12 @@ pub(crate) fn run(command: &Explain, masks: &Masks) -> Result<(), Failure> {
     let surroundings = Surroundings::new(&inspector, &directory, config.as_ref())?;
     let mut report = Report::new(&question, &search, &surroundings);
     let replayer = match &config {
-        Some(config) if !question.is_list() && !search.found.is_empty() => {
-            Some(Replayer::new(&command.config, config, masks, &inspector)?)
-        }
+        Some(config) if !question.is_list() && !search.found.is_empty() => Some(Replayer::new(
+            &command.place.config,
+            config,
+            masks,
+            &inspector,
+        )?),
         _ => None,
     };
     for found in &search.found {
@@ -124,10 +113,10 @@ pub(crate) fn run(command: &Explain, masks: &Masks) -> Result<(), Failure> {
 impl Explain {
     /// `None`, after saying why, if the stages cannot be shown.
     fn configuration(&self, masks: &Masks) -> Option<Config> {
-        if self.store.is_some() {
+        if self.place.store.is_some() {
             return None;
         }
-        match setup::load(&self.config, masks) {
+        match setup::load(&self.place.config, masks) {
             Ok(config) => Some(config),
             Err(failure) => {
                 print::problem(&format!(

@@ -6,21 +6,18 @@ use lockgate_admin::control::{self, ControlError, Request, Response};
 
 use crate::args::Reload;
 use crate::failure::{Failure, FailureKind};
-use crate::{print, setup};
+use crate::print;
 
 /// Waits until the file is in force, and prints what changed. Fails with the file's problems if
 /// the host goes on with the configuration it has.
 pub(crate) fn run(command: &Reload) -> Result<(), Failure> {
-    let directory = match &command.store {
-        Some(directory) => directory.clone(),
-        None => setup::store_path(&command.config).map_err(|mut failure| {
-            failure.kind = FailureKind::Failed;
-            failure.hint(
-                "the host was not asked, because this file does not say where its store is; the \
-                 host keeps its configuration",
-            )
-        })?,
-    };
+    let directory = command.place.directory().map_err(|mut failure| {
+        failure.kind = FailureKind::Failed;
+        failure.hint(
+            "the host was not asked, because this file does not say where its store is; the host \
+             keeps its configuration",
+        )
+    })?;
     match control::call(&directory, &Request::Reload) {
         Ok(Some(Response::Done { message })) => print::data(&format!("{message}\n")),
         Ok(Some(Response::Problems { report })) => {

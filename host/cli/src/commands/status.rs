@@ -14,12 +14,12 @@ use report::Report;
 pub(super) use report::gap_rows;
 
 pub(crate) fn run(command: &Status) -> Result<(), Failure> {
-    let place = Place::of(command)?;
+    let target = Target::of(command)?;
     if command.watch {
-        return watch::run(&place);
+        return watch::run(&target);
     }
     let now = setup::now();
-    let report = Report::of(&place, now)?;
+    let report = Report::of(&target, now)?;
     if command.json {
         let text = serde_json::to_string(&report).map_err(Failure::failed)?;
         return print::data(&format!("{text}\n"));
@@ -28,23 +28,23 @@ pub(crate) fn run(command: &Status) -> Result<(), Failure> {
 }
 
 /// Where a status is read.
-struct Place {
+struct Target {
     store: PathBuf,
     /// The configuration file has these pipelines. `None` if there is no file, or it cannot be
     /// read: `start` says why.
     configured: Option<BTreeSet<String>>,
 }
 
-impl Place {
-    fn of(command: &Status) -> Result<Place, Failure> {
-        Ok(match &command.store {
-            Some(directory) => Place {
+impl Target {
+    fn of(command: &Status) -> Result<Target, Failure> {
+        Ok(match &command.place.store {
+            Some(directory) => Target {
                 store: directory.clone(),
                 configured: None,
             },
-            None => Place {
-                store: setup::store_path(&command.config)?,
-                configured: setup::pipeline_names(&command.config).unwrap_or_default(),
+            None => Target {
+                store: setup::store_path(&command.place.config)?,
+                configured: setup::pipeline_names(&command.place.config).unwrap_or_default(),
             },
         })
     }

@@ -4,14 +4,12 @@ mod backup;
 mod repair;
 mod verify;
 
-use std::path::PathBuf;
-
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use lockgate_observe::Masks;
-use lockgate_store::{Inspector, Integrity};
+use lockgate_store::Integrity;
 
 use crate::failure::Failure;
-use crate::setup;
+use crate::place::Place;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Store {
@@ -40,35 +38,7 @@ pub(crate) fn run(command: &Store, masks: &Masks) -> Result<(), Failure> {
     }
 }
 
-#[derive(Debug, Args)]
-struct Place {
-    /// The configuration file; `repair` reads its sources, the others only `[store]`.
-    #[arg(
-        short,
-        long,
-        default_value = "lockgate.toml",
-        env = "LOCKGATE_CONFIG",
-        value_name = "FILE"
-    )]
-    config: PathBuf,
-
-    /// The store's directory, instead of a configuration file.
-    #[arg(long, value_name = "DIR")]
-    store: Option<PathBuf>,
-}
-
-impl Place {
-    fn directory(&self) -> Result<PathBuf, Failure> {
-        match &self.store {
-            Some(directory) => Ok(directory.clone()),
-            None => setup::store_path(&self.config),
-        }
-    }
-
-    fn inspector(&self) -> Result<Inspector, Failure> {
-        Inspector::open(self.directory()?).map_err(Failure::failed)
-    }
-}
+impl Place {}
 
 const BACKUP_HINT: &str = "restore a backup: `lockgate store repair` repairs only blocks and \
                            their filters";

@@ -11,8 +11,9 @@ use lockgate_store::Inspector;
 use super::address::Address;
 use super::holder::{Action, Holder};
 use super::select::{self, Filter, Found};
-use super::{Place, letters, show};
+use super::{letters, show};
 use crate::failure::Failure;
+use crate::place::Place;
 use crate::{print, setup};
 
 #[derive(Debug, Args)]

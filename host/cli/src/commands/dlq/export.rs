@@ -13,8 +13,9 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::select::{self, Filter};
-use super::{Place, letters, rfc3339};
+use super::{letters, rfc3339};
 use crate::failure::Failure;
+use crate::place::Place;
 use crate::{print, setup};
 
 #[derive(Debug, Args)]

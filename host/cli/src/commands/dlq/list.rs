@@ -7,8 +7,9 @@ use serde::Serialize;
 
 use super::address::Address;
 use super::select::{self, Filter};
-use super::{Place, rfc3339, show};
+use super::{rfc3339, show};
 use crate::failure::Failure;
+use crate::place::Place;
 use crate::{print, setup};
 
 /// Characters of a reason in the table. `show` prints all of it.

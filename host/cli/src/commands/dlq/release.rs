@@ -3,8 +3,9 @@
 use clap::Args;
 use lockgate_admin::control::Request;
 
-use super::{Place, holder};
+use super::holder;
 use crate::failure::Failure;
+use crate::place::Place;
 use crate::print;
 
 #[derive(Debug, Args)]

@@ -6,8 +6,9 @@ use lockgate_store::KeptLetter;
 use serde_json::Value;
 
 use super::address::Address;
-use super::{Place, rfc3339};
+use super::rfc3339;
 use crate::failure::Failure;
+use crate::place::Place;
 use crate::print;
 
 #[derive(Debug, Args)]

@@ -7,7 +7,7 @@ use lockgate_service::{HostStatus, Lag, PipelineStatus as RunningPipeline, readi
 use lockgate_store::{Inspector, OpenError, PipelineStatus};
 use serde::Serialize;
 
-use super::Place;
+use super::Target;
 use crate::failure::Failure;
 
 /// The version of the schema. It grows when a member is removed, or means something else.
@@ -103,15 +103,15 @@ pub(super) struct Row {
 }
 
 impl Report {
-    pub(super) fn of(place: &Place, now: Millis) -> Result<Report, Failure> {
-        let running = lockgate_service::running_host(&place.store, now);
+    pub(super) fn of(target: &Target, now: Millis) -> Result<Report, Failure> {
+        let running = lockgate_service::running_host(&target.store, now);
         let silent = running.as_ref().is_some_and(|running| running.is_silent);
         let host = running.map(|running| running.status);
         let mut gaps = Vec::new();
-        let mut pipelines = match Inspector::open(&place.store) {
+        let mut pipelines = match Inspector::open(&target.store) {
             Ok(inspector) => {
                 gaps = gap_rows(&inspector.gaps().map_err(Failure::failed)?);
-                rows(&inspector, host.as_ref(), place, now)?
+                rows(&inspector, host.as_ref(), target, now)?
             }
             // The host is about to make it, or says why it cannot open it either.
             Err(OpenError::Missing { .. }) if host.is_some() => BTreeMap::new(),
@@ -120,7 +120,7 @@ impl Report {
         };
         // Those that have never run on this store.
         let running = host.iter().flat_map(|host| host.pipelines.keys());
-        let file = place.configured.iter().flatten();
+        let file = target.configured.iter().flatten();
         for name in running.chain(file.filter(|_| host.is_none())) {
             let row = || Row {
                 configured: Some(true),
@@ -147,12 +147,12 @@ impl Report {
 fn rows(
     inspector: &Inspector,
     host: Option<&HostStatus>,
-    place: &Place,
+    target: &Target,
     now: Millis,
 ) -> Result<BTreeMap<String, Row>, Failure> {
     let mut pipelines = BTreeMap::new();
     for pipeline in inspector.pipelines().map_err(Failure::failed)? {
-        let row = row(inspector, &pipeline, host, place, now)?;
+        let row = row(inspector, &pipeline, host, target, now)?;
         pipelines.insert(pipeline.name, row);
     }
     Ok(pipelines)
@@ -162,7 +162,7 @@ fn row(
     inspector: &Inspector,
     pipeline: &PipelineStatus,
     host: Option<&HostStatus>,
-    place: &Place,
+    target: &Target,
     now: Millis,
 ) -> Result<Row, Failure> {
     let name = &pipeline.name;
@@ -180,7 +180,7 @@ fn row(
         Some(host) => Some(&host.pipelines)
             .filter(|pipelines| !pipelines.is_empty())
             .map(|pipelines| pipelines.contains_key(name)),
-        None => place.configured.as_ref().map(|names| names.contains(name)),
+        None => target.configured.as_ref().map(|names| names.contains(name)),
     };
     let lag = match configured {
         // Nothing delivers it, so nothing of it is late.

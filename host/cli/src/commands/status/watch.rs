@@ -7,7 +7,7 @@ use rustix::termios::tcgetwinsize;
 use tokio::time::interval;
 
 use super::report::Report;
-use super::{Place, table};
+use super::{Target, table};
 use crate::failure::Failure;
 use crate::setup;
 use crate::signals::Signals;
@@ -19,7 +19,7 @@ const LEAVE: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
 /// Lines of a terminal that does not say how many it has.
 const LINES: usize = 24;
 
-pub(super) fn run(place: &Place) -> Result<(), Failure> {
+pub(super) fn run(target: &Target) -> Result<(), Failure> {
     if !std::io::stdout().is_terminal() {
         return Err(
             Failure::usage("`--watch` needs a terminal, and standard output is not one.")
@@ -37,7 +37,7 @@ pub(super) fn run(place: &Place) -> Result<(), Failure> {
             }
             // A host or a store that is not there yet may come.
             let now = setup::now();
-            let text = match tokio::task::block_in_place(|| Report::of(place, now)) {
+            let text = match tokio::task::block_in_place(|| Report::of(target, now)) {
                 Ok(report) => table::table(&report, now),
                 Err(failure) => format!("{}\n", failure),
             };

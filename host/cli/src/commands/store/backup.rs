@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 use lockgate_store::BackupError;
 
-use super::{Place, checked, problems};
+use super::{checked, problems};
 use crate::failure::Failure;
+use crate::place::Place;
 use crate::print;
 
 #[derive(Debug, Args)]

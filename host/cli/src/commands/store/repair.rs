@@ -9,8 +9,8 @@ use lockgate_observe::Masks;
 use lockgate_store::{DamagedBlock, Ledger, OpenError, Options, Retention, Store};
 use tokio::runtime::Runtime;
 
-use super::Place;
 use crate::failure::Failure;
+use crate::place::Place;
 use crate::{commands, print, setup};
 
 #[derive(Debug, Args)]

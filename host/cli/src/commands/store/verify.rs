@@ -2,8 +2,9 @@
 
 use clap::Args;
 
-use super::{Place, checked, problems};
+use super::{checked, problems};
 use crate::failure::Failure;
+use crate::place::Place;
 use crate::print;
 
 #[derive(Debug, Args)]
