@@ -42,9 +42,14 @@ fn run(arguments: Arguments, hangups: Option<EarlyHangups>) -> Result<(), Failur
         LogFormat::Text => lockgate_observe::Format::Text,
         LogFormat::Json => lockgate_observe::Format::Json,
     };
-    lockgate_observe::init_logging(format, arguments.log_filter(), masks.clone()).map_err(|error| {
-        Failure::usage(error).hint("set `--log` to a level, such as `debug`, or to directives, such as `info,lockgate_teleport=debug`")
-    })?;
+    lockgate_observe::init_logging(format, arguments.log_filter(), masks.clone()).map_err(
+        |error| {
+            Failure::usage(error).hint(
+                "set `--log` to a level, such as `debug`, or to directives, such as \
+                 `info,lockgate_teleport=debug`",
+            )
+        },
+    )?;
     match arguments.command {
         Command::Start(command) => commands::start::run(&command, hangups, &masks),
         Command::Check(command) => commands::check::run(command, &masks),

@@ -21,7 +21,8 @@ pub(crate) fn recognise(r: &mut Reading<'_>, root: &Table<'_>) -> bool {
     else {
         return false;
     };
-    let hint = "write its `storage` as `[store] path`, and its `[forward.fluentd]` as `[pipelines.NAME.sink]` with `plugin = \"builtin:fluentd\"`";
+    let hint = "write its `storage` as `[store] path`, and its `[forward.fluentd]` as \
+                `[pipelines.NAME.sink]` with `plugin = \"builtin:fluentd\"`";
     r.issue(Issue::new(
         value.key_span.clone(),
         "This is a configuration of Teleport's Event Handler.",

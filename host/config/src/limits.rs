@@ -82,7 +82,8 @@ pub(crate) fn check_state(
         return;
     };
     let message = format!(
-        "`plugins.{name}.state`: the stages of all pipelines may keep {} of state together, which is more than half of `memory` in `[limits]`, {}.",
+        "`plugins.{name}.state`: the stages of all pipelines may keep {} of state together, which \
+         is more than half of `memory` in `[limits]`, {}.",
         show_size(granted),
         show_size(most),
     );

@@ -151,7 +151,8 @@ pub(crate) fn read(
         .unwrap_or_default();
     r.known.insert("pipelines.*".into());
     if is_missing {
-        let hint = "add `[pipelines.NAME.sink]` with `plugin = \"builtin:fluentd\"` and `url = \"https://…\"`";
+        let hint = "add `[pipelines.NAME.sink]` with `plugin = \"builtin:fluentd\"` and `url = \
+                    \"https://…\"`";
         r.issue(Issue::new(0..0, "No pipeline is configured.", "", hint));
     }
     values
@@ -199,7 +200,8 @@ fn pipeline(
         None => {
             let message = format!("The pipeline `{}` has no sink.", value.name);
             let hint = format!(
-                "add `[pipelines.{}.sink]` with `plugin = \"builtin:fluentd\"` and `url = \"https://…\"`",
+                "add `[pipelines.{}.sink]` with `plugin = \"builtin:fluentd\"` and `url = \
+                 \"https://…\"`",
                 value.name
             );
             r.issue(Issue::new(value.whole_span(), message, "no sink", hint));
@@ -328,7 +330,8 @@ fn stage(r: &mut Reading<'_>, mut table: Table<'_>, declared: &Declared) -> Opti
     table.finish_with(r, |key| match key {
         "plugin" | "with" => None,
         key if sink::KEYS.contains(&key) => Some(
-            "a stage is a filter or a mapper, and sends nothing: this key belongs in the pipeline's `sink`"
+            "a stage is a filter or a mapper, and sends nothing: this key belongs in the \
+             pipeline's `sink`"
                 .into(),
         ),
         key => key_hint(key, component.as_deref()),

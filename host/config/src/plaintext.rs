@@ -39,7 +39,8 @@ pub(crate) fn check(
         None => return,
     };
     let message = format!("`{}` would send {subject} unencrypted.", value.path);
-    let hint = "write `https://`; or, if the whole way to the receiver is trusted, set `allow-plaintext = true` in this sink";
+    let hint = "write `https://`; or, if the whole way to the receiver is trusted, set \
+                `allow-plaintext = true` in this sink";
     let issue = Issue::new(value.key_span.clone(), message, "`http://`", hint);
     r.issue(match also {
         Some(span) => issue.also(span, "a credential"),

@@ -216,7 +216,8 @@ pub(crate) fn key_hint(key: &str, component: Option<&str>) -> Option<String> {
     Some(
         match component.filter(|text| parse_source(text).is_some()) {
             Some(source) => format!(
-                "declare the component as `[plugins.NAME]` with `source = \"{source}\"` and `{key}`, and write `plugin = \"NAME\"` here"
+                "declare the component as `[plugins.NAME]` with `source = \"{source}\"` and \
+                 `{key}`, and write `plugin = \"NAME\"` here"
             ),
             None => format!("write `{key}` in the `[plugins.NAME]` that `plugin` names"),
         },

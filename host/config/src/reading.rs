@@ -158,7 +158,9 @@ impl<'a> Reading<'a> {
                 let hint = if Path::new(path).is_absolute() {
                     "create the file, or correct its path".to_owned()
                 } else {
-                    "create the file, or correct its path, which is relative to the directory of this configuration".to_owned()
+                    "create the file, or correct its path, which is relative to the directory of \
+                     this configuration"
+                        .to_owned()
                 };
                 (
                     format!("The file `{path}` cannot be read: {}.", reason(&error)),
@@ -175,7 +177,8 @@ impl<'a> Reading<'a> {
     fn misplaced_file(&mut self, value: &Value<'_>, path: &str) -> Option<String> {
         let span = self.reference_span(value, &format!("${{file:{path}}}"));
         let message = format!("`{}` does not accept `${{file:PATH}}`.", value.path);
-        let hint = "write the value itself, or `${env:NAME}`; `${file:PATH}` is for a sink's `url`, `headers` and `auth`";
+        let hint = "write the value itself, or `${env:NAME}`; `${file:PATH}` is for a sink's \
+                    `url`, `headers` and `auth`";
         self.issue(Issue::new(span, message, "not here", hint));
         None
     }

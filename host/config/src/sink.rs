@@ -163,9 +163,11 @@ pub(crate) fn read(
     };
     table.finish_with(r, |key| match key {
         "cert" | "key" | "ca" => Some(format!("write `tls = {{ {key} = \"…\" }}`")),
-        "bearer" | "token" | "password" | "user" => {
-            Some("write `auth = { bearer = \"${env:NAME}\" }` or `auth = { basic = { user = \"…\", password = \"${env:NAME}\" } }`".into())
-        }
+        "bearer" | "token" | "password" | "user" => Some(
+            "write `auth = { bearer = \"${env:NAME}\" }` or `auth = { basic = { user = \"…\", \
+             password = \"${env:NAME}\" } }`"
+                .into(),
+        ),
         "state" => Some("a sink keeps no state".into()),
         key => key_hint(key, component.as_deref()),
     });

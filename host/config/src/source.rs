@@ -228,7 +228,8 @@ fn gap_after(r: &mut Reading<'_>, table: &mut Table<'_>) -> Option<Duration> {
 fn addr(r: &mut Reading<'_>, value: &Value<'_>) -> Option<String> {
     let addr = value.text(r)?;
     let (host, port) = split_port(&addr);
-    let hint = "write host and port of Teleport's Auth Service, for example `addr = \"auth.example.com:3025\"`";
+    let hint = "write host and port of Teleport's Auth Service, for example `addr = \
+                \"auth.example.com:3025\"`";
     let (problem, label) = if addr.contains("://") {
         ("is a URL", "only host and port")
     } else if port.is_none() {

@@ -46,7 +46,8 @@ pub(crate) fn read(r: &mut Reading<'_>, root: &mut Table<'_>) -> Store {
             0..0,
             "`[store]` is missing.",
             "",
-            "add `[store]` with `path = \"/var/lib/lockgate\"`, a directory that only Lockgate uses",
+            "add `[store]` with `path = \"/var/lib/lockgate\"`, a directory that only Lockgate \
+             uses",
         ));
         return Store::default();
     };

@@ -140,7 +140,8 @@ impl With {
         let span = r.reference_span(value, &reference);
         let message =
             format!("`{reference}` is not allowed in `with`: plugins never hold secrets.");
-        let hint = "put it in the sink's `url`, `headers` or `auth`, which the host applies after the plugin; `$${` stands for a literal `${`";
+        let hint = "put it in the sink's `url`, `headers` or `auth`, which the host applies after \
+                    the plugin; `$${` stands for a literal `${`";
         r.issue(Issue::new(span, message, "not replaced here", hint));
     }
 }

@@ -143,7 +143,8 @@ fn shares(out: &mut String, report: &Report) -> std::fmt::Result {
     if report.other_types.is_some() {
         writeln!(
             out,
-            "the first {TYPES} event types have a row of their own; `(other types)` is all further ones"
+            "the first {TYPES} event types have a row of their own; `(other types)` is all further \
+             ones"
         )?;
     }
     Ok(())
@@ -156,7 +157,8 @@ fn unmapped(out: &mut String, report: &Report) -> std::fmt::Result {
     if !report.unmapped_known {
         return writeln!(
             out,
-            "\nunmapped fields are not known: no document has `teleport.audit`, where they would stand"
+            "\nunmapped fields are not known: no document has `teleport.audit`, where they would \
+             stand"
         );
     }
     if report.rows().all(|kind| kind.unmapped.is_empty()) {

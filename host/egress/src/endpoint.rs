@@ -133,7 +133,8 @@ pub enum EndpointError {
     #[error("`{0}` must start with `https://` or `http://`")]
     Scheme(&'static str),
     #[error(
-        "`{0}` must not contain a user name or a password; set `auth = {{ basic = {{ user = …, password = … }} }}`"
+        "`{0}` must not contain a user name or a password; set `auth = {{ basic = {{ user = …, \
+         password = … }} }}`"
     )]
     Userinfo(&'static str),
     #[error("`{0}` must not have a fragment (`#…`): it is never sent")]
@@ -153,7 +154,8 @@ pub enum EndpointError {
     #[error("the private key in `{}` does not belong to the certificate in `{}`", .key.display(), .cert.display())]
     KeyMismatch { cert: PathBuf, key: PathBuf },
     #[error(
-        "this system has no trusted certificate authorities; install its package `ca-certificates` or set `tls.ca`"
+        "this system has no trusted certificate authorities; install its package `ca-certificates` \
+         or set `tls.ca`"
     )]
     NoAuthorities,
     #[error("`{0}` is not a valid header name")]

@@ -57,9 +57,9 @@ impl SendError {
         match self {
             SendError::Tls { hint, .. } => *hint,
             SendError::Closed => Some(
-                "check that the port in the URL is the receiver's, and that it speaks TLS if the URL \
-                 begins with `https://`; some receivers close the connection if they do not accept the \
-                 client certificate (`tls`)",
+                "check that the port in the URL is the receiver's, and that it speaks TLS if the \
+                 URL begins with `https://`; some receivers close the connection if they do not \
+                 accept the client certificate (`tls`)",
             ),
             SendError::Connect(_) => {
                 Some("check the host and port of the URL, and that the receiver is running")

@@ -5,11 +5,11 @@ use thiserror::Error;
 /// What to do with a store that cannot be used and of which there is no backup. Without
 /// `start-time` a new store begins at the present.
 pub const START_ANEW: &str = "Without one, first set `start-time` of every source to a time before \
-                              the oldest event that may not have been delivered: a new store begins \
-                              at the present otherwise, and what is older is never read. Then move \
-                              `store.db`, `store.db-wal` and `store.db-shm` aside and start: events \
-                              are read from Teleport again from that time on, and those delivered \
-                              before are sent again";
+                              the oldest event that may not have been delivered: a new store \
+                              begins at the present otherwise, and what is older is never read. \
+                              Then move `store.db`, `store.db-wal` and `store.db-shm` aside and \
+                              start: events are read from Teleport again from that time on, and \
+                              those delivered before are sent again";
 
 /// Why an operation on a ledger failed.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]

@@ -132,7 +132,8 @@ impl<A: Answer> Database<A> {
             Err(error) => {
                 if !self.warned.swap(true, Ordering::Relaxed) {
                     tracing::warn!(
-                        "the database `lookup.{}` is damaged; some look-ups find nothing (logged once): {error}",
+                        "the database `lookup.{}` is damaged; some look-ups find nothing (logged \
+                         once): {error}",
                         A::KIND
                     );
                 }

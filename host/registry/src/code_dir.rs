@@ -32,12 +32,14 @@ pub enum CodeDirError {
     Io { dir: PathBuf, source: io::Error },
     /// Other users may write files there.
     #[error(
-        "Other users may write to the directory for compiled code `{dir}` (mode {mode:04o}).\nhint: `chmod 700 {dir}`"
+        "Other users may write to the directory for compiled code `{dir}` (mode \
+         {mode:04o}).\nhint: `chmod 700 {dir}`"
     )]
     Mode { dir: PathBuf, mode: u32 },
     /// It belongs to another user.
     #[error(
-        "The directory for compiled code `{dir}` belongs to another user (uid {owner}).\nhint: remove the directory; it will be created again"
+        "The directory for compiled code `{dir}` belongs to another user (uid {owner}).\nhint: \
+         remove the directory; it will be created again"
     )]
     Owner { dir: PathBuf, owner: u32 },
 }
@@ -126,7 +128,8 @@ impl CodeDir {
     pub fn load(&self, key: &str) -> Option<Vec<u8>> {
         let found = self.read(key);
         if let Err(error) = &found {
-            warn!(file = %self.path(key).display(), "Compiled code is not used: {error}. The component is compiled again.");
+            warn!(file = %self.path(key).display(), "Compiled code is not used: {error}. The \
+                                                     component is compiled again.");
         }
         found.ok().flatten()
     }

@@ -89,19 +89,36 @@ impl ResolveError {
     /// The way out, to be shown after `hint:`.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::UnknownBuiltin { nearest, .. } => nearest.map(|name| format!("did you mean `builtin:{name}`?")),
-            Self::NoBuiltins { .. } => Some("build Lockgate again without `LOCKGATE_SKIP_PLUGINS` in the environment".into()),
-            Self::Oci { .. } => {
-                Some("download the component with another tool and write the path of the file, for example `plugins/filter.wasm`".into())
+            Self::UnknownBuiltin { nearest, .. } => {
+                nearest.map(|name| format!("did you mean `builtin:{name}`?"))
             }
-            Self::Unknown { builtin: Some(name), .. } => Some(format!("did you mean `builtin:{name}`?")),
-            Self::Unknown { .. } => Some("write `builtin:NAME`, `file:PATH`, or a path that ends in `.wasm`".into()),
-            Self::Missing { .. } => Some("a relative path in a configuration file starts at the directory of that file".into()),
-            Self::CoreModule { .. } => Some(
-                "build it with `wasm-component-ld` as the linker, as the README of `sdk/rust` shows, or make a component of it with `wasm-tools component new`"
+            Self::NoBuiltins { .. } => Some(
+                "build Lockgate again without `LOCKGATE_SKIP_PLUGINS` in the environment".into(),
+            ),
+            Self::Oci { .. } => Some(
+                "download the component with another tool and write the path of the file, for \
+                 example `plugins/filter.wasm`"
                     .into(),
             ),
-            Self::NotWasm { .. } => Some("a plugin is a file of compiled WebAssembly, not source code".into()),
+            Self::Unknown {
+                builtin: Some(name),
+                ..
+            } => Some(format!("did you mean `builtin:{name}`?")),
+            Self::Unknown { .. } => {
+                Some("write `builtin:NAME`, `file:PATH`, or a path that ends in `.wasm`".into())
+            }
+            Self::Missing { .. } => Some(
+                "a relative path in a configuration file starts at the directory of that file"
+                    .into(),
+            ),
+            Self::CoreModule { .. } => Some(
+                "build it with `wasm-component-ld` as the linker, as the README of `sdk/rust` \
+                 shows, or make a component of it with `wasm-tools component new`"
+                    .into(),
+            ),
+            Self::NotWasm { .. } => {
+                Some("a plugin is a file of compiled WebAssembly, not source code".into())
+            }
             Self::Read { .. } | Self::NotAFile { .. } | Self::TooLarge { .. } => None,
         }
     }

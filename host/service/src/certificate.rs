@@ -46,7 +46,8 @@ fn expiry(file: &Path, validity: Validity, now: Millis) -> Option<ConditionStatu
         kind: ConditionStatusKind::Credentials,
         subject: "tls.cert".to_owned(),
         message: format!(
-            "the client certificate `{}` {verb} at {}; renew it, and have `lockgate reload` read it",
+            "the client certificate `{}` {verb} at {}; renew it, and have `lockgate reload` read \
+             it",
             file.display(),
             utc(until)
         ),

@@ -103,14 +103,16 @@ pub(crate) async fn keep_current(mut databases: Databases, granted: watch::Sende
         .await;
         for error in &refreshed.failed {
             tracing::error!(
-                "the database granted as `{}` has changed and cannot be used; keeping the previous one: {error}",
+                "the database granted as `{}` has changed and cannot be used; keeping the previous \
+                 one: {error}",
                 error.database
             );
         }
         for replaced in &refreshed.replaced {
             tracing::info!(
                 sha256 = replaced.digest,
-                "the database granted as `{}` was replaced by a `{}` of {}; batches from now on are a new generation",
+                "the database granted as `{}` was replaced by a `{}` of {}; batches from now on \
+                 are a new generation",
                 replaced.database,
                 replaced.kind,
                 Day::of(replaced.built.saturating_mul(1000) as i64)

@@ -239,8 +239,8 @@ impl Control for Operator {
             }
             Request::Release { pipeline } => match self.host.release(&pipeline).await {
                 Release::Released(documents) => done(&format!(
-                    "`{pipeline}` may dead-letter everything read so far{}, until this host \
-                     stops or a reload changes the pipeline. The brake applies again to later events.",
+                    "`{pipeline}` may dead-letter everything read so far{}, until this host stops \
+                     or a reload changes the pipeline. The brake applies again to later events.",
                     match documents {
                         0 => String::new(),
                         1 => ", including 1 document that was held".to_owned(),

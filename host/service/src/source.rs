@@ -258,8 +258,9 @@ fn at_its_limit(stream: &str, full: &FullStream) -> ConditionStatus {
         kind: ConditionStatusKind::Retention,
         subject: stream.to_owned(),
         message: format!(
-            "the stream is at its retention limit: reading waits, for every pipeline, until {who} has \
-             finished its oldest events. Repair what keeps it, or raise `bytes` in `retain` of `[store]`"
+            "the stream is at its retention limit: reading waits, for every pipeline, until {who} \
+             has finished its oldest events. Repair what keeps it, or raise `bytes` in `retain` of \
+             `[store]`"
         ),
         since: full.since,
         next_attempt: None,

@@ -419,8 +419,8 @@ impl<'a> Supervisor<'a> {
             }) => {
                 tracing::warn!(
                     pipeline = name,
-                    "this pipeline has reached its `lag-limit`: the oldest events that it has not finished are \
-                     given up, and it goes on with those that are left"
+                    "this pipeline has reached its `lag-limit`: the oldest events that it has not \
+                     finished are given up, and it goes on with those that are left"
                 );
                 self.store.give_up(name).await?;
                 self.host

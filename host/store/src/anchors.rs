@@ -88,8 +88,9 @@ impl Anchor {
         previous: &Checksum,
     ) -> rusqlite::Result<Checksum> {
         let checksum = self.checksum(epoch_id, previous);
-        let sql = "INSERT INTO anchors (epoch_id, links, commits, last_commit, last_operation, watermark, done, tallies, letters, at, hash, checksum) \
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+        let sql = "INSERT INTO anchors (epoch_id, links, commits, last_commit, last_operation, \
+                   watermark, done, tallies, letters, at, hash, checksum) VALUES (?1, ?2, ?3, ?4, \
+                   ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
         connection.prepare_cached(sql)?.execute(params![
             epoch_id,
             self.links,
@@ -113,8 +114,8 @@ pub fn of(
     connection: &Connection,
     epoch: &rows::Epoch,
 ) -> Result<Vec<(Anchor, Checksum)>, ReadError> {
-    let sql = "SELECT links, commits, last_commit, last_operation, watermark, done, tallies, letters, at, hash, checksum FROM anchors \
-               WHERE epoch_id = ?1 ORDER BY links";
+    let sql = "SELECT links, commits, last_commit, last_operation, watermark, done, tallies, \
+               letters, at, hash, checksum FROM anchors WHERE epoch_id = ?1 ORDER BY links";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([epoch.id])?;
     let mut anchors = Vec::new();
@@ -129,8 +130,9 @@ pub fn newest(
     connection: &Connection,
     epoch: &rows::Epoch,
 ) -> Result<Option<(Anchor, Checksum)>, ReadError> {
-    let sql = "SELECT links, commits, last_commit, last_operation, watermark, done, tallies, letters, at, hash, checksum FROM anchors \
-               WHERE epoch_id = ?1 ORDER BY links DESC LIMIT 1";
+    let sql = "SELECT links, commits, last_commit, last_operation, watermark, done, tallies, \
+               letters, at, hash, checksum FROM anchors WHERE epoch_id = ?1 ORDER BY links DESC \
+               LIMIT 1";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([epoch.id])?;
     rows.next()?.map(|row| Anchor::read(row, epoch)).transpose()

@@ -165,7 +165,8 @@ pub fn before(
     seq: Seq,
 ) -> Result<Option<StoredBlock>, ReadError> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM blocks WHERE stream_id = ?1 AND first_seq <= ?2 ORDER BY first_seq DESC LIMIT 1"
+        "SELECT {COLUMNS} FROM blocks WHERE stream_id = ?1 AND first_seq <= ?2 ORDER BY first_seq \
+         DESC LIMIT 1"
     );
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query((stream.id, seq))?;
@@ -179,7 +180,8 @@ pub fn after(
     seq: Seq,
 ) -> Result<Option<StoredBlock>, ReadError> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM blocks WHERE stream_id = ?1 AND first_seq > ?2 ORDER BY first_seq LIMIT 1"
+        "SELECT {COLUMNS} FROM blocks WHERE stream_id = ?1 AND first_seq > ?2 ORDER BY first_seq \
+         LIMIT 1"
     );
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query((stream.id, seq))?;
@@ -202,7 +204,8 @@ pub fn newest_before(
     max: usize,
 ) -> Result<Vec<StoredBlock>, ReadError> {
     let sql = format!(
-        "SELECT {COLUMNS} FROM blocks WHERE stream_id = ?1 AND first_seq < ?2 ORDER BY first_seq DESC LIMIT ?3"
+        "SELECT {COLUMNS} FROM blocks WHERE stream_id = ?1 AND first_seq < ?2 ORDER BY first_seq \
+         DESC LIMIT ?3"
     );
     let mut statement = connection.prepare_cached(&sql)?;
     let found = statement.query_map((stream.id, seq, max), StoredBlock::read)?;
@@ -245,8 +248,10 @@ pub fn extents(
     start: Seq,
     end: Seq,
 ) -> rusqlite::Result<Vec<Extent>> {
-    let sql = "SELECT first_seq, count, read_at, min_time, max_time, bytes, checksum FROM blocks WHERE stream_id = ?1 AND first_seq > 0 AND first_seq < ?3 AND \
-               first_seq >= (SELECT coalesce(max(first_seq), 0) FROM blocks WHERE stream_id = ?1 AND first_seq <= ?2) ORDER BY first_seq";
+    let sql = "SELECT first_seq, count, read_at, min_time, max_time, bytes, checksum FROM blocks \
+               WHERE stream_id = ?1 AND first_seq > 0 AND first_seq < ?3 AND first_seq >= (SELECT \
+               coalesce(max(first_seq), 0) FROM blocks WHERE stream_id = ?1 AND first_seq <= ?2) \
+               ORDER BY first_seq";
     let mut statement = connection.prepare_cached(sql)?;
     let found = statement
         .query_map((stream_id, start, end), extent)?
@@ -262,7 +267,8 @@ pub fn between(
     from: Millis,
     to: Millis,
 ) -> rusqlite::Result<Vec<(Millis, Seq)>> {
-    let sql = "SELECT min_time, first_seq FROM blocks WHERE stream_id = ?1 AND max_time >= ?2 AND min_time <= ?3 AND first_seq > 0 ORDER BY min_time";
+    let sql = "SELECT min_time, first_seq FROM blocks WHERE stream_id = ?1 AND max_time >= ?2 AND \
+               min_time <= ?3 AND first_seq > 0 ORDER BY min_time";
     let mut statement = connection.prepare_cached(sql)?;
     let found = statement.query_map((stream_id, from, to), |row| Ok((row.get(0)?, row.get(1)?)))?;
     found.collect()
@@ -274,14 +280,16 @@ pub fn recent_times(
     stream_id: i64,
     max: usize,
 ) -> rusqlite::Result<Vec<(Millis, Millis)>> {
-    let sql = "SELECT min_time, max_time FROM blocks WHERE stream_id = ?1 ORDER BY first_seq DESC LIMIT ?2";
+    let sql = "SELECT min_time, max_time FROM blocks WHERE stream_id = ?1 ORDER BY first_seq DESC \
+               LIMIT ?2";
     let mut statement = connection.prepare_cached(sql)?;
     let found = statement.query_map((stream_id, max), |row| Ok((row.get(0)?, row.get(1)?)))?;
     found.collect()
 }
 
 pub fn oldest(connection: &Connection, stream_id: i64) -> rusqlite::Result<Option<Extent>> {
-    let sql = "SELECT first_seq, count, read_at, min_time, max_time, bytes, checksum FROM blocks WHERE stream_id = ?1 AND first_seq > 0 ORDER BY first_seq LIMIT 1";
+    let sql = "SELECT first_seq, count, read_at, min_time, max_time, bytes, checksum FROM blocks \
+               WHERE stream_id = ?1 AND first_seq > 0 ORDER BY first_seq LIMIT 1";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([stream_id])?;
     rows.next()?.map(extent).transpose()

@@ -80,8 +80,8 @@ pub fn days(connection: &Connection, pipeline: &str) -> Result<Vec<(Day, Books)>
         for (day, books) in outcomes(connection, &epoch)? {
             *all.entry(day).or_default() += books;
         }
-        let sql = "SELECT s.day, s.appended - coalesce(e.before, 0) FROM stream_days s \
-                   LEFT JOIN epoch_days e ON e.epoch_id = ?1 AND e.day = s.day WHERE s.stream_id = ?2";
+        let sql = "SELECT s.day, s.appended - coalesce(e.before, 0) FROM stream_days s LEFT JOIN \
+                   epoch_days e ON e.epoch_id = ?1 AND e.day = s.day WHERE s.stream_id = ?2";
         let mut statement = connection.prepare_cached(sql)?;
         for row in statement.query_map(params![epoch.id, stream.id], |row| {
             Ok((Day(row.get(0)?), row.get(1)?))

@@ -231,7 +231,8 @@ fn lock(directory: &Path, now: Millis) -> Result<DirectoryLock, OpenError> {
     });
     // The lock counts, its text is for people.
     if let Some(Err(error)) = written {
-        tracing::warn!(lock = %path.display(), %error, "cannot write into the lock file which process holds it");
+        tracing::warn!(lock = %path.display(), %error, "cannot write into the lock file which \
+                                                        process holds it");
     }
     Ok(DirectoryLock {
         _held: Arc::new(Held {

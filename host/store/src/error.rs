@@ -11,14 +11,16 @@ use thiserror::Error;
 pub enum OpenError {
     /// Another process has it.
     #[error(
-        "the store `{}` is in use by {holder}. Stop that process, or give this one a directory of its own with `path` in `[store]`",
+        "the store `{}` is in use by {holder}. Stop that process, or give this one a directory of \
+         its own with `path` in `[store]`",
         directory.display()
     )]
     Held { directory: PathBuf, holder: String },
     /// A later release wrote it.
     #[error(
-        "the store `{}` has format {found}; this release knows formats up to {known}. Start the release that wrote it or a newer one, \
-         or give this one another directory with `path` in `[store]`",
+        "the store `{}` has format {found}; this release knows formats up to {known}. Start the \
+         release that wrote it or a newer one, or give this one another directory with `path` in \
+         `[store]`",
         path.display()
     )]
     Newer {
@@ -28,7 +30,8 @@ pub enum OpenError {
     },
     /// An earlier release wrote it, and only a store that may write can bring it up to date.
     #[error(
-        "the store `{}` has format {found}; this release reads format {known}. `lockgate start` brings it up to date",
+        "the store `{}` has format {found}; this release reads format {known}. `lockgate start` \
+         brings it up to date",
         path.display()
     )]
     Older {
@@ -38,14 +41,16 @@ pub enum OpenError {
     },
     /// It cannot be trusted.
     #[error(
-        "the store `{}` is damaged: {what}. Nothing was written to it. Restore a backup. {START_ANEW}",
+        "the store `{}` is damaged: {what}. Nothing was written to it. Restore a backup. \
+         {START_ANEW}",
         path.display()
     )]
     Damaged { path: PathBuf, what: String },
     /// There is no store to look into.
     #[error(
-        "there is no store at `{}`; `path` in `[store]` says where it is. If it was moved, move it back: `lockgate start` makes a new one, \
-         which reads events from Teleport again from `start-time` on, or from the present if that is not set, and sends them again",
+        "there is no store at `{}`; `path` in `[store]` says where it is. If it was moved, move it \
+         back: `lockgate start` makes a new one, which reads events from Teleport again from \
+         `start-time` on, or from the present if that is not set, and sends them again",
         path.display()
     )]
     Missing { path: PathBuf },

@@ -136,8 +136,9 @@ impl Search {
     ) -> Result<(), ReadError> {
         let hash = IdHash::of(id);
         // Only the sequences of the blocks are read, from their index: the rows are large.
-        let sql = "SELECT b.first_seq, f.filter, f.checksum FROM blocks b LEFT JOIN block_filters f \
-                   ON f.stream_id = b.stream_id AND f.first_seq = b.first_seq WHERE b.stream_id = ?1 ORDER BY b.first_seq";
+        let sql = "SELECT b.first_seq, f.filter, f.checksum FROM blocks b LEFT JOIN block_filters \
+                   f ON f.stream_id = b.stream_id AND f.first_seq = b.first_seq WHERE b.stream_id \
+                   = ?1 ORDER BY b.first_seq";
         let mut statement = connection.prepare_cached(sql)?;
         let mut rows = statement.query([stream.id])?;
         while let Some(row) = rows.next()? {

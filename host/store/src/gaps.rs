@@ -11,9 +11,9 @@ const READ_KEPT: Millis = 90 * 86_400_000;
 
 /// Adds a gap, or replaces that with the same key.
 pub fn put(connection: &Connection, source: &str, gap: &Gap) -> rusqlite::Result<()> {
-    let sql = "INSERT OR REPLACE INTO gaps (source, key, feed, from_time, to_time, since, attempts, \
-               what, error, state, ended_at, events, checksum) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
+    let sql = "INSERT OR REPLACE INTO gaps (source, key, feed, from_time, to_time, since, \
+               attempts, what, error, state, ended_at, events, checksum) VALUES (?1, ?2, ?3, ?4, \
+               ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)";
     connection.prepare_cached(sql)?.execute(params![
         source,
         gap.key,

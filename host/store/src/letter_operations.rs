@@ -85,8 +85,9 @@ impl LetterOperationRow {
     }
 
     pub fn insert(&self, connection: &Connection, epoch_id: i64) -> rusqlite::Result<()> {
-        let sql = "INSERT INTO letter_operations (epoch_id, after_commit, generation, kind, seqs, outcomes, reasons, days, at, batch, dead, state, \
-                   hash, id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
+        let sql = "INSERT INTO letter_operations (epoch_id, after_commit, generation, kind, seqs, \
+                   outcomes, reasons, days, at, batch, dead, state, hash, id) VALUES (?1, ?2, ?3, \
+                   ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
         connection.prepare_cached(sql)?.execute(params![
             epoch_id,
             self.after_commit,
@@ -137,8 +138,9 @@ pub fn after(
     epoch_id: i64,
     id: i64,
 ) -> rusqlite::Result<Option<LetterOperationRow>> {
-    let sql = "SELECT id, after_commit, generation, kind, seqs, outcomes, reasons, days, at, batch, dead, state, hash FROM letter_operations \
-               WHERE epoch_id = ?1 AND id > ?2 ORDER BY id LIMIT 1";
+    let sql = "SELECT id, after_commit, generation, kind, seqs, outcomes, reasons, days, at, \
+               batch, dead, state, hash FROM letter_operations WHERE epoch_id = ?1 AND id > ?2 \
+               ORDER BY id LIMIT 1";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query(params![epoch_id, id])?;
     rows.next()?.map(LetterOperationRow::read).transpose()

@@ -10,7 +10,8 @@ use crate::rows;
 use crate::schema::Checksum;
 
 /// The columns of a letter itself: what [`read`] takes.
-pub const COLUMNS: &str = "d.seq, d.key, d.event_type, d.code, d.time, d.event_index, d.session, d.read_at, d.cause, d.reason, d.payload, d.raw";
+pub const COLUMNS: &str = "d.seq, d.key, d.event_type, d.code, d.time, d.event_index, d.session, \
+                           d.read_at, d.cause, d.reason, d.payload, d.raw";
 /// How many they are.
 pub const COUNT: usize = 12;
 
@@ -39,8 +40,9 @@ pub fn insert(
     at: Millis,
     letter: &DeadLetter,
 ) -> rusqlite::Result<()> {
-    let sql = "INSERT INTO dead_letters (epoch_id, seq, at, generation, key, event_type, time, cause, reason, payload, checksum, code, \
-               event_index, session, read_at, raw) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
+    let sql = "INSERT INTO dead_letters (epoch_id, seq, at, generation, key, event_type, time, \
+               cause, reason, payload, checksum, code, event_index, session, read_at, raw) VALUES \
+               (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16)";
     connection.prepare_cached(sql)?.execute(params![
         epoch_id,
         letter.seq,
@@ -76,7 +78,8 @@ pub fn extract(
     epoch_id: i64,
     seq: Seq,
 ) -> rusqlite::Result<Option<Extract>> {
-    let sql = "SELECT redrive > 0, time, length(payload), checksum FROM dead_letters WHERE epoch_id = ?1 AND seq = ?2";
+    let sql = "SELECT redrive > 0, time, length(payload), checksum FROM dead_letters WHERE \
+               epoch_id = ?1 AND seq = ?2";
     let mut statement = connection.prepare_cached(sql)?;
     let extract = statement.query_row(params![epoch_id, seq], |row| {
         Ok(Extract {
@@ -98,10 +101,11 @@ pub fn older(
     before: Millis,
     max: usize,
 ) -> rusqlite::Result<Vec<Seq>> {
-    let sql = "SELECT seq FROM dead_letters d WHERE epoch_id = ?1 AND redrive = 0 AND at < ?2 AND read_at < ?2 \
-               AND NOT EXISTS (SELECT 1 FROM commits c WHERE c.epoch_id = d.epoch_id AND c.end_seq > d.seq AND c.at >= ?2 \
-               AND c.first_seq = (SELECT max(first_seq) FROM commits WHERE epoch_id = d.epoch_id AND first_seq <= d.seq)) \
-               ORDER BY at, rowid LIMIT ?3";
+    let sql = "SELECT seq FROM dead_letters d WHERE epoch_id = ?1 AND redrive = 0 AND at < ?2 AND \
+               read_at < ?2 AND NOT EXISTS (SELECT 1 FROM commits c WHERE c.epoch_id = d.epoch_id \
+               AND c.end_seq > d.seq AND c.at >= ?2 AND c.first_seq = (SELECT max(first_seq) FROM \
+               commits WHERE epoch_id = d.epoch_id AND first_seq <= d.seq)) ORDER BY at, rowid \
+               LIMIT ?3";
     let mut statement = connection.prepare_cached(sql)?;
     let found = statement.query_map(params![epoch_id, before, max], |row| row.get(0))?;
     let mut seqs: Vec<Seq> = found.collect::<Result<_, _>>()?;
@@ -132,10 +136,10 @@ pub fn query_all(
     query: &LetterQuery,
 ) -> Result<Vec<Result<KeptLetter, DamagedLetter>>, ReadError> {
     let sql = kept(
-        "d.redrive = 0 AND (?1 IS NULL OR e.pipeline = ?1) AND (?2 IS NULL OR s.name = ?2) \
-         AND (?3 IS NULL OR instr(d.cause, ?3) OR instr(d.reason, ?3)) AND (?4 IS NULL OR d.event_type = ?4) \
-         AND (?5 IS NULL OR d.at >= ?5) AND (?6 IS NULL OR d.at < ?6) AND (?7 IS NULL OR d.rowid < ?7) \
-         ORDER BY d.rowid DESC LIMIT ?8",
+        "d.redrive = 0 AND (?1 IS NULL OR e.pipeline = ?1) AND (?2 IS NULL OR s.name = ?2) AND (?3 \
+         IS NULL OR instr(d.cause, ?3) OR instr(d.reason, ?3)) AND (?4 IS NULL OR d.event_type = \
+         ?4) AND (?5 IS NULL OR d.at >= ?5) AND (?6 IS NULL OR d.at < ?6) AND (?7 IS NULL OR \
+         d.rowid < ?7) ORDER BY d.rowid DESC LIMIT ?8",
     );
     let mut statement = connection.prepare_cached(&sql)?;
     let int = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
@@ -235,7 +239,8 @@ pub fn redrive(
         return Ok(None);
     };
     let sql = format!(
-        "SELECT {COLUMNS}, d.checksum FROM dead_letters d WHERE d.epoch_id = ?1 AND d.redrive > 0 ORDER BY d.seq LIMIT ?2"
+        "SELECT {COLUMNS}, d.checksum FROM dead_letters d WHERE d.epoch_id = ?1 AND d.redrive > 0 \
+         ORDER BY d.seq LIMIT ?2"
     );
     let mut statement = connection.prepare_cached(&sql)?;
     let mut waiting = statement.query(params![epoch.id, events.max(1).min(i64::MAX as usize)])?;
@@ -288,8 +293,9 @@ pub fn waiting_since(connection: &Connection, epoch_id: i64) -> rusqlite::Result
 
 fn kept(filter: &str) -> String {
     format!(
-        "SELECT {COLUMNS}, d.checksum, d.rowid, e.pipeline, s.name, s.feed, e.epoch, d.generation, d.at \
-         FROM dead_letters d JOIN epochs e ON e.id = d.epoch_id JOIN streams s ON s.id = e.stream_id WHERE {filter}"
+        "SELECT {COLUMNS}, d.checksum, d.rowid, e.pipeline, s.name, s.feed, e.epoch, d.generation, \
+         d.at FROM dead_letters d JOIN epochs e ON e.id = d.epoch_id JOIN streams s ON s.id = \
+         e.stream_id WHERE {filter}"
     )
 }
 

@@ -272,8 +272,9 @@ fn commit_after(
     id: i64,
 ) -> rusqlite::Result<Option<CommitRow>> {
     // By id and not by the index on (epoch, sequence): that has another order.
-    let sql = "SELECT id, generation, first_seq, end_seq, outcomes, reasons, days, at, batch, blocks, dead, state, hash FROM commits \
-               NOT INDEXED WHERE epoch_id = ?1 AND id > ?2 ORDER BY id LIMIT 1";
+    let sql = "SELECT id, generation, first_seq, end_seq, outcomes, reasons, days, at, batch, \
+               blocks, dead, state, hash FROM commits NOT INDEXED WHERE epoch_id = ?1 AND id > ?2 \
+               ORDER BY id LIMIT 1";
     connection
         .prepare_cached(sql)?
         .query_row(params![epoch_id, id], CommitRow::read)

@@ -37,9 +37,9 @@ pub fn writer(directory: &Path, size_max: Option<u64>) -> Result<Connection, Ope
     if index.exists() && !log.exists() {
         tracing::error!(
             log = %log.display(),
-            "the log of the store was removed after a host was killed: what it held is lost. Events \
-             that were acknowledged only there are read from Teleport again, and events whose \
-             outcomes were recorded only there are delivered again"
+            "the log of the store was removed after a host was killed: what it held is lost. \
+             Events that were acknowledged only there are read from Teleport again, and events \
+             whose outcomes were recorded only there are delivered again"
         );
     }
     check::before_open(&database)?;
@@ -179,8 +179,10 @@ fn create(directory: &Path, database: &Path) -> Result<(), OpenError> {
         connection.pragma_update(None, "page_size", PAGE_SIZE)?;
         connection.pragma_update(None, "auto_vacuum", "incremental")?;
         connection.pragma_update(None, "synchronous", "full")?;
-        connection
-            .execute_batch(&format!("BEGIN; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; {TABLES} {IDENTIFY} COMMIT;"))?;
+        connection.execute_batch(&format!(
+            "BEGIN; PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {FORMAT}; \
+             {TABLES} {IDENTIFY} COMMIT;"
+        ))?;
         connection.pragma_update(None, "journal_mode", "wal")?;
         connection.close().map_err(|(_, error)| error)
     };

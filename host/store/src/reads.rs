@@ -173,9 +173,11 @@ impl Reads {
                 }
             }
             let (first, last) = (Day::of(from), Day::of(known.until()));
-            let sql = "SELECT EXISTS (SELECT 1 FROM stream_days WHERE stream_id = ?1 AND day BETWEEN ?2 AND ?3 AND removed > 0)";
+            let sql = "SELECT EXISTS (SELECT 1 FROM stream_days WHERE stream_id = ?1 AND day \
+                       BETWEEN ?2 AND ?3 AND removed > 0)";
             let mut statement = connection.prepare_cached(sql)?;
-            let is_removed: bool = statement.query_row((stream.id, first.0, last.0), |row| row.get(0))?;
+            let is_removed: bool =
+                statement.query_row((stream.id, first.0, last.0), |row| row.get(0))?;
             Ok(known.finish(!is_removed && is_readable))
         })
     }
@@ -202,8 +204,9 @@ impl Reads {
     /// Every pipeline that ever ran, by name.
     pub fn pipelines(&self) -> Result<Vec<PipelineStatus>, LedgerError> {
         self.read(|connection| {
-            let sql = "SELECT p.name, p.epoch, p.generation, g.description FROM pipelines p \
-                       JOIN generations g ON g.pipeline = p.name AND g.generation = p.generation ORDER BY p.name";
+            let sql = "SELECT p.name, p.epoch, p.generation, g.description FROM pipelines p JOIN \
+                       generations g ON g.pipeline = p.name AND g.generation = p.generation ORDER \
+                       BY p.name";
             let mut statement = connection.prepare_cached(sql)?;
             let pipelines = statement.query_map([], |row| {
                 Ok(PipelineStatus {
@@ -217,7 +220,10 @@ impl Reads {
             let mut pipelines = pipelines.collect::<Result<Vec<_>, _>>()?;
             for pipeline in &mut pipelines {
                 let epochs = rows::current_epochs_of(connection, &pipeline.name)?;
-                pipeline.streams = epochs.into_iter().map(|epoch| (epoch.progress, epoch.active)).collect();
+                pipeline.streams = epochs
+                    .into_iter()
+                    .map(|epoch| (epoch.progress, epoch.active))
+                    .collect();
             }
             Ok(pipelines)
         })

@@ -427,8 +427,8 @@ impl ReportedChain {
             }
             None if now.chain.links() < self.links => {
                 let what = format!(
-                    "the report has {} links, and the store {}: the end of the chain was removed, or \
-                     the store is an older copy",
+                    "the report has {} links, and the store {}: the end of the chain was removed, \
+                     or the store is an older copy",
                     self.links,
                     now.chain.links()
                 );
@@ -461,8 +461,8 @@ impl ReportedChain {
             );
             if said != found {
                 let what = format!(
-                    "the report has delivered, dropped and dead {said:?}, and up to the same link the \
-                     store has {found:?}"
+                    "the report has delivered, dropped and dead {said:?}, and up to the same link \
+                     the store has {found:?}"
                 );
                 find(Some(day), "the counts of the day", what);
             }

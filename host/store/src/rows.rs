@@ -66,7 +66,8 @@ impl Stream {
 }
 
 pub fn streams(connection: &Connection) -> Result<Vec<Stream>, ReadError> {
-    let sql = "SELECT id, name, feed, next_seq, oldest_seq, bytes, duplicates, checksum FROM streams ORDER BY id";
+    let sql = "SELECT id, name, feed, next_seq, oldest_seq, bytes, duplicates, checksum FROM \
+               streams ORDER BY id";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([])?;
     let mut streams = Vec::new();
@@ -77,7 +78,8 @@ pub fn streams(connection: &Connection) -> Result<Vec<Stream>, ReadError> {
 }
 
 pub fn stream(connection: &Connection, name: &str) -> Result<Option<Stream>, ReadError> {
-    let sql = "SELECT id, name, feed, next_seq, oldest_seq, bytes, duplicates, checksum FROM streams WHERE name = ?1";
+    let sql = "SELECT id, name, feed, next_seq, oldest_seq, bytes, duplicates, checksum FROM \
+               streams WHERE name = ?1";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query([name])?;
     rows.next()?.map(Stream::read).transpose()
@@ -139,8 +141,9 @@ impl Epoch {
     }
 }
 
-const EPOCHS: &str = "SELECT e.id, e.pipeline, e.stream_id, e.epoch, e.since, e.begin_seq, e.watermark, e.done, e.chain, e.active, e.checksum, \
-                      s.name FROM epochs e JOIN streams s ON s.id = e.stream_id";
+const EPOCHS: &str = "SELECT e.id, e.pipeline, e.stream_id, e.epoch, e.since, e.begin_seq, \
+                      e.watermark, e.done, e.chain, e.active, e.checksum, s.name FROM epochs e \
+                      JOIN streams s ON s.id = e.stream_id";
 
 /// The current epoch of each pipeline over each of its streams.
 pub fn epochs(connection: &Connection) -> Result<Vec<Epoch>, ReadError> {
@@ -162,7 +165,8 @@ pub fn epochs_of(connection: &Connection, pipeline: &str) -> Result<Vec<Epoch>, 
 /// The current epoch of one pipeline over each of its streams.
 pub fn current_epochs_of(connection: &Connection, pipeline: &str) -> Result<Vec<Epoch>, ReadError> {
     let sql = format!(
-        "{EPOCHS} JOIN pipelines p ON p.name = e.pipeline AND p.epoch = e.epoch WHERE e.pipeline = ?1 ORDER BY s.name"
+        "{EPOCHS} JOIN pipelines p ON p.name = e.pipeline AND p.epoch = e.epoch WHERE e.pipeline = \
+         ?1 ORDER BY s.name"
     );
     let epochs = collect(connection, &sql, Some(pipeline))?;
     if epochs.is_empty() {
@@ -192,10 +196,11 @@ fn collect(
 /// Pipelines whose row is gone or does not go with their passes: the name, and what is wrong. From
 /// such a row, a start would send every event again.
 pub fn pipeline_problems(connection: &Connection) -> rusqlite::Result<Vec<(String, String)>> {
-    let sql = "SELECT n.pipeline, p.epoch, (SELECT max(e.epoch) FROM epochs e WHERE e.pipeline = n.pipeline), \
-               p.generation, (SELECT max(g.generation) FROM generations g WHERE g.pipeline = n.pipeline) \
-               FROM (SELECT name AS pipeline FROM pipelines UNION SELECT pipeline FROM epochs UNION SELECT pipeline FROM generations) n \
-               LEFT JOIN pipelines p ON p.name = n.pipeline ORDER BY n.pipeline";
+    let sql = "SELECT n.pipeline, p.epoch, (SELECT max(e.epoch) FROM epochs e WHERE e.pipeline = \
+               n.pipeline), p.generation, (SELECT max(g.generation) FROM generations g WHERE \
+               g.pipeline = n.pipeline) FROM (SELECT name AS pipeline FROM pipelines UNION SELECT \
+               pipeline FROM epochs UNION SELECT pipeline FROM generations) n LEFT JOIN pipelines \
+               p ON p.name = n.pipeline ORDER BY n.pipeline";
     let mut statement = connection.prepare(sql)?;
     let mut rows = statement.query([])?;
     let mut problems = Vec::new();
@@ -222,8 +227,8 @@ pub fn pipeline_problems(connection: &Connection) -> rusqlite::Result<Vec<(Strin
 
 /// Streams with events whose source has no cursor: it would be read from the beginning again.
 pub fn without_cursors(connection: &Connection) -> rusqlite::Result<Vec<String>> {
-    let sql = "SELECT name FROM streams WHERE next_seq > 1 AND NOT EXISTS \
-               (SELECT 1 FROM cursors c WHERE c.source = substr(name, 1, length(name) - length(feed) - 1)) ORDER BY name";
+    let sql = "SELECT name FROM streams WHERE next_seq > 1 AND NOT EXISTS (SELECT 1 FROM cursors c \
+               WHERE c.source = substr(name, 1, length(name) - length(feed) - 1)) ORDER BY name";
     let mut statement = connection.prepare(sql)?;
     let names = statement.query_map([], |row| row.get(0))?;
     names.collect()
@@ -276,10 +281,10 @@ pub fn last_description(
     pipeline: &str,
 ) -> Result<Option<String>, rusqlite::Error> {
     // The latest of each stream is the one with the latest entries, but for what was held up.
-    let sql = "SELECT g.description FROM epochs e \
-               JOIN commits c ON c.id = (SELECT id FROM commits WHERE epoch_id = e.id ORDER BY first_seq DESC LIMIT 1) \
-               JOIN generations g ON g.pipeline = e.pipeline AND g.generation = c.generation \
-               WHERE e.pipeline = ?1 ORDER BY c.id DESC LIMIT 1";
+    let sql = "SELECT g.description FROM epochs e JOIN commits c ON c.id = (SELECT id FROM commits \
+               WHERE epoch_id = e.id ORDER BY first_seq DESC LIMIT 1) JOIN generations g ON \
+               g.pipeline = e.pipeline AND g.generation = c.generation WHERE e.pipeline = ?1 ORDER \
+               BY c.id DESC LIMIT 1";
     let mut statement = connection.prepare_cached(sql)?;
     statement.query_row([pipeline], |row| row.get(0)).optional()
 }

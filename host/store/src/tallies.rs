@@ -181,8 +181,9 @@ pub fn add(
             Columns::Folded => folded += count,
         }
         let checksum = checksum(epoch_id, *day, *kind, reason, (total, folded));
-        let sql = "INSERT INTO tallies (epoch_id, day, outcome, reason, count, folded, checksum) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) \
-                   ON CONFLICT DO UPDATE SET count = ?5, folded = ?6, checksum = ?7";
+        let sql = "INSERT INTO tallies (epoch_id, day, outcome, reason, count, folded, checksum) \
+                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT DO UPDATE SET count = ?5, \
+                   folded = ?6, checksum = ?7";
         connection.prepare_cached(sql)?.execute(params![
             epoch_id, day.0, kind, reason, total, folded, checksum
         ])?;
@@ -197,7 +198,8 @@ fn one(
     kind: Tallied,
     reason: &str,
 ) -> rusqlite::Result<Option<(u64, u64)>> {
-    let sql = "SELECT count, folded FROM tallies WHERE epoch_id = ?1 AND day = ?2 AND outcome = ?3 AND reason = ?4";
+    let sql = "SELECT count, folded FROM tallies WHERE epoch_id = ?1 AND day = ?2 AND outcome = ?3 \
+               AND reason = ?4";
     let mut statement = connection.prepare_cached(sql)?;
     let found = statement.query_row(params![epoch_id, day.0, kind, reason], |row| {
         Ok((row.get(0)?, row.get(1)?))
@@ -247,7 +249,8 @@ pub struct TallyRow {
 
 /// The rows of a pass, in their order.
 pub fn rows(connection: &Connection, epoch_id: i64) -> Result<Vec<TallyRow>, ReadError> {
-    let sql = "SELECT day, outcome, reason, count, folded, checksum FROM tallies WHERE epoch_id = ?1 ORDER BY day, outcome, reason";
+    let sql = "SELECT day, outcome, reason, count, folded, checksum FROM tallies WHERE epoch_id = \
+               ?1 ORDER BY day, outcome, reason";
     let mut statement = connection.prepare_cached(sql)?;
     let mut found = statement.query([epoch_id])?;
     let mut rows = Vec::new();

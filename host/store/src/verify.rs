@@ -458,7 +458,8 @@ impl Verification<'_> {
     /// Every letter that is dead or waits again is there, as it was written, and no other.
     fn letters(&mut self) -> Result<(), ReadError> {
         let sql = format!(
-            "SELECT {}, d.redrive > 0, d.checksum, d.at, d.generation FROM dead_letters d WHERE d.epoch_id = ?1",
+            "SELECT {}, d.redrive > 0, d.checksum, d.at, d.generation FROM dead_letters d WHERE \
+             d.epoch_id = ?1",
             letters::COLUMNS
         );
         let connection = self.connection;

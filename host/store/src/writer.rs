@@ -307,7 +307,8 @@ impl Writer {
 
     /// Keeps what compiled code must hash to.
     pub fn keep_code_digest(&self, key: &str, digest: &Checksum, at: Millis) -> Result<(), Fault> {
-        let sql = "INSERT INTO compiled_code (key, sha256, at) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET sha256 = ?2, at = ?3";
+        let sql = "INSERT INTO compiled_code (key, sha256, at) VALUES (?1, ?2, ?3) ON CONFLICT DO \
+                   UPDATE SET sha256 = ?2, at = ?3";
         self.connection.execute(sql, params![key, digest, at])?;
         Ok(())
     }
@@ -318,17 +319,35 @@ impl Writer {
             let row = &stream.row;
             self.connection
                 .prepare_cached(
-                    "UPDATE streams SET next_seq = ?2, oldest_seq = ?3, bytes = ?4, duplicates = ?5, checksum = ?6 WHERE id = ?1",
+                    "UPDATE streams SET next_seq = ?2, oldest_seq = ?3, bytes = ?4, duplicates = \
+                     ?5, checksum = ?6 WHERE id = ?1",
                 )?
-                .execute(params![row.id, row.next, row.oldest, row.bytes, row.duplicates, row.checksum()])?;
+                .execute(params![
+                    row.id,
+                    row.next,
+                    row.oldest,
+                    row.bytes,
+                    row.duplicates,
+                    row.checksum()
+                ])?;
             stream.dirty = false;
         }
         for epoch in self.epochs.iter_mut().filter(|epoch| epoch.dirty) {
             let row = &epoch.row;
             let done = progress::done_text(&row.progress);
             self.connection
-                .prepare_cached("UPDATE epochs SET watermark = ?2, done = ?3, chain = ?4, active = ?5, checksum = ?6 WHERE id = ?1")?
-                .execute(params![row.id, row.progress.watermark, done, row.chain, row.active, row.checksum(&done)])?;
+                .prepare_cached(
+                    "UPDATE epochs SET watermark = ?2, done = ?3, chain = ?4, active = ?5, \
+                     checksum = ?6 WHERE id = ?1",
+                )?
+                .execute(params![
+                    row.id,
+                    row.progress.watermark,
+                    done,
+                    row.chain,
+                    row.active,
+                    row.checksum(&done)
+                ])?;
             epoch.dirty = false;
         }
         for (name, pipeline) in self.pipelines.iter_mut().filter(|(_, found)| found.dirty) {
@@ -388,8 +407,9 @@ impl Writer {
         directory::keep_change(&self.directory, &change);
         LedgerError::Closed {
             cause: format!(
-                "{change} while the store was open, so nothing more is written, and what was written \
-                 shortly before may be gone. {put} the whole store back from a backup. {START_ANEW}"
+                "{change} while the store was open, so nothing more is written, and what was \
+                 written shortly before may be gone. {put} the whole store back from a backup. \
+                 {START_ANEW}"
             ),
             full: false,
         }
@@ -413,7 +433,8 @@ impl Writer {
             duplicates: 0,
         };
         self.connection.execute(
-            "INSERT INTO streams (name, feed, next_seq, oldest_seq, bytes, duplicates, checksum) VALUES (?1, ?2, 1, 1, 0, 0, x'')",
+            "INSERT INTO streams (name, feed, next_seq, oldest_seq, bytes, duplicates, checksum) \
+             VALUES (?1, ?2, 1, 1, 0, 0, x'')",
             params![name, feed.name()],
         )?;
         row.id = self.connection.last_insert_rowid();

@@ -60,8 +60,8 @@ impl<I: Intake> Source<I> {
             GapState::Lost(_) => {
                 self.gaps.open().remove(&gap.key);
                 self.status.report(format!(
-                    "Teleport does not return {} {span}: {}. Lockgate has stopped trying to read this; \
-                     it is on the books as lost",
+                    "Teleport does not return {} {span}: {}. Lockgate has stopped trying to read \
+                     this; it is on the books as lost",
                     gap.what, gap.error
                 ));
             }

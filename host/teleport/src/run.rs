@@ -37,12 +37,13 @@ pub enum SourceError {
     Address(#[from] AddressError),
     /// Refused, as in Teleport's Event Handler: events that were skipped before would stay skipped.
     #[error(
-        "`start-time` cannot be changed: the store starts at {stored}, the configuration says {configured}. Change it back, remove it, or use \
-         a new store"
+        "`start-time` cannot be changed: the store starts at {stored}, the configuration says \
+         {configured}. Change it back, remove it, or use a new store"
     )]
     StartChanged { stored: String, configured: String },
     #[error(
-        "the stored cursor `{key}` has the invalid value `{value}`. Restore the store from a backup, or use a new one"
+        "the stored cursor `{key}` has the invalid value `{value}`. Restore the store from a \
+         backup, or use a new one"
     )]
     Cursor { key: String, value: String },
 }

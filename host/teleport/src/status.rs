@@ -263,7 +263,8 @@ impl StatusReporter {
         if is_first {
             tracing::warn!(
                 source,
-                "{message}. It is tried again; others that fail meanwhile are counted by `lockgate status`"
+                "{message}. It is tried again; others that fail meanwhile are counted by `lockgate \
+                 status`"
             );
         } else {
             tracing::debug!(source, place, "failing: {message}");

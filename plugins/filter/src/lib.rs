@@ -143,7 +143,8 @@ fn problems(config: &Config) -> Vec<ConfigIssue> {
         for (index, event_type) in types.iter().enumerate() {
             if event_type.is_empty() || event_type.contains('*') {
                 let message = format!(
-                    "`{event_type}` is not an event type: types are matched whole, without wildcards."
+                    "`{event_type}` is not an event type: types are matched whole, without \
+                     wildcards."
                 );
                 issues.push(ConfigIssue::new(format!("{name}[{index}]"), message));
             }

@@ -41,8 +41,9 @@ impl fmt::Display for BuildError {
             ),
             Self::Linker { missing, searched } => write!(
                 f,
-                "This Rust has no `{missing}`, which writes WebAssembly components (looked in `{}` and on the PATH).\n\
-                 hint: use a Rust toolchain installed by rustup (https://rustup.rs).",
+                "This Rust has no `{missing}`, which writes WebAssembly components (looked in `{}` \
+                 and on the PATH).\nhint: use a Rust toolchain installed by rustup \
+                 (https://rustup.rs).",
                 searched.display()
             ),
             Self::Target { reason } => write!(
@@ -57,7 +58,8 @@ impl fmt::Display for BuildError {
             ),
             Self::NoComponents { manifest } => write!(
                 f,
-                "The guest workspace `{}` has no component.\nhint: a component is a member with `crate-type = [\"cdylib\"]`.",
+                "The guest workspace `{}` has no component.\nhint: a component is a member with \
+                 `crate-type = [\"cdylib\"]`.",
                 manifest.display()
             ),
             Self::Compile { manifest, package } => {

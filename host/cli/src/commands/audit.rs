@@ -45,10 +45,13 @@ pub(crate) fn run(command: &Audit) -> Result<(), Failure> {
     let findings = audit.findings_total + compared;
     if findings > 0 {
         let places = if findings == 1 { "place" } else { "places" };
-        return Err(
-            Failure::failed(format!("The audit does not hold: {findings} {places} differ."))
-                .hint("keep a copy of the store as it is, and compare it with a backup or with a report of `lockgate audit --export`"),
-        );
+        return Err(Failure::failed(format!(
+            "The audit does not hold: {findings} {places} differ."
+        ))
+        .hint(
+            "keep a copy of the store as it is, and compare it with a backup or with a report of \
+             `lockgate audit --export`",
+        ));
     }
     match &command.export {
         Some(path) => export(path, &inspector, &audit),

@@ -76,7 +76,8 @@ pub(crate) fn run(
                 signal = signals.next() => {
                     host.board().stopping(setup::now());
                     notifier.stopping();
-                    tracing::info!("{signal}: stopping; waiting up to 10 s for batches in flight, the rest is delivered after the next start");
+                    tracing::info!("{signal}: stopping; waiting up to 10 s for batches in flight, \
+                                    the rest is delivered after the next start");
                     trigger.drain();
                     break;
                 }

@@ -88,7 +88,8 @@ impl Supervisor<'_> {
                 ReloadOutcome::Refused(report)
             }
             Ok(Err(Refusal::Ledger(error))) => {
-                tracing::error!(%error, "the configuration is not loaded: the store cannot be read");
+                tracing::error!(%error, "the configuration is not loaded: the store cannot be \
+                                         read");
                 ReloadOutcome::NotNow(format!("The store cannot be read: {error}."))
             }
             Err(error) => match error.try_into_panic() {

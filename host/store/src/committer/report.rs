@@ -15,11 +15,11 @@ impl Group {
             if !self.warned_unfinished.contains(&key) {
                 tracing::warn!(
                     %pipeline, %stream, events = removed.events,
-                    "retention removed events that this pipeline had not finished, because no pipeline \
-                     of this name is configured to read the stream any more. They count as dropped, \
-                     and `lockgate status` says how many there are. More will be removed until such \
-                     a pipeline is configured again; a larger `{}` in `retain` of `[store]` keeps \
-                     them for longer",
+                    "retention removed events that this pipeline had not finished, because no \
+                     pipeline of this name is configured to read the stream any more. They count \
+                     as dropped, and `lockgate status` says how many there are. More will be \
+                     removed until such a pipeline is configured again; a larger `{}` in `retain` \
+                     of `[store]` keeps them for longer",
                     removed.key
                 );
                 self.warned_unfinished.insert(key);
@@ -31,9 +31,9 @@ impl Group {
                 tracing::warn!(
                     %pipeline, %stream, events,
                     "retention removed events that this pipeline had not finished, because it has \
-                     reached its `lag-limit`. They count as dropped, with the reason `lag-limit`, and \
-                     `lockgate status` says how many there are. More will be given up until the \
-                     pipeline has caught up"
+                     reached its `lag-limit`. They count as dropped, with the reason `lag-limit`, \
+                     and `lockgate status` says how many there are. More will be given up until \
+                     the pipeline has caught up"
                 );
                 self.warned_unfinished.insert(key);
             }
@@ -50,8 +50,8 @@ impl Group {
             (None, true) => tracing::warn!(
                 bytes,
                 "a process has been reading from the store for so long that its log `store.db-wal` \
-                 cannot be folded into `store.db`, and grows: end long queries of other programs on \
-                 `store.db`, or let them read a copy"
+                 cannot be folded into `store.db`, and grows: end long queries of other programs \
+                 on `store.db`, or let them read a copy"
             ),
             (Some(_), false) => {
                 tracing::info!("the log of the store was folded into its file again");
@@ -76,9 +76,9 @@ impl Group {
             if full {
                 tracing::warn!(
                     %stream, pipelines = %self.writer.holders_of(stream).join(", "),
-                    "the stream is at its retention limit, and these pipelines have not finished its \
-                     oldest events: reading waits. Repair them, or raise `bytes` in `retain` of \
-                     `[store]`"
+                    "the stream is at its retention limit, and these pipelines have not finished \
+                     its oldest events: reading waits. Repair them, or raise `bytes` in `retain` \
+                     of `[store]`"
                 );
             } else {
                 tracing::info!(%stream, "there is room in the stream again: reading goes on");

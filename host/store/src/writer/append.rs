@@ -40,8 +40,8 @@ impl Writer {
             match &cursor.value {
                 Some(value) => {
                     let checksum = rows::cursor_checksum(&args.source, &cursor.key, value);
-                    let sql = "INSERT INTO cursors (source, key, value, checksum) VALUES (?1, ?2, ?3, ?4) \
-                               ON CONFLICT DO UPDATE SET value = ?3, checksum = ?4";
+                    let sql = "INSERT INTO cursors (source, key, value, checksum) VALUES (?1, ?2, \
+                               ?3, ?4) ON CONFLICT DO UPDATE SET value = ?3, checksum = ?4";
                     self.connection.prepare_cached(sql)?.execute(params![
                         args.source,
                         cursor.key,
@@ -81,8 +81,9 @@ impl Writer {
         let stream = &self.streams[index];
         let (id, first_seq) = (stream.row.id, stream.row.next);
         let checksum = block.checksum(&stream.row.name, first_seq, read_at);
-        let sql = "INSERT INTO blocks (stream_id, first_seq, count, read_at, min_time, max_time, codec, bytes, checksum, heads, payload) \
-                   VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)";
+        let sql = "INSERT INTO blocks (stream_id, first_seq, count, read_at, min_time, max_time, \
+                   codec, bytes, checksum, heads, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, \
+                   ?9, ?10, ?11)";
         let (count, bytes) = (block.count(), block.bytes());
         self.connection.prepare_cached(sql)?.execute(params![
             id,
@@ -99,8 +100,8 @@ impl Writer {
         ])?;
         self.insert_filter(id, first_seq, &block.filter)?;
         for (day, count) in &block.days {
-            let sql = "INSERT INTO stream_days (stream_id, day, appended, removed) VALUES (?1, ?2, ?3, 0) \
-                       ON CONFLICT DO UPDATE SET appended = appended + ?3";
+            let sql = "INSERT INTO stream_days (stream_id, day, appended, removed) VALUES (?1, ?2, \
+                       ?3, 0) ON CONFLICT DO UPDATE SET appended = appended + ?3";
             self.connection
                 .prepare_cached(sql)?
                 .execute(params![id, day.0, count])?;

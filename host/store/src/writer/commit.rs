@@ -95,8 +95,9 @@ impl Writer {
         }
         .hash();
         let id = self.next_commit;
-        let sql = "INSERT INTO commits (epoch_id, generation, first_seq, end_seq, outcomes, reasons, days, at, batch, blocks, dead, state, \
-                   hash, id) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
+        let sql = "INSERT INTO commits (epoch_id, generation, first_seq, end_seq, outcomes, \
+                   reasons, days, at, batch, blocks, dead, state, hash, id) VALUES (?1, ?2, ?3, \
+                   ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)";
         self.connection.prepare_cached(sql)?.execute(params![
             epoch.id,
             commit.generation,
@@ -159,7 +160,8 @@ impl Writer {
         }
         if epoch.row.progress.touches(range) {
             return Err(format!(
-                "of the entries {range:?} of `{stream}`, some have an outcome in `{pipeline}` already"
+                "of the entries {range:?} of `{stream}`, some have an outcome in `{pipeline}` \
+                 already"
             ));
         }
         Ok((index, generation))
@@ -171,8 +173,9 @@ impl Writer {
                 Some(value) => {
                     let checksum =
                         rows::state_checksum(&commit.pipeline, &write.owner, &write.key, value);
-                    let sql = "INSERT INTO state (pipeline, owner, key, value, checksum) VALUES (?1, ?2, ?3, ?4, ?5) \
-                               ON CONFLICT DO UPDATE SET value = ?4, checksum = ?5";
+                    let sql = "INSERT INTO state (pipeline, owner, key, value, checksum) VALUES \
+                               (?1, ?2, ?3, ?4, ?5) ON CONFLICT DO UPDATE SET value = ?4, checksum \
+                               = ?5";
                     self.connection.prepare_cached(sql)?.execute(params![
                         commit.pipeline,
                         write.owner,

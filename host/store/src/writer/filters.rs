@@ -51,7 +51,8 @@ impl Writer {
         first_seq: u64,
         filter: &[u8],
     ) -> Result<(), Fault> {
-        let sql = "INSERT OR REPLACE INTO block_filters (stream_id, first_seq, filter, checksum) VALUES (?1, ?2, ?3, ?4)";
+        let sql = "INSERT OR REPLACE INTO block_filters (stream_id, first_seq, filter, checksum) \
+                   VALUES (?1, ?2, ?3, ?4)";
         let checksum = filter::checksum(stream_id, first_seq, filter);
         self.connection
             .prepare_cached(sql)?

@@ -48,7 +48,8 @@ impl Writer {
             .map(|&index| self.epochs[index].row.progress.clone())
             .collect();
         let number = self.generation(generation, &streams, at)?;
-        let sql = "INSERT INTO pipelines (name, epoch, generation) VALUES (?1, ?2, ?3) ON CONFLICT DO UPDATE SET generation = ?3";
+        let sql = "INSERT INTO pipelines (name, epoch, generation) VALUES (?1, ?2, ?3) ON CONFLICT \
+                   DO UPDATE SET generation = ?3";
         self.connection.execute(sql, params![name, epoch, number])?;
         let pipeline = self.pipelines.entry(name.clone()).or_insert(Pipeline {
             epoch,
@@ -126,14 +127,15 @@ impl Writer {
         }
         let (stream_id, begin, name) = (row.id, row.oldest, row.name.clone());
         self.connection.execute(
-            "INSERT INTO epochs (pipeline, stream_id, epoch, since, begin_seq, watermark, done, chain, active, checksum) \
-             VALUES (?1, ?2, ?3, ?4, ?5, ?5, '[]', zeroblob(32), 1, x'')",
+            "INSERT INTO epochs (pipeline, stream_id, epoch, since, begin_seq, watermark, done, \
+             chain, active, checksum) VALUES (?1, ?2, ?3, ?4, ?5, ?5, '[]', zeroblob(32), 1, x'')",
             params![pipeline, stream_id, epoch, since, begin],
         )?;
         let id = self.connection.last_insert_rowid();
         // Events that were removed before are not part of this epoch, on any day.
         self.connection.execute(
-            "INSERT INTO epoch_days (epoch_id, day, before) SELECT ?1, day, removed FROM stream_days WHERE stream_id = ?2 AND removed > 0",
+            "INSERT INTO epoch_days (epoch_id, day, before) SELECT ?1, day, removed FROM \
+             stream_days WHERE stream_id = ?2 AND removed > 0",
             params![id, stream_id],
         )?;
         let progress = Progress::new(&name, begin);
@@ -180,8 +182,15 @@ impl Writer {
             .map(|stream| (stream.stream.as_str(), stream.watermark))
             .collect();
         self.connection.execute(
-            "INSERT INTO generations (pipeline, generation, description, since, watermarks) VALUES (?1, ?2, ?3, ?4, ?5)",
-            params![name, number, description, since, serde_json::json!(watermarks).to_string()],
+            "INSERT INTO generations (pipeline, generation, description, since, watermarks) VALUES \
+             (?1, ?2, ?3, ?4, ?5)",
+            params![
+                name,
+                number,
+                description,
+                since,
+                serde_json::json!(watermarks).to_string()
+            ],
         )?;
         self.generations.insert(
             (name.clone(), number),

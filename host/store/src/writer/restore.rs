@@ -276,8 +276,9 @@ impl Writer {
     ) -> Result<(), Fault> {
         let stream_id = self.streams[index].row.id;
         let bytes = (found.heads.len() + found.payload.len()) as u64;
-        let sql = "INSERT OR REPLACE INTO blocks (id, stream_id, first_seq, count, read_at, min_time, max_time, codec, bytes, checksum, \
-                   heads, payload) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
+        let sql = "INSERT OR REPLACE INTO blocks (id, stream_id, first_seq, count, read_at, \
+                   min_time, max_time, codec, bytes, checksum, heads, payload) VALUES (?1, ?2, ?3, \
+                   ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)";
         self.connection.execute(
             sql,
             params![

@@ -25,12 +25,13 @@ pub enum Failure {
     Credentials { path: String },
     /// Checked before connecting: servers report an expired certificate differently, or not at all.
     #[error(
-        "the credentials in `{path}` expired at {until}. Renew them with `tctl auth sign` or with `tbot`; they are read again when the \
-         file changes"
+        "the credentials in `{path}` expired at {until}. Renew them with `tctl auth sign` or with \
+         `tbot`; they are read again when the file changes"
     )]
     Expired { path: String, until: String },
     #[error(
-        "Teleport's Auth Service at `{address}` cannot be reached: {reason}. Check the address, and that this machine may connect to its port"
+        "Teleport's Auth Service at `{address}` cannot be reached: {reason}. Check the address, \
+         and that this machine may connect to its port"
     )]
     Unreachable { address: String, reason: String },
     #[error("{}", Tls { address, side: *side, reason })]
@@ -41,12 +42,13 @@ pub enum Failure {
     },
     /// The handshake shows that neither Teleport's Auth Service nor its Proxy Service listens there.
     #[error(
-        "`{address}` {found}: another service listens there, not Teleport's Auth Service. Check the host and the port in `addr`; the port of \
-         the Auth Service is usually 3025"
+        "`{address}` {found}: another service listens there, not Teleport's Auth Service. Check \
+         the host and the port in `addr`; the port of the Auth Service is usually 3025"
     )]
     OtherService { address: String, found: String },
     #[error(
-        "`{address}` does not support HTTP/2 (it chose {}). Use the address of Teleport's Auth Service, usually port 3025",
+        "`{address}` does not support HTTP/2 (it chose {}). Use the address of Teleport's Auth \
+         Service, usually port 3025",
         negotiated.as_deref().map_or("nothing".to_owned(), |name| format!("`{name}`"))
     )]
     NoHttp2 {
@@ -54,13 +56,14 @@ pub enum Failure {
         negotiated: Option<String>,
     },
     #[error(
-        "Teleport denies access: `{message}`. The user of the credentials must exist, must not be locked, and needs a role that allows \
-         `list` and `read` on `event` and `session`"
+        "Teleport denies access: `{message}`. The user of the credentials must exist, must not be \
+         locked, and needs a role that allows `list` and `read` on `event` and `session`"
     )]
     AccessDenied { message: String },
     #[error(
-        "the cluster at `{address}` is `{found}`, and the store has the events of `{expected}`. Change `addr` and the credentials back; \
-         to read another cluster, give it a source of its own (`[sources.NAME]`) or a new store"
+        "the cluster at `{address}` is `{found}`, and the store has the events of `{expected}`. \
+         Change `addr` and the credentials back; to read another cluster, give it a source of its \
+         own (`[sources.NAME]`) or a new store"
     )]
     OtherCluster {
         address: String,
@@ -218,12 +221,13 @@ impl fmt::Display for Tls<'_> {
         match side {
             Side::Ours => write!(
                 f,
-                "the certificate of `{address}` is not trusted: {reason}. Use the address of the Auth Service of the cluster that issued the \
-                 credentials"
+                "the certificate of `{address}` is not trusted: {reason}. Use the address of the \
+                 Auth Service of the cluster that issued the credentials"
             ),
             Side::Theirs => write!(
                 f,
-                "`{address}` refused the TLS handshake: {reason}. The credentials may have expired, or may be from another cluster"
+                "`{address}` refused the TLS handshake: {reason}. The credentials may have \
+                 expired, or may be from another cluster"
             ),
         }
     }

@@ -207,8 +207,9 @@ fn reopen<I: Intake>(
     let from = read.filter(|&read| read <= day).max();
     let from = from.unwrap_or(day).max(Day::of(source.start()));
     source.status.report(format!(
-        "the dates that were being read begin with {first}, after the date of Teleport's newest event, {day}: the clock of this machine \
-         is wrong, or was. Reading continues at {from}, and events of {from} that were read before are stored twice"
+        "the dates that were being read begin with {first}, after the date of Teleport's newest \
+         event, {day}: the clock of this machine is wrong, or was. Reading continues at {from}, \
+         and events of {from} that were read before are stored twice"
     ));
     for date in from.0..first.0 {
         waiting.entry(Day(date)).or_default();

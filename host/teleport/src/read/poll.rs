@@ -157,8 +157,8 @@ impl<I: Intake> Poller<I> {
             let read = read.unwrap_or(limit - Day::MILLIS).max(start);
             if latest.max().is_none_or(|latest| until > latest) {
                 source.status.report(format!(
-                    "the stored position {} lies in the future: the clock of this machine is wrong, or was when it was stored. Reading \
-                     continues at {}, {from}",
+                    "the stored position {} lies in the future: the clock of this machine is \
+                     wrong, or was when it was stored. Reading continues at {}, {from}",
                     time(until),
                     time(read)
                 ));
@@ -349,7 +349,8 @@ impl<I: Intake> Poller<I> {
                 status.set_failure(
                     CLOCK,
                     format!(
-                        "Teleport's clock is {} s {side} the clock of this machine, or all of its events arrive late",
+                        "Teleport's clock is {} s {side} the clock of this machine, or all of its \
+                         events arrive late",
                         skew.abs() / 1000
                     ),
                 );

@@ -212,8 +212,9 @@ pub(crate) async fn download<I: Intake>(
                     );
                     if !std::mem::replace(&mut reported, true) {
                         source.status.report(
-                            "this version of Teleport cannot send session recordings (it lacks `StreamUnstructuredSessionEvents`). They stay \
-                             pending until it is upgraded. To do without them, remove `sessions` from every pipeline"
+                            "this version of Teleport cannot send session recordings (it lacks \
+                             `StreamUnstructuredSessionEvents`). They stay pending until it is \
+                             upgraded. To do without them, remove `sessions` from every pipeline"
                                 .to_owned(),
                         );
                     }

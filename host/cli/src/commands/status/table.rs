@@ -110,7 +110,8 @@ fn is_recent(gap: &GapRow, now: Millis) -> bool {
 /// Lines on the host as a whole.
 fn head(report: &Report, now: Millis) -> String {
     let Some(host) = &report.host else {
-        return "not running; the figures are those of the store, and what waits at Teleport is not known\n"
+        return "not running; the figures are those of the store, and what waits at Teleport is not \
+                known\n"
             .to_owned();
     };
     let (pid, version) = (host.pid, &host.version);
@@ -159,7 +160,8 @@ fn health(host: &HostStatus, now: Millis) -> String {
     }
     if let Some(log) = &host.store_log {
         text += &format!(
-            "the store's log has {} MiB and grows, because another program reads from `store.db` (for {}): end it, or let it read a copy\n",
+            "the store's log has {} MiB and grows, because another program reads from `store.db` \
+             (for {}): end it, or let it read a copy\n",
             log.bytes >> 20,
             span(now - log.since)
         );
@@ -289,7 +291,8 @@ fn remarks(row: &Row, now: Millis) -> String {
         );
     }
     if !row.balanced {
-        text += "  the books do not balance: read is not delivered + dropped + dead + waiting. Please report this as a bug\n";
+        text += "  the books do not balance: read is not delivered + dropped + dead + waiting. \
+                 Please report this as a bug\n";
     }
     if row.expired > 0 {
         text += &format!(
@@ -299,21 +302,25 @@ fn remarks(row: &Row, now: Millis) -> String {
     }
     if row.removed_unfinished > 0 {
         text += &format!(
-            "  {} of the dropped were removed by retention before this pipeline had finished them\n",
+            "  {} of the dropped were removed by retention before this pipeline had finished \
+             them\n",
             row.removed_unfinished
         );
     }
     if row.given_up > 0 {
         text += &format!(
-            "  {} of the dropped were given up, because this pipeline had reached its `lag-limit`\n",
+            "  {} of the dropped were given up, because this pipeline had reached its \
+             `lag-limit`\n",
             row.given_up
         );
     }
     if row.configured == Some(false) {
-        text += "  no longer configured: nothing of it is delivered, and retention removes what waits\n";
+        text += "  no longer configured: nothing of it is delivered, and retention removes what \
+                 waits\n";
     } else if row.abandoned > 0 {
         text += &format!(
-            "  {} of the waiting are in streams that this pipeline is not configured to read any more: retention removes them\n",
+            "  {} of the waiting are in streams that this pipeline is not configured to read any \
+             more: retention removes them\n",
             row.abandoned
         );
     }

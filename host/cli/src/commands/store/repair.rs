@@ -131,8 +131,8 @@ impl Repairing {
             return Err(why.clone());
         }
         print::problem(&format!(
-            "{place}: reading them from Teleport again, for at most {} minutes; no host can use the \
-             store meanwhile.",
+            "{place}: reading them from Teleport again, for at most {} minutes; no host can use \
+             the store meanwhile.",
             lockgate_service::READ_AGAIN_MAX.as_secs() / 60
         ));
         let (from, to) = block.times;

@@ -148,7 +148,8 @@ impl<I: Intake> Poller<I> {
         let place = format!("{SWEEP} {}", words(span));
         if now - pass.began > span.max(every) {
             pass.problem = Some(format!(
-                "looking for late events of the last {0} takes longer than {0}, so some may not be found: Teleport answers too slowly",
+                "looking for late events of the last {0} takes longer than {0}, so some may not be \
+                 found: Teleport answers too slowly",
                 words(span)
             ));
         }

@@ -365,7 +365,8 @@ impl<'a, I: Intake> Window<'a, I> {
     async fn repeats(&mut self) -> Result<Next, Closed> {
         let here = self.here();
         if self.restarted != Some(here) {
-            tracing::warn!(at = %time(here), "Teleport sends the same page again; restarting the search");
+            tracing::warn!(at = %time(here), "Teleport sends the same page again; restarting the \
+                                              search");
             return Ok(self.restart(here));
         }
         if self.aim == Aim::Sweep {
@@ -464,7 +465,8 @@ impl<'a, I: Intake> Window<'a, I> {
             return Ok(Next::Page);
         };
         let error = format!(
-            "it answers {code:?} `{message}`. A `types` list without the type of a damaged event may help"
+            "it answers {code:?} `{message}`. A `types` list without the type of a damaged event \
+             may help"
         );
         self.missing("refused", here, (here, next - 1), &error)
             .await?;
@@ -511,8 +513,8 @@ impl<'a, I: Intake> Window<'a, I> {
         tracing::error!(
             from = %time(self.query.from),
             to = %time(self.query.to),
-            "Teleport's events are not ordered by time although the oldest were requested first; the position in this window is saved \
-             only at its end"
+            "Teleport's events are not ordered by time although the oldest were requested first; \
+             the position in this window is saved only at its end"
         );
         self.poller
             .source
