@@ -63,7 +63,7 @@ pub struct SourceLimits {
     /// Hashes of events kept to detect repetitions.
     pub hashes: usize,
     /// Longest wait if a server refuses to answer and nothing shows that its log is at fault.
-    pub hold: Duration,
+    pub standstill: Duration,
     /// Failures of a page with the same answer before smaller pages are tried.
     pub page_attempts: u32,
 
@@ -138,7 +138,7 @@ impl Default for SourceLimits {
             sweeps: Sweep::stretches(secs(300), true),
             slice: 8192,
             hashes: 262_144,
-            hold: secs(600),
+            standstill: secs(600),
             page_attempts: 3,
             gap_after: Some(secs(600)),
             gap_wait: (secs(60), secs(3600)),

@@ -36,7 +36,7 @@ struct Channels {
     head: watch::Sender<Seq>,
     full: watch::Sender<bool>,
     /// Appends to a stream keep their order while one waits for room.
-    turn: Arc<tokio::sync::Mutex<()>>,
+    order: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl MemoryLedger {
@@ -131,7 +131,7 @@ impl MemoryLedger {
         let new = || Channels {
             head: watch::Sender::new(1),
             full: watch::Sender::new(false),
-            turn: Arc::default(),
+            order: Arc::default(),
         };
         streams.entry(stream.to_owned()).or_insert_with(new).clone()
     }
@@ -140,7 +140,7 @@ impl MemoryLedger {
 impl Ledger for MemoryLedger {
     async fn append(&self, append: Append) -> Result<Option<Arc<Block>>, LedgerError> {
         let channels = self.channels(&append.stream());
-        let _turn = channels.turn.lock().await;
+        let _order = channels.order.lock().await;
         let mut closed = self.shared.closed.subscribe();
         let mut writes = self.shared.writes.subscribe();
         let mut pending = append;

@@ -21,20 +21,20 @@ use crate::status::{CLOCK, Phase};
 use crate::time::{parse_time, time};
 use crate::{Clock, Closed, Intake, Resume};
 
-mod hold;
 mod horizon;
 mod page;
 mod retry;
+mod standstill;
 mod step;
 mod sweep;
 mod time_order;
 mod window;
 
-use hold::Hold;
-pub(crate) use hold::REFUSED;
 use horizon::{Horizon, Skew};
 use page::{Query, Refusal};
 use retry::Retries;
+pub(crate) use standstill::REFUSED;
+use standstill::Standstill;
 use sweep::Sweeps;
 use window::{Aim, Window};
 
@@ -68,7 +68,7 @@ struct Poller<I> {
     /// Events before this time are not requested: the start, or the time after an event that the
     /// server could not send.
     floor: Millis,
-    hold: Hold,
+    standstill: Standstill,
     retries: Retries,
     horizon: Horizon,
     skew: Skew,
@@ -85,7 +85,7 @@ struct Round {
     /// New events.
     fresh: u64,
     /// The wait before the next one, if the server refuses to return a part of the log.
-    held: Option<Duration>,
+    wait: Option<Duration>,
 }
 
 /// The time of the newest event of any type between two times.
@@ -112,7 +112,7 @@ pub(crate) async fn run<I: Intake>(source: Arc<Source<I>>, resume: &Resume) -> R
     loop {
         let (began, began_at) = (clock.elapsed(), clock.now());
         let round = poller.round().await?;
-        if let Some(wait) = round.held {
+        if let Some(wait) = round.wait {
             poller.rest(wait).await?;
             continue;
         }
@@ -174,7 +174,7 @@ impl<I: Intake> Poller<I> {
             newest: None,
             newest_due: Duration::ZERO,
             floor: start,
-            hold: Hold::new(&source.settings.limits, clock, resume),
+            standstill: Standstill::new(&source.settings.limits, clock, resume),
             retries: Retries::default(),
             horizon,
             skew: Skew::default(),
@@ -206,9 +206,9 @@ impl<I: Intake> Poller<I> {
         let mut from = (at - reread).max(self.floor);
         while at < end {
             let mut to = window_end(at, size, base, end) - 1;
-            if let Some(held) = self.hold.after(from) {
+            if let Some(stop) = self.standstill.after(from) {
                 // Up to there, the server may answer.
-                to = to.min(held - 1);
+                to = to.min(stop - 1);
             }
             let to = self.cover(&mut from, to).await?;
             let asked = clock.elapsed();
@@ -222,9 +222,9 @@ impl<I: Intake> Poller<I> {
                 continue;
             }
             fresh += read.fresh;
-            if read.held.is_some() {
-                let held = read.held;
-                return Ok(Round { fresh, held });
+            if read.wait.is_some() {
+                let wait = read.wait;
+                return Ok(Round { fresh, wait });
             }
             self.note_read(read.to);
             let next = (read.to + 1).max(self.floor.min(end));
@@ -248,7 +248,7 @@ impl<I: Intake> Poller<I> {
         if fresh == 0 {
             self.collector.forget_duplicates();
         }
-        Ok(Round { fresh, held: None })
+        Ok(Round { fresh, wait: None })
     }
 
     /// Asks for the newest event of any type from time to time, so that a server is noticed whose

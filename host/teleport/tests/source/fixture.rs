@@ -186,7 +186,7 @@ impl Fixture {
             poll: ms(10),
             lag: ms(50),
             reread: ms(1000),
-            hold: ms(40),
+            standstill: ms(40),
             gap_after: Some(ms(100)),
             gap_wait: (ms(50), ms(200)),
             recording_wait: (ms(10), ms(60)),

@@ -19,11 +19,11 @@ const SLICE_MIN: Millis = 3_600_000;
 /// The gaps that polling found, and when each is tried again.
 #[derive(Debug, Default)]
 pub(super) struct Retries {
-    turns: BTreeMap<String, Turn>,
+    schedules: BTreeMap<String, Schedule>,
 }
 
 #[derive(Debug, Default)]
-struct Turn {
+struct Schedule {
     due: Duration,
     failures: u32,
     pass: Option<Pass>,
@@ -47,14 +47,14 @@ impl<I: Intake> Poller<I> {
         let (first, longest) = self.source.settings.limits.gap_wait;
         let now = self.source.settings.clock.elapsed();
         let open = self.source.gaps.beginning(GAP);
-        let turns = &mut self.retries.turns;
-        turns.retain(|key, _| open.iter().any(|gap| gap.key == *key));
+        let schedules = &mut self.retries.schedules;
+        schedules.retain(|key, _| open.iter().any(|gap| gap.key == *key));
         let due = open.into_iter().map(|gap| {
-            let turn = turns.entry(gap.key).or_insert_with(|| Turn {
+            let schedule = schedules.entry(gap.key).or_insert_with(|| Schedule {
                 due: now + first,
-                ..Turn::default()
+                ..Schedule::default()
             });
-            turn.due
+            schedule.due
         });
         due.min().unwrap_or(now + longest)
     }
@@ -66,28 +66,34 @@ impl<I: Intake> Poller<I> {
     /// Reads the next slice of the gap that is due first.
     pub(super) async fn retry(&mut self) -> Result<(), Closed> {
         let source = self.source.clone();
-        let first = self.retries.turns.iter().min_by_key(|(_, turn)| turn.due);
+        let first = self
+            .retries
+            .schedules
+            .iter()
+            .min_by_key(|(_, schedule)| schedule.due);
         let Some(gap) = first.and_then(|(key, _)| source.gaps.of(key)) else {
             return Ok(());
         };
-        let pass = self.retries.turns.get_mut(&gap.key);
-        let mut pass = pass.and_then(|turn| turn.pass.take()).unwrap_or(Pass {
-            at: gap.from,
-            found: 0,
-            attempts: 0,
-            refused: None,
-            is_doubtful: false,
-        });
+        let pass = self.retries.schedules.get_mut(&gap.key);
+        let mut pass = pass
+            .and_then(|schedule| schedule.pass.take())
+            .unwrap_or(Pass {
+                at: gap.from,
+                found: 0,
+                attempts: 0,
+                refused: None,
+                is_doubtful: false,
+            });
         self.retry_slice(&gap, &mut pass).await?;
-        let turn = self.retries.turns.entry(gap.key.clone()).or_default();
+        let schedule = self.retries.schedules.entry(gap.key.clone()).or_default();
         if pass.at <= gap.to {
-            turn.pass = Some(pass);
+            schedule.pass = Some(pass);
             return Ok(());
         }
-        turn.failures += 1;
+        schedule.failures += 1;
         let (first, longest) = source.settings.limits.gap_wait;
-        let wait = first.saturating_mul(3u32.saturating_pow(turn.failures.min(10)));
-        turn.due = source.settings.clock.elapsed() + wait.min(longest);
+        let wait = first.saturating_mul(3u32.saturating_pow(schedule.failures.min(10)));
+        schedule.due = source.settings.clock.elapsed() + wait.min(longest);
         source.note_gap(outcome(gap, &pass, source.now())).await
     }
 

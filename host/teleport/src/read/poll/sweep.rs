@@ -16,18 +16,18 @@ pub(super) const ATTEMPTS: u32 = 8;
 /// For each second of sweeping, this many are left for everything else.
 const OTHER: u32 = 9;
 
-/// The sweeps of a source, by turns.
+/// The sweeps of a source, one slice of each after the other.
 #[derive(Debug)]
 pub(super) struct Sweeps {
-    turns: Vec<Turn>,
-    /// The one whose turn it is.
+    scheduled: Vec<ScheduledSweep>,
+    /// The one to begin with when the next slice is read.
     next: usize,
     /// No slice is read before this time.
     pause: Duration,
 }
 
 #[derive(Debug)]
-struct Turn {
+struct ScheduledSweep {
     sweep: Sweep,
     due: Duration,
     pass: Option<Pass>,
@@ -50,13 +50,13 @@ struct Pass {
 
 impl Sweeps {
     pub(super) fn new(sweeps: &[Sweep]) -> Sweeps {
-        let turn = |&sweep| Turn {
+        let scheduled = |&sweep| ScheduledSweep {
             sweep,
             due: Duration::ZERO,
             pass: None,
         };
         Sweeps {
-            turns: sweeps.iter().map(turn).collect(),
+            scheduled: sweeps.iter().map(scheduled).collect(),
             next: 0,
             pause: Duration::ZERO,
         }
@@ -69,22 +69,22 @@ impl Sweeps {
 
     /// When the next slice may be read. `None` if nothing is swept.
     fn wake(&self) -> Option<Duration> {
-        let due = self.turns.iter().map(Turn::due).min();
+        let due = self.scheduled.iter().map(ScheduledSweep::due).min();
         due.map(|due| due.max(self.pause))
     }
 
     /// The sweep to read a slice of now.
-    fn turn(&mut self, now: Duration) -> Option<usize> {
-        let count = self.turns.len();
-        let turn = (0..count)
+    fn next_due(&mut self, now: Duration) -> Option<usize> {
+        let count = self.scheduled.len();
+        let index = (0..count)
             .map(|step| (self.next + step) % count)
-            .find(|&turn| self.turns[turn].due() <= now)?;
-        self.next = turn + 1;
-        Some(turn)
+            .find(|&index| self.scheduled[index].due() <= now)?;
+        self.next = index + 1;
+        Some(index)
     }
 }
 
-impl Turn {
+impl ScheduledSweep {
     fn due(&self) -> Duration {
         if self.pass.is_some() {
             Duration::ZERO
@@ -114,9 +114,9 @@ impl<I: Intake> Poller<I> {
                 let done = clock.elapsed();
                 self.sweeps.pause = done + (done - now) * OTHER;
             } else if wake <= now
-                && let Some(turn) = self.sweeps.turn(now)
+                && let Some(index) = self.sweeps.next_due(now)
             {
-                self.sweep(turn).await?;
+                self.sweep(index).await?;
                 let done = clock.elapsed();
                 self.sweeps.pause = done + (done - now) * OTHER;
             } else {
@@ -126,11 +126,11 @@ impl<I: Intake> Poller<I> {
     }
 
     /// Reads the next slice of a sweep.
-    async fn sweep(&mut self, turn: usize) -> Result<(), Closed> {
+    async fn sweep(&mut self, index: usize) -> Result<(), Closed> {
         let source = self.source.clone();
         let clock = &*source.settings.clock;
-        let Sweep { span, every } = self.sweeps.turns[turn].sweep;
-        let mut pass = self.sweeps.turns[turn].pass.take().unwrap_or(Pass {
+        let Sweep { span, every } = self.sweeps.scheduled[index].sweep;
+        let mut pass = self.sweeps.scheduled[index].pass.take().unwrap_or(Pass {
             began: clock.elapsed(),
             at: (self.until.min(self.local()) - millis(span)).max(source.start()),
             // Rounds do not read before the floor, also if the position is before it because the
@@ -157,7 +157,7 @@ impl<I: Intake> Poller<I> {
             source.status.set_failure(&place, problem.clone());
         }
         if pass.at <= pass.end {
-            self.sweeps.turns[turn].pass = Some(pass);
+            self.sweeps.scheduled[index].pass = Some(pass);
             return Ok(());
         }
         if pass.problem.is_none() {
@@ -171,7 +171,7 @@ impl<I: Intake> Poller<I> {
                 words(span)
             );
         }
-        self.sweeps.turns[turn].due = (pass.began + every).max(now);
+        self.sweeps.scheduled[index].due = (pass.began + every).max(now);
         Ok(())
     }
 

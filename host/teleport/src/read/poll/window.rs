@@ -44,7 +44,7 @@ pub(super) struct Read {
     /// Why the window was not read to its end: only of several days, or in a sweep.
     pub(super) refusal: Option<Refusal>,
     /// The wait before the next attempt, if the log is not read past what the server refuses.
-    pub(super) held: Option<Duration>,
+    pub(super) wait: Option<Duration>,
     /// Time and hash of what a sweep found.
     pub(super) late: Vec<(Millis, u64)>,
     /// The server repeated itself, so some may be missing.
@@ -88,7 +88,7 @@ enum Next {
     Page,
     End,
     Refused(Refusal),
-    Held(Duration),
+    Wait(Duration),
 }
 
 impl<'a, I: Intake> Window<'a, I> {
@@ -100,7 +100,7 @@ impl<'a, I: Intake> Window<'a, I> {
     ) -> Window<'a, I> {
         let page_size = match aim {
             // Smaller pages were tried before.
-            Aim::Log { .. } if poller.hold.is_at(from) => 1,
+            Aim::Log { .. } if poller.standstill.is_at(from) => 1,
             _ => poller.source.settings.limits.page.max(1),
         };
         let backoff = poller.source.backoff();
@@ -133,7 +133,7 @@ impl<'a, I: Intake> Window<'a, I> {
 
     /// Reads the window to its end.
     pub(super) async fn read(mut self) -> Result<Read, Closed> {
-        let (refusal, held) = loop {
+        let (refusal, wait) = loop {
             let next = match fetch(&self.poller.source, &self.query).await {
                 Ok(page) => self.take(page).await?,
                 Err(refusal) => self.refused(refusal).await?,
@@ -142,7 +142,7 @@ impl<'a, I: Intake> Window<'a, I> {
                 Next::Page => {}
                 Next::End => break (None, None),
                 Next::Refused(refusal) => break (Some(refusal), None),
-                Next::Held(wait) => break (None, Some(wait)),
+                Next::Wait(wait) => break (None, Some(wait)),
             }
         };
         Ok(Read {
@@ -154,7 +154,7 @@ impl<'a, I: Intake> Window<'a, I> {
             },
             to: self.query.to,
             refusal,
-            held,
+            wait,
             late: self.late,
             is_doubtful: self.is_doubtful,
         })
@@ -188,7 +188,7 @@ impl<'a, I: Intake> Window<'a, I> {
         match (page.last_key, page.items.is_empty()) {
             (key, true) if key.is_empty() => self.silent().await,
             (key, false) if key.is_empty() => Ok(Next::End),
-            (key, _) => self.turn(key, page.items.len()).await,
+            (key, _) => self.next_page(key, page.items.len()).await,
         }
     }
 
@@ -228,7 +228,7 @@ impl<'a, I: Intake> Window<'a, I> {
     /// events of that time: events with equal times may be in another order in the next answer, so
     /// some would be missing after a key. The key is followed only if all events have the same
     /// time, and only after larger pages have been tried.
-    async fn turn(&mut self, key: String, events: usize) -> Result<Next, Closed> {
+    async fn next_page(&mut self, key: String, events: usize) -> Result<Next, Closed> {
         let here = self.here();
         self.has_more = (events as i32) < self.query.page_size;
         if self.is_grown {
@@ -420,7 +420,7 @@ impl<'a, I: Intake> Window<'a, I> {
         self.refusal = Some((refusal, times));
         let source = self.poller.source.clone();
         let here = self.here();
-        let is_known = self.poller.hold.is_at(here);
+        let is_known = self.poller.standstill.is_at(here);
         if let Some(end) = source.end_of_gap(here) {
             // It is on the books already.
             self.query.page_size = self.page();
@@ -454,11 +454,11 @@ impl<'a, I: Intake> Window<'a, I> {
             return Ok(Next::Page);
         }
         if let Some(wait) = self.poller.patience(here, &problem).await? {
-            return Ok(Next::Held(wait));
+            return Ok(Next::Wait(wait));
         }
         let Some(next) = self.past(here).await else {
             let then = "nothing shows that Teleport can return what comes after it";
-            return Ok(Next::Held(self.poller.wait_at(here, &problem, then, None)));
+            return Ok(Next::Wait(self.poller.wait_at(here, &problem, then, None)));
         };
         let Err(Refusal { code, message }) = fetch(&source, &self.query).await else {
             // The server answers again: the log is not damaged.

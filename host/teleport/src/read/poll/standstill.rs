@@ -15,11 +15,11 @@ use crate::{Clock, Closed, Intake, Resume, SourceLimits};
 /// The cursor with the time of the first refusal, so that a restart does not begin the wait again.
 pub(crate) const REFUSED: &str = "poll/refused";
 /// The place of its failure. Other requests are answered meanwhile.
-const HELD: &str = "poll/held";
+const STANDSTILL: &str = "poll/held";
 
 /// Where reading waits, and since when.
 #[derive(Debug)]
-pub(super) struct Hold {
+pub(super) struct Standstill {
     /// The time from which the server refuses to answer.
     at: Option<Millis>,
     backoff: Backoff,
@@ -31,14 +31,14 @@ pub(super) struct Hold {
     is_stored: bool,
 }
 
-impl Hold {
-    pub(super) fn new(limits: &SourceLimits, clock: &dyn Clock, resume: &Resume) -> Hold {
+impl Standstill {
+    pub(super) fn new(limits: &SourceLimits, clock: &dyn Clock, resume: &Resume) -> Standstill {
         let stored = resume.cursors.get(REFUSED);
         let since = stored.and_then(|text| parse_time(text));
         let before = since.map_or(0, |since| (clock.now() - since).max(0));
-        Hold {
+        Standstill {
             at: None,
-            backoff: Backoff::new(limits.backoff.0, limits.hold),
+            backoff: Backoff::new(limits.backoff.0, limits.standstill),
             refused: None,
             before: Duration::from_millis(before as u64),
             is_stored: stored.is_some(),
@@ -82,8 +82,8 @@ impl<I: Intake> Poller<I> {
         let source = self.source.clone();
         let clock = &source.settings.clock;
         let limit = source.settings.limits.gap_after;
-        let waited = self.hold.waited(clock.elapsed(), limit);
-        if !std::mem::replace(&mut self.hold.is_stored, true) {
+        let waited = self.standstill.waited(clock.elapsed(), limit);
+        if !std::mem::replace(&mut self.standstill.is_stored, true) {
             self.store_refused(Some(clock.now())).await?;
         }
         let left = limit.map(|limit| limit.saturating_sub(waited));
@@ -109,32 +109,32 @@ impl<I: Intake> Poller<I> {
         most: Option<Duration>,
     ) -> Duration {
         let clock = &self.source.settings.clock;
-        if self.hold.at.replace(at) != Some(at) {
-            self.hold.backoff.reset();
+        if self.standstill.at.replace(at) != Some(at) {
+            self.standstill.backoff.reset();
         }
-        let wait = self.hold.backoff.next(clock.chance());
+        let wait = self.standstill.backoff.next(clock.chance());
         let wait = wait.min(most.unwrap_or(Duration::MAX));
         let next = clock.now() + millis(wait);
         let status = &self.source.status;
         let problem = format!("{problem}. It is tried again; {then}");
-        status.set_failure_until(HELD, problem, Some(next));
+        status.set_failure_until(STANDSTILL, problem, Some(next));
         status.clear_failure(PLACE);
         wait
     }
 
     /// The log was read up to a time.
     pub(super) fn note_read(&mut self, to: Millis) {
-        if self.hold.at.is_some_and(|at| at <= to) {
-            self.hold.at = None;
-            self.source.status.clear_failure(HELD);
+        if self.standstill.at.is_some_and(|at| at <= to) {
+            self.standstill.at = None;
+            self.source.status.clear_failure(STANDSTILL);
         }
     }
 
     /// The log was read to its end.
     pub(super) async fn note_all_read(&mut self) -> Result<(), Closed> {
         self.note_read(Millis::MAX);
-        self.hold.before = Duration::ZERO;
-        if std::mem::take(&mut self.hold.is_stored) {
+        self.standstill.before = Duration::ZERO;
+        if std::mem::take(&mut self.standstill.is_stored) {
             self.store_refused(None).await?;
         }
         Ok(())
