@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use lockgate_model::sentence;
+
 /// Why a command failed, and what to do about it.
 #[derive(Debug)]
 pub(crate) struct Failure {
@@ -23,7 +25,7 @@ impl Failure {
     pub(crate) fn failed(message: impl fmt::Display) -> Failure {
         Failure {
             kind: FailureKind::Failed,
-            message: format!("error: {message}"),
+            message: format!("error: {}", sentence(&message.to_string())),
             hints: Vec::new(),
         }
     }
@@ -31,7 +33,19 @@ impl Failure {
     pub(crate) fn usage(message: impl fmt::Display) -> Failure {
         Failure {
             kind: FailureKind::Usage,
-            message: format!("error: {message}"),
+            message: format!("error: {}", sentence(&message.to_string())),
+            hints: Vec::new(),
+        }
+    }
+
+    /// Several things that went wrong.
+    pub(crate) fn several(kind: FailureKind, messages: &[String]) -> Failure {
+        let lines = messages
+            .iter()
+            .map(|message| format!("error: {}", sentence(message)));
+        Failure {
+            kind,
+            message: lines.collect::<Vec<_>>().join("\n"),
             hints: Vec::new(),
         }
     }

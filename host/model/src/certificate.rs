@@ -1,4 +1,4 @@
-//! What an X.509 certificate says of its validity and its subject.
+//! The validity and the subject of an X.509 certificate.
 
 use crate::der::{expect, take};
 use crate::{Day, Millis};

@@ -24,7 +24,7 @@ pub struct Gap {
     pub state: GapState,
 }
 
-/// What became of a gap.
+/// The state of a gap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GapState {
     /// It is tried again.

@@ -18,6 +18,7 @@ mod outcome;
 mod reasons;
 pub mod request;
 mod secret;
+mod sentence;
 mod state;
 mod time;
 
@@ -38,6 +39,7 @@ pub use mask::{LINE_MAX, MASK, MASKED_MIN_CHARS, Masks, escape, logfmt, percent_
 pub use outcome::{Fate, Outcome, OutcomeRun, Outcomes, ReasonIndex};
 pub use reasons::{REASON_MAX, REASONS_MAX, Reasons};
 pub use secret::{Secret, names_a_secret};
+pub use sentence::sentence;
 pub use state::{
     STATE_ENTRY_BYTES, STATE_KEY_MAX, STATE_VALUE_MAX, StateError, StateMap, StateOverlay,
     StateSize, state_owners,

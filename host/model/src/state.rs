@@ -61,7 +61,7 @@ pub struct StateOverlay {
     quota: Option<usize>,
 }
 
-/// What state counts against its quota.
+/// The bytes that state counts against its quota.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StateSize {
     pub keys: usize,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use lockgate_config::{Credentials as CredentialsConfig, Issue, Report, Source};
-use lockgate_model::{Append, Gap, KnownEvents, Millis, Validity, utc};
+use lockgate_model::{Append, Gap, KnownEvents, Millis, Validity, sentence, utc};
 use lockgate_store::{Ledger, LedgerError, Store};
 use lockgate_teleport::{
     Closed, Credentials, Ended, Intake, ReaderStatus, Resume, SourceSettings, Sweep,
@@ -85,7 +85,7 @@ pub fn check_source(source: &Source, report: &mut Report) {
     let sign = "`tctl auth sign --user=lockgate --out=identity` writes an identity file, and so \
                 does Machine ID (`tbot`)";
     match Reader::new(source, false).check() {
-        Err(message) => report.push(Issue::new(span(), message, label, sign)),
+        Err(message) => report.push(Issue::new(span(), sentence(&message), label, sign)),
         Ok(validity) => {
             let what = "The certificate for Teleport";
             report_validity(what, validity, span(), label, sign, report);

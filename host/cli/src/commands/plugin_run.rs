@@ -19,7 +19,7 @@ use lockgate_runtime::{
 use serde_json::Value;
 
 use crate::args::PluginRun;
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureKind};
 use crate::{print, setup};
 use batch::Batch;
 use flush::flush;
@@ -158,10 +158,10 @@ fn lookups(command: &PluginRun) -> Result<Lookups, Failure> {
     Databases::open(&grant)
         .map(|databases| databases.lookups())
         .map_err(|errors| {
-            let message = errors
+            let messages = errors
                 .iter()
-                .map(|error| format!("error: `--lookup-{}`: {error}", error.database));
-            Failure::report(message.collect::<Vec<_>>().join("\n"))
+                .map(|error| format!("`--lookup-{}`: {error}", error.database));
+            Failure::several(FailureKind::Usage, &messages.collect::<Vec<_>>())
         })
 }
 

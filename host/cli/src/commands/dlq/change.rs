@@ -12,7 +12,7 @@ use super::address::Address;
 use super::holder::{Action, Holder};
 use super::select::{self, Filter, Found};
 use super::{letters, show};
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureKind};
 use crate::place::Place;
 use crate::{print, setup};
 
@@ -201,7 +201,7 @@ impl Selected {
     }
 }
 
-/// What became of the letters that were chosen.
+/// The fate of the letters that were chosen.
 #[derive(Default)]
 struct Changed {
     count: u64,
@@ -225,7 +225,7 @@ impl Changed {
         if self.refusals.is_empty() {
             Ok(())
         } else {
-            Err(Failure::failed(self.refusals.join("\nerror: ")))
+            Err(Failure::several(FailureKind::Failed, &self.refusals))
         }
     }
 }
