@@ -398,7 +398,7 @@ plugin = "builtin:fluentd"
     host.stop().exits_with(0);
     check(false);
 
-    // The filter is another one now, and only some types are read.
+    // The filter is different now, and only some types are read.
     let text = fs::read_to_string(&config).unwrap();
     let text = text
         .replace(r#"["user.login"]"#, r#"["print"]"#)
@@ -406,8 +406,8 @@ plugin = "builtin:fluentd"
     fs::write(&config, text).unwrap();
     let now = explain(&place, &[&dropped]).exits_with(0).stdout;
     for line in [
-        "They are not the generation that processed it",
-        "then its table in the configuration was another one",
+        "A different generation processed it",
+        "its table in the configuration was different then",
         "no host is running",
     ] {
         assert!(now.contains(line), "{line}:\n{now}");

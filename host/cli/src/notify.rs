@@ -143,7 +143,7 @@ impl Notifier {
         watchdog.map_or(STATUS_INTERVAL, |time| (time / 2).min(STATUS_INTERVAL))
     }
 
-    /// Tells of what a host does. `None`: nobody listens.
+    /// Passes on notices of a host. `None`: no service manager listens.
     pub(crate) fn observer(
         &self,
         status: impl Fn() -> HostStatus + Send + Sync + 'static,
@@ -176,7 +176,7 @@ impl Manager {
     }
 }
 
-/// What `systemctl status` shows.
+/// The text that `systemctl status` shows.
 fn line(host: &HostStatus) -> String {
     let mut line = if host.stopping_since.is_some() {
         "Stopping: waiting for batches in flight.".to_owned()

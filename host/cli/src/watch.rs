@@ -53,7 +53,7 @@ impl WatchedFiles {
                     stamps.entry(named).or_insert(stamp);
                 }
             }
-            // What a broken file names is not known.
+            // The files that a broken file names are not known.
             Err(_) => {
                 for named in watched.keys() {
                     stamps.entry(named.clone()).or_insert_with(|| stamp(named));
@@ -85,7 +85,7 @@ impl WatchedFiles {
         }
     }
 
-    /// What is there now, if that is something else than what was read.
+    /// The present content, if it differs from what was read.
     fn changed(&self) -> Option<Stamps> {
         let read = self.lock().clone();
         let found = read.keys().map(|file| (file.clone(), stamp(file)));

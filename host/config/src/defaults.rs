@@ -23,7 +23,7 @@ pub(crate) const WINDOW: Bounds<Duration> = Bounds {
     least: Duration::from_secs(60),
     most: Duration::from_secs(31 * 86_400),
 };
-/// What the polling reader reads again all the time, for events that arrive late.
+/// Time range that the polling reader reads again and again, for events that arrive late.
 pub(crate) const OVERLAP: Bounds<Duration> = Bounds {
     default: Duration::from_secs(300),
     least: Duration::from_secs(10),

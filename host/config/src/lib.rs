@@ -100,12 +100,12 @@ impl Config {
         &self.secrets
     }
 
-    /// What an operator should look at, although the configuration can be used.
+    /// Problems that do not keep the configuration from being used, but deserve a look.
     pub fn warnings(&self) -> Report {
         Report::new(self.document.clone(), self.warnings.clone())
     }
 
-    /// The same, and what the operator should know about a configuration that may be just right.
+    /// The same, and notes on a configuration that may be just right.
     pub fn remarks(&self) -> Report {
         let remarks = self.warnings.iter().chain(&self.notes).cloned();
         Report::new(self.document.clone(), remarks.collect())

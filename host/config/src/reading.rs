@@ -18,7 +18,7 @@ pub(crate) struct Reading<'a> {
     environment: &'a dyn Environment,
     base_dir: &'a Path,
     pub issues: Vec<Issue>,
-    /// What does not keep the configuration from being used.
+    /// These do not keep the configuration from being used.
     pub warnings: Vec<Issue>,
     pub notes: Vec<Issue>,
     /// Every secret that was read, for masking.

@@ -78,7 +78,7 @@ impl Issue {
         }
     }
 
-    /// What the operator should know about a configuration that may be just right.
+    /// A remark on a configuration that may be just right.
     pub fn note(
         span: Range<usize>,
         message: impl Into<String>,

@@ -7,7 +7,7 @@ use toml::de::Error;
 use crate::document::Document;
 use crate::report::Issue;
 
-/// What editors and chat programs make of `"` and `'`.
+/// Typographic quotes, into which editors and chat programs change `"` and `'`.
 const TYPOGRAPHIC_QUOTES: [char; 8] = ['“', '”', '„', '‟', '‘', '’', '‚', '‛'];
 const STRAIGHT_QUOTES: &str = "TOML needs straight quotes: `key = \"value\"`";
 

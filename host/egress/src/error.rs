@@ -41,7 +41,7 @@ pub enum SendError {
     Other(String),
 }
 
-/// Who refused the other side in a TLS handshake.
+/// The side that refused the other in a TLS handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Party {
     /// The receiver does not accept our certificate, or expects one.
@@ -79,7 +79,7 @@ impl SendError {
     }
 }
 
-/// What is known of an attempt that failed.
+/// The details of an attempt that failed.
 pub struct Attempt<'a> {
     pub is_https: bool,
     /// Shown to a receiver that asks for it.

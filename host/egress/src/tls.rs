@@ -71,7 +71,7 @@ fn roots(authorities: Authorities<'_>) -> Result<RootCertStore, EndpointError> {
     Ok(roots)
 }
 
-/// What a receiver that asks for a certificate is shown: the first one of the file.
+/// The certificate for a receiver that asks for one: the first of the file.
 pub fn presented(pem: &Pem) -> Result<Presented, EndpointError> {
     let certificates = certificates(pem)?;
     Ok(Presented {

@@ -34,7 +34,7 @@ pub(crate) struct Open {
     pub(crate) since: Uptime,
     pub(crate) failures: u32,
     pub(crate) next_probe: Uptime,
-    /// Who asked for the wait until then.
+    /// The one who asked for the wait until then.
     pub(crate) asked_by: Option<WaitRequester>,
     pub(crate) probing: bool,
     /// The last probe was a part of a request that had failed or had been refused. True at first:
@@ -46,7 +46,7 @@ pub(crate) struct Open {
     pub(crate) is_narrowed_down: bool,
 }
 
-/// What an answer says of its endpoint.
+/// A failure that an answer shows of its endpoint.
 #[derive(Clone, Debug)]
 pub(crate) struct Failure {
     pub(crate) reason: OpenReason,

@@ -156,7 +156,7 @@ impl Encoding {
             .collect();
         let called = sink.encode(self.documents.info(), &views, fresh);
         self.failed = FailedCall::of(sink.label(), &called.result);
-        // What is lost for want of memory is not the component's.
+        // Lack of memory is not the component's fault.
         let failed = self.failed.as_ref();
         if failed.is_none_or(|call| call.shortage.is_none()) {
             self.cpu += called.cpu;

@@ -10,7 +10,7 @@ use lockgate_model::{
 use crate::documents::Documents;
 use crate::index::{DocumentIndex, EntryIndex};
 
-/// What has become of the documents of a batch. An entry is final when all its documents are.
+/// The fates of the documents of a batch. An entry is final when all its documents are.
 #[derive(Clone, Debug)]
 pub struct Fates {
     open: Vec<bool>,
@@ -39,7 +39,7 @@ struct Death {
     index: ReasonIndex,
 }
 
-/// What a commit says of entries.
+/// The outcomes of entries in a commit.
 #[derive(Debug)]
 pub(crate) struct Finished {
     pub(crate) entries: Entries,

@@ -34,7 +34,7 @@ pub struct Pipeline {
     pub(crate) encodings: HashMap<EncodingId, PendingEncoding>,
     pub(crate) holds: Holds,
     pub(crate) failing: Failing,
-    /// What is tried again at which time.
+    /// The times at which work is tried again.
     pub(crate) timers: BTreeSet<(Uptime, WorkId)>,
     pub(crate) brake: Brake,
     /// Entries below it may be dead-lettered whatever the brake says, for each stream.
@@ -162,7 +162,7 @@ impl Pipeline {
         self.go_on(now, actions);
     }
 
-    /// What keeps it from delivering.
+    /// The conditions that keep it from delivering.
     pub fn conditions(&self) -> impl Iterator<Item = &Condition> {
         self.conditions.iter()
     }
@@ -189,7 +189,7 @@ impl Pipeline {
             .filter(|(_, request)| request.wait().is_some_and(|wait| wait.for_evidence))
             .map(|(_, request)| request.outgoing.documents.len());
         let documents = by_brake.sum::<usize>() + for_evidence.sum::<usize>();
-        // What is being tried again at this moment does not wait.
+        // Work that is being tried again at this moment does not wait.
         let is_braked = self
             .conditions()
             .any(|condition| condition.kind == ConditionKind::Brake);
@@ -300,7 +300,7 @@ impl Pipeline {
         );
     }
 
-    /// What has begun and not ended, in words.
+    /// The work that has begun and not ended, in words.
     fn under_way(&self) -> String {
         let in_component =
             |batch: &BatchInFlight| batch.is_in_stages() || batch.running_encodings > 0;
@@ -379,7 +379,7 @@ impl Pipeline {
         for (released, stream) in self.released.iter_mut().zip(&self.streams) {
             *released = stream.head;
         }
-        // What was held for it is tried at once.
+        // Work that was held for it is tried at once.
         for index in (0..self.endpoints.len()).map(EndpointIndex::new) {
             if self.probes_after_release(now, index) {
                 self.endpoints[index.get()].circuit.probe_now(now);

@@ -280,7 +280,7 @@ impl StageRun {
                 (cpu, result.is_ok(), isolation.answer(result))
             }
         };
-        // What is lost for want of memory is not the component's.
+        // Lack of memory is not the component's fault.
         let failed = self.failed.as_ref();
         if failed.is_none_or(|call| call.shortage.is_none()) {
             self.cpu += cpu;

@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-/// What to do with a store that cannot be used and of which there is no backup. Without
+/// The way out for a store that cannot be used and of which there is no backup. Without
 /// `start-time` a new store begins at the present.
 pub const START_ANEW: &str = "Without one, first set `start-time` of every source to a time before \
                               the oldest event that may not have been delivered: a new store \

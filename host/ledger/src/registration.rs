@@ -1,4 +1,4 @@
-//! What a pipeline learns when it registers with a ledger.
+//! The answer to a pipeline that registers with a ledger.
 
 use std::collections::BTreeMap;
 

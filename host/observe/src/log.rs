@@ -142,7 +142,7 @@ mod tests {
         }
     }
 
-    /// What is logged of `events`, with these secrets masked.
+    /// The log of `events`, with these secrets masked.
     fn logged(format: Format, colour: bool, secrets: &[&str], events: impl FnOnce()) -> String {
         let (buffer, masks) = (SharedBuffer::default(), Masks::new());
         let clock = || SystemTime::UNIX_EPOCH + Duration::from_millis(1_767_700_800_042);

@@ -14,10 +14,10 @@ pub(crate) struct Damage {
     pipeline: Arc<str>,
     /// The events that cannot be read: those of a stream, or its dead letters.
     subject: String,
-    /// What to do.
+    /// The way out.
     advice: &'static str,
     since: Millis,
-    /// What is logged already.
+    /// The damage that is logged already.
     logged: Option<String>,
 }
 

@@ -32,7 +32,7 @@ pub(crate) struct Driver<L> {
     pub(crate) engine: Pipeline,
     pub(crate) worker: Arc<Worker<L>>,
     pub(crate) board: Board,
-    /// What the operator asks of this pipeline.
+    /// The operator's requests to this pipeline.
     pub(crate) requests: mpsc::UnboundedReceiver<OperatorRequest>,
     /// Changes if the store gives up events that this pipeline has not finished.
     pub(crate) room_wanted: watch::Receiver<u64>,
@@ -59,7 +59,7 @@ impl DriverEnd {
     }
 }
 
-/// What an operator asks of a running pipeline.
+/// A request of an operator to a running pipeline.
 #[derive(Debug)]
 pub(crate) enum OperatorRequest {
     /// [`Input::Release`], if anything waits for that. Answered with how many documents do;
@@ -88,7 +88,7 @@ impl<L: Ledger> Driver<L> {
     }
 }
 
-/// What a running pipeline needs from one input to the next.
+/// The state of a running pipeline, from one input to the next.
 struct Run<L> {
     driver: Driver<L>,
     pipeline: Arc<str>,
@@ -183,7 +183,7 @@ impl<L: Ledger> Run<L> {
                 Some(notice) = self.noticed.recv() => notice,
                 Some(OperatorRequest::Release(reply)) = self.driver.requests.recv() => {
                     let released = self.driver.engine.waiting_for_release(self.began.elapsed());
-                    // Who asked may have gone.
+                    // The caller may have gone.
                     let _ = reply.send(released);
                     if released.is_none() {
                         continue;

@@ -34,11 +34,11 @@ use crate::worker::{BatchMemory, PlacedStage, Worker};
 /// Reads and checks the configuration file, as a reload does. It may block.
 pub type LoadConfig = Arc<dyn Fn() -> Result<Config, Report> + Send + Sync>;
 
-/// What [`Host::run`] needs besides the store.
+/// The arguments of [`Host::run`] besides the store.
 pub struct HostOptions {
     pub config: Config,
     pub builder: PipelineBuilder,
-    /// What components may look up. `None` if it cannot be opened.
+    /// The databases for look-ups. `None` if one cannot be opened.
     pub databases: Option<Databases>,
     /// Shows the problems of a pipeline that cannot start, or of a file that is not loaded.
     pub show: Arc<dyn Fn(&Report) + Send + Sync>,
@@ -56,7 +56,7 @@ pub struct Observer {
     pub interval: Duration,
 }
 
-/// What an [`Observer`] gets notice of.
+/// An event that an [`Observer`] gets notice of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostEvent {
     /// The host reads its sources.
@@ -104,8 +104,8 @@ fn unread(sources: &[(String, String)]) -> String {
     sources.iter().map(source).collect::<Vec<_>>().join("; ")
 }
 
-/// What an operator can reach. It outlives the store, which may close and open again. Clones are one
-/// host.
+/// The part of a host that operators can reach. It outlives the store, which may close and open
+/// again. Clones are one host.
 #[derive(Clone)]
 pub struct Host {
     pub(crate) board: Board,
@@ -132,7 +132,7 @@ struct Running {
     pipelines: HashMap<String, mpsc::UnboundedSender<OperatorRequest>>,
 }
 
-/// What [`Host::release`] did.
+/// The result of [`Host::release`].
 pub(crate) enum Release {
     /// Let go so many documents that were held.
     Released(usize),

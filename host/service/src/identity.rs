@@ -1,4 +1,4 @@
-//! What decides whether a reload changes a pipeline or a source.
+//! Identities, which decide whether a reload changes a pipeline or a source.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -66,7 +66,7 @@ impl SourceIdentity {
     }
 }
 
-/// What a reload makes of the pipelines or the sources, by name.
+/// The changes that a reload makes to the pipelines or the sources, by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Difference {
     pub(crate) added: BTreeSet<String>,

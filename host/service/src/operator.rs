@@ -1,4 +1,4 @@
-//! What operators ask of a running host: on the control socket, and over HTTP on loopback.
+//! Requests of operators to a running host: on the control socket, and over HTTP on loopback.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use crate::limits::{STATUS_INTERVAL, STATUS_STALE_MS};
 use crate::reload::ReloadOutcome;
 use crate::status::{Board, ConditionStatus, ConditionStatusKind, HostStatus};
 
-/// What answers operators, also while the store is closed.
+/// Answers operators, also while the store is closed.
 pub struct Listeners {
     tasks: JoinSet<()>,
     status_file: PathBuf,
@@ -110,7 +110,7 @@ pub struct RunningHost {
     pub is_silent: bool,
 }
 
-/// What the host that runs on the store in `directory` reports; `None` if none runs. Blocks.
+/// The report of the host that runs on the store in `directory`; `None` if none runs. Blocks.
 pub fn running_host(directory: &Path, now: Millis) -> Option<RunningHost> {
     let answered = |status| RunningHost {
         status,
@@ -348,7 +348,7 @@ fn reason(condition: &ConditionStatus) -> Reason {
     }
 }
 
-/// What the listener says of a condition. A receiver's answer and a component's message may quote
+/// A condition in the listener's words. A receiver's answer and a component's message may quote
 /// an event, and the listener has no authentication: they are shown by `lockgate status` alone.
 fn public_message(condition: &ConditionStatus) -> String {
     let what = match condition.kind {

@@ -24,7 +24,7 @@ pub async fn read_again(source: &Source, from: Millis, to: Millis) -> Result<Blo
     let mut settings = Reader::new(source, false).into_settings();
     settings.start_time = Some(from);
     settings.exit_on_last_event = true;
-    // What cannot be read is not waited for here.
+    // Parts that cannot be read are not waited for here.
     settings.limits.gap_after = Some(Duration::ZERO);
     let collected = Arc::new(Collected {
         range: (from, to),
@@ -95,7 +95,7 @@ impl Intake for Collected {
         Ok(())
     }
 
-    /// What is read twice does no harm here.
+    /// Events that are read twice do no harm here.
     async fn known(&self, from: Millis, to: Millis, max: usize) -> Result<KnownEvents, Closed> {
         Ok(KnownEventsBuilder::new(from, to, max).finish(true))
     }

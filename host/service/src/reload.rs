@@ -18,7 +18,7 @@ use crate::host::LoadConfig;
 use crate::identity::{Difference, PipelineIdentity, SourceIdentity};
 use crate::reader::{Reader, check_source};
 
-/// What became of a reload.
+/// The result of a reload.
 #[derive(Clone, Debug)]
 pub enum ReloadOutcome {
     /// The file is in force. Sentences on what changed.
@@ -29,7 +29,7 @@ pub enum ReloadOutcome {
     NotNow(String),
 }
 
-/// Who waits for a reload. Clones are one queue.
+/// Callers that wait for a reload. Clones are one queue.
 #[derive(Clone, Default)]
 pub(crate) struct ReloadQueue(Arc<Queue>);
 
@@ -67,18 +67,18 @@ impl ReloadQueue {
     }
 }
 
-/// What runs when a reload begins.
+/// The pipelines and sources that run when a reload begins.
 pub(crate) struct Before {
     pub(crate) config: Config,
     pub(crate) sources: BTreeMap<String, SourceIdentity>,
     /// `None` for a pipeline that could not start.
     pub(crate) pipelines: BTreeMap<String, Option<PipelineIdentity>>,
     pub(crate) can_look_up: bool,
-    /// What a reload cannot change.
+    /// The settings that a reload cannot change.
     pub(crate) fixed: Fixed,
 }
 
-/// What is in force until a restart, whatever the file says.
+/// Settings that are in force until a restart, whatever the file says.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Fixed {
     pub(crate) limits: HostLimits,
@@ -247,7 +247,7 @@ pub(crate) fn lines(report: &Report) -> Vec<String> {
 }
 
 impl Prepared {
-    /// What changes, for the operator: a line each.
+    /// The changes, for the operator: a line each.
     pub(crate) fn describe(&self) -> String {
         let mut text = format!(
             "pipelines: {}\nsources: {}",

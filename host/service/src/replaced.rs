@@ -1,4 +1,4 @@
-//! Components of a pipeline that are other ones than those that last finished events. If one of
+//! Components of a pipeline that differ from those that last finished events. If one of
 //! them fails, its condition says so, and how to go back.
 
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use crate::build::BuiltPipeline;
 /// Digests are shown up to here.
 const DIGEST_SHOWN: usize = "sha256:".len() + 12;
 
-/// What to add to conditions of components that were replaced, by their labels. Empty once the
+/// Hints for conditions of components that were replaced, by their labels. Empty once the
 /// pipeline has finished something with them.
 #[derive(Debug, Default)]
 pub(crate) struct ReplacedComponents(BTreeMap<String, String>);

@@ -1,5 +1,5 @@
-//! What the stages of a pipeline make of one event, for `lockgate explain`. Nothing is sent, and no
-//! state is changed.
+//! Passes one event through the stages of a pipeline, for `lockgate explain`. Nothing is sent, and
+//! no state is changed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub struct ReplayedStage {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReplayedResult {
-    /// What the next stage gets.
+    /// The documents for the next stage.
     Passed(Vec<ReplayedDocument>),
     Dropped(String),
     /// It would be a dead letter.

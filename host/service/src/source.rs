@@ -1,4 +1,4 @@
-//! What the status board shows of a source: its reader's status, and the streams it waits for.
+//! A source on the status board: its reader's status, and the streams it waits for.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

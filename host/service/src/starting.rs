@@ -36,7 +36,7 @@ struct Waiting {
     why: CallError,
 }
 
-/// What [`build_all`] needs.
+/// The arguments of [`build_all`].
 pub(crate) struct Starting {
     pub(crate) builder: Arc<PipelineBuilder>,
     pub(crate) can_look_up: bool,

@@ -161,7 +161,7 @@ pub struct ReaderFigures {
 }
 
 impl SourceStatus {
-    /// What a source that has read everything has not read, in words.
+    /// The parts that a source could not read although it has ended, in words.
     pub(crate) fn unread(&self) -> Option<String> {
         let reader = &self.reader;
         let count = |number: u64, one: &str, many: &str| match number {
@@ -506,7 +506,7 @@ impl Board {
         self.lock().control_socket = is_bound;
     }
 
-    /// What the sources have not read, in words.
+    /// The parts that the sources have not read, in words.
     pub(crate) fn unread(&self) -> Vec<(String, String)> {
         let status = self.lock();
         let sources = status.sources.iter();

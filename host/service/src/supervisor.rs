@@ -1,4 +1,4 @@
-//! What runs in a host: starts the readers and the pipelines, and exchanges them at a reload.
+//! Starts the readers and the pipelines of a host, and exchanges them at a reload.
 
 mod exchange;
 

@@ -66,7 +66,7 @@ pub(crate) struct BatchMemory {
 
 pub(crate) type Done = Result<TaskResult, LedgerError>;
 
-/// What a task answers the engine.
+/// The answer of a task to the engine.
 pub(crate) struct TaskResult {
     pub(crate) input: Input,
     /// The stages of the generation that the batch in `input` names.

@@ -24,7 +24,7 @@ use crate::tallies::{self, Tallied};
 use crate::verify::Mark;
 use crate::{LedgerError, books, gaps, limits, verify};
 
-/// What to audit. The default is everything.
+/// The scope of an audit. The default is everything.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AuditQuery {
     pub pipeline: Option<String>,
@@ -67,7 +67,7 @@ pub struct EpochAudit {
     pub(crate) mark: Option<Mark>,
 }
 
-/// What a stream holds.
+/// The contents of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StreamAudit {
     pub name: String,
@@ -89,7 +89,7 @@ pub struct DayAudit {
     pub counted: Counted,
 }
 
-/// What the figures of a day were counted from.
+/// The source of the figures of a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Counted {
     /// Each event and each outcome is kept, and was counted.

@@ -81,7 +81,7 @@ impl StoredBlock {
         self.payload
     }
 
-    /// What can still be made out of a block that is damaged.
+    /// The readable part of a damaged block.
     pub fn damaged_heads(&self) -> Option<Heads> {
         codec::decode_heads(&self.heads).ok()
     }

@@ -167,7 +167,7 @@ pub fn misplaced(connection: &Connection, stream: &Stream) -> Result<Vec<i64>, R
             found.push(id);
             continue;
         }
-        // What a damaged row says covers nothing.
+        // A damaged row covers nothing, whatever it says.
         let stored = blocks::in_row(connection, id)?;
         if let Some(stored) = stored.filter(|_| first.saturating_add(count) <= stream.next)
             && is_sound(&stored, stream)?

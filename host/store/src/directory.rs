@@ -15,7 +15,7 @@ use crate::{OpenError, check};
 
 pub const DATABASE: &str = "store.db";
 const LOCK: &str = "lock";
-/// What somebody else did to the files of an open store, until it is opened again.
+/// Changes that somebody else made to the files of an open store, until it is opened again.
 const CHANGED_FILES: &str = "changed-files";
 
 /// Held until the last clone is dropped. The kernel releases it when the process ends, however it
@@ -268,7 +268,7 @@ pub fn keep_change(directory: &Path, change: &str) {
     let _ = file.and_then(|mut file| file.write_all(change.as_bytes()));
 }
 
-/// What [`keep_change`] kept.
+/// The change that [`keep_change`] kept.
 pub fn take_change(directory: &Path) -> Option<String> {
     let path = directory.join(CHANGED_FILES);
     let change = fs::read_to_string(&path).ok()?;

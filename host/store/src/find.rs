@@ -10,7 +10,7 @@ use crate::error::ReadError;
 use crate::filter::{self, IdHash};
 use crate::{blocks, letters, rows};
 
-/// What to look for.
+/// A search for entries.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EntryQuery {
     /// The key of an event; of an event in a recording also without the session's id.
@@ -63,7 +63,7 @@ pub struct Search {
     pub without_filter: u64,
 }
 
-/// What is kept of a stream.
+/// The part of a stream that is kept.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Coverage {
     pub stream: String,
@@ -276,7 +276,7 @@ fn entry(block: &Block, row: usize) -> FoundEntry {
     }
 }
 
-/// What is kept of each stream.
+/// The part of each stream that is kept.
 pub fn coverage(connection: &Connection) -> Result<Vec<Coverage>, ReadError> {
     let mut all = Vec::new();
     for stream in rows::streams(connection)? {

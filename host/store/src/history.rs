@@ -1,4 +1,4 @@
-//! What became of one entry in each pipeline, out of commits and operations on dead letters.
+//! The history of one entry in each pipeline, out of commits and operations on dead letters.
 
 use lockgate_ledger::{KeptLetter, Progress};
 use lockgate_model::{Fate, Millis, Outcome, RequestRecord, Seq, SeqRange};
@@ -19,7 +19,7 @@ pub struct EntryHistory {
     /// False if the pipeline was not configured to read the stream when it last ran.
     pub active: bool,
     pub state: EntryState,
-    /// What happened to it, oldest first.
+    /// Its steps, oldest first.
     pub steps: Vec<HistoryStep>,
     /// Its dead letter, also if it waits again.
     pub letter: Option<KeptLetter>,
@@ -56,7 +56,7 @@ pub struct HistoryStep {
     pub requests: Vec<RequestRecord>,
 }
 
-/// What a step made of the entry.
+/// The change that a step made to the entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// The entry became final.

@@ -13,7 +13,7 @@ use crate::{AuditQuery, Finding, LedgerError, blocks, damage, filter, gaps, rows
 /// back.
 const STEP: usize = 64;
 
-/// What was checked, and what is wrong.
+/// The result of a check of the store: how much was checked, and every problem.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Integrity {
     pub blocks: u64,

@@ -66,7 +66,7 @@ pub enum Link {
 /// A letter of an entry, by its checksum.
 pub type Letter = (Seq, Checksum);
 
-/// What a link changes of dead letters.
+/// The changes of a link to dead letters.
 #[derive(Default)]
 pub struct LetterChanges {
     /// Entries taken back, and their letters if the link names them.

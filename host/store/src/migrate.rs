@@ -156,7 +156,7 @@ fn tally_outcomes(connection: &Connection) -> Result<(), ReadError> {
         let mut counts = Counts::default();
         let mut links = Links::after(connection, epoch_id, 0, 0)?;
         while let Some(link) = links.next(connection)? {
-            // What cannot be counted stays for `lockgate audit` to name.
+            // Entries that cannot be counted are left for `lockgate audit` to name.
             let _ = link.tally(&mut counts);
         }
         tallies::add(connection, epoch_id, &counts, Columns::Count)?;

@@ -1,4 +1,4 @@
-//! What the handles of a store ask of its committer, and the replies.
+//! Operations that the handles of a store queue for its committer, and the replies.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use crate::encoded::EncodedCommit;
 use crate::writer::AppendArgs;
 use crate::{Committed, LagLimit, LedgerError, Registration, Retention};
 
-/// What the committer's queue holds.
+/// An item of the committer's queue.
 pub enum Queued {
     Operation(Operation),
     /// Nothing after it is carried out.
@@ -46,7 +46,7 @@ pub enum Operation {
         limits: BTreeMap<String, LagLimit>,
         reply: oneshot::Sender<()>,
     },
-    /// What a pipeline has not finished past its lag limit.
+    /// Gives up the events past a pipeline's lag limit that it has not finished.
     GiveUp {
         pipeline: String,
         reply: oneshot::Sender<()>,

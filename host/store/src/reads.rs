@@ -271,7 +271,7 @@ impl Reads {
         self.read(|connection| find::find(connection, query, max))
     }
 
-    /// What is kept of each stream.
+    /// The part of each stream that is kept.
     pub fn coverage(&self) -> Result<Vec<Coverage>, LedgerError> {
         self.read(find::coverage)
     }

@@ -14,7 +14,7 @@ use crate::schema::{Checksum, digest, row_checksum};
 /// Where reasons past the limit are counted.
 pub const OTHER_REASONS: &str = "other reasons";
 
-/// What is counted. The last three are of the dead.
+/// The kinds of counts. The last three are of the dead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Tallied {
     Delivered,

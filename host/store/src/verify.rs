@@ -19,7 +19,7 @@ use crate::schema::Checksum;
 use crate::tallies::{self, Counts, OTHER_REASONS, TallyRow};
 use crate::{letter_operations, letters};
 
-/// What the chain of one pass says.
+/// The contents of the chain of one pass.
 pub struct Walk {
     pub head: ChainHead,
     /// Delivered, dropped and dead, by the day of the event.
@@ -105,7 +105,7 @@ struct Verification<'a> {
     /// When the dead letters died that the links name, and in which generation.
     made: HashMap<Seq, (Millis, u32)>,
     tallies: Vec<TallyRow>,
-    /// What the links that are kept add to the tallies.
+    /// The part of the tallies that comes from the links that are kept.
     counts: Counts,
     asked_mark: Option<u64>,
     walk: Walk,

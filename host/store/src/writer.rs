@@ -100,7 +100,7 @@ pub struct Writer {
     asked: HashMap<Arc<str>, Duration>,
     /// How often each has been asked.
     room_wanted: HashMap<Arc<str>, u64>,
-    /// What this transaction adds to the tallies, by the id of the pass.
+    /// Additions of this transaction to the tallies, by the id of the pass.
     tallies: BTreeMap<i64, Counts>,
     folding: Folding,
     /// The ids that the next commit and the next operation on dead letters get. None is used twice,

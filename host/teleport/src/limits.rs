@@ -56,7 +56,7 @@ pub struct SourceLimits {
     /// Each round starts this long before the newest event, because events arrive late.
     /// Repetitions are suppressed.
     pub reread: Duration,
-    /// What is swept for events that became visible late, and how often.
+    /// The stretches that are swept for events that became visible late, and how often.
     pub sweeps: Vec<Sweep>,
     /// Stored events in one slice of a sweep.
     pub slice: usize,

@@ -41,7 +41,7 @@ pub enum ReaderKind {
     Poll,
 }
 
-/// What a failure keeps from being read.
+/// The part that a failure keeps from being read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FailureKind {
     /// Everything: Teleport cannot be reached.

@@ -2,7 +2,7 @@
 
 use super::Readiness;
 
-/// What the listener answers. Everything it says can be read by every user of the machine, so it
+/// The answers of the listener. Everything in them can be read by every user of the machine, so it
 /// holds no payload and no secret.
 pub trait HealthSource: Send + Sync + 'static {
     /// Asked for each request to `/readyz`. Must not block.

@@ -22,7 +22,7 @@ pub struct Reason {
     /// `plugin`, `brake` and `stalled` of a pipeline; `connection`, `credentials`, `reading`,
     /// `recordings` and `retention` of a source.
     pub kind: String,
-    /// What it is about: an endpoint, a stage, a file.
+    /// Its subject: an endpoint, a stage, a file.
     pub subject: String,
     /// A sentence.
     pub message: String,

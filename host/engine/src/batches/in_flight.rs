@@ -32,7 +32,7 @@ pub(crate) struct BatchInFlight {
     /// Commits of its entries that are not durable yet.
     pub(crate) commits: usize,
     pub(crate) records: Vec<RequestRecord>,
-    /// What it changes of the state of each stage. It commits once.
+    /// Its changes of the state of each stage. It commits once.
     pub(crate) state: Vec<StateMap>,
 }
 

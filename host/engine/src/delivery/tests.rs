@@ -807,7 +807,7 @@ fn a_batch_with_one_waiting_document_makes_room_for_others() {
     let memory: Vec<usize> = pipeline.memory.values().copied().collect();
     assert_eq!(memory, [one_event; 80]);
 
-    // What is left can still become dead letters.
+    // The others can still become dead letters.
     for _ in 0..20 {
         pipeline.read(&[("later", "")]);
         answer_bad_for(&mut pipeline, 500, Uptime::from_secs(60));

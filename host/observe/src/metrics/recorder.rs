@@ -1,4 +1,4 @@
-//! What the host itself counts while it runs.
+//! The host's own counts while it runs.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

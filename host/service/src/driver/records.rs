@@ -1,4 +1,4 @@
-//! What a pipeline does, on the board, in the metrics and in the log.
+//! Conditions and commits of a pipeline, for the board, the metrics and the log.
 
 use std::time::Duration;
 

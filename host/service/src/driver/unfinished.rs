@@ -7,7 +7,7 @@ use tokio::sync::watch;
 #[derive(Clone, Default)]
 pub(crate) struct Unfinished(watch::Sender<usize>);
 
-/// What one pipeline counts among the unfinished: at first 1, and 0 once this is dropped.
+/// The part of one pipeline in [`Unfinished`]: at first 1, and 0 once this is dropped.
 pub(crate) struct UnfinishedPipeline {
     pipelines: Unfinished,
     counts: bool,

@@ -299,7 +299,7 @@ impl Supervisor<'_> {
             .configuration(|status| status.reloading_since = None);
         self.notify(HostEvent::Reloaded);
         for reply in replies {
-            // Who asked may have gone.
+            // The caller may have gone.
             let _ = reply.send(outcome.clone());
         }
     }

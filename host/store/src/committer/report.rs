@@ -1,4 +1,4 @@
-//! What the log says of retention and of the write-ahead log: once when it begins, once when it ends.
+//! Messages about retention and the write-ahead log: one when something begins, one when it ends.
 
 use super::Group;
 use crate::store::PinnedLog;

@@ -10,7 +10,7 @@ use crate::links::{self, Link, Links};
 use crate::schema::Checksum;
 use crate::tallies::{self, Columns, Counts};
 
-/// What folding has to remember.
+/// The state of folding.
 pub struct Folding {
     /// Blocks that were removed since nothing was left to fold.
     pub removed_blocks: usize,
@@ -21,7 +21,7 @@ pub struct Folding {
 impl Default for Folding {
     fn default() -> Folding {
         Folding {
-            // What an earlier run left is looked at once.
+            // The links that an earlier run left are looked at once.
             removed_blocks: 1,
             damaged: BTreeSet::new(),
         }

@@ -321,7 +321,7 @@ impl Writer {
     }
 }
 
-/// What the checksum of a block covers, but for when it was read.
+/// The data that the checksum of a block covers, except the time at which it was read.
 struct Content {
     count: u64,
     times: (Millis, Millis),

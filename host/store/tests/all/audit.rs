@@ -190,7 +190,7 @@ async fn an_audit_holds_through_retention_folding_redrives_and_expiry() {
     );
 }
 
-/// What is done to the store, the day that is named, and a part of what is said.
+/// A change to the store, the day that the audit names, and a part of its message.
 const TAMPERING: [(&str, Option<i64>, &str); 27] = [
     (
         "UPDATE commits SET at = at + 1 WHERE id = 10",
@@ -426,7 +426,7 @@ async fn a_report_is_compared_with_the_store_later() {
     };
     assert_eq!(compare(&store, &report), exact);
 
-    // What happens later changes nothing of what the report counts.
+    // Later events change nothing that the report counts.
     append(&store, 20).await;
     commit_day(&store, DAYS).await;
     store.retry("siem", AUDIT, &[60], DAY).await.unwrap();
@@ -686,7 +686,7 @@ async fn blocks_that_no_pipeline_reads_are_audited() {
     );
 }
 
-/// What is removed can never be verified again.
+/// Removed links can never be verified again.
 #[tokio::test]
 async fn damaged_commits_are_not_folded() {
     let directory = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! What several of the tests use.
+//! Support for several of the tests.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! What a pipeline that has reached its lag limit loses, and where that is counted.
+//! Events that a pipeline loses when it has reached its lag limit, and their counts.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -162,7 +162,7 @@ async fn a_pipeline_that_is_registered_again_is_asked_again() {
     let filling = store.clone();
     let filled = tokio::spawn(async move { fill(&filling, 20).await });
     room_wanted.changed().await.unwrap();
-    // Who was asked does not answer any more; the next one has not seen that.
+    // The pipeline that was asked has gone; the next one has not seen the request.
     let mut room_wanted = store.room_wanted("slow");
     room_wanted.mark_unchanged();
     register(&store, "slow", &[AUDIT]).await;

@@ -166,7 +166,7 @@ async fn one_day(store: &Store, now: &AtomicI64, day: i64, steps: u64) {
     while store.expire_letters("siem", before, before).await.unwrap() > 0 {}
 }
 
-/// What `lockgate status` reads of a store.
+/// The reads of `lockgate status`.
 fn status(path: &Path) -> Duration {
     let begun = Instant::now();
     let inspector = Inspector::open(path).unwrap();

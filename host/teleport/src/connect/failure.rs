@@ -7,7 +7,7 @@ use rustls::{AlertDescription, InvalidMessage};
 use thiserror::Error;
 use tonic::{Code, Status};
 
-/// Who refused a TLS handshake.
+/// The side that refused a TLS handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
     /// Lockgate, because of the server's certificate.

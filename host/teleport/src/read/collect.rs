@@ -27,7 +27,7 @@ pub(crate) enum Feed {
     Audit {
         types: Arc<HashSet<String>>,
         start: Millis,
-        /// What Teleport writes about our own downloads is left out. `None`: it is kept.
+        /// Teleport's events about our own downloads are left out. `None`: they are kept.
         own: Option<OwnAccess>,
     },
     /// The complete recording of this session.

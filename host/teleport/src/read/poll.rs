@@ -153,7 +153,7 @@ impl<I: Intake> Poller<I> {
                 Some(_) => "after the newest event in the store",
                 None => "a day earlier, since the store has no earlier event",
             };
-            // What was read before that may have been removed from the store.
+            // Events that were read before may have been removed from the store.
             let read = read.unwrap_or(limit - Day::MILLIS).max(start);
             if latest.max().is_none_or(|latest| until > latest) {
                 source.status.report(format!(

@@ -285,7 +285,7 @@ async fn only_the_event_that_the_server_cannot_convert_is_lost_and_it_is_reporte
     }
 }
 
-/// What a server answers for a window that has a part of the log that it cannot read.
+/// A server's answers for a window with a part of the log that it cannot read.
 fn refuses_between(from: Millis, to: Millis, until: Arc<AtomicBool>) -> crate::fake::Search {
     Box::new(move |request, events, calls| {
         let time = |time: Option<prost_types::Timestamp>| {
@@ -430,7 +430,7 @@ async fn the_wait_at_what_cannot_be_read_does_not_begin_again_after_a_restart() 
         .holds(|contents| contents.events.len() == rest.len())
         .await;
     intake.assert_each_once(FeedKind::Audit, rest);
-    // What is refused later is waited for anew.
+    // A later refusal begins a new wait.
     intake
         .holds(|contents| !contents.cursors.contains_key("poll/refused"))
         .await;

@@ -73,7 +73,7 @@ async fn fixture(
     (fixture, fake)
 }
 
-/// What was downloaded is remembered, in case it is announced again.
+/// Downloads are remembered, in case they are announced again.
 fn has_no_pending(cursors: &BTreeMap<String, String>) -> bool {
     let mut cursors = cursors.iter();
     !cursors.any(|(key, value)| key.starts_with("session/") && !value.contains(r#""done":true"#))

@@ -66,7 +66,7 @@ impl Filter {
     }
 }
 
-/// What was found besides the letters themselves.
+/// Findings besides the letters themselves.
 #[derive(Debug, Default)]
 pub(crate) struct Found {
     /// There are more than the limit.

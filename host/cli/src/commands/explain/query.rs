@@ -1,4 +1,4 @@
-//! What is asked for, from the command line.
+//! The question on the command line.
 
 use lockgate_model::Seq;
 use lockgate_store::{EntryQuery, Inspector, Search};
@@ -57,7 +57,7 @@ impl Question {
         }
     }
 
-    /// What is known of an entry whose event retention has removed.
+    /// The history of an entry whose event retention has removed.
     pub(super) fn removed(
         &self,
         inspector: &Inspector,

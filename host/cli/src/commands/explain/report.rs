@@ -28,7 +28,7 @@ pub(super) struct Report {
     /// Blocks that could not be searched, and why.
     pub(super) unreadable: Vec<String>,
     pub(super) searched: Searched,
-    /// What the store covers.
+    /// The events that the store covers.
     pub(super) streams: Vec<StreamCoverage>,
     pub(super) host_running: bool,
 }
@@ -111,7 +111,7 @@ pub(super) struct PipelineHistory {
     pub(super) conditions: Vec<ConditionStatus>,
     pub(super) dead_letter: Option<Letter>,
     pub(super) history: Vec<Step>,
-    /// What the stages make of it now. Absent if they were not run.
+    /// The results of the stages as they are now. Absent if they were not run.
     pub(super) replay: Option<Replay>,
     /// Why they were not run.
     pub(super) not_replayed: Option<String>,
@@ -171,7 +171,7 @@ pub(super) struct ReplayStage {
     pub(super) digest: String,
     /// The digest of the stage at this place when the event was processed, if it is another.
     pub(super) digest_then: Option<String>,
-    /// The plugin's table is another one than then.
+    /// The plugin's table is different from then.
     pub(super) with_differs: bool,
     /// `passed`, `dropped`, `dead`, `failed`.
     pub(super) result: &'static str,
@@ -192,7 +192,7 @@ pub(super) struct ReplayDocument {
     pub(super) payload: Option<String>,
 }
 
-/// What an answer needs to know besides the entry.
+/// The facts that an answer needs besides the entry.
 pub(super) struct Surroundings<'a> {
     pub(super) coverage: Vec<Coverage>,
     pub(super) host: Option<HostStatus>,

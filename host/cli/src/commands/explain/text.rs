@@ -229,7 +229,7 @@ fn of_request(request: &Request) -> String {
 fn of_replay(replay: &Replay) -> String {
     let mut text = "  passed again through the configured components".to_owned();
     text += match replay.same_generation {
-        Some(true) => ", which are those that processed it:\n",
+        Some(true) => ", the ones that processed it:\n",
         Some(false) => ". A different generation processed it:\n",
         None => ", which have not processed it yet:\n",
     };
@@ -274,7 +274,7 @@ fn passed(stage: &super::report::ReplayStage) -> String {
     }
 }
 
-/// What the store covers, for an event that is not there.
+/// The events that the store covers, for one that is not there.
 fn coverage(report: &Report) -> String {
     let mut text = "not in the store, which has:\n".to_owned();
     for stream in &report.streams {

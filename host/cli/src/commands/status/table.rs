@@ -462,7 +462,7 @@ mod tests {
                      open, events from 1970-01-01T00:00:00.000Z to 1970-01-01T00:00:00.999Z: it answers \
                      Unknown `x` (for 1m 0s, 4 attempts)\n  lost, events from";
         assert!(shown.contains(lines), "{shown}");
-        // What was lost long ago does not hide what is wrong now.
+        // Old losses do not hide present problems.
         report.gaps.remove(0);
         let shown = table(&report, 10 * LOST_SHOWN);
         assert!(shown.contains("\nready: everything works\n"), "{shown}");

@@ -20,7 +20,7 @@ const PAGE_MAX: i32 = 10_000;
 /// Successful pages before a lowered page size is raised again.
 const STEADY: u32 = 4;
 
-/// What a window is read for.
+/// The purpose of reading a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Aim {
     /// The log, for the first time but for an overlap. `is_tail`: no later event is known.

@@ -1,4 +1,4 @@
-//! What is known of the recordings of a source, so that each of their events is read once.
+//! The recordings of a source that are known, so that each of their events is read once.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};

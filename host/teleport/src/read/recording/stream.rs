@@ -84,7 +84,7 @@ pub(super) async fn read<I: Intake>(
         return Ok(DownloadEnd::Done);
     }
     let (first, max) = source.settings.limits.recording_wait;
-    // What is missing or damaged may be so for a long time; other failures may end soon.
+    // A recording may be missing or damaged for a long time; other failures may end soon.
     let is_lasting = matches!(failure, Failure::NotFound { .. } | Failure::Refused { .. });
     let max = if is_lasting { max } else { max.min(first * 10) };
     let pause = wait(pending.state.attempts, (first, max));
@@ -108,7 +108,7 @@ pub(super) async fn read<I: Intake>(
     Ok(DownloadEnd::Later(pending))
 }
 
-/// What is missing of a recording.
+/// The part of a recording that is missing.
 fn gap<I: Intake>(source: &Source<I>, pending: &PendingRecording, error: String) -> Gap {
     let what = match pending.state.next {
         0 => format!("the recording of session `{}`", pending.sid),
