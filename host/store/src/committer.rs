@@ -478,6 +478,8 @@ impl Group {
         self.shared.publish_redriven(self.writer.redriven());
         self.shared.publish_room_wanted(self.writer.room_wanted());
         self.shared.publish_dead_bytes(self.writer.dead_bytes());
+        self.report_full();
+        self.report_unfinished();
         replies.appends.into_iter().for_each(Reply::give);
         replies.commits.into_iter().for_each(Reply::give);
         replies.letters.into_iter().for_each(Reply::give);
@@ -485,8 +487,6 @@ impl Group {
         replies.mended.into_iter().for_each(Reply::give);
         replies.registrations.into_iter().for_each(Reply::give);
         replies.others.into_iter().for_each(Reply::give);
-        self.report_full();
-        self.report_unfinished();
         Ok(())
     }
 
