@@ -1,7 +1,7 @@
 //! Compiling in a process of its own: its limits, and what ends it.
 
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
@@ -10,8 +10,11 @@ use lockgate_runtime::{
     LoadError,
 };
 use lockgate_tests::components::hostile_plugins;
+use lockgate_tests::receiver::LocalReceiver;
 use lockgate_tests::wasm::slow_to_compile;
-use lockgate_tests::{Auth, Running, configuration, lockgate, status, until};
+use lockgate_tests::{
+    Auth, Running, books, configuration, lockgate, start_and_finish, status, until,
+};
 
 fn engine(limits: CompileLimits) -> Engine {
     let program = lockgate().get_program().into();
@@ -160,6 +163,63 @@ url = "http://127.0.0.1:1/"
         || status(&config)["host"]["pipelines"]["configures"]["state"] == "starting",
     );
     host.stop().exits_with(0);
+}
+
+/// Files of compiled code below a directory.
+fn code_files(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).expect("it can be listed") {
+        let path = entry.expect("it can be listed").path();
+        if path.is_dir() {
+            found.extend(code_files(&path));
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "code")
+        {
+            found.push(path);
+        }
+    }
+    found
+}
+
+/// The digests are in the store: who can write the files cannot have other code run.
+#[test]
+fn compiled_code_that_was_exchanged_is_not_run() {
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let auth = Auth::start(dir.path(), &["--events", "100"]);
+    let receiver = LocalReceiver::start(dir.path());
+    let pipeline = format!(
+        "[pipelines.main.sink]\nplugin = \"builtin:fluentd\"\n{}\n\
+         [[pipelines.main.stage]]\nplugin = \"builtin:filter\"\n",
+        receiver.endpoint("main")
+    );
+    let config = configuration(dir.path(), &auth, &pipeline);
+    let first = start_and_finish(&config).stderr;
+    assert_eq!(first.matches("INFO  compiled plugin").count(), 2, "{first}");
+    let again = start_and_finish(&config).stderr;
+    assert!(!again.contains("INFO  compil"), "both are kept: {again}");
+
+    let files = code_files(&dir.path().join("store"));
+    assert_eq!(files.len(), 2, "{files:?}");
+    let [one, other] = [0, 1].map(|index| std::fs::read(&files[index]).expect("it is readable"));
+    std::fs::write(&files[0], &other).expect("it can be written");
+    std::fs::write(&files[1], &one).expect("it can be written");
+    let exchanged = start_and_finish(&config).stderr;
+    let warned = exchanged
+        .matches("is not what this host wrote there")
+        .count();
+    assert_eq!(warned, 2, "{exchanged}");
+    assert_eq!(
+        exchanged.matches("INFO  compiled plugin").count(),
+        2,
+        "{exchanged}"
+    );
+    assert_eq!(books(&status(&config), "main").delivered, 100);
+    let again = start_and_finish(&config).stderr;
+    assert!(
+        !again.contains("INFO  compil"),
+        "they are right again: {again}"
+    );
 }
 
 fn ended(mut child: Child) -> Option<i32> {

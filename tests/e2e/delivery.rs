@@ -5,9 +5,10 @@ use std::path::Path;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use lockgate_model::Day;
+use lockgate_tests::components::hostile_plugins;
 use lockgate_tests::{
-    Auth, Books, ReceiverProcess, Running, books, lockgate, quickstart, start, start_and_finish,
-    started, status, until,
+    Auth, Books, ReceiverProcess, Running, books, configuration, endpoint, lockgate, quickstart,
+    start, start_and_finish, started, status, until,
 };
 use serde_json::Value;
 
@@ -78,6 +79,23 @@ fn events_that_a_filter_drops_are_on_the_books() {
     assert_eq!((books.read, books.dead, books.waiting), (2000, 0, 0));
     assert!(books.dropped > 100 && books.delivered > 100, "{books:?}");
     assert_eq!(receiver.stop().distinct, books.delivered);
+}
+
+#[test]
+fn a_call_has_no_more_documents_than_the_sink_takes() {
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", "1000"]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
+    let pipeline = format!(
+        "[pipelines.main.sink]\nplugin = \"hostile-sink\"\nwith = {{ max-documents = 7 }}\n{}\n",
+        endpoint(&receiver.addr, &receiver.dir, "main")
+    );
+    let config = configuration(dir.path(), &auth, &(hostile_plugins() + &pipeline));
+    start_and_finish(&config);
+    assert_eq!(main_books(&config), all_delivered(1000));
+    let totals = receiver.stop();
+    assert_eq!((totals.documents, totals.distinct), (1000, 1000));
+    assert!(totals.requests >= 1000 / 7, "{totals:?}");
 }
 
 #[test]

@@ -140,6 +140,33 @@ fn a_sink_prints_its_requests() {
 
 /// Service managers may limit the address space.
 #[test]
+fn the_limits_of_a_call_can_be_set() {
+    let filter = component("hostile_filter");
+    let filter = filter.to_str().unwrap();
+    for (mode, limit, reason) in [
+        (
+            "memory",
+            ["--limit-memory", "16 MiB"],
+            "more than 16777216 bytes of memory",
+        ),
+        (
+            "loop",
+            ["--limit-time", "200ms"],
+            "more than 200 ms of CPU time",
+        ),
+    ] {
+        let with = format!(r#"{{"mode":"{mode}"}}"#);
+        let arguments = [&[filter, "--with", &with][..], &limit].concat();
+        let output = run(&arguments, EVENTS);
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(
+            !output.status.success() && stderr.contains(reason),
+            "{mode}: {stderr}"
+        );
+    }
+}
+
+#[test]
 fn a_small_address_space_is_reported_and_is_enough() {
     let binary = lockgate();
     let mut command = std::process::Command::new("sh");

@@ -1,6 +1,7 @@
 //! State of a component, kept with the batches that changed it.
 
 use std::fmt::Write as _;
+use std::path::Path;
 use std::time::Duration;
 
 use lockgate_sim::receiver::{Fault, Rule};
@@ -39,13 +40,20 @@ fn counts_survive_kills_and_count_each_event_once() {
     start_and_finish(&config);
     let shown = status(&config);
     assert_eq!(books(&shown, "main").delivered, EVENTS);
-    let inspector = Inspector::open(dir.path().join("store")).unwrap();
-    let state = inspector.state("main").unwrap();
-    let counted: u64 = state["counter"]
-        .values()
-        .map(|count| count.parse::<u64>().expect("a number"))
-        .sum();
-    assert_eq!(counted, EVENTS, "{} users", state["counter"].len());
+    let counts = |dir: &Path| {
+        let state = Inspector::open(dir.join("store")).unwrap().state("main");
+        state.unwrap()["counter"].clone()
+    };
+    let counted = counts(dir.path());
+
+    // Nothing interrupts another host.
+    let calm = tempfile::tempdir().unwrap();
+    start_and_finish(&configuration(calm.path(), &auth, &pipelines));
+    let expected = counts(calm.path());
+    let sum = expected.values().map(|count| count.parse::<u64>().unwrap());
+    assert_eq!(sum.sum::<u64>(), EVENTS);
+    assert!(expected.len() > 1, "each user has a count: {expected:?}");
+    assert_eq!(counted, expected);
 }
 
 /// A filter is put before the counter, which goes on counting; another plugin in its place begins

@@ -17,6 +17,8 @@ pub enum Judgement {
     Refused(String),
     /// 413.
     TooLarge(String),
+    /// The sink's request cannot be sent to any receiver: one of the documents is at fault.
+    Unsendable(String),
     /// The receiver cannot take it now.
     Wait {
         message: String,
@@ -193,8 +195,7 @@ pub fn by_failure(failure: SendFailure) -> Judgement {
             failure: Some(FailureKind::Slow),
         },
         SendFailure::Tls(message) => Judgement::NeedsOperator(message),
-        // As a trap of `encode`: narrowed down to the document.
-        SendFailure::Contract(message) => Judgement::Refused(message),
+        SendFailure::Contract(message) => Judgement::Unsendable(message),
     }
 }
 
@@ -243,6 +244,7 @@ mod tests {
             Judgement::AllRejected(_) => "rejected",
             Judgement::Refused(_) => "refused",
             Judgement::TooLarge(_) => "too large",
+            Judgement::Unsendable(_) => "unsendable",
             Judgement::Wait {
                 failure: Some(_), ..
             } => "suspicious",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use lockgate_model::contract::{
-    Access, BatchInfo, Called, Encoded, Inspect, Mapped, Shortage, SinkSetup, StageKind,
+    Access, BatchInfo, CallError, Called, Encoded, Inspect, Mapped, Shortage, SinkSetup, StageKind,
     StageSetup, TypeLists, Verdict,
 };
 use lockgate_model::request::{
@@ -76,11 +76,13 @@ pub(crate) struct TestPipeline {
     sent: BTreeMap<RequestId, (OutgoingRequest, Arc<Documents>)>,
     pub(crate) commits: Vec<Commit>,
     pub(crate) changes: Vec<ConditionChange>,
+    pub(crate) warnings: Vec<String>,
     pub(crate) drained: bool,
     /// Bytes of payload that each batch holds, by its first sequence.
     pub(crate) memory: BTreeMap<Seq, usize>,
     max_events_in_stages: usize,
     stays_in_stages: bool,
+    stages: Vec<Traps>,
     /// Batches that stay in the stages, with what the stages made of them.
     in_stages: Vec<(BatchId, StageOutput)>,
     wake_at: Option<Uptime>,
@@ -105,6 +107,10 @@ pub(crate) struct TestSettings {
     pub(crate) inspect: Inspect,
     /// Batches build on the state of those before.
     pub(crate) with_state: bool,
+    /// There is a stage that traps on each event whose key begins with `trap`.
+    pub(crate) with_traps: bool,
+    /// CPU time of each call of that stage and of the sink.
+    pub(crate) call_cpu: Duration,
     /// Sequences that were final before the start.
     pub(crate) done: Vec<SeqRange>,
 }
@@ -128,6 +134,8 @@ impl Default for TestSettings {
             },
             inspect: Inspect::Never,
             with_state: false,
+            with_traps: false,
+            call_cpu: Duration::ZERO,
             done: Vec::new(),
         }
     }
@@ -140,7 +148,7 @@ impl TestPipeline {
         let stage = StageSettings {
             label: "stage 1 (test)".into(),
             state_owner: "counter".into(),
-            state_quota: Some(1024),
+            state_quota: settings.with_state.then_some(1024),
             state: StateMap::default(),
         };
         let engine = Settings {
@@ -171,7 +179,10 @@ impl TestPipeline {
                 max_documents: settings.documents_in_request,
                 max_bytes: 1 << 30,
             },
-            stages: settings.with_state.then_some(stage).into_iter().collect(),
+            stages: (settings.with_state || settings.with_traps)
+                .then_some(stage)
+                .into_iter()
+                .collect(),
             cpu_budget: Duration::from_secs(30),
             brake: settings.brake,
             brake_text: String::new(),
@@ -181,15 +192,21 @@ impl TestPipeline {
         TestPipeline {
             engine: Pipeline::new(engine, now),
             now,
-            sink: TestSink::new(settings.inspect),
+            sink: TestSink::new(settings.inspect, settings.call_cpu),
             events: BTreeMap::new(),
             sent: BTreeMap::new(),
             commits: Vec::new(),
             changes: Vec::new(),
+            warnings: Vec::new(),
             drained: false,
             memory: BTreeMap::new(),
             max_events_in_stages: settings.max_events_in_stages,
             stays_in_stages: settings.stays_in_stages,
+            stages: settings
+                .with_traps
+                .then(|| Traps::new(settings.call_cpu))
+                .into_iter()
+                .collect(),
             in_stages: Vec::new(),
             wake_at: None,
             memory_is_used_up: false,
@@ -269,8 +286,16 @@ impl TestPipeline {
             } => self.collecting = Some((within, events, bytes)),
             Action::CollectNow { .. } => return self.collect(),
             Action::RunStages { batch, mut run, .. } => {
-                while run.step::<NoStage>(&[]) == Step::More {}
-                let output = run.into_output();
+                let output = loop {
+                    match run.step(&self.stages) {
+                        Step::More => {}
+                        Step::Done => break run.into_output(),
+                        Step::Failed(error) => {
+                            let result = Err(error);
+                            return Some(Input::StagesRan { batch, result });
+                        }
+                    }
+                };
                 if self.stays_in_stages {
                     self.in_stages.push((batch, output));
                     return None;
@@ -287,8 +312,13 @@ impl TestPipeline {
                 return Some(Input::StagesRan { batch, result });
             }
             Action::Encode { encoding, mut work } => {
-                while work.step(&self.sink) == Step::More {}
-                let result = Ok(work.into_output());
+                let result = loop {
+                    match work.step(&self.sink) {
+                        Step::More => {}
+                        Step::Done => break Ok(work.into_output()),
+                        Step::Failed(error) => break Err(error),
+                    }
+                };
                 return Some(Input::Encoded { encoding, result });
             }
             Action::Send {
@@ -310,7 +340,7 @@ impl TestPipeline {
             }
             Action::WakeAt(at) => self.wake_at = at,
             Action::Report(change) => self.changes.push(change),
-            Action::Warn(_) => {}
+            Action::Warn(message) => self.warnings.push(message),
             Action::Commit { batch, commit } => {
                 let entries = commit.entries.clone();
                 self.commits.push(*commit);
@@ -418,41 +448,56 @@ impl TestPipeline {
 
     /// The receiver answers the request that carries these keys.
     pub(crate) fn answer(&mut self, keys: &str, status: u16) {
-        let at = self.sent().iter().position(|sent| sent == keys);
-        let at = at.unwrap_or_else(|| panic!("{keys} is not among {:?}", self.sent()));
-        let request = *self.sent.keys().nth(at).expect("it is there");
-        self.answer_request(request, status);
+        let request = self.request(keys);
+        self.respond(request, status, None);
     }
 
     /// The receiver answers the first request that is out. False if none is.
     pub(crate) fn answer_first(&mut self, status: u16) -> bool {
         let first = self.sent.keys().next().copied();
         if let Some(request) = first {
-            self.answer_request(request, status);
+            self.respond(request, status, None);
         }
         first.is_some()
     }
 
-    fn answer_request(&mut self, request: RequestId, status: u16) {
+    fn respond(&mut self, request: RequestId, status: u16, retry_after: Option<u64>) {
         self.sent.remove(&request);
         let response = Response {
             status,
             headers: Vec::new(),
             body: Bytes::new(),
             truncated: false,
-            retry_after: None,
+            retry_after,
         };
         self.give(Input::Answered { request, response });
     }
 
+    /// The receiver answers the request that carries these keys, and wants the next one so much
+    /// later.
+    pub(crate) fn answer_with_retry_after(&mut self, keys: &str, status: u16, after: Duration) {
+        let request = self.request(keys);
+        let after = after.as_millis() as u64;
+        self.respond(request, status, Some(after));
+    }
+
     /// No answer comes in time to the request that carries these keys.
     pub(crate) fn time_out(&mut self, keys: &str) {
-        let at = self.sent().iter().position(|sent| sent == keys);
-        let nth = self.sent.keys().nth(at.expect("a request is out"));
-        let request = *nth.expect("a request is out");
-        self.sent.remove(&request);
         let failure = SendFailure::Timeout("no answer in time".into());
+        self.fail_to_send(keys, failure);
+    }
+
+    /// The request that carries these keys does not get an answer.
+    pub(crate) fn fail_to_send(&mut self, keys: &str, failure: SendFailure) {
+        let request = self.request(keys);
+        self.sent.remove(&request);
         self.give(Input::NotSent { request, failure });
+    }
+
+    fn request(&self, keys: &str) -> RequestId {
+        let at = self.sent().iter().position(|sent| sent == keys);
+        let at = at.unwrap_or_else(|| panic!("{keys} is not among {:?}", self.sent()));
+        *self.sent.keys().nth(at).expect("it is there")
     }
 
     /// The receiver cannot be reached by any request that is out.
@@ -499,27 +544,55 @@ impl TestPipeline {
     }
 }
 
-struct NoStage;
+/// A filter that traps on each event whose key begins with `trap`.
+struct Traps {
+    setup: StageSetup,
+    call_cpu: Duration,
+}
 
-impl Stage for NoStage {
+impl Traps {
+    fn new(call_cpu: Duration) -> Traps {
+        Traps {
+            call_cpu,
+            setup: StageSetup {
+                types: TypeLists::default(),
+                access: Access::Metadata,
+                reasons: Vec::new(),
+            },
+        }
+    }
+}
+
+impl Stage for Traps {
     fn label(&self) -> &str {
-        unreachable!("there is no stage")
+        "stage 1 (test)"
     }
+
     fn kind(&self) -> StageKind {
-        unreachable!("there is no stage")
+        StageKind::Filter
     }
+
     fn setup(&self) -> &StageSetup {
-        unreachable!("there is no stage")
+        &self.setup
     }
+
     fn filter(
         &self,
         _: &BatchInfo,
-        _: &[EventView<'_>],
+        events: &[EventView<'_>],
         _: &mut StateOverlay,
         _: bool,
     ) -> Called<Vec<Verdict>> {
-        unreachable!("there is no stage")
+        let traps = events.iter().any(|event| event.key.starts_with("trap"));
+        let message = "unreachable".to_owned();
+        let result = match traps {
+            true => Err(CallError::Trap { message }),
+            false => Ok(vec![Verdict::Keep; events.len()]),
+        };
+        let cpu = self.call_cpu;
+        Called { result, cpu }
     }
+
     fn transform(
         &self,
         _: &BatchInfo,
@@ -527,18 +600,20 @@ impl Stage for NoStage {
         _: &mut StateOverlay,
         _: bool,
     ) -> Called<Vec<Mapped>> {
-        unreachable!("there is no stage")
+        unreachable!("it is a filter")
     }
 }
 
 /// Puts all documents of a call into one request.
 struct TestSink {
     setup: SinkSetup,
+    call_cpu: Duration,
 }
 
 impl TestSink {
-    fn new(inspect: Inspect) -> TestSink {
+    fn new(inspect: Inspect, call_cpu: Duration) -> TestSink {
         TestSink {
+            call_cpu,
             setup: SinkSetup {
                 types: TypeLists::default(),
                 access: Access::Metadata,
@@ -573,13 +648,17 @@ impl Sink for TestSink {
             carries,
         };
         let request = request.check(&RequestRules::default());
-        Called::free(Ok(Encoded {
-            requests: vec![request.expect("the request keeps the contract")],
-            rejected: Vec::new(),
-        }))
+        Called {
+            result: Ok(Encoded {
+                requests: vec![request.expect("the request keeps the contract")],
+                rejected: Vec::new(),
+            }),
+            cpu: self.call_cpu,
+        }
     }
 
-    /// 207: the receiver takes all documents but the first. 208: it takes none.
+    /// 207: the receiver takes all documents but the first. 208: it takes none. 599: it has taken
+    /// all of them, which a sink cannot decide on.
     fn classify(&self, _: &BatchInfo, sent: &Sent, response: &Response) -> Called<Classification> {
         let again = |indexes: &[u32]| {
             let again = indexes.iter().map(|&index| (index, Disposition::Retry));
@@ -588,6 +667,7 @@ impl Sink for TestSink {
         Called::free(Ok(match response.status {
             207 => again(&sent.carries[..1]),
             208 => again(&sent.carries),
+            599 => Classification::Delivered,
             _ => Classification::ByStatus,
         }))
     }

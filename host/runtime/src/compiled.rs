@@ -59,7 +59,14 @@ impl Code {
     /// tenths of a second for the largest components.
     pub fn kept(engine: &Engine, bytes: &[u8]) -> Option<Code> {
         let digest = hex_digest(bytes);
-        let inner = load(engine, &key(engine, &digest))?;
+        let key = key(engine, &digest);
+        let inner = load(engine, &key).unwrap_or_else(|why| {
+            tracing::warn!(
+                key,
+                "compiled code in the cache {why}; the component is compiled again"
+            );
+            None
+        })?;
         Some(Code { inner, digest })
     }
 
@@ -69,10 +76,11 @@ impl Code {
     pub async fn compile(engine: &Engine, name: &str, bytes: &[u8]) -> Result<Code, LoadError> {
         check_header(bytes)?;
         let _turn = engine.compiling.lock().await;
-        if let Some(code) = Code::kept(engine, bytes) {
-            return Ok(code);
-        }
         let digest = hex_digest(bytes);
+        // It may have been compiled meanwhile.
+        if let Ok(Some(inner)) = load(engine, &key(engine, &digest)) {
+            return Ok(Code { inner, digest });
+        }
         tracing::info!(plugin = name, bytes = bytes.len(), "compiling");
         let code = engine.compiler.compile(engine, bytes).await?;
         let inner =
@@ -118,26 +126,24 @@ impl TrustedDigests for DigestsInMemory {
     }
 }
 
-/// Loads kept code, if its digest is right.
-fn load(engine: &Engine, key: &str) -> Option<Component> {
-    let kept = engine.kept_code.as_ref()?;
-    let digest = kept.digests.get(key)?;
-    let code = kept.files.load(key)?;
+/// Loads kept code, if its digest is right. The error: why it is not used.
+fn load(engine: &Engine, key: &str) -> Result<Option<Component>, String> {
+    let Some(kept) = engine.kept_code.as_ref() else {
+        return Ok(None);
+    };
+    let Some(digest) = kept.digests.get(key) else {
+        return Ok(None);
+    };
+    let Some(code) = kept.files.load(key) else {
+        return Ok(None);
+    };
     if Sha256::digest(&code).as_slice() != digest {
-        tracing::warn!(
-            key,
-            "compiled code in the cache is not what this host wrote there; compiling the component again"
-        );
-        return None;
+        return Err("is not what this host wrote there".to_owned());
     }
-    precompiled::load(&engine.inner, &code)
-        .inspect_err(|error| {
-            tracing::warn!(
-                key,
-                "compiled code in the cache cannot be loaded; compiling the component again: {error}"
-            );
-        })
-        .ok()
+    let loaded = precompiled::load(&engine.inner, &code);
+    loaded
+        .map(Some)
+        .map_err(|error| format!("cannot be loaded: {error}"))
 }
 
 /// The key of compiled code: the component's digest, and a hash of the compiler, its settings and

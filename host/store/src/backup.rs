@@ -18,6 +18,14 @@ use crate::{Inspector, LedgerError};
 pub enum BackupError {
     #[error("`{}` exists; a backup never overwrites a file", .0.display())]
     Exists(PathBuf),
+    #[error(
+        "`{}` exists: another backup is being written, or one was interrupted; remove that file if \
+         none is running",
+        .0.display()
+    )]
+    Unfinished(PathBuf),
+    #[error("`{}` is in the directory of the store; a backup belongs elsewhere", .0.display())]
+    InStore(PathBuf),
     #[error("cannot write `{}`: {source}", path.display())]
     Io { path: PathBuf, source: io::Error },
     #[error("the store cannot be copied to `{}`: {cause}", path.display())]
@@ -39,12 +47,18 @@ impl Inspector {
         if file.try_exists().map_err(io)? {
             return Err(BackupError::Exists(file.to_owned()));
         }
+        if self.contains(file) {
+            return Err(BackupError::InStore(file.to_owned()));
+        }
         let new = sibling(file, ".new");
         let mut options = OpenOptions::new();
         options.write(true).create_new(true).mode(0o600);
-        options.open(&new).map_err(|source| BackupError::Io {
-            path: new.clone(),
-            source,
+        options.open(&new).map_err(|source| match source.kind() {
+            io::ErrorKind::AlreadyExists => BackupError::Unfinished(new.clone()),
+            _ => BackupError::Io {
+                path: new.clone(),
+                source,
+            },
         })?;
         let written = self.write(&new).and_then(|integrity| {
             // Unlike renaming, this fails if somebody has made the file meanwhile.
@@ -62,6 +76,17 @@ impl Inspector {
             let _ = fs::remove_file(sibling(&new, suffix));
         }
         written
+    }
+
+    /// Whether the file would be in the directory of the store, or below it.
+    fn contains(&self, file: &Path) -> bool {
+        let directory = self.database().parent().map(Path::canonicalize);
+        let target = match file.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.canonicalize(),
+            _ => Path::new(".").canonicalize(),
+        };
+        // Writing tells better what is wrong with a path that cannot be resolved.
+        matches!((target, directory), (Ok(target), Some(Ok(directory))) if target.starts_with(&directory))
     }
 
     fn write(&self, new: &Path) -> Result<Integrity, BackupError> {

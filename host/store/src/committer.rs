@@ -351,9 +351,9 @@ impl Group {
         self.shared.publish_redriven(self.writer.redriven());
         self.shared.publish_room_wanted(self.writer.room_wanted());
         self.shared.publish_dead_bytes(self.writer.dead_bytes());
-        replies.give();
         self.report_full();
         self.report_unfinished();
+        replies.give();
         Ok(())
     }
 }

@@ -2,7 +2,7 @@
 //! [`Inspector`](crate::Inspector) alike.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lockgate_model::{
@@ -102,6 +102,10 @@ impl Reads {
         found
             .map(|(stream, stored)| Ok((stored.first_seq, stored.heads(&stream)?)))
             .transpose()
+    }
+
+    pub(crate) fn database(&self) -> &Path {
+        &self.database
     }
 
     /// Bytes of the database and of its log, as far as they can be found.

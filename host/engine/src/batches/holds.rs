@@ -151,10 +151,16 @@ impl Pipeline {
         reason: &str,
         holds_in_a_row: u32,
     ) -> Hold {
+        // A batch passes the stages as a whole, and so it waits; the sink's documents wait alone.
+        let waiting = if cause == *self.settings.sink.label {
+            "further ones are held back"
+        } else {
+            "a batch with further ones is held back"
+        };
         // The operator decides on what would be lost, so the message says why.
         let reason = lockgate_model::escape(reason, REASON_MAX);
         let message = format!(
-            "{engaged}; further ones are held back until {}, or until you run \
+            "{engaged}; {waiting} until {}, or until you run \
              `lockgate dlq release {}`. The next one would say: {reason}",
             engaged.passes_when(),
             self.settings.pipeline

@@ -171,6 +171,7 @@ impl Pipeline {
             }
             Judgement::Refused(message) => self.refused(now, id, &message, false, actions),
             Judgement::TooLarge(message) => self.refused(now, id, &message, true, actions),
+            Judgement::Unsendable(message) => self.unsendable(now, id, message, actions),
             Judgement::Wait {
                 message,
                 asked,
@@ -185,6 +186,27 @@ impl Pipeline {
                 self.unavailable(now, id, OpenReason::Operator, message, RequestedWait::NONE);
             }
         }
+    }
+
+    /// As after a trap of `encode`: narrowed down to the document, which the sink is at fault for. It
+    /// says nothing of the receiver.
+    fn unsendable(
+        &mut self,
+        now: Uptime,
+        id: RequestId,
+        message: String,
+        actions: &mut Vec<Action>,
+    ) {
+        self.probe_undecided(now, id);
+        let Some(request) = self.requests.get(id) else {
+            return;
+        };
+        if !request.is_single() {
+            return self.split(id, actions);
+        }
+        let (batch, document) = (request.batch, request.outgoing.documents[0]);
+        self.reject(now, batch, vec![(document, message)]);
+        self.end(id);
     }
 
     /// The receiver took the request, or some of it.

@@ -1,6 +1,9 @@
 //! The rules of delivery, one after the other. Each test plays the receiver. They are in one file,
 //! to be read next to "Rules of delivery" in ARCHITECTURE.md.
 
+mod answers;
+mod brake;
+mod cpu_budget;
 mod narrowing;
 
 use std::time::Duration;
@@ -912,6 +915,14 @@ fn a_document_that_waits_while_nothing_more_may_be_sent_says_so() {
         ]
     );
     assert_eq!(pipeline.engine.waiting_for_release(pipeline.now), None);
+    let ahead = pipeline.outcomes().len();
+    assert!((130_000..=132_000).contains(&ahead), "{ahead}");
+
+    answer_bad_for(&mut pipeline, 500, Uptime::from_secs(700));
+    let outcomes = pipeline.outcomes();
+    let dead = outcomes.values().filter(|outcome| *outcome != "delivered");
+    assert_eq!((outcomes.len(), dead.count()), (140_000, 1));
+    assert_eq!(pipeline.engine.conditions().count(), 0);
 }
 
 #[test]
@@ -1002,8 +1013,10 @@ fn a_stalled_pipeline_says_what_it_waits_for() {
              waits for its answer"
         ]
     );
+    assert!(!pipeline.engine.is_ready(pipeline.now));
     pipeline.answer("a", 200);
     assert!(pipeline.conditions(Stalled).is_empty());
+    assert!(pipeline.engine.is_ready(pipeline.now));
 }
 
 /// A pipeline whose component used up its limit of time in every call was ready for a minute, and

@@ -178,9 +178,9 @@ impl Simulation {
             .any(|receiver| receiver.has_behaviours(at_random))
     }
 
-    /// A receiver that takes parts of a request breaks the order by itself. And if a process
-    /// ends after it gave an event up and before that was durable, the event is tried again, after
-    /// those that followed it.
+    /// A receiver that takes parts of a request, if the sink can tell, breaks the order by itself. And
+    /// if a process ends after it gave an event up and before that was durable, the event is tried
+    /// again, after those that followed it.
     pub fn may_reorder(&self) -> bool {
         let takes_parts = |behaviour: &Behaviour| *behaviour == Behaviour::TakesParts;
         let refuses = |behaviour: &Behaviour| {
@@ -189,8 +189,9 @@ impl Simulation {
                 Behaviour::RefusesAtRandom(_) | Behaviour::Small(_)
             )
         };
+        let may_take_parts = self.scenario.inspect == Inspect::Always;
         self.receivers.iter().any(|receiver| {
-            receiver.has_behaviours(takes_parts)
+            (may_take_parts && receiver.has_behaviours(takes_parts))
                 || (self.starts > 1 && receiver.has_behaviours(refuses))
         })
     }

@@ -62,13 +62,17 @@ impl Kept {
     }
 }
 
-/// Compiles a component. Returns the warnings, and the kind of the component that would run.
+/// Compiles a component, unless its code is kept. Returns the warnings, and the kind of the component that would run.
 fn compile(engine: &Engine, name: &str) -> (Vec<String>, Kind) {
     let tokio = tokio::runtime::Builder::new_current_thread()
         .build()
         .unwrap();
-    let (code, lines) = logged(|| tokio.block_on(Code::compile(engine, name, &wasm(name))));
-    let component = Component::new(engine, name, code.unwrap(), &Limits::default()).unwrap();
+    let (code, lines) = logged(|| {
+        let bytes = wasm(name);
+        let compile = || tokio.block_on(Code::compile(engine, name, &bytes));
+        Code::kept(engine, &bytes).unwrap_or_else(|| compile().unwrap())
+    });
+    let component = Component::new(engine, name, code, &Limits::default()).unwrap();
     let warnings = lines.into_iter().filter(|line| line.starts_with("WARN"));
     (warnings.collect(), component.kind())
 }

@@ -136,6 +136,24 @@ fn log_lines_name_their_stage_and_are_limited_and_escaped() {
 }
 
 /// The limit used to restart with each call, so that 1,000 events wrote 203 MB of log.
+/// The same batch gives the same bytes on every processor, and no field is written for a line that
+/// nobody would see.
+#[test]
+fn a_stage_knows_which_levels_are_logged_and_computes_the_same_everywhere() {
+    let stage = filter(json!({ "mode": "report", "on": "k3" }));
+    let (_, lines) = logged(|| call_filter(&stage, &events()).unwrap());
+    let lines: Vec<&String> = lines
+        .iter()
+        .filter(|line| line.contains("settings"))
+        .collect();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    let expected = ["enabled=00111", "nan=7fc00000"];
+    assert!(
+        expected.iter().all(|part| lines[0].contains(part)),
+        "{lines:?}"
+    );
+}
+
 #[test]
 fn a_stage_that_floods_the_log_in_every_call_writes_few_lines() {
     let stage = filter(json!({ "mode": "log-flood", "on": "k3" }));

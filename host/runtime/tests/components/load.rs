@@ -48,10 +48,20 @@ fn files_that_are_not_plugins_are_refused_with_the_cause() {
             whole[..whole.len() / 2].to_vec(),
             "it does not compile: ",
         ),
+        (
+            "instructions whose result depends on the processor",
+            RELAXED_SIMD.to_vec(),
+            "relaxed SIMD support is not enabled",
+        ),
     ] {
         let error = Component::load(&ENGINE, "x", &bytes, &Limits::default())
             .unwrap_err()
             .to_string();
-        assert!(error.starts_with(expected), "{what}: {error}");
+        assert!(error.contains(expected), "{what}: {error}");
     }
 }
+
+/// A component with a core module of one function, which uses `i32x4.relaxed_trunc_f32x4_s`.
+const RELAXED_SIMD: &[u8] = b"\0asm\x0d\0\x01\0\x01\x31\0asm\x01\0\0\0\
+    \x01\x05\x01\x60\0\x01\x7e\x03\x02\x01\0\x0a\x1c\x01\x1a\0\
+    \xfd\x0c\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\xfd\x81\x02\x1a\x42\0\x0b";

@@ -447,6 +447,25 @@ async fn a_sound_store_is_verified_and_copied_while_a_host_runs() {
     assert!(again.to_string().contains("never overwrites"), "{again}");
     assert_eq!(fs::read(&file).unwrap(), before);
     assert_eq!(fs::read_dir(target.path()).unwrap().count(), 1);
+    for inside in ["copy.db", "./copy.db"] {
+        let inside = directory.path().join(inside);
+        let refused = inspector.backup(&inside).unwrap_err().to_string();
+        assert!(
+            refused.contains("in the directory of the store"),
+            "{refused}"
+        );
+        assert!(!inside.exists());
+    }
+    let interrupted = target.path().join("other.db.new");
+    fs::write(&interrupted, "").unwrap();
+    let other = target.path().join("other.db");
+    let refused = inspector.backup(&other).unwrap_err().to_string();
+    assert!(
+        refused.contains("one was interrupted; remove that file"),
+        "{refused}"
+    );
+    assert!(interrupted.exists() && !other.exists());
+    fs::remove_file(interrupted).unwrap();
 
     let expected = contents(store.reads()).unwrap();
     let copy = open(target.path());

@@ -1,7 +1,9 @@
 //! A filter that misbehaves as its `mode` says; see README.md.
 
 use lockgate_plugin::{
-    Access, Batch, ConfigIssue, Event, Failure, Filter, StageSetup, Verdict, log, metrics,
+    Access, Batch, ConfigIssue, Event, Failure, Filter, StageSetup, Verdict,
+    log::{self, Level},
+    metrics,
 };
 use serde::Deserialize;
 
@@ -41,6 +43,7 @@ enum Mode {
     LogHuge,
     MetricFlood,
     Measure,
+    Report,
     Burn,
     Fail,
     FailRetry,
@@ -132,6 +135,7 @@ impl Filter for Hostile {
                 metrics::add("seen", 1);
                 metrics::observe("bytes", event.payload.len() as f64);
             }
+            Mode::Report => report(),
             _ => {}
         }
         Verdict::Keep
@@ -171,6 +175,21 @@ fn spin() -> ! {
     loop {
         std::hint::black_box(());
     }
+}
+
+/// Logs what it can know of the host's settings.
+fn report() {
+    let levels = [
+        Level::Trace,
+        Level::Debug,
+        Level::Info,
+        Level::Warn,
+        Level::Error,
+    ];
+    let enabled = levels.map(|level| u8::from(log::enabled(level)).to_string());
+    let zero = std::hint::black_box(0.0_f32);
+    let nan = format!("{:x}", (zero / zero).to_bits());
+    log::warn("settings", &[("enabled", &enabled.concat()), ("nan", &nan)]);
 }
 
 /// Takes all memory there is, and traps when there is no more.

@@ -21,6 +21,9 @@ struct Config {
     /// Payloads stay with the host.
     #[serde(default)]
     metadata: bool,
+    /// Of one call.
+    #[serde(default)]
+    max_documents: Option<u32>,
     /// Of a huge body.
     #[serde(default = "gibibyte")]
     bytes: usize,
@@ -100,7 +103,10 @@ impl HttpSink for Hostile {
         } else {
             Access::Payload
         };
-        let setup = SinkSetup::new(access).time_member("time").inspect(inspect);
+        let mut setup = SinkSetup::new(access).time_member("time").inspect(inspect);
+        if let Some(documents) = config.max_documents {
+            setup = setup.max_documents(documents);
+        }
         Ok((Hostile { config }, setup))
     }
 
