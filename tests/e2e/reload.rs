@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use lockgate_sim::receiver::{Fault, Rule};
-use lockgate_tests::components::component;
+use lockgate_tests::components::{component, hostile_plugins};
 use lockgate_tests::receiver::LocalReceiver;
 use lockgate_tests::{
     Auth, Running, Signal, books, configuration, empty_disk, lockgate, mmdb, reload, start,
@@ -598,13 +598,57 @@ fn a_plugin_that_fails_after_its_file_was_replaced_says_how_to_go_back() {
         let message = message();
         message.contains("it trapped")
             && message.contains(&format!("`{source}` was replaced: sha256:"))
-            && message.ends_with(&format!(
+            && message.contains(&format!(
                 "to go back, put the earlier content of `{source}` back and run `lockgate reload`"
             ))
     });
     // As it says.
     content.truncate(content.len() - 7);
     fs::write(&file, &content).unwrap();
+    fixture.write(&pipeline("keep"));
+    let before = delivered();
+    reload(&config).exits_with(0);
+    until("it delivers again", shown, || {
+        delivered() > before && message().is_empty()
+    });
+    host.stop().exits_with(0);
+}
+
+/// The component is the same, but configured in another way: the operator sees what to restore.
+#[test]
+fn a_plugin_that_fails_after_its_configuration_changed_says_what_changed() {
+    let mut fixture = Fixture::new();
+    // There are always more to come.
+    let endless = ["--events", "1000000", "--rate", "500"];
+    fixture.auth = Auth::start(&fixture.dir.path().join("endless"), &endless);
+    let pipeline = |mode: &str| {
+        let stage =
+            format!("stage = [{{ plugin = \"hostile-filter\", with = {{ mode = \"{mode}\" }} }}]");
+        format!("{}{}", hostile_plugins(), fixture.pipeline("main", &stage))
+    };
+    let config = fixture.write(&pipeline("keep"));
+    let host = started(&config);
+    let delivered = || books(&status(&config), "main").delivered;
+    until("it delivers", || host.stderr(), || delivered() > 0);
+    fixture.write(&pipeline("trap"));
+    reload(&config).exits_with(0);
+    let message = || {
+        let conditions = &status(&config)["pipelines"]["main"]["state"]["conditions"];
+        conditions[0]["message"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let shown = || format!("{}\n{}", message(), host.stderr());
+    until("the condition names the key", shown, || {
+        let message = message();
+        message.contains("it trapped")
+            && message.ends_with(
+                "in its `with`, `mode` changed since it last finished events here; to go back, \
+                 restore the earlier `with` and run `lockgate reload`",
+            )
+    });
+    // As it says.
     fixture.write(&pipeline("keep"));
     let before = delivered();
     reload(&config).exits_with(0);

@@ -24,6 +24,12 @@ pub enum Neighbour {
     Compiles,
     /// Ten components that take 125 MB each as soon as they are called, and never end.
     Hoards,
+    /// Several pipelines, each with a component that counts to `rounds` for every so many batches.
+    Counts {
+        pipelines: u32,
+        rounds: u64,
+        one_in: u32,
+    },
 }
 
 impl Neighbour {
@@ -45,12 +51,15 @@ impl Neighbour {
             Neighbour::Hangs => "hangs",
             Neighbour::Compiles => "compiles",
             Neighbour::Hoards => return (1..=10).map(|n| format!("hoards-{n}")).collect(),
+            Neighbour::Counts { pipelines, .. } => {
+                return (1..=pipelines).map(|n| format!("counts-{n}")).collect();
+            }
         };
         vec![name.to_owned()]
     }
 
-    fn stage(self) -> &'static str {
-        match self {
+    fn stage(self) -> String {
+        let stage = match self {
             Neighbour::Loops => "plugin = \"short\"\nwith = { mode = \"loop\" }",
             Neighbour::Burns => {
                 "plugin = \"hostile-filter\"\nwith = { mode = \"burn\", rounds = 1_000_000_000 }"
@@ -63,7 +72,14 @@ impl Neighbour {
             Neighbour::Hoards => {
                 "plugin = \"short\"\nwith = { mode = \"hoard\", bytes = 125_000_000 }"
             }
-        }
+            Neighbour::Counts { rounds, one_in, .. } => {
+                return format!(
+                    "plugin = \"hostile-filter\"\n\
+                     with = {{ mode = \"burn\", rounds = {rounds}, one-in = {one_in} }}"
+                );
+            }
+        };
+        stage.to_owned()
     }
 }
 

@@ -237,8 +237,9 @@ mod tests {
             of: SharedMemory::All,
             taken: 9,
             limit: 10,
+            excepted: None,
         };
-        let no_room = || Err(CallError::NoRoom(shortage));
+        let no_room = || Err(CallError::NoRoom(shortage.clone()));
         let mut isolation = Isolation::new(4);
         let first = isolation.next().unwrap();
         assert_eq!(isolation.answer(no_room()), Ok(()));

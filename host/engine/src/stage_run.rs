@@ -97,7 +97,7 @@ impl FailedCall {
     pub(crate) fn of<R>(label: &str, result: &Result<R, CallError>) -> Option<FailedCall> {
         let error = result.as_ref().err()?;
         let shortage = match error {
-            CallError::NoRoom(shortage) => Some(*shortage),
+            CallError::NoRoom(shortage) => Some(shortage.clone()),
             error if error.may_be_one_event() => None,
             _ => return None,
         };

@@ -205,7 +205,7 @@ pub enum CallError {
 }
 
 /// Memory that a call needed when the instances of all components had too little left for it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shortage {
     /// Bytes that its instance would have had.
     pub needs: usize,
@@ -214,6 +214,17 @@ pub struct Shortage {
     pub taken: usize,
     /// Bytes that there are of it.
     pub limit: usize,
+    /// Of [`SharedMemory::SlowCalls`]: the one call that may have more, where it is another one.
+    pub excepted: Option<Holder>,
+}
+
+/// A call and its memory.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    pub pipeline: Arc<str>,
+    /// Such as `stage 1 (builtin:redact)`.
+    pub stage: Arc<str>,
+    pub bytes: usize,
 }
 
 /// The memory that instances share.
@@ -235,12 +246,26 @@ impl fmt::Display for Shortage {
                 "it needs {needs} MiB of memory, and other components have {taken} MiB of the \
                  {limit} MiB that `memory` in `[limits]` allows"
             ),
-            SharedMemory::SlowCalls => write!(
-                f,
-                "it needs {needs} MiB of memory, and slow calls of other components have {taken} \
-                 MiB of the {limit} MiB that slow calls may have together, half of `memory` in \
-                 `[limits]`"
-            ),
+            SharedMemory::SlowCalls => {
+                write!(
+                    f,
+                    "it needs {needs} MiB of memory, and slow calls may have {limit} MiB together, \
+                     half of `memory` in `[limits]`: those of other components have {taken} MiB"
+                )?;
+                match &self.excepted {
+                    Some(Holder {
+                        pipeline,
+                        stage,
+                        bytes,
+                    }) => write!(
+                        f,
+                        "; only one may have more, which is that of `{pipeline}`, {stage}, with \
+                         {} MiB now",
+                        bytes.div_ceil(1 << 20)
+                    ),
+                    None => Ok(()),
+                }
+            }
         }
     }
 }

@@ -4,13 +4,20 @@
 //! are those that have taken 50 ms of CPU time, and those of slow pipelines from their beginning.
 //! Together they may have half of the total, whatever they took before they were slow, so that many
 //! of them do not take the memory of quick calls. One of them may have more than what is left of
-//! that half: otherwise a component that needs much would never have its turn beside smaller ones.
+//! that half: otherwise a component that needs much would never have its turn next to smaller ones.
+//!
+//! Idle instances, which are kept for a next batch, are dropped when their memory is needed, those
+//! that have been idle longest first. So nobody waits for what they have.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use lockgate_model::contract::{SharedMemory, Shortage};
+use lockgate_model::contract::{Holder, SharedMemory, Shortage};
 use tokio::sync::oneshot;
+
+use crate::clock;
+use crate::idle::Discard;
 
 /// The memory that all instances of an engine may have together, in bytes.
 #[derive(Debug)]
@@ -30,15 +37,35 @@ pub(crate) enum Side {
     Excepted,
 }
 
-#[derive(Debug, Default)]
+/// An idle instance. Those that have been idle longer have lower ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct IdleId(u64);
+
+#[derive(Default)]
 struct Account {
     /// Bytes of all instances.
     all: usize,
     /// Bytes of those with a slow call.
     slow: usize,
-    /// A call is [`Side::Excepted`].
-    one_is_excepted: bool,
+    /// The call that is [`Side::Excepted`].
+    excepted: Option<Holder>,
+    idle: BTreeMap<IdleId, Idle>,
+    /// Bytes of idle instances.
+    idle_bytes: usize,
+    next_idle: u64,
     waiting: VecDeque<Waiting>,
+}
+
+struct Idle {
+    bytes: usize,
+    instance: Arc<dyn Discard>,
+}
+
+/// What an instance that needs memory gets.
+enum Growth {
+    Granted,
+    /// It must ask again when this idle instance is dropped.
+    After(Arc<dyn Discard>),
 }
 
 /// A call that found too little memory.
@@ -60,11 +87,7 @@ impl InstanceMemory {
         self.total
     }
 
-    /// Whether less than half is left. Then no instance is kept for reuse.
-    pub(crate) fn is_tight(&self) -> bool {
-        self.used() > self.half()
-    }
-
+    /// Bytes of all instances, idle ones included.
     pub(crate) fn used(&self) -> usize {
         self.lock().all
     }
@@ -84,41 +107,89 @@ impl InstanceMemory {
         found
     }
 
-    /// An instance that has `held` bytes takes more. `side` may become [`Side::Excepted`].
-    pub(crate) fn grow(&self, side: &mut Side, held: usize, bytes: usize) -> Result<(), Shortage> {
+    /// An instance is kept for a next batch, until it is removed or dropped.
+    pub(crate) fn add_idle(&self, bytes: usize, instance: Arc<dyn Discard>) -> IdleId {
         let mut account = self.lock();
-        let needs = held.saturating_add(bytes);
-        if account.all.saturating_add(bytes) > self.total {
-            return Err(self.shortage_of_all(&account, held, needs));
-        }
-        if *side == Side::Slow {
-            if account.slow + bytes <= self.half() {
-                account.slow += bytes;
-            } else if account.one_is_excepted {
-                return Err(self.shortage_of_half(account.slow - held, needs));
-            } else {
-                account.slow -= held;
-                account.one_is_excepted = true;
-                *side = Side::Excepted;
-            }
-        }
-        account.all += bytes;
-        Ok(())
+        let id = IdleId(account.next_idle);
+        account.next_idle += 1;
+        account.idle.insert(id, Idle { bytes, instance });
+        account.idle_bytes += bytes;
+        account.wake(self.total, self.half());
+        id
     }
 
-    /// The call of an instance that has `held` bytes counts as slow from now on.
-    pub(crate) fn enter_slow(&self, side: &mut Side, held: usize) -> Result<(), Shortage> {
+    /// The instance is no longer idle. Returns false if it has been dropped.
+    pub(crate) fn remove_idle(&self, id: IdleId) -> bool {
+        self.lock().remove_idle(id).is_some()
+    }
+
+    /// An instance of `holder` that has `held` bytes takes more. `side` may become
+    /// [`Side::Excepted`].
+    pub(crate) fn grow(
+        &self,
+        side: &mut Side,
+        holder: &Holder,
+        bytes: usize,
+    ) -> Result<(), Shortage> {
+        loop {
+            // Without the lock: what is dropped takes it.
+            match self.try_to_grow(side, holder, bytes)? {
+                Growth::Granted => return Ok(()),
+                Growth::After(idle) => clock::uncounted(|| idle.discard()),
+            }
+        }
+    }
+
+    fn try_to_grow(
+        &self,
+        side: &mut Side,
+        holder: &Holder,
+        bytes: usize,
+    ) -> Result<Growth, Shortage> {
+        let mut account = self.lock();
+        let held = holder.bytes;
+        let needs = held.saturating_add(bytes);
+        if account.in_use().saturating_add(bytes) > self.total {
+            return Err(self.shortage_of_all(&account, held, needs));
+        }
+        let fits_into_half = account.slow + bytes <= self.half();
+        if *side == Side::Slow && !fits_into_half && account.excepted.is_some() {
+            return Err(self.shortage_of_half(&account, account.slow - held, needs));
+        }
+        if account.all + bytes > self.total
+            && let Some((&longest, _)) = account.idle.first_key_value()
+            && let Some(idle) = account.remove_idle(longest)
+        {
+            return Ok(Growth::After(idle.instance));
+        }
+        match side {
+            Side::Slow if fits_into_half => account.slow += bytes,
+            Side::Slow => {
+                account.slow -= held;
+                account.except(holder, needs);
+                *side = Side::Excepted;
+            }
+            Side::Excepted => account.except(holder, needs),
+            Side::Quick => {}
+        }
+        account.all += bytes;
+        Ok(Growth::Granted)
+    }
+
+    /// The call of an instance of `holder` counts as slow from now on.
+    pub(crate) fn enter_slow(&self, side: &mut Side, holder: &Holder) -> Result<(), Shortage> {
         if *side != Side::Quick {
             return Ok(());
         }
+        let held = holder.bytes;
         let mut account = self.lock();
         if account.slow + held <= self.half() {
             account.slow += held;
             *side = Side::Slow;
-        } else if account.one_is_excepted {
-            return Err(self.shortage_of_half(account.slow, held));
+        } else if account.excepted.is_some() {
+            return Err(self.shortage_of_half(&account, account.slow, held));
         } else {
-            account.one_is_excepted = true;
+            account.except(holder, held);
             *side = Side::Excepted;
         }
         Ok(())
@@ -132,7 +203,7 @@ impl InstanceMemory {
         let mut account = self.lock();
         match side {
             Side::Slow => account.slow -= held,
-            Side::Excepted => account.one_is_excepted = false,
+            Side::Excepted => account.excepted = None,
             Side::Quick => {}
         }
         *side = Side::Quick;
@@ -153,17 +224,19 @@ impl InstanceMemory {
         Shortage {
             needs,
             of: SharedMemory::All,
-            taken: account.all - held,
+            taken: account.in_use() - held,
             limit: self.total,
+            excepted: None,
         }
     }
 
-    fn shortage_of_half(&self, taken: usize, needs: usize) -> Shortage {
+    fn shortage_of_half(&self, account: &Account, taken: usize, needs: usize) -> Shortage {
         Shortage {
             needs,
             of: SharedMemory::SlowCalls,
             taken,
             limit: self.half(),
+            excepted: account.excepted.clone(),
         }
     }
 
@@ -173,14 +246,31 @@ impl InstanceMemory {
 }
 
 impl Account {
+    /// Bytes of the instances that are not idle.
+    fn in_use(&self) -> usize {
+        self.all - self.idle_bytes
+    }
+
+    fn remove_idle(&mut self, id: IdleId) -> Option<Idle> {
+        let idle = self.idle.remove(&id)?;
+        self.idle_bytes -= idle.bytes;
+        Some(idle)
+    }
+
+    /// The call of `holder` may have more than what is left of the half, and has this much.
+    fn except(&mut self, holder: &Holder, bytes: usize) {
+        let holder = holder.clone();
+        self.excepted = Some(Holder { bytes, ..holder });
+    }
+
     /// Wakes the calls that there is room for: those that are not kept to half of it first. One that
     /// needs more than there is does not keep others waiting.
     fn wake(&mut self, total: usize, half: usize) {
         if self.waiting.is_empty() {
             return;
         }
-        let (mut all, mut slow) = (self.all, self.slow);
-        let mut one_is_excepted = self.one_is_excepted;
+        let (mut all, mut slow) = (self.in_use(), self.slow);
+        let mut one_is_excepted = self.excepted.is_some();
         for of in [SharedMemory::All, SharedMemory::SlowCalls] {
             for _ in 0..self.waiting.len() {
                 let Some(waiting) = self.waiting.pop_front() else {
@@ -202,6 +292,17 @@ impl Account {
                 }
             }
         }
+    }
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Account")
+            .field("all", &self.all)
+            .field("slow", &self.slow)
+            .field("excepted", &self.excepted)
+            .field("idle_bytes", &self.idle_bytes)
+            .finish_non_exhaustive()
     }
 }
 

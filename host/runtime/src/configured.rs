@@ -1,8 +1,8 @@
 //! A component of any world with an operator's configuration: its instances, calls and metrics.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use lockgate_lookup::Lookups;
 use lockgate_model::StateOverlay;
@@ -16,6 +16,7 @@ use crate::contract::broken;
 use crate::contract::draft::Exports;
 use crate::engine::Engine;
 use crate::host::{InstanceHost, StageIdentity};
+use crate::idle::IdleInstances;
 use crate::instance::Instance;
 use crate::interface::Kind;
 use crate::limits::Limits;
@@ -82,7 +83,7 @@ pub(crate) struct Configured {
     state: bool,
     setup: Setup,
     services: Arc<Services>,
-    idle: Mutex<Vec<Instance>>,
+    idle: IdleInstances<Instance>,
     fuel: AtomicU64,
     /// The most bytes that an instance has held.
     memory_peak: AtomicUsize,
@@ -129,10 +130,7 @@ impl Configured {
             Ok(setup) => setup.check(component.kind())?,
             Err(issues) => return Err(ConfigureError::Issues(setup::issues(issues))),
         };
-        // One that is kept takes memory from pipelines that have yet to start.
-        let is_kept = reuse && !engine.is_crowded() && !engine.budget.is_tight();
-        let idle = Mutex::new(if is_kept { vec![instance] } else { Vec::new() });
-        Ok(Configured {
+        let configured = Configured {
             engine: engine.clone(),
             component: component.clone(),
             identity,
@@ -142,10 +140,14 @@ impl Configured {
             state: state && component.keeps_state(),
             setup,
             services,
-            idle,
+            idle: IdleInstances::new(engine.budget.clone()),
             fuel: AtomicU64::new(0),
             memory_peak: AtomicUsize::new(0),
-        })
+        };
+        if reuse {
+            configured.put_idle(instance);
+        }
+        Ok(configured)
     }
 
     pub(crate) fn setup(&self) -> &Setup {
@@ -229,7 +231,7 @@ impl Configured {
         state: StateOverlay,
         run: impl FnOnce(&Exports, &mut Store<InstanceHost>) -> wasmtime::Result<Result<R, CallError>>,
     ) -> Result<(R, StateOverlay), CallError> {
-        let idle = if call.fresh { None } else { self.take_idle() };
+        let idle = if call.fresh { None } else { self.idle.take() };
         let mut instance = idle.map_or_else(|| self.instance(), Ok)?;
         // One that is reused may have too much memory for a slow call now. Then it is not thrown
         // away: to start another takes longer than to wait.
@@ -280,20 +282,11 @@ impl Configured {
         }
     }
 
-    fn take_idle(&self) -> Option<Instance> {
-        self.idle
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .pop()
-    }
-
-    fn put_idle(&self, instance: Instance) {
-        let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
-        if idle.len() < self.engine.scheduler().threads()
-            && !self.engine.budget.is_tight()
-            && !self.engine.is_crowded()
-        {
-            idle.push(instance);
+    fn put_idle(&self, mut instance: Instance) {
+        if !self.engine.is_crowded() {
+            let bytes = instance.host().meter.held();
+            let threads = self.engine.scheduler().threads();
+            self.idle.put(instance, bytes, threads);
         }
     }
 }

@@ -18,8 +18,8 @@ use crate::slots;
 /// Settings of an [`Engine`].
 #[derive(Clone)]
 pub struct EngineOptions {
-    /// Calls of components that run at the same time. By default one per CPU, and at least two,
-    /// because slow calls may use only half of them.
+    /// Quick calls of components that run at the same time. By default one per CPU, and at least
+    /// two, because long calls leave half of them to short ones.
     pub threads: usize,
     /// Where compiled code is kept between starts. `None`: every component is compiled at every
     /// start.

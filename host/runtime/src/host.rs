@@ -60,10 +60,16 @@ impl InstanceHost {
         limits: &Limits,
         services: Arc<Services>,
     ) -> InstanceHost {
+        let meter = Meter::of(
+            identity.pipeline.clone(),
+            identity.stage.clone(),
+            engine.budget.clone(),
+            limits.memory,
+        );
         InstanceHost {
             identity,
             lines: Lines::new(services.log.clone()),
-            meter: Meter::new(engine.budget.clone(), limits.memory),
+            meter,
             services,
             batch: "-".into(),
             lookups: Lookups::default(),

@@ -21,6 +21,7 @@ mod configured;
 mod contract;
 mod engine;
 mod host;
+mod idle;
 mod instance;
 mod interface;
 mod json;

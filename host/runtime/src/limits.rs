@@ -41,8 +41,17 @@ pub(crate) const MEMORY_TOTAL: usize = 512 << 20;
 /// How often the time of a running component is checked.
 pub(crate) const TICK: Duration = Duration::from_millis(10);
 
+/// A call that takes more CPU time is long: while others have short calls, long ones run on half of
+/// the threads.
+pub(crate) const LONG_CALL: Duration = Duration::from_millis(5);
+
+/// The threads that are left for short calls are given to long ones again after this many of those
+/// in a row. A pipeline no longer has long calls once its short ones have taken this many times as
+/// much CPU time.
+pub(crate) const LONG_CALLS: u32 = 8;
+
 /// A call that takes more CPU time makes its pipeline slow: one call at a time, and all slow
-/// pipelines together on half of the threads.
+/// pipelines together on half as many threads.
 pub(crate) const SLOW_CALL: Duration = Duration::from_millis(50);
 
 /// A slow pipeline is quick again after this many quick calls in a row.

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use lockgate_model::contract::Shortage;
+use lockgate_model::contract::{Holder, Shortage};
 use wasmtime::ResourceLimiter;
 
 use crate::budget::{InstanceMemory, Side};
@@ -12,7 +12,7 @@ use crate::limits::{
 };
 
 /// The limit that an instance has reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum LimitHit {
     /// Its own, which is the component's fault.
     Own,
@@ -27,19 +27,34 @@ pub(crate) struct Meter {
     memory: Arc<InstanceMemory>,
     limit: usize,
     side: Side,
-    held: usize,
+    /// Whose instance it is, and the bytes that it holds.
+    holder: Holder,
     hit: Option<LimitHit>,
 }
 
 impl Meter {
+    #[cfg(test)]
+    pub(crate) fn new(memory: Arc<InstanceMemory>, limit: usize) -> Meter {
+        Meter::of("p".into(), "stage 1 (x)".into(), memory, limit)
+    }
+
     /// `limit`: bytes. What the component alone would need beyond the total of all instances is
     /// beyond its own limit.
-    pub(crate) fn new(memory: Arc<InstanceMemory>, limit: usize) -> Meter {
+    pub(crate) fn of(
+        pipeline: Arc<str>,
+        stage: Arc<str>,
+        memory: Arc<InstanceMemory>,
+        limit: usize,
+    ) -> Meter {
         Meter {
             limit: limit.min(memory.total()),
             memory,
             side: Side::Quick,
-            held: 0,
+            holder: Holder {
+                pipeline,
+                stage,
+                bytes: 0,
+            },
             hit: None,
         }
     }
@@ -51,7 +66,7 @@ impl Meter {
 
     /// Bytes that the instance holds.
     pub(crate) fn held(&self) -> usize {
-        self.held
+        self.holder.bytes
     }
 
     /// A call begins.
@@ -62,13 +77,13 @@ impl Meter {
     /// The current call, or the one that is about to begin, is slow. Where the memory that the
     /// instance holds is too much for that, remembers the limit, and the call must end.
     pub(crate) fn enter_slow(&mut self) -> Result<(), Shortage> {
-        let entered = self.memory.enter_slow(&mut self.side, self.held);
-        entered.inspect_err(|&shortage| self.hit = Some(LimitHit::Shared(shortage)))
+        let entered = self.memory.enter_slow(&mut self.side, &self.holder);
+        entered.inspect_err(|shortage| self.hit = Some(LimitHit::Shared(shortage.clone())))
     }
 
     /// A call has ended.
     pub(crate) fn end(&mut self) {
-        self.memory.leave_slow(&mut self.side, self.held);
+        self.memory.leave_slow(&mut self.side, self.holder.bytes);
     }
 
     /// The limit reached since the last call of this method.
@@ -92,11 +107,11 @@ impl Meter {
     }
 
     fn grow(&mut self, bytes: usize) -> Result<(), LimitHit> {
-        let held = self.held.checked_add(bytes);
+        let held = self.held().checked_add(bytes);
         let held = held.filter(|&sum| sum <= self.limit).ok_or(LimitHit::Own)?;
-        let grown = self.memory.grow(&mut self.side, self.held, bytes);
+        let grown = self.memory.grow(&mut self.side, &self.holder, bytes);
         grown.map_err(LimitHit::Shared)?;
-        self.held = held;
+        self.holder.bytes = held;
         Ok(())
     }
 }
@@ -104,7 +119,7 @@ impl Meter {
 impl Drop for Meter {
     fn drop(&mut self) {
         self.end();
-        self.memory.release(self.held);
+        self.memory.release(self.held());
     }
 }
 
@@ -163,7 +178,6 @@ mod tests {
         assert!(first.memory_growing(0, 60, None).unwrap());
         assert!(!first.memory_growing(60, 80, None).unwrap());
         assert_eq!(first.take_limit(), Some(LimitHit::Own));
-        assert!(memory.is_tight());
 
         let mut second = Meter::new(memory.clone(), 70);
         assert!(

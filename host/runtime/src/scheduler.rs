@@ -129,10 +129,10 @@ pub(crate) fn runs_slow_call() -> bool {
 }
 
 impl Scheduler {
-    /// Starts the threads. `threads`: quick and slow calls that may run at the same time, at least
-    /// one. Slow calls run on separate threads, at a lower priority. One more thread is for new
-    /// queues: those of which no call with a batch has returned. A call that turns out to be slow
-    /// goes on beside all of these, and a new thread takes the place of its own.
+    /// Starts the threads. `threads`: quick calls that may run at the same time, at least one. Half
+    /// as many threads, at a lower priority, are for slow calls. One more is for new queues: those of
+    /// which no call with a batch has returned. A call that turns out to be slow goes on at that
+    /// lower priority, and a new thread takes the place of its own.
     pub fn new(threads: usize) -> io::Result<Scheduler> {
         let policy = Policy::new(threads);
         let shared = Arc::new(Shared {
@@ -167,8 +167,7 @@ impl Scheduler {
         Ok(Scheduler { handle })
     }
 
-    /// Calls that may run at the same time, except for those of new queues and those that have
-    /// handed over their places.
+    /// Quick calls that may run at the same time.
     pub fn threads(&self) -> usize {
         self.handle.shared.threads
     }

@@ -34,7 +34,7 @@ pub(crate) async fn run_stages(
         match step {
             Step::More => {
                 if let Some(call) = run.take_failed_call() {
-                    let shortage = call.shortage;
+                    let shortage = call.shortage.clone();
                     failed(call);
                     if let Some(shortage) = shortage {
                         // All stages share the same memory.
@@ -66,7 +66,7 @@ pub(crate) async fn encode(
         match step {
             Step::More => {
                 if let Some(call) = encoding.take_failed_call() {
-                    let shortage = call.shortage;
+                    let shortage = call.shortage.clone();
                     failed(call);
                     if let Some(shortage) = shortage {
                         sink.sink.room_for(shortage).await;
@@ -101,7 +101,7 @@ pub(crate) async fn classify(
         match classified {
             // After that time, the engine says in a condition what it waits for.
             Err(CallError::NoRoom(shortage))
-                if timeout(ROOM_PATIENCE, sink.room_for(shortage))
+                if timeout(ROOM_PATIENCE, sink.room_for(shortage.clone()))
                     .await
                     .is_ok() => {}
             classified => {

@@ -190,7 +190,7 @@ async fn attempt(
     if let Some(Waiting { why, .. }) = &waiting {
         match why {
             CallError::NoRoom(shortage) => {
-                let _ = timeout(START_INTERVAL, builder.room_for(*shortage)).await;
+                let _ = timeout(START_INTERVAL, builder.room_for(shortage.clone())).await;
             }
             _ => tokio::time::sleep(START_INTERVAL).await,
         }

@@ -1058,14 +1058,15 @@ fn calls_that_fail_for_five_seconds_are_shown_before_the_batch_is_through() {
         of: SharedMemory::SlowCalls,
         taken: 200 << 20,
         limit: 256 << 20,
+        excepted: None,
     };
     pipeline.fail_call_for(shortage, "stage 1 (test)");
     assert_eq!(
         pipeline.conditions(Plugin),
         [
             "3 calls for a batch failed, the last one because it needs 60 MiB of memory, and slow \
-             calls of other components have 200 MiB of the 256 MiB that slow calls may have \
-             together, half of `memory` in `[limits]`; it is made again when others have released \
+             calls may have 256 MiB together, half of `memory` in `[limits]`: those of other \
+             components have 200 MiB; it is made again when others have released \
              memory"
         ]
     );

@@ -11,6 +11,15 @@ fn is_ready(future: Pin<&mut impl Future<Output = ()>>) -> bool {
     future.poll(&mut Context::from_waker(Waker::noop())) == Poll::Ready(())
 }
 
+/// The call of an instance that `Meter::new` made.
+fn holder(bytes: usize) -> Holder {
+    Holder {
+        pipeline: "p".into(),
+        stage: "stage 1 (x)".into(),
+        bytes,
+    }
+}
+
 /// What kept the instance from growing, or its call from being slow.
 fn shortage(meter: &mut Meter) -> Shortage {
     match meter.take_limit() {
@@ -37,8 +46,16 @@ fn slow_calls_leave_half_of_the_total_to_others_but_one() {
         of: SharedMemory::SlowCalls,
         taken: 5,
         limit: 50,
+        excepted: Some(holder(46)),
     };
-    assert_eq!(shortage(&mut second), expected);
+    let shortage_of_half = shortage(&mut second);
+    assert_eq!(shortage_of_half, expected);
+    assert!(
+        shortage_of_half
+            .to_string()
+            .ends_with("only one may have more, which is that of `p`, stage 1 (x), with 1 MiB now"),
+        "{shortage_of_half}"
+    );
     let mut quick = meter();
     assert!(quick.memory_growing(0, 15, None).unwrap());
     drop(quick);
@@ -55,6 +72,7 @@ fn slow_calls_leave_half_of_the_total_to_others_but_one() {
         of: SharedMemory::All,
         taken: 95,
         limit: 100,
+        excepted: None,
     };
     assert_eq!(shortage(&mut third), expected);
 }
@@ -78,6 +96,7 @@ fn memory_from_before_a_call_was_slow_counts_as_well() {
         of: SharedMemory::SlowCalls,
         taken: 48,
         limit: 50,
+        excepted: Some(holder(24)),
     };
     assert_eq!(shortage(&mut meters[3]), expected);
     meters.pop();
@@ -122,6 +141,7 @@ fn a_call_that_waits_for_memory_is_woken_when_there_is_enough() {
         of: SharedMemory::All,
         taken: 50,
         limit: 100,
+        excepted: None,
     };
     assert!(
         is_ready(pin!(memory.room_for(shortage))),
@@ -140,6 +160,7 @@ fn what_quick_calls_wait_for_is_not_given_to_slow_ones() {
             of,
             taken: 0,
             limit: 0,
+            excepted: None,
         })
     };
     let mut slow = [40, 50, 60].map(|needs| Box::pin(room(SharedMemory::SlowCalls, needs)));
@@ -163,9 +184,10 @@ fn a_call_that_no_longer_waits_takes_no_room() {
         of: SharedMemory::All,
         taken: 100,
         limit: 100,
+        excepted: None,
     };
     {
-        let mut gone = pin!(memory.room_for(shortage));
+        let mut gone = pin!(memory.room_for(shortage.clone()));
         assert!(!is_ready(gone.as_mut()));
     }
     let mut waits = pin!(memory.room_for(shortage));

@@ -6,19 +6,31 @@
 //! so that idle time is not saved up. A running call counts as much as the queue's last call until
 //! its own time is known; otherwise a quick queue would look idle while it occupies every thread.
 //!
-//! Queues with slow calls run one call at a time, and all of them together on at most half of the
-//! threads. A call that turns out to be slow while it runs hands over its place to another: it goes
-//! on, but counts no longer, except that its queue does not begin a further slow call.
+//! Long calls are those that take more than 5 ms. A batch passes through several calls, one after
+//! another, and between two of them its queue has none. If long calls then took all threads, each
+//! short call would wait for one of them to end, although its queue has used the least time. So
+//! queues with long calls run on at most half of the threads while others have short ones: until
+//! eight long calls in a row have begun with no short one among them. Then long calls may take all
+//! threads, so that none stays idle for a queue that has a call now and then. A queue has long calls
+//! until its short ones have taken eight times as much CPU time as the longest: otherwise a few
+//! short calls would hide the long ones among them.
+//!
+//! Slow calls are those that take more than 50 ms. Queues with slow calls run one call at a time, on
+//! threads of their own, which are half as many and have a lower priority. A call that turns out to
+//! be slow while it runs hands over its place to another: it goes on, but counts no longer, except
+//! that its queue does not begin a further slow call.
 //!
 //! It is not known how long the calls of a new queue take, and it must neither occupy the threads nor
 //! wait for the slow calls of others. New queues have a thread of their own, and run one call at a
-//! time over all of them. Their virtual times are compared only among themselves: once a queue is
-//! no longer new, its time counts from the lowest of the busy queues.
+//! time over all of them.
+//!
+//! The virtual times of quick, slow and new queues are compared only among themselves. A queue that
+//! changes from one to the other begins at the lowest time of the busy queues there.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::limits::{HANDED_OVER_MAX, QUICK_CALLS, SLOW_CALL};
+use crate::limits::{HANDED_OVER_MAX, LONG_CALL, LONG_CALLS, QUICK_CALLS, SLOW_CALL};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct QueueId(u64);
@@ -47,6 +59,8 @@ pub(super) struct Turn {
     pub(super) class: Class,
     /// It turned out to be slow, and handed over its place to another call.
     pub(super) handed_over: bool,
+    /// It is on a thread for quick calls, and its queue has long ones.
+    long: bool,
     charged: Duration,
 }
 
@@ -57,23 +71,31 @@ pub(super) struct Policy {
     next_id: u64,
     /// Counts turns, to choose between queues with equal times.
     turns: u64,
-    /// The virtual time at which an idle queue starts. Never decreases.
-    floor: Duration,
-    /// Quick and slow calls.
-    running: usize,
+    /// The virtual time at which a queue begins to be busy, or becomes one of this class. Never
+    /// decreases.
+    quick_floor: Duration,
+    slow_floor: Duration,
+    /// Short and long calls.
+    running_quick: usize,
+    running_long: usize,
     running_slow: usize,
     running_new: bool,
     handed_over: usize,
+    /// Long calls that have begun since the last short one.
+    long_calls: u32,
 }
 
 #[derive(Debug)]
 struct Queue {
     waiting: usize,
     running: usize,
-    /// Virtual time, including the charges of running calls.
+    /// Virtual time without the charges of running calls.
     used: Duration,
+    charged: Duration,
     last_call: Duration,
     last_turn: u64,
+    /// CPU time that its short calls must take before it no longer counts as one with long calls.
+    short_time_due: Duration,
     pace: Pace,
 }
 
@@ -95,17 +117,30 @@ impl Policy {
             queues: BTreeMap::new(),
             next_id: 0,
             turns: 0,
-            floor: Duration::ZERO,
-            running: 0,
+            quick_floor: Duration::ZERO,
+            slow_floor: Duration::ZERO,
+            running_quick: 0,
+            running_long: 0,
             running_slow: 0,
             running_new: false,
             handed_over: 0,
+            // No queue with short calls is known.
+            long_calls: LONG_CALLS,
         }
     }
 
     /// Slow calls that may run at the same time.
     pub(super) fn slow_threads(&self) -> usize {
         (self.threads / 2).max(1)
+    }
+
+    /// Long calls that may run at the same time.
+    fn long_threads(&self) -> usize {
+        if self.long_calls < LONG_CALLS {
+            (self.threads / 2).max(1)
+        } else {
+            self.threads
+        }
     }
 
     pub(super) fn add(&mut self) -> QueueId {
@@ -115,8 +150,10 @@ impl Policy {
             waiting: 0,
             running: 0,
             used: Duration::ZERO,
+            charged: Duration::ZERO,
             last_call: Duration::ZERO,
             last_turn: 0,
+            short_time_due: Duration::ZERO,
             pace: Pace::Unknown,
         };
         self.queues.insert(id, queue);
@@ -130,9 +167,13 @@ impl Policy {
 
     /// Adds a waiting call.
     pub(super) fn submit(&mut self, id: QueueId) {
-        let floor = self.advance_floor();
+        self.advance_floors();
+        let Some(class) = self.queues.get(&id).map(Queue::class) else {
+            return;
+        };
+        let floor = self.floor(class);
         if let Some(queue) = self.queues.get_mut(&id) {
-            if queue.is_idle() && queue.class() != Class::New {
+            if queue.is_idle() {
                 queue.used = queue.used.max(floor);
             }
             queue.waiting += 1;
@@ -146,39 +187,42 @@ impl Policy {
         }
     }
 
-    /// The classes of threads that have a call to run now: quick or slow, and new.
+    /// The classes of threads that have a call to run now.
     pub(super) fn next_classes(&self) -> impl Iterator<Item = Class> {
-        let shared = self.next_shared().map(|(_, class)| class);
-        let new = self.next_new().map(|_| Class::New);
-        shared.into_iter().chain(new)
+        let classes = [Class::Quick, Class::Slow, Class::New].into_iter();
+        classes.filter(|&class| self.next(class).is_some())
     }
 
     /// Begins the next call for this class of threads, if there is one.
     pub(super) fn take(&mut self, class: Class) -> Option<Turn> {
-        let id = match class {
-            Class::New => self.next_new()?,
-            Class::Quick | Class::Slow => {
-                let (id, next) = self.next_shared()?;
-                (next == class).then_some(id)?
-            }
-        };
-        self.advance_floor();
+        let id = self.next(class)?;
+        self.advance_floors();
         self.turns += 1;
         let queue = self.queues.get_mut(&id)?;
         let charged = queue.last_call;
+        let long = class == Class::Quick && queue.has_long_calls();
         queue.waiting -= 1;
         queue.running += 1;
-        queue.used += charged;
+        queue.charged += charged;
         queue.last_turn = self.turns;
         match class {
             Class::New => self.running_new = true,
-            Class::Quick | Class::Slow => self.running += 1,
+            Class::Slow => self.running_slow += 1,
+            Class::Quick => {
+                self.running_quick += 1;
+                self.running_long += usize::from(long);
+                self.long_calls = if long {
+                    self.long_calls.saturating_add(1)
+                } else {
+                    0
+                };
+            }
         }
-        self.running_slow += usize::from(class == Class::Slow);
         Some(Turn {
             queue: id,
             class,
             handed_over: false,
+            long,
             charged,
         })
     }
@@ -198,13 +242,17 @@ impl Policy {
     }
 
     fn change_pace(&mut self, id: QueueId, change: impl FnOnce(Pace) -> Pace) {
-        let floor = self.advance_floor();
-        if let Some(queue) = self.queues.get_mut(&id) {
-            let was_new = queue.class() == Class::New;
-            queue.pace = change(queue.pace);
-            if was_new && queue.class() != Class::New {
-                queue.used += floor;
-            }
+        self.advance_floors();
+        let Some(queue) = self.queues.get_mut(&id) else {
+            return;
+        };
+        let class = queue.class();
+        queue.pace = change(queue.pace);
+        let now = queue.class();
+        if now != class {
+            // The times of one class say nothing about those of another.
+            let floor = self.floor(now);
+            self.queues.entry(id).and_modify(|queue| queue.used = floor);
         }
     }
 
@@ -215,11 +263,11 @@ impl Policy {
         }
         match turn.class {
             Class::New => self.running_new = false,
-            Class::Quick => self.running -= 1,
-            Class::Slow => {
-                self.running -= 1;
-                self.running_slow -= 1;
+            Class::Quick => {
+                self.running_quick -= 1;
+                self.running_long -= usize::from(turn.long);
             }
+            Class::Slow => self.running_slow -= 1,
         }
     }
 
@@ -227,8 +275,12 @@ impl Policy {
         self.free_place(&turn);
         if let Some(queue) = self.queues.get_mut(&turn.queue) {
             queue.running -= 1;
-            queue.used = queue.used.saturating_sub(turn.charged) + cpu;
+            queue.charged -= turn.charged;
+            queue.used += cpu;
             queue.last_call = cpu;
+            if purpose == Purpose::Batch {
+                queue.note_length(cpu);
+            }
         }
         let is_slow = timed_out || cpu > SLOW_CALL;
         self.change_pace(turn.queue, |pace| pace.after(purpose, is_slow));
@@ -240,49 +292,76 @@ impl Policy {
             .is_some_and(|queue| matches!(queue.pace, Pace::Slow { .. }))
     }
 
-    /// The next call of the threads that quick and slow queues share.
-    fn next_shared(&self) -> Option<(QueueId, Class)> {
-        if self.running == self.threads {
+    /// The queue whose call runs next on this class of threads.
+    fn next(&self, class: Class) -> Option<QueueId> {
+        let has_thread = match class {
+            Class::Quick => self.running_quick < self.threads,
+            Class::Slow => self.running_slow < self.slow_threads(),
+            Class::New => !self.running_new,
+        };
+        if !has_thread {
             return None;
         }
-        let slow_may_run = self.running_slow < self.slow_threads();
-        let id = self.first_waiting(|queue| match queue.class() {
-            Class::Quick => true,
-            Class::Slow => slow_may_run && queue.running == 0,
-            Class::New => false,
-        })?;
-        Some((id, self.queues[&id].class()))
-    }
-
-    /// The next call of the thread for new queues.
-    fn next_new(&self) -> Option<QueueId> {
-        if self.running_new {
-            return None;
-        }
-        self.first_waiting(|queue| queue.class() == Class::New && queue.running == 0)
+        let long_may_run = self.running_long < self.long_threads();
+        self.first_waiting(|queue| {
+            queue.class() == class
+                && match class {
+                    Class::Quick => long_may_run || !queue.has_long_calls(),
+                    Class::Slow | Class::New => queue.running == 0,
+                }
+        })
     }
 
     fn first_waiting(&self, may_run: impl Fn(&Queue) -> bool) -> Option<QueueId> {
         self.queues
             .iter()
             .filter(|(_, queue)| queue.waiting > 0 && may_run(queue))
-            .min_by_key(|(_, queue)| (queue.used, queue.last_turn))
+            .min_by_key(|(_, queue)| (queue.time(), queue.last_turn))
             .map(|(&id, _)| id)
     }
 
-    fn advance_floor(&mut self) -> Duration {
-        let known = |queue: &&Queue| queue.class() != Class::New;
-        let busy = self.queues.values().filter(known);
-        let busy = busy.filter(|queue| !queue.is_idle());
-        let least = busy.map(|queue| queue.used).min();
-        self.floor = self.floor.max(least.unwrap_or_default());
-        self.floor
+    fn floor(&self, class: Class) -> Duration {
+        match class {
+            Class::Quick => self.quick_floor,
+            Class::Slow => self.slow_floor,
+            Class::New => Duration::ZERO,
+        }
+    }
+
+    fn advance_floors(&mut self) {
+        let least = |class| {
+            let busy = self.queues.values().filter(|queue| !queue.is_idle());
+            let times = busy.filter(|queue| queue.class() == class).map(Queue::time);
+            times.min().unwrap_or_default()
+        };
+        let (quick, slow) = (least(Class::Quick), least(Class::Slow));
+        self.quick_floor = self.quick_floor.max(quick);
+        self.slow_floor = self.slow_floor.max(slow);
     }
 }
 
 impl Queue {
     fn is_idle(&self) -> bool {
         self.waiting == 0 && self.running == 0
+    }
+
+    /// Virtual time.
+    fn time(&self) -> Duration {
+        self.used + self.charged
+    }
+
+    fn has_long_calls(&self) -> bool {
+        !self.short_time_due.is_zero()
+    }
+
+    fn note_length(&mut self, cpu: Duration) {
+        self.short_time_due = if cpu > LONG_CALL {
+            // A longer call hands over its place.
+            let due = cpu.min(SLOW_CALL) * LONG_CALLS;
+            self.short_time_due.max(due)
+        } else {
+            self.short_time_due.saturating_sub(cpu)
+        };
     }
 
     fn class(&self) -> Class {

@@ -12,14 +12,40 @@ const MS: Duration = Duration::from_millis(1);
 /// A pipeline that always has a batch ready.
 #[derive(Clone, Copy, Debug)]
 struct Load {
-    /// CPU time of each call.
+    /// CPU time of each call …
     call: Duration,
+    /// … but for every so many, if not 0, …
+    every: u32,
+    /// … which take this long.
+    other: Duration,
     /// Batches in flight: calls that may wait or run at the same time.
     in_flight: usize,
+    /// Time from the end of a call to the next one of its batch.
+    pause: Duration,
+}
+
+impl Load {
+    fn new(call: Duration, in_flight: usize) -> Load {
+        Load {
+            call,
+            every: 0,
+            other: Duration::ZERO,
+            in_flight,
+            pause: Duration::ZERO,
+        }
+    }
+
+    fn call(&self, number: u32) -> Duration {
+        match number.checked_rem(self.every) {
+            Some(0) => self.other,
+            _ => self.call,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Served {
+    began: u32,
     calls: u32,
     cpu: Duration,
     /// The longest time between the ends of two of its calls.
@@ -48,11 +74,13 @@ fn quick(policy: &mut Policy) -> QueueId {
     id
 }
 
-/// What happens to a running call.
+/// What happens to a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Event {
     IsSlow,
-    Returns,
+    Returns(Duration),
+    /// The next one of this load.
+    IsSubmitted(usize),
 }
 
 /// Runs the loads on simulated threads, checks every step, and returns the service that each load
@@ -72,11 +100,12 @@ fn simulate(threads: usize, loads: &[Load], time: Duration) -> Vec<Served> {
             let turn = policy.take(class).expect("it was the next");
             let load = ids.iter().position(|&id| id == turn.queue).unwrap();
             let key = number * 1000 + turns.len() as u64;
-            let call = loads[load].call;
+            let call = loads[load].call(served[load].began);
+            served[load].began += 1;
             if call > SLOW_CALL {
                 steps.push(Reverse((now + SLOW_CALL, key, Event::IsSlow)));
             }
-            steps.push(Reverse((now + call, key, Event::Returns)));
+            steps.push(Reverse((now + call, key, Event::Returns(call))));
             turns.insert(key, (turn, load));
         }
         check(&policy, &turns, loads, &ids);
@@ -87,21 +116,30 @@ fn simulate(threads: usize, loads: &[Load], time: Duration) -> Vec<Served> {
         if now > time {
             break;
         }
-        if event == Event::IsSlow {
-            let (turn, _) = turns.get_mut(&key).unwrap();
-            if policy.may_hand_over(turn) {
-                policy.hand_over(turn, Purpose::Batch);
+        match event {
+            Event::IsSlow => {
+                let (turn, _) = turns.get_mut(&key).unwrap();
+                if policy.may_hand_over(turn) {
+                    policy.hand_over(turn, Purpose::Batch);
+                }
             }
-            continue;
+            Event::Returns(call) => {
+                let (turn, load) = turns.remove(&key).unwrap();
+                let served = &mut served[load];
+                served.calls += 1;
+                served.cpu += call;
+                served.gap = served.gap.max(now - served.last_end);
+                served.last_end = now;
+                policy.finish(turn, Purpose::Batch, call, false);
+                let pause = loads[load].pause;
+                if pause.is_zero() {
+                    policy.submit(ids[load]);
+                } else {
+                    steps.push(Reverse((now + pause, key, Event::IsSubmitted(load))));
+                }
+            }
+            Event::IsSubmitted(load) => policy.submit(ids[load]),
         }
-        let (turn, load) = turns.remove(&key).unwrap();
-        let served = &mut served[load];
-        served.calls += 1;
-        served.cpu += loads[load].call;
-        served.gap = served.gap.max(now - served.last_end);
-        served.last_end = now;
-        policy.finish(turn, Purpose::Batch, loads[load].call, false);
-        policy.submit(ids[load]);
     }
     served
 }
@@ -111,11 +149,13 @@ fn check(policy: &Policy, turns: &BTreeMap<u64, (Turn, usize)>, loads: &[Load], 
         let has_place = |turn: &Turn| turn.class == class && !turn.handed_over;
         turns.values().filter(|(turn, _)| has_place(turn)).count()
     };
-    let shared = running(Class::Quick) + running(Class::Slow);
-    assert!(shared <= policy.threads, "as many calls as threads");
+    let quick = running(Class::Quick);
+    assert!(quick <= policy.threads, "as many calls as threads");
     assert!(running(Class::Slow) <= policy.slow_threads());
     assert!(running(Class::New) <= 1, "one call of all new pipelines");
-    for &id in ids {
+    // Where some calls of a pipeline are quick, several may turn out to be slow at once.
+    let always_slow = loads.iter().zip(ids).filter(|(load, _)| load.every == 0);
+    for (_, &id) in always_slow {
         let own =
             |turn: &&Turn| turn.queue == id && (turn.handed_over || turn.class != Class::Quick);
         let running = turns.values().map(|(turn, _)| turn).filter(own).count();
@@ -124,27 +164,35 @@ fn check(policy: &Policy, turns: &BTreeMap<u64, (Turn, usize)>, loads: &[Load], 
             "a slow or new pipeline runs one call at a time"
         );
     }
-    // No thread is idle while a quick pipeline waits.
-    let idle = policy.threads - shared;
+    let long = |(turn, _): &&(Turn, usize)| turn.long && !turn.handed_over;
+    assert_eq!(turns.values().filter(long).count(), policy.running_long);
+    // No thread is idle while a quick pipeline waits, unless it has long calls.
+    let idle = policy.threads - quick;
     let waits = |class| {
         let mut queues = policy.queues.values();
-        queues.any(|queue| queue.waiting > 0 && queue.class() == class)
+        queues.any(|queue| {
+            queue.waiting > 0
+                && queue.class() == class
+                && (!queue.has_long_calls() || policy.running_long < policy.long_threads())
+        })
     };
     assert!(idle == 0 || !waits(Class::Quick), "{loads:?}");
-    // Nor is the thread for new pipelines, while one waits.
+    // Nor are those of slow and of new pipelines.
+    let slow_waits = policy
+        .queues
+        .values()
+        .any(|queue| queue.waiting > 0 && queue.class() == Class::Slow && queue.running == 0);
+    assert!(
+        running(Class::Slow) == policy.slow_threads() || !slow_waits,
+        "{loads:?}"
+    );
     assert!(running(Class::New) == 1 || !waits(Class::New), "{loads:?}");
 }
 
 #[test]
 fn a_quick_pipeline_keeps_a_thread_beside_three_that_use_their_whole_limit() {
-    let burner = Load {
-        call: 1000 * MS,
-        in_flight: 8,
-    };
-    let quick = Load {
-        call: 2 * MS,
-        in_flight: 8,
-    };
+    let burner = Load::new(1000 * MS, 8);
+    let quick = Load::new(2 * MS, 8);
     let time = 60_000 * MS;
     for threads in [2, 3, 8] {
         let served = simulate(threads, &[burner, burner, burner, quick], time);
@@ -157,6 +205,94 @@ fn a_quick_pipeline_keeps_a_thread_beside_three_that_use_their_whole_limit() {
             assert!(burner.calls >= 18, "{threads} threads: {served:?}");
         }
     }
+}
+
+/// What a pipeline with short calls gets beside these others, as a share of what it gets alone. A
+/// batch of it passes through several calls, one after another.
+fn share_of_short_calls(threads: usize, others: &[Load]) -> f64 {
+    let short = Load {
+        pause: 2 * MS,
+        ..Load::new(MS / 2, 2)
+    };
+    let time = 2000 * MS;
+    let loads: Vec<Load> = [short].into_iter().chain(others.iter().copied()).collect();
+    let alone = simulate(threads, &loads[..1], time)[0].calls;
+    let beside = simulate(threads, &loads, time)[0].calls;
+    f64::from(beside) / f64::from(alone)
+}
+
+/// One filter of 37 ms once took three quarters of a healthy pipeline's rate, and six took more.
+#[test]
+fn calls_just_below_the_limit_of_slow_ones_leave_a_thread_to_short_calls() {
+    for threads in [2, 3, 8] {
+        for call in [6 * MS, 15 * MS, 37 * MS, 49 * MS, 51 * MS] {
+            for pipelines in [1, 6, 20] {
+                let share = share_of_short_calls(threads, &vec![Load::new(call, 8); pipelines]);
+                assert!(
+                    share > 0.8,
+                    "{share} beside {pipelines} of {call:?}, {threads} threads"
+                );
+            }
+        }
+    }
+}
+
+/// Eight quick calls once made up for a slow one.
+#[test]
+fn short_calls_now_and_then_do_not_hide_long_ones() {
+    for other in [6 * MS, 45 * MS, 51 * MS, 1000 * MS] {
+        for every in [2, 3, 9, 10, 20] {
+            let alternates = Load {
+                every,
+                other,
+                ..Load::new(MS, 8)
+            };
+            for pipelines in [1, 6] {
+                let share = share_of_short_calls(2, &vec![alternates; pipelines]);
+                assert!(
+                    share > 0.5,
+                    "{share} beside {pipelines} with every {every}th call of {other:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn long_calls_run_on_all_threads_while_nobody_has_short_ones() {
+    let time = 10_000 * MS;
+    let long = Load::new(20 * MS, 8);
+    for loads in [vec![long], vec![long; 3]] {
+        let served = simulate(4, &loads, time);
+        let cpu: Duration = served.iter().map(|served| served.cpu).sum();
+        assert!(cpu > 4 * time - 500 * MS, "{served:?}");
+    }
+    // A pipeline with a batch now and then does not take half of the threads from them.
+    let rare = Load {
+        pause: 1000 * MS,
+        ..Load::new(MS, 1)
+    };
+    let served = simulate(4, &[rare, long], time);
+    assert!(served[1].cpu > time * 18 / 5, "{served:?}");
+}
+
+#[test]
+fn a_pipeline_has_long_calls_until_its_short_ones_took_eight_times_as_long() {
+    let mut policy = Policy::new(2);
+    let id = quick(&mut policy);
+    let mut has_long_calls = |cpu| {
+        policy.submit(id);
+        call(&mut policy, Purpose::Batch, cpu);
+        policy.queues[&id].has_long_calls()
+    };
+    assert!(!has_long_calls(5 * MS));
+    assert!(has_long_calls(6 * MS));
+    (0..47).for_each(|_| assert!(has_long_calls(MS)));
+    assert!(!has_long_calls(MS));
+    // What a slow call takes beyond 50 ms keeps nobody waiting.
+    assert!(has_long_calls(10_000 * MS));
+    (0..399).for_each(|_| assert!(has_long_calls(MS)));
+    assert!(!has_long_calls(MS));
 }
 
 #[test]
@@ -336,15 +472,25 @@ fn a_removed_queue_leaves_no_calls() {
     for turn in turns {
         policy.finish(turn, Purpose::Batch, MS, false);
     }
-    assert_eq!((policy.running, policy.running_slow), (0, 0));
+    assert_eq!((policy.running_quick, policy.running_slow), (0, 0));
     assert!(!policy.running_new);
 }
 
 fn load() -> impl Strategy<Value = Load> {
-    (20u32..1000, 1usize..10).prop_map(|(call, in_flight)| Load {
-        call: call * MS,
-        in_flight,
-    })
+    (20u32..1000, 1usize..10).prop_map(|(call, in_flight)| Load::new(call * MS, in_flight))
+}
+
+/// One with long or slow calls, all of them or only some.
+fn any_load() -> impl Strategy<Value = Load> {
+    let (call, other) = (1u32..100, 6u32..1000);
+    (call, other, 0u32..20, 1usize..10, 0u32..50).prop_map(
+        |(call, other, every, in_flight, pause)| Load {
+            every,
+            other: other * MS,
+            pause: pause * MS,
+            ..Load::new(call * MS, in_flight)
+        },
+    )
 }
 
 proptest! {
@@ -366,11 +512,21 @@ proptest! {
         }
     }
 
+    /// Whatever the others do.
+    #[test]
+    fn a_pipeline_with_short_calls_keeps_most_of_its_rate(
+        threads in 2usize..9,
+        others in proptest::collection::vec(any_load(), 1..12),
+    ) {
+        let share = share_of_short_calls(threads, &others);
+        prop_assert!(share > 0.5, "{share}");
+    }
+
     #[test]
     fn slow_pipelines_share_equally(
         calls in proptest::collection::vec(51u32..2000, 2..8),
     ) {
-        let loads: Vec<_> = calls.iter().map(|&call| Load { call: call * MS, in_flight: 4 }).collect();
+        let loads: Vec<_> = calls.iter().map(|&call| Load::new(call * MS, 4)).collect();
         let longest = loads.iter().map(|load| load.call).max().unwrap();
         let served = simulate(2, &loads, 1000 * longest);
         let most = served.iter().map(|served| served.cpu).max().unwrap();
