@@ -1,4 +1,5 @@
-//! A simulated Teleport Auth server: gRPC over mutual TLS, direct as on port 3025.
+//! A simulated Teleport Auth server: gRPC over mutual TLS, direct as on port 3025, and through a
+//! simulated proxy.
 //!
 //! It answers like a real server (observed: 13.3.8); bulk export follows Teleport's clients. It
 //! serves `Ping` and the four calls of the audit log service; `session.recording.access` is not
@@ -9,6 +10,7 @@ mod export;
 mod files;
 mod identity;
 mod log;
+mod proxy;
 mod reply;
 mod search;
 mod service;
@@ -21,6 +23,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 pub use identity::User;
+pub use proxy::{ProxyFaults, ProxyOptions, Upgrade};
 pub use tonic::Code;
 
 use lockgate_model::Millis;
@@ -62,6 +65,8 @@ pub struct AuthOptions {
     /// When the identity's certificate expires; may be in the past. The default is ten years from
     /// now.
     pub identity_expires: Option<SystemTime>,
+    /// A proxy in front of the server.
+    pub proxy: Option<ProxyOptions>,
     /// Break streams in the middle.
     pub flaky: Option<Flaky>,
     /// Let some export chunks appear late.
@@ -80,6 +85,7 @@ impl Default for AuthOptions {
             server_version: "17.4.2".to_owned(),
             user: User::default(),
             identity_expires: None,
+            proxy: None,
             flaky: None,
             late: None,
         }
@@ -131,6 +137,7 @@ pub struct Served {
 pub struct AuthServer {
     listener: Listener,
     service: Arc<service::Service>,
+    proxy: Option<proxy::Proxy>,
 }
 
 impl AuthServer {
@@ -143,11 +150,31 @@ impl AuthServer {
             service::serve(Arc::clone(&shared), stream)
         })
         .await?;
-        Ok(AuthServer { listener, service })
+        let proxy = match &options.proxy {
+            Some(proxy) => {
+                let (address, connections) = (listener.address, listener.connections.clone());
+                Some(proxy::Proxy::start(&options, proxy.clone(), address, connections).await?)
+            }
+            None => None,
+        };
+        Ok(AuthServer {
+            listener,
+            service,
+            proxy,
+        })
     }
 
     pub fn address(&self) -> SocketAddr {
         self.listener.address
+    }
+
+    pub fn proxy_address(&self) -> Option<SocketAddr> {
+        self.proxy.as_ref().map(|proxy| proxy.address)
+    }
+
+    /// Of the load balancer in front of the proxy.
+    pub fn balancer_address(&self) -> Option<SocketAddr> {
+        self.proxy.as_ref()?.balancer
     }
 
     /// The audit log that is served; its clock is the wall clock's if there is a rate.
@@ -173,6 +200,13 @@ impl AuthServer {
             .unwrap_or_else(PoisonError::into_inner) = faults;
     }
 
+    /// Of the proxy, for new connections.
+    pub fn set_proxy_faults(&self, faults: ProxyFaults) {
+        if let Some(proxy) = &self.proxy {
+            proxy.set_faults(faults);
+        }
+    }
+
     /// Cuts every connection; new ones are accepted.
     pub fn drop_connections(&self) {
         self.listener.connections.drop_all();
@@ -181,19 +215,22 @@ impl AuthServer {
     /// Closes port and connections. A server started later on the same directory and address continues
     /// for the same clients.
     pub async fn stop(self) -> Served {
+        if let Some(proxy) = self.proxy {
+            proxy.stop().await;
+        }
         self.listener.stop().await;
         self.service.served()
     }
 }
 
-/// Serves until `shutdown`; calls `ready` with the address when connections are accepted.
+/// Serves until `shutdown`; calls `ready` when connections are accepted.
 pub async fn serve(
     options: AuthOptions,
-    ready: impl FnOnce(SocketAddr),
+    ready: impl FnOnce(&AuthServer),
     shutdown: impl Future<Output = ()>,
 ) -> Result<Served, SimError> {
     let server = AuthServer::start(options).await?;
-    ready(server.address());
+    ready(&server);
     shutdown.await;
     Ok(server.stop().await)
 }
