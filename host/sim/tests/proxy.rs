@@ -14,7 +14,9 @@ use http::{Response, header};
 use http_body_util::Full;
 use hyper_util::rt::TokioIo;
 use lockgate_model::{Append, KnownEvents, Millis};
-use lockgate_sim::auth::{AuthOptions, AuthServer, ProxyFaults, ProxyOptions, Upgrade};
+use lockgate_sim::auth::{
+    AuthOptions, AuthServer, KeyKind, ProxyFaults, ProxyOptions, Upgrade, issue_identity,
+};
 use lockgate_sim::generate::GeneratorOptions;
 use lockgate_teleport::connect::Route;
 use lockgate_teleport::{
@@ -222,6 +224,49 @@ async fn the_route_can_be_forced() {
         settings.upgrade = Some(true);
     })
     .await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn keys_of_every_kind_are_taken_by_each_route() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let out = dir.path();
+    let options = options(out, balanced());
+    let server = AuthServer::start(options.clone()).await.expect("it starts");
+    let proxy = server.proxy_address().expect("a proxy");
+    let balancer = server.balancer_address().expect("a balancer");
+    for (identity_key, key, ssh) in [
+        (
+            KeyKind::Ecdsa,
+            "-----BEGIN PRIVATE KEY-----",
+            "\necdsa-sha2-nistp256-cert-v01@openssh.com ",
+        ),
+        (
+            KeyKind::Ed25519,
+            "-----BEGIN PRIVATE KEY-----",
+            "\nssh-ed25519-cert-v01@openssh.com ",
+        ),
+        (
+            KeyKind::Rsa,
+            "-----BEGIN RSA PRIVATE KEY-----",
+            "\nssh-rsa-cert-v01@openssh.com ",
+        ),
+    ] {
+        issue_identity(&AuthOptions {
+            identity_key,
+            ..options.clone()
+        })
+        .expect("an identity");
+        let file = std::fs::read_to_string(out.join("identity")).expect("an identity");
+        assert!(file.starts_with(key) && file.contains(ssh), "{file}");
+        for (address, route) in [
+            (server.address(), Route::Auth),
+            (proxy, Route::Proxy),
+            (balancer, Route::ProxyUpgrade),
+        ] {
+            every_event_arrives_by(out, address, &server, route, |_| {}).await;
+        }
+    }
     server.stop().await;
 }
 

@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
-pub use identity::User;
+pub use identity::{KeyKind, User};
 pub use proxy::{ProxyFaults, ProxyOptions, Upgrade};
 pub use tonic::Code;
 
@@ -62,6 +62,8 @@ pub struct AuthOptions {
     /// The version that `Ping` returns.
     pub server_version: String,
     pub user: User,
+    /// Of an identity that is issued.
+    pub identity_key: KeyKind,
     /// When the identity's certificate expires; may be in the past. The default is ten years from
     /// now.
     pub identity_expires: Option<SystemTime>,
@@ -84,6 +86,7 @@ impl Default for AuthOptions {
             clock_ahead: 0,
             server_version: "17.4.2".to_owned(),
             user: User::default(),
+            identity_key: KeyKind::default(),
             identity_expires: None,
             proxy: None,
             flaky: None,
