@@ -140,6 +140,7 @@ pub struct Served {
 pub struct AuthServer {
     listener: Listener,
     service: Arc<service::Service>,
+    options: AuthOptions,
     proxy: Option<proxy::Proxy>,
 }
 
@@ -153,18 +154,36 @@ impl AuthServer {
             service::serve(Arc::clone(&shared), stream)
         })
         .await?;
-        let proxy = match &options.proxy {
-            Some(proxy) => {
-                let (address, connections) = (listener.address, listener.connections.clone());
-                Some(proxy::Proxy::start(&options, proxy.clone(), address, connections).await?)
-            }
-            None => None,
-        };
-        Ok(AuthServer {
+        let mut server = AuthServer {
             listener,
             service,
-            proxy,
-        })
+            options,
+            proxy: None,
+        };
+        server.start_proxy().await?;
+        Ok(server)
+    }
+
+    /// Closes the ports and connections of the proxy. The server goes on.
+    pub async fn stop_proxy(&mut self) {
+        if let Some(proxy) = self.proxy.take() {
+            proxy.stop().await;
+        }
+    }
+
+    /// Starts the proxy, again at the address of before if there was one.
+    pub async fn start_proxy(&mut self) -> Result<(), SimError> {
+        let Some(options) = self.options.proxy.clone() else {
+            return Ok(());
+        };
+        let (auth, connections) = (self.address(), self.listener.connections.clone());
+        let proxy = proxy::Proxy::start(&self.options, options, auth, connections).await?;
+        if let Some(options) = &mut self.options.proxy {
+            options.listen = proxy.address.to_string();
+            options.balancer = proxy.balancer.map(|address| address.to_string());
+        }
+        self.proxy = Some(proxy);
+        Ok(())
     }
 
     pub fn address(&self) -> SocketAddr {
@@ -217,10 +236,8 @@ impl AuthServer {
 
     /// Closes port and connections. A server started later on the same directory and address continues
     /// for the same clients.
-    pub async fn stop(self) -> Served {
-        if let Some(proxy) = self.proxy {
-            proxy.stop().await;
-        }
+    pub async fn stop(mut self) -> Served {
+        self.stop_proxy().await;
         self.listener.stop().await;
         self.service.served()
     }
