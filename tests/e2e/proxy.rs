@@ -180,6 +180,17 @@ fn what_a_source_says_of_its_proxy_is_checked() {
         Some(0),
         "it does not matter then"
     );
+    let direct = configuration(
+        dir.path(),
+        &auth,
+        &auth.addr,
+        &receiver,
+        "connect = \"auth\"",
+    );
+    let (code, text) = check(&direct, "");
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("`proxy-ca` has no effect"), "{text}");
+    let config = configuration(dir.path(), &auth, &proxy, &receiver, "");
     std::fs::write(auth.dir.join("proxy-ca.crt"), "no certificate").unwrap();
     let (code, text) = check(&config, "");
     assert_eq!(code, Some(2), "{text}");

@@ -183,6 +183,14 @@ fn source(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Source> {
     let connect = connect.map_or(Some(Connect::Auto), |value| connect::read(r, &value));
     let proxy_ca_span = table.span_of("proxy-ca").unwrap_or_default();
     let proxy_ca = table.optional("proxy-ca").and_then(|value| value.path(r));
+    if connect == Some(Connect::Auth) && proxy_ca.is_some() {
+        r.warnings.push(Issue::warning(
+            proxy_ca_span.clone(),
+            "`proxy-ca` has no effect with `connect = \"auth\"`.",
+            "not used",
+            "remove one of the two",
+        ));
+    }
     let upgrade = match connect {
         Some(Connect::Auto) => connect::upgrade(r, &addr, value.key_span.clone()),
         _ => None,

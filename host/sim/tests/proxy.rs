@@ -202,6 +202,53 @@ async fn the_route_is_found_by_what_answers_and_brings_every_event() {
 }
 
 #[tokio::test]
+async fn the_route_that_worked_is_tried_first_and_found_anew_once_it_fails() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let out = dir.path();
+    let mut server = AuthServer::start(options(out, balanced()))
+        .await
+        .expect("it starts");
+    let balancer = server.balancer_address().expect("a balancer");
+    let mut settings = settings(out, balancer, &server);
+    settings.exit_on_last_event = false;
+    let mut running = Running::start(settings);
+    let mut events = running.seen.0.subscribe();
+    events
+        .wait_for(|seen| seen.len() == 1_000)
+        .await
+        .expect("events");
+    let served = server.proxy_served();
+    assert_eq!((served.finds, served.connections), (1, 1));
+    server.drop_connections();
+    let waiting = async {
+        while server.proxy_served().connections < 2 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, waiting)
+        .await
+        .expect("it connects again");
+    assert_eq!(server.proxy_served().finds, 1, "the route is known");
+    // The proxy is gone for a while.
+    server.stop_proxy().await;
+    running
+        .status
+        .wait_for(|status| status.failures.contains_key("connection"))
+        .await
+        .expect("it runs");
+    server.start_proxy().await.expect("it starts");
+    running
+        .status
+        .wait_for(|status| status.failures.is_empty())
+        .await
+        .expect("it runs");
+    assert!(server.proxy_served().finds > 0, "the route is found anew");
+    assert_eq!(running.status.borrow().route, Some(Route::ProxyUpgrade));
+    let _ = running.stop.send(());
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn the_route_can_be_forced() {
     let dir = tempfile::tempdir().expect("a directory");
     let out = dir.path();

@@ -23,7 +23,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
 pub use identity::{KeyKind, User};
-pub use proxy::{ProxyFaults, ProxyOptions, Upgrade};
+pub use proxy::{ProxyFaults, ProxyOptions, ProxyServed, Upgrade};
 pub use tonic::Code;
 
 use lockgate_model::Millis;
@@ -220,6 +220,11 @@ impl AuthServer {
             .faults
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = faults;
+    }
+
+    pub fn proxy_served(&self) -> ProxyServed {
+        let served = self.proxy.as_ref().map(proxy::Proxy::served);
+        served.unwrap_or_default()
     }
 
     /// Of the proxy, for new connections.

@@ -6,6 +6,7 @@
 //! an alert.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use lockgate_teleport::connect::routed_cluster;
@@ -72,6 +73,15 @@ pub struct ProxyFaults {
     pub is_without_auth: bool,
 }
 
+/// The counts of a proxy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProxyServed {
+    /// Requests for `/webapi/find`.
+    pub finds: u64,
+    /// Connections passed on to Auth.
+    pub connections: u64,
+}
+
 /// A running proxy, with its load balancer if it has one.
 pub(super) struct Proxy {
     pub address: SocketAddr,
@@ -90,6 +100,8 @@ struct Shared {
     /// What `/webapi/find` names as the proxy's own address.
     public: SocketAddr,
     faults: Mutex<ProxyFaults>,
+    finds: AtomicU64,
+    passed_on: AtomicU64,
     /// TLS with the web certificate, as the proxy offers it.
     web: TlsAcceptor,
     /// The same, as a load balancer offers it.
@@ -121,6 +133,8 @@ impl Proxy {
             version: options.server_version.clone(),
             public: address,
             faults: Mutex::default(),
+            finds: AtomicU64::new(0),
+            passed_on: AtomicU64::new(0),
             web: acceptor(&[b"h2", b"http/1.1", b"teleport-reversetunnel"]),
             balanced: match proxy.balancer_offers_http {
                 true => acceptor(&[b"http/1.1"]),
@@ -172,6 +186,13 @@ impl Proxy {
             .faults
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = faults;
+    }
+
+    pub(super) fn served(&self) -> ProxyServed {
+        ProxyServed {
+            finds: self.shared.finds.load(Ordering::Relaxed),
+            connections: self.shared.passed_on.load(Ordering::Relaxed),
+        }
     }
 
     pub(super) async fn stop(self) {
@@ -260,6 +281,7 @@ impl Shared {
             return;
         }
         if let Ok(mut auth) = TcpStream::connect(self.auth).await {
+            self.passed_on.fetch_add(1, Ordering::Relaxed);
             let _ = auth.set_nodelay(true);
             let _ = copy_bidirectional(&mut stream, &mut auth).await;
         }

@@ -60,7 +60,12 @@ impl Web {
         if answer.response.status() == StatusCode::NOT_FOUND {
             return Err(self.refused("has no `/webapi/connectionupgrade` (404)".to_owned()));
         }
-        self.check(&answer, header::UPGRADE, OLD)?;
+        // One of the two may have been removed on the way.
+        self.check(&answer, header::UPGRADE, OLD)
+            .or_else(|refused| {
+                let other = HeaderName::from_static(TELEPORT_UPGRADE);
+                self.check(&answer, other, OLD).map_err(|_| refused)
+            })?;
         Ok(Box::new(self.upgraded(answer).await?))
     }
 

@@ -80,10 +80,9 @@ impl Web {
             // Its error is that of the request, too.
             let _ = connection.with_upgrades().await;
         });
-        let host = match self.address.port {
-            443 => self.address.to_string().trim_end_matches(":443").to_owned(),
-            _ => self.address.to_string(),
-        };
+        let host = self.address.to_string();
+        // As browsers do; some load balancers choose by it.
+        let host = host.strip_suffix(":443").unwrap_or(&host);
         let mut request = http::Request::get(path)
             .header(http::header::HOST, host)
             .header(http::header::USER_AGENT, USER_AGENT);

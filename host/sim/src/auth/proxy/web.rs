@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, header};
@@ -89,27 +90,11 @@ fn answer(
     upgrades: &Upgrades,
 ) -> Response<Full<Bytes>> {
     match request.uri().path() {
-        "/webapi/find" | "/webapi/ping" => json(
-            StatusCode::OK,
-            &serde_json::json!({
-                "auth": { "type": "" },
-                "proxy": {
-                    "kube": { "enabled": false },
-                    "ssh": {
-                        "listen_addr": "0.0.0.0:3023",
-                        "tunnel_listen_addr": "0.0.0.0:3024",
-                        "web_listen_addr": shared.public.to_string(),
-                        "public_addr": shared.public.to_string(),
-                    },
-                    "db": {},
-                    "tls_routing_enabled": shared.options.tls_routing,
-                },
-                "server_version": shared.version,
-                "min_client_version": "12.0.0",
-                "cluster_name": shared.cluster,
-                "automatic_upgrades": false,
-            }),
-        ),
+        "/webapi/find" => {
+            shared.finds.fetch_add(1, Ordering::Relaxed);
+            found(shared)
+        }
+        "/webapi/ping" => found(shared),
         "/webapi/connectionupgrade" if shared.faults().refuses_upgrades => {
             error(StatusCode::FORBIDDEN, "the simulator refuses on purpose")
         }
@@ -128,6 +113,31 @@ fn answer(
         }
         _ => error(StatusCode::NOT_FOUND, "not found"),
     }
+}
+
+/// What a proxy says of its cluster.
+fn found(shared: &Shared) -> Response<Full<Bytes>> {
+    json(
+        StatusCode::OK,
+        &serde_json::json!({
+            "auth": { "type": "" },
+            "proxy": {
+                "kube": { "enabled": false },
+                "ssh": {
+                    "listen_addr": "0.0.0.0:3023",
+                    "tunnel_listen_addr": "0.0.0.0:3024",
+                    "web_listen_addr": shared.public.to_string(),
+                    "public_addr": shared.public.to_string(),
+                },
+                "db": {},
+                "tls_routing_enabled": shared.options.tls_routing,
+            },
+            "server_version": shared.version,
+            "min_client_version": "12.0.0",
+            "cluster_name": shared.cluster,
+            "automatic_upgrades": false,
+        }),
+    )
 }
 
 /// The upgrade that the client asks for and the proxy knows, with the headers of the answer.
