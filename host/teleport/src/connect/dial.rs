@@ -65,7 +65,7 @@ impl Dialer {
     /// Tries the Auth Service first: its certificate is that of the credentials' cluster, and a
     /// proxy shows another.
     async fn choose(&self, identity: &Identity) -> Result<(Secured, Target), Failure> {
-        let auth = Target::auth("its Auth Service answers at `addr`");
+        let auth = Target::auth("it answers at `addr`");
         let refused = match self.by(identity, auth).await {
             Ok(opened) => return Ok(opened),
             Err(refused) => refused,

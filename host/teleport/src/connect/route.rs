@@ -51,7 +51,7 @@ impl FromStr for Route {
 impl fmt::Display for Route {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Route::Auth => "at its Auth Service's own address",
+            Route::Auth => "at the Auth Service's own address",
             Route::Proxy => "through its proxy by TLS routing",
             Route::ProxyUpgrade => "through its proxy by TLS routing in a connection upgrade",
         })
