@@ -450,7 +450,7 @@ async fn another_web_server_is_not_taken_for_a_proxy() {
             ["`application/json`", "is not Teleport's proxy"],
         ),
     ] {
-        let answer = move || {
+        let answer = move |_: &str| {
             let response = Response::builder()
                 .status(status)
                 .header(header::CONTENT_TYPE, kind)
@@ -471,9 +471,56 @@ async fn another_web_server_is_not_taken_for_a_proxy() {
     server.stop().await;
 }
 
+/// A web server that answers in a proxy's place, and knows no upgrade or not how to agree to it.
+#[tokio::test]
+async fn an_upgrade_that_is_not_agreed_to_is_not_used() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let out = dir.path();
+    let server = AuthServer::start(options(out, ProxyOptions::default()))
+        .await
+        .expect("it starts");
+    let find = r#"{"cluster_name":"ex.com","proxy":{"tls_routing_enabled":true}}"#;
+    for (status, headers, words) in [
+        (404, &[][..], "has no `/webapi/connectionupgrade` (404)"),
+        (200, &[], "answers with 200 OK"),
+        (101, &[("upgrade", "h2c")], "with `h2c` as `upgrade`"),
+        (
+            101,
+            &[
+                ("upgrade", "websocket"),
+                ("sec-websocket-protocol", "alpn-ping"),
+                ("sec-websocket-accept", "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
+            ],
+            "as `sec-websocket-accept`",
+        ),
+    ] {
+        let answer = move |path: &str| {
+            let response = Response::builder();
+            if path == "/webapi/find" {
+                return response.body(Full::from(find)).expect("a response");
+            }
+            let mut response = response.status(status);
+            for (name, value) in headers {
+                response = response.header(*name, *value);
+            }
+            response.body(Full::default()).expect("a response")
+        };
+        let (address, web) = web_server(out, answer).await;
+        let mut settings = settings(out, address, &server);
+        settings.route = Some(Route::ProxyUpgrade);
+        let message = Running::start(settings).fails_with(words).await;
+        assert!(
+            message.contains("refuses the connection upgrade"),
+            "{message}"
+        );
+        web.abort();
+    }
+    server.stop().await;
+}
+
 async fn web_server(
     out: &Path,
-    answer: impl Fn() -> Response<Full<Bytes>> + Copy + Send + 'static,
+    answer: impl Fn(&str) -> Response<Full<Bytes>> + Copy + Send + 'static,
 ) -> (SocketAddr, JoinHandle<()>) {
     let certificate = CertificateDer::from_pem_file(out.join("proxy.crt")).expect("proxy.crt");
     let key = PrivateKeyDer::from_pem_file(out.join("proxy.key")).expect("proxy.key");
@@ -491,8 +538,11 @@ async fn web_server(
             let Ok(stream) = acceptor.accept(stream).await else {
                 continue;
             };
-            let service =
-                hyper::service::service_fn(move |_| async move { Ok::<_, Infallible>(answer()) });
+            let service = hyper::service::service_fn(
+                move |request: http::Request<hyper::body::Incoming>| async move {
+                    Ok::<_, Infallible>(answer(request.uri().path()))
+                },
+            );
             let _ = hyper::server::conn::http1::Builder::new()
                 .serve_connection(TokioIo::new(stream), service)
                 .await;
