@@ -28,6 +28,7 @@ mod memory;
 mod metrics;
 mod outages;
 mod plugin_run;
+mod proxy;
 mod quickstart;
 mod redrive;
 mod regression_table;

@@ -59,6 +59,26 @@ impl LocalAuth {
         server.generator().time(position)
     }
 
+    /// The addresses of the proxy and of the load balancer in front of it.
+    pub fn proxy(&self) -> (String, String) {
+        let server = self.server.as_ref().expect("it runs");
+        let proxy = server.proxy_address().expect("it has a proxy");
+        let balancer = server.balancer_address().expect("it has a balancer");
+        (proxy.to_string(), balancer.to_string())
+    }
+
+    /// Closes the ports and connections of the proxy alone.
+    pub fn stop_proxy(&mut self) {
+        let server = self.server.as_mut().expect("it runs");
+        self.runtime.block_on(server.stop_proxy());
+    }
+
+    pub fn start_proxy(&mut self) {
+        let server = self.server.as_mut().expect("it runs");
+        let started = self.runtime.block_on(server.start_proxy());
+        started.expect("the proxy starts");
+    }
+
     /// Closes the port and all connections.
     pub fn stop(&mut self) {
         if let Some(server) = self.server.take() {

@@ -231,6 +231,27 @@ pub(crate) struct SimAuth {
     /// Add events at this rate per second, instead of having all of them at the start.
     #[arg(long, value_name = "N")]
     pub(crate) rate: Option<u32>,
+
+    /// Also simulate Teleport's proxy, at this address. The CA of its certificate is `proxy-ca.crt`
+    /// in the directory.
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) proxy: Option<SocketAddr>,
+
+    /// Also simulate a load balancer in front of the proxy that terminates TLS, at this address.
+    #[arg(long, value_name = "ADDR", requires = "proxy")]
+    pub(crate) balancer: Option<SocketAddr>,
+
+    /// The connection upgrade that the proxy knows.
+    #[arg(long, value_enum, default_value_t = Upgrade::Websocket, requires = "proxy")]
+    pub(crate) upgrade: Upgrade,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Upgrade {
+    /// WebSocket, like current versions of Teleport.
+    Websocket,
+    /// Raw bytes, like Teleport 13.
+    Alpn,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]

@@ -11,6 +11,7 @@
 mod admin;
 mod auth;
 mod comments;
+mod connect;
 mod defaults;
 mod document;
 mod environment;
@@ -57,7 +58,7 @@ pub use pipeline::{BatchLimits, DeadLetterLimits, Input, LagLimit, Order, Pipeli
 pub use plugin::{Limits, Plugin, PluginSource, Wasi};
 pub use report::{Issue, Report, Severity};
 pub use sink::{ClientCertificate, Rate, Sink, Tls};
-pub use source::{Credentials, Source};
+pub use source::{Connect, Credentials, Source};
 pub use store::{Retention, Store};
 pub use units::{EventRate, duration_argument, show_duration, size_argument};
 pub use with::With;

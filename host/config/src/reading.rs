@@ -105,6 +105,12 @@ impl<'a> Reading<'a> {
         whole.then_some(resolved)
     }
 
+    /// A variable of Teleport's own programs, if it is set.
+    pub fn teleport_variable(&self, name: &str) -> Option<String> {
+        let text = self.environment.variable(name).ok()?;
+        (!text.is_empty()).then_some(text)
+    }
+
     fn variable(&mut self, value: &Value<'_>, name: &str) -> Option<String> {
         let (message, label, hint) = match self.environment.variable(name) {
             Ok(text) if !text.is_empty() => return Some(text),

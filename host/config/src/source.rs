@@ -7,6 +7,7 @@ use std::time::Duration;
 use lockgate_model::{FeedKind, Millis};
 use toml::de::DeValue;
 
+use crate::connect;
 use crate::defaults;
 use crate::event_types;
 use crate::name;
@@ -23,8 +24,18 @@ use crate::value::{Item, Value};
 pub struct Source {
     /// First half of the names of its streams. `[teleport]` is named `teleport`.
     pub name: String,
-    /// `addr`: host and port of the Auth Service.
+    /// `addr`: host and port of the Auth Service, or of the proxy.
     pub addr: String,
+    /// `connect`: how the Auth Service is reached. Default: by what answers at `addr`.
+    pub connect: Connect,
+    /// Whether a proxy needs a connection upgrade, as `TELEPORT_TLS_ROUTING_CONN_UPGRADE` says;
+    /// `None`: it does not say.
+    pub upgrade: Option<bool>,
+    /// `proxy-ca`: the only authorities that may sign the proxy's certificate. Default: those that
+    /// this machine trusts.
+    pub proxy_ca: Option<PathBuf>,
+    /// The span of its key in the TOML text.
+    pub proxy_ca_span: Range<usize>,
     pub credentials: Credentials,
     /// `types`: the event types to read. Empty: all.
     pub types: Vec<String>,
@@ -51,6 +62,18 @@ pub struct Source {
     pub span: Range<usize>,
     /// The span of `identity`, or of `cert`.
     pub credentials_span: Range<usize>,
+}
+
+/// How Teleport's Auth Service is reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Connect {
+    Auto,
+    /// At its own address.
+    Auth,
+    /// Through the proxy, by TLS routing.
+    Proxy,
+    /// The same in a connection upgrade.
+    ProxyUpgrade,
 }
 
 /// How the host authenticates to Teleport.
@@ -95,7 +118,7 @@ pub(crate) fn read(r: &mut Reading<'_>, root: &mut Table<'_>) -> Vec<Source> {
     }
     if short.is_none() && values.is_empty() {
         let hint =
-            "add `[teleport]` with `addr = \"auth.example.com:3025\"` and `identity = \"…\"`";
+            "add `[teleport]` with `addr = \"teleport.example.com:443\"` and `identity = \"…\"`";
         r.issue(Issue::new(0..0, "No source is configured.", "", hint));
     }
     for value in &values {
@@ -153,9 +176,25 @@ fn source(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Source> {
     // `[teleport]` is short for `[sources.teleport]`: one set of keys.
     table.pattern = "sources.*".into();
     let addr = table
-        .required("addr", "addr = \"auth.example.com:3025\"")
+        .required("addr", "addr = \"teleport.example.com:443\"")
         .and_then(|value| addr(r, &value))
         .unwrap_or_default();
+    let connect = table.optional("connect");
+    let connect = connect.map_or(Some(Connect::Auto), |value| connect::read(r, &value));
+    let proxy_ca_span = table.span_of("proxy-ca").unwrap_or_default();
+    let proxy_ca = table.optional("proxy-ca").and_then(|value| value.path(r));
+    if connect == Some(Connect::Auth) && proxy_ca.is_some() {
+        r.warnings.push(Issue::warning(
+            proxy_ca_span.clone(),
+            "`proxy-ca` has no effect with `connect = \"auth\"`.",
+            "not used",
+            "remove one of the two",
+        ));
+    }
+    let upgrade = match connect {
+        Some(Connect::Auto) => connect::upgrade(r, &addr, value.key_span.clone()),
+        _ => None,
+    };
     let credentials_span = ["identity", "cert"]
         .iter()
         .find_map(|key| table.span_of(key))
@@ -191,6 +230,10 @@ fn source(r: &mut Reading<'_>, value: &Value<'_>) -> Option<Source> {
     Some(Source {
         name: value.name.clone(),
         addr,
+        connect: connect?,
+        upgrade,
+        proxy_ca,
+        proxy_ca_span,
         credentials: credentials?,
         types,
         types_span,
@@ -228,8 +271,8 @@ fn gap_after(r: &mut Reading<'_>, table: &mut Table<'_>) -> Option<Duration> {
 fn addr(r: &mut Reading<'_>, value: &Value<'_>) -> Option<String> {
     let addr = value.text(r)?;
     let (host, port) = split_port(&addr);
-    let hint = "write host and port of Teleport's Auth Service, for example `addr = \
-                \"auth.example.com:3025\"`";
+    let hint = "write host and port of Teleport's proxy or of its Auth Service, for example \
+                `addr = \"teleport.example.com:443\"`";
     let (problem, label) = if addr.contains("://") {
         ("is a URL", "only host and port")
     } else if port.is_none() {

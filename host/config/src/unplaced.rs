@@ -13,6 +13,7 @@ impl Source {
             start_time_span: 0..0,
             span: 0..0,
             credentials_span: 0..0,
+            proxy_ca_span: 0..0,
             ..self.clone()
         }
     }
@@ -84,8 +85,11 @@ mod tests {
     struct Variables;
 
     impl crate::Environment for Variables {
-        fn variable(&self, _: &str) -> Result<String, std::env::VarError> {
-            Ok("value".to_owned())
+        fn variable(&self, name: &str) -> Result<String, std::env::VarError> {
+            match name.starts_with("TELEPORT_") {
+                true => Err(std::env::VarError::NotPresent),
+                false => Ok("value".to_owned()),
+            }
         }
 
         fn read_file(&self, _: &Path) -> std::io::Result<Vec<u8>> {

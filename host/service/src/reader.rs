@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::ops::Range;
 
-use lockgate_config::{Credentials as CredentialsConfig, Issue, Report, Source};
+use lockgate_config::{Connect, Credentials as CredentialsConfig, Issue, Report, Source};
 use lockgate_model::{Append, Gap, KnownEvents, Millis, Validity, sentence, utc};
 use lockgate_store::{Ledger, LedgerError, Store};
+use lockgate_teleport::connect::{Route, authorities};
 use lockgate_teleport::{
     Closed, Credentials, Ended, Intake, ReaderStatus, Resume, SourceSettings, Sweep,
 };
@@ -33,6 +34,14 @@ impl Reader {
             CredentialsConfig::Trio { cert, key, ca } => Credentials::key_trio(cert, key, ca),
         };
         let mut settings = SourceSettings::new(&source.name, &source.addr, credentials);
+        settings.route = match source.connect {
+            Connect::Auto => None,
+            Connect::Auth => Some(Route::Auth),
+            Connect::Proxy => Some(Route::Proxy),
+            Connect::ProxyUpgrade => Some(Route::ProxyUpgrade),
+        };
+        settings.upgrade = source.upgrade;
+        settings.proxy_ca = source.proxy_ca.clone();
         settings.types = source.types.clone();
         settings.start_time = source.start_time;
         settings.sessions = sessions;
@@ -78,6 +87,16 @@ pub fn check_source(source: &Source, report: &mut Report) {
             "This time is in the future: no event would be read until then.",
             "the time of the first event",
             "leave out `start-time` to begin with the first start, or choose a time in the past",
+        ));
+    }
+    if let Some(path) = &source.proxy_ca
+        && let Err(reason) = authorities(path)
+    {
+        report.push(Issue::new(
+            source.proxy_ca_span.clone(),
+            format!("The file `{}` cannot be used: {reason}.", path.display()),
+            "the authorities of the proxy's certificate",
+            "name a file with certificates in PEM, or leave out `proxy-ca` if this machine trusts the certificate",
         ));
     }
     let span = || source.credentials_span.clone();

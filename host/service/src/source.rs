@@ -173,6 +173,7 @@ fn describe(
 
 fn figures(status: &ReaderStatus) -> ReaderFigures {
     ReaderFigures {
+        route: status.route.map(|route| route.name().to_owned()),
         cluster: status.cluster.clone(),
         server_version: status.server_version.clone(),
         reads_from: status.reads_from,

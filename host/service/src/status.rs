@@ -121,6 +121,8 @@ pub struct SourceStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct ReaderFigures {
+    /// How Teleport is reached: `auth`, `proxy` or `proxy-upgrade`, as `connect` names it.
+    pub route: Option<String>,
     pub cluster: Option<String>,
     pub server_version: Option<String>,
     /// Without a `start-time`: the time of the first event that is read.

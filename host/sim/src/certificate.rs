@@ -1,5 +1,5 @@
-//! Certificate authorities and certificates. All keys are ECDSA P-256, which rustls, Go, OpenSSL
-//! and BoringSSL support.
+//! Certificate authorities and certificates. Keys are ECDSA P-256, which rustls, Go, OpenSSL and
+//! BoringSSL support, where the caller gives no other.
 
 use std::time::{Duration, SystemTime};
 
@@ -70,6 +70,17 @@ impl Authority {
         names: &[&str],
         expires: SystemTime,
     ) -> Result<CertifiedKey, SimError> {
+        self.sign_for(KeyPair::generate()?, subject, names, expires)
+    }
+
+    /// The same for a given key.
+    pub(crate) fn sign_for(
+        &self,
+        key: KeyPair,
+        subject: &[(DnType, &str)],
+        names: &[&str],
+        expires: SystemTime,
+    ) -> Result<CertifiedKey, SimError> {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = params(subject, expires)?;
         params.subject_alt_names = CertificateParams::new(names)?.subject_alt_names;
@@ -82,7 +93,6 @@ impl Authority {
             ExtendedKeyUsagePurpose::ClientAuth,
         ];
         params.use_authority_key_identifier_extension = true;
-        let key = KeyPair::generate()?;
         Ok(CertifiedKey {
             certificate: params.signed_by(&key, &self.issuer)?,
             key,

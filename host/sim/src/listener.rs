@@ -14,9 +14,9 @@ use tokio_rustls::server::TlsStream;
 use crate::SimError;
 
 /// Time-out of a handshake.
-const HANDSHAKE: Duration = Duration::from_secs(10);
+pub(crate) const HANDSHAKE: Duration = Duration::from_secs(10);
 /// Pause after a failed accept, which usually means that the process is out of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(20);
 
 /// A running server.
 pub(crate) struct Listener {
@@ -34,6 +34,11 @@ impl Connections {
     /// Cuts every open connection at once.
     pub(crate) fn drop_all(&self) {
         self.0.send_modify(|epoch| *epoch += 1);
+    }
+
+    /// Changes when the connections that are open now are to be cut.
+    pub(crate) fn epoch(&self) -> watch::Receiver<u64> {
+        self.0.subscribe()
     }
 }
 
@@ -102,8 +107,7 @@ async fn accept<S, F>(
             }
         };
         while tasks.try_join_next().is_some() {}
-        let (acceptor, serve, mut epoch) =
-            (acceptor.clone(), serve.clone(), connections.0.subscribe());
+        let (acceptor, serve, mut epoch) = (acceptor.clone(), serve.clone(), connections.epoch());
         tasks.spawn(async move {
             let connection = async {
                 // Answers are small and awaited: Nagle's algorithm would hold them back.

@@ -1,19 +1,15 @@
-//! Connections to Teleport's Auth service.
+//! Connections to Teleport's Auth Service.
 //!
 //! [`Route`] is the transport; TLS and gRPC on top of it are the same for every route.
 
 use std::convert::Infallible;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, PoisonError};
-use std::time::Duration;
 
 use lockgate_backoff::Backoff;
 use lockgate_model::Millis;
-use rustls_pki_types::ServerName;
-use tokio::io::AsyncBufReadExt;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
-use tokio_rustls::TlsConnector;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Channel;
 
@@ -26,22 +22,29 @@ use crate::status::{CONNECTION, CREDENTIALS, StatusReporter};
 use crate::time::time;
 
 mod address;
+mod alpn;
 mod channel;
+mod dial;
 mod failure;
+mod proxy;
 mod route;
+mod tls;
+mod upgrade;
+mod web;
+pub mod websocket;
 
 pub use address::{Address, AddressError};
+pub use alpn::{routed_cluster, routing_entry};
 pub use failure::{Failure, Side};
+pub use proxy::ProxyFailure;
 pub use route::Route;
+pub use web::authorities;
 
 use channel::{Version, channel};
-use failure::of_io;
+use dial::{Dialer, Target};
 
 /// The name in every Auth Service certificate. The dialled address is never verified.
 pub const SERVER_NAME: &str = "teleport.cluster.local";
-
-/// How long to wait for the server's first bytes. A server that does not speak first is fine.
-const FIRST_BYTES: Duration = Duration::from_secs(1);
 
 pub(crate) type AuditLog = AuditLogServiceClient<InterceptedService<Channel, Version>>;
 type Auth = AuthServiceClient<Channel>;
@@ -65,7 +68,7 @@ pub(crate) struct Connection {
 /// it breaks or when the credentials change.
 pub(crate) struct Connector {
     address: Address,
-    route: Route,
+    dialer: Dialer,
     settings: SourceSettings,
     status: StatusReporter,
     /// The name of the cluster whose events are read: the first that answers, unless the store
@@ -86,6 +89,10 @@ struct State {
     /// Stamp of the credential files that were read last, whether they could be used or not.
     stamp: Stamp,
     failures: Option<Backoff>,
+    /// How the newest connection was made. It is tried first.
+    last: Option<Target>,
+    /// The route that the log has named.
+    logged: Option<Route>,
 }
 
 impl Connector {
@@ -96,8 +103,8 @@ impl Connector {
         cluster: Option<&str>,
     ) -> Connector {
         Connector {
+            dialer: Dialer::new(address.clone(), &settings),
             address,
-            route: Route::Direct,
             settings,
             status,
             cluster: cluster.map_or_else(OnceLock::new, |name| name.to_owned().into()),
@@ -117,7 +124,7 @@ impl Connector {
                 let id = state.id;
                 return Connection { audit, auth, id };
             }
-            match self.connect(&state).await {
+            match self.connect(&mut state).await {
                 Ok(clients) => {
                     state.connected = Some(clients);
                     state.id += 1;
@@ -232,88 +239,58 @@ impl Connector {
         }
     }
 
-    async fn connect(&self, state: &State) -> Result<Clients, Failure> {
+    async fn connect(&self, state: &mut State) -> Result<Clients, Failure> {
+        let path = || {
+            let path = self.settings.credentials.certificate_path();
+            path.display().to_string()
+        };
         let identity = state
             .identity
             .as_ref()
-            .ok_or_else(|| Failure::Credentials {
-                path: self
-                    .settings
-                    .credentials
-                    .certificate_path()
-                    .display()
-                    .to_string(),
-            })?;
+            .ok_or_else(|| Failure::Credentials { path: path() })?;
         if identity.validity.not_after <= self.settings.clock.now() {
             return Err(Failure::Expired {
-                path: self
-                    .settings
-                    .credentials
-                    .certificate_path()
-                    .display()
-                    .to_string(),
+                path: path(),
                 until: time(identity.validity.not_after),
             });
         }
+        // After a failure the next attempt finds the route anew.
+        let last = state.last.take();
         let limit = self.settings.limits.dial;
-        match tokio::time::timeout(limit, self.dial(identity)).await {
-            Ok(result) => result,
-            Err(_) => Err(Failure::Unreachable {
-                address: self.address.to_string(),
-                reason: format!("no answer within {} s", limit.as_secs()),
-            }),
-        }
+        let dial = self.dial(identity, last.as_ref(), state.logged);
+        let (clients, target) = match tokio::time::timeout(limit, dial).await {
+            Ok(result) => result?,
+            Err(_) => {
+                return Err(Failure::Unreachable {
+                    address: self.address.to_string(),
+                    reason: format!("no answer within {} s", limit.as_secs()),
+                });
+            }
+        };
+        state.logged = Some(target.route);
+        state.last = Some(target);
+        Ok(clients)
     }
 
-    async fn dial(&self, identity: &Identity) -> Result<Clients, Failure> {
-        let address = self.address.to_string();
-        let pipe = self
-            .route
-            .open(&self.address)
-            .await
-            .map_err(|error| Failure::Unreachable {
-                address: address.clone(),
-                reason: error.to_string(),
-            })?;
-        let tls = identity
-            .tls(&self.route.alpn())
-            .map_err(|error| Failure::Tls {
-                address: address.clone(),
-                side: Side::Ours,
-                reason: error.to_string(),
-            })?;
-        let name = ServerName::try_from(SERVER_NAME).expect("a constant name");
-        let mut stream = TlsConnector::from(Arc::new(tls))
-            .connect(name, pipe)
-            .await
-            .map_err(|error| of_io(&address, &error))?;
-        let negotiated = stream.get_ref().1.alpn_protocol();
-        if negotiated != Some(b"h2") {
-            let negotiated = negotiated.map(|name| String::from_utf8_lossy(name).into_owned());
-            return Err(Failure::NoHttp2 {
-                address,
-                negotiated,
-            });
-        }
-        // In TLS 1.3 a server refuses a client certificate after the handshake. Its alert is then
-        // the first thing to read, and may be lost once a request has been written. A server that
-        // accepts the certificate begins with its HTTP/2 settings.
-        match tokio::time::timeout(FIRST_BYTES, stream.fill_buf()).await {
-            Ok(Err(error)) => return Err(of_io(&address, &error)),
-            Ok(Ok([])) => return Err(of_io(&address, &std::io::ErrorKind::UnexpectedEof.into())),
-            Ok(Ok(_)) | Err(_) => {}
-        }
+    async fn dial(
+        &self,
+        identity: &Identity,
+        last: Option<&Target>,
+        logged: Option<Route>,
+    ) -> Result<(Clients, Target), Failure> {
+        let (stream, target) = self.dialer.open(identity, last).await?;
         let channel = channel(stream, &self.settings.limits)
             .await
             .map_err(|error| Failure::Lost {
                 reason: failure::chain(&error),
             })?;
-        let version = self.greet(channel.clone()).await?;
-        Ok(Clients {
+        let version = self.greet(channel.clone(), &target, logged).await?;
+        let clients = Clients {
             auth: AuthServiceClient::new(channel.clone()),
             audit: AuditLogServiceClient::with_interceptor(channel, version)
                 .max_decoding_message_size(self.settings.limits.message_bytes),
-        })
+        };
+        Ok((clients, target))
     }
 
     /// The cursors of one cluster would skip the events of another.
@@ -332,19 +309,31 @@ impl Connector {
     /// The first call. It shows whether a TLS 1.3 server accepts the client certificate, and its
     /// answer contains the server's version. All later calls claim that version: newer servers
     /// refuse clients whose `version` is too old, measured by Teleport's own version numbers.
-    async fn greet(&self, channel: Channel) -> Result<Version, Failure> {
+    async fn greet(
+        &self,
+        channel: Channel,
+        target: &Target,
+        logged: Option<Route>,
+    ) -> Result<Version, Failure> {
+        let route = target.route;
         let answer = AuthServiceClient::new(channel).ping(PingRequest {}).await;
         let version = match answer {
             Ok(answer) => {
                 let answer = answer.into_inner();
+                let why = match logged == Some(route) {
+                    true => String::new(),
+                    false => format!(": {}", target.why),
+                };
                 tracing::info!(
+                    source = &*self.settings.source,
                     cluster = answer.cluster_name,
                     version = answer.server_version,
-                    "connected to Teleport"
+                    "connected to Teleport {route}{why}"
                 );
                 let version = Version::of(&answer.server_version);
                 self.is_same(&answer.cluster_name)?;
                 self.status.update(|status| {
+                    status.route = Some(route);
                     status.cluster = Some(answer.cluster_name);
                     status.server_version = Some(answer.server_version);
                 });

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use lockgate_model::{Validity, common_name};
-use rustls::ClientConfig;
+use rustls::client::WebPkiServerVerifier;
 use rustls::server::ParsedCertificate;
+use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use thiserror::Error;
 
@@ -207,10 +208,7 @@ impl Identity {
     /// 1.2 or newer.
     pub fn tls(&self, alpn: &[&[u8]]) -> Result<ClientConfig, IdentityError> {
         let unusable = |error: rustls::Error| IdentityError::Unusable(error.to_string());
-        let mut roots = rustls::RootCertStore::empty();
-        for authority in &self.authorities {
-            roots.add(authority.clone()).map_err(unusable)?;
-        }
+        let roots = self.roots()?;
         let mut config =
             ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
                 .with_safe_default_protocol_versions()
@@ -220,6 +218,24 @@ impl Identity {
                 .map_err(unusable)?;
         config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
         Ok(config)
+    }
+
+    /// Verifies the Auth Service's certificate as [`tls`](Self::tls) does.
+    pub(crate) fn verifier(&self) -> Result<Arc<WebPkiServerVerifier>, IdentityError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        WebPkiServerVerifier::builder_with_provider(Arc::new(self.roots()?), provider)
+            .build()
+            .map_err(|error| IdentityError::Unusable(error.to_string()))
+    }
+
+    fn roots(&self) -> Result<RootCertStore, IdentityError> {
+        let mut roots = RootCertStore::empty();
+        for authority in &self.authorities {
+            roots
+                .add(authority.clone())
+                .map_err(|error| IdentityError::Unusable(error.to_string()))?;
+        }
+        Ok(roots)
     }
 }
 

@@ -1,9 +1,11 @@
 //! The settings of a source.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use lockgate_model::Millis;
 
+use crate::connect::Route;
 use crate::{Clock, Credentials, SourceLimits, SystemClock};
 
 /// The settings of a source.
@@ -11,8 +13,15 @@ use crate::{Clock, Credentials, SourceLimits, SystemClock};
 pub struct SourceSettings {
     /// Name of the source, such as `teleport`: the first half of its streams' names.
     pub source: Arc<str>,
-    /// `host:port` of Teleport's Auth service.
+    /// `host:port` of Teleport's Auth Service, or of its proxy.
     pub address: String,
+    /// How the Auth Service is reached; `None`: by what answers at the address.
+    pub route: Option<Route>,
+    /// Whether a proxy needs a connection upgrade; `None`: a test connection tells.
+    pub upgrade: Option<bool>,
+    /// PEM of the only authorities that may sign the proxy's certificate; `None`: those that this
+    /// machine trusts.
+    pub proxy_ca: Option<PathBuf>,
     pub credentials: Credentials,
     /// Event types to read; empty for all.
     pub types: Vec<String>,
@@ -33,6 +42,9 @@ impl SourceSettings {
         SourceSettings {
             source: source.into(),
             address: address.to_owned(),
+            route: None,
+            upgrade: None,
+            proxy_ca: None,
             credentials,
             types: Vec::new(),
             start_time: None,

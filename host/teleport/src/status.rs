@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use lockgate_model::Millis;
 use tokio::sync::watch;
 
+use crate::connect::Route;
 use crate::{Clock, SourceSettings, read};
 
 /// Most failures shown at the same time; further ones are only logged.
@@ -98,6 +99,8 @@ pub struct SourceFailure {
 pub struct ReaderStatus {
     pub phase: Phase,
     pub reader: Option<ReaderKind>,
+    /// How the newest connection reaches Teleport.
+    pub route: Option<Route>,
     pub cluster: Option<String>,
     pub server_version: Option<String>,
     /// Without a `start-time`: the time of the first event that is read.

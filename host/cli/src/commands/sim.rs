@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use lockgate_sim::{auth, generate, receiver};
 
-use crate::args::{Backend, SimAuth, SimReceiver};
+use crate::args::{Backend, SimAuth, SimReceiver, Upgrade};
 use crate::failure::Failure;
 use crate::print;
 use crate::signals::Signals;
@@ -27,10 +27,30 @@ pub(crate) fn auth(command: SimAuth) -> Result<(), Failure> {
             Backend::Search => auth::Backend::Search,
         },
         rate: command.rate.map(f64::from),
+        proxy: command.proxy.map(|listen| auth::ProxyOptions {
+            listen: listen.to_string(),
+            balancer: command.balancer.map(|listen| listen.to_string()),
+            upgrade: match command.upgrade {
+                Upgrade::Websocket => auth::Upgrade::WebSocket,
+                Upgrade::Alpn => auth::Upgrade::Alpn,
+            },
+            ..auth::ProxyOptions::default()
+        }),
         ..auth::AuthOptions::default()
     };
     super::tokio_runtime()?.block_on(async {
-        auth::serve(options, |address| announce("sim auth", address), stopped()?)
+        let ready = |server: &auth::AuthServer| {
+            announce("sim auth", server.address());
+            for (name, address) in [
+                ("sim proxy", server.proxy_address()),
+                ("sim balancer", server.balancer_address()),
+            ] {
+                if let Some(address) = address {
+                    announce(name, address);
+                }
+            }
+        };
+        auth::serve(options, ready, stopped()?)
             .await
             .map_err(Failure::failed)?;
         Ok(())

@@ -49,7 +49,7 @@ pub(super) fn issue(options: &AuthOptions) -> Result<(), SimError> {
     identity::write(
         &dir,
         cluster,
-        &options.user,
+        (&options.user, options.identity_key),
         &users,
         &dir.read("ca.crt")?,
         expires,

@@ -1,4 +1,5 @@
-//! A simulated Teleport Auth server: gRPC over mutual TLS, direct as on port 3025.
+//! A simulated Teleport Auth server: gRPC over mutual TLS, direct as on port 3025, and through a
+//! simulated proxy.
 //!
 //! It answers like a real server (observed: 13.3.8); bulk export follows Teleport's clients. It
 //! serves `Ping` and the four calls of the audit log service; `session.recording.access` is not
@@ -9,6 +10,7 @@ mod export;
 mod files;
 mod identity;
 mod log;
+mod proxy;
 mod reply;
 mod search;
 mod service;
@@ -20,7 +22,8 @@ use std::path::PathBuf;
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
 
-pub use identity::User;
+pub use identity::{KeyKind, User};
+pub use proxy::{ProxyFaults, ProxyOptions, ProxyServed, Upgrade};
 pub use tonic::Code;
 
 use lockgate_model::Millis;
@@ -59,9 +62,13 @@ pub struct AuthOptions {
     /// The version that `Ping` returns.
     pub server_version: String,
     pub user: User,
+    /// Of an identity that is issued.
+    pub identity_key: KeyKind,
     /// When the identity's certificate expires; may be in the past. The default is ten years from
     /// now.
     pub identity_expires: Option<SystemTime>,
+    /// A proxy in front of the server.
+    pub proxy: Option<ProxyOptions>,
     /// Break streams in the middle.
     pub flaky: Option<Flaky>,
     /// Let some export chunks appear late.
@@ -79,7 +86,9 @@ impl Default for AuthOptions {
             clock_ahead: 0,
             server_version: "17.4.2".to_owned(),
             user: User::default(),
+            identity_key: KeyKind::default(),
             identity_expires: None,
+            proxy: None,
             flaky: None,
             late: None,
         }
@@ -131,6 +140,8 @@ pub struct Served {
 pub struct AuthServer {
     listener: Listener,
     service: Arc<service::Service>,
+    options: AuthOptions,
+    proxy: Option<proxy::Proxy>,
 }
 
 impl AuthServer {
@@ -143,11 +154,49 @@ impl AuthServer {
             service::serve(Arc::clone(&shared), stream)
         })
         .await?;
-        Ok(AuthServer { listener, service })
+        let mut server = AuthServer {
+            listener,
+            service,
+            options,
+            proxy: None,
+        };
+        server.start_proxy().await?;
+        Ok(server)
+    }
+
+    /// Closes the ports and connections of the proxy. The server goes on.
+    pub async fn stop_proxy(&mut self) {
+        if let Some(proxy) = self.proxy.take() {
+            proxy.stop().await;
+        }
+    }
+
+    /// Starts the proxy, again at the address of before if there was one.
+    pub async fn start_proxy(&mut self) -> Result<(), SimError> {
+        let Some(options) = self.options.proxy.clone() else {
+            return Ok(());
+        };
+        let (auth, connections) = (self.address(), self.listener.connections.clone());
+        let proxy = proxy::Proxy::start(&self.options, options, auth, connections).await?;
+        if let Some(options) = &mut self.options.proxy {
+            options.listen = proxy.address.to_string();
+            options.balancer = proxy.balancer.map(|address| address.to_string());
+        }
+        self.proxy = Some(proxy);
+        Ok(())
     }
 
     pub fn address(&self) -> SocketAddr {
         self.listener.address
+    }
+
+    pub fn proxy_address(&self) -> Option<SocketAddr> {
+        self.proxy.as_ref().map(|proxy| proxy.address)
+    }
+
+    /// Of the load balancer in front of the proxy.
+    pub fn balancer_address(&self) -> Option<SocketAddr> {
+        self.proxy.as_ref()?.balancer
     }
 
     /// The audit log that is served; its clock is the wall clock's if there is a rate.
@@ -173,6 +222,18 @@ impl AuthServer {
             .unwrap_or_else(PoisonError::into_inner) = faults;
     }
 
+    pub fn proxy_served(&self) -> ProxyServed {
+        let served = self.proxy.as_ref().map(proxy::Proxy::served);
+        served.unwrap_or_default()
+    }
+
+    /// Of the proxy, for new connections.
+    pub fn set_proxy_faults(&self, faults: ProxyFaults) {
+        if let Some(proxy) = &self.proxy {
+            proxy.set_faults(faults);
+        }
+    }
+
     /// Cuts every connection; new ones are accepted.
     pub fn drop_connections(&self) {
         self.listener.connections.drop_all();
@@ -180,20 +241,21 @@ impl AuthServer {
 
     /// Closes port and connections. A server started later on the same directory and address continues
     /// for the same clients.
-    pub async fn stop(self) -> Served {
+    pub async fn stop(mut self) -> Served {
+        self.stop_proxy().await;
         self.listener.stop().await;
         self.service.served()
     }
 }
 
-/// Serves until `shutdown`; calls `ready` with the address when connections are accepted.
+/// Serves until `shutdown`; calls `ready` when connections are accepted.
 pub async fn serve(
     options: AuthOptions,
-    ready: impl FnOnce(SocketAddr),
+    ready: impl FnOnce(&AuthServer),
     shutdown: impl Future<Output = ()>,
 ) -> Result<Served, SimError> {
     let server = AuthServer::start(options).await?;
-    ready(server.address());
+    ready(&server);
     shutdown.await;
     Ok(server.stop().await)
 }

@@ -8,11 +8,12 @@ use base64::prelude::BASE64_STANDARD;
 use rcgen::{KeyPair, PKCS_ED25519, SigningKey};
 use rustls::crypto::ring;
 
-use super::identity::User;
+use lockgate_model::der;
+
+use super::identity::{KeyKind, User};
 use crate::SimError;
 use crate::certificate::since_epoch;
 
-const USER_CERTIFICATE: &str = "ecdsa-sha2-nistp256-cert-v01@openssh.com";
 const FOR_USERS: u32 = 1;
 const ED25519: &str = "ssh-ed25519";
 
@@ -29,8 +30,7 @@ impl Authority {
         line(ED25519, &self.public())
     }
 
-    /// A user certificate with Teleport's extensions for a P-256 key, in the format of
-    /// authorized_keys.
+    /// A user certificate with Teleport's extensions, in the format of authorized_keys.
     #[allow(
         clippy::disallowed_methods,
         reason = "certificates are valid from now on"
@@ -39,9 +39,10 @@ impl Authority {
         &self,
         cluster: &str,
         user: &User,
-        public_key: &[u8],
+        (kind, public_key): (KeyKind, &[u8]),
         expires: SystemTime,
     ) -> Result<String, SimError> {
+        let (name, public_key) = subject(kind, public_key);
         let until = since_epoch(expires).as_secs();
         let from = since_epoch(SystemTime::now())
             .as_secs()
@@ -65,10 +66,9 @@ impl Authority {
             [string(name.as_bytes()), string(&value)].concat()
         });
         let mut certificate = [
-            string(USER_CERTIFICATE.as_bytes()),
+            string(name.as_bytes()),
             string(&random()?),
-            string(b"nistp256"),
-            string(public_key),
+            public_key,
             // The serial number.
             0u64.to_be_bytes().to_vec(),
             FOR_USERS.to_be_bytes().to_vec(),
@@ -87,11 +87,31 @@ impl Authority {
         let signature = self.0.sign(&certificate)?;
         let signature = [string(ED25519.as_bytes()), string(&signature)].concat();
         certificate.extend(string(&signature));
-        Ok(line(USER_CERTIFICATE, &certificate))
+        Ok(line(name, &certificate))
     }
 
     fn public(&self) -> Vec<u8> {
         [string(ED25519.as_bytes()), string(self.0.public_key_raw())].concat()
+    }
+}
+
+/// The type of a certificate for a key, and the part of it that holds the key.
+fn subject(kind: KeyKind, public_key: &[u8]) -> (&'static str, Vec<u8>) {
+    match kind {
+        KeyKind::Ecdsa => (
+            "ecdsa-sha2-nistp256-cert-v01@openssh.com",
+            [string(b"nistp256"), string(public_key)].concat(),
+        ),
+        KeyKind::Ed25519 => ("ssh-ed25519-cert-v01@openssh.com", string(public_key)),
+        KeyKind::Rsa => {
+            // DER has modulus and exponent, as numbers of the same form; SSH wants the exponent
+            // first.
+            let mut public_key = public_key;
+            let mut numbers = der::expect(&mut public_key, 0x30).unwrap_or_default();
+            let [modulus, exponent] =
+                [(); 2].map(|()| string(der::expect(&mut numbers, 2).unwrap_or_default()));
+            ("ssh-rsa-cert-v01@openssh.com", [exponent, modulus].concat())
+        }
     }
 }
 
@@ -143,7 +163,7 @@ mod tests {
             roles: vec!["auditor".into()],
         };
         let line = authority
-            .sign("example.com", &user, &point, expires)
+            .sign("example.com", &user, (KeyKind::Ecdsa, &point), expires)
             .expect("a certificate");
         let (kind, body) = line.split_once(' ').expect("two words");
         let bytes = BASE64_STANDARD.decode(body).expect("base64");

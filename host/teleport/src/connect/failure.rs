@@ -7,6 +7,8 @@ use rustls::{AlertDescription, InvalidMessage};
 use thiserror::Error;
 use tonic::{Code, Status};
 
+use super::ProxyFailure;
+
 /// The side that refused a TLS handshake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -30,8 +32,8 @@ pub enum Failure {
     )]
     Expired { path: String, until: String },
     #[error(
-        "Teleport's Auth Service at `{address}` cannot be reached: {reason}. Check the address, \
-         and that this machine may connect to its port"
+        "Teleport cannot be reached at `{address}`: {reason}. Check the address, and that this \
+         machine may connect to its port"
     )]
     Unreachable { address: String, reason: String },
     #[error("{}", Tls { address, side: *side, reason })]
@@ -42,10 +44,15 @@ pub enum Failure {
     },
     /// The handshake shows that neither Teleport's Auth Service nor its Proxy Service listens there.
     #[error(
-        "`{address}` {found}: another service listens there, not Teleport's Auth Service. Check \
-         the host and the port in `addr`; the port of the Auth Service is usually 3025"
+        "`{address}` {found}: another service listens there, not Teleport. Check the host and the \
+         port in `addr`; the port of a proxy is usually 443 or 3080, and that of the Auth Service \
+         3025"
     )]
-    OtherService { address: String, found: String },
+    OtherService {
+        address: String,
+        found: String,
+        speaks_tls: bool,
+    },
     #[error(
         "`{address}` does not support HTTP/2 (it chose {}). Use the address of Teleport's Auth \
          Service, usually port 3025",
@@ -81,6 +88,8 @@ pub enum Failure {
     Refused { code: Code, message: String },
     #[error("the connection to Teleport broke: {reason}")]
     Lost { reason: String },
+    #[error(transparent)]
+    Proxy(#[from] ProxyFailure),
 }
 
 impl Failure {
@@ -126,6 +135,7 @@ impl Failure {
                 | Failure::Credentials { .. }
                 | Failure::Expired { .. }
                 | Failure::OtherCluster { .. }
+                | Failure::Proxy(_)
         )
     }
 }
@@ -147,17 +157,18 @@ pub(super) fn of_io(address: &str, error: &std::io::Error) -> Failure {
 }
 
 fn of_tls(address: &str, error: &rustls::Error) -> Failure {
-    let other = |found: &str| Failure::OtherService {
+    let other = |found: &str, speaks_tls| Failure::OtherService {
         address: address.to_owned(),
         found: found.to_owned(),
+        speaks_tls,
     };
     match error {
         rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol)
         | rustls::Error::NoApplicationProtocol => {
-            return other("speaks TLS, but not HTTP/2 (`NoApplicationProtocol`)");
+            return other("speaks TLS, but not HTTP/2 (`NoApplicationProtocol`)", true);
         }
         rustls::Error::InvalidMessage(InvalidMessage::InvalidContentType) => {
-            return other("does not speak TLS");
+            return other("does not speak TLS", false);
         }
         _ => {}
     }
@@ -174,7 +185,7 @@ fn of_tls(address: &str, error: &rustls::Error) -> Failure {
 }
 
 /// An `io::Error` does not report the error it wraps as its source; this function looks inside.
-fn find_tls<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
+pub(super) fn find_tls<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Error> {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(tls) = error.downcast_ref() {

@@ -1,6 +1,8 @@
-//! The way to the Auth service: its own port, or through the proxy.
+//! The routes to the Auth Service: its own port, or through the proxy.
 
+use std::fmt;
 use std::io::ErrorKind;
+use std::str::FromStr;
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -11,11 +13,49 @@ use super::Address;
 /// Time limit for each address of a name that has several.
 const PER_ADDRESS: Duration = Duration::from_secs(8);
 
-/// How to reach the Auth Service.
+/// How the Auth Service is reached. The names are those of a source's `connect`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Route {
     /// TCP to its own port, 3025.
-    Direct,
+    Auth,
+    /// TCP to the proxy's port, by TLS routing: the proxy passes the bytes on without decrypting
+    /// them.
+    Proxy,
+    /// The same inside a connection upgrade, because a load balancer in front of the proxy
+    /// terminates TLS.
+    ProxyUpgrade,
+}
+
+impl Route {
+    pub const ALL: [Route; 3] = [Route::Auth, Route::Proxy, Route::ProxyUpgrade];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Route::Auth => "auth",
+            Route::Proxy => "proxy",
+            Route::ProxyUpgrade => "proxy-upgrade",
+        }
+    }
+}
+
+impl FromStr for Route {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Route, ()> {
+        let found = Route::ALL.into_iter().find(|route| route.name() == name);
+        found.ok_or(())
+    }
+}
+
+/// As the end of a sentence that begins with "connected to Teleport".
+impl fmt::Display for Route {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Route::Auth => "at the Auth Service's own address",
+            Route::Proxy => "through its proxy by TLS routing",
+            Route::ProxyUpgrade => "through its proxy by TLS routing in a connection upgrade",
+        })
+    }
 }
 
 /// A byte stream to the Auth Service, below TLS.
@@ -23,31 +63,15 @@ pub(super) trait Pipe: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Pipe for T {}
 
-impl Route {
-    pub(super) async fn open(self, address: &Address) -> std::io::Result<Box<dyn Pipe>> {
-        match self {
-            Route::Direct => {
-                let stream = dial(address).await?;
-                stream.set_nodelay(true)?;
-                Ok(Box::new(stream))
-            }
-        }
-    }
-
-    /// The ALPN protocols to offer. A route through a proxy puts its routing entry first.
-    pub(super) fn alpn(self) -> Vec<&'static [u8]> {
-        match self {
-            Route::Direct => vec![b"h2"],
-        }
-    }
-}
-
 /// Tries each address of the name until one answers.
-async fn dial(address: &Address) -> std::io::Result<TcpStream> {
+pub(super) async fn tcp(address: &Address) -> std::io::Result<TcpStream> {
     let mut last = None;
     for address in lookup_host((address.host.as_str(), address.port)).await? {
         match tokio::time::timeout(PER_ADDRESS, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Ok(stream)) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
             Ok(Err(error)) => last = Some(error),
             Err(_) => {
                 last = Some(std::io::Error::new(

@@ -275,6 +275,7 @@ mod tests {
             ..ConditionStatus::default()
         };
         let reader = ReaderFigures {
+            route: Some(String::new()),
             cluster: Some(String::new()),
             server_version: Some(String::new()),
             reads_from: Some(1),

@@ -203,6 +203,14 @@ fn sourced(name: &str, source: &SourceStatus, now: Millis) -> String {
     let mut text = format!("source {name}: {}\n", source.state);
     let mut line = |line: String| text += &format!("  {line}\n");
     let reader = &source.reader;
+    match reader.route.as_deref() {
+        Some("proxy") => line("through Teleport's proxy, by TLS routing".to_owned()),
+        Some("proxy-upgrade") => {
+            line("through Teleport's proxy, by TLS routing in a connection upgrade".to_owned())
+        }
+        // At the Auth Service's own address, as `addr` says.
+        _ => {}
+    }
     match (source.unknown_since, source.behind_seconds) {
         (Some(since), _) => line(format!(
             "what waits at Teleport is unknown since {}",

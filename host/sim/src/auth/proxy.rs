@@ -1,0 +1,344 @@
+//! A simulated Teleport proxy in front of the Auth server: `/webapi/find`, TLS routing by ALPN, and
+//! the connection upgrade, with a web certificate from an authority of its own.
+//!
+//! As observed with Teleport 13.3.8: the first ALPN protocol decides. A routing entry passes the
+//! bytes on to Auth as they are; what the proxy does not know ends in a closed connection, without
+//! an alert.
+
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use lockgate_teleport::connect::routed_cluster;
+use lockgate_teleport::connect::websocket::{Role, WebSocket};
+use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::oneshot;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+
+use super::AuthOptions;
+use crate::SimError;
+use crate::listener::{ACCEPT_PAUSE, Connections, HANDSHAKE};
+
+mod hello;
+mod web;
+
+pub(super) use web::certificates;
+
+/// The options of a proxy.
+#[derive(Clone, Debug)]
+pub struct ProxyOptions {
+    /// `host:port`; port 0 chooses a free port.
+    pub listen: String,
+    /// Where a load balancer listens that terminates TLS.
+    pub balancer: Option<String>,
+    /// The load balancer offers HTTP by ALPN, and refuses everything else. By default it ignores
+    /// ALPN.
+    pub balancer_offers_http: bool,
+    /// Which connection upgrade the proxy knows.
+    pub upgrade: Upgrade,
+    pub tls_routing: bool,
+}
+
+impl Default for ProxyOptions {
+    fn default() -> ProxyOptions {
+        ProxyOptions {
+            listen: "127.0.0.1:0".to_owned(),
+            balancer: None,
+            balancer_offers_http: false,
+            upgrade: Upgrade::default(),
+            tls_routing: true,
+        }
+    }
+}
+
+/// A kind of connection upgrade.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Upgrade {
+    /// In the frames of a WebSocket.
+    #[default]
+    WebSocket,
+    /// Raw bytes, as in Teleport 13.
+    Alpn,
+}
+
+/// What a proxy does wrong, until it is changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProxyFaults {
+    /// It answers connection upgrades with 403.
+    pub refuses_upgrades: bool,
+    /// It cannot reach Auth: it closes connections to it.
+    pub is_without_auth: bool,
+}
+
+/// The counts of a proxy.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ProxyServed {
+    /// Requests for `/webapi/find`.
+    pub finds: u64,
+    /// Connections passed on to Auth.
+    pub connections: u64,
+}
+
+/// A running proxy, with its load balancer if it has one.
+pub(super) struct Proxy {
+    pub address: SocketAddr,
+    pub balancer: Option<SocketAddr>,
+    shared: Arc<Shared>,
+    stop: Vec<oneshot::Sender<()>>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// What all connections of a proxy share.
+struct Shared {
+    auth: SocketAddr,
+    cluster: String,
+    version: String,
+    options: ProxyOptions,
+    /// What `/webapi/find` names as the proxy's own address.
+    public: SocketAddr,
+    faults: Mutex<ProxyFaults>,
+    finds: AtomicU64,
+    passed_on: AtomicU64,
+    /// TLS with the web certificate, as the proxy offers it.
+    web: TlsAcceptor,
+    /// The same, as a load balancer offers it.
+    balanced: TlsAcceptor,
+    connections: Connections,
+}
+
+impl Proxy {
+    pub(super) async fn start(
+        options: &AuthOptions,
+        proxy: ProxyOptions,
+        auth: SocketAddr,
+        connections: Connections,
+    ) -> Result<Proxy, SimError> {
+        let web = certificates(&options.out)?;
+        let acceptor = |alpn: &[&[u8]]| {
+            let mut web = web.clone();
+            web.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
+            TlsAcceptor::from(Arc::<ServerConfig>::new(web))
+        };
+        let (socket, address) = bind(&proxy.listen).await?;
+        let balancer = match &proxy.balancer {
+            Some(listen) => Some(bind(listen).await?),
+            None => None,
+        };
+        let shared = Arc::new(Shared {
+            auth,
+            cluster: options.events.cluster.clone(),
+            version: options.server_version.clone(),
+            public: address,
+            faults: Mutex::default(),
+            finds: AtomicU64::new(0),
+            passed_on: AtomicU64::new(0),
+            web: acceptor(&[b"h2", b"http/1.1", b"teleport-reversetunnel"]),
+            balanced: match proxy.balancer_offers_http {
+                true => acceptor(&[b"http/1.1"]),
+                false => acceptor(&[]),
+            },
+            options: proxy,
+            connections,
+        });
+        let mut running = Proxy {
+            address,
+            balancer: balancer.as_ref().map(|(_, address)| *address),
+            shared: Arc::clone(&shared),
+            stop: Vec::new(),
+            tasks: Vec::new(),
+        };
+        let of_proxy = Arc::clone(&shared);
+        running.spawn(socket, move |stream| {
+            let shared = Arc::clone(&of_proxy);
+            async move { shared.route(stream).await }
+        });
+        if let Some((socket, _)) = balancer {
+            running.spawn(socket, move |stream| {
+                let shared = Arc::clone(&shared);
+                async move { shared.balance(stream).await }
+            });
+        }
+        Ok(running)
+    }
+
+    fn spawn<S, F>(&mut self, socket: TcpListener, serve: S)
+    where
+        S: Fn(TcpStream) -> F + Send + 'static,
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (stop, stopped) = oneshot::channel::<()>();
+        let connections = self.shared.connections.clone();
+        self.stop.push(stop);
+        self.tasks.push(tokio::spawn(async move {
+            tokio::select! {
+                () = accept(socket, connections, serve) => {}
+                _ = stopped => {}
+            }
+        }));
+    }
+
+    pub(super) fn set_faults(&self, faults: ProxyFaults) {
+        *self
+            .shared
+            .faults
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = faults;
+    }
+
+    pub(super) fn served(&self) -> ProxyServed {
+        ProxyServed {
+            finds: self.shared.finds.load(Ordering::Relaxed),
+            connections: self.shared.passed_on.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(super) async fn stop(self) {
+        drop(self.stop);
+        for task in self.tasks {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "the simulated proxy failed");
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn faults(&self) -> ProxyFaults {
+        *self.faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Serves a connection by its first ALPN protocol.
+    async fn route(self: Arc<Self>, stream: TcpStream) {
+        let Some((first, stream)) = first_protocol(stream).await else {
+            return;
+        };
+        if let Some(cluster) = first.as_deref().and_then(routed_cluster) {
+            return self.pass_on(&cluster, stream).await;
+        }
+        let known: [&[u8]; 3] = [b"h2", b"http/1.1", b"teleport-reversetunnel"];
+        if first.is_some_and(|first| !known.contains(&&*first)) {
+            return;
+        }
+        match tokio::time::timeout(HANDSHAKE, self.web.accept(stream)).await {
+            Ok(Ok(stream)) => {
+                let protocol = stream.get_ref().1.alpn_protocol();
+                match protocol {
+                    Some(b"teleport-reversetunnel") => {}
+                    _ => web::serve(self, stream).await,
+                }
+            }
+            Ok(Err(error)) => tracing::debug!(%error, "TLS handshake with the proxy failed"),
+            Err(_) => tracing::debug!("TLS handshake with the proxy timed out"),
+        }
+    }
+
+    /// Serves a connection that comes through the load balancer.
+    async fn balance(self: Arc<Self>, stream: TcpStream) {
+        match tokio::time::timeout(HANDSHAKE, self.balanced.accept(stream)).await {
+            Ok(Ok(stream)) => web::serve(self, stream).await,
+            Ok(Err(error)) => tracing::debug!(%error, "TLS handshake with the balancer failed"),
+            Err(_) => tracing::debug!("TLS handshake with the balancer timed out"),
+        }
+    }
+
+    /// Serves what follows an upgrade: a connection with a routing entry, and nothing else.
+    async fn upgraded<S>(&self, stream: S, kind: Upgrade)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin,
+    {
+        match kind {
+            Upgrade::Alpn => self.route_upgraded(stream).await,
+            Upgrade::WebSocket => {
+                let mut stream = WebSocket::new(stream, Role::Server);
+                // A real proxy pings while a connection is idle.
+                stream.ping();
+                self.route_upgraded(stream).await;
+            }
+        }
+    }
+
+    async fn route_upgraded<S>(&self, stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin,
+    {
+        let Some((first, stream)) = first_protocol(stream).await else {
+            return;
+        };
+        if let Some(cluster) = first.as_deref().and_then(routed_cluster) {
+            self.pass_on(&cluster, stream).await;
+        }
+    }
+
+    /// Passes bytes on between the client and Auth.
+    async fn pass_on<S>(&self, cluster: &str, mut stream: S)
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin,
+    {
+        if cluster != self.cluster || self.faults().is_without_auth {
+            return;
+        }
+        if let Ok(mut auth) = TcpStream::connect(self.auth).await {
+            self.passed_on.fetch_add(1, Ordering::Relaxed);
+            let _ = auth.set_nodelay(true);
+            let _ = copy_bidirectional(&mut stream, &mut auth).await;
+        }
+    }
+}
+
+/// The first protocol that a TLS client offers, if any, and its stream from the beginning.
+async fn first_protocol<S: AsyncRead + Unpin>(
+    stream: S,
+) -> Option<(Option<Vec<u8>>, hello::Replayed<S>)> {
+    match tokio::time::timeout(HANDSHAKE, hello::read(stream)).await {
+        Ok(Ok((protocols, stream))) => Some((protocols.into_iter().next(), stream)),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "no TLS handshake with the proxy");
+            None
+        }
+        Err(_) => {
+            tracing::debug!("TLS handshake with the proxy timed out");
+            None
+        }
+    }
+}
+
+async fn bind(listen: &str) -> Result<(TcpListener, SocketAddr), SimError> {
+    let refused = |source| SimError::Bind {
+        listen: listen.to_owned(),
+        source,
+    };
+    let socket = TcpListener::bind(listen).await.map_err(refused)?;
+    let address = socket.local_addr().map_err(refused)?;
+    Ok((socket, address))
+}
+
+async fn accept<S, F>(socket: TcpListener, connections: Connections, serve: S)
+where
+    S: Fn(TcpStream) -> F,
+    F: Future<Output = ()> + Send + 'static,
+{
+    // Dropping the set, when the proxy stops, ends its tasks.
+    let mut tasks = JoinSet::new();
+    loop {
+        let stream = match socket.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "accepting a connection failed");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        while tasks.try_join_next().is_some() {}
+        let _ = stream.set_nodelay(true);
+        let (served, mut epoch) = (serve(stream), connections.epoch());
+        tasks.spawn(async move {
+            tokio::select! {
+                () = served => {}
+                _ = epoch.changed() => {}
+            }
+        });
+    }
+}
