@@ -144,6 +144,42 @@ fn a_component_gets_the_memory_of_instances_that_are_idle() {
     host.stop().exits_with(0);
 }
 
+/// Two components take more memory than there is, and keep it in calls that never end.
+#[test]
+fn a_pipeline_that_finds_no_memory_says_so_and_the_others_run() {
+    let events = 2000;
+    let dir = tempfile::tempdir().unwrap();
+    let auth = Auth::start(dir.path(), &["--events", &events.to_string()]);
+    let receiver = ReceiverProcess::start(dir.path(), &[]);
+    let mut pipelines = format!(
+        "[limits]\nmemory = \"96 MiB\"\n\n\
+         [plugins.hoards]\nsource = \"file:{}\"\n\
+         limits = {{ memory = \"96 MiB\", time = \"1m\", batch-time = \"10m\" }}\n\n",
+        component("hostile_filter").display()
+    );
+    for name in ["one", "other"] {
+        let mode = "with = { mode = \"hoard\", bytes = 60000000 }\n\n[pipelines";
+        pipelines += &pipeline(name, "hoards", &receiver).replacen("\n[pipelines", mode, 1);
+    }
+    pipelines += &pipeline("runs", "builtin:filter", &receiver);
+    let config = configuration(dir.path(), &auth, &pipelines);
+    let host = started(&config);
+    let shown = || format!("{}\n{}", status(&config), host.stderr());
+    until("two hoard or wait, and one delivers", shown, || {
+        let status = status(&config);
+        let waits = |name: &str| {
+            let state = &status["host"]["pipelines"][name];
+            let message = state["conditions"][0]["message"].as_str();
+            let is_short = message.is_some_and(|message| {
+                message.contains("other components have") && message.contains("`[limits]`")
+            });
+            is_short && state["ready"] == false
+        };
+        books(&status, "runs").delivered == events && (waits("one") || waits("other"))
+    });
+    host.stop().exits_with(0);
+}
+
 #[test]
 fn a_component_that_can_never_have_the_memory_it_needs_is_refused() {
     let dir = tempfile::tempdir().unwrap();

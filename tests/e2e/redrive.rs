@@ -465,7 +465,7 @@ fn a_pipeline_that_has_finished_sends_retried_letters_while_another_goes_on() {
     });
     until("it has finished again", || host.stderr(), finished);
     let stopped = host.stop().exits_with(1);
-    let message = "stopped before every event was delivered, dropped or dead-lettered";
+    let message = "Stopped before every event was delivered, dropped or dead-lettered";
     assert!(stopped.stderr.contains(message), "{}", stopped.stderr);
     assert_eq!(fixture.books().waiting, 0);
 }

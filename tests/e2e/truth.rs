@@ -482,7 +482,7 @@ fn a_run_that_ends_without_all_recordings_says_so() {
         .ended()
         .exits_with(1);
     let message =
-        "not everything was read from the source `teleport`: 1 recording is still to be downloaded";
+        "Not everything was read from the source `teleport`: 1 recording is still to be downloaded";
     assert!(ended.stderr.contains(message), "{}", ended.stderr);
     assert!(
         !ended.stderr.contains("caught up with Teleport"),
